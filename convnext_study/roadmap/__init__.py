@@ -1,0 +1,103 @@
+"""The ordered road maps: section 2 of "A ConvNet for the 2020s", from its first step to its last.
+
+``t`` is ResNet-50 to ConvNeXt-T (Table 10), ``b`` ResNet-200 to ConvNeXt-B (Table 11), ``nano``
+the same steps from a narrow, shallow base for 32x32 images, which is ours.
+"""
+
+from __future__ import annotations
+
+from convnext_study.roadmap.path import Point, Roadmap, Step, StepError
+from convnext_study.roadmap.s1_training import ENHANCED_RECIPE
+from convnext_study.roadmap.s2_macro_design import PATCHIFY_STEM, STAGE_RATIO
+from convnext_study.roadmap.s3_resnextify import DEPTHWISE_CONV, INCREASE_WIDTH
+from convnext_study.roadmap.s4_inverted_bottleneck import INVERT_DIMENSIONS
+from convnext_study.roadmap.s5_large_kernels import (
+    KERNEL_5,
+    KERNEL_7,
+    KERNEL_9,
+    KERNEL_11,
+    MOVE_UP_DEPTHWISE,
+)
+from convnext_study.roadmap.s6_micro_design import (
+    FEWER_ACTIVATIONS,
+    FEWER_NORMS,
+    GELU,
+    LAYER_NORM,
+    SEPARATE_DOWNSAMPLING,
+)
+from convnext_study.spec import RESNET50, RESNET200, RESNET_NANO, nearest
+
+__all__ = ["ROADMAPS", "Point", "Roadmap", "Step", "StepError", "get_roadmap"]
+
+# What every road map has in common, in the paper's order.
+_SHARED = (
+    INVERT_DIMENSIONS,
+    MOVE_UP_DEPTHWISE,
+    KERNEL_5,
+    KERNEL_7,
+    KERNEL_9,
+    KERNEL_11,
+    GELU,
+    FEWER_ACTIVATIONS,
+    FEWER_NORMS,
+    LAYER_NORM,
+)
+
+T = Roadmap(
+    regime="t",
+    title="ResNet-50 to ConvNeXt-T (Table 10)",
+    base=RESNET50,
+    base_label="ResNet-50 (PyTorch)",
+    steps=(
+        ENHANCED_RECIPE,
+        STAGE_RATIO,
+        PATCHIFY_STEM,
+        DEPTHWISE_CONV,
+        INCREASE_WIDTH,
+        *_SHARED,
+        SEPARATE_DOWNSAMPLING,
+    ),
+)
+
+B = Roadmap(
+    regime="b",
+    title="ResNet-200 to ConvNeXt-B (Table 11)",
+    base=RESNET200,
+    base_label="ResNet-200",
+    steps=(
+        ENHANCED_RECIPE.relabelled("ResNet-200 (enhanced recipe)", name="resnet200"),
+        STAGE_RATIO.relabelled("stage ratio and increase width", depths=(3, 3, 27, 3), width=84),
+        PATCHIFY_STEM,
+        DEPTHWISE_CONV,
+        INCREASE_WIDTH.relabelled("increase width", width=128),
+        *_SHARED,
+        SEPARATE_DOWNSAMPLING.relabelled("separate d.s. conv (ConvNeXt-B)"),
+    ),
+)
+
+NANO = Roadmap(
+    regime="nano",
+    title="the same steps from a narrow, shallow base, for 32x32 images (ours)",
+    base=RESNET_NANO,
+    base_label="ResNet-nano (classic recipe)",
+    steps=(
+        ENHANCED_RECIPE.relabelled("ResNet-nano (enhanced recipe)", name="resnet"),
+        STAGE_RATIO.relabelled("stage ratio", depths=(1, 1, 3, 1)),
+        PATCHIFY_STEM,
+        DEPTHWISE_CONV,
+        INCREASE_WIDTH.relabelled("increase width", width=24),
+        *_SHARED,
+        SEPARATE_DOWNSAMPLING.relabelled("separate d.s. conv (ConvNeXt-nano)"),
+    ),
+    image_size=32,
+    num_classes=10,
+)
+
+ROADMAPS: dict[str, Roadmap] = {road.regime: road for road in (T, B, NANO)}
+
+
+def get_roadmap(regime: str) -> Roadmap:
+    """The road map of that name. Raises StepError where there is none."""
+    if regime not in ROADMAPS:
+        raise StepError(f"{regime}: no such road map{nearest(regime, list(ROADMAPS))}")
+    return ROADMAPS[regime]

@@ -1,0 +1,25 @@
+"""Section 2.2, macro design: how deep each stage is, and how the image is first cut up."""
+
+from convnext_study.roadmap.path import Step
+
+STAGE_RATIO = Step(
+    name="stage_ratio",
+    label="stage ratio",
+    section="2.2",
+    why=(
+        "Swin Transformer spends its blocks 1:1:3:1 over the four stages. The depths "
+        "(3, 4, 6, 3) become (3, 3, 9, 3)."
+    ),
+    sets={"depths": (3, 3, 9, 3)},
+)
+
+PATCHIFY_STEM = Step(
+    name="patchify_stem",
+    label="“patchify” stem",
+    section="2.2",
+    why=(
+        "ResNet's 7x7 convolution with its pooling becomes one convolution over patches that do "
+        "not overlap, as in a vision Transformer."
+    ),
+    sets={"stem": "patchify"},
+)

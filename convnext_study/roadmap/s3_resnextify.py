@@ -1,0 +1,22 @@
+"""Section 2.3, ResNeXt-ify: more groups, expand width."""
+
+from convnext_study.roadmap.path import Step
+
+DEPTHWISE_CONV = Step(
+    name="depthwise_conv",
+    label="depthwise conv",
+    section="2.3",
+    why=(
+        "The 3x3 convolution gets one group per channel. It then mixes in space only and the 1x1 "
+        "convolutions across channels, as self-attention and MLP do. Cheaper, and less accurate."
+    ),
+    sets={"depthwise": True},
+)
+
+INCREASE_WIDTH = Step(
+    name="increase_width",
+    label="increase width",
+    section="2.3",
+    why="The saved computation is spent on channels: the width becomes Swin-T's, 64 to 96.",
+    sets={"width": 96},
+)
