@@ -1,10 +1,19 @@
-"""The few layers that torch lacks, kept free of timm, whose import costs seconds."""
+"""The modules of planned layers, and the few that torch lacks.
+
+Kept free of timm, whose import costs seconds.
+"""
 
 from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from convnext_study.plan import Layer
+from convnext_study.spec import NetSpec
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -42,8 +51,41 @@ class DropPath(nn.Module):
         if self.rate == 0.0 or not self.training:
             return x
         keep = 1.0 - self.rate
-        mask = torch.empty((x.shape[0], 1, 1, 1), dtype=x.dtype, device=x.device).bernoulli_(keep)
+        # A method of x, since a symbolic trace cannot follow torch.empty.
+        mask = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep)
         return x * mask / keep if keep > 0.0 else x * mask
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3f}"
+
+
+def make_layer(layer: Layer, spec: NetSpec) -> nn.Module:
+    """The module of one planned layer."""
+    if layer.kind == "conv":
+        reach = layer.dilation * (layer.kernel - 1)
+        return nn.Conv2d(
+            layer.c_in,
+            layer.out,
+            layer.kernel,
+            layer.stride,
+            # Patches do not overlap, so an even kernel has no padding but where size must stay.
+            padding="same" if layer.same else (reach // 2 if layer.kernel % 2 else 0),
+            dilation=layer.dilation,
+            groups=layer.groups,
+            bias=layer.bias,
+        )
+    if layer.kind == "norm":
+        return (LayerNorm2d if layer.variant == "layer" else nn.BatchNorm2d)(layer.out)
+    if layer.kind == "act":
+        return nn.GELU() if layer.variant == "gelu" else nn.ReLU(inplace=True)
+    if layer.kind == "maxpool":
+        return nn.MaxPool2d(layer.kernel, layer.stride, padding=layer.kernel // 2)
+    if layer.kind == "scale":
+        return LayerScale(layer.out, spec.layer_scale or 1.0)
+    raise AssertionError(f"no module for a layer of kind {layer.kind}")
+
+
+def sequence(layers: Iterable[Layer], spec: NetSpec) -> nn.Module:
+    """Planned layers one after the other, under their names; of none, the identity."""
+    modules = OrderedDict((layer.name, make_layer(layer, spec)) for layer in layers)
+    return nn.Sequential(modules) if modules else nn.Identity()

@@ -18,13 +18,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from convnext_study.errors import BadRequest
+
 FORMAT = 1
 RUN, LOG, CHECKPOINT, RESULT, LOCK = "run.json", "log.jsonl", "last.ckpt", "result.json", "lock"
 
 Status = Literal["new", "unfinished", "running", "failed", "done"]
 
 
-class RecordError(ValueError):
+class RecordError(BadRequest):
     """A record cannot be read; the message names the file."""
 
 

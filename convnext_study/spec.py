@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from convnext_study.errors import BadRequest
+
 STAGES = 4
 
 # What a field with few values may hold. The order is that of the paper: ResNet's value first.
@@ -29,7 +31,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 
 
-class SpecError(ValueError):
+class SpecError(BadRequest):
     """A network was described that cannot be built; the message names the field."""
 
 
@@ -88,7 +90,7 @@ class NetSpec:
         if self.kernel % 2 == 0:
             raise SpecError(f"kernel: {self.kernel} is even; use an odd number, such as 3 or 7")
         scale = self.layer_scale
-        if scale is not None and (isinstance(scale, bool) or not 0 < float(scale) <= 1):
+        if scale is not None and (type(scale) not in (int, float) or not 0 < scale <= 1):
             raise SpecError(f"layer_scale: {scale!r}; use None or a number above 0, at most 1")
 
     def with_(self, **changes: Any) -> NetSpec:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from convnext_study.errors import BadRequest
 from convnext_study.spec import NetSpec, nearest
 
 
-class StepError(ValueError):
+class StepError(BadRequest):
     """A step or road map was asked for that does not exist; the message names the nearest one."""
 
 

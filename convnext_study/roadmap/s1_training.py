@@ -7,8 +7,9 @@ ENHANCED_RECIPE = Step(
     label="ResNet-50 (enhanced recipe)",
     section="2.1",
     why=(
-        "The network stays as it is. The recipe becomes that of vision Transformers: AdamW, 300 "
-        "epochs, Mixup, CutMix, RandAugment, Random Erasing, stochastic depth, label smoothing. "
+        "The network stays as it is. The recipe becomes that of vision Transformers: in the paper "
+        "AdamW, 300 epochs, Mixup, CutMix, RandAugment, Random Erasing, stochastic depth, label "
+        "smoothing. "
         "Every later row is trained this way, so that only the network differs."
     ),
     recipe="modern",

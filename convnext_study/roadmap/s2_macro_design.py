@@ -7,8 +7,8 @@ STAGE_RATIO = Step(
     label="stage ratio",
     section="2.2",
     why=(
-        "Swin Transformer spends its blocks 1:1:3:1 over the four stages. The depths "
-        "(3, 4, 6, 3) become (3, 3, 9, 3)."
+        "Swin Transformer spends most of its blocks in stage 3: 1:1:3:1 over the four stages, "
+        "1:1:9:1 in its larger versions. The depths of the ResNet follow."
     ),
     sets={"depths": (3, 3, 9, 3)},
 )

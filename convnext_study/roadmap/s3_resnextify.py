@@ -17,6 +17,9 @@ INCREASE_WIDTH = Step(
     name="increase_width",
     label="increase width",
     section="2.3",
-    why="The saved computation is spent on channels: the width becomes Swin-T's, 64 to 96.",
+    why=(
+        "The saved computation is spent on channels: in the paper, as many as the Swin "
+        "Transformer of that size has."
+    ),
     sets={"width": 96},
 )

@@ -1,0 +1,44 @@
+# make roadmap: install, then train the whole road map on the embedded digits.
+# make test: lint, types and tests, in the same .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: roadmap test lint unit clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make roadmap   install, train the whole road map on embedded real images, draw its figure"
+	@echo "make test      install with the test extra; lint, type check, tests"
+
+roadmap: $(VENV)/installed
+	$(BIN)/convnext-study roadmap $(ARGS)
+
+test: lint unit
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch and torchvision are named first so that pip settles on a pair that fits.
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,83 @@
+"""Commands that look at the road map: ``steps``, ``show``, ``cost``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from convnext_study.cli.options import Json, Regime, print_rich
+from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (steps, show, cost):
+        app.command()(command)
+
+
+def steps(regime: Regime = "t", as_json: Json = False) -> None:
+    """List the rows of a road map and what each one sets."""
+    road = get_roadmap(regime)
+    if as_json:
+        typer.echo(json.dumps(_steps(road), indent=1, ensure_ascii=False))
+        return
+    from rich.table import Table
+
+    table = Table(title=f"{regime}: {road.title}", box=None, title_justify="left")
+    for column in ("step", "in the paper", "section", "sets"):
+        table.add_column(column, overflow="fold")
+    for row in _steps(road):
+        sets = ", ".join(f"{name}={value}" for name, value in row["sets"].items())
+        mark = "" if row["adopted"] else "  (tried, not adopted)"
+        table.add_row(row["step"], row["label"] + mark, row["section"], sets)
+    print_rich(table)
+
+
+def _steps(road: Roadmap) -> list[dict[str, Any]]:
+    return [
+        {
+            "step": point.name,
+            "label": point.label,
+            "section": point.step.section if point.step else "",
+            "adopted": point.adopted,
+            "recipe": point.recipe,
+            "sets": dict(point.step.sets) or {"recipe": point.recipe}
+            if point.step
+            else {"recipe": point.recipe},
+            "model": point.model,
+        }
+        for point in road.points()
+    ]
+
+
+def show(
+    step: Annotated[str, typer.Argument(help="A step's name, as `steps` lists them.")],
+    regime: Regime = "t",
+    image_size: Annotated[int | None, typer.Option(min=1, help="Side of the image.")] = None,
+) -> None:
+    """Show what a step changes: its layers before and after, and what that costs."""
+    from convnext_study.show import show as screen
+
+    print_rich(screen(get_roadmap(regime), step, image_size))
+
+
+def cost(
+    regime: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(ROADMAPS)}; t and b together without.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Side of the image.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Count in three further ways and compare.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Count MACs, parameters and activations of every row, beside the paper's GFLOPs."""
+    from convnext_study import cost as counting
+
+    regimes = [get_roadmap(regime).regime] if regime else ["t", "b"]
+    rows = counting.table(regimes, image_size, verify=verify)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    print_rich(counting.render(rows))

@@ -1,0 +1,117 @@
+"""Options that several commands share, and how commands print."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+PLAIN_WIDTH = 120  # of what is written to a file or a pipe
+
+Regime = Annotated[str, typer.Option(help="Which road map: t, b or nano.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+ImageSize = Annotated[int | None, typer.Option(min=1, help="Side of the image, in pixels.")]
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What every command that trains can be told."""
+
+    data: Annotated[
+        str, typer.Option(help="digits, folder:PATH, cifar10:PATH or cifar100:PATH.")
+    ] = "digits"
+    seeds: Annotated[str, typer.Option(help="How many (3 is 0,1,2), or which (0,4,7).")] = "1"
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="published, small, or one recipe for every row: its name or a .toml file. "
+            "(default: small for nano, published for t and b)"
+        ),
+    ] = None
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images an optimizer step, instead of the recipe's.")
+    ] = None
+    image_size: ImageSize = None
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the study. (default: runs/REGIME-DATA)")
+    ] = None
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trainings side by side. (default: one a core, one a GPU)"),
+    ] = None
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads a training. (default: 1 for images up to 64 pixels)"),
+    ] = None
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes a training that read images from files.")
+    ] = 0
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or mps. (default: the best there is)")
+    ] = None
+    wandb: Annotated[str, typer.Option(help="Mirror runs to wandb: off, offline, online.")] = "off"
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a data set that is missing.")
+    ] = False
+
+
+def with_study_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all of `StudyOptions` as options; it gets them as ``options``."""
+    hints = get_type_hints(StudyOptions, include_extras=True)
+    own = [
+        parameter
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
+        if name != "options"
+    ]
+    shared = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(StudyOptions)
+    ]
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> None:
+        options = StudyOptions(
+            **{field.name: given.pop(field.name) for field in fields(StudyOptions)}
+        )
+        command(**given, options=options)
+
+    parameters = [*own, *shared]
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapped
+
+
+def console() -> Console:
+    """Colours and the terminal's width on a terminal; plain text of a fixed width elsewhere."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        return Console(width=max(shutil.get_terminal_size().columns, 80))
+    return Console(width=PLAIN_WIDTH, color_system=None, force_terminal=False)
+
+
+def print_rich(*parts: RenderableType) -> None:
+    """Print rich renderables to standard output, without trailing blanks in plain text."""
+    shown = console()
+    if shown.is_terminal:
+        shown.print(*parts)
+        return
+    with shown.capture() as capture:
+        shown.print(*parts)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))

@@ -1,0 +1,116 @@
+"""The cost of a spec by pencil and paper: no torch, and none of the code that builds the network.
+
+It restates the paper's section 2 from the spec alone, so that agreement with the other counters
+means something.
+"""
+
+from __future__ import annotations
+
+from convnext_study.cost.amount import Cost, ImageTooSmall
+from convnext_study.spec import STAGES, NetSpec
+
+
+def closed_form(spec: NetSpec, image_size: int, num_classes: int = 1000) -> Cost:
+    """Cost of a spec's network for one square RGB image with sides of ``image_size`` pixels.
+
+    Raises ImageTooSmall for an image that the network would shrink to nothing.
+    """
+    maps = sides(spec, image_size)
+    total = _stem(spec, image_size, maps[0])
+    for stage in range(STAGES):
+        total += _stage(spec, stage, maps[stage], maps[stage + 1])
+    return total + _head(spec, num_classes)
+
+
+def sides(spec: NetSpec, image_size: int) -> tuple[int, ...]:
+    """Sides of the square maps after the stem and after each stage, in positions.
+
+    Padded convolutions and pooling round up where a size is odd; patches that do not overlap
+    (patchify stem, 2x2 downsampling) drop the rest. Raises ImageTooSmall as `closed_form` does.
+    """
+    side = image_size
+    if spec.stem == "patchify":
+        side //= spec.stem_stride
+    else:
+        for _ in range(spec.stem_stride.bit_length() - 1):  # stride 2, once or twice
+            side = -(-side // 2)
+    found = [side, side]
+    for _ in range(1, STAGES):
+        side = side // 2 if spec.downsampling == "separate" else -(-side // 2)
+        found.append(side)
+    if found[-1] < 1:
+        raise ImageTooSmall(
+            f"image size: {image_size} is too small, the network shrinks it to nothing; "
+            f"{spec.stem_stride * 2 ** (STAGES - 1)} is enough"
+        )
+    return tuple(found)
+
+
+def _conv(side: int, c_in: int, c_out: int, *, kernel: int = 1, bias: bool = False) -> Cost:
+    """A dense convolution whose output is ``side`` by ``side``."""
+    weights = kernel**2 * c_in * c_out
+    return Cost(weights * side**2, weights + bias * c_out, c_out * side**2)
+
+
+def _depthwise(side: int, channels: int, *, kernel: int, bias: bool) -> Cost:
+    weights = kernel**2 * channels
+    return Cost(weights * side**2, weights + bias * channels, channels * side**2)
+
+
+def _norm(channels: int) -> Cost:
+    return Cost(params=2 * channels)
+
+
+def _stem(spec: NetSpec, image_size: int, side: int) -> Cost:
+    if spec.stem == "conv":
+        # Half the image, or all of it for a stem without stride; pooling, if any, is free.
+        conv_side = image_size if spec.stem_stride == 1 else -(-image_size // 2)
+        bias = spec.norm != "batch"
+        return _conv(conv_side, 3, spec.width, kernel=7, bias=bias) + _norm(spec.width)
+    if spec.downsampling == "separate":
+        bias = spec.norm != "batch"
+        conv = _conv(side, 3, spec.width, kernel=spec.stem_stride, bias=bias)
+        return conv + _norm(spec.width)
+    return _conv(side, 3, spec.width, kernel=spec.stem_stride, bias=True)
+
+
+def _stage(spec: NetSpec, stage: int, before: int, after: int) -> Cost:
+    outer = spec.width * 2**stage * (1 if spec.inverted else spec.expansion)
+    c_in = spec.width if stage == 0 else outer // 2
+    total = Cost()
+    if spec.downsampling == "separate" and stage > 0:
+        total += _norm(c_in) + _conv(after, c_in, outer, kernel=2, bias=True)
+        c_in, before = outer, after
+    first = _block(spec, stage, c_in, before, after)
+    return total + first + _block(spec, stage, outer, after, after) * (spec.depths[stage] - 1)
+
+
+def _block(spec: NetSpec, stage: int, c_in: int, before: int, after: int) -> Cost:
+    width = spec.width * 2**stage
+    inner = width * spec.expansion if spec.inverted else width
+    outer = width if spec.inverted else width * spec.expansion
+    spatial = c_in if spec.spatial_first else inner
+    spatial_bias = spec.norm != "batch"
+    pointwise_bias = spec.norm != "batch" or spec.norms != 3
+    narrow_side = after if spec.spatial_first else before
+
+    total = _conv(narrow_side, c_in, inner, bias=pointwise_bias)
+    if spec.depthwise:
+        total += _depthwise(after, spatial, kernel=spec.kernel, bias=spatial_bias)
+    else:
+        total += _conv(after, spatial, spatial, kernel=spec.kernel, bias=spatial_bias)
+    total += _conv(after, inner, outer, bias=pointwise_bias)
+    total += _norm(spatial)
+    if spec.norms == 3:
+        total += _norm(inner) + _norm(outer)
+    if c_in != outer:  # the shortcut; a stride always comes with more channels
+        total += _conv(after, c_in, outer, bias=spec.norm != "batch") + _norm(outer)
+    if spec.layer_scale is not None:
+        total += Cost(params=outer)
+    return total
+
+
+def _head(spec: NetSpec, num_classes: int) -> Cost:
+    channels = spec.width * 2 ** (STAGES - 1) * (1 if spec.inverted else spec.expansion)
+    linear = _conv(1, channels, num_classes, bias=True) if num_classes else Cost()
+    return linear + _norm(channels) if spec.downsampling == "separate" else linear

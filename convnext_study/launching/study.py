@@ -1,0 +1,66 @@
+"""A study from its runs to its table and figure: train what is not done, then show all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convnext_study.errors import BadRequest
+from convnext_study.launching.local import Job, Outcome, Pool
+from convnext_study.launching.machine import Plan
+from convnext_study.records import RESULT, RUN, Record, Run, is_locked, read, scan
+
+WANDB_MODES = ("off", "offline", "online")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs that belong together, and the folder they go to."""
+
+    runs: tuple[Run, ...]
+    folder: Path
+    wandb: str = "off"
+
+    def __post_init__(self) -> None:
+        if self.wandb not in WANDB_MODES:
+            raise BadRequest(f"wandb: {self.wandb!r}; use one of {', '.join(WANDB_MODES)}")
+
+    def path(self, run: Run) -> Path:
+        return self.folder / "runs" / run.id
+
+    def is_done(self, run: Run) -> bool:
+        return (self.path(run) / RESULT).exists()
+
+    def records(self) -> list[Record]:
+        """The records of this study's runs, in the order asked; what has not begun is left out."""
+        paths = [self.path(run) for run in self.runs]
+        return [read(path) for path in paths if (path / RUN).exists()]
+
+    def ledger(self) -> list[Record]:
+        """The records of every run that the folder holds, other requests' included."""
+        return list(scan(self.folder / "runs"))
+
+
+def train_all(study: Study, plan: Plan, tick: Callable[[], None]) -> list[Outcome]:
+    """Train what is not done; finished runs are skipped, half-finished ones resumed.
+
+    Raises BadRequest where the folder cannot be written or another process works on a run.
+    """
+    try:
+        (study.folder / "runs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadRequest(f"{study.folder}: cannot be written ({error.strerror})") from None
+    todo = [run for run in study.runs if not study.is_done(run)]
+    for run in todo:
+        if is_locked(study.path(run)):
+            raise BadRequest(
+                f"{study.path(run)}: another process works on this run; wait for it or stop it"
+            )
+    jobs = [Job(run, study.path(run), plan.machine, study.wandb) for run in todo]
+    return Pool(plan.jobs, tick).run(jobs) if jobs else []
+
+
+def unfinished(outcomes: Sequence[Outcome], status: str) -> list[Outcome]:
+    """The outcomes with that status."""
+    return [outcome for outcome in outcomes if outcome.status == status]

@@ -1,0 +1,107 @@
+"""Image classification: the task of the road map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convnext_study.records import Run
+from convnext_study.training.data import open_data
+from convnext_study.training.data.batches import (
+    Batch,
+    image_size,
+    steps_per_epoch,
+    train_batches,
+    val_batches,
+)
+from convnext_study.training.recipe import make_recipe
+from convnext_study.training.task import Evaluation, Machine, resolve
+
+EVAL_BATCH = 256
+
+
+class Classification:
+    """Cross entropy with label smoothing, Mixup and CutMix as the recipe says; top-1 accuracy."""
+
+    def __init__(self, run: Run, machine: Machine) -> None:
+        self.run = run
+        self.machine = machine
+        self.recipe = make_recipe(run.recipe)
+        self.data = open_data(run.data, download=machine.download)
+        self._mixup = self._make_mixup()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(len(self.data.train), self.recipe.global_batch)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        size = image_size(self.data, self.recipe)
+        return (3, size, size)
+
+    def build(self) -> nn.Module:
+        builder = resolve(self.run.model.builder)
+        net: nn.Module = builder(
+            self.run.model.args,
+            num_classes=self.data.num_classes,
+            drop_path=self.recipe.drop_path,
+            init=self.recipe.init,
+        )
+        return net
+
+    def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        return train_batches(
+            self.data, self.recipe, self.run.seed, epoch, start, self.machine.workers
+        )
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+        images, labels = self._move(batch)
+        if self._mixup is not None:
+            # Mixup's targets hold the label smoothing already.
+            images, soft = self._mixup(images, labels)
+            return F.cross_entropy(model(images), soft), len(labels)
+        smoothing = self.recipe.label_smoothing
+        return F.cross_entropy(model(images), labels, label_smoothing=smoothing), len(labels)
+
+    @torch.inference_mode()
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        total = torch.zeros((), dtype=torch.float64)
+        correct: list[Tensor] = []
+        batches = val_batches(self.data, self.recipe, EVAL_BATCH, self.machine.workers)
+        for images, labels in map(self._move, batches):
+            logits = model(images).float()
+            total += F.cross_entropy(logits, labels, reduction="sum").double().cpu()
+            correct.append((logits.argmax(1) == labels).cpu())
+        right = torch.cat(correct)
+        return Evaluation(
+            top1=100 * float(right.double().mean()),
+            val_loss=float(total / len(right)),
+            correct=right,
+        )
+
+    def _move(self, batch: Batch) -> Batch:
+        images, labels = batch
+        if self.machine.device == "cpu":
+            return images, labels
+        device = torch.device(self.machine.device)
+        return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+    def _make_mixup(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+        recipe = self.recipe
+        if not (recipe.mixup or recipe.cutmix):
+            return None
+        from timm.data import Mixup
+
+        mixup: Any = Mixup(
+            mixup_alpha=recipe.mixup,
+            cutmix_alpha=recipe.cutmix,
+            prob=recipe.mixup_prob,
+            switch_prob=recipe.mixup_switch_prob,
+            label_smoothing=recipe.label_smoothing,
+            num_classes=self.data.num_classes,
+        )
+        return mixup  # type: ignore[no-any-return]

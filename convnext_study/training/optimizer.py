@@ -1,0 +1,59 @@
+"""Learning rate, parameter groups and optimizer, straight from a recipe.
+
+The learning rate is a pure function of the step, so that resuming needs no scheduler state and a
+plan can print the curve without a model.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from convnext_study.training.recipe import Recipe
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The rate used at optimizer step ``step`` (from 0).
+
+    As in the released ConvNeXt code: warm-up rises linearly from 0 and reaches the full rate on
+    its last step; the cosine then falls towards ``min_lr`` over the remaining steps.
+    """
+    scale = recipe.global_batch / recipe.lr_batch
+    peak, floor = recipe.lr * scale, recipe.min_lr * scale
+    total = recipe.epochs * steps_per_epoch
+    warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total)
+    if step < warmup:
+        return peak * step / max(warmup - 1, 1)
+    if recipe.schedule == "step":
+        return peak * 0.1 ** (step // steps_per_epoch // recipe.step_epochs)
+    progress = (step - warmup) / (total - warmup)
+    return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Two groups, decayed and not. 1-D parameters (norms, biases, layer scale) are not decayed,
+    unless the recipe says so, nor are those a model names in ``no_weight_decay()``."""
+    spared = set(getattr(model, "no_weight_decay", set)())
+    decay: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        spare = not recipe.decay_1d and (parameter.ndim <= 1 or name in spared)
+        (rest if spare else decay).append(parameter)
+    groups = [
+        {"params": decay, "weight_decay": recipe.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW or SGD with momentum, in torch's fused form, the fastest on every device."""
+    groups = parameter_groups(model, recipe)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True)

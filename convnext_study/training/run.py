@@ -1,0 +1,168 @@
+"""A run's folder as the engine holds it: locked, described, and logged to."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from convnext_study.errors import BadRequest
+from convnext_study.records import (
+    FORMAT,
+    LOCK,
+    LOG,
+    RESULT,
+    RUN,
+    Result,
+    Run,
+    read_lines,
+    write_bytes,
+    write_json,
+)
+
+VERSIONS_OF = ("convnext-study", "torch", "torchvision", "timm", "numpy", "pillow")
+
+
+class RunError(BadRequest):
+    """A run cannot be worked on; the message names its folder and says what to do."""
+
+
+class RunFolder:
+    """A run's folder, locked for as long as the ``with`` block lasts.
+
+    Raises RunError where another living process holds it, or where it holds another run.
+    """
+
+    def __init__(self, path: Path, run: Run) -> None:
+        self.path = path
+        self.run = run
+        self._lock: IO[str] | None = None
+        self._log: IO[str] | None = None
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / LOCK).open("a+")
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise RunError(
+                f"{self.path}: {holder} is working on this run; wait for it or stop it first"
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._lock.flush()
+        self._describe()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in (self._log, self._lock):
+            if file is not None:
+                file.close()
+        self._log = self._lock = None
+
+    @property
+    def done(self) -> bool:
+        return (self.path / RESULT).exists()
+
+    def result(self) -> Result:
+        return Result.model_validate_json((self.path / RESULT).read_text())
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append one line and flush it, so that ``tail -f`` follows the run."""
+        if self._log is None:
+            self._log = (self.path / LOG).open("a")
+        self._log.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._log.flush()
+
+    def event(self, name: str, **fields: Any) -> None:
+        self.log({"event": name, "time": round(time.time(), 3), **fields})
+
+    def rewind(self, epochs: list[dict[str, Any]]) -> None:
+        """Make the log agree with a checkpoint: its epochs, and no later ones.
+
+        A kill can fall between a line of the log and the checkpoint, on either side.
+        """
+        lines = [line for line in read_lines(self.path / LOG) if line.get("event") != "epoch"]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*lines, *epochs])
+        write_bytes(self.path / LOG, text.encode())
+
+    def _describe(self) -> None:
+        path = self.path / RUN
+        if path.exists():
+            key = json.loads(path.read_text()).get("key")
+            if key != self.run.key:
+                raise RunError(
+                    f"{self.path}: holds another run (other network, recipe, data or seed); "
+                    "choose another --out"
+                )
+            return
+        about = {
+            "format": FORMAT,
+            "key": self.run.key,
+            "run": self.run.model_dump(mode="json"),
+            "versions": versions(),
+            "commit": commit(),
+            "machine": machine(),
+        }
+        write_json(path, about)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a result."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of the checkout this package runs from, with ``+`` where files differ from it."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = [
+            subprocess.run(
+                ["git", "-C", str(here), *command],  # noqa: S607
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            ).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", str(here)])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found[0] + ("+" if found[1] else "")
+
+
+def machine() -> dict[str, Any]:
+    """What the run is measured on: processor kind and count. No host name, no path."""
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+    }

@@ -1,0 +1,27 @@
+"""Randomness as a pure function of (seed, what for, where): nothing to save, exact to resume."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import numpy as np
+import torch
+
+
+def derive(seed: int, *parts: object) -> int:
+    """A 63-bit number that depends on every part. The same on every machine and version."""
+    text = repr((seed, *parts)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def seed_everything(number: int) -> None:
+    """Set torch's, numpy's and Python's global generators (timm's mixup draws from numpy's)."""
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
+
+
+def generator(number: int) -> torch.Generator:
+    """A generator of its own, for draws that must not depend on anyone else's."""
+    return torch.Generator().manual_seed(number)
