@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from convnext_study.cost.amount import CountersDisagree
 from convnext_study.cost.arithmetic import closed_form
-from convnext_study.cost.hooks import blank_image, build_meta, copy_on, run_counted
+from convnext_study.cost.hooks import blank_image, build_meta, copy_on, count_spec, skip_norms
 from convnext_study.spec import NetSpec
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def count_torch(model: nn.Module, image_size: tuple[int, int, int]) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     blank = copy_on(model, "meta").eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), skip_norms(), FlopCounterMode(display=False) as counter:
         blank(blank_image(blank, image_size))
     seen = counter.get_flop_counts()["Global"]
     return int(sum(flops for name, flops in seen.items() if str(name) in TORCH_OPERATORS)) // 2
@@ -58,7 +58,7 @@ def verify_spec(where: str, spec: NetSpec, image_size: int, num_classes: int) ->
     """Count one network in all four ways. Raises CountersDisagree unless they agree exactly."""
     shape = (3, image_size, image_size)
     model = build_meta(spec, num_classes)
-    hooks = run_counted(model, shape)
+    hooks = count_spec(spec, image_size, num_classes)
     paper_and_pencil = closed_form(spec, image_size, num_classes)
     compare(
         f"{where}: MACs",

@@ -97,7 +97,7 @@ def run_counted(model: nn.Module, image_size: tuple[int, int, int]) -> Cost:
     counted = [part for part in model.modules() if isinstance(part, _ConvNd | nn.Linear)]
     hooks = [part.register_forward_hook(add) for part in counted]
     try:
-        with torch.no_grad(), _skip_norms():
+        with torch.no_grad(), skip_norms():
             model.eval()(blank_image(model, image_size))
     finally:
         for hook in hooks:
@@ -105,7 +105,7 @@ def run_counted(model: nn.Module, image_size: tuple[int, int, int]) -> Cost:
     return Cost(macs, sum(weight.numel() for weight in model.parameters()), activations)
 
 
-def _skip_norms() -> TorchFunctionMode:
+def skip_norms() -> TorchFunctionMode:
     """Norms return their input: no shape depends on them, and without weights torch takes 4 ms
     for each, which over a road map of deep networks is most of the time."""
     import torch.nn.functional as F

@@ -9,6 +9,7 @@ from convnext_study.cost.crosscheck import verify_spec
 from convnext_study.cost.hooks import count_spec
 from convnext_study.roadmap import Point, Roadmap, get_roadmap
 from convnext_study.roadmap.paper import paper_row
+from convnext_study.spec import NetSpec
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -42,7 +43,9 @@ def table(
 
 
 def _verify(road: Roadmap, size: int) -> None:
-    names = {point.spec: point.name for point in reversed(road.points())}  # each network once
+    names: dict[NetSpec, str] = {}
+    for point in road.points():
+        names.setdefault(point.spec, point.name)  # the first two rows are one network
     for spec, name in names.items():
         verify_spec(f"{road.regime} {name}", spec, size, road.num_classes)
 

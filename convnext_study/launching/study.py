@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from convnext_study.launching.local import Job, Outcome, Pool
 from convnext_study.launching.machine import Plan
 from convnext_study.records import RESULT, RUN, Record, Run, is_locked, read, scan
 
+PATIENCE = 15.0  # seconds to wait for a run that another process works on
 WANDB_MODES = ("off", "offline", "online")
 
 
@@ -52,13 +54,20 @@ def train_all(study: Study, plan: Plan, tick: Callable[[], None]) -> list[Outcom
     except OSError as error:
         raise BadRequest(f"{study.folder}: cannot be written ({error.strerror})") from None
     todo = [run for run in study.runs if not study.is_done(run)]
-    for run in todo:
-        if is_locked(study.path(run)):
-            raise BadRequest(
-                f"{study.path(run)}: another process works on this run; wait for it or stop it"
-            )
+    _wait_until_free([study.path(run) for run in todo])
     jobs = [Job(run, study.path(run), plan.machine, study.wandb) for run in todo]
     return Pool(plan.jobs, tick).run(jobs) if jobs else []
+
+
+def _wait_until_free(folders: Sequence[Path]) -> None:
+    """Give the trainings of a command that was just killed the seconds they need to leave."""
+    deadline = time.monotonic() + PATIENCE
+    while busy := [folder for folder in folders if is_locked(folder)]:
+        if time.monotonic() > deadline:
+            raise BadRequest(
+                f"{busy[0]}: another process works on this run; wait for it or stop it"
+            )
+        time.sleep(0.2)
 
 
 def unfinished(outcomes: Sequence[Outcome], status: str) -> list[Outcome]:

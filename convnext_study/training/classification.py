@@ -85,10 +85,9 @@ class Classification:
 
     def _move(self, batch: Batch) -> Batch:
         images, labels = batch
-        if self.machine.device == "cpu":
-            return images, labels
         device = torch.device(self.machine.device)
-        return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        images = images.to(device, memory_format=self.machine.memory_format, non_blocking=True)
+        return images, labels.to(device, non_blocking=True)
 
     def _make_mixup(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
         recipe = self.recipe

@@ -126,7 +126,7 @@ def _begin(run: Run, folder: RunFolder, machine: Machine, stop: Callable[[], boo
     recipe = make_recipe(run.recipe)
     task = make_task(run, machine)
     seed_everything(derive(run.seed, "weights"))
-    model = task.build().to(machine.device)
+    model = task.build().to(machine.device, memory_format=machine.memory_format)  # type: ignore[call-overload]
     training = Training(
         task=task,
         recipe=recipe,
@@ -207,7 +207,7 @@ def _step(training: Training, batch: Any) -> None:
 
 
 def _seconds_before(state: State) -> float:
-    return sum(line["seconds"] for line in state.history)
+    return float(sum(line["seconds"] for line in state.history))
 
 
 def evaluate(task: Task, model: nn.Module) -> Evaluation:

@@ -1,0 +1,1 @@
+"""From run records to numbers, tables and figures. Reads records; never imports training."""

@@ -1,0 +1,47 @@
+"""What a study's files and figure say of the whole of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from convnext_study.roadmap import ROADMAPS
+
+if TYPE_CHECKING:
+    from convnext_study.results.summary import Row
+
+IMAGENET_IMAGES = 50_000  # of ImageNet-1K's validation set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meta:
+    """The whole of a study in a few words.
+
+    ``compare_paper``: whether the paper's numbers may stand in the same picture.
+    """
+
+    title: str
+    data: str
+    regime: str | None
+    compare_paper: bool
+
+
+def describe(rows: Sequence[Row]) -> Meta:
+    """What the rows have in common.
+
+    The paper's numbers are comparable with rows of its own road maps that were judged on as many
+    images as ImageNet-1K's validation set has.
+    """
+    regimes = {row.regime for row in rows}
+    regime = regimes.pop() if len(regimes) == 1 else None
+    studies = sorted({row.study for row in rows})
+    on_road = regime in ROADMAPS and studies == [f"roadmap-{regime}"]
+    done = [row for row in rows if row.top1 is not None]
+    return Meta(
+        title="From ResNet to ConvNeXt, step by step" if on_road else ", ".join(studies),
+        data=", ".join(sorted({row.data for row in rows})),
+        regime=regime,
+        compare_paper=bool(done)
+        and all(row.val_images == IMAGENET_IMAGES and row.paper_top1 is not None for row in done),
+    )

@@ -1,0 +1,87 @@
+"""How far two accuracies must lie apart before one may speak of a difference."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from convnext_study.results.summary import Row
+
+CONFIDENCE = 0.95
+
+
+def wilson(top1: float, images: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy in percent, from the number of test images.
+
+    It covers the choice of test images only: not the seed, nor another data set.
+    """
+    z = _normal_quantile()
+    share = top1 / 100
+    centre = (share + z * z / (2 * images)) / (1 + z * z / images)
+    half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    half /= 1 + z * z / images
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+
+
+def pooled_deviation(rows: Sequence[Row]) -> tuple[float, int] | None:
+    """Deviation between seeds in points, pooled over rows, and its degrees of freedom."""
+    several = [list(row.seeds.values()) for row in rows if len(row.seeds) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    if not freedom:
+        return None
+    squares = sum(statistics.variance(values) * (len(values) - 1) for values in several)
+    return math.sqrt(squares / freedom), freedom
+
+
+def noise_points(rows: Sequence[Row]) -> float | None:
+    """The smallest difference of two rows, in points, that 95 % noise would not explain.
+
+    Two rows are taken as independent draws of test images, which is careful: they share them. The
+    seeds' deviation comes on top where it is known. None while nothing is done.
+    """
+    done = [row for row in rows if row.top1 is not None and row.val_images]
+    if not done:
+        return None
+    images = min(row.val_images or 0 for row in done)
+    share = statistics.median(row.top1 or 0.0 for row in done) / 100
+    # Two hits and two misses more (Agresti and Coull): 100 % right must not mean no noise.
+    share = (share * images + 2) / (images + 4)
+    from_images = _normal_quantile() * math.sqrt(2 * share * (1 - share) / images) * 100
+    pooled = pooled_deviation(done)
+    if pooled is None:
+        return from_images
+    from scipy.special import stdtrit
+
+    deviation, freedom = pooled
+    count = min(len(row.seeds) for row in done)
+    quantile = float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    return math.hypot(from_images, quantile * deviation * math.sqrt(2 / count))
+
+
+def noise_note(rows: Sequence[Row]) -> str:
+    """What the table's differences are worth, in a plain sentence."""
+    points = noise_points(rows)
+    if points is None:
+        return "No run is done yet, so there is nothing to compare."
+    done = [row for row in rows if row.top1 is not None and row.val_images]
+    images = min(row.val_images or 0 for row in done)
+    counts = sorted({len(row.seeds) for row in done})
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    pooled = pooled_deviation(done)
+    spread = f" (deviation between seeds {pooled[0]:.2f} points)" if pooled else ""
+    note = (
+        f"With {images} test images and {seeds} seed{'' if counts[-1] == 1 else 's'}{spread}, "
+        f"differences under {points:.1f} points cannot be told from noise."
+    )
+    if pooled is None:
+        note += " What another seed would change is not in that number: it takes several seeds."
+    return note
+
+
+def _normal_quantile() -> float:
+    from scipy.special import ndtri
+
+    return float(ndtri((1 + CONFIDENCE) / 2))

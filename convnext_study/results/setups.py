@@ -1,0 +1,126 @@
+"""Which records of a study may be averaged: those that differ in nothing but the seed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convnext_study.records import RUN, Record, Run
+
+_SHOWN = 3  # differences named in a reason
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A record that is kept out of a row's mean, and why, in words."""
+
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """The records of one name that belong together, by seed, and those left out.
+
+    ``run`` stands for all of them: they share everything that decides a result but the seed.
+    """
+
+    name: str
+    run: Run
+    seeds: dict[int, Record]
+    asked: int  # seeds, with or without a record
+    left_out: tuple[LeftOut, ...]
+
+
+def group(records: Iterable[Record], asked: Sequence[Run] = ()) -> list[Group]:
+    """One group for each name, in the order of ``asked`` and then of the records.
+
+    Where one name was run in several ways, the way that was asked for is kept, else the one that
+    most of the study shares, else the latest.
+    """
+    records = list(records)
+    wanted: dict[str, list[Run]] = {}
+    for run in [*asked, *(record.run for record in records)]:
+        wanted.setdefault(run.name, [])
+    for run in asked:
+        wanted[run.name].append(run)
+    shared = Counter(_conditions(record.run) for record in records)
+    return [
+        _group(name, runs, [one for one in records if one.run.name == name], shared)
+        for name, runs in wanted.items()
+    ]
+
+
+def _group(name: str, asked: list[Run], records: list[Record], shared: Counter[str]) -> Group:
+    by_setup: dict[str, list[Record]] = {}
+    for record in records:
+        by_setup.setdefault(setup(record.run), []).append(record)
+
+    def rank(one: str) -> tuple[int, int, float]:
+        members = by_setup[one]
+        return (
+            shared[_conditions(members[0].run)],
+            sum(member.status == "done" for member in members),
+            max(_asked_at(member) for member in members),
+        )
+
+    kept = setup(asked[0]) if asked else max(by_setup, key=rank)
+    members = sorted(by_setup.pop(kept, []), key=_worth)
+    run = asked[0] if asked else members[-1].run
+    seeds = {member.run.seed: member for member in members}
+    left_out = [
+        LeftOut(member.run.id, f"seed {member.run.seed} is counted from another folder")
+        for member in members
+        if seeds[member.run.seed] is not member
+    ]
+    for others in by_setup.values():
+        left_out += [LeftOut(other.run.id, differences(other.run, run)) for other in others]
+    all_seeds = {*seeds, *(one.seed for one in asked if setup(one) == kept)}
+    return Group(name, run, dict(sorted(seeds.items())), len(all_seeds), tuple(left_out))
+
+
+def setup(run: Run) -> str:
+    """Digest of everything that decides a result apart from the seed."""
+    return run.model_copy(update={"seed": 0}).key
+
+
+def differences(run: Run, kept: Run) -> str:
+    """How a run differs from the one that was kept: ``recipe epochs: 2, not 10``."""
+    found = []
+    for part in ("task", "data", "model", "recipe"):
+        mine, its = (_flat(part, getattr(one, part)) for one in (run, kept))
+        for name in [*mine, *(name for name in its if name not in mine)]:
+            if mine.get(name) != its.get(name) and name != "recipe name":
+                found.append(f"{name}: {_word(mine.get(name))}, not {_word(its.get(name))}")
+    more = len(found) - _SHOWN
+    return "; ".join(found[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _flat(part: str, value: Any) -> dict[str, Any]:
+    if part == "model":
+        return {"builder": value.builder, **{f"model {k}": v for k, v in value.args.items()}}
+    if part == "recipe":
+        return {f"recipe {k}": v for k, v in value.items()}
+    return {part: value}
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _conditions(run: Run) -> str:
+    """What rows of one study have in common: recipe, data, task."""
+    return json.dumps([run.recipe, run.data, run.task], sort_keys=True)
+
+
+def _asked_at(record: Record) -> float:
+    path = record.folder / RUN
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def _worth(record: Record) -> tuple[bool, int, float]:
+    """Sorts the record to count last: done before unfinished, further before less far."""
+    return record.status == "done", len(record.epochs), _asked_at(record)

@@ -1,0 +1,185 @@
+"""Means over seeds and differences between them, with intervals and t tests.
+
+Accuracies are counted in images: of 599 images each is 0.17 points. Where a few seeds happen to
+give equal counts their deviation is zero, which no network's is, and a t test would call any
+difference certain. ``resolution`` (points an image is worth) is the least deviation assumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, variance
+from typing import NamedTuple
+
+from convnext_study.errors import BadRequest
+
+CONFIDENCE = 0.95
+
+
+class Interval(NamedTuple):
+    """Both ends, in the unit of what it is an interval of."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A standard deviation, the degrees of freedom behind it, and where it was measured."""
+
+    points: float
+    freedom: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference in points (child minus parent), its interval and two-sided p.
+
+    ``freedom`` is of the t distribution used, None for an exact test. An unbounded interval with
+    p = 1 says that nothing measured the noise.
+    """
+
+    points: float
+    interval: Interval
+    p: float
+    freedom: float | None
+    method: str
+
+
+def mean_interval(
+    values: Sequence[float], *, resolution: float = 0.0, confidence: float = CONFIDENCE
+) -> Interval:
+    """The t interval of a mean over seeds: of the mean over all seeds, on these test images.
+
+    Raises BadRequest for fewer than two values.
+    """
+    spread = max(_variance(values), resolution**2)
+    half = t_quantile(len(values) - 1, confidence) * math.sqrt(spread / len(values))
+    return Interval(fmean(values) - half, fmean(values) + half)
+
+
+def wilson_interval(right: int, images: int, *, confidence: float = CONFIDENCE) -> Interval:
+    """Wilson's score interval, in percent, of the accuracy of one run (Wilson 1927).
+
+    It covers the choice of test images alone: another seed is another network.
+    """
+    if not 0 <= right <= images or not images:
+        raise BadRequest(f"{right} right of {images} images: no such accuracy")
+    z = t_quantile(math.inf, confidence)
+    share, weight = right / images, z * z / images
+    centre = share + weight / 2
+    half = z * math.sqrt(share * (1 - share) / images + weight / (4 * images))
+    low, high = ((centre + sign * half) / (1 + weight) for sign in (-1, 1))
+    return Interval(100 * max(0.0, low), 100 * min(1.0, high))
+
+
+def paired_difference(
+    child: Sequence[float],
+    parent: Sequence[float],
+    *,
+    resolution: float = 0.0,
+    confidence: float = CONFIDENCE,
+) -> Difference:
+    """The mean of the differences seed by seed, with Student's paired t test.
+
+    Raises BadRequest unless both have the same seeds, two or more.
+    """
+    if len(child) != len(parent):
+        raise BadRequest(f"{len(child)} and {len(parent)} runs cannot be paired: give equal seeds")
+    steps = [mine - its for mine, its in zip(child, parent, strict=True)]
+    error = math.sqrt(max(_variance(steps), resolution**2) / len(steps))
+    method = f"paired t test on the differences of {len(steps)} seeds"
+    return t_difference(fmean(steps), error, len(steps) - 1, method, confidence)
+
+
+def unpaired_difference(
+    child: Sequence[float],
+    parent: Sequence[float],
+    *,
+    resolution: float = 0.0,
+    confidence: float = CONFIDENCE,
+) -> Difference:
+    """The difference of two means over unlike seeds, with Welch's t test (Welch 1947)."""
+    parts = [max(_variance(one), resolution**2) / len(one) for one in (child, parent)]
+    total = sum(parts)
+    weights = sum(
+        part**2 / (len(one) - 1) for part, one in zip(parts, (child, parent), strict=True)
+    )
+    freedom = total**2 / weights if weights else math.inf
+    method = f"Welch's t test on {len(child)} and {len(parent)} seeds"
+    points = fmean(child) - fmean(parent)
+    return t_difference(points, math.sqrt(total), freedom, method, confidence)
+
+
+def pooled_deviation(
+    rows: Iterable[Sequence[float]], source: str, *, resolution: float = 0.0
+) -> Deviation | None:
+    """The deviation between seeds, pooled over rows; None while no row has two seeds.
+
+    It takes the deviation to be the same in every row, as an analysis of variance does.
+    """
+    several = [row for row in rows if len(row) > 1]
+    freedom = sum(len(row) - 1 for row in several)
+    if not freedom:
+        return None
+    squares = sum(_variance(row) * (len(row) - 1) for row in several)
+    return Deviation(max(math.sqrt(squares / freedom), resolution), freedom, source)
+
+
+def pooled_difference(
+    child: Sequence[float],
+    parent: Sequence[float],
+    deviation: Deviation,
+    *,
+    confidence: float = CONFIDENCE,
+) -> Difference:
+    """The difference of two means, judged by a deviation pooled over the whole study.
+
+    With few seeds this sees far more than each pair's own deviation can; it takes the deviation to
+    be the same in every row. One seed a row is enough for it.
+    """
+    if not child or not parent:
+        raise BadRequest("nothing to compare: one of the two rows has no finished run")
+    error = deviation.points * math.sqrt(1 / len(child) + 1 / len(parent))
+    method = (
+        f"t test on {len(child)} and {len(parent)} seeds, "
+        f"with the deviation between seeds pooled over {deviation.source}"
+    )
+    points = fmean(child) - fmean(parent)
+    return t_difference(points, error, deviation.freedom, method, confidence)
+
+
+def t_difference(
+    points: float, error: float, freedom: float, method: str, confidence: float = CONFIDENCE
+) -> Difference:
+    """A difference with its standard error, as a t test of zero sees it."""
+    if error == 0:
+        return Difference(points, Interval(-math.inf, math.inf), 1.0, freedom, method)
+    half = t_quantile(freedom, confidence) * error
+    interval = Interval(points - half, points + half)
+    return Difference(points, interval, t_p(points / error, freedom), freedom, method)
+
+
+def t_quantile(freedom: float, confidence: float) -> float:
+    """How many standard errors an interval reaches to each side (normal if freedom is inf)."""
+    from scipy.special import ndtri, stdtrit
+
+    tail = (1 + confidence) / 2
+    return float(ndtri(tail) if math.isinf(freedom) else stdtrit(freedom, tail))
+
+
+def t_p(statistic: float, freedom: float) -> float:
+    """Two-sided p of a t statistic (normal if freedom is inf)."""
+    from scipy.special import ndtr, stdtr
+
+    below = -abs(statistic)
+    return float(2 * (ndtr(below) if math.isinf(freedom) else stdtr(freedom, below)))
+
+
+def _variance(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        raise BadRequest(f"a deviation between seeds takes two or more seeds, not {len(values)}")
+    return variance(values)

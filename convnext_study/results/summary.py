@@ -1,0 +1,220 @@
+"""A study's records as rows of numbers, and the files that hold them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convnext_study.records import Record, Result, Run, write_bytes, write_json
+from convnext_study.results.meta import Meta, describe
+from convnext_study.results.noise import noise_note, wilson
+from convnext_study.results.setups import Group, LeftOut, group
+from convnext_study.roadmap.paper import PaperRow, paper_row
+
+__all__ = ["Row", "noise_note", "summarize", "write_results"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One network of a study, over its seeds. What is not known yet is None.
+
+    Accuracies and their deviation are in percent and points; ``interval`` is Wilson's 95 % of the
+    test images' choice; ``gain`` is the difference of means to ``parent``; ``macs`` are of one
+    image; ``images_per_s`` is training throughput, the median over seeds. ``paper_top1`` and
+    ``paper_gflops`` are the paper's, on ImageNet-1K, for published rows only.
+    """
+
+    name: str
+    label: str
+    study: str
+    regime: str | None
+    section: str | None
+    order: int | None
+    adopted: bool
+    parent: str | None
+    data: str
+    recipe: str
+    epochs: int | None
+    seeds: dict[int, float]
+    seeds_asked: int
+    statuses: dict[str, int]
+    top1: float | None = None
+    sd: float | None = None
+    interval: tuple[float, float] | None = None
+    gain: float | None = None
+    val_images: int | None = None
+    macs: int | None = None
+    params: int | None = None
+    activations: int | None = None
+    images_per_s: float | None = None
+    seconds: float | None = None
+    paper_top1: float | None = None
+    paper_gflops: float | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    remarks: tuple[str, ...] = ()
+    provenance: tuple[dict[str, Any], ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """``done``, or what keeps the row empty: ``failed``, ``running``, ``not run``."""
+        if self.top1 is not None:
+            return "done"
+        for status, word in (("running", "running"), ("failed", "failed")):
+            if self.statuses.get(status):
+                return word
+        return "unfinished" if self.statuses.get("unfinished") else "not run"
+
+
+def summarize(records: Iterable[Record], asked: Sequence[Run] = ()) -> list[Row]:
+    """A row for each name, in the road's order; runs of ``asked`` without a record included.
+
+    Runs of one name that differ in more than the seed are not averaged: see `setups.group`.
+    """
+    groups = {one.name: one for one in group(records, asked)}
+    rows = {name: _row(one) for name, one in groups.items()}
+    compared = [
+        _compare(row, rows[row.parent], groups) if row.parent in rows else row
+        for row in rows.values()
+    ]
+    return sorted(compared, key=lambda row: (row.order is None, row.order or 0))
+
+
+def _row(one: Group) -> Row:
+    run, facts = one.run, one.run.facts
+    results = {seed: rec.result for seed, rec in one.seeds.items() if rec.result is not None}
+    statuses = Counter(record.status for record in one.seeds.values())
+    statuses["new"] += one.asked - len(one.seeds)
+    paper = _paper(facts)
+    return Row(
+        name=one.name,
+        label=str(facts.get("label", one.name)),
+        study=run.study,
+        regime=facts.get("regime"),
+        section=facts.get("section"),
+        order=facts.get("order"),
+        adopted=bool(facts.get("adopted", True)),
+        parent=facts.get("parent"),
+        data=run.data,
+        recipe=str(run.recipe.get("name", "")),
+        epochs=run.recipe.get("epochs"),
+        seeds={seed: result.top1 for seed, result in results.items()},
+        seeds_asked=one.asked,
+        statuses={name: count for name, count in statuses.items() if count},
+        paper_top1=paper.top1 if paper else None,
+        paper_gflops=paper.gflops if paper else None,
+        left_out=one.left_out,
+        provenance=_provenance(one),
+        facts=dict(facts),
+        **_measured(list(results.values())),
+    )
+
+
+def _measured(results: list[Result]) -> dict[str, Any]:
+    if not results:
+        return {}
+    top1 = statistics.fmean(result.top1 for result in results)
+    one = results[0]
+    return {
+        "top1": top1,
+        "sd": statistics.stdev(result.top1 for result in results) if len(results) > 1 else None,
+        "interval": wilson(top1, one.val_images) if one.val_images else None,
+        "val_images": one.val_images,
+        "macs": one.macs,
+        "params": one.params,
+        "activations": one.activations,
+        "images_per_s": statistics.median(result.images_per_s for result in results),
+        "seconds": sum(result.seconds for result in results),
+    }
+
+
+def _compare(row: Row, parent: Row, groups: dict[str, Group]) -> Row:
+    """The row with its gain over its parent, or the reason why there is none."""
+    if row.top1 is None or parent.top1 is None:
+        return row
+    mine, its = groups[row.name].run, groups[parent.name].run
+    remark = None
+    if (row.data, row.val_images) != (parent.data, parent.val_images):
+        remark = f"not compared with {parent.name}: other data"
+    # A step may change the family of recipes ("training techniques"), but not a setting in it.
+    elif mine.recipe.get("family") == its.recipe.get("family") and mine.recipe != its.recipe:
+        remark = f"not compared with {parent.name}: other recipe ({parent.recipe})"
+    if remark:
+        return dataclasses.replace(row, remarks=(*row.remarks, remark))
+    return dataclasses.replace(row, gain=row.top1 - parent.top1)
+
+
+def _paper(facts: dict[str, Any]) -> PaperRow | None:
+    if not facts.get("published"):
+        return None
+    return paper_row(str(facts.get("regime")), str(facts.get("step")))
+
+
+def _provenance(one: Group) -> tuple[dict[str, Any], ...]:
+    """Versions, commit and machine of the row's runs, each kind once."""
+    seen: dict[str, dict[str, Any]] = {}
+    for record in one.seeds.values():
+        about: dict[str, Any] = {
+            name: value
+            for name, value in record.asked.items()
+            if name in ("versions", "commit", "machine")
+        }
+        if about:
+            seen.setdefault(json.dumps(about, sort_keys=True), about)
+    return tuple(seen.values())
+
+
+def write_results(folder: Path, rows: Sequence[Row], meta: Meta | None = None) -> list[Path]:
+    """Write ``results.json`` (a list of rows) and ``results.csv`` (their numbers).
+
+    Each is written whole or not at all. Returns their paths.
+    """
+    title = (meta or describe(rows)).title
+    note = noise_note(rows)
+    objects = []
+    for row in rows:
+        values = {name: _plain(value) for name, value in dataclasses.asdict(row).items()}
+        objects.append({**values, "state": row.state, "title": title, "noise": note})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in rows:
+        writer.writerow([_cell(row, column) for column in _COLUMNS])
+    paths = [folder / "results.json", folder / "results.csv"]
+    write_json(paths[0], objects)
+    write_bytes(paths[1], text.getvalue().encode())
+    return paths
+
+
+_COLUMNS = (
+    *("order", "name", "label", "section", "adopted", "parent", "state"),
+    *("top1", "sd", "interval_low", "interval_high", "gain", "seeds_done", "seeds_asked", "seeds"),
+    *("val_images", "macs", "params", "activations", "images_per_s", "seconds"),
+    *("data", "recipe", "epochs", "paper_top1", "paper_gflops"),
+)
+
+
+def _cell(row: Row, column: str) -> Any:
+    low, high = row.interval or (None, None)
+    special = {
+        "interval_low": low,
+        "interval_high": high,
+        "seeds_done": len(row.seeds),
+        "seeds": " ".join(f"{seed}:{top1:g}" for seed, top1 in row.seeds.items()),
+    }
+    return _plain(special[column] if column in special else getattr(row, column))
+
+
+def _plain(value: Any) -> Any:
+    """Without the digits that only binary fractions add."""
+    if isinstance(value, float):
+        return round(value, 6)
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
