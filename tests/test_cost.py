@@ -30,8 +30,21 @@ ERRATA = [("t", "layer_norm"), ("t", "separate_downsampling")]
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[dict[str, Any]]:
-    return cost.table(["t", "b"])
+def fresh() -> dict[str, Any]:
+    """The rows of both published road maps, counted by a new process, and its seconds of CPU."""
+    code = (
+        "import json, time; from convnext_study import cost; rows = cost.table(['t', 'b']);"
+        "print(json.dumps({'rows': rows, 'seconds': time.process_time()}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+def rows(fresh: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = fresh["rows"]
+    return found
 
 
 def printed(rows: list[dict[str, Any]]) -> str:
@@ -65,7 +78,6 @@ def test_32_figures_of_the_paper_match_and_the_two_errata_are_flagged(
 
 def test_rows_are_json_with_the_promised_keys_and_units(rows: list[dict[str, Any]]) -> None:
     assert all(list(row) == KEYS for row in rows)
-    assert json.loads(json.dumps(rows)) == rows
     first = rows[0]
     assert first["macs"] == 4.089184256
     assert first["params"] == 25557032
@@ -136,9 +148,10 @@ def test_a_counter_that_is_off_by_one_is_told(
     monkeypatch.setattr(crosscheck, counter, lambda *args: honest(*args) + one)
     with pytest.raises(CountersDisagree) as caught:
         cost.table(["nano"], verify=True)
-    message = str(caught.value)
-    assert message.startswith("nano resnet-90ep: MACs disagree between counters: hooks 8,602,624")
-    assert message.count("8,602,625") == 1
+    message, macs = str(caught.value), cost.count_spec(RESNET_NANO, 32, 10).macs
+    told = f"nano resnet-90ep: MACs disagree between counters: hooks {macs:,}, closed form "
+    assert message.startswith(told)
+    assert message.count(f"{macs + 1:,}") == 1
     assert "\n" not in message
 
 
@@ -280,12 +293,5 @@ def test_fvcore_is_silent(
     assert not recwarn.list
 
 
-def test_34_rows_take_less_than_20_seconds_of_a_fresh_process() -> None:
-    code = (
-        "import time; from convnext_study import cost; rows = cost.table(['t', 'b']);"
-        "print(len(rows), time.process_time())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    count, seconds = done.stdout.split()
-    assert int(count) == 34
-    assert float(seconds) < 20
+def test_34_rows_take_less_than_20_seconds_of_a_fresh_process(fresh: dict[str, Any]) -> None:
+    assert fresh["seconds"] < 20

@@ -130,13 +130,15 @@ def _show(study: Study) -> None:
     from convnext_study.results.figure import draw
     from convnext_study.results.summary import noise_note, summarize, write_results
     from convnext_study.results.table import result_table
-    from convnext_study.results.wandb_mirror import mirror_study
 
     rows = summarize(study.ledger())
     if not any(row.top1 is not None for row in rows):
         print("no run is finished yet: no table")
         return
     files = [*write_results(study.folder, rows), *draw(rows, study.folder)]
-    mirror_study(study.folder, rows, study.wandb)
+    if study.wandb != "off":
+        from convnext_study.results.wandb_mirror import mirror_study
+
+        mirror_study(study.folder, rows, study.wandb)
     print_rich(result_table(rows, noise_note(rows)))
     print("written: " + ", ".join(str(file) for file in files))

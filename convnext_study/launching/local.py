@@ -165,14 +165,18 @@ def _serve(pipe: Connection, stop: Any, parent: int) -> None:
 
 def train_job(job: Job, stop: Callable[[], bool]) -> tuple[str, str]:
     """Train one job in this process. Returns its status and, where it failed, the reason."""
-    from convnext_study.results.wandb_mirror import WandbMirror
-    from convnext_study.training.engine import Stopped, train
+    from convnext_study.training.engine import Listener, Stopped, train
 
     notes: list[str] = []
-    mirror = WandbMirror(warn=notes.append)
-    mirror.start(job.run, job.folder, job.wandb)
+    listeners: list[Listener] = []
+    if job.wandb != "off":
+        from convnext_study.results.wandb_mirror import WandbMirror
+
+        mirror = WandbMirror(warn=notes.append)
+        mirror.start(job.run, job.folder, job.wandb)
+        listeners.append(mirror)
     try:
-        train(job.run, job.folder, job.machine, listeners=[mirror], stop=stop)
+        train(job.run, job.folder, job.machine, listeners, stop)
     except Stopped:
         return "stopped", ""
     except Exception as error:

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convnext_study.records import write_bytes
 from convnext_study.results import panels
@@ -34,11 +34,12 @@ SECTIONS = {
     "2.6": "Micro design",
 }
 
-_STYLE = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
     "text.color": panels.INK,
     "hatch.linewidth": 0.8,
+    "text.parse_math": False,  # a label with dollars in it is a label
     "svg.hashsalt": "convnext-study",
     "svg.fonttype": "path",
 }
@@ -90,13 +91,13 @@ def make_figure(rows: Sequence[Row], meta: Meta) -> Figure:
     height = _TOP + places.height + bottom
     figure = Figure(figsize=(_WIDTH, height), facecolor="white")
     FigureCanvasAgg(figure)
-    left = _MARGIN + panels.label_width(figure, rows, places)
+    names, label_width = panels.labels(figure, rows, places)
     text_end = _WIDTH - _MARGIN
     macs_end = text_end - _MACS_TEXT
     gain_end = macs_end - _MACS - 0.25
     columns = panels.Columns(
         label=_MARGIN,
-        bars=left,
+        bars=_MARGIN + label_width,
         top1_end=gain_end - _GAIN,
         gain_end=gain_end,
         macs=macs_end - _MACS,
@@ -114,7 +115,7 @@ def make_figure(rows: Sequence[Row], meta: Meta) -> Figure:
     back = panel(0, _WIDTH)
     back.set(xlim=(0, _WIDTH), xticks=[])
     panels.draw_sections(back, places, columns)
-    panels.draw_text(back, rows, places, columns)
+    panels.draw_text(back, rows, names, places, columns)
     spread = _SPREAD if any(row.sd is not None for row in rows) else 0.0
     bars = panel(columns.bars, columns.top1_end - _TOP1 - spread)
     panels.draw_bars(bars, rows, places, axis, meta.compare_paper)
@@ -183,7 +184,7 @@ def _range(numbers: Sequence[int]) -> str:
 def _caption(rows: Sequence[Row], meta: Meta, axis: Axis) -> list[str]:
     """Whose numbers these are, and what they are worth."""
     recipes = ", ".join(dict.fromkeys(row.recipe for row in rows if row.recipe))
-    whose = f"Accuracies are of trainings on this machine (recipes: {recipes}), not the paper's."
+    whose = f"Accuracies were measured in this study's runs ({recipes}); they are not the paper's."
     if meta.compare_paper:
         whose += f" Diamonds are the paper's own ({PAPER_LABEL})."
     sentences = [whose, noise_note(rows)]

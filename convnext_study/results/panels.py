@@ -25,7 +25,7 @@ INK, FAINT, GREY, GRID, BAND = "#1F2933", "#5F6B76", "#BCC4CC", "#DDE2E7", "#F4F
 ROW, HEADING = 0.3, 0.38  # inches
 _BAR = 0.64 * ROW
 _INDENT = 0.22  # of a side branch
-_LABEL = 44  # characters
+_LABEL = 3.5  # inches, at most
 
 
 @dataclass(frozen=True)
@@ -59,26 +59,28 @@ def reach(row: Row) -> tuple[float, float]:
     return row.interval or (top1, top1)
 
 
-def label(row: Row) -> str:
-    """A row's label, cut where it would leave no room for bars."""
-    return row.label if len(row.label) <= _LABEL else row.label[: _LABEL - 1].rstrip() + "…"
-
-
-def label_width(figure: Figure, rows: Sequence[Row], places: Places) -> float:
-    """Inches that the widest label or heading takes."""
+def labels(figure: Figure, rows: Sequence[Row], places: Places) -> tuple[list[str], float]:
+    """The rows' labels, cut where they would leave no room for bars, and the inches they take."""
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.text import Text
 
-    names = [(label(row), 0.0 if row.adopted else _INDENT, "normal") for row in rows]
-    names += [(name, 0.0, "bold") for _, name in places.headings]
-    renderer = RendererAgg(1, 1, figure.dpi)
-    widths = [
-        Text(0, 0, name, figure=figure, fontweight=weight).get_window_extent(renderer).width
-        / figure.dpi
-        + indent
-        for name, indent, weight in names
-    ]
-    return max(widths, default=0.0) + 0.2
+    renderer = RendererAgg(1, 1, figure.dpi)  # type: ignore[no-untyped-call]
+
+    def width(name: str, weight: str = "normal") -> float:
+        text = Text(0, 0, name, figure=figure, fontweight=weight)
+        return text.get_window_extent(renderer).width / figure.dpi
+
+    names, widest = [], 0.0
+    for row in rows:
+        name = full = row.label
+        room = _LABEL - (0 if row.adopted else _INDENT)
+        while width(name) > room:
+            full = full[:-1].rstrip()
+            name = full + "…"
+        names.append(name)
+        widest = max(widest, width(name) + _LABEL - room)
+    widths = [widest, *(width(name, "bold") for _, name in places.headings)]
+    return names, max(widths) + 0.2
 
 
 def draw_sections(panel: Axes, places: Places, columns: Columns) -> None:
@@ -114,10 +116,25 @@ def draw_bars(
             _draw_cut(panel, y, axis)
         if compare_paper and row.paper_top1 is not None:
             panel.plot(row.paper_top1, y, **_PAPER_MARK, zorder=7)
-    road = [(row.top1, y) for row, y in zip(rows, places.rows, strict=True) if row.adopted]
-    # A row that is missing breaks the line: matplotlib leaves out what is not a number.
-    x_road = [math.nan if top1 is None else top1 for top1, _ in road]
-    panel.plot(x_road, [y for _, y in road], **_ROAD, zorder=6)
+    panel.plot(*_road(rows, places), **_ROAD, zorder=6, clip_on=False)
+
+
+def _road(rows: Sequence[Row], places: Places) -> tuple[list[float], list[float]]:
+    """The ends of adopted bars, with a gap wherever one is not compared with the one before it.
+
+    matplotlib breaks a line at what is not a number, as a row without a result is.
+    """
+    x, y, before = [], [], None
+    for row, place in zip(rows, places.rows, strict=True):
+        if not row.adopted:
+            continue
+        if before is not None and row.parent != before:
+            x.append(math.nan)
+            y.append(place)
+        x.append(math.nan if row.top1 is None else row.top1)
+        y.append(place)
+        before = row.name
+    return x, y
 
 
 def _bar_style(row: Row) -> dict[str, Any]:
@@ -148,18 +165,20 @@ def _draw_cut(panel: Axes, y: float, axis: Axis) -> None:
         panel.plot(*ends, color="white", linewidth=1.8, solid_capstyle="butt", zorder=3)
 
 
-def draw_text(panel: Axes, rows: Sequence[Row], places: Places, columns: Columns) -> None:
+def draw_text(
+    panel: Axes, rows: Sequence[Row], names: Sequence[str], places: Places, columns: Columns
+) -> None:
     """Labels to the left of the bars, numbers to their right, on a panel in inches."""
-    unit, name = macs_unit(rows)
-    right = {"va": "center", "ha": "right"}
+    unit, letter = macs_unit(rows)
+    right: dict[str, Any] = {"va": "center", "ha": "right"}
     for x, head in (
         (columns.top1_end, "top-1 %"),
-        (columns.gain_end, "gain"),
-        (columns.macs_text_end, f"MACs, {name}"),
+        (columns.gain_end, "gain" if any(row.gain is not None for row in rows) else ""),
+        (columns.macs_text_end, f"MACs, {letter}"),
     ):
         panel.text(x, -0.15, head, color=FAINT, fontsize=9.5, ha="right")
-    for row, y in zip(rows, places.rows, strict=True):
-        panel.text(columns.label + (0 if row.adopted else _INDENT), y, label(row), va="center")
+    for row, name, y in zip(rows, names, places.rows, strict=True):
+        panel.text(columns.label + (0 if row.adopted else _INDENT), y, name, va="center")
         if row.top1 is None:
             continue
         spread = "" if row.sd is None else f" ± {row.sd:.2f}"

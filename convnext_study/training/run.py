@@ -55,15 +55,13 @@ class RunFolder:
             self._lock = (self.path / LOCK).open("a+")
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(self._lock):
             self._lock.seek(0)
             holder = self._lock.read().strip() or "another process"
             self._lock.close()
             raise RunError(
                 f"{self.path}: {holder} is working on this run; wait for it or stop it first"
-            ) from None
+            )
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
@@ -126,6 +124,18 @@ class RunFolder:
             "machine": machine(),
         }
         write_json(path, about)
+
+
+def _take(lock: IO[str]) -> bool:
+    """Lock the file. Readers that look whether a run is running hold it for a moment."""
+    for _ in range(10):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+        else:
+            return True
+    return False
 
 
 def versions() -> dict[str, str]:

@@ -95,9 +95,9 @@ def agreement(
     measured = [point for point in points if point.name in top1]
     rows = [(top1[point.name], printed[point.name]) for point in measured]
     gains = [
-        (top1[point.name] - top1[point.parent], printed[point.name] - printed[point.parent])
+        (top1[point.name] - top1[parent], printed[point.name] - printed[parent])
         for point in measured
-        if point.parent in top1
+        if (parent := point.parent) is not None and parent in top1
     ]
     return Agreement(
         table=TABLES[table],
