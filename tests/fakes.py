@@ -8,10 +8,13 @@ from __future__ import annotations
 import fcntl
 import json
 import random
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from convnext_study.records import (
     FORMAT,
@@ -79,15 +82,12 @@ def fake_result(
 ) -> Result:
     """A result of about that accuracy: the nearest that so many images can show."""
     right = round(top1 / 100 * val_images)
-    bits = [True] * right + [False] * (val_images - right)
-    _dice(run.id).shuffle(bits)
-    bits += [False] * (-len(bits) % 8)
-    number = int("".join("1" if bit else "0" for bit in bits), 2)
+    order = np.random.default_rng(zlib.crc32(run.id.encode())).permutation(val_images)
     fields = {
         "top1": 100 * right / val_images,
         "val_loss": 0.1,
         "val_images": val_images,
-        "correct": f"{number:0{len(bits) // 4}x}",
+        "correct": np.packbits(order < right).tobytes().hex(),
         "macs": 9_300_000,
         "params": 215_000,
         "activations": 310_000,

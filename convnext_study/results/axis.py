@@ -28,9 +28,9 @@ def accuracy_axis(values: Iterable[float]) -> Axis:
     least, most = min(values), min(max(values), 100.0)
     span = max(most - least, 1.0)
     step = next(one for one in _STEPS if span * 1.35 / one <= 7 or one == _STEPS[-1])
-    low = math.floor((least - 0.3 * span) / step) * step
-    if low < 0.3 * most:  # little is gained by cutting the axis
-        low = 0.0
+    low = round(math.floor((most - 1.3 * span) / step) * step, 4)
+    if low < 0.3 * most or low <= 0:  # little is gained by cutting the axis
+        low, most = 0.0, max(most, 1.0)
         step = next(one for one in _STEPS if most / one <= 7 or one == _STEPS[-1])
     high = most + 0.04 * (most - low)
     count = math.floor((min(high, 100.0) - low) / step + 1e-9)

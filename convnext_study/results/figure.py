@@ -19,7 +19,6 @@ from convnext_study.results.axis import Axis, accuracy_axis
 from convnext_study.results.meta import Meta, describe
 from convnext_study.results.noise import noise_note
 from convnext_study.results.summary import Row
-from convnext_study.results.table import PAPER_LABEL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -186,7 +185,7 @@ def _caption(rows: Sequence[Row], meta: Meta, axis: Axis) -> list[str]:
     recipes = ", ".join(dict.fromkeys(row.recipe for row in rows if row.recipe))
     whose = f"Accuracies were measured in this study's runs ({recipes}); they are not the paper's."
     if meta.compare_paper:
-        whose += f" Diamonds are the paper's own ({PAPER_LABEL})."
+        whose += " Diamonds are, on ImageNet-1K."
     sentences = [whose, noise_note(rows)]
     if axis.cut:
         sentences.append(f"The accuracy axis is cut: it begins at {axis.low:g} %, not at 0.")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext_study import cost
+from convnext_study.depthwise import use_matrices, use_stock
 from convnext_study.errors import Failed
 from convnext_study.records import RESULT, Epoch, Result, Run, write_json
 from convnext_study.training import checkpoint
@@ -126,7 +127,9 @@ def _begin(run: Run, folder: RunFolder, machine: Machine, stop: Callable[[], boo
     recipe = make_recipe(run.recipe)
     task = make_task(run, machine)
     seed_everything(derive(run.seed, "weights"))
-    model = task.build().to(machine.device, memory_format=machine.memory_format)  # type: ignore[call-overload]
+    model = task.build()
+    use_matrices(model)
+    model = model.to(machine.device, memory_format=machine.memory_format)  # type: ignore[call-overload]
     training = Training(
         task=task,
         recipe=recipe,
@@ -223,6 +226,7 @@ def evaluate(task: Task, model: nn.Module) -> Evaluation:
 def _finish(training: Training, judged: Evaluation) -> Result:
     """The record of a finished run, written last."""
     state = training.state
+    use_stock(training.model)  # what is counted is the network itself
     counted = cost.count(training.model, training.task.image_shape)
     result = Result(
         top1=judged.top1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +65,20 @@ class Task(Protocol):
 class Machine:
     """What a run may use of the machine. None of it changes a result beyond rounding.
 
-    ``channels_last`` keeps the channels of a pixel together in memory, which convolutions and
-    LayerNorm like better: 1.3 to 2 times the training speed on the nano road.
+    Args:
+        device: where the network is.
+        threads: of this process.
+        workers: processes that read images for this process.
+        download: fetch a data set that is missing.
+        channels_last: keep the channels of a pixel together in memory, which convolutions and
+            LayerNorm like better: 1.3 to 2 times the training speed on the nano road.
+        rank, world: which process this is, of how many that share the run.
+        micro_batch: the most images that one process takes at a time; larger shares of the
+            global batch are accumulated.
+        compile: use ``torch.compile``.
+        grad_checkpointing: run blocks again in the backward pass, to save memory.
+        bad_images: ``stop`` at an image that cannot be read, or ``skip`` and count it.
+        checkpoint_seconds: save within an epoch at least this often.
     """
 
     device: str = "cpu"
@@ -74,6 +86,13 @@ class Machine:
     workers: int = 0
     download: bool = False
     channels_last: bool = True
+    rank: int = 0
+    world: int = 1
+    micro_batch: int | None = None
+    compile: bool = False
+    grad_checkpointing: bool = False
+    bad_images: Literal["stop", "skip"] = "stop"
+    checkpoint_seconds: float = 600.0
 
     @property
     def memory_format(self) -> torch.memory_format:
