@@ -96,7 +96,7 @@ def use_matrices(model: nn.Module) -> int:
     """
     found = [module for module in model.modules() if replaceable(module)]
     for module in found:
-        module.__class__ = MatrixDepthwise  # type: ignore[assignment]
+        module.__class__ = MatrixDepthwise
     return len(found)
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PROJECT = "convnext-study"
 # Seconds to wait for wandb at the end of a run: a disk answers, a network may not.
 PATIENCE = {"offline": 20.0, "online": 5.0}
+_FLAGS = ("-P",)  # this folder's modules are not to be found by their bare names
 _ENDED = "its process has ended"
 _BACKLOG = 4_000_000  # bytes of messages that wandb's process may leave unread
 
@@ -152,7 +153,7 @@ class _Writer:
         env = {name: value for name, value in os.environ.items() if name not in foreign}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", wandb_writer.__file__],
+                [sys.executable, *_FLAGS, wandb_writer.__file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
