@@ -51,7 +51,6 @@ class DropPath(nn.Module):
         if self.rate == 0.0 or not self.training:
             return x
         keep = 1.0 - self.rate
-        # A method of x, since a symbolic trace cannot follow torch.empty.
         mask = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep)
         return x * mask / keep if keep > 0.0 else x * mask
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -30,6 +31,9 @@ POINTS: dict[str, Point] = {
     point.model: point for road in ROADMAPS.values() for point in road.points()
 }
 
+# Of DistributedDataParallel and torch.compile, in either order.
+_WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
+
 default_cfgs: dict[str, Any] = {}  # timm reads it when a model is registered
 
 
@@ -46,10 +50,8 @@ def register() -> None:
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     """The weights in a checkpoint of this package, without wrappers' prefixes on their names."""
-    from timm.models import clean_state_dict
-
-    weights: dict[str, Any] = clean_state_dict(state_dict.get("model", state_dict))
-    return weights
+    weights: dict[str, Any] = state_dict.get("model", state_dict)
+    return {_WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
 
 
 def _default_cfg(road: Roadmap, point: Point) -> dict[str, Any]:

@@ -98,15 +98,16 @@ def test_an_offline_run_holds_the_numbers_and_a_resumed_one_goes_on(tmp_path: Pa
 
 
 KILLED = """
-import sys, os, time, signal
+import sys, os, signal
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
-from test_wandb import CURVE, RUN
+from fakes import fake_epochs, fake_runs
 from convnext_study.results.wandb_mirror import WandbMirror
 mirror = WandbMirror(print)
-mirror.start(RUN, Path({folder!r}), "offline")
-mirror.epoch(CURVE[0])
-mirror.epoch(CURVE[1])
+run = fake_runs()[0]
+mirror.start(run, Path({folder!r}), "offline")
+for line in fake_epochs(run, 97.0, 2):
+    mirror.epoch(line)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -229,12 +230,10 @@ def test_a_hanging_wandb_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_process_that_reads_nothing_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wandb_mirror.sys, "executable", "/bin/sh")
-    script = tmp_path / "deaf.sh"
-    script.write_text("sleep 5\n")
+    script = tmp_path / "deaf.py"
+    script.write_text("import time\ntime.sleep(5)\n")
     monkeypatch.setattr(wandb_mirror.wandb_writer, "__file__", str(script))
     monkeypatch.setattr(wandb_mirror, "_BACKLOG", 100_000)
-    monkeypatch.setattr(wandb_mirror, "_FLAGS", ())
     told: list[str] = []
     mirror = WandbMirror(warn=told.append)
     mirror.start(RUN, tmp_path, "offline")

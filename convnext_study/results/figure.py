@@ -33,6 +33,13 @@ SECTIONS = {
     "2.6": "Micro design",
 }
 
+# Left to itself matplotlib writes the date into an SVG or a PDF and its version into all.
+KINDS: dict[str, Any] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
@@ -41,6 +48,7 @@ _STYLE: Any = {
     "text.parse_math": False,  # a label with dollars in it is a label
     "svg.hashsalt": "convnext-study",
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # text stays text, as journals ask
 }
 # Inches.
 _WIDTH, _TOP, _FOOT, _LINE, _MARGIN = 10.0, 1.02, 1.12, 0.19, 0.3
@@ -49,26 +57,35 @@ _CAPTION = 138  # characters in a line
 _DPI = 200
 
 
-def draw(rows: Sequence[Row], folder: Path, meta: Meta | None = None) -> list[Path]:
-    """Write ``roadmap.svg`` and ``roadmap.png`` and return their paths.
+def draw(
+    rows: Sequence[Row],
+    folder: Path,
+    meta: Meta | None = None,
+    kinds: Sequence[str] = ("svg", "png"),
+    name: str = "roadmap",
+) -> list[Path]:
+    """Write ``roadmap.svg`` and ``roadmap.png`` (or ``kinds``, of `KINDS`) and return their paths.
 
     Rows stand in the order given, one without a result as "not run". The same rows give the same
     files, byte for byte.
     """
-    with _style():
-        figure = make_figure(rows, meta or describe(rows))
-        paths = []
-        # Left to itself matplotlib writes the date into an SVG and its version into both.
-        for kind, about in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
-            data = io.BytesIO()
-            figure.savefig(data, format=kind, dpi=_DPI, metadata=about)
-            paths.append(folder / f"roadmap.{kind}")
-            write_bytes(paths[-1], data.getvalue())
+    with style():
+        return save(make_figure(rows, meta or describe(rows)), folder, name, kinds)
+
+
+def save(figure: Figure, folder: Path, name: str, kinds: Sequence[str]) -> list[Path]:
+    """Write a figure in several kinds, whole or not at all; called within `style`."""
+    paths = []
+    for kind in kinds:
+        data = io.BytesIO()
+        figure.savefig(data, format=kind, dpi=_DPI, metadata=KINDS[kind])
+        paths.append(folder / f"{name}.{kind}")
+        write_bytes(paths[-1], data.getvalue())
     return paths
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """matplotlib's defaults and ours for a while, whatever the user's configuration says."""
     import matplotlib
 

@@ -26,6 +26,7 @@ class Group:
     """The records of one name that belong together, by seed, and those left out.
 
     ``run`` stands for all of them: they share everything that decides a result but the seed.
+    ``code`` is what they were made with, as `code_of` words it.
     """
 
     name: str
@@ -33,13 +34,17 @@ class Group:
     seeds: dict[int, Record]
     asked: int  # seeds, with or without a record
     left_out: tuple[LeftOut, ...]
+    code: str = ""
 
 
-def group(records: Iterable[Record], asked: Sequence[Run] = ()) -> list[Group]:
+def group(
+    records: Iterable[Record], asked: Sequence[Run] = (), *, any_commit: bool = False
+) -> list[Group]:
     """One group for each name, in the order of ``asked`` and then of the records.
 
     Where one name was run in several ways, the way that was asked for is kept, else the one that
-    most of the study shares, else the latest.
+    most of the study shares, else the latest. Of the runs of that way those of one commit are
+    kept, the one that most of the study shares, unless ``any_commit``.
     """
     records = list(records)
     wanted: dict[str, list[Run]] = {}
@@ -48,13 +53,16 @@ def group(records: Iterable[Record], asked: Sequence[Run] = ()) -> list[Group]:
     for run in asked:
         wanted[run.name].append(run)
     shared = Counter(_conditions(record.run) for record in records)
+    codes = Counter() if any_commit else Counter(code_of(record) for record in records)
     return [
-        _group(name, runs, [one for one in records if one.run.name == name], shared)
+        _group(name, runs, [one for one in records if one.run.name == name], shared, codes)
         for name, runs in wanted.items()
     ]
 
 
-def _group(name: str, asked: list[Run], records: list[Record], shared: Counter[str]) -> Group:
+def _group(
+    name: str, asked: list[Run], records: list[Record], shared: Counter[str], codes: Counter[str]
+) -> Group:
     by_setup: dict[str, list[Record]] = {}
     for record in records:
         by_setup.setdefault(setup(record.run), []).append(record)
@@ -68,7 +76,9 @@ def _group(name: str, asked: list[Run], records: list[Record], shared: Counter[s
         )
 
     kept = setup(asked[0]) if asked else max(by_setup, key=rank)
-    members = sorted(by_setup.pop(kept, []), key=_worth)
+    members = by_setup.pop(kept, [])
+    code, members, strangers = _one_code(members, codes)
+    members = sorted(members, key=_worth)
     run = asked[0] if asked else members[-1].run
     seeds = {member.run.seed: member for member in members}
     left_out = [
@@ -76,10 +86,39 @@ def _group(name: str, asked: list[Run], records: list[Record], shared: Counter[s
         for member in members
         if seeds[member.run.seed] is not member
     ]
+    left_out += [LeftOut(one.run.id, f"{code_of(one)}, not {code}") for one in strangers]
     for others in by_setup.values():
         left_out += [LeftOut(other.run.id, differences(other.run, run)) for other in others]
     all_seeds = {*seeds, *(one.seed for one in asked if setup(one) == kept)}
-    return Group(name, run, dict(sorted(seeds.items())), len(all_seeds), tuple(left_out))
+    return Group(name, run, dict(sorted(seeds.items())), len(all_seeds), tuple(left_out), code)
+
+
+def _one_code(
+    members: list[Record], codes: Counter[str]
+) -> tuple[str, list[Record], list[Record]]:
+    """The code that is kept, its records, and the others. Without ``codes`` all are kept."""
+    if not codes or not members:
+        return "", members, []
+    own = Counter(code_of(member) for member in members)
+    kept = max(own, key=lambda code: (codes[code], own[code], code))
+    parts: tuple[list[Record], list[Record]] = ([], [])
+    for member in members:
+        parts[code_of(member) != kept].append(member)
+    return kept, *parts
+
+
+def code_of(record: Record) -> str:
+    """What a run was made with: ``commit 0123456789``, or the version where there is no commit.
+
+    A ``+`` says that files differed from the commit. Two such runs are taken as alike, since what
+    differed was not recorded.
+    """
+    commit = record.asked.get("commit")
+    if commit:
+        dirty = "+" if str(commit).endswith("+") else ""
+        return f"commit {str(commit).removesuffix('+')[:10]}{dirty}"
+    versions = record.asked.get("versions") or {}
+    return f"version {versions.get('convnext-study', 'not recorded')}"
 
 
 def setup(run: Run) -> str:

@@ -19,7 +19,7 @@ from convnext_study.results.noise import noise_note, wilson
 from convnext_study.results.setups import Group, LeftOut, group
 from convnext_study.roadmap.paper import PaperRow, paper_row
 
-__all__ = ["Row", "noise_note", "summarize", "write_results"]
+__all__ = ["Row", "noise_note", "rows_of", "summarize", "write_results"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,12 @@ def summarize(records: Iterable[Record], asked: Sequence[Run] = ()) -> list[Row]
 
     Runs of one name that differ in more than the seed are not averaged: see `setups.group`.
     """
-    groups = {one.name: one for one in group(records, asked)}
+    return rows_of(group(records, asked))
+
+
+def rows_of(grouped: Iterable[Group]) -> list[Row]:
+    """A row for each group, in the road's order."""
+    groups = {one.name: one for one in grouped}
     rows = {name: _row(one) for name, one in groups.items()}
     compared = [
         _compare(row, rows[row.parent], groups) if row.parent in rows else row
@@ -147,6 +152,8 @@ def _compare(row: Row, parent: Row, groups: dict[str, Group]) -> Row:
     # A step may change the family of recipes ("training techniques"), but not a setting in it.
     elif mine.recipe.get("family") == its.recipe.get("family") and mine.recipe != its.recipe:
         remark = f"not compared with {parent.name}: other recipe ({parent.recipe})"
+    elif groups[row.name].code != groups[parent.name].code:
+        remark = f"not compared with {parent.name}: {groups[parent.name].code}"
     if remark:
         return dataclasses.replace(row, remarks=(*row.remarks, remark))
     return dataclasses.replace(row, gain=row.top1 - parent.top1)

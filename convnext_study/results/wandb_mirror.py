@@ -1,11 +1,11 @@
 """Mirrors runs to wandb, from a process of its own: see `wandb_writer`.
 
 wandb is a copy of the record and never the truth. A run's id there comes from its key, so a run
-that is resumed goes on as the same run. Online, wandb does that itself (``resume="allow"``).
-Offline, every start writes one more directory ``wandb/offline-run-TIME-ID`` in the run's folder,
-all with the same id; ``wandb sync FOLDER/runs/*/wandb/offline-run-*`` uploads those of one run in
-the order of their times, each going on after the lines of the one before (wandb 0.31 with a
-server of its protocol; versions before its `wandb sync` did so would overwrite instead).
+that is resumed goes on as the same run. Online, wandb sees to that (``resume="allow"``). Offline,
+every start writes one more folder ``wandb/offline-run-TIME-ID`` in the run's own, all with the same
+id, and ``wandb sync RUN/wandb/offline-run-*`` uploads them in the order of their times, each going
+on after the last line of the one before. Both were checked with wandb 0.31 against a stand-in for
+its server: 3 epochs and then 2 arrive as 5 lines of one run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 PROJECT = "convnext-study"
 # Seconds to wait for wandb at the end of a run: a disk answers, a network may not.
 PATIENCE = {"offline": 20.0, "online": 5.0}
-_FLAGS = ("-P",)  # this folder's modules are not to be found by their bare names
 _ENDED = "its process has ended"
 _BACKLOG = 4_000_000  # bytes of messages that wandb's process may leave unread
 
@@ -153,7 +152,7 @@ class _Writer:
         env = {name: value for name, value in os.environ.items() if name not in foreign}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, *_FLAGS, wandb_writer.__file__],
+                [sys.executable, "-P", wandb_writer.__file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -1,0 +1,168 @@
+"""Parallel paths of different depths, computed path by path or level by level.
+
+Level by level (the fused form), convolutions that are equally deep in their paths are one: the
+first 1x1 convolutions, which share their input, one dense convolution; 3x3 convolutions one
+grouped convolution over the paths that are still going on. The parameters are stored so, and path
+by path (the plain form) uses their slices. A BatchNorm treats each channel by itself, so one over
+all paths is the same as one for each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FORMS = ("fused", "plain")
+
+
+@dataclass(frozen=True)
+class PathsPlan:
+    """Shape of the paths of one module: ``c_in`` to ``width`` channels in each of them.
+
+    The stride sits on each path's first 3x3 convolution, on its 1x1 where it has no other.
+    ``dilations`` are those of the first 3x3 convolution and of later ones.
+    """
+
+    c_in: int
+    width: int
+    depths: tuple[int, ...]
+    stride: int = 1
+    dilations: tuple[int, int] = (1, 1)
+
+
+class PathConv2d(nn.Conv2d):
+    """Convolutions of one shape, one a path, without bias: dense if all read the same input.
+
+    Maps (N, c_in, H, W), or (N, paths * width, H, W) where each has its own input, to
+    (N, paths * width, H', W'); one path's input to (N, width, H', W') where it is named.
+    """
+
+    def __init__(
+        self,
+        plan: PathsPlan,
+        paths: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        dilation: int = 1,
+    ) -> None:
+        shared = kernel == 1
+        super().__init__(
+            plan.c_in if shared else paths * plan.width,
+            paths * plan.width,
+            kernel,
+            stride,
+            padding=dilation * (kernel // 2),
+            dilation=dilation,
+            groups=1 if shared else paths,
+            bias=False,
+        )
+        self.width = plan.width
+
+    def forward(self, x: Tensor, path: int = -1) -> Tensor:
+        weight, groups = self.weight, self.groups
+        if path >= 0:
+            weight, groups = weight[path * self.width : (path + 1) * self.width], 1
+        return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, groups)
+
+
+class Level(nn.Module):
+    """The convolutions at one depth of all paths that reach it, BatchNorm, ReLU."""
+
+    def __init__(self, conv: PathConv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = nn.BatchNorm2d(conv.out_channels)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))  # type: ignore[no-any-return]
+
+    def one_path(self, x: Tensor, path: int) -> Tensor:
+        """What ``forward`` does, for one path: its input to (N, width, H', W')."""
+        begin, end = path * self.conv.width, (path + 1) * self.conv.width
+        mean, var = self.norm.running_mean, self.norm.running_var
+        assert mean is not None and var is not None  # noqa: S101
+        if self.norm.training and path == 0 and self.norm.num_batches_tracked is not None:
+            self.norm.num_batches_tracked.add_(1)
+        x = F.batch_norm(
+            self.conv(x, path),
+            mean[begin:end],
+            var[begin:end],
+            self.norm.weight[begin:end],
+            self.norm.bias[begin:end],
+            self.norm.training,
+            self.norm.momentum or 0.0,
+            self.norm.eps,
+        )
+        return self.act(x)  # type: ignore[no-any-return]
+
+
+class Paths(nn.Module):
+    """All paths beside each other: (N, c_in, H, W) to (N, paths * width, H', W').
+
+    Args:
+        plan: their shape.
+        form: ``fused``, level by level, or ``plain``, path by path: the same parameters, state
+            dict and outputs.
+    """
+
+    def __init__(self, plan: PathsPlan, form: str) -> None:
+        super().__init__()
+        self.fused = form == "fused"
+        self.width = plan.width
+        self.shallow = plan.depths.count(0)
+        self.deep = len(plan.depths) - self.shallow
+        self.direct = None
+        if self.shallow:
+            self.direct = Level(PathConv2d(plan, self.shallow, stride=plan.stride))
+        # Level 0 holds the 1x1 convolutions; of later ones, the paths that are still going on.
+        self.going_on = [self.deep]
+        levels = [Level(PathConv2d(plan, self.deep))]
+        for depth in range(1, plan.depths[-1] + 1):
+            self.going_on.append(sum(one >= depth for one in plan.depths))
+            conv = PathConv2d(
+                plan,
+                self.going_on[-1],
+                kernel=3,
+                stride=plan.stride if depth == 1 else 1,
+                dilation=plan.dilations[depth > 1],
+            )
+            levels.append(Level(conv))
+        self.levels = nn.ModuleList(levels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = self._by_level(x) if self.fused else self._by_path(x)
+        return torch.cat(outputs, 1)
+
+    def _by_level(self, x: Tensor) -> list[Tensor]:
+        outputs: list[Tensor] = []
+        if self.direct is not None:
+            outputs.append(self.direct(x))
+        reached = self.deep
+        for depth, level in enumerate(self.levels):
+            going_on = self.going_on[depth]
+            if going_on < reached:
+                sizes = [(reached - going_on) * self.width, going_on * self.width]
+                ended, x = torch.split(x, sizes, 1)
+                outputs.append(ended)
+            x, reached = level(x), going_on
+        outputs.append(x)
+        return outputs
+
+    def _by_path(self, x: Tensor) -> list[Tensor]:
+        outputs: list[Tensor] = []
+        if self.direct is not None:
+            for path in range(self.shallow):
+                outputs.append(self.direct.one_path(x, path))
+        for path in range(self.deep):
+            y = x
+            for depth, level in enumerate(self.levels):
+                place = path - (self.deep - self.going_on[depth])  # among those that reach it
+                if place >= 0:
+                    y = level.one_path(y, place)  # type: ignore[operator]
+            outputs.append(y)
+        return outputs
