@@ -40,6 +40,26 @@ class LayerScale(nn.Module):
         return x * self.gamma.view(1, -1, 1, 1)
 
 
+class GlobalResponseNorm(nn.Module):
+    """GRN of ConvNeXt V2 (Woo et al., 2023): channels that answer more than the mean are raised.
+
+    ``x + gamma * x * |x| / mean|x| + beta``, where ``|x|`` is a channel's L2 norm over the map and
+    the mean is over channels. Starts as the identity. Stored 1-D so that it is not decayed; the
+    authors' (1, 1, 1, C) weights are.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.gamma = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer = x.norm(p=2, dim=(2, 3), keepdim=True)
+        share: torch.Tensor = answer / (answer.mean(dim=1, keepdim=True) + self.eps)
+        return x + self.gamma.view(1, -1, 1, 1) * (x * share) + self.beta.view(1, -1, 1, 1)
+
+
 class DropPath(nn.Module):
     """Stochastic depth (Huang et al., 2016): drops a sample's branch, scales what is kept."""
 
@@ -79,6 +99,8 @@ def make_layer(layer: Layer, spec: NetSpec) -> nn.Module:
         return nn.GELU() if layer.variant == "gelu" else nn.ReLU(inplace=True)
     if layer.kind == "maxpool":
         return nn.MaxPool2d(layer.kernel, layer.stride, padding=layer.kernel // 2)
+    if layer.kind == "grn":
+        return GlobalResponseNorm(layer.out)
     if layer.kind == "scale":
         return LayerScale(layer.out, spec.layer_scale or 1.0)
     raise AssertionError(f"no module for a layer of kind {layer.kind}")

@@ -190,8 +190,15 @@ def _feature_info(spec: NetSpec, output_stride: int) -> list[dict[str, Any]]:
     return [
         {
             "num_chs": channels,
-            "reduction": min(spec.stem_stride * 2**index, max(output_stride, spec.stem_stride)),
+            "reduction": _reduction(spec, index, output_stride),
             "module": f"stages.{index}",
         }
         for index, channels in enumerate(spec.widths())
     ]
+
+
+def _reduction(spec: NetSpec, stage: int, output_stride: int) -> int:
+    stem = spec.stem_reduction()
+    if spec.layout == "isotropic":
+        return stem
+    return min(stem << stage, max(output_stride, stem))

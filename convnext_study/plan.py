@@ -10,6 +10,9 @@ What the paper leaves open is decided here, once:
 - *Separate downsampling* adds a norm after a patchify stem. The convolutional stem has its own.
 - A convolution has a bias unless a BatchNorm follows it directly.
 - Layer scale, where it is switched on, multiplies the branch's output just before the addition.
+- GRN, where it is switched on, stands directly before the block's last pointwise convolution.
+- An isotropic network has no norm after a patchify stem, as in the released code: that norm came
+  with the ones before downsampling, of which it has none.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from convnext_study.spec import NetSpec
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer. ``kind`` is conv, linear, norm, act, maxpool, avgpool or scale.
+    """One layer. ``kind`` is conv, linear, norm, act, grn, maxpool, avgpool or scale.
 
     ``out`` is its output channels; ``c_in`` those of its input; ``same`` asks for an output as
     large as the input, which an even kernel without stride needs.
@@ -70,16 +73,14 @@ def plan(
     A smaller ``output_stride`` turns the last strides into dilation, as timm's networks do.
     """
     stages: list[StagePlan] = []
-    channels, reached, dilation = spec.width, spec.stem_stride, 1
+    channels, reached, dilation = spec.width, spec.stem_reduction(), 1
     for index, depth in enumerate(spec.depths):
-        stride, first_dilation = 1 if index == 0 else 2, dilation
+        halves = index > 0 and spec.layout == "staged"
+        stride, first_dilation = 2 if halves else 1, dilation
         if stride == 2 and reached >= output_stride:
             stride, dilation = 1, dilation * 2
         reached *= stride
-        width = spec.width * 2**index
-        stages.append(
-            _stage(spec, channels, width, depth, index, stride, (first_dilation, dilation))
-        )
+        stages.append(_stage(spec, channels, depth, index, stride, (first_dilation, dilation)))
         channels = spec.widths()[index]
     return NetPlan(_stem(spec, in_chans), tuple(stages), _head(spec, channels, num_classes))
 
@@ -93,35 +94,35 @@ def _act(spec: NetSpec, name: str, channels: int) -> Layer:
 
 
 def _stem(spec: NetSpec, in_chans: int) -> tuple[Layer, ...]:
-    width, stride = spec.width, spec.stem_stride
+    width, stride = spec.width, spec.stem_reduction()
     norm = _norm(spec, "norm", width)
     if spec.stem == "patchify":
-        normed = spec.downsampling == "separate"
+        normed = spec.downsampling == "separate" and spec.layout == "staged"
         bias = not (normed and spec.norm == "batch")
         conv = Layer("conv", "conv", in_chans, width, kernel=stride, stride=stride, bias=bias)
         return (conv, norm) if normed else (conv,)
-    # ResNet's: the convolution takes the first stride of 2, the pooling the second.
+    # ResNet's: the convolution takes the first stride of 2, the pooling the rest.
     conv = Layer(
         "conv", "conv", in_chans, width, 7, stride=min(stride, 2), bias=spec.norm != "batch"
     )
     layers = (conv, norm, _act(spec, "act", width))
-    pool = Layer("pool", "maxpool", width, width, kernel=3, stride=2)
-    return (*layers, pool) if stride == 4 else layers
+    rest = stride // 2
+    pool = Layer("pool", "maxpool", width, width, kernel=rest + 1, stride=rest)
+    return (*layers, pool) if rest > 1 else layers
 
 
 def _stage(
     spec: NetSpec,
     c_in: int,
-    width: int,
     depth: int,
     index: int,
     stride: int,
     dilations: tuple[int, int],
 ) -> StagePlan:
     first, later = dilations
-    outer = spec.widths()[index]
+    width, outer = spec.stage_width(index), spec.widths()[index]
     downsample: tuple[Layer, ...] = ()
-    if spec.downsampling == "separate" and index > 0:
+    if spec.downsampling == "separate" and spec.layout == "staged" and index > 0:
         # Where the stride became dilation the kernel stays 2x2, so that weights still fit.
         conv = Layer(
             "conv", "conv", c_in, outer, 2, stride, dilation=first, bias=True, same=stride == 1
@@ -166,6 +167,8 @@ def _branch(spec: NetSpec, convs: list[Layer], outer: int) -> tuple[Layer, ...]:
         # The third of three activations comes after the addition; the only one before pw2.
         active = place < 2 if spec.activations == 3 else place == 1
         bias = not (normed and spec.norm == "batch")
+        if spec.grn and conv.name == "pw2":
+            layers.append(Layer("grn", "grn", conv.c_in, conv.c_in))
         layers.append(Layer(**{**vars(conv), "bias": bias}))
         if normed:
             layers.append(_norm(spec, f"norm_{conv.name}", conv.out))

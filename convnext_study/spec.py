@@ -28,6 +28,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "norm": ("batch", "layer"),
     "norms": (3, 1),
     "downsampling": ("in_block", "separate"),
+    "layout": ("staged", "isotropic"),
+    "grn": (False, True),
 }
 
 
@@ -58,6 +60,11 @@ class NetSpec:
             2x2 stride-2 convolution before the stage, and norms after stem and global pooling.
         expansion: ratio of a block's wide side to its narrow side.
         layer_scale: initial value of a learned factor per channel on each branch; ``None``: none.
+        layout: ``staged`` halves the map and doubles the width at each stage; ``isotropic`` keeps
+            one width throughout and the map of stage 3, to which the stem shrinks the image at
+            once (section 3.3, Table 2). The stages then only say how many blocks there are.
+        grn: global response normalisation before the block's last pointwise convolution
+            (ConvNeXt V2, Woo et al., 2023).
 
     Raises:
         SpecError: a value that no network can have, in one line that names the field.
@@ -78,6 +85,8 @@ class NetSpec:
     downsampling: str = "in_block"
     expansion: int = 4
     layer_scale: float | None = None
+    layout: str = "staged"
+    grn: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.depths, list):  # JSON has no tuples
@@ -115,10 +124,18 @@ class NetSpec:
                 raise SpecError(f"{name}: no such field of a network{nearest(name, known)}")
         return cls(**values)
 
+    def stage_width(self, stage: int) -> int:
+        """What ``width`` is in that stage (from 0)."""
+        return self.width if self.layout == "isotropic" else self.width * 2**stage
+
     def widths(self) -> tuple[int, ...]:
         """Outer channels of each stage, which are the features one gets from it."""
         outer = 1 if self.inverted else self.expansion
-        return tuple(self.width * 2**stage * outer for stage in range(STAGES))
+        return tuple(self.stage_width(stage) * outer for stage in range(STAGES))
+
+    def stem_reduction(self) -> int:
+        """How many times smaller the stem makes the image: at once by stage 3 if isotropic."""
+        return self.stem_stride * (4 if self.layout == "isotropic" else 1)
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -19,7 +19,17 @@ USES = {"build", "cost", "endpoints", "export", "layouts", "model_card", "zoo"}
 CORE = {*DATA, *NETWORK, *USES, "training"}
 # Each is a study on the same engine: it imports the core, and never another study.
 STUDY_ROOMS = {"multipath", "pruning", "anytime"}
-FRONT = {"show", "launching", "cli", "__main__", "__init__"}
+FRONT = {
+    "show",
+    "launching",
+    "planning",
+    "comparability",
+    "evaluation",
+    "bench",
+    "cli",
+    "__main__",
+    "__init__",
+}
 
 MAY_IMPORT = {
     "errors": set(),

@@ -89,9 +89,9 @@ CASES = [
 
 
 def figure_of(rows: Sequence[Row]) -> Figure:
-    from convnext_study.results.figure import _style
+    from convnext_study.results.figure import style
 
-    with _style():
+    with style():
         return make_figure(rows, describe(rows))
 
 

@@ -107,6 +107,10 @@ INVALID = [
     ("layer_scale", "much"),
     ("layer_scale", math.nan),
     ("layer_scale", [1e-6]),
+    ("layout", "iso"),
+    ("layout", True),
+    ("grn", 1),
+    ("grn", None),
 ]
 
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from convnext_study.cli import look, train
+from convnext_study.cli import evaluate, look, plan, train
 from convnext_study.errors import EXIT_BAD_REQUEST, EXIT_FAILED, EXIT_STOPPED, BadRequest, Failed
 
 app = typer.Typer(
@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 look.add_to(app)
 train.add_to(app)
+evaluate.add_to(app)
+plan.add_to(app)
 
 
 def main() -> None:

@@ -131,7 +131,7 @@ def _show(study: Study) -> None:
     from convnext_study.results.summary import noise_note, summarize, write_results
     from convnext_study.results.table import result_table
 
-    rows = summarize(study.ledger())
+    rows = summarize(study.ledger(), study.runs)
     if not any(row.top1 is not None for row in rows):
         print("no run is finished yet: no table")
         return

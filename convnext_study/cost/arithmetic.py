@@ -29,19 +29,18 @@ def sides(spec: NetSpec, image_size: int) -> tuple[int, ...]:
     (patchify stem, 2x2 downsampling) drop the rest. Raises ImageTooSmall as `closed_form` does.
     """
     side = image_size
-    if spec.stem == "patchify":
-        side //= spec.stem_stride
-    else:
-        for _ in range(spec.stem_stride.bit_length() - 1):  # stride 2, once or twice
-            side = -(-side // 2)
+    isotropic = spec.layout == "isotropic"
+    patch = spec.stem_stride * (4 if isotropic else 1)
+    side = side // patch if spec.stem == "patchify" else -(-side // patch)
     found = [side, side]
     for _ in range(1, STAGES):
-        side = side // 2 if spec.downsampling == "separate" else -(-side // 2)
+        if not isotropic:
+            side = side // 2 if spec.downsampling == "separate" else -(-side // 2)
         found.append(side)
     if found[-1] < 1:
         raise ImageTooSmall(
             f"image size: {image_size} is too small, the network shrinks it to nothing; "
-            f"{spec.stem_stride * 2 ** (STAGES - 1)} is enough"
+            f"{patch * (1 if isotropic else 2 ** (STAGES - 1))} is enough"
         )
     return tuple(found)
 
@@ -64,9 +63,12 @@ def _norm(channels: int) -> Cost:
 def _stem(spec: NetSpec, image_size: int, side: int) -> Cost:
     if spec.stem == "conv":
         # Half the image, or all of it for a stem without stride; pooling, if any, is free.
-        conv_side = image_size if spec.stem_stride == 1 else -(-image_size // 2)
+        whole = spec.stem_stride == 1 and spec.layout == "staged"
+        conv_side = image_size if whole else -(-image_size // 2)
         bias = spec.norm != "batch"
         return _conv(conv_side, 3, spec.width, kernel=7, bias=bias) + _norm(spec.width)
+    if spec.layout == "isotropic":  # patches of 16 in the paper, and no norm
+        return _conv(side, 3, spec.width, kernel=4 * spec.stem_stride, bias=True)
     if spec.downsampling == "separate":
         bias = spec.norm != "batch"
         conv = _conv(side, 3, spec.width, kernel=spec.stem_stride, bias=bias)
@@ -75,10 +77,11 @@ def _stem(spec: NetSpec, image_size: int, side: int) -> Cost:
 
 
 def _stage(spec: NetSpec, stage: int, before: int, after: int) -> Cost:
-    outer = spec.width * 2**stage * (1 if spec.inverted else spec.expansion)
-    c_in = spec.width if stage == 0 else outer // 2
+    growth = 1 if spec.layout == "isotropic" else 2
+    outer = spec.width * growth**stage * (1 if spec.inverted else spec.expansion)
+    c_in = spec.width if stage == 0 else outer // growth
     total = Cost()
-    if spec.downsampling == "separate" and stage > 0:
+    if spec.downsampling == "separate" and growth == 2 and stage > 0:
         total += _norm(c_in) + _conv(after, c_in, outer, kernel=2, bias=True)
         c_in, before = outer, after
     first = _block(spec, stage, c_in, before, after)
@@ -86,7 +89,7 @@ def _stage(spec: NetSpec, stage: int, before: int, after: int) -> Cost:
 
 
 def _block(spec: NetSpec, stage: int, c_in: int, before: int, after: int) -> Cost:
-    width = spec.width * 2**stage
+    width = spec.width * (1 if spec.layout == "isotropic" else 2**stage)
     inner = width * spec.expansion if spec.inverted else width
     outer = width if spec.inverted else width * spec.expansion
     spatial = c_in if spec.spatial_first else inner
@@ -107,10 +110,13 @@ def _block(spec: NetSpec, stage: int, c_in: int, before: int, after: int) -> Cos
         total += _conv(after, c_in, outer, bias=spec.norm != "batch") + _norm(outer)
     if spec.layer_scale is not None:
         total += Cost(params=outer)
+    if spec.grn:
+        total += Cost(params=2 * inner)
     return total
 
 
 def _head(spec: NetSpec, num_classes: int) -> Cost:
-    channels = spec.width * 2 ** (STAGES - 1) * (1 if spec.inverted else spec.expansion)
+    widest = spec.width if spec.layout == "isotropic" else spec.width * 2 ** (STAGES - 1)
+    channels = widest * (1 if spec.inverted else spec.expansion)
     linear = _conv(1, channels, num_classes, bias=True) if num_classes else Cost()
     return linear + _norm(channels) if spec.downsampling == "separate" else linear

@@ -169,7 +169,8 @@ def train_job(job: Job, stop: Callable[[], bool]) -> tuple[str, str]:
 
     notes: list[str] = []
     listeners: list[Listener] = []
-    if job.wandb != "off":
+    mirror = None
+    if job.wandb != "off" and job.machine.rank == 0:
         from convnext_study.results.wandb_mirror import WandbMirror
 
         mirror = WandbMirror(warn=notes.append)
@@ -181,4 +182,7 @@ def train_job(job: Job, stop: Callable[[], bool]) -> tuple[str, str]:
         return "stopped", ""
     except Exception as error:
         return "failed", str(error).splitlines()[0] if str(error) else type(error).__name__
+    finally:
+        if mirror is not None:
+            mirror.close()
     return "done", "; ".join(notes)

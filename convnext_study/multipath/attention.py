@@ -22,7 +22,7 @@ class PathAttention(nn.Module):
         self.fc2 = nn.Linear(paths, paths)
 
     def forward(self, x: Tensor) -> Tensor:
-        means = x.mean((2, 3)).view(x.shape[0], self.paths, -1)
+        means = x.mean((2, 3)).reshape(x.shape[0], self.paths, -1)
         weights = torch.sigmoid(self.fc2(torch.relu(self.fc1(means.mean(2)))))
         return x * weights.unsqueeze(2).expand_as(means).flatten(1)[:, :, None, None]
 

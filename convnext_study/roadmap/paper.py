@@ -1,4 +1,4 @@
-"""The published numbers of "A ConvNet for the 2020s", Tables 10 and 11: the only place they stand.
+"""The numbers of "A ConvNet for the 2020s", Tables 2, 10 and 11: the only place they stand.
 
 All are the paper's, measured by its authors on ImageNet-1K. None is a result of this package.
 """
@@ -29,6 +29,14 @@ class PaperPeer:
 
     name: str
     top1: float
+    gflops: float
+
+
+@dataclass(frozen=True)
+class PaperIsotropic:
+    """A network of Table 2: 1e6 parameters and 1e9 multiply-accumulates, as printed."""
+
+    params: int
     gflops: float
 
 
@@ -87,6 +95,12 @@ _B_ROWS = {
     "fewer_norms": PaperRow(83.17, 14.81),
     "layer_norm": PaperRow(83.35, 14.81),
     "separate_downsampling": PaperRow(83.60, 15.35),
+}
+
+ISOTROPIC = {
+    "s": PaperIsotropic(22, 4.3),
+    "b": PaperIsotropic(87, 16.9),
+    "l": PaperIsotropic(306, 59.7),
 }
 
 PAPER: dict[str, dict[str, PaperRow]] = {"t": _T_ROWS, "b": _B_ROWS}

@@ -37,6 +37,7 @@ _NAMES = {
     ("act", "gelu"): "GELU",
     ("avgpool", ""): "average pool",
     ("scale", ""): "layer scale",
+    ("grn", ""): "global response norm",
 }
 
 

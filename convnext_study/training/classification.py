@@ -18,6 +18,8 @@ from convnext_study.training.data.batches import (
     train_batches,
     val_batches,
 )
+from convnext_study.training.data.share import Share, micro_batches, part_of
+from convnext_study.training.processes import gather
 from convnext_study.training.recipe import make_recipe
 from convnext_study.training.task import Evaluation, Machine, resolve
 
@@ -39,6 +41,10 @@ class Classification:
         return steps_per_epoch(len(self.data.train), self.recipe.global_batch)
 
     @property
+    def micro_batches(self) -> int:
+        return micro_batches(self.recipe.global_batch, self._share)
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         size = image_size(self.data, self.recipe)
         return (3, size, size)
@@ -55,7 +61,7 @@ class Classification:
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         return train_batches(
-            self.data, self.recipe, self.run.seed, epoch, start, self.machine.workers
+            self.data, self.recipe, self.run.seed, epoch, start, self.machine.workers, self._share
         )
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
@@ -71,17 +77,27 @@ class Classification:
     def evaluate(self, model: nn.Module) -> Evaluation:
         total = torch.zeros((), dtype=torch.float64)
         correct: list[Tensor] = []
-        batches = val_batches(self.data, self.recipe, EVAL_BATCH, self.machine.workers)
-        for images, labels in map(self._move, batches):
+        workers = self.machine.workers
+        for batch in val_batches(self.data, self.recipe, EVAL_BATCH, workers, self._share):
+            images, labels = self._move(batch)
             logits = model(images).float()
             total += F.cross_entropy(logits, labels, reduction="sum").double().cpu()
             correct.append((logits.argmax(1) == labels).cpu())
-        right = torch.cat(correct)
+        right = torch.zeros(len(self.data.val), dtype=torch.bool)
+        loss = 0.0
+        mine = (list(part_of(len(right), self._share)), torch.cat(correct), float(total))
+        for indices, part, part_loss in gather(mine):
+            right[indices] = part
+            loss += part_loss
         return Evaluation(
             top1=100 * float(right.double().mean()),
-            val_loss=float(total / len(right)),
+            val_loss=loss / len(right),
             correct=right,
         )
+
+    @property
+    def _share(self) -> Share:
+        return Share(self.machine.rank, self.machine.world, self.machine.micro_batch)
 
     def _move(self, batch: Batch) -> Batch:
         images, labels = batch

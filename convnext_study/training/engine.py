@@ -6,11 +6,9 @@ resumed ends bit for bit like one that was not.
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,19 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from convnext_study import cost
-from convnext_study.depthwise import use_matrices, use_stock
-from convnext_study.errors import Failed
+from convnext_study.depthwise import use_stock
 from convnext_study.records import RESULT, Epoch, Result, Run, write_json
-from convnext_study.training import checkpoint
-from convnext_study.training.optimizer import learning_rate, make_optimizer
-from convnext_study.training.recipe import Recipe, make_recipe
+from convnext_study.training import processes
+from convnext_study.training.assemble import assemble
+from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.run import RunFolder
-from convnext_study.training.seeds import derive, seed_everything
-from convnext_study.training.task import Evaluation, Machine, Task, make_task
+from convnext_study.training.state import Training, TrainingError
+from convnext_study.training.step import groups, take_step
+from convnext_study.training.task import Evaluation, Machine, Task
 
-
-class TrainingError(Failed):
-    """Training cannot go on; the message says why and what to try. The last state is on disk."""
+__all__ = ["Listener", "Stopped", "TrainingError", "evaluate", "train"]
 
 
 class Stopped(Exception):
@@ -43,43 +39,6 @@ class Listener(Protocol):
     def epoch(self, line: Epoch) -> None: ...
 
     def finish(self, result: Result) -> None: ...
-
-
-@dataclass
-class State:
-    """Where a run is: all of it goes into a checkpoint."""
-
-    step: int = 0  # optimizer steps done
-    loss_sum: float = 0.0  # over the images of this epoch so far
-    images: int = 0
-    train_seconds: float = 0.0  # of this epoch so far
-    seconds: float = 0.0  # of the whole run so far, over all resumes
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Training:
-    """A network on its way, and what moves it."""
-
-    task: Task
-    recipe: Recipe
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    state: State
-    folder: RunFolder
-    stop: Callable[[], bool]
-    seed: int
-
-    def save(self) -> None:
-        checkpoint.save(
-            self.folder.path,
-            {
-                "key": self.folder.run.key,
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "state": vars(self.state),
-            },
-        )
 
 
 def train(
@@ -95,23 +54,18 @@ def train(
 
     Raises:
         RunError: another process works on this folder, or it holds another run.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or the state cannot be saved.
         Stopped: ``stop`` said so; the state is saved.
     """
     machine = machine or Machine()
-    with RunFolder(path, run) as folder:
+    with RunFolder(path, run, writes=machine.rank == 0) as folder:
+        processes.wait_for_all()
         if folder.done:
             return folder.result()
         torch.set_num_threads(machine.threads)
         try:
-            training = _begin(run, folder, machine, stop)
-            judged = None
-            while len(training.state.history) < training.recipe.epochs:
-                line, judged = _epoch(training)
-                for listener in listeners:
-                    listener.epoch(line)
-            # A run that was killed after its last epoch is judged again: same network, same answer.
-            result = _finish(training, judged or evaluate(training.task, training.model))
+            training = assemble(run, folder, machine, stop)
+            result = _train(training, listeners)
         except Stopped:
             folder.event("stopped")
             raise
@@ -123,60 +77,42 @@ def train(
         return result
 
 
-def _begin(run: Run, folder: RunFolder, machine: Machine, stop: Callable[[], bool]) -> Training:
-    recipe = make_recipe(run.recipe)
-    task = make_task(run, machine)
-    seed_everything(derive(run.seed, "weights"))
-    model = task.build()
-    use_matrices(model)
-    model = model.to(machine.device, memory_format=machine.memory_format)  # type: ignore[call-overload]
-    training = Training(
-        task=task,
-        recipe=recipe,
-        model=model,
-        optimizer=make_optimizer(model, recipe),
-        state=State(),
-        folder=folder,
-        stop=stop,
-        seed=run.seed,
-    )
-    saved = checkpoint.load(folder.path, lambda text: folder.event("warning", text=text))
-    if saved is not None:
-        model.load_state_dict(saved["model"])
-        training.optimizer.load_state_dict(saved["optimizer"])
-        vars(training.state).update(saved["state"])
-    folder.rewind(training.state.history)
-    folder.event("resumed" if saved else "started", step=training.state.step)
-    return training
+def _train(training: Training, listeners: Sequence[Listener]) -> Result:
+    resumed = training.restore()
+    training.folder.rewind(training.state.history)
+    training.folder.event("resumed" if resumed else "started", step=training.state.step)
+    judged = None
+    while len(training.state.history) < training.recipe.epochs:
+        line, judged = _epoch(training)
+        for listener in listeners:
+            listener.epoch(line)
+    # A run that was killed after its last epoch is judged again: same network, same answer.
+    result = _finish(training, judged or _judge(training))
+    processes.wait_for_all()
+    return result
 
 
-def _epoch(training: Training) -> tuple[Epoch, Evaluation]:
-    """Train to the end of the current epoch, judge, log, save."""
+def _epoch(training: Training) -> tuple[Epoch, dict[str, Evaluation]]:
+    """Train to the end of the current epoch, judge, save, log."""
     task, state, recipe = training.task, training.state, training.recipe
     # An epoch ends when it is logged: a run stopped after its last step still has to be judged.
     epoch = len(state.history)
     done = state.step - epoch * task.steps_per_epoch
-    training.model.train()
+    _steps(training, task.train_batches(epoch, done))
     began = time.perf_counter()
-    for batch in task.train_batches(epoch, done):
-        _step(training, batch)
-        if training.stop():
-            state.train_seconds += time.perf_counter() - began
-            state.seconds += time.perf_counter() - began
-            training.save()
-            raise Stopped
-    state.train_seconds += time.perf_counter() - began
-    judged = evaluate(task, training.model)
+    judged = _judge(training)
     state.seconds += time.perf_counter() - began
+    result = judged[recipe.result]
     line = Epoch(
         epoch=epoch + 1,
         epochs=recipe.epochs,
-        loss=state.loss_sum / state.images,
+        loss=state.loss_sum / max(state.images, 1),
         lr=learning_rate(recipe, state.step - 1, task.steps_per_epoch),
-        top1=judged.top1,
-        val_loss=judged.val_loss,
-        seconds=round(state.seconds - _seconds_before(state), 4),
-        images_per_s=round(state.images / state.train_seconds, 2),
+        top1=result.top1,
+        val_loss=result.val_loss,
+        seconds=round(state.seconds - sum(before["seconds"] for before in state.history), 4),
+        images_per_s=round(state.images / max(state.train_seconds, 1e-9), 2),
+        **_both(judged),
     )
     state.history.append(line.model_dump())
     state.loss_sum, state.images, state.train_seconds = 0.0, 0, 0.0
@@ -185,32 +121,37 @@ def _epoch(training: Training) -> tuple[Epoch, Evaluation]:
     return line, judged
 
 
-def _step(training: Training, batch: Any) -> None:
-    """One optimizer step."""
+def _steps(training: Training, batches: Any) -> None:
+    """The epoch's remaining steps. Raises Stopped, the state saved, where that is asked for."""
     state = training.state
-    rate = learning_rate(training.recipe, state.step, training.task.steps_per_epoch)
-    for group in training.optimizer.param_groups:
-        group["lr"] = rate
-    seed_everything(derive(training.seed, "step", state.step))
-    loss, images = training.task.loss(training.model, batch)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"{training.folder.path}: the loss is {value} at step {state.step}; "
-            "try a lower learning rate (lr) or gradient clipping (clip_grad)"
-        )
-    loss.backward()  # type: ignore[no-untyped-call]
-    if training.recipe.clip_grad:
-        torch.nn.utils.clip_grad_norm_(training.model.parameters(), training.recipe.clip_grad)
-    training.optimizer.step()
-    training.optimizer.zero_grad(set_to_none=True)
-    state.step += 1
-    state.loss_sum += value * images
-    state.images += images
+    training.forward.train()
+    saved = clock = time.perf_counter()
+    for group in groups(iter(batches), training.task.micro_batches):
+        take_step(training, group)
+        now = time.perf_counter()
+        state.train_seconds += now - clock
+        state.seconds += now - clock
+        clock = now
+        if processes.any_of(training.stop()):
+            training.save()
+            raise Stopped
+        if now - saved > training.machine.checkpoint_seconds:
+            training.save()
+            saved = time.perf_counter()
 
 
-def _seconds_before(state: State) -> float:
-    return float(sum(line["seconds"] for line in state.history))
+def _judge(training: Training) -> dict[str, Evaluation]:
+    """The accuracy of the weights and, where there is one, of their moving average."""
+    judged = {"raw": evaluate(training.task, training.model)}
+    if training.ema is not None:
+        judged["ema"] = evaluate(training.task, training.ema)
+    return judged
+
+
+def _both(judged: dict[str, Evaluation]) -> dict[str, Any]:
+    if "ema" not in judged:
+        return {}
+    return {f"top1_{name}": one.top1 for name, one in judged.items()}
 
 
 def evaluate(task: Task, model: nn.Module) -> Evaluation:
@@ -223,26 +164,46 @@ def evaluate(task: Task, model: nn.Module) -> Evaluation:
         model.train(training)
 
 
-def _finish(training: Training, judged: Evaluation) -> Result:
+def _finish(training: Training, judged: dict[str, Evaluation]) -> Result:
     """The record of a finished run, written last."""
     state = training.state
+    result = judged[training.recipe.result]
     use_stock(training.model)  # what is counted is the network itself
     counted = cost.count(training.model, training.task.image_shape)
-    result = Result(
-        top1=judged.top1,
-        val_loss=judged.val_loss,
-        val_images=len(judged.correct),
-        correct=pack_bits(judged.correct),
+    record = Result(
+        top1=result.top1,
+        val_loss=result.val_loss,
+        val_images=len(result.correct),
+        correct=pack_bits(result.correct),
         macs=counted.macs,
         params=counted.params,
         activations=counted.activations,
         images_per_s=statistics.median(line["images_per_s"] for line in state.history),
         seconds=round(state.seconds, 3),
         epochs=training.recipe.epochs,
+        **_both(judged),
+        **_extras(training),
     )
-    write_json(training.folder.path / RESULT, result.model_dump())
-    training.folder.event("done", top1=result.top1)
-    return result
+    if training.machine.rank == 0:
+        write_json(training.folder.path / RESULT, record.model_dump())
+    training.folder.event("done", top1=record.top1)
+    return record
+
+
+def _extras(training: Training) -> dict[str, Any]:
+    """What qualifies a result: how the batch was split, what was skipped."""
+    machine, state = training.machine, training.state
+    share = training.recipe.global_batch // machine.world
+    return {
+        "batch": {
+            "global": training.recipe.global_batch,
+            "processes": machine.world,
+            "accumulated": training.task.micro_batches,
+            "at_once": share // training.task.micro_batches,
+        },
+        "skipped_steps": state.skipped,
+        "bad_images": state.bad_images,
+    }
 
 
 def pack_bits(correct: Tensor) -> str:

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from convnext_study.errors import BadRequest
 from convnext_study.spec import nearest
@@ -61,8 +61,17 @@ class Recipe(BaseModel):
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     clip_grad: float = Field(default=0.0, ge=0)  # largest norm; 0: none
     ema: float = Field(default=0.0, ge=0, lt=1)  # 0: off
+    result: Literal["raw", "ema"] = "raw"  # whose accuracy is the run's, fixed beforehand
+    precision: Literal["float32", "bf16", "fp16"] = "float32"  # of autocast
+    sync_bn: bool = False  # BatchNorm over all processes
     eval_crop_ratio: float = Field(default=0.875, gt=0, le=1)
     init: Literal["trunc_normal", "kaiming"] = "trunc_normal"
+
+    @model_validator(mode="after")
+    def _check_result(self) -> Recipe:
+        if self.result == "ema" and not self.ema:
+            raise ValueError("result is ema, but ema is off; set ema, such as 0.9999")
+        return self
 
     def changed(self, **fields: Any) -> Recipe:
         """The recipe with some fields changed; its name says so. Raises RecipeError."""
@@ -156,7 +165,7 @@ def make_recipe(fields: dict[str, Any]) -> Recipe:
         return Recipe.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(map(str, first["loc"])) or "fields"
         hint = ""
         if first["type"] == "extra_forbidden":
             hint = nearest(where, list(Recipe.model_fields))

@@ -40,16 +40,21 @@ class RunError(BadRequest):
 class RunFolder:
     """A run's folder, locked for as long as the ``with`` block lasts.
 
+    Of several processes that share a run only the first one ``writes``; the others read.
+
     Raises RunError where another living process holds it, or where it holds another run.
     """
 
-    def __init__(self, path: Path, run: Run) -> None:
+    def __init__(self, path: Path, run: Run, *, writes: bool = True) -> None:
         self.path = path
         self.run = run
+        self.writes = writes
         self._lock: IO[str] | None = None
         self._log: IO[str] | None = None
 
     def __enter__(self) -> RunFolder:
+        if not self.writes:
+            return self
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / LOCK).open("a+")
@@ -88,6 +93,8 @@ class RunFolder:
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line and flush it, so that ``tail -f`` follows the run."""
+        if not self.writes:
+            return
         if self._log is None:
             self._log = (self.path / LOG).open("a")
         self._log.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -101,6 +108,8 @@ class RunFolder:
 
         A kill can fall between a line of the log and the checkpoint, on either side.
         """
+        if not self.writes:
+            return
         lines = [line for line in read_lines(self.path / LOG) if line.get("event") != "epoch"]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*lines, *epochs])
         write_bytes(self.path / LOG, text.encode())

@@ -15,10 +15,14 @@ def derive(seed: int, *parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def seed_everything(number: int) -> None:
-    """Set torch's, numpy's and Python's global generators (timm's mixup draws from numpy's)."""
+def seed_everything(number: int, shared: int | None = None) -> None:
+    """Set torch's, numpy's and Python's global generators.
+
+    ``shared`` is for numpy's, from which timm's Mixup draws: the same for all parts of a batch,
+    so that one mix serves the whole of it however it is split.
+    """
     torch.manual_seed(number)
-    np.random.seed(number % 2**32)
+    np.random.seed((number if shared is None else shared) % 2**32)
     random.seed(number)
 
 

@@ -40,6 +40,11 @@ class Task(Protocol):
     def steps_per_epoch(self) -> int: ...
 
     @property
+    def micro_batches(self) -> int:
+        """How many batches of this process make one optimizer step."""
+        ...
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one input, for counting."""
         ...
@@ -49,7 +54,7 @@ class Task(Protocol):
         ...
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """The batches of an epoch (from 0), from its step ``start`` on."""
+        """This process's batches of an epoch (from 0), from its optimizer step ``start`` on."""
         ...
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, int]:
@@ -57,7 +62,9 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: nn.Module) -> Evaluation:
-        """Judge the network, which is in evaluation mode, on every validation image once."""
+        """Judge the network, which is in evaluation mode, on every validation image once.
+
+        Every process returns the whole."""
         ...
 
 

@@ -1,4 +1,8 @@
-"""Augmentation of a whole batch in memory, drawn from a generator of its own."""
+"""Augmentation of a whole batch in memory; the draws are made first, for the whole batch.
+
+What is drawn for an image then depends on its place in the optimizer's batch alone, and not on
+how that batch is cut into pieces.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +12,33 @@ import torch.nn.functional as F
 SHIFT = 8  # a shift of up to an eighth of the side: CIFAR's usual 4 pixels of 32
 
 
-def shift(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Move each image by its own random offset, filling with its edge value.
+def reach(side: int) -> int:
+    """The furthest that an image of this side is shifted, in pixels."""
+    return max(side // SHIFT, 1)
+
+
+def draw_offsets(count: int, side: int, generator: torch.Generator) -> torch.Tensor:
+    """Random offsets for ``shift``: (2, count), each from 0 to twice the reach."""
+    return torch.randint(0, 2 * reach(side) + 1, (2, count), generator=generator)
+
+
+def draw_mirrored(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Which images ``flip`` mirrors: (count,) bool, each with probability one half."""
+    return torch.rand(count, generator=generator) < 0.5
+
+
+def shift(images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Move each image by its own offset (rows, columns), filling with its edge value.
 
     The usual "pad and crop" of 32x32 images. Maps (N, C, H, W) to the same shape.
     """
-    count, channels, height, width = images.shape
-    reach = max(height // SHIFT, 1)
-    padded = F.pad(images, (reach,) * 4, mode="replicate")
-    offsets = torch.randint(0, 2 * reach + 1, (2, count), generator=generator)
-    rows = offsets[0, :, None] + torch.arange(height)
-    columns = offsets[1, :, None] + torch.arange(width)
-    sample = torch.arange(count)
-    return padded[
-        sample[:, None, None, None],
-        torch.arange(channels)[None, :, None, None],
-        rows[:, None, :, None],
-        columns[:, None, None, :],
-    ]
+    height, width = images.shape[2:]
+    padded = F.pad(images, (reach(height),) * 4, mode="replicate")
+    # Every placement of the crop is a view; indexing copies the one of each image.
+    placements = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return placements[torch.arange(len(images)), :, offsets[0], offsets[1]]
 
 
-def flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Mirror each image with probability one half."""
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
+def flip(images: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Mirror the images where ``mirrored`` (N,) is set."""
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)

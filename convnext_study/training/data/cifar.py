@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from convnext_study.training.data.images import Data, DataError, MemoryImages, c
 def open_cifar(name: str, path: str, *, download: bool = False) -> Data:
     """50,000 training and 10,000 test images of 32x32, held in memory (180 MB).
 
-    Raises DataError where the files are missing or damaged.
+    Raises DataError where the files are missing, damaged or cannot be fetched.
     """
     from torchvision import datasets
 
@@ -20,10 +21,12 @@ def open_cifar(name: str, path: str, *, download: bool = False) -> Data:
     try:
         train = kind(path, train=True, download=download)
         val = kind(path, train=False, download=download)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        if download:
+            raise DataError(f"{path}: {name} cannot be fetched ({reason})") from error
         raise DataError(
-            f"{path}: {name} is not there or damaged ({str(error).splitlines()[0]}); "
-            "add --download to fetch it"
+            f"{path}: {name} is not there or damaged ({reason}); add --download to fetch it"
         ) from error
     images = _in_memory(train)
     mean, std = channel_statistics(images.images)

@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
 from pathlib import Path
 
-from PIL import Image
-
+from convnext_study.training.data.files import EncodedImages, Files
 from convnext_study.training.data.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    BadImage,
     Data,
     DataError,
+    ImageSet,
 )
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-SIZE = 224
-
-
-@dataclass(frozen=True)
-class FileImages:
-    """Images read from files when asked for."""
-
-    paths: tuple[Path, ...]
-    labels: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return read_image(self.paths[index]), self.labels[index]
-
-
-def read_image(path: Path) -> Image.Image:
-    """An RGB image. Raises DataError that names the file where it cannot be decoded."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path}: not a readable image ({_reason(error)}); repair or remove it"
-        ) from error
+LARGEST, SMALLEST = 224, 32  # sides of what a network sees unless the recipe says another
+LOOK_AT = 9  # images, to know what size they are
 
 
 def open_folder(path: str) -> Data:
@@ -51,23 +28,43 @@ def open_folder(path: str) -> Data:
         if not part.is_dir():
             raise DataError(f"{part}: no such folder; folder:PATH needs PATH/train and PATH/val")
     classes = {name: _class_names(part) for name, part in parts.items()}
-    if classes["train"] != classes["val"]:
-        only = sorted(set(classes["train"]) ^ set(classes["val"]))
-        raise DataError(
-            f"{root}: train and val hold different classes; only in one of them: "
-            f"{', '.join(only[:8])}{' ...' if len(only) > 8 else ''}"
-        )
+    check_same_classes(str(root), classes["train"], classes["val"])
     train = _list_images(parts["train"], classes["train"])
-    val = _list_images(parts["val"], classes["val"])
     return Data(
         uri=f"folder:{path}",
         classes=classes["train"],
-        size=SIZE,
+        size=natural_size(train),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         train=train,
-        val=val,
+        val=_list_images(parts["val"], classes["val"]),
     )
+
+
+def check_same_classes(where: str, train: tuple[str, ...], val: tuple[str, ...]) -> None:
+    """Raises DataError where the two parts do not hold the same classes."""
+    if train == val:
+        return
+    only = sorted(set(train) ^ set(val))
+    raise DataError(
+        f"{where}: train and val hold different classes; only in one of them: "
+        f"{', '.join(only[:8])}{' ...' if len(only) > 8 else ''}"
+    )
+
+
+def natural_size(images: ImageSet) -> int:
+    """Side to which images are scaled: 224, or that of smaller ones, from 32 on.
+
+    It is the median of a few images spread over the set; unreadable ones do not count.
+    """
+    sides = []
+    for index in range(0, len(images), max(len(images) // LOOK_AT, 1)):
+        try:
+            sides.append(min(images[index][0].size))
+        except BadImage:
+            continue
+    typical = sorted(sides)[len(sides) // 2] if sides else LARGEST
+    return min(max(typical, SMALLEST), LARGEST)
 
 
 def _class_names(part: Path) -> tuple[str, ...]:
@@ -77,18 +74,22 @@ def _class_names(part: Path) -> tuple[str, ...]:
     return names
 
 
-def _list_images(part: Path, classes: tuple[str, ...]) -> FileImages:
-    paths: list[Path] = []
+def _list_images(part: Path, classes: tuple[str, ...]) -> EncodedImages:
+    paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(file for file in (part / name).rglob("*") if file.suffix.lower() in SUFFIXES)
+        found = sorted(_image_files(str(part / name)))
         if not found:
             raise DataError(f"{part / name}: holds no images ({', '.join(sorted(SUFFIXES))})")
         paths += found
         labels += [label] * len(found)
-    return FileImages(tuple(paths), tuple(labels))
+    return EncodedImages(Files(paths, labels))
 
 
-def _reason(error: BaseException) -> str:
-    # PIL's messages repeat the path; what is left is the kind of trouble.
-    return type(error).__name__ if "cannot identify" in str(error) else str(error).splitlines()[0]
+def _image_files(folder: str) -> list[str]:
+    return [
+        f"{inside}{os.sep}{file}"
+        for inside, _, files in os.walk(folder, followlinks=True)
+        for file in files
+        if os.path.splitext(file)[1].lower() in SUFFIXES  # noqa: PTH122  a million of them
+    ]

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
 
 from convnext_study.errors import BadRequest
 
+OnBadImage = Literal["stop", "skip"]
+
 
 class DataError(BadRequest):
     """Data cannot be used; the message names the path and says what to do."""
+
+
+class BadImage(DataError):
+    """The image ``name`` cannot be decoded; where bad ones are skipped another takes its place."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class ImageSet(Protocol):
@@ -21,7 +31,23 @@ class ImageSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """An RGB image and its label. Raises BadImage where it cannot be decoded."""
+        ...
+
+
+@runtime_checkable
+class TensorImages(Protocol):
+    """Images of one size that can be had as tensors, many at a time."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """(N,) int64."""
+        ...
+
+    def at(self, indices: torch.Tensor) -> torch.Tensor:
+        """The images at (n,) int64 indices: (n, 3, H, W) uint8."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,8 +61,28 @@ class MemoryImages:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        pixels = self.images[index].permute(1, 2, 0).numpy()
-        return Image.fromarray(pixels), int(self.labels[index])
+        return to_pil(self.images[index]), int(self.labels[index])
+
+    def at(self, indices: torch.Tensor) -> torch.Tensor:
+        return self.images[indices]
+
+
+@dataclass
+class BadImages:
+    """What is done about images that cannot be decoded, and which ones this process met.
+
+    Workers send the names along with their batches, so the record is the training process's own:
+    it holds what was used so far and nothing that was only read ahead.
+    """
+
+    on_bad: OnBadImage = "stop"
+    names: set[str] = field(default_factory=set)
+    replaced: int = 0  # how often another image took the place of one
+
+    def add(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.names.add(name)
+            self.replaced += 1
 
 
 @dataclass(frozen=True)
@@ -44,7 +90,7 @@ class Data:
     """A data set with a training and a validation part.
 
     ``size`` is the side of the square images a network sees; ``flips`` whether a mirrored image
-    still shows its class (a mirrored digit does not).
+    still shows its class (a mirrored digit does not); ``bad`` counts images that were replaced.
     """
 
     uri: str
@@ -55,6 +101,7 @@ class Data:
     train: ImageSet
     val: ImageSet
     flips: bool = True
+    bad: BadImages = field(default_factory=BadImages)
 
     @property
     def num_classes(self) -> int:
@@ -63,6 +110,11 @@ class Data:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def to_pil(pixels: torch.Tensor) -> Image.Image:
+    """A (3, H, W) uint8 tensor as an RGB image."""
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,0 +1,148 @@
+"""``plan``: what a road map will cost, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from convnext_study.cli.options import Json, Regime, StudyOptions, print_rich, with_study_options
+from convnext_study.roadmap import get_roadmap
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from convnext_study.planning import Forecast, Hardware, Sizes
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(plan)
+
+
+@with_study_options
+def plan(
+    options: StudyOptions,
+    regime: Regime = "nano",
+    steps: Annotated[
+        str | None, typer.Option(help="Only these rows, comma-separated. (default: all)")
+    ] = None,
+    gpu: Annotated[str, typer.Option(help="Kind of GPU: a100, h100, v100, rtx4090, ...")] = "a100",
+    devices: Annotated[int, typer.Option(min=1, help="GPUs that share a run.")] = 1,
+    utilisation: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of the peak that is reached.")
+    ] = 0.1,
+    peak_tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="Peak, 1e12 a second, instead of the GPU's.")
+    ] = None,
+    largest_micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Most images that a GPU takes at a time.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Training images, instead of counting the files.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell FLOPs, GPU-hours, wall time, disk and batch split, and what will not compare.
+
+    Nothing is trained. Hours are FLOPs over an assumed share of a peak: an estimate within a
+    factor of two or so, until `--utilisation` is measured on the machine.
+    """
+    from convnext_study.comparability import warnings_of
+    from convnext_study.launching.runs import choose_points, parse_seeds, roadmap_runs
+    from convnext_study.planning import Hardware, forecast, sizes_of, to_dict
+
+    road = get_roadmap(regime)
+    hardware = Hardware(gpu, devices, utilisation, peak_tflops, largest_micro_batch)
+    runs = roadmap_runs(
+        road,
+        choose_points(road, steps),
+        data=options.data,
+        seeds=parse_seeds(options.seeds),
+        recipe=options.recipe,
+        changes={
+            "epochs": options.epochs,
+            "global_batch": options.batch,
+            "image_size": options.image_size,
+        },
+    )
+    sizes = sizes_of(
+        options.data, images=images, classes=road.num_classes, image_size=road.image_size
+    )
+    plans = forecast(runs, sizes, hardware)
+    warnings = warnings_of(road, runs, plans, sizes)
+    if as_json:
+        told = to_dict(plans, sizes, hardware, warnings)
+        typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        return
+    _print(plans, sizes, hardware, warnings)
+
+
+def _print(
+    plans: Sequence[Forecast], sizes: Sizes, hardware: Hardware, warnings: Sequence[str]
+) -> None:
+    from rich.text import Text
+
+    from convnext_study.planning import GPUS, RULE, total
+
+    sums = total(plans)
+    peaks = "/".join(sorted({f"{plan.peak_tflops:g}" for plan in plans}))
+    name = GPUS[hardware.gpu].name if hardware.gpu in GPUS else hardware.gpu
+    heading = [
+        f"{sizes.uri}: {sizes.train:,} training, {sizes.val:,} validation images, "
+        f"{sizes.classes} classes",
+        f"{hardware.devices} x {name}: peak {peaks} TFLOP/s, assumed utilisation "
+        f"{hardware.utilisation:g} (set both with --peak-tflops, --utilisation)",
+        RULE,
+    ]
+    ending = [
+        f"total: {sums['runs']} runs, {sums['images']:.3g} images, "
+        f"{sums['train_flops'] + sums['eval_flops']:.3g} FLOPs, {_hours(sums['gpu_hours'])} of "
+        f"GPU, {_hours(sums['wall_hours'])} of wall time, {_bytes(sums['disk'])} of disk",
+        *(f"warning: {text}" for text in warnings),
+    ]
+    print_rich(*map(Text, heading), Text(""), _table(plans), Text(""), *map(Text, ending))
+
+
+def _table(plans: Sequence[Forecast]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    grid.add_column("step", no_wrap=True)
+    for column in ("seed", "epochs", "images", "FLOPs", "GPU", "wall", "disk", "batch split"):
+        grid.add_column(column, justify="right", no_wrap=True)
+    for plan in plans:
+        grid.add_row(
+            plan.step,
+            str(plan.seed),
+            str(plan.epochs),
+            f"{plan.images:.3g}",
+            f"{plan.train_flops + plan.eval_flops:.3g}",
+            _hours(plan.gpu_hours),
+            _hours(plan.wall_hours),
+            _bytes(plan.disk),
+            _split(plan),
+        )
+    return grid
+
+
+def _split(plan: Forecast) -> str:
+    """Global batch = devices x accumulation x micro batch."""
+    devices = plan.global_batch // plan.batch_per_device
+    return f"{plan.global_batch} = {devices} x {plan.accumulation} x {plan.micro_batch}"
+
+
+def _hours(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.2g} s"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

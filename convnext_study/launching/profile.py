@@ -1,0 +1,136 @@
+"""What a SLURM site gives a run, as data: a TOML file that the user names."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from convnext_study.errors import BadRequest
+from convnext_study.spec import nearest
+
+# A line break would end the comment line of the batch script that a value is written in.
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$")]
+OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+# sbatch options that the launcher decides, or that a field of the profile already sets.
+TAKEN = {
+    *("account", "array", "constraint", "cpus-per-task", "error", "gpus-per-node", "job-name"),
+    *("mem", "no-requeue", "nodes", "ntasks-per-node", "open-mode", "output", "partition"),
+    *("qos", "requeue", "signal", "time", "wrap"),
+}
+
+
+class ProfileError(BadRequest):
+    """A profile cannot be used; the message names the file and the field."""
+
+
+class Profile(BaseModel):
+    """One job's share of a cluster.
+
+    Args:
+        partition, account, qos, constraint: as in ``sbatch``; left to the site where not given.
+        nodes: machines a run.
+        gpus: GPUs on each of them; 0 trains on the CPU.
+        processes: on each node; as many as GPUs if not given, else one.
+        cpus_per_process: cores for each process and the readers it starts.
+        memory_gb: of each node.
+        minutes: time limit of one start; longer runs are requeued and go on.
+        signal_seconds: how long before the limit a run is told to save.
+        requeue: start again after preemption, a node's failure or the time limit.
+        max_requeues: an end to that, for a run that never gets anywhere.
+        array_limit: runs of one submission at a time.
+        modules: what ``module load`` is given before the run.
+        environment: variables to set.
+        sbatch: further options, by their long names.
+        srun: further arguments of ``srun``.
+        python: the interpreter on the nodes, where it is not the one that submits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    partition: Text | None = None
+    account: Text | None = None
+    qos: Text | None = None
+    constraint: Text | None = None
+    nodes: int = Field(default=1, ge=1)
+    gpus: int = Field(default=0, ge=0)
+    processes: int | None = Field(default=None, ge=1)
+    cpus_per_process: int = Field(default=1, ge=1)
+    memory_gb: float | None = Field(default=None, gt=0)
+    minutes: int = Field(ge=1)
+    signal_seconds: int = Field(default=120, ge=1)
+    requeue: bool = True
+    max_requeues: int = Field(default=100, ge=1)
+    array_limit: int = Field(default=256, ge=1)
+    modules: tuple[Text, ...] = ()
+    environment: dict[VariableName, Text] = Field(default_factory=dict)
+    sbatch: dict[OptionName, Text | int | bool] = Field(default_factory=dict)
+    srun: tuple[Text, ...] = ()
+    python: Text | None = None
+
+    @property
+    def processes_per_node(self) -> int:
+        return self.processes or max(self.gpus, 1)
+
+    @property
+    def world(self) -> int:
+        """Processes that share a run."""
+        return self.nodes * self.processes_per_node
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
+    def setup(self) -> list[str]:
+        """Lines of the batch script before the run, every value quoted."""
+        loads = [f"module load {shlex.quote(name)}" for name in self.modules]
+        return loads + [
+            f"export {name}={shlex.quote(value)}" for name, value in self.environment.items()
+        ]
+
+
+def read_profile(path: Path) -> Profile:
+    """The profile in a TOML file. Raises ProfileError, one line that names file and field."""
+    try:
+        fields: dict[str, Any] = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ProfileError(f"profile {path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # not TOML, or not text
+        raise ProfileError(f"profile {path}: not TOML ({error})") from None
+    try:
+        profile = Profile.model_validate(fields)
+    except ValidationError as error:
+        raise ProfileError(f"profile {path}: {_first(error)}") from None
+    if taken := sorted(TAKEN & set(profile.sbatch)):
+        raise ProfileError(
+            f"profile {path}: sbatch.{taken[0]}: the launcher sets this one; "
+            "use the profile's own field for it, or leave it out"
+        )
+    if profile.gpus and profile.processes_per_node > profile.gpus:
+        raise ProfileError(
+            f"profile {path}: processes: {profile.processes} on {profile.gpus} GPUs; "
+            "use at most one a GPU"
+        )
+    if profile.signal_seconds >= 60 * profile.minutes:
+        raise ProfileError(
+            f"profile {path}: signal_seconds: {profile.signal_seconds} leaves nothing of "
+            f"{profile.minutes} minutes; use less"
+        )
+    return profile
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"{where}: no such field{nearest(where, list(Profile.model_fields))}"
+    if first["type"] == "string_pattern_mismatch":
+        return f"{where}: a character that cannot stand here, or nothing at all"
+    if first["type"] == "missing":
+        return f"{where}: missing"
+    return f"{where}: {first['msg'].lower()}"

@@ -1,0 +1,226 @@
+"""Runs on a SLURM cluster: one job a run, all of a request in one array.
+
+submitit writes the batch script and submits it; what the script starts is our own worker, which
+reads plain JSON. A run resumes from its folder by itself, so to requeue is to run the same command
+again: SLURM does it after preemption and a node's failure, and the script itself where the worker
+says (exit code 75) that it was told to stop, as it is before the time limit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convnext_study.errors import EXIT_STOPPED, BadRequest, Failed
+from convnext_study.launching.local import Job, Outcome
+from convnext_study.launching.profile import Profile
+from convnext_study.launching.queue import follow, waiting_tasks
+from convnext_study.launching.torchrun import WORKER
+from convnext_study.launching.worker import write_jobs
+from convnext_study.records import write_json
+
+JOBS, SUBMITTED = "jobs.json", "submitted.json"
+
+# srun's own: SLURM 22.05 and later no longer hand --cpus-per-task on; the first process to leave
+# must not take the others along while they still write, and must take them along if they hang.
+SRUN = ("--kill-on-bad-exit=0", "--wait=60")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was submitted: SLURM's number, and the run of each array index (its only one: 0)."""
+
+    number: str
+    runs: tuple[str, ...]
+
+    def task(self, index: int) -> str:
+        """A task's number as SLURM shows it: ``17_2`` of an array, else ``17``."""
+        return f"{self.number}_{index}" if len(self.runs) > 1 else self.number
+
+
+def run_slurm(
+    jobs: Sequence[Job],
+    profile: Profile,
+    dry_run: bool = False,
+    wait: bool = True,
+    tick: Callable[[], None] = lambda: None,
+) -> list[Outcome]:
+    """Submit jobs that are not in the queue already, and follow all of them to their ends.
+
+    Scripts, job lists and output go to ``slurm/`` beside the folder of the runs. With ``dry_run``
+    the script is printed and nothing is written; without ``wait`` the outcomes are ``submitted``.
+    Ctrl-C ends the waiting, never the jobs.
+
+    Raises:
+        BadRequest: there is no SLURM here, or the folder's name cannot stand in a script.
+        Failed: SLURM refuses.
+    """
+    if not jobs:
+        return []
+    fitted = [fit(job, profile) for job in jobs]
+    home = _home(jobs[0])
+    if dry_run:
+        folder = home / f"{_next_number(home):04d}"
+        print(script_text([job.run.study for job in fitted], folder, profile), end="")
+        return []
+    if shutil.which("sbatch") is None or shutil.which("squeue") is None:
+        raise BadRequest("slurm: there is no sbatch here; go to a login node, or use --on torchrun")
+    tasks = _queued(home, fitted)
+    if fresh := [job for job in fitted if job.run.id not in tasks]:
+        submission = submit(fresh, home, profile)
+        tasks |= {run: submission.task(index) for index, run in enumerate(submission.runs)}
+    if not wait:
+        return [Outcome(job.run, "submitted", f"job {tasks[job.run.id]}") for job in jobs]
+    return follow({tasks[job.run.id]: job for job in jobs}, home, tick)
+
+
+def fit(job: Job, profile: Profile) -> Job:
+    """The job as one node of the profile can run it; the node that submits is another machine."""
+    threads = min(job.machine.threads, profile.cpus_per_process)
+    return replace(
+        job,
+        folder=job.folder.absolute(),
+        machine=replace(job.machine, device=profile.device, threads=threads),
+    )
+
+
+def script_text(studies: Sequence[str], folder: Path, profile: Profile) -> str:
+    """The batch script for as many runs as there are names in ``studies``."""
+    executor = _executor(studies, folder, profile)
+    text: str = executor._make_submission_file_text(_command(folder, profile), "")
+    return text.rstrip("\n") + "\n"
+
+
+def submit(jobs: Sequence[Job], home: Path, profile: Profile) -> Submission:
+    """Write the jobs and hand them to SLURM. Raises Failed with SLURM's own words."""
+    import submitit
+
+    folder = _new_folder(home)
+    write_jobs(folder / JOBS, jobs)
+    executor = _executor([job.run.study for job in jobs], folder, profile)
+    try:
+        number = executor._submit_command(_command(folder, profile)).job_id
+    except submitit.core.utils.FailedJobError as error:
+        shutil.rmtree(folder)
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise Failed(f"slurm: sbatch refused the jobs: {reason}") from None
+    submission = Submission(str(number), tuple(job.run.id for job in jobs))
+    write_json(folder / SUBMITTED, {"number": submission.number, "runs": submission.runs})
+    return submission
+
+
+def _home(job: Job) -> Path:
+    home = job.folder.absolute().parent.with_name("slurm")
+    # SLURM fills in % in the names of output files; a line break would end a script's line.
+    if re.search(r"[%\x00-\x1f\x7f]", str(home)):
+        raise BadRequest(
+            f"{str(home)!r}: SLURM cannot use a folder of that name; choose another --out"
+        )
+    return home
+
+
+def _next_number(home: Path) -> int:
+    return (
+        max((int(path.name) for path in home.glob("[0-9]*") if path.name.isdigit()), default=0) + 1
+    )
+
+
+def _new_folder(home: Path) -> Path:
+    while True:
+        folder = home / f"{_next_number(home):04d}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue  # another process took that number just now
+        except OSError as error:
+            raise BadRequest(f"{folder}: cannot be written ({error.strerror})") from None
+        return folder
+
+
+def _queued(home: Path, jobs: Sequence[Job]) -> dict[str, str]:
+    """The tasks, by run, that an earlier request has in SLURM's queue."""
+    wanted = {job.run.id for job in jobs}
+    tasks: dict[str, str] = {}
+    for path in sorted(home.glob(f"*/{SUBMITTED}")):
+        about = json.loads(path.read_text())
+        submission = Submission(about["number"], tuple(about["runs"]))
+        tasks |= {
+            run: submission.task(index)
+            for index, run in enumerate(submission.runs)
+            if run in wanted
+        }
+    alive = waiting_tasks(tasks.values())
+    if alive is None:
+        raise Failed("slurm: squeue gives no answer; try again when SLURM is back")
+    return {run: task for run, task in tasks.items() if task in alive}
+
+
+def _command(folder: Path, profile: Profile) -> str:
+    python = profile.python or sys.executable
+    return shlex.join([python, "-u", "-m", WORKER, str(folder / JOBS)])
+
+
+def _executor(studies: Sequence[str], folder: Path, profile: Profile) -> Any:
+    """submitit's executor for one array, used for its batch script and its submission."""
+    try:
+        from submitit import SlurmExecutor
+    except ImportError:
+        raise BadRequest(
+            "slurm: submitit is missing; pip install 'convnext-study[slurm]'"
+        ) from None
+
+    class Executor(SlurmExecutor):  # type: ignore[misc]
+        @classmethod
+        def affinity(cls) -> int:
+            return 2  # a script can be shown where there is no SLURM
+
+    executor = Executor(folder)
+    executor.update_parameters(**_parameters(studies[0], profile))
+    if len(studies) > 1:
+        executor.parameters["map_count"] = len(studies)
+    return executor
+
+
+def _parameters(study: str, profile: Profile) -> dict[str, Any]:
+    """The batch script's settings, in submitit's words."""
+    memory = None if profile.memory_gb is None else f"{round(profile.memory_gb * 1024)}M"
+    return {
+        "job_name": re.sub(r"[^\w.-]", "_", study),
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "nodes": profile.nodes,
+        "gpus_per_node": profile.gpus or None,
+        "ntasks_per_node": profile.processes_per_node,
+        "cpus_per_task": profile.cpus_per_process,
+        "mem": memory,
+        "time": profile.minutes,
+        "array_parallelism": profile.array_limit,
+        "wckey": None,
+        "additional_parameters": {
+            "signal": f"USR1@{profile.signal_seconds}",
+            "requeue" if profile.requeue else "no-requeue": True,
+            **{name: value for name, value in profile.sbatch.items() if value is not False},
+        },
+        "srun_args": [f"--cpus-per-task={profile.cpus_per_process}", *SRUN, *profile.srun],
+        # A signal to the whole job must not end the script before it has seen the exit code.
+        "setup": [*profile.setup(), "trap : TERM USR1"],
+        "teardown": _teardown(profile),
+    }
+
+
+def _teardown(profile: Profile) -> list[str]:
+    """What follows the run: the same job again where it was stopped in good order."""
+    again = (
+        f'if [ "$code" = {EXIT_STOPPED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt '
+        f'{profile.max_requeues} ]; then scontrol requeue "$SLURM_JOB_ID"; fi'
+    )
+    return ["code=$?", *([again] if profile.requeue else []), 'exit "$code"']

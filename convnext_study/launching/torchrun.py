@@ -1,0 +1,128 @@
+"""Runs on this machine's devices with torchrun: every run shared by several processes."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from convnext_study.errors import BadRequest
+from convnext_study.launching.local import TICK, Job, Outcome
+from convnext_study.launching.worker import write_jobs
+from convnext_study.records import LOCK, LOG, RESULT, read_lines
+
+WORKER = "convnext_study.launching.worker"
+LOG_FILE = "torchrun.log"  # beside the folder of the runs
+
+
+def run_torchrun(
+    jobs: Sequence[Job], processes: int, tick: Callable[[], None] = lambda: None
+) -> list[Outcome]:
+    """Train all jobs, one after another, each with ``processes`` processes on this machine.
+
+    The processes import torch once and take every job. A job that fails takes them with it, and
+    new ones take the rest. SIGINT and SIGTERM stop the run within a step, its state saved; so
+    does the end of this process, however it comes.
+
+    Raises BadRequest where the devices cannot be shared out so.
+    """
+    _check(jobs, processes)
+    stop: list[int] = []
+    before = {
+        number: signal.signal(number, lambda got, _: stop.append(got))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    outcomes: list[Outcome] = []
+    waiting = list(range(len(jobs)))
+    try:
+        with tempfile.TemporaryDirectory(prefix="convnext-study-") as folder:
+            write_jobs(Path(folder) / "jobs.json", jobs)
+            while waiting and not stop:
+                code, output = _run_group(jobs, waiting, processes, Path(folder), (stop, tick))
+                ended, waiting = _settle(jobs, waiting, code, output, bool(stop))
+                outcomes += ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    tick()
+    return outcomes + [Outcome(jobs[index].run, "stopped", "not started") for index in waiting]
+
+
+def _check(jobs: Sequence[Job], processes: int) -> None:
+    if processes < 1:
+        raise BadRequest(f"processes: {processes}; use 1 or more")
+    if any(job.machine.device.startswith("cuda") for job in jobs):
+        import torch
+
+        if processes > (there := torch.cuda.device_count()):
+            raise BadRequest(f"processes: {processes} on {there} GPUs; use at most one a GPU")
+
+
+def command(processes: int, jobs: Path, indices: Sequence[int]) -> list[str]:
+    """What is started: torchrun, and its workers. They stop when nobody locks ``jobs``'s folder."""
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    worker = ["--module", WORKER, str(jobs), *map(str, indices)]
+    return [sys.executable, "-m", *launcher, *worker, "--while-locked", str(jobs.parent)]
+
+
+def _run_group(
+    jobs: Sequence[Job],
+    waiting: Sequence[int],
+    processes: int,
+    folder: Path,
+    control: tuple[list[int], Callable[[], None]],
+) -> tuple[int, str]:
+    """One torchrun, for as long as it lives. Returns its exit code and all it said."""
+    stop, tick = control
+    path = jobs[0].folder.parent.with_name(LOG_FILE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+") as lock, path.open("a+") as log:
+        # The kernel drops the lock of a process that is killed, so no worker outlives this one.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        log.seek(0, 2)
+        began = log.tell()
+        # A session of its own: Ctrl-C in the terminal is for this process, which passes it on.
+        process = subprocess.Popen(
+            command(processes, folder / "jobs.json", waiting),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        while True:
+            try:
+                code = process.wait(TICK)
+                break
+            except subprocess.TimeoutExpired:
+                tick()
+                if stop:
+                    fcntl.flock(lock, fcntl.LOCK_UN)
+        log.seek(began)
+        return code, log.read()
+
+
+def _settle(
+    jobs: Sequence[Job], waiting: Sequence[int], code: int, output: str, stopped: bool
+) -> tuple[list[Outcome], list[int]]:
+    """What became of the jobs of a group that has ended, and which are still to be done."""
+    left = [index for index in waiting if not (jobs[index].folder / RESULT).exists()]
+    ended = [Outcome(jobs[index].run, "done") for index in waiting if index not in left]
+    if not left:
+        return ended, []
+    job = jobs[left[0]]  # the one that was worked on
+    events = [line for line in read_lines(job.folder / LOG) if "event" in line]
+    if stopped or (events and events[-1]["event"] == "stopped"):
+        ended.append(Outcome(job.run, "stopped"))
+        return ended, left[1:]
+    said = re.findall(
+        rf"^convnext-study: (?:{re.escape(job.run.id)}|worker): failed: (.+)$", output, re.MULTILINE
+    )
+    log = job.folder.parent.with_name(LOG_FILE)
+    why = said[0] if said else f"its processes ended with code {code}"
+    ended.append(Outcome(job.run, "failed", f"{why}; see {log}"))
+    return ended, left[1:]

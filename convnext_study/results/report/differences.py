@@ -1,0 +1,90 @@
+"""Every row against its parent, tested in two ways and corrected for the number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from convnext_study.errors import BadRequest
+from convnext_study.results.setups import Group
+from convnext_study.results.statistics import (
+    Comparison,
+    Deviation,
+    compare,
+    correct,
+    pooled_deviation,
+)
+from convnext_study.results.statistics.comparison import IMAGES_ONLY
+from convnext_study.results.summary import Row
+
+
+@dataclass(frozen=True)
+class RowTests:
+    """Tests of each row against its parent, by the row's name.
+
+    ``plain`` is the test that the two rows' own runs allow, and the one that decides what is
+    marked; ``pooled`` takes the deviation between seeds from the whole study, where there are
+    several seeds. Each is corrected over its own rows. ``whole`` is the last adopted row against
+    the first, tested alone.
+    """
+
+    plain: dict[str, Comparison]
+    pooled: dict[str, Comparison]
+    deviation: Deviation | None
+    whole: Comparison | None
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether some of the tests cover the choice of test images only."""
+        return any(one.scope == IMAGES_ONLY for one in self.plain.values())
+
+    def told(self, name: str) -> bool | None:
+        """Whether a row's change can be told from noise; None where it was not tested."""
+        return self.plain[name].distinguishable if name in self.plain else None
+
+
+def tests_of(rows: Sequence[Row], groups: Mapping[str, Group]) -> RowTests:
+    """Test every row that has a gain over its parent."""
+    deviation = _deviation(rows)
+    pairs = {row.name: row.parent for row in rows if row.gain is not None and row.parent}
+    plain, pooled = {}, {}
+    for name, parent in pairs.items():
+        if found := compare_groups(groups[name], groups[parent]):
+            plain[name] = found
+        if deviation and (found := compare_groups(groups[name], groups[parent], deviation)):
+            pooled[name] = found
+    return RowTests(correct(plain), correct(pooled), deviation, _whole(rows, groups))
+
+
+def compare_groups(
+    child: Group, parent: Group, deviation: Deviation | None = None
+) -> Comparison | None:
+    """None where the records do not allow a comparison, as with other test images."""
+    try:
+        return compare(child.seeds.values(), parent.seeds.values(), deviation=deviation)
+    except BadRequest:
+        return None
+
+
+def _deviation(rows: Sequence[Row]) -> Deviation | None:
+    """Between seeds, pooled over the rows that share the most common data."""
+    several = [row for row in rows if len(row.seeds) > 1]
+    kinds = [(row.data, row.val_images) for row in several]
+    if not kinds:
+        return None
+    kept = max(kinds, key=kinds.count)
+    alike = [row for row, kind in zip(several, kinds, strict=True) if kind == kept]
+    return pooled_deviation(
+        [list(row.seeds.values()) for row in alike],
+        f"{len(alike)} rows of this study",
+        resolution=100 / (kept[1] or 1),
+    )
+
+
+def _whole(rows: Sequence[Row], groups: Mapping[str, Group]) -> Comparison | None:
+    """The two ends, where every adopted row between them was compared with the one before."""
+    road = [row for row in rows if row.adopted]
+    linked = all(row.gain is not None for row in road[1:])
+    if len(road) < 3 or not linked or any(row.parent is None for row in road[1:]):
+        return None
+    return compare_groups(groups[road[-1].name], groups[road[0].name])

@@ -1,0 +1,126 @@
+"""Where a study's numbers come from: versions, machine, data, and recipes beside the paper's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from convnext_study.records import Record
+from convnext_study.results.figure import short_data
+from convnext_study.results.report import formats
+from convnext_study.results.report.gather import Extras, Study
+from convnext_study.results.report.tables import Column, Table, words
+from convnext_study.results.setups import code_of
+
+_PAPERS = {
+    "modern": "Table 5 of the paper, EMA off",
+    "classic": "torchvision's 90-epoch recipe, behind the paper's 76.13 % row",
+}
+_NOT_SETTINGS = ("name", "family")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """``facts`` are names and values; ``recipes`` tables of what differs from the published."""
+
+    facts: list[tuple[str, str]]
+    recipes: list[Table]
+    commands: list[str]
+
+
+def provenance(study: Study, extras: Extras) -> Provenance:
+    """What the counted runs of a study say of themselves."""
+    counted = [record for row in study.rows for record in study.records(row.name)]
+    facts = [
+        ("study", study.name),
+        ("data", short_data(study.meta.data)),
+        (
+            "test images",
+            " or ".join(f"{n:,}" for n in sorted({r.val_images or 0 for r in study.done})),
+        ),
+        ("runs", f"{sum(record.status == 'done' for record in counted)} finished and counted"),
+        ("made with", _each(counted, code_of)),
+        ("versions", _each(counted, lambda one: _pairs(one.asked.get("versions")))),
+        ("machine", _each(counted, lambda one: _pairs(one.asked.get("machine")))),
+        ("training time", _time(counted)),
+        ("recipes", ", ".join(dict.fromkeys(row.recipe for row in study.rows if row.recipe))),
+    ]
+    if any("+" in code_of(record) for record in counted):
+        facts.append(("note", "+ after a commit: files differed from it when the run began"))
+    return Provenance(
+        facts=[(name, value) for name, value in facts if value],
+        recipes=_recipes(counted, extras.published),
+        commands=extras.commands(list(study.groups.values())),
+    )
+
+
+def _each(records: Iterable[Record], about: Any) -> str:
+    """Every different value, with its number of runs where there are several."""
+    found: dict[str, int] = {}
+    for record in records:
+        value = about(record)
+        if value:
+            found[value] = found.get(value, 0) + 1
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{value} ({formats.plural(runs, 'run')})" for value, runs in found.items())
+
+
+def _pairs(values: Any) -> str:
+    if not isinstance(values, Mapping):
+        return ""
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+
+
+def _time(records: Iterable[Record]) -> str:
+    seconds = [record.result.seconds for record in records if record.result]
+    if not seconds:
+        return ""
+    return f"{formats.duration(sum(seconds))} over all runs, those side by side each counted"
+
+
+def _recipes(records: Iterable[Record], published: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """One table for each recipe: the fields that differ from the published one of its family."""
+    seen: dict[str, Mapping[str, Any]] = {}
+    for record in records:
+        recipe = record.run.recipe
+        seen.setdefault(json.dumps(recipe, sort_keys=True), recipe)
+    return [
+        _deviations(recipe, published[str(recipe.get("family"))], place)
+        for place, recipe in enumerate(seen.values(), 1)
+        if str(recipe.get("family")) in published
+    ]
+
+
+def _deviations(recipe: Mapping[str, Any], paper: Mapping[str, Any], place: int) -> Table:
+    columns = (
+        Column("field", "setting", numeric=False),
+        Column("here", "here", numeric=False),
+        Column("published", "published", numeric=False),
+    )
+    fields = [name for name in (*paper, *(one for one in recipe if one not in paper))]
+    rows = [
+        [
+            words(name.replace("_", " ")),
+            words(_word(recipe.get(name))),
+            words(_word(paper.get(name))),
+        ]
+        for name in fields
+        if name not in _NOT_SETTINGS and _word(recipe.get(name)) != _word(paper.get(name))
+    ]
+    family = str(recipe.get("family"))
+    source = _PAPERS.get(family, family)
+    caption = (
+        f"{recipe.get('name', 'recipe')}: {formats.plural(len(rows), 'deviation')} from {source}"
+    )
+    return Table(f"recipe_{place}", caption, columns, rows)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else ", ".join(map(str, value))

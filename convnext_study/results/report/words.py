@@ -1,0 +1,165 @@
+"""What a study's numbers say, in sentences that a reader can quote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convnext_study.results.noise import noise_note
+from convnext_study.results.report import formats
+from convnext_study.results.report.gather import Study
+from convnext_study.results.statistics import Agreement, Correlation, agreement
+from convnext_study.results.statistics.comparison import Comparison
+from convnext_study.results.summary import Row
+
+SCOPE_ONE_SEED = (
+    "With one seed the test is exact McNemar on the images that only one of the two networks gets "
+    "right. It covers the choice of test images only, not seeds: what another seed would change is "
+    "not in these intervals and p values."
+)
+INTERVALS = (
+    "Intervals and p are of each comparison alone; only the column Holm p is corrected for their "
+    "number, and it alone decides what is called told from noise. So an interval may leave zero "
+    "out where the corrected p does not tell the step from noise."
+)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Sentences about one study: what it is, what it found, and how far that goes."""
+
+    summary: list[str]
+    methods: list[str]
+    agreement: list[str]
+
+
+def say(study: Study) -> Words:
+    """The study in words."""
+    return Words(_summary(study), _methods(study), _agreement(study))
+
+
+def _summary(study: Study) -> list[str]:
+    done = study.done
+    if not done:
+        return ["No run is done yet, so there is nothing to compare."]
+    counts = sorted({len(row.seeds) for row in done})
+    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    said = [
+        f"{len(done)} of {formats.plural(len(study.rows), 'network')} trained, {seeds} "
+        f"seed{'' if counts == [1] else 's'} each. {noise_note(study.rows)}"
+    ]
+    road = [row for row in study.rows if row.adopted]
+    if study.tests.whole:
+        said.append(
+            f"From {road[0].label} to {road[-1].label}: "
+            f"{formats.comparison(study.tests.whole)} (one comparison, not corrected)."
+        )
+    if study.tests.plain:
+        said.append(_told(study, study.tests.plain, "by the test of each row's own runs"))
+    if study.tests.pooled and study.deviation:
+        how = (
+            f"with the deviation between seeds pooled over rows "
+            f"({study.deviation.points:.2f} points, {study.deviation.freedom:g} degrees of freedom)"
+        )
+        said.append(_told(study, study.tests.pooled, how))
+    gains = [row for row in done if row.gain is not None and row.adopted]
+    if len(gains) > 1:
+        said.append(_extremes(gains))
+    return said
+
+
+def _told(study: Study, tests: dict[str, Comparison], how: str) -> str:
+    names = [
+        row.label for row in study.rows if row.name in tests and tests[row.name].distinguishable
+    ]
+    total = formats.plural(len(tests), "comparison")
+    if not names:
+        return f"Of {total}, none can be told from noise {how}, after Holm's correction."
+    verb = "can" if len(names) > 1 else "can"
+    return (
+        f"Of {total}, {len(names)} {verb} be told from noise {how}, after Holm's correction: "
+        f"{formats.listed(names)}. The others cannot."
+    )
+
+
+def _extremes(gains: list[Row]) -> str:
+    best = max(gains, key=lambda row: row.gain or 0.0)
+    worst = min(gains, key=lambda row: row.gain or 0.0)
+    return (
+        f"The largest change up is {formats.signed(best.gain)} points ({best.label}), the largest "
+        f"down {formats.signed(worst.gain)} ({worst.label}). The largest of many differences is "
+        "larger than it would be if run again."
+        if (best.gain or 0) > 0 > (worst.gain or 0)
+        else f"Changes lie between {formats.signed(worst.gain)} points ({worst.label}) and "
+        f"{formats.signed(best.gain)} ({best.label})."
+    )
+
+
+def _methods(study: Study) -> list[str]:
+    tests = study.tests
+    if not tests.plain:
+        return []
+    methods = sorted({one.difference.method for one in tests.plain.values()})
+    said = [f"Test of each row's own runs: {'; '.join(methods)}."]
+    said += sorted({one.note for one in tests.plain.values()})
+    if tests.one_seed:
+        said.append(SCOPE_ONE_SEED)
+    if tests.pooled:
+        one = next(iter(tests.pooled.values()))
+        said.append(f"Pooled test: {one.difference.method}. {one.note}")
+    said.append(INTERVALS)
+    return said
+
+
+def _agreement(study: Study) -> list[str]:
+    """Rank correlation with the paper's table, and what it is worth."""
+    if not study.is_road or study.regime is None or len(study.done) < 3:
+        return []
+    found = agreement(study.regime, {row.name: row.top1 or 0.0 for row in study.done})
+    said = [
+        *_correlated(found, "the order of the rows by accuracy", found.rows),
+        *_correlated(found, "the order of the steps by gain", found.gains),
+    ]
+    return [*said, f"{found.caveat} Method: {found.method}."] if said else []
+
+
+def _correlated(found: Agreement, what: str, one: Correlation | None) -> list[str]:
+    if one is None:
+        return []
+    between = ""
+    if one.interval:
+        between = f", 95 % interval {formats.interval(one.interval)}"
+    return [
+        f"Agreement with the paper's {found.table} in {what}: Kendall's tau "
+        f"{formats.signed(one.tau)}{between}, {formats.p_value(one.p)}, "
+        f"over {formats.plural(one.count, 'pair')}."
+    ]
+
+
+def step_words(study: Study, row: Row) -> list[str]:
+    """One row's change, in the words of its tests; empty where it was not tested."""
+    said = [f"{remark[0].upper()}{remark[1:]}." for remark in row.remarks]
+    for tests in (study.tests.plain, study.tests.pooled):
+        if row.name in tests:
+            said.append(f"{_sentence(tests[row.name])}.")
+    wide = study.tests.plain[row.name].new_images if row.name in study.tests.plain else None
+    if wide:
+        said.append(
+            f"If the test images vary as well: {formats.signed(wide.points)} points, "
+            f"{formats.interval(wide.interval)}, {formats.p_value(wide.p)} ({wide.method})."
+        )
+    return said
+
+
+def _sentence(found: Comparison) -> str:
+    """As `Comparison.sentence`, with the minus signs of the page."""
+    corrected = ""
+    if found.family > 1:
+        corrected = (
+            f"; Holm's {formats.p_value(found.p_corrected)} over "
+            f"{formats.plural(found.family, 'comparison')}"
+        )
+    verdict = "told from noise" if found.distinguishable else "not told from noise"
+    return (
+        f"{formats.comparison(found)}{corrected}: {verdict} "
+        f"({found.difference.method}; {found.scope})"
+    )

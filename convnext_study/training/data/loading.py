@@ -1,0 +1,150 @@
+"""Images read and transformed one by one, in this process or in workers.
+
+A worker does not raise: what is wrong with an image travels to the training process as a value,
+so that the user reads one line instead of a worker's traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from convnext_study.errors import Failed
+from convnext_study.training.data.images import (
+    BadImage,
+    BadImages,
+    DataError,
+    ImageSet,
+    OnBadImage,
+)
+from convnext_study.training.seeds import derive, generator, seed_everything
+
+IN_A_ROW = 100  # so many bad neighbours are not bad luck: the data set is broken
+
+Transform = Callable[[Any], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One transformed image (3, H, W), its label, and the names of bad images it stands in for."""
+
+    pixels: torch.Tensor
+    label: int
+    bad: tuple[str, ...] = ()
+
+
+Collated = tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]
+
+
+class Samples(Dataset[Sample | DataError]):
+    """Images with their transform, each under a seed of its own where there is one.
+
+    A bad image is replaced by the next readable one of the data set, whatever the order of the
+    epoch, and drawn upon with the bad one's seed: which image stands in never depends on how the
+    work is split.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        transform: Transform,
+        seed: tuple[int, int] | None,
+        on_bad: OnBadImage = "stop",
+    ) -> None:
+        self.images, self.transform, self.seed, self.on_bad = images, transform, seed, on_bad
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample | DataError:
+        try:
+            return self._sample(index)
+        except DataError as error:
+            return error
+
+    def _sample(self, index: int) -> Sample:
+        bad: list[str] = []
+        for candidate in range(index, index + min(IN_A_ROW, len(self))):
+            try:
+                image, label = self.images[candidate % len(self)]
+            except BadImage as error:
+                if self.on_bad == "stop":
+                    raise
+                bad.append(error.name)
+                continue
+            return Sample(self._transformed(image, index), label, tuple(bad))
+        raise DataError(f"{bad[0]} and the {len(bad) - 1} images after it cannot be read")
+
+    def _transformed(self, image: Any, index: int) -> torch.Tensor:
+        if self.seed is None:
+            return self.transform(image)
+        seed, epoch = self.seed
+        number = derive(seed, epoch, "augment", index)
+        if get_worker_info() is not None:
+            seed_everything(number)
+            return self.transform(image)
+        # In the training process itself the draws must not disturb the network's generators.
+        before = (torch.get_rng_state(), np.random.get_state(), random.getstate())
+        seed_everything(number)
+        try:
+            return self.transform(image)
+        finally:
+            torch.set_rng_state(before[0])
+            np.random.set_state(before[1])
+            random.setstate(before[2])
+
+
+def load(
+    samples: Samples, batches: list[list[int]], bad: BadImages, workers: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches of these indices: images (n, 3, H, W) and labels (n,); bad images are recorded.
+
+    Raises DataError at an image that cannot be used, Failed where a worker was killed.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_one_thread if workers else None,
+        # Its own generator: the loader draws a base seed, which must not move the global one.
+        generator=generator(0),
+    )
+    try:
+        for batch in loader:
+            if isinstance(batch, DataError):
+                raise batch
+            pixels, labels, names = batch
+            bad.add(names)
+            yield pixels, labels
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise Failed(
+            f"a process that reads images ended ({str(error).splitlines()[0]}); where memory, or "
+            "shared memory in a container, is short, use fewer --workers"
+        ) from None
+
+
+def collate(samples: list[Sample | DataError]) -> Collated | DataError:
+    """Samples as a batch, or the first trouble among them."""
+    good: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, DataError):
+            return sample
+        good.append(sample)
+    pixels = torch.stack([sample.pixels for sample in good])
+    labels = torch.tensor([sample.label for sample in good], dtype=torch.int64)
+    return pixels, labels, tuple(name for sample in good for name in sample.bad)
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"

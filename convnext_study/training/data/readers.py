@@ -1,0 +1,223 @@
+"""``timm:NAME?OPTION=VALUE&...``: the data sets that timm reads, sampled our way.
+
+timm's readers find the images and their labels. Reading goes by index, so that the order is ours
+and exact to resume; readers that only stream in an order of their own are refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from convnext_study.spec import nearest
+from convnext_study.training.data.decode import bad_image, to_rgb
+from convnext_study.training.data.files import EncodedImages, Files
+from convnext_study.training.data.folder import check_same_classes, natural_size
+from convnext_study.training.data.images import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Data,
+    DataError,
+    ImageSet,
+)
+
+OPTIONS = ("root", "train", "val", "image", "label", "size")
+STREAMS = ("tfds", "hfids")
+VAL_FOLDERS = ("val", "validation", "valid", "eval", "test")
+Part = tuple[ImageSet, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What stands after ``timm:``."""
+
+    name: str
+    options: dict[str, str] = field(default_factory=dict)
+    download: bool = False
+
+    @property
+    def kind(self) -> str:
+        """``hfds``, ``torch``, ``wds``, ... or empty for a path."""
+        prefix, slash, _ = self.name.partition("/")
+        known = ("hfds", "torch", "wds", *STREAMS)
+        return prefix.lower() if slash and prefix.lower() in known else ""
+
+    @property
+    def rest(self) -> str:
+        """The name without its kind."""
+        return self.name.partition("/")[2] if self.kind else self.name
+
+    def split(self, part: str, default: str) -> str:
+        return self.options.get(part, default)
+
+
+def open_timm(text: str, *, download: bool = False) -> Data:
+    """A data set by timm's name for it. Raises DataError, one line.
+
+    Args:
+        text: a folder or tar, or ``hfds/NAME``, ``wds/FOLDER``, ``torch/NAME``; then options.
+        download: let torchvision's data sets fetch what is not there.
+    """
+    request = parse(text, download=download)
+    if request.kind in STREAMS:
+        raise DataError(
+            f"timm:{text}: {request.kind} only streams images in an order of its own, so a run on "
+            "it could not be resumed exactly; write it to shards once and use timm:wds/FOLDER, or "
+            "use timm:hfds/NAME"
+        )
+    opener = {"hfds": _open_hub, "torch": _open_torch, "wds": _open_wds, "": _open_path}
+    train, val = (_part(opener[request.kind], request, part) for part in ("train", "val"))
+    check_same_classes(f"timm:{text}", train[1], val[1])
+    return Data(
+        uri=f"timm:{text}",
+        classes=train[1],
+        size=_size(request, train[0]),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        train=train[0],
+        val=val[0],
+    )
+
+
+def parse(text: str, *, download: bool = False) -> Request:
+    """``NAME?OPTION=VALUE&...`` taken apart. Raises DataError at an unknown option."""
+    name, _, rest = text.partition("?")
+    options: dict[str, str] = {}
+    for pair in filter(None, rest.split("&")):
+        key, _, value = pair.partition("=")
+        if key not in OPTIONS:
+            raise DataError(f"timm:{text}: unknown option {key!r}{nearest(key, list(OPTIONS))}")
+        options[key] = value
+    return Request(name, options, download)
+
+
+def _part(opener: Callable[[Request, str], Part], request: Request, part: str) -> Part:
+    try:
+        images, classes = opener(request, part)
+    except DataError:
+        raise
+    # timm and what it calls fail in every way there is: assertions, missing packages, no network.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"timm:{request.name}: {part}: cannot be opened ({reason})") from error
+    if not len(images):
+        raise DataError(f"timm:{request.name}: {part}: holds no images")
+    return images, classes
+
+
+def _open_path(request: Request, part: str) -> Part:
+    """A folder of class folders, of tars or of one tar, for each part, as timm lists them."""
+    from timm.data.readers.reader_image_folder import ReaderImageFolder
+
+    from convnext_study.training.data.shards import open_timm_tars
+
+    root = Path(request.name).expanduser()
+    names = [request.options[part]] if part in request.options else [part]
+    if part == "val" and part not in request.options:
+        names = list(VAL_FOLDERS)
+    places = [root / f"{name}{ending}" for name in names for ending in ("", ".tar")]
+    place = next(filter(Path.exists, places), None)
+    if place is None:
+        raise DataError(f"{root}: holds no {' or '.join(names)}, folder or tar")
+    if place.suffix == ".tar" or any(place.glob("*.tar")):
+        archives, classes = open_timm_tars(str(place))
+        return EncodedImages(archives), classes
+    reader = ReaderImageFolder(str(place))
+    paths, labels = zip(*reader.samples, strict=True)
+    return EncodedImages(Files(paths, labels)), _in_order(reader.class_to_idx)
+
+
+def _open_wds(request: Request, part: str) -> Part:
+    from convnext_study.training.data.shards import open_wds_shards
+
+    root = os.path.expanduser(request.split("root", request.rest))  # noqa: PTH111
+    label = request.split("label", "label")
+    archives, classes = open_wds_shards(root, request.split(part, f"*{part}*.tar"), label)
+    return EncodedImages(archives), classes
+
+
+def _open_hub(request: Request, part: str) -> Part:
+    from timm.data.readers import create_reader
+
+    reader: Any = create_reader(
+        request.name,
+        root=request.options.get("root"),
+        split=request.split(part, {"train": "train", "val": "validation"}[part]),
+        input_key=request.split("image", "image"),
+        target_key=request.split("label", "label"),
+    )
+    labels = [int(label) for label in reader.dataset[reader.label_key]]
+    classes = _in_order(reader.class_to_idx) or tuple(map(str, range(1 + max(labels))))
+    return EncodedImages(_Indexed(reader, labels, request.name)), classes
+
+
+def _open_torch(request: Request, part: str) -> Part:
+    from timm.data import create_dataset
+
+    dataset: Any = create_dataset(
+        request.name,
+        root=request.split("root", "."),
+        split=request.split(part, {"train": "train", "val": "validation"}[part]),
+        download=request.download,
+    )
+    return _Pairs(dataset, request.name), tuple(map(str, dataset.classes))
+
+
+@dataclass(frozen=True)
+class _Indexed:
+    """A timm reader with random access, as a source."""
+
+    reader: Any
+    labels: list[int]
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        return f"{self.where}[{index}]"
+
+    def label(self, index: int) -> int:
+        return self.labels[index]
+
+    def read(self, index: int) -> bytes:
+        with self.reader[index][0] as file:
+            content: bytes = file.read()
+        return content
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """A torchvision data set of (image, label), as an image set."""
+
+    dataset: Any
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        try:
+            image, label = self.dataset[index]
+            return to_rgb(image), int(label)
+        except Exception as error:  # as in decode_image: whatever a broken file leads to
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise bad_image(f"{self.where}[{index}]", reason) from error
+
+
+def _in_order(class_to_index: dict[str, int]) -> tuple[str, ...]:
+    return tuple(sorted(class_to_index, key=class_to_index.__getitem__))
+
+
+def _size(request: Request, images: ImageSet) -> int:
+    size = request.options.get("size")
+    if size is None:
+        return natural_size(images)
+    if not size.isdecimal() or int(size) < 1:
+        raise DataError(f"timm:{request.name}: size {size!r} is not a number of pixels")
+    return int(size)

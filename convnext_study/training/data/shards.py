@@ -1,0 +1,110 @@
+"""Where the images are in tar archives: found once, then read by place and in any order.
+
+Archives laid out for timm's tar reader take their classes from the names of folders or of the
+archives; WebDataset shards hold ``KEY.jpg`` beside ``KEY.cls`` (or ``KEY.json`` with a label).
+timm streams the latter in an order of its own; read by place they can be sampled exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from convnext_study.training.data.files import Archives, Member
+from convnext_study.training.data.images import DataError
+
+IMAGE = frozenset({"jpg", "jpeg", "png", "webp"})
+BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def open_timm_tars(root: str) -> tuple[Archives, tuple[str, ...]]:
+    """A tar, or a folder of tars, as timm's tar reader lists and labels it; and its classes.
+
+    Raises DataError where it is no archive or holds no images.
+    """
+    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+
+    try:
+        reader = ReaderImageInTar(root, cache_tarinfo=False)
+    except (tarfile.TarError, AssertionError, OSError, ValueError) as error:
+        raise DataError(f"{root}: no tar archive with images ({error})") from error
+    folder = os.path.dirname(root) if reader.root_is_tar else root  # noqa: PTH120
+    paths: dict[str, int] = {}
+    members = []
+    for (info, parent, child), label in zip(reader.samples, reader.targets, strict=True):
+        path = os.path.join(folder, parent) if parent else root  # noqa: PTH118
+        members.append(
+            Member(
+                archive=paths.setdefault(path, len(paths)),
+                name=info.name,
+                # A tar inside a tar: its own place counts from where its bytes begin.
+                offset=info.offset_data + (child.offset_data if child is not None else 0),
+                size=info.size,
+                label=int(label),
+            )
+        )
+    classes = sorted(reader.class_name_to_idx, key=reader.class_name_to_idx.__getitem__)
+    return Archives(list(paths), members), tuple(classes)
+
+
+def open_wds_shards(root: str, pattern: str, label: str) -> tuple[Archives, tuple[str, ...]]:
+    """WebDataset shards under ``root``, and their classes, named by their numbers.
+
+    Args:
+        pattern: file names with ``*`` and ``{000..127}``; what follows a ``|`` is left out.
+        label: the field of ``KEY.json`` to use where there is no ``KEY.cls``.
+
+    Raises DataError where shards are missing, damaged, or a sample has no label.
+    """
+    shards = [file for name in expand(pattern) for file in sorted(Path(root).glob(name))]
+    if not shards:
+        raise DataError(f"{root}: no shards called {pattern}")
+    members: list[Member] = []
+    for number, shard in enumerate(shards):
+        try:
+            with tarfile.open(shard, "r:") as archive:
+                members += _samples(archive, number, label)
+        except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{shard}: not a shard of labelled images ({error})") from error
+    if not members:
+        raise DataError(f"{root}: no images ({', '.join(sorted(IMAGE))}) in {pattern}")
+    count = 1 + max(member.label for member in members)
+    return Archives(list(map(str, shards)), members), tuple(map(str, range(count)))
+
+
+def expand(pattern: str) -> list[str]:
+    """``a-{08..10}.tar`` as the three names that it means; numbers keep their zeros."""
+    pattern = pattern.partition("|")[0]
+    found = BRACES.search(pattern)
+    if found is None:
+        return [pattern]
+    first, last = found.groups()
+    names = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    head, tail = pattern[: found.start()], pattern[found.end() :]
+    return [one for name in names for one in expand(f"{head}{name}{tail}")]
+
+
+def _samples(archive: tarfile.TarFile, number: int, field: str) -> Iterator[Member]:
+    images: dict[str, tarfile.TarInfo] = {}
+    labels: dict[str, int] = {}
+    for info in archive:
+        folder, _, file = info.name.rpartition("/")
+        key, _, kind = file.partition(".")
+        key, kind = f"{folder}/{key}", kind.lower()
+        if kind in IMAGE:
+            images[key] = info
+        elif kind in ("cls", "json"):
+            stored = archive.extractfile(info)
+            content = stored.read() if stored else b""
+            if kind == "cls":
+                labels[key] = int(content)
+            else:
+                labels.setdefault(key, int(json.loads(content)[field]))
+    for key, info in images.items():
+        if key not in labels:
+            raise ValueError(f"{info.name} has no .cls and no .json beside it")
+        yield Member(number, info.name, info.offset_data, info.size, labels[key])

@@ -1,0 +1,226 @@
+"""Batches are pure functions of (seed, epoch, position), however the work is split."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from images import make_folder
+
+from convnext_study.errors import BadRequest
+from convnext_study.training.data import open_data
+from convnext_study.training.data.batches import (
+    Batch,
+    Share,
+    epoch_order,
+    micro_batches,
+    part_of,
+    train_batches,
+    val_batches,
+)
+from convnext_study.training.data.images import Data
+from convnext_study.training.recipe import MODERN, MODERN_SMALL, Recipe
+
+SPLITS = {
+    "1x64": [Share()],
+    "4x16": [Share(micro=16)],
+    "2 ranks": [Share(rank, 2) for rank in range(2)],
+    "4 ranks, 2 pieces each": [Share(rank, 4, micro=8) for rank in range(4)],
+}
+FILES = MODERN.changed(global_batch=64, image_size=24)
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> Data:
+    return open_data("synthetic:4,16,130")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return open_data(f"folder:{make_folder(tmp_path_factory.mktemp('images'), count=64)}")
+
+
+def joined(
+    data: Data, recipe: Recipe, shares: list[Share], start: int, workers: int
+) -> list[Batch]:
+    """The optimizer's batches put together again from the pieces of all processes."""
+    pieces = [list(train_batches(data, recipe, 3, 2, start, workers, one)) for one in shares]
+    each = micro_batches(recipe.global_batch, shares[0])
+    batches = []
+    for step in range(len(pieces[0]) // each):
+        mine = [piece for rank in pieces for piece in rank[step * each : (step + 1) * each]]
+        assert len({len(labels) for _, labels in mine}) == 1
+        halves = [pixels.tensor_split([(len(pixels) + 1) // 2]) for pixels, _ in mine]
+        marks = [labels.tensor_split([(len(labels) + 1) // 2]) for _, labels in mine]
+        batches.append(
+            (
+                torch.cat([front for front, _ in halves] + [back for _, back in halves[::-1]]),
+                torch.cat([front for front, _ in marks] + [back for _, back in marks[::-1]]),
+            )
+        )
+    return batches
+
+
+def same(left: list[Batch], right: list[Batch]) -> bool:
+    pairs = zip(left, right, strict=True)
+    return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_split_in_memory_changes_no_bit(synthetic: Data, split: str, start: int) -> None:
+    whole = list(train_batches(synthetic, MODERN_SMALL, 3, 2))
+    assert len(whole) == 2
+    assert whole[0][0].shape == (64, 3, 16, 16)
+    assert same(whole[start:], joined(synthetic, MODERN_SMALL, SPLITS[split], start, 0))
+
+
+def test_every_image_of_the_batch_is_drawn_upon(synthetic: Data) -> None:
+    drawn = next(train_batches(synthetic, MODERN_SMALL, 3, 2))[0]
+    plain = next(train_batches(synthetic, MODERN_SMALL.changed(crop="none", flip=False), 3, 2))[0]
+    changed = (drawn != plain).flatten(1).any(1)
+    # One in 50 draws is neither moved nor mirrored (25 offsets, 2 sides).
+    assert changed.sum() >= 55
+    other = next(train_batches(synthetic, MODERN_SMALL, 3, 3))[0]
+    assert not torch.equal(drawn, other)
+
+
+@pytest.fixture(scope="module")
+def undivided(folder: Data) -> list[Batch]:
+    return list(train_batches(folder, FILES, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("split", "start", "workers"),
+    [
+        ("4x16", 0, 0),
+        ("2 ranks", 0, 2),
+        ("4 ranks, 2 pieces each", 0, 0),
+        ("1x64", 1, 2),
+        ("4x16", 1, 2),
+    ],
+)
+def test_a_split_from_files_changes_no_bit(
+    folder: Data, undivided: list[Batch], split: str, start: int, workers: int
+) -> None:
+    assert len(undivided) == 2
+    assert same(undivided[start:], joined(folder, FILES, SPLITS[split], start, workers))
+
+
+@pytest.mark.parametrize("shares", SPLITS.values(), ids=SPLITS)
+def test_mixing_pairs_do_not_depend_on_the_split(synthetic: Data, shares: list[Share]) -> None:
+    """timm's Mixup mixes a batch with itself turned round."""
+    plain = MODERN_SMALL.changed(crop="none", flip=False)
+
+    def pairs(shares: list[Share]) -> set[tuple[float, float]]:
+        found = set()
+        for share in shares:
+            batches = list(train_batches(synthetic, plain, 0, 0, 0, 0, share))
+            for pixels, _ in batches[: micro_batches(64, share)]:
+                sums = pixels.double().sum((1, 2, 3))
+                found |= set(zip(sums.tolist(), sums.flip(0).tolist(), strict=True))
+        return found
+
+    assert len(pairs([Share()])) == 64
+    assert pairs(shares) == pairs([Share()])
+
+
+@pytest.mark.parametrize(
+    ("batch", "share", "pieces"),
+    [
+        (64, Share(), 1),
+        (64, Share(micro=64), 1),
+        (64, Share(micro=63), 2),
+        (64, Share(0, 2, micro=16), 2),
+        (4096, Share(0, 8, micro=100), 8),
+        (60, Share(micro=25), 3),
+        (7, Share(micro=3), 7),
+    ],
+)
+def test_the_fewest_equal_pieces(batch: int, share: Share, pieces: int) -> None:
+    assert micro_batches(batch, share) == pieces
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (
+            lambda: micro_batches(64, Share(0, 3, 16)),
+            r"global_batch 64.*world 3.*micro 16.*63 and 66",
+        ),
+        (lambda: micro_batches(2, Share(0, 4)), r"nearest that do: 4"),
+        (lambda: Share(2, 2), "rank 2"),
+        (lambda: Share(micro=0), "micro batch 0"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(asked: object, says: str) -> None:
+    with pytest.raises(BadRequest, match=says) as caught:
+        asked()  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+
+
+def test_fewer_images_than_the_batch() -> None:
+    data = open_data("synthetic:3,16,9")
+    assert [len(labels) for _, labels in train_batches(data, MODERN_SMALL, 0, 0)] == [9]
+    with pytest.raises(BadRequest, match=r"global_batch 64: the data has only 9"):
+        next(train_batches(data, MODERN_SMALL, 0, 0, 0, 0, Share(1, 2)))
+
+
+@pytest.mark.parametrize("count", [1, 7, 8])
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+def test_parts_cover_everything_in_order(count: int, world: int) -> None:
+    parts = [part_of(count, Share(rank, world)) for rank in range(world)]
+    assert [index for part in parts for index in part] == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("recipe", [MODERN_SMALL, FILES], ids=["memory", "transformed"])
+@pytest.mark.parametrize("world", [1, 3])
+def test_every_validation_image_once(synthetic: Data, recipe: Recipe, world: int) -> None:
+    whole = list(val_batches(synthetic, recipe, 100))
+    parts = [
+        batch
+        for rank in range(world)
+        for batch in val_batches(synthetic, recipe, 5, 0, Share(rank, world))
+    ]
+    assert max(len(labels) for _, labels in parts) == 5
+    for field in (0, 1):
+        joint = [torch.cat([batch[field] for batch in batches]) for batches in (whole, parts)]
+        assert torch.equal(*joint)
+    assert torch.cat([labels for _, labels in parts]).tolist() == [
+        synthetic.val[index][1] for index in range(len(synthetic.val))
+    ]
+
+
+def test_orders_differ_and_visit_all() -> None:
+    orders = [epoch_order(100, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order.tolist()) for order in orders}) == 4
+    assert all(sorted(order.tolist()) == list(range(100)) for order in orders)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_reading_does_not_move_the_networks_generator(folder: Data, workers: int) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    next(train_batches(folder, FILES, 0, 0, 0, workers, Share(micro=8)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("crop", ["shift", "none"])
+def test_small_recipes_on_files_keep_the_whole_image(tmp_path: Path, crop: str) -> None:
+    """Files take the same crops as memory: near the whole image, not a random part of it."""
+    data = open_data(f"folder:{make_folder(tmp_path)}")
+    recipe = MODERN_SMALL.changed(crop=crop, global_batch=8, image_size=40, flip=False)
+    (images, labels), (full, marks) = (
+        next(train_batches(data, recipe, 0, 0)),
+        next(train_batches(data, recipe.changed(crop="none"), 0, 0)),
+    )
+    assert torch.equal(labels, marks)
+    for image, whole in zip(images, full, strict=True):
+        centre = image[:, 10:30, 10:30]
+        fits = [
+            torch.equal(centre, whole[:, 10 + dy : 30 + dy, 10 + dx : 30 + dx])
+            for dy in range(-5, 6)
+            for dx in range(-5, 6)
+        ]
+        assert sum(fits) == 1
+    assert torch.equal(images, full) == (crop == "none")

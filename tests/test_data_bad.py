@@ -1,0 +1,205 @@
+"""Odd and broken image files: which are read and how, which stop a run, which are skipped."""
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from images import make_folder, picture
+from PIL import Image
+
+from convnext_study.training.data import Data, DataError, open_data
+from convnext_study.training.data.batches import Share, train_batches, val_batches
+from convnext_study.training.data.decode import decode_image
+from convnext_study.training.data.images import BadImage
+from convnext_study.training.recipe import MODERN
+
+RECIPE = MODERN.changed(global_batch=8, image_size=32, crop="none", flip=False, rand_augment="")
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def huge_png(side: int = 20_000) -> bytes:
+    """A valid header that asks for 400 million pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    size, check = struct.pack(">I", len(header)), struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + size + chunk + check
+
+
+def huge_jpeg(side: int = 20_000) -> bytes:
+    content = saved(picture(0), "JPEG")
+    at = content.index(b"\xff\xc0") + 5  # after the marker, its length and the precision
+    return content[:at] + struct.pack(">HH", side, side) + content[at + 4 :]
+
+
+BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
+    "zero bytes": (lambda: b"", "the file is empty"),
+    "text": (lambda: b"not an image", "no known image format"),
+    "truncated JPEG": (lambda: saved(picture(0, 300, 300), "JPEG")[:-500], "truncated"),
+    "JPEG header only": (lambda: saved(picture(0), "JPEG")[:20], ""),
+    "truncated PNG": (lambda: saved(picture(0, 300, 300), "PNG")[:900], "truncated"),
+    "flipped PNG": (lambda: saved(picture(0), "PNG")[:60] + b"\x00" * 40, ""),
+    "huge PNG": (huge_png, "more than 178,956,970 pixels"),
+    "huge JPEG": (huge_jpeg, "more than 178,956,970 pixels"),
+}
+
+
+def broken_folder(root: Path, content: bytes, part: str = "train") -> Path:
+    make_folder(root)
+    (root / part / "cat" / "3.jpg").write_bytes(content)
+    return root
+
+
+def all_batches(data: Data, workers: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return list(train_batches(data, RECIPE, 0, 0, workers=workers))
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_broken_images_stop_and_are_named(tmp_path: Path, damage: str) -> None:
+    make, says = BROKEN[damage]
+    data = open_data(f"folder:{broken_folder(tmp_path, make())}")
+    with pytest.raises(
+        BadImage, match=rf"train/cat/3\.jpg: not a readable image.*{says}"
+    ) as caught:
+        all_batches(data)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in caught.value.name
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_one_line_survives_the_workers(tmp_path: Path, part: str) -> None:
+    data = open_data(f"folder:{broken_folder(tmp_path, b'', part)}")
+    with pytest.raises(DataError, match=rf"{part}/cat/3\.jpg.*empty.*--bad-images skip$") as caught:
+        all_batches(data, workers=2)
+        list(val_batches(data, RECIPE, 4, workers=2))
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipping_takes_the_next_image_and_counts(tmp_path: Path, workers: int) -> None:
+    root = make_folder(tmp_path)
+    for name in ("cat/2.jpg", "cat/3.jpg", "dog/3.jpg"):
+        (root / "train" / name).write_bytes(b"")
+    data = open_data(f"folder:{root}", bad_images="skip")
+    ((pixels, labels),) = all_batches(data, workers)
+    # 2 and 3 are replaced by the first dog, the last dog by the first cat.
+    assert labels.sort().values.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert len(pixels.unique(dim=0)) == 5
+    assert sorted(Path(name).name for name in data.bad.names) == ["2.jpg", "3.jpg", "3.jpg"]
+    assert data.bad.replaced == 4
+    again = all_batches(open_data(f"folder:{root}", bad_images="skip"))
+    assert torch.equal(pixels, again[0][0])
+    all_batches(data, workers)
+    assert (len(data.bad.names), data.bad.replaced) == (3, 8)
+
+
+def test_only_what_was_used_is_counted(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, count=8)
+    for part in ("cat", "dog"):
+        for index in range(0, 8, 2):
+            (root / "train" / part / f"{index}.jpg").write_bytes(b"")
+    data = open_data(f"folder:{root}", bad_images="skip")
+    small = RECIPE.changed(global_batch=4)
+    counted = []
+    for _ in train_batches(data, small, 0, 0, workers=2):
+        counted.append(data.bad.replaced)
+    assert counted == sorted(counted)
+    assert counted[-1] == 8
+    assert counted[0] <= 4
+
+
+def test_replacement_does_not_depend_on_the_split(tmp_path: Path) -> None:
+    root = broken_folder(tmp_path, b"")
+    recipe = MODERN.changed(global_batch=8, image_size=32)
+    (whole,) = train_batches(open_data(f"folder:{root}", bad_images="skip"), recipe, 0, 0)
+    halves, names = [], []
+    for rank in range(2):
+        data = open_data(f"folder:{root}", bad_images="skip")
+        halves += [pixels for pixels, _ in train_batches(data, recipe, 0, 0, 0, 0, Share(rank, 2))]
+        names += sorted(data.bad.names)
+    assert torch.equal(whole[0].unique(dim=0), torch.cat(halves).unique(dim=0))
+    assert len(names) == 1
+
+
+def test_validation_replaces_in_place(tmp_path: Path) -> None:
+    data = open_data(f"folder:{broken_folder(tmp_path, b'', 'val')}", bad_images="skip")
+    ((pixels, labels),) = val_batches(data, RECIPE, 8)
+    assert labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert torch.equal(pixels[3], pixels[4])
+    assert data.bad.replaced == 1
+
+
+def test_when_nothing_is_readable_it_stops(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, count=2)
+    for file in (root / "train").rglob("*.jpg"):
+        file.write_bytes(b"")
+    data = open_data(f"folder:{root}", bad_images="skip")
+    with pytest.raises(DataError, match="and the 3 images after it cannot be read"):
+        all_batches(data, workers=1)
+
+
+def test_a_file_that_went_away_stops_even_when_skipping(tmp_path: Path) -> None:
+    data = open_data(f"folder:{make_folder(tmp_path)}", bad_images="skip")
+    (tmp_path / "train" / "dog" / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"dog/1\.jpg: cannot be read \(No such file"):
+        all_batches(data, workers=1)
+
+
+def pixels_of(content: bytes) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = decode_image(content, "name")
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def test_grey_becomes_three_equal_channels() -> None:
+    grey = picture(1).convert("L")
+    for image in (grey, grey.convert("LA"), grey.convert("1")):
+        pixels = pixels_of(saved(image, "PNG"))
+        assert np.array_equal(pixels[..., 0], np.asarray(image.convert("L")))
+        assert np.array_equal(pixels[..., 0], pixels[..., 2])
+
+
+def test_cmyk_keeps_its_colours() -> None:
+    red = Image.new("RGB", (16, 16), (250, 10, 10))
+    pixels = pixels_of(saved(red.convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(pixels - [250, 10, 10]).max() < 12
+
+
+def test_16_bit_grey_keeps_its_range() -> None:
+    ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
+    pixels = pixels_of(saved(Image.fromarray(ramp), "PNG"))
+    assert np.array_equal(pixels[..., 1], ramp >> 8)
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(0, 256, 2))])
+def test_palette_loses_transparency_and_keeps_colour(transparency: object) -> None:
+    image = picture(2).quantize(64)
+    pixels = pixels_of(saved(image, "PNG", transparency=transparency))
+    assert np.array_equal(pixels, np.asarray(image.convert("RGB")))
+
+
+def test_transparent_pixels_keep_their_colour() -> None:
+    image = picture(4).convert("RGBA")
+    image.putalpha(0)
+    assert np.array_equal(pixels_of(saved(image, "PNG")), np.asarray(picture(4)))
+
+
+def test_orientation_tags_are_not_applied() -> None:
+    tag = Image.Exif()
+    tag[0x0112] = 6  # a quarter turn
+    turned = pixels_of(saved(picture(5), "JPEG", exif=tag))
+    assert turned.shape == (40, 50, 3)
+    assert np.array_equal(turned, pixels_of(saved(picture(5), "JPEG")))
