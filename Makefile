@@ -1,10 +1,12 @@
 # make roadmap: install, then train the whole road map on the embedded digits.
 # make test: lint, types and tests, in the same .venv.
+# make endurance: kills at random moments, full disks.
+# make test-slurm: preemption on a real SLURM of this one machine (root, Debian).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: roadmap test lint unit clean
+.PHONY: help roadmap test lint unit endurance test-slurm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +25,12 @@ lint: $(VENV)/installed-test
 
 unit: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+endurance: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m endurance tests/endurance
+
+test-slurm: $(VENV)/installed-test
+	$(BIN)/python tests/slurm/preemption.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

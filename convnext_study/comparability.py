@@ -37,7 +37,10 @@ def warnings_of(
 def _network(road: Roadmap) -> list[str]:
     if road.published:
         return []
-    return [f"regime {road.regime}: these networks are ours; the paper has no figure for them"]
+    return [
+        f"regime {road.regime}: these networks are ours; the paper has no figure for them, and a "
+        "GPU is nowhere near the assumed share of its peak on networks so small"
+    ]
 
 
 def _data(sizes: Sizes) -> list[str]:

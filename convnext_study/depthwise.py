@@ -67,11 +67,13 @@ def position_taps(
 
     Returns a 0/1 matrix (kernel * kernel, H * W * H' * W'), and H' and W'.
     """
-    image = torch.eye(height * width).view(height * width, 1, height, width)
-    taps = torch.eye(kernel * kernel).view(kernel * kernel, 1, kernel, kernel)
-    moved = F.conv2d(image, taps, stride=stride, padding=padding, dilation=dilation)
-    out_height, out_width = moved.shape[2:]
-    return moved.transpose(0, 1).reshape(kernel * kernel, -1), out_height, out_width
+    # Kept for later calls: what is made in inference mode could not be used in training.
+    with torch.inference_mode(mode=False):
+        image = torch.eye(height * width).view(height * width, 1, height, width)
+        taps = torch.eye(kernel * kernel).view(kernel * kernel, 1, kernel, kernel)
+        moved = F.conv2d(image, taps, stride=stride, padding=padding, dilation=dilation)
+        matrix = moved.transpose(0, 1).reshape(kernel * kernel, -1)
+    return matrix, moved.shape[2], moved.shape[3]
 
 
 def replaceable(module: nn.Module) -> bool:

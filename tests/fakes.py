@@ -41,7 +41,7 @@ _RECIPES = {
 
 
 def _dice(name: str) -> random.Random:
-    return random.Random(name)  # noqa: S311  nothing secret
+    return random.Random(name)
 
 
 def fake_run(point: Point, seed: int = 0, *, data: str = "digits", **recipe: Any) -> Run:

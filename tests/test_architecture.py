@@ -25,6 +25,7 @@ FRONT = {
     "planning",
     "comparability",
     "evaluation",
+    "deployment",
     "bench",
     "cli",
     "__main__",

@@ -19,7 +19,15 @@ from convnext_study.training.data.decode import decode_image
 from convnext_study.training.data.images import BadImage
 from convnext_study.training.recipe import MODERN
 
-RECIPE = MODERN.changed(global_batch=8, image_size=32, crop="none", flip=False, rand_augment="")
+RECIPE = MODERN.changed(
+    global_batch=8,
+    image_size=32,
+    crop="none",
+    flip=False,
+    rand_augment="",
+    color_jitter=0.0,
+    random_erasing=0.0,
+)
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -29,11 +37,15 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def huge_png(side: int = 20_000) -> bytes:
-    """A valid header that asks for 400 million pixels."""
+    """A valid file, but for its data, of 400 million pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    size, check = struct.pack(">I", len(header)), struct.pack(">I", zlib.crc32(chunk))
-    return b"\x89PNG\r\n\x1a\n" + size + chunk + check
+    data = chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data
 
 
 def huge_jpeg(side: int = 20_000) -> bytes:

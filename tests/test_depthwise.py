@@ -76,3 +76,13 @@ def test_other_convolutions_are_left_alone() -> None:
         nn.Conv2d(4, 4, 7, padding=3, groups=4, padding_mode="circular"),
     )
     assert use_matrices(others) == 0
+
+
+def test_judged_first_and_trained_afterwards() -> None:
+    position_taps.cache_clear()
+    conv = MatrixDepthwise(4, 4, 7, padding=3, groups=4)
+    images = torch.randn(2, 4, 5, 5)
+    with torch.inference_mode():
+        conv(images)
+    conv(images).sum().backward()
+    assert conv.weight.grad is not None

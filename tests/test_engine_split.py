@@ -182,7 +182,7 @@ def test_batch_norms_statistics_are_copied_into_the_average(tmp_path: Path) -> N
     names = [name for name in state["model"] if name.endswith("running_var")]
     assert names
     for name in names:
-        assert torch.equal(state["ema"][f"module.{name}"], state["model"][name])
+        assert torch.equal(state["model_ema"][name], state["model"][name])
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, bad_steps: set[int]) -> None:

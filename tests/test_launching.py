@@ -66,13 +66,13 @@ def test_what_decides_a_run_is_its_key() -> None:
 
 
 def test_the_machine_is_shared_out() -> None:
-    small = make_plan(image_size=32, runs=17, device="cpu")
+    small = make_plan(Machine(), image_size=32, runs=17, device="cpu")
     assert (small.jobs, small.machine.threads) == (cores(), 1)
-    large = make_plan(image_size=224, runs=17, device="cpu")
+    large = make_plan(Machine(), image_size=224, runs=17, device="cpu")
     assert (large.jobs, large.machine.threads) == (1, cores())
-    assert make_plan(image_size=32, runs=1, device="cpu").jobs == 1
+    assert make_plan(Machine(), image_size=32, runs=1, device="cpu").jobs == 1
     # What decides rounding must not depend on how many run at a time.
-    assert make_plan(image_size=32, runs=17, device="cpu", jobs=1).machine.threads == 1
+    assert make_plan(Machine(), image_size=32, runs=17, device="cpu", jobs=1).machine.threads == 1
 
 
 def test_a_device_that_is_not_there() -> None:
@@ -87,7 +87,7 @@ def make_study(folder: Path, count: int = 2) -> Study:
 
 def test_side_by_side_is_the_same_as_alone(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study")
-    plan = make_plan(image_size=32, runs=2, device="cpu", jobs=2)
+    plan = make_plan(Machine(), image_size=32, runs=2, device="cpu", jobs=2)
     outcomes = train_all(study, plan, lambda: None)
     assert {outcome.status for outcome in outcomes} == {"done"}
     train(study.runs[1], tmp_path / "alone")
@@ -100,7 +100,7 @@ def test_a_run_in_use_is_refused_before_anything_starts(
 ) -> None:
     monkeypatch.setattr(study_module, "PATIENCE", 0.5)
     study = make_study(tmp_path)
-    plan = make_plan(image_size=32, runs=2, device="cpu")
+    plan = make_plan(Machine(), image_size=32, runs=2, device="cpu")
     with (
         RunFolder(study.path(study.runs[1]), study.runs[1]),
         pytest.raises(BadRequest, match="another process works on this run"),

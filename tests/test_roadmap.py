@@ -124,7 +124,7 @@ def test_no_two_steps_set_one_field_but_for_the_two_exceptions(road: Roadmap) ->
 
 @roads
 def test_steps_commute(road: Roadmap) -> None:
-    generator = random.Random(road.regime)  # noqa: S311
+    generator = random.Random(road.regime)
     steps = [step for step in road.steps if step.adopted]
     for _ in range(50):
         chosen = generator.sample(steps, generator.randint(1, len(steps)))
@@ -170,14 +170,14 @@ def test_every_pair_of_steps_is_a_network(road: Roadmap) -> None:
 
 @roads
 def test_random_subsets_are_networks(road: Roadmap) -> None:
-    generator = random.Random(road.regime)  # noqa: S311
+    generator = random.Random(road.regime)
     for _ in range(12):
         steps = generator.sample(road.steps, generator.randint(3, len(road.steps)))
         forward_on_meta(shallow(road.apply(step.name for step in steps)))
 
 
 def test_random_subsets_are_networks_for_real() -> None:
-    road, generator = get_roadmap("nano"), random.Random(0)  # noqa: S311
+    road, generator = get_roadmap("nano"), random.Random(0)
     for _ in range(40):
         steps = generator.sample(road.steps, generator.randint(0, len(road.steps)))
         # Narrow, since some subsets are large: dense 11x11 convolutions of the wide side.

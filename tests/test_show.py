@@ -182,7 +182,7 @@ def test_every_part_that_a_field_asks_for_exists() -> None:
 
 
 def test_lines_add_up_to_the_count() -> None:
-    generator = random.Random(0)  # noqa: S311
+    generator = random.Random(0)
     for _ in range(100):
         spec = NetSpec(
             depths=tuple(generator.randint(1, 3) for _ in range(4)),

@@ -143,7 +143,7 @@ def test_an_unknown_field_is_named_with_the_nearest_known_one() -> None:
 
 
 def test_only_the_first_of_many_faults_is_told() -> None:
-    generator = random.Random(0)  # noqa: S311
+    generator = random.Random(0)
     for _ in range(20):
         faults = dict(generator.sample(INVALID, 3))
         with pytest.raises(SpecError) as caught:

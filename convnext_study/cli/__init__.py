@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from convnext_study.cli import evaluate, look, plan, train
+from convnext_study.cli import ablate, bench, evaluate, export, look, plan, power, report, train
 from convnext_study.errors import EXIT_BAD_REQUEST, EXIT_FAILED, EXIT_STOPPED, BadRequest, Failed
 
 app = typer.Typer(
@@ -18,8 +18,13 @@ app = typer.Typer(
 )
 look.add_to(app)
 train.add_to(app)
+ablate.add_to(app)
+power.add_to(app)
 evaluate.add_to(app)
 plan.add_to(app)
+export.add_to(app)
+bench.add_to(app)
+report.add_to(app)
 
 
 def main() -> None:

@@ -64,6 +64,50 @@ class StudyOptions:
     download: Annotated[
         bool, typer.Option("--download", help="Fetch a data set that is missing.")
     ] = False
+    bad_images: Annotated[
+        str, typer.Option(help="An image that cannot be read: stop, or skip and count it.")
+    ] = "stop"
+    on: Annotated[
+        str, typer.Option(help="Where to train: local, torchrun (DDP on this machine), slurm.")
+    ] = "local"
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Of each run, with torchrun. (default: one a GPU)")
+    ] = None
+    profile: Annotated[
+        Path | None, typer.Option(help="With slurm: the site's file, as in launch/clusters/.")
+    ] = None
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With slurm: print what would be submitted.")
+    ] = False
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="With slurm: follow the jobs to their end.")
+    ] = True
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Most images a process takes at a time.")
+    ] = None
+    precision: Annotated[
+        str | None, typer.Option(help="float32, bf16 or fp16, instead of the recipe's.")
+    ] = None
+    sync_bn: Annotated[
+        bool, typer.Option("--sync-bn", help="BatchNorm over all processes of a run.")
+    ] = False
+    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last/--channels-first", help="Memory layout of images.")
+    ] = True
+    grad_checkpointing: Annotated[
+        bool, typer.Option("--grad-checkpointing", help="Save memory, take longer.")
+    ] = False
+
+    def recipe_changes(self) -> dict[str, Any]:
+        """The recipe's fields that were set on the command line; None leaves the recipe's own."""
+        return {
+            "epochs": self.epochs,
+            "global_batch": self.batch,
+            "image_size": self.image_size,
+            "precision": self.precision,
+            "sync_bn": self.sync_bn or None,
+        }
 
 
 def with_study_options(command: Callable[..., None]) -> Callable[..., None]:

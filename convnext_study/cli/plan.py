@@ -12,6 +12,7 @@ from convnext_study.cli.options import Json, Regime, StudyOptions, print_rich, w
 from convnext_study.roadmap import get_roadmap
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
     from convnext_study.planning import Forecast, Hardware, Sizes
@@ -61,11 +62,7 @@ def plan(
         data=options.data,
         seeds=parse_seeds(options.seeds),
         recipe=options.recipe,
-        changes={
-            "epochs": options.epochs,
-            "global_batch": options.batch,
-            "image_size": options.image_size,
-        },
+        changes=options.recipe_changes(),
     )
     sizes = sizes_of(
         options.data, images=images, classes=road.num_classes, image_size=road.image_size
@@ -82,6 +79,7 @@ def plan(
 def _print(
     plans: Sequence[Forecast], sizes: Sizes, hardware: Hardware, warnings: Sequence[str]
 ) -> None:
+    from rich.console import Group
     from rich.text import Text
 
     from convnext_study.planning import GPUS, RULE, total
@@ -95,6 +93,7 @@ def _print(
         f"{hardware.devices} x {name}: peak {peaks} TFLOP/s, assumed utilisation "
         f"{hardware.utilisation:g} (set both with --peak-tflops, --utilisation)",
         RULE,
+        "hours are arithmetic alone: reading images and starting kernels are not in them",
     ]
     ending = [
         f"total: {sums['runs']} runs, {sums['images']:.3g} images, "
@@ -102,7 +101,14 @@ def _print(
         f"GPU, {_hours(sums['wall_hours'])} of wall time, {_bytes(sums['disk'])} of disk",
         *(f"warning: {text}" for text in warnings),
     ]
-    print_rich(*map(Text, heading), Text(""), _table(plans), Text(""), *map(Text, ending))
+    lines: list[RenderableType] = [
+        *map(Text, heading),
+        Text(""),
+        _table(plans),
+        Text(""),
+        *map(Text, ending),
+    ]
+    print_rich(Group(*lines))
 
 
 def _table(plans: Sequence[Forecast]) -> Table:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
 from convnext_study.cli.options import StudyOptions, console, print_rich
-from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED
+from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, BadRequest
 from convnext_study.launching.runs import default_folder, parse_seeds, roadmap_runs
-from convnext_study.launching.study import Study, train_all, unfinished
+from convnext_study.launching.study import Study, Where, in_a_pool, train_all, unfinished
+from convnext_study.records import Run
 from convnext_study.roadmap import Point, Roadmap
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from convnext_study.launching.local import Outcome
+    from convnext_study.launching.local import Job, Outcome
     from convnext_study.launching.machine import Plan
 
 
@@ -30,11 +31,7 @@ def run_roadmap(road: Roadmap, points: Sequence[Point], options: StudyOptions) -
         data=options.data,
         seeds=parse_seeds(options.seeds),
         recipe=options.recipe,
-        changes={
-            "epochs": options.epochs,
-            "global_batch": options.batch,
-            "image_size": options.image_size,
-        },
+        changes=options.recipe_changes(),
     )
     folder = options.out or default_folder(road, options.data)
     run_study(Study(tuple(runs), folder, options.wandb), options)
@@ -45,18 +42,18 @@ def run_study(study: Study, options: StudyOptions) -> None:
     todo = [run for run in study.runs if not study.is_done(run)]
     print(f"{study.folder}: {len(study.runs)} runs, {len(study.runs) - len(todo)} done already")
     outcomes: list[Outcome] = []
+    where = _where(options)
     if todo:
         plan = _plan(study, options, len(todo))
-        print(
-            f"{options.data}; {', '.join(sorted({run.recipe['name'] for run in todo}))}; "
-            f"{plan.jobs} side by side, {plan.machine.threads} thread(s) each, "
-            f"on {plan.machine.device}",
-            flush=True,
-        )
-        outcomes = _train(study, plan)
+        _say_plan(todo, options, plan)
+        outcomes = _train(study, plan, where)
+        if options.on == "slurm" and (options.dry_run or not options.wait):
+            return
     _show(study)
     for outcome in unfinished(outcomes, "failed"):
         print(f"convnext-study: {outcome.run.id} failed: {outcome.reason}", file=sys.stderr)
+    for text in _warnings(study):
+        print(f"convnext-study: warning: {text}", file=sys.stderr)
     for note in sorted({o.reason for o in outcomes if o.status == "done" and o.reason}):
         print(f"convnext-study: {note}", file=sys.stderr)
     if unfinished(outcomes, "failed"):
@@ -69,29 +66,85 @@ def run_study(study: Study, options: StudyOptions) -> None:
         raise typer.Exit(EXIT_STOPPED)
 
 
+def _say_plan(todo: Sequence[Run], options: StudyOptions, plan: Plan) -> None:
+    """What is about to be trained, and how a batch is taken apart."""
+    recipes = ", ".join(sorted({run.recipe["name"] for run in todo}))
+    batches = ", ".join(sorted({str(run.recipe["global_batch"]) for run in todo}))
+    machine = plan.machine
+    at_a_time = f", at most {machine.micro_batch} at a time" if machine.micro_batch else ""
+    if options.on == "local":
+        how = f"{plan.jobs} side by side, {machine.threads} thread(s) each, on {machine.device}"
+    else:
+        how = f"on {options.on}"
+    print(f"{options.data}; {recipes}; {batches} images a step{at_a_time}; {how}", flush=True)
+
+
 def _plan(study: Study, options: StudyOptions, todo: int) -> Plan:
     from convnext_study.launching.machine import make_plan
     from convnext_study.training.data import open_data
+    from convnext_study.training.task import Machine
 
+    if options.bad_images not in ("stop", "skip"):
+        raise BadRequest(f"bad images: {options.bad_images!r}; use stop or skip")
     data = open_data(options.data, download=options.download)  # bad data fails before any training
     size = max(run.recipe["image_size"] or data.size for run in study.runs)
+    machine = Machine(
+        workers=options.workers,
+        download=options.download,
+        channels_last=options.channels_last,
+        micro_batch=options.micro_batch,
+        compile=options.compile,
+        grad_checkpointing=options.grad_checkpointing,
+        bad_images="skip" if options.bad_images == "skip" else "stop",
+    )
     return make_plan(
+        machine,
         image_size=size,
         runs=todo,
         device=options.device,
         jobs=options.jobs,
         threads=options.threads,
-        workers=options.workers,
-        download=options.download,
     )
 
 
-def _train(study: Study, plan: Plan) -> list[Outcome]:
+def _where(options: StudyOptions) -> Where:
+    """Who trains the jobs."""
+    if options.on == "local":
+        return in_a_pool
+    if options.on == "torchrun":
+        from convnext_study.launching.machine import count_devices
+        from convnext_study.launching.torchrun import run_torchrun
+
+        def with_torchrun(
+            jobs: Sequence[Job], plan: Plan, tick: Callable[[], None]
+        ) -> list[Outcome]:
+            processes = options.processes or count_devices(plan.machine.device)
+            return run_torchrun(jobs, processes, tick)
+
+        return with_torchrun
+    if options.on != "slurm":
+        raise BadRequest(f"on: {options.on!r}; use local, torchrun or slurm")
+    if options.profile is None:
+        raise BadRequest("on slurm: name the site with --profile FILE, as in launch/clusters/")
+    from convnext_study.launching.profile import read_profile
+    from convnext_study.launching.slurm import run_slurm
+
+    profile = read_profile(options.profile)
+
+    def with_slurm(jobs: Sequence[Job], plan: Plan, tick: Callable[[], None]) -> list[Outcome]:
+        return run_slurm(jobs, profile, options.dry_run, options.wait, tick)
+
+    return with_slurm
+
+
+def _train(study: Study, plan: Plan, where: Where) -> list[Outcome]:
     shown = console()
-    return _train_live(study, plan, shown) if shown.is_terminal else _train_plain(study, plan)
+    if shown.is_terminal:
+        return _train_live(study, plan, where, shown)
+    return _train_plain(study, plan, where)
 
 
-def _train_live(study: Study, plan: Plan, shown: Console) -> list[Outcome]:
+def _train_live(study: Study, plan: Plan, where: Where, shown: Console) -> list[Outcome]:
     from rich.live import Live
 
     from convnext_study.results.progress import live_table, progress
@@ -100,15 +153,15 @@ def _train_live(study: Study, plan: Plan, shown: Console) -> list[Outcome]:
 
         def tick() -> None:
             rows = progress(study.records(), study.runs)
-            live.update(live_table(rows, plan.jobs), refresh=True)
+            live.update(live_table(rows, plan.jobs, shown.height), refresh=True)
 
         tick()
-        outcomes = train_all(study, plan, tick)
+        outcomes = train_all(study, plan, tick, where)
         tick()
     return outcomes
 
 
-def _train_plain(study: Study, plan: Plan) -> list[Outcome]:
+def _train_plain(study: Study, plan: Plan, where: Where) -> list[Outcome]:
     """A line an epoch, for logs and pipes."""
     from convnext_study.results.progress import plain_line
 
@@ -122,7 +175,19 @@ def _train_plain(study: Study, plan: Plan) -> list[Outcome]:
             told[record.run.id] = len(record.epochs)
         sys.stdout.flush()
 
-    return train_all(study, plan, tick)
+    return train_all(study, plan, tick, where)
+
+
+def _warnings(study: Study) -> list[str]:
+    """What the runs warned of, each once."""
+    return sorted(
+        {
+            str(event["text"])
+            for record in study.records()
+            for event in record.events
+            if event.get("event") == "warning" and "text" in event
+        }
+    )
 
 
 def _show(study: Study) -> None:
@@ -131,7 +196,10 @@ def _show(study: Study) -> None:
     from convnext_study.results.summary import noise_note, summarize, write_results
     from convnext_study.results.table import result_table
 
-    rows = summarize(study.ledger(), study.runs)
+    asked = [run for run in study.runs if _is_row(run)]
+    if not asked:
+        return
+    rows = summarize([one for one in study.ledger() if _is_row(one.run)], asked)
     if not any(row.top1 is not None for row in rows):
         print("no run is finished yet: no table")
         return
@@ -142,3 +210,8 @@ def _show(study: Study) -> None:
         mirror_study(study.folder, rows, study.wandb)
     print_rich(result_table(rows, noise_note(rows)))
     print("written: " + ", ".join(str(file) for file in files))
+
+
+def _is_row(run: Run) -> bool:
+    """Sets of steps, by the hundred, are no rows: their studies have tables of their own."""
+    return not run.facts.get("study_kind")

@@ -86,12 +86,13 @@ def run_counted(model: nn.Module, image_size: tuple[int, int, int]) -> Cost:
         nonlocal macs, activations
         assert isinstance(module, _ConvNd | nn.Linear)  # noqa: S101
         if isinstance(module, nn.Linear):
-            positions = output.numel() // module.out_features
+            elements, channels = output.numel(), module.out_features
         elif module.transposed:
-            positions = args[0].numel() // module.in_channels
+            elements, channels = args[0].numel(), module.in_channels
         else:
-            positions = output.numel() // module.out_channels
-        macs += positions * module.weight.numel()  # every position uses every weight once
+            elements, channels = output.numel(), module.out_channels
+        # Each element uses its channel's weights once; a call may be for some channels only.
+        macs += elements * (module.weight.numel() // channels)
         activations += output.numel()
 
     counted = [part for part in model.modules() if isinstance(part, _ConvNd | nn.Linear)]

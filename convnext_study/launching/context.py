@@ -11,7 +11,8 @@ from typing import Any
 from convnext_study.build import FILE_BUILDER, ROADMAP_BUILDER, file_digest
 from convnext_study.errors import BadRequest
 from convnext_study.launching.runs import roadmap_runs
-from convnext_study.records import ModelRef, Run
+from convnext_study.records import ModelRef, Record, Run
+from convnext_study.results.attribution.measured import Measured, measure
 from convnext_study.roadmap import Point, Roadmap, Step
 from convnext_study.roadmap.beyond import SECTION, extend, network_steps
 from convnext_study.spec import NetSpec
@@ -119,6 +120,17 @@ class Context:
         step = Step(name=name, label=label, section=SECTION, why="")
         runs = self.beside(step).rows([name])
         return [run.model_copy(update={"model": model}) for run in runs]
+
+    def measure(self, records: Iterable[Record]) -> Measured:
+        """The finished runs of this road's networks, as the functions of `results` take them.
+
+        Those with the second row's recipe and this data count, whichever study asked for them.
+        """
+        like = self._of([self.road.points()[1]])[0]
+        fair = [
+            one for one in records if (one.run.recipe, one.run.data) == (like.recipe, like.data)
+        ]
+        return measure(fair, self.road, self.seeds)
 
     def _of(self, points: Iterable[Point]) -> list[Run]:
         return roadmap_runs(

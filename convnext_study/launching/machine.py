@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convnext_study.errors import BadRequest
 from convnext_study.training.task import Machine
@@ -44,27 +44,31 @@ def pick_device(device: str | None) -> str:
     return device
 
 
+def count_devices(device: str) -> int:
+    """GPUs of that kind on this machine; the CPU is one device."""
+    import torch
+
+    return torch.cuda.device_count() if device == "cuda" else 1
+
+
 def make_plan(
+    machine: Machine,
     *,
     image_size: int,
     runs: int,
     device: str | None = None,
     jobs: int | None = None,
     threads: int | None = None,
-    workers: int = 0,
-    download: bool = False,
 ) -> Plan:
-    """Share the machine out.
+    """Share the machine out among trainings, each with what else ``machine`` says.
 
     Tiny networks gain little from a second thread, so there are as many trainings as cores, with
     one thread each. Threads are chosen from the image size alone, never from how many run at a
     time: sums in another order round otherwise, and the same seed must give the same result.
     """
     chosen = pick_device(device)
-    small = image_size <= SMALL_IMAGE
     if threads is None:
-        threads = 1 if small else cores()
+        threads = 1 if image_size <= SMALL_IMAGE else cores()
     if jobs is None:
         jobs = max(cores() // threads, 1) if chosen == "cpu" else 1
-    machine = Machine(device=chosen, threads=threads, workers=workers, download=download)
-    return Plan(min(jobs, max(runs, 1)), machine)
+    return Plan(min(jobs, max(runs, 1)), replace(machine, device=chosen, threads=threads))

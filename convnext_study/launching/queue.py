@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from convnext_study.launching.local import TICK, Job, Outcome
+from convnext_study.launching.local import Job, Outcome
 from convnext_study.records import LOG, RESULT, read_lines
 
+TICK = 2.0  # seconds between looks at the records, which may lie on a slow shared disk
 POLL = 10.0  # seconds between questions to SLURM, which answers all of a site's users
 
 

@@ -8,6 +8,8 @@ says (exit code 75) that it was told to stop, as it is before the time limit.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import shlex
@@ -68,7 +70,7 @@ def run_slurm(
     home = _home(jobs[0])
     if dry_run:
         folder = home / f"{_next_number(home):04d}"
-        print(script_text([job.run.study for job in fitted], folder, profile), end="")
+        print(script_text([job.run.study for job in fitted], folder, profile))
         return []
     if shutil.which("sbatch") is None or shutil.which("squeue") is None:
         raise BadRequest("slurm: there is no sbatch here; go to a login node, or use --on torchrun")
@@ -95,19 +97,19 @@ def script_text(studies: Sequence[str], folder: Path, profile: Profile) -> str:
     """The batch script for as many runs as there are names in ``studies``."""
     executor = _executor(studies, folder, profile)
     text: str = executor._make_submission_file_text(_command(folder, profile), "")
-    return text.rstrip("\n") + "\n"
+    return text
 
 
 def submit(jobs: Sequence[Job], home: Path, profile: Profile) -> Submission:
     """Write the jobs and hand them to SLURM. Raises Failed with SLURM's own words."""
-    import submitit
-
+    utils = _submitit().core.utils
     folder = _new_folder(home)
     write_jobs(folder / JOBS, jobs)
     executor = _executor([job.run.study for job in jobs], folder, profile)
     try:
-        number = executor._submit_command(_command(folder, profile)).job_id
-    except submitit.core.utils.FailedJobError as error:
+        with contextlib.redirect_stderr(io.StringIO()):  # said once, by the error
+            number = executor._submit_command(_command(folder, profile)).job_id
+    except (utils.FailedJobError, utils.FailedSubmissionError) as error:
         shutil.rmtree(folder)
         reason = " ".join(str(error).split()) or "no reason given"
         raise Failed(f"slurm: sbatch refused the jobs: {reason}") from None
@@ -167,16 +169,18 @@ def _command(folder: Path, profile: Profile) -> str:
     return shlex.join([python, "-u", "-m", WORKER, str(folder / JOBS)])
 
 
+def _submitit() -> Any:
+    try:
+        import submitit
+    except ImportError:
+        raise BadRequest("slurm: submitit is missing; install convnext-study[slurm]") from None
+    return submitit
+
+
 def _executor(studies: Sequence[str], folder: Path, profile: Profile) -> Any:
     """submitit's executor for one array, used for its batch script and its submission."""
-    try:
-        from submitit import SlurmExecutor
-    except ImportError:
-        raise BadRequest(
-            "slurm: submitit is missing; pip install 'convnext-study[slurm]'"
-        ) from None
 
-    class Executor(SlurmExecutor):  # type: ignore[misc]
+    class Executor(_submitit().SlurmExecutor):  # type: ignore[misc]
         @classmethod
         def affinity(cls) -> int:
             return 2  # a script can be shown where there is no SLURM

@@ -118,3 +118,9 @@ def recorded(folder: Path) -> dict[str, Run]:
         elif run.key not in finished:
             found[run.key] = run
     return found
+
+
+def pick(records: Iterable[Record], runs: Iterable[Run]) -> list[Record]:
+    """The records of these runs, in their order, under the names and facts asked for now."""
+    by_key = {record.run.key: record for record in records}
+    return [by_key[run.key].model_copy(update={"run": run}) for run in runs if run.key in by_key]

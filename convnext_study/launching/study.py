@@ -16,6 +16,15 @@ PATIENCE = 15.0  # seconds to wait for a run that another process works on
 WANDB_MODES = ("off", "offline", "online")
 
 
+# Takes jobs, the machine's plan and what to call from time to time; returns how they ended.
+Where = Callable[[Sequence[Job], Plan, Callable[[], None]], list[Outcome]]
+
+
+def in_a_pool(jobs: Sequence[Job], plan: Plan, tick: Callable[[], None]) -> list[Outcome]:
+    """Train on this machine, several runs side by side."""
+    return Pool(plan.jobs, tick).run(jobs)
+
+
 @dataclass(frozen=True)
 class Study:
     """Runs that belong together, and the folder they go to."""
@@ -44,8 +53,13 @@ class Study:
         return list(scan(self.folder / "runs"))
 
 
-def train_all(study: Study, plan: Plan, tick: Callable[[], None]) -> list[Outcome]:
+def train_all(
+    study: Study, plan: Plan, tick: Callable[[], None], where: Where = in_a_pool
+) -> list[Outcome]:
     """Train what is not done; finished runs are skipped, half-finished ones resumed.
+
+    ``where`` takes the jobs to the processes that train them; without it, to a pool of this
+    machine's.
 
     Raises BadRequest where the folder cannot be written or another process works on a run.
     """
@@ -56,7 +70,7 @@ def train_all(study: Study, plan: Plan, tick: Callable[[], None]) -> list[Outcom
     todo = [run for run in study.runs if not study.is_done(run)]
     _wait_until_free([study.path(run) for run in todo])
     jobs = [Job(run, study.path(run), plan.machine, study.wandb) for run in todo]
-    return Pool(plan.jobs, tick).run(jobs) if jobs else []
+    return where(jobs, plan, tick) if jobs else []
 
 
 def _wait_until_free(folders: Sequence[Path]) -> None:

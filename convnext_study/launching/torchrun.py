@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from convnext_study.errors import BadRequest
 from convnext_study.launching.local import TICK, Job, Outcome
+from convnext_study.launching.machine import cores
 from convnext_study.launching.worker import write_jobs
 from convnext_study.records import LOCK, LOG, RESULT, read_lines
 
@@ -32,6 +34,7 @@ def run_torchrun(
     Raises BadRequest where the devices cannot be shared out so.
     """
     _check(jobs, processes)
+    jobs = [_shared(job, processes) for job in jobs]
     stop: list[int] = []
     before = {
         number: signal.signal(number, lambda got, _: stop.append(got))
@@ -46,10 +49,10 @@ def run_torchrun(
                 code, output = _run_group(jobs, waiting, processes, Path(folder), (stop, tick))
                 ended, waiting = _settle(jobs, waiting, code, output, bool(stop))
                 outcomes += ended
+                tick()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    tick()
     return outcomes + [Outcome(jobs[index].run, "stopped", "not started") for index in waiting]
 
 
@@ -61,6 +64,12 @@ def _check(jobs: Sequence[Job], processes: int) -> None:
 
         if processes > (there := torch.cuda.device_count()):
             raise BadRequest(f"processes: {processes} on {there} GPUs; use at most one a GPU")
+
+
+def _shared(job: Job, processes: int) -> Job:
+    """The job with no more threads a process than there are cores for."""
+    threads = min(job.machine.threads, max(cores() // processes, 1))
+    return replace(job, machine=replace(job.machine, threads=threads))
 
 
 def command(processes: int, jobs: Path, indices: Sequence[int]) -> list[str]:

@@ -15,7 +15,7 @@ from torch import nn
 from convnext_study.head import Head
 from convnext_study.multipath.contract import StagedNet
 from convnext_study.multipath.module import Module, Stage, conv_norm
-from convnext_study.multipath.paths import FORMS, PathConv2d, PathsPlan
+from convnext_study.multipath.paths import FORMS, PathConv2d, PathsPlan, default_form
 from convnext_study.multipath.spec import STAGES, MultipathSpec
 from convnext_study.plan import Layer
 from convnext_study.spec import NetSpec
@@ -40,7 +40,7 @@ class MultipathNet(StagedNet):
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last module, growing linearly from 0 at the first.
         form: how the paths are computed, which changes nothing but speed: ``fused`` level by
-            level, ``plain`` path by path.
+            level, ``plain`` path by path, or the one that was measured to train faster on the CPU.
 
     Raises:
         ValueError: an argument that no network can have, in one line that names it.
@@ -56,10 +56,11 @@ class MultipathNet(StagedNet):
         output_stride: int = 32,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
-        form: str = "fused",
+        form: str | None = None,
     ) -> None:
         if output_stride not in OUTPUT_STRIDES:
             raise ValueError(f"output_stride: {output_stride}; use one of {OUTPUT_STRIDES}")
+        form = form or default_form(len(spec.depths), spec.width)
         if form not in FORMS:
             raise ValueError(f"form: {form!r} is unknown; use {' or '.join(FORMS)}")
         channels = spec.widths()[-1]
@@ -100,7 +101,7 @@ class MultipathNet(StagedNet):
 def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> MultipathNet:
     """The network of a record: ``args`` are `MultipathSpec`'s fields, and ``form`` if any."""
     fields = dict(args)
-    form = fields.pop("form", "fused")
+    form = fields.pop("form", None)
     spec = MultipathSpec.from_dict(fields)
     net = MultipathNet(spec, num_classes=num_classes, drop_path_rate=drop_path, form=form)
     net.init_weights(init)

@@ -96,7 +96,9 @@ def _check_depths(depths: Any) -> None:
     if any(type(depth) is not int or depth < 0 for depth in depths):
         raise SpecError(f"depths: {depths!r}; use whole numbers of at least 0")
     if list(depths) != sorted(depths):
-        raise SpecError(f"depths: {depths!r}; put them in ascending order, as {sorted(depths)}")
+        raise SpecError(
+            f"depths: {depths!r}; put them in ascending order, as {tuple(sorted(depths))}"
+        )
     if depths[-1] == 0:
         raise SpecError(f"depths: {depths!r}; one path at least needs a 3x3 convolution")
 

@@ -93,9 +93,7 @@ def _group(
     return Group(name, run, dict(sorted(seeds.items())), len(all_seeds), tuple(left_out), code)
 
 
-def _one_code(
-    members: list[Record], codes: Counter[str]
-) -> tuple[str, list[Record], list[Record]]:
+def _one_code(members: list[Record], codes: Counter[str]) -> tuple[str, list[Record], list[Record]]:
     """The code that is kept, its records, and the others. Without ``codes`` all are kept."""
     if not codes or not members:
         return "", members, []

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from convnext_study.depthwise import use_matrices
 from convnext_study.errors import BadRequest
@@ -84,12 +85,10 @@ def _wrap(model: nn.Module, machine: Machine) -> nn.Module:
     return forward
 
 
-def _average(model: nn.Module, recipe: Recipe) -> nn.Module | None:
+def _average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     """The moving average of the weights. BatchNorm's statistics are copied, not averaged."""
     if not recipe.ema:
         return None
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]

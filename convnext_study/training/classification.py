@@ -33,7 +33,7 @@ class Classification:
         self.run = run
         self.machine = machine
         self.recipe = make_recipe(run.recipe)
-        self.data = open_data(run.data, download=machine.download)
+        self.data = open_data(run.data, download=machine.download, bad_images=machine.bad_images)
         self._mixup = self._make_mixup()
 
     @property
@@ -43,6 +43,10 @@ class Classification:
     @property
     def micro_batches(self) -> int:
         return micro_batches(self.recipe.global_batch, self._share)
+
+    @property
+    def bad_images(self) -> int:
+        return self.data.bad.replaced
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -126,8 +126,11 @@ def _steps(training: Training, batches: Any) -> None:
     state = training.state
     training.forward.train()
     saved = clock = time.perf_counter()
+    bad = training.task.bad_images
     for group in groups(iter(batches), training.task.micro_batches):
         take_step(training, group)
+        state.bad_images += processes.sum_of(training.task.bad_images - bad)
+        bad = training.task.bad_images
         now = time.perf_counter()
         state.train_seconds += now - clock
         state.seconds += now - clock

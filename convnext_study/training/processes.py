@@ -31,6 +31,15 @@ def mean_of(value: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
+def sum_of(count: int) -> int:
+    """The sum of a count over the processes."""
+    if not _several():
+        return count
+    total = torch.tensor(float(count), dtype=torch.float64, device=_device())
+    dist.all_reduce(total, dist.ReduceOp.SUM)
+    return round(float(total))
+
+
 def gather(value: Any) -> list[Any]:
     """Every process's value, in the order of their ranks."""
     if not _several():

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
+from torch.optim.swa_utils import AveragedModel
 
 from convnext_study.errors import Failed
 from convnext_study.training import checkpoint
@@ -51,7 +52,7 @@ class Training:
     forward: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: GradScaler
-    ema: nn.Module | None
+    ema: AveragedModel | None
     state: State
     folder: RunFolder
     stop: Callable[[], bool]
@@ -64,7 +65,7 @@ class Training:
         state = {
             "key": self.folder.run.key,
             "model": self.model.state_dict(),
-            "ema": self.ema.state_dict() if self.ema is not None else None,
+            **self._averaged(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "state": vars(self.state),
@@ -77,6 +78,15 @@ class Training:
                 "then give the same command again: it goes on from the checkpoint before"
             ) from error
 
+    def _averaged(self) -> dict[str, Any]:
+        """The moving average under the name that timm looks for first."""
+        if self.ema is None:
+            return {}
+        return {
+            "model_ema": self.ema.module.state_dict(),
+            "averaged": int(self.ema.n_averaged),
+        }
+
     def restore(self) -> bool:
         """Go back to the newest checkpoint that can be read. Returns whether there was one."""
         saved = checkpoint.load(
@@ -86,7 +96,8 @@ class Training:
             return False
         self.model.load_state_dict(saved["model"])
         if self.ema is not None:
-            self.ema.load_state_dict(saved["ema"])
+            self.ema.module.load_state_dict(saved["model_ema"])
+            self.ema.n_averaged.fill_(saved["averaged"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         vars(self.state).update(saved["state"])

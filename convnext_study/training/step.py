@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.processes import mean_of
@@ -80,7 +79,7 @@ def _update(training: Training) -> None:
         torch.nn.utils.clip_grad_norm_(training.model.parameters(), training.recipe.clip_grad)
     training.scaler.step(training.optimizer)
     training.scaler.update()
-    if isinstance(training.ema, AveragedModel):
+    if training.ema is not None:
         training.ema.update_parameters(training.model)
 
 

@@ -45,6 +45,11 @@ class Task(Protocol):
         ...
 
     @property
+    def bad_images(self) -> int:
+        """How often an image that cannot be read was replaced, in this process."""
+        ...
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one input, for counting."""
         ...

@@ -18,6 +18,7 @@ from convnext_study.results.attribution.subsets import (
     plan_exact,
     plan_near,
     plan_orders,
+    prefixes,
     sampled_orders,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "plan_exact",
     "plan_near",
     "plan_orders",
+    "prefixes",
     "sampled_orders",
     "shapley_exact",
     "shapley_sampled",

@@ -1,14 +1,13 @@
-"""From the records of a study to what its steps are worth, in points of accuracy and in MACs."""
+"""What steps are worth, in points of accuracy and in MACs, as tables with their noise."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
 from convnext_study.records import Record
+from convnext_study.results.attribution.measured import Finding, Findings, Measured
 from convnext_study.results.attribution.shapley import Shapley, shapley_exact, shapley_sampled
 from convnext_study.results.attribution.subsets import (
     Order,
@@ -21,114 +20,13 @@ from convnext_study.results.attribution.subsets import (
 )
 from convnext_study.results.statistics import (
     Comparison,
-    Deviation,
     Interval,
     compare,
     correct,
-    pooled_deviation,
 )
 from convnext_study.results.statistics.intervals import t_quantile
 from convnext_study.roadmap import Roadmap
-from convnext_study.roadmap.beyond import network_steps, sections
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What a step (a pair, a section) is worth: points of accuracy, and MACs of one image.
-
-    ``interval`` is of ``points``, None where nothing measured its noise. ``told`` says whether it
-    can be told from noise after correction, ``p`` with which probability. ``top1``, ``network_macs``
-    and ``seeds`` are of the network that was trained for it, where there is one.
-    """
-
-    name: str
-    label: str
-    points: float
-    macs: float
-    interval: Interval | None = None
-    p: float | None = None
-    told: bool | None = None
-    top1: float | None = None
-    network_macs: int | None = None
-    seeds: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Findings:
-    """A table: ``head`` says what the points are, ``total`` what they add up to if they do."""
-
-    kind: str
-    title: str
-    head: str
-    lines: tuple[Finding, ...]
-    notes: tuple[str, ...] = ()
-    total: Finding | None = None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The finished runs of a road's networks by their sets of steps, all of one data and recipe."""
-
-    road: Roadmap
-    networks: Mapping[Subset, tuple[Record, ...]]
-    deviation: Deviation | None
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        return network_steps(self.road)
-
-    def top1(self) -> dict[Subset, float]:
-        """Mean accuracy of each set, in percent."""
-        return {
-            subset: fmean(record.result.top1 for record in records if record.result)
-            for subset, records in self.networks.items()
-        }
-
-    def macs(self) -> dict[Subset, float]:
-        return {
-            subset: float(records[0].result.macs)
-            for subset, records in self.networks.items()
-            if records[0].result
-        }
-
-    def noise(self, subsets: Iterable[Subset]) -> Deviation | None:
-        """The deviation of a mean over as many seeds as the set with the fewest has."""
-        if self.deviation is None:
-            return None
-        fewest = min(len(self.networks[subset]) for subset in subsets)
-        between = self.deviation
-        return Deviation(between.points / math.sqrt(fewest), between.freedom, between.source)
-
-    def label(self, name: str) -> str:
-        return self.road.step(name).label
-
-
-def measure(records: Iterable[Record], road: Roadmap, seeds: Sequence[int] = ()) -> Measured:
-    """Sort finished runs by the steps that their networks have; others are passed.
-
-    Only runs with the second row's recipe, data and ``seeds`` count (all seeds if none are given);
-    the deviation between seeds is pooled over every row that has several.
-    """
-    rows = {_text(road.apply(steps).to_dict()): steps for steps in _prefixes_of(road)}
-    found: dict[Subset, dict[int, Record]] = {}
-    technique = {name for name in road.adopted() if not road.step(name).sets}
-    for record in records:
-        facts = record.run.facts
-        steps = rows.get(_text(record.run.model.args))
-        if "steps" in facts:
-            given = frozenset(map(str, facts["steps"]))
-            steps = given - technique if technique <= given else None
-        elif facts.get("recipe_step") or record.run.recipe.get("family") == "classic":
-            steps = None
-        if steps is None or record.result is None or not _is(road, steps, record):
-            continue
-        found.setdefault(steps, {})[record.run.seed] = record
-    deviation = _deviation(found.values())
-    wanted = {
-        steps: tuple(one for seed, one in sorted(by_seed.items()) if not seeds or seed in seeds)
-        for steps, by_seed in found.items()
-    }
-    return Measured(road, {steps: own for steps, own in wanted.items() if own}, deviation)
+from convnext_study.roadmap.beyond import sections
 
 
 def leave_one_out_findings(
@@ -183,9 +81,7 @@ def order_findings(measured: Measured, order: Order, name: str, title: str) -> F
     if not pairs:
         return None
     lines = _compared(measured, pairs, 0)
-    return Findings(
-        kind=name, title=title, head="added here", lines=lines, notes=_how(measured)
-    )
+    return Findings(kind=name, title=title, head="added here", lines=lines, notes=_how(measured))
 
 
 def pair_findings(measured: Measured, side: Side) -> Findings | None:
@@ -287,7 +183,9 @@ def _shapley(kind: str, labels: Mapping[str, str], shares: Shapley, macs: Shaple
         title=f"Shapley value of each {what}: its gain averaged over orders",
         head="share",
         lines=tuple(lines),
-        total=Finding(name="total", label="last network over first", points=shares.total, macs=macs.total),
+        total=Finding(
+            name="total", label="last network over first", points=shares.total, macs=macs.total
+        ),
         notes=(f"Accuracy: {shares.method}.", note),
     )
 
@@ -303,10 +201,7 @@ def _compared(
 ) -> tuple[Finding, ...]:
     """First against second of each pair; ``trained`` is the one that the line is about."""
     tests = correct(
-        {
-            name: compare(*pair, deviation=measured.deviation)
-            for name, pair in pairs.items()
-        }
+        {name: compare(*pair, deviation=measured.deviation) for name, pair in pairs.items()}
     )
     return tuple(
         _line(name, measured.label(name), tests[name], pairs[name], trained) for name in pairs
@@ -343,42 +238,18 @@ def _about(which: str, records: Sequence[Record]) -> str:
 
 
 def _how(measured: Measured) -> tuple[str, ...]:
+    notes = []
     if measured.deviation is None:
-        return (
+        notes.append(
             "One seed: intervals and tests (exact McNemar, Holm's correction) cover the choice of "
-            "test images only. What another seed would change takes several seeds.",
+            "test images only. What another seed would change takes several seeds."
         )
-    between = measured.deviation
-    return (
-        f"t tests with the deviation between seeds, {between.points:.2f} points, pooled over "
-        f"{between.source} ({between.freedom:g} degrees of freedom); p after Holm's correction.",
-    )
-
-
-def _deviation(rows: Iterable[Mapping[int, Record]]) -> Deviation | None:
-    several = [[one.result for one in row.values() if one.result] for row in rows]
-    several = [results for results in several if len(results) > 1]
-    if not several:
-        return None
-    images = several[0][0].val_images
-    return pooled_deviation(
-        [[result.top1 for result in results] for results in several],
-        f"{len(several)} networks of this folder",
-        resolution=100 / images,
-    )
-
-
-def _prefixes_of(road: Roadmap) -> list[Subset]:
-    return prefixes(network_steps(road))
-
-
-def _is(road: Roadmap, steps: Subset, record: Record) -> bool:
-    """Whether the record's network is the road's with these steps: names alone may deceive."""
-    known = set(network_steps(road))
-    return steps <= known and _text(road.apply(steps).to_dict()) == _text(record.run.model.args)
-
-
-def _text(values: Mapping[str, object]) -> str:
-    import json
-
-    return json.dumps(values, sort_keys=True)
+    else:
+        between = measured.deviation
+        notes.append(
+            f"The deviation between seeds is {between.points:.2f} points, pooled over "
+            f"{between.source} ({between.freedom:g} degrees of freedom); p after Holm's correction."
+        )
+    if measured.versions > 1:
+        notes.append(f"Runs of {measured.versions} versions of the code (commits) are mixed.")
+    return tuple(notes)

@@ -45,7 +45,7 @@ class RowTests:
 
 def tests_of(rows: Sequence[Row], groups: Mapping[str, Group]) -> RowTests:
     """Test every row that has a gain over its parent."""
-    deviation = _deviation(rows)
+    deviation = deviation_of(rows)
     pairs = {row.name: row.parent for row in rows if row.gain is not None and row.parent}
     plain, pooled = {}, {}
     for name, parent in pairs.items():
@@ -66,7 +66,7 @@ def compare_groups(
         return None
 
 
-def _deviation(rows: Sequence[Row]) -> Deviation | None:
+def deviation_of(rows: Sequence[Row], of: str = "rows of this study") -> Deviation | None:
     """Between seeds, pooled over the rows that share the most common data."""
     several = [row for row in rows if len(row.seeds) > 1]
     kinds = [(row.data, row.val_images) for row in several]
@@ -76,7 +76,7 @@ def _deviation(rows: Sequence[Row]) -> Deviation | None:
     alike = [row for row, kind in zip(several, kinds, strict=True) if kind == kept]
     return pooled_deviation(
         [list(row.seeds.values()) for row in alike],
-        f"{len(alike)} rows of this study",
+        f"{len(alike)} {of}",
         resolution=100 / (kept[1] or 1),
     )
 

@@ -61,8 +61,12 @@ class Study:
 
     @property
     def drawn(self) -> bool:
-        """Whether its rows stand in a figure and have curves of their own."""
-        return len(self.rows) <= _DRAWN and self.kind != "subset"
+        """Whether its rows stand in a figure and have curves of their own.
+
+        Sets of steps, which have no order, are a table.
+        """
+        ordered = not self.kind or any(row.order is not None for row in self.rows)
+        return ordered and len(self.rows) <= _DRAWN
 
     @property
     def done(self) -> list[Row]:

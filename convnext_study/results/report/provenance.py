@@ -100,7 +100,7 @@ def _deviations(recipe: Mapping[str, Any], paper: Mapping[str, Any], place: int)
         Column("here", "here", numeric=False),
         Column("published", "published", numeric=False),
     )
-    fields = [name for name in (*paper, *(one for one in recipe if one not in paper))]
+    fields = [*paper, *(name for name in recipe if name not in paper)]
     rows = [
         [
             words(name.replace("_", " ")),

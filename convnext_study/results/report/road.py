@@ -35,7 +35,7 @@ class Layout:
 
 
 WIDE = Layout("wide", 1040, 26, 32, (268, 610), 722, 800, (828, 950), 1030, 36)
-NARROW = Layout("narrow", 360, 46, 34, (0, 250), 292, 354, (262, 300), 354, 26, under=True)
+NARROW = Layout("narrow", 360, 46, 34, (0, 250), 292, 354, (262, 300), 354, 33, under=True)
 _TOP, _FOOT, _INDENT = 26, 44, 16
 
 
@@ -101,7 +101,7 @@ def _bands(
     places: list[tuple[Row | None, float, str]], layout: Layout, bottom: float
 ) -> Iterator[Markup]:
     heads = [(y, words) for row, y, words in places if row is None]
-    ends = [y for y, _ in heads[1:]] + [bottom]
+    ends = [*(y for y, _ in heads[1:]), bottom][: len(heads)]
     for place, ((y, words), end) in enumerate(zip(heads, ends, strict=True)):
         if place % 2 == 0:
             yield tag("rect", x=0, y=y, width=layout.width, height=end - y, class_="band")

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convnext_study.records import Record
-from convnext_study.results.attribution import Shapley
 from convnext_study.results.report import formats
 from convnext_study.results.report.apart import Apart
 from convnext_study.results.report.gather import Study
-from convnext_study.results.report.worth import Change, Worth
 from convnext_study.results.statistics import Comparison
 from convnext_study.results.summary import Row
 from convnext_study.results.table import macs_unit
@@ -80,7 +78,7 @@ def results_table(study: Study, ids: dict[str, str]) -> Table:
         mark = "~" if told is False else ""
         cells = {
             "order": figure(place, str(place)),
-            "step": words(row.label + ("" if row.adopted else " (tried)"), ids.get(row.name)),
+            "step": words(row.label + (" (tried)" if is_side(row) else ""), ids.get(row.name)),
             "top1": figure(row.top1, formats.plain(row.top1) or row.state, faint=row.top1 is None),
             "sd": figure(row.sd),
             "seeds": figure(len(row.seeds), formats.seeds(row)),
@@ -94,6 +92,11 @@ def results_table(study: Study, ids: dict[str, str]) -> Table:
         }
         rows.append([cells[column.name] for column in columns])
     return Table("results", "Accuracy and cost of every row", tuple(columns), rows)
+
+
+def is_side(row: Row) -> bool:
+    """Whether a row was tried beside a road; sets of steps are on none."""
+    return not row.adopted and row.order is not None
 
 
 def memory_of(records: Sequence[Record]) -> float | None:
@@ -117,8 +120,8 @@ def tests_table(study: Study, ids: dict[str, str]) -> Table | None:
     columns = [
         Column("step", "step", numeric=False),
         Column("parent", "against", numeric=False),
-        *_test_columns(""),
-        *(_test_columns("pooled_")[1:] if pooled else ()),
+        *test_columns(""),
+        *(test_columns("pooled_")[1:] if pooled else ()),
     ]
     rows = []
     for row in study.rows:
@@ -132,18 +135,18 @@ def tests_table(study: Study, ids: dict[str, str]) -> Table | None:
                 *(test_cells(study.tests.pooled.get(row.name))[1:] if pooled else ()),
             ]
         )
-    caption = "Every row against the one before it"
+    caption = "Every row against the one before it; the last column of each test is its verdict"
     return Table("differences", caption, tuple(columns), rows)
 
 
-def _test_columns(prefix: str) -> tuple[Column, ...]:
+def test_columns(prefix: str) -> tuple[Column, ...]:
     kind = "pooled " if prefix else ""
     return (
         Column(f"{prefix}points", "points"),
         Column(f"{prefix}interval", f"{kind}95 % interval"),
         Column(f"{prefix}p", f"{kind}p"),
         Column(f"{prefix}p_holm", f"{kind}Holm p"),
-        Column(f"{prefix}verdict", f"{kind}verdict", numeric=False),
+        Column(f"{prefix}verdict", f"{kind}from noise", numeric=False),
     )
 
 
@@ -151,7 +154,7 @@ def test_cells(test: Comparison | None) -> list[Cell]:
     if test is None:
         return [Cell("")] * 5
     told = test.distinguishable
-    verdict = "told from noise" if told else "not told from noise"
+    verdict = "told" if told else "not told"
     return [
         figure(test.difference.points, formats.signed(test.difference.points)),
         Cell(formats.interval(test.difference.interval), test.difference.interval.low),
@@ -189,57 +192,3 @@ def apart_table(found: Sequence[Apart], name: str = "kept_apart") -> Table | Non
         for one in found
     ]
     return Table(name, "Runs kept out of every mean", columns, rows)
-
-
-def changes_table(changes: Sequence[Change], rows: Sequence[Row], name: str) -> Table | None:
-    """Leave-one-out or add-one-in: what each step changes, in points and in MACs."""
-    if not changes:
-        return None
-    columns = (Column("step", "step", numeric=False), *_test_columns(""), Column("macs", "MACs"))
-    unit, letter = macs_unit(rows)
-    made = []
-    for one in changes:
-        macs = None if one.macs is None else f"{formats.signed(one.macs / unit)} {letter}"
-        made.append([words(one.label), *test_cells(one.comparison), figure(one.macs, macs)])
-    captions = {
-        "leave_one_out": "What the end of the road has more than itself without the step",
-        "add_one_in": "What each step alone adds to the base network",
-    }
-    return Table(name, captions[name], columns, made)
-
-
-def shapley_table(worth: Worth) -> Table | None:
-    """Shapley values of accuracy and of MACs."""
-    if worth.shares is None:
-        return None
-    unit, letter = macs_unit(worth.study.rows)
-    columns = (
-        Column("step", "step", numeric=False),
-        Column("points", "points"),
-        Column("interval", "95 % interval"),
-        Column("macs", f"MACs, {letter}"),
-    )
-    made = []
-    for step, share in worth.shares.shares.items():
-        macs = worth.macs.shares[step].value if worth.macs else None
-        low = share.interval.low if share.interval else None
-        made.append(
-            [
-                words(worth.labels.get(step, step)),
-                figure(share.value, formats.signed(share.value)),
-                Cell(formats.interval(share.interval), low),
-                figure(macs, formats.signed(None if macs is None else macs / unit)),
-            ]
-        )
-    made.append(_total(worth.shares, worth.macs, unit))
-    return Table("shapley", f"Shapley value of each step: {worth.shares.method}", columns, made)
-
-
-def _total(shares: Shapley, macs: Shapley | None, unit: float) -> list[Cell]:
-    total = macs.total if macs else None
-    return [
-        words("all steps together"),
-        figure(shares.total, formats.signed(shares.total)),
-        Cell(""),
-        figure(total, formats.signed(None if total is None else total / unit)),
-    ]

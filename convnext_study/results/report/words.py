@@ -55,6 +55,8 @@ def _summary(study: Study) -> list[str]:
         )
     if study.tests.plain:
         said.append(_told(study, study.tests.plain, "by the test of each row's own runs"))
+    if study.tests.one_seed:
+        said.append(SCOPE_ONE_SEED)
     if study.tests.pooled and study.deviation:
         how = (
             f"with the deviation between seeds pooled over rows "
@@ -63,7 +65,7 @@ def _summary(study: Study) -> list[str]:
         said.append(_told(study, study.tests.pooled, how))
     gains = [row for row in done if row.gain is not None and row.adopted]
     if len(gains) > 1:
-        said.append(_extremes(gains))
+        said.append(_extremes(study, gains))
     return said
 
 
@@ -74,23 +76,22 @@ def _told(study: Study, tests: dict[str, Comparison], how: str) -> str:
     total = formats.plural(len(tests), "comparison")
     if not names:
         return f"Of {total}, none can be told from noise {how}, after Holm's correction."
-    verb = "can" if len(names) > 1 else "can"
     return (
-        f"Of {total}, {len(names)} {verb} be told from noise {how}, after Holm's correction: "
+        f"Of {total}, {len(names)} can be told from noise {how}, after Holm's correction: "
         f"{formats.listed(names)}. The others cannot."
     )
 
 
-def _extremes(gains: list[Row]) -> str:
-    best = max(gains, key=lambda row: row.gain or 0.0)
-    worst = min(gains, key=lambda row: row.gain or 0.0)
+def _extremes(study: Study, gains: list[Row]) -> str:
+    ranked = sorted(gains, key=lambda row: row.gain or 0.0)
+    low, high = (
+        f"{formats.signed(row.gain)} points ({row.label}"
+        + (", not told from noise)" if study.tests.told(row.name) is False else ")")
+        for row in (ranked[0], ranked[-1])
+    )
     return (
-        f"The largest change up is {formats.signed(best.gain)} points ({best.label}), the largest "
-        f"down {formats.signed(worst.gain)} ({worst.label}). The largest of many differences is "
-        "larger than it would be if run again."
-        if (best.gain or 0) > 0 > (worst.gain or 0)
-        else f"Changes lie between {formats.signed(worst.gain)} points ({worst.label}) and "
-        f"{formats.signed(best.gain)} ({best.label})."
+        f"Changes along the road lie between {low} and {high}. Chosen as the extremes of "
+        f"{len(gains)}, they would come out smaller if run again."
     )
 
 
@@ -98,11 +99,10 @@ def _methods(study: Study) -> list[str]:
     tests = study.tests
     if not tests.plain:
         return []
-    methods = sorted({one.difference.method for one in tests.plain.values()})
+    # What stands behind the comma is of one pair of rows: how many images differ.
+    methods = sorted({one.difference.method.partition(",")[0] for one in tests.plain.values()})
     said = [f"Test of each row's own runs: {'; '.join(methods)}."]
     said += sorted({one.note for one in tests.plain.values()})
-    if tests.one_seed:
-        said.append(SCOPE_ONE_SEED)
     if tests.pooled:
         one = next(iter(tests.pooled.values()))
         said.append(f"Pooled test: {one.difference.method}. {one.note}")

@@ -13,9 +13,10 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
-from convnext_study.training.data.decode import decode_image
+from convnext_study.training.data.decode import decode_image, decode_pixels
 from convnext_study.training.data.images import DataError
 
 Ints = npt.NDArray[np.int64]
@@ -49,6 +50,11 @@ class EncodedImages:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         image = decode_image(self.source.read(index), self.source.name(index))
         return image, self.source.label(index)
+
+    def pixels(self, index: int) -> tuple[torch.Tensor, int]:
+        """The image as a (3, H, W) uint8 tensor, and its label. Raises BadImage."""
+        pixels = decode_pixels(self.source.read(index), self.source.name(index))
+        return pixels, self.source.label(index)
 
 
 class Names:

@@ -17,18 +17,21 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from convnext_study.errors import Failed
+from convnext_study.training.data.decode import to_tensor
+from convnext_study.training.data.files import EncodedImages
 from convnext_study.training.data.images import (
     BadImage,
     BadImages,
     DataError,
     ImageSet,
     OnBadImage,
+    TensorImages,
 )
 from convnext_study.training.seeds import derive, generator, seed_everything
 
 IN_A_ROW = 100  # so many bad neighbours are not bad luck: the data set is broken
 
-Transform = Callable[[Any], torch.Tensor]
+Transform = Callable[[torch.Tensor], torch.Tensor]  # (3, H, W) uint8 to float32
 
 
 @dataclass(frozen=True)
@@ -73,32 +76,42 @@ class Samples(Dataset[Sample | DataError]):
         bad: list[str] = []
         for candidate in range(index, index + min(IN_A_ROW, len(self))):
             try:
-                image, label = self.images[candidate % len(self)]
+                pixels, label = read_pixels(self.images, candidate % len(self))
             except BadImage as error:
                 if self.on_bad == "stop":
                     raise
                 bad.append(error.name)
                 continue
-            return Sample(self._transformed(image, index), label, tuple(bad))
+            return Sample(self._transformed(pixels, index), label, tuple(bad))
         raise DataError(f"{bad[0]} and the {len(bad) - 1} images after it cannot be read")
 
-    def _transformed(self, image: Any, index: int) -> torch.Tensor:
+    def _transformed(self, pixels: torch.Tensor, index: int) -> torch.Tensor:
         if self.seed is None:
-            return self.transform(image)
+            return self.transform(pixels)
         seed, epoch = self.seed
         number = derive(seed, epoch, "augment", index)
         if get_worker_info() is not None:
             seed_everything(number)
-            return self.transform(image)
+            return self.transform(pixels)
         # In the training process itself the draws must not disturb the network's generators.
         before = (torch.get_rng_state(), np.random.get_state(), random.getstate())
         seed_everything(number)
         try:
-            return self.transform(image)
+            return self.transform(pixels)
         finally:
             torch.set_rng_state(before[0])
             np.random.set_state(before[1])
             random.setstate(before[2])
+
+
+def read_pixels(images: ImageSet, index: int) -> tuple[torch.Tensor, int]:
+    """An image as a (3, H, W) uint8 tensor, and its label. Raises BadImage."""
+    if isinstance(images, EncodedImages):
+        return images.pixels(index)
+    if isinstance(images, TensorImages):
+        return images.at(torch.tensor([index]))[0], int(images.labels[index])
+    image, label = images[index]
+    return to_tensor(image), label
 
 
 def load(

@@ -6,17 +6,19 @@ and exact to resume; readers that only stream in an order of their own are refus
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from convnext_study.spec import nearest
 from convnext_study.training.data.decode import bad_image, to_rgb
-from convnext_study.training.data.files import EncodedImages, Files
+from convnext_study.training.data.files import EncodedImages, Files, Ints
 from convnext_study.training.data.folder import check_same_classes, natural_size
 from convnext_study.training.data.images import (
     IMAGENET_MEAN,
@@ -142,6 +144,8 @@ def _open_wds(request: Request, part: str) -> Part:
 
 
 def _open_hub(request: Request, part: str) -> Part:
+    if importlib.util.find_spec("datasets") is None:
+        raise DataError(f"timm:{request.name}: needs Hugging Face's package: pip install datasets")
     from timm.data.readers import create_reader
 
     reader: Any = create_reader(
@@ -151,8 +155,8 @@ def _open_hub(request: Request, part: str) -> Part:
         input_key=request.split("image", "image"),
         target_key=request.split("label", "label"),
     )
-    labels = [int(label) for label in reader.dataset[reader.label_key]]
-    classes = _in_order(reader.class_to_idx) or tuple(map(str, range(1 + max(labels))))
+    labels = np.array([int(label) for label in reader.dataset[reader.label_key]], dtype=np.int64)
+    classes = _in_order(reader.class_to_idx) or tuple(map(str, range(1 + labels.max())))
     return EncodedImages(_Indexed(reader, labels, request.name)), classes
 
 
@@ -173,7 +177,7 @@ class _Indexed:
     """A timm reader with random access, as a source."""
 
     reader: Any
-    labels: list[int]
+    labels: Ints
     where: str
 
     def __len__(self) -> int:
@@ -183,7 +187,7 @@ class _Indexed:
         return f"{self.where}[{index}]"
 
     def label(self, index: int) -> int:
-        return self.labels[index]
+        return int(self.labels[index])
 
     def read(self, index: int) -> bytes:
         with self.reader[index][0] as file:

@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from convnext_study.training.data.files import Archives, Member
+from convnext_study.training.data.files import Archives, Member, read_bytes
 from convnext_study.training.data.images import DataError
 
 IMAGE = frozenset({"jpg", "jpeg", "png", "webp"})
@@ -33,22 +33,21 @@ def open_timm_tars(root: str) -> tuple[Archives, tuple[str, ...]]:
     except (tarfile.TarError, AssertionError, OSError, ValueError) as error:
         raise DataError(f"{root}: no tar archive with images ({error})") from error
     folder = os.path.dirname(root) if reader.root_is_tar else root  # noqa: PTH120
-    paths: dict[str, int] = {}
-    members = []
+    found = []
     for (info, parent, child), label in zip(reader.samples, reader.targets, strict=True):
         path = os.path.join(folder, parent) if parent else root  # noqa: PTH118
-        members.append(
-            Member(
-                archive=paths.setdefault(path, len(paths)),
-                name=info.name,
-                # A tar inside a tar: its own place counts from where its bytes begin.
-                offset=info.offset_data + (child.offset_data if child is not None else 0),
-                size=info.size,
-                label=int(label),
-            )
-        )
+        inside = f"{child.name}:" if child is not None else ""
+        # A tar inside a tar: its own places count from where its bytes begin.
+        offset = info.offset_data + (child.offset_data if child is not None else 0)
+        found.append((path, inside + info.name, offset, info.size, int(label)))
+    found.sort()  # timm leaves members of the same name in the order of the file system
+    paths = sorted({path for path, *_ in found})
+    for path in paths:
+        check_end(path)
+    numbers = {path: number for number, path in enumerate(paths)}
+    members = [Member(numbers[path], *place) for path, *place in found]
     classes = sorted(reader.class_name_to_idx, key=reader.class_name_to_idx.__getitem__)
-    return Archives(list(paths), members), tuple(classes)
+    return Archives(paths, members), tuple(classes)
 
 
 def open_wds_shards(root: str, pattern: str, label: str) -> tuple[Archives, tuple[str, ...]]:
@@ -65,6 +64,7 @@ def open_wds_shards(root: str, pattern: str, label: str) -> tuple[Archives, tupl
         raise DataError(f"{root}: no shards called {pattern}")
     members: list[Member] = []
     for number, shard in enumerate(shards):
+        check_end(str(shard))
         try:
             with tarfile.open(shard, "r:") as archive:
                 members += _samples(archive, number, label)
@@ -74,6 +74,16 @@ def open_wds_shards(root: str, pattern: str, label: str) -> tuple[Archives, tupl
         raise DataError(f"{root}: no images ({', '.join(sorted(IMAGE))}) in {pattern}")
     count = 1 + max(member.label for member in members)
     return Archives(list(map(str, shards)), members), tuple(map(str, range(count)))
+
+
+def check_end(path: str) -> None:
+    """Raises DataError where a tar was cut off, which tarfile takes for its end.
+
+    A tar ends in blocks of zeros. Without this check a half-copied archive is a smaller data set.
+    """
+    size = os.path.getsize(path)  # noqa: PTH202
+    if any(read_bytes(path, max(size - tarfile.BLOCKSIZE, 0), tarfile.BLOCKSIZE)):
+        raise DataError(f"{path}: ends before its end mark; it was not copied as a whole")
 
 
 def expand(pattern: str) -> list[str]:

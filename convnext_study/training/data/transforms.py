@@ -1,12 +1,19 @@
-"""The published transforms for images from files, by timm."""
+"""The published transforms for images from files: timm's, and its draws, on faster pixels."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from convnext_study.training.data.augment import reach
 from convnext_study.training.data.images import Data
 from convnext_study.training.data.loading import Transform
+from convnext_study.training.data.pixels import (
+    Normalise,
+    RandomResizedCrop,
+    ToPillow,
+    centre_crop,
+    shifted_crop,
+)
 from convnext_study.training.data.posterize import repair_posterize
 from convnext_study.training.recipe import Recipe, RecipeError
 
@@ -17,10 +24,47 @@ def image_size(data: Data, recipe: Recipe) -> int:
 
 
 def train_transform(data: Data, recipe: Recipe) -> Transform:
-    """PIL image to a normalised (3, H, W) tensor: crop, flip, RandAugment, Random Erasing.
+    """An image to a normalised (3, H, W) tensor: crop, flip, RandAugment, Random Erasing.
 
     Raises RecipeError where ``rand_augment`` is not timm's notation.
     """
+    from torchvision.transforms import Compose
+
+    crop, *steps = _timms(data, recipe)
+    crops: list[Any] = [RandomResizedCrop(crop)]
+    side = image_size(data, recipe)
+    if recipe.crop != "random_resized":
+        shifted = recipe.crop == "shift"
+        crops = (
+            shifted_crop(side, recipe.interpolation)
+            if shifted
+            else centre_crop(side, side, recipe.interpolation)
+        )
+    names = [type(step).__name__ for step in steps]
+    last = names.index("MaybeToTensor")
+    # A mirror image is the same of a tensor and of Pillow's; other steps are not quite.
+    if set(names[:last]) - {"RandomHorizontalFlip"}:
+        crops.append(ToPillow())
+    for step in steps:
+        repair_posterize(step)
+    normalise = Normalise(data.mean, data.std)  # in place of timm's ToTensor and Normalize
+    transform: Transform = Compose([*crops, *steps[:last], normalise, *steps[last + 2 :]])
+    return transform
+
+
+def val_transform(data: Data, recipe: Recipe) -> Transform:
+    """An image to a normalised (3, H, W) tensor: resize the short side, crop the centre."""
+    from torchvision.transforms import Compose
+
+    side = image_size(data, recipe)
+    resize_to = math.floor(side / recipe.eval_crop_ratio)
+    crop = centre_crop(side, resize_to, recipe.interpolation)
+    transform: Transform = Compose([*crop, Normalise(data.mean, data.std)])
+    return transform
+
+
+def _timms(data: Data, recipe: Recipe) -> list[Any]:
+    """The steps of timm's own transform."""
     from timm.data import create_transform
 
     try:
@@ -42,34 +86,4 @@ def train_transform(data: Data, recipe: Recipe) -> Transform:
             f"recipe {recipe.name}: rand_augment {recipe.rand_augment!r}: not timm's notation "
             f"({error or type(error).__name__}); an example is rand-m9-mstd0.5-inc1"
         ) from error
-    if recipe.crop != "random_resized":
-        transform.transforms[0] = _plain_crop(data, recipe)
-    for step in transform.transforms:
-        repair_posterize(step)
-    return transform  # type: ignore[no-any-return]
-
-
-def val_transform(data: Data, recipe: Recipe) -> Transform:
-    """PIL image to a normalised (3, H, W) tensor: resize the short side, crop the centre."""
-    from timm.data import create_transform
-
-    transform: Transform = create_transform(
-        input_size=image_size(data, recipe),
-        interpolation=recipe.interpolation,
-        crop_pct=recipe.eval_crop_ratio,
-        mean=data.mean,
-        std=data.std,
-    )
-    return transform
-
-
-def _plain_crop(data: Data, recipe: Recipe) -> Any:
-    """The whole short side, centred; for ``shift`` moved by up to an eighth of it."""
-    from torchvision import transforms
-
-    side = image_size(data, recipe)
-    mode = transforms.InterpolationMode(recipe.interpolation)
-    steps: list[Any] = [transforms.Resize(side, mode), transforms.CenterCrop(side)]
-    if recipe.crop == "shift":
-        steps.append(transforms.RandomCrop(side, padding=reach(side), padding_mode="edge"))
-    return transforms.Compose(steps)
+    return list(transform.transforms)

@@ -1,0 +1,31 @@
+"""The first network with each single step: what is each worth alone?
+
+    convnext-study study ablations/add_one_in.py --seeds 3
+
+The first network is ResNet with the enhanced recipe: the training techniques are in all of them.
+
+Runs: 13 a seed, the first network and 12 with one step each. Cost on the nano road and digits: 8 to
+16 s a run on one core; 3 seeds take about 4 minutes on two.
+
+Expect: the order of the road matters. "Depthwise conv" alone takes most of the MACs and some of
+the accuracy; "inverting dimensions" alone makes the dense 3x3 convolution four times as wide, and
+the network costs several times as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convnext_study.launching.context import Context
+from convnext_study.records import Record, Run
+from convnext_study.results.attribution import plan_near
+from convnext_study.results.attribution.findings import add_one_in_findings
+from convnext_study.results.attribution.measured import Findings
+
+
+def runs(context: Context) -> list[Run]:
+    return context.sets(plan_near(context.steps, "base", 1).subsets, "add_one_in")
+
+
+def report(records: Sequence[Record], context: Context) -> Findings | None:
+    return add_one_in_findings(context.measure(records))

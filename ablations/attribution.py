@@ -1,0 +1,48 @@
+"""The Shapley value of each step: its gain, in accuracy and in MACs, averaged over orders.
+
+    convnext-study study ablations/attribution.py                # 8 sampled orders
+    convnext-study study ablations/attribution.py --orders 16    # 8 more, narrower intervals
+    convnext-study study ablations/attribution.py --by section   # exact, over the paper's sections
+
+Runs: 8 orders (4 draws, each with its reverse) of 12 steps pass through 13 networks each, 104 in
+all, of which 82 are distinct; those that the folder has from other studies are not trained. By
+section: the steps of sections 2.2 to 2.6 go together, and all 2^5 = 32 sets are trained, 31 of
+them where the end is there. The training techniques are a step of the recipe and in all of them.
+
+Cost on the nano road and digits, one seed: 8 to 16 s a run on one core, so 82 runs take 6 to 11
+minutes on two, and the 42 runs of leave_one_out.py with 3 seeds 3 to 6: 9 to 17 together.
+
+Expect: the shares add up exactly to the gain of the last network over the first. With one seed the
+intervals hold the choice of orders, and the seeds' noise too where another study of the folder has
+several seeds. "Increase width" carries most of the MACs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convnext_study.launching.context import Context
+from convnext_study.records import Record, Run
+from convnext_study.results.attribution import plan_exact, prefixes, sampled_orders
+from convnext_study.results.attribution.findings import (
+    section_findings,
+    shapley_findings,
+    steps_of_sections,
+)
+from convnext_study.results.attribution.measured import Findings
+from convnext_study.roadmap.beyond import sections
+
+
+def runs(context: Context) -> list[Run]:
+    if context.by == "section":
+        plan = plan_exact(tuple(sections(context.road)))
+        subsets = [steps_of_sections(context.road, names) for names in plan.subsets]
+        return context.sets(subsets, "sections")
+    orders = sampled_orders(context.steps, context.orders // 2)
+    return context.sets([subset for order in orders for subset in prefixes(order)], "subset")
+
+
+def report(records: Sequence[Record], context: Context) -> list[Findings | None]:
+    measured = context.measure(records)
+    orders = sampled_orders(context.steps, context.orders // 2)
+    return [section_findings(measured), shapley_findings(measured, orders)]

@@ -1,0 +1,35 @@
+"""The last network without each step: what is each worth at the end of the road?
+
+    convnext-study study ablations/leave_one_out.py --seeds 3
+
+Runs: 14 a seed: the last network, 12 networks that lack one step each, and the last network with
+the first row's recipe. The end of the road is not trained again where a road map has it.
+Cost on the nano road and digits: 8 to 16 s a run on one core; 3 seeds take about 5 minutes on two.
+
+Expect: most steps cannot be told from noise, alone and at this size. MACs change with a step too
+(without "increase width" the network is less than half as large): read both columns, or add
+``--match-macs end``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convnext_study.launching.context import Context
+from convnext_study.launching.studies import pick
+from convnext_study.records import Record, Run
+from convnext_study.results.attribution import plan_near
+from convnext_study.results.attribution.findings import leave_one_out_findings
+from convnext_study.results.attribution.measured import Findings
+
+KIND = "leave_one_out"
+
+
+def runs(context: Context) -> list[Run]:
+    subsets = plan_near(context.steps, "end", 1).subsets
+    return [*context.sets(subsets, KIND), *context.without_recipe()]
+
+
+def report(records: Sequence[Record], context: Context) -> Findings | None:
+    without_recipe = pick(records, context.without_recipe())
+    return leave_one_out_findings(context.measure(records), without_recipe)

@@ -1,0 +1,30 @@
+"""Which steps need each other: the last network without every pair of steps.
+
+    convnext-study study ablations/pairs.py --seeds 3
+
+Runs: 79 a seed: the last network, 12 without one step, 66 without two. Those of leave_one_out.py
+are not trained again. Cost on the nano road and digits: 8 to 16 s a run on one core; about 9
+minutes a seed on two.
+
+Expect: a pair's number is a difference of four accuracies, so its noise is twice that of one. Of
+66 pairs three or four lie outside their intervals by chance. Large effects are those between
+"depthwise conv", "increase width" and "inverting dimensions", which change each other's cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convnext_study.launching.context import Context
+from convnext_study.records import Record, Run
+from convnext_study.results.attribution import plan_near
+from convnext_study.results.attribution.findings import pair_findings
+from convnext_study.results.attribution.measured import Findings
+
+
+def runs(context: Context) -> list[Run]:
+    return context.sets(plan_near(context.steps, "end", 2).subsets, "pairs")
+
+
+def report(records: Sequence[Record], context: Context) -> Findings | None:
+    return pair_findings(context.measure(records), "end")

@@ -1,0 +1,21 @@
+"""The whole road map, row by row: what `convnext-study roadmap` trains.
+
+    convnext-study study ablations/road_map.py --seeds 3
+    convnext-study study ablations/road_map.py --match-macs end
+
+Runs: 17 a seed. Cost on the nano road and digits: 8 to 16 s a run on one core, so about 2 minutes
+a seed on two. With ``--match-macs`` every row gets the width that brings its MACs nearest to the
+last row's; its label says which.
+
+Expect: on digits the rows differ by less than seeds do, apart from the first ones; at equal MACs
+the early rows lose what their larger cost had given them.
+"""
+
+from __future__ import annotations
+
+from convnext_study.launching.context import Context
+from convnext_study.records import Run
+
+
+def runs(context: Context) -> list[Run]:
+    return context.rows()

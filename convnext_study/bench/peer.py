@@ -1,0 +1,121 @@
+"""Any other trainer's command beside ours, in turns."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convnext_study.bench.timing import Spread, in_turns, ratio
+from convnext_study.errors import BadRequest, Failed
+
+# As timm's train.py logs it: "Time: 0.551s,  116.06/s"; and as any log that says "116 images/s".
+RATE = r"(\d+(?:\.\d+)?) ?(?:/s|img/s|images/s|samples/s)\b"
+LAST_WORDS = 200  # characters of a failed command's output
+
+
+@dataclass(frozen=True)
+class Command:
+    """Arguments of a program and where its images/s are found."""
+
+    name: str
+    arguments: tuple[str, ...]
+    rate: Callable[[str, Path], float | None]
+
+
+def peer(command: str, ours: str, turns: int, tick: Callable[[str], None]) -> dict[str, Any]:
+    """Run another trainer's command and ours in turns.
+
+    Args:
+        command: of the other, split as a shell would but run without one. Its images/s are the
+            median of all in its output that look like ``116.06/s``.
+        ours: arguments of ``convnext-study``; ``--out`` is added, a new folder each turn.
+        turns: how often each is run.
+
+    Returns:
+        Seconds of each and the ratio (theirs to ours), and images/s where both tell them. The
+        two do the same work only if the commands say so.
+
+    Raises:
+        BadRequest: no such program.
+        Failed: a command ends with an error; the message has its last words.
+    """
+    commands = (
+        Command("ours", (sys.executable, "-m", "convnext_study", *_split(ours)), _our_rate),
+        Command("peer", tuple(_split(command)), _logged_rate),
+    )
+    for one in commands:
+        if shutil.which(one.arguments[0]) is None:
+            raise BadRequest(f"--peer: {one.arguments[0]}: no such program")
+    rates: dict[str, list[float | None]] = {one.name: [] for one in commands}
+    measures = {one.name: _timed(one, rates[one.name], tick) for one in commands}
+    runs_a_second = in_turns(measures, turns)
+    seconds = {name: [1 / value for value in values] for name, values in runs_a_second.items()}
+    found: dict[str, Any] = {
+        "commands": {one.name: list(one.arguments) for one in commands},
+        "seconds": {name: Spread.of(values).to_dict() for name, values in seconds.items()},
+        "time_ratio": ratio(seconds["peer"], seconds["ours"]).to_dict(),
+        "rate_ratio": None,
+    }
+    told = {name: [v for v in values if v is not None] for name, values in rates.items()}
+    if all(len(values) == turns for values in told.values()):
+        found["images_per_s"] = {name: Spread.of(v).to_dict() for name, v in told.items()}
+        found["rate_ratio"] = ratio(told["ours"], told["peer"]).to_dict()
+    return found
+
+
+def _split(text: str) -> list[str]:
+    try:
+        arguments = shlex.split(text)
+    except ValueError as error:
+        raise BadRequest(f"--peer: {text!r}: {error}") from None
+    if not arguments:
+        raise BadRequest("--peer: an empty command")
+    return arguments
+
+
+def _timed(
+    command: Command, rates: list[float | None], tick: Callable[[str], None]
+) -> Callable[[], float]:
+    def measure() -> float:
+        tick(f"{command.name}: {shlex.join(command.arguments)}")
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "study"
+            added = ("--out", str(out)) if command.name == "ours" else ()
+            began = time.perf_counter()
+            done = subprocess.run(
+                [*command.arguments, *added],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+            seconds = time.perf_counter() - began
+            if done.returncode:
+                words = " ".join((done.stderr or done.stdout).split())[-LAST_WORDS:]
+                raise Failed(f"{command.arguments[0]}: ended with {done.returncode}: {words}")
+            rates.append(command.rate(done.stdout + done.stderr, out))
+        return 1 / seconds
+
+    return measure
+
+
+def _our_rate(_: str, out: Path) -> float | None:
+    from convnext_study.records import scan
+
+    done = [record.result for record in scan(out) if record.result] if out.is_dir() else []
+    return statistics.median(result.images_per_s for result in done) if done else None
+
+
+def _logged_rate(text: str, _: Path) -> float | None:
+    found = [float(value) for value in re.findall(RATE, text)]
+    return statistics.median(found) if found else None

@@ -1,0 +1,119 @@
+"""``report``: a folder of runs as a web page, with its figures and tables for a paper."""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convnext_study.roadmap import ROADMAPS, get_roadmap
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from convnext_study.results.report import Extras
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(report)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of one study or of several.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the report goes. (default: FOLDER/report)")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write the page again while the study runs.")
+    ] = False,
+    every: Annotated[int, typer.Option(min=1, help="Seconds between looks, with --watch.")] = 5,
+    any_commit: Annotated[
+        bool, typer.Option("--any-commit", help="Average runs of different commits.")
+    ] = False,
+) -> None:
+    """Write a study's report: one HTML page that opens from disk, figures, and tables.
+
+    The page loads nothing from elsewhere. Beside it stand figures as SVG, PDF and PNG, and tables
+    as CSV, Markdown and LaTeX. With --watch it goes on until Ctrl-C.
+    """
+    from convnext_study.results.report import write_report
+
+    out = out or folder / "report"
+    extras = _extras(folder)
+    if watch:
+        _watch(folder, out, extras, (every, any_commit))
+    paths = write_report(folder, out, extras, any_commit=any_commit)
+    size = paths[0].stat().st_size
+    typer.echo(
+        f"written: {paths[0]} ({size / 1e3:,.0f} kB) and {len(paths) - 1} figures and tables"
+    )
+
+
+def _watch(folder: Path, out: Path, extras: Extras, how: tuple[int, bool]) -> None:
+    """Write the page again whenever a record has changed, until Ctrl-C."""
+    from convnext_study.results.report import write_page
+
+    every, any_commit = how
+    seen: Any = None
+    try:
+        while True:
+            now = _state(folder)
+            if now != seen:
+                path, found = write_page(folder, out, extras, refresh=every, any_commit=any_commit)
+                done = sum(len(row.seeds) for study in found.studies for row in study.rows)
+                stamp = time.strftime("%H:%M:%S")
+                typer.echo(f"{stamp}  {path}: {done} finished runs; Ctrl-C ends the watch")
+                seen = now
+            time.sleep(every)
+    except KeyboardInterrupt:
+        typer.echo("watch ended: the page as it stands, and figures and tables")
+
+
+def _state(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every record's files."""
+    found = {}
+    for pattern in ("run.json", "log.jsonl", "result.json", "lock"):
+        for path in folder.rglob(pattern):
+            about = path.stat()
+            found[str(path)] = (about.st_size, about.st_mtime_ns)
+    return found
+
+
+def _extras(folder: Path) -> Extras:
+    """What the records do not hold: screens, the published recipes, and commands."""
+    from convnext_study.cli.reproduce import commands
+    from convnext_study.results.report import Extras
+
+    return Extras(
+        show=_screen,
+        published=_published(),
+        commands=lambda groups: commands(groups, folder.resolve().name),
+    )
+
+
+def _published() -> Mapping[str, Mapping[str, Any]]:
+    from convnext_study.training.recipe import recipe_for
+
+    return {
+        family: recipe_for(family, "published").model_dump(mode="json")
+        for family in ("classic", "modern")
+    }
+
+
+@functools.cache
+def _screen(regime: str, name: str) -> str | None:
+    """What ``show`` prints of a row, as plain text; None for a row that is not on the road."""
+    from rich.console import Console
+
+    from convnext_study.show import show
+
+    road = get_roadmap(regime) if regime in ROADMAPS else None
+    if road is None or name not in {point.name for point in road.points()}:
+        return None
+    console = Console(width=80, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(show(road, name))
+    return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())

@@ -1,0 +1,117 @@
+"""The commands that ask for a study's runs again, checked against the runs' own keys."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from convnext_study.errors import BadRequest
+from convnext_study.records import Record, Run
+from convnext_study.results.figure import short_data
+from convnext_study.results.setups import Group, differences
+from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
+
+# Recipe fields that the command line can change, and the option for each.
+_OPTIONS = {"epochs": "--epochs", "global_batch": "--batch", "image_size": "--image-size"}
+# Kinds of studies whose files come with the package's sources.
+_FILES = {"leave_one_out", "add_one_in", "reorder", "pairs", "attribution", "kernel_size"}
+
+
+def commands(groups: Sequence[Group], folder: str) -> list[str]:
+    """Lines for a shell; those that begin with ``#`` say how sure the others are."""
+    records = [record for group in groups for record in group.seeds.values()]
+    if not records:
+        return []
+    lines = _checkout(records)
+    runs = [record.run for record in records]
+    regime = runs[0].facts.get("regime")
+    kind = str(runs[0].facts.get("study_kind", ""))
+    seeds = _seeds(sorted({run.seed for run in runs}))
+    if regime in ROADMAPS and all(run.study == f"roadmap-{regime}" for run in runs):
+        lines += _roadmap(get_roadmap(regime), runs, seeds, folder)
+    elif kind in _FILES:
+        data = shlex.quote(_data(runs[0].data))
+        line = f"convnext-study study ablations/{kind}.py --data {data} --seeds {seeds}"
+        lines += [f"{line} --out {shlex.quote(folder)}", "# The records do not name the file."]
+    else:
+        lines.append("# The records do not say which command asked for these runs.")
+    return [*lines, f"convnext-study report {shlex.quote(folder)}"]
+
+
+def _checkout(records: Sequence[Record]) -> list[str]:
+    found = sorted({str(one.asked["commit"]) for one in records if one.asked.get("commit")})
+    if len(found) != 1:
+        return [f"# made at {len(found)} commits: {', '.join(found)}"] if found else []
+    note = "  # files of the package differed from it" if found[0].endswith("+") else ""
+    return [f"git checkout {shlex.quote(found[0].removesuffix('+'))}{note}"]
+
+
+def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> list[str]:
+    from convnext_study.launching.runs import default_recipe, parse_seeds, roadmap_runs
+
+    names = {run.name for run in runs}
+    points = [point for point in road.points() if point.name in names]
+    parts = ["convnext-study", "roadmap", "--regime", road.regime, "--data", _data(runs[0].data)]
+    if len(points) < len(road.points()):
+        parts += ["--steps", ",".join(point.name for point in points)]
+    parts += ["--seeds", seeds]
+    choice, changes = _recipe(runs)
+    if choice != default_recipe(road):
+        parts += ["--recipe", choice]
+    for field, value in changes.items():
+        parts += [_OPTIONS[field], str(value)]
+    line = shlex.join([*parts, "--out", folder])
+    try:
+        made = roadmap_runs(
+            road,
+            points,
+            data=runs[0].data,
+            seeds=parse_seeds(seeds),
+            recipe=choice,
+            changes=changes,
+        )
+    except BadRequest as error:
+        return [line, f"# This asks for other runs than these: {error}"]
+    keys = {run.key for run in made}
+    other = [run for run in runs if run.key not in keys]
+    if other:
+        alike = {(run.name, run.seed): run for run in made}
+        nearest = alike.get((other[0].name, other[0].seed))
+        why = f": {differences(other[0], nearest)}" if nearest else ""
+        return [f"# {len(other)} of the {len(runs)} runs differ from what this asks for{why}", line]
+    more = len(keys - {run.key for run in runs})
+    further = f" and {more} more" if more else ""
+    return [f"# asks for the {len(runs)} runs counted above, by their keys{further}", line]
+
+
+def _recipe(runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
+    """The choice of recipe that comes nearest, and what was changed in it."""
+    from convnext_study.training.recipe import recipe_for
+
+    base, family = str(runs[0].recipe["name"]).partition("[")[0], str(runs[0].recipe["family"])
+    choice = {f"{family}-small": "small", family: "published"}.get(base, base)
+    changes: dict[str, Any] = {}
+    for run in runs:
+        try:
+            plain = recipe_for(str(run.recipe["family"]), choice).model_dump(mode="json")
+        except BadRequest:
+            continue
+        for field in _OPTIONS:
+            if run.recipe.get(field) != plain[field]:
+                changes[field] = run.recipe.get(field)
+    return choice, changes
+
+
+def _data(uri: str) -> str:
+    """Data as someone else would name it: the folders that lead to it are theirs."""
+    short = short_data(uri)
+    kind, _, name = short.partition(":")
+    return f"{kind}:PATH/{name}" if name and short != uri else short
+
+
+def _seeds(seeds: list[int]) -> str:
+    """As the command line takes them: 3 for 0, 1, 2. One alone comes with those below it."""
+    if seeds == list(range(len(seeds))) or len(seeds) == 1:
+        return str(seeds[-1] + 1)
+    return ",".join(map(str, seeds))

@@ -1,0 +1,67 @@
+"""The files of a report: ``report.html``, and beside it ``figures`` and ``tables``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convnext_study.errors import BadRequest
+from convnext_study.records import write_bytes
+from convnext_study.results.figure import KINDS, draw
+from convnext_study.results.report.export import write_tables
+from convnext_study.results.report.figures import draw_more, draw_worth
+from convnext_study.results.report.gather import Extras, Folder, gather
+from convnext_study.results.report.page import Report, render
+from convnext_study.results.report.worth import find_worth
+from convnext_study.results.report.worth_tables import worth_tables
+
+PAGE = "report.html"
+
+
+def write_report(
+    folder: Path, out: Path, extras: Extras, *, any_commit: bool = False
+) -> list[Path]:
+    """Write page, figures and tables of all runs under a folder, and return their paths.
+
+    Raises BadRequest where there is no run, or ``out`` cannot be written.
+    """
+    found = gather(folder, any_commit=any_commit)
+    report = render(found, extras)
+    paths = [_write_page(out, report)]
+    for study in found.studies:
+        own = out if len(found.studies) == 1 else out / _safe(study.name)
+        paths += write_tables(report.tables[study.name], own / "tables")
+        figures = own / "figures"
+        figures.mkdir(parents=True, exist_ok=True)
+        if study.drawn and study.done:
+            paths += draw(study.rows, figures, study.meta, tuple(KINDS))
+        paths += draw_more(study, figures)
+    for worth in find_worth(found.studies):
+        own = out / _safe(worth.name)
+        paths += write_tables(worth_tables(worth), own / "tables")
+        paths += draw_worth(worth, own)
+    return paths
+
+
+def write_page(
+    folder: Path, out: Path, extras: Extras, *, refresh: int, any_commit: bool = False
+) -> tuple[Path, Folder]:
+    """Write the page alone, one that reloads itself; returns what it was made from as well."""
+    found = gather(folder, any_commit=any_commit)
+    return _write_page(out, render(found, extras, refresh=refresh)), found
+
+
+def _write_page(out: Path, report: Report) -> Path:
+    path = out / PAGE
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, report.html.encode("utf-8", "replace"))
+    except OSError as error:
+        raise BadRequest(
+            f"{path}: cannot be written ({error.strerror}); choose another --out"
+        ) from None
+    return path
+
+
+def _safe(name: str) -> str:
+    """A study's name as the name of a folder."""
+    return "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in name) or "study"

@@ -1,0 +1,70 @@
+"""A full disk and a folder that cannot be written: one line, and nothing is lost."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import make_tiny_run
+from test_engine import assert_same, stop_after
+
+from convnext_study import records
+from convnext_study.training.engine import Stopped, TrainingError, train
+from convnext_study.training.run import RunError
+from convnext_study.training.task import Machine
+
+pytestmark = pytest.mark.endurance
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of eight megabytes. Mounting takes root."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this user may not mount a small file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
+    run = make_tiny_run(epochs=3)
+    train(run, tmp_path / "calm")
+    folder = small_disk / "run"
+    with pytest.raises(Stopped):
+        train(run, folder, stop=stop_after(5))
+    free = os.statvfs(small_disk)
+    filler = small_disk / "filler"
+    filler.write_bytes(b"\0" * max(free.f_bavail * free.f_frsize - 8192, 0))
+    good = (folder / records.CHECKPOINT).read_bytes()
+    with pytest.raises(TrainingError, match=r"state cannot be saved .*make room") as caught:
+        train(run, folder)
+    assert "\n" not in str(caught.value)
+    assert (folder / records.CHECKPOINT).read_bytes() == good
+    filler.unlink()
+    train(run, folder)
+    assert_same(folder, tmp_path / "calm")
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A file system that cannot be written, not even by root."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(disk)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this user may not mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_folder_that_is_read_only(read_only: Path) -> None:
+    with pytest.raises(RunError, match="cannot be written") as caught:
+        train(make_tiny_run(), read_only / "run", Machine())
+    assert "\n" not in str(caught.value)

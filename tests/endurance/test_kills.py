@@ -1,0 +1,115 @@
+"""Killed twenty times at random moments, a training ends bit for bit like one that was not.
+
+Run by `make endurance`. Children are forked from a process that has imported torch, so that a
+kill costs a moment and not an import. The seeds of the moments are fixed; the moments are not,
+since they fall where the machine happens to be.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+from conftest import make_tiny_run
+from test_data import make_folder
+from test_engine import assert_same
+
+from convnext_study import records
+from convnext_study.records import Run
+from convnext_study.training.engine import train
+from convnext_study.training.task import Machine
+
+pytestmark = pytest.mark.endurance
+
+KILLS = 20
+FORK = multiprocessing.get_context("fork")
+
+
+def kill_until_done(start: Callable[[], list[Any]], moments: random.Random) -> int:
+    """Start processes and kill one of them at a random moment, until they end by themselves."""
+    kills = 0
+    while True:
+        processes = start()
+        if kills < KILLS:
+            time.sleep(moments.uniform(0.05, 0.8))
+            victim = moments.choice(processes)
+            if victim.is_alive():
+                os.kill(victim.pid, signal.SIGKILL)
+                kills += 1
+        killed = any(process.exitcode == -signal.SIGKILL for process in processes)
+        for process in processes:
+            # What waits in vain for a killed partner is ended as a scheduler would end it.
+            process.join(timeout=2 if killed else None)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        if all(process.exitcode == 0 for process in processes):
+            return kills
+
+
+def start_one(run: Run, folder: Path, machine: Machine) -> list[Any]:
+    process = FORK.Process(target=train, args=(run, folder, machine))
+    process.start()
+    return [process]
+
+
+@pytest.mark.parametrize("machine", [Machine(), Machine(micro_batch=32)], ids=["plain", "split"])
+def test_one_process(tmp_path: Path, machine: Machine) -> None:
+    run = make_tiny_run(epochs=30)
+    train(run, tmp_path / "calm", machine)
+    often = Machine(micro_batch=machine.micro_batch, checkpoint_seconds=0.05)
+    kills = kill_until_done(lambda: start_one(run, tmp_path / "killed", often), random.Random(1))
+    assert kills == KILLS
+    assert_same(tmp_path / "killed", tmp_path / "calm")
+    events = [event["event"] for event in records.read(tmp_path / "killed").events]
+    assert "resumed" in events
+    assert events[-1] == "done"
+
+
+def test_with_workers_that_read_files(tmp_path: Path) -> None:
+    data = make_folder(tmp_path / "images", count=24)
+    run = make_tiny_run(
+        epochs=60, global_batch=16, image_size=32, crop="random_resized", mixup=0.8
+    ).model_copy(update={"data": f"folder:{data}"})
+    train(run, tmp_path / "calm", Machine(workers=1))
+    often = Machine(workers=2, checkpoint_seconds=0.05)
+    kills = kill_until_done(lambda: start_one(run, tmp_path / "killed", often), random.Random(2))
+    assert kills == KILLS
+    assert_same(tmp_path / "killed", tmp_path / "calm")
+
+
+def join_and_train(run: Run, folder: Path, rank: int, port: int, seconds: float) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    train(run, folder, Machine(rank=rank, world=2, checkpoint_seconds=seconds))
+    dist.destroy_process_group()
+
+
+def start_two(run: Run, folder: Path, seconds: float) -> list[Any]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        FORK.Process(target=join_and_train, args=(run, folder, rank, port, seconds))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    run = make_tiny_run(epochs=30)
+    for process in start_two(run, tmp_path / "calm", 600):
+        process.join()
+        assert process.exitcode == 0
+    kills = kill_until_done(lambda: start_two(run, tmp_path / "killed", 0.05), random.Random(3))
+    assert kills == KILLS
+    assert_same(tmp_path / "killed", tmp_path / "calm")

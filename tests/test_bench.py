@@ -1,0 +1,210 @@
+"""What a benchmark is made of; no test here depends on how fast anything is."""
+
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+from convnext_study.bench.growth import growth
+from convnext_study.bench.loop import loop
+from convnext_study.bench.networks import Settings, networks
+from convnext_study.bench.peer import _logged_rate, peer
+from convnext_study.bench.pipeline import pipeline
+from convnext_study.bench.report import draw, tables
+from convnext_study.bench.timing import Spread, in_turns, rate, ratio
+from convnext_study.bench.workload import Load, build, timm_twin, training_step
+from convnext_study.cli import app
+from convnext_study.errors import BadRequest, Failed
+from convnext_study.roadmap import get_roadmap
+
+NANO = get_roadmap("nano")
+TINY = Settings(turns=1, seconds=0.0, batch=4, threads=1)
+
+
+def silent(_: str) -> None:
+    pass
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_again() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+
+
+def test_turns_are_interleaved_and_reversed() -> None:
+    called: list[str] = []
+
+    def named(name: str) -> Any:
+        def measure() -> float:
+            called.append(name)
+            return float(len(called))
+
+        return measure
+
+    found = in_turns({"a": named("a"), "b": named("b")}, 3)
+    assert called == ["a", "b", "b", "a", "a", "b"]
+    assert found == {"a": [1.0, 4.0, 5.0], "b": [2.0, 3.0, 6.0]}
+
+
+def test_ratios_are_of_the_same_turn() -> None:
+    assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == Spread(2.0, 1.0, 3.0, 3)
+    with pytest.raises(ValueError, match="zip"):
+        ratio([1.0], [1.0, 2.0])
+
+
+def test_a_rate_is_images_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()  # a second passes between two looks
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    calls: list[int] = []
+    measure = rate(lambda: calls.append(1), images=8, seconds=4.0)
+    assert len(calls) == 2
+    assert measure() == 8 * 4 / 1.0
+    assert len(calls) == 6
+
+
+@pytest.mark.parametrize(("regime", "end"), [("t", 0), ("t", -1), ("b", -1), ("nano", -1)])
+def test_timms_twin_is_the_same_network(regime: str, end: int) -> None:
+    road = get_roadmap(regime)
+    spec = road.points()[end].spec
+    with torch.device("meta"):
+        load = Load(spec, "plain", 2, road.image_size, road.num_classes)
+        twin = timm_twin(spec, road.num_classes)()
+    from convnext_study import cost
+
+    ours = cost.count_spec(spec, load.image_size, load.classes)
+    assert cost.count(twin, (3, load.image_size, load.image_size)) == ours
+
+
+def test_middle_steps_have_no_twin() -> None:
+    with pytest.raises(KeyError):
+        timm_twin(NANO.point("gelu").spec, 10)
+
+
+def test_the_forms_differ_in_layout_only() -> None:
+    load = Load(NANO.points()[-1].spec, "ours", 2, 32, 10)
+    ours, plain = build(load), build(replace(load, form="plain"))
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other)
+    before = [weight.clone() for weight in plain.parameters()]
+    training_step(replace(load, form="timm"))()
+    assert all(torch.equal(a, b) for a, b in zip(before, plain.parameters(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    """Everything, as small as it can be."""
+    points = [NANO.points()[0], NANO.points()[1], NANO.points()[-1]]
+    return {
+        "networks": networks(NANO, points, TINY, silent),
+        "loop": loop(NANO, TINY, silent),
+        "pipeline": pipeline(None, 16, TINY, silent),
+        "growth": growth(NANO, TINY, silent),
+    }
+
+
+def test_networks(found: dict[str, Any]) -> None:
+    first, last = found["networks"]  # the first two rows are one network
+    assert set(first["training"]["ratio"]) == {"plain"}
+    assert set(last["training"]["ratio"]) == set(last["inference"]["ratio"]) == {"plain", "timm"}
+    for row in (first, last):
+        assert all(value > 0 for value in row["latency_ms"].values())
+        assert all(value > 0 for value in row["memory_mb"].values())
+
+
+def test_loop_and_pipeline(found: dict[str, Any]) -> None:
+    efficiency = found["loop"]["efficiency"]
+    assert found["loop"]["data"] == "digits"
+    assert 0 < efficiency["low"] <= efficiency["median"] <= efficiency["high"]
+    for name in ("crop_and_flip", "modern"):
+        assert found["pipeline"][name]["ratio"]["median"] > 0
+
+
+def test_growth(found: dict[str, Any]) -> None:
+    sizes = found["growth"]["image_size"]
+    assert [row["value"] for row in sizes] == [32, 64, 96]
+    assert sizes[0]["seconds_an_image"]["median"] == 1
+    assert sizes[1]["macs"] == pytest.approx(4, rel=0.01)
+    assert [row["macs"] for row in found["growth"]["batch"]] == [1, 1, 1]
+    assert [row["value"] for row in found["growth"]["blocks"]] == [6, 12, 18]
+
+
+def test_tables_and_figure(found: dict[str, Any], tmp_path: Path) -> None:
+    console = Console(width=120, record=True)
+    console.print(*tables(found))
+    shown = console.export_text()
+    for word in ("separate_downsampling", "bare step", "crop and flip", "image size"):
+        assert word in shown
+    svg, png = draw(found, tmp_path)
+    assert "<svg" in svg.read_text()
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert draw({"loop": found["loop"]}, tmp_path) == []
+
+
+def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app,
+        ["bench", "--parts", "growth", "--quick", "--turns", "1", "--batch", "4"]
+        + ["--out", str(tmp_path), "--json"],
+    )
+    assert done.exit_code == 0, done.exception
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert written["settings"]["turns"] == 1
+    assert json.loads(done.stdout[done.stdout.index("{") :]) == written
+    assert "torch" in written["machine"]["versions"]
+
+
+def test_a_peer_runs_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "print('Time: 0.5s,  116.06/s  (0.5s,  110.00/s)')"
+    told: list[str] = []
+    result = peer(
+        f'{sys.executable} -c "{code}"',
+        "train patchify_stem --epochs 1 --batch 256",
+        1,
+        told.append,
+    )
+    assert [line.split(":")[0] for line in told] == ["ours", "peer"]
+    assert result["images_per_s"]["peer"]["median"] == pytest.approx(113.03)
+    assert result["rate_ratio"]["median"] == pytest.approx(
+        result["images_per_s"]["ours"]["median"] / 113.03
+    )
+    assert result["time_ratio"]["median"] < 1  # printing one line is faster than training
+
+
+def test_rates_in_logs() -> None:
+    assert _logged_rate("116 images/s and 120.5 img/s", Path()) == pytest.approx(118.25)
+    assert _logged_rate("3 epochs, 1.2 steps/second, v1.2.3", Path()) is None
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "says"),
+    [
+        ("no_such_program_here --x", BadRequest, "no such program"),
+        ("", BadRequest, "an empty command"),
+        ("echo 'unfinished", BadRequest, "No closing quotation"),
+        (f"{sys.executable} -c 'import sys; sys.exit(\"out of luck\")'", Failed, "out of luck"),
+    ],
+)
+def test_a_peer_that_cannot_run(
+    command: str, error: type[Exception], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convnext_study.bench.peer.in_turns", _peer_only)
+    with pytest.raises(error, match=says):
+        peer(command, "steps", 1, silent)
+
+
+def _peer_only(measures: dict[str, Any], _: int) -> Any:
+    return measures["peer"]()
+
+
+def test_parts_are_checked(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["bench", "--parts", "speed", "--out", str(tmp_path)])
+    assert isinstance(done.exception, BadRequest)
+    assert "use networks" in str(done.exception)

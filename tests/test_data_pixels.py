@@ -1,0 +1,198 @@
+"""Pixels on the fast path are timm's: the same draws, the same crops, the same values."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from images import make_folder, picture
+from PIL import Image
+
+from convnext_study.training.data import decode, open_data
+from convnext_study.training.data.bench import measure_pipeline
+from convnext_study.training.data.decode import decode_image, decode_pixels, to_tensor
+from convnext_study.training.data.images import Data, DataError
+from convnext_study.training.data.pixels import RandomResizedCrop
+from convnext_study.training.data.posterize import repair_posterize
+from convnext_study.training.data.transforms import train_transform, val_transform
+from convnext_study.training.recipe import CLASSIC, MODERN, Recipe
+from convnext_study.training.seeds import seed_everything
+
+LEVEL = 1.01 / 255 / 0.22  # one of 256 levels after normalisation with ImageNet's deviations
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return open_data(f"folder:{make_folder(tmp_path_factory.mktemp('images'), count=16)}")
+
+
+def photo(seed: int) -> Image.Image:
+    """Part of a real photograph, of a size and shape of its own."""
+    from sklearn.datasets import load_sample_image
+
+    random = np.random.default_rng(seed)
+    top, left = random.integers(0, 150, 2)
+    height, width = random.integers(90, 270, 2)
+    whole = load_sample_image("china.jpg")
+    return Image.fromarray(whole[top : top + height, left : left + width])
+
+
+def jpeg(image: Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"quality": 30},
+        {"progressive": True},
+        {"subsampling": 0, "quality": 95},
+        {"optimize": True, "restart_marker_rows": 1},
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_both_decoders_agree_bit_for_bit(options: dict[str, Any], mode: str) -> None:
+    for seed in range(3):
+        content = jpeg(photo(seed).convert(mode), **options)
+        assert torch.equal(decode_pixels(content, ""), to_tensor(decode_image(content, "")))
+
+
+def test_plain_jpegs_are_not_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(content: bytes, name: str) -> Image.Image:
+        raise AssertionError("Pillow was asked")
+
+    content = jpeg(photo(0))
+    expected = decode_pixels(content, "")
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "decode_image", refuse)
+        assert torch.equal(decode_pixels(content, ""), expected)
+        with pytest.raises(AssertionError, match="Pillow was asked"):
+            decode_pixels(jpeg(photo(0).convert("CMYK")), "")
+    monkeypatch.setattr(decode, "_jpeg_decoder", lambda: None)  # a torchvision without it
+    assert torch.equal(decode_pixels(content, ""), expected)
+
+
+def timms_train(data: Data, recipe: Recipe) -> Callable[[Image.Image], torch.Tensor]:
+    """timm's transform with the published settings, written out once more."""
+    from timm.data import create_transform
+
+    transform: Any = create_transform(
+        recipe.image_size,
+        is_training=True,
+        auto_augment=recipe.rand_augment,
+        color_jitter=recipe.color_jitter or None,
+        interpolation=recipe.interpolation,
+        re_prob=recipe.random_erasing,
+        re_mode="pixel",
+        mean=data.mean,
+        std=data.std,
+    )
+    for step in transform.transforms:
+        repair_posterize(step)
+    return transform  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        CLASSIC.changed(image_size=64),
+        MODERN.changed(image_size=64, rand_augment="", color_jitter=0.0),
+    ],
+    ids=["classic", "modern without RandAugment"],
+)
+def test_training_pixels_are_timms_to_one_level(data: Data, recipe: Recipe) -> None:
+    ours, theirs = train_transform(data, recipe), timms_train(data, recipe)
+    for seed in range(40):
+        image = photo(seed)
+        seed_everything(seed)
+        expected = theirs(image)
+        seed_everything(seed)
+        difference = (ours(to_tensor(image)) - expected).abs()
+        assert difference.max() < LEVEL
+        assert (difference > LEVEL / 4).float().mean() < 0.03
+
+
+@pytest.mark.parametrize("auto", ["rand-m9-mstd0.5-inc1", ""])
+def test_after_the_crop_all_draws_are_timms(data: Data, auto: str) -> None:
+    """RandAugment, colour jitter and erasing amplify a level, so the crop is left as it is."""
+    recipe = MODERN.changed(image_size=64, rand_augment=auto)
+    ours: Any = train_transform(data, recipe)
+    theirs: Any = timms_train(data, recipe)
+    for seed in range(60):
+        image = photo(seed).resize((64, 64))
+        seed_everything(seed)
+        for step in theirs.transforms[1:]:
+            image = step(image)
+        seed_everything(seed)
+        pixels: Any = to_tensor(photo(seed).resize((64, 64)))
+        for step in ours.transforms[1:]:
+            pixels = step(pixels)
+        assert torch.allclose(pixels, image, atol=1e-5)
+
+
+def test_crops_are_distributed_as_timms() -> None:
+    """Draw for draw: boxes recorded from both, on images of many shapes."""
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+
+    timms = RandomResizedCropAndInterpolation(48, interpolation="bicubic")
+    for seed in range(200):
+        image = to_tensor(picture(seed, 20 + 7 * (seed % 30), 20 + 11 * (seed % 17)))
+        places = torch.arange(image.shape[1] * image.shape[2]).view(1, *image.shape[1:])
+        seed_everything(seed)
+        top, left, height, width = timms.get_params(to_pil_size(image), timms.scale, timms.ratio)
+        seed_everything(seed)
+        found = timms.get_params(places, timms.scale, timms.ratio)
+        assert found == (top, left, height, width)
+        seed_everything(seed)
+        assert RandomResizedCrop(timms)(image).shape == (3, 48, 48)
+
+
+def to_pil_size(image: torch.Tensor) -> Image.Image:
+    return Image.new("RGB", (image.shape[2], image.shape[1]))
+
+
+@pytest.mark.parametrize("recipe", [MODERN, CLASSIC], ids=["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(224, 0.875), (64, 0.875), (32, 1.0), (96, 0.95)])
+def test_evaluation_pixels_are_timms_to_one_level(
+    data: Data, recipe: Recipe, size: tuple[int, float]
+) -> None:
+    from timm.data import create_transform
+
+    side, ratio = size
+    ours = val_transform(data, recipe.changed(image_size=side, eval_crop_ratio=ratio))
+    theirs = create_transform(
+        side, interpolation=recipe.interpolation, crop_pct=ratio, mean=data.mean, std=data.std
+    )
+    for seed in range(6):
+        difference = (ours(to_tensor(photo(seed))) - theirs(photo(seed))).abs()
+        assert difference.shape == (3, side, side)
+        assert difference.max() < LEVEL
+        assert (difference > LEVEL / 4).float().mean() < 0.03
+
+
+def test_the_published_evaluation_resizes_to_256() -> None:
+    data = open_data("synthetic:2,32,8")
+    sides = [getattr(step, "size", None) for step in val_transform(data, MODERN).transforms]  # type: ignore[attr-defined]
+    assert sides[:2] == [[256], (224, 224)]
+
+
+def test_the_pipeline_is_measured_beside_timms(data: Data) -> None:
+    before = torch.get_num_threads()
+    speed = measure_pipeline(data, MODERN.changed(image_size=32), rounds=3, batch=8, batches=1)
+    assert len(speed.ours) == len(speed.timms) == 3
+    assert all(value > 0 for value in (*speed.ours, *speed.timms))
+    assert speed.spread[0] <= speed.ratio <= speed.spread[1]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"), [("synthetic", "only be measured on folder"), (None, "too few training")]
+)
+def test_what_cannot_be_measured(data: Data, uri: str | None, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        measure_pipeline(open_data(uri) if uri else data, MODERN, rounds=1, batch=33, batches=1)

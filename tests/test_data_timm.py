@@ -1,0 +1,268 @@
+"""``timm:NAME``: folders, tars, shards and torchvision's sets, read by index."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from images import make_folder, picture
+
+from convnext_study.training.data import Data, DataError, open_data
+from convnext_study.training.data.batches import train_batches
+from convnext_study.training.data.readers import parse
+from convnext_study.training.data.shards import expand
+from convnext_study.training.recipe import MODERN
+
+RECIPE = MODERN.changed(global_batch=4, image_size=32, rand_augment="")
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+
+
+def pack(folder: Path, tar: Path) -> None:
+    with tarfile.open(tar, "w") as archive:
+        for file in sorted(folder.rglob("*.jpg")):
+            archive.add(file, str(file.relative_to(folder)))
+
+
+def folder(root: Path) -> str:
+    return f"timm:{make_folder(root)}"
+
+
+def one_tar(root: Path) -> str:
+    make_folder(root / "images")
+    for part in ("train", "val"):
+        pack(root / "images" / part, root / f"{part}.tar")
+    return f"timm:{root}"
+
+
+def tar_a_class(root: Path) -> str:
+    make_folder(root / "images")
+    for part in ("train", "validation"):
+        (root / part).mkdir()
+        for name in ("cat", "dog"):
+            pack(
+                root / "images" / part[:5].replace("valid", "val") / name,
+                root / part / f"{name}.tar",
+            )
+    return f"timm:{root}"
+
+
+def tars_in_a_tar(root: Path) -> str:
+    inner = Path(tar_a_class(root).partition(":")[2])
+    for part in ("train", "validation"):
+        with tarfile.open(root / f"{part}-all.tar", "w") as archive:
+            for file in sorted((inner / part).glob("*.tar")):
+                archive.add(file, file.name)
+    return f"timm:{root}?train=train-all&val=validation-all.tar"
+
+
+def shards(root: Path, *, labels: str = "cls", missing: bool = False) -> str:
+    """Two shards a part in WebDataset's layout, classes in turn."""
+    for part, first in (("train", 0), ("val", 8)):
+        for shard in range(2):
+            with tarfile.open(root / f"set-{part}-{shard:03d}.tar", "w") as archive:
+                for place in range(4):
+                    seed = first + 4 * shard + place
+                    file = io.BytesIO()
+                    picture(seed).save(file, "JPEG")
+                    add(archive, f"a/{seed:05d}.jpg", file.getvalue())
+                    content = str(place % 2) if labels == "cls" else json.dumps({"y": place % 2})
+                    if not (missing and place == 3):
+                        add(archive, f"a/{seed:05d}.{labels}", content.encode())
+    return f"timm:wds/{root}"
+
+
+def torch_folder(root: Path) -> str:
+    return f"timm:torch/image_folder?root={make_folder(root)}"
+
+
+LAYOUTS = [folder, one_tar, tar_a_class, tars_in_a_tar, torch_folder, shards]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_holds_the_same_images(tmp_path: Path, layout: object) -> None:
+    data = open_data(layout(tmp_path))  # type: ignore[operator]
+    assert data.classes == (("0", "1") if layout is shards else ("cat", "dog"))
+    assert (len(data.train), len(data.val), data.size) == (8, 8, 40)
+    labels = [0, 1] * 4 if layout is shards else [0] * 4 + [1] * 4
+    for part, first in ((data.train, 0), (data.val, 8)):
+        for index, label in enumerate(labels):
+            image, found = part[index]
+            assert found == label
+            wanted = np.asarray(picture(first + index)).astype(int)
+            assert np.abs(np.asarray(image).astype(int) - wanted).mean() < 12  # JPEG is lossy
+
+
+@pytest.mark.parametrize("layout", [one_tar, tars_in_a_tar, shards])
+def test_archives_are_exact_in_workers(tmp_path: Path, layout: object) -> None:
+    data = open_data(layout(tmp_path))  # type: ignore[operator]
+    alone = list(train_batches(data, RECIPE, 0, 0))
+    together = list(train_batches(data, RECIPE, 0, 0, workers=2))
+    resumed = list(train_batches(data, RECIPE, 0, 0, start=1, workers=1))
+    for (a, _), (b, _) in zip(alone, together, strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(alone[1][0], resumed[0][0])
+
+
+def test_tars_hold_what_timm_finds_in_them_in_an_order_of_names(tmp_path: Path) -> None:
+    """timm's own order is that of the file system where members of two tars share a name."""
+    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+
+    ours = open_data(tar_a_class(tmp_path)).train.source  # type: ignore[attr-defined]
+    theirs = ReaderImageInTar(str(tmp_path / "train"))
+    expected = {(file.read(), int(label)) for file, label in (theirs[i] for i in range(8))}
+    assert {(ours.read(index), ours.label(index)) for index in range(8)} == expected
+    names = [ours.name(index) for index in range(len(ours))]
+    assert names == sorted(names)
+    assert len(set(names)) == 8
+
+
+def test_labels_of_shards_from_json(tmp_path: Path) -> None:
+    uri = shards(tmp_path, labels="json")
+    options = "?label=y&train=set-train-{000..001}.tar|8&val=set-val-{000..001}.tar"
+    assert open_data(uri + options).num_classes == 2
+    with pytest.raises(DataError, match=r"set-train-000\.tar: not a shard of labelled images"):
+        open_data(uri)
+
+
+def test_a_bad_image_in_a_tar_is_named(tmp_path: Path) -> None:
+    make_folder(tmp_path / "images")
+    (tmp_path / "images" / "train" / "dog" / "2.jpg").write_bytes(b"no image")
+    for part in ("train", "val"):
+        pack(tmp_path / "images" / part, tmp_path / f"{part}.tar")
+    data = open_data(f"timm:{tmp_path}")
+    with pytest.raises(DataError, match=r"train\.tar:dog/2\.jpg: not a readable image") as caught:
+        list(train_batches(data, RECIPE, 0, 0, workers=1))
+    assert "\n" not in str(caught.value)
+    skipping = open_data(f"timm:{tmp_path}", bad_images="skip")
+    list(train_batches(skipping, RECIPE, 0, 0, workers=1))
+    assert skipping.bad.replaced == 1
+
+
+def test_a_bad_image_of_torchvisions_is_named(tmp_path: Path) -> None:
+    uri = torch_folder(tmp_path)
+    (tmp_path / "train" / "cat" / "0.jpg").write_bytes(b"no image")
+    data = open_data(uri)
+    with pytest.raises(DataError, match=r"torch/image_folder\[0\]: not a readable image"):
+        list(train_batches(data, RECIPE, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("timm:", "needs a path"),
+        ("timm:/nowhere/at/all", "holds no train, folder or tar"),
+        ("timm:tfds/imagenet2012", "only streams images"),
+        ("timm:hfids/cifar10", "only streams images"),
+        ("timm:torch/nonsense", "train: cannot be opened"),
+        ("timm:wds/nowhere", r"no shards called \*train\*\.tar"),
+        ("timm:x?rot=y", "unknown option 'rot'; did you mean root"),
+    ],
+)
+def test_bad_names_are_one_line(uri: str, says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        open_data(uri)
+    assert "\n" not in str(caught.value)
+
+
+class HubReader:
+    """What timm's reader for the Hugging Face hub offers, over two pictures a split."""
+
+    label_key = "fine"
+
+    def __init__(self, name: str, *, split: str, **options: str | None) -> None:
+        assert (name, options["target_key"], options["input_key"]) == ("hfds/o/N", "fine", "image")
+        self.first = {"train": 0, "test": 2}[split]
+        self.dataset = {"fine": [1, 0]}
+        self.class_to_idx = {"tree": 1, "sea": 0}
+
+    def __getitem__(self, index: int) -> tuple[io.BytesIO, int]:
+        file = io.BytesIO()
+        picture(self.first + index).save(file, "PNG")
+        file.seek(0)
+        return file, self.dataset["fine"][index]
+
+
+def test_sets_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timm.data.readers.create_reader", HubReader)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "datasets" or None)
+    data = open_data("timm:hfds/o/N?val=test&label=fine")
+    assert data.classes == ("sea", "tree")
+    assert [data.val[index][1] for index in range(len(data.val))] == [1, 0]
+    assert np.array_equal(np.asarray(data.val[1][0]), np.asarray(picture(3)))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install datasets"):
+        open_data("timm:hfds/o/N")
+
+
+def cut(tar: Path) -> None:
+    content = tar.read_bytes()
+    tar.write_bytes(content[: len(content) // 2])
+
+
+def cut_off(root: Path) -> str:
+    uri = one_tar(root)
+    cut(root / "train.tar")
+    return uri
+
+
+def cut_shard(root: Path) -> str:
+    uri = shards(root)
+    cut(root / "set-val-001.tar")
+    return uri
+
+
+def no_tar(root: Path) -> str:
+    uri = one_tar(root)
+    (root / "val.tar").write_bytes(b"something else" * 100)
+    return uri
+
+
+def wrong_size(root: Path) -> str:
+    return folder(root) + "?size=big"
+
+
+def unlabelled(root: Path) -> str:
+    return shards(root, missing=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (cut_off, "train.tar: ends before its end mark"),
+        (cut_shard, "set-val-001.tar: ends before its end mark"),
+        (no_tar, "val.tar: no tar archive with images"),
+        (wrong_size, "size 'big' is not a number"),
+        (unlabelled, "has no .cls and no .json"),
+    ],
+)
+def test_damaged_sources_are_one_line(tmp_path: Path, make: object, says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        open_data(make(tmp_path))  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+
+
+def test_the_size_can_be_said(tmp_path: Path) -> None:
+    data: Data = open_data(folder(tmp_path) + "?size=96")
+    assert data.size == 96
+
+
+def test_shard_patterns() -> None:
+    assert expand("a-{08..10}-{0..1}.tar|999") == [
+        f"a-{number}-{part}.tar" for number in ("08", "09", "10") for part in (0, 1)
+    ]
+    assert expand("*.tar") == ["*.tar"]
+
+
+def test_what_a_name_is_made_of() -> None:
+    request = parse("HFDS/Owner/Name?train=a+b&image=img")
+    assert (request.kind, request.rest) == ("hfds", "Owner/Name")
+    assert request.options == {"train": "a+b", "image": "img"}
+    assert parse("relative/folder").kind == ""
