@@ -10,23 +10,24 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import fake_run, write_run
 from rich.console import Console
 from typer.testing import CliRunner
 
 from convnext_study.bench.growth import growth
 from convnext_study.bench.loop import loop
 from convnext_study.bench.networks import Settings, networks
-from convnext_study.bench.peer import _logged_rate, peer
+from convnext_study.bench.peer import Command, _logged_rate, _our_rate, beside, peer
 from convnext_study.bench.pipeline import pipeline
 from convnext_study.bench.report import draw, tables
 from convnext_study.bench.timing import Spread, in_turns, rate, ratio
-from convnext_study.bench.workload import Load, build, timm_twin, training_step
+from convnext_study.bench.workload import Load, build, peak_memory, timm_twin, training_step
 from convnext_study.cli import app
 from convnext_study.errors import BadRequest, Failed
 from convnext_study.roadmap import get_roadmap
 
 NANO = get_roadmap("nano")
-TINY = Settings(turns=1, seconds=0.0, batch=4, threads=1)
+TINY = Settings(turns=1, seconds=0.0, batch=4, threads=1, memory=False)
 
 
 def silent(_: str) -> None:
@@ -116,7 +117,6 @@ def test_networks(found: dict[str, Any]) -> None:
     assert set(last["training"]["ratio"]) == set(last["inference"]["ratio"]) == {"plain", "timm"}
     for row in (first, last):
         assert all(value > 0 for value in row["latency_ms"].values())
-        assert all(value > 0 for value in row["memory_mb"].values())
 
 
 def test_loop_and_pipeline(found: dict[str, Any]) -> None:
@@ -151,8 +151,10 @@ def test_tables_and_figure(found: dict[str, Any], tmp_path: Path) -> None:
 def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
     done = CliRunner().invoke(
         app,
-        ["bench", "--parts", "growth", "--quick", "--turns", "1", "--batch", "4"]
-        + ["--out", str(tmp_path), "--json"],
+        [
+            *("bench", "--parts", "growth", "--quick", "--turns", "1", "--batch", "4"),
+            *("--out", str(tmp_path), "--json"),
+        ],
     )
     assert done.exit_code == 0, done.exception
     written = json.loads((tmp_path / "bench.json").read_text())
@@ -161,21 +163,42 @@ def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
     assert "torch" in written["machine"]["versions"]
 
 
-def test_a_peer_runs_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_a_step_covers_weights_gradients_and_optimizer() -> None:
+    spec = NANO.points()[-1].spec.with_(width=96)
+    load = Load(spec, "plain", 2, 32, 10)
+    weights = sum(weight.numel() * 4 for weight in build(load).parameters()) / 1e6
+    measured = peak_memory(load, 1)
+    assert measured is not None
+    assert 3 * weights < measured < 20 * weights
+
+
+def test_two_commands_run_in_turns() -> None:
     code = "print('Time: 0.5s,  116.06/s  (0.5s,  110.00/s)')"
     told: list[str] = []
-    result = peer(
-        f'{sys.executable} -c "{code}"',
-        "train patchify_stem --epochs 1 --batch 256",
-        1,
-        told.append,
+    commands = (
+        Command("ours", (sys.executable, "-c", "print('226.06/s')"), _logged_rate),
+        Command("peer", (sys.executable, "-c", code), _logged_rate),
     )
-    assert [line.split(":")[0] for line in told] == ["ours", "peer"]
+    result = beside(commands, 2, told.append)
+    assert [line.split(":")[0] for line in told] == ["ours", "peer", "peer", "ours"]
     assert result["images_per_s"]["peer"]["median"] == pytest.approx(113.03)
-    assert result["rate_ratio"]["median"] == pytest.approx(
-        result["images_per_s"]["ours"]["median"] / 113.03
-    )
-    assert result["time_ratio"]["median"] < 1  # printing one line is faster than training
+    assert result["rate_ratio"]["median"] == pytest.approx(226.06 / 113.03)
+    assert result["time_ratio"]["turns"] == 2
+
+
+def test_a_peer_that_tells_no_rate() -> None:
+    quiet = (sys.executable, "-c", "pass")
+    commands = tuple(Command(name, quiet, _logged_rate) for name in ("ours", "peer"))
+    result = beside(commands, 1, silent)
+    assert result["rate_ratio"] is None
+    assert result["seconds"]["peer"]["median"] > 0
+
+
+def test_our_rate_is_that_of_the_record(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, fake_run(NANO.point("gelu")))
+    recorded = json.loads((folder / "result.json").read_text())
+    assert _our_rate("", tmp_path) == recorded["images_per_s"]
+    assert _our_rate("", tmp_path / "gone") is None
 
 
 def test_rates_in_logs() -> None:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from convnext_study.training.data.transforms import train_transform, val_transfo
 from convnext_study.training.recipe import CLASSIC, MODERN, Recipe
 from convnext_study.training.seeds import seed_everything
 
-LEVEL = 1.01 / 255 / 0.22  # one of 256 levels after normalisation with ImageNet's deviations
+LEVEL = 1 / 255 / 0.2255  # one of 256 levels after normalisation with ImageNet's deviations
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +29,30 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return open_data(f"folder:{make_folder(tmp_path_factory.mktemp('images'), count=16)}")
 
 
-def photo(seed: int) -> Image.Image:
-    """Part of a real photograph, of a size and shape of its own."""
+@cache
+def china() -> np.ndarray:
     from sklearn.datasets import load_sample_image
 
+    pixels: np.ndarray = load_sample_image("china.jpg")
+    return pixels
+
+
+def photo(seed: int) -> Image.Image:
+    """Part of a real photograph, of a size and shape of its own."""
     random = np.random.default_rng(seed)
     top, left = random.integers(0, 150, 2)
     height, width = random.integers(90, 270, 2)
-    whole = load_sample_image("china.jpg")
-    return Image.fromarray(whole[top : top + height, left : left + width])
+    return Image.fromarray(china()[top : top + height, left : left + width])
+
+
+def assert_same_but_for_rounding(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    """In levels: without bias, few off by one, hardly any by more."""
+    pairs = zip(found, expected, strict=True)
+    levels = torch.cat([((one - other) / LEVEL).flatten() for one, other in pairs])
+    assert levels.mean().abs() < 2e-3
+    assert (levels.abs() > 0.1).float().mean() < 0.06
+    assert (levels.abs() > 1.5).float().mean() < 5e-4
+    assert levels.abs().max() < 12
 
 
 def jpeg(image: Image.Image, **options: Any) -> bytes:
@@ -105,16 +121,15 @@ def timms_train(data: Data, recipe: Recipe) -> Callable[[Image.Image], torch.Ten
     ],
     ids=["classic", "modern without RandAugment"],
 )
-def test_training_pixels_are_timms_to_one_level(data: Data, recipe: Recipe) -> None:
+def test_training_pixels_are_timms_but_for_rounding(data: Data, recipe: Recipe) -> None:
     ours, theirs = train_transform(data, recipe), timms_train(data, recipe)
+    found, expected = [], []
     for seed in range(40):
-        image = photo(seed)
         seed_everything(seed)
-        expected = theirs(image)
+        expected.append(theirs(photo(seed)))
         seed_everything(seed)
-        difference = (ours(to_tensor(image)) - expected).abs()
-        assert difference.max() < LEVEL
-        assert (difference > LEVEL / 4).float().mean() < 0.03
+        found.append(ours(to_tensor(photo(seed))))
+    assert_same_but_for_rounding(found, expected)
 
 
 @pytest.mark.parametrize("auto", ["rand-m9-mstd0.5-inc1", ""])
@@ -158,7 +173,7 @@ def to_pil_size(image: torch.Tensor) -> Image.Image:
 
 @pytest.mark.parametrize("recipe", [MODERN, CLASSIC], ids=["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [(224, 0.875), (64, 0.875), (32, 1.0), (96, 0.95)])
-def test_evaluation_pixels_are_timms_to_one_level(
+def test_evaluation_pixels_are_timms_but_for_rounding(
     data: Data, recipe: Recipe, size: tuple[int, float]
 ) -> None:
     from timm.data import create_transform
@@ -168,11 +183,9 @@ def test_evaluation_pixels_are_timms_to_one_level(
     theirs = create_transform(
         side, interpolation=recipe.interpolation, crop_pct=ratio, mean=data.mean, std=data.std
     )
-    for seed in range(6):
-        difference = (ours(to_tensor(photo(seed))) - theirs(photo(seed))).abs()
-        assert difference.shape == (3, side, side)
-        assert difference.max() < LEVEL
-        assert (difference > LEVEL / 4).float().mean() < 0.03
+    found = [ours(to_tensor(photo(seed))) for seed in range(6)]
+    assert found[0].shape == (3, side, side)
+    assert_same_but_for_rounding(found, [theirs(photo(seed)) for seed in range(6)])
 
 
 def test_the_published_evaluation_resizes_to_256() -> None:

@@ -62,7 +62,7 @@ def test_a_run_is_worth_what_its_record_says(run_folder: Path) -> None:
 def test_top5_and_the_screen(run_folder: Path) -> None:
     subject, data = load_run(run_folder), open_data("digits")
     verdict = judge(subject, data, 100, Machine())
-    images = torch.stack([torch.from_numpy(np.asarray(image)) for image, _ in data.val])
+    images = torch.stack([torch.from_numpy(np.array(image)) for image, _ in data.val])
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     pixels = ((images / 255 - mean) / std).permute(0, 3, 1, 2).float()
     with torch.inference_mode():

@@ -1,5 +1,6 @@
 """Exported networks: read back as their cards say, they give the run's outputs."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,6 @@ from typer.testing import CliRunner
 from convnext_study import deployment
 from convnext_study.cli import app
 from convnext_study.errors import BadRequest, Failed
-from convnext_study.evaluation import subjects
 from convnext_study.evaluation.subjects import load_run
 from convnext_study.training.data import DataError
 from convnext_study.training.engine import train
@@ -107,7 +107,8 @@ def test_the_card_tells_data_and_accuracy(run_folder: Path, tmp_path: Path) -> N
     export(run_folder, "safetensors", tmp_path)
     card = (tmp_path / "README.md").read_text()
     assert "| data | digits |" in card
-    assert "% of 602 images" in card
+    recorded = json.loads((run_folder / "result.json").read_text())
+    assert f"{recorded['top1']:.2f} % of {recorded['val_images']} images" in card
     assert "- crop_pct: 1.0" in card
 
 
@@ -138,5 +139,5 @@ def test_one_line_for_what_cannot_be(
         raise DataError(f"{uri}: gone")
 
     monkeypatch.setattr("convnext_study.training.data.open_data", gone)
-    with pytest.raises(subjects.EvaluationError, match="cannot be opened"):
+    with pytest.raises(BadRequest, match="cannot be opened"):
         raise export(run_folder, "hf", tmp_path).exception

@@ -21,7 +21,7 @@ from convnext_study.multipath.baselines import resnet18
 from convnext_study.multipath.bench import compare_forms
 from convnext_study.multipath.net import MultipathNet, build
 from convnext_study.multipath.parts import parts
-from convnext_study.multipath.paths import PathConv2d, Paths, PathsPlan, default_form
+from convnext_study.multipath.paths import PathConv2d, Paths, PathsPlan
 from convnext_study.multipath.spec import (
     BASIC,
     LARGE,
@@ -302,12 +302,9 @@ def test_a_path_starts_as_if_it_stood_alone() -> None:
         MultipathNet(TINY, form="fast")
 
 
-def test_the_form_that_trains_faster_is_the_default() -> None:
-    assert [MultipathNet(spec).stages[0].blocks[0].paths.fused for spec in (TINY, LARGE_PATHS)] == [
-        True,
-        True,
-    ]
-    assert [default_form(len(spec.depths), spec.width) for spec in (SMALL, LARGE)] == ["plain"] * 2
+def test_the_default_form_is_the_measured_one() -> None:
+    for spec, fused in ((TINY, True), (LARGE_PATHS, True), (SMALL, False), (LARGE, False)):
+        assert meta(spec).stages[2].blocks[0].paths.fused == fused
 
 
 def test_speeds_are_measured() -> None:

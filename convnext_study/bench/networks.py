@@ -20,13 +20,17 @@ from convnext_study.roadmap import Point, Roadmap
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured: turns, seconds for each measure of a turn, batch, threads, device."""
+    """How much is measured: turns, seconds for each measure of a turn, batch, threads, device.
+
+    Without ``memory`` no peak is measured, which takes a process for each network.
+    """
 
     turns: int
     seconds: float
     batch: int
     threads: int
     device: str = "cpu"
+    memory: bool = True
 
 
 def networks(
@@ -81,7 +85,10 @@ def _row(load: Load, settings: Settings) -> dict[str, Any]:
         "latency_ms": {
             form: 1000 / measured["median"] for form, measured in latency["images_per_s"].items()
         },
-        "memory_mb": {form: peak_memory(one, settings.threads) for form, one in loads.items()},
+        "memory_mb": {
+            form: peak_memory(one, settings.threads) if settings.memory else None
+            for form, one in loads.items()
+        },
     }
 
 

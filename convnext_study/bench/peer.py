@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ LAST_WORDS = 200  # characters of a failed command's output
 
 @dataclass(frozen=True)
 class Command:
-    """Arguments of a program and where its images/s are found."""
+    """Arguments of a program, where its images/s are found, and whether it is given ``--out``."""
 
     name: str
     arguments: tuple[str, ...]
     rate: Callable[[str, Path], float | None]
+    takes_out: bool = False
 
 
 def peer(command: str, ours: str, turns: int, tick: Callable[[str], None]) -> dict[str, Any]:
@@ -50,12 +51,17 @@ def peer(command: str, ours: str, turns: int, tick: Callable[[str], None]) -> di
         Failed: a command ends with an error; the message has its last words.
     """
     commands = (
-        Command("ours", (sys.executable, "-m", "convnext_study", *_split(ours)), _our_rate),
+        Command("ours", (sys.executable, "-m", "convnext_study", *_split(ours)), _our_rate, True),
         Command("peer", tuple(_split(command)), _logged_rate),
     )
     for one in commands:
         if shutil.which(one.arguments[0]) is None:
             raise BadRequest(f"--peer: {one.arguments[0]}: no such program")
+    return beside(commands, turns, tick)
+
+
+def beside(commands: Sequence[Command], turns: int, tick: Callable[[str], None]) -> dict[str, Any]:
+    """As `peer`, for two commands named ``ours`` and ``peer``."""
     rates: dict[str, list[float | None]] = {one.name: [] for one in commands}
     measures = {one.name: _timed(one, rates[one.name], tick) for one in commands}
     runs_a_second = in_turns(measures, turns)
@@ -90,7 +96,7 @@ def _timed(
         tick(f"{command.name}: {shlex.join(command.arguments)}")
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "study"
-            added = ("--out", str(out)) if command.name == "ours" else ()
+            added = ("--out", str(out)) if command.takes_out else ()
             began = time.perf_counter()
             done = subprocess.run(
                 [*command.arguments, *added],

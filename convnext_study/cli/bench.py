@@ -64,9 +64,9 @@ def bench(
     for part in wanted:
         found[part] = _measure(part, road, settings, data, quick=quick)
     if peer is not None:
-        from convnext_study.bench.peer import peer as beside
+        from convnext_study.bench.peer import peer as run_peer
 
-        found["peer"] = beside(peer, ours, settings.turns, _tick)
+        found["peer"] = run_peer(peer, ours, settings.turns, _tick)
     files = _write(found, out)
     if as_json:
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))

@@ -37,9 +37,6 @@ def plan(
     peak_tflops: Annotated[
         float | None, typer.Option(min=0.001, help="Peak, 1e12 a second, instead of the GPU's.")
     ] = None,
-    largest_micro_batch: Annotated[
-        int | None, typer.Option(min=1, help="Most images that a GPU takes at a time.")
-    ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="Training images, instead of counting the files.")
     ] = None,
@@ -55,7 +52,7 @@ def plan(
     from convnext_study.planning import Hardware, forecast, sizes_of, to_dict
 
     road = get_roadmap(regime)
-    hardware = Hardware(gpu, devices, utilisation, peak_tflops, largest_micro_batch)
+    hardware = Hardware(gpu, devices, utilisation, peak_tflops, options.micro_batch)
     runs = roadmap_runs(
         road,
         choose_points(road, steps),

@@ -14,8 +14,15 @@ from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
 
 # Recipe fields that the command line can change, and the option for each.
 _OPTIONS = {"epochs": "--epochs", "global_batch": "--batch", "image_size": "--image-size"}
-# Kinds of studies whose files come with the package's sources.
-_FILES = {"leave_one_out", "add_one_in", "reorder", "pairs", "attribution", "kernel_size"}
+# The file that comes with the sources for each kind of study, and what it is told.
+_FILES = {
+    "leave_one_out": "leave_one_out.py",
+    "add_one_in": "add_one_in.py",
+    "pairs": "pairs.py",
+    "reorder": "reorder.py",
+    "subset": "attribution.py",
+    "sections": "attribution.py --by section",
+}
 
 
 def commands(groups: Sequence[Group], folder: str) -> list[str]:
@@ -30,12 +37,16 @@ def commands(groups: Sequence[Group], folder: str) -> list[str]:
     seeds = _seeds(sorted({run.seed for run in runs}))
     if regime in ROADMAPS and all(run.study == f"roadmap-{regime}" for run in runs):
         lines += _roadmap(get_roadmap(regime), runs, seeds, folder)
-    elif kind in _FILES:
-        data = shlex.quote(_data(runs[0].data))
-        line = f"convnext-study study ablations/{kind}.py --data {data} --seeds {seeds}"
-        lines += [f"{line} --out {shlex.quote(folder)}", "# The records do not name the file."]
+    elif kind in _FILES and regime in ROADMAPS:
+        line = f"convnext-study study ablations/{_FILES[kind]} --regime {regime} "
+        lines.append(
+            line + shlex.join([*_options(get_roadmap(regime), runs, seeds), "--out", folder])
+        )
+        lines.append("# not checked: the records name the kind of study and not its file")
     else:
         lines.append("# The records do not say which command asked for these runs.")
+    # A comment must not end before its line does, or a record's text would be a command.
+    lines = [" ".join(line.split()) if line.startswith("#") else line for line in lines]
     return [*lines, f"convnext-study report {shlex.quote(folder)}"]
 
 
@@ -48,20 +59,15 @@ def _checkout(records: Sequence[Record]) -> list[str]:
 
 
 def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> list[str]:
-    from convnext_study.launching.runs import default_recipe, parse_seeds, roadmap_runs
+    from convnext_study.launching.runs import parse_seeds, roadmap_runs
 
     names = {run.name for run in runs}
     points = [point for point in road.points() if point.name in names]
-    parts = ["convnext-study", "roadmap", "--regime", road.regime, "--data", _data(runs[0].data)]
+    parts = ["convnext-study", "roadmap", "--regime", road.regime]
     if len(points) < len(road.points()):
         parts += ["--steps", ",".join(point.name for point in points)]
-    parts += ["--seeds", seeds]
+    line = shlex.join([*parts, *_options(road, runs, seeds), "--out", folder])
     choice, changes = _recipe(runs)
-    if choice != default_recipe(road):
-        parts += ["--recipe", choice]
-    for field, value in changes.items():
-        parts += [_OPTIONS[field], str(value)]
-    line = shlex.join([*parts, "--out", folder])
     try:
         made = roadmap_runs(
             road,
@@ -85,21 +91,35 @@ def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> lis
     return [f"# asks for the {len(runs)} runs counted above, by their keys{further}", line]
 
 
+def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:
+    """Data, seeds, and the recipe as far as it is not the road map's own."""
+    from convnext_study.launching.runs import default_recipe
+
+    parts = ["--data", _data(runs[0].data), "--seeds", seeds]
+    choice, changes = _recipe(runs)
+    if choice != default_recipe(road):
+        parts += ["--recipe", choice]
+    for field, value in changes.items():
+        parts += [_OPTIONS[field], str(value)]
+    return parts
+
+
 def _recipe(runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
     """The choice of recipe that comes nearest, and what was changed in it."""
     from convnext_study.training.recipe import recipe_for
 
-    base, family = str(runs[0].recipe["name"]).partition("[")[0], str(runs[0].recipe["family"])
+    family = str(runs[0].recipe.get("family", ""))
+    base = str(runs[0].recipe.get("name", "")).partition("[")[0]
     choice = {f"{family}-small": "small", family: "published"}.get(base, base)
     changes: dict[str, Any] = {}
     for run in runs:
         try:
-            plain = recipe_for(str(run.recipe["family"]), choice).model_dump(mode="json")
+            plain = recipe_for(str(run.recipe.get("family", "")), choice).model_dump(mode="json")
         except BadRequest:
             continue
         for field in _OPTIONS:
-            if run.recipe.get(field) != plain[field]:
-                changes[field] = run.recipe.get(field)
+            if run.recipe.get(field) not in (None, plain[field]):
+                changes[field] = run.recipe[field]
     return choice, changes
 
 

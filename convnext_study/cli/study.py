@@ -44,7 +44,7 @@ def run_study(study: Study, options: StudyOptions) -> None:
     outcomes: list[Outcome] = []
     where = _where(options)
     if todo:
-        plan = _plan(study, options, len(todo))
+        plan = _plan(todo, options)
         _say_plan(todo, options, plan)
         outcomes = _train(study, plan, where)
         if options.on == "slurm" and (options.dry_run or not options.wait):
@@ -79,15 +79,22 @@ def _say_plan(todo: Sequence[Run], options: StudyOptions, plan: Plan) -> None:
     print(f"{options.data}; {recipes}; {batches} images a step{at_a_time}; {how}", flush=True)
 
 
-def _plan(study: Study, options: StudyOptions, todo: int) -> Plan:
+def _plan(todo: Sequence[Run], options: StudyOptions) -> Plan:
     from convnext_study.launching.machine import make_plan
-    from convnext_study.training.data import open_data
+    from convnext_study.training.known_sizes import DIGITS
     from convnext_study.training.task import Machine
 
     if options.bad_images not in ("stop", "skip"):
         raise BadRequest(f"bad images: {options.bad_images!r}; use stop or skip")
-    data = open_data(options.data, download=options.download)  # bad data fails before any training
-    size = max(run.recipe["image_size"] or data.size for run in study.runs)
+    size = max(run.recipe["image_size"] or 0 for run in todo)
+    if options.data == "digits":  # torch is not needed here, and takes seconds to import
+        size = size or DIGITS
+    else:
+        from convnext_study.training.data import open_data
+
+        # Bad data fails here, before any training.
+        data = open_data(options.data, download=options.download)
+        size = size or data.size
     machine = Machine(
         workers=options.workers,
         download=options.download,
@@ -100,7 +107,7 @@ def _plan(study: Study, options: StudyOptions, todo: int) -> Plan:
     return make_plan(
         machine,
         image_size=size,
-        runs=todo,
+        runs=len(todo),
         device=options.device,
         jobs=options.jobs,
         threads=options.threads,

@@ -118,15 +118,7 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
 
 def _weights(saved: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     """The weights whose accuracy is the run's result: raw, or averaged, as its recipe says."""
-    if recipe.result == "raw":
-        return dict(saved["model"])
-    prefix = "module."  # torch's averaging wraps the network
-    average: dict[str, Any] = saved["ema"]
-    return {
-        name.removeprefix(prefix): value
-        for name, value in average.items()
-        if name.startswith(prefix)
-    }
+    return dict(saved["model_ema" if recipe.result == "ema" else "model"])
 
 
 def _build(run: Run, recipe: Recipe, state: dict[str, Any], where: str) -> tuple[nn.Module, int]:

@@ -73,12 +73,13 @@ def _matched(run: Run, target: int, macs: Macs) -> Run:
         raise BadRequest(f"match-macs: {run.name} is a network of your own; its width is not known")
     spec = NetSpec.from_dict(run.model.args)
     new = nearest_width(spec, target, macs)
+    change = f"{spec.width} → {new.width}" if new != spec else f"{spec.width}, as it was"
     mark = f"-at-{_short(target)}"
     parent = run.facts.get("parent")
     facts: dict[str, Any] = {
         **run.facts,
         "study_kind": KIND,
-        "label": f"{run.facts.get('label', run.name)} (width {spec.width} → {new.width})",
+        "label": f"{run.facts.get('label', run.name)} (width {change})",
         "parent": parent + mark if parent else None,
         "published": False,
         "equal_macs": {

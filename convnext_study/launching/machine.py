@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from convnext_study.errors import BadRequest
 from convnext_study.training.task import Machine
@@ -28,6 +30,8 @@ def cores() -> int:
 
 def pick_device(device: str | None) -> str:
     """The device that was asked for, or the best there is. Raises BadRequest where it is not."""
+    if device in (None, "cpu") and not _gpu_in_sight():
+        return "cpu"
     import torch
 
     there = {
@@ -42,6 +46,12 @@ def pick_device(device: str | None) -> str:
         found = ", ".join(name for name, here in there.items() if here)
         raise BadRequest(f"device: {device!r} is not on this machine; there is {found}")
     return device
+
+
+def _gpu_in_sight() -> bool:
+    """Whether it is worth the seconds that asking torch for a GPU takes."""
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either under WSL
+    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
 
 
 def count_devices(device: str) -> int:

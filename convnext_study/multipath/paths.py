@@ -151,8 +151,15 @@ class Paths(nn.Module):
         self.levels = nn.ModuleList(levels)
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs = self._by_level(x) if self.fused else self._by_path(x)
-        return torch.cat(outputs, 1)
+        fused = self.fused
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            fused = fused or self._norms_replaced()
+        return torch.cat(self._by_level(x) if fused else self._by_path(x), 1)
+
+    def _norms_replaced(self) -> bool:
+        """Whether norms do what slices of them cannot, such as speak with other processes."""
+        norms = [level.norm for level in self.levels]
+        return any(type(norm) is not nn.BatchNorm2d for norm in norms)
 
     def _by_level(self, x: Tensor) -> list[Tensor]:
         outputs: list[Tensor] = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from convnext_study.errors import BadRequest
 from convnext_study.records import Run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 
 class TaskError(BadRequest):
@@ -108,6 +109,8 @@ class Machine:
 
     @property
     def memory_format(self) -> torch.memory_format:
+        import torch
+
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 

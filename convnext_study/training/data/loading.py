@@ -27,7 +27,7 @@ from convnext_study.training.data.images import (
     OnBadImage,
     TensorImages,
 )
-from convnext_study.training.seeds import derive, generator, seed_everything
+from convnext_study.training.seeds import derive, generator
 
 IN_A_ROW = 100  # so many bad neighbours are not bad luck: the data set is broken
 
@@ -67,6 +67,22 @@ class Samples(Dataset[Sample | DataError]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample | DataError:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Sample | DataError]:
+        """A whole batch, as the loader asks for it."""
+        if self.seed is None or get_worker_info() is not None:
+            return [self._sample_or_error(index) for index in indices]
+        # In the training process itself the draws must not disturb the network's generators.
+        before = (torch.get_rng_state(), np.random.get_state(), random.getstate())
+        try:
+            return [self._sample_or_error(index) for index in indices]
+        finally:
+            torch.set_rng_state(before[0])
+            np.random.set_state(before[1])
+            random.setstate(before[2])
+
+    def _sample_or_error(self, index: int) -> Sample | DataError:
         try:
             return self._sample(index)
         except DataError as error:
@@ -86,22 +102,14 @@ class Samples(Dataset[Sample | DataError]):
         raise DataError(f"{bad[0]} and the {len(bad) - 1} images after it cannot be read")
 
     def _transformed(self, pixels: torch.Tensor, index: int) -> torch.Tensor:
-        if self.seed is None:
-            return self.transform(pixels)
-        seed, epoch = self.seed
-        number = derive(seed, epoch, "augment", index)
-        if get_worker_info() is not None:
-            seed_everything(number)
-            return self.transform(pixels)
-        # In the training process itself the draws must not disturb the network's generators.
-        before = (torch.get_rng_state(), np.random.get_state(), random.getstate())
-        seed_everything(number)
-        try:
-            return self.transform(pixels)
-        finally:
-            torch.set_rng_state(before[0])
-            np.random.set_state(before[1])
-            random.setstate(before[2])
+        if self.seed is not None:
+            seed, epoch = self.seed
+            number = derive(seed, epoch, "augment", index)
+            # Of torch only the CPU's generator, which is all that is drawn from here.
+            torch.default_generator.manual_seed(number)
+            np.random.seed(number % 2**32)
+            random.seed(number)
+        return self.transform(pixels)
 
 
 def read_pixels(images: ImageSet, index: int) -> tuple[torch.Tensor, int]:

@@ -1,7 +1,8 @@
 """The steps of a transform that work on an image as a (3, H, W) uint8 tensor.
 
-A tensor is resized in 8 bits by torch, with antialiasing, which agrees with Pillow to one level
-of 255 in a few pixels of a thousand and takes a third of the time.
+A tensor is resized in 8 bits by torch, with antialiasing, in a third of Pillow's time. On
+photographs 96 % of the values are Pillow's, 4 % are one level of 255 off, without bias, and one
+in 5,000 is off by more: beside saturated edges, where it matters which side is resized first.
 """
 
 from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Image sizes that are known without opening the data, and so without importing torch."""
+
+DIGITS = 32
