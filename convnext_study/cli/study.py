@@ -12,7 +12,14 @@ import typer
 from convnext_study.cli.options import StudyOptions, console, print_rich
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, BadRequest
 from convnext_study.launching.runs import default_folder, parse_seeds, roadmap_runs
-from convnext_study.launching.study import Study, Where, in_a_pool, train_all, unfinished
+from convnext_study.launching.study import (
+    Study,
+    Where,
+    claim,
+    in_a_pool,
+    train_all,
+    unfinished,
+)
 from convnext_study.records import Run
 from convnext_study.roadmap import Point, Roadmap
 
@@ -40,13 +47,18 @@ def run_roadmap(road: Roadmap, points: Sequence[Point], options: StudyOptions) -
 def run_study(study: Study, options: StudyOptions) -> None:
     """Train what is not done, print the table, write the results; exit as it went."""
     todo = [run for run in study.runs if not study.is_done(run)]
-    print(f"{study.folder}: {len(study.runs)} runs, {len(study.runs) - len(todo)} done already")
+    # A dry run's script must be all of the standard output.
+    told = sys.stderr if options.dry_run else sys.stdout
+    done = len(study.runs) - len(todo)
+    print(f"{study.folder}: {len(study.runs)} runs, {done} done already", file=told)
     outcomes: list[Outcome] = []
     where = _where(options)
     if todo:
         plan = _plan(todo, options)
         _say_plan(todo, options, plan)
         outcomes = _train(study, plan, where)
+        for outcome in unfinished(outcomes, "submitted"):
+            print(f"{outcome.run.id}: {outcome.reason}")
         if options.on == "slurm" and (options.dry_run or not options.wait):
             return
     _show(study)
@@ -71,12 +83,14 @@ def _say_plan(todo: Sequence[Run], options: StudyOptions, plan: Plan) -> None:
     recipes = ", ".join(sorted({run.recipe["name"] for run in todo}))
     batches = ", ".join(sorted({str(run.recipe["global_batch"]) for run in todo}))
     machine = plan.machine
+    told = sys.stderr if options.dry_run else sys.stdout
     at_a_time = f", at most {machine.micro_batch} at a time" if machine.micro_batch else ""
     if options.on == "local":
         how = f"{plan.jobs} side by side, {machine.threads} thread(s) each, on {machine.device}"
     else:
         how = f"on {options.on}"
-    print(f"{options.data}; {recipes}; {batches} images a step{at_a_time}; {how}", flush=True)
+    print(f"{options.data}; {recipes}; {batches} images a step{at_a_time}; {how}", file=told)
+    told.flush()
 
 
 def _plan(todo: Sequence[Run], options: StudyOptions) -> Plan:
@@ -125,6 +139,7 @@ def _where(options: StudyOptions) -> Where:
         def with_torchrun(
             jobs: Sequence[Job], plan: Plan, tick: Callable[[], None]
         ) -> list[Outcome]:
+            claim(jobs)
             processes = options.processes or count_devices(plan.machine.device)
             return run_torchrun(jobs, processes, tick)
 

@@ -21,7 +21,11 @@ Where = Callable[[Sequence[Job], Plan, Callable[[], None]], list[Outcome]]
 
 
 def in_a_pool(jobs: Sequence[Job], plan: Plan, tick: Callable[[], None]) -> list[Outcome]:
-    """Train on this machine, several runs side by side."""
+    """Train on this machine, several runs side by side.
+
+    Raises BadRequest where the folder cannot be written or another process works on a run.
+    """
+    claim(jobs)
     return Pool(plan.jobs, tick).run(jobs)
 
 
@@ -63,18 +67,23 @@ def train_all(
 
     Raises BadRequest where the folder cannot be written or another process works on a run.
     """
-    try:
-        (study.folder / "runs").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadRequest(f"{study.folder}: cannot be written ({error.strerror})") from None
     todo = [run for run in study.runs if not study.is_done(run)]
-    _wait_until_free([study.path(run) for run in todo])
     jobs = [Job(run, study.path(run), plan.machine, study.wandb) for run in todo]
     return where(jobs, plan, tick) if jobs else []
 
 
-def _wait_until_free(folders: Sequence[Path]) -> None:
-    """Give the trainings of a command that was just killed the seconds they need to leave."""
+def claim(jobs: Sequence[Job]) -> None:
+    """See that this machine may work on the jobs, before any of them starts.
+
+    The trainings of a command that was just killed are given the seconds they need to leave.
+    Raises BadRequest where the folder cannot be written or another process works on a run.
+    """
+    for folder in {job.folder.parent for job in jobs}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadRequest(f"{folder}: cannot be written ({error.strerror})") from None
+    folders = [job.folder for job in jobs]
     deadline = time.monotonic() + PATIENCE
     while busy := [folder for folder in folders if is_locked(folder)]:
         if time.monotonic() > deadline:
