@@ -117,7 +117,7 @@ def sizes_of(uri: str, *, images: int | None, classes: int, image_size: int) -> 
     """
     if images is not None:
         val = IMAGENET_VAL if images == IMAGENET_TRAIN else 0
-        return Sizes(uri, images, val, classes, image_size)
+        return Sizes("as given by --images", images, val, classes, image_size)
     scheme = uri.partition(":")[0]
     if scheme in ("cifar10", "cifar100"):  # their sizes are known before they are fetched
         return Sizes(uri, 50_000, 10_000, int(scheme.removeprefix("cifar")), 32)

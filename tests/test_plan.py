@@ -154,6 +154,7 @@ def test_the_screen_and_the_json_say_the_same() -> None:
     assert f"{told['total']['gpu_hours']:,.1f} h of GPU" in " ".join(shown.split())
     assert "assumed utilisation 0.25" in " ".join(shown.split())
     assert told["rule"] in shown
+    assert told["data"]["uri"] == "as given by --images"
     for warning in told["warnings"]:
         assert warning.split()[0] in shown
     assert told["runs"][0]["batch_per_device"] == 512

@@ -136,7 +136,7 @@ def _growth(found: dict[str, Any]) -> Table:
 
 
 def _peer(found: dict[str, Any]) -> Table:
-    grid = _empty("commands in turns", ("", "ours", "peer", "ours is faster by"))
+    grid = _empty("commands in turns", ("", "ours", "peer", "ours, times as fast"))
     seconds = found["seconds"]
     grid.add_row("seconds", show(seconds["ours"]), show(seconds["peer"]), show(found["time_ratio"]))
     if found["rate_ratio"]:
