@@ -88,13 +88,16 @@ class _Loader:
         _register()
 
 
+# The road maps' networks, and those of every study with a room of its own.
+_ZOOS = ("convnext_study.zoo", "convnext_study.multipath.zoo")
+
+
 def _register() -> None:
     try:
-        from convnext_study.zoo import register
-
-        register()
+        for name in _ZOOS:
+            importlib.import_module(name).register()
     except Exception as error:  # whoever imports timm must get timm
-        warnings.warn(f"timm will not know the roadmap_* networks: {error}", stacklevel=2)
+        warnings.warn(f"timm will not know the networks of convnext_study: {error}", stacklevel=2)
 
 
 if _AWAITED in sys.modules:

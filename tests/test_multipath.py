@@ -16,7 +16,7 @@ from nets import images
 from convnext_study import cost
 from convnext_study.multipath.baselines import build as build_baseline
 from convnext_study.multipath.baselines import resnet18
-from convnext_study.multipath.net import MultipathNet, build
+from convnext_study.multipath.net import build
 from convnext_study.multipath.parts import parts
 from convnext_study.multipath.paths import PathConv2d
 from convnext_study.multipath.spec import (
