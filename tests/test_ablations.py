@@ -28,6 +28,7 @@ COUNTS = {
     "pairs": (79, 79),
     "attribution": (8 * 13, 82),
     "example_own_step": (3, 3),
+    "multipath": (10, 10),
 }
 ROAD = get_roadmap("nano")
 # Worth of each step in points where nothing interacts, and in MACs.

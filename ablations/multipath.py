@@ -1,0 +1,206 @@
+"""The multi-path lightweight CNN (Zhao, Bai, An, 2023) as a road of its own. Our reconstruction.
+
+    convnext-study study ablations/multipath.py --seeds 3 --out runs/multipath
+    convnext-study study ablations/multipath.py --data cifar10:PATH --seeds 3 --out runs/multipath-cifar
+
+Plain basic blocks, widened in channels, widened in paths of equal depths, different depths, and
+attention on either; then the large networks. See docs/multipath.md for what is the paper's here.
+
+Runs: 10 a seed. On digits and folders networks a quarter as wide are trained for 8 epochs, which is
+ours and reduced; on CIFAR, or anywhere with ``--recipe published``, the full ones for 200 epochs and
+ResNet-18 and SE-ResNet-18 as well (12 a seed; a GPU is needed). ``--recipe small`` reduces anywhere.
+Cost on digits: COST.
+
+Expect: EXPECT
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from convnext_study.launching.context import Context
+from convnext_study.launching.studies import pick
+from convnext_study.multipath.growth import draw, words
+from convnext_study.multipath.study import ERRATUM, PAPER, ROWS, is_full, runs_of
+from convnext_study.records import Record, Result, Run
+from convnext_study.results.attribution.measured import Finding, Findings
+from convnext_study.results.statistics import (
+    Comparison,
+    Deviation,
+    compare,
+    correct,
+    pooled_deviation,
+)
+from convnext_study.results.statistics.intervals import t_difference
+
+# What the paper claims: a name, the words, and the rows whose difference should be above 0.
+CLAIMS = (
+    ("paths", "widened in paths over channels, equal size", ("paths", "channels")),
+    ("depths", "1: different over equal depths, equal size", ("depths", "paths")),
+    ("depths_path", "3: path attention, different depths", ("depths_path", "depths")),
+    ("paths_path", "3: path attention, equal depths", ("paths_path", "paths")),
+    ("depths_se", "3: SE, different depths", ("depths_se", "depths")),
+    ("paths_se", "3: SE, equal depths", ("paths_se", "paths")),
+)
+Rows = Mapping[str, Sequence[Record]]
+
+
+def runs(context: Context) -> list[Run]:
+    return runs_of(context.data, context.seeds, context.recipe, context.changes)
+
+
+def report(records: Sequence[Record], context: Context) -> list[Any] | None:
+    rows: dict[str, list[Record]] = {}
+    for record in pick(records, runs(context)):
+        if record.result is not None:
+            rows.setdefault(record.run.facts["row"], []).append(record)
+    if not rows:
+        return None
+    folder = next(iter(rows.values()))[0].folder.parent.parent
+    full = is_full(context.data, context.recipe)
+    said: list[Any] = [table(rows, context.data, full)]
+    if found := claims(rows):
+        said.append(found)
+    written = "written: " + ", ".join(str(path) for path in draw(folder))
+    return [*said, "\n".join(["", "2: what widening costs", *words(), written])]
+
+
+def table(rows: Rows, data: str, full: bool) -> Any:
+    """Accuracy, parameters, MB and MACs of each row, and the paper's numbers beside them."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    size = "" if full else ", a quarter as wide and briefly trained"
+    title = f"Multi-path networks, our reconstruction{size}: {data.partition(':')[0]}"
+    grid = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    grid.add_column("network", no_wrap=True)
+    for head in ("top-1 %", "seeds", "params", "MB", "MACs M", "paper: top-1 %", "paper: MB"):
+        grid.add_column(head, justify="right", no_wrap=True)
+    for row in ROWS:
+        results = results_of(rows.get(row.name, ()))
+        if not results and row.name not in PAPER:
+            continue
+        label = row.label if row.adopted else f"└ {row.label}"
+        grid.add_row(label, *_measured(results), *_printed(row.name))
+    notes = [
+        "MB: 4 bytes a parameter, in millions. └: beside the road.",
+        "paper: printed in the paper for its own networks of full size on CIFAR-10, not measured "
+        "here; it does not say how its 33 MB network was widened.",
+        ERRATUM,
+    ]
+    return Group(Text(""), grid, *map(Text, notes))
+
+
+def _measured(results: Sequence[Result]) -> list[str]:
+    if not results:
+        return ["not run", "", "", "", ""]
+    tops = [result.top1 for result in results]
+    spread = f" ± {stdev(tops):.2f}" if len(tops) > 1 else ""
+    one = results[0]
+    return [
+        f"{fmean(tops):.2f}{spread}",
+        str(len(tops)),
+        f"{one.params:,}",
+        f"{4 * one.params / 1e6:.3f}",
+        f"{one.macs / 1e6:.2f}",
+    ]
+
+
+def _printed(name: str) -> list[str]:
+    if name not in PAPER:
+        return ["", ""]
+    top1, mb = PAPER[name].top1, PAPER[name].mb
+    return [top1 if isinstance(top1, str) else f"{top1:.2f}", f"{mb:g}"]
+
+
+def results_of(records: Sequence[Record]) -> list[Result]:
+    return [record.result for record in records if record.result is not None]
+
+
+def claims(rows: Rows) -> Findings | None:
+    """The claims about accuracy that the runs allow to test, each with its interval and verdict."""
+    deviation = _deviation(rows)
+    tests: dict[str, Comparison] = {}
+    for name, _, (child, parent) in CLAIMS:
+        if rows.get(child) and rows.get(parent):
+            tests[name] = compare(rows[child], rows[parent], deviation=deviation)
+    if deviation is not None:
+        for kind in ("path", "se"):
+            if test := interaction(rows, kind, deviation):
+                tests[f"more_{kind}"] = test
+    if not tests:
+        return None
+    lines = [_line(name, test, rows) for name, test in correct(tests).items()]
+    noise = (
+        "One seed: tests (exact McNemar) cover the choice of test images only; claims about "
+        "networks take several seeds, and attention with against without different depths too."
+        if deviation is None
+        else f"The deviation between seeds is {deviation.points:.2f} points, pooled over "
+        f"{deviation.source} ({deviation.freedom:g} degrees of freedom)."
+    )
+    return Findings(
+        kind="multipath_claims",
+        title="What the paper claims, on our reconstruction and this data",
+        head="gain",
+        lines=tuple(lines),
+        notes=(*map(verdict, lines), f"{noise} p after Holm's correction over {len(lines)} tests."),
+    )
+
+
+def interaction(rows: Rows, kind: str, deviation: Deviation) -> Comparison | None:
+    """How much more attention gives with different depths than with equal ones."""
+    four = [rows.get(name) for name in (f"depths_{kind}", "depths", f"paths_{kind}", "paths")]
+    if not all(four):
+        return None
+    tops = [[result.top1 for result in results_of(records or ())] for records in four]
+    mean = [fmean(values) for values in tops]
+    points = (mean[0] - mean[1]) - (mean[2] - mean[3])
+    error = deviation.points * math.sqrt(sum(1 / len(values) for values in tops))
+    found = t_difference(points, error, deviation.freedom, "t test on a difference of differences")
+    return Comparison(difference=found, p_corrected=found.p, family=1, scope="seeds", note="")
+
+
+def verdict(line: Finding) -> str:
+    """A claim in words: what its test allows to say of its direction, and no more."""
+    low, high = line.interval or (-math.inf, math.inf)
+    said = "cannot be told from noise"
+    if line.told:
+        said = "told from noise, upwards" if line.points > 0 else "told from noise, downwards"
+    return f"{line.label}: {said} ({line.points:+.2f} points, 95 % {low:+.2f} to {high:+.2f})."
+
+
+def _line(name: str, test: Comparison, rows: Rows) -> Finding:
+    pairs = {one: pair for one, _, pair in CLAIMS}
+    words = {one: label for one, label, _ in CLAIMS} | {
+        "more_path": "3: path attention, more with different depths",
+        "more_se": "3: SE, more with different depths",
+    }
+    about = results_of(rows[pairs[name][0]]) if name in pairs else []
+    before = results_of(rows[pairs[name][1]])[0].macs if name in pairs else 0
+    return Finding(
+        name=name,
+        label=words[name],
+        points=test.difference.points,
+        macs=about[0].macs - before if about else 0,
+        interval=test.difference.interval,
+        p=test.p_corrected,
+        told=test.distinguishable,
+        top1=fmean(result.top1 for result in about) if about else None,
+        network_macs=about[0].macs if about else None,
+        seeds=len(about) or None,
+    )
+
+
+def _deviation(rows: Rows) -> Deviation | None:
+    found = {name: results_of(records) for name, records in rows.items()}
+    several = [results for results in found.values() if len(results) > 1]
+    return pooled_deviation(
+        [[result.top1 for result in results] for results in several],
+        f"{len(several)} networks",
+        resolution=100 / several[0][0].val_images if several else 0.0,
+    )

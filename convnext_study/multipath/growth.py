@@ -1,0 +1,118 @@
+"""What widening costs: parameters of networks that are widened by paths or by channels, counted.
+
+By paths, 3x3 convolutions grow linearly, as the paper states. The 1x1 convolutions around them, in
+our reconstruction, join every channel to every channel and grow quadratically either way.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convnext_study.multipath.parts import parts
+from convnext_study.multipath.spec import SMALL, MultipathSpec
+from convnext_study.records import write_bytes
+
+WAYS = ("paths", "channels")
+FACTORS = (1, 2, 3, 4, 6, 8)
+PARTS = {"conv3": "3x3 convolutions", "conv1": "1x1 convolutions", "total": "whole network"}
+# Okabe and Ito's colours stay apart for every kind of colour blindness.
+_LINES = {"paths": ("#0072B2", "-", "o"), "channels": ("#D55E00", "--", "s")}
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Parameters of a widened network: 3x3 convolutions in the paths, 1x1 ones, stem and head.
+
+    The 1x1 convolutions are those that compress into each path, the fuse and the shortcuts.
+    """
+
+    factor: int
+    conv3: int
+    conv1: int
+    ends: int
+
+    @property
+    def total(self) -> int:
+        return self.conv3 + self.conv1 + self.ends
+
+
+def growth(way: str, factor: int, spec: MultipathSpec = SMALL) -> Growth:
+    """``spec`` with ``factor`` times the channels in all: as many more ``paths``, or ``channels``.
+
+    Norms count with their convolutions. For multi-path modules without attention.
+    """
+    if way == "paths":
+        wide = spec.with_(depths=tuple(sorted(spec.depths * factor)))
+    else:
+        wide = spec.with_(width=spec.width * factor)
+    counted = parts(wide)
+    one_deep = sum(9 * width**2 + 2 * width for width in wide.path_widths())
+    conv3 = wide.modules * sum(wide.depths) * one_deep
+    ends = counted.stem + counted.head
+    return Growth(factor, conv3, counted.total - ends - conv3, ends)
+
+
+def exponent(way: str, part: str) -> float:
+    """The power of the channels by which a part grows, over the last doubling."""
+    half, whole = (growth(way, factor) for factor in (FACTORS[-1] // 2, FACTORS[-1]))
+    return math.log2(getattr(whole, part) / getattr(half, part))
+
+
+def words() -> list[str]:
+    """The counts in sentences, every number of them counted here."""
+    most = FACTORS[-1]
+    lines = []
+    for way in WAYS:
+        grown = ", ".join(f"{name} ^{exponent(way, part):.2f}" for part, name in PARTS.items())
+        total = growth(way, most).total
+        lines.append(f"By {way}, parameters grow with the channels to the power: {grown}.")
+        lines.append(f"  At {most} times the channels: {total:,} parameters.")
+    found = growth("paths", most)
+    share = 100 * found.conv1 / found.total
+    lines.append(
+        f"Widening by paths is linear in the 3x3 convolutions alone. The 1x1 convolutions of our "
+        f"reconstruction (compressing, fuse, shortcuts) are quadratic either way, and at {most} "
+        f"times the channels {share:.0f} % of the network that was widened by paths."
+    )
+    return lines
+
+
+def draw(folder: Path, kinds: Sequence[str] = ("svg", "png")) -> list[Path]:
+    """Write ``multipath_growth`` in these kinds and return the paths; the same bytes every time."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"svg.hashsalt": "convnext-study", "font.size": 9.5})
+        figure = Figure(figsize=(10, 3.9), layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.suptitle("What widening costs (our reconstruction of the small network)")
+        for axes, (part, name) in zip(
+            figure.subplots(1, 3, sharey=True), PARTS.items(), strict=True
+        ):
+            for way, (colour, line, marker) in _LINES.items():
+                counts = [getattr(growth(way, factor), part) / 1e6 for factor in FACTORS]
+                label = f"by {way}: power {exponent(way, part):.2f}"
+                axes.plot(FACTORS, counts, line, color=colour, marker=marker, label=label)
+            axes.set(
+                title=name, xscale="log", yscale="log", xlabel="channels, times the small one's"
+            )
+            axes.set_xticks(FACTORS, [str(factor) for factor in FACTORS], minor=False)
+            axes.set_xticks([], minor=True)
+            axes.legend(frameon=False)
+            axes.grid(color="#DDE2E7", linewidth=0.6)
+        figure.axes[0].set_ylabel("parameters, millions")
+        paths = []
+        about = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+        for kind in kinds:
+            data = io.BytesIO()
+            figure.savefig(data, format=kind, dpi=150, metadata=about[kind])
+            paths.append(folder / f"multipath_growth.{kind}")
+            write_bytes(paths[-1], data.getvalue())
+    return paths
