@@ -1,5 +1,6 @@
 """The figure: what is drawn is what was measured, and nothing stands on anything else."""
 
+import dataclasses
 import itertools
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
@@ -265,3 +266,9 @@ def test_an_axis_for_nothing() -> None:
 
 def test_data_is_named_without_its_folders() -> None:
     assert short_data("folder:/home/someone/sets/birds, digits") == "folder:birds, digits"
+
+
+def test_a_long_heading_leaves_room_for_the_bars(tmp_path: Path) -> None:
+    rows = [dataclasses.replace(row, section=3 * LONG) for row in one_seed(tmp_path)]
+    figure = make_figure(rows, describe(rows))
+    assert all(axes.get_position().width > 0 for axes in figure.axes)

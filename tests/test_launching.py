@@ -57,6 +57,13 @@ def test_runs_of_the_papers_road_map() -> None:
     assert len(runs) == 34
 
 
+def test_a_folder_of_images_is_seen_at_the_roads_size() -> None:
+    points = [NANO.point("gelu")]
+    for given, size in (({}, 32), ({"image_size": None}, 32), ({"image_size": 48}, 48)):
+        (run,) = roadmap_runs(NANO, points, data="folder:x", seeds=[0], changes=given)
+        assert run.recipe["image_size"] == size
+
+
 def test_what_decides_a_run_is_its_key() -> None:
     (one,) = roadmap_runs(NANO, [NANO.point("gelu")], data="digits", seeds=[0])
     assert one.model_copy(update={"facts": {}, "name": "other", "study": "x"}).key == one.key

@@ -266,3 +266,11 @@ def test_a_bad_request_is_one_line(tmp_path: Path, arguments: list[str], says: s
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_study_of_other_networks_names_its_folder(tmp_path: Path) -> None:
+    file = tmp_path / "other.py"
+    file.write_text("def runs(context):\n    return []\n")
+    assert load_study(file).folder("digits") is None
+    file.write_text("FOLDER = 'mine'\ndef runs(context):\n    return []\n")
+    assert load_study(file).folder("folder:/some/where") == Path("runs/mine-folder")

@@ -75,7 +75,9 @@ def study(
     asked = loaded.runs(context)
     if match_macs is not None:
         asked = _matched(asked, match_macs, context, options)
-    folder = options.out or default_folder(context.road, options.data)
+    folder = (
+        options.out or loaded.folder(options.data) or default_folder(context.road, options.data)
+    )
     runs, done = once(asked, folder)
     print(f"{len(asked)} networks asked, {len(runs)} distinct, {done} trained already")
     whole = Study(tuple(runs), folder, options.wandb)

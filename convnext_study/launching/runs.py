@@ -62,7 +62,7 @@ def roadmap_runs(
     order = {point.name: place for place, point in enumerate(road.points())}
     changes = dict(changes or {})
     if data.startswith("folder:") and not road.published:
-        changes.setdefault("image_size", road.image_size)
+        changes["image_size"] = changes.get("image_size") or road.image_size
     points = list(points)
     return [
         Run(

@@ -37,6 +37,11 @@ class StudyFile:
     def regime(self) -> str:
         return str(getattr(self.module, "REGIME", DEFAULT_REGIME))
 
+    def folder(self, data: str) -> Path | None:
+        """Where its runs go, if not to the road map's: ``FOLDER`` is for other networks."""
+        name = getattr(self.module, "FOLDER", None)
+        return Path("runs") / f"{name}-{data.partition(':')[0]}" if name else None
+
     def runs(self, context: Context) -> list[Run]:
         """What it asks for. Raises BadRequest where that is nothing, or no runs."""
         made = self._call("runs", context)

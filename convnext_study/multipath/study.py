@@ -42,10 +42,18 @@ FULL = Recipe(
     eval_crop_ratio=1.0,
     init="kaiming",
 )
-# Ours, for minutes on a laptop. Digits are 8x8 scans: at 16x16 nothing of them is lost.
+# Ours, for minutes on a laptop: of digits' few images small batches make enough steps (in 8 epochs
+# `depths` reaches 97.8 % with 32 images a step and 83.4 % with 64 at FULL's rate; one seed).
 REDUCED = FULL.model_copy(
-    update={"name": "cifar-reduced", "epochs": 8, "global_batch": 64, "warmup_epochs": 1.0}
+    update={
+        "name": "cifar-reduced",
+        "epochs": 8,
+        "lr_batch": 32,
+        "global_batch": 32,
+        "warmup_epochs": 1.0,
+    }
 )
+# The scans are 8x8: at 16x16 nothing of them is lost.
 REDUCED_DIGITS = 16
 
 

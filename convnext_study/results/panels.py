@@ -79,7 +79,8 @@ def labels(figure: Figure, rows: Sequence[Row], places: Places) -> tuple[list[st
             name = full + "…"
         names.append(name)
         widest = max(widest, width(name) + _LABEL - room)
-    widths = [widest, *(width(name, "bold") for _, name in places.headings)]
+    # A long heading may run on over the bars' side: there are no bars on its line.
+    widths = [widest, *(min(width(name, "bold"), _LABEL) for _, name in places.headings)]
     return names, max(widths) + 0.2
 
 
