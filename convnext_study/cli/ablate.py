@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -68,7 +68,7 @@ def study(
         data=options.data,
         seeds=parse_seeds(options.seeds),
         recipe=options.recipe,
-        changes=_changes(options),
+        changes=options.recipe_changes(),
         orders=orders,
         by=by,
     )
@@ -92,10 +92,6 @@ def study(
         _show_matched(whole, asked)
     if ending:
         raise ending
-
-
-def _changes(options: StudyOptions) -> dict[str, Any]:
-    return options.recipe_changes()
 
 
 def _matched(runs: list[Run], target: str, context: Context, options: StudyOptions) -> list[Run]:

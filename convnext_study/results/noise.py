@@ -7,33 +7,25 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from convnext_study.results.statistics import CONFIDENCE, intervals, wilson_interval
+
 if TYPE_CHECKING:
     from convnext_study.results.summary import Row
 
-CONFIDENCE = 0.95
-
 
 def wilson(top1: float, images: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of an accuracy in percent, from the number of test images.
+    """Wilson's 95 % interval of an accuracy in percent, which may be a mean over seeds.
 
     It covers the choice of test images only: not the seed, nor another data set.
     """
-    z = _normal_quantile()
-    share = top1 / 100
-    centre = (share + z * z / (2 * images)) / (1 + z * z / images)
-    half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
-    half /= 1 + z * z / images
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+    low, high = wilson_interval(top1 / 100 * images, images, confidence=CONFIDENCE)
+    return low, high
 
 
 def pooled_deviation(rows: Sequence[Row]) -> tuple[float, int] | None:
     """Deviation between seeds in points, pooled over rows, and its degrees of freedom."""
-    several = [list(row.seeds.values()) for row in rows if len(row.seeds) > 1]
-    freedom = sum(len(values) - 1 for values in several)
-    if not freedom:
-        return None
-    squares = sum(statistics.variance(values) * (len(values) - 1) for values in several)
-    return math.sqrt(squares / freedom), freedom
+    found = intervals.pooled_deviation([list(row.seeds.values()) for row in rows], "these rows")
+    return None if found is None else (found.points, int(found.freedom))
 
 
 def noise_points(rows: Sequence[Row]) -> float | None:

@@ -17,18 +17,20 @@ from convnext_study.training.task import Machine
 pytestmark = pytest.mark.endurance
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of eight megabytes. Mounting takes root."""
-    disk = tmp_path / "disk"
+def mounted(disk: Path, options: str) -> Iterator[Path]:
+    """A file system in memory, gone after the test. Mounting takes root."""
     disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], check=False
-    )
-    if mounted.returncode:
-        pytest.skip("this user may not mount a small file system")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], check=False)
+    if done.returncode:
+        pytest.skip("this user may not mount a file system")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of eight megabytes."""
+    yield from mounted(tmp_path / "disk", "size=8m")
 
 
 def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
@@ -53,15 +55,7 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
     """A file system that cannot be written, not even by root."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(disk)], check=False
-    )
-    if mounted.returncode:
-        pytest.skip("this user may not mount a file system")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    yield from mounted(tmp_path / "disk", "ro,size=1m")
 
 
 def test_a_folder_that_is_read_only(read_only: Path) -> None:

@@ -61,9 +61,10 @@ def mean_interval(
     return Interval(fmean(values) - half, fmean(values) + half)
 
 
-def wilson_interval(right: int, images: int, *, confidence: float = CONFIDENCE) -> Interval:
+def wilson_interval(right: float, images: int, *, confidence: float = CONFIDENCE) -> Interval:
     """Wilson's score interval, in percent, of the accuracy of one run (Wilson 1927).
 
+    ``right`` is the number of images, which a mean over runs need not have as a whole number.
     It covers the choice of test images alone: another seed is another network.
     """
     if not 0 <= right <= images or not images:
