@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,22 +30,15 @@ from convnext_study.training.seeds import derive, generator
 
 IN_A_ROW = 100  # so many bad neighbours are not bad luck: the data set is broken
 
-Transform = Callable[[torch.Tensor], torch.Tensor]  # (3, H, W) uint8 to float32
+# (3, H, W) uint8 to float32, written to the place given, if any, and returned.
+Transform = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One transformed image (3, H, W), its label, and the names of bad images it stands in for."""
-
-    pixels: torch.Tensor
-    label: int
-    bad: tuple[str, ...] = ()
+# Transformed images (n, 3, H, W), labels (n,), names of bad images that others stand in for.
+Batch = tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]
 
 
-Collated = tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]
-
-
-class Samples(Dataset[Sample | DataError]):
+class Samples(Dataset[Batch | DataError]):
     """Images with their transform, each under a seed of its own where there is one.
 
     A bad image is replaced by the next readable one of the data set, whatever the order of the
@@ -66,29 +58,43 @@ class Samples(Dataset[Sample | DataError]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Sample | DataError:
-        return self.__getitems__([index])[0]
+    def __getitem__(self, index: int) -> Batch | DataError:
+        return self.__getitems__([index])
 
-    def __getitems__(self, indices: list[int]) -> list[Sample | DataError]:
-        """A whole batch, as the loader asks for it."""
+    def __getitems__(self, indices: list[int]) -> Batch | DataError:
+        """A whole batch, as the loader asks for it, or the first trouble in it."""
         if self.seed is None or get_worker_info() is not None:
-            return [self._sample_or_error(index) for index in indices]
+            return self._batch_or_error(indices)
         # In the training process itself the draws must not disturb the network's generators.
         before = (torch.get_rng_state(), np.random.get_state(), random.getstate())
         try:
-            return [self._sample_or_error(index) for index in indices]
+            return self._batch_or_error(indices)
         finally:
             torch.set_rng_state(before[0])
             np.random.set_state(before[1])
             random.setstate(before[2])
 
-    def _sample_or_error(self, index: int) -> Sample | DataError:
+    def _batch_or_error(self, indices: list[int]) -> Batch | DataError:
         try:
-            return self._sample(index)
+            return self._batch(indices)
         except DataError as error:
             return error
 
-    def _sample(self, index: int) -> Sample:
+    def _batch(self, indices: list[int]) -> Batch:
+        first, label, bad = self._sample(indices[0])
+        _, height, width = first.shape
+        pixels = first.new_empty(len(indices), height, width, 3).permute(0, 3, 1, 2)
+        pixels[0], labels = first, [label]
+        for place, index in zip(pixels[1:], indices[1:], strict=True):
+            _, label, more = self._sample(index, place)
+            labels.append(label)
+            bad += more
+        return pixels, torch.tensor(labels, dtype=torch.int64), bad
+
+    def _sample(
+        self, index: int, place: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, int, tuple[str, ...]]:
+        """One transformed image, its label, and the names of bad images it stands in for."""
         bad: list[str] = []
         for candidate in range(index, index + min(IN_A_ROW, len(self))):
             try:
@@ -98,10 +104,12 @@ class Samples(Dataset[Sample | DataError]):
                     raise
                 bad.append(error.name)
                 continue
-            return Sample(self._transformed(pixels, index), label, tuple(bad))
+            return self._transformed(pixels, index, place), label, tuple(bad)
         raise DataError(f"{bad[0]} and the {len(bad) - 1} images after it cannot be read")
 
-    def _transformed(self, pixels: torch.Tensor, index: int) -> torch.Tensor:
+    def _transformed(
+        self, pixels: torch.Tensor, index: int, place: torch.Tensor | None
+    ) -> torch.Tensor:
         if self.seed is not None:
             seed, epoch = self.seed
             number = derive(seed, epoch, "augment", index)
@@ -109,7 +117,7 @@ class Samples(Dataset[Sample | DataError]):
             torch.default_generator.manual_seed(number)
             np.random.seed(number % 2**32)
             random.seed(number)
-        return self.transform(pixels)
+        return self.transform(pixels, place)
 
 
 def read_pixels(images: ImageSet, index: int) -> tuple[torch.Tensor, int]:
@@ -133,7 +141,7 @@ def load(
         samples,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_as_it_is,  # Samples give whole batches
         worker_init_fn=_one_thread if workers else None,
         # Its own generator: the loader draws a base seed, which must not move the global one.
         generator=generator(0),
@@ -154,16 +162,8 @@ def load(
         ) from None
 
 
-def collate(samples: list[Sample | DataError]) -> Collated | DataError:
-    """Samples as a batch, or the first trouble among them."""
-    good: list[Sample] = []
-    for sample in samples:
-        if isinstance(sample, DataError):
-            return sample
-        good.append(sample)
-    pixels = torch.stack([sample.pixels for sample in good])
-    labels = torch.tensor([sample.label for sample in good], dtype=torch.int64)
-    return pixels, labels, tuple(name for sample in good for name in sample.bad)
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _one_thread(_: int) -> None:

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from convnext_study.training.data.images import Data
-from convnext_study.training.data.loading import Transform
 from convnext_study.training.data.pixels import (
     Normalise,
     RandomResizedCrop,
+    Steps,
     ToPillow,
     centre_crop,
     shifted_crop,
@@ -23,13 +23,11 @@ def image_size(data: Data, recipe: Recipe) -> int:
     return recipe.image_size or data.size
 
 
-def train_transform(data: Data, recipe: Recipe) -> Transform:
+def train_transform(data: Data, recipe: Recipe) -> Steps:
     """An image to a normalised (3, H, W) tensor: crop, flip, RandAugment, Random Erasing.
 
     Raises RecipeError where ``rand_augment`` is not timm's notation.
     """
-    from torchvision.transforms import Compose
-
     crop, *steps = _timms(data, recipe)
     crops: list[Any] = [RandomResizedCrop(crop)]
     side = image_size(data, recipe)
@@ -47,20 +45,16 @@ def train_transform(data: Data, recipe: Recipe) -> Transform:
         crops.append(ToPillow())
     for step in steps:
         repair_posterize(step)
-    normalise = Normalise(data.mean, data.std)  # in place of timm's ToTensor and Normalize
-    transform: Transform = Compose([*crops, *steps[:last], normalise, *steps[last + 2 :]])
-    return transform
+    # In place of timm's ToTensor and Normalize; after them comes Random Erasing, if anything.
+    return Steps([*crops, *steps[:last]], Normalise(data.mean, data.std), steps[last + 2 :])
 
 
-def val_transform(data: Data, recipe: Recipe) -> Transform:
+def val_transform(data: Data, recipe: Recipe) -> Steps:
     """An image to a normalised (3, H, W) tensor: resize the short side, crop the centre."""
-    from torchvision.transforms import Compose
-
     side = image_size(data, recipe)
     resize_to = math.floor(side / recipe.eval_crop_ratio)
     crop = centre_crop(side, resize_to, recipe.interpolation)
-    transform: Transform = Compose([*crop, Normalise(data.mean, data.std)])
-    return transform
+    return Steps(crop, Normalise(data.mean, data.std), [])
 
 
 def _timms(data: Data, recipe: Recipe) -> list[Any]:
