@@ -72,7 +72,7 @@ def deploy(
     """
     import torch
 
-    from convnext_study.depthwise import use_stock
+    from convnext_study.matrices import use_stock
 
     if kind not in KINDS:
         raise ExportError(f"--to {kind}: use one of {', '.join(KINDS)}")

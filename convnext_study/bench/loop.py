@@ -75,7 +75,7 @@ def _images(run: Run, settings: Settings) -> int:
 
 def _bare(run: Run, settings: Settings) -> Callable[[], object]:
     """Forward, backward and update on one batch of the run, with the engine's own parts."""
-    from convnext_study.depthwise import use_matrices
+    from convnext_study.matrices import use_matrices
     from convnext_study.training.optimizer import make_optimizer
     from convnext_study.training.recipe import make_recipe
     from convnext_study.training.task import make_task

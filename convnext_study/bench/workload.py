@@ -42,7 +42,7 @@ def build(load: Load) -> nn.Module:
     """The network in its form, on its device, in training mode."""
     import torch
 
-    from convnext_study.depthwise import use_matrices
+    from convnext_study.matrices import use_matrices
     from convnext_study.net import RoadmapNet
 
     torch.manual_seed(0)
@@ -157,7 +157,7 @@ def peak_memory(load: Load, threads: int) -> float | None:
 
     context = multiprocessing.get_context("forkserver")
     # Imported once, in the server; each measured process is a fork of it.
-    context.set_forkserver_preload(["torch", "convnext_study.net", "convnext_study.depthwise"])
+    context.set_forkserver_preload(["torch", "convnext_study.net", "convnext_study.matrices"])
     ours, theirs = context.Pipe()
     process = context.Process(target=_watch, args=(theirs, load, threads))
     process.start()

@@ -11,8 +11,8 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from convnext_study.depthwise import use_matrices
 from convnext_study.errors import BadRequest
+from convnext_study.matrices import use_matrices
 from convnext_study.records import Run
 from convnext_study.training.optimizer import make_optimizer
 from convnext_study.training.recipe import Recipe, make_recipe

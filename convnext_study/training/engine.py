@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext_study import cost
-from convnext_study.depthwise import use_stock
+from convnext_study.matrices import use_stock
 from convnext_study.records import RESULT, Epoch, Result, Run, write_json
 from convnext_study.training import processes
 from convnext_study.training.assemble import assemble
