@@ -134,6 +134,18 @@ def test_one_seed_is_about_images_only(tmp_path: Path) -> None:
     assert "~+0.17" in page_of(tmp_path)
 
 
+def test_memory_and_what_runs_got_over_are_told(tmp_path: Path) -> None:
+    two = write_study(tmp_path / "two", fake_runs()[:2], skipped_steps=2, peak_memory=3 * 2**30)
+    page = page_of(two)
+    assert "4 steps were skipped, their loss not being finite" in page
+    assert "cannot be read" not in page
+    assert "peak memory, MiB" in page
+    assert "3072" in page.replace(",", "")
+    plain = page_of(write_study(tmp_path / "plain", fake_runs()[:2]))
+    assert "peak memory" not in plain
+    assert "skipped, their" not in plain
+
+
 def test_an_empty_study_has_a_page(tmp_path: Path) -> None:
     write_run(tmp_path, fake_run(NANO.point("gelu")), status="new")
     assert "No run is done yet" in page_of(tmp_path)

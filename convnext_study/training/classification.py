@@ -49,6 +49,10 @@ class Classification:
         return self.data.bad.replaced
 
     @property
+    def bad_names(self) -> frozenset[str]:
+        return frozenset(self.data.bad.names)
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         size = image_size(self.data, self.recipe)
         return (3, size, size)
@@ -82,6 +86,7 @@ class Classification:
         total = torch.zeros((), dtype=torch.float64)
         correct: list[Tensor] = []
         workers = self.machine.workers
+        bad = self.bad_images
         for batch in val_batches(self.data, self.recipe, EVAL_BATCH, workers, self._share):
             images, labels = self._move(batch)
             logits = model(images).float()
@@ -89,14 +94,17 @@ class Classification:
             correct.append((logits.argmax(1) == labels).cpu())
         right = torch.zeros(len(self.data.val), dtype=torch.bool)
         loss = 0.0
-        mine = (list(part_of(len(right), self._share)), torch.cat(correct), float(total))
-        for indices, part, part_loss in gather(mine):
-            right[indices] = part
+        part = part_of(len(right), self._share)
+        mine = (list(part), torch.cat(correct), float(total), self.bad_images - bad)
+        parts = gather(mine)
+        for indices, bits, part_loss, _ in parts:
+            right[indices] = bits
             loss += part_loss
         return Evaluation(
             top1=100 * float(right.double().mean()),
             val_loss=loss / len(right),
             correct=right,
+            bad_images=sum(one[-1] for one in parts),
         )
 
     @property

@@ -20,6 +20,7 @@ from convnext_study.matrices import use_stock
 from convnext_study.records import RESULT, Epoch, Result, Run, write_json
 from convnext_study.training import processes
 from convnext_study.training.assemble import assemble
+from convnext_study.training.memory import forget_peak, peak_memory
 from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.run import RunFolder
 from convnext_study.training.state import Training, TrainingError
@@ -63,6 +64,7 @@ def train(
         if folder.done:
             return folder.result()
         torch.set_num_threads(machine.threads)
+        forget_peak(machine.device)
         try:
             training = assemble(run, folder, machine, stop)
             result = _train(training, listeners)
@@ -116,9 +118,19 @@ def _epoch(training: Training) -> tuple[Epoch, dict[str, Evaluation]]:
     )
     state.history.append(line.model_dump())
     state.loss_sum, state.images, state.train_seconds = 0.0, 0, 0.0
+    _name_bad_images(training)
     training.save()
     training.folder.log(line.model_dump())
     return line, judged
+
+
+def _name_bad_images(training: Training) -> None:
+    """Log which images could not be read, each once a run."""
+    met = frozenset[str]().union(*processes.gather(training.task.bad_names))
+    new = sorted(met.difference(training.state.bad_names))
+    if new:
+        training.folder.event("bad_images", names=new)
+        training.state.bad_names += new
 
 
 def _steps(training: Training, batches: Any) -> None:
@@ -171,6 +183,7 @@ def _finish(training: Training, judged: dict[str, Evaluation]) -> Result:
     """The record of a finished run, written last."""
     state = training.state
     result = judged[training.recipe.result]
+    extras = _extras(training, result)  # before counting, which takes memory of its own
     use_stock(training.model)  # what is counted is the network itself
     counted = cost.count(training.model, training.task.image_shape)
     record = Result(
@@ -185,7 +198,7 @@ def _finish(training: Training, judged: dict[str, Evaluation]) -> Result:
         seconds=round(state.seconds, 3),
         epochs=training.recipe.epochs,
         **_both(judged),
-        **_extras(training),
+        **extras,
     )
     if training.machine.rank == 0:
         write_json(training.folder.path / RESULT, record.model_dump())
@@ -193,8 +206,8 @@ def _finish(training: Training, judged: dict[str, Evaluation]) -> Result:
     return record
 
 
-def _extras(training: Training) -> dict[str, Any]:
-    """What qualifies a result: how the batch was split, what was skipped."""
+def _extras(training: Training, judged: Evaluation) -> dict[str, Any]:
+    """What qualifies a result: how the batch was split, what was skipped, what it took."""
     machine, state = training.machine, training.state
     share = training.recipe.global_batch // machine.world
     return {
@@ -206,6 +219,8 @@ def _extras(training: Training) -> dict[str, Any]:
         },
         "skipped_steps": state.skipped,
         "bad_images": state.bad_images,
+        "bad_val_images": judged.bad_images,
+        "peak_memory": peak_memory(machine.device),
     }
 
 

@@ -31,7 +31,8 @@ class State:
     skipped_in_row: int = 0
     loss_sum: float = 0.0  # over the images of this epoch so far
     images: int = 0
-    bad_images: int = 0  # that could not be read and were replaced
+    bad_images: int = 0  # how often one that could not be read was replaced
+    bad_names: list[str] = field(default_factory=list)  # which ones
     train_seconds: float = 0.0  # of this epoch so far
     seconds: float = 0.0  # of the whole run so far, over all resumes
     history: list[dict[str, Any]] = field(default_factory=list)

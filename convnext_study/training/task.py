@@ -23,12 +23,14 @@ class TaskError(BadRequest):
 class Evaluation:
     """What a network is worth on the validation set.
 
-    ``correct`` holds one bool an image, in order; ``top1`` is in percent.
+    ``correct`` holds one bool an image, in order; ``top1`` is in percent; ``bad_images`` is how
+    many could not be read and were judged by another image.
     """
 
     top1: float
     val_loss: float
     correct: Tensor
+    bad_images: int = 0
 
 
 class Task(Protocol):
@@ -48,6 +50,11 @@ class Task(Protocol):
     @property
     def bad_images(self) -> int:
         """How often an image that cannot be read was replaced, in this process."""
+        ...
+
+    @property
+    def bad_names(self) -> frozenset[str]:
+        """Which images those were."""
         ...
 
     @property

@@ -18,6 +18,11 @@ _PAPERS = {
     "modern": "Table 5 of the paper, EMA off",
     "classic": "torchvision's 90-epoch recipe, behind the paper's 76.13 % row",
 }
+_TROUBLE = {
+    "bad_images": "times a training image that cannot be read was replaced by another",
+    "bad_val_images": "test images that cannot be read were judged by another",
+    "skipped_steps": "steps were skipped, their loss not being finite",
+}
 _NOT_SETTINGS = ("name", "family")
 
 
@@ -47,6 +52,7 @@ def provenance(study: Study, extras: Extras) -> Provenance:
         ("training time", _time(counted)),
         ("recipes", ", ".join(dict.fromkeys(row.recipe for row in study.rows if row.recipe))),
     ]
+    facts += [("trouble", text) for text in _trouble(counted)]
     if any("+" in code_of(record) for record in counted):
         facts.append(("note", "+ after a commit: files differed from it when the run began"))
     return Provenance(
@@ -79,6 +85,13 @@ def _time(records: Iterable[Record]) -> str:
     if not seconds:
         return ""
     return f"{formats.duration(sum(seconds))} over all runs, those side by side each counted"
+
+
+def _trouble(records: Iterable[Record]) -> list[str]:
+    """What the runs got over, summed over all of them."""
+    extras = [(record.result.model_extra or {}) for record in records if record.result]
+    sums = {name: sum(int(one.get(name) or 0) for one in extras) for name in _TROUBLE}
+    return [f"{count} {_TROUBLE[name]}" for name, count in sums.items() if count]
 
 
 def _recipes(records: Iterable[Record], published: Mapping[str, Mapping[str, Any]]) -> list[Table]:

@@ -67,7 +67,7 @@ def results_table(study: Study, ids: dict[str, str]) -> Table:
         Column("gain", "gain"),
         Column("macs", f"MACs, {letter}"),
         Column("params", "params, M"),
-        *([Column("memory", "memory, MiB")] if any(memory.values()) else []),
+        *([Column("memory", "peak memory, MiB")] if any(memory.values()) else []),
         Column("images_per_s", "images/s"),
         Column("seconds", "time"),
         *([Column("paper_top1", "paper, ImageNet-1K")] if paper else []),
