@@ -59,6 +59,19 @@ def test_a_run_is_worth_what_its_record_says(run_folder: Path) -> None:
     assert "not ImageNet-1K" in told["measured_on"]
 
 
+def test_compiled_it_is_worth_the_same(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, compiler = [], torch.compile
+
+    def quick(net: Any) -> Any:  # without the minute that generating code takes
+        compiled.append(net)
+        return compiler(net, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", quick)
+    verdict = judge(load_run(run_folder), open_data("digits"), 301, Machine(compile=True))
+    assert len(compiled) == 1
+    assert verdict.top1.percent == pytest.approx(result_of(run_folder).top1, abs=0.2)
+
+
 def test_top5_and_the_screen(run_folder: Path) -> None:
     subject, data = load_run(run_folder), open_data("digits")
     verdict = judge(subject, data, 100, Machine())

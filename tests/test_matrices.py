@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from convnext_study.matrices import depthwise, use_matrices, use_stock
+from convnext_study.matrices.cropped import CroppedConv
 from convnext_study.matrices.depthwise import MatrixDepthwise, position_taps
 from convnext_study.matrices.pointwise import MatrixPointwise
 from convnext_study.net import RoadmapNet
@@ -77,6 +78,20 @@ def test_a_convolution_without_overlap_is_torchs(
         assert_same(results_of(matrix, images), results_of(stock, images))
 
 
+@pytest.mark.parametrize("kernel", [3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 3), (4, 4), (7, 5)])
+def test_taps_that_only_meet_padding_can_go(
+    kernel: int, stride: int, dilation: int, size: tuple[int, int]
+) -> None:
+    padding = dilation * (kernel // 2)
+    cropped, stock = pair_of(6, 8, kernel, stride, padding, dilation)
+    assert type(cropped) is CroppedConv
+    images = torch.randn(3, 6, *size, dtype=torch.float64)
+    assert_same(results_of(cropped, images), results_of(stock, images))
+
+
 def test_what_needs_no_gradient_gets_none() -> None:
     matrix, _ = pair_of(4, 4, 7, padding=3, groups=4)
     images = torch.randn(2, 4, 5, 5, dtype=torch.float64)
@@ -139,12 +154,13 @@ def test_a_network_keeps_its_names_and_comes_back() -> None:
         use_stock(net)
         assert torch.equal(net(images), before)
     kinds = {type(module) for module in net.modules()}
-    assert not kinds & {MatrixDepthwise, MatrixPointwise}
+    assert not kinds & {CroppedConv, MatrixDepthwise, MatrixPointwise}
 
 
 def test_other_convolutions_are_left_alone() -> None:
     others = nn.Sequential(
-        nn.Conv2d(4, 4, 7, padding=3),
+        nn.Conv2d(4, 4, 7, padding=2),
+        nn.Conv2d(4, 4, 4, padding=2),
         nn.Conv2d(4, 8, 7, padding=3, groups=4),
         nn.Conv2d(4, 4, 2, padding="same", groups=4),
         nn.Conv2d(4, 4, (3, 7), groups=4),

@@ -15,6 +15,7 @@ from convnext_study.errors import BadRequest
 if TYPE_CHECKING:
     from convnext_study.evaluation.judging import Accuracy, Verdict
     from convnext_study.evaluation.subjects import Subject
+    from convnext_study.training.task import Machine
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,6 +52,9 @@ def evaluate(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or mps. (default: the best there is)")
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Use torch.compile: a minute first, then faster.")
+    ] = False,
     code: Code = None,
     trust: Trust = False,
     as_json: Json = False,
@@ -61,7 +65,8 @@ def evaluate(
     if uri is None:
         raise BadRequest(f"{model}: on what? Name a data set, as in --data folder:PATH")
     changed = subject.preparation.changed(image_size, crop_ratio)
-    verdict = _judge(replace(subject, preparation=changed), uri, batch, workers, device)
+    machine = _machine(device, workers, compiled)
+    verdict = _judge(replace(subject, preparation=changed), uri, batch, machine)
     if as_json:
         typer.echo(json.dumps(verdict.to_dict(), indent=1, ensure_ascii=False))
         return
@@ -85,15 +90,20 @@ def find_subject(
     return load_run(folder, trust=trust, code=code)
 
 
-def _judge(subject: Subject, uri: str, batch: int, workers: int, device: str | None) -> Verdict:
+def _machine(device: str | None, workers: int, compiled: bool) -> Machine:
+    from convnext_study.launching.machine import cores, pick_device
+    from convnext_study.training.task import Machine
+
+    kind = pick_device(device)
+    return Machine(device=kind, threads=cores(), workers=workers, compile=compiled)
+
+
+def _judge(subject: Subject, uri: str, batch: int, machine: Machine) -> Verdict:
     import torch
 
     from convnext_study.evaluation.judging import judge
-    from convnext_study.launching.machine import cores, pick_device
     from convnext_study.training.data import open_data
-    from convnext_study.training.task import Machine
 
-    machine = Machine(device=pick_device(device), threads=cores(), workers=workers)
     torch.set_num_threads(machine.threads)
     return judge(subject, open_data(uri), batch, machine)
 

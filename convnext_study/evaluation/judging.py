@@ -124,8 +124,14 @@ def _ranks(subject: Subject, batches: Iterator[Any], machine: Machine) -> tuple[
     """Whether the right class is first, and whether it is among the first five: bools (N,)."""
     import torch
 
+    from convnext_study.matrices import use_matrices
+
     net: Any = subject.net
     net = net.to(machine.device, memory_format=machine.memory_format)
+    if machine.compile:
+        if torch.device(machine.device).type == "cpu":
+            use_matrices(net)
+        net = torch.compile(net)
     first: list[Tensor] = []
     among: list[Tensor] = []
     with torch.inference_mode():

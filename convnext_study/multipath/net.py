@@ -13,13 +13,13 @@ from typing import Any
 from torch import nn
 
 from convnext_study.head import Head
-from convnext_study.multipath.contract import StagedNet
 from convnext_study.multipath.module import Module, Stage, conv_norm
 from convnext_study.multipath.paths import FORMS, PathConv2d, PathsPlan, default_form
 from convnext_study.multipath.spec import STAGES, MultipathSpec
 from convnext_study.plan import Layer
 from convnext_study.spec import NetSpec
 from convnext_study.stage import unscripted
+from convnext_study.staged import StagedNet
 
 INIT_STD = 0.02
 OUTPUT_STRIDES = (1, 2, 4, 8, 16, 32)

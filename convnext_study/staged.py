@@ -42,7 +42,7 @@ class StagedNet(nn.Module):
         return self.stages(self.stem(x))  # type: ignore[no-any-return]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """A map to logits, or to pooled features where ``pre_logits``."""
+        """A map to logits, or to pooled and normed features where ``pre_logits``."""
         return self.head(x, pre_logits)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class StagedNet(nn.Module):
 
     @unscripted
     def no_weight_decay(self) -> set[str]:
-        """Nothing by name: norms and biases are 1-D, which timm never decays."""
+        """Nothing by name: norms, biases and layer scale are 1-D, which timm never decays."""
         return set()
 
     @unscripted
@@ -77,8 +77,10 @@ class StagedNet(nn.Module):
 
         What matches none, the head, comes last.
         """
-        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.blocks\.(\d+)"
-        return {"stem": r"^stem", "blocks": blocks}
+        if coarse:
+            return {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
+        downsample = (r"^stages\.(\d+)\.downsample", (0,))  # with the stage's first block
+        return {"stem": r"^stem", "blocks": [downsample, (r"^stages\.(\d+)\.blocks\.(\d+)", None)]}
 
     @unscripted
     def forward_intermediates(
