@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from convnext_study.matrices import depthwise, use_matrices, use_stock
-from convnext_study.matrices.cropped import CroppedConv
+from convnext_study.matrices.dense import MatrixDense
 from convnext_study.matrices.depthwise import MatrixDepthwise, position_taps
 from convnext_study.matrices.pointwise import MatrixPointwise
 from convnext_study.net import RoadmapNet
@@ -81,15 +81,20 @@ def test_a_convolution_without_overlap_is_torchs(
 @pytest.mark.parametrize("kernel", [3, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dilation", [1, 2])
-@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 3), (4, 4), (7, 5)])
-def test_taps_that_only_meet_padding_can_go(
-    kernel: int, stride: int, dilation: int, size: tuple[int, int]
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 3), (3, 3), (4, 4), (7, 5)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_dense_convolution_is_torchs(
+    kernel: int, stride: int, dilation: int, size: tuple[int, int], bias: bool
 ) -> None:
     padding = dilation * (kernel // 2)
-    cropped, stock = pair_of(6, 8, kernel, stride, padding, dilation)
-    assert type(cropped) is CroppedConv
+    matrix, stock = pair_of(6, 8, kernel, stride, padding, dilation, bias=bias)
+    assert type(matrix) is MatrixDense
     images = torch.randn(3, 6, *size, dtype=torch.float64)
-    assert_same(results_of(cropped, images), results_of(stock, images))
+    for layout in (torch.channels_last, torch.contiguous_format):
+        images = images.contiguous(memory_format=layout)
+        stock.zero_grad()
+        matrix.zero_grad()
+        assert_same(results_of(matrix, images), results_of(stock, images))
 
 
 def test_what_needs_no_gradient_gets_none() -> None:
@@ -120,13 +125,15 @@ def test_matrices_are_really_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(depthwise, "weight_gradient", lambda *a: used.append(a) or true(*a))
     conv(small).sum().backward()
     assert len(used) == 1
-    pointwise = nn.Conv2d(8, 16, 1)
-    use_matrices(pointwise)
+    pointwise, dense = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 16, 7, padding=3)
+    assert use_matrices(pointwise) + use_matrices(dense) == 2
     assert pointwise(small).shape == (2, 16, 8, 8)
+    assert dense(small[:, :, :2, :2]).shape == (2, 16, 2, 2)
 
     # Where they would be slower, or would change what autocast does, torch's is used.
     monkeypatch.setattr(nn.Conv2d, "forward", torchs)
     conv(torch.randn(2, 8, 9, 9)).sum().backward()
+    assert dense(small).shape == (2, 16, 8, 8)
     with torch.no_grad():
         conv(small)
     with torch.autocast("cpu", torch.bfloat16):
@@ -154,7 +161,7 @@ def test_a_network_keeps_its_names_and_comes_back() -> None:
         use_stock(net)
         assert torch.equal(net(images), before)
     kinds = {type(module) for module in net.modules()}
-    assert not kinds & {CroppedConv, MatrixDepthwise, MatrixPointwise}
+    assert not kinds & {MatrixDense, MatrixDepthwise, MatrixPointwise}
 
 
 def test_other_convolutions_are_left_alone() -> None:
@@ -181,3 +188,20 @@ def test_judged_first_and_trained_afterwards() -> None:
         conv(images)
     conv(images).sum().backward()
     assert conv.weight.grad is not None
+
+
+@pytest.mark.parametrize("name", ["resnet", "depthwise_conv", "separate_downsampling", "dense"])
+def test_gradients_lie_in_memory_as_their_weights_do(name: str) -> None:
+    # torch's fused optimizers go through memory in order: other strides are silently wrong there.
+    spec = get_roadmap("nano").point("separate_downsampling" if name == "dense" else name).spec
+    net = RoadmapNet(spec.with_(depthwise=False) if name == "dense" else spec, num_classes=10)
+    use_matrices(net)
+    net = net.to(memory_format=torch.channels_last)
+    net(torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)).sum().backward()
+    for own, parameter in net.named_parameters():
+        assert parameter.grad is not None
+        shared = [place for place, size in enumerate(parameter.shape) if size > 1]
+        strides = [
+            [tensor.stride(place) for place in shared] for tensor in (parameter, parameter.grad)
+        ]
+        assert strides[0] == strides[1], own

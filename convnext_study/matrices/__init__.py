@@ -1,17 +1,14 @@
-"""Which convolutions of a network are done in another way while the engine trains on a CPU.
-
-Most of them as matrix products, some without the taps that only meet padding.
-"""
+"""Which convolutions of a network are done as matrix products while the engine trains on a CPU."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from convnext_study.matrices.cropped import CroppedConv
+from convnext_study.matrices.dense import MatrixDense
 from convnext_study.matrices.depthwise import MatrixDepthwise
 from convnext_study.matrices.pointwise import FEWEST_CHANNELS, MatrixPointwise
 
-FORMS = (CroppedConv, MatrixDepthwise, MatrixPointwise)
+FORMS = (MatrixDense, MatrixDepthwise, MatrixPointwise)
 
 
 def use_matrices(model: nn.Module) -> int:
@@ -47,7 +44,7 @@ def matrix_form(module: nn.Module) -> type[nn.Conv2d] | None:
         return MatrixDepthwise if kernel % 2 == 1 else None
     same = module.padding[0] == module.dilation[0] * (kernel // 2)
     if module.groups == 1 and kernel > 1 and kernel % 2 == 1 and same:
-        return CroppedConv
+        return MatrixDense
     apart = kernel == 1 or (kernel == stride and module.dilation[0] == 1)
     wide = kernel == 1 or module.in_channels >= FEWEST_CHANNELS
     if module.groups == 1 and module.padding[0] == 0 and apart and wide:
