@@ -24,12 +24,12 @@ from collections.abc import Sequence
 from convnext_study.launching.context import Context
 from convnext_study.records import Record, Run
 from convnext_study.results.attribution import plan_exact, prefixes, sampled_orders
-from convnext_study.results.attribution.findings import (
+from convnext_study.results.attribution.measured import Findings
+from convnext_study.results.attribution.shares import (
     section_findings,
     shapley_findings,
     steps_of_sections,
 )
-from convnext_study.results.attribution.measured import Findings
 from convnext_study.roadmap.beyond import sections
 
 

@@ -12,6 +12,7 @@ from fakes import fake_run, fake_runs, locked, write_run, write_study
 from convnext_study.errors import BadRequest
 from convnext_study.records import Run, scan
 from convnext_study.results.report import Extras
+from convnext_study.results.report.formats import signed
 from convnext_study.results.report.gather import Folder, gather
 from convnext_study.results.report.page import render
 from convnext_study.results.report.words import SCOPE_ONE_SEED, say
@@ -132,6 +133,10 @@ def test_one_seed_is_about_images_only(tmp_path: Path) -> None:
     assert study.tests.pooled == {} and study.tests.one_seed
     assert "none can be told from noise" in " ".join(say(study).summary)
     assert "~+0.17" in page_of(tmp_path)
+
+
+def test_no_zero_is_negative() -> None:
+    assert [signed(value) for value in (-0.001, 0.0, -0.006)] == ["+0.00", "+0.00", "−0.01"]
 
 
 def test_memory_and_what_runs_got_over_are_told(tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ import pytest
 from fakes import fake_run, fake_runs, write_run, write_study
 
 from convnext_study.launching.context import Context
+from convnext_study.records import scan
 from convnext_study.results.attribution import plan_exact, plan_near, plan_orders, sampled_orders
+from convnext_study.results.attribution.findings import leave_one_out_findings
+from convnext_study.results.attribution.measured import measure
 from convnext_study.results.report import Extras
 from convnext_study.results.report.gather import gather
 from convnext_study.results.report.page import render
@@ -50,7 +53,14 @@ def test_leave_one_out_is_tested_against_the_end(tmp_path: Path) -> None:
     assert kernel.comparison.difference.points == pytest.approx(0.8, abs=0.2)
     assert kernel.comparison.family == len(steps)
     assert kernel.macs == 100_000
+    # The page and the study's own table say the same.
+    told = leave_one_out_findings(measure(scan(tmp_path), NANO))
+    assert told is not None
+    assert [one.p for one in told.lines] == pytest.approx(
+        [one.comparison.p_corrected for one in worth.without]
+    )
     html = page_of(tmp_path)
+    assert "points, pooled over 13 networks, 26 degrees of freedom)" in text_in(html)
     assert "Lost without the step" in html and "The same in MACs" in html
 
 
@@ -96,3 +106,4 @@ def test_facts_may_name_what_is_left_out_instead(tmp_path: Path) -> None:
     write_study(tmp_path, road, top1={"no-gelu": 90})
     (worth,) = find_worth(gather(tmp_path).studies)
     assert [one.label for one in worth.without] == ["kernel size → 7", "ReLU → GELU", "BN → LN"]
+    assert "each pair tested by its own runs" in text_in(page_of(tmp_path))

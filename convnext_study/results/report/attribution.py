@@ -72,12 +72,22 @@ def _share_bars(worth: Worth, shares: Shapley) -> list[Bar]:
     return made
 
 
+def _how_tested(worth: Worth) -> str:
+    if worth.deviation is None:
+        return "each pair tested by its own runs"
+    between = worth.deviation
+    return (
+        f"tested with the deviation between seeds ({between.points:.2f} points, pooled over "
+        f"{between.source}, {between.freedom:g} degrees of freedom)"
+    )
+
+
 def _words(worth: Worth) -> list[str]:
     said = []
     if worth.without:
         said.append(
-            "Without the step: the last network against itself with the step left out, each pair "
-            "tested by its own runs and corrected over the steps (Holm). Filled bars can be told "
+            "Without the step: the last network against itself with the step left out, "
+            f"{_how_tested(worth)} and corrected over the steps (Holm). Filled bars can be told "
             "from noise, open ones (~) cannot."
         )
     if worth.alone:

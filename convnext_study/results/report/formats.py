@@ -13,8 +13,8 @@ NBSP = "\u00a0"
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """``+0.33`` and ``−1.16``, with a minus sign and not a hyphen."""
-    return "" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    """``+0.33`` and ``−1.16``, with a minus sign and not a hyphen; no zero is negative."""
+    return "" if value is None else f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def interval(found: Interval | tuple[float, float] | None) -> str:

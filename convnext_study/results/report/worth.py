@@ -44,7 +44,8 @@ class Worth:
 
     ``without`` is what the end has more than the network without a step, ``alone`` what a step
     adds to the base. ``shares`` are Shapley values of accuracy in points, ``macs`` of MACs, both
-    of what ``labels`` names.
+    of what ``labels`` names. ``deviation`` between seeds, pooled over all these networks, is what
+    changes are tested with; without several seeds each pair is tested by its own runs.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Worth:
     labels: dict[str, str]
     shares: Shapley | None
     macs: Shapley | None
+    deviation: Deviation | None
 
     @property
     def order(self) -> list[str]:
@@ -73,20 +75,28 @@ def _worth(family: Family) -> Worth:
     full = max(
         (frozenset(family.road.adopted()), max(networks, key=len)), key=networks.__contains__
     )
+    rows = [one.row for one in networks.values()]
+    deviation = deviation_of(rows, "networks")
     shares, macs, named = _shapley(family)
     return Worth(
         name=f"worth-{family.road.regime}",
-        rows=[one.row for one in networks.values()],
-        without=_near(networks, full, labels, away=True),
-        alone=_near(networks, family.technique, labels, away=False),
+        rows=rows,
+        without=_near(networks, full, labels, deviation, away=True),
+        alone=_near(networks, family.technique, labels, deviation, away=False),
         labels={**labels, **named},
         shares=shares,
         macs=macs,
+        deviation=deviation,
     )
 
 
 def _near(
-    networks: Mapping[Subset, Network], anchor: Subset, labels: Mapping[str, str], *, away: bool
+    networks: Mapping[Subset, Network],
+    anchor: Subset,
+    labels: Mapping[str, str],
+    deviation: Deviation | None,
+    *,
+    away: bool,
 ) -> list[Change]:
     """The anchor against itself without a step (``away``), or with one more against itself."""
     if anchor not in networks:
@@ -97,7 +107,7 @@ def _near(
         if len(differ) != 1 or (steps < anchor) != away:
             continue
         more, less = (networks[anchor], network) if away else (network, networks[anchor])
-        if made := compare_groups(more.group, less.group):
+        if made := compare_groups(more.group, less.group, deviation):
             macs = (more.row.macs, less.row.macs)
             change = None if macs[0] is None or macs[1] is None else macs[0] - macs[1]
             found[next(iter(differ))] = (made, change)
