@@ -1,6 +1,8 @@
 """Odd and broken image files: which are read and how, which stop a run, which are skipped."""
 
 import io
+import os
+import signal
 import struct
 import warnings
 import zlib
@@ -13,10 +15,12 @@ import torch
 from images import make_folder, picture
 from PIL import Image
 
+from convnext_study.errors import Failed
 from convnext_study.training.data import Data, DataError, open_data
 from convnext_study.training.data.batches import Share, train_batches, val_batches
 from convnext_study.training.data.decode import decode_image
 from convnext_study.training.data.images import BadImage
+from convnext_study.training.data.loading import Samples, load
 from convnext_study.training.recipe import MODERN
 
 RECIPE = MODERN.changed(
@@ -159,6 +163,19 @@ def test_when_nothing_is_readable_it_stops(tmp_path: Path) -> None:
     data = open_data(f"folder:{root}", bad_images="skip")
     with pytest.raises(DataError, match="and the 3 images after it cannot be read"):
         all_batches(data, workers=1)
+
+
+def _killed(*_: object) -> torch.Tensor:
+    os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory is short
+    raise AssertionError
+
+
+def test_a_reader_that_is_killed_is_told_in_one_line(tmp_path: Path) -> None:
+    data = open_data(f"folder:{make_folder(tmp_path)}")
+    samples = Samples(data.train, _killed, (0, 0))
+    with pytest.raises(Failed, match="fewer --workers") as caught:
+        list(load(samples, [[0, 1], [2, 3]], data.bad, workers=1))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_went_away_stops_even_when_skipping(tmp_path: Path) -> None:
