@@ -10,8 +10,8 @@ section: the steps of sections 2.2 to 2.6 go together, and all 2^5 = 32 sets are
 them where the end is there. The training techniques are a step of the recipe and in all of them.
 
 Cost on the nano road and digits, one seed: 4 to 16 s a run on one core, but 45 to 120 s for the
-twenty networks whose 7x7 kernel is still dense, with up to 54 million weights. After leave_one_out.py
-with 3 seeds (2.5 minutes) the 75 runs that are left took 17 minutes on two cores.
+twenty networks whose 7x7 kernel is still dense, with up to 54 million weights. After
+leave_one_out.py with 3 seeds (2.5 minutes) the 75 runs that are left took 17 minutes on two cores.
 
 Expect: the shares add up exactly to the gain of the last network over the first. With one seed the
 intervals hold the choice of orders, and the seeds' noise too where another study of the folder has

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convnext_study.results import panels
 from convnext_study.results.figure import KINDS, save, style
 from convnext_study.results.report.charts import QUANTITIES
 from convnext_study.results.report.gather import Study
 from convnext_study.results.report.worth import Worth
+from convnext_study.results.statistics import Interval
 from convnext_study.results.table import macs_unit
 
 if TYPE_CHECKING:
@@ -45,9 +46,13 @@ def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axe
     figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
     axes = list(figure.subplots(1, columns, squeeze=False)[0])
     for one in axes:
-        one.spines[["top", "right"]].set_visible(False)
-        one.tick_params(labelsize=9, colors=panels.FAINT)
+        _plain(one)
     return figure, axes
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9, colors=panels.FAINT)
 
 
 def _cost(study: Study) -> Figure:
@@ -99,39 +104,59 @@ def _curves(study: Study) -> Figure:
 
 
 def _worth(worth: Worth) -> Figure:
-    """Points and MACs side by side, for each way of asking."""
+    """A line for each way of asking: points, filled where told from noise, and MACs beside them."""
+    from matplotlib.figure import Figure
+
     unit, letter = macs_unit(worth.rows)
-    panes: list[tuple[str, list[tuple[str, float, Any]]]] = []
+    ways: list[tuple[str, list[_Bar], list[_Bar]]] = []
     for title, changes in (("lost without it", worth.without), ("gained alone", worth.alone)):
-        tests = [(one.label, one.comparison.difference) for one in changes]
-        panes.append((f"{title}, points", [(name, d.points, d.interval) for name, d in tests]))
-        costs = [(one.label, one.macs / unit, None) for one in changes if one.macs is not None]
-        panes.append((f"{title}, MACs {letter}", costs))
+        points = []
+        for one in changes:
+            found = one.comparison.difference
+            points.append(
+                _Bar(one.label, found.points, found.interval, one.comparison.distinguishable)
+            )
+        costs = [_Bar(one.label, one.macs / unit) for one in changes if one.macs is not None]
+        ways.append((title, points, costs))
     if worth.shares:
-        shares = [(worth.labels[step], worth.shares.shares[step]) for step in worth.order]
-        panes.append(
-            ("Shapley value, points", [(name, one.value, one.interval) for name, one in shares])
-        )
-        if worth.macs:
-            found = worth.macs.shares
-            costs = [(worth.labels[s], found[s].value / unit, None) for s in worth.order]
-            panes.append((f"Shapley value, MACs {letter}", costs))
-    panes = [pane for pane in panes if pane[1]]
-    longest = max(len(bars) for _, bars in panes)
-    figure, axes = _figure(4.6 * len(panes), 1.2 + 0.3 * longest, len(panes))
-    for one, (title, bars) in zip(axes, panes, strict=True):
-        _bars(one, title, bars)
+        shares = {step: worth.shares.shares[step] for step in worth.order}
+        points = [
+            _Bar(worth.labels[step], one.value, one.interval, _leaves_zero_out(one.interval))
+            for step, one in shares.items()
+        ]
+        macs = worth.macs.shares if worth.macs else {}
+        costs = [_Bar(worth.labels[s], macs[s].value / unit) for s in shares if s in macs]
+        ways.append(("Shapley value", points, costs))
+    ways = [way for way in ways if way[1]]
+    heights = [0.9 + 0.24 * len(points) for _, points, _ in ways]
+    figure = Figure(figsize=(9.2, sum(heights)), facecolor="white", layout="constrained")
+    grid = figure.subplots(len(ways), 2, squeeze=False, height_ratios=heights)
+    for (left, right), (title, points, costs) in zip(grid, ways, strict=True):
+        _bars(left, f"{title}, points of top-1", points, panels.BLUE)
+        _bars(right, f"{title}, MACs {letter}", costs, panels.GREY)
     return figure
 
 
-def _bars(axes: Axes, title: str, bars: list[tuple[str, float, Any]]) -> None:
+def _leaves_zero_out(interval: Interval | None) -> bool:
+    return interval is not None and not interval.low <= 0 <= interval.high
+
+
+class _Bar(NamedTuple):
+    label: str
+    value: float
+    interval: Interval | None = None
+    told: bool = True
+
+
+def _bars(axes: Axes, title: str, bars: list[_Bar], colour: str) -> None:
+    _plain(axes)
     places = range(len(bars))
-    colour = panels.GREY if "MACs" in title else panels.BLUE
-    axes.barh(list(places), [value for _, value, _ in bars], 0.6, color=colour)
-    for place, (_, _, interval) in zip(places, bars, strict=True):
-        if interval:
-            axes.hlines(place, *interval, color=panels.DARK, linewidth=1.2)
-    axes.set_yticks(list(places), [name for name, _, _ in bars], fontsize=8)
+    for place, bar in zip(places, bars, strict=True):
+        open_bar: Any = {"facecolor": "white", "edgecolor": colour, "linestyle": "--"}
+        axes.barh(place, bar.value, 0.6, **({"color": colour} if bar.told else open_bar))
+        if bar.interval:
+            axes.hlines(place, *bar.interval, color=panels.DARK, linewidth=1.2)
+    axes.set_yticks(list(places), [bar.label for bar in bars], fontsize=8)
     axes.invert_yaxis()
     axes.axvline(0, color=panels.FAINT, linewidth=0.8)
     axes.set_title(title, fontsize=9.5, loc="left")
