@@ -74,6 +74,8 @@ class _Depthwise(torch.autograd.Function):
             )[0]  # fmt: skip
         if ctx.needs_input_grad[1]:
             to_weight = weight_gradient(input, grad, weight.shape[2], stride, padding, dilation)
+            # One input channel: the same places in memory, by the strides that buckets expect.
+            to_weight = to_weight.as_strided(weight.shape, weight.stride())
         if ctx.needs_input_grad[2]:
             to_bias = grad.sum((0, 2, 3))
         return to_input, to_weight, to_bias, None, None, None
