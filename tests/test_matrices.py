@@ -32,6 +32,14 @@ def assert_same(ours: Results, theirs: Results) -> None:
         assert (one - other).abs().max() < 2e-13
 
 
+def assert_same_in_both_layouts(matrix: nn.Conv2d, stock: nn.Conv2d, images: torch.Tensor) -> None:
+    for layout in (torch.channels_last, torch.contiguous_format):
+        images = images.contiguous(memory_format=layout)
+        stock.zero_grad()
+        matrix.zero_grad()
+        assert_same(results_of(matrix, images), results_of(stock, images))
+
+
 def pair_of(*args: int, **kwargs: int | bool) -> tuple[nn.Conv2d, nn.Conv2d]:
     """The same convolution as matrices, and as torch's, in double precision, channels last."""
     torch.manual_seed(0)
@@ -55,11 +63,7 @@ def test_a_depthwise_convolution_is_torchs(
     padding = dilation * (kernel // 2)
     matrix, stock = pair_of(6, 6, kernel, stride, padding, dilation, groups=6, bias=bias)
     images = torch.randn(3, 6, *size, dtype=torch.float64)
-    for layout in (torch.channels_last, torch.contiguous_format):
-        images = images.contiguous(memory_format=layout)
-        stock.zero_grad()
-        matrix.zero_grad()
-        assert_same(results_of(matrix, images), results_of(stock, images))
+    assert_same_in_both_layouts(matrix, stock, images)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (2, 2), (4, 4)])
@@ -71,11 +75,7 @@ def test_a_convolution_without_overlap_is_torchs(
     matrix, stock = pair_of(8, 12, kernel, stride, bias=bias)
     assert type(matrix) is MatrixPointwise
     images = torch.randn(3, 8, *size, dtype=torch.float64)
-    for layout in (torch.channels_last, torch.contiguous_format):
-        images = images.contiguous(memory_format=layout)
-        stock.zero_grad()
-        matrix.zero_grad()
-        assert_same(results_of(matrix, images), results_of(stock, images))
+    assert_same_in_both_layouts(matrix, stock, images)
 
 
 @pytest.mark.parametrize("kernel", [3, 7])
@@ -90,11 +90,7 @@ def test_a_dense_convolution_is_torchs(
     matrix, stock = pair_of(6, 8, kernel, stride, padding, dilation, bias=bias)
     assert type(matrix) is MatrixDense
     images = torch.randn(3, 6, *size, dtype=torch.float64)
-    for layout in (torch.channels_last, torch.contiguous_format):
-        images = images.contiguous(memory_format=layout)
-        stock.zero_grad()
-        matrix.zero_grad()
-        assert_same(results_of(matrix, images), results_of(stock, images))
+    assert_same_in_both_layouts(matrix, stock, images)
 
 
 def test_what_needs_no_gradient_gets_none() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from convnext_study.results.attribution.measured import Finding, Findings, Measured
 from convnext_study.results.attribution.shapley import Shapley, shapley_exact, shapley_sampled
 from convnext_study.results.attribution.subsets import Order, Subset, plan_exact, plan_orders
-from convnext_study.results.statistics import Interval
 from convnext_study.roadmap import Roadmap
 from convnext_study.roadmap.beyond import sections
 
@@ -53,11 +52,12 @@ def _shapley(kind: str, labels: Mapping[str, str], shares: Shapley, macs: Shaple
             name=name,
             label=label,
             points=shares.shares[name].value,
-            interval=shares.shares[name].interval,
-            told=_beyond_zero(shares.shares[name].interval),
+            interval=interval,
+            told=interval.leaves_zero_out if interval else None,
             macs=macs.shares[name].value,
         )
         for name, label in labels.items()
+        for interval in (shares.shares[name].interval,)
     ]
     what = "section" if kind.endswith("sections") else "step"
     note = "Intervals are of one share alone, not corrected for their number."
@@ -71,7 +71,3 @@ def _shapley(kind: str, labels: Mapping[str, str], shares: Shapley, macs: Shaple
         ),
         notes=(f"Accuracy: {shares.method}.", note),
     )
-
-
-def _beyond_zero(interval: Interval | None) -> bool | None:
-    return None if interval is None else not interval.low <= 0 <= interval.high

@@ -67,7 +67,7 @@ def _share_bars(worth: Worth, shares: Shapley) -> list[Bar]:
         share = shares.shares[step]
         ends = share.interval or Interval(share.value, share.value)
         text = f"{formats.signed(share.value)} ({formats.interval(share.interval)})"
-        told = share.interval is not None and (ends.low > 0 or ends.high < 0)
+        told = share.interval is not None and share.interval.leaves_zero_out
         made.append(Bar(worth.labels[step], share.value, ends, text, told))
     return made
 

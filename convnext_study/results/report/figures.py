@@ -121,7 +121,12 @@ def _worth(worth: Worth) -> Figure:
     if worth.shares:
         shares = {step: worth.shares.shares[step] for step in worth.order}
         points = [
-            _Bar(worth.labels[step], one.value, one.interval, _leaves_zero_out(one.interval))
+            _Bar(
+                worth.labels[step],
+                one.value,
+                one.interval,
+                told=one.interval is not None and one.interval.leaves_zero_out,
+            )
             for step, one in shares.items()
         ]
         macs = worth.macs.shares if worth.macs else {}
@@ -135,10 +140,6 @@ def _worth(worth: Worth) -> Figure:
         _bars(left, f"{title}, points of top-1", points, panels.BLUE)
         _bars(right, f"{title}, MACs {letter}", costs, panels.GREY)
     return figure
-
-
-def _leaves_zero_out(interval: Interval | None) -> bool:
-    return interval is not None and not interval.low <= 0 <= interval.high
 
 
 class _Bar(NamedTuple):

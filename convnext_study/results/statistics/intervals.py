@@ -24,6 +24,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def leaves_zero_out(self) -> bool:
+        return not self.low <= 0 <= self.high
+
 
 @dataclass(frozen=True)
 class Deviation:
