@@ -239,7 +239,7 @@ def test_saved_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         lambda folder, state: (saved.append(state["state"]["step"]), honest(folder, state)),
     )
     train(make_tiny_run(epochs=1), tmp_path, Machine(checkpoint_seconds=0.0))
-    assert saved == [*range(1, 10), 9]
+    assert saved == [*range(1, 10), 9, 9]  # and before and after evaluating
 
 
 def test_a_clock_that_goes_backwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

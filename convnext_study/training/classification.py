@@ -53,6 +53,13 @@ class Classification:
         return frozenset(self.data.bad.names)
 
     @property
+    def fingerprint(self) -> dict[str, Any]:
+        return {}
+
+    def check_data(self, recorded: dict[str, Any], where: str) -> None:
+        pass
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         size = image_size(self.data, self.recipe)
         return (3, size, size)
@@ -82,7 +89,7 @@ class Classification:
         return F.cross_entropy(model(images), labels, label_smoothing=smoothing), len(labels)
 
     @torch.inference_mode()
-    def evaluate(self, model: nn.Module) -> Evaluation:
+    def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
         total = torch.zeros((), dtype=torch.float64)
         correct: list[Tensor] = []
         workers = self.machine.workers
