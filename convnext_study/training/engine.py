@@ -33,6 +33,8 @@ __all__ = ["Listener", "Stopped", "TrainingError", "evaluate", "train"]
 
 # After so many steps in a row that are not finite, more of the same will not help.
 MOST_SKIPPED_IN_ROW = 10
+# Seconds of evaluation from which an epoch's state is saved before it, and not only after.
+LONG = 1.0
 
 
 class Stopped(Exception):
@@ -123,11 +125,18 @@ def _epoch(training: Training, stepper: Stepper) -> tuple[Epoch, dict[str, Evalu
     done = state.step - epoch * task.steps_per_epoch
     _steps(training, stepper, task.train_batches(epoch, done))
     training.share_buffers()
-    if done < task.steps_per_epoch:
-        training.save()  # evaluation may take minutes, and may be cut short
+    # Saving before and after would cost as much as a short evaluation itself.
+    if saved_before := state.evaluation_seconds > LONG:
+        training.save()
     began = time.perf_counter()
-    evaluated = _evaluate(training)
-    state.seconds += time.perf_counter() - began
+    try:
+        evaluated = _evaluate(training)
+    except Stopped:
+        if not saved_before:
+            training.save()
+        raise
+    state.evaluation_seconds = processes.from_first(time.perf_counter() - began)
+    state.seconds += state.evaluation_seconds
     result = evaluated[recipe.result]
     line = Epoch(
         epoch=epoch + 1,

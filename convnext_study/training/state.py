@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,7 @@ class State:
     bad_names: list[str] = field(default_factory=list)  # which ones
     train_seconds: float = 0.0  # of this epoch so far
     seconds: float = 0.0  # of the whole run so far, over all resumes
+    evaluation_seconds: float = math.inf  # of the last epoch
     history: list[dict[str, Any]] = field(default_factory=list)
 
 

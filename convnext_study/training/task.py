@@ -145,7 +145,8 @@ class Machine:
         torch.set_num_threads(self.threads)
         if self.deterministic:  # read when the device is first used
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(self.deterministic)
+        if torch.are_deterministic_algorithms_enabled() != self.deterministic:  # takes 1.6 s
+            torch.use_deterministic_algorithms(self.deterministic)
         torch.backends.cudnn.benchmark = self.cudnn_benchmark and not self.deterministic
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
 
