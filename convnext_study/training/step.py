@@ -42,8 +42,9 @@ class Report:
     Args:
         step: which one, from 0.
         loss: the mean over the global batch.
-        images: that it held.
-        gradient, buffers: how many processes found them not finite.
+        gradient: how many processes found theirs not finite.
+        buffers: how many processes found theirs not finite.
+        images: of the global batch.
         bad_images: that were replaced by others.
         stop: whether a process was asked to stop.
         due: whether it is time to save.
