@@ -13,12 +13,13 @@ from convnext_study.records import Run
 from convnext_study.training.data import open_data
 from convnext_study.training.data.batches import (
     Batch,
+    check_split,
     image_size,
     steps_per_epoch,
     train_batches,
     val_batches,
 )
-from convnext_study.training.data.share import Share, micro_batches, part_of
+from convnext_study.training.data.share import Share, micro_batches, most_batches, part_of
 from convnext_study.training.processes import gather
 from convnext_study.training.recipe import make_recipe
 from convnext_study.training.task import Evaluation, Machine, resolve
@@ -34,6 +35,7 @@ class Classification:
         self.machine = machine
         self.recipe = make_recipe(run.recipe)
         self.data = open_data(run.data, download=machine.download, bad_images=machine.bad_images)
+        check_split(self.data, self.recipe, self._share)
         self._mixup = self._make_mixup()
 
     @property
@@ -42,7 +44,7 @@ class Classification:
 
     @property
     def micro_batches(self) -> int:
-        return micro_batches(self.recipe.global_batch, self._share)
+        return micro_batches(self.recipe.global_batch, self._share, even=self.recipe.mixes)
 
     @property
     def bad_images(self) -> int:
@@ -90,26 +92,33 @@ class Classification:
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
-        total = torch.zeros((), dtype=torch.float64)
+        losses: list[Tensor] = []  # of a batch each, summed in float32: not every device has more
         correct: list[Tensor] = []
         workers = self.machine.workers
         bad = self.bad_images
         for batch in val_batches(self.data, self.recipe, EVAL_BATCH, workers, self._share):
             images, labels = self._move(batch)
             logits = model(images).float()
-            total += F.cross_entropy(logits, labels, reduction="sum").double().cpu()
-            correct.append((logits.argmax(1) == labels).cpu())
+            losses.append(F.cross_entropy(logits, labels, reduction="sum"))
+            correct.append(logits.argmax(1) == labels)
+            check()
+        # Parts differ by an image, which can be a batch; a part can even be empty.
+        count = len(self.data.val)
+        for _ in range(len(losses), most_batches(count, EVAL_BATCH, self._share)):
+            check()
+        return self._joined(losses, correct, self.bad_images - bad)
+
+    def _joined(self, losses: list[Tensor], correct: list[Tensor], bad: int) -> Evaluation:
+        """The evaluation of all parts from that of this process's, batch by batch."""
+        loss = sum(torch.stack(losses).tolist()) if losses else 0.0
+        mine = torch.cat(correct).cpu() if correct else torch.zeros(0, dtype=torch.bool)
         right = torch.zeros(len(self.data.val), dtype=torch.bool)
-        loss = 0.0
-        part = part_of(len(right), self._share)
-        mine = (list(part), torch.cat(correct), float(total), self.bad_images - bad)
-        parts = gather(mine)
-        for indices, bits, part_loss, _ in parts:
+        parts = gather((list(part_of(len(right), self._share)), mine, loss, bad))
+        for indices, bits, _, _ in parts:
             right[indices] = bits
-            loss += part_loss
         return Evaluation(
             top1=100 * float(right.double().mean()),
-            val_loss=loss / len(right),
+            val_loss=sum(part_loss for _, _, part_loss, _ in parts) / len(right),
             correct=right,
             bad_images=sum(one[-1] for one in parts),
         )

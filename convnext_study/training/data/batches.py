@@ -44,6 +44,17 @@ def steps_per_epoch(count: int, batch: int) -> int:
     return max(count // batch, 1)
 
 
+def mix_group(recipe: Recipe) -> int | None:
+    """Images that are mixed by one draw; None where none are."""
+    return recipe.mix_group_size if recipe.mixes else None
+
+
+def check_split(data: Data, recipe: Recipe, share: Share) -> None:
+    """Raises BadRequest where the optimizer's batch cannot be taken as ``share`` says."""
+    count = min(len(data.train), recipe.global_batch)
+    pieces_of(torch.arange(count), recipe.global_batch, share, mix_group(recipe))
+
+
 def in_memory(data: Data, recipe: Recipe) -> bool:
     """Whether batches can be cut straight from memory, which is much the fastest."""
     plain = recipe.crop != "random_resized" and not recipe.rand_augment
@@ -63,12 +74,13 @@ def train_batches(
 ) -> Iterator[Batch]:
     """This process's batches of an epoch from its optimizer step ``start`` on.
 
-    There are ``micro_batches(recipe.global_batch, share)`` of equal size for each step. Raises
-    BadRequest where the batch cannot be split so, DataError at an image that cannot be used.
+    There are as many of equal size for each step as ``micro_batches`` says. Raises BadRequest where
+    the batch cannot be split so, DataError at an image that cannot be used.
     """
     batch, count = recipe.global_batch, len(data.train)
     order = epoch_order(count, seed, epoch)
     steps = range(start, steps_per_epoch(count, batch))
+    group = mix_group(recipe)
     if in_memory(data, recipe):
         images = data.train
         assert isinstance(images, TensorImages)  # noqa: S101  in_memory said so
@@ -80,7 +92,7 @@ def train_batches(
     pieces = [
         piece.tolist()
         for step in steps
-        for piece in pieces_of(order[step * batch : (step + 1) * batch], batch, share)
+        for piece in pieces_of(order[step * batch : (step + 1) * batch], batch, share, group)
     ]
     transform = train_transform(data, recipe)
     samples = Samples(data.train, transform, (seed, epoch), data.bad.on_bad)
@@ -116,7 +128,7 @@ def _from_memory(
     count, side = len(indices), image_size(data, recipe)
     offsets = draw_offsets(count, side, draw) if recipe.crop == "shift" else None
     mirrored = draw_mirrored(count, draw) if recipe.flip and data.flips else None
-    for piece in pieces_of(torch.arange(count), recipe.global_batch, share):
+    for piece in pieces_of(torch.arange(count), recipe.global_batch, share, mix_group(recipe)):
         pixels = images.at(indices[piece])
         if offsets is not None:
             pixels = shift(pixels, offsets[:, piece])
