@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import StudyOptions, print_rich, with_study_options
+from convnext_study.cli.options import StudyOptions, print_rich, print_tables, with_study_options
 from convnext_study.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -124,7 +124,6 @@ def _show_matched(whole: Study, asked: list[Run]) -> None:
     from convnext_study.launching.studies import pick
     from convnext_study.results.figure import draw
     from convnext_study.results.meta import describe
-    from convnext_study.results.report.tables.render import Screen
     from convnext_study.results.report.tables.results import terminal_table, write_results
     from convnext_study.results.summary import summarize
 
@@ -136,7 +135,7 @@ def _show_matched(whole: Study, asked: list[Run]) -> None:
     files = [*write_results(folder, rows, describe(rows).title), *draw(rows, folder)]
     target = asked[0].facts[KIND]["target"]
     print_rich(f"At equal cost, {target:,} MACs: widths as the labels say.")
-    print_rich(Screen(terminal_table(rows)))
+    print_tables(terminal_table(rows))
     print("written: " + ", ".join(str(path) for path in files))
 
 
