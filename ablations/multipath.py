@@ -36,6 +36,7 @@ from convnext_study.multipath.study import (
 )
 from convnext_study.records import Record, Result, Run
 from convnext_study.results.attribution.measured import Finding, Findings
+from convnext_study.results.noise import pooled_std, seeds_of
 from convnext_study.results.report.tables import Column, Table
 from convnext_study.results.report.tables.formatting import count, digits, mean_std
 from convnext_study.results.report.tables.render import Screen
@@ -44,7 +45,6 @@ from convnext_study.results.statistics import (
     Deviation,
     compare,
     correct,
-    pooled_deviation,
 )
 from convnext_study.results.statistics.intervals import t_difference
 
@@ -157,7 +157,7 @@ def results_of(records: Sequence[Record]) -> list[Result]:
 
 def claims(rows: Rows) -> Findings | None:
     """The claims about accuracy that the runs allow to test, each with its interval and verdict."""
-    deviation = _deviation(rows)
+    deviation = pooled_std(map(seeds_of, rows.values()), "networks")
     tests: dict[str, Comparison] = {}
     for name, _, (child, parent) in CLAIMS:
         if rows.get(child) and rows.get(parent):
@@ -227,14 +227,4 @@ def _line(name: str, test: Comparison, rows: Rows) -> Finding:
         top1=fmean(result.top1 for result in about) if about else None,
         network_macs=about[0].macs if about else None,
         seeds=len(about) or None,
-    )
-
-
-def _deviation(rows: Rows) -> Deviation | None:
-    found = {name: results_of(records) for name, records in rows.items()}
-    several = [results for results in found.values() if len(results) > 1]
-    return pooled_deviation(
-        [[result.top1 for result in results] for results in several],
-        f"{len(several)} networks",
-        resolution=100 / several[0][0].val_images if several else 0.0,
     )
