@@ -1,5 +1,6 @@
 """Odd and broken image files: which are read and how, which stop a run, which are skipped."""
 
+import errno
 import io
 import os
 import signal
@@ -8,13 +9,13 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pytest
 import torch
 from images import make_folder, picture
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from convnext_study.errors import Failed
 from convnext_study.training.data import Data, DataError, open_data
@@ -184,6 +185,90 @@ def test_a_reader_that_is_killed_is_told_in_one_line(tmp_path: Path) -> None:
 
 def test_a_file_that_went_away_stops_even_when_skipping(tmp_path: Path) -> None:
     data = open_data(f"folder:{make_folder(tmp_path)}", bad_images="skip")
+    (tmp_path / "train" / "dog" / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"dog/1\.jpg: cannot be read \(No such file"):
+        all_batches(data, workers=1)
+
+
+class Broken:
+    """A torchvision data set, or timm's reader of the hub's, that fails at its second image."""
+
+    classes = ("cat", "dog")
+    label_key = "label"
+    class_to_idx: ClassVar = {"cat": 0, "dog": 1}
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.dataset = error, {"label": [0, 1, 0, 1]}
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        if index == 1:
+            raise self.error
+        return (io.BytesIO(saved(picture(index), "PNG")), index % 2)
+
+
+class BrokenPairs(Broken):
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        file, label = super().__getitem__(index)
+        return Image.open(file), label
+
+
+def lost(code: int) -> OSError:
+    return OSError(code, os.strerror(code), "/data/gone/1.jpg")
+
+
+LOST = [errno.ENOENT, errno.EIO, errno.ENOTCONN, errno.EACCES, errno.ESTALE]
+NO_IMAGE = [
+    UnidentifiedImageError("cannot identify image file"),
+    OSError("image file is truncated (3 bytes not processed)"),
+    OSError(errno.EINVAL, "Invalid argument"),  # a seek to before the file's start
+    SyntaxError("broken PNG file"),
+]
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, uri: str, error: Exception) -> Data:
+    monkeypatch.setattr("timm.data.create_dataset", lambda *_, **__: BrokenPairs(error))
+    monkeypatch.setattr("timm.data.readers.create_reader", lambda *_, **__: Broken(error))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "datasets" or None)
+    return open_data(uri, bad_images="skip")
+
+
+@pytest.mark.parametrize("uri", ["timm:torch/places365?size=32", "timm:hfds/o/N?size=32"])
+@pytest.mark.parametrize("code", LOST)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_lost_mount_is_no_bad_image_for_other_readers(
+    monkeypatch: pytest.MonkeyPatch, uri: str, code: int, workers: int
+) -> None:
+    data = opened(monkeypatch, uri, lost(code))
+    with pytest.raises(DataError, match=r"^/data/gone/1\.jpg: cannot be read") as caught:
+        list(train_batches(data, RECIPE.changed(global_batch=4), 0, 0, workers=workers))
+    assert not isinstance(caught.value, BadImage)
+    assert os.strerror(code) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", NO_IMAGE)
+def test_what_decoders_say_is_a_bad_image_for_torchvisions(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    data = opened(monkeypatch, "timm:torch/places365?size=32", error)
+    list(train_batches(data, RECIPE.changed(global_batch=4), 0, 0))
+    assert data.bad.names == {"torch/places365[1]"}
+
+
+@pytest.mark.parametrize("error", [AssertionError(), TypeError("'NoneType' is no container")])
+def test_a_row_without_an_image_is_a_bad_image(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    data = opened(monkeypatch, "timm:hfds/o/N?size=32", error)
+    list(train_batches(data, RECIPE.changed(global_batch=4), 0, 0))
+    assert data.bad.names == {"hfds/o/N[1]"}
+
+
+def test_torchvisions_files_that_went_away_stop_even_when_skipping(tmp_path: Path) -> None:
+    data = open_data(f"timm:torch/image_folder?root={make_folder(tmp_path)}", bad_images="skip")
     (tmp_path / "train" / "dog" / "1.jpg").unlink()
     with pytest.raises(DataError, match=r"dog/1\.jpg: cannot be read \(No such file"):
         all_batches(data, workers=1)

@@ -220,6 +220,12 @@ def cut_shard(root: Path) -> str:
     return uri
 
 
+def missing_shard(root: Path) -> str:
+    uri = shards(root)
+    (root / "set-train-001.tar").unlink()
+    return uri + "?train=set-train-{000..001}.tar"
+
+
 def no_tar(root: Path) -> str:
     uri = one_tar(root)
     (root / "val.tar").write_bytes(b"something else" * 100)
@@ -239,6 +245,7 @@ def unlabelled(root: Path) -> str:
     [
         (cut_off, "train.tar: ends before its end mark"),
         (cut_shard, "set-val-001.tar: ends before its end mark"),
+        (missing_shard, r"no shards called set-train-001\.tar"),
         (no_tar, "val.tar: no tar archive with images"),
         (wrong_size, "size 'big' is not a number"),
         (unlabelled, "has no .cls and no .json"),
@@ -248,6 +255,16 @@ def test_damaged_sources_are_one_line(tmp_path: Path, make: object, says: str) -
     with pytest.raises(DataError, match=says) as caught:
         open_data(make(tmp_path))  # type: ignore[operator]
     assert "\n" not in str(caught.value)
+
+
+def test_an_archive_that_shrinks_while_it_is_read_stops_even_when_skipping(
+    tmp_path: Path,
+) -> None:
+    data = open_data(one_tar(tmp_path), bad_images="skip")
+    cut(tmp_path / "train.tar")
+    with pytest.raises(DataError, match=r"train\.tar: is shorter than when it was opened"):
+        list(train_batches(data, RECIPE, 0, 0))
+    assert not data.bad.names
 
 
 def test_the_size_can_be_said(tmp_path: Path) -> None:
