@@ -1,14 +1,12 @@
 """Data by URI: what is opened, what it says of itself, what is refused and how."""
 
-import hashlib
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from images import make_folder, picture
+from images import make_cifar, make_folder, picture
 
 from convnext_study.training.data import DataError, open_data
 from convnext_study.training.data.batches import train_batches, val_batches
@@ -111,39 +109,6 @@ def test_bad_uris(uri: str, says: str) -> None:
     with pytest.raises(DataError, match=says) as caught:
         open_data(uri)
     assert "\n" not in str(caught.value)
-
-
-def make_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> int:
-    """A small data set in the files of CIFAR's own layout; returns its number of classes."""
-    from torchvision import datasets
-
-    kind, count, label = {
-        "cifar10": (datasets.CIFAR10, 10, "labels"),
-        "cifar100": (datasets.CIFAR100, 100, "fine_labels"),
-    }[name]
-    folder = root / kind.base_folder
-    folder.mkdir()
-
-    def write(file: str, content: dict[Any, Any]) -> list[str]:
-        pickled = pickle.dumps(content)
-        (folder / file).write_bytes(pickled)
-        return [file, hashlib.md5(pickled).hexdigest()]  # noqa: S324  torchvision's choice
-
-    random = np.random.default_rng(0)
-
-    def images(first: int) -> dict[Any, Any]:
-        pixels = random.integers(0, 256, (count, 3072), dtype=np.uint8)
-        pixels[0] = np.repeat([255, 0, first], 1024)
-        return {"data": pixels, label: [(first + i) % count for i in range(count)]}
-
-    parts = {"train_list": kind.train_list, "test_list": kind.test_list}
-    for attribute, files in parts.items():
-        listed = [write(file, images(place)) for place, (file, _) in enumerate(files)]
-        monkeypatch.setattr(kind, attribute, listed)
-    names = {kind.meta["key"]: [f"class{number}" for number in range(count)]}
-    file, check = write(kind.meta["filename"], names)
-    monkeypatch.setattr(kind, "meta", {**kind.meta, "filename": file, "md5": check})
-    return count
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])

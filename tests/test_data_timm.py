@@ -151,7 +151,7 @@ def test_a_bad_image_of_torchvisions_is_named(tmp_path: Path) -> None:
     uri = torch_folder(tmp_path)
     (tmp_path / "train" / "cat" / "0.jpg").write_bytes(b"no image")
     data = open_data(uri)
-    with pytest.raises(DataError, match=r"torch/image_folder\[0\]: not a readable image"):
+    with pytest.raises(DataError, match=r"train/cat/0\.jpg: not a readable image"):
         list(train_batches(data, RECIPE, 0, 0))
 
 

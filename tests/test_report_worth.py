@@ -13,8 +13,7 @@ from convnext_study.records import scan
 from convnext_study.results.attribution import plan_exact, plan_near, plan_orders, sampled_orders
 from convnext_study.results.attribution.findings import leave_one_out_findings
 from convnext_study.results.attribution.measured import measure
-from convnext_study.results.report import Extras
-from convnext_study.results.report.gather import gather
+from convnext_study.results.report.gather import Extras, gather
 from convnext_study.results.report.page import render
 from convnext_study.results.report.worth import find_worth
 from convnext_study.roadmap import get_roadmap

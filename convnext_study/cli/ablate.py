@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import StudyOptions, print_rich, with_study_options
+from convnext_study.cli.options import StudyOptions, print_rich, print_tables, with_study_options
 from convnext_study.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -123,18 +123,19 @@ def _show_matched(whole: Study, asked: list[Run]) -> None:
     from convnext_study.launching.equal_macs import KIND
     from convnext_study.launching.studies import pick
     from convnext_study.results.figure import draw
-    from convnext_study.results.summary import noise_note, summarize, write_results
-    from convnext_study.results.table import result_table
+    from convnext_study.results.meta import describe
+    from convnext_study.results.report.tables.results import terminal_table, write_results
+    from convnext_study.results.summary import summarize
 
     rows = summarize(pick(_finished(whole), asked), asked)
     if not any(row.top1 is not None for row in rows):
         return
     folder = whole.folder / KIND
     folder.mkdir(exist_ok=True)
-    files = [*write_results(folder, rows), *draw(rows, folder)]
+    files = [*write_results(folder, rows, describe(rows).title), *draw(rows, folder)]
     target = asked[0].facts[KIND]["target"]
     print_rich(f"At equal cost, {target:,} MACs: widths as the labels say.")
-    print_rich(result_table(rows, noise_note(rows)))
+    print_tables(terminal_table(rows))
     print("written: " + ", ".join(str(path) for path in files))
 
 

@@ -62,7 +62,8 @@ def _agree_on_data(task: Task, folder: RunFolder) -> dict[str, Any]:
     """The data's fingerprint: the same in every process, and at every start of the run."""
     fingerprint = processes.together(lambda: task.fingerprint)
     firsts = processes.from_first(fingerprint)
-    processes.together(lambda: task.check_data(firsts, f"{folder.path}: the first process's data"))
+    other = f"{folder.path}: this process sees other data than the first one"
+    processes.together(lambda: task.check_data(firsts, other))
     processes.together(lambda: folder.keep_fingerprint(fingerprint, task.check_data))
     return fingerprint
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from convnext_study.training.data.batches import (
     val_batches,
 )
 from convnext_study.training.data.device import Prepare, prefetcher
+from convnext_study.training.data.fingerprint import check_same, fingerprint
 from convnext_study.training.data.share import Share, micro_batches, most_batches, part_of
 from convnext_study.training.mixing import Mixing
 from convnext_study.training.processes import gather
@@ -64,12 +66,12 @@ class Classification:
     def bad_names(self) -> frozenset[str]:
         return frozenset(self.data.bad.names)
 
-    @property
+    @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        return {}
+        return fingerprint(self.data)
 
     def check_data(self, recorded: dict[str, Any], where: str) -> None:
-        pass
+        check_same(recorded, self.fingerprint, where)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from convnext_study.errors import BadRequest
+from convnext_study.results.noise import pooled_std
 from convnext_study.results.setups import Group
 from convnext_study.results.statistics import (
     Comparison,
     Deviation,
     compare,
     correct,
-    pooled_deviation,
 )
 from convnext_study.results.statistics.comparison import IMAGES_ONLY
-from convnext_study.results.summary import Row
+
+if TYPE_CHECKING:
+    from convnext_study.results.summary import Row
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class RowTests:
 
 def tests_of(rows: Sequence[Row], groups: Mapping[str, Group]) -> RowTests:
     """Test every row that has a gain over its parent."""
-    deviation = deviation_of(rows)
+    deviation = pooled_std(rows, "rows of this study")
     pairs = {row.name: row.parent for row in rows if row.gain is not None and row.parent}
     plain, pooled = {}, {}
     for name, parent in pairs.items():
@@ -64,21 +67,6 @@ def compare_groups(
         return compare(child.seeds.values(), parent.seeds.values(), deviation=deviation)
     except BadRequest:
         return None
-
-
-def deviation_of(rows: Sequence[Row], of: str = "rows of this study") -> Deviation | None:
-    """Between seeds, pooled over the rows that share the most common data."""
-    several = [row for row in rows if len(row.seeds) > 1]
-    kinds = [(row.data, row.val_images) for row in several]
-    if not kinds:
-        return None
-    kept = max(kinds, key=kinds.count)
-    alike = [row for row, kind in zip(several, kinds, strict=True) if kind == kept]
-    return pooled_deviation(
-        [list(row.seeds.values()) for row in alike],
-        f"{len(alike)} {of}",
-        resolution=100 / (kept[1] or 1),
-    )
 
 
 def _whole(rows: Sequence[Row], groups: Mapping[str, Group]) -> Comparison | None:

@@ -16,7 +16,8 @@ from convnext_study.results.attribution import (
     shapley_sampled,
 )
 from convnext_study.results.figure import SECTIONS
-from convnext_study.results.report.differences import compare_groups, deviation_of
+from convnext_study.results.noise import pooled_std
+from convnext_study.results.report.differences import compare_groups
 from convnext_study.results.report.gather import Study
 from convnext_study.results.report.networks import Family, Network, families
 from convnext_study.results.statistics import Comparison, Deviation, correct
@@ -76,7 +77,7 @@ def _worth(family: Family) -> Worth:
         (frozenset(family.road.adopted()), max(networks, key=len)), key=networks.__contains__
     )
     rows = [one.row for one in networks.values()]
-    deviation = deviation_of(rows, "networks")
+    deviation = pooled_std(rows, "networks")
     shares, macs, named = _shapley(family)
     return Worth(
         name=f"worth-{family.road.regime}",
@@ -174,7 +175,7 @@ def _orders(players: list[str], known: Collection[Subset]) -> tuple[Order, ...]:
 
 def _noise_of_a_mean(rows: list[Row]) -> Deviation | None:
     """The deviation of a mean over seeds, as many as the row with the fewest has."""
-    between = deviation_of(rows, "networks")
+    between = pooled_std(rows, "networks")
     if between is None:
         return None
     least = min(len(row.seeds) for row in rows)

@@ -3,83 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from convnext_study.results.attribution import Shapley
-from convnext_study.results.report import formats
-from convnext_study.results.report.tables import (
-    Cell,
-    Column,
-    Table,
-    figure,
-    test_cells,
-    test_columns,
-    words,
-)
+from convnext_study.results.report.tables import Column, Table
+from convnext_study.results.report.tables.comparison import comparison_columns
+from convnext_study.results.report.tables.formatting import signed
 from convnext_study.results.report.worth import Change, Worth
-from convnext_study.results.summary import Row
-from convnext_study.results.table import macs_unit
+from convnext_study.results.statistics import Interval
+
+_CHANGES: list[Column[Change]] = [
+    Column("label", "step", lambda one: one.label, "text"),
+    *comparison_columns(lambda one: one.comparison),
+    Column("macs", "MACs", lambda one: one.macs, format=signed, prefixed=True),
+]
 
 
-def worth_tables(worth: Worth) -> list[Table]:
+def worth_tables(worth: Worth) -> list[Table[Any]]:
     """Leave-one-out, add-one-in and Shapley values, those that there are."""
-    made = (
-        changes_table(worth.without, worth.rows, "leave_one_out"),
-        changes_table(worth.alone, worth.rows, "add_one_in"),
-        shapley_table(worth),
-    )
+    without = "What the end of the road has more than itself without the step"
+    made: list[Table[Any] | None] = [
+        _changes(worth.without, "leave_one_out", without),
+        _changes(worth.alone, "add_one_in", "What each step alone adds to the base network"),
+        _shapley(worth),
+    ]
     return [table for table in made if table]
 
 
-def changes_table(changes: Sequence[Change], rows: Sequence[Row], name: str) -> Table | None:
-    """Leave-one-out or add-one-in: what each step changes, in points and in MACs."""
-    if not changes:
-        return None
-    columns = (Column("step", "step", numeric=False), *test_columns(""), Column("macs", "MACs"))
-    unit, letter = macs_unit(rows)
-    made = []
-    for one in changes:
-        macs = None if one.macs is None else f"{formats.signed(one.macs / unit)} {letter}"
-        made.append([words(one.label), *test_cells(one.comparison), figure(one.macs, macs)])
-    captions = {
-        "leave_one_out": "What the end of the road has more than itself without the step",
-        "add_one_in": "What each step alone adds to the base network",
-    }
-    return Table(name, captions[name], columns, made)
+def _changes(changes: Sequence[Change], name: str, title: str) -> Table[Change] | None:
+    return Table(name, title, _CHANGES, changes) if changes else None
 
 
-def shapley_table(worth: Worth) -> Table | None:
+class _Share(NamedTuple):
+    label: str
+    points: float
+    interval: Interval | None
+    macs: float | None
+
+
+_SHARES: list[Column[_Share]] = [
+    Column("label", "step", lambda one: one.label, "text"),
+    Column("diff", "points", lambda one: one.points, format=signed),
+    Column("ci", "95 % interval", lambda one: one.interval, "interval"),
+    Column("macs", "MACs", lambda one: one.macs, format=signed, prefixed=True),
+]
+
+
+def _shapley(worth: Worth) -> Table[_Share] | None:
     """Shapley values of accuracy and of MACs."""
     if worth.shares is None:
         return None
-    unit, letter = macs_unit(worth.rows)
-    columns = (
-        Column("step", "step", numeric=False),
-        Column("points", "points"),
-        Column("interval", "95 % interval"),
-        Column("macs", f"MACs, {letter}"),
-    )
-    made = []
+    rows = []
     for step in worth.order:
         share = worth.shares.shares[step]
         macs = worth.macs.shares[step].value if worth.macs else None
-        low = share.interval.low if share.interval else None
-        made.append(
-            [
-                words(worth.labels[step]),
-                figure(share.value, formats.signed(share.value)),
-                Cell(formats.interval(share.interval), low),
-                figure(macs, formats.signed(None if macs is None else macs / unit)),
-            ]
-        )
-    made.append(_total(worth.shares, worth.macs, unit))
-    return Table("shapley", f"Shapley value of each step: {worth.shares.method}", columns, made)
-
-
-def _total(shares: Shapley, macs: Shapley | None, unit: float) -> list[Cell]:
-    total = macs.total if macs else None
-    return [
-        words("all steps together"),
-        figure(shares.total, formats.signed(shares.total)),
-        Cell(""),
-        figure(total, formats.signed(None if total is None else total / unit)),
-    ]
+        rows.append(_Share(worth.labels[step], share.value, share.interval, macs))
+    total = worth.macs.total if worth.macs else None
+    rows.append(_Share("all steps together", worth.shares.total, None, total))
+    title = f"Shapley value of each step: {worth.shares.method}"
+    return Table("shapley", title, _SHARES, rows)
