@@ -155,3 +155,16 @@ def test_compiled_once_it_takes_the_masks_of_every_step(net: tuple[nn.Module, Ma
         assert torch.allclose(outputs[-1], model(x), atol=1e-6)
     assert counter.frame_count == 1
     assert not torch.allclose(outputs[0], outputs[1], atol=1e-3)
+
+
+def test_compiled_and_run_again_it_drops_the_same(net: tuple[nn.Module, Masks]) -> None:
+    model, masks = net
+    thrifty: Any = copy.deepcopy(model)
+    thrifty.set_grad_checkpointing()
+    theirs = shared(thrifty)[0]._masks
+    compiled = torch.compile(thrifty, backend="aot_eager", fullgraph=True)
+    for forward, own in ((model, masks), (compiled, theirs)):
+        own.fill(3, torch.arange(16), CPU)
+        forward(images(16, 3, 32, 32)).square().sum().backward()
+    for key, weight in model.named_parameters():
+        assert torch.allclose(weight.grad, thrifty.get_parameter(key).grad, atol=1e-5), key  # type: ignore[arg-type]

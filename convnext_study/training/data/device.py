@@ -56,11 +56,11 @@ class Prepare:
 
 def erase(images: Tensor, boxes: Iterable[Erased]) -> None:
     """Fill boxes of (n, 3, H, W) with normal noise, in place, as timm's Random Erasing does."""
-    kind = "cuda" if images.is_cuda else "cpu"
-    draw = torch.Generator(kind)
+    place = images.device if images.is_cuda else torch.device("cpu")
+    draw = torch.Generator(place)
     for image, top, left, height, width, seed in boxes:
         shape = (images.shape[1], height, width)
-        noise = torch.randn(shape, generator=draw.manual_seed(seed), device=kind)
+        noise = torch.randn(shape, generator=draw.manual_seed(seed), device=place)
         images[image, :, top : top + height, left : left + width] = noise
 
 
