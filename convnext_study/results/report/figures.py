@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convnext_study.results import panels
+from convnext_study.results.attribution import Attribution, Effects
 from convnext_study.results.figure import KINDS, save, style
+from convnext_study.results.report.attribution import macs_unit_of
 from convnext_study.results.report.charts import QUANTITIES
 from convnext_study.results.report.gather import Study
-from convnext_study.results.report.worth import Worth
 from convnext_study.results.statistics import Interval
 from convnext_study.results.table import macs_unit
 
@@ -29,10 +31,10 @@ def draw_more(study: Study, folder: Path) -> list[Path]:
         return _save(made, folder)
 
 
-def draw_worth(worth: Worth, folder: Path) -> list[Path]:
-    """Write ``worth`` in every kind."""
+def draw_attribution(attribution: Attribution, folder: Path) -> list[Path]:
+    """Write ``attribution`` in every kind."""
     with style():
-        return _save({"worth": _worth(worth)}, folder)
+        return _save({"attribution": _attribution(attribution.tables)}, folder)
 
 
 def _save(made: dict[str, Figure], folder: Path) -> list[Path]:
@@ -103,42 +105,22 @@ def _curves(study: Study) -> Figure:
     return figure
 
 
-def _worth(worth: Worth) -> Figure:
-    """A line for each way of asking: points, filled where told from noise, and MACs beside them."""
+def _attribution(tables: Sequence[Effects]) -> Figure:
+    """A line for each table: points, filled where significant, and MACs beside them."""
     from matplotlib.figure import Figure
 
-    unit, letter = macs_unit(worth.rows)
-    ways: list[tuple[str, list[_Bar], list[_Bar]]] = []
-    for title, changes in (("lost without it", worth.without), ("gained alone", worth.alone)):
-        points = []
-        for one in changes:
-            found = one.comparison.difference
-            points.append(
-                _Bar(one.label, found.points, found.interval, one.comparison.distinguishable)
-            )
-        costs = [_Bar(one.label, one.macs / unit) for one in changes if one.macs is not None]
-        ways.append((title, points, costs))
-    if worth.shares:
-        shares = {step: worth.shares.shares[step] for step in worth.order}
-        points = [
-            _Bar(
-                worth.labels[step],
-                one.value,
-                one.interval,
-                told=one.interval is not None and one.interval.leaves_zero_out,
-            )
-            for step, one in shares.items()
-        ]
-        macs = worth.macs.shares if worth.macs else {}
-        costs = [_Bar(worth.labels[s], macs[s].value / unit) for s in shares if s in macs]
-        ways.append(("Shapley value", points, costs))
-    ways = [way for way in ways if way[1]]
-    heights = [0.9 + 0.24 * len(points) for _, points, _ in ways]
+    heights = [0.9 + 0.24 * len(table.rows) for table in tables]
     figure = Figure(figsize=(9.2, sum(heights)), facecolor="white", layout="constrained")
-    grid = figure.subplots(len(ways), 2, squeeze=False, height_ratios=heights)
-    for (left, right), (title, points, costs) in zip(grid, ways, strict=True):
-        _bars(left, f"{title}, points of top-1", points, panels.BLUE)
-        _bars(right, f"{title}, MACs {letter}", costs, panels.GREY)
+    grid = figure.subplots(len(tables), 2, squeeze=False, height_ratios=heights)
+    for (left, right), table in zip(grid, tables, strict=True):
+        unit, letter = macs_unit_of(table)
+        points = [
+            _Bar(row.label, row.diff, row.interval, row.significant is not False)
+            for row in table.rows
+        ]
+        costs = [_Bar(row.label, row.macs / unit) for row in table.rows]
+        _bars(left, f"{table.effect_label}, points of top-1", points, panels.BLUE)
+        _bars(right, f"{table.effect_label}, MACs {letter}", costs, panels.GREY)
     return figure
 
 

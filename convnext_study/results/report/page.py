@@ -13,7 +13,7 @@ from markupsafe import Markup
 from convnext_study.results.figure import short_data
 from convnext_study.results.meta import Meta
 from convnext_study.results.report import formats
-from convnext_study.results.report.attribution import worth_view
+from convnext_study.results.report.attribution import attribution_view
 from convnext_study.results.report.charts import all_curves, cost_charts, step_curves
 from convnext_study.results.report.gather import Extras, Folder, Study
 from convnext_study.results.report.provenance import provenance
@@ -25,7 +25,6 @@ from convnext_study.results.report.tables import (
     tests_table,
 )
 from convnext_study.results.report.words import say, step_words
-from convnext_study.results.report.worth import find_worth
 from convnext_study.results.summary import Row
 
 
@@ -40,7 +39,7 @@ class Report:
 def render(folder: Folder, extras: Extras, *, refresh: int | None = None) -> Report:
     """The page of a folder. With ``refresh`` it reloads itself after that many seconds."""
     views = [_view(study, extras, f"s{place}") for place, study in enumerate(folder.studies, 1)]
-    worths = [worth_view(worth) for worth in find_worth(folder.studies)]
+    attributions = [attribution_view(one) for one in folder.attributions]
     environment = Environment(
         loader=PackageLoader("convnext_study", "results/templates"),
         autoescape=True,
@@ -54,7 +53,7 @@ def render(folder: Folder, extras: Extras, *, refresh: int | None = None) -> Rep
         title=title,
         folder=folder.path.resolve().name,
         views=views,
-        worths=worths,
+        attributions=attributions,
         unreadable=apart_table(folder.unreadable),
         refresh=refresh,
         style=Markup(source["report.css"]),  # noqa: S704  a file of this package
@@ -62,7 +61,7 @@ def render(folder: Folder, extras: Extras, *, refresh: int | None = None) -> Rep
         policy=_policy(source["report.css"], source["report.js"]),
         numbers=[{"study": view["name"], "rows": view["numbers"]} for view in views],
     )
-    return Report(html, {view["name"]: view["tables"] for view in [*views, *worths]})
+    return Report(html, {view["name"]: view["tables"] for view in [*views, *attributions]})
 
 
 def _source(environment: Environment, name: str) -> str:

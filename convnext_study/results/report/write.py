@@ -8,11 +8,9 @@ from convnext_study.errors import BadRequest
 from convnext_study.records import write_bytes
 from convnext_study.results.figure import KINDS, draw
 from convnext_study.results.report.export import write_tables
-from convnext_study.results.report.figures import draw_more, draw_worth
+from convnext_study.results.report.figures import draw_attribution, draw_more
 from convnext_study.results.report.gather import Extras, Folder, gather
 from convnext_study.results.report.page import Report, render
-from convnext_study.results.report.worth import find_worth
-from convnext_study.results.report.worth_tables import worth_tables
 
 PAGE = "report.html"
 
@@ -35,10 +33,10 @@ def write_report(
         if study.drawn and study.done:
             paths += draw(study.rows, figures, study.meta, tuple(KINDS))
         paths += draw_more(study, figures)
-    for worth in find_worth(found.studies):
-        own = out / _safe(worth.name)
-        paths += write_tables(worth_tables(worth), own / "tables")
-        paths += draw_worth(worth, own)
+    for attribution in found.attributions:
+        own = out / _safe(attribution.name)
+        paths += write_tables(report.tables[attribution.name], own / "tables")
+        paths += draw_attribution(attribution, own)
     return paths
 
 
