@@ -12,7 +12,8 @@ from convnext_study.launching.context import Context
 from convnext_study.launching.studies import StudyFile, load_study, make_context
 from convnext_study.records import Record, Run, scan
 from convnext_study.results.attribution import Effect, Effects
-from convnext_study.results.report.attribution import screen, write_effects
+from convnext_study.results.report.attribution import effects_table, write_effects
+from convnext_study.results.report.tables.render import Screen
 from convnext_study.roadmap import get_roadmap
 
 FOLDER = Path(__file__).parent.parent / "ablations"
@@ -261,7 +262,7 @@ def test_effects_are_shown_and_written(tmp_path: Path) -> None:
     effects = Effects(kind="test", title="Test", effect_label="share", rows=lines, total=total)
     console = Console(width=100, color_system=None)
     with console.capture() as capture:
-        console.print(screen(effects))
+        console.print(Screen(effects_table(effects)))
     text = capture.get()
     assert "<script> [bold]" in text
     assert "~−0.20" in text and "< 0.001" in text and "+2.000" in text

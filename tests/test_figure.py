@@ -19,8 +19,9 @@ from matplotlib.text import Text
 from convnext_study.records import ModelRef, Run, scan
 from convnext_study.results import panels
 from convnext_study.results.axis import accuracy_axis
-from convnext_study.results.figure import draw, make_figure, short_data
+from convnext_study.results.figure import draw, make_figure
 from convnext_study.results.meta import describe
+from convnext_study.results.report.tables.formatting import short_data
 from convnext_study.results.summary import Row, summarize
 from convnext_study.roadmap.paper import PAPER
 

@@ -22,10 +22,10 @@ from convnext_study.results.attribution import (
     section_effects,
     shapley_effects,
 )
-from convnext_study.results.report import Extras, write_report
 from convnext_study.results.report.attribution import write_effects
-from convnext_study.results.report.gather import gather
+from convnext_study.results.report.gather import Extras, gather
 from convnext_study.results.report.page import render
+from convnext_study.results.report.write import write_report
 from convnext_study.results.statistics.subsets import (
     all_coalitions,
     coalitions_of,

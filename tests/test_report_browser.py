@@ -6,8 +6,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from fakes import fake_run, fake_runs, write_run, write_study
 
-from convnext_study.results.report import Extras
-from convnext_study.results.report.gather import gather
+from convnext_study.results.report.gather import Extras, gather
 from convnext_study.results.report.page import render
 from convnext_study.roadmap import get_roadmap
 

@@ -111,13 +111,14 @@ def _matched(runs: list[Run], target: str, context: Context, options: StudyOptio
 def _show(file: StudyFile, whole: Study, context: Context) -> None:
     """What the file says of the folder's finished runs: on the screen, and in files beside them."""
     from convnext_study.results.attribution import Effects
-    from convnext_study.results.report.attribution import screen, write_effects
+    from convnext_study.results.report.attribution import effects_table, write_effects
+    from convnext_study.results.report.tables.render import Screen
 
     said = file.report(_finished(whole), context)
     shown = [one for one in (said if isinstance(said, list | tuple) else [said]) if one is not None]
     for one in shown:
         if isinstance(one, Effects):
-            print_rich(screen(one))
+            print_rich(Screen(effects_table(one)))
             files = write_effects(one, whole.folder)
             print("written: " + ", ".join(str(path) for path in files))
         else:
@@ -132,18 +133,20 @@ def _show_matched(whole: Study, asked: list[Run]) -> None:
     from convnext_study.launching.equal_macs import KIND
     from convnext_study.launching.studies import pick
     from convnext_study.results.figure import draw
-    from convnext_study.results.summary import noise_note, summarize, write_results
-    from convnext_study.results.table import result_table
+    from convnext_study.results.meta import describe
+    from convnext_study.results.report.tables.render import Screen
+    from convnext_study.results.report.tables.results import terminal_table, write_results
+    from convnext_study.results.summary import summarize
 
     rows = summarize(pick(_finished(whole), asked), asked)
     if not any(row.top1 is not None for row in rows):
         return
     folder = whole.folder / KIND
     folder.mkdir(exist_ok=True)
-    files = [*write_results(folder, rows), *draw(rows, folder)]
+    files = [*write_results(folder, rows, describe(rows).title), *draw(rows, folder)]
     target = asked[0].facts[KIND]["target"]
     print_rich(f"At equal cost, {target:,} MACs: widths as the labels say.")
-    print_rich(result_table(rows, noise_note(rows)))
+    print_rich(Screen(terminal_table(rows)))
     print("written: " + ", ".join(str(path) for path in files))
 
 

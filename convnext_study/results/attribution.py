@@ -88,7 +88,7 @@ class Attribution:
 def attributions(records: Iterable[Record], *, any_commit: bool = False) -> list[Attribution]:
     """One for each road map and data set whose steps a folder left out, added or mixed."""
     records = list(records)
-    found = []
+    found: list[Attribution] = []
     requested = dict.fromkeys((one.run.facts.get("regime"), one.run.data) for one in records)
     for regime, data in requested:
         if regime not in ROADMAPS:

@@ -18,6 +18,7 @@ from convnext_study.results import panels
 from convnext_study.results.axis import Axis, accuracy_axis
 from convnext_study.results.meta import Meta, describe
 from convnext_study.results.noise import noise_note
+from convnext_study.results.report.tables.formatting import short_data
 from convnext_study.results.summary import Row
 
 if TYPE_CHECKING:
@@ -207,15 +208,6 @@ def _caption(rows: Sequence[Row], meta: Meta, axis: Axis) -> list[str]:
     if axis.cut:
         sentences.append(f"The accuracy axis is cut: it begins at {axis.low:g} %, not at 0.")
     return [line for text in sentences for line in textwrap.wrap(text, _CAPTION)]
-
-
-def short_data(uri: str) -> str:
-    """A data URI without the folders that lead to it: they are no one else's business."""
-    parts = []
-    for one in uri.split(", "):
-        kind, found, path = one.partition(":")
-        parts.append(f"{kind}:{Path(path).name}" if found and "/" in path else one)
-    return ", ".join(parts)
 
 
 def _draw_legend(figure: Figure, rows: Sequence[Row], meta: Meta, y: float) -> None:

@@ -12,7 +12,7 @@ from convnext_study.records import Epoch, Record
 from convnext_study.results.report import formats
 from convnext_study.results.report.gather import Study
 from convnext_study.results.report.svg import Scale, polyline, tag, ticks
-from convnext_study.results.report.tables import is_side
+from convnext_study.results.report.tables.results import is_side
 from convnext_study.results.summary import Row
 
 _WIDTH, _HEIGHT = 340, 230

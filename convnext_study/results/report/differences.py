@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from convnext_study.errors import BadRequest
 from convnext_study.results.setups import Group
@@ -15,7 +16,9 @@ from convnext_study.results.statistics import (
     pooled_deviation,
 )
 from convnext_study.results.statistics.comparison import IMAGES_ONLY
-from convnext_study.results.summary import Row
+
+if TYPE_CHECKING:
+    from convnext_study.results.summary import Row
 
 
 @dataclass(frozen=True)

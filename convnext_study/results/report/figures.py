@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from convnext_study.results import panels
 from convnext_study.results.attribution import Attribution, Effects
 from convnext_study.results.figure import KINDS, save, style
-from convnext_study.results.report.attribution import macs_unit_of
 from convnext_study.results.report.charts import QUANTITIES
 from convnext_study.results.report.gather import Study
+from convnext_study.results.report.tables.formatting import common_prefix
 from convnext_study.results.statistics import Interval
 from convnext_study.results.table import macs_unit
 
@@ -113,7 +113,7 @@ def _attribution(tables: Sequence[Effects]) -> Figure:
     figure = Figure(figsize=(9.2, sum(heights)), facecolor="white", layout="constrained")
     grid = figure.subplots(len(tables), 2, squeeze=False, height_ratios=heights)
     for (left, right), table in zip(grid, tables, strict=True):
-        unit, letter = macs_unit_of(table)
+        unit, letter = common_prefix(row.macs for row in table.rows)
         points = [
             _Bar(row.label, row.diff, row.interval, row.significant is not False)
             for row in table.rows

@@ -12,10 +12,10 @@ from convnext_study.records import RUN, Record, RecordError, read
 from convnext_study.results.attribution import Attribution, attributions
 from convnext_study.results.meta import Meta, describe
 from convnext_study.results.report.apart import Apart, kept_apart
-from convnext_study.results.report.differences import RowTests, tests_of
+from convnext_study.results.report.differences import RowTests
 from convnext_study.results.setups import Group, group
 from convnext_study.results.statistics import Deviation
-from convnext_study.results.summary import Row, rows_of
+from convnext_study.results.summary import Row, rows_and_tests
 from convnext_study.roadmap import ROADMAPS
 
 _DRAWN = 40  # rows, above which a study is a table and not a road
@@ -117,7 +117,7 @@ def make_study(name: str, records: Iterable[Record], *, any_commit: bool = False
     """One study's rows, and what may be said of them."""
     records = list(records)
     groups = {one.name: one for one in group(records, any_commit=any_commit)}
-    rows = rows_of(groups.values())
+    rows, tests = rows_and_tests(groups.values())
     kinds = [str(row.facts.get("study_kind", "")) for row in rows]
     return Study(
         name=name,
@@ -125,7 +125,7 @@ def make_study(name: str, records: Iterable[Record], *, any_commit: bool = False
         rows=rows,
         groups={row.name: groups[row.name] for row in rows},
         meta=describe(rows),
-        tests=tests_of(rows, groups),
+        tests=tests,
         apart=kept_apart(records, groups.values()),
     )
 

@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from convnext_study.results.figure import short_data
 from convnext_study.results.meta import Meta
 from convnext_study.results.report import formats
 from convnext_study.results.report.attribution import attribution_view
@@ -18,12 +17,12 @@ from convnext_study.results.report.charts import all_curves, cost_charts, step_c
 from convnext_study.results.report.gather import Extras, Folder, Study
 from convnext_study.results.report.provenance import provenance
 from convnext_study.results.report.road import NARROW, WIDE, road_figure
-from convnext_study.results.report.tables import (
-    Table,
-    apart_table,
-    results_table,
-    tests_table,
-)
+from convnext_study.results.report.tables import Table
+from convnext_study.results.report.tables.comparison import differences_table
+from convnext_study.results.report.tables.excluded import excluded_table
+from convnext_study.results.report.tables.formatting import short_data
+from convnext_study.results.report.tables.render import to_html
+from convnext_study.results.report.tables.results import results_table
 from convnext_study.results.report.words import say, step_words
 from convnext_study.results.summary import Row
 
@@ -33,7 +32,7 @@ class Report:
     """A page, and the tables that stand on it by study."""
 
     html: str
-    tables: dict[str, list[Table]]
+    tables: dict[str, list[Table[Any]]]
 
 
 def render(folder: Folder, extras: Extras, *, refresh: int | None = None) -> Report:
@@ -54,8 +53,9 @@ def render(folder: Folder, extras: Extras, *, refresh: int | None = None) -> Rep
         folder=folder.path.resolve().name,
         views=views,
         attributions=attributions,
-        unreadable=apart_table(folder.unreadable),
+        unreadable=excluded_table(folder.unreadable),
         refresh=refresh,
+        sortable=to_html,
         style=Markup(source["report.css"]),  # noqa: S704  a file of this package
         script=Markup(source["report.js"]),  # noqa: S704
         policy=_policy(source["report.css"], source["report.js"]),
@@ -86,9 +86,9 @@ def _view(study: Study, extras: Extras, key: str) -> dict[str, Any]:
     """All that the page shows of a study, ready to be written."""
     ids = {row.name: f"{key}-r{place}" for place, row in enumerate(study.rows, 1)}
     panels = ids if study.drawn else {}
-    results = results_table(study, panels)
-    tests = tests_table(study, panels)
-    apart = apart_table(study.apart)
+    results = results_table(study.rows, panels)
+    tests = differences_table(study.rows, study.tests, panels)
+    apart = excluded_table(study.apart)
     origin = provenance(study, extras)
     steps = [_step(study, row, ids[row.name], extras) for row in study.rows] if study.drawn else []
     kept = [table for table in (results, tests, apart, *origin.recipes) if table]
@@ -112,7 +112,7 @@ def _view(study: Study, extras: Extras, key: str) -> dict[str, Any]:
         "costs": cost_charts(study, ids),
         "provenance": origin,
         "tables": kept,
-        "numbers": [_numbers(row) for row in study.rows],
+        "numbers": results.records(csv=True),
     }
 
 
@@ -160,9 +160,3 @@ def _step(study: Study, row: Row, key: str, extras: Extras) -> dict[str, Any]:
         "seeds": ", ".join(f"{seed}: {top1:.2f} %" for seed, top1 in row.seeds.items()),
         "parent": next((one.label for one in study.rows if one.name == row.parent), None),
     }
-
-
-def _numbers(row: Row) -> dict[str, Any]:
-    """A row for machines."""
-    fields = ("name", "label", "top1", "sd", "gain", "macs", "params", "images_per_s")
-    return {name: getattr(row, name) for name in fields} | {"seeds": row.seeds}

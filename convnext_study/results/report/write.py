@@ -7,10 +7,10 @@ from pathlib import Path
 from convnext_study.errors import BadRequest
 from convnext_study.records import write_bytes
 from convnext_study.results.figure import KINDS, draw
-from convnext_study.results.report.export import write_tables
 from convnext_study.results.report.figures import draw_attribution, draw_more
 from convnext_study.results.report.gather import Extras, Folder, gather
 from convnext_study.results.report.page import Report, render
+from convnext_study.results.report.tables.render import write_tables
 
 PAGE = "report.html"
 
