@@ -122,7 +122,7 @@ def _show_matched(whole: Study, asked: list[Run]) -> None:
     """The rows at equal MACs, with the widths that make them so, in a folder of their own."""
     from convnext_study.launching.equal_macs import KIND
     from convnext_study.launching.studies import pick
-    from convnext_study.results.figure import draw
+    from convnext_study.results.report.figures.roadmap import draw
     from convnext_study.results.summary import noise_note, summarize, write_results
     from convnext_study.results.table import result_table
 

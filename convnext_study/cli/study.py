@@ -214,7 +214,7 @@ def _warnings(study: Study) -> list[str]:
 
 def _show(study: Study) -> None:
     """The table on the screen; table and figure in the folder."""
-    from convnext_study.results.figure import draw
+    from convnext_study.results.report.figures.roadmap import draw
     from convnext_study.results.summary import noise_note, summarize, write_results
     from convnext_study.results.table import result_table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convnext_study.roadmap import ROADMAPS
@@ -45,3 +46,12 @@ def describe(rows: Sequence[Row]) -> Meta:
         compare_paper=bool(done)
         and all(row.val_images == IMAGENET_IMAGES and row.paper_top1 is not None for row in done),
     )
+
+
+def short_data(uri: str) -> str:
+    """A data URI without the folders that lead to it: they are no one else's business."""
+    parts = []
+    for one in uri.split(", "):
+        kind, found, path = one.partition(":")
+        parts.append(f"{kind}:{Path(path).name}" if found and "/" in path else one)
+    return ", ".join(parts)

@@ -7,23 +7,15 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convnext_study.records import write_bytes, write_json
 from convnext_study.results.attribution.measured import Finding, Findings
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from rich.console import RenderableType
 
-_INK, _SURE, _UNSURE = "#222222", "#0072b2", "#b9c7d1"  # told apart without colour vision
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "svg.hashsalt": "convnext-study",
-    "text.parse_math": False,
-}
-_DPI = 150
+    from convnext_study.results.report.figures.attribution import Panel
 
 
 def render(findings: Findings) -> RenderableType:
@@ -59,7 +51,10 @@ def render(findings: Findings) -> RenderableType:
 
 def write(findings: Findings, folder: Path) -> list[Path]:
     """Write ``KIND.json``, ``KIND.csv``, ``KIND.svg`` and ``KIND.png``; returns their paths."""
-    paths = [folder / f"{findings.kind}.{end}" for end in ("json", "csv", "svg", "png")]
+    from convnext_study.results.report.figures.attribution import bars
+    from convnext_study.results.report.figures.style import save
+
+    paths = [folder / f"{findings.kind}.{end}" for end in ("json", "csv")]
     write_json(paths[0], dataclasses.asdict(findings))
     text = io.StringIO()
     names = [field.name for field in dataclasses.fields(Finding) if field.name != "interval"]
@@ -68,9 +63,9 @@ def write(findings: Findings, folder: Path) -> list[Path]:
     for line in _all_lines(findings):
         writer.writerow([getattr(line, name) for name in names] + list(line.interval or ("", "")))
     write_bytes(paths[1], text.getvalue().encode())
-    for path, data in zip(paths[2:], _draw(findings), strict=True):
-        write_bytes(path, data)
-    return paths
+    note = "Lines are 95 % intervals; open bars (~) cannot be told from noise."
+    figure = bars([_panels(findings)], findings.title, note)
+    return paths + save(figure, folder, findings.kind, ("svg", "png"))
 
 
 def _all_lines(findings: Findings) -> Sequence[Finding]:
@@ -99,60 +94,14 @@ def _legend(findings: Findings) -> list[str]:
     return ["~: cannot be told from noise."] if unsure else []
 
 
-def _draw(findings: Findings) -> tuple[bytes, bytes]:
-    """Bars as SVG and PNG; the same findings give the same bytes."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _panels(findings: Findings) -> list[Panel]:
+    """Points, filled where told from noise, and MACs beside them."""
+    from convnext_study.results.report.figures.attribution import Bar, Panel
 
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        height = 1.3 + 0.3 * len(findings.lines)
-        figure = Figure(figsize=(9, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
-        figure.suptitle(findings.title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-        _bars(left, findings)
-        _macs(right, findings)
-        found = []
-        for kind, about in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
-            data = io.BytesIO()
-            figure.savefig(data, format=kind, dpi=_DPI, metadata=about)
-            found.append(data.getvalue())
-    return found[0], found[1]
-
-
-def _bars(axes: Axes, findings: Findings) -> None:
-    places = range(len(findings.lines))
-    points = [line.points for line in findings.lines]
-    colours = [_UNSURE if line.told is False else _SURE for line in findings.lines]
-    axes.barh(places, points, color=colours)
-    for place, line in zip(places, findings.lines, strict=True):
-        if line.interval is not None:
-            axes.plot(line.interval, (place, place), color=_INK, linewidth=1.2)
-    axes.set_yticks(list(places), [_short(line.label) for line in findings.lines])
-    axes.set_ylim(len(findings.lines) - 0.4, -0.6)
-    unsure = "; pale: not told from noise" if _UNSURE in colours else ""
-    axes.set_xlabel(f"{findings.head}, points of top-1 (lines: 95 %){unsure}")
-    axes.axvline(0, color=_INK, linewidth=0.8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _macs(axes: Axes, findings: Findings) -> None:
-    unit, name = _unit(findings)
-    axes.barh(
-        range(len(findings.lines)),
-        [line.macs / unit for line in findings.lines],
-        color="none",
-        edgecolor=_INK,
-        hatch="///",
-        linewidth=0.8,
-    )
-    axes.set_xlabel(f"MACs, {name}")
-    axes.axvline(0, color=_INK, linewidth=0.8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _short(label: str, most: int = 46) -> str:
-    return label if len(label) <= most else label[: most - 1] + "…"
+    unit, letter = _unit(findings)
+    points, macs = [], []
+    for line in findings.lines:
+        told = line.told is not False
+        points.append(Bar(line.label, line.points, _points(line), line.interval, told))
+        macs.append(Bar(line.label, line.macs, f"{line.macs / unit:+.3f} {letter}"))
+    return [Panel(f"{findings.head}, points of top-1", points), Panel("MACs", macs, "grey")]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from markupsafe import Markup
-
 from convnext_study.results.attribution import Shapley
 from convnext_study.results.report import formats
-from convnext_study.results.report.bars import Bar, bars
+from convnext_study.results.report.charts import bar_chart
+from convnext_study.results.report.figures.attribution import Bar, Panel
 from convnext_study.results.report.worth import Change, Worth
 from convnext_study.results.report.worth_tables import worth_tables
-from convnext_study.results.statistics import Interval
 from convnext_study.results.table import macs_unit
 
 
@@ -20,12 +18,12 @@ def worth_view(worth: Worth) -> dict[str, Any]:
     return {
         "name": worth.name,
         "words": _words(worth),
-        "rows": _charts(worth),
+        "rows": [[bar_chart(panel) for panel in row] for row in panels(worth)],
         "tables": worth_tables(worth),
     }
 
 
-def _charts(worth: Worth) -> list[list[Markup]]:
+def panels(worth: Worth) -> list[list[Panel]]:
     """Points and MACs beside each other, for each way of asking."""
     found = []
     for title, changes in (
@@ -34,41 +32,41 @@ def _charts(worth: Worth) -> list[list[Markup]]:
     ):
         if changes:
             macs = [(one.label, float(one.macs)) for one in changes if one.macs is not None]
-            points = bars(title, [_change_bar(one) for one in changes])
+            points = Panel(title, [_change_bar(one) for one in changes])
             found.append([points, *_macs("The same in MACs", macs, worth)])
     if worth.shares:
-        points = bars("Shapley value, points of top-1", _share_bars(worth, worth.shares))
+        points = Panel("Shapley value, points of top-1", _share_bars(worth, worth.shares))
         costs = worth.macs.shares if worth.macs else {}
         macs = [(worth.labels[step], costs[step].value) for step in worth.order if step in costs]
         found.append([points, *_macs("Shapley value, MACs", macs, worth)])
     return found
 
 
-def _macs(title: str, values: list[tuple[str, float]], worth: Worth) -> list[Markup]:
+def _macs(title: str, values: list[tuple[str, float]], worth: Worth) -> list[Panel]:
     unit, letter = macs_unit(worth.rows)
-    made = [
-        Bar(label, value, None, f"{formats.signed(value / unit)} {letter}")
-        for label, value in values
-    ]
-    return [bars(title, made, kind="cost")] if made else []
+    made = []
+    for label, value in values:
+        text = f"{formats.signed(value / unit)} {letter}"
+        made.append(Bar(label, value, text, detail=text))
+    return [Panel(title, made, "grey")] if made else []
 
 
 def _change_bar(one: Change) -> Bar:
     difference, told = one.comparison.difference, one.comparison.distinguishable
-    words = f"{'' if told else '~'}{formats.signed(difference.points)}"
+    text = f"{'' if told else '~'}{formats.signed(difference.points)}"
     corrected = formats.p_value(one.comparison.p_corrected)
-    detail = f"{formats.interval(difference.interval)}, Holm {corrected}"
-    return Bar(one.label, difference.points, difference.interval, f"{words} ({detail})", told)
+    detail = f"{text} ({formats.interval(difference.interval)}, Holm {corrected})"
+    return Bar(one.label, difference.points, text, difference.interval, told, detail)
 
 
 def _share_bars(worth: Worth, shares: Shapley) -> list[Bar]:
     made = []
     for step in worth.order:
         share = shares.shares[step]
-        ends = share.interval or Interval(share.value, share.value)
-        text = f"{formats.signed(share.value)} ({formats.interval(share.interval)})"
+        text = formats.signed(share.value)
+        detail = f"{text} ({formats.interval(share.interval)})"
         told = share.interval is not None and share.interval.leaves_zero_out
-        made.append(Bar(worth.labels[step], share.value, ends, text, told))
+        made.append(Bar(worth.labels[step], share.value, text, share.interval, told, detail))
     return made
 
 

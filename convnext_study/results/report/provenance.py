@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convnext_study.records import Record
-from convnext_study.results.figure import short_data
+from convnext_study.results.meta import short_data
 from convnext_study.results.report import formats
 from convnext_study.results.report.gather import Extras, Study
 from convnext_study.results.report.tables import Column, Table, words

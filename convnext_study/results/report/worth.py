@@ -15,12 +15,12 @@ from convnext_study.results.attribution import (
     shapley_exact,
     shapley_sampled,
 )
-from convnext_study.results.figure import SECTIONS
 from convnext_study.results.report.differences import compare_groups, deviation_of
 from convnext_study.results.report.gather import Study
 from convnext_study.results.report.networks import Family, Network, families
 from convnext_study.results.statistics import Comparison, Deviation, correct
 from convnext_study.results.summary import Row
+from convnext_study.roadmap.paper import SECTIONS
 
 _FEWEST = 3  # steps, below which a road map's own rows would pass for such a study
 _MOST_PAIRS = 1000  # of orders
