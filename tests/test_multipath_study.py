@@ -20,7 +20,7 @@ from convnext_study.multipath.spec import SMALL, MultipathSpec
 from convnext_study.multipath.study import FULL, PAPER, REDUCED, ROWS, is_full, runs_of
 from convnext_study.records import Record, Run, scan
 from convnext_study.results.attribution import Effects
-from convnext_study.results.figure import draw
+from convnext_study.results.report.figures.roadmap import draw
 from convnext_study.results.summary import summarize
 from convnext_study.training.recipe import make_recipe
 from convnext_study.training.task import resolve

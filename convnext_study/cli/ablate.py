@@ -132,8 +132,8 @@ def _show_matched(whole: Study, asked: list[Run]) -> None:
     """The rows at equal MACs, with the widths that make them so, in a folder of their own."""
     from convnext_study.launching.equal_macs import KIND
     from convnext_study.launching.studies import pick
-    from convnext_study.results.figure import draw
     from convnext_study.results.meta import describe
+    from convnext_study.results.report.figures.roadmap import draw
     from convnext_study.results.report.tables.render import Screen
     from convnext_study.results.report.tables.results import terminal_table, write_results
     from convnext_study.results.summary import summarize

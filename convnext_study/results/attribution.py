@@ -12,7 +12,6 @@ from itertools import combinations, takewhile
 from statistics import fmean
 
 from convnext_study.records import Record
-from convnext_study.results.figure import SECTIONS
 from convnext_study.results.statistics import Comparison, Interval, compare, correct
 from convnext_study.results.statistics.intervals import t_quantile
 from convnext_study.results.statistics.shapley import Shapley, shapley_exact, shapley_sampled
@@ -33,6 +32,7 @@ from convnext_study.results.subset_results import (
 )
 from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
 from convnext_study.roadmap.beyond import sections
+from convnext_study.roadmap.paper import SECTIONS
 
 _FEWEST = 3  # steps, below which a road map's own rows would pass for a study of single steps
 _MOST_PAIRS = 1000  # of sampled orders

@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convnext_study.records import write_bytes
 from convnext_study.results.attribution import Attribution, Effect, Effects
-from convnext_study.results.report.bars import Bar, bars
-from convnext_study.results.report.effects_figure import draw
+from convnext_study.results.report.charts import bar_chart
+from convnext_study.results.report.figures.attribution import Bar, Panel, bars
+from convnext_study.results.report.figures.style import save
 from convnext_study.results.report.tables import Column, Table
 from convnext_study.results.report.tables.comparison import yes_no
 from convnext_study.results.report.tables.formatting import (
@@ -19,7 +19,6 @@ from convnext_study.results.report.tables.formatting import (
     p_equals,
     p_value,
     signed,
-    with_prefix,
 )
 from convnext_study.results.report.tables.render import write_tables
 
@@ -63,10 +62,9 @@ def _diff(row: Effect) -> str:
 def write_effects(effects: Effects, folder: Path) -> list[Path]:
     """Write ``KIND.json``, ``KIND.csv``, ``KIND.svg`` and ``KIND.png``; returns their paths."""
     paths = write_tables([effects_table(effects)], folder, ("json", "csv"))
-    for end, data in zip(("svg", "png"), draw(effects), strict=True):
-        paths.append(folder / f"{effects.kind}.{end}")
-        write_bytes(paths[-1], data)
-    return paths
+    note = "Lines are 95 % intervals; open bars (~) are not significant."
+    figure = bars([panels(effects)], effects.title, note)
+    return paths + save(figure, folder, effects.kind, ("svg", "png"))
 
 
 def attribution_view(attribution: Attribution) -> dict[str, Any]:
@@ -75,23 +73,25 @@ def attribution_view(attribution: Attribution) -> dict[str, Any]:
     return {
         "name": attribution.name,
         "words": [f"{table.title}. {' '.join(table.notes)}" for table in tables],
-        "rows": [_charts(one) for one in attribution.tables],
+        "rows": [[bar_chart(panel) for panel in panels(one)] for one in attribution.tables],
         "tables": tables,
     }
 
 
-def _charts(effects: Effects) -> list[Any]:
+def panels(effects: Effects) -> list[Panel]:
     """Points and MACs beside each other."""
     prefix = common_prefix(row.macs for row in effects.rows)
-    macs = [Bar(row.label, row.macs, None, with_prefix(row.macs, prefix)) for row in effects.rows]
+    macs = []
+    for row in effects.rows:
+        text = f"{signed(row.macs / prefix.factor)} {prefix.letter}"
+        macs.append(Bar(row.label, row.macs, text, detail=text))
     title = effects.effect_label[0].upper() + effects.effect_label[1:]
-    return [
-        bars(f"{title}, points of top-1", [_bar(row) for row in effects.rows]),
-        bars("The same in MACs", macs, kind="cost"),
-    ]
+    points = Panel(f"{title}, points of top-1", [_bar(row) for row in effects.rows])
+    return [points, Panel("The same in MACs", macs, "grey")]
 
 
 def _bar(row: Effect) -> Bar:
     adjusted = "" if row.p_adjusted is None else f", Holm {p_equals(row.p_adjusted)}"
-    text = f"{_diff(row)} ({interval(row.interval)}{adjusted})"
-    return Bar(row.label, row.diff, row.interval, text, row.significant is not False)
+    detail = f"{_diff(row)} ({interval(row.interval)}{adjusted})"
+    certain = row.significant is not False
+    return Bar(row.label, row.diff, _diff(row), row.interval, certain, detail)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from convnext_study.errors import BadRequest
 from convnext_study.records import write_bytes
-from convnext_study.results.figure import KINDS, draw
-from convnext_study.results.report.figures import draw_attribution, draw_more
+from convnext_study.results.report.attribution import panels
+from convnext_study.results.report.charts import write_figures
+from convnext_study.results.report.figures.attribution import bars
+from convnext_study.results.report.figures.style import save
 from convnext_study.results.report.gather import Extras, Folder, gather
 from convnext_study.results.report.page import Report, render
 from convnext_study.results.report.tables.render import write_tables
@@ -30,13 +32,12 @@ def write_report(
         paths += write_tables(report.tables[study.name], own / "tables")
         figures = own / "figures"
         figures.mkdir(parents=True, exist_ok=True)
-        if study.drawn and study.done:
-            paths += draw(study.rows, figures, study.meta, tuple(KINDS))
-        paths += draw_more(study, figures)
+        paths += write_figures(study, figures)
     for attribution in found.attributions:
         own = out / _safe(attribution.name)
         paths += write_tables(report.tables[attribution.name], own / "tables")
-        paths += draw_attribution(attribution, own)
+        figure = bars([panels(table) for table in attribution.tables])
+        paths += save(figure, own, "attribution")
     return paths
 
 
