@@ -21,6 +21,7 @@ from convnext_study.results.attribution import (
     leave_one_out_effects,
     section_effects,
     shapley_effects,
+    steps_of_sections,
 )
 from convnext_study.results.report.attribution import write_effects
 from convnext_study.results.report.gather import Extras, gather
@@ -33,9 +34,13 @@ from convnext_study.results.statistics.subsets import (
     sampled_permutations,
 )
 from convnext_study.roadmap import get_roadmap
+from convnext_study.roadmap.beyond import sections
 
 NANO = get_roadmap("nano")
 CONTEXT = Context(road=NANO, seeds=(0, 1, 2))
+SECTION_SETS = [
+    steps_of_sections(NANO, names) for names in all_coalitions(tuple(sections(NANO))).subsets
+]
 END = coalitions_within(CONTEXT.steps, "end", 1).subsets
 
 
@@ -185,19 +190,34 @@ def test_shapley_values_of_sampled_orders_add_up(tmp_path: Path) -> None:
 
 
 def test_shapley_values_of_sections_are_exact(tmp_path: Path) -> None:
-    sections: dict[str, list[str]] = {}
-    for name in CONTEXT.steps:
-        sections.setdefault(NANO.step(name).section, []).append(name)
-    chosen = [
-        [name for section in subset for name in sections[section]]
-        for subset in all_coalitions(list(sections)).subsets
-    ]
-    write_sets(tmp_path, chosen, "attribution")
+    write_sets(tmp_path, SECTION_SETS, "attribution")
     (found,) = attributions(scan(tmp_path))
     shapley = tables_of(found)["shapley_sections"]
     assert shapley.notes[0].startswith("Accuracy: exact, from all 32 sets")
     assert shapley.rows[-1].label == "2.6 Micro design"
     assert shapley == section_effects(CONTEXT.group_by_subset(scan(tmp_path)))
+
+
+def test_one_seed_calls_no_shapley_value_significant(tmp_path: Path) -> None:
+    context = Context(road=NANO)
+    write_sets(tmp_path, SECTION_SETS, "sections", context)
+    found = section_effects(context.group_by_subset(scan(tmp_path)))
+    assert found is not None
+    assert {(row.interval, row.significant) for row in found.rows} == {(None, None)}
+
+
+def test_rows_of_other_recipes_and_commits_are_not_pooled(tmp_path: Path) -> None:
+    write_study(tmp_path, fake_runs(seeds=(0, 1, 2)), spread=0.3)
+    alone = gather(tmp_path).studies[0].deviation
+    assert alone is not None and alone.source == "17 rows of this study"
+    for name, recipe in (("x", {"epochs": 3}), ("y", {})):
+        others = [fake_run(NANO.point("gelu"), seed, **recipe) for seed in (0, 1)]
+        others = [run.model_copy(update={"name": name}) for run in others]
+        for run in others:
+            write_run(tmp_path, run, top1=50 + 40 * run.seed)
+        if not recipe:
+            set_commit(tmp_path, others, "f" * 40)
+    assert gather(tmp_path).studies[0].deviation == alone
 
 
 def test_a_road_map_alone_is_no_attribution(tmp_path: Path) -> None:

@@ -14,12 +14,11 @@ from statistics import fmean
 from convnext_study.records import Record
 from convnext_study.results.statistics import Comparison, Interval, compare, correct
 from convnext_study.results.statistics.intervals import t_quantile
-from convnext_study.results.statistics.shapley import Shapley, shapley_exact, shapley_sampled
+from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
 from convnext_study.results.statistics.subsets import (
     Permutation,
     Side,
     Subset,
-    all_coalitions,
     coalitions_of,
     pair_interactions,
     prefixes,
@@ -45,8 +44,8 @@ class Effect:
     """What a step (a pair, a section) changes: accuracy in percentage points, MACs of one image.
 
     ``interval`` is the 95 % interval of ``diff``, None where nothing measured its noise. ``p`` is
-    of this comparison alone, ``p_adjusted`` Holm's over the table. ``significant`` is p_adjusted
-    < 0.05, or an interval that excludes zero where there is no p. ``top1``, ``network_macs`` and
+    of this comparison alone, ``p_adjusted`` Holm's over the table. ``significant``: p_adjusted is
+    0.05 or less; where there is no p, the interval excludes zero. ``top1``, ``network_macs`` and
     ``seeds`` are of the network that was trained for it, where there is one.
     """
 
@@ -265,8 +264,7 @@ def _shapley(
         for values in (results.top1(), results.macs())
     )
     if len(known) == 2 ** len(names):
-        needed = all_coalitions(names).subsets
-        std = results.std_of_mean(known[inside] for inside in needed)
+        std = results.std_of_mean(known.values())
         found, cost = shapley_exact(names, top1, noise=std), shapley_exact(names, macs)
     else:
         drawn = sampled_permutations(names, _MOST_PAIRS) if what == "step" else ()
@@ -279,21 +277,18 @@ def _shapley(
             return None
         std = results.std_of_mean(known[inside] for inside in coalitions_of(orders).subsets)
         found, cost = shapley_sampled(orders, top1, noise=std), shapley_sampled(orders, macs)
-    return _shapley_table(results, found, cost, labels, what)
-
-
-def _shapley_table(
-    results: SubsetResults, found: Shapley, cost: Shapley, labels: Mapping[str, str], what: str
-) -> Effects:
+    rows = [
+        _unadjusted(name, label, share.value, cost.shares[name].value, share.interval)
+        for name, label in labels.items()
+        for share in (found.shares[name],)
+    ]
+    if std is None:  # what another seed would change is in no interval
+        rows = [replace(row, significant=None) for row in rows]
     return Effects(
         kind=f"shapley_{what}s",
         title=f"Shapley value of each {what}: its gain averaged over orders",
         effect_label="Shapley value",
-        rows=tuple(
-            _unadjusted(name, label, share.value, cost.shares[name].value, share.interval)
-            for name, label in labels.items()
-            for share in (found.shares[name],)
-        ),
+        rows=tuple(rows),
         total=Effect(
             name="total", label="last network over first", diff=found.total, macs=cost.total
         ),

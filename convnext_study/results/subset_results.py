@@ -212,11 +212,11 @@ def _excluded(road: Roadmap, kept: _Setting, settings: Sequence[_Setting]) -> tu
     others = [one.recipe for one in alike if one.recipe != kept.recipe]
     recipes = sum(json.loads(recipe).get("family") != first for recipe in others)
     codes = sum(one.recipe == kept.recipe and one.code != kept.code for one in alike)
-    about = (
-        (recipes, "with another recipe are not counted."),
-        (codes, f"not made at {kept.code} are not counted; --any-commit counts them."),
-    )
-    return tuple(f"{number} run(s) {words}" for number, words in about if number)
+    notes = {
+        "with another recipe are not counted.": recipes,
+        f"not made at {kept.code} are not counted; --any-commit counts them.": codes,
+    }
+    return tuple(f"{number} run(s) {words}" for words, number in notes.items() if number)
 
 
 def _json(values: Mapping[str, Any]) -> str:

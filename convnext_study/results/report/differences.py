@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,9 +15,9 @@ from convnext_study.results.statistics import (
     Deviation,
     compare,
     correct,
-    pooled_deviation,
 )
 from convnext_study.results.statistics.comparison import IMAGES_ONLY
+from convnext_study.results.subset_results import pooled_std
 
 if TYPE_CHECKING:
     from convnext_study.results.summary import Row
@@ -48,7 +50,7 @@ class RowTests:
 
 def tests_of(rows: Sequence[Row], groups: Mapping[str, Group]) -> RowTests:
     """Test every row that has a gain over its parent."""
-    deviation = deviation_of(rows)
+    deviation = _pooled(rows, groups)
     pairs = {row.name: row.parent for row in rows if row.gain is not None and row.parent}
     plain, pooled = {}, {}
     for name, parent in pairs.items():
@@ -69,19 +71,30 @@ def compare_groups(
         return None
 
 
-def deviation_of(rows: Sequence[Row], of: str = "rows of this study") -> Deviation | None:
-    """Between seeds, pooled over the rows that share the most common data."""
+def _pooled(rows: Sequence[Row], groups: Mapping[str, Group]) -> Deviation | None:
+    """The standard deviation between seeds, pooled over rows of the data, the code and, in each
+    family of recipes, the recipe that most have.
+    """
     several = [row for row in rows if len(row.seeds) > 1]
-    kinds = [(row.data, row.val_images) for row in several]
-    if not kinds:
-        return None
-    kept = max(kinds, key=kinds.count)
-    alike = [row for row, kind in zip(several, kinds, strict=True) if kind == kept]
-    return pooled_deviation(
-        [list(row.seeds.values()) for row in alike],
-        f"{len(alike)} {of}",
-        resolution=100 / (kept[1] or 1),
-    )
+    kinds = {
+        row.name: (row.data, row.val_images, groups[row.name].code, _family(groups[row.name]))
+        for row in several
+    }
+    recipes = Counter((kinds[row.name], _recipe(groups[row.name])) for row in several)
+    usual = {kind: recipe for (kind, recipe), _ in reversed(recipes.most_common())}
+    alike = [row for row in several if usual[kinds[row.name]] == _recipe(groups[row.name])]
+    counts = Counter(kinds[row.name][:3] for row in alike)
+    kept = counts.most_common(1)[0][0] if counts else None
+    networks = [{**groups[row.name].seeds} for row in alike if kinds[row.name][:3] == kept]
+    return pooled_std(networks, "rows of this study")
+
+
+def _family(group: Group) -> str:
+    return str(group.run.recipe.get("family"))
+
+
+def _recipe(group: Group) -> str:
+    return json.dumps(group.run.recipe, sort_keys=True)
 
 
 def _whole(rows: Sequence[Row], groups: Mapping[str, Group]) -> Comparison | None:

@@ -55,7 +55,7 @@ def shapley_exact(
     """Each step's gain averaged over all orders, from the values of all sets (Shapley 1953).
 
     ``noise`` is the deviation of one value (of a mean over n seeds: that between seeds by the
-    square root of n), independent from set to set; without it the values are taken as true.
+    square root of n), independent from set to set; without it there are no intervals.
     """
     sets = all_coalitions(steps).subsets
     known = {subset: value_of(values, subset) for subset in sets}
@@ -70,8 +70,9 @@ def shapley_exact(
         for step in steps
     }
     errors = _Errors(noise, count, confidence)
+    sure = None if noise is None else 0.0
     return Shapley(
-        shares={step: errors.share(gain, 0.0, math.inf) for step, gain in gains.items()},
+        shares={step: errors.share(gain, sure, math.inf) for step, gain in gains.items()},
         total=known[frozenset(steps)] - known[frozenset()],
         method=f"exact, from all {len(sets)} sets of steps" + errors.words,
     )
