@@ -20,14 +20,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from convnext_study.launching.context import Context
 from convnext_study.launching.studies import pick
 from convnext_study.multipath.growth import draw, words
-from convnext_study.multipath.study import ERRATUM, PAPER, ROWS, is_full, runs_of
+from convnext_study.multipath.study import (
+    ERRATUM,
+    PAPER,
+    ROWS,
+    Published,
+    Row,
+    is_full,
+    runs_of,
+)
 from convnext_study.records import Record, Result, Run
 from convnext_study.results.attribution import Effect, Effects
+from convnext_study.results.noise import pooled_std, seeds_of
+from convnext_study.results.report.tables import Column, Table
+from convnext_study.results.report.tables.formatting import count, digits, mean_std
+from convnext_study.results.report.tables.render import Screen
 from convnext_study.results.statistics import (
     Comparison,
     Deviation,
@@ -35,7 +47,7 @@ from convnext_study.results.statistics import (
     correct,
 )
 from convnext_study.results.statistics.intervals import t_difference
-from convnext_study.results.subset_results import pooled_std, results_of
+from convnext_study.results.subset_results import results_of
 
 FOLDER = "multipath"  # in runs/, apart from the road map's rows
 
@@ -63,7 +75,7 @@ def report(records: Sequence[Record], context: Context) -> list[Any] | None:
         return None
     folder = next(iter(rows.values()))[0].folder.parent.parent
     full = is_full(context.data, context.recipe)
-    said: list[Any] = [table(rows, context.data, full)]
+    said: list[Any] = [Screen(table(rows, context.data, full))]
     if found := claims(rows):
         said.append(found)
     written = "written: " + ", ".join(str(path) for path in draw(folder))
@@ -79,60 +91,70 @@ def by_row(records: Sequence[Record], context: Context) -> Rows:
     return rows
 
 
-def table(rows: Rows, data: str, full: bool) -> Any:
+def table(rows: Rows, data: str, full: bool) -> Table[Line]:
     """Accuracy, parameters, MB and MACs of each row, and the paper's numbers beside them."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     size = "" if full else ", a quarter as wide and briefly trained"
     title = f"Multi-path networks, our reconstruction{size}: {data.partition(':')[0]}"
-    grid = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    grid.add_column("network", no_wrap=True)
-    for head in ("top-1 %", "seeds", "params", "MB", "MACs M", "paper: top-1 %", "paper: MB"):
-        grid.add_column(head, justify="right", no_wrap=True)
-    for row in ROWS:
-        results = results_of(rows.get(row.name, ()))
-        if not results and row.name not in PAPER:
-            continue
-        label = row.label if row.adopted else f"└ {row.label}"
-        grid.add_row(label, *_measured(results), *_printed(row.name))
-    notes = [
-        "MB: 4 bytes a parameter, in millions. MACs: of one image of the size that was trained on. "
-        "└: beside the road.",
-        "paper: printed in the paper for its own networks of full size on CIFAR-10, not measured "
-        "here; it does not say how its 33 MB network was widened.",
-        ERRATUM,
-    ]
-    return Group(Text(""), grid, *map(Text, notes))
+    lines = [Line(row, results_of(rows.get(row.name, ()))) for row in ROWS]
+    shown = [line for line in lines if line.results or line.row.name in PAPER]
+    return Table("multipath", title, COLUMNS, shown, notes=NOTES)
 
 
-def _measured(results: Sequence[Result]) -> list[str]:
-    if not results:
-        return ["not run", "", "", "", ""]
-    tops = [result.top1 for result in results]
-    spread = f" ± {stdev(tops):.2f}" if len(tops) > 1 else ""
-    one = results[0]
-    return [
-        f"{fmean(tops):.2f}{spread}",
-        str(len(tops)),
-        f"{one.params:,}",
-        f"{4 * one.params / 1e6:.3f}",
-        f"{one.macs / 1e6:.2f}",
-    ]
+class Line(NamedTuple):
+    """A network of the comparison and its finished runs."""
+
+    row: Row
+    results: Sequence[Result]
+
+    @property
+    def mean(self) -> float | None:
+        return fmean(result.top1 for result in self.results) if self.results else None
+
+    @property
+    def std(self) -> float | None:
+        tops = [result.top1 for result in self.results]
+        return stdev(tops) if len(tops) > 1 else None
+
+    @property
+    def accuracy(self) -> str:
+        return "not run" if self.mean is None else mean_std(self.mean, self.std)
+
+    @property
+    def first(self) -> Result | None:
+        return self.results[0] if self.results else None
+
+    @property
+    def paper(self) -> Published | None:
+        return PAPER.get(self.row.name)
 
 
-def _printed(name: str) -> list[str]:
-    if name not in PAPER:
-        return ["", ""]
-    top1, mb = PAPER[name].top1, PAPER[name].mb
-    return [top1 if isinstance(top1, str) else f"{top1:.2f}", f"{mb:g}"]
+COLUMNS: list[Column[Line]] = [
+    Column(
+        "label",
+        "network",
+        lambda line: line.row.label if line.row.adopted else f"└ {line.row.label}",
+        "text",
+    ),
+    Column("mean", "top-1 %", lambda line: line.mean, cell=lambda line: line.accuracy),
+    Column("n", "seeds", lambda line: len(line.results) or None, format=str),
+    Column("params", "params", lambda line: line.first and line.first.params, format=count),
+    Column("mb", "MB", lambda line: line.first and 4 * line.first.params / 1e6, format=digits(3)),
+    Column("macs", "MACs", lambda line: line.first and line.first.macs, prefixed=True),
+    Column("paper_top1", "paper, top-1 %", lambda line: line.paper and line.paper.top1),
+    Column("paper_mb", "paper, MB", lambda line: line.paper and line.paper.mb, format=digits(1)),
+]
+NOTES = (
+    "MB: 4 bytes a parameter, in millions. MACs: of one image of the size that was trained on. "
+    "└: beside the road.",
+    "paper: printed in the paper for its own networks of full size on CIFAR-10, not measured "
+    "here; it does not say how its 33 MB network was widened.",
+    ERRATUM,
+)
 
 
 def claims(rows: Rows) -> Effects | None:
     """The claims about accuracy that the runs allow to test, each with its interval and verdict."""
-    deviation = pooled_std({one.run.seed: one for one in records} for records in rows.values())
+    deviation = pooled_std(map(seeds_of, rows.values()), "networks")
     tests: dict[str, Comparison] = {}
     for name, _, (child, parent) in CLAIMS:
         if rows.get(child) and rows.get(parent):

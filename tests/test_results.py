@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 
 from convnext_study.records import Run, scan
 from convnext_study.results.meta import describe
-from convnext_study.results.noise import noise_note, noise_points, pooled_deviation, wilson
+from convnext_study.results.noise import noise_note, noise_points, pooled_std, wilson
 from convnext_study.results.progress import (
     Progress,
     live_table,
@@ -208,12 +208,14 @@ def test_noise_with_several_seeds(tmp_path: Path) -> None:
         for name in ("kernel_7", "gelu"):
             write_point(tmp_path, name, seed, top1=right, result={"val_images": 100})
     rows = summarize(scan(tmp_path))
-    assert pooled_deviation(rows) == (pytest.approx(math.sqrt(2)), 2)
+    pooled = pooled_std(rows, "rows")
+    assert pooled and (pooled.points, pooled.freedom) == (pytest.approx(math.sqrt(2)), 2)
+    assert pooled.source == "2 rows"
     share = (97 + 2) / 104
     from_images = 1.959964 * math.sqrt(2 * share * (1 - share) / 100) * 100
     from_seeds = 4.302653 * math.sqrt(2)  # Student's t at 97.5 % with 2 degrees of freedom
     assert noise_points(rows) == pytest.approx(math.hypot(from_images, from_seeds), rel=1e-6)
-    assert "2 seeds (deviation between seeds 1.41 points)" in noise_note(rows)
+    assert "2 seeds (standard deviation between seeds 1.41 points)" in noise_note(rows)
 
 
 def test_noise_when_all_is_right_or_nothing_done(tmp_path: Path) -> None:

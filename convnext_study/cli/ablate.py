@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import StudyOptions, print_rich, with_study_options
+from convnext_study.cli.options import StudyOptions, print_rich, print_tables, with_study_options
 from convnext_study.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -112,13 +112,12 @@ def _show(file: StudyFile, whole: Study, context: Context) -> None:
     """What the file says of the folder's finished runs: on the screen, and in files beside them."""
     from convnext_study.results.attribution import Effects
     from convnext_study.results.report.attribution import effects_table, write_effects
-    from convnext_study.results.report.tables.render import Screen
 
     said = file.report(_finished(whole), context)
     shown = [one for one in (said if isinstance(said, list | tuple) else [said]) if one is not None]
     for one in shown:
         if isinstance(one, Effects):
-            print_rich(Screen(effects_table(one)))
+            print_tables(effects_table(one))
             files = write_effects(one, whole.folder)
             print("written: " + ", ".join(str(path) for path in files))
         else:
@@ -134,7 +133,6 @@ def _show_matched(whole: Study, asked: list[Run]) -> None:
     from convnext_study.launching.studies import pick
     from convnext_study.results.meta import describe
     from convnext_study.results.report.figures.roadmap import draw
-    from convnext_study.results.report.tables.render import Screen
     from convnext_study.results.report.tables.results import terminal_table, write_results
     from convnext_study.results.summary import summarize
 
@@ -146,7 +144,7 @@ def _show_matched(whole: Study, asked: list[Run]) -> None:
     files = [*write_results(folder, rows, describe(rows).title), *draw(rows, folder)]
     target = asked[0].facts[KIND]["target"]
     print_rich(f"At equal cost, {target:,} MACs: widths as the labels say.")
-    print_rich(Screen(terminal_table(rows)))
+    print_tables(terminal_table(rows))
     print("written: " + ", ".join(str(path) for path in files))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from convnext_study.cli.options import StudyOptions, console, print_rich
+from convnext_study.cli.options import StudyOptions, console, print_tables
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, BadRequest
 from convnext_study.launching.runs import default_folder, parse_seeds, roadmap_runs
 from convnext_study.launching.study import (
@@ -216,7 +216,6 @@ def _show(study: Study) -> None:
     """The table on the screen; table and figure in the folder."""
     from convnext_study.results.meta import describe
     from convnext_study.results.report.figures.roadmap import draw
-    from convnext_study.results.report.tables.render import Screen
     from convnext_study.results.report.tables.results import terminal_table, write_results
     from convnext_study.results.summary import summarize
 
@@ -232,7 +231,7 @@ def _show(study: Study) -> None:
         from convnext_study.results.wandb_mirror import mirror_study
 
         mirror_study(study.folder, rows, study.wandb)
-    print_rich(Screen(terminal_table(rows)))
+    print_tables(terminal_table(rows))
     print("written: " + ", ".join(str(file) for file in files))
 
 

@@ -16,8 +16,9 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from convnext_study.records import Record, Result, Run
+from convnext_study.results.noise import pooled_std, seeds_of
 from convnext_study.results.setups import code_of
-from convnext_study.results.statistics import Deviation, pooled_deviation
+from convnext_study.results.statistics import Deviation
 from convnext_study.results.statistics.subsets import Subset, prefixes
 from convnext_study.roadmap import Roadmap
 from convnext_study.roadmap.beyond import network_steps
@@ -82,11 +83,11 @@ def group_by_subset(
     seeds: Sequence[int] = (),
     any_commit: bool = False,
 ) -> SubsetResults:
-    """Sort finished runs by the steps that their networks have.
+    """Sort finished runs by the steps that their networks have; those of other networks are passed.
 
-    Runs of other networks are passed. ``recipe`` and ``data``, where given, are the only ones that
-    count. ``seeds``, where given, restricts the networks and not the pooled deviation. With
-    ``any_commit`` runs made with other versions of the code count as well.
+    ``recipe`` and ``data``, where given, are the only ones that count. ``seeds``, where given,
+    restricts the networks and not the pooled deviation. With ``any_commit`` runs made with other
+    versions of the code count as well.
     """
     rows = {_json(road.apply(steps).to_dict()): steps for steps in prefixes(network_steps(road))}
     found = [
@@ -119,23 +120,8 @@ def group_by_subset(
         road=road,
         networks={steps: own for steps, own in networks.items() if own},
         without_recipe=_chosen(_first_recipe(road, kept, alike), seeds),
-        std=pooled_std(by_seed.values()),
+        std=pooled_std([seeds_of(own.values()) for own in by_seed.values()], "networks"),
         excluded=_excluded(road, kept, [setting for _, setting, _ in found]),
-    )
-
-
-def pooled_std(
-    networks: Iterable[Mapping[int, Record]], source: str = "networks"
-) -> Deviation | None:
-    """The standard deviation between seeds, pooled over networks, whose runs are given by seed.
-
-    All must have been tested on the same images. None where no network has two seeds.
-    """
-    several = [results for own in networks if len(results := results_of(own.values())) > 1]
-    return pooled_deviation(
-        [[result.top1 for result in results] for results in several],
-        f"{len(several)} {source}",
-        resolution=100 / several[0][0].val_images if several else 0.0,
     )
 
 

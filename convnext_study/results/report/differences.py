@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convnext_study.errors import BadRequest
+from convnext_study.results.noise import pooled_std
 from convnext_study.results.setups import Group
 from convnext_study.results.statistics import (
     Comparison,
@@ -17,7 +18,6 @@ from convnext_study.results.statistics import (
     correct,
 )
 from convnext_study.results.statistics.comparison import IMAGES_ONLY
-from convnext_study.results.subset_results import pooled_std
 
 if TYPE_CHECKING:
     from convnext_study.results.summary import Row
@@ -50,7 +50,7 @@ class RowTests:
 
 def tests_of(rows: Sequence[Row], groups: Mapping[str, Group]) -> RowTests:
     """Test every row that has a gain over its parent."""
-    deviation = _pooled(rows, groups)
+    deviation = pooled_std(_alike(rows, groups), "rows of this study")
     pairs = {row.name: row.parent for row in rows if row.gain is not None and row.parent}
     plain, pooled = {}, {}
     for name, parent in pairs.items():
@@ -71,30 +71,23 @@ def compare_groups(
         return None
 
 
-def _pooled(rows: Sequence[Row], groups: Mapping[str, Group]) -> Deviation | None:
-    """The standard deviation between seeds, pooled over rows of the data, the code and, in each
-    family of recipes, the recipe that most have.
-    """
+def _alike(rows: Sequence[Row], groups: Mapping[str, Group]) -> list[Row]:
+    """Rows that may be pooled: of the code and, in each family, the recipe that most rows have."""
+
+    def recipe(row: Row) -> tuple[str, str]:
+        fields = groups[row.name].run.recipe
+        return str(fields.get("family")), json.dumps(fields, sort_keys=True)
+
     several = [row for row in rows if len(row.seeds) > 1]
-    kinds = {
-        row.name: (row.data, row.val_images, groups[row.name].code, _family(groups[row.name]))
+    codes = Counter(groups[row.name].code for row in several).most_common(1)
+    usual: dict[str, str] = {}
+    for (family, fields), _ in Counter(map(recipe, several)).most_common():
+        usual.setdefault(family, fields)
+    return [
+        row
         for row in several
-    }
-    recipes = Counter((kinds[row.name], _recipe(groups[row.name])) for row in several)
-    usual = {kind: recipe for (kind, recipe), _ in reversed(recipes.most_common())}
-    alike = [row for row in several if usual[kinds[row.name]] == _recipe(groups[row.name])]
-    counts = Counter(kinds[row.name][:3] for row in alike)
-    kept = counts.most_common(1)[0][0] if counts else None
-    networks = [{**groups[row.name].seeds} for row in alike if kinds[row.name][:3] == kept]
-    return pooled_std(networks, "rows of this study")
-
-
-def _family(group: Group) -> str:
-    return str(group.run.recipe.get("family"))
-
-
-def _recipe(group: Group) -> str:
-    return json.dumps(group.run.recipe, sort_keys=True)
+        if groups[row.name].code == codes[0][0] and recipe(row) in usual.items()
+    ]
 
 
 def _whole(rows: Sequence[Row], groups: Mapping[str, Group]) -> Comparison | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convnext_study.results.report.tables.comparison import sentence as comparison
+from convnext_study.results.report.tables.comparison import difference_in_words as comparison
 from convnext_study.results.report.tables.formatting import (
     common_prefix,
     duration,

@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from convnext_study.results.report.tables.formatting import interval, p_equals, p_value, signed
+from convnext_study.results.report.tables.formatting import (
+    interval,
+    p_equals,
+    p_value,
+    plural,
+    signed,
+)
 from convnext_study.results.report.tables.table import Column, Table, Tone
 from convnext_study.results.statistics import Comparison
 from convnext_study.results.summary import Row
@@ -63,11 +69,24 @@ def yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def sentence(test: Comparison) -> str:
+def difference_in_words(test: Comparison) -> str:
     """``+0.33 points, 95 % interval −0.80 to +1.46, p = 0.688``, all of this comparison alone."""
     return (
         f"{signed(test.difference.points)} points, {100 * (1 - test.alpha):g} % interval "
         f"{interval(test.difference.interval)}, {p_equals(test.difference.p)}"
+    )
+
+
+def sentence(test: Comparison) -> str:
+    """The same with Holm's p, what it decides, and how that was found."""
+    adjusted = ""
+    if test.family > 1:
+        adjusted = (
+            f"; Holm-adjusted {p_equals(test.p_corrected)} over {plural(test.family, 'comparison')}"
+        )
+    decided = "significant" if test.distinguishable else "not significant"
+    return (
+        f"{difference_in_words(test)}{adjusted}: {decided} ({test.difference.method}; {test.scope})"
     )
 
 

@@ -42,7 +42,7 @@ _MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|`*_[]<>#"})
 class Screen:
     """A table for rich: as wide as the console allows, its notes below it.
 
-    Where room is short the first text column gives it, shortened and not wrapped.
+    Where room is short the first text column gives it, shortened; further ones are wrapped.
     """
 
     table: Table[Any]
@@ -59,19 +59,20 @@ class Screen:
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
             show_edge=False,
+            pad_edge=False,
         )
         gives = next((place for place, head in enumerate(headings) if head.left), 0)
-        for place, heading in enumerate(headings):
+        for heading in headings:
             grid.add_column(
                 Text(heading.text.replace(", ", ",\n")),
                 justify="left" if heading.left else "right",
-                no_wrap=place != gives,
+                no_wrap=not heading.left,
             )
         styles = {"": "", "faint": "dim", "strong": "bold"}
         for row in rows:
-            grid.add_row(
-                *(Text(c.text, styles[c.tone], no_wrap=True, overflow="ellipsis") for c in row)
-            )
+            cells = [Text(cell.text, styles[cell.tone], overflow="fold") for cell in row]
+            cells[gives].no_wrap, cells[gives].overflow = True, "ellipsis"
+            grid.add_row(*cells)
         yield grid
         yield from map(Text, self.table.notes)
 

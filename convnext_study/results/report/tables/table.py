@@ -33,7 +33,7 @@ class Column(Generic[R]):
         heading: its name on screens, with the unit.
         value: of a row; None where there is none. A pair of ends for an interval.
         kind: text stands at the left; numbers and intervals at the right.
-        format: of a value that is there. (default: the kind's)
+        format: of a value that is there and no text. (default: the kind's)
         cell: a row's whole text on screens, where it tells more than the value.
         prefixed: written in millions or thousands of millions, which the heading says.
         tone: of a row's cell on screens.
@@ -66,8 +66,8 @@ class Column(Generic[R]):
         if self.cell is not None:
             return self.cell(row)
         value = self.value(row)
-        if value is None:
-            return ""
+        if value is None or isinstance(value, str):
+            return value or ""
         return (self.format or _FORMATS[self.kind])(value / prefix.factor if prefix else value)
 
     def sort_value(self, row: R) -> float | str | None:
