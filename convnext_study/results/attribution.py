@@ -219,7 +219,7 @@ def _tested(
         notes = [f"Against {top1:.2f} % and {own[0].macs:,} MACs, {len(own)} seed(s)."]
     notes += [
         *_noise_notes(results),
-        f"Holm p: adjusted over {len(pairs)} comparisons; it decides.",
+        f"Holm p is adjusted over {len(pairs)} comparisons; 0.05 or less is significant.",
     ]
     return replace(table, rows=tuple(rows), notes=tuple(notes))
 

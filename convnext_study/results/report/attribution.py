@@ -22,6 +22,8 @@ from convnext_study.results.report.tables.formatting import (
 )
 from convnext_study.results.report.tables.render import write_tables
 
+_WIDE = 130  # characters of a terminal that has room for every column
+
 
 def effects_table(effects: Effects) -> Table[Effect]:
     """One row an effect, the total last; whichever way of asking, the same columns."""
@@ -30,9 +32,16 @@ def effects_table(effects: Effects) -> Table[Effect]:
         Column("label", "step", lambda row: row.label, "text", tone=_tone),
         Column("diff", f"{effects.effect_label}, points", lambda row: row.diff, cell=_diff),
         Column("ci", "95 % interval", lambda row: row.interval, "interval"),
-        Column("p", "p", lambda row: row.p, format=p_value),
+        Column("p", "p", lambda row: row.p, format=p_value, min_width=_WIDE),
         Column("p_adjusted", "Holm p", lambda row: row.p_adjusted, format=p_value),
-        Column("significant", "significant", lambda row: row.significant, "text", yes_no),
+        Column(
+            "significant",
+            "significant",
+            lambda row: row.significant,
+            "text",
+            yes_no,
+            min_width=_WIDE,
+        ),
         Column(
             "macs", "MACs", lambda row: row.macs, format=partial(signed, digits=3), prefixed=True
         ),
