@@ -105,7 +105,7 @@ def _view(study: Study, extras: Extras, key: str) -> dict[str, Any]:
         "about": _about(study.meta, study),
         "words": say(study),
         "done": bool(study.done),
-        "roads": road_figures(study, ids) if study.drawn else [],
+        "roads": road_figures(study, ids, key) if study.drawn else [],
         "results": results,
         "tests": tests,
         "apart": apart,
