@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from convnext_study.results.meta import Meta, short_data
+from convnext_study.results.meta import describe_runs
 from convnext_study.results.report import formats
 from convnext_study.results.report.attribution import worth_view
 from convnext_study.results.report.charts import (
@@ -102,7 +102,7 @@ def _view(study: Study, extras: Extras, key: str) -> dict[str, Any]:
         "key": key,
         "name": study.name,
         "is_road": study.is_road,
-        "about": _about(study.meta, study),
+        "about": describe_runs(study.rows, study.meta),
         "words": say(study),
         "done": bool(study.done),
         "roads": road_figures(study, ids, key) if study.drawn else [],
@@ -118,17 +118,6 @@ def _view(study: Study, extras: Extras, key: str) -> dict[str, Any]:
         "tables": kept,
         "numbers": [_numbers(row) for row in study.rows],
     }
-
-
-def _about(meta: Meta, study: Study) -> list[str]:
-    done = study.done
-    parts = [f"regime {meta.regime}"] if meta.regime else []
-    parts.append(f"data {short_data(meta.data)}")
-    images = sorted({row.val_images or 0 for row in done})
-    parts += [formats.plural(number, "test image") for number in images]
-    if done:
-        parts.append(formats.plural(sum(len(row.seeds) for row in done), "finished run"))
-    return parts
 
 
 def _step(study: Study, row: Row, ids: dict[str, str], extras: Extras) -> dict[str, Any]:

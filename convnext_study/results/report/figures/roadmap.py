@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from convnext_study.results.meta import Meta, describe, short_data
+from convnext_study.results.meta import Meta, describe, describe_runs
 from convnext_study.results.noise import noise_note
 from convnext_study.results.report.figures import style
 from convnext_study.results.report.figures.style import COLOURS, FAINT, INK, OPEN, mark
@@ -141,12 +141,12 @@ def roadmap(
 
     most = max((row.macs or 0 for row in rows), default=0) or 1
     back = panel(0, layout.width, xlim=(0, layout.width))
-    bars = panel(start, end - layout.bars, xlim=(axis.low, axis.high), xticks=axis.ticks)
+    bars = panel(start, end - layout.bars, xlim=(axis.low, axis.high))
+    bars.set_xticks(axis.ticks, [f"{value:g}" for value in axis.ticks])
     macs = panel(end - layout.macs[0], end - layout.macs[1], xlim=(0, most))
     _draw_back(back, rows, sections, layout)
     bars.vlines(axis.ticks, 0, height, color=style.RULE, linewidth=0.8, zorder=0)
     bars.set_xlabel("top-1 accuracy, %" + (" (cut axis)" if axis.cut else ""))
-    bars.xaxis.set_major_formatter("{x:g}")
     for row, label, top in zip(rows, labels, tops, strict=True):
         words = (about or {}).get(row.name)
         if words:
@@ -163,11 +163,7 @@ def roadmap(
     if layout.file:
         _draw_frame(figure, rows, meta, caption)
     if handles:
-        at = (layout.margin / layout.width, (bottom - 0.52 - legend) / whole)
-        columns = 1 if layout.phone else len(handles)
-        figure.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=at, ncols=columns, borderaxespad=0
-        )
+        _draw_legend(figure, handles, layout, bottom - 0.52 - legend)
     return figure
 
 
@@ -323,29 +319,26 @@ def _handles(rows: Sequence[Row], meta: Meta) -> list[Artist]:
     return [handle for shown, handle in kinds if shown]
 
 
+def _draw_legend(figure: Figure, handles: list[Artist], layout: Layout, y: float) -> None:
+    width, height = figure.get_size_inches()
+    at, columns = (layout.margin / width, y / height), 1 if layout.phone else len(handles)
+    figure.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=at, ncols=columns, borderaxespad=0
+    )
+
+
 def _draw_frame(figure: Figure, rows: Sequence[Row], meta: Meta, caption: Sequence[str]) -> None:
     """Title above, caption below."""
     width, height = figure.get_size_inches()
     x, faint = FILE.margin / width, {"color": FAINT}
     title = style.clean(meta.title)
     figure.text(x, 1 - 0.36 / height, title, fontsize=15, fontweight="bold")
-    done = [row for row in rows if row.top1 is not None]
-    parts = [f"regime {meta.regime}"] if meta.regime else []
-    parts.append(f"data {short_data(meta.data)}")
-    if done:
-        images, seeds = ([row.val_images or 0 for row in done], [len(row.seeds) for row in done])
-        parts.append(f"{_range(images)} test images")
-        parts.append(f"{_range(seeds)} seed{'' if max(seeds) == 1 else 's'}")
-    under = textwrap.shorten(style.clean(" · ".join(parts)), _CAPTION, placeholder=" …")
+    under = textwrap.shorten(
+        style.clean(" · ".join(describe_runs(rows, meta))), _CAPTION, placeholder=" …"
+    )
     figure.text(x, 1 - 0.63 / height, under, fontsize=10.5, **faint)
     for place, line in enumerate(reversed(caption)):
         figure.text(x, (0.16 + _LINE * place) / height, line, fontsize=9, **faint)
-
-
-def _range(numbers: Sequence[int]) -> str:
-    """``3``, or ``1 to 3``."""
-    ends = dict.fromkeys((min(numbers), max(numbers)))
-    return " to ".join(f"{number:,}" for number in ends)
 
 
 def _caption(rows: Sequence[Row], meta: Meta, axis: Axis) -> list[str]:
