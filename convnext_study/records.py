@@ -7,14 +7,15 @@ done. A study is a folder of runs, and the ledger is what a scan of it finds.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +23,7 @@ from convnext_study.errors import BadRequest
 
 FORMAT = 1
 RUN, LOG, CHECKPOINT, RESULT, LOCK = "run.json", "log.jsonl", "last.ckpt", "result.json", "lock"
+TEMPORARY = ".tmp"  # how names of files end that are still being written
 
 Status = Literal["new", "unfinished", "running", "failed", "done"]
 
@@ -124,17 +126,45 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """As ``write_json``, for bytes."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    put_in_place(write_temporary(path, lambda file: file.write(data)), path)
+
+
+def write_temporary(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
+    """A synced file beside ``path`` with what ``write`` writes; gone again where that fails."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
-        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    return Path(name)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a complete file to its name, for good: the folder is synced too."""
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a power cut, where the file system can."""
+    with contextlib.suppress(OSError):  # some network file systems cannot
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writers that were killed left of a run's files; nobody else may be writing."""
+    for name in (RUN, LOG, CHECKPOINT, RESULT):
+        for path in folder.glob(f".{name}.*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Checkpoints: exact, checked, and never a way to run code."""
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -31,19 +32,29 @@ def test_other_tools_can_read_it(tmp_path: Path) -> None:
     assert torch.equal(loaded["model"]["w"], torch.arange(6.0))
 
 
-def test_any_flipped_byte_is_noticed() -> None:
-    data = checkpoint.pack(make_state())
+def packed(state: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    checkpoint.write(state, file)
+    return file.getvalue()
+
+
+def test_any_flipped_byte_is_noticed(tmp_path: Path) -> None:
+    data = packed(make_state())
+    path = tmp_path / "x.ckpt"
     for place in range(len(data)):
         damaged = bytearray(data)
         damaged[place] ^= 0xFF
-        with pytest.raises(checkpoint.CheckpointError, match=r"x\.ckpt: damaged"):
-            checkpoint.unpack(bytes(damaged), "x.ckpt")
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(checkpoint.DamagedError, match=r"x\.ckpt: damaged"):
+            checkpoint.read(path)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 40, 500])
-def test_a_truncated_file_is_noticed(keep: int) -> None:
-    with pytest.raises(checkpoint.CheckpointError, match="damaged"):
-        checkpoint.unpack(checkpoint.pack(make_state())[:keep], "x.ckpt")
+def test_a_truncated_file_is_noticed(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(packed(make_state())[:keep])
+    with pytest.raises(checkpoint.DamagedError, match="damaged"):
+        checkpoint.read(path)
 
 
 def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path) -> None:
@@ -76,9 +87,69 @@ class _Evil:
 
 def test_pickled_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    data = checkpoint.pack({"model": _Evil()})
+    (tmp_path / "x.ckpt").write_bytes(packed({"model": _Evil()}))
     with pytest.raises(checkpoint.CheckpointError, match="more than tensors"):
-        checkpoint.unpack(data, "x.ckpt")
+        checkpoint.read(tmp_path / "x.ckpt")
     (tmp_path / CHECKPOINT).write_bytes(pickle.dumps(_Evil()))
-    assert checkpoint.load(tmp_path, lambda text: None) is None
+    with pytest.raises(checkpoint.CheckpointError):
+        checkpoint.load(tmp_path, lambda text: None)
     assert not (tmp_path / "evil-was-here").exists()
+
+
+def test_none_that_can_be_read_is_no_fresh_start(tmp_path: Path) -> None:
+    assert checkpoint.load(tmp_path, pytest.fail) is None
+    for name in (CHECKPOINT, checkpoint.PREVIOUS):
+        (tmp_path / name).write_bytes(b"rubbish")
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint is left") as caught:
+        checkpoint.load(tmp_path, pytest.fail)
+    assert str(tmp_path / CHECKPOINT) in str(caught.value)
+    assert str(tmp_path / checkpoint.PREVIOUS) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (MemoryError(), "out of memory"),
+        (RuntimeError("version 99 is not supported"), "intact, but torch .*version 99"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_an_intact_one_that_cannot_be_read_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception, words: str
+) -> None:
+    checkpoint.save(tmp_path, make_state(1))
+    checkpoint.save(tmp_path, make_state(2))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise trouble
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(checkpoint.CheckpointError, match=words) as caught:
+        checkpoint.load(tmp_path, pytest.fail)
+    assert str(tmp_path / CHECKPOINT) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, make_state(1))
+    with pytest.raises(AttributeError):
+        checkpoint.save(tmp_path, {"model": lambda: None})  # cannot be pickled
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_a_large_state_is_never_held_as_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = 0
+    honest = checkpoint._Hashed.write
+
+    def write(self: Any, data: Any) -> int:
+        nonlocal largest
+        largest = max(largest, memoryview(data).nbytes)
+        return honest(self, data)
+
+    monkeypatch.setattr(checkpoint._Hashed, "write", write)
+    one = torch.zeros(250_000)
+    checkpoint.save(tmp_path, {"model": {str(i): one + i for i in range(8)}})
+    assert largest <= one.nbytes
+    assert (tmp_path / CHECKPOINT).stat().st_size > 8 * one.nbytes

@@ -1,28 +1,23 @@
 """The same gradient however the batch is split; switches that change no result; skipped steps."""
 
 import math
-import os
-import socket
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import make_tiny_run
+from several import train_well_in
 from test_engine import assert_same, numbers, stop_after, weights
 
 from convnext_study import records
-from convnext_study.records import Run
 from convnext_study.training import checkpoint
 from convnext_study.training.engine import Stopped, TrainingError, train
 from convnext_study.training.recipe import RecipeError
 from convnext_study.training.task import Machine
 
-# LayerNorm, so that no layer looks at the rest of its batch; no drawn noise in the network.
-PLAIN: dict[str, Any] = {"global_batch": 64, "drop_path": 0.0, "epochs": 1}
+# LayerNorm, so that no layer looks at the rest of its batch.
+PLAIN: dict[str, Any] = {"global_batch": 64, "drop_path": 0.2, "epochs": 1}
 
 
 def losses(folder: Path) -> list[float]:
@@ -44,9 +39,9 @@ def assert_close(one: Path, other: Path, tolerance: float = 1e-5) -> None:
     assert worst < 50 * tolerance
 
 
-@pytest.mark.parametrize("mix", [0.0, 0.8])
-def test_accumulation_changes_nothing(tmp_path: Path, mix: float) -> None:
-    run = make_tiny_run(**PLAIN, mixup=mix, cutmix=mix)
+@pytest.mark.parametrize(("mix", "group"), [(0.0, 64), (0.8, 64), (0.8, 24)])
+def test_accumulation_changes_nothing(tmp_path: Path, mix: float, group: int) -> None:
+    run = make_tiny_run(**PLAIN, mixup=mix, cutmix=mix, mix_group_size=group)
     train(run, tmp_path / "whole")
     train(run, tmp_path / "split", Machine(micro_batch=16))
     assert_close(tmp_path / "split", tmp_path / "whole")
@@ -60,57 +55,17 @@ def test_accumulation_changes_nothing(tmp_path: Path, mix: float) -> None:
     }
 
 
-def train_in_two(run: Run, folder: Path, steps: int | None = None) -> None:
-    """Train with two gloo processes of this machine, to the end or for so many steps."""
-    code = """
-        import sys
-        import torch.distributed as dist
-        from pathlib import Path
-        from convnext_study.records import Run
-        from convnext_study.training.engine import Stopped, train
-        from convnext_study.training.task import Machine
-        dist.init_process_group("gloo")
-        run, folder, steps = Run.model_validate_json(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-        count = iter(range(1, 10**6))
-        # Only one of the two is asked to stop: the other must follow.
-        first = dist.get_rank() == 0
-        stop = lambda: first and steps != "all" and next(count) >= int(steps)
-        try:
-            train(run, folder, Machine(rank=dist.get_rank(), world=2), stop=stop)
-        except Stopped:
-            pass
-        dist.destroy_process_group()
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    arguments = [run.model_dump_json(), str(folder), str(steps or "all")]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code), *arguments],
-            env={**os.environ, **shared, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=180)
-        assert process.returncode == 0, errors
-
-
 def test_two_processes_change_nothing(undivided: Path, tmp_path: Path) -> None:
     run = make_tiny_run(**PLAIN)
-    train_in_two(run, tmp_path / "two")
+    train_well_in(2, run, tmp_path / "two")
     assert_close(tmp_path / "two", undivided)
     result = records.read(tmp_path / "two").result
     assert result is not None
     assert result.val_images == 602  # each once, over both
     # Stopped half-way in both and resumed, two processes end bit for bit the same.
-    train_in_two(run, tmp_path / "again", steps=7)
+    train_well_in(2, run, tmp_path / "again", steps=7)
     assert records.read(tmp_path / "again").status == "unfinished"
-    train_in_two(run, tmp_path / "again")
+    train_well_in(2, run, tmp_path / "again")
     assert_same(tmp_path / "two", tmp_path / "again")
 
 
@@ -239,7 +194,7 @@ def test_saved_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         lambda folder, state: (saved.append(state["state"]["step"]), honest(folder, state)),
     )
     train(make_tiny_run(epochs=1), tmp_path, Machine(checkpoint_seconds=0.0))
-    assert saved == [*range(1, 10), 9]
+    assert saved == [*range(1, 10), 9, 9]  # and before and after evaluating
 
 
 def test_a_clock_that_goes_backwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,9 +143,9 @@ def _points(road: Roadmap, *, quick: bool) -> tuple[Point, ...]:
 
 
 def _machine() -> dict[str, Any]:
-    from convnext_study.training.run import machine, versions
+    from convnext_study.training.run import hardware, versions
 
-    return {**machine(), "versions": versions()}
+    return {**hardware(), "versions": versions()}
 
 
 def _tick(text: str) -> None:

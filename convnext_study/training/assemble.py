@@ -15,12 +15,13 @@ from convnext_study.errors import BadRequest
 from convnext_study.matrices import use_matrices
 from convnext_study.recompute import count_once
 from convnext_study.records import Run
+from convnext_study.training import processes
 from convnext_study.training.optimizer import make_optimizer
 from convnext_study.training.recipe import Recipe, make_recipe
 from convnext_study.training.run import RunFolder
 from convnext_study.training.seeds import derive, seed_everything
 from convnext_study.training.state import State, Training
-from convnext_study.training.task import Machine, make_task
+from convnext_study.training.task import Machine, Task, make_task
 
 # A BatchNorm that sees fewer images than this normalises with noisy statistics.
 SMALL_BATCH = 32
@@ -29,9 +30,9 @@ SMALL_BATCH = 32
 def assemble(run: Run, folder: RunFolder, machine: Machine, stop: Callable[[], bool]) -> Training:
     """Everything a run needs, at its first step. Every process builds the same weights."""
     recipe = make_recipe(run.recipe)
-    task = make_task(run, machine)
-    seed_everything(derive(run.seed, "weights"))
-    model = _place(task.build(), recipe, machine)
+    task = processes.together(lambda: make_task(run, machine))
+    fingerprint = _agree_on_data(task, folder)
+    model = processes.together(lambda: _build(run, task, recipe, machine))
     seen = recipe.global_batch // machine.world // task.micro_batches
     if recipe.sync_bn:
         seen *= machine.world
@@ -54,7 +55,22 @@ def assemble(run: Run, folder: RunFolder, machine: Machine, stop: Callable[[], b
         folder=folder,
         stop=stop,
         seed=run.seed,
+        fingerprint=fingerprint,
     )
+
+
+def _agree_on_data(task: Task, folder: RunFolder) -> dict[str, Any]:
+    """The data's fingerprint: the same in every process, and at every start of the run."""
+    fingerprint = processes.together(lambda: task.fingerprint)
+    firsts = processes.from_first(fingerprint)
+    processes.together(lambda: task.check_data(firsts, f"{folder.path}: the first process's data"))
+    processes.together(lambda: folder.keep_fingerprint(fingerprint, task.check_data))
+    return fingerprint
+
+
+def _build(run: Run, task: Task, recipe: Recipe, machine: Machine) -> nn.Module:
+    seed_everything(derive(run.seed, "weights"))
+    return _place(task.build(), recipe, machine)
 
 
 def _place(model: nn.Module, recipe: Recipe, machine: Machine) -> nn.Module:
@@ -66,6 +82,11 @@ def _place(model: nn.Module, recipe: Recipe, machine: Machine) -> nn.Module:
             )
         switch(True)
     if recipe.sync_bn and machine.world > 1:
+        if torch.device(machine.device).type != "cuda" and _has_batch_norm(model):
+            raise BadRequest(
+                f"sync_bn: torch synchronises BatchNorm on GPUs only, not on {machine.device}; "
+                "leave it out, or use one process with a larger micro batch"
+            )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     if machine.grad_checkpointing and not machine.compile:
         count_once(model)  # timm's networks; this package's do so by themselves
@@ -76,8 +97,6 @@ def _place(model: nn.Module, recipe: Recipe, machine: Machine) -> nn.Module:
 
 def _wrap(model: nn.Module, machine: Machine) -> nn.Module:
     forward = model
-    if machine.compile:
-        forward = torch.compile(forward)  # type: ignore[assignment]
     if machine.world > 1:
         from torch.nn.parallel import DistributedDataParallel
 
@@ -85,6 +104,8 @@ def _wrap(model: nn.Module, machine: Machine) -> nn.Module:
         forward = DistributedDataParallel(
             forward, device_ids=[device] if device.type == "cuda" else None
         )
+    if machine.compile:  # the wrapped one: gradients are then sent while others are computed
+        forward = torch.compile(forward)  # type: ignore[assignment]
     return forward
 
 

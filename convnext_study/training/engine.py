@@ -6,13 +6,14 @@ resumed ends bit for bit like one that was not.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-import torch
 from torch import Tensor, nn
 
 from convnext_study import cost
@@ -22,12 +23,18 @@ from convnext_study.training import processes
 from convnext_study.training.assemble import assemble
 from convnext_study.training.memory import forget_peak, peak_memory
 from convnext_study.training.optimizer import learning_rate
-from convnext_study.training.run import RunFolder
+from convnext_study.training.precision import autocast_of
+from convnext_study.training.run import RunFolder, commit, hardware, versions
 from convnext_study.training.state import Training, TrainingError
-from convnext_study.training.step import groups, take_step
+from convnext_study.training.step import Report, Stepper, groups
 from convnext_study.training.task import Evaluation, Machine, Task
 
 __all__ = ["Listener", "Stopped", "TrainingError", "evaluate", "train"]
+
+# After so many steps in a row that are not finite, more of the same will not help.
+MOST_SKIPPED_IN_ROW = 10
+# Seconds of evaluation from which an epoch's state is saved before it, and not only after.
+LONG = 1.0
 
 
 class Stopped(Exception):
@@ -51,19 +58,21 @@ def train(
 ) -> Result:
     """Train a run in its folder, from wherever it is, and return its result.
 
-    A finished run returns at once. ``stop`` is asked after every step.
+    A finished run returns at once. ``stop`` is called after every step and evaluation batch.
 
     Raises:
         RunError: another process works on this folder, or it holds another run.
-        TrainingError: the loss is not finite, or the state cannot be saved.
+        TrainingError: step after step is not finite, or the state cannot be saved.
+        CheckpointError: the state is there and cannot be read.
         Stopped: ``stop`` said so; the state is saved.
     """
     machine = machine or Machine()
-    with RunFolder(path, run, writes=machine.rank == 0) as folder:
-        processes.wait_for_all()
-        if folder.done:
-            return folder.result()
-        torch.set_num_threads(machine.threads)
+    with contextlib.ExitStack() as stack:
+        opened = RunFolder(path, run, writes=machine.rank == 0)
+        folder = processes.together(lambda: stack.enter_context(opened))
+        if (result := processes.from_first(folder.result() if folder.done else None)) is not None:
+            return cast(Result, result)
+        machine.apply()
         forget_peak(machine.device)
         try:
             training = assemble(run, folder, machine, stop)
@@ -72,7 +81,7 @@ def train(
             folder.event("stopped")
             raise
         except Exception as error:
-            folder.event("failed", reason=f"{type(error).__name__}: {error}")
+            folder.failed(error, machine.rank)
             raise
         for listener in listeners:
             listener.finish(result)
@@ -82,29 +91,53 @@ def train(
 def _train(training: Training, listeners: Sequence[Listener]) -> Result:
     resumed = training.restore()
     training.folder.rewind(training.state.history)
-    training.folder.event("resumed" if resumed else "started", step=training.state.step)
-    judged = None
+    _log_start(training, "resumed" if resumed else "started")
+    stepper = Stepper(training)
+    evaluated = None
     while len(training.state.history) < training.recipe.epochs:
-        line, judged = _epoch(training)
+        line, evaluated = _epoch(training, stepper)
         for listener in listeners:
             listener.epoch(line)
-    # A run that was killed after its last epoch is judged again: same network, same answer.
-    result = _finish(training, judged or _judge(training))
+    # A run that was killed after its last epoch is evaluated again: same network, same answer.
+    result = _finish(training, evaluated or _evaluate(training))
     processes.wait_for_all()
     return result
 
 
-def _epoch(training: Training) -> tuple[Epoch, dict[str, Evaluation]]:
-    """Train to the end of the current epoch, judge, save, log."""
+def _log_start(training: Training, event: str) -> None:
+    """Under what each start of a run went on, since it may be another machine or version."""
+    training.folder.event(
+        event,
+        step=training.state.step,
+        world_size=training.machine.world,
+        settings=training.machine.settings(),
+        versions=versions(),
+        commit=commit(),
+        hardware=hardware(training.machine.device),
+    )
+
+
+def _epoch(training: Training, stepper: Stepper) -> tuple[Epoch, dict[str, Evaluation]]:
+    """Train to the end of the current epoch, save, evaluate, log."""
     task, state, recipe = training.task, training.state, training.recipe
-    # An epoch ends when it is logged: a run stopped after its last step still has to be judged.
+    # An epoch ends when it is logged: a run stopped after its last step still has to be evaluated.
     epoch = len(state.history)
     done = state.step - epoch * task.steps_per_epoch
-    _steps(training, task.train_batches(epoch, done))
+    _steps(training, stepper, task.train_batches(epoch, done))
+    training.share_buffers()
+    # Saving before and after would cost as much as a short evaluation itself.
+    if saved_before := state.evaluation_seconds > LONG:
+        training.save()
     began = time.perf_counter()
-    judged = _judge(training)
-    state.seconds += time.perf_counter() - began
-    result = judged[recipe.result]
+    try:
+        evaluated = _evaluate(training)
+    except Stopped:
+        if not saved_before:
+            training.save()
+        raise
+    state.evaluation_seconds = processes.from_first(time.perf_counter() - began)
+    state.seconds += state.evaluation_seconds
+    result = evaluated[recipe.result]
     line = Epoch(
         epoch=epoch + 1,
         epochs=recipe.epochs,
@@ -114,14 +147,14 @@ def _epoch(training: Training) -> tuple[Epoch, dict[str, Evaluation]]:
         val_loss=result.val_loss,
         seconds=round(state.seconds - sum(before["seconds"] for before in state.history), 4),
         images_per_s=round(state.images / max(state.train_seconds, 1e-9), 2),
-        **_both(judged),
+        **_both(evaluated),
     )
     state.history.append(line.model_dump())
     state.loss_sum, state.images, state.train_seconds = 0.0, 0, 0.0
     _name_bad_images(training)
     training.save()
     training.folder.log(line.model_dump())
-    return line, judged
+    return line, evaluated
 
 
 def _name_bad_images(training: Training) -> None:
@@ -133,56 +166,98 @@ def _name_bad_images(training: Training) -> None:
         training.state.bad_names += new
 
 
-def _steps(training: Training, batches: Any) -> None:
-    """The epoch's remaining steps. Raises Stopped, the state saved, where that is asked for."""
-    state = training.state
+def _steps(training: Training, stepper: Stepper, batches: Any) -> None:
+    """The epoch's remaining steps. Raises Stopped, the state saved, where that is requested."""
+    state, often = training.state, training.machine.checkpoint_seconds
     training.forward.train()
+    stepper.begin_epoch()
     saved = clock = time.perf_counter()
-    bad = training.task.bad_images
     for group in groups(iter(batches), training.task.micro_batches):
-        take_step(training, group)
-        state.bad_images += processes.sum_of(training.task.bad_images - bad)
-        bad = training.task.bad_images
+        stepper.take(group, due=time.perf_counter() - saved > often)
+        reports = list(stepper.reports())
+        leave_off = any(report.stop or report.due for report in reports)
+        if leave_off:
+            reports += stepper.reports(all_of_them=True)
         now = time.perf_counter()
         state.train_seconds += now - clock
         state.seconds += now - clock
         clock = now
+        _account(training, reports)
+        if leave_off:
+            training.save()
+            if any(report.stop for report in reports):
+                raise Stopped
+            saved = clock = time.perf_counter()
+    _account(training, stepper.reports(all_of_them=True))
+
+
+def _account(training: Training, reports: Iterable[Report]) -> None:
+    """Add steps up, once their numbers are known.
+
+    Raises TrainingError after too many in a row that were not finite; the state is saved.
+    """
+    state = training.state
+    for report in reports:
+        state.bad_images += round(report.bad_images)
+        if report.is_finite:
+            state.loss_sum += report.loss * report.images
+            state.images += round(report.images)
+            state.skipped_in_row = 0
+            continue
+        state.skipped += 1
+        # fp16 looks for the largest scale that does not overflow: that is no fault of the run.
+        overflow = math.isfinite(report.loss) and training.scaler.get_scale() > 1
+        state.skipped_in_row += not overflow
+        training.folder.event(
+            "skipped", step=report.step, loss=str(report.loss), reason=report.trouble
+        )
+        if state.skipped_in_row >= MOST_SKIPPED_IN_ROW:
+            training.save()
+            raise TrainingError(
+                f"{training.folder.path}: the {report.trouble} is not finite at step "
+                f"{report.step} (loss is {report.loss}), the {MOST_SKIPPED_IN_ROW}th time in a "
+                "row; try a lower learning rate (lr), gradient clipping (clip_grad), or "
+                "precision float32"
+            )
+
+
+def _evaluate(training: Training) -> dict[str, Evaluation]:
+    """The accuracy of the weights and, where there is one, of their moving average.
+
+    Raises Stopped where that is requested; the state is saved before.
+    """
+
+    def check() -> None:
         if processes.any_of(training.stop()):
-            training.save()
             raise Stopped
-        if now - saved > training.machine.checkpoint_seconds:
-            training.save()
-            saved = time.perf_counter()
+
+    with autocast_of(training.recipe.precision, training.machine.device):
+        evaluated = {"raw": evaluate(training.task, training.model, check)}
+        if training.ema is not None:
+            evaluated["ema"] = evaluate(training.task, training.ema, check)
+    return evaluated
 
 
-def _judge(training: Training) -> dict[str, Evaluation]:
-    """The accuracy of the weights and, where there is one, of their moving average."""
-    judged = {"raw": evaluate(training.task, training.model)}
-    if training.ema is not None:
-        judged["ema"] = evaluate(training.task, training.ema)
-    return judged
-
-
-def _both(judged: dict[str, Evaluation]) -> dict[str, Any]:
-    if "ema" not in judged:
+def _both(evaluated: dict[str, Evaluation]) -> dict[str, Any]:
+    if "ema" not in evaluated:
         return {}
-    return {f"top1_{name}": one.top1 for name, one in judged.items()}
+    return {f"top1_{name}": result.top1 for name, result in evaluated.items()}
 
 
-def evaluate(task: Task, model: nn.Module) -> Evaluation:
-    """Judge a network on the whole validation set, and leave it in the mode it was in."""
+def evaluate(task: Task, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
+    """Evaluate a network on the whole validation set, and leave it in the mode it was in."""
     training = model.training
     model.eval()
     try:
-        return task.evaluate(model)
+        return task.evaluate(model, check)
     finally:
         model.train(training)
 
 
-def _finish(training: Training, judged: dict[str, Evaluation]) -> Result:
+def _finish(training: Training, evaluated: dict[str, Evaluation]) -> Result:
     """The record of a finished run, written last."""
     state = training.state
-    result = judged[training.recipe.result]
+    result = evaluated[training.recipe.result]
     extras = _extras(training, result)  # before counting, which takes memory of its own
     use_stock(training.model)  # what is counted is the network itself
     counted = cost.count(training.model, training.task.image_shape)
@@ -197,7 +272,7 @@ def _finish(training: Training, judged: dict[str, Evaluation]) -> Result:
         images_per_s=statistics.median(line["images_per_s"] for line in state.history),
         seconds=round(state.seconds, 3),
         epochs=training.recipe.epochs,
-        **_both(judged),
+        **_both(evaluated),
         **extras,
     )
     if training.machine.rank == 0:
@@ -206,7 +281,7 @@ def _finish(training: Training, judged: dict[str, Evaluation]) -> Result:
     return record
 
 
-def _extras(training: Training, judged: Evaluation) -> dict[str, Any]:
+def _extras(training: Training, evaluated: Evaluation) -> dict[str, Any]:
     """What qualifies a result: how the batch was split, what was skipped, what it took."""
     machine, state = training.machine, training.state
     share = training.recipe.global_batch // machine.world
@@ -219,7 +294,7 @@ def _extras(training: Training, judged: Evaluation) -> dict[str, Any]:
         },
         "skipped_steps": state.skipped,
         "bad_images": state.bad_images,
-        "bad_val_images": judged.bad_images,
+        "bad_val_images": evaluated.bad_images,
         "peak_memory": peak_memory(machine.device),
     }
 

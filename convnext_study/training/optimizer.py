@@ -55,5 +55,30 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW or SGD with momentum, in torch's fused form, the fastest on every device."""
     groups = parameter_groups(model, recipe)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=True)
+        sgd = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=True)
+        _start_momentum(sgd)
+        return sgd
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True)
+
+
+def _start_momentum(sgd: torch.optim.SGD) -> None:
+    """Momentum from zero, which is what the first step makes of none.
+
+    Where that step is skipped, torch would leave the momentum it had just made room for unset.
+    """
+    for group in sgd.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def align_state(optimizer: torch.optim.Optimizer) -> None:
+    """Lay loaded state out in memory as the parameters it belongs to.
+
+    torch's fused kernels walk memory without a look at strides: moments that were saved in another
+    memory format would be scrambled, and nobody told.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            is_like = isinstance(value, torch.Tensor) and value.shape == parameter.shape
+            if is_like and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

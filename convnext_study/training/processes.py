@@ -2,56 +2,88 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from convnext_study.errors import BadRequest, Failed
 
-def _several() -> bool:
+T = TypeVar("T")
+
+
+def several() -> bool:
+    """Whether this process shares its run with others."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def any_of(flag: bool) -> bool:
     """Whether the flag is set in any process, so that all act alike."""
-    if not _several():
+    if not several():
         return flag
     votes = torch.tensor(float(flag), device=_device())
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return bool(votes > 0)
 
 
-def mean_of(value: Tensor) -> Tensor:
-    """The mean of a scalar over the processes."""
-    if not _several():
-        return value
-    total = value.detach().clone()
-    dist.all_reduce(total, dist.ReduceOp.SUM)
-    return total / dist.get_world_size()
-
-
-def sum_of(count: int) -> int:
-    """The sum of a count over the processes."""
-    if not _several():
-        return count
-    total = torch.tensor(float(count), dtype=torch.float64, device=_device())
-    dist.all_reduce(total, dist.ReduceOp.SUM)
-    return round(float(total))
+def sum_of(values: Tensor) -> Tensor:
+    """The sum of a tensor over the processes, in place."""
+    if several():
+        dist.all_reduce(values, dist.ReduceOp.SUM)
+    return values
 
 
 def gather(value: Any) -> list[Any]:
     """Every process's value, in the order of their ranks."""
-    if not _several():
+    if not several():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
 
 
+def from_first(value: Any) -> Any:
+    """The first process's value, in every process."""
+    if not several():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def take_firsts(tensors: Iterable[Tensor]) -> None:
+    """Give every process the first one's values, in place."""
+    if several():
+        for tensor in tensors:
+            values = tensor.contiguous()
+            dist.broadcast(values, src=0)
+            if values is not tensor:
+                tensor.copy_(values)
+
+
+def together(act: Callable[[], T]) -> T:
+    """Do what every process does, and raise in all of them what goes wrong in any.
+
+    So none waits for one that has left. A process's own error is raised as it is; of another's
+    its kind and its words.
+    """
+    try:
+        value = act()
+    except Exception as error:
+        gather((isinstance(error, BadRequest), str(error) or type(error).__name__))
+        raise
+    for rank, trouble in enumerate(gather(None)):
+        if trouble is not None:
+            is_request, text = trouble
+            raise (BadRequest if is_request else Failed)(f"process {rank}: {text}")
+    return value
+
+
 def wait_for_all() -> None:
     """Go on when every process has come here."""
-    if _several():
+    if several():
         dist.barrier()
 
 

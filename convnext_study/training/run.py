@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import json
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +28,7 @@ from convnext_study.records import (
     Result,
     Run,
     read_lines,
+    remove_temporaries,
     write_bytes,
     write_json,
 )
@@ -70,6 +73,7 @@ class RunFolder:
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._lock.flush()
+        remove_temporaries(self.path)
         self._describe()
         return self
 
@@ -103,6 +107,16 @@ class RunFolder:
     def event(self, name: str, **fields: Any) -> None:
         self.log({"event": name, "time": round(time.time(), 3), **fields})
 
+    def failed(self, error: Exception, rank: int) -> None:
+        """Log why a start failed. Any process may: the first one may not know."""
+        line = {"event": "failed", "time": round(time.time(), 3), "rank": rank}
+        line["reason"] = f"{type(error).__name__}: {error}"
+        if self.writes:
+            self.log(line)
+            return
+        with contextlib.suppress(OSError), (self.path / LOG).open("a") as log:
+            log.write(json.dumps(line, ensure_ascii=False) + "\n")
+
     def rewind(self, epochs: list[dict[str, Any]]) -> None:
         """Make the log agree with a checkpoint: its epochs, and no later ones.
 
@@ -110,9 +124,27 @@ class RunFolder:
         """
         if not self.writes:
             return
+        if self._log is not None:  # the file under this handle is about to be replaced
+            self._log.close()
+            self._log = None
         lines = [line for line in read_lines(self.path / LOG) if line.get("event") != "epoch"]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*lines, *epochs])
         write_bytes(self.path / LOG, text.encode())
+
+    def keep_fingerprint(
+        self, fingerprint: dict[str, Any], check: Callable[[dict[str, Any], str], None]
+    ) -> None:
+        """Record what data the run is trained on, or see that it is the same as at its start.
+
+        Raises what ``check(recorded, where)`` raises.
+        """
+        if not self.writes:
+            return
+        about = json.loads((self.path / RUN).read_text())
+        if (recorded := about.get("data")) is not None:
+            check(recorded, str(self.path))
+        else:
+            write_json(self.path / RUN, {**about, "data": fingerprint})
 
     def _describe(self) -> None:
         path = self.path / RUN
@@ -130,7 +162,7 @@ class RunFolder:
             "run": self.run.model_dump(mode="json"),
             "versions": versions(),
             "commit": commit(),
-            "machine": machine(),
+            "machine": hardware(),
         }
         write_json(path, about)
 
@@ -178,10 +210,18 @@ def commit() -> str | None:
     return found[0] + ("+" if found[1] else "")
 
 
-def machine() -> dict[str, Any]:
-    """What the run is measured on: processor kind and count. No host name, no path."""
-    return {
+def hardware(device: str = "cpu") -> dict[str, Any]:
+    """What the run is measured on: processor kind and count, the GPU where it is on one. No host
+    name, no path."""
+    about: dict[str, Any] = {
         "system": platform.system(),
         "processor": platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
     }
+    if device.startswith("cuda"):
+        import torch
+
+        about["gpu"] = torch.cuda.get_device_name(torch.device(device))
+        about["cuda"] = torch.version.cuda
+        about["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return about

@@ -1,25 +1,32 @@
-"""One optimizer step: shared out over processes and micro-batches, guarded, repeatable."""
+"""One optimizer step: shared out over processes and micro-batches, guarded, repeatable.
+
+A step moves its numbers between the processes once, in one packed sum, and back to the host once.
+On a GPU they are read a step late, so that the host need not wait for the device.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_
 
+from convnext_study.training import processes
+from convnext_study.training.guard import Buffers, gradients_of, norm_of
 from convnext_study.training.optimizer import learning_rate
-from convnext_study.training.processes import mean_of
+from convnext_study.training.precision import autocast_of
 from convnext_study.training.seeds import derive, seed_everything
-from convnext_study.training.state import Training, TrainingError
 
-# After so many steps in a row without a finite loss, more of the same will not help.
-MOST_SKIPPED_IN_ROW = 10
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+if TYPE_CHECKING:
+    from convnext_study.training.state import Training
 
 
 def groups(batches: Iterator[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -28,73 +35,154 @@ def groups(batches: Iterator[Any], size: int) -> Iterator[Sequence[Any]]:
         yield group
 
 
-def take_step(training: Training, batches: Sequence[Any]) -> None:
-    """Move the weights by one global batch, of which ``batches`` is this process's share.
+@dataclass(frozen=True)
+class Report:
+    """What the processes tell each other of a step, summed over them.
 
-    A loss that is not finite leaves the weights alone and is counted.
-
-    Raises:
-        TrainingError: too many such losses in a row; the state before them is saved.
+    Args:
+        step: which one, from 0.
+        loss: the mean over the global batch.
+        gradient: how many processes found theirs not finite.
+        buffers: how many processes found theirs not finite.
+        images: of the global batch.
+        bad_images: that were replaced by others.
+        stop: whether a process was asked to stop.
+        due: whether it is time to save.
     """
-    state, recipe, optimizer = training.state, training.recipe, training.optimizer
-    rate = learning_rate(recipe, state.step, training.task.steps_per_epoch)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    loss, images = _gradients(training, batches)
-    value = float(mean_of(loss))
-    state.step += 1
-    if math.isfinite(value):
-        _update(training)
-        state.loss_sum += value * images
-        state.images += images
-        state.skipped_in_row = 0
-    else:
-        _skip(training, value)
-    optimizer.zero_grad(set_to_none=True)
+
+    step: int
+    loss: float
+    gradient: float
+    buffers: float
+    images: float
+    bad_images: float
+    stop: float
+    due: float
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.loss) and not (self.gradient or self.buffers)
+
+    @property
+    def trouble(self) -> str:
+        """What was not finite."""
+        if not math.isfinite(self.loss):
+            return "loss"
+        return "gradient" if self.gradient else "buffers"
 
 
-def _gradients(training: Training, batches: Sequence[Any]) -> tuple[Tensor, int]:
-    """Gradients of the mean loss over the global batch; the mean over this process's share of it,
-    and the images of all shares."""
-    total = torch.zeros((), device=training.machine.device)
-    images = 0
-    shared = derive(training.seed, "mix", training.state.step)
-    for place, batch in enumerate(batches):
-        # A draw depends on which part of the global batch it is for, and on nothing else.
-        part = training.machine.rank * len(batches) + place
-        seed_everything(derive(training.seed, "step", training.state.step, part), shared)
-        with _together(training, last=place == len(batches) - 1):
-            with _autocast(training):
-                loss, count = training.task.loss(training.forward, batch)
-            loss = loss.float() / len(batches)
-            training.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
-        images += count
-    return total, images * training.machine.world
+class Stepper:
+    """Takes a run's optimizer steps, and tells how they went.
 
+    Args:
+        training: what is moved.
+        delay: how many steps later a step's numbers are read.
+    """
 
-def _update(training: Training) -> None:
-    if training.recipe.clip_grad:
-        training.scaler.unscale_(training.optimizer)
-        torch.nn.utils.clip_grad_norm_(training.model.parameters(), training.recipe.clip_grad)
-    training.scaler.step(training.optimizer)
-    training.scaler.update()
-    if training.ema is not None:
-        training.ema.update_parameters(training.model)
+    def __init__(self, training: Training, delay: int | None = None) -> None:
+        self._training = training
+        self._buffers = Buffers(training.model)
+        self._delay = delay_of(training.machine.device) if delay is None else delay
+        self._parameters = [p for p in training.model.parameters() if p.requires_grad]
+        self._bad_images = training.task.bad_images
+        self._waiting: deque[tuple[int, Tensor]] = deque()
+        self._warm = not processes.several()
 
+    def begin_epoch(self) -> None:
+        """Count the bad images of training from here on: evaluation met some of its own."""
+        self._bad_images = self._training.task.bad_images
 
-def _skip(training: Training, value: float) -> None:
-    state = training.state
-    state.skipped += 1
-    state.skipped_in_row += 1
-    training.folder.event("skipped", step=state.step - 1, loss=str(value))
-    if state.skipped_in_row >= MOST_SKIPPED_IN_ROW:
-        training.save()
-        raise TrainingError(
-            f"{training.folder.path}: the loss is {value} at step {state.step - 1}, the "
-            f"{MOST_SKIPPED_IN_ROW}th time in a row; try a lower learning rate (lr), gradient "
-            "clipping (clip_grad), or precision float32"
+    def take(self, batches: Sequence[Any], *, due: bool) -> None:
+        """Move the weights by one global batch, of which ``batches`` is this process's share.
+
+        A step whose loss, gradient or buffers are not finite leaves weights and buffers alone.
+        """
+        training, state = self._training, self._training.state
+        optimizer: Any = training.optimizer
+        rate = learning_rate(training.recipe, state.step, training.task.steps_per_epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        self._buffers.remember()
+        if not self._warm:
+            self._settle_buckets(batches)
+        loss, images = self._gradients(batches)
+        report = self._report(loss, images, due=due)
+        bad = ~torch.isfinite(report[0]) | (report[1] + report[2] > 0)
+        # As a gradient scaler tells it: the fused step then changes nothing, on the device.
+        optimizer.found_inf = bad.to(dtype=torch.float32, device=training.machine.device)
+        optimizer.step()
+        optimizer.found_inf = None
+        if training.scaler.is_enabled():
+            training.scaler.update()
+        self._buffers.restore(bad)
+        if training.ema is not None:
+            training.ema.update_parameters(training.model)
+        optimizer.zero_grad(set_to_none=True)
+        self._waiting.append((state.step, report))
+        state.step += 1
+
+    def reports(self, *, all_of_them: bool = False) -> Iterator[Report]:
+        """The steps whose numbers can be read without waiting, or all, each once."""
+        while len(self._waiting) > (0 if all_of_them else self._delay):
+            step, report = self._waiting.popleft()
+            yield Report(step, *report.tolist())
+
+    def _settle_buckets(self, batches: Sequence[Any]) -> None:
+        """One backward pass that changes nothing.
+
+        DistributedDataParallel lays its buckets out anew after the first one, and sums over three
+        processes and more round by place: a resumed run would differ in the last bit.
+        """
+        self._gradients(batches)
+        self._training.optimizer.zero_grad(set_to_none=True)
+        self._buffers.restore()
+        self._warm = True
+
+    def _gradients(self, batches: Sequence[Any]) -> tuple[Tensor, int]:
+        """Gradients of the mean loss over the global batch; the mean over this process's share of
+        it, and the images there."""
+        training = self._training
+        device = training.machine.device
+        total, images = torch.zeros((), device=device), 0
+        for place, batch in enumerate(batches):
+            # A draw depends on which part of the global batch it is for, and on nothing else.
+            part = training.machine.rank * len(batches) + place
+            seed_everything(derive(training.seed, "step", training.state.step, part), device)
+            with _together(training, last=place == len(batches) - 1):
+                with autocast_of(training.recipe.precision, device):
+                    loss, count = training.task.loss(training.forward, batch)
+                loss = loss.float() / len(batches)
+                training.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            images += count
+        return total, images
+
+    def _report(self, loss: Tensor, images: int, *, due: bool) -> Tensor:
+        """The fields of a `Report` after ``step``, summed over the processes."""
+        training = self._training
+        if training.scaler.is_enabled():
+            training.scaler.unscale_(training.optimizer)
+        norm = norm_of(gradients_of(self._parameters))
+        if training.recipe.clip_grad:
+            clip_grads_with_norm_(self._parameters, training.recipe.clip_grad, norm)
+        kind = torch.float32 if loss.device.type == "mps" else torch.float64
+        finite = (torch.isfinite(norm), self._buffers.are_finite())
+        bad_images, before = training.task.bad_images, self._bad_images
+        self._bad_images = bad_images
+        known = [images, bad_images - before, training.stop(), due]
+        report = torch.cat(
+            [
+                (loss.to(kind) / training.machine.world).view(1),
+                *[(~value).to(loss.device, kind).view(1) for value in finite],
+                torch.tensor(known, dtype=kind).to(loss.device, non_blocking=True),
+            ]
         )
+        return processes.sum_of(report)
+
+
+def delay_of(device: str) -> int:
+    """Steps to wait before reading: a GPU works behind the host's back, a CPU does not."""
+    return 1 if torch.device(device).type == "cuda" else 0
 
 
 def _together(training: Training, *, last: bool) -> AbstractContextManager[Any]:
@@ -103,10 +191,3 @@ def _together(training: Training, *, last: bool) -> AbstractContextManager[Any]:
         return contextlib.nullcontext()
     context: AbstractContextManager[Any] = training.forward.no_sync()  # type: ignore[operator]
     return context
-
-
-def _autocast(training: Training) -> AbstractContextManager[Any]:
-    dtype = DTYPES.get(training.recipe.precision)
-    if dtype is None:
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(training.machine.device).type, dtype)

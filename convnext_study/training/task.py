@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -74,10 +76,20 @@ class Task(Protocol):
         """The mean loss over the batch, to be differentiated, and the images it holds."""
         ...
 
-    def evaluate(self, model: nn.Module) -> Evaluation:
-        """Judge the network, which is in evaluation mode, on every validation image once.
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Plain JSON values that tell this data from other or changed data, names and sizes."""
+        ...
 
-        Every process returns the whole."""
+    def check_data(self, recorded: dict[str, Any], where: str) -> None:
+        """Raises BadRequest, one line that begins with ``where``, for other data than recorded."""
+        ...
+
+    def evaluate(self, model: nn.Module, check: Callable[[], None]) -> Evaluation:
+        """Evaluate the network, which is in evaluation mode, on every validation image once.
+
+        ``check`` is called after each batch, equally often in every process; where a stop was
+        requested it raises in all of them. Every process returns the whole."""
         ...
 
 
@@ -92,13 +104,17 @@ class Machine:
         download: fetch a data set that is missing.
         channels_last: keep the channels of a pixel together in memory, which convolutions and
             LayerNorm like better: 1.3 to 2 times the training speed on the nano road.
-        rank, world: which process this is, of how many that share the run.
+        rank: which process this is, of those that share the run.
+        world: how many those are.
         micro_batch: the most images that one process takes at a time; larger shares of the
             global batch are accumulated.
         compile: use ``torch.compile``.
         grad_checkpointing: run blocks again in the backward pass, to save memory.
         bad_images: ``stop`` at an image that cannot be read, or ``skip`` and count it.
         checkpoint_seconds: save within an epoch at least this often.
+        deterministic: only algorithms that give the same bits every time, on GPUs too.
+        tf32: let GPUs round the factors of float32 products to 10 bits, which is faster.
+        cudnn_benchmark: let cuDNN try its algorithms for each shape and take the fastest.
     """
 
     device: str = "cpu"
@@ -113,6 +129,27 @@ class Machine:
     grad_checkpointing: bool = False
     bad_images: Literal["stop", "skip"] = "stop"
     checkpoint_seconds: float = 600.0
+    deterministic: bool = False
+    tf32: bool = False
+    cudnn_benchmark: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """What a start's event tells of it: all but the process it is."""
+        told = dataclasses.asdict(self)
+        del told["rank"], told["world"]
+        return told
+
+    def apply(self) -> None:
+        """Set torch's switches for this whole process; they outlast a run."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        if self.deterministic:  # read when the device is first used
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if torch.are_deterministic_algorithms_enabled() != self.deterministic:  # takes 1.6 s
+            torch.use_deterministic_algorithms(self.deterministic)
+        torch.backends.cudnn.benchmark = self.cudnn_benchmark and not self.deterministic
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
 
     @property
     def memory_format(self) -> torch.memory_format:

@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,31 +86,53 @@ def test_with_workers_that_read_files(tmp_path: Path) -> None:
     assert_same(tmp_path / "killed", tmp_path / "calm")
 
 
-def join_and_train(run: Run, folder: Path, rank: int, port: int, seconds: float) -> None:
+def join_and_train(
+    run: Run, folder: Path, rank: int, port: int, world: int, machine: Machine
+) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    train(run, folder, Machine(rank=rank, world=2, checkpoint_seconds=seconds))
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    train(run, folder, replace(machine, rank=rank, world=world))
     dist.destroy_process_group()
 
 
-def start_two(run: Run, folder: Path, seconds: float) -> list[Any]:
+def start_several(run: Run, folder: Path, world: int, machine: Machine) -> list[Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [
-        FORK.Process(target=join_and_train, args=(run, folder, rank, port, seconds))
-        for rank in range(2)
+        FORK.Process(target=join_and_train, args=(run, folder, rank, port, world, machine))
+        for rank in range(world)
     ]
     for process in processes:
         process.start()
     return processes
 
 
-def test_two_processes(tmp_path: Path) -> None:
-    run = make_tiny_run(epochs=30)
-    for process in start_two(run, tmp_path / "calm", 600):
+def kill_several(run: Run, folder: Path, world: int, machine: Machine) -> None:
+    for process in start_several(run, folder / "calm", world, machine):
         process.join()
         assert process.exitcode == 0
-    kills = kill_until_done(lambda: start_two(run, tmp_path / "killed", 0.05), random.Random(3))
+    often = replace(machine, checkpoint_seconds=0.05)
+    kills = kill_until_done(
+        lambda: start_several(run, folder / "killed", world, often), random.Random(world)
+    )
     assert kills == KILLS
-    assert_same(tmp_path / "killed", tmp_path / "calm")
+    assert_same(folder / "killed", folder / "calm")
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    kill_several(make_tiny_run(epochs=30), tmp_path, 2, Machine())
+
+
+def test_three_processes_with_readers_and_batch_norm(tmp_path: Path) -> None:
+    # Sums over three depend on their order, and BatchNorm's statistics on whose they are.
+    data = make_folder(tmp_path / "images", count=24)
+    run = make_tiny_run(
+        "depthwise_conv",
+        epochs=60,
+        global_batch=12,
+        image_size=32,
+        crop="random_resized",
+        mixup=0.8,
+    ).model_copy(update={"data": f"folder:{data}"})
+    kill_several(run, tmp_path, 3, Machine(workers=1))

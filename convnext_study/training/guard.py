@@ -1,0 +1,52 @@
+"""Steps whose loss, gradients or buffers are not finite: found, undone, and counted.
+
+Everything here stays on the device: the optimizer is told on the device to leave the weights
+alone (as a gradient scaler tells it), and the numbers of a step are read back once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+
+class Buffers:
+    """A network's buffers, such as BatchNorm's statistics, as they were before a step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._now = list(model.buffers())
+        self._before = [torch.empty_like(buffer) for buffer in self._now]
+
+    def remember(self) -> None:
+        for before, now in zip(self._before, self._now, strict=True):
+            before.copy_(now)
+
+    def restore(self, where: Tensor | None = None) -> None:
+        """Go back, if the boolean scalar ``where`` is set or there is none."""
+        for before, now in zip(self._before, self._now, strict=True):
+            now.copy_(before if where is None else torch.where(where, before, now))
+
+    @torch.no_grad()
+    def are_finite(self) -> Tensor:
+        """A boolean scalar."""
+        return torch.isfinite(norm_of(buffer for buffer in self._now if buffer.is_floating_point()))
+
+
+@torch.no_grad()
+def norm_of(tensors: Iterable[Tensor]) -> Tensor:
+    """The norm of all values together, a scalar; not finite where one of them is not."""
+    return get_total_norm(list(tensors))
+
+
+def gradients_of(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+@torch.no_grad()
+def is_finite(module: nn.Module) -> bool:
+    """Whether every weight and buffer is a number."""
+    values = [*module.parameters(), *module.buffers()]
+    return bool(torch.stack([torch.isfinite(value).all() for value in values]).all())
