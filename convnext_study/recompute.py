@@ -3,7 +3,7 @@
 A BatchNorm that is run again would move its running statistics a second time by the same batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
