@@ -51,7 +51,7 @@ class LongSide:
 
         # timm's own arithmetic: another order of it can round to another size.
         ratio = max(side / self.size for side in image.shape[1:])
-        size = [round(side / ratio) for side in image.shape[1:]]
+        size = [max(round(side / ratio), 1) for side in image.shape[1:]]
         resized: Tensor = F.resize(image, size, interpolation=self.interpolation, antialias=True)
         return resized
 
