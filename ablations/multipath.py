@@ -35,7 +35,7 @@ from convnext_study.multipath.study import (
     runs_of,
 )
 from convnext_study.records import Record, Result, Run
-from convnext_study.results.attribution.measured import Finding, Findings
+from convnext_study.results.attribution import Effect, Effects
 from convnext_study.results.noise import pooled_std
 from convnext_study.results.report.tables import Column, Table
 from convnext_study.results.report.tables.formatting import count, digits, mean_std
@@ -47,6 +47,7 @@ from convnext_study.results.statistics import (
     correct,
 )
 from convnext_study.results.statistics.intervals import t_difference
+from convnext_study.results.subset_results import results_of
 from convnext_study.results.summary import summarize
 
 FOLDER = "multipath"  # in runs/, apart from the road map's rows
@@ -152,11 +153,7 @@ NOTES = (
 )
 
 
-def results_of(records: Sequence[Record]) -> list[Result]:
-    return [record.result for record in records if record.result is not None]
-
-
-def claims(rows: Rows) -> Findings | None:
+def claims(rows: Rows) -> Effects | None:
     """The claims about accuracy that the runs allow to test, each with its interval and verdict."""
     deviation = pooled_std(
         summarize(one for records in rows.values() for one in records), "networks"
@@ -180,11 +177,11 @@ def claims(rows: Rows) -> Findings | None:
         f"{deviation.source} ({deviation.freedom:g} degrees of freedom)."
     )
     corrected = f"p after Holm's correction over {len(lines)} tests; intervals of each test alone."
-    return Findings(
+    return Effects(
         kind="multipath_claims",
         title="What the paper claims, on our reconstruction and this data",
-        head="gain",
-        lines=tuple(lines),
+        effect_label="gain",
+        rows=tuple(lines),
         notes=(*map(verdict, lines), noise, corrected),
     )
 
@@ -202,16 +199,16 @@ def interaction(rows: Rows, kind: str, deviation: Deviation) -> Comparison | Non
     return Comparison(difference=found, p_corrected=found.p, family=1, scope="seeds", note="")
 
 
-def verdict(line: Finding) -> str:
+def verdict(line: Effect) -> str:
     """A claim in words: what its test allows to say of its direction, and no more."""
     low, high = line.interval or (-math.inf, math.inf)
-    said = "cannot be told from noise"
-    if line.told:
-        said = "told from noise, upwards" if line.points > 0 else "told from noise, downwards"
-    return f"{line.label}: {said} ({line.points:+.2f} points, 95 % {low:+.2f} to {high:+.2f})."
+    said = "not significant"
+    if line.significant:
+        said = "significant, upwards" if line.diff > 0 else "significant, downwards"
+    return f"{line.label}: {said} ({line.diff:+.2f} points, 95 % {low:+.2f} to {high:+.2f})."
 
 
-def _line(name: str, test: Comparison, rows: Rows) -> Finding:
+def _line(name: str, test: Comparison, rows: Rows) -> Effect:
     pairs = {one: pair for one, _, pair in CLAIMS}
     words = {one: label for one, label, _ in CLAIMS} | {
         "more_path": "3: path attention, more with different depths",
@@ -219,14 +216,15 @@ def _line(name: str, test: Comparison, rows: Rows) -> Finding:
     }
     about = results_of(rows[pairs[name][0]]) if name in pairs else []
     before = results_of(rows[pairs[name][1]])[0].macs if name in pairs else 0
-    return Finding(
+    return Effect(
         name=name,
         label=words[name],
-        points=test.difference.points,
+        diff=test.difference.points,
         macs=about[0].macs - before if about else 0,
         interval=test.difference.interval,
-        p=test.p_corrected,
-        told=test.distinguishable,
+        p=test.difference.p,
+        p_adjusted=test.p_corrected,
+        significant=test.distinguishable,
         top1=fmean(result.top1 for result in about) if about else None,
         network_macs=about[0].macs if about else None,
         seeds=len(about) or None,

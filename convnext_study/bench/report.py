@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from convnext_study.results.report.figures.style import COLOURS
 from convnext_study.results.report.tables import Column, Table
 from convnext_study.results.report.tables.formatting import digits, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _Row = dict[str, Any]
 
@@ -118,60 +122,55 @@ def _peer(found: _Row) -> Table[_Row]:
 
 def draw(found: dict[str, Any], folder: Path) -> list[Path]:
     """Ratios of the networks and growth, as ``bench.svg`` and ``bench.png``."""
-    panels = [name for name in ("networks", "growth") if name in found]
-    if not panels:
+    from convnext_study.results.report.figures import style
+
+    panels: dict[str, tuple[str, Callable[[Axes, Any], None]]] = {
+        "networks": ("images/s of ours over the other's", _draw_networks),
+        "growth": ("time an image takes, multiple of the first", _draw_growth),
+    }
+    shown = [name for name in panels if name in found]
+    if not shown:
         return []
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.5 * len(panels), 5), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for name, axis in zip(panels, axes, strict=True):
-        (_draw_networks if name == "networks" else _draw_growth)(axis, found[name])
-    files = [folder / f"bench.{kind}" for kind in ("svg", "png")]
-    for file in files:
-        figure.savefig(file, dpi=150)
-    return files
+    with style.style():
+        figure, charts = style.draw_charts([panels[name][0] for name in shown], (5.5, 5))
+        for name, axes in zip(shown, charts, strict=True):
+            panels[name][1](axes, found[name])
+        return style.save(figure, folder, "bench", ("svg", "png"))
 
 
-def _draw_networks(axis: Any, rows: list[dict[str, Any]]) -> None:
-    for shift, part, colour in ((-0.12, "training", "C0"), (0.12, "inference", "C1")):
+def _errors(spreads: Sequence[dict[str, Any]]) -> tuple[list[float], tuple[list[float], ...]]:
+    """Medians, and how far the extremes lie below and above them."""
+    below = [spread["median"] - spread["low"] for spread in spreads]
+    above = [spread["high"] - spread["median"] for spread in spreads]
+    return [spread["median"] for spread in spreads], (below, above)
+
+
+def _draw_networks(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    for shift, part, colour in ((-0.12, "training", "link"), (0.12, "inference", "mark")):
         for other, marker in (("plain", "o"), ("timm", "D")):
-            points = [
+            known = [
                 (place + shift, row[part]["ratio"][other])
                 for place, row in enumerate(rows)
                 if other in row[part]["ratio"]
             ]
-            if not points:
-                continue
-            middle = [spread["median"] for _, spread in points]
-            below = [spread["median"] - spread["low"] for _, spread in points]
-            above = [spread["high"] - spread["median"] for _, spread in points]
-            axis.errorbar(
-                middle,
-                [place for place, _ in points],
-                xerr=[below, above],
-                fmt=marker,
-                color=colour,
-                markersize=4,
-                label=f"{part}, over {'the plain form' if other == 'plain' else 'timm'}",
-            )
-    axis.axvline(1, color="0.7", linewidth=1, zorder=0)
-    axis.set_yticks(range(len(rows)), [row["step"] for row in rows])
-    axis.invert_yaxis()
-    axis.set_xlabel("images/s of ours over the other's")
-    axis.legend(fontsize="small", frameon=False)
+            if known:
+                middle, errors = _errors([spread for _, spread in known])
+                label = f"{part}, over {'the plain form' if other == 'plain' else 'timm'}"
+                look: dict[str, Any] = {"color": COLOURS[colour], "markersize": 4, "fmt": marker}
+                axes.errorbar(middle, [y for y, _ in known], xerr=errors, label=label, **look)
+    axes.axvline(1, color=COLOURS["grey"], linewidth=1, zorder=0)
+    axes.set_yticks(range(len(rows)), [row["step"] for row in rows])
+    axes.invert_yaxis()
+    axes.legend()
 
 
-def _draw_growth(axis: Any, found: dict[str, Any]) -> None:
-    for place, (name, rows) in enumerate(found.items()):
+def _draw_growth(axes: Axes, found: dict[str, Any]) -> None:
+    for series, (name, rows) in enumerate(found.items()):
         factor = [row["value"] / rows[0]["value"] for row in rows]
-        spreads = [row["seconds_an_image"] for row in rows]
-        middle = [spread["median"] for spread in spreads]
-        below = [spread["median"] - spread["low"] for spread in spreads]
-        above = [spread["high"] - spread["median"] for spread in spreads]
+        middle, errors = _errors([row["seconds_an_image"] for row in rows])
         label = f"{name.replace('_', ' ')} ({rows[0]['value']} to {rows[-1]['value']})"
-        axis.errorbar(factor, middle, yerr=[below, above], fmt="o-", label=label, markersize=4)
-        axis.plot(factor, [row["macs"] for row in rows], ":", color=f"C{place}")
-    axis.set_xlabel("multiple of the first value")
-    axis.set_ylabel("time an image takes, multiple of the first (dotted: its MACs)")
-    axis.legend(fontsize="small", frameon=False)
+        look: dict[str, Any] = {"color": f"C{series}", "markersize": 4, "fmt": "o-"}
+        axes.errorbar(factor, middle, yerr=errors, label=label, **look)
+        axes.plot(factor, [row["macs"] for row in rows], ":", color=f"C{series}")
+    axes.set_xlabel("multiple of the first value (dotted: its MACs)")
+    axes.legend()

@@ -214,8 +214,8 @@ def _warnings(study: Study) -> list[str]:
 
 def _show(study: Study) -> None:
     """The table on the screen; table and figure in the folder."""
-    from convnext_study.results.figure import draw
     from convnext_study.results.meta import describe
+    from convnext_study.results.report.figures.roadmap import draw
     from convnext_study.results.report.tables.results import terminal_table, write_results
     from convnext_study.results.summary import summarize
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,7 +50,7 @@ class RowTests:
 
 def tests_of(rows: Sequence[Row], groups: Mapping[str, Group]) -> RowTests:
     """Test every row that has a gain over its parent."""
-    deviation = pooled_std(rows, "rows of this study")
+    deviation = pooled_std(_alike(rows, groups), "rows of this study")
     pairs = {row.name: row.parent for row in rows if row.gain is not None and row.parent}
     plain, pooled = {}, {}
     for name, parent in pairs.items():
@@ -67,6 +69,25 @@ def compare_groups(
         return compare(child.seeds.values(), parent.seeds.values(), deviation=deviation)
     except BadRequest:
         return None
+
+
+def _alike(rows: Sequence[Row], groups: Mapping[str, Group]) -> list[Row]:
+    """Rows that may be pooled: of the code and, in each family, the recipe that most rows have."""
+
+    def recipe(row: Row) -> tuple[str, str]:
+        fields = groups[row.name].run.recipe
+        return str(fields.get("family")), json.dumps(fields, sort_keys=True)
+
+    several = [row for row in rows if len(row.seeds) > 1]
+    codes = Counter(groups[row.name].code for row in several).most_common(1)
+    usual: dict[str, str] = {}
+    for (family, fields), _ in Counter(map(recipe, several)).most_common():
+        usual.setdefault(family, fields)
+    return [
+        row
+        for row in several
+        if groups[row.name].code == codes[0][0] and recipe(row) in usual.items()
+    ]
 
 
 def _whole(rows: Sequence[Row], groups: Mapping[str, Group]) -> Comparison | None:

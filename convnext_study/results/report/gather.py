@@ -9,6 +9,7 @@ from typing import Any
 
 from convnext_study.errors import BadRequest
 from convnext_study.records import RUN, Record, RecordError, read
+from convnext_study.results.attribution import Attribution, attributions
 from convnext_study.results.meta import Meta, describe
 from convnext_study.results.report.apart import Apart, kept_apart
 from convnext_study.results.report.differences import RowTests
@@ -83,11 +84,14 @@ class Study:
 
 @dataclass(frozen=True)
 class Folder:
-    """All studies of a folder, the road maps first, and what could not be read."""
+    """All studies of a folder, the road maps first, what could not be read, and what steps are
+    worth where the folder has the networks for it.
+    """
 
     path: Path
     studies: list[Study]
     unreadable: list[Apart]
+    attributions: list[Attribution]
 
 
 def gather(path: Path, *, any_commit: bool = False) -> Folder:
@@ -101,7 +105,12 @@ def gather(path: Path, *, any_commit: bool = False) -> Folder:
     for record in records:
         by_study.setdefault(record.run.study, []).append(record)
     studies = [make_study(name, own, any_commit=any_commit) for name, own in by_study.items()]
-    return Folder(path, sorted(studies, key=lambda one: not one.is_road), unreadable)
+    return Folder(
+        path,
+        sorted(studies, key=lambda one: not one.is_road),
+        unreadable,
+        attributions(records, any_commit=any_commit),
+    )
 
 
 def make_study(name: str, records: Iterable[Record], *, any_commit: bool = False) -> Study:
