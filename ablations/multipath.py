@@ -36,7 +36,7 @@ from convnext_study.multipath.study import (
 )
 from convnext_study.records import Record, Result, Run
 from convnext_study.results.attribution import Effect, Effects
-from convnext_study.results.noise import pooled_std, seeds_of
+from convnext_study.results.noise import pooled_std
 from convnext_study.results.report.tables import Column, Table
 from convnext_study.results.report.tables.formatting import count, digits, mean_std
 from convnext_study.results.report.tables.render import Screen
@@ -48,6 +48,7 @@ from convnext_study.results.statistics import (
 )
 from convnext_study.results.statistics.intervals import t_difference
 from convnext_study.results.subset_results import results_of
+from convnext_study.results.summary import summarize
 
 FOLDER = "multipath"  # in runs/, apart from the road map's rows
 
@@ -154,7 +155,9 @@ NOTES = (
 
 def claims(rows: Rows) -> Effects | None:
     """The claims about accuracy that the runs allow to test, each with its interval and verdict."""
-    deviation = pooled_std(map(seeds_of, rows.values()), "networks")
+    deviation = pooled_std(
+        summarize(one for records in rows.values() for one in records), "networks"
+    )
     tests: dict[str, Comparison] = {}
     for name, _, (child, parent) in CLAIMS:
         if rows.get(child) and rows.get(parent):

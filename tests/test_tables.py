@@ -33,7 +33,7 @@ from convnext_study.results.report.tables.results import (
     write_results,
 )
 from convnext_study.results.report.write import write_report
-from convnext_study.results.summary import summarize
+from convnext_study.results.summary import Row, summarize
 
 
 class Line(NamedTuple):
@@ -65,7 +65,7 @@ def test_a_new_column_of_results_is_one_line_for_all_who_show_it(
 ) -> None:
     study = tmp_path / "study"
     write_study(study, fake_runs(seeds=(0, 1)))
-    column: Column[results_module.Row] = Column(
+    column: Column[Row] = Column(
         "macs_per_param", "MACs a parameter", lambda row: (row.macs or 0) / (row.params or 1)
     )
     monkeypatch.setattr(results_module, "COLUMNS", [*results_module.COLUMNS, column])

@@ -12,7 +12,6 @@ from convnext_study.cli.options import Json
 from convnext_study.errors import BadRequest
 
 if TYPE_CHECKING:
-    from convnext_study.records import Record
     from convnext_study.results.statistics import Deviation
 
 
@@ -62,16 +61,11 @@ def power(
 
 def _measured(folder: Path) -> Deviation:
     """The deviation between seeds of a folder's finished runs, pooled over networks."""
-    from convnext_study.records import scan
-    from convnext_study.results.noise import pooled_std, seeds_of
-    from convnext_study.results.setups import setup
+    from convnext_study.results.noise import pooled_std
+    from convnext_study.results.report.gather import gather
 
-    if not folder.is_dir():
-        raise BadRequest(f"{folder}: no such folder; name the folder of a study")
-    networks: dict[str, list[Record]] = {}
-    for record in scan(folder):
-        networks.setdefault(setup(record.run), []).append(record)
-    found = pooled_std(map(seeds_of, networks.values()), f"networks of {folder}")
+    rows = [row for study in gather(folder).studies for row in study.rows]
+    found = pooled_std(rows, f"networks of {folder}")
     if found is None:
         raise BadRequest(
             f"{folder}: no network has two finished seeds; train with --seeds 2 or more"

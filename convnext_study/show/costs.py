@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
 from rich.constrain import Constrain
 
-from convnext_study.cost import Cost, count_spec
+from convnext_study.cost import count_spec
 from convnext_study.results.report.tables import Column, Table
 from convnext_study.results.report.tables.formatting import (
     MEGA,
@@ -22,23 +23,8 @@ from convnext_study.roadmap import Point, Roadmap
 from convnext_study.roadmap.paper import PaperRow, paper_row
 from convnext_study.show.columns import WIDTH
 
-
-class _Line(NamedTuple):
-    """A number before and after a step, and what stands at the end of its line."""
-
-    name: str
-    before: str
-    after: str
-    change: str
-    end: str
-
-
-_COLUMNS: list[Column[_Line]] = [
-    Column("before", "before", lambda line: line.before),
-    Column("after", "after", lambda line: line.after),
-    Column("change", "change", lambda line: line.change),
-    Column("end", "", lambda line: line.end, "text"),
-]
+_NUMBERS = ("before", "after", "change")
+_Line = tuple[str, str, str, str, str]  # name, before, after, change, and what it is of
 
 
 def compare_costs(road: Roadmap, before: Point | None, point: Point, size: int) -> Constrain:
@@ -56,33 +42,30 @@ def compare_costs(road: Roadmap, before: Point | None, point: Point, size: int) 
         lines.append(_accuracy(paper_row(before.regime, before.name) if before else None, paper))
         notes += ["", f"Erratum. {paper.erratum}"] if paper.erratum else []
         notes += ["±: standard deviation over 3 seeds"] if paper.std is not None else []
-    title: Column[_Line] = Column("name", f"Cost at {size}x{size}", lambda line: line.name, "text")
-    return _on_screen(Table("cost", "", [title, *_COLUMNS], lines, (*notes, "")))
+    columns: list[Column[_Line]] = [
+        Column(heading, heading, itemgetter(place), "number" if heading in _NUMBERS else "text")
+        for place, heading in enumerate((f"Cost at {size}x{size}", *_NUMBERS, ""))
+    ]
+    return _on_screen(Table("cost", "", columns, lines, (*notes, "")))
 
 
 def _cost(what: str, old: int | None, new: int, prefix: Prefix, decimals: int) -> _Line:
     name, after = f"{what}, {prefix.letter}", number(new / prefix.factor, decimals)
     if old is None:
-        return _Line(name, "", after, "", "")
+        return (name, "", after, "", "")
     change, share = "none", ""
     if new != old:
         change = signed((new - old) / prefix.factor, decimals)
         share = f"{signed(100 * (new - old) / old, 1)} %"
-    return _Line(name, number(old / prefix.factor, decimals), after, change, share)
+    return (name, number(old / prefix.factor, decimals), after, change, share)
 
 
 def _accuracy(old: PaperRow | None, new: PaperRow) -> _Line:
     after, source = mean_std(new.top1, new.std), "paper, ImageNet-1K"
     if old is None:
-        return _Line("top-1, %", "", after, "", source)
+        return ("top-1, %", "", after, "", source)
     before, change = mean_std(old.top1, old.std), signed(new.top1 - old.top1)
-    return _Line("top-1, %", before, after, change, source)
-
-
-class _Tried(NamedTuple):
-    point: Point
-    cost: Cost
-    paper: PaperRow | None
+    return ("top-1, %", before, after, change, source)
 
 
 def tried_beside(road: Roadmap, point: Point, size: int) -> list[Constrain]:
@@ -90,18 +73,18 @@ def tried_beside(road: Roadmap, point: Point, size: int) -> list[Constrain]:
     points = [row for row in road.points() if _alike(row, point)]
     if len(points) < 2:
         return []
-    columns: list[Column[_Tried]] = [
-        Column("step", "Tried beside it", lambda row: row.point.name, "text"),
-        Column("macs", "MACs", lambda row: row.cost.macs, format=digits(4), prefixed=True),
-        Column("params", "params", lambda row: row.cost.params, format=digits(3), prefixed=True),
-        Column("top1", "top-1 % (paper)", lambda row: row.paper and row.paper.top1),
-        Column("adopted", "", lambda row: "adopted" if row.point.adopted else "", "text"),
+    costs = {row.name: count_spec(row.spec, size, road.num_classes) for row in points}
+    papers = {row.name: paper_row(row.regime, row.name) for row in points}
+    columns: list[Column[Point]] = [
+        Column("step", "Tried beside it", lambda row: row.name, "text"),
+        Column("macs", "MACs", lambda row: costs[row.name].macs, format=digits(4), prefixed=True),
+        Column(
+            "params", "params", lambda row: costs[row.name].params, format=digits(3), prefixed=True
+        ),
+        Column("top1", "top-1 % (paper)", lambda row: getattr(papers[row.name], "top1", None)),
+        Column("adopted", "", lambda row: "adopted" if row.adopted else "", "text"),
     ]
-    rows = [
-        _Tried(row, count_spec(row.spec, size, road.num_classes), paper_row(row.regime, row.name))
-        for row in points
-    ]
-    return [_on_screen(Table("tried", "", columns, rows))]
+    return [_on_screen(Table("tried", "", columns, points))]
 
 
 def _on_screen(table: Table[Any]) -> Constrain:

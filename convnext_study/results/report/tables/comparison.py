@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from convnext_study.results.report.tables.formatting import (
@@ -90,36 +89,19 @@ def sentence(test: Comparison) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Tested:
-    row: Row
-    parent: str
-    plain: Comparison
-    pooled: Comparison | None
-
-
 def differences_table(
-    rows: Sequence[Row], tests: RowTests, ids: dict[str, str] | None = None
-) -> Table[Any] | None:
+    rows: Sequence[Row], tests: RowTests, ids: Mapping[str, str]
+) -> Table[Row] | None:
     """Every row against its parent, by both tests; None where nothing could be tested."""
     labels = {row.name: row.label for row in rows}
-    tested = [
-        _Tested(
-            row,
-            labels.get(row.parent or "", row.parent or ""),
-            tests.plain[row.name],
-            tests.pooled.get(row.name),
-        )
-        for row in rows
-        if row.name in tests.plain
+    columns: list[Column[Row]] = [
+        Column("label", "step", lambda row: row.label, "text"),
+        Column("parent", "against", lambda row: labels.get(row.parent or "", row.parent), "text"),
+        *comparison_columns(lambda row: tests.plain.get(row.name)),
     ]
-    columns: list[Column[_Tested]] = [
-        Column("label", "step", lambda one: one.row.label, "text"),
-        Column("parent", "against", lambda one: one.parent, "text"),
-        *comparison_columns(lambda one: one.plain),
-        *(comparison_columns(lambda one: one.pooled, "pooled")[1:] if tests.pooled else []),
-    ]
+    if tests.pooled:
+        columns += comparison_columns(lambda row: tests.pooled.get(row.name), "pooled")[1:]
     title = "Every row against the one before it; significant: Holm-adjusted p of 0.05 or less"
-    link = (ids or {}).get
-    table = Table("differences", title, columns, tested, link=lambda one: link(one.row.name))
+    tested = [row for row in rows if row.name in tests.plain]
+    table = Table("differences", title, columns, tested, link=lambda row: ids.get(row.name))
     return table if tested else None

@@ -104,7 +104,8 @@ def _template() -> Template:
 def to_csv(table: Table[Any]) -> str:
     """Values without units or signs, under the columns' keys."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, table.names(), lineterminator="\n")
+    names = [key for column in table.columns if column.csv for key in column.keys]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(table.records(csv=True))
     return text.getvalue()

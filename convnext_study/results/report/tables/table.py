@@ -6,12 +6,12 @@ Files hold the values, screens the text that is made from them. `render` has the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from convnext_study.results.report.tables import formatting
-from convnext_study.results.report.tables.formatting import Format, Prefix
+from convnext_study.results.report.tables.formatting import Format, common_prefix
 
 R = TypeVar("R")
 Kind = Literal["number", "text", "interval"]
@@ -58,33 +58,27 @@ class Column(Generic[R]):
     def left(self) -> bool:
         return self.kind == "text"
 
-    def prefix(self, rows: Sequence[R]) -> Prefix | None:
-        return formatting.common_prefix(map(self.value, rows)) if self.prefixed else None
+    @property
+    def keys(self) -> list[str]:
+        """Its columns in files."""
+        return [
+            f"{self.key}{end}" for end in (("_low", "_high") if self.kind == "interval" else ("",))
+        ]
 
-    def text(self, row: R, prefix: Prefix | None) -> str:
+    def values(self, row: R) -> list[Any]:
+        """What files hold of a row, for each of ``keys``."""
+        value = self.value(row)
+        ends = (value or (None, None)) if self.kind == "interval" else (value,)
+        return [_plain(end) for end in ends]
+
+    def text(self, row: R, factor: float) -> str:
         """The cell of a row on a screen."""
+        value = self.value(row)
         if self.cell is not None:
             return self.cell(row)
-        value = self.value(row)
         if value is None or isinstance(value, str):
             return value or ""
-        return (self.format or _FORMATS[self.kind])(value / prefix.factor if prefix else value)
-
-    def sort_value(self, row: R) -> float | str | None:
-        """What a column is sorted by: an interval by its lower end; None comes last."""
-        value = self.value(row)
-        value = value[0] if self.kind == "interval" and value else value
-        if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
-            return str(value) if isinstance(value, bool) else None
-        return value if isinstance(value, int | float | str) else None
-
-    def values(self, row: R) -> dict[str, Any]:
-        """What files hold of a row, by name."""
-        value = self.value(row)
-        if self.kind != "interval":
-            return {self.key: _plain(value)}
-        low, high = value or (None, None)
-        return {f"{self.key}_low": _plain(low), f"{self.key}_high": _plain(high)}
+        return (self.format or _FORMATS[self.kind])(value / factor if self.prefixed else value)
 
 
 def file_column(key: str, value: Callable[[R], Any], kind: Kind = "number") -> Column[R]:
@@ -110,7 +104,7 @@ class Cell(NamedTuple):
     """``text`` for people, ``value`` to sort by (None is last), ``link`` to a part of the page."""
 
     text: str
-    value: float | str | None
+    value: Any
     tone: Tone
     link: str | None
 
@@ -124,7 +118,7 @@ class Heading(NamedTuple):
 class Table(Generic[R]):
     """``name`` is its file's; ``title`` says what it is; ``notes`` are lines below it.
 
-    ``link`` gives a row's part of the page; the row's first text leads there.
+    ``link`` gives a row's part of the page, to which the row's first text leads.
     """
 
     name: str
@@ -139,47 +133,36 @@ class Table(Generic[R]):
 
     def on_screen(self, width: int | None = None) -> tuple[list[Heading], list[list[Cell]]]:
         """Headings, and a cell a column for each row: of columns that say something there."""
-        headings, lines = [], []
-        for column, cells in self._screen_columns(width):
-            prefix = column.prefix(self.rows)
-            heading = column.heading + (f", {prefix.letter}" if prefix else "")
-            headings.append(Heading(heading, column.left))
-            lines.append(cells)
-        return headings, [list(row) for row in zip(*lines, strict=True)]
-
-    def _screen_columns(self, width: int | None) -> Iterator[tuple[Column[R], list[Cell]]]:
-        linked = False
+        headings: list[Heading] = []
+        filled: list[list[Cell]] = []
         for column in self.columns:
             if not column.screen or (width is not None and width < column.min_width):
                 continue
-            prefix, links = column.prefix(self.rows), column.left and not linked
+            factor, letter = common_prefix(map(column.value, self.rows) if column.prefixed else ())
+            first = column.left and not any(heading.left for heading in headings)
             cells = [
                 Cell(
-                    column.text(row, prefix),
-                    column.sort_value(row),
+                    column.text(row, factor),
+                    column.values(row)[0],
                     column.tone(row),
-                    self.link(row) if links else None,
+                    self.link(row) if first else None,
                 )
                 for row in self.rows
             ]
             if not cells or any(cell.text for cell in cells):
-                linked |= column.left
-                yield column, cells
+                suffix = f", {letter}" if column.prefixed else ""
+                headings.append(Heading(column.heading + suffix, column.left))
+                filled.append(cells)
+        return headings, [list(row) for row in zip(*filled, strict=True)]
 
     def records(self, *, csv: bool = False) -> list[dict[str, Any]]:
         """A row's plain values by name, as JSON has them; with ``csv`` only single ones."""
         columns = [column for column in self.columns if column.csv or not csv]
         return [
-            {name: value for column in columns for name, value in column.values(row).items()}
+            {
+                key: value
+                for column in columns
+                for key, value in zip(column.keys, column.values(row), strict=True)
+            }
             for row in self.rows
-        ]
-
-    def names(self) -> list[str]:
-        """Of the columns of the CSV file."""
-        ends = {"interval": ("_low", "_high")}
-        return [
-            f"{column.key}{end}"
-            for column in self.columns
-            if column.csv
-            for end in ends.get(column.kind, ("",))
         ]
