@@ -124,24 +124,17 @@ def draw(found: dict[str, Any], folder: Path) -> list[Path]:
     """Ratios of the networks and growth, as ``bench.svg`` and ``bench.png``."""
     from convnext_study.results.report.figures import style
 
-    panels: dict[str, Callable[[Axes, Any], None]] = {
-        "networks": _draw_networks,
-        "growth": _draw_growth,
+    panels: dict[str, tuple[str, Callable[[Axes, Any], None]]] = {
+        "networks": ("images/s of ours over the other's", _draw_networks),
+        "growth": ("time an image takes, multiple of the first", _draw_growth),
     }
     shown = [name for name in panels if name in found]
     if not shown:
         return []
-    titles = {
-        "networks": "images/s of ours over the other's",
-        "growth": "time an image takes, multiple of the first (dotted: its MACs)",
-    }
-    rows = max([12, *(len(found[name]) for name in shown)])
     with style.style():
-        figure, charts = style.draw_charts(
-            [titles[name] for name in shown], (6.2, 0.4 * rows), left=2.2
-        )
+        figure, charts = style.draw_charts([panels[name][0] for name in shown], (5.5, 5))
         for name, axes in zip(shown, charts, strict=True):
-            panels[name](axes, found[name])
+            panels[name][1](axes, found[name])
         return style.save(figure, folder, "bench", ("svg", "png"))
 
 
@@ -179,5 +172,5 @@ def _draw_growth(axes: Axes, found: dict[str, Any]) -> None:
         look: dict[str, Any] = {"color": f"C{series}", "markersize": 4, "fmt": "o-"}
         axes.errorbar(factor, middle, yerr=errors, label=label, **look)
         axes.plot(factor, [row["macs"] for row in rows], ":", color=f"C{series}")
-    axes.set_xlabel("multiple of the first value")
+    axes.set_xlabel("multiple of the first value (dotted: its MACs)")
     axes.legend()

@@ -17,7 +17,7 @@ from convnext_study.multipath.spec import SMALL, MultipathSpec
 WAYS = ("paths", "channels")
 FACTORS = (1, 2, 3, 4, 6, 8)
 PARTS = {"conv3": "3x3 convolutions", "conv1": "1x1 convolutions", "total": "whole network"}
-_LINES = {"paths": ("link", "-", "o"), "channels": ("mark", "--", "s")}
+_LINES = {"paths": ("link", "-o"), "channels": ("mark", "--s")}
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,18 @@ def draw(folder: Path, kinds: Sequence[str] = ("svg", "png")) -> list[Path]:
     from convnext_study.results.report.figures import style
 
     with style.style():
+        figure, charts = style.draw_charts(list(PARTS.values()), (3.4, 3.6), sharey=True)
         heading = "What widening costs (our reconstruction of the small network)"
-        titles = [f"{name}, parameters in M" for name in PARTS.values()]
-        figure, charts = style.draw_charts(titles, (3.5, 3.4), heading=heading)
+        figure.suptitle(heading, fontsize=12, fontweight="bold")
         for axes, part in zip(charts, PARTS, strict=True):
             axes.set(xscale="log", yscale="log", xlabel="channels, times the small one's")
-            for way, (colour, line, marker) in _LINES.items():
+            for way, (colour, line) in _LINES.items():
                 counts = [getattr(growth(way, factor), part) / 1e6 for factor in FACTORS]
                 label = f"by {way}: power {exponent(way, part):.2f}"
-                axes.plot(
-                    FACTORS, counts, f"{line}{marker}", color=style.COLOURS[colour], label=label
-                )
+                axes.plot(FACTORS, counts, line, color=style.COLOURS[colour], label=label)
             axes.set_xticks(FACTORS, [str(factor) for factor in FACTORS])
             axes.set_xticks([], minor=True)
+            axes.yaxis.set_major_formatter("{x:g}")
             axes.legend()
-        for axes in charts[1:]:
-            axes.sharey(charts[0])
+        charts[0].set_ylabel("parameters, millions")
         return style.save(figure, folder, "multipath_growth", kinds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -13,10 +13,10 @@ from convnext_study.records import Record
 from convnext_study.results.report import formats
 from convnext_study.results.report.figures.attribution import Panel, bars
 from convnext_study.results.report.figures.cost import Point, cost
-from convnext_study.results.report.figures.curves import QUANTITIES, Curve, chart, charts
+from convnext_study.results.report.figures.curves import QUANTITIES, Curve, curves
 from convnext_study.results.report.figures.inline import inline
-from convnext_study.results.report.figures.roadmap import FILE, NARROW, WIDE, roadmap
-from convnext_study.results.report.figures.style import COLOURS, ramp, save
+from convnext_study.results.report.figures.roadmap import NARROW, WIDE, roadmap
+from convnext_study.results.report.figures.style import save
 from convnext_study.results.report.gather import Study
 from convnext_study.results.report.tables.results import is_side
 from convnext_study.results.summary import Row
@@ -30,47 +30,42 @@ COSTS = ("macs", "params", "images_per_s")
 
 def write_figures(study: Study, folder: Path) -> list[Path]:
     """Write ``roadmap``, ``cost`` and ``curves`` in every kind, where there is what they show."""
-    paths = []
+    figures = {}
     if study.drawn and study.done:
-        paths += save(
-            roadmap(study.rows, study.meta, FILE, significant=_told(study)), folder, "roadmap"
-        )
+        figures["roadmap"] = roadmap(study.rows, study.meta, significant=study.tests.told)
+        figures["curves"] = curves(_curves(study, {}))
     if len({row.macs for row in study.done}) > 1:
-        points, unit = _points(study, "macs")
-        paths += save(cost(points, f"{unit}; numbers as in the table", (6.5, 4.2)), folder, "cost")
-    if study.drawn and study.done:
-        paths += save(_file_curves(study), folder, "curves")
-    return paths
+        points, unit = _points(study, "macs", {})
+        figures["cost"] = cost(points, f"{unit}; points are numbered as the rows", (6.5, 4.2))
+    return [path for name, figure in figures.items() for path in save(figure, folder, name)]
 
 
-def road_figures(study: Study, ids: dict[str, str]) -> list[Markup]:
+def road_figures(study: Study, ids: Mapping[str, str], key: str) -> list[Markup]:
     """The road map for desks and for phones. ``ids`` are of the panels that its rows open."""
-    label = f"Accuracy and MACs of every row of {study.meta.title}"
-    about = {"role": "group", "aria_label": f"{label}; each is a button that shows its details"}
-    groups = {ids[row.name]: _button(study, row, ids[row.name]) for row in study.rows}
-    made = []
-    for layout, name in ((WIDE, "wide"), (NARROW, "narrow")):
-        figure = roadmap(study.rows, study.meta, layout, significant=_told(study), keys=ids)
-        key = f"{next(iter(ids.values()))}-{name}"
-        made.append(inline(figure, key, groups, class_=f"road {name}", **about))
-    return made
-
-
-def _told(study: Study) -> dict[str, bool | None]:
-    return {row.name: study.tests.told(row.name) for row in study.rows}
-
-
-def _button(study: Study, row: Row, panel: str) -> dict[str, Any]:
-    words = describe_row(study, row)
-    return {
-        "class": "step",
-        "role": "button",
-        "tabindex": 0,
-        "aria-expanded": "false",
-        "aria-controls": panel,
-        "aria-label": f"{words.replace(chr(10), '; ')}. Show the step",
-        "data-tip": words,
-    }
+    buttons = {}
+    for row in study.rows:
+        words = describe_row(study, row)
+        buttons[row.name] = {
+            "class": "step",
+            "role": "button",
+            "tabindex": 0,
+            "aria-expanded": "false",
+            "aria-controls": ids[row.name],
+            "aria-label": f"{words.replace(chr(10), '; ')}. Show the step",
+            "data-tip": words,
+        }
+    label = f"Accuracy and MACs of every row of {study.meta.title}; each is a button for details"
+    layouts = {"wide": WIDE, "narrow": NARROW}
+    return [
+        inline(
+            roadmap(study.rows, study.meta, layout, significant=study.tests.told, about=buttons),
+            f"{key}-{name}",
+            class_=f"road {name}",
+            role="group",
+            aria_label=label,
+        )
+        for name, layout in layouts.items()
+    ]
 
 
 def describe_row(study: Study, row: Row) -> str:
@@ -94,33 +89,47 @@ def describe_row(study: Study, row: Row) -> str:
 
 def all_curves(study: Study, ids: Mapping[str, str], key: str) -> list[Markup]:
     """A chart for each of `QUANTITIES` of every run, coloured from the first row to the last."""
-    last = max(len(study.rows) - 1, 1)
-    curves, groups = [], {}
-    for place, row in enumerate(study.rows):
-        for record in study.records(row.name):
-            name = _curve_key(ids[row.name], record)
-            colour = COLOURS[f"c{round(7 * place / last)}"]
-            if record.epochs:
-                curves.append(Curve(record.epochs, colour, "", record.status != "done", name))
-                tip = {"data-row": ids[row.name], "data-tip": _describe_run(row, record)}
-                groups[name] = {"class": "curve", **tip}
+    found = _curves(study, ids)
     return [
-        _chart(chart(curves, place), f"{key}-q{place}", groups, f"{name} against epoch")
-        for place, (name, _) in enumerate(QUANTITIES if curves else ())
+        _chart(curves(found, [name]), f"{key}-q{place}", f"{name} against epoch")
+        for place, name in enumerate(QUANTITIES if found else ())
     ]
+
+
+def _curves(study: Study, ids: Mapping[str, str]) -> list[Curve]:
+    """The runs that have an epoch; the first of a row has its label."""
+    last = max(len(study.rows) - 1, 1)
+    return [
+        Curve(
+            record.epochs,
+            place / last,
+            "" if number else row.label,
+            record.status == "done",
+            _describe_run(row, record, ids),
+        )
+        for place, row in enumerate(study.rows)
+        for number, record in enumerate(study.records(row.name))
+        if record.epochs
+    ]
+
+
+def _describe_run(row: Row, record: Record, ids: Mapping[str, str]) -> dict[str, str]:
+    last, panel = record.epochs[-1], ids.get(row.name, "")
+    tip = f"{row.label}, seed {record.run.seed}\nepoch {last.epoch}: {last.top1:.2f} %"
+    identity = {"id": f"{panel}-{record.run.seed}", "data-row": panel}
+    return {"class": "curve", "data-tip": tip, **identity}
 
 
 def step_curves(study: Study, row: Row, ids: Mapping[str, str]) -> list[dict[str, str]]:
     """The curves of `all_curves` to draw again: a row's, over those of the row it is compared with.
 
-    Each has the end of its ids (they begin with a chart's), its class and its words.
+    Each has the end of its ids (they begin with a chart's), its words and its class.
     """
     rows = {one.name: one for one in study.rows}
     return [
         {
-            "id": _curve_key(ids[name], record),
+            **_describe_run(rows[name], record, ids),
             "class": kind + ("" if record.status == "done" else " unfinished"),
-            "tip": _describe_run(rows[name], record),
         }
         for name, kind in ((row.parent, "before"), (row.name, "after"))
         if name in rows
@@ -129,71 +138,47 @@ def step_curves(study: Study, row: Row, ids: Mapping[str, str]) -> list[dict[str
     ]
 
 
-def _curve_key(panel: str, record: Record) -> str:
-    return f"{panel}-{record.run.seed}"
-
-
-def _describe_run(row: Row, record: Record) -> str:
-    last = record.epochs[-1]
-    return f"{row.label}, seed {record.run.seed}\nepoch {last.epoch}: {last.top1:.2f} %"
-
-
-def _chart(figure: Figure, key: str, groups: Mapping[str, Mapping[str, Any]], words: str) -> Markup:
+def _chart(figure: Figure, key: str, words: str) -> Markup:
     label = f"{words}; the numbers are in the tables"
-    role = "group" if any(about.get("href") for about in groups.values()) else "img"
-    return inline(figure, key, groups, class_="chart", role=role, aria_label=label)
-
-
-def _file_curves(study: Study) -> Figure:
-    colours = ramp(len(study.rows))
-    return charts(
-        [
-            Curve(record.epochs, colour, "" if number else row.label, record.status != "done")
-            for row, colour in zip(study.rows, colours, strict=True)
-            for number, record in enumerate(study.records(row.name))
-            if record.epochs
-        ]
-    )
+    return inline(figure, key, class_="chart", role="group", aria_label=label)
 
 
 def cost_charts(study: Study, ids: Mapping[str, str], key: str) -> list[Markup]:
     """Accuracy against each cost; points are numbered as the rows and lead to their panels."""
-    made = []
-    for field in COSTS:
-        points, unit = _points(study, field)
-        if len({point.cost for point in points}) < 2:
-            continue
-        groups = {}
-        for point in points:
-            row = study.rows[point.number - 1]
-            tip = f"{point.number}. {row.label}\ntop-1 {formats.top1(row)} %\n{unit}: "
-            tip += formats.plain(point.cost, 0 if field == "images_per_s" else 2)
-            link = {"href": f"#{ids[row.name]}"} if row.name in ids else {}
-            groups[point.key] = {"class": "mark", "data-tip": tip, **link}
-        words = f"top-1 accuracy against {unit}"
-        made.append(_chart(cost(points, unit), f"{key}-{field}", groups, words))
-    return made
+    found = {field: _points(study, field, ids) for field in COSTS}
+    return [
+        _chart(cost(points, unit), f"{key}-{field}", f"top-1 accuracy against {unit}")
+        for field, (points, unit) in found.items()
+        if len({point.cost for point in points}) > 1
+    ]
 
 
-def _points(study: Study, field: str) -> tuple[list[Point], str]:
+def _points(study: Study, field: str, ids: Mapping[str, str]) -> tuple[list[Point], str]:
     """The finished rows' cost and accuracy, and the unit of the cost."""
     size, letter = macs_unit(study.rows)
-    unit, name = {
-        "macs": (size, f"MACs, {letter}"),
-        "params": (1e6, "parameters, M"),
-        "images_per_s": (1.0, "training images/s"),
+    divisor, unit, digits = {
+        "macs": (size, f"MACs, {letter}", 2),
+        "params": (1e6, "parameters, M", 2),
+        "images_per_s": (1.0, "training images/s", 0),
     }[field]
-    return [
-        Point(place, cost / unit, row.top1, row.sd, not is_side(row), f"k{place}")
-        for place, row in enumerate(study.rows, 1)
-        if row.top1 is not None and (cost := getattr(row, field)) is not None
-    ], name
+    points = []
+    for place, row in enumerate(study.rows, 1):
+        if row.top1 is None or getattr(row, field) is None:
+            continue
+        value = getattr(row, field) / divisor
+        tip = f"{place}. {row.label}\ntop-1 {formats.top1(row)} %\n{unit}: "
+        about = {"class": "mark", "data-tip": tip + formats.plain(value, digits)}
+        about |= {"href": f"#{ids[row.name]}"} if row.name in ids else {}
+        points.append(Point(place, value, row.top1, row.sd, not is_side(row), about))
+    return points, unit
 
 
 def bar_chart(panel: Panel) -> Markup:
     """Bars about zero, each with its label and number to read when pointed at."""
-    made = [replace(bar, key=f"k{place}") for place, bar in enumerate(panel.bars)]
-    groups = {bar.key: {"class": "mark", "data-tip": f"{bar.label}\n{bar.detail}"} for bar in made}
+    made = [
+        replace(bar, about={"class": "mark", "data-tip": f"{bar.label}\n{bar.detail}"})
+        for bar in panel.bars
+    ]
     spoken = "; ".join(f"{bar.label} {bar.detail}" for bar in made)
-    about = {"class_": "bars", "role": "img", "aria_label": f"{panel.title}: {spoken}"}
-    return inline(bars([[replace(panel, bars=made)]]), "", groups, **about)
+    figure = bars([[replace(panel, bars=made)]])
+    return inline(figure, "", class_="bars", role="img", aria_label=f"{panel.title}: {spoken}")

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from convnext_study.results.meta import Meta
+from convnext_study.results.meta import describe_runs
 from convnext_study.results.report import formats
 from convnext_study.results.report.attribution import attribution_view
 from convnext_study.results.report.charts import (
@@ -26,7 +26,6 @@ from convnext_study.results.report.provenance import provenance
 from convnext_study.results.report.tables import Table
 from convnext_study.results.report.tables.comparison import differences_table
 from convnext_study.results.report.tables.excluded import excluded_table
-from convnext_study.results.report.tables.formatting import short_data
 from convnext_study.results.report.tables.render import to_html
 from convnext_study.results.report.tables.results import results_table
 from convnext_study.results.report.words import say, step_words
@@ -102,10 +101,10 @@ def _view(study: Study, extras: Extras, key: str) -> dict[str, Any]:
         "key": key,
         "name": study.name,
         "is_road": study.is_road,
-        "about": _about(study.meta, study),
+        "about": describe_runs(study.rows, study.meta),
         "words": say(study),
         "done": bool(study.done),
-        "roads": road_figures(study, ids) if study.drawn else [],
+        "roads": road_figures(study, ids, key) if study.drawn else [],
         "results": results,
         "tests": tests,
         "apart": apart,
@@ -118,17 +117,6 @@ def _view(study: Study, extras: Extras, key: str) -> dict[str, Any]:
         "tables": kept,
         "numbers": results.records(csv=True),
     }
-
-
-def _about(meta: Meta, study: Study) -> list[str]:
-    done = study.done
-    parts = [f"regime {meta.regime}"] if meta.regime else []
-    parts.append(f"data {short_data(meta.data)}")
-    images = sorted({row.val_images or 0 for row in done})
-    parts += [formats.plural(number, "test image") for number in images]
-    if done:
-        parts.append(formats.plural(sum(len(row.seeds) for row in done), "finished run"))
-    return parts
 
 
 def _step(study: Study, row: Row, ids: dict[str, str], extras: Extras) -> dict[str, Any]:

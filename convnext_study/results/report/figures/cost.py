@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convnext_study.results.report.figures import style
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Point(NamedTuple):
     """A network by its number in the table: cost in the axis' unit, accuracy in percent.
 
-    ``adopted`` ones are filled and joined by the road's line.
+    ``adopted`` ones are filled and joined by the road's line; ``about`` is for `style.mark`.
     """
 
     number: int
@@ -23,7 +23,7 @@ class Point(NamedTuple):
     top1: float
     sd: float | None = None
     adopted: bool = True
-    key: str = ""
+    about: Mapping[str, Any] | None = None
 
 
 @style.style()
@@ -35,21 +35,16 @@ def cost(points: Sequence[Point], unit: str, size: tuple[float, float] = style.C
     axes.plot([one.cost for one in road], [one.top1 for one in road], alpha=0.6, **thin)
     for point in points:
         at = (point.cost, point.top1)
-        error = axes.errorbar(*at, yerr=point.sd, capsize=2, fmt="none", zorder=2, **thin)
-        look = {"facecolor": COLOURS["bar"]} if point.adopted else {**OPEN, "linewidth": 0.8}
-        dot = axes.scatter(*at, s=120, **{**look, "edgecolor": COLOURS["deep"]}, zorder=3)
-        number = axes.annotate(
-            str(point.number),
-            at,
-            ha="center",
-            va="center",
-            fontsize=7,
-            color=COLOURS["digit" if point.adopted else "ink"],
-            zorder=4,
-        )
-        for part in (*error[1], *error[2], number):
-            mark(part, point.key)
-        mark(dot, point.key, "point")
+        if point.sd is not None:
+            error = axes.errorbar(*at, yerr=point.sd, capsize=2, fmt="none", zorder=2, **thin)
+            for part in (*error[1], *error[2]):
+                mark(part, point.about)
+        look = {"facecolor": COLOURS["bar"]} if point.adopted else OPEN
+        edge: dict[str, Any] = {"edgecolor": COLOURS["deep"], "linewidth": 0.8, "zorder": 3}
+        mark(axes.scatter(*at, s=120, **{**look, **edge}), point.about, "point")
+        font: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "zorder": 4}
+        colour = COLOURS["digit" if point.adopted else "ink"]
+        mark(axes.text(*at, str(point.number), color=colour, **font), point.about)
     axes.margins(0.08)
     axes.set_xlabel(unit)
     return figure

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,30 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# By the names of the page's CSS variables, which give each colour its dark twin. Blue and vermilion
-# stay apart for every kind of colour blindness, and all of them in grey.
-COLOURS = {
-    "paper": "#ffffff",
-    "ink": "#1b242d",
-    "faint": "#5b6773",
-    "rule": "#d9dfe5",
-    "band": "#f1f4f7",
-    "bar": "#8dbbdd",
-    "deep": "#0b3c5d",
-    "mark": "#c2500a",
-    "grey": "#b4bdc6",
-    "link": "#0b5c91",
-    "digit": "#0b2c44",
-    **{
-        f"c{place}": colour
-        for place, colour in enumerate(
-            ["#b9c9d6", "#a0bbd0", "#84aac8", "#6698be", "#4884b2", "#2c6ea2", "#16568a", "#08305a"]
-        )
-    },
-}
-INK, FAINT = COLOURS["ink"], COLOURS["faint"]
-
-# What is certain is filled, what is not is open: told apart without colours.
+# The page's light colours, by the names of its CSS variables, which have dark twins as well.
+_CSS = resources.files("convnext_study").joinpath("results/templates/report.css").read_text()
+COLOURS = dict(re.findall(r"--(\w+): (#\w{6});", _CSS.partition("@media")[0]))
+INK, FAINT, RULE = (COLOURS[name] for name in ("ink", "faint", "rule"))
+# What is not certain, or not adopted, is open: told apart without colours.
 OPEN: dict[str, Any] = {"facecolor": COLOURS["paper"], "linestyle": (0, (3, 2)), "linewidth": 1.1}
 
 # Left to itself matplotlib writes the date into an SVG or a PDF and its version into all.
@@ -49,35 +33,18 @@ KINDS: dict[str, Any] = {
     "png": {"Software": None},
 }
 _STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "text.color": INK,
+    **{"font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK},
     "text.parse_math": False,  # a label with dollars in it is a label
-    "axes.edgecolor": COLOURS["rule"],
-    "axes.labelcolor": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.axisbelow": True,
-    "grid.color": COLOURS["rule"],
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.solid_capstyle": "butt",
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "svg.hashsalt": "convnext-study",
-    "svg.fonttype": "path",
+    **{"axes.axisbelow": True, "axes.labelcolor": FAINT, "grid.color": RULE},
+    **{"axes.titlelocation": "left", "axes.titlesize": 9.5, "axes.titleweight": "bold"},
+    **{"legend.frameon": False, "legend.fontsize": 9, "lines.solid_capstyle": "butt"},
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
+    **{f"{axis}tick.color": FAINT for axis in "xy"},
+    **{f"{axis}tick.labelsize": 9 for axis in "xy"},
+    **{f"{axis}tick.{size}.size": 0 for axis in "xy" for size in ("major", "minor")},
+    **{"svg.hashsalt": "convnext-study", "svg.fonttype": "path"},
     "pdf.fonttype": 42,  # text stays text, as journals ask
 }
-_DPI = 200
 CHART = (4.0, 2.7)  # inches, on the page
 ROUND = [1, 2, 5, 10]  # what ticks are multiples of
 
@@ -105,49 +72,32 @@ def new_figure(width: float, height: float, **options: Any) -> Figure:
 
 
 def add_panel(figure: Figure, left: float, bottom: float, right: float, top: float) -> Axes:
-    """Axes between these inches from the figure's lower left corner."""
+    """Axes without ticks between these inches from the figure's lower left corner."""
     width, height = figure.get_size_inches()
     box = (left / width, bottom / height, (right - left) / width, (top - bottom) / height)
-    axes = figure.add_axes(box)
-    axes.patch.set_visible(False)
-    return axes
+    return figure.add_axes(box, xticks=[], yticks=[], facecolor="none")
 
 
 def draw_charts(
-    titles: Sequence[str], size: tuple[float, float], *, left: float = 0.52, heading: str = ""
+    titles: Sequence[str], size: tuple[float, float] = CHART, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Charts of ``size`` inches beside each other, each with ``left`` inches for its labels."""
+    """Charts of ``size`` inches beside each other; ``options`` are those of ``subplots``."""
     from matplotlib.ticker import MaxNLocator
 
-    width, height = size
-    figure = new_figure(width * len(titles), height + (0.35 if heading else 0))
-    if heading:
-        place = (0.1 / (width * len(titles)), (height + 0.15) / (height + 0.35))
-        figure.text(*place, clean(heading), fontsize=12, fontweight="bold", va="center")
-    charts = []
-    for start, title in zip((width * place for place in range(len(titles))), titles, strict=True):
-        axes = add_panel(figure, start + left, 0.46, start + width - 0.14, height - 0.3)
-        axes.set_title(title)
+    figure = new_figure(size[0] * len(titles), size[1], layout="constrained")
+    charts = list(figure.subplots(1, len(titles), squeeze=False, **options)[0])
+    for axes, title in zip(charts, titles, strict=True):
+        axes.set(title=title, facecolor="none")
         axes.grid(visible=True, axis="y")
-        axes.spines[:].set_visible(False)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5, steps=ROUND))
-        charts.append(axes)
     return figure, charts
 
 
-def ramp(count: int) -> list[str]:
-    """So many colours from dark to light, each lighter than the one before."""
-    from matplotlib import colormaps, colors
-
-    shades = colormaps["cividis"].resampled(max(count, 2))
-    return [colors.to_hex(shades(place)) for place in range(count)]
-
-
-def mark(artist: Artist, key: str, class_: str = "") -> None:
-    """Name what an artist belongs to, so that `inline` can group it; no key leaves it unnamed."""
-    if key:
-        artist.set_gid(f"{key}/{class_}")
+def mark(artist: Artist, about: Mapping[str, Any] | None, class_: str = "") -> None:
+    """Say what an artist is a part of, by the attributes of an element; see `inline`."""
+    if about:
+        artist.set_gid(json.dumps([about, class_]))
 
 
 def clean(text: str) -> str:
@@ -162,11 +112,10 @@ def fit(figure: Figure, text: str, room: float, **font: Any) -> tuple[str, float
     text = short = clean(text)
     while True:
         box = Text(0, 0, short, figure=figure, **font).get_window_extent()
-        width = box.width / figure.dpi
-        if width <= room or not text:
-            return short, width
-        text = text[: min(len(text) - 1, int(len(text) * room / width) + 1)].rstrip()
-        short = text + "…"
+        if box.width <= room * figure.dpi or not text:
+            return short, box.width / figure.dpi
+        text = text[: min(len(text) - 1, int(len(text) * room * figure.dpi / box.width) + 1)]
+        short = text.rstrip() + "…"
 
 
 @style()
@@ -174,10 +123,12 @@ def save(
     figure: Figure, folder: Path, name: str, kinds: Sequence[str] = tuple(KINDS)
 ) -> list[Path]:
     """Write ``name`` in several of `KINDS`, each whole or not at all; returns the paths."""
+    for artist in figure.findobj():
+        artist.set_gid(None)
     paths = []
     for kind in kinds:
         data = io.BytesIO()
-        figure.savefig(data, format=kind, dpi=_DPI, metadata=KINDS[kind])
+        figure.savefig(data, format=kind, dpi=200, metadata=KINDS[kind])
         paths.append(folder / f"{name}.{kind}")
         write_bytes(paths[-1], data.getvalue())
     return paths
