@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from convnext_study.records import Record
 from convnext_study.results.statistics import (
     CONFIDENCE,
     Deviation,
@@ -27,7 +28,35 @@ def wilson(top1: float, images: int) -> tuple[float, float]:
     return low, high
 
 
-def pooled_std(networks: Iterable[Row], of: str) -> Deviation | None:
+class HasSeeds(Protocol):
+    """A network's accuracies in percent by seed, and what they were measured on."""
+
+    @property
+    def data(self) -> str: ...
+    @property
+    def val_images(self) -> int | None: ...
+    @property
+    def seeds(self) -> Mapping[int, float]: ...
+
+
+class Seeds(NamedTuple):
+    """The `HasSeeds` of records."""
+
+    data: str
+    val_images: int | None
+    seeds: Mapping[int, float]
+
+
+def seeds_of(records: Iterable[Record]) -> Seeds:
+    """The finished records of one network."""
+    done = [(record.run, record.result) for record in records if record.result]
+    if not done:
+        return Seeds("", None, {})
+    run, result = done[0]
+    return Seeds(run.data, result.val_images, {run.seed: result.top1 for run, result in done})
+
+
+def pooled_std(networks: Iterable[HasSeeds], of: str) -> Deviation | None:
     """The standard deviation between seeds, in points, pooled over networks on the same data.
 
     Of several data sets it is the one that most of the networks with two seeds share. None where
