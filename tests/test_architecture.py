@@ -42,7 +42,7 @@ MAY_IMPORT = {
     **{room: {*DATA, *NETWORK, *USES} for room in USES},
     "training": {*DATA, *NETWORK, *USES},
     "results": {*DATA, "cost"},
-    **dict.fromkeys(STUDY_ROOMS, CORE),
+    **{room: {*CORE, "results"} for room in STUDY_ROOMS},
     "show": {*CORE, "results"},
     "launching": {*CORE, *STUDY_ROOMS, "results", "show"},
     **{room: {*CORE, *STUDY_ROOMS, *FRONT, "results"} for room in FRONT - {"show", "launching"}},

@@ -10,6 +10,7 @@ from images import make_cifar, make_folder, picture
 
 from convnext_study.training.data import DataError, open_data
 from convnext_study.training.data.batches import train_batches, val_batches
+from convnext_study.training.data.device import Prepare
 from convnext_study.training.data.images import Data
 from convnext_study.training.recipe import MODERN, MODERN_SMALL
 
@@ -31,7 +32,8 @@ def test_digits_are_real_and_split_for_good(digits: Data) -> None:
 
 def test_batches_are_normalised(digits: Data) -> None:
     recipe = MODERN_SMALL.changed(crop="none", global_batch=1195)
-    ((images, labels),) = train_batches(digits, recipe, seed=0, epoch=0)
+    (batch,) = train_batches(digits, recipe, seed=0, epoch=0)
+    images, labels = Prepare(digits)(batch)
     assert images.shape == (1195, 3, 32, 32)
     assert labels.dtype == torch.int64
     assert images.mean().abs() < 1e-4
@@ -51,7 +53,7 @@ def test_a_folder_trains_with_the_published_recipe(tmp_path: Path) -> None:
     recipe = MODERN.changed(global_batch=4, image_size=32)
     batches = list(train_batches(data, recipe, seed=0, epoch=0))
     assert len(batches) == 2
-    assert batches[0][0].shape == (4, 3, 32, 32)
+    assert batches[0].images.shape == (4, 3, 32, 32)
 
 
 @pytest.mark.parametrize(("side", "size"), [(20, 32), (64, 64), (300, 224)])
@@ -120,7 +122,8 @@ def test_cifar_as_torchvision_stores_it(
     assert data.classes == tuple(f"class{number}" for number in range(count))
     image, label = data.train[0]
     assert (image.getpixel((3, 5)), label) == ((255, 0, 0), 0)
-    ((pixels, labels),) = val_batches(data, MODERN_SMALL, 100)
+    (batch,) = val_batches(data, MODERN_SMALL, 100)
+    pixels, labels = Prepare(data)(batch)
     assert labels[:3].tolist() == [0, 1, 2]
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     assert torch.allclose(pixels[0, 1], (0 - mean[1]) / std[1], atol=1e-5)

@@ -9,7 +9,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pytest
@@ -19,10 +19,11 @@ from PIL import Image, UnidentifiedImageError
 
 from convnext_study.errors import Failed
 from convnext_study.training.data import Data, DataError, open_data
-from convnext_study.training.data.batches import Share, train_batches, val_batches
+from convnext_study.training.data.batches import Batch, Share, train_batches, val_batches
 from convnext_study.training.data.decode import decode_image
 from convnext_study.training.data.images import BadImage
-from convnext_study.training.data.loading import Samples, load
+from convnext_study.training.data.loading import Request, Samples
+from convnext_study.training.data.pool import Readers
 from convnext_study.training.recipe import MODERN
 
 RECIPE = MODERN.changed(
@@ -78,7 +79,7 @@ def broken_folder(root: Path, content: bytes, part: str = "train") -> Path:
     return root
 
 
-def all_batches(data: Data, workers: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def all_batches(data: Data, workers: int = 0) -> list[Batch]:
     return list(train_batches(data, RECIPE, 0, 0, workers=workers))
 
 
@@ -110,14 +111,14 @@ def test_skipping_takes_the_next_image_and_counts(tmp_path: Path, workers: int) 
     for name in ("cat/2.jpg", "cat/3.jpg", "dog/3.jpg"):
         (root / "train" / name).write_bytes(b"")
     data = open_data(f"folder:{root}", bad_images="skip")
-    ((pixels, labels),) = all_batches(data, workers)
+    (batch,) = all_batches(data, workers)
     # 2 and 3 are replaced by the first dog, the last dog by the first cat.
-    assert labels.sort().values.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
-    assert len(pixels.unique(dim=0)) == 5
+    assert batch.labels.sort().values.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert len(batch.images.unique(dim=0)) == 5
     assert sorted(Path(name).name for name in data.bad.names) == ["2.jpg", "3.jpg", "3.jpg"]
     assert data.bad.replaced == 4
     again = all_batches(open_data(f"folder:{root}", bad_images="skip"))
-    assert torch.equal(pixels, again[0][0])
+    assert torch.equal(batch.images, again[0].images)
     all_batches(data, workers)
     assert (len(data.bad.names), data.bad.replaced) == (3, 8)
 
@@ -144,16 +145,17 @@ def test_replacement_does_not_depend_on_the_split(tmp_path: Path) -> None:
     halves, names = [], []
     for rank in range(2):
         data = open_data(f"folder:{root}", bad_images="skip")
-        halves += [pixels for pixels, _ in train_batches(data, recipe, 0, 0, 0, 0, Share(rank, 2))]
+        halves += [one.images for one in train_batches(data, recipe, 0, 0, 0, 0, Share(rank, 2))]
         names += sorted(data.bad.names)
-    assert torch.equal(whole[0].unique(dim=0), torch.cat(halves).unique(dim=0))
+    assert torch.equal(whole.images.unique(dim=0), torch.cat(halves).unique(dim=0))
     assert len(names) == 1
 
 
 def test_validation_replaces_in_place(tmp_path: Path) -> None:
     data = open_data(f"folder:{broken_folder(tmp_path, b'', 'val')}", bad_images="skip")
-    ((pixels, labels),) = val_batches(data, RECIPE, 8)
-    assert labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    (batch,) = val_batches(data, RECIPE, 8)
+    pixels = batch.images
+    assert batch.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
     assert torch.equal(pixels[3], pixels[4])
     assert data.bad.replaced == 1
 
@@ -167,17 +169,18 @@ def test_when_nothing_is_readable_it_stops(tmp_path: Path) -> None:
         all_batches(data, workers=1)
 
 
-def _killed(*_: object) -> torch.Tensor:
+def _killed(*_: object) -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory is short
     raise AssertionError
 
 
 def test_a_reader_that_is_killed_is_told_in_one_line(tmp_path: Path) -> None:
     data = open_data(f"folder:{make_folder(tmp_path)}")
-    samples = Samples(data.train, _killed, (0, 0))
-    with pytest.raises(Failed, match="fewer --workers") as caught:
-        list(load(samples, [[0, 1], [2, 3]], data.bad, workers=1))
-    assert "\n" not in str(caught.value)
+    readers = Readers({"train": Samples(data.train, _killed, 0)}, workers=1)
+    for _ in range(2):  # others are started where one is gone
+        with pytest.raises(Failed, match="fewer --workers") as caught:
+            list(readers.read([Request("train", (0, 1)), Request("train", (2, 3))]))
+        assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_went_away_stops_even_when_skipping(tmp_path: Path) -> None:

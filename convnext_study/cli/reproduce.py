@@ -8,7 +8,7 @@ from typing import Any
 
 from convnext_study.errors import BadRequest
 from convnext_study.records import Record, Run
-from convnext_study.results.figure import short_data
+from convnext_study.results.report.tables.formatting import short_data
 from convnext_study.results.setups import Group, differences
 from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
 

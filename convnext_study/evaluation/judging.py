@@ -116,8 +116,14 @@ def _prepare(subject: Subject, data: Data) -> tuple[Data, Recipe]:
 
 def _batches(data: Data, recipe: Recipe, batch: int, machine: Machine) -> Iterator[Any]:
     from convnext_study.training.data.batches import val_batches
+    from convnext_study.training.data.device import Prepare, prefetcher
 
-    yield from val_batches(data, recipe, batch, machine.workers)
+    prepare, ahead = (
+        Prepare(data, machine.device, machine.memory_format),
+        prefetcher(machine.device),
+    )
+    for one in val_batches(data, recipe, batch, machine.workers, ahead=ahead):
+        yield prepare(one)
 
 
 def _ranks(subject: Subject, batches: Iterator[Any], machine: Machine) -> tuple[Tensor, Tensor]:
@@ -136,8 +142,7 @@ def _ranks(subject: Subject, batches: Iterator[Any], machine: Machine) -> tuple[
     among: list[Tensor] = []
     with torch.inference_mode():
         for images, labels in batches:
-            moved = images.to(machine.device, memory_format=machine.memory_format)
-            logits = net(moved)
+            logits = net(images)
             if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
                 raise EvaluationError(f"{subject.name}: answers with no matrix of class scores")
             top = logits.topk(min(TOP, logits.shape[1])).indices.cpu()

@@ -82,6 +82,11 @@ def _place(model: nn.Module, recipe: Recipe, machine: Machine) -> nn.Module:
             )
         switch(True)
     if recipe.sync_bn and machine.world > 1:
+        if torch.device(machine.device).type != "cuda" and _has_batch_norm(model):
+            raise BadRequest(
+                f"sync_bn: torch synchronises BatchNorm on GPUs only, not on {machine.device}; "
+                "leave it out, or use one process with a larger micro batch"
+            )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     if torch.device(machine.device).type == "cpu" and not machine.compile:
         use_matrices(model)

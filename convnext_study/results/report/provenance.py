@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from convnext_study.records import Record
-from convnext_study.results.figure import short_data
 from convnext_study.results.report import formats
 from convnext_study.results.report.gather import Extras, Study
-from convnext_study.results.report.tables import Column, Table, words
+from convnext_study.results.report.tables import Column, Table
+from convnext_study.results.report.tables.formatting import short_data
 from convnext_study.results.setups import code_of
 
 _PAPERS = {
@@ -26,12 +26,27 @@ _TROUBLE = {
 _NOT_SETTINGS = ("name", "family")
 
 
+class _Setting(NamedTuple):
+    """A field of a recipe, here and in the published one, in words."""
+
+    field: str
+    here: str
+    published: str
+
+
+_COLUMNS: list[Column[_Setting]] = [
+    Column("field", "setting", lambda one: one.field.replace("_", " "), "text"),
+    Column("here", "here", lambda one: one.here, "text"),
+    Column("published", "published", lambda one: one.published, "text"),
+]
+
+
 @dataclass(frozen=True)
 class Provenance:
     """``facts`` are names and values; ``recipes`` tables of what differs from the published."""
 
     facts: list[tuple[str, str]]
-    recipes: list[Table]
+    recipes: list[Table[_Setting]]
     commands: list[str]
 
 
@@ -94,7 +109,9 @@ def _trouble(records: Iterable[Record]) -> list[str]:
     return [f"{count} {_TROUBLE[name]}" for name, count in sums.items() if count]
 
 
-def _recipes(records: Iterable[Record], published: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+def _recipes(
+    records: Iterable[Record], published: Mapping[str, Mapping[str, Any]]
+) -> list[Table[_Setting]]:
     """One table for each recipe: the fields that differ from the published one of its family."""
     seen: dict[str, Mapping[str, Any]] = {}
     for record in records:
@@ -107,28 +124,20 @@ def _recipes(records: Iterable[Record], published: Mapping[str, Mapping[str, Any
     ]
 
 
-def _deviations(recipe: Mapping[str, Any], paper: Mapping[str, Any], place: int) -> Table:
-    columns = (
-        Column("field", "setting", numeric=False),
-        Column("here", "here", numeric=False),
-        Column("published", "published", numeric=False),
-    )
+def _deviations(recipe: Mapping[str, Any], paper: Mapping[str, Any], place: int) -> Table[_Setting]:
     fields = [*paper, *(name for name in recipe if name not in paper)]
     rows = [
-        [
-            words(name.replace("_", " ")),
-            words(_word(recipe.get(name))),
-            words(_word(paper.get(name))),
-        ]
+        _Setting(name, here, published)
         for name in fields
-        if name not in _NOT_SETTINGS and _word(recipe.get(name)) != _word(paper.get(name))
+        for here, published in ((_word(recipe.get(name)), _word(paper.get(name))),)
+        if name not in _NOT_SETTINGS and here != published
     ]
     family = str(recipe.get("family"))
     source = _PAPERS.get(family, family)
-    caption = (
+    title = (
         f"{recipe.get('name', 'recipe')}: {formats.plural(len(rows), 'deviation')} from {source}"
     )
-    return Table(f"recipe_{place}", caption, columns, rows)
+    return Table(f"recipe_{place}", title, _COLUMNS, rows)
 
 
 def _word(value: Any) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from convnext_study.results.noise import noise_note
 from convnext_study.results.report import formats
 from convnext_study.results.report.gather import Study
+from convnext_study.results.report.tables.comparison import sentence
 from convnext_study.results.statistics import Agreement, Correlation, agreement
 from convnext_study.results.statistics.comparison import Comparison
 from convnext_study.results.summary import Row
@@ -17,9 +18,9 @@ SCOPE_ONE_SEED = (
     "not in these intervals and p values."
 )
 INTERVALS = (
-    "Intervals and p are of each comparison alone; only the column Holm p is corrected for their "
-    "number, and it alone decides what is called told from noise. So an interval may leave zero "
-    "out where the corrected p does not tell the step from noise."
+    "Intervals and p are of each comparison alone; only the column Holm p is adjusted for their "
+    "number, and it alone decides what is called significant. So an interval may exclude zero "
+    "where the step is not significant."
 )
 
 
@@ -59,7 +60,7 @@ def _summary(study: Study) -> list[str]:
         said.append(SCOPE_ONE_SEED)
     if study.tests.pooled and study.deviation:
         how = (
-            f"with the deviation between seeds pooled over rows "
+            f"with the standard deviation between seeds pooled over rows "
             f"({study.deviation.points:.2f} points, {study.deviation.freedom:g} degrees of freedom)"
         )
         said.append(_told(study, study.tests.pooled, how))
@@ -75,10 +76,10 @@ def _told(study: Study, tests: dict[str, Comparison], how: str) -> str:
     ]
     total = formats.plural(len(tests), "comparison")
     if not names:
-        return f"Of {total}, none can be told from noise {how}, after Holm's correction."
+        return f"Of {total}, none is significant {how}, after Holm's correction."
     return (
-        f"Of {total}, {len(names)} can be told from noise {how}, after Holm's correction: "
-        f"{formats.listed(names)}. The others cannot."
+        f"Of {total}, {len(names)} {'is' if len(names) == 1 else 'are'} significant {how}, after "
+        f"Holm's correction: {formats.listed(names)}."
     )
 
 
@@ -86,7 +87,7 @@ def _extremes(study: Study, gains: list[Row]) -> str:
     ranked = sorted(gains, key=lambda row: row.gain or 0.0)
     low, high = (
         f"{formats.signed(row.gain)} points ({row.label}"
-        + (", not told from noise)" if study.tests.told(row.name) is False else ")")
+        + (", not significant)" if study.tests.told(row.name) is False else ")")
         for row in (ranked[0], ranked[-1])
     )
     return (
@@ -140,7 +141,7 @@ def step_words(study: Study, row: Row) -> list[str]:
     said = [f"{remark[0].upper()}{remark[1:]}." for remark in row.remarks]
     for tests in (study.tests.plain, study.tests.pooled):
         if row.name in tests:
-            said.append(f"{_sentence(tests[row.name])}.")
+            said.append(f"{sentence(tests[row.name])}.")
     wide = study.tests.plain[row.name].new_images if row.name in study.tests.plain else None
     if wide:
         said.append(
@@ -148,18 +149,3 @@ def step_words(study: Study, row: Row) -> list[str]:
             f"{formats.interval(wide.interval)}, {formats.p_value(wide.p)} ({wide.method})."
         )
     return said
-
-
-def _sentence(found: Comparison) -> str:
-    """As `Comparison.sentence`, with the minus signs of the page."""
-    corrected = ""
-    if found.family > 1:
-        corrected = (
-            f"; Holm's {formats.p_value(found.p_corrected)} over "
-            f"{formats.plural(found.family, 'comparison')}"
-        )
-    verdict = "told from noise" if found.distinguishable else "not told from noise"
-    return (
-        f"{formats.comparison(found)}{corrected}: {verdict} "
-        f"({found.difference.method}; {found.scope})"
-    )

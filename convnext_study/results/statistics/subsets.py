@@ -1,8 +1,8 @@
 """Sets of steps and what their values say: which are needed, and what a step changes in each.
 
 A value belongs to the set of steps that a network has, whatever their order: accuracy in percent,
-MACs, or any other number, as a mapping from sets of step names. The functions named ``plan`` say
-which sets are needed, each once, so that no network is trained twice.
+MACs, or any other number, as a mapping from sets of step names. The functions that return a
+`SubsetList` say which sets are needed, each once, so that no network is trained twice.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from convnext_study.errors import BadRequest
 
 Subset = frozenset[str]
 Values = Mapping[Subset, float]
-Order = tuple[str, ...]
+Permutation = tuple[str, ...]
 Side = Literal["base", "end"]
 
 MOST_EXACT = 16  # steps: 65536 networks
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Sets of steps, each once, in the order first met; ``asked`` counts the repeats as well."""
+class SubsetList:
+    """Sets of steps, each once, in the order first met; ``requested`` counts repeats as well."""
 
     subsets: tuple[Subset, ...]
-    asked: int
+    requested: int
 
     def missing(self, known: Collection[Subset]) -> tuple[Subset, ...]:
         """What is left to train when those of ``known`` are done."""
         return tuple(subset for subset in self.subsets if subset not in known)
 
 
-def sampled_orders(steps: Sequence[str], pairs: int, seed: int = 0) -> tuple[Order, ...]:
+def sampled_permutations(
+    steps: Sequence[str], pairs: int, seed: int = 0
+) -> tuple[Permutation, ...]:
     """Random orders of the steps, each followed by its reverse: ``2 * pairs`` of them.
 
     An order and its reverse err in opposite ways, so their mean is steadier than two fresh orders'
@@ -45,35 +47,35 @@ def sampled_orders(steps: Sequence[str], pairs: int, seed: int = 0) -> tuple[Ord
     if pairs < 1:
         raise BadRequest(f"{pairs} pairs of orders: give 1 or more")
     draw = random.Random(seed)  # noqa: S311
-    orders: list[Order] = []
+    orders: list[Permutation] = []
     for _ in range(pairs):
         order = tuple(draw.sample(list(steps), len(steps)))
         orders += [order, order[::-1]]
     return tuple(orders)
 
 
-def plan_orders(orders: Iterable[Order]) -> Plan:
+def coalitions_of(orders: Iterable[Permutation]) -> SubsetList:
     """What the orders pass through, base and end included: orders share their common prefixes."""
-    return _plan(subset for order in orders for subset in prefixes(order))
+    return _subset_list(subset for order in orders for subset in prefixes(order))
 
 
-def plan_exact(steps: Sequence[str]) -> Plan:
+def all_coalitions(steps: Sequence[str]) -> SubsetList:
     """Every set of steps. Raises BadRequest for more than `MOST_EXACT` steps."""
     _check_steps(steps)
     if len(steps) > MOST_EXACT:
         raise BadRequest(f"{len(steps)} steps have {2 ** len(steps)} sets: sample orders instead")
-    return _plan(
+    return _subset_list(
         frozenset(chosen) for size in range(len(steps) + 1) for chosen in combinations(steps, size)
     )
 
 
-def plan_near(steps: Sequence[str], side: Side, distance: int) -> Plan:
+def coalitions_within(steps: Sequence[str], side: Side, distance: int) -> SubsetList:
     """The networks at most ``distance`` steps from one end of the road.
 
     Distance 1 is what leave-one-out (``end``) and add-one-in (``base``) take, 2 is for pairs.
     """
     _check_steps(steps)
-    return _plan(
+    return _subset_list(
         _near(steps, side, chosen)
         for size in range(distance + 1)
         for chosen in combinations(steps, size)
@@ -129,9 +131,9 @@ def _near(steps: Sequence[str], side: Side, chosen: Iterable[str]) -> Subset:
     return frozenset(chosen) if side == "base" else frozenset(steps) - frozenset(chosen)
 
 
-def _plan(subsets: Iterable[Subset]) -> Plan:
-    asked = list(subsets)
-    return Plan(tuple(dict.fromkeys(asked)), len(asked))
+def _subset_list(subsets: Iterable[Subset]) -> SubsetList:
+    requested = list(subsets)
+    return SubsetList(tuple(dict.fromkeys(requested)), len(requested))
 
 
 def _check_steps(steps: Sequence[str]) -> None:

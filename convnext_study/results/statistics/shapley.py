@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 
 from convnext_study.errors import BadRequest
-from convnext_study.results.attribution.subsets import (
-    Order,
+from convnext_study.results.statistics.intervals import (
+    CONFIDENCE,
+    Deviation,
+    Interval,
+    t_quantile,
+)
+from convnext_study.results.statistics.subsets import (
+    Permutation,
     Values,
-    plan_exact,
-    plan_orders,
+    all_coalitions,
+    coalitions_of,
     prefixes,
     value_of,
 )
-from convnext_study.results.statistics import CONFIDENCE, Deviation, Interval
-from convnext_study.results.statistics.intervals import t_quantile
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,9 @@ def shapley_exact(
     """Each step's gain averaged over all orders, from the values of all sets (Shapley 1953).
 
     ``noise`` is the deviation of one value (of a mean over n seeds: that between seeds by the
-    square root of n), independent from set to set; without it the values are taken as true.
+    square root of n), independent from set to set; without it there are no intervals.
     """
-    sets = plan_exact(steps).subsets
+    sets = all_coalitions(steps).subsets
     known = {subset: value_of(values, subset) for subset in sets}
     count = len(steps)
     weights = [1 / (count * math.comb(count - 1, size)) for size in range(count)]
@@ -66,21 +70,22 @@ def shapley_exact(
         for step in steps
     }
     errors = _Errors(noise, count, confidence)
+    sure = None if noise is None else 0.0
     return Shapley(
-        shares={step: errors.share(gain, 0.0, math.inf) for step, gain in gains.items()},
+        shares={step: errors.share(gain, sure, math.inf) for step, gain in gains.items()},
         total=known[frozenset(steps)] - known[frozenset()],
         method=f"exact, from all {len(sets)} sets of steps" + errors.words,
     )
 
 
 def shapley_sampled(
-    orders: Sequence[Order],
+    orders: Sequence[Permutation],
     values: Values,
     *,
     noise: Deviation | None = None,
     confidence: float = CONFIDENCE,
 ) -> Shapley:
-    """Each step's gain averaged over the orders of `sampled_orders` (Castro et al. 2009).
+    """Each step's gain averaged over the orders of `sampled_permutations` (Castro et al. 2009).
 
     Every order's gains add up to the total, hence so do their means, whatever the noise. The
     standard error is that of the mean over pairs of orders, which are independent draws, with a t
@@ -100,7 +105,7 @@ def shapley_sampled(
     for step, drawn in gains.items():
         spread = variance(drawn) / len(drawn) if len(drawn) > 1 else None
         shares[step] = errors.share(fmean(drawn), spread, len(drawn) - 1)
-    networks = len(plan_orders(orders).subsets)
+    networks = len(coalitions_of(orders).subsets)
     return Shapley(
         shares=shares,
         total=value_of(values, frozenset(steps)) - value_of(values, frozenset()),
@@ -122,8 +127,8 @@ class _Errors:
     @property
     def words(self) -> str:
         if self.noise is None:
-            return "; the values' own noise is not in the intervals"
-        return f"; deviation of a value {self.noise.points:.3g}, from {self.noise.source}"
+            return "; the variance between seeds is not in the intervals"
+        return f"; standard deviation of a value {self.noise.points:.3g}, from {self.noise.source}"
 
     def share(self, value: float, orders: float | None, freedom: float) -> Share:
         """``orders`` is the variance of the mean over orders; None leaves it unknown."""
@@ -151,7 +156,7 @@ def _noise_factor(steps: int) -> float:
     return 2 * sum(1 / math.comb(steps - 1, size) for size in range(steps)) / steps**2
 
 
-def _pairs(orders: Sequence[Order]) -> list[tuple[Order, Order]]:
+def _pairs(orders: Sequence[Permutation]) -> list[tuple[Permutation, Permutation]]:
     if not orders or len(orders) % 2:
         raise BadRequest(f"{len(orders)} orders: give pairs, each order with its reverse")
     pairs = list(zip(orders[::2], orders[1::2], strict=True))
@@ -161,6 +166,6 @@ def _pairs(orders: Sequence[Order]) -> list[tuple[Order, Order]]:
     return pairs
 
 
-def _gains(order: Order, values: Values) -> dict[str, float]:
+def _gains(order: Permutation, values: Values) -> dict[str, float]:
     along = [value_of(values, subset) for subset in prefixes(order)]
     return {step: along[place + 1] - along[place] for place, step in enumerate(order)}
