@@ -3,8 +3,6 @@
 timm itself is imported only inside the methods that need it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

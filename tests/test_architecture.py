@@ -14,7 +14,7 @@ PACKAGE = Path(convnext_study.__file__).parent
 HEAVY = {"fvcore", "matplotlib", "scipy", "sklearn", "timm", "torch", "torchvision", "wandb"}
 
 DATA = {"errors", "spec", "roadmap", "plan", "records"}
-NETWORK = {"layers", "matrices", "head", "stage", "staged", "net"}
+NETWORK = {"layers", "matrices", "head", "recompute", "stage", "staged", "net"}
 USES = {"build", "cost", "endpoints", "export", "layouts", "model_card", "zoo"}
 CORE = {*DATA, *NETWORK, *USES, "training"}
 # Each is a study on the same engine: it imports the core, and never another study.

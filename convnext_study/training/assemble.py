@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from convnext_study.errors import BadRequest
 from convnext_study.matrices import use_matrices
+from convnext_study.recompute import count_once
 from convnext_study.records import Run
 from convnext_study.training import processes
 from convnext_study.training.optimizer import make_optimizer
@@ -88,6 +89,8 @@ def _place(model: nn.Module, recipe: Recipe, machine: Machine) -> nn.Module:
                 "leave it out, or use one process with a larger micro batch"
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    if machine.grad_checkpointing and not machine.compile:
+        count_once(model)  # timm's networks; this package's do so by themselves
     if torch.device(machine.device).type == "cpu" and not machine.compile:
         use_matrices(model)
     return model.to(machine.device, memory_format=machine.memory_format)  # type: ignore[call-overload,no-any-return]
