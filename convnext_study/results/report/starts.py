@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from convnext_study.records import Record
-from convnext_study.results.report import formats
+from convnext_study.results.report.tables import formatting
 
 # What a start may change without a trace in the numbers.
 _NO_MATTER = frozenset({"cores", "workers", "download", "checkpoint_seconds"})
@@ -45,7 +45,7 @@ def changes(records: Iterable[Record]) -> list[str]:
                 if before[-1:] != [value]:
                     before.append(value)
         found.update(f"{name} {', then '.join(all_)}" for name, all_ in values.items() if all_[1:])
-    return [f"{text} ({formats.plural(runs, 'run')})" for text, runs in found.items()]
+    return [f"{text} ({formatting.plural(runs, 'run')})" for text, runs in found.items()]
 
 
 def _recorded(record: Record) -> Circumstances:
