@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from convnext_study.records import Record
 from convnext_study.results.report.gather import Extras, Study
+from convnext_study.results.report.starts import changes, machine_of
 from convnext_study.results.report.tables import Column, Table, formatting
 from convnext_study.results.report.tables.formatting import short_data
 from convnext_study.results.setups import code_of
@@ -62,10 +63,11 @@ def provenance(study: Study, extras: Extras) -> Provenance:
         ("runs", f"{sum(record.status == 'done' for record in counted)} finished and counted"),
         ("made with", _each(counted, code_of)),
         ("versions", _each(counted, lambda one: _pairs(one.asked.get("versions")))),
-        ("machine", _each(counted, lambda one: _pairs(one.asked.get("machine")))),
+        ("machine", _each(counted, lambda one: _pairs(machine_of(one)))),
         ("training time", _time(counted)),
         ("recipes", ", ".join(dict.fromkeys(row.recipe for row in study.rows if row.recipe))),
     ]
+    facts += [("went on under", text) for text in changes(counted)]
     facts += [("trouble", text) for text in _trouble(counted)]
     if any("+" in code_of(record) for record in counted):
         facts.append(("note", "+ after a commit: files differed from it when the run began"))

@@ -48,6 +48,17 @@ def changes(records: Iterable[Record]) -> list[str]:
     return [f"{text} ({formatting.plural(runs, 'run')})" for text, runs in found.items()]
 
 
+def machine_of(record: Record) -> dict[str, Any]:
+    """What a run began on, its GPU and number of processes included where its log has them."""
+    about: dict[str, Any] = dict(record.asked.get("machine") or {})
+    for event in _kept(record)[:1]:
+        if isinstance(event.get("hardware"), Mapping):
+            about = dict(event["hardware"])
+        if event.get("world_size", 1) != 1:
+            about["processes"] = event["world_size"]
+    return {_NAMES.get(name, name): value for name, value in about.items()}
+
+
 def _recorded(record: Record) -> Circumstances:
     """What ``run.json`` says, which may be of an earlier start than all that left something."""
     known = {name: value for name, value in record.asked.items() if value is not None}
@@ -56,12 +67,7 @@ def _recorded(record: Record) -> Circumstances:
 
 def _starts(record: Record) -> list[Circumstances]:
     """Of every start that left something; what another start has and this one not is ``none``."""
-    events = [one for one in record.events if one.get("event") in ("started", "resumed")]
-    kept = [
-        one
-        for one, after in zip(events, [*events[1:], {}], strict=True)
-        if _step(after, _step(one, 0) + 1) > _step(one, 0)
-    ]
+    kept = _kept(record)
     starts = [_in_words(one) for one in kept]
     for group in ("versions", "hardware"):
         holders = [
@@ -75,6 +81,16 @@ def _starts(record: Record) -> list[Circumstances]:
                 if name not in _NO_MATTER:
                     start.setdefault(_NAMES.get(name, name), "none")
     return starts
+
+
+def _kept(record: Record) -> list[dict[str, Any]]:
+    """The events of the starts that left something: the next one began further on."""
+    events = [one for one in record.events if one.get("event") in ("started", "resumed")]
+    return [
+        one
+        for one, after in zip(events, [*events, {}][1:], strict=True)
+        if _step(after, _step(one, 0) + 1) > _step(one, 0)
+    ]
 
 
 def _in_words(about: Mapping[str, Any]) -> Circumstances:
