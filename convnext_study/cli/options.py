@@ -6,7 +6,7 @@ import functools
 import inspect
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -15,6 +15,8 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+    from convnext_study.records import RecordError
 
 PLAIN_WIDTH = 120  # of what is written to a file or a pipe
 
@@ -159,3 +161,11 @@ def print_rich(*parts: RenderableType) -> None:
     with shown.capture() as capture:
         shown.print(*parts)
     print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def warn_of_unreadable(unreadable: Sequence[RecordError]) -> None:
+    """Say on standard error which runs were left out, since their records cannot be read."""
+    from convnext_study.records import tell_unreadable
+
+    if text := tell_unreadable(unreadable):
+        print(f"convnext-study: warning: {text}", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import Json
+from convnext_study.cli.options import Json, warn_of_unreadable
 from convnext_study.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def power(
 
 def _measured(folder: Path) -> Deviation:
     """The deviation between seeds of a folder's finished runs, pooled over networks."""
-    from convnext_study.records import scan
+    from convnext_study.records import RecordError, scan
     from convnext_study.results.setups import setup
     from convnext_study.results.statistics import pooled_deviation
 
@@ -68,10 +68,12 @@ def _measured(folder: Path) -> Deviation:
         raise BadRequest(f"{folder}: no such folder; name the folder of a study")
     rows: dict[str, dict[int, float]] = {}
     images = [1]
-    for record in scan(folder):
+    unreadable: list[RecordError] = []
+    for record in scan(folder, unreadable):
         if record.result is not None:
             rows.setdefault(setup(record.run), {})[record.run.seed] = record.result.top1
             images.append(record.result.val_images)
+    warn_of_unreadable(unreadable)
     several = [list(row.values()) for row in rows.values() if len(row) > 1]
     source = f"{len(several)} networks of {folder}"
     found = pooled_deviation(several, source, resolution=100 / max(images))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from convnext_study.cli.options import StudyOptions, console, print_rich
+from convnext_study.cli.options import StudyOptions, console, print_rich, warn_of_unreadable
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, BadRequest
 from convnext_study.launching.runs import default_folder, parse_seeds, roadmap_runs
 from convnext_study.launching.study import (
@@ -20,7 +20,7 @@ from convnext_study.launching.study import (
     train_all,
     unfinished,
 )
-from convnext_study.records import Run
+from convnext_study.records import Run, unreadable_in
 from convnext_study.roadmap import Point, Roadmap
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def run_study(study: Study, options: StudyOptions) -> None:
         print(f"convnext-study: {outcome.run.id} failed: {outcome.reason}", file=sys.stderr)
     for text in _warnings(study):
         print(f"convnext-study: warning: {text}", file=sys.stderr)
+    warn_of_unreadable(unreadable_in(study.folder / "runs"))
     for note in sorted({o.reason for o in outcomes if o.status == "done" and o.reason}):
         print(f"convnext-study: {note}", file=sys.stderr)
     if unfinished(outcomes, "failed"):
