@@ -106,7 +106,7 @@ def test_a_holder_elsewhere_is_given_time_to_show_that_it_lives(
     lease = write_lease(tmp_path / LOCK, host="elsewhere", pid=7)
     renewing = threading.Timer(0.3, os.utime, [lease])
     renewing.start()
-    with pytest.raises(locks.Held, match="^process 7 on elsewhere$"):
+    with pytest.raises(locks.Held, match=r"^process 7 on elsewhere$"):
         locks.take(tmp_path / LOCK)
     renewing.join()
     began = time.monotonic()

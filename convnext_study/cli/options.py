@@ -57,8 +57,13 @@ class StudyOptions:
         typer.Option(min=1, help="Threads a training. (default: 1 for images up to 64 pixels)"),
     ] = None
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes a training that read images from files.")
-    ] = 0
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes a training that read images from files. (default: with a GPU the "
+            "cores that its training leaves, up to 16; on a CPU none)",
+        ),
+    ] = None
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or mps. (default: the best there is)")
     ] = None
@@ -99,6 +104,21 @@ class StudyOptions:
     ] = True
     grad_checkpointing: Annotated[
         bool, typer.Option("--grad-checkpointing", help="Save memory, take longer.")
+    ] = False
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Only algorithms that give the same bits every time, on GPUs too; slower there.",
+        ),
+    ] = False
+    tf32: Annotated[
+        bool,
+        typer.Option("--tf32", help="GPUs: round factors of float32 products; faster."),
+    ] = False
+    cudnn_benchmark: Annotated[
+        bool,
+        typer.Option("--cudnn-benchmark", help="GPUs: try cuDNN's algorithms, take the fastest."),
     ] = False
 
     def recipe_changes(self) -> dict[str, Any]:

@@ -39,10 +39,9 @@ def waiting_tasks(tasks: Iterable[str]) -> set[str] | None:
 
 def max_array_size() -> int | None:
     """How many runs an array may have at this site, or None where SLURM does not say."""
+    command = ["scontrol", "show", "config"]
     try:
-        asked = subprocess.run(
-            ["scontrol", "show", "config"], capture_output=True, text=True, timeout=60
-        )
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", asked.stdout, re.MULTILINE)

@@ -36,7 +36,7 @@ def in_a_pool(jobs: Sequence[Job], plan: Plan, tick: Callable[[], None]) -> list
     Raises BadRequest where the folder cannot be written or another process works on a run.
     """
     claim(jobs)
-    return Pool(plan.jobs, tick).run(jobs)
+    return Pool(plan.jobs, tick, plan.devices).run(jobs)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def join(place: Place, device: str) -> str:
             rank=place.rank,
             world_size=place.world,
             timeout=PATIENCE,
-            # Without it NCCL learns a process's GPU from its first tensor, and guesses in a barrier.
+            # Without it NCCL learns a process's GPU from a tensor, and guesses in a barrier.
             device_id=torch.device(device) if on_gpu else None,
         )
     except (RuntimeError, ValueError) as error:
