@@ -17,7 +17,7 @@ Moves = tuple[float | None, torch.Tensor | None]
 _KEPT = "_kept_while_recomputed"
 
 
-@torch.jit.ignore
+@torch.jit.ignore  # type: ignore[untyped-decorator]
 def checkpointed(blocks: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
     """The blocks' output; the backward pass runs each again instead of keeping its activations."""
     for block in blocks:

@@ -47,5 +47,5 @@ class Stage(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.downsample(x)
         if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return checkpointed(self.blocks, x)
+            return checkpointed(self.blocks, x)  # type: ignore[no-any-return]
         return self.blocks(x)  # type: ignore[no-any-return]

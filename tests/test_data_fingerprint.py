@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import make_tiny_run
 from images import make_cifar, make_folder, picture
+from several import train_in
 from test_data_timm import HubReader, one_tar, shards, tar_a_class, tars_in_a_tar
 
 from convnext_study.training.assemble import assemble
@@ -231,3 +232,17 @@ def test_a_run_keeps_to_its_data(tmp_path: Path) -> None:
             os.link(root / "val" / name / "0.jpg", root / "train" / name / f"{index}.jpg")
     with pytest.raises(DataError, match="train holds 12 images as recorded, but of other sizes"):
         start()
+
+
+def test_processes_that_see_other_data_end_the_run(tmp_path: Path) -> None:
+    other = """
+        from convnext_study.training import classification
+        if rank == 1:
+            honest = classification.fingerprint
+            classification.fingerprint = lambda data: {{**honest(data), "val": {{"images": 601}}}}
+    """
+    run = make_tiny_run(epochs=1)
+    (code, _), (second, errors) = train_in(2, run, tmp_path, before=other.format())
+    assert code != 0 and second != 0
+    says = "this process sees other data than the first one: val holds 601 images, 602 were"
+    assert f"{tmp_path}: {says} recorded" in errors

@@ -11,9 +11,9 @@ from fakes import fake_run, fake_runs, locked, write_run, write_study
 
 from convnext_study.errors import BadRequest
 from convnext_study.records import Run, scan
-from convnext_study.results.report.formats import signed
 from convnext_study.results.report.gather import Extras, Folder, gather
 from convnext_study.results.report.page import render
+from convnext_study.results.report.tables.formatting import signed
 from convnext_study.results.report.words import SCOPE_ONE_SEED, say
 from convnext_study.results.setups import group
 from convnext_study.results.summary import summarize

@@ -104,10 +104,11 @@ def _settings(
     import torch
 
     from convnext_study.bench.networks import Settings
-    from convnext_study.launching.machine import make_plan
+    from convnext_study.launching.machine import Requested, make_plan
     from convnext_study.training.task import Machine
 
-    plan = make_plan(Machine(), image_size=road.image_size, runs=1, device=device, threads=threads)
+    requested = Requested(device=device, threads=threads)
+    plan = make_plan(Machine(), requested, image_size=road.image_size, runs=1)
     torch.set_num_threads(plan.machine.threads)
     return Settings(
         turns=turns or (QUICK_TURNS if quick else TURNS),

@@ -44,7 +44,10 @@ def evaluate(
         bool, typer.Option("--pretrained", help="Fetch the released weights.")
     ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 128,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that read images. (default: a core each, with a GPU)"),
+    ] = None,
     image_size: ImageSize = None,
     crop_ratio: Annotated[
         float | None, typer.Option(min=0.05, max=1, help="Crop over resized side.")
@@ -101,11 +104,13 @@ def data_of(subject: Subject, trust: bool) -> str | None:
     return subject.run.data
 
 
-def _machine(device: str | None, workers: int, compiled: bool) -> Machine:
-    from convnext_study.launching.machine import cores, pick_device
+def _machine(device: str | None, workers: int | None, compiled: bool) -> Machine:
+    from convnext_study.launching.machine import choose_workers, cores, pick_device
     from convnext_study.training.task import Machine
 
     kind = pick_device(device)
+    if workers is None:  # data that lies in memory takes none, whatever is said here
+        workers = 0 if kind == "cpu" else choose_workers(cores())
     return Machine(device=kind, threads=cores(), workers=workers, compile=compiled)
 
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -16,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from convnext_study.records import RecordError
     from convnext_study.results.report.tables import Table
 
 PLAIN_WIDTH = 120  # of what is written to a file or a pipe
@@ -57,8 +58,13 @@ class StudyOptions:
         typer.Option(min=1, help="Threads a training. (default: 1 for images up to 64 pixels)"),
     ] = None
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes a training that read images from files.")
-    ] = 0
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes a training that read images from files. (default: with a GPU the "
+            "cores that its training leaves, up to 16; on a CPU none)",
+        ),
+    ] = None
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or mps. (default: the best there is)")
     ] = None
@@ -99,6 +105,21 @@ class StudyOptions:
     ] = True
     grad_checkpointing: Annotated[
         bool, typer.Option("--grad-checkpointing", help="Save memory, take longer.")
+    ] = False
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Only algorithms that give the same bits every time, on GPUs too; slower there.",
+        ),
+    ] = False
+    tf32: Annotated[
+        bool,
+        typer.Option("--tf32", help="GPUs: round factors of float32 products; faster."),
+    ] = False
+    cudnn_benchmark: Annotated[
+        bool,
+        typer.Option("--cudnn-benchmark", help="GPUs: try cuDNN's algorithms, take the fastest."),
     ] = False
 
     def recipe_changes(self) -> dict[str, Any]:
@@ -169,3 +190,11 @@ def print_rich(*parts: RenderableType) -> None:
     with shown.capture() as capture:
         shown.print(*parts)
     print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def warn_of_unreadable(unreadable: Sequence[RecordError]) -> None:
+    """Say on standard error which runs were left out, since their records cannot be read."""
+    from convnext_study.records import tell_unreadable
+
+    if text := tell_unreadable(unreadable):
+        print(f"convnext-study: warning: {text}", file=sys.stderr)

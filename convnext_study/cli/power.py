@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import Json
+from convnext_study.cli.options import Json, warn_of_unreadable
 from convnext_study.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -61,10 +61,14 @@ def power(
 
 def _measured(folder: Path) -> Deviation:
     """The deviation between seeds of a folder's finished runs, pooled over networks."""
+    from convnext_study.records import unreadable_in
     from convnext_study.results.noise import pooled_std
     from convnext_study.results.report.gather import gather
 
+    if not folder.is_dir():
+        raise BadRequest(f"{folder}: no such folder; name the folder of a study")
     rows = [row for study in gather(folder).studies for row in study.rows]
+    warn_of_unreadable(unreadable_in(folder))
     found = pooled_std(rows, f"networks of {folder}")
     if found is None:
         raise BadRequest(

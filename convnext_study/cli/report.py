@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convnext_study.cli.options import warn_of_unreadable
 from convnext_study.roadmap import ROADMAPS, get_roadmap
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def report(
     The page loads nothing from elsewhere. Beside it stand figures as SVG, PDF and PNG, and tables
     as CSV, Markdown and LaTeX. With --watch it goes on until Ctrl-C.
     """
+    from convnext_study.records import unreadable_in
     from convnext_study.results.report.write import write_report
 
     out = out or folder / "report"
@@ -46,6 +48,7 @@ def report(
     if watch:
         _watch(folder, out, extras, (every, any_commit))
     paths = write_report(folder, out, extras, any_commit=any_commit)
+    warn_of_unreadable(unreadable_in(folder))
     size = paths[0].stat().st_size
     typer.echo(
         f"written: {paths[0]} ({size / 1e3:,.0f} kB) and {len(paths) - 1} figures and tables"

@@ -56,7 +56,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return checkpointed(self.blocks, x)
+            return checkpointed(self.blocks, x)  # type: ignore[no-any-return]
         return self.blocks(x)  # type: ignore[no-any-return]
 
 

@@ -16,9 +16,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from convnext_study.records import Record, Result, Run
-from convnext_study.results.noise import pooled_std, seeds_of
 from convnext_study.results.setups import code_of
-from convnext_study.results.statistics import Deviation
+from convnext_study.results.statistics import Deviation, pooled_deviation
 from convnext_study.results.statistics.subsets import Subset, prefixes
 from convnext_study.roadmap import Roadmap
 from convnext_study.roadmap.beyond import network_steps
@@ -110,6 +109,8 @@ def group_by_subset(
         if setting == kept:
             by_seed.setdefault(steps, {}).setdefault(record.run.seed, record)
     networks = {steps: _chosen(own, seeds) for steps, own in by_seed.items()}
+    tops = [[result.top1 for result in results_of(own.values())] for own in by_seed.values()]
+    several = sum(len(own) > 1 for own in tops)
     end = frozenset(network_steps(road))
     alike = [
         (setting, record)
@@ -120,7 +121,7 @@ def group_by_subset(
         road=road,
         networks={steps: own for steps, own in networks.items() if own},
         without_recipe=_chosen(_first_recipe(road, kept, alike), seeds),
-        std=pooled_std([seeds_of(own.values()) for own in by_seed.values()], "networks"),
+        std=pooled_deviation(tops, f"{several} networks", resolution=100 / kept.val_images),
         excluded=_excluded(road, kept, [setting for _, setting, _ in found]),
     )
 

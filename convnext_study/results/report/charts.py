@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from convnext_study.records import Record
-from convnext_study.results.report import formats
 from convnext_study.results.report.figures.attribution import Panel, bars
 from convnext_study.results.report.figures.cost import Point, cost
 from convnext_study.results.report.figures.curves import QUANTITIES, Curve, curves
@@ -18,9 +17,9 @@ from convnext_study.results.report.figures.inline import inline
 from convnext_study.results.report.figures.roadmap import NARROW, WIDE, roadmap
 from convnext_study.results.report.figures.style import save
 from convnext_study.results.report.gather import Study
-from convnext_study.results.report.tables.results import is_side
+from convnext_study.results.report.tables import formatting
+from convnext_study.results.report.tables.results import accuracy, is_side, macs_prefix
 from convnext_study.results.summary import Row
-from convnext_study.results.table import macs_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,14 +71,14 @@ def describe_row(study: Study, row: Row) -> str:
     """The row's numbers, a line each: for whoever points at it or hears it."""
     if row.top1 is None:
         return f"{row.label}\n{row.state}"
-    lines = [row.label, f"top-1 {formats.top1(row)} %, {formats.plural(len(row.seeds), 'seed')}"]
+    lines = [row.label, f"top-1 {accuracy(row)} %, {formatting.plural(len(row.seeds), 'seed')}"]
     if test := study.tests.plain.get(row.name):
         verdict = "told from noise" if test.distinguishable else "not told from noise"
-        lines.append(f"{formats.signed(test.difference.points)} points, {verdict}")
-        corrected = formats.p_value(test.p_corrected)
-        lines.append(f"interval {formats.interval(test.difference.interval)}, Holm {corrected}")
+        lines.append(f"{formatting.signed(test.difference.points)} points, {verdict}")
+        corrected = formatting.p_equals(test.p_corrected)
+        lines.append(f"interval {formatting.interval(test.difference.interval)}, Holm {corrected}")
     if row.macs is not None:
-        lines.append(f"{formats.count(row.macs, study.rows)} MACs".replace("\u00a0", " "))
+        lines.append(f"{formatting.with_prefix(row.macs, macs_prefix(study.rows))} MACs")
     if row.params is not None:
         lines.append(f"{row.params / 1e6:.3g} M parameters")
     if study.meta.compare_paper and row.paper_top1 is not None:
@@ -155,7 +154,7 @@ def cost_charts(study: Study, ids: Mapping[str, str], key: str) -> list[Markup]:
 
 def _points(study: Study, field: str, ids: Mapping[str, str]) -> tuple[list[Point], str]:
     """The finished rows' cost and accuracy, and the unit of the cost."""
-    size, letter = macs_unit(study.rows)
+    size, letter = macs_prefix(study.rows)
     divisor, unit, digits = {
         "macs": (size, f"MACs, {letter}", 2),
         "params": (1e6, "parameters, M", 2),
@@ -166,8 +165,8 @@ def _points(study: Study, field: str, ids: Mapping[str, str]) -> tuple[list[Poin
         if row.top1 is None or getattr(row, field) is None:
             continue
         value = getattr(row, field) / divisor
-        tip = f"{place}. {row.label}\ntop-1 {formats.top1(row)} %\n{unit}: "
-        about = {"class": "mark", "data-tip": tip + formats.plain(value, digits)}
+        tip = f"{place}. {row.label}\ntop-1 {accuracy(row)} %\n{unit}: "
+        about = {"class": "mark", "data-tip": tip + formatting.number(value, digits)}
         about |= {"href": f"#{ids[row.name]}"} if row.name in ids else {}
         points.append(Point(place, value, row.top1, row.sd, not is_side(row), about))
     return points, unit

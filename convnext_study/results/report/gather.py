@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import BadRequest
-from convnext_study.records import RUN, Record, RecordError, read
+from convnext_study.records import Record, RecordError, scan
 from convnext_study.results.attribution import Attribution, attributions
 from convnext_study.results.meta import Meta, describe
 from convnext_study.results.report.apart import Apart, kept_apart
@@ -131,13 +131,8 @@ def make_study(name: str, records: Iterable[Record], *, any_commit: bool = False
 
 
 def _scan(path: Path) -> tuple[list[Record], list[Apart]]:
-    """As `records.scan`, but a damaged run does not hide the others."""
-    found: list[Record] = []
-    unreadable: list[Apart] = []
-    for file in sorted(path.rglob(RUN)):
-        try:
-            found.append(read(file.parent))
-        except RecordError as error:
-            reason = str(error).removeprefix(f"{file.parent}: ")
-            unreadable.append(Apart(run=file.parent.name, state="unreadable", reason=reason))
-    return found, unreadable
+    unreadable: list[RecordError] = []
+    found = list(scan(path, unreadable))
+    return found, [
+        Apart(run=one.folder.name, state="unreadable", reason=one.reason) for one in unreadable
+    ]

@@ -11,7 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from convnext_study.results.meta import describe_runs
-from convnext_study.results.report import formats
 from convnext_study.results.report.attribution import attribution_view
 from convnext_study.results.report.charts import (
     all_curves,
@@ -23,11 +22,11 @@ from convnext_study.results.report.figures.inline import view_box
 from convnext_study.results.report.figures.style import CHART
 from convnext_study.results.report.gather import Extras, Folder, Study
 from convnext_study.results.report.provenance import provenance
-from convnext_study.results.report.tables import Table
+from convnext_study.results.report.tables import Table, formatting
 from convnext_study.results.report.tables.comparison import differences_table
 from convnext_study.results.report.tables.excluded import excluded_table
 from convnext_study.results.report.tables.render import to_html
-from convnext_study.results.report.tables.results import results_table
+from convnext_study.results.report.tables.results import accuracy, results_table
 from convnext_study.results.report.words import say, step_words
 from convnext_study.results.summary import Row
 
@@ -129,8 +128,8 @@ def _step(study: Study, row: Row, ids: dict[str, str], extras: Extras) -> dict[s
         "label": row.label,
         "tried": not row.adopted,
         "section": row.section,
-        "top1": formats.top1(row) + (" %" if row.top1 is not None else ""),
-        "gain": formats.signed(row.gain),
+        "top1": accuracy(row) + (" %" if row.top1 is not None else ""),
+        "gain": formatting.signed(row.gain),
         "told": told,
         "words": step_words(study, row),
         "screen": screen,

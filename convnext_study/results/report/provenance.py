@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from convnext_study.records import Record
-from convnext_study.results.report import formats
 from convnext_study.results.report.gather import Extras, Study
-from convnext_study.results.report.tables import Column, Table
+from convnext_study.results.report.starts import changes, machine_of
+from convnext_study.results.report.tables import Column, Table, formatting
 from convnext_study.results.report.tables.formatting import short_data
 from convnext_study.results.setups import code_of
 
@@ -63,10 +63,11 @@ def provenance(study: Study, extras: Extras) -> Provenance:
         ("runs", f"{sum(record.status == 'done' for record in counted)} finished and counted"),
         ("made with", _each(counted, code_of)),
         ("versions", _each(counted, lambda one: _pairs(one.asked.get("versions")))),
-        ("machine", _each(counted, lambda one: _pairs(one.asked.get("machine")))),
+        ("machine", _each(counted, lambda one: _pairs(machine_of(one)))),
         ("training time", _time(counted)),
         ("recipes", ", ".join(dict.fromkeys(row.recipe for row in study.rows if row.recipe))),
     ]
+    facts += [("went on under", text) for text in changes(counted)]
     facts += [("trouble", text) for text in _trouble(counted)]
     if any("+" in code_of(record) for record in counted):
         facts.append(("note", "+ after a commit: files differed from it when the run began"))
@@ -86,7 +87,7 @@ def _each(records: Iterable[Record], about: Any) -> str:
             found[value] = found.get(value, 0) + 1
     if len(found) == 1:
         return next(iter(found))
-    return "; ".join(f"{value} ({formats.plural(runs, 'run')})" for value, runs in found.items())
+    return "; ".join(f"{value} ({formatting.plural(runs, 'run')})" for value, runs in found.items())
 
 
 def _pairs(values: Any) -> str:
@@ -99,7 +100,7 @@ def _time(records: Iterable[Record]) -> str:
     seconds = [record.result.seconds for record in records if record.result]
     if not seconds:
         return ""
-    return f"{formats.duration(sum(seconds))} over all runs, those side by side each counted"
+    return f"{formatting.duration(sum(seconds))} over all runs, those side by side each counted"
 
 
 def _trouble(records: Iterable[Record]) -> list[str]:
@@ -135,7 +136,7 @@ def _deviations(recipe: Mapping[str, Any], paper: Mapping[str, Any], place: int)
     family = str(recipe.get("family"))
     source = _PAPERS.get(family, family)
     title = (
-        f"{recipe.get('name', 'recipe')}: {formats.plural(len(rows), 'deviation')} from {source}"
+        f"{recipe.get('name', 'recipe')}: {formatting.plural(len(rows), 'deviation')} from {source}"
     )
     return Table(f"recipe_{place}", title, _COLUMNS, rows)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convnext_study.results.noise import noise_note
-from convnext_study.results.report import formats
 from convnext_study.results.report.gather import Study
-from convnext_study.results.report.tables.comparison import sentence
+from convnext_study.results.report.tables import formatting
+from convnext_study.results.report.tables.comparison import difference_in_words, sentence
 from convnext_study.results.statistics import Agreement, Correlation, agreement
 from convnext_study.results.statistics.comparison import Comparison
 from convnext_study.results.summary import Row
@@ -45,14 +45,14 @@ def _summary(study: Study) -> list[str]:
     counts = sorted({len(row.seeds) for row in done})
     seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     said = [
-        f"{len(done)} of {formats.plural(len(study.rows), 'network')} trained, {seeds} "
+        f"{len(done)} of {formatting.plural(len(study.rows), 'network')} trained, {seeds} "
         f"seed{'' if counts == [1] else 's'} each. {noise_note(study.rows)}"
     ]
     road = [row for row in study.rows if row.adopted]
     if study.tests.whole:
         said.append(
             f"From {road[0].label} to {road[-1].label}: "
-            f"{formats.comparison(study.tests.whole)} (one comparison, not corrected)."
+            f"{difference_in_words(study.tests.whole)} (one comparison, not corrected)."
         )
     if study.tests.plain:
         said.append(_told(study, study.tests.plain, "by the test of each row's own runs"))
@@ -74,19 +74,19 @@ def _told(study: Study, tests: dict[str, Comparison], how: str) -> str:
     names = [
         row.label for row in study.rows if row.name in tests and tests[row.name].distinguishable
     ]
-    total = formats.plural(len(tests), "comparison")
+    total = formatting.plural(len(tests), "comparison")
     if not names:
         return f"Of {total}, none is significant {how}, after Holm's correction."
     return (
         f"Of {total}, {len(names)} {'is' if len(names) == 1 else 'are'} significant {how}, after "
-        f"Holm's correction: {formats.listed(names)}."
+        f"Holm's correction: {formatting.listed(names)}."
     )
 
 
 def _extremes(study: Study, gains: list[Row]) -> str:
     ranked = sorted(gains, key=lambda row: row.gain or 0.0)
     low, high = (
-        f"{formats.signed(row.gain)} points ({row.label}"
+        f"{formatting.signed(row.gain)} points ({row.label}"
         + (", not significant)" if study.tests.told(row.name) is False else ")")
         for row in (ranked[0], ranked[-1])
     )
@@ -128,11 +128,11 @@ def _correlated(found: Agreement, what: str, one: Correlation | None) -> list[st
         return []
     between = ""
     if one.interval:
-        between = f", 95 % interval {formats.interval(one.interval)}"
+        between = f", 95 % interval {formatting.interval(one.interval)}"
     return [
         f"Agreement with the paper's {found.table} in {what}: Kendall's tau "
-        f"{formats.signed(one.tau)}{between}, {formats.p_value(one.p)}, "
-        f"over {formats.plural(one.count, 'pair')}."
+        f"{formatting.signed(one.tau)}{between}, {formatting.p_equals(one.p)}, "
+        f"over {formatting.plural(one.count, 'pair')}."
     ]
 
 
@@ -145,7 +145,7 @@ def step_words(study: Study, row: Row) -> list[str]:
     wide = study.tests.plain[row.name].new_images if row.name in study.tests.plain else None
     if wide:
         said.append(
-            f"If the test images vary as well: {formats.signed(wide.points)} points, "
-            f"{formats.interval(wide.interval)}, {formats.p_value(wide.p)} ({wide.method})."
+            f"If the test images vary as well: {formatting.signed(wide.points)} points, "
+            f"{formatting.interval(wide.interval)}, {formatting.p_equals(wide.p)} ({wide.method})."
         )
     return said

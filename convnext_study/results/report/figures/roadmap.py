@@ -32,8 +32,8 @@ from convnext_study.results.report.figures.rows import (
     write_row,
 )
 from convnext_study.results.report.figures.style import COLOURS, FAINT, mark
+from convnext_study.results.report.tables.results import macs_prefix
 from convnext_study.results.summary import Row
-from convnext_study.results.table import macs_unit
 from convnext_study.roadmap.paper import SECTIONS
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def roadmap(
             area = back.barh(top + layout.row / 2, layout.width, layout.row, color="#ffffff")
             mark(area[0], words, "hit")
         y = top + layout.bar
-        parts = write_row(back, row, label, top, layout, significant(row.name), macs_unit(rows))
+        parts = write_row(back, row, label, top, layout, significant(row.name), macs_prefix(rows))
         parts += draw_bar(bars, row, y, axis, meta.compare_paper)
         parts += macs.barh(y, row.macs or 0, 0.6 * BAR, color=COLOURS["grey"])
         for part in parts:
@@ -165,7 +165,7 @@ def _draw_back(
             back.text(layout.margin, top + 0.19, text, fontsize=10.5, va="center", **look)
     if not layout.phone:
         gain = "gain" if any(row.gain is not None for row in rows) else ""
-        macs = f"MACs, {macs_unit(rows)[1]}"
+        macs = f"MACs, {macs_prefix(rows)[1]}"
         for column, head in ((layout.top1, "top-1 %"), (layout.gain, gain), (0, macs)):
             x = layout.width - layout.margin - column
             back.text(x, -0.15, head, color=FAINT, ha="right")

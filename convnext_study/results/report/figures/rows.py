@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convnext_study.results.meta import Meta
 from convnext_study.results.report.figures.style import COLOURS, FAINT, INK, OPEN, ROUND
-from convnext_study.results.report.formats import signed
+from convnext_study.results.report.tables.formatting import signed
+from convnext_study.results.report.tables.results import PAPER_LABEL
 from convnext_study.results.summary import Row
-from convnext_study.results.table import PAPER_LABEL
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from convnext_study.results.noise import noise_note
 from convnext_study.results.report.tables.formatting import (
+    Prefix,
+    common_prefix,
     digits,
     duration,
     mean_std,
@@ -27,6 +29,11 @@ _WIDE = 92  # characters of a terminal that has room for every column
 def is_side(row: Row) -> bool:
     """Whether a row was tried beside a road; sets of steps are on none."""
     return not row.adopted and row.order is not None
+
+
+def macs_prefix(rows: Sequence[Row]) -> Prefix:
+    """In which a study's MACs are written, in figures as in the table."""
+    return common_prefix(row.macs for row in rows)
 
 
 def accuracy(row: Row) -> str:

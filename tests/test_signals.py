@@ -1,0 +1,169 @@
+"""Signals to a pool of trainings, at the worst moments: nothing hangs, nothing is misreported.
+
+The pool is the real one, in processes of its own; only the training is a stand-in.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from conftest import make_tiny_run
+
+SECONDS = 60
+
+# Each process of the pool reads this file again, so the stand-in is in all of them.
+SCRIPT = """
+    import json, multiprocessing, os, signal, sys, time, types
+    from pathlib import Path
+
+    class Stopped(Exception):
+        pass
+
+    def each_line(function, when=lambda: True):
+        # SIGTERM once at every line of Python that runs in there, if there is a handler for it.
+        seen = set()
+        def trace(frame, event, argument):
+            line = frame.f_code, frame.f_lineno
+            handled = callable(signal.getsignal(signal.SIGTERM))
+            if event == "line" and line not in seen and handled and when():
+                seen.add(line)
+                signal.raise_signal(signal.SIGTERM)
+            return trace
+        sys.settrace(trace)
+        try:
+            return function()
+        finally:
+            sys.settrace(None)
+
+    def wait(stop):
+        while not stop():
+            time.sleep(0.01)
+        raise Stopped
+
+    def train(run, folder, machine, listeners, stop):
+        folder.mkdir(parents=True)
+        {train}
+
+    engine = types.ModuleType("convnext_study.training.engine")
+    engine.Stopped, engine.train, engine.Listener = Stopped, train, object
+    sys.modules[engine.__name__] = engine
+
+    from convnext_study.launching.local import Job, Pool
+    from convnext_study.records import Run
+    from convnext_study.training.task import Machine
+
+    if __name__ == "__main__":
+        runs = [Run.model_validate(run) for run in json.loads(sys.argv[1])]
+        jobs = [Job(run, Path(run.name), Machine()) for run in runs]
+        {main}
+        print(json.dumps([[one.status, one.reason] for one in outcomes]))
+"""
+
+
+def run_pool(folder: Path, train: str, main: str) -> list[list[str]]:
+    """Status and reason of each of two jobs, as a program of its own with these parts says."""
+    path = folder / "script.py"
+    parts = {"train": _indented(train), "main": _indented(main)}
+    path.write_text(textwrap.dedent(SCRIPT).format(**parts))
+    runs = [
+        make_tiny_run().model_copy(update={"name": name}).model_dump(mode="json")
+        for name in ("one", "other")
+    ]
+    process = subprocess.Popen(
+        [sys.executable, str(path), json.dumps(runs)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        start_new_session=True,
+    )
+    try:
+        said, errors = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        pytest.fail("the pool hangs")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, errors
+    found: list[list[str]] = json.loads(said)
+    return found
+
+
+def _indented(code: str) -> str:
+    return textwrap.indent(textwrap.dedent(code).strip(), " " * 4).strip()
+
+
+BOTH = [["stopped", ""], ["stopped", "not started"]]
+
+
+def test_a_signal_while_a_training_asks_whether_to_stop(tmp_path: Path) -> None:
+    # A handler that takes the lock which the asking holds waits forever.
+    found = run_pool(tmp_path, "each_line(stop); wait(stop)", "outcomes = Pool(1).run(jobs)")
+    assert found == BOTH
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [("True", [["stopped", "not started"]] * 2), ("jobs[0].folder.exists()", BOTH)],
+    ids=["from the start", "while training"],
+)
+def test_a_signal_at_any_moment_of_the_pool(
+    tmp_path: Path, when: str, expected: list[list[str]]
+) -> None:
+    main = f"outcomes = each_line(lambda: Pool(1).run(jobs), lambda: {when})"
+    assert run_pool(tmp_path, "wait(stop)", main) == expected
+
+
+def test_a_signal_to_the_group_while_a_process_starts(tmp_path: Path) -> None:
+    main = """
+        Process = multiprocessing.get_context("spawn").Process
+        start = Process.start
+        def start_and_stop(self):
+            start(self)
+            os.killpg(0, signal.SIGTERM)
+        Process.start = start_and_stop
+        outcomes = Pool(1).run(jobs)
+    """
+    assert run_pool(tmp_path, "wait(stop)", main) == BOTH
+
+
+def test_a_signal_to_one_process_stops_all(tmp_path: Path) -> None:
+    train = 'run.name == "one" and os.kill(os.getpid(), signal.SIGTERM); wait(stop)'
+    found = run_pool(tmp_path, train, "outcomes = Pool(2).run(jobs)")
+    assert found == [["stopped", ""]] * 2
+
+
+def test_a_process_that_lost_its_gpu_takes_no_other_run(tmp_path: Path) -> None:
+    train = """
+        (folder / "process").write_text(str(os.getpid()))
+        if run.name == "one":
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        if run.name == "other":
+            raise RuntimeError("no such image")
+    """
+    main = """
+        jobs = [Job(run, Path(run.name), Machine(device="cuda")) for run in runs]
+        third = runs[0].model_copy(update={"name": "third"})
+        jobs.append(Job(third, Path("third"), jobs[0].machine))
+        outcomes = Pool(1).run(jobs)
+    """
+    # A stand-in for the GPU: broken by the first run, and in its process only.
+    torch = """
+        def synchronize(device):
+            if Path("one/process").read_text() == str(os.getpid()):
+                raise RuntimeError("CUDA error: device-side assert triggered")
+        cuda = types.SimpleNamespace(synchronize=synchronize)
+        sys.modules["torch"] = types.SimpleNamespace(cuda=cuda)
+    """
+    found = run_pool(tmp_path, torch + train, main)
+    assert [status for status, _ in found] == ["failed", "failed", "done"]
+    first, other, third = (
+        (tmp_path / name / "process").read_text() for name in ("one", "other", "third")
+    )
+    assert first != other == third
