@@ -32,6 +32,14 @@ def trace_and_script(net: nn.Module) -> None:
     assert torch.allclose(_scripted(features)(x)["logits"], expected, atol=1e-6)
 
 
+def script_features(features: nn.Module) -> None:
+    """timm's extractor by torch.fx (``features_only=True, feature_cls="fx"``)."""
+    x = images(2, 3, 32, 32)
+    found, expected = _scripted(features.eval())(x), features(x)
+    assert len(found) == len(expected) > 2
+    assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(found, expected, strict=True))
+
+
 def script(net: nn.Module) -> None:
     """Saved and loaded, in evaluation and in training mode."""
     x, file, scripted = images(2, 3, 32, 32), io.BytesIO(), _scripted(net)

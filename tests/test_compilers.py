@@ -15,7 +15,7 @@ from typing import Any
 import compilers
 import pytest
 import torch
-from nets import build, every_model, images, outline, settled
+from nets import build, every_model, every_nano, images, outline, settled
 
 SMALL = {"depths": (2, 1, 1, 1), "width": 8}
 ROWS = ("resnet", "kernel_7", "gelu", "layer_norm", "separate_downsampling")
@@ -39,6 +39,11 @@ def test_symbolic_trace(name: str) -> None:
 @every_model
 def test_traced_networks_can_be_scripted(name: str) -> None:
     compilers.trace_and_script(small(name))
+
+
+@every_nano
+def test_feature_extractors_of_timm_can_be_scripted(name: str) -> None:
+    compilers.script_features(build(name, **SMALL, features_only=True, feature_cls="fx"))
 
 
 @pytest.mark.parametrize("module", [*NETWORKS, "matrices.pointwise"])

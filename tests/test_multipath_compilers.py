@@ -46,6 +46,11 @@ def test_traced_networks_can_be_scripted(name: str) -> None:
     compilers.trace_and_script(small(name))
 
 
+@every_layer
+def test_feature_extractors_of_timm_can_be_scripted(name: str) -> None:
+    compilers.script_features(build(name, **NARROW[name], features_only=True, feature_cls="fx"))
+
+
 @pytest.mark.parametrize("module", ["attention", "module", "paths", "net"])
 def test_annotations_of_forward_are_types(module: str) -> None:
     found = importlib.import_module(f"convnext_study.multipath.{module}")
