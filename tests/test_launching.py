@@ -15,9 +15,9 @@ from convnext_study import records
 from convnext_study.cli.options import StudyOptions
 from convnext_study.cli.place import plan_for
 from convnext_study.errors import BadRequest
+from convnext_study.launching import machine as machine_module
 from convnext_study.launching import study as study_module
 from convnext_study.launching.local import Job, Pool
-from convnext_study.launching import machine as machine_module
 from convnext_study.launching.machine import Node, Requested, cores, make_plan, pick_device
 from convnext_study.launching.profile import Profile
 from convnext_study.launching.runs import choose_points, parse_seeds, roadmap_runs
