@@ -2,11 +2,12 @@
 # make test: lint, types and tests, in the same .venv.
 # make endurance: kills at random moments, full disks.
 # make test-slurm: preemption on a real SLURM of this one machine (root, Debian).
+# make test-gpu: what only a GPU can tell, in tests and tables; DEVICE=cpu tries it without one.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help roadmap test lint unit endurance test-slurm clean
+.PHONY: help roadmap test lint unit endurance test-slurm test-gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +32,9 @@ endurance: $(VENV)/installed-test
 
 test-slurm: $(VENV)/installed-test
 	$(BIN)/python tests/slurm/preemption.py
+
+test-gpu: $(VENV)/installed-test
+	$(BIN)/python tests/gpu/run.py $(DEVICE)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -14,7 +14,7 @@ PACKAGE = Path(convnext_study.__file__).parent
 HEAVY = {"fvcore", "matplotlib", "scipy", "sklearn", "timm", "torch", "torchvision", "wandb"}
 
 DATA = {"errors", "locks", "spec", "roadmap", "plan", "records"}
-NETWORK = {"layers", "matrices", "head", "stage", "staged", "net"}
+NETWORK = {"layers", "matrices", "head", "recompute", "stage", "staged", "net"}
 USES = {"build", "cost", "endpoints", "export", "layouts", "model_card", "zoo"}
 CORE = {*DATA, *NETWORK, *USES, "training"}
 # Each is a study on the same engine: it imports the core, and never another study.
@@ -43,7 +43,7 @@ MAY_IMPORT = {
     **{room: {*DATA, *NETWORK, *USES} for room in USES},
     "training": {*DATA, *NETWORK, *USES},
     "results": {*DATA, "cost"},
-    **dict.fromkeys(STUDY_ROOMS, CORE),
+    **{room: {*CORE, "results"} for room in STUDY_ROOMS},
     "show": {*CORE, "results"},
     "launching": {*CORE, *STUDY_ROOMS, "results", "show"},
     **{room: {*CORE, *STUDY_ROOMS, *FRONT, "results"} for room in FRONT - {"show", "launching"}},

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convnext_study.cli.options import Json, Regime, print_rich
+from convnext_study.cli.options import Json, Regime, print_tables
 from convnext_study.errors import BadRequest
 from convnext_study.roadmap import Point, Roadmap, get_roadmap
 
@@ -71,11 +71,10 @@ def bench(
     if as_json:
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
-    from rich.console import Group
-
     from convnext_study.bench.report import tables
 
-    print_rich(Group(*(part for table in tables(found) for part in (table, ""))))
+    print_tables(*tables(found))
+    print()
     print(
         f"ratios: median (lowest-highest) of {settings.turns} interleaved turns, "
         f"{settings.threads} thread(s) on {settings.device}"

@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Import whatever module the run's record names.")
+    bool, typer.Option("--trust", help="Run the code and open the data that the record names.")
 ]
 Code = Annotated[
     Path | None, typer.Option(help="Python file with the builder that the run's record names.")
@@ -64,7 +64,7 @@ def evaluate(
 ) -> None:
     """Measure top-1 and top-5 accuracy on a validation set, with 95 % intervals."""
     subject = find_subject(model, weights, pretrained, code, trust)
-    uri = data or (subject.run.data if subject.run else None)
+    uri = data or data_of(subject, trust)
     if uri is None:
         raise BadRequest(f"{model}: on what? Name a data set, as in --data folder:PATH")
     changed = subject.preparation.changed(image_size, crop_ratio)
@@ -91,6 +91,17 @@ def find_subject(
     if weights or pretrained:
         raise BadRequest(f"{model}: a run has its own weights; leave --weights and --pretrained")
     return load_run(folder, trust=trust, code=code)
+
+
+def data_of(subject: Subject, trust: bool) -> str | None:
+    """What the subject's run was trained on. Raises TrustError where its record may not say so."""
+    from convnext_study.evaluation.trust import check_data
+
+    if subject.run is None:
+        return None
+    if not trust:
+        check_data(subject.run.id, subject.run.data)
+    return subject.run.data
 
 
 def _machine(device: str | None, workers: int | None, compiled: bool) -> Machine:
@@ -124,6 +135,7 @@ def _print(verdict: Verdict) -> None:
         "weights": verdict.weights,
         "measured on": verdict.measured_on,
         "transform": verdict.transform,
+        "precision": verdict.precision,
         "top-1": _line(verdict.top1, verdict.images),
         "top-5": _line(verdict.top5, verdict.images) if verdict.top5 else "five classes or fewer",
         "speed": f"{verdict.images_per_s:.0f} images/s, reading included",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from convnext_study.records import RecordError
+    from convnext_study.results.report.tables import Table
 
 PLAIN_WIDTH = 120  # of what is written to a file or a pipe
 
@@ -170,6 +171,14 @@ def console() -> Console:
     if sys.stdout.isatty():
         return Console(width=max(shutil.get_terminal_size().columns, 80))
     return Console(width=PLAIN_WIDTH, color_system=None, force_terminal=False)
+
+
+def print_tables(*tables: Table[Any]) -> None:
+    """Print tables to standard output, an empty line after each but the last."""
+    from convnext_study.results.report.tables.render import Screen
+
+    parts = [part for table in tables for part in (Screen(table), "")]
+    print_rich(*parts[:-1])
 
 
 def print_rich(*parts: RenderableType) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from convnext_study.cli.options import StudyOptions, console, print_rich, warn_of_unreadable
+from convnext_study.cli.options import StudyOptions, console, print_tables, warn_of_unreadable
 from convnext_study.cli.place import describe, plan_for, site_of, where_for
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED
 from convnext_study.launching.runs import default_folder, parse_seeds, roadmap_runs
@@ -134,9 +134,10 @@ def _warnings(study: Study) -> list[str]:
 
 def _show(study: Study) -> None:
     """The table on the screen; table and figure in the folder."""
-    from convnext_study.results.figure import draw
-    from convnext_study.results.summary import noise_note, summarize, write_results
-    from convnext_study.results.table import result_table
+    from convnext_study.results.meta import describe
+    from convnext_study.results.report.figures.roadmap import draw
+    from convnext_study.results.report.tables.results import terminal_table, write_results
+    from convnext_study.results.summary import summarize
 
     asked = [run for run in study.runs if _is_row(run)]
     if not asked:
@@ -145,12 +146,12 @@ def _show(study: Study) -> None:
     if not any(row.top1 is not None for row in rows):
         print("no run is finished yet: no table")
         return
-    files = [*write_results(study.folder, rows), *draw(rows, study.folder)]
+    files = [*write_results(study.folder, rows, describe(rows).title), *draw(rows, study.folder)]
     if study.wandb != "off":
         from convnext_study.results.wandb_mirror import mirror_study
 
         mirror_study(study.folder, rows, study.wandb)
-    print_rich(result_table(rows, noise_note(rows)))
+    print_tables(terminal_table(rows))
     print("written: " + ", ".join(str(file) for file in files))
 
 

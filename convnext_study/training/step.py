@@ -144,13 +144,10 @@ class Stepper:
         training = self._training
         device = training.machine.device
         total, images = torch.zeros((), device=device), 0
-        shared = derive(training.seed, "mix", training.state.step)
         for place, batch in enumerate(batches):
             # A draw depends on which part of the global batch it is for, and on nothing else.
             part = training.machine.rank * len(batches) + place
-            seed_everything(
-                derive(training.seed, "step", training.state.step, part), shared, device=device
-            )
+            seed_everything(derive(training.seed, "step", training.state.step, part), device)
             with _together(training, last=place == len(batches) - 1):
                 with autocast_of(training.recipe.precision, device):
                     loss, count = training.task.loss(training.forward, batch)
