@@ -1,6 +1,6 @@
 """Signals to a pool of trainings, at the worst moments: nothing hangs, nothing is misreported.
 
-The pool is the real one, in processes of its own; only the training is a stand-in.
+The pool is the real one, in processes of its own; only the training is a stand-in, but in the last.
 """
 
 import contextlib
@@ -10,10 +10,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 from conftest import make_tiny_run
+from images import make_folder
+
+from convnext_study.records import LOG, read_events
+from convnext_study.training import checkpoint
 
 SECONDS = 60
 
@@ -198,3 +203,32 @@ def test_a_process_that_lost_its_gpu_takes_no_other_run(tmp_path: Path) -> None:
         (tmp_path / name / "process").read_text() for name in ("one", "other", "third")
     )
     assert first != other == third
+
+
+def test_sigterm_to_a_command_its_trainings_and_readers(tmp_path: Path) -> None:
+    data, out = make_folder(tmp_path / "data", count=40), tmp_path / "out"
+    command = ["train", "layer_norm", "--data", f"folder:{data}", "--recipe", "modern-small"]
+    changes = ["--batch", "8", "--epochs", "500", "--image-size", "32", "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "convnext_study", *command, *changes, "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 2 * SECONDS
+        while not (logs := list(out.glob(f"runs/*/{LOG}"))) or '"epoch"' not in logs[0].read_text():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        (folder,) = (path.parent for path in logs)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 75, errors
+    assert "stopped with 1 runs to go" in errors
+    assert [event["event"] for event in read_events(folder)] == ["started", "stopped"]
+    found = checkpoint.load(folder, lambda text: pytest.fail(text))
+    assert found is not None and found["state"]["step"] > 0
