@@ -1,6 +1,6 @@
 """Signals to a pool of trainings, at the worst moments: nothing hangs, nothing is misreported.
 
-The pool is the real one, in processes of its own; only the training is a stand-in.
+The pool is the real one, in processes of its own; only the training is a stand-in, but in the last.
 """
 
 import contextlib
@@ -10,10 +10,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 from conftest import make_tiny_run
+from images import make_folder
+
+from convnext_study.records import LOG, read_events
+from convnext_study.training import checkpoint
 
 SECONDS = 60
 
@@ -50,6 +55,8 @@ SCRIPT = """
         folder.mkdir(parents=True)
         {train}
 
+    {before}
+
     engine = types.ModuleType("convnext_study.training.engine")
     engine.Stopped, engine.train, engine.Listener = Stopped, train, object
     sys.modules[engine.__name__] = engine
@@ -66,10 +73,14 @@ SCRIPT = """
 """
 
 
-def run_pool(folder: Path, train: str, main: str) -> list[list[str]]:
-    """Status and reason of each of two jobs, as a program of its own with these parts says."""
+def run_pool(folder: Path, train: str, main: str, before: str = "") -> list[list[str]]:
+    """Status and reason of each job, as a program of its own with these parts says.
+
+    ``train`` is the stand-in for a training, ``main`` makes ``outcomes``, and ``before`` is run
+    by every process.
+    """
     path = folder / "script.py"
-    parts = {"train": _indented(train), "main": _indented(main)}
+    parts = {"train": _indented(train, 1), "main": _indented(main, 1), "before": _indented(before)}
     path.write_text(textwrap.dedent(SCRIPT).format(**parts))
     runs = [
         make_tiny_run().model_copy(update={"name": name}).model_dump(mode="json")
@@ -95,8 +106,8 @@ def run_pool(folder: Path, train: str, main: str) -> list[list[str]]:
     return found
 
 
-def _indented(code: str) -> str:
-    return textwrap.indent(textwrap.dedent(code).strip(), " " * 4).strip()
+def _indented(code: str, levels: int = 0) -> str:
+    return textwrap.indent(textwrap.dedent(code).strip(), "    " * levels).strip()
 
 
 BOTH = [["stopped", ""], ["stopped", "not started"]]
@@ -139,6 +150,31 @@ def test_a_signal_to_one_process_stops_all(tmp_path: Path) -> None:
     assert found == [["stopped", ""]] * 2
 
 
+def test_each_process_keeps_its_gpu(tmp_path: Path) -> None:
+    train = """
+        with open("devices", "a") as file:
+            print(os.getpid(), machine.device, file=file)
+        if run.name in ("0", "1", "2"):  # until all three are at work
+            while len(Path("devices").read_text().splitlines()) < 3:
+                time.sleep(0.01)
+    """
+    main = """
+        runs = [runs[0].model_copy(update={"name": str(number)}) for number in range(9)]
+        jobs = [Job(run, Path(run.name), Machine(device="cuda")) for run in runs]
+        outcomes = Pool(3, devices=("cuda:0", "cuda:1")).run(jobs)
+    """
+    torch = """
+        cuda = types.SimpleNamespace(set_device=lambda device: Path("set").write_text(device))
+        sys.modules["torch"] = types.SimpleNamespace(cuda=cuda)
+    """
+    found = run_pool(tmp_path, train, main, torch)
+    assert [status for status, _ in found] == ["done"] * 9
+    lines = [line.split() for line in (tmp_path / "devices").read_text().splitlines()]
+    by_process = dict(lines)
+    assert sorted(by_process.values()) == ["cuda:0", "cuda:0", "cuda:1"]
+    assert all(by_process[process] == device for process, device in lines)
+
+
 def test_a_process_that_lost_its_gpu_takes_no_other_run(tmp_path: Path) -> None:
     train = """
         (folder / "process").write_text(str(os.getpid()))
@@ -161,9 +197,38 @@ def test_a_process_that_lost_its_gpu_takes_no_other_run(tmp_path: Path) -> None:
         cuda = types.SimpleNamespace(synchronize=synchronize)
         sys.modules["torch"] = types.SimpleNamespace(cuda=cuda)
     """
-    found = run_pool(tmp_path, torch + train, main)
+    found = run_pool(tmp_path, train, main, torch)
     assert [status for status, _ in found] == ["failed", "failed", "done"]
     first, other, third = (
         (tmp_path / name / "process").read_text() for name in ("one", "other", "third")
     )
     assert first != other == third
+
+
+def test_sigterm_to_a_command_its_trainings_and_readers(tmp_path: Path) -> None:
+    data, out = make_folder(tmp_path / "data", count=40), tmp_path / "out"
+    command = ["train", "layer_norm", "--data", f"folder:{data}", "--recipe", "modern-small"]
+    changes = ["--batch", "8", "--epochs", "500", "--image-size", "32", "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "convnext_study", *command, *changes, "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 2 * SECONDS
+        while not (logs := list(out.glob(f"runs/*/{LOG}"))) or '"epoch"' not in logs[0].read_text():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        (folder,) = (path.parent for path in logs)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 75, errors
+    assert "stopped with 1 runs to go" in errors
+    assert [event["event"] for event in read_events(folder)] == ["started", "stopped"]
+    found = checkpoint.load(folder, lambda text: pytest.fail(text))
+    assert found is not None and found["state"]["step"] > 0
