@@ -12,14 +12,13 @@ from matplotlib.patches import Rectangle
 
 from convnext_study.records import Epoch
 from convnext_study.results.meta import describe
-from convnext_study.results.report import Extras
 from convnext_study.results.report.figures import style
 from convnext_study.results.report.figures.attribution import Bar, Panel, bars
 from convnext_study.results.report.figures.cost import Point, cost
 from convnext_study.results.report.figures.curves import QUANTITIES, Curve, curves
 from convnext_study.results.report.figures.inline import inline
 from convnext_study.results.report.figures.roadmap import FILE, roadmap
-from convnext_study.results.report.gather import gather
+from convnext_study.results.report.gather import Extras, gather
 from convnext_study.results.report.page import render
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap

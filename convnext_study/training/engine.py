@@ -127,13 +127,13 @@ def _epoch(training: Training, stepper: Stepper) -> tuple[Epoch, dict[str, Evalu
     training.share_buffers()
     # Saving before and after would cost as much as a short evaluation itself.
     if saved_before := state.evaluation_seconds > LONG:
-        training.save()
+        _save(training)
     began = time.perf_counter()
     try:
         evaluated = _evaluate(training)
     except Stopped:
         if not saved_before:
-            training.save()
+            _save(training)
         raise
     state.evaluation_seconds = processes.from_first(time.perf_counter() - began)
     state.seconds += state.evaluation_seconds
@@ -151,19 +151,19 @@ def _epoch(training: Training, stepper: Stepper) -> tuple[Epoch, dict[str, Evalu
     )
     state.history.append(line.model_dump())
     state.loss_sum, state.images, state.train_seconds = 0.0, 0, 0.0
-    _name_bad_images(training)
-    training.save()
+    _save(training)
     training.folder.log(line.model_dump())
     return line, evaluated
 
 
-def _name_bad_images(training: Training) -> None:
-    """Log which images could not be read, each once a run."""
+def _save(training: Training) -> None:
+    """Save, and log which images could not be read, each once a run: the next start may not know."""
     met = frozenset[str]().union(*processes.gather(training.task.bad_names))
     new = sorted(met.difference(training.state.bad_names))
     if new:
         training.folder.event("bad_images", names=new)
         training.state.bad_names += new
+    training.save()
 
 
 def _steps(training: Training, stepper: Stepper, batches: Any) -> None:
@@ -184,7 +184,7 @@ def _steps(training: Training, stepper: Stepper, batches: Any) -> None:
         clock = now
         _account(training, reports)
         if leave_off:
-            training.save()
+            _save(training)
             if any(report.stop for report in reports):
                 raise Stopped
             saved = clock = time.perf_counter()

@@ -184,7 +184,7 @@ def versions() -> dict[str, str]:
 @functools.cache
 def commit() -> str | None:
     """The commit of the checkout this package runs from, with ``+`` where files differ from it."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parent.parent  # the whole package
     try:
         found = [
             subprocess.run(
