@@ -23,6 +23,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 unit: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto

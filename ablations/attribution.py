@@ -1,8 +1,9 @@
 """The Shapley value of each step: its gain, in accuracy and in MACs, averaged over orders.
 
     convnext-study study ablations/attribution.py                # 8 sampled orders
-    convnext-study study ablations/attribution.py --orders 16    # 8 more, narrower intervals
-    convnext-study study ablations/attribution.py --by section   # exact, over the paper's sections
+    convnext-study study ablations/attribution.py --permutations 16    # 8 more, narrower intervals
+    convnext-study study ablations/attribution.py --players section   # exact, over the paper's
+    sections
 
 Runs: 8 orders (4 draws, each with its reverse) of 12 steps pass through 13 networks each, 104 in
 all, of which 82 are distinct; those that the folder has from other studies are not trained. By
@@ -22,8 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convnext_study.launching.context import Context
-from convnext_study.records import Record, Run
+from convnext_study.experiments.context import Context
 from convnext_study.results.attribution import (
     Effects,
     section_effects,
@@ -35,16 +35,17 @@ from convnext_study.results.statistics.subsets import (
     prefixes,
     sampled_permutations,
 )
-from convnext_study.roadmap.beyond import sections
+from convnext_study.roadmap.extensions import sections
+from convnext_study.runs.records import Record, Run
 
 
 def runs(context: Context) -> list[Run]:
-    if context.by == "section":
+    if context.players == "section":
         needed = all_coalitions(tuple(sections(context.road))).subsets
         subsets = [steps_of_sections(context.road, names) for names in needed]
-        return context.sets(subsets, "sections")
-    orders = sampled_permutations(context.steps, context.orders // 2)
-    return context.sets([subset for order in orders for subset in prefixes(order)], "subset")
+        return context.subsets(subsets, "sections")
+    orders = sampled_permutations(context.steps, context.permutations // 2)
+    return context.subsets([subset for order in orders for subset in prefixes(order)], "subset")
 
 
 def report(records: Sequence[Record], context: Context) -> list[Effects | None]:

@@ -11,11 +11,11 @@ Expect, with ImageNet-1K and the published recipe: 78.2 % in the first row, 83.6
 
 from __future__ import annotations
 
-from convnext_study.launching.context import Context
-from convnext_study.records import Run
+from convnext_study.experiments.context import Context
+from convnext_study.runs.records import Run
 
 REGIME = "b"
 
 
 def runs(context: Context) -> list[Run]:
-    return context.rows()
+    return context.runs()

@@ -1,7 +1,7 @@
 """The last network with each of the further steps: layer scale, GRN, the isotropic layout.
 
     convnext-study study ablations/beyond.py --seeds 3
-    convnext-study study ablations/leave_one_out.py --with grn,layer_scale
+    convnext-study study ablations/leave_one_out.py --extra-steps grn,layer_scale
 
 The first trains each step beside the end of the road; the second puts them after it, as steps of
 any study. Larger kernels have a study of their own, kernel_size.py.
@@ -9,18 +9,18 @@ any study. Larger kernels have a study of their own, kernel_size.py.
 Runs: 4 a seed on the nano road, 6 on the others (isotropic S, B and L, as in Table 2). Cost on
 digits: 6 to 10 s a run on one core, so half a minute a seed on two.
 
-Expect: nothing that can be told from noise on digits. In ConvNeXt V2 GRN pays after masked
+Expect: nothing that is significant on digits. In ConvNeXt V2 GRN pays after masked
 pre-training; in the paper isotropic networks are on a par with vision Transformers.
 """
 
 from __future__ import annotations
 
-from convnext_study.launching.context import Context
-from convnext_study.records import Run
-from convnext_study.roadmap.beyond import KERNELS, steps_beyond
+from convnext_study.experiments.context import Context
+from convnext_study.roadmap.extensions import KERNELS, extension_steps
+from convnext_study.runs.records import Run
 
 
 def runs(context: Context) -> list[Run]:
-    steps = [step for step in steps_beyond(context.road) if step not in KERNELS]
-    wide = context.beside(*steps)
-    return wide.rows([context.end, *(step.name for step in steps)])
+    steps = [step for step in extension_steps(context.road) if step not in KERNELS]
+    wide = context.with_branches(*steps)
+    return wide.runs([context.last_step, *(step.name for step in steps)])

@@ -1,7 +1,7 @@
 """An example of your own: a step that sets a field of the network, and a network of your own.
 
     convnext-study study ablations/example_own_step.py --seeds 3
-    convnext-study study ablations/leave_one_out.py --with ablations/example_own_step.py
+    convnext-study study ablations/leave_one_out.py --extra-steps ablations/example_own_step.py
 
 The first trains both: they are rows of every table and figure of the folder. The second puts
 ``STEPS`` after the end of the road, and asks what every step, yours included, is worth.
@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.launching.context import Context
-from convnext_study.records import Run
+from convnext_study.experiments.context import Context
 from convnext_study.roadmap import Step
-from convnext_study.roadmap.beyond import SECTION
+from convnext_study.roadmap.extensions import SECTION
+from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,8 +28,8 @@ WIDER_INSIDE = Step(
     name="expansion_6",
     label="expansion 4 → 6",
     section=SECTION,
-    why="The inverted block becomes six times as wide inside, as in MobileNetV2.",
-    sets={"expansion": 6},
+    rationale="The inverted block becomes six times as wide inside, as in MobileNetV2.",
+    overrides={"expansion": 6},
 )
 
 STEPS = (WIDER_INSIDE,)
@@ -56,4 +56,4 @@ def plain(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str
 def runs(context: Context) -> list[Run]:
     own = context.network("plain", "three convolutions", f"{__file__}:plain", {"width": 24})
     rows = ["separate_downsampling", *(step.name for step in STEPS)]
-    return [*context.rows(rows), *own]
+    return [*context.runs(rows), *own]

@@ -14,11 +14,11 @@ and less, a kernel above 15 only adds taps that never meet the map, MACs include
 
 from __future__ import annotations
 
-from convnext_study.launching.context import Context
-from convnext_study.records import Run
-from convnext_study.roadmap.beyond import KERNELS
+from convnext_study.experiments.context import Context
+from convnext_study.roadmap.extensions import KERNELS
+from convnext_study.runs.records import Run
 
 
 def runs(context: Context) -> list[Run]:
-    wide = context.beside(*KERNELS)
-    return wide.rows([context.end, *(step.name for step in KERNELS)])
+    wide = context.with_branches(*KERNELS)
+    return wide.runs([context.last_step, *(step.name for step in KERNELS)])

@@ -6,7 +6,7 @@ Runs: 14 a seed: the last network, 12 networks that lack one step each, and the 
 the first row's recipe. The end of the road is not trained again where a road map has it.
 Cost on the nano road and digits: 5 to 16 s a run on one core; 3 seeds took 2.5 minutes on two.
 
-Expect: most steps cannot be told from noise, alone and at this size. MACs change with a step too
+Expect: most steps are not significant, alone and at this size. MACs change with a step too
 (without "increase width" the network is less than half as large): read both columns, or add
 ``--match-macs end``.
 """
@@ -15,17 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convnext_study.launching.context import Context
-from convnext_study.records import Record, Run
+from convnext_study.experiments.context import Context
 from convnext_study.results.attribution import Effects, leave_one_out_effects
 from convnext_study.results.statistics.subsets import coalitions_within
+from convnext_study.runs.records import Record, Run
 
 KIND = "leave_one_out"
 
 
 def runs(context: Context) -> list[Run]:
     subsets = coalitions_within(context.steps, "end", 1).subsets
-    return [*context.sets(subsets, KIND), *context.without_recipe()]
+    return [*context.subsets(subsets, KIND), *context.without_recipe()]
 
 
 def report(records: Sequence[Record], context: Context) -> Effects | None:

@@ -11,7 +11,7 @@ full ones for 200 epochs, and ResNet-18 and SE-ResNet-18 as well, 12 a seed; tha
 Cost on digits: 9 to 60 s a run on a core that others use too, the large ones 150 and 210; one seed
 took 6 minutes on two such cores, and 3 take three times that.
 
-Expect: on digits nothing that can be told from noise: every row is near 98 %. Widening by paths is
+Expect: on digits nothing that is significant: every row is near 98 %. Widening by paths is
 linear in the 3x3 convolutions alone.
 """
 
@@ -22,33 +22,21 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from convnext_study.launching.context import Context
-from convnext_study.launching.studies import pick
-from convnext_study.multipath.growth import draw, words
-from convnext_study.multipath.study import (
-    ERRATUM,
-    PAPER,
-    ROWS,
-    Published,
-    Row,
-    is_full,
-    runs_of,
-)
-from convnext_study.records import Record, Result, Run
+from convnext_study.experiments.context import Context
+from convnext_study.experiments.study_file import select_records
+from convnext_study.report.tables import Column, Table
+from convnext_study.report.tables.formatting import count, digits, mean_std
+from convnext_study.report.tables.render import Screen
 from convnext_study.results.attribution import Effect, Effects
 from convnext_study.results.noise import pooled_std
-from convnext_study.results.report.tables import Column, Table
-from convnext_study.results.report.tables.formatting import count, digits, mean_std
-from convnext_study.results.report.tables.render import Screen
-from convnext_study.results.statistics import (
-    Comparison,
-    Deviation,
-    compare,
-    correct,
-)
+from convnext_study.results.statistics import Comparison, PooledStd, compare, holm_adjust
 from convnext_study.results.statistics.intervals import t_difference
 from convnext_study.results.subset_results import results_of
 from convnext_study.results.summary import summarize
+from convnext_study.runs.records import Record, Result, Run
+from convnext_study.studies.multipath.growth import draw, sentences
+from convnext_study.studies.multipath.published import ERRATUM, PAPER, Published
+from convnext_study.studies.multipath.rows import ROWS, ComparisonRow, is_full, runs_of
 
 FOLDER = "multipath"  # in runs/, apart from the road map's rows
 
@@ -80,15 +68,15 @@ def report(records: Sequence[Record], context: Context) -> list[Any] | None:
     if found := claims(rows):
         said.append(found)
     written = "written: " + ", ".join(str(path) for path in draw(folder))
-    return [*said, "\n".join(["", "2: what widening costs", *words(), written])]
+    return [*said, "\n".join(["", "2: what widening costs", *sentences(), written])]
 
 
 def by_row(records: Sequence[Record], context: Context) -> Rows:
     """The finished runs that this study asks for, by the names of their rows."""
     rows: dict[str, list[Record]] = {}
-    for record in pick(records, runs(context)):
+    for record in select_records(records, runs(context)):
         if record.result is not None:
-            rows.setdefault(record.run.facts["row"], []).append(record)
+            rows.setdefault(record.run.metadata["row"], []).append(record)
     return rows
 
 
@@ -104,7 +92,7 @@ def table(rows: Rows, data: str, full: bool) -> Table[Line]:
 class Line(NamedTuple):
     """A network of the comparison and its finished runs."""
 
-    row: Row
+    row: ComparisonRow
     results: Sequence[Result]
 
     @property
@@ -155,26 +143,24 @@ NOTES = (
 
 def claims(rows: Rows) -> Effects | None:
     """The claims about accuracy that the runs allow to test, each with its interval and verdict."""
-    deviation = pooled_std(
-        summarize(one for records in rows.values() for one in records), "networks"
-    )
+    std = pooled_std(summarize(one for records in rows.values() for one in records), "networks")
     tests: dict[str, Comparison] = {}
     for name, _, (child, parent) in CLAIMS:
         if rows.get(child) and rows.get(parent):
-            tests[name] = compare(rows[child], rows[parent], deviation=deviation)
-    if deviation is not None:
+            tests[name] = compare(rows[child], rows[parent], std=std)
+    if std is not None:
         for kind in ("path", "se"):
-            if test := interaction(rows, kind, deviation):
+            if test := interaction(rows, kind, std):
                 tests[f"more_{kind}"] = test
     if not tests:
         return None
-    lines = [_line(name, test, rows) for name, test in correct(tests).items()]
+    lines = [_line(name, test, rows) for name, test in holm_adjust(tests).items()]
     noise = (
         "One seed: tests (exact McNemar) cover the choice of test images only; claims about "
         "networks take several seeds, and so does how attention depends on different depths."
-        if deviation is None
-        else f"The deviation between seeds is {deviation.points:.2f} points, pooled over "
-        f"{deviation.source} ({deviation.freedom:g} degrees of freedom)."
+        if std is None
+        else f"The deviation between seeds is {std.std:.2f} points, pooled over "
+        f"{std.source} ({std.df:g} degrees of freedom)."
     )
     corrected = f"p after Holm's correction over {len(lines)} tests; intervals of each test alone."
     return Effects(
@@ -186,17 +172,17 @@ def claims(rows: Rows) -> Effects | None:
     )
 
 
-def interaction(rows: Rows, kind: str, deviation: Deviation) -> Comparison | None:
+def interaction(rows: Rows, kind: str, std: PooledStd) -> Comparison | None:
     """How much more attention gives with different depths than with equal ones."""
     four = [rows.get(name) for name in (f"depths_{kind}", "depths", f"paths_{kind}", "paths")]
     if not all(four):
         return None
     tops = [[result.top1 for result in results_of(records or ())] for records in four]
     mean = [fmean(values) for values in tops]
-    points = (mean[0] - mean[1]) - (mean[2] - mean[3])
-    error = deviation.points * math.sqrt(sum(1 / len(values) for values in tops))
-    found = t_difference(points, error, deviation.freedom, "t test on a difference of differences")
-    return Comparison(difference=found, p_corrected=found.p, family=1, scope="seeds", note="")
+    diff = (mean[0] - mean[1]) - (mean[2] - mean[3])
+    error = std.std * math.sqrt(sum(1 / len(values) for values in tops))
+    found = t_difference(diff, error, std.df, "t test on a difference of differences")
+    return Comparison(difference=found, p_adjusted=found.p, family=1, scope="seeds", note="")
 
 
 def verdict(line: Effect) -> str:
@@ -219,12 +205,12 @@ def _line(name: str, test: Comparison, rows: Rows) -> Effect:
     return Effect(
         name=name,
         label=words[name],
-        diff=test.difference.points,
+        diff=test.difference.diff,
         macs=about[0].macs - before if about else 0,
         interval=test.difference.interval,
         p=test.difference.p,
-        p_adjusted=test.p_corrected,
-        significant=test.distinguishable,
+        p_adjusted=test.p_adjusted,
+        significant=test.significant,
         top1=fmean(result.top1 for result in about) if about else None,
         network_macs=about[0].macs if about else None,
         seeds=len(about) or None,

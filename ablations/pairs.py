@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convnext_study.launching.context import Context
-from convnext_study.records import Record, Run
+from convnext_study.experiments.context import Context
 from convnext_study.results.attribution import Effects, pair_effects
 from convnext_study.results.statistics.subsets import coalitions_within
+from convnext_study.runs.records import Record, Run
 
 
 def runs(context: Context) -> list[Run]:
-    return context.sets(coalitions_within(context.steps, "end", 2).subsets, "pairs")
+    return context.subsets(coalitions_within(context.steps, "end", 2).subsets, "pairs")
 
 
 def report(records: Sequence[Record], context: Context) -> Effects | None:

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convnext_study.launching.context import Context
-from convnext_study.records import Record, Run
+from convnext_study.experiments.context import Context
 from convnext_study.results.attribution import Effects, permutation_effects
 from convnext_study.results.statistics.subsets import (
     Permutation,
     coalitions_of,
     sampled_permutations,
 )
+from convnext_study.runs.records import Record, Run
 
 
 def orders(context: Context) -> dict[str, Permutation]:
@@ -37,7 +37,7 @@ def orders(context: Context) -> dict[str, Permutation]:
 
 def runs(context: Context) -> list[Run]:
     needed = coalitions_of(orders(context).values())
-    return context.sets(needed.subsets, "reorder")
+    return context.subsets(needed.subsets, "reorder")
 
 
 def report(records: Sequence[Record], context: Context) -> list[Effects | None]:

@@ -13,9 +13,9 @@ the early rows lose what their larger cost had given them.
 
 from __future__ import annotations
 
-from convnext_study.launching.context import Context
-from convnext_study.records import Run
+from convnext_study.experiments.context import Context
+from convnext_study.runs.records import Run
 
 
 def runs(context: Context) -> list[Run]:
-    return context.rows()
+    return context.runs()

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 
-class BadRequest(ValueError):
+
+class UserError(ValueError):
     """What was asked for cannot be done as asked: exit code 2, before anything is lost."""
 
 
-class Failed(RuntimeError):
+class RunFailed(RuntimeError):
     """What was begun could not be finished: exit code 1."""
 
 
-EXIT_DONE, EXIT_FAILED, EXIT_BAD_REQUEST, EXIT_STOPPED = 0, 1, 2, 75
+EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_STOPPED = 0, 1, 2, 75
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """The end of an error message: the closest known name, else all of them."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; use one of {', '.join(known)}"

@@ -6,8 +6,24 @@ import sys
 
 import typer
 
-from convnext_study.cli import ablate, bench, evaluate, export, look, plan, power, report, train
-from convnext_study.errors import EXIT_BAD_REQUEST, EXIT_FAILED, EXIT_STOPPED, BadRequest, Failed
+from convnext_study.cli import (
+    bench,
+    evaluate,
+    export,
+    inspect,
+    plan,
+    power,
+    report,
+    study,
+    train,
+)
+from convnext_study.errors import (
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    EXIT_USER_ERROR,
+    RunFailed,
+    UserError,
+)
 
 app = typer.Typer(
     name="convnext-study",
@@ -16,9 +32,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-look.add_to(app)
+inspect.add_to(app)
 train.add_to(app)
-ablate.add_to(app)
+study.add_to(app)
 power.add_to(app)
 evaluate.add_to(app)
 plan.add_to(app)
@@ -31,9 +47,9 @@ def main() -> None:
     """Run the command line. Errors that a user can cause are one line on standard error."""
     try:
         app()
-    except BadRequest as error:
-        _leave(str(error), EXIT_BAD_REQUEST)
-    except Failed as error:
+    except UserError as error:
+        _leave(str(error), EXIT_USER_ERROR)
+    except RunFailed as error:
         _leave(str(error), EXIT_FAILED)
     except BrokenPipeError:
         # The reader has gone (`| head`); what it wanted it has.

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from convnext_study.cli.options import Json, Regime, print_tables
-from convnext_study.errors import BadRequest
-from convnext_study.roadmap import Point, Roadmap, get_roadmap
+from convnext_study.errors import UserError
+from convnext_study.roadmap import Roadmap, Variant, get_roadmap
 
-PARTS = ("networks", "loop", "pipeline", "growth")
-TURNS, QUICK_TURNS = 5, 3
+PARTS = ("networks", "engine_overhead", "pipeline", "scaling")
+REPEATS, QUICK_REPEATS = 5, 3
 SECONDS, QUICK_SECONDS = 0.4, 0.1
 OUR_COMMAND = "train separate_downsampling --epochs 1"
 
@@ -32,10 +32,10 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only both ends of the road, fewer and shorter turns.")
     ] = False,
-    batch: Annotated[
+    batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images a step. (default: 64 for nano, else 8)")
     ] = None,
-    turns: Annotated[int | None, typer.Option(min=1, help="Repeats of each comparison.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of each comparison.")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Of each measure. (default: as a training has)")
     ] = None,
@@ -59,24 +59,24 @@ def bench(
     """Measure speed and memory beside timm and the plain networks, in interleaved turns."""
     road = get_roadmap(regime)
     wanted = _parts(parts, peer)
-    settings = _settings(road, batch, turns, threads, device, quick=quick)
-    found: dict[str, Any] = {"machine": _machine(), "regime": regime, "settings": vars(settings)}
+    settings = _settings(road, batch_size, repeats, threads, device, quick=quick)
+    found: dict[str, Any] = {"hardware": _hardware(), "regime": regime, "settings": vars(settings)}
     for part in wanted:
         found[part] = _measure(part, road, settings, data, quick=quick)
     if peer is not None:
-        from convnext_study.bench.peer import peer as run_peer
+        from convnext_study.benchmarks.peer import peer as run_peer
 
-        found["peer"] = run_peer(peer, ours, settings.turns, _tick)
+        found["peer"] = run_peer(peer, ours, settings.repeats, _report)
     files = _write(found, out)
     if as_json:
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
-    from convnext_study.bench.report import tables
+    from convnext_study.benchmarks.report import tables
 
     print_tables(*tables(found))
     print()
     print(
-        f"ratios: median (lowest-highest) of {settings.turns} interleaved turns, "
+        f"ratios: median (lowest-highest) of {settings.repeats} interleaved turns, "
         f"{settings.threads} thread(s) on {settings.device}"
     )
     print("written: " + ", ".join(map(str, files)))
@@ -88,14 +88,14 @@ def _parts(parts: str | None, peer: str | None) -> list[str]:
     wanted = [name.strip() for name in parts.split(",") if name.strip()]
     for name in wanted:
         if name not in PARTS:
-            raise BadRequest(f"--parts: {name!r}; use {', '.join(PARTS)}")
+            raise UserError(f"--parts: {name!r}; use {', '.join(PARTS)}")
     return wanted
 
 
 def _settings(
     road: Roadmap,
     batch: int | None,
-    turns: int | None,
+    repeats: int | None,
     threads: int | None,
     device: str | None,
     *,
@@ -103,62 +103,62 @@ def _settings(
 ) -> Any:
     import torch
 
-    from convnext_study.bench.networks import Settings
-    from convnext_study.launching.machine import Requested, make_plan
-    from convnext_study.training.task import Machine
+    from convnext_study.benchmarks.networks import Settings
+    from convnext_study.launchers.resources import Requested, choose_resources
+    from convnext_study.training.runtime import Runtime
 
     requested = Requested(device=device, threads=threads)
-    plan = make_plan(Machine(), requested, image_size=road.image_size, runs=1)
-    torch.set_num_threads(plan.machine.threads)
+    plan = choose_resources(Runtime(), requested, image_size=road.image_size, runs=1)
+    torch.set_num_threads(plan.runtime.threads)
     return Settings(
-        turns=turns or (QUICK_TURNS if quick else TURNS),
+        repeats=repeats or (QUICK_REPEATS if quick else REPEATS),
         seconds=QUICK_SECONDS if quick else SECONDS,
-        batch=batch or (8 if road.published else 64),
-        threads=plan.machine.threads,
-        device=plan.machine.device,
+        batch_size=batch or (8 if road.published else 64),
+        threads=plan.runtime.threads,
+        device=plan.runtime.device,
     )
 
 
 def _measure(part: str, road: Roadmap, settings: Any, data: str | None, *, quick: bool) -> Any:
     if part == "networks":
-        from convnext_study.bench.networks import networks
+        from convnext_study.benchmarks.networks import networks
 
-        return networks(road, _points(road, quick=quick), settings, _tick)
-    if part == "loop":
-        from convnext_study.bench.loop import loop
+        return networks(road, _variants(road, quick=quick), settings, _report)
+    if part == "engine_overhead":
+        from convnext_study.benchmarks.engine_overhead import engine_overhead
 
-        return loop(road, settings, _tick)
-    if part == "growth":
-        from convnext_study.bench.growth import growth
+        return engine_overhead(road, settings, _report)
+    if part == "scaling":
+        from convnext_study.benchmarks.scaling import scaling
 
-        return growth(road, settings, _tick)
-    from convnext_study.bench.pipeline import pipeline
+        return scaling(road, settings, _report)
+    from convnext_study.benchmarks.pipeline import pipeline
 
-    return pipeline(data, 48 if quick else 192, settings, _tick)
-
-
-def _points(road: Roadmap, *, quick: bool) -> tuple[Point, ...]:
-    points = road.points()
-    return (points[0], points[-1]) if quick else points
+    return pipeline(data, 48 if quick else 192, settings, _report)
 
 
-def _machine() -> dict[str, Any]:
-    from convnext_study.training.run import hardware, versions
+def _variants(road: Roadmap, *, quick: bool) -> tuple[Variant, ...]:
+    variants = road.variants()
+    return (variants[0], variants[-1]) if quick else variants
+
+
+def _hardware() -> dict[str, Any]:
+    from convnext_study.runs.provenance import hardware, versions
 
     return {**hardware(), "versions": versions()}
 
 
-def _tick(text: str) -> None:
+def _report(text: str) -> None:
     print(f"measuring: {text}", file=sys.stderr, flush=True)
 
 
 def _write(found: dict[str, Any], out: Path) -> list[Path]:
-    from convnext_study.bench.report import draw
-    from convnext_study.records import write_json
+    from convnext_study.benchmarks.report import draw
+    from convnext_study.runs.records import write_json
 
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "bench.json", found)
         return [out / "bench.json", *draw(found, out)]
     except OSError as error:
-        raise BadRequest(f"{out}: cannot be written ({error.strerror})") from None
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from None

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convnext_study.cli.options import ImageSize, Json, print_rich
-from convnext_study.errors import BadRequest
+from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
-    from convnext_study.evaluation.judging import Accuracy, Verdict
-    from convnext_study.evaluation.subjects import Subject
-    from convnext_study.training.task import Machine
+    from convnext_study.evaluation.evaluate import Accuracy, EvalResult
+    from convnext_study.evaluation.load_run import LoadedModel
+    from convnext_study.training.runtime import Runtime
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,13 +43,13 @@ def evaluate(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Fetch the released weights.")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 128,
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="Processes that read images. (default: a core each, with a GPU)"),
     ] = None,
     image_size: ImageSize = None,
-    crop_ratio: Annotated[
+    crop_pct: Annotated[
         float | None, typer.Option(min=0.05, max=1, help="Crop over resized side.")
     ] = None,
     device: Annotated[
@@ -63,84 +63,84 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure top-1 and top-5 accuracy on a validation set, with 95 % intervals."""
-    subject = find_subject(model, weights, pretrained, code, trust)
-    uri = data or data_of(subject, trust)
+    loaded = load_model(model, weights, pretrained, code, trust)
+    uri = data or data_of(loaded, trust)
     if uri is None:
-        raise BadRequest(f"{model}: on what? Name a data set, as in --data folder:PATH")
-    changed = subject.preparation.changed(image_size, crop_ratio)
-    machine = _machine(device, workers, compiled)
-    verdict = _judge(replace(subject, preparation=changed), uri, batch, machine)
+        raise UserError(f"{model}: on what? Name a data set, as in --data folder:PATH")
+    changed = loaded.transform.replace(image_size, crop_pct)
+    runtime = _runtime(device, workers, compiled)
+    result = _evaluate(replace(loaded, transform=changed), uri, batch_size, runtime)
     if as_json:
-        typer.echo(json.dumps(verdict.to_dict(), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
         return
-    _print(verdict)
+    _print(result)
 
 
-def find_subject(
+def load_model(
     model: str, weights: Path | None, pretrained: bool, code: Path | None, trust: bool
-) -> Subject:
+) -> LoadedModel:
     """The network that ``model`` names. A folder of that name comes before a model."""
-    from convnext_study.evaluation.named import load_named
-    from convnext_study.evaluation.subjects import load_run
+    from convnext_study.evaluation.load_named import load_named
+    from convnext_study.evaluation.load_run import load_run
 
     folder = Path(model)
     if not folder.is_dir():
         if "/" in model:
-            raise BadRequest(f"{model}: no such run folder")
+            raise UserError(f"{model}: no such run folder")
         return load_named(model, weights=weights, pretrained=pretrained)
     if weights or pretrained:
-        raise BadRequest(f"{model}: a run has its own weights; leave --weights and --pretrained")
+        raise UserError(f"{model}: a run has its own weights; leave --weights and --pretrained")
     return load_run(folder, trust=trust, code=code)
 
 
-def data_of(subject: Subject, trust: bool) -> str | None:
+def data_of(loaded: LoadedModel, trust: bool) -> str | None:
     """What the subject's run was trained on. Raises TrustError where its record may not say so."""
     from convnext_study.evaluation.trust import check_data
 
-    if subject.run is None:
+    if loaded.run is None:
         return None
     if not trust:
-        check_data(subject.run.id, subject.run.data)
-    return subject.run.data
+        check_data(loaded.run.id, loaded.run.data)
+    return loaded.run.data
 
 
-def _machine(device: str | None, workers: int | None, compiled: bool) -> Machine:
-    from convnext_study.launching.machine import choose_workers, cores, pick_device
-    from convnext_study.training.task import Machine
+def _runtime(device: str | None, workers: int | None, compiled: bool) -> Runtime:
+    from convnext_study.launchers.resources import choose_workers, cores, pick_device
+    from convnext_study.training.runtime import Runtime
 
     kind = pick_device(device)
     if workers is None:  # data that lies in memory takes none, whatever is said here
         workers = 0 if kind == "cpu" else choose_workers(cores())
-    return Machine(device=kind, threads=cores(), workers=workers, compile=compiled)
+    return Runtime(device=kind, threads=cores(), workers=workers, compile=compiled)
 
 
-def _judge(subject: Subject, uri: str, batch: int, machine: Machine) -> Verdict:
+def _evaluate(loaded: LoadedModel, uri: str, batch: int, runtime: Runtime) -> EvalResult:
     import torch
 
-    from convnext_study.evaluation.judging import judge
-    from convnext_study.training.data import open_data
+    from convnext_study.data import open_data
+    from convnext_study.evaluation.evaluate import evaluate
 
-    torch.set_num_threads(machine.threads)
-    return judge(subject, open_data(uri), batch, machine)
+    torch.set_num_threads(runtime.threads)
+    return evaluate(loaded, open_data(uri), batch, runtime)
 
 
-def _print(verdict: Verdict) -> None:
+def _print(result: EvalResult) -> None:
     from rich.table import Table
 
     grid = Table(box=None, show_header=False)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in {
-        "model": verdict.model,
-        "weights": verdict.weights,
-        "measured on": verdict.measured_on,
-        "transform": verdict.transform,
-        "precision": verdict.precision,
-        "top-1": _line(verdict.top1, verdict.images),
-        "top-5": _line(verdict.top5, verdict.images) if verdict.top5 else "five classes or fewer",
-        "speed": f"{verdict.images_per_s:.0f} images/s, reading included",
+        "model": result.model,
+        "weights": result.weights,
+        "measured on": result.measured_on,
+        "transform": result.transform,
+        "precision": result.precision,
+        "top-1": _line(result.top1, result.images),
+        "top-5": _line(result.top5, result.images) if result.top5 else "five classes or fewer",
+        "speed": f"{result.images_per_s:.0f} images/s, reading included",
         "interval": "95 %, Wilson; covers the choice of test images, not another training seed",
-        **{f"note {i}": note for i, note in enumerate(verdict.notes, 1)},
+        **{f"note {i}": note for i, note in enumerate(result.notes, 1)},
     }.items():
         grid.add_row(name, value)
     print_rich(grid)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convnext_study.cli.evaluate import Code, Trust, data_of
-from convnext_study.errors import BadRequest
+from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
-    from convnext_study.deployment import Meant
-    from convnext_study.evaluation.subjects import Subject
+    from convnext_study.evaluation.load_run import LoadedModel
+    from convnext_study.export.formats import Meant
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,57 +31,57 @@ def export(
     trust: Trust = False,
 ) -> None:
     """Write a run's network with its card, and check that what was written gives its outputs."""
-    from convnext_study.deployment import KINDS, deploy
-    from convnext_study.evaluation.subjects import load_run
-    from convnext_study.net import RoadmapNet
+    from convnext_study.evaluation.load_run import load_run
+    from convnext_study.export.formats import FORMATS, export_model
+    from convnext_study.models.roadmap_net import RoadmapNet
 
-    if to not in KINDS:
-        raise BadRequest(f"--to {to}: use one of {', '.join(KINDS)}")
-    subject = load_run(run, trust=trust, code=code)
-    if not isinstance(subject.net, RoadmapNet):
-        raise BadRequest(
-            f"{run}: a {type(subject.net).__name__}, not a network of the road map; export it by "
+    if to not in FORMATS:
+        raise UserError(f"--to {to}: use one of {', '.join(FORMATS)}")
+    loaded = load_run(run, trust=trust, code=code)
+    if not isinstance(loaded.net, RoadmapNet):
+        raise UserError(
+            f"{run}: a {type(loaded.net).__name__}, not a network of the road map; export it by "
             "its own means"
         )
-    data_of(subject, trust)
-    meant = _meant(subject, run)
+    data_of(loaded, trust)
+    meant = _meant(loaded, run)
     folder = out or run / f"export-{to}"
-    written = deploy(subject.net, to, folder, meant, _results(subject, run))
+    written = export_model(loaded.net, to, folder, meant, _results(loaded, run))
     print(f"{written.folder}: {', '.join(written.files)}")
     print(
         f"outputs agree: largest difference {written.difference:.2g}, "
         f"of outputs up to {written.largest:.3g}"
     )
-    for note in subject.notes:
+    for note in loaded.notes:
         print(f"note: {note}")
 
 
-def _meant(subject: Subject, run: Path) -> Meant:
-    from convnext_study.deployment import Meant
+def _meant(loaded: LoadedModel, run: Path) -> Meant:
+    from convnext_study.export.formats import Meant
 
-    asked = subject.preparation
+    asked = loaded.transform
     if asked.mean is None or asked.std is None:
-        raise BadRequest(
+        raise UserError(
             f"{run}: the data it was trained on cannot be opened, and with it go the mean and "
             "deviation that its images need; put the data back where it was"
         )
-    return Meant(asked.image_size, asked.crop_ratio, asked.interpolation, asked.mean, asked.std)
+    return Meant(asked.image_size, asked.crop_pct, asked.interpolation, asked.mean, asked.std)
 
 
-def _results(subject: Subject, run: Path) -> dict[str, Any]:
+def _results(loaded: LoadedModel, run: Path) -> dict[str, Any]:
     """What the run's record says of these weights."""
-    from convnext_study import records
+    from convnext_study.runs import records
 
-    record, asked = records.read(run), subject.run
+    record, asked = records.read(run), loaded.run
     assert asked is not None  # noqa: S101  load_run gives it
     told: dict[str, Any] = {
         "data": asked.data,
         "recipe": f"{asked.recipe['name']}, {asked.recipe['epochs']} epochs",
         "seed": asked.seed,
-        "weights": subject.weights,
+        "weights": loaded.weights,
     }
     if record.result is not None:
         told["top-1"] = f"{record.result.top1:.2f} % of {record.result.val_images} images"
-    versions = record.asked.get("versions", {})
+    versions = record.manifest.get("versions", {})
     told["trained with"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     return told

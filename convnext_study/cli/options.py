@@ -16,8 +16,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from convnext_study.records import RecordError
-    from convnext_study.results.report.tables import Table
+    from convnext_study.report.tables import Table
+    from convnext_study.runs.records import RecordError
 
 PLAIN_WIDTH = 120  # of what is written to a file or a pipe
 
@@ -42,7 +42,7 @@ class StudyOptions:
         ),
     ] = None
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None
-    batch: Annotated[
+    batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images an optimizer step, instead of the recipe's.")
     ] = None
     image_size: ImageSize = None
@@ -72,16 +72,16 @@ class StudyOptions:
     download: Annotated[
         bool, typer.Option("--download", help="Fetch a data set that is missing.")
     ] = False
-    bad_images: Annotated[
+    corrupt_images: Annotated[
         str, typer.Option(help="An image that cannot be read: stop, or skip and count it.")
     ] = "stop"
-    on: Annotated[
+    launcher: Annotated[
         str, typer.Option(help="Where to train: local, torchrun (DDP on this machine), slurm.")
     ] = "local"
     processes: Annotated[
         int | None, typer.Option(min=1, help="Of each run, with torchrun. (default: one a GPU)")
     ] = None
-    profile: Annotated[
+    cluster: Annotated[
         Path | None, typer.Option(help="With slurm: the site's file, as in launch/clusters/.")
     ] = None
     dry_run: Annotated[
@@ -90,7 +90,7 @@ class StudyOptions:
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="With slurm: follow the jobs to their end.")
     ] = True
-    micro_batch: Annotated[
+    micro_batch_size: Annotated[
         int | None, typer.Option(min=1, help="Most images a process takes at a time.")
     ] = None
     precision: Annotated[
@@ -126,7 +126,7 @@ class StudyOptions:
         """The recipe's fields that were set on the command line; None leaves the recipe's own."""
         return {
             "epochs": self.epochs,
-            "global_batch": self.batch,
+            "global_batch_size": self.batch_size,
             "image_size": self.image_size,
             "precision": self.precision,
             "sync_bn": self.sync_bn or None,
@@ -175,7 +175,7 @@ def console() -> Console:
 
 def print_tables(*tables: Table[Any]) -> None:
     """Print tables to standard output, an empty line after each but the last."""
-    from convnext_study.results.report.tables.render import Screen
+    from convnext_study.report.tables.render import Screen
 
     parts = [part for table in tables for part in (Screen(table), "")]
     print_rich(*parts[:-1])
@@ -194,7 +194,7 @@ def print_rich(*parts: RenderableType) -> None:
 
 def warn_of_unreadable(unreadable: Sequence[RecordError]) -> None:
     """Say on standard error which runs were left out, since their records cannot be read."""
-    from convnext_study.records import tell_unreadable
+    from convnext_study.runs.records import tell_unreadable
 
     if text := tell_unreadable(unreadable):
         print(f"convnext-study: warning: {text}", file=sys.stderr)

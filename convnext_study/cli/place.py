@@ -8,68 +8,76 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from convnext_study.cli.options import StudyOptions
-from convnext_study.errors import BadRequest
-from convnext_study.launching.study import Where, claim, in_a_pool
-from convnext_study.records import Run
+from convnext_study.errors import UserError
+from convnext_study.experiments.collection import Launcher, launch_local, wait_until_unlocked
+from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
-    from convnext_study.launching.local import Job, Outcome
-    from convnext_study.launching.machine import Node, Plan, Requested
-    from convnext_study.launching.profile import Profile
+    from convnext_study.launchers.job import Job, Outcome
+    from convnext_study.launchers.resources import Node, Requested, Resources
+    from convnext_study.launchers.slurm.cluster import ClusterConfig
 
 
-def describe(todo: Sequence[Run], options: StudyOptions, plan: Plan) -> str:
+def describe(todo: Sequence[Run], options: StudyOptions, resources: Resources) -> str:
     """One line: what is about to be trained, and how a batch is taken apart."""
     recipes = ", ".join(sorted({run.recipe["name"] for run in todo}))
-    batches = ", ".join(sorted({str(run.recipe["global_batch"]) for run in todo}))
-    machine = plan.machine
-    at_a_time = f", at most {machine.micro_batch} at a time" if machine.micro_batch else ""
-    each = f"{machine.threads} thread(s) each"
-    if machine.workers:
-        each += f", {machine.workers} process(es) that read images"
-    how = f"on {options.on}, {each}"
-    if options.on == "local":
-        where = f"{plan.devices[0]} to {plan.devices[-1]}" if plan.devices else machine.device
-        how = f"{plan.jobs} side by side, {each}, on {where}"
+    batches = ", ".join(sorted({str(run.recipe["global_batch_size"]) for run in todo}))
+    runtime = resources.runtime
+    at_a_time = (
+        f", at most {runtime.micro_batch_size} at a time" if runtime.micro_batch_size else ""
+    )
+    each = f"{runtime.threads} thread(s) each"
+    if runtime.workers:
+        each += f", {runtime.workers} process(es) that read images"
+    how = f"on {options.launcher}, {each}"
+    if options.launcher == "local":
+        launcher = (
+            f"{resources.devices[0]} to {resources.devices[-1]}"
+            if resources.devices
+            else runtime.device
+        )
+        how = f"{resources.jobs} side by side, {each}, on {launcher}"
     return f"{options.data}; {recipes}; {batches} images a step{at_a_time}; {how}"
 
 
-def plan_for(todo: Sequence[Run], options: StudyOptions, profile: Profile | None) -> Plan:
-    """What each training may use. Raises BadRequest, also for data that cannot be opened."""
-    from convnext_study.launching.machine import make_plan
-    from convnext_study.training.task import Machine
+def choose_resources_for(
+    todo: Sequence[Run], options: StudyOptions, cluster: ClusterConfig | None
+) -> Resources:
+    """What each training may use. Raises UserError, also for data that cannot be opened."""
+    from convnext_study.launchers.resources import choose_resources
+    from convnext_study.training.runtime import Runtime
 
-    if options.bad_images not in ("stop", "skip"):
-        raise BadRequest(f"bad images: {options.bad_images!r}; use stop or skip")
+    if options.corrupt_images not in ("stop", "skip"):
+        raise UserError(f"corrupt images: {options.corrupt_images!r}; use stop or skip")
     size, from_files = _images(todo, options)
-    machine = Machine(
+    runtime = Runtime(
         download=options.download,
         channels_last=options.channels_last,
-        micro_batch=options.micro_batch,
+        micro_batch_size=options.micro_batch_size,
         compile=options.compile,
         grad_checkpointing=options.grad_checkpointing,
-        bad_images="skip" if options.bad_images == "skip" else "stop",
+        corrupt_images="skip" if options.corrupt_images == "skip" else "stop",
         deterministic=options.deterministic,
         tf32=options.tf32,
         cudnn_benchmark=options.cudnn_benchmark,
     )
-    node, requested = _room(options, profile)
-    plan = make_plan(
-        machine, requested, image_size=size, runs=len(todo), from_files=from_files, node=node
+    node, requested = _room(options, cluster)
+    plan = choose_resources(
+        runtime, requested, image_size=size, runs=len(todo), from_files=from_files, node=node
     )
-    return replace(plan, jobs=min(profile.array_limit, len(todo))) if profile else plan
+    return replace(plan, jobs=min(cluster.array_limit, len(todo))) if cluster else plan
 
 
 def _images(todo: Sequence[Run], options: StudyOptions) -> tuple[int, bool]:
     """The side of the largest images, and whether any are read one by one."""
-    from convnext_study.training.known_sizes import DIGITS
+    from convnext_study.data.known_sizes import DIGITS
 
     size = max(run.recipe["image_size"] or 0 for run in todo)
     if options.data == "digits":  # torch is not needed here, and takes seconds to import
         return size or DIGITS, False
-    from convnext_study.training.data import open_data
-    from convnext_study.training.data.batches import in_memory
-    from convnext_study.training.recipe import make_recipe
+    from convnext_study.data import open_data
+    from convnext_study.data.loader import in_memory
+    from convnext_study.recipes import make_recipe
 
     # Bad data fails here, before any training.
     data = open_data(options.data, download=options.download)
@@ -78,55 +86,59 @@ def _images(todo: Sequence[Run], options: StudyOptions) -> tuple[int, bool]:
     return size or data.size, from_files
 
 
-def _room(options: StudyOptions, profile: Profile | None) -> tuple[Node, Requested]:
+def _room(options: StudyOptions, cluster: ClusterConfig | None) -> tuple[Node, Requested]:
     """Where each training will run, and what was requested of it: the machine that submits to a
     cluster is another one.
     """
-    from convnext_study.launching.machine import Node, Requested, this_node
+    from convnext_study.launchers.resources import Node, Requested, this_node
 
     requested = Requested(
         device=options.device,
-        jobs=options.jobs if options.on == "local" else 1,
+        jobs=options.jobs if options.launcher == "local" else 1,
         threads=options.threads,
         workers=options.workers,
     )
-    if profile is not None:
-        return Node(profile.cpus_per_process, (profile.device,)), requested
+    if cluster is not None:
+        return Node(cluster.cpus_per_process, (cluster.device,)), requested
     node = this_node(options.device)
-    if options.on == "torchrun":
+    if options.launcher == "torchrun":
         processes = options.processes or len(node.devices)
         return node, replace(requested, processes=processes)
     return node, requested
 
 
-def site_of(options: StudyOptions) -> Profile | None:
-    """The site, where there is one. Raises BadRequest."""
-    if options.on not in ("local", "torchrun", "slurm"):
-        raise BadRequest(f"on: {options.on!r}; use local, torchrun or slurm")
-    if options.on != "slurm":
+def cluster_of(options: StudyOptions) -> ClusterConfig | None:
+    """The site, where there is one. Raises UserError."""
+    if options.launcher not in ("local", "torchrun", "slurm"):
+        raise UserError(f"launcher: {options.launcher!r}; use local, torchrun or slurm")
+    if options.launcher != "slurm":
         return None
-    if options.profile is None:
-        raise BadRequest("on slurm: name the site with --profile FILE, as in launch/clusters/")
-    from convnext_study.launching.profile import read_profile
+    if options.cluster is None:
+        raise UserError("launcher slurm: name the site with --cluster FILE, as in launch/clusters/")
+    from convnext_study.launchers.slurm.cluster import read_cluster
 
-    return read_profile(options.profile)
+    return read_cluster(options.cluster)
 
 
-def where_for(options: StudyOptions, profile: Profile | None) -> Where:
+def get_launcher(options: StudyOptions, cluster: ClusterConfig | None) -> Launcher:
     """Who trains the jobs."""
-    if profile is not None:
-        from convnext_study.launching.slurm import run_slurm
+    if cluster is not None:
+        from convnext_study.launchers.slurm.submit import run_slurm
 
-        def with_slurm(jobs: Sequence[Job], plan: Plan, tick: Callable[[], None]) -> list[Outcome]:
-            return run_slurm(jobs, profile, options.dry_run, options.wait, tick)
+        def with_slurm(
+            jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
+        ) -> list[Outcome]:
+            return run_slurm(jobs, cluster, options.dry_run, options.wait, on_poll)
 
         return with_slurm
-    if options.on == "local":
-        return in_a_pool
-    from convnext_study.launching.torchrun import run_torchrun
+    if options.launcher == "local":
+        return launch_local
+    from convnext_study.launchers.torchrun import run_torchrun
 
-    def with_torchrun(jobs: Sequence[Job], plan: Plan, tick: Callable[[], None]) -> list[Outcome]:
-        claim(jobs)
-        return run_torchrun(jobs, options.processes or max(len(plan.devices), 1), tick)
+    def with_torchrun(
+        jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
+    ) -> list[Outcome]:
+        wait_until_unlocked(jobs)
+        return run_torchrun(jobs, options.processes or max(len(resources.devices), 1), on_poll)
 
     return with_torchrun

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import Json, Regime, StudyOptions, print_tables, with_study_options
+from convnext_study.cli.options import (
+    Json,
+    Regime,
+    StudyOptions,
+    print_tables,
+    with_study_options,
+)
 from convnext_study.roadmap import get_roadmap
 
 if TYPE_CHECKING:
-    from convnext_study.planning import Forecast, Hardware, Sizes
-    from convnext_study.results.report.tables import Table
+    from convnext_study.experiments.estimate import CostEstimate, DatasetSize, Hardware
+    from convnext_study.report.tables import Table
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,14 +34,14 @@ def plan(
         str | None, typer.Option(help="Only these rows, comma-separated. (default: all)")
     ] = None,
     gpu: Annotated[str, typer.Option(help="Kind of GPU: a100, h100, v100, rtx4090, ...")] = "a100",
-    devices: Annotated[int, typer.Option(min=1, help="GPUs that share a run.")] = 1,
-    utilisation: Annotated[
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that share a run.")] = 1,
+    mfu: Annotated[
         float, typer.Option(min=0.001, max=1, help="Share of the peak that is reached.")
     ] = 0.1,
     peak_tflops: Annotated[
         float | None, typer.Option(min=0.001, help="Peak, 1e12 a second, instead of the GPU's.")
     ] = None,
-    images: Annotated[
+    train_images: Annotated[
         int | None, typer.Option(min=1, help="Training images, instead of counting the files.")
     ] = None,
     as_json: Json = False,
@@ -43,27 +49,31 @@ def plan(
     """Tell FLOPs, GPU-hours, wall time, disk and batch split, and what will not compare.
 
     Nothing is trained. Hours are FLOPs over an assumed share of a peak: an estimate within a
-    factor of two or so, until `--utilisation` is measured on the machine.
+    factor of two or so, until `--mfu` is measured on the machine.
     """
-    from convnext_study.comparability import warnings_of
-    from convnext_study.launching.runs import choose_points, parse_seeds, roadmap_runs
-    from convnext_study.planning import Hardware, forecast, sizes_of, to_dict
+    from convnext_study.experiments.caveats import caveats
+    from convnext_study.experiments.estimate import Hardware, dataset_size, estimate, to_dict
+    from convnext_study.experiments.roadmap_runs import (
+        choose_variants,
+        parse_seeds,
+        roadmap_runs,
+    )
 
     road = get_roadmap(regime)
-    hardware = Hardware(gpu, devices, utilisation, peak_tflops, options.micro_batch)
+    hardware = Hardware(gpu, gpus, mfu, peak_tflops, options.micro_batch_size)
     runs = roadmap_runs(
         road,
-        choose_points(road, steps),
+        choose_variants(road, steps),
         data=options.data,
         seeds=parse_seeds(options.seeds),
         recipe=options.recipe,
         changes=options.recipe_changes(),
     )
-    sizes = sizes_of(
-        options.data, images=images, classes=road.num_classes, image_size=road.image_size
+    sizes = dataset_size(
+        options.data, images=train_images, classes=road.num_classes, image_size=road.image_size
     )
-    plans = forecast(runs, sizes, hardware)
-    warnings = warnings_of(road, runs, plans, sizes)
+    plans = estimate(runs, sizes, hardware)
+    warnings = caveats(road, runs, plans, sizes)
     if as_json:
         told = to_dict(plans, sizes, hardware, warnings)
         typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
@@ -72,19 +82,19 @@ def plan(
 
 
 def _print(
-    plans: Sequence[Forecast], sizes: Sizes, hardware: Hardware, warnings: Sequence[str]
+    plans: Sequence[CostEstimate], dataset: DatasetSize, hardware: Hardware, warnings: Sequence[str]
 ) -> None:
-    from convnext_study.planning import GPUS, HOURS, RULE, total
-    from convnext_study.results.report.tables.formatting import hours, significant_digits, size
+    from convnext_study.experiments.estimate import GPUS, HOURS, RULE, total
+    from convnext_study.report.tables.formatting import hours, significant_digits, size
 
     sums = total(plans)
     peaks = "/".join(sorted({f"{plan.peak_tflops:g}" for plan in plans}))
     name = GPUS[hardware.gpu].name if hardware.gpu in GPUS else hardware.gpu
     heading = [
-        f"{sizes.uri}: {sizes.train:,} training, {sizes.val:,} validation images, "
-        f"{sizes.classes} classes",
-        f"{hardware.devices} x {name}: peak {peaks} TFLOP/s, assumed utilisation "
-        f"{hardware.utilisation:g} (set both with --peak-tflops, --utilisation)",
+        f"{dataset.uri}: {dataset.train:,} training, {dataset.val:,} validation images, "
+        f"{dataset.classes} classes",
+        f"{hardware.gpus} x {name}: peak {peaks} TFLOP/s, assumed utilisation "
+        f"{hardware.mfu:g} (set both with --peak-tflops, --mfu)",
         RULE,
         "hours are arithmetic alone: reading images and starting kernels are not in them",
     ]
@@ -98,12 +108,12 @@ def _print(
     print_tables(_table(plans).with_notes(ending, *(f"warning: {text}" for text in warnings)))
 
 
-def _table(plans: Sequence[Forecast]) -> Table[Forecast]:
-    from convnext_study.planning import HOURS
-    from convnext_study.results.report.tables import Column, Table
-    from convnext_study.results.report.tables.formatting import hours, significant_digits, size
+def _table(plans: Sequence[CostEstimate]) -> Table[CostEstimate]:
+    from convnext_study.experiments.estimate import HOURS
+    from convnext_study.report.tables import Column, Table
+    from convnext_study.report.tables.formatting import hours, significant_digits, size
 
-    columns: list[Column[Forecast]] = [
+    columns: list[Column[CostEstimate]] = [
         Column("step", "step", lambda plan: plan.step, "text"),
         Column("seed", "seed", lambda plan: plan.seed, format=str),
         Column("epochs", "epochs", lambda plan: plan.epochs, format=str),
@@ -112,16 +122,16 @@ def _table(plans: Sequence[Forecast]) -> Table[Forecast]:
         Column("gpu_seconds", "GPU", lambda plan: HOURS * plan.gpu_hours, format=hours),
         Column("wall_seconds", "wall", lambda plan: HOURS * plan.wall_hours, format=hours),
         Column("disk", "disk", lambda plan: plan.disk, format=size),
-        Column("batch", "batch split", lambda plan: plan.global_batch, cell=_split),
+        Column("batch", "batch split", lambda plan: plan.global_batch_size, cell=_split),
     ]
     return Table("plan", "", columns, plans)
 
 
-def _flops(plan: Forecast) -> float:
+def _flops(plan: CostEstimate) -> float:
     return plan.train_flops + plan.eval_flops
 
 
-def _split(plan: Forecast) -> str:
+def _split(plan: CostEstimate) -> str:
     """Global batch = devices x accumulation x micro batch."""
-    devices = plan.global_batch // plan.batch_per_device
-    return f"{plan.global_batch} = {devices} x {plan.accumulation} x {plan.micro_batch}"
+    devices = plan.global_batch_size // plan.batch_per_device
+    return f"{plan.global_batch_size} = {devices} x {plan.accum_steps} x {plan.micro_batch_size}"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from convnext_study.cli.options import Json, warn_of_unreadable
-from convnext_study.errors import BadRequest
+from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
-    from convnext_study.results.statistics import Deviation
+    from convnext_study.results.statistics import PooledStd
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,18 +36,18 @@ def power(
     as_json: Json = False,
 ) -> None:
     """Say how many seeds each network needs, so that a difference is significant."""
-    from convnext_study.results.report.tables.formatting import percent
-    from convnext_study.results.statistics import paper_deviation, seeds_needed
+    from convnext_study.report.tables.formatting import percent
+    from convnext_study.results.statistics import paper_std, seeds_needed
 
-    deviation = paper_deviation() if study is None else _measured(study)
-    found = seeds_needed(effect, deviation, power=power, alpha=alpha, paired=paired, tests=steps)
+    std = paper_std() if study is None else _pooled_std(study)
+    found = seeds_needed(effect, std, power=power, alpha=alpha, paired=paired, tests=steps)
     if as_json:
         about = {
             "seeds": found.seeds,
             "reached": round(found.reached, 6),
             "effect": effect,
-            "std": round(deviation.points, 6),
-            "source": deviation.source,
+            "std": round(std.std, 6),
+            "source": std.source,
             "assumptions": found.assumptions,
         }
         typer.echo(json.dumps(about, indent=1))
@@ -59,19 +59,19 @@ def power(
     typer.echo(found.assumptions)
 
 
-def _measured(folder: Path) -> Deviation:
+def _pooled_std(folder: Path) -> PooledStd:
     """The deviation between seeds of a folder's finished runs, pooled over networks."""
-    from convnext_study.records import unreadable_in
+    from convnext_study.results.load import load_results
     from convnext_study.results.noise import pooled_std
-    from convnext_study.results.report.gather import gather
+    from convnext_study.runs.records import unreadable_in
 
     if not folder.is_dir():
-        raise BadRequest(f"{folder}: no such folder; name the folder of a study")
-    rows = [row for study in gather(folder).studies for row in study.rows]
+        raise UserError(f"{folder}: no such folder; name the folder of a study")
+    rows = [row for study in load_results(folder).studies for row in study.rows]
     warn_of_unreadable(unreadable_in(folder))
     found = pooled_std(rows, f"networks of {folder}")
     if found is None:
-        raise BadRequest(
+        raise UserError(
             f"{folder}: no network has two finished seeds; train with --seeds 2 or more"
         )
     return found

@@ -15,7 +15,7 @@ from convnext_study.roadmap import ROADMAPS, get_roadmap
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from convnext_study.results.report.gather import Extras
+    from convnext_study.results.load import ReportOptions
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,8 +40,8 @@ def report(
     The page loads nothing from elsewhere. Beside it stand figures as SVG, PDF and PNG, and tables
     as CSV, Markdown and LaTeX. With --watch it goes on until Ctrl-C.
     """
-    from convnext_study.records import unreadable_in
-    from convnext_study.results.report.write import write_report
+    from convnext_study.report.write import write_report
+    from convnext_study.runs.records import unreadable_in
 
     out = out or folder / "report"
     extras = _extras(folder)
@@ -55,9 +55,9 @@ def report(
     )
 
 
-def _watch(folder: Path, out: Path, extras: Extras, how: tuple[int, bool]) -> None:
+def _watch(folder: Path, out: Path, options: ReportOptions, how: tuple[int, bool]) -> None:
     """Write the page again whenever a record has changed, until Ctrl-C."""
-    from convnext_study.results.report.write import write_page
+    from convnext_study.report.write import write_page
 
     every, any_commit = how
     seen: Any = None
@@ -65,7 +65,7 @@ def _watch(folder: Path, out: Path, extras: Extras, how: tuple[int, bool]) -> No
         while True:
             now = _state(folder)
             if now != seen:
-                path, found = write_page(folder, out, extras, refresh=every, any_commit=any_commit)
+                path, found = write_page(folder, out, options, refresh=every, any_commit=any_commit)
                 done = sum(len(row.seeds) for study in found.studies for row in study.rows)
                 stamp = time.strftime("%H:%M:%S")
                 typer.echo(f"{stamp}  {path}: {done} finished runs; Ctrl-C ends the watch")
@@ -85,12 +85,12 @@ def _state(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _extras(folder: Path) -> Extras:
+def _extras(folder: Path) -> ReportOptions:
     """What the records do not hold: screens, the published recipes, and commands."""
     from convnext_study.cli.reproduce import commands
-    from convnext_study.results.report.gather import Extras
+    from convnext_study.results.load import ReportOptions
 
-    return Extras(
+    return ReportOptions(
         show=_screen,
         published=_published(),
         commands=lambda groups: commands(groups, folder.resolve().name),
@@ -98,7 +98,7 @@ def _extras(folder: Path) -> Extras:
 
 
 def _published() -> Mapping[str, Mapping[str, Any]]:
-    from convnext_study.training.recipe import recipe_for
+    from convnext_study.recipes import recipe_for
 
     return {
         family: recipe_for(family, "published").model_dump(mode="json")
@@ -111,10 +111,10 @@ def _screen(regime: str, name: str) -> str | None:
     """What ``show`` prints of a row, as plain text; None for a row that is not on the road."""
     from rich.console import Console
 
-    from convnext_study.show import show
+    from convnext_study.report.show import show
 
     road = get_roadmap(regime) if regime in ROADMAPS else None
-    if road is None or name not in {point.name for point in road.points()}:
+    if road is None or name not in {variant.name for variant in road.variants()}:
         return None
     console = Console(width=80, color_system=None, force_terminal=False)
     with console.capture() as capture:

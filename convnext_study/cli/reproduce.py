@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convnext_study.errors import BadRequest
-from convnext_study.records import Record, Run
-from convnext_study.results.report.tables.formatting import short_data
-from convnext_study.results.setups import Group, differences
+from convnext_study.errors import UserError
+from convnext_study.results.grouping import RunGroup, differences
+from convnext_study.results.title import short_data
 from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
+from convnext_study.runs.records import Record, Run
 
 # Recipe fields that the command line can change, and the option for each.
-_OPTIONS = {"epochs": "--epochs", "global_batch": "--batch", "image_size": "--image-size"}
+_OPTIONS = {"epochs": "--epochs", "global_batch_size": "--batch-size", "image_size": "--image-size"}
 # The file that comes with the sources for each kind of study, and what it is told.
 _FILES = {
     "leave_one_out": "leave_one_out.py",
@@ -22,19 +22,19 @@ _FILES = {
     "pairs": "pairs.py",
     "reorder": "reorder.py",
     "subset": "attribution.py",
-    "sections": "attribution.py --by section",
+    "sections": "attribution.py --players section",
 }
 
 
-def commands(groups: Sequence[Group], folder: str) -> list[str]:
+def commands(groups: Sequence[RunGroup], folder: str) -> list[str]:
     """Lines for a shell; those that begin with ``#`` say how sure the others are."""
     records = [record for group in groups for record in group.seeds.values()]
     if not records:
         return []
     lines = _checkout(records)
     runs = [record.run for record in records]
-    regime = runs[0].facts.get("regime")
-    kind = str(runs[0].facts.get("study_kind", ""))
+    regime = runs[0].metadata.get("regime")
+    kind = str(runs[0].metadata.get("study_kind", ""))
     seeds = _seeds(sorted({run.seed for run in runs}))
     if regime in ROADMAPS and all(run.study == f"roadmap-{regime}" for run in runs):
         lines += _roadmap(get_roadmap(regime), runs, seeds, folder)
@@ -52,7 +52,7 @@ def commands(groups: Sequence[Group], folder: str) -> list[str]:
 
 
 def _checkout(records: Sequence[Record]) -> list[str]:
-    found = sorted({str(one.asked["commit"]) for one in records if one.asked.get("commit")})
+    found = sorted({str(one.manifest["commit"]) for one in records if one.manifest.get("commit")})
     if len(found) != 1:
         return [f"# made at {len(found)} commits: {', '.join(found)}"] if found else []
     note = "  # files of the package differed from it" if found[0].endswith("+") else ""
@@ -60,25 +60,25 @@ def _checkout(records: Sequence[Record]) -> list[str]:
 
 
 def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> list[str]:
-    from convnext_study.launching.runs import parse_seeds, roadmap_runs
+    from convnext_study.experiments.roadmap_runs import parse_seeds, roadmap_runs
 
     names = {run.name for run in runs}
-    points = [point for point in road.points() if point.name in names]
+    variants = [variant for variant in road.variants() if variant.name in names]
     parts = ["convnext-study", "roadmap", "--regime", road.regime]
-    if len(points) < len(road.points()):
-        parts += ["--steps", ",".join(point.name for point in points)]
+    if len(variants) < len(road.variants()):
+        parts += ["--steps", ",".join(variant.name for variant in variants)]
     line = shlex.join([*parts, *_options(road, runs, seeds), "--out", folder])
     choice, changes = _recipe(runs)
     try:
         made = roadmap_runs(
             road,
-            points,
+            variants,
             data=runs[0].data,
             seeds=parse_seeds(seeds),
             recipe=choice,
             changes=changes,
         )
-    except BadRequest as error:
+    except UserError as error:
         return [line, f"# This asks for other runs than these: {error}"]
     keys = {run.key for run in made}
     other = [run for run in runs if run.key not in keys]
@@ -94,7 +94,7 @@ def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> lis
 
 def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:
     """Data, seeds, and the recipe as far as it is not the road map's own."""
-    from convnext_study.launching.runs import default_recipe
+    from convnext_study.experiments.roadmap_runs import default_recipe
 
     parts = ["--data", _data(runs[0].data), "--seeds", seeds]
     choice, changes = _recipe(runs)
@@ -107,7 +107,7 @@ def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:
 
 def _recipe(runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
     """The choice of recipe that comes nearest, and what was changed in it."""
-    from convnext_study.training.recipe import RECIPES, recipe_for
+    from convnext_study.recipes import RECIPES, recipe_for
 
     family = str(runs[0].recipe.get("family", ""))
     base = str(runs[0].recipe.get("name", "")).partition("[")[0]
@@ -121,7 +121,7 @@ def _recipe(runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
             continue
         try:
             plain = recipe_for(run.recipe["family"], choice).model_dump(mode="json")
-        except BadRequest:
+        except UserError:
             continue
         for field in _OPTIONS:
             if run.recipe.get(field) not in (None, plain[field]):

@@ -1,160 +1,160 @@
-"""What every command that trains does: plan, train with a live view, then table and figure."""
+"""``study FILE``: train what a Python file asks for, and show what it has to say of it."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import StudyOptions, console, print_tables, warn_of_unreadable
-from convnext_study.cli.place import describe, plan_for, site_of, where_for
-from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED
-from convnext_study.launching.runs import default_folder, parse_seeds, roadmap_runs
-from convnext_study.launching.study import (
-    Study,
-    Where,
-    train_all,
-    unfinished,
+from convnext_study.cli.options import (
+    StudyOptions,
+    print_rich,
+    print_tables,
+    with_study_options,
 )
-from convnext_study.records import Run, unreadable_in
-from convnext_study.roadmap import Point, Roadmap
+from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from convnext_study.experiments.collection import RunCollection
+    from convnext_study.experiments.context import Context
+    from convnext_study.experiments.study_file import StudyFile
+    from convnext_study.runs.records import Record, Run
 
-    from convnext_study.launching.local import Outcome
-    from convnext_study.launching.machine import Plan
+PLAYERS = ("step", "section")
 
 
-def run_roadmap(road: Roadmap, points: Sequence[Point], options: StudyOptions) -> None:
-    """Train rows of a road map, and show them."""
-    runs = roadmap_runs(
-        road,
-        points,
+def add_to(app: typer.Typer) -> None:
+    app.command()(study)
+
+
+@with_study_options
+def study(
+    file: Annotated[Path, typer.Argument(help="A Python file, such as ablations/pairs.py.")],
+    options: StudyOptions,
+    regime: Annotated[
+        str | None, typer.Option(help="Which road map: t, b or nano. (default: the file's)")
+    ] = None,
+    extra_steps: Annotated[
+        str,
+        typer.Option(
+            "--extra-steps",
+            help="Steps after the end: grn, layer_scale, ..., or .py files with STEPS.",
+        ),
+    ] = "",
+    permutations: Annotated[
+        int, typer.Option(min=2, help="Orders of the steps to sample, half of them reverses.")
+    ] = 8,
+    players: Annotated[
+        str, typer.Option(help="What to share the gain among: step or section.")
+    ] = "step",
+    match_macs: Annotated[
+        str | None,
+        typer.Option(help="Set each width so that MACs come nearest to: end, or a number."),
+    ] = None,
+    any_commit: Annotated[
+        bool, typer.Option("--any-commit", help="Count runs made at other commits as well.")
+    ] = False,
+) -> None:
+    """Train the networks that a study's file asks for, each once, and show its tables.
+
+    Networks that the folder has already, from a road map or another study, are not trained again.
+    """
+    from convnext_study.cli.run_study import run_study
+    from convnext_study.experiments.collection import RunCollection
+    from convnext_study.experiments.roadmap_runs import default_folder, parse_seeds
+    from convnext_study.experiments.study_file import deduplicate, load_study, make_context
+
+    if players not in PLAYERS:
+        raise UserError(f"players: {players!r}; use one of {', '.join(PLAYERS)}")
+    if permutations % 2:
+        raise UserError(
+            f"permutations: {permutations}; use an even number, each order comes with its reverse"
+        )
+    loaded = load_study(file)
+    context = make_context(
+        loaded,
+        regime,
+        extra_steps,
         data=options.data,
         seeds=parse_seeds(options.seeds),
         recipe=options.recipe,
         changes=options.recipe_changes(),
+        permutations=permutations,
+        players=players,
+        any_commit=any_commit,
     )
-    folder = options.out or default_folder(road, options.data)
-    run_study(Study(tuple(runs), folder, options.wandb), options)
-
-
-def run_study(study: Study, options: StudyOptions) -> None:
-    """Train what is not done, print the table, write the results; exit as it went."""
-    todo = [run for run in study.runs if not study.is_done(run)]
-    # A dry run's script must be all of the standard output.
-    told = sys.stderr if options.dry_run else sys.stdout
-    done = len(study.runs) - len(todo)
-    print(f"{study.folder}: {len(study.runs)} runs, {done} done already", file=told)
-    outcomes: list[Outcome] = []
-    profile = site_of(options)
-    where = where_for(options, profile)
-    if todo:
-        plan = plan_for(todo, options, profile)
-        print(describe(todo, options, plan), file=told, flush=True)
-        outcomes = _train(study, plan, where)
-        for outcome in unfinished(outcomes, "submitted"):
-            print(f"{outcome.run.id}: {outcome.reason}")
-        if options.on == "slurm" and (options.dry_run or not options.wait):
-            return
-    _show(study)
-    for outcome in unfinished(outcomes, "failed"):
-        print(f"convnext-study: {outcome.run.id} failed: {outcome.reason}", file=sys.stderr)
-    for text in _warnings(study):
-        print(f"convnext-study: warning: {text}", file=sys.stderr)
-    warn_of_unreadable(unreadable_in(study.folder / "runs"))
-    for note in sorted({o.reason for o in outcomes if o.status == "done" and o.reason}):
-        print(f"convnext-study: {note}", file=sys.stderr)
-    if unfinished(outcomes, "failed"):
-        raise typer.Exit(EXIT_FAILED)
-    if stopped := unfinished(outcomes, "stopped"):
-        print(
-            f"stopped with {len(stopped)} runs to go; the same command goes on where it was",
-            file=sys.stderr,
-        )
-        raise typer.Exit(EXIT_STOPPED)
-
-
-def _train(study: Study, plan: Plan, where: Where) -> list[Outcome]:
-    shown = console()
-    if shown.is_terminal:
-        return _train_live(study, plan, where, shown)
-    return _train_plain(study, plan, where)
-
-
-def _train_live(study: Study, plan: Plan, where: Where, shown: Console) -> list[Outcome]:
-    from rich.live import Live
-
-    from convnext_study.results.progress import live_table, progress
-
-    with Live(console=shown, auto_refresh=False) as live:
-
-        def tick() -> None:
-            rows = progress(study.records(), study.runs)
-            live.update(live_table(rows, plan.jobs, shown.height), refresh=True)
-
-        tick()
-        outcomes = train_all(study, plan, tick, where)
-        tick()
-    return outcomes
-
-
-def _train_plain(study: Study, plan: Plan, where: Where) -> list[Outcome]:
-    """A line an epoch, for logs and pipes."""
-    from convnext_study.results.progress import plain_line
-
-    told = {record.run.id: len(record.epochs) for record in study.records()}
-    began = time.monotonic()
-
-    def tick() -> None:
-        for record in study.records():
-            for line in record.epochs[told.get(record.run.id, 0) :]:
-                print(f"{time.monotonic() - began:7.1f}s  {plain_line(record.run, line)}")
-            told[record.run.id] = len(record.epochs)
-        sys.stdout.flush()
-
-    return train_all(study, plan, tick, where)
-
-
-def _warnings(study: Study) -> list[str]:
-    """What the runs warned of, each once."""
-    return sorted(
-        {
-            str(event["text"])
-            for record in study.records()
-            for event in record.events
-            if event.get("event") == "warning" and "text" in event
-        }
+    requested = loaded.runs(context)
+    if match_macs is not None:
+        requested = _match_macs(requested, match_macs, context, options)
+    folder = (
+        options.out or loaded.folder(options.data) or default_folder(context.road, options.data)
     )
+    runs, done = deduplicate(requested, folder)
+    print(f"{len(requested)} networks requested, {len(runs)} distinct, {done} trained already")
+    whole = RunCollection(tuple(runs), folder, options.wandb)
+    ending: typer.Exit | None = None
+    try:
+        run_study(whole, options)
+    except typer.Exit as stopped:
+        ending = stopped
+    if match_macs is None:
+        _show(loaded, whole, context)
+    else:
+        _show_matched(whole, requested)
+    if ending:
+        raise ending
 
 
-def _show(study: Study) -> None:
-    """The table on the screen; table and figure in the folder."""
-    from convnext_study.results.meta import describe
-    from convnext_study.results.report.figures.roadmap import draw
-    from convnext_study.results.report.tables.results import terminal_table, write_results
+def _match_macs(runs: list[Run], target: str, context: Context, options: StudyOptions) -> list[Run]:
+    """The runs at equal MACs, counted at the size that the network will see."""
+    from convnext_study.data import open_data
+    from convnext_study.experiments.equal_macs import counter, match_macs, parse_target
+
+    data = open_data(options.data, download=options.download)
+    macs = counter(runs[0].recipe["image_size"] or data.size, data.num_classes)
+    return match_macs(runs, parse_target(target, context.road, macs), macs)
+
+
+def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:
+    """What the file says of the folder's finished runs: on the screen, and in files beside them."""
+    from convnext_study.report.attribution import effects_table, write_effects
+    from convnext_study.results.attribution import Effects
+
+    said = file.report(_finished(whole), context)
+    shown = [one for one in (said if isinstance(said, list | tuple) else [said]) if one is not None]
+    for one in shown:
+        if isinstance(one, Effects):
+            print_tables(effects_table(one))
+            files = write_effects(one, whole.folder)
+            print("written: " + ", ".join(str(path) for path in files))
+        else:
+            print_rich(one)
+    if not shown and hasattr(file.module, "report"):  # what it lacks may be there, made otherwise
+        for note in context.group_by_subset(_finished(whole)).excluded:
+            print(note)
+
+
+def _show_matched(whole: RunCollection, requested: list[Run]) -> None:
+    """The rows at equal MACs, with the widths that make them so, in a folder of their own."""
+    from convnext_study.experiments.equal_macs import KIND
+    from convnext_study.experiments.study_file import select_records
+    from convnext_study.report.figures.roadmap import draw
+    from convnext_study.report.tables.results import terminal_table, write_results
     from convnext_study.results.summary import summarize
+    from convnext_study.results.title import study_title
 
-    asked = [run for run in study.runs if _is_row(run)]
-    if not asked:
-        return
-    rows = summarize([one for one in study.ledger() if _is_row(one.run)], asked)
+    rows = summarize(select_records(_finished(whole), requested), requested)
     if not any(row.top1 is not None for row in rows):
-        print("no run is finished yet: no table")
         return
-    files = [*write_results(study.folder, rows, describe(rows).title), *draw(rows, study.folder)]
-    if study.wandb != "off":
-        from convnext_study.results.wandb_mirror import mirror_study
-
-        mirror_study(study.folder, rows, study.wandb)
+    folder = whole.folder / KIND
+    folder.mkdir(exist_ok=True)
+    files = [*write_results(folder, rows, study_title(rows).title), *draw(rows, folder)]
+    target = requested[0].metadata[KIND]["target"]
+    print_rich(f"At equal cost, {target:,} MACs: widths as the labels say.")
     print_tables(terminal_table(rows))
-    print("written: " + ", ".join(str(file) for file in files))
+    print("written: " + ", ".join(str(path) for path in files))
 
 
-def _is_row(run: Run) -> bool:
-    """Sets of steps, by the hundred, are no rows: their studies have tables of their own."""
-    return not run.facts.get("study_kind")
+def _finished(whole: RunCollection) -> list[Record]:
+    return [record for record in whole.ledger() if record.result is not None]

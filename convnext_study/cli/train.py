@@ -22,10 +22,10 @@ def train(
     regime: Regime = "nano",
 ) -> None:
     """Train one step of a road map."""
-    from convnext_study.cli.study import run_roadmap
+    from convnext_study.cli.run_study import run_roadmap
 
     road = get_roadmap(regime)
-    run_roadmap(road, [road.point(step)], options)
+    run_roadmap(road, [road.variant(step)], options)
 
 
 @with_study_options
@@ -40,8 +40,8 @@ def roadmap(
 
     Finished runs are kept and half-finished ones go on: the same command can be given again.
     """
-    from convnext_study.cli.study import run_roadmap
-    from convnext_study.launching.runs import choose_points
+    from convnext_study.cli.run_study import run_roadmap
+    from convnext_study.experiments.roadmap_runs import choose_variants
 
     road = get_roadmap(regime)
-    run_roadmap(road, choose_points(road, steps), options)
+    run_roadmap(road, choose_variants(road, steps), options)

@@ -5,11 +5,11 @@ paper. ``count`` takes any module and is the number that is printed; `closed_for
 and `count_torch` reach the MACs by other ways, to check it. torch is imported where it is used.
 """
 
-from convnext_study.cost.amount import Cost, CountersDisagree, ImageTooSmall
-from convnext_study.cost.arithmetic import closed_form
-from convnext_study.cost.crosscheck import count_fvcore, count_torch
-from convnext_study.cost.hooks import count, count_spec
-from convnext_study.cost.rows import table
+from convnext_study.cost.closed_form import closed_form
+from convnext_study.cost.cost import Cost, CountersDisagree, ImageTooSmall
+from convnext_study.cost.counter import count, count_spec
+from convnext_study.cost.table import table
+from convnext_study.cost.verify import count_fvcore, count_torch
 
 __all__ = [
     "Cost",

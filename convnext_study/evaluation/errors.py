@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from convnext_study.errors import BadRequest
+from convnext_study.errors import UserError
 
 
-class EvaluationError(BadRequest):
+class EvaluationError(UserError):
     """A network cannot be evaluated as requested; the message says what is wrong."""
 
 

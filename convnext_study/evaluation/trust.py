@@ -13,16 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.build import (
-    FILE_BUILDER,
-    ROADMAP_BUILDER,
-    TIMM_BUILDER,
-    file_digest,
-    load_file,
-)
-from convnext_study.errors import BadRequest
+from convnext_study.errors import UserError
 from convnext_study.evaluation.errors import TrustError
-from convnext_study.records import Run
+from convnext_study.imports import file_digest, load_file
+from convnext_study.models.builders import FILE_BUILDER, ROADMAP_BUILDER, TIMM_BUILDER
+from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -32,8 +27,8 @@ if TYPE_CHECKING:
 # They check their arguments themselves, and take nothing but a network's fields.
 OWN = (
     ROADMAP_BUILDER,
-    "convnext_study.multipath.net:build",
-    "convnext_study.multipath.baselines:build",
+    "convnext_study.studies.multipath.network:build",
+    "convnext_study.studies.multipath.baselines:build",
 )
 OWN_TASK = "classification"
 _HELP = "add --trust if you know where the run comes from"
@@ -168,12 +163,12 @@ def _is_in(reference: str, code: Path | None) -> bool:
 
 
 def _find(reference: str, code: Path | None) -> Any:
-    from convnext_study.training.task import resolve
+    from convnext_study.imports import resolve
 
     if code is None or not _is_in(reference, code):
         return resolve(reference)
     module: ModuleType = load_file(code)
     name = reference.partition(":")[2]
     if not callable(found := getattr(module, name, None)):
-        raise BadRequest(f"{code}: has no function {name!r}; define it there")
+        raise UserError(f"{code}: has no function {name!r}; define it there")
     return found

@@ -11,27 +11,23 @@ from dataclasses import dataclass, replace
 from itertools import combinations, takewhile
 from statistics import fmean
 
-from convnext_study.records import Record
-from convnext_study.results.statistics import Comparison, Interval, compare, correct
+from convnext_study.results.statistics import Comparison, Interval, compare, holm_adjust
 from convnext_study.results.statistics.intervals import t_quantile
 from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
 from convnext_study.results.statistics.subsets import (
+    Coalition,
     Permutation,
     Side,
-    Subset,
     coalitions_of,
     pair_interactions,
     prefixes,
     sampled_permutations,
 )
-from convnext_study.results.subset_results import (
-    SubsetResults,
-    group_by_subset,
-    results_of,
-)
+from convnext_study.results.subset_results import SubsetResults, group_by_subset, results_of
 from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
-from convnext_study.roadmap.beyond import sections
+from convnext_study.roadmap.extensions import sections
 from convnext_study.roadmap.paper import SECTIONS
+from convnext_study.runs.records import Record
 
 _FEWEST = 3  # steps, below which a road map's own rows would pass for a study of single steps
 _MOST_PAIRS = 1000  # of sampled orders
@@ -88,7 +84,7 @@ def attributions(records: Iterable[Record], *, any_commit: bool = False) -> list
     """One for each road map and data set whose steps a folder left out, added or mixed."""
     records = list(records)
     found: list[Attribution] = []
-    requested = dict.fromkeys((one.run.facts.get("regime"), one.run.data) for one in records)
+    requested = dict.fromkeys((one.run.metadata.get("regime"), one.run.data) for one in records)
     for regime, data in requested:
         if regime not in ROADMAPS:
             continue
@@ -156,7 +152,7 @@ def pair_effects(results: SubsetResults, side: Side) -> Effects | None:
             for values in (top1, macs)
         )
         std = results.std_of_mean(rest | own for own in inner)
-        half = 2 * std.points * t_quantile(std.freedom, 0.95) if std else None
+        half = 2 * std.std * t_quantile(std.df, 0.95) if std else None
         interval = None if half is None else Interval(diff - half, diff + half)
         label = " and ".join(results.road.step(name).label for name in pair)
         rows.append(_unadjusted("+".join(pair), label, diff, more, interval))
@@ -191,7 +187,7 @@ def section_effects(results: SubsetResults) -> Effects | None:
     return _shapley(results, players, labels, "section")
 
 
-def steps_of_sections(road: Roadmap, names: Iterable[str]) -> Subset:
+def steps_of_sections(road: Roadmap, names: Iterable[str]) -> Coalition:
     """All steps of these sections of the paper."""
     return frozenset(step for name in names for step in sections(road)[name])
 
@@ -206,7 +202,7 @@ def _tested(
     pairs = {name: pair for name, pair in pairs.items() if all(pair)}
     if not pairs:
         return None
-    tests = correct({name: compare(*pair, deviation=results.std) for name, pair in pairs.items()})
+    tests = holm_adjust({name: compare(*pair, std=results.std) for name, pair in pairs.items()})
     rows = [
         _row(name, results.road.step(name).label, tests[name], pair, about)
         for name, pair in pairs.items()
@@ -229,12 +225,12 @@ def _row(name: str, label: str, test: Comparison, pair: Pair, about: int) -> Eff
     return Effect(
         name=name,
         label=label,
-        diff=test.difference.points,
+        diff=test.difference.diff,
         macs=macs[0] - macs[1],
         interval=test.difference.interval,
         p=test.difference.p,
-        p_adjusted=test.p_corrected,
-        significant=test.distinguishable,
+        p_adjusted=test.p_adjusted,
+        significant=test.significant,
         top1=fmean(result.top1 for result in trained),
         network_macs=macs[about],
         seeds=len(trained),
@@ -244,17 +240,17 @@ def _row(name: str, label: str, test: Comparison, pair: Pair, about: int) -> Eff
 def _unadjusted(
     name: str, label: str, diff: float, macs: float, interval: Interval | None
 ) -> Effect:
-    significant = interval.leaves_zero_out if interval else None
+    significant = interval.excludes_zero if interval else None
     return Effect(
         name=name, label=label, diff=diff, macs=macs, interval=interval, significant=significant
     )
 
 
 def _shapley(
-    results: SubsetResults, players: Mapping[str, Subset], labels: Mapping[str, str], what: str
+    results: SubsetResults, players: Mapping[str, Coalition], labels: Mapping[str, str], what: str
 ) -> Effects | None:
     names = tuple(players)
-    known: dict[Subset, Subset] = {}  # a set of players, and the steps that these have
+    known: dict[Coalition, Coalition] = {}  # a set of players, and the steps that these have
     for steps in results.networks:
         inside = frozenset(name for name in names if players[name] <= steps)
         if steps == frozenset[str]().union(*(players[name] for name in inside)):
@@ -310,8 +306,8 @@ def _noise_notes(results: SubsetResults) -> tuple[str, ...]:
         )
     else:
         noise = (
-            f"The standard deviation between seeds is {std.points:.2f} points, pooled over "
-            f"{std.source} of this folder ({std.freedom:g} degrees of freedom) that share recipe, "
+            f"The standard deviation between seeds is {std.std:.2f} points, pooled over "
+            f"{std.source} of this folder ({std.df:g} degrees of freedom) that share recipe, "
             "data and code."
         )
     return (noise, *results.excluded)

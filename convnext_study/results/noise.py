@@ -7,16 +7,16 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from convnext_study.records import Record
 from convnext_study.results.statistics import (
     CONFIDENCE,
-    Deviation,
-    pooled_deviation,
+    PooledStd,
+    pool_std,
     wilson_interval,
 )
+from convnext_study.runs.records import Record
 
 if TYPE_CHECKING:
-    from convnext_study.results.summary import Row
+    from convnext_study.results.rows import ResultRow
 
 
 def wilson(top1: float, images: int) -> tuple[float, float]:
@@ -56,7 +56,7 @@ def seeds_of(records: Iterable[Record]) -> Seeds:
     return Seeds(run.data, result.val_images, {run.seed: result.top1 for run, result in done})
 
 
-def pooled_std(networks: Iterable[HasSeeds], of: str) -> Deviation | None:
+def pooled_std(networks: Iterable[HasSeeds], of: str) -> PooledStd | None:
     """The standard deviation between seeds, in points, pooled over networks on the same data.
 
     Of several data sets it is the one that most of the networks with two seeds share. None where
@@ -68,14 +68,14 @@ def pooled_std(networks: Iterable[HasSeeds], of: str) -> Deviation | None:
         return None
     kept = max(kinds, key=kinds.count)
     alike = [one for one, kind in zip(several, kinds, strict=True) if kind == kept]
-    return pooled_deviation(
+    return pool_std(
         [list(one.seeds.values()) for one in alike],
         f"{len(alike)} {of}",
         resolution=100 / (kept[1] or 1),
     )
 
 
-def noise_points(rows: Sequence[Row]) -> float | None:
+def min_detectable_difference(rows: Sequence[ResultRow]) -> float | None:
     """The smallest difference of two rows, in points, that 95 % noise would not explain.
 
     Two rows are taken as independent draws of test images, which is careful: they share them. The
@@ -95,24 +95,24 @@ def noise_points(rows: Sequence[Row]) -> float | None:
     from scipy.special import stdtrit
 
     count = min(len(row.seeds) for row in done)
-    quantile = float(stdtrit(pooled.freedom, (1 + CONFIDENCE) / 2))
-    return math.hypot(from_images, quantile * pooled.points * math.sqrt(2 / count))
+    quantile = float(stdtrit(pooled.df, (1 + CONFIDENCE) / 2))
+    return math.hypot(from_images, quantile * pooled.std * math.sqrt(2 / count))
 
 
-def noise_note(rows: Sequence[Row]) -> str:
+def noise_note(rows: Sequence[ResultRow]) -> str:
     """What the table's differences are worth, in a plain sentence."""
-    points = noise_points(rows)
-    if points is None:
+    diff = min_detectable_difference(rows)
+    if diff is None:
         return "No run is done yet, so there is nothing to compare."
     done = [row for row in rows if row.top1 is not None and row.val_images]
     images = min(row.val_images or 0 for row in done)
     counts = sorted({len(row.seeds) for row in done})
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     pooled = pooled_std(done, "rows of this study")
-    spread = f" (standard deviation between seeds {pooled.points:.2f} points)" if pooled else ""
+    spread = f" (standard deviation between seeds {pooled.std:.2f} points)" if pooled else ""
     note = (
         f"With {images} test images and {seeds} seed{'' if counts[-1] == 1 else 's'}{spread}, "
-        f"differences under {points:.1f} points cannot be told from noise."
+        f"differences under {diff:.1f} points are not significant."
     )
     if pooled is None:
         note += " What another seed would change is not in that number: it takes several seeds."

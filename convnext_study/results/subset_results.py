@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from convnext_study.records import Record, Result, Run
-from convnext_study.results.setups import code_of
-from convnext_study.results.statistics import Deviation, pooled_deviation
-from convnext_study.results.statistics.subsets import Subset, prefixes
+from convnext_study.results.grouping import code_version
+from convnext_study.results.statistics import PooledStd, pool_std
+from convnext_study.results.statistics.subsets import Coalition, prefixes
 from convnext_study.roadmap import Roadmap
-from convnext_study.roadmap.beyond import network_steps
+from convnext_study.roadmap.extensions import network_steps
+from convnext_study.runs.records import Record, Result, Run
 
 
 class _Setting(NamedTuple):
@@ -43,34 +43,34 @@ class SubsetResults:
     """
 
     road: Roadmap
-    networks: Mapping[Subset, tuple[Record, ...]]
+    networks: Mapping[Coalition, tuple[Record, ...]]
     without_recipe: tuple[Record, ...] = ()
-    std: Deviation | None = None
+    std: PooledStd | None = None
     excluded: tuple[str, ...] = ()
 
     @property
     def steps(self) -> tuple[str, ...]:
         return network_steps(self.road)
 
-    def top1(self) -> dict[Subset, float]:
+    def top1(self) -> dict[Coalition, float]:
         """Mean accuracy of each set, in percent."""
         return {
             subset: fmean(result.top1 for result in results_of(records))
             for subset, records in self.networks.items()
         }
 
-    def macs(self) -> dict[Subset, float]:
+    def macs(self) -> dict[Coalition, float]:
         """Multiply-accumulates of each set's network, for one image."""
         return {
             subset: float(results_of(records)[0].macs) for subset, records in self.networks.items()
         }
 
-    def std_of_mean(self, subsets: Iterable[Subset]) -> Deviation | None:
+    def std_of_mean(self, subsets: Iterable[Coalition]) -> PooledStd | None:
         """The deviation of a mean over as many seeds as the set with the fewest has."""
         if self.std is None:
             return None
         fewest = min(len(self.networks[subset]) for subset in subsets)
-        return replace(self.std, points=self.std.points / math.sqrt(fewest))
+        return replace(self.std, std=self.std.std / math.sqrt(fewest))
 
 
 def group_by_subset(
@@ -104,7 +104,7 @@ def group_by_subset(
     if not counts:
         return SubsetResults(road=road, networks={})
     kept = counts.most_common(1)[0][0]
-    by_seed: dict[Subset, dict[int, Record]] = {}
+    by_seed: dict[Coalition, dict[int, Record]] = {}
     for steps, setting, record in found:
         if setting == kept:
             by_seed.setdefault(steps, {}).setdefault(record.run.seed, record)
@@ -121,7 +121,7 @@ def group_by_subset(
         road=road,
         networks={steps: own for steps, own in networks.items() if own},
         without_recipe=_chosen(_first_recipe(road, kept, alike), seeds),
-        std=pooled_deviation(tops, f"{several} networks", resolution=100 / kept.val_images),
+        std=pool_std(tops, f"{several} networks", resolution=100 / kept.val_images),
         excluded=_excluded(road, kept, [setting for _, setting, _ in found]),
     )
 
@@ -130,7 +130,7 @@ def results_of(records: Iterable[Record]) -> list[Result]:
     return [record.result for record in records if record.result is not None]
 
 
-def _subset_of(run: Run, road: Roadmap, rows: Mapping[str, Subset]) -> Subset | None:
+def _subset_of(run: Run, road: Roadmap, rows: Mapping[str, Coalition]) -> Coalition | None:
     """The network's steps: as its specification has them, whatever its facts say.
 
     Sets of steps are known by their facts, which must fit the specification. A network of another
@@ -138,23 +138,23 @@ def _subset_of(run: Run, road: Roadmap, rows: Mapping[str, Subset]) -> Subset | 
     """
     if (steps := rows.get(_json(run.model.args))) is not None:
         return steps
-    named = _named(run.facts, road)
+    named = _named(run.metadata, road)
     if named is None or not named <= frozenset(network_steps(road)):
         return None
     is_spec = run.model.args.keys() == road.base.to_dict().keys()
     return None if is_spec and run.model.args != road.apply(named).to_dict() else named
 
 
-def _named(facts: Mapping[str, Any], road: Roadmap) -> Subset | None:
+def _named(metadata: Mapping[str, Any], road: Roadmap) -> Coalition | None:
     """The network's steps by ``steps``, ``left_out`` (of the end) or ``added`` (to the base)."""
-    if facts.get("regime") != road.regime:
+    if metadata.get("regime") != road.regime:
         return None
     steps = frozenset(network_steps(road))
-    if "steps" in facts:
-        return frozenset(_names(facts["steps"])) - (frozenset(road.adopted()) - steps)
-    if "left_out" in facts:
-        return steps - frozenset(_names(facts["left_out"]))
-    return frozenset(_names(facts["added"])) if "added" in facts else None
+    if "steps" in metadata:
+        return frozenset(_names(metadata["steps"])) - (frozenset(road.adopted()) - steps)
+    if "left_out" in metadata:
+        return steps - frozenset(_names(metadata["left_out"]))
+    return frozenset(_names(metadata["added"])) if "added" in metadata else None
 
 
 def _names(given: object) -> tuple[str, ...]:
@@ -165,7 +165,7 @@ def _names(given: object) -> tuple[str, ...]:
 
 def _setting(record: Record, any_commit: bool) -> _Setting:
     images = record.result.val_images if record.result else 0
-    code = "" if any_commit else code_of(record)
+    code = "" if any_commit else code_version(record)
     return _Setting(record.run.data, images, code, _json(record.run.recipe))
 
 
@@ -178,7 +178,7 @@ def _first_recipe(
 ) -> dict[int, Record]:
     """Runs with the recipe of the first row's family that is most like the others' recipe."""
     ours = json.loads(kept.recipe)
-    family = road.points()[0].recipe
+    family = road.variants()[0].recipe
     if ours.get("family") == family:
         return {}
 
@@ -194,7 +194,7 @@ def _first_recipe(
 
 def _excluded(road: Roadmap, kept: _Setting, settings: Sequence[_Setting]) -> tuple[str, ...]:
     """How many runs of these networks, on the same data, differ in recipe or code."""
-    first = road.points()[0].recipe  # its runs are asked for by the studies themselves
+    first = road.variants()[0].recipe  # its runs are asked for by the studies themselves
     alike = [one for one in settings if one[:2] == kept[:2]]
     others = [one.recipe for one in alike if one.recipe != kept.recipe]
     recipes = sum(json.loads(recipe).get("family") != first for recipe in others)

@@ -6,7 +6,8 @@ the same steps from a narrow, shallow base for 32x32 images, which is ours.
 
 from __future__ import annotations
 
-from convnext_study.roadmap.path import Point, Roadmap, Step, StepError
+from convnext_study.errors import did_you_mean
+from convnext_study.roadmap.roadmap import Roadmap, Step, StepError, Variant
 from convnext_study.roadmap.s1_training import ENHANCED_RECIPE
 from convnext_study.roadmap.s2_macro_design import PATCHIFY_STEM, STAGE_RATIO
 from convnext_study.roadmap.s3_resnextify import DEPTHWISE_CONV, INCREASE_WIDTH
@@ -25,9 +26,9 @@ from convnext_study.roadmap.s6_micro_design import (
     LAYER_NORM,
     SEPARATE_DOWNSAMPLING,
 )
-from convnext_study.spec import RESNET50, RESNET200, RESNET_NANO, nearest
+from convnext_study.roadmap.spec import RESNET50, RESNET200, RESNET_NANO
 
-__all__ = ["ROADMAPS", "Point", "Roadmap", "Step", "StepError", "get_roadmap"]
+__all__ = ["ROADMAPS", "Roadmap", "Step", "StepError", "Variant", "get_roadmap"]
 
 # What every road map has in common, in the paper's order.
 _SHARED = (
@@ -65,13 +66,13 @@ B = Roadmap(
     base=RESNET200,
     base_label="ResNet-200",
     steps=(
-        ENHANCED_RECIPE.relabelled("ResNet-200 (enhanced recipe)", name="resnet200"),
-        STAGE_RATIO.relabelled("stage ratio and increase width", depths=(3, 3, 27, 3), width=84),
+        ENHANCED_RECIPE.replace("ResNet-200 (enhanced recipe)", name="resnet200"),
+        STAGE_RATIO.replace("stage ratio and increase width", depths=(3, 3, 27, 3), width=84),
         PATCHIFY_STEM,
         DEPTHWISE_CONV,
-        INCREASE_WIDTH.relabelled("increase width", width=128),
+        INCREASE_WIDTH.replace("increase width", width=128),
         *_SHARED,
-        SEPARATE_DOWNSAMPLING.relabelled("separate d.s. conv (ConvNeXt-B)"),
+        SEPARATE_DOWNSAMPLING.replace("separate d.s. conv (ConvNeXt-B)"),
     ),
 )
 
@@ -81,13 +82,13 @@ NANO = Roadmap(
     base=RESNET_NANO,
     base_label="ResNet-nano (classic recipe)",
     steps=(
-        ENHANCED_RECIPE.relabelled("ResNet-nano (enhanced recipe)", name="resnet"),
-        STAGE_RATIO.relabelled("stage ratio", depths=(1, 1, 3, 1)),
+        ENHANCED_RECIPE.replace("ResNet-nano (enhanced recipe)", name="resnet"),
+        STAGE_RATIO.replace("stage ratio", depths=(1, 1, 3, 1)),
         PATCHIFY_STEM,
         DEPTHWISE_CONV,
-        INCREASE_WIDTH.relabelled("increase width", width=24),
+        INCREASE_WIDTH.replace("increase width", width=24),
         *_SHARED,
-        SEPARATE_DOWNSAMPLING.relabelled("separate d.s. conv (ConvNeXt-nano)"),
+        SEPARATE_DOWNSAMPLING.replace("separate d.s. conv (ConvNeXt-nano)"),
     ),
     image_size=32,
     num_classes=10,
@@ -99,5 +100,5 @@ ROADMAPS: dict[str, Roadmap] = {road.regime: road for road in (T, B, NANO)}
 def get_roadmap(regime: str) -> Roadmap:
     """The road map of that name. Raises StepError where there is none."""
     if regime not in ROADMAPS:
-        raise StepError(f"{regime}: no such road map{nearest(regime, list(ROADMAPS))}")
+        raise StepError(f"{regime}: no such road map{did_you_mean(regime, list(ROADMAPS))}")
     return ROADMAPS[regime]

@@ -19,7 +19,7 @@ SECTIONS = {
 
 
 @dataclass(frozen=True)
-class PaperRow:
+class PublishedRow:
     """One row of Table 10 or 11.
 
     ``top1`` and ``std`` (over 3 seeds, Table 10 only) are ImageNet-1K validation accuracy in
@@ -51,22 +51,22 @@ class PaperIsotropic:
 
 
 _T_ROWS = {
-    "resnet50-90ep": PaperRow(76.13, 4.09),
-    "resnet50": PaperRow(78.82, 4.09, 0.07),
-    "stage_ratio": PaperRow(79.36, 4.53, 0.07),
-    "patchify_stem": PaperRow(79.51, 4.42, 0.18),
-    "depthwise_conv": PaperRow(78.28, 2.35, 0.08),
-    "increase_width": PaperRow(80.50, 5.27, 0.02),
-    "invert_dimensions": PaperRow(80.64, 4.64, 0.03),
-    "move_up_depthwise": PaperRow(79.92, 4.07, 0.08),
-    "kernel_5": PaperRow(80.35, 4.10, 0.08),
-    "kernel_7": PaperRow(80.57, 4.15, 0.14),
-    "kernel_9": PaperRow(80.57, 4.21, 0.06),
-    "kernel_11": PaperRow(80.47, 4.29, 0.11),
-    "gelu": PaperRow(80.62, 4.15, 0.14),
-    "fewer_activations": PaperRow(81.27, 4.15, 0.06),
-    "fewer_norms": PaperRow(81.41, 4.15, 0.09),
-    "layer_norm": PaperRow(
+    "resnet50-90ep": PublishedRow(76.13, 4.09),
+    "resnet50": PublishedRow(78.82, 4.09, 0.07),
+    "stage_ratio": PublishedRow(79.36, 4.53, 0.07),
+    "patchify_stem": PublishedRow(79.51, 4.42, 0.18),
+    "depthwise_conv": PublishedRow(78.28, 2.35, 0.08),
+    "increase_width": PublishedRow(80.50, 5.27, 0.02),
+    "invert_dimensions": PublishedRow(80.64, 4.64, 0.03),
+    "move_up_depthwise": PublishedRow(79.92, 4.07, 0.08),
+    "kernel_5": PublishedRow(80.35, 4.10, 0.08),
+    "kernel_7": PublishedRow(80.57, 4.15, 0.14),
+    "kernel_9": PublishedRow(80.57, 4.21, 0.06),
+    "kernel_11": PublishedRow(80.47, 4.29, 0.11),
+    "gelu": PublishedRow(80.62, 4.15, 0.14),
+    "fewer_activations": PublishedRow(81.27, 4.15, 0.06),
+    "fewer_norms": PublishedRow(81.41, 4.15, 0.09),
+    "layer_norm": PublishedRow(
         81.47,
         4.46,
         0.09,
@@ -76,7 +76,7 @@ _T_ROWS = {
             "do not change. 4.46 is what the next step gives."
         ),
     ),
-    "separate_downsampling": PaperRow(
+    "separate_downsampling": PublishedRow(
         81.97,
         4.49,
         0.06,
@@ -88,23 +88,23 @@ _T_ROWS = {
 }
 
 _B_ROWS = {
-    "resnet200-90ep": PaperRow(78.20, 15.01),
-    "resnet200": PaperRow(81.14, 15.01),
-    "stage_ratio": PaperRow(81.33, 14.52),
-    "patchify_stem": PaperRow(81.59, 14.38),
-    "depthwise_conv": PaperRow(80.54, 7.23),
-    "increase_width": PaperRow(81.85, 16.76),
-    "invert_dimensions": PaperRow(82.64, 15.68),
-    "move_up_depthwise": PaperRow(82.04, 14.63),
-    "kernel_5": PaperRow(82.32, 14.70),
-    "kernel_7": PaperRow(82.30, 14.81),
-    "kernel_9": PaperRow(82.27, 14.95),
-    "kernel_11": PaperRow(82.18, 15.13),
-    "gelu": PaperRow(82.19, 14.81),
-    "fewer_activations": PaperRow(82.71, 14.81),
-    "fewer_norms": PaperRow(83.17, 14.81),
-    "layer_norm": PaperRow(83.35, 14.81),
-    "separate_downsampling": PaperRow(83.60, 15.35),
+    "resnet200-90ep": PublishedRow(78.20, 15.01),
+    "resnet200": PublishedRow(81.14, 15.01),
+    "stage_ratio": PublishedRow(81.33, 14.52),
+    "patchify_stem": PublishedRow(81.59, 14.38),
+    "depthwise_conv": PublishedRow(80.54, 7.23),
+    "increase_width": PublishedRow(81.85, 16.76),
+    "invert_dimensions": PublishedRow(82.64, 15.68),
+    "move_up_depthwise": PublishedRow(82.04, 14.63),
+    "kernel_5": PublishedRow(82.32, 14.70),
+    "kernel_7": PublishedRow(82.30, 14.81),
+    "kernel_9": PublishedRow(82.27, 14.95),
+    "kernel_11": PublishedRow(82.18, 15.13),
+    "gelu": PublishedRow(82.19, 14.81),
+    "fewer_activations": PublishedRow(82.71, 14.81),
+    "fewer_norms": PublishedRow(83.17, 14.81),
+    "layer_norm": PublishedRow(83.35, 14.81),
+    "separate_downsampling": PublishedRow(83.60, 15.35),
 }
 
 ISOTROPIC = {
@@ -113,13 +113,13 @@ ISOTROPIC = {
     "l": PaperIsotropic(306, 59.7),
 }
 
-PAPER: dict[str, dict[str, PaperRow]] = {"t": _T_ROWS, "b": _B_ROWS}
+PAPER: dict[str, dict[str, PublishedRow]] = {"t": _T_ROWS, "b": _B_ROWS}
 PEERS: dict[str, PaperPeer] = {
     "t": PaperPeer("Swin-T", 81.30, 4.50),
     "b": PaperPeer("Swin-B", 83.50, 15.43),
 }
 
 
-def paper_row(regime: str, step: str) -> PaperRow | None:
+def published_row(regime: str, step: str) -> PublishedRow | None:
     """The paper's row for a step, or None where the paper has none (the nano road is ours)."""
     return PAPER.get(regime, {}).get(step)

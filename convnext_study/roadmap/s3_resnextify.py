@@ -1,25 +1,25 @@
 """Section 2.3, ResNeXt-ify: more groups, expand width."""
 
-from convnext_study.roadmap.path import Step
+from convnext_study.roadmap.roadmap import Step
 
 DEPTHWISE_CONV = Step(
     name="depthwise_conv",
     label="depthwise conv",
     section="2.3",
-    why=(
+    rationale=(
         "The 3x3 convolution gets one group per channel. It then mixes in space only and the 1x1 "
         "convolutions across channels, as self-attention and MLP do. Cheaper, and less accurate."
     ),
-    sets={"depthwise": True},
+    overrides={"depthwise": True},
 )
 
 INCREASE_WIDTH = Step(
     name="increase_width",
     label="increase width",
     section="2.3",
-    why=(
+    rationale=(
         "The saved computation is spent on channels: in the paper, as many as the Swin "
         "Transformer of that size has."
     ),
-    sets={"width": 96},
+    overrides={"width": 96},
 )

@@ -1,16 +1,16 @@
 """Section 2.5, large kernel sizes: first the depthwise convolution moves up, then it grows."""
 
-from convnext_study.roadmap.path import Step
+from convnext_study.roadmap.roadmap import Step
 
 MOVE_UP_DEPTHWISE = Step(
     name="move_up_depthwise",
     label="move up depthwise conv",
     section="2.5",
-    why=(
+    rationale=(
         "The depthwise convolution comes first in the block, on its few input channels, as "
         "self-attention comes before the MLP. Accuracy drops for now; a large kernel becomes cheap."
     ),
-    sets={"spatial_first": True},
+    overrides={"spatial_first": True},
 )
 
 
@@ -20,8 +20,8 @@ def _kernel(size: int, *, adopted: bool) -> Step:
         name=f"kernel_{size}",
         label=f"kernel size → {size}",
         section="2.5",
-        why=f"The depthwise kernel grows from 3x3 to {size}x{size}. {kept}",
-        sets={"kernel": size},
+        rationale=f"The depthwise kernel grows from 3x3 to {size}x{size}. {kept}",
+        overrides={"kernel": size},
         adopted=adopted,
     )
 

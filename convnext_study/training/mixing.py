@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convnext_study.training.recipe import Recipe
-from convnext_study.training.seeds import derive
+from convnext_study.data.rng import fold_in
+from convnext_study.recipes import Recipe
 
 
 class Mixing:
@@ -43,13 +43,13 @@ class Mixing:
         """Mixed in place: (n, 3, H, W); and soft labels (n, classes), which hold the smoothing.
 
         ``places`` (n,) are where the images stand in the step's batch: of each group whole pairs,
-        one after the other as `pieces_of` has them.
+        one after the other as `split_batch` has them.
         """
         targets, start = [], 0
         groups, counts = torch.unique_consecutive(places // self._group, return_counts=True)
         for group, count in zip(groups.tolist(), counts.tolist(), strict=True):
             part = slice(start, start + count)
-            with _drawn_from(derive(self._seed, "mix", step, group)):
+            with _drawn_from(fold_in(self._seed, "mix", step, group)):
                 _, soft = self._mixup(images[part], labels[part])  # in place
             targets.append(soft)
             start += count

@@ -6,31 +6,12 @@ plan can print the curve without a model.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import nn
 
-from convnext_study.training.recipe import Recipe
-
-
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """The rate used at optimizer step ``step`` (from 0).
-
-    As in the released ConvNeXt code: warm-up rises linearly from 0 and reaches the full rate on
-    its last step; the cosine then falls towards ``min_lr`` over the remaining steps.
-    """
-    scale = recipe.global_batch / recipe.lr_batch
-    peak, floor = recipe.lr * scale, recipe.min_lr * scale
-    total = recipe.epochs * steps_per_epoch
-    warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total)
-    if step < warmup:
-        return peak * step / max(warmup - 1, 1)
-    if recipe.schedule == "step":
-        return peak * 0.1 ** (step // steps_per_epoch // recipe.step_epochs)
-    progress = (step - warmup) / (total - warmup)
-    return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
+from convnext_study.recipes import Recipe
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -42,7 +23,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        spare = not recipe.decay_1d and (parameter.ndim <= 1 or name in spared)
+        spare = not recipe.weight_decay_1d and (parameter.ndim <= 1 or name in spared)
         (rest if spare else decay).append(parameter)
     groups = [
         {"params": decay, "weight_decay": recipe.weight_decay},

@@ -19,17 +19,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
-from convnext_study.training import processes
+from convnext_study.data.rng import fold_in
+from convnext_study.training import distributed
 from convnext_study.training.guard import Buffers, gradients_of, norm_of
-from convnext_study.training.optimizer import learning_rate
+from convnext_study.training.lr_schedule import learning_rate
 from convnext_study.training.precision import autocast_of
-from convnext_study.training.seeds import derive, seed_everything
+from convnext_study.training.rng import seed_everything
 
 if TYPE_CHECKING:
-    from convnext_study.training.state import Training
+    from convnext_study.training.state import TrainState
 
 
-def groups(batches: Iterator[Any], size: int) -> Iterator[Sequence[Any]]:
+def batched(batches: Iterator[Any], size: int) -> Iterator[Sequence[Any]]:
     """The micro-batches of one optimizer step after the other."""
     while group := list(islice(batches, size)):
         yield group
@@ -45,7 +46,7 @@ class Report:
         gradient: how many processes found theirs not finite.
         buffers: how many processes found theirs not finite.
         images: of the global batch.
-        bad_images: that were replaced by others.
+        corrupt_images: that were replaced by others.
         stop: whether a process was asked to stop.
         due: whether it is time to save.
     """
@@ -55,7 +56,7 @@ class Report:
     gradient: float
     buffers: float
     images: float
-    bad_images: float
+    corrupt_images: float
     stop: float
     due: float
 
@@ -79,25 +80,25 @@ class Stepper:
         delay: how many steps later a step's numbers are read.
     """
 
-    def __init__(self, training: Training, delay: int | None = None) -> None:
+    def __init__(self, training: TrainState, delay: int | None = None) -> None:
         self._training = training
         self._buffers = Buffers(training.model)
-        self._delay = delay_of(training.machine.device) if delay is None else delay
+        self._delay = delay_of(training.runtime.device) if delay is None else delay
         self._parameters = [p for p in training.model.parameters() if p.requires_grad]
-        self._bad_images = training.task.bad_images
+        self._bad_images = training.task.corrupt_images
         self._waiting: deque[tuple[int, Tensor]] = deque()
-        self._warm = not processes.several()
+        self._warm = not distributed.several()
 
     def begin_epoch(self) -> None:
         """Count the bad images of training from here on: evaluation met some of its own."""
-        self._bad_images = self._training.task.bad_images
+        self._bad_images = self._training.task.corrupt_images
 
     def take(self, batches: Sequence[Any], *, due: bool) -> None:
         """Move the weights by one global batch, of which ``batches`` is this process's share.
 
         A step whose loss, gradient or buffers are not finite leaves weights and buffers alone.
         """
-        training, state = self._training, self._training.state
+        training, state = self._training, self._training.progress
         optimizer: Any = training.optimizer
         rate = learning_rate(training.recipe, state.step, training.task.steps_per_epoch)
         for group in optimizer.param_groups:
@@ -109,7 +110,7 @@ class Stepper:
         report = self._report(loss, images, due=due)
         bad = ~torch.isfinite(report[0]) | (report[1] + report[2] > 0)
         # As a gradient scaler tells it: the fused step then changes nothing, on the device.
-        optimizer.found_inf = bad.to(dtype=torch.float32, device=training.machine.device)
+        optimizer.found_inf = bad.to(dtype=torch.float32, device=training.runtime.device)
         optimizer.step()
         optimizer.found_inf = None
         if training.scaler.is_enabled():
@@ -142,13 +143,13 @@ class Stepper:
         """Gradients of the mean loss over the global batch; the mean over this process's share of
         it, and the images there."""
         training = self._training
-        device = training.machine.device
+        device = training.runtime.device
         total, images = torch.zeros((), device=device), 0
         for place, batch in enumerate(batches):
             # A draw depends on which part of the global batch it is for, and on nothing else.
-            part = training.machine.rank * len(batches) + place
-            seed_everything(derive(training.seed, "step", training.state.step, part), device)
-            with _together(training, last=place == len(batches) - 1):
+            part = training.runtime.rank * len(batches) + place
+            seed_everything(fold_in(training.seed, "step", training.progress.step, part), device)
+            with maybe_no_sync(training, last=place == len(batches) - 1):
                 with autocast_of(training.recipe.precision, device):
                     loss, count = training.task.loss(training.forward, batch)
                 loss = loss.float() / len(batches)
@@ -167,17 +168,17 @@ class Stepper:
             clip_grads_with_norm_(self._parameters, training.recipe.clip_grad, norm)
         kind = torch.float32 if loss.device.type == "mps" else torch.float64
         finite = (torch.isfinite(norm), self._buffers.are_finite())
-        bad_images, before = training.task.bad_images, self._bad_images
-        self._bad_images = bad_images
-        known = [images, bad_images - before, training.stop(), due]
+        corrupt_images, before = training.task.corrupt_images, self._bad_images
+        self._bad_images = corrupt_images
+        known = [images, corrupt_images - before, training.stop(), due]
         report = torch.cat(
             [
-                (loss.to(kind) / training.machine.world).view(1),
+                (loss.to(kind) / training.runtime.world_size).view(1),
                 *[(~value).to(loss.device, kind).view(1) for value in finite],
                 torch.tensor(known, dtype=kind).to(loss.device, non_blocking=True),
             ]
         )
-        return processes.sum_of(report)
+        return distributed.all_reduce_sum(report)
 
 
 def delay_of(device: str) -> int:
@@ -185,7 +186,7 @@ def delay_of(device: str) -> int:
     return 1 if torch.device(device).type == "cuda" else 0
 
 
-def _together(training: Training, *, last: bool) -> AbstractContextManager[Any]:
+def maybe_no_sync(training: TrainState, *, last: bool) -> AbstractContextManager[Any]:
     """Gradients are shared with the other processes once a step, at its last micro-batch."""
     if last or not hasattr(training.forward, "no_sync"):
         return contextlib.nullcontext()

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from convnext_study.layers import DropPath
-from convnext_study.training.seeds import derive, generator
+from convnext_study.data.rng import fold_in, generator
+from convnext_study.models.layers import DropPath
 
 
 class Masks:
@@ -34,7 +34,7 @@ class Masks:
         if not self.rates:
             return
         if self._drawn is None or self._drawn[0] != step:
-            draw = generator(derive(self._seed, "stochastic depth", step))
+            draw = generator(fold_in(self._seed, "stochastic depth", step))
             values = torch.rand(len(self.rates), self._count, generator=draw)
             self._drawn = step, (values >= torch.tensor(self.rates)[:, None]).float()
         self.kept = self._drawn[1][:, places].to(device, non_blocking=True)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import make_tiny_run
-from test_engine import assert_same, stop_after
+from support.runs import make_tiny_run
+from support.training import assert_same, stop_after
 
-from convnext_study import records
-from convnext_study.training.engine import Stopped, TrainingError, train
-from convnext_study.training.run import RunError
-from convnext_study.training.task import Machine
+from convnext_study.runs import records
+from convnext_study.runs.folder import RunError
+from convnext_study.training.loop import TrainingError, TrainingInterrupted, train
+from convnext_study.training.runtime import Runtime
 
 pytestmark = pytest.mark.endurance
 
@@ -37,7 +37,7 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
     run = make_tiny_run(epochs=3)
     train(run, tmp_path / "calm")
     folder = small_disk / "run"
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingInterrupted):
         train(run, folder, stop=stop_after(5))
     free = os.statvfs(small_disk)
     filler = small_disk / "filler"
@@ -60,5 +60,5 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_folder_that_is_read_only(read_only: Path) -> None:
     with pytest.raises(RunError, match="cannot be written") as caught:
-        train(make_tiny_run(), read_only / "run", Machine())
+        train(make_tiny_run(), read_only / "run", Runtime())
     assert "\n" not in str(caught.value)

@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
-from conftest import make_tiny_run
-from test_data import make_folder
-from test_engine import assert_same
+from support.images import make_folder
+from support.runs import make_tiny_run
+from support.training import assert_same
 
-from convnext_study import records
-from convnext_study.records import Run
-from convnext_study.training.engine import train
-from convnext_study.training.task import Machine
+from convnext_study.runs import records
+from convnext_study.runs.records import Run
+from convnext_study.training.loop import train
+from convnext_study.training.runtime import Runtime
 
 pytestmark = pytest.mark.endurance
 
@@ -55,17 +55,19 @@ def kill_until_done(start: Callable[[], list[Any]], moments: random.Random) -> i
             return kills
 
 
-def start_one(run: Run, folder: Path, machine: Machine) -> list[Any]:
-    process = FORK.Process(target=train, args=(run, folder, machine))
+def start_one(run: Run, folder: Path, runtime: Runtime) -> list[Any]:
+    process = FORK.Process(target=train, args=(run, folder, runtime))
     process.start()
     return [process]
 
 
-@pytest.mark.parametrize("machine", [Machine(), Machine(micro_batch=32)], ids=["plain", "split"])
-def test_one_process(tmp_path: Path, machine: Machine) -> None:
+@pytest.mark.parametrize(
+    "runtime", [Runtime(), Runtime(micro_batch_size=32)], ids=["plain", "split"]
+)
+def test_one_process(tmp_path: Path, runtime: Runtime) -> None:
     run = make_tiny_run(epochs=30)
-    train(run, tmp_path / "calm", machine)
-    often = Machine(micro_batch=machine.micro_batch, checkpoint_seconds=0.05)
+    train(run, tmp_path / "calm", runtime)
+    often = Runtime(micro_batch_size=runtime.micro_batch_size, checkpoint_seconds=0.05)
     kills = kill_until_done(lambda: start_one(run, tmp_path / "killed", often), random.Random(1))
     assert kills == KILLS
     assert_same(tmp_path / "killed", tmp_path / "calm")
@@ -77,51 +79,51 @@ def test_one_process(tmp_path: Path, machine: Machine) -> None:
 def test_with_workers_that_read_files(tmp_path: Path) -> None:
     data = make_folder(tmp_path / "images", count=24)
     run = make_tiny_run(
-        epochs=60, global_batch=16, image_size=32, crop="random_resized", mixup=0.8
+        epochs=60, global_batch_size=16, image_size=32, crop="random_resized", mixup=0.8
     ).model_copy(update={"data": f"folder:{data}"})
-    train(run, tmp_path / "calm", Machine(workers=1))
-    often = Machine(workers=2, checkpoint_seconds=0.05)
+    train(run, tmp_path / "calm", Runtime(workers=1))
+    often = Runtime(workers=2, checkpoint_seconds=0.05)
     kills = kill_until_done(lambda: start_one(run, tmp_path / "killed", often), random.Random(2))
     assert kills == KILLS
     assert_same(tmp_path / "killed", tmp_path / "calm")
 
 
 def join_and_train(
-    run: Run, folder: Path, rank: int, port: int, world: int, machine: Machine
+    run: Run, folder: Path, rank: int, port: int, world_size: int, runtime: Runtime
 ) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    train(run, folder, replace(machine, rank=rank, world=world))
+    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    train(run, folder, replace(runtime, rank=rank, world_size=world_size))
     dist.destroy_process_group()
 
 
-def start_several(run: Run, folder: Path, world: int, machine: Machine) -> list[Any]:
+def start_several(run: Run, folder: Path, world_size: int, runtime: Runtime) -> list[Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [
-        FORK.Process(target=join_and_train, args=(run, folder, rank, port, world, machine))
-        for rank in range(world)
+        FORK.Process(target=join_and_train, args=(run, folder, rank, port, world_size, runtime))
+        for rank in range(world_size)
     ]
     for process in processes:
         process.start()
     return processes
 
 
-def kill_several(run: Run, folder: Path, world: int, machine: Machine) -> None:
-    for process in start_several(run, folder / "calm", world, machine):
+def kill_several(run: Run, folder: Path, world_size: int, runtime: Runtime) -> None:
+    for process in start_several(run, folder / "calm", world_size, runtime):
         process.join()
         assert process.exitcode == 0
-    often = replace(machine, checkpoint_seconds=0.05)
+    often = replace(runtime, checkpoint_seconds=0.05)
     kills = kill_until_done(
-        lambda: start_several(run, folder / "killed", world, often), random.Random(world)
+        lambda: start_several(run, folder / "killed", world_size, often), random.Random(world_size)
     )
     assert kills == KILLS
     assert_same(folder / "killed", folder / "calm")
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    kill_several(make_tiny_run(epochs=30), tmp_path, 2, Machine())
+    kill_several(make_tiny_run(epochs=30), tmp_path, 2, Runtime())
 
 
 def test_three_processes_with_readers_and_batch_norm(tmp_path: Path) -> None:
@@ -130,9 +132,9 @@ def test_three_processes_with_readers_and_batch_norm(tmp_path: Path) -> None:
     run = make_tiny_run(
         "depthwise_conv",
         epochs=60,
-        global_batch=12,
+        global_batch_size=12,
         image_size=32,
         crop="random_resized",
         mixup=0.8,
     ).model_copy(update={"data": f"folder:{data}"})
-    kill_several(run, tmp_path, 3, Machine(workers=1))
+    kill_several(run, tmp_path, 3, Runtime(workers=1))

@@ -9,7 +9,7 @@ import sys
 import time
 
 import torch
-from device import device_of
+from gpu.device import device_of
 
 BATCH, TIMES = 256, 10
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from device import device_of
-from steps import LAST, Bench, Setup
+from gpu.device import device_of
+from gpu.steps import LAST, Bench, Setup
 
-from convnext_study.bench.pipeline import write_jpegs
-from convnext_study.launching.runs import roadmap_runs
+from convnext_study.benchmarks.pipeline import write_jpegs
+from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.roadmap import get_roadmap
-from convnext_study.training.engine import train
-from convnext_study.training.task import Machine
+from convnext_study.training.loop import train
+from convnext_study.training.runtime import Runtime
 
 
 def write_many(root: Path, files: int, copies: int) -> None:
@@ -37,11 +37,11 @@ def write_many(root: Path, files: int, copies: int) -> None:
 def measure(root: Path, bench: Bench, workers: int, **fields: Any) -> tuple[float, float]:
     """The engine's images/s while it trains an epoch, and the seconds of all."""
     road = get_roadmap("t")
-    changes = {"epochs": 1, "global_batch": bench.batch, "image_size": bench.side, **fields}
+    changes = {"epochs": 1, "global_batch_size": bench.batch, "image_size": bench.side, **fields}
     (run,) = roadmap_runs(
-        road, [road.point(LAST)], data=f"folder:{root}", seeds=[0], changes=changes
+        road, [road.variant(LAST)], data=f"folder:{root}", seeds=[0], changes=changes
     )
-    machine = Machine(device=bench.device, workers=workers, threads=4 if bench.on_gpu else 1)
+    machine = Runtime(device=bench.device, workers=workers, threads=4 if bench.on_gpu else 1)
     out, began = Path(tempfile.mkdtemp()), time.perf_counter()
     try:
         result = train(run, out / "run", machine)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from device import device_of
+from gpu.device import device_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

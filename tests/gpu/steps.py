@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from device import device_of
+from gpu.device import device_of
 
-from convnext_study.net import RoadmapNet
+from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.training.precision import autocast_of
 
@@ -71,7 +71,7 @@ class Bench:
         torch.backends.cudnn.benchmark = setup.benchmark
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = setup.tf32
         layout = torch.channels_last if setup.channels_last else torch.contiguous_format
-        net: Any = RoadmapNet(get_roadmap("t").point(setup.row).spec, drop_path_rate=0.1)
+        net: Any = RoadmapNet(get_roadmap("t").variant(setup.row).spec, drop_path_rate=0.1)
         net = net.to(self.device, memory_format=layout).train()
         images = torch.randn(self.batch, 3, self.side, self.side, device=self.device)
         return net, images.to(memory_format=layout)

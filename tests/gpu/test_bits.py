@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import make_tiny_run
-from device import DEVICE, on_device
-from test_engine import assert_same, stop_after
+from gpu.device import DEVICE, on_device
+from support.runs import make_tiny_run
+from support.training import assert_same, stop_after
 
-from convnext_study.training.engine import Stopped, train
-from convnext_study.training.task import Machine
+from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.runtime import Runtime
 
 pytestmark = on_device
 
@@ -19,10 +19,10 @@ pytestmark = on_device
 @pytest.mark.parametrize("step", ["resnet", "depthwise_conv", "layer_norm"])
 def test_twice_and_resumed(step: str, precision: str, tmp_path: Path) -> None:
     run = make_tiny_run(step, precision=precision, mixup=0.8, cutmix=1.0)
-    machine = Machine(device=DEVICE, deterministic=True)
+    machine = Runtime(device=DEVICE, deterministic=True)
     train(run, tmp_path / "one", machine)
     train(run, tmp_path / "two", machine)
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingInterrupted):
         train(run, tmp_path / "resumed", machine, stop=stop_after(11))
     train(run, tmp_path / "resumed", machine)
     assert_same(tmp_path / "one", tmp_path / "two")
@@ -32,9 +32,9 @@ def test_twice_and_resumed(step: str, precision: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("machine", [{"compile": True}, {"workers": 2}, {"channels_last": False}])
 def test_in_other_ways_of_working(machine: dict[str, bool | int], tmp_path: Path) -> None:
     run = make_tiny_run("layer_norm", precision="bf16", image_size=40)  # which readers resize to
-    settings = Machine(device=DEVICE, deterministic=True, **machine)  # type: ignore[arg-type]
+    settings = Runtime(device=DEVICE, deterministic=True, **machine)  # type: ignore[arg-type]
     train(run, tmp_path / "one", settings)
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingInterrupted):
         train(run, tmp_path / "resumed", settings, stop=stop_after(11))
     train(run, tmp_path / "resumed", settings)
     assert_same(tmp_path / "one", tmp_path / "resumed")
@@ -43,6 +43,6 @@ def test_in_other_ways_of_working(machine: dict[str, bool | int], tmp_path: Path
 def test_beside_the_cpu(tmp_path: Path) -> None:
     """Another device rounds otherwise: a few images of 360 are told apart, and no more."""
     run = make_tiny_run("layer_norm", drop_path=0.0)
-    one = train(run, tmp_path / "cpu", Machine())
-    other = train(run, tmp_path / "device", Machine(device=DEVICE))
+    one = train(run, tmp_path / "cpu", Runtime())
+    other = train(run, tmp_path / "device", Runtime(device=DEVICE))
     assert abs(one.top1 - other.top1) < 2.0

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import make_tiny_run
-from device import DEVICE, on_device
+from gpu.device import DEVICE, on_device
+from support.runs import make_tiny_run
 
-from convnext_study.build import FILE_BUILDER, file_digest
-from convnext_study.launching.local import Job, Pool
-from convnext_study.records import ModelRef
-from convnext_study.training.task import Machine
+from convnext_study.imports import file_digest
+from convnext_study.launchers.job import Job
+from convnext_study.launchers.local import Pool
+from convnext_study.models.builders import FILE_BUILDER
+from convnext_study.runs.records import ModelRef
+from convnext_study.training.runtime import Runtime
 
 pytestmark = on_device
 # An index out of range is an assertion on the GPU, after which nothing there can be used.
@@ -38,7 +40,7 @@ def test_the_runs_after_a_broken_one(tmp_path: Path) -> None:
     model = ModelRef(builder=FILE_BUILDER, args=about)
     bad = make_tiny_run().model_copy(update={"name": "bad", "model": model})
     good = make_tiny_run().model_copy(update={"name": "good"})
-    jobs = [Job(run, tmp_path / run.id, Machine(device=DEVICE)) for run in (bad, good)]
+    jobs = [Job(run, tmp_path / run.id, Runtime(device=DEVICE)) for run in (bad, good)]
     ended = {one.run.name: one for one in Pool(1).run(jobs)}
     assert (ended["bad"].status, ended["good"].status) == ("failed", "done"), ended
     assert "\n" not in ended["bad"].reason

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from device import DEVICE, on_device
+from gpu.device import DEVICE, on_device
 
-from convnext_study import records
-from convnext_study.records import Record
+from convnext_study.runs import records
+from convnext_study.runs.records import Record
 
 pytestmark = on_device
 LAST = "separate_downsampling"
@@ -23,13 +23,13 @@ SWITCHES = {
     "fp16, LayerNorm": ("layer_norm", "--precision", "fp16"),
     "channels first": (LAST, "--channels-first"),
     "recomputed": ("kernel_7", "--grad-checkpointing"),
-    "pieces": (LAST, "--micro-batch", "16"),
+    "pieces": (LAST, "--micro-batch-size", "16"),
     "compiled": (LAST, "--compile", "--precision", "bf16"),
     "deterministic": (LAST, "--deterministic"),
     "TF32": (LAST, "--tf32"),
     "cuDNN's choice": (LAST, "--cudnn-benchmark"),
     "everything": ("kernel_7", "--compile", "--precision", "bf16", "--tf32", "--cudnn-benchmark"),
-    "torchrun": (LAST, "--on", "torchrun", "--processes", "1"),
+    "torchrun": (LAST, "--launcher", "torchrun", "--processes", "1"),
 }
 
 

@@ -21,18 +21,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convnext_study.launching.local import Job, Outcome
-from convnext_study.launching.profile import read_profile
-from convnext_study.launching.queue import Task, follow
-from convnext_study.launching.runs import choose_points, roadmap_runs
-from convnext_study.launching.slurm import run_slurm
-from convnext_study.launching.torchrun import run_torchrun
-from convnext_study.records import LOG, Record, Run, read, read_lines
+from convnext_study.experiments.roadmap_runs import choose_variants, roadmap_runs
+from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.slurm.cluster import read_cluster
+from convnext_study.launchers.slurm.queue import Task, follow
+from convnext_study.launchers.slurm.submit import run_slurm
+from convnext_study.launchers.torchrun import run_torchrun
 from convnext_study.roadmap import get_roadmap
-from convnext_study.training.task import Machine
+from convnext_study.runs.records import LOG, Record, Run, read, read_lines
+from convnext_study.training.runtime import Runtime
 
 LAUNCH = Path(__file__).parents[2] / "launch"
-CLUSTER = LAUNCH / "slurm_local.sh"
+CLUSTER = Path(__file__).parent / "local_cluster.sh"
 PROFILE = LAUNCH / "clusters" / "local.toml"
 STEPS, EPOCHS = "kernel_7,gelu,layer_norm", 6
 LIMIT = 570  # seconds for everything
@@ -54,12 +54,12 @@ def check(claim: bool, what: str) -> None:
 
 def make_runs() -> list[Run]:
     road = get_roadmap("nano")
-    points = choose_points(road, STEPS)
-    return roadmap_runs(road, points, data="digits", seeds=[0], changes={"epochs": EPOCHS})
+    variants = choose_variants(road, STEPS)
+    return roadmap_runs(road, variants, data="digits", seeds=[0], changes={"epochs": EPOCHS})
 
 
 def make_jobs(study: Path) -> list[Job]:
-    return [Job(run, study / "runs" / run.id, Machine()) for run in make_runs()]
+    return [Job(run, study / "runs" / run.id, Runtime()) for run in make_runs()]
 
 
 def events(job: Job) -> list[str]:
@@ -102,10 +102,10 @@ def restarts(task: str) -> int:
 def train_disturbed(study: Path) -> tuple[list[Job], dict[str, str]]:
     """Train under SLURM, disturb the first two runs, wait for all. Returns the tasks by run."""
     jobs = make_jobs(study)
-    submitted = run_slurm(jobs, read_profile(PROFILE), wait=False)
+    submitted = run_slurm(jobs, read_cluster(PROFILE), wait=False)
     tasks = {one.run.id: one.reason.removeprefix("job ") for one in submitted}
     say(f"submitted: {', '.join(tasks.values())}")
-    again = run_slurm(jobs, read_profile(PROFILE), wait=False)
+    again = run_slurm(jobs, read_cluster(PROFILE), wait=False)
     check(again == submitted, "asking again submits nothing twice")
 
     first, second, _ = jobs

@@ -6,9 +6,20 @@ share, `comparison` picks the test that fits the records and corrects for the nu
 Accuracies are in percent, differences and deviations in points.
 """
 
-from convnext_study.results.statistics.agreement import Agreement, Correlation, agreement, kendall
-from convnext_study.results.statistics.comparison import Comparison, compare, correct, holm
-from convnext_study.results.statistics.images import (
+from convnext_study.results.statistics.compare import Comparison, compare, holm, holm_adjust
+from convnext_study.results.statistics.intervals import (
+    CONFIDENCE,
+    Difference,
+    Interval,
+    PooledStd,
+    mean_interval,
+    paired_difference,
+    pool_std,
+    pooled_difference,
+    unpaired_difference,
+    wilson_interval,
+)
+from convnext_study.results.statistics.paired_images import (
     Discordant,
     decode_correct,
     discordant,
@@ -16,23 +27,17 @@ from convnext_study.results.statistics.images import (
     seeds_and_images,
     tango_interval,
 )
-from convnext_study.results.statistics.intervals import (
-    CONFIDENCE,
-    Deviation,
-    Difference,
-    Interval,
-    mean_interval,
-    paired_difference,
-    pooled_deviation,
-    pooled_difference,
-    unpaired_difference,
-    wilson_interval,
-)
 from convnext_study.results.statistics.power import (
     Power,
-    paper_deviation,
+    paper_std,
     power_of,
     seeds_needed,
+)
+from convnext_study.results.statistics.rank_agreement import (
+    Agreement,
+    Correlation,
+    agreement,
+    kendall,
 )
 
 __all__ = [
@@ -40,23 +45,23 @@ __all__ = [
     "Agreement",
     "Comparison",
     "Correlation",
-    "Deviation",
     "Difference",
     "Discordant",
     "Interval",
+    "PooledStd",
     "Power",
     "agreement",
     "compare",
-    "correct",
     "decode_correct",
     "discordant",
     "holm",
+    "holm_adjust",
     "kendall",
     "mcnemar",
     "mean_interval",
     "paired_difference",
-    "paper_deviation",
-    "pooled_deviation",
+    "paper_std",
+    "pool_std",
     "pooled_difference",
     "power_of",
     "seeds_and_images",

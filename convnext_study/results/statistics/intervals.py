@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import NamedTuple
 
-from convnext_study.errors import BadRequest
+from convnext_study.errors import UserError
 
 CONFIDENCE = 0.95
 
@@ -25,16 +25,16 @@ class Interval(NamedTuple):
     high: float
 
     @property
-    def leaves_zero_out(self) -> bool:
+    def excludes_zero(self) -> bool:
         return not self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True)
-class Deviation:
+class PooledStd:
     """A standard deviation, the degrees of freedom behind it, and where it was measured."""
 
-    points: float
-    freedom: float
+    std: float
+    df: float
     source: str
 
 
@@ -42,14 +42,14 @@ class Deviation:
 class Difference:
     """A difference in points (child minus parent), its interval and two-sided p.
 
-    ``freedom`` is of the t distribution used, None for an exact test. An unbounded interval with
+    ``df`` is of the t distribution used, None for an exact test. An unbounded interval with
     p = 1 says that nothing measured the noise.
     """
 
-    points: float
+    diff: float
     interval: Interval
     p: float
-    freedom: float | None
+    df: float | None
     method: str
 
 
@@ -58,7 +58,7 @@ def mean_interval(
 ) -> Interval:
     """The t interval of a mean over seeds: of the mean over all seeds, on these test images.
 
-    Raises BadRequest for fewer than two values.
+    Raises UserError for fewer than two values.
     """
     spread = max(_variance(values), resolution**2)
     half = t_quantile(len(values) - 1, confidence) * math.sqrt(spread / len(values))
@@ -72,7 +72,7 @@ def wilson_interval(right: float, images: int, *, confidence: float = CONFIDENCE
     It covers the choice of test images alone: another seed is another network.
     """
     if not 0 <= right <= images or not images:
-        raise BadRequest(f"{right} right of {images} images: no such accuracy")
+        raise UserError(f"{right} right of {images} images: no such accuracy")
     z = t_quantile(math.inf, confidence)
     share, weight = right / images, z * z / images
     centre = share + weight / 2
@@ -90,10 +90,10 @@ def paired_difference(
 ) -> Difference:
     """The mean of the differences seed by seed, with Student's paired t test.
 
-    Raises BadRequest unless both have the same seeds, two or more.
+    Raises UserError unless both have the same seeds, two or more.
     """
     if len(child) != len(parent):
-        raise BadRequest(f"{len(child)} and {len(parent)} runs cannot be paired: give equal seeds")
+        raise UserError(f"{len(child)} and {len(parent)} runs cannot be paired: give equal seeds")
     steps = [mine - its for mine, its in zip(child, parent, strict=True)]
     error = math.sqrt(max(_variance(steps), resolution**2) / len(steps))
     method = f"paired t test on the differences of {len(steps)} seeds"
@@ -113,31 +113,31 @@ def unpaired_difference(
     weights = sum(
         part**2 / (len(one) - 1) for part, one in zip(parts, (child, parent), strict=True)
     )
-    freedom = total**2 / weights if weights else math.inf
+    df = total**2 / weights if weights else math.inf
     method = f"Welch's t test on {len(child)} and {len(parent)} seeds"
-    points = fmean(child) - fmean(parent)
-    return t_difference(points, math.sqrt(total), freedom, method, confidence)
+    diff = fmean(child) - fmean(parent)
+    return t_difference(diff, math.sqrt(total), df, method, confidence)
 
 
-def pooled_deviation(
+def pool_std(
     rows: Iterable[Sequence[float]], source: str, *, resolution: float = 0.0
-) -> Deviation | None:
+) -> PooledStd | None:
     """The deviation between seeds, pooled over rows; None while no row has two seeds.
 
     It takes the deviation to be the same in every row, as an analysis of variance does.
     """
     several = [row for row in rows if len(row) > 1]
-    freedom = sum(len(row) - 1 for row in several)
-    if not freedom:
+    df = sum(len(row) - 1 for row in several)
+    if not df:
         return None
     squares = sum(_variance(row) * (len(row) - 1) for row in several)
-    return Deviation(max(math.sqrt(squares / freedom), resolution), freedom, source)
+    return PooledStd(max(math.sqrt(squares / df), resolution), df, source)
 
 
 def pooled_difference(
     child: Sequence[float],
     parent: Sequence[float],
-    deviation: Deviation,
+    std: PooledStd,
     *,
     confidence: float = CONFIDENCE,
 ) -> Difference:
@@ -147,44 +147,44 @@ def pooled_difference(
     be the same in every row. One seed a row is enough for it.
     """
     if not child or not parent:
-        raise BadRequest("nothing to compare: one of the two rows has no finished run")
-    error = deviation.points * math.sqrt(1 / len(child) + 1 / len(parent))
+        raise UserError("nothing to compare: one of the two rows has no finished run")
+    error = std.std * math.sqrt(1 / len(child) + 1 / len(parent))
     method = (
         f"t test on {len(child)} and {len(parent)} seeds, "
-        f"with the deviation between seeds pooled over {deviation.source}"
+        f"with the deviation between seeds pooled over {std.source}"
     )
-    points = fmean(child) - fmean(parent)
-    return t_difference(points, error, deviation.freedom, method, confidence)
+    diff = fmean(child) - fmean(parent)
+    return t_difference(diff, error, std.df, method, confidence)
 
 
 def t_difference(
-    points: float, error: float, freedom: float, method: str, confidence: float = CONFIDENCE
+    diff: float, error: float, df: float, method: str, confidence: float = CONFIDENCE
 ) -> Difference:
     """A difference with its standard error, as a t test of zero sees it."""
     if error == 0:
-        return Difference(points, Interval(-math.inf, math.inf), 1.0, freedom, method)
-    half = t_quantile(freedom, confidence) * error
-    interval = Interval(points - half, points + half)
-    return Difference(points, interval, t_p(points / error, freedom), freedom, method)
+        return Difference(diff, Interval(-math.inf, math.inf), 1.0, df, method)
+    half = t_quantile(df, confidence) * error
+    interval = Interval(diff - half, diff + half)
+    return Difference(diff, interval, t_p(diff / error, df), df, method)
 
 
-def t_quantile(freedom: float, confidence: float) -> float:
+def t_quantile(df: float, confidence: float) -> float:
     """How many standard errors an interval reaches to each side (normal if freedom is inf)."""
     from scipy.special import ndtri, stdtrit
 
     tail = (1 + confidence) / 2
-    return float(ndtri(tail) if math.isinf(freedom) else stdtrit(freedom, tail))
+    return float(ndtri(tail) if math.isinf(df) else stdtrit(df, tail))
 
 
-def t_p(statistic: float, freedom: float) -> float:
+def t_p(statistic: float, df: float) -> float:
     """Two-sided p of a t statistic (normal if freedom is inf)."""
     from scipy.special import ndtr, stdtr
 
     below = -abs(statistic)
-    return float(2 * (ndtr(below) if math.isinf(freedom) else stdtr(freedom, below)))
+    return float(2 * (ndtr(below) if math.isinf(df) else stdtr(df, below)))
 
 
 def _variance(values: Sequence[float]) -> float:
     if len(values) < 2:
-        raise BadRequest(f"a deviation between seeds takes two or more seeds, not {len(values)}")
+        raise UserError(f"a deviation between seeds takes two or more seeds, not {len(values)}")
     return variance(values)

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from statistics import fmean
 
-from convnext_study.errors import BadRequest
-from convnext_study.results.statistics.intervals import Deviation, t_quantile
+from convnext_study.errors import UserError
+from convnext_study.results.statistics.intervals import PooledStd, t_quantile
 from convnext_study.roadmap.paper import PAPER
 
 MOST_SEEDS = 100_000
@@ -24,24 +24,24 @@ class Power:
     seeds: int
     reached: float
     effect: float
-    deviation: Deviation
+    std: PooledStd
     assumptions: str
 
 
-def paper_deviation() -> Deviation:
+def paper_std() -> PooledStd:
     """The deviation between seeds that Table 10 gives, pooled over its rows.
 
     The table does not say whether its deviations divide by n or n - 1; n - 1 is assumed.
     """
     printed = [row.std for row in PAPER["t"].values() if row.std is not None]
-    points = math.sqrt(fmean(std**2 for std in printed))
+    diff = math.sqrt(fmean(std**2 for std in printed))
     source = f"{len(printed)} rows of the paper's Table 10 ({_PAPER_SEEDS} seeds each, ImageNet-1K)"
-    return Deviation(points, len(printed) * (_PAPER_SEEDS - 1), source)
+    return PooledStd(diff, len(printed) * (_PAPER_SEEDS - 1), source)
 
 
 def seeds_needed(
     effect: float,
-    deviation: Deviation,
+    std: PooledStd,
     *,
     power: float = 0.8,
     alpha: float = 0.05,
@@ -52,31 +52,31 @@ def seeds_needed(
 
     Args:
         effect: the difference to see, in points, either way.
-        deviation: between the seeds of one network, the same for both.
+        std: between the seeds of one network, the same for both.
         power: how often a study of that size is to see it.
         alpha: the share of false alarms, over all ``tests`` together.
         paired: a paired t test on shared seeds instead of an unpaired one.
         tests: how many steps are tested together; each is judged at ``alpha / tests``, which is
             what Holm's method asks of its smallest p.
 
-    Raises BadRequest for numbers out of range, or where `MOST_SEEDS` would not do.
+    Raises UserError for numbers out of range, or where `MOST_SEEDS` would not do.
     """
     if not (0 < alpha < power < 1 and tests >= 1):
-        raise BadRequest(f"power {power:g} and alpha {alpha:g}: give 0 < alpha < power < 1")
-    if not (math.isfinite(effect) and effect and deviation.points > 0):
-        raise BadRequest(
-            f"an effect of {effect:g} points at a deviation of {deviation.points:g}: "
+        raise UserError(f"power {power:g} and alpha {alpha:g}: give 0 < alpha < power < 1")
+    if not (math.isfinite(effect) and effect and std.std > 0):
+        raise UserError(
+            f"an effect of {effect:g} points at a deviation of {std.std:g}: "
             "give both, larger than 0"
         )
 
     def reached(seeds: int) -> float:
-        return power_of(seeds, effect, deviation.points, alpha=alpha / tests, paired=paired)
+        return power_of(seeds, effect, std.std, alpha=alpha / tests, paired=paired)
 
     enough = 2
     while reached(enough) < power:
         enough *= 2
         if enough > MOST_SEEDS:
-            raise BadRequest(f"{effect:g} points would take over {MOST_SEEDS} seeds: ask for more")
+            raise UserError(f"{effect:g} points would take over {MOST_SEEDS} seeds: ask for more")
     low = enough // 2  # too few, unless it is 1
     while enough - low > 1:
         middle = (low + enough) // 2
@@ -85,13 +85,13 @@ def seeds_needed(
         seeds=enough,
         reached=reached(enough),
         effect=effect,
-        deviation=deviation,
-        assumptions=_assumptions(deviation, alpha, paired, tests),
+        std=std,
+        assumptions=_assumptions(std, alpha, paired, tests),
     )
 
 
 def power_of(
-    seeds: int, effect: float, deviation: float, *, alpha: float = 0.05, paired: bool = False
+    seeds: int, effect: float, std: float, *, alpha: float = 0.05, paired: bool = False
 ) -> float:
     """How often a two-sided t test at ``alpha`` sees ``effect``, by the noncentral t distribution.
 
@@ -100,21 +100,21 @@ def power_of(
     """
     from scipy.stats import nct
 
-    freedom = (seeds - 1) * (1 if paired else 2)
-    shift = abs(effect) / (deviation * math.sqrt(2 / seeds))
-    limit = t_quantile(freedom, 1 - alpha)
+    df = (seeds - 1) * (1 if paired else 2)
+    shift = abs(effect) / (std * math.sqrt(2 / seeds))
+    limit = t_quantile(df, 1 - alpha)
     # The tail on the wrong side is below 1e-12 for large shifts, where nct may give nan.
-    wrong_side = nct.cdf(-limit, freedom, shift) if shift < 8 else 0.0
-    return float(nct.sf(limit, freedom, shift) + wrong_side)
+    wrong_side = nct.cdf(-limit, df, shift) if shift < 8 else 0.0
+    return float(nct.sf(limit, df, shift) + wrong_side)
 
 
-def _assumptions(deviation: Deviation, alpha: float, paired: bool, tests: int) -> str:
+def _assumptions(std: PooledStd, alpha: float, paired: bool, tests: int) -> str:
     kind = "paired t test on shared seeds" if paired else "unpaired t test"
     text = (
         f"Two-sided {kind}, {100 * alpha:g} % false alarms"
         + (f" over {tests} steps together (Holm's first hurdle)" if tests > 1 else "")
-        + f". Deviation between seeds {deviation.points:.3g} points, from {deviation.source} "
-        f"({deviation.freedom:g} degrees of freedom), taken as normal, true, and the same for both "
+        + f". Deviation between seeds {std.std:.3g} points, from {std.source} "
+        f"({std.df:g} degrees of freedom), taken as normal, true, and the same for both "
         "networks. "
     )
     if paired:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
-from convnext_study.errors import BadRequest
+from convnext_study.errors import UserError
 from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
-    Deviation,
     Interval,
+    PooledStd,
     t_quantile,
 )
 from convnext_study.results.statistics.subsets import (
@@ -49,7 +49,7 @@ def shapley_exact(
     steps: Sequence[str],
     values: Values,
     *,
-    noise: Deviation | None = None,
+    noise: PooledStd | None = None,
     confidence: float = CONFIDENCE,
 ) -> Shapley:
     """Each step's gain averaged over all orders, from the values of all sets (Shapley 1953).
@@ -79,10 +79,10 @@ def shapley_exact(
 
 
 def shapley_sampled(
-    orders: Sequence[Permutation],
+    permutations: Sequence[Permutation],
     values: Values,
     *,
-    noise: Deviation | None = None,
+    noise: PooledStd | None = None,
     confidence: float = CONFIDENCE,
 ) -> Shapley:
     """Each step's gain averaged over the orders of `sampled_permutations` (Castro et al. 2009).
@@ -91,10 +91,10 @@ def shapley_sampled(
     standard error is that of the mean over pairs of orders, which are independent draws, with a t
     interval; ``noise`` is as in `shapley_exact`, and its error comes on top.
 
-    Raises BadRequest for orders that are not such pairs, and for a missing value.
+    Raises UserError for orders that are not such pairs, and for a missing value.
     """
-    pairs = _pairs(orders)
-    steps = orders[0]
+    pairs = _pairs(permutations)
+    steps = permutations[0]
     gains: dict[str, list[float]] = {step: [] for step in steps}
     for pair in pairs:
         ways = [_gains(order, values) for order in pair]
@@ -105,12 +105,12 @@ def shapley_sampled(
     for step, drawn in gains.items():
         spread = variance(drawn) / len(drawn) if len(drawn) > 1 else None
         shares[step] = errors.share(fmean(drawn), spread, len(drawn) - 1)
-    networks = len(coalitions_of(orders).subsets)
+    networks = len(coalitions_of(permutations).subsets)
     return Shapley(
         shares=shares,
         total=value_of(values, frozenset(steps)) - value_of(values, frozenset()),
         method=(
-            f"{len(orders)} sampled orders ({len(pairs)} with their reverses), "
+            f"{len(permutations)} sampled orders ({len(pairs)} with their reverses), "
             f"from {networks} networks" + errors.words
         ),
     )
@@ -120,7 +120,7 @@ def shapley_sampled(
 class _Errors:
     """Puts two errors of a Shapley value together: of the orders drawn, and of the values."""
 
-    noise: Deviation | None
+    noise: PooledStd | None
     steps: int
     confidence: float
 
@@ -128,15 +128,15 @@ class _Errors:
     def words(self) -> str:
         if self.noise is None:
             return "; the variance between seeds is not in the intervals"
-        return f"; standard deviation of a value {self.noise.points:.3g}, from {self.noise.source}"
+        return f"; standard deviation of a value {self.noise.std:.3g}, from {self.noise.source}"
 
-    def share(self, value: float, orders: float | None, freedom: float) -> Share:
+    def share(self, value: float, orders: float | None, df: float) -> Share:
         """``orders`` is the variance of the mean over orders; None leaves it unknown."""
         if orders is None:
             return Share(value, None, None)
-        parts = [(orders, freedom)]
+        parts = [(orders, df)]
         if self.noise is not None:
-            parts.append((self.noise.points**2 * _noise_factor(self.steps), self.noise.freedom))
+            parts.append((self.noise.std**2 * _noise_factor(self.steps), self.noise.df))
         total = sum(part for part, _ in parts)
         if total == 0:
             return Share(value, 0.0, Interval(value, value))
@@ -156,13 +156,13 @@ def _noise_factor(steps: int) -> float:
     return 2 * sum(1 / math.comb(steps - 1, size) for size in range(steps)) / steps**2
 
 
-def _pairs(orders: Sequence[Permutation]) -> list[tuple[Permutation, Permutation]]:
-    if not orders or len(orders) % 2:
-        raise BadRequest(f"{len(orders)} orders: give pairs, each order with its reverse")
-    pairs = list(zip(orders[::2], orders[1::2], strict=True))
+def _pairs(permutations: Sequence[Permutation]) -> list[tuple[Permutation, Permutation]]:
+    if not permutations or len(permutations) % 2:
+        raise UserError(f"{len(permutations)} orders: give pairs, each order with its reverse")
+    pairs = list(zip(permutations[::2], permutations[1::2], strict=True))
     for order, back in pairs:
-        if sorted(order) != sorted(orders[0]) or back != order[::-1]:
-            raise BadRequest(f"{', '.join(order)}: not followed by its reverse, or other steps")
+        if sorted(order) != sorted(permutations[0]) or back != order[::-1]:
+            raise UserError(f"{', '.join(order)}: not followed by its reverse, or other steps")
     return pairs
 
 

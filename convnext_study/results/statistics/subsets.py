@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from convnext_study.errors import BadRequest
+from convnext_study.errors import UserError
 
-Subset = frozenset[str]
-Values = Mapping[Subset, float]
+Coalition = frozenset[str]
+Values = Mapping[Coalition, float]
 Permutation = tuple[str, ...]
 Side = Literal["base", "end"]
 
@@ -27,10 +27,10 @@ MOST_EXACT = 16  # steps: 65536 networks
 class SubsetList:
     """Sets of steps, each once, in the order first met; ``requested`` counts repeats as well."""
 
-    subsets: tuple[Subset, ...]
+    subsets: tuple[Coalition, ...]
     requested: int
 
-    def missing(self, known: Collection[Subset]) -> tuple[Subset, ...]:
+    def missing(self, known: Collection[Coalition]) -> tuple[Coalition, ...]:
         """What is left to train when those of ``known`` are done."""
         return tuple(subset for subset in self.subsets if subset not in known)
 
@@ -45,25 +45,25 @@ def sampled_permutations(
     """
     _check_steps(steps)
     if pairs < 1:
-        raise BadRequest(f"{pairs} pairs of orders: give 1 or more")
+        raise UserError(f"{pairs} pairs of orders: give 1 or more")
     draw = random.Random(seed)  # noqa: S311
-    orders: list[Permutation] = []
+    permutations: list[Permutation] = []
     for _ in range(pairs):
         order = tuple(draw.sample(list(steps), len(steps)))
-        orders += [order, order[::-1]]
-    return tuple(orders)
+        permutations += [order, order[::-1]]
+    return tuple(permutations)
 
 
-def coalitions_of(orders: Iterable[Permutation]) -> SubsetList:
+def coalitions_of(permutations: Iterable[Permutation]) -> SubsetList:
     """What the orders pass through, base and end included: orders share their common prefixes."""
-    return _subset_list(subset for order in orders for subset in prefixes(order))
+    return _subset_list(subset for order in permutations for subset in prefixes(order))
 
 
 def all_coalitions(steps: Sequence[str]) -> SubsetList:
-    """Every set of steps. Raises BadRequest for more than `MOST_EXACT` steps."""
+    """Every set of steps. Raises UserError for more than `MOST_EXACT` steps."""
     _check_steps(steps)
     if len(steps) > MOST_EXACT:
-        raise BadRequest(f"{len(steps)} steps have {2 ** len(steps)} sets: sample orders instead")
+        raise UserError(f"{len(steps)} steps have {2 ** len(steps)} sets: sample orders instead")
     return _subset_list(
         frozenset(chosen) for size in range(len(steps) + 1) for chosen in combinations(steps, size)
     )
@@ -113,29 +113,29 @@ def pair_interactions(
     return found
 
 
-def prefixes(order: Sequence[str]) -> list[Subset]:
+def prefixes(permutation: Sequence[str]) -> list[Coalition]:
     """The sets that an order of steps passes through, from none to all."""
-    return [frozenset(order[:size]) for size in range(len(order) + 1)]
+    return [frozenset(permutation[:size]) for size in range(len(permutation) + 1)]
 
 
-def value_of(values: Values, subset: Subset) -> float:
-    """Raises BadRequest, naming the steps, where the value is missing."""
+def value_of(values: Values, subset: Coalition) -> float:
+    """Raises UserError, naming the steps, where the value is missing."""
     if subset not in values:
         names = f"the steps {', '.join(sorted(subset))}" if subset else "no step"
-        raise BadRequest(f"no value for the network with {names}: train it first")
+        raise UserError(f"no value for the network with {names}: train it first")
     return values[subset]
 
 
-def _near(steps: Sequence[str], side: Side, chosen: Iterable[str]) -> Subset:
+def _near(steps: Sequence[str], side: Side, chosen: Iterable[str]) -> Coalition:
     """The base with ``chosen``, or the end without them."""
     return frozenset(chosen) if side == "base" else frozenset(steps) - frozenset(chosen)
 
 
-def _subset_list(subsets: Iterable[Subset]) -> SubsetList:
+def _subset_list(subsets: Iterable[Coalition]) -> SubsetList:
     requested = list(subsets)
     return SubsetList(tuple(dict.fromkeys(requested)), len(requested))
 
 
 def _check_steps(steps: Sequence[str]) -> None:
     if not steps or len(set(steps)) < len(steps):
-        raise BadRequest(f"steps {', '.join(steps) or '(none)'}: give one or more, each once")
+        raise UserError(f"steps {', '.join(steps) or '(none)'}: give one or more, each once")

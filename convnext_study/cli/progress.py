@@ -1,0 +1,178 @@
+"""How far a study is, read from its records: for the live table, and line by line elsewhere."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from convnext_study.report.tables.formatting import duration
+from convnext_study.runs.records import LOG, Epoch, Record, Run
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+State = Literal["waiting", "running", "done", "failed"]
+_BAR = 16  # columns
+_STYLES: dict[State, str] = {
+    "waiting": "dim",
+    "running": "bold",
+    "done": "",
+    "failed": "bold reverse",
+}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where one run is. ``loss`` and ``top1`` (percent) are the last epoch's.
+
+    ``seconds_left`` is known once an epoch has ended: the epochs to come, each as long as the
+    median one. An interrupted run is ``waiting`` with some epochs done.
+    """
+
+    id: str
+    label: str
+    seed: int
+    state: State
+    epoch: int
+    epochs: int | None
+    loss: float | None = None
+    top1: float | None = None
+    seconds_left: float | None = None
+
+
+def progress(records: Iterable[Record], requested: Sequence[Run]) -> list[Progress]:
+    """Where each run that was asked for is, in that order."""
+    by_id = {record.run.id: record for record in records}
+    return [_progress(run, by_id.get(run.id)) for run in requested]
+
+
+def _progress(run: Run, record: Record | None) -> Progress:
+    label = str(run.metadata.get("label", run.name))
+    epochs = run.recipe.get("epochs")
+    if record is None:
+        return Progress(run.id, label, run.seed, "waiting", 0, epochs)
+    states: dict[str, State] = {"done": "done", "running": "running", "failed": "failed"}
+    last = record.epochs[-1] if record.epochs else None
+    return Progress(
+        id=run.id,
+        label=label,
+        seed=run.seed,
+        state=states.get(record.status, "waiting"),
+        epoch=last.epoch if last else 0,
+        epochs=last.epochs if last else epochs,
+        loss=last.loss if last else None,
+        top1=record.result.top1 if record.result else last.top1 if last else None,
+        seconds_left=_seconds_left(record),
+    )
+
+
+def _seconds_left(record: Record) -> float | None:
+    if record.status == "done":
+        return 0.0
+    if not record.epochs or record.status == "failed":
+        return None
+    last = record.epochs[-1]
+    each = statistics.median(epoch.seconds for epoch in record.epochs)
+    left = each * (last.epochs - last.epoch)
+    log = record.folder / LOG
+    if record.status == "running" and log.exists():  # part of the next epoch has gone by
+        left -= min(max(time.time() - log.stat().st_mtime, 0), each)
+    return max(left, 0.0)
+
+
+def live_table(runs: Sequence[Progress], jobs: int = 1, height: int = 24) -> RenderableType:
+    """The table to look at while training, with ``jobs`` runs side by side.
+
+    At most ``height`` runs are listed, busy ones first.
+    """
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = _most_telling(runs, height)
+    seeds = len({run.seed for run in runs}) > 1
+    grid = Table(box=None, padding=(0, 1), caption=_caption(runs, jobs, len(shown)))
+    grid.caption_justify = "left"
+    grid.add_column("step", max_width=36)
+    if seeds:
+        grid.add_column("seed", justify="right")
+    grid.add_column("state", no_wrap=True, min_width=7)
+    grid.add_column("", width=_BAR)
+    for name in ("epoch", "loss", "top-1 %", "left"):
+        grid.add_column(name, justify="right", no_wrap=True, min_width=6)
+    for run in shown:
+        style = _STYLES[run.state]
+        label = Text(run.label, style=style, no_wrap=True, overflow="ellipsis")
+        cells: list[RenderableType] = [label]
+        cells += [Text(str(run.seed))] if seeds else []
+        cells += [
+            Text(run.state, style=style),
+            ProgressBar(run.epochs or 1, run.epoch, width=_BAR, complete_style="blue"),
+            Text(f"{run.epoch}/{run.epochs or '?'}"),
+            Text("" if run.loss is None else f"{run.loss:.3f}"),
+            Text("" if run.top1 is None else f"{run.top1:.2f}"),
+            Text("" if run.state == "done" else duration(run.seconds_left)),
+        ]
+        grid.add_row(*cells)
+    return grid
+
+
+def plain_line(run: Run, line: Epoch) -> str:
+    """The end of an epoch in one line, for output that is not a terminal."""
+    width = len(str(line.epochs))
+    return (
+        f"{run.name} seed {run.seed}  epoch {line.epoch:>{width}}/{line.epochs}  "
+        f"loss {line.loss:.3f}  top-1 {line.top1:.2f} %  {line.seconds:.1f} s"
+    )
+
+
+def _most_telling(runs: Sequence[Progress], height: int) -> list[Progress]:
+    """In the order asked; where there is no room for all, running and failed ones go before the
+    latest done and the next waiting."""
+    if len(runs) <= height:
+        return list(runs)
+    done = [run.id for run in runs if run.state == "done"]
+    waiting = [run.id for run in runs if run.state == "waiting"]
+    busy = [run.id for run in runs if run.state in ("running", "failed")]
+    room = max(height - len(busy), 0)
+    next_up = waiting[: max(room - len(done), room // 2)]
+    latest = done[len(done) - max(room - len(next_up), 0) :] if room > len(next_up) else []
+    keep = {*busy[:height], *next_up, *latest}
+    return [run for run in runs if run.id in keep]
+
+
+def _caption(runs: Sequence[Progress], jobs: int, shown: int) -> str:
+    count = Counter(run.state for run in runs)
+    parts = [f"{count['done']} of {len(runs)} done"]
+    parts += [f"{count[state]} {state}" for state in ("running", "failed") if count[state]]
+    left = total_left(runs, jobs)
+    if left is not None and count["done"] < len(runs):
+        parts.append(f"about {duration(left)} left")
+    if shown < len(runs):
+        parts.append(f"{len(runs) - shown} not listed")
+    return ", ".join(parts)
+
+
+def total_left(runs: Sequence[Progress], jobs: int) -> float | None:
+    """Seconds until all runs are done, ``jobs`` side by side; None while nothing is known.
+
+    A run that has not begun is taken to be as long as those that are under way.
+    """
+    whole = [
+        run.seconds_left / (run.epochs - run.epoch) * run.epochs
+        for run in runs
+        if run.seconds_left and run.epochs and run.epoch < run.epochs
+    ]
+    if not whole:
+        return None
+    typical = statistics.fmean(whole)
+    left = [
+        typical if run.seconds_left is None else run.seconds_left
+        for run in runs
+        if run.state in ("waiting", "running")
+    ]
+    return max(sum(left) / jobs, *left) if left else None

@@ -1,0 +1,71 @@
+"""The cost of every row of a road map, beside the paper's figures (no torch at import)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from convnext_study.cost.counter import count_spec
+from convnext_study.cost.verify import verify_spec
+from convnext_study.roadmap import Roadmap, Variant, get_roadmap
+from convnext_study.roadmap.paper import published_row
+from convnext_study.roadmap.spec import NetSpec
+
+PAPER_IMAGE_SIZE = 224
+
+
+def table(
+    regimes: Iterable[str], image_size: int | None = None, verify: bool = False
+) -> list[dict[str, Any]]:
+    """A row of plain values for every point of the road maps named.
+
+    ``macs`` is in units of 1e9, ``activations`` in 1e6, ``params`` as counted, for one image with
+    sides of ``image_size`` pixels (each road map's own by default). ``matches_paper`` says whether
+    the MACs, to two decimals, are the paper's figure; it is None where there is nothing to
+    compare: on the nano road, and at any size but the paper's 224.
+
+    Raises:
+        StepError: an unknown road map.
+        ImageTooSmall: an image that a network would shrink to nothing.
+        CountersDisagree: with ``verify``, a row on which they do.
+    """
+    rows: list[dict[str, Any]] = []
+    for road in [get_roadmap(regime) for regime in regimes]:
+        size = image_size or road.image_size
+        if verify:
+            _verify(road, size)
+        rows += [_row(point, size, road.num_classes) for point in road.variants()]
+    return rows
+
+
+def _verify(road: Roadmap, size: int) -> None:
+    names: dict[NetSpec, str] = {}
+    for point in road.variants():
+        names.setdefault(point.spec, point.name)  # the first two rows are one network
+    for spec, name in names.items():
+        verify_spec(f"{road.regime} {name}", spec, size, road.num_classes)
+
+
+def _row(variant: Variant, size: int, num_classes: int) -> dict[str, Any]:
+    cost = count_spec(variant.spec, size, num_classes)
+    paper = published_row(variant.regime, variant.name)
+    comparable = paper is not None and size == PAPER_IMAGE_SIZE
+    return {
+        "regime": variant.regime,
+        "step": variant.name,
+        "label": variant.label,
+        "macs": cost.macs / 1e9,
+        "params": cost.params,
+        "activations": cost.activations / 1e6,
+        "paper_gflops": paper.gflops if paper else None,
+        "paper_top1": paper.top1 if paper else None,
+        "matches_paper": prints_as(cost.macs, paper.gflops) if paper and comparable else None,
+        "erratum": paper.erratum if paper else None,
+        "model": variant.model,
+    }
+
+
+def prints_as(macs: int, gflops: float) -> bool:
+    """Whether MACs, rounded half up to two decimals of 1e9, give the printed figure."""
+    # In whole hundredths of 1e9: 2.675 as a float would be rounded down.
+    return (macs + 5_000_000) // 10_000_000 == round(gflops * 100)

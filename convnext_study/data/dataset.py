@@ -1,0 +1,165 @@
+"""What a data set is to the engine: images in memory, or images that are read when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from convnext_study.errors import UserError
+
+OnCorruptImage = Literal["stop", "skip"]
+
+
+class DataError(UserError):
+    """Data cannot be used; the message names the path and says what to do."""
+
+
+class CorruptImage(DataError):
+    """The image ``name`` cannot be decoded; where bad ones are skipped another takes its place."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+
+
+def unreadable(path: str, error: OSError) -> DataError:
+    """What to raise where the disk or the rights are in the way: it is no image's own trouble."""
+    return DataError(f"{path}: cannot be read ({error.strerror or error})")
+
+
+class ImageDataset(Protocol):
+    """Images with labels, read one at a time."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """An RGB image and its label. Raises CorruptImage where it cannot be decoded."""
+        ...
+
+    def digests(self) -> dict[str, str]:
+        """What tells these images from others, each kind in a digest of all images in order.
+
+        Kinds are ``names``, ``labels``, ``sizes`` (in bytes) and ``content``, as far as they can
+        be had without reading every file.
+        """
+        ...
+
+
+@runtime_checkable
+class InMemoryDataset(Protocol):
+    """Images of one size that can be had as tensors, many at a time."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """(N,) int64."""
+        ...
+
+    def at(self, indices: torch.Tensor) -> torch.Tensor:
+        """The images at (n,) int64 indices: (n, 3, H, W) uint8."""
+        ...
+
+
+@dataclass(frozen=True)
+class MemoryImages:
+    """Images held in memory: ``images`` (N, 3, H, W) uint8, ``labels`` (N,) int64."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return to_pil(self.images[index]), int(self.labels[index])
+
+    def at(self, indices: torch.Tensor) -> torch.Tensor:
+        return self.images[indices]
+
+    def digests(self) -> dict[str, str]:
+        return {
+            "content": digest(self.images.numpy()),
+            "labels": digest(self.labels.numpy()),
+        }
+
+
+@dataclass
+class CorruptImages:
+    """What is done about images that cannot be decoded, and which ones this process met.
+
+    Workers send the names along with their batches, so the record is the training process's own:
+    it holds what was used so far and nothing that was only read ahead.
+    """
+
+    on_corrupt: OnCorruptImage = "stop"
+    names: set[str] = field(default_factory=set)
+    replaced: int = 0  # how often another image took the place of one
+
+    def add(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.names.add(name)
+            self.replaced += 1
+
+
+@dataclass(frozen=True)
+class DatasetPair:
+    """A data set with a training and a validation part.
+
+    ``size`` is the side of the square images a network sees; ``flips`` whether a mirrored image
+    still shows its class (a mirrored digit does not); ``bad`` counts images that were replaced.
+    """
+
+    uri: str
+    classes: tuple[str, ...]
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: ImageDataset
+    val: ImageDataset
+    flips: bool = True
+    corrupt: CorruptImages = field(default_factory=CorruptImages)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def digest(*parts: bytes | npt.NDArray[Any]) -> str:
+    """SHA-256 of bytes and of arrays of numbers, with their lengths; the same on every machine."""
+    found = hashlib.sha256()
+    for part in parts:
+        content = part if isinstance(part, bytes) else _little_endian(part)
+        found.update(len(content).to_bytes(8, "little"))
+        found.update(content)
+    return found.hexdigest()
+
+
+def _little_endian(numbers: npt.NDArray[Any]) -> memoryview:
+    ordered = np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("<"))
+    return ordered.reshape(-1).view(np.uint8).data
+
+
+def to_pil(pixels: torch.Tensor) -> Image.Image:
+    """A (3, H, W) uint8 tensor as an RGB image."""
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel of (N, C, H, W) uint8 images, as fractions of 255."""
+    pixels = images.double() / 255
+    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
+    return tuple(_rounded(mean)), tuple(_rounded(std.clamp_min(1e-3)))
+
+
+def _rounded(values: torch.Tensor) -> Sequence[float]:
+    return [round(float(value), 6) for value in values]

@@ -1,0 +1,116 @@
+"""From the bytes of a file to pixels: which trouble is an image's own, and how it is told.
+
+Orientation tags (EXIF) are not applied, as in timm's and torchvision's ImageNet pipelines. CMYK,
+palette and grey images become RGB as Pillow's ``convert("RGB")`` has it, transparency is dropped.
+16-bit grey is scaled to 8 bits, where ``convert`` would clip nearly every pixel to white.
+
+Plain JPEGs are decoded by torchvision where it can, which writes into a tensor at once; both use
+libjpeg-turbo and agree bit for bit. All else, and all that it refuses, is Pillow's.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from convnext_study.data.dataset import CorruptImage
+
+# Markers that start a JPEG's frame: all of 0xC0 to 0xCF but tables (C4, CC) and an extension (C8).
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+RGB = 3  # torchvision's ImageReadMode
+
+
+def decode_pixels(content: bytes, name: str) -> torch.Tensor:
+    """What ``decode_image`` gives, as a (3, H, W) uint8 tensor, and often faster.
+
+    Raises CorruptImage, one line that names the file.
+    """
+    decode_jpeg = _jpeg_decoder()
+    if decode_jpeg is not None and _is_plain_jpeg(content):
+        try:
+            # A copy: torch will not read from bytes that cannot be written to.
+            return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), RGB, False)
+        except RuntimeError:
+            pass  # Pillow says what is wrong with it
+    return to_tensor(decode_image(content, name))
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """An RGB image as a (3, H, W) uint8 tensor."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+@cache
+def _jpeg_decoder() -> Callable[[torch.Tensor, int, bool], torch.Tensor] | None:
+    """torchvision's operation, without its function around it, which is marked to be removed."""
+    try:
+        import torchvision.io  # noqa: F401  registers the operation
+
+        decoder: Callable[[torch.Tensor, int, bool], torch.Tensor] = torch.ops.image.decode_jpeg
+    except (ImportError, AttributeError, RuntimeError):
+        return None
+    return decoder
+
+
+def _is_plain_jpeg(content: bytes) -> bool:
+    """Whether these are the bytes of a JPEG of 8 bits in grey or colour, of a decent size."""
+    if content[:2] != b"\xff\xd8":
+        return False
+    at = 2
+    while at + 9 < len(content) and content[at] == 0xFF:
+        if content[at + 1] in FRAMES:
+            bits, components = content[at + 4], content[at + 9]
+            height = int.from_bytes(content[at + 5 : at + 7], "big")
+            width = int.from_bytes(content[at + 7 : at + 9], "big")
+            decent = height * width <= (Image.MAX_IMAGE_PIXELS or 0)
+            return bits == 8 and components in (1, 3) and decent
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return False
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """An RGB image from a file's bytes. Raises CorruptImage, one line that names the file."""
+    if not content:
+        raise corrupt_image(name, "the file is empty")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return to_rgb(image)
+    except UnidentifiedImageError:
+        raise corrupt_image(name, "no known image format") from None
+    except Exception as error:  # decoders meet broken files with any exception there is
+        raise corrupt_image(name, _reason(error)) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as 8-bit RGB."""
+    if image.mode == "RGB":
+        image.load()
+        return image
+    if image.mode.startswith("I"):  # 16-bit grey is "I;16", "I;16B" or "I"
+        grey = np.asarray(image.convert("I")).clip(0, 65535) >> 8
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        # The same colours as in one step, without Pillow's warning in every worker.
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def corrupt_image(name: str, reason: str) -> CorruptImage:
+    return CorruptImage(
+        f"{name}: not a readable image ({reason}); repair or remove it, or use --corrupt-images "
+        f"skip",
+        name,
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return f"more than {limit:,} pixels, which may be an attack on memory"
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,197 @@
+"""Encoded images in files and in tar archives, a million of them without a million objects.
+
+Names, labels and places are arrays: worker processes share them, where a list of a million
+Python strings is copied page by page into each of them as reference counts are touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from convnext_study.data.dataset import DataError, digest, unreadable
+from convnext_study.data.decode import decode_image, decode_pixels
+
+Ints = npt.NDArray[np.int64]
+
+
+class Source(Protocol):
+    """Where encoded images are."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What to call the image in an error: its path."""
+        ...
+
+    def label(self, index: int) -> int: ...
+
+    def read(self, index: int) -> bytes:
+        """The encoded image. Raises DataError where the file cannot be read."""
+        ...
+
+    def digests(self) -> dict[str, str]:
+        """As an image set's, without reading the images."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """An image set over a source, decoded when asked for."""
+
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image = decode_image(self.source.read(index), self.source.name(index))
+        return image, self.source.label(index)
+
+    def pixels(self, index: int) -> tuple[torch.Tensor, int]:
+        """The image as a (3, H, W) uint8 tensor, and its label. Raises CorruptImage."""
+        pixels = decode_pixels(self.source.read(index), self.source.name(index))
+        return pixels, self.source.label(index)
+
+    def digests(self) -> dict[str, str]:
+        return self.source.digests()
+
+
+class Names:
+    """Many strings in one array of bytes."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        encoded = [os.fsencode(name) for name in names]
+        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self._ends: Ints = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> str:
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
+
+    def digest(self) -> str:
+        return digest(self._bytes, self._ends)
+
+
+class Files:
+    """One image a file, in ``folder``, given by path and size in bytes.
+
+    Raises ValueError where a path is not in the folder.
+    """
+
+    def __init__(
+        self, folder: str, files: Sequence[tuple[str, int]], labels: Sequence[int]
+    ) -> None:
+        self._start = folder if folder.endswith(os.sep) else folder + os.sep
+        if not all(path.startswith(self._start) for path, _ in files):
+            raise ValueError(f"not all of these files are in {folder}")
+        self._names = Names([path[len(self._start) :] for path, _ in files])
+        self._sizes: Ints = np.array([size for _, size in files], dtype=np.int64)
+        self._labels: Ints = np.asarray(labels, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        return self._start + self._names[index]
+
+    def label(self, index: int) -> int:
+        return int(self._labels[index])
+
+    def read(self, index: int) -> bytes:
+        return read_bytes(self.name(index))
+
+    def digests(self) -> dict[str, str]:
+        """Names are those inside the folder, so that it may lie elsewhere."""
+        return {
+            "names": self._names.digest(),
+            "labels": digest(self._labels),
+            "sizes": digest(self._sizes),
+        }
+
+
+@dataclass(frozen=True)
+class Member:
+    """One image in an archive: which archive, its name there, where its bytes are, its label."""
+
+    archive: int
+    name: str
+    offset: int
+    size: int
+    label: int
+
+
+class Archives:
+    """Images inside uncompressed tar archives, each read by its place in the file.
+
+    No archive is kept open: a file position shared by forked workers would mix up their images.
+    """
+
+    def __init__(self, archives: Sequence[str], members: Sequence[Member]) -> None:
+        self._archives = tuple(archives)
+        self._names = Names([member.name for member in members])
+        self._places: Ints = np.array(
+            [(one.archive, one.offset, one.size, one.label) for one in members], dtype=np.int64
+        ).reshape(-1, 4)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def name(self, index: int) -> str:
+        return f"{self._archives[self._places[index, 0]]}:{self._names[index]}"
+
+    def label(self, index: int) -> int:
+        return int(self._places[index, 3])
+
+    def read(self, index: int) -> bytes:
+        archive, offset, size, _ = map(int, self._places[index])
+        path = self._archives[archive]
+        content = read_bytes(path, offset, size)
+        if len(content) < size:
+            raise DataError(f"{path}: is shorter than when it was opened; restore it")
+        return content
+
+    def digests(self) -> dict[str, str]:
+        """Names are those of the archives, without their folder, and of the members in them."""
+        archives = [os.path.basename(path) for path in self._archives]  # noqa: PTH119
+        return {
+            "names": digest(
+                Names(archives).digest().encode(),
+                self._places[:, 0],
+                self._names.digest().encode(),
+            ),
+            "labels": digest(self._places[:, 3]),
+            "sizes": digest(self._places[:, 2]),
+        }
+
+
+def size_of(path: str) -> int:
+    """A file's size in bytes. Raises DataError where it cannot be had."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def read_bytes(path: str, offset: int = 0, size: int = -1) -> bytes:
+    """A file's bytes, or ``size`` of them from ``offset`` on. Raises DataError, one line.
+
+    A file that cannot be read is trouble with the disk or the rights, not a bad image: it stops
+    the run even where bad images are skipped, so that a lost mount is not taken for bad data.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  a Path for each read costs a tenth of it
+            file.seek(offset)
+            return file.read(size)
+    except OSError as error:
+        raise unreadable(path, error) from None

@@ -1,0 +1,209 @@
+"""Batches for training and validation, exact to resume and to split.
+
+Which images a step sees, and every random draw on them, is a pure function of (seed, epoch,
+position): a run can go on from any step without reading what it already saw, on any number of
+processes and workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from convnext_study.data.batch import Batch
+from convnext_study.data.dataset import DatasetPair, InMemoryDataset
+from convnext_study.data.pool import Readers
+from convnext_study.data.rng import fold_in, generator
+from convnext_study.data.sharding import WHOLE, BatchSharding, accum_steps, split_batch, val_indices
+from convnext_study.data.transforms.batch import draw_mirrored, draw_offsets, flip, shift
+from convnext_study.data.transforms.build import image_size, train_transform, val_transform
+from convnext_study.data.workers import Request, Samples
+from convnext_study.recipes import Recipe
+
+__all__ = [
+    "Batch",
+    "BatchSharding",
+    "Readers",
+    "accum_steps",
+    "epoch_order",
+    "image_size",
+    "make_readers",
+    "steps_per_epoch",
+    "train_batches",
+    "val_batches",
+    "val_indices",
+]
+
+Ahead = Callable[[Iterable[Batch]], Iterator[Batch]]
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch (from 0) visits ``count`` images."""
+    return torch.randperm(count, generator=generator(fold_in(seed, "order", epoch)))
+
+
+def steps_per_epoch(count: int, batch: int) -> int:
+    """Full batches in an epoch; the rest of the images wait for the next order."""
+    return max(count // batch, 1)
+
+
+def mix_group(recipe: Recipe) -> int | None:
+    """Images that are mixed by one draw; None where none are."""
+    return recipe.mix_group_size if recipe.mixes else None
+
+
+def check_split(data: DatasetPair, recipe: Recipe, sharding: BatchSharding) -> None:
+    """Raises UserError where the optimizer's batch cannot be taken as ``sharding`` says."""
+    count = min(len(data.train), recipe.global_batch_size)
+    split_batch(torch.arange(count), recipe.global_batch_size, sharding, mix_group(recipe))
+
+
+def in_memory(data: DatasetPair, recipe: Recipe) -> bool:
+    """Whether batches can be cut straight from memory, which is much the fastest."""
+    plain = recipe.crop != "random_resized" and not recipe.rand_augment
+    plain = plain and not recipe.color_jitter and not recipe.random_erasing
+    same_size = image_size(data, recipe) == data.size and recipe.crop_pct == 1.0
+    return isinstance(data.train, InMemoryDataset) and plain and same_size
+
+
+def make_readers(
+    data: DatasetPair,
+    recipe: Recipe,
+    seed: int,
+    workers: int,
+    batch: int = 1,
+    *,
+    parts: Collection[str] = ("train", "val"),
+    pin: bool = False,
+) -> Readers:
+    """What reads these parts of the data, in so many processes, until it is closed.
+
+    ``batch`` is the largest that is asked for; ``pin``: in memory that a GPU can copy from itself.
+    """
+    bad, samples = data.corrupt.on_corrupt, {}
+    if "train" in parts:
+        samples["train"] = Samples(data.train, train_transform(data, recipe), seed, bad)
+    if "val" in parts:
+        samples["val"] = Samples(data.val, val_transform(data, recipe), None, bad)
+    return Readers(samples, workers, batch, pin=pin)
+
+
+def train_batches(
+    data: DatasetPair,
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    workers: int | Callable[[], Readers] = 0,
+    sharding: BatchSharding = WHOLE,
+    ahead: Ahead = iter,
+) -> Iterator[Batch]:
+    """This process's batches of an epoch from its optimizer step ``start`` on.
+
+    There are as many of equal size for each step as ``accum_steps`` says. Raises UserError where
+    the batch cannot be split so, DataError at an image that cannot be used.
+
+    Args:
+        data, recipe, seed, epoch, start, share: decide what comes.
+        workers: processes that read, for this epoch alone; or what gives readers that stay, where
+            anything has to be read.
+        ahead: takes batches before they are used; bad images count when they are used.
+    """
+    batch, count = recipe.global_batch_size, len(data.train)
+    order = epoch_order(count, seed, epoch)
+    per_epoch = steps_per_epoch(count, batch)
+    steps = range(start, per_epoch)
+    places = split_batch(torch.arange(min(batch, count)), batch, sharding, mix_group(recipe))
+    source: Iterator[Batch]
+    if in_memory(data, recipe):
+        source = _from_memory(data, recipe, (seed, epoch), order, steps, places)
+    else:
+        asked = [(order[step * batch :][piece], piece, step) for step in steps for piece in places]
+        requests = [Request("train", tuple(one.tolist()), epoch) for one, _, _ in asked]
+        marks = [(piece, epoch * per_epoch + step) for _, piece, step in asked]
+        source = _from_readers(data, recipe, seed, workers, requests, marks)
+    for one in ahead(source):
+        data.corrupt.add(one.bad)
+        yield one
+
+
+def val_batches(
+    data: DatasetPair,
+    recipe: Recipe,
+    batch: int,
+    workers: int | Callable[[], Readers] = 0,
+    sharding: BatchSharding = WHOLE,
+    ahead: Ahead = iter,
+) -> Iterator[Batch]:
+    """The validation images ``val_indices(len(data.val), share)``, each exactly once and in order.
+
+    Results of the processes, put one after another by rank, are in the order of the data set.
+    """
+    part = val_indices(len(data.val), sharding)
+    asked = [torch.tensor(part[first : first + batch]) for first in range(0, len(part), batch)]
+    source: Iterator[Batch]
+    if in_memory(data, recipe) and isinstance(data.val, InMemoryDataset):
+        images = data.val
+        source = (Batch(images.at(one), images.labels[one], one) for one in asked)
+    else:
+        requests = [Request("val", tuple(one.tolist())) for one in asked]
+        source = _from_readers(data, recipe, 0, workers, requests, [(one, 0) for one in asked])
+    for one in ahead(source):
+        data.corrupt.add(one.bad)
+        yield one
+
+
+def _from_readers(
+    data: DatasetPair,
+    recipe: Recipe,
+    seed: int,
+    workers: int | Callable[[], Readers],
+    requests: list[Request],
+    marks: list[tuple[Tensor, int]],
+) -> Iterator[Batch]:
+    """What was requested, each with the places and the step that it is for."""
+    if isinstance(workers, int):
+        readers = make_readers(data, recipe, seed, workers, parts={one.part for one in requests})
+    else:
+        readers = workers()
+    try:
+        for images, (places, step) in zip(readers.read(requests), marks, strict=True):
+            labels = torch.tensor(images.labels, dtype=torch.int64)
+            erased, bad = tuple(images.erased), tuple(images.bad)
+            yield Batch(images.pixels, labels, places, step, erased, bad)
+    finally:
+        if isinstance(workers, int):
+            readers.close()
+
+
+def _from_memory(
+    data: DatasetPair,
+    recipe: Recipe,
+    seed: tuple[int, int],
+    order: Tensor,
+    steps: range,
+    places: list[Tensor],
+) -> Iterator[Batch]:
+    """The pieces of each step, with draws made for all of its images. ``seed``: and the epoch."""
+    images, side = data.train, image_size(data, recipe)
+    assert isinstance(images, InMemoryDataset)  # noqa: S101  in_memory said so
+    batch, per_epoch = (
+        recipe.global_batch_size,
+        steps_per_epoch(len(order), recipe.global_batch_size),
+    )
+    for step in steps:
+        indices = order[step * batch : (step + 1) * batch]
+        draw = generator(fold_in(seed[0], "augment", seed[1], step))
+        offsets = draw_offsets(len(indices), side, draw) if recipe.crop == "random_crop" else None
+        flips = recipe.flip and data.flips
+        mirrored = draw_mirrored(len(indices), draw) if flips else None
+        for piece in places:
+            pixels = images.at(indices[piece])
+            if offsets is not None:
+                pixels = shift(pixels, offsets[:, piece])
+            if mirrored is not None:
+                pixels = flip(pixels, mirrored[piece])
+            labels = images.labels[indices[piece]]
+            yield Batch(pixels, labels, piece, seed[1] * per_epoch + step)

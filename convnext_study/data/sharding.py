@@ -1,0 +1,139 @@
+"""Which part of the optimizer's batch this process takes, and in how many pieces.
+
+The pieces of all processes together are the undivided batch, whatever the split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from torch import Tensor, arange, cat, split
+
+from convnext_study.errors import UserError
+
+
+@dataclass(frozen=True)
+class BatchSharding:
+    """Process ``rank`` of ``world_size``, which takes at most ``micro`` images at a time."""
+
+    rank: int = 0
+    world_size: int = 1
+    micro_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise UserError(f"rank {self.rank}: there are {self.world_size} processes, from 0")
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise UserError(f"micro batch {self.micro_batch_size}: must be at least 1 image")
+
+
+WHOLE = BatchSharding()
+
+
+def accum_steps(batch: int, sharding: BatchSharding, *, even: bool = False) -> int:
+    """Pieces in which one process takes its part of a global batch: the fewest equal ones.
+
+    Args:
+        batch: images of one optimizer step.
+        sharding: this process.
+        even: of an even number of images, for Mixup and CutMix mix them in pairs.
+
+    Raises UserError where the batch does not divide so.
+    """
+    mine, rest = divmod(batch, sharding.world_size)
+    what = f"global_batch_size {batch}, {sharding.world_size} processes, micro batch {sharding.micro_batch_size}"
+    if rest:
+        raise UserError(
+            f"global_batch_size {batch} does not divide among world {sharding.world_size} "
+            f"processes (micro {sharding.micro_batch_size}); nearest that do: "
+            f"{_multiples_near(batch, sharding.world_size)}"
+        )
+    if even and mine % 2:
+        raise UserError(
+            f"{what}: Mixup and CutMix mix images in pairs, and each process has {mine}; "
+            f"nearest global_batch_size with pairs for all: "
+            f"{_multiples_near(batch, 2 * sharding.world_size)}"
+        )
+    most = sharding.micro_batch_size or mine
+    if even and most < 2:
+        raise UserError(f"{what}: Mixup and CutMix mix images in pairs; use a micro batch of 2")
+    return next(
+        pieces
+        for pieces in range(1, mine + 1)
+        if mine % pieces == 0 and mine <= pieces * most and not (even and mine // pieces % 2)
+    )
+
+
+def split_batch(
+    indices: Tensor, batch: int, sharding: BatchSharding, group: int | None = None
+) -> list[Tensor]:
+    """This process's pieces of one global batch, given as the (n,) places of its images.
+
+    timm's Mixup and CutMix mix an image with the one mirrored in the batch. A piece holds as many
+    images from the front of the batch as from its back, mirrored; where they are mixed in groups
+    of ``group`` neighbours, it holds whole pairs of each group in the same way, one group after
+    the other. So the pairs are the same whatever the split.
+    """
+    mine = accum_steps(batch, sharding, even=group is not None)
+    pieces, count = mine * sharding.world_size, len(indices)
+    size, rest = divmod(count, pieces)
+    if rest or (group is not None and size % 2):  # a data set smaller than the batch
+        pairs = "" if group is None else " of pairs, which Mixup and CutMix mix,"
+        raise UserError(
+            f"global_batch_size {batch}: the data has only {count} training images, which do not "
+            f"divide into {pieces} pieces{pairs} (world {sharding.world_size}, micro "
+            f"{sharding.micro_batch_size}); make "
+            "it smaller"
+        )
+    own = range(sharding.rank * mine, (sharding.rank + 1) * mine)
+    if group is not None:
+        return [indices[_pairs(count, group, piece * size // 2, size // 2)] for piece in own]
+    front, back = size - size // 2, size // 2
+    return [
+        cat(
+            [
+                indices[piece * front : (piece + 1) * front],
+                indices[count - (piece + 1) * back : count - piece * back],
+            ]
+        )
+        for piece in own
+    ]
+
+
+def _pairs(count: int, group: int, first: int, pairs: int) -> Tensor:
+    """Places of some pairs of ``count`` images: of each group its front, then its back mirrored.
+
+    Pairs are counted through the groups, each from its outermost one inwards.
+    """
+    places: list[Tensor] = []
+    before = 0
+    for members in split(arange(count), group):
+        half = len(members) // 2
+        begin, end = max(first - before, 0), min(first + pairs - before, half)
+        if begin < end:
+            back = len(members)
+            places += [members[begin:end], members[back - end : back - begin]]
+        before += half
+    return cat(places)
+
+
+def val_indices(count: int, sharding: BatchSharding) -> range:
+    """The validation images of this process: parts of ``count`` in the order of the ranks."""
+    return range(
+        count * sharding.rank // sharding.world_size,
+        count * (sharding.rank + 1) // sharding.world_size,
+    )
+
+
+def most_batches(count: int, batch: int, sharding: BatchSharding) -> int:
+    """Batches of the largest process's part of ``count`` validation images."""
+    return max(
+        ceil(len(val_indices(count, BatchSharding(rank, sharding.world_size))) / batch)
+        for rank in range(sharding.world_size)
+    )
+
+
+def _multiples_near(batch: int, world_size: int) -> str:
+    below, above = batch // world_size * world_size, (batch // world_size + 1) * world_size
+    return f"{below} and {above}" if below else str(above)

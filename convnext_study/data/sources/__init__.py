@@ -1,0 +1,1 @@
+"""Data sets by kind: one file opens each."""

@@ -1,0 +1,93 @@
+"""``folder:PATH``: a folder with ``train/`` and ``val/``, and in each a folder for every class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from convnext_study.data.dataset import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    CorruptImage,
+    DataError,
+    DatasetPair,
+    ImageDataset,
+)
+from convnext_study.data.encoded import EncodedImages, Files
+from convnext_study.data.sources.listing import files_in, is_folder, subfolders
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+LARGEST, SMALLEST = 224, 32  # sides of what a network sees unless the recipe says another
+LOOK_AT = 9  # images, to know what size they are
+
+
+def open_folder(path: str) -> DatasetPair:
+    """Class folders under ``train/`` and ``val/``. Raises DataError naming the path at fault."""
+    root = Path(path).expanduser()
+    parts = {name: root / name for name in ("train", "val")}
+    for part in (root, *parts.values()):
+        if not is_folder(part):
+            raise DataError(f"{part}: no such folder; folder:PATH needs PATH/train and PATH/val")
+    classes = {name: class_names(part) for name, part in parts.items()}
+    check_same_classes(str(root), classes["train"], classes["val"])
+    train = list_images(parts["train"], classes["train"])
+    return DatasetPair(
+        uri=f"folder:{path}",
+        classes=classes["train"],
+        size=natural_size(train),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        train=train,
+        val=list_images(parts["val"], classes["val"]),
+    )
+
+
+def check_same_classes(where: str, train: tuple[str, ...], val: tuple[str, ...]) -> None:
+    """Raises DataError where the two parts do not hold the same classes."""
+    if train == val:
+        return
+    only = sorted(set(train) ^ set(val))
+    raise DataError(
+        f"{where}: train and val hold different classes; only in one of them: "
+        f"{', '.join(only[:8])}{' ...' if len(only) > 8 else ''}"
+    )
+
+
+def natural_size(images: ImageDataset) -> int:
+    """Side to which images are scaled: 224, or that of smaller ones, from 32 on.
+
+    It is the median of a few images spread over the set; unreadable ones do not count.
+    """
+    sides = []
+    for index in range(0, len(images), max(len(images) // LOOK_AT, 1)):
+        try:
+            sides.append(min(images[index][0].size))
+        except CorruptImage:
+            continue
+    typical = sorted(sides)[len(sides) // 2] if sides else LARGEST
+    return min(max(typical, SMALLEST), LARGEST)
+
+
+def class_names(part: Path) -> tuple[str, ...]:
+    """Names of the folders in a part, in their order. Raises DataError where there are none."""
+    names = tuple(subfolders(str(part)))
+    if not names:
+        raise DataError(f"{part}: holds no class folders; put the images of each class in one")
+    return names
+
+
+def list_images(
+    part: Path, classes: tuple[str, ...], by: Callable[[str], Any] | None = None
+) -> EncodedImages:
+    """The images of each class in turn, in the order of their paths or of what ``by`` makes of
+    them. Raises DataError at an empty class."""
+    files: list[tuple[str, int]] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = dict(files_in(str(part / name), SUFFIXES))
+        if not found:
+            raise DataError(f"{part / name}: holds no images ({', '.join(sorted(SUFFIXES))})")
+        files += [(path, found[path]) for path in sorted(found, key=by)]
+        labels += [label] * len(found)
+    return EncodedImages(Files(str(part), files, labels))

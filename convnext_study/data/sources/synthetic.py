@@ -1,0 +1,107 @@
+"""``synthetic`` or ``synthetic:CLASSES,SIZE,COUNT``: images made on the fly, for benchmarks.
+
+Each class is a coarse random pattern; an image is its pattern, moved, perhaps mirrored, under
+noise. A small network learns it in a few epochs, and no file is ever read. An image is a pure
+function of its index, the same on every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from convnext_study.data.dataset import DataError, DatasetPair, channel_statistics, digest, to_pil
+from convnext_study.data.rng import fold_in, generator
+
+DEFAULTS = (10, 32, 2048)  # classes, side in pixels, training images
+HELD_OUT = 4  # a validation image for so many training images, and at least one a class
+CELLS = 6  # a pattern is so many random cells a side, blurred into each other
+BANK = 32  # noise images to choose from
+PATTERN, NOISE = 45.0, 60.0  # deviations, of 255
+STATISTICS_FROM = 256  # images
+
+
+@dataclass(frozen=True)
+class SyntheticImages:
+    """``count`` images from ``first`` on: patterns (classes, 3, H, W) and noise (n, 3, H, W)."""
+
+    patterns: torch.Tensor
+    noise: torch.Tensor
+    first: int
+    count: int
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return (self.first + torch.arange(self.count)) % len(self.patterns)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        label = (self.first + index) % len(self.patterns)
+        return to_pil(self.at(torch.tensor([index]))[0]), label
+
+    def at(self, indices: torch.Tensor) -> torch.Tensor:
+        """The images at (n,) indices: (n, 3, H, W) uint8."""
+        return torch.stack([self._image(self.first + int(index)) for index in indices])
+
+    def digests(self) -> dict[str, str]:
+        """Of what the images are made from: their last bits may differ between machines."""
+        made_from = (*self.patterns.shape, self.first, self.count, CELLS, BANK, PATTERN, NOISE)
+        return {"content": digest(repr(made_from).encode())}
+
+    def _image(self, number: int) -> torch.Tensor:
+        draw = fold_in(0, "synthetic", number)
+        side = self.patterns.shape[-1]
+        # Digits of the number, each in another base, are the draws: a generator would cost more.
+        draw, mirrored = divmod(draw, 2)
+        draw, noise = divmod(draw, len(self.noise))
+        draw, down = divmod(draw, side)
+        draw, right = divmod(draw, side)
+        draw, dy = divmod(draw, max(side // 8, 1))
+        dx = draw % max(side // 8, 1)
+        pattern = self.patterns[number % len(self.patterns)].roll((dy, dx), (1, 2))
+        if mirrored:
+            pattern = pattern.flip(2)
+        return (pattern + self.noise[noise].roll((down, right), (1, 2))).clamp(0, 255).byte()
+
+
+def open_synthetic(text: str = "") -> DatasetPair:
+    """The data set that ``CLASSES,SIZE,COUNT`` describes; what is left out has its default.
+
+    Raises DataError where they are not positive whole numbers.
+    """
+    classes, size, count = _numbers(text)
+    draw = generator(fold_in(0, "synthetic", classes, size))
+    cells = torch.randn(classes, 3, CELLS, CELLS, generator=draw) * PATTERN
+    cells = F.interpolate(cells, size=(size, size), mode="bicubic", align_corners=False)
+    noise = torch.randn(BANK, 3, size, size, generator=draw) * NOISE
+    # int16 holds every sum and halves the memory that an image costs to make.
+    patterns, noise = (127.5 + cells).round().short(), noise.round().short()
+    train = SyntheticImages(patterns, noise, 0, count)
+    mean, std = channel_statistics(train.at(torch.arange(min(count, STATISTICS_FROM))))
+    return DatasetPair(
+        uri=f"synthetic:{classes},{size},{count}",
+        classes=tuple(f"pattern{number}" for number in range(classes)),
+        size=size,
+        mean=mean,
+        std=std,
+        train=train,
+        val=SyntheticImages(patterns, noise, count, max(count // HELD_OUT, classes)),
+    )
+
+
+def _numbers(text: str) -> tuple[int, int, int]:
+    given = text.split(",") if text else []
+    if len(given) > len(DEFAULTS) or not all(one.isdecimal() and int(one) for one in given):
+        raise DataError(
+            f"data 'synthetic:{text}': needs positive whole numbers, as in "
+            f"synthetic:{','.join(map(str, DEFAULTS))} (classes, size, training images)"
+        )
+    classes, size, count = [*map(int, given), *DEFAULTS[len(given) :]]
+    return classes, size, count

@@ -1,0 +1,126 @@
+"""Where the images are in tar archives: found once, then read by place and in any order.
+
+Archives laid out for timm's tar reader take their classes from the names of folders or of the
+archives; WebDataset shards hold ``KEY.jpg`` beside ``KEY.cls`` (or ``KEY.json`` with a label).
+timm streams the latter in an order of its own; read by place they can be sampled exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from convnext_study.data.dataset import DataError
+from convnext_study.data.encoded import Archives, Member, read_bytes
+
+IMAGE = frozenset({"jpg", "jpeg", "png", "webp"})
+BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def open_timm_tars(root: str) -> tuple[Archives, tuple[str, ...]]:
+    """A tar, or a folder of tars, as timm's tar reader lists and labels it; and its classes.
+
+    Raises DataError where it is no archive or holds no images.
+    """
+    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+    from timm.utils.misc import natural_key
+
+    try:
+        reader = ReaderImageInTar(root, cache_tarinfo=False)
+    except (tarfile.TarError, AssertionError, OSError, ValueError) as error:
+        raise DataError(f"{root}: no tar archive with images ({error})") from error
+    folder = os.path.dirname(root) if reader.root_is_tar else root  # noqa: PTH120
+    # timm's own numbers of classes that differ only in case change from process to process.
+    classes = sorted(reader.class_name_to_idx, key=lambda name: (natural_key(name), name))
+    label_of = {reader.class_name_to_idx[name]: label for label, name in enumerate(classes)}
+    found = []
+    for (info, parent, child), label in zip(reader.samples, reader.targets, strict=True):
+        path = os.path.join(folder, parent) if parent else root  # noqa: PTH118
+        inside = f"{child.name}:" if child is not None else ""
+        # A tar inside a tar: its own places count from where its bytes begin.
+        offset = info.offset_data + (child.offset_data if child is not None else 0)
+        found.append((path, inside + info.name, offset, info.size, label_of[int(label)]))
+    found.sort()  # timm leaves members of the same name in the order of the file system
+    paths = sorted({path for path, *_ in found})
+    for path in paths:
+        check_end(path)
+    numbers = {path: number for number, path in enumerate(paths)}
+    members = [Member(numbers[path], *place) for path, *place in found]
+    return Archives(paths, members), tuple(classes)
+
+
+def open_wds_shards(root: str, pattern: str, label: str) -> tuple[Archives, tuple[str, ...]]:
+    """WebDataset shards under ``root``, and their classes, named by their numbers.
+
+    Args:
+        pattern: file names with ``*`` and ``{000..127}``; what follows a ``|`` is left out.
+        label: the field of ``KEY.json`` to use where there is no ``KEY.cls``.
+
+    Raises DataError where shards are missing, damaged, or a sample has no label.
+    """
+    shards: list[Path] = []
+    for name in expand(pattern):
+        found = sorted(Path(root).glob(name))
+        if not found:
+            raise DataError(f"{root}: no shards called {name}")
+        shards += found
+    members: list[Member] = []
+    for number, shard in enumerate(shards):
+        check_end(str(shard))
+        try:
+            with tarfile.open(shard, "r:") as archive:
+                members += _samples(archive, number, label)
+        except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{shard}: not a shard of labelled images ({error})") from error
+    if not members:
+        raise DataError(f"{root}: no images ({', '.join(sorted(IMAGE))}) in {pattern}")
+    count = 1 + max(member.label for member in members)
+    return Archives(list(map(str, shards)), members), tuple(map(str, range(count)))
+
+
+def check_end(path: str) -> None:
+    """Raises DataError where a tar was cut off, which tarfile takes for its end.
+
+    A tar ends in blocks of zeros. Without this check a half-copied archive is a smaller data set.
+    """
+    size = os.path.getsize(path)  # noqa: PTH202
+    if any(read_bytes(path, max(size - tarfile.BLOCKSIZE, 0), tarfile.BLOCKSIZE)):
+        raise DataError(f"{path}: ends before its end mark; it was not copied as a whole")
+
+
+def expand(pattern: str) -> list[str]:
+    """``a-{08..10}.tar`` as the three names that it means; numbers keep their zeros."""
+    pattern = pattern.partition("|")[0]
+    found = BRACES.search(pattern)
+    if found is None:
+        return [pattern]
+    first, last = found.groups()
+    names = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    head, tail = pattern[: found.start()], pattern[found.end() :]
+    return [one for name in names for one in expand(f"{head}{name}{tail}")]
+
+
+def _samples(archive: tarfile.TarFile, number: int, field: str) -> Iterator[Member]:
+    images: dict[str, tarfile.TarInfo] = {}
+    labels: dict[str, int] = {}
+    for info in archive:
+        folder, _, file = info.name.rpartition("/")
+        key, _, kind = file.partition(".")
+        key, kind = f"{folder}/{key}", kind.lower()
+        if kind in IMAGE:
+            images[key] = info
+        elif kind in ("cls", "json"):
+            stored = archive.extractfile(info)
+            content = stored.read() if stored else b""
+            if kind == "cls":
+                labels[key] = int(content)
+            else:
+                labels.setdefault(key, int(json.loads(content)[field]))
+    for key, info in images.items():
+        if key not in labels:
+            raise ValueError(f"{info.name} has no .cls and no .json beside it")
+        yield Member(number, info.name, info.offset_data, info.size, labels[key])

@@ -1,0 +1,1 @@
+"""From decoded images to the batch that a network is trained on."""

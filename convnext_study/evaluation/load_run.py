@@ -1,0 +1,177 @@
+"""From a name or a run's folder to a network in evaluation mode, and the images it wants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convnext_study.errors import UserError
+from convnext_study.evaluation.crops import BORDER, CENTER, SQUASH
+from convnext_study.evaluation.errors import EvaluationError, TrustError
+from convnext_study.evaluation.trust import Called, check_data, what_to_call
+from convnext_study.runs import records
+from convnext_study.runs.records import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from convnext_study.data import DatasetPair
+    from convnext_study.recipes import Recipe
+
+__all__ = ["EvalTransform", "EvaluationError", "LoadedModel", "TrustError", "load_run"]
+
+_RESIZES = {CENTER: "short side", SQUASH: "both sides", BORDER: "long side"}
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """The published evaluation transform: resize, crop the centre, normalise.
+
+    ``crop_pct`` is the crop's side over the resized one; ``mean`` and ``std`` are fractions of
+    255, None where the data's own are used; ``crop_mode`` is timm's, one of `crops.MODES`.
+    """
+
+    image_size: int
+    crop_pct: float
+    interpolation: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop_mode: str = CENTER
+
+    def replace(self, image_size: int | None, crop_pct: float | None) -> EvalTransform:
+        return replace(
+            self,
+            image_size=image_size or self.image_size,
+            crop_pct=crop_pct or self.crop_pct,
+        )
+
+    @property
+    def resized(self) -> int:
+        return int(self.image_size / self.crop_pct)
+
+    def __str__(self) -> str:
+        return (
+            f"{_RESIZES[self.crop_mode]} to {self.resized}, centre crop of {self.image_size}, "
+            f"{self.interpolation}"
+        )
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network to judge. ``classes`` are its outputs; ``weights`` says where they come from."""
+
+    name: str
+    net: nn.Module
+    classes: int
+    transform: EvalTransform
+    weights: str
+    run: Run | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def precision(self) -> str:
+        """In which it was trained and is to be evaluated: ``float32``, ``bf16`` or ``fp16``."""
+        return str(self.run.recipe.get("precision", "float32")) if self.run else "float32"
+
+
+def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> LoadedModel:
+    """The network of a run's folder with its newest readable weights.
+
+    A record may come from anywhere and names what to call and to open: see `evaluation.trust` for
+    what it may without ``trust``, and with the file ``code``.
+
+    Raises:
+        RecordError: no run in this folder.
+        EvaluationError: no weights, or a network that cannot be built.
+        TrustError: the record names what is not trusted.
+    """
+    from convnext_study.recipes import make_recipe
+    from convnext_study.training import checkpoint_file
+
+    record = records.read(folder)
+    run, recipe, notes = record.run, make_recipe(record.run.recipe), list[str]()
+    called = what_to_call(run, trust=trust, code=code)
+    saved = checkpoint_file.load(folder, notes.append)
+    if saved is None:
+        raise EvaluationError(f"{folder}: no checkpoint that can be read; train the run first")
+    state, epochs = _weights(saved, recipe), len(saved["state"]["history"])
+    if epochs < recipe.epochs:
+        notes.append(f"the run is not finished: {epochs} of {recipe.epochs} epochs")
+    data = _open(run, trust, notes)
+    net, classes = _build(run, called, recipe, state, str(folder))
+    return LoadedModel(
+        name=run.id,
+        net=net,
+        classes=classes,
+        transform=EvalTransform(
+            image_size=recipe.image_size or (data.size if data else 0),
+            crop_pct=recipe.crop_pct,
+            interpolation=recipe.interpolation,
+            mean=data.mean if data else None,
+            std=data.std if data else None,
+        ),
+        weights=f"{recipe.eval_weights}, after epoch {epochs} of {recipe.epochs} on {run.data}",
+        run=run,
+        notes=tuple(notes),
+    )
+
+
+def _weights(saved: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """The weights whose accuracy is the run's result: raw, or averaged, as its recipe says."""
+    return dict(saved["model_ema" if recipe.eval_weights == "ema" else "model"])
+
+
+def _open(run: Run, trust: bool, notes: list[str]) -> DatasetPair | None:
+    """The data of a run; None, and a note, where it is not there or not to be opened."""
+    from convnext_study.data import DataError, open_data
+
+    try:
+        if not trust:
+            check_data(run.id, run.data)
+        return open_data(run.data)
+    except (DataError, TrustError) as error:
+        notes.append(f"the data it was trained on cannot be opened ({error})")
+        return None
+
+
+def _build(
+    run: Run, called: Called, recipe: Recipe, state: dict[str, Any], where: str
+) -> tuple[nn.Module, int]:
+    from convnext_study.training.runtime import Runtime
+
+    classes = classes_in(state)
+    try:
+        if called.task is None:
+            net = called.builder(called.args, num_classes=classes, drop_path=0.0, init=recipe.init)
+        else:
+            model = run.model.model_copy(update={"args": called.args})
+            net = called.task(run.model_copy(update={"model": model}), Runtime()).build()
+    except UserError:
+        raise
+    except Exception as error:  # whatever arguments lead to that do not fit each other
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise EvaluationError(f"{where}: its network cannot be built ({reason})") from error
+    put_weights(net, state, where)
+    return net.eval(), classes
+
+
+def classes_in(state: Mapping[str, Tensor]) -> int:
+    """Rows of the last matrix in a state dict, which is the classifier in every network known."""
+    matrices = [value for value in state.values() if value.ndim == 2]
+    if not matrices:
+        raise EvaluationError("the weights hold no linear classifier to count classes by")
+    return len(matrices[-1])
+
+
+def put_weights(net: nn.Module, state: Mapping[str, Any], where: str) -> None:
+    """Load all weights or none. Raises EvaluationError, one line, where they do not fit."""
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        first = lines[0] if lines else "no reason given"
+        raise EvaluationError(
+            f"{where}: the weights do not fit {type(net).__name__}: {first[:200]}"
+        ) from None

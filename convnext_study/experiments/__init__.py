@@ -1,0 +1,1 @@
+"""What to train: road maps, studies from files, their runs, costs and caveats."""

@@ -1,0 +1,119 @@
+"""A study from its runs to its table and figure: train what is not done, then show all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convnext_study.errors import UserError
+from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.local import Pool
+from convnext_study.launchers.resources import Resources
+from convnext_study.runs.records import (
+    RESULT,
+    RUN,
+    Record,
+    RecordError,
+    Run,
+    is_locked,
+    read,
+    scan,
+)
+
+PATIENCE = 15.0  # seconds to wait for a run that another process works on
+WANDB_MODES = ("off", "offline", "online")
+
+
+# Takes jobs, the machine's plan and what to call from time to time; returns how they ended.
+Launcher = Callable[[Sequence[Job], Resources, Callable[[], None]], list[Outcome]]
+
+
+def launch_local(
+    jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
+) -> list[Outcome]:
+    """Train on this machine, several runs side by side.
+
+    Raises UserError where the folder cannot be written or another process works on a run.
+    """
+    wait_until_unlocked(jobs)
+    return Pool(resources.jobs, on_poll, resources.devices).run(jobs)
+
+
+@dataclass(frozen=True)
+class RunCollection:
+    """Runs that belong together, and the folder they go to."""
+
+    runs: tuple[Run, ...]
+    folder: Path
+    wandb: str = "off"
+
+    def __post_init__(self) -> None:
+        if self.wandb not in WANDB_MODES:
+            raise UserError(f"wandb: {self.wandb!r}; use one of {', '.join(WANDB_MODES)}")
+
+    def path(self, run: Run) -> Path:
+        return self.folder / "runs" / run.id
+
+    def is_done(self, run: Run) -> bool:
+        return (self.path(run) / RESULT).exists()
+
+    def records(self) -> list[Record]:
+        """The records of this study's runs, in the order asked.
+
+        What has not begun is left out, and what cannot be read.
+        """
+        found = []
+        for path in map(self.path, self.runs):
+            if (path / RUN).exists():
+                with contextlib.suppress(RecordError):
+                    found.append(read(path))
+        return found
+
+    def ledger(self) -> list[Record]:
+        """The records of every run that the folder holds and that can be read."""
+        return list(scan(self.folder / "runs"))
+
+
+def train_all(
+    study: RunCollection,
+    resources: Resources,
+    on_poll: Callable[[], None],
+    launcher: Launcher = launch_local,
+) -> list[Outcome]:
+    """Train what is not done; finished runs are skipped, half-finished ones resumed.
+
+    ``where`` takes the jobs to the processes that train them; without it, to a pool of this
+    machine's.
+
+    Raises UserError where the folder cannot be written or another process works on a run.
+    """
+    todo = [run for run in study.runs if not study.is_done(run)]
+    jobs = [Job(run, study.path(run), resources.runtime, study.wandb) for run in todo]
+    return launcher(jobs, resources, on_poll) if jobs else []
+
+
+def wait_until_unlocked(jobs: Sequence[Job]) -> None:
+    """See that this machine may work on the jobs, before any of them starts.
+
+    The trainings of a command that was just killed are given the seconds they need to leave.
+    Raises UserError where the folder cannot be written or another process works on a run.
+    """
+    for folder in {job.folder.parent for job in jobs}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+    folders = [job.folder for job in jobs]
+    deadline = time.monotonic() + PATIENCE
+    while busy := [folder for folder in folders if is_locked(folder)]:
+        if time.monotonic() > deadline:
+            raise UserError(f"{busy[0]}: another process works on this run; wait for it or stop it")
+        time.sleep(0.2)
+
+
+def unfinished(outcomes: Sequence[Outcome], status: str) -> list[Outcome]:
+    """The outcomes with that status."""
+    return [outcome for outcome in outcomes if outcome.status == status]

@@ -1,0 +1,107 @@
+"""The same networks at equal cost: each one's width is set so that its MACs come nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from convnext_study.cost import closed_form
+from convnext_study.errors import UserError
+from convnext_study.models.builders import ROADMAP_BUILDER
+from convnext_study.report.tables.formatting import common_prefix
+from convnext_study.roadmap import Roadmap
+from convnext_study.roadmap.spec import NetSpec
+from convnext_study.runs.records import ModelRef, Run
+
+KIND = "equal_macs"
+END = "end"
+WIDEST = 100_000  # channels, above any network
+
+Macs = Callable[[NetSpec], int]
+
+
+def counter(image_size: int, num_classes: int) -> Macs:
+    """MACs of a spec's network for one image of that side."""
+    return lambda spec: closed_form(spec, image_size, num_classes).macs
+
+
+def parse_target(text: str, road: Roadmap, macs: Macs) -> int:
+    """``end`` is the MACs of the road's last network; else a number such as 4.5e9.
+
+    Raises UserError.
+    """
+    if text == END:
+        return macs(road.variant(road.adopted()[-1]).spec)
+    try:
+        target = float(text)
+    except ValueError:
+        target = 0.0
+    if not 1 <= target < float("inf"):
+        raise UserError(f"match-macs: {text!r}; use {END}, or MACs of one image such as 4.5e9")
+    return round(target)
+
+
+def nearest_width(spec: NetSpec, target: int, macs: Macs) -> NetSpec:
+    """The spec with the width that brings its MACs nearest to ``target``; MACs grow with width.
+
+    Raises UserError where no width would.
+    """
+    low, high = 0, 1
+    while macs(spec.replace(width=high)) < target:
+        low, high = high, 2 * high
+        if high > WIDEST:
+            raise UserError(f"match-macs: {target:,} MACs are more than any width gives")
+    while high - low > 1:
+        middle = (low + high) // 2
+        below = macs(spec.replace(width=middle)) < target
+        low, high = (middle, high) if below else (low, middle)
+    widths = [width for width in (low, high) if width]
+    return min(
+        (spec.replace(width=width) for width in widths), key=lambda one: abs(macs(one) - target)
+    )
+
+
+def match_macs(runs: Iterable[Run], target: int, macs: Macs) -> list[Run]:
+    """The runs with widths that match; their facts and labels say what was adjusted.
+
+    Raises UserError for a network that is not the road map's: its width cannot be set.
+    """
+    return [_matched(run, target, macs) for run in runs]
+
+
+def _matched(run: Run, target: int, macs: Macs) -> Run:
+    if run.model.builder != ROADMAP_BUILDER:
+        raise UserError(f"match-macs: {run.name} is a network of your own; its width is not known")
+    spec = NetSpec.from_dict(run.model.args)
+    new = nearest_width(spec, target, macs)
+    change = f"{spec.width} → {new.width}" if new != spec else f"{spec.width}, as it was"
+    mark = f"-at-{_short(target)}"
+    parent = run.metadata.get("parent")
+    metadata: dict[str, Any] = {
+        **run.metadata,
+        "study_kind": KIND,
+        "label": f"{run.metadata.get('label', run.name)} (width {change})",
+        "parent": parent + mark if parent else None,
+        "published": False,
+        "equal_macs": {
+            "target": target,
+            "macs": macs(new),
+            "width": new.width,
+            "width_before": spec.width,
+            "macs_before": macs(spec),
+        },
+    }
+    return run.model_copy(
+        update={
+            "study": f"{run.study}{mark}",
+            "name": run.name + mark,
+            "model": ModelRef(builder=ROADMAP_BUILDER, args=new.to_dict()),
+            "metadata": metadata,
+        }
+    )
+
+
+def _short(macs: int) -> str:
+    """Four digits are enough to tell targets apart: ``2.245M``."""
+    factor, letter = common_prefix([macs])
+    return f"{macs / factor:.4g}{letter}"

@@ -1,0 +1,206 @@
+"""What a study will cost, and what of it will not compare with the paper, before anything runs.
+
+Training FLOPs are 3 x the forward multiply-accumulates x 2: the backward pass takes twice the
+forward's, and a multiply-accumulate is two operations. Evaluation is a forward pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convnext_study.errors import UserError, did_you_mean
+from convnext_study.roadmap.spec import NetSpec
+from convnext_study.runs.records import Run
+
+if TYPE_CHECKING:
+    from convnext_study.recipes import Recipe
+
+RULE = "training FLOPs = 3 x forward MACs x 2 for each image; evaluation = forward MACs x 2"
+HOURS = 3600.0
+# Utilisation of the peak. The paper's own throughput (Table 12: ConvNeXt-T, A100, TF32, channels
+# last, 1943.5 images/s) is 2 x 4.46e9 x 1943.5 = 17.3e12, 11 % of the peak: depthwise and
+# normalising layers wait for memory. What is printed for large Transformers, 40 %, is not for this.
+MFU = 0.1
+LOG_LINE = 300  # bytes an epoch
+IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES = 1_281_167, 50_000, 1000
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Peak dense rates (no structured sparsity) in 1e12 operations a second."""
+
+    name: str
+    tf32: float  # what float32 convolutions use
+    half: float  # bf16 or fp16 with float32 sums
+
+
+# The makers' data sheets: A100, H100, H200 (SXM), L40S, V100 (SXM2); Ada and Ampere GA102 white
+# papers for the RTX cards; MI300X. Where a sheet prints the rate with sparsity it is halved.
+GPUS = {
+    "v100": Gpu("V100", 15.7, 125.0),  # no TF32: its float32 rate
+    "a100": Gpu("A100", 156.0, 312.0),
+    "h100": Gpu("H100", 494.7, 989.4),
+    "h200": Gpu("H200", 494.7, 989.4),
+    "l40s": Gpu("L40S", 183.0, 362.05),
+    "rtx3090": Gpu("RTX 3090", 35.6, 71.0),
+    "rtx4090": Gpu("RTX 4090", 82.6, 165.2),
+    "mi300x": Gpu("MI300X", 653.7, 1307.4),
+}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """``devices`` of one kind work on a run together; ``peak`` (1e12 a second) overrides theirs."""
+
+    gpu: str
+    gpus: int = 1
+    mfu: float = MFU
+    peak: float | None = None
+    micro_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpu not in GPUS and self.peak is None:
+            raise UserError(f"gpu: {self.gpu!r}{did_you_mean(self.gpu, [*GPUS])}, or --peak-tflops")
+
+    def tflops(self, precision: str) -> float:
+        if self.peak is not None:
+            return self.peak
+        gpu = GPUS[self.gpu]
+        return gpu.tf32 if precision == "float32" else gpu.half
+
+
+@dataclass(frozen=True)
+class DatasetSize:
+    """How many images a study reads, of what size and how many kinds. ``uri`` names them."""
+
+    uri: str
+    train: int
+    val: int
+    classes: int
+    image_size: int
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """What one run will cost. FLOPs are floating point operations, disk is in bytes."""
+
+    run: str
+    step: str
+    seed: int
+    recipe: str
+    precision: str
+    norm: str
+    epochs: int
+    image_size: int
+    params: int
+    macs: int
+    images: int  # read in training
+    train_flops: float
+    eval_flops: float
+    peak_tflops: float
+    gpu_hours: float
+    wall_hours: float
+    disk: int
+    global_batch_size: int
+    batch_per_device: int
+    micro_batch_size: int
+    accum_steps: int
+
+
+def dataset_size(uri: str, *, images: int | None, classes: int, image_size: int) -> DatasetSize:
+    """Count the images of a data set, or take the user's word for them.
+
+    Raises DataError where the data is not there and ``images`` is not given.
+    """
+    if images is not None:
+        val = IMAGENET_VAL if images == IMAGENET_TRAIN else 0
+        return DatasetSize("as given by --train-images", images, val, classes, image_size)
+    scheme = uri.partition(":")[0]
+    if scheme in ("cifar10", "cifar100"):  # their sizes are known before they are fetched
+        return DatasetSize(uri, 50_000, 10_000, int(scheme.removeprefix("cifar")), 32)
+    from convnext_study.data import open_data
+
+    data = open_data(uri)
+    return DatasetSize(uri, len(data.train), len(data.val), data.num_classes, data.size)
+
+
+def estimate(runs: Sequence[Run], dataset: DatasetSize, hardware: Hardware) -> list[CostEstimate]:
+    """What each run will cost. Raises UserError for a batch that the devices cannot share."""
+    return [_one(run, dataset, hardware) for run in runs]
+
+
+def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
+    from convnext_study import cost
+    from convnext_study.data.loader import steps_per_epoch
+    from convnext_study.data.sharding import BatchSharding, accum_steps
+    from convnext_study.recipes import make_recipe
+
+    recipe, spec = make_recipe(run.recipe), NetSpec.from_dict(run.model.args)
+    size = recipe.image_size or dataset.image_size
+    counted = cost.count_spec(spec, size, dataset.classes)
+    sharding = BatchSharding(0, hardware.gpus, hardware.micro_batch_size)
+    pieces = accum_steps(recipe.global_batch_size, sharding, even=recipe.mixes)
+    steps = steps_per_epoch(dataset.train, recipe.global_batch_size) * recipe.epochs
+    images = steps * min(recipe.global_batch_size, dataset.train)
+    train_flops = 6.0 * counted.macs * images
+    # Raw and averaged weights are both judged.
+    eval_flops = 2.0 * counted.macs * dataset.val * recipe.epochs * (2 if recipe.ema else 1)
+    peak = hardware.tflops(recipe.precision)
+    hours = (train_flops + eval_flops) / (peak * 1e12 * hardware.mfu) / HOURS
+    mine = recipe.global_batch_size // hardware.gpus
+    return CostEstimate(
+        run=run.id,
+        step=run.name,
+        seed=run.seed,
+        recipe=recipe.name,
+        precision=recipe.precision,
+        norm=spec.norm,
+        epochs=recipe.epochs,
+        image_size=size,
+        params=counted.params,
+        macs=counted.macs,
+        images=images,
+        train_flops=train_flops,
+        eval_flops=eval_flops,
+        peak_tflops=peak,
+        gpu_hours=hours,
+        wall_hours=hours / hardware.gpus,
+        disk=_disk(counted.params, dataset, recipe),
+        global_batch_size=recipe.global_batch_size,
+        batch_per_device=mine,
+        micro_batch_size=mine // pieces,
+        accum_steps=pieces,
+    )
+
+
+def _disk(params: int, dataset: DatasetSize, recipe: Recipe) -> int:
+    """Bytes a run leaves: its two newest checkpoints, its log, and a bit for each test image."""
+    copies = 1 + {"adamw": 2, "sgd": 1}[recipe.optimizer] + bool(recipe.ema)
+    return 2 * 4 * copies * params + LOG_LINE * recipe.epochs + dataset.val // 4
+
+
+def total(estimates: Sequence[CostEstimate]) -> dict[str, Any]:
+    """Sums over the runs, which follow one another on all devices."""
+    names = ("images", "train_flops", "eval_flops", "gpu_hours", "wall_hours", "disk")
+    sums = {name: sum(getattr(one, name) for one in estimates) for name in names}
+    return {"runs": len(estimates), **sums}
+
+
+def to_dict(
+    estimates: Sequence[CostEstimate],
+    dataset: DatasetSize,
+    hardware: Hardware,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """The whole plan in plain values."""
+    return {
+        "rule": RULE,
+        "data": dataclasses.asdict(dataset),
+        "hardware": dataclasses.asdict(hardware),
+        "runs": [dataclasses.asdict(one) for one in estimates],
+        "total": total(estimates),
+        "warnings": list(warnings),
+    }

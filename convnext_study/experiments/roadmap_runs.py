@@ -1,0 +1,94 @@
+"""Which runs a request for a road map means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from convnext_study.errors import UserError
+from convnext_study.models.builders import ROADMAP_BUILDER
+from convnext_study.recipes import recipe_for
+from convnext_study.roadmap import Roadmap, Variant
+from convnext_study.runs.records import ModelRef, Run
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``3`` is the seeds 0, 1, 2; ``0,4,7`` are those. Raises UserError."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 0 or (len(numbers) == 1 and numbers[0] < 1):
+        raise UserError(f"seeds: {text!r}; use how many (3), or which (0,4,7)")
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f"seeds: {text!r} names a seed twice")
+    return tuple(range(numbers[0])) if len(numbers) == 1 else numbers
+
+
+def choose_variants(road: Roadmap, steps: str | None) -> tuple[Variant, ...]:
+    """The rows named in ``steps`` (comma-separated), in the road's order; all without it."""
+    if not steps:
+        return road.variants()
+    wanted = {road.variant(name.strip()).name for name in steps.split(",") if name.strip()}
+    if not wanted:
+        raise UserError(f"steps: {steps!r} names no step; use names such as gelu,layer_norm")
+    return tuple(variant for variant in road.variants() if variant.name in wanted)
+
+
+def default_recipe(road: Roadmap) -> str:
+    """Small images get the short recipes, ImageNet's size the published ones."""
+    return "published" if road.published else "small"
+
+
+def default_folder(road: Roadmap, data: str) -> Path:
+    """Where a study goes when no folder is named."""
+    return Path("runs") / f"{road.regime}-{data.partition(':')[0]}"
+
+
+def roadmap_runs(
+    road: Roadmap,
+    variants: Iterable[Variant],
+    *,
+    data: str,
+    seeds: Iterable[int],
+    recipe: str | None = None,
+    changes: dict[str, Any] | None = None,
+) -> list[Run]:
+    """One run for each row and seed, all rows of the first seed before those of the next.
+
+    ``recipe`` is as in `recipe_for`; ``changes`` are recipe fields to set in every row.
+    """
+    order = {variant.name: place for place, variant in enumerate(road.variants())}
+    changes = dict(changes or {})
+    if data.startswith("folder:") and not road.published:
+        changes["image_size"] = changes.get("image_size") or road.image_size
+    variants = list(variants)
+    return [
+        Run(
+            study=f"roadmap-{road.regime}",
+            name=variant.name,
+            model=ModelRef(builder=ROADMAP_BUILDER, args=variant.spec.to_dict()),
+            recipe=recipe_for(variant.recipe, recipe or default_recipe(road))
+            .replace(**changes)
+            .model_dump(mode="json"),
+            data=data,
+            seed=seed,
+            metadata=_metadata(road, variant, order[variant.name]),
+        )
+        for seed in seeds
+        for variant in variants
+    ]
+
+
+def _metadata(road: Roadmap, variant: Variant, order: int) -> dict[str, Any]:
+    return {
+        "regime": road.regime,
+        "step": variant.name,
+        "label": variant.label,
+        "order": order,
+        "adopted": variant.adopted,
+        "parent": variant.parent,
+        "section": variant.step.section if variant.step else "2.1",
+        "published": road.published,
+    }

@@ -1,0 +1,128 @@
+"""Studies from Python files: the runs that a file asks for, each network trained once.
+
+A file defines ``runs(context)``, which returns runs, and may define ``report(records, context)``,
+which returns what to print of the finished ones; ``STEPS``, its own steps, put at the end of the
+road; and ``REGIME``, the road map it is meant for. See docs/your_own_step.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from convnext_study.errors import UserError
+from convnext_study.experiments.context import Context
+from convnext_study.imports import fault, load_file
+from convnext_study.roadmap import Step, get_roadmap
+from convnext_study.roadmap.extensions import extension_step
+from convnext_study.runs.records import RESULT, RUN, Record, RecordError, Run, read_run_file
+
+DEFAULT_REGIME = "nano"
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study's file, loaded."""
+
+    path: Path
+    module: ModuleType
+
+    @property
+    def regime(self) -> str:
+        return str(getattr(self.module, "REGIME", DEFAULT_REGIME))
+
+    def folder(self, data: str) -> Path | None:
+        """Where its runs go, if not to the road map's: ``FOLDER`` is for other networks."""
+        name = getattr(self.module, "FOLDER", None)
+        return Path("runs") / f"{name}-{data.partition(':')[0]}" if name else None
+
+    def runs(self, context: Context) -> list[Run]:
+        """What it asks for. Raises UserError where that is nothing, or no runs."""
+        made = self._call("runs", context)
+        if not isinstance(made, Sequence) or not all(isinstance(run, Run) for run in made):
+            raise UserError(f"{self.path}: runs() must return a list of runs, as context.runs does")
+        if not made:
+            raise UserError(f"{self.path}: runs() returned no run; return one at least")
+        return list(made)
+
+    def report(self, records: Sequence[Record], context: Context) -> Any:
+        """What it has to say of the records; None where it has no ``report``."""
+        return self._call("report", records, context) if hasattr(self.module, "report") else None
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        function: Callable[..., Any] = getattr(self.module, name)
+        try:
+            return function(*arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{self.path}: {name}(): {fault(error, self.path)}") from error
+
+
+def load_study(path: Path) -> StudyFile:
+    """Load a study's file. Raises UserError, one line that names it and what is missing."""
+    module = load_file(path)
+    if not callable(getattr(module, "runs", None)):
+        raise UserError(f"{path}: defines no runs(context); see docs/your_own_step.md")
+    return StudyFile(path, module)
+
+
+def make_context(
+    file: StudyFile, regime: str | None, extra_steps: str = "", **fields: Any
+) -> Context:
+    """The context of a study: its own steps and those of ``further`` end the road map.
+
+    ``further`` names steps beyond the road, or Python files with ``STEPS``, comma-separated.
+    """
+    road = get_roadmap(regime or file.regime)
+    context = Context(road=road, base_road=road, **fields)
+    steps: list[Step] = list(getattr(file.module, "STEPS", ()))
+    for name in filter(None, (part.strip() for part in extra_steps.split(","))):
+        if not name.endswith(".py"):
+            steps.append(extension_step(road, name))
+            continue
+        own = getattr(load_file(Path(name)), "STEPS", ())
+        if not own:
+            raise UserError(f"{name}: defines no STEPS; see docs/your_own_step.md")
+        steps += own
+    return context.with_steps(*steps) if steps else context
+
+
+def deduplicate(runs: Iterable[Run], folder: Path) -> tuple[list[Run], int]:
+    """Each run once, as the folder already has it where it does; and how many are done there.
+
+    Runs are told apart by their keys, so that a network trained under another name, as a row or
+    in another study, is found.
+    """
+    known = recorded(folder)
+    distinct = list({run.key: known.get(run.key, run) for run in runs}.values())
+    done = sum((folder / "runs" / run.id / RESULT).exists() for run in distinct)
+    return distinct, done
+
+
+def recorded(folder: Path) -> dict[str, Run]:
+    """The runs that a study's folder holds, by their keys; finished ones before others."""
+    found: dict[str, Run] = {}
+    finished: set[str] = set()
+    for path in sorted((folder / "runs").glob(f"*/{RUN}")):
+        try:
+            run = Run.model_validate(read_run_file(path.parent)["run"])
+        except (RecordError, ValueError, KeyError):
+            continue  # the command tells of it at its end
+        if run.id != path.parent.name:
+            continue  # a folder that was renamed is not where the study looks for it
+        if (path.parent / RESULT).exists():
+            finished.add(run.key)
+            found[run.key] = run
+        elif run.key not in finished:
+            found[run.key] = run
+    return found
+
+
+def select_records(records: Iterable[Record], runs: Iterable[Run]) -> list[Record]:
+    """The records of these runs, in their order, under the names and facts asked for now."""
+    by_key = {record.run.key: record for record in records}
+    return [by_key[run.key].model_copy(update={"run": run}) for run in runs if run.key in by_key]

@@ -1,0 +1,1 @@
+"""A run's network as files that others can use."""

@@ -1,0 +1,246 @@
+"""A run's network as files that others can use, each checked against the network itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convnext_study.errors import RunFailed
+from convnext_study.export.weights import (
+    ExportError,
+    save_checkpoint,
+    save_for_hf,
+    unwrapped,
+)
+from convnext_study.runs.records import write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from convnext_study.models.roadmap_net import RoadmapNet
+
+# Of the largest output. float32 sums in another order, as in another runtime, round in the sixth
+# digit for each of a few dozen layers.
+TOLERANCE = 1e-4
+BATCH = 3  # not 1, which an exporter may take for a constant
+
+
+@dataclass(frozen=True)
+class Meant:
+    """What a network is meant for: `image_size` in pixels and the fields of timm's data config."""
+
+    image_size: int
+    crop_pct: float
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "input_size": (3, self.image_size, self.image_size),
+            "crop_pct": self.crop_pct,
+            "interpolation": self.interpolation,
+            "mean": self.mean,
+            "std": self.std,
+        }
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written, and how far its outputs are from the network's at most."""
+
+    folder: Path
+    files: tuple[str, ...]
+    difference: float
+    largest: float  # output, for scale
+
+
+def export_model(
+    net: RoadmapNet, kind: str, folder: Path, meant: Meant, results: dict[str, Any]
+) -> ExportResult:
+    """Write the network with its card into a folder, read it back, and compare outputs.
+
+    Args:
+        net: in evaluation mode, of the road map.
+        kind: a key of `KINDS`.
+        folder: made if missing.
+        meant: which images it wants.
+        results: what was measured with these weights, for the card.
+
+    Raises:
+        ExportError: not a network of the road map, an unknown kind, a missing extra, or a folder
+            that cannot be written.
+        Failed: what was written does not give the network's outputs.
+    """
+    import torch
+
+    from convnext_study.models.fast_conv import restore_convs
+
+    if kind not in FORMATS:
+        raise ExportError(f"--to {kind}: use one of {', '.join(FORMATS)}")
+    net = unwrapped(net).eval()
+    restore_convs(net)
+    size = meant.image_size
+    images = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        run = FORMATS[kind](net, folder, meant, results)
+    except OSError as error:
+        raise ExportError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    with torch.inference_mode():
+        expected, found = net(images), run(images)
+    difference = float((expected - found).abs().max())
+    largest = float(expected.abs().max())
+    if not difference <= TOLERANCE * max(largest, 1.0):
+        raise RunFailed(
+            f"{folder}: the exported network's outputs differ by {difference:.2g} from the "
+            "run's; do not use it"
+        )
+    files = tuple(sorted(path.name for path in folder.iterdir()))
+    return ExportResult(folder, files, difference, largest)
+
+
+Runner = Callable[["Tensor"], "Tensor"]
+
+
+def _hf(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str, Any]) -> Runner:
+    save_for_hf(net, folder, results=results, data=meant.config())
+    return _from_folder(folder)
+
+
+def _from_folder(folder: Path) -> Runner:
+    import timm
+
+    loaded: Any = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    return loaded.eval()  # type: ignore[no-any-return]
+
+
+def _safetensors(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str, Any]) -> Runner:
+    import json
+
+    from safetensors import safe_open
+
+    from convnext_study.models.pretrained.convert import read_state
+    from convnext_study.models.roadmap_net import RoadmapNet
+    from convnext_study.roadmap.spec import NetSpec
+
+    path = folder / "model.safetensors"
+    save_checkpoint(net, path)
+    _card(net, folder, meant, results, _USE_SAFETENSORS.format(classes=net.num_classes))
+    with safe_open(path, "pt") as file:
+        spec = NetSpec.from_dict(json.loads(file.metadata()["spec"]))
+    again = RoadmapNet(spec, num_classes=net.num_classes, in_chans=net.in_chans)
+    again.load_state_dict(read_state(path))
+    return again.eval()
+
+
+def _onnx(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str, Any]) -> Runner:
+    import warnings
+
+    import torch
+
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch's exporter needs it, and says so less plainly
+    except ImportError as error:
+        raise ExportError(
+            f"--to onnx: {error.name} is not installed; pip install 'convnext-study[onnx]'"
+        ) from None
+    path = folder / "model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of deprecations inside the exporter
+        torch.onnx.export(
+            net,
+            (_example(meant),),
+            path,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    _card(net, folder, meant, results, _USE_ONNX)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def _pt2(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str, Any]) -> Runner:
+    import torch
+
+    path = folder / "model.pt2"
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(net, (_example(meant),), dynamic_shapes=(batch,))
+    torch.export.save(program, path)
+    _card(net, folder, meant, results, _USE_PT2)
+    return torch.export.load(path).module()
+
+
+FORMATS: dict[str, Callable[[Any, Path, Meant, dict[str, Any]], Runner]] = {
+    "hf": _hf,
+    "safetensors": _safetensors,
+    "onnx": _onnx,
+    "pt2": _pt2,
+}
+
+
+def _example(meant: Meant) -> Tensor:
+    import torch
+
+    return torch.zeros(2, 3, meant.image_size, meant.image_size)
+
+
+def _card(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str, Any], use: str) -> None:
+    """The card that a hub folder gets, with another way of loading in it."""
+    from convnext_study.export.model_card import model_card
+    from convnext_study.export.weights import _changes, _row
+
+    row = _row(net)
+    image = (net.in_chans, meant.image_size, meant.image_size)
+    card = model_card(net, image, row, _changes(net.spec, row), results)
+    config = "\n".join(f"- {name}: {value}" for name, value in meant.config().items())
+    section = f"## Use\n\n{use}\n## Images\n\n{config}\n\n"
+    text, found = re.subn(r"## Use\n.*?(?=^## )", lambda _: section, card, flags=re.S | re.M)
+    assert found == 1  # noqa: S101  the card has the section
+    write_bytes(folder / "README.md", text.encode())
+
+
+_USE_SAFETENSORS = """\
+The file's metadata hold the network's fields as JSON.
+
+```python
+import json
+from safetensors import safe_open
+from safetensors.torch import load_file
+from convnext_study.models.roadmap_net import RoadmapNet
+from convnext_study.roadmap.spec import NetSpec
+
+with safe_open("model.safetensors", "pt") as file:
+    spec = NetSpec.from_dict(json.loads(file.metadata()["spec"]))
+model = RoadmapNet(spec, num_classes={classes}).eval()
+model.load_state_dict(load_file("model.safetensors"))
+```
+"""
+_USE_ONNX = """\
+One input, `images` (batch, 3, height, width) float32, and one output, `logits`.
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+logits = session.run(None, {"images": images})[0]  # images: a NumPy array
+```
+"""
+_USE_PT2 = """\
+Needs PyTorch alone.
+
+```python
+import torch
+
+model = torch.export.load("model.pt2").module()
+logits = model(images)  # (batch, 3, height, width) float32
+```
+"""

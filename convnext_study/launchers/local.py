@@ -1,0 +1,151 @@
+"""Runs on this machine: several trainings side by side, each in a process that takes many.
+
+A process imports torch once and trains one run after another. One that dies takes only its run
+with it: a new one is started, and the run can be resumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext, SpawnProcess
+
+from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.serving import STOP_SIGNALS, Flag, serve
+
+TICK = 0.5  # seconds between looks at the records
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    pipe: Connection
+    device: str | None
+    job: Job | None = None
+
+
+@dataclass
+class Pool:
+    """Processes that train jobs.
+
+    Args:
+        size: how many trainings run side by side.
+        on_poll: called about twice a second and after each run.
+        devices: shared out among the processes, each of which keeps its own; a job's own
+            device where there are none.
+    """
+
+    size: int
+    on_poll: Callable[[], None] = lambda: None
+    devices: tuple[str, ...] = ()
+    _workers: list[_Worker] = field(default_factory=list)
+    _leaving: list[_Worker] = field(default_factory=list)
+    _context: SpawnContext = field(default_factory=lambda: multiprocessing.get_context("spawn"))
+
+    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Train all jobs and return their outcomes in the order they ended.
+
+        SIGINT and SIGTERM, to this process or to all of its group, stop every run within a step,
+        its state saved.
+        """
+        waiting = deque(jobs)
+        outcomes: list[Outcome] = []
+        stop = Flag(self._context)
+        asked: list[int] = []  # a handler may come in the middle of anything, and only notes
+        before = {
+            number: signal.signal(number, lambda got, _: asked.append(got))
+            for number in STOP_SIGNALS
+        }
+        try:
+            while True:
+                if asked:
+                    stop.set()
+                self._feed(waiting, stop)
+                busy = [worker for worker in self._workers if worker.job]
+                if not busy:
+                    break
+                wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=TICK)
+                ended = self._collect(busy)
+                if any(outcome.status == "stopped" for outcome in ended):
+                    stop.set()  # whoever stops one process means all of them
+                outcomes += ended
+                self.on_poll()
+            outcomes += [Outcome(job.run, "stopped", "not started") for job in waiting]
+        finally:
+            self._close()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return outcomes
+
+    def _feed(self, waiting: deque[Job], stop: Flag) -> None:
+        while waiting and not stop.is_set():
+            idle = [worker for worker in self._workers if worker.job is None]
+            if not idle and len(self._workers) >= self.size:
+                return
+            worker = idle[0] if idle else self._start(stop)
+            job = waiting.popleft()
+            if worker.device is not None:
+                job = replace(job, runtime=replace(job.runtime, device=worker.device))
+            worker.job = job
+            # A process that has died meanwhile is noticed where its answer is read.
+            with contextlib.suppress(OSError):
+                worker.pipe.send(job)
+
+    def _start(self, stop: Flag) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=serve, args=(theirs, stop, os.getpid()))
+        resource_tracker.ensure_running()  # it would let the signals through again
+        # Held back until its handlers are there.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        taken = [worker.device for worker in self._workers]
+        device = min(self.devices, key=taken.count) if self.devices else None
+        worker = _Worker(process, ours, device)
+        self._workers.append(worker)
+        return worker
+
+    def _collect(self, busy: list[_Worker]) -> list[Outcome]:
+        outcomes = []
+        for worker in busy:
+            assert worker.job is not None  # noqa: S101  busy says so
+            try:
+                if not worker.pipe.poll():
+                    continue
+                status, reason, leaves = worker.pipe.recv()
+            except (EOFError, ConnectionError):
+                worker.process.join()
+                status, reason, leaves = "failed", _death(worker.process.exitcode), True
+            if leaves:
+                self._workers.remove(worker)
+                self._leaving.append(worker)
+            outcomes.append(Outcome(worker.job.run, status, reason))
+            worker.job = None
+        return outcomes
+
+    def _close(self) -> None:
+        workers = self._workers + self._leaving
+        for worker in workers:
+            worker.pipe.close()
+        for worker in workers:
+            worker.process.join()
+        self._workers.clear()
+        self._leaving.clear()
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        why = ", perhaps for want of memory" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{why}; ask again to resume it"
+    return f"its process ended with code {code}; ask again to resume it"

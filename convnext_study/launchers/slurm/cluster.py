@@ -1,0 +1,138 @@
+"""What a SLURM site gives a run, as data: a TOML file that the user names."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from convnext_study.errors import UserError, did_you_mean
+
+# A line break would end the comment line of the batch script that a value is written in.
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$")]
+OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+# sbatch options that the launcher decides, or that a field of the profile already sets.
+TAKEN = {
+    *("account", "array", "constraint", "cpus-per-task", "error", "gpus-per-node", "job-name"),
+    *("mem", "no-requeue", "nodes", "ntasks-per-node", "open-mode", "output", "partition"),
+    *("qos", "requeue", "signal", "time", "wrap"),
+}
+
+
+class ClusterConfigError(UserError):
+    """A profile cannot be used; the message names the file and the field."""
+
+
+class ClusterConfig(BaseModel):
+    """One job's share of a cluster.
+
+    Args:
+        partition, account, qos, constraint: as in ``sbatch``; left to the site where not given.
+        nodes: machines a run.
+        gpus: GPUs on each of them; 0 trains on the CPU.
+        processes: on each node; as many as GPUs if not given, else one.
+        cpus_per_process: cores for each process and the readers it starts.
+        memory_gb: of each node.
+        minutes: time limit of one start; longer runs are requeued and go on.
+        signal_seconds: how long before the limit a run is told to save.
+        requeue: start again after preemption, a node's failure or the time limit.
+        max_requeues: an end to that, for a run that never gets anywhere.
+        array_limit: runs of one request at a time.
+        max_array_size: runs in one array; a request of more is submitted as several arrays. The
+            site's own limit (MaxArraySize) counts too, where SLURM tells it.
+        modules: what ``module load`` is given before the run.
+        environment: variables to set.
+        sbatch: further options, by their long names.
+        srun: further arguments of ``srun``.
+        python: the interpreter on the nodes, where it is not the one that submits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    partition: Text | None = None
+    account: Text | None = None
+    qos: Text | None = None
+    constraint: Text | None = None
+    nodes: int = Field(default=1, ge=1)
+    gpus: int = Field(default=0, ge=0)
+    processes: int | None = Field(default=None, ge=1)
+    cpus_per_process: int = Field(default=1, ge=1)
+    memory_gb: float | None = Field(default=None, gt=0)
+    minutes: int = Field(ge=1)
+    signal_seconds: int = Field(default=120, ge=1)
+    requeue: bool = True
+    max_requeues: int = Field(default=100, ge=1)
+    array_limit: int = Field(default=256, ge=1)
+    max_array_size: int = Field(default=1000, ge=1)
+    modules: tuple[Text, ...] = ()
+    environment: dict[VariableName, Text] = Field(default_factory=dict)
+    sbatch: dict[OptionName, Text | int | bool] = Field(default_factory=dict)
+    srun: tuple[Text, ...] = ()
+    python: Text | None = None
+
+    @property
+    def processes_per_node(self) -> int:
+        return self.processes or max(self.gpus, 1)
+
+    @property
+    def world_size(self) -> int:
+        """Processes that share a run."""
+        return self.nodes * self.processes_per_node
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
+    def setup(self) -> list[str]:
+        """Lines of the batch script before the run, every value quoted."""
+        loads = [f"module load {shlex.quote(name)}" for name in self.modules]
+        return loads + [
+            f"export {name}={shlex.quote(value)}" for name, value in self.environment.items()
+        ]
+
+
+def read_cluster(path: Path) -> ClusterConfig:
+    """The profile in a TOML file. Raises ClusterConfigError, one line that names file and field."""
+    try:
+        fields: dict[str, Any] = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ClusterConfigError(f"cluster {path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # not TOML, or not text
+        raise ClusterConfigError(f"cluster {path}: not TOML ({error})") from None
+    try:
+        cluster = ClusterConfig.model_validate(fields)
+    except ValidationError as error:
+        raise ClusterConfigError(f"cluster {path}: {_first(error)}") from None
+    if taken := sorted(TAKEN & set(cluster.sbatch)):
+        raise ClusterConfigError(
+            f"cluster {path}: sbatch.{taken[0]}: the launcher sets this one; "
+            "use the profile's own field for it, or leave it out"
+        )
+    if cluster.gpus and cluster.processes_per_node > cluster.gpus:
+        raise ClusterConfigError(
+            f"cluster {path}: processes: {cluster.processes} on {cluster.gpus} GPUs; "
+            "use at most one a GPU"
+        )
+    if cluster.signal_seconds >= 60 * cluster.minutes:
+        raise ClusterConfigError(
+            f"cluster {path}: signal_seconds: {cluster.signal_seconds} leaves nothing of "
+            f"{cluster.minutes} minutes; use less"
+        )
+    return cluster
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"{where}: no such field{did_you_mean(where, list(ClusterConfig.model_fields))}"
+    if first["type"] == "string_pattern_mismatch":
+        return f"{where}: a character that cannot stand here, or nothing at all"
+    if first["type"] == "missing":
+        return f"{where}: missing"
+    return f"{where}: {first['msg'].lower()}"

@@ -1,0 +1,262 @@
+"""Runs on a SLURM cluster: one job a run, a request in one array, or several where it is large.
+
+submitit writes the batch script and submits it; what the script starts is our own worker, which
+reads plain JSON. A run resumes from its folder by itself, so to requeue is to run the same command
+again: SLURM does it after preemption and a node's failure, and the script itself where the worker
+says (exit code 75) that it was told to stop, as it is before the time limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convnext_study.errors import EXIT_STOPPED, RunFailed, UserError
+from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.slurm.cluster import ClusterConfig
+from convnext_study.launchers.slurm.queue import Task, follow, max_array_size, waiting_tasks
+from convnext_study.launchers.torchrun import WORKER
+from convnext_study.launchers.worker import write_jobs
+from convnext_study.runs.records import read_events, write_json
+
+JOBS, SUBMITTED = "jobs.json", "submitted.json"
+
+# srun's own: SLURM 22.05 and later no longer hand --cpus-per-task on; the first process to leave
+# must not take the others along while they still write, and must take them along if they hang.
+SRUN = ("--kill-on-bad-exit=0", "--wait=60")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was submitted: SLURM's number, and the run of each array index (its only one: 0).
+
+    ``logged`` is how many events each run's log held then.
+    """
+
+    number: str
+    runs: tuple[str, ...]
+    logged: tuple[int, ...]
+
+    def task(self, index: int) -> str:
+        """A task's number as SLURM shows it: ``17_2`` of an array, else ``17``."""
+        return f"{self.number}_{index}" if len(self.runs) > 1 else self.number
+
+    def tasks(self) -> dict[str, tuple[str, int]]:
+        """Each run's task, and how many events its log held."""
+        return {
+            run: (self.task(index), logged)
+            for index, (run, logged) in enumerate(zip(self.runs, self.logged, strict=True))
+        }
+
+
+def run_slurm(
+    jobs: Sequence[Job],
+    cluster: ClusterConfig,
+    dry_run: bool = False,
+    wait: bool = True,
+    on_poll: Callable[[], None] = lambda: None,
+) -> list[Outcome]:
+    """Submit jobs that are not in the queue already, and follow all of them to their ends.
+
+    Scripts, job lists and output go to ``slurm/`` beside the folder of the runs. With ``dry_run``
+    the script is printed and nothing is written; without ``wait`` the outcomes are ``submitted``.
+    Ctrl-C ends the waiting, never the jobs.
+
+    Raises:
+        UserError: there is no SLURM here, or the folder's name cannot stand in a script.
+        Failed: SLURM refuses.
+    """
+    if not jobs:
+        return []
+    fitted = [fit_to_node(job, cluster) for job in jobs]
+    home = _home(jobs[0])
+    if dry_run:
+        for number, (part, own) in enumerate(_arrays(fitted, cluster), _next_number(home)):
+            print(script_text([job.run.study for job in part], home / f"{number:04d}", own))
+        return []
+    if shutil.which("sbatch") is None or shutil.which("squeue") is None:
+        raise UserError(
+            "slurm: there is no sbatch here; go to a login node, or use --launcher torchrun"
+        )
+    tasks = _queued(home, fitted)
+    fresh = [job for job in fitted if job.run.id not in tasks]
+    for part, own in _arrays(fresh, cluster):
+        try:
+            tasks |= submit(part, home, own).tasks()
+        except RunFailed as error:
+            note = f"; {len(tasks)} runs are in the queue, the same command submits the rest"
+            raise RunFailed(f"{error}{note if tasks else ''}") from None
+    if not wait:
+        return [Outcome(job.run, "submitted", f"job {tasks[job.run.id][0]}") for job in jobs]
+    return follow({(at := tasks[job.run.id])[0]: Task(job, at[1]) for job in jobs}, home, on_poll)
+
+
+def _arrays(
+    jobs: Sequence[Job], cluster: ClusterConfig
+) -> list[tuple[Sequence[Job], ClusterConfig]]:
+    """Jobs in parts that SLURM takes as one array each, with what each part may have of the limit
+    on runs at a time.
+    """
+    if not jobs:
+        return []
+    size = cluster.max_array_size
+    if len(jobs) > 1 and (site := max_array_size()):
+        size = min(size, site)
+    parts = [jobs[start : start + size] for start in range(0, len(jobs), size)]
+    own = cluster.model_copy(update={"array_limit": max(cluster.array_limit // len(parts), 1)})
+    return [(part, own) for part in parts]
+
+
+def fit_to_node(job: Job, cluster: ClusterConfig) -> Job:
+    """The job as one node of the profile can run it; the node that submits is another machine."""
+    threads = min(job.runtime.threads, cluster.cpus_per_process)
+    return replace(
+        job,
+        folder=job.folder.absolute(),
+        runtime=replace(job.runtime, device=cluster.device, threads=threads),
+    )
+
+
+def script_text(studies: Sequence[str], folder: Path, cluster: ClusterConfig) -> str:
+    """The batch script for as many runs as there are names in ``studies``."""
+    executor = _executor(studies, folder, cluster)
+    text: str = executor._make_submission_file_text(_command(folder, cluster), "")
+    return text
+
+
+def submit(jobs: Sequence[Job], home: Path, cluster: ClusterConfig) -> Submission:
+    """Write the jobs and hand them to SLURM. Raises Failed with SLURM's own words."""
+    utils = _submitit().core.utils
+    folder = _new_folder(home)
+    write_jobs(folder / JOBS, jobs)
+    executor = _executor([job.run.study for job in jobs], folder, cluster)
+    logged = tuple(len(read_events(job.folder)) for job in jobs)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # said once, by the error
+            number = executor._submit_command(_command(folder, cluster)).job_id
+    except (utils.FailedJobError, utils.FailedSubmissionError) as error:
+        shutil.rmtree(folder)
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise RunFailed(f"slurm: sbatch refused the jobs: {reason}") from None
+    submission = Submission(str(number), tuple(job.run.id for job in jobs), logged)
+    write_json(folder / SUBMITTED, asdict(submission))
+    return submission
+
+
+def _home(job: Job) -> Path:
+    home = job.folder.absolute().parent.with_name("slurm")
+    # SLURM fills in % in the names of output files; a line break would end a script's line.
+    if re.search(r"[%\x00-\x1f\x7f]", str(home)):
+        raise UserError(
+            f"{str(home)!r}: SLURM cannot use a folder of that name; choose another --out"
+        )
+    return home
+
+
+def _next_number(home: Path) -> int:
+    return (
+        max((int(path.name) for path in home.glob("[0-9]*") if path.name.isdigit()), default=0) + 1
+    )
+
+
+def _new_folder(home: Path) -> Path:
+    while True:
+        folder = home / f"{_next_number(home):04d}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue  # another process took that number just now
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+        return folder
+
+
+def _queued(home: Path, jobs: Sequence[Job]) -> dict[str, tuple[str, int]]:
+    """The tasks, by run, that earlier requests have in SLURM's queue, as `Submission.tasks`."""
+    wanted = {job.run.id for job in jobs}
+    tasks: dict[str, tuple[str, int]] = {}
+    for path in sorted(home.glob(f"*/{SUBMITTED}")):
+        about = json.loads(path.read_text())
+        runs = tuple(about["runs"])
+        logged = tuple(about.get("logged", [0] * len(runs)))
+        found = Submission(about["number"], runs, logged).tasks()
+        tasks |= {run: task for run, task in found.items() if run in wanted}
+    alive = waiting_tasks(name for name, _ in tasks.values())
+    if alive is None:
+        raise RunFailed("slurm: squeue gives no answer; try again when SLURM is back")
+    return {run: task for run, task in tasks.items() if task[0] in alive}
+
+
+def _command(folder: Path, cluster: ClusterConfig) -> str:
+    python = cluster.python or sys.executable
+    return shlex.join([python, "-u", "-m", WORKER, str(folder / JOBS)])
+
+
+def _submitit() -> Any:
+    try:
+        import submitit
+    except ImportError:
+        raise UserError("slurm: submitit is missing; install convnext-study[slurm]") from None
+    return submitit
+
+
+def _executor(studies: Sequence[str], folder: Path, cluster: ClusterConfig) -> Any:
+    """submitit's executor for one array, used for its batch script and its submission."""
+
+    class Executor(_submitit().SlurmExecutor):  # type: ignore[misc]
+        @classmethod
+        def affinity(cls) -> int:
+            return 2  # a script can be shown where there is no SLURM
+
+    executor = Executor(folder)
+    executor.update_parameters(**_parameters(studies[0], cluster))
+    if len(studies) > 1:
+        executor.parameters["map_count"] = len(studies)
+    return executor
+
+
+def _parameters(study: str, cluster: ClusterConfig) -> dict[str, Any]:
+    """The batch script's settings, in submitit's words."""
+    memory = None if cluster.memory_gb is None else f"{round(cluster.memory_gb * 1024)}M"
+    return {
+        "job_name": re.sub(r"[^\w.-]", "_", study),
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "constraint": cluster.constraint,
+        "nodes": cluster.nodes,
+        "gpus_per_node": cluster.gpus or None,
+        "ntasks_per_node": cluster.processes_per_node,
+        "cpus_per_task": cluster.cpus_per_process,
+        "mem": memory,
+        "time": cluster.minutes,
+        "array_parallelism": cluster.array_limit,
+        "wckey": None,
+        "additional_parameters": {
+            "signal": f"USR1@{cluster.signal_seconds}",
+            "requeue" if cluster.requeue else "no-requeue": True,
+            **{name: value for name, value in cluster.sbatch.items() if value is not False},
+        },
+        "srun_args": [f"--cpus-per-task={cluster.cpus_per_process}", *SRUN, *cluster.srun],
+        # A signal to the whole job must not end the script before it has seen the exit code.
+        "setup": [*cluster.setup(), "trap : TERM USR1"],
+        "teardown": _teardown(cluster),
+    }
+
+
+def _teardown(cluster: ClusterConfig) -> list[str]:
+    """What follows the run: the same job again where it was stopped in good order."""
+    again = (
+        f'if [ "$code" = {EXIT_STOPPED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt '
+        f'{cluster.max_requeues} ]; then scontrol requeue "$SLURM_JOB_ID"; fi'
+    )
+    return ["code=$?", *([again] if cluster.requeue else []), 'exit "$code"']

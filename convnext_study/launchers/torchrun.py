@@ -1,0 +1,153 @@
+"""Runs on this machine's devices with torchrun: every run shared by several processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from convnext_study.errors import UserError
+from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.local import TICK
+from convnext_study.launchers.resources import cores
+from convnext_study.launchers.worker import write_jobs
+from convnext_study.runs import locks
+from convnext_study.runs.records import LOCK, RESULT, failure, read_events
+
+WORKER = "convnext_study.launchers.worker"
+LOG_FILE = "torchrun.log"  # beside the folder of the runs
+# Seconds that torchrun, told to end, gives its workers to save; its own 30 are few for a slow
+# disk. Older versions of torch do not look at it.
+GRACE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}
+
+
+def run_torchrun(
+    jobs: Sequence[Job], processes: int, on_poll: Callable[[], None] = lambda: None
+) -> list[Outcome]:
+    """Train all jobs, one after another, each with ``processes`` processes on this machine.
+
+    The processes import torch once and take every job. A job that fails takes them with it, and
+    new ones take the rest. SIGINT and SIGTERM stop the run within a step, its state saved; so
+    does the end of this process, however it comes.
+
+    Raises UserError where the devices cannot be shared out so.
+    """
+    _check(jobs, processes)
+    jobs = [_shared(job, processes) for job in jobs]
+    stop: list[int] = []
+    before = {
+        number: signal.signal(number, lambda got, _: stop.append(got))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    outcomes: list[Outcome] = []
+    waiting = list(range(len(jobs)))
+    try:
+        with tempfile.TemporaryDirectory(prefix="convnext-study-") as folder:
+            write_jobs(Path(folder) / "jobs.json", jobs)
+            while waiting and not stop:
+                logged = {index: len(read_events(jobs[index].folder)) for index in waiting}
+                code, output = _run_group(jobs, waiting, processes, Path(folder), (stop, on_poll))
+                ended, waiting = _settle(jobs, logged, (code, output), bool(stop))
+                outcomes += ended
+                on_poll()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return outcomes + [Outcome(jobs[index].run, "stopped", "not started") for index in waiting]
+
+
+def _check(jobs: Sequence[Job], processes: int) -> None:
+    if processes < 1:
+        raise UserError(f"processes: {processes}; use 1 or more")
+    if any(job.runtime.device.startswith("cuda") for job in jobs):
+        import torch
+
+        if processes > (there := torch.cuda.device_count()):
+            raise UserError(f"processes: {processes} on {there} GPUs; use at most one a GPU")
+
+
+def _shared(job: Job, processes: int) -> Job:
+    """The job with no more threads a process than there are cores for."""
+    threads = min(job.runtime.threads, max(cores() // processes, 1))
+    return replace(job, runtime=replace(job.runtime, threads=threads))
+
+
+def command(processes: int, jobs: Path, indices: Sequence[int]) -> list[str]:
+    """What is started: torchrun, and its workers. They stop when nobody locks ``jobs``'s folder."""
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    worker = ["--module", WORKER, str(jobs), *map(str, indices)]
+    return [sys.executable, "-m", *launcher, *worker, "--while-locked", str(jobs.parent)]
+
+
+def _run_group(
+    jobs: Sequence[Job],
+    waiting: Sequence[int],
+    processes: int,
+    folder: Path,
+    control: tuple[list[int], Callable[[], None]],
+) -> tuple[int, str]:
+    """One torchrun, for as long as it lives. Returns its exit code and all it said."""
+    stop, on_poll = control
+    path = jobs[0].folder.parent.with_name(LOG_FILE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A process that is killed holds no lock any longer, so no worker outlives this one.
+    with locks.take(folder / LOCK) as lock, path.open("a+") as log:
+        log.seek(0, 2)
+        began = log.tell()
+        # A session of its own: Ctrl-C in the terminal is for this process, which passes it on.
+        process = subprocess.Popen(
+            command(processes, folder / "jobs.json", waiting),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**GRACE, **os.environ},
+        )
+        while True:
+            try:
+                code = process.wait(TICK)
+                break
+            except subprocess.TimeoutExpired:
+                on_poll()
+                if stop:
+                    lock.release()
+        log.seek(began)
+        return code, log.read()
+
+
+def _settle(
+    jobs: Sequence[Job], logged: Mapping[int, int], ending: tuple[int, str], stopped: bool
+) -> tuple[list[Outcome], list[int]]:
+    """What became of the jobs of a group that has ended, and which are still to be done.
+
+    Args:
+        jobs: all of the request.
+        logged: for each index in the group, how many events the run's log held when the group
+            started: what an earlier start left there says nothing of this one.
+        ending: the group's exit code and all it said.
+        stopped: whether this process was told to stop.
+    """
+    left = [index for index in logged if not (jobs[index].folder / RESULT).exists()]
+    ended = [Outcome(jobs[index].run, "done") for index in logged if index not in left]
+    if not left:
+        return ended, []
+    (code, output), job = ending, jobs[left[0]]  # the one that was worked on
+    events = read_events(job.folder)[logged[left[0]] :]
+    said = re.findall(
+        rf"^convnext-study: (?:{re.escape(job.run.id)}|worker): failed: (.+)$", output, re.MULTILINE
+    )
+    why = failure(events) or (said[0] if said else "")
+    # Without an event it has not begun, and is as it was.
+    if not why and (events[-1]["event"] == "stopped" if events else stopped):
+        ended.append(Outcome(job.run, "stopped"))
+        return ended, left[1:]
+    log = job.folder.parent.with_name(LOG_FILE)
+    why = why or f"its processes ended with code {code}"
+    ended.append(Outcome(job.run, "failed", f"{why}; see {log}"))
+    return ended, left[1:]

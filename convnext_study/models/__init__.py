@@ -1,0 +1,1 @@
+"""Networks: the road map's, and how others are built, loaded and registered with timm."""

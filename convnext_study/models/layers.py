@@ -1,0 +1,110 @@
+"""The modules of planned layers, and the few that torch lacks.
+
+Kept free of timm, whose import costs seconds.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from convnext_study.models.layer_specs import Layer
+from convnext_study.roadmap.spec import NetSpec
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of each position. Maps (N, C, H, W) to the same shape."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__(channels, eps=eps)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.permute(0, 2, 3, 1)
+        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel (Touvron et al., 2021), stored 1-D so that it is not decayed."""
+
+    def __init__(self, channels: int, init: float) -> None:
+        super().__init__()
+        self.init = init
+        self.gamma = nn.Parameter(torch.full((channels,), init))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gamma.view(1, -1, 1, 1)
+
+
+class GlobalResponseNorm(nn.Module):
+    """GRN of ConvNeXt V2 (Woo et al., 2023): channels that answer more than the mean are raised.
+
+    ``x + gamma * x * |x| / mean|x| + beta``, where ``|x|`` is a channel's L2 norm over the map and
+    the mean is over channels. Starts as the identity. Stored 1-D so that it is not decayed; the
+    authors' (1, 1, 1, C) weights are.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.gamma = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer = x.norm(p=2, dim=(2, 3), keepdim=True)
+        share: torch.Tensor = answer / (answer.mean(dim=1, keepdim=True) + self.eps)
+        return x + self.gamma.view(1, -1, 1, 1) * (x * share) + self.beta.view(1, -1, 1, 1)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., 2016): drops a sample's branch, scales what is kept."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.rate == 0.0 or not self.training:
+            return x
+        keep = 1.0 - self.rate
+        mask = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep)
+        return x * mask / keep if keep > 0.0 else x * mask
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"
+
+
+def make_layer(layer: Layer, spec: NetSpec) -> nn.Module:
+    """The module of one planned layer."""
+    if layer.kind == "conv":
+        reach = layer.dilation * (layer.kernel - 1)
+        return nn.Conv2d(
+            layer.c_in,
+            layer.out,
+            layer.kernel,
+            layer.stride,
+            # Patches do not overlap, so an even kernel has no padding but where size must stay.
+            padding="same" if layer.same else (reach // 2 if layer.kernel % 2 else 0),
+            dilation=layer.dilation,
+            groups=layer.groups,
+            bias=layer.bias,
+        )
+    if layer.kind == "norm":
+        return (LayerNorm2d if layer.variant == "layer" else nn.BatchNorm2d)(layer.out)
+    if layer.kind == "act":
+        return nn.GELU() if layer.variant == "gelu" else nn.ReLU(inplace=True)
+    if layer.kind == "maxpool":
+        return nn.MaxPool2d(layer.kernel, layer.stride, padding=layer.kernel // 2)
+    if layer.kind == "grn":
+        return GlobalResponseNorm(layer.out)
+    if layer.kind == "scale":
+        return LayerScale(layer.out, spec.layer_scale or 1.0)
+    raise AssertionError(f"no module for a layer of kind {layer.kind}")
+
+
+def sequence(layers: Iterable[Layer], spec: NetSpec) -> nn.Module:
+    """Planned layers one after the other, under their names; of none, the identity."""
+    modules = OrderedDict((layer.name, make_layer(layer, spec)) for layer in layers)
+    return nn.Sequential(modules) if modules else nn.Identity()

@@ -1,0 +1,252 @@
+"""The two ends of the road are networks that others have released: their weights, both ways.
+
+The names stand in `models/pretrained/key_maps.py`; the outputs are those of torchvision's and
+timm's networks.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from convnext_study.models.pretrained.key_maps import (
+    KEY_MAPS,
+    KeyMap,
+    PretrainedError,
+    check_end,
+    depth,
+    detect,
+    few,
+    get_key_map,
+    modules,
+)
+from convnext_study.models.roadmap_net import RoadmapNet
+from convnext_study.roadmap.spec import STAGES, NetSpec
+
+__all__ = [
+    "KEY_MAPS",
+    "PretrainedError",
+    "State",
+    "detect",
+    "from_roadmap",
+    "load",
+    "read_state",
+    "spec_of",
+    "to_roadmap",
+    "unwrap",
+]
+
+State = dict[str, Tensor]
+
+_OUR_POINTWISE = "o i 1 1"
+_POINTWISE = (".branch.pw1.weight", ".branch.pw2.weight")
+_OPTIONAL = ".num_batches_tracked"  # BatchNorm counts them since PyTorch 0.4.1
+
+
+def spec_of(state: Mapping[str, Any], key_map: str | None = None) -> NetSpec:
+    """The spec of the network whose weights these are.
+
+    Depths, width and layer scale are read from names and shapes, so that any ResNet of
+    bottlenecks and any ConvNeXt can be loaded.
+
+    Raises:
+        PretrainedError: no known layout, or no stem to read the width from.
+    """
+    state = unwrap(state)
+    known = get_key_map(key_map or detect(state))
+    stem = f"{known.names['stem.conv']}.weight"
+    width = _size(state, stem, 0)
+    if width is None:
+        raise PretrainedError(f"the weights are not those of {known.title}: 1 missing: {stem}")
+    depths = tuple(depth(known, stage, state) for stage in range(STAGES))
+    spec = known.end.replace(depths=depths, width=width)
+    scaled = any(key.endswith(".gamma") for key in state)
+    return spec if scaled else spec.replace(layer_scale=None)
+
+
+def to_roadmap(
+    state: Mapping[str, Any],
+    spec: NetSpec,
+    key_map: str | None = None,
+    *,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+) -> State:
+    """Weights in one of `LAYOUTS` as weights of ``RoadmapNet(spec)``; the tensors are not copied.
+
+    Args:
+        state: their state dict. BatchNorm's ``num_batches_tracked`` may be absent and is then 0.
+        spec: an end of the road; `spec_of` reads it from ``state``.
+        layout: a key of `LAYOUTS`; told from the names if left out.
+        num_classes: of the network; as many as in ``state`` if left out, 0 drops the classifier.
+        in_chans: channels of the network's images; as many as in ``state`` if left out.
+
+    Raises:
+        PretrainedError: the weights are not those of such a network.
+    """
+    state = unwrap(state)
+    known = get_key_map(key_map or detect(state))
+    stem, head = known.names["stem.conv"], known.names["head.fc"]
+    classes = _classes(state, head, num_classes)
+    chans = in_chans or _size(state, f"{stem}.weight", 1) or 3
+    rows = [row.swapped() for row in _rows(known, spec, classes, chans)]
+    return _rename(_without(state, head, classes), rows, known.title)
+
+
+def from_roadmap(
+    state: Mapping[str, Any], spec: NetSpec, key_map: str, *, num_classes: int | None = None
+) -> State:
+    """Weights of ``RoadmapNet(spec)`` in a layout: inverse of `to_roadmap`, same ``num_classes``.
+
+    Raises:
+        PretrainedError: the spec is not an end of that layout, or the weights are not the spec's.
+    """
+    state = unwrap(state)
+    classes = _classes(state, "head.fc", num_classes)
+    chans = _size(state, "stem.conv.weight", 1) or 3
+    rows = _rows(get_key_map(key_map), spec, classes, chans)
+    return _rename(_without(state, "head.fc", classes), rows, "the road-map network of that spec")
+
+
+def load(net: RoadmapNet, state: Mapping[str, Any], *, classifier: bool = True) -> None:
+    """Copy weights in one of `LAYOUTS` into a network, which must be an end of the road.
+
+    With ``classifier=False`` the network keeps its own classifier, whatever ``state`` has.
+
+    Raises:
+        PretrainedError: the weights are not those of such a network; it is left as it was.
+    """
+    classes = net.num_classes if classifier else 0
+    own = to_roadmap(state, net.spec, num_classes=classes, in_chans=net.in_chans)
+    net.load_state_dict({**net.state_dict(), **own})
+
+
+def read_state(path: Path | str) -> State:
+    """The state dict in a ``.safetensors`` or torch file, without what savers wrap around it.
+
+    Raises:
+        PretrainedError: no such file, not readable, in need of pickle, or without a state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PretrainedError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        return unwrap(content)
+    except PretrainedError as error:
+        raise PretrainedError(f"{path}: {error}") from None
+    except pickle.UnpicklingError:
+        raise PretrainedError(
+            f"{path}: not weights alone, but another kind of file or Python objects, which could "
+            "run code when read; save the state dict alone"
+        ) from None
+    except Exception as error:  # the readers raise whatever a broken file makes them trip over
+        reason = str(error).partition("\n")[0]
+        raise PretrainedError(f"{path}: not readable as weights ({reason})") from None
+
+
+def unwrap(content: Any) -> State:
+    """The state dict in ``{"model": ...}`` or ``{"state_dict": ...}``, or ``content`` itself.
+
+    Raises:
+        PretrainedError: there is none, or it holds something else than tensors.
+    """
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise PretrainedError("no state dict, which maps names to tensors")
+    for key, value in content.items():
+        if not isinstance(value, Tensor):
+            raise PretrainedError(f"no state dict: {key} is of type {type(value).__name__}")
+    if all(key.startswith("module.") for key in content):  # saved by DistributedDataParallel
+        return {key.removeprefix("module."): value for key, value in content.items()}
+    return dict(content)
+
+
+class WeightMapping(NamedTuple):
+    """One tensor: its name here and there, its shape here and there, and how its axes move."""
+
+    source: str
+    target: str
+    shape: tuple[int, ...]
+    target_shape: tuple[int, ...]
+    axes: tuple[str, str]
+
+    def swapped(self) -> WeightMapping:
+        return WeightMapping(
+            self.target, self.source, self.target_shape, self.shape, self.axes[::-1]
+        )
+
+
+def _rows(key_map: KeyMap, spec: NetSpec, num_classes: int, in_chans: int) -> list[WeightMapping]:
+    """From ours to theirs, for every tensor of the network."""
+    check_end(key_map, spec)
+    with torch.device("meta"):
+        own = RoadmapNet(spec, num_classes=num_classes, in_chans=in_chans).state_dict()
+    names = modules(key_map, spec.depths)
+    rows: list[WeightMapping] = []
+    for key, tensor in own.items():
+        module, _, leaf = key.rpartition(".")
+        pointwise = key.endswith(_POINTWISE)
+        axes = (_OUR_POINTWISE, key_map.pointwise) if pointwise else ("...", "...")
+        there = rearrange(tensor, " -> ".join(axes))
+        target = f"{names[module]}.{leaf}"
+        rows.append(WeightMapping(key, target, tuple(tensor.shape), tuple(there.shape), axes))
+    return rows
+
+
+def _rename(state: State, rows: list[WeightMapping], title: str) -> State:
+    shapes = {row.source: row.shape for row in rows}
+    problems = {
+        "missing": [k for k in shapes if k not in state and not k.endswith(_OPTIONAL)],
+        "unexpected": [k for k in state if k not in shapes],
+        "of another shape": [
+            f"{k} {list(state[k].shape)} instead of {list(shape)}"
+            for k, shape in shapes.items()
+            if k in state and tuple(state[k].shape) != shape
+        ],
+    }
+    told = [f"{len(keys)} {what}: {few(keys)}" for what, keys in problems.items() if keys]
+    if told:
+        raise PretrainedError(f"the weights are not those of {title}: {'; '.join(told)}")
+    zero = torch.zeros((), dtype=torch.long)
+    return {
+        row.target: rearrange(state.get(row.source, zero), " -> ".join(row.axes)) for row in rows
+    }
+
+
+def _classes(state: State, head: str, wanted: int | None) -> int:
+    """Classes of the network: as many as wanted, or as the classifier in ``state`` has."""
+    found = _size(state, f"{head}.weight", 0) or _size(state, f"{head}.bias", 0)
+    if wanted and found and wanted != found:
+        raise PretrainedError(
+            f"the weights have a classifier of {found} classes, the network one of {wanted}; "
+            "leave it out with num_classes=0 (with classifier=False where they are loaded)"
+        )
+    if wanted is not None:
+        return wanted
+    return found or 1  # a classifier that is not there is told as missing, whatever its size
+
+
+def _without(state: State, head: str, num_classes: int) -> State:
+    """The state without its classifier where the network has none."""
+    if num_classes:
+        return state
+    return {key: value for key, value in state.items() if not key.startswith(f"{head}.")}
+
+
+def _size(state: State, key: str, axis: int) -> int | None:
+    shape = state[key].shape if key in state else ()
+    return shape[axis] if len(shape) > axis else None

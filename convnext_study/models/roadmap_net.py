@@ -1,0 +1,113 @@
+"""The network a spec describes, built from its plan: the one place where road-map layers are made.
+
+It keeps the contract that users of timm expect of a model (`models/timm_model.py`;
+`models/registry.py` registers it).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from convnext_study.models.blocks import Stage, jit_ignore
+from convnext_study.models.head import Head
+from convnext_study.models.layer_specs import list_layers
+from convnext_study.models.layers import sequence
+from convnext_study.models.timm_model import TimmModel
+from convnext_study.roadmap.spec import NetSpec
+
+INIT_STD = 0.02  # Table 5 prints 0.2; the released code uses 0.02
+
+
+class RoadmapNet(TimmModel):
+    """Any network of the road map, its side branches and their subsets.
+
+    Maps images (N, in_chans, H, W) to logits (N, num_classes).
+
+    Args:
+        spec: what to build.
+        num_classes: 0 leaves the classifier out; the network then returns pooled features.
+        in_chans: channels of the image.
+        global_pool: avg, max, avgmax, or '' for a map of logits, one of them at each position.
+        output_stride: 32, 16 or 8; a smaller one turns the last strides into dilation.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first.
+
+    Raises:
+        ValueError: an argument that no network can have, in one line that names it.
+    """
+
+    def __init__(
+        self,
+        spec: NetSpec,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        output_stride: int = 32,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride: {output_stride}; use 8, 16 or 32")
+        layers = list_layers(
+            spec, in_chans=in_chans, num_classes=num_classes, output_stride=output_stride
+        )
+        rates = iter(_linear(drop_path_rate, sum(spec.depths)))
+        super().__init__(
+            sequence(layers.stem, spec),
+            nn.Sequential(
+                *(
+                    Stage(stage, spec, [next(rates) for _ in stage.blocks])
+                    for stage in layers.stages
+                )
+            ),
+            Head(layers.head, spec, global_pool, drop_rate),
+            _feature_info(spec, output_stride),
+        )
+        self.spec = spec
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.output_stride = output_stride
+        self.drop_rate = drop_rate
+        self.init_weights()
+
+    @jit_ignore
+    def init_weights(self, scheme: str = "trunc_normal") -> None:
+        """Truncated normal (Table 5, used for every row of the enhanced recipe) or ``kaiming``,
+        as torchvision starts its ResNets, which the classic recipe uses."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and scheme == "kaiming":
+                module.reset_parameters()  # torchvision leaves torch's default here
+                continue
+            if not isinstance(module, nn.Conv2d | nn.Linear):
+                continue
+            if scheme == "kaiming":
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            else:
+                nn.init.trunc_normal_(module.weight, std=INIT_STD)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _linear(last: float, count: int) -> list[float]:
+    return [last * index / max(count - 1, 1) for index in range(count)]
+
+
+def _feature_info(spec: NetSpec, output_stride: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "num_chs": channels,
+            "reduction": _reduction(spec, index, output_stride),
+            "module": f"stages.{index}",
+        }
+        for index, channels in enumerate(spec.widths())
+    ]
+
+
+def _reduction(spec: NetSpec, stage: int, output_stride: int) -> int:
+    stem = spec.stem_reduction()
+    if spec.layout == "isotropic":
+        return stem
+    return min(stem << stage, max(output_stride, stem))

@@ -1,0 +1,134 @@
+"""What timm's users expect of a model, for any network of a stem, stages and a head.
+
+timm itself is imported only inside the methods that need it. Files with a ``forward`` do not
+postpone the evaluation of annotations: torch.fx writes those of a traced one into code, where
+TorchScript needs types.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from convnext_study.models.blocks import jit_ignore
+from convnext_study.models.head import Head
+
+
+class TimmModel(nn.Module):
+    """Images (N, in_chans, H, W) through stem, stages and head to logits (N, num_classes).
+
+    Args:
+        stem: a module.
+        stages: modules with ``blocks`` and a flag ``grad_checkpointing``.
+        head: takes the last stage's map.
+        feature_info: of each stage, as timm has it: num_chs, reduction, module.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: nn.Sequential,
+        head: Head,
+        feature_info: list[dict[str, Any]],
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.stages = stages
+        self.head = head
+        self.feature_info = feature_info
+        self.num_features = self.head_hidden_size = int(feature_info[-1]["num_chs"])
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (N, in_chans, H, W) to the last stage's map (N, num_features, h, w)."""
+        return self.stages(self.stem(x))  # type: ignore[no-any-return]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """A map to logits, or to pooled and normed features where ``pre_logits``."""
+        return self.head(x, pre_logits)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    @jit_ignore
+    def get_classifier(self) -> nn.Module:
+        return self.head.fc
+
+    @jit_ignore
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh classifier (none for 0), and another pooling where one is named."""
+        weight = next(self.parameters())
+        self.num_classes = num_classes
+        self.head.reset(self.num_features, num_classes, global_pool)
+        self.head.fc.to(weight.device, weight.dtype).train(self.training)
+
+    @jit_ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory: blocks are run again in the backward pass."""
+        for stage in self.stages:
+            stage.grad_checkpointing = enable  # type: ignore[assignment]
+
+    @jit_ignore
+    def no_weight_decay(self) -> set[str]:
+        """Nothing by name: norms, biases and layer scale are 1-D, which timm never decays."""
+        return set()
+
+    @jit_ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns that group parameters by depth, for layer-wise learning rates.
+
+        What matches none, the head, comes last.
+        """
+        if coarse:
+            return {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
+        downsample = (r"^stages\.(\d+)\.downsample", (0,))  # with the stage's first block
+        return {"stem": r"^stem", "blocks": [downsample, (r"^stages\.(\d+)\.blocks\.(\d+)", None)]}
+
+    @jit_ignore
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The maps after the chosen stages: ``(final, maps)``, or only ``maps``.
+
+        ``norm`` is accepted for timm's sake: there is no norm after the last map.
+        """
+        from timm.models._features import feature_take_indices
+
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt: {output_fmt!r}; only NCHW is supported")
+        take, last = feature_take_indices(len(self.stages), indices)
+        maps: list[Tensor] = []
+        x = self.stem(x)
+        stages = self.stages[: last + 1] if stop_early else self.stages
+        for index, stage in enumerate(stages):
+            x = stage(x)
+            if index in take:
+                maps.append(x)
+        return maps if intermediates_only else (x, maps)
+
+    @jit_ignore
+    def prune_intermediate_layers(
+        self,
+        indices: int | list[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Drop the stages after the last chosen one; returns the chosen indices.
+
+        The head goes too, if asked, or where it no longer fits. ``prune_norm`` is accepted for
+        timm's sake.
+        """
+        from timm.models._features import feature_take_indices
+
+        take, last = feature_take_indices(len(self.stages), indices)
+        shortened = last < len(self.stages) - 1
+        self.stages = self.stages[: last + 1]
+        if prune_head or shortened:
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+            self.head.norm = nn.Identity()
+            self.reset_classifier(0, "")
+        return list(take)

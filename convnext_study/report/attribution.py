@@ -1,0 +1,106 @@
+"""What the steps are worth, shown: as a table, as bars in files, and as a part of the page."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from convnext_study.report.charts import bar_chart
+from convnext_study.report.figures.attribution import Bar, Panel, bars
+from convnext_study.report.figures.style import save
+from convnext_study.report.tables import Column, Table
+from convnext_study.report.tables.comparison import yes_no
+from convnext_study.report.tables.formatting import (
+    common_prefix,
+    digits,
+    interval,
+    p_equals,
+    p_value,
+    signed,
+)
+from convnext_study.report.tables.render import write_tables
+from convnext_study.results.attribution import Attribution, Effect, Effects
+
+_WIDE = 130  # characters of a terminal that has room for every column
+
+
+def effects_table(effects: Effects) -> Table[Effect]:
+    """One row an effect, the total last; whichever way of asking, the same columns."""
+    columns: list[Column[Effect]] = [
+        Column("name", "name", lambda row: row.name, "text", screen=False),
+        Column("label", "step", lambda row: row.label, "text", tone=_tone),
+        Column("diff", f"{effects.effect_label}, points", lambda row: row.diff, cell=_diff),
+        Column("ci", "95 % interval", lambda row: row.interval, "interval"),
+        Column("p", "p", lambda row: row.p, format=p_value, min_width=_WIDE),
+        Column("p_adjusted", "Holm p", lambda row: row.p_adjusted, format=p_value),
+        Column(
+            "significant",
+            "significant",
+            lambda row: row.significant,
+            "text",
+            yes_no,
+            min_width=_WIDE,
+        ),
+        Column(
+            "macs", "MACs", lambda row: row.macs, format=partial(signed, digits=3), prefixed=True
+        ),
+        Column("top1", "its top-1 %", lambda row: row.top1),
+        Column(
+            "network_macs",
+            "its MACs",
+            lambda row: row.network_macs,
+            format=digits(3),
+            prefixed=True,
+        ),
+        Column("seeds", "seeds", lambda row: row.seeds, format=str),
+    ]
+    rows = [*effects.rows, *([effects.total] if effects.total else [])]
+    unsure = ["~: not significant."] if any(row.significant is False for row in rows) else []
+    return Table(effects.kind, effects.title, columns, rows, (*effects.notes, *unsure))
+
+
+def _tone(row: Effect) -> Any:
+    return "strong" if row.significant else ""
+
+
+def _diff(row: Effect) -> str:
+    return ("~" if row.significant is False else "") + signed(row.diff)
+
+
+def write_effects(effects: Effects, folder: Path) -> list[Path]:
+    """Write ``KIND.json``, ``KIND.csv``, ``KIND.svg`` and ``KIND.png``; returns their paths."""
+    paths = write_tables([effects_table(effects)], folder, ("json", "csv"))
+    note = "Lines are 95 % intervals; open bars (~) are not significant."
+    figure = bars([panels(effects)], effects.title, note)
+    return paths + save(figure, folder, effects.kind, ("svg", "png"))
+
+
+def attribution_view(attribution: Attribution) -> dict[str, Any]:
+    """All that the page shows of one road's steps: bars of each table, and the tables."""
+    tables = [effects_table(one) for one in attribution.tables]
+    return {
+        "name": attribution.name,
+        "words": [f"{table.title}. {' '.join(table.notes)}" for table in tables],
+        "rows": [[bar_chart(panel) for panel in panels(one)] for one in attribution.tables],
+        "tables": tables,
+    }
+
+
+def panels(effects: Effects) -> list[Panel]:
+    """Points and MACs beside each other."""
+    prefix = common_prefix(row.macs for row in effects.rows)
+    macs = []
+    for row in effects.rows:
+        text = f"{signed(row.macs / prefix.factor)} {prefix.letter}"
+        macs.append(Bar(row.label, row.macs, text, detail=text))
+    title = effects.effect_label[0].upper() + effects.effect_label[1:]
+    points = Panel(f"{title}, points of top-1", [_bar(row) for row in effects.rows])
+    return [points, Panel("The same in MACs", macs, "grey")]
+
+
+def _bar(row: Effect) -> Bar:
+    adjusted = "" if row.p_adjusted is None else f", Holm {p_equals(row.p_adjusted)}"
+    detail = f"{_diff(row)} ({interval(row.interval)}{adjusted})"
+    certain = row.significant is not False
+    return Bar(row.label, row.diff, _diff(row), row.interval, certain, detail)

@@ -1,0 +1,187 @@
+"""The figures of a study: on the page with what each part says when pointed at, and as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from convnext_study.report.figures.attribution import Panel, bars
+from convnext_study.report.figures.cost import Point, cost
+from convnext_study.report.figures.curves import QUANTITIES, Curve, curves
+from convnext_study.report.figures.inline import inline
+from convnext_study.report.figures.roadmap import NARROW, WIDE, roadmap
+from convnext_study.report.figures.style import save
+from convnext_study.report.tables import formatting
+from convnext_study.report.tables.results import accuracy, is_side, macs_prefix
+from convnext_study.results.load import StudyResults
+from convnext_study.results.rows import ResultRow
+from convnext_study.runs.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COSTS = ("macs", "params", "images_per_s")
+
+
+def write_figures(study: StudyResults, folder: Path) -> list[Path]:
+    """Write ``roadmap``, ``cost`` and ``curves`` in every kind, where there is what they show."""
+    figures = {}
+    if study.drawn and study.done:
+        figures["roadmap"] = roadmap(study.rows, study.meta, significant=study.tests.significant)
+        figures["curves"] = curves(_curves(study, {}))
+    if len({row.macs for row in study.done}) > 1:
+        points, unit = _points(study, "macs", {})
+        figures["cost"] = cost(points, f"{unit}; points are numbered as the rows", (6.5, 4.2))
+    return [path for name, figure in figures.items() for path in save(figure, folder, name)]
+
+
+def road_figures(study: StudyResults, ids: Mapping[str, str], key: str) -> list[Markup]:
+    """The road map for desks and for phones. ``ids`` are of the panels that its rows open."""
+    buttons = {}
+    for row in study.rows:
+        words = describe_row(study, row)
+        buttons[row.name] = {
+            "class": "step",
+            "role": "button",
+            "tabindex": 0,
+            "aria-expanded": "false",
+            "aria-controls": ids[row.name],
+            "aria-label": f"{words.replace(chr(10), '; ')}. Show the step",
+            "data-tip": words,
+        }
+    label = f"Accuracy and MACs of every row of {study.meta.title}; each is a button for details"
+    layouts = {"wide": WIDE, "narrow": NARROW}
+    return [
+        inline(
+            roadmap(
+                study.rows, study.meta, layout, significant=study.tests.significant, about=buttons
+            ),
+            f"{key}-{name}",
+            class_=f"road {name}",
+            role="group",
+            aria_label=label,
+        )
+        for name, layout in layouts.items()
+    ]
+
+
+def describe_row(study: StudyResults, row: ResultRow) -> str:
+    """The row's numbers, a line each: for whoever points at it or hears it."""
+    if row.top1 is None:
+        return f"{row.label}\n{row.state}"
+    lines = [row.label, f"top-1 {accuracy(row)} %, {formatting.plural(len(row.seeds), 'seed')}"]
+    if test := study.tests.plain.get(row.name):
+        verdict = "significant" if test.significant else "not significant"
+        lines.append(f"{formatting.signed(test.difference.diff)} points, {verdict}")
+        corrected = formatting.p_equals(test.p_adjusted)
+        lines.append(f"interval {formatting.interval(test.difference.interval)}, Holm {corrected}")
+    if row.macs is not None:
+        lines.append(f"{formatting.with_prefix(row.macs, macs_prefix(study.rows))} MACs")
+    if row.params is not None:
+        lines.append(f"{row.params / 1e6:.3g} M parameters")
+    if study.meta.compare_paper and row.paper_top1 is not None:
+        lines.append(f"paper, ImageNet-1K: {row.paper_top1:.2f} %")
+    return "\n".join(lines)
+
+
+def all_curves(study: StudyResults, ids: Mapping[str, str], key: str) -> list[Markup]:
+    """A chart for each of `QUANTITIES` of every run, coloured from the first row to the last."""
+    found = _curves(study, ids)
+    return [
+        _chart(curves(found, [name]), f"{key}-q{place}", f"{name} against epoch")
+        for place, name in enumerate(QUANTITIES if found else ())
+    ]
+
+
+def _curves(study: StudyResults, ids: Mapping[str, str]) -> list[Curve]:
+    """The runs that have an epoch; the first of a row has its label."""
+    last = max(len(study.rows) - 1, 1)
+    return [
+        Curve(
+            record.epochs,
+            place / last,
+            "" if number else row.label,
+            record.status == "done",
+            _describe_run(row, record, ids),
+        )
+        for place, row in enumerate(study.rows)
+        for number, record in enumerate(study.records(row.name))
+        if record.epochs
+    ]
+
+
+def _describe_run(row: ResultRow, record: Record, ids: Mapping[str, str]) -> dict[str, str]:
+    last, panel = record.epochs[-1], ids.get(row.name, "")
+    tip = f"{row.label}, seed {record.run.seed}\nepoch {last.epoch}: {last.top1:.2f} %"
+    identity = {"id": f"{panel}-{record.run.seed}", "data-row": panel}
+    return {"class": "curve", "data-tip": tip, **identity}
+
+
+def step_curves(
+    study: StudyResults, row: ResultRow, ids: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """The curves of `all_curves` to draw again: a row's, over those of the row it is compared with.
+
+    Each has the end of its ids (they begin with a chart's), its words and its class.
+    """
+    rows = {one.name: one for one in study.rows}
+    return [
+        {
+            **_describe_run(rows[name], record, ids),
+            "class": kind + ("" if record.status == "done" else " unfinished"),
+        }
+        for name, kind in ((row.parent, "before"), (row.name, "after"))
+        if name in rows
+        for record in study.records(name)
+        if record.epochs
+    ]
+
+
+def _chart(figure: Figure, key: str, words: str) -> Markup:
+    label = f"{words}; the numbers are in the tables"
+    return inline(figure, key, class_="chart", role="group", aria_label=label)
+
+
+def cost_charts(study: StudyResults, ids: Mapping[str, str], key: str) -> list[Markup]:
+    """Accuracy against each cost; points are numbered as the rows and lead to their panels."""
+    found = {field: _points(study, field, ids) for field in COSTS}
+    return [
+        _chart(cost(points, unit), f"{key}-{field}", f"top-1 accuracy against {unit}")
+        for field, (points, unit) in found.items()
+        if len({point.cost for point in points}) > 1
+    ]
+
+
+def _points(study: StudyResults, field: str, ids: Mapping[str, str]) -> tuple[list[Point], str]:
+    """The finished rows' cost and accuracy, and the unit of the cost."""
+    size, letter = macs_prefix(study.rows)
+    divisor, unit, digits = {
+        "macs": (size, f"MACs, {letter}", 2),
+        "params": (1e6, "parameters, M", 2),
+        "images_per_s": (1.0, "training images/s", 0),
+    }[field]
+    points = []
+    for place, row in enumerate(study.rows, 1):
+        if row.top1 is None or getattr(row, field) is None:
+            continue
+        value = getattr(row, field) / divisor
+        tip = f"{place}. {row.label}\ntop-1 {accuracy(row)} %\n{unit}: "
+        about = {"class": "mark", "data-tip": tip + formatting.number(value, digits)}
+        about |= {"href": f"#{ids[row.name]}"} if row.name in ids else {}
+        points.append(Point(place, value, row.top1, row.std, not is_side(row), about))
+    return points, unit
+
+
+def bar_chart(panel: Panel) -> Markup:
+    """Bars about zero, each with its label and number to read when pointed at."""
+    made = [
+        replace(bar, about={"class": "mark", "data-tip": f"{bar.label}\n{bar.detail}"})
+        for bar in panel.bars
+    ]
+    spoken = "; ".join(f"{bar.label} {bar.detail}" for bar in made)
+    figure = bars([[replace(panel, bars=made)]])
+    return inline(figure, "", class_="bars", role="img", aria_label=f"{panel.title}: {spoken}")

@@ -1,0 +1,99 @@
+"""One screen for each row of a road map: what the step changes, and what that costs.
+
+Sixteen of them tell how a ResNet becomes a ConvNeXt. Neither torch nor rich is imported before a
+screen is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from convnext_study.roadmap import Roadmap, Variant
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.constrain import Constrain
+    from rich.text import Text
+
+# Of the first row, which is compared with nothing.
+FIRST_ROW_PARTS = (("stem", "stages"), ("first", "block"))
+
+
+def show(road: Roadmap, name: str, image_size: int | None = None) -> Group:
+    """The screen of one row, for rich to print: at most 80 columns, readable without colour.
+
+    Maps and MACs are for one square image with sides of ``image_size`` pixels, the road map's own
+    by default. Raises StepError for an unknown step, ImageTooSmall for too small an image.
+    """
+    from rich.console import Group
+
+    from convnext_study.report.show.costs import compare_costs, tried_beside
+
+    size = image_size or road.image_size
+    variant = road.variant(name)
+    before = road.variant(variant.parent) if variant.parent else None
+    costs = compare_costs(road, before, variant, size)  # refuses an image that is too small
+    parts: list[RenderableType] = [_title(road, before, variant)]
+    parts += _networks(road, before, variant, size)
+    if before is None or before.recipe != variant.recipe:
+        parts.append(_recipes(road, before, variant))
+    return Group(*parts, costs, *tried_beside(road, variant, size))
+
+
+def _title(road: Roadmap, before: Variant | None, variant: Variant) -> Constrain:
+    from rich.constrain import Constrain
+    from rich.text import Text
+
+    from convnext_study.report.show.columns import WIDTH
+
+    rows = [row.name for row in road.variants()]
+    text = Text()
+    text.append(f"{variant.label}\n", "bold")
+    section = f", section {variant.step.section} of the paper" if variant.step else ""
+    place = f"row {rows.index(variant.name) + 1} of {len(rows)} of road map {road.regime}"
+    text.append(f"{variant.name}, {place}{section}\n\n", "dim")
+    text.append(
+        variant.step.rationale if variant.step else "Where the road starts, before its first step."
+    )
+    text.append(f"\n\n{_sets(before, variant)}" if before else "\n")
+    return Constrain(text, WIDTH)
+
+
+def _sets(before: Variant, variant: Variant) -> str:
+    """The fields that the step sets, old and new, in one line."""
+    sets = [
+        f"{name} {getattr(before.spec, name)} → {getattr(variant.spec, name)}"
+        for name in (variant.step.overrides if variant.step else ())
+    ]
+    if before.recipe != variant.recipe:
+        sets.append(f"recipe {before.recipe} → {variant.recipe}")
+    return f"Sets: {', '.join(sets)}\n"
+
+
+def _networks(
+    road: Roadmap, before: Variant | None, variant: Variant, size: int
+) -> list[RenderableType]:
+    from rich.text import Text
+
+    from convnext_study.report.show.columns import beside, compare, legend, names
+    from convnext_study.report.show.layers import TITLES, describe, parts_of
+
+    new = describe(variant.spec, size, road.num_classes)
+    if before is None:
+        screen = [beside({TITLES[p]: new[p] for p in pair}) for pair in FIRST_ROW_PARTS]
+        return [*screen, legend()]
+    if before.spec == variant.spec:
+        return [Text("The network is the same, layer by layer.\n")]
+    old = describe(before.spec, size, road.num_classes)
+    fields = variant.step.overrides if variant.step else ()
+    screen = [compare(TITLES[part], old[part], new[part]) for part in parts_of(fields)]
+    return [names(before.name, variant.name), *screen, legend()]
+
+
+def _recipes(road: Roadmap, before: Variant | None, variant: Variant) -> Text:
+    from convnext_study.recipes import recipe_for
+    from convnext_study.report.show.recipes import compare_recipes, list_recipe
+
+    choice = "published" if road.published else "small"
+    new = recipe_for(variant.recipe, choice)
+    return compare_recipes(recipe_for(before.recipe, choice), new) if before else list_recipe(new)

@@ -1,0 +1,76 @@
+"""What a recipe is made of, in words, for the rows that change no network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from convnext_study.report.show.columns import ADDED
+
+if TYPE_CHECKING:
+    from convnext_study.recipes import Recipe
+
+
+def compare_recipes(before: Recipe, after: Recipe) -> Text:
+    """Two recipes side by side, changed settings marked."""
+    text = Text(style="")
+    text.append(f"  {'Recipe':<16} {'before: ' + before.name:<29} after: {after.name}\n", "bold")
+    old, new = _in_words(before), _in_words(after)
+    for topic, setting in new.items():
+        changed = setting != old[topic]
+        mark = ADDED if changed else " "
+        text.append(f"{mark} {topic:<16} {old[topic]:<29} ")
+        text.append(f"{setting}\n", "bold green" if changed else "")
+    return text
+
+
+def list_recipe(recipe: Recipe) -> Text:
+    """One recipe that is compared with nothing."""
+    text = Text(style="")
+    text.append(f"  {'Recipe':<16} {recipe.name}\n", "bold")
+    for topic, setting in _in_words(recipe).items():
+        text.append(f"  {topic:<16} {setting}\n")
+    return text
+
+
+def _in_words(recipe: Recipe) -> dict[str, str]:
+    """Topic and setting, in the order in which one would tell them."""
+    optimizer = {"sgd": f"SGD, momentum {recipe.momentum:g}", "adamw": "AdamW"}
+    schedule = {
+        "step": f"x0.1 every {recipe.milestones} epochs",
+        "cosine": f"cosine, warm-up in epochs: {recipe.warmup_epochs:g}",
+    }
+    crop = {"random_resized": "random resized", "random_crop": "random shift", "none": "none"}
+    mix = [
+        f"{name} {strength:g}"
+        for name, strength in (("Mixup", recipe.mixup), ("CutMix", recipe.cutmix))
+        if strength
+    ]
+    if mix:
+        mix.append(f"a draw for {recipe.mix_group_size}")
+    return {
+        "optimizer": optimizer[recipe.optimizer],
+        "epochs": str(recipe.epochs),
+        "learning rate": f"{recipe.lr:g} at batch {recipe.lr_base_size}",
+        "schedule": schedule[recipe.schedule],
+        "weight decay": f"{recipe.weight_decay:g}, {_decayed(recipe)}",
+        "crop": crop[recipe.crop],
+        "flip": "where the data allows it" if recipe.flip else "none",
+        "RandAugment": recipe.rand_augment or "none",
+        "mixed images": ", ".join(
+            [*mix, f"a draw for {recipe.mix_group_size}"] if mix else ["none"]
+        ),
+        "random erasing": _or_none(recipe.random_erasing),
+        "label smoothing": _or_none(recipe.label_smoothing),
+        "stochastic depth": _or_none(recipe.drop_path),
+        "weight init": recipe.init.replace("_", " "),
+    }
+
+
+def _decayed(recipe: Recipe) -> str:
+    return "all parameters" if recipe.weight_decay_1d else "not on 1-D ones"
+
+
+def _or_none(rate: float) -> str:
+    return f"{rate:g}" if rate else "none"

@@ -1,0 +1,149 @@
+"""What a study's numbers say, in sentences that a reader can quote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convnext_study.report.tables import formatting
+from convnext_study.report.tables.comparison import difference_in_words, sentence
+from convnext_study.results.load import StudyResults
+from convnext_study.results.noise import noise_note
+from convnext_study.results.rows import ResultRow
+from convnext_study.results.statistics import Agreement, Correlation, agreement
+from convnext_study.results.statistics.compare import Comparison
+
+SCOPE_ONE_SEED = (
+    "With one seed the test is exact McNemar on the images that only one of the two networks gets "
+    "right. It covers the choice of test images only, not seeds: what another seed would change is "
+    "not in these intervals and p values."
+)
+INTERVALS = (
+    "Intervals and p are of each comparison alone; only the column Holm p is adjusted for their "
+    "number, and it alone decides what is called significant. So an interval may exclude zero "
+    "where the step is not significant."
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Sentences about one study: what it is, what it found, and how far that goes."""
+
+    summary: list[str]
+    methods: list[str]
+    agreement: list[str]
+
+
+def summarize_study(study: StudyResults) -> Summary:
+    """The study in words."""
+    return Summary(_summary(study), _methods(study), _agreement(study))
+
+
+def _summary(study: StudyResults) -> list[str]:
+    done = study.done
+    if not done:
+        return ["No run is done yet, so there is nothing to compare."]
+    counts = sorted({len(row.seeds) for row in done})
+    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    said = [
+        f"{len(done)} of {formatting.plural(len(study.rows), 'network')} trained, {seeds} "
+        f"seed{'' if counts == [1] else 's'} each. {noise_note(study.rows)}"
+    ]
+    road = [row for row in study.rows if row.adopted]
+    if study.tests.whole:
+        said.append(
+            f"From {road[0].label} to {road[-1].label}: "
+            f"{difference_in_words(study.tests.whole)} (one comparison, not corrected)."
+        )
+    if study.tests.plain:
+        said.append(_significant(study, study.tests.plain, "by the test of each row's own runs"))
+    if study.tests.one_seed:
+        said.append(SCOPE_ONE_SEED)
+    if study.tests.pooled and study.std:
+        how = (
+            f"with the standard deviation between seeds pooled over rows "
+            f"({study.std.std:.2f} points, {study.std.df:g} degrees of freedom)"
+        )
+        said.append(_significant(study, study.tests.pooled, how))
+    gains = [row for row in done if row.gain is not None and row.adopted]
+    if len(gains) > 1:
+        said.append(_extremes(study, gains))
+    return said
+
+
+def _significant(study: StudyResults, tests: dict[str, Comparison], how: str) -> str:
+    names = [row.label for row in study.rows if row.name in tests and tests[row.name].significant]
+    total = formatting.plural(len(tests), "comparison")
+    if not names:
+        return f"Of {total}, none is significant {how}, after Holm's correction."
+    return (
+        f"Of {total}, {len(names)} {'is' if len(names) == 1 else 'are'} significant {how}, after "
+        f"Holm's correction: {formatting.listed(names)}."
+    )
+
+
+def _extremes(study: StudyResults, gains: list[ResultRow]) -> str:
+    ranked = sorted(gains, key=lambda row: row.gain or 0.0)
+    low, high = (
+        f"{formatting.signed(row.gain)} points ({row.label}"
+        + (", not significant)" if study.tests.significant(row.name) is False else ")")
+        for row in (ranked[0], ranked[-1])
+    )
+    return (
+        f"Changes along the road lie between {low} and {high}. Chosen as the extremes of "
+        f"{len(gains)}, they would come out smaller if run again."
+    )
+
+
+def _methods(study: StudyResults) -> list[str]:
+    tests = study.tests
+    if not tests.plain:
+        return []
+    # What stands behind the comma is of one pair of rows: how many images differ.
+    methods = sorted({one.difference.method.partition(",")[0] for one in tests.plain.values()})
+    said = [f"Test of each row's own runs: {'; '.join(methods)}."]
+    said += sorted({one.note for one in tests.plain.values()})
+    if tests.pooled:
+        one = next(iter(tests.pooled.values()))
+        said.append(f"Pooled test: {one.difference.method}. {one.note}")
+    said.append(INTERVALS)
+    return said
+
+
+def _agreement(study: StudyResults) -> list[str]:
+    """Rank correlation with the paper's table, and what it is worth."""
+    if not study.is_road or study.regime is None or len(study.done) < 3:
+        return []
+    found = agreement(study.regime, {row.name: row.top1 or 0.0 for row in study.done})
+    said = [
+        *_correlated(found, "the order of the rows by accuracy", found.rows),
+        *_correlated(found, "the order of the steps by gain", found.gains),
+    ]
+    return [*said, f"{found.caveat} Method: {found.method}."] if said else []
+
+
+def _correlated(found: Agreement, what: str, one: Correlation | None) -> list[str]:
+    if one is None:
+        return []
+    between = ""
+    if one.interval:
+        between = f", 95 % interval {formatting.interval(one.interval)}"
+    return [
+        f"Agreement with the paper's {found.table} in {what}: Kendall's tau "
+        f"{formatting.signed(one.tau)}{between}, {formatting.p_equals(one.p)}, "
+        f"over {formatting.plural(one.count, 'pair')}."
+    ]
+
+
+def step_words(study: StudyResults, row: ResultRow) -> list[str]:
+    """One row's change, in the words of its tests; empty where it was not tested."""
+    said = [f"{remark[0].upper()}{remark[1:]}." for remark in row.remarks]
+    for tests in (study.tests.plain, study.tests.pooled):
+        if row.name in tests:
+            said.append(f"{sentence(tests[row.name])}.")
+    wide = study.tests.plain[row.name].new_images if row.name in study.tests.plain else None
+    if wide:
+        said.append(
+            f"If the test images vary as well: {formatting.signed(wide.diff)} points, "
+            f"{formatting.interval(wide.interval)}, {formatting.p_equals(wide.p)} ({wide.method})."
+        )
+    return said

@@ -1,0 +1,66 @@
+"""The files of a report: ``report.html``, and beside it ``figures`` and ``tables``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convnext_study.errors import UserError
+from convnext_study.report.attribution import panels
+from convnext_study.report.charts import write_figures
+from convnext_study.report.figures.attribution import bars
+from convnext_study.report.figures.style import save
+from convnext_study.report.page import Report, render
+from convnext_study.report.tables.render import write_tables
+from convnext_study.results.load import ReportOptions, StudyFolder, load_results
+from convnext_study.runs.records import write_bytes
+
+PAGE = "report.html"
+
+
+def write_report(
+    folder: Path, out: Path, options: ReportOptions, *, any_commit: bool = False
+) -> list[Path]:
+    """Write page, figures and tables of all runs under a folder, and return their paths.
+
+    Raises UserError where there is no run, or ``out`` cannot be written.
+    """
+    found = load_results(folder, any_commit=any_commit)
+    report = render(found, options)
+    paths = [_write_page(out, report)]
+    for study in found.studies:
+        own = out if len(found.studies) == 1 else out / _safe(study.name)
+        paths += write_tables(report.tables[study.name], own / "tables")
+        figures = own / "figures"
+        figures.mkdir(parents=True, exist_ok=True)
+        paths += write_figures(study, figures)
+    for attribution in found.attributions:
+        own = out / _safe(attribution.name)
+        paths += write_tables(report.tables[attribution.name], own / "tables")
+        figure = bars([panels(table) for table in attribution.tables])
+        paths += save(figure, own, "attribution")
+    return paths
+
+
+def write_page(
+    folder: Path, out: Path, options: ReportOptions, *, refresh: int, any_commit: bool = False
+) -> tuple[Path, StudyFolder]:
+    """Write the page alone, one that reloads itself; returns what it was made from as well."""
+    found = load_results(folder, any_commit=any_commit)
+    return _write_page(out, render(found, options, refresh=refresh)), found
+
+
+def _write_page(out: Path, report: Report) -> Path:
+    path = out / PAGE
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, report.html.encode("utf-8", "replace"))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose another --out"
+        ) from None
+    return path
+
+
+def _safe(name: str) -> str:
+    """A study's name as the name of a folder."""
+    return "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in name) or "study"

@@ -1,0 +1,167 @@
+"""Which records of a study may be averaged: those that differ in nothing but the seed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convnext_study.runs.records import RUN, Record, Run
+
+_SHOWN = 3  # differences named in a reason
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A record that is kept out of a row's mean, and why, in words."""
+
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """The records of one name that belong together, by seed, and those left out.
+
+    ``run`` stands for all of them: they share everything that decides a result but the seed.
+    ``code`` is what they were made with, as `code_version` words it.
+    """
+
+    name: str
+    run: Run
+    seeds: dict[int, Record]
+    requested: int  # seeds, with or without a record
+    excluded: tuple[Exclusion, ...]
+    code: str = ""
+
+
+def group(
+    records: Iterable[Record], requested: Sequence[Run] = (), *, any_commit: bool = False
+) -> list[RunGroup]:
+    """One group for each name, in the order of ``requested`` and then of the records.
+
+    Where one name was run in several ways, the way that was asked for is kept, else the one that
+    most of the study shares, else the latest. Of the runs of that way those of one commit are
+    kept, the one that most of the study shares, unless ``any_commit``.
+    """
+    records = list(records)
+    wanted: dict[str, list[Run]] = {}
+    for run in [*requested, *(record.run for record in records)]:
+        wanted.setdefault(run.name, [])
+    for run in requested:
+        wanted[run.name].append(run)
+    shared = Counter(_conditions(record.run) for record in records)
+    codes = Counter() if any_commit else Counter(code_version(record) for record in records)
+    return [
+        _group(name, runs, [one for one in records if one.run.name == name], shared, codes)
+        for name, runs in wanted.items()
+    ]
+
+
+def _group(
+    name: str,
+    requested: list[Run],
+    records: list[Record],
+    shared: Counter[str],
+    codes: Counter[str],
+) -> RunGroup:
+    by_setup: dict[str, list[Record]] = {}
+    for record in records:
+        by_setup.setdefault(config_digest(record.run), []).append(record)
+
+    def rank(one: str) -> tuple[int, int, float]:
+        members = by_setup[one]
+        return (
+            shared[_conditions(members[0].run)],
+            sum(member.status == "done" for member in members),
+            max(_requested_at(member) for member in members),
+        )
+
+    kept = config_digest(requested[0]) if requested else max(by_setup, key=rank)
+    members = by_setup.pop(kept, [])
+    code, members, strangers = _one_code(members, codes)
+    members = sorted(members, key=_precedence)
+    run = requested[0] if requested else members[-1].run
+    seeds = {member.run.seed: member for member in members}
+    left_out = [
+        Exclusion(member.run.id, f"seed {member.run.seed} is counted from another folder")
+        for member in members
+        if seeds[member.run.seed] is not member
+    ]
+    left_out += [Exclusion(one.run.id, f"{code_version(one)}, not {code}") for one in strangers]
+    for others in by_setup.values():
+        left_out += [Exclusion(other.run.id, differences(other.run, run)) for other in others]
+    all_seeds = {*seeds, *(one.seed for one in requested if config_digest(one) == kept)}
+    return RunGroup(name, run, dict(sorted(seeds.items())), len(all_seeds), tuple(left_out), code)
+
+
+def _one_code(members: list[Record], codes: Counter[str]) -> tuple[str, list[Record], list[Record]]:
+    """The code that is kept, its records, and the others. Without ``codes`` all are kept."""
+    if not codes or not members:
+        return "", members, []
+    own = Counter(code_version(member) for member in members)
+    kept = max(own, key=lambda code: (codes[code], own[code], code))
+    parts: tuple[list[Record], list[Record]] = ([], [])
+    for member in members:
+        parts[code_version(member) != kept].append(member)
+    return kept, *parts
+
+
+def code_version(record: Record) -> str:
+    """What a run was made with: ``commit 0123456789``, or the version where there is no commit.
+
+    A ``+`` says that files differed from the commit. Two such runs are taken as alike, since what
+    differed was not recorded.
+    """
+    commit = record.manifest.get("commit")
+    if commit:
+        dirty = "+" if str(commit).endswith("+") else ""
+        return f"commit {str(commit).removesuffix('+')[:10]}{dirty}"
+    versions = record.manifest.get("versions") or {}
+    return f"version {versions.get('convnext-study', 'not recorded')}"
+
+
+def config_digest(run: Run) -> str:
+    """Digest of everything that decides a result apart from the seed."""
+    return run.model_copy(update={"seed": 0}).key
+
+
+def differences(run: Run, kept: Run) -> str:
+    """How a run differs from the one that was kept: ``recipe epochs: 2, not 10``."""
+    found = []
+    for part in ("task", "data", "model", "recipe"):
+        mine, its = (_flat(part, getattr(one, part)) for one in (run, kept))
+        for name in [*mine, *(name for name in its if name not in mine)]:
+            if mine.get(name) != its.get(name) and name != "recipe name":
+                found.append(f"{name}: {_word(mine.get(name))}, not {_word(its.get(name))}")
+    more = len(found) - _SHOWN
+    return "; ".join(found[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _flat(part: str, value: Any) -> dict[str, Any]:
+    if part == "model":
+        return {"builder": value.builder, **{f"model {k}": v for k, v in value.args.items()}}
+    if part == "recipe":
+        return {f"recipe {k}": v for k, v in value.items()}
+    return {part: value}
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _conditions(run: Run) -> str:
+    """What rows of one study have in common: recipe, data, task."""
+    return json.dumps([run.recipe, run.data, run.task], sort_keys=True)
+
+
+def _requested_at(record: Record) -> float:
+    path = record.folder / RUN
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def _precedence(record: Record) -> tuple[bool, int, float]:
+    """Sorts the record to count last: done before unfinished, further before less far."""
+    return record.status == "done", len(record.epochs), _requested_at(record)

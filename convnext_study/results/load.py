@@ -1,0 +1,140 @@
+"""What a folder of runs holds, sorted for a report: its studies, their rows, and what is apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convnext_study.errors import UserError
+from convnext_study.results.attribution import Attribution, attributions
+from convnext_study.results.differences import RowTests
+from convnext_study.results.excluded import ExcludedRun, excluded_runs
+from convnext_study.results.grouping import RunGroup, group
+from convnext_study.results.rows import ResultRow
+from convnext_study.results.statistics import PooledStd
+from convnext_study.results.summary import rows_and_tests
+from convnext_study.results.title import StudyTitle, study_title
+from convnext_study.roadmap import ROADMAPS
+from convnext_study.runs.records import Record, RecordError, scan
+
+_DRAWN = 40  # rows, above which a study is a table and not a road
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report shows and cannot find in the records; all of it optional.
+
+    Args:
+        show: the screen of a row before and after its step, by regime and the row's name; None
+            where there is none.
+        published: the paper's recipe of each family, as plain fields.
+        commands: what to type to get a study again, from its groups.
+    """
+
+    show: Callable[[str, str], str | None] = lambda regime, name: None
+    published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    commands: Callable[[list[RunGroup]], list[str]] = lambda groups: []
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """The runs of one study: ``groups`` by row, in the order of ``rows``.
+
+    ``kind`` is the runs' ``study_kind`` fact; ``std`` is between seeds, over all rows.
+    """
+
+    name: str
+    kind: str
+    rows: list[ResultRow]
+    groups: dict[str, RunGroup]
+    meta: StudyTitle
+    tests: RowTests
+    excluded: list[ExcludedRun]
+
+    @property
+    def regime(self) -> str | None:
+        return self.meta.regime if self.meta.regime in ROADMAPS else None
+
+    @property
+    def is_road(self) -> bool:
+        return self.regime is not None and self.name == f"roadmap-{self.regime}"
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its rows stand in a figure and have curves of their own.
+
+        Sets of steps, which have no order, are a table.
+        """
+        ordered = not self.kind or any(row.order is not None for row in self.rows)
+        return ordered and len(self.rows) <= _DRAWN
+
+    @property
+    def done(self) -> list[ResultRow]:
+        return [row for row in self.rows if row.top1 is not None]
+
+    @property
+    def std(self) -> PooledStd | None:
+        return self.tests.std
+
+    def records(self, name: str) -> list[Record]:
+        """The counted records of a row, by seed."""
+        return list(self.groups[name].seeds.values())
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """All studies of a folder, the road maps first, what could not be read, and what steps are
+    worth where the folder has the networks for it.
+    """
+
+    path: Path
+    studies: list[StudyResults]
+    unreadable: list[ExcludedRun]
+    attributions: list[Attribution]
+
+
+def load_results(path: Path, *, any_commit: bool = False) -> StudyFolder:
+    """Read every run under a folder. Raises UserError where there is none."""
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; give the folder of a study")
+    records, unreadable = _scan(path)
+    if not records and not unreadable:
+        raise UserError(f"{path}: holds no run; give the folder that `roadmap` or `study` wrote")
+    by_study: dict[str, list[Record]] = {}
+    for record in records:
+        by_study.setdefault(record.run.study, []).append(record)
+    studies = [make_study(name, own, any_commit=any_commit) for name, own in by_study.items()]
+    return StudyFolder(
+        path,
+        sorted(studies, key=lambda one: not one.is_road),
+        unreadable,
+        attributions(records, any_commit=any_commit),
+    )
+
+
+def make_study(name: str, records: Iterable[Record], *, any_commit: bool = False) -> StudyResults:
+    """One study's rows, and what may be said of them."""
+    records = list(records)
+    groups = {one.name: one for one in group(records, any_commit=any_commit)}
+    rows, tests = rows_and_tests(groups.values())
+    kinds = [str(row.metadata.get("study_kind", "")) for row in rows]
+    return StudyResults(
+        name=name,
+        kind=max(kinds, key=kinds.count),
+        rows=rows,
+        groups={row.name: groups[row.name] for row in rows},
+        meta=study_title(rows),
+        tests=tests,
+        excluded=excluded_runs(records, groups.values()),
+    )
+
+
+def _scan(path: Path) -> tuple[list[Record], list[ExcludedRun]]:
+    unreadable: list[RecordError] = []
+    found = list(scan(path, unreadable))
+    return found, [
+        ExcludedRun(run=one.folder.name, state="unreadable", reason=one.reason)
+        for one in unreadable
+    ]

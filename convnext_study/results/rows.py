@@ -1,0 +1,65 @@
+"""A row of results: the runs of one name, averaged over their seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from convnext_study.results.grouping import Exclusion
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """One network of a study, over its seeds. What is not known yet is None.
+
+    Accuracies and their deviation are in percent and points; ``interval`` is Wilson's 95 % of the
+    test images' choice; ``gain`` is the difference of means to ``parent``, ``significant`` where
+    its Holm-adjusted p is 0.05 or less (None: not tested); ``macs`` are of one image;
+    ``peak_memory`` is in bytes, the most of all seeds; ``images_per_s`` is training throughput,
+    the median over seeds. ``paper_top1`` and ``paper_gflops`` are the paper's, on ImageNet-1K, for
+    published rows only. ``number`` counts the study's rows from 1.
+    """
+
+    name: str
+    label: str
+    study: str
+    regime: str | None
+    section: str | None
+    order: int | None
+    adopted: bool
+    parent: str | None
+    data: str
+    recipe: str
+    epochs: int | None
+    seeds: dict[int, float]
+    seeds_requested: int
+    statuses: dict[str, int]
+    top1: float | None = None
+    std: float | None = None
+    interval: tuple[float, float] | None = None
+    gain: float | None = None
+    significant: bool | None = None
+    val_images: int | None = None
+    macs: int | None = None
+    params: int | None = None
+    activations: int | None = None
+    peak_memory: float | None = None
+    images_per_s: float | None = None
+    train_seconds: float | None = None
+    paper_top1: float | None = None
+    paper_gflops: float | None = None
+    excluded: tuple[Exclusion, ...] = ()
+    remarks: tuple[str, ...] = ()
+    provenance: tuple[dict[str, Any], ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
+
+    @property
+    def state(self) -> str:
+        """``done``, or what keeps the row empty: ``failed``, ``running``, ``not run``."""
+        if self.top1 is not None:
+            return "done"
+        for status, word in (("running", "running"), ("failed", "failed")):
+            if self.statuses.get(status):
+                return word
+        return "unfinished" if self.statuses.get("unfinished") else "not run"

@@ -1,0 +1,176 @@
+"""A step against its parent: the test that the records allow, and Holm's correction over steps."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from convnext_study.errors import UserError
+from convnext_study.results.statistics.intervals import (
+    Difference,
+    PooledStd,
+    paired_difference,
+    pooled_difference,
+    unpaired_difference,
+)
+from convnext_study.results.statistics.paired_images import (
+    decode_correct,
+    discordant,
+    mcnemar,
+    seeds_and_images,
+)
+from convnext_study.runs.records import Record, Result
+
+if TYPE_CHECKING:
+    from convnext_study.results.statistics.paired_images import Bits
+
+ALPHA = 0.05
+IMAGES_ONLY = "test images only, not seeds"
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A step's difference to its parent, and whether it is significant.
+
+    ``difference`` has points, interval and p of this comparison alone; ``p_adjusted`` is Holm's
+    over the ``family`` comparisons made together, and it alone decides. ``scope`` says what the
+    test takes to vary. ``new_images``, for shared seeds, is the same difference where the test
+    images vary as well.
+    """
+
+    difference: Difference
+    p_adjusted: float
+    family: int
+    scope: str
+    note: str
+    alpha: float = ALPHA
+    new_images: Difference | None = None
+
+    @property
+    def significant(self) -> bool:
+        return self.p_adjusted <= self.alpha
+
+
+def compare(
+    child: Iterable[Record],
+    parent: Iterable[Record],
+    *,
+    std: PooledStd | None = None,
+    alpha: float = ALPHA,
+) -> Comparison:
+    """Compare the finished runs of two rows by the test that fits them.
+
+    Two or more shared seeds: paired t test on their differences. Two or more seeds each, fewer
+    shared: Welch's t test. Else exact McNemar on one run of each. With ``std``, pooled over
+    the study's rows, the t test uses it instead, whatever the seeds. Not corrected: see `correct`.
+
+    Raises UserError where a row has no finished run, two runs of one seed, or other data.
+    """
+    child, parent = list(child), list(parent)
+    mine, its = _finished(child), _finished(parent)
+    images = _shared_images([*child, *parent])
+    resolution, confidence = 100 / images, 1 - alpha
+    shared = sorted(mine.keys() & its.keys())
+    tops = [[run.top1 for run in runs.values()] for runs in (mine, its)]
+    wide = None
+    if len(shared) > 1:
+        wide = seeds_and_images(
+            *([_bits(runs[seed]) for seed in shared] for runs in (mine, its)),
+            confidence=confidence,
+        )
+    scope, note = f"seeds, on these {images} test images", _pairing_note(mine, its, shared)
+    if std is not None:
+        found = pooled_difference(tops[0], tops[1], std, confidence=confidence)
+        note = "The deviation between seeds is taken to be the same in every row."
+    elif len(shared) > 1:
+        pairs = [[runs[seed].top1 for seed in shared] for runs in (mine, its)]
+        found = paired_difference(*pairs, resolution=resolution, confidence=confidence)
+    elif min(len(mine), len(its)) > 1:
+        found = unpaired_difference(*tops, resolution=resolution, confidence=confidence)
+        note = "Too few seeds are shared to pair the runs."
+    else:
+        seeds = (shared[0], shared[0]) if shared else (min(mine), min(its))
+        counts = discordant(_bits(mine[seeds[0]]), _bits(its[seeds[1]]))
+        found = mcnemar(counts, confidence=confidence)
+        scope, note = IMAGES_ONLY, _single_note(seeds)
+    return Comparison(
+        difference=found,
+        p_adjusted=found.p,
+        family=1,
+        scope=scope,
+        note=note,
+        alpha=alpha,
+        new_images=wide,
+    )
+
+
+def holm_adjust(comparisons: Mapping[_Key, Comparison]) -> dict[_Key, Comparison]:
+    """The same comparisons, corrected for their number by Holm's method."""
+    corrected = holm([one.difference.p for one in comparisons.values()])
+    return {
+        name: replace(one, p_adjusted=p, family=len(corrected))
+        for (name, one), p in zip(comparisons.items(), corrected, strict=True)
+    }
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's step-down corrected p values, in the order given (Holm 1979).
+
+    Calling those at or below alpha different flags one or more true zeros with a probability of at
+    most alpha, however the tests depend on each other.
+    """
+    corrected = [1.0] * len(ps)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
+        corrected[place] = largest
+    return corrected
+
+
+def _finished(records: Sequence[Record]) -> dict[int, Result]:
+    """Results by seed."""
+    found: dict[int, Result] = {}
+    for record in records:
+        if record.result is None:
+            continue
+        if record.run.seed in found:
+            raise UserError(f"{record.run.name}: seed {record.run.seed} is there twice; give one")
+        found[record.run.seed] = record.result
+    if not found:
+        name = records[0].run.name if records else "a row without records"
+        raise UserError(f"{name}: no finished run to compare; train it first")
+    return found
+
+
+def _shared_images(records: Iterable[Record]) -> int:
+    """How many test images all finished runs share."""
+    kinds = {(one.run.data, one.result.val_images) for one in records if one.result}
+    if len(kinds) > 1:
+        shown = " and ".join(f"{data} ({images} test images)" for data, images in sorted(kinds))
+        raise UserError(f"{shown} cannot be compared: give runs on the same data")
+    images = kinds.pop()[1]
+    if images < 1:
+        raise UserError("a run without test images cannot be compared: give data to test on")
+    return images
+
+
+def _bits(result: Result) -> Bits:
+    return decode_correct(result.correct_bits, result.val_images)
+
+
+def _pairing_note(mine: Mapping[int, Result], its: Mapping[int, Result], shared: list[int]) -> str:
+    note = "Pairing evens out what a seed draws alike in both networks, such as the images' order."
+    unused = len(mine.keys() ^ its.keys())
+    if unused:
+        note += f" {unused} runs whose seed only one of the two has are left out."
+    if len(shared) < 4:
+        note += f" With {len(shared)} seeds only differences many times their deviation show."
+    return note
+
+
+def _single_note(seeds: tuple[int, int]) -> str:
+    which = f"seed {seeds[0]}" if seeds[0] == seeds[1] else f"seeds {seeds[0]} and {seeds[1]}"
+    return f"One run of each ({which}): what another seed would change is not covered."

@@ -1,0 +1,163 @@
+"""A run's folder as the engine holds it: locked, described, and logged to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from convnext_study.errors import UserError
+from convnext_study.runs import locks
+from convnext_study.runs.provenance import commit, hardware, versions
+from convnext_study.runs.records import (
+    FORMAT,
+    LOCK,
+    LOG,
+    RESULT,
+    RUN,
+    Result,
+    Run,
+    read_lines,
+    read_run_file,
+    remove_temporaries,
+    write_bytes,
+    write_json,
+)
+
+
+class RunError(UserError):
+    """A run cannot be worked on; the message names its folder and says what to do."""
+
+
+class RunFolder:
+    """A run's folder, locked for as long as the ``with`` block lasts.
+
+    Of several processes that share a run only the first one ``writes``; the others read.
+
+    Raises RunError where another living process holds it, or where it holds another run.
+    """
+
+    def __init__(self, path: Path, run: Run, *, writes: bool = True) -> None:
+        self.path = path
+        self.run = run
+        self.writes = writes
+        self._lock: locks.Lock | None = None
+        self._log: IO[str] | None = None
+
+    def __enter__(self) -> RunFolder:
+        if not self.writes:
+            return self
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = locks.take(self.path / LOCK)
+        except locks.Held as error:
+            raise RunError(
+                f"{self.path}: {error.holder} is working on this run; wait for it or stop it first"
+            ) from None
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
+        try:
+            remove_temporaries(self.path)
+            self._describe()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._log is not None:
+            self._log.close()
+        if self._lock is not None:
+            self._lock.release()
+        self._log = self._lock = None
+
+    @property
+    def done(self) -> bool:
+        return (self.path / RESULT).exists()
+
+    def result(self) -> Result:
+        return Result.model_validate_json((self.path / RESULT).read_text())
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append one line and flush it, so that ``tail -f`` follows the run."""
+        if not self.writes:
+            return
+        if self._lock is not None and self._lock.is_lost:
+            raise RunError(
+                f"{self.path}: another process has taken this run over, having seen no sign of "
+                "life from this one for minutes; leave the run to it"
+            )
+        if self._log is None:
+            self._log = (self.path / LOG).open("a")
+        self._log.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._log.flush()
+
+    def event(self, name: str, **fields: Any) -> None:
+        self.log({"event": name, "time": round(time.time(), 3), **fields})
+
+    def failed(self, error: Exception, rank: int) -> None:
+        """Log why a start failed. Any process may: the first one may not know."""
+        line = {"event": "failed", "time": round(time.time(), 3), "rank": rank}
+        line["reason"] = f"{type(error).__name__}: {error}"
+        if self.writes:
+            self.log(line)
+            return
+        with contextlib.suppress(OSError), (self.path / LOG).open("a") as log:
+            log.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def rewind(self, epochs: list[dict[str, Any]]) -> None:
+        """Make the log agree with a checkpoint: its epochs, and no later ones.
+
+        A kill can fall between a line of the log and the checkpoint, on either side.
+        """
+        if not self.writes:
+            return
+        if self._log is not None:  # the file under this handle is about to be replaced
+            self._log.close()
+            self._log = None
+        lines = [line for line in read_lines(self.path / LOG) if line.get("event") != "epoch"]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*lines, *epochs])
+        write_bytes(self.path / LOG, text.encode())
+
+    def keep_fingerprint(
+        self, fingerprint: dict[str, Any], check: Callable[[dict[str, Any], str], None]
+    ) -> None:
+        """Record what data the run is trained on, or see that it is the same as at its start.
+
+        Raises what ``check(recorded, where)`` raises.
+        """
+        if not self.writes:
+            return
+        about = read_run_file(self.path)
+        if (recorded := about.get("data")) is not None:
+            check(recorded, str(self.path))
+        else:
+            write_json(self.path / RUN, {**about, "data": fingerprint})
+
+    def _describe(self) -> None:
+        path = self.path / RUN
+        if path.exists():
+            if read_run_file(self.path).get("key") != self.run.key:
+                raise RunError(
+                    f"{self.path}: holds another run (other network, recipe, data or seed); "
+                    "choose another --out"
+                )
+            return
+        about = {
+            "format": FORMAT,
+            "key": self.run.key,
+            "run": self.run.model_dump(mode="json"),
+            "versions": versions(),
+            "commit": commit(),
+            "hardware": hardware(),
+        }
+        write_json(path, about)

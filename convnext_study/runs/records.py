@@ -1,0 +1,304 @@
+"""The files of a run, which the engine writes and everything else reads (no torch here).
+
+A run owns one folder: ``run.json`` what was asked, ``log.jsonl`` one line per epoch and an event,
+``last.ckpt`` the state to resume from, ``result.json`` written last, so that its presence means
+done. A study is a folder of runs, and the ledger is what a scan of it finds.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from convnext_study.errors import UserError
+from convnext_study.runs import locks
+
+FORMAT = 1
+RUN, LOG, CHECKPOINT, RESULT, LOCK = "run.json", "log.jsonl", "last.ckpt", "result.json", "lock"
+TEMPORARY = ".tmp"  # how names of files end that are still being written
+
+Status = Literal["new", "unfinished", "running", "failed", "done"]
+
+
+class RecordError(UserError):
+    """The record in ``folder`` cannot be read, for that ``reason``."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"{folder}: {reason}")
+        self.folder = folder
+        self.reason = reason
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelRef(_Plain):
+    """What to build: ``module:function`` of this package or of the user's, and its arguments."""
+
+    builder: str
+    args: dict[str, Any]
+
+
+class Run(_Plain):
+    """What is asked of the engine, in plain values. Two runs with one key are the same run.
+
+    ``metadata`` ride along for tables and figures (label, place on the road): they are no part of
+    the key, since they change no result.
+    """
+
+    study: str
+    name: str
+    model: ModelRef
+    recipe: dict[str, Any]
+    data: str
+    seed: int
+    task: str = "classification"
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Hex digest of everything that decides the result."""
+        decides = self.model_dump(exclude={"study", "name", "metadata"})
+        text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def id(self) -> str:
+        """The folder's name, and the run's name in wandb: stable over resumes."""
+        return f"{self.name}-s{self.seed}-{self.key[:8]}"
+
+
+class Epoch(BaseModel):
+    """One line of the log: the state after ``epoch`` (from 1) of ``epochs``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    event: Literal["epoch"] = "epoch"
+    epoch: int
+    epochs: int
+    loss: float
+    lr: float
+    top1: float  # percent, on the validation set
+    val_loss: float
+    seconds: float  # of this epoch, evaluation included
+    images_per_s: float  # training only
+
+
+class Result(BaseModel):
+    """The outcome of a finished run."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    top1: float  # percent, after the last epoch: never the best of all epochs
+    val_loss: float
+    val_images: int
+    correct_bits: str  # hex, one bit for each validation image in order, for paired tests
+    macs: int  # convolution and linear, one image at the data's size
+    params: int
+    activations: int
+    images_per_s: float  # training throughput, the median epoch's
+    seconds: float  # all training and evaluation, over all resumes
+    epochs: int
+
+
+class Record(BaseModel):
+    """A run as its folder shows it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: Path
+    run: Run
+    manifest: dict[str, Any]  # run.json whole: versions, commit, machine
+    epochs: list[Epoch]
+    events: list[dict[str, Any]]
+    result: Result | None
+    status: Status
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write to the side, sync, rename: a reader sees the old file or the new one, never a part."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As ``write_json``, for bytes."""
+    put_in_place(write_temporary(path, lambda file: file.write(data)), path)
+
+
+def write_temporary(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
+    """A synced file beside ``path`` with what ``write`` writes; gone again where that fails."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a complete file to its name, for good: the folder is synced too."""
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a power cut, where the file system can."""
+    with contextlib.suppress(OSError):  # some network file systems cannot
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writers that were killed left of a run's files; nobody else may be writing."""
+    for name in (RUN, LOG, CHECKPOINT, RESULT):
+        for path in folder.glob(f".{name}.*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log. A last line that was cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text(errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
+    return lines
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a living process works on this run."""
+    return locks.is_held(folder / LOCK)
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """What a run's log holds besides epochs, in the order it was written."""
+    return [line for line in read_lines(folder / LOG) if line.get("event", "epoch") != "epoch"]
+
+
+def failure(events: Sequence[dict[str, Any]]) -> str | None:
+    """Why a run whose log ends like this failed; None where it did not.
+
+    Each process of a start may say why. The first one's is the cause: the others lost a partner.
+    """
+    reason, ranks = None, set[int]()
+    for event in reversed(events):
+        rank = event.get("rank", 0)
+        if event.get("event") != "failed" or rank in ranks:  # what an earlier start had to say
+            break
+        ranks.add(rank)
+        reason = str(event.get("reason") or "no reason recorded")
+    return reason
+
+
+def read_run_file(folder: Path) -> dict[str, Any]:
+    """``run.json`` as it stands. Raises RecordError, also for a format of a later version."""
+    try:
+        about = json.loads((folder / RUN).read_text())
+        written = about.get("format", FORMAT)
+    except (OSError, ValueError, AttributeError) as error:
+        raise RecordError(folder, f"not a readable run record ({_one_line(error)})") from error
+    if written != FORMAT:
+        newer = isinstance(written, int) and written > FORMAT
+        raise RecordError(
+            folder,
+            f"format {written} is newer than this version reads ({FORMAT}); update convnext-study"
+            if newer
+            else f"not a readable run record (format {written!r})",
+        )
+    return dict(about)
+
+
+def read(folder: Path) -> Record:
+    """The record of one run. Raises RecordError where there is none that can be read."""
+    asked = read_run_file(folder)
+    try:
+        run = Run.model_validate(asked["run"])
+        lines = read_lines(folder / LOG)
+        epochs = {
+            line["epoch"]: Epoch.model_validate(line)
+            for line in lines
+            if line.get("event") == "epoch"
+        }
+        result = None
+        if (folder / RESULT).exists():
+            result = Result.model_validate_json((folder / RESULT).read_text())
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RecordError(folder, f"not a readable run record ({_one_line(error)})") from error
+    events = [line for line in lines if line.get("event") != "epoch"]
+    return Record(
+        folder=folder,
+        run=run,
+        manifest=asked,
+        epochs=[epochs[number] for number in sorted(epochs)],
+        events=events,
+        result=result,
+        status=_status(folder, events, bool(epochs), result),
+    )
+
+
+def _status(folder: Path, events: list[dict[str, Any]], begun: bool, result: Any) -> Status:
+    if result is not None:
+        return "done"
+    if is_locked(folder):
+        return "running"
+    if events and events[-1].get("event") == "failed":
+        return "failed"
+    return "unfinished" if begun or events else "new"
+
+
+def scan(study: Path, unreadable: list[RecordError] | None = None) -> Iterator[Record]:
+    """The records of every run under a folder, in the order of their names.
+
+    Those that cannot be read are passed over and added to ``unreadable``, to be told of.
+    """
+    for path in sorted(study.rglob(RUN)):
+        try:
+            record = read(path.parent)
+        except RecordError as error:
+            if unreadable is not None:
+                unreadable.append(error)
+        else:
+            yield record
+
+
+def unreadable_in(study: Path) -> list[RecordError]:
+    """Why those runs under a folder cannot be read that `scan` passes over."""
+    found: list[RecordError] = []
+    collections.deque(scan(study, found), maxlen=0)
+    return found
+
+
+def tell_unreadable(unreadable: Sequence[RecordError]) -> str | None:
+    """One line about the runs that were passed over; None where there are none."""
+    if not unreadable:
+        return None
+    if len(unreadable) == 1:
+        return f"one run is left out: {unreadable[0]}"
+    return f"{len(unreadable)} runs are left out, since they cannot be read; one is {unreadable[0]}"
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,12 @@
+"""The multi-path lightweight CNN, a second study on the same engine (no torch here).
+
+Zhao, Bai, An: "Research on Multi-Path Lightweight Convolutional Neural Network", Computer
+Engineering and Applications 2023, 59(6), 134-145. Only its first two pages are available to us,
+and they hold no layer table: module and networks are our reconstruction from what they state
+(paths of different depths beside each other, 1x1 convolutions that compress, the sizes of two
+networks), and are labelled so wherever they appear.
+"""
+
+from convnext_study.studies.multipath.spec import MultipathSpec
+
+__all__ = ["MultipathSpec"]

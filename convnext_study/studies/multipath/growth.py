@@ -1,0 +1,100 @@
+"""What widening costs: parameters of networks that are widened by paths or by channels, counted.
+
+By paths, 3x3 convolutions grow linearly, as the paper states. The 1x1 convolutions around them, in
+our reconstruction, join every channel to every channel and grow quadratically either way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convnext_study.studies.multipath.parts import parts
+from convnext_study.studies.multipath.spec import SMALL, MultipathSpec
+
+WAYS = ("paths", "channels")
+FACTORS = (1, 2, 3, 4, 6, 8)
+PARTS = {"conv3": "3x3 convolutions", "conv1": "1x1 convolutions", "total": "whole network"}
+_LINES = {"paths": ("link", "-o"), "channels": ("mark", "--s")}
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Parameters of a widened network: 3x3 convolutions in the paths, 1x1 ones, stem and head.
+
+    The 1x1 convolutions are those that compress into each path, the fuse and the shortcuts.
+    """
+
+    factor: int
+    conv3: int
+    conv1: int
+    ends: int
+
+    @property
+    def total(self) -> int:
+        return self.conv3 + self.conv1 + self.ends
+
+
+def growth(way: str, factor: int, spec: MultipathSpec = SMALL) -> Growth:
+    """``spec`` with ``factor`` times the channels in all: as many more ``paths``, or ``channels``.
+
+    Norms count with their convolutions. For multi-path modules without attention.
+    """
+    if way == "paths":
+        wide = spec.replace(depths=tuple(sorted(spec.depths * factor)))
+    else:
+        wide = spec.replace(width=spec.width * factor)
+    counted = parts(wide)
+    one_deep = sum(9 * width**2 + 2 * width for width in wide.path_widths())
+    conv3 = wide.modules * sum(wide.depths) * one_deep
+    ends = counted.stem + counted.head
+    return Growth(factor, conv3, counted.total - ends - conv3, ends)
+
+
+def exponent(way: str, part: str) -> float:
+    """The power of the channels by which a part grows, over the last doubling."""
+    half, whole = (growth(way, factor) for factor in (FACTORS[-1] // 2, FACTORS[-1]))
+    return math.log2(getattr(whole, part) / getattr(half, part))
+
+
+def sentences() -> list[str]:
+    """The counts in sentences, every number of them counted here."""
+    most = FACTORS[-1]
+    lines = []
+    for way in WAYS:
+        grown = ", ".join(f"{name} ^{exponent(way, part):.2f}" for part, name in PARTS.items())
+        total = growth(way, most).total
+        lines.append(f"By {way}, parameters grow with the channels to the power: {grown}.")
+        lines.append(f"  At {most} times the channels: {total:,} parameters.")
+    found = growth("paths", most)
+    share = 100 * found.conv1 / found.total
+    lines.append(
+        f"Widening by paths is linear in the 3x3 convolutions alone. The 1x1 convolutions of our "
+        f"reconstruction (compressing, fuse, shortcuts) are quadratic either way, and at {most} "
+        f"times the channels {share:.0f} % of the network that was widened by paths."
+    )
+    return lines
+
+
+def draw(folder: Path, kinds: Sequence[str] = ("svg", "png")) -> list[Path]:
+    """Write ``multipath_growth`` in these kinds and return the paths; the same bytes every time."""
+    from convnext_study.report.figures import style
+
+    with style.style():
+        figure, charts = style.draw_charts(list(PARTS.values()), (3.4, 3.6), sharey=True)
+        heading = "What widening costs (our reconstruction of the small network)"
+        figure.suptitle(heading, fontsize=12, fontweight="bold")
+        for axes, part in zip(charts, PARTS, strict=True):
+            axes.set(xscale="log", yscale="log", xlabel="channels, times the small one's")
+            for way, (colour, line) in _LINES.items():
+                counts = [getattr(growth(way, factor), part) / 1e6 for factor in FACTORS]
+                label = f"by {way}: power {exponent(way, part):.2f}"
+                axes.plot(FACTORS, counts, line, color=style.COLOURS[colour], label=label)
+            axes.set_xticks(FACTORS, [str(factor) for factor in FACTORS])
+            axes.set_xticks([], minor=True)
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.legend()
+        charts[0].set_ylabel("parameters, millions")
+        return style.save(figure, folder, "multipath_growth", kinds)

@@ -1,0 +1,163 @@
+"""The network a multi-path spec describes. Our reconstruction: the paper's layer table is unknown.
+
+It keeps the contract that users of timm expect of a model (`models/registry.py` registers it).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from convnext_study.models.blocks import jit_ignore
+from convnext_study.models.head import Head
+from convnext_study.models.layer_specs import Layer
+from convnext_study.models.timm_model import TimmModel
+from convnext_study.roadmap.spec import NetSpec
+from convnext_study.studies.multipath.block import MultiPathBlock, MultiPathStage, conv_norm
+from convnext_study.studies.multipath.paths import (
+    IMPLEMENTATIONS,
+    PathConv2d,
+    PathsSpec,
+    default_implementation,
+)
+from convnext_study.studies.multipath.spec import STAGES, MultipathSpec
+
+INIT_STD = 0.02
+OUTPUT_STRIDES = (1, 2, 4, 8, 16, 32)
+
+
+class MultipathNet(TimmModel):
+    """A 3x3 stem, three stages of modules, global pooling and a classifier.
+
+    Maps images (N, in_chans, H, W) to logits (N, num_classes). Stages 2 and 3 halve the map.
+
+    Args:
+        spec: what to build.
+        num_classes: 0 leaves the classifier out; the network then returns pooled features.
+        in_chans: channels of the image.
+        global_pool: avg, max, avgmax, or '' for a map of logits, one of them at each position.
+        output_stride: 4 or more for the network as it is; 2 and 1 turn the last strides into
+            dilation.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last module, growing linearly from 0 at the first.
+        implementation: how the paths are computed, which changes nothing but speed: ``fused`` level
+            by level, ``plain`` path by path, or the one that was measured to train faster on the
+            CPU.
+
+    Raises:
+        ValueError: an argument that no network can have, in one line that names it.
+    """
+
+    def __init__(
+        self,
+        spec: MultipathSpec,
+        *,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        output_stride: int = 32,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        implementation: str | None = None,
+    ) -> None:
+        if output_stride not in OUTPUT_STRIDES:
+            raise ValueError(f"output_stride: {output_stride}; use one of {OUTPUT_STRIDES}")
+        implementation = implementation or default_implementation(len(spec.depths), spec.width)
+        if implementation not in IMPLEMENTATIONS:
+            raise ValueError(
+                f"implementation: {implementation!r} is unknown; use {' or '.join(IMPLEMENTATIONS)}"
+            )
+        channels = spec.widths()[-1]
+        classifier = Layer("fc", "linear", channels, num_classes, bias=True)
+        super().__init__(
+            _stem(in_chans, spec.widths()[0]),
+            nn.Sequential(*_stages(spec, output_stride, implementation, drop_path_rate)),
+            Head((classifier,), NetSpec(), global_pool, drop_rate),
+            _feature_info(spec, output_stride),
+        )
+        self.spec = spec
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.output_stride = output_stride
+        self.drop_rate = drop_rate
+        self.init_weights()
+
+    @jit_ignore
+    def init_weights(self, scheme: str = "kaiming") -> None:
+        """``kaiming``, as usual for ReLU and SGD, or ``trunc_normal``.
+
+        The paths' convolutions start as they would standing alone, in either form.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and scheme == "kaiming":
+                module.reset_parameters()
+                continue
+            if not isinstance(module, nn.Conv2d | nn.Linear):
+                continue
+            if scheme == "kaiming":
+                nn.init.normal_(module.weight, std=math.sqrt(2 / _fan_out(module)))
+            else:
+                nn.init.trunc_normal_(module.weight, std=INIT_STD)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> MultipathNet:
+    """The network of a record: ``args`` are `MultipathSpec`'s fields, and ``implementation`` if
+    any.
+    """
+    fields = dict(args)
+    implementation = fields.pop("implementation", None)
+    spec = MultipathSpec.from_dict(fields)
+    net = MultipathNet(
+        spec, num_classes=num_classes, drop_path_rate=drop_path, implementation=implementation
+    )
+    net.init_weights(init)
+    return net
+
+
+def _fan_out(conv: nn.Module) -> int:
+    """Outputs that an input of the convolution reaches, within its path."""
+    assert isinstance(conv, nn.Conv2d)  # noqa: S101
+    channels = conv.width if isinstance(conv, PathConv2d) else conv.out_channels
+    return channels * math.prod(conv.kernel_size)
+
+
+def _stem(in_chans: int, channels: int) -> nn.Sequential:
+    layers = OrderedDict(conv_norm(in_chans, channels, kernel=3).named_children())
+    return nn.Sequential(OrderedDict(**layers, act=nn.ReLU(inplace=True)))
+
+
+def _stages(
+    spec: MultipathSpec, output_stride: int, implementation: str, drop_path_rate: float
+) -> Iterator[MultiPathStage]:
+    c_in, reached, dilation = spec.widths()[0], 1, 1
+    last = max(STAGES * spec.modules - 1, 1)
+    for stage, width in enumerate(spec.path_widths()):
+        blocks: list[MultiPathBlock] = []
+        for index in range(spec.modules):
+            stride, first_dilation = 1, dilation
+            if stage > 0 and index == 0:
+                strided = reached < output_stride
+                stride, dilation = (2, dilation) if strided else (1, dilation * 2)
+                reached *= stride
+            plan = PathsSpec(c_in, width, spec.depths, stride, (first_dilation, dilation))
+            rate = drop_path_rate * (stage * spec.modules + index) / last
+            blocks.append(MultiPathBlock(spec, plan, implementation, rate))
+            c_in = spec.widths()[stage]
+        yield MultiPathStage(blocks)
+
+
+def _feature_info(spec: MultipathSpec, output_stride: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "num_chs": channels,
+            "reduction": min(2**stage, output_stride),
+            "module": f"stages.{stage}",
+        }
+        for stage, channels in enumerate(spec.widths())
+    ]

@@ -1,0 +1,172 @@
+"""The paper's comparison as rows to train: networks, recipes, and the published numbers.
+
+The paper's layer table and recipe are not available to us. The networks are our reconstruction of
+what it states, the recipes are ours, and only `PAPER` holds numbers that it prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from convnext_study.recipes import Recipe, get_recipe
+from convnext_study.runs.records import ModelRef, Run
+from convnext_study.studies.multipath.spec import (
+    BASIC,
+    LARGE,
+    LARGE_PATHS,
+    SMALL,
+    SMALL_EQUAL,
+    MultipathSpec,
+)
+
+STUDY = "multipath-reconstruction"
+NET = "convnext_study.studies.multipath.network:build"
+BASELINE = "convnext_study.studies.multipath.baselines:build"
+REDUCTION = 4  # by which the reduced networks are narrower; depths and modules stay
+SIZE = 32  # of the images that the networks are meant for
+
+# What is usual for CIFAR at 32x32: the paper's own recipe is not available to us.
+FULL = Recipe(
+    name="cifar-usual",
+    family="classic",
+    epochs=200,
+    optimizer="sgd",
+    lr=0.1,
+    lr_base_size=128,
+    global_batch_size=128,
+    weight_decay=5e-4,
+    weight_decay_1d=True,
+    crop="random_crop",
+    crop_pct=1.0,
+    init="kaiming",
+)
+# Ours, for minutes on a laptop: of digits' few images small batches make enough steps (in 8 epochs
+# `depths` reaches 97.8 % with 32 images a step and 83.4 % with 64 at FULL's rate; one seed).
+REDUCED = FULL.model_copy(
+    update={
+        "name": "cifar-reduced",
+        "epochs": 8,
+        "lr_base_size": 32,
+        "global_batch_size": 32,
+        "warmup_epochs": 1.0,
+    }
+)
+# The scans are 8x8: at 16x16 nothing of them is lost.
+REDUCED_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """A network of the comparison, and the one that it is compared with.
+
+    ``spec`` is the full-size network's; None for a baseline, which ``name`` names. ``adopted``
+    rows lead from one to the next; the others are tried beside them.
+    """
+
+    name: str
+    label: str
+    section: str
+    parent: str | None
+    spec: MultipathSpec | None
+    adopted: bool = True
+
+
+_WIDEN, _ATTEND, _LARGER = "Widening", "Attention", "Large networks"
+ROWS = (
+    ComparisonRow("plain", "plain basic blocks", _WIDEN, None, BASIC.replace(width=16)),
+    ComparisonRow("channels", "widened in channels", _WIDEN, "plain", BASIC, adopted=False),
+    ComparisonRow("paths", "widened in paths, equal depths 2,2,3,3", _WIDEN, "plain", SMALL_EQUAL),
+    ComparisonRow("depths", "different depths 1,2,3,4", _WIDEN, "paths", SMALL),
+    *(
+        ComparisonRow(
+            f"{parent}_{kind}",
+            f"{depths} depths, {word}",
+            _ATTEND,
+            parent,
+            spec.replace(attention=kind),
+            adopted=False,
+        )
+        for parent, depths, spec in (
+            ("paths", "equal", SMALL_EQUAL),
+            ("depths", "different", SMALL),
+        )
+        for kind, word in (("path", "path attention"), ("se", "SE"))
+    ),
+    ComparisonRow("large", "large: widened in channels", _LARGER, "depths", LARGE),
+    ComparisonRow(
+        "large_paths", "large: in paths 0..7, modules", _LARGER, "depths", LARGE_PATHS, False
+    ),
+    ComparisonRow("resnet18", "ResNet-18", "Baselines", None, None),
+    ComparisonRow("se_resnet18", "SE-ResNet-18 (r = 16)", "Baselines", "resnet18", None),
+)
+
+
+def is_full(data: str, recipe: str | None = None) -> bool:
+    """Whether networks of the paper's size are trained: on CIFAR, or as ``recipe`` asks.
+
+    ``published`` asks for them, ``small`` for reduced ones; any other recipe leaves it to the data.
+    """
+    return recipe == "published" or (recipe != "small" and data.startswith("cifar"))
+
+
+def reduced(spec: MultipathSpec) -> MultipathSpec:
+    """The same network, a quarter as wide: ours, for quick runs."""
+    return spec.replace(width=max(1, spec.width // REDUCTION))
+
+
+def runs_of(
+    data: str, seeds: Iterable[int], recipe: str | None, changes: dict[str, Any]
+) -> list[Run]:
+    """Every row for every seed. ``recipe`` is as in `is_full`, or a recipe's name or file.
+
+    Raises RecipeError for a recipe that cannot be used.
+    """
+    full = is_full(data, recipe)
+    fields = {name: value for name, value in changes.items() if value is not None}
+    if not full and data == "digits":
+        fields.setdefault("image_size", REDUCED_DIGITS)
+    elif data.startswith("folder:"):
+        fields.setdefault("image_size", SIZE)
+    known = {None: FULL if full else REDUCED, "published": FULL, "small": REDUCED}
+    chosen = known[recipe] if recipe in known else get_recipe(str(recipe))
+    settings = chosen.replace(**fields).model_dump(mode="json")
+    return [
+        Run(
+            study=STUDY,
+            name=row.name if full else f"{row.name}_quarter",
+            model=_model(row, full),
+            recipe=settings,
+            data=data,
+            seed=seed,
+            metadata=_facts(row, place, full),
+        )
+        for seed in seeds
+        for place, row in enumerate(ROWS)
+        if full or row.spec is not None  # a baseline is what it is, at one size
+    ]
+
+
+def _model(row: ComparisonRow, full: bool) -> ModelRef:
+    if row.spec is None:
+        return ModelRef(builder=BASELINE, args={"name": row.name})
+    spec = row.spec if full else reduced(row.spec)
+    return ModelRef(builder=NET, args=spec.to_dict())
+
+
+def _facts(row: ComparisonRow, place: int, full: bool) -> dict[str, Any]:
+    section = row.section
+    if row.spec is not None:
+        section += " (reconstruction)" if full else " (reconstruction, 1/4 as wide)"
+    parent = row.parent if full or row.parent is None else f"{row.parent}_quarter"
+    return {
+        "regime": "multipath",
+        "row": row.name,
+        "label": row.label,
+        "order": place,
+        "adopted": row.adopted,
+        "parent": parent,
+        "section": section,
+        "published": False,
+    }

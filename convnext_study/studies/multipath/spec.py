@@ -1,0 +1,114 @@
+"""A multi-path network as data (no torch here). Our reconstruction: the paper's table is unknown.
+
+The defaults are the small network of 5.3 MB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from convnext_study.errors import did_you_mean
+from convnext_study.roadmap.spec import SpecError
+
+STAGES = 3
+SE_REDUCTION = 16  # channels for each hidden unit of squeeze and excitation
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "block": ("multipath", "basic"),
+    "attention": ("none", "path", "se"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultipathSpec:
+    """What a network is made of. Hashable, and equal to its JSON form and back.
+
+    Args:
+        block: ``multipath`` is the module of parallel paths; ``basic`` the plain block to compare
+            it with: ``depths[0]`` 3x3 convolutions beside a shortcut, without 1x1 convolutions.
+        depths: 3x3 convolutions in each path, in ascending order: the order of paths changes
+            nothing. A path of depth 0 is its 1x1 convolution alone.
+        width: channels of a path in stage 1, doubled at every further stage.
+        modules: modules in each of the three stages.
+        attention: ``none``; ``path``: one learned weight a path; ``se``: squeeze and excitation
+            on the concatenated channels.
+
+    Raises:
+        SpecError: a value that no network can have, in one line that names the field.
+    """
+
+    block: str = "multipath"
+    depths: tuple[int, ...] = (1, 2, 3, 4)
+    width: int = 16
+    modules: int = 2
+    attention: str = "none"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.depths, list):  # JSON has no tuples
+            object.__setattr__(self, "depths", tuple(self.depths))
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in allowed:
+                raise SpecError(f"{name}: {value!r} is unknown; use one of {', '.join(allowed)}")
+        for name in ("width", "modules"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise SpecError(f"{name}: {value!r}; use a whole number of at least 1")
+        _check_depths(self.depths)
+        if self.block == "basic" and len(self.depths) != 1:
+            raise SpecError(f"depths: {self.depths!r}; a basic block has one path, such as (2,)")
+        if self.block == "basic" and self.attention == "path":
+            raise SpecError("attention: a basic block has no paths to weigh; use none or se")
+
+    def replace(self, **changes: Any) -> MultipathSpec:
+        """The same network with some fields changed. Raises SpecError for an unknown field."""
+        return MultipathSpec.from_dict({**self.to_dict(), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values of every field, so that a record can be read without our defaults."""
+        return {**dataclasses.asdict(self), "depths": list(self.depths)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MultipathSpec:
+        """The inverse of ``to_dict``; fields left out keep the small network's value."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise SpecError(
+                    f"{name}: no such field of a multi-path network{did_you_mean(name, known)}"
+                )
+        return cls(**values)
+
+    def path_widths(self) -> tuple[int, ...]:
+        """Channels of one path in each stage."""
+        return tuple(self.width * 2**stage for stage in range(STAGES))
+
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each stage's output: those of all its paths."""
+        return tuple(width * len(self.depths) for width in self.path_widths())
+
+
+def _check_depths(depths: Any) -> None:
+    if not isinstance(depths, tuple) or not depths:
+        raise SpecError(f"depths: {depths!r}; use one number for each path")
+    if any(type(depth) is not int or depth < 0 for depth in depths):
+        raise SpecError(f"depths: {depths!r}; use whole numbers of at least 0")
+    if list(depths) != sorted(depths):
+        raise SpecError(
+            f"depths: {depths!r}; put them in ascending order, as {tuple(sorted(depths))}"
+        )
+    if depths[-1] == 0:
+        raise SpecError(f"depths: {depths!r}; one path at least needs a 3x3 convolution")
+
+
+SMALL = MultipathSpec()
+# Equal depths, and to the last parameter the size of SMALL.
+SMALL_EQUAL = MultipathSpec(depths=(2, 2, 3, 3))
+LARGE = MultipathSpec(width=40)
+# As large, but widened by paths and modules where LARGE has wider paths.
+LARGE_PATHS = MultipathSpec(depths=(0, 1, 2, 3, 4, 5, 6, 7), modules=4)
+# The plain network of SMALL's size: 44 is the width at which it has 5.3 MB.
+BASIC = MultipathSpec(block="basic", depths=(2,), width=44)

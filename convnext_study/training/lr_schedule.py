@@ -1,0 +1,25 @@
+"""The learning rate at every step of a recipe."""
+
+from __future__ import annotations
+
+import math
+
+from convnext_study.recipes import Recipe
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The rate used at optimizer step ``step`` (from 0).
+
+    As in the released ConvNeXt code: warm-up rises linearly from 0 and reaches the full rate on
+    its last step; the cosine then falls towards ``min_lr`` over the remaining steps.
+    """
+    scale = recipe.global_batch_size / recipe.lr_base_size
+    peak, floor = recipe.lr * scale, recipe.min_lr * scale
+    total = recipe.epochs * steps_per_epoch
+    warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total)
+    if step < warmup:
+        return peak * step / max(warmup - 1, 1)
+    if recipe.schedule == "step":
+        return peak * 0.1 ** (step // steps_per_epoch // recipe.milestones)
+    progress = (step - warmup) / (total - warmup)
+    return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))

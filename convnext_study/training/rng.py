@@ -1,0 +1,22 @@
+"""Randomness as a pure function of (seed, what for, where): nothing to save, exact to resume."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+
+def seed_everything(number: int, device: str = "cpu") -> None:
+    """Set the global generators of torch, numpy and Python, and the one of the device."""
+    # torch.manual_seed() notes, at each call, where devices were seeded that are not there.
+    torch.default_generator.manual_seed(number)
+    kind = torch.device(device)
+    if kind.type == "cuda":  # the one that is used: each costs a call to its driver
+        index = torch.cuda.current_device() if kind.index is None else kind.index
+        torch.cuda.default_generators[index].manual_seed(number)
+    elif kind.type == "mps":
+        torch.mps.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)

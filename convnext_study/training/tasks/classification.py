@@ -1,0 +1,172 @@
+"""Image classification: the task of the road map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convnext_study.data import open_data
+from convnext_study.data.device import Prepare, prefetcher
+from convnext_study.data.fingerprint import check_same, fingerprint
+from convnext_study.data.loader import (
+    Batch,
+    Readers,
+    check_split,
+    image_size,
+    make_readers,
+    steps_per_epoch,
+    train_batches,
+    val_batches,
+)
+from convnext_study.data.sharding import BatchSharding, accum_steps, most_batches, val_indices
+from convnext_study.imports import resolve
+from convnext_study.recipes import make_recipe
+from convnext_study.runs.records import Run
+from convnext_study.training.distributed import all_gather
+from convnext_study.training.mixing import Mixing
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.stochastic_depth import Masks, share_masks
+from convnext_study.training.task import Evaluation
+
+EVAL_BATCH = 256
+
+
+class Classification:
+    """Cross entropy with label smoothing, Mixup and CutMix as the recipe says; top-1 accuracy."""
+
+    def __init__(self, run: Run, runtime: Runtime) -> None:
+        self.run = run
+        self.runtime = runtime
+        self.recipe = make_recipe(run.recipe)
+        self.data = open_data(
+            run.data, download=runtime.download, corrupt_images=runtime.corrupt_images
+        )
+        check_split(self.data, self.recipe, self._sharding)
+        classes, mixes = self.data.num_classes, self.recipe.mixes
+        self._mixing = Mixing(self.recipe, classes, run.seed) if mixes else None
+        self._masks: Masks | None = None
+        self._prepare = Prepare(self.data, runtime.device, runtime.memory_format)
+        self._ahead = prefetcher(runtime.device)
+        self._readers: Readers | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(len(self.data.train), self.recipe.global_batch_size)
+
+    @property
+    def accum_steps(self) -> int:
+        return accum_steps(self.recipe.global_batch_size, self._sharding, even=self.recipe.mixes)
+
+    @property
+    def corrupt_images(self) -> int:
+        return self.data.corrupt.replaced
+
+    @property
+    def corrupt_names(self) -> frozenset[str]:
+        return frozenset(self.data.corrupt.names)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        return fingerprint(self.data)
+
+    def check_data(self, recorded: dict[str, Any], where: str) -> None:
+        check_same(recorded, self.fingerprint, where)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        size = image_size(self.data, self.recipe)
+        return (3, size, size)
+
+    def build(self) -> nn.Module:
+        builder = resolve(self.run.model.builder)
+        net: nn.Module = builder(
+            self.run.model.args,
+            num_classes=self.data.num_classes,
+            drop_path=self.recipe.drop_path,
+            init=self.recipe.init,
+        )
+        self._masks = share_masks(net, self.run.seed, self.recipe.global_batch_size)
+        return net
+
+    def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        return train_batches(
+            self.data,
+            self.recipe,
+            self.run.seed,
+            epoch,
+            start,
+            self._reading,
+            self._sharding,
+            self._ahead,
+        )
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+        images, labels = self._prepare(batch)
+        if self._masks is not None:
+            self._masks.fill(batch.step, batch.places, images.device)
+        if self._mixing is not None:
+            # The mixed targets hold the label smoothing already.
+            images, soft = self._mixing(images, labels, batch.places, batch.step)
+            return F.cross_entropy(model(images), soft), len(labels)
+        smoothing = self.recipe.label_smoothing
+        return F.cross_entropy(model(images), labels, label_smoothing=smoothing), len(labels)
+
+    @torch.inference_mode()
+    def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
+        losses: list[Tensor] = []  # of a batch each, summed in float32: not every device has more
+        correct: list[Tensor] = []
+        bad = self.corrupt_images
+        batches = val_batches(
+            self.data, self.recipe, EVAL_BATCH, self._reading, self._sharding, self._ahead
+        )
+        for batch in batches:
+            images, labels = self._prepare(batch)
+            logits = model(images).float()
+            losses.append(F.cross_entropy(logits, labels, reduction="sum"))
+            correct.append(logits.argmax(1) == labels)
+            check()
+        # Parts differ by an image, which can be a batch; a part can even be empty.
+        count = len(self.data.val)
+        for _ in range(len(losses), most_batches(count, EVAL_BATCH, self._sharding)):
+            check()
+        return self._joined(losses, correct, self.corrupt_images - bad)
+
+    def _joined(self, losses: list[Tensor], correct: list[Tensor], bad: int) -> Evaluation:
+        """The evaluation of all parts from that of this process's, batch by batch."""
+        loss = sum(torch.stack(losses).tolist()) if losses else 0.0
+        mine = torch.cat(correct).cpu() if correct else torch.zeros(0, dtype=torch.bool)
+        right = torch.zeros(len(self.data.val), dtype=torch.bool)
+        parts = all_gather((list(val_indices(len(right), self._sharding)), mine, loss, bad))
+        for indices, bits, _, _ in parts:
+            right[indices] = bits
+        return Evaluation(
+            top1=100 * float(right.double().mean()),
+            val_loss=sum(part_loss for _, _, part_loss, _ in parts) / len(right),
+            correct=right,
+            corrupt_images=sum(one[-1] for one in parts),
+        )
+
+    @property
+    def _sharding(self) -> BatchSharding:
+        return BatchSharding(
+            self.runtime.rank, self.runtime.world_size, self.runtime.micro_batch_size
+        )
+
+    def _reading(self) -> Readers:
+        """The processes that read, kept from one epoch to the next."""
+        if self._readers is None:
+            mine = self.recipe.global_batch_size // self.runtime.world_size // self.accum_steps
+            self._readers = make_readers(
+                self.data,
+                self.recipe,
+                self.run.seed,
+                self.runtime.workers,
+                max(mine, EVAL_BATCH),
+                pin=self._prepare.device.type == "cuda",
+            )
+        return self._readers

@@ -1,0 +1,138 @@
+"""The command line as a user meets it: what it prints, what it writes, how it fails."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "convnext_study"]
+FAST = ["--epochs", "1", "--batch-size", "128"]
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+def test_steps_lists_the_road_without_torch() -> None:
+    code = (
+        "import sys, convnext_study.cli as c\n"
+        "sys.argv = ['convnext-study', 'steps']\n"
+        "try: c.main()\n"
+        "except SystemExit as e: assert not e.code, e.code\n"
+        "print(sorted({'torch', 'timm', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "patchify_stem" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "convnext_study", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    heavy = ("torch", "timm", "numpy", "scipy", "matplotlib", "sklearn", "wandb")
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert not imported & set(heavy)
+    for command in ("steps", "show", "cost", "train", "roadmap"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["show", "gellu"], "did you mean gelu?"),
+        (["steps", "--regime", "x"], "no such road map"),
+        (["roadmap", "--steps", "nope"], "no such step"),
+        (["roadmap", "--seeds", "none"], "seeds: 'none'"),
+        (["roadmap", "--data", "folder:/nowhere/at/all"], "/nowhere/at/all: no such folder"),
+        (["roadmap", "--recipe", "moderne"], "did you mean modern"),
+        (["train", "gelu", "--device", "tpu"], "device: 'tpu' is not on this machine"),
+        (["train", "gelu", "--wandb", "maybe"], "wandb: 'maybe'"),
+        (["train", "gelu", "--out", "/proc/nowhere"], "/proc/nowhere"),
+    ],
+)
+def test_a_bad_request_is_one_line_and_code_2(
+    tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("convnext-study: ")
+
+
+def test_one_step_and_then_the_same_again(tmp_path: Path) -> None:
+    command = ["train", "depthwise_conv", *FAST, "--out", "study"]
+    first = run(*command, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    rows = json.loads((tmp_path / "study" / "results.json").read_text())
+    assert [row["name"] for row in rows["rows"]] == ["depthwise_conv"]
+    began = time.monotonic()
+    again = run(*command, cwd=tmp_path)
+    assert again.returncode == 0
+    assert "1 done already" in again.stdout
+    assert json.loads((tmp_path / "study" / "results.json").read_text()) == rows
+    assert time.monotonic() - began < 60
+
+
+def test_a_small_road_map(tmp_path: Path) -> None:
+    done = run(
+        "roadmap", "--steps", "resnet,patchify_stem,kernel_5", "--seeds", "2", *FAST, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    study = tmp_path / "runs" / "nano-digits"
+    with (study / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["resnet", "patchify_stem", "kernel_5"]
+    assert all(row["n"] == "2" and row["std"] for row in rows)
+    assert not any(row["paper_top1"] for row in rows)
+    assert (study / "roadmap.svg").read_text().lstrip().startswith("<?xml")
+    assert (study / "roadmap.png").read_bytes().startswith(b"\x89PNG")
+    assert "not significant" in " ".join(done.stdout.split())
+    assert "\x1b[" not in done.stdout  # plain lines where there is no terminal
+
+
+def test_killed_and_given_again_it_goes_on(tmp_path: Path) -> None:
+    command = [*COMMAND, "roadmap", "--steps", "patchify_stem,layer_norm", "--epochs", "6"]
+    command += ["--out", "study", "--jobs", "1"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+        log = tmp_path / "study" / "runs"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            logs = "".join(path.read_text() for path in log.glob("*/log.jsonl"))
+            if logs.count('"epoch", "epoch": 2') >= 1:
+                break
+            time.sleep(0.1)
+        os.kill(process.pid, signal.SIGKILL)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    events = "".join(path.read_text() for path in log.glob("*/log.jsonl"))
+    assert '"event": "resumed"' in events
+
+
+def test_an_interrupt_leaves_with_75(tmp_path: Path) -> None:
+    command = [*COMMAND, "train", "layer_norm", "--epochs", "500", "--out", "study"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        log = tmp_path / "study" / "runs"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not any(
+            '"epoch"' in path.read_text() for path in log.glob("*/log.jsonl")
+        ):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "the same command goes on where it was" in errors

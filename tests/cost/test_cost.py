@@ -1,0 +1,300 @@
+"""Four counters, one number; and the paper's figures, all but two."""
+
+import json
+import random
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+from torch.nn.utils import prune
+
+from convnext_study import cost
+from convnext_study.cost import Cost, CountersDisagree, ImageTooSmall
+from convnext_study.cost import verify as crosscheck
+from convnext_study.cost.table import prints_as
+from convnext_study.models.roadmap_net import RoadmapNet
+from convnext_study.report.tables.cost import cost_tables
+from convnext_study.report.tables.render import Screen
+from convnext_study.roadmap import get_roadmap
+from convnext_study.roadmap.spec import CHOICES, RESNET_NANO, NetSpec
+
+GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "roadmap_macs.toml").read_text())
+KEYS = [
+    *("regime", "step", "label", "macs", "params", "activations"),
+    *("paper_gflops", "paper_top1", "matches_paper", "erratum", "model"),
+]
+ERRATA = [("t", "layer_norm"), ("t", "separate_downsampling")]
+
+
+@pytest.fixture(scope="module")
+def fresh() -> dict[str, Any]:
+    """The rows of both published road maps, counted by a new process, and its seconds of CPU."""
+    code = (
+        "import json, time; from convnext_study import cost; rows = cost.table(['t', 'b']);"
+        "print(json.dumps({'rows': rows, 'seconds': time.process_time()}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+def rows(fresh: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = fresh["rows"]
+    return found
+
+
+def printed(rows: list[dict[str, Any]]) -> str:
+    console = Console(width=80, no_color=True)
+    with console.capture() as capture:
+        console.print(*map(Screen, cost_tables(rows)))
+    return capture.get()
+
+
+def test_34_rows_equal_the_reference_to_four_decimals(rows: list[dict[str, Any]]) -> None:
+    expected = [(regime, row["step"], row["macs"]) for regime in GOLDEN for row in GOLDEN[regime]]
+    assert len(expected) == 34
+    assert [(row["regime"], row["step"], round(row["macs"], 4)) for row in rows] == expected
+
+
+def test_parameters_equal_the_reference(rows: list[dict[str, Any]]) -> None:
+    found = {(row["regime"], row["step"]): row["params"] for row in rows}
+    known = [(regime, row) for regime in GOLDEN for row in GOLDEN[regime] if "params" in row]
+    assert len(known) == 3
+    for regime, row in known:
+        assert found[regime, row["step"]] == row["params"]
+
+
+def test_32_figures_of_the_paper_match_and_the_two_errata_are_flagged(
+    rows: list[dict[str, Any]],
+) -> None:
+    assert sum(row["matches_paper"] for row in rows) == 32
+    assert [(row["regime"], row["step"]) for row in rows if not row["matches_paper"]] == ERRATA
+    assert [(row["regime"], row["step"]) for row in rows if row["erratum"]] == ERRATA
+
+
+def test_rows_are_json_with_the_promised_keys_and_units(rows: list[dict[str, Any]]) -> None:
+    assert all(list(row) == KEYS for row in rows)
+    first = rows[0]
+    assert first["macs"] == 4.089184256
+    assert first["params"] == 25557032
+    assert first["activations"] == 11.114984  # He et al. count 11.1 M for ResNet-50
+    assert (first["paper_gflops"], first["paper_top1"]) == (4.09, 76.13)
+    assert first["model"] == "roadmap_t_resnet50"
+
+
+def test_nano_is_counted_at_its_own_size_and_never_beside_the_paper() -> None:
+    found = cost.table(["nano"])
+    assert len(found) == 17
+    for row in found:
+        for key in ("paper_gflops", "paper_top1", "matches_paper", "erratum"):
+            assert row[key] is None
+    assert found[0]["macs"] == cost.count_spec(RESNET_NANO, 32, 10).macs / 1e9
+    assert "paper" not in printed(found)
+
+
+def test_at_another_size_nothing_is_compared_with_the_paper() -> None:
+    found = cost.table(["t"], image_size=288)
+    assert {row["matches_paper"] for row in found} == {None}
+    assert round(found[0]["macs"], 2) == 6.76
+    text = printed(found)
+    assert "cannot be compared" in text
+    assert "[1]" not in text
+
+
+@pytest.mark.parametrize(
+    ("macs", "figure", "same"),
+    [
+        (4_145_000_000, 4.15, True),
+        (4_144_999_999, 4.15, False),
+        (4_144_999_999, 4.14, True),
+        (2_675_000_000, 2.68, True),  # as a float, 2.675 is a little less
+        (14_814_999_999, 14.81, True),
+        (14_815_000_000, 14.81, False),
+    ],
+)
+def test_printed_figures_are_rounded_half_up(macs: int, figure: float, same: bool) -> None:
+    assert prints_as(macs, figure) is same
+
+
+def test_the_printed_table_explains_the_errata(rows: list[dict[str, Any]]) -> None:
+    text = printed(rows)
+    lines = text.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    flagged = [line.split()[:4] for line in lines if line.strip().startswith("layer_norm")]
+    assert flagged[0] == ["layer_norm", "4.1456", "4.46", "[1]"]
+    assert "15 of 17 rows" in text
+    assert "17 of 17 rows" in text
+    flat = " ".join(text.split())
+    for row in rows:
+        if row["erratum"]:
+            assert f"{row['step']}: {row['erratum']}" in flat
+
+
+@pytest.mark.parametrize("regime", ["t", "b", "nano"])
+def test_all_counters_agree_on_every_row(regime: str) -> None:
+    assert len(cost.table([regime], verify=True)) == 17
+
+
+@pytest.mark.parametrize("counter", ["count_fvcore", "count_torch", "closed_form"])
+def test_a_counter_that_is_off_by_one_is_told(
+    counter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = getattr(crosscheck, counter)
+    one: Any = Cost(macs=1) if counter == "closed_form" else 1
+    monkeypatch.setattr(crosscheck, counter, lambda *args: honest(*args) + one)
+    with pytest.raises(CountersDisagree) as caught:
+        cost.table(["nano"], verify=True)
+    message, macs = str(caught.value), cost.count_spec(RESNET_NANO, 32, 10).macs
+    told = f"nano resnet-90ep: MACs disagree between counters: hooks {macs:,}, closed form "
+    assert message.startswith(told)
+    assert message.count(f"{macs + 1:,}") == 1
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("unit", ["params", "activations"])
+def test_a_closed_form_that_is_off_in_another_unit_is_told(
+    unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        crosscheck, "closed_form", lambda *args: cost.closed_form(*args) + Cost(**{unit: 1})
+    )
+    with pytest.raises(CountersDisagree, match=f"nano resnet-90ep: {unit} disagree"):
+        cost.table(["nano"], verify=True)
+
+
+def random_spec(generator: random.Random) -> NetSpec:
+    return NetSpec(
+        depths=tuple(generator.randint(1, 3) for _ in range(4)),
+        width=generator.randint(1, 12),
+        kernel=generator.choice([1, 3, 5, 7, 9, 11]),
+        expansion=generator.randint(1, 5),
+        layer_scale=generator.choice([None, 1e-6]),
+        **{name: generator.choice(values) for name, values in CHOICES.items()},
+    )
+
+
+def test_closed_form_agrees_on_any_fields_and_any_size() -> None:
+    generator = random.Random(0)
+    for _ in range(100):
+        spec, size = random_spec(generator), generator.randint(1, 97)
+        classes = generator.choice([1, 10])
+        try:
+            expected = cost.closed_form(spec, size, classes)
+        except ImageTooSmall:
+            with pytest.raises(ImageTooSmall):
+                cost.count_spec(spec, size, classes)
+            with pytest.raises(RuntimeError):
+                cost.count(RoadmapNet(spec, num_classes=classes), (3, size, size))
+            continue
+        assert cost.count_spec(spec, size, classes) == expected, (spec, size)
+
+
+def test_too_small_an_image_is_refused_in_one_line() -> None:
+    end = get_roadmap("t").variants()[-1].spec
+    with pytest.raises(ImageTooSmall, match=r"^image size: 31 is too small.*; 32 is enough$"):
+        cost.count_spec(end, 31)
+    assert cost.count_spec(end, 32).macs > 0
+
+
+def test_counters_agree_on_an_image_that_is_not_square() -> None:
+    net = RoadmapNet(get_roadmap("nano").upto("gelu"), num_classes=10)
+    shape = (3, 48, 37)
+    macs = cost.count(net, shape).macs
+    assert macs == cost.count_fvcore(net, shape) == cost.count_torch(net, shape)
+
+
+class Mixed(nn.Module):
+    """Layers that no road map has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = nn.Conv2d(4, 6, 3, padding=1, groups=2)
+        self.up = nn.ConvTranspose2d(6, 4, 2, stride=2, groups=2)
+        self.line = nn.Conv1d(4, 8, 5)
+        self.cube = nn.Conv3d(1, 2, 3)
+        self.tokens = nn.Linear(8, 3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.up(self.grouped(self.grouped_input(x)))  # (1, 4, 16, 12)
+        volume = self.cube(x.unsqueeze(1))  # (1, 2, 2, 14, 10)
+        line = self.line(x.flatten(2))  # (1, 8, 188)
+        return self.tokens(self.tokens_input(line)) + volume.mean()
+
+    def grouped_input(self, x: torch.Tensor) -> torch.Tensor:
+        return x.repeat(1, 2, 1, 1)
+
+    def tokens_input(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2)
+
+
+def test_count_knows_every_kind_of_convolution() -> None:
+    outputs = {
+        "grouped": 6 * 8 * 6,
+        "up": 4 * 16 * 12,
+        "cube": 2 * 2 * 14 * 10,
+        "line": 8 * 188,
+        "tokens": 188 * 3,
+    }
+    macs = (
+        outputs["grouped"] * (4 // 2) * 9
+        + 6 * 8 * 6 * (4 // 2) * 4  # transposed: each input element meets its group's kernels
+        + outputs["cube"] * 27
+        + outputs["line"] * 4 * 5
+        + outputs["tokens"] * 8
+    )
+    params = (6 * 2 * 9 + 6) + (6 * 2 * 4 + 4) + (2 * 27 + 2) + (8 * 4 * 5 + 8) + 24
+    found = cost.count(Mixed(), (2, 8, 6))
+    assert found == Cost(macs, params, sum(outputs.values()))
+    assert cost.count_torch(Mixed(), (2, 8, 6)) == macs
+
+
+def test_a_layer_called_twice_counts_twice_and_holds_its_weights_once() -> None:
+    layer = nn.Conv2d(3, 3, 1, bias=False)
+    assert cost.count(nn.Sequential(layer, layer), (3, 4, 4)) == Cost(2 * 9 * 16, 9, 2 * 3 * 16)
+
+
+def test_counting_leaves_the_model_as_it_was() -> None:
+    net = RoadmapNet(RESNET_NANO, num_classes=10, drop_rate=0.5, drop_path_rate=0.5).train()
+    net.stages[0].eval()
+    net.double()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+    random_state = torch.random.get_rng_state()
+    pointers = [weight.data_ptr() for weight in net.parameters()]
+
+    for counter in (cost.count, cost.count_fvcore, cost.count_torch):
+        counter(net, (3, 32, 32))
+
+    assert modes == [module.training for module in net.modules()]
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert pointers == [weight.data_ptr() for weight in net.parameters()]
+    assert not any(module._forward_hooks for module in net.modules())
+    assert torch.equal(random_state, torch.random.get_rng_state())
+    assert cost.count(net, (3, 32, 32)) == cost.count_spec(RESNET_NANO, 32, 10)
+
+
+def test_a_pruned_model_is_counted_as_dense() -> None:
+    # A masked weight is no leaf of the graph, which copying a module trips over.
+    conv = nn.Conv2d(3, 8, 3, bias=False)
+    dense = cost.count(conv, (3, 5, 5))
+    prune.random_unstructured(conv, "weight", amount=0.5)
+    assert cost.count(conv, (3, 5, 5)) == dense == Cost(8 * 27 * 9, 8 * 27, 8 * 9)
+
+
+def test_fvcore_is_silent(
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    cost.count_fvcore(RoadmapNet(RESNET_NANO), (3, 32, 32))
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+def test_34_rows_take_less_than_20_seconds_of_a_fresh_process(fresh: dict[str, Any]) -> None:
+    assert fresh["seconds"] < 20

@@ -1,0 +1,327 @@
+"""Odd and broken image files: which are read and how, which stop a run, which are skipped."""
+
+import errno
+import io
+import os
+import signal
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, UnidentifiedImageError
+from support.images import make_folder, picture
+
+from convnext_study.data import DataError, DatasetPair, open_data
+from convnext_study.data.dataset import CorruptImage
+from convnext_study.data.decode import decode_image
+from convnext_study.data.loader import Batch, BatchSharding, train_batches, val_batches
+from convnext_study.data.pool import Readers
+from convnext_study.data.workers import Request, Samples
+from convnext_study.errors import RunFailed
+from convnext_study.recipes import MODERN
+
+RECIPE = MODERN.replace(
+    global_batch_size=8,
+    image_size=32,
+    crop="none",
+    flip=False,
+    rand_augment="",
+    color_jitter=0.0,
+    random_erasing=0.0,
+)
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def huge_png(side: int = 20_000) -> bytes:
+    """A valid file, but for its data, of 400 million pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data
+
+
+def huge_jpeg(side: int = 20_000) -> bytes:
+    content = saved(picture(0), "JPEG")
+    at = content.index(b"\xff\xc0") + 5  # after the marker, its length and the precision
+    return content[:at] + struct.pack(">HH", side, side) + content[at + 4 :]
+
+
+BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
+    "zero bytes": (lambda: b"", "the file is empty"),
+    "text": (lambda: b"not an image", "no known image format"),
+    "truncated JPEG": (lambda: saved(picture(0, 300, 300), "JPEG")[:-500], "truncated"),
+    "JPEG header only": (lambda: saved(picture(0), "JPEG")[:20], ""),
+    "truncated PNG": (lambda: saved(picture(0, 300, 300), "PNG")[:900], "truncated"),
+    "flipped PNG": (lambda: saved(picture(0), "PNG")[:60] + b"\x00" * 40, ""),
+    "huge PNG": (huge_png, "more than 178,956,970 pixels"),
+    "huge JPEG": (huge_jpeg, "more than 178,956,970 pixels"),
+}
+
+
+def broken_folder(root: Path, content: bytes, part: str = "train") -> Path:
+    make_folder(root)
+    (root / part / "cat" / "3.jpg").write_bytes(content)
+    return root
+
+
+def all_batches(data: DatasetPair, workers: int = 0) -> list[Batch]:
+    return list(train_batches(data, RECIPE, 0, 0, workers=workers))
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_broken_images_stop_and_are_named(tmp_path: Path, damage: str) -> None:
+    make, says = BROKEN[damage]
+    data = open_data(f"folder:{broken_folder(tmp_path, make())}")
+    with pytest.raises(
+        CorruptImage, match=rf"train/cat/3\.jpg: not a readable image.*{says}"
+    ) as caught:
+        all_batches(data)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in caught.value.name
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_one_line_survives_the_workers(tmp_path: Path, part: str) -> None:
+    data = open_data(f"folder:{broken_folder(tmp_path, b'', part)}")
+    with pytest.raises(
+        DataError, match=rf"{part}/cat/3\.jpg.*empty.*--corrupt-images skip$"
+    ) as caught:
+        all_batches(data, workers=2)
+        list(val_batches(data, RECIPE, 4, workers=2))
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipping_takes_the_next_image_and_counts(tmp_path: Path, workers: int) -> None:
+    root = make_folder(tmp_path)
+    for name in ("cat/2.jpg", "cat/3.jpg", "dog/3.jpg"):
+        (root / "train" / name).write_bytes(b"")
+    data = open_data(f"folder:{root}", corrupt_images="skip")
+    (batch,) = all_batches(data, workers)
+    # 2 and 3 are replaced by the first dog, the last dog by the first cat.
+    assert batch.labels.sort().values.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert len(batch.images.unique(dim=0)) == 5
+    assert sorted(Path(name).name for name in data.corrupt.names) == ["2.jpg", "3.jpg", "3.jpg"]
+    assert data.corrupt.replaced == 4
+    again = all_batches(open_data(f"folder:{root}", corrupt_images="skip"))
+    assert torch.equal(batch.images, again[0].images)
+    all_batches(data, workers)
+    assert (len(data.corrupt.names), data.corrupt.replaced) == (3, 8)
+
+
+def test_only_what_was_used_is_counted(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, count=8)
+    for part in ("cat", "dog"):
+        for index in range(0, 8, 2):
+            (root / "train" / part / f"{index}.jpg").write_bytes(b"")
+    data = open_data(f"folder:{root}", corrupt_images="skip")
+    small = RECIPE.replace(global_batch_size=4)
+    counted = []
+    for _ in train_batches(data, small, 0, 0, workers=2):
+        counted.append(data.corrupt.replaced)
+    assert counted == sorted(counted)
+    assert counted[-1] == 8
+    assert counted[0] <= 4
+
+
+def test_replacement_does_not_depend_on_the_split(tmp_path: Path) -> None:
+    root = broken_folder(tmp_path, b"")
+    recipe = MODERN.replace(global_batch_size=8, image_size=32)
+    (whole,) = train_batches(open_data(f"folder:{root}", corrupt_images="skip"), recipe, 0, 0)
+    halves, names = [], []
+    for rank in range(2):
+        data = open_data(f"folder:{root}", corrupt_images="skip")
+        halves += [
+            one.images for one in train_batches(data, recipe, 0, 0, 0, 0, BatchSharding(rank, 2))
+        ]
+        names += sorted(data.corrupt.names)
+    assert torch.equal(whole.images.unique(dim=0), torch.cat(halves).unique(dim=0))
+    assert len(names) == 1
+
+
+def test_validation_replaces_in_place(tmp_path: Path) -> None:
+    data = open_data(f"folder:{broken_folder(tmp_path, b'', 'val')}", corrupt_images="skip")
+    (batch,) = val_batches(data, RECIPE, 8)
+    pixels = batch.images
+    assert batch.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert torch.equal(pixels[3], pixels[4])
+    assert data.corrupt.replaced == 1
+
+
+def test_when_nothing_is_readable_it_stops(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, count=2)
+    for file in (root / "train").rglob("*.jpg"):
+        file.write_bytes(b"")
+    data = open_data(f"folder:{root}", corrupt_images="skip")
+    with pytest.raises(DataError, match="and the 3 images after it cannot be read"):
+        all_batches(data, workers=1)
+
+
+def _killed(*_: object) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory is short
+    raise AssertionError
+
+
+def test_a_reader_that_is_killed_is_told_in_one_line(tmp_path: Path) -> None:
+    data = open_data(f"folder:{make_folder(tmp_path)}")
+    readers = Readers({"train": Samples(data.train, _killed, 0)}, workers=1)
+    for _ in range(2):  # others are started where one is gone
+        with pytest.raises(RunFailed, match="fewer --workers") as caught:
+            list(readers.read([Request("train", (0, 1)), Request("train", (2, 3))]))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_went_away_stops_even_when_skipping(tmp_path: Path) -> None:
+    data = open_data(f"folder:{make_folder(tmp_path)}", corrupt_images="skip")
+    (tmp_path / "train" / "dog" / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"dog/1\.jpg: cannot be read \(No such file"):
+        all_batches(data, workers=1)
+
+
+class Broken:
+    """A torchvision data set, or timm's reader of the hub's, that fails at its second image."""
+
+    classes = ("cat", "dog")
+    label_key = "label"
+    class_to_idx: ClassVar = {"cat": 0, "dog": 1}
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.dataset = error, {"label": [0, 1, 0, 1]}
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        if index == 1:
+            raise self.error
+        return (io.BytesIO(saved(picture(index), "PNG")), index % 2)
+
+
+class BrokenPairs(Broken):
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        file, label = super().__getitem__(index)
+        return Image.open(file), label
+
+
+def lost(code: int) -> OSError:
+    return OSError(code, os.strerror(code), "/data/gone/1.jpg")
+
+
+LOST = [errno.ENOENT, errno.EIO, errno.ENOTCONN, errno.EACCES, errno.ESTALE]
+NO_IMAGE = [
+    UnidentifiedImageError("cannot identify image file"),
+    OSError("image file is truncated (3 bytes not processed)"),
+    OSError(errno.EINVAL, "Invalid argument"),  # a seek to before the file's start
+    SyntaxError("broken PNG file"),
+]
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, uri: str, error: Exception) -> DatasetPair:
+    monkeypatch.setattr("timm.data.create_dataset", lambda *_, **__: BrokenPairs(error))
+    monkeypatch.setattr("timm.data.readers.create_reader", lambda *_, **__: Broken(error))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "datasets" or None)
+    return open_data(uri, corrupt_images="skip")
+
+
+@pytest.mark.parametrize("uri", ["timm:torch/places365?size=32", "timm:hfds/o/N?size=32"])
+@pytest.mark.parametrize("code", LOST)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_lost_mount_is_no_bad_image_for_other_readers(
+    monkeypatch: pytest.MonkeyPatch, uri: str, code: int, workers: int
+) -> None:
+    data = opened(monkeypatch, uri, lost(code))
+    with pytest.raises(DataError, match=r"^/data/gone/1\.jpg: cannot be read") as caught:
+        list(train_batches(data, RECIPE.replace(global_batch_size=4), 0, 0, workers=workers))
+    assert not isinstance(caught.value, CorruptImage)
+    assert os.strerror(code) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", NO_IMAGE)
+def test_what_decoders_say_is_a_bad_image_for_torchvisions(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    data = opened(monkeypatch, "timm:torch/places365?size=32", error)
+    list(train_batches(data, RECIPE.replace(global_batch_size=4), 0, 0))
+    assert data.corrupt.names == {"torch/places365[1]"}
+
+
+@pytest.mark.parametrize("error", [AssertionError(), TypeError("'NoneType' is no container")])
+def test_a_row_without_an_image_is_a_bad_image(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    data = opened(monkeypatch, "timm:hfds/o/N?size=32", error)
+    list(train_batches(data, RECIPE.replace(global_batch_size=4), 0, 0))
+    assert data.corrupt.names == {"hfds/o/N[1]"}
+
+
+def test_torchvisions_files_that_went_away_stop_even_when_skipping(tmp_path: Path) -> None:
+    data = open_data(f"timm:torch/image_folder?root={make_folder(tmp_path)}", corrupt_images="skip")
+    (tmp_path / "train" / "dog" / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"dog/1\.jpg: cannot be read \(No such file"):
+        all_batches(data, workers=1)
+
+
+def pixels_of(content: bytes) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = decode_image(content, "name")
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def test_grey_becomes_three_equal_channels() -> None:
+    grey = picture(1).convert("L")
+    for image in (grey, grey.convert("LA"), grey.convert("1")):
+        pixels = pixels_of(saved(image, "PNG"))
+        assert np.array_equal(pixels[..., 0], np.asarray(image.convert("L")))
+        assert np.array_equal(pixels[..., 0], pixels[..., 2])
+
+
+def test_cmyk_keeps_its_colours() -> None:
+    red = Image.new("RGB", (16, 16), (250, 10, 10))
+    pixels = pixels_of(saved(red.convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(pixels - [250, 10, 10]).max() < 12
+
+
+def test_16_bit_grey_keeps_its_range() -> None:
+    ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
+    pixels = pixels_of(saved(Image.fromarray(ramp), "PNG"))
+    assert np.array_equal(pixels[..., 1], ramp >> 8)
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(0, 256, 2))])
+def test_palette_loses_transparency_and_keeps_colour(transparency: object) -> None:
+    image = picture(2).quantize(64)
+    pixels = pixels_of(saved(image, "PNG", transparency=transparency))
+    assert np.array_equal(pixels, np.asarray(image.convert("RGB")))
+
+
+def test_transparent_pixels_keep_their_colour() -> None:
+    image = picture(4).convert("RGBA")
+    image.putalpha(0)
+    assert np.array_equal(pixels_of(saved(image, "PNG")), np.asarray(picture(4)))
+
+
+def test_orientation_tags_are_not_applied() -> None:
+    tag = Image.Exif()
+    tag[0x0112] = 6  # a quarter turn
+    turned = pixels_of(saved(picture(5), "JPEG", exif=tag))
+    assert turned.shape == (40, 50, 3)
+    assert np.array_equal(turned, pixels_of(saved(picture(5), "JPEG")))

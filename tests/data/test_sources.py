@@ -1,0 +1,173 @@
+"""Data by URI: what is opened, what it says of itself, what is refused and how."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.images import make_cifar, make_folder, picture
+
+from convnext_study.data import DataError, open_data
+from convnext_study.data.dataset import DatasetPair
+from convnext_study.data.device import Prepare
+from convnext_study.data.loader import train_batches, val_batches
+from convnext_study.recipes import MODERN, MODERN_SMALL
+
+
+@pytest.fixture(scope="module")
+def digits() -> DatasetPair:
+    return open_data("digits")
+
+
+def test_digits_are_real_and_split_for_good(digits: DatasetPair) -> None:
+    assert (len(digits.train), len(digits.val)) == (1195, 602)
+    assert digits.num_classes == 10
+    counts = torch.tensor([digits.val[index][1] for index in range(len(digits.val))]).bincount()
+    assert counts.tolist() == [60, 61, 59, 61, 61, 61, 61, 60, 58, 60]
+    image, _ = digits.train[0]
+    assert image.size == (32, 32)
+    assert image.mode == "RGB"
+
+
+def test_batches_are_normalised(digits: DatasetPair) -> None:
+    recipe = MODERN_SMALL.replace(crop="none", global_batch_size=1195)
+    (batch,) = train_batches(digits, recipe, seed=0, epoch=0)
+    images, labels = Prepare(digits)(batch)
+    assert images.shape == (1195, 3, 32, 32)
+    assert labels.dtype == torch.int64
+    assert images.mean().abs() < 1e-4
+    assert abs(images.std() - 1) < 1e-4
+
+
+def test_a_folder_is_listed_by_class_and_name(tmp_path: Path) -> None:
+    data = open_data(f"folder:{make_folder(tmp_path, ('zebra', 'ähre'), count=3)}")
+    assert data.classes == ("zebra", "ähre")
+    assert [data.train[index][1] for index in range(6)] == [0, 0, 0, 1, 1, 1]
+    pixels = np.asarray(data.train[4][0]).astype(int)
+    assert np.abs(pixels - np.asarray(picture(4)).astype(int)).mean() < 12  # JPEG is lossy
+
+
+def test_a_folder_trains_with_the_published_recipe(tmp_path: Path) -> None:
+    data = open_data(f"folder:{make_folder(tmp_path)}")
+    recipe = MODERN.replace(global_batch_size=4, image_size=32)
+    batches = list(train_batches(data, recipe, seed=0, epoch=0))
+    assert len(batches) == 2
+    assert batches[0].images.shape == (4, 3, 32, 32)
+
+
+@pytest.mark.parametrize(("side", "size"), [(20, 32), (64, 64), (300, 224)])
+def test_a_folders_image_size_is_its_own_up_to_224(tmp_path: Path, side: int, size: int) -> None:
+    root = make_folder(tmp_path, count=6)
+    for file in root.rglob("*.jpg"):
+        picture(1, side + 10, side).save(file)
+    (root / "train" / "cat" / "0.jpg").write_bytes(b"")  # tells nothing, and is met later
+    assert open_data(f"folder:{root}").size == size
+
+
+def _drop_class(root: Path) -> None:
+    (root / "val" / "dog").rename(root / "val" / "wolf")
+
+
+def _empty_class(root: Path) -> None:
+    for file in (root / "train" / "dog").iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [(_drop_class, "different classes.*dog, wolf"), (_empty_class, "dog: holds no images")],
+)
+def test_bad_folders_are_named(tmp_path: Path, damage: Any, says: str) -> None:
+    root = make_folder(tmp_path)
+    damage(root)
+    with pytest.raises(DataError, match=says) as caught:
+        open_data(f"folder:{root}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_classes(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+    with pytest.raises(DataError, match="train: holds no class folders"):
+        open_data(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("folder:/nowhere/at/all", "no such folder"),
+        ("folder:", "needs a path"),
+        ("digit", "did you mean digits"),
+        ("cifar10:/nowhere/at/all", "--download"),
+        ("synthetic:10,x", "needs positive whole numbers"),
+        ("synthetic:0", "needs positive whole numbers"),
+        ("synthetic:1,2,3,4", "needs positive whole numbers"),
+    ],
+)
+def test_bad_uris(uri: str, says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        open_data(uri)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_as_torchvision_stores_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    count = make_cifar(tmp_path, monkeypatch, name)
+    data = open_data(f"{name}:{tmp_path}")
+    batches = 5 if name == "cifar10" else 1
+    assert (len(data.train), len(data.val), data.size) == (count * batches, count, 32)
+    assert data.classes == tuple(f"class{number}" for number in range(count))
+    image, label = data.train[0]
+    assert (image.getpixel((3, 5)), label) == ((255, 0, 0), 0)
+    (batch,) = val_batches(data, MODERN_SMALL, 100)
+    pixels, labels = Prepare(data)(batch)
+    assert labels[:3].tolist() == [0, 1, 2]
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    assert torch.allclose(pixels[0, 1], (0 - mean[1]) / std[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04broken"])
+def test_damaged_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    make_cifar(tmp_path, monkeypatch, "cifar100")
+    (tmp_path / "cifar-100-python" / "train").write_bytes(content)
+    with pytest.raises(DataError, match="cifar100 is not there or damaged") as caught:
+        open_data(f"cifar100:{tmp_path}")
+    assert "\n" not in str(caught.value)
+
+
+def test_synthetic_has_what_was_asked() -> None:
+    data = open_data("synthetic:7,24,100")
+    assert (data.num_classes, data.size, len(data.train), len(data.val)) == (7, 24, 100, 25)
+    image, label = data.train[9]
+    assert (image.size, label) == ((24, 24), 2)
+    assert data.train.labels[9] == 2  # type: ignore[attr-defined]
+    assert (open_data("synthetic").num_classes, open_data("synthetic:100").num_classes) == (10, 100)
+    assert len(open_data("synthetic:100,16,50").val) == 100
+
+
+def test_synthetic_is_a_function_of_the_index() -> None:
+    first, again = open_data("synthetic:7,24,100"), open_data("synthetic:7,24,100")
+    several = first.train.at(torch.tensor([5, 12, 19]))  # type: ignore[attr-defined]
+    alone = again.train.at(torch.tensor([12]))  # type: ignore[attr-defined]
+    assert torch.equal(several[1], alone[0])
+    assert not torch.equal(several[0], several[1])  # the same class, another image
+    assert np.array_equal(np.asarray(first.train[12][0]), alone[0].permute(1, 2, 0))
+
+
+def test_synthetic_can_be_learned() -> None:
+    """A linear classifier on small versions of the images beats chance on unseen ones."""
+    data = open_data("synthetic:5,16,400")
+
+    def features(images: Any) -> torch.Tensor:
+        pixels = images.at(torch.arange(len(images))).float() / 255
+        pooled = torch.nn.functional.avg_pool2d(pixels, 4).flatten(1)
+        return torch.cat([pooled - 0.5, torch.ones(len(pooled), 1)], 1)
+
+    train, val = data.train, data.val
+    targets = torch.nn.functional.one_hot(train.labels).float()  # type: ignore[attr-defined]
+    weights = torch.linalg.lstsq(features(train), targets).solution
+    right = (features(val) @ weights).argmax(1) == val.labels  # type: ignore[attr-defined]
+    assert right.float().mean() > 0.6

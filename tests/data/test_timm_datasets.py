@@ -1,0 +1,206 @@
+"""``timm:NAME``: folders, tars, shards and torchvision's sets, read by index."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.data_timm import HubReader, folder, one_tar, pack, shards, tar_a_class, tars_in_a_tar
+from support.images import make_folder, picture
+
+from convnext_study.data import DataError, DatasetPair, open_data
+from convnext_study.data.loader import train_batches
+from convnext_study.data.sources.tar_shards import expand
+from convnext_study.data.sources.timm_datasets import parse
+from convnext_study.recipes import MODERN
+
+RECIPE = MODERN.replace(global_batch_size=4, image_size=32, rand_augment="")
+
+
+def torch_folder(root: Path) -> str:
+    return f"timm:torch/image_folder?root={make_folder(root)}"
+
+
+LAYOUTS = [folder, one_tar, tar_a_class, tars_in_a_tar, torch_folder, shards]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_holds_the_same_images(tmp_path: Path, layout: object) -> None:
+    data = open_data(layout(tmp_path))  # type: ignore[operator]
+    assert data.classes == (("0", "1") if layout is shards else ("cat", "dog"))
+    assert (len(data.train), len(data.val), data.size) == (8, 8, 40)
+    labels = [0, 1] * 4 if layout is shards else [0] * 4 + [1] * 4
+    for part, first in ((data.train, 0), (data.val, 8)):
+        for index, label in enumerate(labels):
+            image, found = part[index]
+            assert found == label
+            wanted = np.asarray(picture(first + index)).astype(int)
+            assert np.abs(np.asarray(image).astype(int) - wanted).mean() < 12  # JPEG is lossy
+
+
+@pytest.mark.parametrize("layout", [one_tar, tars_in_a_tar, shards])
+def test_archives_are_exact_in_workers(tmp_path: Path, layout: object) -> None:
+    data = open_data(layout(tmp_path))  # type: ignore[operator]
+    alone = list(train_batches(data, RECIPE, 0, 0))
+    together = list(train_batches(data, RECIPE, 0, 0, workers=2))
+    resumed = list(train_batches(data, RECIPE, 0, 0, start=1, workers=1))
+    for a, b in zip(alone, together, strict=True):
+        assert torch.equal(a.images, b.images)
+        assert a.erased == b.erased
+    assert torch.equal(alone[1].images, resumed[0].images)
+
+
+def test_tars_hold_what_timm_finds_in_them_in_an_order_of_names(tmp_path: Path) -> None:
+    """timm's own order is that of the file system where members of two tars share a name."""
+    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+
+    ours = open_data(tar_a_class(tmp_path)).train.source  # type: ignore[attr-defined]
+    theirs = ReaderImageInTar(str(tmp_path / "train"))
+    expected = {(file.read(), int(label)) for file, label in (theirs[i] for i in range(8))}
+    assert {(ours.read(index), ours.label(index)) for index in range(8)} == expected
+    names = [ours.name(index) for index in range(len(ours))]
+    assert names == sorted(names)
+    assert len(set(names)) == 8
+
+
+def test_labels_of_shards_from_json(tmp_path: Path) -> None:
+    uri = shards(tmp_path, labels="json")
+    options = "?label=y&train=set-train-{000..001}.tar|8&val=set-val-{000..001}.tar"
+    assert open_data(uri + options).num_classes == 2
+    with pytest.raises(DataError, match=r"set-train-000\.tar: not a shard of labelled images"):
+        open_data(uri)
+
+
+def test_a_bad_image_in_a_tar_is_named(tmp_path: Path) -> None:
+    make_folder(tmp_path / "images")
+    (tmp_path / "images" / "train" / "dog" / "2.jpg").write_bytes(b"no image")
+    for part in ("train", "val"):
+        pack(tmp_path / "images" / part, tmp_path / f"{part}.tar")
+    data = open_data(f"timm:{tmp_path}")
+    with pytest.raises(DataError, match=r"train\.tar:dog/2\.jpg: not a readable image") as caught:
+        list(train_batches(data, RECIPE, 0, 0, workers=1))
+    assert "\n" not in str(caught.value)
+    skipping = open_data(f"timm:{tmp_path}", corrupt_images="skip")
+    list(train_batches(skipping, RECIPE, 0, 0, workers=1))
+    assert skipping.corrupt.replaced == 1
+
+
+def test_a_bad_image_of_torchvisions_is_named(tmp_path: Path) -> None:
+    uri = torch_folder(tmp_path)
+    (tmp_path / "train" / "cat" / "0.jpg").write_bytes(b"no image")
+    data = open_data(uri)
+    with pytest.raises(DataError, match=r"train/cat/0\.jpg: not a readable image"):
+        list(train_batches(data, RECIPE, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("timm:", "needs a path"),
+        ("timm:/nowhere/at/all", "holds no train, folder or tar"),
+        ("timm:tfds/imagenet2012", "only streams images"),
+        ("timm:hfids/cifar10", "only streams images"),
+        ("timm:torch/nonsense", "train: cannot be opened"),
+        ("timm:wds/nowhere", r"no shards called \*train\*\.tar"),
+        ("timm:x?rot=y", "unknown option 'rot'; did you mean root"),
+    ],
+)
+def test_bad_names_are_one_line(uri: str, says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        open_data(uri)
+    assert "\n" not in str(caught.value)
+
+
+def test_sets_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timm.data.readers.create_reader", HubReader)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "datasets" or None)
+    data = open_data("timm:hfds/o/N?val=test&label=fine")
+    assert data.classes == ("sea", "tree")
+    assert [data.val[index][1] for index in range(len(data.val))] == [1, 0]
+    assert np.array_equal(np.asarray(data.val[1][0]), np.asarray(picture(3)))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install datasets"):
+        open_data("timm:hfds/o/N")
+
+
+def cut(tar: Path) -> None:
+    content = tar.read_bytes()
+    tar.write_bytes(content[: len(content) // 2])
+
+
+def cut_off(root: Path) -> str:
+    uri = one_tar(root)
+    cut(root / "train.tar")
+    return uri
+
+
+def cut_shard(root: Path) -> str:
+    uri = shards(root)
+    cut(root / "set-val-001.tar")
+    return uri
+
+
+def missing_shard(root: Path) -> str:
+    uri = shards(root)
+    (root / "set-train-001.tar").unlink()
+    return uri + "?train=set-train-{000..001}.tar"
+
+
+def no_tar(root: Path) -> str:
+    uri = one_tar(root)
+    (root / "val.tar").write_bytes(b"something else" * 100)
+    return uri
+
+
+def wrong_size(root: Path) -> str:
+    return folder(root) + "?size=big"
+
+
+def unlabelled(root: Path) -> str:
+    return shards(root, missing=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (cut_off, "train.tar: ends before its end mark"),
+        (cut_shard, "set-val-001.tar: ends before its end mark"),
+        (missing_shard, r"no shards called set-train-001\.tar"),
+        (no_tar, "val.tar: no tar archive with images"),
+        (wrong_size, "size 'big' is not a number"),
+        (unlabelled, "has no .cls and no .json"),
+    ],
+)
+def test_damaged_sources_are_one_line(tmp_path: Path, make: object, says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        open_data(make(tmp_path))  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+
+
+def test_an_archive_that_shrinks_while_it_is_read_stops_even_when_skipping(
+    tmp_path: Path,
+) -> None:
+    data = open_data(one_tar(tmp_path), corrupt_images="skip")
+    cut(tmp_path / "train.tar")
+    with pytest.raises(DataError, match=r"train\.tar: is shorter than when it was opened"):
+        list(train_batches(data, RECIPE, 0, 0))
+    assert not data.corrupt.names
+
+
+def test_the_size_can_be_said(tmp_path: Path) -> None:
+    data: DatasetPair = open_data(folder(tmp_path) + "?size=96")
+    assert data.size == 96
+
+
+def test_shard_patterns() -> None:
+    assert expand("a-{08..10}-{0..1}.tar|999") == [
+        f"a-{number}-{part}.tar" for number in ("08", "09", "10") for part in (0, 1)
+    ]
+    assert expand("*.tar") == ["*.tar"]
+
+
+def test_what_a_name_is_made_of() -> None:
+    request = parse("HFDS/Owner/Name?train=a+b&image=img")
+    assert (request.kind, request.rest) == ("hfds", "Owner/Name")
+    assert request.options == {"train": "a+b", "image": "img"}
+    assert parse("relative/folder").kind == ""

@@ -1,0 +1,238 @@
+"""Judging networks: a run's, timm's and torchvision's, and what is refused."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from support.runs import make_tiny_run
+from typer.testing import CliRunner
+
+from convnext_study.cli import app
+from convnext_study.data import open_data
+from convnext_study.errors import UserError
+from convnext_study.evaluation import load_named as named
+from convnext_study.evaluation.evaluate import evaluate
+from convnext_study.evaluation.load_named import Unreachable, load_named
+from convnext_study.evaluation.load_run import EvaluationError, load_run
+from convnext_study.models.builders import roadmap_net
+from convnext_study.runs.records import ModelRef, Result
+from convnext_study.training.loop import train
+from convnext_study.training.runtime import Runtime
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose result is that of averaged weights."""
+    folder = tmp_path_factory.mktemp("run")
+    train(make_tiny_run(epochs=2, ema=0.9, eval_weights="ema"), folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_again() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+
+
+def result_of(folder: Path) -> Result:
+    return Result.model_validate_json((folder / "result.json").read_text())
+
+
+def command(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["eval", *arguments])
+
+
+def test_a_run_is_worth_what_its_record_says(run_folder: Path) -> None:
+    done = command(str(run_folder), "--json")
+    assert done.exit_code == 0, done.exception
+    told, recorded = json.loads(done.stdout), result_of(run_folder)
+    assert told["top1"]["percent"] == pytest.approx(recorded.top1)
+    assert told["images"] == recorded.val_images
+    assert told["correct_bits"] == recorded.correct_bits
+    assert told["top1"]["low"] < told["top1"]["percent"] < told["top1"]["high"]
+    assert "not ImageNet-1K" in told["measured_on"]
+
+
+def test_compiled_it_is_worth_the_same(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, compiler = [], torch.compile
+
+    def quick(net: Any) -> Any:  # without the minute that generating code takes
+        compiled.append(net)
+        return compiler(net, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", quick)
+    result = evaluate(load_run(run_folder), open_data("digits"), 301, Runtime(compile=True))
+    assert len(compiled) == 1
+    assert result.top1.percent == pytest.approx(result_of(run_folder).top1, abs=0.2)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("float32", None)])
+def test_in_the_precision_that_it_was_trained_in(
+    tmp_path: Path, precision: str, dtype: torch.dtype | None
+) -> None:
+    train(make_tiny_run(epochs=1, global_batch_size=512, precision=precision), tmp_path)
+    loaded, data = load_run(tmp_path), open_data("digits")
+    seen: set[Any] = set()
+
+    def spy(module: Any, _: Any, logits: torch.Tensor) -> None:
+        seen.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+        seen.add(logits.dtype)
+
+    loaded.net.register_forward_hook(spy)
+    result = evaluate(loaded, data, 301, Runtime())
+    assert seen == {dtype, dtype or torch.float32}
+    assert result.precision == precision
+    # In bf16 another size of batch, or a matrix product for a convolution, can tip an image over.
+    differ = int(result.correct_bits, 16) ^ int(result_of(tmp_path).correct_bits, 16)
+    assert differ.bit_count() <= (3 if dtype else 0)
+
+
+def test_top5_and_the_screen(run_folder: Path) -> None:
+    loaded, data = load_run(run_folder), open_data("digits")
+    result = evaluate(loaded, data, 100, Runtime())
+    images = torch.stack([torch.from_numpy(np.array(image)) for image, _ in data.val])
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    pixels = ((images / 255 - mean) / std).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        order = loaded.net(pixels).argsort(1, descending=True)
+    labels = torch.tensor([label for _, label in data.val])
+    assert result.top5 is not None
+    assert result.top5.right == sum(
+        label in row[:5] for label, row in zip(labels.tolist(), order.tolist(), strict=True)
+    )
+    shown = command(str(run_folder)).stdout
+    assert f"{result.top5.right} of {len(labels)}" in shown
+    assert "Wilson" in shown
+
+
+def test_the_transform_can_be_changed(run_folder: Path) -> None:
+    done = command(str(run_folder), "--image-size", "40", "--crop-pct", "0.8", "--json")
+    told = json.loads(done.stdout)
+    assert told["transform"] == "short side to 50, centre crop of 40, bicubic"
+    assert told["top1"]["percent"] != result_of(run_folder).top1
+
+
+def test_published_transforms() -> None:
+    resnet = load_named("torchvision:resnet18").transform
+    assert (resnet.resized, resnet.image_size, resnet.interpolation) == (256, 224, "bilinear")
+    for name in ("convnext_atto", "roadmap_t_gelu"):
+        asked = load_named(name).transform
+        assert (asked.resized, asked.image_size, asked.interpolation) == (256, 224, "bicubic")
+        assert asked.mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize(
+    ("row", "theirs"),
+    [
+        ("roadmap_t_resnet50", lambda: torchvision.models.resnet50()),
+        ("roadmap_t_separate_downsampling", lambda: timm.create_model("convnext_tiny")),
+    ],
+)
+def test_both_ends_take_the_released_files(tmp_path: Path, row: str, theirs: Any) -> None:
+    net = theirs().eval()
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    loaded = load_named(row, weights=tmp_path / "weights.pth")
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(loaded.net(images), net(images), atol=1e-4)
+    assert loaded.classes == 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["convnext_tinyy", "--data", "digits"], "did you mean convnext_tiny?"),
+        (["torchvision:resnet5", "--data", "digits"], "did you mean resnet50?"),
+        (["torchvision:resnet18.V9", "--data", "digits"], "there are IMAGENET1K_V1"),
+        (["no/such/run"], "no/such/run: no such run folder"),
+        (["roadmap_nano_gelu"], "on what?"),
+        (["convnext_atto", "--data", "digits"], "tells 1000 classes apart, digits has 10"),
+        (["roadmap_nano_gelu", "--data", "digits", "--weights", "gone.pth"], "gone.pth"),
+        (["roadmap_t_gelu", "--data", "digits", "--pretrained"], "No pretrained weights"),
+    ],
+)
+def test_one_line_for_what_cannot_be(arguments: list[str], says: str) -> None:
+    done = command(*arguments)
+    assert isinstance(done.exception, UserError)
+    assert says in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_without_a_network_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("Name or service not known\nand more")
+
+    monkeypatch.setattr(named, "_resolves", lambda _: True)
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(Unreachable, match=r"cannot be fetched \(Name or service not known\)"):
+        load_named("convnext_tiny.fb_in1k", pretrained=True)
+
+
+def test_no_address_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any) -> None:
+        raise OSError
+
+    monkeypatch.setattr(named.socket, "getaddrinfo", unknown)
+    for variable in named._PROXIES:
+        monkeypatch.delenv(variable, raising=False)
+    assert not named._resolves("example.org")
+    monkeypatch.setenv("https_proxy", "http://proxy:1")
+    assert named._resolves("example.org")
+
+
+def test_a_foreign_record_imports_nothing(tmp_path: Path) -> None:
+    marker = tmp_path / "imported"
+    module = tmp_path / "strange_builder.py"
+    module.write_text(
+        f"from pathlib import Path\nPath({str(marker)!r}).touch()\n"
+        "from convnext_study.models.builders import roadmap_net\n"
+    )
+    run = make_tiny_run(epochs=1)
+    train(run, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    asked = json.loads(path.read_text())
+    asked["run"]["model"]["builder"] = "strange_builder:roadmap_net"
+    path.write_text(json.dumps(asked))
+    done = command(str(tmp_path / "run"))
+    assert isinstance(done.exception, EvaluationError)
+    assert "asks to import 'strange_builder'" in str(done.exception)
+    assert not marker.exists()
+    with pytest.raises(UserError, match="strange_builder"):  # trusted, but nowhere to be found
+        load_run(tmp_path / "run", trust=True)
+    loaded = load_run(tmp_path / "run", code=module)
+    assert marker.exists()
+    assert loaded.classes == 10
+
+
+def test_a_task_is_refused_like_a_builder(tmp_path: Path) -> None:
+    run = make_tiny_run().model_copy(
+        update={"task": "os:getcwd", "model": ModelRef(builder="os:system", args={})}
+    )
+    (tmp_path / "run.json").write_text(json.dumps({"run": run.model_dump(mode="json")}))
+    with pytest.raises(EvaluationError, match="asks to import 'os'"):
+        load_run(tmp_path)
+    only_task = run.model_copy(update={"model": make_tiny_run().model})
+    (tmp_path / "run.json").write_text(json.dumps({"run": only_task.model_dump(mode="json")}))
+    with pytest.raises(EvaluationError, match="asks to import 'os'"):
+        load_run(tmp_path)
+
+
+def test_without_a_checkpoint(tmp_path: Path) -> None:
+    run = make_tiny_run()
+    (tmp_path / "run.json").write_text(json.dumps({"run": run.model_dump(mode="json")}))
+    with pytest.raises(EvaluationError, match="no checkpoint that can be read"):
+        load_run(tmp_path)
+
+
+def test_weights_of_another_network(tmp_path: Path) -> None:
+    run = make_tiny_run()
+    net = roadmap_net(run.model.args, num_classes=10, drop_path=0.0, init="kaiming")
+    torch.save(net.state_dict(), tmp_path / "tiny.pth")
+    with pytest.raises(EvaluationError, match="do not fit RoadmapNet"):
+        load_named("roadmap_nano_layer_norm", weights=tmp_path / "tiny.pth")

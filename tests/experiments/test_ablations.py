@@ -1,0 +1,277 @@
+"""The files in ablations/: what they ask for, and what they make of the records."""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from support.fakes import write_run
+
+from convnext_study.experiments.context import Context
+from convnext_study.experiments.study_file import StudyFile, load_study, make_context
+from convnext_study.report.attribution import effects_table, write_effects
+from convnext_study.report.tables.render import Screen
+from convnext_study.results.attribution import Effect, Effects
+from convnext_study.roadmap import get_roadmap
+from convnext_study.runs.records import Record, Run, scan
+
+FOLDER = Path(__file__).parents[2] / "ablations"
+# Runs of one seed, on the file's own road map, and how many of them are distinct networks.
+COUNTS = {
+    "road_map": (17, 17),
+    "base_regime": (17, 17),
+    "kernel_size": (15, 15),
+    "beyond": (4, 4),
+    "leave_one_out": (14, 14),
+    "add_one_in": (13, 13),
+    "reorder": (46, 46),
+    "pairs": (79, 79),
+    "attribution": (8 * 13, 82),
+    "example_own_step": (3, 3),
+    "multipath": (10, 10),
+}
+ROAD = get_roadmap("nano")
+# Worth of each step in points where nothing interacts, and in MACs.
+WORTH = {name: 0.1 * place - 0.35 for place, name in enumerate(ROAD.adopted())}
+Value = Callable[[frozenset[str]], float]
+
+
+def ablation(name: str) -> StudyFile:
+    return load_study(FOLDER / f"{name}.py")
+
+
+def context_of(name: str, **fields: object) -> Context:
+    return make_context(ablation(name), None, **fields)
+
+
+def additive(steps: frozenset[str]) -> float:
+    return 50 + 2 * sum(WORTH[step] for step in steps)
+
+
+def trained(folder: Path, context: Context, runs: Iterable[Run], top1: Value) -> list[Record]:
+    """Records of these runs, with the accuracy that ``top1`` gives to their steps."""
+    by_spec = {variant.spec: variant for variant in context.road.variants()}
+    for run in {run.key: run for run in runs}.values():
+        steps = run.metadata.get("steps")
+        if steps is None:
+            variant = next(p for spec, p in by_spec.items() if spec.to_dict() == run.model.args)
+            place = context.road.adopted().index(variant.name)
+            steps = context.road.adopted()[: place + 1]
+        known = frozenset(steps) & set(context.steps)
+        macs = 1_000_000 * (1 + sum(map(context.steps.index, known)))
+        if "resnet" not in steps:  # the recipe's
+            known |= {"resnet"}
+        result = {"macs": macs}
+        accuracy = top1(known & set(context.steps)) - (3 if "resnet" not in steps else 0)
+        write_run(folder, run, top1=accuracy, result={**result, "val_images": 100_000})
+    return list(scan(folder))
+
+
+def by_name(effects: Effects) -> dict[str, Effect]:
+    return {line.name: line for line in effects.rows}
+
+
+def only(said: object) -> Effects:
+    assert isinstance(said, Effects)
+    return said
+
+
+def test_every_file_is_listed_here() -> None:
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(COUNTS)
+
+
+@pytest.mark.parametrize("name", list(COUNTS))
+def test_a_file_asks_for_the_runs_that_its_docstring_names(name: str) -> None:
+    runs = ablation(name).runs(context_of(name))
+    assert (len(runs), len({run.key for run in runs})) == COUNTS[name]
+    assert len({run.id for run in runs}) == COUNTS[name][1]
+    about = ablation(name).module.__doc__ or ""
+    assert f"convnext-study study ablations/{name}.py" in about
+    assert re.search(r"^Runs: .*\d", about, re.MULTILINE)
+    assert "Cost" in about and "Expect" in about
+    three = ablation(name).runs(context_of(name, seeds=(0, 1, 2)))
+    assert len({run.key for run in three}) == 3 * COUNTS[name][1]
+
+
+@pytest.mark.parametrize("name", ["leave_one_out", "add_one_in", "reorder", "pairs", "attribution"])
+@pytest.mark.parametrize("regime", ["t", "b"])
+def test_they_ask_on_the_papers_roads_too(name: str, regime: str) -> None:
+    file = ablation(name)
+    runs = file.runs(make_context(file, regime, data="folder:/data"))
+    assert len({run.key for run in runs}) == COUNTS[name][1]
+    assert {run.recipe["name"] for run in runs} <= {"modern", "classic"}
+
+
+def test_studies_share_their_networks() -> None:
+    keys = {
+        name: {run.key for run in ablation(name).runs(context_of(name))}
+        for name in ("road_map", "leave_one_out", "pairs", "attribution", "reorder")
+    }
+    assert keys["leave_one_out"] - keys["pairs"] == {context_of("pairs").without_recipe()[0].key}
+    assert len(keys["leave_one_out"] & keys["road_map"]) == 2  # the end, and the row before it
+    assert len(keys["reorder"] & keys["road_map"]) == 13
+    assert keys["attribution"] & keys["leave_one_out"]
+
+
+def test_a_network_has_one_name_in_all_studies() -> None:
+    names: dict[str, set[str]] = {}
+    for study in ("leave_one_out", "pairs", "attribution", "reorder", "add_one_in"):
+        for run in ablation(study).runs(context_of(study)):
+            names.setdefault(run.key, set()).add(run.id)
+    assert all(len(found) == 1 for found in names.values())
+
+
+def test_leave_one_out_finds_what_each_step_is_worth(tmp_path: Path) -> None:
+    context = context_of("leave_one_out", seeds=(0, 1, 2))
+    file = ablation("leave_one_out")
+    records = trained(tmp_path, context, file.runs(context), additive)
+    found = only(file.report(records, context))
+    lines = by_name(found)
+    assert list(lines) == list(ROAD.adopted())
+    for step in context.steps:
+        assert lines[step].diff == pytest.approx(2 * WORTH[step], abs=0.002)
+        assert lines[step].macs == 1_000_000 * context.steps.index(step)
+        assert lines[step].seeds == 3
+        assert lines[step].interval is not None
+    assert lines["resnet"].diff == pytest.approx(3, abs=0.002)
+    assert any("deviation between seeds" in note for note in found.notes)
+
+
+def test_one_seed_speaks_of_test_images_only(tmp_path: Path) -> None:
+    context = context_of("leave_one_out")
+    file = ablation("leave_one_out")
+    found = only(file.report(trained(tmp_path, context, file.runs(context), additive), context))
+    assert any("test images only" in note for note in found.notes)
+
+
+def test_add_one_in_finds_the_same_where_nothing_interacts(tmp_path: Path) -> None:
+    context = context_of("add_one_in")
+    file = ablation("add_one_in")
+    lines = by_name(
+        only(file.report(trained(tmp_path, context, file.runs(context), additive), context))
+    )
+    assert list(lines) == list(context.steps)
+    for step in context.steps:
+        assert lines[step].diff == pytest.approx(2 * WORTH[step], abs=0.002)
+
+
+def test_pairs_that_need_each_other_are_seen(tmp_path: Path) -> None:
+    def together(steps: frozenset[str]) -> float:
+        return additive(steps) + (4 if {"gelu", "layer_norm"} <= steps else 0)
+
+    context = context_of("pairs")
+    file = ablation("pairs")
+    records = trained(tmp_path, context, file.runs(context), together)
+    found = only(file.report(records, context))
+    assert len(found.rows) == 66
+    assert found.rows[0].name == "gelu+layer_norm"
+    assert found.rows[0].diff == pytest.approx(4, abs=0.005)
+    assert all(abs(line.diff) < 0.005 and line.macs == 0 for line in found.rows[1:])
+
+
+def test_the_gains_of_every_order_add_up_to_the_same(tmp_path: Path) -> None:
+    context = context_of("reorder")
+    file = ablation("reorder")
+    said = file.report(trained(tmp_path, context, file.runs(context), additive), context)
+    totals = [sum(line.diff for line in only(one).rows) for one in said]
+    assert totals == pytest.approx([2 * sum(WORTH[step] for step in context.steps)] * 4, abs=0.01)
+    assert [line.name for line in said[1].rows] == list(context.steps[::-1])
+
+
+def curved(steps: frozenset[str]) -> float:
+    """Steps that get in each other's way."""
+    return 60 + 30 * (1 - math.exp(-0.3 * sum(WORTH[step] + 0.5 for step in steps)))
+
+
+def test_shapley_values_add_up_and_more_orders_narrow_them(tmp_path: Path) -> None:
+    file = ablation("attribution")
+    widths = []
+    for permutations in (4, 32):
+        context = context_of("attribution", permutations=permutations)
+        folder = tmp_path / str(permutations)
+        records = trained(folder, context, file.runs(context), curved)
+        sections, found = file.report(records, context)
+        assert sections is None  # not all of their sets are there
+        assert list(by_name(found)) == list(context.steps)
+        assert found.total.diff == pytest.approx(curved(frozenset(context.steps)) - 60, abs=0.01)
+        assert sum(line.diff for line in found.rows) == pytest.approx(found.total.diff)
+        assert sum(line.macs for line in found.rows) == pytest.approx(found.total.macs)
+        intervals = [line.interval for line in found.rows]
+        widths.append(sum(one.high - one.low for one in intervals) / len(intervals))
+    assert widths[1] < widths[0] / 2
+
+
+def test_more_orders_keep_the_networks_of_fewer() -> None:
+    file = ablation("attribution")
+    few, many = (
+        {run.key for run in file.runs(context_of("attribution", permutations=permutations))}
+        for permutations in (8, 16)
+    )
+    assert few < many
+
+
+def test_sections_are_exact_and_have_32_networks(tmp_path: Path) -> None:
+    file = ablation("attribution")
+    context = context_of("attribution", players="section")
+    runs = file.runs(context)
+    assert len({run.key for run in runs}) == len(runs) == 32
+    found, steps = file.report(trained(tmp_path, context, runs, additive), context)
+    assert steps is None
+    lines = by_name(found)
+    for section in ("2.2", "2.3", "2.4", "2.5", "2.6"):
+        own = [step for step in context.steps if context.road.step(step).section == section]
+        worth = 2 * sum(WORTH[step] for step in own)
+        assert lines[section].diff == pytest.approx(worth, abs=0.002)
+    assert sum(line.diff for line in found.rows) == pytest.approx(found.total.diff)
+
+
+def test_other_recipes_and_seeds_do_not_count(tmp_path: Path) -> None:
+    context = context_of("leave_one_out", seeds=(0, 1))
+    file = ablation("leave_one_out")
+    records = trained(tmp_path, context, file.runs(context), additive)
+    other = make_context(file, None, seeds=(0,), changes={"epochs": 3})
+    assert file.report(records, other) is None
+    one = context_of("leave_one_out", seeds=(1,))
+    assert {line.seeds for line in only(file.report(records, one)).rows} == {1}
+
+
+def test_a_lying_record_is_passed(tmp_path: Path) -> None:
+    context = context_of("leave_one_out")
+    runs = context.subsets([context.steps[:1], context.steps[1:]], "x")
+    lying = runs[1].model_copy(
+        update={"metadata": {**runs[1].metadata, "steps": ["resnet", "gelu"]}}
+    )
+    results = context.group_by_subset(trained(tmp_path, context, [runs[0], lying], additive))
+    assert list(results.networks) == [frozenset(context.steps[:1])]
+
+
+def test_effects_are_shown_and_written(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    lines = (
+        Effect(
+            name="a",
+            label="<script> [bold]",
+            diff=1.5,
+            macs=2e6,
+            p_adjusted=0.0001,
+            significant=True,
+        ),
+        Effect(name="b", label="b", diff=-0.2, macs=-1e6, p_adjusted=0.4, significant=False),
+    )
+    total = Effect(name="total", label="total", diff=1.3, macs=1e6)
+    effects = Effects(kind="test", title="Test", effect_label="share", rows=lines, total=total)
+    console = Console(width=100, color_system=None)
+    with console.capture() as capture:
+        console.print(Screen(effects_table(effects)))
+    text = capture.get()
+    assert "<script> [bold]" in text
+    assert "~−0.20" in text and "< 0.001" in text and "+2.000" in text
+    paths = write_effects(effects, tmp_path)
+    assert [path.name for path in paths] == ["test.json", "test.csv", "test.svg", "test.png"]
+    assert "<script>" not in paths[2].read_text()
+    before = paths[2].read_bytes()
+    write_effects(effects, tmp_path)
+    assert paths[2].read_bytes() == before
+    assert len(paths[1].read_text().splitlines()) == 4

@@ -1,0 +1,160 @@
+"""What a study will cost: arithmetic done again by hand, and warnings that are earned."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from support.runs import make_tiny_run
+from typer.testing import CliRunner
+
+from convnext_study.cli import app
+from convnext_study.errors import UserError
+from convnext_study.experiments.caveats import caveats
+from convnext_study.experiments.estimate import DatasetSize, Hardware, dataset_size, estimate, total
+from convnext_study.experiments.roadmap_runs import roadmap_runs
+from convnext_study.roadmap import get_roadmap
+from convnext_study.training.loop import train
+
+T = get_roadmap("t")
+IMAGENET = DatasetSize("folder:imagenet", 1_281_167, 50_000, 1000, 224)
+RESNET50_MACS = 4_089_184_256  # multiply-accumulates at 224x224, fvcore's count
+
+
+def runs_of(*names: str, seeds: int = 3, **changes: Any) -> list[Any]:
+    variants = [T.variant(name) for name in names] if names else T.variants()
+    return roadmap_runs(
+        T, variants, data="folder:imagenet", seeds=range(seeds), changes=changes or None
+    )
+
+
+def warned(runs: list[Any], hardware: Hardware, dataset: DatasetSize = IMAGENET) -> list[str]:
+    return caveats(T, runs, estimate(runs, dataset, hardware), dataset)
+
+
+def test_the_arithmetic_of_resnet50() -> None:
+    hardware = Hardware("a100", gpus=8, mfu=0.2)
+    (plan,) = estimate(runs_of("resnet50", seeds=1), IMAGENET, hardware)
+    images = 1_281_167 // 4096 * 4096 * 300
+    assert plan.images == images
+    assert plan.macs == RESNET50_MACS
+    assert plan.train_flops == pytest.approx(3 * 2 * RESNET50_MACS * images)
+    assert plan.eval_flops == pytest.approx(2 * RESNET50_MACS * 50_000 * 300)
+    seconds = (plan.train_flops + plan.eval_flops) / (156e12 * 0.2)
+    assert plan.gpu_hours == pytest.approx(seconds / 3600)
+    assert plan.wall_hours == pytest.approx(plan.gpu_hours / 8)
+
+
+def test_peaks_follow_the_precision() -> None:
+    hardware = Hardware("a100")
+    (half,) = estimate(runs_of("gelu", seeds=1, precision="bf16"), IMAGENET, hardware)
+    (full,) = estimate(runs_of("gelu", seeds=1), IMAGENET, hardware)
+    assert (half.peak_tflops, full.peak_tflops) == (312.0, 156.0)
+    assert full.gpu_hours == pytest.approx(2 * half.gpu_hours)
+    (own,) = estimate(runs_of("gelu", seeds=1), IMAGENET, Hardware("mine", peak=78.0))
+    assert own.gpu_hours == pytest.approx(2 * full.gpu_hours)
+
+
+@pytest.mark.parametrize(
+    ("devices", "micro", "split"),
+    [(1, None, (4096, 4096, 1)), (8, None, (512, 512, 1)), (8, 100, (512, 64, 8))],
+)
+def test_the_batch_is_split(devices: int, micro: int | None, split: tuple[int, int, int]) -> None:
+    hardware = Hardware("a100", gpus=devices, micro_batch_size=micro)
+    (plan,) = estimate(runs_of("gelu", seeds=1), IMAGENET, hardware)
+    assert (plan.batch_per_device, plan.micro_batch_size, plan.accum_steps) == split
+
+
+def test_totals_are_sums() -> None:
+    plans = estimate(runs_of("gelu", "layer_norm"), IMAGENET, Hardware("h100", gpus=4))
+    sums = total(plans)
+    assert sums["runs"] == 6
+    assert sums["gpu_hours"] == pytest.approx(4 * sums["wall_hours"])
+    assert sums["disk"] == sum(plan.disk for plan in plans)
+
+
+def test_the_papers_own_plan_is_not_warned_about() -> None:
+    assert warned(runs_of(), Hardware("a100", gpus=8)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"epochs": 100}, "recipe modern[epochs=100]: 100 epochs, published 300"),
+        ({"global_batch_size": 1024}, "global batch 1024, published 4096"),
+        ({"image_size": 160}, "images of 160, published 224"),
+        ({"ema": 0.9999, "eval_weights": "ema"}, "EMA is on, off on the paper's road (its result"),
+        ({"ema": 0.9999}, "EMA is on, off on the paper's road (not its result"),
+        ({"mixup": 0.2, "lr": 0.001}, "differs from modern also in lr, mixup"),
+    ],
+)
+def test_another_recipe_is_told(changes: dict[str, Any], says: str) -> None:
+    (warning,) = warned(runs_of("gelu", **changes), Hardware("a100"))
+    assert says in warning
+
+
+def test_a_small_batch_for_batch_norm_is_told() -> None:
+    small = Hardware("a100", gpus=8, micro_batch_size=16)
+    (warning,) = warned(runs_of("gelu", "layer_norm"), small)
+    assert warning.startswith("BatchNorm sees 16 images at a time, under 32, in 1 rows (gelu")
+    assert warned(runs_of("layer_norm"), small) == []
+    assert warned(runs_of("gelu", sync_bn=True), small) == []
+
+
+def test_other_data_and_few_seeds_are_told() -> None:
+    (data,) = warned(runs_of("gelu"), Hardware("a100"), DatasetSize("folder:x", 5000, 50, 10, 224))
+    assert "are not ImageNet-1K's" in data
+    (seeds,) = warned(runs_of("gelu", seeds=1), Hardware("a100"))
+    assert seeds.startswith("1 seed(s)")
+
+
+def test_disk_is_what_a_run_leaves(tmp_path: Path) -> None:
+    run = make_tiny_run(epochs=2, ema=0.9)
+    sizes = dataset_size("digits", images=None, classes=10, image_size=32)
+    (plan,) = estimate([run], sizes, Hardware("a100"))
+    train(run, tmp_path)
+    left = sum(path.stat().st_size for path in tmp_path.iterdir())
+    # Names and headers in the two checkpoints, some 100 kB, are not in the estimate.
+    assert plan.disk <= left <= plan.disk * 1.1 + 200_000
+
+
+def test_files_are_counted(tmp_path: Path) -> None:
+    for part, count in (("train", 3), ("val", 2)):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (8, 8)).save(tmp_path / part / name / f"{number}.png")
+    sizes = dataset_size(f"folder:{tmp_path}", images=None, classes=1000, image_size=224)
+    assert (sizes.train, sizes.val, sizes.classes) == (6, 4, 2)
+    assert dataset_size("cifar10:gone", images=None, classes=1, image_size=1).train == 50_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--data", "folder:/nowhere/at/all"], "/nowhere/at/all: no such folder"),
+        (["--gpu", "a10", "--train-images", "5000"], "did you mean a100?"),
+        (["--gpus", "3", "--train-images", "5000"], "64 does not divide among"),
+        (["--steps", "gellu", "--train-images", "5000"], "did you mean gelu?"),
+    ],
+)
+def test_one_line_for_what_cannot_be(arguments: list[str], says: str) -> None:
+    done = CliRunner().invoke(app, ["plan", *arguments])
+    assert isinstance(done.exception, UserError)
+    assert says in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_the_screen_and_the_json_say_the_same() -> None:
+    arguments = ["plan", "--regime", "t", "--data", "folder:/gone", "--train-images", "1281167"]
+    arguments += ["--steps", "gelu", "--gpus", "8", "--mfu", "0.25"]
+    told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    shown = CliRunner().invoke(app, arguments).stdout
+    assert f"{told['total']['gpu_hours']:,.1f} h of GPU" in " ".join(shown.split())
+    assert "assumed utilisation 0.25" in " ".join(shown.split())
+    assert told["rule"] in shown
+    assert told["data"]["uri"] == "as given by --train-images"
+    for warning in told["warnings"]:
+        assert warning.split()[0] in shown
+    assert told["runs"][0]["batch_per_device"] == 512

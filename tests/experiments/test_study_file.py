@@ -1,0 +1,285 @@
+"""Studies from files: what they may ask, networks trained once, equal MACs, and the command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.fakes import write_run
+
+from convnext_study.errors import UserError
+from convnext_study.experiments.context import Context
+from convnext_study.experiments.equal_macs import (
+    counter,
+    match_macs,
+    nearest_width,
+    parse_target,
+)
+from convnext_study.experiments.study_file import (
+    deduplicate,
+    load_study,
+    make_context,
+    recorded,
+    select_records,
+)
+from convnext_study.models.builders import FILE_BUILDER, file_net
+from convnext_study.roadmap import StepError, get_roadmap
+from convnext_study.runs.records import scan
+
+NANO = get_roadmap("nano")
+MACS = counter(32, 10)
+OWN = """
+from convnext_study.roadmap import Step
+
+STEPS = (
+    Step(name="narrow", label="<script>narrow", section="Ours", rationale="", overrides={"width":
+4}), )
+
+
+def build(args, *, num_classes, drop_path, init):
+    from torch import nn
+
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, num_classes))
+
+
+def runs(context):
+    pooled = context.network("pooled", "pooled pixels", f"{__file__}:build")
+    again = context.with_steps().subsets([context.steps], "mine")
+    return [*context.runs(["narrow"]), *pooled, *again]
+
+
+def report(records, context):
+    return f"{len(records)} records on {context.road.regime}"
+"""
+
+
+def write(folder: Path, text: str, name: str = "own.py") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x = 1", r"own\.py: defines no runs"),
+        ("def runs(context:\n", r"own\.py: line 1: SyntaxError"),
+        ("import nothing_of_that_name\n", r"own\.py: line 1: ModuleNotFoundError"),
+        ("\n\nx = 1 / 0\n", r"own\.py: line 3: ZeroDivisionError"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_told_in_one_line(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        load_study(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return []", "returned no run"),
+        ("return None", r"runs\(\) must return a list of runs"),
+        ("return ['gelu']", r"runs\(\) must return a list of runs"),
+        ("return context.runs(['gellu'])", "did you mean gelu"),
+        ("return context.nothing", r"runs\(\): line 2: AttributeError"),
+        ("return context.network('x', 'x', 'build')", "use module:function"),
+        ("return context.network('x', 'x', 'no.py:build')", r"no\.py: cannot be read"),
+    ],
+)
+def test_what_runs_may_not_return(tmp_path: Path, body: str, says: str) -> None:
+    file = load_study(write(tmp_path, f"def runs(context):\n    {body}\n"))
+    with pytest.raises(UserError, match=says):
+        file.runs(make_context(file, None))
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.py: cannot be read"):
+        load_study(tmp_path / "none.py")
+    with pytest.raises(UserError, match="must end in"):
+        load_study(write(tmp_path, "x = 1", "notes.txt"))
+
+
+def test_the_regime_is_the_files_unless_another_is_asked_for(tmp_path: Path) -> None:
+    file = load_study(write(tmp_path, "REGIME = 'b'\ndef runs(context): return context.runs()\n"))
+    assert make_context(file, None).road.regime == "b"
+    assert make_context(file, "t").road.regime == "t"
+    with pytest.raises(StepError, match="no such road map"):
+        make_context(file, "x")
+
+
+def test_further_steps_end_the_road(tmp_path: Path) -> None:
+    file = load_study(write(tmp_path, "def runs(context): return context.runs()\n"))
+    own = write(tmp_path, OWN, "steps.py")
+    context = make_context(file, None, f"grn, {own}")
+    assert context.steps[-2:] == ("grn", "narrow")
+    assert (context.last_step, context.road.variant("narrow").parent) == ("narrow", "grn")
+    assert context.road.variant("narrow").spec.grn
+    with pytest.raises(StepError, match="did you mean grn"):
+        make_context(file, None, "gnr")
+    with pytest.raises(UserError, match="defines no STEPS"):
+        make_context(file, None, str(file.path))
+
+
+def test_sets_are_named_by_what_they_hold() -> None:
+    context = Context(road=NANO)
+    steps = context.steps
+
+    def name(subset: tuple[str, ...], of: Context = context) -> str:
+        (run,) = of.subsets([subset], "test")
+        return run.name
+
+    assert name(()) == "resnet"
+    assert name(steps) == "separate_downsampling"
+    assert name(steps[:2]) == "patchify_stem"
+    assert name(("gelu",)) == "only_gelu"
+    assert name(tuple(step for step in steps if step != "gelu")) == "without_gelu"
+    assert name(steps[:3] + steps[4:7]) == name((steps[:3] + steps[4:7])[::-1])
+    assert name(steps[:3] + steps[4:7]).startswith("set-")
+    wide = make_context(load_study(Path(__file__).parents[2] / "ablations/pairs.py"), None, "grn")
+    assert name(tuple(step for step in wide.steps if step != "gelu"), wide) == "without_gelu+grn"
+    assert name(wide.steps, wide) == "grn"
+    with pytest.raises(StepError, match="no such step"):
+        context.subsets([["nothing"]], "test")
+
+
+def test_a_sets_facts_say_what_it_is() -> None:
+    (run,) = Context(road=NANO, seeds=(4,)).subsets([["gelu", "stage_ratio"]], "my_kind")
+    assert run.seed == 4
+    assert run.metadata["steps"] == ["resnet", "stage_ratio", "gelu"]
+    assert run.metadata["study_kind"] == "my_kind"
+    assert run.metadata["label"] == "only stage ratio, ReLU → GELU"
+    assert run.recipe["family"] == "modern"
+
+
+def test_a_network_is_found_under_another_name(tmp_path: Path) -> None:
+    context = Context(road=NANO)
+    (as_row,) = context.runs(["gelu"])
+    (as_set,) = context.subsets([["gelu"]], "test")
+    renamed = as_row.model_copy(update={"name": "mine", "metadata": {"label": "mine"}})
+    write_run(tmp_path, as_row)
+    write_run(tmp_path, as_set, status="unfinished")
+    runs, done = deduplicate([renamed, as_set, as_set, as_row], tmp_path)
+    assert [run.id for run in runs] == [as_row.id, as_set.id]
+    assert done == 1
+    assert deduplicate([renamed], tmp_path / "elsewhere") == ([renamed], 0)
+    (record,) = select_records(scan(tmp_path), [renamed])
+    assert (record.run.name, record.run.metadata) == ("mine", {"label": "mine"})
+
+
+def test_of_two_folders_of_one_network_the_finished_one_counts(tmp_path: Path) -> None:
+    (run,) = Context(road=NANO).runs(["gelu"])
+    for name, status in (("a", "unfinished"), ("b", "done"), ("c", "unfinished")):
+        write_run(tmp_path, run.model_copy(update={"name": name}), status=status)
+    assert [found.name for found in recorded(tmp_path).values()] == ["b"]
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "run.json").write_text("{")
+    assert len(recorded(tmp_path)) == 1
+
+
+def test_widths_bring_macs_nearest() -> None:
+    for variant in NANO.variants():
+        matched = nearest_width(variant.spec, 2_245_056, MACS)
+        assert matched.replace(width=variant.spec.width) == variant.spec
+        gap = abs(MACS(matched) - 2_245_056)
+        for other in (matched.width - 1, matched.width + 1):
+            assert gap <= abs(MACS(matched.replace(width=other)) - 2_245_056)
+    assert nearest_width(NANO.base, 1, MACS).width == 1
+
+
+def test_runs_at_equal_macs_say_what_was_adjusted() -> None:
+    target = parse_target("end", NANO, MACS)
+    assert target == MACS(NANO.variants()[-1].spec)
+    asked = Context(road=NANO).runs(["stage_ratio", "separate_downsampling"])
+    first, last = match_macs(asked, target, MACS)
+    about = first.metadata["equal_macs"]
+    assert about["target"] == target
+    assert abs(about["macs"] - target) < abs(about["macs_before"] - target)
+    assert f"(width {about['width_before']} → {about['width']})" in first.metadata["label"]
+    assert first.model.args["width"] == about["width"] != asked[0].model.args["width"]
+    assert first.name.startswith("stage_ratio-at-2.245M")
+    assert first.metadata["parent"] == "resnet-at-2.245M"
+    assert last.key == asked[1].key, "the end itself is not trained again"
+
+
+@pytest.mark.parametrize("text", ["no", "0", "-3", "nan", "inf", ""])
+def test_a_target_that_is_none(text: str) -> None:
+    with pytest.raises(UserError, match="match-macs"):
+        parse_target(text, NANO, MACS)
+
+
+def test_a_network_from_a_file_is_that_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, OWN)
+    file = load_study(path)
+    before = next(run for run in file.runs(make_context(file, None)) if run.name == "pooled")
+    assert before.model.builder == FILE_BUILDER
+    assert before.model.args["file"] == "own.py", "relative: a record names no home"
+    args = dict(before.model.args)
+    assert file_net(args, num_classes=3, drop_path=0, init="kaiming")[-1].out_features == 3
+    path.write_text(OWN + "\n# changed\n")
+    with pytest.raises(UserError, match="has changed"):
+        file_net(args, num_classes=3, drop_path=0, init="kaiming")
+    after = next(run for run in file.runs(make_context(file, None)) if run.name == "pooled")
+    assert after.key != before.key
+    with pytest.raises(UserError, match="no function 'nothing'"):
+        file_net(
+            {**after.model.args, "function": "nothing"}, num_classes=3, drop_path=0, init="kaiming"
+        )
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "convnext_study", "study", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+def test_a_study_of_ones_own_from_file_to_table(tmp_path: Path) -> None:
+    write(tmp_path, OWN)
+    fast = ["own.py", "--epochs", "1", "--batch-size", "256", "--jobs", "1"]
+    done = command(*fast, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    # The road ends with the narrow network, so that the set of all steps is that row.
+    assert done.stdout.startswith("3 networks requested, 2 distinct, 0 trained already")
+    assert "<script>narrow" in done.stdout
+    assert "pooled pixels" in done.stdout
+    assert "2 records on nano" in done.stdout
+    folder = tmp_path / "runs" / "nano-digits"
+    assert (folder / "roadmap.svg").exists()
+    assert len(list((folder / "runs").iterdir())) == 2
+    again = command(*fast, cwd=tmp_path)
+    assert again.returncode == 0
+    assert again.stdout.startswith("3 networks requested, 2 distinct, 2 trained already")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["none.py"], "none.py: cannot be read"),
+        (["own.py", "--players", "stage"], "players: 'stage'"),
+        (["own.py", "--permutations", "3"], "permutations: 3; use an even number"),
+    ],
+)
+def test_a_bad_request_is_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
+    write(tmp_path, OWN)
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_study_of_other_networks_names_its_folder(tmp_path: Path) -> None:
+    file = tmp_path / "other.py"
+    file.write_text("def runs(context):\n    return []\n")
+    assert load_study(file).folder("digits") is None
+    file.write_text("FOLDER = 'mine'\ndef runs(context):\n    return []\n")
+    assert load_study(file).folder("folder:/some/where") == Path("runs/mine-folder")

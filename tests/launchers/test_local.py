@@ -1,0 +1,250 @@
+"""From a request to runs, and from runs to processes that may die."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from support.images import make_folder
+from support.runs import make_tiny_run
+from support.training import assert_same
+
+from convnext_study.cli.options import StudyOptions
+from convnext_study.cli.place import choose_resources_for
+from convnext_study.errors import UserError
+from convnext_study.experiments import collection as study_module
+from convnext_study.experiments.collection import RunCollection, train_all
+from convnext_study.experiments.roadmap_runs import choose_variants, parse_seeds, roadmap_runs
+from convnext_study.launchers import resources as machine_module
+from convnext_study.launchers.job import Job
+from convnext_study.launchers.local import Pool
+from convnext_study.launchers.resources import Node, Requested, choose_resources, cores, pick_device
+from convnext_study.launchers.slurm.cluster import ClusterConfig
+from convnext_study.launchers.slurm.submit import fit_to_node
+from convnext_study.roadmap import StepError, get_roadmap
+from convnext_study.runs import records
+from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.records import Run
+from convnext_study.training.loop import train
+from convnext_study.training.runtime import Runtime
+
+NANO = get_roadmap("nano")
+
+
+def test_seeds() -> None:
+    assert parse_seeds("3") == (0, 1, 2)
+    assert parse_seeds("0,4,7") == (0, 4, 7)
+    for text in ("", "0", "-1", "a", "1,1", "1,-2"):
+        with pytest.raises(UserError, match="seed"):
+            parse_seeds(text)
+
+
+def test_points() -> None:
+    assert len(choose_variants(NANO, None)) == 17
+    assert [p.name for p in choose_variants(NANO, "gelu, resnet")] == ["resnet", "gelu"]
+    with pytest.raises(StepError, match="did you mean gelu"):
+        choose_variants(NANO, "gellu")
+    with pytest.raises(UserError, match="names no step"):
+        choose_variants(NANO, ",")
+
+
+def test_runs_of_the_default_road_map() -> None:
+    runs = roadmap_runs(NANO, NANO.variants(), data="digits", seeds=[0])
+    assert len({run.key for run in runs}) == 17
+    assert [run.recipe["name"] for run in runs][:3] == ["classic-small", *["modern-small"] * 2]
+    assert {run.recipe["name"] for run in runs[1:]} == {"modern-small"}
+
+
+def test_runs_of_the_papers_road_map() -> None:
+    road = get_roadmap("t")
+    runs = roadmap_runs(road, road.variants(), data="folder:/data", seeds=[0, 1])
+    assert [run.recipe["name"] for run in runs[:2]] == ["classic", "modern"]
+    assert runs[0].recipe["image_size"] == 224
+    assert len(runs) == 34
+
+
+def test_a_folder_of_images_is_seen_at_the_roads_size() -> None:
+    variants = [NANO.variant("gelu")]
+    for given, size in (({}, 32), ({"image_size": None}, 32), ({"image_size": 48}, 48)):
+        (run,) = roadmap_runs(NANO, variants, data="folder:x", seeds=[0], changes=given)
+        assert run.recipe["image_size"] == size
+
+
+def test_what_decides_a_run_is_its_key() -> None:
+    (one,) = roadmap_runs(NANO, [NANO.variant("gelu")], data="digits", seeds=[0])
+    assert one.model_copy(update={"metadata": {}, "name": "other", "study": "x"}).key == one.key
+    for change in ({"seed": 1}, {"data": "folder:x"}, {"recipe": {**one.recipe, "lr": 1.0}}):
+        assert one.model_copy(update=change).key != one.key
+    assert Run.model_validate_json(one.model_dump_json()).key == one.key
+
+
+ON_CPU = Requested(device="cpu")
+
+
+def test_the_machine_is_shared_out() -> None:
+    small = choose_resources(Runtime(), ON_CPU, image_size=32, runs=17)
+    assert (small.jobs, small.runtime.threads) == (cores(), 1)
+    large = choose_resources(Runtime(), ON_CPU, image_size=224, runs=17)
+    assert (large.jobs, large.runtime.threads) == (1, cores())
+    assert choose_resources(Runtime(), ON_CPU, image_size=32, runs=1).jobs == 1
+    # What decides rounding must not depend on how many run at a time.
+    one = Requested(device="cpu", jobs=1)
+    assert choose_resources(Runtime(), one, image_size=32, runs=17).runtime.threads == 1
+
+
+@pytest.mark.parametrize(
+    ("requested", "jobs", "threads", "workers"),
+    [
+        (Requested(), 4, 1, 15),  # one training a GPU, a core for it and the rest for its readers
+        (Requested(jobs=8), 8, 1, 7),
+        (Requested(jobs=1), 1, 64 - 16, 16),
+        (Requested(workers=2), 4, 14, 2),
+        (Requested(workers=0, threads=3), 4, 3, 0),
+        (Requested(jobs=1, processes=4), 1, 1, 15),
+    ],
+)
+def test_gpus_and_their_readers_are_shared_out(
+    requested: Requested, jobs: int, threads: int, workers: int
+) -> None:
+    node = Node(64, ("cuda:0", "cuda:1", "cuda:2", "cuda:3"))
+    plan = choose_resources(
+        Runtime(), requested, image_size=224, runs=17, from_files=True, node=node
+    )
+    assert (plan.jobs, plan.runtime.threads, plan.runtime.workers) == (jobs, threads, workers)
+    assert (plan.runtime.device, plan.devices) == ("cuda", node.devices)
+
+
+def test_who_needs_readers() -> None:
+    def workers(node: Node, *, from_files: bool) -> int:
+        plan = choose_resources(Runtime(), image_size=224, runs=1, from_files=from_files, node=node)
+        return plan.runtime.workers
+
+    assert workers(Node(8, ("cuda",)), from_files=True) == 7
+    assert workers(Node(1, ("cuda",)), from_files=True) == 1  # a GPU waits for one core's images
+    assert workers(Node(64, ("cuda",)), from_files=True) == 16
+    assert workers(Node(8, ("cuda",)), from_files=False) == 0
+    assert workers(Node(8, ("cpu",)), from_files=True) == 0
+    alone = choose_resources(Runtime(), image_size=224, runs=1, node=Node(8, ("cuda",)))
+    assert (alone.devices, alone.runtime.device) == ((), "cuda")
+
+
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(UserError, match=r"device: 'tpu' is not on this machine; there is .*cpu"):
+        pick_device("tpu")
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda:1") == "cuda:1"
+    assert machine_module.this_node("cuda").devices == ("cuda:0", "cuda:1")
+    assert machine_module.this_node("cuda:1").devices == ("cuda:1",)
+    for device in ("cuda:2", "cuda:x"):
+        with pytest.raises(UserError, match=f"'{device}'; the GPUs here are cuda:0 to cuda:1"):
+            pick_device(device)
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_threads_are_those_of_the_node_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int
+) -> None:
+    monkeypatch.setattr(machine_module, "cores", lambda: 2)  # of a login node
+    options = StudyOptions(data=f"folder:{make_folder(tmp_path)}", launcher="slurm")
+    (run,) = roadmap_runs(NANO, [NANO.variant("gelu")], data=options.data, seeds=[0])
+    run = run.model_copy(update={"recipe": {**run.recipe, "image_size": 128}})
+    profile = ClusterConfig(minutes=1, gpus=gpus, cpus_per_process=16)
+    plan = choose_resources_for([run], options, profile)
+    fitted = fit_to_node(Job(run, tmp_path, plan.runtime), profile).runtime
+    assert fitted.device == profile.device
+    assert (fitted.threads, fitted.workers) == ((1, 15) if gpus else (16, 0))
+
+
+def test_flags_of_a_gpu_reach_the_training() -> None:
+    options = StudyOptions(deterministic=True, tf32=True, cudnn_benchmark=True)
+    machine = choose_resources_for([make_tiny_run()], options, None).runtime
+    assert (machine.deterministic, machine.tf32, machine.cudnn_benchmark) == (True, True, True)
+    plain = choose_resources_for([make_tiny_run()], StudyOptions(), None).runtime
+    assert (plain.deterministic, plain.tf32, plain.cudnn_benchmark) == (False, False, False)
+
+
+def make_study(folder: Path, count: int = 2) -> RunCollection:
+    runs = tuple(make_tiny_run().model_copy(update={"seed": seed}) for seed in range(count))
+    return RunCollection(runs, folder)
+
+
+def test_side_by_side_is_the_same_as_alone(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study")
+    plan = choose_resources(Runtime(), Requested(device="cpu", jobs=2), image_size=32, runs=2)
+    outcomes = train_all(study, plan, lambda: None)
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    train(study.runs[1], tmp_path / "alone")
+    assert_same(study.path(study.runs[1]), tmp_path / "alone")
+    assert train_all(study, plan, lambda: None) == []
+
+
+def test_a_run_in_use_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_module, "PATIENCE", 0.5)
+    study = make_study(tmp_path)
+    plan = choose_resources(Runtime(), ON_CPU, image_size=32, runs=2)
+    with (
+        RunFolder(study.path(study.runs[1]), study.runs[1]),
+        pytest.raises(UserError, match="another process works on this run"),
+    ):
+        train_all(study, plan, lambda: None)
+    assert not study.path(study.runs[0]).exists()
+
+
+def test_a_killed_process_takes_only_its_run(tmp_path: Path) -> None:
+    runs = [make_tiny_run(epochs=30), make_tiny_run().model_copy(update={"seed": 1})]
+    jobs = [Job(run, tmp_path / run.id, Runtime()) for run in runs]
+    log = tmp_path / runs[0].id / records.LOG
+    killed: list[int] = []
+
+    def kill_the_first() -> None:
+        if not killed and log.exists() and '"epoch"' in log.read_text():
+            process = (log.parent / records.LOCK).read_text().split()[1]
+            killed.append(int(process))
+            os.kill(int(process), signal.SIGKILL)
+
+    outcomes = Pool(1, kill_the_first).run(jobs)
+    assert killed
+    assert [(one.run.id, one.status) for one in outcomes] == [
+        (runs[0].id, "failed"),
+        (runs[1].id, "done"),
+    ]
+    assert "SIGKILL" in outcomes[0].reason
+    assert records.read(tmp_path / runs[0].id).status == "unfinished"
+
+
+def test_a_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
+    runs = [make_tiny_run(lr=1e30, optimizer="sgd"), make_tiny_run()]
+    outcomes = Pool(1).run([Job(run, tmp_path / run.id, Runtime()) for run in runs])
+    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
+    assert "loss is" in outcomes[0].reason
+
+
+def test_an_interrupt_saves_and_stops(tmp_path: Path) -> None:
+    runs = [make_tiny_run(epochs=200).model_copy(update={"seed": seed}) for seed in (0, 1)]
+    jobs = [Job(run, tmp_path / run.id, Runtime()) for run in runs]
+    log = tmp_path / runs[0].id / records.LOG
+
+    def interrupt() -> None:
+        if log.exists() and '"epoch"' in log.read_text():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    began = time.monotonic()
+    outcomes = Pool(1, interrupt).run(jobs)
+    assert [outcome.status for outcome in outcomes] == ["stopped", "stopped"]
+    assert (tmp_path / runs[0].id / records.CHECKPOINT).exists()
+    assert time.monotonic() - began < 120
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_wandb_modes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="wandb: 'on'; use one of off, offline, online"):
+        RunCollection((), tmp_path, "on")

@@ -1,0 +1,88 @@
+"""What torch makes of the networks: symbolic traces, TorchScript, exported and compiled ones.
+
+All 48 are walked, eight channels wide and one block deep but for the first stage, which has its
+two kinds of block: every layer of a row is there. A training step is compiled down to the operators
+that a backend is given for rows that have, between them, every kind of layer; the
+default backend would make C++ of them, half a minute for each network.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from support import compilers
+from support.nets import build, every_model, every_nano, images, outline, settled
+
+SMALL = {"depths": (2, 1, 1, 1), "width": 8}
+ROWS = ("resnet", "kernel_7", "gelu", "layer_norm", "separate_downsampling")
+NETWORKS = ("layers", "stage", "head", "staged", "net", "matrices.dense", "matrices.depthwise")
+
+
+def small(name: str, **kwargs: Any) -> Any:
+    return settled(name, **SMALL, drop_path_rate=0.1, num_classes=10, **kwargs)
+
+
+@every_model
+def test_symbolic_trace(name: str) -> None:
+    net = outline(name)
+    assert net.training  # where stochastic depth is at work
+    traced = torch.fx.symbolic_trace(net)
+    calls = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    assert calls[0] == "stem.conv"
+    assert calls[-1] == "head.fc"
+
+
+@every_model
+def test_traced_networks_can_be_scripted(name: str) -> None:
+    compilers.trace_and_script(small(name))
+
+
+@every_nano
+def test_feature_extractors_of_timm_can_be_scripted(name: str) -> None:
+    compilers.script_features(build(name, **SMALL, features_only=True, feature_cls="fx"))
+
+
+@pytest.mark.parametrize("module", [*NETWORKS, "matrices.pointwise"])
+def test_annotations_of_forward_are_types(module: str) -> None:
+    """A part may be traced as well as the whole, so that text would fail there."""
+    found = importlib.import_module(f"convnext_study.{module}")
+    assert compilers.forwards_with_text(found) == []
+
+
+@every_model
+def test_torchscript(name: str) -> None:
+    compilers.script(small(name, scriptable=True))
+
+
+@every_model
+def test_export(name: str) -> None:
+    compilers.export(small(name, exportable=True))
+
+
+@every_model
+def test_compile_in_one_graph(name: str) -> None:
+    compilers.compile_forward(small(name))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_compile_a_step_in_one_graph(row: str) -> None:
+    compilers.compile_a_step(small(f"roadmap_nano_{row}"))
+
+
+def test_compile_a_checkpointed_step() -> None:
+    """With gradient checkpointing, whose recomputation must leave the statistics alone."""
+    torch.compiler.reset()
+    plain, x = build("roadmap_nano_resnet", depths=(1, 1, 1, 1)), images(4, 3, 32, 32)
+    thrifty = copy.deepcopy(plain)
+    thrifty.set_grad_checkpointing()
+    compiled = torch.compile(thrifty, backend="aot_eager")
+    for net in (plain, compiled):
+        net(x).square().sum().backward()
+    for key, weight in plain.named_parameters():
+        assert torch.allclose(weight.grad, thrifty.get_parameter(key).grad, atol=1e-5), key
+    for key, buffer in plain.named_buffers():
+        assert torch.allclose(buffer, thrifty.get_buffer(key), atol=1e-6), key

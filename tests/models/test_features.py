@@ -1,0 +1,114 @@
+"""Features by stage, for detectors and the like, from every way that timm has to ask for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from support.nets import build, every_nano, images, settled
+from timm.models.convnext import ConvNeXt
+from timm.models.resnet import Bottleneck, ResNet
+from torch import Tensor
+
+from convnext_study.models.pretrained.convert import load
+from convnext_study.models.roadmap_net import RoadmapNet
+from convnext_study.roadmap import get_roadmap
+from convnext_study.roadmap.spec import NetSpec
+
+
+@every_nano
+def test_features_are_the_stages_outputs_and_stay_so(name: str) -> None:
+    """No later layer works in place on a map that was handed out."""
+    x, net = images(2, 3, 32, 32), settled(name)
+    clean: list[Tensor] = []
+    for stage in net.stages:
+        stage.register_forward_hook(lambda *args: clean.append(args[-1].clone()))
+    final, maps = net.forward_intermediates(x)
+    assert all(map(torch.equal, maps, clean))
+    assert torch.equal(final, clean[3])
+    for kind in ("list", "dict", "hook", "fx", "getter"):
+        found = settled(name, features_only=True, feature_cls=kind)(x)
+        found = list(found.values()) if kind == "dict" else found
+        assert all(map(torch.equal, found, clean)), kind
+    chosen = settled(name, features_only=True, out_indices=(1, 3))
+    assert all(map(torch.equal, chosen(x), (clean[1], clean[3])))
+    assert chosen.feature_info.channels() == [clean[1].shape[1], clean[3].shape[1]]
+
+
+@every_nano
+def test_intermediates(name: str) -> None:
+    x, net = images(2, 3, 32, 32), settled(name)
+    final, maps = net.forward_intermediates(x)
+    assert torch.equal(net.forward_head(final), net(x))
+    only = net.forward_intermediates(x, indices=2, norm=True, intermediates_only=True)
+    assert all(map(torch.equal, only, maps[2:]))
+    early, first = net.forward_intermediates(x, indices=[0, -3], stop_early=True)
+    assert torch.equal(early, maps[1])
+    assert all(map(torch.equal, first, maps[:2]))
+    with pytest.raises(ValueError, match="only NCHW"):
+        net.forward_intermediates(x, output_fmt="NLC")
+    for last in (3, 1):
+        assert net.prune_intermediate_layers([0, last]) == [0, last]
+        assert torch.equal(net(x), maps[last])
+        assert net.num_features == net.head_hidden_size == maps[last].shape[1]
+    net.reset_classifier(6, "avg")
+    assert net(x).shape == (2, 6)
+
+
+@every_nano
+def test_pruning_keeps_a_head_that_fits(name: str) -> None:
+    x, net = images(2, 3, 32, 32), settled(name)
+    logits = net(x)
+    assert net.prune_intermediate_layers(2, prune_head=False) == [2, 3]
+    assert torch.equal(net(x), logits)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=.same.")
+@pytest.mark.parametrize("name", timm.list_models("roadmap_t_*"))
+@pytest.mark.parametrize("output_stride", [8, 16])
+def test_output_stride(name: str, output_stride: int) -> None:
+    net = build(name, device="meta", features_only=True, output_stride=output_stride)
+    reductions = net.feature_info.reduction()
+    assert reductions == [min(reduction, output_stride) for reduction in (4, 8, 16, 32)]
+    maps = net(images(1, 3, 64, 64, device="meta"))
+    assert [64 // one.shape[-1] for one in maps] == reductions
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=.same.")
+@pytest.mark.parametrize("stride", [8, 32])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "skip"),
+    [
+        ("roadmap_t_resnet50", "resnet50", 1),  # timm's first feature is within the stem
+        ("roadmap_t_separate_downsampling", "convnext_tiny", 0),
+    ],
+)
+def test_sizes_of_maps_as_in_timm(ours: str, theirs: str, skip: int, stride: int) -> None:
+    """The two ends of the road beside timm's own networks."""
+    found, expected = (
+        build(name, features_only=True, output_stride=stride).to("meta") for name in (ours, theirs)
+    )
+    for size in (192, 256, 288, (224, 160), (225, 250)):
+        height, width = (size, size) if isinstance(size, int) else size
+        x = images(1, 3, height, width, device="meta")
+        assert [one.shape for one in found(x)] == [one.shape for one in expected(x)[skip:]]
+    assert found.feature_info.reduction() == expected.feature_info.reduction()[skip:]
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_dilation_as_in_timm(stride: int) -> None:
+    """The same weights give the same maps where strides became dilation."""
+    small: dict[str, Any] = {"depths": (1, 1, 2, 2)}
+    x = images(1, 3, 64, 70)
+    end = get_roadmap("t").upto("separate_downsampling").replace(**small, width=8, layer_scale=0.5)
+    dims = (8, 16, 32, 64)
+    for spec, theirs in (
+        (end, ConvNeXt(**small, dims=dims, ls_init_value=0.5, output_stride=stride)),
+        (NetSpec(**small), ResNet(Bottleneck, (1, 1, 2, 2), output_stride=stride)),
+    ):
+        ours = RoadmapNet(spec, output_stride=stride).eval()
+        load(ours, theirs.state_dict())
+        expected = theirs.eval().forward_features(x)
+        assert torch.allclose(ours.forward_features(x), expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,200 @@
+"""Weights that do not fit are refused in one line; weight files are read without running code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from convnext_study.models.pretrained.convert import (
+    KEY_MAPS,
+    PretrainedError,
+    State,
+    detect,
+    from_roadmap,
+    load,
+    read_state,
+    spec_of,
+    to_roadmap,
+)
+from convnext_study.models.roadmap_net import RoadmapNet
+from convnext_study.roadmap import get_roadmap
+from convnext_study.roadmap.spec import RESNET50, NetSpec
+
+SHAPE = {"depths": (1, 1, 2, 1), "width": 4}
+CONVNEXT = get_roadmap("t").variants()[-1].spec.replace(layer_scale=1e-6, **SHAPE)
+ENDS = {
+    "resnet": RESNET50.replace(**SHAPE),
+    "timm_convnext": CONVNEXT,
+    "official_convnext": CONVNEXT,
+}
+
+
+def released(layout: str, num_classes: int = 10) -> State:
+    """Random weights as others would save them."""
+    spec = ENDS[layout]
+    return from_roadmap(RoadmapNet(spec, num_classes=num_classes).state_dict(), spec, layout)
+
+
+def message(call: Callable[[], Any]) -> str:
+    with pytest.raises(PretrainedError) as caught:
+        call()
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_every_layout_is_tried_here() -> None:
+    assert set(ENDS) == set(KEY_MAPS)
+
+
+@pytest.mark.parametrize("layout", KEY_MAPS)
+def test_all_that_does_not_fit_is_listed(layout: str) -> None:
+    state, spec = released(layout), ENDS[layout]
+    missing, misshapen = next(iter(state)), list(state)[6]
+    del state[missing]
+    state[misshapen] = torch.zeros(5, 5)
+    state["strange.weight"] = torch.zeros(1)
+    text = message(lambda: to_roadmap(state, spec, layout))
+    assert f"1 missing: {missing}" in text
+    assert "1 unexpected: strange.weight" in text
+    assert f"1 of another shape: {misshapen} [5, 5] instead of [" in text
+
+
+@pytest.mark.parametrize("layout", KEY_MAPS)
+def test_truncated_weights_are_refused(layout: str) -> None:
+    state, spec = released(layout), ENDS[layout]
+    assert to_roadmap(dict(state), spec).keys() == RoadmapNet(spec).state_dict().keys()
+    half = dict(list(state.items())[: len(state) // 2])
+    needed = [key for key in state if key not in half and "num_batches" not in key]
+    text = message(lambda: to_roadmap(half, spec))
+    assert f"{len(needed)} missing: {', '.join(needed[:8])} and {len(needed) - 8} more" in text
+
+
+@pytest.mark.parametrize("layout", KEY_MAPS)
+def test_every_single_tensor_is_needed_and_every_shape_checked(layout: str) -> None:
+    state, spec = released(layout), ENDS[layout]
+    for key in state:
+        if key.endswith("num_batches_tracked"):
+            continue
+        rest = {name: tensor for name, tensor in state.items() if name != key}
+        assert key in message(lambda rest=rest: to_roadmap(rest, spec, layout))
+        wrong = {**state, key: state[key][..., None]}
+        assert key in message(lambda wrong=wrong: to_roadmap(wrong, spec, layout))
+
+
+def test_foreign_weights_are_refused() -> None:
+    text = message(lambda: detect({"cls_token": torch.zeros(1), "pos_embed": torch.zeros(1)}))
+    assert "cls_token, pos_embed" in text
+    assert all(layout in text for layout in KEY_MAPS)
+    text = message(lambda: to_roadmap(released("timm_convnext"), ENDS["resnet"], "resnet"))
+    assert "conv1.weight" in text
+    assert "stem.0.weight" in text
+    no_stem = released("resnet")
+    del no_stem["conv1.weight"]
+    assert "conv1.weight" in message(lambda: spec_of(no_stem))
+    assert "did you mean timm_convnext" in message(lambda: spec_of(no_stem, "timm_convnex"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "change", "named"),
+    [
+        ("resnet", {"depthwise": True}, "depthwise is True, not False"),
+        ("resnet", {"layer_scale": 1e-6}, "layer_scale is 1e-06, not None"),
+        ("timm_convnext", {"kernel": 9}, "kernel is 9, not 7"),
+        ("official_convnext", {"norm": "batch"}, "norm is 'batch', not 'layer'"),
+        ("timm_convnext", {"stem_stride": 2}, "stem_stride is 2, not 4"),
+    ],
+)
+def test_networks_between_the_ends_are_refused(
+    layout: str, change: dict[str, Any], named: str
+) -> None:
+    spec: NetSpec = ENDS[layout].replace(**change)
+    assert named in message(lambda: to_roadmap(released(layout), spec, layout))
+    assert named in message(lambda: from_roadmap(RoadmapNet(spec).state_dict(), spec, layout))
+
+
+@pytest.mark.parametrize("layout", KEY_MAPS)
+def test_another_number_of_classes(layout: str) -> None:
+    state, spec = released(layout, num_classes=21), ENDS[layout]
+    net = RoadmapNet(spec, num_classes=10)
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    text = message(lambda: load(net, state))
+    assert "21 classes" in text
+    assert "one of 10" in text
+    assert all(torch.equal(before[key], now) for key, now in net.state_dict().items())
+    load(net, state, classifier=False)
+    expected = to_roadmap(state, spec)
+    for key, now in net.state_dict().items():
+        kept = key.startswith("head.fc.")
+        assert torch.equal(now, before[key] if kept else expected[key]), key
+    headless = to_roadmap(state, spec, num_classes=0)
+    assert headless.keys() == RoadmapNet(spec, num_classes=0).state_dict().keys()
+    lost = message(lambda: to_roadmap(from_roadmap(headless, spec, layout, num_classes=0), spec))
+    assert "2 missing" in lost
+
+
+def test_old_batch_norm_counts_no_batches() -> None:
+    state = released("resnet")
+    old = {key: tensor for key, tensor in state.items() if "num_batches" not in key}
+    assert len(old) < len(state)
+    own = to_roadmap(old, spec_of(old))
+    counts = {key: tensor for key, tensor in own.items() if "num_batches" in key}
+    assert len(counts) == len(state) - len(old)
+    assert all(count == 0 and count.dtype == torch.long for count in counts.values())
+    RoadmapNet(spec_of(old), num_classes=10).load_state_dict(own)
+
+
+@pytest.mark.parametrize("wrapping", ["bare", "model", "state_dict", "parallel", "safetensors"])
+def test_weight_files(wrapping: str, tmp_path: Path) -> None:
+    state = released("resnet")
+    path = tmp_path / ("w.safetensors" if wrapping == "safetensors" else "w.pth")
+    if wrapping == "safetensors":
+        save_file(state, path)
+    else:
+        parallel = {f"module.{key}": tensor for key, tensor in state.items()}
+        content = {"bare": state, "parallel": {"epoch": 3, "state_dict": parallel}}
+        torch.save(content.get(wrapping, {wrapping: state, "epoch": 3}), path)
+    read = read_state(path)
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[key], tensor) for key, tensor in state.items())
+
+
+class MakesFolder:
+    """An object whose pickle makes a folder when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_file_that_needs_pickle_is_refused(tmp_path: Path) -> None:
+    path, folder = tmp_path / "w.pth", tmp_path / "made"
+    torch.save({"model": released("resnet"), "args": MakesFolder(folder)}, path)
+    text = message(lambda: read_state(path))
+    assert str(path) in text
+    assert "save the state dict alone" in text
+    assert not folder.exists()
+    torch.load(path, weights_only=False)
+    assert folder.exists(), "the file was harmless, so nothing was shown"
+
+
+def test_files_without_weights_are_refused(tmp_path: Path) -> None:
+    assert "no such file" in message(lambda: read_state(tmp_path / "none.pth"))
+    whole = tmp_path / "whole.pth"
+    torch.save(released("resnet"), whole)
+    contents = {"text.pth": b"hello", "empty.pth": b"", "cut.pth": whole.read_bytes()[:2000]}
+    for name, content in {**contents, "text.safetensors": b"hello"}.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert str(path) in message(lambda path=path: read_state(path))
+    for content, named in ((torch.zeros(2), "no state dict"), ({"epoch": 3}, "epoch")):
+        torch.save(content, whole)
+        assert named in message(lambda: read_state(whole))

@@ -1,0 +1,219 @@
+"""The report from fake records: what it says, what it keeps apart, what it writes. No browser."""
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fakes import fake_run, fake_runs, locked, write_run, write_study
+
+from convnext_study.errors import UserError
+from convnext_study.report.page import render
+from convnext_study.report.tables.formatting import signed
+from convnext_study.report.text import SCOPE_ONE_SEED, summarize_study
+from convnext_study.results.grouping import group
+from convnext_study.results.load import ReportOptions, StudyFolder, load_results
+from convnext_study.results.summary import summarize
+from convnext_study.roadmap import get_roadmap
+from convnext_study.roadmap.paper import PAPER
+from convnext_study.runs.records import Run, scan
+
+NANO = get_roadmap("nano")
+EVIL = "</script><script>alert(1)</script>"
+
+
+def page_of(folder: Path, **how: Any) -> str:
+    return render(load_results(folder), ReportOptions(), **how).html
+
+
+def data_in(html: str) -> list[dict[str, Any]]:
+    found = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', html, re.S)
+    assert found
+    return list(json.loads(found[1]))
+
+
+def text_in(html: str) -> str:
+    """What a reader sees, roughly."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+def set_commit(folder: Path, run: Run, commit: str | None) -> None:
+    path = folder / "runs" / run.id / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "commit": commit}))
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    """The ResNet-50 road with three seeds, as long and as large as on ImageNet."""
+    path = tmp_path_factory.mktemp("imagenet")
+    top1 = {name: row.top1 for name, row in PAPER["t"].items()}
+    runs = fake_runs("t", (0, 1, 2), data="folder:/home/me/imagenet")
+    write_study(path, runs, top1=top1, spread=0.1, val_images=50_000)
+    return load_results(path)
+
+
+# The page
+
+
+def test_the_page_is_self_contained_and_small(imagenet: StudyFolder) -> None:
+    html = render(imagenet, ReportOptions(show=lambda *_: "x" * 3000)).html
+    assert len(html.encode()) < 2_000_000
+    loading = re.findall(
+        r'(?:src|srcset|action|data)="|@import|url\(|<(?:iframe|object|base|img)', html
+    )
+    assert loading == []
+    links = set(re.findall(r'href="([^"]*)"', html))
+    assert {link for link in links if not link.startswith("#")} == {"data:,"}
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)
+    assert policy and unescape(policy[1]).startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy[1] and "http:" not in policy[1] and "https:" not in policy[1]
+    assert "/home/me" not in html  # where the data lies is no one else's business
+    assert 'http-equiv="refresh"' not in html
+
+
+def test_every_link_and_label_leads_somewhere(imagenet: StudyFolder) -> None:
+    html = render(imagenet, ReportOptions()).html
+    ids = re.findall(r' id="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    led = re.findall(r'href="#([^"]+)"', html) + re.findall(r'aria-controls="([\w-]+)"', html)
+    assert len(led) > 17 * 2
+    assert set(led) <= set(ids)
+
+
+def test_text_of_records_is_text(tmp_path: Path) -> None:
+    run = fake_run(NANO.variant("gelu"), data=EVIL)
+    run = run.model_copy(update={"study": EVIL, "metadata": {**run.metadata, "label": EVIL}})
+    write_run(tmp_path, run)
+    failed = run.model_copy(update={"seed": 1, "recipe": {**run.recipe, "name": EVIL}})
+    write_run(tmp_path, failed, status="failed")
+    html = render(load_results(tmp_path), ReportOptions(show=lambda *_: EVIL)).html
+    assert re.findall(r"<script[^>]*>", html) == [
+        '<script type="application/json" id="numbers">',
+        "<script>",
+    ]
+    assert html.count("</script>") == 2
+    assert data_in(html)[0]["study"] == EVIL
+    assert text_in(html).count("alert(1)") > 5
+
+
+def test_numbers_of_the_page_are_the_rows(imagenet: StudyFolder) -> None:
+    rows = {row.name: row for row in summarize(scan(imagenet.path))}
+    numbers = data_in(render(imagenet, ReportOptions()).html)[0]["rows"]
+    assert {one["name"]: one["mean"] for one in numbers} == {
+        name: pytest.approx(row.top1) for name, row in rows.items()
+    }
+
+
+# What it says
+
+
+def test_several_seeds_are_judged_by_both_tests(imagenet: StudyFolder) -> None:
+    study = imagenet.studies[0]
+    assert set(study.tests.plain) == set(study.tests.pooled) == {r.name for r in study.rows[1:]}
+    said = text_in(render(imagenet, ReportOptions()).html)
+    assert "paired t test on the differences of 3 seeds" in said
+    assert "deviation between seeds pooled over 17 rows of this study" in said
+    assert "Of 16 comparisons" in said and "Holm p" in said
+    assert SCOPE_ONE_SEED not in said
+    assert "Intervals and p are of each comparison alone" in said
+    gelu = study.tests.plain["gelu"]
+    assert f"{gelu.difference.diff:+.2f} points" in said
+    assert gelu.significant == (gelu.p_adjusted <= 0.05)
+    assert "Agreement with the paper's Table 10" in said
+    assert "another data set, size of network or recipe need not agree" in said
+
+
+def test_one_seed_is_about_images_only(tmp_path: Path) -> None:
+    write_study(tmp_path, fake_runs(), spread=0)
+    study = load_results(tmp_path).studies[0]
+    assert SCOPE_ONE_SEED in summarize_study(study).summary
+    assert study.tests.pooled == {} and study.tests.one_seed
+    assert "none is significant" in " ".join(summarize_study(study).summary)
+    assert "~+0.17" in page_of(tmp_path)
+
+
+def test_no_zero_is_negative() -> None:
+    assert [signed(value) for value in (-0.001, 0.0, -0.006)] == ["+0.00", "+0.00", "−0.01"]
+
+
+def test_memory_and_what_runs_got_over_are_told(tmp_path: Path) -> None:
+    two = write_study(tmp_path / "two", fake_runs()[:2], skipped_steps=2, peak_memory=3 * 2**30)
+    page = page_of(two)
+    assert "4 steps were skipped, their loss not being finite" in page
+    assert "cannot be read" not in page
+    assert "peak memory" in page
+    assert "3.22 GB" in page
+    plain = page_of(write_study(tmp_path / "plain", fake_runs()[:2]))
+    assert "peak memory" not in plain
+    assert "skipped, their" not in plain
+
+
+def test_an_empty_study_has_a_page(tmp_path: Path) -> None:
+    write_run(tmp_path, fake_run(NANO.variant("gelu")), status="new")
+    assert "No run is done yet" in page_of(tmp_path)
+    with pytest.raises(UserError, match="holds no run"):
+        load_results(tmp_path / "runs" / "..").path if (tmp_path / "x").mkdir() else load_results(
+            tmp_path / "x"
+        )
+    with pytest.raises(UserError, match="no such folder"):
+        load_results(tmp_path / "nowhere")
+
+
+# What is kept apart
+
+
+def test_runs_that_disagree_or_are_not_done_stand_apart(tmp_path: Path) -> None:
+    write_study(tmp_path, fake_runs(seeds=(0, 1)), spread=0)
+    variant = NANO.variant("gelu")
+    write_run(tmp_path, fake_run(variant, 2, epochs=3), top1=50)
+    write_run(tmp_path, fake_run(variant, 3, data="cifar10:here"), top1=50)
+    write_run(tmp_path, fake_run(variant, 4), top1=50)
+    set_commit(tmp_path, fake_run(variant, 4), "f" * 40)
+    write_run(tmp_path, fake_run(variant, 5), status="failed")
+    write_run(tmp_path, fake_run(variant, 6), status="unfinished", epochs=4)
+    path = write_run(tmp_path, fake_run(variant, 7), status="running")
+    broken = tmp_path / "runs" / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_text("{")
+    with locked(path):
+        folder = load_results(tmp_path)
+    study = folder.studies[0]
+    row = next(row for row in study.rows if row.name == "gelu")
+    assert set(row.seeds) == {0, 1} and row.top1 is not None and row.top1 > 90
+    assert {one.seed: one.reason for one in study.excluded} == {
+        2: "recipe epochs: 3, not 10",
+        3: "data: cifar10:here, not digits",
+        4: "commit ffffffffff, not commit 0123456789",
+        5: "failed after epoch 2 of 10: TrainingError: the loss is nan at step 41",
+        6: "stopped, after epoch 4 of 10",
+        7: "running, after epoch 2 of 10",
+    }
+    assert [one.run for one in folder.unreadable] == ["broken"]
+    said = text_in(render(folder, ReportOptions()).html)
+    assert all(one.reason in said for one in study.excluded) and "Unreadable runs" in said
+
+
+def test_a_row_of_another_commit_is_not_compared(tmp_path: Path) -> None:
+    runs = fake_runs(seeds=(0,))
+    write_study(tmp_path, runs)
+    gelu = next(run for run in runs if run.name == "gelu")
+    set_commit(tmp_path, gelu, "abc")
+    rows = {row.name: row for row in summarize(scan(tmp_path))}
+    assert rows["gelu"].top1 is not None and rows["gelu"].gain is None
+    assert rows["gelu"].remarks == ("not compared with kernel_7: commit 0123456789",)
+    assert rows["fewer_activations"].gain is None and rows["layer_norm"].gain is not None
+    mixed = load_results(tmp_path, any_commit=True).studies[0]
+    assert all(row.gain is not None for row in mixed.rows[1:])
+
+
+def test_without_a_commit_the_version_tells(tmp_path: Path) -> None:
+    for seed in range(3):
+        run = fake_run(NANO.variant("gelu"), seed)
+        write_run(tmp_path, run)
+        set_commit(tmp_path, run, None if seed else "abc")
+    made = group(scan(tmp_path))[0]
+    assert set(made.seeds) == {1, 2}
+    assert made.code == "version not recorded"
+    assert [one.reason for one in made.excluded] == ["commit abc, not version not recorded"]

@@ -1,0 +1,153 @@
+"""The report's figures and tables, the commands it names, and the watch."""
+
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fakes import fake_runs, write_run, write_study
+from typer.testing import CliRunner
+
+from convnext_study.cli import app
+from convnext_study.cli import report as command
+from convnext_study.cli.reproduce import commands
+from convnext_study.experiments.context import Context
+from convnext_study.experiments.roadmap_runs import parse_seeds, roadmap_runs
+from convnext_study.report.write import write_report
+from convnext_study.results.grouping import group
+from convnext_study.results.load import ReportOptions
+from convnext_study.results.summary import summarize
+from convnext_study.roadmap import get_roadmap
+from convnext_study.runs.records import Run, scan
+
+NANO = get_roadmap("nano")
+
+
+def data_in(html: str) -> list[dict[str, Any]]:
+    found = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', html, re.S)
+    assert found
+    return list(json.loads(found[1]))
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_all_files_are_written(tmp_path: Path, seeds: tuple[int, ...]) -> None:
+    study = tmp_path / "study"
+    write_study(study, [run for run in fake_runs(seeds=seeds) if run.metadata["order"] < 4])
+    paths = write_report(study, tmp_path / "out", ReportOptions())
+    names = {str(path.relative_to(tmp_path / "out")) for path in paths}
+    figures = {
+        f"figures/{n}.{k}" for n in ("roadmap", "cost", "curves") for k in ("svg", "pdf", "png")
+    }
+    tables = {
+        f"tables/{n}.{k}" for n in ("results", "differences") for k in ("csv", "json", "md", "tex")
+    }
+    assert names == {"report.html", *figures, *tables}
+    heads = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
+    for name in figures:
+        assert (tmp_path / "out" / name).read_bytes().startswith(heads[name[-3:]])
+    with (tmp_path / "out/tables/results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    expected = summarize(scan(study))
+    assert [float(row["mean"]) for row in rows] == pytest.approx([row.top1 for row in expected])
+    assert [int(row["macs"]) for row in rows] == [row.macs for row in expected]
+
+
+# Commands
+
+
+def real_runs(folder: Path, seeds: str = "2", **changes: Any) -> list[Run]:
+    """Runs as the command line makes them, with fake records."""
+    variants = [NANO.variant(name) for name in ("resnet", "gelu")]
+    runs = roadmap_runs(NANO, variants, data="digits", seeds=parse_seeds(seeds), changes=changes)
+    write_study(folder, runs)
+    return runs
+
+
+@pytest.mark.parametrize("seeds", ["1", "3", "0,4,7"])
+def test_the_commands_ask_for_the_same_runs(tmp_path: Path, seeds: str) -> None:
+    runs = real_runs(tmp_path, seeds, epochs=2, global_batch_size=128)
+    lines = commands(group(scan(tmp_path)), "my study")
+    assert lines[0] == "git checkout 0123456789abcdef"
+    assert lines[1] == f"# asks for the {len(runs)} runs counted above, by their keys"
+    words = shlex.split(lines[2])
+    given = dict(zip(words[2::2], words[3::2], strict=True))
+    assert given == {
+        **{"--regime": "nano", "--data": "digits", "--steps": "resnet,gelu", "--seeds": seeds},
+        **{"--epochs": "2", "--batch-size": "128", "--out": "my study"},
+    }
+    assert lines[3] == "convnext-study report 'my study'"
+
+
+def test_commands_say_when_they_ask_for_other_runs(tmp_path: Path) -> None:
+    real_runs(tmp_path, "1", clip_grad=0.5)
+    lines = commands(group(scan(tmp_path)), "s")
+    assert lines[1].startswith("# 2 of the 2 runs differ from what this asks for: recipe clip_grad")
+
+
+def test_commands_of_a_study_name_its_file(tmp_path: Path) -> None:
+    context = Context(road=NANO, seeds=(0, 1), changes={"epochs": 3})
+    runs = context.subsets([["gelu"], ["kernel_7"]], "leave_one_out")
+    write_study(tmp_path, runs)
+    lines = commands(group(scan(tmp_path)), "s")
+    assert lines[1] == (
+        "convnext-study study ablations/leave_one_out.py --regime nano --data digits --seeds 2 "
+        "--epochs 3 --out s"
+    )
+    assert lines[2].startswith("# not checked")
+
+
+def test_no_text_of_a_record_becomes_a_command(tmp_path: Path) -> None:
+    variants = [NANO.variant("gelu")]
+    (run,) = roadmap_runs(NANO, variants, data="digits; rm -rf /\nrm -rf /", seeds=[0])
+    write_run(tmp_path, run.model_copy(update={"recipe": {**run.recipe, "crop": "x\nrm -rf /"}}))
+    lines = commands(group(scan(tmp_path)), "s\nrm -rf /")
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        assert words[:1] in ([], ["git"], ["convnext-study"]) and ";" not in words, line
+
+
+def test_deviations_from_the_published_recipe_are_listed(tmp_path: Path) -> None:
+    real_runs(tmp_path)
+    result = CliRunner().invoke(app, ["report", str(tmp_path), "--out", str(tmp_path / "r")])
+    assert result.exit_code == 0, result.output
+    assert "report.html" in result.output
+    with (tmp_path / "r/tables/recipe_1.csv").open() as file:
+        found = {
+            row["setting" if "setting" in row else "field"]: row for row in csv.DictReader(file)
+        }
+    assert (found["epochs"]["here"], found["epochs"]["published"]) == ("10", "300")
+    assert (found["mixup"]["here"], found["mixup"]["published"]) == ("0", "0.8")
+    assert "optimizer" not in found  # the same in both
+    html = (tmp_path / "r/report.html").read_text()
+    assert "- before: kernel_7" in html and "dwconv 7x7" in html  # the screen of `show`
+
+
+# Watch
+
+
+def test_watch_writes_the_page_again_while_a_study_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = fake_runs()[:2]
+    write_run(tmp_path, runs[0])
+    pages: list[str] = []
+    page = tmp_path / "report" / "report.html"
+
+    def sleep(_: float) -> None:
+        pages.append(page.read_text())
+        if len(pages) == 2:  # nothing has changed since: the page was not written again
+            write_run(tmp_path, runs[1])
+        if len(pages) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.time, "sleep", sleep)
+    result = CliRunner().invoke(app, ["report", str(tmp_path), "--watch", "--every", "7"])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("Ctrl-C ends the watch") == 2
+    assert all('<meta http-equiv="refresh" content="7">' in one for one in pages)
+    assert [len(data_in(one)[0]["rows"]) for one in pages] == [1, 1, 2]
+    assert 'http-equiv="refresh"' not in page.read_text()
+    assert (tmp_path / "report/figures/roadmap.pdf").exists()

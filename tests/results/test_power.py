@@ -1,0 +1,87 @@
+"""The number of seeds against published tables."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convnext_study.errors import UserError
+from convnext_study.results.statistics import (
+    PooledStd,
+    paper_std,
+    power_of,
+    seeds_needed,
+)
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(0.2, 394), (0.5, 64), (0.8, 26)])
+def test_seeds_needed_unpaired_is_cohens_table(effect: float, seeds: int) -> None:
+    found = seeds_needed(effect, PooledStd(1.0, 30, "a table"))
+    assert found.seeds == seeds
+    assert found.reached >= 0.8
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_seeds_needed_paired_is_cohens_table(effect: float, seeds: int) -> None:
+    # The tables take the deviation of differences, which is sqrt(2) times that of a run.
+    found = seeds_needed(effect, PooledStd(math.sqrt(0.5), 30, "a table"), paired=True)
+    assert found.seeds == seeds
+    assert "independent between the networks" in found.assumptions
+
+
+def test_power_of_known_designs() -> None:
+    # G*Power 3.1: two groups of 64 and 34 pairs, d = 0.5.
+    assert power_of(64, 0.5, 1.0) == pytest.approx(0.8014596, abs=1e-6)
+    assert power_of(34, 0.5, math.sqrt(0.5), paired=True) == pytest.approx(0.8077775, abs=1e-6)
+    assert power_of(5, 1e-9, 1.0, alpha=0.05) == pytest.approx(0.05)
+    for shift in (0.1, 7.9, 8.1, 50.0, 1e4):
+        assert 0.003 < power_of(2, shift, 1.0, alpha=0.003) <= 1
+
+
+def test_power_agrees_with_simulated_studies() -> None:
+    rng = np.random.default_rng(0)
+    child, parent = rng.normal(0.3, 0.2, (2000, 6)), rng.normal(0, 0.2, (2000, 6))
+    pooled = (child.var(axis=1, ddof=1) + parent.var(axis=1, ddof=1)) / 2
+    statistic = (child.mean(axis=1) - parent.mean(axis=1)) / np.sqrt(pooled / 3)
+    seen = np.mean(np.abs(statistic) > 2.228139)  # t of 10 degrees of freedom
+    assert seen == pytest.approx(power_of(6, 0.3, 0.2), abs=0.03)
+
+
+def test_seeds_needed_is_the_fewest_and_grows_with_what_is_asked() -> None:
+    std = PooledStd(0.2, 32, "a study")
+    found = seeds_needed(0.3, std)
+    assert power_of(found.seeds - 1, 0.3, 0.2) < 0.8 <= found.reached
+    assert seeds_needed(0.3, std, tests=15).seeds > found.seeds
+    assert seeds_needed(0.3, std, power=0.95).seeds > found.seeds
+    assert seeds_needed(-0.3, std).seeds == found.seeds
+    assert seeds_needed(100, std).seeds == 2
+    assert "0.2 points, from a study" in found.assumptions
+
+
+def test_papers_deviation_is_that_of_table_10() -> None:
+    # The root of the mean square of the sixteen printed deviations.
+    printed = (7, 7, 18, 8, 2, 3, 8, 8, 14, 6, 11, 14, 6, 9, 9, 6)
+    found = paper_std()
+    assert found.std == pytest.approx(math.sqrt(sum(n * n for n in printed) / 16) / 100)
+    assert found.df == 32
+
+
+@pytest.mark.parametrize(
+    ("effect", "std", "more"),
+    [
+        (0, 0.2, {}),
+        (math.nan, 0.2, {}),
+        (0.3, 0, {}),
+        (0.3, 0.2, {"power": 1.0}),
+        (0.3, 0.2, {"alpha": 0.9}),
+        (0.3, 0.2, {"tests": 0}),
+        (1e-6, 0.2, {}),
+    ],
+)
+def test_what_power_cannot_be_had(effect: float, std: float, more: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as caught:
+        seeds_needed(effect, PooledStd(std, 3, "a study"), **more)
+    assert "\n" not in str(caught.value)

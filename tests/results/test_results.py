@@ -1,0 +1,390 @@
+"""From records to rows, tables and files. Expected numbers are worked out by hand or by scipy."""
+
+import csv
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+from scipy.stats import binomtest
+from support.fakes import fake_epochs, fake_run, fake_runs, locked, write_run, write_study
+
+from convnext_study.cli.progress import (
+    Progress,
+    live_table,
+    plain_line,
+    progress,
+    total_left,
+)
+from convnext_study.report.tables.formatting import duration, signed
+from convnext_study.report.tables.render import Screen
+from convnext_study.report.tables.results import terminal_table, write_results
+from convnext_study.results.noise import min_detectable_difference, noise_note, pooled_std, wilson
+from convnext_study.results.rows import ResultRow
+from convnext_study.results.summary import summarize
+from convnext_study.results.title import study_title
+from convnext_study.roadmap import get_roadmap
+from convnext_study.roadmap.paper import PAPER
+from convnext_study.runs.records import Run, scan
+
+NANO = get_roadmap("nano")
+
+
+def rows_of(folder: Path, requested: list[Run] | None = None) -> dict[str, ResultRow]:
+    return {row.name: row for row in summarize(scan(folder), requested or [])}
+
+
+def text_of(shown: RenderableType, width: int = 100, terminal: bool = False) -> str:
+    console = Console(width=width, force_terminal=terminal, color_system=None)
+    with console.capture() as capture:
+        console.print(shown)
+    return capture.get()
+
+
+def write_point(folder: Path, name: str, seed: int = 0, **how: Any) -> Run:
+    recipe = how.pop("recipe", {})
+    run = fake_run(NANO.variant(name), seed, data=how.pop("data", "digits"), **recipe)
+    write_run(folder, run, **how)
+    return run
+
+
+# Rows
+
+
+def test_mean_deviation_and_gain_over_seeds(tmp_path: Path) -> None:
+    # Of 100 images: 90, 92, 97 right; mean 93, squares 9 + 1 + 16 over 2.
+    for seed, (parent, child) in enumerate([(80, 90), (84, 92), (82, 97)]):
+        write_point(tmp_path, "kernel_7", seed, top1=parent, result={"val_images": 100})
+        speed = {"val_images": 100, "images_per_s": [10.0, 30.0, 100.0][seed]}
+        write_point(tmp_path, "gelu", seed, top1=child, result=speed)
+    row = rows_of(tmp_path)["gelu"]
+    assert row.seeds == {0: 90, 1: 92, 2: 97}
+    assert row.top1 == pytest.approx(93)
+    assert row.std == pytest.approx(math.sqrt(13))
+    assert row.gain == pytest.approx(93 - 82)
+    assert row.images_per_s == 30
+    assert (row.seeds_requested, row.statuses, row.state) == (3, {"done": 3}, "done")
+
+
+def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
+    write_point(tmp_path, "gelu")
+    row = rows_of(tmp_path)["gelu"]
+    assert row.std is None
+    assert row.gain is None  # its parent was not run
+    assert row.interval == wilson(row.top1 or 0, 599)
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 10), (590, 599), (599, 599), (40_000, 50_000)])
+def test_interval_is_wilsons(right: int, images: int) -> None:
+    expected = binomtest(right, images).proportion_ci(0.95, method="wilson")
+    assert wilson(100 * right / images, images) == pytest.approx(
+        (100 * expected.low, 100 * expected.high)
+    )
+
+
+def test_rows_stand_in_the_roads_order_and_show_what_is_missing(tmp_path: Path) -> None:
+    runs = fake_runs(seeds=(0, 1))
+    write_study(tmp_path, runs[5:20], status={"gelu": "failed", "layer_norm": "unfinished"})
+    rows = summarize(scan(tmp_path), runs)
+    assert [row.name for row in rows] == [point.name for point in NANO.variants()]
+    by_name = {row.name: row for row in rows}
+    assert by_name["stage_ratio"].statuses == {"done": 1, "new": 1}
+    assert by_name["depthwise_conv"].state == "not run"
+    assert by_name["gelu"].state == "failed"
+    assert by_name["layer_norm"].state == "unfinished"
+    assert by_name["gelu"].top1 is None
+    assert by_name["fewer_activations"].gain is None
+
+
+def test_rows_without_a_place_come_last(tmp_path: Path) -> None:
+    bare = fake_run(NANO.variant("gelu")).model_copy(update={"name": "mine", "metadata": {}})
+    write_run(tmp_path, bare)
+    write_point(tmp_path, "layer_norm")
+    mine = summarize(scan(tmp_path))[1]
+    assert (mine.name, mine.label, mine.adopted, mine.section) == ("mine", "mine", True, None)
+
+
+@pytest.mark.parametrize("regime", ["t", "b"])
+def test_the_papers_numbers_are_the_papers(tmp_path: Path, regime: str) -> None:
+    write_study(tmp_path, fake_runs(regime))
+    for name, row in rows_of(tmp_path).items():
+        assert row.paper_top1 == PAPER[regime][name].top1
+        assert row.paper_gflops == PAPER[regime][name].gflops
+
+
+def test_the_nano_road_has_no_numbers_of_the_paper(tmp_path: Path) -> None:
+    write_study(tmp_path, fake_runs("nano"))
+    assert {row.paper_top1 for row in summarize(scan(tmp_path))} == {None}
+
+
+def test_a_study_of_published_steps_elsewhere_has_no_numbers_of_the_paper(tmp_path: Path) -> None:
+    run = fake_run(get_roadmap("t").variant("gelu"))
+    metadata = {**run.metadata, "published": False}  # GELU left out of ConvNeXt-T, say
+    write_run(tmp_path, run.model_copy(update={"metadata": metadata}))
+    assert summarize(scan(tmp_path))[0].paper_top1 is None
+
+
+# What may be averaged
+
+
+def test_other_recipes_and_data_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    write_study(tmp_path, fake_runs(), spread=0)
+    short = write_point(tmp_path, "gelu", recipe={"epochs": 2}, top1=50)
+    other = write_point(tmp_path, "gelu", seed=1, data="cifar10:here", top1=60)
+    row = rows_of(tmp_path)["gelu"]
+    assert row.top1 is not None and row.top1 > 90
+    assert {one.run: one.reason for one in row.excluded} == {
+        short.id: "recipe epochs: 2, not 10",
+        other.id: "data: cifar10:here, not digits",
+    }
+    assert row.seeds_requested == 1
+
+
+def test_what_was_asked_for_is_kept_even_if_it_is_rare(tmp_path: Path) -> None:
+    write_study(tmp_path, fake_runs(), spread=0)
+    short = write_point(tmp_path, "gelu", recipe={"epochs": 2}, top1=50)
+    row = rows_of(tmp_path, [short])["gelu"]
+    assert row.epochs == 2
+    assert row.top1 == pytest.approx(50, abs=0.1)
+    assert [one.reason for one in row.excluded] == ["recipe epochs: 10, not 2"]
+    # It stands beside rows of ten epochs, with which it is not to be compared.
+    assert row.gain is None
+    assert row.remarks == ("not compared with kernel_7: other recipe (modern-small)",)
+
+
+def test_another_network_of_the_same_name_is_left_out(tmp_path: Path) -> None:
+    runs = [fake_run(NANO.variant("gelu"), seed) for seed in (0, 1)]
+    write_study(tmp_path, runs)
+    model = runs[0].model
+    wider = model.model_copy(update={"args": {**model.args, "width": 999}})
+    write_run(tmp_path, runs[0].model_copy(update={"model": wider}))
+    row = rows_of(tmp_path)["gelu"]
+    assert len(row.seeds) == 2
+    assert [one.reason for one in row.excluded] == ["model width: 999, not 24"]
+
+
+def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
+    run = write_point(tmp_path, "gelu")
+    shutil.copytree(tmp_path / "runs" / run.id, tmp_path / "copy")
+    row = rows_of(tmp_path)["gelu"]
+    assert (len(row.seeds), row.seeds_requested) == (1, 1)
+    assert [one.reason for one in row.excluded] == ["seed 0 is counted from another folder"]
+
+
+def test_the_first_step_is_a_change_of_recipe_and_is_compared(tmp_path: Path) -> None:
+    write_study(tmp_path, fake_runs())
+    assert rows_of(tmp_path)["resnet"].gain is not None
+
+
+def test_rows_on_other_data_are_not_compared(tmp_path: Path) -> None:
+    write_point(tmp_path, "kernel_7")
+    write_point(tmp_path, "gelu", data="cifar10:here")
+    row = rows_of(tmp_path)["gelu"]
+    assert row.gain is None
+    assert row.remarks == ("not compared with kernel_7: other data",)
+
+
+# Noise
+
+
+def test_noise_with_one_seed(tmp_path: Path) -> None:
+    for name in ("kernel_7", "gelu"):
+        write_point(tmp_path, name, top1=97, result={"val_images": 600})
+    rows = summarize(scan(tmp_path))
+    share = (582 + 2) / 604
+    expected = 1.959964 * math.sqrt(2 * share * (1 - share) / 600) * 100
+    assert min_detectable_difference(rows) == pytest.approx(expected, rel=1e-6)
+    assert noise_note(rows) == (
+        "With 600 test images and 1 seed, differences under 2.0 points are not significant. "
+        "What another seed would change is not in that number: it takes several seeds."
+    )
+
+
+def test_noise_with_several_seeds(tmp_path: Path) -> None:
+    for seed, right in enumerate((96, 98)):  # deviation sqrt(2), twice
+        for name in ("kernel_7", "gelu"):
+            write_point(tmp_path, name, seed, top1=right, result={"val_images": 100})
+    rows = summarize(scan(tmp_path))
+    pooled = pooled_std(rows, "rows")
+    assert pooled and (pooled.std, pooled.df) == (pytest.approx(math.sqrt(2)), 2)
+    assert pooled.source == "2 rows"
+    share = (97 + 2) / 104
+    from_images = 1.959964 * math.sqrt(2 * share * (1 - share) / 100) * 100
+    from_seeds = 4.302653 * math.sqrt(2)  # Student's t at 97.5 % with 2 degrees of freedom
+    assert min_detectable_difference(rows) == pytest.approx(
+        math.hypot(from_images, from_seeds), rel=1e-6
+    )
+    assert "2 seeds (standard deviation between seeds 1.41 points)" in noise_note(rows)
+
+
+def test_noise_when_all_is_right_or_nothing_done(tmp_path: Path) -> None:
+    run = write_point(tmp_path, "gelu", top1=100)
+    assert (min_detectable_difference(summarize(scan(tmp_path))) or 0) > 0.3
+    waiting = summarize([], [run])
+    assert min_detectable_difference(waiting) is None
+    assert noise_note(waiting).startswith("No run is done yet")
+
+
+# Files
+
+
+def test_results_are_written_for_machines(tmp_path: Path) -> None:
+    runs = fake_runs(seeds=(0, 1))
+    write_study(tmp_path, runs, status={"gelu": "new"})
+    rows = summarize(scan(tmp_path), runs)
+    paths = write_results(tmp_path, rows, "a title")
+    assert [path.name for path in paths] == ["results.json", "results.csv"]
+    written = json.loads(paths[0].read_text())
+    assert (written["title"], written["notes"]) == ("a title", [noise_note(rows)])
+    objects = {one["name"]: one for one in written["rows"]}
+    assert list(objects) == [row.name for row in rows]
+    one = objects["layer_norm"]
+    assert set(one["seeds"]) == {"0", "1"}
+    assert (one["data"], one["recipe"], one["epochs"]) == ("digits", "modern-small", 10)
+    assert one["provenance"][0]["versions"]["torch"] == "2.14.1"
+    assert objects["gelu"]["mean"] is None and objects["gelu"]["state"] == "not run"
+    with paths[1].open() as file:
+        lines = {line["name"]: line for line in csv.DictReader(file)}
+    assert float(lines["layer_norm"]["mean"]) == pytest.approx(one["mean"])
+    assert float(lines["layer_norm"]["ci_low"]) == pytest.approx(one["ci_low"])
+    assert lines["layer_norm"]["label"] == "BN → LN"
+    assert lines["gelu"]["mean"] == "" and lines["gelu"]["n"] == "0"
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"runs", "results.json", "results.csv"}
+
+
+@pytest.mark.parametrize(("images", "comparable"), [(50_000, True), (599, False)])
+def test_only_imagenet_is_compared_with_the_paper(
+    tmp_path: Path, images: int, comparable: bool
+) -> None:
+    write_study(tmp_path, fake_runs("t"), val_images=images)
+    assert study_title(summarize(scan(tmp_path))).compare_paper is comparable
+
+
+def test_a_nano_road_is_never_compared_with_the_paper(tmp_path: Path) -> None:
+    write_study(tmp_path, fake_runs("nano"), val_images=50_000)
+    assert not study_title(summarize(scan(tmp_path))).compare_paper
+
+
+# The table
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_table_fits_and_is_plain_without_a_terminal(tmp_path: Path, width: int) -> None:
+    runs = fake_runs("t", seeds=(0, 1, 2))
+    write_study(tmp_path, runs[:-1], macs=4_145_600_000, status={"gelu": "failed"})
+    rows = summarize(scan(tmp_path), runs)
+    text = text_of(Screen(terminal_table(rows)), width)
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    by_label = {line.lstrip(" 0123456789").split("  ")[0]: line for line in lines}
+    gelu = by_label["ReLU → GELU"]
+    assert "failed" in gelu and "80.62" in gelu
+    row = next(row for row in rows if row.name == "kernel_7")
+    assert f"{row.top1:.2f} ± {row.std:.2f}" in by_label["kernel size → 7"]
+    assert "4.15" in by_label["kernel size → 7"]
+    assert "  └ kernel size → 5" in text
+    assert re.search(r"MACs,.*\n.* G ", text) and "ImageNet-1K" in text
+    assert "the paper's own top-1, not measured here" in " ".join(text.split())
+    assert "2/3" in text
+
+
+def test_the_nano_table_has_no_column_of_the_paper(tmp_path: Path) -> None:
+    write_study(tmp_path, fake_runs())
+    rows = summarize(scan(tmp_path))
+    text = text_of(Screen(terminal_table(rows)))
+    assert "paper" not in text and "ImageNet" not in text
+    assert re.search(r"MACs,.*\n.* M ", text)
+
+
+def test_the_table_tells_noise_from_gains_and_names_what_it_leaves_out(tmp_path: Path) -> None:
+    write_study(tmp_path, fake_runs(), spread=0, top1={"gelu": 80.0})
+    write_point(tmp_path, "layer_norm", recipe={"epochs": 2})
+    rows = summarize(scan(tmp_path))
+    text = text_of(Screen(terminal_table(rows)), terminal=True)
+    gains = {row.name: signed(row.gain) for row in rows}
+    assert f" {gains['gelu']}" in text and f"~{gains['gelu']}" not in text
+    assert f"~{gains['fewer_norms']}" in text
+    marks = {row.name: row.significant for row in rows if row.gain is not None}
+    assert marks["gelu"] and marks["fewer_norms"] is False
+    assert "excluded from the means: layer_norm-s0-" in text
+    assert "(recipe epochs: 2, not 10)" in text
+
+
+def test_labels_are_text_and_not_markup(tmp_path: Path) -> None:
+    run = fake_run(NANO.variant("gelu"))
+    run = run.model_copy(update={"metadata": {"label": "[red]<b>[/nope]"}})
+    write_run(tmp_path, run)
+    records = list(scan(tmp_path))
+    assert "[red]<b>[/nope]" in text_of(
+        Screen(terminal_table(summarize(records)).with_notes("[bold]note"))
+    )
+    assert "[red]<b>[/nope]" in text_of(live_table(progress(records, [run])))
+
+
+# Progress
+
+
+def test_progress_of_every_state(tmp_path: Path) -> None:
+    runs = [fake_run(NANO.variant("gelu"), seed) for seed in range(6)]
+    states = ["done", "running", "failed", "unfinished", "new"]
+    for run, status in zip(runs, states, strict=False):
+        write_run(tmp_path, run, status=status, epochs=4, top1=97)  # type: ignore[arg-type]
+    with locked(tmp_path / "runs" / runs[1].id):
+        found = progress(scan(tmp_path), runs)
+    assert [one.state for one in found] == [
+        *("done", "running", "failed", "waiting", "waiting", "waiting"),
+    ]
+    assert [(one.epoch, one.epochs) for one in found] == [
+        *((10, 10), (4, 10), (4, 10), (4, 10), (0, 10), (0, 10)),
+    ]
+    curve = fake_epochs(runs[1], 97.0, 4)
+    assert (found[1].loss, found[1].top1) == (curve[-1].loss, curve[-1].top1)
+    assert found[1].seconds_left is not None
+    assert 5 * 0.9 <= found[1].seconds_left <= 6 * 0.9  # the epoch under way may have begun
+    assert [one.seconds_left for one in found[2:]] == [None, pytest.approx(5.4), None, None]
+
+
+def test_time_left_of_a_study() -> None:
+    def one(state: Any, epoch: int, left: float | None) -> Progress:
+        return Progress("id", "gelu", 0, state, epoch, 10, seconds_left=left)
+
+    runs = [one("done", 10, 0), one("running", 5, 50), one("waiting", 0, None)]
+    assert total_left(runs, jobs=1) == pytest.approx(150)  # half a run, and one as long
+    assert total_left(runs, jobs=2) == pytest.approx(100)  # the last one alone
+    assert total_left(runs[:1], jobs=1) is None
+    assert total_left([one("waiting", 0, None)], jobs=1) is None
+
+
+def test_the_live_table_keeps_to_its_height_and_shows_the_busy(tmp_path: Path) -> None:
+    runs = fake_runs(seeds=(0, 1, 2))
+    write_study(tmp_path, runs[:30], status={"gelu": "failed"})
+    shown = progress(scan(tmp_path), runs)
+    text = text_of(live_table(shown, jobs=2, height=12), 80)
+    assert len(text.splitlines()) == 12 + 2  # head and caption
+    assert text.count("failed") == 2 + 1  # the caption too
+    assert "28 of 51 done, 2 failed" in " ".join(text.split())
+    assert "39 not listed" in text
+    assert "waiting" in text and " done" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_plain_lines() -> None:
+    run = fake_run(NANO.variant("gelu"), 3)
+    line = fake_epochs(run, 97.0)[1]
+    assert plain_line(run, line) == (
+        f"gelu seed 3  epoch  2/10  loss 0.746  top-1 {line.top1:.2f} %  0.9 s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, ""), (0.4, "0.4 s"), (89, "89 s"), (600, "10 min"), (12_600, "3.5 h"), (2e5, "2.3 d")],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,178 @@
+"""Shapley values against games with known values, exact and sampled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from convnext_study.results.statistics import PooledStd
+from convnext_study.results.statistics.shapley import Shapley, shapley_exact, shapley_sampled
+from convnext_study.results.statistics.subsets import (
+    Coalition,
+    all_coalitions,
+    sampled_permutations,
+)
+from convnext_study.roadmap import get_roadmap
+
+STEPS = ("a", "b", "c", "d", "e", "f")
+
+
+def game(steps: Iterable[str], value: Callable[[Coalition], float]) -> dict[Coalition, float]:
+    """The value of every set of steps."""
+    return {subset: value(subset) for subset in all_coalitions(list(steps)).subsets}
+
+
+def random_game(seed: int, steps: Iterable[str] = STEPS) -> dict[Coalition, float]:
+    draw = np.random.default_rng(seed)
+    return game(steps, lambda subset: draw.normal(95 + len(subset), 1.0))
+
+
+def shares(found: Shapley) -> dict[str, float]:
+    return {step: share.value for step, share in found.shares.items()}
+
+
+def width(found: Shapley) -> float:
+    """Mean width of the intervals."""
+    intervals = [share.interval for share in found.shares.values()]
+    return sum(one.high - one.low for one in intervals if one) / len(intervals)
+
+
+# Exact
+
+
+def test_glove_game() -> None:
+    """One has a left glove, two a right one; a pair is worth 1 (Shapley and Shubik 1969)."""
+    values = game("lrs", lambda have: float("l" in have and len(have) > 1))
+    found = shapley_exact("lrs", values)
+    assert shares(found) == pytest.approx({"l": 2 / 3, "r": 1 / 6, "s": 1 / 6})
+
+
+def test_airport_game() -> None:
+    """A runway costs what its largest aircraft needs (Littlechild and Owen 1973)."""
+    costs = {"small": 1.0, "medium": 2.0, "large": 3.0, "huge": 7.0}
+    values = game(costs, lambda users: max((costs[user] for user in users), default=0.0))
+    found = shapley_exact(list(costs), values)
+    # Each metre of it is shared among those who need it.
+    expected = {"small": 1 / 4, "medium": 1 / 4 + 1 / 3, "large": 1 / 4 + 1 / 3 + 1 / 2}
+    expected["huge"] = expected["large"] + 4
+    assert shares(found) == pytest.approx(expected)
+
+
+def test_steps_that_only_add_up_get_what_they_add() -> None:
+    worth = {step: 0.1 * place for place, step in enumerate(STEPS)}
+    values = game(STEPS, lambda subset: 76.0 + sum(worth[step] for step in subset))
+    assert shares(shapley_exact(STEPS, values)) == pytest.approx(worth)
+    sampled = shapley_sampled(sampled_permutations(STEPS, 3), values)
+    assert shares(sampled) == pytest.approx(worth)
+    assert width(sampled) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shares_add_up_to_the_difference_between_the_ends(seed: int) -> None:
+    values = random_game(seed)
+    total = values[frozenset(STEPS)] - values[frozenset()]
+    for found in (
+        shapley_exact(STEPS, values),
+        shapley_sampled(sampled_permutations(STEPS, 1, seed), values),
+        shapley_sampled(sampled_permutations(STEPS, 7, seed), values),
+    ):
+        assert found.total == total
+        assert math.fsum(shares(found).values()) == pytest.approx(total, abs=1e-10)
+
+
+def test_one_step_gets_all() -> None:
+    values = game("a", lambda subset: 3.0 * len(subset))
+    assert shares(shapley_exact("a", values)) == {"a": 3.0}
+    assert shares(shapley_sampled(sampled_permutations("a", 2), values)) == {"a": 3.0}
+
+
+# Sampled
+
+
+def test_an_order_and_its_reverse_are_exact_for_interactions_of_pairs() -> None:
+    draw = np.random.default_rng(3)
+    alone = {step: draw.normal(0, 1) for step in STEPS}
+    both = {pair: draw.normal(0, 1) for pair in combinations(STEPS, 2)}
+
+    def value(subset: Coalition) -> float:
+        pairs = sum(gain for pair, gain in both.items() if subset.issuperset(pair))
+        return sum(alone[step] for step in subset) + pairs
+
+    values = game(STEPS, value)
+    found = shapley_sampled(sampled_permutations(STEPS, 1, seed=9), values)
+    assert shares(found) == pytest.approx(shares(shapley_exact(STEPS, values)))
+    assert all(share.interval is None for share in found.shares.values())
+
+
+def test_intervals_shrink_with_more_orders_and_hold_the_exact_value() -> None:
+    values = random_game(1)
+    exact = shares(shapley_exact(STEPS, values))
+    orders = sampled_permutations(STEPS, 512, seed=4)
+    widths = {}
+    for pairs in (8, 32, 128, 512):
+        found = shapley_sampled(orders[: 2 * pairs], values)
+        widths[pairs] = width(found)
+        for step, share in found.shares.items():
+            assert share.error is not None
+            assert abs(share.value - exact[step]) < (6 if pairs == 8 else 4) * share.error
+    assert widths[8] > widths[32] > widths[128] > widths[512]
+    # As one over the root of the number, once t is near normal.
+    assert widths[512] == pytest.approx(widths[128] / 2, rel=0.15)
+
+
+def test_intervals_hold_the_exact_value_as_often_as_they_say() -> None:
+    values = random_game(2)
+    exact = shares(shapley_exact(STEPS, values))
+    held = [
+        share.interval is not None and share.interval.low <= exact[step] <= share.interval.high
+        for seed in range(150)
+        for step, share in shapley_sampled(
+            sampled_permutations(STEPS, 10, seed), values
+        ).shares.items()
+    ]
+    assert 0.92 < sum(held) / len(held) < 0.98
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_noise_of_the_values_is_in_the_error(exact: bool) -> None:
+    """Games of nothing but noise of deviation 0.5, of which the intervals are told."""
+    noise = PooledStd(0.5, 40, "a study")
+    squares, errors, held = [], [], []
+    for seed in range(150):
+        draw = np.random.default_rng(seed)
+        values = game("abcd", lambda subset: draw.normal(0, 0.5))  # noqa: B023
+        found = (
+            shapley_exact("abcd", values, noise=noise)
+            if exact
+            else shapley_sampled(sampled_permutations("abcd", 6, seed), values, noise=noise)
+        )
+        assert "a study" in found.method
+        for share in found.shares.values():
+            assert share.error is not None and share.interval is not None
+            squares.append(share.value**2)
+            errors.append(share.error**2)
+            held.append(share.interval.low <= 0 <= share.interval.high)
+    assert sum(errors) == pytest.approx(sum(squares), rel=0.15)
+    assert 0.92 < sum(held) / len(held) < 0.99
+
+
+def test_noise_of_two_steps_by_hand() -> None:
+    # (v(a) - v() + v(ab) - v(b)) / 2 has the variance of one value.
+    found = shapley_exact("ab", random_game(0, "ab"), noise=PooledStd(0.3, 10, "a study"))
+    assert found.shares["a"].error == pytest.approx(0.3)
+
+
+def test_macs_of_real_networks_can_be_shared_out() -> None:
+    """Every set of four steps is a network whose cost is counted, not trained."""
+    from convnext_study.cost import closed_form
+
+    road = get_roadmap("nano")
+    steps = ("depthwise_conv", "increase_width", "invert_dimensions", "kernel_7")
+    values = game(steps, lambda subset: closed_form(road.apply(subset), 32, 10).macs)
+    found = shapley_exact(steps, values)
+    assert sum(shares(found).values()) == pytest.approx(found.total)
+    assert found.shares["depthwise_conv"].value < 0 < found.shares["increase_width"].value

@@ -1,0 +1,231 @@
+"""Intervals and tests against published and hand-worked numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convnext_study.errors import UserError
+from convnext_study.results.statistics import (
+    Difference,
+    Discordant,
+    Interval,
+    PooledStd,
+    decode_correct,
+    discordant,
+    mcnemar,
+    mean_interval,
+    paired_difference,
+    pool_std,
+    pooled_difference,
+    seeds_and_images,
+    tango_interval,
+    unpaired_difference,
+    wilson_interval,
+)
+from convnext_study.results.statistics.intervals import t_difference
+
+# Student's sleep data (1908): hours gained by ten patients with each of two drugs.
+SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+SLEEP_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+
+
+# Intervals
+
+
+def test_mean_interval_by_hand() -> None:
+    # Mean 5, deviation sqrt(10 / 4), t of 4 degrees of freedom 2.7764.
+    low, high = mean_interval([3, 4, 5, 6, 7])
+    half = 2.776445 * math.sqrt(2.5) / math.sqrt(5)
+    assert (low, high) == pytest.approx((5 - half, 5 + half), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "low", "high"),
+    # Newcombe (1998), Statistics in Medicine 17, 857-872, Table I, method 3.
+    [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0, 16.11), (1, 29, 0.61, 17.18)],
+)
+def test_wilson_interval_of_newcombe(right: int, images: int, low: float, high: float) -> None:
+    assert wilson_interval(right, images) == pytest.approx((low, high), abs=0.005)
+    mirrored = wilson_interval(images - right, images)
+    assert mirrored == pytest.approx((100 - high, 100 - low), abs=0.005)
+
+
+def test_paired_difference_of_students_sleep_data() -> None:
+    found = paired_difference(SLEEP_2, SLEEP_1)
+    assert found.diff == pytest.approx(1.58)
+    assert found.df == 9
+    assert found.p == pytest.approx(0.002833, abs=1e-6)
+    assert found.interval == pytest.approx((0.7001142, 2.4598858), abs=1e-6)
+
+
+def test_unpaired_difference_of_students_sleep_data() -> None:
+    found = unpaired_difference(SLEEP_1, SLEEP_2)
+    assert found.df == pytest.approx(17.776, abs=1e-3)
+    assert found.p == pytest.approx(0.07939, abs=1e-5)
+    assert found.interval == pytest.approx((-3.3654832, 0.2054832), abs=1e-6)
+
+
+def test_pooled_deviation_and_difference_by_hand() -> None:
+    # Sums of squares 2 and 8 over 2 + 2 degrees of freedom; a single run tells nothing.
+    std = pool_std([[1, 2, 3], [2, 4, 6], [9]], "three rows")
+    assert std == PooledStd(math.sqrt(10 / 4), 4, "three rows")
+    found = pooled_difference([5, 6, 7], [2, 3, 4], std)
+    error = math.sqrt(2.5 * 2 / 3)
+    assert found.diff == 3
+    assert found.interval == pytest.approx((3 - 2.776445 * error, 3 + 2.776445 * error), abs=1e-5)
+    # t = 2.3238 on 4 degrees of freedom, whose distribution has a closed form.
+    share = 3 / error / math.sqrt(4 + (3 / error) ** 2)
+    assert found.p == pytest.approx(1 - share * (3 - share**2) / 2, abs=1e-9)
+    assert pool_std([[1], []], "nothing") is None
+
+
+def test_without_spread_nothing_is_certain() -> None:
+    unknown = paired_difference([97.0, 97.0], [96.0, 96.0])
+    assert unknown == Difference(1, Interval(-math.inf, math.inf), 1, 1, unknown.method)
+    # With images worth half a point the deviation is taken as half a point.
+    known = paired_difference([97.0, 97.0], [96.0, 96.0], resolution=0.5)
+    assert known.p == pytest.approx(1 - 2 / math.pi * math.atan(1 / (0.5 / math.sqrt(2))))
+    same = unpaired_difference([97.0, 97.0], [97.0, 97.0], resolution=0.5)
+    assert same.p == 1
+    assert same.interval.low < 0 < same.interval.high
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: mean_interval([1.0]),
+        lambda: paired_difference([1.0, 2.0], [1.0]),
+        lambda: unpaired_difference([1.0, 2.0], [1.0]),
+        lambda: pooled_difference([], [1.0], PooledStd(1, 1, "")),
+        lambda: wilson_interval(3, 2),
+        lambda: wilson_interval(0, 0),
+    ],
+)
+def test_too_little_to_say_anything(call: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+# Test images
+
+
+def test_decode_correct_reads_the_highest_bit_first() -> None:
+    assert decode_correct("a180", 9).tolist() == [bool(int(bit)) for bit in "101000011"]
+
+
+@pytest.mark.parametrize(("text", "images"), [("a1", 9), ("a180", 8), ("xy", 8), ("", 0)])
+def test_decode_correct_refuses_what_does_not_fit(text: str, images: int) -> None:
+    with pytest.raises(UserError):
+        decode_correct(text, images)
+
+
+def test_decode_correct_reads_what_the_engine_writes() -> None:
+    import torch
+
+    from convnext_study.training.loop import pack_bits
+
+    bits = torch.rand(599, generator=torch.Generator().manual_seed(1)) < 0.9
+    assert decode_correct(pack_bits(bits), 599).tolist() == bits.tolist()
+
+
+def test_discordant_by_hand() -> None:
+    child, parent = (np.array([int(bit) for bit in word], bool) for word in ("11100", "10001"))
+    assert discordant(child, parent) == Discordant(2, 1, 5)
+    with pytest.raises(UserError):
+        discordant(child, parent[:4])
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p"),
+    [
+        (1, 7, 2 * (1 + 8) / 2**8),
+        (7, 1, 2 * (1 + 8) / 2**8),
+        (0, 6, 2 / 2**6),
+        (2, 9, 2 * (1 + 11 + 55) / 2**11),
+        (3, 3, 1.0),
+        (0, 0, 1.0),
+        # Cavo et al. 2012, as in Fagerland, Lydersen and Laake, "Statistical analysis of
+        # contingency tables", chapter 8.
+        (6, 16, 0.052479),
+    ],
+)
+def test_mcnemar_by_binomials(wins: int, losses: int, p: float) -> None:
+    found = mcnemar(Discordant(wins, losses, 100))
+    assert found.p == pytest.approx(p, abs=1e-6)
+    assert found.diff == wins - losses
+
+
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    # The two worked examples of Fagerland, Lydersen and Laake, chapter 8.
+    [(Discordant(1, 7, 21), -51.7, -2.6), (Discordant(6, 16, 161), -12.40, -0.54)],
+)
+def test_tango_interval_published(counts: Discordant, low: float, high: float) -> None:
+    assert tango_interval(counts) == pytest.approx((low, high), abs=0.05)
+
+
+def test_tango_interval_with_nothing_discordant() -> None:
+    # The score equation is then n d^2 = z^2 d (1 - d).
+    end = 100 * 1.959964**2 / (599 + 1.959964**2)
+    assert tango_interval(Discordant(0, 0, 599)) == pytest.approx((-end, end), abs=1e-4)
+    assert tango_interval(Discordant(8, 0, 8)).high == 100
+    assert tango_interval(Discordant(0, 8, 8)).low == -100
+
+
+def test_mcnemar_interval_holds_zero_exactly_where_p_is_large() -> None:
+    widened = 0
+    for wins in range(13):
+        for losses in range(13):
+            counts = Discordant(wins, losses, 60)
+            found, tango = mcnemar(counts), tango_interval(counts)
+            assert (found.interval.low <= 0 <= found.interval.high) == (found.p > 0.05)
+            assert found.interval.low <= tango.low <= found.diff <= tango.high
+            widened += found.interval != tango
+    assert widened > 20
+
+
+def test_seeds_and_images_is_the_paired_t_where_images_do_not_matter() -> None:
+    # Each seed's gain falls on other images, so that no image is gained more often than another.
+    parent = np.zeros((3, 60), bool)
+    child = parent.copy()
+    child[0, 0:10], child[1, 10:30], child[2, 30:60] = True, True, True
+    tops = [100 * float(row.mean()) for row in child]
+    expected = paired_difference(tops, [0.0] * 3)
+    found = seeds_and_images(child, parent)
+    assert found.diff == pytest.approx(expected.diff)
+    assert found.p == pytest.approx(expected.p)
+    assert found.df == pytest.approx(2)
+    assert found.interval == pytest.approx(expected.interval)
+
+
+def test_seeds_and_images_by_hand() -> None:
+    # Differences 1 1 0 0 / 1 0 0 0: means 1/2, 1/4 by seed, 1, 1/2, 0, 0 by image, 3/8 in all.
+    # Mean squares: seeds 4 (1/32) = 1/8, images 2 (11/16) / 3 = 11/24, rest (3/8) / 3 = 1/8.
+    child = np.array([[1, 1, 0, 0], [1, 0, 0, 0]], bool)
+    found = seeds_and_images(child, np.zeros((2, 4), bool))
+    assert found.diff == pytest.approx(37.5)
+    # The least deviation of a seed, one image, is 1/16: more than the 1/32 found.
+    of_seeds = 4 / 16
+    spread = of_seeds + 11 / 24 - 1 / 8
+    assert found.df == pytest.approx((spread / of_seeds) ** 2)
+    by_hand = t_difference(37.5, 100 * math.sqrt(spread / 8), (spread / of_seeds) ** 2, "")
+    assert found.interval == pytest.approx(by_hand.interval)
+
+
+def test_new_images_make_the_interval_wider_when_seeds_agree() -> None:
+    """Seeds that agree say nothing of other images, which a gain of 3 in 100 may not survive."""
+    rng = np.random.default_rng(0)
+    parent = np.tile(rng.random(400) < 0.9, (5, 1))
+    child = parent.copy()
+    child[:, rng.choice(400, 12, replace=False)] ^= True
+    child[np.arange(5), rng.choice(400, 5, replace=False)] ^= True
+    tops = [[100 * float(row.mean()) for row in rows] for rows in (child, parent)]
+    over_seeds = paired_difference(tops[0], tops[1], resolution=0.25)
+    both = seeds_and_images(child, parent)
+    assert both.diff == pytest.approx(over_seeds.diff)
+    assert np.ptp(both.interval) > 2 * np.ptp(over_seeds.interval)

@@ -1,0 +1,200 @@
+"""The road maps: their rows, their order, and that any subset of steps is a network."""
+
+import itertools
+import random
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from convnext_study.cost import count_spec
+from convnext_study.models.roadmap_net import RoadmapNet
+from convnext_study.roadmap import ROADMAPS, Roadmap, StepError, get_roadmap
+from convnext_study.roadmap.paper import PAPER, published_row
+from convnext_study.roadmap.spec import NetSpec
+
+GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "roadmap_macs.toml").read_text())
+KERNELS = {"kernel_5", "kernel_7", "kernel_9", "kernel_11"}
+
+roads = pytest.mark.parametrize("road", ROADMAPS.values(), ids=list(ROADMAPS))
+
+
+def shallow(spec: NetSpec) -> NetSpec:
+    """The same network with two blocks where it has more: a first one and one like all others."""
+    return spec.replace(depths=tuple(min(depth, 2) for depth in spec.depths))
+
+
+def forward_on_meta(spec: NetSpec) -> None:
+    """Without weights. Counting runs the network, and leaves out only what changes no shape."""
+    assert count_spec(spec, 64, 7).macs > 0
+
+
+def forward_for_real(spec: NetSpec) -> None:
+    with torch.no_grad():
+        logits = RoadmapNet(spec, num_classes=7).eval()(torch.zeros(2, 3, 32, 32))
+    assert logits.shape == (2, 7), spec
+    assert logits.isfinite().all(), spec
+
+
+@pytest.mark.parametrize("regime", ["t", "b"])
+def test_rows_are_those_of_the_paper_in_order(regime: str) -> None:
+    road = get_roadmap(regime)
+    names = [variant.name for variant in road.variants()]
+    assert names == [row["step"] for row in GOLDEN[regime]]
+    assert set(names) == set(PAPER[regime])
+    assert len({variant.label for variant in road.variants()}) == 17
+
+
+def test_nano_has_the_same_rows_and_no_numbers_of_the_paper() -> None:
+    nano, t = get_roadmap("nano"), get_roadmap("t")
+    assert [p.name for p in nano.variants()][:2] == ["resnet-90ep", "resnet"]
+    assert [p.name for p in nano.variants()][2:] == [p.name for p in t.variants()][2:]
+    # The last label names the network that the road ends with.
+    assert [p.label for p in nano.variants()][2:-1] == [p.label for p in t.variants()][2:-1]
+    assert not nano.published
+    assert not any(published_row("nano", variant.name) for variant in nano.variants())
+
+
+def test_48_models_for_51_rows() -> None:
+    models = [variant.model for road in ROADMAPS.values() for variant in road.variants()]
+    assert (len(models), len(set(models))) == (51, 48)
+    assert get_roadmap("t").variant("resnet50-90ep").model == "roadmap_t_resnet50"
+
+
+@roads
+def test_the_recipe_step_changes_no_network_and_every_other_step_does(road: Roadmap) -> None:
+    for variant in road.variants()[1:]:
+        before = road.variant(variant.parent or "")
+        if variant.step is road.steps[0]:
+            assert (variant.spec, variant.recipe) == (before.spec, "modern")
+            assert before.recipe == "classic"
+        else:
+            assert variant.spec != before.spec, variant.name
+            assert variant.recipe == before.recipe == "modern"
+
+
+@roads
+def test_a_row_is_compared_with_the_last_adopted_one(road: Roadmap) -> None:
+    parents = {variant.name: variant.parent for variant in road.variants()}
+    assert {parents[kernel] for kernel in KERNELS} == {"move_up_depthwise"}
+    assert parents["gelu"] == "kernel_7"
+    assert set(parents.values()).isdisjoint(KERNELS - {"kernel_7"})
+    assert [name for name, parent in parents.items() if parent is None] == [road.variants()[0].name]
+
+
+@roads
+def test_side_branches_leave_no_trace(road: Roadmap) -> None:
+    assert {step.name for step in road.steps if not step.adopted} == KERNELS - {"kernel_7"}
+    kernels = {variant.name: variant.spec.kernel for variant in road.variants()}
+    assert [kernels[f"kernel_{size}"] for size in (5, 7, 9, 11)] == [5, 7, 9, 11]
+    assert {size for name, size in kernels.items() if name not in KERNELS} == {3, 7}
+    assert road.apply(road.adopted()) == road.variants()[-1].spec
+
+
+def test_the_roads_end_at_convnext() -> None:
+    for regime, depths, width in (("t", (3, 3, 9, 3), 96), ("b", (3, 3, 27, 3), 128)):
+        assert get_roadmap(regime).variants()[-1].spec == NetSpec(
+            depths=depths,
+            width=width,
+            stem="patchify",
+            depthwise=True,
+            inverted=True,
+            spatial_first=True,
+            kernel=7,
+            activation="gelu",
+            activations=1,
+            norm="layer",
+            norms=1,
+            downsampling="separate",
+        )
+
+
+@roads
+def test_no_two_steps_set_one_field_but_for_the_two_exceptions(road: Roadmap) -> None:
+    setters: dict[str, list[str]] = {}
+    for step in road.steps:
+        for name in step.overrides:
+            setters.setdefault(name, []).append(step.name)
+    shared = {name: steps for name, steps in setters.items() if len(steps) > 1}
+    assert set(shared.pop("kernel")) == KERNELS
+    expected = {"width": ["stage_ratio", "increase_width"]} if road.regime == "b" else {}
+    assert shared == expected
+
+
+@roads
+def test_steps_commute(road: Roadmap) -> None:
+    generator = random.Random(road.regime)
+    steps = [step for step in road.steps if step.adopted]
+    for _ in range(50):
+        chosen = generator.sample(steps, generator.randint(1, len(steps)))
+        names = [step.name for step in chosen]
+        spec = road.base
+        for step in chosen:
+            spec = spec.replace(**step.overrides)
+        together = road.apply(names)
+        if road.regime == "b" and {"stage_ratio", "increase_width"} <= set(names):
+            spec = spec.replace(width=together.width)  # the stated exception: the later step's 128
+            assert together.width == 128
+        assert spec == together == road.apply(reversed(names))
+
+
+@roads
+def test_leaving_a_step_out_undoes_its_fields_and_no_others(road: Roadmap) -> None:
+    end = road.variants()[-1].spec
+    for step in road.steps:
+        if not step.adopted:
+            assert road.without(step.name) == end
+            continue
+        changed = {name: getattr(road.without(step.name), name) for name in step.overrides}
+        assert end.replace(**changed) == road.without(step.name)
+        if step.overrides:
+            assert road.without(step.name) != end
+
+
+@roads
+def test_every_prefix_and_every_step_left_out_is_a_network(road: Roadmap) -> None:
+    specs = {variant.spec for variant in road.variants()} | {
+        road.without(s.name) for s in road.steps
+    }
+    assert len(specs) > 25
+    for spec in specs:
+        forward_on_meta(spec)
+
+
+@roads
+def test_every_pair_of_steps_is_a_network(road: Roadmap) -> None:
+    pairs = list(itertools.combinations(road.steps, 2))
+    assert len(pairs) == 120
+    for spec in {shallow(road.apply([one.name, other.name])) for one, other in pairs}:
+        forward_on_meta(spec)
+
+
+@roads
+def test_random_subsets_are_networks(road: Roadmap) -> None:
+    generator = random.Random(road.regime)
+    for _ in range(12):
+        steps = generator.sample(road.steps, generator.randint(3, len(road.steps)))
+        forward_on_meta(shallow(road.apply(step.name for step in steps)))
+
+
+def test_random_subsets_are_networks_for_real() -> None:
+    road, generator = get_roadmap("nano"), random.Random(0)
+    for _ in range(40):
+        steps = generator.sample(road.steps, generator.randint(0, len(road.steps)))
+        # Narrow, since some subsets are large: dense 11x11 convolutions of the wide side.
+        forward_for_real(road.apply(step.name for step in steps).replace(width=4))
+
+
+def test_every_row_of_nano_is_a_network_for_real() -> None:
+    for variant in get_roadmap("nano").variants():
+        forward_for_real(variant.spec)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
+    road = get_roadmap("t")
+    for ask in (road.step, road.variant, road.upto, road.without, lambda name: road.apply([name])):
+        with pytest.raises(StepError, match=r"^kernel_8: no such step on the t road map; did you"):
+            ask("kernel_8")
+    with pytest.raises(StepError, match=r"^tiny: no such road map; use one of t, b, nano$"):
+        get_roadmap("tiny")

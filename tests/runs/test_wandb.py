@@ -1,0 +1,292 @@
+"""The wandb mirror: the real one offline, and broken ones of every kind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fakes import fake_epochs, fake_result, fake_run, fake_runs, write_study
+
+from convnext_study.report.figures.roadmap import draw
+from convnext_study.report.wandb_table import mirror_study
+from convnext_study.results.noise import noise_note
+from convnext_study.results.summary import summarize
+from convnext_study.roadmap import get_roadmap
+from convnext_study.runs import wandb_mirror
+from convnext_study.runs.records import Run, scan
+from convnext_study.runs.wandb_mirror import WandbMirror, run_id
+from convnext_study.training.loop import train
+
+RUN = fake_run(get_roadmap("nano").variant("gelu"), epochs=5)
+CURVE = fake_epochs(RUN, 97.0)
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No key and no settings but ours, wherever the tests run."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setitem(wandb_mirror.PATIENCE, "offline", 60.0)  # a busy machine is slow to start
+
+
+def mirror_epochs(folder: Path, first: int, last: int, *, finish: bool) -> list[str]:
+    """Mirror some epochs of RUN as the engine does; returns what the user is told."""
+    told: list[str] = []
+    mirror = WandbMirror(warn=told.append)
+    mirror.start(RUN, folder, "offline")
+    for line in CURVE[first - 1 : last]:
+        mirror.epoch(line)
+    if finish:
+        mirror.finish(fake_result(RUN))
+    mirror.close()
+    return told
+
+
+def offline_runs(folder: Path) -> list[Path]:
+    return sorted((folder / "wandb").glob("offline-run-*"))
+
+
+def read_back(folder: Path) -> list[dict[str, Any]]:
+    """All records of an offline file, by wandb's own reader."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+def of_type(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [record[name] for record in records if record["type"] == name]
+
+
+def summary_of(records: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in of_type(records, "summary"):
+        found.update(one["update"])
+    return found
+
+
+def test_an_offline_run_holds_the_numbers_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
+    assert mirror_epochs(tmp_path, 1, 3, finish=False) == []
+    assert mirror_epochs(tmp_path, 4, 5, finish=True) == []
+    first, second = (read_back(folder) for folder in offline_runs(tmp_path))
+    for records, epochs in ((first, CURVE[:3]), (second, CURVE[3:])):
+        history = [one["item"] for one in of_type(records, "history")]
+        assert [one["_step"] for one in history] == [line.epoch for line in epochs]
+        for name in ("loss", "top1", "lr", "val_loss", "images_per_s"):
+            assert [one[name] for one in history] == [getattr(line, name) for line in epochs]
+        (about,) = of_type(records, "run")
+        assert about["run_id"] == run_id(RUN)
+        assert about["resume"] is True  # so that `wandb sync` goes on where the first ends
+        assert (about["run_group"], about["display_name"]) == (RUN.study, RUN.id)
+        assert about["project"] == "convnext-study"
+        config = about["config"]["update"]
+        assert config["recipe"] == RUN.recipe
+        assert config["model"]["args"]["width"] == RUN.model.args["width"]
+        assert "host" not in about
+    assert [one["exit_code"] for one in of_type(first, "exit")] == [1]  # cut short
+    assert [one["exit_code"] for one in of_type(second, "exit")] == [0]
+    result, summary = fake_result(RUN), summary_of(second)
+    assert (summary["top1"], summary["macs"]) == (result.top1, result.macs)
+    assert "correct_bits" not in summary
+    assert {path.name for path in tmp_path.iterdir()} == {"wandb", "home"}
+
+
+KILLED = """
+import sys, os, signal
+sys.path[:0] = [{tests!r}]
+from pathlib import Path
+from support.fakes import fake_epochs, fake_runs
+from convnext_study.runs.wandb_mirror import WandbMirror
+mirror = WandbMirror(print)
+run = fake_runs()[0]
+mirror.start(run, Path({folder!r}), "offline")
+for line in fake_epochs(run, 97.0, 2):
+    mirror.epoch(line)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_training_loses_no_epoch(tmp_path: Path) -> None:
+    code = KILLED.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 60
+    records: list[dict[str, Any]] = []
+    while not of_type(records, "exit") and time.monotonic() < deadline:
+        time.sleep(0.5)
+        folders = offline_runs(tmp_path)
+        if folders and any(folders[0].glob("*.wandb")):
+            records = read_back(folders[0])
+    assert [one["item"]["epoch"] for one in of_type(records, "history")] == [1, 2]
+    assert [one["exit_code"] for one in of_type(records, "exit")] == [1]
+
+
+def test_a_study_has_its_table_and_figure(tmp_path: Path) -> None:
+    runs = fake_runs()
+    write_study(tmp_path, runs[:-1])
+    rows = summarize(scan(tmp_path), runs)
+    draw(rows, tmp_path)
+    told: list[str] = []
+    mirror_study(tmp_path, rows, "offline", warn=told.append)
+    assert told == []
+    (folder,) = offline_runs(tmp_path)
+    records = read_back(folder)
+    summary = summary_of(records)
+    assert summary["top1/gelu"] == pytest.approx(next(r.top1 for r in rows if r.name == "gelu"))
+    assert summary["macs/gelu"] == next(row.macs for row in rows if row.name == "gelu")
+    assert "top1/separate_downsampling" not in summary  # not run
+    (about,) = of_type(records, "run")
+    assert about["run_group"] == "roadmap-nano"
+    assert about["config"]["update"]["note"] == noise_note(rows)
+    (table,) = (folder / "files" / "media" / "table").iterdir()
+    content = json.loads(table.read_text())
+    by_name = {
+        line[0]: dict(zip(content["columns"], line, strict=True)) for line in content["data"]
+    }
+    assert list(by_name) == [row.name for row in rows]
+    assert by_name["layer_norm"]["label"] == "BN → LN"
+    (image,) = (folder / "files" / "media" / "images").iterdir()
+    assert image.read_bytes() == (tmp_path / "roadmap.png").read_bytes()
+
+
+# Broken in every way: a package of that name in front of the real one.
+RUN_CODE = """
+class Summary(dict): pass
+class Run:
+    def __init__(self): self.summary, self.logged = Summary(), 0
+    def log(self, values, **how):
+        self.logged += 1
+        if self.logged == 2: {on_log}
+    def finish(self, **how): {on_finish}
+"""
+INIT_CODE = "\nclass Settings: pass\ndef init(**how):\n    {on_init}\n    return Run()\n"
+
+
+def break_wandb(monkeypatch: pytest.MonkeyPatch, folder: Path, **how: str) -> None:
+    code = how.get("on_import", "pass") + "\nimport os, sys, time\n"
+    actions = {name: how.get(name, "pass") for name in ("on_init", "on_log", "on_finish")}
+    package = folder / "broken" / "wandb"
+    package.mkdir(parents=True)
+    code += RUN_CODE.format(**actions) + INIT_CODE.format(**actions)
+    (package / "__init__.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+
+
+WAYS = {
+    "missing": ({"on_import": "raise ModuleNotFoundError('No module named wandb')"}, "imported"),
+    "no key": ({"on_init": "raise RuntimeError('no API key')"}, "RuntimeError: no API key"),
+    "leaves": ({"on_init": "sys.exit(3)"}, "SystemExit: 3"),
+    "network": ({"on_log": "raise OSError('network gone')"}, "OSError: network gone"),
+    "stopped": ({"on_log": "raise KeyboardInterrupt"}, "KeyboardInterrupt"),
+    "crash": ({"on_log": "os._exit(1)"}, "its process has ended"),
+    "at the end": ({"on_finish": "raise ValueError('no')"}, "ValueError: no"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_broken_wandb_is_told_once_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    how, reason = WAYS[way]
+    break_wandb(monkeypatch, tmp_path, **how)
+    told = mirror_epochs(tmp_path, 1, 5, finish=True)
+    assert len(told) == 1
+    assert told[0].startswith("wandb is off, and training goes on without it: ")
+    assert reason in told[0]
+
+
+def test_after_a_failure_nothing_more_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_wandb(monkeypatch, tmp_path, on_init="raise RuntimeError('no')")
+    told: list[str] = []
+    mirror = WandbMirror(warn=told.append)
+    mirror.start(RUN, tmp_path, "offline")
+    deadline = time.monotonic() + 60
+    while not told and time.monotonic() < deadline:
+        time.sleep(0.05)
+        mirror.epoch(CURVE[0])
+    for line in CURVE * 5000:  # more than it would hold back for a process that does not read
+        mirror.epoch(line)
+    mirror.finish(fake_result(RUN))
+    assert len(told) == 1
+
+
+def test_a_hanging_wandb_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_wandb(monkeypatch, tmp_path, on_init="time.sleep(5)")
+    monkeypatch.setitem(wandb_mirror.PATIENCE, "offline", 0.2)
+    began = time.monotonic()
+    told = mirror_epochs(tmp_path, 1, 5, finish=True)
+    assert time.monotonic() - began < 3
+    assert told == ["wandb takes long to end (no network?): it tries on in the background"]
+
+
+def test_a_process_that_reads_nothing_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "deaf.py"
+    script.write_text("import time\ntime.sleep(5)\n")
+    monkeypatch.setattr(wandb_mirror.wandb_writer, "__file__", str(script))
+    monkeypatch.setattr(wandb_mirror, "_BACKLOG", 100_000)
+    told: list[str] = []
+    mirror = WandbMirror(warn=told.append)
+    mirror.start(RUN, tmp_path, "offline")
+    began = time.monotonic()
+    for line in CURVE * 300:  # some 300 KB
+        mirror.epoch(line)
+    mirror.finish(fake_result(RUN))
+    assert time.monotonic() - began < 3
+    assert len(told) == 1 and "does not take in" in told[0]
+
+
+def test_a_real_training_goes_on_without_wandb(
+    tmp_path: Path, tiny_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = train(tiny_run, tmp_path / "alone")
+    break_wandb(monkeypatch, tmp_path, on_log="raise OSError('network gone')")
+    told: list[str] = []
+    mirror = WandbMirror(warn=told.append)
+    mirror.start(tiny_run, tmp_path / "mirrored", "offline")
+    result = train(tiny_run, tmp_path / "mirrored", callbacks=[mirror])
+    assert len(told) == 1
+    assert (result.top1, result.correct_bits) == (alone.top1, alone.correct_bits)
+
+
+def test_off_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(wandb_mirror.subprocess, "Popen", refuse)
+    mirror = WandbMirror(warn=refuse)
+    mirror.start(RUN, tmp_path, "off")
+    mirror.epoch(CURVE[0])
+    mirror.finish(fake_result(RUN))
+    mirror.close()
+    write_study(tmp_path, [RUN])
+    mirror_study(tmp_path, summarize(scan(tmp_path)), "off", warn=refuse)
+    mirror_study(tmp_path, summarize([], [RUN]), "offline", warn=refuse)  # nothing to show yet
+    assert not (tmp_path / "wandb").exists()
+
+
+def test_ids_are_stable_and_a_runs_own() -> None:
+    same = RUN.model_copy(update={"metadata": {"label": "another label"}})
+    assert run_id(same) == run_id(RUN)
+    others = [{"seed": 1}, {"study": "another"}, {"data": "cifar10:here"}]
+    ids = {run_id(RUN.model_copy(update=change)) for change in others}
+    assert len(ids | {run_id(RUN)}) == 4
+
+
+def test_this_process_never_imports_wandb() -> None:
+    # Others' tests may have imported it here, so a new process is asked.
+    code = (
+        "import sys, convnext_study.runs.wandb_mirror, convnext_study.runs.wandb_writer; "
+        "sys.exit('wandb' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

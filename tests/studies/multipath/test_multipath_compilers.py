@@ -1,0 +1,129 @@
+"""What torch and timm make of the multi-path networks: traces, compiled and saved ones."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from support import compilers
+from support.multipath_nets import NARROW, every_kind, every_layer, every_model, narrow
+from support.nets import build, images, settled
+from torch import nn
+
+from convnext_study.studies.multipath import registry
+
+
+@every_layer
+def test_gradient_checkpointing_changes_nothing(name: str) -> None:
+    plain, x = build(name, drop_path_rate=0.2, **NARROW[name]), images(4, 3, 32, 32)
+    thrifty = copy.deepcopy(plain)
+    thrifty.set_grad_checkpointing()
+    outputs = []
+    for net in (plain, thrifty):
+        torch.manual_seed(2)  # the same branches are dropped
+        outputs.append(net.train()(x))
+        outputs[-1].square().sum().backward()
+    assert torch.equal(*outputs)
+    for key, weight in plain.named_parameters():
+        assert torch.equal(weight.grad, thrifty.get_parameter(key).grad), key
+    for key, buffer in plain.named_buffers():
+        assert torch.equal(buffer, thrifty.get_buffer(key)), key
+
+
+def small(name: str) -> Any:
+    """Narrow and a module deep; paths, their depths and attention are the name's own."""
+    shape = {"width": 4, "modules": 1} if name in registry.SPECS else {}
+    return settled(name, **shape, drop_path_rate=0.1)
+
+
+@every_model
+def test_traced_networks_can_be_scripted(name: str) -> None:
+    compilers.trace_and_script(small(name))
+
+
+@every_layer
+def test_feature_extractors_of_timm_can_be_scripted(name: str) -> None:
+    compilers.script_features(build(name, **NARROW[name], features_only=True, feature_cls="fx"))
+
+
+@pytest.mark.parametrize("module", ["attention", "module", "paths", "net"])
+def test_annotations_of_forward_are_types(module: str) -> None:
+    found = importlib.import_module(f"convnext_study.studies.multipath.{module}")
+    assert compilers.forwards_with_text(found) == []
+
+
+@every_model
+def test_torchscript_and_export(name: str) -> None:
+    net = small(name)
+    compilers.export(net)
+    compilers.script(net)
+
+
+@every_model
+def test_compile_in_one_graph(name: str) -> None:
+    compilers.compile_forward(small(name))
+
+
+@every_kind
+def test_compile_a_step_in_one_graph(name: str) -> None:
+    compilers.compile_a_step(narrow(name, drop_path_rate=0.1))
+
+
+@pytest.mark.parametrize("implementation", ["fused", "plain"])
+def test_compile_a_training_step(implementation: str) -> None:
+    torch.compiler.reset()
+    shape = {"width": 4, "modules": 1, "depths": (0, 1, 2), "attention": "path"}
+    plain, x = (
+        build("multipath_small", implementation=implementation, **shape),
+        images(4, 3, 16, 16),
+    )
+    other = copy.deepcopy(plain)
+    for net in (plain, torch.compile(other, backend="aot_eager")):
+        net(x).square().sum().backward()
+    for key, weight in plain.named_parameters():
+        assert torch.allclose(weight.grad, other.get_parameter(key).grad, rtol=1e-3, atol=1e-4), key
+    for key, buffer in plain.named_buffers():
+        assert torch.allclose(buffer, other.get_buffer(key), atol=1e-6), key
+
+
+@every_kind
+def test_low_precision_and_memory_format(name: str) -> None:
+    x, net = images(2, 3, 32, 32), narrow(name)
+    logits = net(x)
+    channels_last = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    again = channels_last(x.to(memory_format=torch.channels_last))
+    assert torch.allclose(again, logits, atol=1e-5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.allclose(net(x).float(), logits, atol=0.1, rtol=0.1)
+    net = build(name, dtype=torch.bfloat16, **NARROW.get(name, {})).eval()
+    assert {weight.dtype for weight in net.parameters()} == {torch.bfloat16}
+    assert net(x.bfloat16()).dtype == torch.bfloat16
+
+
+@every_kind
+def test_weights_go_through_timm(name: str, tmp_path: Path) -> None:
+    x, net = images(2, 3, 32, 32), narrow(name)
+    file, folder = tmp_path / "net.pth", tmp_path / "hub"
+    torch.save({"model": net.state_dict(), "epoch": 3}, file)
+    loaded = timm.create_model(name, checkpoint_path=str(file), **NARROW.get(name, {})).eval()
+    assert torch.equal(loaded(x), net(x))
+    timm.models.save_for_hf(net, str(folder), model_args=NARROW.get(name), safe_serialization=True)
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert torch.equal(again(x), net(x))
+
+
+def test_synchronised_norms_are_called_as_such() -> None:
+    """Even in the plain form, which would otherwise take slices of them and never synchronise."""
+    name, x = "multipath_large_paths_se", images(2, 3, 32, 32)
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(narrow(name))
+    called: list[nn.Module] = []
+    norms = [module for module in net.modules() if isinstance(module, nn.SyncBatchNorm)]
+    for norm in norms:
+        norm.register_forward_hook(lambda module, *_: called.append(module))
+    assert torch.allclose(net(x), narrow(name)(x), atol=1e-5)
+    assert len(called) == len(norms) > 9

@@ -1,0 +1,133 @@
+"""Recipes: the published values, the learning-rate curve, what is decayed, what is refused."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from convnext_study.models.roadmap_net import RoadmapNet
+from convnext_study.recipes import (
+    CLASSIC,
+    MODERN,
+    RECIPES,
+    Recipe,
+    RecipeError,
+    get_recipe,
+    make_recipe,
+    recipe_for,
+)
+from convnext_study.roadmap import get_roadmap
+from convnext_study.training.lr_schedule import learning_rate
+from convnext_study.training.optimizer import parameter_groups
+
+IMAGENET = 1_281_167
+
+
+def test_modern_is_table_5() -> None:
+    # The ImageNet-1K column of Table 5, EMA off as on the road map.
+    assert (MODERN.epochs, MODERN.warmup_epochs, MODERN.global_batch_size) == (300, 20, 4096)
+    assert (MODERN.lr, MODERN.min_lr, MODERN.weight_decay) == (4e-3, 1e-6, 0.05)
+    assert (MODERN.mixup, MODERN.cutmix, MODERN.random_erasing) == (0.8, 1.0, 0.25)
+    assert (MODERN.label_smoothing, MODERN.drop_path, MODERN.ema) == (0.1, 0.1, 0.0)
+    assert MODERN.rand_augment == "rand-m9-mstd0.5-inc1"
+
+
+def test_classic_is_torchvisions() -> None:
+    assert (CLASSIC.epochs, CLASSIC.lr, CLASSIC.global_batch_size) == (90, 0.1, 256)
+    assert (CLASSIC.momentum, CLASSIC.weight_decay, CLASSIC.weight_decay_1d) == (0.9, 1e-4, True)
+
+
+def test_whole_cosine_curve() -> None:
+    per_epoch = IMAGENET // 4096
+    total, warmup = 300 * per_epoch, 20 * per_epoch
+    # Worked out here as the released code does it: a linspace, then a cosine over the rest.
+    expected = torch.cat(
+        [
+            torch.linspace(0, 4e-3, warmup, dtype=torch.float64),
+            torch.tensor(
+                [
+                    1e-6 + 0.5 * (4e-3 - 1e-6) * (1 + math.cos(math.pi * i / (total - warmup)))
+                    for i in range(total - warmup)
+                ],
+                dtype=torch.float64,
+            ),
+        ]
+    )
+    curve = torch.tensor(
+        [learning_rate(MODERN, step, per_epoch) for step in range(total)], dtype=torch.float64
+    )
+    assert torch.allclose(curve, expected, rtol=1e-12, atol=1e-15)
+    assert per_epoch == 312
+    assert curve[0] == 0
+    assert curve.max() == 4e-3
+
+
+def test_step_curve() -> None:
+    rates = [learning_rate(CLASSIC, epoch * 5, 5) for epoch in (0, 29, 30, 59, 60, 89)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_rate_scales_with_the_batch() -> None:
+    half = MODERN.replace(global_batch_size=2048)
+    assert learning_rate(half, 20 * 625 - 1, 625) == pytest.approx(2e-3)
+
+
+def test_only_matrices_are_decayed() -> None:
+    spec = get_roadmap("nano").variants()[-1].spec.replace(layer_scale=1e-6)
+    net = RoadmapNet(spec, num_classes=10)
+    decayed, rest = parameter_groups(net, MODERN)
+    assert decayed["weight_decay"] == 0.05
+    assert rest["weight_decay"] == 0.0
+    assert {parameter.ndim for parameter in rest["params"]} == {1}
+    assert min(parameter.ndim for parameter in decayed["params"]) >= 2
+    together = len(decayed["params"]) + len(rest["params"])
+    assert together == len(list(net.parameters()))
+    assert len(parameter_groups(net, CLASSIC)) == 1
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_json_round_trip(name: str) -> None:
+    recipe = RECIPES[name]
+    assert make_recipe(recipe.model_dump(mode="json")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"lr": -1.0}, "lr"),
+        ({"optimizer": "adam"}, "optimizer"),
+        ({"epoch": 3}, "did you mean epochs?"),
+        ({"mixup_prob": 2}, "mixup_prob"),
+    ],
+)
+def test_refused_in_one_line(fields: dict[str, object], says: str) -> None:
+    with pytest.raises(RecipeError, match=says.replace("?", r"\?")) as caught:
+        make_recipe({**MODERN.model_dump(), **fields})
+    assert "\n" not in str(caught.value)
+
+
+def test_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "short.toml"
+    path.write_text('base = "modern"\nepochs = 100\n')
+    recipe = get_recipe(str(path))
+    assert recipe == Recipe(**{**MODERN.model_dump(), "name": "short", "epochs": 100})
+    path.write_text("epochs = ")
+    with pytest.raises(RecipeError, match="not TOML"):
+        get_recipe(str(path))
+    with pytest.raises(RecipeError, match="cannot be read"):
+        get_recipe(str(tmp_path / "none.toml"))
+    with pytest.raises(RecipeError, match="did you mean modern"):
+        get_recipe("moderne")
+
+
+def test_rows_choose_their_family() -> None:
+    assert recipe_for("classic", "small").name == "classic-small"
+    assert recipe_for("modern", "published") == MODERN
+    assert recipe_for("modern", "classic") == CLASSIC
+
+
+def test_a_changed_recipe_says_so() -> None:
+    assert MODERN.replace(epochs=3).name == "modern[epochs=3]"
+    assert MODERN.replace(epochs=None) is MODERN

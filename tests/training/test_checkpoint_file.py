@@ -1,0 +1,155 @@
+"""Checkpoints: exact, checked, and never a way to run code."""
+
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convnext_study.runs.records import CHECKPOINT
+from convnext_study.training import checkpoint_file
+
+
+def make_state(step: int = 1) -> dict[str, Any]:
+    return {"model": {"w": torch.arange(6.0)}, "state": {"step": step, "history": [{"a": 1.5}]}}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    checkpoint_file.save(tmp_path, make_state())
+    loaded = checkpoint_file.load(tmp_path, pytest.fail)
+    assert loaded is not None
+    assert torch.equal(loaded["model"]["w"], torch.arange(6.0))
+    assert loaded["state"] == make_state()["state"]
+
+
+def test_other_tools_can_read_it(tmp_path: Path) -> None:
+    # The checksum is a zip comment, so plain torch.load reads the file as it is.
+    checkpoint_file.save(tmp_path, make_state())
+    loaded = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert torch.equal(loaded["model"]["w"], torch.arange(6.0))
+
+
+def packed(state: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    checkpoint_file.write(state, file)
+    return file.getvalue()
+
+
+def test_any_flipped_byte_is_noticed(tmp_path: Path) -> None:
+    data = packed(make_state())
+    path = tmp_path / "x.ckpt"
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 0xFF
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(checkpoint_file.DamagedError, match=r"x\.ckpt: damaged"):
+            checkpoint_file.read(path)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 40, 500])
+def test_a_truncated_file_is_noticed(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(packed(make_state())[:keep])
+    with pytest.raises(checkpoint_file.DamagedError, match="damaged"):
+        checkpoint_file.read(path)
+
+
+def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    checkpoint_file.save(tmp_path, make_state(1))
+    checkpoint_file.save(tmp_path, make_state(2))
+    path = tmp_path / CHECKPOINT
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(bytes(data))
+    told: list[str] = []
+    loaded = checkpoint_file.load(tmp_path, told.append)
+    assert loaded is not None
+    assert loaded["state"]["step"] == 1
+    assert len(told) == 1
+    assert "damaged" in told[0]
+
+
+def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
+    checkpoint_file.save(tmp_path, make_state(1))
+    (tmp_path / CHECKPOINT).rename(tmp_path / checkpoint_file.PREVIOUS)
+    loaded = checkpoint_file.load(tmp_path, pytest.fail)
+    assert loaded is not None
+    assert loaded["state"]["step"] == 1
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, ("evil-was-here",))
+
+
+def test_pickled_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.ckpt").write_bytes(packed({"model": _Evil()}))
+    with pytest.raises(checkpoint_file.CheckpointError, match="more than tensors"):
+        checkpoint_file.read(tmp_path / "x.ckpt")
+    (tmp_path / CHECKPOINT).write_bytes(pickle.dumps(_Evil()))
+    with pytest.raises(checkpoint_file.CheckpointError):
+        checkpoint_file.load(tmp_path, lambda text: None)
+    assert not (tmp_path / "evil-was-here").exists()
+
+
+def test_none_that_can_be_read_is_no_fresh_start(tmp_path: Path) -> None:
+    assert checkpoint_file.load(tmp_path, pytest.fail) is None
+    for name in (CHECKPOINT, checkpoint_file.PREVIOUS):
+        (tmp_path / name).write_bytes(b"rubbish")
+    with pytest.raises(checkpoint_file.CheckpointError, match="no checkpoint is left") as caught:
+        checkpoint_file.load(tmp_path, pytest.fail)
+    assert str(tmp_path / CHECKPOINT) in str(caught.value)
+    assert str(tmp_path / checkpoint_file.PREVIOUS) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (MemoryError(), "out of memory"),
+        (RuntimeError("version 99 is not supported"), "intact, but torch .*version 99"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+    ],
+)
+def test_an_intact_one_that_cannot_be_read_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception, words: str
+) -> None:
+    checkpoint_file.save(tmp_path, make_state(1))
+    checkpoint_file.save(tmp_path, make_state(2))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise trouble
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(checkpoint_file.CheckpointError, match=words) as caught:
+        checkpoint_file.load(tmp_path, pytest.fail)
+    assert str(tmp_path / CHECKPOINT) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    checkpoint_file.save(tmp_path, make_state(1))
+    with pytest.raises(AttributeError):
+        checkpoint_file.save(tmp_path, {"model": lambda: None})  # cannot be pickled
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_a_large_state_is_never_held_as_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = 0
+    honest = checkpoint_file._Hashed.write
+
+    def write(self: Any, data: Any) -> int:
+        nonlocal largest
+        largest = max(largest, memoryview(data).nbytes)
+        return honest(self, data)
+
+    monkeypatch.setattr(checkpoint_file._Hashed, "write", write)
+    one = torch.zeros(250_000)
+    checkpoint_file.save(tmp_path, {"model": {str(i): one + i for i in range(8)}})
+    assert largest <= one.nbytes
+    assert (tmp_path / CHECKPOINT).stat().st_size > 8 * one.nbytes

@@ -1,0 +1,156 @@
+"""Numbers that are not finite: in the loss, in a gradient, in a buffer, in the weights."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.runs import make_tiny_run
+from support.training import assert_same, stop_after, weights
+from torch import nn
+
+from convnext_study.runs import records
+from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.records import CHECKPOINT
+from convnext_study.training import checkpoint_file, step
+from convnext_study.training.loop import TrainingError, TrainingInterrupted, train
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.state import build_train_state
+from convnext_study.training.tasks.classification import Classification
+
+
+def at_steps(
+    monkeypatch: pytest.MonkeyPatch, which: set[int], harm: Callable[[nn.Module, Any, Any], Any]
+) -> None:
+    """Have ``harm(model, batch, loss)`` give the loss of some calls."""
+    honest = Classification.loss
+    calls = iter(range(10**6))
+
+    def loss(self: Any, model: nn.Module, batch: Any) -> Any:
+        if next(calls) not in which:
+            return honest(self, model, batch)
+        value, count = honest(self, model, batch)
+        return harm(model, batch, value), count
+
+    monkeypatch.setattr(Classification, "loss", loss)
+
+
+class _WrongGradient(torch.autograd.Function):
+    """A finite value with a gradient that is not."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * math.inf
+
+
+def spoil_gradient(model: nn.Module, batch: Any, loss: torch.Tensor) -> torch.Tensor:
+    wrong: torch.Tensor = _WrongGradient.apply(loss)
+    return wrong
+
+
+def spoil_statistics(model: nn.Module, batch: Any, loss: torch.Tensor) -> torch.Tensor:
+    """As an image full of NaN does: the statistics take it in before the loss is known."""
+    images = torch.full((4, 3, 32, 32), math.nan)
+    return loss + model(images).sum()
+
+
+def spoil_statistics_only(model: nn.Module, batch: Any, loss: torch.Tensor) -> torch.Tensor:
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):
+            buffer.data.fill_(math.inf)  # behind autograd's back, as an overflow does
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("harm", "trouble"),
+    [
+        (spoil_gradient, "gradient"),
+        (spoil_statistics, "loss"),
+        (spoil_statistics_only, "buffers"),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_bad_step_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Any, trouble: str, optimizer: str
+) -> None:
+    # The first step, for SGD makes room for its momentum there, and a later one.
+    run = make_tiny_run("depthwise_conv", optimizer=optimizer, epochs=1)
+    at_steps(monkeypatch, {0, 5}, harm)
+    with RunFolder(tmp_path / "one", run) as folder:
+        training = build_train_state(run, folder, Runtime(), lambda: False)
+        before = {name: value.clone() for name, value in training.model.state_dict().items()}
+        stepper = step.Stepper(training)
+        stepper.take(list(training.task.train_batches(0, 0))[:1], due=False)
+        after = training.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    at_steps(monkeypatch, set(), harm)
+    monkeypatch.undo()
+    at_steps(monkeypatch, {0, 5}, harm)
+    result = train(run, tmp_path / "two")
+    assert result.model_dump()["skipped_steps"] == 2
+    assert math.isfinite(result.val_loss)
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "two").values())
+    skipped = [event for event in records.read(tmp_path / "two").events if "reason" in event]
+    assert [(event["step"], event["reason"]) for event in skipped] == [(0, trouble), (5, trouble)]
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+def test_numbers_read_late_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay: int
+) -> None:
+    # On a GPU a step's numbers are read a step later; so it is tried here on the CPU.
+    run = make_tiny_run("depthwise_conv")
+
+    def trained(folder: Path) -> None:
+        with monkeypatch.context() as patch:
+            at_steps(patch, {3, 11}, spoil_gradient)
+            train(run, folder)
+
+    trained(tmp_path / "at once")
+    monkeypatch.setattr(step, "delay_of", lambda device: delay)
+    trained(tmp_path / "late")
+    assert_same(tmp_path / "at once", tmp_path / "late")
+    events = [
+        [
+            (event["step"], event["reason"])
+            for event in records.read(folder).events
+            if "loss" in event
+        ]
+        for folder in (tmp_path / "at once", tmp_path / "late")
+    ]
+    assert events[0] == events[1] == [(3, "gradient"), (11, "gradient")]
+    with pytest.raises(TrainingInterrupted):
+        train(run, tmp_path / "cut", stop=stop_after(7))
+    train(run, tmp_path / "cut")
+    train(run, tmp_path / "whole")
+    assert_same(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    run = make_tiny_run()
+    with pytest.raises(TrainingInterrupted):
+        train(run, tmp_path, stop=stop_after(3))
+    good = checkpoint_file.digest(tmp_path / CHECKPOINT)
+    with RunFolder(tmp_path, run) as folder:
+        training = build_train_state(run, folder, Runtime(), lambda: False)
+        training.restore()
+        with torch.no_grad():
+            next(training.model.parameters())[0] = math.nan
+        with pytest.raises(TrainingError, match="not finite after step 3; the last finite ones"):
+            training.save()
+    assert checkpoint_file.digest(tmp_path / CHECKPOINT) == good
+
+
+def test_fp16s_overflows_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A scale of 2**16 overflows on the way back from a large loss, until it is small enough.
+    at_steps(monkeypatch, set(range(10**4)), lambda model, batch, loss: loss * 1e4)
+    result = train(make_tiny_run(precision="fp16"), tmp_path)
+    skipped = [event for event in records.read(tmp_path).events if event["event"] == "skipped"]
+    assert 0 < len(skipped) == result.model_dump()["skipped_steps"] < 18
+    assert {event["reason"] for event in skipped} == {"gradient"}

@@ -1,0 +1,124 @@
+"""Several processes of one run: one network, one checkpoint, one end."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from support.runs import make_tiny_run
+from support.several import train_in, train_well_in
+from support.training import assert_same, weights
+
+from convnext_study.runs import records
+from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.records import CHECKPOINT
+from convnext_study.training import checkpoint_file
+from convnext_study.training.loop import evaluate
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.state import build_train_state
+
+
+@pytest.mark.parametrize("which", ["raw", "ema"])
+def test_what_is_recorded_is_the_checkpoints(tmp_path: Path, which: str) -> None:
+    # BatchNorm's running statistics are each process's own until they agree.
+    ema = 0.9 if which == "ema" else 0.0
+    run = make_tiny_run(
+        "depthwise_conv", epochs=1, ema=ema, eval_weights=which, global_batch_size=96
+    )
+    train_well_in(2, run, tmp_path / "run")
+    recorded = records.read(tmp_path / "run").result
+    assert recorded is not None
+    (tmp_path / "alone").mkdir()
+    shutil.copy(tmp_path / "run" / CHECKPOINT, tmp_path / "alone")
+    with RunFolder(tmp_path / "alone", run) as folder:
+        training = build_train_state(run, folder, Runtime(), lambda: False)
+        training.restore()
+    model = training.model if training.ema is None else training.ema
+    alone = evaluate(training.task, model)
+    assert recorded.top1 == alone.top1
+    assert recorded.val_loss == pytest.approx(alone.val_loss, rel=1e-6)
+
+
+def test_three_processes_resume_bit_for_bit(tmp_path: Path) -> None:
+    # Two summands commute; with three the order of a sum shows in the last bit.
+    run = make_tiny_run("depthwise_conv", epochs=1, global_batch_size=96)
+    train_well_in(3, run, tmp_path / "whole")
+    for steps in (2, 5):
+        train_well_in(3, run, tmp_path / "cut", steps=steps)
+    train_well_in(3, run, tmp_path / "cut")
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_all_go_on_from_the_first_ones_checkpoint(tmp_path: Path) -> None:
+    run = make_tiny_run(epochs=1)
+    train_well_in(2, run, tmp_path, steps=3)
+    train_well_in(2, run, tmp_path, steps=3)
+    assert checkpoint_file.digest(tmp_path / CHECKPOINT) != checkpoint_file.digest(
+        tmp_path / checkpoint_file.PREVIOUS
+    )
+    # The second process sees an older state, as over a network file system.
+    stale = """
+        from convnext_study.training import checkpoint
+        if rank == 1:
+            honest = checkpoint_file.digest
+            checkpoint_file.digest = lambda path: honest(path.with_name(checkpoint_file.PREVIOUS))
+    """
+    (code, first), (other, second) = train_in(2, run, tmp_path, before=stale)
+    assert code != 0
+    assert other != 0
+    assert "goes on from this checkpoint, and this one sees another file" in second
+    assert "process 1: " in first  # and does not wait for it
+    failed = [event for event in records.read(tmp_path).events if event["event"] == "failed"]
+    assert {event["rank"] for event in failed} == {0, 1}
+
+
+def test_a_process_that_fails_is_told_and_ends_the_others(tmp_path: Path) -> None:
+    run = make_tiny_run(epochs=1)
+    broken = """
+        from convnext_study.training import classification
+        if rank == 1:
+            def refuse(*_, **__):
+                raise OSError("no such disk on this node")
+            classification.open_data = refuse
+    """
+    (code, first), (other, _) = train_in(2, run, tmp_path, before=broken)
+    assert code != 0
+    assert other != 0
+    assert "process 1: no such disk on this node" in first
+    reasons = {
+        event["rank"]: event["reason"]
+        for event in records.read(tmp_path).events
+        if event["event"] == "failed"
+    }
+    assert reasons[1] == "OSError: no such disk on this node"
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    run = make_tiny_run(epochs=1)
+    with RunFolder(tmp_path, run) as folder:
+        training = build_train_state(run, folder, Runtime(), lambda: False)
+        training.save()
+        saved = checkpoint_file.read(tmp_path / CHECKPOINT)
+        checkpoint_file.save(tmp_path, {**saved, "key": "0" * 64})
+        with pytest.raises(ValueError, match="its checkpoint is of another run"):
+            training.restore()
+
+
+def test_weights_agree_to_the_bit_over_processes(tmp_path: Path) -> None:
+    run = make_tiny_run("depthwise_conv", epochs=1, global_batch_size=96)
+    dump = f"""
+        from convnext_study.training import state
+        honest = state.Training._save
+        def save(self):
+            import torch
+            torch.save(self.model.state_dict(), {str(tmp_path)!r} + f"/rank{{rank}}.pt")
+            honest(self)
+        state.Training._save = save
+    """
+    for code, errors in train_in(2, run, tmp_path / "run", before=dump):
+        assert code == 0, errors
+    one, two = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    saved = weights(tmp_path / "run")
+    for name in saved:
+        assert torch.equal(one[name], two[name]), name
+        assert torch.equal(one[name], saved[name]), name

@@ -1,0 +1,70 @@
+"""What a result says of the images that were skipped and of the memory that was taken."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.images import make_folder
+from support.runs import make_tiny_run
+
+from convnext_study.runs import records
+from convnext_study.runs.records import LOG
+from convnext_study.training import loop, memory
+from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.runtime import Runtime
+
+linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="nobody counts here")
+
+
+def test_skipped_images_are_counted_and_named(tmp_path: Path) -> None:
+    data = make_folder(tmp_path / "data", count=8)
+    for name in ("train/cat/1.jpg", "val/dog/2.jpg"):
+        (data / name).write_bytes(b"")
+    run = make_tiny_run(global_batch_size=8, mixup=0.0, cutmix=0.0)
+    run = run.model_copy(update={"data": f"folder:{data}"})
+    folder, stops = tmp_path / "run", iter([False, False, True])
+    runtime = Runtime(corrupt_images="skip")
+    with pytest.raises(TrainingInterrupted):
+        train(run, folder, runtime, stop=lambda: next(stops))
+    result = train(run, folder, runtime).model_dump()
+    assert result["corrupt_images"] == 2  # once in each of two epochs
+    assert result["corrupt_val_images"] == 1
+    named = [event["names"] for event in records.read(folder).events if "names" in event]
+    assert [Path(name).name for names in named for name in sorted(names)] == ["1.jpg", "2.jpg"]
+    assert "corrupt_images" in (folder / LOG).read_text()
+
+
+def test_a_run_without_trouble_names_nothing(tmp_path: Path) -> None:
+    result = train(make_tiny_run(epochs=1), tmp_path).model_dump()
+    assert (result["corrupt_images"], result["corrupt_val_images"]) == (0, 0)
+    assert all("names" not in json.loads(line) for line in (tmp_path / LOG).open())
+
+
+@linux
+def test_the_peak_of_memory_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    monkeypatch.setattr(loop, "forget_peak", told.append)
+    small = train(make_tiny_run(epochs=1), tmp_path / "small").model_dump()["peak_memory"]
+    assert told == ["cpu"]
+    assert 100e6 < small < 20e9  # torch alone is more than the one, the machine less than the other
+
+
+@linux
+def test_a_peak_can_be_forgotten() -> None:
+    import torch
+
+    big = torch.ones(100_000_000)  # 400 MB, and touched
+    high = memory.peak_memory("cpu")
+    del big
+    memory.forget_peak("cpu")
+    low = memory.peak_memory("cpu")
+    assert high is not None
+    assert low is not None
+    assert high - low > 300e6
+
+
+def test_where_nobody_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "PROCESS", tmp_path / "none")
+    memory.forget_peak("cpu")
+    assert memory.peak_memory("cpu") is None
+    assert memory.peak_memory("mps") is None
