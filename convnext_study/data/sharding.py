@@ -42,7 +42,10 @@ def accum_steps(batch: int, sharding: BatchSharding, *, even: bool = False) -> i
     Raises UserError where the batch does not divide so.
     """
     mine, rest = divmod(batch, sharding.world_size)
-    what = f"global_batch_size {batch}, {sharding.world_size} processes, micro batch {sharding.micro_batch_size}"
+    what = (
+        f"global_batch_size {batch}, {sharding.world_size} processes, "
+        f"micro batch {sharding.micro_batch_size}"
+    )
     if rest:
         raise UserError(
             f"global_batch_size {batch} does not divide among world {sharding.world_size} "
