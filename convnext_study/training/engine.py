@@ -157,7 +157,7 @@ def _epoch(training: Training, stepper: Stepper) -> tuple[Epoch, dict[str, Evalu
 
 
 def _save(training: Training) -> None:
-    """Save, and log which images could not be read, each once a run: the next start may not know."""
+    """Save, and log which images could not be read, each once a run."""
     met = frozenset[str]().union(*processes.gather(training.task.bad_names))
     new = sorted(met.difference(training.state.bad_names))
     if new:
