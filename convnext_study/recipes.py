@@ -11,15 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from convnext_study.errors import UserError, did_you_mean
 
@@ -83,14 +75,6 @@ class Recipe(BaseModel):
             raise ValueError("result is ema, but ema is off; set ema, such as 0.9999")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Its plain values. What changes nothing is left out, so that it does not change a key."""
-        fields: dict[str, Any] = whole(self)
-        if not self.mixes:
-            del fields["mix_group_size"]
-        return fields
-
     @property
     def mixes(self) -> bool:
         """Whether images are mixed, by Mixup or CutMix."""
@@ -102,7 +86,7 @@ class Recipe(BaseModel):
         if not fields:
             return self
         note = ",".join(f"{name}={value}" for name, value in fields.items())
-        return make_recipe({**dict(self), **fields, "name": f"{self.name}[{note}]"})
+        return make_recipe({**self.model_dump(), **fields, "name": f"{self.name}[{note}]"})
 
 
 MODERN = Recipe(

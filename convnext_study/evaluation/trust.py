@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from convnext_study.errors import UserError
 from convnext_study.evaluation.errors import TrustError
 from convnext_study.imports import file_digest, load_file
-from convnext_study.models.builders import FILE_BUILDER, ROADMAP_BUILDER, TIMM_BUILDER
+from convnext_study.models.builders import FILE_BUILDER, ROADMAP_BUILDER, TIMM_BUILDER, get_builder
 from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
@@ -25,11 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 # They check their arguments themselves, and take nothing but a network's fields.
-OWN = (
-    ROADMAP_BUILDER,
-    "convnext_study.studies.multipath.network:build",
-    "convnext_study.studies.multipath.baselines:build",
-)
+OWN = (ROADMAP_BUILDER, "multipath", "multipath-baseline")
 OWN_TASK = "classification"
 _HELP = "add --trust if you know where the run comes from"
 
@@ -163,10 +159,8 @@ def _is_in(reference: str, code: Path | None) -> bool:
 
 
 def _find(reference: str, code: Path | None) -> Any:
-    from convnext_study.imports import resolve
-
     if code is None or not _is_in(reference, code):
-        return resolve(reference)
+        return get_builder(reference)
     module: ModuleType = load_file(code)
     name = reference.partition(":")[2]
     if not callable(found := getattr(module, name, None)):

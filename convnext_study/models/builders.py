@@ -5,18 +5,41 @@ A builder takes the arguments of the record and, by keyword, what the data and t
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.errors import UserError
-from convnext_study.imports import file_digest, load_file
+from convnext_study.errors import UserError, did_you_mean
+from convnext_study.imports import TaskError, file_digest, load_file, resolve
 
 if TYPE_CHECKING:
     from torch import nn
 
-ROADMAP_BUILDER = "convnext_study.models.builders:roadmap_net"
-TIMM_BUILDER = "convnext_study.models.builders:timm_net"
-FILE_BUILDER = "convnext_study.models.builders:file_net"
+ROADMAP_BUILDER, TIMM_BUILDER, FILE_BUILDER = "roadmap", "timm", "file"
+
+Builder = Callable[..., "nn.Module"]
+
+
+def get_builder(name: str) -> Builder:
+    """The builder of a short name, or of a user's ``module:function``.
+
+    A study's are those in the ``BUILDERS`` of its ``builders.py``; their names begin with its own.
+    Raises TaskError where there is none.
+    """
+    core = {ROADMAP_BUILDER: roadmap_net, TIMM_BUILDER: timm_net, FILE_BUILDER: file_net}
+    if name in core:
+        return core[name]
+    if ":" in name:
+        builder: Builder = resolve(name)
+        return builder
+    study = name.partition("-")[0]
+    own: dict[str, Builder] = {}
+    if study.isidentifier() and importlib.util.find_spec(f"convnext_study.studies.{study}"):
+        own = resolve(f"convnext_study.studies.{study}.builders:BUILDERS")
+    if name not in own:
+        raise TaskError(f"builder {name!r}{did_you_mean(name, [*core, *own])}")
+    return own[name]
 
 
 def roadmap_net(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import hashlib
 import json
 import os
 import tempfile
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from convnext_study.errors import UserError
 from convnext_study.runs import locks
+from convnext_study.runs.keys import digest_of
 
 FORMAT = 1
 RUN, LOG, CHECKPOINT, RESULT, LOCK = "run.json", "log.jsonl", "last.ckpt", "result.json", "lock"
@@ -43,7 +43,8 @@ class _Plain(BaseModel):
 
 
 class ModelRef(_Plain):
-    """What to build: ``module:function`` of this package or of the user's, and its arguments."""
+    """What to build, and its arguments: a builder of this package by its short name (``roadmap``,
+    ``timm``, ``file``, a study's own), or ``module:function`` of the user's."""
 
     builder: str
     args: dict[str, Any]
@@ -68,9 +69,8 @@ class Run(_Plain):
     @property
     def key(self) -> str:
         """Hex digest of everything that decides the result."""
-        decides = self.model_dump(exclude={"study", "name", "metadata"})
-        text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        rest = {"data": self.data, "seed": self.seed, "task": self.task}
+        return digest_of(self.model.model_dump(), self.recipe, rest)
 
     @property
     def id(self) -> str:
@@ -247,6 +247,12 @@ def read(folder: Path) -> Record:
             result = Result.model_validate_json((folder / RESULT).read_text())
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RecordError(folder, f"not a readable run record ({_one_line(error)})") from error
+    if asked.get("key") != run.key:
+        raise RecordError(
+            folder,
+            "its key is not that of the run it describes: it was changed by hand, or made by a "
+            "version with other defaults",
+        )
     events = [line for line in lines if line.get("event") != "epoch"]
     return Record(
         folder=folder,

@@ -42,6 +42,7 @@ class _Hashed:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._sha256, self._held = file, hashlib.sha256(), b""
+        self.trouble: OSError | None = None
 
     def write(self, data: Any) -> int:
         whole = memoryview(data).cast("B")
@@ -67,13 +68,21 @@ class _Hashed:
 
     def _pass_on(self, data: bytes | memoryview) -> None:
         self._sha256.update(data)
-        self._file.write(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self.trouble = error
+            raise
 
 
 def write(state: dict[str, Any], file: IO[bytes]) -> None:
     """Write a checkpoint to an open file."""
     hashed = _Hashed(file)
-    torch.save(state, cast(IO[bytes], hashed))  # it calls no more than these methods
+    try:
+        torch.save(state, cast(IO[bytes], hashed))  # it calls no more than these methods
+    except RuntimeError as error:
+        # What torch says when a write fails is how far it had come, and not why.
+        raise hashed.trouble or error from error
     hashed.close_with_digest()
 
 

@@ -159,12 +159,19 @@ def _epoch(training: TrainState, stepper: Stepper) -> tuple[Epoch, dict[str, Eva
     return line, evaluated
 
 
+<<<<<<< HEAD:convnext_study/training/loop.py
 def _save(training: TrainState) -> None:
     """Save, and log which images could not be read, each once a run: the next start may not
     know.
     """
     met = frozenset[str]().union(*distributed.all_gather(training.task.corrupt_names))
     new = sorted(met.difference(training.progress.corrupt_names))
+=======
+def _save(training: Training) -> None:
+    """Save, and log which images could not be read, each once a run."""
+    met = frozenset[str]().union(*processes.gather(training.task.bad_names))
+    new = sorted(met.difference(training.state.bad_names))
+>>>>>>> e2e7fd65c3ca644a7ef16f84135b295955ebb8c6:convnext_study/training/engine.py
     if new:
         training.folder.event("corrupt_images", names=new)
         training.progress.corrupt_names += new

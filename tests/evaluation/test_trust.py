@@ -68,8 +68,9 @@ class Stranger:
         path = self.folder / "run.json"
         asked = json.loads(path.read_text())
         asked["run"] |= fields
-        path.write_text(json.dumps(asked))
-        return Run.model_validate(asked["run"])
+        run = Run.model_validate(asked["run"])
+        path.write_text(json.dumps({**asked, "key": run.key}))  # as a stranger with the package would
+        return run
 
     def by_file(self, args: dict[str, Any] | None = None) -> Run:
         """The record of a network from a file, as a study's own file makes it."""

@@ -53,7 +53,7 @@ def fake_run(variant: Variant, seed: int = 0, *, data: str = "digits", **recipe:
         study=f"roadmap-{variant.regime}",
         name=variant.name,
         model=ModelRef(
-            builder="convnext_study.models.builders:roadmap_net", args=variant.spec.to_dict()
+            builder="roadmap", args=variant.spec.to_dict()
         ),
         recipe={**fields, **recipe},
         data=data,

@@ -153,3 +153,15 @@ def test_a_large_state_is_never_held_as_a_file(
     checkpoint_file.save(tmp_path, {"model": {str(i): one + i for i in range(8)}})
     assert largest <= one.nbytes
     assert (tmp_path / CHECKPOINT).stat().st_size > 8 * one.nbytes
+
+
+@pytest.mark.parametrize("room", [0, 1000, 50_000])
+def test_a_disk_that_fills_up_is_told_as_such(room: int) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() + len(data) > room:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoint.write({"model": {str(i): torch.zeros(5_000) for i in range(9)}}, Full())

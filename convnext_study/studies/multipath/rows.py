@@ -22,8 +22,7 @@ from convnext_study.studies.multipath.spec import (
 )
 
 STUDY = "multipath-reconstruction"
-NET = "convnext_study.studies.multipath.network:build"
-BASELINE = "convnext_study.studies.multipath.baselines:build"
+NET, BASELINE = "multipath", "multipath-baseline"
 REDUCTION = 4  # by which the reduced networks are narrower; depths and modules stay
 SIZE = 32  # of the images that the networks are meant for
 
@@ -152,7 +151,7 @@ def _model(row: ComparisonRow, full: bool) -> ModelRef:
     if row.spec is None:
         return ModelRef(builder=BASELINE, args={"name": row.name})
     spec = row.spec if full else reduced(row.spec)
-    return ModelRef(builder=NET, args=spec.to_dict())
+    return ModelRef(builder=NET, args=without_defaults(spec.to_dict(), MultipathSpec().to_dict()))
 
 
 def _facts(row: ComparisonRow, place: int, full: bool) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from convnext_study.data.loader import (
     val_batches,
 )
 from convnext_study.data.sharding import BatchSharding, accum_steps, most_batches, val_indices
-from convnext_study.imports import resolve
+from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run
 from convnext_study.training.distributed import all_gather
@@ -83,7 +83,7 @@ class Classification:
         return (3, size, size)
 
     def build(self) -> nn.Module:
-        builder = resolve(self.run.model.builder)
+        builder = get_builder(self.run.model.builder)
         net: nn.Module = builder(
             self.run.model.args,
             num_classes=self.data.num_classes,

@@ -14,7 +14,7 @@ from support.multipath_nets import SHAPES, TINY, meta
 from support.nets import images
 
 from convnext_study import cost
-from convnext_study.imports import resolve
+from convnext_study.models.builders import get_builder
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.multipath.baselines import build as build_baseline
 from convnext_study.studies.multipath.baselines import resnet18
@@ -147,7 +147,7 @@ def test_bad_specs_are_one_line(fields: dict[str, Any], message: str) -> None:
 
 def test_builders_of_records() -> None:
     args = {**TINY.to_dict(), "attention": "path", "implementation": "plain"}
-    builder = resolve("convnext_study.studies.multipath.network:build")
+    builder = get_builder("multipath")
     assert builder is build
     net = builder(args, num_classes=5, drop_path=0.2, init="kaiming")
     assert net.spec == TINY.replace(attention="path")

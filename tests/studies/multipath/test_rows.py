@@ -14,7 +14,7 @@ from support.fakes import write_run
 
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
-from convnext_study.imports import resolve
+from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.report.figures.roadmap import draw
 from convnext_study.results.attribution import Effects
@@ -76,7 +76,7 @@ def test_the_road_at_both_sizes() -> None:
     sizes = {}
     for name, run in full.items():
         with torch.device("meta"):
-            net = resolve(run.model.builder)(
+            net = get_builder(run.model.builder)(
                 run.model.args, num_classes=10, drop_path=0.0, init="kaiming"
             )
         sizes[name] = sum(p.numel() for p in net.parameters())
