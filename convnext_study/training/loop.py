@@ -65,7 +65,7 @@ def train(
         RunError: another process works on this folder, or it holds another run.
         TrainingError: step after step is not finite, or the state cannot be saved.
         CheckpointError: the state is there and cannot be read.
-        Stopped: ``stop`` said so; the state is saved.
+        TrainingInterrupted: ``stop`` said so; the state is saved.
     """
     runtime = runtime or Runtime()
     with contextlib.ExitStack() as stack:
@@ -159,19 +159,10 @@ def _epoch(training: TrainState, stepper: Stepper) -> tuple[Epoch, dict[str, Eva
     return line, evaluated
 
 
-<<<<<<< HEAD:convnext_study/training/loop.py
 def _save(training: TrainState) -> None:
-    """Save, and log which images could not be read, each once a run: the next start may not
-    know.
-    """
+    """Save, and log which images could not be read, each once a run."""
     met = frozenset[str]().union(*distributed.all_gather(training.task.corrupt_names))
     new = sorted(met.difference(training.progress.corrupt_names))
-=======
-def _save(training: Training) -> None:
-    """Save, and log which images could not be read, each once a run."""
-    met = frozenset[str]().union(*processes.gather(training.task.bad_names))
-    new = sorted(met.difference(training.state.bad_names))
->>>>>>> e2e7fd65c3ca644a7ef16f84135b295955ebb8c6:convnext_study/training/engine.py
     if new:
         training.folder.event("corrupt_images", names=new)
         training.progress.corrupt_names += new
@@ -179,7 +170,7 @@ def _save(training: Training) -> None:
 
 
 def _steps(training: TrainState, stepper: Stepper, batches: Any) -> None:
-    """The epoch's remaining steps. Raises Stopped, the state saved, where that is requested."""
+    """The epoch's remaining steps. Raises TrainingInterrupted, the state saved, where that is requested."""
     state, often = training.progress, training.runtime.checkpoint_seconds
     training.forward.train()
     stepper.begin_epoch()
@@ -236,7 +227,7 @@ def _account(training: TrainState, reports: Iterable[Report]) -> None:
 def _evaluate(training: TrainState) -> dict[str, Evaluation]:
     """The accuracy of the weights and, where there is one, of their moving average.
 
-    Raises Stopped where that is requested; the state is saved before.
+    Raises TrainingInterrupted where that is requested; the state is saved before.
     """
 
     def check() -> None:

@@ -69,7 +69,9 @@ class Stranger:
         asked = json.loads(path.read_text())
         asked["run"] |= fields
         run = Run.model_validate(asked["run"])
-        path.write_text(json.dumps({**asked, "key": run.key}))  # as a stranger with the package would
+        path.write_text(
+            json.dumps({**asked, "key": run.key})
+        )  # as a stranger with the package would
         return run
 
     def by_file(self, args: dict[str, Any] | None = None) -> Run:

@@ -52,9 +52,7 @@ def fake_run(variant: Variant, seed: int = 0, *, data: str = "digits", **recipe:
     return Run(
         study=f"roadmap-{variant.regime}",
         name=variant.name,
-        model=ModelRef(
-            builder="roadmap", args=variant.spec.to_dict()
-        ),
+        model=ModelRef(builder="roadmap", args=variant.spec.to_dict()),
         recipe={**fields, **recipe},
         data=data,
         seed=seed,

@@ -164,4 +164,4 @@ def test_a_disk_that_fills_up_is_told_as_such(room: int) -> None:
             return super().write(data)
 
     with pytest.raises(OSError, match="No space left on device"):
-        checkpoint.write({"model": {str(i): torch.zeros(5_000) for i in range(9)}}, Full())
+        checkpoint_file.write({"model": {str(i): torch.zeros(5_000) for i in range(9)}}, Full())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convnext_study.recipes import Recipe, get_recipe
+from convnext_study.runs.keys import without_defaults
 from convnext_study.runs.records import ModelRef, Run
 from convnext_study.studies.multipath.spec import (
     BASIC,

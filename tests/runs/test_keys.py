@@ -1,0 +1,126 @@
+"""Keys: what makes two runs the same run, over new fields, moved modules and versions."""
+
+import json
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runs import make_tiny_run
+
+import convnext_study.recipes
+import convnext_study.roadmap.spec
+from convnext_study.experiments.roadmap_runs import roadmap_runs
+from convnext_study.models.builders import get_builder
+from convnext_study.recipes import Recipe
+from convnext_study.roadmap import get_roadmap
+from convnext_study.roadmap.spec import NetSpec
+from convnext_study.runs import keys
+from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.records import RUN, RecordError, Run, read
+from convnext_study.studies.multipath.rows import ROWS, runs_of
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "run_keys.json"
+
+
+def all_runs() -> dict[str, Run]:
+    """Runs of every kind by what they are, none of which may ever become another run."""
+    found = {}
+    for regime, data in (("nano", "digits"), ("t", "folder:imagenet"), ("b", "folder:imagenet")):
+        road = get_roadmap(regime)
+        for run in roadmap_runs(road, road.variants(), data=data, seeds=[0]):
+            found[f"{regime} {run.name}"] = run
+    for run in runs_of(ROWS, "digits", [0]):
+        found[f"multipath {run.name}"] = run
+    return found
+
+
+@pytest.fixture
+def afresh() -> Any:
+    """Defaults are looked up again before and after the test."""
+    caches = (keys._recipe_defaults, keys._roadmap_defaults)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_keys_are_frozen() -> None:
+    frozen = json.loads(GOLDEN.read_text())
+    assert {name: run.key for name, run in all_runs().items()} == frozen
+
+
+def test_a_new_field_of_a_recipe_changes_no_key(
+    monkeypatch: pytest.MonkeyPatch, afresh: None
+) -> None:
+    before = make_tiny_run()
+
+    class Later(Recipe):
+        sharpness: float = 0.0
+
+    monkeypatch.setattr(convnext_study.recipes, "Recipe", Later)
+    later = before.model_copy(update={"recipe": Later(**before.recipe).model_dump(mode="json")})
+    assert later.recipe["sharpness"] == 0.0
+    assert later.key == before.key
+    sharp = before.model_copy(update={"recipe": {**later.recipe, "sharpness": 0.5}})
+    assert sharp.key != before.key
+
+
+def test_a_new_field_of_a_network_changes_no_key(
+    monkeypatch: pytest.MonkeyPatch, afresh: None
+) -> None:
+    before = make_tiny_run()
+    later_spec = make_dataclass("Later", [("twist", int, 0)], bases=(NetSpec,), frozen=True)
+    monkeypatch.setattr(convnext_study.roadmap.spec, "NetSpec", later_spec)
+
+    def with_args(**more: Any) -> Run:
+        model = before.model.model_copy(update={"args": {**before.model.args, **more}})
+        return before.model_copy(update={"model": model})
+
+    assert with_args(twist=0).key == before.key
+    assert with_args(twist=1).key != before.key
+
+
+def test_names_are_no_part_of_a_key() -> None:
+    run = make_tiny_run()
+    renamed = run.model_copy(
+        update={
+            "recipe": {**run.recipe, "name": "mine"},
+            "study": "other",
+            "name": "other",
+            "metadata": {"label": "other"},
+        }
+    )
+    assert renamed.key == run.key
+    assert run.model_copy(update={"seed": 1}).key != run.key
+    assert run.model_copy(update={"recipe": {**run.recipe, "lr": 0.5}}).key != run.key
+
+
+def test_results_that_change_make_other_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_tiny_run()
+    before = run.key
+    monkeypatch.setattr(keys, "SEMANTICS", keys.SEMANTICS + 1)
+    assert run.key != before
+
+
+def test_builders_have_names_and_no_import_paths() -> None:
+    for run in all_runs().values():
+        assert ":" not in run.model.builder
+        assert "." not in run.model.builder
+        assert callable(get_builder(run.model.builder))
+    with pytest.raises(ValueError, match="builder 'rodmap'; did you mean roadmap"):
+        get_builder("rodmap")
+    with pytest.raises(ValueError, match="builder 'multipath-x'"):
+        get_builder("multipath-x")
+
+
+def test_a_record_changed_by_hand_is_not_read(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, make_tiny_run()):
+        pass
+    assert read(tmp_path).run == make_tiny_run()
+    about = json.loads((tmp_path / RUN).read_text())
+    about["run"]["recipe"]["epochs"] = 3
+    (tmp_path / RUN).write_text(json.dumps(about))
+    with pytest.raises(RecordError, match="its key is not that of the run it describes"):
+        read(tmp_path)
