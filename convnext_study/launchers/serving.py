@@ -48,11 +48,11 @@ def serve(pipe: Connection, stop: Flag, parent: int) -> None:
     leaves = False
     while not leaves:
         try:
-            job = pipe.recv()
+            job: Job = pipe.recv()
         except (EOFError, OSError):
             return
         status, reason = train_job(job, asked_to_stop)
-        leaves = status == "failed" and is_broken(job.machine.device)
+        leaves = status == "failed" and is_broken(job.runtime.device)
         try:
             pipe.send((status, reason, leaves))
         except OSError:

@@ -170,7 +170,10 @@ def _save(training: TrainState) -> None:
 
 
 def _steps(training: TrainState, stepper: Stepper, batches: Any) -> None:
-    """The epoch's remaining steps. Raises TrainingInterrupted, the state saved, where that is requested."""
+    """The epoch's remaining steps.
+
+    Raises TrainingInterrupted, the state saved, where that is requested.
+    """
     state, often = training.progress, training.runtime.checkpoint_seconds
     training.forward.train()
     stepper.begin_epoch()

@@ -18,7 +18,7 @@ from convnext_study.roadmap.spec import NetSpec
 from convnext_study.runs import keys
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.records import RUN, RecordError, Run, read
-from convnext_study.studies.multipath.rows import ROWS, runs_of
+from convnext_study.studies.multipath.rows import runs_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run_keys.json"
 
@@ -30,7 +30,7 @@ def all_runs() -> dict[str, Run]:
         road = get_roadmap(regime)
         for run in roadmap_runs(road, road.variants(), data=data, seeds=[0]):
             found[f"{regime} {run.name}"] = run
-    for run in runs_of(ROWS, "digits", [0]):
+    for run in runs_of("digits", [0], None, {}):
         found[f"multipath {run.name}"] = run
     return found
 
