@@ -3,11 +3,12 @@
 # make endurance: kills at random moments, full disks.
 # make docs: the pages and the API reference into site/; a broken link or a missing docstring fails.
 # make test-slurm: preemption on a real SLURM of this one machine (root, Debian).
+# make test-gpu: what only a GPU can tell, in tests and tables; DEVICE=cpu tries it without one.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help roadmap test lint unit docs endurance test-slurm clean
+.PHONY: help roadmap test lint unit docs endurance test-slurm test-gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +37,9 @@ docs: $(VENV)/installed-docs
 
 test-slurm: $(VENV)/installed-test
 	$(BIN)/python tests/slurm/preemption.py
+
+test-gpu: $(VENV)/installed-test
+	$(BIN)/python tests/gpu/run.py $(DEVICE)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -18,14 +18,13 @@ from collections.abc import Sequence
 
 from convnext_study.launching.context import Context
 from convnext_study.records import Record, Run
-from convnext_study.results.attribution import plan_near
-from convnext_study.results.attribution.findings import add_one_in_findings
-from convnext_study.results.attribution.measured import Findings
+from convnext_study.results.attribution import Effects, add_one_in_effects
+from convnext_study.results.statistics.subsets import coalitions_within
 
 
 def runs(context: Context) -> list[Run]:
-    return context.sets(plan_near(context.steps, "base", 1).subsets, "add_one_in")
+    return context.sets(coalitions_within(context.steps, "base", 1).subsets, "add_one_in")
 
 
-def report(records: Sequence[Record], context: Context) -> Findings | None:
-    return add_one_in_findings(context.measure(records))
+def report(records: Sequence[Record], context: Context) -> Effects | None:
+    return add_one_in_effects(context.group_by_subset(records))

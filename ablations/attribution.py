@@ -24,26 +24,29 @@ from collections.abc import Sequence
 
 from convnext_study.launching.context import Context
 from convnext_study.records import Record, Run
-from convnext_study.results.attribution import plan_exact, prefixes, sampled_orders
-from convnext_study.results.attribution.measured import Findings
-from convnext_study.results.attribution.shares import (
-    section_findings,
-    shapley_findings,
+from convnext_study.results.attribution import (
+    Effects,
+    section_effects,
+    shapley_effects,
     steps_of_sections,
+)
+from convnext_study.results.statistics.subsets import (
+    all_coalitions,
+    prefixes,
+    sampled_permutations,
 )
 from convnext_study.roadmap.beyond import sections
 
 
 def runs(context: Context) -> list[Run]:
     if context.by == "section":
-        plan = plan_exact(tuple(sections(context.road)))
-        subsets = [steps_of_sections(context.road, names) for names in plan.subsets]
+        needed = all_coalitions(tuple(sections(context.road))).subsets
+        subsets = [steps_of_sections(context.road, names) for names in needed]
         return context.sets(subsets, "sections")
-    orders = sampled_orders(context.steps, context.orders // 2)
+    orders = sampled_permutations(context.steps, context.orders // 2)
     return context.sets([subset for order in orders for subset in prefixes(order)], "subset")
 
 
-def report(records: Sequence[Record], context: Context) -> list[Findings | None]:
-    measured = context.measure(records)
-    orders = sampled_orders(context.steps, context.orders // 2)
-    return [section_findings(measured), shapley_findings(measured, orders)]
+def report(records: Sequence[Record], context: Context) -> list[Effects | None]:
+    results = context.group_by_subset(records)
+    return [section_effects(results), shapley_effects(results)]

@@ -16,20 +16,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convnext_study.launching.context import Context
-from convnext_study.launching.studies import pick
 from convnext_study.records import Record, Run
-from convnext_study.results.attribution import plan_near
-from convnext_study.results.attribution.findings import leave_one_out_findings
-from convnext_study.results.attribution.measured import Findings
+from convnext_study.results.attribution import Effects, leave_one_out_effects
+from convnext_study.results.statistics.subsets import coalitions_within
 
 KIND = "leave_one_out"
 
 
 def runs(context: Context) -> list[Run]:
-    subsets = plan_near(context.steps, "end", 1).subsets
+    subsets = coalitions_within(context.steps, "end", 1).subsets
     return [*context.sets(subsets, KIND), *context.without_recipe()]
 
 
-def report(records: Sequence[Record], context: Context) -> Findings | None:
-    without_recipe = pick(records, context.without_recipe())
-    return leave_one_out_findings(context.measure(records), without_recipe)
+def report(records: Sequence[Record], context: Context) -> Effects | None:
+    return leave_one_out_effects(context.group_by_subset(records))

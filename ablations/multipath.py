@@ -20,22 +20,35 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from convnext_study.launching.context import Context
 from convnext_study.launching.studies import pick
 from convnext_study.multipath.growth import draw, words
-from convnext_study.multipath.study import ERRATUM, PAPER, ROWS, is_full, runs_of
+from convnext_study.multipath.study import (
+    ERRATUM,
+    PAPER,
+    ROWS,
+    Published,
+    Row,
+    is_full,
+    runs_of,
+)
 from convnext_study.records import Record, Result, Run
-from convnext_study.results.attribution.measured import Finding, Findings
+from convnext_study.results.attribution import Effect, Effects
+from convnext_study.results.noise import pooled_std
+from convnext_study.results.report.tables import Column, Table
+from convnext_study.results.report.tables.formatting import count, digits, mean_std
+from convnext_study.results.report.tables.render import Screen
 from convnext_study.results.statistics import (
     Comparison,
     Deviation,
     compare,
     correct,
-    pooled_deviation,
 )
 from convnext_study.results.statistics.intervals import t_difference
+from convnext_study.results.subset_results import results_of
+from convnext_study.results.summary import summarize
 
 FOLDER = "multipath"  # in runs/, apart from the road map's rows
 
@@ -63,7 +76,7 @@ def report(records: Sequence[Record], context: Context) -> list[Any] | None:
         return None
     folder = next(iter(rows.values()))[0].folder.parent.parent
     full = is_full(context.data, context.recipe)
-    said: list[Any] = [table(rows, context.data, full)]
+    said: list[Any] = [Screen(table(rows, context.data, full))]
     if found := claims(rows):
         said.append(found)
     written = "written: " + ", ".join(str(path) for path in draw(folder))
@@ -79,64 +92,72 @@ def by_row(records: Sequence[Record], context: Context) -> Rows:
     return rows
 
 
-def table(rows: Rows, data: str, full: bool) -> Any:
+def table(rows: Rows, data: str, full: bool) -> Table[Line]:
     """Accuracy, parameters, MB and MACs of each row, and the paper's numbers beside them."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     size = "" if full else ", a quarter as wide and briefly trained"
     title = f"Multi-path networks, our reconstruction{size}: {data.partition(':')[0]}"
-    grid = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    grid.add_column("network", no_wrap=True)
-    for head in ("top-1 %", "seeds", "params", "MB", "MACs M", "paper: top-1 %", "paper: MB"):
-        grid.add_column(head, justify="right", no_wrap=True)
-    for row in ROWS:
-        results = results_of(rows.get(row.name, ()))
-        if not results and row.name not in PAPER:
-            continue
-        label = row.label if row.adopted else f"└ {row.label}"
-        grid.add_row(label, *_measured(results), *_printed(row.name))
-    notes = [
-        "MB: 4 bytes a parameter, in millions. MACs: of one image of the size that was trained on. "
-        "└: beside the road.",
-        "paper: printed in the paper for its own networks of full size on CIFAR-10, not measured "
-        "here; it does not say how its 33 MB network was widened.",
-        ERRATUM,
-    ]
-    return Group(Text(""), grid, *map(Text, notes))
+    lines = [Line(row, results_of(rows.get(row.name, ()))) for row in ROWS]
+    shown = [line for line in lines if line.results or line.row.name in PAPER]
+    return Table("multipath", title, COLUMNS, shown, notes=NOTES)
 
 
-def _measured(results: Sequence[Result]) -> list[str]:
-    if not results:
-        return ["not run", "", "", "", ""]
-    tops = [result.top1 for result in results]
-    spread = f" ± {stdev(tops):.2f}" if len(tops) > 1 else ""
-    one = results[0]
-    return [
-        f"{fmean(tops):.2f}{spread}",
-        str(len(tops)),
-        f"{one.params:,}",
-        f"{4 * one.params / 1e6:.3f}",
-        f"{one.macs / 1e6:.2f}",
-    ]
+class Line(NamedTuple):
+    """A network of the comparison and its finished runs."""
+
+    row: Row
+    results: Sequence[Result]
+
+    @property
+    def mean(self) -> float | None:
+        return fmean(result.top1 for result in self.results) if self.results else None
+
+    @property
+    def std(self) -> float | None:
+        tops = [result.top1 for result in self.results]
+        return stdev(tops) if len(tops) > 1 else None
+
+    @property
+    def accuracy(self) -> str:
+        return "not run" if self.mean is None else mean_std(self.mean, self.std)
+
+    @property
+    def first(self) -> Result | None:
+        return self.results[0] if self.results else None
+
+    @property
+    def paper(self) -> Published | None:
+        return PAPER.get(self.row.name)
 
 
-def _printed(name: str) -> list[str]:
-    if name not in PAPER:
-        return ["", ""]
-    top1, mb = PAPER[name].top1, PAPER[name].mb
-    return [top1 if isinstance(top1, str) else f"{top1:.2f}", f"{mb:g}"]
+COLUMNS: list[Column[Line]] = [
+    Column(
+        "label",
+        "network",
+        lambda line: line.row.label if line.row.adopted else f"└ {line.row.label}",
+        "text",
+    ),
+    Column("mean", "top-1 %", lambda line: line.mean, cell=lambda line: line.accuracy),
+    Column("n", "seeds", lambda line: len(line.results) or None, format=str),
+    Column("params", "params", lambda line: line.first and line.first.params, format=count),
+    Column("mb", "MB", lambda line: line.first and 4 * line.first.params / 1e6, format=digits(3)),
+    Column("macs", "MACs", lambda line: line.first and line.first.macs, prefixed=True),
+    Column("paper_top1", "paper, top-1 %", lambda line: line.paper and line.paper.top1),
+    Column("paper_mb", "paper, MB", lambda line: line.paper and line.paper.mb, format=digits(1)),
+]
+NOTES = (
+    "MB: 4 bytes a parameter, in millions. MACs: of one image of the size that was trained on. "
+    "└: beside the road.",
+    "paper: printed in the paper for its own networks of full size on CIFAR-10, not measured "
+    "here; it does not say how its 33 MB network was widened.",
+    ERRATUM,
+)
 
 
-def results_of(records: Sequence[Record]) -> list[Result]:
-    return [record.result for record in records if record.result is not None]
-
-
-def claims(rows: Rows) -> Findings | None:
+def claims(rows: Rows) -> Effects | None:
     """The claims about accuracy that the runs allow to test, each with its interval and verdict."""
-    deviation = _deviation(rows)
+    deviation = pooled_std(
+        summarize(one for records in rows.values() for one in records), "networks"
+    )
     tests: dict[str, Comparison] = {}
     for name, _, (child, parent) in CLAIMS:
         if rows.get(child) and rows.get(parent):
@@ -156,11 +177,11 @@ def claims(rows: Rows) -> Findings | None:
         f"{deviation.source} ({deviation.freedom:g} degrees of freedom)."
     )
     corrected = f"p after Holm's correction over {len(lines)} tests; intervals of each test alone."
-    return Findings(
+    return Effects(
         kind="multipath_claims",
         title="What the paper claims, on our reconstruction and this data",
-        head="gain",
-        lines=tuple(lines),
+        effect_label="gain",
+        rows=tuple(lines),
         notes=(*map(verdict, lines), noise, corrected),
     )
 
@@ -178,16 +199,16 @@ def interaction(rows: Rows, kind: str, deviation: Deviation) -> Comparison | Non
     return Comparison(difference=found, p_corrected=found.p, family=1, scope="seeds", note="")
 
 
-def verdict(line: Finding) -> str:
+def verdict(line: Effect) -> str:
     """A claim in words: what its test allows to say of its direction, and no more."""
     low, high = line.interval or (-math.inf, math.inf)
-    said = "cannot be told from noise"
-    if line.told:
-        said = "told from noise, upwards" if line.points > 0 else "told from noise, downwards"
-    return f"{line.label}: {said} ({line.points:+.2f} points, 95 % {low:+.2f} to {high:+.2f})."
+    said = "not significant"
+    if line.significant:
+        said = "significant, upwards" if line.diff > 0 else "significant, downwards"
+    return f"{line.label}: {said} ({line.diff:+.2f} points, 95 % {low:+.2f} to {high:+.2f})."
 
 
-def _line(name: str, test: Comparison, rows: Rows) -> Finding:
+def _line(name: str, test: Comparison, rows: Rows) -> Effect:
     pairs = {one: pair for one, _, pair in CLAIMS}
     words = {one: label for one, label, _ in CLAIMS} | {
         "more_path": "3: path attention, more with different depths",
@@ -195,25 +216,16 @@ def _line(name: str, test: Comparison, rows: Rows) -> Finding:
     }
     about = results_of(rows[pairs[name][0]]) if name in pairs else []
     before = results_of(rows[pairs[name][1]])[0].macs if name in pairs else 0
-    return Finding(
+    return Effect(
         name=name,
         label=words[name],
-        points=test.difference.points,
+        diff=test.difference.points,
         macs=about[0].macs - before if about else 0,
         interval=test.difference.interval,
-        p=test.p_corrected,
-        told=test.distinguishable,
+        p=test.difference.p,
+        p_adjusted=test.p_corrected,
+        significant=test.distinguishable,
         top1=fmean(result.top1 for result in about) if about else None,
         network_macs=about[0].macs if about else None,
         seeds=len(about) or None,
-    )
-
-
-def _deviation(rows: Rows) -> Deviation | None:
-    found = {name: results_of(records) for name, records in rows.items()}
-    several = [results for results in found.values() if len(results) > 1]
-    return pooled_deviation(
-        [[result.top1 for result in results] for results in several],
-        f"{len(several)} networks",
-        resolution=100 / several[0][0].val_images if several else 0.0,
     )

@@ -17,14 +17,13 @@ from collections.abc import Sequence
 
 from convnext_study.launching.context import Context
 from convnext_study.records import Record, Run
-from convnext_study.results.attribution import plan_near
-from convnext_study.results.attribution.findings import pair_findings
-from convnext_study.results.attribution.measured import Findings
+from convnext_study.results.attribution import Effects, pair_effects
+from convnext_study.results.statistics.subsets import coalitions_within
 
 
 def runs(context: Context) -> list[Run]:
-    return context.sets(plan_near(context.steps, "end", 2).subsets, "pairs")
+    return context.sets(coalitions_within(context.steps, "end", 2).subsets, "pairs")
 
 
-def report(records: Sequence[Record], context: Context) -> Findings | None:
-    return pair_findings(context.measure(records), "end")
+def report(records: Sequence[Record], context: Context) -> Effects | None:
+    return pair_effects(context.group_by_subset(records), "end")

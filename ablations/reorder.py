@@ -16,14 +16,17 @@ from collections.abc import Sequence
 
 from convnext_study.launching.context import Context
 from convnext_study.records import Record, Run
-from convnext_study.results.attribution import Order, plan_orders, sampled_orders
-from convnext_study.results.attribution.findings import order_findings
-from convnext_study.results.attribution.measured import Findings
+from convnext_study.results.attribution import Effects, permutation_effects
+from convnext_study.results.statistics.subsets import (
+    Permutation,
+    coalitions_of,
+    sampled_permutations,
+)
 
 
-def orders(context: Context) -> dict[str, Order]:
+def orders(context: Context) -> dict[str, Permutation]:
     steps = context.steps
-    first, second = sampled_orders(steps, 2)[::2]
+    first, second = sampled_permutations(steps, 2)[::2]
     return {
         "the road's order": steps,
         "the reverse order": steps[::-1],
@@ -33,13 +36,13 @@ def orders(context: Context) -> dict[str, Order]:
 
 
 def runs(context: Context) -> list[Run]:
-    plan = plan_orders(orders(context).values())
-    return context.sets(plan.subsets, "reorder")
+    needed = coalitions_of(orders(context).values())
+    return context.sets(needed.subsets, "reorder")
 
 
-def report(records: Sequence[Record], context: Context) -> list[Findings | None]:
-    measured = context.measure(records)
+def report(records: Sequence[Record], context: Context) -> list[Effects | None]:
+    results = context.group_by_subset(records)
     return [
-        order_findings(measured, order, f"order_{place}", f"What each step adds in {title}")
+        permutation_effects(results, order, f"order_{place}", f"What each step adds in {title}")
         for place, (title, order) in enumerate(orders(context).items(), 1)
     ]

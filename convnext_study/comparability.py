@@ -72,7 +72,7 @@ def _recipes(runs: Sequence[Run], forecasts: Sequence[Forecast]) -> list[str]:
         if recipe.ema:
             which = "its" if recipe.result == "ema" else "not its"
             told[f"{name}: EMA is on, off on the paper's road ({which} result is used)"] = None
-        given, published = recipe.model_dump(), paper.model_dump()
+        given, published = dict(recipe), dict(paper)
         other = [key for key in given if key not in _TOLD and given[key] != published[key]]
         if other:
             told[f"{name}: differs from {paper.name} also in {', '.join(other)}"] = None

@@ -1,7 +1,5 @@
 """The end of a network: from its last map to logits."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

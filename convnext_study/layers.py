@@ -3,8 +3,6 @@
 Kept free of timm, whose import costs seconds.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterable
 

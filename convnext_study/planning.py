@@ -142,7 +142,7 @@ def _one(run: Run, sizes: Sizes, hardware: Hardware) -> Forecast:
     size = recipe.image_size or sizes.image_size
     counted = cost.count_spec(spec, size, sizes.classes)
     share = Share(0, hardware.devices, hardware.micro_batch)
-    pieces = micro_batches(recipe.global_batch, share)
+    pieces = micro_batches(recipe.global_batch, share, even=recipe.mixes)
     steps = steps_per_epoch(sizes.train, recipe.global_batch) * recipe.epochs
     images = steps * min(recipe.global_batch, sizes.train)
     train_flops = 6.0 * counted.macs * images

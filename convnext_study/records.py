@@ -7,18 +7,19 @@ done. A study is a folder of runs, and the ledger is what a scan of it finds.
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from convnext_study import locks
 from convnext_study.errors import BadRequest
 
 FORMAT = 1
@@ -29,7 +30,12 @@ Status = Literal["new", "unfinished", "running", "failed", "done"]
 
 
 class RecordError(BadRequest):
-    """A record cannot be read; the message names the file."""
+    """The record in ``folder`` cannot be read, for that ``reason``."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"{folder}: {reason}")
+        self.folder = folder
+        self.reason = reason
 
 
 class _Plain(BaseModel):
@@ -183,22 +189,52 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a living process works on this run (the kernel drops the lock of a dead one)."""
-    path = folder / LOCK
-    if not path.exists():
-        return False
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    """Whether a living process works on this run."""
+    return locks.is_held(folder / LOCK)
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """What a run's log holds besides epochs, in the order it was written."""
+    return [line for line in read_lines(folder / LOG) if line.get("event", "epoch") != "epoch"]
+
+
+def failure(events: Sequence[dict[str, Any]]) -> str | None:
+    """Why a run whose log ends like this failed; None where it did not.
+
+    Each process of a start may say why. The first one's is the cause: the others lost a partner.
+    """
+    reason, ranks = None, set[int]()
+    for event in reversed(events):
+        rank = event.get("rank", 0)
+        if event.get("event") != "failed" or rank in ranks:  # what an earlier start had to say
+            break
+        ranks.add(rank)
+        reason = str(event.get("reason") or "no reason recorded")
+    return reason
+
+
+def read_run_file(folder: Path) -> dict[str, Any]:
+    """``run.json`` as it stands. Raises RecordError, also for a format of a later version."""
+    try:
+        about = json.loads((folder / RUN).read_text())
+        written = about.get("format", FORMAT)
+    except (OSError, ValueError, AttributeError) as error:
+        raise RecordError(folder, f"not a readable run record ({_one_line(error)})") from error
+    if written != FORMAT:
+        newer = isinstance(written, int) and written > FORMAT
+        raise RecordError(
+            folder,
+            f"format {written} is newer than this version reads ({FORMAT}); update convnext-study"
+            if newer
+            else f"not a readable run record (format {written!r})",
+        )
+    return dict(about)
 
 
 def read(folder: Path) -> Record:
-    """The record of one run. Raises RecordError for a folder that holds none, or a damaged one."""
+    """The record of one run. Raises RecordError where there is none that can be read."""
+    asked = read_run_file(folder)
     try:
-        asked = json.loads((folder / RUN).read_text())
         run = Run.model_validate(asked["run"])
         lines = read_lines(folder / LOG)
         epochs = {
@@ -209,9 +245,8 @@ def read(folder: Path) -> Record:
         result = None
         if (folder / RESULT).exists():
             result = Result.model_validate_json((folder / RESULT).read_text())
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise RecordError(f"{folder}: not a readable run record ({reason})") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RecordError(folder, f"not a readable run record ({_one_line(error)})") from error
     events = [line for line in lines if line.get("event") != "epoch"]
     return Record(
         folder=folder,
@@ -234,7 +269,36 @@ def _status(folder: Path, events: list[dict[str, Any]], begun: bool, result: Any
     return "unfinished" if begun or events else "new"
 
 
-def scan(study: Path) -> Iterator[Record]:
-    """The records of every run under a folder, in the order of their names; others are passed."""
+def scan(study: Path, unreadable: list[RecordError] | None = None) -> Iterator[Record]:
+    """The records of every run under a folder, in the order of their names.
+
+    Those that cannot be read are passed over and added to ``unreadable``, to be told of.
+    """
     for path in sorted(study.rglob(RUN)):
-        yield read(path.parent)
+        try:
+            record = read(path.parent)
+        except RecordError as error:
+            if unreadable is not None:
+                unreadable.append(error)
+        else:
+            yield record
+
+
+def unreadable_in(study: Path) -> list[RecordError]:
+    """Why those runs under a folder cannot be read that `scan` passes over."""
+    found: list[RecordError] = []
+    collections.deque(scan(study, found), maxlen=0)
+    return found
+
+
+def tell_unreadable(unreadable: Sequence[RecordError]) -> str | None:
+    """One line about the runs that were passed over; None where there are none."""
+    if not unreadable:
+        return None
+    if len(unreadable) == 1:
+        return f"one run is left out: {unreadable[0]}"
+    return f"{len(unreadable)} runs are left out, since they cannot be read; one is {unreadable[0]}"
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

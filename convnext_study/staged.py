@@ -1,9 +1,9 @@
 """What timm's users expect of a model, for any network of a stem, stages and a head.
 
-timm itself is imported only inside the methods that need it.
+timm itself is imported only inside the methods that need it. Files with a ``forward`` do not
+postpone the evaluation of annotations: torch.fx writes those of a traced one into code, where
+TorchScript needs types.
 """
-
-from __future__ import annotations
 
 from typing import Any
 

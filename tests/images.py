@@ -1,8 +1,12 @@
-"""Folders of small pictures for the tests of data."""
+"""Folders of small pictures, and CIFAR's files, for the tests of data."""
 
+import hashlib
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
@@ -22,3 +26,36 @@ def make_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog"), count: in
                 picture(seed).save(root / part / name / f"{index}.jpg")
                 seed += 1
     return root
+
+
+def make_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> int:
+    """A small data set in the files of CIFAR's own layout; returns its number of classes."""
+    from torchvision import datasets
+
+    kind, count, label = {
+        "cifar10": (datasets.CIFAR10, 10, "labels"),
+        "cifar100": (datasets.CIFAR100, 100, "fine_labels"),
+    }[name]
+    folder = root / kind.base_folder
+    folder.mkdir()
+
+    def write(file: str, content: dict[Any, Any]) -> list[str]:
+        pickled = pickle.dumps(content)
+        (folder / file).write_bytes(pickled)
+        return [file, hashlib.md5(pickled).hexdigest()]  # noqa: S324  torchvision's choice
+
+    random = np.random.default_rng(0)
+
+    def images(first: int) -> dict[Any, Any]:
+        pixels = random.integers(0, 256, (count, 3072), dtype=np.uint8)
+        pixels[0] = np.repeat([255, 0, first], 1024)
+        return {"data": pixels, label: [(first + i) % count for i in range(count)]}
+
+    parts = {"train_list": kind.train_list, "test_list": kind.test_list}
+    for attribute, files in parts.items():
+        listed = [write(file, images(place)) for place, (file, _) in enumerate(files)]
+        monkeypatch.setattr(kind, attribute, listed)
+    names = {kind.meta["key"]: [f"class{number}" for number in range(count)]}
+    file, check = write(kind.meta["filename"], names)
+    monkeypatch.setattr(kind, "meta", {**kind.meta, "filename": file, "md5": check})
+    return count

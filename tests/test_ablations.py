@@ -11,8 +11,9 @@ from fakes import write_run
 from convnext_study.launching.context import Context
 from convnext_study.launching.studies import StudyFile, load_study, make_context
 from convnext_study.records import Record, Run, scan
-from convnext_study.results.attribution.measured import Finding, Findings
-from convnext_study.results.attribution.present import render, write
+from convnext_study.results.attribution import Effect, Effects
+from convnext_study.results.report.attribution import effects_table, write_effects
+from convnext_study.results.report.tables.render import Screen
 from convnext_study.roadmap import get_roadmap
 
 FOLDER = Path(__file__).parent.parent / "ablations"
@@ -67,12 +68,12 @@ def trained(folder: Path, context: Context, runs: Iterable[Run], top1: Value) ->
     return list(scan(folder))
 
 
-def by_name(findings: Findings) -> dict[str, Finding]:
-    return {line.name: line for line in findings.lines}
+def by_name(effects: Effects) -> dict[str, Effect]:
+    return {line.name: line for line in effects.rows}
 
 
-def only(said: object) -> Findings:
-    assert isinstance(said, Findings)
+def only(said: object) -> Effects:
+    assert isinstance(said, Effects)
     return said
 
 
@@ -129,11 +130,11 @@ def test_leave_one_out_finds_what_each_step_is_worth(tmp_path: Path) -> None:
     lines = by_name(found)
     assert list(lines) == list(ROAD.adopted())
     for step in context.steps:
-        assert lines[step].points == pytest.approx(2 * WORTH[step], abs=0.002)
+        assert lines[step].diff == pytest.approx(2 * WORTH[step], abs=0.002)
         assert lines[step].macs == 1_000_000 * context.steps.index(step)
         assert lines[step].seeds == 3
         assert lines[step].interval is not None
-    assert lines["resnet"].points == pytest.approx(3, abs=0.002)
+    assert lines["resnet"].diff == pytest.approx(3, abs=0.002)
     assert any("deviation between seeds" in note for note in found.notes)
 
 
@@ -152,7 +153,7 @@ def test_add_one_in_finds_the_same_where_nothing_interacts(tmp_path: Path) -> No
     )
     assert list(lines) == list(context.steps)
     for step in context.steps:
-        assert lines[step].points == pytest.approx(2 * WORTH[step], abs=0.002)
+        assert lines[step].diff == pytest.approx(2 * WORTH[step], abs=0.002)
 
 
 def test_pairs_that_need_each_other_are_seen(tmp_path: Path) -> None:
@@ -163,19 +164,19 @@ def test_pairs_that_need_each_other_are_seen(tmp_path: Path) -> None:
     file = ablation("pairs")
     records = trained(tmp_path, context, file.runs(context), together)
     found = only(file.report(records, context))
-    assert len(found.lines) == 66
-    assert found.lines[0].name == "gelu+layer_norm"
-    assert found.lines[0].points == pytest.approx(4, abs=0.005)
-    assert all(abs(line.points) < 0.005 and line.macs == 0 for line in found.lines[1:])
+    assert len(found.rows) == 66
+    assert found.rows[0].name == "gelu+layer_norm"
+    assert found.rows[0].diff == pytest.approx(4, abs=0.005)
+    assert all(abs(line.diff) < 0.005 and line.macs == 0 for line in found.rows[1:])
 
 
 def test_the_gains_of_every_order_add_up_to_the_same(tmp_path: Path) -> None:
     context = context_of("reorder")
     file = ablation("reorder")
     said = file.report(trained(tmp_path, context, file.runs(context), additive), context)
-    totals = [sum(line.points for line in only(one).lines) for one in said]
+    totals = [sum(line.diff for line in only(one).rows) for one in said]
     assert totals == pytest.approx([2 * sum(WORTH[step] for step in context.steps)] * 4, abs=0.01)
-    assert [line.name for line in said[1].lines] == list(context.steps[::-1])
+    assert [line.name for line in said[1].rows] == list(context.steps[::-1])
 
 
 def curved(steps: frozenset[str]) -> float:
@@ -193,10 +194,10 @@ def test_shapley_values_add_up_and_more_orders_narrow_them(tmp_path: Path) -> No
         sections, found = file.report(records, context)
         assert sections is None  # not all of their sets are there
         assert list(by_name(found)) == list(context.steps)
-        assert found.total.points == pytest.approx(curved(frozenset(context.steps)) - 60, abs=0.01)
-        assert sum(line.points for line in found.lines) == pytest.approx(found.total.points)
-        assert sum(line.macs for line in found.lines) == pytest.approx(found.total.macs)
-        intervals = [line.interval for line in found.lines]
+        assert found.total.diff == pytest.approx(curved(frozenset(context.steps)) - 60, abs=0.01)
+        assert sum(line.diff for line in found.rows) == pytest.approx(found.total.diff)
+        assert sum(line.macs for line in found.rows) == pytest.approx(found.total.macs)
+        intervals = [line.interval for line in found.rows]
         widths.append(sum(one.high - one.low for one in intervals) / len(intervals))
     assert widths[1] < widths[0] / 2
 
@@ -221,8 +222,8 @@ def test_sections_are_exact_and_have_32_networks(tmp_path: Path) -> None:
     for section in ("2.2", "2.3", "2.4", "2.5", "2.6"):
         own = [step for step in context.steps if context.road.step(step).section == section]
         worth = 2 * sum(WORTH[step] for step in own)
-        assert lines[section].points == pytest.approx(worth, abs=0.002)
-    assert sum(line.points for line in found.lines) == pytest.approx(found.total.points)
+        assert lines[section].diff == pytest.approx(worth, abs=0.002)
+    assert sum(line.diff for line in found.rows) == pytest.approx(found.total.diff)
 
 
 def test_other_recipes_and_seeds_do_not_count(tmp_path: Path) -> None:
@@ -232,36 +233,43 @@ def test_other_recipes_and_seeds_do_not_count(tmp_path: Path) -> None:
     other = make_context(file, None, seeds=(0,), changes={"epochs": 3})
     assert file.report(records, other) is None
     one = context_of("leave_one_out", seeds=(1,))
-    assert {line.seeds for line in only(file.report(records, one)).lines} == {1}
+    assert {line.seeds for line in only(file.report(records, one)).rows} == {1}
 
 
 def test_a_lying_record_is_passed(tmp_path: Path) -> None:
     context = context_of("leave_one_out")
     runs = context.sets([context.steps[:1], context.steps[1:]], "x")
     lying = runs[1].model_copy(update={"facts": {**runs[1].facts, "steps": ["resnet", "gelu"]}})
-    measured = context.measure(trained(tmp_path, context, [runs[0], lying], additive))
-    assert list(measured.networks) == [frozenset(context.steps[:1])]
+    results = context.group_by_subset(trained(tmp_path, context, [runs[0], lying], additive))
+    assert list(results.networks) == [frozenset(context.steps[:1])]
 
 
-def test_findings_are_shown_and_written(tmp_path: Path) -> None:
+def test_effects_are_shown_and_written(tmp_path: Path) -> None:
     from rich.console import Console
 
     lines = (
-        Finding(name="a", label="<script> [bold]", points=1.5, macs=2e6, p=0.0001, told=True),
-        Finding(name="b", label="b", points=-0.2, macs=-1e6, p=0.4, told=False),
+        Effect(
+            name="a",
+            label="<script> [bold]",
+            diff=1.5,
+            macs=2e6,
+            p_adjusted=0.0001,
+            significant=True,
+        ),
+        Effect(name="b", label="b", diff=-0.2, macs=-1e6, p_adjusted=0.4, significant=False),
     )
-    total = Finding(name="total", label="total", points=1.3, macs=1e6)
-    findings = Findings(kind="test", title="Test", head="share", lines=lines, total=total)
+    total = Effect(name="total", label="total", diff=1.3, macs=1e6)
+    effects = Effects(kind="test", title="Test", effect_label="share", rows=lines, total=total)
     console = Console(width=100, color_system=None)
     with console.capture() as capture:
-        console.print(render(findings))
+        console.print(Screen(effects_table(effects)))
     text = capture.get()
     assert "<script> [bold]" in text
-    assert "~-0.20" in text and "<0.001" in text and "+2.000" in text
-    paths = write(findings, tmp_path)
+    assert "~−0.20" in text and "< 0.001" in text and "+2.000" in text
+    paths = write_effects(effects, tmp_path)
     assert [path.name for path in paths] == ["test.json", "test.csv", "test.svg", "test.png"]
     assert "<script>" not in paths[2].read_text()
     before = paths[2].read_bytes()
-    write(findings, tmp_path)
+    write_effects(effects, tmp_path)
     assert paths[2].read_bytes() == before
     assert len(paths[1].read_text().splitlines()) == 4

@@ -13,8 +13,8 @@ import convnext_study
 PACKAGE = Path(convnext_study.__file__).parent
 HEAVY = {"fvcore", "matplotlib", "scipy", "sklearn", "timm", "torch", "torchvision", "wandb"}
 
-DATA = {"errors", "spec", "roadmap", "plan", "records"}
-NETWORK = {"layers", "matrices", "head", "stage", "staged", "net"}
+DATA = {"errors", "locks", "spec", "roadmap", "plan", "records"}
+NETWORK = {"layers", "matrices", "head", "recompute", "stage", "staged", "net"}
 USES = {"build", "cost", "endpoints", "export", "layouts", "model_card", "zoo"}
 CORE = {*DATA, *NETWORK, *USES, "training"}
 # Each is a study on the same engine: it imports the core, and never another study.
@@ -37,18 +37,19 @@ MAY_IMPORT = {
     "spec": {"errors"},
     "roadmap": {"errors", "spec"},
     "plan": {"errors", "spec"},
-    "records": {"errors"},
+    "locks": set(),
+    "records": {"errors", "locks"},
     **{room: {"errors", "spec", "plan", *NETWORK} for room in NETWORK},
     **{room: {*DATA, *NETWORK, *USES} for room in USES},
     "training": {*DATA, *NETWORK, *USES},
     "results": {*DATA, "cost"},
-    **dict.fromkeys(STUDY_ROOMS, CORE),
+    **{room: {*CORE, "results"} for room in STUDY_ROOMS},
     "show": {*CORE, "results"},
     "launching": {*CORE, *STUDY_ROOMS, "results", "show"},
     **{room: {*CORE, *STUDY_ROOMS, *FRONT, "results"} for room in FRONT - {"show", "launching"}},
 }
 # Nowhere in these files, not even inside a function.
-NEVER_TORCH = {"errors", "spec", "roadmap", "plan", "records", "results"}
+NEVER_TORCH = {"errors", "locks", "spec", "roadmap", "plan", "records", "results"}
 # Not while the module itself is imported, so that `--help` and `steps` answer at once.
 NOT_AT_IMPORT = {
     **dict.fromkeys(DATA | FRONT | {"results", "cost", "build"}, HEAVY),

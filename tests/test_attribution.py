@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from convnext_study.errors import BadRequest
-from convnext_study.results.attribution import (
+from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
+from convnext_study.results.statistics.subsets import (
     Subset,
     add_one_in,
+    all_coalitions,
+    coalitions_of,
+    coalitions_within,
     leave_one_out,
     pair_interactions,
-    plan_exact,
-    plan_near,
-    plan_orders,
-    sampled_orders,
-    shapley_exact,
-    shapley_sampled,
+    sampled_permutations,
 )
 from convnext_study.roadmap import get_roadmap
 
@@ -26,24 +25,24 @@ STEPS = ("a", "b", "c", "d", "e", "f")
 
 def game(steps: Iterable[str], value: Callable[[Subset], float]) -> dict[Subset, float]:
     """The value of every set of steps."""
-    return {subset: value(subset) for subset in plan_exact(list(steps)).subsets}
+    return {subset: value(subset) for subset in all_coalitions(list(steps)).subsets}
 
 
 def test_orders_come_in_pairs_and_again_the_same() -> None:
     steps = get_roadmap("nano").adopted()
-    orders = sampled_orders(steps, 5, seed=1)
+    orders = sampled_permutations(steps, 5, seed=1)
     assert len(orders) == 10
     assert all(back == order[::-1] for order, back in zip(orders[::2], orders[1::2], strict=True))
     assert all(sorted(order) == sorted(steps) for order in orders)
-    assert orders == sampled_orders(steps, 5, seed=1)
-    assert orders[:4] == sampled_orders(steps, 2, seed=1)
-    assert orders != sampled_orders(steps, 5, seed=2)
+    assert orders == sampled_permutations(steps, 5, seed=1)
+    assert orders[:4] == sampled_permutations(steps, 2, seed=1)
+    assert orders != sampled_permutations(steps, 5, seed=2)
 
 
 def test_no_network_is_planned_twice() -> None:
     orders = [("a", "b", "c"), ("c", "b", "a"), ("a", "c", "b"), ("b", "c", "a")]
-    plan = plan_orders(orders)
-    assert plan.asked == 16
+    plan = coalitions_of(orders)
+    assert plan.requested == 16
     assert plan.subsets == tuple(
         frozenset(names) for names in ("", "a", "ab", "abc", "c", "cb", "ac", "b")
     )
@@ -52,15 +51,15 @@ def test_no_network_is_planned_twice() -> None:
 
 
 def test_a_plan_holds_all_that_its_answer_takes_and_no_more() -> None:
-    values = {subset: float(len(subset)) for subset in plan_exact(STEPS).subsets}
-    orders = sampled_orders(STEPS, 4)
+    values = {subset: float(len(subset)) for subset in all_coalitions(STEPS).subsets}
+    orders = sampled_permutations(STEPS, 4)
     plans = {
-        plan_exact(STEPS): lambda v: shapley_exact(STEPS, v),
-        plan_orders(orders): lambda v: shapley_sampled(orders, v),
-        plan_near(STEPS, "end", 1): lambda v: leave_one_out(STEPS, v),
-        plan_near(STEPS, "base", 1): lambda v: add_one_in(STEPS, v),
-        plan_near(STEPS, "end", 2): lambda v: pair_interactions(STEPS, v, "end"),
-        plan_near(STEPS, "base", 2): lambda v: pair_interactions(STEPS, v, "base"),
+        all_coalitions(STEPS): lambda v: shapley_exact(STEPS, v),
+        coalitions_of(orders): lambda v: shapley_sampled(orders, v),
+        coalitions_within(STEPS, "end", 1): lambda v: leave_one_out(STEPS, v),
+        coalitions_within(STEPS, "base", 1): lambda v: add_one_in(STEPS, v),
+        coalitions_within(STEPS, "end", 2): lambda v: pair_interactions(STEPS, v, "end"),
+        coalitions_within(STEPS, "base", 2): lambda v: pair_interactions(STEPS, v, "base"),
     }
     for plan, answer in plans.items():
         assert len(set(plan.subsets)) == len(plan.subsets)
@@ -72,9 +71,9 @@ def test_a_plan_holds_all_that_its_answer_takes_and_no_more() -> None:
 
 
 def test_near_plans_count() -> None:
-    assert [len(plan_near(STEPS, "end", near).subsets) for near in (1, 2)] == [7, 22]
-    assert frozenset("abcdef") in plan_near(STEPS, "end", 1).subsets
-    assert frozenset() in plan_near(STEPS, "base", 1).subsets
+    assert [len(coalitions_within(STEPS, "end", near).subsets) for near in (1, 2)] == [7, 22]
+    assert frozenset("abcdef") in coalitions_within(STEPS, "end", 1).subsets
+    assert frozenset() in coalitions_within(STEPS, "base", 1).subsets
 
 
 def test_leave_one_out_and_add_one_in_by_hand() -> None:
@@ -116,10 +115,10 @@ def test_a_missing_value_is_named() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: plan_exact([f"step{n}" for n in range(17)]),
-        lambda: plan_exact([]),
+        lambda: all_coalitions([f"step{n}" for n in range(17)]),
+        lambda: all_coalitions([]),
         lambda: leave_one_out(["a", "a"], {}),
-        lambda: sampled_orders("ab", 0),
+        lambda: sampled_permutations("ab", 0),
         lambda: shapley_sampled([], {}),
         lambda: shapley_sampled([("a", "b")], {}),
         lambda: shapley_sampled([("a", "b"), ("a", "b")], {}),

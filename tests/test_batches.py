@@ -1,6 +1,7 @@
 """Batches are pure functions of (seed, epoch, position), however the work is split."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from images import make_folder
 from convnext_study.errors import BadRequest
 from convnext_study.training.data import open_data
 from convnext_study.training.data.batches import (
-    Batch,
     Share,
     epoch_order,
     micro_batches,
@@ -17,6 +17,7 @@ from convnext_study.training.data.batches import (
     train_batches,
     val_batches,
 )
+from convnext_study.training.data.device import Prepare
 from convnext_study.training.data.images import Data
 from convnext_study.training.recipe import MODERN, MODERN_SMALL, Recipe
 
@@ -39,54 +40,72 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return open_data(f"folder:{make_folder(tmp_path_factory.mktemp('images'), count=64)}")
 
 
-def joined(
-    data: Data, recipe: Recipe, shares: list[Share], start: int, workers: int
-) -> list[Batch]:
+class Step(NamedTuple):
+    """What an optimizer step sees: normalised images, labels, and its number."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    step: int
+
+
+def joined(data: Data, recipe: Recipe, shares: list[Share], start: int, workers: int) -> list[Step]:
     """The optimizer's batches put together again from the pieces of all processes."""
     pieces = [list(train_batches(data, recipe, 3, 2, start, workers, one)) for one in shares]
-    each = micro_batches(recipe.global_batch, shares[0])
+    each = micro_batches(recipe.global_batch, shares[0], even=recipe.mixes)
     batches = []
     for step in range(len(pieces[0]) // each):
         mine = [piece for rank in pieces for piece in rank[step * each : (step + 1) * each]]
-        assert len({len(labels) for _, labels in mine}) == 1
-        halves = [pixels.tensor_split([(len(pixels) + 1) // 2]) for pixels, _ in mine]
-        marks = [labels.tensor_split([(len(labels) + 1) // 2]) for _, labels in mine]
+        assert len({len(piece) for piece in mine}) == 1
+        places = torch.cat([piece.places for piece in mine])
+        assert places.sort().values.tolist() == list(range(len(places)))  # each once, and all
+        prepare, order = Prepare(data), places.argsort()
+        parts = [prepare(piece) for piece in mine]
+        (number,) = {piece.step for piece in mine}
         batches.append(
-            (
-                torch.cat([front for front, _ in halves] + [back for _, back in halves[::-1]]),
-                torch.cat([front for front, _ in marks] + [back for _, back in marks[::-1]]),
+            Step(
+                torch.cat([pixels for pixels, _ in parts])[order],
+                torch.cat([labels for _, labels in parts])[order],
+                number,
             )
         )
     return batches
 
 
-def same(left: list[Batch], right: list[Batch]) -> bool:
+def whole_steps(data: Data, recipe: Recipe) -> list[Step]:
+    return joined(data, recipe, [Share()], 0, 0)
+
+
+def same(left: list[Step], right: list[Step]) -> bool:
     pairs = zip(left, right, strict=True)
-    return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+    return all(
+        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.step == b.step
+        for a, b in pairs
+    )
 
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("start", [0, 1])
 def test_a_split_in_memory_changes_no_bit(synthetic: Data, split: str, start: int) -> None:
-    whole = list(train_batches(synthetic, MODERN_SMALL, 3, 2))
-    assert len(whole) == 2
-    assert whole[0][0].shape == (64, 3, 16, 16)
+    whole = whole_steps(synthetic, MODERN_SMALL)
+    assert [one.step for one in whole] == [4, 5]  # of the third epoch
+    assert whole[0].images.shape == (64, 3, 16, 16)
     assert same(whole[start:], joined(synthetic, MODERN_SMALL, SPLITS[split], start, 0))
 
 
 def test_every_image_of_the_batch_is_drawn_upon(synthetic: Data) -> None:
-    drawn = next(train_batches(synthetic, MODERN_SMALL, 3, 2))[0]
-    plain = next(train_batches(synthetic, MODERN_SMALL.changed(crop="none", flip=False), 3, 2))[0]
+    drawn = next(train_batches(synthetic, MODERN_SMALL, 3, 2)).images
+    still = MODERN_SMALL.changed(crop="none", flip=False)
+    plain = next(train_batches(synthetic, still, 3, 2)).images
     changed = (drawn != plain).flatten(1).any(1)
     # One in 50 draws is neither moved nor mirrored (25 offsets, 2 sides).
     assert changed.sum() >= 55
-    other = next(train_batches(synthetic, MODERN_SMALL, 3, 3))[0]
+    other = next(train_batches(synthetic, MODERN_SMALL, 3, 3)).images
     assert not torch.equal(drawn, other)
 
 
 @pytest.fixture(scope="module")
-def undivided(folder: Data) -> list[Batch]:
-    return list(train_batches(folder, FILES, 3, 2))
+def undivided(folder: Data) -> list[Step]:
+    return whole_steps(folder, FILES)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +119,7 @@ def undivided(folder: Data) -> list[Batch]:
     ],
 )
 def test_a_split_from_files_changes_no_bit(
-    folder: Data, undivided: list[Batch], split: str, start: int, workers: int
+    folder: Data, undivided: list[Step], split: str, start: int, workers: int
 ) -> None:
     assert len(undivided) == 2
     assert same(undivided[start:], joined(folder, FILES, SPLITS[split], start, workers))
@@ -115,8 +134,8 @@ def test_mixing_pairs_do_not_depend_on_the_split(synthetic: Data, shares: list[S
         found = set()
         for share in shares:
             batches = list(train_batches(synthetic, plain, 0, 0, 0, 0, share))
-            for pixels, _ in batches[: micro_batches(64, share)]:
-                sums = pixels.double().sum((1, 2, 3))
+            for batch in batches[: micro_batches(64, share)]:
+                sums = batch.images.double().sum((1, 2, 3))
                 found |= set(zip(sums.tolist(), sums.flip(0).tolist(), strict=True))
         return found
 
@@ -160,7 +179,7 @@ def test_what_cannot_be_split_is_refused(asked: object, says: str) -> None:
 
 def test_fewer_images_than_the_batch() -> None:
     data = open_data("synthetic:3,16,9")
-    assert [len(labels) for _, labels in train_batches(data, MODERN_SMALL, 0, 0)] == [9]
+    assert [len(batch) for batch in train_batches(data, MODERN_SMALL, 0, 0)] == [9]
     with pytest.raises(BadRequest, match=r"global_batch 64: the data has only 9"):
         next(train_batches(data, MODERN_SMALL, 0, 0, 0, 0, Share(1, 2)))
 
@@ -182,11 +201,11 @@ def test_every_validation_image_once(synthetic: Data, recipe: Recipe, world: int
         for rank in range(world)
         for batch in val_batches(synthetic, recipe, 5, 0, Share(rank, world))
     ]
-    assert max(len(labels) for _, labels in parts) == 5
-    for field in (0, 1):
-        joint = [torch.cat([batch[field] for batch in batches]) for batches in (whole, parts)]
+    assert max(map(len, parts)) == 5
+    for field in ("images", "labels", "places"):
+        joint = [torch.cat([getattr(one, field) for one in batches]) for batches in (whole, parts)]
         assert torch.equal(*joint)
-    assert torch.cat([labels for _, labels in parts]).tolist() == [
+    assert torch.cat([batch.labels for batch in parts]).tolist() == [
         synthetic.val[index][1] for index in range(len(synthetic.val))
     ]
 
@@ -210,12 +229,10 @@ def test_small_recipes_on_files_keep_the_whole_image(tmp_path: Path, crop: str) 
     """Files take the same crops as memory: near the whole image, not a random part of it."""
     data = open_data(f"folder:{make_folder(tmp_path)}")
     recipe = MODERN_SMALL.changed(crop=crop, global_batch=8, image_size=40, flip=False)
-    (images, labels), (full, marks) = (
-        next(train_batches(data, recipe, 0, 0)),
-        next(train_batches(data, recipe.changed(crop="none"), 0, 0)),
-    )
-    assert torch.equal(labels, marks)
-    for image, whole in zip(images, full, strict=True):
+    moved = next(train_batches(data, recipe, 0, 0))
+    still = next(train_batches(data, recipe.changed(crop="none"), 0, 0))
+    assert torch.equal(moved.labels, still.labels)
+    for image, whole in zip(moved.images, still.images, strict=True):
         centre = image[:, 10:30, 10:30]
         fits = [
             torch.equal(centre, whole[:, 10 + dy : 30 + dy, 10 + dx : 30 + dx])
@@ -223,4 +240,4 @@ def test_small_recipes_on_files_keep_the_whole_image(tmp_path: Path, crop: str) 
             for dx in range(-5, 6)
         ]
         assert sum(fits) == 1
-    assert torch.equal(images, full) == (crop == "none")
+    assert torch.equal(moved.images, still.images) == (crop == "none")

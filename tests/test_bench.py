@@ -24,6 +24,7 @@ from convnext_study.bench.timing import Spread, in_turns, rate, ratio
 from convnext_study.bench.workload import Load, build, peak_memory, timm_twin, training_step
 from convnext_study.cli import app
 from convnext_study.errors import BadRequest, Failed
+from convnext_study.results.report.tables.render import Screen
 from convnext_study.roadmap import get_roadmap
 
 NANO = get_roadmap("nano")
@@ -138,7 +139,7 @@ def test_growth(found: dict[str, Any]) -> None:
 
 def test_tables_and_figure(found: dict[str, Any], tmp_path: Path) -> None:
     console = Console(width=120, record=True)
-    console.print(*tables(found))
+    console.print(*map(Screen, tables(found)))
     shown = console.export_text()
     for word in ("separate_downsampling", "bare step", "crop and flip", "image size"):
         assert word in shown

@@ -77,7 +77,7 @@ def test_one_step_and_then_the_same_again(tmp_path: Path) -> None:
     first = run(*command, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     rows = json.loads((tmp_path / "study" / "results.json").read_text())
-    assert [row["name"] for row in rows] == ["depthwise_conv"]
+    assert [row["name"] for row in rows["rows"]] == ["depthwise_conv"]
     began = time.monotonic()
     again = run(*command, cwd=tmp_path)
     assert again.returncode == 0
@@ -95,7 +95,7 @@ def test_a_small_road_map(tmp_path: Path) -> None:
     with (study / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["resnet", "patchify_stem", "kernel_5"]
-    assert all(row["seeds_done"] == "2" and row["sd"] for row in rows)
+    assert all(row["n"] == "2" and row["std"] for row in rows)
     assert not any(row["paper_top1"] for row in rows)
     assert (study / "roadmap.svg").read_text().lstrip().startswith("<?xml")
     assert (study / "roadmap.png").read_bytes().startswith(b"\x89PNG")

@@ -13,6 +13,7 @@ import pytest
 
 from convnext_study.errors import BadRequest
 from convnext_study.records import ModelRef, Record, Result, Run
+from convnext_study.results.report.tables.comparison import sentence
 from convnext_study.results.statistics import (
     Comparison,
     Deviation,
@@ -86,8 +87,8 @@ def test_one_seed_is_judged_by_its_images() -> None:
     parent[8:10] = False  # nine to one: p = 22 / 1024
     better = compare([made(child)], [made(parent)])
     assert better.distinguishable
-    assert "+20.00 points (95 % interval" in better.sentence
-    assert "p = 0.021: told from noise" in better.sentence
+    assert "+20.00 points, 95 % interval" in sentence(better)
+    assert "p = 0.021: significant" in sentence(better)
 
 
 def test_shared_seeds_are_paired() -> None:
@@ -127,7 +128,7 @@ def test_a_pooled_deviation_serves_a_single_seed() -> None:
     found = compare([counted(950)], [counted(930)], deviation=deviation)
     assert found.difference == pooled_difference([95.0], [93.0], deviation)
     assert found.distinguishable
-    assert "15 rows" in found.sentence
+    assert "15 rows" in sentence(found)
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])
@@ -139,7 +140,7 @@ def test_equal_networks_are_not_told_apart(seeds: int, right: int) -> None:
     assert found.difference.p == found.p_corrected == 1
     assert not found.distinguishable
     assert found.difference.interval.low < 0 < found.difference.interval.high
-    assert "not told from noise" in found.sentence
+    assert "not significant" in sentence(found)
 
 
 def test_one_image_more_on_every_seed_is_not_told_apart() -> None:
@@ -154,7 +155,9 @@ def test_correct_keeps_all_but_the_corrected_p() -> None:
     steps = {"a": one, "b": compare([counted(950)], [counted(950)])}
     found = correct(steps)
     assert found["a"] == replace(one, p_corrected=2 * one.difference.p, family=2)
-    assert "after Holm's correction over 2 steps" in found["a"].sentence
+    assert "Holm-adjusted p = " in sentence(found["a"]) and "over 2 comparisons" in sentence(
+        found["a"]
+    )
     assert correct({}) == {}
 
 

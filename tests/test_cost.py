@@ -18,6 +18,8 @@ from convnext_study import cost
 from convnext_study.cost import Cost, CountersDisagree, ImageTooSmall, crosscheck
 from convnext_study.cost.rows import prints_as
 from convnext_study.net import RoadmapNet
+from convnext_study.results.report.tables.cost import cost_tables
+from convnext_study.results.report.tables.render import Screen
 from convnext_study.roadmap import get_roadmap
 from convnext_study.spec import CHOICES, RESNET_NANO, NetSpec
 
@@ -50,7 +52,7 @@ def rows(fresh: dict[str, Any]) -> list[dict[str, Any]]:
 def printed(rows: list[dict[str, Any]]) -> str:
     console = Console(width=80, no_color=True)
     with console.capture() as capture:
-        console.print(cost.render(rows))
+        console.print(*map(Screen, cost_tables(rows)))
     return capture.get()
 
 

@@ -1,17 +1,16 @@
 """Data by URI: what is opened, what it says of itself, what is refused and how."""
 
-import hashlib
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from images import make_folder, picture
+from images import make_cifar, make_folder, picture
 
 from convnext_study.training.data import DataError, open_data
 from convnext_study.training.data.batches import train_batches, val_batches
+from convnext_study.training.data.device import Prepare
 from convnext_study.training.data.images import Data
 from convnext_study.training.recipe import MODERN, MODERN_SMALL
 
@@ -33,7 +32,8 @@ def test_digits_are_real_and_split_for_good(digits: Data) -> None:
 
 def test_batches_are_normalised(digits: Data) -> None:
     recipe = MODERN_SMALL.changed(crop="none", global_batch=1195)
-    ((images, labels),) = train_batches(digits, recipe, seed=0, epoch=0)
+    (batch,) = train_batches(digits, recipe, seed=0, epoch=0)
+    images, labels = Prepare(digits)(batch)
     assert images.shape == (1195, 3, 32, 32)
     assert labels.dtype == torch.int64
     assert images.mean().abs() < 1e-4
@@ -53,7 +53,7 @@ def test_a_folder_trains_with_the_published_recipe(tmp_path: Path) -> None:
     recipe = MODERN.changed(global_batch=4, image_size=32)
     batches = list(train_batches(data, recipe, seed=0, epoch=0))
     assert len(batches) == 2
-    assert batches[0][0].shape == (4, 3, 32, 32)
+    assert batches[0].images.shape == (4, 3, 32, 32)
 
 
 @pytest.mark.parametrize(("side", "size"), [(20, 32), (64, 64), (300, 224)])
@@ -111,39 +111,6 @@ def test_bad_uris(uri: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def make_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> int:
-    """A small data set in the files of CIFAR's own layout; returns its number of classes."""
-    from torchvision import datasets
-
-    kind, count, label = {
-        "cifar10": (datasets.CIFAR10, 10, "labels"),
-        "cifar100": (datasets.CIFAR100, 100, "fine_labels"),
-    }[name]
-    folder = root / kind.base_folder
-    folder.mkdir()
-
-    def write(file: str, content: dict[Any, Any]) -> list[str]:
-        pickled = pickle.dumps(content)
-        (folder / file).write_bytes(pickled)
-        return [file, hashlib.md5(pickled).hexdigest()]  # noqa: S324  torchvision's choice
-
-    random = np.random.default_rng(0)
-
-    def images(first: int) -> dict[Any, Any]:
-        pixels = random.integers(0, 256, (count, 3072), dtype=np.uint8)
-        pixels[0] = np.repeat([255, 0, first], 1024)
-        return {"data": pixels, label: [(first + i) % count for i in range(count)]}
-
-    parts = {"train_list": kind.train_list, "test_list": kind.test_list}
-    for attribute, files in parts.items():
-        listed = [write(file, images(place)) for place, (file, _) in enumerate(files)]
-        monkeypatch.setattr(kind, attribute, listed)
-    names = {kind.meta["key"]: [f"class{number}" for number in range(count)]}
-    file, check = write(kind.meta["filename"], names)
-    monkeypatch.setattr(kind, "meta", {**kind.meta, "filename": file, "md5": check})
-    return count
-
-
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_cifar_as_torchvision_stores_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -155,7 +122,8 @@ def test_cifar_as_torchvision_stores_it(
     assert data.classes == tuple(f"class{number}" for number in range(count))
     image, label = data.train[0]
     assert (image.getpixel((3, 5)), label) == ((255, 0, 0), 0)
-    ((pixels, labels),) = val_batches(data, MODERN_SMALL, 100)
+    (batch,) = val_batches(data, MODERN_SMALL, 100)
+    pixels, labels = Prepare(data)(batch)
     assert labels[:3].tolist() == [0, 1, 2]
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     assert torch.allclose(pixels[0, 1], (0 - mean[1]) / std[1], atol=1e-5)

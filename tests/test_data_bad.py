@@ -1,5 +1,6 @@
 """Odd and broken image files: which are read and how, which stop a run, which are skipped."""
 
+import errno
 import io
 import os
 import signal
@@ -8,19 +9,21 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pytest
 import torch
 from images import make_folder, picture
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from convnext_study.errors import Failed
 from convnext_study.training.data import Data, DataError, open_data
-from convnext_study.training.data.batches import Share, train_batches, val_batches
+from convnext_study.training.data.batches import Batch, Share, train_batches, val_batches
 from convnext_study.training.data.decode import decode_image
 from convnext_study.training.data.images import BadImage
-from convnext_study.training.data.loading import Samples, load
+from convnext_study.training.data.loading import Request, Samples
+from convnext_study.training.data.pool import Readers
 from convnext_study.training.recipe import MODERN
 
 RECIPE = MODERN.changed(
@@ -76,7 +79,7 @@ def broken_folder(root: Path, content: bytes, part: str = "train") -> Path:
     return root
 
 
-def all_batches(data: Data, workers: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def all_batches(data: Data, workers: int = 0) -> list[Batch]:
     return list(train_batches(data, RECIPE, 0, 0, workers=workers))
 
 
@@ -108,14 +111,14 @@ def test_skipping_takes_the_next_image_and_counts(tmp_path: Path, workers: int) 
     for name in ("cat/2.jpg", "cat/3.jpg", "dog/3.jpg"):
         (root / "train" / name).write_bytes(b"")
     data = open_data(f"folder:{root}", bad_images="skip")
-    ((pixels, labels),) = all_batches(data, workers)
+    (batch,) = all_batches(data, workers)
     # 2 and 3 are replaced by the first dog, the last dog by the first cat.
-    assert labels.sort().values.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
-    assert len(pixels.unique(dim=0)) == 5
+    assert batch.labels.sort().values.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert len(batch.images.unique(dim=0)) == 5
     assert sorted(Path(name).name for name in data.bad.names) == ["2.jpg", "3.jpg", "3.jpg"]
     assert data.bad.replaced == 4
     again = all_batches(open_data(f"folder:{root}", bad_images="skip"))
-    assert torch.equal(pixels, again[0][0])
+    assert torch.equal(batch.images, again[0].images)
     all_batches(data, workers)
     assert (len(data.bad.names), data.bad.replaced) == (3, 8)
 
@@ -142,16 +145,17 @@ def test_replacement_does_not_depend_on_the_split(tmp_path: Path) -> None:
     halves, names = [], []
     for rank in range(2):
         data = open_data(f"folder:{root}", bad_images="skip")
-        halves += [pixels for pixels, _ in train_batches(data, recipe, 0, 0, 0, 0, Share(rank, 2))]
+        halves += [one.images for one in train_batches(data, recipe, 0, 0, 0, 0, Share(rank, 2))]
         names += sorted(data.bad.names)
-    assert torch.equal(whole[0].unique(dim=0), torch.cat(halves).unique(dim=0))
+    assert torch.equal(whole.images.unique(dim=0), torch.cat(halves).unique(dim=0))
     assert len(names) == 1
 
 
 def test_validation_replaces_in_place(tmp_path: Path) -> None:
     data = open_data(f"folder:{broken_folder(tmp_path, b'', 'val')}", bad_images="skip")
-    ((pixels, labels),) = val_batches(data, RECIPE, 8)
-    assert labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    (batch,) = val_batches(data, RECIPE, 8)
+    pixels = batch.images
+    assert batch.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
     assert torch.equal(pixels[3], pixels[4])
     assert data.bad.replaced == 1
 
@@ -165,21 +169,106 @@ def test_when_nothing_is_readable_it_stops(tmp_path: Path) -> None:
         all_batches(data, workers=1)
 
 
-def _killed(*_: object) -> torch.Tensor:
+def _killed(*_: object) -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory is short
     raise AssertionError
 
 
 def test_a_reader_that_is_killed_is_told_in_one_line(tmp_path: Path) -> None:
     data = open_data(f"folder:{make_folder(tmp_path)}")
-    samples = Samples(data.train, _killed, (0, 0))
-    with pytest.raises(Failed, match="fewer --workers") as caught:
-        list(load(samples, [[0, 1], [2, 3]], data.bad, workers=1))
-    assert "\n" not in str(caught.value)
+    readers = Readers({"train": Samples(data.train, _killed, 0)}, workers=1)
+    for _ in range(2):  # others are started where one is gone
+        with pytest.raises(Failed, match="fewer --workers") as caught:
+            list(readers.read([Request("train", (0, 1)), Request("train", (2, 3))]))
+        assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_went_away_stops_even_when_skipping(tmp_path: Path) -> None:
     data = open_data(f"folder:{make_folder(tmp_path)}", bad_images="skip")
+    (tmp_path / "train" / "dog" / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"dog/1\.jpg: cannot be read \(No such file"):
+        all_batches(data, workers=1)
+
+
+class Broken:
+    """A torchvision data set, or timm's reader of the hub's, that fails at its second image."""
+
+    classes = ("cat", "dog")
+    label_key = "label"
+    class_to_idx: ClassVar = {"cat": 0, "dog": 1}
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.dataset = error, {"label": [0, 1, 0, 1]}
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        if index == 1:
+            raise self.error
+        return (io.BytesIO(saved(picture(index), "PNG")), index % 2)
+
+
+class BrokenPairs(Broken):
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        file, label = super().__getitem__(index)
+        return Image.open(file), label
+
+
+def lost(code: int) -> OSError:
+    return OSError(code, os.strerror(code), "/data/gone/1.jpg")
+
+
+LOST = [errno.ENOENT, errno.EIO, errno.ENOTCONN, errno.EACCES, errno.ESTALE]
+NO_IMAGE = [
+    UnidentifiedImageError("cannot identify image file"),
+    OSError("image file is truncated (3 bytes not processed)"),
+    OSError(errno.EINVAL, "Invalid argument"),  # a seek to before the file's start
+    SyntaxError("broken PNG file"),
+]
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, uri: str, error: Exception) -> Data:
+    monkeypatch.setattr("timm.data.create_dataset", lambda *_, **__: BrokenPairs(error))
+    monkeypatch.setattr("timm.data.readers.create_reader", lambda *_, **__: Broken(error))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "datasets" or None)
+    return open_data(uri, bad_images="skip")
+
+
+@pytest.mark.parametrize("uri", ["timm:torch/places365?size=32", "timm:hfds/o/N?size=32"])
+@pytest.mark.parametrize("code", LOST)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_lost_mount_is_no_bad_image_for_other_readers(
+    monkeypatch: pytest.MonkeyPatch, uri: str, code: int, workers: int
+) -> None:
+    data = opened(monkeypatch, uri, lost(code))
+    with pytest.raises(DataError, match=r"^/data/gone/1\.jpg: cannot be read") as caught:
+        list(train_batches(data, RECIPE.changed(global_batch=4), 0, 0, workers=workers))
+    assert not isinstance(caught.value, BadImage)
+    assert os.strerror(code) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", NO_IMAGE)
+def test_what_decoders_say_is_a_bad_image_for_torchvisions(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    data = opened(monkeypatch, "timm:torch/places365?size=32", error)
+    list(train_batches(data, RECIPE.changed(global_batch=4), 0, 0))
+    assert data.bad.names == {"torch/places365[1]"}
+
+
+@pytest.mark.parametrize("error", [AssertionError(), TypeError("'NoneType' is no container")])
+def test_a_row_without_an_image_is_a_bad_image(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    data = opened(monkeypatch, "timm:hfds/o/N?size=32", error)
+    list(train_batches(data, RECIPE.changed(global_batch=4), 0, 0))
+    assert data.bad.names == {"hfds/o/N[1]"}
+
+
+def test_torchvisions_files_that_went_away_stop_even_when_skipping(tmp_path: Path) -> None:
+    data = open_data(f"timm:torch/image_folder?root={make_folder(tmp_path)}", bad_images="skip")
     (tmp_path / "train" / "dog" / "1.jpg").unlink()
     with pytest.raises(DataError, match=r"dog/1\.jpg: cannot be read \(No such file"):
         all_batches(data, workers=1)

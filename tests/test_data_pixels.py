@@ -12,10 +12,13 @@ from images import make_folder, picture
 from PIL import Image
 
 from convnext_study.training.data import decode, open_data
+from convnext_study.training.data.batch import Batch, Erased
 from convnext_study.training.data.bench import measure_pipeline
 from convnext_study.training.data.decode import decode_image, decode_pixels, to_tensor
+from convnext_study.training.data.device import Prepare
 from convnext_study.training.data.images import Data, DataError
-from convnext_study.training.data.pixels import RandomResizedCrop
+from convnext_study.training.data.loading import Box
+from convnext_study.training.data.pixels import RandomResizedCrop, Steps
 from convnext_study.training.data.posterize import repair_posterize
 from convnext_study.training.data.transforms import train_transform, val_transform
 from convnext_study.training.recipe import CLASSIC, MODERN, Recipe
@@ -93,6 +96,16 @@ def test_plain_jpegs_are_not_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(decode_pixels(content, ""), expected)
 
 
+def normalised(
+    data: Data, pixels: torch.Tensor, box: Box | None = None, seed: int = 0
+) -> torch.Tensor:
+    """What a network is given of one image (3, H, W)."""
+    erased = (Erased(0, *box, seed),) if box else ()
+    none = torch.zeros(1, dtype=torch.int64)
+    images, _ = Prepare(data)(Batch(pixels[None], none, none, erased=erased))
+    return images[0]
+
+
 def timms_train(data: Data, recipe: Recipe) -> Callable[[Image.Image], torch.Tensor]:
     """timm's transform with the published settings, written out once more."""
     from timm.data import create_transform
@@ -117,7 +130,7 @@ def timms_train(data: Data, recipe: Recipe) -> Callable[[Image.Image], torch.Ten
     "recipe",
     [
         CLASSIC.changed(image_size=64),
-        MODERN.changed(image_size=64, rand_augment="", color_jitter=0.0),
+        MODERN.changed(image_size=64, rand_augment="", color_jitter=0.0, random_erasing=0.0),
     ],
     ids=["classic", "modern without RandAugment"],
 )
@@ -128,7 +141,7 @@ def test_training_pixels_are_timms_but_for_rounding(data: Data, recipe: Recipe) 
         seed_everything(seed)
         expected.append(theirs(photo(seed)))
         seed_everything(seed)
-        found.append(ours(to_tensor(photo(seed))))
+        found.append(normalised(data, *ours(to_tensor(photo(seed)))))
     assert_same_but_for_rounding(found, expected)
 
 
@@ -138,16 +151,23 @@ def test_after_the_crop_all_draws_are_timms(data: Data, auto: str) -> None:
     recipe = MODERN.changed(image_size=64, rand_augment=auto)
     ours: Any = train_transform(data, recipe)
     theirs: Any = timms_train(data, recipe)
+    erased = 0
     for seed in range(60):
         image = photo(seed).resize((64, 64))
         seed_everything(seed)
-        for step in theirs.transforms[1:]:
+        for step in theirs.transforms[1:-1]:
             image = step(image)
+        before: Any = image.clone()
+        image = theirs.transforms[-1](image)
         seed_everything(seed)
-        pixels: Any = to_tensor(photo(seed).resize((64, 64)))
-        for step in ours.transforms[1:]:
-            pixels = step(pixels)
-        assert torch.allclose(pixels, image, atol=1e-5)
+        own = Steps(ours.transforms[1:], ours.erasing)
+        pixels, box = own(to_tensor(photo(seed).resize((64, 64))))
+        assert torch.allclose(normalised(data, pixels), before, atol=1e-5)
+        # The same box, filled with noise that is nobody's but the image's.
+        changed = (normalised(data, pixels, box, seed) - before).abs() > 1e-5
+        assert torch.equal(changed, (image - before).abs() > 1e-5)
+        erased += bool(changed.any())
+    assert 5 <= erased <= 25  # of 60, a quarter
 
 
 def test_crops_are_distributed_as_timms() -> None:
@@ -183,14 +203,14 @@ def test_evaluation_pixels_are_timms_but_for_rounding(
     theirs = create_transform(
         side, interpolation=recipe.interpolation, crop_pct=ratio, mean=data.mean, std=data.std
     )
-    found = [ours(to_tensor(photo(seed))) for seed in range(6)]
+    found = [normalised(data, *ours(to_tensor(photo(seed)))) for seed in range(6)]
     assert found[0].shape == (3, side, side)
     assert_same_but_for_rounding(found, [theirs(photo(seed)) for seed in range(6)])
 
 
 def test_the_published_evaluation_resizes_to_256() -> None:
     data = open_data("synthetic:2,32,8")
-    sides = [getattr(step, "size", None) for step in val_transform(data, MODERN).transforms]  # type: ignore[attr-defined]
+    sides = [getattr(step, "size", None) for step in val_transform(data, MODERN).transforms]
     assert sides[:2] == [[256], (224, 224)]
 
 

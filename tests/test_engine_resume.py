@@ -43,7 +43,7 @@ def test_moments_survive_another_memory_layout(
     for group in training.optimizer.param_groups:
         group["lr"] = 1e-3
     others = [p for group in moved.param_groups for p in group["params"]]
-    for parameter, other in zip(parameters, others, strict=True):
+    for other in others:
         other.grad = torch.ones_like(other)
     training.optimizer.step()
     moved.step()

@@ -72,6 +72,27 @@ def test_compiled_it_is_worth_the_same(run_folder: Path, monkeypatch: pytest.Mon
     assert verdict.top1.percent == pytest.approx(result_of(run_folder).top1, abs=0.2)
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("float32", None)])
+def test_in_the_precision_that_it_was_trained_in(
+    tmp_path: Path, precision: str, dtype: torch.dtype | None
+) -> None:
+    train(make_tiny_run(epochs=1, global_batch=512, precision=precision), tmp_path)
+    subject, data = load_run(tmp_path), open_data("digits")
+    seen: set[Any] = set()
+
+    def spy(module: Any, _: Any, logits: torch.Tensor) -> None:
+        seen.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None)
+        seen.add(logits.dtype)
+
+    subject.net.register_forward_hook(spy)
+    verdict = judge(subject, data, 301, Machine())
+    assert seen == {dtype, dtype or torch.float32}
+    assert verdict.precision == precision
+    # In bf16 another size of batch, or a matrix product for a convolution, can tip an image over.
+    differ = int(verdict.correct, 16) ^ int(result_of(tmp_path).correct, 16)
+    assert differ.bit_count() <= (3 if dtype else 0)
+
+
 def test_top5_and_the_screen(run_folder: Path) -> None:
     subject, data = load_run(run_folder), open_data("digits")
     verdict = judge(subject, data, 100, Machine())

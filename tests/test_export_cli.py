@@ -95,8 +95,6 @@ def test_a_program_for_torch_alone(
 def test_onnx(
     run_folder: Path, expected: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(name, reason="the onnx extra is not installed")
     done = export(run_folder, "onnx", tmp_path)
     assert done.exit_code == 0, done.exception
     logits = use_as_the_card_says(tmp_path, monkeypatch, images=IMAGES.numpy())["logits"]

@@ -17,10 +17,18 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from convnext_study.records import ModelRef, Run, scan
-from convnext_study.results import panels
-from convnext_study.results.axis import accuracy_axis
-from convnext_study.results.figure import draw, make_figure, short_data
 from convnext_study.results.meta import describe
+from convnext_study.results.report.figures.roadmap import (
+    FILE,
+    NARROW,
+    WIDE,
+    Layout,
+    accuracy_axis,
+    draw,
+    roadmap,
+)
+from convnext_study.results.report.figures.style import COLOURS
+from convnext_study.results.report.tables.formatting import short_data
 from convnext_study.results.summary import Row, summarize
 from convnext_study.roadmap.paper import PAPER
 
@@ -89,11 +97,8 @@ CASES = [
 ]
 
 
-def figure_of(rows: Sequence[Row]) -> Figure:
-    from convnext_study.results.figure import style
-
-    with style():
-        return make_figure(rows, describe(rows))
+def figure_of(rows: Sequence[Row], layout: Layout = FILE) -> Figure:
+    return roadmap(rows, describe(rows), layout)
 
 
 def texts(figure: Figure) -> list[Text]:
@@ -102,11 +107,12 @@ def texts(figure: Figure) -> list[Text]:
     return [one for one in found if one.get_visible() and one.get_text().strip()]
 
 
+@pytest.mark.parametrize("layout", [FILE, WIDE, NARROW], ids=["file", "wide", "narrow"])
 @pytest.mark.parametrize("case", CASES)
 def test_no_text_stands_on_another_or_on_a_bar_or_leaves_the_figure(
-    tmp_path: Path, case: Callable[[Path], list[Row]]
+    tmp_path: Path, case: Callable[[Path], list[Row]], layout: Layout
 ) -> None:
-    figure = figure_of(case(tmp_path))
+    figure = figure_of(case(tmp_path), layout)
     figure.canvas.draw()
     boxes = [(one.get_text(), one.get_window_extent()) for one in texts(figure)]
     assert len(boxes) > 5
@@ -127,13 +133,14 @@ def bars_of(figure: Figure) -> dict[float, Rectangle]:
     return {bar.get_y() + thick / 2: bar for bar in bars if bar.get_height() > 0.9 * thick}
 
 
-def test_bars_end_at_the_accuracies_and_branches_are_hatched(tmp_path: Path) -> None:
+def test_bars_end_at_the_accuracies_and_branches_are_open(tmp_path: Path) -> None:
     rows = one_seed(tmp_path)
     bars = list(bars_of(figure_of(rows)).values())
     assert len(bars) == len(rows) == 17
     for row, bar in zip(rows, bars, strict=True):
         assert bar.get_x() + bar.get_width() == pytest.approx(row.top1)
-        assert bool(bar.get_hatch()) is not row.adopted
+        assert (bar.get_facecolor() == to_rgba(COLOURS["paper"])) is not row.adopted
+        assert (bar.get_linestyle() == "solid") is row.adopted
     places = [bar.get_y() for bar in bars]
     assert places == sorted(places)
 
@@ -166,7 +173,7 @@ def paper_marks(figure: Figure) -> list[float]:
     return [
         float(line.get_xdata()[0])  # type: ignore[index]
         for line in figure.axes[1].lines
-        if to_rgba(line.get_color()) == to_rgba(panels.PAPER)
+        if to_rgba(line.get_color()) == to_rgba(COLOURS["mark"])
     ]
 
 
@@ -270,5 +277,5 @@ def test_data_is_named_without_its_folders() -> None:
 
 def test_a_long_heading_leaves_room_for_the_bars(tmp_path: Path) -> None:
     rows = [dataclasses.replace(row, section=3 * LONG) for row in one_seed(tmp_path)]
-    figure = make_figure(rows, describe(rows))
+    figure = figure_of(rows)
     assert all(axes.get_position().width > 0 for axes in figure.axes)

@@ -6,15 +6,22 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import make_tiny_run
+from images import make_folder
 from test_engine import assert_same
 
 from convnext_study import records
+from convnext_study.cli.options import StudyOptions
+from convnext_study.cli.place import plan_for
 from convnext_study.errors import BadRequest
+from convnext_study.launching import machine as machine_module
 from convnext_study.launching import study as study_module
 from convnext_study.launching.local import Job, Pool
-from convnext_study.launching.machine import cores, make_plan, pick_device
+from convnext_study.launching.machine import Node, Requested, cores, make_plan, pick_device
+from convnext_study.launching.profile import Profile
 from convnext_study.launching.runs import choose_points, parse_seeds, roadmap_runs
+from convnext_study.launching.slurm import fit
 from convnext_study.launching.study import Study, train_all
 from convnext_study.records import Run
 from convnext_study.roadmap import StepError, get_roadmap
@@ -72,19 +79,91 @@ def test_what_decides_a_run_is_its_key() -> None:
     assert Run.model_validate_json(one.model_dump_json()).key == one.key
 
 
+ON_CPU = Requested(device="cpu")
+
+
 def test_the_machine_is_shared_out() -> None:
-    small = make_plan(Machine(), image_size=32, runs=17, device="cpu")
+    small = make_plan(Machine(), ON_CPU, image_size=32, runs=17)
     assert (small.jobs, small.machine.threads) == (cores(), 1)
-    large = make_plan(Machine(), image_size=224, runs=17, device="cpu")
+    large = make_plan(Machine(), ON_CPU, image_size=224, runs=17)
     assert (large.jobs, large.machine.threads) == (1, cores())
-    assert make_plan(Machine(), image_size=32, runs=1, device="cpu").jobs == 1
+    assert make_plan(Machine(), ON_CPU, image_size=32, runs=1).jobs == 1
     # What decides rounding must not depend on how many run at a time.
-    assert make_plan(Machine(), image_size=32, runs=17, device="cpu", jobs=1).machine.threads == 1
+    one = Requested(device="cpu", jobs=1)
+    assert make_plan(Machine(), one, image_size=32, runs=17).machine.threads == 1
+
+
+@pytest.mark.parametrize(
+    ("requested", "jobs", "threads", "workers"),
+    [
+        (Requested(), 4, 1, 15),  # one training a GPU, a core for it and the rest for its readers
+        (Requested(jobs=8), 8, 1, 7),
+        (Requested(jobs=1), 1, 64 - 16, 16),
+        (Requested(workers=2), 4, 14, 2),
+        (Requested(workers=0, threads=3), 4, 3, 0),
+        (Requested(jobs=1, processes=4), 1, 1, 15),
+    ],
+)
+def test_gpus_and_their_readers_are_shared_out(
+    requested: Requested, jobs: int, threads: int, workers: int
+) -> None:
+    node = Node(64, ("cuda:0", "cuda:1", "cuda:2", "cuda:3"))
+    plan = make_plan(Machine(), requested, image_size=224, runs=17, from_files=True, node=node)
+    assert (plan.jobs, plan.machine.threads, plan.machine.workers) == (jobs, threads, workers)
+    assert (plan.machine.device, plan.devices) == ("cuda", node.devices)
+
+
+def test_who_needs_readers() -> None:
+    def workers(node: Node, *, from_files: bool) -> int:
+        plan = make_plan(Machine(), image_size=224, runs=1, from_files=from_files, node=node)
+        return plan.machine.workers
+
+    assert workers(Node(8, ("cuda",)), from_files=True) == 7
+    assert workers(Node(1, ("cuda",)), from_files=True) == 1  # a GPU waits for one core's images
+    assert workers(Node(64, ("cuda",)), from_files=True) == 16
+    assert workers(Node(8, ("cuda",)), from_files=False) == 0
+    assert workers(Node(8, ("cpu",)), from_files=True) == 0
+    alone = make_plan(Machine(), image_size=224, runs=1, node=Node(8, ("cuda",)))
+    assert (alone.devices, alone.machine.device) == ((), "cuda")
 
 
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(BadRequest, match=r"device: 'tpu' is not on this machine; there is .*cpu"):
         pick_device("tpu")
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda:1") == "cuda:1"
+    assert machine_module.this_node("cuda").devices == ("cuda:0", "cuda:1")
+    assert machine_module.this_node("cuda:1").devices == ("cuda:1",)
+    for device in ("cuda:2", "cuda:x"):
+        with pytest.raises(BadRequest, match=f"'{device}'; the GPUs here are cuda:0 to cuda:1"):
+            pick_device(device)
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_threads_are_those_of_the_node_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int
+) -> None:
+    monkeypatch.setattr(machine_module, "cores", lambda: 2)  # of a login node
+    options = StudyOptions(data=f"folder:{make_folder(tmp_path)}", on="slurm")
+    (run,) = roadmap_runs(NANO, [NANO.point("gelu")], data=options.data, seeds=[0])
+    run = run.model_copy(update={"recipe": {**run.recipe, "image_size": 128}})
+    profile = Profile(minutes=1, gpus=gpus, cpus_per_process=16)
+    plan = plan_for([run], options, profile)
+    fitted = fit(Job(run, tmp_path, plan.machine), profile).machine
+    assert fitted.device == profile.device
+    assert (fitted.threads, fitted.workers) == ((1, 15) if gpus else (16, 0))
+
+
+def test_flags_of_a_gpu_reach_the_training() -> None:
+    options = StudyOptions(deterministic=True, tf32=True, cudnn_benchmark=True)
+    machine = plan_for([make_tiny_run()], options, None).machine
+    assert (machine.deterministic, machine.tf32, machine.cudnn_benchmark) == (True, True, True)
+    plain = plan_for([make_tiny_run()], StudyOptions(), None).machine
+    assert (plain.deterministic, plain.tf32, plain.cudnn_benchmark) == (False, False, False)
 
 
 def make_study(folder: Path, count: int = 2) -> Study:
@@ -94,7 +173,7 @@ def make_study(folder: Path, count: int = 2) -> Study:
 
 def test_side_by_side_is_the_same_as_alone(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study")
-    plan = make_plan(Machine(), image_size=32, runs=2, device="cpu", jobs=2)
+    plan = make_plan(Machine(), Requested(device="cpu", jobs=2), image_size=32, runs=2)
     outcomes = train_all(study, plan, lambda: None)
     assert {outcome.status for outcome in outcomes} == {"done"}
     train(study.runs[1], tmp_path / "alone")
@@ -107,7 +186,7 @@ def test_a_run_in_use_is_refused_before_anything_starts(
 ) -> None:
     monkeypatch.setattr(study_module, "PATIENCE", 0.5)
     study = make_study(tmp_path)
-    plan = make_plan(Machine(), image_size=32, runs=2, device="cpu")
+    plan = make_plan(Machine(), ON_CPU, image_size=32, runs=2)
     with (
         RunFolder(study.path(study.runs[1]), study.runs[1]),
         pytest.raises(BadRequest, match="another process works on this run"),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-import io
-import warnings
+import importlib
 from pathlib import Path
+from typing import Any
 
+import compilers
 import pytest
 import timm
 import torch
-from multipath_nets import NARROW, every_kind, every_layer, narrow
-from nets import build, images
+from multipath_nets import NARROW, every_kind, every_layer, every_model, narrow
+from nets import build, images, settled
 from torch import nn
+
+from convnext_study.multipath import zoo
 
 
 @every_layer
@@ -32,26 +35,43 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
         assert torch.equal(buffer, thrifty.get_buffer(key)), key
 
 
+def small(name: str) -> Any:
+    """Narrow and a module deep; paths, their depths and attention are the name's own."""
+    shape = {"width": 4, "modules": 1} if name in zoo.SPECS else {}
+    return settled(name, **shape, drop_path_rate=0.1)
+
+
+@every_model
+def test_traced_networks_can_be_scripted(name: str) -> None:
+    compilers.trace_and_script(small(name))
+
+
+@every_layer
+def test_feature_extractors_of_timm_can_be_scripted(name: str) -> None:
+    compilers.script_features(build(name, **NARROW[name], features_only=True, feature_cls="fx"))
+
+
+@pytest.mark.parametrize("module", ["attention", "module", "paths", "net"])
+def test_annotations_of_forward_are_types(module: str) -> None:
+    found = importlib.import_module(f"convnext_study.multipath.{module}")
+    assert compilers.forwards_with_text(found) == []
+
+
+@every_model
+def test_torchscript_and_export(name: str) -> None:
+    net = small(name)
+    compilers.export(net)
+    compilers.script(net)
+
+
+@every_model
+def test_compile_in_one_graph(name: str) -> None:
+    compilers.compile_forward(small(name))
+
+
 @every_kind
-def test_traces_scripts_and_compilers(name: str) -> None:
-    x, net = images(2, 3, 32, 32), narrow(name, drop_path_rate=0.1)
-    expected = net(x)
-    assert torch.equal(torch.fx.symbolic_trace(net)(x), expected)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch deprecates it; many users still need it
-        file = io.BytesIO()
-        torch.jit.save(torch.jit.script(net), file)
-        file.seek(0)
-        scripted = torch.jit.load(file)
-    assert torch.allclose(scripted(x), expected, atol=1e-6)
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(net, (x,), dynamic_shapes=({0: batch},)).module()
-    three = images(3, 3, 32, 32)
-    assert torch.allclose(program(three), net(three), atol=1e-5)
-    torch.compiler.reset()
-    compiled = torch.compile(net, backend="eager", fullgraph=True)
-    assert torch.allclose(compiled(x), expected, atol=1e-6)
-    assert scripted.train()(x).shape == (2, 10)
+def test_compile_a_step_in_one_graph(name: str) -> None:
+    compilers.compile_a_step(narrow(name, drop_path_rate=0.1))
 
 
 @pytest.mark.parametrize("form", ["fused", "plain"])

@@ -19,8 +19,8 @@ from convnext_study.multipath.parts import parts
 from convnext_study.multipath.spec import SMALL, MultipathSpec
 from convnext_study.multipath.study import FULL, PAPER, REDUCED, ROWS, is_full, runs_of
 from convnext_study.records import Record, Run, scan
-from convnext_study.results.attribution.measured import Findings
-from convnext_study.results.figure import draw
+from convnext_study.results.attribution import Effects
+from convnext_study.results.report.figures.roadmap import draw
 from convnext_study.results.summary import summarize
 from convnext_study.training.recipe import make_recipe
 from convnext_study.training.task import resolve
@@ -55,9 +55,9 @@ def finished(
     return list(scan(folder / "runs"))
 
 
-def claims(file: StudyFile, records: list[Record], context: Context) -> Findings:
+def claims(file: StudyFile, records: list[Record], context: Context) -> Effects:
     found = file.module.claims(file.module.by_row(records, context))
-    assert isinstance(found, Findings)
+    assert isinstance(found, Effects)
     return found
 
 
@@ -65,7 +65,7 @@ def printed(file: StudyFile, records: list[Record], context: Context) -> str:
     console = Console(width=140, color_system=None)
     with console.capture() as capture:
         for one in file.report(records, context):
-            console.print("claims" if isinstance(one, Findings) else one)
+            console.print("claims" if isinstance(one, Effects) else one)
     return capture.get()
 
 
@@ -136,12 +136,12 @@ def test_a_claim_is_what_the_runs_say(
     context = context_of(file, seeds=(0, 1, 2))
     records = finished(tmp_path, file.runs(context), {**FLAT, "depths": 90 + gain})
     found = claims(file, records, context)
-    (line,) = [one for one in found.lines if one.name == "depths"]
-    assert line.told is told
-    assert line.points == pytest.approx(gain, abs=0.9)
-    assert line.interval is not None and line.interval.low < line.points < line.interval.high
+    (line,) = [one for one in found.rows if one.name == "depths"]
+    assert line.significant is told
+    assert line.diff == pytest.approx(gain, abs=0.9)
+    assert line.interval is not None and line.interval.low < line.diff < line.interval.high
     words = next(note for note in found.notes if note.startswith("1:"))
-    direction = {3.0: "upwards", -3.0: "downwards", 0.0: "cannot be told from noise"}[gain]
+    direction = {3.0: "upwards", -3.0: "downwards", 0.0: "not significant"}[gain]
     assert direction in words
 
 
@@ -149,7 +149,7 @@ def test_attention_that_needs_different_depths_is_seen(tmp_path: Path, file: Stu
     context = context_of(file, seeds=(0, 1, 2))
     tops = {**FLAT, "depths_se": 94.0}
     found = claims(file, finished(tmp_path, file.runs(context), tops), context)
-    told = {line.name: line.told for line in found.lines}
+    told = {line.name: line.significant for line in found.rows}
     assert told["depths_se"] and told["more_se"]
     assert not (told["paths_se"] or told["depths_path"] or told["more_path"])
 
@@ -158,7 +158,7 @@ def test_one_seed_tests_images_and_no_interaction(tmp_path: Path, file: StudyFil
     context = context_of(file, data="cifar10:x")
     records = finished(tmp_path, file.runs(context), FLAT, spread=0)
     found = claims(file, records, context)
-    assert {line.name for line in found.lines} == {name for name, _, _ in file.module.CLAIMS}
+    assert {line.name for line in found.rows} == {name for name, _, _ in file.module.CLAIMS}
     assert any("One seed" in note for note in found.notes)
 
 

@@ -41,7 +41,7 @@ def test_deviations_of_a_study_are_pooled_over_its_networks(tmp_path: Path) -> N
     write_study(tmp_path, runs, spread=0.8)
     found = json.loads(ask("--effect", "1", "--study", str(tmp_path), "--json"))
     assert "4 networks" in found["source"]
-    assert 0.3 < found["deviation"] < 1.6
+    assert 0.3 < found["std"] < 1.6
     assert found["seeds"] > json.loads(ask("--effect", "1", "--json"))["seeds"]
 
 

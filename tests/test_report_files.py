@@ -17,9 +17,8 @@ from convnext_study.cli.reproduce import commands
 from convnext_study.launching.context import Context
 from convnext_study.launching.runs import parse_seeds, roadmap_runs
 from convnext_study.records import Run, scan
-from convnext_study.results.report import Extras, write_report
-from convnext_study.results.report.export import to_csv, to_latex, to_markdown
-from convnext_study.results.report.tables import Column, Table, figure, words
+from convnext_study.results.report.gather import Extras
+from convnext_study.results.report.write import write_report
 from convnext_study.results.setups import group
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
@@ -42,7 +41,9 @@ def test_all_files_are_written(tmp_path: Path, seeds: tuple[int, ...]) -> None:
     figures = {
         f"figures/{n}.{k}" for n in ("roadmap", "cost", "curves") for k in ("svg", "pdf", "png")
     }
-    tables = {f"tables/{n}.{k}" for n in ("results", "differences") for k in ("csv", "md", "tex")}
+    tables = {
+        f"tables/{n}.{k}" for n in ("results", "differences") for k in ("csv", "json", "md", "tex")
+    }
     assert names == {"report.html", *figures, *tables}
     heads = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
     for name in figures:
@@ -50,20 +51,8 @@ def test_all_files_are_written(tmp_path: Path, seeds: tuple[int, ...]) -> None:
     with (tmp_path / "out/tables/results.csv").open() as file:
         rows = list(csv.DictReader(file))
     expected = summarize(scan(study))
-    assert [float(row["top1"]) for row in rows] == pytest.approx([row.top1 for row in expected])
+    assert [float(row["mean"]) for row in rows] == pytest.approx([row.top1 for row in expected])
     assert [int(row["macs"]) for row in rows] == [row.macs for row in expected]
-
-
-def test_tables_are_escaped_for_each_kind() -> None:
-    name = "50 % of a_b | <b> & $x$ {→} −\n# end"
-    columns = (Column("step", "step", numeric=False), Column("gain", "gain"))
-    table = Table("t", "caption 100 %", columns, [[words(name), figure(-1.5, "−1.50")]])
-    latex = to_latex(table)
-    assert r"50 \% of a\_b \textbar{} \textless{}b\textgreater{} \& \$x\$" in latex
-    assert r"\{$\rightarrow$\} $-$ \# end & $-$1.50 \\" in latex
-    line = to_markdown(table).splitlines()[-1]
-    assert line == r"| 50 % of a\_b \| \<b\> & $x$ {→} − \# end | −1.50 |"
-    assert list(csv.reader(to_csv(table).splitlines(keepends=True)))[1][1] == "-1.5"
 
 
 # Commands

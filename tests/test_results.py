@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,18 @@ from scipy.stats import binomtest
 
 from convnext_study.records import Run, scan
 from convnext_study.results.meta import describe
-from convnext_study.results.noise import noise_note, noise_points, pooled_deviation, wilson
+from convnext_study.results.noise import noise_note, noise_points, pooled_std, wilson
 from convnext_study.results.progress import (
     Progress,
-    duration,
     live_table,
     plain_line,
     progress,
     total_left,
 )
-from convnext_study.results.summary import Row, summarize, write_results
-from convnext_study.results.table import result_table
+from convnext_study.results.report.tables.formatting import duration, signed
+from convnext_study.results.report.tables.render import Screen
+from convnext_study.results.report.tables.results import terminal_table, write_results
+from convnext_study.results.summary import Row, summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.paper import PAPER
 
@@ -206,12 +208,14 @@ def test_noise_with_several_seeds(tmp_path: Path) -> None:
         for name in ("kernel_7", "gelu"):
             write_point(tmp_path, name, seed, top1=right, result={"val_images": 100})
     rows = summarize(scan(tmp_path))
-    assert pooled_deviation(rows) == (pytest.approx(math.sqrt(2)), 2)
+    pooled = pooled_std(rows, "rows")
+    assert pooled and (pooled.points, pooled.freedom) == (pytest.approx(math.sqrt(2)), 2)
+    assert pooled.source == "2 rows"
     share = (97 + 2) / 104
     from_images = 1.959964 * math.sqrt(2 * share * (1 - share) / 100) * 100
     from_seeds = 4.302653 * math.sqrt(2)  # Student's t at 97.5 % with 2 degrees of freedom
     assert noise_points(rows) == pytest.approx(math.hypot(from_images, from_seeds), rel=1e-6)
-    assert "2 seeds (deviation between seeds 1.41 points)" in noise_note(rows)
+    assert "2 seeds (standard deviation between seeds 1.41 points)" in noise_note(rows)
 
 
 def test_noise_when_all_is_right_or_nothing_done(tmp_path: Path) -> None:
@@ -229,22 +233,23 @@ def test_results_are_written_for_machines(tmp_path: Path) -> None:
     runs = fake_runs(seeds=(0, 1))
     write_study(tmp_path, runs, status={"gelu": "new"})
     rows = summarize(scan(tmp_path), runs)
-    paths = write_results(tmp_path, rows)
+    paths = write_results(tmp_path, rows, "a title")
     assert [path.name for path in paths] == ["results.json", "results.csv"]
-    objects = {one["name"]: one for one in json.loads(paths[0].read_text())}
+    written = json.loads(paths[0].read_text())
+    assert (written["title"], written["notes"]) == ("a title", [noise_note(rows)])
+    objects = {one["name"]: one for one in written["rows"]}
     assert list(objects) == [row.name for row in rows]
     one = objects["layer_norm"]
     assert set(one["seeds"]) == {"0", "1"}
     assert (one["data"], one["recipe"], one["epochs"]) == ("digits", "modern-small", 10)
     assert one["provenance"][0]["versions"]["torch"] == "2.14.1"
-    assert one["noise"] == noise_note(rows)
-    assert objects["gelu"]["top1"] is None and objects["gelu"]["state"] == "not run"
+    assert objects["gelu"]["mean"] is None and objects["gelu"]["state"] == "not run"
     with paths[1].open() as file:
         lines = {line["name"]: line for line in csv.DictReader(file)}
-    assert float(lines["layer_norm"]["top1"]) == pytest.approx(one["top1"])
-    assert float(lines["layer_norm"]["interval_low"]) == pytest.approx(one["interval"][0])
+    assert float(lines["layer_norm"]["mean"]) == pytest.approx(one["mean"])
+    assert float(lines["layer_norm"]["ci_low"]) == pytest.approx(one["ci_low"])
     assert lines["layer_norm"]["label"] == "BN → LN"
-    assert lines["gelu"]["top1"] == "" and lines["gelu"]["seeds_done"] == "0"
+    assert lines["gelu"]["mean"] == "" and lines["gelu"]["n"] == "0"
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"runs", "results.json", "results.csv"}
 
@@ -270,18 +275,18 @@ def test_the_table_fits_and_is_plain_without_a_terminal(tmp_path: Path, width: i
     runs = fake_runs("t", seeds=(0, 1, 2))
     write_study(tmp_path, runs[:-1], macs=4_145_600_000, status={"gelu": "failed"})
     rows = summarize(scan(tmp_path), runs)
-    text = text_of(result_table(rows, noise_note(rows)), width)
+    text = text_of(Screen(terminal_table(rows)), width)
     assert "\x1b" not in text
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
-    by_label = {line.split("  ")[0].strip(): line for line in lines}
-    gelu = next(line for line in lines if line.startswith("ReLU → GELU"))
+    by_label = {line.lstrip(" 0123456789").split("  ")[0]: line for line in lines}
+    gelu = by_label["ReLU → GELU"]
     assert "failed" in gelu and "80.62" in gelu
     row = next(row for row in rows if row.name == "kernel_7")
     assert f"{row.top1:.2f} ± {row.sd:.2f}" in by_label["kernel size → 7"]
     assert "4.15" in by_label["kernel size → 7"]
-    assert next(line for line in lines if "kernel size → 5" in line).startswith("  └ ")
-    assert "MACs G" in text and "ImageNet-1K" in text
+    assert "  └ kernel size → 5" in text
+    assert re.search(r"MACs,.*\n.* G ", text) and "ImageNet-1K" in text
     assert "the paper's own top-1, not measured here" in " ".join(text.split())
     assert "2/3" in text
 
@@ -289,20 +294,22 @@ def test_the_table_fits_and_is_plain_without_a_terminal(tmp_path: Path, width: i
 def test_the_nano_table_has_no_column_of_the_paper(tmp_path: Path) -> None:
     write_study(tmp_path, fake_runs())
     rows = summarize(scan(tmp_path))
-    text = text_of(result_table(rows, noise_note(rows)))
+    text = text_of(Screen(terminal_table(rows)))
     assert "paper" not in text and "ImageNet" not in text
-    assert "MACs M" in text
+    assert re.search(r"MACs,.*\n.* M ", text)
 
 
 def test_the_table_tells_noise_from_gains_and_names_what_it_leaves_out(tmp_path: Path) -> None:
     write_study(tmp_path, fake_runs(), spread=0, top1={"gelu": 80.0})
     write_point(tmp_path, "layer_norm", recipe={"epochs": 2})
     rows = summarize(scan(tmp_path))
-    text = text_of(result_table(rows, noise_note(rows)), terminal=True)
-    gains = {row.name: row.gain for row in rows}
-    assert f" {gains['gelu']:+.2f}" in text and f"~{gains['gelu']:+.2f}" not in text
-    assert f"~{gains['fewer_norms']:+.2f}" in text
-    assert "kept out of the means: layer_norm-s0-" in text
+    text = text_of(Screen(terminal_table(rows)), terminal=True)
+    gains = {row.name: signed(row.gain) for row in rows}
+    assert f" {gains['gelu']}" in text and f"~{gains['gelu']}" not in text
+    assert f"~{gains['fewer_norms']}" in text
+    marks = {row.name: row.significant for row in rows if row.gain is not None}
+    assert marks["gelu"] and marks["fewer_norms"] is False
+    assert "excluded from the means: layer_norm-s0-" in text
     assert "(recipe epochs: 2, not 10)" in text
 
 
@@ -311,7 +318,9 @@ def test_labels_are_text_and_not_markup(tmp_path: Path) -> None:
     run = run.model_copy(update={"facts": {"label": "[red]<b>[/nope]"}})
     write_run(tmp_path, run)
     records = list(scan(tmp_path))
-    assert "[red]<b>[/nope]" in text_of(result_table(summarize(records), "[bold]note"))
+    assert "[red]<b>[/nope]" in text_of(
+        Screen(terminal_table(summarize(records)).with_notes("[bold]note"))
+    )
     assert "[red]<b>[/nope]" in text_of(live_table(progress(records, [run])))
 
 
@@ -372,7 +381,7 @@ def test_plain_lines() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, ""), (0.4, "0 s"), (89, "89 s"), (600, "10 min"), (12_600, "3.5 h"), (2e5, "2.3 d")],
+    [(None, ""), (0.4, "0.4 s"), (89, "89 s"), (600, "10 min"), (12_600, "3.5 h"), (2e5, "2.3 d")],
 )
 def test_durations(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text

@@ -9,15 +9,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from convnext_study.results.attribution import (
-    Shapley,
-    Subset,
-    plan_exact,
-    sampled_orders,
-    shapley_exact,
-    shapley_sampled,
-)
 from convnext_study.results.statistics import Deviation
+from convnext_study.results.statistics.shapley import Shapley, shapley_exact, shapley_sampled
+from convnext_study.results.statistics.subsets import (
+    Subset,
+    all_coalitions,
+    sampled_permutations,
+)
 from convnext_study.roadmap import get_roadmap
 
 STEPS = ("a", "b", "c", "d", "e", "f")
@@ -25,7 +23,7 @@ STEPS = ("a", "b", "c", "d", "e", "f")
 
 def game(steps: Iterable[str], value: Callable[[Subset], float]) -> dict[Subset, float]:
     """The value of every set of steps."""
-    return {subset: value(subset) for subset in plan_exact(list(steps)).subsets}
+    return {subset: value(subset) for subset in all_coalitions(list(steps)).subsets}
 
 
 def random_game(seed: int, steps: Iterable[str] = STEPS) -> dict[Subset, float]:
@@ -68,7 +66,7 @@ def test_steps_that_only_add_up_get_what_they_add() -> None:
     worth = {step: 0.1 * place for place, step in enumerate(STEPS)}
     values = game(STEPS, lambda subset: 76.0 + sum(worth[step] for step in subset))
     assert shares(shapley_exact(STEPS, values)) == pytest.approx(worth)
-    sampled = shapley_sampled(sampled_orders(STEPS, 3), values)
+    sampled = shapley_sampled(sampled_permutations(STEPS, 3), values)
     assert shares(sampled) == pytest.approx(worth)
     assert width(sampled) == pytest.approx(0, abs=1e-9)
 
@@ -79,8 +77,8 @@ def test_shares_add_up_to_the_difference_between_the_ends(seed: int) -> None:
     total = values[frozenset(STEPS)] - values[frozenset()]
     for found in (
         shapley_exact(STEPS, values),
-        shapley_sampled(sampled_orders(STEPS, 1, seed), values),
-        shapley_sampled(sampled_orders(STEPS, 7, seed), values),
+        shapley_sampled(sampled_permutations(STEPS, 1, seed), values),
+        shapley_sampled(sampled_permutations(STEPS, 7, seed), values),
     ):
         assert found.total == total
         assert math.fsum(shares(found).values()) == pytest.approx(total, abs=1e-10)
@@ -89,7 +87,7 @@ def test_shares_add_up_to_the_difference_between_the_ends(seed: int) -> None:
 def test_one_step_gets_all() -> None:
     values = game("a", lambda subset: 3.0 * len(subset))
     assert shares(shapley_exact("a", values)) == {"a": 3.0}
-    assert shares(shapley_sampled(sampled_orders("a", 2), values)) == {"a": 3.0}
+    assert shares(shapley_sampled(sampled_permutations("a", 2), values)) == {"a": 3.0}
 
 
 # Sampled
@@ -105,7 +103,7 @@ def test_an_order_and_its_reverse_are_exact_for_interactions_of_pairs() -> None:
         return sum(alone[step] for step in subset) + pairs
 
     values = game(STEPS, value)
-    found = shapley_sampled(sampled_orders(STEPS, 1, seed=9), values)
+    found = shapley_sampled(sampled_permutations(STEPS, 1, seed=9), values)
     assert shares(found) == pytest.approx(shares(shapley_exact(STEPS, values)))
     assert all(share.interval is None for share in found.shares.values())
 
@@ -113,7 +111,7 @@ def test_an_order_and_its_reverse_are_exact_for_interactions_of_pairs() -> None:
 def test_intervals_shrink_with_more_orders_and_hold_the_exact_value() -> None:
     values = random_game(1)
     exact = shares(shapley_exact(STEPS, values))
-    orders = sampled_orders(STEPS, 512, seed=4)
+    orders = sampled_permutations(STEPS, 512, seed=4)
     widths = {}
     for pairs in (8, 32, 128, 512):
         found = shapley_sampled(orders[: 2 * pairs], values)
@@ -132,7 +130,9 @@ def test_intervals_hold_the_exact_value_as_often_as_they_say() -> None:
     held = [
         share.interval is not None and share.interval.low <= exact[step] <= share.interval.high
         for seed in range(150)
-        for step, share in shapley_sampled(sampled_orders(STEPS, 10, seed), values).shares.items()
+        for step, share in shapley_sampled(
+            sampled_permutations(STEPS, 10, seed), values
+        ).shares.items()
     ]
     assert 0.92 < sum(held) / len(held) < 0.98
 
@@ -148,7 +148,7 @@ def test_noise_of_the_values_is_in_the_error(exact: bool) -> None:
         found = (
             shapley_exact("abcd", values, noise=noise)
             if exact
-            else shapley_sampled(sampled_orders("abcd", 6, seed), values, noise=noise)
+            else shapley_sampled(sampled_permutations("abcd", 6, seed), values, noise=noise)
         )
         assert "a study" in found.method
         for share in found.shares.values():

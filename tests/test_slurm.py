@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import make_tiny_run
 from fakes import write_run
 from test_engine import assert_same
@@ -26,7 +27,7 @@ from convnext_study.launching import queue, torchrun, worker
 from convnext_study.launching.local import Job
 from convnext_study.launching.machine import cores
 from convnext_study.launching.profile import Profile, ProfileError, read_profile
-from convnext_study.launching.queue import follow, waiting_tasks
+from convnext_study.launching.queue import Task, follow, waiting_tasks
 from convnext_study.launching.slurm import fit, run_slurm, script_text
 from convnext_study.launching.torchrun import run_torchrun
 from convnext_study.launching.worker import Place, find_place, first_host, read_jobs, write_jobs
@@ -235,8 +236,9 @@ def test_exit_codes_of_a_worker(
     said = capfd.readouterr().err
     assert f"convnext-study: {fails.run.id}: failed: " in said
     assert "Traceback" in said
-    # With a signal on its way the same failure is a stop: readers die of signals before we look.
-    assert worker.main([str(path), "--while-locked", str(tmp_path)]) == 75
+    # With a signal on its way it is a failure still: nothing was saved that could go on.
+    assert worker.main([str(path), "--while-locked", str(tmp_path)]) == 1
+    assert worker.main([str(path), "0", "--while-locked", str(tmp_path)]) == 2
 
 
 # torchrun
@@ -272,19 +274,109 @@ def test_threads_are_shared_out(tmp_path: Path) -> None:
     assert torchrun._shared(job, 1) == job
 
 
+def append(job: Job, *lines: dict[str, Any]) -> None:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with (job.folder / LOG).open("a") as log:
+        log.writelines(json.dumps(line) + "\n" for line in lines)
+
+
 def test_a_failure_takes_only_its_own_run(tmp_path: Path) -> None:
     jobs = make_jobs(tmp_path, 3)
     write_run(tmp_path, jobs[0].run)
     output = f"convnext-study: {jobs[1].run.id}: failed: no such image\nTraceback ...\n"
-    outcomes, left = torchrun._settle(jobs, [0, 1, 2], 1, output, False)
+    outcomes, left = torchrun._settle(jobs, {0: 0, 1: 0, 2: 0}, (1, output), False)
     assert [(one.run.id, one.status) for one in outcomes] == [
         (jobs[0].run.id, "done"),
         (jobs[1].run.id, "failed"),
     ]
     assert outcomes[1].reason == f"no such image; see {tmp_path / 'torchrun.log'}"
     assert left == [2]
-    (silent,), _ = torchrun._settle(jobs, [1], 137, "", False)
+    (silent,), _ = torchrun._settle(jobs, {1: 0}, (137, ""), False)
     assert silent.reason.startswith("its processes ended with code 137")
+    (early,), _ = torchrun._settle(jobs, {1: 0}, (1, ""), True)
+    assert early.status == "stopped"  # before it had begun
+
+
+def test_what_an_earlier_start_logged_is_no_sign_of_this_one(tmp_path: Path) -> None:
+    (job,) = make_jobs(tmp_path, 1)
+    append(job, {"event": "started"}, {"event": "stopped"})
+
+    def settle(before: int, output: str = "", *, stopped: bool = False) -> tuple[str, str]:
+        (outcome,), _ = torchrun._settle([job], {0: before}, (1, output), stopped)
+        return outcome.status, outcome.reason
+
+    assert settle(0) == ("stopped", "")
+    for stopped in (False, True):
+        status, reason = settle(2, "convnext-study: worker: failed: no GPU", stopped=stopped)
+        assert status == "failed" and reason.startswith("no GPU; see ")
+    assert settle(2)[0] == "failed"
+    # Killed while it saved: whoever asked for the stop has no saved state.
+    append(job, {"event": "resumed"})
+    assert settle(2, stopped=True)[0] == "failed"
+    # Two of four processes say why, and the second only what the first one's end did to it.
+    append(job, {"event": "failed", "rank": 3, "reason": "BadImage: a.jpg"})
+    append(job, {"event": "failed", "rank": 0, "reason": "RuntimeError: connection closed"})
+    for stopped in (False, True):
+        status, reason = settle(2, stopped=stopped)
+        assert status == "failed" and reason.startswith("BadImage: a.jpg; see ")
+
+
+def test_torchrun_gives_its_workers_time_to_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, str]] = []
+
+    class Process:
+        def __init__(self, *_: Any, env: dict[str, str], **__: Any) -> None:
+            given.append(env)
+
+        def wait(self, _: float) -> int:
+            return 1
+
+    monkeypatch.setattr(torchrun.subprocess, "Popen", Process)
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
+    run_torchrun(make_jobs(tmp_path, 1), 1)
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "7")
+    run_torchrun(make_jobs(tmp_path, 1), 1)
+    assert [env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] for env in given] == ["600", "7"]
+    assert given[0]["PATH"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_processes_meet_with_a_device_and_a_time_limit(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    given: dict[str, Any] = {}
+
+    def meet(backend: str, **options: Any) -> None:
+        given.update(options, backend=backend)
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", meet)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: given.update(current=device))
+    for name in ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "")
+    place = Place(rank=5, world=8, local_rank=1, address="127.0.0.1", port=4)
+    own = worker.join(place, device)
+    assert (given["rank"], given["world_size"]) == (5, 8)
+    assert 600 < given["timeout"].total_seconds() < 3600
+    if device == "cuda":
+        assert (own, given["current"], given["backend"]) == ("cuda:1", "cuda:1", "nccl")
+        assert given["device_id"] == torch.device("cuda:1")
+    else:
+        assert (own, given["backend"], given["device_id"]) == ("cpu", "gloo", None)
+
+
+def test_processes_that_do_not_meet_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.distributed.DistStoreError("timed out\nwith a stack")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", fail)
+    for name in ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(Failed, match=r"^rank 1: did not meet the other processes \(timed out\)$"):
+        worker.join(Place(rank=1, world=2, address="127.0.0.1", port=4), "cpu")
 
 
 def test_more_processes_than_there_can_be(tmp_path: Path) -> None:
@@ -425,6 +517,54 @@ def test_submitted_once(tmp_path: Path, commands: Commands) -> None:
     ]
 
 
+NEXT = 'n=$(wc -l <"$0.calls"); cp "$1" "$0.script$n"; echo Submitted batch job $((16 + n))'
+
+
+@pytest.mark.parametrize("limit", ["profile", "site"])
+def test_a_request_beyond_the_sites_limit_is_several_arrays(
+    tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str], limit: str
+) -> None:
+    jobs = make_jobs(tmp_path, 5)
+    profile = PROFILE.model_copy(update={"array_limit": 7})
+    commands.add("sbatch", NEXT)
+    commands.add("squeue", "")
+    if limit == "profile":
+        profile = profile.model_copy(update={"max_array_size": 2})
+    else:
+        commands.add("scontrol", "printf 'MaxAge = 9\\nMaxArraySize            = 2\\n'")
+    assert run_slurm(jobs, profile, dry_run=True) == []
+    shown = capsys.readouterr().out
+    outcomes = run_slurm(jobs, profile, wait=False)
+    tasks = ["17_0", "17_1", "18_0", "18_1", "19"]
+    assert [one.reason for one in outcomes] == [f"job {task}" for task in tasks]
+    scripts = [(commands.folder / f"sbatch.script{n}").read_text() for n in (1, 2, 3)]
+    assert shown == "".join(script + "\n" for script in scripts)
+    for script in scripts[:2]:  # seven at a time of all, so two of each
+        assert "#SBATCH --array=0-1%2" in script
+    assert "--array" not in scripts[2]
+    held = [
+        json.loads(path.read_text()) for path in sorted(tmp_path.glob("slurm/*/submitted.json"))
+    ]
+    assert [(one["number"], len(one["runs"])) for one in held] == [("17", 2), ("18", 2), ("19", 1)]
+
+    commands.add("squeue", "printf '%s\\n' " + " ".join(tasks))
+    assert run_slurm(jobs, profile, wait=False) == outcomes
+    assert len(commands.calls("sbatch")) == 3
+
+
+def test_what_was_submitted_before_a_refusal_stays(tmp_path: Path, commands: Commands) -> None:
+    jobs = make_jobs(tmp_path, 3)
+    profile = PROFILE.model_copy(update={"max_array_size": 2})
+    refuse = '[ "$(wc -l <"$0.calls")" = 1 ] || { echo too many >&2; exit 1; }; '
+    commands.add("sbatch", refuse + NEXT)
+    commands.add("squeue", "printf '17_0\\n17_1\\n'")
+    with pytest.raises(Failed, match=r"too many.*; 2 runs are in the queue, the same command sub"):
+        run_slurm(jobs, profile, wait=False)
+    commands.add("sbatch", "echo Submitted batch job 20")
+    outcomes = run_slurm(jobs, profile, wait=False)
+    assert [one.reason for one in outcomes] == ["job 17_0", "job 17_1", "job 20"]
+
+
 def test_what_slurm_refuses(
     tmp_path: Path,
     commands: Commands,
@@ -471,10 +611,9 @@ def test_outcomes_come_from_the_records(
     write_run(tmp_path, jobs[0].run)
     write_run(tmp_path, jobs[1].run, status="failed")
     write_run(tmp_path, jobs[2].run, status="unfinished")
-    with (jobs[2].folder / LOG).open("a") as log:
-        log.write(json.dumps({"event": "stopped"}) + "\n")
+    append(jobs[2], {"event": "stopped"})
     commands.add("squeue", "")
-    tasks = {f"17_{index}": job for index, job in enumerate(jobs)}
+    tasks = {f"17_{index}": Task(job) for index, job in enumerate(jobs)}
     outcomes = follow(tasks, tmp_path / "slurm", lambda: None, poll=0.01)
     found = {one.run.name: (one.status, one.reason) for one in outcomes}
     assert found["run0"] == ("done", "")
@@ -486,6 +625,31 @@ def test_outcomes_come_from_the_records(
     assert len(commands.calls("squeue")) == 2  # one look is not enough: shared disks are slow
 
 
+def test_a_job_that_failed_at_once_is_not_told_by_the_job_before(
+    tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "TICK", 0.01)
+    monkeypatch.setattr(queue, "POLL", 0.01)
+    jobs = make_jobs(tmp_path)
+    for job in jobs:
+        append(job, {"event": "started"}, {"event": "stopped"})
+    commands.add("sbatch", "echo Submitted batch job 17")
+    commands.add("squeue", "printf '17_0\\n17_1\\n'")
+    run_slurm(jobs, PROFILE, wait=False)
+    append(jobs[1], {"event": "resumed"}, {"event": "stopped"})
+    seen = iter([True])
+
+    def leave() -> None:
+        if not next(seen, False):
+            commands.add("squeue", "")
+
+    outcomes = {one.run.id: one for one in run_slurm(jobs, PROFILE, tick=leave)}
+    assert len(commands.calls("sbatch")) == 1
+    assert outcomes[jobs[0].run.id].status == "failed"
+    assert "left the queue with no result" in outcomes[jobs[0].run.id].reason
+    assert outcomes[jobs[1].run.id].status == "stopped"
+
+
 def test_ctrl_c_ends_the_waiting_not_the_jobs(
     tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -494,7 +658,9 @@ def test_ctrl_c_ends_the_waiting_not_the_jobs(
     commands.add("squeue", "echo 17")
     commands.add("scancel", "")
     before = signal.getsignal(signal.SIGINT)
-    (outcome,) = follow({"17": job}, tmp_path, lambda: os.kill(os.getpid(), signal.SIGINT), poll=9)
+    (outcome,) = follow(
+        {"17": Task(job)}, tmp_path, lambda: os.kill(os.getpid(), signal.SIGINT), poll=9
+    )
     assert outcome.status == "submitted"
     assert outcome.reason == "job 17 goes on in the queue; to end it: scancel 17"
     assert commands.calls("scancel") == []

@@ -14,8 +14,8 @@ from fakes import fake_epochs, fake_result, fake_run, fake_runs, write_study
 
 from convnext_study.records import Run, scan
 from convnext_study.results import wandb_mirror
-from convnext_study.results.figure import draw
 from convnext_study.results.noise import noise_note
+from convnext_study.results.report.figures.roadmap import draw
 from convnext_study.results.summary import summarize
 from convnext_study.results.wandb_mirror import WandbMirror, mirror_study, run_id
 from convnext_study.roadmap import get_roadmap

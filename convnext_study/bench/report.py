@@ -1,208 +1,176 @@
-"""A benchmark's tables, for rich, and its figure."""
+"""A benchmark's tables and its figure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convnext_study.results.report.figures.style import COLOURS
+from convnext_study.results.report.tables import Column, Table
+from convnext_study.results.report.tables.formatting import digits, number
+
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
+    from matplotlib.axes import Axes
+
+_Row = dict[str, Any]
 
 
-def tables(found: dict[str, Any]) -> list[RenderableType]:
+def tables(found: dict[str, Any]) -> list[Table[_Row]]:
     """A table for each part that was measured. Ratios above 1 mean that ours is faster."""
-    parts: list[RenderableType] = []
-    if "networks" in found:
-        parts.append(_networks(found["networks"]))
-    if "loop" in found:
-        parts.append(_loop(found["loop"]))
-    if "pipeline" in found:
-        parts.append(_pipeline(found["pipeline"]))
-    if "growth" in found:
-        parts.append(_growth(found["growth"]))
-    if "peer" in found:
-        parts.append(_peer(found["peer"]))
-    return parts
+    makers: dict[str, Callable[[Any], Table[_Row]]] = {
+        "networks": _networks,
+        "loop": _loop,
+        "pipeline": _pipeline,
+        "growth": _growth,
+        "peer": _peer,
+    }
+    return [make(found[part]) for part, make in makers.items() if part in found]
 
 
-def show(spread: dict[str, Any] | None) -> str:
+def show(spread: _Row | None) -> str:
     """``1.25 (1.20-1.31)``: the median and the extremes."""
     if spread is None:
         return ""
-    return f"{spread['median']:.2f} ({spread['low']:.2f}-{spread['high']:.2f})"
+    return f"{number(spread['median'])} ({number(spread['low'])}-{number(spread['high'])})"
 
 
-def _empty(title: str, columns: Sequence[str]) -> Table:
-    from rich import box
-    from rich.table import Table
+def _rate(heading: str, value: Callable[[_Row], float | None]) -> Column[_Row]:
+    return Column(heading, heading, value, format=digits(0))
 
-    grid = Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
+
+def _spread(heading: str, value: Callable[[_Row], _Row | None]) -> Column[_Row]:
+    return Column(heading, heading, value, format=show)
+
+
+def _networks(rows: list[_Row]) -> Table[_Row]:
+    side = rows[0]["image_size"]
+    title = (
+        f"networks, batch {rows[0]['batch']} of {side}x{side}: "
+        "images/s, and ours over the plainest form and over timm's"
     )
-    grid.add_column(columns[0], no_wrap=True)
-    for column in columns[1:]:
-        grid.add_column(column, justify="right")
-    return grid
+    columns: list[Column[_Row]] = [Column("step", "network", lambda row: row["step"], "text")]
+    columns += [*_speed("training", "train"), *_speed("inference", "infer")]
+    columns += [
+        Column("latency_ms", "1 image, ms", lambda row: row["latency_ms"]["ours"]),
+        _rate("step, MB", lambda row: row["memory_mb"]["ours"]),
+        _rate("timm, MB", lambda row: row["memory_mb"].get("timm")),
+    ]
+    return Table("networks", title, columns, rows)
 
 
-def _networks(rows: list[dict[str, Any]]) -> Table:
-    first = rows[0]
-    grid = _empty(
-        f"networks, batch {first['batch']} of {first['image_size']}x{first['image_size']}: "
-        "images/s, and ours over the plainest form and over timm's",
-        (
-            "network",
-            "train\nimg/s",
-            "train\nover plain",
-            "train\nover timm",
-            "infer\nimg/s",
-            "infer\nover plain",
-            "infer\nover timm",
-            "1 image\nms",
-            "step\nMB",
-            "timm\nMB",
-        ),
-    )
-    for row in rows:
-        train, infer, memory = row["training"], row["inference"], row["memory_mb"]
-        grid.add_row(
-            row["step"],
-            f"{train['images_per_s']['ours']['median']:.0f}",
-            show(train["ratio"]["plain"]),
-            show(train["ratio"].get("timm")),
-            f"{infer['images_per_s']['ours']['median']:.0f}",
-            show(infer["ratio"]["plain"]),
-            show(infer["ratio"].get("timm")),
-            f"{row['latency_ms']['ours']:.2f}",
-            _number(memory["ours"]),
-            _number(memory.get("timm")),
-        )
-    return grid
+def _speed(part: str, name: str) -> list[Column[_Row]]:
+    return [
+        _rate(f"{name}, img/s", lambda row: row[part]["images_per_s"]["ours"]["median"]),
+        _spread(f"{name}, over plain", lambda row: row[part]["ratio"]["plain"]),
+        _spread(f"{name}, over timm", lambda row: row[part]["ratio"].get("timm")),
+    ]
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.0f}"
-
-
-def _loop(found: dict[str, Any]) -> Table:
-    grid = _empty(
-        f"loop: {found['network']} on {found['data']}, batch {found['batch']}",
-        ("", "images/s", "over the bare step"),
-    )
+def _loop(found: _Row) -> Table[_Row]:
     rates = found["images_per_s"]
-    grid.add_row("bare step", f"{rates['bare']['median']:.0f}", "1")
-    grid.add_row("training", f"{rates['steps']['median']:.0f}", show(found["efficiency"]))
-    grid.add_row("with evaluation, saving", "", show(found["efficiency_whole"]))
-    return grid
+    rows = [
+        {"name": "bare step", "rate": rates["bare"]["median"]},
+        {"name": "training", "rate": rates["steps"]["median"], "ratio": found["efficiency"]},
+        {"name": "with evaluation, saving", "ratio": found["efficiency_whole"]},
+    ]
+    columns = [
+        Column[_Row]("name", "", lambda row: row["name"], "text"),
+        _rate("images/s", lambda row: row.get("rate")),
+        _spread("over the bare step", lambda row: row.get("ratio")),
+    ]
+    title = f"loop: {found['network']} on {found['data']}, batch {found['batch']}"
+    return Table("loop", title, columns, rows)
 
 
-def _pipeline(found: dict[str, Any]) -> Table:
-    grid = _empty(
-        "reading and augmenting, one core, 224x224",
-        ("recipe", "ours\nimages/s", "timm\nimages/s", "ratio"),
-    )
-    for name in ("crop_and_flip", "modern"):
-        rates = found[name]["images_per_s"]
-        grid.add_row(
-            name.replace("_", " "),
-            f"{rates['ours']['median']:.0f}",
-            f"{rates['timm']['median']:.0f}",
-            show(found[name]["ratio"]),
-        )
-    return grid
+def _pipeline(found: _Row) -> Table[_Row]:
+    columns = [
+        Column[_Row]("recipe", "recipe", lambda row: row["name"], "text"),
+        _rate("ours, images/s", lambda row: row["images_per_s"]["ours"]["median"]),
+        _rate("timm, images/s", lambda row: row["images_per_s"]["timm"]["median"]),
+        _spread("ratio", lambda row: row["ratio"]),
+    ]
+    rows = [{"name": name.replace("_", " "), **found[name]} for name in ("crop_and_flip", "modern")]
+    return Table("pipeline", "reading and augmenting, one core, 224x224", columns, rows)
 
 
-def _growth(found: dict[str, Any]) -> Table:
-    grid = _empty(
-        "growth of a training step, an image's share, over the first value of each",
-        ("", "value", "images/s", "time", "MACs"),
-    )
-    for name, rows in found.items():
-        for row in rows:
-            grid.add_row(
-                name.replace("_", " "),
-                str(row["value"]),
-                f"{row['images_per_s']['median']:.0f}",
-                show(row["seconds_an_image"]),
-                f"{row['macs']:.2f}",
-            )
-    return grid
+def _growth(found: _Row) -> Table[_Row]:
+    columns = [
+        Column[_Row]("name", "", lambda row: row["name"], "text"),
+        Column[_Row]("value", "value", lambda row: row["value"], format=str),
+        _rate("images/s", lambda row: row["images_per_s"]["median"]),
+        _spread("time", lambda row: row["seconds_an_image"]),
+        Column[_Row]("macs", "MACs", lambda row: row["macs"]),
+    ]
+    rows = [{"name": name.replace("_", " "), **row} for name, part in found.items() for row in part]
+    title = "growth of a training step, an image's share, over the first value of each"
+    return Table("growth", title, columns, rows)
 
 
-def _peer(found: dict[str, Any]) -> Table:
-    grid = _empty("commands in turns", ("", "ours", "peer", "ours, times as fast"))
-    seconds = found["seconds"]
-    grid.add_row("seconds", show(seconds["ours"]), show(seconds["peer"]), show(found["time_ratio"]))
+def _peer(found: _Row) -> Table[_Row]:
+    rows = [{"name": "seconds", **found["seconds"], "ratio": found["time_ratio"]}]
     if found["rate_ratio"]:
-        rates = found["images_per_s"]
-        grid.add_row(
-            "images/s", show(rates["ours"]), show(rates["peer"]), show(found["rate_ratio"])
-        )
-    return grid
+        rows += [{"name": "images/s", **found["images_per_s"], "ratio": found["rate_ratio"]}]
+    columns = [
+        Column[_Row]("name", "", lambda row: row["name"], "text"),
+        _spread("ours", lambda row: row["ours"]),
+        _spread("peer", lambda row: row["peer"]),
+        _spread("ours, times as fast", lambda row: row["ratio"]),
+    ]
+    return Table("peer", "commands in turns", columns, rows)
 
 
 def draw(found: dict[str, Any], folder: Path) -> list[Path]:
     """Ratios of the networks and growth, as ``bench.svg`` and ``bench.png``."""
-    panels = [name for name in ("networks", "growth") if name in found]
-    if not panels:
+    from convnext_study.results.report.figures import style
+
+    panels: dict[str, tuple[str, Callable[[Axes, Any], None]]] = {
+        "networks": ("images/s of ours over the other's", _draw_networks),
+        "growth": ("time an image takes, multiple of the first", _draw_growth),
+    }
+    shown = [name for name in panels if name in found]
+    if not shown:
         return []
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.5 * len(panels), 5), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for name, axis in zip(panels, axes, strict=True):
-        (_draw_networks if name == "networks" else _draw_growth)(axis, found[name])
-    files = [folder / f"bench.{kind}" for kind in ("svg", "png")]
-    for file in files:
-        figure.savefig(file, dpi=150)
-    return files
+    with style.style():
+        figure, charts = style.draw_charts([panels[name][0] for name in shown], (5.5, 5))
+        for name, axes in zip(shown, charts, strict=True):
+            panels[name][1](axes, found[name])
+        return style.save(figure, folder, "bench", ("svg", "png"))
 
 
-def _draw_networks(axis: Any, rows: list[dict[str, Any]]) -> None:
-    for shift, part, colour in ((-0.12, "training", "C0"), (0.12, "inference", "C1")):
+def _errors(spreads: Sequence[dict[str, Any]]) -> tuple[list[float], tuple[list[float], ...]]:
+    """Medians, and how far the extremes lie below and above them."""
+    below = [spread["median"] - spread["low"] for spread in spreads]
+    above = [spread["high"] - spread["median"] for spread in spreads]
+    return [spread["median"] for spread in spreads], (below, above)
+
+
+def _draw_networks(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    for shift, part, colour in ((-0.12, "training", "link"), (0.12, "inference", "mark")):
         for other, marker in (("plain", "o"), ("timm", "D")):
-            points = [
+            known = [
                 (place + shift, row[part]["ratio"][other])
                 for place, row in enumerate(rows)
                 if other in row[part]["ratio"]
             ]
-            if not points:
-                continue
-            middle = [spread["median"] for _, spread in points]
-            below = [spread["median"] - spread["low"] for _, spread in points]
-            above = [spread["high"] - spread["median"] for _, spread in points]
-            axis.errorbar(
-                middle,
-                [place for place, _ in points],
-                xerr=[below, above],
-                fmt=marker,
-                color=colour,
-                markersize=4,
-                label=f"{part}, over {'the plain form' if other == 'plain' else 'timm'}",
-            )
-    axis.axvline(1, color="0.7", linewidth=1, zorder=0)
-    axis.set_yticks(range(len(rows)), [row["step"] for row in rows])
-    axis.invert_yaxis()
-    axis.set_xlabel("images/s of ours over the other's")
-    axis.legend(fontsize="small", frameon=False)
+            if known:
+                middle, errors = _errors([spread for _, spread in known])
+                label = f"{part}, over {'the plain form' if other == 'plain' else 'timm'}"
+                look: dict[str, Any] = {"color": COLOURS[colour], "markersize": 4, "fmt": marker}
+                axes.errorbar(middle, [y for y, _ in known], xerr=errors, label=label, **look)
+    axes.axvline(1, color=COLOURS["grey"], linewidth=1, zorder=0)
+    axes.set_yticks(range(len(rows)), [row["step"] for row in rows])
+    axes.invert_yaxis()
+    axes.legend()
 
 
-def _draw_growth(axis: Any, found: dict[str, Any]) -> None:
-    for number, (name, rows) in enumerate(found.items()):
+def _draw_growth(axes: Axes, found: dict[str, Any]) -> None:
+    for series, (name, rows) in enumerate(found.items()):
         factor = [row["value"] / rows[0]["value"] for row in rows]
-        spreads = [row["seconds_an_image"] for row in rows]
-        middle = [spread["median"] for spread in spreads]
-        below = [spread["median"] - spread["low"] for spread in spreads]
-        above = [spread["high"] - spread["median"] for spread in spreads]
+        middle, errors = _errors([row["seconds_an_image"] for row in rows])
         label = f"{name.replace('_', ' ')} ({rows[0]['value']} to {rows[-1]['value']})"
-        axis.errorbar(factor, middle, yerr=[below, above], fmt="o-", label=label, markersize=4)
-        axis.plot(factor, [row["macs"] for row in rows], ":", color=f"C{number}")
-    axis.set_xlabel("multiple of the first value")
-    axis.set_ylabel("time an image takes, multiple of the first (dotted: its MACs)")
-    axis.legend(fontsize="small", frameon=False)
+        look: dict[str, Any] = {"color": f"C{series}", "markersize": 4, "fmt": "o-"}
+        axes.errorbar(factor, middle, yerr=errors, label=label, **look)
+        axes.plot(factor, [row["macs"] for row in rows], ":", color=f"C{series}")
+    axes.set_xlabel("multiple of the first value (dotted: its MACs)")
+    axes.legend()

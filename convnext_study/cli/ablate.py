@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import StudyOptions, print_rich, with_study_options
+from convnext_study.cli.options import StudyOptions, print_rich, print_tables, with_study_options
 from convnext_study.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ def study(
         str | None,
         typer.Option(help="Set each width so that MACs come nearest to: end, or a number."),
     ] = None,
+    any_commit: Annotated[
+        bool, typer.Option("--any-commit", help="Count runs made at other commits as well.")
+    ] = False,
 ) -> None:
     """Train the networks that a study's file asks for, each once, and show its tables.
 
@@ -71,6 +74,7 @@ def study(
         changes=options.recipe_changes(),
         orders=orders,
         by=by,
+        any_commit=any_commit,
     )
     asked = loaded.runs(context)
     if match_macs is not None:
@@ -106,35 +110,41 @@ def _matched(runs: list[Run], target: str, context: Context, options: StudyOptio
 
 def _show(file: StudyFile, whole: Study, context: Context) -> None:
     """What the file says of the folder's finished runs: on the screen, and in files beside them."""
-    from convnext_study.results.attribution.measured import Findings
-    from convnext_study.results.attribution.present import render, write
+    from convnext_study.results.attribution import Effects
+    from convnext_study.results.report.attribution import effects_table, write_effects
 
     said = file.report(_finished(whole), context)
-    for one in said if isinstance(said, list | tuple) else [said]:
-        if isinstance(one, Findings):
-            print_rich(render(one))
-            print("written: " + ", ".join(str(path) for path in write(one, whole.folder)))
-        elif one is not None:
+    shown = [one for one in (said if isinstance(said, list | tuple) else [said]) if one is not None]
+    for one in shown:
+        if isinstance(one, Effects):
+            print_tables(effects_table(one))
+            files = write_effects(one, whole.folder)
+            print("written: " + ", ".join(str(path) for path in files))
+        else:
             print_rich(one)
+    if not shown and hasattr(file.module, "report"):  # what it lacks may be there, made otherwise
+        for note in context.group_by_subset(_finished(whole)).excluded:
+            print(note)
 
 
 def _show_matched(whole: Study, asked: list[Run]) -> None:
     """The rows at equal MACs, with the widths that make them so, in a folder of their own."""
     from convnext_study.launching.equal_macs import KIND
     from convnext_study.launching.studies import pick
-    from convnext_study.results.figure import draw
-    from convnext_study.results.summary import noise_note, summarize, write_results
-    from convnext_study.results.table import result_table
+    from convnext_study.results.meta import describe
+    from convnext_study.results.report.figures.roadmap import draw
+    from convnext_study.results.report.tables.results import terminal_table, write_results
+    from convnext_study.results.summary import summarize
 
     rows = summarize(pick(_finished(whole), asked), asked)
     if not any(row.top1 is not None for row in rows):
         return
     folder = whole.folder / KIND
     folder.mkdir(exist_ok=True)
-    files = [*write_results(folder, rows), *draw(rows, folder)]
+    files = [*write_results(folder, rows, describe(rows).title), *draw(rows, folder)]
     target = asked[0].facts[KIND]["target"]
     print_rich(f"At equal cost, {target:,} MACs: widths as the labels say.")
-    print_rich(result_table(rows, noise_note(rows)))
+    print_tables(terminal_table(rows))
     print("written: " + ", ".join(str(path) for path in files))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convnext_study.cli.options import Json, Regime, print_rich
+from convnext_study.cli.options import Json, Regime, print_tables
 from convnext_study.errors import BadRequest
 from convnext_study.roadmap import Point, Roadmap, get_roadmap
 
@@ -71,11 +71,10 @@ def bench(
     if as_json:
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
-    from rich.console import Group
-
     from convnext_study.bench.report import tables
 
-    print_rich(Group(*(part for table in tables(found) for part in (table, ""))))
+    print_tables(*tables(found))
+    print()
     print(
         f"ratios: median (lowest-highest) of {settings.turns} interleaved turns, "
         f"{settings.threads} thread(s) on {settings.device}"
@@ -105,10 +104,11 @@ def _settings(
     import torch
 
     from convnext_study.bench.networks import Settings
-    from convnext_study.launching.machine import make_plan
+    from convnext_study.launching.machine import Requested, make_plan
     from convnext_study.training.task import Machine
 
-    plan = make_plan(Machine(), image_size=road.image_size, runs=1, device=device, threads=threads)
+    requested = Requested(device=device, threads=threads)
+    plan = make_plan(Machine(), requested, image_size=road.image_size, runs=1)
     torch.set_num_threads(plan.machine.threads)
     return Settings(
         turns=turns or (QUICK_TURNS if quick else TURNS),

@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Import whatever module the run's record names.")
+    bool, typer.Option("--trust", help="Run the code and open the data that the record names.")
 ]
 Code = Annotated[
     Path | None, typer.Option(help="Python file with the builder that the run's record names.")
@@ -44,7 +44,10 @@ def evaluate(
         bool, typer.Option("--pretrained", help="Fetch the released weights.")
     ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 128,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that read images. (default: a core each, with a GPU)"),
+    ] = None,
     image_size: ImageSize = None,
     crop_ratio: Annotated[
         float | None, typer.Option(min=0.05, max=1, help="Crop over resized side.")
@@ -61,7 +64,7 @@ def evaluate(
 ) -> None:
     """Measure top-1 and top-5 accuracy on a validation set, with 95 % intervals."""
     subject = find_subject(model, weights, pretrained, code, trust)
-    uri = data or (subject.run.data if subject.run else None)
+    uri = data or data_of(subject, trust)
     if uri is None:
         raise BadRequest(f"{model}: on what? Name a data set, as in --data folder:PATH")
     changed = subject.preparation.changed(image_size, crop_ratio)
@@ -90,11 +93,24 @@ def find_subject(
     return load_run(folder, trust=trust, code=code)
 
 
-def _machine(device: str | None, workers: int, compiled: bool) -> Machine:
-    from convnext_study.launching.machine import cores, pick_device
+def data_of(subject: Subject, trust: bool) -> str | None:
+    """What the subject's run was trained on. Raises TrustError where its record may not say so."""
+    from convnext_study.evaluation.trust import check_data
+
+    if subject.run is None:
+        return None
+    if not trust:
+        check_data(subject.run.id, subject.run.data)
+    return subject.run.data
+
+
+def _machine(device: str | None, workers: int | None, compiled: bool) -> Machine:
+    from convnext_study.launching.machine import choose_workers, cores, pick_device
     from convnext_study.training.task import Machine
 
     kind = pick_device(device)
+    if workers is None:  # data that lies in memory takes none, whatever is said here
+        workers = 0 if kind == "cpu" else choose_workers(cores())
     return Machine(device=kind, threads=cores(), workers=workers, compile=compiled)
 
 
@@ -119,6 +135,7 @@ def _print(verdict: Verdict) -> None:
         "weights": verdict.weights,
         "measured on": verdict.measured_on,
         "transform": verdict.transform,
+        "precision": verdict.precision,
         "top-1": _line(verdict.top1, verdict.images),
         "top-5": _line(verdict.top5, verdict.images) if verdict.top5 else "five classes or fewer",
         "speed": f"{verdict.images_per_s:.0f} images/s, reading included",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convnext_study.cli.evaluate import Code, Trust
+from convnext_study.cli.evaluate import Code, Trust, data_of
 from convnext_study.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def export(
             f"{run}: a {type(subject.net).__name__}, not a network of the road map; export it by "
             "its own means"
         )
+    data_of(subject, trust)
     meant = _meant(subject, run)
     folder = out or run / f"export-{to}"
     written = deploy(subject.net, to, folder, meant, _results(subject, run))

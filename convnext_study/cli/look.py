@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convnext_study.cli.options import Json, Regime, print_rich
+from convnext_study.cli.options import Json, Regime, print_rich, print_tables
 from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
 
 
@@ -22,16 +22,23 @@ def steps(regime: Regime = "t", as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(_steps(road), indent=1, ensure_ascii=False))
         return
-    from rich.table import Table
+    from convnext_study.results.report.tables import Column, Table
 
-    table = Table(title=f"{regime}: {road.title}", box=None, title_justify="left")
-    for column in ("step", "in the paper", "section", "sets"):
-        table.add_column(column, overflow="fold")
-    for row in _steps(road):
-        sets = ", ".join(f"{name}={value}" for name, value in row["sets"].items())
-        mark = "" if row["adopted"] else "  (tried, not adopted)"
-        table.add_row(row["step"], row["label"] + mark, row["section"], sets)
-    print_rich(table)
+    columns: list[Column[dict[str, Any]]] = [
+        Column("step", "step", lambda row: row["step"], "text"),
+        Column("label", "in the paper", lambda row: row["label"] + _tried(row), "text"),
+        Column("section", "section", lambda row: row["section"], "text"),
+        Column("sets", "sets", _sets, "text"),
+    ]
+    print_tables(Table("steps", f"{regime}: {road.title}", columns, _steps(road)))
+
+
+def _tried(row: dict[str, Any]) -> str:
+    return "" if row["adopted"] else "  (tried, not adopted)"
+
+
+def _sets(row: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in row["sets"].items())
 
 
 def _steps(road: Roadmap) -> list[dict[str, Any]]:
@@ -80,4 +87,6 @@ def cost(
     if as_json:
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    print_rich(counting.render(rows))
+    from convnext_study.results.report.tables.cost import cost_tables
+
+    print_tables(*cost_tables(rows))

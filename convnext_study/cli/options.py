@@ -6,7 +6,7 @@ import functools
 import inspect
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -15,6 +15,9 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+    from convnext_study.records import RecordError
+    from convnext_study.results.report.tables import Table
 
 PLAIN_WIDTH = 120  # of what is written to a file or a pipe
 
@@ -55,8 +58,13 @@ class StudyOptions:
         typer.Option(min=1, help="Threads a training. (default: 1 for images up to 64 pixels)"),
     ] = None
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes a training that read images from files.")
-    ] = 0
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes a training that read images from files. (default: with a GPU the "
+            "cores that its training leaves, up to 16; on a CPU none)",
+        ),
+    ] = None
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or mps. (default: the best there is)")
     ] = None
@@ -97,6 +105,21 @@ class StudyOptions:
     ] = True
     grad_checkpointing: Annotated[
         bool, typer.Option("--grad-checkpointing", help="Save memory, take longer.")
+    ] = False
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Only algorithms that give the same bits every time, on GPUs too; slower there.",
+        ),
+    ] = False
+    tf32: Annotated[
+        bool,
+        typer.Option("--tf32", help="GPUs: round factors of float32 products; faster."),
+    ] = False
+    cudnn_benchmark: Annotated[
+        bool,
+        typer.Option("--cudnn-benchmark", help="GPUs: try cuDNN's algorithms, take the fastest."),
     ] = False
 
     def recipe_changes(self) -> dict[str, Any]:
@@ -150,6 +173,14 @@ def console() -> Console:
     return Console(width=PLAIN_WIDTH, color_system=None, force_terminal=False)
 
 
+def print_tables(*tables: Table[Any]) -> None:
+    """Print tables to standard output, an empty line after each but the last."""
+    from convnext_study.results.report.tables.render import Screen
+
+    parts = [part for table in tables for part in (Screen(table), "")]
+    print_rich(*parts[:-1])
+
+
 def print_rich(*parts: RenderableType) -> None:
     """Print rich renderables to standard output, without trailing blanks in plain text."""
     shown = console()
@@ -159,3 +190,11 @@ def print_rich(*parts: RenderableType) -> None:
     with shown.capture() as capture:
         shown.print(*parts)
     print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def warn_of_unreadable(unreadable: Sequence[RecordError]) -> None:
+    """Say on standard error which runs were left out, since their records cannot be read."""
+    from convnext_study.records import tell_unreadable
+
+    if text := tell_unreadable(unreadable):
+        print(f"convnext-study: warning: {text}", file=sys.stderr)

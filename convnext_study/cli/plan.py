@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import Json, Regime, StudyOptions, print_rich, with_study_options
+from convnext_study.cli.options import Json, Regime, StudyOptions, print_tables, with_study_options
 from convnext_study.roadmap import get_roadmap
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-
     from convnext_study.planning import Forecast, Hardware, Sizes
+    from convnext_study.results.report.tables import Table
 
 
 def add_to(app: typer.Typer) -> None:
@@ -76,10 +74,8 @@ def plan(
 def _print(
     plans: Sequence[Forecast], sizes: Sizes, hardware: Hardware, warnings: Sequence[str]
 ) -> None:
-    from rich.console import Group
-    from rich.text import Text
-
-    from convnext_study.planning import GPUS, RULE, total
+    from convnext_study.planning import GPUS, HOURS, RULE, total
+    from convnext_study.results.report.tables.formatting import hours, significant_digits, size
 
     sums = total(plans)
     peaks = "/".join(sorted({f"{plan.peak_tflops:g}" for plan in plans}))
@@ -92,60 +88,40 @@ def _print(
         RULE,
         "hours are arithmetic alone: reading images and starting kernels are not in them",
     ]
-    ending = [
-        f"total: {sums['runs']} runs, {sums['images']:.3g} images, "
-        f"{sums['train_flops'] + sums['eval_flops']:.3g} FLOPs, {_hours(sums['gpu_hours'])} of "
-        f"GPU, {_hours(sums['wall_hours'])} of wall time, {_bytes(sums['disk'])} of disk",
-        *(f"warning: {text}" for text in warnings),
+    print("\n".join(heading) + "\n")
+    total_flops = sums["train_flops"] + sums["eval_flops"]
+    ending = (
+        f"total: {sums['runs']} runs, {significant_digits(sums['images'])} images, "
+        f"{significant_digits(total_flops)} FLOPs, {hours(HOURS * sums['gpu_hours'])} of GPU, "
+        f"{hours(HOURS * sums['wall_hours'])} of wall time, {size(sums['disk'])} of disk"
+    )
+    print_tables(_table(plans).with_notes(ending, *(f"warning: {text}" for text in warnings)))
+
+
+def _table(plans: Sequence[Forecast]) -> Table[Forecast]:
+    from convnext_study.planning import HOURS
+    from convnext_study.results.report.tables import Column, Table
+    from convnext_study.results.report.tables.formatting import hours, significant_digits, size
+
+    columns: list[Column[Forecast]] = [
+        Column("step", "step", lambda plan: plan.step, "text"),
+        Column("seed", "seed", lambda plan: plan.seed, format=str),
+        Column("epochs", "epochs", lambda plan: plan.epochs, format=str),
+        Column("images", "images", lambda plan: plan.images, format=significant_digits),
+        Column("flops", "FLOPs", _flops, format=significant_digits),
+        Column("gpu_seconds", "GPU", lambda plan: HOURS * plan.gpu_hours, format=hours),
+        Column("wall_seconds", "wall", lambda plan: HOURS * plan.wall_hours, format=hours),
+        Column("disk", "disk", lambda plan: plan.disk, format=size),
+        Column("batch", "batch split", lambda plan: plan.global_batch, cell=_split),
     ]
-    lines: list[RenderableType] = [
-        *map(Text, heading),
-        Text(""),
-        _table(plans),
-        Text(""),
-        *map(Text, ending),
-    ]
-    print_rich(Group(*lines))
+    return Table("plan", "", columns, plans)
 
 
-def _table(plans: Sequence[Forecast]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    grid = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    grid.add_column("step", no_wrap=True)
-    for column in ("seed", "epochs", "images", "FLOPs", "GPU", "wall", "disk", "batch split"):
-        grid.add_column(column, justify="right", no_wrap=True)
-    for plan in plans:
-        grid.add_row(
-            plan.step,
-            str(plan.seed),
-            str(plan.epochs),
-            f"{plan.images:.3g}",
-            f"{plan.train_flops + plan.eval_flops:.3g}",
-            _hours(plan.gpu_hours),
-            _hours(plan.wall_hours),
-            _bytes(plan.disk),
-            _split(plan),
-        )
-    return grid
+def _flops(plan: Forecast) -> float:
+    return plan.train_flops + plan.eval_flops
 
 
 def _split(plan: Forecast) -> str:
     """Global batch = devices x accumulation x micro batch."""
     devices = plan.global_batch // plan.batch_per_device
     return f"{plan.global_batch} = {devices} x {plan.accumulation} x {plan.micro_batch}"
-
-
-def _hours(hours: float) -> str:
-    if hours >= 1:
-        return f"{hours:,.1f} h"
-    return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.2g} s"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import Json
+from convnext_study.cli.options import Json, warn_of_unreadable
 from convnext_study.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def power(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say how many seeds each network needs, so that a difference can be told from noise."""
+    """Say how many seeds each network needs, so that a difference is significant."""
+    from convnext_study.results.report.tables.formatting import percent
     from convnext_study.results.statistics import paper_deviation, seeds_needed
 
     deviation = paper_deviation() if study is None else _measured(study)
@@ -45,7 +46,7 @@ def power(
             "seeds": found.seeds,
             "reached": round(found.reached, 6),
             "effect": effect,
-            "deviation": round(deviation.points, 6),
+            "std": round(deviation.points, 6),
             "source": deviation.source,
             "assumptions": found.assumptions,
         }
@@ -53,28 +54,22 @@ def power(
         return
     typer.echo(
         f"{found.seeds} seeds for each network: a true difference of {effect:g} points is then "
-        f"seen in {100 * found.reached:.0f} % of studies."
+        f"seen in {percent(found.reached)} of studies."
     )
     typer.echo(found.assumptions)
 
 
 def _measured(folder: Path) -> Deviation:
     """The deviation between seeds of a folder's finished runs, pooled over networks."""
-    from convnext_study.records import scan
-    from convnext_study.results.setups import setup
-    from convnext_study.results.statistics import pooled_deviation
+    from convnext_study.records import unreadable_in
+    from convnext_study.results.noise import pooled_std
+    from convnext_study.results.report.gather import gather
 
     if not folder.is_dir():
         raise BadRequest(f"{folder}: no such folder; name the folder of a study")
-    rows: dict[str, dict[int, float]] = {}
-    images = [1]
-    for record in scan(folder):
-        if record.result is not None:
-            rows.setdefault(setup(record.run), {})[record.run.seed] = record.result.top1
-            images.append(record.result.val_images)
-    several = [list(row.values()) for row in rows.values() if len(row) > 1]
-    source = f"{len(several)} networks of {folder}"
-    found = pooled_deviation(several, source, resolution=100 / max(images))
+    rows = [row for study in gather(folder).studies for row in study.rows]
+    warn_of_unreadable(unreadable_in(folder))
+    found = pooled_std(rows, f"networks of {folder}")
     if found is None:
         raise BadRequest(
             f"{folder}: no network has two finished seeds; train with --seeds 2 or more"

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convnext_study.cli.options import warn_of_unreadable
 from convnext_study.roadmap import ROADMAPS, get_roadmap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from convnext_study.results.report import Extras
+    from convnext_study.results.report.gather import Extras
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,13 +40,15 @@ def report(
     The page loads nothing from elsewhere. Beside it stand figures as SVG, PDF and PNG, and tables
     as CSV, Markdown and LaTeX. With --watch it goes on until Ctrl-C.
     """
-    from convnext_study.results.report import write_report
+    from convnext_study.records import unreadable_in
+    from convnext_study.results.report.write import write_report
 
     out = out or folder / "report"
     extras = _extras(folder)
     if watch:
         _watch(folder, out, extras, (every, any_commit))
     paths = write_report(folder, out, extras, any_commit=any_commit)
+    warn_of_unreadable(unreadable_in(folder))
     size = paths[0].stat().st_size
     typer.echo(
         f"written: {paths[0]} ({size / 1e3:,.0f} kB) and {len(paths) - 1} figures and tables"
@@ -54,7 +57,7 @@ def report(
 
 def _watch(folder: Path, out: Path, extras: Extras, how: tuple[int, bool]) -> None:
     """Write the page again whenever a record has changed, until Ctrl-C."""
-    from convnext_study.results.report import write_page
+    from convnext_study.results.report.write import write_page
 
     every, any_commit = how
     seen: Any = None
@@ -85,7 +88,7 @@ def _state(folder: Path) -> dict[str, tuple[int, int]]:
 def _extras(folder: Path) -> Extras:
     """What the records do not hold: screens, the published recipes, and commands."""
     from convnext_study.cli.reproduce import commands
-    from convnext_study.results.report import Extras
+    from convnext_study.results.report.gather import Extras
 
     return Extras(
         show=_screen,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import BadRequest
 from convnext_study.records import Record, Run
-from convnext_study.results.figure import short_data
+from convnext_study.results.report.tables.formatting import short_data
 from convnext_study.results.setups import Group, differences
 from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
 
@@ -106,15 +107,20 @@ def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:
 
 def _recipe(runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
     """The choice of recipe that comes nearest, and what was changed in it."""
-    from convnext_study.training.recipe import recipe_for
+    from convnext_study.training.recipe import RECIPES, recipe_for
 
     family = str(runs[0].recipe.get("family", ""))
     base = str(runs[0].recipe.get("name", "")).partition("[")[0]
     choice = {f"{family}-small": "small", family: "published"}.get(base, base)
+    if Path(choice).suffix == ".toml":  # no file is read because a record names it
+        choice = "unknown"
+    families = {recipe.family for recipe in RECIPES.values()}
     changes: dict[str, Any] = {}
     for run in runs:
+        if run.recipe.get("family") not in families:
+            continue
         try:
-            plain = recipe_for(str(run.recipe.get("family", "")), choice).model_dump(mode="json")
+            plain = recipe_for(run.recipe["family"], choice).model_dump(mode="json")
         except BadRequest:
             continue
         for field in _OPTIONS:

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
-from convnext_study.cli.options import StudyOptions, console, print_rich
-from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, BadRequest
+from convnext_study.cli.options import StudyOptions, console, print_tables, warn_of_unreadable
+from convnext_study.cli.place import describe, plan_for, site_of, where_for
+from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED
 from convnext_study.launching.runs import default_folder, parse_seeds, roadmap_runs
 from convnext_study.launching.study import (
     Study,
     Where,
-    claim,
-    in_a_pool,
     train_all,
     unfinished,
 )
-from convnext_study.records import Run
+from convnext_study.records import Run, unreadable_in
 from convnext_study.roadmap import Point, Roadmap
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from convnext_study.launching.local import Job, Outcome
+    from convnext_study.launching.local import Outcome
     from convnext_study.launching.machine import Plan
 
 
@@ -52,10 +51,11 @@ def run_study(study: Study, options: StudyOptions) -> None:
     done = len(study.runs) - len(todo)
     print(f"{study.folder}: {len(study.runs)} runs, {done} done already", file=told)
     outcomes: list[Outcome] = []
-    where = _where(options)
+    profile = site_of(options)
+    where = where_for(options, profile)
     if todo:
-        plan = _plan(todo, options)
-        _say_plan(todo, options, plan)
+        plan = plan_for(todo, options, profile)
+        print(describe(todo, options, plan), file=told, flush=True)
         outcomes = _train(study, plan, where)
         for outcome in unfinished(outcomes, "submitted"):
             print(f"{outcome.run.id}: {outcome.reason}")
@@ -66,6 +66,7 @@ def run_study(study: Study, options: StudyOptions) -> None:
         print(f"convnext-study: {outcome.run.id} failed: {outcome.reason}", file=sys.stderr)
     for text in _warnings(study):
         print(f"convnext-study: warning: {text}", file=sys.stderr)
+    warn_of_unreadable(unreadable_in(study.folder / "runs"))
     for note in sorted({o.reason for o in outcomes if o.status == "done" and o.reason}):
         print(f"convnext-study: {note}", file=sys.stderr)
     if unfinished(outcomes, "failed"):
@@ -76,87 +77,6 @@ def run_study(study: Study, options: StudyOptions) -> None:
             file=sys.stderr,
         )
         raise typer.Exit(EXIT_STOPPED)
-
-
-def _say_plan(todo: Sequence[Run], options: StudyOptions, plan: Plan) -> None:
-    """What is about to be trained, and how a batch is taken apart."""
-    recipes = ", ".join(sorted({run.recipe["name"] for run in todo}))
-    batches = ", ".join(sorted({str(run.recipe["global_batch"]) for run in todo}))
-    machine = plan.machine
-    told = sys.stderr if options.dry_run else sys.stdout
-    at_a_time = f", at most {machine.micro_batch} at a time" if machine.micro_batch else ""
-    if options.on == "local":
-        how = f"{plan.jobs} side by side, {machine.threads} thread(s) each, on {machine.device}"
-    else:
-        how = f"on {options.on}"
-    print(f"{options.data}; {recipes}; {batches} images a step{at_a_time}; {how}", file=told)
-    told.flush()
-
-
-def _plan(todo: Sequence[Run], options: StudyOptions) -> Plan:
-    from convnext_study.launching.machine import make_plan
-    from convnext_study.training.known_sizes import DIGITS
-    from convnext_study.training.task import Machine
-
-    if options.bad_images not in ("stop", "skip"):
-        raise BadRequest(f"bad images: {options.bad_images!r}; use stop or skip")
-    size = max(run.recipe["image_size"] or 0 for run in todo)
-    if options.data == "digits":  # torch is not needed here, and takes seconds to import
-        size = size or DIGITS
-    else:
-        from convnext_study.training.data import open_data
-
-        # Bad data fails here, before any training.
-        data = open_data(options.data, download=options.download)
-        size = size or data.size
-    machine = Machine(
-        workers=options.workers,
-        download=options.download,
-        channels_last=options.channels_last,
-        micro_batch=options.micro_batch,
-        compile=options.compile,
-        grad_checkpointing=options.grad_checkpointing,
-        bad_images="skip" if options.bad_images == "skip" else "stop",
-    )
-    return make_plan(
-        machine,
-        image_size=size,
-        runs=len(todo),
-        device=options.device,
-        jobs=options.jobs,
-        threads=options.threads,
-    )
-
-
-def _where(options: StudyOptions) -> Where:
-    """Who trains the jobs."""
-    if options.on == "local":
-        return in_a_pool
-    if options.on == "torchrun":
-        from convnext_study.launching.machine import count_devices
-        from convnext_study.launching.torchrun import run_torchrun
-
-        def with_torchrun(
-            jobs: Sequence[Job], plan: Plan, tick: Callable[[], None]
-        ) -> list[Outcome]:
-            claim(jobs)
-            processes = options.processes or count_devices(plan.machine.device)
-            return run_torchrun(jobs, processes, tick)
-
-        return with_torchrun
-    if options.on != "slurm":
-        raise BadRequest(f"on: {options.on!r}; use local, torchrun or slurm")
-    if options.profile is None:
-        raise BadRequest("on slurm: name the site with --profile FILE, as in launch/clusters/")
-    from convnext_study.launching.profile import read_profile
-    from convnext_study.launching.slurm import run_slurm
-
-    profile = read_profile(options.profile)
-
-    def with_slurm(jobs: Sequence[Job], plan: Plan, tick: Callable[[], None]) -> list[Outcome]:
-        return run_slurm(jobs, profile, options.dry_run, options.wait, tick)
-
-    return with_slurm
 
 
 def _train(study: Study, plan: Plan, where: Where) -> list[Outcome]:
@@ -214,9 +134,10 @@ def _warnings(study: Study) -> list[str]:
 
 def _show(study: Study) -> None:
     """The table on the screen; table and figure in the folder."""
-    from convnext_study.results.figure import draw
-    from convnext_study.results.summary import noise_note, summarize, write_results
-    from convnext_study.results.table import result_table
+    from convnext_study.results.meta import describe
+    from convnext_study.results.report.figures.roadmap import draw
+    from convnext_study.results.report.tables.results import terminal_table, write_results
+    from convnext_study.results.summary import summarize
 
     asked = [run for run in study.runs if _is_row(run)]
     if not asked:
@@ -225,12 +146,12 @@ def _show(study: Study) -> None:
     if not any(row.top1 is not None for row in rows):
         print("no run is finished yet: no table")
         return
-    files = [*write_results(study.folder, rows), *draw(rows, study.folder)]
+    files = [*write_results(study.folder, rows, describe(rows).title), *draw(rows, study.folder)]
     if study.wandb != "off":
         from convnext_study.results.wandb_mirror import mirror_study
 
         mirror_study(study.folder, rows, study.wandb)
-    print_rich(result_table(rows, noise_note(rows)))
+    print_tables(terminal_table(rows))
     print("written: " + ", ".join(str(file) for file in files))
 
 

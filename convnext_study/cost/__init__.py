@@ -9,7 +9,7 @@ from convnext_study.cost.amount import Cost, CountersDisagree, ImageTooSmall
 from convnext_study.cost.arithmetic import closed_form
 from convnext_study.cost.crosscheck import count_fvcore, count_torch
 from convnext_study.cost.hooks import count, count_spec
-from convnext_study.cost.rows import macs_unit, render, table
+from convnext_study.cost.rows import table
 
 __all__ = [
     "Cost",
@@ -20,7 +20,5 @@ __all__ = [
     "count_fvcore",
     "count_spec",
     "count_torch",
-    "macs_unit",
-    "render",
     "table",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from convnext_study.evaluation.crops import crop_steps
 from convnext_study.evaluation.subjects import EvaluationError, Subject
 from convnext_study.results.statistics import wilson_interval
 
@@ -42,7 +43,7 @@ class Verdict:
     """What was measured, and on what.
 
     ``top5`` is None for five classes and less. ``correct`` is hex, one bit an image in order, as
-    in a run's result, for paired tests.
+    in a run's result, for paired tests. ``precision`` is that of the run's recipe, as in training.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Verdict:
     images: int
     classes: int
     transform: str
+    precision: str
     top1: Accuracy
     top5: Accuracy | None
     images_per_s: float
@@ -75,8 +77,9 @@ def judge(subject: Subject, data: Data, batch: int, machine: Machine) -> Verdict
             f"{data.num_classes}: its accuracy there means nothing"
         )
     prepared, recipe = _prepare(subject, data)
+    batches = _batches(prepared, recipe, subject.preparation.crop_mode, batch, machine)
     began = time.perf_counter()
-    first, among = _ranks(subject, _batches(prepared, recipe, batch, machine), machine)
+    first, among = _ranks(subject, batches, machine)
     seconds = time.perf_counter() - began
     images = len(first)
     return Verdict(
@@ -86,6 +89,7 @@ def judge(subject: Subject, data: Data, batch: int, machine: Machine) -> Verdict
         images=images,
         classes=data.num_classes,
         transform=f"{_transform(subject, data)}",
+        precision=subject.precision,
         top1=Accuracy.of(int(first.sum()), images),
         top5=Accuracy.of(int(among.sum()), images) if data.num_classes > TOP else None,
         images_per_s=images / seconds,
@@ -114,10 +118,32 @@ def _prepare(subject: Subject, data: Data) -> tuple[Data, Recipe]:
     return dataclasses.replace(data, mean=asked.mean, std=asked.std), recipe
 
 
-def _batches(data: Data, recipe: Recipe, batch: int, machine: Machine) -> Iterator[Any]:
-    from convnext_study.training.data.batches import val_batches
+def _batches(
+    data: Data, recipe: Recipe, crop_mode: str, batch: int, machine: Machine
+) -> Iterator[Any]:
+    """Images (n, 3, H, W), normalised and on the device, and their labels."""
+    import torch
 
-    yield from val_batches(data, recipe, batch, machine.workers)
+    from convnext_study.training.data.batches import val_batches
+    from convnext_study.training.data.device import Prepare, prefetcher
+    from convnext_study.training.data.loading import Samples
+    from convnext_study.training.data.pixels import Steps
+    from convnext_study.training.data.pool import Readers
+
+    side = recipe.image_size or data.size
+    steps = crop_steps(
+        crop_mode, side, int(side / recipe.eval_crop_ratio), recipe.interpolation, data.mean
+    )
+    samples = Samples(data.val, Steps(steps), None, data.bad.on_bad)
+    pin = torch.device(machine.device).type == "cuda"
+    readers = Readers({"val": samples}, machine.workers, batch, pin=pin)
+    prepare = Prepare(data, machine.device, machine.memory_format)
+    ahead = prefetcher(machine.device)
+    try:
+        for one in val_batches(data, recipe, batch, lambda: readers, ahead=ahead):
+            yield prepare(one)
+    finally:
+        readers.close()
 
 
 def _ranks(subject: Subject, batches: Iterator[Any], machine: Machine) -> tuple[Tensor, Tensor]:
@@ -125,6 +151,7 @@ def _ranks(subject: Subject, batches: Iterator[Any], machine: Machine) -> tuple[
     import torch
 
     from convnext_study.matrices import use_matrices
+    from convnext_study.training.precision import autocast_of
 
     net: Any = subject.net
     net = net.to(machine.device, memory_format=machine.memory_format)
@@ -136,11 +163,11 @@ def _ranks(subject: Subject, batches: Iterator[Any], machine: Machine) -> tuple[
     among: list[Tensor] = []
     with torch.inference_mode():
         for images, labels in batches:
-            moved = images.to(machine.device, memory_format=machine.memory_format)
-            logits = net(moved)
+            with autocast_of(subject.precision, machine.device):
+                logits = net(images)
             if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
                 raise EvaluationError(f"{subject.name}: answers with no matrix of class scores")
-            top = logits.topk(min(TOP, logits.shape[1])).indices.cpu()
+            top = logits.float().topk(min(TOP, logits.shape[1])).indices.cpu()
             right = top == labels.cpu()[:, None]
             first.append(right[:, 0])
             among.append(right.any(1))

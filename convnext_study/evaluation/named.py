@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import Failed
+from convnext_study.evaluation.crops import MODES
 from convnext_study.evaluation.subjects import (
     EvaluationError,
     Preparation,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 TORCHVISION = "torchvision:"
+INTERPOLATIONS = ("bicubic", "bilinear")
 _HUB = "huggingface.co"
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
@@ -71,6 +73,7 @@ def _timm(name: str, weights: Path | None, pretrained: bool) -> Subject:
     if pretrained and not _has_weights(net):
         raise EvaluationError(f"{name}: nobody has released weights under this name; use --weights")
     config = timm.data.resolve_model_data_config(net)
+    _check_transform(name, config)
     _put(net, state, weights)
     return Subject(
         name=name,
@@ -82,9 +85,27 @@ def _timm(name: str, weights: Path | None, pretrained: bool) -> Subject:
             interpolation=config["interpolation"],
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
+            crop_mode=config["crop_mode"],
         ),
         weights=_source(weights, "released, by timm" if pretrained else None),
     )
+
+
+def _check_transform(name: str, config: dict[str, Any]) -> None:
+    """Raises EvaluationError for a published transform that there is no equal of here."""
+    channels, height, width = config["input_size"]
+    unknown = [
+        f"{field} {config[field]!r}"
+        for field, known in (("crop_mode", MODES), ("interpolation", INTERPOLATIONS))
+        if config[field] not in known
+    ]
+    if (channels, height) != (3, width):
+        unknown.append(f"images of {channels} channels, {height} by {width}")
+    if unknown:
+        raise EvaluationError(
+            f"{name}: its published transform has {' and '.join(unknown)}, which is not supported; "
+            "evaluate it with timm's own script"
+        )
 
 
 def _torchvision(name: str, weights: Path | None, pretrained: bool) -> Subject:

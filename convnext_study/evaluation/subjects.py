@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study import records
 from convnext_study.errors import BadRequest
+from convnext_study.evaluation.crops import BORDER, CENTER, SQUASH
+from convnext_study.evaluation.errors import EvaluationError, TrustError
+from convnext_study.evaluation.trust import Called, check_data, what_to_call
 from convnext_study.records import Run
 
 if TYPE_CHECKING:
@@ -19,19 +20,17 @@ if TYPE_CHECKING:
     from convnext_study.training.data import Data
     from convnext_study.training.recipe import Recipe
 
-PACKAGE = "convnext_study"
+__all__ = ["EvaluationError", "Preparation", "Subject", "TrustError", "load_run"]
 
-
-class EvaluationError(BadRequest):
-    """A network cannot be judged as asked; the message says what is wrong and what to do."""
+_RESIZES = {CENTER: "short side", SQUASH: "both sides", BORDER: "long side"}
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """The published evaluation transform: resize the short side, crop the centre, normalise.
+    """The published evaluation transform: resize, crop the centre, normalise.
 
-    ``crop_ratio`` is the crop's side over the resized short side; ``mean`` and ``std`` are
-    fractions of 255, None where the data's own are used.
+    ``crop_ratio`` is the crop's side over the resized one; ``mean`` and ``std`` are fractions of
+    255, None where the data's own are used; ``crop_mode`` is timm's, one of `crops.MODES`.
     """
 
     image_size: int
@@ -39,6 +38,7 @@ class Preparation:
     interpolation: str
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    crop_mode: str = CENTER
 
     def changed(self, image_size: int | None, crop_ratio: float | None) -> Preparation:
         return replace(
@@ -53,7 +53,8 @@ class Preparation:
 
     def __str__(self) -> str:
         return (
-            f"short side to {self.resized}, centre crop of {self.image_size}, {self.interpolation}"
+            f"{_RESIZES[self.crop_mode]} to {self.resized}, centre crop of {self.image_size}, "
+            f"{self.interpolation}"
         )
 
 
@@ -69,36 +70,37 @@ class Subject:
     run: Run | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def precision(self) -> str:
+        """In which it was trained and is to be evaluated: ``float32``, ``bf16`` or ``fp16``."""
+        return str(self.run.recipe.get("precision", "float32")) if self.run else "float32"
+
 
 def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> Subject:
     """The network of a run's folder with its newest readable weights.
 
-    A record may come from anywhere and names what to import, so only this package's builders, and
-    those of the file ``code``, are called unless ``trust`` is set.
+    A record may come from anywhere and names what to call and to open: see `evaluation.trust` for
+    what it may without ``trust``, and with the file ``code``.
 
     Raises:
         RecordError: no run in this folder.
-        EvaluationError: no weights, or the record names code that is not trusted.
+        EvaluationError: no weights, or a network that cannot be built.
+        TrustError: the record names what is not trusted.
     """
     from convnext_study.training import checkpoint
-    from convnext_study.training.data import DataError, open_data
     from convnext_study.training.recipe import make_recipe
 
     record = records.read(folder)
     run, recipe, notes = record.run, make_recipe(record.run.recipe), list[str]()
-    _may_import(run, trust, code)
+    called = what_to_call(run, trust=trust, code=code)
     saved = checkpoint.load(folder, notes.append)
     if saved is None:
         raise EvaluationError(f"{folder}: no checkpoint that can be read; train the run first")
     state, epochs = _weights(saved, recipe), len(saved["state"]["history"])
     if epochs < recipe.epochs:
         notes.append(f"the run is not finished: {epochs} of {recipe.epochs} epochs")
-    try:
-        data: Data | None = open_data(run.data)
-    except DataError as error:
-        data = None
-        notes.append(f"the data it was trained on cannot be opened ({error})")
-    net, classes = _build(run, recipe, state, str(folder))
+    data = _open(run, trust, notes)
+    net, classes = _build(run, called, recipe, state, str(folder))
     return Subject(
         name=run.id,
         net=net,
@@ -121,15 +123,36 @@ def _weights(saved: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     return dict(saved["model_ema" if recipe.result == "ema" else "model"])
 
 
-def _build(run: Run, recipe: Recipe, state: dict[str, Any], where: str) -> tuple[nn.Module, int]:
-    from convnext_study.training.task import Machine, make_task, resolve
+def _open(run: Run, trust: bool, notes: list[str]) -> Data | None:
+    """The data of a run; None, and a note, where it is not there or not to be opened."""
+    from convnext_study.training.data import DataError, open_data
+
+    try:
+        if not trust:
+            check_data(run.id, run.data)
+        return open_data(run.data)
+    except (DataError, TrustError) as error:
+        notes.append(f"the data it was trained on cannot be opened ({error})")
+        return None
+
+
+def _build(
+    run: Run, called: Called, recipe: Recipe, state: dict[str, Any], where: str
+) -> tuple[nn.Module, int]:
+    from convnext_study.training.task import Machine
 
     classes = classes_in(state)
-    if run.task == "classification":
-        builder: Callable[..., nn.Module] = resolve(run.model.builder)
-        net = builder(run.model.args, num_classes=classes, drop_path=0.0, init=recipe.init)
-    else:
-        net = make_task(run, Machine()).build()
+    try:
+        if called.task is None:
+            net = called.builder(called.args, num_classes=classes, drop_path=0.0, init=recipe.init)
+        else:
+            model = run.model.model_copy(update={"args": called.args})
+            net = called.task(run.model_copy(update={"model": model}), Machine()).build()
+    except BadRequest:
+        raise
+    except Exception as error:  # whatever arguments lead to that do not fit each other
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise EvaluationError(f"{where}: its network cannot be built ({reason})") from error
     put_weights(net, state, where)
     return net.eval(), classes
 
@@ -152,30 +175,3 @@ def put_weights(net: nn.Module, state: Mapping[str, Any], where: str) -> None:
         raise EvaluationError(
             f"{where}: the weights do not fit {type(net).__name__}: {first[:200]}"
         ) from None
-
-
-def _may_import(run: Run, trust: bool, code: Path | None) -> None:
-    """Refuse a record that would have a module imported which the user did not name."""
-    if code is not None:
-        _import_file(code)
-    for reference in (run.model.builder, run.task):
-        module, colon, _ = reference.partition(":")
-        if not colon or module.split(".")[0] == PACKAGE:
-            continue
-        if trust or (code is not None and module.split(".")[-1] == code.stem):
-            if code is not None and module.split(".")[-1] == code.stem:
-                sys.modules[module] = sys.modules[code.stem]
-            continue
-        raise EvaluationError(
-            f"{run.id}: its record asks to import {module!r}, which is not part of this package; "
-            f"name the file with --code, or add --trust if you know where the run comes from"
-        )
-
-
-def _import_file(path: Path) -> None:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise EvaluationError(f"{path}: no such Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)

@@ -12,7 +12,7 @@ from convnext_study.build import FILE_BUILDER, ROADMAP_BUILDER, file_digest
 from convnext_study.errors import BadRequest
 from convnext_study.launching.runs import roadmap_runs
 from convnext_study.records import ModelRef, Record, Run
-from convnext_study.results.attribution.measured import Measured, measure
+from convnext_study.results.subset_results import SubsetResults, group_by_subset
 from convnext_study.roadmap import Point, Roadmap, Step
 from convnext_study.roadmap.beyond import SECTION, extend, network_steps
 from convnext_study.spec import NetSpec
@@ -33,6 +33,7 @@ class Context:
         orders: how many orders of the steps to sample, half of them reverses of the others.
         by: ``step`` or ``section``: what an attribution shares the gain among.
         plain: the road map without further steps, by which networks are named.
+        any_commit: whether runs made with other versions of the code count too.
     """
 
     road: Roadmap
@@ -43,6 +44,7 @@ class Context:
     orders: int = DEFAULT_ORDERS
     by: str = "step"
     plain: Roadmap | None = None
+    any_commit: bool = False
 
     def beside(self, *steps: Step) -> Context:
         """A context whose road has these steps beside its end, each on its own."""
@@ -121,16 +123,20 @@ class Context:
         runs = self.beside(step).rows([name])
         return [run.model_copy(update={"model": model}) for run in runs]
 
-    def measure(self, records: Iterable[Record]) -> Measured:
-        """The finished runs of this road's networks, as the functions of `results` take them.
+    def group_by_subset(self, records: Iterable[Record]) -> SubsetResults:
+        """The finished runs of this road's networks, as the functions of `attribution` take them.
 
         Those with the second row's recipe and this data count, whichever study asked for them.
         """
         like = self._of([self.road.points()[1]])[0]
-        fair = [
-            one for one in records if (one.run.recipe, one.run.data) == (like.recipe, like.data)
-        ]
-        return measure(fair, self.road, self.seeds)
+        return group_by_subset(
+            records,
+            self.road,
+            recipe=like.recipe,
+            data=like.data,
+            seeds=self.seeds,
+            any_commit=self.any_commit,
+        )
 
     def _of(self, points: Iterable[Point]) -> list[Run]:
         return roadmap_runs(

@@ -9,6 +9,7 @@ from convnext_study.build import ROADMAP_BUILDER
 from convnext_study.cost import closed_form
 from convnext_study.errors import BadRequest
 from convnext_study.records import ModelRef, Run
+from convnext_study.results.report.tables.formatting import common_prefix
 from convnext_study.roadmap import Roadmap
 from convnext_study.spec import NetSpec
 
@@ -102,5 +103,5 @@ def _matched(run: Run, target: int, macs: Macs) -> Run:
 
 def _short(macs: int) -> str:
     """Four digits are enough to tell targets apart: ``2.245M``."""
-    unit, name = (1e9, "G") if macs >= 1e9 else (1e6, "M")
-    return f"{macs / unit:.4g}{name}"
+    factor, letter = common_prefix([macs])
+    return f"{macs / factor:.4g}{letter}"

@@ -6,17 +6,19 @@ with it: a new one is started, and the run can be resumed.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
-from typing import Any
 
+from convnext_study.launching.serving import STOP_SIGNALS, Flag, serve
 from convnext_study.records import Run
 from convnext_study.training.task import Machine
 
@@ -46,6 +48,7 @@ class Job:
 class _Worker:
     process: SpawnProcess
     pipe: Connection
+    device: str | None
     job: Job | None = None
 
 
@@ -56,33 +59,44 @@ class Pool:
     Args:
         size: how many trainings run side by side.
         tick: called about twice a second and after each run.
+        devices: shared out among the processes, each of which keeps its own; a job's own
+            device where there are none.
     """
 
     size: int
     tick: Callable[[], None] = lambda: None
+    devices: tuple[str, ...] = ()
     _workers: list[_Worker] = field(default_factory=list)
-    _context: Any = field(default_factory=lambda: multiprocessing.get_context("spawn"))
+    _leaving: list[_Worker] = field(default_factory=list)
+    _context: SpawnContext = field(default_factory=lambda: multiprocessing.get_context("spawn"))
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Train all jobs and return their outcomes in the order they ended.
 
-        SIGINT and SIGTERM stop every run within a step, its state saved.
+        SIGINT and SIGTERM, to this process or to all of its group, stop every run within a step,
+        its state saved.
         """
         waiting = deque(jobs)
         outcomes: list[Outcome] = []
-        stop = self._context.Event()
+        stop = Flag(self._context)
+        asked: list[int] = []  # a handler may come in the middle of anything, and only notes
         before = {
-            number: signal.signal(number, lambda *_: stop.set())
-            for number in (signal.SIGINT, signal.SIGTERM)
+            number: signal.signal(number, lambda got, _: asked.append(got))
+            for number in STOP_SIGNALS
         }
         try:
             while True:
+                if asked:
+                    stop.set()
                 self._feed(waiting, stop)
                 busy = [worker for worker in self._workers if worker.job]
                 if not busy:
                     break
                 wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=TICK)
-                outcomes += self._collect(busy)
+                ended = self._collect(busy)
+                if any(outcome.status == "stopped" for outcome in ended):
+                    stop.set()  # whoever stops one process means all of them
+                outcomes += ended
                 self.tick()
             outcomes += [Outcome(job.run, "stopped", "not started") for job in waiting]
         finally:
@@ -91,21 +105,34 @@ class Pool:
                 signal.signal(number, handler)
         return outcomes
 
-    def _feed(self, waiting: deque[Job], stop: Any) -> None:
+    def _feed(self, waiting: deque[Job], stop: Flag) -> None:
         while waiting and not stop.is_set():
             idle = [worker for worker in self._workers if worker.job is None]
             if not idle and len(self._workers) >= self.size:
                 return
             worker = idle[0] if idle else self._start(stop)
-            worker.job = waiting.popleft()
-            worker.pipe.send(worker.job)
+            job = waiting.popleft()
+            if worker.device is not None:
+                job = replace(job, machine=replace(job.machine, device=worker.device))
+            worker.job = job
+            # A process that has died meanwhile is noticed where its answer is read.
+            with contextlib.suppress(OSError):
+                worker.pipe.send(job)
 
-    def _start(self, stop: Any) -> _Worker:
+    def _start(self, stop: Flag) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, stop, os.getpid()))
-        process.start()
+        process = self._context.Process(target=serve, args=(theirs, stop, os.getpid()))
+        resource_tracker.ensure_running()  # it would let the signals through again
+        # Held back until its handlers are there.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        worker = _Worker(process, ours)
+        taken = [worker.device for worker in self._workers]
+        device = min(self.devices, key=taken.count) if self.devices else None
+        worker = _Worker(process, ours, device)
         self._workers.append(worker)
         return worker
 
@@ -116,21 +143,25 @@ class Pool:
             try:
                 if not worker.pipe.poll():
                     continue
-                status, reason = worker.pipe.recv()
+                status, reason, leaves = worker.pipe.recv()
             except (EOFError, ConnectionError):
                 worker.process.join()
-                status, reason = "failed", _death(worker.process.exitcode)
+                status, reason, leaves = "failed", _death(worker.process.exitcode), True
+            if leaves:
                 self._workers.remove(worker)
+                self._leaving.append(worker)
             outcomes.append(Outcome(worker.job.run, status, reason))
             worker.job = None
         return outcomes
 
     def _close(self) -> None:
-        for worker in self._workers:
+        workers = self._workers + self._leaving
+        for worker in workers:
             worker.pipe.close()
-        for worker in self._workers:
+        for worker in workers:
             worker.process.join()
         self._workers.clear()
+        self._leaving.clear()
 
 
 def _death(code: int | None) -> str:
@@ -139,50 +170,3 @@ def _death(code: int | None) -> str:
         why = ", perhaps for want of memory" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{why}; ask again to resume it"
     return f"its process ended with code {code}; ask again to resume it"
-
-
-def _serve(pipe: Connection, stop: Any, parent: int) -> None:
-    """A process's life: take a job, train it, say how it ended."""
-    # Ctrl-C reaches every process of a terminal; the parent passes it on as `stop`.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-
-    def asked_to_stop() -> bool:
-        # An orphan's parent was killed: save and leave.
-        return bool(stop.is_set()) or os.getppid() != parent
-
-    while True:
-        try:
-            job = pipe.recv()
-        except (EOFError, OSError):
-            return
-        outcome = train_job(job, asked_to_stop)
-        try:
-            pipe.send(outcome)
-        except OSError:
-            return
-
-
-def train_job(job: Job, stop: Callable[[], bool]) -> tuple[str, str]:
-    """Train one job in this process. Returns its status and, where it failed, the reason."""
-    from convnext_study.training.engine import Listener, Stopped, train
-
-    notes: list[str] = []
-    listeners: list[Listener] = []
-    mirror = None
-    if job.wandb != "off" and job.machine.rank == 0:
-        from convnext_study.results.wandb_mirror import WandbMirror
-
-        mirror = WandbMirror(warn=notes.append)
-        mirror.start(job.run, job.folder, job.wandb)
-        listeners.append(mirror)
-    try:
-        train(job.run, job.folder, job.machine, listeners, stop)
-    except Stopped:
-        return "stopped", ""
-    except Exception as error:
-        return "failed", str(error).splitlines()[0] if str(error) else type(error).__name__
-    finally:
-        if mirror is not None:
-            mirror.close()
-    return "done", "; ".join(notes)

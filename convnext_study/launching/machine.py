@@ -11,14 +11,50 @@ from convnext_study.errors import BadRequest
 from convnext_study.training.task import Machine
 
 SMALL_IMAGE = 64  # up to this side a second thread gains less than a second training
+MOST_READERS = 16  # more processes than that read no faster for one GPU, and each takes memory
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``jobs`` trainings side by side, each with what ``machine`` says."""
+    """``jobs`` trainings side by side, each with what ``machine`` says.
+
+    ``devices`` are shared out among them, where there are several.
+    """
 
     jobs: int
     machine: Machine
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requested:
+    """What was requested of the machine; None leaves it to be chosen.
+
+    Args:
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        jobs: trainings side by side.
+        processes: that share each run.
+        threads: of each process.
+        workers: processes that read images, for each process.
+    """
+
+    device: str | None = None
+    jobs: int | None = None
+    processes: int = 1
+    threads: int | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """Where trainings will run: its cores, and its devices, all of one kind."""
+
+    cores: int
+    devices: tuple[str, ...]
+
+    @property
+    def has_gpu(self) -> bool:
+        return self.devices[0] != "cpu"
 
 
 def cores() -> int:
@@ -45,6 +81,10 @@ def pick_device(device: str | None) -> str:
     if not there.get(kind, False):
         found = ", ".join(name for name, here in there.items() if here)
         raise BadRequest(f"device: {device!r} is not on this machine; there is {found}")
+    if kind == "cuda" and device != kind:
+        count, index = torch.cuda.device_count(), device.partition(":")[2]
+        if not index.isdecimal() or int(index) >= count:
+            raise BadRequest(f"device: {device!r}; the GPUs here are cuda:0 to cuda:{count - 1}")
     return device
 
 
@@ -61,24 +101,57 @@ def count_devices(device: str) -> int:
     return torch.cuda.device_count() if device == "cuda" else 1
 
 
+def this_node(device: str | None = None) -> Node:
+    """This machine with the device that was requested, or with all of the best kind there is."""
+    chosen = pick_device(device)
+    count = count_devices(chosen)
+    return Node(cores(), (chosen,) if count == 1 else tuple(f"cuda:{n}" for n in range(count)))
+
+
 def make_plan(
     machine: Machine,
+    requested: Requested = Requested(),
     *,
     image_size: int,
     runs: int,
-    device: str | None = None,
-    jobs: int | None = None,
-    threads: int | None = None,
+    from_files: bool = False,
+    node: Node | None = None,
 ) -> Plan:
-    """Share the machine out among trainings, each with what else ``machine`` says.
+    """Share a machine out among trainings, each with what else ``machine`` says.
 
-    Tiny networks gain little from a second thread, so there are as many trainings as cores, with
-    one thread each. Threads are chosen from the image size alone, never from how many run at a
-    time: sums in another order round otherwise, and the same seed must give the same result.
+    One training a GPU. On a CPU, where tiny networks gain little from a second thread, as many as
+    cores, with one thread each. There threads are chosen from the image size alone, never from
+    how many run at a time: sums in another order round otherwise, and the same seed must give the
+    same result.
+
+    Args:
+        machine: what the plan does not decide.
+        requested: what it must keep to.
+        image_size: side of the largest images, in pixels.
+        runs: how many there are to train.
+        from_files: whether images are read, or transformed, one by one.
+        node: where the trainings will run, if not here.
     """
-    chosen = pick_device(device)
+    node = node or this_node(requested.device)
+    threads, jobs = requested.threads, requested.jobs
+    if not node.has_gpu:
+        threads = threads or (1 if image_size <= SMALL_IMAGE else node.cores)
+        jobs = jobs or max(node.cores // threads, 1)
+    jobs = min(jobs or len(node.devices), max(runs, 1))
+    share = node.cores // (jobs * requested.processes)
+    workers = requested.workers
+    if workers is None:
+        workers = choose_workers(share) if node.has_gpu and from_files else 0
     if threads is None:
-        threads = 1 if image_size <= SMALL_IMAGE else cores()
-    if jobs is None:
-        jobs = max(cores() // threads, 1) if chosen == "cpu" else 1
-    return Plan(min(jobs, max(runs, 1)), replace(machine, device=chosen, threads=threads))
+        threads = 1 if image_size <= SMALL_IMAGE else max(share - workers, 1)
+    device = node.devices[0] if len(node.devices) == 1 else "cuda"
+    return Plan(
+        jobs,
+        replace(machine, device=device, threads=threads, workers=workers),
+        node.devices if len(node.devices) > 1 else (),
+    )
+
+
+def choose_workers(share: int) -> int:
+    """Processes that read images for a process that has ``share`` cores and a GPU to feed."""
+    return min(max(share - 1, 1), MOST_READERS)

@@ -43,7 +43,9 @@ class Profile(BaseModel):
         signal_seconds: how long before the limit a run is told to save.
         requeue: start again after preemption, a node's failure or the time limit.
         max_requeues: an end to that, for a run that never gets anywhere.
-        array_limit: runs of one submission at a time.
+        array_limit: runs of one request at a time.
+        max_array_size: runs in one array; a request of more is submitted as several arrays. The
+            site's own limit (MaxArraySize) counts too, where SLURM tells it.
         modules: what ``module load`` is given before the run.
         environment: variables to set.
         sbatch: further options, by their long names.
@@ -67,6 +69,7 @@ class Profile(BaseModel):
     requeue: bool = True
     max_requeues: int = Field(default=100, ge=1)
     array_limit: int = Field(default=256, ge=1)
+    max_array_size: int = Field(default=1000, ge=1)
     modules: tuple[Text, ...] = ()
     environment: dict[VariableName, Text] = Field(default_factory=dict)
     sbatch: dict[OptionName, Text | int | bool] = Field(default_factory=dict)

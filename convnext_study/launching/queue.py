@@ -6,14 +6,16 @@ a job's end, and a run may have been finished by another job.
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from convnext_study.launching.local import Job, Outcome
-from convnext_study.records import LOG, RESULT, read_lines
+from convnext_study.records import RESULT, failure, read_events
 
 TICK = 2.0  # seconds between looks at the records, which may lie on a slow shared disk
 POLL = 10.0  # seconds between questions to SLURM, which answers all of a site's users
@@ -35,12 +37,37 @@ def waiting_tasks(tasks: Iterable[str]) -> set[str] | None:
     return set(asked.stdout.split())
 
 
+def max_array_size() -> int | None:
+    """How many runs an array may have at this site, or None where SLURM does not say."""
+    command = ["scontrol", "show", "config"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", asked.stdout, re.MULTILINE)
+    # Indices, which begin with 0, must be below it; 0 means that there are no arrays.
+    return max(int(found[1]), 1) if found else None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run in the queue.
+
+    ``logged`` is how many events the run's log held when it was submitted: what an earlier job
+    left there says nothing of this one.
+    """
+
+    job: Job
+    logged: int = 0
+
+
 def follow(
-    tasks: Mapping[str, Job], logs: Path, tick: Callable[[], None], poll: float = POLL
+    tasks: Mapping[str, Task], logs: Path, tick: Callable[[], None], poll: float = POLL
 ) -> list[Outcome]:
     """Wait until every task's run is done or has left the queue. Returns the outcomes.
 
-    SIGINT and SIGTERM end the waiting; the jobs go on.
+    ``tasks`` is by SLURM's names, ``logs`` the folder with their output. SIGINT and SIGTERM end
+    the waiting; the jobs go on.
     """
     asked: list[int] = []
     before = {
@@ -55,7 +82,7 @@ def follow(
 
 
 def _follow(
-    left: dict[str, Job],
+    left: dict[str, Task],
     logs: Path,
     stop: Callable[[], bool],
     clock: tuple[Callable[[], None], float],
@@ -66,31 +93,35 @@ def _follow(
     asked_at = -poll
     while left and not stop():
         tick()
-        for task in [task for task, job in left.items() if (job.folder / RESULT).exists()]:
-            outcomes.append(Outcome(left.pop(task).run, "done"))
+        for name in [name for name, one in left.items() if _is_done(one.job)]:
+            outcomes.append(Outcome(left.pop(name).job.run, "done"))
         if left and time.monotonic() - asked_at >= poll:
             asked_at = time.monotonic()
             alive = waiting_tasks(left)
             gone = set() if alive is None else set(left) - alive
-            outcomes += [ending(left.pop(task), task, logs) for task in sorted(gone & missed)]
+            outcomes += [ending(left.pop(name), name, logs) for name in sorted(gone & missed)]
             missed = gone
         if left:
             time.sleep(TICK)
     tick()
-    numbers = " ".join(sorted({task.partition("_")[0] for task in left}, key=int))
+    numbers = " ".join(sorted({name.partition("_")[0] for name in left}, key=int))
     note = f"goes on in the queue; to end it: scancel {numbers}"
     return outcomes + [
-        Outcome(job.run, "submitted", f"job {task} {note}") for task, job in left.items()
+        Outcome(one.job.run, "submitted", f"job {name} {note}") for name, one in left.items()
     ]
 
 
-def ending(job: Job, task: str, logs: Path) -> Outcome:
-    """The outcome of a run whose task has left the queue."""
-    if (job.folder / RESULT).exists():
+def ending(task: Task, name: str, logs: Path) -> Outcome:
+    """The outcome of a run whose task, of that name in SLURM, has left the queue."""
+    job = task.job
+    if _is_done(job):
         return Outcome(job.run, "done")
-    events = [line for line in read_lines(job.folder / LOG) if line.get("event") != "epoch"]
-    last = events[-1] if events else {}
-    if last.get("event") == "stopped":
-        return Outcome(job.run, "stopped", f"job {task} left the queue with its state saved")
-    why = str(last["reason"]) if last.get("event") == "failed" else "left the queue with no result"
-    return Outcome(job.run, "failed", f"job {task}: {why}; see {logs}")
+    events = read_events(job.folder)[task.logged :]
+    if events and events[-1]["event"] == "stopped":
+        return Outcome(job.run, "stopped", f"job {name} left the queue with its state saved")
+    why = failure(events) or "left the queue with no result"
+    return Outcome(job.run, "failed", f"job {name}: {why}; see {logs}")
+
+
+def _is_done(job: Job) -> bool:
+    return (job.folder / RESULT).exists()

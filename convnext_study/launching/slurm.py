@@ -1,4 +1,4 @@
-"""Runs on a SLURM cluster: one job a run, all of a request in one array.
+"""Runs on a SLURM cluster: one job a run, a request in one array, or several where it is large.
 
 submitit writes the batch script and submits it; what the script starts is our own worker, which
 reads plain JSON. A run resumes from its folder by itself, so to requeue is to run the same command
@@ -16,17 +16,17 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import EXIT_STOPPED, BadRequest, Failed
 from convnext_study.launching.local import Job, Outcome
 from convnext_study.launching.profile import Profile
-from convnext_study.launching.queue import follow, waiting_tasks
+from convnext_study.launching.queue import Task, follow, max_array_size, waiting_tasks
 from convnext_study.launching.torchrun import WORKER
 from convnext_study.launching.worker import write_jobs
-from convnext_study.records import write_json
+from convnext_study.records import read_events, write_json
 
 JOBS, SUBMITTED = "jobs.json", "submitted.json"
 
@@ -37,14 +37,25 @@ SRUN = ("--kill-on-bad-exit=0", "--wait=60")
 
 @dataclass(frozen=True)
 class Submission:
-    """What was submitted: SLURM's number, and the run of each array index (its only one: 0)."""
+    """What was submitted: SLURM's number, and the run of each array index (its only one: 0).
+
+    ``logged`` is how many events each run's log held then.
+    """
 
     number: str
     runs: tuple[str, ...]
+    logged: tuple[int, ...]
 
     def task(self, index: int) -> str:
         """A task's number as SLURM shows it: ``17_2`` of an array, else ``17``."""
         return f"{self.number}_{index}" if len(self.runs) > 1 else self.number
+
+    def tasks(self) -> dict[str, tuple[str, int]]:
+        """Each run's task, and how many events its log held."""
+        return {
+            run: (self.task(index), logged)
+            for index, (run, logged) in enumerate(zip(self.runs, self.logged, strict=True))
+        }
 
 
 def run_slurm(
@@ -69,18 +80,36 @@ def run_slurm(
     fitted = [fit(job, profile) for job in jobs]
     home = _home(jobs[0])
     if dry_run:
-        folder = home / f"{_next_number(home):04d}"
-        print(script_text([job.run.study for job in fitted], folder, profile))
+        for number, (part, own) in enumerate(_arrays(fitted, profile), _next_number(home)):
+            print(script_text([job.run.study for job in part], home / f"{number:04d}", own))
         return []
     if shutil.which("sbatch") is None or shutil.which("squeue") is None:
         raise BadRequest("slurm: there is no sbatch here; go to a login node, or use --on torchrun")
     tasks = _queued(home, fitted)
-    if fresh := [job for job in fitted if job.run.id not in tasks]:
-        submission = submit(fresh, home, profile)
-        tasks |= {run: submission.task(index) for index, run in enumerate(submission.runs)}
+    fresh = [job for job in fitted if job.run.id not in tasks]
+    for part, own in _arrays(fresh, profile):
+        try:
+            tasks |= submit(part, home, own).tasks()
+        except Failed as error:
+            note = f"; {len(tasks)} runs are in the queue, the same command submits the rest"
+            raise Failed(f"{error}{note if tasks else ''}") from None
     if not wait:
-        return [Outcome(job.run, "submitted", f"job {tasks[job.run.id]}") for job in jobs]
-    return follow({tasks[job.run.id]: job for job in jobs}, home, tick)
+        return [Outcome(job.run, "submitted", f"job {tasks[job.run.id][0]}") for job in jobs]
+    return follow({(at := tasks[job.run.id])[0]: Task(job, at[1]) for job in jobs}, home, tick)
+
+
+def _arrays(jobs: Sequence[Job], profile: Profile) -> list[tuple[Sequence[Job], Profile]]:
+    """Jobs in parts that SLURM takes as one array each, with what each part may have of the limit
+    on runs at a time.
+    """
+    if not jobs:
+        return []
+    size = profile.max_array_size
+    if len(jobs) > 1 and (site := max_array_size()):
+        size = min(size, site)
+    parts = [jobs[start : start + size] for start in range(0, len(jobs), size)]
+    own = profile.model_copy(update={"array_limit": max(profile.array_limit // len(parts), 1)})
+    return [(part, own) for part in parts]
 
 
 def fit(job: Job, profile: Profile) -> Job:
@@ -106,6 +135,7 @@ def submit(jobs: Sequence[Job], home: Path, profile: Profile) -> Submission:
     folder = _new_folder(home)
     write_jobs(folder / JOBS, jobs)
     executor = _executor([job.run.study for job in jobs], folder, profile)
+    logged = tuple(len(read_events(job.folder)) for job in jobs)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # said once, by the error
             number = executor._submit_command(_command(folder, profile)).job_id
@@ -113,8 +143,8 @@ def submit(jobs: Sequence[Job], home: Path, profile: Profile) -> Submission:
         shutil.rmtree(folder)
         reason = " ".join(str(error).split()) or "no reason given"
         raise Failed(f"slurm: sbatch refused the jobs: {reason}") from None
-    submission = Submission(str(number), tuple(job.run.id for job in jobs))
-    write_json(folder / SUBMITTED, {"number": submission.number, "runs": submission.runs})
+    submission = Submission(str(number), tuple(job.run.id for job in jobs), logged)
+    write_json(folder / SUBMITTED, asdict(submission))
     return submission
 
 
@@ -146,22 +176,20 @@ def _new_folder(home: Path) -> Path:
         return folder
 
 
-def _queued(home: Path, jobs: Sequence[Job]) -> dict[str, str]:
-    """The tasks, by run, that an earlier request has in SLURM's queue."""
+def _queued(home: Path, jobs: Sequence[Job]) -> dict[str, tuple[str, int]]:
+    """The tasks, by run, that earlier requests have in SLURM's queue, as `Submission.tasks`."""
     wanted = {job.run.id for job in jobs}
-    tasks: dict[str, str] = {}
+    tasks: dict[str, tuple[str, int]] = {}
     for path in sorted(home.glob(f"*/{SUBMITTED}")):
         about = json.loads(path.read_text())
-        submission = Submission(about["number"], tuple(about["runs"]))
-        tasks |= {
-            run: submission.task(index)
-            for index, run in enumerate(submission.runs)
-            if run in wanted
-        }
-    alive = waiting_tasks(tasks.values())
+        runs = tuple(about["runs"])
+        logged = tuple(about.get("logged", [0] * len(runs)))
+        found = Submission(about["number"], runs, logged).tasks()
+        tasks |= {run: task for run, task in found.items() if run in wanted}
+    alive = waiting_tasks(name for name, _ in tasks.values())
     if alive is None:
         raise Failed("slurm: squeue gives no answer; try again when SLURM is back")
-    return {run: task for run, task in tasks.items() if task in alive}
+    return {run: task for run, task in tasks.items() if task[0] in alive}
 
 
 def _command(folder: Path, profile: Profile) -> str:

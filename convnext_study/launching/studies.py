@@ -7,19 +7,16 @@ road; and ``REGIME``, the road map it is meant for. See docs/your_own_step.md.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import ValidationError
-
 from convnext_study.build import fault, load_file
 from convnext_study.errors import BadRequest
 from convnext_study.launching.context import Context
-from convnext_study.records import RESULT, RUN, Record, Run
+from convnext_study.records import RESULT, RUN, Record, RecordError, Run, read_run_file
 from convnext_study.roadmap import Step, get_roadmap
 from convnext_study.roadmap.beyond import step_beyond
 
@@ -112,9 +109,9 @@ def recorded(folder: Path) -> dict[str, Run]:
     finished: set[str] = set()
     for path in sorted((folder / "runs").glob(f"*/{RUN}")):
         try:
-            run = Run.model_validate(json.loads(path.read_text())["run"])
-        except (OSError, ValueError, KeyError, TypeError, ValidationError):
-            continue  # reading the study's records tells of it
+            run = Run.model_validate(read_run_file(path.parent)["run"])
+        except (RecordError, ValueError, KeyError):
+            continue  # the command tells of it at its end
         if run.id != path.parent.name:
             continue  # a folder that was renamed is not where the study looks for it
         if (path.parent / RESULT).exists():

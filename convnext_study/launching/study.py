@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,16 @@ from pathlib import Path
 from convnext_study.errors import BadRequest
 from convnext_study.launching.local import Job, Outcome, Pool
 from convnext_study.launching.machine import Plan
-from convnext_study.records import RESULT, RUN, Record, Run, is_locked, read, scan
+from convnext_study.records import (
+    RESULT,
+    RUN,
+    Record,
+    RecordError,
+    Run,
+    is_locked,
+    read,
+    scan,
+)
 
 PATIENCE = 15.0  # seconds to wait for a run that another process works on
 WANDB_MODES = ("off", "offline", "online")
@@ -26,7 +36,7 @@ def in_a_pool(jobs: Sequence[Job], plan: Plan, tick: Callable[[], None]) -> list
     Raises BadRequest where the folder cannot be written or another process works on a run.
     """
     claim(jobs)
-    return Pool(plan.jobs, tick).run(jobs)
+    return Pool(plan.jobs, tick, plan.devices).run(jobs)
 
 
 @dataclass(frozen=True)
@@ -48,12 +58,19 @@ class Study:
         return (self.path(run) / RESULT).exists()
 
     def records(self) -> list[Record]:
-        """The records of this study's runs, in the order asked; what has not begun is left out."""
-        paths = [self.path(run) for run in self.runs]
-        return [read(path) for path in paths if (path / RUN).exists()]
+        """The records of this study's runs, in the order asked.
+
+        What has not begun is left out, and what cannot be read.
+        """
+        found = []
+        for path in map(self.path, self.runs):
+            if (path / RUN).exists():
+                with contextlib.suppress(RecordError):
+                    found.append(read(path))
+        return found
 
     def ledger(self) -> list[Record]:
-        """The records of every run that the folder holds, other requests' included."""
+        """The records of every run that the folder holds and that can be read."""
         return list(scan(self.folder / "runs"))
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
+import os
 import re
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from convnext_study import locks
 from convnext_study.errors import BadRequest
 from convnext_study.launching.local import TICK, Job, Outcome
 from convnext_study.launching.machine import cores
 from convnext_study.launching.worker import write_jobs
-from convnext_study.records import LOCK, LOG, RESULT, read_lines
+from convnext_study.records import LOCK, RESULT, failure, read_events
 
 WORKER = "convnext_study.launching.worker"
 LOG_FILE = "torchrun.log"  # beside the folder of the runs
+# Seconds that torchrun, told to end, gives its workers to save; its own 30 are few for a slow
+# disk. Older versions of torch do not look at it.
+GRACE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}
 
 
 def run_torchrun(
@@ -46,8 +50,9 @@ def run_torchrun(
         with tempfile.TemporaryDirectory(prefix="convnext-study-") as folder:
             write_jobs(Path(folder) / "jobs.json", jobs)
             while waiting and not stop:
+                logged = {index: len(read_events(jobs[index].folder)) for index in waiting}
                 code, output = _run_group(jobs, waiting, processes, Path(folder), (stop, tick))
-                ended, waiting = _settle(jobs, waiting, code, output, bool(stop))
+                ended, waiting = _settle(jobs, logged, (code, output), bool(stop))
                 outcomes += ended
                 tick()
     finally:
@@ -90,9 +95,8 @@ def _run_group(
     stop, tick = control
     path = jobs[0].folder.parent.with_name(LOG_FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as lock, path.open("a+") as log:
-        # The kernel drops the lock of a process that is killed, so no worker outlives this one.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # A process that is killed holds no lock any longer, so no worker outlives this one.
+    with locks.take(folder / LOCK) as lock, path.open("a+") as log:
         log.seek(0, 2)
         began = log.tell()
         # A session of its own: Ctrl-C in the terminal is for this process, which passes it on.
@@ -102,6 +106,7 @@ def _run_group(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env={**GRACE, **os.environ},
         )
         while True:
             try:
@@ -110,28 +115,38 @@ def _run_group(
             except subprocess.TimeoutExpired:
                 tick()
                 if stop:
-                    fcntl.flock(lock, fcntl.LOCK_UN)
+                    lock.release()
         log.seek(began)
         return code, log.read()
 
 
 def _settle(
-    jobs: Sequence[Job], waiting: Sequence[int], code: int, output: str, stopped: bool
+    jobs: Sequence[Job], logged: Mapping[int, int], ending: tuple[int, str], stopped: bool
 ) -> tuple[list[Outcome], list[int]]:
-    """What became of the jobs of a group that has ended, and which are still to be done."""
-    left = [index for index in waiting if not (jobs[index].folder / RESULT).exists()]
-    ended = [Outcome(jobs[index].run, "done") for index in waiting if index not in left]
+    """What became of the jobs of a group that has ended, and which are still to be done.
+
+    Args:
+        jobs: all of the request.
+        logged: for each index in the group, how many events the run's log held when the group
+            started: what an earlier start left there says nothing of this one.
+        ending: the group's exit code and all it said.
+        stopped: whether this process was told to stop.
+    """
+    left = [index for index in logged if not (jobs[index].folder / RESULT).exists()]
+    ended = [Outcome(jobs[index].run, "done") for index in logged if index not in left]
     if not left:
         return ended, []
-    job = jobs[left[0]]  # the one that was worked on
-    events = [line for line in read_lines(job.folder / LOG) if "event" in line]
-    if stopped or (events and events[-1]["event"] == "stopped"):
-        ended.append(Outcome(job.run, "stopped"))
-        return ended, left[1:]
+    (code, output), job = ending, jobs[left[0]]  # the one that was worked on
+    events = read_events(job.folder)[logged[left[0]] :]
     said = re.findall(
         rf"^convnext-study: (?:{re.escape(job.run.id)}|worker): failed: (.+)$", output, re.MULTILINE
     )
+    why = failure(events) or (said[0] if said else "")
+    # Without an event it has not begun, and is as it was.
+    if not why and (events[-1]["event"] == "stopped" if events else stopped):
+        ended.append(Outcome(job.run, "stopped"))
+        return ended, left[1:]
     log = job.folder.parent.with_name(LOG_FILE)
-    why = said[0] if said else f"its processes ended with code {code}"
+    why = why or f"its processes ended with code {code}"
     ended.append(Outcome(job.run, "failed", f"{why}; see {log}"))
     return ended, left[1:]

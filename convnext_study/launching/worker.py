@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from convnext_study.launching.local import Job
 
 LOOPBACK = "127.0.0.1"
+# How long a process waits for the others. They may write a checkpoint to a slow disk, compile, list
+# a large folder, or wait five minutes for a dead machine's lease; more than that is a hang.
+PATIENCE = timedelta(minutes=20)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -122,7 +126,10 @@ def first_host(nodes: str) -> str:
 
 
 def join(place: Place, device: str) -> str:
-    """Meet the other processes of the run. Returns this process's device."""
+    """Meet the other processes of the run. Returns this process's device.
+
+    Raises Failed where there is no GPU for it, or the others do not come.
+    """
     import torch
 
     if place.world == 1:
@@ -138,9 +145,19 @@ def join(place: Place, device: str) -> str:
         # A node's own name may lead nowhere, or to a network that a firewall closes.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = place.address, str(place.port)
-    dist.init_process_group(
-        "nccl" if device.startswith("cuda") else "gloo", rank=place.rank, world_size=place.world
-    )
+    on_gpu = device.startswith("cuda")
+    try:
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            rank=place.rank,
+            world_size=place.world,
+            timeout=PATIENCE,
+            # Without it NCCL learns a process's GPU from a tensor, and guesses in a barrier.
+            device_id=torch.device(device) if on_gpu else None,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise Failed(f"rank {place.rank}: did not meet the other processes ({reason})") from error
     return device
 
 
@@ -167,9 +184,6 @@ def work(job: Job, place: Place, device: str, stop: Callable[[], bool]) -> int:
         if not isinstance(error, BadRequest | Failed):
             traceback.print_exc()
         _say(job, f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-        if stop():
-            # SLURM signals the processes that read images too, and a run dies of theirs.
-            return EXIT_STOPPED
         return EXIT_BAD_REQUEST if isinstance(error, BadRequest) else EXIT_FAILED
     finally:
         if mirror is not None:

@@ -9,8 +9,6 @@ Measured with one thread, channels last, batch 64, forward and backward, against
 4x, on 1x1 ones 7x. With 16 positions torch is faster, and is used.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -10,8 +10,6 @@ kernel 7 on 8x8 maps 1.7x, on 4x4 9x, on 2x2 11x; kernel 5 on 8x8 1.2x; batch 8,
 channels on 7x7 3 to 6x. With kernel 3 torch is faster from 4x4 on, and is used.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

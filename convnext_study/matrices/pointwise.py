@@ -7,8 +7,6 @@ backward, batch 64 on maps from 8x8 to 1x1, 1.1 to 4x; batch 8 on the maps of Co
 1.0 to 1.4x.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

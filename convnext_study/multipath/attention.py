@@ -1,7 +1,5 @@
 """Attention among paths and among channels. Both map (N, C, H, W) to the same shape."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

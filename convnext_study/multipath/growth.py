@@ -6,7 +6,6 @@ our reconstruction, join every channel to every channel and grow quadratically e
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +13,11 @@ from pathlib import Path
 
 from convnext_study.multipath.parts import parts
 from convnext_study.multipath.spec import SMALL, MultipathSpec
-from convnext_study.records import write_bytes
 
 WAYS = ("paths", "channels")
 FACTORS = (1, 2, 3, 4, 6, 8)
 PARTS = {"conv3": "3x3 convolutions", "conv1": "1x1 convolutions", "total": "whole network"}
-# Okabe and Ito's colours stay apart for every kind of colour blindness.
-_LINES = {"paths": ("#0072B2", "-", "o"), "channels": ("#D55E00", "--", "s")}
+_LINES = {"paths": ("link", "-o"), "channels": ("mark", "--s")}
 
 
 @dataclass(frozen=True)
@@ -83,36 +80,21 @@ def words() -> list[str]:
 
 def draw(folder: Path, kinds: Sequence[str] = ("svg", "png")) -> list[Path]:
     """Write ``multipath_growth`` in these kinds and return the paths; the same bytes every time."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from convnext_study.results.report.figures import style
 
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"svg.hashsalt": "convnext-study", "font.size": 9.5})
-        figure = Figure(figsize=(10, 3.9), layout="constrained")
-        FigureCanvasAgg(figure)
-        figure.suptitle("What widening costs (our reconstruction of the small network)")
-        for axes, (part, name) in zip(
-            figure.subplots(1, 3, sharey=True), PARTS.items(), strict=True
-        ):
-            for way, (colour, line, marker) in _LINES.items():
+    with style.style():
+        figure, charts = style.draw_charts(list(PARTS.values()), (3.4, 3.6), sharey=True)
+        heading = "What widening costs (our reconstruction of the small network)"
+        figure.suptitle(heading, fontsize=12, fontweight="bold")
+        for axes, part in zip(charts, PARTS, strict=True):
+            axes.set(xscale="log", yscale="log", xlabel="channels, times the small one's")
+            for way, (colour, line) in _LINES.items():
                 counts = [getattr(growth(way, factor), part) / 1e6 for factor in FACTORS]
                 label = f"by {way}: power {exponent(way, part):.2f}"
-                axes.plot(FACTORS, counts, line, color=colour, marker=marker, label=label)
-            axes.set(
-                title=name, xscale="log", yscale="log", xlabel="channels, times the small one's"
-            )
-            axes.set_xticks(FACTORS, [str(factor) for factor in FACTORS], minor=False)
+                axes.plot(FACTORS, counts, line, color=style.COLOURS[colour], label=label)
+            axes.set_xticks(FACTORS, [str(factor) for factor in FACTORS])
             axes.set_xticks([], minor=True)
-            axes.legend(frameon=False)
-            axes.grid(color="#DDE2E7", linewidth=0.6)
-        figure.axes[0].set_ylabel("parameters, millions")
-        paths = []
-        about = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
-        for kind in kinds:
-            data = io.BytesIO()
-            figure.savefig(data, format=kind, dpi=150, metadata=about[kind])
-            paths.append(folder / f"multipath_growth.{kind}")
-            write_bytes(paths[-1], data.getvalue())
-    return paths
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.legend()
+        charts[0].set_ylabel("parameters, millions")
+        return style.save(figure, folder, "multipath_growth", kinds)

@@ -1,7 +1,5 @@
 """The blocks of a multi-path network, and the stages they make up. Our reconstruction."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 import torch
@@ -11,7 +9,7 @@ from convnext_study.layers import DropPath
 from convnext_study.multipath.attention import make_attention
 from convnext_study.multipath.paths import Paths, PathsPlan
 from convnext_study.multipath.spec import MultipathSpec
-from convnext_study.stage import _checkpointed as checkpointed
+from convnext_study.recompute import checkpointed
 
 
 class Module(nn.Module):
@@ -58,7 +56,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return checkpointed(self.blocks, x)
+            return checkpointed(self.blocks, x)  # type: ignore[no-any-return]
         return self.blocks(x)  # type: ignore[no-any-return]
 
 

@@ -7,8 +7,6 @@ by path (the plain form) uses their slices. A BatchNorm treats each channel by i
 all paths is the same as one for each.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from convnext_study.results.report.tables.formatting import short_data
 from convnext_study.roadmap import ROADMAPS
 
 if TYPE_CHECKING:
@@ -45,3 +46,22 @@ def describe(rows: Sequence[Row]) -> Meta:
         compare_paper=bool(done)
         and all(row.val_images == IMAGENET_IMAGES and row.paper_top1 is not None for row in done),
     )
+
+
+def describe_runs(rows: Sequence[Row], meta: Meta) -> list[str]:
+    """Regime, data, test images, seeds and runs, each in a few words."""
+    done = [row for row in rows if row.top1 is not None]
+    parts = [f"regime {meta.regime}"] if meta.regime else []
+    parts.append(f"data {short_data(meta.data)}")
+    if done:
+        images, seeds = [row.val_images or 0 for row in done], [len(row.seeds) for row in done]
+        parts.append(f"{_range(images)} test images")
+        parts.append(f"{_range(seeds)} seed{'' if max(seeds) == 1 else 's'}")
+        parts.append(f"{sum(seeds):,} finished run{'' if sum(seeds) == 1 else 's'}")
+    return parts
+
+
+def _range(numbers: Sequence[int]) -> str:
+    """``3``, or ``1 to 3``."""
+    ends = dict.fromkeys((min(numbers), max(numbers)))
+    return " to ".join(f"{number:,}" for number in ends)

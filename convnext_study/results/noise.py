@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from convnext_study.results.statistics import CONFIDENCE, intervals, wilson_interval
+from convnext_study.records import Record
+from convnext_study.results.statistics import (
+    CONFIDENCE,
+    Deviation,
+    pooled_deviation,
+    wilson_interval,
+)
 
 if TYPE_CHECKING:
     from convnext_study.results.summary import Row
@@ -22,10 +28,51 @@ def wilson(top1: float, images: int) -> tuple[float, float]:
     return low, high
 
 
-def pooled_deviation(rows: Sequence[Row]) -> tuple[float, int] | None:
-    """Deviation between seeds in points, pooled over rows, and its degrees of freedom."""
-    found = intervals.pooled_deviation([list(row.seeds.values()) for row in rows], "these rows")
-    return None if found is None else (found.points, int(found.freedom))
+class HasSeeds(Protocol):
+    """A network's accuracies in percent by seed, and what they were measured on."""
+
+    @property
+    def data(self) -> str: ...
+    @property
+    def val_images(self) -> int | None: ...
+    @property
+    def seeds(self) -> Mapping[int, float]: ...
+
+
+class Seeds(NamedTuple):
+    """The `HasSeeds` of records."""
+
+    data: str
+    val_images: int | None
+    seeds: Mapping[int, float]
+
+
+def seeds_of(records: Iterable[Record]) -> Seeds:
+    """The finished records of one network."""
+    done = [(record.run, record.result) for record in records if record.result]
+    if not done:
+        return Seeds("", None, {})
+    run, result = done[0]
+    return Seeds(run.data, result.val_images, {run.seed: result.top1 for run, result in done})
+
+
+def pooled_std(networks: Iterable[HasSeeds], of: str) -> Deviation | None:
+    """The standard deviation between seeds, in points, pooled over networks on the same data.
+
+    Of several data sets it is the one that most of the networks with two seeds share. None where
+    there is no such network. ``of`` says what they are, for the source.
+    """
+    several = [one for one in networks if len(one.seeds) > 1]
+    kinds = [(one.data, one.val_images) for one in several]
+    if not kinds:
+        return None
+    kept = max(kinds, key=kinds.count)
+    alike = [one for one, kind in zip(several, kinds, strict=True) if kind == kept]
+    return pooled_deviation(
+        [list(one.seeds.values()) for one in alike],
+        f"{len(alike)} {of}",
+        resolution=100 / (kept[1] or 1),
+    )
 
 
 def noise_points(rows: Sequence[Row]) -> float | None:
@@ -42,15 +89,14 @@ def noise_points(rows: Sequence[Row]) -> float | None:
     # Two hits and two misses more (Agresti and Coull): 100 % right must not mean no noise.
     share = (share * images + 2) / (images + 4)
     from_images = _normal_quantile() * math.sqrt(2 * share * (1 - share) / images) * 100
-    pooled = pooled_deviation(done)
+    pooled = pooled_std(done, "rows of this study")
     if pooled is None:
         return from_images
     from scipy.special import stdtrit
 
-    deviation, freedom = pooled
     count = min(len(row.seeds) for row in done)
-    quantile = float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
-    return math.hypot(from_images, quantile * deviation * math.sqrt(2 / count))
+    quantile = float(stdtrit(pooled.freedom, (1 + CONFIDENCE) / 2))
+    return math.hypot(from_images, quantile * pooled.points * math.sqrt(2 / count))
 
 
 def noise_note(rows: Sequence[Row]) -> str:
@@ -62,8 +108,8 @@ def noise_note(rows: Sequence[Row]) -> str:
     images = min(row.val_images or 0 for row in done)
     counts = sorted({len(row.seeds) for row in done})
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    pooled = pooled_deviation(done)
-    spread = f" (deviation between seeds {pooled[0]:.2f} points)" if pooled else ""
+    pooled = pooled_std(done, "rows of this study")
+    spread = f" (standard deviation between seeds {pooled.points:.2f} points)" if pooled else ""
     note = (
         f"With {images} test images and {seeds} seed{'' if counts[-1] == 1 else 's'}{spread}, "
         f"differences under {points:.1f} points cannot be told from noise."

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from convnext_study.records import LOG, Epoch, Record, Run
+from convnext_study.results.report.tables.formatting import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -175,13 +176,3 @@ def total_left(runs: Sequence[Progress], jobs: int) -> float | None:
         if run.state in ("waiting", "running")
     ]
     return max(sum(left) / jobs, *left) if left else None
-
-
-def duration(seconds: float | None) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 d``; nothing for None."""
-    if seconds is None:
-        return ""
-    for size, unit, digits in ((86400, "d", 1), (3600, "h", 1), (60, "min", 0)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds:.0f} s"

@@ -1,25 +1,20 @@
-"""A study's records as rows of numbers, and the files that hold them."""
+"""A study's records as rows of numbers."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from convnext_study.records import Record, Result, Run, write_bytes, write_json
-from convnext_study.results.meta import Meta, describe
-from convnext_study.results.noise import noise_note, wilson
+from convnext_study.records import Record, Result, Run
+from convnext_study.results.noise import wilson
+from convnext_study.results.report.differences import RowTests, tests_of
 from convnext_study.results.setups import Group, LeftOut, group
 from convnext_study.roadmap.paper import PaperRow, paper_row
-
-__all__ = ["Row", "noise_note", "rows_of", "summarize", "write_results"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +22,11 @@ class Row:
     """One network of a study, over its seeds. What is not known yet is None.
 
     Accuracies and their deviation are in percent and points; ``interval`` is Wilson's 95 % of the
-    test images' choice; ``gain`` is the difference of means to ``parent``; ``macs`` are of one
-    image; ``images_per_s`` is training throughput, the median over seeds. ``paper_top1`` and
-    ``paper_gflops`` are the paper's, on ImageNet-1K, for published rows only.
+    test images' choice; ``gain`` is the difference of means to ``parent``, ``significant`` where
+    its Holm-adjusted p is 0.05 or less (None: not tested); ``macs`` are of one image;
+    ``peak_memory`` is in bytes, the most of all seeds; ``images_per_s`` is training throughput,
+    the median over seeds. ``paper_top1`` and ``paper_gflops`` are the paper's, on ImageNet-1K, for
+    published rows only. ``number`` counts the study's rows from 1.
     """
 
     name: str
@@ -50,10 +47,12 @@ class Row:
     sd: float | None = None
     interval: tuple[float, float] | None = None
     gain: float | None = None
+    significant: bool | None = None
     val_images: int | None = None
     macs: int | None = None
     params: int | None = None
     activations: int | None = None
+    peak_memory: float | None = None
     images_per_s: float | None = None
     seconds: float | None = None
     paper_top1: float | None = None
@@ -62,6 +61,7 @@ class Row:
     remarks: tuple[str, ...] = ()
     provenance: tuple[dict[str, Any], ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
 
     @property
     def state(self) -> str:
@@ -84,13 +84,23 @@ def summarize(records: Iterable[Record], asked: Sequence[Run] = ()) -> list[Row]
 
 def rows_of(grouped: Iterable[Group]) -> list[Row]:
     """A row for each group, in the road's order."""
+    return rows_and_tests(grouped)[0]
+
+
+def rows_and_tests(grouped: Iterable[Group]) -> tuple[list[Row], RowTests]:
+    """The rows, and the tests that say which of their gains are significant."""
     groups = {one.name: one for one in grouped}
     rows = {name: _row(one) for name, one in groups.items()}
     compared = [
         _compare(row, rows[row.parent], groups) if row.parent in rows else row
         for row in rows.values()
     ]
-    return sorted(compared, key=lambda row: (row.order is None, row.order or 0))
+    ordered = sorted(compared, key=lambda row: (row.order is None, row.order or 0))
+    tests = tests_of(ordered, groups)
+    return [
+        dataclasses.replace(row, number=number, significant=tests.told(row.name))
+        for number, row in enumerate(ordered, 1)
+    ], tests
 
 
 def _row(one: Group) -> Row:
@@ -136,9 +146,21 @@ def _measured(results: list[Result]) -> dict[str, Any]:
         "macs": one.macs,
         "params": one.params,
         "activations": one.activations,
+        "peak_memory": _peak_memory(results),
         "images_per_s": statistics.median(result.images_per_s for result in results),
         "seconds": sum(result.seconds for result in results),
     }
+
+
+def _peak_memory(results: Iterable[Result]) -> float | None:
+    """The most bytes that training took, where the runs recorded it."""
+    found = [
+        value
+        for result in results
+        for name, value in (result.model_extra or {}).items()
+        if "memory" in name and isinstance(value, int | float)
+    ]
+    return max(found, default=None)
 
 
 def _compare(row: Row, parent: Row, groups: dict[str, Group]) -> Row:
@@ -177,51 +199,3 @@ def _provenance(one: Group) -> tuple[dict[str, Any], ...]:
         if about:
             seen.setdefault(json.dumps(about, sort_keys=True), about)
     return tuple(seen.values())
-
-
-def write_results(folder: Path, rows: Sequence[Row], meta: Meta | None = None) -> list[Path]:
-    """Write ``results.json`` (a list of rows) and ``results.csv`` (their numbers).
-
-    Each is written whole or not at all. Returns their paths.
-    """
-    title = (meta or describe(rows)).title
-    note = noise_note(rows)
-    objects = []
-    for row in rows:
-        values = {name: _plain(value) for name, value in dataclasses.asdict(row).items()}
-        objects.append({**values, "state": row.state, "title": title, "noise": note})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for row in rows:
-        writer.writerow([_cell(row, column) for column in _COLUMNS])
-    paths = [folder / "results.json", folder / "results.csv"]
-    write_json(paths[0], objects)
-    write_bytes(paths[1], text.getvalue().encode())
-    return paths
-
-
-_COLUMNS = (
-    *("order", "name", "label", "section", "adopted", "parent", "state"),
-    *("top1", "sd", "interval_low", "interval_high", "gain", "seeds_done", "seeds_asked", "seeds"),
-    *("val_images", "macs", "params", "activations", "images_per_s", "seconds"),
-    *("data", "recipe", "epochs", "paper_top1", "paper_gflops"),
-)
-
-
-def _cell(row: Row, column: str) -> Any:
-    low, high = row.interval or (None, None)
-    special = {
-        "interval_low": low,
-        "interval_high": high,
-        "seeds_done": len(row.seeds),
-        "seeds": " ".join(f"{seed}:{top1:g}" for seed, top1 in row.seeds.items()),
-    }
-    return _plain(special[column] if column in special else getattr(row, column))
-
-
-def _plain(value: Any) -> Any:
-    """Without the digits that only binary fractions add."""
-    if isinstance(value, float):
-        return round(value, 6)
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value

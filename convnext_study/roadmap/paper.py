@@ -7,6 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# The sections that the steps stand in, by their numbers.
+SECTIONS = {
+    "2.1": "Training techniques",
+    "2.2": "Macro design",
+    "2.3": "ResNeXt-ify",
+    "2.4": "Inverted bottleneck",
+    "2.5": "Large kernel sizes",
+    "2.6": "Micro design",
+}
+
 
 @dataclass(frozen=True)
 class PaperRow:

@@ -2,70 +2,93 @@
 
 from __future__ import annotations
 
-from rich.constrain import Constrain
-from rich.text import Text
+from operator import itemgetter
+from typing import Any
 
-from convnext_study.cost import count_spec, macs_unit
+from rich.constrain import Constrain
+
+from convnext_study.cost import count_spec
+from convnext_study.results.report.tables import Column, Table
+from convnext_study.results.report.tables.formatting import (
+    MEGA,
+    Prefix,
+    common_prefix,
+    digits,
+    mean_std,
+    number,
+    signed,
+)
+from convnext_study.results.report.tables.render import Screen
 from convnext_study.roadmap import Point, Roadmap
 from convnext_study.roadmap.paper import PaperRow, paper_row
 from convnext_study.show.columns import WIDTH
+
+_NUMBERS = ("before", "after", "change")
+_Line = tuple[str, str, str, str, str]  # name, before, after, change, and what it is of
 
 
 def compare_costs(road: Roadmap, before: Point | None, point: Point, size: int) -> Constrain:
     """Before, after, difference and percent; the paper's accuracy where the road is the paper's."""
     new = count_spec(point.spec, size, road.num_classes)
     old = count_spec(before.spec, size, road.num_classes) if before else None
-    unit, shown = macs_unit(road)
-    text = Text()
-    columns = f"{'before':>9} {'after':>9} {'change':>9}" if before else ""
-    text.append(f"{f'Cost at {size}x{size}':<19}{columns}\n", "bold")
-    text.append(_cost(f"MACs, {shown}", old.macs if old else None, new.macs, unit, 4))
-    text.append(_cost("parameters, 1e6", old.params if old else None, new.params, 1e6, 3))
+    prefix = common_prefix([new.macs, old.macs if old else None])
+    lines = [
+        _cost("MACs", old.macs if old else None, new.macs, prefix, 4),
+        _cost("parameters", old.params if old else None, new.params, MEGA, 3),
+    ]
+    notes: list[str] = []
     paper = paper_row(point.regime, point.name)
     if paper:
-        text.append(_accuracy(paper_row(before.regime, before.name) if before else None, paper))
-        if paper.erratum:
-            text.append(f"\nErratum. {paper.erratum}\n")
-    return Constrain(text, WIDTH)
+        lines.append(_accuracy(paper_row(before.regime, before.name) if before else None, paper))
+        notes += ["", f"Erratum. {paper.erratum}"] if paper.erratum else []
+        notes += ["±: standard deviation over 3 seeds"] if paper.std is not None else []
+    columns: list[Column[_Line]] = [
+        Column(heading, heading, itemgetter(place), "number" if heading in _NUMBERS else "text")
+        for place, heading in enumerate((f"Cost at {size}x{size}", *_NUMBERS, ""))
+    ]
+    return _on_screen(Table("cost", "", columns, lines, (*notes, "")))
 
 
-def _cost(what: str, old: int | None, new: int, unit: float, digits: int) -> str:
+def _cost(what: str, old: int | None, new: int, prefix: Prefix, decimals: int) -> _Line:
+    name, after = f"{what}, {prefix.letter}", number(new / prefix.factor, decimals)
     if old is None:
-        return f"{what:<19}{new / unit:>9.{digits}f}\n"
-    line = f"{what:<19}{old / unit:>9.{digits}f} {new / unit:>9.{digits}f}"
-    if old == new:
-        return f"{line} {'none':>9}\n"
-    change = (new - old) / unit
-    return f"{line} {change:>+9.{digits}f}  {100 * (new - old) / old:+.1f} %\n"
+        return (name, "", after, "", "")
+    change, share = "none", ""
+    if new != old:
+        change = signed((new - old) / prefix.factor, decimals)
+        share = f"{signed(100 * (new - old) / old, 1)} %"
+    return (name, number(old / prefix.factor, decimals), after, change, share)
 
 
-def _accuracy(old: PaperRow | None, new: PaperRow) -> str:
-    what, source = "top-1, %", "  paper, ImageNet-1K"
+def _accuracy(old: PaperRow | None, new: PaperRow) -> _Line:
+    after, source = mean_std(new.top1, new.std), "paper, ImageNet-1K"
     if old is None:
-        return f"{what:<19}{new.top1:>9.2f}{source}\n"
-    lines = f"{what:<19}{old.top1:>9.2f} {new.top1:>9.2f} {new.top1 - old.top1:>+9.2f}{source}\n"
-    if new.std is not None:
-        deviations = [f"±{row.std:.2f}" if row.std is not None else "" for row in (old, new)]
-        lines += f"{'':<19}{deviations[0]:>9} {deviations[1]:>9} {'':>9}  deviation of 3 seeds\n"
-    return lines
+        return ("top-1, %", "", after, "", source)
+    before, change = mean_std(old.top1, old.std), signed(new.top1 - old.top1)
+    return ("top-1, %", before, after, change, source)
 
 
-def tried_beside(road: Roadmap, point: Point, size: int) -> list[Text]:
+def tried_beside(road: Roadmap, point: Point, size: int) -> list[Constrain]:
     """The rows that set the same fields from the same place on the road, where there are more."""
-    rows = [row for row in road.points() if _alike(row, point)]
-    if len(rows) < 2:
+    points = [row for row in road.points() if _alike(row, point)]
+    if len(points) < 2:
         return []
-    unit, shown = macs_unit(road)
-    text = Text()
-    text.append(f"{'Tried beside it':<19}{f'MACs, {shown}':>9} {'params, 1e6':>12}", "bold")
-    text.append(f"{'top-1 % (paper)':>17}\n" if road.published else "\n", "bold")
-    for row in rows:
-        cost = count_spec(row.spec, size, road.num_classes)
-        paper = paper_row(row.regime, row.name)
-        line = f"{row.name:<19}{cost.macs / unit:>9.4f} {cost.params / 1e6:>12.3f}"
-        line += f"{paper.top1:>17.2f}" if paper else ""
-        text.append(line + ("  adopted\n" if row.adopted else "\n"))
-    return [text]
+    costs = {row.name: count_spec(row.spec, size, road.num_classes) for row in points}
+    papers = {row.name: paper_row(row.regime, row.name) for row in points}
+    columns: list[Column[Point]] = [
+        Column("step", "Tried beside it", lambda row: row.name, "text"),
+        Column("macs", "MACs", lambda row: costs[row.name].macs, format=digits(4), prefixed=True),
+        Column(
+            "params", "params", lambda row: costs[row.name].params, format=digits(3), prefixed=True
+        ),
+        Column("top1", "top-1 % (paper)", lambda row: getattr(papers[row.name], "top1", None)),
+        Column("adopted", "", lambda row: "adopted" if row.adopted else "", "text"),
+    ]
+    return [_on_screen(Table("tried", "", columns, points))]
+
+
+def _on_screen(table: Table[Any]) -> Constrain:
+    return Constrain(Screen(table), WIDTH)
 
 
 def _alike(row: Point, point: Point) -> bool:

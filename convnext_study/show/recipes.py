@@ -47,6 +47,8 @@ def _in_words(recipe: Recipe) -> dict[str, str]:
         for name, strength in (("Mixup", recipe.mixup), ("CutMix", recipe.cutmix))
         if strength
     ]
+    if mix:
+        mix.append(f"a draw for {recipe.mix_group_size}")
     return {
         "optimizer": optimizer[recipe.optimizer],
         "epochs": str(recipe.epochs),
@@ -56,7 +58,9 @@ def _in_words(recipe: Recipe) -> dict[str, str]:
         "crop": crop[recipe.crop],
         "flip": "where the data allows it" if recipe.flip else "none",
         "RandAugment": recipe.rand_augment or "none",
-        "mixed images": ", ".join(mix) or "none",
+        "mixed images": ", ".join(
+            [*mix, f"a draw for {recipe.mix_group_size}"] if mix else ["none"]
+        ),
         "random erasing": _or_none(recipe.random_erasing),
         "label smoothing": _or_none(recipe.label_smoothing),
         "stochastic depth": _or_none(recipe.drop_path),

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from convnext_study.errors import BadRequest
 from convnext_study.matrices import use_matrices
+from convnext_study.recompute import count_once
 from convnext_study.records import Run
 from convnext_study.training import processes
 from convnext_study.training.optimizer import make_optimizer
@@ -62,7 +63,8 @@ def _agree_on_data(task: Task, folder: RunFolder) -> dict[str, Any]:
     """The data's fingerprint: the same in every process, and at every start of the run."""
     fingerprint = processes.together(lambda: task.fingerprint)
     firsts = processes.from_first(fingerprint)
-    processes.together(lambda: task.check_data(firsts, f"{folder.path}: the first process's data"))
+    other = f"{folder.path}: this process sees other data than the first one"
+    processes.together(lambda: task.check_data(firsts, other))
     processes.together(lambda: folder.keep_fingerprint(fingerprint, task.check_data))
     return fingerprint
 
@@ -81,7 +83,14 @@ def _place(model: nn.Module, recipe: Recipe, machine: Machine) -> nn.Module:
             )
         switch(True)
     if recipe.sync_bn and machine.world > 1:
+        if torch.device(machine.device).type != "cuda" and _has_batch_norm(model):
+            raise BadRequest(
+                f"sync_bn: torch synchronises BatchNorm on GPUs only, not on {machine.device}; "
+                "leave it out, or use one process with a larger micro batch"
+            )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    if machine.grad_checkpointing and not machine.compile:
+        count_once(model)  # timm's networks; this package's do so by themselves
     if torch.device(machine.device).type == "cpu" and not machine.compile:
         use_matrices(model)
     return model.to(machine.device, memory_format=machine.memory_format)  # type: ignore[call-overload,no-any-return]

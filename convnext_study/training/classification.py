@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,14 +14,21 @@ from convnext_study.records import Run
 from convnext_study.training.data import open_data
 from convnext_study.training.data.batches import (
     Batch,
+    Readers,
+    check_split,
     image_size,
+    make_readers,
     steps_per_epoch,
     train_batches,
     val_batches,
 )
-from convnext_study.training.data.share import Share, micro_batches, part_of
+from convnext_study.training.data.device import Prepare, prefetcher
+from convnext_study.training.data.fingerprint import check_same, fingerprint
+from convnext_study.training.data.share import Share, micro_batches, most_batches, part_of
+from convnext_study.training.mixing import Mixing
 from convnext_study.training.processes import gather
 from convnext_study.training.recipe import make_recipe
+from convnext_study.training.stochastic_depth import Masks, share_masks
 from convnext_study.training.task import Evaluation, Machine, resolve
 
 EVAL_BATCH = 256
@@ -34,7 +42,13 @@ class Classification:
         self.machine = machine
         self.recipe = make_recipe(run.recipe)
         self.data = open_data(run.data, download=machine.download, bad_images=machine.bad_images)
-        self._mixup = self._make_mixup()
+        check_split(self.data, self.recipe, self._share)
+        classes, mixes = self.data.num_classes, self.recipe.mixes
+        self._mixing = Mixing(self.recipe, classes, run.seed) if mixes else None
+        self._masks: Masks | None = None
+        self._prepare = Prepare(self.data, machine.device, machine.memory_format)
+        self._ahead = prefetcher(machine.device)
+        self._readers: Readers | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -42,7 +56,7 @@ class Classification:
 
     @property
     def micro_batches(self) -> int:
-        return micro_batches(self.recipe.global_batch, self._share)
+        return micro_batches(self.recipe.global_batch, self._share, even=self.recipe.mixes)
 
     @property
     def bad_images(self) -> int:
@@ -52,12 +66,12 @@ class Classification:
     def bad_names(self) -> frozenset[str]:
         return frozenset(self.data.bad.names)
 
-    @property
+    @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        return {}
+        return fingerprint(self.data)
 
     def check_data(self, recorded: dict[str, Any], where: str) -> None:
-        pass
+        check_same(recorded, self.fingerprint, where)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -72,44 +86,63 @@ class Classification:
             drop_path=self.recipe.drop_path,
             init=self.recipe.init,
         )
+        self._masks = share_masks(net, self.run.seed, self.recipe.global_batch)
         return net
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         return train_batches(
-            self.data, self.recipe, self.run.seed, epoch, start, self.machine.workers, self._share
+            self.data,
+            self.recipe,
+            self.run.seed,
+            epoch,
+            start,
+            self._reading,
+            self._share,
+            self._ahead,
         )
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
-        images, labels = self._move(batch)
-        if self._mixup is not None:
-            # Mixup's targets hold the label smoothing already.
-            images, soft = self._mixup(images, labels)
+        images, labels = self._prepare(batch)
+        if self._masks is not None:
+            self._masks.fill(batch.step, batch.places, images.device)
+        if self._mixing is not None:
+            # The mixed targets hold the label smoothing already.
+            images, soft = self._mixing(images, labels, batch.places, batch.step)
             return F.cross_entropy(model(images), soft), len(labels)
         smoothing = self.recipe.label_smoothing
         return F.cross_entropy(model(images), labels, label_smoothing=smoothing), len(labels)
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
-        total = torch.zeros((), dtype=torch.float64)
+        losses: list[Tensor] = []  # of a batch each, summed in float32: not every device has more
         correct: list[Tensor] = []
-        workers = self.machine.workers
         bad = self.bad_images
-        for batch in val_batches(self.data, self.recipe, EVAL_BATCH, workers, self._share):
-            images, labels = self._move(batch)
+        batches = val_batches(
+            self.data, self.recipe, EVAL_BATCH, self._reading, self._share, self._ahead
+        )
+        for batch in batches:
+            images, labels = self._prepare(batch)
             logits = model(images).float()
-            total += F.cross_entropy(logits, labels, reduction="sum").double().cpu()
-            correct.append((logits.argmax(1) == labels).cpu())
+            losses.append(F.cross_entropy(logits, labels, reduction="sum"))
+            correct.append(logits.argmax(1) == labels)
+            check()
+        # Parts differ by an image, which can be a batch; a part can even be empty.
+        count = len(self.data.val)
+        for _ in range(len(losses), most_batches(count, EVAL_BATCH, self._share)):
+            check()
+        return self._joined(losses, correct, self.bad_images - bad)
+
+    def _joined(self, losses: list[Tensor], correct: list[Tensor], bad: int) -> Evaluation:
+        """The evaluation of all parts from that of this process's, batch by batch."""
+        loss = sum(torch.stack(losses).tolist()) if losses else 0.0
+        mine = torch.cat(correct).cpu() if correct else torch.zeros(0, dtype=torch.bool)
         right = torch.zeros(len(self.data.val), dtype=torch.bool)
-        loss = 0.0
-        part = part_of(len(right), self._share)
-        mine = (list(part), torch.cat(correct), float(total), self.bad_images - bad)
-        parts = gather(mine)
-        for indices, bits, part_loss, _ in parts:
+        parts = gather((list(part_of(len(right), self._share)), mine, loss, bad))
+        for indices, bits, _, _ in parts:
             right[indices] = bits
-            loss += part_loss
         return Evaluation(
             top1=100 * float(right.double().mean()),
-            val_loss=loss / len(right),
+            val_loss=sum(part_loss for _, _, part_loss, _ in parts) / len(right),
             correct=right,
             bad_images=sum(one[-1] for one in parts),
         )
@@ -118,24 +151,16 @@ class Classification:
     def _share(self) -> Share:
         return Share(self.machine.rank, self.machine.world, self.machine.micro_batch)
 
-    def _move(self, batch: Batch) -> Batch:
-        images, labels = batch
-        device = torch.device(self.machine.device)
-        images = images.to(device, memory_format=self.machine.memory_format, non_blocking=True)
-        return images, labels.to(device, non_blocking=True)
-
-    def _make_mixup(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-        recipe = self.recipe
-        if not (recipe.mixup or recipe.cutmix):
-            return None
-        from timm.data import Mixup
-
-        mixup: Any = Mixup(
-            mixup_alpha=recipe.mixup,
-            cutmix_alpha=recipe.cutmix,
-            prob=recipe.mixup_prob,
-            switch_prob=recipe.mixup_switch_prob,
-            label_smoothing=recipe.label_smoothing,
-            num_classes=self.data.num_classes,
-        )
-        return mixup  # type: ignore[no-any-return]
+    def _reading(self) -> Readers:
+        """The processes that read, kept from one epoch to the next."""
+        if self._readers is None:
+            mine = self.recipe.global_batch // self.machine.world // self.micro_batches
+            self._readers = make_readers(
+                self.data,
+                self.recipe,
+                self.run.seed,
+                self.machine.workers,
+                max(mine, EVAL_BATCH),
+                pin=self._prepare.device.type == "cuda",
+            )
+        return self._readers

@@ -11,7 +11,15 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from convnext_study.errors import BadRequest
 from convnext_study.spec import nearest
@@ -57,6 +65,9 @@ class Recipe(BaseModel):
     cutmix: float = Field(default=0.0, ge=0)
     mixup_prob: float = Field(default=1.0, ge=0, le=1)
     mixup_switch_prob: float = Field(default=0.5, ge=0, le=1)
+    # Images that share one draw of Mixup or CutMix. The released code draws once for each batch of
+    # a process, of 128 in its commands for ConvNeXt-T (facebookresearch/ConvNeXt, TRAINING.md).
+    mix_group_size: int = Field(default=128, ge=2, multiple_of=2)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     clip_grad: float = Field(default=0.0, ge=0)  # largest norm; 0: none
@@ -73,13 +84,26 @@ class Recipe(BaseModel):
             raise ValueError("result is ema, but ema is off; set ema, such as 0.9999")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_what_is_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Its plain values. What changes nothing is left out, so that it does not change a key."""
+        fields: dict[str, Any] = whole(self)
+        if not self.mixes:
+            del fields["mix_group_size"]
+        return fields
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed, by Mixup or CutMix."""
+        return bool(self.mixup or self.cutmix)
+
     def changed(self, **fields: Any) -> Recipe:
         """The recipe with some fields changed; its name says so. Raises RecipeError."""
         fields = {name: value for name, value in fields.items() if value is not None}
         if not fields:
             return self
         note = ",".join(f"{name}={value}" for name, value in fields.items())
-        return make_recipe({**self.model_dump(), **fields, "name": f"{self.name}[{note}]"})
+        return make_recipe({**dict(self), **fields, "name": f"{self.name}[{note}]"})
 
 
 MODERN = Recipe(
@@ -191,7 +215,7 @@ def get_recipe(name: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe {name}: not TOML ({error})") from None
     base = fields.pop("base", None)
-    start = get_recipe(base).model_dump() if base else {}
+    start = dict(get_recipe(base)) if base else {}
     return make_recipe({**start, "name": path.stem, **fields})
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from convnext_study import locks
 from convnext_study.errors import BadRequest
 from convnext_study.records import (
     FORMAT,
@@ -28,6 +27,7 @@ from convnext_study.records import (
     Result,
     Run,
     read_lines,
+    read_run_file,
     remove_temporaries,
     write_bytes,
     write_json,
@@ -52,7 +52,7 @@ class RunFolder:
         self.path = path
         self.run = run
         self.writes = writes
-        self._lock: IO[str] | None = None
+        self._lock: locks.Lock | None = None
         self._log: IO[str] | None = None
 
     def __enter__(self) -> RunFolder:
@@ -60,21 +60,19 @@ class RunFolder:
             return self
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / LOCK).open("a+")
+            self._lock = locks.take(self.path / LOCK)
+        except locks.Held as error:
+            raise RunError(
+                f"{self.path}: {error.holder} is working on this run; wait for it or stop it first"
+            ) from None
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
-        if not _take(self._lock):
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "another process"
-            self._lock.close()
-            raise RunError(
-                f"{self.path}: {holder} is working on this run; wait for it or stop it first"
-            )
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._lock.flush()
-        remove_temporaries(self.path)
-        self._describe()
+        try:
+            remove_temporaries(self.path)
+            self._describe()
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def __exit__(
@@ -83,9 +81,10 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for file in (self._log, self._lock):
-            if file is not None:
-                file.close()
+        if self._log is not None:
+            self._log.close()
+        if self._lock is not None:
+            self._lock.release()
         self._log = self._lock = None
 
     @property
@@ -99,6 +98,11 @@ class RunFolder:
         """Append one line and flush it, so that ``tail -f`` follows the run."""
         if not self.writes:
             return
+        if self._lock is not None and self._lock.is_lost:
+            raise RunError(
+                f"{self.path}: another process has taken this run over, having seen no sign of "
+                "life from this one for minutes; leave the run to it"
+            )
         if self._log is None:
             self._log = (self.path / LOG).open("a")
         self._log.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -140,7 +144,7 @@ class RunFolder:
         """
         if not self.writes:
             return
-        about = json.loads((self.path / RUN).read_text())
+        about = read_run_file(self.path)
         if (recorded := about.get("data")) is not None:
             check(recorded, str(self.path))
         else:
@@ -149,8 +153,7 @@ class RunFolder:
     def _describe(self) -> None:
         path = self.path / RUN
         if path.exists():
-            key = json.loads(path.read_text()).get("key")
-            if key != self.run.key:
+            if read_run_file(self.path).get("key") != self.run.key:
                 raise RunError(
                     f"{self.path}: holds another run (other network, recipe, data or seed); "
                     "choose another --out"
@@ -165,18 +168,6 @@ class RunFolder:
             "machine": hardware(),
         }
         write_json(path, about)
-
-
-def _take(lock: IO[str]) -> bool:
-    """Lock the file. Readers that look whether a run is running hold it for a moment."""
-    for _ in range(10):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.1)
-        else:
-            return True
-    return False
 
 
 def versions() -> dict[str, str]:

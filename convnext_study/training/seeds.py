@@ -15,12 +15,8 @@ def derive(seed: int, *parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def seed_everything(number: int, shared: int | None = None, device: str = "cpu") -> None:
-    """Set the global generators of torch, numpy and Python, and the one of the device.
-
-    ``shared`` is for numpy's, from which timm's Mixup draws: the same for all parts of a batch,
-    so that one mix serves the whole of it however it is split.
-    """
+def seed_everything(number: int, device: str = "cpu") -> None:
+    """Set the global generators of torch, numpy and Python, and the one of the device."""
     # torch.manual_seed() notes, at each call, where devices were seeded that are not there.
     torch.default_generator.manual_seed(number)
     kind = torch.device(device)
@@ -29,7 +25,7 @@ def seed_everything(number: int, shared: int | None = None, device: str = "cpu")
         torch.cuda.default_generators[index].manual_seed(number)
     elif kind.type == "mps":
         torch.mps.manual_seed(number)
-    np.random.seed((number if shared is None else shared) % 2**32)
+    np.random.seed(number % 2**32)
     random.seed(number)
 
 

@@ -42,8 +42,9 @@ class Report:
     Args:
         step: which one, from 0.
         loss: the mean over the global batch.
-        images: that it held.
-        gradient, buffers: how many processes found them not finite.
+        gradient: how many processes found theirs not finite.
+        buffers: how many processes found theirs not finite.
+        images: of the global batch.
         bad_images: that were replaced by others.
         stop: whether a process was asked to stop.
         due: whether it is time to save.
@@ -143,13 +144,10 @@ class Stepper:
         training = self._training
         device = training.machine.device
         total, images = torch.zeros((), device=device), 0
-        shared = derive(training.seed, "mix", training.state.step)
         for place, batch in enumerate(batches):
             # A draw depends on which part of the global batch it is for, and on nothing else.
             part = training.machine.rank * len(batches) + place
-            seed_everything(
-                derive(training.seed, "step", training.state.step, part), shared, device=device
-            )
+            seed_everything(derive(training.seed, "step", training.state.step, part), device)
             with _together(training, last=place == len(batches) - 1):
                 with autocast_of(training.recipe.precision, device):
                     loss, count = training.task.loss(training.forward, batch)

@@ -104,7 +104,8 @@ class Machine:
         download: fetch a data set that is missing.
         channels_last: keep the channels of a pixel together in memory, which convolutions and
             LayerNorm like better: 1.3 to 2 times the training speed on the nano road.
-        rank, world: which process this is, of how many that share the run.
+        rank: which process this is, of those that share the run.
+        world: how many those are.
         micro_batch: the most images that one process takes at a time; larger shares of the
             global batch are accumulated.
         compile: use ``torch.compile``.

@@ -23,7 +23,7 @@ from typing import Any
 
 from convnext_study.launching.local import Job, Outcome
 from convnext_study.launching.profile import read_profile
-from convnext_study.launching.queue import follow
+from convnext_study.launching.queue import Task, follow
 from convnext_study.launching.runs import choose_points, roadmap_runs
 from convnext_study.launching.slurm import run_slurm
 from convnext_study.launching.torchrun import run_torchrun
@@ -121,7 +121,8 @@ def train_disturbed(study: Path) -> tuple[list[Job], dict[str, str]]:
     say("the second run gets the signal that comes before the time limit")
     wait_for("the second run stopped", lambda: "stopped" in events(second), 60)
 
-    outcomes = follow({tasks[job.run.id]: job for job in jobs}, study, lambda: None, poll=2)
+    queued = {tasks[job.run.id]: Task(job) for job in jobs}
+    outcomes = follow(queued, study, lambda: None, poll=2)
     show = [(one.run.id, one.status, one.reason) for one in outcomes]
     check(all(one.status == "done" for one in outcomes), f"all are done: {show}")
     return jobs, tasks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from convnext_study.records import Record
+from convnext_study.records import Record, failure
 from convnext_study.results.setups import Group, LeftOut
 
 
@@ -60,9 +60,7 @@ def progress_of(record: Record) -> str:
     epochs = last.epochs if last else record.run.recipe.get("epochs", "?")
     where = f"after epoch {last.epoch if last else 0} of {epochs}"
     if record.status == "failed":
-        failures = [event for event in record.events if event.get("event") == "failed"]
-        reason = str(failures[-1].get("reason", "")) if failures else ""
-        return f"failed {where}: {reason or 'no reason recorded'}"
+        return f"failed {where}: {failure(record.events)}"
     if record.status == "new":
         return "not begun"
     return f"{'running' if record.status == 'running' else 'stopped'}, {where}"

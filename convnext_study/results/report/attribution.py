@@ -1,104 +1,106 @@
-"""The part of the page that says what steps are worth: bars, tables and words."""
+"""What the steps are worth, shown: as a table, as bars in files, and as a part of the page."""
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from convnext_study.results.attribution import Attribution, Effect, Effects
+from convnext_study.results.report.charts import bar_chart
+from convnext_study.results.report.figures.attribution import Bar, Panel, bars
+from convnext_study.results.report.figures.style import save
+from convnext_study.results.report.tables import Column, Table
+from convnext_study.results.report.tables.comparison import yes_no
+from convnext_study.results.report.tables.formatting import (
+    common_prefix,
+    digits,
+    interval,
+    p_equals,
+    p_value,
+    signed,
+)
+from convnext_study.results.report.tables.render import write_tables
 
-from convnext_study.results.attribution import Shapley
-from convnext_study.results.report import formats
-from convnext_study.results.report.bars import Bar, bars
-from convnext_study.results.report.worth import Change, Worth
-from convnext_study.results.report.worth_tables import worth_tables
-from convnext_study.results.statistics import Interval
-from convnext_study.results.table import macs_unit
+_WIDE = 130  # characters of a terminal that has room for every column
 
 
-def worth_view(worth: Worth) -> dict[str, Any]:
-    """All that the page shows of one family of networks."""
+def effects_table(effects: Effects) -> Table[Effect]:
+    """One row an effect, the total last; whichever way of asking, the same columns."""
+    columns: list[Column[Effect]] = [
+        Column("name", "name", lambda row: row.name, "text", screen=False),
+        Column("label", "step", lambda row: row.label, "text", tone=_tone),
+        Column("diff", f"{effects.effect_label}, points", lambda row: row.diff, cell=_diff),
+        Column("ci", "95 % interval", lambda row: row.interval, "interval"),
+        Column("p", "p", lambda row: row.p, format=p_value, min_width=_WIDE),
+        Column("p_adjusted", "Holm p", lambda row: row.p_adjusted, format=p_value),
+        Column(
+            "significant",
+            "significant",
+            lambda row: row.significant,
+            "text",
+            yes_no,
+            min_width=_WIDE,
+        ),
+        Column(
+            "macs", "MACs", lambda row: row.macs, format=partial(signed, digits=3), prefixed=True
+        ),
+        Column("top1", "its top-1 %", lambda row: row.top1),
+        Column(
+            "network_macs",
+            "its MACs",
+            lambda row: row.network_macs,
+            format=digits(3),
+            prefixed=True,
+        ),
+        Column("seeds", "seeds", lambda row: row.seeds, format=str),
+    ]
+    rows = [*effects.rows, *([effects.total] if effects.total else [])]
+    unsure = ["~: not significant."] if any(row.significant is False for row in rows) else []
+    return Table(effects.kind, effects.title, columns, rows, (*effects.notes, *unsure))
+
+
+def _tone(row: Effect) -> Any:
+    return "strong" if row.significant else ""
+
+
+def _diff(row: Effect) -> str:
+    return ("~" if row.significant is False else "") + signed(row.diff)
+
+
+def write_effects(effects: Effects, folder: Path) -> list[Path]:
+    """Write ``KIND.json``, ``KIND.csv``, ``KIND.svg`` and ``KIND.png``; returns their paths."""
+    paths = write_tables([effects_table(effects)], folder, ("json", "csv"))
+    note = "Lines are 95 % intervals; open bars (~) are not significant."
+    figure = bars([panels(effects)], effects.title, note)
+    return paths + save(figure, folder, effects.kind, ("svg", "png"))
+
+
+def attribution_view(attribution: Attribution) -> dict[str, Any]:
+    """All that the page shows of one road's steps: bars of each table, and the tables."""
+    tables = [effects_table(one) for one in attribution.tables]
     return {
-        "name": worth.name,
-        "words": _words(worth),
-        "rows": _charts(worth),
-        "tables": worth_tables(worth),
+        "name": attribution.name,
+        "words": [f"{table.title}. {' '.join(table.notes)}" for table in tables],
+        "rows": [[bar_chart(panel) for panel in panels(one)] for one in attribution.tables],
+        "tables": tables,
     }
 
 
-def _charts(worth: Worth) -> list[list[Markup]]:
-    """Points and MACs beside each other, for each way of asking."""
-    found = []
-    for title, changes in (
-        ("Lost without the step, points of top-1", worth.without),
-        ("Gained by the step alone, points of top-1", worth.alone),
-    ):
-        if changes:
-            macs = [(one.label, float(one.macs)) for one in changes if one.macs is not None]
-            points = bars(title, [_change_bar(one) for one in changes])
-            found.append([points, *_macs("The same in MACs", macs, worth)])
-    if worth.shares:
-        points = bars("Shapley value, points of top-1", _share_bars(worth, worth.shares))
-        costs = worth.macs.shares if worth.macs else {}
-        macs = [(worth.labels[step], costs[step].value) for step in worth.order if step in costs]
-        found.append([points, *_macs("Shapley value, MACs", macs, worth)])
-    return found
+def panels(effects: Effects) -> list[Panel]:
+    """Points and MACs beside each other."""
+    prefix = common_prefix(row.macs for row in effects.rows)
+    macs = []
+    for row in effects.rows:
+        text = f"{signed(row.macs / prefix.factor)} {prefix.letter}"
+        macs.append(Bar(row.label, row.macs, text, detail=text))
+    title = effects.effect_label[0].upper() + effects.effect_label[1:]
+    points = Panel(f"{title}, points of top-1", [_bar(row) for row in effects.rows])
+    return [points, Panel("The same in MACs", macs, "grey")]
 
 
-def _macs(title: str, values: list[tuple[str, float]], worth: Worth) -> list[Markup]:
-    unit, letter = macs_unit(worth.rows)
-    made = [
-        Bar(label, value, None, f"{formats.signed(value / unit)} {letter}")
-        for label, value in values
-    ]
-    return [bars(title, made, kind="cost")] if made else []
-
-
-def _change_bar(one: Change) -> Bar:
-    difference, told = one.comparison.difference, one.comparison.distinguishable
-    words = f"{'' if told else '~'}{formats.signed(difference.points)}"
-    corrected = formats.p_value(one.comparison.p_corrected)
-    detail = f"{formats.interval(difference.interval)}, Holm {corrected}"
-    return Bar(one.label, difference.points, difference.interval, f"{words} ({detail})", told)
-
-
-def _share_bars(worth: Worth, shares: Shapley) -> list[Bar]:
-    made = []
-    for step in worth.order:
-        share = shares.shares[step]
-        ends = share.interval or Interval(share.value, share.value)
-        text = f"{formats.signed(share.value)} ({formats.interval(share.interval)})"
-        told = share.interval is not None and share.interval.leaves_zero_out
-        made.append(Bar(worth.labels[step], share.value, ends, text, told))
-    return made
-
-
-def _how_tested(worth: Worth) -> str:
-    if worth.deviation is None:
-        return "each pair tested by its own runs"
-    between = worth.deviation
-    return (
-        f"tested with the deviation between seeds ({between.points:.2f} points, pooled over "
-        f"{between.source}, {between.freedom:g} degrees of freedom)"
-    )
-
-
-def _words(worth: Worth) -> list[str]:
-    said = []
-    if worth.without:
-        said.append(
-            "Without the step: the last network against itself with the step left out, "
-            f"{_how_tested(worth)} and corrected over the steps (Holm). Filled bars can be told "
-            "from noise, open ones (~) cannot."
-        )
-    if worth.alone:
-        said.append(
-            "Alone: the base network with the one step against the base network, tested alike."
-        )
-    if worth.shares:
-        said.append(
-            f"Shapley values, {worth.shares.method}: what each step adds on average over all "
-            f"orders. They add up to {formats.signed(worth.shares.total)} points, the difference "
-            "between the two ends. Their intervals are not corrected for the number of steps; "
-            "filled bars are those whose interval leaves zero out."
-        )
-    return said
+def _bar(row: Effect) -> Bar:
+    adjusted = "" if row.p_adjusted is None else f", Holm {p_equals(row.p_adjusted)}"
+    detail = f"{_diff(row)} ({interval(row.interval)}{adjusted})"
+    certain = row.significant is not False
+    return Bar(row.label, row.diff, _diff(row), row.interval, certain, detail)

@@ -1,184 +1,183 @@
-"""Charts for the page: training curves, and accuracy against cost."""
+"""The figures of a study: on the page with what each part says when pointed at, and as files."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from convnext_study.records import Epoch, Record
-from convnext_study.results.report import formats
+from convnext_study.records import Record
+from convnext_study.results.report.figures.attribution import Panel, bars
+from convnext_study.results.report.figures.cost import Point, cost
+from convnext_study.results.report.figures.curves import QUANTITIES, Curve, curves
+from convnext_study.results.report.figures.inline import inline
+from convnext_study.results.report.figures.roadmap import NARROW, WIDE, roadmap
+from convnext_study.results.report.figures.style import save
 from convnext_study.results.report.gather import Study
-from convnext_study.results.report.svg import Scale, polyline, tag, ticks
-from convnext_study.results.report.tables import is_side
+from convnext_study.results.report.tables import formatting
+from convnext_study.results.report.tables.results import accuracy, is_side, macs_prefix
 from convnext_study.results.summary import Row
 
-_WIDTH, _HEIGHT = 340, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 30, 40
-_POINTS = 90  # of a curve that are drawn; the last one always is
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-QUANTITIES: tuple[tuple[str, Callable[[Epoch], float]], ...] = (
-    ("training loss", lambda line: line.loss),
-    ("validation loss", lambda line: line.val_loss),
-    ("top-1 accuracy, %", lambda line: line.top1),
-)
+COSTS = ("macs", "params", "images_per_s")
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One run in a chart: how it is drawn, and what it says when pointed at."""
-
-    record: Record
-    kind: str
-    tip: str
-    group: str | None = None
-
-
-def curves(found: Sequence[Curve]) -> list[Markup]:
-    """A chart for each of `QUANTITIES`; none where no run has an epoch."""
-    lines = [one for one in found if one.record.epochs]
-    if not lines:
-        return []
-    return [_curve_chart(lines, name, value) for name, value in QUANTITIES]
+def write_figures(study: Study, folder: Path) -> list[Path]:
+    """Write ``roadmap``, ``cost`` and ``curves`` in every kind, where there is what they show."""
+    figures = {}
+    if study.drawn and study.done:
+        figures["roadmap"] = roadmap(study.rows, study.meta, significant=study.tests.told)
+        figures["curves"] = curves(_curves(study, {}))
+    if len({row.macs for row in study.done}) > 1:
+        points, unit = _points(study, "macs", {})
+        figures["cost"] = cost(points, f"{unit}; points are numbered as the rows", (6.5, 4.2))
+    return [path for name, figure in figures.items() for path in save(figure, folder, name)]
 
 
-def step_curves(study: Study, row: Row) -> list[Markup]:
-    """The runs of a row, over those of the row it is compared with."""
-    found = []
-    for name, kind in ((row.parent, "before"), (row.name, "after")):
-        for record in study.records(name) if name in study.groups and name else []:
-            found.append(_curve(study, record, kind))
-    return curves(found)
+def road_figures(study: Study, ids: Mapping[str, str], key: str) -> list[Markup]:
+    """The road map for desks and for phones. ``ids`` are of the panels that its rows open."""
+    buttons = {}
+    for row in study.rows:
+        words = describe_row(study, row)
+        buttons[row.name] = {
+            "class": "step",
+            "role": "button",
+            "tabindex": 0,
+            "aria-expanded": "false",
+            "aria-controls": ids[row.name],
+            "aria-label": f"{words.replace(chr(10), '; ')}. Show the step",
+            "data-tip": words,
+        }
+    label = f"Accuracy and MACs of every row of {study.meta.title}; each is a button for details"
+    layouts = {"wide": WIDE, "narrow": NARROW}
+    return [
+        inline(
+            roadmap(study.rows, study.meta, layout, significant=study.tests.told, about=buttons),
+            f"{key}-{name}",
+            class_=f"road {name}",
+            role="group",
+            aria_label=label,
+        )
+        for name, layout in layouts.items()
+    ]
 
 
-def all_curves(study: Study, ids: dict[str, str]) -> list[Markup]:
-    """Every run of the study, coloured from the first row to the last."""
-    found = []
+def describe_row(study: Study, row: Row) -> str:
+    """The row's numbers, a line each: for whoever points at it or hears it."""
+    if row.top1 is None:
+        return f"{row.label}\n{row.state}"
+    lines = [row.label, f"top-1 {accuracy(row)} %, {formatting.plural(len(row.seeds), 'seed')}"]
+    if test := study.tests.plain.get(row.name):
+        verdict = "told from noise" if test.distinguishable else "not told from noise"
+        lines.append(f"{formatting.signed(test.difference.points)} points, {verdict}")
+        corrected = formatting.p_equals(test.p_corrected)
+        lines.append(f"interval {formatting.interval(test.difference.interval)}, Holm {corrected}")
+    if row.macs is not None:
+        lines.append(f"{formatting.with_prefix(row.macs, macs_prefix(study.rows))} MACs")
+    if row.params is not None:
+        lines.append(f"{row.params / 1e6:.3g} M parameters")
+    if study.meta.compare_paper and row.paper_top1 is not None:
+        lines.append(f"paper, ImageNet-1K: {row.paper_top1:.2f} %")
+    return "\n".join(lines)
+
+
+def all_curves(study: Study, ids: Mapping[str, str], key: str) -> list[Markup]:
+    """A chart for each of `QUANTITIES` of every run, coloured from the first row to the last."""
+    found = _curves(study, ids)
+    return [
+        _chart(curves(found, [name]), f"{key}-q{place}", f"{name} against epoch")
+        for place, name in enumerate(QUANTITIES if found else ())
+    ]
+
+
+def _curves(study: Study, ids: Mapping[str, str]) -> list[Curve]:
+    """The runs that have an epoch; the first of a row has its label."""
     last = max(len(study.rows) - 1, 1)
-    for place, row in enumerate(study.rows):
-        for record in study.records(row.name):
-            found.append(_curve(study, record, f"c{round(7 * place / last)}", ids[row.name]))
-    return curves(found)
-
-
-def _curve(study: Study, record: Record, kind: str, group: str | None = None) -> Curve:
-    state = "" if record.status == "done" else " unfinished"
-    label = next(row.label for row in study.rows if row.name == record.run.name)
-    last = record.epochs[-1] if record.epochs else None
-    end = f"\nepoch {last.epoch}: {last.top1:.2f} %" if last else ""
-    return Curve(record, kind + state, f"{label}, seed {record.run.seed}{end}", group)
-
-
-def _curve_chart(lines: Sequence[Curve], name: str, value: Callable[[Epoch], float]) -> Markup:
-    drawn = [(line, _thinned(line.record.epochs, value)) for line in lines]
-    points = [point for _, line in drawn for point in line]
-    epochs = max(line.record.epochs[-1].epochs for line in lines)
-    low, high = _limits([y for _, y in points], share="%" in name)
-    x = Scale(0, epochs, _LEFT, _WIDTH - _RIGHT)
-    y = Scale(low, high, _HEIGHT - _BOTTOM, _TOP)
-    paths = []
-    for line, values in drawn:
-        at = [(x(epoch), y(min(max(one, low), high))) for epoch, one in values]
-        if len(at) == 1:
-            at = [at[0], (at[0][0] + 2, at[0][1])]
-        paths.append(
-            polyline(at, class_=f"curve {line.kind}", data_tip=line.tip, data_row=line.group)
+    return [
+        Curve(
+            record.epochs,
+            place / last,
+            "" if number else row.label,
+            record.status == "done",
+            _describe_run(row, record, ids),
         )
-    return _chart(name, "epoch", (x, y), paths)
+        for place, row in enumerate(study.rows)
+        for number, record in enumerate(study.records(row.name))
+        if record.epochs
+    ]
 
 
-def _thinned(lines: Sequence[Epoch], value: Callable[[Epoch], float]) -> list[tuple[float, float]]:
-    """At most about `_POINTS` of the epochs; what is not a number is left out."""
-    every = max(1, math.ceil(len(lines) / _POINTS))
-    kept = [line for place, line in enumerate(lines) if (len(lines) - 1 - place) % every == 0]
-    found = [(float(line.epoch), value(line)) for line in kept]
-    return [point for point in found if math.isfinite(point[1])]
+def _describe_run(row: Row, record: Record, ids: Mapping[str, str]) -> dict[str, str]:
+    last, panel = record.epochs[-1], ids.get(row.name, "")
+    tip = f"{row.label}, seed {record.run.seed}\nepoch {last.epoch}: {last.top1:.2f} %"
+    identity = {"id": f"{panel}-{record.run.seed}", "data-row": panel}
+    return {"class": "curve", "data-tip": tip, **identity}
 
 
-def _limits(values: Sequence[float], *, share: bool) -> tuple[float, float]:
-    """What the axis shows. A loss that shoots up early may leave it, at the top."""
-    if not values:
-        return 0.0, 1.0
-    if share:
-        low, high = min(values), max(values)
-    else:
-        ranked = sorted(values)
-        low, high = 0.0, ranked[int(0.985 * (len(ranked) - 1))] * 1.05
-    return low, high if high > low else low + 1
+def step_curves(study: Study, row: Row, ids: Mapping[str, str]) -> list[dict[str, str]]:
+    """The curves of `all_curves` to draw again: a row's, over those of the row it is compared with.
+
+    Each has the end of its ids (they begin with a chart's), its words and its class.
+    """
+    rows = {one.name: one for one in study.rows}
+    return [
+        {
+            **_describe_run(rows[name], record, ids),
+            "class": kind + ("" if record.status == "done" else " unfinished"),
+        }
+        for name, kind in ((row.parent, "before"), (row.name, "after"))
+        if name in rows
+        for record in study.records(name)
+        if record.epochs
+    ]
 
 
-def _chart(title: str, unit: str, scales: tuple[Scale, Scale], parts: Sequence[Markup]) -> Markup:
-    """Title, axes and ticks around what is drawn."""
-    x, y = scales
-    frame = [tag("text", title, x=_LEFT, y=16, class_="title")]
-    for value in ticks(y.low, y.high):
-        at = y(value)
-        frame.append(tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at, y2=at, class_="grid"))
-        frame.append(
-            tag("text", f"{value:g}", x=_LEFT - 6, y=at + 4, class_="tick", text_anchor="end")
-        )
-    for value in ticks(x.low, x.high):
-        at = x(value)
-        words = f"{value:g}"
-        frame.append(tag("text", words, x=at, y=_HEIGHT - 22, class_="tick", text_anchor="middle"))
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    frame.append(tag("text", unit, x=middle, y=_HEIGHT - 5, class_="tick", text_anchor="middle"))
-    return tag(
-        "svg",
-        *frame,
-        *parts,
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        class_="chart",
-        role="img",
-        aria_label=f"{title} against {unit}; the numbers are in the tables",
-    )
+def _chart(figure: Figure, key: str, words: str) -> Markup:
+    label = f"{words}; the numbers are in the tables"
+    return inline(figure, key, class_="chart", role="group", aria_label=label)
 
 
-COSTS: tuple[tuple[str, str], ...] = (
-    ("MACs", "macs"),
-    ("parameters, 10⁶", "params"),
-    ("training images/s", "images_per_s"),
-)
+def cost_charts(study: Study, ids: Mapping[str, str], key: str) -> list[Markup]:
+    """Accuracy against each cost; points are numbered as the rows and lead to their panels."""
+    found = {field: _points(study, field, ids) for field in COSTS}
+    return [
+        _chart(cost(points, unit), f"{key}-{field}", f"top-1 accuracy against {unit}")
+        for field, (points, unit) in found.items()
+        if len({point.cost for point in points}) > 1
+    ]
 
 
-def cost_charts(study: Study, ids: dict[str, str]) -> list[Markup]:
-    """Accuracy against each cost; points are numbered as the rows of the table."""
-    made = []
-    for name, field in COSTS:
-        rows = [row for row in study.done if getattr(row, field) is not None]
-        if len({getattr(row, field) for row in rows}) > 1:
-            made.append(_cost_chart(study, rows, name, field))
-    return made
+def _points(study: Study, field: str, ids: Mapping[str, str]) -> tuple[list[Point], str]:
+    """The finished rows' cost and accuracy, and the unit of the cost."""
+    size, letter = macs_prefix(study.rows)
+    divisor, unit, digits = {
+        "macs": (size, f"MACs, {letter}", 2),
+        "params": (1e6, "parameters, M", 2),
+        "images_per_s": (1.0, "training images/s", 0),
+    }[field]
+    points = []
+    for place, row in enumerate(study.rows, 1):
+        if row.top1 is None or getattr(row, field) is None:
+            continue
+        value = getattr(row, field) / divisor
+        tip = f"{place}. {row.label}\ntop-1 {accuracy(row)} %\n{unit}: "
+        about = {"class": "mark", "data-tip": tip + formatting.number(value, digits)}
+        about |= {"href": f"#{ids[row.name]}"} if row.name in ids else {}
+        points.append(Point(place, value, row.top1, row.sd, not is_side(row), about))
+    return points, unit
 
 
-def _cost_chart(study: Study, rows: list[Row], name: str, field: str) -> Markup:
-    factor = {"macs": 1.0, "params": 1e-6, "images_per_s": 1.0}[field]
-    unit = name
-    if field == "macs":
-        giga = max(row.macs or 0 for row in rows) >= 1e9
-        factor, unit = (1e-9, "MACs, 10⁹") if giga else (1e-6, "MACs, 10⁶")
-    costs = {row.name: getattr(row, field) * factor for row in rows}
-    x = _padded(list(costs.values()), _LEFT, _WIDTH - _RIGHT)
-    y = _padded([row.top1 or 0.0 for row in rows], _HEIGHT - _BOTTOM, _TOP)
-    at = {row.name: (x(costs[row.name]), y(row.top1 or 0.0)) for row in rows}
-    parts = [polyline([at[row.name] for row in rows if row.adopted], class_="way thin")]
-    places = {row.name: place for place, row in enumerate(study.rows, 1)}
-    for row in rows:
-        cx, cy = at[row.name]
-        kind = "point side" if is_side(row) else "point"
-        words = f"{places[row.name]}. {row.label}\ntop-1 {formats.top1(row)} %\n{unit}: "
-        tip = words + formats.plain(costs[row.name], 0 if field == "images_per_s" else 2)
-        dot = tag("circle", cx=cx, cy=cy, r=7.5, class_=kind)
-        digit = tag(
-            "text", str(places[row.name]), x=cx, y=cy + 3, class_="digit", text_anchor="middle"
-        )
-        parts.append(tag("g", dot, digit, class_="mark", data_tip=tip))
-    return _chart("top-1 accuracy, %", unit, (x, y), parts)
-
-
-def _padded(values: Sequence[float], start: float, end: float) -> Scale:
-    low, high = min(values), max(values)
-    room = 0.08 * (high - low) or max(abs(high) * 0.05, 0.5)
-    return Scale(low - room, high + room, start, end)
+def bar_chart(panel: Panel) -> Markup:
+    """Bars about zero, each with its label and number to read when pointed at."""
+    made = [
+        replace(bar, about={"class": "mark", "data-tip": f"{bar.label}\n{bar.detail}"})
+        for bar in panel.bars
+    ]
+    spoken = "; ".join(f"{bar.label} {bar.detail}" for bar in made)
+    figure = bars([[replace(panel, bars=made)]])
+    return inline(figure, "", class_="bars", role="img", aria_label=f"{panel.title}: {spoken}")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from convnext_study.errors import BadRequest
+from convnext_study.results.noise import pooled_std
 from convnext_study.results.setups import Group
 from convnext_study.results.statistics import (
     Comparison,
     Deviation,
     compare,
     correct,
-    pooled_deviation,
 )
 from convnext_study.results.statistics.comparison import IMAGES_ONLY
-from convnext_study.results.summary import Row
+
+if TYPE_CHECKING:
+    from convnext_study.results.summary import Row
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class RowTests:
 
 def tests_of(rows: Sequence[Row], groups: Mapping[str, Group]) -> RowTests:
     """Test every row that has a gain over its parent."""
-    deviation = deviation_of(rows)
+    deviation = pooled_std(_alike(rows, groups), "rows of this study")
     pairs = {row.name: row.parent for row in rows if row.gain is not None and row.parent}
     plain, pooled = {}, {}
     for name, parent in pairs.items():
@@ -66,19 +71,23 @@ def compare_groups(
         return None
 
 
-def deviation_of(rows: Sequence[Row], of: str = "rows of this study") -> Deviation | None:
-    """Between seeds, pooled over the rows that share the most common data."""
+def _alike(rows: Sequence[Row], groups: Mapping[str, Group]) -> list[Row]:
+    """Rows that may be pooled: of the code and, in each family, the recipe that most rows have."""
+
+    def recipe(row: Row) -> tuple[str, str]:
+        fields = groups[row.name].run.recipe
+        return str(fields.get("family")), json.dumps(fields, sort_keys=True)
+
     several = [row for row in rows if len(row.seeds) > 1]
-    kinds = [(row.data, row.val_images) for row in several]
-    if not kinds:
-        return None
-    kept = max(kinds, key=kinds.count)
-    alike = [row for row, kind in zip(several, kinds, strict=True) if kind == kept]
-    return pooled_deviation(
-        [list(row.seeds.values()) for row in alike],
-        f"{len(alike)} {of}",
-        resolution=100 / (kept[1] or 1),
-    )
+    codes = Counter(groups[row.name].code for row in several).most_common(1)
+    usual: dict[str, str] = {}
+    for (family, fields), _ in Counter(map(recipe, several)).most_common():
+        usual.setdefault(family, fields)
+    return [
+        row
+        for row in several
+        if groups[row.name].code == codes[0][0] and recipe(row) in usual.items()
+    ]
 
 
 def _whole(rows: Sequence[Row], groups: Mapping[str, Group]) -> Comparison | None:

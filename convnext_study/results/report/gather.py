@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import BadRequest
-from convnext_study.records import RUN, Record, RecordError, read
+from convnext_study.records import Record, RecordError, scan
+from convnext_study.results.attribution import Attribution, attributions
 from convnext_study.results.meta import Meta, describe
 from convnext_study.results.report.apart import Apart, kept_apart
-from convnext_study.results.report.differences import RowTests, tests_of
+from convnext_study.results.report.differences import RowTests
 from convnext_study.results.setups import Group, group
 from convnext_study.results.statistics import Deviation
-from convnext_study.results.summary import Row, rows_of
+from convnext_study.results.summary import Row, rows_and_tests
 from convnext_study.roadmap import ROADMAPS
 
 _DRAWN = 40  # rows, above which a study is a table and not a road
@@ -83,11 +84,14 @@ class Study:
 
 @dataclass(frozen=True)
 class Folder:
-    """All studies of a folder, the road maps first, and what could not be read."""
+    """All studies of a folder, the road maps first, what could not be read, and what steps are
+    worth where the folder has the networks for it.
+    """
 
     path: Path
     studies: list[Study]
     unreadable: list[Apart]
+    attributions: list[Attribution]
 
 
 def gather(path: Path, *, any_commit: bool = False) -> Folder:
@@ -101,14 +105,19 @@ def gather(path: Path, *, any_commit: bool = False) -> Folder:
     for record in records:
         by_study.setdefault(record.run.study, []).append(record)
     studies = [make_study(name, own, any_commit=any_commit) for name, own in by_study.items()]
-    return Folder(path, sorted(studies, key=lambda one: not one.is_road), unreadable)
+    return Folder(
+        path,
+        sorted(studies, key=lambda one: not one.is_road),
+        unreadable,
+        attributions(records, any_commit=any_commit),
+    )
 
 
 def make_study(name: str, records: Iterable[Record], *, any_commit: bool = False) -> Study:
     """One study's rows, and what may be said of them."""
     records = list(records)
     groups = {one.name: one for one in group(records, any_commit=any_commit)}
-    rows = rows_of(groups.values())
+    rows, tests = rows_and_tests(groups.values())
     kinds = [str(row.facts.get("study_kind", "")) for row in rows]
     return Study(
         name=name,
@@ -116,19 +125,14 @@ def make_study(name: str, records: Iterable[Record], *, any_commit: bool = False
         rows=rows,
         groups={row.name: groups[row.name] for row in rows},
         meta=describe(rows),
-        tests=tests_of(rows, groups),
+        tests=tests,
         apart=kept_apart(records, groups.values()),
     )
 
 
 def _scan(path: Path) -> tuple[list[Record], list[Apart]]:
-    """As `records.scan`, but a damaged run does not hide the others."""
-    found: list[Record] = []
-    unreadable: list[Apart] = []
-    for file in sorted(path.rglob(RUN)):
-        try:
-            found.append(read(file.parent))
-        except RecordError as error:
-            reason = str(error).removeprefix(f"{file.parent}: ")
-            unreadable.append(Apart(run=file.parent.name, state="unreadable", reason=reason))
-    return found, unreadable
+    unreadable: list[RecordError] = []
+    found = list(scan(path, unreadable))
+    return found, [
+        Apart(run=one.folder.name, state="unreadable", reason=one.reason) for one in unreadable
+    ]

@@ -10,22 +10,24 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from convnext_study.results.figure import short_data
-from convnext_study.results.meta import Meta
-from convnext_study.results.report import formats
-from convnext_study.results.report.attribution import worth_view
-from convnext_study.results.report.charts import all_curves, cost_charts, step_curves
+from convnext_study.results.meta import describe_runs
+from convnext_study.results.report.attribution import attribution_view
+from convnext_study.results.report.charts import (
+    all_curves,
+    cost_charts,
+    road_figures,
+    step_curves,
+)
+from convnext_study.results.report.figures.inline import view_box
+from convnext_study.results.report.figures.style import CHART
 from convnext_study.results.report.gather import Extras, Folder, Study
 from convnext_study.results.report.provenance import provenance
-from convnext_study.results.report.road import NARROW, WIDE, road_figure
-from convnext_study.results.report.tables import (
-    Table,
-    apart_table,
-    results_table,
-    tests_table,
-)
+from convnext_study.results.report.tables import Table, formatting
+from convnext_study.results.report.tables.comparison import differences_table
+from convnext_study.results.report.tables.excluded import excluded_table
+from convnext_study.results.report.tables.render import to_html
+from convnext_study.results.report.tables.results import accuracy, results_table
 from convnext_study.results.report.words import say, step_words
-from convnext_study.results.report.worth import find_worth
 from convnext_study.results.summary import Row
 
 
@@ -34,13 +36,13 @@ class Report:
     """A page, and the tables that stand on it by study."""
 
     html: str
-    tables: dict[str, list[Table]]
+    tables: dict[str, list[Table[Any]]]
 
 
 def render(folder: Folder, extras: Extras, *, refresh: int | None = None) -> Report:
     """The page of a folder. With ``refresh`` it reloads itself after that many seconds."""
     views = [_view(study, extras, f"s{place}") for place, study in enumerate(folder.studies, 1)]
-    worths = [worth_view(worth) for worth in find_worth(folder.studies)]
+    attributions = [attribution_view(one) for one in folder.attributions]
     environment = Environment(
         loader=PackageLoader("convnext_study", "results/templates"),
         autoescape=True,
@@ -54,15 +56,16 @@ def render(folder: Folder, extras: Extras, *, refresh: int | None = None) -> Rep
         title=title,
         folder=folder.path.resolve().name,
         views=views,
-        worths=worths,
-        unreadable=apart_table(folder.unreadable),
+        attributions=attributions,
+        unreadable=excluded_table(folder.unreadable),
         refresh=refresh,
+        sortable=to_html,
         style=Markup(source["report.css"]),  # noqa: S704  a file of this package
         script=Markup(source["report.js"]),  # noqa: S704
         policy=_policy(source["report.css"], source["report.js"]),
         numbers=[{"study": view["name"], "rows": view["numbers"]} for view in views],
     )
-    return Report(html, {view["name"]: view["tables"] for view in [*views, *worths]})
+    return Report(html, {view["name"]: view["tables"] for view in [*views, *attributions]})
 
 
 def _source(environment: Environment, name: str) -> str:
@@ -87,83 +90,50 @@ def _view(study: Study, extras: Extras, key: str) -> dict[str, Any]:
     """All that the page shows of a study, ready to be written."""
     ids = {row.name: f"{key}-r{place}" for place, row in enumerate(study.rows, 1)}
     panels = ids if study.drawn else {}
-    results = results_table(study, panels)
-    tests = tests_table(study, panels)
-    apart = apart_table(study.apart)
+    results = results_table(study.rows, panels)
+    tests = differences_table(study.rows, study.tests, panels)
+    apart = excluded_table(study.apart)
     origin = provenance(study, extras)
-    steps = [_step(study, row, ids[row.name], extras) for row in study.rows] if study.drawn else []
+    steps = [_step(study, row, ids, extras) for row in study.rows] if study.drawn else []
     kept = [table for table in (results, tests, apart, *origin.recipes) if table]
     return {
         "key": key,
         "name": study.name,
         "is_road": study.is_road,
-        "about": _about(study.meta, study),
+        "about": describe_runs(study.rows, study.meta),
         "words": say(study),
         "done": bool(study.done),
-        "roads": [road_figure(study, ids, layout) for layout in (WIDE, NARROW)]
-        if study.drawn
-        else [],
-        "marks": _marks(study),
+        "roads": road_figures(study, ids, key) if study.drawn else [],
         "results": results,
         "tests": tests,
         "apart": apart,
         "steps": steps,
-        "curves": all_curves(study, ids) if study.drawn else [],
+        "curves": all_curves(study, ids, key) if study.drawn else [],
+        "curve_box": view_box(*CHART),
         "picks": [(ids[row.name], row.label) for row in study.rows],
-        "costs": cost_charts(study, ids),
+        "costs": cost_charts(study, panels, key),
         "provenance": origin,
         "tables": kept,
-        "numbers": [_numbers(row) for row in study.rows],
+        "numbers": results.records(csv=True),
     }
 
 
-def _about(meta: Meta, study: Study) -> list[str]:
-    done = study.done
-    parts = [f"regime {meta.regime}"] if meta.regime else []
-    parts.append(f"data {short_data(meta.data)}")
-    images = sorted({row.val_images or 0 for row in done})
-    parts += [formats.plural(number, "test image") for number in images]
-    if done:
-        parts.append(formats.plural(sum(len(row.seeds) for row in done), "finished run"))
-    return parts
-
-
-def _marks(study: Study) -> list[tuple[str, str]]:
-    """What the figure's marks mean: the class of each and its words."""
-    found = [("bar", "adopted step" if study.is_road else "network")]
-    if any(not row.adopted for row in study.rows):
-        found.append(("bar side", "tried beside the road, not adopted"))
-    if any(row.sd is not None for row in study.done):
-        found.append(("whisker", "± deviation over seeds"))
-    if any(row.sd is None for row in study.done):
-        found.append(("noise", "95 % of test-image noise (Wilson)"))
-    if study.meta.compare_paper:
-        found.append(("paper", "the paper, on ImageNet-1K"))
-    return found
-
-
-def _step(study: Study, row: Row, key: str, extras: Extras) -> dict[str, Any]:
+def _step(study: Study, row: Row, ids: dict[str, str], extras: Extras) -> dict[str, Any]:
     told = study.tests.told(row.name)
     screen = None
     if study.regime is not None and row.name == row.facts.get("step"):
         screen = extras.show(study.regime, row.name)
     return {
-        "key": key,
+        "key": ids[row.name],
         "label": row.label,
         "tried": not row.adopted,
         "section": row.section,
-        "top1": formats.top1(row) + (" %" if row.top1 is not None else ""),
-        "gain": formats.signed(row.gain),
+        "top1": accuracy(row) + (" %" if row.top1 is not None else ""),
+        "gain": formatting.signed(row.gain),
         "told": told,
         "words": step_words(study, row),
         "screen": screen,
-        "charts": step_curves(study, row),
+        "curves": step_curves(study, row, ids),
         "seeds": ", ".join(f"{seed}: {top1:.2f} %" for seed, top1 in row.seeds.items()),
         "parent": next((one.label for one in study.rows if one.name == row.parent), None),
     }
-
-
-def _numbers(row: Row) -> dict[str, Any]:
-    """A row for machines."""
-    fields = ("name", "label", "top1", "sd", "gain", "macs", "params", "images_per_s")
-    return {name: getattr(row, name) for name in fields} | {"seeds": row.seeds}

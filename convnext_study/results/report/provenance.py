@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from convnext_study.records import Record
-from convnext_study.results.figure import short_data
-from convnext_study.results.report import formats
 from convnext_study.results.report.gather import Extras, Study
-from convnext_study.results.report.tables import Column, Table, words
+from convnext_study.results.report.starts import changes, machine_of
+from convnext_study.results.report.tables import Column, Table, formatting
+from convnext_study.results.report.tables.formatting import short_data
 from convnext_study.results.setups import code_of
 
 _PAPERS = {
@@ -26,12 +26,27 @@ _TROUBLE = {
 _NOT_SETTINGS = ("name", "family")
 
 
+class _Setting(NamedTuple):
+    """A field of a recipe, here and in the published one, in words."""
+
+    field: str
+    here: str
+    published: str
+
+
+_COLUMNS: list[Column[_Setting]] = [
+    Column("field", "setting", lambda one: one.field.replace("_", " "), "text"),
+    Column("here", "here", lambda one: one.here, "text"),
+    Column("published", "published", lambda one: one.published, "text"),
+]
+
+
 @dataclass(frozen=True)
 class Provenance:
     """``facts`` are names and values; ``recipes`` tables of what differs from the published."""
 
     facts: list[tuple[str, str]]
-    recipes: list[Table]
+    recipes: list[Table[_Setting]]
     commands: list[str]
 
 
@@ -48,10 +63,11 @@ def provenance(study: Study, extras: Extras) -> Provenance:
         ("runs", f"{sum(record.status == 'done' for record in counted)} finished and counted"),
         ("made with", _each(counted, code_of)),
         ("versions", _each(counted, lambda one: _pairs(one.asked.get("versions")))),
-        ("machine", _each(counted, lambda one: _pairs(one.asked.get("machine")))),
+        ("machine", _each(counted, lambda one: _pairs(machine_of(one)))),
         ("training time", _time(counted)),
         ("recipes", ", ".join(dict.fromkeys(row.recipe for row in study.rows if row.recipe))),
     ]
+    facts += [("went on under", text) for text in changes(counted)]
     facts += [("trouble", text) for text in _trouble(counted)]
     if any("+" in code_of(record) for record in counted):
         facts.append(("note", "+ after a commit: files differed from it when the run began"))
@@ -71,7 +87,7 @@ def _each(records: Iterable[Record], about: Any) -> str:
             found[value] = found.get(value, 0) + 1
     if len(found) == 1:
         return next(iter(found))
-    return "; ".join(f"{value} ({formats.plural(runs, 'run')})" for value, runs in found.items())
+    return "; ".join(f"{value} ({formatting.plural(runs, 'run')})" for value, runs in found.items())
 
 
 def _pairs(values: Any) -> str:
@@ -84,7 +100,7 @@ def _time(records: Iterable[Record]) -> str:
     seconds = [record.result.seconds for record in records if record.result]
     if not seconds:
         return ""
-    return f"{formats.duration(sum(seconds))} over all runs, those side by side each counted"
+    return f"{formatting.duration(sum(seconds))} over all runs, those side by side each counted"
 
 
 def _trouble(records: Iterable[Record]) -> list[str]:
@@ -94,7 +110,9 @@ def _trouble(records: Iterable[Record]) -> list[str]:
     return [f"{count} {_TROUBLE[name]}" for name, count in sums.items() if count]
 
 
-def _recipes(records: Iterable[Record], published: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+def _recipes(
+    records: Iterable[Record], published: Mapping[str, Mapping[str, Any]]
+) -> list[Table[_Setting]]:
     """One table for each recipe: the fields that differ from the published one of its family."""
     seen: dict[str, Mapping[str, Any]] = {}
     for record in records:
@@ -107,28 +125,20 @@ def _recipes(records: Iterable[Record], published: Mapping[str, Mapping[str, Any
     ]
 
 
-def _deviations(recipe: Mapping[str, Any], paper: Mapping[str, Any], place: int) -> Table:
-    columns = (
-        Column("field", "setting", numeric=False),
-        Column("here", "here", numeric=False),
-        Column("published", "published", numeric=False),
-    )
+def _deviations(recipe: Mapping[str, Any], paper: Mapping[str, Any], place: int) -> Table[_Setting]:
     fields = [*paper, *(name for name in recipe if name not in paper)]
     rows = [
-        [
-            words(name.replace("_", " ")),
-            words(_word(recipe.get(name))),
-            words(_word(paper.get(name))),
-        ]
+        _Setting(name, here, published)
         for name in fields
-        if name not in _NOT_SETTINGS and _word(recipe.get(name)) != _word(paper.get(name))
+        for here, published in ((_word(recipe.get(name)), _word(paper.get(name))),)
+        if name not in _NOT_SETTINGS and here != published
     ]
     family = str(recipe.get("family"))
     source = _PAPERS.get(family, family)
-    caption = (
-        f"{recipe.get('name', 'recipe')}: {formats.plural(len(rows), 'deviation')} from {source}"
+    title = (
+        f"{recipe.get('name', 'recipe')}: {formatting.plural(len(rows), 'deviation')} from {source}"
     )
-    return Table(f"recipe_{place}", caption, columns, rows)
+    return Table(f"recipe_{place}", title, _COLUMNS, rows)
 
 
 def _word(value: Any) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convnext_study.results.noise import noise_note
-from convnext_study.results.report import formats
 from convnext_study.results.report.gather import Study
+from convnext_study.results.report.tables import formatting
+from convnext_study.results.report.tables.comparison import difference_in_words, sentence
 from convnext_study.results.statistics import Agreement, Correlation, agreement
 from convnext_study.results.statistics.comparison import Comparison
 from convnext_study.results.summary import Row
@@ -17,9 +18,9 @@ SCOPE_ONE_SEED = (
     "not in these intervals and p values."
 )
 INTERVALS = (
-    "Intervals and p are of each comparison alone; only the column Holm p is corrected for their "
-    "number, and it alone decides what is called told from noise. So an interval may leave zero "
-    "out where the corrected p does not tell the step from noise."
+    "Intervals and p are of each comparison alone; only the column Holm p is adjusted for their "
+    "number, and it alone decides what is called significant. So an interval may exclude zero "
+    "where the step is not significant."
 )
 
 
@@ -44,14 +45,14 @@ def _summary(study: Study) -> list[str]:
     counts = sorted({len(row.seeds) for row in done})
     seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     said = [
-        f"{len(done)} of {formats.plural(len(study.rows), 'network')} trained, {seeds} "
+        f"{len(done)} of {formatting.plural(len(study.rows), 'network')} trained, {seeds} "
         f"seed{'' if counts == [1] else 's'} each. {noise_note(study.rows)}"
     ]
     road = [row for row in study.rows if row.adopted]
     if study.tests.whole:
         said.append(
             f"From {road[0].label} to {road[-1].label}: "
-            f"{formats.comparison(study.tests.whole)} (one comparison, not corrected)."
+            f"{difference_in_words(study.tests.whole)} (one comparison, not corrected)."
         )
     if study.tests.plain:
         said.append(_told(study, study.tests.plain, "by the test of each row's own runs"))
@@ -59,7 +60,7 @@ def _summary(study: Study) -> list[str]:
         said.append(SCOPE_ONE_SEED)
     if study.tests.pooled and study.deviation:
         how = (
-            f"with the deviation between seeds pooled over rows "
+            f"with the standard deviation between seeds pooled over rows "
             f"({study.deviation.points:.2f} points, {study.deviation.freedom:g} degrees of freedom)"
         )
         said.append(_told(study, study.tests.pooled, how))
@@ -73,20 +74,20 @@ def _told(study: Study, tests: dict[str, Comparison], how: str) -> str:
     names = [
         row.label for row in study.rows if row.name in tests and tests[row.name].distinguishable
     ]
-    total = formats.plural(len(tests), "comparison")
+    total = formatting.plural(len(tests), "comparison")
     if not names:
-        return f"Of {total}, none can be told from noise {how}, after Holm's correction."
+        return f"Of {total}, none is significant {how}, after Holm's correction."
     return (
-        f"Of {total}, {len(names)} can be told from noise {how}, after Holm's correction: "
-        f"{formats.listed(names)}. The others cannot."
+        f"Of {total}, {len(names)} {'is' if len(names) == 1 else 'are'} significant {how}, after "
+        f"Holm's correction: {formatting.listed(names)}."
     )
 
 
 def _extremes(study: Study, gains: list[Row]) -> str:
     ranked = sorted(gains, key=lambda row: row.gain or 0.0)
     low, high = (
-        f"{formats.signed(row.gain)} points ({row.label}"
-        + (", not told from noise)" if study.tests.told(row.name) is False else ")")
+        f"{formatting.signed(row.gain)} points ({row.label}"
+        + (", not significant)" if study.tests.told(row.name) is False else ")")
         for row in (ranked[0], ranked[-1])
     )
     return (
@@ -127,11 +128,11 @@ def _correlated(found: Agreement, what: str, one: Correlation | None) -> list[st
         return []
     between = ""
     if one.interval:
-        between = f", 95 % interval {formats.interval(one.interval)}"
+        between = f", 95 % interval {formatting.interval(one.interval)}"
     return [
         f"Agreement with the paper's {found.table} in {what}: Kendall's tau "
-        f"{formats.signed(one.tau)}{between}, {formats.p_value(one.p)}, "
-        f"over {formats.plural(one.count, 'pair')}."
+        f"{formatting.signed(one.tau)}{between}, {formatting.p_equals(one.p)}, "
+        f"over {formatting.plural(one.count, 'pair')}."
     ]
 
 
@@ -140,26 +141,11 @@ def step_words(study: Study, row: Row) -> list[str]:
     said = [f"{remark[0].upper()}{remark[1:]}." for remark in row.remarks]
     for tests in (study.tests.plain, study.tests.pooled):
         if row.name in tests:
-            said.append(f"{_sentence(tests[row.name])}.")
+            said.append(f"{sentence(tests[row.name])}.")
     wide = study.tests.plain[row.name].new_images if row.name in study.tests.plain else None
     if wide:
         said.append(
-            f"If the test images vary as well: {formats.signed(wide.points)} points, "
-            f"{formats.interval(wide.interval)}, {formats.p_value(wide.p)} ({wide.method})."
+            f"If the test images vary as well: {formatting.signed(wide.points)} points, "
+            f"{formatting.interval(wide.interval)}, {formatting.p_equals(wide.p)} ({wide.method})."
         )
     return said
-
-
-def _sentence(found: Comparison) -> str:
-    """As `Comparison.sentence`, with the minus signs of the page."""
-    corrected = ""
-    if found.family > 1:
-        corrected = (
-            f"; Holm's {formats.p_value(found.p_corrected)} over "
-            f"{formats.plural(found.family, 'comparison')}"
-        )
-    verdict = "told from noise" if found.distinguishable else "not told from noise"
-    return (
-        f"{formats.comparison(found)}{corrected}: {verdict} "
-        f"({found.difference.method}; {found.scope})"
-    )

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from convnext_study.errors import BadRequest
 from convnext_study.records import write_bytes
-from convnext_study.results.figure import KINDS, draw
-from convnext_study.results.report.export import write_tables
-from convnext_study.results.report.figures import draw_more, draw_worth
+from convnext_study.results.report.attribution import panels
+from convnext_study.results.report.charts import write_figures
+from convnext_study.results.report.figures.attribution import bars
+from convnext_study.results.report.figures.style import save
 from convnext_study.results.report.gather import Extras, Folder, gather
 from convnext_study.results.report.page import Report, render
-from convnext_study.results.report.worth import find_worth
-from convnext_study.results.report.worth_tables import worth_tables
+from convnext_study.results.report.tables.render import write_tables
 
 PAGE = "report.html"
 
@@ -32,13 +32,12 @@ def write_report(
         paths += write_tables(report.tables[study.name], own / "tables")
         figures = own / "figures"
         figures.mkdir(parents=True, exist_ok=True)
-        if study.drawn and study.done:
-            paths += draw(study.rows, figures, study.meta, tuple(KINDS))
-        paths += draw_more(study, figures)
-    for worth in find_worth(found.studies):
-        own = out / _safe(worth.name)
-        paths += write_tables(worth_tables(worth), own / "tables")
-        paths += draw_worth(worth, own)
+        paths += write_figures(study, figures)
+    for attribution in found.attributions:
+        own = out / _safe(attribution.name)
+        paths += write_tables(report.tables[attribution.name], own / "tables")
+        figure = bars([panels(table) for table in attribution.tables])
+        paths += save(figure, own, "attribution")
     return paths
 
 

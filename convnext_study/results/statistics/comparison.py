@@ -53,18 +53,6 @@ class Comparison:
     def distinguishable(self) -> bool:
         return self.p_corrected <= self.alpha
 
-    @property
-    def sentence(self) -> str:
-        """What a reader may quote."""
-        low, high = self.difference.interval
-        family = f" after Holm's correction over {self.family} steps" if self.family > 1 else ""
-        verdict = "told from noise" if self.distinguishable else "not told from noise"
-        return (
-            f"{self.difference.points:+.2f} points ({100 * (1 - self.alpha):g} % interval "
-            f"{low:+.2f} to {high:+.2f}), {_p(self.p_corrected)}{family}: {verdict} "
-            f"({self.difference.method}; {self.scope})"
-        )
-
 
 def compare(
     child: Iterable[Record],
@@ -186,7 +174,3 @@ def _pairing_note(mine: Mapping[int, Result], its: Mapping[int, Result], shared:
 def _single_note(seeds: tuple[int, int]) -> str:
     which = f"seed {seeds[0]}" if seeds[0] == seeds[1] else f"seeds {seeds[0]} and {seeds[1]}"
     return f"One run of each ({which}): what another seed would change is not covered."
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

@@ -7,13 +7,16 @@ processes and workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import torch
+from torch import Tensor
 
 from convnext_study.training.data.augment import draw_mirrored, draw_offsets, flip, shift
+from convnext_study.training.data.batch import Batch
 from convnext_study.training.data.images import Data, TensorImages
-from convnext_study.training.data.loading import Samples, load
+from convnext_study.training.data.loading import Request, Samples
+from convnext_study.training.data.pool import Readers
 from convnext_study.training.data.share import WHOLE, Share, micro_batches, part_of, pieces_of
 from convnext_study.training.data.transforms import image_size, train_transform, val_transform
 from convnext_study.training.recipe import Recipe
@@ -21,9 +24,11 @@ from convnext_study.training.seeds import derive, generator
 
 __all__ = [
     "Batch",
+    "Readers",
     "Share",
     "epoch_order",
     "image_size",
+    "make_readers",
     "micro_batches",
     "part_of",
     "steps_per_epoch",
@@ -31,10 +36,10 @@ __all__ = [
     "val_batches",
 ]
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # images (N, 3, H, W) float32, labels (N,) int64
+Ahead = Callable[[Iterable[Batch]], Iterator[Batch]]
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     """The order in which an epoch (from 0) visits ``count`` images."""
     return torch.randperm(count, generator=generator(derive(seed, "order", epoch)))
 
@@ -42,6 +47,17 @@ def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
 def steps_per_epoch(count: int, batch: int) -> int:
     """Full batches in an epoch; the rest of the images wait for the next order."""
     return max(count // batch, 1)
+
+
+def mix_group(recipe: Recipe) -> int | None:
+    """Images that are mixed by one draw; None where none are."""
+    return recipe.mix_group_size if recipe.mixes else None
+
+
+def check_split(data: Data, recipe: Recipe, share: Share) -> None:
+    """Raises BadRequest where the optimizer's batch cannot be taken as ``share`` says."""
+    count = min(len(data.train), recipe.global_batch)
+    pieces_of(torch.arange(count), recipe.global_batch, share, mix_group(recipe))
 
 
 def in_memory(data: Data, recipe: Recipe) -> bool:
@@ -52,81 +68,139 @@ def in_memory(data: Data, recipe: Recipe) -> bool:
     return isinstance(data.train, TensorImages) and plain and same_size
 
 
+def make_readers(
+    data: Data,
+    recipe: Recipe,
+    seed: int,
+    workers: int,
+    batch: int = 1,
+    *,
+    parts: Collection[str] = ("train", "val"),
+    pin: bool = False,
+) -> Readers:
+    """What reads these parts of the data, in so many processes, until it is closed.
+
+    ``batch`` is the largest that is asked for; ``pin``: in memory that a GPU can copy from itself.
+    """
+    bad, samples = data.bad.on_bad, {}
+    if "train" in parts:
+        samples["train"] = Samples(data.train, train_transform(data, recipe), seed, bad)
+    if "val" in parts:
+        samples["val"] = Samples(data.val, val_transform(data, recipe), None, bad)
+    return Readers(samples, workers, batch, pin=pin)
+
+
 def train_batches(
     data: Data,
     recipe: Recipe,
     seed: int,
     epoch: int,
     start: int = 0,
-    workers: int = 0,
+    workers: int | Callable[[], Readers] = 0,
     share: Share = WHOLE,
+    ahead: Ahead = iter,
 ) -> Iterator[Batch]:
     """This process's batches of an epoch from its optimizer step ``start`` on.
 
-    There are ``micro_batches(recipe.global_batch, share)`` of equal size for each step. Raises
-    BadRequest where the batch cannot be split so, DataError at an image that cannot be used.
+    There are as many of equal size for each step as ``micro_batches`` says. Raises BadRequest where
+    the batch cannot be split so, DataError at an image that cannot be used.
+
+    Args:
+        data, recipe, seed, epoch, start, share: decide what comes.
+        workers: processes that read, for this epoch alone; or what gives readers that stay, where
+            anything has to be read.
+        ahead: takes batches before they are used; bad images count when they are used.
     """
     batch, count = recipe.global_batch, len(data.train)
     order = epoch_order(count, seed, epoch)
-    steps = range(start, steps_per_epoch(count, batch))
+    per_epoch = steps_per_epoch(count, batch)
+    steps = range(start, per_epoch)
+    places = pieces_of(torch.arange(min(batch, count)), batch, share, mix_group(recipe))
+    source: Iterator[Batch]
     if in_memory(data, recipe):
-        images = data.train
-        assert isinstance(images, TensorImages)  # noqa: S101  in_memory said so
-        for step in steps:
-            draw = generator(derive(seed, "augment", epoch, step))
-            indices = order[step * batch : (step + 1) * batch]
-            yield from _from_memory(images, indices, draw, data, recipe, share)
-        return
-    pieces = [
-        piece.tolist()
-        for step in steps
-        for piece in pieces_of(order[step * batch : (step + 1) * batch], batch, share)
-    ]
-    transform = train_transform(data, recipe)
-    samples = Samples(data.train, transform, (seed, epoch), data.bad.on_bad)
-    yield from load(samples, pieces, data.bad, workers)
+        source = _from_memory(data, recipe, (seed, epoch), order, steps, places)
+    else:
+        asked = [(order[step * batch :][piece], piece, step) for step in steps for piece in places]
+        requests = [Request("train", tuple(one.tolist()), epoch) for one, _, _ in asked]
+        marks = [(piece, epoch * per_epoch + step) for _, piece, step in asked]
+        source = _from_readers(data, recipe, seed, workers, requests, marks)
+    for one in ahead(source):
+        data.bad.add(one.bad)
+        yield one
 
 
 def val_batches(
-    data: Data, recipe: Recipe, batch: int, workers: int = 0, share: Share = WHOLE
+    data: Data,
+    recipe: Recipe,
+    batch: int,
+    workers: int | Callable[[], Readers] = 0,
+    share: Share = WHOLE,
+    ahead: Ahead = iter,
 ) -> Iterator[Batch]:
     """The validation images ``part_of(len(data.val), share)``, each exactly once and in order.
 
     Results of the processes, put one after another by rank, are in the order of the data set.
     """
     part = part_of(len(data.val), share)
-    batches = [part[first : first + batch] for first in range(0, len(part), batch)]
+    asked = [torch.tensor(part[first : first + batch]) for first in range(0, len(part), batch)]
+    source: Iterator[Batch]
     if in_memory(data, recipe) and isinstance(data.val, TensorImages):
-        for indices in map(torch.tensor, batches):
-            yield normalise(data.val.at(indices), data), data.val.labels[indices]
-        return
-    samples = Samples(data.val, val_transform(data, recipe), None, data.bad.on_bad)
-    yield from load(samples, [list(indices) for indices in batches], data.bad, workers)
+        images = data.val
+        source = (Batch(images.at(one), images.labels[one], one) for one in asked)
+    else:
+        requests = [Request("val", tuple(one.tolist())) for one in asked]
+        source = _from_readers(data, recipe, 0, workers, requests, [(one, 0) for one in asked])
+    for one in ahead(source):
+        data.bad.add(one.bad)
+        yield one
+
+
+def _from_readers(
+    data: Data,
+    recipe: Recipe,
+    seed: int,
+    workers: int | Callable[[], Readers],
+    requests: list[Request],
+    marks: list[tuple[Tensor, int]],
+) -> Iterator[Batch]:
+    """What was requested, each with the places and the step that it is for."""
+    if isinstance(workers, int):
+        readers = make_readers(data, recipe, seed, workers, parts={one.part for one in requests})
+    else:
+        readers = workers()
+    try:
+        for images, (places, step) in zip(readers.read(requests), marks, strict=True):
+            labels = torch.tensor(images.labels, dtype=torch.int64)
+            erased, bad = tuple(images.erased), tuple(images.bad)
+            yield Batch(images.pixels, labels, places, step, erased, bad)
+    finally:
+        if isinstance(workers, int):
+            readers.close()
 
 
 def _from_memory(
-    images: TensorImages,
-    indices: torch.Tensor,
-    draw: torch.Generator,
     data: Data,
     recipe: Recipe,
-    share: Share,
+    seed: tuple[int, int],
+    order: Tensor,
+    steps: range,
+    places: list[Tensor],
 ) -> Iterator[Batch]:
-    """One optimizer step's pieces, with draws made for all of its images."""
-    count, side = len(indices), image_size(data, recipe)
-    offsets = draw_offsets(count, side, draw) if recipe.crop == "shift" else None
-    mirrored = draw_mirrored(count, draw) if recipe.flip and data.flips else None
-    for piece in pieces_of(torch.arange(count), recipe.global_batch, share):
-        pixels = images.at(indices[piece])
-        if offsets is not None:
-            pixels = shift(pixels, offsets[:, piece])
-        if mirrored is not None:
-            pixels = flip(pixels, mirrored[piece])
-        yield normalise(pixels, data), images.labels[indices[piece]]
-
-
-def normalise(images: torch.Tensor, data: Data) -> torch.Tensor:
-    """(N, C, H, W) uint8 to float32 with mean 0 and deviation 1 in each channel."""
-    mean = torch.tensor(data.mean).view(1, -1, 1, 1) * 255
-    std = torch.tensor(data.std).view(1, -1, 1, 1) * 255
-    return (images.float() - mean) / std
+    """The pieces of each step, with draws made for all of its images. ``seed``: and the epoch."""
+    images, side = data.train, image_size(data, recipe)
+    assert isinstance(images, TensorImages)  # noqa: S101  in_memory said so
+    batch, per_epoch = recipe.global_batch, steps_per_epoch(len(order), recipe.global_batch)
+    for step in steps:
+        indices = order[step * batch : (step + 1) * batch]
+        draw = generator(derive(seed[0], "augment", seed[1], step))
+        offsets = draw_offsets(len(indices), side, draw) if recipe.crop == "shift" else None
+        flips = recipe.flip and data.flips
+        mirrored = draw_mirrored(len(indices), draw) if flips else None
+        for piece in places:
+            pixels = images.at(indices[piece])
+            if offsets is not None:
+                pixels = shift(pixels, offsets[:, piece])
+            if mirrored is not None:
+                pixels = flip(pixels, mirrored[piece])
+            labels = images.labels[indices[piece]]
+            yield Batch(pixels, labels, piece, seed[1] * per_epoch + step)

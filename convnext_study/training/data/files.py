@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from convnext_study.training.data.decode import decode_image, decode_pixels
-from convnext_study.training.data.images import DataError
+from convnext_study.training.data.images import DataError, digest, unreadable
 
 Ints = npt.NDArray[np.int64]
 
@@ -35,6 +35,10 @@ class Source(Protocol):
 
     def read(self, index: int) -> bytes:
         """The encoded image. Raises DataError where the file cannot be read."""
+        ...
+
+    def digests(self) -> dict[str, str]:
+        """As an image set's, without reading the images."""
         ...
 
 
@@ -56,6 +60,9 @@ class EncodedImages:
         pixels = decode_pixels(self.source.read(index), self.source.name(index))
         return pixels, self.source.label(index)
 
+    def digests(self) -> dict[str, str]:
+        return self.source.digests()
+
 
 class Names:
     """Many strings in one array of bytes."""
@@ -72,24 +79,45 @@ class Names:
         start = self._ends[index - 1] if index else 0
         return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
 
+    def digest(self) -> str:
+        return digest(self._bytes, self._ends)
+
 
 class Files:
-    """One image a file."""
+    """One image a file, in ``folder``, given by path and size in bytes.
 
-    def __init__(self, paths: Sequence[str], labels: Sequence[int]) -> None:
-        self._paths, self._labels = Names(paths), np.asarray(labels, dtype=np.int64)
+    Raises ValueError where a path is not in the folder.
+    """
+
+    def __init__(
+        self, folder: str, files: Sequence[tuple[str, int]], labels: Sequence[int]
+    ) -> None:
+        self._start = folder if folder.endswith(os.sep) else folder + os.sep
+        if not all(path.startswith(self._start) for path, _ in files):
+            raise ValueError(f"not all of these files are in {folder}")
+        self._names = Names([path[len(self._start) :] for path, _ in files])
+        self._sizes: Ints = np.array([size for _, size in files], dtype=np.int64)
+        self._labels: Ints = np.asarray(labels, dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._names)
 
     def name(self, index: int) -> str:
-        return self._paths[index]
+        return self._start + self._names[index]
 
     def label(self, index: int) -> int:
         return int(self._labels[index])
 
     def read(self, index: int) -> bytes:
-        return read_bytes(self._paths[index])
+        return read_bytes(self.name(index))
+
+    def digests(self) -> dict[str, str]:
+        """Names are those inside the folder, so that it may lie elsewhere."""
+        return {
+            "names": self._names.digest(),
+            "labels": digest(self._labels),
+            "sizes": digest(self._sizes),
+        }
 
 
 @dataclass(frozen=True)
@@ -127,7 +155,32 @@ class Archives:
 
     def read(self, index: int) -> bytes:
         archive, offset, size, _ = map(int, self._places[index])
-        return read_bytes(self._archives[archive], offset, size)
+        path = self._archives[archive]
+        content = read_bytes(path, offset, size)
+        if len(content) < size:
+            raise DataError(f"{path}: is shorter than when it was opened; restore it")
+        return content
+
+    def digests(self) -> dict[str, str]:
+        """Names are those of the archives, without their folder, and of the members in them."""
+        archives = [os.path.basename(path) for path in self._archives]  # noqa: PTH119
+        return {
+            "names": digest(
+                Names(archives).digest().encode(),
+                self._places[:, 0],
+                self._names.digest().encode(),
+            ),
+            "labels": digest(self._places[:, 3]),
+            "sizes": digest(self._places[:, 2]),
+        }
+
+
+def size_of(path: str) -> int:
+    """A file's size in bytes. Raises DataError where it cannot be had."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def read_bytes(path: str, offset: int = 0, size: int = -1) -> bytes:
@@ -141,4 +194,4 @@ def read_bytes(path: str, offset: int = 0, size: int = -1) -> bytes:
             file.seek(offset)
             return file.read(size)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise unreadable(path, error) from None

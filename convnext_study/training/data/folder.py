@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from convnext_study.training.data.files import EncodedImages, Files
 from convnext_study.training.data.images import (
@@ -14,6 +15,7 @@ from convnext_study.training.data.images import (
     DataError,
     ImageSet,
 )
+from convnext_study.training.data.listing import files_in, is_folder, subfolders
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 LARGEST, SMALLEST = 224, 32  # sides of what a network sees unless the recipe says another
@@ -25,11 +27,11 @@ def open_folder(path: str) -> Data:
     root = Path(path).expanduser()
     parts = {name: root / name for name in ("train", "val")}
     for part in (root, *parts.values()):
-        if not part.is_dir():
+        if not is_folder(part):
             raise DataError(f"{part}: no such folder; folder:PATH needs PATH/train and PATH/val")
-    classes = {name: _class_names(part) for name, part in parts.items()}
+    classes = {name: class_names(part) for name, part in parts.items()}
     check_same_classes(str(root), classes["train"], classes["val"])
-    train = _list_images(parts["train"], classes["train"])
+    train = list_images(parts["train"], classes["train"])
     return Data(
         uri=f"folder:{path}",
         classes=classes["train"],
@@ -37,7 +39,7 @@ def open_folder(path: str) -> Data:
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         train=train,
-        val=_list_images(parts["val"], classes["val"]),
+        val=list_images(parts["val"], classes["val"]),
     )
 
 
@@ -67,29 +69,25 @@ def natural_size(images: ImageSet) -> int:
     return min(max(typical, SMALLEST), LARGEST)
 
 
-def _class_names(part: Path) -> tuple[str, ...]:
-    names = tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir()))
+def class_names(part: Path) -> tuple[str, ...]:
+    """Names of the folders in a part, in their order. Raises DataError where there are none."""
+    names = tuple(subfolders(str(part)))
     if not names:
         raise DataError(f"{part}: holds no class folders; put the images of each class in one")
     return names
 
 
-def _list_images(part: Path, classes: tuple[str, ...]) -> EncodedImages:
-    paths: list[str] = []
+def list_images(
+    part: Path, classes: tuple[str, ...], by: Callable[[str], Any] | None = None
+) -> EncodedImages:
+    """The images of each class in turn, in the order of their paths or of what ``by`` makes of
+    them. Raises DataError at an empty class."""
+    files: list[tuple[str, int]] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(_image_files(str(part / name)))
+        found = dict(files_in(str(part / name), SUFFIXES))
         if not found:
             raise DataError(f"{part / name}: holds no images ({', '.join(sorted(SUFFIXES))})")
-        paths += found
+        files += [(path, found[path]) for path in sorted(found, key=by)]
         labels += [label] * len(found)
-    return EncodedImages(Files(paths, labels))
-
-
-def _image_files(folder: str) -> list[str]:
-    return [
-        f"{inside}{os.sep}{file}"
-        for inside, _, files in os.walk(folder, followlinks=True)
-        for file in files
-        if os.path.splitext(file)[1].lower() in SUFFIXES  # noqa: PTH122  a million of them
-    ]
+    return EncodedImages(Files(str(part), files, labels))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -26,6 +29,11 @@ class BadImage(DataError):
         self.name = name
 
 
+def unreadable(path: str, error: OSError) -> DataError:
+    """What to raise where the disk or the rights are in the way: it is no image's own trouble."""
+    return DataError(f"{path}: cannot be read ({error.strerror or error})")
+
+
 class ImageSet(Protocol):
     """Images with labels, read one at a time."""
 
@@ -33,6 +41,14 @@ class ImageSet(Protocol):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """An RGB image and its label. Raises BadImage where it cannot be decoded."""
+        ...
+
+    def digests(self) -> dict[str, str]:
+        """What tells these images from others, each kind in a digest of all images in order.
+
+        Kinds are ``names``, ``labels``, ``sizes`` (in bytes) and ``content``, as far as they can
+        be had without reading every file.
+        """
         ...
 
 
@@ -65,6 +81,12 @@ class MemoryImages:
 
     def at(self, indices: torch.Tensor) -> torch.Tensor:
         return self.images[indices]
+
+    def digests(self) -> dict[str, str]:
+        return {
+            "content": digest(self.images.numpy()),
+            "labels": digest(self.labels.numpy()),
+        }
 
 
 @dataclass
@@ -110,6 +132,21 @@ class Data:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def digest(*parts: bytes | npt.NDArray[Any]) -> str:
+    """SHA-256 of bytes and of arrays of numbers, with their lengths; the same on every machine."""
+    found = hashlib.sha256()
+    for part in parts:
+        content = part if isinstance(part, bytes) else _little_endian(part)
+        found.update(len(content).to_bytes(8, "little"))
+        found.update(content)
+    return found.hexdigest()
+
+
+def _little_endian(numbers: npt.NDArray[Any]) -> memoryview:
+    ordered = np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("<"))
+    return ordered.reshape(-1).view(np.uint8).data
 
 
 def to_pil(pixels: torch.Tensor) -> Image.Image:

@@ -1,44 +1,67 @@
-"""Images read and transformed one by one, in this process or in workers.
+"""Images read and transformed one by one, in this process or in others.
 
-A worker does not raise: what is wrong with an image travels to the training process as a value,
-so that the user reads one line instead of a worker's traceback.
+Who reads does not raise: what is wrong with an image travels to the training process as a value,
+so that the user reads one line instead of a traceback of another process.
 """
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch import Tensor
+from torch.utils.data import get_worker_info
 
-from convnext_study.errors import Failed
+from convnext_study.training.data.batch import Erased
 from convnext_study.training.data.decode import to_tensor
 from convnext_study.training.data.files import EncodedImages
 from convnext_study.training.data.images import (
     BadImage,
-    BadImages,
     DataError,
     ImageSet,
     OnBadImage,
     TensorImages,
 )
-from convnext_study.training.seeds import derive, generator
+from convnext_study.training.seeds import derive
 
 IN_A_ROW = 100  # so many bad neighbours are not bad luck: the data set is broken
 
-# (3, H, W) uint8 to float32, written to the place given, if any, and returned.
-Transform = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+Box = tuple[int, int, int, int]  # top, left, height, width
+# (3, H, W) uint8 to the pixels that a network sees, also uint8, and what is to be erased of them.
+Transform = Callable[[Tensor], tuple[Tensor, Box | None]]
 
 
-# Transformed images (n, 3, H, W), labels (n,), names of bad images that others stand in for.
-Batch = tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]
+@dataclass(frozen=True)
+class Request:
+    """Images to read: of ``part``, by their places there, as ``epoch`` (from 0) draws on them."""
+
+    part: str
+    indices: tuple[int, ...]
+    epoch: int = 0
 
 
-class Samples(Dataset[Batch | DataError]):
+@dataclass(frozen=True)
+class Images:
+    """What was read.
+
+    Args:
+        pixels: (n, 3, H, W) uint8, a pixel's values side by side.
+        labels: of each. Plain numbers, since each tensor that one process sends another takes a
+            file descriptor of both.
+        erased: what is to be erased.
+        bad: names of images that could not be read and that others stand in for.
+    """
+
+    pixels: Tensor
+    labels: list[int]
+    erased: list[Erased]
+    bad: list[str]
+
+
+class Samples:
     """Images with their transform, each under a seed of its own where there is one.
 
     A bad image is replaced by the next readable one of the data set, whatever the order of the
@@ -50,77 +73,73 @@ class Samples(Dataset[Batch | DataError]):
         self,
         images: ImageSet,
         transform: Transform,
-        seed: tuple[int, int] | None,
+        seed: int | None,
         on_bad: OnBadImage = "stop",
     ) -> None:
         self.images, self.transform, self.seed, self.on_bad = images, transform, seed, on_bad
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Batch | DataError:
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: list[int]) -> Batch | DataError:
-        """A whole batch, as the loader asks for it, or the first trouble in it."""
+    def read(self, indices: tuple[int, ...], epoch: int = 0) -> Images | DataError:
+        """These images, or the first trouble with them."""
         if self.seed is None or get_worker_info() is not None:
-            return self._batch_or_error(indices)
+            return self._read_or_error(indices, epoch)
         # In the training process itself the draws must not disturb the network's generators.
         before = (torch.get_rng_state(), np.random.get_state(), random.getstate())
         try:
-            return self._batch_or_error(indices)
+            return self._read_or_error(indices, epoch)
         finally:
             torch.set_rng_state(before[0])
             np.random.set_state(before[1])
             random.setstate(before[2])
 
-    def _batch_or_error(self, indices: list[int]) -> Batch | DataError:
+    def _read_or_error(self, indices: tuple[int, ...], epoch: int) -> Images | DataError:
         try:
-            return self._batch(indices)
+            return self._read(indices, epoch)
         except DataError as error:
             return error
 
-    def _batch(self, indices: list[int]) -> Batch:
-        first, label, bad = self._sample(indices[0])
-        _, height, width = first.shape
-        pixels = first.new_empty(len(indices), height, width, 3).permute(0, 3, 1, 2)
-        pixels[0], labels = first, [label]
-        for place, index in zip(pixels[1:], indices[1:], strict=True):
-            _, label, more = self._sample(index, place)
+    def _read(self, indices: tuple[int, ...], epoch: int) -> Images:
+        pixels: Tensor | None = None
+        labels: list[int] = []
+        erased: list[Erased] = []
+        bad: list[str] = []
+        for place, index in enumerate(indices):
+            original, label, more = self._original(index)
+            image, box = self._transformed(original, index, epoch)
+            if pixels is None:
+                _, height, width = image.shape
+                shape = (len(indices), height, width, 3)
+                pixels = torch.empty(shape, dtype=torch.uint8).permute(0, 3, 1, 2)
+            pixels[place] = image
             labels.append(label)
             bad += more
-        return pixels, torch.tensor(labels, dtype=torch.int64), bad
+            if box is not None:
+                erased.append(Erased(place, *box, derive(self.seed or 0, epoch, "erase", index)))
+        assert pixels is not None  # noqa: S101  nobody asks for no images
+        return Images(pixels, labels, erased, bad)
 
-    def _sample(
-        self, index: int, place: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, int, tuple[str, ...]]:
-        """One transformed image, its label, and the names of bad images it stands in for."""
+    def _original(self, index: int) -> tuple[Tensor, int, list[str]]:
+        """An image as it is stored, its label, and the names of bad ones it stands in for."""
         bad: list[str] = []
-        for candidate in range(index, index + min(IN_A_ROW, len(self))):
+        for candidate in range(index, index + min(IN_A_ROW, len(self.images))):
             try:
-                pixels, label = read_pixels(self.images, candidate % len(self))
+                return *read_pixels(self.images, candidate % len(self.images)), bad
             except BadImage as error:
                 if self.on_bad == "stop":
                     raise
                 bad.append(error.name)
-                continue
-            return self._transformed(pixels, index, place), label, tuple(bad)
         raise DataError(f"{bad[0]} and the {len(bad) - 1} images after it cannot be read")
 
-    def _transformed(
-        self, pixels: torch.Tensor, index: int, place: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _transformed(self, pixels: Tensor, index: int, epoch: int) -> tuple[Tensor, Box | None]:
         if self.seed is not None:
-            seed, epoch = self.seed
-            number = derive(seed, epoch, "augment", index)
+            number = derive(self.seed, epoch, "augment", index)
             # Of torch only the CPU's generator, which is all that is drawn from here.
             torch.default_generator.manual_seed(number)
             np.random.seed(number % 2**32)
             random.seed(number)
-        return self.transform(pixels, place)
+        return self.transform(pixels)
 
 
-def read_pixels(images: ImageSet, index: int) -> tuple[torch.Tensor, int]:
+def read_pixels(images: ImageSet, index: int) -> tuple[Tensor, int]:
     """An image as a (3, H, W) uint8 tensor, and its label. Raises BadImage."""
     if isinstance(images, EncodedImages):
         return images.pixels(index)
@@ -130,42 +149,17 @@ def read_pixels(images: ImageSet, index: int) -> tuple[torch.Tensor, int]:
     return to_tensor(image), label
 
 
-def load(
-    samples: Samples, batches: list[list[int]], bad: BadImages, workers: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of these indices: images (n, 3, H, W) and labels (n,); bad images are recorded.
-
-    Raises DataError at an image that cannot be used, Failed where a worker was killed.
-    """
-    loader: DataLoader[Any] = DataLoader(
-        samples,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_as_it_is,  # Samples give whole batches
-        worker_init_fn=_one_thread if workers else None,
-        # Its own generator: the loader draws a base seed, which must not move the global one.
-        generator=generator(0),
-    )
-    try:
-        for batch in loader:
-            if isinstance(batch, DataError):
-                raise batch
-            pixels, labels, names = batch
-            bad.add(names)
-            yield pixels, labels
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        raise Failed(
-            f"a process that reads images ended ({str(error).splitlines()[0]}); where memory, or "
-            "shared memory in a container, is short, use fewer --workers"
-        ) from None
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
+def join(parts: list[Images], *, pin: bool = False) -> Images:
+    """Images one after another; ``pin``: in memory that a GPU can copy from by itself."""
+    labels: list[int] = []
+    erased: list[Erased] = []
+    for part in parts:
+        erased += [box._replace(image=box.image + len(labels)) for box in part.erased]
+        labels += part.labels
+    pixels = parts[0].pixels
+    if pin or len(parts) > 1:
+        shape = (len(labels), *pixels.shape[2:], pixels.shape[1])
+        rows = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
+        torch.cat([part.pixels.permute(0, 2, 3, 1) for part in parts], out=rows)
+        pixels = rows.permute(0, 3, 1, 2)
+    return Images(pixels, labels, erased, [name for part in parts for name in part.bad])

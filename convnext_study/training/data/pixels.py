@@ -19,6 +19,7 @@ from PIL import Image
 from convnext_study.training.data.augment import reach
 from convnext_study.training.data.decode import to_tensor
 from convnext_study.training.data.images import to_pil
+from convnext_study.training.data.loading import Box
 
 
 class RandomResizedCrop:
@@ -48,55 +49,54 @@ class ToPillow:
         return to_pil(image)
 
 
-class Normalise:
-    """An image, from Pillow too, as float32 (3, H, W), mean 0 and deviation 1 in each channel."""
+class Erasing:
+    """timm's Random Erasing, which makes the draws, but for the noise: that is made on the device.
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        deviation = torch.tensor(std)
-        self.scale = 1 / (255 * deviation)
-        self.shift = torch.tensor(mean) / deviation
-        self.row = (self.scale, self.shift)
+    Gives what is erased of an image of this size: top, left, height and width, or None.
+    """
 
-    def __call__(
-        self, image: torch.Tensor | Image.Image, place: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Writes to ``place``, an interleaved (3, H, W), where there is one, and returns it."""
-        if isinstance(image, Image.Image):
-            image = to_tensor(image)
-        channels, height, width = image.shape
-        if place is None:
-            place = torch.empty(height, width, channels).permute(2, 0, 1)
-        # Whole rows at a time: torch is slow where the innermost dimension is three values.
-        rows = place.permute(1, 2, 0).view(height, -1)
-        if self.row[0].shape != rows.shape[1:]:
-            self.row = (self.scale.repeat(width), self.shift.repeat(width))
-        rows.copy_(interleaved(image).permute(1, 2, 0).view(height, -1))
-        rows.mul_(self.row[0]).sub_(self.row[1])
-        return place
+    def __init__(self, timms: Any) -> None:
+        self.timms = timms
+        timms.per_pixel = timms.rand_color = False
+
+    def __call__(self, height: int, width: int) -> Box | None:
+        drawn = _Drawn(height, width)
+        self.timms(drawn)
+        return drawn.box
+
+
+class _Drawn:
+    """Passes for an image, and remembers which part of it was set."""
+
+    dtype = torch.float32
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height, self.width = height, width
+        self.box: Box | None = None
+
+    def size(self) -> tuple[int, int, int]:
+        return 3, self.height, self.width
+
+    def __setitem__(self, where: tuple[slice, slice, slice], _: Any) -> None:
+        _, rows, columns = where
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        self.box = rows.start, columns.start, height, width
 
 
 class Steps:
-    """A transform: steps on pixels, then ``normalise``, then steps that change its result in place.
+    """A transform: steps on an image's pixels, and what is then to be erased of them, if anything.
 
-    With a ``place`` in a batch to write to, an image's values are moved only once.
+    The result is (3, H, W) uint8: it is normalised on the device, in batches.
     """
 
-    def __init__(self, pixels: list[Any], normalise: Normalise, after: list[Any]) -> None:
-        self.pixels, self.normalise, self.after = pixels, normalise, after
+    def __init__(self, transforms: list[Any], erasing: Erasing | None = None) -> None:
+        self.transforms, self.erasing = transforms, erasing
 
-    @property
-    def transforms(self) -> list[Any]:
-        return [*self.pixels, self.normalise, *self.after]
-
-    def __call__(
-        self, image: torch.Tensor | Image.Image, place: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        for step in self.pixels:
+    def __call__(self, image: torch.Tensor | Image.Image) -> tuple[torch.Tensor, Box | None]:
+        for step in self.transforms:
             image = step(image)
-        result = self.normalise(image, place)
-        for step in self.after:
-            result = step(result)
-        return result
+        pixels = to_tensor(image) if isinstance(image, Image.Image) else image
+        return pixels, self.erasing(*pixels.shape[1:]) if self.erasing else None
 
 
 def interleaved(image: torch.Tensor) -> torch.Tensor:

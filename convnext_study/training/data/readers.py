@@ -6,20 +6,15 @@ and exact to resume; readers that only stream in an order of their own are refus
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from convnext_study.spec import nearest
-from convnext_study.training.data.decode import bad_image, to_rgb
-from convnext_study.training.data.files import EncodedImages, Files, Ints
+from convnext_study.training.data.files import EncodedImages, Files
 from convnext_study.training.data.folder import check_same_classes, natural_size
+from convnext_study.training.data.hub import open_hub
 from convnext_study.training.data.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -27,11 +22,14 @@ from convnext_study.training.data.images import (
     DataError,
     ImageSet,
 )
+from convnext_study.training.data.listing import files_in
+from convnext_study.training.data.torchvision_sets import open_torch
 
 OPTIONS = ("root", "train", "val", "image", "label", "size")
 STREAMS = ("tfds", "hfids")
 VAL_FOLDERS = ("val", "validation", "valid", "eval", "test")
 Part = tuple[ImageSet, tuple[str, ...]]
+Opener = Callable[["Request", str], Part]
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,12 @@ def open_timm(text: str, *, download: bool = False) -> Data:
             "it could not be resumed exactly; write it to shards once and use timm:wds/FOLDER, or "
             "use timm:hfds/NAME"
         )
-    opener = {"hfds": _open_hub, "torch": _open_torch, "wds": _open_wds, "": _open_path}
+    opener: dict[str, Opener] = {
+        "hfds": open_hub,
+        "torch": open_torch,
+        "wds": _open_wds,
+        "": _open_path,
+    }
     train, val = (_part(opener[request.kind], request, part) for part in ("train", "val"))
     check_same_classes(f"timm:{text}", train[1], val[1])
     return Data(
@@ -98,7 +101,7 @@ def parse(text: str, *, download: bool = False) -> Request:
     return Request(name, options, download)
 
 
-def _part(opener: Callable[[Request, str], Part], request: Request, part: str) -> Part:
+def _part(opener: Opener, request: Request, part: str) -> Part:
     try:
         images, classes = opener(request, part)
     except DataError:
@@ -114,8 +117,6 @@ def _part(opener: Callable[[Request, str], Part], request: Request, part: str) -
 
 def _open_path(request: Request, part: str) -> Part:
     """A folder of class folders, of tars or of one tar, for each part, as timm lists them."""
-    from timm.data.readers.reader_image_folder import ReaderImageFolder
-
     from convnext_study.training.data.shards import open_timm_tars
 
     root = Path(request.name).expanduser()
@@ -129,9 +130,26 @@ def _open_path(request: Request, part: str) -> Part:
     if place.suffix == ".tar" or any(place.glob("*.tar")):
         archives, classes = open_timm_tars(str(place))
         return EncodedImages(archives), classes
-    reader = ReaderImageFolder(str(place))
-    paths, labels = zip(*reader.samples, strict=True)
-    return EncodedImages(Files(paths, labels)), _in_order(reader.class_to_idx)
+    return _open_folder(str(place))
+
+
+def _open_folder(folder: str) -> Part:
+    """Images by the name of the innermost folder, in timm's order.
+
+    timm leaves names that differ only in case, or as ``1`` and ``01`` do, in the order of the file
+    system, and classes of such names in one that changes from process to process. Here they are
+    in the order of their letters.
+    """
+    from timm.data.readers.img_extensions import get_img_extensions
+    from timm.utils.misc import natural_key
+
+    files = files_in(folder, get_img_extensions(as_set=True))
+    files.sort(key=lambda file: (natural_key(file[0]), file[0]))
+    inside = [os.path.dirname(path) for path, _ in files]  # noqa: PTH120
+    names = ["" if one == folder else os.path.basename(one) for one in inside]  # noqa: PTH119
+    classes = sorted(set(names), key=lambda name: (natural_key(name), name))
+    numbers = {name: number for number, name in enumerate(classes)}
+    return EncodedImages(Files(folder, files, [numbers[name] for name in names])), tuple(classes)
 
 
 def _open_wds(request: Request, part: str) -> Part:
@@ -141,81 +159,6 @@ def _open_wds(request: Request, part: str) -> Part:
     label = request.split("label", "label")
     archives, classes = open_wds_shards(root, request.split(part, f"*{part}*.tar"), label)
     return EncodedImages(archives), classes
-
-
-def _open_hub(request: Request, part: str) -> Part:
-    if importlib.util.find_spec("datasets") is None:
-        raise DataError(f"timm:{request.name}: needs Hugging Face's package: pip install datasets")
-    from timm.data.readers import create_reader
-
-    reader: Any = create_reader(
-        request.name,
-        root=request.options.get("root"),
-        split=request.split(part, {"train": "train", "val": "validation"}[part]),
-        input_key=request.split("image", "image"),
-        target_key=request.split("label", "label"),
-    )
-    labels = np.array([int(label) for label in reader.dataset[reader.label_key]], dtype=np.int64)
-    classes = _in_order(reader.class_to_idx) or tuple(map(str, range(1 + labels.max())))
-    return EncodedImages(_Indexed(reader, labels, request.name)), classes
-
-
-def _open_torch(request: Request, part: str) -> Part:
-    from timm.data import create_dataset
-
-    dataset: Any = create_dataset(
-        request.name,
-        root=request.split("root", "."),
-        split=request.split(part, {"train": "train", "val": "validation"}[part]),
-        download=request.download,
-    )
-    return _Pairs(dataset, request.name), tuple(map(str, dataset.classes))
-
-
-@dataclass(frozen=True)
-class _Indexed:
-    """A timm reader with random access, as a source."""
-
-    reader: Any
-    labels: Ints
-    where: str
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def name(self, index: int) -> str:
-        return f"{self.where}[{index}]"
-
-    def label(self, index: int) -> int:
-        return int(self.labels[index])
-
-    def read(self, index: int) -> bytes:
-        with self.reader[index][0] as file:
-            content: bytes = file.read()
-        return content
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """A torchvision data set of (image, label), as an image set."""
-
-    dataset: Any
-    where: str
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        try:
-            image, label = self.dataset[index]
-            return to_rgb(image), int(label)
-        except Exception as error:  # as in decode_image: whatever a broken file leads to
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise bad_image(f"{self.where}[{index}]", reason) from error
-
-
-def _in_order(class_to_index: dict[str, int]) -> tuple[str, ...]:
-    return tuple(sorted(class_to_index, key=class_to_index.__getitem__))
 
 
 def _size(request: Request, images: ImageSet) -> int:

@@ -27,26 +27,29 @@ def open_timm_tars(root: str) -> tuple[Archives, tuple[str, ...]]:
     Raises DataError where it is no archive or holds no images.
     """
     from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+    from timm.utils.misc import natural_key
 
     try:
         reader = ReaderImageInTar(root, cache_tarinfo=False)
     except (tarfile.TarError, AssertionError, OSError, ValueError) as error:
         raise DataError(f"{root}: no tar archive with images ({error})") from error
     folder = os.path.dirname(root) if reader.root_is_tar else root  # noqa: PTH120
+    # timm's own numbers of classes that differ only in case change from process to process.
+    classes = sorted(reader.class_name_to_idx, key=lambda name: (natural_key(name), name))
+    label_of = {reader.class_name_to_idx[name]: label for label, name in enumerate(classes)}
     found = []
     for (info, parent, child), label in zip(reader.samples, reader.targets, strict=True):
         path = os.path.join(folder, parent) if parent else root  # noqa: PTH118
         inside = f"{child.name}:" if child is not None else ""
         # A tar inside a tar: its own places count from where its bytes begin.
         offset = info.offset_data + (child.offset_data if child is not None else 0)
-        found.append((path, inside + info.name, offset, info.size, int(label)))
+        found.append((path, inside + info.name, offset, info.size, label_of[int(label)]))
     found.sort()  # timm leaves members of the same name in the order of the file system
     paths = sorted({path for path, *_ in found})
     for path in paths:
         check_end(path)
     numbers = {path: number for number, path in enumerate(paths)}
     members = [Member(numbers[path], *place) for path, *place in found]
-    classes = sorted(reader.class_name_to_idx, key=reader.class_name_to_idx.__getitem__)
     return Archives(paths, members), tuple(classes)
 
 
@@ -59,9 +62,12 @@ def open_wds_shards(root: str, pattern: str, label: str) -> tuple[Archives, tupl
 
     Raises DataError where shards are missing, damaged, or a sample has no label.
     """
-    shards = [file for name in expand(pattern) for file in sorted(Path(root).glob(name))]
-    if not shards:
-        raise DataError(f"{root}: no shards called {pattern}")
+    shards: list[Path] = []
+    for name in expand(pattern):
+        found = sorted(Path(root).glob(name))
+        if not found:
+            raise DataError(f"{root}: no shards called {name}")
+        shards += found
     members: list[Member] = []
     for number, shard in enumerate(shards):
         check_end(str(shard))

@@ -13,7 +13,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from convnext_study.training.data.images import Data, DataError, channel_statistics, to_pil
+from convnext_study.training.data.images import (
+    Data,
+    DataError,
+    channel_statistics,
+    digest,
+    to_pil,
+)
 from convnext_study.training.seeds import derive, generator
 
 DEFAULTS = (10, 32, 2048)  # classes, side in pixels, training images
@@ -49,6 +55,11 @@ class SyntheticImages:
     def at(self, indices: torch.Tensor) -> torch.Tensor:
         """The images at (n,) indices: (n, 3, H, W) uint8."""
         return torch.stack([self._image(self.first + int(index)) for index in indices])
+
+    def digests(self) -> dict[str, str]:
+        """Of what the images are made from: their last bits may differ between machines."""
+        made_from = (*self.patterns.shape, self.first, self.count, CELLS, BANK, PATTERN, NOISE)
+        return {"content": digest(repr(made_from).encode())}
 
     def _image(self, number: int) -> torch.Tensor:
         draw = derive(0, "synthetic", number)

@@ -7,7 +7,7 @@ from typing import Any
 
 from convnext_study.training.data.images import Data
 from convnext_study.training.data.pixels import (
-    Normalise,
+    Erasing,
     RandomResizedCrop,
     Steps,
     ToPillow,
@@ -24,7 +24,7 @@ def image_size(data: Data, recipe: Recipe) -> int:
 
 
 def train_transform(data: Data, recipe: Recipe) -> Steps:
-    """An image to a normalised (3, H, W) tensor: crop, flip, RandAugment, Random Erasing.
+    """An image to (3, H, W) uint8: crop, flip, RandAugment; and what Random Erasing erases.
 
     Raises RecipeError where ``rand_augment`` is not timm's notation.
     """
@@ -45,16 +45,16 @@ def train_transform(data: Data, recipe: Recipe) -> Steps:
         crops.append(ToPillow())
     for step in steps:
         repair_posterize(step)
-    # In place of timm's ToTensor and Normalize; after them comes Random Erasing, if anything.
-    return Steps([*crops, *steps[:last]], Normalise(data.mean, data.std), steps[last + 2 :])
+    # After timm's ToTensor and Normalize comes Random Erasing, if anything.
+    erasing = [Erasing(step) for step in steps[last + 2 :]]
+    return Steps([*crops, *steps[:last]], *erasing)
 
 
 def val_transform(data: Data, recipe: Recipe) -> Steps:
-    """An image to a normalised (3, H, W) tensor: resize the short side, crop the centre."""
+    """An image to (3, H, W) uint8: resize the short side, crop the centre."""
     side = image_size(data, recipe)
     resize_to = math.floor(side / recipe.eval_crop_ratio)
-    crop = centre_crop(side, resize_to, recipe.interpolation)
-    return Steps(crop, Normalise(data.mean, data.std), [])
+    return Steps(centre_crop(side, resize_to, recipe.interpolation))
 
 
 def _timms(data: Data, recipe: Recipe) -> list[Any]:

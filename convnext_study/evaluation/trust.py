@@ -1,0 +1,179 @@
+"""What a run's record may have called and opened before its reader trusts it.
+
+A record is a file from anywhere. By itself it may name the builders of this package, with
+arguments that describe a network and nothing else, and data that is read without running code or
+using the network. A Python file is run only where the reader names that very file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convnext_study.build import (
+    FILE_BUILDER,
+    ROADMAP_BUILDER,
+    TIMM_BUILDER,
+    file_digest,
+    load_file,
+)
+from convnext_study.errors import BadRequest
+from convnext_study.evaluation.errors import TrustError
+from convnext_study.records import Run
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from torch import nn
+
+# They check their arguments themselves, and take nothing but a network's fields.
+OWN = (
+    ROADMAP_BUILDER,
+    "convnext_study.multipath.net:build",
+    "convnext_study.multipath.baselines:build",
+)
+OWN_TASK = "classification"
+_HELP = "add --trust if you know where the run comes from"
+
+# timm's own keywords reach files and the network (pretrained, pretrained_cfg, checkpoint_path,
+# cache_dir, a source before the name), and its networks take classes and functions. These are
+# numbers, switches and names of layers.
+NUMBERS = frozenset((
+    "attn_drop", "attn_drop_rate", "avg_down", "base_width", "block_reduce_first", "cardinality",
+    "channels", "conv_bias", "conv_mlp", "deep_stem", "depth", "depths", "dims", "drop_block_rate",
+    "drop_path_rate", "drop_rate", "embed_dim", "embed_dims", "head_hidden_size", "head_init_scale",
+    "head_norm_first", "img_size", "in_chans", "init_values", "kernel_sizes", "layers",
+    "ls_init_value", "mlp_ratio", "mlp_ratios", "norm_eps", "num_heads", "output_stride",
+    "patch_size", "proj_drop_rate", "qkv_bias", "replace_stem_pool", "stem_width", "use_grn",
+    "window_size", "zero_init_last",
+    # of this package's own networks, which timm knows too
+    "activations", "depthwise", "expansion", "grn", "inverted", "kernel", "layer_scale", "modules",
+    "norms", "spatial_first", "stem_stride", "width",
+))  # fmt: skip
+WORDS = frozenset((
+    "act_layer", "activation", "attention", "block", "downsampling", "form", "global_pool",
+    "layout", "norm", "norm_layer", "stem", "stem_type",
+))  # fmt: skip
+_WORD = re.compile(r"[A-Za-z0-9_]*", re.ASCII)
+_NAME = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)?", re.ASCII)
+
+# Data that is opened without running anything: no pickles but torchvision's CIFAR, whose files
+# have known digests; nothing that is fetched.
+DATA = ("digits", "synthetic", "folder", "cifar10", "cifar100")
+TIMM_DATA = ("hfds", "hfids", "tfds", "torch")
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a run's record has called: its builder, with its arguments, and its task if not ours."""
+
+    builder: Callable[..., nn.Module]
+    args: dict[str, Any]
+    task: Callable[..., Any] | None
+
+
+def what_to_call(run: Run, *, trust: bool = False, code: Path | None = None) -> Called:
+    """The builder and the task that a record names, if they may be called.
+
+    Args:
+        run: of the record.
+        trust: import whatever it names, with whatever arguments.
+        code: a file of the reader's that has the builder or the task.
+
+    Raises TrustError for what may not be called. Nothing of it has been imported then.
+    """
+    reference, args = run.model.builder, run.model.args
+    if reference == FILE_BUILDER:
+        args = _file_arguments(run, trust, code)
+    elif reference == TIMM_BUILDER and not trust:
+        check_timm_arguments(run.id, args)
+    elif reference not in (*OWN, TIMM_BUILDER):
+        _check_import(run, reference, trust, code)
+    if run.task != OWN_TASK:
+        _check_import(run, run.task, trust, code)
+    # Only now: a file is not run for a record that is refused.
+    task = None if run.task == OWN_TASK else _find(run.task, code)
+    return Called(_find(reference, code), args, task)
+
+
+def check_timm_arguments(where: str, args: dict[str, Any]) -> None:
+    """Raises TrustError unless these only name a network of timm's and describe it."""
+    import timm
+
+    name = args.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not timm.is_model(name):
+        raise TrustError(f"{where}: its record names {name!r:.100}, no network of timm's; {_HELP}")
+    for key, value in args.items():
+        if key != "name" and not _is_plain(key, value):
+            raise TrustError(
+                f"{where}: its record sets {key!r:.60} of a network of timm's; {_HELP}"
+            )
+
+
+def check_data(where: str, uri: str) -> None:
+    """Raises TrustError for data that a record by itself may not have opened."""
+    scheme, _, rest = uri.partition(":")
+    kind = rest.partition("/")[0].lower()
+    if scheme in DATA or (scheme == "timm" and kind not in TIMM_DATA):
+        return
+    raise TrustError(
+        f"{where}: its record names the data {uri!r:.100}, which may be fetched or run code; name "
+        f"data yourself, as in --data digits, or {_HELP}"
+    )
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    if isinstance(value, str):
+        return key in WORDS and _WORD.fullmatch(value) is not None
+    if isinstance(value, list):
+        return key in NUMBERS and all(
+            not isinstance(one, str) and _is_plain(key, one) for one in value
+        )
+    return key in NUMBERS | WORDS and isinstance(value, int | float | None)
+
+
+def _file_arguments(run: Run, trust: bool, code: Path | None) -> dict[str, Any]:
+    """Those of `file_net`, with the reader's file in place of the record's where there is one."""
+    args = run.model.args
+    if code is not None:
+        if file_digest(code) != args.get("sha256"):
+            raise TrustError(
+                f"{code}: is not the file that {run.id} was trained with; name that very file"
+            )
+        return {**args, "file": str(code)}
+    if not trust:
+        raise TrustError(
+            f"{run.id}: its record asks to run the Python file {str(args.get('file'))!r:.200}; "
+            f"name that very file with --code, or {_HELP}"
+        )
+    return args
+
+
+def _check_import(run: Run, reference: str, trust: bool, code: Path | None) -> None:
+    if not trust and not _is_in(reference, code):
+        module = reference.partition(":")[0]
+        raise TrustError(
+            f"{run.id}: its record asks to import {module!r:.100}, which is not for any record to "
+            f"call; name the file with --code, or {_HELP}"
+        )
+
+
+def _is_in(reference: str, code: Path | None) -> bool:
+    """Whether a module is the reader's file, by its name; a module of this package never is."""
+    module = reference.partition(":")[0].split(".")
+    return code is not None and module[-1] == code.stem and module[0] != "convnext_study"
+
+
+def _find(reference: str, code: Path | None) -> Any:
+    from convnext_study.training.task import resolve
+
+    if code is None or not _is_in(reference, code):
+        return resolve(reference)
+    module: ModuleType = load_file(code)
+    name = reference.partition(":")[2]
+    if not callable(found := getattr(module, name, None)):
+        raise BadRequest(f"{code}: has no function {name!r}; define it there")
+    return found

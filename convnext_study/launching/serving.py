@@ -1,0 +1,106 @@
+"""A process of the pool, from the inside: it takes one job after another and trains it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from convnext_study.launching.local import Job
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Flag:
+    """A bit that this process and its children share, for good once it is set.
+
+    A ``multiprocessing.Event`` has a lock: a signal's handler that sets it waits forever where
+    the signal came while the process was looking, and so do all where one is killed while it
+    looks. This is one byte of shared memory.
+    """
+
+    def __init__(self, context: SpawnContext) -> None:
+        self._byte = context.RawValue("b", 0)
+
+    def set(self) -> None:
+        self._byte.value = 1
+
+    def is_set(self) -> bool:
+        return bool(self._byte.value)
+
+
+def serve(pipe: Connection, stop: Flag, parent: int) -> None:
+    """A process's life: take a job, train it, say how it ended."""
+    asked: list[int] = []
+    # Ctrl-C reaches every process of a terminal; the parent passes it on as `stop`.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda got, _: asked.append(got))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    def asked_to_stop() -> bool:
+        # An orphan's parent was killed: save and leave.
+        return bool(asked) or stop.is_set() or os.getppid() != parent
+
+    leaves = False
+    while not leaves:
+        try:
+            job = pipe.recv()
+        except (EOFError, OSError):
+            return
+        status, reason = train_job(job, asked_to_stop)
+        leaves = status == "failed" and is_broken(job.machine.device)
+        try:
+            pipe.send((status, reason, leaves))
+        except OSError:
+            return
+
+
+def is_broken(device: str) -> bool:
+    """Whether this process can no longer use its GPU: after some errors CUDA refuses all else."""
+    if not device.startswith("cuda"):
+        return False
+    import torch
+
+    try:
+        torch.cuda.synchronize(device)
+    except (RuntimeError, AssertionError):  # the latter where torch was built without CUDA
+        return True
+    return False
+
+
+def use_device(device: str) -> None:
+    """Make one GPU of several this process's own, also for what names none."""
+    if device.startswith("cuda:"):
+        import torch
+
+        torch.cuda.set_device(device)
+
+
+def train_job(job: Job, stop: Callable[[], bool]) -> tuple[str, str]:
+    """Train one job in this process. Returns its status and, where it failed, the reason."""
+    from convnext_study.training.engine import Listener, Stopped, train
+
+    notes: list[str] = []
+    listeners: list[Listener] = []
+    mirror = None
+    if job.wandb != "off" and job.machine.rank == 0:
+        from convnext_study.results.wandb_mirror import WandbMirror
+
+        mirror = WandbMirror(warn=notes.append)
+        mirror.start(job.run, job.folder, job.wandb)
+        listeners.append(mirror)
+    try:
+        use_device(job.machine.device)
+        train(job.run, job.folder, job.machine, listeners, stop)
+    except Stopped:
+        return "stopped", ""
+    except Exception as error:
+        return "failed", str(error).splitlines()[0] if str(error) else type(error).__name__
+    finally:
+        if mirror is not None:
+            mirror.close()
+    return "done", "; ".join(notes)

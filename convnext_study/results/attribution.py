@@ -1,0 +1,317 @@
+"""What the steps of a road are worth, in accuracy and in MACs, by each way of asking.
+
+Each function makes one table of `Effects` from the runs that `group_by_subset` counts; terminal,
+files and page show the same objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, takewhile
+from statistics import fmean
+
+from convnext_study.records import Record
+from convnext_study.results.statistics import Comparison, Interval, compare, correct
+from convnext_study.results.statistics.intervals import t_quantile
+from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
+from convnext_study.results.statistics.subsets import (
+    Permutation,
+    Side,
+    Subset,
+    coalitions_of,
+    pair_interactions,
+    prefixes,
+    sampled_permutations,
+)
+from convnext_study.results.subset_results import (
+    SubsetResults,
+    group_by_subset,
+    results_of,
+)
+from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
+from convnext_study.roadmap.beyond import sections
+from convnext_study.roadmap.paper import SECTIONS
+
+_FEWEST = 3  # steps, below which a road map's own rows would pass for a study of single steps
+_MOST_PAIRS = 1000  # of sampled orders
+
+Pair = tuple[Sequence[Record], Sequence[Record]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """What a step (a pair, a section) changes: accuracy in percentage points, MACs of one image.
+
+    ``interval`` is the 95 % interval of ``diff``, None where nothing measured its noise. ``p`` is
+    of this comparison alone, ``p_adjusted`` Holm's over the table. ``significant``: p_adjusted is
+    0.05 or less; where there is no p, the interval excludes zero. ``top1``, ``network_macs`` and
+    ``seeds`` are of the network that was trained for it, where there is one.
+    """
+
+    name: str
+    label: str
+    diff: float
+    macs: float
+    interval: Interval | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    significant: bool | None = None
+    top1: float | None = None
+    network_macs: int | None = None
+    seeds: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effects:
+    """A table: ``effect_label`` says what the differences are, ``total`` what they add up to."""
+
+    kind: str
+    title: str
+    effect_label: str
+    rows: tuple[Effect, ...] = ()
+    notes: tuple[str, ...] = ()
+    total: Effect | None = None
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """All that a folder's networks of one road say of its steps, on one data set."""
+
+    name: str
+    regime: str
+    data: str
+    tables: tuple[Effects, ...]
+
+
+def attributions(records: Iterable[Record], *, any_commit: bool = False) -> list[Attribution]:
+    """One for each road map and data set whose steps a folder left out, added or mixed."""
+    records = list(records)
+    found: list[Attribution] = []
+    requested = dict.fromkeys((one.run.facts.get("regime"), one.run.data) for one in records)
+    for regime, data in requested:
+        if regime not in ROADMAPS:
+            continue
+        results = group_by_subset(records, get_roadmap(regime), data=data, any_commit=any_commit)
+        near = (leave_one_out_effects(results), add_one_in_effects(results))
+        mixed = (shapley_effects(results), section_effects(results))
+        tables = [one for one in near if one and len(one.rows) >= _FEWEST]
+        tables += [one for one in mixed if one]
+        if tables:
+            again = sum(regime == one.regime for one in found)
+            name = f"attribution-{regime}" + (f"-{again + 1}" if again else "")
+            found.append(Attribution(name, regime, data, tuple(tables)))
+    return found
+
+
+def leave_one_out_effects(results: SubsetResults) -> Effects | None:
+    """What the last network loses without each step; None while the last one is not trained."""
+    steps = frozenset(results.steps)
+    others = {
+        name: results.networks.get(steps - {name}, ()) if name in steps else results.without_recipe
+        for name in results.road.adopted()
+    }
+    table = Effects(
+        kind="leave_one_out",
+        title="The last network without each step",
+        effect_label="lost without it",
+    )
+    end = results.networks.get(steps, ())
+    return _tested(results, {name: (end, own) for name, own in others.items()}, table, about=1)
+
+
+def add_one_in_effects(results: SubsetResults) -> Effects | None:
+    """What each step alone adds to the base; None while the base is not trained."""
+    base = results.networks.get(frozenset(), ())
+    alone = {step: results.networks.get(frozenset([step]), ()) for step in results.steps}
+    table = Effects(
+        kind="add_one_in",
+        title="The first network (enhanced recipe) with each single step",
+        effect_label="added alone",
+    )
+    return _tested(results, {step: (own, base) for step, own in alone.items()}, table)
+
+
+def permutation_effects(
+    results: SubsetResults, order: Permutation, kind: str, title: str
+) -> Effects | None:
+    """What each step adds when the steps come in this order; None while none can be said."""
+    along = [results.networks.get(subset, ()) for subset in prefixes(order)]
+    pairs = {step: (along[place + 1], along[place]) for place, step in enumerate(order)}
+    return _tested(results, pairs, Effects(kind=kind, title=title, effect_label="added here"))
+
+
+def pair_effects(results: SubsetResults, side: Side) -> Effects | None:
+    """How much more two steps are worth together than apart; for the pairs that are trained."""
+    top1, macs, everything = results.top1(), results.macs(), frozenset(results.steps)
+    rows = []
+    for pair in combinations(results.steps, 2):
+        inner = [frozenset(pick) for pick in ((), pair[:1], pair[1:], pair)]
+        # Seen within the pair, the network's other steps stand still.
+        rest = frozenset[str]() if side == "base" else everything - frozenset(pair)
+        if not all(rest | own in top1 for own in inner):
+            continue
+        diff, more = (
+            pair_interactions(pair, {own: values[rest | own] for own in inner}, side)[pair]
+            for values in (top1, macs)
+        )
+        std = results.std_of_mean(rest | own for own in inner)
+        half = 2 * std.points * t_quantile(std.freedom, 0.95) if std else None
+        interval = None if half is None else Interval(diff - half, diff + half)
+        label = " and ".join(results.road.step(name).label for name in pair)
+        rows.append(_unadjusted("+".join(pair), label, diff, more, interval))
+    if not rows:
+        return None
+    note = (
+        "Above 0 the two need each other, below 0 either will do. Intervals are of one pair alone: "
+        f"of {len(rows)} pairs about {max(1, round(len(rows) / 20))} lie outside by chance."
+    )
+    return Effects(
+        kind=f"pairs_{side}",
+        title=f"Pairs of steps, seen from the {'last' if side == 'end' else 'first'} network",
+        effect_label="together more",
+        rows=tuple(sorted(rows, key=lambda row: -abs(row.diff))),
+        notes=(note, *_noise_notes(results)),
+    )
+
+
+def shapley_effects(results: SubsetResults) -> Effects | None:
+    """Each step's Shapley value, exact where every set is trained, else over the sampled orders
+    whose networks are all there: draws begin alike, however many follow. None without any.
+    """
+    players = {step: frozenset([step]) for step in results.steps}
+    labels = {step: results.road.step(step).label for step in results.steps}
+    return _shapley(results, players, labels, "step")
+
+
+def section_effects(results: SubsetResults) -> Effects | None:
+    """Each section's exact Shapley value, all its steps together; None while a set is missing."""
+    players = {name: steps_of_sections(results.road, [name]) for name in sections(results.road)}
+    labels = {name: f"{name} {SECTIONS.get(name, '')}".rstrip() for name in players}
+    return _shapley(results, players, labels, "section")
+
+
+def steps_of_sections(road: Roadmap, names: Iterable[str]) -> Subset:
+    """All steps of these sections of the paper."""
+    return frozenset(step for name in names for step in sections(road)[name])
+
+
+def _tested(
+    results: SubsetResults, pairs: Mapping[str, Pair], table: Effects, about: int = 0
+) -> Effects | None:
+    """The table with the first of each pair of runs tested against the second, where both are.
+
+    ``about`` is which of the two a row is about. What the others have in common is said below.
+    """
+    pairs = {name: pair for name, pair in pairs.items() if all(pair)}
+    if not pairs:
+        return None
+    tests = correct({name: compare(*pair, deviation=results.std) for name, pair in pairs.items()})
+    rows = [
+        _row(name, results.road.step(name).label, tests[name], pair, about)
+        for name, pair in pairs.items()
+    ]
+    notes = []
+    other = next(iter(pairs.values()))[1 - about]
+    if all(pair[1 - about] is other for pair in pairs.values()):
+        own = results_of(other)
+        top1 = fmean(result.top1 for result in own)
+        notes = [f"Against {top1:.2f} % and {own[0].macs:,} MACs, {len(own)} seed(s)."]
+    notes += [
+        *_noise_notes(results),
+        f"Holm p is adjusted over {len(pairs)} comparisons; 0.05 or less is significant.",
+    ]
+    return replace(table, rows=tuple(rows), notes=tuple(notes))
+
+
+def _row(name: str, label: str, test: Comparison, pair: Pair, about: int) -> Effect:
+    trained, macs = results_of(pair[about]), [results_of(runs)[0].macs for runs in pair]
+    return Effect(
+        name=name,
+        label=label,
+        diff=test.difference.points,
+        macs=macs[0] - macs[1],
+        interval=test.difference.interval,
+        p=test.difference.p,
+        p_adjusted=test.p_corrected,
+        significant=test.distinguishable,
+        top1=fmean(result.top1 for result in trained),
+        network_macs=macs[about],
+        seeds=len(trained),
+    )
+
+
+def _unadjusted(
+    name: str, label: str, diff: float, macs: float, interval: Interval | None
+) -> Effect:
+    significant = interval.leaves_zero_out if interval else None
+    return Effect(
+        name=name, label=label, diff=diff, macs=macs, interval=interval, significant=significant
+    )
+
+
+def _shapley(
+    results: SubsetResults, players: Mapping[str, Subset], labels: Mapping[str, str], what: str
+) -> Effects | None:
+    names = tuple(players)
+    known: dict[Subset, Subset] = {}  # a set of players, and the steps that these have
+    for steps in results.networks:
+        inside = frozenset(name for name in names if players[name] <= steps)
+        if steps == frozenset[str]().union(*(players[name] for name in inside)):
+            known[inside] = steps
+    top1, macs = (
+        {inside: values[steps] for inside, steps in known.items()}
+        for values in (results.top1(), results.macs())
+    )
+    if len(known) == 2 ** len(names):
+        std = results.std_of_mean(known.values())
+        found, cost = shapley_exact(names, top1, noise=std), shapley_exact(names, macs)
+    else:
+        drawn = sampled_permutations(names, _MOST_PAIRS) if what == "step" else ()
+        pairs = takewhile(
+            lambda pair: not coalitions_of(pair).missing(known),
+            zip(drawn[::2], drawn[1::2], strict=True),
+        )
+        orders = [order for pair in pairs for order in pair]
+        if not orders:
+            return None
+        std = results.std_of_mean(known[inside] for inside in coalitions_of(orders).subsets)
+        found, cost = shapley_sampled(orders, top1, noise=std), shapley_sampled(orders, macs)
+    rows = [
+        _unadjusted(name, label, share.value, cost.shares[name].value, share.interval)
+        for name, label in labels.items()
+        for share in (found.shares[name],)
+    ]
+    if std is None:  # what another seed would change is in no interval
+        rows = [replace(row, significant=None) for row in rows]
+    return Effects(
+        kind=f"shapley_{what}s",
+        title=f"Shapley value of each {what}: its gain averaged over orders",
+        effect_label="Shapley value",
+        rows=tuple(rows),
+        total=Effect(
+            name="total", label="last network over first", diff=found.total, macs=cost.total
+        ),
+        notes=(
+            f"Accuracy: {found.method}. They add up to {found.total:+.2f} points, what the last "
+            "network has over the first. Intervals are of one value alone, not adjusted for their "
+            "number; significant is an interval that excludes zero.",
+            *results.excluded,
+        ),
+    )
+
+
+def _noise_notes(results: SubsetResults) -> tuple[str, ...]:
+    std = results.std
+    if std is None:
+        noise = (
+            "One seed: each pair is tested by its own runs (exact McNemar), which covers the "
+            "choice of test images only. What another seed would change takes several seeds."
+        )
+    else:
+        noise = (
+            f"The standard deviation between seeds is {std.points:.2f} points, pooled over "
+            f"{std.source} of this folder ({std.freedom:g} degrees of freedom) that share recipe, "
+            "data and code."
+        )
+    return (noise, *results.excluded)

@@ -1,0 +1,1 @@
+"""Every figure, drawn once with matplotlib: as files for a paper and, inlined, on the page."""

@@ -1,0 +1,50 @@
+"""Accuracy against what a network costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from convnext_study.results.report.figures import style
+from convnext_study.results.report.figures.style import COLOURS, OPEN, mark
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Point(NamedTuple):
+    """A network by its number in the table: cost in the axis' unit, accuracy in percent.
+
+    ``adopted`` ones are filled and joined by the road's line; ``about`` is for `style.mark`.
+    """
+
+    number: int
+    cost: float
+    top1: float
+    sd: float | None = None
+    adopted: bool = True
+    about: Mapping[str, Any] | None = None
+
+
+@style.style()
+def cost(points: Sequence[Point], unit: str, size: tuple[float, float] = style.CHART) -> Figure:
+    """A numbered mark for each point, with its deviation where it is known."""
+    figure, (axes,) = style.draw_charts(["top-1 accuracy, %"], size)
+    road = [point for point in points if point.adopted]
+    thin: dict[str, Any] = {"color": COLOURS["deep"], "linewidth": 0.8}
+    axes.plot([one.cost for one in road], [one.top1 for one in road], alpha=0.6, **thin)
+    for point in points:
+        at = (point.cost, point.top1)
+        if point.sd is not None:
+            error = axes.errorbar(*at, yerr=point.sd, capsize=2, fmt="none", zorder=2, **thin)
+            for part in (*error[1], *error[2]):
+                mark(part, point.about)
+        look = {"facecolor": COLOURS["bar"]} if point.adopted else OPEN
+        edge: dict[str, Any] = {"edgecolor": COLOURS["deep"], "linewidth": 0.8, "zorder": 3}
+        mark(axes.scatter(*at, s=120, **{**look, **edge}), point.about, "point")
+        font: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "zorder": 4}
+        colour = COLOURS["digit" if point.adopted else "ink"]
+        mark(axes.text(*at, str(point.number), color=colour, **font), point.about)
+    axes.margins(0.08)
+    axes.set_xlabel(unit)
+    return figure

@@ -1,0 +1,204 @@
+"""The road-map figure: bars of accuracy along the road, MACs beside them (as the paper's Fig. 2).
+
+It serves any study of bars: rows without sections stand in one group. Panels measure y in inches
+from the top, so that a row is as high in a figure of 1 row as of 17.
+"""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convnext_study.results.meta import Meta, describe, describe_runs
+from convnext_study.results.noise import noise_note
+from convnext_study.results.report.figures import style
+from convnext_study.results.report.figures.rows import (
+    BAR,
+    FILE,
+    INDENT,
+    NARROW,
+    ROAD,
+    WIDE,
+    Axis,
+    Layout,
+    accuracy_axis,
+    draw_bar,
+    legend_handles,
+    reach,
+    road_line,
+    write_row,
+)
+from convnext_study.results.report.figures.style import COLOURS, FAINT, mark
+from convnext_study.results.report.tables.results import macs_prefix
+from convnext_study.results.summary import Row
+from convnext_study.roadmap.paper import SECTIONS
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["FILE", "NARROW", "WIDE", "Layout", "accuracy_axis", "draw", "roadmap"]
+
+_HEADING, _LINE = 0.38, 0.19  # inches
+_CAPTION = 138  # characters in a line
+
+
+def draw(
+    rows: Sequence[Row],
+    folder: Path,
+    meta: Meta | None = None,
+    kinds: Sequence[str] = ("svg", "png"),
+) -> list[Path]:
+    """Write ``roadmap.svg`` and ``roadmap.png`` (or ``kinds``) and return their paths."""
+    return style.save(roadmap(rows, meta or describe(rows)), folder, "roadmap", kinds)
+
+
+@style.style()
+def roadmap(
+    rows: Sequence[Row],
+    meta: Meta,
+    layout: Layout = FILE,
+    *,
+    significant: Callable[[str], bool | None] = lambda name: None,
+    about: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Figure:
+    """Rows in the order given, one without a result as "not run".
+
+    ``significant`` says, by a row's name, whether its gain can be told from noise (bold) or not
+    (~). ``about`` has what `style.mark` says of each row's parts, for the page.
+    """
+    axis = accuracy_axis(_values(rows, meta))
+    caption = _caption(rows, meta, axis) if layout.file else []
+    handles = legend_handles(rows, meta)
+    tops, sections, height = _places(rows, layout)
+    legend = 0.24 * (len(handles) if layout.phone else bool(handles))
+    bottom = 0.56 + legend + _LINE * len(caption) + (0.2 if caption else 0)
+    whole = bottom + height + (1.02 if layout.file else 0.14 if layout.phone else 0.34)
+    figure = style.new_figure(layout.width, whole)
+    labels, start = _labels(figure, rows, layout)
+    end = layout.width - layout.margin
+
+    def panel(left: float, right: float, **limits: Any) -> Axes:
+        axes = style.add_panel(figure, left, bottom, right, bottom + height)
+        axes.set(ylim=(height, 0), **limits)
+        return axes
+
+    most = max((row.macs or 0 for row in rows), default=0) or 1
+    back = panel(0, layout.width, xlim=(0, layout.width))
+    bars = panel(start, end - layout.bars, xlim=(axis.low, axis.high))
+    bars.set_xticks(axis.ticks, [f"{value:g}" for value in axis.ticks])
+    macs = panel(end - layout.macs[0], end - layout.macs[1], xlim=(0, most))
+    _draw_back(back, rows, sections, layout)
+    bars.vlines(axis.ticks, 0, height, color=style.RULE, linewidth=0.8, zorder=0)
+    bars.set_xlabel("top-1 accuracy, %" + (" (cut axis)" if axis.cut else ""))
+    for row, label, top in zip(rows, labels, tops, strict=True):
+        words = (about or {}).get(row.name)
+        if words:
+            area = back.barh(top + layout.row / 2, layout.width, layout.row, color="#ffffff")
+            mark(area[0], words, "hit")
+        y = top + layout.bar
+        parts = write_row(back, row, label, top, layout, significant(row.name), macs_prefix(rows))
+        parts += draw_bar(bars, row, y, axis, meta.compare_paper)
+        parts += macs.barh(y, row.macs or 0, 0.6 * BAR, color=COLOURS["grey"])
+        for part in parts:
+            mark(part, words)
+    road = bars.plot(*road_line(rows, [top + layout.bar for top in tops]), **ROAD, clip_on=False)
+    mark(road[0], {"class": "over"} if about else None)
+    if layout.file:
+        _draw_frame(figure, rows, meta, caption)
+    if handles:
+        _draw_legend(figure, handles, layout, bottom - 0.52 - legend)
+    return figure
+
+
+def _places(
+    rows: Sequence[Row], layout: Layout
+) -> tuple[list[float], list[tuple[str | None, float, float]], float]:
+    """The rows' tops, the paper's sections with their tops and ends, and the whole height."""
+    y, tops, sections = 0.0, [], []
+    for section, members in itertools.groupby(rows, key=lambda row: row.section):
+        top = y
+        y += _HEADING if section else 0
+        for _ in members:
+            tops.append(y)
+            y += layout.row
+        sections.append((section, top, y))
+    return tops, sections, y
+
+
+def _labels(figure: Figure, rows: Sequence[Row], layout: Layout) -> tuple[list[str], float]:
+    """Labels, cut where they would leave no room for bars, and where the bars may begin."""
+    labels, widest = [], 0.0
+    for row in rows:
+        indent = 0 if row.adopted else INDENT
+        label, width = style.fit(figure, row.label, layout.label - indent, fontsize=10.5)
+        labels.append(label)
+        widest = max(widest, indent + width)
+    return labels, 0.2 if layout.phone else layout.margin + widest + 0.2
+
+
+def _values(rows: Sequence[Row], meta: Meta) -> list[float]:
+    """All that must find room on the accuracy axis."""
+    done = [row for row in rows if row.top1 is not None]
+    values = [value for row in done for value in (row.top1 or 0.0, *reach(row))]
+    papers = [row.paper_top1 for row in done if row.paper_top1 is not None]
+    return values + (papers if meta.compare_paper else [])
+
+
+def _draw_back(
+    back: Axes,
+    rows: Sequence[Row],
+    sections: Sequence[tuple[str | None, float, float]],
+    layout: Layout,
+) -> None:
+    """A band behind every other section, the sections' names, and the heads of the columns."""
+    for place, (name, top, below) in enumerate(sections):
+        if place % 2 == 0 and len(sections) > 1:
+            back.fill_between((0, layout.width), top, below, color=COLOURS["band"], linewidth=0)
+        if name:
+            look: dict[str, Any] = {"fontweight": "bold", "color": COLOURS["deep"]}
+            text = style.clean(SECTIONS.get(name, name))
+            back.text(layout.margin, top + 0.19, text, fontsize=10.5, va="center", **look)
+    if not layout.phone:
+        gain = "gain" if any(row.gain is not None for row in rows) else ""
+        macs = f"MACs, {macs_prefix(rows)[1]}"
+        for column, head in ((layout.top1, "top-1 %"), (layout.gain, gain), (0, macs)):
+            x = layout.width - layout.margin - column
+            back.text(x, -0.15, head, color=FAINT, ha="right")
+
+
+def _draw_legend(figure: Figure, handles: list[Artist], layout: Layout, y: float) -> None:
+    width, height = figure.get_size_inches()
+    at, columns = (layout.margin / width, y / height), 1 if layout.phone else len(handles)
+    figure.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=at, ncols=columns, borderaxespad=0
+    )
+
+
+def _draw_frame(figure: Figure, rows: Sequence[Row], meta: Meta, caption: Sequence[str]) -> None:
+    """Title above, caption below."""
+    width, height = figure.get_size_inches()
+    x, faint = FILE.margin / width, {"color": FAINT}
+    title = style.clean(meta.title)
+    figure.text(x, 1 - 0.36 / height, title, fontsize=15, fontweight="bold")
+    under = textwrap.shorten(
+        style.clean(" · ".join(describe_runs(rows, meta))), _CAPTION, placeholder=" …"
+    )
+    figure.text(x, 1 - 0.63 / height, under, fontsize=10.5, **faint)
+    for place, line in enumerate(reversed(caption)):
+        figure.text(x, (0.16 + _LINE * place) / height, line, fontsize=9, **faint)
+
+
+def _caption(rows: Sequence[Row], meta: Meta, axis: Axis) -> list[str]:
+    """Whose numbers these are, and what they are worth."""
+    recipes = ", ".join(dict.fromkeys(row.recipe for row in rows if row.recipe))
+    whose = f"Accuracies were measured in this study's runs ({recipes}); they are not the paper's."
+    if meta.compare_paper:
+        whose += " Diamonds are, on ImageNet-1K."
+    cut = f"The accuracy axis is cut: it begins at {axis.low:g} %, not at 0." if axis.cut else ""
+    sentences = (whose, noise_note(rows), cut)
+    return [line for text in sentences for line in textwrap.wrap(style.clean(text), _CAPTION)]

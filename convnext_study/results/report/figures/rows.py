@@ -1,0 +1,183 @@
+"""A row of the road-map figure: its label and numbers, its bar, and what the bar may be off by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from convnext_study.results.meta import Meta
+from convnext_study.results.report.figures.style import COLOURS, FAINT, INK, OPEN, ROUND
+from convnext_study.results.report.tables.formatting import signed
+from convnext_study.results.report.tables.results import PAPER_LABEL
+from convnext_study.results.summary import Row
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+
+class Layout(NamedTuple):
+    """Inches: a row's height, the middles of its text and bar in it, and columns from the right.
+
+    ``file``: with title and caption. ``phone``: bars stand under their labels.
+    """
+
+    width: float
+    row: float = 0.3
+    text: float = 0.15
+    bar: float = 0.15
+    margin: float = 0.12
+    label: float = 3.5
+    bars: float = 3.85
+    top1: float = 2.6
+    gain: float = 1.86
+    macs: tuple[float, float] = (1.61, 0.66)
+    file: bool = False
+    phone: bool = False
+
+
+FILE = Layout(10.0, margin=0.3, file=True)
+WIDE = Layout(11.2)
+NARROW = Layout(
+    4.2, 0.52, 0.15, 0.36, 0.06, 2.72, bars=1.24, top1=0.72, gain=0, macs=(1.1, 0.76), phone=True
+)
+BAR, INDENT = 0.19, 0.22
+
+_ADOPTED: dict[str, Any] = {"color": COLOURS["bar"], "linewidth": 0.8}
+_SIDE: dict[str, Any] = {**OPEN, "edgecolor": COLOURS["bar"]}
+_NOISE: dict[str, Any] = {"color": COLOURS["deep"], "alpha": 0.28, "linewidth": 0}
+_DEVIATION: dict[str, Any] = {"color": COLOURS["deep"], "linewidth": 1.3}
+ROAD: dict[str, Any] = {**_DEVIATION, "marker": "o", "markersize": 3.8}
+_PAPER: dict[str, Any] = {"color": COLOURS["mark"], "marker": "D", "linestyle": "none"}
+_PAPER |= {
+    "zorder": 3,
+    "markersize": 4.6,
+    "markeredgecolor": COLOURS["paper"],
+    "markeredgewidth": 0.6,
+}
+
+
+class Axis(NamedTuple):
+    """Limits and ticks, in percent. ``cut`` says that the axis does not begin at 0."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    @property
+    def cut(self) -> bool:
+        return self.low > 0
+
+
+def accuracy_axis(values: Iterable[float]) -> Axis:
+    """An axis on which the values can be told apart and even the smallest has a bar."""
+    from matplotlib.ticker import MaxNLocator
+
+    values = list(values) or [0.0, 100.0]
+    most = min(max(values), 100.0)
+    span = max(most - min(values), 1.0)
+    rounds = MaxNLocator(7, steps=ROUND)
+    ticks = rounds.tick_values(most - 1.3 * span, most)
+    if ticks[0] < 0.3 * most or ticks[0] <= 0:  # little is gained by cutting the axis
+        most = max(most, 1.0)
+        ticks = rounds.tick_values(0, most)
+    low = round(float(ticks[0]), 4)
+    high = most + 0.04 * (most - low)
+    return Axis(low, high, tuple(round(float(x), 4) for x in ticks if x <= min(high, 100) + 1e-9))
+
+
+def reach(row: Row) -> tuple[float, float]:
+    """The ends of what is drawn around a mean: deviation over seeds, else test-image noise."""
+    top1 = row.top1 or 0.0
+    if row.sd is not None:
+        return top1 - row.sd, top1 + row.sd
+    return row.interval or (top1, top1)
+
+
+def write_row(
+    back: Axes,
+    row: Row,
+    label: str,
+    top: float,
+    layout: Layout,
+    significant: bool | None,
+    unit: tuple[float, str],
+) -> list[Artist]:
+    """Label to the left of the bars, numbers to their right."""
+    end, y = layout.width - layout.margin, top + layout.text
+    font: dict[str, Any] = {"va": "center", "fontsize": 10.5}
+    right: dict[str, Any] = {**font, "ha": "right"}
+    indent = 0 if row.adopted else INDENT
+    parts = [back.text(layout.margin + indent, y, label, **font)]
+    if row.top1 is not None:
+        spread = "" if row.sd is None or layout.phone else f" ± {row.sd:.2f}"
+        parts.append(back.text(end - layout.top1, y, f"{row.top1:.2f}{spread}", **right))
+    if row.gain is not None:
+        gain = ("~" if significant is False else "") + signed(row.gain)
+        look = {"color": INK, "fontweight": "bold"} if significant else {"color": FAINT}
+        parts.append(back.text(end - layout.gain, y, gain, **{**right, **look}))
+    if row.macs is not None:
+        macs = f"{row.macs / unit[0]:.2f}" + (f" {unit[1]}" if layout.phone else "")
+        parts.append(back.text(end, top + layout.bar, macs, **right))
+    return [*parts]
+
+
+def draw_bar(panel: Axes, row: Row, y: float, axis: Axis, compare_paper: bool) -> list[Artist]:
+    """Accuracy and what it may be off by, and the paper's; or why there is none."""
+    if row.top1 is None:
+        x = axis.low + 0.01 * (axis.high - axis.low)
+        return [panel.text(x, y, row.state, va="center", color=FAINT, style="italic")]
+    look = _ADOPTED if row.adopted else _SIDE
+    parts: list[Artist] = [*panel.barh(y, row.top1 - axis.low, BAR, axis.low, **look)]
+    if row.sd is not None:
+        error = panel.errorbar(row.top1, y, xerr=row.sd, **_DEVIATION, capsize=3, fmt="none")
+        parts += [*error[1], *error[2]]
+    else:
+        low, high = reach(row)
+        parts += panel.barh(y, high - low, BAR * 0.5, low, **_NOISE)
+    if compare_paper and row.paper_top1 is not None:
+        parts += panel.plot(row.paper_top1, y, **_PAPER)
+    return parts
+
+
+def road_line(rows: Sequence[Row], heights: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The ends of adopted bars, with a gap wherever one is not compared with the one before it.
+
+    matplotlib breaks a line at what is not a number, as a row without a result is.
+    """
+    x, y, before = [], [], None
+    for row, height in zip(rows, heights, strict=True):
+        if row.adopted:
+            if before is not None and row.parent != before:
+                x.append(math.nan)
+                y.append(height)
+            x.append(math.nan if row.top1 is None else row.top1)
+            y.append(height)
+            before = row.name
+    return x, y
+
+
+def legend_handles(rows: Sequence[Row], meta: Meta) -> list[Artist]:
+    """A handle for each kind of mark that the figure has."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    done = [row for row in rows if row.top1 is not None]
+    adopted = "adopted step" if any(row.section for row in rows) else "network"
+    stroke: dict[str, Any] = {**_DEVIATION, "marker": "|", "markersize": 7}
+    paper = meta.compare_paper and any(row.paper_top1 is not None for row in rows)
+    kinds: list[tuple[bool, Artist]] = [
+        (any(row.adopted for row in done), Patch(**_ADOPTED, label=adopted)),
+        (any(not row.adopted for row in done), Patch(**_SIDE, label="tried, not adopted")),
+        (
+            any(row.sd is not None for row in done),
+            Line2D([], [], **stroke, label="± deviation over seeds"),
+        ),
+        (
+            any(row.sd is None for row in done),
+            Patch(**_NOISE, label="95 % test-image noise (Wilson)"),
+        ),
+        (paper, Line2D([], [], **_PAPER, label=PAPER_LABEL)),
+    ]
+    return [handle for shown, handle in kinds if shown]

@@ -1,0 +1,134 @@
+"""One style for all figures, and figures as files: the same figure gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convnext_study.records import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The page's light colours, by the names of its CSS variables, which have dark twins as well.
+_CSS = resources.files("convnext_study").joinpath("results/templates/report.css").read_text()
+COLOURS = dict(re.findall(r"--(\w+): (#\w{6});", _CSS.partition("@media")[0]))
+INK, FAINT, RULE = (COLOURS[name] for name in ("ink", "faint", "rule"))
+# What is not certain, or not adopted, is open: told apart without colours.
+OPEN: dict[str, Any] = {"facecolor": COLOURS["paper"], "linestyle": (0, (3, 2)), "linewidth": 1.1}
+
+# Left to itself matplotlib writes the date into an SVG or a PDF and its version into all.
+KINDS: dict[str, Any] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+_STYLE: Any = {
+    **{"font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK},
+    "text.parse_math": False,  # a label with dollars in it is a label
+    **{"axes.axisbelow": True, "axes.labelcolor": FAINT, "grid.color": RULE},
+    **{"axes.titlelocation": "left", "axes.titlesize": 9.5, "axes.titleweight": "bold"},
+    **{"legend.frameon": False, "legend.fontsize": 9, "lines.solid_capstyle": "butt"},
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
+    **{f"{axis}tick.color": FAINT for axis in "xy"},
+    **{f"{axis}tick.labelsize": 9 for axis in "xy"},
+    **{f"{axis}tick.{size}.size": 0 for axis in "xy" for size in ("major", "minor")},
+    **{"svg.hashsalt": "convnext-study", "svg.fonttype": "path"},
+    "pdf.fonttype": 42,  # text stays text, as journals ask
+}
+CHART = (4.0, 2.7)  # inches, on the page
+ROUND = [1, 2, 5, 10]  # what ticks are multiples of
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """matplotlib's defaults and ours for a while, whatever the user's configuration says."""
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def new_figure(width: float, height: float, **options: Any) -> Figure:
+    """An empty figure of so many inches, to be filled within `style`; pyplot is not involved."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor=COLOURS["paper"], **options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def add_panel(figure: Figure, left: float, bottom: float, right: float, top: float) -> Axes:
+    """Axes without ticks between these inches from the figure's lower left corner."""
+    width, height = figure.get_size_inches()
+    box = (left / width, bottom / height, (right - left) / width, (top - bottom) / height)
+    return figure.add_axes(box, xticks=[], yticks=[], facecolor="none")
+
+
+def draw_charts(
+    titles: Sequence[str], size: tuple[float, float] = CHART, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Charts of ``size`` inches beside each other; ``options`` are those of ``subplots``."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(size[0] * len(titles), size[1], layout="constrained")
+    charts = list(figure.subplots(1, len(titles), squeeze=False, **options)[0])
+    for axes, title in zip(charts, titles, strict=True):
+        axes.set(title=title, facecolor="none")
+        axes.grid(visible=True, axis="y")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5, steps=ROUND))
+    return figure, charts
+
+
+def mark(artist: Artist, about: Mapping[str, Any] | None, class_: str = "") -> None:
+    """Say what an artist is a part of, by the attributes of an element; see `inline`."""
+    if about:
+        artist.set_gid(json.dumps([about, class_]))
+
+
+def clean(text: str) -> str:
+    """Without line breaks and signs that no font and no XML can hold."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def fit(figure: Figure, text: str, room: float, **font: Any) -> tuple[str, float]:
+    """The text, cut where it is wider than ``room``, and its width, both in inches."""
+    from matplotlib.text import Text
+
+    text = short = clean(text)
+    while True:
+        box = Text(0, 0, short, figure=figure, **font).get_window_extent()
+        if box.width <= room * figure.dpi or not text:
+            return short, box.width / figure.dpi
+        text = text[: min(len(text) - 1, int(len(text) * room * figure.dpi / box.width) + 1)]
+        short = text.rstrip() + "…"
+
+
+@style()
+def save(
+    figure: Figure, folder: Path, name: str, kinds: Sequence[str] = tuple(KINDS)
+) -> list[Path]:
+    """Write ``name`` in several of `KINDS`, each whole or not at all; returns the paths."""
+    for artist in figure.findobj():
+        artist.set_gid(None)
+    paths = []
+    for kind in kinds:
+        data = io.BytesIO()
+        figure.savefig(data, format=kind, dpi=200, metadata=KINDS[kind])
+        paths.append(folder / f"{name}.{kind}")
+        write_bytes(paths[-1], data.getvalue())
+    return paths

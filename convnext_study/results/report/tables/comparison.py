@@ -1,0 +1,107 @@
+"""Columns of a test, and the table of every row against the one before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from convnext_study.results.report.tables.formatting import (
+    interval,
+    p_equals,
+    p_value,
+    plural,
+    signed,
+)
+from convnext_study.results.report.tables.table import Column, Table, Tone
+from convnext_study.results.statistics import Comparison
+from convnext_study.results.summary import Row
+
+if TYPE_CHECKING:
+    from convnext_study.results.report.differences import RowTests
+
+R = TypeVar("R")
+
+
+def comparison_columns(
+    test_of: Callable[[R], Comparison | None], prefix: str = "", *, named: str = "difference"
+) -> list[Column[R]]:
+    """Difference in points, its interval, p and Holm-adjusted p, and what the last decides.
+
+    ``prefix`` tells a second test of the same table apart, in keys and headings.
+    """
+
+    def of(get: Callable[[Comparison], Any]) -> Callable[[R], Any]:
+        def value(row: R) -> Any:
+            test = test_of(row)
+            return None if test is None else get(test)
+
+        return value
+
+    def tone(row: R) -> Tone:
+        test = test_of(row)
+        return "faint" if test and not test.distinguishable else ""
+
+    key, head = (f"{prefix}_", f"{prefix} ") if prefix else ("", "")
+    return [
+        Column(
+            f"{key}diff", f"{head}{named}", of(lambda one: one.difference.points), format=signed
+        ),
+        Column(
+            f"{key}ci", f"{head}95 % interval", of(lambda one: one.difference.interval), "interval"
+        ),
+        Column(f"{key}p", f"{head}p", of(lambda one: one.difference.p), format=p_value),
+        Column(
+            f"{key}p_adjusted", f"{head}Holm p", of(lambda one: one.p_corrected), format=p_value
+        ),
+        Column(
+            f"{key}significant",
+            f"{head}significant",
+            of(lambda one: one.distinguishable),
+            "text",
+            yes_no,
+            tone=tone,
+        ),
+    ]
+
+
+def yes_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def difference_in_words(test: Comparison) -> str:
+    """``+0.33 points, 95 % interval −0.80 to +1.46, p = 0.688``, all of this comparison alone."""
+    return (
+        f"{signed(test.difference.points)} points, {100 * (1 - test.alpha):g} % interval "
+        f"{interval(test.difference.interval)}, {p_equals(test.difference.p)}"
+    )
+
+
+def sentence(test: Comparison) -> str:
+    """The same with Holm's p, what it decides, and how that was found."""
+    adjusted = ""
+    if test.family > 1:
+        adjusted = (
+            f"; Holm-adjusted {p_equals(test.p_corrected)} over {plural(test.family, 'comparison')}"
+        )
+    decided = "significant" if test.distinguishable else "not significant"
+    return (
+        f"{difference_in_words(test)}{adjusted}: {decided} ({test.difference.method}; {test.scope})"
+    )
+
+
+def differences_table(
+    rows: Sequence[Row], tests: RowTests, ids: Mapping[str, str]
+) -> Table[Row] | None:
+    """Every row against its parent, by both tests; None where nothing could be tested."""
+    labels = {row.name: row.label for row in rows}
+    columns: list[Column[Row]] = [
+        Column("label", "step", lambda row: row.label, "text"),
+        Column("parent", "against", lambda row: labels.get(row.parent or "", row.parent), "text"),
+        *comparison_columns(lambda row: tests.plain.get(row.name)),
+    ]
+    if tests.pooled:
+        columns += comparison_columns(lambda row: tests.pooled.get(row.name), "pooled")[1:]
+    title = "Every row against the one before it; significant: Holm-adjusted p of 0.05 or less"
+    tested = [row for row in rows if row.name in tests.plain]
+    table = Table("differences", title, columns, tested, link=lambda row: ids.get(row.name))
+    return table if tested else None

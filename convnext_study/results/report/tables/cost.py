@@ -1,0 +1,58 @@
+"""The cost of every row of a road map, beside the paper's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from convnext_study.results.report.tables.formatting import digits
+from convnext_study.results.report.tables.table import Column, Table
+from convnext_study.roadmap import get_roadmap
+
+_Row = dict[str, Any]  # as `cost.table` makes it
+
+
+def cost_tables(rows: Sequence[_Row]) -> list[Table[_Row]]:
+    """A table for each road map in ``rows``, errata marked and explained below it."""
+    regimes = dict.fromkeys(row["regime"] for row in rows)
+    return [_table([row for row in rows if row["regime"] == regime]) for regime in regimes]
+
+
+def _table(rows: Sequence[_Row]) -> Table[_Row]:
+    road = get_roadmap(rows[0]["regime"])
+    differing = [row for row in rows if row["matches_paper"] is False]
+
+    def mark(row: _Row) -> str:
+        if row["matches_paper"] is None:
+            return ""
+        return "=" if row["matches_paper"] else f"[{differing.index(row) + 1}]"
+
+    columns: list[Column[_Row]] = [
+        Column("step", "step", lambda row: row["step"], "text"),
+        Column("macs", "MACs", lambda row: row["macs"] * 1e9, format=digits(4), prefixed=True),
+        Column("paper_gflops", "paper, GFLOPs", lambda row: row["paper_gflops"]),
+        Column("matches_paper", "", mark, "text"),
+        Column("paper_top1", "paper, top-1 %", lambda row: row["paper_top1"]),
+        Column("params", "params", lambda row: row["params"], format=digits(3), prefixed=True),
+        Column(
+            "activations",
+            "activations",
+            lambda row: row["activations"] * 1e6,
+            format=digits(3),
+            prefixed=True,
+        ),
+    ]
+    unknown = "differs from the printed figure; no reason is known."
+    notes = [_legend(rows)] if road.published else []
+    notes += [f"{mark(row)} {row['step']}: {row['erratum'] or unknown}" for row in differing]
+    return Table("cost", f"{road.regime}: {road.title}", columns, rows, tuple(notes))
+
+
+def _legend(rows: Sequence[_Row]) -> str:
+    compared = [row["matches_paper"] for row in rows if row["matches_paper"] is not None]
+    if not compared:
+        return "The paper's figures hold at 224x224 and cannot be compared with these MACs."
+    return (
+        f"= the MACs, to two decimals, are the paper's figure: {sum(compared)} of "
+        f"{len(compared)} rows. The paper writes GFLOPs for 1e9 MACs."
+    )

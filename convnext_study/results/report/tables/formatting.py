@@ -1,0 +1,137 @@
+"""Numbers as a reader sees them: one way to write each kind, in tables, figures and sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+Format = Callable[[Any], str]
+
+
+class Prefix(NamedTuple):
+    """An SI prefix: what a value is divided by, and its letter."""
+
+    factor: float
+    letter: str
+
+
+MEGA, GIGA = Prefix(1e6, "M"), Prefix(1e9, "G")
+
+
+def common_prefix(values: Iterable[float | None]) -> Prefix:
+    """The prefix in which counts such as MACs are written, one for all that stand together."""
+    largest = max((abs(value) for value in values if value is not None), default=0)
+    return GIGA if largest >= GIGA.factor else MEGA
+
+
+def with_prefix(value: float, prefix: Prefix | None = None, digits: int = 2) -> str:
+    """``1.83 M``, in the prefix of its own size if none is given."""
+    factor, letter = prefix or common_prefix([value])
+    return f"{number(value / factor, digits)} {letter}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Thousands set apart, a minus sign and not a hyphen, no negative zero; "" for None."""
+    if value is None or math.isinf(value):
+        return ""
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """``+0.33`` and ``−1.16``."""
+    return "" if value is None else f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
+
+
+def digits(count: int) -> Format:
+    """`number` with so many digits behind the point."""
+    return partial(number, digits=count)
+
+
+def significant_digits(value: float) -> str:
+    """Three digits: ``3.84e+11``."""
+    return f"{value:.3g}"
+
+
+def count(value: int) -> str:
+    return f"{value:,}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share of 1 as ``80 %``."""
+    return f"{number(100 * share, digits)} %"
+
+
+def mean_std(mean: float, std: float | None) -> str:
+    """``97.10 ± 0.20``, with the standard deviation where there is one."""
+    return number(mean) + (f" ± {number(std)}" if std is not None else "")
+
+
+def interval(ends: Sequence[float] | None) -> str:
+    """Both ends of an interval of a difference."""
+    if ends is None:
+        return "unknown"
+    if math.isinf(ends[0]):
+        return "unbounded"
+    return f"{signed(ends[0])} to {signed(ends[1])}"
+
+
+def p_value(value: float) -> str:
+    """``0.030``, for a column that says what it is."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def p_equals(value: float) -> str:
+    """``p = 0.030``, for a sentence."""
+    return f"p {p_value(value)}" if value < 0.001 else f"p = {p_value(value)}"
+
+
+def hours(seconds: float | None) -> str:
+    """``0.12 s``, ``43 s``, ``12 min``, ``3.4 h``; hours of GPU are added up and stay hours."""
+    if seconds is None:
+        return ""
+    for size, unit, digits in ((3600, "h", 1), (60, "min", 0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:,.{digits}f} {unit}"
+    return f"{seconds:.2g} s" if 0 < seconds < 1 else f"{seconds:.0f} s"
+
+
+def duration(seconds: float | None) -> str:
+    """As `hours`, and ``2.1 d`` from a day and a half."""
+    day = 86400
+    return f"{seconds / day:.1f} d" if seconds and seconds >= 1.5 * day else hours(seconds)
+
+
+def size(count: float) -> str:
+    """Bytes in powers of 1000: ``1.83 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def plural(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def short_data(uri: str) -> str:
+    """A data URI without the folders that lead to it: they are no one else's business."""
+    parts = []
+    for one in uri.split(", "):
+        kind, found, path = one.partition(":")
+        parts.append(f"{kind}:{PurePath(path).name}" if found and "/" in path else one)
+    return ", ".join(parts)

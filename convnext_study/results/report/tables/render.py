@@ -1,0 +1,172 @@
+"""A `Table` on a terminal, on the page, and as CSV, JSON, LaTeX (booktabs) and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convnext_study.records import write_bytes
+from convnext_study.results.report.tables.table import Table
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from markupsafe import Markup
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+# What LaTeX's default fonts lack or read otherwise, beside what tabulate escapes.
+_LATEX = str.maketrans(
+    {
+        "→": r"$\rightarrow$",
+        "−": r"$-$",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "└": "--",
+        "“": "``",
+        "”": "''",
+        "…": r"\ldots{}",
+        "|": r"\textbar{}",
+        "\u00a0": "~",
+    }
+)
+# Lines and what would begin a comment or a tag of HTML in Markdown.
+_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|`*_[]<>#"})
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A table for rich: as wide as the console allows, its notes below it.
+
+    Where room is short the first text column gives it, shortened; further ones are wrapped.
+    """
+
+    table: Table[Any]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich import box
+        from rich.table import Table as Grid
+        from rich.text import Text
+
+        headings, rows = self.table.on_screen(options.max_width)
+        grid = Grid(
+            title=Text(self.table.title, "italic") if self.table.title else None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            show_edge=False,
+            pad_edge=False,
+        )
+        gives = next((place for place, head in enumerate(headings) if head.left), 0)
+        for heading in headings:
+            grid.add_column(
+                Text(heading.text.replace(", ", ",\n")),
+                justify="left" if heading.left else "right",
+                no_wrap=not heading.left,
+            )
+        styles = {"": "", "faint": "dim", "strong": "bold"}
+        for row in rows:
+            cells = [Text(cell.text, styles[cell.tone], overflow="fold") for cell in row]
+            cells[gives].no_wrap, cells[gives].overflow = True, "ellipsis"
+            grid.add_row(*cells)
+        yield grid
+        yield from map(Text, self.table.notes)
+
+
+def to_html(table: Table[Any]) -> Markup:
+    """A ``figure`` whose columns a click sorts; all text of rows is escaped."""
+    from markupsafe import Markup
+
+    headings, rows = table.on_screen()
+    return Markup(  # noqa: S704  the template escapes
+        _template().render(title=table.title, headings=headings, rows=rows, notes=table.notes)
+    )
+
+
+@functools.cache
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("convnext_study", "results/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("table.html.j2")
+
+
+def to_csv(table: Table[Any]) -> str:
+    """Values without units or signs, under the columns' keys."""
+    text = io.StringIO()
+    names = [key for column in table.columns if column.csv for key in column.keys]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table.records(csv=True))
+    return text.getvalue()
+
+
+def to_json(table: Table[Any]) -> str:
+    """Title, notes, and the rows as objects of plain values."""
+    values = {"title": table.title, "notes": table.notes, "rows": table.records()}
+    return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_latex(table: Table[Any]) -> str:
+    """A ``table`` environment; needs the package booktabs."""
+    from tabulate import LATEX_ESCAPE_RULES
+
+    def escape(text: str) -> str:
+        return "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in text)
+
+    notes = "".join(f"\\par\\footnotesize {escape(note)}\n" for note in table.notes)
+    return (
+        f"\\begin{{table}}\n\\centering\n\\caption{{{escape(table.title)}}}\n"
+        f"{_tabulated(table, 'latex_booktabs')}\n{notes}\\end{{table}}\n"
+    ).translate(_LATEX)
+
+
+def to_markdown(table: Table[Any]) -> str:
+    """A pipe table with its title above it and its notes below."""
+    lines = [table.title, _tabulated(table, "pipe", _MARKDOWN), *table.notes]
+    lines = [line if line is lines[1] else line.translate(_MARKDOWN) for line in lines]
+    return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def _tabulated(table: Table[Any], kind: str, escapes: dict[int, str] | None = None) -> str:
+    from tabulate import tabulate
+
+    headings, rows = table.on_screen()
+    lines = [[heading.text for heading in headings], *([c.text for c in row] for row in rows)]
+    head, *body = [
+        [" ".join(text.split()).translate(escapes or {}) for text in line] for line in lines
+    ]
+    text: str = tabulate(
+        body,
+        head,
+        tablefmt=kind,
+        colalign=["left" if heading.left else "right" for heading in headings] if rows else None,
+        disable_numparse=True,
+    )
+    return text
+
+
+_FILES = {"csv": to_csv, "json": to_json, "md": to_markdown, "tex": to_latex}
+
+
+def write_tables(
+    tables: Iterable[Table[Any]], folder: Path, kinds: Iterable[str] = tuple(_FILES)
+) -> list[Path]:
+    """Write each table as ``NAME.KIND``, each file whole or not at all; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for table in tables:
+        for kind in kinds:
+            paths.append(folder / f"{table.name}.{kind}")
+            write_bytes(paths[-1], _FILES[kind](table).encode("utf-8", "replace"))
+    return paths

@@ -1,0 +1,168 @@
+"""A table, once: its rows, and columns that say how a row's value is found and written.
+
+Files hold the values, screens the text that is made from them. `render` has the renderers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from convnext_study.results.report.tables import formatting
+from convnext_study.results.report.tables.formatting import Format, common_prefix
+
+R = TypeVar("R")
+Kind = Literal["number", "text", "interval"]
+Tone = Literal["", "faint", "strong"]
+
+_FORMATS: dict[Kind, Format] = {
+    "number": formatting.number,
+    "text": str,
+    "interval": formatting.interval,
+}
+
+
+@dataclass(frozen=True)
+class Column(Generic[R]):
+    """One column of a table of rows of type ``R``.
+
+    Args:
+        key: its name in JSON and CSV; an interval is two columns there, ``KEY_low``, ``KEY_high``.
+        heading: its name on screens, with the unit.
+        value: of a row; None where there is none. A pair of ends for an interval.
+        kind: text stands at the left; numbers and intervals at the right.
+        format: of a value that is there and no text. (default: the kind's)
+        cell: a row's whole text on screens, where it tells more than the value.
+        prefixed: written in millions or thousands of millions, which the heading says.
+        tone: of a row's cell on screens.
+        screen: False for a column that only files have.
+        csv: False for values that are no single number or text, which only JSON has.
+        min_width: of the terminal, in characters, below which the column is left out.
+    """
+
+    key: str
+    heading: str
+    value: Callable[[R], Any]
+    kind: Kind = "number"
+    format: Format | None = None
+    cell: Callable[[R], str] | None = None
+    prefixed: bool = False
+    tone: Callable[[R], Tone] = lambda row: ""
+    screen: bool = True
+    csv: bool = True
+    min_width: int = 0
+
+    @property
+    def left(self) -> bool:
+        return self.kind == "text"
+
+    @property
+    def keys(self) -> list[str]:
+        """Its columns in files."""
+        return [
+            f"{self.key}{end}" for end in (("_low", "_high") if self.kind == "interval" else ("",))
+        ]
+
+    def values(self, row: R) -> list[Any]:
+        """What files hold of a row, for each of ``keys``."""
+        value = self.value(row)
+        ends = (value or (None, None)) if self.kind == "interval" else (value,)
+        return [_plain(end) for end in ends]
+
+    def text(self, row: R, factor: float) -> str:
+        """The cell of a row on a screen."""
+        value = self.value(row)
+        if self.cell is not None:
+            return self.cell(row)
+        if value is None or isinstance(value, str):
+            return value or ""
+        return (self.format or _FORMATS[self.kind])(value / factor if self.prefixed else value)
+
+
+def file_column(key: str, value: Callable[[R], Any], kind: Kind = "number") -> Column[R]:
+    """A column of CSV and JSON, which no screen shows."""
+    return Column(key, key, value, kind, screen=False)
+
+
+def json_column(key: str, value: Callable[[R], Any]) -> Column[R]:
+    """A column of JSON alone, whose values may be lists and objects."""
+    return Column(key, key, value, screen=False, csv=False)
+
+
+def _plain(value: Any) -> Any:
+    """Plain values without the digits that only binary fractions add; no infinity."""
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple | list) else value
+
+
+class Cell(NamedTuple):
+    """``text`` for people, ``value`` to sort by (None is last), ``link`` to a part of the page."""
+
+    text: str
+    value: Any
+    tone: Tone
+    link: str | None
+
+
+class Heading(NamedTuple):
+    text: str
+    left: bool
+
+
+@dataclass(frozen=True)
+class Table(Generic[R]):
+    """``name`` is its file's; ``title`` says what it is; ``notes`` are lines below it.
+
+    ``link`` gives a row's part of the page, to which the row's first text leads.
+    """
+
+    name: str
+    title: str
+    columns: Sequence[Column[R]]
+    rows: Sequence[R]
+    notes: tuple[str, ...] = ()
+    link: Callable[[R], str | None] = lambda row: None
+
+    def with_notes(self, *notes: str) -> Table[R]:
+        return replace(self, notes=notes)
+
+    def on_screen(self, width: int | None = None) -> tuple[list[Heading], list[list[Cell]]]:
+        """Headings, and a cell a column for each row: of columns that say something there."""
+        headings: list[Heading] = []
+        filled: list[list[Cell]] = []
+        for column in self.columns:
+            if not column.screen or (width is not None and width < column.min_width):
+                continue
+            factor, letter = common_prefix(map(column.value, self.rows) if column.prefixed else ())
+            first = column.left and not any(heading.left for heading in headings)
+            cells = [
+                Cell(
+                    column.text(row, factor),
+                    column.values(row)[0],
+                    column.tone(row),
+                    self.link(row) if first else None,
+                )
+                for row in self.rows
+            ]
+            if not cells or any(cell.text for cell in cells):
+                suffix = f", {letter}" if column.prefixed else ""
+                headings.append(Heading(column.heading + suffix, column.left))
+                filled.append(cells)
+        return headings, [list(row) for row in zip(*filled, strict=True)]
+
+    def records(self, *, csv: bool = False) -> list[dict[str, Any]]:
+        """A row's plain values by name, as JSON has them; with ``csv`` only single ones."""
+        columns = [column for column in self.columns if column.csv or not csv]
+        return [
+            {
+                key: value
+                for column in columns
+                for key, value in zip(column.keys, column.values(row), strict=True)
+            }
+            for row in self.rows
+        ]

@@ -1,0 +1,171 @@
+"""Shapley values: what each step is worth on average over all orders, exact or sampled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, variance
+
+from convnext_study.errors import BadRequest
+from convnext_study.results.statistics.intervals import (
+    CONFIDENCE,
+    Deviation,
+    Interval,
+    t_quantile,
+)
+from convnext_study.results.statistics.subsets import (
+    Permutation,
+    Values,
+    all_coalitions,
+    coalitions_of,
+    prefixes,
+    value_of,
+)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A step's Shapley value, its standard error and interval.
+
+    Error and interval are None where a single pair of orders leaves them unknown.
+    """
+
+    value: float
+    error: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Shapley:
+    """Each step's share of ``total``, the end's value minus the base's: they add up to it."""
+
+    shares: dict[str, Share]
+    total: float
+    method: str
+
+
+def shapley_exact(
+    steps: Sequence[str],
+    values: Values,
+    *,
+    noise: Deviation | None = None,
+    confidence: float = CONFIDENCE,
+) -> Shapley:
+    """Each step's gain averaged over all orders, from the values of all sets (Shapley 1953).
+
+    ``noise`` is the deviation of one value (of a mean over n seeds: that between seeds by the
+    square root of n), independent from set to set; without it there are no intervals.
+    """
+    sets = all_coalitions(steps).subsets
+    known = {subset: value_of(values, subset) for subset in sets}
+    count = len(steps)
+    weights = [1 / (count * math.comb(count - 1, size)) for size in range(count)]
+    gains = {
+        step: math.fsum(
+            weights[len(subset)] * (known[subset | {step}] - known[subset])
+            for subset in sets
+            if step not in subset
+        )
+        for step in steps
+    }
+    errors = _Errors(noise, count, confidence)
+    sure = None if noise is None else 0.0
+    return Shapley(
+        shares={step: errors.share(gain, sure, math.inf) for step, gain in gains.items()},
+        total=known[frozenset(steps)] - known[frozenset()],
+        method=f"exact, from all {len(sets)} sets of steps" + errors.words,
+    )
+
+
+def shapley_sampled(
+    orders: Sequence[Permutation],
+    values: Values,
+    *,
+    noise: Deviation | None = None,
+    confidence: float = CONFIDENCE,
+) -> Shapley:
+    """Each step's gain averaged over the orders of `sampled_permutations` (Castro et al. 2009).
+
+    Every order's gains add up to the total, hence so do their means, whatever the noise. The
+    standard error is that of the mean over pairs of orders, which are independent draws, with a t
+    interval; ``noise`` is as in `shapley_exact`, and its error comes on top.
+
+    Raises BadRequest for orders that are not such pairs, and for a missing value.
+    """
+    pairs = _pairs(orders)
+    steps = orders[0]
+    gains: dict[str, list[float]] = {step: [] for step in steps}
+    for pair in pairs:
+        ways = [_gains(order, values) for order in pair]
+        for step in steps:
+            gains[step].append(fmean(way[step] for way in ways))
+    errors = _Errors(noise, len(steps), confidence)
+    shares = {}
+    for step, drawn in gains.items():
+        spread = variance(drawn) / len(drawn) if len(drawn) > 1 else None
+        shares[step] = errors.share(fmean(drawn), spread, len(drawn) - 1)
+    networks = len(coalitions_of(orders).subsets)
+    return Shapley(
+        shares=shares,
+        total=value_of(values, frozenset(steps)) - value_of(values, frozenset()),
+        method=(
+            f"{len(orders)} sampled orders ({len(pairs)} with their reverses), "
+            f"from {networks} networks" + errors.words
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Errors:
+    """Puts two errors of a Shapley value together: of the orders drawn, and of the values."""
+
+    noise: Deviation | None
+    steps: int
+    confidence: float
+
+    @property
+    def words(self) -> str:
+        if self.noise is None:
+            return "; the variance between seeds is not in the intervals"
+        return f"; standard deviation of a value {self.noise.points:.3g}, from {self.noise.source}"
+
+    def share(self, value: float, orders: float | None, freedom: float) -> Share:
+        """``orders`` is the variance of the mean over orders; None leaves it unknown."""
+        if orders is None:
+            return Share(value, None, None)
+        parts = [(orders, freedom)]
+        if self.noise is not None:
+            parts.append((self.noise.points**2 * _noise_factor(self.steps), self.noise.freedom))
+        total = sum(part for part, _ in parts)
+        if total == 0:
+            return Share(value, 0.0, Interval(value, value))
+        # Satterthwaite's degrees of freedom of a sum of two variances.
+        below = sum(part**2 / free for part, free in parts)
+        half = t_quantile(total**2 / below if below else math.inf, self.confidence)
+        half *= math.sqrt(total)
+        return Share(value, math.sqrt(total), Interval(value - half, value + half))
+
+
+def _noise_factor(steps: int) -> float:
+    """Variance of a Shapley value of pure noise of variance 1, the same for each step.
+
+    It holds for sampled orders too: their error is about the exact value of the noisy game, and
+    this is that value's own.
+    """
+    return 2 * sum(1 / math.comb(steps - 1, size) for size in range(steps)) / steps**2
+
+
+def _pairs(orders: Sequence[Permutation]) -> list[tuple[Permutation, Permutation]]:
+    if not orders or len(orders) % 2:
+        raise BadRequest(f"{len(orders)} orders: give pairs, each order with its reverse")
+    pairs = list(zip(orders[::2], orders[1::2], strict=True))
+    for order, back in pairs:
+        if sorted(order) != sorted(orders[0]) or back != order[::-1]:
+            raise BadRequest(f"{', '.join(order)}: not followed by its reverse, or other steps")
+    return pairs
+
+
+def _gains(order: Permutation, values: Values) -> dict[str, float]:
+    along = [value_of(values, subset) for subset in prefixes(order)]
+    return {step: along[place + 1] - along[place] for place, step in enumerate(order)}

@@ -1,0 +1,141 @@
+"""Sets of steps and what their values say: which are needed, and what a step changes in each.
+
+A value belongs to the set of steps that a network has, whatever their order: accuracy in percent,
+MACs, or any other number, as a mapping from sets of step names. The functions that return a
+`SubsetList` say which sets are needed, each once, so that no network is trained twice.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+from convnext_study.errors import BadRequest
+
+Subset = frozenset[str]
+Values = Mapping[Subset, float]
+Permutation = tuple[str, ...]
+Side = Literal["base", "end"]
+
+MOST_EXACT = 16  # steps: 65536 networks
+
+
+@dataclass(frozen=True)
+class SubsetList:
+    """Sets of steps, each once, in the order first met; ``requested`` counts repeats as well."""
+
+    subsets: tuple[Subset, ...]
+    requested: int
+
+    def missing(self, known: Collection[Subset]) -> tuple[Subset, ...]:
+        """What is left to train when those of ``known`` are done."""
+        return tuple(subset for subset in self.subsets if subset not in known)
+
+
+def sampled_permutations(
+    steps: Sequence[str], pairs: int, seed: int = 0
+) -> tuple[Permutation, ...]:
+    """Random orders of the steps, each followed by its reverse: ``2 * pairs`` of them.
+
+    An order and its reverse err in opposite ways, so their mean is steadier than two fresh orders'
+    (antithetic sampling, Mitchell et al. 2022). More pairs of one seed begin with the same orders.
+    """
+    _check_steps(steps)
+    if pairs < 1:
+        raise BadRequest(f"{pairs} pairs of orders: give 1 or more")
+    draw = random.Random(seed)  # noqa: S311
+    orders: list[Permutation] = []
+    for _ in range(pairs):
+        order = tuple(draw.sample(list(steps), len(steps)))
+        orders += [order, order[::-1]]
+    return tuple(orders)
+
+
+def coalitions_of(orders: Iterable[Permutation]) -> SubsetList:
+    """What the orders pass through, base and end included: orders share their common prefixes."""
+    return _subset_list(subset for order in orders for subset in prefixes(order))
+
+
+def all_coalitions(steps: Sequence[str]) -> SubsetList:
+    """Every set of steps. Raises BadRequest for more than `MOST_EXACT` steps."""
+    _check_steps(steps)
+    if len(steps) > MOST_EXACT:
+        raise BadRequest(f"{len(steps)} steps have {2 ** len(steps)} sets: sample orders instead")
+    return _subset_list(
+        frozenset(chosen) for size in range(len(steps) + 1) for chosen in combinations(steps, size)
+    )
+
+
+def coalitions_within(steps: Sequence[str], side: Side, distance: int) -> SubsetList:
+    """The networks at most ``distance`` steps from one end of the road.
+
+    Distance 1 is what leave-one-out (``end``) and add-one-in (``base``) take, 2 is for pairs.
+    """
+    _check_steps(steps)
+    return _subset_list(
+        _near(steps, side, chosen)
+        for size in range(distance + 1)
+        for chosen in combinations(steps, size)
+    )
+
+
+def leave_one_out(steps: Sequence[str], values: Values) -> dict[str, float]:
+    """What the end of the road loses without each step: ``v(all) - v(all without it)``."""
+    _check_steps(steps)
+    end = value_of(values, frozenset(steps))
+    return {step: end - value_of(values, _near(steps, "end", [step])) for step in steps}
+
+
+def add_one_in(steps: Sequence[str], values: Values) -> dict[str, float]:
+    """What each step alone adds to the base: ``v(step) - v(none)``."""
+    _check_steps(steps)
+    base = value_of(values, frozenset())
+    return {step: value_of(values, frozenset([step])) - base for step in steps}
+
+
+def pair_interactions(
+    steps: Sequence[str], values: Values, side: Side
+) -> dict[tuple[str, str], float]:
+    """How much more two steps are worth together than apart, seen from one end of the road.
+
+    From the end ``v(all) - v(-i) - v(-j) + v(-ij)``, from the base
+    ``v(ij) - v(i) - v(j) + v(none)``: above 0 they need each other, below 0 either will do.
+    """
+    _check_steps(steps)
+    found = {}
+    for pair in combinations(steps, 2):
+        far, near = (value_of(values, _near(steps, side, chosen)) for chosen in (pair, ()))
+        singles = (value_of(values, _near(steps, side, [step])) for step in pair)
+        found[pair] = far - sum(singles) + near
+    return found
+
+
+def prefixes(order: Sequence[str]) -> list[Subset]:
+    """The sets that an order of steps passes through, from none to all."""
+    return [frozenset(order[:size]) for size in range(len(order) + 1)]
+
+
+def value_of(values: Values, subset: Subset) -> float:
+    """Raises BadRequest, naming the steps, where the value is missing."""
+    if subset not in values:
+        names = f"the steps {', '.join(sorted(subset))}" if subset else "no step"
+        raise BadRequest(f"no value for the network with {names}: train it first")
+    return values[subset]
+
+
+def _near(steps: Sequence[str], side: Side, chosen: Iterable[str]) -> Subset:
+    """The base with ``chosen``, or the end without them."""
+    return frozenset(chosen) if side == "base" else frozenset(steps) - frozenset(chosen)
+
+
+def _subset_list(subsets: Iterable[Subset]) -> SubsetList:
+    requested = list(subsets)
+    return SubsetList(tuple(dict.fromkeys(requested)), len(requested))
+
+
+def _check_steps(steps: Sequence[str]) -> None:
+    if not steps or len(set(steps)) < len(steps):
+        raise BadRequest(f"steps {', '.join(steps) or '(none)'}: give one or more, each once")

@@ -1,0 +1,210 @@
+"""The finished runs of a road's networks by the steps that these have, and the deviation pooled.
+
+Only runs that agree in recipe, data, test images and code are counted and pooled: those that the
+caller asks for, else those that most runs share. Everything that says what a step is worth
+(terminal, files, page) is computed from what `group_by_subset` returns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from convnext_study.records import Record, Result, Run
+from convnext_study.results.setups import code_of
+from convnext_study.results.statistics import Deviation, pooled_deviation
+from convnext_study.results.statistics.subsets import Subset, prefixes
+from convnext_study.roadmap import Roadmap
+from convnext_study.roadmap.beyond import network_steps
+
+
+class _Setting(NamedTuple):
+    """What two runs must have in common to be compared and pooled."""
+
+    data: str
+    val_images: int
+    code: str
+    recipe: str  # JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetResults:
+    """Finished runs of a road's networks by their sets of steps, alike in all else but the seed.
+
+    ``without_recipe`` are runs of the last network with the first row's recipe: the one step that
+    no network shows. ``std`` is the standard deviation between seeds, pooled over ``networks``;
+    None where none has two seeds. ``excluded`` says in words which runs of these networks are not
+    counted.
+    """
+
+    road: Roadmap
+    networks: Mapping[Subset, tuple[Record, ...]]
+    without_recipe: tuple[Record, ...] = ()
+    std: Deviation | None = None
+    excluded: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        return network_steps(self.road)
+
+    def top1(self) -> dict[Subset, float]:
+        """Mean accuracy of each set, in percent."""
+        return {
+            subset: fmean(result.top1 for result in results_of(records))
+            for subset, records in self.networks.items()
+        }
+
+    def macs(self) -> dict[Subset, float]:
+        """Multiply-accumulates of each set's network, for one image."""
+        return {
+            subset: float(results_of(records)[0].macs) for subset, records in self.networks.items()
+        }
+
+    def std_of_mean(self, subsets: Iterable[Subset]) -> Deviation | None:
+        """The deviation of a mean over as many seeds as the set with the fewest has."""
+        if self.std is None:
+            return None
+        fewest = min(len(self.networks[subset]) for subset in subsets)
+        return replace(self.std, points=self.std.points / math.sqrt(fewest))
+
+
+def group_by_subset(
+    records: Iterable[Record],
+    road: Roadmap,
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    data: str | None = None,
+    seeds: Sequence[int] = (),
+    any_commit: bool = False,
+) -> SubsetResults:
+    """Sort finished runs by the steps that their networks have; those of other networks are passed.
+
+    ``recipe`` and ``data``, where given, are the only ones that count. ``seeds``, where given,
+    restricts the networks and not the pooled deviation. With ``any_commit`` runs made with other
+    versions of the code count as well.
+    """
+    rows = {_json(road.apply(steps).to_dict()): steps for steps in prefixes(network_steps(road))}
+    found = [
+        (steps, _setting(record, any_commit), record)
+        for record in records
+        if record.result is not None and record.result.val_images > 0
+        for steps in (_subset_of(record.run, road, rows),)
+        if steps is not None
+    ]
+    counts = Counter(
+        setting
+        for _, setting, _ in found
+        if (recipe is None or setting.recipe == _json(recipe)) and data in (None, setting.data)
+    )
+    if not counts:
+        return SubsetResults(road=road, networks={})
+    kept = counts.most_common(1)[0][0]
+    by_seed: dict[Subset, dict[int, Record]] = {}
+    for steps, setting, record in found:
+        if setting == kept:
+            by_seed.setdefault(steps, {}).setdefault(record.run.seed, record)
+    networks = {steps: _chosen(own, seeds) for steps, own in by_seed.items()}
+    tops = [[result.top1 for result in results_of(own.values())] for own in by_seed.values()]
+    several = sum(len(own) > 1 for own in tops)
+    end = frozenset(network_steps(road))
+    alike = [
+        (setting, record)
+        for steps, setting, record in found
+        if steps == end and setting._replace(recipe="") == kept._replace(recipe="")
+    ]
+    return SubsetResults(
+        road=road,
+        networks={steps: own for steps, own in networks.items() if own},
+        without_recipe=_chosen(_first_recipe(road, kept, alike), seeds),
+        std=pooled_deviation(tops, f"{several} networks", resolution=100 / kept.val_images),
+        excluded=_excluded(road, kept, [setting for _, setting, _ in found]),
+    )
+
+
+def results_of(records: Iterable[Record]) -> list[Result]:
+    return [record.result for record in records if record.result is not None]
+
+
+def _subset_of(run: Run, road: Roadmap, rows: Mapping[str, Subset]) -> Subset | None:
+    """The network's steps: as its specification has them, whatever its facts say.
+
+    Sets of steps are known by their facts, which must fit the specification. A network of another
+    builder has none: there the facts are believed.
+    """
+    if (steps := rows.get(_json(run.model.args))) is not None:
+        return steps
+    named = _named(run.facts, road)
+    if named is None or not named <= frozenset(network_steps(road)):
+        return None
+    is_spec = run.model.args.keys() == road.base.to_dict().keys()
+    return None if is_spec and run.model.args != road.apply(named).to_dict() else named
+
+
+def _named(facts: Mapping[str, Any], road: Roadmap) -> Subset | None:
+    """The network's steps by ``steps``, ``left_out`` (of the end) or ``added`` (to the base)."""
+    if facts.get("regime") != road.regime:
+        return None
+    steps = frozenset(network_steps(road))
+    if "steps" in facts:
+        return frozenset(_names(facts["steps"])) - (frozenset(road.adopted()) - steps)
+    if "left_out" in facts:
+        return steps - frozenset(_names(facts["left_out"]))
+    return frozenset(_names(facts["added"])) if "added" in facts else None
+
+
+def _names(given: object) -> tuple[str, ...]:
+    if isinstance(given, str):
+        return (given,)
+    return tuple(map(str, given)) if isinstance(given, list | tuple) else ()
+
+
+def _setting(record: Record, any_commit: bool) -> _Setting:
+    images = record.result.val_images if record.result else 0
+    code = "" if any_commit else code_of(record)
+    return _Setting(record.run.data, images, code, _json(record.run.recipe))
+
+
+def _chosen(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> tuple[Record, ...]:
+    return tuple(own for seed, own in sorted(by_seed.items()) if not seeds or seed in seeds)
+
+
+def _first_recipe(
+    road: Roadmap, kept: _Setting, alike: Sequence[tuple[_Setting, Record]]
+) -> dict[int, Record]:
+    """Runs with the recipe of the first row's family that is most like the others' recipe."""
+    ours = json.loads(kept.recipe)
+    family = road.points()[0].recipe
+    if ours.get("family") == family:
+        return {}
+
+    def unlike(recipe: str) -> tuple[int, float]:
+        its = json.loads(recipe)
+        fields = sum(its.get(name) != value for name, value in ours.items())
+        return fields, abs((its.get("epochs") or 0) - (ours.get("epochs") or 0))
+
+    recipes = {one.recipe for one, _ in alike if json.loads(one.recipe).get("family") == family}
+    nearest = min(sorted(recipes), key=unlike, default=None)
+    return {own.run.seed: own for setting, own in alike if setting.recipe == nearest}
+
+
+def _excluded(road: Roadmap, kept: _Setting, settings: Sequence[_Setting]) -> tuple[str, ...]:
+    """How many runs of these networks, on the same data, differ in recipe or code."""
+    first = road.points()[0].recipe  # its runs are asked for by the studies themselves
+    alike = [one for one in settings if one[:2] == kept[:2]]
+    others = [one.recipe for one in alike if one.recipe != kept.recipe]
+    recipes = sum(json.loads(recipe).get("family") != first for recipe in others)
+    codes = sum(one.recipe == kept.recipe and one.code != kept.code for one in alike)
+    notes = {
+        "with another recipe are not counted.": recipes,
+        f"not made at {kept.code} are not counted; --any-commit counts them.": codes,
+    }
+    return tuple(f"{number} run(s) {words}" for words, number in notes.items() if number)
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)

@@ -1,0 +1,103 @@
+"""What a folder of images holds, looked at once: every file with its size.
+
+Links are followed, and no folder is entered from inside itself. What cannot be looked at ends the
+listing: a data set without the folders of a lost mount would be a smaller one that trains as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from convnext_study.training.data.images import DataError, unreadable
+
+Place = tuple[int, int]  # device and inode: a folder, whatever links lead to it
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder. Raises DataError where that cannot be known."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise unreadable(str(path), error) from None
+
+
+def subfolders(folder: str) -> list[str]:
+    """Names of the folders in a folder, in their order. Raises DataError at what is unreadable."""
+    return sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
+
+
+def files_in(folder: str, suffixes: Collection[str] | None = None) -> list[tuple[str, int]]:
+    """Path and size in bytes of every file under a folder, in no order.
+
+    Args:
+        suffixes: of the files to list, as ``.jpg``; all files where not given.
+
+    Raises DataError naming what cannot be read, and a folder that is a link to one above it.
+    """
+    above, place = _above(folder), _place(folder)
+    if place in above:
+        raise DataError(f"{folder}: a link to a folder above it, which holds itself; remove it")
+    found: list[tuple[str, int]] = []
+    waiting = [(folder, above | {place})]
+    while waiting:
+        inside, above = waiting.pop()
+        for entry in _entries(inside):
+            if _is_folder(entry):
+                if (place := _place(entry.path)) not in above:
+                    waiting.append((entry.path, above | {place}))
+            elif suffixes is None or _suffix(entry.name) in suffixes:
+                found.append((entry.path, _size(entry)))
+    return found
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError as error:
+        raise unreadable(folder, error) from None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Raises DataError at a link that leads nowhere: what it led to may be a lost mount."""
+    try:
+        found = entry.is_dir()
+        if not found and entry.is_symlink():
+            entry.stat()
+    except OSError as error:
+        # Editors leave hidden links that lead nowhere.
+        if entry.name.startswith(".") and error.errno in (errno.ENOENT, errno.ELOOP):
+            return False
+        raise unreadable(entry.path, error) from None
+    return found
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError as error:
+        raise unreadable(entry.path, error) from None
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122  a million of them
+
+
+def _place(folder: str) -> Place:
+    try:
+        found = os.stat(folder)  # noqa: PTH116
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    return found.st_dev, found.st_ino
+
+
+def _above(folder: str) -> frozenset[Place]:
+    """All folders that a folder is in, by its path and by where links on that path lead."""
+    paths = Path(os.path.abspath(folder)), Path(os.path.realpath(folder))  # noqa: PTH100
+    return frozenset(_place(str(parent)) for path in paths for parent in path.parents)

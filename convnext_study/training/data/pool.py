@@ -1,0 +1,177 @@
+"""The processes that read images: started once a run, fed epoch by epoch.
+
+They make small parts of a batch each, which are put together here: so the first batch of an epoch
+waits for no single one of them to make it all.
+
+A signal to the whole process group asks the training process to save. Its readers take no notice,
+since it needs them to end the step; they go when it closes them, and when it is gone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from convnext_study.errors import Failed
+from convnext_study.training.data.images import DataError
+from convnext_study.training.data.loading import Images, Request, Samples, join
+from convnext_study.training.seeds import generator
+
+PART = 32  # images
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+
+
+class Readers:
+    """Reads images in so many processes, or in this one where there are none.
+
+    Args:
+        parts: where to read, by name.
+        workers: processes, started when first needed.
+        batch: images of the largest batch, that many are read ahead.
+        pin: give batches in memory that a GPU can copy from by itself.
+    """
+
+    def __init__(
+        self, parts: dict[str, Samples], workers: int, batch: int = PART, *, pin: bool = False
+    ) -> None:
+        self._parts, self._workers, self._pin = parts, workers, pin
+        self._ahead = -(-batch // (PART * max(workers, 1))) + 1
+        self._requests: list[Request] = []  # what the loader is to read next
+        self._loader: DataLoader[Any] | None = None
+        self._children: list[BaseProcess] = []
+        self._owner = os.getpid()
+        self._round = 0
+        _open.add(self)
+
+    def read(self, batches: Sequence[Request]) -> Iterator[Images]:
+        """The batches asked for, in order. One call at a time: the next one ends the one before.
+
+        Raises DataError at an image that cannot be used, Failed where a reader was killed.
+        """
+        parts = [list(_small(batch)) for batch in batches]
+        stream = self._stream([part for one in parts for part in one])
+        for one in parts:
+            yield join([_good(next(stream)) for _ in one], pin=self._pin)
+
+    def close(self) -> None:
+        """End the processes. They start again when needed."""
+        loader, self._loader = self._loader, None
+        self._round += 1
+        if loader is None or os.getpid() != self._owner:
+            return
+        iterator: Any = loader._iterator
+        if iterator is not None:
+            iterator._shutdown_workers()  # what it does when forgotten; here others may know it
+        for child in self._children:
+            child.kill()  # as SIGTERM means nothing to it; one that hangs would keep us from ending
+        self._children = []
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _stream(self, requests: list[Request]) -> Iterator[Any]:
+        if not self._workers:
+            for request in requests:
+                yield self._parts[request.part].read(request.indices, request.epoch)
+            return
+        try:
+            iterator, mine = self._started(requests), self._round
+            for images in iterator:
+                yield images
+                if mine != self._round:
+                    raise RuntimeError("these images were given up when others were asked for")
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            self.close()
+            raise Failed(
+                f"a process that reads images ended ({str(error).splitlines()[0]}); where memory, "
+                "or shared memory in a container, is short, use fewer --workers"
+            ) from None
+
+    def _started(self, requests: list[Request]) -> Iterator[Any]:
+        """The loader's results for these requests, from processes that may be there already."""
+        self._round += 1
+        self._requests[:] = requests
+        if self._loader is not None:
+            return iter(self._loader)
+        self._loader = DataLoader(
+            _Parts(self._parts),
+            batch_sampler=self._requests,  # type: ignore[arg-type]  # what is read is what it holds
+            num_workers=self._workers,
+            prefetch_factor=self._ahead,
+            persistent_workers=True,
+            collate_fn=_as_it_is,
+            worker_init_fn=_begin,
+            # Its own generator: the loader draws a base seed, which must not move the global one.
+            generator=generator(0),
+        )
+        before = set(multiprocessing.active_children())
+        with _signals_wait():
+            iterator = iter(self._loader)
+        self._children = [one for one in multiprocessing.active_children() if one not in before]
+        return iterator
+
+
+class _Parts(Dataset[Images | DataError]):
+    """As the loader asks for it: a request for many images at a time."""
+
+    def __init__(self, parts: dict[str, Samples]) -> None:
+        self._parts = parts
+
+    def __getitems__(self, request: Request) -> Images | DataError:
+        return self._parts[request.part].read(request.indices, request.epoch)
+
+
+def _small(batch: Request) -> Iterator[Request]:
+    for first in range(0, len(batch.indices), PART):
+        yield Request(batch.part, batch.indices[first : first + PART], batch.epoch)
+
+
+def _good(images: Images | DataError) -> Images:
+    if isinstance(images, DataError):
+        raise images
+    return images
+
+
+def _as_it_is(images: Any) -> Any:
+    return images
+
+
+def _begin(_: int) -> None:
+    """In a reader, before it reads."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Processes started here are born with these signals held back, until they ignore them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_open: weakref.WeakSet[Readers] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Before Python waits for its child processes: it would send them SIGTERM, and wait in vain."""
+    for readers in list(_open):
+        readers.close()

@@ -1,0 +1,48 @@
+"""With `deterministic`, the same seed gives the same bits, stopped and resumed or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import make_tiny_run
+from device import DEVICE, on_device
+from test_engine import assert_same, stop_after
+
+from convnext_study.training.engine import Stopped, train
+from convnext_study.training.task import Machine
+
+pytestmark = on_device
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+@pytest.mark.parametrize("step", ["resnet", "depthwise_conv", "layer_norm"])
+def test_twice_and_resumed(step: str, precision: str, tmp_path: Path) -> None:
+    run = make_tiny_run(step, precision=precision, mixup=0.8, cutmix=1.0)
+    machine = Machine(device=DEVICE, deterministic=True)
+    train(run, tmp_path / "one", machine)
+    train(run, tmp_path / "two", machine)
+    with pytest.raises(Stopped):
+        train(run, tmp_path / "resumed", machine, stop=stop_after(11))
+    train(run, tmp_path / "resumed", machine)
+    assert_same(tmp_path / "one", tmp_path / "two")
+    assert_same(tmp_path / "one", tmp_path / "resumed")
+
+
+@pytest.mark.parametrize("machine", [{"compile": True}, {"workers": 2}, {"channels_last": False}])
+def test_in_other_ways_of_working(machine: dict[str, bool | int], tmp_path: Path) -> None:
+    run = make_tiny_run("layer_norm", precision="bf16", image_size=40)  # which readers resize to
+    settings = Machine(device=DEVICE, deterministic=True, **machine)  # type: ignore[arg-type]
+    train(run, tmp_path / "one", settings)
+    with pytest.raises(Stopped):
+        train(run, tmp_path / "resumed", settings, stop=stop_after(11))
+    train(run, tmp_path / "resumed", settings)
+    assert_same(tmp_path / "one", tmp_path / "resumed")
+
+
+def test_beside_the_cpu(tmp_path: Path) -> None:
+    """Another device rounds otherwise: a few images of 360 are told apart, and no more."""
+    run = make_tiny_run("layer_norm", drop_path=0.0)
+    one = train(run, tmp_path / "cpu", Machine())
+    other = train(run, tmp_path / "device", Machine(device=DEVICE))
+    assert abs(one.top1 - other.top1) < 2.0

@@ -1,0 +1,99 @@
+"""Every switch of the command line once: it works, trains the network, and loses no step."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from device import DEVICE, on_device
+
+from convnext_study import records
+from convnext_study.records import Record
+
+pytestmark = on_device
+LAST = "separate_downsampling"
+SWITCHES = {
+    "plain": (LAST,),
+    "BatchNorm": ("depthwise_conv",),
+    "bf16": (LAST, "--precision", "bf16"),
+    "fp16, BatchNorm": ("kernel_7", "--precision", "fp16"),
+    "fp16, LayerNorm": ("layer_norm", "--precision", "fp16"),
+    "channels first": (LAST, "--channels-first"),
+    "recomputed": ("kernel_7", "--grad-checkpointing"),
+    "pieces": (LAST, "--micro-batch", "16"),
+    "compiled": (LAST, "--compile", "--precision", "bf16"),
+    "deterministic": (LAST, "--deterministic"),
+    "TF32": (LAST, "--tf32"),
+    "cuDNN's choice": (LAST, "--cudnn-benchmark"),
+    "everything": ("kernel_7", "--compile", "--precision", "bf16", "--tf32", "--cudnn-benchmark"),
+    "torchrun": (LAST, "--on", "torchrun", "--processes", "1"),
+}
+
+
+def study(*arguments: str) -> str:
+    """What the command prints, which must end well."""
+    done = subprocess.run(
+        [sys.executable, "-m", "convnext_study", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def trained(folder: Path) -> Record:
+    (record,) = records.scan(folder)
+    assert record.result is not None
+    return record
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch(name: str, tmp_path: Path) -> None:
+    step, *switches = SWITCHES[name]
+    study(
+        *("train", step, *switches),
+        *("--device", DEVICE, "--epochs", "2", "--out", str(tmp_path)),
+    )
+    record = trained(tmp_path)
+    assert record.result is not None
+    assert math.isfinite(record.result.val_loss)
+    assert record.result.top1 > 15  # guessing is 10
+    # fp16 finds its scale by steps that it skips.
+    assert (record.result.model_dump()["skipped_steps"] == 0) or "fp16" in name
+    if DEVICE == "cuda":
+        assert record.result.model_dump()["peak_memory"] > 0
+
+
+def test_several_side_by_side(tmp_path: Path) -> None:
+    steps = ("gelu", "layer_norm", "kernel_7", "kernel_9")
+    study(
+        *("roadmap", "--steps", ",".join(steps), "--jobs", "4"),
+        *("--device", DEVICE, "--epochs", "2", "--out", str(tmp_path)),
+    )
+    assert {record.run.name for record in records.scan(tmp_path) if record.result} == set(steps)
+    study("report", str(tmp_path))
+
+
+def test_what_comes_after_training(tmp_path: Path) -> None:
+    """The same command again, evaluation, plain and compiled, and a file for others."""
+    train = ("train", "depthwise_conv", "--device", DEVICE, "--epochs", "2", "--out", str(tmp_path))
+    study(*train)
+    assert "1 done already" in study(*train)
+    record = trained(tmp_path)
+    assert record.result is not None
+    for switches in ((), ("--compile",)):
+        told = study("eval", str(record.folder), "--device", DEVICE, *switches)
+        assert "precision" in told
+    study("export", str(record.folder), "--to", "hf")
+
+
+def test_the_benchmark(tmp_path: Path) -> None:
+    study(
+        *("bench", "--parts", "networks", "--quick", "--device", DEVICE, "--out", str(tmp_path)),
+    )
+    assert any(tmp_path.iterdir())

@@ -1,0 +1,263 @@
+"""What a folder of images holds: links that lead back, what cannot be looked at, the order."""
+
+import errno
+import os
+import random
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from images import make_folder, picture
+
+from convnext_study.training.data import Data, DataError, open_data
+
+KINDS = ["folder:{}", "timm:{}", "timm:torch/image_folder?root={}"]
+
+
+def names_of(data: Data) -> list[str]:
+    source: Any = data.train.source  # type: ignore[attr-defined]
+    return [source.name(index) for index in range(len(source))]
+
+
+def fail_at(
+    monkeypatch: pytest.MonkeyPatch, path: Path, code: int = errno.EIO, times: int = 10**6
+) -> None:
+    """Looking into that folder fails, as on a lost mount: root may read whatever it is."""
+    honest, left = os.scandir, [times]
+
+    def scandir(folder: Any = ".") -> Any:
+        if Path(folder) == path and left[0]:
+            left[0] -= 1
+            raise OSError(code, os.strerror(code), str(folder))
+        return honest(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+# Links
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("target", [".", "..", "../..", "../../..", "../../val"])
+def test_a_link_to_a_folder_above_adds_no_image(tmp_path: Path, kind: str, target: str) -> None:
+    root = make_folder(tmp_path / "set", count=3)
+    before = names_of(open_data(kind.format(root)))
+    (root / "train" / "cat" / "back").symlink_to(target)
+    names = names_of(open_data(kind.format(root)))
+    other = [name for name in names if "/back/" in name]
+    if target == "../../val":  # not above: a link to folders elsewhere is followed
+        assert len(other) == 6
+    else:
+        assert names == before
+
+
+def test_many_links_back_end(tmp_path: Path) -> None:
+    root = make_folder(tmp_path)
+    for name in ("a", "b", "c"):  # each way through them is another path
+        (root / "train" / "cat" / name).symlink_to(".")
+    for kind in KINDS:
+        assert len(open_data(kind.format(root)).train) == 8
+
+
+def test_links_elsewhere_are_followed_each_time(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set")
+    (tmp_path / "more" / "inner").mkdir(parents=True)
+    picture(1).save(tmp_path / "more" / "inner" / "a.jpg")
+    (tmp_path / "more" / "inner" / "up").symlink_to(tmp_path / "more")
+    for name in ("cat/one", "cat/two", "dog/one"):
+        (root / "train" / name).symlink_to(tmp_path / "more")
+    (root / "train" / "wolf").symlink_to(tmp_path / "more")
+    (root / "val" / "wolf").symlink_to(tmp_path / "more")
+    data = open_data(f"folder:{root}")
+    assert data.classes == ("cat", "dog", "wolf")
+    linked = [name for name in names_of(data) if name.endswith("inner/a.jpg")]
+    assert len(linked) == 4
+    assert len(data.train) == 8 + 4
+
+
+def test_a_class_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    root = make_folder(tmp_path)
+    for part in ("train", "val"):
+        (root / part / "all").symlink_to("..")
+    with pytest.raises(DataError, match="train/all: a link to a folder above it"):
+        open_data(f"folder:{root}")
+
+
+# What cannot be looked at
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ENOTCONN])
+def test_an_unreadable_folder_is_named_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, code: int
+) -> None:
+    root = make_folder(tmp_path)
+    inner = root / "train" / "cat" / "more"
+    inner.mkdir()
+    picture(1).save(inner / "0.jpg")
+    fail_at(monkeypatch, inner, code)
+    with pytest.raises(DataError, match="train/cat/more: cannot be read") as caught:
+        open_data(kind.format(root))
+    assert os.strerror(code) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["train", "train/cat"])
+def test_unreadable_parts_and_classes_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    root = make_folder(tmp_path)
+    fail_at(monkeypatch, root / place)
+    with pytest.raises(DataError, match=f"{place}: cannot be read \\(Input/output error\\)$"):
+        open_data(f"folder:{root}")
+
+
+def test_a_root_on_a_lost_mount_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder(tmp_path)
+    honest = Path.stat
+
+    def stat(path: Path, **how: Any) -> Any:
+        if path == root:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", str(path))
+        return honest(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(DataError, match=r"cannot be read \(Transport endpoint is not connected\)$"):
+        open_data(f"folder:{root}")
+
+
+@pytest.mark.parametrize("name", ["3.jpg", "more"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, name: str) -> None:
+    root = make_folder(tmp_path, count=3)
+    (root / "train" / "dog" / name).symlink_to(tmp_path / "not mounted")
+    with pytest.raises(DataError, match=f"train/dog/{name}: cannot be read .No such file"):
+        open_data(f"folder:{root}")
+
+
+def test_a_class_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    root = make_folder(tmp_path)
+    for part in ("train", "val"):
+        (root / part / "wolf").symlink_to(tmp_path / "not mounted")
+    with pytest.raises(DataError, match="train/wolf: cannot be read"):
+        open_data(f"folder:{root}")
+
+
+def test_an_editors_hidden_link_is_no_trouble(tmp_path: Path) -> None:
+    root = make_folder(tmp_path)
+    (root / "train" / "dog" / ".#notes.txt").symlink_to("me@here.1234")
+    (root / "train" / "dog" / "notes.txt").write_text("not an image")
+    assert len(open_data(f"folder:{root}").train) == 8
+
+
+# The order
+
+
+class Entries:
+    """What os.scandir gives, in another order."""
+
+    def __init__(self, entries: list[os.DirEntry[str]]) -> None:
+        self.entries = iter(entries)
+
+    def __enter__(self) -> "Entries":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[os.DirEntry[str]]:
+        return self.entries
+
+    def __next__(self) -> os.DirEntry[str]:
+        return next(self.entries)
+
+    def close(self) -> None:
+        pass
+
+
+def shuffled_scandir(seed: int) -> Callable[..., Entries]:
+    honest, dice = os.scandir, random.Random(seed)
+
+    def scandir(folder: Any = ".") -> Entries:
+        with honest(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        dice.shuffle(entries)
+        return Entries(entries)
+
+    return scandir
+
+
+VARIANTS = ["abc", "abC", "aBc", "aBC", "Abc", "AbC", "ABc", "ABC"]
+
+
+def many_names(root: Path) -> Path:
+    """Classes and files whose names timm takes for the same, and folders in folders."""
+    for part in ("train", "val"):
+        for name in VARIANTS:
+            inner = root / part / "deeper" / name
+            inner.mkdir(parents=True)
+            for file in ("1.jpg", "01.jpg", "x.JPG", "X.jpg", "10.jpg", "9.jpg"):
+                picture(1, 8, 8).save(inner / file)
+    return root
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_a_directory_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    root = many_names(tmp_path)
+    seen = []
+    for seed in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", shuffled_scandir(seed))
+            data = open_data(kind.format(root))
+        seen.append((data.classes, names_of(data), data.train.digests()))
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_timms_folders_are_listed_as_timm_does(tmp_path: Path) -> None:
+    from timm.data.readers.reader_image_folder import ReaderImageFolder
+
+    root = make_folder(tmp_path, ("n10", "n9", "zebra"), count=12)
+    (root / "train" / "n9" / "deep" / "fox").mkdir(parents=True)
+    picture(3).save(root / "train" / "n9" / "deep" / "fox" / "a.png")
+    (root / "val" / "fox").mkdir()
+    picture(3).save(root / "val" / "fox" / "b.jpeg")
+    data = open_data(f"timm:{root}")
+    theirs = ReaderImageFolder(str(root / "train"))
+    assert data.classes == tuple(theirs.class_to_idx)
+    source: Any = data.train.source  # type: ignore[attr-defined]
+    ours = [(source.name(index), source.label(index)) for index in range(len(source))]
+    assert ours == theirs.samples
+
+
+def test_torchvisions_folders_are_listed_as_torchvision_does(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    root = make_folder(tmp_path, ("b", "a"), count=3)
+    for name in ("0", "1-more", "z"):
+        (root / "train" / "a" / name).mkdir()
+        picture(3).save(root / "train" / "a" / name / "x.PNG")
+    data = open_data(f"timm:torch/image_folder?root={root}")
+    theirs = ImageFolder(str(root / "train"))
+    source: Any = data.train.source  # type: ignore[attr-defined]
+    ours = [(source.name(index), source.label(index)) for index in range(len(source))]
+    assert (list(data.classes), ours) == (theirs.classes, theirs.samples)
+
+
+def test_classes_of_tars_that_differ_in_case_have_fixed_numbers(tmp_path: Path) -> None:
+    """timm sorts them out of a set, in an order that changes from process to process."""
+    root = many_names(tmp_path)
+    for part in ("train", "val"):
+        with tarfile.open(root / f"{part}.tar", "w") as archive:
+            archive.add(root / part / "deeper", ".")
+    for part in ("train", "val"):
+        (root / part).rename(root / f"unpacked {part}")
+    data = open_data(f"timm:{root}")
+    assert data.classes == tuple(sorted(VARIANTS))
+    source: Any = data.train.source  # type: ignore[attr-defined]
+    for index in range(len(source)):
+        assert Path(source.name(index)).parent.name == data.classes[source.label(index)]

@@ -1,0 +1,194 @@
+"""From pixels to what a network is given: normalised and erased on its device, copied ahead."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_tiny_run
+from images import make_folder
+from test_engine import assert_same, stop_after
+
+from convnext_study import records
+from convnext_study.training import classification
+from convnext_study.training.classification import Classification
+from convnext_study.training.data import Data, open_data
+from convnext_study.training.data.batch import Batch, Erased
+from convnext_study.training.data.batches import train_batches
+from convnext_study.training.data.device import Prefetcher, Prepare, erase, prefetcher
+from convnext_study.training.engine import Stopped, train
+from convnext_study.training.recipe import MODERN
+from convnext_study.training.task import Machine
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return open_data("synthetic:4,16,64")
+
+
+def batch_of(count: int = 6, number: int = 0) -> Batch:
+    draw = torch.Generator().manual_seed(number)
+    images = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=draw)
+    return Batch(images, torch.arange(count), torch.arange(count), number)
+
+
+class FakeStreams:
+    """Writes down what is asked of a device."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        self.log.append("{")
+        yield
+        self.log.append("}")
+
+    def wait(self) -> None:
+        self.log.append("wait")
+
+    def keep(self, tensor: torch.Tensor) -> None:
+        self.log.append("keep images" if tensor.ndim == 4 else "keep labels")
+
+
+def copying(streams: FakeStreams) -> Prefetcher:
+    """A copy to a device that is none."""
+
+    def copy(batch: Batch) -> Batch:
+        streams.log.append(f"copy {batch.step}")
+        return replace(batch, images=batch.images.clone(), labels=batch.labels.clone())
+
+    return Prefetcher(copy, streams)
+
+
+def test_a_batch_is_copied_while_the_one_before_is_worked_on() -> None:
+    streams = FakeStreams()
+    given = [batch_of(number=number) for number in range(3)]
+    for found, expected in zip(copying(streams)(given), given, strict=True):
+        assert torch.equal(found.images, expected.images)
+        streams.log.append(f"use {found.step}")
+    ready = ["wait", "keep images", "keep labels"]
+    assert streams.log == [
+        *("{", "copy 0", "}", *ready),
+        # The work on a batch waits for its own copy, and not for the next one's.
+        *("{", "copy 1", "}", "use 0", *ready),
+        *("{", "copy 2", "}", "use 1", *ready),
+        "use 2",
+    ]
+    assert list(copying(streams)([])) == []
+
+
+def test_only_one_batch_is_taken_ahead() -> None:
+    taken = 0
+
+    def source() -> Iterator[Batch]:
+        nonlocal taken
+        for number in range(5):
+            taken += 1
+            yield batch_of(number=number)
+
+    for used, _ in enumerate(copying(FakeStreams())(source()), start=1):
+        assert taken == min(used + 1, 5)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_without_such_streams_nothing_is_taken_ahead(device: str) -> None:
+    batches = [batch_of()]
+    assert next(prefetcher(device)(batches)) is batches[0]
+
+
+def test_bad_images_count_when_they_are_used(tmp_path: Path) -> None:
+    """A batch that was only copied ahead comes again after a stop, and would count twice."""
+    root = make_folder(tmp_path, count=8)
+    for part in ("cat", "dog"):
+        for index in range(0, 8, 2):
+            (root / "train" / part / f"{index}.jpg").write_bytes(b"")
+    data = open_data(f"folder:{root}", bad_images="skip")
+    recipe = MODERN.changed(global_batch=4, image_size=24)
+    own, counted = [], []
+    for batch in train_batches(data, recipe, 0, 0, ahead=copying(FakeStreams())):
+        own.append(len(batch.bad))
+        counted.append(data.bad.replaced)
+    assert counted == [sum(own[: place + 1]) for place in range(4)]
+    assert counted[-1] == 8
+
+
+def test_a_run_is_the_same_with_copies_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_tiny_run(mixup=0.8, cutmix=1.0, drop_path=0.2)
+    train(run, tmp_path / "plain")
+    streams = FakeStreams()
+    monkeypatch.setattr(classification, "prefetcher", lambda _: copying(streams))
+    with pytest.raises(Stopped):
+        train(run, tmp_path / "ahead", stop=stop_after(4))
+    train(run, tmp_path / "ahead")
+    assert_same(tmp_path / "plain", tmp_path / "ahead")
+    # Both epochs' nine steps, one that was stopped after the fourth, three times evaluation.
+    assert streams.log.count("wait") > 18
+    done, again = (records.read(tmp_path / name).result for name in ("plain", "ahead"))
+    assert done is not None and again is not None
+    assert (done.top1, done.val_loss) == (again.top1, again.val_loss)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_both_layouts_have_the_same_bits(data: Data, layout: torch.memory_format) -> None:
+    batch = batch_of()
+    kept = batch.images.clone()
+    images, labels = Prepare(data, "cpu", layout)(batch)
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    expected = (kept.float() - (mean * 255).view(-1, 1, 1)) / (std * 255).view(-1, 1, 1)
+    assert torch.equal(images, expected)
+    assert images.is_contiguous(memory_format=layout)
+    assert torch.equal(labels, batch.labels)
+    images.zero_()  # is nobody else's: a batch may be used twice
+    assert torch.equal(batch.images, kept)
+
+
+def test_a_batch_may_be_used_twice() -> None:
+    run = make_tiny_run(mixup=0.8, cutmix=1.0, drop_path=0.2, crop="random_resized")
+    task = Classification(run, Machine())
+    net = task.build().train()
+    batch = next(task.train_batches(0, 0))
+    first, second = (task.loss(net, batch)[0].detach() for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def boxes() -> Iterable[Erased]:
+    return (Erased(1, 2, 3, 8, 9, seed=5), Erased(4, 0, 0, 15, 15, seed=6))
+
+
+def test_boxes_are_filled_with_normal_noise_of_their_own() -> None:
+    images = torch.full((6, 3, 16, 16), 7.0)
+    erase(images, boxes())
+    erased = images != 7
+    assert erased.flatten(1).any(1).tolist() == [False, True, False, False, True, False]
+    assert erased[1].nonzero().amin(0).tolist() == [0, 2, 3]
+    assert erased[1].nonzero().amax(0).tolist() == [2, 9, 11]
+    noise = images[4][:, :15, :15]
+    assert abs(float(noise.mean())) < 0.15
+    assert float(noise.std()) == pytest.approx(1, abs=0.1)
+    # Whatever the layout and whoever the neighbours are.
+    other = torch.full((2, 3, 16, 16), 7.0).contiguous(memory_format=torch.channels_last)
+    state = torch.get_rng_state()
+    erase(other, [box._replace(image=place) for place, box in enumerate(boxes())])
+    assert torch.equal(other, images[[1, 4]])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_erasing_is_timms_in_share_and_area() -> None:
+    data = open_data("synthetic:4,32,400")
+    recipe = MODERN.changed(
+        global_batch=400, image_size=32, rand_augment="", color_jitter=0.0, random_erasing=0.25
+    )
+    drawn: list[Erased] = []
+    for epoch in range(5):
+        for batch in train_batches(data, recipe, 0, epoch):
+            drawn += batch.erased
+    assert len(drawn) / 2000 == pytest.approx(0.25, abs=0.04)
+    areas = torch.tensor([box.height * box.width / 32**2 for box in drawn])
+    assert float(areas.min()) > 0.01 and float(areas.max()) < 0.36
+    assert float(areas.mean()) == pytest.approx((0.02 + 1 / 3) / 2, abs=0.03)
+    assert len({box.seed for box in drawn}) == len(drawn)

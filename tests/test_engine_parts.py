@@ -1,0 +1,136 @@
+"""Parts of a batch and of the validation set: empty, odd, of pairs; what is refused, in a line."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_tiny_run
+from several import train_in
+from torch import nn
+
+from convnext_study import records
+from convnext_study.errors import BadRequest
+from convnext_study.records import Run
+from convnext_study.training import classification
+from convnext_study.training.assemble import assemble
+from convnext_study.training.classification import Classification
+from convnext_study.training.data.share import Share, part_of
+from convnext_study.training.engine import train
+from convnext_study.training.run import RunFolder
+from convnext_study.training.task import Machine
+
+
+def with_data(run: Run, data: str, **recipe: Any) -> Run:
+    return run.model_copy(update={"data": data, "recipe": {**run.recipe, **recipe}})
+
+
+class Answers(nn.Module):
+    """Says class 0 with certainty that grows with the image's mean; counts its calls."""
+
+    calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return torch.nn.functional.pad(images.mean((1, 2, 3))[:, None], (0, 9))
+
+
+@pytest.mark.parametrize("world", [2, 5, 16])
+def test_every_process_checks_equally_often(monkeypatch: pytest.MonkeyPatch, world: int) -> None:
+    """``check`` is a collective, and parts of 9 images differ by one, which can be a batch."""
+    run = with_data(make_tiny_run(), "synthetic:4,16,36")
+    monkeypatch.setattr(classification, "EVAL_BATCH", 2)
+    monkeypatch.setattr(classification, "check_split", lambda *_: None)
+    counts, parts = [], []
+
+    def collect(mine: Any) -> Any:
+        parts.append(mine)
+        return [(range(9), torch.ones(9, dtype=torch.bool), 0.0, 0)]
+
+    monkeypatch.setattr(classification, "gather", collect)
+    for rank in range(world):
+        task, calls = Classification(run, Machine(rank=rank, world=world)), iter(range(100))
+        net = Answers()
+        task.evaluate(net, lambda calls=calls: next(calls))  # type: ignore[misc]
+        counts.append(next(calls))
+        assert net.calls == -(-len(part_of(9, Share(rank, world))) // 2)
+    assert set(counts) == {
+        max(-(-len(part_of(9, Share(rank, world))) // 2) for rank in range(world))
+    }
+    assert [index for indices, *_ in parts for index in indices] == list(range(9))
+    assert [len(bits) for _, bits, *_ in parts] == [len(indices) for indices, *_ in parts]
+
+
+def test_fewer_validation_images_than_processes(tmp_path: Path) -> None:
+    # Two of them: one of three processes has none.
+    run = with_data(make_tiny_run(epochs=1, global_batch=6, drop_path=0.0), "synthetic:2,32,8")
+    alone = train(run, tmp_path / "alone")
+    assert alone.val_images == 2
+    for code, errors in train_in(3, run, tmp_path / "three"):
+        assert code == 0, errors
+    together = records.read(tmp_path / "three").result
+    assert together is not None
+    assert together.val_images == alone.val_images
+    assert together.val_loss == pytest.approx(alone.val_loss, rel=1e-4)
+
+
+def test_evaluation_needs_no_float64_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's GPUs have none: sums are float32 on the device, and float64 on the host."""
+    run = make_tiny_run()
+    task, net = Classification(run, Machine()), Answers()
+    honest = torch.Tensor.double
+
+    def refuse(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dtype == torch.float32:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return honest(tensor)
+
+    expected = task.evaluate(net)
+    monkeypatch.setattr(torch.Tensor, "double", refuse)
+    assert task.evaluate(net).val_loss == expected.val_loss
+
+
+@pytest.mark.parametrize(
+    ("changes", "machine", "says"),
+    [
+        ({"global_batch": 63}, Machine(), r"batch 63, 1 processes.*process has 63; .*62 and 64"),
+        ({"global_batch": 66}, Machine(world=2), r"batch 66, 2 processes.*has 33; .*64 and 68"),
+        ({"global_batch": 64}, Machine(micro_batch=1), r"micro batch 1: .*use a micro batch of 2"),
+        ({"global_batch": 2000}, Machine(), r"batch 2000: the data has only 1195.*of pairs"),
+    ],
+)
+def test_images_without_a_partner_are_refused_before_training(
+    changes: dict[str, Any], machine: Machine, says: str
+) -> None:
+    with pytest.raises(BadRequest, match=says) as caught:
+        Classification(make_tiny_run(**changes, mixup=0.8), machine)
+    assert "\n" not in str(caught.value)
+    if machine.world == 1 and changes["global_batch"] != 2000:
+        Classification(make_tiny_run(**changes), machine)  # nothing is mixed
+
+
+def test_pieces_are_even_where_images_are_mixed() -> None:
+    # 15 at a time would be two odd pieces of 30.
+    run = make_tiny_run(global_batch=30, mixup=0.8, epochs=1)
+    task = Classification(run, Machine(micro_batch=15))
+    assert task.micro_batches == 3
+    batch = next(task.train_batches(0, 0))
+    loss, images = task.loss(task.build(), batch)
+    assert (images, bool(torch.isfinite(loss))) == (10, True)
+    unmixed = Classification(make_tiny_run(global_batch=30), Machine(micro_batch=15))
+    assert unmixed.micro_batches == 2
+
+
+def test_synchronised_batch_norm_needs_gpus(tmp_path: Path) -> None:
+    run = make_tiny_run("depthwise_conv", sync_bn=True, epochs=1)
+    for code, errors in train_in(2, run, tmp_path / "two"):
+        assert code != 0
+        (said,) = {line for line in errors.splitlines() if "BadRequest: sync_bn: torch" in line}
+        assert said.endswith("leave it out, or use one process with a larger micro batch")
+    # One process has nothing to synchronise, nor has LayerNorm.
+    for other, machine in ((run, Machine()), (make_tiny_run(sync_bn=True), Machine(world=2))):
+        with RunFolder(tmp_path / other.id, other) as folder:
+            monkey = pytest.MonkeyPatch()
+            monkey.setattr("convnext_study.training.assemble._wrap", lambda model, _: model)
+            assemble(other, folder, machine, lambda: False)
+            monkey.undo()

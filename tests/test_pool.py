@@ -1,0 +1,286 @@
+"""Processes that read: small parts, kept between epochs, deaf to signals, gone when not needed."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_tiny_run
+from images import make_folder
+from test_engine import assert_same, stop_after
+
+from convnext_study.records import CHECKPOINT
+from convnext_study.training import checkpoint
+from convnext_study.training.data import Data, open_data, pool
+from convnext_study.training.data.batches import Batch, Share, make_readers, train_batches
+from convnext_study.training.data.loading import Images, Request
+from convnext_study.training.data.pool import PART, Readers
+from convnext_study.training.engine import Stopped, train
+from convnext_study.training.recipe import MODERN
+from convnext_study.training.task import Machine
+
+RECIPE = MODERN.changed(global_batch=40, image_size=24)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return open_data(f"folder:{make_folder(tmp_path_factory.mktemp('images'), count=60)}")
+
+
+@pytest.fixture
+def readers(data: Data) -> Iterator[Readers]:
+    made = make_readers(data, RECIPE, 0, workers=2, batch=40)
+    yield made
+    made.close()
+
+
+def same(one: Images, other: Images) -> bool:
+    equal = torch.equal(one.pixels, other.pixels)
+    return equal and (one.labels, one.erased) == (other.labels, other.erased)
+
+
+def children() -> set[int]:
+    return {child.pid for child in multiprocessing.active_children() if child.pid}
+
+
+def gone(pids: set[int], seconds: float) -> bool:
+    """Whether all of them end in that time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        multiprocessing.active_children()  # takes note of those that ended
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_large_batches_are_made_in_small_parts(
+    data: Data, readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [Request("train", tuple(range(70)), 3), Request("train", (5, 4, 3), 3)]
+    alone = make_readers(data, RECIPE, 0, workers=0)
+    sizes: list[int] = []
+    honest = pool.join
+
+    def join(parts: list[Images], **how: Any) -> Images:
+        sizes.extend(len(part.labels) for part in parts)
+        return honest(parts, **how)
+
+    monkeypatch.setattr(pool, "join", join)
+    together = list(readers.read(wanted))
+    assert sizes == [PART, PART, 6, 3]
+    assert len({len(one.pixels) for one in together}) == 2
+    for found, expected in zip(together, alone.read(wanted), strict=True):
+        assert same(found, expected)
+        assert found.pixels.is_contiguous(memory_format=torch.channels_last)
+    whole = alone._parts["train"].read(tuple(range(70)), 3)
+    assert isinstance(whole, Images)
+    assert same(together[0], whole)
+    assert len(whole.erased) > 5
+
+
+def test_they_stay_from_epoch_to_epoch_and_resume_exactly(data: Data, readers: Readers) -> None:
+    def epoch(number: int, start: int = 0) -> list[Batch]:
+        found = train_batches(data, RECIPE, 0, number, start, lambda: readers, Share(micro=20))
+        return list(found)
+
+    before = children()
+    first = epoch(0)
+    mine = children() - before
+    assert len(mine) == 2
+    (val,) = readers.read([Request("val", (3, 1))])
+    assert val.labels == [0, 0]
+    unfinished = train_batches(data, RECIPE, 0, 1, 0, lambda: readers)
+    next(unfinished)
+    second, resumed = epoch(1), epoch(1, start=2)
+    assert children() - before == mine  # the same two all along
+    fresh = list(train_batches(data, RECIPE, 0, 1, 0, 0, Share(micro=20)))
+    assert len(first) == len(second) == len(fresh) == 6
+    for found, expected in zip(second + resumed, fresh + fresh[4:], strict=True):
+        assert torch.equal(found.images, expected.images)
+        assert (found.erased, found.step) == (expected.erased, expected.step)
+    assert not torch.equal(first[0].images, second[0].images)
+    with pytest.raises(RuntimeError, match="given up when others were asked for"):
+        list(unfinished)
+
+
+@pytest.mark.parametrize("number", sorted(pool.STOP_SIGNALS))
+def test_signals_to_readers_are_ignored(
+    readers: Readers, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    honest = pool._begin
+
+    def late(worker: int) -> None:
+        time.sleep(0.5)  # signals come before a reader can say that it ignores them
+        honest(worker)
+
+    monkeypatch.setattr(pool, "_begin", late)
+    before = children()
+    stream = readers.read([Request("train", (place,)) for place in range(40)])
+    mine: set[int] = set()
+    honest_started = readers._started
+
+    def started(requests: list[Request]) -> Any:
+        iterator = honest_started(requests)
+        mine.update(children() - before)
+        for pid in mine:
+            os.kill(pid, number)
+        return iterator
+
+    monkeypatch.setattr(readers, "_started", started)
+    assert next(stream).labels == [0]
+    assert len(mine) == 2
+    for pid in mine:
+        os.kill(pid, number)
+    assert len(list(stream)) == 39
+    assert children() - before == mine
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) & pool.STOP_SIGNALS == set()
+    began = time.monotonic()
+    readers.close()
+    assert time.monotonic() - began < 4
+    assert gone(mine, 1)
+
+
+@pytest.mark.parametrize("how", ["close", "forget"])
+def test_in_the_middle_of_a_batch_they_go(data: Data, how: str) -> None:
+    made, before = make_readers(data, RECIPE, 0, workers=2), children()
+    stream = made.read([Request("train", tuple(range(100)), epoch) for epoch in range(50)])
+    next(stream)
+    mine = children() - before
+    assert len(mine) == 2
+    began = time.monotonic()
+    if how == "close":
+        made.close()
+        made.close()
+    else:
+        del made, stream
+    assert gone(mine, 6)
+    assert time.monotonic() - began < 8
+
+
+def test_one_that_hangs_is_killed(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)
+    made, before = make_readers(data, RECIPE, 0, workers=1), children()
+    honest = made._parts["train"].transform
+
+    def hang(pixels: torch.Tensor) -> Any:
+        time.sleep(600 if int(pixels.float().mean()) != first else 0)
+        return honest(pixels)
+
+    first = int(made._parts["train"].images.pixels(0)[0].float().mean())  # type: ignore[attr-defined]
+    made._parts["train"].transform = hang
+    stream = made.read([Request("train", (0,)), Request("train", (1,))])
+    next(stream)
+    mine = children() - before
+    made.close()
+    assert gone(mine, 3)
+
+
+SCRIPT = """
+    import os, signal, sys, time
+    from pathlib import Path
+    from convnext_study.training.data import open_data
+    from convnext_study.training.data.batches import make_readers
+    from convnext_study.training.data.loading import Request
+    from convnext_study.training.recipe import MODERN
+    import multiprocessing
+    data = open_data(sys.argv[1])
+    readers = make_readers(data, MODERN.changed(image_size=24), 0, workers=2)
+    stream = readers.read([Request("train", tuple(range(60)), epoch) for epoch in range(50)])
+    next(stream)
+    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+    {end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("sys.exit(3)", 3),
+        ("1 / 0", 1),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("os._exit(4)", 4),
+    ],
+)
+def test_they_end_with_the_training_process(data: Data, end: str, code: int) -> None:
+    script = textwrap.dedent(SCRIPT).format(end=end)
+    command = [sys.executable, "-c", script, data.uri]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == code, ended.stderr
+    pids = {int(word) for word in ended.stdout.split()}
+    assert len(pids) == 2
+    assert gone(pids, 12)  # where it could not close them, they look for it every 5 seconds
+
+
+TRAIN = """
+    import json, os, signal, sys
+    from pathlib import Path
+    from convnext_study.records import Run
+    from convnext_study.training.engine import Stopped, train
+    from convnext_study.training.task import Machine
+    asked, steps = [], 0
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda *_: asked.append(steps))
+    def stop():
+        global steps
+        steps += 1
+        Path(sys.argv[3]).write_text(str(steps))
+        return bool(asked)
+    run = Run.model_validate_json(sys.argv[1])
+    try:
+        train(run, Path(sys.argv[2]), Machine(workers=2), stop=stop)
+    except Stopped:
+        print(json.dumps(asked))
+        sys.exit(75)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_group_saves_within_a_step(
+    data: Data, tmp_path: Path, number: signal.Signals
+) -> None:
+    run = make_tiny_run(
+        epochs=40, global_batch=16, image_size=32, crop="random_resized", mixup=0.8
+    ).model_copy(update={"data": data.uri})
+    count = tmp_path / "count"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-c", textwrap.dedent(TRAIN)),
+            *(run.model_dump_json(), str(tmp_path / "run"), str(count)),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (count.exists() and count.read_text() >= "3") and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    (asked,) = json.loads(output)
+    saved = checkpoint.read(tmp_path / "run" / CHECKPOINT)["state"]["step"]
+    assert 0 <= saved - asked <= 1
+
+
+def test_a_run_with_readers_is_exact_and_leaves_none_behind(data: Data, tmp_path: Path) -> None:
+    run = make_tiny_run(
+        epochs=2, global_batch=40, image_size=32, crop="random_resized", random_erasing=0.5
+    ).model_copy(update={"data": data.uri})
+    before = children()
+    train(run, tmp_path / "whole", Machine(workers=2))
+    with pytest.raises(Stopped):
+        train(run, tmp_path / "cut", Machine(workers=1), stop=stop_after(5))
+    train(run, tmp_path / "cut")
+    assert gone(children() - before, 6)
+    assert_same(tmp_path / "whole", tmp_path / "cut")

@@ -1,0 +1,98 @@
+"""A batch counts once in running statistics, also where blocks are run again for gradients."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from conftest import make_tiny_run
+from nets import build, images
+from test_engine import weights
+from torch import nn
+
+from convnext_study.build import TIMM_BUILDER
+from convnext_study.recompute import count_once
+from convnext_study.records import ModelRef
+from convnext_study.training.engine import train
+from convnext_study.training.task import Machine
+
+PATHS = {"width": 4, "modules": 1, "depths": (0, 1, 2)}
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "BatchNorm, dense": ("roadmap_nano_resnet", {}),
+    "BatchNorm, depthwise": ("roadmap_nano_kernel_7", {}),
+    "paths, fused": ("multipath_small", {"form": "fused", **PATHS}),
+    "paths, plain": ("multipath_small", {"form": "plain", **PATHS}),
+}
+# Norms alone and with activations in them, in blocks of three families.
+THEIRS = ("test_resnet", "test_efficientnet", "test_byobnet", "multipath_se_resnet18")
+
+
+def compare_a_step(plain: nn.Module, thrifty: Any) -> None:
+    """One step of both: outputs, gradients and buffers are equal to the last bit."""
+    thrifty.set_grad_checkpointing()
+    x, outputs = images(4, 3, 32, 32), []
+    before = {key: value.clone() for key, value in plain.named_buffers()}
+    for net in (plain, thrifty):
+        torch.manual_seed(2)  # the same branches are dropped
+        outputs.append(net.train()(x))
+        outputs[-1].square().sum().backward()
+    assert torch.equal(*outputs)
+    for key, weight in plain.named_parameters():
+        assert torch.equal(weight.grad, thrifty.get_parameter(key).grad), key
+    for key, buffer in plain.named_buffers():
+        assert torch.equal(buffer, thrifty.get_buffer(key)), key
+        assert not torch.equal(buffer, before[key]), key
+
+
+@pytest.mark.parametrize("synchronised", [False, True])
+@pytest.mark.parametrize("kind", OURS)
+def test_networks_of_this_package(kind: str, synchronised: bool) -> None:
+    name, fields = OURS[kind]
+    nets = [build(name, drop_path_rate=0.2, **fields) for _ in range(2)]
+    if synchronised:  # with one process it counts as it does with several
+        nets = [nn.SyncBatchNorm.convert_sync_batchnorm(net) for net in nets]
+    compare_a_step(*nets)
+    for norm in nets[1].modules():  # left as it was found
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            assert (norm.momentum, int(norm.num_batches_tracked)) == (0.1, 1)
+
+
+@pytest.mark.parametrize("synchronised", [False, True])
+@pytest.mark.parametrize("name", THEIRS)
+def test_networks_of_timm(name: str, synchronised: bool) -> None:
+    plain, thrifty = build(name), build(name)
+    if synchronised:
+        plain, thrifty = map(nn.SyncBatchNorm.convert_sync_batchnorm, (plain, thrifty))
+    assert count_once(thrifty) > 5
+    compare_a_step(plain, copy.deepcopy(thrifty))  # the engine's moving average is a copy
+
+
+def test_evonorm_counts_once() -> None:
+    """A norm of timm's that is no BatchNorm and has running statistics all the same."""
+    from timm.layers import EvoNorm2dB0
+
+    def net() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 8, 3), EvoNorm2dB0(8), nn.Conv2d(8, 4, 3))
+
+    plain, thrifty = net(), net()
+    assert count_once(thrifty) == 1
+    x = images(4, 3, 8, 8)
+    plain(x).sum().backward()
+    timm.models.checkpoint(thrifty, x).sum().backward()
+    assert torch.equal(plain[1].running_var, thrifty[1].running_var)
+    assert not torch.equal(plain[1].running_var, torch.ones(8))
+
+
+def test_the_engine_trains_the_same_network_of_timm(tmp_path: Path) -> None:
+    model = ModelRef(builder=TIMM_BUILDER, args={"name": "test_resnet"})
+    run = make_tiny_run(epochs=1, global_batch=256).model_copy(update={"model": model})
+    train(run, tmp_path / "plain", Machine())
+    train(run, tmp_path / "thrifty", Machine(grad_checkpointing=True))
+    plain, thrifty = weights(tmp_path / "plain"), weights(tmp_path / "thrifty")
+    assert any(key.endswith("running_var") for key in plain)
+    assert [key for key in plain if not torch.equal(plain[key], thrifty[key])] == []

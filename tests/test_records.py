@@ -1,0 +1,159 @@
+"""What is read of a folder where one record is damaged, or written by a later version."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_tiny_run
+from fakes import fake_runs, write_run, write_study
+
+from convnext_study.errors import BadRequest
+from convnext_study.launching.local import Job, Pool
+from convnext_study.launching.studies import recorded
+from convnext_study.launching.study import Study
+from convnext_study.records import (
+    RESULT,
+    RUN,
+    RecordError,
+    Run,
+    failure,
+    read,
+    scan,
+    tell_unreadable,
+    unreadable_in,
+)
+from convnext_study.training.run import RunError, RunFolder
+from convnext_study.training.task import Machine
+
+NEWER = "format 2 is newer than this version reads (1); update convnext-study"
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "convnext_study", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+
+
+def set_format(folder: Path, run: Run, value: Any) -> Path:
+    path = folder / "runs" / run.id / RUN
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": value, "new": {}}))
+    return path.parent
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> tuple[Path, list[Run]]:
+    """Four finished runs of two seeds; one record is of a newer format, one damaged."""
+    runs = [run for run in fake_runs(seeds=(0, 1)) if run.name in ("gelu", "layer_norm")]
+    write_study(tmp_path, runs)
+    set_format(tmp_path, runs[0], 2)
+    (tmp_path / "runs" / runs[1].id / RUN).write_bytes(b"\xff{")
+    return tmp_path, runs
+
+
+def test_the_rest_is_read_and_those_are_named(study: tuple[Path, list[Run]]) -> None:
+    folder, runs = study
+    unreadable: list[RecordError] = []
+    assert {one.run.id for one in scan(folder, unreadable)} == {run.id for run in runs[2:]}
+    assert {one.folder.name for one in unreadable} == {run.id for run in runs[:2]}
+    assert [str(one) for one in unreadable_in(folder)] == [str(one) for one in unreadable]
+    newer = next(one for one in unreadable if one.folder.name == runs[0].id)
+    assert str(newer) == f"{newer.folder}: {NEWER}"
+    assert tell_unreadable([]) is None
+    assert tell_unreadable([newer]) == f"one run is left out: {newer}"
+    told = tell_unreadable(unreadable)
+    assert told is not None and told.startswith("2 runs are left out") and "\n" not in told
+    whole = Study(tuple(runs), folder)
+    assert {one.run.id for one in whole.records()} == {run.id for run in runs[2:]}
+    assert len(whole.ledger()) == 2
+    assert set(recorded(folder)) == {run.key for run in runs[2:]}
+
+
+@pytest.mark.parametrize("value", ["2", None, 0, 1.5, [1]])
+def test_a_format_that_was_never_written(study: tuple[Path, list[Run]], value: Any) -> None:
+    folder, runs = study
+    with pytest.raises(RecordError, match="not a readable run record") as caught:
+        read(set_format(folder, runs[2], value))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "1", "{", '{"run": 3}', '{"format": 1}'])
+def test_a_damaged_record(study: tuple[Path, list[Run]], text: str) -> None:
+    folder, runs = study
+    path = folder / "runs" / runs[2].id
+    (path / RUN).write_text(text)
+    with pytest.raises(RecordError, match="not a readable run record"):
+        read(path)
+    with pytest.raises(BadRequest) as caught, RunFolder(path, runs[2]):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_result_is_named_too(study: tuple[Path, list[Run]]) -> None:
+    folder, runs = study
+    (folder / "runs" / runs[2].id / RESULT).write_bytes(b"\xff\x00")
+    assert len(unreadable_in(folder)) == 3
+
+
+def test_a_newer_run_is_not_trained_on(tmp_path: Path) -> None:
+    run, other = make_tiny_run(epochs=1), make_tiny_run(epochs=1, lr=1e-3)
+    for one in (run, other):
+        with RunFolder(tmp_path / "runs" / one.id, one):
+            pass
+    path = set_format(tmp_path, run, 2)
+    before = (path / RUN).read_text()
+    jobs = [Job(one, tmp_path / "runs" / one.id, Machine()) for one in (run, other)]
+    failed, done = Pool(1).run(jobs)
+    assert (failed.status, failed.reason, done.status) == ("failed", f"{path}: {NEWER}", "done")
+    assert (path / RUN).read_text() == before
+    with pytest.raises(RunError), RunFolder(jobs[1].folder, run):
+        pass  # and the other check is still made
+
+
+def test_commands_on_the_folder_go_on(study: tuple[Path, list[Run]]) -> None:
+    folder, runs = study
+    path = folder / "runs" / runs[0].id
+    for arguments in (
+        ("report", folder, "--out", folder / "out"),
+        ("power", "--effect", "1", "--study", folder),
+    ):
+        done = command(*arguments)
+        warned = [line for line in done.stderr.splitlines() if line.startswith("convnext-study: w")]
+        assert len(warned) == 1 and "2 runs are left out" in warned[0], done.stderr
+        if arguments[0] == "report":
+            assert done.returncode == 0, done.stderr
+            page = (folder / "out" / "report.html").read_text()
+            assert runs[0].id in page and NEWER in page
+    for arguments in (("eval", path), ("export", path)):
+        done = command(*arguments)
+        assert (done.returncode, done.stderr) == (2, f"convnext-study: {path}: {NEWER}\n")
+
+
+def test_a_study_of_a_folder_goes_on(tmp_path: Path) -> None:
+    write_run(tmp_path, fake_runs()[0])
+    path = set_format(tmp_path, fake_runs()[0], 2)
+    given = ("--regime", "nano", "--epochs", "1", "--out", tmp_path, "--recipe", "modern-small")
+    done = command("train", "layer_norm", *given)
+    assert done.returncode == 0, done.stderr
+    assert f"convnext-study: warning: one run is left out: {path}: {NEWER}" in done.stderr
+
+
+def test_the_first_process_to_fail_says_why() -> None:
+    begun = [{"event": "started"}, {"event": "stopped"}]
+
+    def failed(rank: int | None, reason: str) -> dict[str, Any]:
+        about = {} if rank is None else {"rank": rank}
+        return {"event": "failed", "reason": reason, **about}
+
+    assert failure([]) is None
+    assert failure(begun) is None
+    assert failure([*begun, failed(2, "a.jpg"), failed(0, "lost"), failed(1, "lost")]) == "a.jpg"
+    # What earlier starts said is over, also where they had not begun.
+    assert failure([failed(0, "old"), *begun, failed(0, "new")]) == "new"
+    assert failure([*begun, failed(1, "old"), failed(0, "x"), failed(1, "new")]) == "x"
+    assert failure([failed(None, "old"), failed(None, "new")]) == "new"
+    assert failure([failed(0, "old"), *begun]) is None

@@ -1,0 +1,239 @@
+"""What steps are worth, from fake runs of sets of steps: one number, wherever it stands."""
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import fake_run, fake_runs, write_run, write_study
+
+from convnext_study.launching.context import Context
+from convnext_study.records import RUN, Run, scan
+from convnext_study.results.attribution import (
+    Attribution,
+    Effects,
+    add_one_in_effects,
+    attributions,
+    leave_one_out_effects,
+    section_effects,
+    shapley_effects,
+    steps_of_sections,
+)
+from convnext_study.results.report.attribution import write_effects
+from convnext_study.results.report.gather import Extras, gather
+from convnext_study.results.report.page import render
+from convnext_study.results.report.write import write_report
+from convnext_study.results.statistics.subsets import (
+    all_coalitions,
+    coalitions_of,
+    coalitions_within,
+    sampled_permutations,
+)
+from convnext_study.roadmap import get_roadmap
+from convnext_study.roadmap.beyond import sections
+
+NANO = get_roadmap("nano")
+CONTEXT = Context(road=NANO, seeds=(0, 1, 2))
+SECTION_SETS = [
+    steps_of_sections(NANO, names) for names in all_coalitions(tuple(sections(NANO))).subsets
+]
+END = coalitions_within(CONTEXT.steps, "end", 1).subsets
+
+
+def page_of(folder: Path, **how: Any) -> str:
+    return render(gather(folder), Extras(), **how).html
+
+
+def text_in(html: str) -> str:
+    """What a reader sees, roughly."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+def write_sets(folder: Path, subsets: Any, kind: str, context: Context = CONTEXT) -> list[Run]:
+    """Fake runs of sets of steps, worth 0.8 points each, under the names that a study gives."""
+    runs = list({one.key: one for one in context.sets(subsets, kind)}.values())
+    for run in runs:
+        if (folder / "runs" / run.id).exists():
+            continue
+        steps = len(run.facts.get("steps") or context.road.adopted())
+        top1 = 85 + 0.8 * steps + 0.2 * run.seed
+        write_run(folder, run, top1=top1, result={"macs": 10_000_000 + 100_000 * steps})
+    return runs
+
+
+def set_commit(folder: Path, runs: Sequence[Run], commit: str) -> None:
+    for run in runs:
+        path = folder / "runs" / run.id / RUN
+        path.write_text(json.dumps({**json.loads(path.read_text()), "commit": commit}))
+
+
+def tables_of(found: Attribution) -> dict[str, Effects]:
+    return {table.kind: table for table in found.tables}
+
+
+def test_leave_one_out_is_tested_against_the_end(tmp_path: Path) -> None:
+    write_sets(tmp_path, END, "leave_one_out")
+    (found,) = attributions(scan(tmp_path))
+    (without,) = found.tables
+    # The end without its last step is a row of the road, and is found there.
+    assert [row.label for row in without.rows] == [NANO.step(name).label for name in CONTEXT.steps]
+    assert without.kind == "leave_one_out"
+    kernel = next(row for row in without.rows if row.label == "kernel size → 7")
+    assert kernel.diff == pytest.approx(0.8, abs=0.2)
+    assert kernel.macs == 100_000
+    assert any(f"over {len(CONTEXT.steps)} comparisons" in note for note in without.notes)
+    html = page_of(tmp_path)
+    assert "points, pooled over 13 networks of this folder (26 degrees of freedom)" in text_in(html)
+    assert "Lost without it" in html and "The same in MACs" in html
+
+
+def disturb(folder: Path) -> None:
+    """Beside a study: the first row and its last network with other recipes, data and code, and
+    networks that are no set of its steps, all with seeds far apart.
+    """
+    road = NANO.points()
+    others = [
+        *CONTEXT.rows([road[0].name]),
+        *CONTEXT.rows(["kernel_11"]),
+        *CONTEXT.without_recipe(),
+        *Context(road=NANO, seeds=(0, 1), changes={"epochs": 3}).sets(END[:5], "leave_one_out"),
+        *Context(road=NANO, seeds=(0, 1), data="cifar10:x").sets(END[:5], "leave_one_out"),
+    ]
+    for run in others:
+        write_run(folder, run, top1=80 + 4 * run.seed)
+    old = Context(road=NANO, seeds=(7, 8)).sets(END[:3], "leave_one_out")
+    for run in old:
+        write_run(folder, run, top1=40 + 4 * run.seed)
+    set_commit(folder, old, "f" * 40)
+
+
+def test_the_study_and_the_page_tell_one_p_and_one_deviation(tmp_path: Path) -> None:
+    study, report = tmp_path / "study", tmp_path / "report"
+    write_sets(study, END, "leave_one_out")
+    write_sets(study, coalitions_within(CONTEXT.steps, "base", 1).subsets, "add_one_in")
+    write_sets(study, coalitions_of(sampled_permutations(CONTEXT.steps, 2)).subsets, "subset")
+    alone = leave_one_out_effects(CONTEXT.group_by_subset(scan(study)))
+    disturb(study)
+
+    results = CONTEXT.group_by_subset(scan(study))
+    study_tables = [
+        f(results) for f in (leave_one_out_effects, add_one_in_effects, shapley_effects)
+    ]
+    shown = next(one for one in gather(study).attributions if one.name == "attribution-nano")
+    assert list(shown.tables) == study_tables, "the page shows the study's own tables"
+
+    # What was disturbed is not pooled: the other rows are as they were.
+    found = study_tables[0]
+    assert found is not None and alone is not None
+    assert list(found.rows)[1:] != [] and found.rows[0].name == "resnet"
+    assert [row.diff for row in found.rows[1:]] == [row.diff for row in alone.rows]
+    assert [row.interval for row in found.rows[1:]] == [row.interval for row in alone.rows]
+    text = " ".join(found.notes)
+    assert "10 run(s) with another recipe are not counted" in text
+    assert "6 run(s) not made at commit 0123456789 are not counted" in text
+
+    # And so it stands in the files and on the page.
+    write_effects(found, study)
+    written = json.loads((study / "leave_one_out.json").read_text())
+    paths = write_report(study, report, Extras())
+    table = report / "attribution-nano" / "tables" / "leave_one_out.csv"
+    assert table in paths and table.read_text() == (study / "leave_one_out.csv").read_text()
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["p_adjusted"]) for row in rows] == pytest.approx(
+        [row["p_adjusted"] for row in written["rows"]], abs=1e-6
+    )
+    page = text_in((report / "report.html").read_text())
+    assert all(note in page for note in found.notes)
+
+
+def test_runs_of_any_commit_count_where_that_is_asked(tmp_path: Path) -> None:
+    runs = write_sets(tmp_path, END, "leave_one_out")
+    set_commit(tmp_path, [run for run in runs if run.name == CONTEXT.end], "f" * 40)
+    assert leave_one_out_effects(CONTEXT.group_by_subset(scan(tmp_path))) is None
+    assert attributions(scan(tmp_path)) == []
+    mixed = leave_one_out_effects(
+        Context(road=NANO, seeds=(0, 1, 2), any_commit=True).group_by_subset(scan(tmp_path))
+    )
+    assert mixed is not None and len(mixed.rows) == len(CONTEXT.steps)
+    (found,) = gather(tmp_path, any_commit=True).attributions
+    assert found.tables == (mixed,)
+
+
+def test_the_step_of_the_recipe_is_tested_by_the_recipe_most_like(tmp_path: Path) -> None:
+    short = Context(road=NANO, seeds=(0, 1), changes={"epochs": 3})
+    for context, top1 in ((CONTEXT, 90.0), (short, 60.0)):
+        write_sets(tmp_path, END, "leave_one_out", context)
+        for run in context.without_recipe():
+            write_run(tmp_path, run, top1=top1)
+    for context, top1 in ((CONTEXT, 90.0), (short, 60.0)):
+        found = leave_one_out_effects(context.group_by_subset(scan(tmp_path)))
+        assert found is not None and found.rows[0].name == "resnet"
+        assert found.rows[0].top1 == pytest.approx(top1, abs=0.1)
+
+
+def test_shapley_values_of_sampled_orders_add_up(tmp_path: Path) -> None:
+    orders = sampled_permutations(CONTEXT.steps, 2)
+    write_sets(tmp_path, coalitions_of(orders).subsets, "attribution")
+    (found,) = attributions(scan(tmp_path))
+    shapley = tables_of(found)["shapley_steps"]
+    assert [row.name for row in shapley.rows] == list(CONTEXT.steps)
+    assert shapley.total is not None
+    assert sum(row.diff for row in shapley.rows) == pytest.approx(shapley.total.diff)
+    assert sum(row.macs for row in shapley.rows) == pytest.approx(shapley.total.macs)
+    assert "4 sampled orders" in shapley.notes[0]
+    assert "They add up to" in text_in(page_of(tmp_path))
+
+
+def test_shapley_values_of_sections_are_exact(tmp_path: Path) -> None:
+    write_sets(tmp_path, SECTION_SETS, "attribution")
+    (found,) = attributions(scan(tmp_path))
+    shapley = tables_of(found)["shapley_sections"]
+    assert shapley.notes[0].startswith("Accuracy: exact, from all 32 sets")
+    assert shapley.rows[-1].label == "2.6 Micro design"
+    assert shapley == section_effects(CONTEXT.group_by_subset(scan(tmp_path)))
+
+
+def test_one_seed_calls_no_shapley_value_significant(tmp_path: Path) -> None:
+    context = Context(road=NANO)
+    write_sets(tmp_path, SECTION_SETS, "sections", context)
+    found = section_effects(context.group_by_subset(scan(tmp_path)))
+    assert found is not None
+    assert {(row.interval, row.significant) for row in found.rows} == {(None, None)}
+
+
+def test_rows_of_other_recipes_and_commits_are_not_pooled(tmp_path: Path) -> None:
+    write_study(tmp_path, fake_runs(seeds=(0, 1, 2)), spread=0.3)
+    alone = gather(tmp_path).studies[0].deviation
+    assert alone is not None and alone.source == "17 rows of this study"
+    for name, recipe in (("x", {"epochs": 3}), ("y", {})):
+        others = [fake_run(NANO.point("gelu"), seed, **recipe) for seed in (0, 1)]
+        others = [run.model_copy(update={"name": name}) for run in others]
+        for run in others:
+            write_run(tmp_path, run, top1=50 + 40 * run.seed)
+        if not recipe:
+            set_commit(tmp_path, others, "f" * 40)
+    assert gather(tmp_path).studies[0].deviation == alone
+
+
+def test_a_road_map_alone_is_no_attribution(tmp_path: Path) -> None:
+    write_study(tmp_path, fake_runs(seeds=(0, 1)))
+    assert gather(tmp_path).attributions == []
+
+
+def test_facts_may_name_what_is_left_out_instead(tmp_path: Path) -> None:
+    road = [fake_run(NANO.points()[-1])]
+    for name in ("gelu", "kernel_7", "layer_norm"):
+        run = fake_run(NANO.point("gelu"))
+        facts = {"regime": "nano", "study_kind": "leave_one_out", "left_out": name}
+        args = {"model": run.model.model_copy(update={"args": NANO.without(name).to_dict()})}
+        update = {"study": "mine", "name": f"no-{name}", "facts": facts, **args}
+        road.append(run.model_copy(update={**update, "seed": 0}))
+    write_study(tmp_path, road, top1={"no-gelu": 90})
+    ((without,),) = [found.tables for found in attributions(scan(tmp_path))]
+    assert [row.label for row in without.rows] == ["kernel size → 7", "ReLU → GELU", "BN → LN"]
+    assert "each pair is tested by its own runs" in text_in(page_of(tmp_path))

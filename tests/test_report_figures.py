@@ -1,0 +1,147 @@
+"""Figures on the page: the page's colours, grouped parts, nothing that its policy would refuse."""
+
+import re
+from html import unescape
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from fakes import fake_run, fake_runs, write_run, write_study
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Rectangle
+
+from convnext_study.records import Epoch
+from convnext_study.results.meta import describe
+from convnext_study.results.report import Extras
+from convnext_study.results.report.figures import style
+from convnext_study.results.report.figures.attribution import Bar, Panel, bars
+from convnext_study.results.report.figures.cost import Point, cost
+from convnext_study.results.report.figures.curves import QUANTITIES, Curve, curves
+from convnext_study.results.report.figures.inline import inline
+from convnext_study.results.report.figures.roadmap import FILE, roadmap
+from convnext_study.results.report.gather import gather
+from convnext_study.results.report.page import render
+from convnext_study.results.summary import summarize
+from convnext_study.roadmap import get_roadmap
+
+EVIL = '</text><script>alert("1")</script>\x00\x1b\ud800\n&'
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A road map with three seeds of an ImageNet schedule, one run failed."""
+    folder = tmp_path_factory.mktemp("page")
+    write_study(folder, fake_runs("t", (0, 1, 2)), status={"gelu": "failed"}, val_images=50_000)
+    return render(gather(folder), Extras()).html
+
+
+def svgs(page: str) -> list[str]:
+    return re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+
+
+def test_figures_take_their_colours_from_the_page(page: str) -> None:
+    found = svgs(page)
+    assert len(found) == 2 + 3 + 17 * 3 + 1  # roads, curves, curves of steps, cost
+    for svg in found:
+        assert re.findall(r"#[0-9a-fA-F]{6}\b", svg) == []
+        assert not re.search(r"\sstyle=|clip-path|font-family|<style", svg)
+    used = set(re.findall(r"var\(--(\w+)\)", " ".join(found)))
+    assert used <= set(style.COLOURS) and {"bar", "deep", "mark", "c0", "c7"} <= used
+    dark = style._CSS.split("prefers-color-scheme: dark")[1].split("}")[0]
+    assert set(re.findall(r"--(\w+):", dark)) >= used
+
+
+def test_a_curve_stands_once_and_is_drawn_again_where_it_is_shown(page: str) -> None:
+    paths = re.findall(r'<path id="s1-q2-(s1-r\d+-\d)"', page)
+    assert len(paths) == len(set(paths)) == 17 * 3
+    ids = set(re.findall(r' id="([^"]*)"', page))
+    used = re.findall(r'<use href="#([^"]*)"', page)
+    assert set(used) <= ids
+    assert used.count("s1-q2-s1-r4-1") == 2  # its own panel, and that of the row after it
+    assert len(page.encode()) < 500_000
+
+
+def test_parts_are_grouped_and_text_is_text(page: str) -> None:
+    points = [
+        Point(1, 1.0, 80.0, 0.2, about={"class": "mark", "data-tip": EVIL, "href": "#here"}),
+        Point(2, 2.0, 81.0, adopted=False),
+    ]
+    svg = str(inline(cost(points, style.clean(EVIL)), "k", class_="chart", aria_label=EVIL))
+    assert "<script" not in svg and svg.count("\x00") == 2  # in the attributes, as they came
+    root = ET.fromstring(svg.translate({0: None, 0x1B: None, 0xD800: None}))  # noqa: S314
+    (link,) = root.findall("a")
+    assert link.attrib.keys() == {"class", "data-tip", "href"}
+    assert [one.tag for one in link] == ["path", "use", "use", "use", "text"]
+    assert "".join(link.itertext()) == "1"
+    assert unescape(link.attrib["data-tip"]).startswith("</text><script>")
+    assert {one.attrib["id"][:2] for one in root.iter() if "id" in one.attrib} == {"k", "k-"}
+
+
+def test_files_say_nothing_of_the_page(tmp_path: Path) -> None:
+    mark = {"class": "mark", "data-tip": "secret words"}
+    figure = cost([Point(1, 1.0, 80.0, about=mark), Point(2, 2.0, 81.0, about=mark)], "MACs")
+    first = [path.read_bytes() for path in style.save(figure, tmp_path, "cost")]
+    again = [path.read_bytes() for path in style.save(figure, tmp_path, "cost")]
+    assert first == again and len(first) == 3
+    assert b"secret" not in first[0] and b"date" not in first[0].lower()
+
+
+def test_a_hostile_label_is_drawn_everywhere(tmp_path: Path) -> None:
+    run = fake_run(get_roadmap("nano").point("gelu"))
+    write_run(tmp_path, run.model_copy(update={"facts": {**run.facts, "label": EVIL[:-3]}}))
+    html = render(gather(tmp_path), Extras()).html
+    assert html.count("</script>") == 2
+    rows = summarize(gather(tmp_path).studies[0].records("gelu"))
+    assert style.save(roadmap(rows, describe(rows)), tmp_path, "roadmap")
+
+
+def test_gains_say_whether_they_are_significant(tmp_path: Path) -> None:
+    rows = gather(write_study(tmp_path, fake_runs())).studies[0].rows
+    known = {rows[1].name: True, rows[2].name: False}
+    back = roadmap(rows, describe(rows), significant=known.get).axes[0]
+    column = FILE.width - FILE.margin - FILE.gain
+    gains = [one for one in back.texts if one.get_position()[0] == column][1:]
+    assert len(gains) == 16
+    assert [one.get_fontweight() for one in gains[:3]] == ["bold", "normal", "normal"]
+    assert [one.get_text()[0] == "~" for one in gains[:3]] == [False, True, False]
+
+
+def test_curves_stay_in_their_axes_and_leave_out_what_is_no_number() -> None:
+    def epoch(number: int, loss: float) -> Epoch:
+        rest = {"lr": 0.1, "top1": 50.0, "val_loss": 1.0, "seconds": 1.0, "images_per_s": 1.0}
+        return Epoch(epoch=number, epochs=200, loss=loss, **rest)
+
+    losses = [1e9, float("nan"), *(2.0 - place / 200 for place in range(2, 200))]
+    lines = [epoch(place, loss) for place, loss in enumerate(losses, 1)]
+    figure = curves([Curve(lines, 0.5), Curve(lines[2:3], 1.0, finished=False)])
+    axes = figure.axes[0]
+    for line in axes.lines:
+        assert min(line.get_ydata()) >= axes.get_ylim()[0]  # type: ignore[type-var]
+        assert max(line.get_ydata()) <= axes.get_ylim()[1] < 3  # type: ignore[operator, type-var]
+        assert len(line.get_xdata()) <= 100  # type: ignore[arg-type]
+    assert axes.lines[0].get_xdata()[-1] == 200  # type: ignore[index]
+    assert len(axes.lines[1].get_xdata()) == 2  # type: ignore[arg-type]
+    assert [one.get_title(loc="left") for one in figure.axes] == list(QUANTITIES)
+
+
+def test_bars_are_open_where_not_significant_and_have_their_intervals() -> None:
+    made = [
+        Bar("a", 1.5, "+1.50", (0.5, 2.5)),
+        Bar("b", -0.5, "~−0.50", (-2.0, 1.0), significant=False),
+        Bar("c", 0.2, "+0.20", (-float("inf"), float("inf"))),
+    ]
+    figure = bars([[Panel("points", made), Panel("MACs", made[:1], "grey")]], "title", "note")
+    axes = figure.axes[0]
+    found = [one for one in axes.patches if isinstance(one, Rectangle)]
+    assert [one.get_width() for one in found] == [1.5, -0.5, 0.2]
+    faces = [one.get_facecolor() == to_rgba(style.COLOURS["paper"]) for one in found]
+    assert faces == [False, True, False]
+    deep = to_rgba(style.COLOURS["deep"])
+    ends = [
+        tuple(one.get_segments()[0][:, 0])  # type: ignore[attr-defined]
+        for one in axes.collections
+        if tuple(one.get_edgecolor()[0]) == deep  # type: ignore[index]
+    ]
+    assert ends == [(0.5, 2.5), (-2.0, 1.0)]
+    low, high = axes.get_xlim()
+    assert low <= -2 and high >= 2.5

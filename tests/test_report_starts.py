@@ -1,0 +1,149 @@
+"""The report's provenance of runs that went on under something else than they began with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import fake_run, fake_runs, write_run, write_study
+
+from convnext_study.records import Run, read
+from convnext_study.results.report.gather import Extras, gather
+from convnext_study.results.report.page import render
+from convnext_study.results.report.provenance import provenance
+from convnext_study.results.report.starts import changes, machine_of
+from convnext_study.roadmap import get_roadmap
+from convnext_study.training.task import Machine
+
+POINT = get_roadmap("nano").point("gelu")
+VERSIONS = {"python": "3.11.7", "torch": "2.14.1", "timm": "1.0.31"}  # of fakes' run.json
+HARDWARE = {"system": "Linux", "processor": "x86_64", "cores": 2}
+COMMIT = "0123456789abcdef"
+
+
+def start(step: int, *, world: int = 1, hardware: Any = HARDWARE, **other: Any) -> dict[str, Any]:
+    """A start's event; ``other`` are fields of the machine's settings, and versions by name."""
+    versions = {name: other.pop(name) for name in ("torch", "timm") if name in other}
+    return {
+        "event": "resumed" if step else "started",
+        "step": step,
+        "world_size": world,
+        "settings": Machine(**other.pop("settings", {})).settings(),
+        "versions": {**VERSIONS, **versions},
+        "commit": other.pop("commit", COMMIT),
+        "hardware": hardware,
+        **other,
+    }
+
+
+def write_starts(folder: Path, run: Run, *starts: dict[str, Any]) -> Path:
+    """A finished run whose log has these starts in place of its own."""
+    path = write_run(folder, run)
+    log = path / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    rest = [line for line in lines if line["event"] != "started"]
+    log.write_text("".join(json.dumps(line) + "\n" for line in [*starts, *rest]))
+    return path
+
+
+def told(folder: Path, *starts: dict[str, Any]) -> list[str]:
+    return changes([read(write_starts(folder, fake_run(POINT), *starts))])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ({}, {"torch": "2.15.0"}, "torch 2.14.1, then 2.15.0"),
+        ({}, {"commit": "f" * 40 + "+"}, "commit 0123456789, then ffffffffff+"),
+        ({}, {"commit": None}, "commit 0123456789, then none"),
+        ({}, {"world": 4}, "processes 1, then 4"),
+        ({}, {"settings": {"device": "cuda"}}, "device cpu, then cuda"),
+        (
+            {},
+            {"settings": {"channels_last": False}},
+            "memory layout channels last, then channels first",
+        ),
+        ({}, {"settings": {"compile": True}}, "compile off, then on"),
+        ({}, {"settings": {"threads": 2}}, "threads 1, then 2"),
+        ({"settings": {"deterministic": True}}, {}, "deterministic on, then off"),
+        ({}, {"settings": {"micro_batch": 32}}, "micro-batch none, then 32"),
+        ({}, {"hardware": {**HARDWARE, "processor": "aarch64"}}, "processor x86_64, then aarch64"),
+        ({}, {"hardware": {**HARDWARE, "gpu": "H100"}}, "GPU none, then H100"),
+        (
+            {"hardware": {**HARDWARE, "gpu": "H100", "cudnn": 90100}},
+            {"hardware": {**HARDWARE, "gpu": "H100", "cudnn": 91000}},
+            "cuDNN 90100, then 91000",
+        ),
+    ],
+)
+def test_each_thing_that_changed_is_one_line(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any], says: str
+) -> None:
+    assert told(tmp_path, start(0, **before), start(40, **after)) == [f"{says} (1 run)"]
+
+
+def test_what_cannot_change_a_result_is_not_told(tmp_path: Path) -> None:
+    other = {"workers": 8, "download": True, "checkpoint_seconds": 5.0, "device": "cuda:1"}
+    first = start(0, settings={"device": "cuda:0"})
+    assert told(tmp_path, first, start(40, settings=other, hardware=HARDWARE | {"cores": 64})) == []
+
+
+def test_several_starts_are_told_in_order(tmp_path: Path) -> None:
+    lines = told(
+        tmp_path,
+        start(0),
+        start(10),
+        start(20, torch="2.15.0", world=2),
+        start(30, torch="2.15.0", world=1),
+    )
+    assert lines == ["torch 2.14.1, then 2.15.0 (1 run)", "processes 1, then 2, then 1 (1 run)"]
+
+
+def test_a_start_that_left_nothing_is_not_counted(tmp_path: Path) -> None:
+    assert told(tmp_path, start(0), start(20, world=2), start(20), start(30)) == []
+    # Begun again from nothing, and so all under another version than run.json was written with.
+    again = write_starts(
+        tmp_path, fake_run(POINT, 1), start(0), start(0, torch="2.15.0"), start(9, torch="2.15.0")
+    )
+    assert changes([read(again)]) == ["torch 2.14.1, then 2.15.0 (1 run)"]
+
+
+def test_logs_without_circumstances_tell_of_no_change(tmp_path: Path) -> None:
+    old = [{"event": "started", "step": 0}, {"event": "resumed", "step": 40}]
+    assert told(tmp_path, *old) == []
+    # An old run that goes on today is compared with what its run.json has.
+    lines = changes([read(write_starts(tmp_path, fake_run(POINT, 1), old[0], start(9, world=2)))])
+    assert lines == []
+    newer = start(9, torch="2.15.0", hardware={**HARDWARE, "gpu": "H100"})
+    lines = changes([read(write_starts(tmp_path, fake_run(POINT, 2), old[0], newer))])
+    assert lines == ["torch 2.14.1, then 2.15.0 (1 run)"]
+    odd = [{"event": "started"}, {"event": "resumed", "step": None, "versions": "?", "settings": 1}]
+    assert changes([read(write_starts(tmp_path, fake_run(POINT, 3), *odd))]) == []
+
+
+def test_the_page_says_in_how_many_runs(tmp_path: Path) -> None:
+    runs = fake_runs(seeds=(0, 1))
+    write_study(tmp_path, runs[4:])
+    for run in runs[:3]:
+        write_starts(tmp_path, run, start(0), start(50, torch="2.15.0"))
+    write_starts(tmp_path, runs[3], start(0), start(50, torch="<b>9</b>", world=2))
+    study = gather(tmp_path).studies[0]
+    facts = provenance(study, Extras()).facts
+    assert [value for name, value in facts if name == "went on under"] == [
+        "torch 2.14.1, then 2.15.0 (3 runs)",
+        "torch 2.14.1, then <b>9</b> (1 run)",
+        "processes 1, then 2 (1 run)",
+    ]
+    html = render(gather(tmp_path), Extras()).html
+    assert "<dt>went on under</dt><dd>torch 2.14.1, then 2.15.0 (3 runs)</dd>" in html
+    assert "<b>9</b>" not in html
+
+
+def test_the_machine_is_the_one_of_the_first_start(tmp_path: Path) -> None:
+    gpu = {**HARDWARE, "gpu": "H100", "cuda": "12.8"}
+    path = write_starts(tmp_path, fake_run(POINT), start(0, hardware=gpu, world=8))
+    assert machine_of(read(path)) == {**HARDWARE, "GPU": "H100", "CUDA": "12.8", "processes": 8}
+    facts = dict(provenance(gather(tmp_path).studies[0], Extras()).facts)
+    assert facts["machine"].endswith("GPU H100, CUDA 12.8, processes 8")
+    plain = write_run(tmp_path, fake_run(POINT, 1))
+    assert machine_of(read(plain)) == HARDWARE

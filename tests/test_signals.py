@@ -1,0 +1,234 @@
+"""Signals to a pool of trainings, at the worst moments: nothing hangs, nothing is misreported.
+
+The pool is the real one, in processes of its own; only the training is a stand-in, but in the last.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from conftest import make_tiny_run
+from images import make_folder
+
+from convnext_study.records import LOG, read_events
+from convnext_study.training import checkpoint
+
+SECONDS = 60
+
+# Each process of the pool reads this file again, so the stand-in is in all of them.
+SCRIPT = """
+    import json, multiprocessing, os, signal, sys, time, types
+    from pathlib import Path
+
+    class Stopped(Exception):
+        pass
+
+    def each_line(function, when=lambda: True):
+        # SIGTERM once at every line of Python that runs in there, if there is a handler for it.
+        seen = set()
+        def trace(frame, event, argument):
+            line = frame.f_code, frame.f_lineno
+            handled = callable(signal.getsignal(signal.SIGTERM))
+            if event == "line" and line not in seen and handled and when():
+                seen.add(line)
+                signal.raise_signal(signal.SIGTERM)
+            return trace
+        sys.settrace(trace)
+        try:
+            return function()
+        finally:
+            sys.settrace(None)
+
+    def wait(stop):
+        while not stop():
+            time.sleep(0.01)
+        raise Stopped
+
+    def train(run, folder, machine, listeners, stop):
+        folder.mkdir(parents=True)
+        {train}
+
+    {before}
+
+    engine = types.ModuleType("convnext_study.training.engine")
+    engine.Stopped, engine.train, engine.Listener = Stopped, train, object
+    sys.modules[engine.__name__] = engine
+
+    from convnext_study.launching.local import Job, Pool
+    from convnext_study.records import Run
+    from convnext_study.training.task import Machine
+
+    if __name__ == "__main__":
+        runs = [Run.model_validate(run) for run in json.loads(sys.argv[1])]
+        jobs = [Job(run, Path(run.name), Machine()) for run in runs]
+        {main}
+        print(json.dumps([[one.status, one.reason] for one in outcomes]))
+"""
+
+
+def run_pool(folder: Path, train: str, main: str, before: str = "") -> list[list[str]]:
+    """Status and reason of each job, as a program of its own with these parts says.
+
+    ``train`` is the stand-in for a training, ``main`` makes ``outcomes``, and ``before`` is run
+    by every process.
+    """
+    path = folder / "script.py"
+    parts = {"train": _indented(train, 1), "main": _indented(main, 1), "before": _indented(before)}
+    path.write_text(textwrap.dedent(SCRIPT).format(**parts))
+    runs = [
+        make_tiny_run().model_copy(update={"name": name}).model_dump(mode="json")
+        for name in ("one", "other")
+    ]
+    process = subprocess.Popen(
+        [sys.executable, str(path), json.dumps(runs)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        start_new_session=True,
+    )
+    try:
+        said, errors = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        pytest.fail("the pool hangs")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, errors
+    found: list[list[str]] = json.loads(said)
+    return found
+
+
+def _indented(code: str, levels: int = 0) -> str:
+    return textwrap.indent(textwrap.dedent(code).strip(), "    " * levels).strip()
+
+
+BOTH = [["stopped", ""], ["stopped", "not started"]]
+
+
+def test_a_signal_while_a_training_asks_whether_to_stop(tmp_path: Path) -> None:
+    # A handler that takes the lock which the asking holds waits forever.
+    found = run_pool(tmp_path, "each_line(stop); wait(stop)", "outcomes = Pool(1).run(jobs)")
+    assert found == BOTH
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [("True", [["stopped", "not started"]] * 2), ("jobs[0].folder.exists()", BOTH)],
+    ids=["from the start", "while training"],
+)
+def test_a_signal_at_any_moment_of_the_pool(
+    tmp_path: Path, when: str, expected: list[list[str]]
+) -> None:
+    main = f"outcomes = each_line(lambda: Pool(1).run(jobs), lambda: {when})"
+    assert run_pool(tmp_path, "wait(stop)", main) == expected
+
+
+def test_a_signal_to_the_group_while_a_process_starts(tmp_path: Path) -> None:
+    main = """
+        Process = multiprocessing.get_context("spawn").Process
+        start = Process.start
+        def start_and_stop(self):
+            start(self)
+            os.killpg(0, signal.SIGTERM)
+        Process.start = start_and_stop
+        outcomes = Pool(1).run(jobs)
+    """
+    assert run_pool(tmp_path, "wait(stop)", main) == BOTH
+
+
+def test_a_signal_to_one_process_stops_all(tmp_path: Path) -> None:
+    train = 'run.name == "one" and os.kill(os.getpid(), signal.SIGTERM); wait(stop)'
+    found = run_pool(tmp_path, train, "outcomes = Pool(2).run(jobs)")
+    assert found == [["stopped", ""]] * 2
+
+
+def test_each_process_keeps_its_gpu(tmp_path: Path) -> None:
+    train = """
+        with open("devices", "a") as file:
+            print(os.getpid(), machine.device, file=file)
+        if run.name in ("0", "1", "2"):  # until all three are at work
+            while len(Path("devices").read_text().splitlines()) < 3:
+                time.sleep(0.01)
+    """
+    main = """
+        runs = [runs[0].model_copy(update={"name": str(number)}) for number in range(9)]
+        jobs = [Job(run, Path(run.name), Machine(device="cuda")) for run in runs]
+        outcomes = Pool(3, devices=("cuda:0", "cuda:1")).run(jobs)
+    """
+    torch = """
+        cuda = types.SimpleNamespace(set_device=lambda device: Path("set").write_text(device))
+        sys.modules["torch"] = types.SimpleNamespace(cuda=cuda)
+    """
+    found = run_pool(tmp_path, train, main, torch)
+    assert [status for status, _ in found] == ["done"] * 9
+    lines = [line.split() for line in (tmp_path / "devices").read_text().splitlines()]
+    by_process = dict(lines)
+    assert sorted(by_process.values()) == ["cuda:0", "cuda:0", "cuda:1"]
+    assert all(by_process[process] == device for process, device in lines)
+
+
+def test_a_process_that_lost_its_gpu_takes_no_other_run(tmp_path: Path) -> None:
+    train = """
+        (folder / "process").write_text(str(os.getpid()))
+        if run.name == "one":
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        if run.name == "other":
+            raise RuntimeError("no such image")
+    """
+    main = """
+        jobs = [Job(run, Path(run.name), Machine(device="cuda")) for run in runs]
+        third = runs[0].model_copy(update={"name": "third"})
+        jobs.append(Job(third, Path("third"), jobs[0].machine))
+        outcomes = Pool(1).run(jobs)
+    """
+    # A stand-in for the GPU: broken by the first run, and in its process only.
+    torch = """
+        def synchronize(device):
+            if Path("one/process").read_text() == str(os.getpid()):
+                raise RuntimeError("CUDA error: device-side assert triggered")
+        cuda = types.SimpleNamespace(synchronize=synchronize)
+        sys.modules["torch"] = types.SimpleNamespace(cuda=cuda)
+    """
+    found = run_pool(tmp_path, train, main, torch)
+    assert [status for status, _ in found] == ["failed", "failed", "done"]
+    first, other, third = (
+        (tmp_path / name / "process").read_text() for name in ("one", "other", "third")
+    )
+    assert first != other == third
+
+
+def test_sigterm_to_a_command_its_trainings_and_readers(tmp_path: Path) -> None:
+    data, out = make_folder(tmp_path / "data", count=40), tmp_path / "out"
+    command = ["train", "layer_norm", "--data", f"folder:{data}", "--recipe", "modern-small"]
+    changes = ["--batch", "8", "--epochs", "500", "--image-size", "32", "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "convnext_study", *command, *changes, "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 2 * SECONDS
+        while not (logs := list(out.glob(f"runs/*/{LOG}"))) or '"epoch"' not in logs[0].read_text():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        (folder,) = (path.parent for path in logs)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 75, errors
+    assert "stopped with 1 runs to go" in errors
+    assert [event["event"] for event in read_events(folder)] == ["started", "stopped"]
+    found = checkpoint.load(folder, lambda text: pytest.fail(text))
+    assert found is not None and found["state"]["step"] > 0

@@ -1,0 +1,170 @@
+"""Stochastic depth: drawn for the whole batch, kept while a piece is worked on, in any network."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import timm
+import torch
+from nets import build, images
+from timm.layers import DropPath as TimmsDropPath
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+
+from convnext_study.layers import DropPath
+from convnext_study.training.stochastic_depth import Masks, SharedDropPath, share_masks
+
+CPU = torch.device("cpu")
+ROAD = "roadmap_nano_layer_norm"
+
+
+def shared(net: nn.Module) -> list[SharedDropPath]:
+    return [module for module in net.modules() if isinstance(module, SharedDropPath)]
+
+
+def lasting(rate: float, layers: int, count: int) -> Masks:
+    """Masks of so many layers."""
+    return share_masks(nn.Sequential(*(DropPath(rate) for _ in range(layers))), 3, count)
+
+
+def test_masks_are_slices_of_the_whole_steps() -> None:
+    masks = lasting(0.3, 5, 64)
+    masks.fill(7, torch.arange(64), CPU)
+    whole = masks.kept
+    assert whole is not None and whole.shape == (5, 64)
+    assert whole.unique().tolist() == [0, 1]
+    again = lasting(0.3, 5, 64)
+    for places in (torch.arange(64).flip(0), torch.tensor([3, 60, 4, 59]), torch.arange(9, 30)):
+        again.fill(7, places, CPU)
+        assert again.kept is not None
+        assert torch.equal(again.kept, whole[:, places])
+    masks.fill(8, torch.arange(64), CPU)
+    assert not torch.equal(masks.kept, whole)
+    assert not torch.equal(whole[0], whole[1])
+
+
+def test_each_layer_drops_at_its_own_rate() -> None:
+    net = nn.Sequential(DropPath(0.1), nn.Identity(), DropPath(0.5), DropPath(0.0))
+    masks = share_masks(net, 0, 256)
+    assert masks.rates == [0.1, 0.5, 0.0]
+    kept = []
+    for step in range(100):
+        masks.fill(step, torch.arange(256), CPU)
+        assert masks.kept is not None
+        kept.append(masks.kept.mean(1))
+    assert torch.stack(kept).mean(0).tolist() == pytest.approx([0.9, 0.5, 1.0], abs=0.01)
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 3, 3), (6, 5, 8), (6, 10)])
+@pytest.mark.parametrize("scale", [True, False])
+def test_samples_are_dropped_whole_and_the_rest_scaled(shape: tuple[int, ...], scale: bool) -> None:
+    net = nn.Sequential(TimmsDropPath(0.25, scale_by_keep=scale))
+    masks = share_masks(net, 0, 6)
+    masks.fill(0, torch.arange(6), CPU)
+    assert masks.kept is not None
+    masks.kept = torch.tensor([[1.0, 0, 1, 1, 0, 1]])
+    x = torch.rand(shape)
+    kept = torch.tensor([0, 2, 3, 5])
+    found = net.train()(x)
+    assert torch.allclose(found[kept], x[kept] / (0.75 if scale else 1))
+    assert not found[[1, 4]].any()
+    assert torch.equal(net.eval()(x), x)
+    # The mask has the precision of what it is laid on.
+    assert net.train()(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_without_masks_that_fit_it_draws_as_any_other() -> None:
+    net = nn.Sequential(TimmsDropPath(0.25))
+    masks = share_masks(net, 0, 8)
+    x = torch.ones(4000, 2)
+    for _ in range(2):
+        found = net(x)
+        assert found.unique().tolist() == [0.0, pytest.approx(4 / 3)]
+        assert abs(float(found.mean()) - 1) < 0.05
+        masks.fill(0, torch.arange(8), CPU)  # of eight images, and these are more
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "resnet10t", "vit_tiny_patch16_224"])
+def test_timms_networks_keep_their_names_and_outputs(name: str) -> None:
+    size = {"img_size": 32, "patch_size": 8} if name.startswith("vit") else {}
+    net: Any = timm.create_model(name, num_classes=5, drop_path_rate=0.3, **size).eval()
+    names, x = list(net.state_dict()), images(4, 3, 32, 32)
+    before, drops = net(x), sum(isinstance(one, TimmsDropPath) for one in net.modules())
+    masks = share_masks(net, 0, 4)
+    assert len(shared(net)) == len(masks.rates) == drops > 0
+    assert not any(isinstance(one, TimmsDropPath) for one in net.modules())
+    assert list(net.state_dict()) == names
+    assert torch.equal(net(x), before)
+    masks.fill(0, torch.arange(4), CPU)
+    net.train()
+    assert all(layer.training for layer in shared(net))
+
+
+def test_torchvisions_too_where_it_drops_samples() -> None:
+    from torchvision.ops import StochasticDepth
+
+    net = nn.Sequential(StochasticDepth(0.4, "row"), StochasticDepth(0.4, "batch"), nn.Dropout(0.4))
+    assert share_masks(net, 0, 4).rates == [0.4]
+    assert [type(one).__name__ for one in net] == ["SharedDropPath", "StochasticDepth", "Dropout"]
+
+
+@pytest.fixture
+def net() -> Iterator[tuple[nn.Module, Masks]]:
+    made = build(ROAD, drop_path_rate=0.4).train()
+    yield made, share_masks(made, 0, 16)
+
+
+def test_pieces_give_what_the_whole_gives(net: tuple[nn.Module, Masks]) -> None:
+    model, masks = net
+    x = images(16, 3, 32, 32)
+    masks.fill(3, torch.arange(16), CPU)
+    whole = model(x)
+    order = torch.tensor([0, 1, 14, 15, 2, 3, 12, 13, 4, 5, 10, 11, 6, 7, 8, 9])
+    parts = []
+    for places in order.split(4):
+        masks.fill(3, places, CPU)
+        parts.append(model(x[places]))
+    assert torch.allclose(torch.cat(parts), whole[order], atol=1e-5)
+    masks.fill(4, torch.arange(16), CPU)
+    assert not torch.allclose(model(x), whole, atol=1e-3)
+
+
+def test_run_again_in_the_backward_pass_it_drops_the_same(net: tuple[nn.Module, Masks]) -> None:
+    model, masks = net
+    thrifty: Any = copy.deepcopy(model)
+    thrifty.set_grad_checkpointing()
+    theirs = shared(thrifty)[0]._masks
+    assert theirs is not masks
+    for one, own in ((model, masks), (thrifty, theirs)):
+        torch.manual_seed(0 if one is model else 9)  # whatever the global generator holds
+        own.fill(3, torch.arange(16), CPU)
+        one(images(16, 3, 32, 32)).square().sum().backward()
+    for key, weight in model.named_parameters():
+        assert torch.equal(weight.grad, thrifty.get_parameter(key).grad), key  # type: ignore[arg-type]
+
+
+def test_compiled_once_it_takes_the_masks_of_every_step(net: tuple[nn.Module, Masks]) -> None:
+    model, masks = net
+    counter = CompileCounter()
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    x, outputs = images(16, 3, 32, 32), []
+    for step in range(4):
+        masks.fill(step, torch.arange(16), CPU)
+        outputs.append(compiled(x))
+        assert torch.allclose(outputs[-1], model(x), atol=1e-6)
+    assert counter.frame_count == 1
+    assert not torch.allclose(outputs[0], outputs[1], atol=1e-3)
+
+
+def test_compiled_and_run_again_it_drops_the_same(net: tuple[nn.Module, Masks]) -> None:
+    model, masks = net
+    thrifty: Any = copy.deepcopy(model)
+    thrifty.set_grad_checkpointing()
+    theirs = shared(thrifty)[0]._masks
+    compiled = torch.compile(thrifty, backend="aot_eager", fullgraph=True)
+    for forward, own in ((model, masks), (compiled, theirs)):
+        own.fill(3, torch.arange(16), CPU)
+        forward(images(16, 3, 32, 32)).square().sum().backward()
+    for key, weight in model.named_parameters():
+        assert torch.allclose(weight.grad, thrifty.get_parameter(key).grad, atol=1e-5), key  # type: ignore[arg-type]

@@ -1,0 +1,319 @@
+"""A run's folder from a stranger: nothing that its record names is run, fetched or read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+from conftest import make_tiny_run
+from typer.testing import CliRunner
+
+from convnext_study.build import (
+    FILE_BUILDER,
+    ROADMAP_BUILDER,
+    TIMM_BUILDER,
+    file_digest,
+)
+from convnext_study.cli import app
+from convnext_study.evaluation import subjects
+from convnext_study.evaluation.subjects import TrustError, load_run
+from convnext_study.evaluation.trust import check_data, check_timm_arguments, what_to_call
+from convnext_study.launching.runs import roadmap_runs
+from convnext_study.multipath.study import runs_of
+from convnext_study.records import ModelRef, Run
+from convnext_study.roadmap import get_roadmap
+from convnext_study.training.engine import train
+
+BUILDER = """
+from pathlib import Path
+Path({marker!r}).touch()
+from convnext_study.build import roadmap_net
+def net(args, **kwargs):
+    return roadmap_net(args, **kwargs)
+class Task:
+    def __init__(self, run, machine):
+        self.run = run
+    def build(self):
+        return net(self.run.model.args, num_classes=10, drop_path=0.0, init="kaiming")
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An honest folder: one finished row of the nano road."""
+    folder = tmp_path_factory.mktemp("study")
+    (run,) = roadmap_runs(
+        get_roadmap("nano"),
+        [get_roadmap("nano").point("layer_norm")],
+        data="digits",
+        seeds=[0],
+        changes={"epochs": 1, "global_batch": 512},
+    )
+    train(run, folder / "runs" / run.id)
+    return folder
+
+
+class Stranger:
+    """A copy of that folder whose record was changed, with a Python file in it."""
+
+    def __init__(self, trained: Path, root: Path) -> None:
+        self.study = root / "study"
+        shutil.copytree(trained, self.study)
+        (self.folder,) = (self.study / "runs").iterdir()
+        self.marker = root / "executed"
+        self.file = self.folder / "stranger.py"
+        self.file.write_text(BUILDER.format(marker=str(self.marker)))
+
+    def change(self, **fields: Any) -> Run:
+        path = self.folder / "run.json"
+        asked = json.loads(path.read_text())
+        asked["run"] |= fields
+        path.write_text(json.dumps(asked))
+        return Run.model_validate(asked["run"])
+
+    def by_file(self, args: dict[str, Any] | None = None) -> Run:
+        """The record of a network from a file, as a study's own file makes it."""
+        about = {"file": str(self.file), "function": "net", "sha256": file_digest(self.file)}
+        return self.change(model={"builder": FILE_BUILDER, "args": {**about, "args": args or {}}})
+
+
+@pytest.fixture
+def stranger(trained: Path, tmp_path: Path) -> Stranger:
+    return Stranger(trained, tmp_path)
+
+
+def command(*arguments: str) -> Any:
+    return CliRunner().invoke(app, arguments)
+
+
+def commands_on(stranger: Stranger) -> dict[str, Any]:
+    """Every command that reads a folder of runs."""
+    study, folder = str(stranger.study), str(stranger.folder)
+    road = ("--steps", "layer_norm", "--epochs", "1", "--batch", "512", "--jobs", "1")
+    return {
+        "eval": command("eval", folder),
+        "eval by data": command("eval", folder, "--data", "digits"),
+        "export": command("export", folder),
+        "report": command("report", study),
+        "roadmap": command("roadmap", "--out", study, *road),
+    }
+
+
+def refused(done: dict[str, Any], says: str) -> None:
+    for name in ("eval", "eval by data", "export"):
+        assert isinstance(done[name].exception, TrustError), (name, done[name].output)
+        assert says in str(done[name].exception)
+        assert "\n" not in str(done[name].exception)
+
+
+def test_a_python_file_that_the_record_names_is_not_run(stranger: Stranger) -> None:
+    spec = get_roadmap("nano").upto("layer_norm").to_dict()
+    stranger.by_file(spec)
+    done = commands_on(stranger)
+    refused(done, "asks to run the Python file")
+    assert done["report"].exit_code == 0
+    assert not stranger.marker.exists()
+    with pytest.raises(TrustError, match="is not the file that"):
+        other = stranger.study / "other.py"
+        other.write_text(stranger.file.read_text() + "\n")
+        load_run(stranger.folder, code=other)
+    assert not stranger.marker.exists()
+
+
+@pytest.mark.parametrize("how", ["trust", "code"])
+def test_a_file_that_the_reader_names_is_run(stranger: Stranger, how: str, tmp_path: Path) -> None:
+    stranger.by_file(get_roadmap("nano").upto("layer_norm").to_dict())
+    if how == "trust":
+        subject = load_run(stranger.folder, trust=True)
+    else:
+        mine = shutil.copy(stranger.file, tmp_path / "mine.py")
+        stranger.file.unlink()  # it is the reader's file that is run, wherever the record's was
+        subject = load_run(stranger.folder, code=Path(mine))
+    assert stranger.marker.exists()
+    assert subject.classes == 10
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "stranger:net",
+        "os:system",
+        "convnext_study.build:load_file",
+        "convnext_study.launching.worker:main",
+        "convnext_study.build.file_net:x",
+        "timm:create_model",
+        "nothing",
+    ],
+)
+@pytest.mark.parametrize("part", ["builder", "task"])
+def test_no_module_is_imported(
+    stranger: Stranger, part: str, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(stranger.folder)
+    if part == "task":
+        run = stranger.change(task=reference)
+    else:
+        run = stranger.change(model={"builder": reference, "args": {"path": str(stranger.file)}})
+    with pytest.raises(TrustError, match="asks to import"):
+        what_to_call(run)
+    with pytest.raises(TrustError, match="asks to import"):  # a file called like a module of ours
+        what_to_call(run, code=stranger.folder / "build.py")
+    with pytest.raises(TrustError, match="asks to import"):
+        load_run(stranger.folder)
+    assert not stranger.marker.exists()
+
+
+def test_a_task_of_a_stranger(stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(stranger.folder)
+    stranger.change(task="stranger:Task")
+    refused(commands_on(stranger), "asks to import 'stranger'")
+    assert not stranger.marker.exists()
+    assert load_run(stranger.folder, code=stranger.file).classes == 10
+    assert stranger.marker.exists()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"name": "hf-hub:stranger/network"},
+        {"name": "hf_hub:stranger/network"},
+        {"name": "local-dir:stranger"},
+        {"name": "local-dir:/a/stranger"},
+        {"name": "no_such_network"},
+        {"name": "../resnet18"},
+        {"name": "resnet18\n"},
+        {"name": ["resnet18"]},
+        {},
+        {"name": "resnet18", "pretrained": True},
+        {"name": "resnet18", "pretrained_cfg": {"file": "a/stranger"}},
+        {"name": "resnet18", "pretrained_cfg_overlay": {"file": "a/stranger"}},
+        {"name": "resnet18", "pretrained_strict": False},
+        {"name": "resnet18", "checkpoint_path": "a/stranger"},
+        {"name": "resnet18", "checkpoint_path": 0},
+        {"name": "resnet18", "cache_dir": "a/stranger"},
+        {"name": "resnet18", "model_name": "hf-hub:stranger/network"},
+        {"name": "resnet18", "global_pool": "a/stranger"},
+        {"name": "resnet18", "act_layer": {"file": "a"}},
+        {"name": "resnet18", "layers": ["a/stranger"]},
+        {"name": "resnet18", "layers": "stranger"},
+        {"name": "resnet18", "features_only": True},
+        {"name": "resnet18", "num_classes": 7},
+    ],
+)
+def test_what_a_record_may_not_ask_of_timm(
+    stranger: Stranger, args: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called(*_: Any, **__: Any) -> None:
+        raise AssertionError("timm was called")
+
+    stranger.change(model={"builder": TIMM_BUILDER, "args": args})
+    monkeypatch.setattr(timm, "create_model", called)
+    with pytest.raises(TrustError, match="its record"):
+        load_run(stranger.folder)
+
+
+def test_with_trust_timm_gets_what_the_record_says(
+    stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called(name: str, **keywords: Any) -> None:
+        raise OSError(f"{name} {keywords['checkpoint_path']}\nand more")
+
+    args = {"name": "resnet18", "checkpoint_path": "stranger"}
+    stranger.change(model={"builder": TIMM_BUILDER, "args": args})
+    monkeypatch.setattr(timm, "create_model", called)
+    with pytest.raises(subjects.EvaluationError, match=r"built \(resnet18 stranger\)$"):
+        load_run(stranger.folder, trust=True)
+
+
+def test_a_network_of_timm_by_its_name_and_its_shape(tmp_path: Path) -> None:
+    args = {"name": "convnext_atto", "depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}
+    args |= {"ls_init_value": None, "conv_mlp": True, "act_layer": "relu"}
+    model = ModelRef(builder=TIMM_BUILDER, args=args)
+    run = make_tiny_run(epochs=1, global_batch=512).model_copy(update={"model": model})
+    train(run, tmp_path)
+    assert type(load_run(tmp_path).net).__name__ == "ConvNeXt"
+    for tag in ("resnet50", "resnet50.a1_in1k", "roadmap_nano_gelu", "vit_tiny_patch16_224"):
+        check_timm_arguments("here", {"name": tag})
+
+
+def test_arguments_that_do_not_fit_are_one_line(stranger: Stranger) -> None:
+    args = {"name": "resnet18", "embed_dim": 3}
+    stranger.change(model={"builder": TIMM_BUILDER, "args": args})
+    with pytest.raises(subjects.EvaluationError, match=r"cannot be built \(.*embed_dim") as caught:
+        load_run(stranger.folder)
+    assert "\n" not in str(caught.value)
+    stranger.change(model={"builder": ROADMAP_BUILDER, "args": {"file": "a/stranger"}})
+    with pytest.raises(ValueError, match="no such field"):
+        load_run(stranger.folder)
+
+
+def test_the_builders_of_every_study_need_no_trust() -> None:
+    for run in runs_of("cifar10:anywhere", [0], None, {}):
+        assert what_to_call(run).args == run.model.args
+    assert what_to_call(make_tiny_run()).task is None
+
+
+@pytest.mark.parametrize("uri", ["timm:hfds/stranger/data", "timm:torch/imagenet?root=/tmp"])
+def test_data_that_may_run_code_is_not_opened(
+    stranger: Stranger, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def spy(name: str, *_: Any, **__: Any) -> None:
+        opened.append(name)
+        raise subjects.EvaluationError("stop here")
+
+    stranger.change(data=uri)
+    monkeypatch.setattr("convnext_study.training.data.readers.open_timm", spy)
+    done = commands_on(stranger)
+    for name in ("eval", "export"):
+        assert isinstance(done[name].exception, TrustError)
+        assert "names the data" in str(done[name].exception)
+    assert done["eval by data"].exit_code == 0, done["eval by data"].output
+    assert "names the data" in done["eval by data"].stdout.replace("\n", " ")
+    assert opened == []
+    with pytest.raises(subjects.EvaluationError, match="stop here"):
+        load_run(stranger.folder, trust=True)
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize(
+    "uri", ["digits", "folder:/a", "cifar10:/a", "timm:/a/b", "timm:wds//a?train=x"]
+)
+def test_data_that_is_read_as_it_is(uri: str) -> None:
+    check_data("here", uri)
+
+
+@pytest.mark.parametrize("field", ["name", "family"])
+def test_a_report_reads_no_recipe_that_a_record_names(
+    stranger: Stranger, field: str, tmp_path: Path
+) -> None:
+    """A file that can be read would be told apart from one that cannot."""
+    recipe = tmp_path / "stranger.toml"
+    recipe.write_text("epochs = 'STRANGE'\n")
+    asked = json.loads((stranger.folder / "run.json").read_text())["run"]["recipe"]
+    names = (
+        {"name": str(recipe)} if field == "name" else dict.fromkeys(("name", "family"), str(recipe))
+    )
+    stranger.change(recipe={**asked, **names})
+    read: list[str] = []
+    whole = Path.read_text
+
+    def spy(path: Path, *args: Any, **kwargs: Any) -> str:
+        read.append(str(path))
+        return whole(path, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "read_text", spy)
+        done = command("report", str(stranger.study))
+    assert done.exit_code == 0, done.exception
+    assert str(recipe) not in read
+
+
+def test_an_honest_folder_needs_no_trust(stranger: Stranger) -> None:
+    done = commands_on(stranger)
+    assert {name: one.exit_code for name, one in done.items()} == dict.fromkeys(done, 0), done
