@@ -9,9 +9,10 @@ import typer
 
 from convnext_study.cli.options import (
     StudyOptions,
+    output_of,
     print_rich,
     print_tables,
-    with_study_options,
+    with_options,
 )
 from convnext_study.errors import UserError
 
@@ -28,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(study)
 
 
-@with_study_options
+@with_options
 def study(
     file: Annotated[Path, typer.Argument(help="A Python file, such as ablations/pairs.py.")],
     options: StudyOptions,
@@ -91,13 +92,18 @@ def study(
         options.out or loaded.folder(options.data) or default_folder(context.road, options.data)
     )
     runs, done = deduplicate(requested, folder)
-    print(f"{len(requested)} networks requested, {len(runs)} distinct, {done} trained already")
+    print(
+        f"{len(requested)} networks requested, {len(runs)} distinct, {done} trained already",
+        file=output_of(options),
+    )
     whole = RunCollection(tuple(runs), folder, options.wandb)
     ending: typer.Exit | None = None
     try:
         run_study(whole, options)
     except typer.Exit as stopped:
         ending = stopped
+    if options.dry_run:
+        return
     if match_macs is None:
         _show(loaded, whole, context)
     else:
@@ -108,12 +114,22 @@ def study(
 
 def _match_macs(runs: list[Run], target: str, context: Context, options: StudyOptions) -> list[Run]:
     """The runs at equal MACs, counted at the size that the network will see."""
-    from convnext_study.data import open_data
     from convnext_study.experiments.equal_macs import counter, match_macs, parse_target
 
-    data = open_data(options.data, download=options.download)
-    macs = counter(runs[0].recipe["image_size"] or data.size, data.num_classes)
+    size, classes = _image(context, options)
+    macs = counter(runs[0].recipe["image_size"] or size, classes)
     return match_macs(runs, parse_target(target, context.road, macs), macs)
+
+
+def _image(context: Context, options: StudyOptions) -> tuple[int, int]:
+    """The side of the data's images, and how many classes they have."""
+    from convnext_study.data import open_data
+    from convnext_study.experiments.dataset_size import size_if_missing
+
+    if options.dry_run and (missing := size_if_missing(context.data)):
+        return missing[0].image_size, missing[0].classes
+    data = open_data(context.data, download=options.download and not options.dry_run)
+    return data.size, data.num_classes
 
 
 def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:
