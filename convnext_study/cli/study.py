@@ -1,8 +1,7 @@
-"""``study FILE``: train what a Python file asks for, and show what it has to say of it."""
+"""``study NAME|FILE``: train what a Python file asks for, and show what it has to say of it."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +30,12 @@ def add_to(app: typer.Typer) -> None:
 
 @with_options
 def study(
-    file: Annotated[Path, typer.Argument(help="A Python file, such as ablations/pairs.py.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE", help="A study of the package, such as pairs, or a Python file."
+        ),
+    ],
     options: StudyOptions,
     regime: Annotated[
         str | None, typer.Option(help="Which road map: t, b or nano. (default: the file's)")
@@ -64,7 +68,12 @@ def study(
     from convnext_study.cli.run_study import run_study
     from convnext_study.experiments.collection import RunCollection
     from convnext_study.experiments.roadmap_runs import default_folder, parse_seeds
-    from convnext_study.experiments.study_file import deduplicate, load_study, make_context
+    from convnext_study.experiments.study_file import (
+        deduplicate,
+        find_study,
+        load_study,
+        make_context,
+    )
 
     if players not in PLAYERS:
         raise UserError(f"players: {players!r}; use one of {', '.join(PLAYERS)}")
@@ -72,7 +81,7 @@ def study(
         raise UserError(
             f"permutations: {permutations}; use an even number, each order comes with its reverse"
         )
-    loaded = load_study(file)
+    loaded = load_study(find_study(file))
     context = make_context(
         loaded,
         regime,

@@ -57,7 +57,7 @@ def test_what_is_done_and_half_done_is_told(tmp_path: Path) -> None:
         NANO, [NANO.variant(name) for name in ("resnet", "gelu")], data="digits", seeds=(0, 1)
     )
     write_run(tmp_path / "study", done)
-    write_run(tmp_path / "study", half, status="interrupted", epochs=4)
+    write_run(tmp_path / "study", half, status="unfinished", epochs=4)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     shown = invoke("roadmap", *ROWS, "--out", "study").stdout
     assert "4 runs, 1 done already" in shown
