@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from convnext_study.cli.options import StudyOptions, output_of, print_tables
 from convnext_study.cli.place import choose_resources_for, cluster_of, describe, get_launcher
 from convnext_study.cli.progress import Progress, progress
+from convnext_study.errors import UserError
 from convnext_study.experiments.collection import RunCollection, train_all
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ def dry_run(study: RunCollection, options: StudyOptions) -> None:
 
     Trains nothing, fetches nothing, writes nothing. Raises UserError for what would fail.
     """
-    from convnext_study.experiments.dataset_size import dataset_size, size_if_missing
     from convnext_study.experiments.estimate import Hardware, estimate
 
     output = output_of(options)
@@ -40,13 +40,12 @@ def dry_run(study: RunCollection, options: StudyOptions) -> None:
     done = len(study.runs) - len(todo)
     print(f"{study.folder}: {len(study.runs)} runs, {done} done already", file=output)
     cluster = cluster_of(options)
+    sizes, note = _sizes(options)
     resources = choose_resources_for(todo, options, cluster) if todo else None
     if resources:
         print(describe(todo, options, resources), file=output)
-    sizes, note = size_if_missing(options.data) or (None, None)
     if note:
         print(f"data: {note}", file=output)
-    sizes = sizes or dataset_size(options.data, images=None, classes=0, image_size=0)
     gpus = _processes(options, cluster, resources)
     hardware = Hardware(GPU, gpus, micro_batch_size=options.micro_batch_size)
     costs = estimate(study.runs, sizes, hardware)
@@ -60,6 +59,23 @@ def dry_run(study: RunCollection, options: StudyOptions) -> None:
     print("dry run: nothing was trained or written", file=output)
     if cluster and resources:
         train_all(study, resources, lambda: None, get_launcher(options, cluster))
+
+
+def _sizes(options: StudyOptions) -> tuple[DatasetSize, str]:
+    """What to count with, and what must be said of it, which may be nothing.
+
+    Raises UserError for data that is not here and of which nothing is known.
+    """
+    from convnext_study.data import DataError
+    from convnext_study.experiments.dataset_size import dataset_size, size_if_missing
+
+    try:
+        missing = size_if_missing(options.data)
+        return missing or (dataset_size(options.data, images=None, classes=0, image_size=0), "")
+    except DataError as error:
+        if not options.download:
+            raise
+        raise UserError(f"{error}; a dry run fetches nothing, fetch it before") from None
 
 
 def _processes(

@@ -121,6 +121,7 @@ def test_what_would_fail_fails_in_the_dry_run() -> None:
         (["--device", "tpu"], "device: 'tpu' is not on this machine"),
         (["--launcher", "slurm"], "name the site with --cluster FILE"),
         (["--data", "floder:x"], "unknown kind; did you mean folder?"),
+        (["--data", "timm:torch/cifar10", "--download"], "a dry run fetches nothing"),
     ):
         done = CliRunner().invoke(app, ["roadmap", *arguments, "--dry-run"])
         assert isinstance(done.exception, UserError)
