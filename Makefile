@@ -35,7 +35,7 @@ endurance: $(VENV)/installed-test
 
 docs: $(VENV)/installed-docs
 	$(BIN)/ruff check --quiet convnext_study
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
 test-slurm: $(VENV)/installed-test
 	$(BIN)/python tests/slurm/preemption.py
