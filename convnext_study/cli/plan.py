@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
+    """Register `plan` with the command line."""
     app.command()(plan)
 
 

@@ -25,6 +25,7 @@ PLAYERS = ("step", "section")
 
 
 def add_to(app: typer.Typer) -> None:
+    """Register `study` with the command line."""
     app.command()(study)
 
 

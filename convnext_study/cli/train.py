@@ -11,6 +11,7 @@ from convnext_study.roadmap import get_roadmap
 
 
 def add_to(app: typer.Typer) -> None:
+    """Register `train` and `roadmap` with the command line."""
     for command in (train, roadmap):
         app.command()(command)
 

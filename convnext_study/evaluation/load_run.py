@@ -41,6 +41,7 @@ class EvalTransform:
     crop_mode: str = CENTER
 
     def replace(self, image_size: int | None, crop_pct: float | None) -> EvalTransform:
+        """The same transform with another size (pixels) or crop, where given."""
         return replace(
             self,
             image_size=image_size or self.image_size,
@@ -49,6 +50,7 @@ class EvalTransform:
 
     @property
     def resized(self) -> int:
+        """The resized image's short side in pixels."""
         return int(self.image_size / self.crop_pct)
 
     def __str__(self) -> str:

@@ -55,9 +55,11 @@ class RunCollection:
             raise UserError(f"wandb: {self.wandb!r}; use one of {', '.join(WANDB_MODES)}")
 
     def path(self, run: Run) -> Path:
+        """The folder of one run."""
         return self.folder / "runs" / run.id
 
     def is_done(self, run: Run) -> bool:
+        """Whether the run has a result on disk."""
         return (self.path(run) / RESULT).exists()
 
     def records(self) -> list[Record]:

@@ -71,6 +71,7 @@ class Hardware:
             raise UserError(f"gpu: {self.gpu!r}{did_you_mean(self.gpu, [*GPUS])}, or --peak-tflops")
 
     def tflops(self, precision: str) -> float:
+        """One device's peak throughput in 1e12 operations a second."""
         if self.peak is not None:
             return self.peak
         gpu = GPUS[self.gpu]

@@ -34,6 +34,7 @@ class StudyFile:
 
     @property
     def regime(self) -> str:
+        """The road map that the file is for: its ``REGIME``, or the default."""
         return str(getattr(self.module, "REGIME", DEFAULT_REGIME))
 
     def folder(self, data: str) -> Path | None:

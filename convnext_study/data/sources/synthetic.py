@@ -35,6 +35,7 @@ class SyntheticImages:
 
     @property
     def labels(self) -> torch.Tensor:
+        """Classes (count,), int64: each in turn."""
         return (self.first + torch.arange(self.count)) % len(self.patterns)
 
     def __len__(self) -> int:
