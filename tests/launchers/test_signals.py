@@ -186,7 +186,7 @@ def test_a_process_that_lost_its_gpu_takes_no_other_run(tmp_path: Path) -> None:
     main = """
         jobs = [Job(run, Path(run.name), Runtime(device="cuda")) for run in runs]
         third = runs[0].model_copy(update={"name": "third"})
-        jobs.append(Job(third, Path("third"), jobs[0].machine))
+        jobs.append(Job(third, Path("third"), jobs[0].runtime))
         outcomes = Pool(1).run(jobs)
     """
     # A stand-in for the GPU: broken by the first run, and in its process only.
