@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from convnext_study.data import open_data
+from convnext_study.data.sources import SOURCES
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.roadmap.spec import NetSpec
 from convnext_study.runs.records import Run
@@ -120,10 +122,8 @@ def dataset_size(uri: str, *, images: int | None, classes: int, image_size: int)
         val = IMAGENET_VAL if images == IMAGENET_TRAIN else 0
         return DatasetSize("as given by --train-images", images, val, classes, image_size)
     scheme = uri.partition(":")[0]
-    if scheme in ("cifar10", "cifar100"):  # their sizes are known before they are fetched
-        return DatasetSize(uri, 50_000, 10_000, int(scheme.removeprefix("cifar")), 32)
-    from convnext_study.data import open_data
-
+    if scheme in SOURCES and (known := SOURCES[scheme].size):  # before it is fetched, if need be
+        return DatasetSize(uri, *known)
     data = open_data(uri)
     return DatasetSize(uri, len(data.train), len(data.val), data.num_classes, data.size)
 
