@@ -66,7 +66,7 @@ def _sizes(options: StudyOptions) -> tuple[DatasetSize, str]:
 
     Raises UserError for data that is not here and of which nothing is known.
     """
-    from convnext_study.data import DataError
+    from convnext_study.data.dataset import DataError
     from convnext_study.experiments.dataset_size import dataset_size, size_if_missing
 
     try:

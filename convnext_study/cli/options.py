@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 
 import typer
 
+from convnext_study.data.sources import SOURCES
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -31,7 +33,7 @@ class RunOptions:
     """What decides the runs and what they cost: for every command that trains or plans."""
 
     data: Annotated[
-        str, typer.Option(help="digits, folder:PATH, cifar10:PATH or cifar100:PATH.")
+        str, typer.Option(help=", ".join(source.usage for source in SOURCES.values()) + ".")
     ] = "digits"
     seeds: Annotated[str, typer.Option(help="How many (3 is 0,1,2), or which (0,4,7).")] = "1"
     recipe: Annotated[

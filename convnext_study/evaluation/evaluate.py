@@ -15,7 +15,7 @@ from convnext_study.results.statistics import wilson_interval
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from convnext_study.data import DatasetPair
+    from convnext_study.data.dataset import DatasetPair
     from convnext_study.recipes import Recipe
     from convnext_study.training.runtime import Runtime
 

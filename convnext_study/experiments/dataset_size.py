@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from convnext_study.data import open_data
+from convnext_study.data.sources import SOURCES
+
 IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES, IMAGENET_SIDE = 1_281_167, 50_000, 1000, 224
 # Where torchvision keeps what it fetched.
 _CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -30,10 +33,9 @@ def dataset_size(uri: str, *, images: int | None, classes: int, image_size: int)
         val = IMAGENET_VAL if images == IMAGENET_TRAIN else 0
         return DatasetSize("as given by --train-images", images, val, classes, image_size)
     scheme, _, path = uri.partition(":")
-    if scheme in _CIFAR_FOLDERS and path:
-        return DatasetSize(uri, 50_000, 10_000, int(scheme.removeprefix("cifar")), 32)
-    from convnext_study.data import open_data
-
+    source = SOURCES.get(scheme)
+    if source and source.size and (path or not source.needs_path):
+        return DatasetSize(uri, *source.size)
     data = open_data(uri)
     return DatasetSize(uri, len(data.train), len(data.val), data.num_classes, data.size)
 
