@@ -102,9 +102,9 @@ def load_study(path: Path) -> StudyFile:
 def make_context(
     file: StudyFile, regime: str | None, extra_steps: str = "", **fields: Any
 ) -> Context:
-    """The context of a study: its own steps and those of ``further`` end the road map.
+    """The context of a study: its own steps and those of ``extra_steps`` end the road map.
 
-    ``further`` names steps beyond the road, or Python files with ``STEPS``, comma-separated.
+    ``extra_steps`` names steps beyond the road, or Python files with ``STEPS``, comma-separated.
     """
     road = get_roadmap(regime or file.regime)
     context = Context(road=road, base_road=road, **fields)

@@ -16,7 +16,7 @@ MOST_READERS = 16  # more processes than that read no faster for one GPU, and ea
 
 @dataclass(frozen=True)
 class Resources:
-    """``jobs`` trainings side by side, each with what ``machine`` says.
+    """``jobs`` trainings side by side, each with what ``runtime`` says.
 
     ``devices`` are shared out among them, where there are several.
     """
