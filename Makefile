@@ -1,13 +1,15 @@
 # make roadmap: install, then train the whole road map on the embedded digits.
 # make test: lint, types and tests, in the same .venv.
 # make endurance: kills at random moments, full disks.
+# make docs: the pages and the API reference into site/. A broken link, a missing docstring and a
+# parameter that only the docstring has are errors.
 # make test-slurm: preemption on a real SLURM of this one machine (root, Debian).
 # make test-gpu: what only a GPU can tell, in tests and tables; DEVICE=cpu tries it without one.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help roadmap test lint unit endurance test-slurm test-gpu clean
+.PHONY: help roadmap test lint unit docs endurance test-slurm test-gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +33,10 @@ unit: $(VENV)/installed-test
 endurance: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m endurance tests/endurance
 
+docs: $(VENV)/installed-docs
+	$(BIN)/ruff check --quiet convnext_study
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+
 test-slurm: $(VENV)/installed-test
 	$(BIN)/python tests/slurm/preemption.py
 
@@ -52,6 +58,10 @@ $(VENV)/installed-test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet torch torchvision
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

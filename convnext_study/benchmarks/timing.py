@@ -23,9 +23,11 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
+        """Summarise one or more repeated measurements."""
         return cls(statistics.median(values), min(values), max(values), len(values))
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:

@@ -20,6 +20,7 @@ OUR_COMMAND = "train separate_downsampling --epochs 1"
 
 
 def add_to(app: typer.Typer) -> None:
+    """Register `bench` with the command line."""
     app.command()(bench)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
+    """Register `evaluate` with the command line, as ``eval``."""
     app.command("eval")(evaluate)
 
 

@@ -12,6 +12,7 @@ from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
 
 
 def add_to(app: typer.Typer) -> None:
+    """Register `steps`, `show` and `cost` with the command line."""
     for command in (steps, show, cost):
         app.command()(command)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
+    """Register `power` with the command line."""
     app.command()(power)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
+    """Register `report` with the command line."""
     app.command()(report)
 
 

@@ -80,9 +80,11 @@ class MemoryImages:
         return to_pil(self.images[index]), int(self.labels[index])
 
     def at(self, indices: torch.Tensor) -> torch.Tensor:
+        """The images at (n,) int64 indices: (n, 3, H, W) uint8."""
         return self.images[indices]
 
     def digests(self) -> dict[str, str]:
+        """SHA-256 of the pixels and of the labels."""
         return {
             "content": digest(self.images.numpy()),
             "labels": digest(self.labels.numpy()),
@@ -102,6 +104,7 @@ class CorruptImages:
     replaced: int = 0  # how often another image took the place of one
 
     def add(self, names: Iterable[str]) -> None:
+        """Record images that were replaced, each time that one was."""
         for name in names:
             self.names.add(name)
             self.replaced += 1
@@ -127,6 +130,7 @@ class DatasetPair:
 
     @property
     def num_classes(self) -> int:
+        """How many classes there are."""
         return len(self.classes)
 
 

@@ -101,6 +101,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def corrupt_image(name: str, reason: str) -> CorruptImage:
+    """The error for an image that cannot be decoded, in one line that says what to do."""
     return CorruptImage(
         f"{name}: not a readable image ({reason}); repair or remove it, or use --corrupt-images "
         f"skip",

@@ -88,13 +88,16 @@ class CudaStreams:
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def beside(self) -> AbstractContextManager[object]:
+        """A context in which kernels and copies are queued on the side stream."""
         beside: AbstractContextManager[object] = torch.cuda.stream(self._stream)
         return beside
 
     def wait(self) -> None:
+        """Make the current stream wait for all that the side stream was given."""
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     def keep(self, tensor: Tensor) -> None:
+        """Keep a tensor's memory from reuse until the current stream is done with it."""
         tensor.record_stream(torch.cuda.current_stream(self._device))
 
 
@@ -105,6 +108,7 @@ class Prefetcher:
         self._copy, self._streams = copy, streams
 
     def __call__(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches in order, each on the device by the time it is given."""
         ready: Batch | None = None
         for batch in batches:
             with self._streams.beside():

@@ -31,7 +31,9 @@ class Source(Protocol):
         """What to call the image in an error: its path."""
         ...
 
-    def label(self, index: int) -> int: ...
+    def label(self, index: int) -> int:
+        """The class of the image, from 0."""
+        ...
 
     def read(self, index: int) -> bytes:
         """The encoded image. Raises DataError where the file cannot be read."""
@@ -61,6 +63,7 @@ class EncodedImages:
         return pixels, self.source.label(index)
 
     def digests(self) -> dict[str, str]:
+        """SHA-256 of each part of what the source holds."""
         return self.source.digests()
 
 
@@ -80,6 +83,7 @@ class Names:
         return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
 
     def digest(self) -> str:
+        """SHA-256 of the strings in their order."""
         return digest(self._bytes, self._ends)
 
 
@@ -103,12 +107,15 @@ class Files:
         return len(self._names)
 
     def name(self, index: int) -> str:
+        """The path of the file."""
         return self._start + self._names[index]
 
     def label(self, index: int) -> int:
+        """The class of the image, from 0."""
         return int(self._labels[index])
 
     def read(self, index: int) -> bytes:
+        """The bytes of the file. Raises DataError where it cannot be read."""
         return read_bytes(self.name(index))
 
     def digests(self) -> dict[str, str]:
@@ -148,12 +155,15 @@ class Archives:
         return len(self._places)
 
     def name(self, index: int) -> str:
+        """The archive's path and the member's name, with a colon between them."""
         return f"{self._archives[self._places[index, 0]]}:{self._names[index]}"
 
     def label(self, index: int) -> int:
+        """The class of the image, from 0."""
         return int(self._places[index, 3])
 
     def read(self, index: int) -> bytes:
+        """The bytes of the member. Raises DataError where the archive cannot be read."""
         archive, offset, size, _ = map(int, self._places[index])
         path = self._archives[archive]
         content = read_bytes(path, offset, size)

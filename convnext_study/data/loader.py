@@ -106,9 +106,14 @@ def train_batches(
     the batch cannot be split so, DataError at an image that cannot be used.
 
     Args:
-        data, recipe, seed, epoch, start, share: decide what comes.
+        data: the data set, whose training part is read.
+        recipe: its batch size and transforms.
+        seed: of the order of images and of every draw.
+        epoch: from 0.
+        start: the first optimizer step of the epoch to give.
         workers: processes that read, for this epoch alone; or what gives readers that stay, where
             anything has to be read.
+        sharding: which part of each global batch is this process's.
         ahead: takes batches before they are used; bad images count when they are used.
     """
     batch, count = recipe.global_batch_size, len(data.train)

@@ -47,6 +47,7 @@ class LongSide:
         self.size, self.interpolation = size, interpolation
 
     def __call__(self, image: Tensor) -> Tensor:
+        """Resize (3, H, W) uint8 to (3, H', W')."""
         from torchvision.transforms.v2 import functional as F
 
         # timm's own arithmetic: another order of it can round to another size.
@@ -63,6 +64,7 @@ class Filled:
         self.side, self.fill = side, fill
 
     def __call__(self, image: Tensor) -> Tensor:
+        """Pad (3, H, W) uint8 to (3, H', W')."""
         from torchvision.transforms.v2 import functional as F
 
         high, wide = (max(self.side - length, 0) for length in image.shape[1:])

@@ -15,7 +15,7 @@ from convnext_study.results.statistics import wilson_interval
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from convnext_study.data import DatasetPair
+    from convnext_study.data.dataset import DatasetPair
     from convnext_study.recipes import Recipe
     from convnext_study.training.runtime import Runtime
 
@@ -34,6 +34,7 @@ class Accuracy:
 
     @classmethod
     def of(cls, right: int, images: int) -> Accuracy:
+        """From the number of images and how many of them are right."""
         interval = wilson_interval(right, images)
         return cls(right, 100 * right / images, interval.low, interval.high)
 
@@ -61,6 +62,7 @@ class EvalResult:
     correct_bits: str
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON."""
         return dataclasses.asdict(self)
 
 

@@ -17,7 +17,7 @@ from convnext_study.runs.records import Run
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from convnext_study.data import DatasetPair
+    from convnext_study.data.dataset import DatasetPair
     from convnext_study.recipes import Recipe
 
 __all__ = ["EvalTransform", "EvaluationError", "LoadedModel", "TrustError", "load_run"]
@@ -41,6 +41,7 @@ class EvalTransform:
     crop_mode: str = CENTER
 
     def replace(self, image_size: int | None, crop_pct: float | None) -> EvalTransform:
+        """The same transform with another size (pixels) or crop, where given."""
         return replace(
             self,
             image_size=image_size or self.image_size,
@@ -49,6 +50,7 @@ class EvalTransform:
 
     @property
     def resized(self) -> int:
+        """The resized image's short side in pixels."""
         return int(self.image_size / self.crop_pct)
 
     def __str__(self) -> str:
@@ -125,7 +127,8 @@ def _weights(saved: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
 
 def _open(run: Run, trust: bool, notes: list[str]) -> DatasetPair | None:
     """The data of a run; None, and a note, where it is not there or not to be opened."""
-    from convnext_study.data import DataError, open_data
+    from convnext_study.data import open_data
+    from convnext_study.data.dataset import DataError
 
     try:
         if not trust:

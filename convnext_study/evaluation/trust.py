@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convnext_study.data.sources import SOURCES
 from convnext_study.errors import UserError
 from convnext_study.evaluation.errors import TrustError
 from convnext_study.imports import file_digest, load_file
@@ -51,9 +52,7 @@ WORDS = frozenset((
 _WORD = re.compile(r"[A-Za-z0-9_]*", re.ASCII)
 _NAME = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)?", re.ASCII)
 
-# Data that is opened without running anything: no pickles but torchvision's CIFAR, whose files
-# have known digests; nothing that is fetched.
-DATA = ("digits", "synthetic", "folder", "cifar10", "cifar100")
+# timm's readers that may run code, read pickles or fetch.
 TIMM_DATA = ("hfds", "hfids", "tfds", "torch")
 
 
@@ -108,7 +107,7 @@ def check_data(where: str, uri: str) -> None:
     """Raises TrustError for data that a record by itself may not have opened."""
     scheme, _, rest = uri.partition(":")
     kind = rest.partition("/")[0].lower()
-    if scheme in DATA or (scheme == "timm" and kind not in TIMM_DATA):
+    if (scheme in SOURCES and SOURCES[scheme].safe) or (scheme == "timm" and kind not in TIMM_DATA):
         return
     raise TrustError(
         f"{where}: its record names the data {uri!r:.100}, which may be fetched or run code; name "

@@ -55,9 +55,11 @@ class RunCollection:
             raise UserError(f"wandb: {self.wandb!r}; use one of {', '.join(WANDB_MODES)}")
 
     def path(self, run: Run) -> Path:
+        """The folder of one run."""
         return self.folder / "runs" / run.id
 
     def is_done(self, run: Run) -> bool:
+        """Whether the run has a result on disk."""
         return (self.path(run) / RESULT).exists()
 
     def records(self) -> list[Record]:
@@ -85,7 +87,7 @@ def train_all(
 ) -> list[Outcome]:
     """Train what is not done; finished runs are skipped, half-finished ones resumed.
 
-    ``where`` takes the jobs to the processes that train them; without it, to a pool of this
+    ``launcher`` takes the jobs to the processes that train them; without it, to a pool of this
     machine's.
 
     Raises UserError where the folder cannot be written or another process works on a run.

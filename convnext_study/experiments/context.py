@@ -23,7 +23,7 @@ DEFAULT_PERMUTATIONS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a study's file is told, and what it makes runs with.
+    """What a study file is given, and what it makes runs with.
 
     Args:
         road: the road map, with the further steps that were switched on.
@@ -31,9 +31,9 @@ class Context:
         seeds: one run of every network for each.
         recipe: as in `recipe_for`; None is the road map's own.
         changes: recipe fields to set in every run.
-        orders: how many orders of the steps to sample, half of them reverses of the others.
-        by: ``step`` or ``section``: what an attribution shares the gain among.
-        plain: the road map without further steps, by which networks are named.
+        permutations: how many orders of the steps to sample, half of them reverses of the others.
+        players: ``step`` or ``section``: what an attribution shares the gain among.
+        base_road: the road map without further steps, by which networks are named.
         any_commit: whether runs made with other versions of the code count too.
     """
 

@@ -39,6 +39,7 @@ class Meant:
     std: tuple[float, ...]
 
     def config(self) -> dict[str, Any]:
+        """timm's data config, as `timm.data.resolve_data_config` gives it."""
         return {
             "input_size": (3, self.image_size, self.image_size),
             "crop_pct": self.crop_pct,

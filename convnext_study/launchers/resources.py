@@ -16,7 +16,7 @@ MOST_READERS = 16  # more processes than that read no faster for one GPU, and ea
 
 @dataclass(frozen=True)
 class Resources:
-    """``jobs`` trainings side by side, each with what ``machine`` says.
+    """``jobs`` trainings side by side, each with what ``runtime`` says.
 
     ``devices`` are shared out among them, where there are several.
     """
@@ -54,6 +54,7 @@ class Node:
 
     @property
     def has_gpu(self) -> bool:
+        """Whether the devices are GPUs."""
         return self.devices[0] != "cpu"
 
 
@@ -117,7 +118,7 @@ def choose_resources(
     from_files: bool = False,
     node: Node | None = None,
 ) -> Resources:
-    """Share a machine out among trainings, each with what else ``machine`` says.
+    """Share a machine out among trainings, each with the other settings of ``runtime``.
 
     One training a GPU. On a CPU, where tiny networks gain little from a second thread, as many as
     cores, with one thread each. There threads are chosen from the image size alone, never from
@@ -125,7 +126,7 @@ def choose_resources(
     same result.
 
     Args:
-        machine: what the plan does not decide.
+        runtime: the settings that are not decided here.
         requested: what it must keep to.
         image_size: side of the largest images, in pixels.
         runs: how many there are to train.

@@ -27,9 +27,11 @@ class Flag:
         self._byte = context.RawValue("b", 0)
 
     def set(self) -> None:
+        """Set the bit, for this process and all that share it."""
         self._byte.value = 1
 
     def is_set(self) -> bool:
+        """Whether any process has set the bit."""
         return bool(self._byte.value)
 
 

@@ -27,6 +27,7 @@ class Block(nn.Module):
         self.post_act = sequence(block.post_act, spec)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (N, C, H, W) to (N, C', H', W')."""
         return self.post_act(self.drop_path(self.branch(x)) + self.shortcut(x))  # type: ignore[no-any-return]
 
 
@@ -45,6 +46,7 @@ class Stage(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (N, C, H, W) to (N, C', H', W')."""
         x = self.downsample(x)
         if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
             return checkpointed(self.blocks, x)  # type: ignore[no-any-return]

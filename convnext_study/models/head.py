@@ -42,6 +42,7 @@ class Head(nn.Module):
         self.fc = _classifier(features, num_classes)
 
     def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """Map (N, C, H, W) to logits, or with ``pre_logits`` to what the classifier takes."""
         x = self.drop(self.norm(self._pool(x)))
         if self.pool_type != "":
             x = x.flatten(1)

@@ -55,12 +55,16 @@ class BlockLayers:
 
 @dataclass(frozen=True)
 class StageLayers:
+    """The layers of a stage: downsampling, empty where there is none, and blocks."""
+
     downsample: tuple[Layer, ...]
     blocks: tuple[BlockLayers, ...]
 
 
 @dataclass(frozen=True)
 class NetworkLayers:
+    """All layers of a network, in order."""
+
     stem: tuple[Layer, ...]
     stages: tuple[StageLayers, ...]
     head: tuple[Layer, ...]

@@ -21,6 +21,7 @@ class LayerNorm2d(nn.LayerNorm):
         super().__init__(channels, eps=eps)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise each position of (N, C, H, W) over its channels."""
         x = x.permute(0, 2, 3, 1)
         x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)
@@ -35,6 +36,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((channels,), init))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale each channel of (N, C, H, W)."""
         return x * self.gamma.view(1, -1, 1, 1)
 
 
@@ -53,6 +55,7 @@ class GlobalResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (N, C, H, W) to the same shape."""
         answer = x.norm(p=2, dim=(2, 3), keepdim=True)
         share: torch.Tensor = answer / (answer.mean(dim=1, keepdim=True) + self.eps)
         return x + self.gamma.view(1, -1, 1, 1) * (x * share) + self.beta.view(1, -1, 1, 1)
@@ -66,6 +69,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Zero or scale each sample of (N, ...) in training; the identity in evaluation."""
         if self.rate == 0.0 or not self.training:
             return x
         keep = 1.0 - self.rate
@@ -73,6 +77,7 @@ class DropPath(nn.Module):
         return x * mask / keep if keep > 0.0 else x * mask
 
     def extra_repr(self) -> str:
+        """The rate, for ``print``."""
         return f"rate={self.rate:.3f}"
 
 

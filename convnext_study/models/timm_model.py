@@ -46,10 +46,12 @@ class TimmModel(nn.Module):
         return self.head(x, pre_logits)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map images (N, in_chans, H, W) to logits (N, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
     @jit_ignore
     def get_classifier(self) -> nn.Module:
+        """The classifier, `Identity` where there is none."""
         return self.head.fc
 
     @jit_ignore

@@ -55,10 +55,12 @@ class StudyResults:
 
     @property
     def regime(self) -> str | None:
+        """The road map that the runs belong to; None for another study."""
         return self.meta.regime if self.meta.regime in ROADMAPS else None
 
     @property
     def is_road(self) -> bool:
+        """Whether the study is a whole road map rather than an ablation of one."""
         return self.regime is not None and self.name == f"roadmap-{self.regime}"
 
     @property
@@ -72,10 +74,12 @@ class StudyResults:
 
     @property
     def done(self) -> list[ResultRow]:
+        """The rows with an accuracy."""
         return [row for row in self.rows if row.top1 is not None]
 
     @property
     def std(self) -> PooledStd | None:
+        """The standard deviation between seeds, in percentage points; None where unknown."""
         return self.tests.std
 
     def records(self, name: str) -> list[Record]:

@@ -32,11 +32,19 @@ class HasSeeds(Protocol):
     """A network's accuracies in percent by seed, and what they were measured on."""
 
     @property
-    def data(self) -> str: ...
+    def data(self) -> str:
+        """The data set, as on the command line."""
+        ...
+
     @property
-    def val_images(self) -> int | None: ...
+    def val_images(self) -> int | None:
+        """How many images the accuracies are over; None where that is unknown."""
+        ...
+
     @property
-    def seeds(self) -> Mapping[int, float]: ...
+    def seeds(self) -> Mapping[int, float]:
+        """Top-1 accuracy in percent, by seed."""
+        ...
 
 
 class Seeds(NamedTuple):

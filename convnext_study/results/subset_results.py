@@ -50,6 +50,7 @@ class SubsetResults:
 
     @property
     def steps(self) -> tuple[str, ...]:
+        """The steps that change the network, in the order of the road."""
         return network_steps(self.road)
 
     def top1(self) -> dict[Coalition, float]:
@@ -127,6 +128,7 @@ def group_by_subset(
 
 
 def results_of(records: Iterable[Record]) -> list[Result]:
+    """The results of the records that have one."""
     return [record.result for record in records if record.result is not None]
 
 

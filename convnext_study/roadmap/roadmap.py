@@ -26,8 +26,8 @@ class Step:
         name: as used on the command line and in timm names.
         label: as printed in the paper's tables.
         section: of the paper.
-        why: what the step changes and why it was tried, in a sentence or two.
-        sets: fields of `NetSpec`.
+        rationale: what the step changes and why it was tried, in a sentence or two.
+        overrides: fields of `NetSpec`.
         recipe: which family of recipes trains this row and all after it, if the step sets it.
         adopted: False for a side branch.
     """

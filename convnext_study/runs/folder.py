@@ -82,9 +82,11 @@ class RunFolder:
 
     @property
     def done(self) -> bool:
+        """Whether the run has a result."""
         return (self.path / RESULT).exists()
 
     def result(self) -> Result:
+        """The finished run's result. Raises FileNotFoundError where there is none."""
         return Result.model_validate_json((self.path / RESULT).read_text())
 
     def log(self, line: dict[str, Any]) -> None:
@@ -102,6 +104,7 @@ class RunFolder:
         self._log.flush()
 
     def event(self, name: str, **fields: Any) -> None:
+        """Log something that happened, with the time."""
         self.log({"event": name, "time": round(time.time(), 3), **fields})
 
     def failed(self, error: Exception, rank: int) -> None:

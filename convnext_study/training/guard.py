@@ -21,6 +21,7 @@ class Buffers:
         self._before = [torch.empty_like(buffer) for buffer in self._now]
 
     def remember(self) -> None:
+        """Copy the buffers, to which `restore` goes back."""
         for before, now in zip(self._before, self._now, strict=True):
             before.copy_(now)
 
@@ -42,6 +43,7 @@ def norm_of(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def gradients_of(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    """The gradients of the parameters that have one."""
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 

@@ -45,9 +45,13 @@ class TrainingInterrupted(Exception):
 class Callback(Protocol):
     """Is told what is also written to the record, and must never raise."""
 
-    def epoch(self, line: Epoch) -> None: ...
+    def epoch(self, line: Epoch) -> None:
+        """Called once per epoch, after its line is written to the log."""
+        ...
 
-    def finish(self, result: Result) -> None: ...
+    def finish(self, result: Result) -> None:
+        """Called once, after the result is written."""
+        ...
 
 
 def train(

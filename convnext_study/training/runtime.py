@@ -71,6 +71,7 @@ class Runtime:
 
     @property
     def memory_format(self) -> torch.memory_format:
+        """The memory format of images and weights, channels last or torch's own."""
         import torch
 
         return torch.channels_last if self.channels_last else torch.contiguous_format

@@ -62,6 +62,7 @@ class Report:
 
     @property
     def is_finite(self) -> bool:
+        """Whether loss, gradient and buffers were all finite."""
         return math.isfinite(self.loss) and not (self.gradient or self.buffers)
 
     @property

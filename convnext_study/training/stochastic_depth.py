@@ -56,6 +56,7 @@ class SharedDropPath(nn.Module):
         self._masks = masks
 
     def forward(self, x: Tensor) -> Tensor:
+        """Zero or scale each sample of (N, ...) in training; the identity in evaluation."""
         if self.rate == 0.0 or not self.training:
             return x
         kept = self._masks.kept
@@ -68,6 +69,7 @@ class SharedDropPath(nn.Module):
         return x * mask.view(-1, *[1] * (x.ndim - 1))
 
     def extra_repr(self) -> str:
+        """The rate, for ``print``."""
         return f"rate={self.rate:.3f}"
 
 

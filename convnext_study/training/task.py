@@ -31,7 +31,9 @@ class Task(Protocol):
     """
 
     @property
-    def steps_per_epoch(self) -> int: ...
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps per epoch, the same in every process."""
+        ...
 
     @property
     def accum_steps(self) -> int:

@@ -17,8 +17,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from support.images import make_folder, picture
 
-from convnext_study.data import DataError, DatasetPair, open_data
-from convnext_study.data.dataset import CorruptImage
+from convnext_study.data import open_data
+from convnext_study.data.dataset import CorruptImage, DataError, DatasetPair
 from convnext_study.data.decode import decode_image
 from convnext_study.data.loader import Batch, BatchSharding, train_batches, val_batches
 from convnext_study.data.pool import Readers

@@ -11,8 +11,9 @@ from support.images import make_folder
 from support.runs import make_tiny_run
 from support.training import assert_same, stop_after
 
-from convnext_study.data import DatasetPair, open_data
+from convnext_study.data import open_data
 from convnext_study.data.batch import Batch, Erased
+from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.device import Prefetcher, Prepare, erase, prefetcher
 from convnext_study.data.loader import train_batches
 from convnext_study.recipes import MODERN

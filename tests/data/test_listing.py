@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from support.images import make_folder, picture
 
-from convnext_study.data import DataError, DatasetPair, open_data
+from convnext_study.data import open_data
+from convnext_study.data.dataset import DataError, DatasetPair
 
 KINDS = ["folder:{}", "timm:{}", "timm:torch/image_folder?root={}"]
 

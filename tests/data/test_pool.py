@@ -18,7 +18,8 @@ from support.images import make_folder
 from support.runs import make_tiny_run
 from support.training import assert_same, stop_after
 
-from convnext_study.data import DatasetPair, open_data, pool
+from convnext_study.data import open_data, pool
+from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.loader import Batch, BatchSharding, make_readers, train_batches
 from convnext_study.data.pool import PART, Readers
 from convnext_study.data.workers import Images, Request

@@ -1,5 +1,7 @@
 """Data by URI: what is opened, what it says of itself, what is refused and how."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,42 @@ import numpy as np
 import pytest
 import torch
 from support.images import make_cifar, make_folder, picture
+from typer.testing import CliRunner
 
-from convnext_study.data import DataError, open_data
-from convnext_study.data.dataset import DatasetPair
+from convnext_study.cli import app
+from convnext_study.data import open_data
+from convnext_study.data.dataset import DataError, DatasetPair
 from convnext_study.data.device import Prepare
 from convnext_study.data.loader import train_batches, val_batches
+from convnext_study.data.sources import SOURCES, DataSource
 from convnext_study.recipes import MODERN, MODERN_SMALL
+
+
+def test_every_source_is_named_in_help_and_on_the_page() -> None:
+    """One line of the table is all that a further data set needs, beside its file."""
+    shown = CliRunner().invoke(app, ["roadmap", "--help"], env={"COLUMNS": "200"}).output
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    for scheme, source in SOURCES.items():
+        assert source.usage in shown
+        assert f"`{scheme}" in page
+
+
+def test_a_further_source_is_opened_by_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOURCES, "scans", DataSource("scans:PATH", "digits:open_digits"))
+    assert open_data("scans:here").uri == "scans:here"
+    with pytest.raises(DataError, match="needs a path"):
+        open_data("scans")
+
+
+def test_sizes_known_beforehand_are_true(digits: DatasetPair) -> None:
+    opened = (len(digits.train), len(digits.val), digits.num_classes, digits.size)
+    assert SOURCES["digits"].size == opened
+
+
+def test_nothing_heavy_is_imported_before_data_is_opened() -> None:
+    code = "import sys, convnext_study.data; print({'torch', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.fixture(scope="module")

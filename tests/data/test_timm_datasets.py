@@ -8,7 +8,8 @@ import torch
 from support.data_timm import HubReader, folder, one_tar, pack, shards, tar_a_class, tars_in_a_tar
 from support.images import make_folder, picture
 
-from convnext_study.data import DataError, DatasetPair, open_data
+from convnext_study.data import open_data
+from convnext_study.data.dataset import DataError, DatasetPair
 from convnext_study.data.loader import train_batches
 from convnext_study.data.sources.tar_shards import expand
 from convnext_study.data.sources.timm_datasets import parse

@@ -13,7 +13,7 @@ from support.runs import make_tiny_run
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
-from convnext_study.data import DataError
+from convnext_study.data.dataset import DataError
 from convnext_study.errors import RunFailed, UserError
 from convnext_study.evaluation.load_run import load_run
 from convnext_study.export import formats

@@ -1,1 +1,64 @@
-"""Data sets by kind: one file opens each."""
+"""Data sets by kind: a file opens each, and a line of `SOURCES` names it (no torch here)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from convnext_study.data.dataset import DatasetPair
+
+
+class KnownSize(NamedTuple):
+    """What is known of a data set without opening it: images, classes, side in pixels."""
+
+    train: int
+    val: int
+    classes: int
+    image_size: int
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A kind of data set.
+
+    Attributes:
+        usage: its URI, as help and errors have it.
+        opener: ``file:function`` in this folder, imported when the data is opened. The function
+            takes what follows the scheme, and ``download``; it returns a `DatasetPair`.
+        needs_path: whether something must follow the scheme.
+        safe: whether opening it runs no code and fetches nothing, so that it may be opened for a
+            record of unknown origin.
+        size: where it is known.
+    """
+
+    usage: str
+    opener: str
+    needs_path: bool = True
+    safe: bool = True
+    size: KnownSize | None = None
+
+    def open(self, path: str, *, download: bool) -> DatasetPair:
+        """Open it. Raises DataError."""
+        file, _, function = self.opener.partition(":")
+        opener: Callable[..., DatasetPair] = getattr(import_module(f"{__name__}.{file}"), function)
+        return opener(path, download=download)
+
+
+DIGITS = KnownSize(1_195, 602, 10, 32)
+SOURCES = {
+    "digits": DataSource("digits", "digits:open_digits", needs_path=False, size=DIGITS),
+    "synthetic": DataSource("synthetic", "synthetic:open_synthetic", needs_path=False),
+    "folder": DataSource("folder:PATH", "folder:open_folder"),
+    # Pickles, of which torchvision knows the digests: it opens no others.
+    "cifar10": DataSource(
+        "cifar10:PATH", "cifar:open_cifar10", size=KnownSize(50_000, 10_000, 10, 32)
+    ),
+    "cifar100": DataSource(
+        "cifar100:PATH", "cifar:open_cifar100", size=KnownSize(50_000, 10_000, 100, 32)
+    ),
+    # Whether it is safe depends on which of timm's readers a name means.
+    "timm": DataSource("timm:NAME", "timm_datasets:open_timm", safe=False),
+}

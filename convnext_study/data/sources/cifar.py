@@ -10,11 +10,20 @@ import torch
 from convnext_study.data.dataset import DataError, DatasetPair, MemoryImages, channel_statistics
 
 
-def open_cifar(name: str, path: str, *, download: bool = False) -> DatasetPair:
+def open_cifar10(path: str, *, download: bool = False) -> DatasetPair:
     """50,000 training and 10,000 test images of 32x32, held in memory (180 MB).
 
     Raises DataError where the files are missing, damaged or cannot be fetched.
     """
+    return _open("cifar10", path, download)
+
+
+def open_cifar100(path: str, *, download: bool = False) -> DatasetPair:
+    """As many images of as many classes as the name says; else as `open_cifar10`."""
+    return _open("cifar100", path, download)
+
+
+def _open(name: str, path: str, download: bool) -> DatasetPair:
     from torchvision import datasets
 
     kind: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from einops import repeat
 
 from convnext_study.data.dataset import DatasetPair, MemoryImages, channel_statistics
-from convnext_study.data.known_sizes import DIGITS as SIZE
 
+SIZE = 32  # pixels a side
 HELD_OUT_EVERY = 3
 
 
-def open_digits() -> DatasetPair:
+def open_digits(_: str = "", *, download: bool = False) -> DatasetPair:
     """1,195 training and 602 validation images: every third of each class is held out."""
     pixels, targets = _read()
     labels = torch.from_numpy(targets).long()

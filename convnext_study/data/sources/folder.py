@@ -22,7 +22,7 @@ LARGEST, SMALLEST = 224, 32  # sides of what a network sees unless the recipe sa
 LOOK_AT = 9  # images, to know what size they are
 
 
-def open_folder(path: str) -> DatasetPair:
+def open_folder(path: str, *, download: bool = False) -> DatasetPair:
     """Class folders under ``train/`` and ``val/``. Raises DataError naming the path at fault."""
     root = Path(path).expanduser()
     parts = {name: root / name for name in ("train", "val")}

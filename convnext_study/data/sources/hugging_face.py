@@ -49,9 +49,11 @@ class HubImages:
         return len(self.labels)
 
     def name(self, index: int) -> str:
+        """The data set and the image's index in it."""
         return f"{self.where}[{index}]"
 
     def label(self, index: int) -> int:
+        """The class of the image, from 0."""
         return int(self.labels[index])
 
     def read(self, index: int) -> bytes:
@@ -66,6 +68,7 @@ class HubImages:
         return content
 
     def digests(self) -> dict[str, str]:
+        """SHA-256 of the labels and of what is stored beside them."""
         stored = _stored(self.reader, len(self))
         return {"labels": digest(self.labels), **stored}
 

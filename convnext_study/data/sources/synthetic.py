@@ -35,6 +35,7 @@ class SyntheticImages:
 
     @property
     def labels(self) -> torch.Tensor:
+        """Classes (count,), int64: each in turn."""
         return (self.first + torch.arange(self.count)) % len(self.patterns)
 
     def __len__(self) -> int:
@@ -71,7 +72,7 @@ class SyntheticImages:
         return (pattern + self.noise[noise].roll((down, right), (1, 2))).clamp(0, 255).byte()
 
 
-def open_synthetic(text: str = "") -> DatasetPair:
+def open_synthetic(text: str = "", *, download: bool = False) -> DatasetPair:
     """The data set that ``CLASSES,SIZE,COUNT`` describes; what is left out has its default.
 
     Raises DataError where they are not positive whole numbers.

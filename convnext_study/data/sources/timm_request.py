@@ -28,4 +28,5 @@ class Request:
         return self.name.partition("/")[2] if self.kind else self.name
 
     def split(self, part: str, default: str) -> str:
+        """The name of a split, by its option or else ``default``."""
         return self.options.get(part, default)

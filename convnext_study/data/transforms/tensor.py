@@ -29,6 +29,7 @@ class RandomResizedCrop:
         self.timms = timms
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Crop and resize (3, H, W) uint8 to (3, size, size)."""
         from torchvision.transforms.v2 import functional as F
 
         top, left, height, width = self.timms.get_params(image, self.timms.scale, self.timms.ratio)
@@ -46,6 +47,7 @@ class ToPillow:
     """For the steps after it that only take Pillow's images: RandAugment and colour jitter."""
 
     def __call__(self, image: torch.Tensor) -> Image.Image:
+        """Convert (3, H, W) uint8."""
         return to_pil(image)
 
 
@@ -60,6 +62,7 @@ class Erasing:
         timms.per_pixel = timms.rand_color = False
 
     def __call__(self, height: int, width: int) -> Box | None:
+        """Draw the box for one image of this height and width."""
         drawn = _Drawn(height, width)
         self.timms(drawn)
         return drawn.box
@@ -93,6 +96,7 @@ class Steps:
         self.transforms, self.erasing = transforms, erasing
 
     def __call__(self, image: torch.Tensor | Image.Image) -> tuple[torch.Tensor, Box | None]:
+        """Transform one image, (3, H, W) uint8 or of Pillow."""
         for step in self.transforms:
             image = step(image)
         pixels = to_tensor(image) if isinstance(image, Image.Image) else image

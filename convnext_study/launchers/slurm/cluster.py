@@ -25,21 +25,24 @@ TAKEN = {
 
 
 class ClusterConfigError(UserError):
-    """A profile cannot be used; the message names the file and the field."""
+    """A cluster file cannot be used; the message names the file and the field."""
 
 
 class ClusterConfig(BaseModel):
     """One job's share of a cluster.
 
-    Args:
-        partition, account, qos, constraint: as in ``sbatch``; left to the site where not given.
-        nodes: machines a run.
+    Attributes:
+        partition: as in ``sbatch``; left to the site where not given.
+        account: likewise.
+        qos: likewise.
+        constraint: likewise.
+        nodes: machines per run.
         gpus: GPUs on each of them; 0 trains on the CPU.
         processes: on each node; as many as GPUs if not given, else one.
         cpus_per_process: cores for each process and the readers it starts.
         memory_gb: of each node.
         minutes: time limit of one start; longer runs are requeued and go on.
-        signal_seconds: how long before the limit a run is told to save.
+        signal_seconds: how long before the limit a run is signalled to save.
         requeue: start again after preemption, a node's failure or the time limit.
         max_requeues: an end to that, for a run that never gets anywhere.
         array_limit: runs of one request at a time.
@@ -77,6 +80,7 @@ class ClusterConfig(BaseModel):
 
     @property
     def processes_per_node(self) -> int:
+        """Processes on each node: one per GPU unless given."""
         return self.processes or max(self.gpus, 1)
 
     @property
@@ -86,6 +90,7 @@ class ClusterConfig(BaseModel):
 
     @property
     def device(self) -> str:
+        """The device that runs train on: ``cuda`` or ``cpu``."""
         return "cuda" if self.gpus else "cpu"
 
     def setup(self) -> list[str]:

@@ -47,6 +47,7 @@ class Im2colConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C', H', W'), by whichever form is faster there."""
         geometry = _geometry(self, max(input.shape[2:]))
         positions = geometry.outputs(input.shape[2]) * geometry.outputs(input.shape[3])
         elsewhere = input.device.type != "cpu" or torch.is_autocast_enabled("cpu")

@@ -30,6 +30,7 @@ class GemmGradDepthwiseConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, H', W')."""
         largest = LARGEST_MAP if self.kernel_size[0] > 3 else LARGEST_MAP_OF_KERNEL_3
         if (
             not torch.is_grad_enabled()
@@ -87,7 +88,10 @@ def weight_gradient(
     Args:
         input: (N, C, H, W).
         grad: the gradient of the output, (N, C, H', W').
-        kernel, stride, padding, dilation: of the convolution, the same in both directions.
+        kernel: side of the kernel K; as all below, the same in both directions.
+        stride: of the convolution.
+        padding: zeros on each side.
+        dilation: of the convolution.
     """
     channels, height, width = input.shape[1:]
     taps = position_taps(height, width, kernel, stride, padding, dilation).to(input.dtype)

@@ -22,6 +22,7 @@ class LinearConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C', H', W')."""
         by_position = input.is_contiguous(memory_format=torch.channels_last)
         if input.device.type != "cpu" or not by_position:
             return super().forward(input)

@@ -78,12 +78,12 @@ def to_roadmap(
     num_classes: int | None = None,
     in_chans: int | None = None,
 ) -> State:
-    """Weights in one of `LAYOUTS` as weights of ``RoadmapNet(spec)``; the tensors are not copied.
+    """Weights in one of `KEY_MAPS` as weights of ``RoadmapNet(spec)``; the tensors are not copied.
 
     Args:
         state: their state dict. BatchNorm's ``num_batches_tracked`` may be absent and is then 0.
         spec: an end of the road; `spec_of` reads it from ``state``.
-        layout: a key of `LAYOUTS`; told from the names if left out.
+        key_map: a key of `KEY_MAPS`; detected from the names if left out.
         num_classes: of the network; as many as in ``state`` if left out, 0 drops the classifier.
         in_chans: channels of the network's images; as many as in ``state`` if left out.
 
@@ -115,7 +115,7 @@ def from_roadmap(
 
 
 def load(net: RoadmapNet, state: Mapping[str, Any], *, classifier: bool = True) -> None:
-    """Copy weights in one of `LAYOUTS` into a network, which must be an end of the road.
+    """Copy weights in one of `KEY_MAPS` into a network, which must be an end of the road.
 
     With ``classifier=False`` the network keeps its own classifier, whatever ``state`` has.
 

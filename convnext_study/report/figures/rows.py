@@ -67,6 +67,7 @@ class Axis(NamedTuple):
 
     @property
     def cut(self) -> bool:
+        """Whether the axis begins above 0."""
         return self.low > 0
 
 

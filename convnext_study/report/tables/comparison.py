@@ -61,6 +61,7 @@ def comparison_columns(
 
 
 def yes_no(value: bool) -> str:
+    """A truth value in words."""
     return "yes" if value else "no"
 
 

@@ -55,6 +55,7 @@ def significant_digits(value: float) -> str:
 
 
 def count(value: int) -> str:
+    """A whole number with commas between thousands."""
     return f"{value:,}"
 
 
@@ -120,8 +121,10 @@ def listed(names: Sequence[str]) -> str:
 
 
 def plural(number: int, word: str) -> str:
+    """A number and its noun, as ``1 run`` or ``2 runs``."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def shorten(text: str, most: int) -> str:
+    """The text in at most ``most`` characters, an ellipsis in place of the rest."""
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"

@@ -42,6 +42,7 @@ def accuracy(row: ResultRow) -> str:
 
 
 def seeds(row: ResultRow) -> str:
+    """How many seeds are done, and of how many, where some are missing."""
     done = len(row.seeds)
     return str(done) if done == row.seeds_requested else f"{done}/{row.seeds_requested}"
 

@@ -56,6 +56,7 @@ class Column(Generic[R]):
 
     @property
     def left(self) -> bool:
+        """Whether its cells stand at the left."""
         return self.kind == "text"
 
     @property
@@ -110,6 +111,8 @@ class Cell(NamedTuple):
 
 
 class Heading(NamedTuple):
+    """A column's heading on screen, and whether it stands at the left."""
+
     text: str
     left: bool
 
@@ -129,6 +132,7 @@ class Table(Generic[R]):
     link: Callable[[R], str | None] = lambda row: None
 
     def with_notes(self, *notes: str) -> Table[R]:
+        """The same table with these notes in place of its own."""
         return replace(self, notes=notes)
 
     def on_screen(self, width: int | None = None) -> tuple[list[Heading], list[list[Cell]]]:

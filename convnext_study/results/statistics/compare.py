@@ -51,6 +51,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
+        """Whether the adjusted p value is at most alpha."""
         return self.p_adjusted <= self.alpha
 
 

@@ -26,6 +26,7 @@ class Interval(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
+        """Whether zero lies outside."""
         return not self.low <= 0 <= self.high
 
 

@@ -20,6 +20,7 @@ class PathAttention(nn.Module):
         self.fc2 = nn.Linear(paths, paths)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scale each path of (N, paths * width, H, W)."""
         means = x.mean((2, 3)).reshape(x.shape[0], self.paths, -1)
         weights = torch.sigmoid(self.fc2(torch.relu(self.fc1(means.mean(2)))))
         return x * weights.unsqueeze(2).expand_as(means).flatten(1)[:, :, None, None]
@@ -35,6 +36,7 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scale each channel of (N, C, H, W)."""
         weights = torch.sigmoid(self.fc2(torch.relu(self.fc1(x.mean((2, 3))))))
         return x * weights[:, :, None, None]
 

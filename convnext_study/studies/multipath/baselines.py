@@ -34,8 +34,9 @@ def resnet18(
     """timm's ResNet-18 for small images: (N, in_chans, H, W) to logits (N, num_classes).
 
     Args:
-        se: squeeze and excitation with 16 channels a hidden unit, exactly, and with biases.
-        num_classes, in_chans: as in timm.
+        se: squeeze and excitation with 16 channels per hidden unit, exactly, and with biases.
+        num_classes: 0 drops the classifier, as in timm.
+        in_chans: channels of the images.
         output_stride: 8 or more for the network as it is; 4 and 2 turn strides into dilation.
         kwargs: further arguments of timm's ResNet. The last norm of a branch starts at 1 unless
             ``zero_init_last``, as in the networks it is compared with.

@@ -20,7 +20,7 @@ class MultiPathBlock(nn.Module):
 
     Args:
         spec: of the network.
-        plan: channels, stride and dilation here.
+        paths_spec: channels, stride and dilation here.
         implementation: of the paths, ``fused`` or ``plain``.
         drop_path_rate: of the branch.
     """
@@ -46,6 +46,7 @@ class MultiPathBlock(nn.Module):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, c_in, H, W) to (N, paths * width, H', W')."""
         y = self.fuse(self.attention(self.paths(x)))
         return self.act(self.drop_path(y) + self.shortcut(x))  # type: ignore[no-any-return]
 
@@ -59,6 +60,7 @@ class MultiPathStage(nn.Module):
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C', H', W')."""
         if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
             return checkpointed(self.blocks, x)  # type: ignore[no-any-return]
         return self.blocks(x)  # type: ignore[no-any-return]

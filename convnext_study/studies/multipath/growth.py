@@ -34,6 +34,7 @@ class Growth:
 
     @property
     def total(self) -> int:
+        """Parameters of the whole network."""
         return self.conv3 + self.conv1 + self.ends
 
 

@@ -28,6 +28,7 @@ class ModuleParts:
 
     @property
     def total(self) -> int:
+        """Parameters of the module."""
         return sum(self.paths) + self.attention + self.fuse + self.shortcut
 
 
@@ -41,6 +42,7 @@ class NetParts:
 
     @property
     def total(self) -> int:
+        """Parameters of the network."""
         return self.stem + sum(module.total for module in self.modules) + self.head
 
 

@@ -77,6 +77,7 @@ class PathConv2d(nn.Conv2d):
         self.width = paths_spec.width
 
     def forward(self, x: Tensor, path: int = -1) -> Tensor:
+        """Convolve all paths, or only ``path`` with its part of the weight, to (N, C, H', W')."""
         weight, groups = self.weight, self.groups
         if path >= 0:
             weight, groups = weight[path * self.width : (path + 1) * self.width], 1
@@ -93,6 +94,7 @@ class Level(nn.Module):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, paths * width, H', W'), all paths at once."""
         return self.act(self.norm(self.conv(x)))  # type: ignore[no-any-return]
 
     def one_path(self, x: Tensor, path: int) -> Tensor:
@@ -119,7 +121,7 @@ class Paths(nn.Module):
     """All paths beside each other: (N, c_in, H, W) to (N, paths * width, H', W').
 
     Args:
-        plan: their shape.
+        paths_spec: their shape.
         implementation: ``fused``, level by level, or ``plain``, path by path: the same parameters,
             state dict and outputs.
     """
@@ -149,6 +151,7 @@ class Paths(nn.Module):
         self.levels = nn.ModuleList(levels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, c_in, H, W) to (N, paths * width, H', W')."""
         fused = self.fused
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             fused = fused or self._norms_replaced()

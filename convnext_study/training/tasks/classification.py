@@ -56,33 +56,41 @@ class Classification:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Optimizer steps per epoch, the same in every process."""
         return steps_per_epoch(len(self.data.train), self.recipe.global_batch_size)
 
     @property
     def accum_steps(self) -> int:
+        """How many batches of this process make one optimizer step."""
         return accum_steps(self.recipe.global_batch_size, self._sharding, even=self.recipe.mixes)
 
     @property
     def corrupt_images(self) -> int:
+        """How often an image that cannot be read was replaced, in this process."""
         return self.data.corrupt.replaced
 
     @property
     def corrupt_names(self) -> frozenset[str]:
+        """Which images those were."""
         return frozenset(self.data.corrupt.names)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
+        """Plain JSON values that identify the data: names, sizes, digests."""
         return fingerprint(self.data)
 
     def check_data(self, recorded: dict[str, Any], where: str) -> None:
+        """Raise UserError, one line that begins with ``where``, for other data than recorded."""
         check_same(recorded, self.fingerprint, where)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one input."""
         size = image_size(self.data, self.recipe)
         return (3, size, size)
 
     def build(self) -> nn.Module:
+        """The run's network, with random weights from torch's global generator."""
         builder = get_builder(self.run.model.builder)
         net: nn.Module = builder(
             self.run.model.args,
@@ -94,6 +102,7 @@ class Classification:
         return net
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """This process's batches of an epoch (from 0), from optimizer step ``start`` on."""
         return train_batches(
             self.data,
             self.recipe,
@@ -106,6 +115,7 @@ class Classification:
         )
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+        """Mean cross entropy over the batch, after Mixup and CutMix, and its number of images."""
         images, labels = self._prepare(batch)
         if self._masks is not None:
             self._masks.fill(batch.step, batch.places, images.device)
@@ -118,6 +128,7 @@ class Classification:
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
+        """Top-1 accuracy and cross entropy over the whole validation part, in every process."""
         losses: list[Tensor] = []  # of a batch each, summed in float32: not every device has more
         correct: list[Tensor] = []
         bad = self.corrupt_images

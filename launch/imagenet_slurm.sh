@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The published road map on ImageNet with SLURM: 300 epochs, three seeds, one job a run.
+# Copy this file and a file of clusters/, and set the site's partition and account in it.
+# Look first:  bash imagenet_slurm.sh --dry-run
+set -euo pipefail
+imagenet=${IMAGENET:?name the folder with train/ and val/, as in IMAGENET=/data/imagenet}
+cluster=${CLUSTER:-$(dirname "$0")/clusters/one-node.toml}
+out=${OUT:-runs/imagenet}
+convnext-study roadmap --regime t --data "folder:$imagenet" --seeds 3 --precision bf16 \
+  --launcher slurm --cluster "$cluster" --out "$out" "$@"
