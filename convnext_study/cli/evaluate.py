@@ -1,4 +1,4 @@
-"""``eval``: judge a run or any network by name."""
+"""``eval``: evaluate a run, or any network by name."""
 
 from __future__ import annotations
 
