@@ -1,6 +1,6 @@
 """The first network with each single step: what is each worth alone?
 
-    convnext-study study ablations/add_one_in.py --seeds 3
+    convnext-study study add_one_in --seeds 3
 
 The first network is ResNet with the enhanced recipe: the training techniques are in all of them.
 

@@ -1,8 +1,8 @@
 """The Shapley value of each step: its gain, in accuracy and in MACs, averaged over orders.
 
-    convnext-study study ablations/attribution.py                # 8 sampled orders
-    convnext-study study ablations/attribution.py --permutations 16    # 8 more, narrower intervals
-    convnext-study study ablations/attribution.py --players section   # exact, over the paper's
+    convnext-study study attribution                # 8 sampled orders
+    convnext-study study attribution --permutations 16    # 8 more, narrower intervals
+    convnext-study study attribution --players section   # exact, over the paper's
     sections
 
 Runs: 8 orders (4 draws, each with its reverse) of 12 steps pass through 13 networks each, 104 in

@@ -1,6 +1,6 @@
 """The road map from ResNet-200 to ConvNeXt-B (Table 11).
 
-    convnext-study study ablations/base_regime.py --data folder:PATH --seeds 1
+    convnext-study study base_regime --data folder:PATH --seeds 1
 
 Runs: 17 per seed, 300 epochs each with the published recipe (the first row 90). Cost: 5 to 17 GMACs
 an image, three to four times the t road's: at ImageNet's size this is work for a cluster. A first

@@ -1,7 +1,7 @@
 """The last network with each of the further steps: layer scale, GRN, the isotropic layout.
 
-    convnext-study study ablations/beyond.py --seeds 3
-    convnext-study study ablations/leave_one_out.py --extra-steps grn,layer_scale
+    convnext-study study beyond --seeds 3
+    convnext-study study leave_one_out --extra-steps grn,layer_scale
 
 The first trains each step beside the end of the road; the second puts them after it, as steps of
 any study. Larger kernels have a study of their own, kernel_size.py.

@@ -1,7 +1,7 @@
 """An example of your own: a step that sets a field of the network, and a network of your own.
 
-    convnext-study study ablations/example_own_step.py --seeds 3
-    convnext-study study ablations/leave_one_out.py --extra-steps ablations/example_own_step.py
+    convnext-study study example_own_step --seeds 3
+    convnext-study study leave_one_out --extra-steps ablations/example_own_step.py
 
 The first trains both: they are rows of every table and figure of the folder. The second
 appends ``STEPS`` to the road and measures what every step, yours included, contributes.

@@ -1,6 +1,6 @@
 """The last network with depthwise kernels from 3x3 to 31x31.
 
-    convnext-study study ablations/kernel_size.py --seeds 3
+    convnext-study study kernel_size --seeds 3
 
 The road tries 5, 9 and 11 before the micro design (rows ``kernel_5`` to ``kernel_11``); here every
 size stands at the end of the road, where the last row has 7.

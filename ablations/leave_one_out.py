@@ -1,6 +1,6 @@
 """The last network without each step: what is each worth at the end of the road?
 
-    convnext-study study ablations/leave_one_out.py --seeds 3
+    convnext-study study leave_one_out --seeds 3
 
 Runs: 14 per seed: the last network, 12 networks that lack one step each, and the last network with
 the first row's recipe. The end of the road is not trained again where a road map has it.

@@ -1,6 +1,6 @@
 """The multi-path lightweight CNN (Zhao, Bai, An, 2023) as a road of its own: our reconstruction.
 
-    convnext-study study ablations/multipath.py --seeds 3
+    convnext-study study multipath --seeds 3
 
 Plain basic blocks, widened in channels, widened in paths of equal depths, different depths, and
 attention on either; then the large networks. docs/multipath.md says what is the paper's in it.

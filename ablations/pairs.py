@@ -1,6 +1,6 @@
 """Which steps need each other: the last network without every pair of steps.
 
-    convnext-study study ablations/pairs.py --seeds 3
+    convnext-study study pairs --seeds 3
 
 Runs: 79 per seed: the last network, 12 without one step, 66 without two. Those of leave_one_out.py
 are not trained again. Cost on the nano road and digits: 5 to 20 s per run on one core; about 5

@@ -1,6 +1,6 @@
 """The same steps in other orders: backwards, and shuffled twice.
 
-    convnext-study study ablations/reorder.py --seeds 3
+    convnext-study study reorder --seeds 3
 
 Runs: 13 per seed for the road itself, which a road map has trained already, and 11 for each further
 order, whose ends are shared: 46 per seed. Cost on the nano road and digits: 4 to 16 s per run

@@ -1,7 +1,7 @@
 """The whole road map, row by row: what `convnext-study roadmap` trains.
 
-    convnext-study study ablations/road_map.py --seeds 3
-    convnext-study study ablations/road_map.py --match-macs end
+    convnext-study study road_map --seeds 3
+    convnext-study study road_map --match-macs end
 
 Runs: 17 per seed. Cost on the nano road and digits: 5 to 9 s per run on one core, so about 1 minute
 a seed on two. With ``--match-macs`` every row gets the width that brings its MACs nearest to the

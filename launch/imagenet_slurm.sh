@@ -6,5 +6,5 @@ set -euo pipefail
 imagenet=${IMAGENET:?name the folder with train/ and val/, as in IMAGENET=/data/imagenet}
 cluster=${CLUSTER:-$(dirname "$0")/clusters/one-node.toml}
 out=${OUT:-runs/imagenet}
-convnext-study roadmap --regime tiny --data "folder:$imagenet" --seeds 3 --precision bf16 \
+convnext-study roadmap --regime t --data "folder:$imagenet" --seeds 3 --precision bf16 \
   --launcher slurm --cluster "$cluster" --out "$out" "$@"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 
 import typer
 
@@ -29,8 +29,8 @@ ImageSize = Annotated[int | None, typer.Option(min=1, help="Side of the image, i
 
 
 @dataclass(frozen=True)
-class StudyOptions:
-    """The options of every command that trains."""
+class RunOptions:
+    """What determines the runs and their cost: for every command that trains or plans."""
 
     data: Annotated[
         str, typer.Option(help=", ".join(source.usage for source in SOURCES.values()) + ".")
@@ -48,6 +48,31 @@ class StudyOptions:
         int | None, typer.Option(min=1, help="Images per optimizer step, instead of the recipe's.")
     ] = None
     image_size: ImageSize = None
+    micro_batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Most images a process takes at a time.")
+    ] = None
+    precision: Annotated[
+        str | None, typer.Option(help="float32, bf16 or fp16, instead of the recipe's.")
+    ] = None
+    sync_bn: Annotated[
+        bool, typer.Option("--sync-bn", help="BatchNorm over all processes of a run.")
+    ] = False
+
+    def recipe_changes(self) -> dict[str, Any]:
+        """The recipe's fields that were set on the command line; None leaves the recipe's own."""
+        return {
+            "epochs": self.epochs,
+            "global_batch_size": self.batch_size,
+            "image_size": self.image_size,
+            "precision": self.precision,
+            "sync_bn": self.sync_bn or None,
+        }
+
+
+@dataclass(frozen=True)
+class StudyOptions(RunOptions):
+    """The options of every command that trains: also where, and how it uses the machine."""
+
     out: Annotated[
         Path | None, typer.Option(help="Folder of the study. (default: runs/REGIME-DATA)")
     ] = None
@@ -87,20 +112,16 @@ class StudyOptions:
         Path | None, typer.Option(help="With slurm: the site's file, as in launch/clusters/.")
     ] = None
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With slurm: print what would be submitted.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the runs, which are done and what the rest will cost; train nothing. "
+            "With slurm also what would be submitted.",
+        ),
     ] = False
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="With slurm: follow the jobs to their end.")
     ] = True
-    micro_batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Most images a process takes at a time.")
-    ] = None
-    precision: Annotated[
-        str | None, typer.Option(help="float32, bf16 or fp16, instead of the recipe's.")
-    ] = None
-    sync_bn: Annotated[
-        bool, typer.Option("--sync-bn", help="BatchNorm over all processes of a run.")
-    ] = False
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False
     channels_last: Annotated[
         bool, typer.Option("--channels-last/--channels-first", help="Memory layout of images.")
@@ -124,25 +145,15 @@ class StudyOptions:
         typer.Option("--cudnn-benchmark", help="GPUs: try cuDNN's algorithms, take the fastest."),
     ] = False
 
-    def recipe_changes(self) -> dict[str, Any]:
-        """The recipe's fields that were set on the command line; None leaves the recipe's own."""
-        return {
-            "epochs": self.epochs,
-            "global_batch_size": self.batch_size,
-            "image_size": self.image_size,
-            "precision": self.precision,
-            "sync_bn": self.sync_bn or None,
-        }
 
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each field of the dataclass that its ``options`` are.
 
-def with_study_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command all of `StudyOptions` as options; it gets them as ``options``."""
-    hints = get_type_hints(StudyOptions, include_extras=True)
-    own = [
-        parameter
-        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
-        if name != "options"
-    ]
+    Fields are its options in the terminal; the command gets them as one value.
+    """
+    own = dict(inspect.signature(command, eval_str=True).parameters)
+    kind: type[RunOptions] = own.pop("options").annotation
+    hints = get_type_hints(kind, include_extras=True)
     shared = [
         inspect.Parameter(
             field.name,
@@ -150,48 +161,55 @@ def with_study_options(command: Callable[..., None]) -> Callable[..., None]:
             default=field.default,
             annotation=hints[field.name],
         )
-        for field in fields(StudyOptions)
+        for field in fields(kind)
     ]
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> None:
-        options = StudyOptions(
-            **{field.name: given.pop(field.name) for field in fields(StudyOptions)}
-        )
+        options = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
         command(**given, options=options)
 
-    parameters = [*own, *shared]
+    parameters = [*own.values(), *shared]
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return wrapped
 
 
-def console() -> Console:
-    """Colours and the terminal's width on a terminal; plain text of a fixed width elsewhere."""
+def output_of(options: StudyOptions) -> TextIO:
+    """Where a command says what it does: a batch script must be all of the standard output."""
+    return sys.stderr if options.dry_run and options.launcher == "slurm" else sys.stdout
+
+
+def console(file: TextIO | None = None) -> Console:
+    """Colours and the terminal's width on a terminal; plain text of a fixed width elsewhere.
+
+    ``file`` is what it prints to. (default: standard output)
+    """
     from rich.console import Console
 
-    if sys.stdout.isatty():
-        return Console(width=max(shutil.get_terminal_size().columns, 80))
-    return Console(width=PLAIN_WIDTH, color_system=None, force_terminal=False)
+    file = file or sys.stdout
+    if file.isatty():
+        return Console(file=file, width=max(shutil.get_terminal_size().columns, 80))
+    return Console(file=file, width=PLAIN_WIDTH, color_system=None, force_terminal=False)
 
 
-def print_tables(*tables: Table[Any]) -> None:
-    """Print tables to standard output, an empty line after each but the last."""
+def print_tables(*tables: Table[Any], file: TextIO | None = None) -> None:
+    """Print tables, an empty line after each but the last; ``file`` is as in `console`."""
     from convnext_study.report.tables.render import Screen
 
     parts = [part for table in tables for part in (Screen(table), "")]
-    print_rich(*parts[:-1])
+    print_rich(*parts[:-1], file=file)
 
 
-def print_rich(*parts: RenderableType) -> None:
-    """Print rich renderables to standard output, without trailing blanks in plain text."""
-    shown = console()
+def print_rich(*parts: RenderableType, file: TextIO | None = None) -> None:
+    """Print rich renderables, without trailing blanks in plain text; as in `console`."""
+    shown = console(file)
     if shown.is_terminal:
         shown.print(*parts)
         return
     with shown.capture() as capture:
         shown.print(*parts)
-    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()), file=file)
 
 
 def warn_of_unreadable(unreadable: Sequence[RecordError]) -> None:

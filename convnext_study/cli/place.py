@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from convnext_study.cli.options import StudyOptions
 from convnext_study.errors import UserError
 from convnext_study.experiments.collection import Launcher, launch_local, wait_until_unlocked
+from convnext_study.experiments.dataset_size import size_if_missing
 from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
@@ -76,11 +77,13 @@ def _images(todo: Sequence[Run], options: StudyOptions) -> tuple[int, bool]:
     size = max(run.recipe["image_size"] or 0 for run in todo)
     if options.data == "digits":  # torch is not needed here, and takes seconds to import
         return size or DIGITS.image_size, False
+    if options.dry_run and (missing := size_if_missing(options.data)):
+        return size or missing[0].image_size, options.data.startswith("folder:")
     from convnext_study.data.loader import in_memory
     from convnext_study.recipes import make_recipe
 
     # Bad data fails here, before any training.
-    data = open_data(options.data, download=options.download)
+    data = open_data(options.data, download=options.download and not options.dry_run)
     recipes = {json.dumps(run.recipe, sort_keys=True): run.recipe for run in todo}
     from_files = any(not in_memory(data, make_recipe(recipe)) for recipe in recipes.values())
     return size or data.size, from_files

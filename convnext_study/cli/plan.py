@@ -11,14 +11,15 @@ import typer
 from convnext_study.cli.options import (
     Json,
     Regime,
-    StudyOptions,
+    RunOptions,
     print_tables,
-    with_study_options,
+    with_options,
 )
 from convnext_study.roadmap import get_roadmap
 
 if TYPE_CHECKING:
-    from convnext_study.experiments.estimate import CostEstimate, DatasetSize, Hardware
+    from convnext_study.experiments.dataset_size import DatasetSize
+    from convnext_study.experiments.estimate import CostEstimate, Hardware
     from convnext_study.report.tables import Table
 
 
@@ -27,9 +28,9 @@ def add_to(app: typer.Typer) -> None:
     app.command()(plan)
 
 
-@with_study_options
+@with_options
 def plan(
-    options: StudyOptions,
+    options: RunOptions,
     regime: Regime = "nano",
     steps: Annotated[
         str | None, typer.Option(help="Only these rows, comma-separated. (default: all)")
@@ -53,7 +54,8 @@ def plan(
     factor of two or so, until `--mfu` is measured on the machine.
     """
     from convnext_study.experiments.caveats import caveats
-    from convnext_study.experiments.estimate import Hardware, dataset_size, estimate, to_dict
+    from convnext_study.experiments.dataset_size import dataset_size
+    from convnext_study.experiments.estimate import Hardware, estimate, to_dict
     from convnext_study.experiments.roadmap_runs import (
         choose_variants,
         parse_seeds,
@@ -119,17 +121,13 @@ def _table(plans: Sequence[CostEstimate]) -> Table[CostEstimate]:
         Column("seed", "seed", lambda plan: plan.seed, format=str),
         Column("epochs", "epochs", lambda plan: plan.epochs, format=str),
         Column("images", "images", lambda plan: plan.images, format=significant_digits),
-        Column("flops", "FLOPs", _flops, format=significant_digits),
+        Column("flops", "FLOPs", lambda plan: plan.flops, format=significant_digits),
         Column("gpu_seconds", "GPU", lambda plan: HOURS * plan.gpu_hours, format=hours),
         Column("wall_seconds", "wall", lambda plan: HOURS * plan.wall_hours, format=hours),
         Column("disk", "disk", lambda plan: plan.disk, format=size),
         Column("batch", "batch split", lambda plan: plan.global_batch_size, cell=_split),
     ]
     return Table("plan", "", columns, plans)
-
-
-def _flops(plan: CostEstimate) -> float:
-    return plan.train_flops + plan.eval_flops
 
 
 def _split(plan: CostEstimate) -> str:

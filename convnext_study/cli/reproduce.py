@@ -15,14 +15,14 @@ from convnext_study.runs.records import Record, Run
 
 # Recipe fields that the command line can change, and the option for each.
 _OPTIONS = {"epochs": "--epochs", "global_batch_size": "--batch-size", "image_size": "--image-size"}
-# The file that comes with the sources for each kind of study, and what it is told.
-_FILES = {
-    "leave_one_out": "leave_one_out.py",
-    "add_one_in": "add_one_in.py",
-    "pairs": "pairs.py",
-    "reorder": "reorder.py",
-    "subset": "attribution.py",
-    "sections": "attribution.py --players section",
+# The study of the package for each kind, and what it is told.
+_STUDIES = {
+    "leave_one_out": "leave_one_out",
+    "add_one_in": "add_one_in",
+    "pairs": "pairs",
+    "reorder": "reorder",
+    "subset": "attribution",
+    "sections": "attribution --players section",
 }
 
 
@@ -38,12 +38,12 @@ def commands(groups: Sequence[RunGroup], folder: str) -> list[str]:
     seeds = _seeds(sorted({run.seed for run in runs}))
     if regime in ROADMAPS and all(run.study == f"roadmap-{regime}" for run in runs):
         lines += _roadmap(get_roadmap(regime), runs, seeds, folder)
-    elif kind in _FILES and regime in ROADMAPS:
-        line = f"convnext-study study ablations/{_FILES[kind]} --regime {regime} "
+    elif kind in _STUDIES and regime in ROADMAPS:
+        line = f"convnext-study study {_STUDIES[kind]} --regime {regime} "
         lines.append(
             line + shlex.join([*_options(get_roadmap(regime), runs, seeds), "--out", folder])
         )
-        lines.append("# not checked: the records name the kind of study and not its file")
+        lines.append("# not checked: the records name the kind of study and not its command")
     else:
         lines.append("# The records do not say which command requested these runs.")
     # A comment must not end before its line does, or a record's text would be a command.

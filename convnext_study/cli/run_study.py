@@ -44,22 +44,28 @@ def run_roadmap(road: Roadmap, variants: Sequence[Variant], options: StudyOption
 
 
 def run_study(study: RunCollection, options: StudyOptions) -> None:
-    """Train what is not done, print the table, write the results; exit as it went."""
+    """Train what is not done, print the table, write the results; exit as it went.
+
+    A dry run only tells what that would be.
+    """
+    if options.dry_run:
+        from convnext_study.cli.dry_run import dry_run
+
+        dry_run(study, options)
+        return
     todo = [run for run in study.runs if not study.is_done(run)]
-    # A dry run's script must be all of the standard output.
-    output = sys.stderr if options.dry_run else sys.stdout
     done = len(study.runs) - len(todo)
-    print(f"{study.folder}: {len(study.runs)} runs, {done} done already", file=output)
+    print(f"{study.folder}: {len(study.runs)} runs, {done} done already")
     outcomes: list[Outcome] = []
     cluster = cluster_of(options)
     launcher = get_launcher(options, cluster)
     if todo:
         plan = choose_resources_for(todo, options, cluster)
-        print(describe(todo, options, plan), file=output, flush=True)
+        print(describe(todo, options, plan), flush=True)
         outcomes = _train(study, plan, launcher)
         for outcome in unfinished(outcomes, "submitted"):
             print(f"{outcome.run.id}: {outcome.reason}")
-        if options.launcher == "slurm" and (options.dry_run or not options.wait):
+        if options.launcher == "slurm" and not options.wait:
             return
     _show(study)
     for outcome in unfinished(outcomes, "failed"):

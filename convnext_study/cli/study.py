@@ -1,17 +1,17 @@
-"""``study FILE``: train what a Python file asks for, and show what it has to say of it."""
+"""``study NAME|FILE``: train what a Python file asks for, and show what it has to say of it."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from convnext_study.cli.options import (
     StudyOptions,
+    output_of,
     print_rich,
     print_tables,
-    with_study_options,
+    with_options,
 )
 from convnext_study.errors import UserError
 
@@ -29,9 +29,14 @@ def add_to(app: typer.Typer) -> None:
     app.command()(study)
 
 
-@with_study_options
+@with_options
 def study(
-    file: Annotated[Path, typer.Argument(help="A Python file, such as ablations/pairs.py.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE", help="A study of the package, such as pairs, or a Python file."
+        ),
+    ],
     options: StudyOptions,
     regime: Annotated[
         str | None, typer.Option(help="Which road map: t, b or nano. (default: the file's)")
@@ -64,7 +69,12 @@ def study(
     from convnext_study.cli.run_study import run_study
     from convnext_study.experiments.collection import RunCollection
     from convnext_study.experiments.roadmap_runs import default_folder, parse_seeds
-    from convnext_study.experiments.study_file import deduplicate, load_study, make_context
+    from convnext_study.experiments.study_file import (
+        deduplicate,
+        find_study,
+        load_study,
+        make_context,
+    )
 
     if players not in PLAYERS:
         raise UserError(f"players: {players!r}; use one of {', '.join(PLAYERS)}")
@@ -72,7 +82,7 @@ def study(
         raise UserError(
             f"permutations: {permutations}; use an even number, each order comes with its reverse"
         )
-    loaded = load_study(file)
+    loaded = load_study(find_study(file))
     context = make_context(
         loaded,
         regime,
@@ -92,13 +102,18 @@ def study(
         options.out or loaded.folder(options.data) or default_folder(context.road, options.data)
     )
     runs, done = deduplicate(requested, folder)
-    print(f"{len(requested)} networks requested, {len(runs)} distinct, {done} trained already")
+    print(
+        f"{len(requested)} networks requested, {len(runs)} distinct, {done} trained already",
+        file=output_of(options),
+    )
     whole = RunCollection(tuple(runs), folder, options.wandb)
     ending: typer.Exit | None = None
     try:
         run_study(whole, options)
     except typer.Exit as stopped:
         ending = stopped
+    if options.dry_run:
+        return
     if match_macs is None:
         _show(loaded, whole, context)
     else:
@@ -109,12 +124,22 @@ def study(
 
 def _match_macs(runs: list[Run], target: str, context: Context, options: StudyOptions) -> list[Run]:
     """The runs at equal MACs, counted at the size that the network will see."""
-    from convnext_study.data import open_data
     from convnext_study.experiments.equal_macs import counter, match_macs, parse_target
 
-    data = open_data(options.data, download=options.download)
-    macs = counter(runs[0].recipe["image_size"] or data.size, data.num_classes)
+    size, classes = _image(context, options)
+    macs = counter(runs[0].recipe["image_size"] or size, classes)
     return match_macs(runs, parse_target(target, context.road, macs), macs)
+
+
+def _image(context: Context, options: StudyOptions) -> tuple[int, int]:
+    """The side of the data's images, and how many classes they have."""
+    from convnext_study.data import open_data
+    from convnext_study.experiments.dataset_size import size_if_missing
+
+    if options.dry_run and (missing := size_if_missing(context.data)):
+        return missing[0].image_size, missing[0].classes
+    data = open_data(context.data, download=options.download and not options.dry_run)
+    return data.size, data.num_classes
 
 
 def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:

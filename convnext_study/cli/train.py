@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from convnext_study.cli.options import Regime, StudyOptions, with_study_options
+from convnext_study.cli.options import Regime, StudyOptions, with_options
 from convnext_study.roadmap import get_roadmap
 
 
@@ -16,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-@with_study_options
+@with_options
 def train(
     step: Annotated[str, typer.Argument(help="A step's name, as `steps` lists them.")],
     options: StudyOptions,
@@ -29,7 +29,7 @@ def train(
     run_roadmap(road, [road.variant(step)], options)
 
 
-@with_study_options
+@with_options
 def roadmap(
     options: StudyOptions,
     regime: Regime = "nano",

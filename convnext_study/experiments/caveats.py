@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convnext_study.experiments.estimate import (
+from convnext_study.experiments.dataset_size import (
     IMAGENET_CLASSES,
     IMAGENET_TRAIN,
     IMAGENET_VAL,
-    CostEstimate,
     DatasetSize,
 )
+from convnext_study.experiments.estimate import CostEstimate
 from convnext_study.recipes import RECIPES, make_recipe
 from convnext_study.roadmap import Roadmap
 from convnext_study.runs.records import Run

@@ -87,7 +87,7 @@ def train_all(
 ) -> list[Outcome]:
     """Train what is not done; finished runs are skipped, half-finished ones resumed.
 
-    ``where`` takes the jobs to the processes that train them; without it, to a pool of this
+    ``launcher`` takes the jobs to the processes that train them; without it, to a pool of this
     machine's.
 
     Raises UserError where the folder cannot be written or another process works on a run.

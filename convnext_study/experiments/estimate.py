@@ -7,17 +7,21 @@ forward's, and a multiply-accumulate is two operations. Evaluation is a forward 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.data import open_data
-from convnext_study.data.sources import SOURCES
 from convnext_study.errors import UserError, did_you_mean
+from convnext_study.experiments.dataset_size import DatasetSize
+from convnext_study.imports import resolve
+from convnext_study.models.builders import ROADMAP_BUILDER
 from convnext_study.roadmap.spec import NetSpec
-from convnext_study.runs.records import Run
+from convnext_study.runs.records import ModelRef, Run
 
 if TYPE_CHECKING:
+    from convnext_study.cost import Cost
     from convnext_study.recipes import Recipe
 
 RULE = "training FLOPs = 3 x forward MACs x 2 for each image; evaluation = forward MACs x 2"
@@ -27,7 +31,6 @@ HOURS = 3600.0
 # normalising layers wait for memory. What is printed for large Transformers, 40 %, is not for this.
 MFU = 0.1
 LOG_LINE = 300  # bytes an epoch
-IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES = 1_281_167, 50_000, 1000
 
 
 @dataclass(frozen=True)
@@ -76,17 +79,6 @@ class Hardware:
 
 
 @dataclass(frozen=True)
-class DatasetSize:
-    """How many images a study reads, of what size and how many kinds. ``uri`` names them."""
-
-    uri: str
-    train: int
-    val: int
-    classes: int
-    image_size: int
-
-
-@dataclass(frozen=True)
 class CostEstimate:
     """What one run will cost. FLOPs are floating point operations, disk is in bytes."""
 
@@ -112,36 +104,26 @@ class CostEstimate:
     micro_batch_size: int
     accum_steps: int
 
-
-def dataset_size(uri: str, *, images: int | None, classes: int, image_size: int) -> DatasetSize:
-    """Count the images of a data set, or take the user's word for them.
-
-    Raises DataError where the data is not there and ``images`` is not given.
-    """
-    if images is not None:
-        val = IMAGENET_VAL if images == IMAGENET_TRAIN else 0
-        return DatasetSize("as given by --train-images", images, val, classes, image_size)
-    scheme = uri.partition(":")[0]
-    if scheme in SOURCES and (known := SOURCES[scheme].size):  # before it is fetched, if need be
-        return DatasetSize(uri, *known)
-    data = open_data(uri)
-    return DatasetSize(uri, len(data.train), len(data.val), data.num_classes, data.size)
+    @property
+    def flops(self) -> float:
+        """Training's and evaluation's."""
+        return self.train_flops + self.eval_flops
 
 
 def estimate(runs: Sequence[Run], dataset: DatasetSize, hardware: Hardware) -> list[CostEstimate]:
-    """What each run will cost. Raises UserError for a batch that the devices cannot share."""
+    """What each run will cost. Raises UserError for a batch that the devices cannot share, and
+    for a network that cannot be built."""
     return [_one(run, dataset, hardware) for run in runs]
 
 
 def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
-    from convnext_study import cost
     from convnext_study.data.loader import steps_per_epoch
     from convnext_study.data.sharding import BatchSharding, accum_steps
     from convnext_study.recipes import make_recipe
 
-    recipe, spec = make_recipe(run.recipe), NetSpec.from_dict(run.model.args)
+    recipe = make_recipe(run.recipe)
     size = recipe.image_size or dataset.image_size
-    counted = cost.count_spec(spec, size, dataset.classes)
+    counted = _count(run.model, size, dataset.classes)
     sharding = BatchSharding(0, hardware.gpus, hardware.micro_batch_size)
     pieces = accum_steps(recipe.global_batch_size, sharding, even=recipe.mixes)
     steps = steps_per_epoch(dataset.train, recipe.global_batch_size) * recipe.epochs
@@ -158,7 +140,7 @@ def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
         seed=run.seed,
         recipe=recipe.name,
         precision=recipe.precision,
-        norm=spec.norm,
+        norm=_norm(run.model),
         epochs=recipe.epochs,
         image_size=size,
         params=counted.params,
@@ -175,6 +157,30 @@ def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
         micro_batch_size=mine // pieces,
         accum_steps=pieces,
     )
+
+
+def _count(model: ModelRef, image_size: int, classes: int) -> Cost:
+    """The cost of one image. Raises UserError for a network that cannot be made or counted."""
+    from convnext_study import cost
+
+    if model.builder == ROADMAP_BUILDER:
+        return cost.count_spec(NetSpec.from_dict(model.args), image_size, classes)
+    return _count_built(model.builder, json.dumps(model.args), image_size, classes)
+
+
+def _norm(model: ModelRef) -> str:
+    """The road map's networks say which; of others it is not known."""
+    return NetSpec.from_dict(model.args).norm if model.builder == ROADMAP_BUILDER else ""
+
+
+@functools.cache
+def _count_built(builder: str, args: str, image_size: int, classes: int) -> Cost:
+    from convnext_study import cost
+
+    net = resolve(builder)(
+        json.loads(args), num_classes=classes, drop_path=0.0, init="trunc_normal"
+    )
+    return cost.count(net, (3, image_size, image_size))
 
 
 def _disk(params: int, dataset: DatasetSize, recipe: Recipe) -> int:

@@ -2,7 +2,8 @@
 
 A file defines ``runs(context)``, which returns runs, and may define ``report(records, context)``,
 which returns what to print of the finished ones; ``STEPS``, its own steps, put at the end of the
-road; and ``REGIME``, the road map it is meant for. See docs/your_own_step.md.
+road; and ``REGIME``, the road map it is meant for. See docs/your_own_step.md. Those that come with
+the package go by their names.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from convnext_study.errors import UserError
+from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
 from convnext_study.imports import fault, load_file
 from convnext_study.roadmap import Step, get_roadmap
@@ -21,6 +22,7 @@ from convnext_study.roadmap.extensions import extension_step
 from convnext_study.runs.records import RESULT, RUN, Record, RecordError, Run, read_run_file
 
 DEFAULT_REGIME = "nano"
+ABLATIONS = "ablations"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,32 @@ class StudyFile:
             raise UserError(f"{self.path}: {name}(): {fault(error, self.path)}") from error
 
 
+def named_studies() -> dict[str, Path]:
+    """The studies that come with the package, by name.
+
+    A wheel has their files inside the package, a checkout beside it.
+    """
+    package = Path(__file__).resolve().parent.parent
+    inside = package / ABLATIONS
+    folder = inside if inside.is_dir() else package.parent / ABLATIONS
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def find_study(name: str) -> Path:
+    """The file of a study that comes with the package, or the path that was given.
+
+    Raises UserError for a name that is no path and that no study has.
+    """
+    if Path(name).suffix or len(Path(name).parts) > 1:
+        return Path(name)
+    named = named_studies()
+    if name not in named:
+        raise UserError(
+            f"study: {name!r} is no file and no study's name{did_you_mean(name, [*named])}"
+        )
+    return named[name]
+
+
 def load_study(path: Path) -> StudyFile:
     """Load a study's file. Raises UserError, one line that names it and what is missing."""
     module = load_file(path)
@@ -74,9 +102,9 @@ def load_study(path: Path) -> StudyFile:
 def make_context(
     file: StudyFile, regime: str | None, extra_steps: str = "", **fields: Any
 ) -> Context:
-    """The context of a study: its own steps and those of ``further`` end the road map.
+    """The context of a study: its own steps and those of ``extra_steps`` end the road map.
 
-    ``further`` names steps beyond the road, or Python files with ``STEPS``, comma-separated.
+    ``extra_steps`` names steps beyond the road, or Python files with ``STEPS``, comma-separated.
     """
     road = get_roadmap(regime or file.regime)
     context = Context(road=road, base_road=road, **fields)

@@ -54,7 +54,7 @@ def serve(pipe: Connection, stop: Flag, parent: int) -> None:
         except (EOFError, OSError):
             return
         status, reason = train_job(job, asked_to_stop)
-        leaves = status == "failed" and is_broken(job.machine.device)
+        leaves = status == "failed" and is_broken(job.runtime.device)
         try:
             pipe.send((status, reason, leaves))
         except OSError:

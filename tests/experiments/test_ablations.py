@@ -87,7 +87,7 @@ def test_a_file_asks_for_the_runs_that_its_docstring_names(name: str) -> None:
     assert (len(runs), len({run.key for run in runs})) == COUNTS[name]
     assert len({run.id for run in runs}) == COUNTS[name][1]
     about = ablation(name).module.__doc__ or ""
-    assert f"convnext-study study ablations/{name}.py" in about
+    assert f"convnext-study study {name}" in about
     assert re.search(r"^Runs: .*\d", about, re.MULTILINE)
     assert "Cost" in about and "Expect" in about
     three = ablation(name).runs(context_of(name, seeds=(0, 1, 2)))

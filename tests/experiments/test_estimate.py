@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from convnext_study.cli import app
 from convnext_study.errors import UserError
 from convnext_study.experiments.caveats import caveats
-from convnext_study.experiments.estimate import DatasetSize, Hardware, dataset_size, estimate, total
+from convnext_study.experiments.dataset_size import DatasetSize, dataset_size
+from convnext_study.experiments.estimate import Hardware, estimate, total
 from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.roadmap import get_roadmap
 from convnext_study.training.loop import train

@@ -51,14 +51,14 @@ SCRIPT = """
             time.sleep(0.01)
         raise TrainingInterrupted
 
-    def train(run, folder, machine, listeners, stop):
+    def train(run, folder, runtime, callbacks, stop):
         folder.mkdir(parents=True)
         {train}
 
     {before}
 
     engine = types.ModuleType("convnext_study.training.loop")
-    engine.TrainingInterrupted, engine.train, engine.Listener = TrainingInterrupted, train, object
+    engine.TrainingInterrupted, engine.train, engine.Callback = TrainingInterrupted, train, object
     sys.modules[engine.__name__] = engine
 
     from convnext_study.launchers.local import Job, Pool
@@ -153,7 +153,7 @@ def test_a_signal_to_one_process_stops_all(tmp_path: Path) -> None:
 def test_each_process_keeps_its_gpu(tmp_path: Path) -> None:
     train = """
         with open("devices", "a") as file:
-            print(os.getpid(), machine.device, file=file)
+            print(os.getpid(), runtime.device, file=file)
         if run.name in ("0", "1", "2"):  # until all three are at work
             while len(Path("devices").read_text().splitlines()) < 3:
                 time.sleep(0.01)
@@ -186,7 +186,7 @@ def test_a_process_that_lost_its_gpu_takes_no_other_run(tmp_path: Path) -> None:
     main = """
         jobs = [Job(run, Path(run.name), Runtime(device="cuda")) for run in runs]
         third = runs[0].model_copy(update={"name": "third"})
-        jobs.append(Job(third, Path("third"), jobs[0].machine))
+        jobs.append(Job(third, Path("third"), jobs[0].runtime))
         outcomes = Pool(1).run(jobs)
     """
     # A stand-in for the GPU: broken by the first run, and in its process only.

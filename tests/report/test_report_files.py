@@ -93,7 +93,7 @@ def test_commands_of_a_study_name_its_file(tmp_path: Path) -> None:
     write_study(tmp_path, runs)
     lines = commands(group(scan(tmp_path)), "s")
     assert lines[1] == (
-        "convnext-study study ablations/leave_one_out.py --regime nano --data digits --seeds 2 "
+        "convnext-study study leave_one_out --regime nano --data digits --seeds 2 "
         "--epochs 3 --out s"
     )
     assert lines[2].startswith("# not checked")

@@ -1,0 +1,58 @@
+"""How many images a study reads: counted, taken from the user, or known before they are fetched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from convnext_study.data import open_data
+from convnext_study.data.sources import SOURCES
+
+IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES, IMAGENET_SIDE = 1_281_167, 50_000, 1000, 224
+# Where torchvision keeps what it fetched.
+_CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+
+
+@dataclass(frozen=True)
+class DatasetSize:
+    """How many images a study reads, of what size and how many kinds. ``uri`` names them."""
+
+    uri: str
+    train: int
+    val: int
+    classes: int
+    image_size: int
+
+
+def dataset_size(uri: str, *, images: int | None, classes: int, image_size: int) -> DatasetSize:
+    """Count the images of a data set, or take the user's word for them.
+
+    Raises DataError where the data is not there and ``images`` is not given.
+    """
+    if images is not None:
+        val = IMAGENET_VAL if images == IMAGENET_TRAIN else 0
+        return DatasetSize("as given by --train-images", images, val, classes, image_size)
+    scheme, _, path = uri.partition(":")
+    source = SOURCES.get(scheme)
+    if source and source.size and (path or not source.needs_path):
+        return DatasetSize(uri, *source.size)
+    data = open_data(uri)
+    return DatasetSize(uri, len(data.train), len(data.val), data.num_classes, data.size)
+
+
+def size_if_missing(uri: str) -> tuple[DatasetSize, str] | None:
+    """The sizes to count with for data that is not here, and a line that says so.
+
+    None where the data is here, and where no size is known without it: `dataset_size` has the
+    count, or the error.
+    """
+    scheme, _, path = uri.partition(":")
+    if not path:
+        return None
+    if scheme in _CIFAR_FOLDERS and not (Path(path) / _CIFAR_FOLDERS[scheme]).is_dir():
+        sizes = dataset_size(uri, images=None, classes=0, image_size=0)
+        return sizes, f"{path}: {scheme} is not there yet; counted with its known size"
+    if scheme == "folder" and not Path(path).exists():
+        sizes = DatasetSize(uri, IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES, IMAGENET_SIDE)
+        return sizes, f"{path}: no such folder; counted as if ImageNet-1K were there"
+    return None

@@ -1,0 +1,148 @@
+"""A dry run tells what would be trained, and what it would cost; nothing is trained or written."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.fakes import write_run
+from typer.testing import CliRunner, Result
+
+from convnext_study.cli import app
+from convnext_study.errors import UserError
+from convnext_study.experiments.roadmap_runs import roadmap_runs
+from convnext_study.roadmap import get_roadmap
+
+NANO = get_roadmap("nano")
+SITE = 'partition = "gpu"\ngpus = 2\ncpus_per_process = 4\nminutes = 60\n'
+ROWS = ["--steps", "resnet,gelu", "--seeds", "2"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In an empty folder, where every way to start a training is an error."""
+
+    def started(*_: Any, **__: Any) -> None:
+        raise AssertionError("a training was started")
+
+    for launcher in ("local.Pool.run", "torchrun.run_torchrun", "slurm.submit.submit"):
+        monkeypatch.setattr(f"convnext_study.launchers.{launcher}", started)
+    monkeypatch.chdir(tmp_path)
+    yield
+
+
+def invoke(*arguments: str) -> Result:
+    done = CliRunner().invoke(app, [*arguments, "--dry-run"])
+    assert done.exit_code == 0, done.output + repr(done.exception)
+    return done
+
+
+@pytest.mark.parametrize(
+    "where", [[], ["--launcher", "torchrun", "--processes", "2"]], ids=["local", "torchrun"]
+)
+def test_runs_and_costs_and_nothing_else(tmp_path: Path, where: list[str]) -> None:
+    shown = invoke("roadmap", *ROWS, *where).stdout
+    rows = [line.split() for line in shown.splitlines() if line.startswith(("resnet ", "gelu "))]
+    assert [row[:4] for row in rows] == [
+        [name, seed, "to", "do"] for seed in "01" for name in ("resnet", "gelu")
+    ]
+    assert "4 runs, 0 done already" in shown
+    assert "to do: 7.19e+11 FLOPs" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_done_and_half_done_is_told(tmp_path: Path) -> None:
+    done, half, _, _ = roadmap_runs(
+        NANO, [NANO.variant(name) for name in ("resnet", "gelu")], data="digits", seeds=(0, 1)
+    )
+    write_run(tmp_path / "study", done)
+    write_run(tmp_path / "study", half, status="unfinished", epochs=4)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    shown = invoke("roadmap", *ROWS, "--out", "study").stdout
+    assert "4 runs, 1 done already" in shown
+    rows = [line.split() for line in shown.splitlines() if line.startswith(("resnet ", "gelu "))]
+    states = [" ".join(row[2:6]) for row in rows]
+    assert states[0].startswith("done ")
+    assert states[1] == "epoch 4 of 10"
+    assert all(state.startswith("to do ") for state in states[2:])
+    # The second row is to be trained for six epochs of ten, and two others from the start.
+    (left,) = [line for line in shown.splitlines() if line.startswith("to do: ")]
+    assert float(left.split()[2]) == pytest.approx(2.12e11 + 1.6 * 1.48e11, rel=0.01)
+    assert "at the speed of the 1 finished here, " in shown
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_slurm_prints_the_script_alone(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text(SITE)
+    done = invoke("roadmap", *ROWS, "--launcher", "slurm", "--cluster", "site.toml")
+    assert done.stdout.startswith("#!/bin/bash\n")
+    assert "#SBATCH --array=0-3%4" in done.stdout
+    assert "FLOPs" not in done.stdout
+    assert "to do: 7.19e+11 FLOPs" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["site.toml"]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("cifar10:gone", "gone: cifar10 is not there yet; counted with its known size"),
+        ("folder:gone", "gone: no such folder; counted as if ImageNet-1K were there"),
+    ],
+)
+def test_data_that_is_not_there_is_not_needed(tmp_path: Path, data: str, says: str) -> None:
+    shown = invoke("roadmap", "--steps", "gelu", "--data", data, "--download").stdout
+    assert f"data: {says}" in shown
+    assert ("50,000" if "cifar" in data else "1,281,167") + " training" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_is_told_too(tmp_path: Path) -> None:
+    """Also one of networks from elsewhere, whose costs are counted on what their builders make."""
+    (tmp_path / "own.py").write_text(
+        "def build(args, *, num_classes, drop_path, init):\n"
+        "    from torch import nn\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))\n"
+        "def runs(context):\n"
+        "    flat = context.network('flat', 'one layer', f'{__file__}:build')\n"
+        "    return [*context.runs(['gelu']), *flat]\n"
+        "def report(records, context):\n"
+        "    raise AssertionError('there is nothing to report of a dry run')\n"
+    )
+    shown = invoke("study", "own.py", "--epochs", "1").stdout
+    (flat,) = [line.split() for line in shown.splitlines() if line.startswith("flat ")]
+    macs, images = 3 * 32 * 32 * 10, 1195 // 64 * 64
+    assert float(flat[6]) == pytest.approx(2 * macs * (3 * images + 602), rel=0.01)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_would_fail_fails_in_the_dry_run() -> None:
+    for arguments, says in (
+        (["--device", "tpu"], "device: 'tpu' is not on this machine"),
+        (["--launcher", "slurm"], "name the site with --cluster FILE"),
+        (["--data", "floder:x"], "unknown kind; did you mean folder?"),
+        (["--data", "timm:torch/cifar10", "--download"], "a dry run fetches nothing"),
+    ):
+        done = CliRunner().invoke(app, ["roadmap", *arguments, "--dry-run"])
+        assert isinstance(done.exception, UserError)
+        assert says in str(done.exception)
+
+
+def test_a_plan_takes_only_what_it_uses() -> None:
+    options = ("jobs", "threads", "out", "launcher", "device", "wandb", "cluster")
+    for name in options:
+        done = CliRunner().invoke(app, ["plan", f"--{name}", "1"])
+        assert done.exit_code == 2
+        assert f"No such option: --{name}" in done.output
+    done = CliRunner().invoke(
+        app,
+        [
+            *("plan", "--steps", "gelu", "--epochs", "2", "--batch-size", "32", "--seeds", "0,7"),
+            *("--micro-batch-size", "8", "--precision", "bf16", "--sync-bn", "--json"),
+        ],
+    )
+    told = json.loads(done.stdout)["runs"]
+    assert [run["seed"] for run in told] == [0, 7]
+    assert {(run["epochs"], run["precision"], run["accum_steps"]) for run in told} == {
+        (2, "bf16", 4)
+    }
