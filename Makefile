@@ -15,6 +15,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make roadmap   install, train the whole road map on embedded real images, draw its figure"
 	@echo "make test      install with the test extra; lint, type check, tests"
+	@echo "make docs      the pages and the API reference, into site/"
 
 roadmap: $(VENV)/installed
 	$(BIN)/convnext-study roadmap $(ARGS)

@@ -2,7 +2,7 @@
 
     convnext-study study base_regime --data folder:PATH --seeds 1
 
-Runs: 17 a seed, 300 epochs each with the published recipe (the first row 90). Cost: 5 to 17 GMACs
+Runs: 17 per seed, 300 epochs each with the published recipe (the first row 90). Cost: 5 to 17 GMACs
 an image, three to four times the t road's: at ImageNet's size this is work for a cluster. A first
 look at small images: ``--regime nano``, or ``--recipe small --epochs 10 --image-size 64``.
 

@@ -6,8 +6,8 @@
 The first trains each step beside the end of the road; the second puts them after it, as steps of
 any study. Larger kernels have a study of their own, kernel_size.py.
 
-Runs: 4 a seed on the nano road, 6 on the others (isotropic S, B and L, as in Table 2). Cost on
-digits: 6 to 10 s a run on one core, so half a minute a seed on two.
+Runs: 4 per seed on the nano road, 6 on the others (isotropic S, B and L, as in Table 2). Cost on
+digits: 6 to 10 s per run on one core, so half a minute per seed on two.
 
 Expect: nothing that is significant on digits. In ConvNeXt V2 GRN pays after masked
 pre-training; in the paper isotropic networks are on a par with vision Transformers.

@@ -3,11 +3,11 @@
     convnext-study study example_own_step --seeds 3
     convnext-study study leave_one_out --extra-steps ablations/example_own_step.py
 
-The first trains both: they are rows of every table and figure of the folder. The second puts
-``STEPS`` after the end of the road, and asks what every step, yours included, is worth.
+The first trains both: they are rows of every table and figure of the folder. The second
+appends ``STEPS`` to the road and measures what every step, yours included, contributes.
 docs/your_own_step.md explains it.
 
-Runs: 3 a seed. Cost on the nano road and digits: about half a minute a seed on two cores.
+Runs: 3 per seed. Cost on the nano road and digits: about half a minute per seed on two cores.
 
 Expect: a network of three convolutions is far behind; nothing is claimed for the step.
 """

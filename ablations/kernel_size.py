@@ -5,8 +5,8 @@
 The road tries 5, 9 and 11 before the micro design (rows ``kernel_5`` to ``kernel_11``); here every
 size stands at the end of the road, where the last row has 7.
 
-Runs: 15 a seed. Cost on the nano road and digits: 10 to 40 s a run on one core, the largest
-kernels longest; about 3 minutes a seed on two cores.
+Runs: 15 per seed. Cost on the nano road and digits: 10 to 40 s per run on one core, the largest
+kernels longest; about 3 minutes per seed on two cores.
 
 Expect: saturation. The paper's networks gain nothing above 7x7 (section 2.5). On nano maps of 8x8
 and less, a kernel above 15 only adds taps that never meet the map, MACs included.

@@ -2,9 +2,9 @@
 
     convnext-study study leave_one_out --seeds 3
 
-Runs: 14 a seed: the last network, 12 networks that lack one step each, and the last network with
+Runs: 14 per seed: the last network, 12 networks that lack one step each, and the last network with
 the first row's recipe. The end of the road is not trained again where a road map has it.
-Cost on the nano road and digits: 5 to 16 s a run on one core; 3 seeds took 2.5 minutes on two.
+Cost on the nano road and digits: 5 to 16 s per run on one core; 3 seeds took 2.5 minutes on two.
 
 Expect: most steps are not significant, alone and at this size. MACs change with a step too
 (without "increase width" the network is less than half as large): read both columns, or add

@@ -2,9 +2,9 @@
 
     convnext-study study pairs --seeds 3
 
-Runs: 79 a seed: the last network, 12 without one step, 66 without two. Those of leave_one_out.py
-are not trained again. Cost on the nano road and digits: 5 to 20 s a run on one core; about 5
-minutes a seed on two.
+Runs: 79 per seed: the last network, 12 without one step, 66 without two. Those of leave_one_out.py
+are not trained again. Cost on the nano road and digits: 5 to 20 s per run on one core; about 5
+minutes per seed on two.
 
 Expect: a pair's number is a difference of four accuracies, so its noise is twice that of one. Of
 66 pairs three or four lie outside their intervals by chance. Large effects are those between

@@ -3,7 +3,7 @@
     convnext-study study road_map --seeds 3
     convnext-study study road_map --match-macs end
 
-Runs: 17 a seed. Cost on the nano road and digits: 5 to 9 s a run on one core, so about 1 minute
+Runs: 17 per seed. Cost on the nano road and digits: 5 to 9 s per run on one core, so about 1 minute
 a seed on two. With ``--match-macs`` every row gets the width that brings its MACs nearest to the
 last row's; its label says which.
 

@@ -1,4 +1,4 @@
-"""The two kinds of error that a user can cause, each told in one line and an exit code."""
+"""The two kinds of error that a user can cause, with a message of one line and an exit code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 
 
 class UserError(ValueError):
-    """What was asked for cannot be done as asked: exit code 2, before anything is lost."""
+    """An invalid request: exit code 2, before anything is lost."""
 
 
 class RunFailed(RuntimeError):

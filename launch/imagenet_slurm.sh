@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The published road map on ImageNet with SLURM: 300 epochs, three seeds, one job a run.
+# The published road map on ImageNet with SLURM: 300 epochs, three seeds, one job per run.
 # Copy this file and a file of clusters/, and set the site's partition and account in it.
 # Look first:  bash imagenet_slurm.sh --dry-run
 set -euo pipefail

@@ -34,7 +34,7 @@ def bench(
         bool, typer.Option("--quick", help="Only both ends of the road, fewer and shorter turns.")
     ] = False,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a step. (default: 64 for nano, else 8)")
+        int | None, typer.Option(min=1, help="Images per step. (default: 64 for nano, else 8)")
     ] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of each comparison.")] = None,
     threads: Annotated[

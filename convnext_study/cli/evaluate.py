@@ -1,4 +1,4 @@
-"""``eval``: judge a run or any network by name."""
+"""``eval``: evaluate a run, or any network by name."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 128,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes that read images. (default: a core each, with a GPU)"),
+        typer.Option(min=0, help="Processes that read images. (default: one per core, with a GPU)"),
     ] = None,
     image_size: ImageSize = None,
     crop_pct: Annotated[

@@ -30,7 +30,7 @@ ImageSize = Annotated[int | None, typer.Option(min=1, help="Side of the image, i
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What decides the runs and what they cost: for every command that trains or plans."""
+    """What determines the runs and their cost: for every command that trains or plans."""
 
     data: Annotated[
         str, typer.Option(help=", ".join(source.usage for source in SOURCES.values()) + ".")
@@ -45,7 +45,7 @@ class RunOptions:
     ] = None
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images an optimizer step, instead of the recipe's.")
+        int | None, typer.Option(min=1, help="Images per optimizer step, instead of the recipe's.")
     ] = None
     image_size: ImageSize = None
     micro_batch_size: Annotated[
@@ -71,24 +71,24 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class StudyOptions(RunOptions):
-    """What every command that trains can be told: also where, and how it uses the machine."""
+    """The options of every command that trains: also where, and how it uses the machine."""
 
     out: Annotated[
         Path | None, typer.Option(help="Folder of the study. (default: runs/REGIME-DATA)")
     ] = None
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Trainings side by side. (default: one a core, one a GPU)"),
+        typer.Option(min=1, help="Parallel trainings. (default: one per core, or per GPU)"),
     ] = None
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads a training. (default: 1 for images up to 64 pixels)"),
+        typer.Option(min=1, help="Threads per training. (default: 1 for images up to 64 pixels)"),
     ] = None
     workers: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Processes a training that read images from files. (default: with a GPU the "
+            help="Processes per training that read image files. (default: with a GPU the "
             "cores that its training leaves, up to 16; on a CPU none)",
         ),
     ] = None
@@ -106,7 +106,7 @@ class StudyOptions(RunOptions):
         str, typer.Option(help="Where to train: local, torchrun (DDP on this machine), slurm.")
     ] = "local"
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Of each run, with torchrun. (default: one a GPU)")
+        int | None, typer.Option(min=1, help="Of each run, with torchrun. (default: one per GPU)")
     ] = None
     cluster: Annotated[
         Path | None, typer.Option(help="With slurm: the site's file, as in launch/clusters/.")

@@ -45,7 +45,7 @@ class Progress:
 
 
 def progress(records: Iterable[Record], requested: Sequence[Run]) -> list[Progress]:
-    """Where each run that was asked for is, in that order."""
+    """The state of each requested run, in that order."""
     by_id = {record.run.id: record for record in records}
     return [_progress(run, by_id.get(run.id)) for run in requested]
 
@@ -85,7 +85,7 @@ def _seconds_left(record: Record) -> float | None:
 
 
 def live_table(runs: Sequence[Progress], jobs: int = 1, height: int = 24) -> RenderableType:
-    """The table to look at while training, with ``jobs`` runs side by side.
+    """The table to look at while training, with ``jobs`` runs in parallel.
 
     At most ``height`` runs are listed, busy ones first.
     """
@@ -131,7 +131,7 @@ def plain_line(run: Run, line: Epoch) -> str:
 
 
 def _most_telling(runs: Sequence[Progress], height: int) -> list[Progress]:
-    """In the order asked; where there is no room for all, running and failed ones go before the
+    """In the order requested; where there is no room for all, running and failed ones go before the
     latest done and the next waiting."""
     if len(runs) <= height:
         return list(runs)
@@ -158,7 +158,7 @@ def _caption(runs: Sequence[Progress], jobs: int, shown: int) -> str:
 
 
 def total_left(runs: Sequence[Progress], jobs: int) -> float | None:
-    """Seconds until all runs are done, ``jobs`` side by side; None while nothing is known.
+    """Seconds until all runs are done, ``jobs`` in parallel; None while nothing is known.
 
     A run that has not begun is taken to be as long as those that are under way.
     """

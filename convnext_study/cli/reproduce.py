@@ -45,7 +45,7 @@ def commands(groups: Sequence[RunGroup], folder: str) -> list[str]:
         )
         lines.append("# not checked: the records name the kind of study and not its command")
     else:
-        lines.append("# The records do not say which command asked for these runs.")
+        lines.append("# The records do not say which command requested these runs.")
     # A comment must not end before its line does, or a record's text would be a command.
     lines = [" ".join(line.split()) if line.startswith("#") else line for line in lines]
     return [*lines, f"convnext-study report {shlex.quote(folder)}"]

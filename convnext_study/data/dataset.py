@@ -1,4 +1,4 @@
-"""What a data set is to the engine: images in memory, or images that are read when asked for."""
+"""What a data set is to the engine: images in memory, or images that are read on demand."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class DatasetPair:
     """A data set with a training and a validation part.
 
     ``size`` is the side of the square images a network sees; ``flips`` whether a mirrored image
-    still shows its class (a mirrored digit does not); ``bad`` counts images that were replaced.
+    still shows its class (a mirrored digit does not); ``corrupt`` counts replaced images.
     """
 
     uri: str

@@ -1,4 +1,4 @@
-"""From the bytes of a file to pixels: which trouble is an image's own, and how it is told.
+"""From the bytes of a file to pixels: which errors are an image's own, and their messages.
 
 Orientation tags (EXIF) are not applied, as in timm's and torchvision's ImageNet pipelines. CMYK,
 palette and grey images become RGB as Pillow's ``convert("RGB")`` has it, transparency is dropped.

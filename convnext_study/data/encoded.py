@@ -46,7 +46,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """An image set over a source, decoded when asked for."""
+    """A data set over a source, decoded on demand."""
 
     source: Source
 

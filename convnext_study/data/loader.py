@@ -80,7 +80,7 @@ def make_readers(
 ) -> Readers:
     """What reads these parts of the data, in so many processes, until it is closed.
 
-    ``batch`` is the largest that is asked for; ``pin``: in memory that a GPU can copy from itself.
+    ``batch`` is the largest requested; ``pin``: in memory that a GPU can copy from itself.
     """
     bad, samples = data.corrupt.on_corrupt, {}
     if "train" in parts:

@@ -54,7 +54,7 @@ class Readers:
         _open.add(self)
 
     def read(self, batches: Sequence[Request]) -> Iterator[Images]:
-        """The batches asked for, in order. One call at a time: the next one ends the one before.
+        """The requested batches, in order. One call at a time: the next one ends the one before.
 
         Raises DataError at an image that cannot be used, Failed where a reader was killed.
         """

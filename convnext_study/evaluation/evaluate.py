@@ -69,7 +69,7 @@ class EvalResult:
 def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtime) -> EvalResult:
     """Run every validation image through the network once.
 
-    Raises EvaluationError where the network tells other classes apart than the data has.
+    Raises EvaluationError where the network has another number of classes than the data.
     """
     from convnext_study.training.loop import pack_bits
 

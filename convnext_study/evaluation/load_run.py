@@ -62,7 +62,7 @@ class EvalTransform:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network to judge. ``classes`` are its outputs; ``weights`` says where they come from."""
+    """A network to evaluate. ``classes`` are its outputs; ``weights`` says where they come from."""
 
     name: str
     net: nn.Module

@@ -34,7 +34,7 @@ Launcher = Callable[[Sequence[Job], Resources, Callable[[], None]], list[Outcome
 def launch_local(
     jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
 ) -> list[Outcome]:
-    """Train on this machine, several runs side by side.
+    """Train on this machine, several runs in parallel.
 
     Raises UserError where the folder cannot be written or another process works on a run.
     """
@@ -63,7 +63,7 @@ class RunCollection:
         return (self.path(run) / RESULT).exists()
 
     def records(self) -> list[Record]:
-        """The records of this study's runs, in the order asked.
+        """The records of this study's runs, in the order requested.
 
         What has not begun is left out, and what cannot be read.
         """

@@ -1,4 +1,4 @@
-"""What the file of a study is told, and what it makes runs with."""
+"""What a study file is given, and what it makes runs with."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Context:
         """Runs of the base with sets of steps, for every seed; repeats are trained once.
 
         ``kind`` is that of the study, such as ``leave_one_out``. A set that is a row of the road
-        map is asked for as that row. Raises StepError for a step that the road does not have.
+        map is made as that row. Raises StepError for a step that the road does not have.
         """
         rows = {variant.spec: variant for variant in self.road.variants()[1:]}
         chosen = [frozenset(subset) for subset in coalitions]
@@ -106,7 +106,7 @@ class Context:
     def network(
         self, name: str, label: str, builder: str, args: dict[str, Any] | None = None
     ) -> list[Run]:
-        """Runs of a network of your own, which stands beside the end of the road in every table.
+        """Runs of a network of your own, which is compared with the last row in every table.
 
         ``builder`` is ``module:function`` of something that is installed, or
         ``path/to/file.py:function``. It is called with ``args``, and by keyword with
@@ -127,7 +127,7 @@ class Context:
     def group_by_subset(self, records: Iterable[Record]) -> SubsetResults:
         """The finished runs of this road's networks, as the functions of `attribution` take them.
 
-        Those with the second row's recipe and this data count, whichever study asked for them.
+        Those with the second row's recipe and this data count, whichever study requested them.
         """
         like = self._of([self.road.variants()[1]])[0]
         return group_by_subset(

@@ -58,7 +58,7 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Hardware:
-    """``devices`` of one kind work on a run together; ``peak`` (1e12 a second) overrides theirs."""
+    """``gpus`` of one kind share a run; ``peak`` (1e12 operations a second) overrides theirs."""
 
     gpu: str
     gpus: int = 1
@@ -129,7 +129,7 @@ def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
     steps = steps_per_epoch(dataset.train, recipe.global_batch_size) * recipe.epochs
     images = steps * min(recipe.global_batch_size, dataset.train)
     train_flops = 6.0 * counted.macs * images
-    # Raw and averaged weights are both judged.
+    # Raw and averaged weights are both evaluated.
     eval_flops = 2.0 * counted.macs * dataset.val * recipe.epochs * (2 if recipe.ema else 1)
     peak = hardware.tflops(recipe.precision)
     hours = (train_flops + eval_flops) / (peak * 1e12 * hardware.mfu) / HOURS

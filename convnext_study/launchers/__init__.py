@@ -1,1 +1,1 @@
-"""From runs to machines: which runs a request means, and where they are trained."""
+"""Where runs are trained: processes of this machine, torchrun, SLURM."""

@@ -1,4 +1,4 @@
-"""Runs on this machine: several trainings side by side, each in a process that takes many.
+"""Runs on this machine: several trainings in parallel, each in a process that takes many.
 
 A process imports torch once and trains one run after another. One that dies takes only its run
 with it: a new one is started, and the run can be resumed.
@@ -36,7 +36,7 @@ class Pool:
     """Processes that train jobs.
 
     Args:
-        size: how many trainings run side by side.
+        size: how many trainings run in parallel.
         on_poll: called about twice a second and after each run.
         devices: shared out among the processes, each of which keeps its own; a job's own
             device where there are none.

@@ -1,4 +1,4 @@
-"""How a study uses the machine it is on: device, trainings side by side, threads, readers."""
+"""How a study uses a machine: devices, parallel trainings, threads, workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_READERS = 16  # more processes than that read no faster for one GPU, and ea
 
 @dataclass(frozen=True)
 class Resources:
-    """``jobs`` trainings side by side, each with what ``runtime`` says.
+    """``jobs`` parallel trainings, each with the settings of ``runtime``.
 
     ``devices`` are shared out among them, where there are several.
     """
@@ -32,7 +32,7 @@ class Requested:
 
     Args:
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        jobs: trainings side by side.
+        jobs: parallel trainings.
         processes: that share each run.
         threads: of each process.
         workers: processes that read images, for each process.
@@ -66,7 +66,7 @@ def cores() -> int:
 
 
 def pick_device(device: str | None) -> str:
-    """The device that was asked for, or the best there is. Raises UserError where it is not."""
+    """The requested device, or the best there is. Raises UserError where it is missing."""
     if device in (None, "cpu") and not _gpu_in_sight():
         return "cpu"
     import torch

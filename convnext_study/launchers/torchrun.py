@@ -22,7 +22,7 @@ from convnext_study.runs.records import LOCK, RESULT, failure, read_events
 
 WORKER = "convnext_study.launchers.worker"
 LOG_FILE = "torchrun.log"  # beside the folder of the runs
-# Seconds that torchrun, told to end, gives its workers to save; its own 30 are few for a slow
+# Seconds that torchrun, when terminated, gives its workers to save; its own 30 are few for a slow
 # disk. Older versions of torch do not look at it.
 GRACE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}
 
@@ -131,7 +131,7 @@ def _settle(
         logged: for each index in the group, how many events the run's log held when the group
             started: what an earlier start left there says nothing of this one.
         ending: the group's exit code and all it said.
-        stopped: whether this process was told to stop.
+        stopped: whether this process was signalled to stop.
     """
     left = [index for index in logged if not (jobs[index].folder / RESULT).exists()]
     ended = [Outcome(jobs[index].run, "done") for index in logged if index not in left]

@@ -121,7 +121,7 @@ class TimmModel(nn.Module):
     ) -> list[int]:
         """Drop the stages after the last chosen one; returns the chosen indices.
 
-        The head goes too, if asked, or where it no longer fits. ``prune_norm`` is accepted for
+        The head goes too, if requested or where it no longer fits. ``prune_norm`` is accepted for
         timm's sake.
         """
         from timm.models._features import feature_take_indices

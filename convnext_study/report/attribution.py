@@ -1,4 +1,4 @@
-"""What the steps are worth, shown: as a table, as bars in files, and as a part of the page."""
+"""Attributions as tables, as bar charts in files, and as a section of the page."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _PAPERS = {
 }
 _TROUBLE = {
     "corrupt_images": "times a training image that cannot be read was replaced by another",
-    "corrupt_val_images": "test images that cannot be read were judged by another",
+    "corrupt_val_images": "test images that cannot be read were replaced by another",
     "skipped_steps": "steps were skipped, their loss not being finite",
 }
 _NOT_SETTINGS = ("name", "family")

@@ -110,7 +110,7 @@ def _methods(study: StudyResults) -> list[str]:
 
 
 def _agreement(study: StudyResults) -> list[str]:
-    """Rank correlation with the paper's table, and what it is worth."""
+    """Rank correlation with the paper's table, with its caveat."""
     if not study.is_road or study.regime is None or len(study.done) < 3:
         return []
     found = agreement(study.regime, {row.name: row.top1 or 0.0 for row in study.done})

@@ -1,1 +1,1 @@
-"""From run records to numbers, tables and figures. Reads records; never imports training."""
+"""From run records to rows, statistics and attributions. Reads records; never imports training."""

@@ -1,4 +1,4 @@
-"""What the steps of a road are worth, in accuracy and in MACs, by each way of asking.
+"""Attribution: what each step contributes in accuracy and in MACs, by several methods.
 
 Each function makes one table of `Effects` from the runs that `group_by_subset` counts; terminal,
 files and page show the same objects.

@@ -42,7 +42,7 @@ def group(
 ) -> list[RunGroup]:
     """One group for each name, in the order of ``requested`` and then of the records.
 
-    Where one name was run in several ways, the way that was asked for is kept, else the one that
+    Where one name was run in several ways, the requested way is kept, else the one that
     most of the study shares, else the latest. Of the runs of that way those of one commit are
     kept, the one that most of the study shares, unless ``any_commit``.
     """

@@ -1,4 +1,4 @@
-"""What a folder of runs holds, sorted for a report: its studies, their rows, and what is apart."""
+"""The contents of a folder of runs, for a report: studies, their rows, and excluded runs."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class StudyResults:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """All studies of a folder, the road maps first, what could not be read, and what steps are
-    worth where the folder has the networks for it.
+    """All studies of a folder, the road maps first, unreadable records, and attributions where the
+    folder has the networks for them.
     """
 
     path: Path

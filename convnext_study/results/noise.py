@@ -1,4 +1,4 @@
-"""How far two accuracies must lie apart before one may speak of a difference."""
+"""The smallest difference of two accuracies that can be detected."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def min_detectable_difference(rows: Sequence[ResultRow]) -> float | None:
 
 
 def noise_note(rows: Sequence[ResultRow]) -> str:
-    """What the table's differences are worth, in a plain sentence."""
+    """The smallest detectable difference of the table, in one sentence."""
     diff = min_detectable_difference(rows)
     if diff is None:
         return "No run is done yet, so there is nothing to compare."

@@ -31,7 +31,7 @@ class StudyTitle:
 def study_title(rows: Sequence[ResultRow]) -> StudyTitle:
     """What the rows have in common.
 
-    The paper's numbers are comparable with rows of its own road maps that were judged on as many
+    The paper's numbers are comparable with rows of its own road maps that were evaluated on as many
     images as ImageNet-1K's validation set has.
     """
     regimes = {row.regime for row in rows}

@@ -1,4 +1,4 @@
-"""Beyond the end of the road: further steps that a user can switch on, and steps of their own.
+"""Extensions of the road: further steps that a user can switch on, and steps of their own.
 
 None is a row of the paper's Tables 10 and 11, and none is registered with timm.
 """

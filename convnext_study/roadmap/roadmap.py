@@ -11,7 +11,7 @@ from convnext_study.roadmap.spec import NetSpec
 
 
 class StepError(UserError):
-    """A step or road map was asked for that does not exist; the message names the nearest one."""
+    """A requested step or road map does not exist; the message names the closest one."""
 
 
 @dataclass(frozen=True)

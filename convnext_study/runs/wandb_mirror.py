@@ -37,7 +37,7 @@ _BACKLOG = 4_000_000  # bytes of messages that wandb's process may leave unread
 class WandbMirror:
     """Mirrors one training. Its methods take a moment and never raise.
 
-    Whatever goes wrong is told to ``warn`` in one line, once, and the mirror is off from then on.
+    Whatever goes wrong is reported to ``warn`` in one line, once; the mirror is then off.
     """
 
     def __init__(self, warn: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""One loop that trains every study: recipe, task, data, optimizer, checkpoint, engine.
+"""One loop that trains every study.
 
-Nothing here knows of road maps: a `Task` says what to build and what to minimise.
+Nothing here depends on the road map: a `Task` says what to build and what to minimise.
 """

@@ -147,7 +147,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 def find(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint that is not damaged, and its state; None where there is none at all.
 
-    A damaged one is told to ``warn``, and the one before it is read.
+    A damaged one is reported to ``warn``, and the one before it is read.
 
     Raises CheckpointError where one exists and none can be read: starting afresh would lose it.
     """

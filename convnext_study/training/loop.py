@@ -39,11 +39,11 @@ LONG = 1.0
 
 
 class TrainingInterrupted(Exception):
-    """Training was asked to stop, and has saved its state."""
+    """Training was requested to stop, and has saved its state."""
 
 
 class Callback(Protocol):
-    """Is told what is also written to the record, and must never raise."""
+    """Receives what is also written to the record, and must never raise."""
 
     def epoch(self, line: Epoch) -> None:
         """Called once per epoch, after its line is written to the log."""

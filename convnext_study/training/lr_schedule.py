@@ -19,7 +19,9 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     warmup = min(round(recipe.warmup_epochs * steps_per_epoch), total)
     if step < warmup:
         return peak * step / max(warmup - 1, 1)
-    if recipe.schedule == "step":
-        return peak * 0.1 ** (step // steps_per_epoch // recipe.milestones)
-    progress = (step - warmup) / (total - warmup)
-    return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
+    match recipe.schedule:
+        case "step":
+            return peak * 0.1 ** (step // steps_per_epoch // recipe.milestones)
+        case "cosine":
+            progress = (step - warmup) / (total - warmup)
+            return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))

@@ -47,7 +47,7 @@ class Report:
         buffers: how many processes found theirs not finite.
         images: of the global batch.
         corrupt_images: that were replaced by others.
-        stop: whether a process was asked to stop.
+        stop: whether a process was requested to stop.
         due: whether it is time to save.
     """
 

@@ -1,4 +1,4 @@
-"""What the loop needs to be told: how to build, what to read, what to minimise, how to judge."""
+"""What the loop needs of a task: a network, batches, a loss, an evaluation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network is worth on the validation set.
+    """A network's accuracy on the validation set.
 
-    ``correct`` holds one bool an image, in order; ``top1`` is in percent; ``corrupt_images`` is how
-    many could not be read and were judged by another image.
+    ``correct`` holds one bool per image, in order; ``top1`` is in percent; ``corrupt_images`` is
+    how many could not be read and were replaced by another image.
     """
 
     top1: float

@@ -19,7 +19,8 @@ from support.nets import build, every_model, every_nano, images, outline, settle
 
 SMALL = {"depths": (2, 1, 1, 1), "width": 8}
 ROWS = ("resnet", "kernel_7", "gelu", "layer_norm", "separate_downsampling")
-NETWORKS = ("layers", "stage", "head", "staged", "net", "matrices.dense", "matrices.depthwise")
+PARTS = ("layers", "blocks", "head", "timm_model", "roadmap_net")
+CONVOLUTIONS = ("fast_conv.dense", "fast_conv.depthwise", "fast_conv.pointwise")
 
 
 def small(name: str, **kwargs: Any) -> Any:
@@ -46,10 +47,10 @@ def test_feature_extractors_of_timm_can_be_scripted(name: str) -> None:
     compilers.script_features(build(name, **SMALL, features_only=True, feature_cls="fx"))
 
 
-@pytest.mark.parametrize("module", [*NETWORKS, "matrices.pointwise"])
+@pytest.mark.parametrize("module", [*PARTS, *CONVOLUTIONS])
 def test_annotations_of_forward_are_types(module: str) -> None:
     """A part may be traced as well as the whole, so that text would fail there."""
-    found = importlib.import_module(f"convnext_study.{module}")
+    found = importlib.import_module(f"convnext_study.models.{module}")
     assert compilers.forwards_with_text(found) == []
 
 

@@ -1,4 +1,4 @@
-"""``cifar10:PATH`` and ``cifar100:PATH``, through torchvision; downloaded only when asked."""
+"""``cifar10:PATH`` and ``cifar100:PATH``, through torchvision; downloaded only on request."""
 
 from __future__ import annotations
 

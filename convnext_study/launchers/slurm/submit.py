@@ -3,7 +3,7 @@
 submitit writes the batch script and submits it; what the script starts is our own worker, which
 reads plain JSON. A run resumes from its folder by itself, so to requeue is to run the same command
 again: SLURM does it after preemption and a node's failure, and the script itself where the worker
-says (exit code 75) that it was told to stop, as it is before the time limit.
+says (exit code 75) that it was signalled to stop, as it is before the time limit.
 """
 
 from __future__ import annotations

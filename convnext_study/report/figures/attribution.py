@@ -1,4 +1,4 @@
-"""Bars about zero with their intervals: what each step is worth, asked in one way or several."""
+"""Bar charts about zero with intervals: attributions, by one method or several."""
 
 from __future__ import annotations
 

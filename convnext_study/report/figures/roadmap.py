@@ -196,7 +196,7 @@ def _draw_frame(
 
 
 def _caption(rows: Sequence[ResultRow], meta: StudyTitle, axis: Axis) -> list[str]:
-    """Whose numbers these are, and what they are worth."""
+    """Whose numbers these are, and what they are comparable with."""
     recipes = ", ".join(dict.fromkeys(row.recipe for row in rows if row.recipe))
     whose = f"Accuracies were measured in this study's runs ({recipes}); they are not the paper's."
     if meta.compare_paper:

@@ -72,7 +72,7 @@ class Axis(NamedTuple):
 
 
 def accuracy_axis(values: Iterable[float]) -> Axis:
-    """An axis on which the values can be told apart and even the smallest has a bar."""
+    """An axis on which the values are distinguishable and even the smallest has a bar."""
     from matplotlib.ticker import MaxNLocator
 
     values = list(values) or [0.0, 100.0]

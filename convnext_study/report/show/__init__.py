@@ -1,7 +1,7 @@
 """One screen for each row of a road map: what the step changes, and what that costs.
 
-Sixteen of them tell how a ResNet becomes a ConvNeXt. Neither torch nor rich is imported before a
-screen is asked for.
+Sixteen of them show how a ResNet becomes a ConvNeXt. torch and rich are imported only when a
+screen is made.
 """
 
 from __future__ import annotations

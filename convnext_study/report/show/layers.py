@@ -20,7 +20,7 @@ TITLES = {
     "block": "Stage 3, each later block",
     "head": "Head",
 }
-# Those that tell best what a field does; all other fields are told by a block.
+# Those that show best what a field does; all other fields are shown by a block.
 PARTS_OF_FIELD = {
     "depths": ("stages",),
     "width": ("stem", "stages", "block"),

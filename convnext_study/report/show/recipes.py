@@ -53,7 +53,7 @@ def _in_words(recipe: Recipe) -> dict[str, str]:
         "optimizer": optimizer[recipe.optimizer],
         "epochs": str(recipe.epochs),
         "learning rate": f"{recipe.lr:g} at batch {recipe.lr_base_size}",
-        "schedule": schedule[recipe.schedule],
+        "schedule": schedule.get(recipe.schedule, recipe.schedule),
         "weight decay": f"{recipe.weight_decay:g}, {_decayed(recipe)}",
         "crop": crop[recipe.crop],
         "flip": "where the data allows it" if recipe.flip else "none",

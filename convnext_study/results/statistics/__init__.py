@@ -1,9 +1,10 @@
-"""What may be said of a study's numbers, and how sure one may be.
+"""Statistics of a study's accuracies: intervals, tests, power.
 
-`intervals` has means and differences over seeds, `images` single runs and the test images they
-share, `comparison` picks the test that fits the records and corrects for the number of steps,
-`agreement` asks whether the order is the paper's, `power` how many seeds a difference takes.
-Accuracies are in percent, differences and deviations in points.
+`intervals` has means and differences over seeds, `paired_images` tests of single runs on the same
+test images, `compare` picks the test that fits the records and adjusts for the number of steps,
+`rank_agreement` compares an order with the paper's, `power` gives the seeds that a difference
+takes, `subsets` and `shapley` attribute a gain to steps. Accuracies are in percent, differences
+and standard deviations in percentage points.
 """
 
 from convnext_study.results.statistics.compare import Comparison, compare, holm, holm_adjust

@@ -2,7 +2,7 @@
 
 Accuracies are counted in images: of 599 images each is 0.17 points. Where a few seeds happen to
 give equal counts their deviation is zero, which no network's is, and a t test would call any
-difference certain. ``resolution`` (points an image is worth) is the least deviation assumed.
+difference certain. ``resolution`` (points per image) is the least standard deviation assumed.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def pooled_difference(
     *,
     confidence: float = CONFIDENCE,
 ) -> Difference:
-    """The difference of two means, judged by a deviation pooled over the whole study.
+    """The difference of two means, with a standard deviation pooled over the whole study.
 
     With few seeds this sees far more than each pair's own deviation can; it takes the deviation to
     be the same in every row. One seed a row is enough for it.

@@ -1,4 +1,4 @@
-"""Two networks on the same test images: which of them each image tells apart."""
+"""Two networks on the same test images: on which images do they differ?"""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def seeds_needed(
         power: how often a study of that size is to see it.
         alpha: the share of false alarms, over all ``tests`` together.
         paired: a paired t test on shared seeds instead of an unpaired one.
-        tests: how many steps are tested together; each is judged at ``alpha / tests``, which is
+        tests: how many steps are tested together; each is tested at ``alpha / tests``, which is
             what Holm's method asks of its smallest p.
 
     Raises UserError for numbers out of range, or where `MOST_SEEDS` would not do.

@@ -1,4 +1,4 @@
-"""Shapley values: what each step is worth on average over all orders, exact or sampled."""
+"""Shapley values: each step's gain averaged over all orders, exact or sampled."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def add_one_in(steps: Sequence[str], values: Values) -> dict[str, float]:
 def pair_interactions(
     steps: Sequence[str], values: Values, side: Side
 ) -> dict[tuple[str, str], float]:
-    """How much more two steps are worth together than apart, seen from one end of the road.
+    """Interactions: the gain of two steps together minus the sum of their gains, from one end.
 
     From the end ``v(all) - v(-i) - v(-j) + v(-ij)``, from the base
     ``v(ij) - v(i) - v(j) + v(none)``: above 0 they need each other, below 0 either will do.
