@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.dataset_size import DatasetSize
-from convnext_study.imports import resolve
-from convnext_study.models.builders import ROADMAP_BUILDER
+from convnext_study.models.builders import ROADMAP_BUILDER, get_builder
 from convnext_study.roadmap.spec import NetSpec
 from convnext_study.runs.records import ModelRef, Run
 
@@ -177,7 +176,7 @@ def _norm(model: ModelRef) -> str:
 def _count_built(builder: str, args: str, image_size: int, classes: int) -> Cost:
     from convnext_study import cost
 
-    net = resolve(builder)(
+    net = get_builder(builder)(
         json.loads(args), num_classes=classes, drop_path=0.0, init="trunc_normal"
     )
     return cost.count(net, (3, image_size, image_size))
