@@ -49,7 +49,7 @@ def test_every_process_checks_equally_often(
         parts.append(mine)
         return [(range(9), torch.ones(9, dtype=torch.bool), 0.0, 0)]
 
-    monkeypatch.setattr(classification, "gather", collect)
+    monkeypatch.setattr(classification, "all_gather", collect)
     for rank in range(world_size):
         task, calls = (
             Classification(run, Runtime(rank=rank, world_size=world_size)),
