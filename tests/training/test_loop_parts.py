@@ -104,19 +104,19 @@ def test_evaluation_needs_no_float64_on_the_device(monkeypatch: pytest.MonkeyPat
         (
             {"global_batch_size": 63},
             Runtime(),
-            r"batch 63, 1 processes.*process has 63; .*62 and 64",
+            r"batch_size 63, 1 processes.*process has 63; .*62 and 64",
         ),
         (
             {"global_batch_size": 66},
             Runtime(world_size=2),
-            r"batch 66, 2 processes.*has 33; .*64 and 68",
+            r"batch_size 66, 2 processes.*has 33; .*64 and 68",
         ),
         (
             {"global_batch_size": 64},
             Runtime(micro_batch_size=1),
             r"micro batch 1: .*use a micro batch of 2",
         ),
-        ({"global_batch_size": 2000}, Runtime(), r"batch 2000: the data has only 1195.*of pairs"),
+        ({"global_batch_size": 2000}, Runtime(), r"batch_size 2000: .* only 1195.*of pairs"),
     ],
 )
 def test_images_without_a_partner_are_refused_before_training(
