@@ -141,8 +141,8 @@ MODERN_SMALL = Recipe(
     crop="random_crop",
     label_smoothing=0.1,
     crop_pct=1.0,
-    # Ours: weights of deviation 0.02 suit networks ten times as wide. On the nano road they leave
-    # the last row at 95.4 % on digits where these reach 98.2 % (one seed, 10 epochs).
+    # Ours: weights of standard deviation 0.02 suit networks ten times as wide. On the nano road
+    # they leave the last row at 95.4 % on digits where these reach 98.2 % (one seed, 10 epochs).
     init="kaiming",
 )
 

@@ -21,7 +21,7 @@ from convnext_study.recipes import Recipe
 
 @dataclass(frozen=True)
 class PipelineSpeed:
-    """Images a second of both loaders in rounds that took turns, and their ratios."""
+    """Images/s of both loaders over interleaved repeats, and their ratios."""
 
     ours: tuple[float, ...]
     timms: tuple[float, ...]

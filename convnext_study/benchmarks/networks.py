@@ -20,7 +20,7 @@ from convnext_study.roadmap import Roadmap, Variant
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured: turns, seconds for each measure of a turn, batch, threads, device.
+    """How much is measured: repeats, seconds per measure, batch, threads, device.
 
     Without ``memory`` no peak is measured, which takes a process for each network.
     """

@@ -1,4 +1,4 @@
-"""Any other trainer's command beside ours, in turns."""
+"""Any other trainer's command and ours, interleaved."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Command:
 
 
 def peer(command: str, ours: str, repeats: int, report: Callable[[str], None]) -> dict[str, Any]:
-    """Run another trainer's command and ours in turns.
+    """Run another trainer's command and ours, interleaved.
 
     Args:
         command: of the other, split as a shell would but run without one. Its images/s are the
             median of all in its output that look like ``116.06/s``.
-        ours: arguments of ``convnext-study``; ``--out`` is added, a new folder each turn.
+        ours: arguments of ``convnext-study``; ``--out`` is added, a new folder each repeat.
         repeats: how often each is run.
 
     Returns:

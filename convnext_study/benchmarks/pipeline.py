@@ -28,8 +28,8 @@ def pipeline(
     Args:
         data: ``folder:PATH``; JPEG files of random shapes are written where it is None.
         images: how many files to write, and at most to read each time.
-        settings: turns.
-        report: told what is measured.
+        settings: repeats.
+        report: called with what is measured.
     """
     if data is not None and not data.startswith("folder:"):
         raise UserError(f"--data {data}: the pipeline reads files; use folder:PATH, or none")

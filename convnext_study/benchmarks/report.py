@@ -117,7 +117,7 @@ def _peer(found: _Row) -> Table[_Row]:
         _spread("peer", lambda row: row["peer"]),
         _spread("ours, times as fast", lambda row: row["ratio"]),
     ]
-    return Table("peer", "commands in turns", columns, rows)
+    return Table("peer", "interleaved commands", columns, rows)
 
 
 def draw(found: dict[str, Any], folder: Path) -> list[Path]:

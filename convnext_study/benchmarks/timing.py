@@ -1,4 +1,4 @@
-"""Rates measured in turns, and their ratios."""
+"""Rates of interleaved repeats, and their ratios."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Measure = Callable[[], float]  # runs once and returns a rate, higher is faster
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and extremes of what the turns gave."""
+    """Median and extremes over repeats."""
 
     median: float
     low: float
@@ -35,7 +35,7 @@ class Spread:
 
 
 def interleave(measures: Mapping[str, Measure], repeats: int) -> dict[str, list[float]]:
-    """Call each measure once a turn, in an order that is reversed from turn to turn.
+    """Call each measure once per repeat, in an order that is reversed each time.
 
     What slows the machine for a while then hits all that are compared, and the one that comes
     first is not always the same.
@@ -49,7 +49,7 @@ def interleave(measures: Mapping[str, Measure], repeats: int) -> dict[str, list[
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
-    """The ratio of two measures, turn by turn."""
+    """The ratio of two measures, repeat by repeat."""
     return Spread.of([one / other for one, other in zip(above, below, strict=True)])
 
 

@@ -31,7 +31,7 @@ def bench(
         typer.Option(help=f"Comma-separated, of {', '.join(PARTS)}. (default: all; none for peer)"),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only both ends of the road, fewer and shorter turns.")
+        bool, typer.Option("--quick", help="Only both ends of the road, fewer and shorter repeats.")
     ] = False,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per step. (default: 64 for nano, else 8)")
@@ -47,7 +47,7 @@ def bench(
         str | None, typer.Option(help="folder:PATH for the pipeline. (default: made-up JPEGs)")
     ] = None,
     peer: Annotated[
-        str | None, typer.Option(help="Another trainer's command, run in turns with ours.")
+        str | None, typer.Option(help="Another trainer's command, interleaved with ours.")
     ] = None,
     ours: Annotated[
         str, typer.Option(help="Our side of --peer: arguments of convnext-study.")
@@ -57,7 +57,7 @@ def bench(
     ),
     as_json: Json = False,
 ) -> None:
-    """Measure speed and memory beside timm and the plain networks, in interleaved turns."""
+    """Measure speed and memory beside timm and the plain networks, interleaved."""
     road = get_roadmap(regime)
     wanted = _parts(parts, peer)
     settings = _settings(road, batch_size, repeats, threads, device, quick=quick)
@@ -77,7 +77,7 @@ def bench(
     print_tables(*tables(found))
     print()
     print(
-        f"ratios: median (lowest-highest) of {settings.repeats} interleaved turns, "
+        f"ratios: median (lowest-highest) of {settings.repeats} interleaved repeats, "
         f"{settings.threads} thread(s) on {settings.device}"
     )
     print("written: " + ", ".join(map(str, files)))

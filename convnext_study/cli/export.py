@@ -64,7 +64,7 @@ def _meant(loaded: LoadedModel, run: Path) -> Meant:
     if asked.mean is None or asked.std is None:
         raise UserError(
             f"{run}: the data it was trained on cannot be opened, and with it go the mean and "
-            "deviation that its images need; put the data back where it was"
+            "standard deviation that its images need; put the data back where it was"
         )
     return Meant(asked.image_size, asked.crop_pct, asked.interpolation, asked.mean, asked.std)
 

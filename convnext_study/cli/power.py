@@ -61,7 +61,7 @@ def power(
 
 
 def _pooled_std(folder: Path) -> PooledStd:
-    """The deviation between seeds of a folder's finished runs, pooled over networks."""
+    """The standard deviation between seeds of a folder's finished runs, pooled over networks."""
     from convnext_study.results.load import load_results
     from convnext_study.results.noise import pooled_std
     from convnext_study.runs.records import unreadable_in

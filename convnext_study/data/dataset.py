@@ -159,7 +159,7 @@ def to_pil(pixels: torch.Tensor) -> Image.Image:
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel of (N, C, H, W) uint8 images, as fractions of 255."""
+    """Mean and standard deviation per channel of (N, C, H, W) uint8 images, of 255."""
     pixels = images.double() / 255
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     return tuple(_rounded(mean)), tuple(_rounded(std.clamp_min(1e-3)))

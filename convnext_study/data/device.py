@@ -43,7 +43,7 @@ class Prepare:
         return images, batch.labels
 
     def _normalise(self, images: Tensor) -> Tensor:
-        """(n, C, H, W) uint8 to float32 with mean 0 and deviation 1 in each channel."""
+        """(n, C, H, W) uint8 to float32 with mean 0 and standard deviation 1 in each channel."""
         count, channels, height, width = images.shape
         if self.memory_format != torch.channels_last:
             mean, std = self._mean.view(-1, 1, 1), self._std.view(-1, 1, 1)

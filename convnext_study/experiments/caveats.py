@@ -111,4 +111,5 @@ def _seeds(road: Roadmap, runs: Sequence[Run]) -> list[str]:
     seeds = len({run.seed for run in runs})
     if seeds >= PAPER_SEEDS or road.regime != "t":
         return []
-    return [f"{seeds} seed(s): the paper's Table 10 has means and deviations over {PAPER_SEEDS}"]
+    paper = f"the paper's Table 10 has means and standard deviations over {PAPER_SEEDS}"
+    return [f"{seeds} seed(s): {paper}"]

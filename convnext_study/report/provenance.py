@@ -119,13 +119,13 @@ def _recipes(
         recipe = record.run.recipe
         seen.setdefault(json.dumps(recipe, sort_keys=True), recipe)
     return [
-        _deviations(recipe, published[str(recipe.get("family"))], place)
+        _changes(recipe, published[str(recipe.get("family"))], place)
         for place, recipe in enumerate(seen.values(), 1)
         if str(recipe.get("family")) in published
     ]
 
 
-def _deviations(recipe: Mapping[str, Any], paper: Mapping[str, Any], place: int) -> Table[_Setting]:
+def _changes(recipe: Mapping[str, Any], paper: Mapping[str, Any], place: int) -> Table[_Setting]:
     fields = [*paper, *(name for name in recipe if name not in paper)]
     rows = [
         _Setting(name, here, published)
@@ -135,9 +135,8 @@ def _deviations(recipe: Mapping[str, Any], paper: Mapping[str, Any], place: int)
     ]
     family = str(recipe.get("family"))
     source = _PAPERS.get(family, family)
-    title = (
-        f"{recipe.get('name', 'recipe')}: {formatting.plural(len(rows), 'deviation')} from {source}"
-    )
+    count = formatting.plural(len(rows), "difference")
+    title = f"{recipe.get('name', 'recipe')}: {count} from {source}"
     return Table(f"recipe_{place}", title, _COLUMNS, rows)
 
 

@@ -23,9 +23,9 @@ class RowTests:
     """Tests of each row against its parent, by the row's name.
 
     ``plain`` is the test that the two rows' own runs allow, and the one that decides what is
-    marked; ``pooled`` takes the deviation between seeds from the whole study, where there are
-    several seeds. Each is corrected over its own rows. ``whole`` is the last adopted row against
-    the first, tested alone.
+    marked; ``pooled`` takes the standard deviation between seeds from the whole study, where
+    there are several seeds. Each is adjusted over its own rows. ``whole`` is the last
+    adopted row against the first, tested alone.
     """
 
     plain: dict[str, Comparison]

@@ -87,7 +87,7 @@ def min_detectable_difference(rows: Sequence[ResultRow]) -> float | None:
     """The smallest difference of two rows, in points, that 95 % noise would not explain.
 
     Two rows are taken as independent draws of test images, which is careful: they share them. The
-    seeds' deviation comes on top where it is known. None while nothing is done.
+    seeds' standard deviation comes on top where it is known. None while nothing is done.
     """
     done = [row for row in rows if row.top1 is not None and row.val_images]
     if not done:

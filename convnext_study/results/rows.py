@@ -12,12 +12,12 @@ from convnext_study.results.grouping import Exclusion
 class ResultRow:
     """One network of a study, over its seeds. What is not known yet is None.
 
-    Accuracies and their deviation are in percent and points; ``interval`` is Wilson's 95 % of the
-    test images' choice; ``gain`` is the difference of means to ``parent``, ``significant`` where
-    its Holm-adjusted p is 0.05 or less (None: not tested); ``macs`` are of one image;
-    ``peak_memory`` is in bytes, the most of all seeds; ``images_per_s`` is training throughput,
-    the median over seeds. ``paper_top1`` and ``paper_gflops`` are the paper's, on ImageNet-1K, for
-    published rows only. ``number`` counts the study's rows from 1.
+    Accuracies and their standard deviation are in percent and points; ``interval`` is Wilson's
+    95 %, for the choice of test images; ``gain`` is the difference of means to ``parent``,
+    ``significant`` where its Holm-adjusted p is 0.05 or less (None: not tested); ``macs`` are of
+    one image; ``peak_memory`` is in bytes, the most of all seeds; ``images_per_s`` is training
+    throughput, the median over seeds. ``paper_top1`` and ``paper_gflops`` are the paper's, on
+    ImageNet-1K, for published rows only. ``number`` counts the study's rows from 1.
     """
 
     name: str

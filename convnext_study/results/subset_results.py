@@ -1,4 +1,4 @@
-"""The finished runs of a road's networks by the steps that these have, and the deviation pooled.
+"""The finished runs of a road's networks by their steps, and the pooled standard deviation.
 
 Only runs that agree in recipe, data, test images and code are counted and pooled: those that the
 caller asks for, else those that most runs share. Everything that says what a step is worth
@@ -67,7 +67,7 @@ class SubsetResults:
         }
 
     def std_of_mean(self, subsets: Iterable[Coalition]) -> PooledStd | None:
-        """The deviation of a mean over as many seeds as the set with the fewest has."""
+        """The standard deviation of a mean over as many seeds as the set with the fewest has."""
         if self.std is None:
             return None
         fewest = min(len(self.networks[subset]) for subset in subsets)
@@ -86,8 +86,8 @@ def group_by_subset(
     """Sort finished runs by the steps that their networks have; those of other networks are passed.
 
     ``recipe`` and ``data``, where given, are the only ones that count. ``seeds``, where given,
-    restricts the networks and not the pooled deviation. With ``any_commit`` runs made with other
-    versions of the code count as well.
+    restricts the networks and not the pooled standard deviation. With ``any_commit`` runs made with
+    other versions of the code count as well.
     """
     rows = {_json(road.apply(steps).to_dict()): steps for steps in prefixes(network_steps(road))}
     found = [

@@ -225,7 +225,7 @@ def test_rates_in_logs() -> None:
 def test_a_peer_that_cannot_run(
     command: str, error: type[Exception], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convnext_study.benchmarks.peer.in_turns", _peer_only)
+    monkeypatch.setattr("convnext_study.benchmarks.peer.interleave", _peer_only)
     with pytest.raises(error, match=says):
         peer(command, "steps", 1, silent)
 

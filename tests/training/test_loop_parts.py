@@ -49,7 +49,7 @@ def test_every_process_checks_equally_often(
         parts.append(mine)
         return [(range(9), torch.ones(9, dtype=torch.bool), 0.0, 0)]
 
-    monkeypatch.setattr(classification, "gather", collect)
+    monkeypatch.setattr(classification, "all_gather", collect)
     for rank in range(world_size):
         task, calls = (
             Classification(run, Runtime(rank=rank, world_size=world_size)),
@@ -104,19 +104,19 @@ def test_evaluation_needs_no_float64_on_the_device(monkeypatch: pytest.MonkeyPat
         (
             {"global_batch_size": 63},
             Runtime(),
-            r"batch 63, 1 processes.*process has 63; .*62 and 64",
+            r"batch_size 63, 1 processes.*process has 63; .*62 and 64",
         ),
         (
             {"global_batch_size": 66},
             Runtime(world_size=2),
-            r"batch 66, 2 processes.*has 33; .*64 and 68",
+            r"batch_size 66, 2 processes.*has 33; .*64 and 68",
         ),
         (
             {"global_batch_size": 64},
             Runtime(micro_batch_size=1),
             r"micro batch 1: .*use a micro batch of 2",
         ),
-        ({"global_batch_size": 2000}, Runtime(), r"batch 2000: the data has only 1195.*of pairs"),
+        ({"global_batch_size": 2000}, Runtime(), r"batch_size 2000: .* only 1195.*of pairs"),
     ],
 )
 def test_images_without_a_partner_are_refused_before_training(

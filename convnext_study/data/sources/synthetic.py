@@ -20,7 +20,7 @@ DEFAULTS = (10, 32, 2048)  # classes, side in pixels, training images
 HELD_OUT = 4  # a validation image for so many training images, and at least one a class
 CELLS = 6  # a pattern is so many random cells a side, blurred into each other
 BANK = 32  # noise images to choose from
-PATTERN, NOISE = 45.0, 60.0  # deviations, of 255
+PATTERN, NOISE = 45.0, 60.0  # standard deviations, of 255
 STATISTICS_FROM = 256  # images
 
 

@@ -28,7 +28,7 @@ class Point(NamedTuple):
 
 @style.style()
 def cost(variants: Sequence[Point], unit: str, size: tuple[float, float] = style.CHART) -> Figure:
-    """A numbered mark for each point, with its deviation where it is known."""
+    """A numbered mark for each point, with its standard deviation where it is known."""
     figure, (axes,) = style.draw_charts(["top-1 accuracy, %"], size)
     road = [point for point in variants if point.adopted]
     thin: dict[str, Any] = {"color": COLOURS["deep"], "linewidth": 0.8}

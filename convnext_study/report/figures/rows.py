@@ -89,7 +89,7 @@ def accuracy_axis(values: Iterable[float]) -> Axis:
 
 
 def reach(row: ResultRow) -> tuple[float, float]:
-    """The ends of what is drawn around a mean: deviation over seeds, else test-image noise."""
+    """Ends of the line around a mean: standard deviation over seeds, else test-image noise."""
     top1 = row.top1 or 0.0
     if row.std is not None:
         return top1 - row.std, top1 + row.std
@@ -177,7 +177,7 @@ def legend_handles(rows: Sequence[ResultRow], meta: StudyTitle) -> list[Artist]:
         (any(not row.adopted for row in done), Patch(**_SIDE, label="tried, not adopted")),
         (
             any(row.std is not None for row in done),
-            Line2D([], [], **stroke, label="± deviation over seeds"),
+            Line2D([], [], **stroke, label="± standard deviation over seeds"),
         ),
         (
             any(row.std is None for row in done),

@@ -85,7 +85,7 @@ def compare(
     scope, note = f"seeds, on these {images} test images", _pairing_note(mine, its, shared)
     if std is not None:
         found = pooled_difference(tops[0], tops[1], std, confidence=confidence)
-        note = "The deviation between seeds is taken to be the same in every row."
+        note = "The standard deviation between seeds is taken to be the same in every row."
     elif len(shared) > 1:
         pairs = [[runs[seed].top1 for seed in shared] for runs in (mine, its)]
         found = paired_difference(*pairs, resolution=resolution, confidence=confidence)
@@ -168,7 +168,7 @@ def _pairing_note(mine: Mapping[int, Result], its: Mapping[int, Result], shared:
     if unused:
         note += f" {unused} runs whose seed only one of the two has are left out."
     if len(shared) < 4:
-        note += f" With {len(shared)} seeds only differences many times their deviation show."
+        note += f" With {len(shared)} seeds only differences of many standard deviations show."
     return note
 
 

@@ -1,8 +1,8 @@
 """Means over seeds and differences between them, with intervals and t tests.
 
 Accuracies are counted in images: of 599 images each is 0.17 points. Where a few seeds happen to
-give equal counts their deviation is zero, which no network's is, and a t test would call any
-difference certain. ``resolution`` (points per image) is the least standard deviation assumed.
+give equal counts their standard deviation is zero, which no network's is, and a t test would call
+any difference certain. ``resolution`` (points per image) is the least standard deviation assumed.
 """
 
 from __future__ import annotations
@@ -123,9 +123,9 @@ def unpaired_difference(
 def pool_std(
     rows: Iterable[Sequence[float]], source: str, *, resolution: float = 0.0
 ) -> PooledStd | None:
-    """The deviation between seeds, pooled over rows; None while no row has two seeds.
+    """The standard deviation between seeds, pooled over rows; None while no row has two seeds.
 
-    It takes the deviation to be the same in every row, as an analysis of variance does.
+    It takes the standard deviation to be the same in every row, as an analysis of variance does.
     """
     several = [row for row in rows if len(row) > 1]
     df = sum(len(row) - 1 for row in several)
@@ -144,15 +144,15 @@ def pooled_difference(
 ) -> Difference:
     """The difference of two means, with a standard deviation pooled over the whole study.
 
-    With few seeds this sees far more than each pair's own deviation can; it takes the deviation to
-    be the same in every row. One seed a row is enough for it.
+    With few seeds this has far more power than each pair's own standard deviation; it assumes the
+    same one in every row. One seed per row is enough for it.
     """
     if not child or not parent:
         raise UserError("nothing to compare: one of the two rows has no finished run")
     error = std.std * math.sqrt(1 / len(child) + 1 / len(parent))
     method = (
         f"t test on {len(child)} and {len(parent)} seeds, "
-        f"with the deviation between seeds pooled over {std.source}"
+        f"with the standard deviation between seeds pooled over {std.source}"
     )
     diff = fmean(child) - fmean(parent)
     return t_difference(diff, error, std.df, method, confidence)
@@ -187,5 +187,5 @@ def t_p(statistic: float, df: float) -> float:
 
 def _variance(values: Sequence[float]) -> float:
     if len(values) < 2:
-        raise UserError(f"a deviation between seeds takes two or more seeds, not {len(values)}")
+        raise UserError(f"a standard deviation takes two or more seeds, not {len(values)}")
     return variance(values)

@@ -29,9 +29,9 @@ class Power:
 
 
 def paper_std() -> PooledStd:
-    """The deviation between seeds that Table 10 gives, pooled over its rows.
+    """The standard deviation between seeds that Table 10 gives, pooled over its rows.
 
-    The table does not say whether its deviations divide by n or n - 1; n - 1 is assumed.
+    The table does not say whether its standard deviations divide by n or n - 1; n - 1 is assumed.
     """
     printed = [row.std for row in PAPER["t"].values() if row.std is not None]
     diff = math.sqrt(fmean(std**2 for std in printed))
@@ -65,7 +65,7 @@ def seeds_needed(
         raise UserError(f"power {power:g} and alpha {alpha:g}: give 0 < alpha < power < 1")
     if not (math.isfinite(effect) and effect and std.std > 0):
         raise UserError(
-            f"an effect of {effect:g} points at a deviation of {std.std:g}: "
+            f"an effect of {effect:g} points at a standard deviation of {std.std:g}: "
             "give both, larger than 0"
         )
 

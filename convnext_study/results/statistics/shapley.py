@@ -54,8 +54,8 @@ def shapley_exact(
 ) -> Shapley:
     """Each step's gain averaged over all orders, from the values of all sets (Shapley 1953).
 
-    ``noise`` is the deviation of one value (of a mean over n seeds: that between seeds by the
-    square root of n), independent from set to set; without it there are no intervals.
+    ``noise`` is the standard deviation of one value (of a mean over n seeds: that between seeds by
+    the square root of n), independent from set to set; without it there are no intervals.
     """
     sets = all_coalitions(steps).subsets
     known = {subset: value_of(values, subset) for subset in sets}
