@@ -237,7 +237,7 @@ def test_a_run_keeps_to_its_data(tmp_path: Path) -> None:
 
 def test_processes_that_see_other_data_end_the_run(tmp_path: Path) -> None:
     other = """
-        from convnext_study.training import classification
+        from convnext_study.training.tasks import classification
         if rank == 1:
             honest = classification.fingerprint
             classification.fingerprint = lambda data: {{**honest(data), "val": {{"images": 601}}}}

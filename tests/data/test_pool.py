@@ -199,7 +199,7 @@ SCRIPT = """
     from convnext_study.recipes import MODERN
     import multiprocessing
     data = open_data(sys.argv[1])
-    readers = make_readers(data, MODERN.changed(image_size=24), 0, workers=2)
+    readers = make_readers(data, MODERN.replace(image_size=24), 0, workers=2)
     stream = readers.read([Request("train", tuple(range(60)), epoch) for epoch in range(50)])
     next(stream)
     print(*[child.pid for child in multiprocessing.active_children()], flush=True)

@@ -21,7 +21,7 @@ from convnext_study.evaluation.evaluate import evaluate
 from convnext_study.evaluation.load_named import Unreachable, load_named
 from convnext_study.evaluation.load_run import EvaluationError, load_run
 from convnext_study.models.builders import roadmap_net
-from convnext_study.runs.records import ModelRef, Result
+from convnext_study.runs.records import ModelRef, Result, Run
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 
@@ -186,6 +186,12 @@ def test_no_address_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert named._resolves("example.org")
 
 
+def describe(folder: Path, run: Run) -> None:
+    """A record by itself."""
+    about = {"key": run.key, "run": run.model_dump(mode="json")}
+    (folder / "run.json").write_text(json.dumps(about))
+
+
 def test_a_foreign_record_imports_nothing(tmp_path: Path) -> None:
     marker = tmp_path / "imported"
     module = tmp_path / "strange_builder.py"
@@ -198,6 +204,7 @@ def test_a_foreign_record_imports_nothing(tmp_path: Path) -> None:
     path = tmp_path / "run" / "run.json"
     asked = json.loads(path.read_text())
     asked["run"]["model"]["builder"] = "strange_builder:roadmap_net"
+    asked["key"] = Run.model_validate(asked["run"]).key  # a stranger knows how it is made
     path.write_text(json.dumps(asked))
     done = command(str(tmp_path / "run"))
     assert isinstance(done.exception, EvaluationError)
@@ -214,18 +221,18 @@ def test_a_task_is_refused_like_a_builder(tmp_path: Path) -> None:
     run = make_tiny_run().model_copy(
         update={"task": "os:getcwd", "model": ModelRef(builder="os:system", args={})}
     )
-    (tmp_path / "run.json").write_text(json.dumps({"run": run.model_dump(mode="json")}))
+    describe(tmp_path, run)
     with pytest.raises(EvaluationError, match="asks to import 'os'"):
         load_run(tmp_path)
     only_task = run.model_copy(update={"model": make_tiny_run().model})
-    (tmp_path / "run.json").write_text(json.dumps({"run": only_task.model_dump(mode="json")}))
+    describe(tmp_path, only_task)
     with pytest.raises(EvaluationError, match="asks to import 'os'"):
         load_run(tmp_path)
 
 
 def test_without_a_checkpoint(tmp_path: Path) -> None:
     run = make_tiny_run()
-    (tmp_path / "run.json").write_text(json.dumps({"run": run.model_dump(mode="json")}))
+    describe(tmp_path, run)
     with pytest.raises(EvaluationError, match="no checkpoint that can be read"):
         load_run(tmp_path)
 

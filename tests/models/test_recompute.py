@@ -24,8 +24,8 @@ PATHS = {"width": 4, "modules": 1, "depths": (0, 1, 2)}
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "BatchNorm, dense": ("roadmap_nano_resnet", {}),
     "BatchNorm, depthwise": ("roadmap_nano_kernel_7", {}),
-    "paths, fused": ("multipath_small", {"form": "fused", **PATHS}),
-    "paths, plain": ("multipath_small", {"form": "plain", **PATHS}),
+    "paths, fused": ("multipath_small", {"implementation": "fused", **PATHS}),
+    "paths, plain": ("multipath_small", {"implementation": "plain", **PATHS}),
 }
 # Norms alone and with activations in them, in blocks of three families.
 THEIRS = ("test_resnet", "test_efficientnet", "test_byobnet", "multipath_se_resnet18")

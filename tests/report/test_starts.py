@@ -144,6 +144,6 @@ def test_the_machine_is_the_one_of_the_first_start(tmp_path: Path) -> None:
     path = write_starts(tmp_path, fake_run(POINT), start(0, hardware=gpu, world=8))
     assert machine_of(read(path)) == {**HARDWARE, "GPU": "H100", "CUDA": "12.8", "processes": 8}
     metadata = dict(provenance(load_results(tmp_path).studies[0], ReportOptions()).metadata)
-    assert metadata["machine"].endswith("GPU H100, CUDA 12.8, processes 8")
+    assert metadata["hardware"].endswith("GPU H100, CUDA 12.8, processes 8")
     plain = write_run(tmp_path, fake_run(POINT, 1))
     assert machine_of(read(plain)) == HARDWARE

@@ -58,7 +58,7 @@ def test_all_go_on_from_the_first_ones_checkpoint(tmp_path: Path) -> None:
     )
     # The second process sees an older state, as over a network file system.
     stale = """
-        from convnext_study.training import checkpoint
+        from convnext_study.training import checkpoint_file as checkpoint
         if rank == 1:
             honest = checkpoint_file.digest
             checkpoint_file.digest = lambda path: honest(path.with_name(checkpoint_file.PREVIOUS))
@@ -75,7 +75,7 @@ def test_all_go_on_from_the_first_ones_checkpoint(tmp_path: Path) -> None:
 def test_a_process_that_fails_is_told_and_ends_the_others(tmp_path: Path) -> None:
     run = make_tiny_run(epochs=1)
     broken = """
-        from convnext_study.training import classification
+        from convnext_study.training.tasks import classification
         if rank == 1:
             def refuse(*_, **__):
                 raise OSError("no such disk on this node")
@@ -108,12 +108,12 @@ def test_weights_agree_to_the_bit_over_processes(tmp_path: Path) -> None:
     run = make_tiny_run("depthwise_conv", epochs=1, global_batch_size=96)
     dump = f"""
         from convnext_study.training import state
-        honest = state.Training._save
+        honest = state.TrainState._save
         def save(self):
             import torch
             torch.save(self.model.state_dict(), {str(tmp_path)!r} + f"/rank{{rank}}.pt")
             honest(self)
-        state.Training._save = save
+        state.TrainState._save = save
     """
     for code, errors in train_in(2, run, tmp_path / "run", before=dump):
         assert code == 0, errors
