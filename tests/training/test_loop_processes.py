@@ -58,7 +58,7 @@ def test_all_go_on_from_the_first_ones_checkpoint(tmp_path: Path) -> None:
     )
     # The second process sees an older state, as over a network file system.
     stale = """
-        from convnext_study.training import checkpoint_file as checkpoint
+        from convnext_study.training import checkpoint_file
         if rank == 1:
             honest = checkpoint_file.digest
             checkpoint_file.digest = lambda path: honest(path.with_name(checkpoint_file.PREVIOUS))
