@@ -7,7 +7,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # A path has a slash or a known ending; a command has spaces and is none.
-PATH = re.compile(r"`([\w.-]+(?:/[\w.-]*)*/|[\w.-]+(?:/[\w.-]+)*\.(?:py|md|toml|j2|sh)|\.ci/run)`")
+PATH = re.compile(
+    r"`([\w.-]+(?:/[\w.-]*)*/|[\w.-]+(?:/[\w.-]+)*\.(?:py|md|toml|j2|sh)"
+    r"|[\w.-]+(?:/[\w.-]+)+\.json|\.ci/run)`"
+)
 MADE = {"runs/nano-digits/", "site/"}  # by commands
 
 
