@@ -69,7 +69,17 @@ def install(registries: tuple[str, ...]) -> None:
     """Once timm is there, call ``register()`` of each of these modules."""
     global _registries
     _registries = registries
-    if _AWAITED in sys.modules:
+    finder = _Finder()
+    sys.meta_path.insert(0, finder)
+    # Another thread may have found timm.models just before, and be about to import it.
+    _wait_for_its_import()
+    if _AWAITED in sys.modules and finder in sys.meta_path:
+        sys.meta_path.remove(finder)
         _register()
-    else:
-        sys.meta_path.insert(0, _Finder())
+
+
+def _wait_for_its_import() -> None:
+    """Wait for a thread that imports timm.models, and for nothing if none does."""
+    bootstrap: Any = getattr(importlib, "_bootstrap", None)
+    if wait := getattr(bootstrap, "_lock_unlock_module", None):
+        wait(_AWAITED)

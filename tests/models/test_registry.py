@@ -148,6 +148,34 @@ def test_threads_that_import_at_once(fake_timm: Path) -> None:
         assert printed(code, path=fake_timm) == 63
 
 
+def test_a_thread_that_found_timm_before_the_hook_was_there(fake_timm: Path) -> None:
+    code = """
+        import importlib, json, sys, threading
+        from importlib.machinery import PathFinder
+        import convnext_study
+        from convnext_study.models import timm_hook
+        sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, timm_hook._Finder)]
+        found, hooked = threading.Event(), threading.Event()
+        class Slow:
+            def find_spec(name, path=None, target=None):
+                spec = PathFinder.find_spec(name, path, target) if name == "timm.models" else None
+                if spec is not None:
+                    found.set()
+                    hooked.wait(0.5)  # as a disk that answers late
+                return spec
+        sys.meta_path.insert(0, Slow)
+        thread = threading.Thread(target=importlib.import_module, args=["timm"])
+        thread.start()
+        found.wait()
+        timm_hook.install(convnext_study._REGISTRIES)
+        hooked.set()
+        thread.join()
+        from timm.models import _registry
+        print(json.dumps(len(_registry.MODELS)))
+    """
+    assert printed(code, path=fake_timm) == 63
+
+
 def test_a_failed_registration_leaves_timm_whole(fake_timm: Path) -> None:
     done = python(
         """
