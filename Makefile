@@ -42,7 +42,7 @@ test-slurm: $(VENV)/installed-test
 	$(BIN)/python tests/slurm/preemption.py
 
 test-gpu: $(VENV)/installed-test
-	$(BIN)/python tests/gpu/run.py $(DEVICE)
+	PYTHONPATH=tests $(BIN)/python -m gpu.run $(DEVICE)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

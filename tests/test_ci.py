@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -62,3 +63,16 @@ def test_every_extra_that_tests_use_is_in_the_test_extra() -> None:
     tests = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
     assert [path.name for path in tests if called.search(path.read_text())] == []
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_without_a_gpu_its_tests_say_skipped() -> None:
+    line = next(one for one in (ROOT / "Makefile").read_text().splitlines() if "gpu.run" in one)
+    assert line.split() == ["PYTHONPATH=tests", "$(BIN)/python", "-m", "gpu.run", "$(DEVICE)"]
+    here = {"PYTHONPATH": os.pathsep.join(["tests", *sys.path]), "CUDA_VISIBLE_DEVICES": ""}
+    for part in ("run", "steps", "feed", "copies"):
+        command = [sys.executable, "-m", f"gpu.{part}"]
+        done = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **here}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("SKIPPED: no GPU is seen here")

@@ -1,6 +1,6 @@
 """A table of copies to the device: what uint8 and pinned memory give a batch of 256 at 224x224.
 
-python tests/gpu/copies.py [cuda]
+PYTHONPATH=tests python -m gpu.copies [cuda]
 """
 
 from __future__ import annotations

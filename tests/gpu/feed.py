@@ -1,6 +1,6 @@
 """A table of the engine's images/s from JPEG files, by readers, beside the same without reading.
 
-    python tests/gpu/feed.py [cuda|cpu]
+    PYTHONPATH=tests python -m gpu.feed [cuda|cpu]
 
 The last column is the share of the resident step's speed: well below 1, readers starve the device.
 """

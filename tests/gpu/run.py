@@ -1,6 +1,6 @@
 """``make test-gpu``: the tests, then the tables. Each part takes less than ten minutes on a GPU.
 
-    python tests/gpu/run.py [cuda|cpu]
+    PYTHONPATH=tests python -m gpu.run [cuda|cpu]
 
 Without a GPU and without an argument it says SKIPPED and ends well.
 """
@@ -23,10 +23,10 @@ def main(arguments: list[str]) -> int:
     device = device_of(arguments)
     environment = {**os.environ, "TEST_DEVICE": device}
     tests = ["-m", "pytest", "-m", "gpu", "-rs", "-v", str(HERE)]
-    parts = [tests, *([str(HERE / name), device] for name in ("steps.py", "feed.py", "copies.py"))]
+    parts = [tests, *(["-m", f"gpu.{name}", device] for name in ("steps", "feed", "copies"))]
     worst = 0
     for part in parts:
-        print(f"--- {Path(part[0]).name if part is not tests else 'tests'}", flush=True)
+        print(f"--- {part[1] if part is not tests else 'tests'}", flush=True)
         code = subprocess.run([sys.executable, *part], cwd=ROOT, env=environment, check=False)
         worst = max(worst, abs(code.returncode))
     return worst

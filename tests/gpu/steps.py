@@ -1,6 +1,6 @@
 """A table of training steps on a resident batch: images/s and peak memory, and where time goes.
 
-    python tests/gpu/steps.py [cuda|cpu] [SECONDS]
+    PYTHONPATH=tests python -m gpu.steps [cuda|cpu] [SECONDS]
 
 Rows of the road map of ConvNeXt-T by layout, precision, TF32, cuDNN's own choice and `compile`. No
 image is read and none is augmented. It ends after SECONDS (540), saying what it left out.
