@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from support.nets import build, images
+from support.nets import build, compare_a_step, images
 from support.runs import make_tiny_run
 from support.training import weights
 from torch import nn
@@ -29,23 +29,6 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # Norms alone and with activations in them, in blocks of three families.
 THEIRS = ("test_resnet", "test_efficientnet", "test_byobnet", "multipath_se_resnet18")
-
-
-def compare_a_step(plain: nn.Module, thrifty: Any) -> None:
-    """One step of both: outputs, gradients and buffers are equal to the last bit."""
-    thrifty.set_grad_checkpointing()
-    x, outputs = images(4, 3, 32, 32), []
-    before = {key: value.clone() for key, value in plain.named_buffers()}
-    for net in (plain, thrifty):
-        torch.manual_seed(2)  # the same branches are dropped
-        outputs.append(net.train()(x))
-        outputs[-1].square().sum().backward()
-    assert torch.equal(*outputs)
-    for key, weight in plain.named_parameters():
-        assert torch.equal(weight.grad, thrifty.get_parameter(key).grad), key
-    for key, buffer in plain.named_buffers():
-        assert torch.equal(buffer, thrifty.get_buffer(key)), key
-        assert not torch.equal(buffer, before[key]), key
 
 
 @pytest.mark.parametrize("synchronised", [False, True])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import convnext_study  # noqa: F401  registers the models
 
@@ -43,3 +43,20 @@ def settled(name: str, **kwargs: Any) -> Any:
                 weight.copy_(torch.linspace(low, high, len(weight)))
         net.train()(images(8, 3, 32, 32))
     return net.eval()
+
+
+def compare_a_step(plain: nn.Module, thrifty: Any) -> None:
+    """One step of both: outputs, gradients and buffers are equal to the last bit."""
+    thrifty.set_grad_checkpointing()
+    x, outputs = images(4, 3, 32, 32), []
+    before = {key: value.clone() for key, value in plain.named_buffers()}
+    for net in (plain, thrifty):
+        torch.manual_seed(2)  # the same branches are dropped
+        outputs.append(net.train()(x))
+        outputs[-1].square().sum().backward()
+    assert torch.equal(*outputs)
+    for key, weight in plain.named_parameters():
+        assert torch.equal(weight.grad, thrifty.get_parameter(key).grad), key
+    for key, buffer in plain.named_buffers():
+        assert torch.equal(buffer, thrifty.get_buffer(key)), key
+        assert not torch.equal(buffer, before[key]), key
