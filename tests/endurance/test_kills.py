@@ -65,7 +65,7 @@ def start_one(run: Run, folder: Path, runtime: Runtime) -> list[Any]:
     "runtime", [Runtime(), Runtime(micro_batch_size=32)], ids=["plain", "split"]
 )
 def test_one_process(tmp_path: Path, runtime: Runtime) -> None:
-    run = make_tiny_run(epochs=30)
+    run = make_tiny_run(epochs=90)
     train(run, tmp_path / "calm", runtime)
     often = Runtime(micro_batch_size=runtime.micro_batch_size, checkpoint_seconds=0.05)
     kills = kill_until_done(lambda: start_one(run, tmp_path / "killed", often), random.Random(1))
@@ -123,7 +123,7 @@ def kill_several(run: Run, folder: Path, world_size: int, runtime: Runtime) -> N
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    kill_several(make_tiny_run(epochs=30), tmp_path, 2, Runtime())
+    kill_several(make_tiny_run(epochs=60), tmp_path, 2, Runtime())
 
 
 def test_three_processes_with_readers_and_batch_norm(tmp_path: Path) -> None:
