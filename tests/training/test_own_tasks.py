@@ -37,7 +37,7 @@ def test_dense_prediction_learns_and_says_its_own_metric(tmp_path: Path) -> None
     result = train(segmentation_run(), tmp_path / "run")
     assert result.primary == "miou_2"
     assert set(result.metrics) == {"miou_1", "miou_2"}
-    assert result.value > 60
+    assert result.value > 45  # one class everywhere has under 15
     assert set(result.costs) == {"network", "exit 1"}
     assert result.cost.macs == 12 * 20 * 4 * (9 * 3 + 9 * 4 + 2 * 3)
     samples = result.metric.samples
@@ -114,7 +114,8 @@ def test_a_failed_parent_fails_its_children(tmp_path: Path) -> None:
 
 def test_a_graph_through_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    parent, bad = make_tiny_run(epochs=1), make_tiny_run(epochs=1, lr=1e30)
+    parent = make_tiny_run(epochs=1)
+    bad = parent.model_copy(update={"data": "folder:/nowhere"})
     good, lost = masked_run(parent), masked_run(bad)
     outcomes = run_torchrun(jobs_in(tmp_path, good, lost, parent, bad), 2)
     found = {outcome.run.key: outcome for outcome in outcomes}
