@@ -1,7 +1,7 @@
 """The network a spec describes, built from its plan: the one place where road-map layers are made.
 
 It keeps the contract that users of timm expect of a model (`models/timm_model.py`;
-`models/registry.py` registers it).
+`models/roadmap_models.py` lists its models).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The network a multi-path spec describes. Our reconstruction: the paper's layer table is unknown.
 
-It keeps the contract that users of timm expect of a model (`models/registry.py` registers it).
+It keeps the contract that users of timm expect of a model (`registry.py` lists its models).
 """
 
 from __future__ import annotations
