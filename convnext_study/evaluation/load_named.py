@@ -8,10 +8,9 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convnext_study.data.transforms.evaluation import MODES, EvalTransform
 from convnext_study.errors import RunFailed, did_you_mean
-from convnext_study.evaluation.crops import MODES
 from convnext_study.evaluation.load_run import (
-    EvalTransform,
     EvaluationError,
     LoadedModel,
     classes_in,
