@@ -149,6 +149,7 @@ def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:
     said = file.report(_finished(whole), context)
     shown = [one for one in (said if isinstance(said, list | tuple) else [said]) if one is not None]
     for one in shown:
+        print()
         if (table := table_of(one)) is not None:
             print_tables(table)
         elif not isinstance(one, StudyFigure):
