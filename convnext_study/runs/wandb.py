@@ -54,7 +54,7 @@ def mirrored(run: Run, folder: Path, mode: str, warn: Callable[[str], None]) -> 
         "id": run_id(run),
         "name": run.id,
         "group": run.study,
-        "job_type": run.task,
+        "job_type": run.task.name,
         "dir": str(folder.absolute()),
         "config": {**run.model_dump(mode="json"), "key": run.key},
     }

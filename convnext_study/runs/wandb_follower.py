@@ -118,15 +118,17 @@ def epochs(log: Path) -> dict[str, dict[str, Any]]:
     return lines
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a record, those of its inner objects by their own names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _numbers(value)
-        elif isinstance(value, int | float):
-            flat[name] = value
-    return flat
+def _numbers(record: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of an epoch or a result; costs of the whole network by their own names."""
+    flat = {**record, **record.get("metrics", {})}
+    for part, cost in record.get("costs", {}).items():
+        prefix = "" if part == "network" else f"{part}/"
+        flat |= {f"{prefix}{name}": value for name, value in cost.items()}
+    plain = {
+        name: value["value"] if isinstance(value, dict) and "value" in value else value
+        for name, value in flat.items()
+    }
+    return {name: value for name, value in plain.items() if isinstance(value, int | float)}
 
 
 def _reason(error: BaseException) -> str:

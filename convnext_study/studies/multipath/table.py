@@ -25,12 +25,12 @@ class Line(NamedTuple):
     @property
     def mean(self) -> float | None:
         """Top-1 in percent over the seeds."""
-        return fmean(result.top1 for result in self.results) if self.results else None
+        return fmean(result.value for result in self.results) if self.results else None
 
     @property
     def std(self) -> float | None:
         """Standard deviation between seeds, in points."""
-        tops = [result.top1 for result in self.results]
+        tops = [result.value for result in self.results]
         return stdev(tops) if len(tops) > 1 else None
 
     @property
@@ -58,10 +58,12 @@ COLUMNS: list[Column[Line]] = [
     ),
     Column("mean", "top-1 %", lambda line: line.mean, cell=lambda line: line.accuracy),
     Column("n", "seeds", lambda line: len(line.results) or None, format=str),
-    Column("params", "params", lambda line: line.first and line.first.params, format=count),
-    Column("mb", "MB", lambda line: line.first and 4 * line.first.params / 1e6, format=digits(3)),
-    Column("macs", "MACs", lambda line: line.first and line.first.macs, prefixed=True),
-    Column("paper_top1", "paper, top-1 %", lambda line: line.paper and line.paper.top1),
+    Column("params", "params", lambda line: line.first and line.first.cost.params, format=count),
+    Column(
+        "mb", "MB", lambda line: line.first and 4 * line.first.cost.params / 1e6, format=digits(3)
+    ),
+    Column("macs", "MACs", lambda line: line.first and line.first.cost.macs, prefixed=True),
+    Column("paper_value", "paper, top-1 %", lambda line: line.paper and line.paper.top1),
     Column("paper_mb", "paper, MB", lambda line: line.paper and line.paper.mb, format=digits(1)),
 ]
 NOTES = (
