@@ -142,7 +142,7 @@ def _torchvision(name: str, weights: Path | None, pretrained: bool) -> LoadedMod
 
 
 def _read(weights: Path | None) -> dict[str, Tensor] | None:
-    from convnext_study.models.pretrained.convert import read_state
+    from convnext_study.models.pretrained.state_files import read_state
 
     return None if weights is None else read_state(weights)
 

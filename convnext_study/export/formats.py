@@ -106,7 +106,7 @@ def _safetensors(
 
     from safetensors import safe_open
 
-    from convnext_study.models.pretrained.convert import read_state
+    from convnext_study.models.pretrained.state_files import read_state
     from convnext_study.models.roadmap_net import RoadmapNet
     from convnext_study.roadmap.spec import NetSpec
 
