@@ -14,15 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.data.sources import SOURCES
-from convnext_study.errors import UserError
 from convnext_study.evaluation.errors import TrustError
-from convnext_study.imports import file_digest, load_file
+from convnext_study.imports import file_digest, load_function
 from convnext_study.models.builders import FILE_BUILDER, ROADMAP_BUILDER, TIMM_BUILDER, get_builder
 from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from torch import nn
 
 # They check their arguments themselves, and take nothing but a network's fields.
@@ -160,8 +157,4 @@ def _is_in(reference: str, code: Path | None) -> bool:
 def _find(reference: str, code: Path | None) -> Any:
     if code is None or not _is_in(reference, code):
         return get_builder(reference)
-    module: ModuleType = load_file(code)
-    name = reference.partition(":")[2]
-    if not callable(found := getattr(module, name, None)):
-        raise UserError(f"{code}: has no function {name!r}; define it there")
-    return found
+    return load_function(code, reference.partition(":")[2])

@@ -29,7 +29,8 @@ from convnext_study.launchers.resources import cores
 from convnext_study.launchers.slurm import queue
 from convnext_study.launchers.slurm.cluster import ClusterConfig, ClusterConfigError, read_cluster
 from convnext_study.launchers.slurm.queue import Task, follow, waiting_tasks
-from convnext_study.launchers.slurm.submit import fit_to_node, run_slurm, script_text
+from convnext_study.launchers.slurm.script import script_text
+from convnext_study.launchers.slurm.submit import fit_to_node, run_slurm
 from convnext_study.launchers.torchrun import run_torchrun
 from convnext_study.launchers.worker import (
     DistributedEnv,
