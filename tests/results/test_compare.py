@@ -13,12 +13,10 @@ import pytest
 
 from convnext_study.errors import UserError
 from convnext_study.report.tables.comparison import sentence
+from convnext_study.results.compare import Comparison, compare, holm_adjust
 from convnext_study.results.statistics import (
-    Comparison,
     PooledStd,
-    compare,
     holm,
-    holm_adjust,
     paired_difference,
     pool_std,
     pooled_difference,
