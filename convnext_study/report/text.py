@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from convnext_study.report.tables import formatting
 from convnext_study.report.tables.comparison import difference_in_words, sentence
+from convnext_study.results.compare import Comparison
 from convnext_study.results.load import StudyResults
 from convnext_study.results.noise import noise_note
+from convnext_study.results.paper import Agreement, agreement
 from convnext_study.results.rows import ResultRow
-from convnext_study.results.statistics import Agreement, Correlation, agreement
-from convnext_study.results.statistics.compare import Comparison
+from convnext_study.results.statistics import Correlation
 
 SCOPE_ONE_SEED = (
     "With one seed the test is exact McNemar on the images that only one of the two networks gets "

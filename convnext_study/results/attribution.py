@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations, takewhile
 from statistics import fmean
 
-from convnext_study.results.statistics import Comparison, Interval, compare, holm_adjust
+from convnext_study.results.compare import Comparison, compare, holm_adjust
+from convnext_study.results.statistics import Interval
 from convnext_study.results.statistics.intervals import t_quantile
 from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
 from convnext_study.results.statistics.subsets import (

@@ -173,7 +173,7 @@ def test_the_step_of_the_recipe_is_tested_by_the_recipe_most_like(tmp_path: Path
     for context, top1 in ((CONTEXT, 90.0), (short, 60.0)):
         found = leave_one_out_effects(context.group_by_subset(scan(tmp_path)))
         assert found is not None and found.rows[0].name == "resnet"
-        assert found.rows[0].top1 == pytest.approx(top1, abs=0.1)
+        assert found.rows[0].value == pytest.approx(top1, abs=0.1)
 
 
 def test_shapley_values_of_sampled_orders_add_up(tmp_path: Path) -> None:

@@ -13,18 +13,17 @@ import pytest
 
 from convnext_study.errors import UserError
 from convnext_study.report.tables.comparison import sentence
+from convnext_study.results.compare import Comparison, compare, holm_adjust
 from convnext_study.results.statistics import (
-    Comparison,
     PooledStd,
-    compare,
     holm,
-    holm_adjust,
     paired_difference,
     pool_std,
     pooled_difference,
     seeds_and_images,
     unpaired_difference,
 )
+from convnext_study.runs.metrics import NETWORK, Cost, Metric, Samples
 from convnext_study.runs.records import ModelRef, Record, Result, Run
 
 
@@ -42,13 +41,14 @@ def made(correct: Any, seed: int = 0, name: str = "child", data: str = "digits")
     if correct is not None:
         bits = np.asarray(correct, dtype=bool)
         result = Result(
-            top1=100 * float(bits.mean()),
-            val_loss=0.1,
+            metrics={
+                "top1": Metric(
+                    value=100 * float(bits.mean()), label="top-1", samples=Samples.of_bits(bits)
+                )
+            },
+            primary="top1",
+            costs={NETWORK: Cost(macs=1, params=1, activations=1)},
             val_images=bits.size,
-            correct_bits=np.packbits(bits).tobytes().hex(),
-            macs=1,
-            params=1,
-            activations=1,
             images_per_s=1.0,
             seconds=1.0,
             epochs=1,

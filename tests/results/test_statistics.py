@@ -14,7 +14,6 @@ from convnext_study.results.statistics import (
     Discordant,
     Interval,
     PooledStd,
-    decode_correct,
     discordant,
     mcnemar,
     mean_interval,
@@ -112,25 +111,6 @@ def test_too_little_to_say_anything(call: Any) -> None:
 
 
 # Test images
-
-
-def test_decode_correct_reads_the_highest_bit_first() -> None:
-    assert decode_correct("a180", 9).tolist() == [bool(int(bit)) for bit in "101000011"]
-
-
-@pytest.mark.parametrize(("text", "images"), [("a1", 9), ("a180", 8), ("xy", 8), ("", 0)])
-def test_decode_correct_refuses_what_does_not_fit(text: str, images: int) -> None:
-    with pytest.raises(UserError):
-        decode_correct(text, images)
-
-
-def test_decode_correct_reads_what_the_engine_writes() -> None:
-    import torch
-
-    from convnext_study.training.loop import pack_bits
-
-    bits = torch.rand(599, generator=torch.Generator().manual_seed(1)) < 0.9
-    assert decode_correct(pack_bits(bits), 599).tolist() == bits.tolist()
 
 
 def test_discordant_by_hand() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from convnext_study.errors import UserError
+from convnext_study.results.statistics.holm import holm
 from convnext_study.results.statistics.intervals import (
     Difference,
     PooledStd,
@@ -114,20 +115,6 @@ def holm_adjust(comparisons: Mapping[_Key, Comparison]) -> dict[_Key, Comparison
         name: replace(one, p_adjusted=p, family=len(corrected))
         for (name, one), p in zip(comparisons.items(), corrected, strict=True)
     }
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's step-down corrected p values, in the order given (Holm 1979).
-
-    Calling those at or below alpha different flags one or more true zeros with a probability of at
-    most alpha, however the tests depend on each other.
-    """
-    corrected = [1.0] * len(ps)
-    largest = 0.0
-    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
-        corrected[place] = largest
-    return corrected
 
 
 def _finished(records: Sequence[Record]) -> dict[int, Result]:
