@@ -52,6 +52,25 @@ class ImageDataset(Protocol):
         ...
 
 
+# What an image is labelled with: its class, or an array, such as a class for every pixel.
+Target = int | torch.Tensor
+
+
+@runtime_checkable
+class PixelDataset(Protocol):
+    """Images with labels that are had as tensors, one at a time."""
+
+    def __len__(self) -> int: ...
+
+    def pixels(self, index: int) -> tuple[torch.Tensor, Target]:
+        """An image, (3, H, W) uint8, and its label. Raises CorruptImage at a bad one."""
+        ...
+
+    def digests(self) -> dict[str, str]:
+        """As an `ImageDataset`'s."""
+        ...
+
+
 @runtime_checkable
 class InMemoryDataset(Protocol):
     """Images of one size that can be had as tensors, many at a time."""
