@@ -35,13 +35,14 @@ from convnext_study.data.sources.digits import open_digits
 
 DEFAULTS = (64, 2000, 400)  # side of a canvas in pixels, training and validation canvases
 SIDES = (32, 256)  # from a legible digit up to what fits into half of a photograph
-DIGITS, FRAGMENTS = (1, 3), (0, 3)  # how many, from and to
+DIGITS, FRAGMENTS = (1, 3), (0, 2)  # how many, from and to
 PLACE = 20  # tries to find room for a digit
 SCAN = (3 / 8, 1 / 2)  # side of a scan, of the canvas's
 INK = 0.4  # of a scan's darkest: from here on a pixel is the digit's
 BRIGHT = (0.7, 1.0)  # of each channel of a digit's colour
 PHOTO = 0.4  # of a photograph's brightness
 NOISE = 0.05  # standard deviation, of the range from black to white
+MOST_DRAWS = 256  # more than a canvas needs: one each is slower
 STATISTICS_FROM = 256  # canvases
 BACKGROUND = "background"
 
@@ -68,8 +69,10 @@ class Canvases:
             raise IndexError(index)
         draws = generator(fold_in(0, "digit-canvas", self.part, self.side, index))
 
+        uniform = iter(torch.rand(MOST_DRAWS, generator=draws).tolist())
+
         def draw(low: float, high: float) -> float:
-            return low + (high - low) * float(torch.rand((), generator=draws))
+            return low + (high - low) * next(uniform)
 
         image = self._photograph(draw)
         for _ in range(_whole(draw, *FRAGMENTS)):
