@@ -71,6 +71,24 @@ class PixelDataset(Protocol):
         ...
 
 
+class DataParts(Protocol):
+    """A data set with a training and a validation part, whatever its labels are.
+
+    Mean and standard deviation are of each channel, of 1.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+    @property
+    def train(self) -> ImageDataset | PixelDataset: ...
+    @property
+    def val(self) -> ImageDataset | PixelDataset: ...
+
+
 @runtime_checkable
 class InMemoryDataset(Protocol):
     """Images of one size that can be had as tensors, many at a time."""

@@ -10,7 +10,7 @@ of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -69,7 +69,7 @@ class Canvases:
             raise IndexError(index)
         draws = generator(fold_in(0, "digit-canvas", self.part, self.side, index))
 
-        uniform = iter(torch.rand(MOST_DRAWS, generator=draws).tolist())
+        uniform: Iterator[float] = iter(torch.rand(MOST_DRAWS, generator=draws).tolist())
 
         def draw(low: float, high: float) -> float:
             return low + (high - low) * next(uniform)

@@ -1,14 +1,11 @@
 """Images and label maps are moved together, and batches do not depend on how work is split."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from support.dense import make_pairs
 from torch import Tensor
 
 from convnext_study.data.batch import Batch
-from convnext_study.data.dataset import MemoryImages
 from convnext_study.data.dense import open_dense
 from convnext_study.data.dense.dataset import IGNORE, DenseData
 from convnext_study.data.dense.loader import make_readers, train_batches, val_batches
@@ -157,15 +154,3 @@ def test_sides_that_divide_are_left_alone(pairs: DenseData) -> None:
 def test_a_crop_of_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="crop 0x8"):
         Crop(0, 8)
-
-
-def test_classes_travel_as_before() -> None:
-    images = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
-    assert MemoryImages(images, torch.arange(3))[1][1] == 1
-
-
-def test_one_folder_serves_as_it_is(tmp_path: Path) -> None:
-    data = open_dense(f"pairs:{make_pairs(tmp_path, 2, kind_first=True)}")
-    readers = make_readers(data, TrainTransform(data, Crop(16, 16)), 0)
-    (batch,) = train_batches(data, Order(2, 2, 0, 0), readers)
-    assert batch.images.shape == (2, 3, 16, 16)

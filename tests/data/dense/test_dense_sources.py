@@ -167,7 +167,7 @@ def test_masks_that_are_all_missing_are_never_skipped(tmp_path: Path) -> None:
     make_pairs(tmp_path)
     for path in (tmp_path / "val" / "masks").glob("*.png"):
         path.unlink()
-    with pytest.raises(DataError, match="val/masks/0.png: is missing"):
+    with pytest.raises(DataError, match=r"val/masks/0\.png: is missing"):
         open_dense(f"pairs:{tmp_path}", corrupt_images="skip")
 
 
