@@ -97,11 +97,11 @@ class Line(NamedTuple):
 
     @property
     def mean(self) -> float | None:
-        return fmean(result.top1 for result in self.results) if self.results else None
+        return fmean(result.value for result in self.results) if self.results else None
 
     @property
     def std(self) -> float | None:
-        tops = [result.top1 for result in self.results]
+        tops = [result.value for result in self.results]
         return stdev(tops) if len(tops) > 1 else None
 
     @property
@@ -126,10 +126,12 @@ COLUMNS: list[Column[Line]] = [
     ),
     Column("mean", "top-1 %", lambda line: line.mean, cell=lambda line: line.accuracy),
     Column("n", "seeds", lambda line: len(line.results) or None, format=str),
-    Column("params", "params", lambda line: line.first and line.first.params, format=count),
-    Column("mb", "MB", lambda line: line.first and 4 * line.first.params / 1e6, format=digits(3)),
-    Column("macs", "MACs", lambda line: line.first and line.first.macs, prefixed=True),
-    Column("paper_top1", "paper, top-1 %", lambda line: line.paper and line.paper.top1),
+    Column("params", "params", lambda line: line.first and line.first.cost.params, format=count),
+    Column(
+        "mb", "MB", lambda line: line.first and 4 * line.first.cost.params / 1e6, format=digits(3)
+    ),
+    Column("macs", "MACs", lambda line: line.first and line.first.cost.macs, prefixed=True),
+    Column("paper_value", "paper, top-1 %", lambda line: line.paper and line.paper.top1),
     Column("paper_mb", "paper, MB", lambda line: line.paper and line.paper.mb, format=digits(1)),
 ]
 NOTES = (
@@ -177,7 +179,7 @@ def interaction(rows: Rows, kind: str, std: PooledStd) -> Comparison | None:
     four = [rows.get(name) for name in (f"depths_{kind}", "depths", f"paths_{kind}", "paths")]
     if not all(four):
         return None
-    tops = [[result.top1 for result in results_of(records or ())] for records in four]
+    tops = [[result.value for result in results_of(records or ())] for records in four]
     mean = [fmean(values) for values in tops]
     diff = (mean[0] - mean[1]) - (mean[2] - mean[3])
     error = std.std * math.sqrt(sum(1 / len(values) for values in tops))
@@ -201,17 +203,17 @@ def _line(name: str, test: Comparison, rows: Rows) -> Effect:
         "more_se": "3: SE, more with different depths",
     }
     about = results_of(rows[pairs[name][0]]) if name in pairs else []
-    before = results_of(rows[pairs[name][1]])[0].macs if name in pairs else 0
+    before = results_of(rows[pairs[name][1]])[0].cost.macs if name in pairs else 0
     return Effect(
         name=name,
         label=words[name],
         diff=test.difference.diff,
-        macs=about[0].macs - before if about else 0,
+        macs=about[0].cost.macs - before if about else 0,
         interval=test.difference.interval,
         p=test.difference.p,
         p_adjusted=test.p_adjusted,
         significant=test.significant,
-        top1=fmean(result.top1 for result in about) if about else None,
-        network_macs=about[0].macs if about else None,
+        value=fmean(result.value for result in about) if about else None,
+        network_macs=about[0].cost.macs if about else None,
         seeds=len(about) or None,
     )

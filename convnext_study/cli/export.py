@@ -82,7 +82,7 @@ def _results(loaded: LoadedModel, run: Path) -> dict[str, Any]:
         "weights": loaded.weights,
     }
     if record.result is not None:
-        told["top-1"] = f"{record.result.top1:.2f} % of {record.result.val_images} images"
+        told["top-1"] = f"{record.result.value:.2f} % of {record.result.val_images} images"
     versions = record.manifest.get("versions", {})
     told["trained with"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     return told

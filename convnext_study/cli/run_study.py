@@ -151,7 +151,7 @@ def _show(study: RunCollection) -> None:
     if not requested:
         return
     rows = summarize([one for one in study.ledger() if _is_row(one.run)], requested)
-    if not any(row.top1 is not None for row in rows):
+    if not any(row.value is not None for row in rows):
         print("no run is finished yet: no table")
         return
     files = [*write_results(study.folder, rows, study_title(rows).title), *draw(rows, study.folder)]

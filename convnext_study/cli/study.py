@@ -171,7 +171,7 @@ def _show_matched(whole: RunCollection, requested: list[Run]) -> None:
     from convnext_study.results.title import study_title
 
     rows = summarize(select_records(_finished(whole), requested), requested)
-    if not any(row.top1 is not None for row in rows):
+    if not any(row.value is not None for row in rows):
         return
     folder = whole.folder / KIND
     folder.mkdir(exist_ok=True)

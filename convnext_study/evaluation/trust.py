@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 # They check their arguments themselves, and take nothing but a network's fields.
 OWN = (ROADMAP_BUILDER, "multipath", "multipath-baseline")
-OWN_TASK = "classification"
 _HELP = "add --trust if you know where the run comes from"
 
 # timm's own keywords reach files and the network (pretrained, pretrained_cfg, checkpoint_path,
@@ -82,10 +81,11 @@ def what_to_call(run: Run, *, trust: bool = False, code: Path | None = None) -> 
         check_timm_arguments(run.id, args)
     elif reference not in (*OWN, TIMM_BUILDER):
         _check_import(run, reference, trust, code)
-    if run.task != OWN_TASK:
-        _check_import(run, run.task, trust, code)
+    task_name = run.task.name if ":" in run.task.name else None  # others are this package's own
+    if task_name is not None:
+        _check_import(run, task_name, trust, code)
     # Only now: a file is not run for a record that is refused.
-    task = None if run.task == OWN_TASK else _find(run.task, code)
+    task = None if task_name is None else _find(task_name, code)
     return Called(_find(reference, code), args, task)
 
 

@@ -15,7 +15,7 @@ from convnext_study.export.weights import (
     save_for_hf,
     unwrapped,
 )
-from convnext_study.runs.records import write_bytes
+from convnext_study.runs.files import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import UserError
 from convnext_study.roadmap.spec import NetSpec
-from convnext_study.runs.records import write_bytes
+from convnext_study.runs.files import write_bytes
 
 if TYPE_CHECKING:
     from torch import nn

@@ -29,7 +29,8 @@ from convnext_study.errors import (
     RunFailed,
     UserError,
 )
-from convnext_study.runs.records import Run, is_locked, write_json
+from convnext_study.runs.files import write_json
+from convnext_study.runs.records import Run, is_locked
 
 if TYPE_CHECKING:
     from convnext_study.launchers.job import Job

@@ -45,7 +45,7 @@ def effects_table(effects: Effects) -> Table[Effect]:
         Column(
             "macs", "MACs", lambda row: row.macs, format=partial(signed, digits=3), prefixed=True
         ),
-        Column("top1", "its top-1 %", lambda row: row.top1),
+        Column("value", "its top-1 %", lambda row: row.value),
         Column(
             "network_macs",
             "its MACs",

@@ -113,7 +113,7 @@ def _agreement(study: StudyResults) -> list[str]:
     """Rank correlation with the paper's table, with its caveat."""
     if not study.is_road or study.regime is None or len(study.done) < 3:
         return []
-    found = agreement(study.regime, {row.name: row.top1 or 0.0 for row in study.done})
+    found = agreement(study.regime, {row.name: row.value or 0.0 for row in study.done})
     said = [
         *_correlated(found, "the order of the rows by accuracy", found.rows),
         *_correlated(found, "the order of the steps by gain", found.gains),

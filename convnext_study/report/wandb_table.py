@@ -23,7 +23,7 @@ def mirror_study(
     warn: Callable[[str], None] | None = None,
 ) -> None:
     """A run of its own with the result table, and ``roadmap.png`` of ``folder`` if there is one."""
-    if mode == "off" or not any(row.top1 is not None for row in rows):
+    if mode == "off" or not any(row.value is not None for row in rows):
         return
     meta = meta or study_title(rows)
     study = rows[0].study
@@ -43,11 +43,11 @@ def mirror_study(
     figure = folder / "roadmap.png"
     if figure.exists():
         writer.send(do="image", name="roadmap", path=str(figure))
-    for column in ("top1", "macs"):
+    for column in ("value", "macs"):
         values = {f"{column}/{row.name}": getattr(row, column) for row in rows}
         writer.send(do="summary", values=_numbers(values))
     writer.send(do="finish", code=0)
     writer.close()
 
 
-_COLUMNS = ("name", "label", "adopted", "top1", "std", "gain", "macs", "params", "images_per_s")
+_COLUMNS = ("name", "label", "adopted", "value", "std", "gain", "macs", "params", "images_per_s")

@@ -12,7 +12,7 @@ from convnext_study.report.figures.style import save
 from convnext_study.report.page import Report, render
 from convnext_study.report.tables.render import write_tables
 from convnext_study.results.load import ReportOptions, StudyFolder, load_results
-from convnext_study.runs.records import write_bytes
+from convnext_study.runs.files import write_bytes
 
 PAGE = "report.html"
 

@@ -41,7 +41,7 @@ class Effect:
 
     ``interval`` is the 95 % interval of ``diff``, None where nothing measured its noise. ``p`` is
     of this comparison alone, ``p_adjusted`` Holm's over the table. ``significant``: p_adjusted is
-    0.05 or less; where there is no p, the interval excludes zero. ``top1``, ``network_macs`` and
+    0.05 or less; where there is no p, the interval excludes zero. ``value``, ``network_macs`` and
     ``seeds`` are of the network that was trained for it, where there is one.
     """
 
@@ -53,7 +53,7 @@ class Effect:
     p: float | None = None
     p_adjusted: float | None = None
     significant: bool | None = None
-    top1: float | None = None
+    value: float | None = None
     network_macs: int | None = None
     seeds: int | None = None
 
@@ -139,17 +139,17 @@ def permutation_effects(
 
 def pair_effects(results: SubsetResults, side: Side) -> Effects | None:
     """How much more two steps are worth together than apart; for the pairs that are trained."""
-    top1, macs, everything = results.top1(), results.macs(), frozenset(results.steps)
+    means, macs, everything = results.means(), results.macs(), frozenset(results.steps)
     rows = []
     for pair in combinations(results.steps, 2):
         inner = [frozenset(pick) for pick in ((), pair[:1], pair[1:], pair)]
         # Seen within the pair, the network's other steps stand still.
         rest = frozenset[str]() if side == "base" else everything - frozenset(pair)
-        if not all(rest | own in top1 for own in inner):
+        if not all(rest | own in means for own in inner):
             continue
         diff, more = (
             pair_interactions(pair, {own: values[rest | own] for own in inner}, side)[pair]
-            for values in (top1, macs)
+            for values in (means, macs)
         )
         std = results.std_of_mean(rest | own for own in inner)
         half = 2 * std.std * t_quantile(std.df, 0.95) if std else None
@@ -211,8 +211,8 @@ def _tested(
     other = next(iter(pairs.values()))[1 - about]
     if all(pair[1 - about] is other for pair in pairs.values()):
         own = results_of(other)
-        top1 = fmean(result.top1 for result in own)
-        notes = [f"Against {top1:.2f} % and {own[0].macs:,} MACs, {len(own)} seed(s)."]
+        value = fmean(result.value for result in own)
+        notes = [f"Against {value:.2f} % and {own[0].cost.macs:,} MACs, {len(own)} seed(s)."]
     notes += [
         *_noise_notes(results),
         f"Holm p is adjusted over {len(pairs)} comparisons; 0.05 or less is significant.",
@@ -221,7 +221,7 @@ def _tested(
 
 
 def _row(name: str, label: str, test: Comparison, pair: Pair, about: int) -> Effect:
-    trained, macs = results_of(pair[about]), [results_of(runs)[0].macs for runs in pair]
+    trained, macs = results_of(pair[about]), [results_of(runs)[0].cost.macs for runs in pair]
     return Effect(
         name=name,
         label=label,
@@ -231,7 +231,7 @@ def _row(name: str, label: str, test: Comparison, pair: Pair, about: int) -> Eff
         p=test.difference.p,
         p_adjusted=test.p_adjusted,
         significant=test.significant,
-        top1=fmean(result.top1 for result in trained),
+        value=fmean(result.value for result in trained),
         network_macs=macs[about],
         seeds=len(trained),
     )
@@ -255,13 +255,13 @@ def _shapley(
         inside = frozenset(name for name in names if players[name] <= steps)
         if steps == frozenset[str]().union(*(players[name] for name in inside)):
             known[inside] = steps
-    top1, macs = (
+    means, macs = (
         {inside: values[steps] for inside, steps in known.items()}
-        for values in (results.top1(), results.macs())
+        for values in (results.means(), results.macs())
     )
     if len(known) == 2 ** len(names):
         std = results.std_of_mean(known.values())
-        found, cost = shapley_exact(names, top1, noise=std), shapley_exact(names, macs)
+        found, cost = shapley_exact(names, means, noise=std), shapley_exact(names, macs)
     else:
         drawn = sampled_permutations(names, _MOST_PAIRS) if what == "step" else ()
         pairs = takewhile(
@@ -272,7 +272,7 @@ def _shapley(
         if not orders:
             return None
         std = results.std_of_mean(known[inside] for inside in coalitions_of(orders).subsets)
-        found, cost = shapley_sampled(orders, top1, noise=std), shapley_sampled(orders, macs)
+        found, cost = shapley_sampled(orders, means, noise=std), shapley_sampled(orders, macs)
     rows = [
         _unadjusted(name, label, share.value, cost.shares[name].value, share.interval)
         for name, label in labels.items()

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from convnext_study.results.rows import ResultRow
 
 
-def wilson(top1: float, images: int) -> tuple[float, float]:
+def wilson(value: float, images: int) -> tuple[float, float]:
     """Wilson's 95 % interval of an accuracy in percent, which may be a mean over seeds.
 
     It covers the choice of test images only: not the seed, nor another data set.
     """
-    low, high = wilson_interval(top1 / 100 * images, images, confidence=CONFIDENCE)
+    low, high = wilson_interval(value / 100 * images, images, confidence=CONFIDENCE)
     return low, high
 
 
@@ -61,7 +61,7 @@ def seeds_of(records: Iterable[Record]) -> Seeds:
     if not done:
         return Seeds("", None, {})
     run, result = done[0]
-    return Seeds(run.data, result.val_images, {run.seed: result.top1 for run, result in done})
+    return Seeds(run.data, result.val_images, {run.seed: result.value for run, result in done})
 
 
 def pooled_std(networks: Iterable[HasSeeds], of: str) -> PooledStd | None:
@@ -89,11 +89,11 @@ def min_detectable_difference(rows: Sequence[ResultRow]) -> float | None:
     Two rows are taken as independent draws of test images, which is careful: they share them. The
     seeds' standard deviation comes on top where it is known. None while nothing is done.
     """
-    done = [row for row in rows if row.top1 is not None and row.val_images]
+    done = [row for row in rows if row.value is not None and row.val_images]
     if not done:
         return None
     images = min(row.val_images or 0 for row in done)
-    share = statistics.median(row.top1 or 0.0 for row in done) / 100
+    share = statistics.median(row.value or 0.0 for row in done) / 100
     # Two hits and two misses more (Agresti and Coull): 100 % right must not mean no noise.
     share = (share * images + 2) / (images + 4)
     from_images = _normal_quantile() * math.sqrt(2 * share * (1 - share) / images) * 100
@@ -112,7 +112,7 @@ def noise_note(rows: Sequence[ResultRow]) -> str:
     diff = min_detectable_difference(rows)
     if diff is None:
         return "No run is done yet, so there is nothing to compare."
-    done = [row for row in rows if row.top1 is not None and row.val_images]
+    done = [row for row in rows if row.value is not None and row.val_images]
     images = min(row.val_images or 0 for row in done)
     counts = sorted({len(row.seeds) for row in done})
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])

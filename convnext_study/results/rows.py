@@ -16,7 +16,7 @@ class ResultRow:
     95 %, for the choice of test images; ``gain`` is the difference of means to ``parent``,
     ``significant`` where its Holm-adjusted p is 0.05 or less (None: not tested); ``macs`` are of
     one image; ``peak_memory`` is in bytes, the most of all seeds; ``images_per_s`` is training
-    throughput, the median over seeds. ``paper_top1`` and ``paper_gflops`` are the paper's, on
+    throughput, the median over seeds. ``paper_value`` and ``paper_gflops`` are the paper's, on
     ImageNet-1K, for published rows only. ``number`` counts the study's rows from 1.
     """
 
@@ -34,7 +34,7 @@ class ResultRow:
     seeds: dict[int, float]
     seeds_requested: int
     statuses: dict[str, int]
-    top1: float | None = None
+    value: float | None = None
     std: float | None = None
     interval: tuple[float, float] | None = None
     gain: float | None = None
@@ -46,7 +46,7 @@ class ResultRow:
     peak_memory: float | None = None
     images_per_s: float | None = None
     train_seconds: float | None = None
-    paper_top1: float | None = None
+    paper_value: float | None = None
     paper_gflops: float | None = None
     excluded: tuple[Exclusion, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class ResultRow:
     @property
     def state(self) -> str:
         """``done``, or what keeps the row empty: ``failed``, ``running``, ``not run``."""
-        if self.top1 is not None:
+        if self.value is not None:
             return "done"
         for status, word in (("running", "running"), ("failed", "failed")):
             if self.statuses.get(status):

@@ -53,17 +53,18 @@ class SubsetResults:
         """The steps that change the network, in the order of the road."""
         return network_steps(self.road)
 
-    def top1(self) -> dict[Coalition, float]:
-        """Mean accuracy of each set, in percent."""
+    def means(self) -> dict[Coalition, float]:
+        """Mean of each set's primary metric, in its unit."""
         return {
-            subset: fmean(result.top1 for result in results_of(records))
+            subset: fmean(result.value for result in results_of(records))
             for subset, records in self.networks.items()
         }
 
     def macs(self) -> dict[Coalition, float]:
         """Multiply-accumulates of each set's network, for one image."""
         return {
-            subset: float(results_of(records)[0].macs) for subset, records in self.networks.items()
+            subset: float(results_of(records)[0].cost.macs)
+            for subset, records in self.networks.items()
         }
 
     def std_of_mean(self, subsets: Iterable[Coalition]) -> PooledStd | None:
@@ -110,7 +111,7 @@ def group_by_subset(
         if setting == kept:
             by_seed.setdefault(steps, {}).setdefault(record.run.seed, record)
     networks = {steps: _chosen(own, seeds) for steps, own in by_seed.items()}
-    tops = [[result.top1 for result in results_of(own.values())] for own in by_seed.values()]
+    tops = [[result.value for result in results_of(own.values())] for own in by_seed.values()]
     several = sum(len(own) > 1 for own in tops)
     end = frozenset(network_steps(road))
     alike = [

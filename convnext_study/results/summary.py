@@ -64,10 +64,10 @@ def _row(one: RunGroup) -> ResultRow:
         data=run.data,
         recipe=str(run.recipe.get("name", "")),
         epochs=run.recipe.get("epochs"),
-        seeds={seed: result.top1 for seed, result in results.items()},
+        seeds={seed: result.value for seed, result in results.items()},
         seeds_requested=one.requested,
         statuses={name: count for name, count in statuses.items() if count},
-        paper_top1=paper.top1 if paper else None,
+        paper_value=paper.top1 if paper else None,
         paper_gflops=paper.gflops if paper else None,
         excluded=one.excluded,
         provenance=_provenance(one),
@@ -79,16 +79,16 @@ def _row(one: RunGroup) -> ResultRow:
 def _measured(results: list[Result]) -> dict[str, Any]:
     if not results:
         return {}
-    top1 = statistics.fmean(result.top1 for result in results)
+    value = statistics.fmean(result.value for result in results)
     one = results[0]
     return {
-        "top1": top1,
-        "std": statistics.stdev(result.top1 for result in results) if len(results) > 1 else None,
-        "interval": wilson(top1, one.val_images) if one.val_images else None,
+        "value": value,
+        "std": statistics.stdev(result.value for result in results) if len(results) > 1 else None,
+        "interval": wilson(value, one.val_images) if one.val_images else None,
         "val_images": one.val_images,
-        "macs": one.macs,
-        "params": one.params,
-        "activations": one.activations,
+        "macs": one.cost.macs,
+        "params": one.cost.params,
+        "activations": one.cost.activations,
         "peak_memory": _peak_memory(results),
         "images_per_s": statistics.median(result.images_per_s for result in results),
         "train_seconds": sum(result.seconds for result in results),
@@ -108,7 +108,7 @@ def _peak_memory(results: Iterable[Result]) -> float | None:
 
 def _compare(row: ResultRow, parent: ResultRow, groups: dict[str, RunGroup]) -> ResultRow:
     """The row with its gain over its parent, or the reason why there is none."""
-    if row.top1 is None or parent.top1 is None:
+    if row.value is None or parent.value is None:
         return row
     mine, its = groups[row.name].run, groups[parent.name].run
     remark = None
@@ -121,7 +121,7 @@ def _compare(row: ResultRow, parent: ResultRow, groups: dict[str, RunGroup]) -> 
         remark = f"not compared with {parent.name}: {groups[parent.name].code}"
     if remark:
         return dataclasses.replace(row, remarks=(*row.remarks, remark))
-    return dataclasses.replace(row, gain=row.top1 - parent.top1)
+    return dataclasses.replace(row, gain=row.value - parent.value)
 
 
 def _paper(metadata: dict[str, Any]) -> PublishedRow | None:

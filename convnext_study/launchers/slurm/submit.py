@@ -26,7 +26,8 @@ from convnext_study.launchers.slurm.cluster import ClusterConfig
 from convnext_study.launchers.slurm.queue import Task, follow, max_array_size, waiting_tasks
 from convnext_study.launchers.torchrun import WORKER
 from convnext_study.launchers.worker import write_jobs
-from convnext_study.runs.records import read_events, write_json
+from convnext_study.runs.files import write_json
+from convnext_study.runs.records import read_events
 
 JOBS, SUBMITTED = "jobs.json", "submitted.json"
 

@@ -22,7 +22,6 @@ from convnext_study.results.statistics.intervals import (
 )
 from convnext_study.results.statistics.paired_images import (
     Discordant,
-    decode_correct,
     discordant,
     mcnemar,
     seeds_and_images,
@@ -53,7 +52,6 @@ __all__ = [
     "Power",
     "agreement",
     "compare",
-    "decode_correct",
     "discordant",
     "holm",
     "holm_adjust",

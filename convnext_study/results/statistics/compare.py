@@ -15,7 +15,6 @@ from convnext_study.results.statistics.intervals import (
     unpaired_difference,
 )
 from convnext_study.results.statistics.paired_images import (
-    decode_correct,
     discordant,
     mcnemar,
     seeds_and_images,
@@ -75,7 +74,7 @@ def compare(
     images = _shared_images([*child, *parent])
     resolution, confidence = 100 / images, 1 - alpha
     shared = sorted(mine.keys() & its.keys())
-    tops = [[run.top1 for run in runs.values()] for runs in (mine, its)]
+    tops = [[run.value for run in runs.values()] for runs in (mine, its)]
     wide = None
     if len(shared) > 1:
         wide = seeds_and_images(
@@ -87,7 +86,7 @@ def compare(
         found = pooled_difference(tops[0], tops[1], std, confidence=confidence)
         note = "The standard deviation between seeds is taken to be the same in every row."
     elif len(shared) > 1:
-        pairs = [[runs[seed].top1 for seed in shared] for runs in (mine, its)]
+        pairs = [[runs[seed].value for seed in shared] for runs in (mine, its)]
         found = paired_difference(*pairs, resolution=resolution, confidence=confidence)
     elif min(len(mine), len(its)) > 1:
         found = unpaired_difference(*tops, resolution=resolution, confidence=confidence)
@@ -159,7 +158,9 @@ def _shared_images(records: Iterable[Record]) -> int:
 
 
 def _bits(result: Result) -> Bits:
-    return decode_correct(result.correct_bits, result.val_images)
+    if result.metric.samples is None or result.metric.samples.kind != "bits":
+        raise UserError(f"{result.metric.label}: no record of which images are right")
+    return result.metric.samples.array()
 
 
 def _pairing_note(mine: Mapping[int, Result], its: Mapping[int, Result], shared: list[int]) -> str:

@@ -32,24 +32,6 @@ class Discordant:
     images: int
 
 
-def decode_correct(text: str, images: int) -> Bits:
-    """The stored correctness of a run, shape ``(images,)``: ``text`` is hex, first image highest.
-
-    Raises UserError where it is not hex or not of that many images.
-    """
-    import numpy as np
-
-    try:
-        packed = np.frombuffer(bytes.fromhex(text), dtype=np.uint8)
-    except ValueError as error:
-        raise UserError(f"the stored correctness is not hex ({error})") from error
-    if images < 1 or len(packed) != -(-images // 8):
-        raise UserError(
-            f"the stored correctness holds {8 * len(packed)} bits, which is not {images} images"
-        )
-    return np.unpackbits(packed, count=images).astype(bool)
-
-
 def discordant(child: Bits, parent: Bits) -> Discordant:
     """What McNemar's test looks at. Raises UserError for unlike numbers of images."""
     if child.shape != parent.shape:

@@ -74,7 +74,7 @@ def kendall(
 
 def agreement(
     regime: str,
-    top1: Mapping[str, float],
+    value: Mapping[str, float],
     *,
     table: str | None = None,
     confidence: float = CONFIDENCE,
@@ -92,12 +92,12 @@ def agreement(
     printed = {
         mine.name: PAPER[table][its.name].top1 for mine, its in zip(diff, theirs, strict=True)
     }
-    measured = [point for point in diff if point.name in top1]
-    rows = [(top1[point.name], printed[point.name]) for point in measured]
+    measured = [point for point in diff if point.name in value]
+    rows = [(value[point.name], printed[point.name]) for point in measured]
     gains = [
-        (top1[point.name] - top1[parent], printed[point.name] - printed[parent])
+        (value[point.name] - value[parent], printed[point.name] - printed[parent])
         for point in measured
-        if (parent := point.parent) is not None and parent in top1
+        if (parent := point.parent) is not None and parent in value
     ]
     return Agreement(
         table=TABLES[table],
