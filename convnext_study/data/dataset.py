@@ -72,21 +72,37 @@ class PixelDataset(Protocol):
 
 
 class DataParts(Protocol):
-    """A data set with a training and a validation part, whatever its labels are.
-
-    Mean and standard deviation are of each channel, of 1.
-    """
+    """A data set with a training and a validation part, whatever its labels are."""
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+        ...
+
     @property
-    def mean(self) -> tuple[float, ...]: ...
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel, of 1."""
+        ...
+
     @property
-    def std(self) -> tuple[float, ...]: ...
+    def std(self) -> tuple[float, ...]:
+        """Of each channel, of 1."""
+        ...
+
     @property
-    def train(self) -> ImageDataset | PixelDataset: ...
+    def train(self) -> ImageDataset | PixelDataset:
+        """What is trained on."""
+        ...
+
     @property
-    def val(self) -> ImageDataset | PixelDataset: ...
+    def val(self) -> ImageDataset | PixelDataset:
+        """What is never trained on."""
+        ...
+
+    @property
+    def corrupt(self) -> CorruptImages:
+        """What is done about bad images, and which ones were met."""
+        ...
 
 
 @runtime_checkable
