@@ -27,4 +27,4 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         case "cosine":
             return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
         case "poly":
-            return floor + (peak - floor) * (1 - progress) ** recipe.power
+            return floor + (peak - floor) * float((1 - progress) ** recipe.power)
