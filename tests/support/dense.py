@@ -5,6 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from convnext_study.data.dense.dataset import DenseData
+from convnext_study.data.dense.loader import make_readers
+from convnext_study.data.dense.transforms import Crop, TrainTransform, WholeImage
+from convnext_study.data.pool import Readers
+from convnext_study.data.workers import JointTransform
 from support.images import picture
 
 CITY = "aachen"
@@ -47,3 +52,9 @@ def make_cityscapes(root: Path, count: int = 2) -> Path:
             Image.fromarray(ids).save(fine / f"{name}_gtFine_labelIds.png")
             Image.fromarray(ids).save(fine / f"{name}_gtFine_instanceIds.png")
     return root
+
+
+def dense_readers(data: DenseData, crop: Crop, workers: int = 0) -> Readers:
+    """Readers under seed 3 that cut such crops, and pad whole images to multiples of 32."""
+    train, val = TrainTransform(data, crop), WholeImage(data, 32)
+    return make_readers(data, JointTransform(train), JointTransform(val), 3, workers)

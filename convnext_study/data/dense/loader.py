@@ -1,4 +1,7 @@
-"""Batches of images and their label maps, exact to resume and to split as `data.loader`'s are."""
+"""Batches of images and what moves along with them, such as label maps and joints.
+
+As exact to resume and to split as `data.loader`'s are.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from convnext_study.data.batch import Batch
-from convnext_study.data.dense.dataset import DenseData
-from convnext_study.data.dense.transforms import TrainTransform, whole_image
+from convnext_study.data.dataset import DataParts
 from convnext_study.data.loader import Ahead
 from convnext_study.data.order import Order, read_batches, validation
 from convnext_study.data.pool import Readers
@@ -17,37 +19,36 @@ from convnext_study.data.workers import JointTransform, Samples
 
 
 def make_readers(
-    data: DenseData,
-    train: TrainTransform,
+    data: DataParts,
+    train: JointTransform,
+    val: JointTransform,
     seed: int,
     workers: int = 0,
     batch: int = 1,
     *,
-    divisor: int = 1,
     pin: bool = False,
 ) -> Readers:
     """What reads the data, in so many processes, until it is closed.
 
     Args:
         data: what is read.
-        train: what happens to training pairs; validation images are whole.
+        train: what happens to training images, with draws.
+        val: what happens to validation images, without.
         seed: of every draw.
         workers: processes; 0: this one.
-        batch: pairs of the largest batch requested.
-        divisor: of the sides of validation images, which are padded to it.
+        batch: images of the largest batch requested.
         pin: give batches in memory that a GPU can copy from by itself.
     """
     bad = data.corrupt.on_corrupt
-    whole = JointTransform(whole_image(data, divisor))
     samples = {
-        "train": Samples(data.train, JointTransform(train), seed, bad),
-        "val": Samples(data.val, whole, None, bad),
+        "train": Samples(data.train, train, seed, bad),
+        "val": Samples(data.val, val, None, bad),
     }
     return Readers(samples, workers, batch, pin=pin)
 
 
 def train_batches(
-    data: DenseData,
+    data: DataParts,
     order: Order,
     readers: Readers,
     start: int = 0,
@@ -56,31 +57,24 @@ def train_batches(
 ) -> Iterator[Batch]:
     """This process's batches of an epoch from its optimizer step ``start`` on.
 
-    Raises UserError where the batch cannot be split so, DataError at a pair that cannot be used.
+    Raises UserError where the batch cannot be split so, DataError at an image that cannot be used.
     """
     places = split_batch(torch.arange(min(order.batch, order.count)), order.batch, sharding)
     return _counted(data, ahead(read_batches(readers, order.asked(start, places))))
 
 
 def val_batches(
-    data: DenseData,
+    data: DataParts,
     batch: int,
     readers: Readers,
     sharding: BatchSharding = WHOLE,
     ahead: Ahead = iter,
 ) -> Iterator[Batch]:
-    """The validation images of this process, each once and in order; one at a time where they
-    differ in size."""
-    asked = validation(len(data.val), val_batch(data, batch), sharding)
-    return _counted(data, ahead(read_batches(readers, asked)))
+    """The validation images of this process, each once and in order."""
+    return _counted(data, ahead(read_batches(readers, validation(len(data.val), batch, sharding))))
 
 
-def val_batch(data: DenseData, most: int) -> int:
-    """Validation images that are taken at a time."""
-    return most if data.one_size else 1
-
-
-def _counted(data: DenseData, batches: Iterable[Batch]) -> Iterator[Batch]:
+def _counted(data: DataParts, batches: Iterable[Batch]) -> Iterator[Batch]:
     for one in batches:
         data.corrupt.add(one.bad)  # when it is used, not when it was read ahead
         yield one

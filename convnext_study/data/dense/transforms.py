@@ -6,7 +6,6 @@ Draws are from torch's global generator, which is seeded for each image (see `da
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,15 +70,16 @@ class TrainTransform:
         return padded(pair, self.crop.height, self.crop.width, self._colour)
 
 
-def whole_image(data: DenseData, divisor: int = 1) -> Callable[[Tensor, Target], Any]:
-    """A transform that leaves a pair as it is, but padded to sides that ``divisor`` divides."""
-    colour = mean_colour(data)
+class WholeImage:
+    """A pair as it is, but padded to sides that ``divisor`` divides."""
 
-    def transform(image: Tensor, labels: Target) -> tuple[Tensor, Target]:
-        height, width = (-(-side // divisor) * divisor for side in image.shape[1:])
-        return padded(_as_pair(image, labels), height, width, colour)
+    def __init__(self, data: DenseData, divisor: int = 1) -> None:
+        self._divisor, self._colour = divisor, mean_colour(data)
 
-    return transform
+    def __call__(self, image: Tensor, labels: Target) -> tuple[Tensor, Target]:
+        """Of (3, H, W) and (H, W) uint8, both with a margin at the right and below."""
+        height, width = (-(-side // self._divisor) * self._divisor for side in image.shape[1:])
+        return padded(_as_pair(image, labels), height, width, self._colour)
 
 
 def padded(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-import torch
-
 from convnext_study.data.dataset import DataParts
 from convnext_study.data.fingerprint import check_same, fingerprint
 from convnext_study.data.order import Order
-from convnext_study.data.sharding import BatchSharding, accum_steps, split_batch
+from convnext_study.data.sharding import BatchSharding, accum_steps
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
@@ -55,16 +53,6 @@ class OnData(Task):
         """Raise UserError, one line that begins with ``where``, for other data than recorded."""
         check_same(recorded, self.fingerprint, where)
 
-    def _check_split(self) -> None:
-        """Raises UserError where the optimizer's batch cannot be taken in equal pieces."""
-        batch = self.recipe.global_batch_size
-        split_batch(torch.arange(min(batch, len(self._parts.train))), batch, self._sharding)
-
     def _order(self, epoch: int) -> Order:
         count = len(self._parts.train)
         return Order(count, self.recipe.global_batch_size, self.run.seed, epoch)
-
-    @property
-    def _piece(self) -> int:
-        """Images that this process takes at a time in training."""
-        return self.recipe.global_batch_size // self.runtime.world_size // self.accum_steps

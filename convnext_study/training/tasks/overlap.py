@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -12,23 +11,6 @@ from convnext_study.data.dense.dataset import IGNORE
 from convnext_study.runs.metrics import Metric, Samples
 
 PRIMARY = "miou"
-
-
-class Overlap:
-    """What each image's confusion matrix holds of each exit: intersections and unions."""
-
-    def __init__(self, classes: int) -> None:
-        self._classes, self._found = classes, list[Tensor]()
-
-    def add(self, predictions: Sequence[Tensor], labels: Tensor) -> None:
-        """Of each exit the classes (n, H, W) that it predicts, and those that there are."""
-        exits = [confusion(one, labels, self._classes) for one in predictions]
-        self._found.append(torch.stack([overlap_of(one) for one in exits], 1).cpu())
-
-    @property
-    def counts(self) -> Tensor:
-        """(images, exits, classes, 3) int64: intersections, unions and labelled pixels."""
-        return torch.cat(self._found) if self._found else torch.zeros(0)
 
 
 def confusion(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -51,8 +33,8 @@ def overlap_of(confused: Tensor) -> Tensor:
     return torch.stack([right, labelled + confused.sum(1) - right, labelled], -1)
 
 
-def miou_metrics(counts: Tensor, losses: Tensor) -> dict[str, Any]:
-    """The metrics of (images, exits, classes, 3) counts and each image's loss, for an Evaluation.
+def miou_metrics(counts: Tensor) -> tuple[Mapping[str, Metric], str]:
+    """Metrics by name and the primary one's, from the (images, exits, classes, 3) of `overlap_of`.
 
     mIoU is the mean over classes of what the intersections of all images are of their unions; a
     class that no image of the set is labelled with is left out. The primary one is the plain mean
@@ -60,19 +42,13 @@ def miou_metrics(counts: Tensor, losses: Tensor) -> dict[str, Any]:
     """
     labelled = counts[..., 2].sum((0, 1)) > 0
     pairs = counts[..., :2] * labelled.view(1, 1, -1, 1)
-    found = {PRIMARY: _miou(pairs.flatten(1, 2), "mIoU")}
     exits = pairs.shape[1]
-    if exits > 1:
-        found[PRIMARY] = found[PRIMARY].model_copy(update={"label": "mIoU, mean of exits"})
-        for number, one in enumerate(pairs.unbind(1), 1):
-            found[f"{PRIMARY}_exit{number}"] = _miou(one, f"mIoU, exit {number}")
-    loss = Metric(
-        value=float(losses.double().mean()),
-        label="validation loss",
-        unit="",
-        higher_is_better=False,
-    )
-    return {"metrics": {**found, "val_loss": loss}, "primary": PRIMARY}
+    if exits == 1:
+        return {PRIMARY: _miou(pairs[:, 0], "mIoU")}, PRIMARY
+    found = {PRIMARY: _miou(pairs.flatten(1, 2), "mIoU, mean of exits")}
+    for number, one in enumerate(pairs.unbind(1), 1):
+        found[f"{PRIMARY}_exit{number}"] = _miou(one, f"mIoU, exit {number}")
+    return found, PRIMARY
 
 
 def _miou(pairs: Tensor, label: str) -> Metric:

@@ -2,60 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
-from convnext_study.cost import Cost as Counted
-from convnext_study.data.batch import Batch
 from convnext_study.data.dense import open_dense
 from convnext_study.data.dense.dataset import IGNORE
-from convnext_study.data.dense.loader import (
-    make_readers,
-    train_batches,
-    val_batch,
-    val_batches,
-)
-from convnext_study.data.dense.transforms import Crop, TrainTransform
-from convnext_study.data.device import Prepare, prefetcher
+from convnext_study.data.dense.loader import make_readers
+from convnext_study.data.dense.transforms import Crop, TrainTransform, WholeImage
 from convnext_study.data.pool import Readers
-from convnext_study.data.sharding import most_batches, val_indices
+from convnext_study.data.workers import JointTransform
 from convnext_study.imports import TaskError
-from convnext_study.models.builders import get_builder
-from convnext_study.runs.metrics import NETWORK, Cost
+from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Run
-from convnext_study.training.distributed import all_gather
-from convnext_study.training.parent import Parent, load_weights
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.stochastic_depth import Masks, share_masks
-from convnext_study.training.task import Evaluation
-from convnext_study.training.tasks.dense_args import segmentation_args
-from convnext_study.training.tasks.on_data import OnData
-from convnext_study.training.tasks.overlap import Overlap, miou_metrics
+from convnext_study.training.tasks.arguments import parse
+from convnext_study.training.tasks.exits import ExitsTask, enlarged
+from convnext_study.training.tasks.overlap import confusion, miou_metrics, overlap_of
 
 
-class Segmentation(OnData):
-    """Cross entropy summed over a network's exits; mean intersection over union (mIoU) of each.
+class SegmentationArgs(BaseModel):
+    """Arguments of the task ``segmentation``.
 
-    A network gives logits (n, classes, h, w) of any size, which are interpolated to the labels',
-    or a sequence of them, from the first exit to the last. What an exit costs it may tell by
-    ``exit_costs(image_shape)``: a `cost.Cost` for each, with all that is computed before it.
+    Args:
+        crop: height and width of training images; None: those of the validation images.
+        scales: training images are first scaled by one of these.
+        class_weights: of each class in the loss; None: all 1.
+        exit_weights: of each exit's loss in their sum; None: all 1.
+        eval_batch: validation images that are taken at a time, where all have one size.
+        divisor: of the sides of validation images, which are padded to it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crop: tuple[int, int] | None = None
+    scales: tuple[float, ...] = (1.0,)
+    class_weights: tuple[float, ...] | None = None
+    exit_weights: tuple[float, ...] | None = None
+    eval_batch: int = Field(default=32, ge=1)
+    divisor: int = Field(default=32, ge=1)
+
+
+class Segmentation(ExitsTask):
+    """Cross entropy of the exits' logits, which are interpolated to the labels' size; mean
+    intersection over union (mIoU) of each exit on whole images.
 
     Raises TaskError where the run's arguments do not fit.
     """
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
-        self.args = segmentation_args(run.task.args)
+        self.args = parse(SegmentationArgs, run.task)
         self.data = open_dense(run.data, corrupt_images=runtime.corrupt_images)
-        super().__init__(run, runtime, self.data)
-        self._check_split()
+        super().__init__(
+            run,
+            runtime,
+            self.data,
+            channels=self.data.num_classes,
+            exit_weights=self.args.exit_weights,
+            eval_batch=self.args.eval_batch if self.data.one_size else 1,
+        )
+        height, width = self.args.crop or self.data.size
+        self._crop = Crop(height, width, self.args.scales, self.recipe.flip)
         self._weights = self._class_weights()
-        self._masks: Masks | None = None
-        self._prepare = Prepare(self.data, runtime.device, runtime.memory_format)
-        self._ahead = prefetcher(runtime.device)
-        self._readers: Readers | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -64,61 +75,18 @@ class Segmentation(OnData):
         height, width = (-(-side // divisor) * divisor for side in self.data.size)
         return (3, height, width)
 
-    def build(self, parent: Parent | None = None) -> nn.Module:
-        """The run's network, with random weights from torch's global generator, or the parent's."""
-        builder = get_builder(self.run.model.builder)
-        net: nn.Module = builder(
-            self.run.model.args,
-            num_classes=self.data.num_classes,
-            drop_path=self.recipe.drop_path,
-            init=self.recipe.init,
-        )
-        if parent is not None:
-            load_weights(net, parent)
-        self._masks = share_masks(net, self.run.seed, self.recipe.global_batch_size)
-        return net
-
-    def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """This process's batches of an epoch (from 0), from optimizer step ``start`` on."""
-        order, readers = self._order(epoch), self._reading()
-        return train_batches(self.data, order, readers, start, self._sharding, self._ahead)
-
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
-        """The mean over images of the exits' summed losses, and the number of images."""
-        images, labels = self._prepare(batch)
-        if self._masks is not None:
-            self._masks.fill(batch.step, batch.places, images.device)
-        return self.image_losses(self.exits(model, images), labels).mean(), len(labels)
-
-    def exits(self, model: nn.Module, images: Tensor) -> Sequence[Tensor]:
-        """The logits of every exit, (n, classes, h, w) each. Raises TaskError for other outputs."""
-        output = model(images)
-        exits = [output] if isinstance(output, Tensor) else list(output)
-        given = self.args.exit_weights
-        if given is not None and len(given) != len(exits):
-            raise TaskError(f"exit_weights: {len(given)} numbers, and {len(exits)} exits")
-        for logits in exits:
-            if logits.ndim != 4 or logits.shape[1] != self.data.num_classes:
-                raise TaskError(
-                    f"builder {self.run.model.builder!r}: gives {tuple(logits.shape)}, and "
-                    f"segmentation needs (n, {self.data.num_classes}, h, w)"
-                )
-        return exits
-
     def image_losses(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
         """The loss of each image, (n,): over its exits the weighted sum of cross entropies, which
         are means over the pixels that have a class, by the weights of their classes.
 
         A mean over a whole batch's pixels, as is common, would depend on how the batch is split.
         """
-        wanted = labels.long()
-        weights = self._weights.to(labels.device)
-        # A table of 256, so that what is ignored finds its weight of 0 there.
+        wanted, weights = labels.long(), self._weights.to(labels.device)
         total = weights[wanted].sum((1, 2)).clamp_min(1e-6)
         losses = torch.zeros(len(labels), device=labels.device)
-        for weight, logits in zip(self._exit_weights(len(exits)), exits, strict=True):
+        for weight, logits in zip(self.exit_weights(len(exits)), exits, strict=True):
             each = F.cross_entropy(
-                enlarged(logits, labels),
+                enlarged(logits, *labels.shape[1:]),
                 wanted,
                 weights[: self.data.num_classes],
                 ignore_index=IGNORE,
@@ -128,47 +96,27 @@ class Segmentation(OnData):
             losses = losses + weight * each.sum((1, 2)) / total
         return losses
 
-    @torch.inference_mode()
-    def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
-        """mIoU of every exit on whole images, and the loss, in every process."""
-        bad, overlap = self.corrupt_images, Overlap(self.data.num_classes)
-        losses: list[Tensor] = []
-        most = self.args.eval_batch
-        batches = val_batches(self.data, most, self._reading(), self._sharding, self._ahead)
-        for batch in batches:
-            images, labels = self._prepare(batch)
-            exits = self.exits(model, images)
-            overlap.add([enlarged(logits, labels).argmax(1) for logits in exits], labels)
-            losses.append(self.image_losses(exits, labels).cpu())
-            check()
-        # Parts differ by an image, which can be a batch; a part can even be empty.
-        count = len(self.data.val)
-        for _ in range(
-            len(losses), most_batches(count, val_batch(self.data, most), self._sharding)
-        ):
-            check()
-        mine = list(val_indices(count, self._sharding))
-        found = (mine, overlap.counts, torch.cat(losses) if losses else None)
-        parts = [one for one in all_gather((*found, self.corrupt_images - bad)) if one[0]]
-        return Evaluation(
-            **miou_metrics(
-                torch.cat([counts for _, counts, _, _ in parts]),
-                torch.cat([one for _, _, one, _ in parts]),
-            ),
-            images=count,
-            corrupt_images=sum(one[-1] for one in parts),
-        )
+    def counts(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """(n, exits, classes, 3): intersections, unions and labelled pixels of each image."""
+        said = [enlarged(logits, *labels.shape[1:]).argmax(1) for logits in exits]
+        classes = self.data.num_classes
+        return torch.stack([overlap_of(confusion(one, labels, classes)) for one in said], 1)
 
-    def costs(self, model: nn.Module) -> dict[str, Cost]:
-        """Of the network, and up to each exit, ``exit1`` and so on, where the network tells."""
-        found = super().costs(model)
-        tell: Callable[[tuple[int, int, int]], Sequence[Counted]] | None
-        tell = getattr(model, "exit_costs", None)
-        for number, one in enumerate(tell(self.image_shape) if tell else (), 1):
-            found[f"exit{number}"] = Cost(
-                macs=one.macs, params=one.params, activations=one.activations
-            )
-        return {NETWORK: found.pop(NETWORK), **found}
+    def metrics(self, counts: Tensor) -> tuple[Mapping[str, Metric], str]:
+        """mIoU of each exit, and their mean, which is primary."""
+        return miou_metrics(counts)
+
+    def readers(self, largest_batch: int) -> Readers:
+        """What reads the data."""
+        return make_readers(
+            self.data,
+            JointTransform(TrainTransform(self.data, self._crop)),
+            JointTransform(WholeImage(self.data, self.args.divisor)),
+            self.run.seed,
+            self.runtime.workers,
+            largest_batch,
+            pin=self._prepare.device.type == "cuda",
+        )
 
     def _class_weights(self) -> Tensor:
         """(256,): of each class, and 0 of what is none."""
@@ -178,32 +126,5 @@ class Segmentation(OnData):
                 f"class_weights: {len(given)} numbers, and {self.data.uri} has {classes} classes"
             )
         weights = torch.zeros(IGNORE + 1)
-        weights[:classes] = torch.tensor(given) if given else 1.0
+        weights[:classes] = 1.0 if given is None else torch.tensor(given)
         return weights
-
-    def _exit_weights(self, exits: int) -> Sequence[float]:
-        return self.args.exit_weights or [1.0] * exits
-
-    def _reading(self) -> Readers:
-        """The processes that read, kept from one epoch to the next."""
-        if self._readers is None:
-            height, width = self.args.crop or self.data.size
-            crop = Crop(height, width, self.args.scales, self.recipe.flip)
-            self._readers = make_readers(
-                self.data,
-                TrainTransform(self.data, crop),
-                self.run.seed,
-                self.runtime.workers,
-                max(self._piece, val_batch(self.data, self.args.eval_batch)),
-                divisor=self.args.divisor,
-                pin=self._prepare.device.type == "cuda",
-            )
-        return self._readers
-
-
-def enlarged(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits in float32, interpolated to the size of (n, H, W) labels."""
-    logits = logits.float()
-    if logits.shape[2:] == labels.shape[1:]:
-        return logits
-    return F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=False)

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from support.dense import make_pairs
+from support.dense import dense_readers, make_pairs
 from torch import Tensor
 
 from convnext_study.data.batch import Batch
 from convnext_study.data.dense import open_dense
 from convnext_study.data.dense.dataset import IGNORE, DenseData
-from convnext_study.data.dense.loader import make_readers, train_batches, val_batches
-from convnext_study.data.dense.transforms import Crop, TrainTransform, whole_image
+from convnext_study.data.dense.loader import train_batches, val_batches
+from convnext_study.data.dense.transforms import Crop, TrainTransform, WholeImage
 from convnext_study.data.device import Prepare
 from convnext_study.data.order import Order
 from convnext_study.data.sharding import BatchSharding
@@ -27,7 +27,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> DenseData:
 def batches(
     data: DenseData, sharding: BatchSharding, *, start: int = 0, workers: int = 0, epoch: int = 1
 ) -> list[Batch]:
-    readers = make_readers(data, TrainTransform(data, CROP), 3, workers)
+    readers = dense_readers(data, CROP, workers)
     try:
         return list(train_batches(data, Order(16, 8, 3, epoch), readers, start, sharding))
     finally:
@@ -63,7 +63,7 @@ def test_the_split_changes_no_bit(
 
 
 def test_draws_differ_between_epochs_and_images(pairs: DenseData) -> None:
-    readers = make_readers(pairs, TrainTransform(pairs, CROP), 3)
+    readers = dense_readers(pairs, CROP, 0)
     once = readers._parts["train"]
     first, again, later = (once.read((5, 5), epoch) for epoch in (0, 0, 1))
     assert torch.equal(first.pixels, again.pixels)  # type: ignore[union-attr]
@@ -126,9 +126,9 @@ def test_a_digit_is_never_mirrored() -> None:
 
 
 def test_validation_is_whole_in_order_and_once(pairs: DenseData) -> None:
-    readers = make_readers(pairs, TrainTransform(pairs, CROP), 3, divisor=32)
+    readers = dense_readers(pairs, CROP, 0)
     parts = [
-        one for rank in range(3) for one in val_batches(pairs, 4, readers, BatchSharding(rank, 3))
+        one for rank in range(3) for one in val_batches(pairs, 1, readers, BatchSharding(rank, 3))
     ]
     assert len(parts) == 16
     for index, part in enumerate(parts):
@@ -141,13 +141,13 @@ def test_validation_is_whole_in_order_and_once(pairs: DenseData) -> None:
 
 def test_images_of_one_size_are_had_many_at_a_time() -> None:
     data = open_dense("digit-canvas:32,4,10")
-    readers = make_readers(data, TrainTransform(data, Crop(32, 32)), 0)
+    readers = dense_readers(data, Crop(32, 32), 0)
     assert [len(one) for one in val_batches(data, 4, readers)] == [4, 4, 2]
 
 
 def test_sides_that_divide_are_left_alone(pairs: DenseData) -> None:
     image, labels = coded()
-    same = whole_image(pairs, 8)(image, labels)
+    same = WholeImage(pairs, 8)(image, labels)
     assert torch.equal(same[0], image) and torch.equal(same[1], labels)
 
 

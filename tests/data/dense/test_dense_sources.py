@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.dense import CITY, make_cityscapes, make_pairs
+from support.dense import CITY, dense_readers, make_cityscapes, make_pairs
 from support.images import picture
 
 from convnext_study.data.dataset import CorruptImage, DataError
 from convnext_study.data.dense import open_dense
 from convnext_study.data.dense.dataset import IGNORE
-from convnext_study.data.dense.loader import make_readers, train_batches, val_batches
-from convnext_study.data.dense.transforms import Crop, TrainTransform
+from convnext_study.data.dense.loader import train_batches, val_batches
+from convnext_study.data.dense.transforms import Crop
 from convnext_study.data.fingerprint import check_same, fingerprint
 from convnext_study.data.order import Order
 
@@ -145,7 +145,7 @@ def test_a_bad_pair_is_one_line_or_skipped_and_counted(tmp_path: Path, kind: str
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
     data = open_dense(f"pairs:{tmp_path}", corrupt_images="skip")
-    readers = make_readers(data, TrainTransform(data, Crop(40, 50, flip=False)), 0)
+    readers = dense_readers(data, Crop(40, 50, flip=False), 0)
     order = Order(6, 6, 0, 0)
     (batch,) = train_batches(data, order, readers)
     assert (data.corrupt.replaced, data.corrupt.names) == (1, {str(path)})
@@ -157,8 +157,8 @@ def test_a_bad_pair_is_one_line_or_skipped_and_counted(tmp_path: Path, kind: str
 def test_a_bad_pair_of_validation_is_replaced(tmp_path: Path) -> None:
     _small(make_pairs(tmp_path) / "val" / "masks" / "0.png")
     data = open_dense(f"pairs:{tmp_path}", corrupt_images="skip")
-    readers = make_readers(data, TrainTransform(data, Crop(8, 8)), 0, divisor=32)
-    batches = list(val_batches(data, 4, readers))
+    readers = dense_readers(data, Crop(8, 8), 0)
+    batches = list(val_batches(data, 1, readers))
     assert [batch.images.shape for batch in batches] == [(1, 3, 64, 64)] * 6
     assert torch.equal(batches[0].labels, batches[1].labels) and data.corrupt.replaced == 1
 

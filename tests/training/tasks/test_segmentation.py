@@ -19,8 +19,9 @@ from convnext_study.runs import records
 from convnext_study.runs.records import Run
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks import make_task, segmentation
-from convnext_study.training.tasks.overlap import Overlap, confusion, miou_metrics
+from convnext_study.training.tasks import exits as exits_module
+from convnext_study.training.tasks import make_task
+from convnext_study.training.tasks.overlap import confusion, miou_metrics, overlap_of
 from convnext_study.training.tasks.segmentation import Segmentation
 
 CLASS_WEIGHTS = [0.5, *[1.0 + number / 10 for number in range(10)]]
@@ -91,18 +92,15 @@ def test_confusion_is_scikit_learns() -> None:
         assert found[image].tolist() == expected.tolist()
 
 
-def evaluated(exits: list[Tensor], wanted: Tensor, batch: int) -> Any:
-    overlap = Overlap(11)
-    for first in range(0, len(wanted), batch):
-        part = slice(first, first + batch)
-        overlap.add([one[part] for one in exits], wanted[part])
-    return miou_metrics(overlap.counts, torch.ones(len(wanted)))
+def evaluated(exits: list[Tensor], wanted: Tensor) -> Any:
+    counts = [overlap_of(confusion(one, wanted, 11)) for one in exits]
+    return miou_metrics(torch.stack(counts, 1))[0]
 
 
 def test_miou_is_of_one_matrix_over_all_images() -> None:
     wanted = labels(6, 9, 7, classes=9)  # of classes 9 and 10 there is no pixel
     exits = [labels(6, 9, 7, seed=seed) % 11 for seed in (5, 6)]
-    found = evaluated(exits, wanted, 4)["metrics"]
+    found = evaluated(exits, wanted)
     known = wanted != IGNORE
     each = [
         100 * jaccard_score(wanted[known], one[known], labels=range(9), average="macro")
@@ -111,14 +109,14 @@ def test_miou_is_of_one_matrix_over_all_images() -> None:
     assert found["miou_exit1"].value == pytest.approx(each[0])
     assert found["miou_exit2"].value == pytest.approx(each[1])
     assert found["miou"].value == pytest.approx(np.mean(each))
-    assert "miou_exit1" not in evaluated(exits[:1], wanted, 4)["metrics"]
+    assert "miou_exit1" not in evaluated(exits[:1], wanted)
 
 
 @pytest.mark.parametrize("name", ["miou", "miou_exit1", "miou_exit2"])
 def test_the_evidence_gives_the_value_again(name: str) -> None:
     wanted = labels(6, 9, 7, classes=9)
     exits = [labels(6, 9, 7, seed=seed) % 11 for seed in (5, 6)]
-    metric = evaluated(exits, wanted, 2)["metrics"][name]
+    metric = evaluated(exits, wanted)[name]
     pairs = metric.samples.array()
     assert (metric.samples.kind, len(pairs)) == ("ratio", 6)
     inside, union = pairs.sum(0).T
@@ -148,7 +146,7 @@ def test_processes_evaluate_what_one_does(monkeypatch: pytest.MonkeyPatch) -> No
         parts.append(value)
         return parts if len(parts) == 3 else [value]
 
-    monkeypatch.setattr(segmentation, "all_gather", gather)
+    monkeypatch.setattr(exits_module, "all_gather", gather)
     run = exit_run(recipe={"global_batch_size": 12})
     for rank in range(3):
         found = task(run, rank=rank, world_size=3).evaluate(net)
@@ -202,5 +200,7 @@ def test_arguments_that_do_not_fit_are_one_line(kind: str) -> None:
 
 def test_a_network_of_another_kind_is_refused() -> None:
     made = task()
-    with pytest.raises(UserError, match=r"gives \(16, 3, 16, 16\), and segmentation needs"):
+    with pytest.raises(
+        UserError, match=r"gives \(16, 3, 16, 16\), and the task"
+    ):
         made.loss(TwoExits(3), next(made.train_batches(0, 0)))
