@@ -13,6 +13,7 @@ from convnext_study.training.task import Task
 TASKS = {
     "classification": "convnext_study.training.tasks.classification:Classification",
     "segmentation": "convnext_study.training.tasks.segmentation:Segmentation",
+    "pose": "convnext_study.training.tasks.pose:Pose",
 }
 
 

@@ -200,7 +200,5 @@ def test_arguments_that_do_not_fit_are_one_line(kind: str) -> None:
 
 def test_a_network_of_another_kind_is_refused() -> None:
     made = task()
-    with pytest.raises(
-        UserError, match=r"gives \(16, 3, 16, 16\), and the task"
-    ):
+    with pytest.raises(UserError, match=r"gives \(16, 3, 16, 16\), and the task"):
         made.loss(TwoExits(3), next(made.train_batches(0, 0)))
