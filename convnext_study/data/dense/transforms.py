@@ -50,19 +50,20 @@ class TrainTransform:
         self.crop, self._flips = crop, crop.flip and data.flips
         self._colour = mean_colour(data)
 
-    def __call__(self, image: Tensor, labels: Target) -> tuple[Tensor, Target]:
+    def __call__(self, image: Tensor, labels: Target) -> tuple[Tensor, Tensor]:
         """Of (3, H, W) and (H, W) uint8, a crop of both."""
         from torchvision.transforms.v2 import functional as F
 
+        labels = torch.as_tensor(labels)
         scale = self.crop.scales[_draw(len(self.crop.scales))]
-        pair = _as_pair(image, labels)
         (top, rows, height), (left, columns, width) = (
             _span(side, crop, scale)
             for side, crop in zip(image.shape[1:], (self.crop.height, self.crop.width), strict=True)
         )
         mirrored = self._flips and bool(_draw(2))
-        if (top, left, rows, columns) != (0, 0, *image.shape[1:]):
-            pair = [F.crop(one, top, left, rows, columns) for one in pair]
+        # Cut before all else, so that nothing is done to what is not used.
+        used = slice(top, top + rows), slice(left, left + columns)
+        pair = _as_pair(image[:, *used], labels[*used])
         if (rows, columns) != (height, width):
             pair = [F.resize(one, [height, width], antialias=True) for one in pair]
         if mirrored:
@@ -76,7 +77,7 @@ class WholeImage:
     def __init__(self, data: DenseData, divisor: int = 1) -> None:
         self._divisor, self._colour = divisor, mean_colour(data)
 
-    def __call__(self, image: Tensor, labels: Target) -> tuple[Tensor, Target]:
+    def __call__(self, image: Tensor, labels: Target) -> tuple[Tensor, Tensor]:
         """Of (3, H, W) and (H, W) uint8, both with a margin at the right and below."""
         height, width = (-(-side // self._divisor) * self._divisor for side in image.shape[1:])
         return padded(_as_pair(image, labels), height, width, self._colour)

@@ -18,6 +18,7 @@ from convnext_study.data.pool import Readers
 from convnext_study.data.sharding import most_batches, val_indices
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
+from convnext_study.recipes import Recipe, RecipeError
 from convnext_study.runs.metrics import Cost, Metric
 from convnext_study.runs.records import Run
 from convnext_study.training.distributed import all_gather
@@ -55,6 +56,7 @@ class ExitsTask(OnData):
         eval_batch: int,
     ) -> None:
         super().__init__(run, runtime, data)
+        check_recipe(self.recipe, run.task.name)
         self._channels, self._given, self._eval_batch = channels, exit_weights, eval_batch
         self._masks: Masks | None = None
         self._prepare = Prepare(data, runtime.device, runtime.memory_format)
@@ -176,6 +178,16 @@ class ExitsTask(OnData):
             piece = self.recipe.global_batch_size // self.runtime.world_size // self.accum_steps
             self._readers = self.readers(max(piece, self._eval_batch))
         return self._readers
+
+
+def check_recipe(recipe: Recipe, task: str) -> None:
+    """Raises RecipeError, one line, for settings that a task on maps would leave unused."""
+    for name in ("mixup", "cutmix", "rand_augment", "color_jitter", "random_erasing", "image_size"):
+        if value := getattr(recipe, name):
+            raise RecipeError(
+                f"recipe {recipe.name}: {name} {value!r}: the task {task} has no use for it; leave "
+                f"it out"
+            )
 
 
 def enlarged(maps: Tensor, height: int, width: int) -> Tensor:

@@ -202,3 +202,8 @@ def test_a_network_of_another_kind_is_refused() -> None:
     made = task()
     with pytest.raises(UserError, match=r"gives \(16, 3, 16, 16\), and the task"):
         made.loss(TwoExits(3), next(made.train_batches(0, 0)))
+
+
+def test_settings_that_would_be_left_unused_are_refused() -> None:
+    with pytest.raises(UserError, match=r"mixup 0\.8: the task segmentation has no use for it"):
+        task(exit_run(recipe={"mixup": 0.8}))
