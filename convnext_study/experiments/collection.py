@@ -12,6 +12,7 @@ from convnext_study.errors import UserError
 from convnext_study.launchers.job import Job, Outcome
 from convnext_study.launchers.local import Pool
 from convnext_study.launchers.resources import Resources
+from convnext_study.runs.parents import finished_parent
 from convnext_study.runs.records import (
     RESULT,
     RUN,
@@ -90,9 +91,14 @@ def train_all(
     ``launcher`` takes the jobs to the processes that train them; without it, to a pool of this
     machine's.
 
-    Raises UserError where the folder cannot be written or another process works on a run.
+    Raises UserError where the folder cannot be written or another process works on a run, and
+    ParentError where a run starts from one that is neither among these nor done.
     """
     todo = [run for run in study.runs if not study.is_done(run)]
+    keys = {run.key for run in study.runs}
+    for run in todo:
+        if run.init_from not in keys:
+            finished_parent(run, study.path(run))
     jobs = [Job(run, study.path(run), resources.runtime, study.wandb) for run in todo]
     return launcher(jobs, resources, on_poll) if jobs else []
 

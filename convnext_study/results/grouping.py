@@ -131,7 +131,7 @@ def config_digest(run: Run) -> str:
 def differences(run: Run, kept: Run) -> str:
     """How a run differs from the one that was kept: ``recipe epochs: 2, not 10``."""
     found = []
-    for part in ("task", "data", "model", "recipe"):
+    for part in ("task", "data", "model", "recipe", "init_from"):
         mine, its = (_flat(part, getattr(one, part)) for one in (run, kept))
         for name in [*mine, *(name for name in its if name not in mine)]:
             if mine.get(name) != its.get(name) and name != "recipe name":
@@ -143,6 +143,8 @@ def differences(run: Run, kept: Run) -> str:
 def _flat(part: str, value: Any) -> dict[str, Any]:
     if part == "model":
         return {"builder": value.builder, **{f"model {k}": v for k, v in value.args.items()}}
+    if part == "task":
+        return {"task": value.name, **{f"task {k}": v for k, v in value.args.items()}}
     if part == "recipe":
         return {f"recipe {k}": v for k, v in value.items()}
     return {part: value}
@@ -154,7 +156,7 @@ def _word(value: Any) -> str:
 
 def _conditions(run: Run) -> str:
     """What rows of one study have in common: recipe, data, task."""
-    return json.dumps([run.recipe, run.data, run.task], sort_keys=True)
+    return json.dumps([run.recipe, run.data, run.task.model_dump()], sort_keys=True)
 
 
 def _requested_at(record: Record) -> float:

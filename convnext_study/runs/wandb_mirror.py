@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.runs import wandb_writer
+from convnext_study.runs.metrics import values_of
 from convnext_study.runs.records import Epoch, Result, Run
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class WandbMirror:
                 "id": run_id(run),
                 "name": run.id,
                 "group": run.study,
-                "job_type": run.task,
+                "job_type": run.task.name,
                 "dir": str(folder),
                 "config": {**run.model_dump(mode="json"), "key": run.key},
             }
@@ -63,13 +64,17 @@ class WandbMirror:
     def epoch(self, line: Epoch) -> None:
         """Mirror one line of the log."""
         if self._writer:
-            values = _numbers(line.model_dump(exclude={"event"}))
+            values = {**_numbers(line.model_dump(exclude={"event"})), **line.metrics}
             self._writer.send(do="log", step=line.epoch, values=values)
 
     def finish(self, result: Result) -> None:
         """Mirror the result, and wait a little for wandb to have it."""
         if self._writer:
-            values = _numbers(result.model_dump())
+            values = {
+                **_numbers(result.model_dump()),
+                **_numbers(result.cost.model_dump()),
+                **values_of(result.metrics),
+            }
             self._writer.send(do="summary", values=values)
             self._writer.send(do="finish", code=0)
             self._writer.close()

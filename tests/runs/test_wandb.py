@@ -79,8 +79,10 @@ def test_an_offline_run_holds_the_numbers_and_a_resumed_one_goes_on(tmp_path: Pa
     for records, epochs in ((first, CURVE[:3]), (second, CURVE[3:])):
         history = [one["item"] for one in of_type(records, "history")]
         assert [one["_step"] for one in history] == [line.epoch for line in epochs]
-        for name in ("loss", "top1", "lr", "val_loss", "images_per_s"):
+        for name in ("loss", "lr", "images_per_s"):
             assert [one[name] for one in history] == [getattr(line, name) for line in epochs]
+        for name in ("top1", "val_loss"):
+            assert [one[name] for one in history] == [line.metrics[name] for line in epochs]
         (about,) = of_type(records, "run")
         assert about["run_id"] == run_id(RUN)
         assert about["resume"] is True  # so that `wandb sync` goes on where the first ends
@@ -93,8 +95,8 @@ def test_an_offline_run_holds_the_numbers_and_a_resumed_one_goes_on(tmp_path: Pa
     assert [one["exit_code"] for one in of_type(first, "exit")] == [1]  # cut short
     assert [one["exit_code"] for one in of_type(second, "exit")] == [0]
     result, summary = fake_result(RUN), summary_of(second)
-    assert (summary["top1"], summary["macs"]) == (result.top1, result.macs)
-    assert "correct_bits" not in summary
+    assert (summary["top1"], summary["macs"]) == (result.value, result.cost.macs)
+    assert "metrics" not in summary
     assert {path.name for path in tmp_path.iterdir()} == {"wandb", "home"}
 
 
@@ -139,9 +141,9 @@ def test_a_study_has_its_table_and_figure(tmp_path: Path) -> None:
     (folder,) = offline_runs(tmp_path)
     records = read_back(folder)
     summary = summary_of(records)
-    assert summary["top1/gelu"] == pytest.approx(next(r.top1 for r in rows if r.name == "gelu"))
+    assert summary["value/gelu"] == pytest.approx(next(r.value for r in rows if r.name == "gelu"))
     assert summary["macs/gelu"] == next(row.macs for row in rows if row.name == "gelu")
-    assert "top1/separate_downsampling" not in summary  # not run
+    assert "value/separate_downsampling" not in summary  # not run
     (about,) = of_type(records, "run")
     assert about["run_group"] == "roadmap-nano"
     assert about["config"]["update"]["note"] == noise_note(rows)
@@ -256,7 +258,7 @@ def test_a_real_training_goes_on_without_wandb(
     mirror.start(tiny_run, tmp_path / "mirrored", "offline")
     result = train(tiny_run, tmp_path / "mirrored", callbacks=[mirror])
     assert len(told) == 1
-    assert (result.top1, result.correct_bits) == (alone.top1, alone.correct_bits)
+    assert (result.value, result.metric.samples) == (alone.value, alone.metric.samples)
 
 
 def test_off_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

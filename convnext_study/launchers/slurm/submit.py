@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import EXIT_STOPPED, RunFailed, UserError
+from convnext_study.launchers.graph import levels, parents_of
 from convnext_study.launchers.job import Job, Outcome
 from convnext_study.launchers.slurm.cluster import ClusterConfig
 from convnext_study.launchers.slurm.queue import Task, follow, max_array_size, waiting_tasks
@@ -82,7 +83,9 @@ def run_slurm(
     home = _home(jobs[0])
     if dry_run:
         for number, (part, own) in enumerate(_arrays(fitted, cluster), _next_number(home)):
-            print(script_text([job.run.study for job in part], home / f"{number:04d}", own))
+            after = ["NUMBER-OF-THE-PARENTS-JOB"] if parents_of(part) & _keys(fitted) else []
+            studies = [job.run.study for job in part]
+            print(script_text(studies, home / f"{number:04d}", _after(own, after)))
         return []
     if shutil.which("sbatch") is None or shutil.which("squeue") is None:
         raise UserError(
@@ -91,8 +94,11 @@ def run_slurm(
     tasks = _queued(home, fitted)
     fresh = [job for job in fitted if job.run.id not in tasks]
     for part, own in _arrays(fresh, cluster):
+        # After any end: a child whose parent failed says so itself, in its own record.
+        parents = [job.run.id for job in fitted if job.run.key in parents_of(part)]
+        numbers = {tasks[run][0].partition("_")[0] for run in parents if run in tasks}
         try:
-            tasks |= submit(part, home, own).tasks()
+            tasks |= submit(part, home, _after(own, sorted(numbers, key=int))).tasks()
         except RunFailed as error:
             note = f"; {len(tasks)} runs are in the queue, the same command submits the rest"
             raise RunFailed(f"{error}{note if tasks else ''}") from None
@@ -105,16 +111,32 @@ def _arrays(
     jobs: Sequence[Job], cluster: ClusterConfig
 ) -> list[tuple[Sequence[Job], ClusterConfig]]:
     """Jobs in parts that SLURM takes as one array each, with what each part may have of the limit
-    on runs at a time.
+    on runs at a time. Parents are in earlier parts than their children.
     """
     if not jobs:
         return []
     size = cluster.max_array_size
     if len(jobs) > 1 and (site := max_array_size()):
         size = min(size, site)
-    parts = [jobs[start : start + size] for start in range(0, len(jobs), size)]
-    own = cluster.model_copy(update={"array_limit": max(cluster.array_limit // len(parts), 1)})
-    return [(part, own) for part in parts]
+    found: list[tuple[Sequence[Job], ClusterConfig]] = []
+    for level in levels(jobs):
+        parts = [level[start : start + size] for start in range(0, len(level), size)]
+        own = cluster.model_copy(update={"array_limit": max(cluster.array_limit // len(parts), 1)})
+        found += [(part, own) for part in parts]
+    return found
+
+
+def _keys(jobs: Sequence[Job]) -> set[str]:
+    return {job.run.key for job in jobs}
+
+
+def _after(cluster: ClusterConfig, numbers: Sequence[str]) -> ClusterConfig:
+    """The profile for an array that waits for the end of others."""
+    if not numbers:
+        return cluster
+    own = cluster.sbatch.get("dependency")
+    both = ",".join([*([str(own)] if own else []), f"afterany:{':'.join(numbers)}"])
+    return cluster.model_copy(update={"sbatch": {**cluster.sbatch, "dependency": both}})
 
 
 def fit_to_node(job: Job, cluster: ClusterConfig) -> Job:
