@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convnext_study.data.dense import DENSE_SOURCES
 from convnext_study.data.sources import SOURCES
 from convnext_study.evaluation.errors import TrustError
 from convnext_study.imports import file_digest, load_function
@@ -104,7 +105,9 @@ def check_data(where: str, uri: str) -> None:
     """Raises TrustError for data that a record by itself may not have opened."""
     scheme, _, rest = uri.partition(":")
     kind = rest.partition("/")[0].lower()
-    if (scheme in SOURCES and SOURCES[scheme].safe) or (scheme == "timm" and kind not in TIMM_DATA):
+    if scheme in DENSE_SOURCES or (scheme in SOURCES and SOURCES[scheme].safe):
+        return
+    if scheme == "timm" and kind not in TIMM_DATA:
         return
     raise TrustError(
         f"{where}: its record names the data {uri!r:.100}, which may be fetched or run code; name "

@@ -283,7 +283,8 @@ def test_data_that_may_run_code_is_not_opened(
 
 
 @pytest.mark.parametrize(
-    "uri", ["digits", "folder:/a", "cifar10:/a", "timm:/a/b", "timm:wds//a?train=x"]
+    "uri",
+    ["digits", "folder:/a", "cifar10:/a", "timm:/a/b", "timm:wds//a?train=x", "cityscapes:/a"],
 )
 def test_data_that_is_read_as_it_is(uri: str) -> None:
     check_data("here", uri)

@@ -10,7 +10,11 @@ from convnext_study.training.task import Task
 
 # Where the tasks of this package are. A study's own are the ``TASKS`` of its ``tasks.py``, and
 # their names begin with the study's.
-TASKS = {"classification": "convnext_study.training.tasks.classification:Classification"}
+TASKS = {
+    "classification": "convnext_study.training.tasks.classification:Classification",
+    "segmentation": "convnext_study.training.tasks.segmentation:Segmentation",
+    "pose": "convnext_study.training.tasks.pose:Pose",
+}
 
 
 def make_task(run: Run, runtime: Runtime) -> Task:
