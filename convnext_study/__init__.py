@@ -43,5 +43,9 @@ def __dir__() -> list[str]:
 
 
 # The road maps' networks, and those of every study with a room of its own.
-_REGISTRIES = ("convnext_study.models.registry", "convnext_study.studies.multipath.registry")
+_REGISTRIES = (
+    "convnext_study.models.registry",
+    "convnext_study.studies.multipath.registry",
+    "convnext_study.studies.pruning.registry",
+)
 timm_hook.install(_REGISTRIES)

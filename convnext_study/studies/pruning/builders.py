@@ -1,0 +1,5 @@
+"""What the builders of this study's runs are called in their records."""
+
+from convnext_study.studies.pruning.networks.build import build
+
+BUILDERS = {"pruning": build}
