@@ -80,7 +80,8 @@ def cost(
         bool, typer.Option("--verify", help="Count in three further ways and compare.")
     ] = False,
     study: Annotated[
-        str | None, typer.Option(help="Instead of a road map, a study's published networks, as in pruning.")
+        str | None,
+        typer.Option(help="Instead of a road map, a study's published networks, as in pruning."),
     ] = None,
     as_json: Json = False,
 ) -> None:

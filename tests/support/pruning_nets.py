@@ -96,3 +96,28 @@ def pictures(count: int = 2, size: int = SIZE) -> Tensor:
     return torch.randn(
         count, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )
+
+
+def fields(spec: Spec) -> dict[str, Any]:
+    """Keywords that make a published network of the family this one."""
+    values = spec.to_dict()
+    values.pop("family")
+    return values
+
+
+# A narrow network of each family, as keywords of a model in timm.
+NARROW: dict[str, dict[str, Any]] = {
+    "pruning_vgg16": fields(VGG),
+    "pruning_vgg19_slim": fields(VGG_LINEAR),
+    "pruning_vgg11_slim_imagenet": fields(VGG_BN),
+    "pruning_resnet56": fields(RESNET),
+    "pruning_preresnet164": fields(PRERESNET_SELECTED),
+    "pruning_densenet40": fields(DENSENET_SELECTED),
+    "pruning_densenet_bc_100": fields(DENSENET_BC),
+    "pruning_preact_resnet50": fields(PREACT),
+    "pruning_resnet34": fields(BASIC34),
+    "pruning_resnet50_2x": fields(BOTTLENECK_SELECTED),
+}
+POOLED = [name for name in NARROW if name != "pruning_vgg11_slim_imagenet"]
+OURS = [name for name in NARROW if not name.startswith(("pruning_resnet34", "pruning_resnet50"))]
+RESIDUAL = [name for name in OURS if "res" in name]

@@ -127,7 +127,9 @@ def cost_tables(names: Sequence[str] | None = None) -> list[Table[Any]]:
         ),
         Column("params_pruned_percent", "params pruned, %", lambda row: row.params_pruned_percent),
         Column("macs_pruned_percent", "MACs pruned, %", lambda row: row.macs_pruned_percent),
-        Column("scratch_b_epochs", "Scratch-B, epochs", lambda row: row.scratch_b_epochs, format=count),
+        Column(
+            "scratch_b_epochs", "Scratch-B, epochs", lambda row: row.scratch_b_epochs, format=count
+        ),
         Column("as_stated", "", _mark, "text"),
         Column("weights", "weights", lambda row: row.weights, screen=False),
         Column("bn_channels", "BatchNorm channels", lambda row: row.bn_channels, screen=False),

@@ -240,9 +240,7 @@ class PreActSpec(Fields):
 
     def branches(self) -> tuple[tuple[bool, ...], ...]:
         """Of each block, by stage, whether it has its branch."""
-        return tuple(
-            (bool(first), *[True] * (count - bool(first))) for count, first in self.stages
-        )
+        return tuple((bool(first), *[True] * (count - bool(first))) for count, first in self.stages)
 
 
 Spec: TypeAlias = (
@@ -359,6 +357,8 @@ def _same_length(stages: Any, widths: Any) -> None:
 def _blocks_of(stages: Blocks, lengths: tuple[int, ...]) -> None:
     for block in (block for stage in stages for block in stage):
         if not isinstance(block, tuple) or len(block) not in lengths:
-            raise SpecError(f"inner: {block!r}; a block has {' or '.join(map(str, lengths))} numbers")
+            raise SpecError(
+                f"inner: {block!r}; a block has {' or '.join(map(str, lengths))} numbers"
+            )
         if any(count(width) < 1 for width in block):
             raise SpecError(f"inner: {block!r}; use whole numbers of at least 1")

@@ -11,7 +11,7 @@ from convnext_study.models.builders import get_builder
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning import published
-from convnext_study.studies.pruning.costs import COUNTS, counted, cost_tables
+from convnext_study.studies.pruning.costs import COUNTS, cost_tables, counted
 from convnext_study.studies.pruning.published import UnknownNetwork, get_network, networks
 from convnext_study.studies.pruning.specs import from_dict
 
@@ -85,7 +85,7 @@ def test_a_table_of_some_networks() -> None:
 def test_bad_specs_are_one_line(change: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         from_dict({"family": "vgg", "widths": [8, "M", 8], **change})
-    with pytest.raises(SpecError, match="^widths: a vgg needs it$"):
+    with pytest.raises(SpecError, match=r"^widths: a vgg needs it$"):
         from_dict({"family": "vgg"})
 
 

@@ -64,7 +64,7 @@ def _narrow_basic(block: Any, width: Any) -> None:
     block.conv2 = _conv(block.conv2, width, block.conv2.out_channels)
 
 
-def _narrow_bottleneck(block: Any, widths: tuple[Any, ...], shortcut_bias: bool) -> None:
+def _narrow_bottleneck(block: Any, widths: Any, shortcut_bias: bool) -> None:
     read, first, second = widths
     block.conv1 = _reader(block.conv1, read, first)
     block.bn1 = nn.BatchNorm2d(first)

@@ -59,7 +59,7 @@ class VggHead(Head):
         x = self.shrink(x)
         x = self.resize(x) if self.flattens else self._pool(x)
         x = self.drop(self.hidden(x.flatten(1)))
-        return x if pre_logits else self.fc(x)  # type: ignore[no-any-return]
+        return x if pre_logits else self.fc(x)
 
     def _check(self, num_classes: int) -> None:
         if self.pool_type == "" and num_classes and not isinstance(self.hidden, nn.Identity):
