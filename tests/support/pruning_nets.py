@@ -17,9 +17,8 @@ from convnext_study.studies.pruning.specs import (
     ResNetSpec,
     Spec,
     VggSpec,
-    densenet,
-    preresnet,
 )
+from convnext_study.studies.pruning.whole import densenet, preresnet
 
 SIZE = 16  # of the images, in pixels
 

@@ -91,7 +91,8 @@ class _Counter:
             case nn.ReLU():
                 return y[0].numel()
             case nn.MaxPool2d():
-                return int(module.kernel_size) ** 2 * y[0].numel()
+                side: Any = module.kernel_size
+                return int(side**2 * y[0].numel())
             case SelectAdaptivePool2d():
                 return x[0].numel()
         return x[0].numel() if type(module) is Head else 0

@@ -29,6 +29,7 @@ class Group:
         consumers: layers that read them, with the number of inputs for each channel: more than
             one where a map is flattened.
         selection: the stream before the norm keeps its width, and only the consumers are narrowed.
+        positions: of a selection, where its channels stand in the stream.
         stage: of the network, counted from 0; -1 for a hidden layer of the classifier.
     """
 
@@ -38,6 +39,7 @@ class Group:
     norms: tuple[str, ...]
     consumers: tuple[tuple[str, int], ...]
     selection: bool = False
+    positions: tuple[int, ...] = ()
     stage: int = 0
 
 

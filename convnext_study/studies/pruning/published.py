@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import UserError, did_you_mean
-from convnext_study.studies.pruning import specs
+from convnext_study.studies.pruning import specs, whole
 from convnext_study.studies.pruning.specs import Spec
 
 FILE = Path(__file__).with_name("published.toml")
@@ -113,9 +113,9 @@ def _network(entry: Mapping[str, Any]) -> PublishedNetwork:
 def _spec(entry: Mapping[str, Any]) -> Spec:
     family = entry["family"]
     if family == "preresnet":
-        return specs.preresnet(entry["blocks"])
+        return whole.preresnet(entry["blocks"])
     if family == "densenet":
         names = ("blocks", "growth", "compression", "bottleneck")
-        return specs.densenet(**{name: entry[name] for name in names})
+        return whole.densenet(**{name: entry[name] for name in names})
     fields = specs.field_names(family)
     return specs.from_dict({name: entry[name] for name in ("family", *fields) if name in entry})

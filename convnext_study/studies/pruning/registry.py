@@ -22,6 +22,7 @@ from convnext_study.studies.pruning.specs import (
     Spec,
     count_stages,
     field_names,
+    replace,
 )
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _entry_point(name: str, network: PublishedNetwork) -> Callable[..., nn.Modul
         from timm.models._builder import build_model_with_cfg
 
         fields = field_names(network.spec.family)
-        spec = network.spec.replace(**{key: kwargs.pop(key) for key in fields if key in kwargs})
+        spec = replace(network.spec, **{key: kwargs.pop(key) for key in fields if key in kwargs})
         stages = {"out_indices": tuple(range(count_stages(spec))), "flatten_sequential": True}
         model: nn.Module = build_model_with_cfg(
             partial(_network, name, spec),

@@ -14,44 +14,13 @@ from typing import Any, ClassVar, TypeAlias
 
 from convnext_study.errors import did_you_mean
 from convnext_study.roadmap.spec import SpecError
+from convnext_study.studies.pruning.spec_fields import Fields, Read, count
 
 POOL = "M"  # in a VGG's widths: 2x2 max-pooling
 HEADS = ("linear", "512", "4096", "4096bn")
 
-Read: TypeAlias = int | tuple[int, ...]  # how many channels of a stream, or which
 Widths: TypeAlias = tuple[tuple[int, ...], ...]
 Blocks: TypeAlias = tuple[tuple[tuple[Any, ...], ...], ...]  # of stages, blocks, layers
-
-
-class Fields:
-    """To and from plain values, for the frozen dataclasses below."""
-
-    family: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        """Tuples for JSON's lists, and a check of every number."""
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = _tuples(getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
-            if _smallest(value) < 0 or (_smallest(value) < 1 and field.name not in _MAY_BE_ZERO):
-                raise SpecError(f"{field.name}: {value!r}; use whole numbers of at least 1")
-        self.check()
-
-    def check(self) -> None:
-        """Raises SpecError for what no network of the family can have."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, the family's name first; fields at their default are left out."""
-        values = {"family": self.family}
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if value != field.default:
-                values[field.name] = _lists(value)
-        return values
-
-    def replace(self, **changes: Any) -> Any:
-        """The same network with some fields changed. Raises SpecError for an unknown field."""
-        return from_dict({**self.to_dict(), **changes})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +233,6 @@ FAMILIES: dict[str, Any] = {
         PreActSpec,
     )
 }
-_MAY_BE_ZERO = {"stages", "inner", "last", "transitions"}  # lists of channels begin with channel 0
 
 
 def from_dict(values: Mapping[str, Any]) -> Spec:
@@ -285,6 +253,11 @@ def from_dict(values: Mapping[str, Any]) -> Spec:
     return spec
 
 
+def replace(spec: Spec, **changes: Any) -> Spec:
+    """The same network with some fields changed. Raises SpecError for an unknown field."""
+    return from_dict({**spec.to_dict(), **changes})
+
+
 def count_stages(spec: Spec) -> int:
     """How many stages a network has: maps of different size, and in a VGG not the first layer's."""
     if isinstance(spec, VggSpec):
@@ -295,58 +268,6 @@ def count_stages(spec: Spec) -> int:
 def field_names(family: str) -> tuple[str, ...]:
     """The fields of a family's specs."""
     return tuple(field.name for field in dataclasses.fields(FAMILIES[family]))
-
-
-def preresnet(blocks: int, widths: tuple[int, ...] = (16, 32, 64)) -> PreResNetSpec:
-    """A whole PreResNet with ``blocks`` in each stage: 18 are PreResNet-164."""
-    inner, stream = [], widths[0]
-    for width in widths:
-        inner.append(((stream, width, width), *[(4 * width, width, width)] * (blocks - 1)))
-        stream = 4 * width
-    return PreResNetSpec(inner=tuple(inner), last=stream, widths=widths)
-
-
-def densenet(
-    blocks: int, growth: int = 12, compression: int = 1, bottleneck: bool = False, stages: int = 3
-) -> DenseNetSpec:
-    """A whole DenseNet with ``blocks`` layers in each dense block: 12 are DenseNet-40."""
-    hidden = (4 * growth,) if bottleneck else ()
-    inner, ends, stream = [], [], 2 * growth
-    for _ in range(stages):
-        inner.append(tuple((stream + layer * growth, *hidden) for layer in range(blocks)))
-        ends.append(stream + blocks * growth)
-        stream = ends[-1] // compression
-    return DenseNetSpec(
-        inner=tuple(inner),
-        transitions=tuple(ends[:-1]),
-        last=ends[-1],
-        growth=growth,
-        compression=compression,
-    )
-
-
-def count(read: Read) -> int:
-    """How many channels are read."""
-    return read if isinstance(read, int) else len(read)
-
-
-def indices(read: Read) -> tuple[int, ...]:
-    """Which channels are read."""
-    return tuple(range(read)) if isinstance(read, int) else read
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
-
-
-def _lists(value: Any) -> Any:
-    return list(map(_lists, value)) if isinstance(value, tuple) else value
-
-
-def _smallest(value: Any) -> int:
-    if isinstance(value, tuple):
-        return min(map(_smallest, value), default=1)
-    return value if type(value) is int else 1
 
 
 def _same_length(stages: Any, widths: Any) -> None:

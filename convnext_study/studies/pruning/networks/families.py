@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from convnext_study.studies.pruning.networks import parts
+from convnext_study.studies.pruning.spec_fields import count
 from convnext_study.studies.pruning.specs import (
     DenseNetSpec,
     PreActSpec,
     PreResNetSpec,
     ResNetSpec,
     VggSpec,
-    count,
 )
 
 EXPANSION = 4  # of a bottleneck

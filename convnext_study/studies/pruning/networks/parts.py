@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from convnext_study.models.layers import DropPath
 from convnext_study.models.recompute import checkpointed
-from convnext_study.studies.pruning.specs import Read, count, indices
+from convnext_study.studies.pruning.spec_fields import Read, count, indices
 
 
 class Select(nn.Module):

@@ -6,13 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convnext_study.studies.pruning.specs import (
-    BottleneckSpec,
-    ImageNetBasicSpec,
-    Read,
-    count,
-    indices,
-)
+from convnext_study.studies.pruning.spec_fields import Read, count, indices
+from convnext_study.studies.pruning.specs import BottleneckSpec, ImageNetBasicSpec
 
 
 class SelectedConv2d(nn.Conv2d):
