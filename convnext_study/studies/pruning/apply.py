@@ -135,9 +135,7 @@ def _rebuilt(net: Any, spec: Spec, kept: Kept, kwargs: dict[str, Any]) -> nn.Mod
                 inputs[reader] = [at * repeat + i for at in channels for i in range(repeat)]
     own = {"num_classes": net.num_classes, "in_chans": getattr(net, "in_chans", 3)}
     small = make_network(narrowed(spec, kept), **{**own, **kwargs})
-    state = {
-        key: _cut(key, tensor, outputs, inputs) for key, tensor in net.state_dict().items()
-    }
+    state = {key: _cut(key, tensor, outputs, inputs) for key, tensor in net.state_dict().items()}
     weight = next(net.parameters())
     small.to(weight.device, weight.dtype).train(net.training)
     small.load_state_dict(state)

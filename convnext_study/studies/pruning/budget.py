@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 CAP = 2  # Scratch-B's ratio on ImageNet, for the predefined methods
 
 
-def budget_flops(model: nn.Module, image_size: tuple[int, int, int]) -> int:
+def budget_flops(model: nn.Module, image_size: tuple[int, int, int], *, soft: bool = False) -> int:
     """The budget of one image (channels, height, width), for any module that maps images.
 
     Zeros among the weights of convolutions are left out, so a masked network costs what is left;
-    on the meta device, where there are no values, no weight counts as zero.
+    on the meta device, where there are no values, no weight counts as zero. ``soft`` is the count
+    of soft filter pruning's code: there ReLU is free, and the 1x1 pooling of a shortcut counts.
     """
     import torch
 
-    counter = _Counter(model)
+    counter = _Counter(model, soft)
     blank = copy_on(model, "meta").eval()
     hooks = [
         module.register_forward_hook(counter.hook(name)) for name, module in blank.named_modules()
@@ -58,8 +59,9 @@ def scratch_b_epochs(large: int, pruned: int, base_epochs: int, *, capped: bool 
 class _Counter:
     """Adds up the budget of every module that is called."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, soft: bool) -> None:
         self.total = 0
+        self.soft = soft
         self.weights = {
             name: int(module.weight.count_nonzero())
             if module.weight.device.type != "meta"
@@ -80,6 +82,8 @@ class _Counter:
         from timm.layers import SelectAdaptivePool2d
         from torch import nn
 
+        from convnext_study.studies.pruning.networks.parts import PaddedShortcut
+
         match module:
             case nn.Conv2d():
                 bias = module.out_channels if module.bias is not None else 0
@@ -89,7 +93,9 @@ class _Counter:
             case nn.BatchNorm2d():
                 return 2 * y[0].numel()
             case nn.ReLU():
-                return y[0].numel()
+                return 0 if self.soft else y[0].numel()
+            case PaddedShortcut():
+                return x[0].shape[0] * y[0, 0].numel() if self.soft else 0
             case nn.MaxPool2d():
                 side: Any = module.kernel_size
                 return int(side**2 * y[0].numel())

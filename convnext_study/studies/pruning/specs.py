@@ -17,6 +17,7 @@ from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.pruning.spec_fields import Fields, Read, count
 
 POOL = "M"  # in a VGG's widths: 2x2 max-pooling
+STEMS = ("imagenet", "cifar")
 HEADS = ("linear", "512", "4096", "4096bn")
 
 Widths: TypeAlias = tuple[tuple[int, ...], ...]
@@ -198,14 +199,20 @@ class PreActSpec(Fields):
     Args:
         stages: blocks whose branch is left, and whether the first is one of them: that block stays
             in any case, for its norm and its shortcut.
+        widths: of the stages' 3x3; the stream is four times as wide.
+        stem: ``imagenet``: 7x7 with stride 2 and max-pooling; ``cifar``: 3x3.
     """
 
     family: ClassVar[str] = "preact50"
     stages: tuple[tuple[int, bool], ...]
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    stem: str = "imagenet"
 
     def check(self) -> None:
-        """Four stages."""
-        _same_length(self.stages, range(4))
+        """One width for each stage, and a known stem."""
+        _same_length(self.stages, self.widths)
+        if self.stem not in STEMS:
+            raise SpecError(f"stem: {self.stem!r}{did_you_mean(self.stem, list(STEMS))}")
 
     def branches(self) -> tuple[tuple[bool, ...], ...]:
         """Of each block, by stage, whether it has its branch."""

@@ -107,9 +107,7 @@ def test_l1_keeps_the_largest_in_their_old_order_and_the_earlier_of_equal_ones()
         keep_filters(net, groups, {"head.fc": 0.5})
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, one in networks().items() if "rule" in one.stated]
-)
+@pytest.mark.parametrize("name", [name for name, one in networks().items() if "rule" in one.stated])
 def test_the_rule_gives_the_published_widths(name: str) -> None:
     pruned = get_network(name)
     whole, rule = get_network(str(pruned.of)), pruned.stated["rule"]
@@ -221,7 +219,9 @@ def test_each_round_prunes_a_share_of_what_is_left() -> None:
     assert magnitude.iterate(net, {}, 0.3)["1.weight"].equal(masks["1.weight"])
 
 
-@pytest.mark.parametrize("entry", published.tables()["magnitude"][1:3], ids=lambda one: one["network"])
+@pytest.mark.parametrize(
+    "entry", published.tables()["magnitude"][1:3], ids=lambda one: one["network"]
+)
 def test_the_stated_numbers_of_kept_weights(entry: Mapping[str, Any]) -> None:
     net = make_network(get_network(entry["network"]).spec).double()
     total = sum(weight.numel() for weight in magnitude.conv_weights(net).values())

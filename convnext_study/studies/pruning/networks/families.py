@@ -22,7 +22,6 @@ from convnext_study.studies.pruning.specs import (
 )
 
 EXPANSION = 4  # of a bottleneck
-PREACT_WIDTHS = (64, 128, 256, 512)
 
 
 @dataclass
@@ -102,17 +101,9 @@ def preresnet(spec: PreResNetSpec, in_chans: int, rates: Iterator[float]) -> Bod
 
 def preact50(spec: PreActSpec, in_chans: int, rates: Iterator[float]) -> Body:
     """As `preresnet`, with the stem of a ResNet for ImageNet and blocks without a branch."""
-    c_in = PREACT_WIDTHS[0]
-    stem = nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv2d(in_chans, c_in, 7, 2, padding=3, bias=False),
-            norm=nn.BatchNorm2d(c_in),
-            act=nn.ReLU(inplace=True),
-            pool=nn.MaxPool2d(3, 2, padding=1),
-        )
-    )
-    body = Body(stem, [], [], [])
-    for index, (branches, width) in enumerate(zip(spec.branches(), PREACT_WIDTHS, strict=True)):
+    c_in, first = spec.widths[0], 4 if spec.stem == "imagenet" else 1
+    body = Body(_preact_stem(in_chans, c_in, spec.stem), [], [], [])
+    for index, (branches, width) in enumerate(zip(spec.branches(), spec.widths, strict=True)):
         blocks: list[nn.Module] = []
         out = EXPANSION * width
         for place, has_branch in enumerate(branches):
@@ -124,10 +115,23 @@ def preact50(spec: PreActSpec, in_chans: int, rates: Iterator[float]) -> Body:
                 else parts.BranchlessBlock(c_in, out, stride)
             )
             c_in = out
-        ends = index == len(PREACT_WIDTHS) - 1
+        ends = index == len(spec.widths) - 1
         tail = parts.norm_select_act(c_in, c_in) if ends else None
-        _add(body, parts.Stage(blocks, tail=tail), c_in, 4 * 2**index)
+        _add(body, parts.Stage(blocks, tail=tail), c_in, first * 2**index)
     return body
+
+
+def _preact_stem(in_chans: int, width: int, kind: str) -> nn.Sequential:
+    if kind == "cifar":
+        return nn.Sequential(OrderedDict(conv=parts.conv3x3(in_chans, width)))
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(in_chans, width, 7, 2, padding=3, bias=False),
+            norm=nn.BatchNorm2d(width),
+            act=nn.ReLU(inplace=True),
+            pool=nn.MaxPool2d(3, 2, padding=1),
+        )
+    )
 
 
 def densenet(spec: DenseNetSpec, in_chans: int) -> Body:

@@ -150,7 +150,9 @@ def _densenet(spec: DenseNetSpec) -> Iterator[Wire]:
         if stage:
             name, read = f"stages.{stage}.downsample", spec.transitions[stage - 1]
             place = ("transitions", stage - 1)
-            yield _selected(f"{name}.select", f"{name}.norm", f"{name}.conv", read, place, stage - 1)
+            yield _selected(
+                f"{name}.select", f"{name}.norm", f"{name}.conv", read, place, stage - 1
+            )
         for at, inner in enumerate(layers):
             name, place = f"stages.{stage}.blocks.{at}", ("inner", stage, at)
             yield _selected(
