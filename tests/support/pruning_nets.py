@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
+from convnext_study.models.roadmap_net import RoadmapNet
+from convnext_study.roadmap import get_roadmap
 from convnext_study.studies.pruning.networks.build import make_network
 from convnext_study.studies.pruning.specs import (
     BottleneckSpec,
@@ -95,6 +98,34 @@ def pictures(count: int = 2, size: int = SIZE) -> Tensor:
     return torch.randn(
         count, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )
+
+
+# Networks of other rooms, small.
+FOREIGN: dict[str, Any] = {
+    "roadmap_end": lambda: RoadmapNet(
+        get_roadmap("nano").upto("separate_downsampling").replace(depths=(1, 1, 2, 1), width=8),
+        num_classes=5,
+    ),
+    "roadmap_start": lambda: RoadmapNet(
+        get_roadmap("nano").upto("resnet").replace(depths=(1, 2, 1, 1), width=8), num_classes=5
+    ),
+    "roadmap_depthwise": lambda: RoadmapNet(
+        get_roadmap("nano").upto("invert_dimensions").replace(depths=(1, 2, 1, 1), width=8),
+        num_classes=5,
+    ),
+    "convnext_atto": lambda: timm.create_model(
+        "convnext_atto", depths=(1, 1, 1, 1), dims=(8, 12, 16, 20), num_classes=5
+    ),
+    "resnet18": lambda: timm.create_model("resnet18", num_classes=5),
+    "densenet": lambda: timm.create_model(
+        "densenet121", growth_rate=4, block_config=(2, 2), num_classes=5
+    ),
+}
+
+
+def foreign(name: str) -> Any:
+    torch.manual_seed(0)
+    return settle(FOREIGN[name]())
 
 
 def fields(spec: Spec) -> dict[str, Any]:

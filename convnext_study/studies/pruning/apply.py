@@ -34,8 +34,9 @@ ImageSize = tuple[int, int, int]  # channels, height, width
 
 def spec_of(net: nn.Module) -> Spec | None:
     """The spec of a network of this study; None for any other."""
-    spec = getattr(net, "spec", None)
-    return spec if isinstance(spec, tuple(FAMILIES.values())) else None
+    spec: Any = getattr(net, "spec", None)
+    found: Spec | None = spec if type(spec) in FAMILIES.values() else None
+    return found
 
 
 def groups_of(net: nn.Module, image_size: ImageSize) -> tuple[Group, ...]:
@@ -101,14 +102,14 @@ def build_narrowed(
     starts as networks of its widths do; others keep what is left of their parent's start.
     """
     parent = ModelRef(**args["parent"])
-    net = get_builder(parent.builder)(
+    net: Any = get_builder(parent.builder)(
         parent.args, num_classes=num_classes, drop_path=drop_path, init=init
     )
     channels, height, width = args["image_size"]
     Traced(net, (channels, height, width)).remove(args["kept"])
     if parent.builder != "timm" and hasattr(net, "init_weights"):
         net.init_weights(init)
-    return net
+    return net  # type: ignore[no-any-return]
 
 
 def _mask_selection(net: nn.Module, group: Group, gone: Sequence[int]) -> None:
@@ -119,7 +120,7 @@ def _mask_selection(net: nn.Module, group: Group, gone: Sequence[int]) -> None:
         return
     with torch.no_grad():
         for reader, _ in group.consumers:
-            net.get_submodule(reader).weight[:, list(gone)] = 0.0  # type: ignore[index,operator]
+            net.get_submodule(reader).weight[:, list(gone)] = 0.0  # type: ignore[operator]
 
 
 def _rebuilt(net: Any, spec: Spec, kept: Kept, kwargs: dict[str, Any]) -> nn.Module:

@@ -28,6 +28,7 @@ class Group:
         norms: BatchNorms over them. The first one's scales are what network slimming looks at.
         consumers: layers that read them, with the number of inputs for each channel: more than
             one where a map is flattened.
+        concatenated: layers also read them beside other channels; those are no ``consumers``.
         selection: the stream before the norm keeps its width, and only the consumers are narrowed.
         positions: of a selection, where its channels stand in the stream.
         stage: of the network, counted from 0; -1 for a hidden layer of the classifier.
@@ -38,6 +39,7 @@ class Group:
     producers: tuple[str, ...]
     norms: tuple[str, ...]
     consumers: tuple[tuple[str, int], ...]
+    concatenated: bool = False
     selection: bool = False
     positions: tuple[int, ...] = ()
     stage: int = 0

@@ -94,7 +94,7 @@ class Traced:
         width = int(layer.weight.shape[0])
         if self.graph.get_pruner_of_module(layer) is None or layer not in self.graph.module2node:
             return None
-        producers, norms, consumers = [name], [], []
+        producers, norms, consumers, concatenated = [name], [], [], False
         for module, is_output, places in self._members(name, list(range(width))):
             kind = _kind(module, is_output)
             if kind == "stranger" or (kind == "producer" and module is not layer):
@@ -103,14 +103,22 @@ class Traced:
                 return None  # heads of an attention, say, which share what is read
             if kind == "depthwise":
                 producers.append(self.names[module])
-            elif kind == "norm" and places == list(range(width)):
+            elif kind in ("norm", "consumer") and _inputs(module) > len(places):
+                concatenated = True
+            elif kind == "norm":
                 norms.append(self.names[module])
             elif kind == "consumer":
                 consumers.append((self.names[module], len(places) // width))
-        if not consumers:
-            return None
+        if not consumers and not concatenated:
+            return None  # nothing reads them: the network's outputs
         unique = tuple(dict.fromkeys(producers))
-        return Group(name, width, unique, tuple(dict.fromkeys(norms)), tuple(consumers))
+        norms = list(dict.fromkeys(norms))
+        return Group(name, width, unique, tuple(norms), tuple(consumers), concatenated)
+
+
+def _inputs(layer: Any) -> int:
+    """Channels that a norm or a layer reads."""
+    return int(layer.num_features if isinstance(layer, _NORMS) else layer.weight.shape[1])
 
 
 def _kind(layer: Any, is_output: bool) -> str:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import timm
 import torch
-from support.pruning_nets import SMALL, pictures, settle, small
+from support.pruning_nets import FOREIGN, SMALL, foreign, pictures, settle, small
 from torch import Tensor, nn
 
 from convnext_study.models.builders import get_builder
@@ -20,32 +19,13 @@ from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning import tracing
 from convnext_study.studies.pruning.apply import groups_of, mask, pruned_ref, remove, spec_of
 from convnext_study.studies.pruning.groups import Group, Kept, PruningError
+from convnext_study.studies.pruning.methods.samples import reader_of
 from convnext_study.studies.pruning.networks.build import make_network
 from convnext_study.studies.pruning.tracing import Traced
 
 IMAGE = (3, 16, 16)
 every_family = pytest.mark.parametrize("family", SMALL)
 
-FOREIGN: dict[str, Any] = {
-    "roadmap_end": lambda: RoadmapNet(
-        get_roadmap("nano").upto("separate_downsampling").replace(depths=(1, 1, 2, 1), width=8),
-        num_classes=5,
-    ),
-    "roadmap_start": lambda: RoadmapNet(
-        get_roadmap("nano").upto("resnet").replace(depths=(1, 2, 1, 1), width=8), num_classes=5
-    ),
-    "roadmap_depthwise": lambda: RoadmapNet(
-        get_roadmap("nano").upto("invert_dimensions").replace(depths=(1, 2, 1, 1), width=8),
-        num_classes=5,
-    ),
-    "convnext_atto": lambda: timm.create_model(
-        "convnext_atto", depths=(1, 1, 1, 1), dims=(8, 12, 16, 20), num_classes=5
-    ),
-    "resnet18": lambda: timm.create_model("resnet18", num_classes=5),
-    "densenet": lambda: timm.create_model(
-        "densenet121", growth_rate=4, block_config=(2, 2), num_classes=5
-    ),
-}
 every_foreign = pytest.mark.parametrize("name", FOREIGN)
 
 
@@ -58,11 +38,6 @@ def some(groups: Sequence[Group], seed: int = 0) -> Kept:
         )
         for group in groups
     }
-
-
-def foreign(name: str) -> Any:
-    torch.manual_seed(0)
-    return settle(FOREIGN[name]())
 
 
 def close(a: Tensor, b: Tensor) -> bool:
@@ -150,6 +125,19 @@ def test_networks_of_other_rooms(name: str) -> None:
     assert close(narrow(x), net(x))
     for group in groups:
         assert narrow.get_submodule(group.name).weight.shape[0] == len(kept[group.name])
+
+
+def test_channels_that_are_concatenated() -> None:
+    net, image, x = foreign("densenet"), (3, 32, 32), pictures(2, 32)
+    groups = {group.name: group for group in groups_of(net, image)}
+    group = groups["features.denseblock1.denselayer1.conv2"]
+    assert group.concatenated and not group.norms and not group.consumers
+    assert not groups["features.denseblock1.denselayer1.conv1"].concatenated
+    narrow = remove(net, {group.name: [1, 3]}, image)
+    mask(net, {group.name: [1, 3]}, image)
+    assert close(narrow(x), net(x))
+    with pytest.raises(PruningError, match="not read by one convolution alone"):
+        reader_of(net, group)
 
 
 def test_where_a_norm_averages_over_channels_only_hidden_widths_go() -> None:

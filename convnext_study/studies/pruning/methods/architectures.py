@@ -43,20 +43,18 @@ def design_widths(groups: Sequence[Group], shares: Mapping[int, float]) -> dict[
     return {group.name: max(1, round(group.width * shares[group.stage])) for group in groups}
 
 
-def kernel_patterns(
-    groups_by_stage: Mapping[int, Sequence[str]], masks: Masks
-) -> dict[int, Tensor]:
+def kernel_patterns(layers: Mapping[int, Sequence[str]], masks: Masks) -> dict[int, Tensor]:
     """How often each position of a 3x3 kernel is kept, averaged over the kernels of a stage.
 
     Args:
-        groups_by_stage: names of the convolutions of each stage.
+        layers: names of the convolutions of each stage.
         masks: of an unstructured method, on their weights.
 
     Returns:
         Shares (3, 3) for each stage that has 3x3 kernels.
     """
     found = {}
-    for stage, names in groups_by_stage.items():
+    for stage, names in layers.items():
         kernels = [masks[f"{name}.weight"] for name in names]
         square = [mask.flatten(0, 1).double() for mask in kernels if mask.shape[2:] == (3, 3)]
         if square:
@@ -65,7 +63,7 @@ def kernel_patterns(
 
 
 def guided_sparsification(
-    groups_by_stage: Mapping[int, Sequence[str]], patterns: Mapping[int, Tensor], masks: Masks
+    layers: Mapping[int, Sequence[str]], patterns: Mapping[int, Tensor], masks: Masks
 ) -> dict[str, Tensor]:
     """One pattern for all 3x3 kernels of a stage: its most kept positions, as many as on average.
 
@@ -73,7 +71,7 @@ def guided_sparsification(
     stays.
     """
     found = dict(masks)
-    for stage, names in groups_by_stage.items():
+    for stage, names in layers.items():
         if stage not in patterns:
             continue
         shares = patterns[stage].flatten()

@@ -78,8 +78,9 @@ def rule_ratios(
 
 def filter_norms(layer: nn.Module, p: int) -> Tensor:
     """The p-norm of each filter of a convolution or linear layer."""
-    weight: Tensor = layer.weight.detach()  # type: ignore[assignment,operator]
-    return weight.flatten(1).norm(p, dim=1)
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
+    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), p, dim=1)
+    return norms
 
 
 def check_ratio(ratio: float) -> float:

@@ -18,7 +18,9 @@ from convnext_study.data.rng import fold_in, generator
 from convnext_study.studies.pruning.apply import ImageSize, mask
 from convnext_study.studies.pruning.groups import Group, PruningError, empty
 from convnext_study.studies.pruning.methods.samples import (
+    Reader,
     draw_places,
+    kernels,
     outputs,
     patches,
     reader_of,
@@ -49,7 +51,7 @@ def prune(
         seed: of the sampled positions.
 
     Raises:
-        PruningError: a layer that would be empty, or whose channels no convolution reads alone.
+        PruningError: a layer that would be empty, or whose channels no single layer reads.
     """
     chosen = [group for group in groups if group.name in targets]
     if len(chosen) < len(targets):
@@ -64,7 +66,7 @@ def prune(
         places = draw_places(net, reader, images, POSITIONS, draw)
         read = patches(net, reader, images, places).double()
         wanted = outputs(whole, reader_of(whole, group), images, places).double()
-        weight = reader.weight.detach().double()
+        weight = kernels(reader).double()
         parts = torch.einsum("rcij,ocij->roc", read, weight).flatten(0, 1)
         kept[group.name] = choose(parts, wanted.flatten(), targets[group.name])
         mask(net, {group.name: kept[group.name]}, image_size)
@@ -91,7 +93,7 @@ def choose(parts: Tensor, wanted: Tensor, target: int) -> list[int]:
         if count >= target:
             low, coefficients = middle, found
             if count <= SLACK * target:
-                return np.flatnonzero(found).tolist()  # type: ignore[no-any-return]
+                return np.flatnonzero(found).tolist()
         else:
             high = middle
     order = np.argsort(-np.abs(coefficients), kind="stable")
@@ -109,11 +111,11 @@ def _lasso(x: Any, y: Any, penalty: float) -> Any:
         return Lasso(alpha=penalty, fit_intercept=False, max_iter=1000).fit(x, y).coef_
 
 
-def _refit(reader: nn.Conv2d, read: Tensor, wanted: Tensor, kept: list[int]) -> None:
+def _refit(reader: Reader, read: Tensor, wanted: Tensor, kept: list[int]) -> None:
     """Weights on the kept channels whose outputs are nearest to the wanted ones."""
     inputs = read[:, kept].flatten(1)
     fitted = torch.linalg.lstsq(inputs, wanted, driver="gelsd").solution
     with torch.no_grad():
-        weight = reader.weight
+        weight = kernels(reader)
         shape = (weight.shape[0], len(kept), *weight.shape[2:])
         weight[:, kept] = fitted.T.reshape(shape).to(weight)

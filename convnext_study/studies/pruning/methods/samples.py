@@ -11,20 +11,32 @@ from torch import Tensor, nn
 
 from convnext_study.studies.pruning.groups import Group, PruningError
 
+Reader = nn.Conv2d | nn.Linear  # a linear layer is a 1x1 convolution, channels last
 
-def reader_of(net: nn.Module, group: Group) -> nn.Conv2d:
-    """The convolution that reads the group's channels.
 
-    Raises PruningError where that is no single convolution.
+def reader_of(net: nn.Module, group: Group) -> Reader:
+    """The layer that reads the group's channels.
+
+    Raises PruningError where that is no single convolution or linear layer, or reads a map that
+    was flattened.
     """
-    readers = [net.get_submodule(name) for name, _ in group.consumers]
-    if len(readers) != 1 or not isinstance(readers[0], nn.Conv2d) or readers[0].groups != 1:
-        raise PruningError(f"{group.name}: its channels are not read by one convolution alone")
-    return readers[0]
+    names = [name for name, repeat in group.consumers if repeat == 1]
+    alone = len(names) == len(group.consumers) == 1 and not group.concatenated
+    reader = net.get_submodule(names[0]) if alone else None
+    if isinstance(reader, nn.Linear) or (isinstance(reader, nn.Conv2d) and reader.groups == 1):
+        return reader
+    raise PruningError(f"{group.name}: its channels are not read by one convolution alone")
 
 
+def kernels(reader: Reader) -> Tensor:
+    """Its weights (filters, channels, k, k), a view: what is written there is the layer's."""
+    weight = reader.weight.detach()
+    return weight[:, :, None, None] if isinstance(reader, nn.Linear) else weight
+
+
+@torch.no_grad()
 def draw_places(
-    net: nn.Module, reader: nn.Conv2d, images: Iterable[Tensor], count: int, draw: torch.Generator
+    net: nn.Module, reader: Reader, images: Iterable[Tensor], count: int, draw: torch.Generator
 ) -> list[Tensor]:
     """Rows and columns of ``count`` random output positions of every image: (N, count, 2)."""
     found = []
@@ -36,8 +48,9 @@ def draw_places(
     return found
 
 
+@torch.no_grad()
 def patches(
-    net: nn.Module, reader: nn.Conv2d, images: Iterable[Tensor], places: list[Tensor]
+    net: nn.Module, reader: Reader, images: Iterable[Tensor], places: list[Tensor]
 ) -> Tensor:
     """What the convolution reads at those positions: (all positions, channels, k, k)."""
     found = []
@@ -51,8 +64,9 @@ def patches(
     return torch.stack(found)
 
 
+@torch.no_grad()
 def outputs(
-    net: nn.Module, reader: nn.Conv2d, images: Iterable[Tensor], places: list[Tensor]
+    net: nn.Module, reader: Reader, images: Iterable[Tensor], places: list[Tensor]
 ) -> Tensor:
     """The convolution's outputs at those positions, without its bias: (all positions, filters)."""
     found = []
@@ -64,17 +78,15 @@ def outputs(
     return torch.cat(found)
 
 
-@torch.no_grad()
-def _calls(
-    net: nn.Module, reader: nn.Conv2d, images: Iterable[Tensor]
-) -> list[tuple[Tensor, Tensor]]:
+def _calls(net: nn.Module, reader: Reader, images: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Input and output of the convolution for each batch, in evaluation mode."""
     calls: list[tuple[Tensor, Tensor]] = []
 
     def keep(_: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
         x = args[0]
         kept = getattr(reader, "kept", None)  # of a stream, only what it reads
-        calls.append((x if kept is None else x.index_select(1, kept), y))
+        x = x if kept is None else x.index_select(1, kept)
+        calls.append((_channels_first(reader, x), _channels_first(reader, y)))
 
     hook, was_training = reader.register_forward_hook(keep), net.training
     try:
@@ -87,14 +99,25 @@ def _calls(
     return calls
 
 
-def _pad(reader: nn.Conv2d, x: Tensor) -> Tensor:
+def _channels_first(reader: Reader, x: Tensor) -> Tensor:
+    """As (N, C, H, W), of a linear layer's (N, ..., C)."""
+    if isinstance(reader, nn.Conv2d):
+        return x
+    return x.flatten(1, -2).transpose(1, 2).unsqueeze(-1) if x.ndim > 2 else x[:, :, None, None]
+
+
+def _pad(reader: Reader, x: Tensor) -> Tensor:
+    if isinstance(reader, nn.Linear):
+        return x
     if isinstance(reader.padding, str):
         raise PruningError(f"a convolution with padding={reader.padding!r} cannot be sampled")
     height, width = reader.padding
     return F.pad(x, (width, width, height, height))
 
 
-def _patch(reader: nn.Conv2d, x: Tensor, row: int, column: int) -> Tensor:
+def _patch(reader: Reader, x: Tensor, row: int, column: int) -> Tensor:
+    if isinstance(reader, nn.Linear):
+        return x[:, row : row + 1, column : column + 1]
     top, left = row * reader.stride[0], column * reader.stride[1]
     (high, wide), (down, right) = reader.kernel_size, reader.dilation
     rows = slice(top, top + down * (high - 1) + 1, down)

@@ -65,5 +65,5 @@ def keep_channels(
 
 
 def _scales(net: nn.Module, group: Group) -> Tensor:
-    gamma: Tensor = net.get_submodule(group.norms[0]).weight.detach().abs()  # type: ignore[assignment,operator]
+    gamma: Tensor = net.get_submodule(group.norms[0]).weight.detach().abs()  # type: ignore[operator]
     return gamma[list(group.positions)] if group.positions else gamma

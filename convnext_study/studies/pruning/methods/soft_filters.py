@@ -1,7 +1,7 @@
-"""Soft filter pruning (He et al., IJCAI 2018): filters set to zero after every epoch, still trained.
+"""Soft filter pruning (He et al., IJCAI 2018): filters set to zero after every epoch.
 
-A last pass after the last epoch fixes the zeros. Nothing is removed: the pattern is a mask, and the
-scratch arms train new weights under it.
+They are still trained, and a last pass after the last epoch fixes the zeros. Nothing is removed:
+the pattern is a mask, and the scratch arms train new weights under it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.studies.pruning.apply import ImageSize, mask
 from convnext_study.studies.pruning.groups import Group, PruningError, empty
-from convnext_study.studies.pruning.methods.samples import draw_places, patches, reader_of
+from convnext_study.studies.pruning.methods.samples import (
+    draw_places,
+    kernels,
+    patches,
+    reader_of,
+)
 
 POSITIONS = 10  # of each image
 
@@ -41,7 +46,7 @@ def prune(
         after_layer: called with the network after each layer, to fine-tune it.
 
     Raises:
-        PruningError: a layer that would be empty, or whose channels no convolution reads alone.
+        PruningError: a layer that would be empty, or whose channels no single layer reads.
     """
     chosen = [group for group in groups if group.name in rates]
     if len(chosen) < len(rates):
@@ -57,7 +62,7 @@ def prune(
         mask(net, {group.name: kept[group.name]}, image_size)
         factors = least_squares(x[:, kept[group.name]], x.sum(1))
         with torch.no_grad():
-            weight = reader_of(net, group).weight
+            weight = kernels(reader_of(net, group))
             weight[:, kept[group.name]] *= factors.to(weight).view(1, -1, 1, 1)
         after_layer(net)
     return kept
@@ -71,8 +76,9 @@ def contributions(net: nn.Module, group: Group, images: Sequence[Tensor], seed: 
     reader, draw = reader_of(net, group), generator(seed)
     places = draw_places(net, reader, images, POSITIONS, draw)
     read = patches(net, reader, images, places)
-    filters = torch.randint(reader.out_channels, (len(read),), generator=draw)
-    return (reader.weight.detach()[filters].double() * read.double()).sum((2, 3))
+    weight = kernels(reader)
+    filters = torch.randint(len(weight), (len(read),), generator=draw)
+    return (weight[filters].double() * read.double()).sum((2, 3))
 
 
 def choose(x: Tensor, count: int) -> list[int]:
@@ -93,4 +99,5 @@ def choose(x: Tensor, count: int) -> list[int]:
 
 def least_squares(x: Tensor, y: Tensor) -> Tensor:
     """The factors of the columns of ``x`` whose sum is nearest to ``y``."""
-    return torch.linalg.lstsq(x, y.unsqueeze(1), driver="gelsd").solution.squeeze(1)
+    solved: Tensor = torch.linalg.lstsq(x, y.unsqueeze(1), driver="gelsd").solution
+    return solved.squeeze(1)

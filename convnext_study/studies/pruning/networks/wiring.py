@@ -93,10 +93,10 @@ def _narrow(values: Any, wire: Wire, channels: Sequence[int]) -> None:
 def _vgg(spec: VggSpec) -> Iterator[Wire]:
     places = [at for at, width in enumerate(spec.widths) if isinstance(width, int)]
     names, stages, stage = ["stem"], [0], 0
-    for group in spec.groups():
-        names += [f"stages.{stage}.blocks.{block}" for block in range(len(group))]
-        stages += [stage] * len(group)
-        stage += bool(group)
+    for widths in spec.groups():
+        names += [f"stages.{stage}.blocks.{block}" for block in range(len(widths))]
+        stages += [stage] * len(widths)
+        stage += bool(widths)
     layers = [(f"{name}.conv", f"{name}.norm" if spec.batchnorm else "") for name in names]
     hidden = [
         (f"head.hidden.fc{place}", f"head.hidden.norm{place}" if spec.head != "4096" else "")
@@ -149,12 +149,10 @@ def _densenet(spec: DenseNetSpec) -> Iterator[Wire]:
     for stage, layers in enumerate(spec.inner):
         if stage:
             name, read = f"stages.{stage}.downsample", spec.transitions[stage - 1]
-            place = ("transitions", stage - 1)
-            yield _selected(
-                f"{name}.select", f"{name}.norm", f"{name}.conv", read, place, stage - 1
-            )
-        for at, inner in enumerate(layers):
-            name, place = f"stages.{stage}.blocks.{at}", ("inner", stage, at)
+            at = ("transitions", stage - 1)
+            yield _selected(f"{name}.select", f"{name}.norm", f"{name}.conv", read, at, stage - 1)
+        for index, inner in enumerate(layers):
+            name, place = f"stages.{stage}.blocks.{index}", ("inner", stage, index)
             yield _selected(
                 f"{name}.select1", f"{name}.norm1", f"{name}.conv1", inner[0], (*place, 0)
             )
