@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sized
 from typing import Any, ClassVar, TypeAlias
 
 from convnext_study.roadmap.spec import SpecError
 
+Widths: TypeAlias = tuple[tuple[int, ...], ...]
+Blocks: TypeAlias = tuple[tuple[tuple[Any, ...], ...], ...]  # of stages, blocks, layers
 Read: TypeAlias = int | tuple[int, ...]  # how many channels of a stream, or which
 _MAY_BE_ZERO = {"stages", "inner", "last", "transitions"}  # lists of channels begin with channel 0
 
@@ -46,6 +49,30 @@ def count(read: Read) -> int:
 def indices(read: Read) -> tuple[int, ...]:
     """Which channels are read."""
     return tuple(range(read)) if isinstance(read, int) else read
+
+
+def same_length(stages: Sized, widths: Sized) -> None:
+    """Raises SpecError unless there is one width for each stage."""
+    if len(stages) != len(widths):
+        raise SpecError(f"stages: {len(stages)}; this network has {len(widths)}")
+
+
+def blocks_of(stages: Blocks, lengths: tuple[int, ...]) -> None:
+    """Raises SpecError unless every block has so many numbers, none of them nothing."""
+    for block in (block for stage in stages for block in stage):
+        if not isinstance(block, tuple) or len(block) not in lengths:
+            raise SpecError(
+                f"inner: {block!r}; a block has {' or '.join(map(str, lengths))} numbers"
+            )
+        if any(count(width) < 1 for width in block):
+            raise SpecError(f"inner: {block!r}; use whole numbers of at least 1")
+
+
+def some_channels(**reads: Read) -> None:
+    """Raises SpecError, naming the field, where nothing is read."""
+    for name, read in reads.items():
+        if count(read) < 1:
+            raise SpecError(f"{name}: {read!r}; use whole numbers of at least 1")
 
 
 def _tuples(value: Any) -> Any:

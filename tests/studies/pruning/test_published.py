@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from convnext_study.errors import UserError
 from convnext_study.models.builders import get_builder
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.runs.records import ModelRef
@@ -107,3 +108,27 @@ def test_initial_weights_are_the_authors() -> None:
     assert conv.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
     assert net.get_submodule("head.fc").weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert set(net.get_submodule("stem.norm").weight.tolist()) == {0.5}
+
+
+def test_the_command_prints_the_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    from convnext_study.cli.inspect import cost
+
+    cost(study="pruning", as_json=True)
+    rows = {row["network"]: row for row in json.loads(capsys.readouterr().out)}
+    assert list(rows) == list(networks())
+    assert rows["thinet-resnet50-70"]["scratch_b_epochs"] == 141
+    assert {row["as_stated"] for row in rows.values()} == {"="}
+    cost(study="pruning")
+    assert "VGG-16" not in capsys.readouterr().out.splitlines()[0]
+    with pytest.raises(UserError, match=r"^study 'prune': has no networks to count; .*pruning"):
+        cost(study="prune")
+
+
+def test_published_accuracies_have_sources() -> None:
+    (found,) = published.results("resnet56-b")
+    assert found["scratch_b"] == {"mean": 93.05, "std": 0.18, "n": 5}
+    assert [one["source"] for one in published.results("resnet56-b", of_paper=False)] == ["li"]
+    sources = published.tables()["source"]
+    for one in published.tables()["result"]:
+        assert one["source"] in sources
+        assert one["network"] in networks()
