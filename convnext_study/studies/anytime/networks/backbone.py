@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor, nn
-
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.anytime.networks.hrnet import HRNet, hrnet
 from convnext_study.studies.anytime.networks.staged import StagedBackbone, staged_backbone

@@ -81,7 +81,9 @@ class HRNet(nn.Module):
         return found
 
     def modules_of(self, stage: int) -> list[nn.Module]:
-        """What `advance` runs for this stage."""
+        """What `begin` or `advance` runs for this stage."""
+        if stage == 1:
+            return [self.get_submodule(name) for name in (*_STEM, "layer1")]
         return [self.get_submodule(name) for name in _modules_of(stage)]
 
     def exit_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from convnext_study.studies.anytime.masks.confidence import merge, random_order, unsure
+from convnext_study.studies.anytime.masks.convolution import mask_convolutions
+from convnext_study.studies.anytime.masks.cost import LayerCost, layer_costs
+from convnext_study.studies.anytime.masks.segment import SegmentMask
 from convnext_study.studies.anytime.networks.backbone import Backbone, make_backbone
 from convnext_study.studies.anytime.networks.heads import FlexHead, original_head, upsample
 from convnext_study.studies.anytime.spec import AnytimeSpec
@@ -64,18 +70,63 @@ class AnytimeNet(nn.Module):
             spec, in_chans=in_chans, drop_path_rate=drop_path_rate
         )
         self.heads = nn.ModuleDict({str(exit): self._head(exit) for exit in spec.exits})
+        self.threshold = spec.threshold
+        self.random_shares = spec.random_shares
+        self.segments: dict[int, SegmentMask] = {}
+        if spec.masks != "none":
+            self._mask()
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Logits (N, num_classes, h, w) of every exit, in order."""
         return [output.logits for output in self.run(x)]
 
     def run(self, x: Tensor) -> Iterator[ExitOutput]:
-        """The exits one by one: nothing of the next is computed before it is asked for."""
+        """The exits one by one: nothing of the next is computed before it is asked for.
+
+        In evaluation mode, once no position is left to compute, further exits cost nothing and
+        equal the one before bit for bit.
+        """
         maps: list[Tensor] = []
-        for stage in range(1, self.backbone.stages + 1):
-            maps = self.backbone.begin(x) if stage == 1 else self.backbone.advance(stage, maps)
-            if stage in self.spec.exits:
-                yield ExitOutput(stage, self._logits(stage, maps))
+        done, logits, order = 0, None, None
+        for exit in self.spec.exits:
+            computed = self._computed(exit, logits, order)
+            if logits is None or computed is None or not self._is_finished(computed):
+                with self._masked(exit, computed):
+                    for stage in range(done + 1, exit + 1):
+                        maps = (
+                            self.backbone.advance(stage, maps) if maps else self.backbone.begin(x)
+                        )
+                    fresh = self._logits(exit, maps)
+                done = exit
+                if logits is None or computed is None or not self.spec.merge:
+                    logits = fresh
+                else:
+                    logits = merge(logits, fresh, computed)
+            if order is None and self.spec.masks == "random":
+                order = random_order(logits)
+            yield ExitOutput(exit, logits, computed)
+
+    def layer_costs(self, image_size: tuple[int, int, int]) -> list[list[LayerCost]]:
+        """The layers that each exit adds to the exit before, for `masks.cost.exit_macs`.
+
+        Args:
+            image_size: channels, height and width of an image.
+        """
+        layers = layer_costs(self, image_size)
+        parts = self._parts()
+        return [
+            [layer for layer in layers if f"{layer.name}.".startswith(names)]
+            for names in parts.values()
+        ]
+
+    def params_to_exits(self) -> list[int]:
+        """Parameters of all that is computed up to each exit, with the heads of earlier ones."""
+        sizes = {name: weight.numel() for name, weight in self.named_parameters()}
+        total, found = 0, []
+        for names in self._parts().values():
+            total += sum(size for name, size in sizes.items() if name.startswith(names))
+            found.append(total)
+        return found
 
     def init_weights(self, scheme: str = "kaiming") -> None:
         """``kaiming`` (timm's HRNet), ``trunc_normal`` (0.02), or ``normal`` (0.001, the authors').
@@ -86,6 +137,52 @@ class AnytimeNet(nn.Module):
             for module in part.modules():
                 if isinstance(module, nn.Conv2d):
                     _init_conv(module, scheme)
+
+    def _mask(self) -> None:
+        """Let each exit's mask rule all that the next one adds."""
+        for before, exit in pairwise(self.spec.exits):
+            segment = self.segments[exit] = SegmentMask()
+            for stage in range(before + 1, exit + 1):
+                for module in self.backbone.modules_of(stage):
+                    mask_convolutions(module, segment)
+            mask_convolutions(self.heads[str(exit)], segment)
+
+    def _parts(self) -> dict[int, tuple[str, ...]]:
+        """Of each exit: how the names of the modules begin that it adds."""
+        owner = {id(module): name for name, module in self.named_modules()}
+        parts: dict[int, tuple[str, ...]] = {}
+        done = 0
+        for exit in self.spec.exits:
+            stages = range(done + 1, exit + 1)
+            added = [one for stage in stages for one in self.backbone.modules_of(stage)]
+            names = [owner[id(one)] for one in (*added, self.heads[str(exit)])]
+            parts[exit] = tuple(f"{name}." for name in names)
+            done = exit
+        return parts
+
+    def _computed(self, exit: int, logits: Tensor | None, order: Tensor | None) -> Tensor | None:
+        """Where an exit is computed, given the logits of the one before; None for everywhere."""
+        if logits is None or exit not in self.segments or logits.is_meta:
+            return None
+        if order is not None:
+            return order < self.random_shares[self.spec.exits.index(exit) - 1]
+        return unsure(logits, self.threshold)
+
+    def _is_finished(self, computed: Tensor) -> bool:
+        """Whether nothing is left. Training goes on: every weight needs a gradient."""
+        return self.spec.merge and not self.training and not bool(computed.any())
+
+    @contextmanager
+    def _masked(self, exit: int, computed: Tensor | None) -> Iterator[None]:
+        segment = self.segments.get(exit)
+        if segment is None:
+            yield
+            return
+        segment.set(computed)
+        try:
+            yield
+        finally:
+            segment.set(None)
 
     def _head(self, exit: int) -> nn.Module:
         channels = self.backbone.exit_channels[exit - 1]

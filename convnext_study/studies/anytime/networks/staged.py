@@ -50,7 +50,7 @@ class StagedBackbone(nn.Module):
         return [*maps, self._run(stage, maps[-1])]
 
     def modules_of(self, stage: int) -> list[nn.Module]:
-        """What `advance` runs for this stage."""
+        """What `begin` or `advance` runs for this stage."""
         return [self.net[name] for name in self._layers[stage - 1]]
 
     def exit_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -78,7 +78,9 @@ def staged_backbone(
 
     if not timm.is_model(name):
         close = did_you_mean(name, timm.list_models())
-        raise SpecError(f"backbone {name}: timm has no such model{close if len(close) < 99 else ''}")
+        raise SpecError(
+            f"backbone {name}: timm has no such model{close if len(close) < 99 else ''}"
+        )
     keywords: dict[str, Any] = {"features_only": True, "in_chans": in_chans}
     if name.startswith("convnext"):
         keywords["conv_mlp"] = True  # the same network, in convolutions that can be masked
