@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from convnext_study.errors import did_you_mean
 from convnext_study.roadmap.spec import SpecError
 
 if TYPE_CHECKING:
@@ -77,10 +77,8 @@ def staged_backbone(
     import torch
 
     if not timm.is_model(name):
-        close = did_you_mean(name, timm.list_models())
-        raise SpecError(
-            f"backbone {name}: timm has no such model{close if len(close) < 99 else ''}"
-        )
+        near = difflib.get_close_matches(name, timm.list_models(), n=1) or ["convnext_atto"]
+        raise SpecError(f"backbone {name}: timm has no such model; did you mean {near[0]}?")
     keywords: dict[str, Any] = {"features_only": True, "in_chans": in_chans}
     if name.startswith("convnext"):
         keywords["conv_mlp"] = True  # the same network, in convolutions that can be masked
