@@ -25,7 +25,12 @@ class MaskedConv2d(nn.Conv2d):
     Args:
         conv: whose weights are taken over, by the same names.
         segment: whose mask rules.
+
+    ``shift`` (out_channels) is added everywhere, after the fill: a folded BatchNorm's. None as a
+    rule.
     """
+
+    shift: Tensor | None
 
     def __init__(self, conv: nn.Conv2d, segment: SegmentMask) -> None:
         nn.Module.__init__(self)
@@ -38,20 +43,24 @@ class MaskedConv2d(nn.Conv2d):
         self.fill_lambda = nn.Parameter(conv.weight.new_full((1,), start))
         self.segment = segment
         self.skipper: Skipper | None = None
+        self.register_buffer("shift", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, h, w)."""
         mask = self.segment.at(self.output_size(x))
-        if mask is None:
-            return super().forward(x)
-        if self.skipper is not None and not torch.is_grad_enabled():
+        if mask is not None and self.skipper is not None and not torch.is_grad_enabled():
             return self.skipper(self, x, mask)
+        return self.dense_form(x, mask)
+
+    def dense_form(self, x: Tensor, mask: SizedMask | None) -> Tensor:
+        """Everything computed, then masked: what skipping must equal."""
         y = super().forward(x)
-        if mask.share == 1:
-            # Nothing to fill. Every weight gets a gradient still, as data parallelism asks for.
-            return y + 0 * self.fill_lambda if torch.is_grad_enabled() else y
-        filled = fill_skipped(y * mask.active, self.fill_lambda)
-        return torch.where(mask.active, y, filled)
+        if mask is not None and mask.share < 1:
+            y = torch.where(mask.active, y, fill_skipped(y * mask.active, self.fill_lambda))
+        elif mask is not None and torch.is_grad_enabled():
+            # Every weight gets a gradient still, as data parallelism asks for.
+            y = y + 0 * self.fill_lambda
+        return y if self.shift is None else y + self.shift.view(-1, 1, 1)
 
     def output_size(self, x: Tensor) -> tuple[int, int]:
         """Height and width of the output for an input (N, in_channels, H, W)."""

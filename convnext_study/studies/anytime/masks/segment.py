@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class SizedMask:
@@ -18,17 +22,19 @@ class SizedMask:
 
     def __init__(self, active: Tensor) -> None:
         self.active = active
+        self._derived: dict[Hashable, Any] = {}
 
     @functools.cached_property
     def share(self) -> float:
         """The share of positions that are computed, over the batch. On a GPU this waits for it."""
         return float(self.active.double().mean())
 
-    @functools.cached_property
-    def positions(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Image, row and column of each position that is computed."""
-        image, _, row, column = self.active.nonzero(as_tuple=True)
-        return image, row, column
+    def derive(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made once for every key and shared by convolutions."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        found: T = self._derived[key]
+        return found
 
 
 class SegmentMask:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,12 +14,16 @@ from torch import Tensor, nn
 from convnext_study.studies.anytime.masks.confidence import merge, random_order, unsure
 from convnext_study.studies.anytime.masks.convolution import mask_convolutions
 from convnext_study.studies.anytime.masks.cost import LayerCost, layer_costs
-from convnext_study.studies.anytime.masks.segment import SegmentMask
+from convnext_study.studies.anytime.masks.segment import SegmentMask, SizedMask
 from convnext_study.studies.anytime.networks.backbone import Backbone, make_backbone
 from convnext_study.studies.anytime.networks.heads import FlexHead, original_head, upsample
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
 INIT_STD = {"trunc_normal": 0.02, "normal": 0.001}  # the second is the authors'
+
+
+# Computes a head's logits where the mask is true, and anything elsewhere.
+HeadSkipper = Callable[[nn.Module, Sequence[Tensor], SizedMask], Tensor]
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class AnytimeNet(nn.Module):
         self.threshold = spec.threshold
         self.random_shares = spec.random_shares
         self.segments: dict[int, SegmentMask] = {}
+        self.head_skippers: dict[int, HeadSkipper] = {}
         if spec.masks != "none":
             self._mask()
 
@@ -80,16 +85,23 @@ class AnytimeNet(nn.Module):
         """Logits (N, num_classes, h, w) of every exit, in order."""
         return [output.logits for output in self.run(x)]
 
-    def run(self, x: Tensor) -> Iterator[ExitOutput]:
+    def run(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Iterator[ExitOutput]:
         """The exits one by one: nothing of the next is computed before it is asked for.
 
         In evaluation mode, once no position is left to compute, further exits cost nothing and
         equal the one before bit for bit.
+
+        Args:
+            x: images (N, in_chans, H, W).
+            masks: in the place of the network's own, for each exit but the first: (N, 1, h, w),
+                true where it is computed, at the size of the logits.
         """
         maps: list[Tensor] = []
         done, logits, order = 0, None, None
-        for exit in self.spec.exits:
+        for index, exit in enumerate(self.spec.exits):
             computed = self._computed(exit, logits, order)
+            if masks and computed is not None:
+                computed = masks[index - 1]
             if logits is None or computed is None or not self._is_finished(computed):
                 with self._masked(exit, computed):
                     for stage in range(done + 1, exit + 1):
@@ -194,6 +206,9 @@ class AnytimeNet(nn.Module):
     def _logits(self, exit: int, maps: list[Tensor]) -> Tensor:
         shown = self.backbone.exit_maps(maps)
         size = (shown[0].shape[-2], shown[0].shape[-1])
+        mask = self.segments[exit].at(size) if exit in self.segments else None
+        if mask is not None and exit in self.head_skippers and not torch.is_grad_enabled():
+            return self.head_skippers[exit](self.heads[str(exit)], shown, mask)
         together = torch.cat([upsample(one, size) for one in shown], dim=1)
         logits: Tensor = self.heads[str(exit)](together)
         return logits
