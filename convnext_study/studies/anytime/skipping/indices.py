@@ -131,28 +131,40 @@ def tiles(mask: SizedMask, size: tuple[int, int], geometry: Geometry) -> Tiles:
     return mask.derive(("tiled", size, geometry), make)
 
 
-def border(mask: SizedMask, radius: int) -> tuple[Tensor, Reads]:
-    """Skipped rows with a computed one at most ``radius`` away, and what surrounds each of them.
+@dataclass(frozen=True)
+class Border:
+    """Skipped rows with a computed one near, and what surrounds them.
 
-    The surroundings are squares of ``2 * radius + 1``, row by row.
+    Args:
+        rows: the skipped rows.
+        around: the row at each offset of the fill's square, offset by offset: first that of every
+            skipped row at the first offset. The square's middle is left out.
     """
 
-    def make() -> tuple[Tensor, Reads]:
+    rows: Tensor
+    around: Reads
+
+
+def border(mask: SizedMask, radius: int) -> Border:
+    """What a fill that reaches ``radius`` positions writes and reads."""
+
+    def make() -> Border:
         side = 2 * radius + 1
         near = F.max_pool2d(mask.active.float(), side, 1, radius).bool() & ~mask.active
         rows = near.flatten().nonzero().flatten()
         image, row, column = _coordinates(rows, mask)
-        offsets = torch.arange(-radius, radius + 1, device=row.device)
+        offset = torch.arange(side**2, device=row.device)
+        offset = offset[offset != side**2 // 2]
         size = (mask.active.shape[-2], mask.active.shape[-1])
-        around = _reads(
-            image[:, None, None],
-            (row[:, None] + offsets)[:, :, None],
-            (column[:, None] + offsets)[:, None, :],
-            size,
-        )
-        return rows, around
+        down, right = offset // side - radius, offset % side - radius
+        return Border(rows, _reads(image, row + down[:, None], column + right[:, None], size))
 
     return mask.derive(("border", radius), make)
+
+
+def skipped(mask: SizedMask) -> Tensor:
+    """The output's rows that are not computed."""
+    return mask.derive("skipped", lambda: (~mask.active).flatten().nonzero().flatten())
 
 
 def _coordinates(rows: Tensor, mask: SizedMask) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,11 +44,13 @@ def as_matrix(x: Tensor) -> Tensor:
 
 def whole(conv: MaskedConv2d, x: Tensor, mask: SizedMask, plan: Plan) -> Tensor:
     """Everything is computed, and what the mask skips dropped."""
-    y = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
     if mask.share == 1:
-        return y if conv.shift is None else y + conv.shift.view(-1, 1, 1)
-    rows = indices.positions(mask)
-    return _with_fill(conv, as_matrix(y).index_select(0, rows), rows, mask, plan)
+        return _conv(conv, x, _bias(conv, shifted=True))
+    fill = _Fill(conv, mask, plan)
+    y = _conv(conv, x, fill.bias).contiguous(memory_format=torch.channels_last)
+    out = as_matrix(y)
+    out[indices.skipped(mask)] = fill.start
+    return fill.complete(out)
 
 
 def nothing(conv: MaskedConv2d, mask: SizedMask) -> Tensor:
@@ -61,22 +63,16 @@ def nothing(conv: MaskedConv2d, mask: SizedMask) -> Tensor:
 
 def by_tiles(conv: MaskedConv2d, x: Tensor, mask: SizedMask, plan: Plan) -> Tensor:
     """Tiles with a computed position are gathered, with a border, and convolved as a batch."""
+    fill = _Fill(conv, mask, plan)
     batch = indices.tiles(mask, (x.shape[-2], x.shape[-1]), plan.geometry)
     tiles = batch.reads.gather(as_matrix(x)).view(batch.count, batch.side, batch.side, -1)
-    y = F.conv2d(
-        tiles.permute(0, 3, 1, 2),
-        conv.weight,
-        conv.bias,
-        conv.stride,
-        0,
-        conv.dilation,
-        conv.groups,
-    )
-    return _with_fill(conv, as_matrix(y).index_select(0, batch.inside), batch.rows, mask, plan)
+    y = _conv(conv, tiles.permute(0, 3, 1, 2), fill.bias, padding=0)
+    return fill.around(as_matrix(y).index_select(0, batch.inside), batch.rows)
 
 
 def by_positions(conv: MaskedConv2d, x: Tensor, mask: SizedMask, plan: Plan) -> Tensor:
     """The window of every computed position is gathered, and one matrix product does the rest."""
+    fill = _Fill(conv, mask, plan)
     matrix = as_matrix(x)
     rows = indices.positions(mask)
     if plan.geometry == Geometry(1, 1, 0, 1):
@@ -89,10 +85,10 @@ def by_positions(conv: MaskedConv2d, x: Tensor, mask: SizedMask, plan: Plan) -> 
         y = (windows.view(len(rows), -1, conv.out_channels) * taps.view(-1, conv.out_channels)).sum(
             1
         )
-        y = y if conv.bias is None else y + conv.bias
+        y = y if fill.bias is None else y + fill.bias
     else:
-        y = windows @ taps if conv.bias is None else torch.addmm(conv.bias, windows, taps)
-    return _with_fill(conv, y, rows, mask, plan)
+        y = windows @ taps if fill.bias is None else torch.addmm(fill.bias, windows, taps)
+    return fill.around(y, rows)
 
 
 METHODS: dict[str, Method] = {"whole": whole, "tiles": by_tiles, "positions": by_positions}
@@ -104,29 +100,54 @@ def can_use(method: str, conv: MaskedConv2d) -> bool:
     return method != "positions" or conv.groups == 1 or depthwise
 
 
-def _with_fill(conv: MaskedConv2d, y: Tensor, rows: Tensor, mask: SizedMask, plan: Plan) -> Tensor:
-    """The map (N, C, h, w) of computed rows, filled elsewhere and shifted everywhere."""
-    n, _, h, w = mask.active.shape
-    channels = y.shape[1]
-    scale = conv.fill_lambda
-    radius = plan.radius
-    shift = y.new_zeros(()) if conv.shift is None else conv.shift
-    filled, around = indices.border(mask, radius)
-    sparse = len(filled) <= MOST_BORDER * n * h * w
-    start = shift if sparse else y.new_zeros(())
-    out = start.expand(n * h * w, channels).clone(memory_format=torch.contiguous_format)
-    out.index_copy_(0, rows, y + start)
-    if not sparse:
-        maps = out.view(n, h, w, channels).permute(0, 3, 1, 2)
-        maps = torch.where(mask.active, maps, fill_skipped(maps, scale, radius))
-        return maps if conv.shift is None else maps + shift.view(-1, 1, 1)
-    if len(filled):
-        kernel = radial_kernel(scale)
-        middle = len(kernel) // 2
-        near = slice(middle - radius, middle + radius + 1)
-        taps = kernel[near, near].flatten()
-        neighbours = around.gather(out, start).view(len(filled), len(taps), channels)
-        # Skipped neighbours hold the shift alone, which the fill does not count.
-        means = (taps @ neighbours) + start * (1 - taps.sum())
-        out.index_copy_(0, filled, means)
-    return out.view(n, h, w, channels).permute(0, 3, 1, 2)
+class _Fill:
+    """What stands at skipped positions, and what has to be computed elsewhere to get it.
+
+    Where few positions are near a computed one, these alone are filled, and the shift is in the
+    map from the start; where many are, the whole map is filled and then shifted.
+    """
+
+    def __init__(self, conv: MaskedConv2d, mask: SizedMask, plan: Plan) -> None:
+        self.conv, self.mask, self.radius = conv, mask, plan.radius
+        self.border = indices.border(mask, plan.radius)
+        self.sparse = len(self.border.rows) <= MOST_BORDER * mask.active.numel()
+        self.bias = _bias(conv, shifted=self.sparse)
+        shift = conv.shift if self.sparse else None
+        self.start = conv.weight.new_zeros(()) if shift is None else shift
+
+    def around(self, y: Tensor, rows: Tensor) -> Tensor:
+        """The map (N, C, h, w) that has the computed rows."""
+        size = (self.mask.active.numel(), y.shape[1])
+        out = self.start.expand(size).clone(memory_format=torch.contiguous_format)
+        return self.complete(out.index_copy_(0, rows, y))
+
+    def complete(self, out: Tensor) -> Tensor:
+        """The map of a matrix that holds computed rows, and ``start`` in all others."""
+        n, _, h, w = self.mask.active.shape
+        maps = out.view(n, h, w, -1).permute(0, 3, 1, 2)
+        scale, shift = self.conv.fill_lambda, self.conv.shift
+        if not self.sparse:
+            maps = torch.where(self.mask.active, maps, fill_skipped(maps, scale, self.radius))
+            return maps if shift is None else maps + shift.view(-1, 1, 1)
+        if len(self.border.rows):
+            kernel = radial_kernel(scale)
+            middle = len(kernel) // 2
+            near = slice(middle - self.radius, middle + self.radius + 1)
+            taps = kernel[near, near].flatten()
+            taps = torch.cat([taps[: len(taps) // 2], taps[len(taps) // 2 + 1 :]])
+            values = self.border.around.gather(out, self.start).view(len(taps), -1)
+            # Skipped neighbours hold the shift alone, which the fill does not count.
+            means = (taps @ values).view(-1, out.shape[1]) + self.start * (1 - taps.sum())
+            out.index_copy_(0, self.border.rows, means)
+        return maps
+
+
+def _conv(conv: MaskedConv2d, x: Tensor, bias: Tensor | None, padding: int | None = None) -> Tensor:
+    around = conv.padding if padding is None else padding
+    return F.conv2d(x, conv.weight, bias, conv.stride, around, conv.dilation, conv.groups)
+
+
+def _bias(conv: MaskedConv2d, *, shifted: bool) -> Tensor | None:
+    if not shifted or conv.shift is None:
+        return conv.bias
+    return conv.shift if conv.bias is None else conv.bias + conv.shift
