@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from convnext_study.data.batch import Batch
-from convnext_study.data.dataset import DatasetPair, InMemoryDataset
+from convnext_study.data.dataset import DatasetPair, InMemoryDataset, images_of_epoch
 from convnext_study.data.pool import Readers
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sharding import WHOLE, BatchSharding, accum_steps, split_batch, val_indices
@@ -192,7 +192,7 @@ def _from_memory(
     places: list[Tensor],
 ) -> Iterator[Batch]:
     """The pieces of each step, with draws made for all of its images. ``seed``: and the epoch."""
-    images, side = data.train, image_size(data, recipe)
+    images, side = images_of_epoch(data.train, *seed), image_size(data, recipe)
     assert isinstance(images, InMemoryDataset)  # noqa: S101  in_memory said so
     batch, per_epoch = (
         recipe.global_batch_size,

@@ -7,7 +7,7 @@ so that the user reads one line instead of a traceback of another process.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from convnext_study.data.dataset import (
     ImageDataset,
     InMemoryDataset,
     OnCorruptImage,
+    images_of_epoch,
 )
 from convnext_study.data.decode import to_tensor
 from convnext_study.data.encoded import EncodedImages
@@ -102,8 +103,8 @@ class Samples:
         labels: list[int] = []
         erased: list[Erased] = []
         bad: list[str] = []
-        for place, index in enumerate(indices):
-            original, label, more = self._original(index)
+        for place, (original, label, more) in enumerate(self._originals(indices, epoch)):
+            index = indices[place]
             image, box = self._transformed(original, index, epoch)
             if pixels is None:
                 _, height, width = image.shape
@@ -117,8 +118,24 @@ class Samples:
         assert pixels is not None  # noqa: S101  nobody asks for no images
         return Images(pixels, labels, erased, bad)
 
+    def _originals(
+        self, indices: tuple[int, ...], epoch: int
+    ) -> Iterator[tuple[Tensor, int, list[str]]]:
+        """Images as they are stored, with their labels and the names of bad ones they stand in for.
+
+        In memory there are no bad ones, and many at a time are faster.
+        """
+        images = self.images
+        if self.seed is not None:
+            images = images_of_epoch(images, self.seed, epoch)
+        if not isinstance(images, InMemoryDataset):
+            yield from map(self._original, indices)
+            return
+        places, labels = torch.tensor(indices), images.labels
+        for pixels, label in zip(images.at(places), labels[places].tolist(), strict=True):
+            yield pixels, label, []
+
     def _original(self, index: int) -> tuple[Tensor, int, list[str]]:
-        """An image as it is stored, its label, and the names of bad ones it stands in for."""
         bad: list[str] = []
         for candidate in range(index, index + min(IN_A_ROW, len(self.images))):
             try:
@@ -143,8 +160,6 @@ def read_pixels(images: ImageDataset, index: int) -> tuple[Tensor, int]:
     """An image as a (3, H, W) uint8 tensor, and its label. Raises CorruptImage."""
     if isinstance(images, EncodedImages):
         return images.pixels(index)
-    if isinstance(images, InMemoryDataset):
-        return images.at(torch.tensor([index]))[0], int(images.labels[index])
     image, label = images[index]
     return to_tensor(image), label
 

@@ -47,9 +47,16 @@ class DataSource:
         return opener(path, download=download)
 
 
-DIGITS = KnownSize(1_195, 602, 10, 32)
 SOURCES = {
-    "digits": DataSource("digits", "digits:open_digits", needs_path=False, size=DIGITS),
+    "digits": DataSource(
+        "digits", "digits:open_digits", needs_path=False, size=KnownSize(1_195, 602, 10, 32)
+    ),
+    "clutter": DataSource(
+        "clutter[:easy|hard|tune]",
+        "clutter:open_clutter",
+        needs_path=False,
+        size=KnownSize(8_950, 10_234, 10, 32),
+    ),
     "synthetic": DataSource("synthetic", "synthetic:open_synthetic", needs_path=False),
     "folder": DataSource("folder:PATH", "folder:open_folder"),
     # Pickles, of which torchvision knows the digests: it opens no others.
