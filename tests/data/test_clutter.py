@@ -21,7 +21,9 @@ from convnext_study.data.sources.clutter.scene import FINE, SIZE, SMALLEST, TURN
 from convnext_study.data.sources.digits import read_scans
 from convnext_study.data.workers import Request
 from convnext_study.experiments.dataset_size import dataset_size
+from convnext_study.experiments.roadmap_runs import default_recipe, roadmap_runs
 from convnext_study.recipes import MODERN_SMALL
+from convnext_study.roadmap import NANO, T
 
 STILL = MODERN_SMALL.replace(crop="none")
 JPEG_BLOCK = 16  # pixels a side of what is compressed together, colours being at half the size
@@ -283,6 +285,17 @@ def test_sizes_known_beforehand_are_true(data: DatasetPair) -> None:
     assert SOURCES["clutter"].size == (len(data.train), len(data.val), data.num_classes, data.size)
     counted = dataset_size("clutter:tune", images=None, classes=0, image_size=0)
     assert counted.val == 5_100
+
+
+@pytest.mark.parametrize("uri", ["clutter", "clutter:hard,tune"])
+def test_runs_take_the_recipes_for_composed_images(uri: str) -> None:
+    ends = NANO.variants()[0], NANO.variants()[-1]
+    first, last = roadmap_runs(NANO, ends, data=uri, seeds=[0])
+    assert first.recipe["name"] == "classic-composed"
+    assert last.recipe["name"] == "modern-composed"
+    (asked,) = roadmap_runs(NANO, NANO.variants()[:1], data=uri, seeds=[0], recipe="small")
+    assert asked.recipe["name"] == "classic-small"
+    assert T.published and default_recipe(T, uri) == "published"
 
 
 @pytest.mark.parametrize(
