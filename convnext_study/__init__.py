@@ -43,5 +43,8 @@ def __dir__() -> list[str]:
 
 
 # The road maps' networks, and those of every study with a room of its own, for timm.
-_MODELS = ("convnext_study.models.roadmap_models", "convnext_study.studies.multipath.registry")
+_MODELS = (
+    "convnext_study.models.roadmap_models",
+    "convnext_study.studies.multipath.registry",
+)
 timm_hook.install(_MODELS)

@@ -134,6 +134,7 @@ def test_from_a_file(tmp_path: Path) -> None:
 
 def test_rows_choose_their_family() -> None:
     assert recipe_for("classic", "small").name == "classic-small"
+    assert recipe_for("modern", "composed").name == "modern-composed"
     assert recipe_for("modern", "published") == MODERN
     assert recipe_for("modern", "classic") == CLASSIC
 

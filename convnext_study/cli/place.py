@@ -73,11 +73,12 @@ def choose_resources_for(
 def _images(todo: Sequence[Run], options: StudyOptions) -> tuple[int, bool]:
     """The side of the largest images, and whether any are read one by one."""
     from convnext_study.data import open_data
-    from convnext_study.data.sources import DIGITS
+    from convnext_study.data.sources import SOURCES
 
     size = max(run.recipe["image_size"] or 0 for run in todo)
-    if options.data == "digits":  # torch is not needed here, and takes seconds to import
-        return size or DIGITS.image_size, False
+    embedded = SOURCES.get(options.data)
+    if embedded and embedded.size:  # torch is not needed here, and takes seconds to import
+        return size or embedded.size.image_size, False
     if options.dry_run and (missing := size_if_missing(options.data)):
         return size or missing[0].image_size, options.data.startswith("folder:")
     from convnext_study.data.loader import in_memory

@@ -119,6 +119,20 @@ class InMemoryDataset(Protocol):
         ...
 
 
+@runtime_checkable
+class RenewedDataset(Protocol):
+    """Images that are other ones in every epoch, as many and with the same labels."""
+
+    def of_epoch(self, seed: int, epoch: int) -> ImageDataset:
+        """The images of an epoch (from 0) of a run with this seed: a function of these alone."""
+        ...
+
+
+def images_of_epoch(images: ImageDataset, seed: int, epoch: int) -> ImageDataset:
+    """What a run with this seed trains on in an epoch (from 0)."""
+    return images.of_epoch(seed, epoch) if isinstance(images, RenewedDataset) else images
+
+
 @dataclass(frozen=True)
 class MemoryImages:
     """Images held in memory: ``images`` (N, 3, H, W) uint8, ``labels`` (N,) int64."""
@@ -169,6 +183,8 @@ class DatasetPair:
 
     ``size`` is the side of the square images a network sees; ``flips`` whether a mirrored image
     still shows its class (a mirrored digit does not); ``corrupt`` counts replaced images.
+    ``val_groups`` (N,) int64 says which validation images belong together, since they show the
+    same thing; None where they are independent.
     """
 
     uri: str
@@ -179,6 +195,7 @@ class DatasetPair:
     train: ImageDataset
     val: ImageDataset
     flips: bool = True
+    val_groups: torch.Tensor | None = None
     corrupt: CorruptImages = field(default_factory=CorruptImages)
 
     @property

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from convnext_study.data.batch import Batch
-from convnext_study.data.dataset import DatasetPair, InMemoryDataset
+from convnext_study.data.dataset import DatasetPair, InMemoryDataset, images_of_epoch
 from convnext_study.data.order import (
     Asked,
     Order,
@@ -174,7 +174,8 @@ def _from_memory(
     data: DatasetPair, recipe: Recipe, epoch: Order, start: int, places: list[Tensor]
 ) -> Iterator[Batch]:
     """The pieces of each step, with draws made for all of its images."""
-    images, side = data.train, image_size(data, recipe)
+    images = images_of_epoch(data.train, epoch.seed, epoch.epoch)
+    side = image_size(data, recipe)
     assert isinstance(images, InMemoryDataset)  # noqa: S101  in_memory said so
     for step in range(start, epoch.steps):
         indices = epoch.indices(step)

@@ -7,7 +7,7 @@ so that the user reads one line instead of a traceback of another process.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from convnext_study.data.dataset import (
     OnCorruptImage,
     PixelDataset,
     Target,
+    images_of_epoch,
 )
 from convnext_study.data.decode import to_tensor
 from convnext_study.data.rng import fold_in
@@ -113,8 +114,8 @@ class Samples:
         labels: list[Target] = []
         erased: list[Erased] = []
         bad: list[str] = []
-        for place, index in enumerate(indices):
-            original, label, more = self._original(index)
+        for place, (original, label, more) in enumerate(self._originals(indices, epoch)):
+            index = indices[place]
             image, label, box = self._transformed(original, label, index, epoch)
             if pixels is None:
                 _, height, width = image.shape
@@ -127,6 +128,23 @@ class Samples:
                 erased.append(Erased(place, *box, fold_in(self.seed or 0, epoch, "erase", index)))
         assert pixels is not None  # noqa: S101  nobody asks for no images
         return Images(pixels, stacked(labels), erased, bad)
+
+    def _originals(
+        self, indices: tuple[int, ...], epoch: int
+    ) -> Iterator[tuple[Tensor, Target, list[str]]]:
+        """Images as they are stored, with their labels and the names of bad ones they stand in for.
+
+        In memory there are no bad ones, and many at a time are faster.
+        """
+        images = self.images
+        if self.seed is not None and not isinstance(images, PixelDataset):
+            images = images_of_epoch(images, self.seed, epoch)
+        if not isinstance(images, InMemoryDataset):
+            yield from map(self._original, indices)
+            return
+        places, labels = torch.tensor(indices), images.labels
+        for pixels, label in zip(images.at(places), labels[places].tolist(), strict=True):
+            yield pixels, label, []
 
     def _original(self, index: int) -> tuple[Tensor, Target, list[str]]:
         """An image as it is stored, its label, and the names of bad ones it stands in for."""
@@ -159,8 +177,6 @@ def read_pixels(images: ImageDataset | PixelDataset, index: int) -> tuple[Tensor
     """An image as a (3, H, W) uint8 tensor, and its label. Raises CorruptImage."""
     if isinstance(images, PixelDataset):
         return images.pixels(index)
-    if isinstance(images, InMemoryDataset):
-        return images.at(torch.tensor([index]))[0], int(images.labels[index])
     image, label = images[index]
     return to_tensor(image), label
 

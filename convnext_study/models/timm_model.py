@@ -68,7 +68,7 @@ class TimmModel(nn.Module):
         """A fresh classifier (none for 0), and another pooling where one is named."""
         weight = next(self.parameters())
         self.num_classes = num_classes
-        self.head.reset(self.num_features, num_classes, global_pool)
+        self.head.reset(self.head_hidden_size, num_classes, global_pool)
         self.head.fc.to(weight.device, weight.dtype).train(self.training)
 
     @jit_ignore
@@ -140,6 +140,6 @@ class TimmModel(nn.Module):
         self.stages = self.stages[: last + 1]
         if prune_head or shortened:
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
-            self.head.norm = nn.Identity()
+            self.head.shorten()
             self.reset_classifier(0, "")
         return list(take)

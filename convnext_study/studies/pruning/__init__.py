@@ -1,0 +1,1 @@
+"""Pruning against training from scratch (Liu et al., ICLR 2019): networks and methods."""
