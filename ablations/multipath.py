@@ -27,8 +27,8 @@ from convnext_study.experiments.study_file import select_records
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits, mean_std
 from convnext_study.report.tables.render import Screen
-from convnext_study.results.attribution import Effect, Effects
 from convnext_study.results.compare import Comparison, compare, holm_adjust
+from convnext_study.results.effects import Effect, Effects
 from convnext_study.results.noise import pooled_std
 from convnext_study.results.statistics import PooledStd
 from convnext_study.results.statistics.intervals import t_difference

@@ -145,7 +145,7 @@ def _image(context: Context, options: StudyOptions) -> tuple[int, int]:
 def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:
     """What the file says of the folder's finished runs: on the screen, and in files beside them."""
     from convnext_study.report.attribution import effects_table, write_effects
-    from convnext_study.results.attribution import Effects
+    from convnext_study.results.effects import Effects
 
     said = file.report(_finished(whole), context)
     shown = [one for one in (said if isinstance(said, list | tuple) else [said]) if one is not None]

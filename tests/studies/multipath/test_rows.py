@@ -17,7 +17,7 @@ from convnext_study.experiments.study_file import StudyFile, load_study, make_co
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.report.figures.roadmap import draw
-from convnext_study.results.attribution import Effects
+from convnext_study.results.effects import Effects
 from convnext_study.results.summary import summarize
 from convnext_study.runs.records import Record, Run, scan
 from convnext_study.studies.multipath.growth import FACTORS, exponent, growth
