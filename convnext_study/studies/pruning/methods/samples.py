@@ -78,8 +78,10 @@ def outputs(
     return torch.cat(found)
 
 
-def _calls(net: nn.Module, reader: Reader, images: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Input and output of the convolution for each batch, in evaluation mode."""
+def _calls(
+    net: nn.Module, reader: Reader, images: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Input and output of the layer for one batch after the other, in evaluation mode."""
     calls: list[tuple[Tensor, Tensor]] = []
 
     def keep(_: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
@@ -93,10 +95,10 @@ def _calls(net: nn.Module, reader: Reader, images: Iterable[Tensor]) -> list[tup
         net.eval()
         for batch in images:
             net(batch)
+            yield calls.pop()
     finally:
         hook.remove()
         net.train(was_training)
-    return calls
 
 
 def _channels_first(reader: Reader, x: Tensor) -> Tensor:
