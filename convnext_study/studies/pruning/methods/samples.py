@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnext_study.studies.pruning.groups import Group, PruningError
+
+CHUNK = 1024  # patches at a time, for the sake of memory
 
 Reader = nn.Conv2d | nn.Linear  # a linear layer is a 1x1 convolution, channels last
 
@@ -76,6 +78,20 @@ def outputs(
         for image, positions in enumerate(where):
             found.append(y[image][:, positions[:, 0], positions[:, 1]].T)
     return torch.cat(found)
+
+
+def added(read: Tensor, weight: Tensor, filters: Tensor) -> Tensor:
+    """What each channel adds to one output of each patch: (patches, channels), double.
+
+    Args:
+        read: patches (patches, channels, k, k).
+        weight: of the layer (filters, channels, k, k).
+        filters: which output of each patch (patches,).
+    """
+    parts = zip(read.split(CHUNK), filters.split(CHUNK), strict=True)
+    return torch.cat(
+        [(weight[which].double() * patch.double()).sum((2, 3)) for patch, which in parts]
+    )
 
 
 def _calls(
