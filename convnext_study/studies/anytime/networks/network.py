@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from convnext_study.studies.anytime.masks.confidence import merge, random_order, unsure
 from convnext_study.studies.anytime.masks.convolution import mask_convolutions
 from convnext_study.studies.anytime.masks.cost import LayerCost, layer_costs
-from convnext_study.studies.anytime.masks.segment import SegmentMask, SizedMask
+from convnext_study.studies.anytime.masks.segment import SegmentMask
 from convnext_study.studies.anytime.networks.backbone import Backbone, make_backbone
 from convnext_study.studies.anytime.networks.heads import FlexHead, original_head, upsample
 from convnext_study.studies.anytime.spec import AnytimeSpec
@@ -22,8 +22,8 @@ from convnext_study.studies.anytime.spec import AnytimeSpec
 INIT_STD = {"trunc_normal": 0.02, "normal": 0.001}  # the second is the authors'
 
 
-# Computes a head's logits where the mask is true, and anything elsewhere.
-HeadSkipper = Callable[[nn.Module, Sequence[Tensor], SizedMask], Tensor]
+# Computes a head's logits where the segment's mask is true, and anything elsewhere.
+HeadSkipper = Callable[[nn.Module, Sequence[Tensor], SegmentMask], Tensor]
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,9 @@ class AnytimeNet(nn.Module):
     def _logits(self, exit: int, maps: list[Tensor]) -> Tensor:
         shown = self.backbone.exit_maps(maps)
         size = (shown[0].shape[-2], shown[0].shape[-1])
-        mask = self.segments[exit].at(size) if exit in self.segments else None
-        if mask is not None and exit in self.head_skippers and not torch.is_grad_enabled():
-            return self.head_skippers[exit](self.heads[str(exit)], shown, mask)
+        segment, skipper = self.segments.get(exit), self.head_skippers.get(exit)
+        if segment is not None and segment.active is not None and skipper is not None:
+            return skipper(self.heads[str(exit)], shown, segment)
         together = torch.cat([upsample(one, size) for one in shown], dim=1)
         logits: Tensor = self.heads[str(exit)](together)
         return logits

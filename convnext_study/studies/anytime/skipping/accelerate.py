@@ -10,7 +10,7 @@ from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
 from convnext_study.studies.anytime.networks.network import AnytimeNet
 from convnext_study.studies.anytime.skipping.choice import Skipper, Table
 from convnext_study.studies.anytime.skipping.fold import fold_batchnorms
-from convnext_study.studies.anytime.skipping.heads import can_use_positions, head_at_positions
+from convnext_study.studies.anytime.skipping.heads import can_skip, skipping_head
 
 
 def accelerated(net: AnytimeNet, table: Table | str | None = None) -> AnytimeNet:
@@ -34,9 +34,6 @@ def accelerated(net: AnytimeNet, table: Table | str | None = None) -> AnytimeNet
         if isinstance(module, MaskedConv2d):
             module.skipper = Skipper(module, Table() if table is None else table)
     if fast.spec.merge:
-        fast.head_skippers = {
-            exit: head_at_positions
-            for exit in fast.segments
-            if can_use_positions(fast.heads[str(exit)])
-        }
+        heads = [exit for exit in fast.segments if can_skip(fast.heads[str(exit)])]
+        fast.head_skippers = dict.fromkeys(heads, skipping_head)
     return fast

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
-from convnext_study.studies.anytime.masks.fill import reach_of
 from convnext_study.studies.anytime.masks.segment import SizedMask
-from convnext_study.studies.anytime.skipping.indices import Geometry, tile_share
+from convnext_study.studies.anytime.skipping.indices import tile_share
 from convnext_study.studies.anytime.skipping.methods import METHODS, Plan, can_use, nothing
 
 # Where nothing was measured: the share of positions, or of tiles, up to which it is used.
@@ -81,10 +79,7 @@ class Skipper:
 
     def __init__(self, conv: MaskedConv2d, table: Table | str) -> None:
         self.table = table
-        geometry = Geometry.of(conv)
-        scale = float(conv.fill_lambda.detach())
-        radius = reach_of(scale, torch.finfo(conv.weight.dtype).eps)
-        self.plan = None if geometry is None else Plan(geometry, radius)
+        self.plan = Plan.of(conv)
 
     def __call__(self, conv: MaskedConv2d, x: Tensor, mask: SizedMask) -> Tensor:
         """The convolution's output, equal to the masked dense one but for rounding."""
