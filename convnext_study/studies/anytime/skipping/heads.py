@@ -16,7 +16,7 @@ from convnext_study.studies.anytime.masks.segment import SegmentMask, SizedMask
 from convnext_study.studies.anytime.networks.heads import FlexHead, upsample
 from convnext_study.studies.anytime.skipping.choice import Skipper
 from convnext_study.studies.anytime.skipping.indices import coordinates, positions
-from convnext_study.studies.anytime.skipping.methods import as_matrix, from_rows
+from convnext_study.studies.anytime.skipping.methods import as_matrix, from_rows, shifted_bias
 
 FEW = 0.3  # share up to which single positions are upsampled faster than the map (measured)
 
@@ -45,7 +45,10 @@ def skipping_head(head: nn.Module, maps: Sequence[Tensor], segment: SegmentMask)
     x = torch.cat([_rows_of(one, *coordinates(positions(mask), mask), mask) for one in maps], dim=1)
     assert isinstance(head, nn.Sequential)  # noqa: S101  can_skip() asked
     for layer in head:
-        x = _linear(layer, x) if isinstance(layer, MaskedConv2d) else layer(x)
+        if isinstance(layer, MaskedConv2d):
+            x = F.linear(x, layer.weight.flatten(1), shifted_bias(layer))
+        else:
+            x = layer(x)
     n, _, h, w = mask.active.shape
     logits = x.new_zeros(n * h * w, x.shape[1]).index_copy_(0, positions(mask), x)
     return logits.view(n, h, w, -1).permute(0, 3, 1, 2)
@@ -81,11 +84,6 @@ def _flex(
     ]
     first = from_rows(conv, torch.cat(pooled, dim=1), halved, skipper.plan)
     return head.after_convolution(first, size)
-
-
-def _linear(conv: MaskedConv2d, rows: Tensor) -> Tensor:
-    x = F.linear(rows, conv.weight.flatten(1), conv.bias)
-    return x if conv.shift is None else x + conv.shift
 
 
 def _rows_of(one: Tensor, image: Tensor, row: Tensor, column: Tensor, mask: SizedMask) -> Tensor:

@@ -67,7 +67,7 @@ def as_matrix(x: Tensor) -> Tensor:
 def whole(conv: MaskedConv2d, x: Tensor, mask: SizedMask, plan: Plan) -> Tensor:
     """Everything is computed, and what the mask skips dropped."""
     if mask.share == 1:
-        return _conv(conv, x, _bias(conv, shifted=True))
+        return _conv(conv, x, shifted_bias(conv))
     fill = _Fill(conv, mask, plan)
     y = _conv(conv, x, fill.bias).contiguous(memory_format=torch.channels_last)
     out = as_matrix(y)
@@ -139,7 +139,7 @@ class _Fill:
         self.conv, self.mask, self.plan = conv, mask, plan
         self.border = indices.border(mask, plan.radius)
         self.sparse = len(self.border.rows) <= MOST_BORDER * mask.active.numel()
-        self.bias = _bias(conv, shifted=self.sparse)
+        self.bias = shifted_bias(conv) if self.sparse else conv.bias
         shift = conv.shift if self.sparse else None
         self.start = conv.weight.new_zeros(()) if shift is None else shift
 
@@ -173,7 +173,8 @@ def _conv(conv: MaskedConv2d, x: Tensor, bias: Tensor | None, padding: int | Non
     return F.conv2d(x, conv.weight, bias, conv.stride, around, conv.dilation, conv.groups)
 
 
-def _bias(conv: MaskedConv2d, *, shifted: bool) -> Tensor | None:
-    if not shifted or conv.shift is None:
-        return conv.bias
-    return conv.shift if conv.bias is None else conv.bias + conv.shift
+def shifted_bias(conv: MaskedConv2d) -> Tensor | None:
+    """Bias and shift together, which is the bias where a position is computed."""
+    if conv.shift is None or conv.bias is None:
+        return conv.bias if conv.shift is None else conv.shift
+    return conv.bias + conv.shift
