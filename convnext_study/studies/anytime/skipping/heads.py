@@ -16,7 +16,7 @@ from convnext_study.studies.anytime.masks.segment import SegmentMask, SizedMask
 from convnext_study.studies.anytime.networks.heads import FlexHead, upsample
 from convnext_study.studies.anytime.skipping.choice import Skipper
 from convnext_study.studies.anytime.skipping.indices import coordinates, positions
-from convnext_study.studies.anytime.skipping.methods import as_matrix, from_rows, shifted_bias
+from convnext_study.studies.anytime.skipping.methods import as_matrix, from_rows
 
 FEW = 0.3  # share up to which single positions are upsampled faster than the map (measured)
 
@@ -46,7 +46,7 @@ def skipping_head(head: nn.Module, maps: Sequence[Tensor], segment: SegmentMask)
     assert isinstance(head, nn.Sequential)  # noqa: S101  can_skip() asked
     for layer in head:
         if isinstance(layer, MaskedConv2d):
-            x = F.linear(x, layer.weight.flatten(1), shifted_bias(layer))
+            x = F.linear(x, layer.weight.flatten(1), layer.shifted_bias())
         else:
             x = layer(x)
     n, _, h, w = mask.active.shape

@@ -67,9 +67,12 @@ def as_matrix(x: Tensor) -> Tensor:
 def whole(conv: MaskedConv2d, x: Tensor, mask: SizedMask, plan: Plan) -> Tensor:
     """Everything is computed, and what the mask skips dropped."""
     if mask.share == 1:
-        return _conv(conv, x, shifted_bias(conv))
+        return _conv(conv, x, conv.shifted_bias())
     fill = _Fill(conv, mask, plan)
-    y = _conv(conv, x, fill.bias).contiguous(memory_format=torch.channels_last)
+    y = _conv(conv, x, fill.bias)
+    if not fill.sparse:
+        return fill.everywhere(y, y * mask.active)
+    y = y.contiguous(memory_format=torch.channels_last)
     out = as_matrix(y)
     out[indices.skipped(mask)] = fill.start
     return fill.complete(out)
@@ -139,7 +142,7 @@ class _Fill:
         self.conv, self.mask, self.plan = conv, mask, plan
         self.border = indices.border(mask, plan.radius)
         self.sparse = len(self.border.rows) <= MOST_BORDER * mask.active.numel()
-        self.bias = shifted_bias(conv) if self.sparse else conv.bias
+        self.bias = conv.shifted_bias() if self.sparse else conv.bias
         shift = conv.shift if self.sparse else None
         self.start = conv.weight.new_zeros(()) if shift is None else shift
 
@@ -154,11 +157,7 @@ class _Fill:
         n, _, h, w = self.mask.active.shape
         maps = out.view(n, h, w, -1).permute(0, 3, 1, 2)
         if not self.sparse:
-            square = self.plan.kernel.expand(out.shape[1], 1, -1, -1)
-            filled = F.conv2d(maps, square, padding=self.plan.radius, groups=out.shape[1])
-            maps = torch.where(self.mask.active, maps, filled)
-            shift = self.conv.shift
-            return maps if shift is None else maps + shift.view(-1, 1, 1)
+            return self.everywhere(maps, maps)
         if len(self.border.rows):
             taps = self.plan.taps
             values = self.border.around.gather(out, self.start).view(len(taps), -1)
@@ -167,14 +166,14 @@ class _Fill:
             out.index_copy_(0, self.border.rows, means)
         return maps
 
+    def everywhere(self, y: Tensor, computed: Tensor) -> Tensor:
+        """The map of ``y``, right where computed, and of the same with 0 at skipped positions."""
+        square = self.plan.kernel.expand(y.shape[1], 1, -1, -1)
+        filled = F.conv2d(computed, square, padding=self.plan.radius, groups=y.shape[1])
+        maps = torch.where(self.mask.active, y, filled)
+        return maps if self.conv.shift is None else maps + self.conv.shift.view(-1, 1, 1)
+
 
 def _conv(conv: MaskedConv2d, x: Tensor, bias: Tensor | None, padding: int | None = None) -> Tensor:
     around = conv.padding if padding is None else padding
     return F.conv2d(x, conv.weight, bias, conv.stride, around, conv.dilation, conv.groups)
-
-
-def shifted_bias(conv: MaskedConv2d) -> Tensor | None:
-    """Bias and shift together, which is the bias where a position is computed."""
-    if conv.shift is None or conv.bias is None:
-        return conv.bias if conv.shift is None else conv.shift
-    return conv.bias + conv.shift
