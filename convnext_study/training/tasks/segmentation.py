@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -53,8 +54,10 @@ class Segmentation(ExitsTask):
     Raises TaskError where the run's arguments do not fit.
     """
 
+    arguments: ClassVar[type[SegmentationArgs]] = SegmentationArgs
+
     def __init__(self, run: Run, runtime: Runtime) -> None:
-        self.args = parse(SegmentationArgs, run.task)
+        self.args = parse(self.arguments, run.task)
         self.data = open_dense(run.data, corrupt_images=runtime.corrupt_images)
         super().__init__(
             run,
