@@ -88,7 +88,11 @@ def added(read: Tensor, weight: Tensor, filters: Tensor) -> Tensor:
         weight: of the layer (filters, channels, k, k).
         filters: which output of each patch (patches,).
     """
-    parts = zip(read.split(CHUNK), filters.split(CHUNK), strict=True)
+    parts = zip(
+        read.split(CHUNK),  # type: ignore[no-untyped-call]
+        filters.split(CHUNK),  # type: ignore[no-untyped-call]
+        strict=True,
+    )
     return torch.cat(
         [(weight[which].double() * patch.double()).sum((2, 3)) for patch, which in parts]
     )
