@@ -231,7 +231,7 @@ def test_with_trust_timm_gets_what_the_record_says(
 
 
 def test_a_network_of_timm_by_its_name_and_its_shape(tmp_path: Path) -> None:
-    args = {"name": "convnext_atto", "depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}
+    args: dict[str, Any] = {"name": "convnext_atto", "depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}
     args |= {"ls_init_value": None, "conv_mlp": True, "act_layer": "relu"}
     model = ModelRef(builder=TIMM_BUILDER, args=args)
     run = make_tiny_run(epochs=1, global_batch_size=512).model_copy(update={"model": model})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,6 @@ from convnext_study.models.builders import get_builder
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import ModelRef
-from convnext_study.studies.pruning import tracing
 from convnext_study.studies.pruning.apply import groups_of, mask, pruned_ref, remove, spec_of
 from convnext_study.studies.pruning.groups import Group, Kept, PruningError
 from convnext_study.studies.pruning.methods.samples import reader_of
@@ -124,7 +124,7 @@ def test_networks_of_other_rooms(name: str) -> None:
     mask(net, kept, image)
     assert close(narrow(x), net(x))
     for group in groups:
-        assert narrow.get_submodule(group.name).weight.shape[0] == len(kept[group.name])
+        assert narrow.get_parameter(f"{group.name}.weight").shape[0] == len(kept[group.name])
 
 
 def test_channels_that_are_concatenated() -> None:
@@ -185,7 +185,7 @@ def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         mask(net, {"stages.0.blocks.0.conv2": [0]}, IMAGE)
     with pytest.raises(PruningError, match=rf"^{name}: name each of its 6 channels at most once$"):
         mask(net, {name: [0, 6]}, IMAGE)
-    monkeypatch.setattr(tracing.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'convnext-study\[pruning\]'$"):
         groups_of(foreign("convnext_atto"), (3, 32, 32))
 
