@@ -5,12 +5,21 @@ postpone the evaluation of annotations: torch.fx writes those of a traced one in
 TorchScript needs types.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from convnext_study.models.blocks import jit_ignore
 from convnext_study.models.head import Head
+
+
+def stage_info(channels: Sequence[int], reductions: Sequence[int]) -> list[dict[str, Any]]:
+    """``feature_info`` of stages with so many channels, each so much smaller than the image."""
+    return [
+        {"num_chs": width, "reduction": reduction, "module": f"stages.{stage}"}
+        for stage, (width, reduction) in enumerate(zip(channels, reductions, strict=True))
+    ]
 
 
 class TimmModel(nn.Module):

@@ -16,6 +16,7 @@ import torch
 
 import convnext_study
 from convnext_study.models import registry
+from convnext_study.models.roadmap_models import VARIANTS
 from convnext_study.roadmap import ROADMAPS
 from convnext_study.roadmap.spec import SpecError
 
@@ -170,7 +171,7 @@ def test_a_thread_that_found_timm_before_the_hook_was_there(fake_timm: Path) -> 
         thread = threading.Thread(target=importlib.import_module, args=["timm"])
         thread.start()
         found.wait()
-        timm_hook.install(convnext_study._REGISTRIES)
+        timm_hook.install(convnext_study._MODELS)
         hooked.set()
         thread.join()
         from timm.models import _registry
@@ -232,7 +233,7 @@ def test_fields_of_the_network_by_keyword() -> None:
     net = timm.create_model(
         "roadmap_nano_gelu", kernel=9, layer_scale=1e-6, depths=(1, 1, 1, 1), drop_path_rate=0.1
     )
-    usual = registry.VARIANTS["roadmap_nano_gelu"].spec
+    usual = VARIANTS["roadmap_nano_gelu"].spec
     assert net.spec == usual.replace(kernel=9, layer_scale=1e-6, depths=(1, 1, 1, 1))
 
 
