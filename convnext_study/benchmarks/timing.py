@@ -1,11 +1,15 @@
-"""Rates and times of interleaved repeats, and their ratios."""
+"""The one timer: rates of interleaved repeats, and their ratios.
+
+Not torch's own `Timer`: it warms up anew for every measurement, and here every repeat is one.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -54,23 +58,45 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
     return Spread.of([one / other for one, other in zip(above, below, strict=True)])
 
 
-def rate(step: Callable[[], object], images: int, seconds: float) -> Measure:
+def timed(call: Callable[[], T], clock: Callable[[], float] | None = None) -> tuple[T, float]:
+    """What ``call`` returns, and the seconds it took; by ``clock``, or else the wall's."""
+    clock = clock or time.perf_counter
+    began = clock()
+    value = call()
+    return value, clock() - began
+
+
+def rate(
+    step: Callable[[], object],
+    images: int,
+    seconds: float,
+    clock: Callable[[], float] | None = None,
+) -> Measure:
     """Images a second of ``step``, repeated for at least ``seconds``.
 
-    ``step`` is called twice beforehand, unmeasured: first calls allocate and plan.
+    ``step`` waits for its device. It is called twice beforehand: first calls allocate and plan.
     """
     step()
-    began = time.perf_counter()
-    step()
-    calls = max(1, math.ceil(seconds / max(time.perf_counter() - began, 1e-6)))
+    calls = max(1, math.ceil(seconds / max(timed(step, clock)[1], 1e-6)))
 
-    def measure() -> float:
-        began = time.perf_counter()
+    def repeat() -> None:
         for _ in range(calls):
             step()
-        return images * calls / (time.perf_counter() - began)
 
-    return measure
+    return lambda: images * calls / timed(repeat, clock)[1]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread in the block, and as many as before after it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def laps(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convnext_study.data.transforms.evaluation import EvalTransform
 from convnext_study.errors import UserError
-from convnext_study.evaluation.crops import BORDER, CENTER, SQUASH
 from convnext_study.evaluation.errors import EvaluationError, TrustError
 from convnext_study.evaluation.trust import Called, check_data, what_to_call
 from convnext_study.runs import records
@@ -20,44 +20,7 @@ if TYPE_CHECKING:
     from convnext_study.data.dataset import DatasetPair
     from convnext_study.recipes import Recipe
 
-__all__ = ["EvalTransform", "EvaluationError", "LoadedModel", "TrustError", "load_run"]
-
-_RESIZES = {CENTER: "short side", SQUASH: "both sides", BORDER: "long side"}
-
-
-@dataclass(frozen=True)
-class EvalTransform:
-    """The published evaluation transform: resize, crop the centre, normalise.
-
-    ``crop_pct`` is the crop's side over the resized one; ``mean`` and ``std`` are fractions of
-    255, None where the data's own are used; ``crop_mode`` is timm's, one of `crops.MODES`.
-    """
-
-    image_size: int
-    crop_pct: float
-    interpolation: str
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    crop_mode: str = CENTER
-
-    def replace(self, image_size: int | None, crop_pct: float | None) -> EvalTransform:
-        """The same transform with another size (pixels) or crop, where given."""
-        return replace(
-            self,
-            image_size=image_size or self.image_size,
-            crop_pct=crop_pct or self.crop_pct,
-        )
-
-    @property
-    def resized(self) -> int:
-        """The resized image's short side in pixels."""
-        return int(self.image_size / self.crop_pct)
-
-    def __str__(self) -> str:
-        return (
-            f"{_RESIZES[self.crop_mode]} to {self.resized}, centre crop of {self.image_size}, "
-            f"{self.interpolation}"
-        )
+__all__ = ["EvaluationError", "LoadedModel", "TrustError", "load_run"]
 
 
 @dataclass(frozen=True)

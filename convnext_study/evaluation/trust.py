@@ -13,21 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convnext_study.data.dense import DENSE_SOURCES
 from convnext_study.data.sources import SOURCES
-from convnext_study.errors import UserError
 from convnext_study.evaluation.errors import TrustError
-from convnext_study.imports import file_digest, load_file
+from convnext_study.imports import file_digest, load_function
 from convnext_study.models.builders import FILE_BUILDER, ROADMAP_BUILDER, TIMM_BUILDER, get_builder
 from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from torch import nn
 
 # They check their arguments themselves, and take nothing but a network's fields.
 OWN = (ROADMAP_BUILDER, "multipath", "multipath-baseline")
-OWN_TASK = "classification"
 _HELP = "add --trust if you know where the run comes from"
 
 # timm's own keywords reach files and the network (pretrained, pretrained_cfg, checkpoint_path,
@@ -82,10 +79,11 @@ def what_to_call(run: Run, *, trust: bool = False, code: Path | None = None) -> 
         check_timm_arguments(run.id, args)
     elif reference not in (*OWN, TIMM_BUILDER):
         _check_import(run, reference, trust, code)
-    if run.task != OWN_TASK:
-        _check_import(run, run.task, trust, code)
+    task_name = run.task.name if ":" in run.task.name else None  # others are this package's own
+    if task_name is not None:
+        _check_import(run, task_name, trust, code)
     # Only now: a file is not run for a record that is refused.
-    task = None if run.task == OWN_TASK else _find(run.task, code)
+    task = None if task_name is None else _find(task_name, code)
     return Called(_find(reference, code), args, task)
 
 
@@ -107,7 +105,9 @@ def check_data(where: str, uri: str) -> None:
     """Raises TrustError for data that a record by itself may not have opened."""
     scheme, _, rest = uri.partition(":")
     kind = rest.partition("/")[0].lower()
-    if (scheme in SOURCES and SOURCES[scheme].safe) or (scheme == "timm" and kind not in TIMM_DATA):
+    if scheme in DENSE_SOURCES or (scheme in SOURCES and SOURCES[scheme].safe):
+        return
+    if scheme == "timm" and kind not in TIMM_DATA:
         return
     raise TrustError(
         f"{where}: its record names the data {uri!r:.100}, which may be fetched or run code; name "
@@ -160,8 +160,4 @@ def _is_in(reference: str, code: Path | None) -> bool:
 def _find(reference: str, code: Path | None) -> Any:
     if code is None or not _is_in(reference, code):
         return get_builder(reference)
-    module: ModuleType = load_file(code)
-    name = reference.partition(":")[2]
-    if not callable(found := getattr(module, name, None)):
-        raise UserError(f"{code}: has no function {name!r}; define it there")
-    return found
+    return load_function(code, reference.partition(":")[2])

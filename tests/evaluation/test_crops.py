@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from convnext_study.data import open_data
 from convnext_study.data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from convnext_study.data.decode import to_tensor
+from convnext_study.data.transforms.evaluation import MODES, EvalTransform, crop_steps
 from convnext_study.evaluation import load_named as named
-from convnext_study.evaluation.crops import MODES, crop_steps
 from convnext_study.evaluation.evaluate import evaluate
 from convnext_study.evaluation.load_named import load_named
-from convnext_study.evaluation.load_run import EvalTransform, EvaluationError, LoadedModel
+from convnext_study.evaluation.load_run import EvaluationError, LoadedModel
 from convnext_study.training.runtime import Runtime
 
 SHAPES = ((50, 40), (40, 50), (37, 37), (300, 80), (33, 257), (224, 224), (24, 900))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -136,25 +137,26 @@ def test_a_file_that_the_reader_names_is_run(stranger: Stranger, how: str, tmp_p
     assert loaded.classes == 10
 
 
-@pytest.mark.parametrize(
-    "reference",
-    [
-        "stranger:net",
-        "os:system",
-        "convnext_study.imports:load_file",
-        "convnext_study.launchers.worker:main",
-        "convnext_study.models.builders.file_net:x",
-        "timm:create_model",
-        "nothing",
-    ],
+REFERENCES = (
+    "stranger:net",
+    "os:system",
+    "convnext_study.imports:load_file",
+    "convnext_study.launchers.worker:main",
+    "convnext_study.models.builders.file_net:x",
+    "timm:create_model",
 )
-@pytest.mark.parametrize("part", ["builder", "task"])
+
+
+@pytest.mark.parametrize(
+    ("part", "reference"),
+    [*itertools.product(("builder", "task"), REFERENCES), ("builder", "nothing")],
+)
 def test_no_module_is_imported(
     stranger: Stranger, part: str, reference: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(stranger.folder)
     if part == "task":
-        run = stranger.change(task=reference)
+        run = stranger.change(task={"name": reference})
     else:
         run = stranger.change(model={"builder": reference, "args": {"path": str(stranger.file)}})
     with pytest.raises(TrustError, match="asks to import"):
@@ -168,7 +170,7 @@ def test_no_module_is_imported(
 
 def test_a_task_of_a_stranger(stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(stranger.folder)
-    stranger.change(task="stranger:Task")
+    stranger.change(task={"name": "stranger:Task"})
     refused(commands_on(stranger), "asks to import 'stranger'")
     assert not stranger.marker.exists()
     assert load_run(stranger.folder, code=stranger.file).classes == 10
@@ -281,7 +283,8 @@ def test_data_that_may_run_code_is_not_opened(
 
 
 @pytest.mark.parametrize(
-    "uri", ["digits", "folder:/a", "cifar10:/a", "timm:/a/b", "timm:wds//a?train=x"]
+    "uri",
+    ["digits", "folder:/a", "cifar10:/a", "timm:/a/b", "timm:wds//a?train=x", "cityscapes:/a"],
 )
 def test_data_that_is_read_as_it_is(uri: str) -> None:
     check_data("here", uri)

@@ -12,13 +12,7 @@ import torch.nn.functional as F
 from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from convnext_study.models.pretrained.convert import (
-    detect,
-    from_roadmap,
-    load,
-    spec_of,
-    to_roadmap,
-)
+from convnext_study.models.pretrained.convert import detect, from_roadmap, load, spec_of, to_roadmap
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 

@@ -12,14 +12,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from convnext_study.models.pretrained.convert import (
-    State,
-    detect,
-    from_roadmap,
-    load,
-    spec_of,
-    to_roadmap,
-)
+from convnext_study.models.pretrained.convert import detect, from_roadmap, load, spec_of, to_roadmap
+from convnext_study.models.pretrained.state_files import State
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.spec import RESNET50, NetSpec

@@ -14,14 +14,13 @@ from safetensors.torch import save_file
 from convnext_study.models.pretrained.convert import (
     KEY_MAPS,
     PretrainedError,
-    State,
     detect,
     from_roadmap,
     load,
-    read_state,
     spec_of,
     to_roadmap,
 )
+from convnext_study.models.pretrained.state_files import State, read_state
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.spec import RESNET50, NetSpec

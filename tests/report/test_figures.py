@@ -107,7 +107,8 @@ def test_gains_say_whether_they_are_significant(tmp_path: Path) -> None:
 
 def test_curves_stay_in_their_axes_and_leave_out_what_is_no_number() -> None:
     def epoch(number: int, loss: float) -> Epoch:
-        rest = {"lr": 0.1, "top1": 50.0, "val_loss": 1.0, "seconds": 1.0, "images_per_s": 1.0}
+        rest = {"lr": 0.1, "seconds": 1.0, "images_per_s": 1.0}
+        rest |= {"metrics": {"top1": 50.0, "val_loss": 1.0}, "primary": "top1"}
         return Epoch(epoch=number, epochs=200, loss=loss, **rest)
 
     losses = [1e9, float("nan"), *(2.0 - place / 200 for place in range(2, 200))]
