@@ -164,8 +164,8 @@ CLASSIC_SMALL = Recipe(
     init="kaiming",
 )
 
-# Where no image is seen twice there is nothing to shift. A higher rate learns faster up to 6e-3, but
-# at 8e-3 after a shorter warm-up the last row of the nano road does not learn at all.
+# Where no image is seen twice there is nothing to shift. Rates up to 6e-3 learn faster, but at 8e-3
+# after a shorter warm-up the last row of the nano road does not learn at all.
 MODERN_COMPOSED = MODERN_SMALL.model_copy(
     update={
         "name": "modern-composed",

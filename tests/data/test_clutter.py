@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from convnext_study.data.sources.clutter.scene import FINE, SIZE, SMALLEST, TURN
 from convnext_study.data.sources.digits import read_scans
 from convnext_study.data.workers import Request
 from convnext_study.experiments.dataset_size import dataset_size
-from convnext_study.experiments.roadmap_runs import default_recipe, roadmap_runs
+from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs
 from convnext_study.recipes import MODERN_SMALL
 from convnext_study.roadmap import NANO, T
 
@@ -296,6 +297,18 @@ def test_runs_take_the_recipes_for_composed_images(uri: str) -> None:
     (asked,) = roadmap_runs(NANO, NANO.variants()[:1], data=uri, seeds=[0], recipe="small")
     assert asked.recipe["name"] == "classic-small"
     assert T.published and default_recipe(T, uri) == "published"
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("clutter", "nano-clutter"),
+        ("clutter:hard,tune", "nano-clutter-hard-tune"),
+        ("folder:/a/b", "nano-folder"),
+    ],
+)
+def test_another_difficulty_or_part_goes_to_another_folder(uri: str, folder: str) -> None:
+    assert default_folder(NANO, uri) == Path("runs") / folder
 
 
 @pytest.mark.parametrize(
