@@ -165,13 +165,13 @@ CLASSIC_SMALL = Recipe(
     init="kaiming",
 )
 
-# Where no image is seen twice, there is nothing to shift, and little that a high rate can spoil.
+# Where no image is seen twice there is nothing to shift. Rates up to 6e-3 learn faster, but at 8e-3
+# after a shorter warm-up the last row of the nano road does not learn at all.
 MODERN_COMPOSED = MODERN_SMALL.model_copy(
     update={
         "name": "modern-composed",
         "epochs": 6,
-        "lr": 6e-3,
-        "warmup_epochs": 0.5,
+        "lr": 4e-3,
         "crop": "none",
         "clip_grad": 1.0,
     }
