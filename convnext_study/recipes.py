@@ -171,6 +171,7 @@ MODERN_COMPOSED = MODERN_SMALL.model_copy(
         "name": "modern-composed",
         "epochs": 6,
         "lr": 6e-3,
+        "warmup_epochs": 0.5,
         "crop": "none",
         "clip_grad": 1.0,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -39,13 +39,13 @@ class Spread:
         return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
-def interleave(measures: Mapping[str, Measure], repeats: int) -> dict[str, list[float]]:
+def interleave(measures: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
     """Call each measure once per repeat, in an order that is reversed each time.
 
     What slows the machine for a while then hits all that are compared, and the one that comes
     first is not always the same.
     """
-    found: dict[str, list[float]] = {name: [] for name in measures}
+    found: dict[str, list[T]] = {name: [] for name in measures}
     for turn in range(repeats):
         names = list(measures) if turn % 2 == 0 else list(measures)[::-1]
         for name in names:
@@ -97,3 +97,24 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def laps(
+    run: Callable[[], Iterable[object]],
+    clock: Callable[[], float] = time.perf_counter,
+    wait: Callable[[], object] = lambda: None,
+) -> list[float]:
+    """Seconds from the start of ``run`` to each of the items that it yields.
+
+    Args:
+        run: called once; nothing is warmed up.
+        clock: `time.process_time` counts this process alone, on a machine that others use too.
+        wait: called before the clock is read, for devices that answer before they are done.
+    """
+    wait()
+    began = clock()
+    found: list[float] = []
+    for _ in run():
+        wait()
+        found.append(clock() - began)
+    return found

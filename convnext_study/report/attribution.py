@@ -20,7 +20,8 @@ from convnext_study.report.tables.formatting import (
     signed,
 )
 from convnext_study.report.tables.render import write_tables
-from convnext_study.results.attribution import Attribution, Effect, Effects
+from convnext_study.results.attribution import Attribution
+from convnext_study.results.effects import Effect, Effects
 
 _WIDE = 130  # characters of a terminal that has room for every column
 

@@ -17,7 +17,7 @@ from convnext_study.report.figures.style import save
 from convnext_study.report.tables.render import Screen, write_tables
 from convnext_study.report.tables.saved import from_plain, to_plain
 from convnext_study.report.tables.table import Table
-from convnext_study.results.attribution import Effects
+from convnext_study.results.effects import Effects
 from convnext_study.runs.files import write_json
 from convnext_study.runs.records import RESULT
 

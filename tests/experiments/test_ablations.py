@@ -12,7 +12,7 @@ from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
 from convnext_study.report.attribution import effects_table, write_effects
 from convnext_study.report.tables.render import Screen
-from convnext_study.results.attribution import Effect, Effects
+from convnext_study.results.effects import Effect, Effects
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import Record, Run, scan
 

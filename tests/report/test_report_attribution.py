@@ -17,14 +17,12 @@ from convnext_study.report.page import render
 from convnext_study.report.write import write_report
 from convnext_study.results.attribution import (
     Attribution,
-    Effects,
     add_one_in_effects,
     attributions,
     leave_one_out_effects,
-    section_effects,
-    shapley_effects,
-    steps_of_sections,
 )
+from convnext_study.results.effects import Effects
+from convnext_study.results.joint_effects import section_effects, shapley_effects, steps_of_sections
 from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.results.statistics.subsets import (
     all_coalitions,
@@ -193,7 +191,7 @@ def test_shapley_values_of_sections_are_exact(tmp_path: Path) -> None:
     write_sets(tmp_path, SECTION_SETS, "attribution")
     (found,) = attributions(scan(tmp_path))
     shapley = tables_of(found)["shapley_sections"]
-    assert shapley.notes[0].startswith("Accuracy: exact, from all 32 sets")
+    assert shapley.notes[0].startswith("Top-1: exact, from all 32 sets")
     assert shapley.rows[-1].label == "2.6 Micro design"
     assert shapley == section_effects(CONTEXT.group_by_subset(scan(tmp_path)))
 

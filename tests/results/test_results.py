@@ -23,7 +23,7 @@ from convnext_study.cli.progress import (
 from convnext_study.report.tables.formatting import duration, signed
 from convnext_study.report.tables.render import Screen
 from convnext_study.report.tables.results import terminal_table, write_results
-from convnext_study.results.noise import min_detectable_difference, noise_note, pooled_std, wilson
+from convnext_study.results.noise import min_detectable_difference, noise_note, pooled_std
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.summary import summarize
 from convnext_study.results.title import study_title
@@ -75,15 +75,15 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
     row = rows_of(tmp_path)["gelu"]
     assert row.std is None
     assert row.gain is None  # its parent was not run
-    assert row.interval == wilson(row.value or 0, 599)
 
 
 @pytest.mark.parametrize(("right", "images"), [(0, 10), (590, 599), (599, 599), (40_000, 50_000)])
-def test_interval_is_wilsons(right: int, images: int) -> None:
+def test_interval_is_wilsons(tmp_path: Path, right: int, images: int) -> None:
+    write_point(tmp_path, "gelu", top1=100 * right / images, result={"val_images": images})
     expected = binomtest(right, images).proportion_ci(0.95, method="wilson")
-    assert wilson(100 * right / images, images) == pytest.approx(
-        (100 * expected.low, 100 * expected.high)
-    )
+    row = rows_of(tmp_path)["gelu"]
+    assert row.interval == pytest.approx((100 * expected.low, 100 * expected.high))
+    assert row.interval_method == "Wilson"
 
 
 def test_rows_stand_in_the_roads_order_and_show_what_is_missing(tmp_path: Path) -> None:

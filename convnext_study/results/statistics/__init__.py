@@ -1,10 +1,13 @@
 """Statistics of a study's numbers: intervals, tests, power. Nothing here knows a record.
 
-`intervals` has means and differences over seeds, `paired_images` tests of single runs on the same
-test images, `holm` corrects for the number of tests, `rank_agreement` compares two orders, `power`
-gives the seeds that a difference takes, `subsets` and `shapley` attribute a gain to steps.
+`intervals` has means and differences over seeds, `samples` a metric's evidence, `bootstrap` its
+intervals, `paired_samples` tests of two networks on the same test images, `paired_images` those of
+right and wrong answers, `holm` corrects for the number of tests, `rank_agreement` compares two
+orders, `power` gives the seeds that a difference takes, `subsets` and `shapley` attribute a gain
+to steps.
 """
 
+from convnext_study.results.statistics.bootstrap import bootstrap_interval, grouped_wilson
 from convnext_study.results.statistics.holm import holm
 from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
@@ -22,9 +25,9 @@ from convnext_study.results.statistics.paired_images import (
     Discordant,
     discordant,
     mcnemar,
-    seeds_and_images,
     tango_interval,
 )
+from convnext_study.results.statistics.paired_samples import paired_test, seeds_and_images
 from convnext_study.results.statistics.power import (
     Power,
     power_of,
@@ -34,6 +37,7 @@ from convnext_study.results.statistics.rank_agreement import (
     Correlation,
     kendall,
 )
+from convnext_study.results.statistics.samples import SampleSums, sample_sums, standard_error
 
 __all__ = [
     "CONFIDENCE",
@@ -43,17 +47,23 @@ __all__ = [
     "Interval",
     "PooledStd",
     "Power",
+    "SampleSums",
+    "bootstrap_interval",
     "discordant",
+    "grouped_wilson",
     "holm",
     "kendall",
     "mcnemar",
     "mean_interval",
     "paired_difference",
+    "paired_test",
     "pool_std",
     "pooled_difference",
     "power_of",
+    "sample_sums",
     "seeds_and_images",
     "seeds_needed",
+    "standard_error",
     "tango_interval",
     "unpaired_difference",
     "wilson_interval",

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from statistics import fmean
 
 from convnext_study.report.findings import Finding, StudyFigure
-from convnext_study.results.attribution import Effect, Effects
 from convnext_study.results.compare import Comparison, compare, holm_adjust
+from convnext_study.results.effects import Effect, Effects
 from convnext_study.results.noise import pooled_std
 from convnext_study.results.statistics import PooledStd
 from convnext_study.results.statistics.intervals import t_difference

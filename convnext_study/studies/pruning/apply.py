@@ -19,7 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convnext_study.models.builders import get_builder
+from convnext_study.models.builders import ROADMAP_BUILDER, get_builder
+from convnext_study.models.timm_model import TimmModel
+from convnext_study.roadmap.spec import NetSpec
+from convnext_study.runs.keys import without_defaults
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.groups import Group, Kept, check_kept
 from convnext_study.studies.pruning.networks.build import make_network
@@ -89,6 +92,8 @@ def pruned_ref(ref: ModelRef, kept: Kept, image_size: ImageSize) -> ModelRef:
         return ModelRef(builder=OWN, args=narrowed(from_dict(ref.args), kept).to_dict())
     plain = {name: [int(channel) for channel in channels] for name, channels in kept.items()}
     parent = ref.model_dump(mode="json")
+    if ref.builder == ROADMAP_BUILDER:  # so that a new field, at its default, changes no key
+        parent["args"] = without_defaults(ref.args, NetSpec().to_dict())
     args = {"parent": parent, "kept": plain, "image_size": list(image_size)}
     return ModelRef(builder=NARROWED, args=args)
 
@@ -98,18 +103,19 @@ def build_narrowed(
 ) -> nn.Module:
     """The network of a record that `pruned_ref` made of a network of another room.
 
-    The parent is built and the same channels are removed. A network with ``init_weights`` then
-    starts as networks of its widths do; others keep what is left of their parent's start.
+    The parent is built and the same channels are removed. A network of this package then starts as
+    networks of its widths do; others keep what is left of their parent's start.
     """
     parent = ModelRef(**args["parent"])
-    net: Any = get_builder(parent.builder)(
+    net = get_builder(parent.builder)(
         parent.args, num_classes=num_classes, drop_path=drop_path, init=init
     )
     channels, height, width = args["image_size"]
     Traced(net, (channels, height, width)).remove(args["kept"])
-    if parent.builder != "timm" and hasattr(net, "init_weights"):
-        net.init_weights(init)
-    return net  # type: ignore[no-any-return]
+    own: Any = net if isinstance(net, TimmModel) else None
+    if own is not None:
+        own.init_weights(init)
+    return net
 
 
 def _mask_selection(net: nn.Module, group: Group, gone: Sequence[int]) -> None:

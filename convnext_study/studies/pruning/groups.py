@@ -31,7 +31,8 @@ class Group:
         concatenated: layers also read them beside other channels; those are no ``consumers``.
         selection: the stream before the norm keeps its width, and only the consumers are narrowed.
         positions: of a selection, where its channels stand in the stream.
-        stage: of the network, counted from 0; -1 for a hidden layer of the classifier.
+        stage: of the network, as its layers' names number them, 0 where they do not; -1 for a
+            hidden layer of the classifier.
     """
 
     name: str

@@ -13,6 +13,7 @@ what a stream holds, and not what one block reads of it.
 from __future__ import annotations
 
 import importlib.util
+import re
 import warnings
 from typing import Any
 
@@ -23,6 +24,7 @@ from convnext_study.errors import UserError
 from convnext_study.studies.pruning.groups import Group, Kept, check_kept
 
 EXTRA = "convnext-study[pruning]"
+_STAGE = re.compile(r"(?:stages\.|layer)(\d+)")
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -113,7 +115,8 @@ class Traced:
             return None  # nothing reads them: the network's outputs
         unique = tuple(dict.fromkeys(producers))
         norms = list(dict.fromkeys(norms))
-        return Group(name, width, unique, tuple(norms), tuple(consumers), concatenated)
+        stage = int(found[1]) if (found := _STAGE.search(name)) else 0
+        return Group(name, width, unique, tuple(norms), tuple(consumers), concatenated, stage=stage)
 
 
 def _inputs(layer: Any) -> int:

@@ -22,7 +22,7 @@ from convnext_study.report.findings import write_findings
 from convnext_study.report.page import render
 from convnext_study.report.tables import Table
 from convnext_study.report.tables.render import Screen
-from convnext_study.results.attribution import Effects
+from convnext_study.results.effects import Effects
 from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.results.summary import summarize
 from convnext_study.runs.records import Record, Run, scan

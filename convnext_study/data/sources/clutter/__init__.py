@@ -31,9 +31,9 @@ from convnext_study.errors import did_you_mean
 # Set on the tuning part, with the first, a middle and the last row of the nano road.
 MEDIUM = "medium"
 SCENES = {
-    "easy": Scene(3, (16, 24), 15, (80, 120), (30, 80), (0.4, 0.8)),
-    MEDIUM: Scene(6, (14, 22), 25, (50, 110), (40, 110), (0.5, 1.2)),
-    "hard": Scene(8, (12, 20), 35, (40, 100), (50, 110), (0.6, 1.4)),
+    "easy": Scene(1, (20, 28), 10, (90, 120), (20, 60), (0.2, 0.4)),
+    MEDIUM: Scene(2, (20, 28), 12, (85, 120), (20, 65), (0.25, 0.6)),
+    "hard": Scene(3, (18, 26), 15, (80, 120), (20, 70), (0.3, 0.7)),
 }
 TUNE = "tune"
 TRAIN_EACH, HELD_OUT_EACH = 10, 17  # images that show a scan: the test part has 10,234 in all

@@ -47,20 +47,29 @@ class MaskedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, h, w)."""
-        mask = self.segment.at(self.output_size(x))
+        mask = None if self.segment.active is None else self.segment.at(self.output_size(x))
         if mask is not None and self.skipper is not None and not torch.is_grad_enabled():
             return self.skipper(self, x, mask)
         return self.dense_form(x, mask)
 
     def dense_form(self, x: Tensor, mask: SizedMask | None) -> Tensor:
         """Everything computed, then masked: what skipping must equal."""
+        if mask is None:
+            dense: Tensor = self._conv_forward(x, self.weight, self.shifted_bias())
+            return dense
         y = super().forward(x)
-        if mask is not None and mask.share < 1:
+        if mask.share < 1:
             y = torch.where(mask.active, y, fill_skipped(y * mask.active, self.fill_lambda))
-        elif mask is not None and torch.is_grad_enabled():
+        elif torch.is_grad_enabled():
             # Every weight gets a gradient still, as data parallelism asks for.
             y = y + 0 * self.fill_lambda
         return y if self.shift is None else y + self.shift.view(-1, 1, 1)
+
+    def shifted_bias(self) -> Tensor | None:
+        """Bias and shift together, which is the bias where a position is computed."""
+        if self.shift is None or self.bias is None:
+            return self.bias if self.shift is None else self.shift
+        return self.bias + self.shift
 
     def output_size(self, x: Tensor) -> tuple[int, int]:
         """Height and width of the output for an input (N, in_channels, H, W)."""

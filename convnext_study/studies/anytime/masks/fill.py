@@ -7,6 +7,8 @@ four nearest neighbours; a lambda above 3.5 switches it off, by the 1e-5.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -77,14 +79,22 @@ def reach_of(scale: float, eps: float) -> int:
 
 
 def _taps(scale: Tensor, radius: int) -> Tensor:
-    offsets = torch.arange(-radius, radius + 1, dtype=scale.dtype, device=scale.device)
-    return torch.exp(-(scale.reshape(()) ** 2) * offsets**2)
+    return torch.exp(-(scale.reshape(()) ** 2) * _squares(radius, scale.device, scale.dtype))
 
 
 def _banded(taps: Tensor, side: int) -> Tensor:
     """The matrix (side, side) whose product is the correlation with symmetric taps."""
-    offsets = torch.arange(side, device=taps.device)
+    return F.pad(taps, (0, 1))[_bands(side, len(taps), taps.device)]
+
+
+@functools.cache
+def _bands(side: int, taps: int, device: torch.device) -> Tensor:
+    """Which tap stands at each place of a banded matrix; one more than there are for none."""
+    offsets = torch.arange(side, device=device)
     distance = (offsets[:, None] - offsets[None, :]).abs()
-    reach = len(taps) // 2
-    inside = distance <= reach
-    return torch.where(inside, taps[(reach + distance).clamp(max=2 * reach)], 0)
+    return (taps // 2 + distance).clamp(max=taps)
+
+
+@functools.cache
+def _squares(radius: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.arange(-radius, radius + 1, dtype=dtype, device=device) ** 2

@@ -46,14 +46,20 @@ class FlexHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, h, w) to logits of the same size."""
-        sizes: list[tuple[int, int]] = []
+        first = self.convs[0](F.avg_pool2d(x, 2, ceil_mode=True))
+        return self.after_convolution(first, (x.shape[-2], x.shape[-1]))
+
+    def after_convolution(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """The rest for the first convolution's output, for a map of height and width ``size``."""
+        sizes = [size]
         for step, conv in enumerate(self.convs):
-            if step < self.poolings:
+            if 0 < step < self.poolings:
                 sizes.append((x.shape[-2], x.shape[-1]))
                 x = F.avg_pool2d(x, 2, ceil_mode=True)
-            else:
+            elif step >= self.poolings:
                 x = upsample(x, sizes.pop())
-            x = conv(x)
+            if step > 0:
+                x = conv(x)
             if step < len(self.norms):
                 x = F.relu(self.norms[step](x), inplace=True)
         return x

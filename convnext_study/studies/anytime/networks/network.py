@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from convnext_study.studies.anytime.masks.confidence import merge, random_order, unsure
 from convnext_study.studies.anytime.masks.convolution import mask_convolutions
 from convnext_study.studies.anytime.masks.cost import LayerCost, layer_costs
-from convnext_study.studies.anytime.masks.segment import SegmentMask, SizedMask
+from convnext_study.studies.anytime.masks.segment import SegmentMask
 from convnext_study.studies.anytime.networks.backbone import Backbone, make_backbone
 from convnext_study.studies.anytime.networks.heads import FlexHead, original_head, upsample
+from convnext_study.studies.anytime.networks.predictions import Prediction, predict
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
 INIT_STD = {"trunc_normal": 0.02, "normal": 0.001}  # the second is the authors'
 
 
-# Computes a head's logits where the mask is true, and anything elsewhere.
-HeadSkipper = Callable[[nn.Module, Sequence[Tensor], SizedMask], Tensor]
+# Computes a head's logits where the segment's mask is true, and anything elsewhere.
+HeadSkipper = Callable[[nn.Module, Sequence[Tensor], SegmentMask], Tensor]
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,15 @@ class AnytimeNet(nn.Module):
         self.threshold = spec.threshold
         self.random_shares = spec.random_shares
         self.segments: dict[int, SegmentMask] = {}
+        self.exit_ms: dict[int, float] = {}  # what each exit took when it was last predicted
         self.head_skippers: dict[int, HeadSkipper] = {}
         if spec.masks != "none":
             self._mask()
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """Numbers of the exits, from 1."""
+        return self.spec.exits
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Logits (N, num_classes, h, w) of every exit, in order."""
@@ -98,7 +105,7 @@ class AnytimeNet(nn.Module):
         """
         maps: list[Tensor] = []
         done, logits, order = 0, None, None
-        for index, exit in enumerate(self.spec.exits):
+        for index, exit in enumerate(self.exits):
             computed = self._computed(exit, logits, order)
             if masks and computed is not None:
                 computed = masks[index - 1]
@@ -117,6 +124,12 @@ class AnytimeNet(nn.Module):
             if order is None and self.spec.masks == "random":
                 order = random_order(logits)
             yield ExitOutput(exit, logits, computed)
+
+    def anytime(
+        self, images: Tensor, budget_ms: float | None = None, **options: Any
+    ) -> Iterator[Prediction]:
+        """Predictions as they come, within a budget: see `predictions.predict`."""
+        return predict(self, images, budget_ms, **options)
 
     def layer_costs(self, image_size: tuple[int, int, int]) -> list[list[LayerCost]]:
         """The layers that each exit adds to the exit before, for `masks.cost.exit_macs`.
@@ -152,7 +165,7 @@ class AnytimeNet(nn.Module):
 
     def _mask(self) -> None:
         """Let each exit's mask rule all that the next one adds."""
-        for before, exit in pairwise(self.spec.exits):
+        for before, exit in pairwise(self.exits):
             segment = self.segments[exit] = SegmentMask()
             for stage in range(before + 1, exit + 1):
                 for module in self.backbone.modules_of(stage):
@@ -164,7 +177,7 @@ class AnytimeNet(nn.Module):
         owner = {id(module): name for name, module in self.named_modules()}
         parts: dict[int, tuple[str, ...]] = {}
         done = 0
-        for exit in self.spec.exits:
+        for exit in self.exits:
             stages = range(done + 1, exit + 1)
             added = [one for stage in stages for one in self.backbone.modules_of(stage)]
             names = [owner[id(one)] for one in (*added, self.heads[str(exit)])]
@@ -177,7 +190,7 @@ class AnytimeNet(nn.Module):
         if logits is None or exit not in self.segments or logits.is_meta:
             return None
         if order is not None:
-            return order < self.random_shares[self.spec.exits.index(exit) - 1]
+            return order < self.random_shares[self.exits.index(exit) - 1]
         return unsure(logits, self.threshold)
 
     def _is_finished(self, computed: Tensor) -> bool:
@@ -190,7 +203,9 @@ class AnytimeNet(nn.Module):
         if segment is None:
             yield
             return
-        segment.set(computed)
+        # In evaluation a mask that skips nothing is none: the dense network, and as fast.
+        everything = computed is None or (not self.training and bool(computed.all()))
+        segment.set(None if everything else computed)
         try:
             yield
         finally:
@@ -206,9 +221,9 @@ class AnytimeNet(nn.Module):
     def _logits(self, exit: int, maps: list[Tensor]) -> Tensor:
         shown = self.backbone.exit_maps(maps)
         size = (shown[0].shape[-2], shown[0].shape[-1])
-        mask = self.segments[exit].at(size) if exit in self.segments else None
-        if mask is not None and exit in self.head_skippers and not torch.is_grad_enabled():
-            return self.head_skippers[exit](self.heads[str(exit)], shown, mask)
+        segment, skipper = self.segments.get(exit), self.head_skippers.get(exit)
+        if segment is not None and segment.active is not None and skipper is not None:
+            return skipper(self.heads[str(exit)], shown, segment)
         together = torch.cat([upsample(one, size) for one in shown], dim=1)
         logits: Tensor = self.heads[str(exit)](together)
         return logits

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import nn
 
 from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
 from convnext_study.studies.anytime.networks.network import AnytimeNet
 from convnext_study.studies.anytime.skipping.choice import Skipper, Table
 from convnext_study.studies.anytime.skipping.fold import fold_batchnorms
-from convnext_study.studies.anytime.skipping.heads import can_use_positions, head_at_positions
+from convnext_study.studies.anytime.skipping.heads import can_skip, skipping_head
 
 
 def accelerated(net: AnytimeNet, table: Table | str | None = None) -> AnytimeNet:
@@ -27,6 +28,11 @@ def accelerated(net: AnytimeNet, table: Table | str | None = None) -> AnytimeNet
     """
     fast = copy.deepcopy(net).eval().requires_grad_(False)
     fold_batchnorms(fast)
+    for module in fast.modules():
+        if isinstance(
+            module, nn.ReLU
+        ):  # what it acts on is a sum of its own in every backbone here
+            module.inplace = True
     fast = fast.to(memory_format=torch.channels_last)
     if table == "dense":
         return fast
@@ -34,9 +40,6 @@ def accelerated(net: AnytimeNet, table: Table | str | None = None) -> AnytimeNet
         if isinstance(module, MaskedConv2d):
             module.skipper = Skipper(module, Table() if table is None else table)
     if fast.spec.merge:
-        fast.head_skippers = {
-            exit: head_at_positions
-            for exit in fast.segments
-            if can_use_positions(fast.heads[str(exit)])
-        }
+        heads = [exit for exit in fast.segments if can_skip(fast.heads[str(exit)])]
+        fast.head_skippers = dict.fromkeys(heads, skipping_head)
     return fast

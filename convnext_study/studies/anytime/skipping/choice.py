@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
-from convnext_study.studies.anytime.masks.fill import reach_of
 from convnext_study.studies.anytime.masks.segment import SizedMask
-from convnext_study.studies.anytime.skipping.indices import Geometry, tile_share
+from convnext_study.studies.anytime.skipping.indices import tile_share
 from convnext_study.studies.anytime.skipping.methods import METHODS, Plan, can_use, nothing
 
 # Where nothing was measured: the share of positions, or of tiles, up to which it is used.
@@ -43,9 +42,9 @@ class Table:
 
     lines: Mapping[str, Mapping[str, Line]] = field(default_factory=dict)
 
-    def best(self, conv: MaskedConv2d, x: Tensor, mask: SizedMask) -> str:
-        """The method that should take the least time."""
-        lines = self.lines.get(layer_key(conv, x))
+    def best(self, key: str, conv: MaskedConv2d, mask: SizedMask) -> str:
+        """The method that should take the least time in a layer of this `layer_key`."""
+        lines = self.lines.get(key)
         if lines is None:
             return _unmeasured(conv, mask)
         shares = dict.fromkeys(lines, mask.share)
@@ -81,10 +80,8 @@ class Skipper:
 
     def __init__(self, conv: MaskedConv2d, table: Table | str) -> None:
         self.table = table
-        geometry = Geometry.of(conv)
-        scale = float(conv.fill_lambda.detach())
-        radius = reach_of(scale, torch.finfo(conv.weight.dtype).eps)
-        self.plan = None if geometry is None else Plan(geometry, radius)
+        self.plan = Plan.of(conv)
+        self._keys: dict[torch.Size, str] = {}
 
     def __call__(self, conv: MaskedConv2d, x: Tensor, mask: SizedMask) -> Tensor:
         """The convolution's output, equal to the masked dense one but for rounding."""
@@ -97,7 +94,12 @@ class Skipper:
     def _method(self, conv: MaskedConv2d, x: Tensor, mask: SizedMask) -> str:
         if mask.share == 1:
             return "whole"
-        name = self.table if isinstance(self.table, str) else self.table.best(conv, x, mask)
+        if isinstance(self.table, str):
+            name = self.table
+        else:
+            if x.shape not in self._keys:
+                self._keys[x.shape] = layer_key(conv, x)
+            name = self.table.best(self._keys[x.shape], conv, mask)
         return name if can_use(name, conv) else "whole"
 
 

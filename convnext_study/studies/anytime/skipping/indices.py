@@ -78,7 +78,7 @@ def window_reads(mask: SizedMask, size: tuple[int, int], geometry: Geometry) -> 
     """What each computed position reads of an input of this height and width, tap by tap."""
 
     def make() -> Reads:
-        image, row, column = _coordinates(positions(mask), mask)
+        image, row, column = coordinates(positions(mask), mask)
         taps = torch.arange(geometry.kernel, device=row.device) * geometry.dilation
         rows = (row * geometry.stride - geometry.padding)[:, None] + taps
         columns = (column * geometry.stride - geometry.padding)[:, None] + taps
@@ -152,7 +152,7 @@ def border(mask: SizedMask, radius: int) -> Border:
         side = 2 * radius + 1
         near = F.max_pool2d(mask.active.float(), side, 1, radius).bool() & ~mask.active
         rows = near.flatten().nonzero().flatten()
-        image, row, column = _coordinates(rows, mask)
+        image, row, column = coordinates(rows, mask)
         offset = torch.arange(side**2, device=row.device)
         offset = offset[offset != side**2 // 2]
         size = (mask.active.shape[-2], mask.active.shape[-1])
@@ -167,7 +167,8 @@ def skipped(mask: SizedMask) -> Tensor:
     return mask.derive("skipped", lambda: (~mask.active).flatten().nonzero().flatten())
 
 
-def _coordinates(rows: Tensor, mask: SizedMask) -> tuple[Tensor, Tensor, Tensor]:
+def coordinates(rows: Tensor, mask: SizedMask) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, row and column of rows of a map of the mask's size."""
     h, w = mask.active.shape[-2:]
     return rows // (h * w), rows // w % h, rows % w
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
-from convnext_study.studies.anytime.masks.fill import fill_skipped, radial_kernel
+from convnext_study.studies.anytime.masks.fill import radial_kernel, reach_of
 from convnext_study.studies.anytime.masks.segment import SizedMask
 from convnext_study.studies.anytime.skipping import indices
 from convnext_study.studies.anytime.skipping.indices import Geometry
@@ -26,10 +26,32 @@ class Plan:
     Args:
         geometry: how its output lies on its input.
         radius: how far its fill matters in its own precision, in positions.
+        kernel: of the fill as far as that, a square.
+        taps: the same without the middle, row by row.
+        rest: 1 less their sum.
     """
 
     geometry: Geometry
     radius: int
+    kernel: Tensor
+    taps: Tensor
+    rest: float
+
+    @classmethod
+    def of(cls, conv: MaskedConv2d) -> Plan | None:
+        """That of a convolution as its weights are now; None where it cannot be done in parts."""
+        geometry = Geometry.of(conv)
+        if geometry is None:
+            return None
+        scale = conv.fill_lambda.detach()
+        radius = reach_of(float(scale), torch.finfo(conv.weight.dtype).eps)
+        kernel = radial_kernel(scale)
+        middle = len(kernel) // 2
+        near = slice(middle - radius, middle + radius + 1)
+        kernel = kernel[near, near].contiguous()
+        taps = kernel.flatten()
+        taps = torch.cat([taps[: len(taps) // 2], taps[len(taps) // 2 + 1 :]])
+        return cls(geometry, radius, kernel, taps, 1 - float(taps.sum()))
 
 
 Method = Callable[[MaskedConv2d, Tensor, SizedMask, Plan], Tensor]
@@ -45,9 +67,12 @@ def as_matrix(x: Tensor) -> Tensor:
 def whole(conv: MaskedConv2d, x: Tensor, mask: SizedMask, plan: Plan) -> Tensor:
     """Everything is computed, and what the mask skips dropped."""
     if mask.share == 1:
-        return _conv(conv, x, _bias(conv, shifted=True))
+        return _conv(conv, x, conv.shifted_bias())
     fill = _Fill(conv, mask, plan)
-    y = _conv(conv, x, fill.bias).contiguous(memory_format=torch.channels_last)
+    y = _conv(conv, x, fill.bias)
+    if not fill.sparse:
+        return fill.everywhere(y, y * mask.active)
+    y = y.contiguous(memory_format=torch.channels_last)
     out = as_matrix(y)
     out[indices.skipped(mask)] = fill.start
     return fill.complete(out)
@@ -72,7 +97,6 @@ def by_tiles(conv: MaskedConv2d, x: Tensor, mask: SizedMask, plan: Plan) -> Tens
 
 def by_positions(conv: MaskedConv2d, x: Tensor, mask: SizedMask, plan: Plan) -> Tensor:
     """The window of every computed position is gathered, and one matrix product does the rest."""
-    fill = _Fill(conv, mask, plan)
     matrix = as_matrix(x)
     rows = indices.positions(mask)
     if plan.geometry == Geometry(1, 1, 0, 1):
@@ -80,6 +104,13 @@ def by_positions(conv: MaskedConv2d, x: Tensor, mask: SizedMask, plan: Plan) -> 
     else:
         reads = indices.window_reads(mask, (x.shape[-2], x.shape[-1]), plan.geometry)
         windows = reads.gather(matrix).view(len(rows), -1)
+    return from_rows(conv, windows, mask, plan)
+
+
+def from_rows(conv: MaskedConv2d, windows: Tensor, mask: SizedMask, plan: Plan) -> Tensor:
+    """The map that a convolution makes of the windows (positions, kernel * kernel * C)."""
+    fill = _Fill(conv, mask, plan)
+    rows = indices.positions(mask)
     taps = conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.out_channels)
     if conv.groups > 1:  # depthwise: a channel reads itself only
         y = (windows.view(len(rows), -1, conv.out_channels) * taps.view(-1, conv.out_channels)).sum(
@@ -108,10 +139,10 @@ class _Fill:
     """
 
     def __init__(self, conv: MaskedConv2d, mask: SizedMask, plan: Plan) -> None:
-        self.conv, self.mask, self.radius = conv, mask, plan.radius
+        self.conv, self.mask, self.plan = conv, mask, plan
         self.border = indices.border(mask, plan.radius)
         self.sparse = len(self.border.rows) <= MOST_BORDER * mask.active.numel()
-        self.bias = _bias(conv, shifted=self.sparse)
+        self.bias = conv.shifted_bias() if self.sparse else conv.bias
         shift = conv.shift if self.sparse else None
         self.start = conv.weight.new_zeros(()) if shift is None else shift
 
@@ -125,29 +156,24 @@ class _Fill:
         """The map of a matrix that holds computed rows, and ``start`` in all others."""
         n, _, h, w = self.mask.active.shape
         maps = out.view(n, h, w, -1).permute(0, 3, 1, 2)
-        scale, shift = self.conv.fill_lambda, self.conv.shift
         if not self.sparse:
-            maps = torch.where(self.mask.active, maps, fill_skipped(maps, scale, self.radius))
-            return maps if shift is None else maps + shift.view(-1, 1, 1)
+            return self.everywhere(maps, maps)
         if len(self.border.rows):
-            kernel = radial_kernel(scale)
-            middle = len(kernel) // 2
-            near = slice(middle - self.radius, middle + self.radius + 1)
-            taps = kernel[near, near].flatten()
-            taps = torch.cat([taps[: len(taps) // 2], taps[len(taps) // 2 + 1 :]])
+            taps = self.plan.taps
             values = self.border.around.gather(out, self.start).view(len(taps), -1)
             # Skipped neighbours hold the shift alone, which the fill does not count.
-            means = (taps @ values).view(-1, out.shape[1]) + self.start * (1 - taps.sum())
+            means = (taps @ values).view(-1, out.shape[1]) + self.start * self.plan.rest
             out.index_copy_(0, self.border.rows, means)
         return maps
+
+    def everywhere(self, y: Tensor, computed: Tensor) -> Tensor:
+        """The map of ``y``, right where computed, and of the same with 0 at skipped positions."""
+        square = self.plan.kernel.expand(y.shape[1], 1, -1, -1)
+        filled = F.conv2d(computed, square, padding=self.plan.radius, groups=y.shape[1])
+        maps = torch.where(self.mask.active, y, filled)
+        return maps if self.conv.shift is None else maps + self.conv.shift.view(-1, 1, 1)
 
 
 def _conv(conv: MaskedConv2d, x: Tensor, bias: Tensor | None, padding: int | None = None) -> Tensor:
     around = conv.padding if padding is None else padding
     return F.conv2d(x, conv.weight, bias, conv.stride, around, conv.dilation, conv.groups)
-
-
-def _bias(conv: MaskedConv2d, *, shifted: bool) -> Tensor | None:
-    if not shifted or conv.shift is None:
-        return conv.bias
-    return conv.shift if conv.bias is None else conv.bias + conv.shift

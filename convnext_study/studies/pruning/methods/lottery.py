@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from convnext_study.errors import UserError
@@ -36,12 +35,3 @@ def rewind(net: nn.Module, initial: State, masks: Masks) -> None:
             f"the stored weights do not fit: {str(error).splitlines()[-1].strip()}"
         ) from error
     apply_masks(net, masks)
-
-
-def is_ticket(net: nn.Module, initial: State, masks: Masks) -> bool:
-    """Whether all weights are the start's under the masks, to the last bit."""
-    state = net.state_dict()
-    return all(
-        torch.equal(state[name], tensor * masks[name] if name in masks else tensor)
-        for name, tensor in initial.items()
-    )

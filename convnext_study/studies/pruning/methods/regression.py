@@ -19,6 +19,7 @@ from convnext_study.studies.pruning.apply import ImageSize, mask
 from convnext_study.studies.pruning.groups import Group, PruningError, empty
 from convnext_study.studies.pruning.methods.samples import (
     Reader,
+    added,
     draw_places,
     kernels,
     outputs,
@@ -27,6 +28,7 @@ from convnext_study.studies.pruning.methods.samples import (
 )
 
 POSITIONS = 10  # of each image
+MOST = 20_000  # outputs that the LASSO sees
 SLACK = 1.1  # how many times the target may stay
 STEPS = 40  # of the bisection
 
@@ -66,9 +68,11 @@ def prune(
         places = draw_places(net, reader, images, POSITIONS, draw)
         read = patches(net, reader, images, places).double()
         wanted = outputs(whole, reader_of(whole, group), images, places).double()
-        weight = kernels(reader).double()
-        parts = torch.einsum("rcij,ocij->roc", read, weight).flatten(0, 1)
-        kept[group.name] = choose(parts, wanted.flatten(), targets[group.name])
+        # Patches and filters at random where there are more than the LASSO needs.
+        pairs = torch.randperm(wanted.numel(), generator=draw)[:MOST]
+        rows, filters = pairs // wanted.shape[1], pairs % wanted.shape[1]
+        parts = added(read[rows], kernels(reader), filters)
+        kept[group.name] = choose(parts, wanted.flatten()[pairs], targets[group.name])
         mask(net, {group.name: kept[group.name]}, image_size)
         _refit(reader, read, wanted, kept[group.name])
     return kept

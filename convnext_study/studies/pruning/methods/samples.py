@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnext_study.studies.pruning.groups import Group, PruningError
+
+CHUNK = 1024  # patches at a time, for the sake of memory
 
 Reader = nn.Conv2d | nn.Linear  # a linear layer is a 1x1 convolution, channels last
 
@@ -78,8 +80,24 @@ def outputs(
     return torch.cat(found)
 
 
-def _calls(net: nn.Module, reader: Reader, images: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Input and output of the convolution for each batch, in evaluation mode."""
+def added(read: Tensor, weight: Tensor, filters: Tensor) -> Tensor:
+    """What each channel adds to one output of each patch: (patches, channels), double.
+
+    Args:
+        read: patches (patches, channels, k, k).
+        weight: of the layer (filters, channels, k, k).
+        filters: which output of each patch (patches,).
+    """
+    parts = zip(read.split(CHUNK), filters.split(CHUNK), strict=True)
+    return torch.cat(
+        [(weight[which].double() * patch.double()).sum((2, 3)) for patch, which in parts]
+    )
+
+
+def _calls(
+    net: nn.Module, reader: Reader, images: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Input and output of the layer for one batch after the other, in evaluation mode."""
     calls: list[tuple[Tensor, Tensor]] = []
 
     def keep(_: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
@@ -93,10 +111,10 @@ def _calls(net: nn.Module, reader: Reader, images: Iterable[Tensor]) -> list[tup
         net.eval()
         for batch in images:
             net(batch)
+            yield calls.pop()
     finally:
         hook.remove()
         net.train(was_training)
-    return calls
 
 
 def _channels_first(reader: Reader, x: Tensor) -> Tensor:

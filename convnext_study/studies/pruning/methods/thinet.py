@@ -15,6 +15,7 @@ from convnext_study.data.rng import fold_in, generator
 from convnext_study.studies.pruning.apply import ImageSize, mask
 from convnext_study.studies.pruning.groups import Group, PruningError, empty
 from convnext_study.studies.pruning.methods.samples import (
+    added,
     draw_places,
     kernels,
     patches,
@@ -78,7 +79,7 @@ def contributions(net: nn.Module, group: Group, images: Sequence[Tensor], seed: 
     read = patches(net, reader, images, places)
     weight = kernels(reader)
     filters = torch.randint(len(weight), (len(read),), generator=draw)
-    return (weight[filters].double() * read.double()).sum((2, 3))
+    return added(read, weight, filters)
 
 
 def choose(x: Tensor, count: int) -> list[int]:
