@@ -8,6 +8,7 @@ import torch
 from support.exits import exit_run
 from support.training import numbers, stop_after, weights
 
+from convnext_study.data.rng import fold_in
 from convnext_study.runs.records import ModelRef, Run
 from convnext_study.studies.anytime.calibration import BINS, calibration_error, confidence_bins
 from convnext_study.studies.anytime.masks.cost import exit_macs
@@ -44,12 +45,11 @@ def test_a_dense_network_costs_every_image_the_same() -> None:
 
 def test_masks_cost_what_they_compute_on_each_image() -> None:
     task, net = make(masks="random", random_shares=[0.75, 0.5, 0.25])
-    torch.manual_seed(1)
     metrics = task.evaluate(net).metrics
-    torch.manual_seed(1)
     layers, expected = net.layer_costs((3, 32, 32)), []
     for first in (0, 4):
         pairs = [task.data.val.pixels(index)[0] for index in range(first, min(first + 4, 6))]
+        torch.manual_seed(fold_in(0, "evaluate", first))
         outputs = list(net.run(torch.stack(pairs).float()))
         for image in range(len(pairs)):
             masks = [one.computed for one in outputs]
@@ -84,9 +84,10 @@ def test_the_calibration_error_of_known_pixels() -> None:
     assert calibration_error(bins[0]) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("masks", ["none", "confidence"])
+@pytest.mark.parametrize("masks", ["none", "confidence", "random"])
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path, masks: str) -> None:
-    run = anytime_run(masks=masks)
+    shares = {"random_shares": [0.75, 0.5, 0.25]} if masks == "random" else {}
+    run = anytime_run(masks=masks, **shares)
     run = run.model_copy(update={"recipe": {**run.recipe, "global_batch_size": 8}})
     result = train(run, tmp_path / "whole")
     with pytest.raises(TrainingInterrupted):
