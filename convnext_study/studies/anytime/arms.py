@@ -16,7 +16,7 @@ from convnext_study.runs.records import ModelRef, Run, TaskRef
 from convnext_study.studies.anytime.published import published
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
-STUDY, TASK, BUILDER = "anytime", "anytime-segmentation", "anytime"
+STUDY = TASK = BUILDER = "anytime"
 CANVASES, CITYSCAPES = "digit-canvas", "cityscapes"
 
 # Ours, for minutes on a laptop.
@@ -48,7 +48,8 @@ class Arm:
         section: of the table.
         parent: the arm that it is compared with in the table.
         spec: fields of `AnytimeSpec` that are set.
-        task: arguments of the task.
+        task: the task's name.
+        exit_weights: of each exit's loss.
         shares_of: the arm whose shares its random masks take.
         backbone: in the place of the one that was asked for: narrower or wider.
         adopted: whether the next arm goes on from it.
@@ -59,7 +60,8 @@ class Arm:
     section: str
     parent: str | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
-    task: Mapping[str, Any] = field(default_factory=dict)
+    task: str = TASK
+    exit_weights: tuple[float, ...] | None = None
     shares_of: str | None = None
     backbone: str | None = None
     adopted: bool = True
@@ -81,6 +83,7 @@ RANDOM = Arm(
     section=_CONTROL,
     parent="ca",
     spec={"masks": "random", "random_shares": [1.0, 1.0, 1.0]},  # until it has CA's
+    task="anytime-random-masks",
     shares_of="ca",
     adopted=False,
 )
@@ -90,7 +93,8 @@ DEEP = Arm(
     section=_CONTROL,
     parent="plain",
     spec={"heads": "original"},
-    task={"exit_weights": [AUXILIARY] * 3 + [1.0], "uses": "last"},
+    task="anytime-deep-supervision",
+    exit_weights=(*[AUXILIARY] * 3, 1.0),
     adopted=False,
 )
 # Networks of one family: a backbone's smaller and larger relations.
@@ -157,8 +161,8 @@ def runs_of(
     Raises RecipeError and SpecError, one line each.
     """
     names = tuple(backbones) or default_backbones(data)
-    known = {None: PUBLISHED() if data.startswith(CITYSCAPES) else SMALL}
-    known |= {"published": PUBLISHED(), "small": SMALL}
+    known = {None: published_recipe() if data.startswith(CITYSCAPES) else SMALL}
+    known |= {"published": published_recipe(), "small": SMALL}
     chosen = known[recipe] if recipe in known else get_recipe(str(recipe))
     settings = chosen.replace(**(changes or {})).model_dump(mode="json")
     found = []
@@ -174,7 +178,7 @@ def runs_of(
                     recipe=settings,
                     data=data,
                     seed=seed,
-                    task=TaskRef(name=TASK, args=_task(arm, data)),
+                    task=TaskRef(name=arm.task, args=_task_args(arm, data)),
                     init_from=keys[arm.shares_of] if arm.shares_of else None,
                     metadata=_facts(arm, 100 * place + order, end),
                 )
@@ -183,7 +187,7 @@ def runs_of(
     return found
 
 
-def PUBLISHED() -> Recipe:
+def published_recipe() -> Recipe:
     """The authors' recipe for Cityscapes."""
     said = published()["recipe"]
     return Recipe(
@@ -210,8 +214,10 @@ def _model(arm: Arm, backbone: str, data: str) -> ModelRef:
     return ModelRef(builder=BUILDER, args=without_defaults(spec.to_dict(), AnytimeSpec().to_dict()))
 
 
-def _task(arm: Arm, data: str) -> dict[str, Any]:
-    args: dict[str, Any] = dict(arm.task)
+def _task_args(arm: Arm, data: str) -> dict[str, Any]:
+    args: dict[str, Any] = {}
+    if arm.exit_weights is not None:
+        args["exit_weights"] = list(arm.exit_weights)
     if data.startswith(CITYSCAPES):
         said = published()["recipe"]
         args |= {

@@ -1,4 +1,4 @@
-"""Whether an exit's confidence is the share of its pixels that are right."""
+"""How far confidence can be trusted: the expected calibration error (Guo et al., 2017)."""
 
 from __future__ import annotations
 
@@ -7,35 +7,31 @@ from torch import Tensor
 
 from convnext_study.data.dense.dataset import IGNORE
 
-BINS = 15  # of equal width in confidence (Guo et al., 2017)
+BINS = 15  # as there
 
 
-def reliability(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of each image, (n, bins, 3): labelled pixels by confidence, their confidences' sum, and how
-    many are right.
+def confidence_bins(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Of each image, (n, bins, 3) float64: pixels of a confidence in a bin, the sum of their
+    confidences, and how many of them are right.
 
     Args:
-        logits: (n, classes, h, w), at the labels' size.
-        labels: (n, h, w), `IGNORE` where there is none.
+        probabilities: (n, classes, H, W).
+        labels: (n, H, W); pixels of the ignored class are left out.
     """
-    confidence, said = logits.softmax(1).max(1)
+    confidence, said = probabilities.max(1)
     known = labels != IGNORE
-    place = (confidence * BINS).long().clamp(max=BINS - 1)
     image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1)
-    cell = (image * BINS + place)[known]
-    sums = [
-        torch.bincount(cell, weights, minlength=len(labels) * BINS)
-        for weights in (
-            torch.ones_like(cell, dtype=torch.float64),
-            confidence[known].double(),
-            (said == labels)[known].double(),
-        )
-    ]
-    return torch.stack(sums, -1).view(len(labels), BINS, 3)
+    place = (confidence * BINS).long().clamp_max(BINS - 1) + image * BINS
+    found = torch.zeros(len(labels) * BINS, 3, dtype=torch.float64, device=labels.device)
+    values = torch.stack([torch.ones_like(confidence), confidence, (said == labels).float()], -1)
+    found.index_add_(0, place[known], values[known].double())
+    return found.view(len(labels), BINS, 3)
 
 
-def calibration_error(counts: Tensor) -> float:
-    """The expected calibration error in percent (Naeini et al., 2015), of (bins, 3) sums: the mean
-    over pixels of how far the confidence of their bin is from its share of right ones."""
-    pixels, confidence, right = counts.double().unbind(-1)
-    return 100 * float((confidence - right).abs().sum() / pixels.sum().clamp_min(1))
+def calibration_error(bins: Tensor) -> float:
+    """The mean over pixels of how far their bin's confidence is from its accuracy, from 0 to 1.
+
+    ``bins`` (bins, 3), summed over images.
+    """
+    pixels, confidence, right = bins.unbind(-1)
+    return float((confidence - right).abs().sum() / pixels.sum().clamp_min(1))

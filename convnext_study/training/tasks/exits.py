@@ -15,6 +15,7 @@ from convnext_study.data.dataset import DataParts
 from convnext_study.data.dense.loader import train_batches, val_batches
 from convnext_study.data.device import Prepare, prefetcher
 from convnext_study.data.pool import Readers
+from convnext_study.data.rng import fold_in
 from convnext_study.data.sharding import most_batches
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
@@ -23,6 +24,7 @@ from convnext_study.runs.metrics import Cost, Metric
 from convnext_study.runs.records import Run
 from convnext_study.training.distributed import all_gather
 from convnext_study.training.parent import Parent, load_weights
+from convnext_study.training.rng import seed_everything
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.stochastic_depth import Masks, share_masks
 from convnext_study.training.task import Evaluation
@@ -82,6 +84,11 @@ class ExitsTask(OnData):
     def readers(self, largest_batch: int) -> Readers:
         """What reads the data."""
 
+    @property
+    def num_classes(self) -> int:
+        """Channels of the network's output."""
+        return self._channels
+
     def build(self, parent: Parent | None = None) -> nn.Module:
         """The run's network, with random weights from torch's global generator, or the parent's."""
         net: nn.Module = get_builder(self.run.model.builder)(
@@ -133,6 +140,9 @@ class ExitsTask(OnData):
         size, readers = self._eval_batch, self._reading()
         for batch in val_batches(self._parts, size, readers, self._sharding, self._ahead):
             images, labels = self._prepare(batch)
+            # For masks that are drawn by chance: the same after a resume.
+            place = int(batch.places[0])
+            seed_everything(fold_in(self.run.seed, "evaluate", place), self.runtime.device)
             exits, seen = self.observed(model, images)
             losses = {LOSS: self.image_losses(exits, labels)}
             measured = {**losses, **seen, **self.measure(exits, labels)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -54,10 +53,8 @@ class Segmentation(ExitsTask):
     Raises TaskError where the run's arguments do not fit.
     """
 
-    arguments: ClassVar[type[SegmentationArgs]] = SegmentationArgs
-
     def __init__(self, run: Run, runtime: Runtime) -> None:
-        self.args = parse(self.arguments, run.task)
+        self.args = parse(SegmentationArgs, run.task)
         self.data = open_dense(run.data, corrupt_images=runtime.corrupt_images)
         super().__init__(
             run,
