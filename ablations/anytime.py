@@ -11,4 +11,4 @@ DATA = "digit-canvas"
 
 
 def runs(context: Context) -> list[Run]:
-    return runs_of(context.data, context.seeds, context.recipe, context.changes)
+    return runs_of(context.data, context.seeds, context.recipe, context.changes, context.networks)

@@ -161,9 +161,9 @@ def runs_of(
     Raises RecipeError and SpecError, one line each.
     """
     names = tuple(backbones) or default_backbones(data)
-    known = {None: published_recipe() if data.startswith(CITYSCAPES) else SMALL}
-    known |= {"published": published_recipe(), "small": SMALL}
-    chosen = known[recipe] if recipe in known else get_recipe(str(recipe))
+    usual = "published" if data.startswith(CITYSCAPES) else "small"
+    known = {"published": published_recipe(), "small": SMALL}
+    chosen = known.get(recipe or usual) or get_recipe(recipe or usual)
     settings = chosen.replace(**(changes or {})).model_dump(mode="json")
     found = []
     for seed in seeds:
