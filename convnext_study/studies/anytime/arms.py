@@ -180,7 +180,7 @@ def runs_of(
                     seed=seed,
                     task=TaskRef(name=arm.task, args=_task_args(arm, data)),
                     init_from=keys[arm.shares_of] if arm.shares_of else None,
-                    metadata=_facts(arm, 100 * place + order, end),
+                    metadata=_facts(arm, 100 * place + order, backbone, end),
                 )
                 keys[arm.name] = run.key
                 found.append(run)
@@ -230,8 +230,9 @@ def _task_args(arm: Arm, data: str) -> dict[str, Any]:
     return args
 
 
-def _facts(arm: Arm, order: int, end: str) -> dict[str, Any]:
+def _facts(arm: Arm, order: int, backbone: str, end: str) -> dict[str, Any]:
     return {
+        "backbone": backbone,
         "regime": "anytime",
         "row": arm.name,
         "label": arm.label + (f", {end[1:]}" if end else ""),
