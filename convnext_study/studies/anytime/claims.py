@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -12,7 +11,6 @@ from convnext_study.report.tables.formatting import p_value, signed
 from convnext_study.results.compare import Comparison, compare, holm_adjust
 from convnext_study.results.statistics import PooledStd, pool_std
 from convnext_study.results.subset_results import results_of
-from convnext_study.runs.records import Record, Result
 from convnext_study.studies.anytime.evidence import (
     Arms,
     exits_of,
@@ -89,7 +87,7 @@ COLUMNS: list[Column[Line]] = [
 ]
 
 
-def claims_table(arms: Arms) -> Table[Line] | None:
+def claims_table(arms: Arms, end: str = "") -> Table[Line] | None:
     """The claims that the runs allow to test, corrected for their number by Holm's method."""
     tests: dict[tuple[Claim, int], Comparison] = {}
     for claim in CLAIMS:
@@ -115,7 +113,7 @@ def claims_table(arms: Arms) -> Table[Line] | None:
     )
     about = f"p after Holm's correction over {len(lines)} tests; intervals of each test alone."
     title = "Claims and controls, on this data"
-    return Table("anytime_claims", title, COLUMNS, lines, notes=(noise, about))
+    return Table(f"anytime_claims{end}", title, COLUMNS, lines, notes=(noise, about))
 
 
 def seeds_std(arms: Arms, exit: int) -> PooledStd | None:

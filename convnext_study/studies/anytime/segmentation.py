@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from convnext_study.data.dense.loader import val_batches
 from convnext_study.runs.metrics import Cost, Metric, Samples
 from convnext_study.runs.records import Run
 from convnext_study.studies.anytime.calibration import calibration_error, confidence_bins
@@ -77,6 +78,18 @@ class AnytimeSegmentation(Segmentation):
                     samples=Samples.of_values(100 * share.numpy()),
                 )
         return metrics, primary
+
+    def first_images(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first validation images, as the network gets them, and their labels; those of one
+        size with the first."""
+        found: list[tuple[Tensor, Tensor]] = []
+        for batch in val_batches(self._parts, 1, self._reading()):
+            pair = self._prepare(batch)
+            if not found or pair[0].shape == found[0][0].shape:
+                found.append(pair)
+            if len(found) == count:
+                break
+        return torch.cat([one for one, _ in found]), torch.cat([one for _, one in found])
 
     def _macs(
         self, net: AnytimeNet, images: Tensor, masks: Sequence[Tensor | None]

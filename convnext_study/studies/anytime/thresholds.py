@@ -56,7 +56,7 @@ def sweep(record: Record, values: Sequence[float] = ()) -> list[AtThreshold]:
     ]
 
 
-def threshold_table(swept: Sequence[AtThreshold]) -> Table[AtThreshold]:
+def threshold_table(swept: Sequence[AtThreshold], end: str = "") -> Table[AtThreshold]:
     """mIoU and MACs of each exit at each threshold."""
     exits = swept[0].exits
     columns: list[Column[AtThreshold]] = [
@@ -72,7 +72,7 @@ def threshold_table(swept: Sequence[AtThreshold]) -> Table[AtThreshold]:
         "validation images. The interval is a bootstrap over images.",
     )
     title = "One trained network at each threshold of confidence"
-    return Table("anytime_thresholds", title, columns, swept, notes=notes)
+    return Table(f"anytime_thresholds{end}", title, columns, swept, notes=notes)
 
 
 def _column(name: str, heading: str, exit: int) -> Column[AtThreshold]:
