@@ -34,6 +34,7 @@ class Context:
         permutations: how many orders of the steps to sample, half of them reverses of the others.
         players: ``step`` or ``section``: what an attribution shares the gain among.
         base_road: the road map without further steps, by which networks are named.
+        networks: names of networks, for studies that can be made on any; none: the study's own.
         any_commit: whether runs made with other versions of the code count too.
     """
 
@@ -45,6 +46,7 @@ class Context:
     permutations: int = DEFAULT_PERMUTATIONS
     players: str = "step"
     base_road: Roadmap | None = None
+    networks: tuple[str, ...] = ()
     any_commit: bool = False
 
     def with_branches(self, *steps: Step) -> Context:
