@@ -1,7 +1,7 @@
 """From the channels that stay to a network: by masks in place, or by removal.
 
     groups = groups_of(net, image_size)
-    kept = keep_filters(net, groups, {"stages.0.blocks.0.conv1": 0.5})
+    kept = keep_filters(net, groups, {"stages.0.blocks.0.conv1": 8})
     mask(net, kept, image_size)               # as large as before, the others are zero
     small = remove(net, kept, image_size)     # a narrower network with the same outputs
     ref = pruned_ref(ref, kept, image_size)   # the narrower network in a run's record

@@ -66,6 +66,41 @@ def check_kept(kept: Kept, groups: Sequence[Group]) -> dict[str, tuple[int, ...]
     return found
 
 
+def widths_left(
+    groups: Sequence[Group], ratios: Mapping[str, float], *, keep_one: bool = False
+) -> dict[str, int]:
+    """Of each layer named in ``ratios``, ``int(width * (1 - ratio))``: what a share leaves.
+
+    With ``keep_one`` at least one channel. Raises UserError for a share that is none, PruningError
+    for a layer that is unknown or would be empty.
+    """
+    for name, ratio in ratios.items():
+        if not 0 <= ratio <= 1:
+            raise UserError(f"{name}: ratio {ratio}; use a share between 0 and 1")
+    all_widths = {group.name: group.width for group in groups}
+    widths = {
+        name: int(all_widths.get(name, 0) * (1 - ratio)) or int(keep_one)
+        for name, ratio in ratios.items()
+    }
+    return {group.name: width for group, width in check_widths(widths, groups)}
+
+
+def check_widths(widths: Mapping[str, int], groups: Sequence[Group]) -> list[tuple[Group, int]]:
+    """The groups that are named, in the network's order, with the width that each is to have.
+
+    Raises PruningError for a layer that is unknown, would be empty, or has fewer channels.
+    """
+    known = {group.name: group for group in groups}
+    for name, width in widths.items():
+        if name not in known:
+            raise PruningError(f"{name}: has no channels to prune{did_you_mean(name, [*known])}")
+        if width < 1:
+            raise empty(name, known[name].width)
+        if width > known[name].width:
+            raise PruningError(f"{name}: has {known[name].width} channels, and {width} cannot stay")
+    return [(group, widths[group.name]) for group in groups if group.name in widths]
+
+
 def empty(name: str, width: int) -> PruningError:
     """The error of a layer that would lose all its channels."""
     return PruningError(

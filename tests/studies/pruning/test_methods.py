@@ -15,7 +15,7 @@ from convnext_study.errors import UserError
 from convnext_study.studies.pruning import published
 from convnext_study.studies.pruning.apply import groups_of, mask
 from convnext_study.studies.pruning.budget import budget_flops, scratch_b_epochs
-from convnext_study.studies.pruning.groups import Group, PruningError
+from convnext_study.studies.pruning.groups import Group, PruningError, widths_left
 from convnext_study.studies.pruning.masks import (
     apply_masks,
     count_kept,
@@ -26,7 +26,12 @@ from convnext_study.studies.pruning.masks import (
 from convnext_study.studies.pruning.methods import controls, lottery, magnitude, slimming
 from convnext_study.studies.pruning.methods.l1_norm import keep_filters, rule_ratios
 from convnext_study.studies.pruning.networks.build import make_network
-from convnext_study.studies.pruning.networks.wiring import narrowed, spec_groups, with_widths
+from convnext_study.studies.pruning.networks.wiring import (
+    narrowed,
+    spec_groups,
+    widths_of,
+    with_widths,
+)
 from convnext_study.studies.pruning.published import get_network, networks
 from convnext_study.studies.pruning.specs import Spec, VggSpec
 
@@ -49,7 +54,9 @@ def test_l1_keeps_the_largest_in_their_old_order_and_the_earlier_of_equal_ones()
     groups = groups_of(net, IMAGE)
 
     def kept(ratio: float, **kwargs: Any) -> list[int]:
-        return keep_filters(net, groups, {"stem.conv": ratio}, **kwargs)["stem.conv"]
+        keep_one = kwargs.pop("keep_one", False)
+        widths = widths_left(groups, {"stem.conv": ratio}, keep_one=keep_one)
+        return keep_filters(net, groups, widths, **kwargs)["stem.conv"]
 
     assert kept(0.5) == [1, 2, 3]
     assert kept(0.3) == [1, 2, 3, 4]  # int(4.2)
@@ -61,12 +68,17 @@ def test_l1_keeps_the_largest_in_their_old_order_and_the_earlier_of_equal_ones()
     assert len(draws) > 2
     with pytest.raises(PruningError, match=r"^stem\.conv: all of its 6 channels would go"):
         kept(0.9)
-    with pytest.raises(UserError, match=r"^ratio: 1\.2; "):
+    with pytest.raises(UserError, match=r"^stem\.conv: ratio 1\.2; "):
         kept(1.2)
     with pytest.raises(UserError, match=r"^choose: 'best'; "):
         kept(0.5, choose="best")
-    with pytest.raises(PruningError, match=r"^head\.fc: has no filters"):
-        keep_filters(net, groups, {"head.fc": 0.5})
+    with pytest.raises(PruningError, match=r"^head\.fc: has no channels to prune"):
+        keep_filters(net, groups, {"head.fc": 2})
+    with pytest.raises(PruningError, match=r"^stem\.conv: has 6 channels, and 7 cannot stay"):
+        keep_filters(net, groups, {"stem.conv": 7})
+    preresnet = small(SMALL["preresnet"])
+    with pytest.raises(PruningError, match=r"select1: selects channels, and has no filters"):
+        keep_filters(preresnet, groups_of(preresnet, IMAGE), {"stages.0.blocks.0.select1": 1})
 
 
 @pytest.mark.parametrize("name", [name for name, one in networks().items() if "rule" in one.stated])
@@ -75,7 +87,12 @@ def test_the_rule_gives_the_published_widths(name: str) -> None:
     whole, rule = get_network(str(pruned.of)), pruned.stated["rule"]
     net = make_network(whole.spec)
     groups = spec_groups(whole.spec)
-    kept = keep_filters(net, groups, rule_ratios(groups, rule["ratios"], rule["skip"]))
+    ratios = rule_ratios(groups, rule["ratios"], rule["skip"])
+    kept = keep_filters(net, groups, widths_left(groups, ratios))
+    assert keep_filters(net, groups, widths_of(pruned.spec)) == {
+        **{group.name: list(range(group.width)) for group in groups},
+        **kept,
+    }
     assert narrowed(whole.spec, kept) == pruned.spec
 
 
@@ -149,8 +166,8 @@ def test_the_penalty_is_the_subgradient_of_the_sum_of_sizes() -> None:
 def given_weights(values: Sequence[float]) -> nn.Module:
     net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 4, 1), nn.Linear(3, 3))
     with torch.no_grad():
-        net[0].weight.copy_(torch.tensor(values[:2]).view(2, 1, 1, 1))
-        net[1].weight.copy_(torch.tensor(values[2:]).view(4, 2, 1, 1))
+        net.get_parameter("0.weight").copy_(torch.tensor(values[:2]).view(2, 1, 1, 1))
+        net.get_parameter("1.weight").copy_(torch.tensor(values[2:]).view(4, 2, 1, 1))
     return net
 
 
@@ -268,7 +285,7 @@ def test_a_ticket_is_the_start_under_the_mask_and_the_control_is_another() -> No
 
 def test_whole_filters_as_a_pattern() -> None:
     net = make_network(RESNET, num_classes=5)
-    kept = keep_filters(net, groups_of(net, IMAGE), {"stages.0.blocks.0.conv1": 0.5})
+    kept = keep_filters(net, groups_of(net, IMAGE), {"stages.0.blocks.0.conv1": 3})
     masks = filter_masks(net, kept)
     (mask_of_layer,) = masks.values()
     rows = mask_of_layer.flatten(1)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.pruning_nets import BOTTLENECK_SELECTED, RESNET, VGG, pictures, small
-from torch import nn
+from torch import Tensor, nn
 
 from convnext_study.data.rng import generator
 from convnext_study.studies.pruning.apply import groups_of, mask
@@ -67,7 +67,7 @@ def test_thinet_scales_what_is_left() -> None:
     kept = thinet.prune(
         net,
         groups_of(net, IMAGE),
-        {LAYER: 0.5, "stages.2.blocks.1.conv1": 0.7},
+        {LAYER: 3, "stages.2.blocks.1.conv1": 6},
         [pictures(8)],
         IMAGE,
         after_layer=lambda one: calls.append(one is net),
@@ -84,9 +84,9 @@ def test_thinet_scales_what_is_left() -> None:
     assert torch.allclose(factors, factors[:1, :, :1, :1].expand_as(factors))
     assert (factors - 1).abs().max() > 1e-3
     again = copy.deepcopy(before)
-    rates = {LAYER: 0.5}
+    widths = {LAYER: 3}
     assert (
-        thinet.prune(again, groups_of(again, IMAGE), rates, [pictures(8)], IMAGE)[LAYER]
+        thinet.prune(again, groups_of(again, IMAGE), widths, [pictures(8)], IMAGE)[LAYER]
         == kept[LAYER]
     )
 
@@ -127,12 +127,12 @@ def test_errors_name_the_layer() -> None:
     net = small(VGG)
     groups = groups_of(net, IMAGE)
     with pytest.raises(PruningError, match=r"^stem\.conv: all of its 6 channels would go"):
-        thinet.prune(net, groups, {"stem.conv": 0.1}, [pictures()], IMAGE)
+        thinet.prune(net, groups, {"stem.conv": 0}, [pictures()], IMAGE)
     with pytest.raises(PruningError, match=r"^stem\.conv: all of its 6 channels would go"):
         regression.prune(net, groups, {"stem.conv": 0}, [pictures()], IMAGE)
-    for method, value in ((thinet, 0.5), (regression, 2)):
+    for method in (thinet, regression):
         with pytest.raises(PruningError, match=r"^stem\.cnv: has no channels"):
-            method.prune(net, groups, {"stem.cnv": value}, [pictures()], IMAGE)
+            method.prune(net, groups, {"stem.cnv": 2}, [pictures()], IMAGE)
     flattening = small(VGG.__class__(widths=(4, "M", 4, "M"), head="4096", hidden=(5, 6), side=4))
     last = next(g for g in groups_of(flattening, IMAGE) if g.name == "stages.0.blocks.0.conv")
     with pytest.raises(PruningError, match="not read by one convolution alone"):
@@ -145,7 +145,7 @@ def test_errors_name_the_layer() -> None:
 def test_sampling_does_not_depend_on_the_global_state() -> None:
     net, images = small(RESNET), [pictures(2)]
     group = group_of(net, LAYER)
-    draws = []
+    draws: list[Tensor] = []
     for seed, _ in itertools.product((0, 1), range(2)):
         torch.manual_seed(len(draws))
         draws.append(thinet.contributions(net, group, images, seed))

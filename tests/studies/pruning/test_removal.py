@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import timm
 import torch
 from support.pruning_nets import FOREIGN, SMALL, foreign, pictures, settle, small
 from torch import Tensor, nn
 
+from convnext_study.errors import UserError
 from convnext_study.models.builders import get_builder
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
@@ -142,6 +144,7 @@ def test_channels_that_are_concatenated() -> None:
 
 def test_where_a_norm_averages_over_channels_only_hidden_widths_go() -> None:
     groups = groups_of(foreign("roadmap_end"), (3, 32, 32))
+    assert [group.stage for group in groups] == [0, 1, 2, 2, 3]
     assert [group.name for group in groups] == [
         f"stages.{stage}.blocks.{block}.branch.pw1"
         for stage, depth in enumerate((1, 1, 2, 1))
@@ -171,6 +174,8 @@ def test_a_pruned_network_of_another_room_is_rebuilt_from_plain_data(builder: st
     again, other = build(ref), build(ref)
     for key, weight in again.state_dict().items():
         assert torch.equal(weight, other.state_dict()[key])
+    twice = build(pruned_ref(ref, {next(iter(kept)): [0]}, image))
+    assert twice.get_submodule(next(iter(kept))).weight.shape[0] == 1
     narrow = remove(net, kept, image)
     again.double().load_state_dict(narrow.state_dict())
     assert torch.equal(again.eval()(pictures(2, 32)), narrow(pictures(2, 32)))
@@ -185,8 +190,12 @@ def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         mask(net, {"stages.0.blocks.0.conv2": [0]}, IMAGE)
     with pytest.raises(PruningError, match=rf"^{name}: name each of its 6 channels at most once$"):
         mask(net, {name: [0, 6]}, IMAGE)
+    with pytest.raises(UserError, match=r"^torch-pruning cannot follow MultipathNet: "):
+        groups_of(
+            timm.create_model("multipath_small", width=4, modules=1, implementation="plain"), IMAGE
+        )
     monkeypatch.setattr(tracing.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'convnext-study\[pruning\]'$"):
+    with pytest.raises(UserError, match=r"pip install 'convnext-study\[pruning\]'$"):
         groups_of(foreign("convnext_atto"), (3, 32, 32))
 
 

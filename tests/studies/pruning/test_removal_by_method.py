@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from convnext_study.errors import UserError
 from convnext_study.studies.pruning.apply import groups_of, mask, remove
-from convnext_study.studies.pruning.groups import Group, Kept
+from convnext_study.studies.pruning.groups import Group, Kept, widths_left
 from convnext_study.studies.pruning.methods import (
     architectures,
     controls,
@@ -27,7 +27,7 @@ Method = Callable[[Any, Sequence[Group], Tensor], Kept]
 
 def half_of_the_filters(net: Any, groups: Sequence[Group], _: Tensor) -> Kept:
     ratios = {group.name: 0.5 for group in groups if group.producers}
-    return keep_filters(net, groups, ratios)
+    return keep_filters(net, groups, widths_left(groups, ratios))
 
 
 def scales(net: Any, groups: Sequence[Group], _: Tensor) -> Kept:
@@ -47,7 +47,7 @@ def guided(net: Any, groups: Sequence[Group], images: Tensor) -> Kept:
     return controls.kept_of(architectures.design_widths(groups, shares))
 
 
-def one_layer(groups: Sequence[Group]) -> Sequence[Group]:
+def two_layers(groups: Sequence[Group]) -> Sequence[Group]:
     """Two of those that a layer reads without flattening the map: each takes its time."""
     return [
         group
@@ -57,13 +57,13 @@ def one_layer(groups: Sequence[Group]) -> Sequence[Group]:
 
 
 def by_thinet(net: Any, groups: Sequence[Group], images: Tensor) -> Kept:
-    rates = {group.name: 0.5 for group in one_layer(groups)}
-    return thinet.prune(net, groups, rates, [images], tuple(images.shape[1:]))
+    widths = {group.name: max(group.width // 2, 1) for group in two_layers(groups)}
+    return thinet.prune(net, groups, widths, [images], tuple(images.shape[1:]))
 
 
 def by_regression(net: Any, groups: Sequence[Group], images: Tensor) -> Kept:
-    targets = {group.name: max(group.width // 2, 1) for group in one_layer(groups)}
-    return regression.prune(net, groups, targets, [images], tuple(images.shape[1:]))
+    widths = {group.name: max(group.width // 2, 1) for group in two_layers(groups)}
+    return regression.prune(net, groups, widths, [images], tuple(images.shape[1:]))
 
 
 METHODS: dict[str, Method] = {

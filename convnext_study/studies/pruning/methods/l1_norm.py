@@ -1,4 +1,4 @@
-"""L1-norm filter pruning (Li et al., ICLR 2017): ratios that are set by hand.
+"""L1-norm filter pruning (Li et al., ICLR 2017): widths that are set by hand.
 
 Of each layer the filters with the largest sums of absolute weights stay, over all input channels,
 those of pruned filters before it included. Nothing makes up for what is lost.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.errors import UserError
-from convnext_study.studies.pruning.groups import Group, PruningError, empty
+from convnext_study.studies.pruning.groups import Group, PruningError, check_widths
 
 CHOICES = ("largest", "smallest", "random")
 
@@ -21,39 +21,34 @@ CHOICES = ("largest", "smallest", "random")
 def keep_filters(
     net: nn.Module,
     groups: Sequence[Group],
-    ratios: Mapping[str, float],
+    widths: Mapping[str, int],
     *,
     choose: str = "largest",
     seed: int = 0,
-    keep_one: bool = False,
 ) -> dict[str, list[int]]:
-    """Of each layer named in ``ratios``, the ``int(width * (1 - ratio))`` filters that stay.
+    """The filters that stay of each layer named in ``widths``, ascending.
 
     Args:
         net: a trained network.
         groups: its channels, as `apply.groups_of` finds them.
-        ratios: of each layer, the share of filters that goes.
+        widths: how many filters of each layer stay: those of a published network
+            (`wiring.widths_of`), or what ratios leave (`groups.widths_left`).
         choose: ``largest``; ``smallest`` and ``random`` are controls.
         seed: of random choices.
-        keep_one: keep one filter of a layer that would lose all.
 
     Raises:
-        PruningError: a layer without filters of its own, or one that would be empty.
+        PruningError: a layer that has no filters of its own, or would be empty.
         UserError: an unknown choice.
     """
     if choose not in CHOICES:
         raise UserError(f"choose: {choose!r}; use {', '.join(CHOICES)}")
-    with_filters = {group.name: group for group in groups if group.producers}
     kept = {}
-    for name, ratio in ratios.items():
-        if name not in with_filters:
-            raise PruningError(f"{name}: has no filters of its own that could go")
-        width = with_filters[name].width
-        count = int(width * (1 - check_ratio(ratio))) or int(keep_one)
-        if count == 0:
-            raise empty(name, width)
-        scores = filter_norms(net.get_submodule(name), 1)
-        kept[name] = sorted(_order(scores, choose, fold_in(seed, "filters", name))[:count])
+    for group, width in check_widths(widths, groups):
+        if not group.producers:
+            raise PruningError(f"{group.name}: selects channels, and has no filters of its own")
+        scores = filter_norms(net.get_submodule(group.name), 1)
+        order = _order(scores, choose, fold_in(seed, "filters", group.name))
+        kept[group.name] = sorted(order[:width])
     return kept
 
 
@@ -81,13 +76,6 @@ def filter_norms(layer: nn.Module, p: int) -> Tensor:
     weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), p, dim=1)
     return norms
-
-
-def check_ratio(ratio: float) -> float:
-    """The ratio. Raises UserError unless it lies between 0 and 1."""
-    if not 0 <= ratio <= 1:
-        raise UserError(f"ratio: {ratio}; use a share between 0 and 1")
-    return ratio
 
 
 def _order(scores: Tensor, choose: str, seed: int) -> list[int]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.studies.pruning.apply import ImageSize, mask
-from convnext_study.studies.pruning.groups import Group, PruningError, empty
+from convnext_study.studies.pruning.groups import Group, check_widths
 from convnext_study.studies.pruning.methods.samples import (
     Reader,
     added,
@@ -36,33 +36,28 @@ STEPS = 40  # of the bisection
 def prune(
     net: nn.Module,
     groups: Sequence[Group],
-    targets: Mapping[str, int],
+    widths: Mapping[str, int],
     images: Sequence[Tensor],
     image_size: ImageSize,
     *,
     seed: int = 0,
 ) -> dict[str, list[int]]:
-    """Mask the layers named in ``targets``, in place, and say which channels stay.
+    """Mask the layers named in ``widths``, in place, and say which channels stay.
 
     Args:
         net: a trained network; layers that read kept channels get new weights.
         groups: its channels, as `apply.groups_of` finds them, in the network's order.
-        targets: how many channels of each layer stay, at least; at most 1.1 times as many do.
+        widths: how many channels of each layer stay, at least; at most 1.1 times as many do.
         images: batches (N, channels, height, width); the paper takes 500.
         image_size: of the images.
         seed: of the sampled positions.
 
     Raises:
-        PruningError: a layer that would be empty, or whose channels no single layer reads.
+        PruningError: a layer that is unknown or would be empty, or whose channels no single layer
+            reads.
     """
-    chosen = [group for group in groups if group.name in targets]
-    if len(chosen) < len(targets):
-        known = {group.name for group in chosen}
-        raise PruningError(f"{next(one for one in targets if one not in known)}: has no channels")
     whole, kept = copy.deepcopy(net), {}
-    for group in chosen:
-        if targets[group.name] < 1:
-            raise empty(group.name, group.width)
+    for group, target in check_widths(widths, groups):
         draw = generator(fold_in(seed, "regression", group.name))
         reader = reader_of(net, group)
         places = draw_places(net, reader, images, POSITIONS, draw)
@@ -72,7 +67,7 @@ def prune(
         pairs = torch.randperm(wanted.numel(), generator=draw)[:MOST]
         rows, filters = pairs // wanted.shape[1], pairs % wanted.shape[1]
         parts = added(read[rows], kernels(reader), filters)
-        kept[group.name] = choose(parts, wanted.flatten()[pairs], targets[group.name])
+        kept[group.name] = choose(parts, wanted.flatten()[pairs], target)
         mask(net, {group.name: kept[group.name]}, image_size)
         _refit(reader, read, wanted, kept[group.name])
     return kept

@@ -88,7 +88,7 @@ def added(read: Tensor, weight: Tensor, filters: Tensor) -> Tensor:
         weight: of the layer (filters, channels, k, k).
         filters: which output of each patch (patches,).
     """
-    parts = zip(read.split(CHUNK), filters.split(CHUNK), strict=True)
+    parts = zip(torch.split(read, CHUNK), torch.split(filters, CHUNK), strict=True)
     return torch.cat(
         [(weight[which].double() * patch.double()).sum((2, 3)) for patch, which in parts]
     )

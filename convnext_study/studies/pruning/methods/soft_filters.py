@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from convnext_study.errors import UserError
 from convnext_study.studies.pruning.masks import apply_masks, filter_masks
-from convnext_study.studies.pruning.methods.l1_norm import check_ratio, filter_norms
+from convnext_study.studies.pruning.methods.l1_norm import filter_norms
 
 
 def smallest_filters(net: nn.Module, ratio: float) -> dict[str, list[int]]:
@@ -17,7 +18,8 @@ def smallest_filters(net: nn.Module, ratio: float) -> dict[str, list[int]]:
 
     Of equal ones, the earlier. Raises UserError for a ratio out of range.
     """
-    check_ratio(ratio)
+    if not 0 <= ratio <= 1:
+        raise UserError(f"ratio: {ratio}; use a share between 0 and 1")
     found = {}
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.studies.pruning.apply import ImageSize, mask
-from convnext_study.studies.pruning.groups import Group, PruningError, empty
+from convnext_study.studies.pruning.groups import Group, check_widths
 from convnext_study.studies.pruning.methods.samples import (
     added,
     draw_places,
@@ -28,36 +28,30 @@ POSITIONS = 10  # of each image
 def prune(
     net: nn.Module,
     groups: Sequence[Group],
-    rates: Mapping[str, float],
+    widths: Mapping[str, int],
     images: Sequence[Tensor],
     image_size: ImageSize,
     *,
     seed: int = 0,
     after_layer: Callable[[nn.Module], None] = lambda net: None,
 ) -> dict[str, list[int]]:
-    """Mask the layers named in ``rates``, in place, and say which channels stay.
+    """Mask the layers named in ``widths``, in place, and say which channels stay.
 
     Args:
         net: a trained network; its layers that read kept channels are scaled.
         groups: its channels, as `apply.groups_of` finds them, in the network's order.
-        rates: of each layer, the share that stays: ``int(width * rate)`` channels.
+        widths: how many channels of each layer stay; the paper keeps half.
         images: batches (N, channels, height, width); the paper takes 10 images of each class.
         image_size: of the images.
         seed: of the sampled positions and filters.
         after_layer: called with the network after each layer, to fine-tune it.
 
     Raises:
-        PruningError: a layer that would be empty, or whose channels no single layer reads.
+        PruningError: a layer that is unknown or would be empty, or whose channels no single layer
+            reads.
     """
-    chosen = [group for group in groups if group.name in rates]
-    if len(chosen) < len(rates):
-        known = {group.name for group in chosen}
-        raise PruningError(f"{next(one for one in rates if one not in known)}: has no channels")
     kept = {}
-    for group in chosen:
-        count = int(group.width * rates[group.name])
-        if count == 0:
-            raise empty(group.name, group.width)
+    for group, count in check_widths(widths, groups):
         x = contributions(net, group, images, fold_in(seed, "thinet", group.name))
         kept[group.name] = choose(x, count)
         mask(net, {group.name: kept[group.name]}, image_size)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convnext_study.studies.pruning.groups import Group, Kept, check_kept
+from convnext_study.studies.pruning.groups import Group, Kept, check_kept, check_widths
 from convnext_study.studies.pruning.spec_fields import count, indices
 from convnext_study.studies.pruning.specs import (
     BottleneckSpec,
@@ -71,12 +71,18 @@ def narrowed(spec: Spec, kept: Kept) -> Spec:
     return from_dict(values)
 
 
+def widths_of(spec: Spec) -> dict[str, int]:
+    """The width of each group: of a pruned network, what is left of the whole one's."""
+    return {group.name: group.width for group in spec_groups(spec)}
+
+
 def with_widths(spec: Spec, widths: Mapping[str, int]) -> Spec:
     """The network with so many channels in these groups; selections read the first ones.
 
     Raises PruningError for a layer that is unknown, or has fewer channels.
     """
-    return narrowed(spec, {name: range(width) for name, width in widths.items()})
+    chosen = check_widths(widths, spec_groups(spec))
+    return narrowed(spec, {group.name: range(width) for group, width in chosen})
 
 
 def _narrow(values: Any, wire: Wire, channels: Sequence[int]) -> None:
