@@ -35,9 +35,7 @@ def open_data(
     scheme, _, path = uri.partition(":")
     source = SOURCES.get(scheme)
     if source is None and scheme in DENSE_SOURCES:
-        raise DataError(
-            f"data {uri!r}: has a class a pixel, as the task segmentation reads"
-        )
+        raise DataError(f"data {uri!r}: has a class a pixel, as the task segmentation reads")
     if source is None:
         raise DataError(f"data {uri!r}: unknown kind{did_you_mean(scheme, list(SOURCES))}")
     if source.needs_path and not path:
