@@ -79,6 +79,11 @@ class ExitsTask(OnData):
     def readers(self, largest_batch: int) -> Readers:
         """What reads the data."""
 
+    @property
+    def num_classes(self) -> int:
+        """Channels of the network's output."""
+        return self._channels
+
     def build(self, parent: Parent | None = None) -> nn.Module:
         """The run's network, with random weights from torch's global generator, or the parent's."""
         net: nn.Module = get_builder(self.run.model.builder)(

@@ -22,12 +22,9 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor
 
 from convnext_study.roadmap.spec import SpecError
-from convnext_study.studies.pruning import registry
+from convnext_study.studies.pruning.registry import MODELS
 
-if not timm.is_model("pruning_vgg16"):
-    registry.register()
-
-every_model = pytest.mark.parametrize("name", registry.MODELS)
+every_model = pytest.mark.parametrize("name", MODELS)
 every_family = pytest.mark.parametrize("name", NARROW)
 every_pooled = pytest.mark.parametrize("name", POOLED)
 every_own = pytest.mark.parametrize("name", OURS)
@@ -49,17 +46,17 @@ def test_names() -> None:
 
 @every_model
 def test_attributes(name: str) -> None:
-    net, network = outline(name), registry.MODELS[name]
-    config = net.pretrained_cfg
-    assert (config["architecture"], config["num_classes"]) == (name, network.classes)
-    assert (net.num_classes, net.in_chans) == (network.classes, 3)
+    net, cfg = outline(name), MODELS[name].cfg
+    config, classes = net.pretrained_cfg, cfg["num_classes"]
+    assert (config["architecture"], config["num_classes"]) == (name, classes)
+    assert (net.num_classes, net.in_chans) == (classes, 3)
     assert net.num_features == net.feature_info[-1]["num_chs"]
     weights = net.state_dict()
     assert weights[config["first_conv"] + ".weight"].shape[1] == 3
-    expected = (network.classes, net.head_hidden_size)
+    expected = (classes, net.head_hidden_size)
     assert weights[config["classifier"] + ".weight"].shape == expected
     data = timm.data.resolve_model_data_config(net)
-    assert data["input_size"] == (3, network.input, network.input)
+    assert data["input_size"] == cfg["input_size"]
     assert "1810.05270" in config["paper_ids"]
 
 
