@@ -61,6 +61,10 @@ def study(
     any_commit: Annotated[
         bool, typer.Option("--any-commit", help="Count runs made at other commits as well.")
     ] = False,
+    networks: Annotated[
+        str,
+        typer.Option(help="Of studies that ask which networks, comma-separated: see their file."),
+    ] = "",
 ) -> None:
     """Train the networks that a study's file asks for, each once, and show its tables.
 
@@ -94,6 +98,7 @@ def study(
         permutations=permutations,
         players=players,
         any_commit=any_commit,
+        networks=loaded.networks(networks),
     )
     requested = loaded.runs(context)
     if match_macs is not None:

@@ -35,6 +35,7 @@ class Context:
         players: ``step`` or ``section``: what an attribution shares the gain among.
         base_road: the road map without further steps, by which networks are named.
         any_commit: whether runs made with other versions of the code count too.
+        networks: those that a study is to look at, in its own words; none: its usual ones.
     """
 
     road: Roadmap
@@ -46,6 +47,7 @@ class Context:
     players: str = "step"
     base_road: Roadmap | None = None
     any_commit: bool = False
+    networks: tuple[str, ...] = ()
 
     def with_branches(self, *steps: Step) -> Context:
         """A context whose road has these steps beside its end, each on its own."""
