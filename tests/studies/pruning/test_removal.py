@@ -18,7 +18,6 @@ from convnext_study.models.builders import get_builder
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import ModelRef
-from convnext_study.studies.pruning import tracing
 from convnext_study.studies.pruning.apply import groups_of, mask, pruned_ref, remove, spec_of
 from convnext_study.studies.pruning.groups import Group, Kept, PruningError
 from convnext_study.studies.pruning.methods.samples import reader_of
@@ -194,7 +193,7 @@ def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         groups_of(
             timm.create_model("multipath_small", width=4, modules=1, implementation="plain"), IMAGE
         )
-    monkeypatch.setattr(tracing.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'convnext-study\[pruning\]'$"):
         groups_of(foreign("convnext_atto"), (3, 32, 32))
 

@@ -58,12 +58,12 @@ def two_layers(groups: Sequence[Group]) -> Sequence[Group]:
 
 def by_thinet(net: Any, groups: Sequence[Group], images: Tensor) -> Kept:
     widths = {group.name: max(group.width // 2, 1) for group in two_layers(groups)}
-    return thinet.prune(net, groups, widths, [images], tuple(images.shape[1:]))
+    return thinet.prune(net, groups, widths, [images], size_of(images))
 
 
 def by_regression(net: Any, groups: Sequence[Group], images: Tensor) -> Kept:
     widths = {group.name: max(group.width // 2, 1) for group in two_layers(groups)}
-    return regression.prune(net, groups, widths, [images], tuple(images.shape[1:]))
+    return regression.prune(net, groups, widths, [images], size_of(images))
 
 
 METHODS: dict[str, Method] = {
