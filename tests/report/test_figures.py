@@ -138,7 +138,8 @@ def test_curves_stay_in_their_axes_and_leave_out_what_is_no_number() -> None:
 def test_curves_are_of_every_metric_and_leave_out_epochs_without_it() -> None:
     def epoch(number: int) -> Epoch:
         metrics = {"iou": 50.0 + number, "exit_1": 40.0 + number} if number % 3 == 0 else {}
-        rest = {"lr": 0.1, "seconds": 1.0, "images_per_s": 1.0, "metrics": metrics}
+        rest: dict[str, Any] = {"lr": 0.1, "seconds": 1.0, "images_per_s": 1.0}
+        rest["metrics"] = metrics
         return Epoch(epoch=number, epochs=300, loss=1.0, primary="iou" if metrics else "", **rest)
 
     run = fake_run(get_roadmap("nano").variant("gelu"))

@@ -11,7 +11,7 @@ import torch
 from support.anytime_nets import anytime_net, images
 from torch import nn
 
-from convnext_study.benchmarks.timing import laps
+from convnext_study.benchmarks.timing import Spread, laps
 from convnext_study.studies.anytime import bench
 from convnext_study.studies.anytime.masks.confidence import confidence
 from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
@@ -165,7 +165,7 @@ def test_the_bench_times_every_exit_in_every_form() -> None:
 
 def test_where_skipping_begins_to_pay_lies_between_two_shares() -> None:
     def row(skipped: float, left: float) -> bench.ShareTimes:
-        return bench.ShareTimes(skipped, {}, [bench.Spread.of([left])], [])
+        return bench.ShareTimes(skipped, {}, [Spread.of([left])], [])
 
     assert bench.pays_from([row(0, 1.2), row(0.5, 1.1), row(0.9, 0.7)]) == pytest.approx(0.6)
     assert bench.pays_from([row(0, 1.2), row(0.5, 1.1)]) is None
