@@ -22,6 +22,7 @@ def tables(found: dict[str, Any]) -> list[Table[_Row]]:
         "networks": _networks,
         "engine_overhead": _loop,
         "pipeline": _pipeline,
+        "composition": _composition,
         "scaling": _growth,
         "peer": _peer,
     }
@@ -92,6 +93,16 @@ def _pipeline(found: _Row) -> Table[_Row]:
     ]
     rows = [{"name": name.replace("_", " "), **found[name]} for name in ("crop_and_flip", "modern")]
     return Table("pipeline", "reading and augmenting, one core, 224x224", columns, rows)
+
+
+def _composition(rows: list[_Row]) -> Table[_Row]:
+    columns = [
+        Column[_Row]("step", "network", lambda row: row["step"], "text"),
+        _rate("composed, images/s", lambda row: row["images_per_s"]["composed"]["median"]),
+        _rate("trained, images/s", lambda row: row["images_per_s"]["trained"]["median"]),
+        _spread("ratio", lambda row: row["ratio"]),
+    ]
+    return Table("composition", "composing images of clutter beside training", columns, rows)
 
 
 def _growth(found: _Row) -> Table[_Row]:

@@ -13,7 +13,7 @@ from convnext_study.cli.options import Json, Regime, print_tables
 from convnext_study.errors import UserError
 from convnext_study.roadmap import Roadmap, Variant, get_roadmap
 
-PARTS = ("networks", "engine_overhead", "pipeline", "scaling")
+PARTS = ("networks", "engine_overhead", "pipeline", "composition", "scaling")
 REPEATS, QUICK_REPEATS = 5, 3
 SECONDS, QUICK_SECONDS = 0.4, 0.1
 OUR_COMMAND = "train separate_downsampling --epochs 1"
@@ -133,6 +133,10 @@ def _measure(part: str, road: Roadmap, settings: Any, data: str | None, *, quick
         from convnext_study.benchmarks.scaling import scaling
 
         return scaling(road, settings, _report)
+    if part == "composition":
+        from convnext_study.benchmarks.composition import composition
+
+        return composition(road, _variants(road, quick=quick), settings, _report)
     from convnext_study.benchmarks.pipeline import pipeline
 
     return pipeline(data, 48 if quick else 192, settings, _report)

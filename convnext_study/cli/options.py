@@ -39,8 +39,8 @@ class RunOptions:
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="published, small, or one recipe for every row: its name or a .toml file. "
-            "(default: small for nano, published for t and b)"
+            help="published, small, composed, or one recipe for every row: its name or a .toml "
+            "file. (default: small for nano, composed on clutter; published for t and b)"
         ),
     ] = None
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None

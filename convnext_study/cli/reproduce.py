@@ -98,7 +98,7 @@ def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:
 
     parts = ["--data", _data(runs[0].data), "--seeds", seeds]
     choice, changes = _recipe(runs)
-    if choice != default_recipe(road):
+    if choice != default_recipe(road, runs[0].data):
         parts += ["--recipe", choice]
     for field, value in changes.items():
         parts += [_OPTIONS[field], str(value)]
@@ -107,11 +107,11 @@ def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:
 
 def _recipe(runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
     """The choice of recipe that comes nearest, and what was changed in it."""
-    from convnext_study.recipes import RECIPES, recipe_for
+    from convnext_study.recipes import CHOICES, RECIPES, recipe_for
 
     family = str(runs[0].recipe.get("family", ""))
     base = str(runs[0].recipe.get("name", "")).partition("[")[0]
-    choice = {f"{family}-small": "small", family: "published"}.get(base, base)
+    choice = {f"{family}{suffix}": name for name, suffix in CHOICES.items()}.get(base, base)
     if Path(choice).suffix == ".toml":  # no file is read because a record names it
         choice = "unknown"
     families = {recipe.family for recipe in RECIPES.values()}

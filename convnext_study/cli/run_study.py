@@ -17,7 +17,7 @@ from convnext_study.cli.options import (
 )
 from convnext_study.cli.place import choose_resources_for, cluster_of, describe, get_launcher
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED
-from convnext_study.experiments.collection import Launcher, RunCollection, train_all, unfinished
+from convnext_study.experiments.collection import RunCollection, train_all, unfinished
 from convnext_study.experiments.roadmap_runs import default_folder, parse_seeds, roadmap_runs
 from convnext_study.roadmap import Roadmap, Variant
 from convnext_study.runs.records import Run, unreadable_in
@@ -25,6 +25,7 @@ from convnext_study.runs.records import Run, unreadable_in
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from convnext_study.launchers import Launcher
     from convnext_study.launchers.job import Outcome
     from convnext_study.launchers.resources import Resources
 

@@ -52,6 +52,59 @@ class ImageDataset(Protocol):
         ...
 
 
+# What an image is labelled with: its class, or an array, such as a class for every pixel.
+Target = int | torch.Tensor
+
+
+@runtime_checkable
+class PixelDataset(Protocol):
+    """Images with labels that are had as tensors, one at a time."""
+
+    def __len__(self) -> int: ...
+
+    def pixels(self, index: int) -> tuple[torch.Tensor, Target]:
+        """An image, (3, H, W) uint8, and its label. Raises CorruptImage at a bad one."""
+        ...
+
+    def digests(self) -> dict[str, str]:
+        """As an `ImageDataset`'s."""
+        ...
+
+
+class DataParts(Protocol):
+    """A data set with a training and a validation part, whatever its labels are."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+        ...
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel, of 1."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of each channel, of 1."""
+        ...
+
+    @property
+    def train(self) -> ImageDataset | PixelDataset:
+        """What is trained on."""
+        ...
+
+    @property
+    def val(self) -> ImageDataset | PixelDataset:
+        """What is never trained on."""
+        ...
+
+    @property
+    def corrupt(self) -> CorruptImages:
+        """What is done about bad images, and which ones were met."""
+        ...
+
+
 @runtime_checkable
 class InMemoryDataset(Protocol):
     """Images of one size that can be had as tensors, many at a time."""
@@ -64,6 +117,20 @@ class InMemoryDataset(Protocol):
     def at(self, indices: torch.Tensor) -> torch.Tensor:
         """The images at (n,) int64 indices: (n, 3, H, W) uint8."""
         ...
+
+
+@runtime_checkable
+class RenewedDataset(Protocol):
+    """Images that are other ones in every epoch, as many and with the same labels."""
+
+    def of_epoch(self, seed: int, epoch: int) -> ImageDataset:
+        """The images of an epoch (from 0) of a run with this seed: a function of these alone."""
+        ...
+
+
+def images_of_epoch(images: ImageDataset, seed: int, epoch: int) -> ImageDataset:
+    """What a run with this seed trains on in an epoch (from 0)."""
+    return images.of_epoch(seed, epoch) if isinstance(images, RenewedDataset) else images
 
 
 @dataclass(frozen=True)
@@ -116,6 +183,8 @@ class DatasetPair:
 
     ``size`` is the side of the square images a network sees; ``flips`` whether a mirrored image
     still shows its class (a mirrored digit does not); ``corrupt`` counts replaced images.
+    ``val_groups`` (N,) int64 says which validation images belong together, since they show the
+    same thing; None where they are independent.
     """
 
     uri: str
@@ -126,6 +195,7 @@ class DatasetPair:
     train: ImageDataset
     val: ImageDataset
     flips: bool = True
+    val_groups: torch.Tensor | None = None
     corrupt: CorruptImages = field(default_factory=CorruptImages)
 
     @property

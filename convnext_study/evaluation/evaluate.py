@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.evaluation.crops import crop_steps
+from convnext_study.data.transforms.evaluation import crop_steps
 from convnext_study.evaluation.load_run import EvaluationError, LoadedModel
 from convnext_study.results.statistics import wilson_interval
 

@@ -34,7 +34,7 @@ def dataset_size(uri: str, *, images: int | None, classes: int, image_size: int)
         return DatasetSize("as given by --train-images", images, val, classes, image_size)
     scheme, _, path = uri.partition(":")
     source = SOURCES.get(scheme)
-    if source and source.size and (path or not source.needs_path):
+    if source and source.size and bool(path) == source.needs_path:
         return DatasetSize(uri, *source.size)
     data = open_data(uri)
     return DatasetSize(uri, len(data.train), len(data.val), data.num_classes, data.size)

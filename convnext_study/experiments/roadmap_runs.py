@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from convnext_study.data.sources import SOURCES
 from convnext_study.errors import UserError
 from convnext_study.models.builders import ROADMAP_BUILDER
 from convnext_study.recipes import recipe_for
@@ -36,9 +37,12 @@ def choose_variants(road: Roadmap, steps: str | None) -> tuple[Variant, ...]:
     return tuple(variant for variant in road.variants() if variant.name in wanted)
 
 
-def default_recipe(road: Roadmap) -> str:
-    """Small images get the short recipes, ImageNet's size the published ones."""
-    return "published" if road.published else "small"
+def default_recipe(road: Roadmap, data: str) -> str:
+    """Small images get the short recipes that fit the data, ImageNet's size the published ones."""
+    if road.published:
+        return "published"
+    source = SOURCES.get(data.partition(":")[0])
+    return source.recipe if source else "small"
 
 
 def default_folder(road: Roadmap, data: str) -> Path:
@@ -69,7 +73,7 @@ def roadmap_runs(
             study=f"roadmap-{road.regime}",
             name=variant.name,
             model=ModelRef(builder=ROADMAP_BUILDER, args=variant.spec.to_dict()),
-            recipe=recipe_for(variant.recipe, recipe or default_recipe(road))
+            recipe=recipe_for(variant.recipe, recipe or default_recipe(road, data))
             .replace(**changes)
             .model_dump(mode="json"),
             data=data,

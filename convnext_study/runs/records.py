@@ -196,13 +196,14 @@ def read_run_file(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError) as error:
         raise RecordError(folder, f"not a readable run record ({_one_line(error)})") from error
     if written != FORMAT:
-        newer = isinstance(written, int) and written > FORMAT
-        raise RecordError(
-            folder,
-            f"format {written} is newer than this version reads ({FORMAT}); update convnext-study"
-            if newer
-            else f"not a readable run record (format {written!r})",
-        )
+        said = f"not a readable run record (format {written!r})"
+        if isinstance(written, int) and written > FORMAT:
+            said = f"format {written} is newer than this version reads ({FORMAT})"
+            said += "; update convnext-study"
+        elif written in range(1, FORMAT):
+            said = f"format {written} is of an earlier version, which this one does not read"
+            said += "; train it again in another folder"
+        raise RecordError(folder, said)
     return dict(about)
 
 

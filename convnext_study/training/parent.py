@@ -7,17 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.errors import RunFailed
-from convnext_study.runs import records
-from convnext_study.runs.records import CHECKPOINT, Record, RecordError, Run
+from convnext_study.runs.parents import ParentError, finished_parent
+from convnext_study.runs.records import CHECKPOINT, Record, Run
 from convnext_study.training import checkpoint_file
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-class ParentError(RunFailed):
-    """A run cannot start, for the one it starts from is missing, not done, or was lost."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +45,10 @@ class Parent:
 def find_parent(run: Run, folder: Path) -> Parent | None:
     """The run that ``run``, in ``folder``, starts from; None where it starts from none.
 
-    Looked for beside it, then in the folders of other studies beside its study's.
-
     Raises ParentError, one line.
     """
-    if run.init_from is None:
+    if (record := finished_parent(run, folder)) is None:
         return None
-    record = _find(run.init_from, folder)
-    if record is None:
-        raise ParentError(
-            f"{folder}: the run it starts from ({run.init_from[:8]}) is not in "
-            f"{folder.parent}; train that one first, with the same --out"
-        )
-    if record.result is None:
-        reason = records.failure(record.events) if record.status == "failed" else None
-        raise ParentError(
-            f"{folder}: the run it starts from is {record.status}: {record.folder.name}"
-            + (f" ({reason})" if reason else "")
-        )
     try:
         digest = checkpoint_file.digest(record.folder / CHECKPOINT)
     except OSError as error:
@@ -87,18 +68,3 @@ def load_weights(model: nn.Module, parent: Parent) -> None:
             f"{parent.record.folder}: its weights do not fit the network that starts from them "
             f"({' '.join(str(error).split())[:200]})"
         ) from error
-
-
-def _find(key: str, folder: Path) -> Record | None:
-    for where, pattern in (
-        (folder.parent, f"*-{key[:8]}"),
-        (folder.parent.parent, f"*/*-{key[:8]}"),
-    ):
-        for path in sorted(where.glob(pattern)):
-            try:
-                record = records.read(path)
-            except RecordError:
-                continue
-            if record.run.key == key:
-                return record
-    return None

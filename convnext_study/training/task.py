@@ -33,6 +33,11 @@ class Evaluation:
     images: int
     corrupt_images: int = 0
 
+    @property
+    def value(self) -> float:
+        """The primary metric's, in its unit."""
+        return self.metrics[self.primary].value
+
 
 class Task(Hooks, ABC):
     """One kind of study. The engine seeds the generators before each call that draws.

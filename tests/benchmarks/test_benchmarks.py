@@ -14,6 +14,7 @@ from rich.console import Console
 from support.fakes import fake_run, write_run
 from typer.testing import CliRunner
 
+from convnext_study.benchmarks.composition import composition
 from convnext_study.benchmarks.engine_overhead import engine_overhead
 from convnext_study.benchmarks.networks import Settings, networks
 from convnext_study.benchmarks.peer import Command, _logged_rate, _our_rate, beside, peer
@@ -68,11 +69,10 @@ def test_ratios_are_of_the_same_turn() -> None:
         ratio([1.0], [1.0, 2.0])
 
 
-def test_a_rate_is_images_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = itertools.count()  # a second passes between two looks
-    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+def test_a_rate_is_images_over_time() -> None:
+    looks = itertools.count()  # a second passes between two looks
     calls: list[int] = []
-    measure = rate(lambda: calls.append(1), images=8, seconds=4.0)
+    measure = rate(lambda: calls.append(1), images=8, seconds=4.0, clock=lambda: next(looks))
     assert len(calls) == 2
     assert measure() == 8 * 4 / 1.0
     assert len(calls) == 6
@@ -114,6 +114,7 @@ def found() -> dict[str, Any]:
         "networks": networks(NANO, variants, TINY, silent),
         "engine_overhead": engine_overhead(NANO, TINY, silent),
         "pipeline": pipeline(None, 16, TINY, silent),
+        "composition": composition(NANO, variants[1:2], TINY, silent),
         "scaling": scaling(NANO, TINY, silent),
     }
 
@@ -134,6 +135,12 @@ def test_loop_and_pipeline(found: dict[str, Any]) -> None:
         assert found["pipeline"][name]["ratio"]["median"] > 0
 
 
+def test_composition(found: dict[str, Any]) -> None:
+    (row,) = found["composition"]
+    speed = {name: one["median"] for name, one in row["images_per_s"].items()}
+    assert row["ratio"]["low"] <= speed["composed"] / speed["trained"] <= row["ratio"]["high"]
+
+
 def test_growth(found: dict[str, Any]) -> None:
     sizes = found["scaling"]["image_size"]
     assert [row["value"] for row in sizes] == [32, 64, 96]
@@ -147,7 +154,7 @@ def test_tables_and_figure(found: dict[str, Any], tmp_path: Path) -> None:
     console = Console(width=120, record=True)
     console.print(*map(Screen, tables(found)))
     shown = console.export_text()
-    for word in ("separate_downsampling", "bare step", "crop and flip", "image size"):
+    for word in ("separate_downsampling", "bare step", "crop and flip", "composed", "image size"):
         assert word in shown
     svg, png = draw(found, tmp_path)
     assert "<svg" in svg.read_text()

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from support.fakes import fake_runs, write_run, write_study
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
-from convnext_study.cli import report as command
 from convnext_study.cli.reproduce import commands
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.roadmap_runs import parse_seeds, roadmap_runs
@@ -143,7 +143,7 @@ def test_watch_writes_the_page_again_while_a_study_runs(
         if len(pages) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     result = CliRunner().invoke(app, ["report", str(tmp_path), "--watch", "--every", "7"])
     assert result.exit_code == 0, result.output
     assert result.output.count("Ctrl-C ends the watch") == 2

@@ -154,7 +154,7 @@ def test_noise_band_with_one_seed_and_error_bars_with_several(tmp_path: Path) ->
     panel = figure_of(rows).axes[1]
     bands = [one for one in panel.patches if one.get_alpha()]
     ends = [(one.get_x(), one.get_x() + one.get_width()) for one in bands]  # type: ignore[attr-defined]
-    assert np.allclose(ends, [row.interval for row in rows])
+    assert np.allclose(ends, [row.interval or (0.0, 0.0) for row in rows])
     assert not panel.containers or all(not hasattr(one, "has_xerr") for one in panel.containers)
 
     rows = with_gaps(tmp_path / "three")
@@ -173,7 +173,7 @@ def test_rows_without_a_result_say_why(tmp_path: Path) -> None:
 
 def paper_marks(figure: Figure) -> list[float]:
     return [
-        float(line.get_xdata()[0])  # type: ignore[index]
+        float(np.asarray(line.get_xdata())[0])
         for line in figure.axes[1].lines
         if to_rgba(line.get_color()) == to_rgba(COLOURS["mark"])
     ]

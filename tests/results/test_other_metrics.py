@@ -134,7 +134,7 @@ def test_a_metric_that_nobody_knows(
 ) -> None:
     study = tmp_path / "study"
     rows = write_study(study, name, seeds=3)
-    better = [row.value for row in rows]
+    better = [row.value or 0.0 for row in rows]
     assert better == sorted(better, reverse=name == "latency")
     assert all(row.gain is not None and row.gain > 0 for row in rows[1:])  # better, up or down
     assert all(row.significant for row in rows[1:])

@@ -29,6 +29,7 @@ class DataSource:
         opener: ``file:function`` in this folder, imported when the data is opened. The function
             takes what follows the scheme, and ``download``; it returns a `DatasetPair`.
         needs_path: whether something must follow the scheme.
+        recipe: the short recipes that fit it, as in `recipes.CHOICES`.
         safe: whether opening it runs no code and fetches nothing, so that it may be opened for a
             record of unknown origin.
         size: where it is known.
@@ -37,6 +38,7 @@ class DataSource:
     usage: str
     opener: str
     needs_path: bool = True
+    recipe: str = "small"
     safe: bool = True
     size: KnownSize | None = None
 
@@ -47,9 +49,17 @@ class DataSource:
         return opener(path, download=download)
 
 
-DIGITS = KnownSize(1_195, 602, 10, 32)
 SOURCES = {
-    "digits": DataSource("digits", "digits:open_digits", needs_path=False, size=DIGITS),
+    "digits": DataSource(
+        "digits", "digits:open_digits", needs_path=False, size=KnownSize(1_195, 602, 10, 32)
+    ),
+    "clutter": DataSource(
+        "clutter[:easy|hard|tune]",
+        "clutter:open_clutter",
+        needs_path=False,
+        recipe="composed",
+        size=KnownSize(8_950, 10_234, 10, 32),
+    ),
     "synthetic": DataSource("synthetic", "synthetic:open_synthetic", needs_path=False),
     "folder": DataSource("folder:PATH", "folder:open_folder"),
     # Pickles, of which torchvision knows the digests: it opens no others.

@@ -21,7 +21,7 @@ HELD_OUT_EVERY = 3
 
 def open_digits(_: str = "", *, download: bool = False) -> DatasetPair:
     """1,195 training and 602 validation images: every third of each class is held out."""
-    pixels, targets = _read()
+    pixels, targets = read_scans()
     labels = torch.from_numpy(targets).long()
     grey = torch.from_numpy(pixels).float()[:, None] * (255 / 16)
     grey = F.interpolate(grey, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
@@ -41,7 +41,7 @@ def open_digits(_: str = "", *, download: bool = False) -> DatasetPair:
     )
 
 
-def _read() -> tuple[np.ndarray, np.ndarray]:
+def read_scans() -> tuple[np.ndarray, np.ndarray]:
     """Images (1797, 8, 8) with values 0 to 16, and their digits."""
     # The table alone: importing scikit-learn takes longer than an epoch of the nano road.
     package = find_spec("sklearn")

@@ -1,0 +1,147 @@
+"""``clutter``: scanned digits among pieces of others over photographs, composed on the fly.
+
+The data set is ours, and says nothing about any other: 32x32 images in colour, made of
+scikit-learn's 1,797 scans and two photographs. Training images are new in every epoch; the test
+images are fixed. Scans and texture are in three parts that share nothing: one to train on, one to
+test on, and one, ``clutter:tune``, to choose by (difficulty, recipe, epochs).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import torch
+from PIL import Image
+
+from convnext_study.data.dataset import (
+    DataError,
+    DatasetPair,
+    MemoryImages,
+    channel_statistics,
+    digest,
+    to_pil,
+)
+from convnext_study.data.rng import fold_in
+from convnext_study.data.sources.clutter.parts import Part, read_part
+from convnext_study.data.sources.clutter.scene import SIZE, Scene, compose
+from convnext_study.errors import did_you_mean
+
+# Set on the tuning part, with the first, a middle and the last row of the nano road.
+MEDIUM = "medium"
+SCENES = {
+    "easy": Scene(1, (20, 28), 10, (90, 120), (20, 60), (0.2, 0.4)),
+    MEDIUM: Scene(2, (20, 28), 12, (85, 120), (20, 65), (0.25, 0.6)),
+    "hard": Scene(3, (18, 26), 15, (80, 120), (20, 70), (0.3, 0.7)),
+}
+TUNE = "tune"
+TRAIN_EACH, HELD_OUT_EACH = 10, 17  # images that show a scan: the test part has 10,234 in all
+CHUNK = 256  # images composed at once where all of a part are; more do not fit the cache
+
+
+@dataclass(frozen=True)
+class ComposedImages:
+    """Images of one part, each made when it is asked for, by its number.
+
+    Args:
+        scene: how hard they are.
+        part: what they are composed from.
+        each: how many show each of the part's scans.
+        key: of the draws.
+    """
+
+    scene: Scene
+    part: Part
+    each: int
+    key: int
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """(N,) int64."""
+        return torch.from_numpy(self.part.labels).repeat(self.each)
+
+    @property
+    def scans(self) -> torch.Tensor:
+        """(N,) int64: the number, in scikit-learn's table, of the scan that each image shows."""
+        return torch.from_numpy(self.part.scans).repeat(self.each)
+
+    def __len__(self) -> int:
+        return self.each * len(self.part.scans)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return to_pil(self.at(torch.tensor([index]))[0]), int(self.labels[index])
+
+    def at(self, indices: torch.Tensor) -> torch.Tensor:
+        """The images at (n,) int64 indices: (n, 3, H, W) uint8."""
+        images = indices.numpy()
+        shown = images % len(self.part.scans)
+        pixels = compose(self.scene, self.part, shown, self.key, images)
+        return torch.from_numpy(pixels.astype(np.uint8))
+
+    def of_epoch(self, seed: int, epoch: int) -> ComposedImages:
+        """The images of an epoch (from 0) of a run with this seed."""
+        return replace(self, key=fold_in(seed, "clutter", epoch))
+
+    def digests(self) -> dict[str, str]:
+        """Of what the images are made from, and of some of them, which tell how."""
+        some = self.at(torch.arange(min(len(self), CHUNK)))
+        return {
+            "content": digest(self.part.ink, self.part.texture, some.numpy()),
+            "labels": digest(self.labels.numpy()),
+        }
+
+
+def open_clutter(text: str = "", *, download: bool = False) -> DatasetPair:
+    """8,950 new training images an epoch, and 10,234 fixed ones to test on (5,100 to tune on).
+
+    Args:
+        text: ``easy``, ``medium`` or ``hard`` and ``tune``, or one of them, or nothing.
+        download: nothing ever is.
+
+    Raises DataError for other words.
+    """
+    difficulty, held_out = _choices(text)
+    train = ComposedImages(SCENES[difficulty], read_part("train"), TRAIN_EACH, 0).of_epoch(0, 0)
+    mean, std = channel_statistics(train.at(torch.arange(CHUNK)))
+    val, scans = _fixed(difficulty, held_out)
+    return DatasetPair(
+        uri=f"clutter:{text}" if text else "clutter",
+        classes=tuple(str(digit) for digit in range(10)),
+        size=SIZE,
+        mean=mean,
+        std=std,
+        train=train,
+        val=val,
+        flips=False,
+        val_groups=scans,
+    )
+
+
+@cache
+def _fixed(difficulty: str, part: str) -> tuple[MemoryImages, torch.Tensor]:
+    """All images of a part, once a process, and the scans that they show."""
+    made = ComposedImages(SCENES[difficulty], read_part(part), HELD_OUT_EACH, 0)
+    made = replace(made, key=fold_in(0, "clutter", part))
+    chunks = torch.split(torch.arange(len(made)), CHUNK)
+    pixels = torch.cat([made.at(chunk) for chunk in chunks])
+    return MemoryImages(pixels, made.labels), made.scans
+
+
+def _choices(text: str) -> tuple[str, str]:
+    """The difficulty, and the part that is evaluated on."""
+    difficulty, part = MEDIUM, "test"
+    given = text.split(",") if text else []
+    for word in given:
+        if word == TUNE:
+            part = TUNE
+        elif word in SCENES:
+            difficulty = word
+        else:
+            hint = did_you_mean(word, [*SCENES, TUNE])
+            raise DataError(f"data 'clutter:{text}': {word!r} is unknown{hint}")
+    if len(given) > (difficulty in given) + (part in given):
+        raise DataError(
+            f"data 'clutter:{text}': takes one difficulty, and {TUNE}, as in clutter:hard,{TUNE}"
+        )
+    return difficulty, part

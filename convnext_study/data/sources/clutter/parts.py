@@ -1,0 +1,95 @@
+"""What images are composed from, in three parts that share nothing.
+
+Every sixth scan of a class, and every strip of a photograph, belongs to one part for good: no
+random generator and no version of a library can change the split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from convnext_study.data.dataset import DataError
+from convnext_study.data.sources.clutter.draws import Integers
+from convnext_study.data.sources.digits import read_scans
+
+PARTS = ("train", "tune", "test")
+_SCANS = ("test", "train", "tune", "test", "train", "train")  # by a scan's place in its class
+# Strips of 128 columns: eight of the blocks that JPEG compresses by, so that none is in two.
+_STRIPS, STRIP_WIDTH = ("train", "test", "train", "tune", "test"), 128
+_PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+
+SCAN = 8  # pixels a side
+CELL = 6  # pixels a side that a pixel of a scan is drawn up to
+SIDE = (SCAN + 2) * CELL  # of a drawn scan, with one scanned pixel's margin
+OPAQUE_BITS = 7  # of ink: with a level of 255 it makes 15 bits
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part's scans and texture.
+
+    Args:
+        scans: (n,) numbers of the scans in scikit-learn's table.
+        labels: (n,) their digits.
+        ink: (n, SIDE, SIDE) uint8, the scans drawn up smoothly, from 0 to OPAQUE_BITS bits.
+        texture: (strips, 3, H, STRIP_WIDTH) uint8, pieces of photographs.
+        strips: of each, the photograph and its first column there.
+    """
+
+    scans: Integers
+    labels: Integers
+    ink: npt.NDArray[np.uint8]
+    texture: npt.NDArray[np.uint8]
+    strips: tuple[tuple[str, int], ...]
+
+
+@cache
+def read_part(name: str) -> Part:
+    """The part ``train``, ``tune`` or ``test``. Raises DataError where scikit-learn's are not."""
+    scans, labels = read_scans()
+    places = np.empty(len(labels), dtype=np.int64)
+    for label in range(10):
+        mine = labels == label
+        places[mine] = np.arange(mine.sum()) % len(_SCANS)
+    chosen = np.flatnonzero(np.array([_SCANS[place] == name for place in places]))
+    strips = tuple(
+        (photograph, place * STRIP_WIDTH)
+        for photograph in _PHOTOGRAPHS
+        for place, part in enumerate(_STRIPS)
+        if part == name
+    )
+    pixels = {photograph: _read_photograph(photograph) for photograph in _PHOTOGRAPHS}
+    cut = [pixels[one][:, :, first : first + STRIP_WIDTH] for one, first in strips]
+    ink = draw_up(scans[chosen].astype(np.int64))
+    return Part(chosen, labels[chosen].astype(np.int64), ink, np.stack(cut), strips)
+
+
+def draw_up(scans: Integers) -> npt.NDArray[np.uint8]:
+    """Scans (n, 8, 8) of 0 to 16, interpolated between the centres of their pixels."""
+    padded = np.pad(scans, ((0, 0), (1, 1), (1, 1)))
+    # Twice the distance of each drawn pixel's centre from each scanned one's, in drawn pixels.
+    drawn, scanned = 2 * np.arange(SIDE) + 1, CELL * (2 * np.arange(padded.shape[1]) + 1)
+    weights = np.maximum(2 * CELL - np.abs(drawn[:, None] - scanned), 0)
+    ink: Integers = weights @ padded @ weights.T * (2**OPAQUE_BITS - 1)
+    return (ink // (16 * (2 * CELL) ** 2)).astype(np.uint8)
+
+
+def _read_photograph(name: str) -> npt.NDArray[np.uint8]:
+    """(3, H, W), as scikit-learn ships it, without importing it: that takes seconds."""
+    package = find_spec("sklearn")
+    folders = (package.submodule_search_locations or []) if package else []
+    for path in (Path(folder) / "datasets" / "images" / name for folder in folders):
+        try:
+            with Image.open(path) as image:
+                pixels: npt.NDArray[np.uint8] = np.asarray(image.convert("RGB"))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    raise DataError(f"{name}: scikit-learn, which ships it, is not installed")

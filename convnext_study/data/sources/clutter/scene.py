@@ -1,0 +1,199 @@
+"""Images composed from scans and texture, a batch at a time and in whole numbers.
+
+An image is texture, then pieces of other scans, then the scan that it shows, each with a place, a
+size, a rotation, a brightness and a colour of its own. Whole numbers make the same bits on every
+machine and in every batch: no step takes more than one image into account.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from convnext_study.data.sources.clutter.draws import Draws, Integers
+from convnext_study.data.sources.clutter.parts import CELL, OPAQUE_BITS, SCAN, SIDE, Part
+
+SIZE = 32  # pixels a side
+PIECE = 12  # pixels a side of the window that a piece of clutter is seen in
+FINE = 16  # parts of a pixel, and of the texture's contrast
+GREY, TINT, INK_TINT = (96, 160), 24, 32  # of 255: a texture's brightness, how coloured things are
+
+TURN = 4096  # angles
+_ANGLES = [2 * math.pi * angle / TURN for angle in range(TURN)]
+_ONE = 14  # bits of a sine behind the point
+_COSINE = np.array([round(math.cos(angle) * 2**_ONE) for angle in _ANGLES])
+_SINE = np.array([round(math.sin(angle) * 2**_ONE) for angle in _ANGLES])
+# Bits of a place in a drawn scan behind the point. With 7, whatever is between SMALLEST pixels
+# large and as large as an image stays within 16 bits, which are the fastest.
+_POINT = 7
+SMALLEST = 10
+_DRAWS, _DRAWS_PER_PIECE = 17, 12
+
+Pixels = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """How hard images are. Ranges hold the smallest and the largest value.
+
+    Args:
+        pieces: of clutter in an image.
+        size: of a scan, in pixels a side, from SMALLEST to SIZE.
+        turn: the furthest that the scan is rotated either way, in degrees.
+        contrast: of the scan to the brightness of the texture, in levels of 255.
+        clutter: as much, of a piece of clutter.
+        texture: contrast of the texture, as a multiple of the photograph's.
+    """
+
+    pieces: int
+    size: tuple[int, int]
+    turn: int
+    contrast: tuple[int, int]
+    clutter: tuple[int, int]
+    texture: tuple[float, float]
+
+
+def compose(scene: Scene, part: Part, shown: Integers, key: int, images: Integers) -> Pixels:
+    """Images (n, 3, SIZE, SIZE) of 0 to 255.
+
+    Args:
+        scene: how hard they are.
+        part: what they are composed from.
+        shown: (n,) which of the part's scans each of them shows.
+        key: what is drawn for an image depends on it and on the image's number.
+        images: (n,) their numbers.
+    """
+    draws = Draws(key, images, _DRAWS + _DRAWS_PER_PIECE * scene.pieces)
+    canvas, grey = _texture(scene, part, draws)
+    _add_clutter(canvas, grey, scene, part, draws)
+    _add_scan(canvas, grey, scene, part, draws, shown)
+    return canvas
+
+
+def _texture(scene: Scene, part: Part, draws: Draws) -> tuple[Pixels, Integers]:
+    """Crops of the photographs about a brightness (n, 1), which is given too."""
+    strips, _, height, width = part.texture.shape
+    strip = draws.integers(0, strips)[:, 0]
+    top = draws.integers(0, height - SIZE + 1)[:, 0]
+    left = draws.integers(0, width - SIZE + 1)[:, 0]
+    windows = sliding_window_view(part.texture, (SIZE, SIZE), axis=(2, 3))
+    # In C order: indexing gives the channels last, and all that follows would be slow.
+    canvas = windows[strip, :, top, left].astype(np.int16, order="C")
+    low, high = (round(contrast * FINE) for contrast in scene.texture)
+    contrast, grey = draws.integers(low, high + 1), draws.integers(*GREY)
+    brightness = grey + draws.integers(-TINT, TINT + 1, 3)
+    mean = canvas.reshape(len(canvas), 3, -1).sum(2, dtype=np.int32) // SIZE**2
+    canvas -= mean.astype(np.int16)[:, :, None, None]
+    canvas *= contrast.astype(np.int16)[:, :, None, None]
+    canvas //= FINE
+    canvas += brightness.astype(np.int16)[:, :, None, None]
+    return np.clip(canvas, 0, 255, out=canvas), grey
+
+
+def _add_clutter(canvas: Pixels, grey: Integers, scene: Scene, part: Part, draws: Draws) -> None:
+    """Pieces of any of the part's scans, in windows that end softly."""
+    count = scene.pieces
+    scan = draws.integers(0, len(part.scans), count)
+    size, angle = _sizes(scene, draws, count), draws.integers(0, TURN, count)
+    # As far from the window's middle as shows a piece only.
+    down, right = (draws.integers(-PIECE * FINE // 2, PIECE * FINE // 2, count) for _ in range(2))
+    top, left = (draws.integers(0, SIZE - PIECE + 1, count) for _ in range(2))
+    colours = _colours(grey, scene.clutter, draws, count)
+    place = _place(size.ravel(), angle.ravel(), down.ravel(), right.ravel(), PIECE)
+    ink = _ink(part, scan.ravel(), place).reshape(len(canvas), count, PIECE, PIECE)
+    ink *= _FADING
+    ink >>= OPAQUE_BITS
+    windows = sliding_window_view(canvas, (PIECE, PIECE), axis=(2, 3), writeable=True)
+    images = np.arange(len(canvas))
+    for piece in range(count):
+        where = images, slice(None), top[:, piece], left[:, piece]
+        windows[where] = _under(ink[:, piece], colours[:, piece], windows[where])
+
+
+def _add_scan(
+    canvas: Pixels, grey: Integers, scene: Scene, part: Part, draws: Draws, shown: Integers
+) -> None:
+    """The scan that an image shows, all of it inside the image but for corners that turn out."""
+    size = _sizes(scene, draws, 1)
+    furthest = scene.turn * TURN // 360
+    angle = draws.integers(-furthest, furthest + 1)[:, 0]
+    room = (SIZE * FINE - size) // 2
+    down, right = (draws.integers(-room, room + 1)[:, 0] for _ in range(2))
+    colour = _colours(grey, scene.contrast, draws, 1)[:, 0]
+    ink = _ink(part, shown, _place(size[:, 0], angle, down, right, SIZE))
+    canvas[:] = _under(ink.reshape(len(canvas), SIZE, SIZE), colour, canvas)
+
+
+def _sizes(scene: Scene, draws: Draws, count: int) -> Integers:
+    """(n, count) in parts of a pixel."""
+    return draws.integers(scene.size[0] * FINE, scene.size[1] * FINE + 1, count)
+
+
+def _colours(grey: Integers, contrast: tuple[int, int], draws: Draws, count: int) -> Pixels:
+    """(n, count, 3), lighter or darker than grey (n, 1) and a little coloured."""
+    step = draws.integers(contrast[0], contrast[1] + 1, count)
+    sign = 2 * draws.integers(0, 2, count) - 1
+    tint = draws.integers(-INK_TINT, INK_TINT + 1, 3 * count).reshape(len(grey), count, 3)
+    return np.clip((grey + sign * step)[:, :, None] + tint, 0, 255).astype(np.int16)
+
+
+def _place(
+    size: Integers, angle: Integers, down: Integers, right: Integers, side: int
+) -> npt.NDArray[np.int16]:
+    """Which pixel of a drawn scan each of a window's shows: (n, side * side), of SIDE * SIDE.
+
+    Args:
+        size: (n,) of the scan in the window, in parts of a pixel.
+        angle: (n,) of TURN.
+        down: (n,) from the window's middle to the scan's, in parts of a pixel.
+        right: (n,) the same.
+        side: of the windows, in pixels.
+    """
+    ratio = SCAN * CELL * FINE << (_POINT + _ONE)  # drawn pixels for one of the window's
+    # For half a pixel, in which the middles of a window's pixels are whole numbers.
+    along, across = (ratio * of[angle] // size >> (2 * _ONE + 1) for of in (_COSINE, _SINE))
+    middle, half = (SIDE << _POINT) // 2, FINE // 2
+    at = 2 * np.arange(side, dtype=np.int16) - (side - 1)
+    rows, columns = np.repeat(at, side), np.tile(at, side)
+    found: list[npt.NDArray[np.int16]] = []
+    for by_row, by_column in ((along, across), (-across, along)):
+        start = middle - (by_row * down + by_column * right) // half
+        place = by_row.astype(np.int16)[:, None] * rows
+        place += by_column.astype(np.int16)[:, None] * columns
+        place += start.astype(np.int16)[:, None]
+        place >>= _POINT
+        found.append(np.clip(place, 0, SIDE - 1, out=place))
+    down_there, right_there = found
+    down_there *= SIDE
+    down_there += right_there
+    return down_there
+
+
+def _ink(part: Part, scan: Integers, place: npt.NDArray[np.int16]) -> Pixels:
+    """The ink at places (n, k) of drawn scans (n,), to fully opaque at OPAQUE_BITS bits."""
+    ink: npt.NDArray[np.uint8] = part.ink.reshape(-1)
+    return ink.take(place + (scan * SIDE**2)[:, None]).astype(np.int16)
+
+
+def _under(ink: Pixels, colour: Pixels, below: Pixels) -> Pixels:
+    """Pixels (n, 3, h, w) seen under ink (n, h, w) of a colour (n, 3)."""
+    seen = colour[:, :, None, None] - below
+    seen *= ink[:, None]
+    seen >>= OPAQUE_BITS
+    seen += below
+    return seen
+
+
+def _make_fading() -> Pixels:
+    """(PIECE, PIECE): opaque in the middle, nothing at the edge and in the corners."""
+    from_middle = (2 * np.arange(PIECE) - PIECE + 1) ** 2
+    inside = PIECE**2 - from_middle[:, None] - from_middle
+    opaque: Integers = np.clip(4 * inside, 0, PIECE**2) * 2**OPAQUE_BITS // PIECE**2
+    return opaque.astype(np.int16)
+
+
+_FADING = _make_fading()

@@ -1,0 +1,338 @@
+"""The composed data set: parts that share nothing, images that depend on their number alone."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from convnext_study.data import open_data
+from convnext_study.data.dataset import DataError, DatasetPair, digest
+from convnext_study.data.fingerprint import fingerprint
+from convnext_study.data.loader import BatchSharding, make_readers, train_batches, val_batches
+from convnext_study.data.sources import SOURCES, clutter
+from convnext_study.data.sources.clutter import SCENES, parts, scene
+from convnext_study.data.sources.clutter.draws import Draws
+from convnext_study.data.sources.clutter.parts import CELL, PARTS, SCAN, SIDE, Part, read_part
+from convnext_study.data.sources.clutter.scene import FINE, SIZE, SMALLEST, TURN, Scene
+from convnext_study.data.sources.digits import read_scans
+from convnext_study.data.workers import Request
+from convnext_study.experiments.dataset_size import dataset_size
+from convnext_study.experiments.roadmap_runs import default_recipe, roadmap_runs
+from convnext_study.recipes import MODERN_SMALL
+from convnext_study.roadmap import NANO, T
+
+STILL = MODERN_SMALL.replace(crop="none")
+JPEG_BLOCK = 16  # pixels a side of what is compressed together, colours being at half the size
+
+
+@pytest.fixture(scope="module")
+def data() -> DatasetPair:
+    return open_data("clutter")
+
+
+def images_at(images: Any, indices: list[int]) -> torch.Tensor:
+    found: torch.Tensor = images.at(torch.tensor(indices))
+    return found
+
+
+def different(images: torch.Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images}
+
+
+# Parts
+
+
+def test_every_scan_and_every_column_of_texture_is_in_one_part() -> None:
+    each = [read_part(name) for name in PARTS]
+    assert sorted(scan for part in each for scan in part.scans.tolist()) == list(range(1797))
+    columns = [
+        (photograph, first + column)
+        for part in each
+        for photograph, first in part.strips
+        for column in range(part.texture.shape[-1])
+    ]
+    assert len(columns) == len(set(columns)) == 2 * 640
+    assert all(first % JPEG_BLOCK == 0 for part in each for _, first in part.strips)
+
+
+def test_a_part_holds_what_its_numbers_say() -> None:
+    pixels, labels = read_scans()
+    photographs = {name: parts._read_photograph(name) for name in ("china.jpg", "flower.jpg")}
+    for part in map(read_part, PARTS):
+        assert (part.labels == labels[part.scans]).all()
+        assert (part.ink == parts.draw_up(pixels[part.scans].astype(np.int64))).all()
+        for texture, (name, first) in zip(part.texture, part.strips, strict=True):
+            width = texture.shape[-1]
+            assert (texture == photographs[name][:, :, first : first + width]).all()
+
+
+def test_no_two_parts_hold_the_same_picture() -> None:
+    """The table holds no scan twice that the split would put into two parts."""
+    train, tune, test = ({scan.tobytes() for scan in read_part(name).ink} for name in PARTS)
+    assert not (train & tune or train & test or tune & test)
+
+
+def without(name: str) -> Any:
+    """`read_part`, with nothing left of what one part is made of."""
+
+    def read(asked: str) -> Part:
+        part = read_part(asked)
+        if asked != name:
+            return part
+        return replace(part, ink=0 * part.ink, texture=255 - part.texture)
+
+    return read
+
+
+def made_of(uri: str) -> dict[str, torch.Tensor]:
+    """Some of what is trained on, and all that is evaluated on."""
+    clutter._fixed.cache_clear()
+    opened = open_data(uri)
+    batches = list(train_batches(opened, STILL, seed=1, epoch=1))
+    held: Any = opened.val
+    return {"train": torch.cat([batch.images for batch in batches]), "val": held.images}
+
+
+@pytest.mark.parametrize(
+    ("uri", "gone", "changed"),
+    [
+        ("clutter", "test", {"val"}),
+        ("clutter", "tune", set()),
+        ("clutter", "train", {"train"}),
+        ("clutter:tune", "test", set()),
+        ("clutter:tune", "tune", {"val"}),
+        ("clutter:tune", "train", {"train"}),
+    ],
+)
+def test_images_are_made_of_their_own_part_alone(
+    monkeypatch: pytest.MonkeyPatch, uri: str, gone: str, changed: set[str]
+) -> None:
+    before = made_of(uri)
+    monkeypatch.setattr(clutter, "read_part", without(gone))
+    try:
+        after = made_of(uri)
+    finally:
+        clutter._fixed.cache_clear()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == changed
+
+
+def test_images_that_show_a_scan_are_a_group(data: DatasetPair) -> None:
+    assert data.val_groups is not None
+    assert len(data.val_groups) == len(data.val) >= 10_000
+    scans, counts = np.unique(data.val_groups, return_counts=True)
+    assert scans.tolist() == read_part("test").scans.tolist()
+    assert set(counts.tolist()) == {17}
+    digits = torch.from_numpy(read_scans()[1])
+    held: Any = data.val
+    assert torch.equal(held.labels, digits[data.val_groups])
+    assert open_data("digits").val_groups is None
+
+
+# An image is a function of its number
+
+
+def test_an_image_is_the_same_alone_and_in_any_order(data: DatasetPair) -> None:
+    train: Any = data.train
+    some = [5, 8949, 77, 400, 6]
+    together = images_at(train, some)
+    assert len(different(together)) == len(some)
+    for place, index in enumerate(some):
+        assert torch.equal(images_at(train, [index])[0], together[place])
+        image, label = train[index]
+        assert np.array_equal(np.asarray(image), together[place].permute(1, 2, 0).numpy())
+        assert label == train.labels[index]
+    assert torch.equal(images_at(train, some[::-1]), together.flip(0))
+
+
+def test_training_images_are_new_in_every_epoch_and_seed(data: DatasetPair) -> None:
+    train: Any = data.train
+    shown = [images_at(train.of_epoch(*one), [3])[0] for one in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    assert len(different(torch.stack(shown))) == 4
+    assert torch.equal(images_at(train.of_epoch(0, 1), [3])[0], shown[1])
+    first, second = (next(train_batches(data, STILL, 0, epoch)) for epoch in (0, 1))
+    assert not torch.equal(first.images, second.images)
+    validated = [next(val_batches(data, STILL, 8)).images for _ in range(2)]
+    assert torch.equal(*validated)
+
+
+SPLITS = {
+    "micro-batches": [BatchSharding(micro_batch_size=16)],
+    "2 ranks": [BatchSharding(rank, 2) for rank in range(2)],
+    "4 ranks, 2 pieces each": [BatchSharding(rank, 4, micro_batch_size=8) for rank in range(4)],
+}
+STEPS = 3
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_batch_and_a_resumed_epoch_are_the_same(data: DatasetPair, split: str) -> None:
+    last = len(data.train) // STILL.global_batch_size - STEPS
+    whole = list(train_batches(data, STILL, 3, 2))[last:]
+    pieces = [
+        piece for one in SPLITS[split] for piece in train_batches(data, STILL, 3, 2, last, 0, one)
+    ]
+    for batch in whole:
+        mine = [piece for piece in pieces if piece.step == batch.step]
+        order = torch.cat([piece.places for piece in mine]).argsort()
+        assert torch.equal(torch.cat([piece.images for piece in mine])[order], batch.images)
+        assert torch.equal(torch.cat([piece.labels for piece in mine])[order], batch.labels)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_readers_give_the_same_images(data: DatasetPair, workers: int) -> None:
+    """What a recipe with more augmentation starts from, in any number of processes."""
+    train: Any = data.train
+    indices = tuple(range(0, 8000, 110))
+    readers = make_readers(data, STILL, 7, workers)
+    try:
+        read = list(readers.read([Request("train", indices, 4), Request("val", indices)]))
+    finally:
+        readers.close()
+    assert torch.equal(read[0].pixels, images_at(train.of_epoch(7, 4), list(indices)))
+    assert read[0].labels == train.labels[list(indices)].tolist()
+    assert torch.equal(read[1].pixels, images_at(data.val, list(indices)))
+
+
+def test_another_process_makes_the_same_images(data: DatasetPair) -> None:
+    code = """if True:
+        import torch
+        from convnext_study.data import open_data
+        from convnext_study.data.dataset import digest
+        data = open_data("clutter")
+        train = data.train.of_epoch(2, 5).at(torch.arange(100, 200))
+        print(digest(train.numpy()), digest(data.val.at(torch.arange(5000, 5100)).numpy()))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    train: Any = data.train
+    mine = [
+        images_at(train.of_epoch(2, 5), list(range(100, 200))),
+        images_at(data.val, list(range(5000, 5100))),
+    ]
+    assert done.stdout.split() == [digest(images.numpy()) for images in mine]
+
+
+def test_these_are_the_images(data: DatasetPair) -> None:
+    """On every machine and with every version: all is done in whole numbers."""
+    part = read_part("train")
+    # The texture of a photograph is left out: how it is decoded may differ by a level.
+    plain = replace(part, texture=np.full_like(part.texture, 90))
+    images = np.arange(500)
+    some = Scene(4, (SMALLEST, SIZE), 45, (20, 120), (20, 120), (0.5, 1.5))
+    pixels = scene.compose(some, plain, images, 1, images)
+    assert digest(pixels.astype(np.uint8))[:16] == "1e0b3294444b1c2c"
+
+
+# What an image shows
+
+
+def test_an_image_shows_its_scan() -> None:
+    """As large as the image, upright and alone, it is the scan, four times as large."""
+    part = read_part("tune")
+    bare = Scene(0, (SIZE, SIZE), 0, (96, 96), (0, 0), (0.0, 0.0))
+    images = np.arange(len(part.scans))
+    pixels = scene.compose(bare, part, images, 3, images).astype(float)
+    ink = np.abs(pixels - pixels[:, :, :1, :1]).mean(1)
+    seen = ink.reshape(-1, SCAN, 4, SCAN, 4).mean((2, 4)).reshape(len(images), -1)
+    scans = read_scans()[0][part.scans].reshape(len(images), -1)
+    alike = [np.corrcoef(one, scan)[0, 1] for one, scan in zip(seen, scans, strict=True)]
+    assert min(alike) > 0.9
+    assert np.mean(alike) > 0.95
+
+
+def test_places_stay_within_sixteen_bits() -> None:
+    """The smallest scan at the furthest place is where geometry has it."""
+    draw = np.random.default_rng(0)
+    room = (SIZE - SMALLEST) * FINE // 2
+    size = np.full(200, SMALLEST * FINE)
+    angle = draw.integers(0, TURN, 200)
+    down, right = draw.choice([-room, room], 200), draw.choice([-room, room], 200)
+    found = scene._place(size, angle, down, right, SIZE).reshape(200, SIZE, SIZE)
+    at = np.arange(SIZE) - (SIZE - 1) / 2
+    rows = at[:, None] - down[:, None, None] / FINE
+    columns = at - right[:, None, None] / FINE
+    turn = (2 * np.pi * angle / TURN)[:, None, None]
+    ratio = SCAN * CELL / SMALLEST
+    for place, exact in (
+        (found // SIDE, np.cos(turn) * rows + np.sin(turn) * columns),
+        (found % SIDE, np.cos(turn) * columns - np.sin(turn) * rows),
+    ):
+        inside = np.clip(exact * ratio + SIDE / 2, 0, SIDE - 1)
+        assert np.abs(place + 0.5 - inside).max() < 1.5
+
+
+def test_difficulties_are_of_the_same_parts(data: DatasetPair) -> None:
+    found = {name: open_data(f"clutter:{name}") for name in SCENES}
+    assert fingerprint(found["medium"]) == fingerprint(data)
+    prints = [fingerprint(one) for one in found.values()]
+    for part in ("train", "val"):
+        assert len({one[part]["content"] for one in prints}) == len(SCENES)
+        assert len({one[part]["labels"] for one in prints}) == 1
+
+
+def test_only_what_is_evaluated_on_is_other_to_tune(data: DatasetPair) -> None:
+    mine, tune = fingerprint(data), fingerprint(open_data("clutter:tune"))
+    assert tune["train"] == mine["train"]
+    assert tune["val"] != mine["val"]
+    assert fingerprint(open_data("clutter:tune,hard")) == fingerprint(
+        open_data("clutter:hard,tune")
+    )
+
+
+def test_sizes_known_beforehand_are_true(data: DatasetPair) -> None:
+    assert SOURCES["clutter"].size == (len(data.train), len(data.val), data.num_classes, data.size)
+    counted = dataset_size("clutter:tune", images=None, classes=0, image_size=0)
+    assert counted.val == 5_100
+
+
+@pytest.mark.parametrize("uri", ["clutter", "clutter:hard,tune"])
+def test_runs_take_the_recipes_for_composed_images(uri: str) -> None:
+    ends = NANO.variants()[0], NANO.variants()[-1]
+    first, last = roadmap_runs(NANO, ends, data=uri, seeds=[0])
+    assert first.recipe["name"] == "classic-composed"
+    assert last.recipe["name"] == "modern-composed"
+    (asked,) = roadmap_runs(NANO, NANO.variants()[:1], data=uri, seeds=[0], recipe="small")
+    assert asked.recipe["name"] == "classic-small"
+    assert T.published and default_recipe(T, uri) == "published"
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("cluter", "did you mean clutter"),
+        ("clutter:hart", "'hart' is unknown; did you mean hard"),
+        ("clutter:test", "use one of easy, medium, hard, tune"),
+        ("clutter:easy,hard", "takes one difficulty, and tune, as in clutter:hard,tune"),
+        ("clutter:tune,tune", "takes one difficulty, and tune"),
+        ("clutter:hard,", "'' is unknown"),
+    ],
+)
+def test_bad_uris(uri: str, says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        open_data(uri)
+    assert "\n" not in str(caught.value)
+
+
+# Draws
+
+
+def test_draws_are_even_and_each_images_own() -> None:
+    images = np.arange(5000)
+    taken = Draws(9, images, 3).integers(-2, 3, 3)
+    for draw in taken.T:
+        counts = np.unique(draw, return_counts=True)
+        assert counts[0].tolist() == [-2, -1, 0, 1, 2]
+        assert abs(counts[1] - 1000).max() < 120  # four standard deviations
+    between = np.corrcoef(np.concatenate([taken.T, taken.T[:, ::-1]]))
+    assert np.abs(between - np.diag(np.diag(between))).max() < 0.06
+    assert (Draws(9, images[70:80], 3).integers(-2, 3, 3) == taken[70:80]).all()
+    assert (Draws(10, images, 3).integers(-2, 3, 3) != taken).any(1).mean() > 0.9
+
+
+def test_more_draws_than_were_made_are_refused() -> None:
+    draws = Draws(9, np.arange(2), 3)
+    draws.integers(0, 5, 3)
+    with pytest.raises(IndexError, match="4 draws of each image; 3 were made"):
+        draws.integers(0, 5)
