@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,14 @@ def load_file(path: Path) -> ModuleType:
     except Exception as error:
         raise UserError(f"{path}: {fault(error, path)}") from error
     return module
+
+
+def load_function(path: Path, name: str) -> Callable[..., Any]:
+    """A function of a Python file, which is run. Raises UserError, also where it has no such."""
+    function = getattr(load_file(path), name, None)
+    if not callable(function):
+        raise UserError(f"{path}: has no function {name!r}; define it there")
+    return function  # type: ignore[no-any-return]
 
 
 def fault(error: Exception, path: Path) -> str:

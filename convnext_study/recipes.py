@@ -42,10 +42,11 @@ class Recipe(BaseModel):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     momentum: float = 0.9
-    schedule: Literal["cosine", "step"] = "cosine"
+    schedule: Literal["cosine", "step", "poly"] = "cosine"
     warmup_epochs: float = Field(default=0, ge=0)
     min_lr: float = Field(default=0.0, ge=0)
     milestones: int = Field(default=30, ge=1)  # of the step schedule: lr x0.1 each
+    power: float = Field(default=0.9, gt=0)  # of the poly schedule
     image_size: int | None = None  # None: the data's own
     crop: Literal["random_resized", "random_crop", "none"] = "random_resized"
     flip: bool = True  # horizontal; where the data allows it

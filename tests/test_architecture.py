@@ -25,8 +25,8 @@ NOT_AT_IMPORT = {
     "models": HEAVY - {"torch"},
     "export": HEAVY - {"torch"},
 }
-# timm's decorators are what a registry is made of; a timer of readers is one of torch's too.
-EXCEPT = {"models/registry", "benchmarks/data_loading"}
+# A timer of readers is one of torch's too.
+EXCEPT = {"benchmarks/data_loading"}
 
 
 def name_of(path: Path) -> str:

@@ -68,6 +68,16 @@ def test_step_curve() -> None:
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
+def test_poly_curve() -> None:
+    """ADP-C's recipe: 484 epochs of 247 steps, 0.01 (1 - step / 119548)^0.9."""
+    recipe = CLASSIC.replace(
+        schedule="poly", epochs=484, lr=0.01, lr_base_size=12, global_batch_size=12
+    )
+    steps = [0, 1, 59_774, 119_547]
+    expected = [0.01, 0.01 * (119_547 / 119_548) ** 0.9, 0.01 * 0.5**0.9, 0.01 / 119_548**0.9]
+    assert [learning_rate(recipe, step, 247) for step in steps] == pytest.approx(expected)
+
+
 def test_rate_scales_with_the_batch() -> None:
     half = MODERN.replace(global_batch_size=2048)
     assert learning_rate(half, 20 * 625 - 1, 625) == pytest.approx(2e-3)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import statistics
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from convnext_study.benchmarks.timing import interleave, one_thread, timed
 from convnext_study.data.dataset import DataError, DatasetPair
 from convnext_study.data.device import Prepare
 from convnext_study.data.encoded import EncodedImages, Files
@@ -19,60 +19,36 @@ from convnext_study.data.transforms.timm_fixes import repair_posterize
 from convnext_study.recipes import Recipe
 
 
-@dataclass(frozen=True)
-class PipelineSpeed:
-    """Images/s of both loaders over interleaved repeats, and their ratios."""
-
-    ours: tuple[float, ...]
-    timms: tuple[float, ...]
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """Ours over timm's, round by round: what else the machine does slows both."""
-        return tuple(a / b for a, b in zip(self.ours, self.timms, strict=True))
-
-    @property
-    def ratio(self) -> float:
-        """The median of the ratios."""
-        return statistics.median(self.ratios)
-
-    @property
-    def spread(self) -> tuple[float, float]:
-        """Smallest and largest ratio."""
-        return min(self.ratios), max(self.ratios)
-
-
 def measure_pipeline(
-    data: DatasetPair, recipe: Recipe, rounds: int = 5, batch: int = 32, batches: int = 4
-) -> PipelineSpeed:
-    """Both loaders in this process with one thread, on the training images of a ``folder:``.
+    data: DatasetPair, recipe: Recipe, repeats: int = 5, batch: int = 32, batches: int = 4
+) -> dict[str, list[float]]:
+    """Images/s of both loaders, ``ours`` and ``timm``, for each of the interleaved repeats.
 
-    A round is so many batches of so many images. Raises DataError where the images are not files.
+    They work in this process with one thread, on the training images of a ``folder:``. A repeat is
+    so many batches of so many images. Raises DataError where the images are not files.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        theirs = _timms_loader(data, recipe, batch)
-        ours: list[float] = []
-        timms: list[float] = []
-        # Reading alone: images are mixed later, and would have to come in pairs.
-        small = recipe.replace(global_batch_size=batch, mixup=0.0, cutmix=0.0)
-        for number in range(rounds + 1):
-            ours.append(_speed(_forever(data, small, number), batch, batches))
-            timms.append(
-                _speed(itertools.chain.from_iterable(itertools.repeat(theirs)), batch, batches)
-            )
-    finally:
-        torch.set_num_threads(before)
-    return PipelineSpeed(tuple(ours[1:]), tuple(timms[1:]))  # the first warms up
+    theirs = _timms_loader(data, recipe, batch)
+    # Reading alone: images are mixed later, and would have to come in pairs.
+    small = recipe.replace(global_batch_size=batch, mixup=0.0, cutmix=0.0)
+    seeds = itertools.count()
+    loaders: dict[str, Callable[[], Iterator[Any]]] = {
+        "ours": lambda: _forever(data, small, next(seeds)),
+        "timm": lambda: itertools.chain.from_iterable(itertools.repeat(theirs)),
+    }
+
+    def measure(name: str) -> float:
+        read = partial(_read, loaders[name](), batch, batches)
+        return batch * batches / timed(read)[1]
+
+    with one_thread():
+        found = interleave({name: partial(measure, name) for name in loaders}, repeats + 1)
+    return {name: rates[1:] for name, rates in found.items()}  # the first warms up
 
 
-def _speed(batches: Iterator[Any], batch: int, count: int) -> float:
-    start = time.perf_counter()
+def _read(batches: Iterator[Any], batch: int, count: int) -> None:
     for images, _ in itertools.islice(batches, count):
         if len(images) != batch:
             raise DataError(f"too few training images for batches of {batch}; use more or smaller")
-    return batch * count / (time.perf_counter() - start)
 
 
 def _forever(data: DatasetPair, recipe: Recipe, seed: int) -> Iterator[Any]:

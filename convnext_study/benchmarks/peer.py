@@ -9,13 +9,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convnext_study.benchmarks.timing import Spread, interleave, ratio
+from convnext_study.benchmarks.timing import Spread, interleave, ratio, timed
 from convnext_study.errors import RunFailed, UserError
 
 # As timm's train.py logs it: "Time: 0.551s,  116.06/s"; and as any log that says "116 images/s".
@@ -99,15 +99,10 @@ def _timed(
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "study"
             added = ("--out", str(out)) if command.takes_out else ()
-            began = time.perf_counter()
-            done = subprocess.run(
-                [*command.arguments, *added],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
+            run = partial(
+                subprocess.run, capture_output=True, text=True, errors="replace", check=False
             )
-            seconds = time.perf_counter() - began
+            done, seconds = timed(lambda: run([*command.arguments, *added]))
             if done.returncode:
                 words = " ".join((done.stderr or done.stdout).split())[-LAST_WORDS:]
                 raise RunFailed(f"{command.arguments[0]}: ended with {done.returncode}: {words}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.benchmarks.networks import Settings
-from convnext_study.benchmarks.timing import Spread
+from convnext_study.benchmarks.timing import Spread, ratio
 from convnext_study.errors import UserError
 
 BATCH = 16
@@ -55,13 +55,10 @@ def _both(
     for name, changes in (("crop_and_flip", PLAIN), ("modern", {})):
         report(f"pipeline {name}")
         recipe = MODERN.model_copy(update={"image_size": IMAGE_SIZE, **changes})
-        speed = measure_pipeline(data, recipe, settings.repeats, BATCH, batches)
+        rates = measure_pipeline(data, recipe, settings.repeats, BATCH, batches)
         found[name] = {
-            "images_per_s": {
-                "ours": Spread.of(speed.ours).to_dict(),
-                "timm": Spread.of(speed.timms).to_dict(),
-            },
-            "ratio": Spread.of(speed.ratios).to_dict(),
+            "images_per_s": {loader: Spread.of(own).to_dict() for loader, own in rates.items()},
+            "ratio": ratio(rates["ours"], rates["timm"]).to_dict(),
         }
     return found
 

@@ -1,14 +1,19 @@
-"""Rates of interleaved repeats, and their ratios."""
+"""The one timer: rates of interleaved repeats, and their ratios.
+
+Not torch's own `Timer`: it warms up anew for every measurement, and here every repeat is one.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Measure = Callable[[], float]  # runs once and returns a rate, higher is faster
 
 
@@ -34,13 +39,13 @@ class Spread:
         return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
-def interleave(measures: Mapping[str, Measure], repeats: int) -> dict[str, list[float]]:
+def interleave(measures: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
     """Call each measure once per repeat, in an order that is reversed each time.
 
     What slows the machine for a while then hits all that are compared, and the one that comes
     first is not always the same.
     """
-    found: dict[str, list[float]] = {name: [] for name in measures}
+    found: dict[str, list[T]] = {name: [] for name in measures}
     for turn in range(repeats):
         names = list(measures) if turn % 2 == 0 else list(measures)[::-1]
         for name in names:
@@ -53,20 +58,63 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
     return Spread.of([one / other for one, other in zip(above, below, strict=True)])
 
 
-def rate(step: Callable[[], object], images: int, seconds: float) -> Measure:
+def timed(call: Callable[[], T], clock: Callable[[], float] | None = None) -> tuple[T, float]:
+    """What ``call`` returns, and the seconds it took; by ``clock``, or else the wall's."""
+    clock = clock or time.perf_counter
+    began = clock()
+    value = call()
+    return value, clock() - began
+
+
+def rate(
+    step: Callable[[], object],
+    images: int,
+    seconds: float,
+    clock: Callable[[], float] | None = None,
+) -> Measure:
     """Images a second of ``step``, repeated for at least ``seconds``.
 
-    ``step`` is called twice beforehand, unmeasured: first calls allocate and plan.
+    ``step`` waits for its device. It is called twice beforehand: first calls allocate and plan.
     """
     step()
-    began = time.perf_counter()
-    step()
-    calls = max(1, math.ceil(seconds / max(time.perf_counter() - began, 1e-6)))
+    calls = max(1, math.ceil(seconds / max(timed(step, clock)[1], 1e-6)))
 
-    def measure() -> float:
-        began = time.perf_counter()
+    def repeat() -> None:
         for _ in range(calls):
             step()
-        return images * calls / (time.perf_counter() - began)
 
-    return measure
+    return lambda: images * calls / timed(repeat, clock)[1]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread in the block, and as many as before after it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def laps(
+    run: Callable[[], Iterable[object]],
+    clock: Callable[[], float] = time.perf_counter,
+    wait: Callable[[], object] = lambda: None,
+) -> list[float]:
+    """Seconds from the start of ``run`` to each of the items that it yields.
+
+    Args:
+        run: called once; nothing is warmed up.
+        clock: `time.process_time` counts this process alone, on a machine that others use too.
+        wait: called before the clock is read, for devices that answer before they are done.
+    """
+    wait()
+    began = clock()
+    found: list[float] = []
+    for _ in run():
+        wait()
+        found.append(clock() - began)
+    return found

@@ -159,7 +159,7 @@ def _report(text: str) -> None:
 
 def _write(found: dict[str, Any], out: Path) -> list[Path]:
     from convnext_study.benchmarks.report import draw
-    from convnext_study.runs.records import write_json
+    from convnext_study.runs.files import write_json
 
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from convnext_study.cli.options import StudyOptions, output_of, print_tables
-from convnext_study.cli.place import choose_resources_for, cluster_of, describe, get_launcher
+from convnext_study.cli.place import (
+    choose_resources_for,
+    cluster_of,
+    describe,
+    get_launcher,
+    processes_of,
+)
 from convnext_study.cli.progress import Progress, progress
 from convnext_study.errors import UserError
 from convnext_study.experiments.collection import RunCollection, train_all
@@ -14,8 +20,6 @@ from convnext_study.experiments.collection import RunCollection, train_all
 if TYPE_CHECKING:
     from convnext_study.experiments.dataset_size import DatasetSize
     from convnext_study.experiments.estimate import CostEstimate, Hardware
-    from convnext_study.launchers.resources import Resources
-    from convnext_study.launchers.slurm.cluster import ClusterConfig
     from convnext_study.report.tables import Table
 
 GPU = "a100"  # whose hours are told; `plan` takes others
@@ -46,7 +50,7 @@ def dry_run(study: RunCollection, options: StudyOptions) -> None:
         print(describe(todo, options, resources), file=output)
     if note:
         print(f"data: {note}", file=output)
-    gpus = _processes(options, cluster, resources)
+    gpus = processes_of(options, cluster, resources.devices if resources else ())
     hardware = Hardware(GPU, gpus, micro_batch_size=options.micro_batch_size)
     costs = estimate(study.runs, sizes, hardware)
     where = progress(study.records(), study.runs)
@@ -76,17 +80,6 @@ def _sizes(options: StudyOptions) -> tuple[DatasetSize, str]:
         if not options.download:
             raise
         raise UserError(f"{error}; a dry run fetches nothing, fetch it before") from None
-
-
-def _processes(
-    options: StudyOptions, cluster: ClusterConfig | None, resources: Resources | None
-) -> int:
-    """That share a run."""
-    if cluster:
-        return cluster.world_size
-    if options.launcher != "torchrun":
-        return 1
-    return options.processes or max(len(resources.devices) if resources else 1, 1)
 
 
 def _table(rows: Sequence[PlannedRun]) -> Table[PlannedRun]:

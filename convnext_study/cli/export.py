@@ -11,8 +11,8 @@ from convnext_study.cli.evaluate import Code, Trust, data_of
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
+    from convnext_study.data.transforms.evaluation import EvalTransform
     from convnext_study.evaluation.load_run import LoadedModel
-    from convnext_study.export.formats import Meant
 
 
 def add_to(app: typer.Typer) -> None:
@@ -45,9 +45,9 @@ def export(
             "its own means"
         )
     data_of(loaded, trust)
-    meant = _meant(loaded, run)
+    transform = _transform(loaded, run)
     folder = out or run / f"export-{to}"
-    written = export_model(loaded.net, to, folder, meant, _results(loaded, run))
+    written = export_model(loaded.net, to, folder, transform, _results(loaded, run))
     print(f"{written.folder}: {', '.join(written.files)}")
     print(
         f"outputs agree: largest difference {written.difference:.2g}, "
@@ -57,16 +57,14 @@ def export(
         print(f"note: {note}")
 
 
-def _meant(loaded: LoadedModel, run: Path) -> Meant:
-    from convnext_study.export.formats import Meant
-
-    asked = loaded.transform
-    if asked.mean is None or asked.std is None:
+def _transform(loaded: LoadedModel, run: Path) -> EvalTransform:
+    """That of the images it wants. Raises UserError where their mean is not known."""
+    if loaded.transform.mean is None or loaded.transform.std is None:
         raise UserError(
             f"{run}: the data it was trained on cannot be opened, and with it go the mean and "
             "standard deviation that its images need; put the data back where it was"
         )
-    return Meant(asked.image_size, asked.crop_pct, asked.interpolation, asked.mean, asked.std)
+    return loaded.transform
 
 
 def _results(loaded: LoadedModel, run: Path) -> dict[str, Any]:
@@ -82,7 +80,7 @@ def _results(loaded: LoadedModel, run: Path) -> dict[str, Any]:
         "weights": loaded.weights,
     }
     if record.result is not None:
-        told["top-1"] = f"{record.result.top1:.2f} % of {record.result.val_images} images"
+        told["top-1"] = f"{record.result.value:.2f} % of {record.result.val_images} images"
     versions = record.manifest.get("versions", {})
     told["trained with"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from typing import Annotated, Any
 
@@ -78,9 +79,16 @@ def cost(
     verify: Annotated[
         bool, typer.Option("--verify", help="Count in three further ways and compare.")
     ] = False,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Instead of a road map, a study's published networks, as in pruning."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Count MACs, parameters and activations of every row, beside the paper's GFLOPs."""
+    if study is not None:
+        _cost_of_study(study, as_json)
+        return
     from convnext_study import cost as counting
 
     regimes = [get_roadmap(regime).regime] if regime else ["t", "b"]
@@ -91,3 +99,27 @@ def cost(
     from convnext_study.report.tables.cost import cost_tables
 
     print_tables(*cost_tables(rows))
+
+
+def _cost_of_study(study: str, as_json: bool) -> None:
+    """The ``cost_tables`` of the ``costs.py`` in a study's room."""
+    import pkgutil
+
+    from convnext_study import studies
+    from convnext_study.errors import UserError, did_you_mean
+    from convnext_study.imports import resolve
+
+    rooms = [room.name for room in pkgutil.iter_modules(studies.__path__)]
+    known = [
+        room
+        for room in rooms
+        if importlib.util.find_spec(f"convnext_study.studies.{room}.costs") is not None
+    ]
+    if study not in known:
+        raise UserError(f"study {study!r}: has no networks to count{did_you_mean(study, known)}")
+    tables = resolve(f"convnext_study.studies.{study}.costs:cost_tables")()
+    if as_json:
+        rows = [row for table in tables for row in table.records()]
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    print_tables(*tables)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from convnext_study.cli.options import StudyOptions
 from convnext_study.errors import UserError
-from convnext_study.experiments.collection import Launcher, launch_local, wait_until_unlocked
 from convnext_study.experiments.dataset_size import size_if_missing
+from convnext_study.launchers import cluster_for, launcher_for, node_for, world_size_for
 from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
-    from convnext_study.launchers.job import Job, Outcome
+    from convnext_study.launchers import Launcher
     from convnext_study.launchers.resources import Node, Requested, Resources
     from convnext_study.launchers.slurm.cluster import ClusterConfig
 
@@ -62,7 +62,8 @@ def choose_resources_for(
         tf32=options.tf32,
         cudnn_benchmark=options.cudnn_benchmark,
     )
-    node, requested = _room(options, cluster)
+    node = node_for(options.device, cluster)
+    requested = _requested(options, node, cluster)
     plan = choose_resources(
         runtime, requested, image_size=size, runs=len(todo), from_files=from_files, node=node
     )
@@ -90,59 +91,37 @@ def _images(todo: Sequence[Run], options: StudyOptions) -> tuple[int, bool]:
     return size or data.size, from_files
 
 
-def _room(options: StudyOptions, cluster: ClusterConfig | None) -> tuple[Node, Requested]:
-    """Where each training will run, and what was requested of it: the machine that submits to a
-    cluster is another one.
-    """
-    from convnext_study.launchers.resources import Node, Requested, this_node
+def _requested(options: StudyOptions, node: Node, cluster: ClusterConfig | None) -> Requested:
+    """What was requested of the node. A cluster's processes have their cores to themselves."""
+    from convnext_study.launchers.resources import Requested
 
-    requested = Requested(
+    return Requested(
         device=options.device,
         jobs=options.jobs if options.launcher == "local" else 1,
+        processes=1 if cluster else processes_of(options, cluster, node.devices),
         threads=options.threads,
         workers=options.workers,
     )
-    if cluster is not None:
-        return Node(cluster.cpus_per_process, (cluster.device,)), requested
-    node = this_node(options.device)
-    if options.launcher == "torchrun":
-        processes = options.processes or len(node.devices)
-        return node, replace(requested, processes=processes)
-    return node, requested
+
+
+def processes_of(
+    options: StudyOptions, cluster: ClusterConfig | None, devices: Sequence[str]
+) -> int:
+    """Processes that share a run."""
+    return world_size_for(options.launcher, cluster, devices, options.processes)
 
 
 def cluster_of(options: StudyOptions) -> ClusterConfig | None:
     """The site, where there is one. Raises UserError."""
-    if options.launcher not in ("local", "torchrun", "slurm"):
-        raise UserError(f"launcher: {options.launcher!r}; use local, torchrun or slurm")
-    if options.launcher != "slurm":
-        return None
-    if options.cluster is None:
-        raise UserError("launcher slurm: name the site with --cluster FILE, as in launch/clusters/")
-    from convnext_study.launchers.slurm.cluster import read_cluster
-
-    return read_cluster(options.cluster)
+    return cluster_for(options.launcher, options.cluster)
 
 
 def get_launcher(options: StudyOptions, cluster: ClusterConfig | None) -> Launcher:
-    """Who trains the jobs."""
-    if cluster is not None:
-        from convnext_study.launchers.slurm.submit import run_slurm
-
-        def with_slurm(
-            jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
-        ) -> list[Outcome]:
-            return run_slurm(jobs, cluster, options.dry_run, options.wait, on_poll)
-
-        return with_slurm
-    if options.launcher == "local":
-        return launch_local
-    from convnext_study.launchers.torchrun import run_torchrun
-
-    def with_torchrun(
-        jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
-    ) -> list[Outcome]:
-        wait_until_unlocked(jobs)
-        return run_torchrun(jobs, options.processes or max(len(resources.devices), 1), on_poll)
-
-    return with_torchrun
+    """What trains the jobs."""
+    return launcher_for(
+        options.launcher,
+        cluster,
+        processes=options.processes,
+        dry_run=options.dry_run,
+        wait=options.wait,
+    )

@@ -38,7 +38,8 @@ def power(
 ) -> None:
     """Say how many seeds each network needs, so that a difference is significant."""
     from convnext_study.report.tables.formatting import percent
-    from convnext_study.results.statistics import paper_std, seeds_needed
+    from convnext_study.results.paper import paper_std
+    from convnext_study.results.statistics import seeds_needed
 
     std = paper_std() if study is None else _pooled_std(study)
     found = seeds_needed(effect, std, power=power, alpha=alpha, paired=paired, tests=steps)

@@ -27,7 +27,7 @@ _STYLES: dict[State, str] = {
 
 @dataclass(frozen=True)
 class Progress:
-    """Where one run is. ``loss`` and ``top1`` (percent) are the last epoch's.
+    """Where one run is. ``loss`` and ``value`` (percent) are the last epoch's.
 
     ``seconds_left`` is known once an epoch has ended: the epochs to come, each as long as the
     median one. An interrupted run is ``waiting`` with some epochs done.
@@ -40,7 +40,7 @@ class Progress:
     epoch: int
     epochs: int | None
     loss: float | None = None
-    top1: float | None = None
+    value: float | None = None
     seconds_left: float | None = None
 
 
@@ -65,7 +65,7 @@ def _progress(run: Run, record: Record | None) -> Progress:
         epoch=last.epoch if last else 0,
         epochs=last.epochs if last else epochs,
         loss=last.loss if last else None,
-        top1=record.result.top1 if record.result else last.top1 if last else None,
+        value=record.result.value if record.result else last.value if last else None,
         seconds_left=_seconds_left(record),
     )
 
@@ -114,7 +114,7 @@ def live_table(runs: Sequence[Progress], jobs: int = 1, height: int = 24) -> Ren
             ProgressBar(run.epochs or 1, run.epoch, width=_BAR, complete_style="blue"),
             Text(f"{run.epoch}/{run.epochs or '?'}"),
             Text("" if run.loss is None else f"{run.loss:.3f}"),
-            Text("" if run.top1 is None else f"{run.top1:.2f}"),
+            Text("" if run.value is None else f"{run.value:.2f}"),
             Text("" if run.state == "done" else duration(run.seconds_left)),
         ]
         grid.add_row(*cells)
@@ -126,7 +126,7 @@ def plain_line(run: Run, line: Epoch) -> str:
     width = len(str(line.epochs))
     return (
         f"{run.name} seed {run.seed}  epoch {line.epoch:>{width}}/{line.epochs}  "
-        f"loss {line.loss:.3f}  top-1 {line.top1:.2f} %  {line.seconds:.1f} s"
+        f"loss {line.loss:.3f}  top-1 {line.value:.2f} %  {line.seconds:.1f} s"
     )
 
 

@@ -17,7 +17,7 @@ from convnext_study.cli.options import (
 )
 from convnext_study.cli.place import choose_resources_for, cluster_of, describe, get_launcher
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED
-from convnext_study.experiments.collection import Launcher, RunCollection, train_all, unfinished
+from convnext_study.experiments.collection import RunCollection, train_all, unfinished
 from convnext_study.experiments.roadmap_runs import default_folder, parse_seeds, roadmap_runs
 from convnext_study.roadmap import Roadmap, Variant
 from convnext_study.runs.records import Run, unreadable_in
@@ -25,6 +25,7 @@ from convnext_study.runs.records import Run, unreadable_in
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from convnext_study.launchers import Launcher
     from convnext_study.launchers.job import Outcome
     from convnext_study.launchers.resources import Resources
 
@@ -151,7 +152,7 @@ def _show(study: RunCollection) -> None:
     if not requested:
         return
     rows = summarize([one for one in study.ledger() if _is_row(one.run)], requested)
-    if not any(row.top1 is not None for row in rows):
+    if not any(row.value is not None for row in rows):
         print("no run is finished yet: no table")
         return
     files = [*write_results(study.folder, rows, study_title(rows).title), *draw(rows, study.folder)]

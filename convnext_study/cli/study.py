@@ -144,18 +144,18 @@ def _image(context: Context, options: StudyOptions) -> tuple[int, int]:
 
 def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:
     """What the file says of the folder's finished runs: on the screen, and in files beside them."""
-    from convnext_study.report.attribution import effects_table, write_effects
-    from convnext_study.results.attribution import Effects
+    from convnext_study.report.findings import StudyFigure, table_of, write_findings
 
     said = file.report(_finished(whole), context)
     shown = [one for one in (said if isinstance(said, list | tuple) else [said]) if one is not None]
     for one in shown:
-        if isinstance(one, Effects):
-            print_tables(effects_table(one))
-            files = write_effects(one, whole.folder)
-            print("written: " + ", ".join(str(path) for path in files))
-        else:
+        print()
+        if (table := table_of(one)) is not None:
+            print_tables(table)
+        elif not isinstance(one, StudyFigure):
             print_rich(one)
+    if files := write_findings(file.path.stem, shown, whole.folder):
+        print("written: " + ", ".join(str(path) for path in files))
     if not shown and hasattr(file.module, "report"):  # what it lacks may be there, made otherwise
         for note in context.group_by_subset(_finished(whole)).excluded:
             print(note)
@@ -171,7 +171,7 @@ def _show_matched(whole: RunCollection, requested: list[Run]) -> None:
     from convnext_study.results.title import study_title
 
     rows = summarize(select_records(_finished(whole), requested), requested)
-    if not any(row.top1 is not None for row in rows):
+    if not any(row.value is not None for row in rows):
         return
     folder = whole.folder / KIND
     folder.mkdir(exist_ok=True)

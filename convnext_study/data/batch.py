@@ -26,7 +26,7 @@ class Batch:
 
     Args:
         images: (n, 3, H, W) uint8.
-        labels: (n,) int64.
+        labels: (n,) int64; or of each image an array, (n, H, W) uint8 of a class for each pixel.
         places: (n,) int64, where each image stands in the optimizer's batch over all processes.
         step: the optimizer's step, from 0 over the whole run.
         erased: what is to be filled with noise.

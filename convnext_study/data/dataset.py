@@ -52,6 +52,59 @@ class ImageDataset(Protocol):
         ...
 
 
+# What an image is labelled with: its class, or an array, such as a class for every pixel.
+Target = int | torch.Tensor
+
+
+@runtime_checkable
+class PixelDataset(Protocol):
+    """Images with labels that are had as tensors, one at a time."""
+
+    def __len__(self) -> int: ...
+
+    def pixels(self, index: int) -> tuple[torch.Tensor, Target]:
+        """An image, (3, H, W) uint8, and its label. Raises CorruptImage at a bad one."""
+        ...
+
+    def digests(self) -> dict[str, str]:
+        """As an `ImageDataset`'s."""
+        ...
+
+
+class DataParts(Protocol):
+    """A data set with a training and a validation part, whatever its labels are."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+        ...
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel, of 1."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of each channel, of 1."""
+        ...
+
+    @property
+    def train(self) -> ImageDataset | PixelDataset:
+        """What is trained on."""
+        ...
+
+    @property
+    def val(self) -> ImageDataset | PixelDataset:
+        """What is never trained on."""
+        ...
+
+    @property
+    def corrupt(self) -> CorruptImages:
+        """What is done about bad images, and which ones were met."""
+        ...
+
+
 @runtime_checkable
 class InMemoryDataset(Protocol):
     """Images of one size that can be had as tensors, many at a time."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from convnext_study.data.batch import Batch, Erased
-from convnext_study.data.dataset import DatasetPair
+from convnext_study.data.dataset import DataParts
 
 
 class Prepare:
@@ -27,7 +27,7 @@ class Prepare:
 
     def __init__(
         self,
-        data: DatasetPair,
+        data: DataParts,
         device: torch.device | str = "cpu",
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from convnext_study.data.dataset import DataError, DatasetPair, ImageDataset, digest
+from convnext_study.data.dataset import DataError, DataParts, ImageDataset, PixelDataset, digest
 
 # Kinds of digests, the most telling first, and what it means that one is another.
 _KINDS = {
@@ -16,14 +16,14 @@ _KINDS = {
 }
 
 
-def fingerprint(data: DatasetPair) -> dict[str, Any]:
+def fingerprint(data: DataParts) -> dict[str, Any]:
     """Number and names of the classes; number, names, labels and sizes of each part's images.
 
     Names are those inside the data's folder: the same data in another place is the same data. A
     file that keeps its name and size counts as unchanged, since no file is read.
     """
     return {
-        "classes": data.num_classes,
+        "classes": len(data.classes),
         "class_names": digest(json.dumps(data.classes).encode()),
         "train": _part(data.train),
         "val": _part(data.val),
@@ -40,7 +40,7 @@ def check_same(recorded: dict[str, Any], current: dict[str, Any], where: str) ->
         raise DataError(f"{where}: {difference}; restore the data, or choose another --out")
 
 
-def _part(images: ImageDataset) -> dict[str, Any]:
+def _part(images: ImageDataset | PixelDataset) -> dict[str, Any]:
     return {"images": len(images), **images.digests()}
 
 

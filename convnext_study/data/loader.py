@@ -7,19 +7,27 @@ processes and workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from convnext_study.data.batch import Batch
 from convnext_study.data.dataset import DatasetPair, InMemoryDataset, images_of_epoch
+from convnext_study.data.order import (
+    Asked,
+    Order,
+    epoch_order,
+    read_batches,
+    steps_per_epoch,
+    validation,
+)
 from convnext_study.data.pool import Readers
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sharding import WHOLE, BatchSharding, accum_steps, split_batch, val_indices
 from convnext_study.data.transforms.batch import draw_mirrored, draw_offsets, flip, shift
 from convnext_study.data.transforms.build import image_size, train_transform, val_transform
-from convnext_study.data.workers import Request, Samples
+from convnext_study.data.workers import Samples
 from convnext_study.recipes import Recipe
 
 __all__ = [
@@ -37,16 +45,6 @@ __all__ = [
 ]
 
 Ahead = Callable[[Iterable[Batch]], Iterator[Batch]]
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch (from 0) visits ``count`` images."""
-    return torch.randperm(count, generator=generator(fold_in(seed, "order", epoch)))
-
-
-def steps_per_epoch(count: int, batch: int) -> int:
-    """Full batches in an epoch; the rest of the images wait for the next order."""
-    return max(count // batch, 1)
 
 
 def mix_group(recipe: Recipe) -> int | None:
@@ -117,18 +115,12 @@ def train_batches(
         ahead: takes batches before they are used; bad images count when they are used.
     """
     batch, count = recipe.global_batch_size, len(data.train)
-    order = epoch_order(count, seed, epoch)
-    per_epoch = steps_per_epoch(count, batch)
-    steps = range(start, per_epoch)
+    order = Order(count, batch, seed, epoch)
     places = split_batch(torch.arange(min(batch, count)), batch, sharding, mix_group(recipe))
-    source: Iterator[Batch]
     if in_memory(data, recipe):
-        source = _from_memory(data, recipe, (seed, epoch), order, steps, places)
+        source = _from_memory(data, recipe, order, start, places)
     else:
-        asked = [(order[step * batch :][piece], piece, step) for step in steps for piece in places]
-        requests = [Request("train", tuple(one.tolist()), epoch) for one, _, _ in asked]
-        marks = [(piece, epoch * per_epoch + step) for _, piece, step in asked]
-        source = _from_readers(data, recipe, seed, workers, requests, marks)
+        source = _from_readers(data, recipe, seed, workers, order.asked(start, places))
     for one in ahead(source):
         data.corrupt.add(one.bad)
         yield one
@@ -146,15 +138,15 @@ def val_batches(
 
     Results of the processes, put one after another by rank, are in the order of the data set.
     """
-    part = val_indices(len(data.val), sharding)
-    asked = [torch.tensor(part[first : first + batch]) for first in range(0, len(part), batch)]
+    asked = validation(len(data.val), batch, sharding)
     source: Iterator[Batch]
     if in_memory(data, recipe) and isinstance(data.val, InMemoryDataset):
         images = data.val
-        source = (Batch(images.at(one), images.labels[one], one) for one in asked)
+        source = (
+            Batch(images.at(one.places), images.labels[one.places], one.places) for one in asked
+        )
     else:
-        requests = [Request("val", tuple(one.tolist())) for one in asked]
-        source = _from_readers(data, recipe, 0, workers, requests, [(one, 0) for one in asked])
+        source = _from_readers(data, recipe, 0, workers, asked)
     for one in ahead(source):
         data.corrupt.add(one.bad)
         yield one
@@ -165,42 +157,29 @@ def _from_readers(
     recipe: Recipe,
     seed: int,
     workers: int | Callable[[], Readers],
-    requests: list[Request],
-    marks: list[tuple[Tensor, int]],
+    asked: Sequence[Asked],
 ) -> Iterator[Batch]:
-    """What was requested, each with the places and the step that it is for."""
-    if isinstance(workers, int):
-        readers = make_readers(data, recipe, seed, workers, parts={one.part for one in requests})
-    else:
-        readers = workers()
+    if not isinstance(workers, int):
+        yield from read_batches(workers(), asked)
+        return
+    parts = {one.request.part for one in asked}
+    readers = make_readers(data, recipe, seed, workers, parts=parts)
     try:
-        for images, (places, step) in zip(readers.read(requests), marks, strict=True):
-            labels = torch.tensor(images.labels, dtype=torch.int64)
-            erased, bad = tuple(images.erased), tuple(images.bad)
-            yield Batch(images.pixels, labels, places, step, erased, bad)
+        yield from read_batches(readers, asked)
     finally:
-        if isinstance(workers, int):
-            readers.close()
+        readers.close()
 
 
 def _from_memory(
-    data: DatasetPair,
-    recipe: Recipe,
-    seed: tuple[int, int],
-    order: Tensor,
-    steps: range,
-    places: list[Tensor],
+    data: DatasetPair, recipe: Recipe, epoch: Order, start: int, places: list[Tensor]
 ) -> Iterator[Batch]:
-    """The pieces of each step, with draws made for all of its images. ``seed``: and the epoch."""
-    images, side = images_of_epoch(data.train, *seed), image_size(data, recipe)
+    """The pieces of each step, with draws made for all of its images."""
+    images = images_of_epoch(data.train, epoch.seed, epoch.epoch)
+    side = image_size(data, recipe)
     assert isinstance(images, InMemoryDataset)  # noqa: S101  in_memory said so
-    batch, per_epoch = (
-        recipe.global_batch_size,
-        steps_per_epoch(len(order), recipe.global_batch_size),
-    )
-    for step in steps:
-        indices = order[step * batch : (step + 1) * batch]
-        draw = generator(fold_in(seed[0], "augment", seed[1], step))
+    for step in range(start, epoch.steps):
+        indices = epoch.indices(step)
+        draw = generator(fold_in(epoch.seed, "augment", epoch.epoch, step))
         offsets = draw_offsets(len(indices), side, draw) if recipe.crop == "random_crop" else None
         flips = recipe.flip and data.flips
         mirrored = draw_mirrored(len(indices), draw) if flips else None
@@ -211,4 +190,4 @@ def _from_memory(
             if mirrored is not None:
                 pixels = flip(pixels, mirrored[piece])
             labels = images.labels[indices[piece]]
-            yield Batch(pixels, labels, piece, seed[1] * per_epoch + step)
+            yield Batch(pixels, labels, piece, epoch.number(step))

@@ -7,7 +7,7 @@ so that the user reads one line instead of a traceback of another process.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +22,11 @@ from convnext_study.data.dataset import (
     ImageDataset,
     InMemoryDataset,
     OnCorruptImage,
+    PixelDataset,
+    Target,
     images_of_epoch,
 )
 from convnext_study.data.decode import to_tensor
-from convnext_study.data.encoded import EncodedImages
 from convnext_study.data.rng import fold_in
 
 IN_A_ROW = 100  # so many bad neighbours are not bad luck: the data set is broken
@@ -33,6 +34,16 @@ IN_A_ROW = 100  # so many bad neighbours are not bad luck: the data set is broke
 Box = tuple[int, int, int, int]  # top, left, height, width
 # (3, H, W) uint8 to the pixels that a network sees, also uint8, and what is to be erased of them.
 Transform = Callable[[Tensor], tuple[Tensor, Box | None]]
+
+
+@dataclass(frozen=True)
+class JointTransform:
+    """A transform that moves what an image is labelled with along with it.
+
+    ``both`` takes and gives (3, H, W) uint8 and the label.
+    """
+
+    both: Callable[[Tensor, Target], tuple[Tensor, Target]]
 
 
 @dataclass(frozen=True)
@@ -50,14 +61,14 @@ class Images:
 
     Args:
         pixels: (n, 3, H, W) uint8, a pixel's values side by side.
-        labels: of each. Plain numbers, since each tensor that one process sends another takes a
-            file descriptor of both.
+        labels: of each. Classes are plain numbers, since each tensor that one process sends
+            another takes a file descriptor of both; arrays are stacked, (n, ...).
         erased: what is to be erased.
         bad: names of images that could not be read and that others stand in for.
     """
 
     pixels: Tensor
-    labels: list[int]
+    labels: list[int] | Tensor
     erased: list[Erased]
     bad: list[str]
 
@@ -72,8 +83,8 @@ class Samples:
 
     def __init__(
         self,
-        images: ImageDataset,
-        transform: Transform,
+        images: ImageDataset | PixelDataset,
+        transform: Transform | JointTransform,
         seed: int | None,
         on_bad: OnCorruptImage = "stop",
     ) -> None:
@@ -100,12 +111,12 @@ class Samples:
 
     def _read(self, indices: tuple[int, ...], epoch: int) -> Images:
         pixels: Tensor | None = None
-        labels: list[int] = []
+        labels: list[Target] = []
         erased: list[Erased] = []
         bad: list[str] = []
         for place, (original, label, more) in enumerate(self._originals(indices, epoch)):
             index = indices[place]
-            image, box = self._transformed(original, index, epoch)
+            image, label, box = self._transformed(original, label, index, epoch)
             if pixels is None:
                 _, height, width = image.shape
                 shape = (len(indices), height, width, 3)
@@ -116,17 +127,17 @@ class Samples:
             if box is not None:
                 erased.append(Erased(place, *box, fold_in(self.seed or 0, epoch, "erase", index)))
         assert pixels is not None  # noqa: S101  nobody asks for no images
-        return Images(pixels, labels, erased, bad)
+        return Images(pixels, stacked(labels), erased, bad)
 
     def _originals(
         self, indices: tuple[int, ...], epoch: int
-    ) -> Iterator[tuple[Tensor, int, list[str]]]:
+    ) -> Iterator[tuple[Tensor, Target, list[str]]]:
         """Images as they are stored, with their labels and the names of bad ones they stand in for.
 
         In memory there are no bad ones, and many at a time are faster.
         """
         images = self.images
-        if self.seed is not None:
+        if self.seed is not None and not isinstance(images, PixelDataset):
             images = images_of_epoch(images, self.seed, epoch)
         if not isinstance(images, InMemoryDataset):
             yield from map(self._original, indices)
@@ -135,7 +146,8 @@ class Samples:
         for pixels, label in zip(images.at(places), labels[places].tolist(), strict=True):
             yield pixels, label, []
 
-    def _original(self, index: int) -> tuple[Tensor, int, list[str]]:
+    def _original(self, index: int) -> tuple[Tensor, Target, list[str]]:
+        """An image as it is stored, its label, and the names of bad ones it stands in for."""
         bad: list[str] = []
         for candidate in range(index, index + min(IN_A_ROW, len(self.images))):
             try:
@@ -146,35 +158,47 @@ class Samples:
                 bad.append(error.name)
         raise DataError(f"{bad[0]} and the {len(bad) - 1} images after it cannot be read")
 
-    def _transformed(self, pixels: Tensor, index: int, epoch: int) -> tuple[Tensor, Box | None]:
+    def _transformed(
+        self, pixels: Tensor, label: Target, index: int, epoch: int
+    ) -> tuple[Tensor, Target, Box | None]:
         if self.seed is not None:
             number = fold_in(self.seed, epoch, "augment", index)
             # Of torch only the CPU's generator, which is all that is drawn from here.
             torch.default_generator.manual_seed(number)
             np.random.seed(number % 2**32)
             random.seed(number)
-        return self.transform(pixels)
+        if isinstance(self.transform, JointTransform):
+            return *self.transform.both(pixels, label), None
+        pixels, box = self.transform(pixels)
+        return pixels, label, box
 
 
-def read_pixels(images: ImageDataset, index: int) -> tuple[Tensor, int]:
+def read_pixels(images: ImageDataset | PixelDataset, index: int) -> tuple[Tensor, Target]:
     """An image as a (3, H, W) uint8 tensor, and its label. Raises CorruptImage."""
-    if isinstance(images, EncodedImages):
+    if isinstance(images, PixelDataset):
         return images.pixels(index)
     image, label = images[index]
     return to_tensor(image), label
 
 
+def stacked(labels: Sequence[Target]) -> list[int] | Tensor:
+    """Classes as they are, arrays one above the other."""
+    arrays = [label for label in labels if isinstance(label, Tensor)]
+    return torch.stack(arrays) if arrays else [int(label) for label in labels]
+
+
 def join(parts: list[Images], *, pin: bool = False) -> Images:
     """Images one after another; ``pin``: in memory that a GPU can copy from by itself."""
-    labels: list[int] = []
     erased: list[Erased] = []
+    count = 0
     for part in parts:
-        erased += [box._replace(image=box.image + len(labels)) for box in part.erased]
-        labels += part.labels
+        erased += [box._replace(image=box.image + count) for box in part.erased]
+        count += len(part.labels)
     pixels = parts[0].pixels
     if pin or len(parts) > 1:
-        shape = (len(labels), *pixels.shape[2:], pixels.shape[1])
+        shape = (count, *pixels.shape[2:], pixels.shape[1])
         rows = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
         torch.cat([part.pixels.permute(0, 2, 3, 1) for part in parts], out=rows)
         pixels = rows.permute(0, 3, 1, 2)
+    labels = stacked([label for part in parts for label in part.labels])
     return Images(pixels, labels, erased, [name for part in parts for name in part.bad])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.evaluation.crops import crop_steps
+from convnext_study.data.transforms.evaluation import crop_steps
 from convnext_study.evaluation.load_run import EvaluationError, LoadedModel
 from convnext_study.results.statistics import wilson_interval
 
@@ -71,7 +71,7 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
 
     Raises EvaluationError where the network has another number of classes than the data.
     """
-    from convnext_study.training.loop import pack_bits
+    from convnext_study.runs.metrics import Samples
 
     if loaded.classes != data.num_classes:
         raise EvaluationError(
@@ -97,7 +97,7 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
         images_per_s=images / seconds,
         measured_on=_measured_on(data, images),
         notes=(*loaded.notes, *_notes(loaded, data)),
-        correct_bits=pack_bits(first),
+        correct_bits=Samples.of_bits(first.numpy()).data,
     )
 
 

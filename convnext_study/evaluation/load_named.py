@@ -8,10 +8,9 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convnext_study.data.transforms.evaluation import MODES, EvalTransform
 from convnext_study.errors import RunFailed, did_you_mean
-from convnext_study.evaluation.crops import MODES
 from convnext_study.evaluation.load_run import (
-    EvalTransform,
     EvaluationError,
     LoadedModel,
     classes_in,
@@ -143,7 +142,7 @@ def _torchvision(name: str, weights: Path | None, pretrained: bool) -> LoadedMod
 
 
 def _read(weights: Path | None) -> dict[str, Tensor] | None:
-    from convnext_study.models.pretrained.convert import read_state
+    from convnext_study.models.pretrained.state_files import read_state
 
     return None if weights is None else read_state(weights)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convnext_study.data.transforms.evaluation import EvalTransform
 from convnext_study.errors import UserError
-from convnext_study.evaluation.crops import BORDER, CENTER, SQUASH
 from convnext_study.evaluation.errors import EvaluationError, TrustError
 from convnext_study.evaluation.trust import Called, check_data, what_to_call
 from convnext_study.runs import records
-from convnext_study.runs.records import Run
+from convnext_study.runs.records import Record, Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,44 +20,7 @@ if TYPE_CHECKING:
     from convnext_study.data.dataset import DatasetPair
     from convnext_study.recipes import Recipe
 
-__all__ = ["EvalTransform", "EvaluationError", "LoadedModel", "TrustError", "load_run"]
-
-_RESIZES = {CENTER: "short side", SQUASH: "both sides", BORDER: "long side"}
-
-
-@dataclass(frozen=True)
-class EvalTransform:
-    """The published evaluation transform: resize, crop the centre, normalise.
-
-    ``crop_pct`` is the crop's side over the resized one; ``mean`` and ``std`` are fractions of
-    255, None where the data's own are used; ``crop_mode`` is timm's, one of `crops.MODES`.
-    """
-
-    image_size: int
-    crop_pct: float
-    interpolation: str
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    crop_mode: str = CENTER
-
-    def replace(self, image_size: int | None, crop_pct: float | None) -> EvalTransform:
-        """The same transform with another size (pixels) or crop, where given."""
-        return replace(
-            self,
-            image_size=image_size or self.image_size,
-            crop_pct=crop_pct or self.crop_pct,
-        )
-
-    @property
-    def resized(self) -> int:
-        """The resized image's short side in pixels."""
-        return int(self.image_size / self.crop_pct)
-
-    def __str__(self) -> str:
-        return (
-            f"{_RESIZES[self.crop_mode]} to {self.resized}, centre crop of {self.image_size}, "
-            f"{self.interpolation}"
-        )
+__all__ = ["EvaluationError", "LoadedModel", "TrustError", "load_run"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +56,7 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
     from convnext_study.training import checkpoint_file
 
     record = records.read(folder)
-    run, recipe, notes = record.run, make_recipe(record.run.recipe), list[str]()
+    run, recipe, notes = _as_trained(record), make_recipe(record.run.recipe), list[str]()
     called = what_to_call(run, trust=trust, code=code)
     saved = checkpoint_file.load(folder, notes.append)
     if saved is None:
@@ -102,7 +65,8 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
     if epochs < recipe.epochs:
         notes.append(f"the run is not finished: {epochs} of {recipe.epochs} epochs")
     data = _open(run, trust, notes)
-    net, classes = _build(run, called, recipe, state, str(folder))
+    classes = saved.get("num_classes") or classes_in(state)
+    net = _build(run, called, classes, recipe, state, str(folder))
     return LoadedModel(
         name=run.id,
         net=net,
@@ -118,6 +82,13 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
         run=run,
         notes=tuple(notes),
     )
+
+
+def _as_trained(record: Record) -> Run:
+    """The run with the network that was trained, where its parent or training decided that."""
+    if record.result is None or record.result.model is None:
+        return record.run
+    return record.run.model_copy(update={"model": record.result.model})
 
 
 def _weights(saved: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
@@ -140,14 +111,15 @@ def _open(run: Run, trust: bool, notes: list[str]) -> DatasetPair | None:
 
 
 def _build(
-    run: Run, called: Called, recipe: Recipe, state: dict[str, Any], where: str
-) -> tuple[nn.Module, int]:
+    run: Run, called: Called, classes: int, recipe: Recipe, state: dict[str, Any], where: str
+) -> nn.Module:
     from convnext_study.training.runtime import Runtime
 
-    classes = classes_in(state)
     try:
         if called.task is None:
-            net = called.builder(called.args, num_classes=classes, drop_path=0.0, init=recipe.init)
+            # Whatever the weights were that it started from: its own follow.
+            args = {name: value for name, value in called.args.items() if name != "pretrained"}
+            net = called.builder(args, num_classes=classes, drop_path=0.0, init=recipe.init)
         else:
             model = run.model.model_copy(update={"args": called.args})
             net = called.task(run.model_copy(update={"model": model}), Runtime()).build()
@@ -157,7 +129,7 @@ def _build(
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise EvaluationError(f"{where}: its network cannot be built ({reason})") from error
     put_weights(net, state, where)
-    return net.eval(), classes
+    return net.eval()
 
 
 def classes_in(state: Mapping[str, Tensor]) -> int:

@@ -3,43 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convnext_study.errors import UserError
+from convnext_study.launchers import launcher_for
 from convnext_study.launchers.job import Job, Outcome
-from convnext_study.launchers.local import Pool
 from convnext_study.launchers.resources import Resources
+from convnext_study.runs.parents import finished_parent
 from convnext_study.runs.records import (
     RESULT,
     RUN,
     Record,
     RecordError,
     Run,
-    is_locked,
     read,
     scan,
 )
 
-PATIENCE = 15.0  # seconds to wait for a run that another process works on
+if TYPE_CHECKING:
+    from convnext_study.launchers import Launcher
+
 WANDB_MODES = ("off", "offline", "online")
-
-
-# Takes jobs, the machine's plan and what to call from time to time; returns how they ended.
-Launcher = Callable[[Sequence[Job], Resources, Callable[[], None]], list[Outcome]]
-
-
-def launch_local(
-    jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
-) -> list[Outcome]:
-    """Train on this machine, several runs in parallel.
-
-    Raises UserError where the folder cannot be written or another process works on a run.
-    """
-    wait_until_unlocked(jobs)
-    return Pool(resources.jobs, on_poll, resources.devices).run(jobs)
 
 
 @dataclass(frozen=True)
@@ -83,37 +70,23 @@ def train_all(
     study: RunCollection,
     resources: Resources,
     on_poll: Callable[[], None],
-    launcher: Launcher = launch_local,
+    launcher: Launcher | None = None,
 ) -> list[Outcome]:
     """Train what is not done; finished runs are skipped, half-finished ones resumed.
 
     ``launcher`` takes the jobs to the processes that train them; without it, to a pool of this
     machine's.
 
-    Raises UserError where the folder cannot be written or another process works on a run.
+    Raises UserError where the folder cannot be written or another process works on a run, and
+    ParentError where a run starts from one that is neither among these nor done.
     """
     todo = [run for run in study.runs if not study.is_done(run)]
+    keys = {run.key for run in study.runs}
+    for run in todo:
+        if run.init_from not in keys:
+            finished_parent(run, study.path(run))
     jobs = [Job(run, study.path(run), resources.runtime, study.wandb) for run in todo]
-    return launcher(jobs, resources, on_poll) if jobs else []
-
-
-def wait_until_unlocked(jobs: Sequence[Job]) -> None:
-    """See that this machine may work on the jobs, before any of them starts.
-
-    The trainings of a command that was just killed are given the seconds they need to leave.
-    Raises UserError where the folder cannot be written or another process works on a run.
-    """
-    for folder in {job.folder.parent for job in jobs}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
-    folders = [job.folder for job in jobs]
-    deadline = time.monotonic() + PATIENCE
-    while busy := [folder for folder in folders if is_locked(folder)]:
-        if time.monotonic() > deadline:
-            raise UserError(f"{busy[0]}: another process works on this run; wait for it or stop it")
-        time.sleep(0.2)
+    return (launcher or launcher_for())(jobs, resources, on_poll) if jobs else []
 
 
 def unfinished(outcomes: Sequence[Outcome], status: str) -> list[Outcome]:

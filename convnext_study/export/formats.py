@@ -15,38 +15,18 @@ from convnext_study.export.weights import (
     save_for_hf,
     unwrapped,
 )
-from convnext_study.runs.records import write_bytes
+from convnext_study.runs.files import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from convnext_study.data.transforms.evaluation import EvalTransform
     from convnext_study.models.roadmap_net import RoadmapNet
 
 # Of the largest output. float32 sums in another order, as in another runtime, round in the sixth
 # digit for each of a few dozen layers.
 TOLERANCE = 1e-4
 BATCH = 3  # not 1, which an exporter may take for a constant
-
-
-@dataclass(frozen=True)
-class Meant:
-    """What a network is meant for: `image_size` in pixels and the fields of timm's data config."""
-
-    image_size: int
-    crop_pct: float
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def config(self) -> dict[str, Any]:
-        """timm's data config, as `timm.data.resolve_data_config` gives it."""
-        return {
-            "input_size": (3, self.image_size, self.image_size),
-            "crop_pct": self.crop_pct,
-            "interpolation": self.interpolation,
-            "mean": self.mean,
-            "std": self.std,
-        }
 
 
 @dataclass(frozen=True)
@@ -60,7 +40,7 @@ class ExportResult:
 
 
 def export_model(
-    net: RoadmapNet, kind: str, folder: Path, meant: Meant, results: dict[str, Any]
+    net: RoadmapNet, kind: str, folder: Path, transform: EvalTransform, results: dict[str, Any]
 ) -> ExportResult:
     """Write the network with its card into a folder, read it back, and compare outputs.
 
@@ -68,7 +48,7 @@ def export_model(
         net: in evaluation mode, of the road map.
         kind: a key of `KINDS`.
         folder: made if missing.
-        meant: which images it wants.
+        transform: of the images it wants, mean and standard deviation included.
         results: what was measured with these weights, for the card.
 
     Raises:
@@ -84,11 +64,11 @@ def export_model(
         raise ExportError(f"--to {kind}: use one of {', '.join(FORMATS)}")
     net = unwrapped(net).eval()
     restore_convs(net)
-    size = meant.image_size
+    size = transform.image_size
     images = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        run = FORMATS[kind](net, folder, meant, results)
+        run = FORMATS[kind](net, folder, transform, results)
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror or error})") from error
     with torch.inference_mode():
@@ -107,8 +87,8 @@ def export_model(
 Runner = Callable[["Tensor"], "Tensor"]
 
 
-def _hf(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str, Any]) -> Runner:
-    save_for_hf(net, folder, results=results, data=meant.config())
+def _hf(net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any]) -> Runner:
+    save_for_hf(net, folder, results=results, data=transform.config())
     return _from_folder(folder)
 
 
@@ -119,18 +99,20 @@ def _from_folder(folder: Path) -> Runner:
     return loaded.eval()  # type: ignore[no-any-return]
 
 
-def _safetensors(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str, Any]) -> Runner:
+def _safetensors(
+    net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any]
+) -> Runner:
     import json
 
     from safetensors import safe_open
 
-    from convnext_study.models.pretrained.convert import read_state
+    from convnext_study.models.pretrained.state_files import read_state
     from convnext_study.models.roadmap_net import RoadmapNet
     from convnext_study.roadmap.spec import NetSpec
 
     path = folder / "model.safetensors"
     save_checkpoint(net, path)
-    _card(net, folder, meant, results, _USE_SAFETENSORS.format(classes=net.num_classes))
+    _card(net, folder, transform, results, _USE_SAFETENSORS.format(classes=net.num_classes))
     with safe_open(path, "pt") as file:
         spec = NetSpec.from_dict(json.loads(file.metadata()["spec"]))
     again = RoadmapNet(spec, num_classes=net.num_classes, in_chans=net.in_chans)
@@ -138,7 +120,9 @@ def _safetensors(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str,
     return again.eval()
 
 
-def _onnx(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str, Any]) -> Runner:
+def _onnx(
+    net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any]
+) -> Runner:
     import warnings
 
     import torch
@@ -155,7 +139,7 @@ def _onnx(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str, Any]) 
         warnings.simplefilter("ignore")  # of deprecations inside the exporter
         torch.onnx.export(
             net,
-            (_example(meant),),
+            (_example(transform),),
             path,
             input_names=["images"],
             output_names=["logits"],
@@ -164,23 +148,25 @@ def _onnx(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str, Any]) 
             external_data=False,
             verbose=False,
         )
-    _card(net, folder, meant, results, _USE_ONNX)
+    _card(net, folder, transform, results, _USE_ONNX)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def _pt2(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str, Any]) -> Runner:
+def _pt2(
+    net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any]
+) -> Runner:
     import torch
 
     path = folder / "model.pt2"
     batch = {0: torch.export.Dim("batch")}
-    program = torch.export.export(net, (_example(meant),), dynamic_shapes=(batch,))
+    program = torch.export.export(net, (_example(transform),), dynamic_shapes=(batch,))
     torch.export.save(program, path)
-    _card(net, folder, meant, results, _USE_PT2)
+    _card(net, folder, transform, results, _USE_PT2)
     return torch.export.load(path).module()
 
 
-FORMATS: dict[str, Callable[[Any, Path, Meant, dict[str, Any]], Runner]] = {
+FORMATS: dict[str, Callable[[Any, Path, EvalTransform, dict[str, Any]], Runner]] = {
     "hf": _hf,
     "safetensors": _safetensors,
     "onnx": _onnx,
@@ -188,21 +174,23 @@ FORMATS: dict[str, Callable[[Any, Path, Meant, dict[str, Any]], Runner]] = {
 }
 
 
-def _example(meant: Meant) -> Tensor:
+def _example(transform: EvalTransform) -> Tensor:
     import torch
 
-    return torch.zeros(2, 3, meant.image_size, meant.image_size)
+    return torch.zeros(2, 3, transform.image_size, transform.image_size)
 
 
-def _card(net: RoadmapNet, folder: Path, meant: Meant, results: dict[str, Any], use: str) -> None:
+def _card(
+    net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any], use: str
+) -> None:
     """The card that a hub folder gets, with another way of loading in it."""
     from convnext_study.export.model_card import model_card
     from convnext_study.export.weights import _changes, _row
 
     row = _row(net)
-    image = (net.in_chans, meant.image_size, meant.image_size)
+    image = (net.in_chans, transform.image_size, transform.image_size)
     card = model_card(net, image, row, _changes(net.spec, row), results)
-    config = "\n".join(f"- {name}: {value}" for name, value in meant.config().items())
+    config = "\n".join(f"- {name}: {value}" for name, value in transform.config().items())
     section = f"## Use\n\n{use}\n## Images\n\n{config}\n\n"
     text, found = re.subn(r"## Use\n.*?(?=^## )", lambda _: section, card, flags=re.S | re.M)
     assert found == 1  # noqa: S101  the card has the section

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import UserError
 from convnext_study.roadmap.spec import NetSpec
-from convnext_study.runs.records import write_bytes
+from convnext_study.runs.files import write_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,7 +115,7 @@ def unwrapped(model: nn.Module) -> RoadmapNet:
 
 
 def _row(net: RoadmapNet) -> str:
-    from convnext_study.models.registry import VARIANTS
+    from convnext_study.models.roadmap_models import VARIANTS
 
     named = (getattr(net, "pretrained_cfg", None) or {}).get("architecture")
     if named in VARIANTS:
@@ -137,7 +137,7 @@ def _config(net: RoadmapNet, row: str, data: Mapping[str, Any]) -> dict[str, Any
 
 def _changes(spec: NetSpec, row: str) -> dict[str, Any]:
     """The fields in which a network differs from a row."""
-    from convnext_study.models.registry import VARIANTS
+    from convnext_study.models.roadmap_models import VARIANTS
 
     usual = VARIANTS[row].spec.to_dict()
     return {name: value for name, value in spec.to_dict().items() if value != usual[name]}

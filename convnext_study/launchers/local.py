@@ -10,13 +10,13 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 
+from convnext_study.launchers.graph import Schedule
 from convnext_study.launchers.job import Job, Outcome
 from convnext_study.launchers.serving import STOP_SIGNALS, Flag, serve
 
@@ -52,10 +52,12 @@ class Pool:
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Train all jobs and return their outcomes in the order they ended.
 
+        A run that starts from another of them starts when that one is done, and fails with it.
+
         SIGINT and SIGTERM, to this process or to all of its group, stop every run within a step,
         its state saved.
         """
-        waiting = deque(jobs)
+        waiting = Schedule(jobs)
         outcomes: list[Outcome] = []
         stop = Flag(self._context)
         asked: list[int] = []  # a handler may come in the middle of anything, and only notes
@@ -72,25 +74,26 @@ class Pool:
                 if not busy:
                     break
                 wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=TICK)
-                ended = self._collect(busy)
-                if any(outcome.status == "stopped" for outcome in ended):
-                    stop.set()  # whoever stops one process means all of them
-                outcomes += ended
+                for outcome in self._collect(busy):
+                    if outcome.status == "stopped":
+                        stop.set()  # whoever stops one process means all of them
+                    outcomes += waiting.settle(outcome)
                 self.on_poll()
-            outcomes += [Outcome(job.run, "stopped", "not started") for job in waiting]
+            outcomes += [Outcome(job.run, "stopped", "not started") for job in waiting.rest()]
         finally:
             self._close()
             for number, handler in before.items():
                 signal.signal(number, handler)
         return outcomes
 
-    def _feed(self, waiting: deque[Job], stop: Flag) -> None:
+    def _feed(self, waiting: Schedule, stop: Flag) -> None:
         while waiting and not stop.is_set():
             idle = [worker for worker in self._workers if worker.job is None]
             if not idle and len(self._workers) >= self.size:
                 return
+            if (job := waiting.take()) is None:
+                return
             worker = idle[0] if idle else self._start(stop)
-            job = waiting.popleft()
             if worker.device is not None:
                 job = replace(job, runtime=replace(job.runtime, device=worker.device))
             worker.job = job

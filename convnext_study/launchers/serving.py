@@ -84,25 +84,16 @@ def use_device(device: str) -> None:
 
 def train_job(job: Job, stop: Callable[[], bool]) -> tuple[str, str]:
     """Train one job in this process. Returns its status and, where it failed, the reason."""
-    from convnext_study.training.loop import Callback, TrainingInterrupted, train
+    from convnext_study.runs.wandb import mirrored
+    from convnext_study.training.loop import TrainingInterrupted, train
 
     notes: list[str] = []
-    listeners: list[Callback] = []
-    mirror = None
-    if job.wandb != "off" and job.runtime.rank == 0:
-        from convnext_study.runs.wandb_mirror import WandbMirror
-
-        mirror = WandbMirror(warn=notes.append)
-        mirror.start(job.run, job.folder, job.wandb)
-        listeners.append(mirror)
     try:
         use_device(job.runtime.device)
-        train(job.run, job.folder, job.runtime, listeners, stop)
+        with mirrored(job.run, job.folder, job.wandb, notes.append):
+            train(job.run, job.folder, job.runtime, stop=stop)
     except TrainingInterrupted:
         return "stopped", ""
     except Exception as error:
         return "failed", str(error).splitlines()[0] if str(error) else type(error).__name__
-    finally:
-        if mirror is not None:
-            mirror.close()
     return "done", "; ".join(notes)

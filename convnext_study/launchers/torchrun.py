@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from convnext_study.errors import UserError
+from convnext_study.launchers.graph import cannot_start, in_order
 from convnext_study.launchers.job import Job, Outcome
 from convnext_study.launchers.local import TICK
 from convnext_study.launchers.resources import cores
@@ -32,6 +33,8 @@ def run_torchrun(
 ) -> list[Outcome]:
     """Train all jobs, one after another, each with ``processes`` processes on this machine.
 
+    Runs that start from others come after them, and fail with them.
+
     The processes import torch once and take every job. A job that fails takes them with it, and
     new ones take the rest. SIGINT and SIGTERM stop the run within a step, its state saved; so
     does the end of this process, however it comes.
@@ -39,6 +42,7 @@ def run_torchrun(
     Raises UserError where the devices cannot be shared out so.
     """
     _check(jobs, processes)
+    jobs = in_order(jobs)
     jobs = [_shared(job, processes) for job in jobs]
     stop: list[int] = []
     before = {
@@ -55,11 +59,28 @@ def run_torchrun(
                 code, output = _run_group(jobs, waiting, processes, Path(folder), (stop, on_poll))
                 ended, waiting = _settle(jobs, logged, (code, output), bool(stop))
                 outcomes += ended
+                lost, waiting = _without_parents(jobs, waiting, outcomes)
+                outcomes += lost
                 on_poll()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return outcomes + [Outcome(jobs[index].run, "stopped", "not started") for index in waiting]
+
+
+def _without_parents(
+    jobs: Sequence[Job], waiting: Sequence[int], outcomes: Sequence[Outcome]
+) -> tuple[list[Outcome], list[int]]:
+    """The ends of those waiting jobs whose parents failed, and the others."""
+    bad = {outcome.run.key: outcome for outcome in outcomes if outcome.status != "done"}
+    lost, left = list[Outcome](), list[int]()
+    for index in waiting:  # parents come first
+        if (parent := bad.get(jobs[index].run.init_from or "")) is None:
+            left.append(index)
+            continue
+        lost.append(cannot_start(jobs[index], parent))
+        bad[jobs[index].run.key] = lost[-1]
+    return lost, left
 
 
 def _check(jobs: Sequence[Job], processes: int) -> None:

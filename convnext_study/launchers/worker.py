@@ -29,7 +29,8 @@ from convnext_study.errors import (
     RunFailed,
     UserError,
 )
-from convnext_study.runs.records import Run, is_locked, write_json
+from convnext_study.runs.files import write_json
+from convnext_study.runs.records import Run, is_locked
 
 if TYPE_CHECKING:
     from convnext_study.launchers.job import Job
@@ -164,21 +165,16 @@ def init_process_group(env: DistributedEnv, device: str) -> str:
 
 def work(job: Job, env: DistributedEnv, device: str, stop: Callable[[], bool]) -> int:
     """Train one job with the other processes of the run. Returns an exit code."""
+    from convnext_study.runs.wandb import mirrored
     from convnext_study.training.distributed import barrier
-    from convnext_study.training.loop import Callback, TrainingInterrupted, train
+    from convnext_study.training.loop import TrainingInterrupted, train
 
     runtime = replace(job.runtime, device=device, rank=env.rank, world_size=env.world_size)
-    callbacks: list[Callback] = []
-    mirror = None
-    if job.wandb != "off" and env.rank == 0:
-        from convnext_study.runs.wandb_mirror import WandbMirror
-
-        mirror = WandbMirror(warn=lambda note: _say(job, note))
-        mirror.start(job.run, job.folder, job.wandb)
-        callbacks.append(mirror)
+    mode = job.wandb if env.rank == 0 else "off"
     code = EXIT_DONE
     try:
-        train(job.run, job.folder, runtime, callbacks, stop)
+        with mirrored(job.run, job.folder, mode, lambda note: _say(job, note)):
+            train(job.run, job.folder, runtime, stop=stop)
     except TrainingInterrupted:
         code = EXIT_STOPPED
     except Exception as error:
@@ -186,9 +182,6 @@ def work(job: Job, env: DistributedEnv, device: str, stop: Callable[[], bool]) -
             traceback.print_exc()
         _say(job, f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILED
-    finally:
-        if mirror is not None:
-            mirror.close()
     # The first process to leave makes its launcher end the others, whatever they are writing.
     barrier()
     return code

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import UserError, did_you_mean
-from convnext_study.imports import TaskError, file_digest, load_file, resolve
+from convnext_study.imports import TaskError, file_digest, load_function, resolve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,9 +73,7 @@ def file_net(args: dict[str, Any], *, num_classes: int, drop_path: float, init: 
     path = Path(args["file"])
     if file_digest(path) != args["sha256"]:
         raise UserError(f"{path}: has changed since this run was asked for; give the study again")
-    function = getattr(load_file(path), args["function"], None)
-    if not callable(function):
-        raise UserError(f"{path}: has no function {args['function']!r}; define it there")
+    function = load_function(path, args["function"])
     own = dict(args["args"])
     net: nn.Module = function(own, num_classes=num_classes, drop_path=drop_path, init=init)
     return net

@@ -41,6 +41,11 @@ class Head(nn.Module):
             self.pool_type = _known(pool_type)
         self.fc = _classifier(features, num_classes)
 
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
+    def shorten(self) -> None:
+        """Leave out the layers that fit the last stage's map alone; the classifier is reset."""
+        self.norm = nn.Identity()
+
     def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Map (N, C, H, W) to logits, or with ``pre_logits`` to what the classifier takes."""
         x = self.drop(self.norm(self._pool(x)))

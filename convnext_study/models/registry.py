@@ -1,8 +1,8 @@
-"""Every row of every road map as a model in timm, with what timm's users expect of one.
+"""Networks under names of timm's: the one place where a list of them becomes models there.
 
-After ``import convnext_study, timm`` in either order, ``timm.create_model("roadmap_t_gelu")``
-builds one. Keywords may set fields of the network: ``create_model(..., kernel=9)``.
-Nothing here imports timm until timm itself is imported.
+A list is a module with ``MODELS``: a name and its `ModelEntry` for every model, which imports
+neither torch nor timm. `convnext_study/__init__.py` names those modules, and `timm_hook` registers
+them once timm is there.
 """
 
 from __future__ import annotations
@@ -10,27 +10,20 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import did_you_mean
-from convnext_study.roadmap import ROADMAPS, Roadmap, Variant
-from convnext_study.roadmap.spec import STAGES, NetSpec
+from convnext_study.imports import resolve
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from convnext_study.models.roadmap_net import RoadmapNet
-
-__all__: list[str] = ["VARIANTS", "register"]  # timm adds every model to it
-
-# The row that a model is. The first row of a road map is the second's network, trained otherwise.
-VARIANTS: dict[str, Variant] = {
-    variant.model: variant for road in ROADMAPS.values() for variant in road.variants()
-}
+__all__: list[str] = ["ModelEntry", "register_models"]  # timm adds every model to it
 
 # Of DistributedDataParallel and torch.compile, in either order.
 _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
@@ -38,16 +31,42 @@ _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
 default_cfgs: dict[str, Any] = {}  # timm reads it when a model is registered
 
 
-def register() -> None:
-    """Make every model known to timm. Called once, by the package, when timm is there."""
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """What one model of timm is.
+
+    Args:
+        network: ``module:name`` of a network's class or of a function that returns one, imported
+            when a model is built. It takes the spec, if there is one, and keywords.
+        description: one line for `timm.get_pretrained_cfg` and the entry point's docstring.
+        cfg: timm's description of the network and its images, where it differs from the road map's:
+            ``num_classes``, ``input_size`` and ``pool_size`` at least.
+        spec: a frozen dataclass; keywords of `timm.create_model` may set its fields.
+        args: further keywords of the network that make it this model.
+        features: arguments of timm's ``features_only``, or what makes them of the spec; stages are
+            flattened in a `TimmModel`.
+    """
+
+    network: str
+    description: str
+    cfg: Mapping[str, Any]
+    spec: Any = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    features: Mapping[str, Any] | Callable[[Any], Mapping[str, Any]] = field(default_factory=dict)
+
+
+def register_models(models: Mapping[str, ModelEntry]) -> None:
+    """Make models known to timm, which has to be there. Keywords set arguments of the network and
+    fields of its spec: ``timm.create_model("roadmap_t_gelu", kernel=9)``.
+    """
     # From where it is defined, so that this works while timm.models itself is being imported.
     from timm.models._registry import generate_default_cfgs, register_model
 
-    cfgs = {
-        name: _default_cfg(ROADMAPS[variant.regime], variant) for name, variant in VARIANTS.items()
-    }
-    default_cfgs.update(generate_default_cfgs(cfgs))
-    for name in VARIANTS:
+    default_cfgs.update(
+        generate_default_cfgs({name: _default_cfg(entry) for name, entry in models.items()})
+    )
+    for name, entry in models.items():
+        globals()[name] = _entry_point(name, entry)
         register_model(globals()[name])
 
 
@@ -57,15 +76,10 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[s
     return {_WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
 
 
-def _default_cfg(road: Roadmap, variant: Variant) -> dict[str, Any]:
+def _default_cfg(entry: ModelEntry) -> dict[str, Any]:
     from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-    size = road.image_size
-    stride = variant.spec.stem_stride * 2 ** (STAGES - 1)
-    return {
-        "num_classes": road.num_classes,
-        "input_size": (3, size, size),
-        "pool_size": (size // stride, size // stride),
+    common = {
         "crop_pct": 0.875,
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
@@ -73,48 +87,55 @@ def _default_cfg(road: Roadmap, variant: Variant) -> dict[str, Any]:
         "first_conv": "stem.conv",
         "classifier": "head.fc",
         "license": "apache-2.0",
-        "description": f"{variant.label}: {road.title}",
-        "paper_ids": "arXiv:2201.03545",
+        "description": entry.description,
     }
+    return {**common, **entry.cfg}
 
 
-def _network(
-    variant: Variant, *, device: Any = None, dtype: torch.dtype | None = None, **kwargs: Any
-) -> RoadmapNet:
-    """The row's network. Raises TypeError for a keyword that nothing knows."""
-    import torch
-
-    from convnext_study.models.roadmap_net import RoadmapNet
-
-    fields = [field.name for field in dataclasses.fields(NetSpec)]
-    arguments = list(inspect.signature(RoadmapNet).parameters)[1:]
-    for name in kwargs:
-        if name not in (*fields, *arguments):
-            raise TypeError(
-                f"{variant.model}: no argument {name}{did_you_mean(name, [*arguments, *fields])}"
-            )
-    spec = variant.spec.replace(**{name: kwargs.pop(name) for name in fields if name in kwargs})
-    with torch.device(device) if device is not None else nullcontext():
-        return RoadmapNet(spec, **kwargs).to(dtype=dtype)
-
-
-def _entry_point(variant: Variant) -> Callable[..., nn.Module]:
+def _entry_point(name: str, entry: ModelEntry) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         from timm.models._builder import build_model_with_cfg
 
+        fields = [] if entry.spec is None else [one.name for one in dataclasses.fields(entry.spec)]
+        changes = {key: kwargs.pop(key) for key in fields if key in kwargs}
+        spec = replace(entry.spec, **changes) if changes else entry.spec
+        features = entry.features(spec) if callable(entry.features) else entry.features
         model: nn.Module = build_model_with_cfg(
-            partial(_network, variant),
-            variant.model,
+            partial(_network, name, replace(entry, spec=spec)),
+            name,
             pretrained,
             pretrained_filter_fn=checkpoint_filter_fn,
-            feature_cfg={"out_indices": tuple(range(STAGES)), "flatten_sequential": True},
+            feature_cfg=dict(features),
             **kwargs,
         )
         return model
 
-    create.__name__ = create.__qualname__ = variant.model
-    create.__doc__ = f"{variant.label}, of {ROADMAPS[variant.regime].title}."
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = entry.description
     return create
 
 
-globals().update({name: _entry_point(variant) for name, variant in VARIANTS.items()})
+def _network(
+    name: str,
+    entry: ModelEntry,
+    *,
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """The network of an entry. Raises TypeError for a keyword that nothing knows."""
+    import torch
+
+    network = resolve(entry.network)
+    spec = [] if entry.spec is None else [entry.spec]
+    parameters = inspect.signature(network).parameters
+    if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        known = list(parameters)[len(spec) :]
+        fields = [one.name for part in spec for one in dataclasses.fields(part)]
+        for key in kwargs:
+            if key not in known:
+                near = did_you_mean(key, [*known, *fields])
+                raise TypeError(f"{name}: no argument {key}{near}")
+    with torch.device(device) if device is not None else nullcontext():
+        net: nn.Module = network(*spec, **{**entry.args, **kwargs})
+    return net.to(dtype=dtype)

@@ -1,7 +1,7 @@
 """The network a spec describes, built from its plan: the one place where road-map layers are made.
 
 It keeps the contract that users of timm expect of a model (`models/timm_model.py`;
-`models/registry.py` registers it).
+`models/roadmap_models.py` lists its models).
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from torch import nn
 
 from convnext_study.models.blocks import Stage, jit_ignore
 from convnext_study.models.head import Head
+from convnext_study.models.initial import init_layers
 from convnext_study.models.layer_specs import list_layers
 from convnext_study.models.layers import sequence
-from convnext_study.models.timm_model import TimmModel
+from convnext_study.models.timm_model import TimmModel, stage_info
 from convnext_study.roadmap.spec import NetSpec
-
-INIT_STD = 0.02  # Table 5 prints 0.2; the released code uses 0.02
 
 
 class RoadmapNet(TimmModel):
@@ -77,18 +76,11 @@ class RoadmapNet(TimmModel):
     def init_weights(self, scheme: str = "trunc_normal") -> None:
         """Truncated normal (Table 5, used for every row of the enhanced recipe) or ``kaiming``,
         as torchvision starts its ResNets, which the classic recipe uses."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear) and scheme == "kaiming":
-                module.reset_parameters()  # torchvision leaves torch's default here
-                continue
-            if not isinstance(module, nn.Conv2d | nn.Linear):
-                continue
-            if scheme == "kaiming":
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            else:
-                nn.init.trunc_normal_(module.weight, std=INIT_STD)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        init_layers(self, scheme, _kaiming)
+
+
+def _kaiming(conv: nn.Conv2d) -> None:
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _linear(last: float, count: int) -> list[float]:
@@ -96,14 +88,8 @@ def _linear(last: float, count: int) -> list[float]:
 
 
 def _feature_info(spec: NetSpec, output_stride: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "num_chs": channels,
-            "reduction": _reduction(spec, index, output_stride),
-            "module": f"stages.{index}",
-        }
-        for index, channels in enumerate(spec.widths())
-    ]
+    widths = spec.widths()
+    return stage_info(widths, [_reduction(spec, i, output_stride) for i in range(len(widths))])
 
 
 def _reduction(spec: NetSpec, stage: int, output_stride: int) -> int:

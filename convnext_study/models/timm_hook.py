@@ -54,21 +54,23 @@ class _Loader:
         _register()
 
 
-_registries: tuple[str, ...] = ()
+_modules: tuple[str, ...] = ()
 
 
 def _register() -> None:
     try:
-        for name in _registries:
-            importlib.import_module(name).register()
+        from convnext_study.models.registry import register_models
+
+        for name in _modules:
+            register_models(importlib.import_module(name).MODELS)
     except Exception as error:  # whoever imports timm must get timm
         warnings.warn(f"timm will not know the networks of convnext_study: {error}", stacklevel=2)
 
 
-def install(registries: tuple[str, ...]) -> None:
-    """Once timm is there, call ``register()`` of each of these modules."""
-    global _registries
-    _registries = registries
+def install(modules: tuple[str, ...]) -> None:
+    """Once timm is there, register the ``MODELS`` of each of these modules."""
+    global _modules
+    _modules = modules
     finder = _Finder()
     sys.meta_path.insert(0, finder)
     # Another thread may have found timm.models just before, and be about to import it.

@@ -5,12 +5,21 @@ postpone the evaluation of annotations: torch.fx writes those of a traced one in
 TorchScript needs types.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from convnext_study.models.blocks import jit_ignore
 from convnext_study.models.head import Head
+
+
+def stage_info(channels: Sequence[int], reductions: Sequence[int]) -> list[dict[str, Any]]:
+    """``feature_info`` of stages with so many channels, each so much smaller than the image."""
+    return [
+        {"num_chs": width, "reduction": reduction, "module": f"stages.{stage}"}
+        for stage, (width, reduction) in enumerate(zip(channels, reductions, strict=True))
+    ]
 
 
 class TimmModel(nn.Module):
@@ -59,7 +68,7 @@ class TimmModel(nn.Module):
         """A fresh classifier (none for 0), and another pooling where one is named."""
         weight = next(self.parameters())
         self.num_classes = num_classes
-        self.head.reset(self.num_features, num_classes, global_pool)
+        self.head.reset(self.head_hidden_size, num_classes, global_pool)
         self.head.fc.to(weight.device, weight.dtype).train(self.training)
 
     @jit_ignore
@@ -131,6 +140,6 @@ class TimmModel(nn.Module):
         self.stages = self.stages[: last + 1]
         if prune_head or shortened:
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
-            self.head.norm = nn.Identity()
+            self.head.shorten()
             self.reset_classifier(0, "")
         return list(take)

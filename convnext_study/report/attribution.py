@@ -20,7 +20,8 @@ from convnext_study.report.tables.formatting import (
     signed,
 )
 from convnext_study.report.tables.render import write_tables
-from convnext_study.results.attribution import Attribution, Effect, Effects
+from convnext_study.results.attribution import Attribution
+from convnext_study.results.effects import Effect, Effects
 
 _WIDE = 130  # characters of a terminal that has room for every column
 
@@ -45,7 +46,7 @@ def effects_table(effects: Effects) -> Table[Effect]:
         Column(
             "macs", "MACs", lambda row: row.macs, format=partial(signed, digits=3), prefixed=True
         ),
-        Column("top1", "its top-1 %", lambda row: row.top1),
+        Column("value", "its top-1 %", lambda row: row.value),
         Column(
             "network_macs",
             "its MACs",

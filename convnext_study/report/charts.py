@@ -71,7 +71,7 @@ def road_figures(study: StudyResults, ids: Mapping[str, str], key: str) -> list[
 
 def describe_row(study: StudyResults, row: ResultRow) -> str:
     """The row's numbers, a line each: for whoever points at it or hears it."""
-    if row.top1 is None:
+    if row.value is None:
         return f"{row.label}\n{row.state}"
     lines = [row.label, f"top-1 {accuracy(row)} %, {formatting.plural(len(row.seeds), 'seed')}"]
     if test := study.tests.plain.get(row.name):
@@ -83,8 +83,8 @@ def describe_row(study: StudyResults, row: ResultRow) -> str:
         lines.append(f"{formatting.with_prefix(row.macs, macs_prefix(study.rows))} MACs")
     if row.params is not None:
         lines.append(f"{row.params / 1e6:.3g} M parameters")
-    if study.meta.compare_paper and row.paper_top1 is not None:
-        lines.append(f"paper, ImageNet-1K: {row.paper_top1:.2f} %")
+    if study.meta.compare_paper and row.paper_value is not None:
+        lines.append(f"paper, ImageNet-1K: {row.paper_value:.2f} %")
     return "\n".join(lines)
 
 
@@ -116,7 +116,7 @@ def _curves(study: StudyResults, ids: Mapping[str, str]) -> list[Curve]:
 
 def _describe_run(row: ResultRow, record: Record, ids: Mapping[str, str]) -> dict[str, str]:
     last, panel = record.epochs[-1], ids.get(row.name, "")
-    tip = f"{row.label}, seed {record.run.seed}\nepoch {last.epoch}: {last.top1:.2f} %"
+    tip = f"{row.label}, seed {record.run.seed}\nepoch {last.epoch}: {last.value:.2f} %"
     identity = {"id": f"{panel}-{record.run.seed}", "data-row": panel}
     return {"class": "curve", "data-tip": tip, **identity}
 
@@ -166,13 +166,13 @@ def _points(study: StudyResults, field: str, ids: Mapping[str, str]) -> tuple[li
     }[field]
     points = []
     for place, row in enumerate(study.rows, 1):
-        if row.top1 is None or getattr(row, field) is None:
+        if row.value is None or getattr(row, field) is None:
             continue
         value = getattr(row, field) / divisor
         tip = f"{place}. {row.label}\ntop-1 {accuracy(row)} %\n{unit}: "
         about = {"class": "mark", "data-tip": tip + formatting.number(value, digits)}
         about |= {"href": f"#{ids[row.name]}"} if row.name in ids else {}
-        points.append(Point(place, value, row.top1, row.std, not is_side(row), about))
+        points.append(Point(place, value, row.value, row.std, not is_side(row), about))
     return points, unit
 
 

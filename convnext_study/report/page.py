@@ -14,6 +14,7 @@ from convnext_study.report.attribution import attribution_view
 from convnext_study.report.charts import all_curves, cost_charts, road_figures, step_curves
 from convnext_study.report.figures.inline import view_box
 from convnext_study.report.figures.style import CHART
+from convnext_study.report.findings import read_findings
 from convnext_study.report.provenance import provenance
 from convnext_study.report.tables import Table, formatting
 from convnext_study.report.tables.comparison import differences_table
@@ -28,16 +29,20 @@ from convnext_study.results.title import describe_runs
 
 @dataclass(frozen=True)
 class Report:
-    """A page, and the tables that stand on it by study."""
+    """A page, and the tables that stand on it by study: of results, and of what the study found."""
 
     html: str
     tables: dict[str, list[Table[Any]]]
+    findings: dict[str, list[Table[int]]]
 
 
 def render(folder: StudyFolder, options: ReportOptions, *, refresh: int | None = None) -> Report:
     """The page of a folder. With ``refresh`` it reloads itself after that many seconds."""
     views = [_view(study, options, f"s{place}") for place, study in enumerate(folder.studies, 1)]
     attributions = [attribution_view(one) for one in folder.attributions]
+    # What is made anew from the records is not taken from what was written earlier.
+    anew = [table.name for one in attributions for table in one["tables"]]
+    findings = read_findings(folder.path, anew)
     environment = Environment(
         loader=PackageLoader("convnext_study", "report/templates"),
         autoescape=True,
@@ -52,6 +57,7 @@ def render(folder: StudyFolder, options: ReportOptions, *, refresh: int | None =
         folder=folder.path.resolve().name,
         views=views,
         attributions=attributions,
+        findings=findings,
         unreadable=excluded_table(folder.unreadable),
         refresh=refresh,
         sortable=to_html,
@@ -60,7 +66,8 @@ def render(folder: StudyFolder, options: ReportOptions, *, refresh: int | None =
         policy=_policy(source["report.css"], source["report.js"]),
         numbers=[{"study": view["name"], "rows": view["numbers"]} for view in views],
     )
-    return Report(html, {view["name"]: view["tables"] for view in [*views, *attributions]})
+    tables = {view["name"]: view["tables"] for view in [*views, *attributions]}
+    return Report(html, tables, {one.study: one.tables for one in findings})
 
 
 def _source(environment: Environment, name: str) -> str:
@@ -125,12 +132,12 @@ def _step(
         "label": row.label,
         "tried": not row.adopted,
         "section": row.section,
-        "top1": accuracy(row) + (" %" if row.top1 is not None else ""),
+        "value": accuracy(row) + (" %" if row.value is not None else ""),
         "gain": formatting.signed(row.gain),
         "significant": significant,
         "words": step_words(study, row),
         "screen": screen,
         "curves": step_curves(study, row, ids),
-        "seeds": ", ".join(f"{seed}: {top1:.2f} %" for seed, top1 in row.seeds.items()),
+        "seeds": ", ".join(f"{seed}: {value:.2f} %" for seed, value in row.seeds.items()),
         "parent": next((one.label for one in study.rows if one.name == row.parent), None),
     }

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from convnext_study.report.tables import formatting
 from convnext_study.report.tables.comparison import difference_in_words, sentence
+from convnext_study.results.compare import Comparison
 from convnext_study.results.load import StudyResults
 from convnext_study.results.noise import noise_note
+from convnext_study.results.paper import Agreement, agreement
 from convnext_study.results.rows import ResultRow
-from convnext_study.results.statistics import Agreement, Correlation, agreement
-from convnext_study.results.statistics.compare import Comparison
+from convnext_study.results.statistics import Correlation
 
 SCOPE_ONE_SEED = (
     "With one seed the test is exact McNemar on the images that only one of the two networks gets "
@@ -113,7 +114,7 @@ def _agreement(study: StudyResults) -> list[str]:
     """Rank correlation with the paper's table, with its caveat."""
     if not study.is_road or study.regime is None or len(study.done) < 3:
         return []
-    found = agreement(study.regime, {row.name: row.top1 or 0.0 for row in study.done})
+    found = agreement(study.regime, {row.name: row.value or 0.0 for row in study.done})
     said = [
         *_correlated(found, "the order of the rows by accuracy", found.rows),
         *_correlated(found, "the order of the steps by gain", found.gains),

@@ -7,47 +7,43 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convnext_study.report.tables.results import results_table
 from convnext_study.results.noise import noise_note
-from convnext_study.results.title import StudyTitle, study_title
-from convnext_study.runs.wandb_mirror import _digest, _numbers, _Writer
+from convnext_study.results.title import study_title
+from convnext_study.runs.wandb import digest, mirror
 
 if TYPE_CHECKING:
     from convnext_study.results.rows import ResultRow
+
+SUMMARY = ("mean", "macs")  # columns whose values also stand by themselves, as COLUMN/ROW
 
 
 def mirror_study(
     folder: Path,
     rows: Sequence[ResultRow],
     mode: str,
-    meta: StudyTitle | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> None:
     """A run of its own with the result table, and ``roadmap.png`` of ``folder`` if there is one."""
-    if mode == "off" or not any(row.top1 is not None for row in rows):
+    if mode == "off" or all(row.state != "done" for row in rows):
         return
-    meta = meta or study_title(rows)
-    study = rows[0].study
-    writer = _Writer(mode, warn or (lambda text: print(text, file=sys.stderr)))
-    writer.start(
-        {
-            "id": _digest(folder.resolve().name, study, meta.data),
+    title, study, figure = study_title(rows), rows[0].study, folder / "roadmap.png"
+    records = results_table(rows).records(csv=True)
+    summary = {f"{key}/{row['name']}": row[key] for key in SUMMARY for row in records}
+    task = {
+        "init": {
+            "id": digest(folder.resolve().name, study, title.data),
             "name": f"{study} results",
             "group": study,
             "job_type": "results",
             "dir": str(folder),
-            "config": {"title": meta.title, "data": meta.data, "note": noise_note(rows)},
-        }
-    )
-    data = [[getattr(row, column) for column in _COLUMNS] for row in rows]
-    writer.send(do="table", name="results", columns=list(_COLUMNS), data=data)
-    figure = folder / "roadmap.png"
-    if figure.exists():
-        writer.send(do="image", name="roadmap", path=str(figure))
-    for column in ("top1", "macs"):
-        values = {f"{column}/{row.name}": getattr(row, column) for row in rows}
-        writer.send(do="summary", values=_numbers(values))
-    writer.send(do="finish", code=0)
-    writer.close()
-
-
-_COLUMNS = ("name", "label", "adopted", "top1", "std", "gain", "macs", "params", "images_per_s")
+            "config": {"title": title.title, "data": title.data, "note": noise_note(rows)},
+        },
+        "table": {
+            "results": {"columns": [*records[0]], "data": [[*row.values()] for row in records]}
+        },
+        "image": {"roadmap": str(figure.absolute())} if figure.exists() else {},
+        "summary": {name: value for name, value in summary.items() if value is not None},
+    }
+    with mirror(task, mode, warn or (lambda text: print(text, file=sys.stderr))):
+        pass

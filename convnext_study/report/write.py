@@ -9,10 +9,11 @@ from convnext_study.report.attribution import panels
 from convnext_study.report.charts import write_figures
 from convnext_study.report.figures.attribution import bars
 from convnext_study.report.figures.style import save
+from convnext_study.report.findings import FINDINGS
 from convnext_study.report.page import Report, render
 from convnext_study.report.tables.render import write_tables
 from convnext_study.results.load import ReportOptions, StudyFolder, load_results
-from convnext_study.runs.records import write_bytes
+from convnext_study.runs.files import write_bytes
 
 PAGE = "report.html"
 
@@ -38,6 +39,8 @@ def write_report(
         paths += write_tables(report.tables[attribution.name], own / "tables")
         figure = bars([panels(table) for table in attribution.tables])
         paths += save(figure, own, "attribution")
+    for name, tables in report.findings.items():
+        paths += write_tables(tables, out / FINDINGS / _safe(name))
     return paths
 
 

@@ -1,73 +1,27 @@
-"""Attribution: what each step contributes in accuracy and in MACs, by several methods.
+"""Attribution: what each step contributes in the study's metric and in MACs, by several methods.
 
 Each function makes one table of `Effects` from the runs that `group_by_subset` counts; terminal,
-files and page show the same objects.
+files and page show the same objects. `joint_effects` has those of several steps together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, takewhile
 from statistics import fmean
 
-from convnext_study.results.statistics import Comparison, Interval, compare, holm_adjust
-from convnext_study.results.statistics.intervals import t_quantile
-from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
-from convnext_study.results.statistics.subsets import (
-    Coalition,
-    Permutation,
-    Side,
-    coalitions_of,
-    pair_interactions,
-    prefixes,
-    sampled_permutations,
-)
+from convnext_study.results.compare import IMAGES_ONLY, Comparison, compare, holm_adjust
+from convnext_study.results.effects import Effect, Effects, noise_notes
+from convnext_study.results.joint_effects import section_effects, shapley_effects
+from convnext_study.results.statistics import Interval
+from convnext_study.results.statistics.subsets import Permutation, prefixes
 from convnext_study.results.subset_results import SubsetResults, group_by_subset, results_of
-from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
-from convnext_study.roadmap.extensions import sections
-from convnext_study.roadmap.paper import SECTIONS
+from convnext_study.roadmap import ROADMAPS, get_roadmap
 from convnext_study.runs.records import Record
 
 _FEWEST = 3  # steps, below which a road map's own rows would pass for a study of single steps
-_MOST_PAIRS = 1000  # of sampled orders
 
 Pair = tuple[Sequence[Record], Sequence[Record]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effect:
-    """What a step (a pair, a section) changes: accuracy in percentage points, MACs of one image.
-
-    ``interval`` is the 95 % interval of ``diff``, None where nothing measured its noise. ``p`` is
-    of this comparison alone, ``p_adjusted`` Holm's over the table. ``significant``: p_adjusted is
-    0.05 or less; where there is no p, the interval excludes zero. ``top1``, ``network_macs`` and
-    ``seeds`` are of the network that was trained for it, where there is one.
-    """
-
-    name: str
-    label: str
-    diff: float
-    macs: float
-    interval: Interval | None = None
-    p: float | None = None
-    p_adjusted: float | None = None
-    significant: bool | None = None
-    top1: float | None = None
-    network_macs: int | None = None
-    seeds: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effects:
-    """A table: ``effect_label`` says what the differences are, ``total`` what they add up to."""
-
-    kind: str
-    title: str
-    effect_label: str
-    rows: tuple[Effect, ...] = ()
-    notes: tuple[str, ...] = ()
-    total: Effect | None = None
 
 
 @dataclass(frozen=True)
@@ -137,61 +91,6 @@ def permutation_effects(
     return _tested(results, pairs, Effects(kind=kind, title=title, effect_label="added here"))
 
 
-def pair_effects(results: SubsetResults, side: Side) -> Effects | None:
-    """How much more two steps are worth together than apart; for the pairs that are trained."""
-    top1, macs, everything = results.top1(), results.macs(), frozenset(results.steps)
-    rows = []
-    for pair in combinations(results.steps, 2):
-        inner = [frozenset(pick) for pick in ((), pair[:1], pair[1:], pair)]
-        # Seen within the pair, the network's other steps stand still.
-        rest = frozenset[str]() if side == "base" else everything - frozenset(pair)
-        if not all(rest | own in top1 for own in inner):
-            continue
-        diff, more = (
-            pair_interactions(pair, {own: values[rest | own] for own in inner}, side)[pair]
-            for values in (top1, macs)
-        )
-        std = results.std_of_mean(rest | own for own in inner)
-        half = 2 * std.std * t_quantile(std.df, 0.95) if std else None
-        interval = None if half is None else Interval(diff - half, diff + half)
-        label = " and ".join(results.road.step(name).label for name in pair)
-        rows.append(_unadjusted("+".join(pair), label, diff, more, interval))
-    if not rows:
-        return None
-    note = (
-        "Above 0 the two need each other, below 0 either will do. Intervals are of one pair alone: "
-        f"of {len(rows)} pairs about {max(1, round(len(rows) / 20))} lie outside by chance."
-    )
-    return Effects(
-        kind=f"pairs_{side}",
-        title=f"Pairs of steps, seen from the {'last' if side == 'end' else 'first'} network",
-        effect_label="together more",
-        rows=tuple(sorted(rows, key=lambda row: -abs(row.diff))),
-        notes=(note, *_noise_notes(results)),
-    )
-
-
-def shapley_effects(results: SubsetResults) -> Effects | None:
-    """Each step's Shapley value, exact where every set is trained, else over the sampled orders
-    whose networks are all there: draws begin alike, however many follow. None without any.
-    """
-    players = {step: frozenset([step]) for step in results.steps}
-    labels = {step: results.road.step(step).label for step in results.steps}
-    return _shapley(results, players, labels, "step")
-
-
-def section_effects(results: SubsetResults) -> Effects | None:
-    """Each section's exact Shapley value, all its steps together; None while a set is missing."""
-    players = {name: steps_of_sections(results.road, [name]) for name in sections(results.road)}
-    labels = {name: f"{name} {SECTIONS.get(name, '')}".rstrip() for name in players}
-    return _shapley(results, players, labels, "section")
-
-
-def steps_of_sections(road: Roadmap, names: Iterable[str]) -> Coalition:
-    """All steps of these sections of the paper."""
-    return frozenset(step for name in names for step in sections(road)[name])
-
-
 def _tested(
     results: SubsetResults, pairs: Mapping[str, Pair], table: Effects, about: int = 0
 ) -> Effects | None:
@@ -207,107 +106,40 @@ def _tested(
         _row(name, results.road.step(name).label, tests[name], pair, about)
         for name, pair in pairs.items()
     ]
-    notes = []
+    metric, notes = results.metric, []
+    alone = sorted(
+        {
+            test.difference.method.partition(" on ")[0]
+            for test in tests.values()
+            if test.scope == IMAGES_ONLY
+        }
+    )
     other = next(iter(pairs.values()))[1 - about]
     if all(pair[1 - about] is other for pair in pairs.values()):
         own = results_of(other)
-        top1 = fmean(result.top1 for result in own)
-        notes = [f"Against {top1:.2f} % and {own[0].macs:,} MACs, {len(own)} seed(s)."]
+        value = fmean(result.value for result in own)
+        against = f"{value:.{metric.decimals}f} {metric.unit}".rstrip()
+        notes = [f"Against {against} and {own[0].cost.macs:,} MACs, {len(own)} seed(s)."]
     notes += [
-        *_noise_notes(results),
+        *noise_notes(results, " or ".join(alone)),
         f"Holm p is adjusted over {len(pairs)} comparisons; 0.05 or less is significant.",
     ]
-    return replace(table, rows=tuple(rows), notes=tuple(notes))
+    return replace(table, rows=tuple(rows), notes=tuple(notes), metric=metric)
 
 
 def _row(name: str, label: str, test: Comparison, pair: Pair, about: int) -> Effect:
-    trained, macs = results_of(pair[about]), [results_of(runs)[0].macs for runs in pair]
+    trained, macs = results_of(pair[about]), [results_of(runs)[0].cost.macs for runs in pair]
+    sign, (low, high) = test.metric.sign, test.difference.interval
     return Effect(
         name=name,
         label=label,
-        diff=test.difference.diff,
+        diff=sign * test.difference.diff,
         macs=macs[0] - macs[1],
-        interval=test.difference.interval,
+        interval=Interval(low, high) if sign > 0 else Interval(-high, -low),
         p=test.difference.p,
         p_adjusted=test.p_adjusted,
         significant=test.significant,
-        top1=fmean(result.top1 for result in trained),
+        value=fmean(result.value for result in trained),
         network_macs=macs[about],
         seeds=len(trained),
     )
-
-
-def _unadjusted(
-    name: str, label: str, diff: float, macs: float, interval: Interval | None
-) -> Effect:
-    significant = interval.excludes_zero if interval else None
-    return Effect(
-        name=name, label=label, diff=diff, macs=macs, interval=interval, significant=significant
-    )
-
-
-def _shapley(
-    results: SubsetResults, players: Mapping[str, Coalition], labels: Mapping[str, str], what: str
-) -> Effects | None:
-    names = tuple(players)
-    known: dict[Coalition, Coalition] = {}  # a set of players, and the steps that these have
-    for steps in results.networks:
-        inside = frozenset(name for name in names if players[name] <= steps)
-        if steps == frozenset[str]().union(*(players[name] for name in inside)):
-            known[inside] = steps
-    top1, macs = (
-        {inside: values[steps] for inside, steps in known.items()}
-        for values in (results.top1(), results.macs())
-    )
-    if len(known) == 2 ** len(names):
-        std = results.std_of_mean(known.values())
-        found, cost = shapley_exact(names, top1, noise=std), shapley_exact(names, macs)
-    else:
-        drawn = sampled_permutations(names, _MOST_PAIRS) if what == "step" else ()
-        pairs = takewhile(
-            lambda pair: not coalitions_of(pair).missing(known),
-            zip(drawn[::2], drawn[1::2], strict=True),
-        )
-        orders = [order for pair in pairs for order in pair]
-        if not orders:
-            return None
-        std = results.std_of_mean(known[inside] for inside in coalitions_of(orders).subsets)
-        found, cost = shapley_sampled(orders, top1, noise=std), shapley_sampled(orders, macs)
-    rows = [
-        _unadjusted(name, label, share.value, cost.shares[name].value, share.interval)
-        for name, label in labels.items()
-        for share in (found.shares[name],)
-    ]
-    if std is None:  # what another seed would change is in no interval
-        rows = [replace(row, significant=None) for row in rows]
-    return Effects(
-        kind=f"shapley_{what}s",
-        title=f"Shapley value of each {what}: its gain averaged over orders",
-        effect_label="Shapley value",
-        rows=tuple(rows),
-        total=Effect(
-            name="total", label="last network over first", diff=found.total, macs=cost.total
-        ),
-        notes=(
-            f"Accuracy: {found.method}. They add up to {found.total:+.2f} points, what the last "
-            "network has over the first. Intervals are of one value alone, not adjusted for their "
-            "number; significant is an interval that excludes zero.",
-            *results.excluded,
-        ),
-    )
-
-
-def _noise_notes(results: SubsetResults) -> tuple[str, ...]:
-    std = results.std
-    if std is None:
-        noise = (
-            "One seed: each pair is tested by its own runs (exact McNemar), which covers the "
-            "choice of test images only. What another seed would change takes several seeds."
-        )
-    else:
-        noise = (
-            f"The standard deviation between seeds is {std.std:.2f} points, pooled over "
-            f"{std.source} of this folder ({std.df:g} degrees of freedom) that share recipe, "
-            "data and code."
-        )
-    return (noise, *results.excluded)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convnext_study.errors import UserError
+from convnext_study.results.compare import IMAGES_ONLY, Comparison, compare, holm_adjust
 from convnext_study.results.grouping import RunGroup
 from convnext_study.results.noise import pooled_std
-from convnext_study.results.statistics import Comparison, PooledStd, compare, holm_adjust
-from convnext_study.results.statistics.compare import IMAGES_ONLY
+from convnext_study.results.statistics import PooledStd
 
 if TYPE_CHECKING:
     from convnext_study.results.rows import ResultRow

@@ -11,14 +11,14 @@ from convnext_study.runs.records import Record, failure
 
 @dataclass(frozen=True, kw_only=True)
 class ExcludedRun:
-    """A run that is shown and not averaged. ``top1`` in percent, where it has one."""
+    """A run that is shown and not averaged. ``value`` in percent, where it has one."""
 
     run: str
     state: str
     reason: str
     row: str = ""
     seed: int | None = None
-    top1: float | None = None
+    value: float | None = None
 
 
 def excluded_runs(records: Iterable[Record], groups: Iterable[RunGroup]) -> list[ExcludedRun]:
@@ -50,7 +50,7 @@ def _excluded(record: Record, reason: str) -> ExcludedRun:
         reason=reason,
         row=str(run.metadata.get("label", run.name)),
         seed=run.seed,
-        top1=record.result.top1 if record.result else None,
+        value=record.result.value if record.result else None,
     )
 
 

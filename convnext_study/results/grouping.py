@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,36 +52,49 @@ def group(
         wanted.setdefault(run.name, [])
     for run in requested:
         wanted[run.name].append(run)
-    shared = Counter(_conditions(record.run) for record in records)
-    codes = Counter() if any_commit else Counter(code_version(record) for record in records)
+    study = _Study(
+        known={run.key: run for run in [*(record.run for record in records), *requested]},
+        shared=Counter(_conditions(record.run) for record in records),
+        codes=Counter() if any_commit else Counter(code_version(record) for record in records),
+    )
     return [
-        _group(name, runs, [one for one in records if one.run.name == name], shared, codes)
+        _group(name, runs, [one for one in records if one.run.name == name], study)
         for name, runs in wanted.items()
     ]
 
 
-def _group(
-    name: str,
-    requested: list[Run],
-    records: list[Record],
-    shared: Counter[str],
-    codes: Counter[str],
-) -> RunGroup:
+@dataclass(frozen=True)
+class _Study:
+    """What the choice among a name's records asks of the whole study."""
+
+    known: Mapping[str, Run]  # by key
+    shared: Counter[str]
+    codes: Counter[str]
+
+    def setup(self, run: Run) -> str:
+        """The key of everything that decides a result apart from the seed, the run's own and that
+        of the runs it starts from; one that the study does not have is told by its key alone."""
+        parent = self.known.get(run.init_from or "")
+        origin = self.setup(parent) if parent else run.init_from
+        return run.model_copy(update={"seed": 0, "init_from": origin}).key
+
+
+def _group(name: str, requested: list[Run], records: list[Record], study: _Study) -> RunGroup:
     by_setup: dict[str, list[Record]] = {}
     for record in records:
-        by_setup.setdefault(config_digest(record.run), []).append(record)
+        by_setup.setdefault(study.setup(record.run), []).append(record)
 
     def rank(one: str) -> tuple[int, int, float]:
         members = by_setup[one]
         return (
-            shared[_conditions(members[0].run)],
+            study.shared[_conditions(members[0].run)],
             sum(member.status == "done" for member in members),
             max(_requested_at(member) for member in members),
         )
 
-    kept = config_digest(requested[0]) if requested else max(by_setup, key=rank)
+    kept = study.setup(requested[0]) if requested else max(by_setup, key=rank)
     members = by_setup.pop(kept, [])
-    code, members, strangers = _one_code(members, codes)
+    code, members, strangers = _one_code(members, study.codes)
     members = sorted(members, key=_precedence)
     run = requested[0] if requested else members[-1].run
     seeds = {member.run.seed: member for member in members}
@@ -93,7 +106,7 @@ def _group(
     left_out += [Exclusion(one.run.id, f"{code_version(one)}, not {code}") for one in strangers]
     for others in by_setup.values():
         left_out += [Exclusion(other.run.id, differences(other.run, run)) for other in others]
-    all_seeds = {*seeds, *(one.seed for one in requested if config_digest(one) == kept)}
+    all_seeds = {*seeds, *(one.seed for one in requested if study.setup(one) == kept)}
     return RunGroup(name, run, dict(sorted(seeds.items())), len(all_seeds), tuple(left_out), code)
 
 
@@ -123,15 +136,10 @@ def code_version(record: Record) -> str:
     return f"version {versions.get('convnext-study', 'not recorded')}"
 
 
-def config_digest(run: Run) -> str:
-    """Digest of everything that decides a result apart from the seed."""
-    return run.model_copy(update={"seed": 0}).key
-
-
 def differences(run: Run, kept: Run) -> str:
     """How a run differs from the one that was kept: ``recipe epochs: 2, not 10``."""
     found = []
-    for part in ("task", "data", "model", "recipe"):
+    for part in ("task", "data", "model", "recipe", "init_from"):
         mine, its = (_flat(part, getattr(one, part)) for one in (run, kept))
         for name in [*mine, *(name for name in its if name not in mine)]:
             if mine.get(name) != its.get(name) and name != "recipe name":
@@ -143,6 +151,10 @@ def differences(run: Run, kept: Run) -> str:
 def _flat(part: str, value: Any) -> dict[str, Any]:
     if part == "model":
         return {"builder": value.builder, **{f"model {k}": v for k, v in value.args.items()}}
+    if part == "task":
+        return {"task": value.name, **{f"task {k}": v for k, v in value.args.items()}}
+    if part == "init_from":
+        return {"starts from": value and value[:8]}
     if part == "recipe":
         return {f"recipe {k}": v for k, v in value.items()}
     return {part: value}
@@ -154,7 +166,7 @@ def _word(value: Any) -> str:
 
 def _conditions(run: Run) -> str:
     """What rows of one study have in common: recipe, data, task."""
-    return json.dumps([run.recipe, run.data, run.task], sort_keys=True)
+    return json.dumps([run.recipe, run.data, run.task.model_dump()], sort_keys=True)
 
 
 def _requested_at(record: Record) -> float:

@@ -75,7 +75,7 @@ class StudyResults:
     @property
     def done(self) -> list[ResultRow]:
         """The rows with an accuracy."""
-        return [row for row in self.rows if row.top1 is not None]
+        return [row for row in self.rows if row.value is not None]
 
     @property
     def std(self) -> PooledStd | None:

@@ -1,133 +1,105 @@
-"""The smallest difference of two accuracies that can be detected."""
+"""The smallest difference between two networks that can be detected."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from convnext_study.results.statistics import (
-    CONFIDENCE,
-    PooledStd,
-    pool_std,
-    wilson_interval,
-)
-from convnext_study.runs.records import Record
+from convnext_study.results.statistics import CONFIDENCE, PooledStd, pool_std
+from convnext_study.results.statistics.intervals import t_quantile
 
 if TYPE_CHECKING:
+    from convnext_study.results.metric_spec import MetricSpec
     from convnext_study.results.rows import ResultRow
 
 
-def wilson(top1: float, images: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of an accuracy in percent, which may be a mean over seeds.
+def pooled_std(rows: Iterable[ResultRow], of: str) -> PooledStd | None:
+    """The standard deviation between seeds, pooled over rows of one metric on the same data.
 
-    It covers the choice of test images only: not the seed, nor another data set.
+    Of several metrics or data sets it is what most of the rows with two seeds share. None where
+    there is no such row. ``of`` says what they are, for the source.
     """
-    low, high = wilson_interval(top1 / 100 * images, images, confidence=CONFIDENCE)
-    return low, high
-
-
-class HasSeeds(Protocol):
-    """A network's accuracies in percent by seed, and what they were measured on."""
-
-    @property
-    def data(self) -> str:
-        """The data set, as on the command line."""
-        ...
-
-    @property
-    def val_images(self) -> int | None:
-        """How many images the accuracies are over; None where that is unknown."""
-        ...
-
-    @property
-    def seeds(self) -> Mapping[int, float]:
-        """Top-1 accuracy in percent, by seed."""
-        ...
-
-
-class Seeds(NamedTuple):
-    """The `HasSeeds` of records."""
-
-    data: str
-    val_images: int | None
-    seeds: Mapping[int, float]
-
-
-def seeds_of(records: Iterable[Record]) -> Seeds:
-    """The finished records of one network."""
-    done = [(record.run, record.result) for record in records if record.result]
-    if not done:
-        return Seeds("", None, {})
-    run, result = done[0]
-    return Seeds(run.data, result.val_images, {run.seed: result.top1 for run, result in done})
-
-
-def pooled_std(networks: Iterable[HasSeeds], of: str) -> PooledStd | None:
-    """The standard deviation between seeds, in points, pooled over networks on the same data.
-
-    Of several data sets it is the one that most of the networks with two seeds share. None where
-    there is no such network. ``of`` says what they are, for the source.
-    """
-    several = [one for one in networks if len(one.seeds) > 1]
-    kinds = [(one.data, one.val_images) for one in several]
+    several = [row for row in rows if len(row.seeds) > 1]
+    kinds = [(row.metric.name, row.data, row.val_images) for row in several]
     if not kinds:
         return None
     kept = max(kinds, key=kinds.count)
-    alike = [one for one, kind in zip(several, kinds, strict=True) if kind == kept]
+    alike = [row for row, kind in zip(several, kinds, strict=True) if kind == kept]
     return pool_std(
-        [list(one.seeds.values()) for one in alike],
+        [list(row.seeds.values()) for row in alike],
         f"{len(alike)} {of}",
-        resolution=100 / (kept[1] or 1),
+        resolution=alike[0].resolution,
     )
 
 
 def min_detectable_difference(rows: Sequence[ResultRow]) -> float | None:
-    """The smallest difference of two rows, in points, that 95 % noise would not explain.
+    """The smallest difference of two rows, in their metric's unit, that 95 % noise would not
+    explain.
 
     Two rows are taken as independent draws of test images, which is careful: they share them. The
-    seeds' standard deviation comes on top where it is known. None while nothing is done.
+    seeds' standard deviation comes on top where it is known. None while nothing is done, or
+    nothing has measured any noise.
     """
-    done = [row for row in rows if row.top1 is not None and row.val_images]
-    if not done:
-        return None
-    images = min(row.val_images or 0 for row in done)
-    share = statistics.median(row.top1 or 0.0 for row in done) / 100
-    # Two hits and two misses more (Agresti and Coull): 100 % right must not mean no noise.
-    share = (share * images + 2) / (images + 4)
-    from_images = _normal_quantile() * math.sqrt(2 * share * (1 - share) / images) * 100
+    done = _comparable(rows)
+    errors = [row.image_error for row in done if row.image_error is not None]
     pooled = pooled_std(done, "rows of this study")
+    if not errors and pooled is None:
+        return None
+    from_images = 0.0
+    if errors:
+        from_images = _normal_quantile() * math.sqrt(2) * statistics.median(errors)
     if pooled is None:
         return from_images
-    from scipy.special import stdtrit
-
     count = min(len(row.seeds) for row in done)
-    quantile = float(stdtrit(pooled.df, (1 + CONFIDENCE) / 2))
-    return math.hypot(from_images, quantile * pooled.std * math.sqrt(2 / count))
+    from_seeds = t_quantile(pooled.df, CONFIDENCE) * pooled.std * math.sqrt(2 / count)
+    return math.hypot(from_images, from_seeds)
 
 
 def noise_note(rows: Sequence[ResultRow]) -> str:
-    """The smallest detectable difference of the table, in one sentence."""
-    diff = min_detectable_difference(rows)
-    if diff is None:
+    """The smallest detectable difference of the table, in one sentence or two."""
+    done = _comparable(rows)
+    if not done:
         return "No run is done yet, so there is nothing to compare."
-    done = [row for row in rows if row.top1 is not None and row.val_images]
-    images = min(row.val_images or 0 for row in done)
+    metric, diff = done[0].metric, min_detectable_difference(rows)
+    if diff is None:
+        return (
+            f"Nothing has measured the noise of {metric.label}: its runs keep no record of single "
+            "test images, and no network has two seeds."
+        )
     counts = sorted({len(row.seeds) for row in done})
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     pooled = pooled_std(done, "rows of this study")
-    spread = f" (standard deviation between seeds {pooled.std:.2f} points)" if pooled else ""
+    spread = f" (standard deviation between seeds {_text(pooled.std, metric)})" if pooled else ""
     note = (
-        f"With {images} test images and {seeds} seed{'' if counts[-1] == 1 else 's'}{spread}, "
-        f"differences under {diff:.1f} points are not significant."
+        f"With {min(row.val_images or 0 for row in done)} test images and {seeds} "
+        f"seed{'' if counts[-1] == 1 else 's'}{spread}, "
+        f"differences under {_text(diff, metric, fewer=1)} are not significant."
     )
+    if groups := {row.image_groups for row in done if row.image_groups}:
+        note += (
+            f" The test images come in {min(groups)} groups and count as that many draws: images "
+            "of one group are not independent."
+        )
     if pooled is None:
         note += " What another seed would change is not in that number: it takes several seeds."
+    elif all(row.image_error is None for row in done):
+        note += " What other test images would change is not in that number."
     return note
 
 
-def _normal_quantile() -> float:
-    from scipy.special import ndtri
+def _comparable(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """The finished rows of the metric that most of them have."""
+    done = [row for row in rows if row.value is not None and row.val_images]
+    names = Counter(row.metric.name for row in done).most_common(1)
+    return [row for row in done if row.metric.name == names[0][0]]
 
-    return float(ndtri((1 + CONFIDENCE) / 2))
+
+def _text(value: float, metric: MetricSpec, fewer: int = 0) -> str:
+    return f"{value:.{max(metric.decimals - fewer, 0)}f} {metric.step_unit}".rstrip()
+
+
+def _normal_quantile() -> float:
+    return t_quantile(math.inf, CONFIDENCE)

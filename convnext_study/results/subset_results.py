@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from convnext_study.results.evidence import resolution_of
 from convnext_study.results.grouping import code_version
+from convnext_study.results.metric_spec import UNNAMED, MetricSpec, spec_of
 from convnext_study.results.statistics import PooledStd, pool_std
 from convnext_study.results.statistics.subsets import Coalition, prefixes
 from convnext_study.roadmap import Roadmap
@@ -28,6 +30,7 @@ class _Setting(NamedTuple):
 
     data: str
     val_images: int
+    metric: str
     code: str
     recipe: str  # JSON
 
@@ -53,17 +56,28 @@ class SubsetResults:
         """The steps that change the network, in the order of the road."""
         return network_steps(self.road)
 
-    def top1(self) -> dict[Coalition, float]:
-        """Mean accuracy of each set, in percent."""
+    @property
+    def metric(self) -> MetricSpec:
+        """What the networks are judged by."""
+        results = [one for records in self.networks.values() for one in results_of(records)]
+        if not results:
+            return UNNAMED
+        return spec_of(results[0].primary, results[0].metric, [one.value for one in results])
+
+    def worth(self) -> dict[Coalition, float]:
+        """The mean of each set's metric, in its unit; with the sign turned where lower is better,
+        so that a difference above 0 is for the better."""
+        sign = self.metric.sign
         return {
-            subset: fmean(result.top1 for result in results_of(records))
+            subset: sign * fmean(result.value for result in results_of(records))
             for subset, records in self.networks.items()
         }
 
     def macs(self) -> dict[Coalition, float]:
         """Multiply-accumulates of each set's network, for one image."""
         return {
-            subset: float(results_of(records)[0].macs) for subset, records in self.networks.items()
+            subset: float(results_of(records)[0].cost.macs)
+            for subset, records in self.networks.items()
         }
 
     def std_of_mean(self, subsets: Iterable[Coalition]) -> PooledStd | None:
@@ -110,8 +124,8 @@ def group_by_subset(
         if setting == kept:
             by_seed.setdefault(steps, {}).setdefault(record.run.seed, record)
     networks = {steps: _chosen(own, seeds) for steps, own in by_seed.items()}
-    tops = [[result.top1 for result in results_of(own.values())] for own in by_seed.values()]
-    several = sum(len(own) > 1 for own in tops)
+    counted = [results_of(own.values()) for own in by_seed.values()]
+    several = sum(len(own) > 1 for own in counted)
     end = frozenset(network_steps(road))
     alike = [
         (setting, record)
@@ -122,7 +136,11 @@ def group_by_subset(
         road=road,
         networks={steps: own for steps, own in networks.items() if own},
         without_recipe=_chosen(_first_recipe(road, kept, alike), seeds),
-        std=pool_std(tops, f"{several} networks", resolution=100 / kept.val_images),
+        std=pool_std(
+            [[result.value for result in own] for own in counted],
+            f"{several} networks",
+            resolution=max(resolution_of(result.metric) for own in counted for result in own),
+        ),
         excluded=_excluded(road, kept, [setting for _, setting, _ in found]),
     )
 
@@ -168,7 +186,8 @@ def _names(given: object) -> tuple[str, ...]:
 def _setting(record: Record, any_commit: bool) -> _Setting:
     images = record.result.val_images if record.result else 0
     code = "" if any_commit else code_version(record)
-    return _Setting(record.run.data, images, code, _json(record.run.recipe))
+    metric = record.result.primary if record.result else ""
+    return _Setting(record.run.data, images, metric, code, _json(record.run.recipe))
 
 
 def _chosen(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> tuple[Record, ...]:
@@ -197,7 +216,7 @@ def _first_recipe(
 def _excluded(road: Roadmap, kept: _Setting, settings: Sequence[_Setting]) -> tuple[str, ...]:
     """How many runs of these networks, on the same data, differ in recipe or code."""
     first = road.variants()[0].recipe  # its runs are asked for by the studies themselves
-    alike = [one for one in settings if one[:2] == kept[:2]]
+    alike = [one for one in settings if one[:3] == kept[:3]]
     others = [one.recipe for one in alike if one.recipe != kept.recipe]
     recipes = sum(json.loads(recipe).get("family") != first for recipe in others)
     codes = sum(one.recipe == kept.recipe and one.code != kept.code for one in alike)

@@ -10,17 +10,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from convnext_study.results.differences import RowTests, tests_of
+from convnext_study.results.evidence import image_noise, resolution_of
 from convnext_study.results.grouping import RunGroup, group
-from convnext_study.results.noise import wilson
-from convnext_study.results.rows import ResultRow
-from convnext_study.roadmap.paper import PublishedRow, published_row
+from convnext_study.results.metric_spec import spec_of
+from convnext_study.results.rows import ResultRow, shared_metric
+from convnext_study.roadmap.paper import METRIC, PublishedRow, published_row
 from convnext_study.runs.records import Record, Result, Run
 
 
 def summarize(records: Iterable[Record], requested: Sequence[Run] = ()) -> list[ResultRow]:
     """A row for each name, in the road's order; runs of ``requested`` without a record included.
 
-    Runs of one name that differ in more than the seed are not averaged: see `setups.group`.
+    Runs of one name that differ in more than the seed are not averaged: see `grouping.group`.
     """
     return rows_of(group(records, requested))
 
@@ -33,7 +34,7 @@ def rows_of(grouped: Iterable[RunGroup]) -> list[ResultRow]:
 def rows_and_tests(grouped: Iterable[RunGroup]) -> tuple[list[ResultRow], RowTests]:
     """The rows, and the tests that say which of their gains are significant."""
     groups = {one.name: one for one in grouped}
-    rows = {name: _row(one) for name, one in groups.items()}
+    rows = _written_alike({name: _row(one) for name, one in groups.items()})
     compared = [
         _compare(row, rows[row.parent], groups) if row.parent in rows else row
         for row in rows.values()
@@ -46,12 +47,23 @@ def rows_and_tests(grouped: Iterable[RunGroup]) -> tuple[list[ResultRow], RowTes
     ], tests
 
 
+def _written_alike(rows: dict[str, ResultRow]) -> dict[str, ResultRow]:
+    """The rows with one number of decimals for each metric; those without a value take the
+    study's metric."""
+    written = {}
+    for name, row in rows.items():
+        alike = [one.value for one in rows.values() if one.metric.name == row.metric.name]
+        metric = shared_metric(rows.values()) if row.value is None else row.metric.scaled_to(alike)
+        written[name] = dataclasses.replace(row, metric=metric)
+    return written
+
+
 def _row(one: RunGroup) -> ResultRow:
     run, metadata = one.run, one.run.metadata
     results = {seed: rec.result for seed, rec in one.seeds.items() if rec.result is not None}
     statuses = Counter(record.status for record in one.seeds.values())
     statuses["new"] += one.requested - len(one.seeds)
-    paper = _paper(metadata)
+    paper = _paper(metadata, {result.primary for result in results.values()})
     return ResultRow(
         name=one.name,
         label=str(metadata.get("label", one.name)),
@@ -64,10 +76,10 @@ def _row(one: RunGroup) -> ResultRow:
         data=run.data,
         recipe=str(run.recipe.get("name", "")),
         epochs=run.recipe.get("epochs"),
-        seeds={seed: result.top1 for seed, result in results.items()},
+        seeds={seed: result.value for seed, result in results.items()},
         seeds_requested=one.requested,
         statuses={name: count for name, count in statuses.items() if count},
-        paper_top1=paper.top1 if paper else None,
+        paper_value=paper.top1 if paper else None,
         paper_gflops=paper.gflops if paper else None,
         excluded=one.excluded,
         provenance=_provenance(one),
@@ -79,16 +91,27 @@ def _row(one: RunGroup) -> ResultRow:
 def _measured(results: list[Result]) -> dict[str, Any]:
     if not results:
         return {}
-    top1 = statistics.fmean(result.top1 for result in results)
-    one = results[0]
+    value = statistics.fmean(result.value for result in results)
+    one, noise = results[0], image_noise(results)
     return {
-        "top1": top1,
-        "std": statistics.stdev(result.top1 for result in results) if len(results) > 1 else None,
-        "interval": wilson(top1, one.val_images) if one.val_images else None,
+        "metric": spec_of(one.primary, one.metric),
+        "value": value,
+        "std": statistics.stdev(result.value for result in results) if len(results) > 1 else None,
+        "interval": noise.interval,
+        "interval_method": noise.method,
+        "image_error": noise.error,
+        "image_groups": noise.groups,
+        "resolution": resolution_of(one.metric),
+        "metrics": {
+            name: statistics.fmean(result.metrics[name].value for result in results)
+            for name in one.metrics
+            if name != one.primary and all(name in result.metrics for result in results)
+        },
+        "costs": {name: cost.model_dump(mode="json") for name, cost in one.costs.items()},
         "val_images": one.val_images,
-        "macs": one.macs,
-        "params": one.params,
-        "activations": one.activations,
+        "macs": one.cost.macs,
+        "params": one.cost.params,
+        "activations": one.cost.activations,
         "peak_memory": _peak_memory(results),
         "images_per_s": statistics.median(result.images_per_s for result in results),
         "train_seconds": sum(result.seconds for result in results),
@@ -108,12 +131,14 @@ def _peak_memory(results: Iterable[Result]) -> float | None:
 
 def _compare(row: ResultRow, parent: ResultRow, groups: dict[str, RunGroup]) -> ResultRow:
     """The row with its gain over its parent, or the reason why there is none."""
-    if row.top1 is None or parent.top1 is None:
+    if row.value is None or parent.value is None:
         return row
     mine, its = groups[row.name].run, groups[parent.name].run
     remark = None
     if (row.data, row.val_images) != (parent.data, parent.val_images):
         remark = f"not compared with {parent.name}: other data"
+    elif row.metric.name != parent.metric.name:
+        remark = f"not compared with {parent.name}: other metric ({parent.metric.label})"
     # A step may change the family of recipes ("training techniques"), but not a setting in it.
     elif mine.recipe.get("family") == its.recipe.get("family") and mine.recipe != its.recipe:
         remark = f"not compared with {parent.name}: other recipe ({parent.recipe})"
@@ -121,11 +146,11 @@ def _compare(row: ResultRow, parent: ResultRow, groups: dict[str, RunGroup]) -> 
         remark = f"not compared with {parent.name}: {groups[parent.name].code}"
     if remark:
         return dataclasses.replace(row, remarks=(*row.remarks, remark))
-    return dataclasses.replace(row, gain=row.top1 - parent.top1)
+    return dataclasses.replace(row, gain=row.metric.sign * (row.value - parent.value))
 
 
-def _paper(metadata: dict[str, Any]) -> PublishedRow | None:
-    if not metadata.get("published"):
+def _paper(metadata: dict[str, Any], metrics: set[str]) -> PublishedRow | None:
+    if not metadata.get("published") or not metrics <= {METRIC}:
         return None
     return published_row(str(metadata.get("regime")), str(metadata.get("step")))
 

@@ -38,19 +38,19 @@ def study_title(rows: Sequence[ResultRow]) -> StudyTitle:
     regime = regimes.pop() if len(regimes) == 1 else None
     studies = sorted({row.study for row in rows})
     on_road = regime in ROADMAPS and studies == [f"roadmap-{regime}"]
-    done = [row for row in rows if row.top1 is not None]
+    done = [row for row in rows if row.value is not None]
     return StudyTitle(
         title="From ResNet to ConvNeXt, step by step" if on_road else ", ".join(studies),
         data=", ".join(sorted({row.data for row in rows})),
         regime=regime,
         compare_paper=bool(done)
-        and all(row.val_images == IMAGENET_IMAGES and row.paper_top1 is not None for row in done),
+        and all(row.val_images == IMAGENET_IMAGES and row.paper_value is not None for row in done),
     )
 
 
 def describe_runs(rows: Sequence[ResultRow], meta: StudyTitle) -> list[str]:
     """Regime, data, test images, seeds and runs, each in a few words."""
-    done = [row for row in rows if row.top1 is not None]
+    done = [row for row in rows if row.value is not None]
     parts = [f"regime {meta.regime}"] if meta.regime else []
     parts.append(f"data {short_data(meta.data)}")
     if done:

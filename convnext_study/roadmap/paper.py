@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+METRIC = "top1"  # what the accuracies are: a run's metric of that name compares with them
 # The sections that the steps stand in, by their numbers.
 SECTIONS = {
     "2.1": "Training techniques",

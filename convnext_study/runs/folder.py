@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from convnext_study.errors import UserError
 from convnext_study.runs import locks
+from convnext_study.runs.files import write_bytes, write_json
 from convnext_study.runs.provenance import commit, hardware, versions
 from convnext_study.runs.records import (
     FORMAT,
@@ -24,8 +25,6 @@ from convnext_study.runs.records import (
     read_lines,
     read_run_file,
     remove_temporaries,
-    write_bytes,
-    write_json,
 )
 
 

@@ -8,23 +8,21 @@ done. A study is a folder of runs, and the ledger is what a scan of it finds.
 from __future__ import annotations
 
 import collections
-import contextlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from convnext_study.errors import UserError
 from convnext_study.runs import locks
+from convnext_study.runs.files import TEMPORARY
 from convnext_study.runs.keys import digest_of
+from convnext_study.runs.metrics import Measured
 
-FORMAT = 1
+FORMAT = 2
 RUN, LOG, CHECKPOINT, RESULT, LOCK = "run.json", "log.jsonl", "last.ckpt", "result.json", "lock"
-TEMPORARY = ".tmp"  # how names of files end that are still being written
 
 Status = Literal["new", "unfinished", "running", "failed", "done"]
 
@@ -50,11 +48,20 @@ class ModelRef(_Plain):
     args: dict[str, Any]
 
 
+class TaskRef(_Plain):
+    """What is learned, and its arguments: ``classification``, another task of this package or of
+    a study by its short name, or ``module:Class`` of the user's."""
+
+    name: str = "classification"
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
 class Run(_Plain):
     """What is asked of the engine, in plain values. Two runs with one key are the same run.
 
-    ``metadata`` ride along for tables and figures (label, place on the road): they are no part of
-    the key, since they change no result.
+    ``init_from`` is the key of the run that has to be done before: what is taken of it (weights,
+    an architecture) is the task's to say. ``metadata`` ride along for tables and figures (label,
+    place on the road): they are no part of the key, since they change no result.
     """
 
     study: str
@@ -63,13 +70,18 @@ class Run(_Plain):
     recipe: dict[str, Any]
     data: str
     seed: int
-    task: str = "classification"
+    task: TaskRef = Field(default_factory=TaskRef)
+    init_from: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def key(self) -> str:
         """Hex digest of everything that decides the result."""
-        rest = {"data": self.data, "seed": self.seed, "task": self.task}
+        rest: dict[str, Any] = {"data": self.data, "seed": self.seed, "task": self.task.name}
+        if self.task.args:
+            rest["task_args"] = self.task.args
+        if self.init_from is not None:
+            rest["init_from"] = self.init_from
         return digest_of(self.model.model_dump(), self.recipe, rest)
 
     @property
@@ -79,7 +91,11 @@ class Run(_Plain):
 
 
 class Epoch(BaseModel):
-    """One line of the log: the state after ``epoch`` (from 1) of ``epochs``."""
+    """One line of the log: the state after ``epoch`` (from 1) of ``epochs``.
+
+    ``metrics`` are values on the validation part, the ``primary`` one among them; empty after an
+    epoch that was not evaluated.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -88,27 +104,25 @@ class Epoch(BaseModel):
     epochs: int
     loss: float
     lr: float
-    top1: float  # percent, on the validation set
-    val_loss: float
+    metrics: dict[str, float]
+    primary: str
     seconds: float  # of this epoch, evaluation included
     images_per_s: float  # training only
 
+    @property
+    def value(self) -> float | None:
+        """The primary metric's value; None where the epoch was not evaluated."""
+        return self.metrics.get(self.primary)
 
-class Result(BaseModel):
-    """The outcome of a finished run."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+class Result(Measured):
+    """The outcome of a finished run: after the last epoch, never the best of all epochs."""
 
-    top1: float  # percent, after the last epoch: never the best of all epochs
-    val_loss: float
     val_images: int
-    correct_bits: str  # hex, one bit for each validation image in order, for paired tests
-    macs: int  # convolution and linear, one image at the data's size
-    params: int
-    activations: int
     images_per_s: float  # training throughput, the median epoch's
     seconds: float  # all training and evaluation, over all resumes
     epochs: int
+    model: ModelRef | None = None  # what was trained, where the run alone does not say it
 
 
 class Record(BaseModel):
@@ -123,47 +137,6 @@ class Record(BaseModel):
     events: list[dict[str, Any]]
     result: Result | None
     status: Status
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write to the side, sync, rename: a reader sees the old file or the new one, never a part."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """As ``write_json``, for bytes."""
-    put_in_place(write_temporary(path, lambda file: file.write(data)), path)
-
-
-def write_temporary(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
-    """A synced file beside ``path`` with what ``write`` writes; gone again where that fails."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return Path(name)
-
-
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Rename a complete file to its name, for good: the folder is synced too."""
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder survive a power cut, where the file system can."""
-    with contextlib.suppress(OSError):  # some network file systems cannot
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -221,13 +194,14 @@ def read_run_file(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError) as error:
         raise RecordError(folder, f"not a readable run record ({_one_line(error)})") from error
     if written != FORMAT:
-        newer = isinstance(written, int) and written > FORMAT
-        raise RecordError(
-            folder,
-            f"format {written} is newer than this version reads ({FORMAT}); update convnext-study"
-            if newer
-            else f"not a readable run record (format {written!r})",
-        )
+        said = f"not a readable run record (format {written!r})"
+        if isinstance(written, int) and written > FORMAT:
+            said = f"format {written} is newer than this version reads ({FORMAT})"
+            said += "; update convnext-study"
+        elif written in range(1, FORMAT):
+            said = f"format {written} is of an earlier version, which this one does not read"
+            said += "; train it again in another folder"
+        raise RecordError(folder, said)
     return dict(about)
 
 

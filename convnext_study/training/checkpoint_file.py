@@ -19,7 +19,8 @@ from typing import IO, Any, cast
 import torch
 
 from convnext_study.errors import RunFailed
-from convnext_study.runs.records import CHECKPOINT, put_in_place, write_temporary
+from convnext_study.runs.files import put_in_place, write_temporary
+from convnext_study.runs.records import CHECKPOINT
 
 PREVIOUS = f"previous-{CHECKPOINT}"
 # The zip format's end record: its signature, and 22 bytes of which the last two count the comment.

@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
-from convnext_study.data.rng import fold_in
 from convnext_study.errors import RunFailed, UserError
-from convnext_study.models.fast_conv import use_gemm_convs
-from convnext_study.models.recompute import count_once
-from convnext_study.recipes import Recipe, make_recipe
+from convnext_study.recipes import Recipe
 from convnext_study.runs.folder import RunFolder
-from convnext_study.runs.records import Run
 from convnext_study.training import checkpoint_file, distributed
 from convnext_study.training.guard import is_finite
-from convnext_study.training.optimizer import align_state, make_optimizer
-from convnext_study.training.rng import seed_everything
+from convnext_study.training.optimizer import align_state
+from convnext_study.training.progress import TrainProgress
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Task
-from convnext_study.training.tasks import make_task
 
 
 class TrainingError(RunFailed):
     """Training cannot go on; the message says why and what to try. The last state is on disk."""
-
-
-@dataclass
-class TrainProgress:
-    """Where a run is: plain numbers, all of which go into a checkpoint."""
-
-    step: int = 0  # optimizer steps done, skipped ones included
-    skipped: int = 0  # steps whose loss, gradient or buffers were not finite
-    skipped_in_row: int = 0
-    loss_sum: float = 0.0  # over the images of this epoch so far
-    images: int = 0
-    corrupt_images: int = 0  # how often one that could not be read was replaced
-    corrupt_names: list[str] = field(default_factory=list)  # which ones
-    train_seconds: float = 0.0  # of this epoch so far
-    seconds: float = 0.0  # of the whole run so far, over all resumes
-    evaluation_seconds: float = math.inf  # of the last epoch
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -70,7 +46,7 @@ class TrainState:
     folder: RunFolder
     stop: Callable[[], bool]
     seed: int
-    fingerprint: dict[str, Any]  # of the data
+    fingerprint: dict[str, Any]  # of the data, and of the run it starts from
 
     def save(self) -> None:
         """Write a checkpoint; every process calls it, the first one writes.
@@ -78,7 +54,16 @@ class TrainState:
         Raises TrainingError for a full disk, and for weights that are not finite: the last good
         ones stay.
         """
+        self._log_corrupt_images()
         distributed.together(self._save)
+
+    def _log_corrupt_images(self) -> None:
+        """Log which images could not be read, each once a run."""
+        met = frozenset[str]().union(*distributed.all_gather(self.task.corrupt_names))
+        new = sorted(met.difference(self.progress.corrupt_names))
+        if new:
+            self.folder.event("corrupt_images", names=new)
+            self.progress.corrupt_names += new
 
     def _save(self) -> None:
         if not all(is_finite(module) for module in self._modules()):
@@ -96,6 +81,8 @@ class TrainState:
             **self._averaged(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "task": self.task.state(),
+            "num_classes": self.task.num_classes,
             "state": vars(self.progress),
         }
         try:
@@ -179,107 +166,5 @@ class TrainState:
         self.optimizer.load_state_dict(saved["optimizer"])
         align_state(self.optimizer)
         self.scaler.load_state_dict(saved["scaler"])
+        self.task.load_state(saved["task"])
         vars(self.progress).update(saved["state"])
-
-
-# A BatchNorm that sees fewer images than this normalises with noisy statistics.
-SMALL_BATCH = 32
-
-
-def build_train_state(
-    run: Run, folder: RunFolder, runtime: Runtime, stop: Callable[[], bool]
-) -> TrainState:
-    """Everything a run needs, at its first step. Every process builds the same weights."""
-    recipe = make_recipe(run.recipe)
-    task = distributed.together(lambda: make_task(run, runtime))
-    fingerprint = _agree_on_data(task, folder)
-    model = distributed.together(lambda: _build(run, task, recipe, runtime))
-    seen = recipe.global_batch_size // runtime.world_size // task.accum_steps
-    if recipe.sync_bn:
-        seen *= runtime.world_size
-    if seen < SMALL_BATCH and _has_batch_norm(model):
-        folder.event(
-            "warning",
-            text=f"BatchNorm sees {seen} images at a time, under {SMALL_BATCH}: networks with it "
-            "are handicapped against those with LayerNorm; use a larger micro-batch or sync_bn",
-        )
-    return TrainState(
-        task=task,
-        recipe=recipe,
-        runtime=runtime,
-        model=model,
-        forward=_wrap(model, runtime),
-        optimizer=make_optimizer(model, recipe),
-        scaler=GradScaler(torch.device(runtime.device).type, enabled=recipe.precision == "fp16"),
-        ema=_average(model, recipe),
-        progress=TrainProgress(),
-        folder=folder,
-        stop=stop,
-        seed=run.seed,
-        fingerprint=fingerprint,
-    )
-
-
-def _agree_on_data(task: Task, folder: RunFolder) -> dict[str, Any]:
-    """The data's fingerprint: the same in every process, and at every start of the run."""
-    fingerprint = distributed.together(lambda: task.fingerprint)
-    firsts = distributed.broadcast_object(fingerprint)
-    other = f"{folder.path}: this process sees other data than the first one"
-    distributed.together(lambda: task.check_data(firsts, other))
-    distributed.together(lambda: folder.keep_fingerprint(fingerprint, task.check_data))
-    return fingerprint
-
-
-def _build(run: Run, task: Task, recipe: Recipe, runtime: Runtime) -> nn.Module:
-    seed_everything(fold_in(run.seed, "weights"))
-    return _place(task.build(), recipe, runtime)
-
-
-def _place(model: nn.Module, recipe: Recipe, runtime: Runtime) -> nn.Module:
-    if runtime.grad_checkpointing:
-        switch: Any = getattr(model, "set_grad_checkpointing", None)
-        if switch is None:
-            raise UserError(
-                f"grad_checkpointing: {type(model).__name__} cannot; leave it out for this network"
-            )
-        switch(True)
-    if recipe.sync_bn and runtime.world_size > 1:
-        if torch.device(runtime.device).type != "cuda" and _has_batch_norm(model):
-            raise UserError(
-                f"sync_bn: torch synchronises BatchNorm on GPUs only, not on {runtime.device}; "
-                "leave it out, or use one process with a larger micro batch"
-            )
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    if runtime.grad_checkpointing and not runtime.compile:
-        count_once(model)  # timm's networks; this package's do so by themselves
-    if torch.device(runtime.device).type == "cpu" and not runtime.compile:
-        use_gemm_convs(model)
-    return model.to(runtime.device, memory_format=runtime.memory_format)  # type: ignore[call-overload,no-any-return]
-
-
-def _wrap(model: nn.Module, runtime: Runtime) -> nn.Module:
-    forward = model
-    if runtime.world_size > 1:
-        from torch.nn.parallel import DistributedDataParallel
-
-        device = torch.device(runtime.device)
-        forward = DistributedDataParallel(
-            forward, device_ids=[device] if device.type == "cuda" else None
-        )
-    if runtime.compile:  # the wrapped one: gradients are then sent while others are computed
-        forward = torch.compile(forward)  # type: ignore[assignment]
-    return forward
-
-
-def _average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """The moving average of the weights. BatchNorm's statistics are copied, not averaged."""
-    if not recipe.ema:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
-        return AveragedModel(model, multi_avg_fn=average)
-
-
-def _has_batch_norm(model: nn.Module) -> bool:
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())

@@ -7,11 +7,9 @@ On a GPU they are read a step late, so that the host need not wait for the devic
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from convnext_study.training import distributed
 from convnext_study.training.guard import Buffers, gradients_of, norm_of
 from convnext_study.training.lr_schedule import learning_rate
 from convnext_study.training.precision import autocast_of
+from convnext_study.training.progress import Report
 from convnext_study.training.rng import seed_everything
 
 if TYPE_CHECKING:
@@ -34,43 +33,6 @@ def batched(batches: Iterator[Any], size: int) -> Iterator[Sequence[Any]]:
     """The micro-batches of one optimizer step after the other."""
     while group := list(islice(batches, size)):
         yield group
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the processes tell each other of a step, summed over them.
-
-    Args:
-        step: which one, from 0.
-        loss: the mean over the global batch.
-        gradient: how many processes found theirs not finite.
-        buffers: how many processes found theirs not finite.
-        images: of the global batch.
-        corrupt_images: that were replaced by others.
-        stop: whether a process was requested to stop.
-        due: whether it is time to save.
-    """
-
-    step: int
-    loss: float
-    gradient: float
-    buffers: float
-    images: float
-    corrupt_images: float
-    stop: float
-    due: float
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether loss, gradient and buffers were all finite."""
-        return math.isfinite(self.loss) and not (self.gradient or self.buffers)
-
-    @property
-    def trouble(self) -> str:
-        """What was not finite."""
-        if not math.isfinite(self.loss):
-            return "loss"
-        return "gradient" if self.gradient else "buffers"
 
 
 class Stepper:
@@ -117,6 +79,7 @@ class Stepper:
         if training.scaler.is_enabled():
             training.scaler.update()
         self._buffers.restore(bad)
+        training.task.after_step(training.model, state.step, bad)
         if training.ema is not None:
             training.ema.update_parameters(training.model)
         optimizer.zero_grad(set_to_none=True)
@@ -164,6 +127,7 @@ class Stepper:
         training = self._training
         if training.scaler.is_enabled():
             training.scaler.unscale_(training.optimizer)
+        training.task.before_step(training.model, training.progress.step)
         norm = norm_of(gradients_of(self._parameters))
         if training.recipe.clip_grad:
             clip_grads_with_norm_(self._parameters, training.recipe.clip_grad, norm)

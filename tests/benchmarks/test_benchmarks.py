@@ -69,11 +69,10 @@ def test_ratios_are_of_the_same_turn() -> None:
         ratio([1.0], [1.0, 2.0])
 
 
-def test_a_rate_is_images_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = itertools.count()  # a second passes between two looks
-    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+def test_a_rate_is_images_over_time() -> None:
+    looks = itertools.count()  # a second passes between two looks
     calls: list[int] = []
-    measure = rate(lambda: calls.append(1), images=8, seconds=4.0)
+    measure = rate(lambda: calls.append(1), images=8, seconds=4.0, clock=lambda: next(looks))
     assert len(calls) == 2
     assert measure() == 8 * 4 / 1.0
     assert len(calls) == 6

@@ -96,7 +96,7 @@ def test_a_small_road_map(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["resnet", "patchify_stem", "kernel_5"]
     assert all(row["n"] == "2" and row["std"] for row in rows)
-    assert not any(row["paper_top1"] for row in rows)
+    assert not any(row["paper_value"] for row in rows)
     assert (study / "roadmap.svg").read_text().lstrip().startswith("<?xml")
     assert (study / "roadmap.png").read_bytes().startswith(b"\x89PNG")
     assert "not significant" in " ".join(done.stdout.split())

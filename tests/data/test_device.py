@@ -131,7 +131,10 @@ def test_a_run_is_the_same_with_copies_ahead(
     assert streams.log.count("wait") > 18
     done, again = (records.read(tmp_path / name).result for name in ("plain", "ahead"))
     assert done is not None and again is not None
-    assert (done.top1, done.val_loss) == (again.top1, again.val_loss)
+    assert (done.value, done.metrics["val_loss"].value) == (
+        again.value,
+        again.metrics["val_loss"].value,
+    )
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

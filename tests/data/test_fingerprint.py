@@ -18,8 +18,8 @@ from convnext_study.data.dataset import DataError
 from convnext_study.data.fingerprint import check_same, fingerprint
 from convnext_study.data.sources.hugging_face import digests_of_rows
 from convnext_study.runs.folder import RunFolder
+from convnext_study.training.build import build_train_state
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.state import build_train_state
 
 
 def of(uri: str) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from convnext_study.data import open_data
 from convnext_study.data.dataset import IMAGENET_MEAN, IMAGENET_STD
 from convnext_study.data.decode import to_tensor
+from convnext_study.data.transforms.evaluation import MODES, EvalTransform, crop_steps
 from convnext_study.evaluation import load_named as named
-from convnext_study.evaluation.crops import MODES, crop_steps
 from convnext_study.evaluation.evaluate import evaluate
 from convnext_study.evaluation.load_named import load_named
-from convnext_study.evaluation.load_run import EvalTransform, EvaluationError, LoadedModel
+from convnext_study.evaluation.load_run import EvaluationError, LoadedModel
 from convnext_study.training.runtime import Runtime
 
 SHAPES = ((50, 40), (40, 50), (37, 37), (300, 80), (33, 257), (224, 224), (24, 900))
@@ -105,7 +105,8 @@ def test_a_network_is_given_what_timm_would_give_it(
     given = torch.cat(net.seen)
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in (IMAGENET_MEAN, IMAGENET_STD))
     theirs = timms(mode, 32, 0.9, "bicubic")
-    for pixels, (image, _) in zip(given, data.val, strict=True):
+    for index, pixels in enumerate(given):
+        image, _ = data.val[index]
         off = (pixels * std + mean) * 255 - theirs(image)
         assert off.abs().mean() < 0.25
     assert result.images == 8

@@ -1,6 +1,7 @@
 """Judging networks: a run's, timm's and torchvision's, and what is refused."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from convnext_study.evaluation.evaluate import evaluate
 from convnext_study.evaluation.load_named import Unreachable, load_named
 from convnext_study.evaluation.load_run import EvaluationError, load_run
 from convnext_study.models.builders import roadmap_net
-from convnext_study.runs.records import ModelRef, Result, Run
+from convnext_study.runs.metrics import Samples
+from convnext_study.runs.records import ModelRef, Result, Run, TaskRef
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 
@@ -44,6 +46,11 @@ def result_of(folder: Path) -> Result:
     return Result.model_validate_json((folder / "result.json").read_text())
 
 
+def samples_of(result: Result) -> Samples:
+    assert result.metric.samples is not None
+    return result.metric.samples
+
+
 def command(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["eval", *arguments])
 
@@ -52,9 +59,9 @@ def test_a_run_is_worth_what_its_record_says(run_folder: Path) -> None:
     done = command(str(run_folder), "--json")
     assert done.exit_code == 0, done.exception
     told, recorded = json.loads(done.stdout), result_of(run_folder)
-    assert told["top1"]["percent"] == pytest.approx(recorded.top1)
+    assert told["top1"]["percent"] == pytest.approx(recorded.value)
     assert told["images"] == recorded.val_images
-    assert told["correct_bits"] == recorded.correct_bits
+    assert told["correct_bits"] == samples_of(recorded).data
     assert told["top1"]["low"] < told["top1"]["percent"] < told["top1"]["high"]
     assert "not ImageNet-1K" in told["measured_on"]
 
@@ -69,7 +76,7 @@ def test_compiled_it_is_worth_the_same(run_folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch, "compile", quick)
     result = evaluate(load_run(run_folder), open_data("digits"), 301, Runtime(compile=True))
     assert len(compiled) == 1
-    assert result.top1.percent == pytest.approx(result_of(run_folder).top1, abs=0.2)
+    assert result.top1.percent == pytest.approx(result_of(run_folder).value, abs=0.2)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("float32", None)])
@@ -89,19 +96,20 @@ def test_in_the_precision_that_it_was_trained_in(
     assert seen == {dtype, dtype or torch.float32}
     assert result.precision == precision
     # In bf16 another size of batch, or a matrix product for a convolution, can tip an image over.
-    differ = int(result.correct_bits, 16) ^ int(result_of(tmp_path).correct_bits, 16)
+    differ = int(result.correct_bits, 16) ^ int(samples_of(result_of(tmp_path)).data, 16)
     assert differ.bit_count() <= (3 if dtype else 0)
 
 
 def test_top5_and_the_screen(run_folder: Path) -> None:
     loaded, data = load_run(run_folder), open_data("digits")
     result = evaluate(loaded, data, 100, Runtime())
-    images = torch.stack([torch.from_numpy(np.array(image)) for image, _ in data.val])
+    samples = [data.val[index] for index in range(len(data.val))]
+    images = torch.stack([torch.from_numpy(np.array(image)) for image, _ in samples])
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     pixels = ((images / 255 - mean) / std).permute(0, 3, 1, 2).float()
     with torch.inference_mode():
         order = loaded.net(pixels).argsort(1, descending=True)
-    labels = torch.tensor([label for _, label in data.val])
+    labels = torch.tensor([label for _, label in samples])
     assert result.top5 is not None
     assert result.top5.right == sum(
         label in row[:5] for label, row in zip(labels.tolist(), order.tolist(), strict=True)
@@ -115,7 +123,7 @@ def test_the_transform_can_be_changed(run_folder: Path) -> None:
     done = command(str(run_folder), "--image-size", "40", "--crop-pct", "0.8", "--json")
     told = json.loads(done.stdout)
     assert told["transform"] == "short side to 50, centre crop of 40, bicubic"
-    assert told["top1"]["percent"] != result_of(run_folder).top1
+    assert told["top1"]["percent"] != result_of(run_folder).value
 
 
 def test_published_transforms() -> None:
@@ -178,7 +186,7 @@ def test_no_address_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: Any) -> None:
         raise OSError
 
-    monkeypatch.setattr(named.socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     for variable in named._PROXIES:
         monkeypatch.delenv(variable, raising=False)
     assert not named._resolves("example.org")
@@ -219,7 +227,7 @@ def test_a_foreign_record_imports_nothing(tmp_path: Path) -> None:
 
 def test_a_task_is_refused_like_a_builder(tmp_path: Path) -> None:
     run = make_tiny_run().model_copy(
-        update={"task": "os:getcwd", "model": ModelRef(builder="os:system", args={})}
+        update={"task": TaskRef(name="os:getcwd"), "model": ModelRef(builder="os:system", args={})}
     )
     describe(tmp_path, run)
     with pytest.raises(EvaluationError, match="asks to import 'os'"):

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fakes import write_run
@@ -12,7 +13,7 @@ from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
 from convnext_study.report.attribution import effects_table, write_effects
 from convnext_study.report.tables.render import Screen
-from convnext_study.results.attribution import Effect, Effects
+from convnext_study.results.effects import Effect, Effects
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import Record, Run, scan
 
@@ -41,7 +42,7 @@ def ablation(name: str) -> StudyFile:
     return load_study(FOLDER / f"{name}.py")
 
 
-def context_of(name: str, **fields: object) -> Context:
+def context_of(name: str, **fields: Any) -> Context:
     return make_context(ablation(name), None, **fields)
 
 

@@ -106,7 +106,9 @@ def test_the_card_tells_data_and_accuracy(run_folder: Path, tmp_path: Path) -> N
     card = (tmp_path / "README.md").read_text()
     assert "| data | digits |" in card
     recorded = json.loads((run_folder / "result.json").read_text())
-    assert f"{recorded['top1']:.2f} % of {recorded['val_images']} images" in card
+    assert (
+        f"{recorded['metrics']['top1']['value']:.2f} % of {recorded['val_images']} images" in card
+    )
     assert "- crop_pct: 1.0" in card
 
 

@@ -61,7 +61,7 @@ def test_a_switch(name: str, tmp_path: Path) -> None:
     )
     record = trained(tmp_path)
     assert record.result is not None
-    assert math.isfinite(record.result.val_loss)
+    assert math.isfinite(record.result.metrics["val_loss"].value)
     assert record.epochs[1].loss < record.epochs[0].loss
     # fp16 finds its scale by steps that it skips.
     assert (record.result.model_dump()["skipped_steps"] == 0) or "fp16" in name

@@ -14,10 +14,10 @@ from support.training import assert_same
 from convnext_study.cli.options import StudyOptions
 from convnext_study.cli.place import choose_resources_for
 from convnext_study.errors import UserError
-from convnext_study.experiments import collection as study_module
 from convnext_study.experiments.collection import RunCollection, train_all
 from convnext_study.experiments.roadmap_runs import choose_variants, parse_seeds, roadmap_runs
 from convnext_study.launchers import resources as machine_module
+from convnext_study.launchers import unlocked
 from convnext_study.launchers.job import Job
 from convnext_study.launchers.local import Pool
 from convnext_study.launchers.resources import Node, Requested, choose_resources, cores, pick_device
@@ -187,7 +187,7 @@ def test_side_by_side_is_the_same_as_alone(tmp_path: Path) -> None:
 def test_a_run_in_use_is_refused_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_module, "PATIENCE", 0.5)
+    monkeypatch.setattr(unlocked, "PATIENCE", 0.5)
     study = make_study(tmp_path)
     plan = choose_resources(Runtime(), ON_CPU, image_size=32, runs=2)
     with (

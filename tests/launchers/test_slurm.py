@@ -29,7 +29,8 @@ from convnext_study.launchers.resources import cores
 from convnext_study.launchers.slurm import queue
 from convnext_study.launchers.slurm.cluster import ClusterConfig, ClusterConfigError, read_cluster
 from convnext_study.launchers.slurm.queue import Task, follow, waiting_tasks
-from convnext_study.launchers.slurm.submit import fit_to_node, run_slurm, script_text
+from convnext_study.launchers.slurm.script import script_text
+from convnext_study.launchers.slurm.submit import fit_to_node, run_slurm
 from convnext_study.launchers.torchrun import run_torchrun
 from convnext_study.launchers.worker import (
     DistributedEnv,
@@ -269,7 +270,7 @@ def test_two_processes_share_runs_until_told_to_stop(tmp_path: Path) -> None:
     assert [outcome.status for outcome in outcomes] == ["done", "stopped"], said
     result = read(one.folder).result
     assert result is not None
-    assert result.top1 > 40
+    assert result.value > 40
     assert (other.folder / CHECKPOINT).exists()
     assert read(other.folder).events[-1]["event"] == "stopped"
     assert signal.getsignal(signal.SIGINT) is before
@@ -343,7 +344,7 @@ def test_torchrun_gives_its_workers_time_to_save(
         def wait(self, _: float) -> int:
             return 1
 
-    monkeypatch.setattr(torchrun.subprocess, "Popen", Process)
+    monkeypatch.setattr(subprocess, "Popen", Process)
     monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
     run_torchrun(make_jobs(tmp_path, 1), 1)
     monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "7")

@@ -12,13 +12,7 @@ import torch.nn.functional as F
 from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor, nn
 
-from convnext_study.models.pretrained.convert import (
-    detect,
-    from_roadmap,
-    load,
-    spec_of,
-    to_roadmap,
-)
+from convnext_study.models.pretrained.convert import detect, from_roadmap, load, spec_of, to_roadmap
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 
@@ -56,7 +50,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
         y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
-        return x + y.permute(0, 3, 1, 2)
+        branch: Tensor = y.permute(0, 3, 1, 2)
+        return x + branch
 
 
 class ConvNeXt(nn.Module):

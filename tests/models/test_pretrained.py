@@ -12,14 +12,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from convnext_study.models.pretrained.convert import (
-    State,
-    detect,
-    from_roadmap,
-    load,
-    spec_of,
-    to_roadmap,
-)
+from convnext_study.models.pretrained.convert import detect, from_roadmap, load, spec_of, to_roadmap
+from convnext_study.models.pretrained.state_files import State
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.spec import RESNET50, NetSpec
@@ -225,7 +219,7 @@ SMALL: dict[str, tuple[NetSpec, Factory]] = {
 @pytest.mark.parametrize("name", SMALL)
 def test_other_classes_and_channels(name: str) -> None:
     spec, make = SMALL[name]
-    kwargs = {"num_classes": 10, "in_chans": 1}
+    kwargs: dict[str, Any] = {"num_classes": 10, "in_chans": 1}
     state = random_state(lambda: make(**kwargs))
     assert spec_of(state) == spec
     ours = RoadmapNet(spec, **kwargs).eval()

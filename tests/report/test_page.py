@@ -102,7 +102,7 @@ def test_numbers_of_the_page_are_the_rows(imagenet: StudyFolder) -> None:
     rows = {row.name: row for row in summarize(scan(imagenet.path))}
     numbers = data_in(render(imagenet, ReportOptions()).html)[0]["rows"]
     assert {one["name"]: one["mean"] for one in numbers} == {
-        name: pytest.approx(row.top1) for name, row in rows.items()
+        name: pytest.approx(row.value) for name, row in rows.items()
     }
 
 
@@ -153,10 +153,9 @@ def test_memory_and_what_runs_got_over_are_told(tmp_path: Path) -> None:
 def test_an_empty_study_has_a_page(tmp_path: Path) -> None:
     write_run(tmp_path, fake_run(NANO.variant("gelu")), status="new")
     assert "No run is done yet" in page_of(tmp_path)
+    (tmp_path / "x").mkdir()
     with pytest.raises(UserError, match="holds no run"):
-        load_results(tmp_path / "runs" / "..").path if (tmp_path / "x").mkdir() else load_results(
-            tmp_path / "x"
-        )
+        load_results(tmp_path / "x")
     with pytest.raises(UserError, match="no such folder"):
         load_results(tmp_path / "nowhere")
 
@@ -181,7 +180,7 @@ def test_runs_that_disagree_or_are_not_done_stand_apart(tmp_path: Path) -> None:
         folder = load_results(tmp_path)
     study = folder.studies[0]
     row = next(row for row in study.rows if row.name == "gelu")
-    assert set(row.seeds) == {0, 1} and row.top1 is not None and row.top1 > 90
+    assert set(row.seeds) == {0, 1} and row.value is not None and row.value > 90
     assert {one.seed: one.reason for one in study.excluded} == {
         2: "recipe epochs: 3, not 10",
         3: "data: cifar10:here, not digits",
@@ -201,7 +200,7 @@ def test_a_row_of_another_commit_is_not_compared(tmp_path: Path) -> None:
     gelu = next(run for run in runs if run.name == "gelu")
     set_commit(tmp_path, gelu, "abc")
     rows = {row.name: row for row in summarize(scan(tmp_path))}
-    assert rows["gelu"].top1 is not None and rows["gelu"].gain is None
+    assert rows["gelu"].value is not None and rows["gelu"].gain is None
     assert rows["gelu"].remarks == ("not compared with kernel_7: commit 0123456789",)
     assert rows["fewer_activations"].gain is None and rows["layer_norm"].gain is not None
     mixed = load_results(tmp_path, any_commit=True).studies[0]

@@ -17,14 +17,12 @@ from convnext_study.report.page import render
 from convnext_study.report.write import write_report
 from convnext_study.results.attribution import (
     Attribution,
-    Effects,
     add_one_in_effects,
     attributions,
     leave_one_out_effects,
-    section_effects,
-    shapley_effects,
-    steps_of_sections,
 )
+from convnext_study.results.effects import Effects
+from convnext_study.results.joint_effects import section_effects, shapley_effects, steps_of_sections
 from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.results.statistics.subsets import (
     all_coalitions,
@@ -173,7 +171,7 @@ def test_the_step_of_the_recipe_is_tested_by_the_recipe_most_like(tmp_path: Path
     for context, top1 in ((CONTEXT, 90.0), (short, 60.0)):
         found = leave_one_out_effects(context.group_by_subset(scan(tmp_path)))
         assert found is not None and found.rows[0].name == "resnet"
-        assert found.rows[0].top1 == pytest.approx(top1, abs=0.1)
+        assert found.rows[0].value == pytest.approx(top1, abs=0.1)
 
 
 def test_shapley_values_of_sampled_orders_add_up(tmp_path: Path) -> None:
@@ -193,7 +191,7 @@ def test_shapley_values_of_sections_are_exact(tmp_path: Path) -> None:
     write_sets(tmp_path, SECTION_SETS, "attribution")
     (found,) = attributions(scan(tmp_path))
     shapley = tables_of(found)["shapley_sections"]
-    assert shapley.notes[0].startswith("Accuracy: exact, from all 32 sets")
+    assert shapley.notes[0].startswith("Top-1: exact, from all 32 sets")
     assert shapley.rows[-1].label == "2.6 Micro design"
     assert shapley == section_effects(CONTEXT.group_by_subset(scan(tmp_path)))
 
@@ -210,7 +208,8 @@ def test_rows_of_other_recipes_and_commits_are_not_pooled(tmp_path: Path) -> Non
     write_study(tmp_path, fake_runs(seeds=(0, 1, 2)), spread=0.3)
     alone = load_results(tmp_path).studies[0].std
     assert alone is not None and alone.source == "17 rows of this study"
-    for name, recipe in (("x", {"epochs": 3}), ("y", {})):
+    recipes: dict[str, dict[str, Any]] = {"x": {"epochs": 3}, "y": {}}
+    for name, recipe in recipes.items():
         others = [fake_run(NANO.variant("gelu"), seed, **recipe) for seed in (0, 1)]
         others = [run.model_copy(update={"name": name}) for run in others]
         for run in others:

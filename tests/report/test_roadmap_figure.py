@@ -138,7 +138,7 @@ def test_bars_end_at_the_accuracies_and_branches_are_open(tmp_path: Path) -> Non
     bars = list(bars_of(figure_of(rows)).values())
     assert len(bars) == len(rows) == 17
     for row, bar in zip(rows, bars, strict=True):
-        assert bar.get_x() + bar.get_width() == pytest.approx(row.top1)
+        assert bar.get_x() + bar.get_width() == pytest.approx(row.value)
         assert (bar.get_facecolor() == to_rgba(COLOURS["paper"])) is not row.adopted
         assert (bar.get_linestyle() == "solid") is row.adopted
     places = [bar.get_y() for bar in bars]
@@ -152,7 +152,7 @@ def test_noise_band_with_one_seed_and_error_bars_with_several(tmp_path: Path) ->
     panel = figure_of(rows).axes[1]
     bands = [one for one in panel.patches if one.get_alpha()]
     ends = [(one.get_x(), one.get_x() + one.get_width()) for one in bands]  # type: ignore[attr-defined]
-    assert np.allclose(ends, [row.interval for row in rows])
+    assert np.allclose(ends, [row.interval or (0.0, 0.0) for row in rows])
     assert not panel.containers or all(not hasattr(one, "has_xerr") for one in panel.containers)
 
     rows = with_gaps(tmp_path / "three")
@@ -171,7 +171,7 @@ def test_rows_without_a_result_say_why(tmp_path: Path) -> None:
 
 def paper_marks(figure: Figure) -> list[float]:
     return [
-        float(line.get_xdata()[0])  # type: ignore[index]
+        float(np.asarray(line.get_xdata())[0])
         for line in figure.axes[1].lines
         if to_rgba(line.get_color()) == to_rgba(COLOURS["mark"])
     ]
@@ -213,7 +213,7 @@ def test_the_road_stops_where_rows_are_missing_or_not_each_others_parent(tmp_pat
         (tmp_path / name).mkdir()
     rows = [row for row in with_gaps(tmp_path / "gaps") if row.adopted]
     road = road_of(figure_of(rows))
-    assert [bool(np.isnan(x)) for x in road] == [row.top1 is None for row in rows]
+    assert [bool(np.isnan(x)) for x in road] == [row.value is None for row in rows]
     # Rows of another study have no parent among them: dots, and no line.
     road = road_of(figure_of(no_sections(tmp_path / "bars")))
     pairs = itertools.pairwise(road)

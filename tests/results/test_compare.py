@@ -13,18 +13,18 @@ import pytest
 
 from convnext_study.errors import UserError
 from convnext_study.report.tables.comparison import sentence
+from convnext_study.results.compare import Comparison, compare, holm_adjust
 from convnext_study.results.statistics import (
-    Comparison,
     PooledStd,
-    compare,
     holm,
-    holm_adjust,
     paired_difference,
     pool_std,
     pooled_difference,
+    sample_sums,
     seeds_and_images,
     unpaired_difference,
 )
+from convnext_study.runs.metrics import NETWORK, Cost, Metric, Samples
 from convnext_study.runs.records import ModelRef, Record, Result, Run
 
 
@@ -42,13 +42,14 @@ def made(correct: Any, seed: int = 0, name: str = "child", data: str = "digits")
     if correct is not None:
         bits = np.asarray(correct, dtype=bool)
         result = Result(
-            top1=100 * float(bits.mean()),
-            val_loss=0.1,
+            metrics={
+                "top1": Metric(
+                    value=100 * float(bits.mean()), label="top-1", samples=Samples.of_bits(bits)
+                )
+            },
+            primary="top1",
+            costs={NETWORK: Cost(macs=1, params=1, activations=1)},
             val_images=bits.size,
-            correct_bits=np.packbits(bits).tobytes().hex(),
-            macs=1,
-            params=1,
-            activations=1,
             images_per_s=1.0,
             seconds=1.0,
             epochs=1,
@@ -234,7 +235,10 @@ def test_new_images_test_keeps_its_level_where_the_paired_t_does_not() -> None:
         easy = rng.beta(4, 1, size=(2, 1, 200))
         child, parent = rng.random((2, 4, 200)) < easy
         tops = [[100 * float(row.mean()) for row in rows] for rows in (child, parent)]
-        flags[0] += seeds_and_images(child, parent).p <= ALPHA
+        crossed = seeds_and_images(
+            sample_sums("bits", child), sample_sums("bits", parent), resolution=0.5
+        )
+        flags[0] += crossed.p <= ALPHA
         flags[1] += paired_difference(*tops, resolution=0.5).p <= ALPHA
     assert flags[0] / 400 <= allowed(400)
     assert flags[1] / 400 > 0.1

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from convnext_study.errors import UserError
+from convnext_study.results.paper import paper_std
 from convnext_study.results.statistics import (
     PooledStd,
-    paper_std,
     power_of,
     seeds_needed,
 )

@@ -23,7 +23,7 @@ from convnext_study.cli.progress import (
 from convnext_study.report.tables.formatting import duration, signed
 from convnext_study.report.tables.render import Screen
 from convnext_study.report.tables.results import terminal_table, write_results
-from convnext_study.results.noise import min_detectable_difference, noise_note, pooled_std, wilson
+from convnext_study.results.noise import min_detectable_difference, noise_note, pooled_std
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.summary import summarize
 from convnext_study.results.title import study_title
@@ -63,7 +63,7 @@ def test_mean_deviation_and_gain_over_seeds(tmp_path: Path) -> None:
         write_point(tmp_path, "gelu", seed, top1=child, result=speed)
     row = rows_of(tmp_path)["gelu"]
     assert row.seeds == {0: 90, 1: 92, 2: 97}
-    assert row.top1 == pytest.approx(93)
+    assert row.value == pytest.approx(93)
     assert row.std == pytest.approx(math.sqrt(13))
     assert row.gain == pytest.approx(93 - 82)
     assert row.images_per_s == 30
@@ -75,15 +75,15 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
     row = rows_of(tmp_path)["gelu"]
     assert row.std is None
     assert row.gain is None  # its parent was not run
-    assert row.interval == wilson(row.top1 or 0, 599)
 
 
 @pytest.mark.parametrize(("right", "images"), [(0, 10), (590, 599), (599, 599), (40_000, 50_000)])
-def test_interval_is_wilsons(right: int, images: int) -> None:
+def test_interval_is_wilsons(tmp_path: Path, right: int, images: int) -> None:
+    write_point(tmp_path, "gelu", top1=100 * right / images, result={"val_images": images})
     expected = binomtest(right, images).proportion_ci(0.95, method="wilson")
-    assert wilson(100 * right / images, images) == pytest.approx(
-        (100 * expected.low, 100 * expected.high)
-    )
+    row = rows_of(tmp_path)["gelu"]
+    assert row.interval == pytest.approx((100 * expected.low, 100 * expected.high))
+    assert row.interval_method == "Wilson"
 
 
 def test_rows_stand_in_the_roads_order_and_show_what_is_missing(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_rows_stand_in_the_roads_order_and_show_what_is_missing(tmp_path: Path) 
     assert by_name["depthwise_conv"].state == "not run"
     assert by_name["gelu"].state == "failed"
     assert by_name["layer_norm"].state == "unfinished"
-    assert by_name["gelu"].top1 is None
+    assert by_name["gelu"].value is None
     assert by_name["fewer_activations"].gain is None
 
 
@@ -112,20 +112,20 @@ def test_rows_without_a_place_come_last(tmp_path: Path) -> None:
 def test_the_papers_numbers_are_the_papers(tmp_path: Path, regime: str) -> None:
     write_study(tmp_path, fake_runs(regime))
     for name, row in rows_of(tmp_path).items():
-        assert row.paper_top1 == PAPER[regime][name].top1
+        assert row.paper_value == PAPER[regime][name].top1
         assert row.paper_gflops == PAPER[regime][name].gflops
 
 
 def test_the_nano_road_has_no_numbers_of_the_paper(tmp_path: Path) -> None:
     write_study(tmp_path, fake_runs("nano"))
-    assert {row.paper_top1 for row in summarize(scan(tmp_path))} == {None}
+    assert {row.paper_value for row in summarize(scan(tmp_path))} == {None}
 
 
 def test_a_study_of_published_steps_elsewhere_has_no_numbers_of_the_paper(tmp_path: Path) -> None:
     run = fake_run(get_roadmap("t").variant("gelu"))
     metadata = {**run.metadata, "published": False}  # GELU left out of ConvNeXt-T, say
     write_run(tmp_path, run.model_copy(update={"metadata": metadata}))
-    assert summarize(scan(tmp_path))[0].paper_top1 is None
+    assert summarize(scan(tmp_path))[0].paper_value is None
 
 
 # What may be averaged
@@ -136,7 +136,7 @@ def test_other_recipes_and_data_are_left_out_with_the_reason(tmp_path: Path) -> 
     short = write_point(tmp_path, "gelu", recipe={"epochs": 2}, top1=50)
     other = write_point(tmp_path, "gelu", seed=1, data="cifar10:here", top1=60)
     row = rows_of(tmp_path)["gelu"]
-    assert row.top1 is not None and row.top1 > 90
+    assert row.value is not None and row.value > 90
     assert {one.run: one.reason for one in row.excluded} == {
         short.id: "recipe epochs: 2, not 10",
         other.id: "data: cifar10:here, not digits",
@@ -149,7 +149,7 @@ def test_what_was_asked_for_is_kept_even_if_it_is_rare(tmp_path: Path) -> None:
     short = write_point(tmp_path, "gelu", recipe={"epochs": 2}, top1=50)
     row = rows_of(tmp_path, [short])["gelu"]
     assert row.epochs == 2
-    assert row.top1 == pytest.approx(50, abs=0.1)
+    assert row.value == pytest.approx(50, abs=0.1)
     assert [one.reason for one in row.excluded] == ["recipe epochs: 10, not 2"]
     # It stands beside rows of ten epochs, with which it is not to be compared.
     assert row.gain is None
@@ -210,7 +210,7 @@ def test_noise_with_several_seeds(tmp_path: Path) -> None:
             write_point(tmp_path, name, seed, top1=right, result={"val_images": 100})
     rows = summarize(scan(tmp_path))
     pooled = pooled_std(rows, "rows")
-    assert pooled and (pooled.std, pooled.df) == (pytest.approx(math.sqrt(2)), 2)
+    assert pooled and pooled.std == pytest.approx(math.sqrt(2)) and pooled.df == 2
     assert pooled.source == "2 rows"
     share = (97 + 2) / 104
     from_images = 1.959964 * math.sqrt(2 * share * (1 - share) / 100) * 100
@@ -286,7 +286,7 @@ def test_the_table_fits_and_is_plain_without_a_terminal(tmp_path: Path, width: i
     gelu = by_label["ReLU → GELU"]
     assert "failed" in gelu and "80.62" in gelu
     row = next(row for row in rows if row.name == "kernel_7")
-    assert f"{row.top1:.2f} ± {row.std:.2f}" in by_label["kernel size → 7"]
+    assert f"{row.value:.2f} ± {row.std:.2f}" in by_label["kernel size → 7"]
     assert "4.15" in by_label["kernel size → 7"]
     assert "  └ kernel size → 5" in text
     assert re.search(r"MACs,.*\n.* G ", text) and "ImageNet-1K" in text
@@ -344,7 +344,7 @@ def test_progress_of_every_state(tmp_path: Path) -> None:
         *((10, 10), (4, 10), (4, 10), (4, 10), (0, 10), (0, 10)),
     ]
     curve = fake_epochs(runs[1], 97.0, 4)
-    assert (found[1].loss, found[1].top1) == (curve[-1].loss, curve[-1].top1)
+    assert (found[1].loss, found[1].value) == (curve[-1].loss, curve[-1].value)
     assert found[1].seconds_left is not None
     assert 5 * 0.9 <= found[1].seconds_left <= 6 * 0.9  # the epoch under way may have begun
     assert [one.seconds_left for one in found[2:]] == [None, pytest.approx(5.4), None, None]
@@ -378,7 +378,7 @@ def test_plain_lines() -> None:
     run = fake_run(NANO.variant("gelu"), 3)
     line = fake_epochs(run, 97.0)[1]
     assert plain_line(run, line) == (
-        f"gelu seed 3  epoch  2/10  loss 0.746  top-1 {line.top1:.2f} %  0.9 s"
+        f"gelu seed 3  epoch  2/10  loss 0.746  top-1 {line.value:.2f} %  0.9 s"
     )
 
 

@@ -14,13 +14,13 @@ from convnext_study.results.statistics import (
     Discordant,
     Interval,
     PooledStd,
-    decode_correct,
     discordant,
     mcnemar,
     mean_interval,
     paired_difference,
     pool_std,
     pooled_difference,
+    sample_sums,
     seeds_and_images,
     tango_interval,
     unpaired_difference,
@@ -114,25 +114,6 @@ def test_too_little_to_say_anything(call: Any) -> None:
 # Test images
 
 
-def test_decode_correct_reads_the_highest_bit_first() -> None:
-    assert decode_correct("a180", 9).tolist() == [bool(int(bit)) for bit in "101000011"]
-
-
-@pytest.mark.parametrize(("text", "images"), [("a1", 9), ("a180", 8), ("xy", 8), ("", 0)])
-def test_decode_correct_refuses_what_does_not_fit(text: str, images: int) -> None:
-    with pytest.raises(UserError):
-        decode_correct(text, images)
-
-
-def test_decode_correct_reads_what_the_engine_writes() -> None:
-    import torch
-
-    from convnext_study.training.loop import pack_bits
-
-    bits = torch.rand(599, generator=torch.Generator().manual_seed(1)) < 0.9
-    assert decode_correct(pack_bits(bits), 599).tolist() == bits.tolist()
-
-
 def test_discordant_by_hand() -> None:
     child, parent = (np.array([int(bit) for bit in word], bool) for word in ("11100", "10001"))
     assert discordant(child, parent) == Discordant(2, 1, 5)
@@ -189,6 +170,12 @@ def test_mcnemar_interval_holds_zero_exactly_where_p_is_large() -> None:
     assert widened > 20
 
 
+def crossed(child: Any, parent: Any) -> Difference:
+    """Of right and wrong answers (seeds, images)."""
+    sums = (sample_sums("bits", list(one)) for one in (child, parent))
+    return seeds_and_images(*sums, resolution=100 / child.shape[1])
+
+
 def test_seeds_and_images_is_the_paired_t_where_images_do_not_matter() -> None:
     # Each seed's gain falls on other images, so that no image is gained more often than another.
     parent = np.zeros((3, 60), bool)
@@ -196,7 +183,7 @@ def test_seeds_and_images_is_the_paired_t_where_images_do_not_matter() -> None:
     child[0, 0:10], child[1, 10:30], child[2, 30:60] = True, True, True
     tops = [100 * float(row.mean()) for row in child]
     expected = paired_difference(tops, [0.0] * 3)
-    found = seeds_and_images(child, parent)
+    found = crossed(child, parent)
     assert found.diff == pytest.approx(expected.diff)
     assert found.p == pytest.approx(expected.p)
     assert found.df == pytest.approx(2)
@@ -207,7 +194,7 @@ def test_seeds_and_images_by_hand() -> None:
     # Differences 1 1 0 0 / 1 0 0 0: means 1/2, 1/4 by seed, 1, 1/2, 0, 0 by image, 3/8 in all.
     # Mean squares: seeds 4 (1/32) = 1/8, images 2 (11/16) / 3 = 11/24, rest (3/8) / 3 = 1/8.
     child = np.array([[1, 1, 0, 0], [1, 0, 0, 0]], bool)
-    found = seeds_and_images(child, np.zeros((2, 4), bool))
+    found = crossed(child, np.zeros((2, 4), bool))
     assert found.diff == pytest.approx(37.5)
     # The least deviation of a seed, one image, is 1/16: more than the 1/32 found.
     of_seeds = 4 / 16
@@ -226,6 +213,6 @@ def test_new_images_make_the_interval_wider_when_seeds_agree() -> None:
     child[np.arange(5), rng.choice(400, 5, replace=False)] ^= True
     tops = [[100 * float(row.mean()) for row in rows] for rows in (child, parent)]
     over_seeds = paired_difference(tops[0], tops[1], resolution=0.25)
-    both = seeds_and_images(child, parent)
+    both = crossed(child, parent)
     assert both.diff == pytest.approx(over_seeds.diff)
     assert np.ptp(both.interval) > 2 * np.ptp(over_seeds.interval)

@@ -17,6 +17,7 @@ from convnext_study.launchers.job import Job
 from convnext_study.launchers.local import Pool
 from convnext_study.runs.folder import RunError, RunFolder
 from convnext_study.runs.records import (
+    FORMAT,
     RESULT,
     RUN,
     RecordError,
@@ -29,7 +30,7 @@ from convnext_study.runs.records import (
 )
 from convnext_study.training.runtime import Runtime
 
-NEWER = "format 2 is newer than this version reads (1); update convnext-study"
+NEWER = f"format {FORMAT + 1} is newer than this version reads ({FORMAT}); update convnext-study"
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -51,7 +52,7 @@ def study(tmp_path: Path) -> tuple[Path, list[Run]]:
     """Four finished runs of two seeds; one record is of a newer format, one damaged."""
     runs = [run for run in fake_runs(seeds=(0, 1)) if run.name in ("gelu", "layer_norm")]
     write_study(tmp_path, runs)
-    set_format(tmp_path, runs[0], 2)
+    set_format(tmp_path, runs[0], FORMAT + 1)
     (tmp_path / "runs" / runs[1].id / RUN).write_bytes(b"\xff{")
     return tmp_path, runs
 
@@ -105,7 +106,7 @@ def test_a_newer_run_is_not_trained_on(tmp_path: Path) -> None:
     for one in (run, other):
         with RunFolder(tmp_path / "runs" / one.id, one):
             pass
-    path = set_format(tmp_path, run, 2)
+    path = set_format(tmp_path, run, FORMAT + 1)
     before = (path / RUN).read_text()
     jobs = [Job(one, tmp_path / "runs" / one.id, Runtime()) for one in (run, other)]
     failed, done = Pool(1).run(jobs)
@@ -129,14 +130,14 @@ def test_commands_on_the_folder_go_on(study: tuple[Path, list[Run]]) -> None:
             assert done.returncode == 0, done.stderr
             page = (folder / "out" / "report.html").read_text()
             assert runs[0].id in page and NEWER in page
-    for arguments in (("eval", path), ("export", path)):
-        done = command(*arguments)
+    for name in ("eval", "export"):
+        done = command(name, path)
         assert (done.returncode, done.stderr) == (2, f"convnext-study: {path}: {NEWER}\n")
 
 
 def test_a_study_of_a_folder_goes_on(tmp_path: Path) -> None:
     write_run(tmp_path, fake_runs()[0])
-    path = set_format(tmp_path, fake_runs()[0], 2)
+    path = set_format(tmp_path, fake_runs()[0], FORMAT + 1)
     given = ("--regime", "nano", "--epochs", "1", "--out", tmp_path, "--recipe", "modern-small")
     done = command("train", "layer_norm", *given)
     assert done.returncode == 0, done.stderr

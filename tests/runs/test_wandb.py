@@ -17,9 +17,10 @@ from convnext_study.report.wandb_table import mirror_study
 from convnext_study.results.noise import noise_note
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
-from convnext_study.runs import wandb_mirror
-from convnext_study.runs.records import Run, scan
-from convnext_study.runs.wandb_mirror import WandbMirror, run_id
+from convnext_study.runs import wandb, wandb_follower
+from convnext_study.runs.files import write_json
+from convnext_study.runs.records import LOG, RESULT, Epoch, Run, scan
+from convnext_study.runs.wandb import mirrored, run_id
 from convnext_study.training.loop import train
 
 RUN = fake_run(get_roadmap("nano").variant("gelu"), epochs=5)
@@ -34,19 +35,21 @@ def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setitem(wandb_mirror.PATIENCE, "offline", 60.0)  # a busy machine is slow to start
+    monkeypatch.setitem(wandb.PATIENCE, "offline", 60.0)  # a busy machine is slow to start
+
+
+def log_epochs(folder: Path, epochs: list[Epoch]) -> None:
+    with (folder / LOG).open("a") as log:
+        log.writelines(json.dumps(line.model_dump()) + "\n" for line in epochs)
 
 
 def mirror_epochs(folder: Path, first: int, last: int, *, finish: bool) -> list[str]:
-    """Mirror some epochs of RUN as the engine does; returns what the user is told."""
+    """Mirror some epochs of RUN as the engine logs them; returns what the user is told."""
     told: list[str] = []
-    mirror = WandbMirror(warn=told.append)
-    mirror.start(RUN, folder, "offline")
-    for line in CURVE[first - 1 : last]:
-        mirror.epoch(line)
-    if finish:
-        mirror.finish(fake_result(RUN))
-    mirror.close()
+    with mirrored(RUN, folder, "offline", told.append):
+        log_epochs(folder, CURVE[first - 1 : last])
+        if finish:
+            write_json(folder / RESULT, fake_result(RUN).model_dump())
     return told
 
 
@@ -79,8 +82,10 @@ def test_an_offline_run_holds_the_numbers_and_a_resumed_one_goes_on(tmp_path: Pa
     for records, epochs in ((first, CURVE[:3]), (second, CURVE[3:])):
         history = [one["item"] for one in of_type(records, "history")]
         assert [one["_step"] for one in history] == [line.epoch for line in epochs]
-        for name in ("loss", "top1", "lr", "val_loss", "images_per_s"):
+        for name in ("loss", "lr", "images_per_s"):
             assert [one[name] for one in history] == [getattr(line, name) for line in epochs]
+        for name in ("top1", "val_loss"):
+            assert [one[name] for one in history] == [line.metrics[name] for line in epochs]
         (about,) = of_type(records, "run")
         assert about["run_id"] == run_id(RUN)
         assert about["resume"] is True  # so that `wandb sync` goes on where the first ends
@@ -93,23 +98,39 @@ def test_an_offline_run_holds_the_numbers_and_a_resumed_one_goes_on(tmp_path: Pa
     assert [one["exit_code"] for one in of_type(first, "exit")] == [1]  # cut short
     assert [one["exit_code"] for one in of_type(second, "exit")] == [0]
     result, summary = fake_result(RUN), summary_of(second)
-    assert (summary["top1"], summary["macs"]) == (result.top1, result.macs)
-    assert "correct_bits" not in summary
-    assert {path.name for path in tmp_path.iterdir()} == {"wandb", "home"}
+    assert (summary["top1"], summary["macs"]) == (result.value, result.cost.macs)
+    assert set(summary) >= {"val_loss", "params", "seconds"} and "metrics" not in summary
+    assert {path.name for path in tmp_path.iterdir()} == {"wandb", "home", LOG, RESULT}
+
+
+def test_an_epoch_that_is_trained_again_after_a_kill_is_mirrored_again(tmp_path: Path) -> None:
+    """The engine makes the log agree with its checkpoint before it goes on."""
+    log_epochs(tmp_path, CURVE[:3])
+    told: list[str] = []
+    with mirrored(RUN, tmp_path, "offline", told.append):
+        (tmp_path / "new").write_text("".join((tmp_path / LOG).read_text().splitlines(True)[:2]))
+        (tmp_path / "new").replace(tmp_path / LOG)
+        again = CURVE[2].model_copy(update={"seconds": 1.1})
+        log_epochs(tmp_path, [again, CURVE[3]])
+    (folder,) = offline_runs(tmp_path)
+    history = [one["item"] for one in of_type(read_back(folder), "history")]
+    assert [(one["_step"], one["seconds"]) for one in history] == [(3, 1.1), (4, 0.9)]
+    assert told == []
 
 
 KILLED = """
-import sys, os, signal
+import json, sys, os, signal
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
 from support.fakes import fake_epochs, fake_runs
-from convnext_study.runs.wandb_mirror import WandbMirror
-mirror = WandbMirror(print)
-run = fake_runs()[0]
-mirror.start(run, Path({folder!r}), "offline")
-for line in fake_epochs(run, 97.0, 2):
-    mirror.epoch(line)
-os.kill(os.getpid(), signal.SIGKILL)
+from convnext_study.runs.records import LOG
+from convnext_study.runs.wandb import mirrored
+run, folder = fake_runs()[0], Path({folder!r})
+with mirrored(run, folder, "offline", print):
+    for line in fake_epochs(run, 97.0, 2):
+        with (folder / LOG).open("a") as log:
+            log.write(json.dumps(line.model_dump()) + "\\n")
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -139,16 +160,17 @@ def test_a_study_has_its_table_and_figure(tmp_path: Path) -> None:
     (folder,) = offline_runs(tmp_path)
     records = read_back(folder)
     summary = summary_of(records)
-    assert summary["top1/gelu"] == pytest.approx(next(r.top1 for r in rows if r.name == "gelu"))
+    assert summary["mean/gelu"] == pytest.approx(next(r.value for r in rows if r.name == "gelu"))
     assert summary["macs/gelu"] == next(row.macs for row in rows if row.name == "gelu")
-    assert "top1/separate_downsampling" not in summary  # not run
+    assert "mean/separate_downsampling" not in summary  # not run
     (about,) = of_type(records, "run")
     assert about["run_group"] == "roadmap-nano"
     assert about["config"]["update"]["note"] == noise_note(rows)
     (table,) = (folder / "files" / "media" / "table").iterdir()
     content = json.loads(table.read_text())
     by_name = {
-        line[0]: dict(zip(content["columns"], line, strict=True)) for line in content["data"]
+        one["name"]: one
+        for one in (dict(zip(content["columns"], line, strict=True)) for line in content["data"])
     }
     assert list(by_name) == [row.name for row in rows]
     assert by_name["layer_norm"]["label"] == "BN → LN"
@@ -202,48 +224,47 @@ def test_a_broken_wandb_is_told_once_and_stops_nothing(
     assert reason in told[0]
 
 
-def test_after_a_failure_nothing_more_is_tried(
+def test_a_broken_wandb_is_told_while_the_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_wandb(monkeypatch, tmp_path, on_init="raise RuntimeError('no')")
     told: list[str] = []
-    mirror = WandbMirror(warn=told.append)
-    mirror.start(RUN, tmp_path, "offline")
-    deadline = time.monotonic() + 60
-    while not told and time.monotonic() < deadline:
-        time.sleep(0.05)
-        mirror.epoch(CURVE[0])
-    for line in CURVE * 5000:  # more than it would hold back for a process that does not read
-        mirror.epoch(line)
-    mirror.finish(fake_result(RUN))
+    with mirrored(RUN, tmp_path, "offline", told.append):
+        deadline = time.monotonic() + 60
+        while not told and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(told) == 1
+        log_epochs(tmp_path, CURVE)
     assert len(told) == 1
 
 
 def test_a_hanging_wandb_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     break_wandb(monkeypatch, tmp_path, on_init="time.sleep(5)")
-    monkeypatch.setitem(wandb_mirror.PATIENCE, "offline", 0.2)
+    monkeypatch.setitem(wandb.PATIENCE, "offline", 0.2)
     began = time.monotonic()
     told = mirror_epochs(tmp_path, 1, 5, finish=True)
     assert time.monotonic() - began < 3
     assert told == ["wandb takes long to end (no network?): it tries on in the background"]
 
 
-def test_a_process_that_reads_nothing_is_given_up(
+def test_a_process_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    (told,) = mirror_epochs(tmp_path, 1, 5, finish=True)
+    assert told.startswith("wandb is off, and training goes on without it: [Errno 2]")
+
+
+def test_a_process_that_reads_nothing_holds_nothing_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "deaf.py"
     script.write_text("import time\ntime.sleep(5)\n")
-    monkeypatch.setattr(wandb_mirror.wandb_writer, "__file__", str(script))
-    monkeypatch.setattr(wandb_mirror, "_BACKLOG", 100_000)
-    told: list[str] = []
-    mirror = WandbMirror(warn=told.append)
-    mirror.start(RUN, tmp_path, "offline")
+    monkeypatch.setattr(wandb_follower, "__file__", str(script))
+    monkeypatch.setitem(wandb.PATIENCE, "offline", 0.2)
+    log_epochs(tmp_path, CURVE * 300)  # more than a pipe takes
     began = time.monotonic()
-    for line in CURVE * 300:  # some 300 KB
-        mirror.epoch(line)
-    mirror.finish(fake_result(RUN))
+    told = mirror_epochs(tmp_path, 1, 5, finish=True)
     assert time.monotonic() - began < 3
-    assert len(told) == 1 and "does not take in" in told[0]
+    assert len(told) == 1 and "takes long to end" in told[0]
 
 
 def test_a_real_training_goes_on_without_wandb(
@@ -252,23 +273,19 @@ def test_a_real_training_goes_on_without_wandb(
     alone = train(tiny_run, tmp_path / "alone")
     break_wandb(monkeypatch, tmp_path, on_log="raise OSError('network gone')")
     told: list[str] = []
-    mirror = WandbMirror(warn=told.append)
-    mirror.start(tiny_run, tmp_path / "mirrored", "offline")
-    result = train(tiny_run, tmp_path / "mirrored", callbacks=[mirror])
+    with mirrored(tiny_run, tmp_path / "mirrored", "offline", told.append):
+        result = train(tiny_run, tmp_path / "mirrored")
     assert len(told) == 1
-    assert (result.top1, result.correct_bits) == (alone.top1, alone.correct_bits)
+    assert result.metrics == alone.metrics
 
 
 def test_off_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(wandb_mirror.subprocess, "Popen", refuse)
-    mirror = WandbMirror(warn=refuse)
-    mirror.start(RUN, tmp_path, "off")
-    mirror.epoch(CURVE[0])
-    mirror.finish(fake_result(RUN))
-    mirror.close()
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with mirrored(RUN, tmp_path, "off", refuse):
+        log_epochs(tmp_path, CURVE)
     write_study(tmp_path, [RUN])
     mirror_study(tmp_path, summarize(scan(tmp_path)), "off", warn=refuse)
     mirror_study(tmp_path, summarize([], [RUN]), "offline", warn=refuse)  # nothing to show yet
@@ -278,7 +295,7 @@ def test_off_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_ids_are_stable_and_a_runs_own() -> None:
     same = RUN.model_copy(update={"metadata": {"label": "another label"}})
     assert run_id(same) == run_id(RUN)
-    others = [{"seed": 1}, {"study": "another"}, {"data": "cifar10:here"}]
+    others: list[dict[str, Any]] = [{"seed": 1}, {"study": "another"}, {"data": "cifar10:here"}]
     ids = {run_id(RUN.model_copy(update=change)) for change in others}
     assert len(ids | {run_id(RUN)}) == 4
 
@@ -286,7 +303,7 @@ def test_ids_are_stable_and_a_runs_own() -> None:
 def test_this_process_never_imports_wandb() -> None:
     # Others' tests may have imported it here, so a new process is asked.
     code = (
-        "import sys, convnext_study.runs.wandb_mirror, convnext_study.runs.wandb_writer; "
+        "import sys, convnext_study.runs.wandb, convnext_study.runs.wandb_follower; "
         "sys.exit('wandb' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

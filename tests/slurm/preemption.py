@@ -138,7 +138,7 @@ def compare(jobs: list[Job], undisturbed: list[Job], tasks: dict[str, str]) -> N
         one, other = numbers(read(job.folder)), numbers(read(same.folder))
         result = read(job.folder).result
         assert result is not None
-        check(one == other, f"{name}: top-1 {result.top1:.4f} %, log and result equal bit for bit")
+        check(one == other, f"{name}: top-1 {result.value:.4f} %, log and result equal bit for bit")
 
 
 def train_undisturbed(study: Path) -> list[Job]:

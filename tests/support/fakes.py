@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from convnext_study.roadmap import Variant, get_roadmap
+from convnext_study.runs.files import write_json
+from convnext_study.runs.metrics import Metric, Samples
 from convnext_study.runs.records import (
     FORMAT,
     LOCK,
@@ -28,7 +30,6 @@ from convnext_study.runs.records import (
     Result,
     Run,
     Status,
-    write_json,
 )
 
 # Name, epochs and global batch of the recipe of each family, for each kind of regime.
@@ -83,14 +84,20 @@ def fake_result(
     """A result of about that accuracy: the nearest that so many images can show."""
     right = round(top1 / 100 * val_images)
     order = np.random.default_rng(zlib.crc32(run.id.encode())).permutation(val_images)
+    cost = {"macs": 9_300_000, "params": 215_000, "activations": 310_000}
+    cost.update({name: more.pop(name) for name in cost.keys() & more.keys()})
     fields = {
-        "top1": 100 * right / val_images,
-        "val_loss": 0.1,
+        "metrics": {
+            "top1": Metric(
+                value=100 * right / val_images,
+                label="top-1",
+                samples=Samples.of_bits(more.pop("bits", order < right)),
+            ),
+            "val_loss": Metric(value=0.1, label="validation loss", unit="", higher_is_better=False),
+        },
+        "primary": "top1",
+        "costs": {"network": cost},
         "val_images": val_images,
-        "correct_bits": np.packbits(order < right).tobytes().hex(),
-        "macs": 9_300_000,
-        "params": 215_000,
-        "activations": 310_000,
         "images_per_s": 1400.0,
         "seconds": 9.1,
         "epochs": epochs or run.recipe["epochs"],
@@ -108,8 +115,11 @@ def fake_epochs(run: Run, top1: float, count: int | None = None) -> list[Epoch]:
             epochs=total,
             loss=2.3 * 0.55**epoch + 0.05,
             lr=2e-3 * (1 - epoch / total),
-            top1=top1 if epoch == total else max(0, top1 - 60 * 0.5**epoch - noise.random()),
-            val_loss=2.2 * 0.6**epoch + 0.05,
+            metrics={
+                "top1": top1 if epoch == total else max(0, top1 - 60 * 0.5**epoch - noise.random()),
+                "val_loss": 2.2 * 0.6**epoch + 0.05,
+            },
+            primary="top1",
             seconds=0.9,
             images_per_s=1400 + 20 * noise.random(),
         )
@@ -151,7 +161,7 @@ def write_run(
     if status == "done":
         outcome = fake_result(run, top1, **(result or {}))
         write_json(path / RESULT, outcome.model_dump())
-        lines.append({"event": "done", "top1": outcome.top1})
+        lines.append({"event": "done", "top1": outcome.value})
     (path / LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 

@@ -6,16 +6,15 @@ import functools
 from typing import Any
 
 import pytest
-import timm
 import torch
 
-from convnext_study.studies.multipath import registry
 from convnext_study.studies.multipath.network import MultipathNet
+from convnext_study.studies.multipath.registry import MODELS
 from convnext_study.studies.multipath.spec import MultipathSpec
 from support.nets import build, settled
 
-if not timm.is_model("multipath_small"):
-    registry.register()
+SPECS = {name: entry.spec for name, entry in MODELS.items() if entry.spec is not None}
+BASELINES = [name for name in MODELS if name not in SPECS]
 
 TINY = MultipathSpec(width=4, modules=1)
 SHAPES = (
@@ -35,7 +34,7 @@ NARROW: dict[str, dict[str, Any]] = {
     },
     "multipath_basic": {"width": 8, "modules": 1},
 }
-every_model = pytest.mark.parametrize("name", [*registry.SPECS, *registry.BASELINES])
+every_model = pytest.mark.parametrize("name", MODELS)
 every_layer = pytest.mark.parametrize("name", NARROW)
 every_kind = pytest.mark.parametrize("name", [*NARROW, "multipath_se_resnet18"])
 

@@ -37,7 +37,7 @@ def assert_same(one: Path, other: Path) -> None:
     results = [records.read(folder).result for folder in (one, other)]
     assert results[0] is not None
     assert results[1] is not None
-    assert results[0].correct_bits == results[1].correct_bits
+    assert results[0].metric.samples == results[1].metric.samples
 
 
 def stop_after(steps: int) -> Callable[[], bool]:

@@ -14,9 +14,9 @@ from convnext_study.errors import UserError
 from convnext_study.runs import records
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.records import Run
+from convnext_study.training.build import build_train_state
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.state import build_train_state
 from convnext_study.training.tasks import classification
 from convnext_study.training.tasks.classification import Classification
 
@@ -79,7 +79,9 @@ def test_fewer_validation_images_than_processes(tmp_path: Path) -> None:
     together = records.read(tmp_path / "three").result
     assert together is not None
     assert together.val_images == alone.val_images
-    assert together.val_loss == pytest.approx(alone.val_loss, rel=1e-4)
+    assert together.metrics["val_loss"].value == pytest.approx(
+        alone.metrics["val_loss"].value, rel=1e-4
+    )
 
 
 def test_evaluation_needs_no_float64_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +97,7 @@ def test_evaluation_needs_no_float64_on_the_device(monkeypatch: pytest.MonkeyPat
 
     expected = task.evaluate(net)
     monkeypatch.setattr(torch.Tensor, "double", refuse)
-    assert task.evaluate(net).val_loss == expected.val_loss
+    assert task.evaluate(net).metrics["val_loss"].value == expected.metrics["val_loss"].value
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,6 @@ def test_synchronised_batch_norm_needs_gpus(tmp_path: Path) -> None:
     for other, runtime in ((run, Runtime()), (make_tiny_run(sync_bn=True), Runtime(world_size=2))):
         with RunFolder(tmp_path / other.id, other) as folder:
             monkey = pytest.MonkeyPatch()
-            monkey.setattr("convnext_study.training.state._wrap", lambda model, _: model)
+            monkey.setattr("convnext_study.training.build._wrap", lambda model, _: model)
             build_train_state(other, folder, runtime, lambda: False)
             monkey.undo()

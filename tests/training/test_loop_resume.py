@@ -14,9 +14,9 @@ from convnext_study.runs import records
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.records import CHECKPOINT, LOG
 from convnext_study.training import checkpoint_file, loop
+from convnext_study.training.build import build_train_state
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.state import build_train_state
 from convnext_study.training.tasks.classification import Classification
 
 
@@ -96,7 +96,7 @@ def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
     run = make_tiny_run(epochs=1)
     with pytest.raises(TrainingInterrupted):
         train(run, tmp_path, stop=stop_after(1))
-    left = []
+    left: list[Path] = []
 
     def die(*_: Any) -> None:
         left.extend(tmp_path.glob(".*"))

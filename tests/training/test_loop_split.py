@@ -118,10 +118,10 @@ def test_the_average_is_judged_and_can_be_the_result(tmp_path: Path) -> None:
     ema = make_tiny_run(ema=0.9, eval_weights="ema")
     raw_result, ema_result = train(both, tmp_path / "raw"), train(ema, tmp_path / "ema")
     lines = records.read(tmp_path / "raw").epochs
-    assert all({"top1_raw", "top1_ema"} <= line.model_dump().keys() for line in lines)
-    assert raw_result.top1 == raw_result.model_dump()["top1_raw"]
-    assert ema_result.top1 == ema_result.model_dump()["top1_ema"]
-    assert ema_result.model_dump()["top1_raw"] == raw_result.top1
+    assert all({"top1_raw", "top1_ema"} <= line.metrics.keys() for line in lines)
+    assert raw_result.value == raw_result.metrics["top1_raw"].value
+    assert ema_result.value == ema_result.metrics["top1_ema"].value
+    assert ema_result.metrics["top1_raw"].value == raw_result.value
     with pytest.raises(TrainingInterrupted):
         train(ema, tmp_path / "resumed", stop=stop_after(12))
     train(ema, tmp_path / "resumed")
@@ -158,7 +158,7 @@ def test_a_bad_step_is_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.M
     poison(monkeypatch, {3, 11})
     result = train(make_tiny_run(), tmp_path)
     assert result.model_dump()["skipped_steps"] == 2
-    assert result.top1 > 40
+    assert result.value > 40
     events = [event for event in records.read(tmp_path).events if event["event"] == "skipped"]
     assert [event["step"] for event in events] == [3, 11]
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
@@ -190,11 +190,12 @@ def test_a_small_batch_for_batch_norm_is_told(tmp_path: Path) -> None:
 def test_saved_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
     honest = checkpoint_file.save
-    monkeypatch.setattr(
-        checkpoint_file,
-        "save",
-        lambda folder, state: (saved.append(state["state"]["step"]), honest(folder, state)),
-    )
+
+    def save(folder: Path, state: dict[str, Any]) -> None:
+        saved.append(state["state"]["step"])
+        honest(folder, state)
+
+    monkeypatch.setattr(checkpoint_file, "save", save)
     train(make_tiny_run(epochs=1), tmp_path, Runtime(checkpoint_seconds=0.0))
     assert saved == [*range(1, 10), 9, 9]  # and before and after evaluating
 

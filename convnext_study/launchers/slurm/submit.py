@@ -12,27 +12,28 @@ import contextlib
 import io
 import json
 import re
-import shlex
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from convnext_study.errors import EXIT_STOPPED, RunFailed, UserError
+from convnext_study.errors import RunFailed, UserError
+from convnext_study.launchers.graph import levels, parents_of
 from convnext_study.launchers.job import Job, Outcome
 from convnext_study.launchers.slurm.cluster import ClusterConfig
 from convnext_study.launchers.slurm.queue import Task, follow, max_array_size, waiting_tasks
-from convnext_study.launchers.torchrun import WORKER
+from convnext_study.launchers.slurm.script import (
+    JOBS,
+    command,
+    import_submitit,
+    make_executor,
+    script_text,
+)
 from convnext_study.launchers.worker import write_jobs
-from convnext_study.runs.records import read_events, write_json
+from convnext_study.runs.files import write_json
+from convnext_study.runs.records import read_events
 
-JOBS, SUBMITTED = "jobs.json", "submitted.json"
-
-# srun's own: SLURM 22.05 and later no longer hand --cpus-per-task on; the first process to leave
-# must not take the others along while they still write, and must take them along if they hang.
-SRUN = ("--kill-on-bad-exit=0", "--wait=60")
+SUBMITTED = "submitted.json"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ def run_slurm(
     home = _home(jobs[0])
     if dry_run:
         for number, (part, own) in enumerate(_arrays(fitted, cluster), _next_number(home)):
-            print(script_text([job.run.study for job in part], home / f"{number:04d}", own))
+            after = ["NUMBER-OF-THE-PARENTS-JOB"] if parents_of(part) & _keys(fitted) else []
+            studies = [job.run.study for job in part]
+            print(script_text(studies, home / f"{number:04d}", _after(own, after)))
         return []
     if shutil.which("sbatch") is None or shutil.which("squeue") is None:
         raise UserError(
@@ -90,8 +93,11 @@ def run_slurm(
     tasks = _queued(home, fitted)
     fresh = [job for job in fitted if job.run.id not in tasks]
     for part, own in _arrays(fresh, cluster):
+        # After any end: a child whose parent failed says so itself, in its own record.
+        parents = [job.run.id for job in fitted if job.run.key in parents_of(part)]
+        numbers = {tasks[run][0].partition("_")[0] for run in parents if run in tasks}
         try:
-            tasks |= submit(part, home, own).tasks()
+            tasks |= submit(part, home, _after(own, sorted(numbers, key=int))).tasks()
         except RunFailed as error:
             note = f"; {len(tasks)} runs are in the queue, the same command submits the rest"
             raise RunFailed(f"{error}{note if tasks else ''}") from None
@@ -104,16 +110,32 @@ def _arrays(
     jobs: Sequence[Job], cluster: ClusterConfig
 ) -> list[tuple[Sequence[Job], ClusterConfig]]:
     """Jobs in parts that SLURM takes as one array each, with what each part may have of the limit
-    on runs at a time.
+    on runs at a time. Parents are in earlier parts than their children.
     """
     if not jobs:
         return []
     size = cluster.max_array_size
     if len(jobs) > 1 and (site := max_array_size()):
         size = min(size, site)
-    parts = [jobs[start : start + size] for start in range(0, len(jobs), size)]
-    own = cluster.model_copy(update={"array_limit": max(cluster.array_limit // len(parts), 1)})
-    return [(part, own) for part in parts]
+    found: list[tuple[Sequence[Job], ClusterConfig]] = []
+    for level in levels(jobs):
+        parts = [level[start : start + size] for start in range(0, len(level), size)]
+        own = cluster.model_copy(update={"array_limit": max(cluster.array_limit // len(parts), 1)})
+        found += [(part, own) for part in parts]
+    return found
+
+
+def _keys(jobs: Sequence[Job]) -> set[str]:
+    return {job.run.key for job in jobs}
+
+
+def _after(cluster: ClusterConfig, numbers: Sequence[str]) -> ClusterConfig:
+    """The profile for an array that waits for the end of others."""
+    if not numbers:
+        return cluster
+    own = cluster.sbatch.get("dependency")
+    both = ",".join([*([str(own)] if own else []), f"afterany:{':'.join(numbers)}"])
+    return cluster.model_copy(update={"sbatch": {**cluster.sbatch, "dependency": both}})
 
 
 def fit_to_node(job: Job, cluster: ClusterConfig) -> Job:
@@ -126,23 +148,16 @@ def fit_to_node(job: Job, cluster: ClusterConfig) -> Job:
     )
 
 
-def script_text(studies: Sequence[str], folder: Path, cluster: ClusterConfig) -> str:
-    """The batch script for as many runs as there are names in ``studies``."""
-    executor = _executor(studies, folder, cluster)
-    text: str = executor._make_submission_file_text(_command(folder, cluster), "")
-    return text
-
-
 def submit(jobs: Sequence[Job], home: Path, cluster: ClusterConfig) -> Submission:
     """Write the jobs and hand them to SLURM. Raises Failed with SLURM's own words."""
-    utils = _submitit().core.utils
+    utils = import_submitit().core.utils
     folder = _new_folder(home)
     write_jobs(folder / JOBS, jobs)
-    executor = _executor([job.run.study for job in jobs], folder, cluster)
+    executor = make_executor([job.run.study for job in jobs], folder, cluster)
     logged = tuple(len(read_events(job.folder)) for job in jobs)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # said once, by the error
-            number = executor._submit_command(_command(folder, cluster)).job_id
+            number = executor._submit_command(command(folder, cluster)).job_id
     except (utils.FailedJobError, utils.FailedSubmissionError) as error:
         shutil.rmtree(folder)
         reason = " ".join(str(error).split()) or "no reason given"
@@ -194,69 +209,3 @@ def _queued(home: Path, jobs: Sequence[Job]) -> dict[str, tuple[str, int]]:
     if alive is None:
         raise RunFailed("slurm: squeue gives no answer; try again when SLURM is back")
     return {run: task for run, task in tasks.items() if task[0] in alive}
-
-
-def _command(folder: Path, cluster: ClusterConfig) -> str:
-    python = cluster.python or sys.executable
-    return shlex.join([python, "-u", "-m", WORKER, str(folder / JOBS)])
-
-
-def _submitit() -> Any:
-    try:
-        import submitit
-    except ImportError:
-        raise UserError("slurm: submitit is missing; install convnext-study[slurm]") from None
-    return submitit
-
-
-def _executor(studies: Sequence[str], folder: Path, cluster: ClusterConfig) -> Any:
-    """submitit's executor for one array, used for its batch script and its submission."""
-
-    class Executor(_submitit().SlurmExecutor):  # type: ignore[misc]
-        @classmethod
-        def affinity(cls) -> int:
-            return 2  # a script can be shown where there is no SLURM
-
-    executor = Executor(folder)
-    executor.update_parameters(**_parameters(studies[0], cluster))
-    if len(studies) > 1:
-        executor.parameters["map_count"] = len(studies)
-    return executor
-
-
-def _parameters(study: str, cluster: ClusterConfig) -> dict[str, Any]:
-    """The batch script's settings, in submitit's words."""
-    memory = None if cluster.memory_gb is None else f"{round(cluster.memory_gb * 1024)}M"
-    return {
-        "job_name": re.sub(r"[^\w.-]", "_", study),
-        "partition": cluster.partition,
-        "account": cluster.account,
-        "qos": cluster.qos,
-        "constraint": cluster.constraint,
-        "nodes": cluster.nodes,
-        "gpus_per_node": cluster.gpus or None,
-        "ntasks_per_node": cluster.processes_per_node,
-        "cpus_per_task": cluster.cpus_per_process,
-        "mem": memory,
-        "time": cluster.minutes,
-        "array_parallelism": cluster.array_limit,
-        "wckey": None,
-        "additional_parameters": {
-            "signal": f"USR1@{cluster.signal_seconds}",
-            "requeue" if cluster.requeue else "no-requeue": True,
-            **{name: value for name, value in cluster.sbatch.items() if value is not False},
-        },
-        "srun_args": [f"--cpus-per-task={cluster.cpus_per_process}", *SRUN, *cluster.srun],
-        # A signal to the whole job must not end the script before it has seen the exit code.
-        "setup": [*cluster.setup(), "trap : TERM USR1"],
-        "teardown": _teardown(cluster),
-    }
-
-
-def _teardown(cluster: ClusterConfig) -> list[str]:
-    """What follows the run: the same job again where it was stopped in good order."""
-    again = (
-        f'if [ "$code" = {EXIT_STOPPED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt '
-        f'{cluster.max_requeues} ]; then scontrol requeue "$SLURM_JOB_ID"; fi'
-    )
-    return ["code=$?", *([again] if cluster.requeue else []), 'exit "$code"']

@@ -20,7 +20,7 @@ class Point(NamedTuple):
 
     number: int
     cost: float
-    top1: float
+    value: float
     std: float | None = None
     adopted: bool = True
     about: Mapping[str, Any] | None = None
@@ -32,9 +32,9 @@ def cost(variants: Sequence[Point], unit: str, size: tuple[float, float] = style
     figure, (axes,) = style.draw_charts(["top-1 accuracy, %"], size)
     road = [point for point in variants if point.adopted]
     thin: dict[str, Any] = {"color": COLOURS["deep"], "linewidth": 0.8}
-    axes.plot([one.cost for one in road], [one.top1 for one in road], alpha=0.6, **thin)
+    axes.plot([one.cost for one in road], [one.value for one in road], alpha=0.6, **thin)
     for point in variants:
-        at = (point.cost, point.top1)
+        at = (point.cost, point.value)
         if point.std is not None:
             error = axes.errorbar(*at, yerr=point.std, capsize=2, fmt="none", zorder=2, **thin)
             for part in (*error[1], *error[2]):

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 QUANTITIES: dict[str, Callable[[Epoch], float]] = {
     "training loss": lambda line: line.loss,
-    "validation loss": lambda line: line.val_loss,
-    "top-1 accuracy, %": lambda line: line.top1,
+    "validation loss": lambda line: line.metrics.get("val_loss", math.nan),
+    "top-1 accuracy, %": lambda line: math.nan if line.value is None else line.value,
 }
 _POINTS = 90  # of a curve that are drawn; the last one always is
 

@@ -143,9 +143,9 @@ def _labels(figure: Figure, rows: Sequence[ResultRow], layout: Layout) -> tuple[
 
 def _values(rows: Sequence[ResultRow], meta: StudyTitle) -> list[float]:
     """All that must find room on the accuracy axis."""
-    done = [row for row in rows if row.top1 is not None]
-    values = [value for row in done for value in (row.top1 or 0.0, *reach(row))]
-    papers = [row.paper_top1 for row in done if row.paper_top1 is not None]
+    done = [row for row in rows if row.value is not None]
+    values = [value for row in done for value in (row.value or 0.0, *reach(row))]
+    papers = [row.paper_value for row in done if row.paper_value is not None]
     return values + (papers if meta.compare_paper else [])
 
 
@@ -166,7 +166,7 @@ def _draw_back(
     if not layout.phone:
         gain = "gain" if any(row.gain is not None for row in rows) else ""
         macs = f"MACs, {macs_prefix(rows)[1]}"
-        for column, head in ((layout.top1, "top-1 %"), (layout.gain, gain), (0, macs)):
+        for column, head in ((layout.score, "top-1 %"), (layout.gain, gain), (0, macs)):
             x = layout.width - layout.margin - column
             back.text(x, -0.15, head, color=FAINT, ha="right")
 

@@ -30,7 +30,7 @@ class Layout(NamedTuple):
     margin: float = 0.12
     label: float = 3.5
     bars: float = 3.85
-    top1: float = 2.6
+    score: float = 2.6
     gain: float = 1.86
     macs: tuple[float, float] = (1.61, 0.66)
     file: bool = False
@@ -40,7 +40,7 @@ class Layout(NamedTuple):
 FILE = Layout(10.0, margin=0.3, file=True)
 WIDE = Layout(11.2)
 NARROW = Layout(
-    4.2, 0.52, 0.15, 0.36, 0.06, 2.72, bars=1.24, top1=0.72, gain=0, macs=(1.1, 0.76), phone=True
+    4.2, 0.52, 0.15, 0.36, 0.06, 2.72, bars=1.24, score=0.72, gain=0, macs=(1.1, 0.76), phone=True
 )
 BAR, INDENT = 0.19, 0.22
 
@@ -90,10 +90,10 @@ def accuracy_axis(values: Iterable[float]) -> Axis:
 
 def reach(row: ResultRow) -> tuple[float, float]:
     """Ends of the line around a mean: standard deviation over seeds, else test-image noise."""
-    top1 = row.top1 or 0.0
+    value = row.value or 0.0
     if row.std is not None:
-        return top1 - row.std, top1 + row.std
-    return row.interval or (top1, top1)
+        return value - row.std, value + row.std
+    return row.interval or (value, value)
 
 
 def write_row(
@@ -111,9 +111,9 @@ def write_row(
     right: dict[str, Any] = {**font, "ha": "right"}
     indent = 0 if row.adopted else INDENT
     parts = [back.text(layout.margin + indent, y, label, **font)]
-    if row.top1 is not None:
+    if row.value is not None:
         spread = "" if row.std is None or layout.phone else f" ± {row.std:.2f}"
-        parts.append(back.text(end - layout.top1, y, f"{row.top1:.2f}{spread}", **right))
+        parts.append(back.text(end - layout.score, y, f"{row.value:.2f}{spread}", **right))
     if row.gain is not None:
         gain = ("~" if significant is False else "") + signed(row.gain)
         look = {"color": INK, "fontweight": "bold"} if significant else {"color": FAINT}
@@ -128,19 +128,19 @@ def draw_bar(
     panel: Axes, row: ResultRow, y: float, axis: Axis, compare_paper: bool
 ) -> list[Artist]:
     """Accuracy and what it may be off by, and the paper's; or why there is none."""
-    if row.top1 is None:
+    if row.value is None:
         x = axis.low + 0.01 * (axis.high - axis.low)
         return [panel.text(x, y, row.state, va="center", color=FAINT, style="italic")]
     look = _ADOPTED if row.adopted else _SIDE
-    parts: list[Artist] = [*panel.barh(y, row.top1 - axis.low, BAR, axis.low, **look)]
+    parts: list[Artist] = [*panel.barh(y, row.value - axis.low, BAR, axis.low, **look)]
     if row.std is not None:
-        error = panel.errorbar(row.top1, y, xerr=row.std, **_DEVIATION, capsize=3, fmt="none")
+        error = panel.errorbar(row.value, y, xerr=row.std, **_DEVIATION, capsize=3, fmt="none")
         parts += [*error[1], *error[2]]
     else:
         low, high = reach(row)
         parts += panel.barh(y, high - low, BAR * 0.5, low, **_NOISE)
-    if compare_paper and row.paper_top1 is not None:
-        parts += panel.plot(row.paper_top1, y, **_PAPER)
+    if compare_paper and row.paper_value is not None:
+        parts += panel.plot(row.paper_value, y, **_PAPER)
     return parts
 
 
@@ -157,7 +157,7 @@ def road_line(
             if before is not None and row.parent != before:
                 x.append(math.nan)
                 y.append(height)
-            x.append(math.nan if row.top1 is None else row.top1)
+            x.append(math.nan if row.value is None else row.value)
             y.append(height)
             before = row.name
     return x, y
@@ -168,10 +168,10 @@ def legend_handles(rows: Sequence[ResultRow], meta: StudyTitle) -> list[Artist]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    done = [row for row in rows if row.top1 is not None]
+    done = [row for row in rows if row.value is not None]
     adopted = "adopted step" if any(row.section for row in rows) else "network"
     stroke: dict[str, Any] = {**_DEVIATION, "marker": "|", "markersize": 7}
-    paper = meta.compare_paper and any(row.paper_top1 is not None for row in rows)
+    paper = meta.compare_paper and any(row.paper_value is not None for row in rows)
     kinds: list[tuple[bool, Artist]] = [
         (any(row.adopted for row in done), Patch(**_ADOPTED, label=adopted)),
         (any(not row.adopted for row in done), Patch(**_SIDE, label="tried, not adopted")),

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.runs.records import write_bytes
+from convnext_study.runs.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

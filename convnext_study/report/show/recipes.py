@@ -40,6 +40,7 @@ def _in_words(recipe: Recipe) -> dict[str, str]:
     schedule = {
         "step": f"x0.1 every {recipe.milestones} epochs",
         "cosine": f"cosine, warm-up in epochs: {recipe.warmup_epochs:g}",
+        "poly": f"(1 - progress)^{recipe.power:g}, warm-up in epochs: {recipe.warmup_epochs:g}",
     }
     crop = {"random_resized": "random resized", "random_crop": "random shift", "none": "none"}
     mix = [

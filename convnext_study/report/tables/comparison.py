@@ -13,8 +13,8 @@ from convnext_study.report.tables.formatting import (
     signed,
 )
 from convnext_study.report.tables.table import Column, Table, Tone
+from convnext_study.results.compare import Comparison
 from convnext_study.results.rows import ResultRow
-from convnext_study.results.statistics import Comparison
 
 if TYPE_CHECKING:
     from convnext_study.results.differences import RowTests

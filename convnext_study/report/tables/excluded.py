@@ -15,7 +15,7 @@ COLUMNS: list[Column[ExcludedRun]] = [
     Column("label", "row", lambda one: one.row, "text"),
     Column("seed", "seed", lambda one: one.seed, format=str),
     Column("state", "state", lambda one: one.state, "text"),
-    Column("top1", "top-1 %", lambda one: one.top1),
+    Column("value", "top-1 %", lambda one: one.value),
     Column("reason", "reason", lambda one: one.reason, "text"),
 ]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.report.tables.table import Table
-from convnext_study.runs.records import write_bytes
+from convnext_study.runs.files import write_bytes
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -38,7 +38,7 @@ def macs_prefix(rows: Sequence[ResultRow]) -> Prefix:
 
 def accuracy(row: ResultRow) -> str:
     """Mean and standard deviation over seeds, or why there is none."""
-    return row.state if row.top1 is None else mean_std(row.top1, row.std)
+    return row.state if row.value is None else mean_std(row.value, row.std)
 
 
 def seeds(row: ResultRow) -> str:
@@ -57,7 +57,7 @@ def _label(row: ResultRow) -> str:
 
 
 def _accuracy_tone(row: ResultRow) -> Tone:
-    return "faint" if row.top1 is None else ""
+    return "faint" if row.value is None else ""
 
 
 def _gain_tone(row: ResultRow) -> Tone:
@@ -67,7 +67,7 @@ def _gain_tone(row: ResultRow) -> Tone:
 COLUMNS: list[Column[ResultRow]] = [
     Column("order", "#", lambda row: row.number, format=str, min_width=_WIDE),
     Column("label", "step", lambda row: row.label, "text", cell=_label),
-    Column("mean", "top-1 %", lambda row: row.top1, cell=accuracy, tone=_accuracy_tone),
+    Column("mean", "top-1 %", lambda row: row.value, cell=accuracy, tone=_accuracy_tone),
     file_column("std", lambda row: row.std),
     Column("n", "seeds", lambda row: len(row.seeds), cell=seeds),
     file_column("ci", lambda row: row.interval, "interval"),
@@ -83,7 +83,7 @@ COLUMNS: list[Column[ResultRow]] = [
     Column(
         "train_seconds", "time", lambda row: row.train_seconds, format=duration, min_width=_WIDE
     ),
-    Column("paper_top1", PAPER_LABEL, lambda row: row.paper_top1),
+    Column("paper_value", PAPER_LABEL, lambda row: row.paper_value),
     file_column("paper_gflops", lambda row: row.paper_gflops),
     file_column("name", lambda row: row.name, "text"),
     file_column("parent", lambda row: row.parent, "text"),
@@ -97,7 +97,7 @@ COLUMNS: list[Column[ResultRow]] = [
     file_column("epochs", lambda row: row.epochs),
     file_column("study", lambda row: row.study, "text"),
     file_column("regime", lambda row: row.regime, "text"),
-    json_column("seeds", lambda row: {str(seed): top1 for seed, top1 in row.seeds.items()}),
+    json_column("seeds", lambda row: {str(seed): value for seed, value in row.seeds.items()}),
     json_column("statuses", lambda row: row.statuses),
     json_column("remarks", lambda row: row.remarks),
     json_column("excluded", lambda row: [asdict(one) for one in row.excluded]),
@@ -133,7 +133,7 @@ def _legend(rows: Sequence[ResultRow]) -> list[str]:
         lines.append("gain: points over the step before; ~ where it is not significant.")
     if any(map(is_side, rows)):
         lines.append("└: tried beside the road and not adopted.")
-    if any(row.paper_top1 is not None for row in rows):
+    if any(row.paper_value is not None for row in rows):
         lines.append(f"{PAPER_LABEL}: the paper's own top-1, not measured here.")
     return lines
 

@@ -1,13 +1,14 @@
-"""Statistics of a study's accuracies: intervals, tests, power.
+"""Statistics of a study's numbers: intervals, tests, power. Nothing here knows a record.
 
-`intervals` has means and differences over seeds, `paired_images` tests of single runs on the same
-test images, `compare` picks the test that fits the records and adjusts for the number of steps,
-`rank_agreement` compares an order with the paper's, `power` gives the seeds that a difference
-takes, `subsets` and `shapley` attribute a gain to steps. Accuracies are in percent, differences
-and standard deviations in percentage points.
+`intervals` has means and differences over seeds, `samples` a metric's evidence, `bootstrap` its
+intervals, `paired_samples` tests of two networks on the same test images, `paired_images` those of
+right and wrong answers, `holm` corrects for the number of tests, `rank_agreement` compares two
+orders, `power` gives the seeds that a difference takes, `subsets` and `shapley` attribute a gain
+to steps.
 """
 
-from convnext_study.results.statistics.compare import Comparison, compare, holm, holm_adjust
+from convnext_study.results.statistics.bootstrap import bootstrap_interval, grouped_wilson
+from convnext_study.results.statistics.holm import holm
 from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
     Difference,
@@ -22,51 +23,47 @@ from convnext_study.results.statistics.intervals import (
 )
 from convnext_study.results.statistics.paired_images import (
     Discordant,
-    decode_correct,
     discordant,
     mcnemar,
-    seeds_and_images,
     tango_interval,
 )
+from convnext_study.results.statistics.paired_samples import paired_test, seeds_and_images
 from convnext_study.results.statistics.power import (
     Power,
-    paper_std,
     power_of,
     seeds_needed,
 )
 from convnext_study.results.statistics.rank_agreement import (
-    Agreement,
     Correlation,
-    agreement,
     kendall,
 )
+from convnext_study.results.statistics.samples import SampleSums, sample_sums, standard_error
 
 __all__ = [
     "CONFIDENCE",
-    "Agreement",
-    "Comparison",
     "Correlation",
     "Difference",
     "Discordant",
     "Interval",
     "PooledStd",
     "Power",
-    "agreement",
-    "compare",
-    "decode_correct",
+    "SampleSums",
+    "bootstrap_interval",
     "discordant",
+    "grouped_wilson",
     "holm",
-    "holm_adjust",
     "kendall",
     "mcnemar",
     "mean_interval",
     "paired_difference",
-    "paper_std",
+    "paired_test",
     "pool_std",
     "pooled_difference",
     "power_of",
+    "sample_sums",
     "seeds_and_images",
     "seeds_needed",
+    "standard_error",
     "tango_interval",
     "unpaired_difference",
     "wilson_interval",

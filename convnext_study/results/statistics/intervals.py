@@ -2,7 +2,8 @@
 
 Accuracies are counted in images: of 599 images each is 0.17 points. Where a few seeds happen to
 give equal counts their standard deviation is zero, which no network's is, and a t test would call
-any difference certain. ``resolution`` (points per image) is the least standard deviation assumed.
+any difference certain. ``resolution`` (points per image; 0 for a metric that is no count) is the
+least standard deviation assumed.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class PooledStd:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in points (child minus parent), its interval and two-sided p.
+    """A difference (child minus parent), in the metric's unit, its interval and two-sided p.
 
     ``df`` is of the t distribution used, None for an exact test. An unbounded interval with
     p = 1 says that nothing measured the noise.
@@ -66,15 +67,18 @@ def mean_interval(
     return Interval(fmean(values) - half, fmean(values) + half)
 
 
-def wilson_interval(right: float, images: int, *, confidence: float = CONFIDENCE) -> Interval:
+def wilson_interval(
+    right: float, images: float, *, df: float = math.inf, confidence: float = CONFIDENCE
+) -> Interval:
     """Wilson's score interval, in percent, of the accuracy of one run (Wilson 1927).
 
-    ``right`` is the number of images, which a mean over runs need not have as a whole number.
-    It covers the choice of test images alone: another seed is another network.
+    ``right`` is the number of images, which a mean over runs need not have as a whole number; nor
+    need ``images``, of which groups are worth fewer. It covers the choice of test images alone:
+    another seed is another network.
     """
     if not 0 <= right <= images or not images:
         raise UserError(f"{right} right of {images} images: no such accuracy")
-    z = t_quantile(math.inf, confidence)
+    z = t_quantile(df, confidence)
     share, weight = right / images, z * z / images
     centre = share + weight / 2
     half = z * math.sqrt(share * (1 - share) / images + weight / (4 * images))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
     Difference,
     Interval,
-    t_difference,
     t_quantile,
 )
 
@@ -30,24 +29,6 @@ class Discordant:
     child_only: int
     parent_only: int
     images: int
-
-
-def decode_correct(text: str, images: int) -> Bits:
-    """The stored correctness of a run, shape ``(images,)``: ``text`` is hex, first image highest.
-
-    Raises UserError where it is not hex or not of that many images.
-    """
-    import numpy as np
-
-    try:
-        packed = np.frombuffer(bytes.fromhex(text), dtype=np.uint8)
-    except ValueError as error:
-        raise UserError(f"the stored correctness is not hex ({error})") from error
-    if images < 1 or len(packed) != -(-images // 8):
-        raise UserError(
-            f"the stored correctness holds {8 * len(packed)} bits, which is not {images} images"
-        )
-    return np.unpackbits(packed, count=images).astype(bool)
 
 
 def discordant(child: Bits, parent: Bits) -> Discordant:
@@ -100,43 +81,6 @@ def tango_interval(counts: Discordant, *, confidence: float = CONFIDENCE) -> Int
     low = -1.0 if centre == -1 else _bisect(lambda delta: score(delta) - z, -1.0, centre)
     high = 1.0 if centre == 1 else _bisect(lambda delta: score(delta) + z, centre, 1.0)
     return Interval(100 * low, 100 * high)
-
-
-def seeds_and_images(
-    child: Sequence[Bits], parent: Sequence[Bits], *, confidence: float = CONFIDENCE
-) -> Difference:
-    """The difference over shared seeds, with both seeds and test images as drawn by chance.
-
-    Each seed's child and parent see each image, so the differences (1, 0 or -1) fill a table of
-    seeds by images. The variance of its mean comes from the mean squares of a crossed two-way
-    analysis without replication, and the degrees of freedom are Hillis's (Dorfman, Berbaum and
-    Metz 1992; Hillis 2007, for readers and cases). Where images add nothing it is the paired t
-    test over seeds. As there, seeds are taken to deviate by one image at least.
-    """
-    import numpy as np
-
-    if len(child) != len(parent) or len(child) < 2:
-        raise UserError(f"{len(child)} and {len(parent)} runs: two or more shared seeds are due")
-    for mine, its in zip(child, parent, strict=True):
-        discordant(mine, its)
-    table = np.stack(child).astype(float) - np.stack(parent).astype(float)
-    seeds, images = table.shape
-    if images < 2:
-        raise UserError("one test image tells nothing of another: use more")
-    mean = table.mean()
-    by_seed, by_image = table.mean(axis=1), table.mean(axis=0)
-    of_seeds = images * max(by_seed.var(ddof=1), 1 / images**2)
-    of_images = seeds * by_image.var(ddof=1)
-    rest = table - by_seed[:, None] - by_image[None, :] + mean
-    of_rest = (rest**2).sum() / ((seeds - 1) * (images - 1))
-    spread = of_seeds + max(of_images - of_rest, 0.0)
-    df = spread**2 / (of_seeds**2 / (seeds - 1))
-    error = 100 * math.sqrt(spread / (seeds * images))
-    method = (
-        f"seeds crossed with test images ({seeds} by {images}), both random "
-        "(Dorfman-Berbaum-Metz with Hillis's degrees of freedom)"
-    )
-    return t_difference(100 * float(mean), error, float(df), method, confidence)
 
 
 def _clopper_pearson(count: int, total: int, confidence: float) -> Interval:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import fmean
 
 from convnext_study.errors import UserError
 from convnext_study.results.statistics.intervals import PooledStd, t_quantile
-from convnext_study.roadmap.paper import PAPER
 
 MOST_SEEDS = 100_000
-_PAPER_SEEDS = 3  # of each row of Table 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +23,6 @@ class Power:
     effect: float
     std: PooledStd
     assumptions: str
-
-
-def paper_std() -> PooledStd:
-    """The standard deviation between seeds that Table 10 gives, pooled over its rows.
-
-    The table does not say whether its standard deviations divide by n or n - 1; n - 1 is assumed.
-    """
-    printed = [row.std for row in PAPER["t"].values() if row.std is not None]
-    diff = math.sqrt(fmean(std**2 for std in printed))
-    source = f"{len(printed)} rows of the paper's Table 10 ({_PAPER_SEEDS} seeds each, ImageNet-1K)"
-    return PooledStd(diff, len(printed) * (_PAPER_SEEDS - 1), source)
 
 
 def seeds_needed(

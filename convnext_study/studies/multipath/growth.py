@@ -7,13 +7,17 @@ our reconstruction, join every channel to every channel and grow quadratically e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from convnext_study.report.figures.style import COLOURS, draw_charts, style
 from convnext_study.studies.multipath.parts import parts
 from convnext_study.studies.multipath.spec import SMALL, MultipathSpec
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLE = "What widening costs (our reconstruction of the small network)"
 WAYS = ("paths", "channels")
 FACTORS = (1, 2, 3, 4, 6, 8)
 PARTS = {"conv3": "3x3 convolutions", "conv1": "1x1 convolutions", "total": "whole network"}
@@ -79,23 +83,20 @@ def sentences() -> list[str]:
     return lines
 
 
-def draw(folder: Path, kinds: Sequence[str] = ("svg", "png")) -> list[Path]:
-    """Write ``multipath_growth`` in these kinds and return the paths; the same bytes every time."""
-    from convnext_study.report.figures import style
-
-    with style.style():
-        figure, charts = style.draw_charts(list(PARTS.values()), (3.4, 3.6), sharey=True)
-        heading = "What widening costs (our reconstruction of the small network)"
-        figure.suptitle(heading, fontsize=12, fontweight="bold")
-        for axes, part in zip(charts, PARTS, strict=True):
-            axes.set(xscale="log", yscale="log", xlabel="channels, times the small one's")
-            for way, (colour, line) in _LINES.items():
-                counts = [getattr(growth(way, factor), part) / 1e6 for factor in FACTORS]
-                label = f"by {way}: power {exponent(way, part):.2f}"
-                axes.plot(FACTORS, counts, line, color=style.COLOURS[colour], label=label)
-            axes.set_xticks(FACTORS, [str(factor) for factor in FACTORS])
-            axes.set_xticks([], minor=True)
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.legend()
-        charts[0].set_ylabel("parameters, millions")
-        return style.save(figure, folder, "multipath_growth", kinds)
+@style()
+def figure() -> Figure:
+    """Parameters against channels, for both ways of widening and for each part."""
+    drawn, charts = draw_charts(list(PARTS.values()), (3.4, 3.6), sharey=True)
+    drawn.suptitle(TITLE, fontsize=12, fontweight="bold")
+    for axes, part in zip(charts, PARTS, strict=True):
+        axes.set(xscale="log", yscale="log", xlabel="channels, times the small one's")
+        for way, (colour, line) in _LINES.items():
+            counts = [getattr(growth(way, factor), part) / 1e6 for factor in FACTORS]
+            label = f"by {way}: power {exponent(way, part):.2f}"
+            axes.plot(FACTORS, counts, line, color=COLOURS[colour], label=label)
+        axes.set_xticks(FACTORS, [str(factor) for factor in FACTORS])
+        axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.legend()
+    charts[0].set_ylabel("parameters, millions")
+    return drawn

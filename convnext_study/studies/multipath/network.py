@@ -1,6 +1,6 @@
 """The network a multi-path spec describes. Our reconstruction: the paper's layer table is unknown.
 
-It keeps the contract that users of timm expect of a model (`models/registry.py` registers it).
+It keeps the contract that users of timm expect of a model (`registry.py` lists its models).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from torch import nn
 
 from convnext_study.models.blocks import jit_ignore
 from convnext_study.models.head import Head
+from convnext_study.models.initial import init_layers
 from convnext_study.models.layer_specs import Layer
-from convnext_study.models.timm_model import TimmModel
+from convnext_study.models.timm_model import TimmModel, stage_info
 from convnext_study.roadmap.spec import NetSpec
 from convnext_study.studies.multipath.block import MultiPathBlock, MultiPathStage, conv_norm
 from convnext_study.studies.multipath.paths import (
@@ -26,7 +27,6 @@ from convnext_study.studies.multipath.paths import (
 )
 from convnext_study.studies.multipath.spec import STAGES, MultipathSpec
 
-INIT_STD = 0.02
 OUTPUT_STRIDES = (1, 2, 4, 8, 16, 32)
 
 
@@ -92,18 +92,7 @@ class MultipathNet(TimmModel):
 
         The paths' convolutions start as they would standing alone, in either form.
         """
-        for module in self.modules():
-            if isinstance(module, nn.Linear) and scheme == "kaiming":
-                module.reset_parameters()
-                continue
-            if not isinstance(module, nn.Conv2d | nn.Linear):
-                continue
-            if scheme == "kaiming":
-                nn.init.normal_(module.weight, std=math.sqrt(2 / _fan_out(module)))
-            else:
-                nn.init.trunc_normal_(module.weight, std=INIT_STD)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        init_layers(self, scheme, _kaiming)
 
 
 def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> MultipathNet:
@@ -120,11 +109,10 @@ def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str
     return net
 
 
-def _fan_out(conv: nn.Module) -> int:
-    """Outputs that an input of the convolution reaches, within its path."""
-    assert isinstance(conv, nn.Conv2d)  # noqa: S101
+def _kaiming(conv: nn.Conv2d) -> None:
+    """By the outputs that an input of the convolution reaches, within its path."""
     channels = conv.width if isinstance(conv, PathConv2d) else conv.out_channels
-    return channels * math.prod(conv.kernel_size)
+    nn.init.normal_(conv.weight, std=math.sqrt(2 / (channels * math.prod(conv.kernel_size))))
 
 
 def _stem(in_chans: int, channels: int) -> nn.Sequential:
@@ -153,11 +141,4 @@ def _stages(
 
 
 def _feature_info(spec: MultipathSpec, output_stride: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "num_chs": channels,
-            "reduction": min(2**stage, output_stride),
-            "module": f"stages.{stage}",
-        }
-        for stage, channels in enumerate(spec.widths())
-    ]
+    return stage_info(spec.widths(), [min(2**stage, output_stride) for stage in range(STAGES)])

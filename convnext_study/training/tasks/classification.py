@@ -26,17 +26,20 @@ from convnext_study.data.loader import (
 from convnext_study.data.sharding import BatchSharding, accum_steps, most_batches, val_indices
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
+from convnext_study.runs.metrics import Metric, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training.distributed import all_gather
 from convnext_study.training.mixing import Mixing
+from convnext_study.training.parent import Parent, load_weights
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.stochastic_depth import Masks, share_masks
-from convnext_study.training.task import Evaluation
+from convnext_study.training.task import Evaluation, Task
 
 EVAL_BATCH = 256
+PRIMARY = "top1"
 
 
-class Classification:
+class Classification(Task):
     """Cross entropy with label smoothing, Mixup and CutMix as the recipe says; top-1 accuracy."""
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
@@ -89,8 +92,13 @@ class Classification:
         size = image_size(self.data, self.recipe)
         return (3, size, size)
 
-    def build(self) -> nn.Module:
-        """The run's network, with random weights from torch's global generator."""
+    @property
+    def num_classes(self) -> int:
+        """Of the data."""
+        return self.data.num_classes
+
+    def build(self, parent: Parent | None = None) -> nn.Module:
+        """The run's network, with random weights from torch's global generator, or the parent's."""
         builder = get_builder(self.run.model.builder)
         net: nn.Module = builder(
             self.run.model.args,
@@ -98,6 +106,8 @@ class Classification:
             drop_path=self.recipe.drop_path,
             init=self.recipe.init,
         )
+        if parent is not None:
+            load_weights(net, parent)
         self._masks = share_masks(net, self.run.seed, self.recipe.global_batch_size)
         return net
 
@@ -155,10 +165,20 @@ class Classification:
         parts = all_gather((list(val_indices(len(right), self._sharding)), mine, loss, bad))
         for indices, bits, _, _ in parts:
             right[indices] = bits
+        val_loss = sum(part_loss for _, _, part_loss, _ in parts) / len(right)
         return Evaluation(
-            top1=100 * float(right.double().mean()),
-            val_loss=sum(part_loss for _, _, part_loss, _ in parts) / len(right),
-            correct=right,
+            metrics={
+                PRIMARY: Metric(
+                    value=100 * float(right.double().mean()),
+                    label="top-1",
+                    samples=Samples.of_bits(right.numpy()),
+                ),
+                "val_loss": Metric(
+                    value=val_loss, label="validation loss", unit="", higher_is_better=False
+                ),
+            },
+            primary=PRIMARY,
+            images=len(right),
             corrupt_images=sum(one[-1] for one in parts),
         )
 

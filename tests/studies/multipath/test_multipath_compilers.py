@@ -11,11 +11,9 @@ import pytest
 import timm
 import torch
 from support import compilers
-from support.multipath_nets import NARROW, every_kind, every_layer, every_model, narrow
+from support.multipath_nets import NARROW, SPECS, every_kind, every_layer, every_model, narrow
 from support.nets import build, compare_a_step, images, settled
 from torch import nn
-
-from convnext_study.studies.multipath import registry
 
 
 @every_layer
@@ -26,7 +24,7 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
 
 def small(name: str) -> Any:
     """Narrow and a module deep; paths, their depths and attention are the name's own."""
-    shape = {"width": 4, "modules": 1} if name in registry.SPECS else {}
+    shape = {"width": 4, "modules": 1} if name in SPECS else {}
     return settled(name, **shape, drop_path_rate=0.1)
 
 

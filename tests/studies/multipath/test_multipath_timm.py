@@ -10,7 +10,16 @@ import itertools
 import pytest
 import timm
 import torch
-from support.multipath_nets import NARROW, every_kind, every_layer, every_model, narrow, outline
+from support.multipath_nets import (
+    BASELINES,
+    NARROW,
+    SPECS,
+    every_kind,
+    every_layer,
+    every_model,
+    narrow,
+    outline,
+)
 from support.nets import build, images
 from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
@@ -18,7 +27,6 @@ from torch import Tensor
 
 from convnext_study.models.layers import DropPath
 from convnext_study.roadmap.spec import SpecError
-from convnext_study.studies.multipath import registry
 from convnext_study.studies.multipath.spec import STAGES
 
 
@@ -63,13 +71,13 @@ def test_maps_and_logits_at_sizes_that_no_stride_divides(name: str) -> None:
         reduction = info["reduction"]
         assert tuple(one.shape) == (2, info["num_chs"], *(-(-side // reduction) for side in size))
     assert [info["reduction"] for info in net.feature_info][-3:] == (
-        [2, 4, 8] if name in registry.BASELINES else [1, 2, 4]
+        [2, 4, 8] if name in BASELINES else [1, 2, 4]
     )
     assert net.forward_head(final, pre_logits=True).shape == (2, net.head_hidden_size)
     assert net.forward_head(final).shape == (2, 10)
 
 
-@pytest.mark.parametrize("name", registry.SPECS)
+@pytest.mark.parametrize("name", SPECS)
 def test_parameter_groups(name: str) -> None:
     net = outline(name)
     assert net.no_weight_decay() == set()
@@ -148,7 +156,7 @@ def test_intermediates_and_pruning(name: str) -> None:
     assert net(x).shape == (2, 6)
 
 
-@pytest.mark.parametrize("name", registry.BASELINES)
+@pytest.mark.parametrize("name", BASELINES)
 def test_features_of_baselines(name: str) -> None:
     net = build(name, features_only=True, device="meta", output_stride=4)
     assert net.feature_info.reduction() == [1, 1, 2, 4, 4]
@@ -179,5 +187,5 @@ def test_bad_requests_are_one_line() -> None:
 
 def test_fields_of_the_network_by_keyword() -> None:
     net = timm.create_model("multipath_small", attention="path", depths=(2, 2, 3, 3), device="meta")
-    assert net.spec == registry.SPECS["multipath_small_equal_pathatt"]
+    assert net.spec == SPECS["multipath_small_equal_pathatt"]
     assert {weight.device.type for weight in net.parameters()} == {"meta"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,16 @@ from convnext_study.experiments.study_file import StudyFile, load_study, make_co
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.report.figures.roadmap import draw
-from convnext_study.results.attribution import Effects
+from convnext_study.report.findings import write_findings
+from convnext_study.report.page import render
+from convnext_study.report.tables import Table
+from convnext_study.report.tables.render import Screen
+from convnext_study.results.effects import Effects
+from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.results.summary import summarize
 from convnext_study.runs.records import Record, Run, scan
-from convnext_study.studies.multipath.growth import FACTORS, exponent, growth
+from convnext_study.studies.multipath.claims import CLAIMS
+from convnext_study.studies.multipath.growth import FACTORS, exponent, growth, sentences
 from convnext_study.studies.multipath.parts import parts
 from convnext_study.studies.multipath.published import PAPER
 from convnext_study.studies.multipath.rows import FULL, REDUCED, ROWS, is_full, runs_of
@@ -57,8 +64,7 @@ def finished(
 
 
 def claims(file: StudyFile, records: list[Record], context: Context) -> Effects:
-    found = file.module.claims(file.module.by_row(records, context))
-    assert isinstance(found, Effects)
+    (found,) = [one for one in file.report(records, context) if isinstance(one, Effects)]
     return found
 
 
@@ -66,7 +72,8 @@ def printed(file: StudyFile, records: list[Record], context: Context) -> str:
     console = Console(width=140, color_system=None)
     with console.capture() as capture:
         for one in file.report(records, context):
-            console.print("claims" if isinstance(one, Effects) else one)
+            if not isinstance(one, Effects):
+                console.print(Screen(one) if isinstance(one, Table) else one)
     return capture.get()
 
 
@@ -160,7 +167,7 @@ def test_one_seed_tests_images_and_no_interaction(tmp_path: Path, file: StudyFil
     context = context_of(file, data="cifar10:x")
     records = finished(tmp_path, file.runs(context), FLAT, spread=0)
     found = claims(file, records, context)
-    assert {line.name for line in found.rows} == {name for name, _, _ in file.module.CLAIMS}
+    assert {line.name for line in found.rows} == {name for name, _, _ in CLAIMS}
     assert any("One seed" in note for note in found.notes)
 
 
@@ -177,8 +184,6 @@ def test_the_table_tells_the_papers_numbers_from_ours(tmp_path: Path, file: Stud
         assert f"{paper.mb:g}" in line
         assert ("not run" in line) is (name in ("resnet18", "se_resnet18"))
     assert "5.300" in text and "206.20" in text
-    assert (tmp_path / "multipath_growth.svg").stat().st_size > 5_000
-    assert (tmp_path / "multipath_growth.png").stat().st_size > 5_000
 
 
 def test_the_studys_own_figure_has_room_for_its_headings(tmp_path: Path, file: StudyFile) -> None:
@@ -189,7 +194,23 @@ def test_the_studys_own_figure_has_room_for_its_headings(tmp_path: Path, file: S
 
 
 def test_nothing_is_said_of_nothing(file: StudyFile) -> None:
-    assert file.report([], context_of(file)) is None
+    assert file.report([], context_of(file)) == []
+
+
+def test_the_findings_stand_on_the_page_and_in_files(tmp_path: Path, file: StudyFile) -> None:
+    context = context_of(file, seeds=(0, 1))
+    records = finished(tmp_path, file.runs(context), {**FLAT, "depths": 94.0})
+    written = write_findings("multipath", file.report(records, context), tmp_path)
+    names = {path.name for path in written}
+    assert names >= {"multipath.csv", "multipath_claims.json", "multipath_growth.png"}
+    assert (tmp_path / "multipath_growth.svg").stat().st_size > 5_000
+    html = render(load_results(tmp_path), ReportOptions()).html
+    tested = claims(file, records, context)
+    for text in ("Findings of the study multipath", tested.title, *tested.notes, *sentences()):
+        assert text.strip() in unescape(html)
+    for row in tested.rows:
+        assert row.label in unescape(html)
+    assert html.count("data:image/svg+xml;base64,") == 2  # the claims' bars, and the growth
 
 
 def test_widening_is_counted() -> None:

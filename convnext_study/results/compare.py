@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from convnext_study.errors import UserError
+from convnext_study.results.evidence import compare_runs, evidence, resolution_of
+from convnext_study.results.metric_spec import UNNAMED, MetricSpec, spec_of
+from convnext_study.results.statistics.holm import holm
 from convnext_study.results.statistics.intervals import (
     Difference,
     PooledStd,
@@ -14,16 +17,8 @@ from convnext_study.results.statistics.intervals import (
     pooled_difference,
     unpaired_difference,
 )
-from convnext_study.results.statistics.paired_images import (
-    decode_correct,
-    discordant,
-    mcnemar,
-    seeds_and_images,
-)
+from convnext_study.results.statistics.paired_samples import seeds_and_images
 from convnext_study.runs.records import Record, Result
-
-if TYPE_CHECKING:
-    from convnext_study.results.statistics.paired_images import Bits
 
 ALPHA = 0.05
 IMAGES_ONLY = "test images only, not seeds"
@@ -35,7 +30,8 @@ _Key = TypeVar("_Key", bound=Hashable)
 class Comparison:
     """A step's difference to its parent, and whether it is significant.
 
-    ``difference`` has points, interval and p of this comparison alone; ``p_adjusted`` is Holm's
+    ``difference`` has unit, interval and p of this comparison alone, child minus parent whatever
+    the direction of ``metric``; ``p_adjusted`` is Holm's
     over the ``family`` comparisons made together, and it alone decides. ``scope`` says what the
     test takes to vary. ``new_images``, for shared seeds, is the same difference where the test
     images vary as well.
@@ -48,6 +44,7 @@ class Comparison:
     note: str
     alpha: float = ALPHA
     new_images: Difference | None = None
+    metric: MetricSpec = UNNAMED
 
     @property
     def significant(self) -> bool:
@@ -65,37 +62,38 @@ def compare(
     """Compare the finished runs of two rows by the test that fits them.
 
     Two or more shared seeds: paired t test on their differences. Two or more seeds each, fewer
-    shared: Welch's t test. Else exact McNemar on one run of each. With ``std``, pooled over
-    the study's rows, the t test uses it instead, whatever the seeds. Not corrected: see `correct`.
+    shared: Welch's t test. Else one run of each on the same test images, see `compare_runs`. With
+    ``std``, pooled over the study's rows, the t test uses it instead, whatever the seeds. Not
+    corrected: see `holm_adjust`.
 
-    Raises UserError where a row has no finished run, two runs of one seed, or other data.
+    Raises UserError where a row has no finished run, two runs of one seed, another metric or other
+    data.
     """
     child, parent = list(child), list(parent)
     mine, its = _finished(child), _finished(parent)
     images = _shared_images([*child, *parent])
-    resolution, confidence = 100 / images, 1 - alpha
+    metric = _shared_metric([*mine.values(), *its.values()])
+    resolution, confidence = resolution_of(next(iter(mine.values())).metric), 1 - alpha
     shared = sorted(mine.keys() & its.keys())
-    tops = [[run.top1 for run in runs.values()] for runs in (mine, its)]
+    tops = [[run.value for run in runs.values()] for runs in (mine, its)]
     wide = None
     if len(shared) > 1:
-        wide = seeds_and_images(
-            *([_bits(runs[seed]) for seed in shared] for runs in (mine, its)),
-            confidence=confidence,
-        )
+        sums = [evidence([runs[seed] for seed in shared]) for runs in (mine, its)]
+        if sums[0] and sums[1] and min(sums[0].units, sums[1].units) > 1:
+            wide = seeds_and_images(sums[0], sums[1], resolution=resolution, confidence=confidence)
     scope, note = f"seeds, on these {images} test images", _pairing_note(mine, its, shared)
     if std is not None:
         found = pooled_difference(tops[0], tops[1], std, confidence=confidence)
         note = "The standard deviation between seeds is taken to be the same in every row."
     elif len(shared) > 1:
-        pairs = [[runs[seed].top1 for seed in shared] for runs in (mine, its)]
+        pairs = [[runs[seed].value for seed in shared] for runs in (mine, its)]
         found = paired_difference(*pairs, resolution=resolution, confidence=confidence)
     elif min(len(mine), len(its)) > 1:
         found = unpaired_difference(*tops, resolution=resolution, confidence=confidence)
         note = "Too few seeds are shared to pair the runs."
     else:
         seeds = (shared[0], shared[0]) if shared else (min(mine), min(its))
-        counts = discordant(_bits(mine[seeds[0]]), _bits(its[seeds[1]]))
-        found = mcnemar(counts, confidence=confidence)
+        found = compare_runs(mine[seeds[0]], its[seeds[1]], confidence=confidence)
         scope, note = IMAGES_ONLY, _single_note(seeds)
     return Comparison(
         difference=found,
@@ -105,6 +103,7 @@ def compare(
         note=note,
         alpha=alpha,
         new_images=wide,
+        metric=metric,
     )
 
 
@@ -115,20 +114,6 @@ def holm_adjust(comparisons: Mapping[_Key, Comparison]) -> dict[_Key, Comparison
         name: replace(one, p_adjusted=p, family=len(corrected))
         for (name, one), p in zip(comparisons.items(), corrected, strict=True)
     }
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's step-down corrected p values, in the order given (Holm 1979).
-
-    Calling those at or below alpha different flags one or more true zeros with a probability of at
-    most alpha, however the tests depend on each other.
-    """
-    corrected = [1.0] * len(ps)
-    largest = 0.0
-    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
-        corrected[place] = largest
-    return corrected
 
 
 def _finished(records: Sequence[Record]) -> dict[int, Result]:
@@ -158,8 +143,16 @@ def _shared_images(records: Iterable[Record]) -> int:
     return images
 
 
-def _bits(result: Result) -> Bits:
-    return decode_correct(result.correct_bits, result.val_images)
+def _shared_metric(results: Sequence[Result]) -> MetricSpec:
+    """The metric that all runs are judged by."""
+    kinds = {
+        (one.primary, one.metric.label, one.metric.unit, one.metric.higher_is_better)
+        for one in results
+    }
+    if len(kinds) > 1:
+        shown = " and ".join(sorted(label for _, label, _, _ in kinds))
+        raise UserError(f"{shown} cannot be compared: give runs judged by the same metric")
+    return spec_of(results[0].primary, results[0].metric, [one.value for one in results])
 
 
 def _pairing_note(mine: Mapping[int, Result], its: Mapping[int, Result], shared: list[int]) -> str:

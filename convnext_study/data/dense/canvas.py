@@ -1,0 +1,211 @@
+"""``digit-canvas`` or ``digit-canvas:SIZE,TRAIN,VAL``: digits on cluttered photographs, embedded.
+
+scikit-learn's real scans and photographs, so that nothing is downloaded. A canvas holds one to
+three whole digits that do not overlap, over fragments of other digits, over a darkened piece of a
+photograph. The ink of a whole digit has its class, all else is background: 11 classes.
+
+A canvas is a pure function of its part and index. Validation has scans and halves of photographs
+of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from convnext_study.data.dataset import (
+    DataError,
+    MemoryImages,
+    OnCorruptImage,
+    channel_statistics,
+    digest,
+)
+from convnext_study.data.dense.dataset import DenseData
+from convnext_study.data.rng import fold_in, generator
+from convnext_study.data.sources.digits import open_digits
+
+DEFAULTS = (64, 2000, 400)  # side of a canvas in pixels, training and validation canvases
+SIDES = (32, 256)  # from a legible digit up to what fits into half of a photograph
+DIGITS, FRAGMENTS = (1, 3), (0, 2)  # how many, from and to
+PLACE = 20  # tries to find room for a digit
+SCAN = (3 / 8, 1 / 2)  # side of a scan, of the canvas's
+INK = 0.4  # of a scan's darkest: from here on a pixel is the digit's
+BRIGHT = (0.7, 1.0)  # of each channel of a digit's colour
+PHOTO = 0.4  # of a photograph's brightness
+NOISE = 0.05  # standard deviation, of the range from black to white
+MOST_DRAWS = 256  # more than a canvas needs: one each is slower
+STATISTICS_FROM = 256  # canvases
+BACKGROUND = "background"
+
+Draw = Callable[[float, float], float]
+
+
+@dataclass(frozen=True)
+class Canvases:
+    """``count`` canvases of (side, side), from scans (N, 32, 32) with classes, and photographs."""
+
+    part: str
+    side: int
+    count: int
+    scans: Tensor
+    digits: Tensor
+    photos: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def pixels(self, index: int) -> tuple[Tensor, Tensor]:
+        """A canvas, (3, side, side) uint8, and its labels, (side, side) uint8."""
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        draws = generator(fold_in(0, "digit-canvas", self.part, self.side, index))
+
+        uniform: Iterator[float] = iter(torch.rand(MOST_DRAWS, generator=draws).tolist())
+
+        def draw(low: float, high: float) -> float:
+            return low + (high - low) * next(uniform)
+
+        image = self._photograph(draw)
+        for _ in range(_whole(draw, *FRAGMENTS)):
+            self._fragment(image, draw)
+        labels = torch.zeros(self.side, self.side, dtype=torch.uint8)
+        taken: list[tuple[int, int, int]] = []
+        for _ in range(_whole(draw, *DIGITS)):
+            self._digit(image, labels, taken, draw)
+        image += NOISE * torch.randn(image.shape, generator=draws)
+        return (255 * image.clamp(0, 1)).round().to(torch.uint8), labels
+
+    def digests(self) -> dict[str, str]:
+        """Of what canvases are made from: their last bits may differ between machines."""
+        made = (self.part, self.side, self.count, DIGITS, FRAGMENTS, PLACE, SCAN, INK, BRIGHT)
+        constants = repr((*made, PHOTO, NOISE)).encode()
+        return {"content": digest(constants, self.scans.numpy(), self.digits.numpy())}
+
+    def _photograph(self, draw: Draw) -> Tensor:
+        photo = self.photos[_whole(draw, 0, len(self.photos) - 1)]
+        top, left = (_whole(draw, 0, extent - self.side) for extent in photo.shape[1:])
+        return photo[:, top : top + self.side, left : left + self.side] * PHOTO
+
+    def _digit(
+        self, image: Tensor, labels: Tensor, taken: list[tuple[int, int, int]], draw: Draw
+    ) -> None:
+        """One digit beside those whose places (top, left, side) are taken, where there is room."""
+        index, side = self._scan(draw)
+        for _ in range(PLACE):
+            top, left = (_whole(draw, 0, self.side - side) for _ in range(2))
+            if not any(_overlap((top, left, side), other) for other in taken):
+                break
+        else:
+            return
+        taken.append((top, left, side))
+        ink = _resized(self.scans[index], side)
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        _paint(image[:, rows, columns], ink, draw)
+        labels[rows, columns][ink > INK] = 1 + int(self.digits[index])
+
+    def _fragment(self, image: Tensor, draw: Draw) -> None:
+        """A quarter of a digit, anywhere."""
+        index, side = self._scan(draw)
+        half = side // 2
+        top, left = (_whole(draw, 0, side - half) for _ in range(2))
+        ink = _resized(self.scans[index], side)[top : top + half, left : left + half]
+        top, left = (_whole(draw, 0, self.side - half) for _ in range(2))
+        _paint(image[:, top : top + half, left : left + half], ink, draw)
+
+    def _scan(self, draw: Draw) -> tuple[int, int]:
+        """Which scan, and its side on the canvas."""
+        side = _whole(draw, round(SCAN[0] * self.side), round(SCAN[1] * self.side))
+        return _whole(draw, 0, len(self.scans) - 1), side
+
+
+def open_canvases(text: str = "", _: OnCorruptImage = "stop") -> DenseData:
+    """The canvases that ``SIZE,TRAIN,VAL`` describes; what is left out has its default.
+
+    Raises DataError where they are not whole numbers that can be had.
+    """
+    side, train_count, val_count = _numbers(text)
+    scans = open_digits()
+    parts = {}
+    for part, count, images in (("train", train_count, scans.train), ("val", val_count, scans.val)):
+        assert isinstance(images, MemoryImages)  # noqa: S101  the embedded digits are
+        grey, photos = images.images[:, 0], _photographs(part)
+        parts[part] = Canvases(part, side, count, grey, images.labels, photos)
+    some = [parts["train"].pixels(index)[0] for index in range(min(train_count, STATISTICS_FROM))]
+    mean, std = channel_statistics(torch.stack(some))
+    return DenseData(
+        uri=f"digit-canvas:{side},{train_count},{val_count}",
+        classes=(BACKGROUND, *scans.classes),
+        size=(side, side),
+        mean=mean,
+        std=std,
+        train=parts["train"],
+        val=parts["val"],
+        one_size=True,
+        flips=False,
+    )
+
+
+@cache
+def _photographs(part: str) -> tuple[Tensor, ...]:
+    """One half of each of scikit-learn's photographs, (3, 427, 320), from 0 to 1."""
+    package = find_spec("sklearn")
+    folders = (package.submodule_search_locations or []) if package else []
+    paths = [path for one in folders for path in Path(one, "datasets", "images").glob("*.jpg")]
+    if not paths:
+        raise DataError("digit-canvas: scikit-learn's photographs are not there; install it anew")
+    photos = []
+    for path in sorted(paths):
+        with Image.open(path) as image:
+            photo = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
+        half = photo.shape[2] // 2
+        photos.append(photo[:, :, :half] if part == "train" else photo[:, :, half:])
+    return tuple(photos)
+
+
+def _resized(scan: Tensor, side: int) -> Tensor:
+    """A scan's ink, (side, side) from 0 to 1."""
+    ink = scan[None, None].float() / 255
+    return F.interpolate(ink, size=(side, side), mode="bilinear", align_corners=False)[0, 0]
+
+
+def _paint(under: Tensor, ink: Tensor, draw: Draw) -> None:
+    """Ink of a colour that is drawn, over (3, h, w), in place."""
+    colour = torch.tensor([draw(*BRIGHT) for _ in range(len(under))])
+    under.lerp_(colour.view(-1, 1, 1).expand_as(under), ink.expand_as(under))
+
+
+def _overlap(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+    (top, left, side), (other_top, other_left, other_side) = one, other
+    rows = top < other_top + other_side and other_top < top + side
+    return rows and left < other_left + other_side and other_left < left + side
+
+
+def _whole(draw: Draw, low: int, high: int) -> int:
+    """A whole number from ``low`` to ``high``, both included."""
+    return min(int(draw(low, high + 1)), high)
+
+
+def _numbers(text: str) -> tuple[int, int, int]:
+    given = text.split(",") if text else []
+    numbers = [int(one) for one in given if one.isdecimal()]
+    side, train, val = [*numbers, *DEFAULTS[len(numbers) :]][:3]
+    if (
+        not len(numbers) == len(given) <= len(DEFAULTS)
+        or not SIDES[0] <= side <= SIDES[1]
+        or min(train, val) < 1
+    ):
+        raise DataError(
+            f"data 'digit-canvas:{text}': needs whole numbers, as in "
+            f"digit-canvas:{','.join(map(str, DEFAULTS))} (side from {SIDES[0]} to {SIDES[1]}, "
+            f"training and validation canvases)"
+        )
+    return side, train, val

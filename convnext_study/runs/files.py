@@ -1,0 +1,54 @@
+"""Writing files so that a reader, or a machine that lost its power, never sees a part of one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+TEMPORARY = ".tmp"  # how names of files end that are still being written
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write to the side, sync, rename: a reader sees the old file or the new one, never a part."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As ``write_json``, for bytes."""
+    put_in_place(write_temporary(path, lambda file: file.write(data)), path)
+
+
+def write_temporary(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
+    """A synced file beside ``path`` with what ``write`` writes; gone again where that fails."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a complete file to its name, for good: the folder is synced too."""
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a power cut, where the file system can."""
+    with contextlib.suppress(OSError):  # some network file systems cannot
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,1 @@
+"""Where a network computes: masks, the convolutions that obey them, and what they save."""

@@ -1,0 +1,99 @@
+"""What each exit costs, dense and at given masks, by the rule of the authors.
+
+One multiply-accumulate counts 1; the layers are those of `cost.count`. A masked convolution costs
+``int(dense * rho) + int((1 - rho) * rho * c_out * 49 * h * w)``, rho the mask's mean; the second
+part is the fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from convnext_study.cost.counter import blank_image, copy_on, skip_norms
+from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
+from convnext_study.studies.anytime.masks.fill import size_of_fill
+from convnext_study.studies.anytime.masks.segment import resized
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """A convolution or linear layer of a network, for one image.
+
+    Args:
+        name: its name in the network.
+        macs: multiply-accumulates where nothing is skipped.
+        masked: whether a mask rules it.
+        channels: of its output.
+        size: height and width of its output.
+    """
+
+    name: str
+    macs: int
+    masked: bool
+    channels: int
+    size: tuple[int, int]
+
+    def macs_at(self, share: float) -> int:
+        """Multiply-accumulates where ``share`` of the positions is computed."""
+        if not self.masked:
+            return self.macs
+        positions = self.size[0] * self.size[1]
+        fill = self.channels * size_of_fill() ** 2 * positions
+        return int(self.macs * share) + int((1 - share) * share * fill)
+
+
+def layer_costs(net: nn.Module, image_size: tuple[int, int, int]) -> list[LayerCost]:
+    """The layers of a network in the order in which an image (channels, height, width) meets them.
+
+    Counted on a copy without weights: the network itself is not run.
+    """
+    blank = copy_on(net, "meta").eval()
+    found: list[LayerCost] = []
+
+    def add(name: str, layer: nn.Conv2d | nn.Linear, output: Tensor) -> None:
+        conv = isinstance(layer, nn.Conv2d)
+        channels = layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
+        macs = output.numel() * (layer.weight.numel() // channels)
+        size = (output.shape[-2], output.shape[-1]) if conv else (1, 1)
+        found.append(LayerCost(name, macs, isinstance(layer, MaskedConv2d), channels, size))
+
+    for name, module in blank.named_modules():
+        if isinstance(module, nn.Upsample):  # same sizes, without the 45 ms that bilinear takes
+            module.mode, module.align_corners = "nearest", None
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(
+                lambda layer, _, output, name=name: add(name, layer, output)
+            )
+    with torch.no_grad(), skip_norms():
+        blank(blank_image(blank, image_size))
+    return found
+
+
+def exit_macs(
+    layers: Sequence[Sequence[LayerCost]], masks: Sequence[Tensor | None] = ()
+) -> list[int]:
+    """Multiply-accumulates up to each exit, for one image, with the heads of the earlier ones.
+
+    Args:
+        layers: of each exit: what it adds to the exit before (`AnytimeNet.layer_costs`).
+        masks: what each exit computed, (N, 1, h, w), as `ExitOutput.computed` has it: None, or
+            left out, for everything. The mean is taken over the N images, as the authors do; give
+            one image's masks for the cost of that image.
+    """
+    shares = list(masks) + [None] * (len(layers) - len(masks))
+    total, found = 0, []
+    for added, mask in zip(layers, shares, strict=True):
+        at_size: dict[tuple[int, int], float] = {}
+        for layer in added:
+            if mask is None or not layer.masked:
+                total += layer.macs
+                continue
+            if layer.size not in at_size:
+                at_size[layer.size] = float(resized(mask, layer.size).double().mean())
+            total += layer.macs_at(at_size[layer.size])
+        found.append(total)
+    return found

@@ -1,0 +1,164 @@
+"""An anytime network as data (no torch here): what stands in a run's record.
+
+The defaults are the small network for the embedded data set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from convnext_study.errors import did_you_mean
+from convnext_study.roadmap.spec import SpecError
+from convnext_study.studies.anytime.published import flex_width_of, published
+
+FLEX_WIDTH = 64  # on a backbone for which the authors state none; ours
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "heads": ("original", "flex"),
+    "masks": ("none", "confidence", "random"),
+}
+
+
+@dataclass(frozen=True)
+class HRNetSize:
+    """What an HRNet of ours is made of: see `networks.hrnet`.
+
+    Args:
+        stem: channels of the two stem convolutions.
+        bottleneck: width of stage 1's bottlenecks; their output has four times as many channels.
+        stage1_blocks: bottlenecks in stage 1.
+        widths: channels of the branches at 1/4, 1/8, 1/16, 1/32.
+        blocks: basic blocks in each branch of a module.
+        modules: exchange modules of stages 2, 3 and 4.
+        flex_width: channels inside of flex heads.
+    """
+
+    stem: int
+    bottleneck: int
+    stage1_blocks: int
+    widths: tuple[int, int, int, int]
+    blocks: int
+    modules: tuple[int, int, int]
+    flex_width: int
+
+
+# Ours, for images of 64x64 in minutes on a laptop; the narrow and wide ones for one-exit baselines.
+HRNETS = {
+    "hrnet_digits": HRNetSize(16, 8, 1, (8, 16, 24, 32), 1, (1, 1, 1), 16),
+    "hrnet_digits_narrow": HRNetSize(8, 4, 1, (4, 8, 12, 16), 1, (1, 1, 1), 8),
+    "hrnet_digits_wide": HRNetSize(32, 16, 1, (16, 32, 48, 64), 1, (1, 1, 1), 32),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnytimeSpec:
+    """What an anytime network is made of. Hashable, and equal to its JSON form and back.
+
+    Args:
+        backbone: one of `HRNETS`, an HRNet of timm's (``hrnet_w48``), or any model of timm or of
+            this package with ``features_only``, whose stages can be run one by one.
+        heads: ``original`` (EE), or ``flex`` (RH): heads that see more context, at all exits but
+            the backbone's last.
+        flex_width: channels inside of flex heads; None takes the backbone's published width.
+        exits: numbers of the exits, from 1. Stages after the last are left out, so that ``(4,)``
+            is the plain network and ``(2,)`` a shorter one.
+        pretrained: whether the backbone starts from timm's weights, which are downloaded.
+        masks: ``none``; ``confidence`` (CA): computed where the exit before is not confident;
+            ``random``: at as many positions drawn by chance, a control.
+        threshold: positions with a largest probability above it are confident.
+        random_shares: with random masks, the share of positions computed for each exit but the
+            first.
+        merge: confident positions keep the logits of the exit before.
+
+    Raises:
+        SpecError: a value that no network can have, in one line that names the field.
+    """
+
+    backbone: str = "hrnet_digits"
+    heads: str = "flex"
+    flex_width: int | None = None
+    exits: tuple[int, ...] = (1, 2, 3, 4)
+    pretrained: bool = False
+    masks: str = "none"
+    threshold: float = dataclasses.field(
+        default_factory=lambda: float(published()["mask"]["threshold"])
+    )
+    random_shares: tuple[float, ...] = ()
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("exits", "random_shares"):  # JSON has no tuples
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in allowed:
+                raise SpecError(f"{name}: {value!r} is unknown; use one of {', '.join(allowed)}")
+        if not isinstance(self.backbone, str) or not self.backbone:
+            raise SpecError(f"backbone: {self.backbone!r}; name a model, such as hrnet_w48")
+        _check_exits(self.exits)
+        width = self.flex_width
+        if width is not None and (type(width) is not int or width < 1):
+            raise SpecError(f"flex_width: {width!r}; use a whole number of at least 1, or null")
+        if not _is_share(self.threshold):
+            raise SpecError(f"threshold: {self.threshold!r}; use a probability from 0 to 1")
+        for name in ("merge", "pretrained"):
+            if type(getattr(self, name)) is not bool:
+                raise SpecError(f"{name}: {getattr(self, name)!r}; use true or false")
+        if self.masks == "none" and self.random_shares:
+            raise SpecError("random_shares: nothing is masked; leave it empty, or use masks random")
+        if self.masks == "random":
+            _check_shares(self.random_shares, self.exits)
+
+    def replace(self, **changes: Any) -> AnytimeSpec:
+        """The same network with some fields changed. Raises SpecError for an unknown field."""
+        return AnytimeSpec.from_dict({**self.to_dict(), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values of every field, so that a record can be read without our defaults."""
+        lists = {"exits": list(self.exits), "random_shares": list(self.random_shares)}
+        return {**dataclasses.asdict(self), **lists}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AnytimeSpec:
+        """The inverse of ``to_dict``; fields left out keep their defaults."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise SpecError(
+                    f"{name}: no such field of an anytime network{did_you_mean(name, known)}"
+                )
+        return cls(**values)
+
+    def width_of_flex_heads(self) -> int:
+        """Channels inside of flex heads."""
+        if self.flex_width is not None:
+            return self.flex_width
+        if self.backbone in HRNETS:
+            return HRNETS[self.backbone].flex_width
+        return flex_width_of(self.backbone) or FLEX_WIDTH
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _check_exits(exits: Any) -> None:
+    whole = isinstance(exits, tuple) and all(type(one) is int and one >= 1 for one in exits)
+    if not whole or not exits or list(exits) != sorted(set(exits)):
+        raise SpecError(f"exits: {exits!r}; use exit numbers from 1 in ascending order, as [1, 2]")
+
+
+def _check_shares(shares: Any, exits: tuple[int, ...]) -> None:
+    fits = isinstance(shares, tuple) and len(shares) == len(exits) - 1
+    if not fits or not all(_is_share(share) for share in shares):
+        raise SpecError(
+            f"random_shares: {shares!r}; use one number from 0 to 1 for each exit after the first"
+        )
+    if list(shares) != sorted(shares, reverse=True):
+        raise SpecError(
+            f"random_shares: {shares!r}; they cannot grow: what was skipped stays skipped"
+        )

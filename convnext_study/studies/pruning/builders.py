@@ -1,0 +1,6 @@
+"""What the builders of this study's runs are called in their records."""
+
+from convnext_study.studies.pruning.apply import NARROWED, OWN, build_narrowed
+from convnext_study.studies.pruning.networks.build import build
+
+BUILDERS = {OWN: build, NARROWED: build_narrowed}

@@ -1,0 +1,121 @@
+"""The published networks, and what sources say of them (no torch here).
+
+All of it stands once, in ``published.toml``, each number with its source. Accuracies there are the
+paper's or the named source's; none is a result of this package.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convnext_study.errors import UserError, did_you_mean
+from convnext_study.studies.pruning import specs, whole
+from convnext_study.studies.pruning.specs import Spec
+
+FILE = Path(__file__).with_name("published.toml")
+MODEL_PREFIX = "pruning_"
+
+
+class UnknownNetwork(UserError):
+    """No published network has that name."""
+
+
+@dataclass(frozen=True)
+class PublishedNetwork:
+    """A network as published.
+
+    Args:
+        name: as in ``published.toml``.
+        label: for tables.
+        spec: what to build.
+        classes: of the data it was published for.
+        input: side of the images, in pixels.
+        of: the name of the network that it was pruned from; None for a whole one.
+        stated: everything that the file says: counts, ratios, the rule behind its widths.
+    """
+
+    name: str
+    label: str
+    spec: Spec
+    classes: int
+    input: int
+    of: str | None
+    stated: Mapping[str, Any]
+
+    @property
+    def model(self) -> str:
+        """What timm calls it."""
+        return MODEL_PREFIX + self.name.replace("-", "_")
+
+    @property
+    def base_epochs(self) -> int:
+        """Of the whole network's training."""
+        base = self.stated.get("budget_base_epochs")
+        return int(base or scratch_e_epochs("cifar" if self.input == 32 else "imagenet"))
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether Scratch-B trains no longer than twice as long."""
+        return bool(self.stated.get("cap_180", False))
+
+
+@functools.cache
+def tables() -> dict[str, Any]:
+    """The whole file: ``rules``, ``network``, ``magnitude``, ``result``, ``recipe``, ``source``."""
+    return tomllib.loads(FILE.read_text())
+
+
+@functools.cache
+def networks() -> dict[str, PublishedNetwork]:
+    """Every network by its name, in the file's order."""
+    return {one["name"]: _network(one) for one in tables()["network"]}
+
+
+def get_network(name: str) -> PublishedNetwork:
+    """The network of that name. Raises UnknownNetwork."""
+    known = networks()
+    if name not in known:
+        raise UnknownNetwork(f"network {name!r}{did_you_mean(name, list(known))}")
+    return known[name]
+
+
+def scratch_e_epochs(kind: str) -> int:
+    """Epochs of a whole network's training, on ``cifar`` or ``imagenet``."""
+    return int(tables()["rules"]["scratch_e_epochs"][kind])
+
+
+def results(network: str, *, of_paper: bool = True) -> list[dict[str, Any]]:
+    """Published accuracies of a network: the paper's, or those of other sources."""
+    return [
+        one
+        for one in tables()["result"]
+        if one["network"] == network and one["of_paper"] is of_paper
+    ]
+
+
+def _network(entry: Mapping[str, Any]) -> PublishedNetwork:
+    return PublishedNetwork(
+        name=entry["name"],
+        label=entry["label"],
+        spec=_spec(entry),
+        classes=entry["classes"],
+        input=entry["input"],
+        of=entry.get("of"),
+        stated=entry,
+    )
+
+
+def _spec(entry: Mapping[str, Any]) -> Spec:
+    family = entry["family"]
+    if family == "preresnet":
+        return whole.preresnet(entry["blocks"])
+    if family == "densenet":
+        names = ("blocks", "growth", "compression", "bottleneck")
+        return whole.densenet(**{name: entry[name] for name in names})
+    fields = specs.field_names(family)
+    return specs.from_dict({name: entry[name] for name in ("family", *fields) if name in entry})

@@ -1,0 +1,55 @@
+"""The published networks of the pruning study as models in timm.
+
+``timm.create_model("pruning_resnet56_a")`` builds one, and keywords may set fields of its spec:
+``create_model("pruning_vgg16", widths=(8, "M", 16))``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convnext_study.models.registry import ModelEntry
+from convnext_study.studies.pruning.published import PublishedNetwork, networks
+from convnext_study.studies.pruning.specs import (
+    BottleneckSpec,
+    ImageNetBasicSpec,
+    Spec,
+    count_stages,
+)
+
+PAPER = "arXiv:1810.05270"
+_NETWORKS = "convnext_study.studies.pruning.networks"
+_IMAGENET = 224  # pixels
+
+
+def _stages(spec: Spec) -> dict[str, Any]:
+    return {"out_indices": tuple(range(count_stages(spec))), "flatten_sequential": True}
+
+
+def _entry(one: PublishedNetwork) -> ModelEntry:
+    cfg = {
+        "num_classes": one.classes,
+        "input_size": (3, one.input, one.input),
+        "pool_size": None,
+        "crop_pct": 0.875 if one.input == _IMAGENET else 1.0,
+        "interpolation": "bilinear",
+        "paper_ids": PAPER,
+    }
+    description = f"{one.label}, of the pruning study."
+    if isinstance(one.spec, ImageNetBasicSpec | BottleneckSpec):  # timm's ResNet, narrowed
+        return ModelEntry(
+            network=f"{_NETWORKS}.timm_resnets:timm_resnet",
+            spec=one.spec,
+            description=description,
+            cfg={**cfg, "first_conv": "conv1", "classifier": "fc"},
+        )
+    return ModelEntry(
+        network=f"{_NETWORKS}.network:PruningNet",
+        spec=one.spec,
+        description=description,
+        cfg=cfg,
+        features=_stages,
+    )
+
+
+MODELS = {one.model: _entry(one) for one in networks().values()}

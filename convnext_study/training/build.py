@@ -1,0 +1,149 @@
+"""From what is asked to a network at its first step: the same in every process."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from convnext_study.data.rng import fold_in
+from convnext_study.errors import UserError
+from convnext_study.models.fast_conv import use_gemm_convs
+from convnext_study.models.recompute import count_once
+from convnext_study.recipes import Recipe, make_recipe
+from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.records import Run
+from convnext_study.training import distributed
+from convnext_study.training.optimizer import make_optimizer
+from convnext_study.training.parent import Parent, find_parent
+from convnext_study.training.progress import TrainProgress
+from convnext_study.training.rng import seed_everything
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.state import TrainState
+from convnext_study.training.task import Task
+from convnext_study.training.tasks import make_task
+
+# A BatchNorm that sees fewer images than this normalises with noisy statistics.
+SMALL_BATCH = 32
+PARENT = "starts_from"  # in a fingerprint: the checksum of the checkpoint that a run starts from
+
+
+def build_train_state(
+    run: Run, folder: RunFolder, runtime: Runtime, stop: Callable[[], bool]
+) -> TrainState:
+    """Everything a run needs, at its first step. Every process builds the same weights."""
+    recipe = make_recipe(run.recipe)
+    parent = distributed.together(lambda: find_parent(run, folder.path))
+    task = distributed.together(lambda: make_task(run, runtime))
+    fingerprint = _agree_on_data(task, parent, folder)
+    model = distributed.together(lambda: _build(run, task, recipe, runtime, parent))
+    seen = recipe.global_batch_size // runtime.world_size // task.accum_steps
+    if recipe.sync_bn:
+        seen *= runtime.world_size
+    if seen < SMALL_BATCH and _has_batch_norm(model):
+        folder.event(
+            "warning",
+            text=f"BatchNorm sees {seen} images at a time, under {SMALL_BATCH}: networks with it "
+            "are handicapped against those with LayerNorm; use a larger micro-batch or sync_bn",
+        )
+    return TrainState(
+        task=task,
+        recipe=recipe,
+        runtime=runtime,
+        model=model,
+        forward=_wrap(model, runtime),
+        optimizer=make_optimizer(model, recipe),
+        scaler=GradScaler(torch.device(runtime.device).type, enabled=recipe.precision == "fp16"),
+        ema=_average(model, recipe),
+        progress=TrainProgress(),
+        folder=folder,
+        stop=stop,
+        seed=run.seed,
+        fingerprint=fingerprint,
+    )
+
+
+def _agree_on_data(task: Task, parent: Parent | None, folder: RunFolder) -> dict[str, Any]:
+    """The data's fingerprint, and the parent's: the same in every process and at every start."""
+    fingerprint = distributed.together(lambda: task.fingerprint)
+    if parent is not None:
+        fingerprint = {**fingerprint, PARENT: parent.digest}
+
+    def check(recorded: dict[str, Any], where: str) -> None:
+        recorded = dict(recorded)
+        if recorded.pop(PARENT, None) != fingerprint.get(PARENT):
+            raise UserError(
+                f"{where}: the run it starts from ({parent and parent.record.folder.name}) has "
+                "other weights than when this run began; move this run's folder away to begin anew"
+            )
+        task.check_data(recorded, where)
+
+    firsts = distributed.broadcast_object(fingerprint)
+    other = f"{folder.path}: this process sees other data than the first one"
+    distributed.together(lambda: check(firsts, other))
+    distributed.together(lambda: folder.keep_fingerprint(fingerprint, check))
+    return fingerprint
+
+
+def _build(
+    run: Run, task: Task, recipe: Recipe, runtime: Runtime, parent: Parent | None
+) -> nn.Module:
+    seed_everything(fold_in(run.seed, "weights"))
+    model = _place(task.build(parent), recipe, runtime)
+    task.begin(model)
+    return model
+
+
+def _place(model: nn.Module, recipe: Recipe, runtime: Runtime) -> nn.Module:
+    if runtime.grad_checkpointing:
+        switch: Any = getattr(model, "set_grad_checkpointing", None)
+        if switch is None:
+            raise UserError(
+                f"grad_checkpointing: {type(model).__name__} cannot; leave it out for this network"
+            )
+        switch(True)
+    if recipe.sync_bn and runtime.world_size > 1:
+        if torch.device(runtime.device).type != "cuda" and _has_batch_norm(model):
+            raise UserError(
+                f"sync_bn: torch synchronises BatchNorm on GPUs only, not on {runtime.device}; "
+                "leave it out, or use one process with a larger micro batch"
+            )
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    if runtime.grad_checkpointing and not runtime.compile:
+        count_once(model)  # timm's networks; this package's do so by themselves
+    if torch.device(runtime.device).type == "cpu" and not runtime.compile:
+        use_gemm_convs(model)
+    return model.to(runtime.device, memory_format=runtime.memory_format)  # type: ignore[call-overload,no-any-return]
+
+
+def _wrap(model: nn.Module, runtime: Runtime) -> nn.Module:
+    forward = model
+    if runtime.world_size > 1:
+        from torch.nn.parallel import DistributedDataParallel
+
+        device = torch.device(runtime.device)
+        forward = DistributedDataParallel(
+            forward, device_ids=[device] if device.type == "cuda" else None
+        )
+    if runtime.compile:  # the wrapped one: gradients are then sent while others are computed
+        forward = torch.compile(forward)  # type: ignore[assignment]
+    return forward
+
+
+def _average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
+    """The moving average of the weights. BatchNorm's statistics are copied, not averaged."""
+    if not recipe.ema:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+        return AveragedModel(model, multi_avg_fn=average)
+
+
+def _has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())

@@ -1,0 +1,104 @@
+"""A network measured: its weights, their moving average, and the result that says so."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from convnext_study.models.fast_conv import restore_convs
+from convnext_study.runs.files import write_json
+from convnext_study.runs.metrics import values_of
+from convnext_study.runs.records import RESULT, Result
+from convnext_study.training.memory import peak_memory
+from convnext_study.training.precision import autocast_of
+from convnext_study.training.task import Evaluation, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from convnext_study.training.state import TrainState
+
+
+def evaluate(task: Task, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
+    """Evaluate a network on the whole validation set, and leave it in the mode it was in."""
+    training = model.training
+    model.eval()
+    try:
+        return task.evaluate(model, check)
+    finally:
+        model.train(training)
+
+
+def evaluate_all(training: TrainState, check: Callable[[], None]) -> dict[str, Evaluation]:
+    """The weights, ``raw``, and, where there is one, their moving average, ``ema``.
+
+    Raises what ``check`` raises.
+    """
+    with autocast_of(training.recipe.precision, training.runtime.device):
+        evaluated = {"raw": evaluate(training.task, training.model, check)}
+        if training.ema is not None:
+            evaluated["ema"] = evaluate(training.task, training.ema, check)
+    return evaluated
+
+
+def values(evaluated: dict[str, Evaluation], weights: str) -> dict[str, Any]:
+    """What a line of the log says of an evaluation: the ``weights``' metrics, by whose primary
+    the run is judged; of each other kind of weights the primary metric, ``top1_ema``."""
+    chosen = evaluated[weights]
+    both = {
+        f"{one.primary}_{kind}": one.metrics[one.primary].value
+        for kind, one in evaluated.items()
+        if len(evaluated) > 1
+    }
+    return {"metrics": {**values_of(chosen.metrics), **both}, "primary": chosen.primary}
+
+
+def write_result(training: TrainState, evaluated: dict[str, Evaluation]) -> Result:
+    """The record of a finished run, written last."""
+    state, weights = training.progress, training.recipe.eval_weights
+    chosen = evaluated[weights]
+    qualifiers = _qualifiers(training, chosen)  # before counting, which takes memory of its own
+    restore_convs(training.model)  # what is counted is the network itself
+    others = {kind: one for kind, one in evaluated.items() if len(evaluated) > 1}
+    record = Result(
+        metrics={
+            **chosen.metrics,
+            **{
+                f"{one.primary}_{kind}": one.metrics[one.primary].model_copy(
+                    update={"label": f"{one.metrics[one.primary].label}, {kind}", "samples": None}
+                )
+                for kind, one in others.items()
+            },
+        },
+        primary=chosen.primary,
+        costs=training.task.costs(training.model),
+        val_images=chosen.images,
+        images_per_s=statistics.median(line["images_per_s"] for line in state.history),
+        seconds=round(state.seconds, 3),
+        epochs=training.recipe.epochs,
+        model=training.task.built(),
+        **qualifiers,
+    )
+    if training.runtime.rank == 0:
+        write_json(training.folder.path / RESULT, record.model_dump())
+    training.folder.event("done", **{record.primary: record.value})
+    return record
+
+
+def _qualifiers(training: TrainState, evaluated: Evaluation) -> dict[str, Any]:
+    """What qualifies a result: how the batch was split, what was skipped, what it took."""
+    runtime, state = training.runtime, training.progress
+    share = training.recipe.global_batch_size // runtime.world_size
+    return {
+        "batch": {
+            "global": training.recipe.global_batch_size,
+            "world_size": runtime.world_size,
+            "accum_steps": training.task.accum_steps,
+            "micro_batch_size": share // training.task.accum_steps,
+        },
+        "skipped_steps": state.skipped,
+        "corrupt_images": state.corrupt_images,
+        "corrupt_val_images": evaluated.corrupt_images,
+        "peak_memory": peak_memory(runtime.device),
+    }

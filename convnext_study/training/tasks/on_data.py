@@ -1,0 +1,58 @@
+"""What every task says alike of the data that it reads."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from convnext_study.data.dataset import DataParts
+from convnext_study.data.fingerprint import check_same, fingerprint
+from convnext_study.data.order import Order
+from convnext_study.data.sharding import BatchSharding, accum_steps
+from convnext_study.recipes import make_recipe
+from convnext_study.runs.records import Run
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.task import Task
+
+
+class OnData(Task):
+    """A task on a data set with two parts, which takes images one optimizer's batch at a time."""
+
+    def __init__(self, run: Run, runtime: Runtime, data: DataParts) -> None:
+        self.run, self.runtime = run, runtime
+        self.recipe = make_recipe(run.recipe)
+        self._parts = data
+        self._sharding = BatchSharding(runtime.rank, runtime.world_size, runtime.micro_batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps per epoch, the same in every process."""
+        return self._order(0).steps
+
+    @property
+    def accum_steps(self) -> int:
+        """How many batches of this process make one optimizer step."""
+        return accum_steps(self.recipe.global_batch_size, self._sharding)
+
+    @property
+    def corrupt_images(self) -> int:
+        """How often an image that cannot be used was replaced, in this process."""
+        return self._parts.corrupt.replaced
+
+    @property
+    def corrupt_names(self) -> frozenset[str]:
+        """Which images those were."""
+        return frozenset(self._parts.corrupt.names)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Plain JSON values that identify the data: names, sizes, digests."""
+        return fingerprint(self._parts)
+
+    def check_data(self, recorded: dict[str, Any], where: str) -> None:
+        """Raise UserError, one line that begins with ``where``, for other data than recorded."""
+        check_same(recorded, self.fingerprint, where)
+
+    def _order(self, epoch: int) -> Order:
+        count = len(self._parts.train)
+        return Order(count, self.recipe.global_batch_size, self.run.seed, epoch)

@@ -1,0 +1,170 @@
+"""Joints of people by heatmaps, from a network with one output or with several exits.
+
+A **reconstruction**: that anytime networks were trained on MPII is stated, and nothing of how.
+Heatmaps, their loss and the metric are those of HRNet's authors (Sun et al., 2019), but for
+Gaussians that are centred within a cell and not cut off; the sum over exits is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from convnext_study.data.dense.loader import make_readers
+from convnext_study.data.pool import Readers
+from convnext_study.data.pose import open_pose
+from convnext_study.data.pose.transforms import Cut, CutPerson
+from convnext_study.data.workers import JointTransform
+from convnext_study.runs.metrics import Metric, Samples
+from convnext_study.runs.records import Run
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.tasks.arguments import parse
+from convnext_study.training.tasks.exits import ExitsTask
+
+PRIMARY = "pckh"
+NEAR = 0.5  # of the head's size: a joint this near is right
+
+
+class PoseArgs(BaseModel):
+    """Arguments of the task ``pose``.
+
+    Args:
+        size: side of the square that the network sees.
+        sigma: of the Gaussians, in cells of the heatmap.
+        exit_weights: of each exit's loss in their sum; None: all 1.
+        eval_batch: people that are taken at a time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(default=Cut.size, ge=1)
+    sigma: float = Field(default=2.0, gt=0)
+    exit_weights: tuple[float, ...] | None = None
+    eval_batch: int = Field(default=32, ge=1)
+
+
+class Pose(ExitsTask):
+    """Mean squared error of heatmaps; PCKh@0.5 of each exit.
+
+    PCKh (Andriluka et al., 2014): the share of labelled joints that are found within half of the
+    head's size, over all joints but pelvis and thorax.
+    """
+
+    def __init__(self, run: Run, runtime: Runtime) -> None:
+        self.args = parse(PoseArgs, run.task)
+        self.data = open_pose(run.data, corrupt_images=runtime.corrupt_images)
+        super().__init__(
+            run,
+            runtime,
+            self.data,
+            channels=len(self.data.classes),
+            exit_weights=self.args.exit_weights,
+            eval_batch=self.args.eval_batch,
+        )
+        self._cut = Cut(self.args.size, flip=self.recipe.flip)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one input."""
+        return (3, self.args.size, self.args.size)
+
+    def image_losses(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """Of each person, (n,): over the exits the weighted sum of half the mean squared error
+        over joints and cells, where joints that are not labelled, or not seen, have none."""
+        losses = torch.zeros(len(labels), device=labels.device)
+        for weight, maps in zip(self.exit_weights(len(exits)), exits, strict=True):
+            wanted, seen = gaussians(labels, maps.shape[2:], self.args.size, self.args.sigma)
+            errors = (maps.float() - wanted).square().mean((2, 3)) * seen
+            losses = losses + weight * errors.mean(1) / 2
+        return losses
+
+    def counts(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """(n, exits, 2): joints that are right, and joints that count."""
+        measured = list(self.data.measured)
+        head = labels[:, -1, 3]
+        due = (labels[:, measured, 2] > 0) & (head > 0)[:, None]  # also False for NaN
+        found = []
+        for maps in exits:
+            off = (peaks(maps, self.args.size) - labels[:, :-1, :2]).norm(dim=2)[:, measured]
+            right = due & (off <= NEAR * head[:, None])
+            found.append(torch.stack([right.sum(1), due.sum(1)], 1))
+        return torch.stack(found, 1)
+
+    def metrics(self, counts: Tensor) -> tuple[Mapping[str, Metric], str]:
+        """PCKh of each exit, and their mean, which is primary."""
+        exits = counts.shape[1]
+        found = {PRIMARY: self._metric(counts, "PCKh, mean of exits" if exits > 1 else "PCKh")}
+        for number in range(exits if exits > 1 else 0):
+            one = counts[:, number : number + 1]
+            found[f"{PRIMARY}_exit{number + 1}"] = self._metric(one, f"PCKh, exit {number + 1}")
+        return found, PRIMARY
+
+    def readers(self, largest_batch: int) -> Readers:
+        """What reads the data."""
+        train, val = (
+            JointTransform(CutPerson(self._cut, self.data.mirrored, draws=draws))
+            for draws in (True, False)
+        )
+        return make_readers(
+            self.data,
+            train,
+            val,
+            self.run.seed,
+            self.runtime.workers,
+            largest_batch,
+            pin=self._prepare.device.type == "cuda",
+        )
+
+    def _metric(self, counts: Tensor, label: str) -> Metric:
+        """From (people, exits, 2); people of one image are drawn together."""
+        right, due = counts.sum(0).double().unbind(-1)
+        samples = Samples.of_ratio(counts.numpy(), self.data.val.groups())
+        value = 100 * float((right / due.clamp_min(1)).mean())
+        return Metric(value=value, label=label, samples=samples)
+
+
+def gaussians(rows: Tensor, cells: Sequence[int], size: int, sigma: float) -> tuple[Tensor, Tensor]:
+    """Heatmaps (n, joints, h, w) of people's rows, with a peak of 1 at each joint, and which are
+    seen, (n, joints): those that are labelled and within three sigma of the square.
+
+    Args:
+        rows: (n, joints + 1, 4), places in pixels of a square of side ``size``.
+        cells: height and width of the heatmaps.
+        size: side of the square.
+        sigma: in cells.
+    """
+    height, width = cells
+    scale = torch.tensor([width / size, height / size], device=rows.device)
+    places = rows[:, :-1, :2] * scale
+    across, down = (
+        torch.arange(count, device=rows.device) + 0.5 - places[..., axis, None]
+        for axis, count in ((0, width), (1, height))
+    )
+    maps = torch.exp(-(down[..., :, None] ** 2 + across[..., None, :] ** 2) / (2 * sigma**2))
+    extent = torch.tensor([width, height], device=rows.device)
+    near = ((places > -3 * sigma) & (places < extent + 3 * sigma)).all(2)
+    return maps, near & (rows[:, :-1, 2] > 0)
+
+
+def peaks(maps: Tensor, size: int) -> Tensor:
+    """Where heatmaps (n, joints, h, w) are largest: (n, joints, 2), x and y, in pixels of a square
+    of side ``size``; a quarter of a cell towards the larger neighbour, as in HRNet."""
+    height, width = maps.shape[2:]
+    flat = maps.float().flatten(2)
+    best = flat.argmax(2)
+    column, row = best % width, best // width
+
+    def lean(place: Tensor, extent: int, step: int) -> Tensor:
+        inside = (place > 0) & (place < extent - 1)
+        after, before = (
+            flat.gather(2, (best + sign * step).clamp(0, height * width - 1)[..., None])[..., 0]
+            for sign in (1, -1)
+        )
+        return torch.where(inside, (after - before).sign() / 4, 0.0)
+
+    x = (column + 0.5 + lean(column, width, 1)) * (size / width)
+    y = (row + 0.5 + lean(row, height, width)) * (size / height)
+    return torch.stack([x, y], 2)

@@ -1,0 +1,130 @@
+"""A class for every pixel, by a network with one output or with several exits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from convnext_study.data.dense import open_dense
+from convnext_study.data.dense.dataset import IGNORE
+from convnext_study.data.dense.loader import make_readers
+from convnext_study.data.dense.transforms import Crop, TrainTransform, WholeImage
+from convnext_study.data.pool import Readers
+from convnext_study.data.workers import JointTransform
+from convnext_study.imports import TaskError
+from convnext_study.runs.metrics import Metric
+from convnext_study.runs.records import Run
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.tasks.arguments import parse
+from convnext_study.training.tasks.exits import ExitsTask, enlarged
+from convnext_study.training.tasks.overlap import confusion, miou_metrics, overlap_of
+
+
+class SegmentationArgs(BaseModel):
+    """Arguments of the task ``segmentation``.
+
+    Args:
+        crop: height and width of training images; None: those of the validation images.
+        scales: training images are first scaled by one of these.
+        class_weights: of each class in the loss; None: all 1.
+        exit_weights: of each exit's loss in their sum; None: all 1.
+        eval_batch: validation images that are taken at a time, where all have one size.
+        divisor: of the sides of validation images, which are padded to it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crop: tuple[int, int] | None = None
+    scales: tuple[float, ...] = (1.0,)
+    class_weights: tuple[float, ...] | None = None
+    exit_weights: tuple[float, ...] | None = None
+    eval_batch: int = Field(default=32, ge=1)
+    divisor: int = Field(default=32, ge=1)
+
+
+class Segmentation(ExitsTask):
+    """Cross entropy of the exits' logits, which are interpolated to the labels' size; mean
+    intersection over union (mIoU) of each exit on whole images.
+
+    Raises TaskError where the run's arguments do not fit.
+    """
+
+    def __init__(self, run: Run, runtime: Runtime) -> None:
+        self.args = parse(SegmentationArgs, run.task)
+        self.data = open_dense(run.data, corrupt_images=runtime.corrupt_images)
+        super().__init__(
+            run,
+            runtime,
+            self.data,
+            channels=self.data.num_classes,
+            exit_weights=self.args.exit_weights,
+            eval_batch=self.args.eval_batch if self.data.one_size else 1,
+        )
+        height, width = self.args.crop or self.data.size
+        self._crop = Crop(height, width, self.args.scales, self.recipe.flip)
+        self._weights = self._class_weights()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one validation image, with its margin."""
+        divisor = self.args.divisor
+        height, width = (-(-side // divisor) * divisor for side in self.data.size)
+        return (3, height, width)
+
+    def image_losses(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """The loss of each image, (n,): over its exits the weighted sum of cross entropies, which
+        are means over the pixels that have a class, by the weights of their classes.
+
+        A mean over a whole batch's pixels, as is common, would depend on how the batch is split.
+        """
+        wanted, weights = labels.long(), self._weights.to(labels.device)
+        total = weights[wanted].sum((1, 2)).clamp_min(1e-6)
+        losses = torch.zeros(len(labels), device=labels.device)
+        for weight, logits in zip(self.exit_weights(len(exits)), exits, strict=True):
+            each = F.cross_entropy(
+                enlarged(logits, *labels.shape[1:]),
+                wanted,
+                weights[: self.data.num_classes],
+                ignore_index=IGNORE,
+                label_smoothing=self.recipe.label_smoothing,
+                reduction="none",
+            )
+            losses = losses + weight * each.sum((1, 2)) / total
+        return losses
+
+    def counts(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """(n, exits, classes, 3): intersections, unions and labelled pixels of each image."""
+        said = [enlarged(logits, *labels.shape[1:]).argmax(1) for logits in exits]
+        classes = self.data.num_classes
+        return torch.stack([overlap_of(confusion(one, labels, classes)) for one in said], 1)
+
+    def metrics(self, counts: Tensor) -> tuple[Mapping[str, Metric], str]:
+        """mIoU of each exit, and their mean, which is primary."""
+        return miou_metrics(counts)
+
+    def readers(self, largest_batch: int) -> Readers:
+        """What reads the data."""
+        return make_readers(
+            self.data,
+            JointTransform(TrainTransform(self.data, self._crop)),
+            JointTransform(WholeImage(self.data, self.args.divisor)),
+            self.run.seed,
+            self.runtime.workers,
+            largest_batch,
+            pin=self._prepare.device.type == "cuda",
+        )
+
+    def _class_weights(self) -> Tensor:
+        """(256,): of each class, and 0 of what is none."""
+        given, classes = self.args.class_weights, self.data.num_classes
+        if given is not None and len(given) != classes:
+            raise TaskError(
+                f"class_weights: {len(given)} numbers, and {self.data.uri} has {classes} classes"
+            )
+        weights = torch.zeros(IGNORE + 1)
+        weights[:classes] = 1.0 if given is None else torch.tensor(given)
+        return weights

@@ -1,0 +1,213 @@
+"""What each kind of data with a label for every pixel holds, and what it says of bad pairs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.dense import CITY, dense_readers, make_cityscapes, make_pairs
+from support.images import picture
+
+from convnext_study.data.dataset import CorruptImage, DataError
+from convnext_study.data.dense import open_dense
+from convnext_study.data.dense.dataset import IGNORE, DenseData
+from convnext_study.data.dense.loader import train_batches, val_batches
+from convnext_study.data.dense.transforms import Crop
+from convnext_study.data.fingerprint import check_same, fingerprint
+from convnext_study.data.order import Order
+
+
+def labelled(data: DenseData, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A training image and its labels."""
+    image, labels = data.train.pixels(index)
+    assert isinstance(labels, torch.Tensor)
+    return image, labels
+
+
+def test_canvases_are_a_pure_function_of_their_index() -> None:
+    data, again = (open_dense("digit-canvas:32,40,20") for _ in range(2))
+    assert (len(data.train), len(data.val), data.num_classes, data.size) == (40, 20, 11, (32, 32))
+    for index in (7, 3, 7):
+        one, other = labelled(data, index), labelled(again, index)
+        assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+    images, labels = zip(*(data.train.pixels(index) for index in range(40)), strict=True)
+    assert len({image.numpy().tobytes() for image in images}) == 40
+    assert torch.stack(labels).unique().tolist() == list(range(11))
+    assert not torch.equal(data.val.pixels(7)[0], images[7])
+    assert fingerprint(data) == fingerprint(again)
+
+
+def test_the_label_of_a_canvas_is_where_the_digits_ink_is() -> None:
+    data = open_dense("digit-canvas:64,30,1")
+    ink, ground = [], []
+    for index in range(30):
+        image, labels = labelled(data, index)
+        grey = image.float().mean(0)
+        assert 0.005 < (labels > 0).float().mean() < 0.5
+        ink.append(grey[labels > 0].mean())
+        ground.append(grey[labels == 0].mean())
+    # Ink is at least 0.4 of 0.7; ground mostly a photograph at 0.4 of its brightness.
+    assert min(ink) > 255 * 0.4 * 0.7 > np.mean(ground)
+
+
+def test_scans_of_validation_are_never_trained_on() -> None:
+    data = open_dense("digit-canvas:32,4,4")
+    scans = [
+        {scan.numpy().tobytes() for scan in part.scans}  # type: ignore[attr-defined]
+        for part in (data.train, data.val)
+    ]
+    assert len(scans[0]) > 1000 and len(scans[1]) > 500
+    assert not scans[0] & scans[1]
+    photos = [part.photos for part in (data.train, data.val)]  # type: ignore[attr-defined]
+    assert all(not torch.equal(one, other) for one, other in zip(*photos, strict=True))
+
+
+@pytest.mark.parametrize("text", ["x", "16", "300", "64,0", "64,1,2,3", "64,-1"])
+def test_canvases_that_cannot_be_made(text: str) -> None:
+    with pytest.raises(DataError, match="needs whole numbers, as in digit-canvas:64") as caught:
+        open_dense(f"digit-canvas:{text}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind_first", [False, True])
+def test_pairs_in_either_order_of_folders(tmp_path: Path, kind_first: bool) -> None:
+    data = open_dense(f"pairs:{make_pairs(tmp_path, 4, kind_first=kind_first)}")
+    assert (len(data.train), len(data.val), data.size) == (4, 4, (40, 50))
+    assert data.classes == ("class0", "class1", "class2")  # counted, without the ignored one
+    image, labels = labelled(data, 2)
+    assert image.shape == (3, 40, 50) and labels.shape == (40, 50)
+    assert set(labels.unique().tolist()) == {0, 1, 2, IGNORE}
+
+
+def test_names_of_classes_from_a_file(tmp_path: Path) -> None:
+    (make_pairs(tmp_path) / "classes.txt").write_text("sky\nsea\nland\nship\n")
+    assert open_dense(f"pairs:{tmp_path}").classes == ("sky", "sea", "land", "ship")
+
+
+def test_palette_masks_hold_their_indices(tmp_path: Path) -> None:
+    path = make_pairs(tmp_path) / "train" / "masks" / "0.png"
+    _, plain = labelled(open_dense(f"pairs:{tmp_path}"), 0)
+    with Image.open(path) as grey:
+        coloured = grey.copy()
+    coloured.putpalette([255 - value for value in range(256) for _ in range(3)])
+    coloured.save(path)
+    assert torch.equal(labelled(open_dense(f"pairs:{tmp_path}"), 0)[1], plain)
+
+
+def test_cityscapes_labels_become_the_19_classes(tmp_path: Path) -> None:
+    data = open_dense(f"cityscapes:{make_cityscapes(tmp_path)}")
+    assert (len(data.train), len(data.val), data.num_classes) == (2, 2, 19)
+    assert data.classes[:3] + data.classes[-1:] == ("road", "sidewalk", "building", "bicycle")
+    _, labels = data.val.pixels(0)
+    assert isinstance(labels, torch.Tensor)
+    # Of the ids 0 to 33, those that the authors train (cityscapesScripts, helpers/labels.py).
+    trained = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+    expected = [trained.index(one) if one in trained else IGNORE for one in range(34)]
+    assert labels[0, :34].tolist() == expected
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _small(path: Path) -> None:
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(path)
+
+
+def _out_of_range(path: Path) -> None:
+    Image.fromarray(np.full((40, 50), 9, np.uint8)).save(path)
+
+
+def _colours(path: Path) -> None:
+    picture(0).save(path)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def _wide(path: Path) -> None:
+    Image.fromarray(np.full((40, 50), 300, np.uint16)).save(path)
+
+
+BAD = {
+    "missing": (_remove, "is missing, the mask of train/images/1.jpg"),
+    "size": (_small, "is 5x4 pixels, and its image 50x40"),
+    "range": (_out_of_range, "holds label 9; there are 3 classes"),
+    "colours": (_colours, "one number a pixel"),
+    "cut": (_cut, "not a readable image"),
+    "16 bits": (_wide, "holds label 300"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_pair_is_one_line_or_skipped_and_counted(tmp_path: Path, kind: str) -> None:
+    spoil, says = BAD[kind]
+    (make_pairs(tmp_path) / "classes.txt").write_text("a\nb\nc\n")
+    path = tmp_path / "train" / "masks" / "1.png"
+    spoil(path)
+    with pytest.raises(CorruptImage, match=says) as caught:
+        open_dense(f"pairs:{tmp_path}").train.pixels(1)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+    data = open_dense(f"pairs:{tmp_path}", corrupt_images="skip")
+    readers = dense_readers(data, Crop(40, 50, flip=False), 0)
+    order = Order(6, 6, 0, 0)
+    (batch,) = train_batches(data, order, readers)
+    assert (data.corrupt.replaced, data.corrupt.names) == (1, {str(path)})
+    place = order.indices(0).tolist().index(1)
+    assert torch.equal(batch.images[place], data.train.pixels(2)[0])
+    assert torch.equal(batch.labels[place], labelled(data, 2)[1])
+
+
+def test_a_bad_pair_of_validation_is_replaced(tmp_path: Path) -> None:
+    _small(make_pairs(tmp_path) / "val" / "masks" / "0.png")
+    data = open_dense(f"pairs:{tmp_path}", corrupt_images="skip")
+    readers = dense_readers(data, Crop(8, 8), 0)
+    batches = list(val_batches(data, 1, readers))
+    assert [batch.images.shape for batch in batches] == [(1, 3, 64, 64)] * 6
+    assert torch.equal(batches[0].labels, batches[1].labels) and data.corrupt.replaced == 1
+
+
+def test_masks_that_are_all_missing_are_never_skipped(tmp_path: Path) -> None:
+    make_pairs(tmp_path)
+    for path in (tmp_path / "val" / "masks").glob("*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"val/masks/0\.png: is missing"):
+        open_dense(f"pairs:{tmp_path}", corrupt_images="skip")
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "unknown": (lambda root: "cityscape:/x", "did you mean cityscapes"),
+    "no path": (lambda root: "pairs", "pairs:PATH"),
+    "no folder": (lambda root: f"pairs:{root}/none", "none: no such folder"),
+    "other folder": (lambda root: f"pairs:{root}", "needs train/images and train/masks"),
+    "no cityscapes": (lambda root: f"cityscapes:{root}", "leftImg8bit and gtFine"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_opened_is_one_line(tmp_path: Path, kind: str) -> None:
+    uri, says = REFUSED[kind]
+    with pytest.raises(DataError, match=says) as caught:
+        open_dense(str(uri(tmp_path)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_cityscapes_mask_is_named(tmp_path: Path) -> None:
+    fine = make_cityscapes(tmp_path) / "gtFine" / "train" / CITY
+    path = fine / f"{CITY}_000001_000019_gtFine_labelIds.png"
+    path.unlink()
+    with pytest.raises(DataError, match=str(path)):
+        open_dense(f"cityscapes:{tmp_path}")
+
+
+def test_the_fingerprint_tells_changed_masks(tmp_path: Path) -> None:
+    before = fingerprint(open_dense(f"pairs:{make_pairs(tmp_path / 'one')}"))
+    same = fingerprint(open_dense(f"pairs:{make_pairs(tmp_path / 'two')}"))
+    check_same(before, same, "here")
+    (tmp_path / "two" / "train" / "masks" / "0.png").write_bytes(b"other")
+    with pytest.raises(DataError, match="here: train holds 6 images as recorded, but of other"):
+        check_same(before, fingerprint(open_dense(f"pairs:{tmp_path / 'two'}")), "here")

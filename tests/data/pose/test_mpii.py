@@ -1,0 +1,151 @@
+"""MPII's annotation in both its forms, and people cut out with their joints."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from support.mpii import HEAD, joints_of, make_split, make_whole
+from torch import Tensor
+
+from convnext_study.data.dataset import CorruptImage, DataError
+from convnext_study.data.pose import open_pose
+from convnext_study.data.pose.mpii import JOINTS
+from convnext_study.data.pose.transforms import Cut, CutPerson
+from convnext_study.errors import UserError
+
+HEAD_SIZE = 0.6 * math.hypot(HEAD[2] - HEAD[0], HEAD[3] - HEAD[1])
+
+
+def test_the_files_of_hrnets_authors(tmp_path: Path) -> None:
+    data = open_pose(f"mpii:{make_split(tmp_path)}")
+    assert (len(data.train), len(data.val), data.classes) == (8, 4, JOINTS)
+    image, rows = data.val.pixels(0)
+    assert image.shape == (3, 100, 120) and rows.shape == (17, 4)
+    places = torch.as_tensor(joints_of(8), dtype=torch.float32) - 0.5
+    assert torch.allclose(rows[:-1, :2], places)
+    assert rows[:-1, 2].tolist() == [float(joint != 3) for joint in range(16)]
+    # HRNet: the centre 15 scales lower, and 200 * 1.25 pixels at scale 1.
+    assert rows[-1].tolist() == pytest.approx([60, 44 + 15 * 0.4, 250 * 0.4, HEAD_SIZE])
+    assert data.train.pixels(0)[1][-1, 3].isnan()
+
+
+def test_the_file_of_mpiis_authors(tmp_path: Path) -> None:
+    """Image 2 shows nobody with joints, the last one is of the test part, one holds nobody."""
+    data = open_pose(f"mpii:{make_whole(tmp_path)}")
+    assert (len(data.train), len(data.val)) == (7, 1)
+    assert data.train.groups().tolist() == [0, 0, 1, 2, 3, 4, 5]  # two people in image 1
+    split = open_pose(f"mpii:{make_split(tmp_path / 'split')}")
+    _, rows = data.val.pixels(0)
+    expected = split.train.pixels(0)[1]
+    assert torch.allclose(rows[3, :3], torch.zeros(3))
+    rows[3, :2] = expected[3, :2]
+    assert torch.allclose(rows[:-1], expected[:-1])
+    assert rows[-1].tolist() == pytest.approx([*expected[-1, :3].tolist(), HEAD_SIZE])
+
+
+def test_left_and_right_change_sides_in_a_mirror(tmp_path: Path) -> None:
+    data = open_pose(f"mpii:{make_split(tmp_path)}")
+    pairs = {(one, other) for one, other in enumerate(data.mirrored) if one < other}
+    assert pairs == {(0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)}  # HRNet's
+    assert [JOINTS[joint] for joint in range(16) if joint not in data.measured] == [
+        "pelvis",
+        "thorax",
+    ]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_joints_stay_on_their_dots(tmp_path: Path, seed: int) -> None:
+    data = open_pose(f"mpii:{make_split(tmp_path)}")
+    image, rows = data.train.pixels(seed % 8)
+    torch.manual_seed(seed)
+    cut, found = CutPerson(Cut(128), data.mirrored, draws=True)(image, rows)
+    assert cut.shape == (3, 128, 128) and cut.dtype == torch.uint8
+    # In a mirror image a joint's dot is the one of its other side.
+    plain = [90 + 10 * joint for joint in range(16)]
+    other = [90 + 10 * joint for joint in data.mirrored]
+    inside = ((found[:-1, :2] > 2) & (found[:-1, :2] < 126)).all(1)
+    assert inside.sum() > 8
+    x, y = found[:-1, :2].floor().long().clamp(0, 127).unbind(1)
+    seen = cut[0, y, x].float()
+    off = [(seen - torch.tensor(one))[inside].abs().max() for one in (plain, other)]
+    assert min(off) <= 1
+
+
+def test_what_is_drawn(tmp_path: Path) -> None:
+    data = open_pose(f"mpii:{make_split(tmp_path)}")
+    pair = data.train.pixels(0)
+    factors, angles, mirrored = set(), [], 0
+    for seed in range(200):
+        torch.manual_seed(seed)
+        _, found = CutPerson(Cut(64), data.mirrored, draws=True)(*pair)
+        factors.add(64 / float(found[-1, 2]))
+        if _is_mirrored(found):
+            mirrored += 1
+        else:
+            before, after = ((rows[7] - rows[6])[:2] for rows in (pair[1], found))
+            cross = float(before[0] * after[1] - before[1] * after[0])
+            angles.append(math.degrees(math.atan2(cross, float(before @ after))))
+    assert pytest.approx(min(factors)) == 0.75
+    assert pytest.approx(max(factors)) == 1.25
+    assert len(factors) > 100
+    assert 60 < mirrored < 140
+    still = sum(abs(angle) < 1e-3 for angle in angles) / len(angles)
+    assert 0.25 < still < 0.55
+    assert -60.1 < min(angles) < -20 < 20 < max(angles) < 60.1
+
+
+def _is_mirrored(rows: Tensor) -> bool:
+    """Whether the joints, which go round clockwise in the image, go the other way."""
+    one, other = (rows[joint, :2] - rows[-1, :2] for joint in (6, 7))
+    return bool(one[0] * other[1] - one[1] * other[0] < 0)
+
+
+def test_without_draws_a_person_is_cut_as_it_is(tmp_path: Path) -> None:
+    data = open_pose(f"mpii:{make_split(tmp_path)}")
+    image, rows = data.val.pixels(0)
+    cut, found = CutPerson(Cut(100), data.mirrored, draws=False)(image, rows)
+    # The square of 100 pixels around (60, 50) begins at (10, 0).
+    assert torch.equal(cut, image[:, :, 10:110])
+    assert torch.allclose(found[:-1, 0], rows[:-1, 0] - 10)
+    assert found[-1].tolist() == pytest.approx([50, 50, 100, HEAD_SIZE])
+
+
+def test_a_missing_image_is_one_line_or_skipped(tmp_path: Path) -> None:
+    (make_split(tmp_path) / "images" / "1.png").unlink()
+    with pytest.raises(CorruptImage, match=r"images/1\.png: is missing, and the annotation"):
+        open_pose(f"mpii:{tmp_path}")
+    data = open_pose(f"mpii:{tmp_path}", corrupt_images="skip")
+    with pytest.raises(CorruptImage):
+        data.train.pixels(1)
+
+
+def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    for uri, says in (
+        ("coco:/x", "mpii:PATH"),
+        (f"mpii:{tmp_path}", "images: no such folder"),
+    ):
+        with pytest.raises(DataError, match=says):
+            open_pose(uri)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match=r"needs mpii_human_pose_v1_u12_1\.mat, or annot/train"):
+        open_pose(f"mpii:{tmp_path}")
+    (tmp_path / "mpii_human_pose_v1_u12_1.mat").write_bytes(b"no")
+    with pytest.raises(DataError, match="not an annotation of MPII") as caught:
+        open_pose(f"mpii:{tmp_path}")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_annotation_without_a_field_is_one_line(tmp_path: Path) -> None:
+    path = make_split(tmp_path) / "annot" / "train.json"
+    people = json.loads(path.read_text())
+    del people[2]["scale"]
+    path.write_text(json.dumps(people))
+    with pytest.raises(DataError, match=r"train\.json.*not an annotation of MPII \('scale'\)"):
+        open_pose(f"mpii:{tmp_path}")
+
+
+def test_a_square_of_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="size 0"):
+        Cut(0)

@@ -1,0 +1,94 @@
+"""In what order runs that start from each other are trained."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.runs import make_tiny_run
+
+from convnext_study.errors import UserError
+from convnext_study.launchers.graph import Schedule, in_order, levels
+from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.slurm.cluster import ClusterConfig
+from convnext_study.launchers.slurm.submit import run_slurm
+from convnext_study.runs.records import Run
+from convnext_study.training.runtime import Runtime
+
+BASE = make_tiny_run()
+
+
+def job(name: str, parent: Run | None = None) -> Job:
+    run = BASE.model_copy(
+        update={"data": name, "name": name, "init_from": parent.key if parent else None}
+    )
+    return Job(run, Path("/x/study/runs") / run.id, Runtime())
+
+
+@given(st.lists(st.integers(-1, 30), min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_every_job_starts_once_and_after_its_parent(choices: list[int], dice: object) -> None:
+    made: list[Job] = []
+    for number, choice in enumerate(choices):
+        made.append(job(str(number), made[choice % number].run if number and choice >= 0 else None))
+    dice.shuffle(made)  # type: ignore[attr-defined]
+    schedule, done = Schedule(made), list[str]()
+    while schedule:
+        taken = schedule.take()
+        assert taken is not None
+        assert taken.run.init_from is None or taken.run.init_from in done
+        done.append(taken.run.key)
+        schedule.settle(Outcome(taken.run, "done"))
+    assert sorted(done) == sorted(one.run.key for one in made)
+    order = [one.run.key for one in in_order(made)]
+    for one in made:
+        if one.run.init_from is not None:
+            assert order.index(one.run.init_from) < order.index(one.run.key)
+
+
+def test_a_child_waits_and_others_go_first() -> None:
+    parent, other = job("parent"), job("other")
+    child = job("child", parent.run)
+    schedule = Schedule([child, parent, other])
+    assert [schedule.take(), schedule.take(), schedule.take()] == [parent, other, None]
+    schedule.settle(Outcome(parent.run, "done"))
+    assert schedule.take() == child
+    assert not schedule
+
+
+def test_a_stopped_parent_leaves_its_children_to_the_next_start() -> None:
+    parent = job("parent")
+    child = job("child", parent.run)
+    schedule = Schedule([parent, child])
+    schedule.take()
+    ends = schedule.settle(Outcome(parent.run, "stopped"))
+    assert [one.status for one in ends] == ["stopped", "stopped"]
+
+
+def test_slurm_gets_one_array_a_level_that_waits_for_the_one_before(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    parent, other = job("parent"), job("other")
+    children = [job("child", parent.run), job("second", other.run)]
+    assert [len(level) for level in levels([*children, parent, other])] == [2, 2]
+    cluster = ClusterConfig(minutes=5, sbatch={"dependency": "singleton"})
+    run_slurm([*children, parent, other], cluster, dry_run=True)
+    scripts = capsys.readouterr().out.split("#!/bin/bash")[1:]
+    assert len(scripts) == 2
+    assert "--dependency=singleton\n" in scripts[0]
+    assert "--dependency=singleton,afterany:" in scripts[1]
+
+
+def test_a_circle_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Keys are digests, so that a real circle cannot be made.
+    one, two = job("one"), job("two")
+    monkeypatch.setattr(Run, "key", property(lambda run: run.name))
+    circle = [
+        Job(
+            pair[0].run.model_copy(update={"init_from": pair[1].run.name}),
+            pair[0].folder,
+            Runtime(),
+        )
+        for pair in ((one, two), (two, one))
+    ]
+    with pytest.raises(UserError, match="starts from a run that starts from it"):
+        in_order(circle)

@@ -1,0 +1,157 @@
+"""Metrics over samples: intervals and paired tests against scipy's and against theory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from convnext_study.errors import UserError
+from convnext_study.results.statistics import (
+    bootstrap_interval,
+    discordant,
+    grouped_wilson,
+    mcnemar,
+    paired_test,
+    sample_sums,
+    seeds_and_images,
+    standard_error,
+    wilson_interval,
+)
+from convnext_study.results.statistics.bootstrap import design_effect
+
+RNG = np.random.default_rng(3)
+VALUES = RNG.gamma(2.0, 5.0, 80)  # skewed, as times are
+
+
+def test_a_bootstrap_interval_is_scipys() -> None:
+    found = bootstrap_interval(sample_sums("values", [VALUES]))
+    expected = stats.bootstrap(
+        (VALUES,), np.mean, method="BCa", n_resamples=20_000, rng=np.random.default_rng(1)
+    )
+    width = expected.confidence_interval.high - expected.confidence_interval.low
+    assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.06 * width)
+
+
+def test_the_error_of_a_mean_is_its_standard_error() -> None:
+    assert standard_error(sample_sums("values", [VALUES])) == pytest.approx(stats.sem(VALUES))
+
+
+def test_a_ratio_is_a_mean_over_classes_and_leaves_out_absent_ones() -> None:
+    counts = np.array([[[1, 2], [3, 4], [0, 0]], [[2, 4], [0, 6], [0, 0]]])
+    sums = sample_sums("ratio", [counts])
+    assert sums.value() == pytest.approx(100 * (3 / 6 + 3 / 10) / 2)
+    low, high = bootstrap_interval(sample_sums("ratio", [np.tile(counts, (20, 1, 1))]))
+    assert low < sums.value() < high
+
+
+def test_many_bits_in_a_bootstrap_are_near_wilson() -> None:
+    right = np.random.default_rng(0).random(2000) < 0.8
+    found = bootstrap_interval(sample_sums("bits", [right]))
+    assert found == pytest.approx(wilson_interval(int(right.sum()), 2000), abs=0.25)
+
+
+def test_exchanging_right_and_wrong_answers_is_mcnemars_test() -> None:
+    child, parent = np.ones(60, bool), np.ones(60, bool)
+    child[:2], parent[2:11] = False, False
+    exact = mcnemar(discordant(child, parent))
+    found = paired_test(sample_sums("bits", [child]), sample_sums("bits", [parent]))
+    assert [found.diff, found.p] == pytest.approx([exact.diff, exact.p])
+    assert "11 of which differ" in found.method
+    alone = np.arange(60)  # each sample its own group
+    same = paired_test(*(sample_sums("bits", [one], alone) for one in (child, parent)))
+    assert [same.diff, same.p] == pytest.approx([exact.diff, exact.p])
+    assert "sign-flip test on 60 groups" in same.method
+
+
+def test_a_permutation_test_of_values_is_scipys() -> None:
+    other = VALUES + np.random.default_rng(5).normal(1.0, 3.0, 80)
+    found = paired_test(sample_sums("values", [other]), sample_sums("values", [VALUES]))
+    expected = stats.permutation_test(
+        (other, VALUES),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9999,
+        rng=np.random.default_rng(9),
+    )
+    assert found.diff == pytest.approx(float((other - VALUES).mean()))
+    assert found.p == pytest.approx(expected.pvalue, abs=0.01)
+    assert found.interval.low < found.diff < found.interval.high
+
+
+def test_the_interval_holds_zero_where_p_is_large() -> None:
+    draw, held = np.random.default_rng(2), 0
+    for _ in range(25):
+        pair = [draw.exponential(1.0, 12) for _ in range(2)]
+        found = paired_test(*(sample_sums("values", [one]) for one in pair))
+        if found.p > 0.05:
+            held += 1
+            assert found.interval.low <= 0 <= found.interval.high
+    assert held > 10
+    equal = paired_test(*(sample_sums("values", [VALUES]) for _ in range(2)))
+    assert (equal.diff, equal.p, math.isinf(equal.interval.low)) == (0, 1, True)
+
+
+def test_samples_of_a_group_count_once() -> None:
+    """Every sample eight times says no more than once; as if independent it would."""
+    draw = np.random.default_rng(7)
+    once = {name: draw.random(50) < share for name, share in (("child", 0.9), ("parent", 0.7))}
+    groups = np.repeat(np.arange(50), 8)
+    many = {name: np.repeat(bits, 8) for name, bits in once.items()}
+    single = paired_test(*(sample_sums("bits", [bits]) for bits in once.values()))
+    grouped = paired_test(*(sample_sums("bits", [bits], groups) for bits in many.values()))
+    assert [grouped.p, *grouped.interval] == pytest.approx([single.p, *single.interval])
+    assert mcnemar(discordant(many["child"], many["parent"])).p < grouped.p / 100
+    interval, effect = grouped_wilson(many["child"].astype(float), groups)
+    assert effect == pytest.approx(8, rel=0.03)
+    alone = wilson_interval(int(once["child"].sum()), 50)
+    assert interval == pytest.approx(alone, abs=0.6)
+    assert bootstrap_interval(sample_sums("bits", [many["child"]], groups)) == pytest.approx(
+        bootstrap_interval(sample_sums("bits", [once["child"]]))
+    )
+
+
+def test_groups_that_say_nothing_have_no_effect() -> None:
+    right = np.random.default_rng(1).random(4000) < 0.7
+    groups = np.random.default_rng(2).integers(400, size=4000)
+    assert design_effect(right.astype(float), groups) < 1.15
+    all_right, names = np.ones(30), np.repeat(np.arange(3), 10)
+    assert design_effect(all_right, names) == 10  # nothing varies: only the groups are sure
+    assert grouped_wilson(all_right, names)[0].high == 100
+
+
+def test_no_difference_is_called_one_as_rarely_as_alpha_says() -> None:
+    """Groups of ten alike samples, two networks that differ by luck only."""
+    draw, flags = np.random.default_rng(11), {"grouped": 0, "images": 0}
+    groups = np.repeat(np.arange(40), 10)
+    for _ in range(120):
+        pair = [np.repeat(draw.random(40) < 0.7, 10) for _ in range(2)]
+        flags["images"] += mcnemar(discordant(*pair)).p <= 0.05
+        sums = [sample_sums("bits", [bits], groups) for bits in pair]
+        flags["grouped"] += paired_test(*sums).p <= 0.05
+    assert flags["grouped"] <= 13  # 6 expected, standard deviation 2.4
+    assert flags["images"] > 40
+
+
+def test_seeds_and_groups_are_crossed() -> None:
+    draw = np.random.default_rng(4)
+    seeds = [draw.random(200) < 0.8 for _ in range(3)]
+    others = [draw.random(200) < 0.7 for _ in range(3)]
+    groups = np.repeat(np.arange(20), 10)
+    found = seeds_and_images(sample_sums("bits", seeds), sample_sums("bits", others))
+    grouped = seeds_and_images(
+        sample_sums("bits", seeds, groups), sample_sums("bits", others, groups)
+    )
+    assert grouped.diff == pytest.approx(found.diff)
+    assert "(3 by 20)" in grouped.method and "groups" in grouped.method
+
+
+def test_other_samples_are_refused() -> None:
+    one, two = (sample_sums("values", [VALUES[:count]]) for count in (10, 12))
+    with pytest.raises(UserError, match="10 and 12 test images cannot be paired"):
+        paired_test(one, two)
+    with pytest.raises(UserError, match="cannot be paired"):
+        sample_sums("values", [VALUES[:10], VALUES[:12]])

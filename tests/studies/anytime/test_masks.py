@@ -1,0 +1,224 @@
+"""Masks and the fill: the reference's exact checks, gradients, and what stays as it is."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.anytime_nets import anytime_net, images
+from torch import nn
+
+from convnext_study.studies.anytime.masks.confidence import confidence, merge, unsure
+from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
+from convnext_study.studies.anytime.masks.cost import exit_macs
+from convnext_study.studies.anytime.masks.fill import fill_skipped, radial_kernel, reach_of
+from convnext_study.studies.anytime.masks.segment import SegmentMask, resized
+from convnext_study.studies.anytime.networks.network import AnytimeNet
+from convnext_study.studies.anytime.published import published
+
+CHECK = published()["mask_check"]
+FILL = published()["fill"]
+W18 = published()["backbone"]["w18"]["timm"]
+IMAGE = (3, *CHECK["input"])
+
+
+@pytest.fixture(scope="module")
+def w18() -> AnytimeNet:
+    return anytime_net(classes=19, backbone=W18, masks="confidence")
+
+
+@pytest.fixture(scope="module")
+def picture() -> torch.Tensor:
+    return images(tuple(CHECK["input"]), 1)
+
+
+def run_at(
+    net: AnytimeNet, x: torch.Tensor, threshold: float
+) -> tuple[list[torch.Tensor], list[int]]:
+    net.threshold = threshold
+    with torch.no_grad():
+        outputs = list(net.run(x))
+    channels, height, width = x.shape[1:]
+    costs = net.layer_costs((channels, height, width))
+    macs = exit_macs(costs, [one.computed for one in outputs])
+    return [one.logits for one in outputs], macs
+
+
+def test_nothing_confident_is_the_dense_network(w18: AnytimeNet, picture: torch.Tensor) -> None:
+    plain = anytime_net(classes=19, backbone=W18)
+    w18.load_state_dict(plain.state_dict())
+    logits, macs = run_at(w18, picture, 1.0)
+    assert macs == CHECK["nothing_confident"] == CHECK["macs"]
+    with torch.no_grad():
+        assert all(torch.equal(*pair) for pair in zip(logits, plain(picture), strict=True))
+
+
+def test_everything_confident_is_exit_1(w18: AnytimeNet, picture: torch.Tensor) -> None:
+    logits, macs = run_at(w18, picture, 0.0)
+    assert macs == CHECK["everything_confident"]
+    assert all(torch.equal(one, logits[0]) for one in logits)
+
+
+def test_half_of_every_map_costs_what_the_reference_counts(w18: AnytimeNet) -> None:
+    half = torch.zeros(1, 1, *(side // 4 for side in CHECK["input"]), dtype=torch.bool)
+    half[..., : half.shape[-1] // 2] = True
+    assert exit_macs(w18.layer_costs(IMAGE), [None, half, half, half]) == CHECK["half"]
+
+
+@pytest.mark.parametrize("key", ["w18", "w48"])
+def test_as_many_convolutions_are_masked_as_the_reference_counts(key: str) -> None:
+    with torch.device("meta"):
+        net = anytime_net(backbone=published()["backbone"][key]["timm"], masks="confidence")
+    convs = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    masked = [conv for conv in convs if isinstance(conv, MaskedConv2d)]
+    of_exit = [sum(conv.segment is one for conv in masked) for one in net.segments.values()]
+    assert of_exit == published()["mask"]["masked_convolutions"][key]
+    assert len(convs) - len(masked) == published()["mask"]["plain_convolutions"][key]
+
+
+def test_the_fill_has_the_counted_weights() -> None:
+    for scale, side, total in zip(FILL["lambda"], FILL["side"], FILL["total"], strict=True):
+        kernel = radial_kernel(torch.tensor(scale, dtype=torch.float64))
+        assert kernel.shape == (FILL["size"], FILL["size"])
+        assert float(kernel[3, 2]) == pytest.approx(side, abs=1e-6)
+        assert float(kernel.sum()) == pytest.approx(total, abs=1e-6)
+        assert kernel[3, 3] == 0
+
+
+@pytest.mark.parametrize("size", [(9, 11), (70, 80)])  # a banded matrix, and a row and a column
+@pytest.mark.parametrize("scale", [0.7, 3.0])
+def test_a_row_and_a_column_fill_like_the_square(size: tuple[int, int], scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    active = torch.rand(2, 1, *size, generator=generator) < 0.5
+    computed = torch.randn(2, 3, *size, generator=generator).double() * active
+    learned = torch.tensor([scale], dtype=torch.float64, requires_grad=True)
+    found = fill_skipped(computed, learned).where(~active, 0)
+    square = radial_kernel(learned).expand(3, 1, -1, -1)
+    expected = F.conv2d(computed, square, padding=3, groups=3).where(~active, 0)
+    torch.testing.assert_close(found, expected)
+    slopes = [torch.autograd.grad(one.square().sum(), learned)[0] for one in (found, expected)]
+    torch.testing.assert_close(*slopes)
+    assert slopes[0] != 0
+
+
+def test_the_fill_reaches_as_far_as_its_weights_matter() -> None:
+    assert [reach_of(scale, torch.finfo(torch.float32).eps) for scale in (0.5, 3.0)] == [3, 1]
+    computed = torch.ones(1, 1, 80, 80)
+    scale = torch.tensor([3.0])
+    torch.testing.assert_close(fill_skipped(computed, scale, 1), fill_skipped(computed, scale))
+
+
+@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (1, 1)])
+def test_a_masked_convolution_is_what_the_reference_writes(stride: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 6, kernel, stride, kernel // 2).double()
+    segment = SegmentMask()
+    masked = MaskedConv2d(conv, segment)
+    x = torch.randn(2, 4, 16, 16, dtype=torch.float64)
+    y = conv(x)
+    assert torch.equal(masked(x), y)
+    active = torch.rand(2, 1, 16, 16) < 0.5
+    segment.set(active)
+    m = resized(active, tuple(y.shape[-2:])).double()
+    square = radial_kernel(masked.fill_lambda.double()).expand(6, 1, -1, -1)
+    fill = F.conv2d(y * m, square, padding=3, groups=6)
+    torch.testing.assert_close(masked(x), y * m + fill * (1 - m))
+
+
+def test_a_mask_is_resized_as_the_authors_resize_logits() -> None:
+    logits = torch.randn(2, 5, 16, 12)
+    active = unsure(logits, 0.4)
+    assert 0 < float(active.double().mean()) < 1
+    for size in ((8, 6), (4, 3), (2, 1)):
+        smaller = unsure(F.interpolate(logits, size, mode="nearest"), 0.4)
+        assert torch.equal(resized(active, size), smaller)
+
+
+def test_lambda_gets_a_gradient_as_soon_as_something_is_skipped() -> None:
+    net = anytime_net(masks="confidence").train()
+    scales = [weight for name, weight in net.named_parameters() if name.endswith("fill_lambda")]
+    x = images()
+    middle = float(confidence(net(x)[0].detach()).median())
+    for threshold, some in ((1.0, False), (middle, True)):
+        net.zero_grad()
+        net.threshold = threshold
+        sum(one.square().mean() for one in net(x)).backward()
+        moved = [float(scale.grad.abs()) > 0 for scale in scales if scale.grad is not None]
+        assert len(moved) == len(scales)
+        assert any(moved) is some
+
+
+def test_a_confident_position_keeps_its_logits() -> None:
+    net = anytime_net(masks="confidence")
+    net.threshold = 0.6
+    with torch.no_grad():
+        outputs = list(net.run(images()))
+    skipped = 0
+    for index, output in enumerate(outputs[:-1]):
+        sure = (confidence(output.logits) > net.threshold).expand_as(output.logits)
+        for later in outputs[index + 1 :]:
+            assert torch.equal(later.logits[sure], output.logits[sure])
+            assert later.computed is not None
+            assert not later.computed[sure[:, :1]].any()
+        skipped += int(sure.sum())
+    assert 0 < skipped < 3 * outputs[0].logits.numel()
+
+
+def test_later_losses_train_the_exit_whose_logits_are_kept() -> None:
+    before, after = (torch.randn(1, 2, 2, 2, requires_grad=True) for _ in range(2))
+    computed = torch.tensor([[[[True, False], [False, False]]]])
+    merge(before, after, computed).sum().backward()
+    assert before.grad is not None and after.grad is not None
+    assert torch.equal(before.grad, (~computed).float().expand_as(before))
+    assert torch.equal(after.grad, computed.float().expand_as(after))
+
+
+def test_random_masks_take_the_share_that_is_asked_for() -> None:
+    shares = (0.7, 0.4, 0.0)
+    net = anytime_net(masks="random", random_shares=shares)
+    x = images((128, 128), 4)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        outputs = list(net.run(x))
+    masks = [one.computed for one in outputs[1:] if one.computed is not None]
+    found = [float(mask.double().mean()) for mask in masks]
+    assert found == pytest.approx(shares, abs=0.03)
+    assert not (masks[1] & ~masks[0]).any()
+    assert torch.equal(outputs[3].logits, outputs[2].logits)
+    net.random_shares = (1.0, 1.0, 1.0)
+    plain = anytime_net()
+    net.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        assert all(torch.equal(*pair) for pair in zip(net(x), plain(x), strict=True))
+
+
+def test_without_merging_logits_are_the_networks_own() -> None:
+    net = anytime_net(masks="confidence", merge=False)
+    net.threshold = 0.0
+    logits = net(images())
+    assert not torch.equal(logits[0], logits[1])
+
+
+def test_a_copy_has_masks_of_its_own() -> None:
+    net = anytime_net(masks="confidence")
+    twin = copy.deepcopy(net)
+    twin.threshold = net.threshold = 0.6
+    x = images()
+    assert all(torch.equal(*pair) for pair in zip(net(x), twin(x), strict=True))
+    masked = [module for module in twin.modules() if isinstance(module, MaskedConv2d)]
+    assert {id(module.segment) for module in masked} == {id(one) for one in twin.segments.values()}
+
+
+def test_the_cost_of_one_image_is_that_of_its_own_masks() -> None:
+    net = anytime_net(masks="confidence")
+    layers = net.layer_costs((3, 64, 64))
+    x = images()
+    with torch.no_grad():
+        net.threshold = float(confidence(net(x)[0]).median())
+        together = [one.computed for one in net.run(x)]
+        for image in range(len(x)):
+            own = [None if one is None else one[image : image + 1] for one in together]
+            alone = [one.computed for one in net.run(x[image : image + 1])]
+            assert exit_macs(layers, own) == exit_macs(layers, alone) != exit_macs(layers)

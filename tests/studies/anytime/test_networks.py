@@ -1,0 +1,218 @@
+"""The networks: counts of the reference to the last digit, heads, records, any backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from support.anytime_nets import anytime_net, images
+
+from convnext_study.cost import count
+from convnext_study.errors import UserError
+from convnext_study.models.builders import get_builder
+from convnext_study.roadmap.spec import SpecError
+from convnext_study.studies.anytime.masks.cost import exit_macs
+from convnext_study.studies.anytime.networks.heads import FlexHead
+from convnext_study.studies.anytime.networks.hrnet import hrnet
+from convnext_study.studies.anytime.networks.network import AnytimeNet
+from convnext_study.studies.anytime.published import CountedNetwork, counted_networks, published
+from convnext_study.studies.anytime.rows import CLASSES, cost_rows, spec_of
+from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec
+
+COUNTED = {network.name: network for network in counted_networks()}
+DIGITS_PARAMS = 126_796
+
+
+def on_meta(network: CountedNetwork) -> AnytimeNet:
+    with torch.device("meta"):
+        return AnytimeNet(spec_of(network), num_classes=CLASSES)
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_counts_are_those_of_the_authors_networks(name: str) -> None:
+    network = COUNTED[name]
+    net = on_meta(network)
+    image = (3, *network.input_size)
+    layers = net.layer_costs(image)
+    heads = [
+        sum(layer.macs for layer in added if layer.name.startswith("heads.")) for added in layers
+    ]
+    assert exit_macs(layers) == list(network.macs)
+    assert sum(weight.numel() for weight in net.parameters()) == network.params
+    if network.backbone != "hrnet_w48":  # it takes a second
+        assert count(net, image).macs == network.macs[-1]
+    if network.head_macs:
+        assert heads == list(network.head_macs)
+        assert net.params_to_exits() == list(network.params_to_exit)
+        params = [sum(one.numel() for one in head.parameters()) for head in net.heads.values()]
+        assert params == list(network.head_params)
+
+
+@pytest.mark.parametrize("key", ["w18", "w48"])
+def test_backbones_are_those_of_the_reference(key: str) -> None:
+    known = published()["backbone"][key]
+    with torch.device("meta"):
+        net = hrnet(known["timm"])
+    assert sum(weight.numel() for weight in net.parameters()) == known["params"]
+    assert list(net.exit_channels) == known["exit_channels"]
+
+
+def test_cost_rows_show_the_erratum_as_ours_to_show() -> None:
+    rows = {row["step"]: row for row in cost_rows()}
+    matches = {step: row["matches_paper"] for step, row in rows.items()}
+    assert [matches[f"w48-rh-exit{exit}"] for exit in (1, 2, 3, 4)] == [True] * 4
+    assert matches["w48-plain-exit4"] is True
+    assert [matches[f"w48-ee-exit{exit}"] for exit in (1, 2, 3, 4)] == [False] * 4
+    assert matches["w18-rh-exit1"] is None
+    assert "196.3" in rows["w48-ee-exit1"]["erratum"]
+    assert rows["w48-rh-exit4"]["erratum"] is None
+    assert rows["w48-ee-exit4"]["gimac"] == pytest.approx(722.2, abs=0.005)
+    assert rows["w48-rh-exit4"]["params"] == COUNTED["w48-rh"].params
+
+
+def test_the_backbone_is_timms_but_for_bilinear_fusion() -> None:
+    torch.manual_seed(0)
+    theirs = timm.create_model("hrnet_w18_small_v2").double().eval()
+    ours = hrnet("hrnet_w18_small_v2").double().eval()
+    kept = {
+        name: weight for name, weight in theirs.state_dict().items() if name in ours.state_dict()
+    }
+    ours.load_state_dict(kept)
+    x = images((64, 64), 1, dtype=torch.float64)
+
+    def branches() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        with torch.no_grad():
+            stem = theirs.act2(theirs.bn2(theirs.conv2(theirs.act1(theirs.bn1(theirs.conv1(x))))))
+            maps = ours.begin(x)
+            for stage in (2, 3, 4):
+                maps = ours.advance(stage, maps)
+            return theirs.stages(stem), maps
+
+    assert not torch.equal(*(one[0] for one in branches()))
+    changed = [one for one in theirs.modules() if isinstance(one, torch.nn.Upsample)]
+    for module in changed:
+        module.mode = "bilinear"
+    assert len(changed) == 22
+    for their, our in zip(*branches(), strict=True):
+        assert torch.equal(their, our)
+    norms = [one for one in ours.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms} == {0.01}
+
+
+def test_the_network_for_digits() -> None:
+    net = anytime_net(classes=11)
+    assert sum(weight.numel() for weight in net.parameters()) == DIGITS_PARAMS
+    x = images()
+    logits = net(x)
+    assert [tuple(one.shape) for one in logits] == [(2, 11, 16, 16)] * 4
+    assert not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("heads", ["original", "flex"])
+@pytest.mark.parametrize("masks", ["none", "confidence"])
+def test_every_parameter_gets_a_gradient(heads: str, masks: str) -> None:
+    net = anytime_net(heads=heads, masks=masks).train()
+    net.threshold = 0.5
+    sum(one.square().mean() for one in net(images())).backward()
+    without = [name for name, weight in net.named_parameters() if weight.grad is None]
+    assert not without
+
+
+def test_early_losses_reach_the_backbone_and_later_exits_see_no_later_stage() -> None:
+    net = anytime_net().train()
+    net(images())[0].sum().backward()
+    reached = {
+        name.split(".")[1] for name, weight in net.named_parameters() if weight.grad is not None
+    }
+    assert {"conv1", "layer1", "1"} <= reached
+    assert not {"stage2", "stage3", "stage4", "2", "3", "4"} & reached
+
+
+def test_one_exit_baselines_leave_later_stages_out() -> None:
+    sizes = {}
+    for exits in ((1,), (2,), (4,), (1, 2, 3, 4)):
+        net = anytime_net(exits=exits, heads="original")
+        sizes[exits] = sum(weight.numel() for weight in net.parameters())
+        assert len(net(images())) == len(exits)
+    assert sizes[1,] < sizes[2,] < sizes[4,] < sizes[1, 2, 3, 4]
+    plain = anytime_net(exits=(4,))
+    whole = anytime_net(heads="flex")
+    weights = {name: whole.state_dict()[name] for name in plain.state_dict()}
+    plain.load_state_dict(weights)
+    assert torch.equal(plain(images())[0], whole(images())[3])
+
+
+def test_baselines_of_several_sizes() -> None:
+    sizes = [
+        sum(weight.numel() for weight in anytime_net(backbone=name, exits=(4,)).parameters())
+        for name in ("hrnet_digits_narrow", "hrnet_digits", "hrnet_digits_wide")
+    ]
+    assert sizes == sorted(sizes)
+    assert set(HRNETS) == {"hrnet_digits_narrow", "hrnet_digits", "hrnet_digits_wide"}
+
+
+def test_flex_heads_keep_sizes_that_do_not_divide() -> None:
+    head = FlexHead(6, 4, 3, poolings=3).eval()
+    assert head(torch.randn(1, 6, 7, 5)).shape == (1, 3, 7, 5)
+
+
+def test_images_that_hrnet_cannot_take_are_named() -> None:
+    with pytest.raises(UserError, match=r"48x64.*32"):
+        anytime_net()(torch.zeros(1, 3, 48, 64))
+
+
+def test_a_record_builds_the_network() -> None:
+    args = AnytimeSpec(heads="original", exits=(2, 4)).to_dict()
+    net = get_builder("anytime")(args, num_classes=7, drop_path=0.0, init="kaiming")
+    assert net.spec == AnytimeSpec.from_dict(args)
+    assert [one.shape[1] for one in net(images())] == [7, 7]
+    small = get_builder("anytime")(args, num_classes=7, drop_path=0.0, init="normal")
+    weight = small.get_parameter("backbone.layer1.0.conv1.weight")
+    assert weight.std().item() == pytest.approx(0.001, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"head": "flex"}, "head: no such field"),
+        ({"heads": "big"}, "heads: 'big'"),
+        ({"exits": []}, "exits"),
+        ({"exits": [2, 1]}, "exits"),
+        ({"exits": [5]}, "there is no exit 5"),
+        ({"backbone": "hrnet_w49"}, "did you mean hrnet_w"),
+        ({"backbone": "convnext_ato"}, "convnext_atto"),
+        ({"backbone": "vit_tiny_patch16_224"}, "all at once"),
+        ({"threshold": 1.5}, "threshold"),
+        ({"masks": "random"}, "random_shares"),
+        ({"masks": "random", "random_shares": [0.2, 0.5, 0.5]}, "cannot grow"),
+        ({"pretrained": True}, "no weights"),
+    ],
+)
+def test_what_no_network_can_have_is_one_line(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        anytime_net(**fields)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    ["roadmap_nano_resnet", "roadmap_nano_separate_downsampling", "convnext_atto", "resnet18"],
+)
+def test_any_backbone_gets_the_same_exits(backbone: str) -> None:
+    net = anytime_net(backbone=backbone, masks="confidence", flex_width=8)
+    x = images((64, 64), 1)
+    with torch.no_grad():
+        net.threshold = 1.0
+        dense = net(x)
+        net.threshold = 0.0
+        kept = net(x)
+    features = timm.create_model(backbone, features_only=True)
+    strides = [stride for stride in features.feature_info.reduction() if stride >= 4]
+    assert len(dense) == len(strides) == 4
+    assert {one.shape[-1] for one in dense} == {64 // strides[0]}
+    assert all(torch.equal(one, kept[0]) for one in kept)
+    whole = exit_macs(net.layer_costs((3, 64, 64)))
+    assert whole == sorted(whole)
+    assert whole[-1] == count(net, (3, 64, 64)).macs

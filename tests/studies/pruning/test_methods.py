@@ -1,0 +1,340 @@
+"""The methods' rules on given values, ties included."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from support.pruning_nets import BASIC34, RESNET, SMALL, VGG, VGG_LINEAR, pictures, small
+from torch import Tensor, nn
+
+from convnext_study.errors import UserError
+from convnext_study.studies.pruning import published
+from convnext_study.studies.pruning.apply import groups_of, mask
+from convnext_study.studies.pruning.budget import budget_flops, scratch_b_epochs
+from convnext_study.studies.pruning.groups import Group, PruningError, widths_left
+from convnext_study.studies.pruning.masks import (
+    apply_masks,
+    count_kept,
+    draw_masked,
+    filter_masks,
+    mask_gradients,
+)
+from convnext_study.studies.pruning.methods import controls, lottery, magnitude, slimming
+from convnext_study.studies.pruning.methods.l1_norm import keep_filters, rule_ratios
+from convnext_study.studies.pruning.networks.build import make_network
+from convnext_study.studies.pruning.networks.wiring import (
+    narrowed,
+    spec_groups,
+    widths_of,
+    with_widths,
+)
+from convnext_study.studies.pruning.published import get_network, networks
+from convnext_study.studies.pruning.specs import Spec, VggSpec
+
+IMAGE = (3, 16, 16)
+
+
+# L1-norm
+
+
+def given_filters(spec: Spec, values: Sequence[float]) -> Any:
+    net: Any = make_network(spec, num_classes=5)
+    with torch.no_grad():
+        for row, value in zip(net.stem.conv.weight, values, strict=True):
+            row.fill_(value)
+    return net
+
+
+def test_l1_keeps_the_largest_in_their_old_order_and_the_earlier_of_equal_ones() -> None:
+    net = given_filters(VGG, [0.1, -0.3, 0.2, 0.3, -0.2, 0.0])
+    groups = groups_of(net, IMAGE)
+
+    def kept(ratio: float, **kwargs: Any) -> list[int]:
+        keep_one = kwargs.pop("keep_one", False)
+        widths = widths_left(groups, {"stem.conv": ratio}, keep_one=keep_one)
+        return keep_filters(net, groups, widths, **kwargs)["stem.conv"]
+
+    assert kept(0.5) == [1, 2, 3]
+    assert kept(0.3) == [1, 2, 3, 4]  # int(4.2)
+    assert kept(0.5, choose="smallest") == [0, 2, 5]
+    assert kept(0.0) == [0, 1, 2, 3, 4, 5]
+    assert kept(0.9, keep_one=True) == [1]
+    assert kept(0.5, choose="random") == kept(0.5, choose="random") != kept(0.5)
+    draws = {tuple(kept(0.5, choose="random", seed=seed)) for seed in range(8)}
+    assert len(draws) > 2
+    with pytest.raises(PruningError, match=r"^stem\.conv: all of its 6 channels would go"):
+        kept(0.9)
+    with pytest.raises(UserError, match=r"^stem\.conv: ratio 1\.2; "):
+        kept(1.2)
+    with pytest.raises(UserError, match=r"^choose: 'best'; "):
+        kept(0.5, choose="best")
+    with pytest.raises(PruningError, match=r"^head\.fc: has no channels to prune"):
+        keep_filters(net, groups, {"head.fc": 2})
+    with pytest.raises(PruningError, match=r"^stem\.conv: has 6 channels, and 7 cannot stay"):
+        keep_filters(net, groups, {"stem.conv": 7})
+    preresnet = small(SMALL["preresnet"])
+    with pytest.raises(PruningError, match=r"select1: selects channels, and has no filters"):
+        keep_filters(preresnet, groups_of(preresnet, IMAGE), {"stages.0.blocks.0.select1": 1})
+
+
+@pytest.mark.parametrize("name", [name for name, one in networks().items() if "rule" in one.stated])
+def test_the_rule_gives_the_published_widths(name: str) -> None:
+    pruned = get_network(name)
+    whole, rule = get_network(str(pruned.of)), pruned.stated["rule"]
+    net = make_network(whole.spec)
+    groups = spec_groups(whole.spec)
+    ratios = rule_ratios(groups, rule["ratios"], rule["skip"])
+    kept = keep_filters(net, groups, widths_left(groups, ratios))
+    assert keep_filters(net, groups, widths_of(pruned.spec)) == {
+        **{group.name: list(range(group.width)) for group in groups},
+        **kept,
+    }
+    assert narrowed(whole.spec, kept) == pruned.spec
+
+
+# Network slimming
+
+
+def given_scales(scales: Sequence[float]) -> tuple[nn.Module, tuple[Group, ...]]:
+    """Two layers of 4 and 6 channels."""
+    net: Any = make_network(VggSpec(widths=(4, 6)), num_classes=2)
+    with torch.no_grad():
+        net.stem.norm.weight.copy_(torch.tensor(scales[:4]))
+        net.stages[0].blocks[0].norm.weight.copy_(torch.tensor(scales[4:]))
+    return net, groups_of(net, IMAGE)
+
+
+FIRST, SECOND = "stem.conv", "stages.0.blocks.0.conv"
+
+
+def test_slimming_keeps_what_is_strictly_greater() -> None:
+    net, groups = given_scales([0.9, -0.8, 0.1, 0.2, 0.3, 0.4, -0.5, 0.6, 0.7, 1.0])
+    kept = slimming.keep_channels(net, groups, 0.4)
+    assert kept == {FIRST: [0, 1], SECOND: [3, 4, 5]}
+    assert sum(map(len, kept.values())) == 10 - int(10 * 0.4) - 1
+    net, groups = given_scales([0.5, 0.5, 0.5, 0.9, 0.5, 0.5, 0.5, 0.5, 0.1, 0.9])
+    kept = slimming.keep_channels(net, groups, 0.2)  # all equal ones go together
+    assert kept == {FIRST: [3], SECOND: [5]}
+
+
+def test_a_layer_that_slimming_would_empty() -> None:
+    net, groups = given_scales([0.1, 0.2, 0.3, 0.2, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    with pytest.raises(PruningError, match=r"^stem\.conv: all of its 4 channels would go; "):
+        slimming.keep_channels(net, groups, 0.5)
+    kept = slimming.keep_channels(net, groups, 0.5, keep_one=True)
+    assert kept == {FIRST: [2], SECOND: [0, 1, 2, 3]}
+    for ratio in (-0.1, 1.0):
+        with pytest.raises(UserError, match=r"^ratio: "):
+            slimming.keep_channels(net, groups, ratio)
+    with pytest.raises(UserError, match="no channels with a BatchNorm"):
+        slimming.keep_channels(small(SMALL["vgg_biased"]), (), 0.5)
+
+
+def test_the_pool_is_every_batchnorm_and_the_published_lists_keep_as_many() -> None:
+    for name in ("vgg19-slim", "preresnet164", "densenet40"):
+        whole = get_network(name)
+        pool = sum(group.width for group in spec_groups(whole.spec) if group.norms)
+        assert pool == whole.stated["bn_channels"]
+    for network in networks().values():
+        if "slimming_ratio" in network.stated:
+            total = get_network(str(network.of)).stated["bn_channels"]
+            left = sum(group.width for group in spec_groups(network.spec))
+            assert left == total - int(total * network.stated["slimming_ratio"]) - 1
+
+
+def test_the_penalty_is_the_subgradient_of_the_sum_of_sizes() -> None:
+    net = small(VGG_LINEAR).train()
+    with torch.no_grad():
+        net.stem.norm.weight.copy_(torch.tensor([0.5, -0.5, 0.0, 1.0, -2.0, 3.0]))
+    net(pictures(4)).square().sum().backward()
+    before = {name: weight.grad.clone() for name, weight in net.named_parameters()}
+    slimming.add_penalty_gradient(net, 0.01)
+    norms = {name for name, _ in net.named_parameters() if name.endswith("norm.weight")}
+    assert len(norms) == 4
+    for name, weight in net.named_parameters():
+        penalty = 0.01 * weight.sign() if name in norms else torch.zeros_like(weight)
+        assert torch.equal(weight.grad, before[name] + penalty), name
+
+
+# Unstructured magnitude
+
+
+def given_weights(values: Sequence[float]) -> nn.Module:
+    net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 4, 1), nn.Linear(3, 3))
+    with torch.no_grad():
+        net.get_parameter("0.weight").copy_(torch.tensor(values[:2]).view(2, 1, 1, 1))
+        net.get_parameter("1.weight").copy_(torch.tensor(values[2:]).view(4, 2, 1, 1))
+    return net
+
+
+TEN = (0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7, -0.8, 0.9, -1.0)
+
+
+def test_magnitude_is_one_pool_of_convolutions_and_strictly_greater() -> None:
+    net = given_weights(TEN)
+    masks = magnitude.one_shot(net, 0.3)
+    assert list(masks) == ["0.weight", "1.weight"]
+    assert count_kept(masks) == 10 - int(10 * 0.3) - 1
+    assert masks["0.weight"].flatten().tolist() == [False, False]
+    assert masks["1.weight"].flatten().tolist() == [False, False, *[True] * 6]
+    equal = magnitude.one_shot(given_weights([0.1, 0.5, 0.5, 0.5, 0.5, *[0.9] * 5]), 0.2)
+    assert count_kept(equal) == 5
+    with pytest.raises(UserError, match=r"^ratio: 1; "):
+        magnitude.one_shot(net, 1)
+    with pytest.raises(UserError, match="no convolutions"):
+        magnitude.one_shot(nn.Linear(2, 2), 0.5)
+
+
+def test_each_round_prunes_a_share_of_what_is_left() -> None:
+    net = given_weights(TEN)
+    masks = magnitude.one_shot(net, 0.3)
+    apply_masks(net, masks)
+    again = magnitude.iterate(net, masks, 0.5)  # index 10 - 6 + int(6 * 0.5) = 7: size 0.8
+    assert again["1.weight"].flatten().tolist() == [*[False] * 6, True, True]
+    assert magnitude.iterate(net, {}, 0.3)["1.weight"].equal(masks["1.weight"])
+
+
+@pytest.mark.parametrize(
+    "entry", published.tables()["magnitude"][1:3], ids=lambda one: one["network"]
+)
+def test_the_stated_numbers_of_kept_weights(entry: Mapping[str, Any]) -> None:
+    net = make_network(get_network(entry["network"]).spec).double()
+    total = sum(weight.numel() for weight in magnitude.conv_weights(net).values())
+    assert total == entry["conv_weights"]
+    generator = torch.Generator().manual_seed(0)
+    order = (torch.randperm(total, generator=generator) + 1).double()
+    place = 0
+    for weight in magnitude.conv_weights(net).values():
+        weight.copy_(order[place : place + weight.numel()].view(weight.shape))
+        place += weight.numel()
+    for ratio, kept in zip(entry["ratio"], entry["kept"], strict=True):
+        assert count_kept(magnitude.one_shot(net, ratio)) == kept
+    for other in published.tables()["magnitude"]:
+        for ratio, kept in zip(other["ratio"], other["kept"], strict=True):
+            assert kept == other["conv_weights"] - int(other["conv_weights"] * ratio) - 1
+
+
+def test_masked_weights_stay_zero_in_training() -> None:
+    net = small(RESNET).train()
+    masks = magnitude.one_shot(net, 0.6)
+    apply_masks(net, masks)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        net(pictures(4)).square().sum().backward()
+        mask_gradients(net, masks)
+        optimizer.step()
+    for name, kept in masks.items():
+        assert net.get_parameter(name)[~kept].abs().max() == 0
+        assert net.get_parameter(name)[kept].abs().min() > 0
+
+
+def test_scratch_weights_under_a_mask() -> None:
+    net = nn.Conv2d(64, 64, 3, bias=False)
+    masks = {"weight": torch.arange(net.weight.numel()).view_as(net.weight) % 4 == 0}
+    draw_masked(net, masks, torch.Generator().manual_seed(0))
+    assert net.weight[~masks["weight"]].abs().max() == 0
+    expected = (2 * 64 / count_kept(masks)) ** 0.5
+    assert net.weight[masks["weight"]].std().item() == pytest.approx(expected, rel=0.03)
+
+
+def test_budgets_count_only_weights_that_are_left() -> None:
+    net = small(RESNET)
+    whole = budget_flops(net, IMAGE)
+    apply_masks(net, {"stem.conv.weight": torch.zeros(6, 3, 3, 3, dtype=torch.bool)})
+    assert whole - budget_flops(net, IMAGE) == 2 * 6 * 3 * 9 * 16 * 16
+    assert scratch_b_epochs(300, 100, 90) == 270
+    assert scratch_b_epochs(300, 100, 90, capped=True) == 180
+    assert scratch_b_epochs(199, 100, 90, capped=True) == 179
+
+
+# Lottery tickets
+
+
+def is_ticket(net: nn.Module, initial: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> bool:
+    state = net.state_dict()
+    return all(
+        torch.equal(state[name], tensor * masks[name] if name in masks else tensor)
+        for name, tensor in initial.items()
+    )
+
+
+def test_a_ticket_is_the_start_under_the_mask_and_the_control_is_another() -> None:
+    torch.manual_seed(0)
+    net = make_network(RESNET, num_classes=5)
+    initial = lottery.store(net)
+    other = lottery.store(make_network(RESNET, num_classes=5))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    net(pictures(4).float()).square().sum().backward()
+    optimizer.step()
+    masks = magnitude.one_shot(net, 0.5)
+    trained = lottery.store(net)
+    lottery.rewind(net, initial, masks)
+    assert is_ticket(net, initial, masks)
+    assert not is_ticket(net, trained, masks)
+    assert not torch.equal(initial["stem.norm.running_mean"], trained["stem.norm.running_mean"])
+    lottery.rewind(net, other, masks)
+    assert is_ticket(net, other, masks) and not is_ticket(net, initial, masks)
+    with pytest.raises(UserError, match=r"^the stored weights do not fit: "):
+        lottery.rewind(net, {**initial, "stem.conv.weight": torch.zeros(1)}, masks)
+
+
+def test_whole_filters_as_a_pattern() -> None:
+    net = make_network(RESNET, num_classes=5)
+    kept = keep_filters(net, groups_of(net, IMAGE), {"stages.0.blocks.0.conv1": 3})
+    masks = filter_masks(net, kept)
+    (mask_of_layer,) = masks.values()
+    rows = mask_of_layer.flatten(1)
+    assert torch.equal(rows.all(1), rows.any(1))
+    assert rows.any(1).nonzero().flatten().tolist() == kept["stages.0.blocks.0.conv1"]
+
+
+# Controls
+
+
+@pytest.mark.parametrize("family", ["vgg", "preresnet"])
+def test_controls_meet_the_budget(family: str) -> None:
+    net = small(SMALL[family])
+    groups = groups_of(net, IMAGE)
+    whole = controls.count_macs(net, {}, IMAGE)
+    for widths in (
+        controls.uniform_widths(net, groups, whole // 2, IMAGE),
+        controls.random_widths(net, groups, whole // 2, IMAGE, 0),
+    ):
+        assert controls.count_macs(net, widths, IMAGE) == pytest.approx(whole // 2, rel=0.15)
+        assert list(widths) == [group.name for group in groups]
+    first, again, other = (
+        controls.random_widths(net, groups, whole // 2, IMAGE, seed) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert controls.uniform_widths(net, groups, whole, IMAGE) == {
+        group.name: group.width for group in groups
+    }
+    with pytest.raises(UserError, match=r"^macs: .*; this network can have "):
+        controls.uniform_widths(net, groups, whole + 1, IMAGE)
+
+
+def test_the_budget_of_a_published_network() -> None:
+    whole, pruned = get_network("resnet56"), get_network("resnet56-b")
+    with torch.device("meta"):
+        net = make_network(whole.spec)
+    macs = pruned.stated["macs"]
+    widths = controls.uniform_widths(net, spec_groups(whole.spec), macs, (3, 32, 32))
+    assert controls.count_macs(net, widths, (3, 32, 32)) == pytest.approx(macs, rel=0.02)
+    assert len(set(with_widths(whole.spec, widths).to_dict()["inner"][0])) == 1
+
+
+def test_masking_in_place_leaves_other_layers() -> None:
+    net: Any = small(BASIC34)
+    before = copy.deepcopy(net.state_dict())
+    mask(net, {"layer1.0.conv1": [0, 2]}, IMAGE)
+    changed = {key for key, weight in net.state_dict().items() if not _equal(weight, before[key])}
+    assert changed == {"layer1.0.conv1.weight", "layer1.0.bn1.weight", "layer1.0.bn1.bias"}
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b)

@@ -1,0 +1,141 @@
+"""The engine trains what it does not know: maps for labels, exits, metrics, a run after a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.runs import make_tiny_run
+from support.several import train_well_in
+from support.toys import masked_run, segmentation_run
+from support.training import assert_same, stop_after, weights
+
+from convnext_study.launchers.job import Job
+from convnext_study.launchers.local import Pool
+from convnext_study.launchers.torchrun import run_torchrun
+from convnext_study.runs import records
+from convnext_study.runs.parents import ParentError
+from convnext_study.runs.records import Result, Run
+from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.runtime import Runtime
+
+ROOT = Path(__file__).parents[1]
+
+
+def jobs_in(folder: Path, *runs: Run) -> list[Job]:
+    return [Job(run, folder / "runs" / run.id, Runtime()) for run in runs]
+
+
+def finished(folder: Path, run: Run) -> Result:
+    result = records.read(folder / "runs" / run.id).result
+    assert result is not None
+    return result
+
+
+def test_dense_prediction_learns_and_says_its_own_metric(tmp_path: Path) -> None:
+    result = train(segmentation_run(), tmp_path / "run")
+    assert result.primary == "miou_2"
+    assert set(result.metrics) == {"miou_1", "miou_2"}
+    assert result.value > 45  # one class everywhere has under 15
+    assert set(result.costs) == {"network", "exit 1"}
+    assert result.cost.macs == 12 * 20 * 4 * (9 * 3 + 9 * 4 + 2 * 3)
+    samples = result.metric.samples
+    assert samples is not None and samples.array().shape == (10, 3, 2)
+    inside, union = samples.array().sum(0).T
+    assert 100 * (inside / union).mean() == pytest.approx(result.value)
+    lines = records.read(tmp_path / "run").epochs
+    assert [line.value for line in lines][-1] == result.value
+
+
+@pytest.mark.parametrize("steps", [1, 4, 5, 8, 12])
+def test_dense_prediction_resumes_bit_for_bit(tmp_path: Path, steps: int) -> None:
+    run = segmentation_run(ema=0.9)
+    train(run, tmp_path / "calm")
+    with pytest.raises(TrainingInterrupted):
+        train(run, tmp_path / "cut", stop=stop_after(steps))
+    train(run, tmp_path / "cut")
+    assert_same(tmp_path / "cut", tmp_path / "calm")
+
+
+def test_dense_prediction_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    run = segmentation_run()
+    train_well_in(2, run, tmp_path / "calm")
+    train_well_in(2, run, tmp_path / "cut", steps=6)
+    train_well_in(2, run, tmp_path / "cut")
+    assert_same(tmp_path / "cut", tmp_path / "calm")
+
+
+def test_two_phases_through_the_pool(tmp_path: Path) -> None:
+    parent = make_tiny_run()
+    children = [masked_run(parent), masked_run(parent, "random")]
+    outcomes = Pool(2).run(jobs_in(tmp_path, *children, parent))
+    assert [outcome.status for outcome in outcomes] == ["done"] * 3
+    assert outcomes[0].run == parent
+    assert len({parent.key, *(child.key for child in children)}) == 3
+    kept = [weights(tmp_path / "runs" / child.id) for child in children]
+    for name, value in kept[0].items():
+        if value.ndim == 4:
+            share = float((value != 0).double().mean())
+            assert 0.2 < share < 0.45, name
+            # One mask, which is the parent's, on weights of their own.
+            assert torch.equal(value != 0, kept[1][name] != 0)
+            assert not torch.equal(value, kept[1][name])
+    # Inherited weights are ahead of random ones after so short a training.
+    inherited, random = (finished(tmp_path, child).value for child in children)
+    assert inherited > random
+
+
+@pytest.mark.parametrize("steps", [1, 9, 10, 17])
+def test_a_second_phase_resumes_bit_for_bit(tmp_path: Path, steps: int) -> None:
+    parent = make_tiny_run()
+    child = masked_run(parent)
+    for name in ("calm", "cut"):
+        train(parent, tmp_path / name / "runs" / parent.id)
+    train(child, tmp_path / "calm" / "runs" / child.id)
+    with pytest.raises(TrainingInterrupted):
+        train(child, tmp_path / "cut" / "runs" / child.id, stop=stop_after(steps))
+    train(child, tmp_path / "cut" / "runs" / child.id)
+    assert_same(*(tmp_path / name / "runs" / child.id for name in ("cut", "calm")))
+
+
+def test_a_failed_parent_fails_its_children(tmp_path: Path) -> None:
+    parent = make_tiny_run().model_copy(update={"data": "folder:/nowhere"})
+    child = masked_run(parent)
+    grandchild = masked_run(child)
+    outcomes = {
+        one.run.id: one for one in Pool(1).run(jobs_in(tmp_path, grandchild, child, parent))
+    }
+    assert outcomes[parent.id].status == "failed"
+    assert outcomes[child.id].reason == f"the run it starts from failed: {parent.id}"
+    assert outcomes[grandchild.id].reason == f"the run it starts from failed: {child.id}"
+
+
+def test_a_graph_through_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    parent = make_tiny_run(epochs=1)
+    bad = parent.model_copy(update={"data": "folder:/nowhere"})
+    good, lost = masked_run(parent), masked_run(bad)
+    outcomes = run_torchrun(jobs_in(tmp_path, good, lost, parent, bad), 2)
+    found = {outcome.run.key: outcome for outcome in outcomes}
+    assert found[parent.key].status == found[good.key].status == "done"
+    assert found[bad.key].status == "failed"
+    assert found[lost.key].reason == f"the run it starts from failed: {bad.id}"
+
+
+def test_a_parent_that_is_missing_or_changed(tmp_path: Path) -> None:
+    parent = make_tiny_run(epochs=1)
+    child = masked_run(parent)
+    own = tmp_path / "study" / "runs" / child.id
+    with pytest.raises(ParentError, match="train that one first") as caught:
+        train(child, own)
+    assert "\n" not in str(caught.value)
+    # Found in the folder of another study.
+    its = tmp_path / "other" / "runs" / parent.id
+    train(parent, its)
+    with pytest.raises(TrainingInterrupted):
+        train(child, own, stop=stop_after(2))
+    (its / "last.ckpt").write_bytes((own / "last.ckpt").read_bytes())
+    with pytest.raises(Exception, match="has other weights than when this run began"):
+        train(child, own)
