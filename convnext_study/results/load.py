@@ -30,7 +30,7 @@ class ReportOptions:
     Args:
         show: the screen of a row before and after its step, by regime and the row's name; None
             where there is none.
-        published: the paper's recipe of each family, as plain fields.
+        published: the paper's recipes by name, as plain fields.
         commands: what to type to get a study again, from its groups.
     """
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from convnext_study.data.dense.loader import val_batches
 from convnext_study.runs.metrics import Cost, Metric, Samples
 from convnext_study.runs.records import Run
 from convnext_study.studies.anytime.calibration import calibration_error, confidence_bins
@@ -34,7 +35,7 @@ class AnytimeSegmentation(Segmentation):
 
     def observed(self, model: nn.Module, images: Tensor) -> tuple[Sequence[Tensor], Evidence]:
         """Logits of every exit; ``macs`` and ``computed``, (n, exits), of each image."""
-        net = _anytime_net(model)
+        net = anytime_net(model)
         outputs = list(net.run(images))
         masks = [output.computed for output in outputs]
         macs = torch.tensor(self._macs(net, images, masks))
@@ -78,6 +79,18 @@ class AnytimeSegmentation(Segmentation):
                 )
         return metrics, primary
 
+    def first_images(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first validation images, as the network gets them, and their labels; those of one
+        size with the first."""
+        found: list[tuple[Tensor, Tensor]] = []
+        for batch in val_batches(self._parts, 1, self._reading()):
+            pair = self._prepare(batch)
+            if not found or pair[0].shape == found[0][0].shape:
+                found.append(pair)
+            if len(found) == count:
+                break
+        return torch.cat([one for one, _ in found]), torch.cat([one for _, one in found])
+
     def _macs(
         self, net: AnytimeNet, images: Tensor, masks: Sequence[Tensor | None]
     ) -> list[list[int]]:
@@ -95,7 +108,7 @@ class AnytimeSegmentation(Segmentation):
 
     def costs(self, model: nn.Module) -> dict[str, Cost]:
         """Of the network, and up to each exit, where nothing is skipped."""
-        net = _anytime_net(model)
+        net = anytime_net(model)
         found, activations = super().costs(model), 0
         layers, params = net.layer_costs(self.image_shape), net.params_to_exits()
         for number, (macs, added) in enumerate(zip(exit_macs(layers), layers, strict=True), 1):
@@ -106,7 +119,7 @@ class AnytimeSegmentation(Segmentation):
         return found
 
 
-def _anytime_net(model: nn.Module) -> AnytimeNet:
+def anytime_net(model: nn.Module) -> AnytimeNet:
     """The network itself, or what a moving average of it wraps."""
     net = getattr(model, "module", model)
     assert isinstance(net, AnytimeNet)  # noqa: S101  the study builds no others

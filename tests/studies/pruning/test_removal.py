@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -194,7 +193,7 @@ def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         groups_of(
             timm.create_model("multipath_small", width=4, modules=1, implementation="plain"), IMAGE
         )
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'convnext-study\[pruning\]'$"):
         groups_of(foreign("convnext_atto"), (3, 32, 32))
 
