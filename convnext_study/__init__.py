@@ -46,5 +46,6 @@ def __dir__() -> list[str]:
 _MODELS = (
     "convnext_study.models.roadmap_models",
     "convnext_study.studies.multipath.registry",
+    "convnext_study.studies.pruning.registry",
 )
 timm_hook.install(_MODELS)

@@ -22,7 +22,7 @@ from convnext_study.roadmap.spec import SpecError
 
 ROWS = {variant.model for road in ROADMAPS.values() for variant in road.variants()}
 # Of the road maps and the studies together; timm, imported above, has filled them.
-ALL = sum(len(importlib.import_module(name).default_cfgs) for name in convnext_study._REGISTRIES)
+ALL = sum(len(importlib.import_module(name).MODELS) for name in convnext_study._MODELS)
 
 
 def python(code: str, *, path: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -22,12 +22,10 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor
 
 from convnext_study.roadmap.spec import SpecError
-from convnext_study.studies.pruning import registry
+from convnext_study.studies.pruning.published import networks
 
-if not timm.is_model("pruning_vgg16"):
-    registry.register()
-
-every_model = pytest.mark.parametrize("name", registry.MODELS)
+PUBLISHED = {one.model: one for one in networks().values()}
+every_model = pytest.mark.parametrize("name", PUBLISHED)
 every_family = pytest.mark.parametrize("name", NARROW)
 every_pooled = pytest.mark.parametrize("name", POOLED)
 every_own = pytest.mark.parametrize("name", OURS)
@@ -49,7 +47,7 @@ def test_names() -> None:
 
 @every_model
 def test_attributes(name: str) -> None:
-    net, network = outline(name), registry.MODELS[name]
+    net, network = outline(name), PUBLISHED[name]
     config = net.pretrained_cfg
     assert (config["architecture"], config["num_classes"]) == (name, network.classes)
     assert (net.num_classes, net.in_chans) == (network.classes, 3)
@@ -128,7 +126,9 @@ def test_features_are_the_stages_outputs_and_stay_so(name: str) -> None:
     assert all(map(torch.equal, maps, clean))
     assert torch.equal(final, clean[-1])
     for kind in ("list", "dict", "hook", "fx", "getter"):
-        found = narrow(name, features_only=True, feature_cls=kind)(x)
+        found = narrow(
+            name, features_only=True, feature_cls=kind, out_indices=tuple(range(len(maps)))
+        )(x)
         found = list(found.values()) if kind == "dict" else found
         assert all(map(torch.equal, found, clean)), kind
     only = net.forward_intermediates(x, indices=1, intermediates_only=True)
