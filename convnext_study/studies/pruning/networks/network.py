@@ -96,9 +96,7 @@ class PruningNet(TimmModel):
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 nn.init.constant_(module.weight, gamma)
                 nn.init.zeros_(module.bias)
-            elif (
-                isinstance(module, nn.Linear) and self.spec.family == "vgg" and scheme == "kaiming"
-            ):
+            elif is_vgg and isinstance(module, nn.Linear) and scheme == "kaiming":
                 nn.init.normal_(module.weight, std=LINEAR_STD)
                 nn.init.zeros_(module.bias)
 
