@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -45,7 +45,8 @@ class Recipe(BaseModel):
     schedule: Literal["cosine", "step", "poly"] = "cosine"
     warmup_epochs: float = Field(default=0, ge=0)
     min_lr: float = Field(default=0.0, ge=0)
-    milestones: int = Field(default=30, ge=1)  # of the step schedule: lr x0.1 each
+    # Of the step schedule, lr x0.1 each: after every so many epochs, or after these.
+    milestones: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...] = 30
     power: float = Field(default=0.9, gt=0)  # of the poly schedule
     image_size: int | None = None  # None: the data's own
     crop: Literal["random_resized", "random_crop", "none"] = "random_resized"
@@ -165,13 +166,13 @@ CLASSIC_SMALL = Recipe(
     init="kaiming",
 )
 
-# Where no image is seen twice, there is nothing to shift, and little that a high rate can spoil.
+# Where no image is seen twice there is nothing to shift. Rates up to 6e-3 learn faster, but at 8e-3
+# after a shorter warm-up the last row of the nano road does not learn at all.
 MODERN_COMPOSED = MODERN_SMALL.model_copy(
     update={
         "name": "modern-composed",
         "epochs": 6,
-        "lr": 6e-3,
-        "warmup_epochs": 0.5,
+        "lr": 4e-3,
         "crop": "none",
         "clip_grad": 1.0,
     }

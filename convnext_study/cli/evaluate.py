@@ -13,6 +13,7 @@ from convnext_study.cli.options import ImageSize, Json, print_rich
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
+    from convnext_study.evaluation.by_task import TaskResult
     from convnext_study.evaluation.evaluate import Accuracy, EvalResult
     from convnext_study.evaluation.load_run import LoadedModel
     from convnext_study.training.runtime import Runtime
@@ -63,13 +64,25 @@ def evaluate(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Measure top-1 and top-5 accuracy on a validation set, with 95 % intervals."""
+    """Measure top-1 and top-5 accuracy on a validation set, with 95 % intervals.
+
+    A run of another task is measured by its own metrics.
+    """
+    from convnext_study.evaluation.by_task import evaluate_by_task, is_classifier
+
     loaded = load_model(model, weights, pretrained, code, trust)
     uri = data or data_of(loaded, trust)
     if uri is None:
         raise UserError(f"{model}: on what? Name a data set, as in --data folder:PATH")
     changed = loaded.transform.replace(image_size, crop_pct)
     runtime = _runtime(device, workers, compiled)
+    if not is_classifier(loaded):
+        by_task = evaluate_by_task(loaded, uri, runtime)
+        if as_json:
+            typer.echo(json.dumps(by_task.to_dict(), indent=1, ensure_ascii=False))
+        else:
+            _print_task(by_task)
+        return
     result = _evaluate(replace(loaded, transform=changed), uri, batch_size, runtime)
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
@@ -143,6 +156,22 @@ def _print(result: EvalResult) -> None:
         "interval": "95 %, Wilson; covers the choice of test images, not another training seed",
         **{f"note {i}": note for i, note in enumerate(result.notes, 1)},
     }.items():
+        grid.add_row(name, value)
+    print_rich(grid)
+
+
+def _print_task(result: TaskResult) -> None:
+    from rich.table import Table
+
+    grid = Table(box=None, show_header=False)
+    rows = {
+        "model": result.model,
+        "weights": result.weights,
+        "measured on": f"the {result.images} validation images of {result.data}",
+        **{one.label: f"{one.value:.2f} {one.unit}".strip() for one in result.metrics.values()},
+        **{f"note {i}": note for i, note in enumerate(result.notes, 1)},
+    }
+    for name, value in rows.items():
         grid.add_row(name, value)
     print_rich(grid)
 

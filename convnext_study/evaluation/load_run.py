@@ -12,7 +12,7 @@ from convnext_study.errors import UserError
 from convnext_study.evaluation.errors import EvaluationError, TrustError
 from convnext_study.evaluation.trust import Called, check_data, what_to_call
 from convnext_study.runs import records
-from convnext_study.runs.records import Run
+from convnext_study.runs.records import Record, Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,7 +56,7 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
     from convnext_study.training import checkpoint_file
 
     record = records.read(folder)
-    run, recipe, notes = record.run, make_recipe(record.run.recipe), list[str]()
+    run, recipe, notes = _as_trained(record), make_recipe(record.run.recipe), list[str]()
     called = what_to_call(run, trust=trust, code=code)
     saved = checkpoint_file.load(folder, notes.append)
     if saved is None:
@@ -65,7 +65,8 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
     if epochs < recipe.epochs:
         notes.append(f"the run is not finished: {epochs} of {recipe.epochs} epochs")
     data = _open(run, trust, notes)
-    net, classes = _build(run, called, recipe, state, str(folder))
+    classes = saved.get("num_classes") or classes_in(state)
+    net = _build(run, called, classes, recipe, state, str(folder))
     return LoadedModel(
         name=run.id,
         net=net,
@@ -81,6 +82,13 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
         run=run,
         notes=tuple(notes),
     )
+
+
+def _as_trained(record: Record) -> Run:
+    """The run with the network that was trained, where its parent or training decided that."""
+    if record.result is None or record.result.model is None:
+        return record.run
+    return record.run.model_copy(update={"model": record.result.model})
 
 
 def _weights(saved: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
@@ -103,14 +111,15 @@ def _open(run: Run, trust: bool, notes: list[str]) -> DatasetPair | None:
 
 
 def _build(
-    run: Run, called: Called, recipe: Recipe, state: dict[str, Any], where: str
-) -> tuple[nn.Module, int]:
+    run: Run, called: Called, classes: int, recipe: Recipe, state: dict[str, Any], where: str
+) -> nn.Module:
     from convnext_study.training.runtime import Runtime
 
-    classes = classes_in(state)
     try:
         if called.task is None:
-            net = called.builder(called.args, num_classes=classes, drop_path=0.0, init=recipe.init)
+            # Whatever the weights were that it started from: its own follow.
+            args = {name: value for name, value in called.args.items() if name != "pretrained"}
+            net = called.builder(args, num_classes=classes, drop_path=0.0, init=recipe.init)
         else:
             model = run.model.model_copy(update={"args": called.args})
             net = called.task(run.model_copy(update={"model": model}), Runtime()).build()
@@ -120,7 +129,7 @@ def _build(
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise EvaluationError(f"{where}: its network cannot be built ({reason})") from error
     put_weights(net, state, where)
-    return net.eval(), classes
+    return net.eval()
 
 
 def classes_in(state: Mapping[str, Tensor]) -> int:

@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.data.dense import DENSE_SOURCES
+from convnext_study.data.pose import POSE_SOURCE
 from convnext_study.data.sources import SOURCES
 from convnext_study.evaluation.errors import TrustError
-from convnext_study.imports import file_digest, load_function
-from convnext_study.models.builders import FILE_BUILDER, ROADMAP_BUILDER, TIMM_BUILDER, get_builder
-from convnext_study.runs.records import Run
+from convnext_study.imports import TaskError, file_digest, load_function
+from convnext_study.models.builders import FILE_BUILDER, TIMM_BUILDER, get_builder
+from convnext_study.runs.records import ModelRef, Run
 
 if TYPE_CHECKING:
     from torch import nn
 
-# They check their arguments themselves, and take nothing but a network's fields.
-OWN = (ROADMAP_BUILDER, "multipath", "multipath-baseline")
 _HELP = "add --trust if you know where the run comes from"
 
 # timm's own keywords reach files and the network (pretrained, pretrained_cfg, checkpoint_path,
@@ -47,6 +46,7 @@ WORDS = frozenset((
     "layout", "norm", "norm_layer", "stem", "stem_type",
 ))  # fmt: skip
 _WORD = re.compile(r"[A-Za-z0-9_]*", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z0-9_. +-]*", re.ASCII)
 _NAME = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)?", re.ASCII)
 
 # timm's readers that may run code, read pickles or fetch.
@@ -72,19 +72,55 @@ def what_to_call(run: Run, *, trust: bool = False, code: Path | None = None) -> 
 
     Raises TrustError for what may not be called. Nothing of it has been imported then.
     """
-    reference, args = run.model.builder, run.model.args
-    if reference == FILE_BUILDER:
-        args = _file_arguments(run, trust, code)
-    elif reference == TIMM_BUILDER and not trust:
-        check_timm_arguments(run.id, args)
-    elif reference not in (*OWN, TIMM_BUILDER):
-        _check_import(run, reference, trust, code)
+    reference, args = run.model.builder, _checked(run, run.model, trust, code)
     task_name = run.task.name if ":" in run.task.name else None  # others are this package's own
     if task_name is not None:
         _check_import(run, task_name, trust, code)
     # Only now: a file is not run for a record that is refused.
     task = None if task_name is None else _find(task_name, code)
     return Called(_find(reference, code), args, task)
+
+
+def _checked(run: Run, model: ModelRef, trust: bool, code: Path | None) -> dict[str, Any]:
+    """A builder's arguments, if it may be called with them. Those of this package check theirs
+    themselves, take plain values, and may name a further network, which is checked as this one."""
+    reference, args = model.builder, model.args
+    if reference == FILE_BUILDER:
+        return _file_arguments(run, model, trust, code)
+    if reference == TIMM_BUILDER:
+        if not trust:
+            check_timm_arguments(run.id, args)
+    elif not _is_own(reference):
+        _check_import(run, reference, trust, code)
+    else:
+        for value in args.values():
+            if isinstance(value, dict) and "builder" in value:
+                _checked(run, ModelRef.model_validate(value), trust, code)
+            elif not trust:
+                _check_words(run, value)
+        if not trust and args.get("pretrained"):
+            raise TrustError(f"{run.id}: its record asks to fetch weights; {_HELP}")
+    return args
+
+
+def _is_own(builder: str) -> bool:
+    """Whether a builder is this package's, a study's among them."""
+    if ":" in builder:
+        return False
+    try:
+        get_builder(builder)
+    except TaskError:
+        return False
+    return True
+
+
+def _check_words(run: Run, value: Any) -> None:
+    """Raises TrustError for a word that could be an address, of a file or of a place to fetch."""
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        raise TrustError(f"{run.id}: its record names {value!r:.100} of a network; {_HELP}")
+    if isinstance(value, list | tuple | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            _check_words(run, one)
 
 
 def check_timm_arguments(where: str, args: dict[str, Any]) -> None:
@@ -105,7 +141,7 @@ def check_data(where: str, uri: str) -> None:
     """Raises TrustError for data that a record by itself may not have opened."""
     scheme, _, rest = uri.partition(":")
     kind = rest.partition("/")[0].lower()
-    if scheme in DENSE_SOURCES or (scheme in SOURCES and SOURCES[scheme].safe):
+    if scheme in (*DENSE_SOURCES, POSE_SOURCE) or (scheme in SOURCES and SOURCES[scheme].safe):
         return
     if scheme == "timm" and kind not in TIMM_DATA:
         return
@@ -125,9 +161,9 @@ def _is_plain(key: str, value: Any) -> bool:
     return key in NUMBERS | WORDS and isinstance(value, int | float | None)
 
 
-def _file_arguments(run: Run, trust: bool, code: Path | None) -> dict[str, Any]:
+def _file_arguments(run: Run, model: ModelRef, trust: bool, code: Path | None) -> dict[str, Any]:
     """Those of `file_net`, with the reader's file in place of the record's where there is one."""
-    args = run.model.args
+    args = model.args
     if code is not None:
         if file_digest(code) != args.get("sha256"):
             raise TrustError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,11 @@ def default_recipe(road: Roadmap, data: str) -> str:
 
 def default_folder(road: Roadmap, data: str) -> Path:
     """Where a study goes when no folder is named."""
-    return Path("runs") / f"{road.regime}-{data.partition(':')[0]}"
+    scheme = data.partition(":")[0]
+    source = SOURCES.get(scheme)
+    # A path is no part of a folder's name; what else is asked of the package's own data is.
+    name = scheme if source is None or source.needs_path else re.sub("[:,]", "-", data)
+    return Path("runs") / f"{road.regime}-{name}"
 
 
 def roadmap_runs(

@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,10 +41,10 @@ class ModelEntry:
         description: one line for `timm.get_pretrained_cfg` and the entry point's docstring.
         cfg: timm's description of the network and its images, where it differs from the road map's:
             ``num_classes``, ``input_size`` and ``pool_size`` at least.
-        spec: a frozen dataclass with ``replace``; keywords of `timm.create_model` may set its
-            fields.
+        spec: a frozen dataclass; keywords of `timm.create_model` may set its fields.
         args: further keywords of the network that make it this model.
-        features: arguments of timm's ``features_only``; stages are flattened in a `TimmModel`.
+        features: arguments of timm's ``features_only``, or what makes them of the spec; stages are
+            flattened in a `TimmModel`.
     """
 
     network: str
@@ -52,7 +52,7 @@ class ModelEntry:
     cfg: Mapping[str, Any]
     spec: Any = None
     args: Mapping[str, Any] = field(default_factory=dict)
-    features: Mapping[str, Any] = field(default_factory=dict)
+    features: Mapping[str, Any] | Callable[[Any], Mapping[str, Any]] = field(default_factory=dict)
 
 
 def register_models(models: Mapping[str, ModelEntry]) -> None:
@@ -96,12 +96,16 @@ def _entry_point(name: str, entry: ModelEntry) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         from timm.models._builder import build_model_with_cfg
 
+        fields = [] if entry.spec is None else [one.name for one in dataclasses.fields(entry.spec)]
+        changes = {key: kwargs.pop(key) for key in fields if key in kwargs}
+        spec = replace(entry.spec, **changes) if changes else entry.spec
+        features = entry.features(spec) if callable(entry.features) else entry.features
         model: nn.Module = build_model_with_cfg(
-            partial(_network, name, entry),
+            partial(_network, name, replace(entry, spec=spec)),
             name,
             pretrained,
             pretrained_filter_fn=checkpoint_filter_fn,
-            feature_cfg=dict(entry.features),
+            feature_cfg=dict(features),
             **kwargs,
         )
         return model
@@ -123,16 +127,15 @@ def _network(
     import torch
 
     network = resolve(entry.network)
-    positional = []
-    if entry.spec is not None:
-        fields = [spec_field.name for spec_field in dataclasses.fields(entry.spec)]
-        arguments = list(inspect.signature(network).parameters)[1:]
+    spec = [] if entry.spec is None else [entry.spec]
+    parameters = inspect.signature(network).parameters
+    if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        known = list(parameters)[len(spec) :]
+        fields = [one.name for part in spec for one in dataclasses.fields(part)]
         for key in kwargs:
-            if key not in (*fields, *arguments):
-                near = did_you_mean(key, [*arguments, *fields])
+            if key not in known:
+                near = did_you_mean(key, [*known, *fields])
                 raise TypeError(f"{name}: no argument {key}{near}")
-        changes = {key: kwargs.pop(key) for key in fields if key in kwargs}
-        positional = [entry.spec.replace(**changes)]
     with torch.device(device) if device is not None else nullcontext():
-        net: nn.Module = network(*positional, **{**entry.args, **kwargs})
+        net: nn.Module = network(*spec, **{**entry.args, **kwargs})
     return net.to(dtype=dtype)

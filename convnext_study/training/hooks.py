@@ -26,6 +26,11 @@ class Hooks:
         was decided by the parent, or in training. Kept in the result."""
         return None
 
+    @property
+    def num_classes(self) -> int | None:
+        """What the network's builder was given, saved so that it can be built without the data."""
+        return None
+
     def before_step(self, model: nn.Module, step: int) -> None:
         """May change the gradients of optimizer step ``step``, whole and shared by now."""
 

@@ -23,8 +23,15 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     progress = (step - warmup) / max(total - warmup, 1)
     match recipe.schedule:
         case "step":
-            return peak * 0.1 ** (step // steps_per_epoch // recipe.milestones)
+            return peak * 0.1 ** _drops(recipe.milestones, step // steps_per_epoch)
         case "cosine":
             return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
         case "poly":
             return floor + (peak - floor) * float((1 - progress) ** recipe.power)
+
+
+def _drops(milestones: int | tuple[int, ...], epoch: int) -> int:
+    """How often the rate has been lowered before this epoch (from 0)."""
+    if isinstance(milestones, int):
+        return epoch // milestones
+    return sum(epoch >= milestone for milestone in milestones)

@@ -82,6 +82,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "task": self.task.state(),
+            "num_classes": self.task.num_classes,
             "state": vars(self.progress),
         }
         try:

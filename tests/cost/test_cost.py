@@ -225,7 +225,8 @@ class Mixed(nn.Module):
         x = self.up(self.grouped(self.grouped_input(x)))  # (1, 4, 16, 12)
         volume = self.cube(x.unsqueeze(1))  # (1, 2, 2, 14, 10)
         line = self.line(x.flatten(2))  # (1, 8, 188)
-        return self.tokens(self.tokens_input(line)) + volume.mean()
+        tokens: torch.Tensor = self.tokens(self.tokens_input(line)) + volume.mean()
+        return tokens
 
     def grouped_input(self, x: torch.Tensor) -> torch.Tensor:
         return x.repeat(1, 2, 1, 1)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from convnext_study.data.sources.clutter.scene import FINE, SIZE, SMALLEST, TURN
 from convnext_study.data.sources.digits import read_scans
 from convnext_study.data.workers import Request
 from convnext_study.experiments.dataset_size import dataset_size
-from convnext_study.experiments.roadmap_runs import default_recipe, roadmap_runs
+from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs
 from convnext_study.recipes import MODERN_SMALL
 from convnext_study.roadmap import NANO, T
 
@@ -92,7 +94,7 @@ def made_of(uri: str) -> dict[str, torch.Tensor]:
     """Some of what is trained on, and all that is evaluated on."""
     clutter._fixed.cache_clear()
     opened = open_data(uri)
-    batches = list(train_batches(opened, STILL, seed=1, epoch=1))
+    batches = islice(train_batches(opened, STILL, seed=1, epoch=1), 20)
     held: Any = opened.val
     return {"train": torch.cat([batch.images for batch in batches]), "val": held.images}
 
@@ -296,6 +298,18 @@ def test_runs_take_the_recipes_for_composed_images(uri: str) -> None:
     (asked,) = roadmap_runs(NANO, NANO.variants()[:1], data=uri, seeds=[0], recipe="small")
     assert asked.recipe["name"] == "classic-small"
     assert T.published and default_recipe(T, uri) == "published"
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("clutter", "nano-clutter"),
+        ("clutter:hard,tune", "nano-clutter-hard-tune"),
+        ("folder:/a/b", "nano-folder"),
+    ],
+)
+def test_another_difficulty_or_part_goes_to_another_folder(uri: str, folder: str) -> None:
+    assert default_folder(NANO, uri) == Path("runs") / folder
 
 
 @pytest.mark.parametrize(

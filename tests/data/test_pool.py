@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def test_large_batches_are_made_in_small_parts(
     wanted = [Request("train", tuple(range(70)), 3), Request("train", (5, 4, 3), 3)]
     alone = make_readers(data, RECIPE, 0, workers=0)
     sizes: list[int] = []
-    honest = pool.join
+    honest: Callable[..., Images] = getattr(pool, "join")  # noqa: B009
 
     def join(parts: list[Images], **how: Any) -> Images:
         sizes.extend(len(part.labels) for part in parts)
@@ -175,14 +175,16 @@ def test_in_the_middle_of_a_batch_they_go(data: DatasetPair, how: str) -> None:
 def test_one_that_hangs_is_killed(data: DatasetPair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)
     made, before = make_readers(data, RECIPE, 0, workers=1), children()
-    honest = made._parts["train"].transform
+    part = made._parts["train"]
+    honest: Any = part.transform
+    images: Any = part.images
 
     def hang(pixels: torch.Tensor) -> Any:
         time.sleep(600 if int(pixels.float().mean()) != first else 0)
         return honest(pixels)
 
-    first = int(made._parts["train"].images.pixels(0)[0].float().mean())  # type: ignore[attr-defined]
-    made._parts["train"].transform = hang
+    first = int(images.pixels(0)[0].float().mean())
+    part.transform = hang
     stream = made.read([Request("train", (0,)), Request("train", (1,))])
     next(stream)
     mine = children() - before

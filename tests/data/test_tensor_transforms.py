@@ -153,11 +153,11 @@ def test_after_the_crop_all_draws_are_timms(data: DatasetPair, auto: str) -> Non
     theirs: Any = timms_train(data, recipe)
     erased = 0
     for seed in range(60):
-        image = photo(seed).resize((64, 64))
+        image: Any = photo(seed).resize((64, 64))
         seed_everything(seed)
         for step in theirs.transforms[1:-1]:
             image = step(image)
-        before: Any = image.clone()
+        before = image.clone()
         image = theirs.transforms[-1](image)
         seed_everything(seed)
         own = Steps(ours.transforms[1:], ours.erasing)

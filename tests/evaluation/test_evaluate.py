@@ -1,6 +1,7 @@
 """Judging networks: a run's, timm's and torchvision's, and what is refused."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,13 @@ def test_in_the_precision_that_it_was_trained_in(
 def test_top5_and_the_screen(run_folder: Path) -> None:
     loaded, data = load_run(run_folder), open_data("digits")
     result = evaluate(loaded, data, 100, Runtime())
-    images = torch.stack([torch.from_numpy(np.array(image)) for image, _ in data.val])
+    samples = [data.val[index] for index in range(len(data.val))]
+    images = torch.stack([torch.from_numpy(np.array(image)) for image, _ in samples])
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     pixels = ((images / 255 - mean) / std).permute(0, 3, 1, 2).float()
     with torch.inference_mode():
         order = loaded.net(pixels).argsort(1, descending=True)
-    labels = torch.tensor([label for _, label in data.val])
+    labels = torch.tensor([label for _, label in samples])
     assert result.top5 is not None
     assert result.top5.right == sum(
         label in row[:5] for label, row in zip(labels.tolist(), order.tolist(), strict=True)
@@ -184,7 +186,7 @@ def test_no_address_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: Any) -> None:
         raise OSError
 
-    monkeypatch.setattr(named.socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     for variable in named._PROXIES:
         monkeypatch.delenv(variable, raising=False)
     assert not named._resolves("example.org")

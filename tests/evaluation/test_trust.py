@@ -231,7 +231,7 @@ def test_with_trust_timm_gets_what_the_record_says(
 
 
 def test_a_network_of_timm_by_its_name_and_its_shape(tmp_path: Path) -> None:
-    args = {"name": "convnext_atto", "depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}
+    args: dict[str, Any] = {"name": "convnext_atto", "depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}
     args |= {"ls_init_value": None, "conv_mlp": True, "act_layer": "relu"}
     model = ModelRef(builder=TIMM_BUILDER, args=args)
     run = make_tiny_run(epochs=1, global_batch_size=512).model_copy(update={"model": model})
@@ -247,7 +247,7 @@ def test_arguments_that_do_not_fit_are_one_line(stranger: Stranger) -> None:
     with pytest.raises(subjects.EvaluationError, match=r"cannot be built \(.*embed_dim") as caught:
         load_run(stranger.folder)
     assert "\n" not in str(caught.value)
-    stranger.change(model={"builder": ROADMAP_BUILDER, "args": {"file": "a/stranger"}})
+    stranger.change(model={"builder": ROADMAP_BUILDER, "args": {"file": "stranger"}})
     with pytest.raises(ValueError, match="no such field"):
         load_run(stranger.folder)
 
@@ -319,3 +319,36 @@ def test_a_report_reads_no_recipe_that_a_record_names(
 def test_an_honest_folder_needs_no_trust(stranger: Stranger) -> None:
     done = commands_on(stranger)
     assert {name: one.exit_code for name, one in done.items()} == dict.fromkeys(done, 0), done
+
+
+NESTED = {
+    "a network within": {"parent": {"builder": "os:system", "args": {}}},
+    "timm's within": {"parent": {"builder": "timm", "args": {"name": "hf-hub:a/b"}}},
+    "a file within": {"parent": {"builder": "file", "args": {"file": "x.py", "sha256": "0"}}},
+    "two within": {
+        "parent": {
+            "builder": "pruning-narrowed",
+            "args": {"parent": {"builder": "a:b", "args": {}}},
+        }
+    },
+    "a place to fetch from": {"backbone": "hf-hub:stranger/model"},
+    "a folder": {"backbone": "local-dir:/tmp/x"},
+    "weights to fetch": {"backbone": "resnet18", "pretrained": True},
+    "a path in a list": {"widths": [8, "/etc/passwd"]},
+}
+
+
+@pytest.mark.parametrize("args", NESTED.values(), ids=NESTED)
+def test_what_a_studys_network_names_is_checked_too(args: dict[str, Any]) -> None:
+    for builder in ("pruning-narrowed", "anytime"):
+        run = make_tiny_run().model_copy(update={"model": ModelRef(builder=builder, args=args)})
+        with pytest.raises(TrustError) as caught:
+            what_to_call(run)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_network_within_a_network_of_this_package_needs_no_trust() -> None:
+    parent = make_tiny_run().model.model_dump()
+    args = {"parent": parent, "kept": {"stages.0.blocks.0.conv1": [0, 2]}, "image_size": [3, 8, 8]}
+    model = ModelRef(builder="pruning-narrowed", args=args)
+    assert what_to_call(make_tiny_run().model_copy(update={"model": model})).args == args

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fakes import write_run
@@ -41,7 +42,7 @@ def ablation(name: str) -> StudyFile:
     return load_study(FOLDER / f"{name}.py")
 
 
-def context_of(name: str, **fields: object) -> Context:
+def context_of(name: str, **fields: Any) -> Context:
     return make_context(ablation(name), None, **fields)
 
 

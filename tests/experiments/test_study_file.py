@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fakes import write_run
@@ -25,7 +26,7 @@ from convnext_study.experiments.study_file import (
 )
 from convnext_study.models.builders import FILE_BUILDER, file_net
 from convnext_study.roadmap import StepError, get_roadmap
-from convnext_study.runs.records import scan
+from convnext_study.runs.records import Status, scan
 
 NANO = get_roadmap("nano")
 MACS = counter(32, 10)
@@ -171,7 +172,8 @@ def test_a_network_is_found_under_another_name(tmp_path: Path) -> None:
 
 def test_of_two_folders_of_one_network_the_finished_one_counts(tmp_path: Path) -> None:
     (run,) = Context(road=NANO).runs(["gelu"])
-    for name, status in (("a", "unfinished"), ("b", "done"), ("c", "unfinished")):
+    states: dict[str, Status] = {"a": "unfinished", "b": "done", "c": "unfinished"}
+    for name, status in states.items():
         write_run(tmp_path, run.model_copy(update={"name": name}), status=status)
     assert [found.name for found in recorded(tmp_path).values()] == ["b"]
     (tmp_path / "runs" / "broken").mkdir()
@@ -220,7 +222,8 @@ def test_a_network_from_a_file_is_that_file(
     assert before.model.builder == FILE_BUILDER
     assert before.model.args["file"] == "own.py", "relative: a record names no home"
     args = dict(before.model.args)
-    assert file_net(args, num_classes=3, drop_path=0, init="kaiming")[-1].out_features == 3
+    net: Any = file_net(args, num_classes=3, drop_path=0, init="kaiming")
+    assert net[-1].out_features == 3
     path.write_text(OWN + "\n# changed\n")
     with pytest.raises(UserError, match="has changed"):
         file_net(args, num_classes=3, drop_path=0, init="kaiming")

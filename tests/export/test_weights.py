@@ -63,13 +63,14 @@ def test_checkpoint_path_loads_a_training_checkpoint(tmp_path: Path) -> None:
 
 def test_wrapped_networks_and_other_memory_formats(tmp_path: Path) -> None:
     net, path = settled(NAME), tmp_path / "weights.safetensors"
-    wrapped = torch.compile(nn.DataParallel(net).to(memory_format=torch.channels_last))
+    wrapped: Any = torch.compile(nn.DataParallel(net).to(memory_format=torch.channels_last))
     assert unwrapped(wrapped) is net
     save_checkpoint(wrapped, path)
     assert same_weights(timm.create_model(NAME, checkpoint_path=path), net)
     save_for_hf(wrapped, tmp_path / "folder")
     assert same_weights(reload(tmp_path / "folder"), net)
-    assert net.stem.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    weight = net.get_parameter("stem.conv.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding=.same.")

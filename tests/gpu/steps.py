@@ -119,7 +119,8 @@ class Bench:
             if warm:
                 self.wait()
         order = "cuda_time_total" if self.on_gpu else "cpu_time_total"
-        return found.key_averages().table(sort_by=order, row_limit=14, max_name_column_width=60)
+        averages = found.key_averages()
+        return str(averages.table(sort_by=order, row_limit=14, max_name_column_width=60))
 
 
 def main(arguments: list[str]) -> int:

@@ -344,7 +344,7 @@ def test_torchrun_gives_its_workers_time_to_save(
         def wait(self, _: float) -> int:
             return 1
 
-    monkeypatch.setattr(torchrun.subprocess, "Popen", Process)
+    monkeypatch.setattr(subprocess, "Popen", Process)
     monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
     run_torchrun(make_jobs(tmp_path, 1), 1)
     monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "7")

@@ -1,6 +1,7 @@
 """Convolutions as matrix products: equal to torch's, and out of the way elsewhere."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -116,11 +117,10 @@ def test_matrices_are_really_used(monkeypatch: pytest.MonkeyPatch) -> None:
     small = torch.randn(2, 8, 8, 8).contiguous(memory_format=torch.channels_last)
     conv = nn.Conv2d(8, 8, 7, padding=3, groups=8)
     use_gemm_convs(conv)
-    used = []
-    true = depthwise.weight_gradient
-    monkeypatch.setattr(depthwise, "weight_gradient", lambda *a: used.append(a) or true(*a))
+    used = Mock(side_effect=depthwise.weight_gradient)
+    monkeypatch.setattr(depthwise, "weight_gradient", used)
     conv(small).sum().backward()
-    assert len(used) == 1
+    assert used.call_count == 1
     pointwise, dense = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 16, 7, padding=3)
     assert use_gemm_convs(pointwise) + use_gemm_convs(dense) == 2
     assert pointwise(small).shape == (2, 16, 8, 8)

@@ -50,7 +50,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
         y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
-        return x + y.permute(0, 3, 1, 2)
+        branch: Tensor = y.permute(0, 3, 1, 2)
+        return x + branch
 
 
 class ConvNeXt(nn.Module):

@@ -219,7 +219,7 @@ SMALL: dict[str, tuple[NetSpec, Factory]] = {
 @pytest.mark.parametrize("name", SMALL)
 def test_other_classes_and_channels(name: str) -> None:
     spec, make = SMALL[name]
-    kwargs = {"num_classes": 10, "in_chans": 1}
+    kwargs: dict[str, Any] = {"num_classes": 10, "in_chans": 1}
     state = random_state(lambda: make(**kwargs))
     assert spec_of(state) == spec
     ours = RoadmapNet(spec, **kwargs).eval()

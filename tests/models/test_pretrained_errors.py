@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,9 @@ def test_every_single_tensor_is_needed_and_every_shape_checked(layout: str) -> N
         if key.endswith("num_batches_tracked"):
             continue
         rest = {name: tensor for name, tensor in state.items() if name != key}
-        assert key in message(lambda rest=rest: to_roadmap(rest, spec, layout))
+        assert key in message(partial(to_roadmap, rest, spec, layout))
         wrong = {**state, key: state[key][..., None]}
-        assert key in message(lambda wrong=wrong: to_roadmap(wrong, spec, layout))
+        assert key in message(partial(to_roadmap, wrong, spec, layout))
 
 
 def test_foreign_weights_are_refused() -> None:
@@ -193,7 +194,8 @@ def test_files_without_weights_are_refused(tmp_path: Path) -> None:
     for name, content in {**contents, "text.safetensors": b"hello"}.items():
         path = tmp_path / name
         path.write_bytes(content)
-        assert str(path) in message(lambda path=path: read_state(path))
-    for content, named in ((torch.zeros(2), "no state dict"), ({"epoch": 3}, "epoch")):
-        torch.save(content, whole)
+        assert str(path) in message(partial(read_state, path))
+    saved: dict[str, Any] = {"no state dict": torch.zeros(2), "epoch": {"epoch": 3}}
+    for named, value in saved.items():
+        torch.save(value, whole)
         assert named in message(lambda: read_state(whole))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -21,7 +22,7 @@ from convnext_study.roadmap import ROADMAPS
 from convnext_study.roadmap.spec import SpecError
 
 ROWS = {variant.model for road in ROADMAPS.values() for variant in road.variants()}
-# Of the road maps and the studies together; timm, imported above, has filled them.
+# Of the road maps and the studies together.
 ALL = sum(len(importlib.import_module(name).MODELS) for name in convnext_study._MODELS)
 
 
@@ -38,7 +39,7 @@ def python(code: str, *, path: Path | None = None) -> subprocess.CompletedProces
     )
 
 
-def printed(code: str, *, path: Path | None = None) -> object:
+def printed(code: str, *, path: Path | None = None) -> Any:
     done = python(code, path=path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -81,7 +82,7 @@ def test_every_row_is_registered_once() -> None:
 
 def test_an_entry_point_is_a_function_of_its_own() -> None:
     entry = timm.model_entrypoint("roadmap_t_gelu")
-    assert entry is registry.roadmap_t_gelu
+    assert entry is vars(registry)["roadmap_t_gelu"]
     assert (entry.__name__, entry.__module__) == (
         "roadmap_t_gelu",
         "convnext_study.models.registry",

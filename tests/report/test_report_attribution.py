@@ -208,7 +208,8 @@ def test_rows_of_other_recipes_and_commits_are_not_pooled(tmp_path: Path) -> Non
     write_study(tmp_path, fake_runs(seeds=(0, 1, 2)), spread=0.3)
     alone = load_results(tmp_path).studies[0].std
     assert alone is not None and alone.source == "17 rows of this study"
-    for name, recipe in (("x", {"epochs": 3}), ("y", {})):
+    recipes: dict[str, dict[str, Any]] = {"x": {"epochs": 3}, "y": {}}
+    for name, recipe in recipes.items():
         others = [fake_run(NANO.variant("gelu"), seed, **recipe) for seed in (0, 1)]
         others = [run.model_copy(update={"name": name}) for run in others]
         for run in others:

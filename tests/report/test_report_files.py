@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from support.fakes import fake_runs, write_run, write_study
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
-from convnext_study.cli import report as command
 from convnext_study.cli.reproduce import commands
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.roadmap_runs import parse_seeds, roadmap_runs
@@ -51,7 +51,7 @@ def test_all_files_are_written(tmp_path: Path, seeds: tuple[int, ...]) -> None:
     with (tmp_path / "out/tables/results.csv").open() as file:
         rows = list(csv.DictReader(file))
     expected = summarize(scan(study))
-    assert [float(row["mean"]) for row in rows] == pytest.approx([row.value for row in expected])
+    assert [float(row["value"]) for row in rows] == pytest.approx([row.value for row in expected])
     assert [int(row["macs"]) for row in rows] == [row.macs for row in expected]
 
 
@@ -143,7 +143,7 @@ def test_watch_writes_the_page_again_while_a_study_runs(
         if len(pages) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     result = CliRunner().invoke(app, ["report", str(tmp_path), "--watch", "--every", "7"])
     assert result.exit_code == 0, result.output
     assert result.output.count("Ctrl-C ends the watch") == 2

@@ -117,7 +117,8 @@ def test_logs_without_circumstances_tell_of_no_change(tmp_path: Path) -> None:
     newer = start(9, torch="2.15.0", hardware={**HARDWARE, "gpu": "H100"})
     lines = changes([read(write_starts(tmp_path, fake_run(POINT, 2), old[0], newer))])
     assert lines == ["torch 2.14.1, then 2.15.0 (1 run)"]
-    odd = [{"event": "started"}, {"event": "resumed", "step": None, "versions": "?", "settings": 1}]
+    odd: list[dict[str, Any]] = [{"event": "started"}]
+    odd += [{"event": "resumed", "step": None, "versions": "?", "settings": 1}]
     assert changes([read(write_starts(tmp_path, fake_run(POINT, 3), *odd))]) == []
 
 

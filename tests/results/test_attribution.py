@@ -10,6 +10,7 @@ from convnext_study.errors import UserError
 from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
 from convnext_study.results.statistics.subsets import (
     Coalition,
+    SubsetList,
     add_one_in,
     all_coalitions,
     coalitions_of,
@@ -53,7 +54,7 @@ def test_no_network_is_planned_twice() -> None:
 def test_a_plan_holds_all_that_its_answer_takes_and_no_more() -> None:
     values = {subset: float(len(subset)) for subset in all_coalitions(STEPS).subsets}
     orders = sampled_permutations(STEPS, 4)
-    plans = {
+    plans: dict[SubsetList, Callable[[dict[frozenset[str], float]], object]] = {
         all_coalitions(STEPS): lambda v: shapley_exact(STEPS, v),
         coalitions_of(orders): lambda v: shapley_sampled(orders, v),
         coalitions_within(STEPS, "end", 1): lambda v: leave_one_out(STEPS, v),

@@ -210,7 +210,7 @@ def test_noise_with_several_seeds(tmp_path: Path) -> None:
             write_point(tmp_path, name, seed, top1=right, result={"val_images": 100})
     rows = summarize(scan(tmp_path))
     pooled = pooled_std(rows, "rows")
-    assert pooled and (pooled.std, pooled.df) == (pytest.approx(math.sqrt(2)), 2)
+    assert pooled and pooled.std == pytest.approx(math.sqrt(2)) and pooled.df == 2
     assert pooled.source == "2 rows"
     share = (97 + 2) / 104
     from_images = 1.959964 * math.sqrt(2 * share * (1 - share) / 100) * 100
@@ -246,13 +246,13 @@ def test_results_are_written_for_machines(tmp_path: Path) -> None:
     assert set(one["seeds"]) == {"0", "1"}
     assert (one["data"], one["recipe"], one["epochs"]) == ("digits", "modern-small", 10)
     assert one["provenance"][0]["versions"]["torch"] == "2.14.1"
-    assert objects["gelu"]["mean"] is None and objects["gelu"]["state"] == "not run"
+    assert objects["gelu"]["value"] is None and objects["gelu"]["state"] == "not run"
     with paths[1].open() as file:
         lines = {line["name"]: line for line in csv.DictReader(file)}
-    assert float(lines["layer_norm"]["mean"]) == pytest.approx(one["mean"])
+    assert float(lines["layer_norm"]["value"]) == pytest.approx(one["value"])
     assert float(lines["layer_norm"]["ci_low"]) == pytest.approx(one["ci_low"])
     assert lines["layer_norm"]["label"] == "BN → LN"
-    assert lines["gelu"]["mean"] == "" and lines["gelu"]["n"] == "0"
+    assert lines["gelu"]["value"] == "" and lines["gelu"]["n"] == "0"
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"runs", "results.json", "results.csv"}
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -125,11 +126,12 @@ INVALID = [
 def test_an_invalid_value_is_refused_in_one_line_that_names_the_field(
     field: str, value: object
 ) -> None:
-    for make in (
+    makers: list[Callable[[], object]] = [
         lambda: NetSpec(**{field: value}),  # type: ignore[arg-type]
         lambda: NetSpec.from_dict({field: value}),
         lambda: RESNET200.replace(**{field: value}),
-    ):
+    ]
+    for make in makers:
         with pytest.raises(SpecError) as caught:
             make()
         message = str(caught.value)

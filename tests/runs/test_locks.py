@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fakes import fake_runs, write_run
@@ -86,7 +87,8 @@ def test_a_dead_holders_lease_is_over_at_once(tmp_path: Path) -> None:
     lease = write_lease(tmp_path / LOCK, pid=dead_process())
     assert not is_locked(tmp_path)
     # Elsewhere, or in another container, nobody can see that it is dead.
-    for where in ({"host": "elsewhere"}, {"space": "pid:[1]"}):
+    elsewhere: list[dict[str, Any]] = [{"host": "elsewhere"}, {"space": "pid:[1]"}]
+    for where in elsewhere:
         write_lease(tmp_path / LOCK, pid=dead_process(), **where)
         assert locks.is_held(tmp_path / LOCK)
         write_lease(tmp_path / LOCK, pid=dead_process(), age=locks.STALE + 1, **where)

@@ -130,8 +130,8 @@ def test_commands_on_the_folder_go_on(study: tuple[Path, list[Run]]) -> None:
             assert done.returncode == 0, done.stderr
             page = (folder / "out" / "report.html").read_text()
             assert runs[0].id in page and NEWER in page
-    for arguments in (("eval", path), ("export", path)):
-        done = command(*arguments)
+    for name in ("eval", "export"):
+        done = command(name, path)
         assert (done.returncode, done.stderr) == (2, f"convnext-study: {path}: {NEWER}\n")
 
 

@@ -17,7 +17,7 @@ from convnext_study.report.wandb_table import mirror_study
 from convnext_study.results.noise import noise_note
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
-from convnext_study.runs import wandb
+from convnext_study.runs import wandb, wandb_follower
 from convnext_study.runs.files import write_json
 from convnext_study.runs.records import LOG, RESULT, Epoch, Run, scan
 from convnext_study.runs.wandb import mirrored, run_id
@@ -248,7 +248,7 @@ def test_a_hanging_wandb_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_process_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wandb.sys, "executable", str(tmp_path / "none"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     (told,) = mirror_epochs(tmp_path, 1, 5, finish=True)
     assert told.startswith("wandb is off, and training goes on without it: [Errno 2]")
 
@@ -258,7 +258,7 @@ def test_a_process_that_reads_nothing_holds_nothing_up(
 ) -> None:
     script = tmp_path / "deaf.py"
     script.write_text("import time\ntime.sleep(5)\n")
-    monkeypatch.setattr(wandb.wandb_follower, "__file__", str(script))
+    monkeypatch.setattr(wandb_follower, "__file__", str(script))
     monkeypatch.setitem(wandb.PATIENCE, "offline", 0.2)
     log_epochs(tmp_path, CURVE * 300)  # more than a pipe takes
     began = time.monotonic()
@@ -283,7 +283,7 @@ def test_off_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(wandb.subprocess, "Popen", refuse)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
     with mirrored(RUN, tmp_path, "off", refuse):
         log_epochs(tmp_path, CURVE)
     write_study(tmp_path, [RUN])
@@ -295,7 +295,7 @@ def test_off_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_ids_are_stable_and_a_runs_own() -> None:
     same = RUN.model_copy(update={"metadata": {"label": "another label"}})
     assert run_id(same) == run_id(RUN)
-    others = [{"seed": 1}, {"study": "another"}, {"data": "cifar10:here"}]
+    others: list[dict[str, Any]] = [{"seed": 1}, {"study": "another"}, {"data": "cifar10:here"}]
     ids = {run_id(RUN.model_copy(update=change)) for change in others}
     assert len(ids | {run_id(RUN)}) == 4
 

@@ -18,7 +18,7 @@ def anytime_net(classes: int = 5, **fields: Any) -> AnytimeNet:
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.uniform_(module.bias, -0.5, 0.5)
-            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.get_buffer("running_mean"), -0.5, 0.5)
     return net.eval()
 
 

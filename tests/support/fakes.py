@@ -120,6 +120,8 @@ def fake_epochs(run: Run, top1: float, count: int | None = None) -> list[Epoch]:
                 "val_loss": 2.2 * 0.6**epoch + 0.05,
             },
             primary="top1",
+            label="top-1",
+            unit="%",
             seconds=0.9,
             images_per_s=1400 + 20 * noise.random(),
         )

@@ -56,6 +56,7 @@ def compare_a_step(plain: nn.Module, thrifty: Any) -> None:
         outputs[-1].square().sum().backward()
     assert torch.equal(*outputs)
     for key, weight in plain.named_parameters():
+        assert weight.grad is not None, key
         assert torch.equal(weight.grad, thrifty.get_parameter(key).grad), key
     for key, buffer in plain.named_buffers():
         assert torch.equal(buffer, thrifty.get_buffer(key)), key

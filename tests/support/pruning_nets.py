@@ -83,9 +83,10 @@ def settle(net: nn.Module) -> Any:
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                for weight in (module.weight, module.running_var):
+                variance, mean = (module.get_buffer(f"running_{one}") for one in ("var", "mean"))
+                for weight in (module.weight, variance):
                     weight.copy_(0.5 + torch.rand(weight.shape, generator=generator))
-                for weight in (module.bias, module.running_mean):
+                for weight in (module.bias, mean):
                     weight.copy_(torch.rand(weight.shape, generator=generator) - 0.5)
             elif isinstance(module, nn.Conv2d | nn.Linear):
                 module.weight.mul_(3.0)

@@ -57,7 +57,8 @@ def spoil_gradient(model: nn.Module, batch: Any, loss: torch.Tensor) -> torch.Te
 def spoil_statistics(model: nn.Module, batch: Any, loss: torch.Tensor) -> torch.Tensor:
     """As an image full of NaN does: the statistics take it in before the loss is known."""
     images = torch.full((4, 3, 32, 32), math.nan)
-    return loss + model(images).sum()
+    wrong: torch.Tensor = loss + model(images).sum()
+    return wrong
 
 
 def spoil_statistics_only(model: nn.Module, batch: Any, loss: torch.Tensor) -> torch.Tensor:

@@ -42,7 +42,7 @@ def test_a_run_without_trouble_names_nothing(tmp_path: Path) -> None:
 
 @linux
 def test_the_peak_of_memory_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = []
+    told: list[str] = []
     monkeypatch.setattr(loop, "forget_peak", told.append)
     small = train(make_tiny_run(epochs=1), tmp_path / "small").model_dump()["peak_memory"]
     assert told == ["cpu"]

@@ -96,7 +96,7 @@ def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
     run = make_tiny_run(epochs=1)
     with pytest.raises(TrainingInterrupted):
         train(run, tmp_path, stop=stop_after(1))
-    left = []
+    left: list[Path] = []
 
     def die(*_: Any) -> None:
         left.extend(tmp_path.glob(".*"))

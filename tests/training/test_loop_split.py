@@ -190,11 +190,12 @@ def test_a_small_batch_for_batch_norm_is_told(tmp_path: Path) -> None:
 def test_saved_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
     honest = checkpoint_file.save
-    monkeypatch.setattr(
-        checkpoint_file,
-        "save",
-        lambda folder, state: (saved.append(state["state"]["step"]), honest(folder, state)),
-    )
+
+    def save(folder: Path, state: dict[str, Any]) -> None:
+        saved.append(state["state"]["step"])
+        honest(folder, state)
+
+    monkeypatch.setattr(checkpoint_file, "save", save)
     train(make_tiny_run(epochs=1), tmp_path, Runtime(checkpoint_seconds=0.0))
     assert saved == [*range(1, 10), 9, 9]  # and before and after evaluating
 

@@ -1,6 +1,7 @@
 """Mixup and CutMix: timm's, drawn for each group of a step, the same however the step is split."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_a_steps_mean_share_varies_as_in_the_published_run() -> None:
 
 def test_steps_groups_and_seeds_differ_and_numpy_is_left_alone() -> None:
     np.random.seed(1)
-    before = np.random.get_state()[1].tolist()
+    before: Any = np.random.get_state()
     shares = mean_shares(128, 3).tolist()
     assert len(set(shares)) == 3
     recipe = MODERN.replace(cutmix=0.0)  # Mixup alone, whose share is any number
@@ -128,7 +129,8 @@ def test_steps_groups_and_seeds_differ_and_numpy_is_left_alone() -> None:
         for seed, place, step in ((0, 0, 0), (1, 0, 0), (0, 0, 1), (0, 128, 0))
     ]
     assert len({float(soft[0, 0]) for soft in targets}) == 4
-    assert np.random.get_state()[1].tolist() == before
+    after: Any = np.random.get_state()
+    assert after[1].tolist() == before[1].tolist()
 
 
 def test_the_group_is_a_field_of_a_recipe() -> None:

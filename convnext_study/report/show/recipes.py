@@ -38,7 +38,7 @@ def _in_words(recipe: Recipe) -> dict[str, str]:
     """Topic and setting, in the order in which one would tell them."""
     optimizer = {"sgd": f"SGD, momentum {recipe.momentum:g}", "adamw": "AdamW"}
     schedule = {
-        "step": f"x0.1 every {recipe.milestones} epochs",
+        "step": _drops(recipe.milestones),
         "cosine": f"cosine, warm-up in epochs: {recipe.warmup_epochs:g}",
         "poly": f"(1 - progress)^{recipe.power:g}, warm-up in epochs: {recipe.warmup_epochs:g}",
     }
@@ -75,3 +75,9 @@ def _decayed(recipe: Recipe) -> str:
 
 def _or_none(rate: float) -> str:
     return f"{rate:g}" if rate else "none"
+
+
+def _drops(milestones: int | tuple[int, ...]) -> str:
+    if isinstance(milestones, int):
+        return f"x0.1 every {milestones} epochs"
+    return f"x0.1 after epochs {', '.join(map(str, milestones))}" if milestones else "constant"

@@ -6,32 +6,50 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from convnext_study.models.registry import ModelEntry
 from convnext_study.studies.pruning.published import PublishedNetwork, networks
-from convnext_study.studies.pruning.specs import BottleneckSpec, ImageNetBasicSpec, count_stages
+from convnext_study.studies.pruning.specs import (
+    BottleneckSpec,
+    ImageNetBasicSpec,
+    Spec,
+    count_stages,
+)
 
 PAPER = "arXiv:1810.05270"
+_NETWORKS = "convnext_study.studies.pruning.networks"
+_IMAGENET = 224  # pixels
 
 
-def _entry(network: PublishedNetwork) -> ModelEntry:
-    is_timms = isinstance(network.spec, ImageNetBasicSpec | BottleneckSpec)
-    room = "convnext_study.studies.pruning.networks"
-    stages = {"out_indices": tuple(range(count_stages(network.spec))), "flatten_sequential": True}
+def _stages(spec: Spec) -> dict[str, Any]:
+    return {"out_indices": tuple(range(count_stages(spec))), "flatten_sequential": True}
+
+
+def _entry(one: PublishedNetwork) -> ModelEntry:
+    cfg = {
+        "num_classes": one.classes,
+        "input_size": (3, one.input, one.input),
+        "pool_size": None,
+        "crop_pct": 0.875 if one.input == _IMAGENET else 1.0,
+        "interpolation": "bilinear",
+        "paper_ids": PAPER,
+    }
+    description = f"{one.label}, of the pruning study."
+    if isinstance(one.spec, ImageNetBasicSpec | BottleneckSpec):  # timm's ResNet, narrowed
+        return ModelEntry(
+            network=f"{_NETWORKS}.timm_resnets:timm_resnet",
+            spec=one.spec,
+            description=description,
+            cfg={**cfg, "first_conv": "conv1", "classifier": "fc"},
+        )
     return ModelEntry(
-        network=f"{room}.timm_resnets:timm_resnet" if is_timms else f"{room}.network:PruningNet",
-        spec=network.spec,
-        description=f"{network.label}, of the pruning study",
-        cfg={
-            "num_classes": network.classes,
-            "input_size": (3, network.input, network.input),
-            "pool_size": None,  # any
-            "crop_pct": 0.875 if network.input == 224 else 1.0,
-            "first_conv": "conv1" if is_timms else "stem.conv",
-            "classifier": "fc" if is_timms else "head.fc",
-            "paper_ids": PAPER,
-        },
-        features={} if is_timms else stages,
+        network=f"{_NETWORKS}.network:PruningNet",
+        spec=one.spec,
+        description=description,
+        cfg=cfg,
+        features=_stages,
     )
 
 
-MODELS: dict[str, ModelEntry] = {one.model: _entry(one) for one in networks().values()}
+MODELS = {one.model: _entry(one) for one in networks().values()}

@@ -1,6 +1,7 @@
 """What can be trained: one file for each kind of task."""
 
 import importlib.util
+from typing import Any
 
 from convnext_study.errors import did_you_mean
 from convnext_study.imports import TaskError, resolve
@@ -22,8 +23,13 @@ def make_task(run: Run, runtime: Runtime) -> Task:
 
     Raises TaskError where there is none.
     """
-    task: Task = resolve(_address(run.task.name))(run, runtime)
+    task: Task = task_class(run.task.name)(run, runtime)
     return task
+
+
+def task_class(name: str) -> Any:
+    """What makes the tasks of that name. Raises TaskError where there is none."""
+    return resolve(_address(name))
 
 
 def _address(name: str) -> str:

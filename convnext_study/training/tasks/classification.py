@@ -92,6 +92,11 @@ class Classification(Task):
         size = image_size(self.data, self.recipe)
         return (3, size, size)
 
+    @property
+    def num_classes(self) -> int:
+        """Of the data."""
+        return self.data.num_classes
+
     def build(self, parent: Parent | None = None) -> nn.Module:
         """The run's network, with random weights from torch's global generator, or the parent's."""
         builder = get_builder(self.run.model.builder)

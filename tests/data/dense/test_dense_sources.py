@@ -12,18 +12,25 @@ from support.images import picture
 
 from convnext_study.data.dataset import CorruptImage, DataError
 from convnext_study.data.dense import open_dense
-from convnext_study.data.dense.dataset import IGNORE
+from convnext_study.data.dense.dataset import IGNORE, DenseData
 from convnext_study.data.dense.loader import train_batches, val_batches
 from convnext_study.data.dense.transforms import Crop
 from convnext_study.data.fingerprint import check_same, fingerprint
 from convnext_study.data.order import Order
 
 
+def labelled(data: DenseData, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A training image and its labels."""
+    image, labels = data.train.pixels(index)
+    assert isinstance(labels, torch.Tensor)
+    return image, labels
+
+
 def test_canvases_are_a_pure_function_of_their_index() -> None:
     data, again = (open_dense("digit-canvas:32,40,20") for _ in range(2))
     assert (len(data.train), len(data.val), data.num_classes, data.size) == (40, 20, 11, (32, 32))
     for index in (7, 3, 7):
-        one, other = data.train.pixels(index), again.train.pixels(index)
+        one, other = labelled(data, index), labelled(again, index)
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
     images, labels = zip(*(data.train.pixels(index) for index in range(40)), strict=True)
     assert len({image.numpy().tobytes() for image in images}) == 40
@@ -36,7 +43,7 @@ def test_the_label_of_a_canvas_is_where_the_digits_ink_is() -> None:
     data = open_dense("digit-canvas:64,30,1")
     ink, ground = [], []
     for index in range(30):
-        image, labels = data.train.pixels(index)
+        image, labels = labelled(data, index)
         grey = image.float().mean(0)
         assert 0.005 < (labels > 0).float().mean() < 0.5
         ink.append(grey[labels > 0].mean())
@@ -69,7 +76,7 @@ def test_pairs_in_either_order_of_folders(tmp_path: Path, kind_first: bool) -> N
     data = open_dense(f"pairs:{make_pairs(tmp_path, 4, kind_first=kind_first)}")
     assert (len(data.train), len(data.val), data.size) == (4, 4, (40, 50))
     assert data.classes == ("class0", "class1", "class2")  # counted, without the ignored one
-    image, labels = data.train.pixels(2)
+    image, labels = labelled(data, 2)
     assert image.shape == (3, 40, 50) and labels.shape == (40, 50)
     assert set(labels.unique().tolist()) == {0, 1, 2, IGNORE}
 
@@ -81,12 +88,12 @@ def test_names_of_classes_from_a_file(tmp_path: Path) -> None:
 
 def test_palette_masks_hold_their_indices(tmp_path: Path) -> None:
     path = make_pairs(tmp_path) / "train" / "masks" / "0.png"
-    plain = open_dense(f"pairs:{tmp_path}").train.pixels(0)[1]
+    _, plain = labelled(open_dense(f"pairs:{tmp_path}"), 0)
     with Image.open(path) as grey:
         coloured = grey.copy()
     coloured.putpalette([255 - value for value in range(256) for _ in range(3)])
     coloured.save(path)
-    assert torch.equal(open_dense(f"pairs:{tmp_path}").train.pixels(0)[1], plain)
+    assert torch.equal(labelled(open_dense(f"pairs:{tmp_path}"), 0)[1], plain)
 
 
 def test_cityscapes_labels_become_the_19_classes(tmp_path: Path) -> None:
@@ -94,6 +101,7 @@ def test_cityscapes_labels_become_the_19_classes(tmp_path: Path) -> None:
     assert (len(data.train), len(data.val), data.num_classes) == (2, 2, 19)
     assert data.classes[:3] + data.classes[-1:] == ("road", "sidewalk", "building", "bicycle")
     _, labels = data.val.pixels(0)
+    assert isinstance(labels, torch.Tensor)
     # Of the ids 0 to 33, those that the authors train (cityscapesScripts, helpers/labels.py).
     trained = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
     expected = [trained.index(one) if one in trained else IGNORE for one in range(34)]
@@ -151,7 +159,7 @@ def test_a_bad_pair_is_one_line_or_skipped_and_counted(tmp_path: Path, kind: str
     assert (data.corrupt.replaced, data.corrupt.names) == (1, {str(path)})
     place = order.indices(0).tolist().index(1)
     assert torch.equal(batch.images[place], data.train.pixels(2)[0])
-    assert torch.equal(batch.labels[place], data.train.pixels(2)[1])
+    assert torch.equal(batch.labels[place], labelled(data, 2)[1])
 
 
 def test_a_bad_pair_of_validation_is_replaced(tmp_path: Path) -> None:

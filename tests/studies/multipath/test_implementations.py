@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def one_by_one(paths: Paths, paths_spec: PathsSpec) -> list[nn.Sequential]:
     """The same paths as modules of their own, with copies of their weights and statistics."""
     made, shallow = [], paths_spec.depths.count(0)
     for index, depth in enumerate(paths_spec.depths):
-        levels = [paths.direct] if depth == 0 else list(paths.levels[: depth + 1])
+        levels: list[Any] = [paths.direct] if depth == 0 else list(paths.levels[: depth + 1])
         layers: list[nn.Module] = []
         for number, level in enumerate(levels):
             kernel = 3 if number else 1
@@ -71,8 +72,9 @@ def test_paths_are_what_they_say(
     torch.manual_seed(0)
     paths = Paths(paths_spec, implementation).train(training)
     for norm in (module for module in paths.modules() if isinstance(module, nn.BatchNorm2d)):
-        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-            tensor.data.uniform_(0.5, 1.5)
+        for tensor in norm.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.uniform_(0.5, 1.5)
     separate = [path.train(training) for path in one_by_one(paths, paths_spec)]
     x = images(3, paths_spec.c_in, 9, 7)
     expected = torch.cat([path(x) for path in separate], 1)
@@ -99,7 +101,7 @@ def test_both_forms_are_one_network(spec: MultipathSpec, training: bool) -> None
     assert list(fused.state_dict()) == list(plain.state_dict())
     for key, buffer in fused.named_buffers():
         assert torch.allclose(buffer, plain.get_buffer(key)), key
-    assert (fused.stem.norm.num_batches_tracked == 1) == training
+    assert (fused.get_buffer("stem.norm.num_batches_tracked") == 1) == training
 
 
 def test_plain_form_under_gradient_checkpointing() -> None:
@@ -130,7 +132,7 @@ def test_dilation_samples_what_strides_did(spec: MultipathSpec, output_stride: i
 
 
 def test_path_attention_weighs_whole_paths() -> None:
-    net = MultipathNet(TINY.replace(attention="path"))
+    net: Any = MultipathNet(TINY.replace(attention="path"))
     attention = net.stages[0].blocks[0].attention
     x = images(2, 16, 5, 5)
     ratio = (attention(x) / x).view(2, 4, -1)
@@ -141,7 +143,7 @@ def test_path_attention_weighs_whole_paths() -> None:
 
 
 def test_a_path_starts_as_if_it_stood_alone() -> None:
-    net = MultipathNet(SMALL.replace(modules=1))
+    net: Any = MultipathNet(SMALL.replace(modules=1))
     for level in net.stages[1].blocks[0].paths.levels:
         fan_out = 32 * math.prod(level.conv.kernel_size)
         assert level.conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
@@ -156,7 +158,8 @@ def test_a_path_starts_as_if_it_stood_alone() -> None:
 
 def test_the_default_form_is_the_measured_one() -> None:
     for spec, fused in ((TINY, True), (LARGE_PATHS, True), (SMALL, False), (LARGE, False)):
-        assert meta(spec).stages[2].blocks[0].paths.fused == fused
+        net: Any = meta(spec)
+        assert net.stages[2].blocks[0].paths.fused == fused
 
 
 def test_speeds_are_measured() -> None:

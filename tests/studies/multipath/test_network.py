@@ -81,7 +81,8 @@ def test_attention_adds(spec: MultipathSpec, more: dict[str, int]) -> None:
     ],
 )
 def test_parts_are_those_of_the_network(spec: MultipathSpec) -> None:
-    net, counted = meta(spec, in_chans=1, num_classes=7), parts(spec, in_chans=1, num_classes=7)
+    net: Any = meta(spec, in_chans=1, num_classes=7)
+    counted = parts(spec, in_chans=1, num_classes=7)
     found = [sum(p.numel() for p in block.parameters()) for s in net.stages for block in s.blocks]
     assert found == [module.total for module in counted.modules]
     assert sum(p.numel() for p in net.parameters()) == counted.total
@@ -149,7 +150,7 @@ def test_builders_of_records() -> None:
     args = {**TINY.to_dict(), "attention": "path", "implementation": "plain"}
     builder = get_builder("multipath")
     assert builder is build
-    net = builder(args, num_classes=5, drop_path=0.2, init="kaiming")
+    net: Any = builder(args, num_classes=5, drop_path=0.2, init="kaiming")
     assert net.spec == TINY.replace(attention="path")
     assert not net.stages[0].blocks[0].paths.fused
     assert net.stages[2].blocks[0].drop_path.rate == 0.2

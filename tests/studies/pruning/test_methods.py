@@ -166,8 +166,8 @@ def test_the_penalty_is_the_subgradient_of_the_sum_of_sizes() -> None:
 def given_weights(values: Sequence[float]) -> nn.Module:
     net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.Conv2d(2, 4, 1), nn.Linear(3, 3))
     with torch.no_grad():
-        net[0].weight.copy_(torch.tensor(values[:2]).view(2, 1, 1, 1))
-        net[1].weight.copy_(torch.tensor(values[2:]).view(4, 2, 1, 1))
+        net.get_parameter("0.weight").copy_(torch.tensor(values[:2]).view(2, 1, 1, 1))
+        net.get_parameter("1.weight").copy_(torch.tensor(values[2:]).view(4, 2, 1, 1))
     return net
 
 

@@ -22,10 +22,9 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor
 
 from convnext_study.roadmap.spec import SpecError
-from convnext_study.studies.pruning.published import networks
+from convnext_study.studies.pruning.registry import MODELS
 
-PUBLISHED = {one.model: one for one in networks().values()}
-every_model = pytest.mark.parametrize("name", PUBLISHED)
+every_model = pytest.mark.parametrize("name", MODELS)
 every_family = pytest.mark.parametrize("name", NARROW)
 every_pooled = pytest.mark.parametrize("name", POOLED)
 every_own = pytest.mark.parametrize("name", OURS)
@@ -47,17 +46,17 @@ def test_names() -> None:
 
 @every_model
 def test_attributes(name: str) -> None:
-    net, network = outline(name), PUBLISHED[name]
-    config = net.pretrained_cfg
-    assert (config["architecture"], config["num_classes"]) == (name, network.classes)
-    assert (net.num_classes, net.in_chans) == (network.classes, 3)
+    net, cfg = outline(name), MODELS[name].cfg
+    config, classes = net.pretrained_cfg, cfg["num_classes"]
+    assert (config["architecture"], config["num_classes"]) == (name, classes)
+    assert (net.num_classes, net.in_chans) == (classes, 3)
     assert net.num_features == net.feature_info[-1]["num_chs"]
     weights = net.state_dict()
     assert weights[config["first_conv"] + ".weight"].shape[1] == 3
-    expected = (network.classes, net.head_hidden_size)
+    expected = (classes, net.head_hidden_size)
     assert weights[config["classifier"] + ".weight"].shape == expected
     data = timm.data.resolve_model_data_config(net)
-    assert data["input_size"] == (3, network.input, network.input)
+    assert data["input_size"] == cfg["input_size"]
     assert "1810.05270" in config["paper_ids"]
 
 
@@ -126,9 +125,7 @@ def test_features_are_the_stages_outputs_and_stay_so(name: str) -> None:
     assert all(map(torch.equal, maps, clean))
     assert torch.equal(final, clean[-1])
     for kind in ("list", "dict", "hook", "fx", "getter"):
-        found = narrow(
-            name, features_only=True, feature_cls=kind, out_indices=tuple(range(len(maps)))
-        )(x)
+        found = narrow(name, features_only=True, feature_cls=kind)(x)
         found = list(found.values()) if kind == "dict" else found
         assert all(map(torch.equal, found, clean)), kind
     only = net.forward_intermediates(x, indices=1, intermediates_only=True)
@@ -149,7 +146,7 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
     compare_a_step(plain, copy.deepcopy(plain))
 
 
-@pytest.mark.parametrize("name", [name for name in OURS if name != "pruning_vgg19_slim"])
+@every_own
 def test_compilers(name: str) -> None:
     net = narrow(name)
     compilers.trace_and_script(net)

@@ -104,10 +104,10 @@ def test_initial_weights_are_the_authors() -> None:
         drop_path=0.0,
         init="kaiming",
     )
-    conv = net.get_submodule("stages.0.blocks.0.conv").weight
+    conv = net.get_parameter("stages.0.blocks.0.conv.weight")
     assert conv.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
-    assert net.get_submodule("head.fc").weight.std().item() == pytest.approx(0.01, rel=0.05)
-    assert set(net.get_submodule("stem.norm").weight.tolist()) == {0.5}
+    assert net.get_parameter("head.fc.weight").std().item() == pytest.approx(0.01, rel=0.05)
+    assert set(net.get_parameter("stem.norm.weight").tolist()) == {0.5}
 
 
 def test_the_command_prints_the_counts(capsys: pytest.CaptureFixture[str]) -> None:

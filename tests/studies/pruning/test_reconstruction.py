@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.pruning_nets import BOTTLENECK_SELECTED, RESNET, VGG, pictures, small
-from torch import nn
+from torch import Tensor, nn
 
 from convnext_study.data.rng import generator
 from convnext_study.studies.pruning.apply import groups_of, mask
@@ -145,7 +145,7 @@ def test_errors_name_the_layer() -> None:
 def test_sampling_does_not_depend_on_the_global_state() -> None:
     net, images = small(RESNET), [pictures(2)]
     group = group_of(net, LAYER)
-    draws = []
+    draws: list[Tensor] = []
     for seed, _ in itertools.product((0, 1), range(2)):
         torch.manual_seed(len(draws))
         draws.append(thinet.contributions(net, group, images, seed))

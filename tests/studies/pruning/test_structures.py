@@ -144,7 +144,7 @@ def test_the_published_networks_are_branches_left_of_the_whole_one() -> None:
     for name in ("sss-resnet41", "sss-resnet32", "sss-resnet26"):
         pruned = get_network(name).spec
         assert isinstance(pruned, PreActSpec)
-        kept = {}
+        kept: dict[str, bool] = {}
         for stage, (count, first) in enumerate(pruned.stages):
             blocks = [one for one in names if one.startswith(f"stages.{stage}.")]
             others = count - first

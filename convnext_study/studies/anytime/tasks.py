@@ -1,0 +1,3 @@
+"""What the tasks of this study's runs are called in their records."""
+
+TASKS = {"anytime": "convnext_study.studies.anytime.segmentation:AnytimeSegmentation"}

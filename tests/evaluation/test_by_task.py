@@ -1,0 +1,31 @@
+"""`eval` of a run that is no classifier: its own metrics, the same as its result's."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.exits import exit_run
+from typer.testing import CliRunner
+
+from convnext_study.cli import app
+from convnext_study.runs.records import Result
+from convnext_study.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    folder = tmp_path_factory.mktemp("study") / "runs" / "dense"
+    return folder, train(exit_run(), folder)
+
+
+def test_its_own_metrics_again(dense: tuple[Path, Result]) -> None:
+    folder, result = dense
+    done = CliRunner().invoke(app, ["eval", str(folder), "--device", "cpu", "--trust", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["primary"] == result.primary
+    assert told["images"] == result.val_images
+    for name, metric in result.metrics.items():
+        assert told["metrics"][name]["value"] == pytest.approx(metric.value, abs=1e-3), name
+    shown = CliRunner().invoke(app, ["eval", str(folder), "--device", "cpu", "--trust"])
+    assert f"{result.value:.2f} %" in shown.stdout
