@@ -11,7 +11,7 @@ from support.pruning_nets import FOREIGN, SMALL, foreign, pictures, small
 from torch import Tensor, nn
 
 from convnext_study.errors import UserError
-from convnext_study.studies.pruning.apply import groups_of, mask, remove
+from convnext_study.studies.pruning.apply import ImageSize, groups_of, mask, remove
 from convnext_study.studies.pruning.groups import Group, Kept, widths_left
 from convnext_study.studies.pruning.methods import (
     architectures,
@@ -23,6 +23,11 @@ from convnext_study.studies.pruning.methods import (
 from convnext_study.studies.pruning.methods.l1_norm import keep_filters
 
 Method = Callable[[Any, Sequence[Group], Tensor], Kept]
+
+
+def size_of(images: Tensor) -> ImageSize:
+    _, channels, height, width = images.shape
+    return channels, height, width
 
 
 def half_of_the_filters(net: Any, groups: Sequence[Group], _: Tensor) -> Kept:
