@@ -209,10 +209,7 @@ class AnytimeNet(nn.Module):
 
     @contextmanager
     def _masked(self, exit: int, computed: Tensor | None) -> Iterator[None]:
-        segment = self.segments.get(exit)
-        if segment is None:
-            yield
-            return
+        segment = self.segments.get(exit, SegmentMask())
         # In evaluation a mask that skips nothing is none: the dense network, and as fast.
         everything = computed is None or (not self.training and bool(computed.all()))
         segment.set(None if everything else computed)
