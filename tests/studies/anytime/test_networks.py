@@ -17,6 +17,7 @@ from convnext_study.studies.anytime.masks.cost import exit_macs
 from convnext_study.studies.anytime.networks.heads import FlexHead
 from convnext_study.studies.anytime.networks.hrnet import hrnet
 from convnext_study.studies.anytime.networks.network import AnytimeNet
+from convnext_study.studies.anytime.networks.weights import load_backbone
 from convnext_study.studies.anytime.published import CountedNetwork, counted_networks, published
 from convnext_study.studies.anytime.rows import CLASSES, cost_rows, spec_of
 from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec
@@ -170,6 +171,24 @@ def test_a_record_builds_the_network() -> None:
     assert [one.shape[1] for one in net(images())] == [7, 7]
     small = get_builder("anytime")(args, num_classes=7, drop_path=0.0, init="normal")
     assert small.backbone.layer1[0].conv1.weight.std().item() == pytest.approx(0.001, rel=0.2)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.model.", "model.backbone."])
+def test_checkpoints_of_other_hrnets_load(prefix: str) -> None:
+    torch.manual_seed(5)
+    theirs = timm.create_model("hrnet_w18_small_v2").state_dict()
+    named = {prefix + name: weight for name, weight in theirs.items()}
+    net = anytime_net(backbone="hrnet_w18_small_v2", masks="confidence", exits=(1, 2))
+    left = load_backbone(net.backbone, named)
+    own = net.backbone.state_dict()
+    taken = [name for name in own if name in theirs]
+    assert all(torch.equal(own[name], theirs[name]) for name in taken)
+    assert set(left) == set(theirs) - set(taken)
+    assert "classifier.weight" in left and "stage3.0.branches.0.0.conv1.weight" in left
+    with pytest.raises(UserError, match=r"has no conv1\.weight"):
+        load_backbone(net.backbone, {})
+    with pytest.raises(UserError, match=r"conv1\.weight is \(64, 3, 3, 3\) instead of"):
+        load_backbone(anytime_net().backbone, named)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from convnext_study.studies.anytime.masks.cost import LayerCost, layer_costs
 from convnext_study.studies.anytime.masks.segment import SegmentMask
 from convnext_study.studies.anytime.networks.backbone import Backbone, make_backbone
 from convnext_study.studies.anytime.networks.heads import FlexHead, original_head, upsample
-from convnext_study.studies.anytime.networks.init import init_convs
 from convnext_study.studies.anytime.networks.predictions import Prediction, predict
+from convnext_study.studies.anytime.networks.weights import init_convs
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
 # Computes a head's logits where the segment's mask is true, and anything elsewhere.
