@@ -234,3 +234,29 @@ def test_any_backbone_gets_the_same_exits(backbone: str) -> None:
     whole = exit_macs(net.layer_costs((3, 64, 64)))
     assert whole == sorted(whole)
     assert whole[-1] == count(net, (3, 64, 64)).macs
+
+
+@pytest.mark.parametrize("name", ["resnet18", "regnety_002", "convnext_atto", "multipath_small"])
+def test_stages_one_by_one_are_timms_features(name: str) -> None:
+    net = anytime_net(backbone=name, exits=(3,), flex_width=8).backbone
+    chosen = [
+        one["index"]
+        for one in net.net.feature_info.info
+        if one["index"] in net.net.feature_info.out_indices
+    ]
+    theirs = timm.create_model(name, features_only=True, out_indices=chosen).eval()
+    theirs.load_state_dict(net.net.state_dict())
+    x = images()
+    with torch.no_grad():
+        maps = net.begin(x)
+        for stage in (2, 3):
+            maps = net.advance(stage, maps)
+        assert all(torch.equal(*pair) for pair in zip(net.exit_maps(maps), theirs(x), strict=True))
+
+
+def test_squeeze_and_excitation_is_not_masked() -> None:
+    net = anytime_net(backbone="regnety_002", masks="confidence", flex_width=8)
+    sizes = {
+        layer.size for added in net.layer_costs((3, 128, 128)) for layer in added if layer.masked
+    }
+    assert sizes and (1, 1) not in sizes

@@ -175,7 +175,7 @@ def test_regions_have_the_share_that_is_asked_for() -> None:
 def test_the_bench_times_every_exit_in_every_form() -> None:
     net = anytime_net(masks="confidence")
     setting = bench.Setting((64, 64), repeats=1, clock="process")
-    rows = bench.compare(net, setting, (0.0, 0.9))
+    rows = list(bench.compare(net, setting, (0.0, 0.9)))
     assert [row.skipped for row in rows] == [0.0, 0.9]
     assert set(rows[0].milliseconds) == {"dense", "masked", "skipped"}
     for row in rows:
@@ -183,9 +183,9 @@ def test_the_bench_times_every_exit_in_every_form() -> None:
             assert times[0] > 0 and times == sorted(times) and len(times) == 4
     assert rows[0].macs_left == [1.0] * 4
     assert rows[1].macs_left[3] < 0.5
-    assert len(bench.lines(rows)) == 2 * 5 + 1
+    assert len(bench.lines(rows[0])) == 3 + 2
     with pytest.raises(ValueError, match="no masks"):
-        bench.compare(anytime_net(), setting)
+        next(bench.compare(anytime_net(), setting))
 
 
 def test_where_skipping_begins_to_pay_lies_between_two_shares() -> None:
