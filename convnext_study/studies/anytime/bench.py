@@ -107,7 +107,7 @@ def pays_from(rows: Sequence[ShareTimes]) -> float | None:
 
     On a straight line between the two shares around it; None if it never does.
     """
-    excess = [(row.skipped, row.time_left[-1].median - 1) for row in rows]
+    excess = sorted((row.skipped, row.time_left[-1].median - 1) for row in rows)
     if excess[0][1] <= 0:
         return excess[0][0]
     for (low, above), (high, below) in pairwise(excess):

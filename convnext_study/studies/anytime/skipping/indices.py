@@ -167,6 +167,11 @@ def skipped(mask: SizedMask) -> Tensor:
     return mask.derive("skipped", lambda: (~mask.active).flatten().nonzero().flatten())
 
 
+def inverse(mask: SizedMask, dtype: torch.dtype) -> Tensor:
+    """1 at skipped positions and 0 at computed ones, (N, 1, h, w)."""
+    return mask.derive(("inverse", dtype), lambda: (~mask.active).to(dtype))
+
+
 def coordinates(rows: Tensor, mask: SizedMask) -> tuple[Tensor, Tensor, Tensor]:
     """Image, row and column of rows of a map of the mask's size."""
     h, w = mask.active.shape[-2:]
