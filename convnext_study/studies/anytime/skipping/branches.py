@@ -111,7 +111,7 @@ class SkippingBranch(nn.Sequential):
         return f"branch of {len(self)} with {c} on {n}x{h}x{w}"
 
     def _by_rows(self, x: Tensor, mask: SizedMask) -> bool:
-        if torch.is_grad_enabled() or isinstance(self.table, str):
+        if torch.is_grad_enabled() or isinstance(self.table, str) or indices.is_small(mask):
             return False
         lines = self.table.lines.get(self.key(x))
         if lines is None:

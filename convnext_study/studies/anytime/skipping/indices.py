@@ -15,6 +15,15 @@ from torch import Tensor, nn
 
 from convnext_study.studies.anytime.masks.segment import SizedMask
 
+# On maps of fewer positions, all images together, finding out where to compute takes longer than
+# computing (measured).
+FEWEST_POSITIONS = 2048
+
+
+def is_small(mask: SizedMask) -> bool:
+    """Whether a map has too few positions to be computed in parts."""
+    return mask.active.numel() < FEWEST_POSITIONS
+
 
 class Geometry(NamedTuple):
     """How a convolution's output positions lie on its input, equal in both directions."""

@@ -140,8 +140,10 @@ class _Fill:
 
     def __init__(self, conv: MaskedConv2d, mask: SizedMask, plan: Plan) -> None:
         self.conv, self.mask, self.plan = conv, mask, plan
-        self.border = indices.border(mask, plan.radius)
-        self.sparse = len(self.border.rows) <= MOST_BORDER * mask.active.numel()
+        self.sparse = not indices.is_small(mask)
+        if self.sparse:
+            self.border = indices.border(mask, plan.radius)
+            self.sparse = len(self.border.rows) <= MOST_BORDER * mask.active.numel()
         self.bias = conv.shifted_bias() if self.sparse else conv.bias
         shift = conv.shift if self.sparse else None
         self.start = conv.weight.new_zeros(()) if shift is None else shift
