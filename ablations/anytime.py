@@ -26,6 +26,7 @@ from convnext_study.studies.anytime.findings import findings
 
 FOLDER = "anytime"  # in runs/, apart from the road map's rows
 DATA = "digit-canvas"
+NETWORKS = "backbones: names of timm, such as convnext_atto or roadmap_nano_gelu"
 
 
 def runs(context: Context) -> list[Run]:

@@ -33,16 +33,16 @@ def export(
 ) -> None:
     """Write a run's network with its card, and check that what was written gives its outputs."""
     from convnext_study.evaluation.load_run import load_run
-    from convnext_study.export.formats import FORMATS, export_model
-    from convnext_study.models.roadmap_net import RoadmapNet
+    from convnext_study.export.formats import ANY_NETWORK, FORMATS, export_model
+    from convnext_study.export.weights import is_row
 
     if to not in FORMATS:
         raise UserError(f"--to {to}: use one of {', '.join(FORMATS)}")
     loaded = load_run(run, trust=trust, code=code)
-    if not isinstance(loaded.net, RoadmapNet):
+    if to not in ANY_NETWORK and not is_row(loaded.net):
         raise UserError(
-            f"{run}: a {type(loaded.net).__name__}, not a network of the road map; export it by "
-            "its own means"
+            f"{run}: a {type(loaded.net).__name__} that is no row of a road map cannot be built "
+            f"from {to}; use --to {' or '.join(ANY_NETWORK)}"
         )
     data_of(loaded, trust)
     transform = _transform(loaded, run)
@@ -69,6 +69,8 @@ def _transform(loaded: LoadedModel, run: Path) -> EvalTransform:
 
 def _results(loaded: LoadedModel, run: Path) -> dict[str, Any]:
     """What the run's record says of these weights."""
+    from convnext_study.report.tables.formatting import with_unit
+    from convnext_study.results.metric_spec import spec_of
     from convnext_study.runs import records
 
     record, asked = records.read(run), loaded.run
@@ -79,8 +81,10 @@ def _results(loaded: LoadedModel, run: Path) -> dict[str, Any]:
         "seed": asked.seed,
         "weights": loaded.weights,
     }
-    if record.result is not None:
-        told["top-1"] = f"{record.result.value:.2f} % of {record.result.val_images} images"
+    if (result := record.result) is not None:
+        metric = spec_of(result.primary, result.metric)
+        value = with_unit(result.value, metric)
+        told[metric.label] = f"{value} on {result.val_images} test images"
     versions = record.manifest.get("versions", {})
     told["trained with"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     return told

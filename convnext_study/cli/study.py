@@ -63,8 +63,8 @@ def study(
     networks: Annotated[
         str,
         typer.Option(
-            help="For anytime and pruning: which networks, comma-separated, as timm or the study "
-            "names them. (default: the study's own)"
+            help="Of studies that ask which networks, comma-separated: see their file. "
+            "(default: the study's own)"
         ),
     ] = "",
     any_commit: Annotated[
@@ -104,8 +104,8 @@ def study(
         changes=options.recipe_changes(),
         permutations=permutations,
         players=players,
-        networks=tuple(filter(None, (name.strip() for name in networks.split(",")))),
         any_commit=any_commit,
+        networks=loaded.networks(networks),
     )
     requested = loaded.runs(context)
     if match_macs is not None:

@@ -12,7 +12,8 @@ from convnext_study.errors import UserError
 from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.imports import file_digest
 from convnext_study.models.builders import FILE_BUILDER, ROADMAP_BUILDER
-from convnext_study.results.subset_results import SubsetResults, group_by_subset
+from convnext_study.results.subset_results import RECIPE, SubsetResults, group_by_subset
+from convnext_study.results.summary import MAY_DIFFER
 from convnext_study.roadmap import Roadmap, Step, Variant
 from convnext_study.roadmap.extensions import SECTION, extend, network_steps
 from convnext_study.roadmap.spec import NetSpec
@@ -165,6 +166,8 @@ class Context:
             "steps": has,
             "adopted": False,
             "published": False,
+            RECIPE: run.metadata[RECIPE],
+            **({MAY_DIFFER: ["recipe"]} if without else {}),
         }
         study = f"{kind.replace('_', '-')}-{self.road.regime}"
         model = ModelRef(builder=ROADMAP_BUILDER, args=spec.to_dict())

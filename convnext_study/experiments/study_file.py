@@ -2,7 +2,8 @@
 
 A file defines ``runs(context)``, which returns runs, and may define ``report(records, context)``,
 which returns what to print of the finished ones; ``STEPS``, its own steps, put at the end of the
-road; and ``REGIME``, the road map it is meant for. See docs/your_own_step.md. Those that come with
+road; ``REGIME``, the road map it is meant for; and ``NETWORKS``, in words which networks can be
+asked of it, which are the context's. See docs/your_own_step.md. Those that come with
 the package go by their names.
 """
 
@@ -46,6 +47,14 @@ class StudyFile:
         """Where its runs go, if not to the road map's: ``FOLDER`` is for other networks."""
         name = getattr(self.module, "FOLDER", None)
         return Path("runs") / f"{name}-{data.partition(':')[0]}" if name else None
+
+    def networks(self, names: str) -> tuple[str, ...]:
+        """The names, which are comma-separated. Raises UserError where the file asks for none: it
+        says what they are in its ``NETWORKS``."""
+        asked = tuple(name for name in (part.strip() for part in names.split(",")) if name)
+        if asked and not hasattr(self.module, "NETWORKS"):
+            raise UserError(f"{self.path}: takes no networks; leave --networks out")
+        return asked
 
     def runs(self, context: Context) -> list[Run]:
         """What it asks for. Raises UserError where that is nothing, or no runs."""

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from convnext_study.errors import UserError
+from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.statistics.intervals import CONFIDENCE, PooledStd
 from convnext_study.results.statistics.rank_agreement import METHOD, Correlation, kendall
 from convnext_study.roadmap import get_roadmap
-from convnext_study.roadmap.paper import PAPER
+from convnext_study.roadmap.paper import LABEL, METRIC, PAPER, UNIT
 
+PAPER_METRIC = MetricSpec(name=METRIC, label=LABEL, unit=UNIT)
 TABLES = {"t": "Table 10", "b": "Table 11"}
 CAVEAT = (
     "The paper's numbers are ImageNet-1K accuracies; another data set, size of network or recipe "

@@ -22,7 +22,6 @@ CANVASES, CITYSCAPES = "digit-canvas", "cityscapes"
 # Ours, for minutes on a laptop.
 SMALL = Recipe(
     name="anytime-small",
-    family="modern",
     epochs=3,
     optimizer="adamw",
     lr=5e-3,
@@ -192,7 +191,6 @@ def published_recipe() -> Recipe:
     said = published()["recipe"]
     return Recipe(
         name="anytime-published",
-        family="classic",
         epochs=said["epochs"],
         optimizer=said["optimizer"],
         lr=said["lr"],

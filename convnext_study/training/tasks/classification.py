@@ -27,7 +27,7 @@ from convnext_study.data.sharding import BatchSharding, accum_steps, most_batche
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.metrics import Metric, Samples
-from convnext_study.runs.records import Run
+from convnext_study.runs.records import ModelRef, Run
 from convnext_study.training.distributed import all_gather
 from convnext_study.training.mixing import Mixing
 from convnext_study.training.parent import Parent, load_weights
@@ -99,15 +99,19 @@ class Classification(Task):
 
     def build(self, parent: Parent | None = None) -> nn.Module:
         """The run's network, with random weights from torch's global generator, or the parent's."""
-        builder = get_builder(self.run.model.builder)
-        net: nn.Module = builder(
-            self.run.model.args,
+        net = self.fresh(self.run.model)
+        if parent is not None:
+            load_weights(net, parent)
+        return net
+
+    def fresh(self, model: ModelRef) -> nn.Module:
+        """A network as the recipe starts it, for this data's classes; the last one is trained."""
+        net: nn.Module = get_builder(model.builder)(
+            model.args,
             num_classes=self.data.num_classes,
             drop_path=self.recipe.drop_path,
             init=self.recipe.init,
         )
-        if parent is not None:
-            load_weights(net, parent)
         self._masks = share_masks(net, self.run.seed, self.recipe.global_batch_size)
         return net
 

@@ -18,7 +18,6 @@ from convnext_study.models.builders import get_builder
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import ModelRef
-from convnext_study.studies.pruning import tracing
 from convnext_study.studies.pruning.apply import groups_of, mask, pruned_ref, remove, spec_of
 from convnext_study.studies.pruning.groups import Group, Kept, PruningError
 from convnext_study.studies.pruning.methods.samples import reader_of
@@ -126,7 +125,7 @@ def test_networks_of_other_rooms(name: str) -> None:
     mask(net, kept, image)
     assert close(narrow(x), net(x))
     for group in groups:
-        assert narrow.get_submodule(group.name).weight.shape[0] == len(kept[group.name])
+        assert narrow.get_parameter(f"{group.name}.weight").shape[0] == len(kept[group.name])
 
 
 def test_channels_that_are_concatenated() -> None:
@@ -175,7 +174,7 @@ def test_a_pruned_network_of_another_room_is_rebuilt_from_plain_data(builder: st
     for key, weight in again.state_dict().items():
         assert torch.equal(weight, other.state_dict()[key])
     twice = build(pruned_ref(ref, {next(iter(kept)): [0]}, image))
-    assert twice.get_submodule(next(iter(kept))).weight.shape[0] == 1
+    assert twice.get_parameter(f"{next(iter(kept))}.weight").shape[0] == 1
     narrow = remove(net, kept, image)
     again.double().load_state_dict(narrow.state_dict())
     assert torch.equal(again.eval()(pictures(2, 32)), narrow(pictures(2, 32)))
@@ -194,7 +193,7 @@ def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         groups_of(
             timm.create_model("multipath_small", width=4, modules=1, implementation="plain"), IMAGE
         )
-    monkeypatch.setattr(tracing.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'convnext-study\[pruning\]'$"):
         groups_of(foreign("convnext_atto"), (3, 32, 32))
 

@@ -1,0 +1,168 @@
+"""The arms as runs: which weights, which schedule, and which run each starts from.
+
+| arm | weights | epochs |
+|---|---|---|
+| dense | random | the base recipe's, E |
+| fine_tuned | inherited | few, at a small constant rate |
+| inherited | inherited | E, the whole schedule |
+| scratch_e | random | E |
+| scratch_b | random | as many as cost what the dense training cost |
+| scratch_t | random | as many as cost the dense training and E epochs of the pruned network |
+| ticket, control | rewound, other random ones | E, under the trained network's mask |
+| slow_ticket, slow_control | the same | all of it at a tenth of the rate, the dense training too |
+
+Scratch-T and the second factor, inherited weights with the whole schedule, are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from convnext_study.experiments.context import Context
+from convnext_study.recipes import Recipe
+from convnext_study.runs.records import Run, TaskRef
+from convnext_study.studies.pruning import targets as of
+from convnext_study.studies.pruning.budget import CAP
+from convnext_study.studies.pruning.factors import factored_ref
+from convnext_study.studies.pruning.subjects import Subject, subjects
+from convnext_study.studies.pruning.targets import Target
+
+STUDY = "pruning"
+DENSE, SLOW_DENSE, SPARSE_DENSE = "dense", "slow_dense", "sparse_dense"
+ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
+SLOWER = 10  # the second pair of tickets, by which the rate is divided
+LABELS = {
+    DENSE: "dense",
+    SLOW_DENSE: "dense, a tenth of the rate",
+    of.FINE_TUNED: "fine-tuned",
+    of.INHERITED: "inherited, whole schedule",
+    of.SCRATCH_E: "Scratch-E",
+    of.SCRATCH_B: "Scratch-B",
+    of.SCRATCH_T: "Scratch-T",
+    of.TICKET: "winning ticket",
+    of.CONTROL: "ticket's mask, other weights",
+    of.SLOW_TICKET: "winning ticket, a tenth of the rate",
+    of.SLOW_CONTROL: "its mask, other weights, a tenth of the rate",
+}
+WEIGHTS = {
+    of.TICKET: "rewound",
+    of.SLOW_TICKET: "rewound",
+    of.CONTROL: "random",
+    of.SLOW_CONTROL: "random",
+}
+INHERIT = (of.FINE_TUNED, of.INHERITED)
+SLOW_ARMS = (of.SLOW_TICKET, of.SLOW_CONTROL)
+
+
+def runs_of(context: Context) -> list[Run]:
+    """Every arm of every network for every seed, parents before what starts from them."""
+    found: list[Run] = []
+    for seed in context.seeds:
+        order = 0
+        for subject in subjects(context):
+            for run in _of_subject(subject, context.data, seed):
+                metadata = {**run.metadata, "order": order}
+                found.append(run.model_copy(update={"metadata": metadata}))
+                order += 1
+    return found
+
+
+def _of_subject(subject: Subject, data: str, seed: int) -> Iterator[Run]:
+    dense = _dense(subject, data, seed)
+    yield dense
+    slow: Run | None = None
+    for target in subject.targets:
+        parent = dense
+        if target.sparsity:
+            parent = _sparse(subject, target, data, seed)
+            yield parent
+        if slow is None and set(target.arms) & set(SLOW_ARMS):
+            slow = _dense(subject, data, seed, slow=True)
+            yield slow
+        for arm in target.arms:
+            start = slow if arm in SLOW_ARMS and slow else parent
+            yield _arm(subject, target, arm, start)
+
+
+def _dense(subject: Subject, data: str, seed: int, *, slow: bool = False) -> Run:
+    schedules, name = subject.schedules, SLOW_DENSE if slow else DENSE
+    return Run(
+        study=STUDY,
+        name=f"{subject.name}-{name}",
+        model=subject.model,
+        recipe=_plain(schedules.slower(SLOWER) if slow else schedules.base),
+        data=data,
+        seed=seed,
+        metadata=_about(subject, name, LABELS[name]),
+    )
+
+
+def _sparse(subject: Subject, target: Target, data: str, seed: int) -> Run:
+    """The large network, trained so that the target's method can prune it."""
+    dense = _dense(subject, data, seed)
+    factored = "selection" in target.sparsity
+    label = f"dense, trained for: {target.label}"
+    return dense.model_copy(
+        update={
+            "name": f"{subject.name}-{target.name}-dense",
+            "model": factored_ref(subject.model) if factored else subject.model,
+            "task": TaskRef(name=SPARSE_TASK, args=dict(target.sparsity)),
+            "metadata": _about(subject, SPARSE_DENSE, label, target),
+        }
+    )
+
+
+def _arm(subject: Subject, target: Target, arm: str, parent: Run) -> Run:
+    recipe = _recipe(subject, target, arm)
+    common: dict[str, Any] = {
+        "name": f"{subject.name}-{target.name}-{arm}",
+        "recipe": _plain(recipe),
+        "metadata": _about(subject, arm, f"{target.label}: {LABELS[arm]}", target),
+        "model": target.model or subject.model,
+    }
+    weights = WEIGHTS.get(arm, "inherited" if arm in INHERIT else "random")
+    if target.model is not None and weights == "random":  # needs no trained network
+        return parent.model_copy(update={**common, "task": TaskRef()})
+    if target.is_masked and arm == of.SCRATCH_E:
+        weights = "redrawn"
+    args = {"method": target.method, "weights": weights, **target.amount}
+    task = TaskRef(name=ARM_TASK, args=args)
+    return parent.model_copy(update={**common, "task": task, "init_from": parent.key})
+
+
+def _recipe(subject: Subject, target: Target, arm: str) -> Recipe:
+    schedules = subject.schedules
+    epochs = schedules.base.epochs
+    whole = int(epochs * target.ratio)
+    if target.capped and target.ratio >= CAP:
+        whole = CAP * epochs
+    if arm == of.FINE_TUNED:
+        return schedules.fine_tune
+    if arm == of.SCRATCH_B:
+        return schedules.of_epochs(whole)
+    if arm == of.SCRATCH_T:
+        return schedules.of_epochs(whole + epochs)
+    return schedules.slower(SLOWER) if arm in SLOW_ARMS else schedules.base
+
+
+def _about(subject: Subject, arm: str, label: str, target: Target | None = None) -> dict[str, Any]:
+    return {
+        "regime": STUDY,
+        "network": subject.name,
+        "network_label": subject.label,
+        "target": target.name if target else "",
+        "target_label": target.label if target else "",
+        "control": bool(target and target.control),
+        "arm": arm,
+        "label": label if target or arm != DENSE else f"{subject.label}, dense",
+        "adopted": True,
+        "parent": None if arm == DENSE else f"{subject.name}-{DENSE}",
+        "section": subject.label,
+        "published": False,
+        "published_network": (target.published if target else subject.published) or "",
+    }
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json")

@@ -1,0 +1,167 @@
+"""What a method leaves of a trained network: a narrower one, or masks on its weights.
+
+A run's task holds the method's name and arguments in plain values (`MethodArgs`); everything else
+is the trained network's, the data's and the seed's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from convnext_study.errors import UserError, did_you_mean
+from convnext_study.runs.records import ModelRef
+from convnext_study.studies.pruning.apply import OWN, ImageSize, groups_of, pruned_ref, remove
+from convnext_study.studies.pruning.factors import factors_of
+from convnext_study.studies.pruning.groups import Kept, check_widths
+from convnext_study.studies.pruning.methods import (
+    at_budget,
+    l1_norm,
+    magnitude,
+    regression,
+    slimming,
+    soft_filters,
+    structure_selection,
+    thinet,
+)
+
+
+class MethodArgs(BaseModel):
+    """A method and how much it prunes.
+
+    Args:
+        method: a name of `METHODS`.
+        widths: of predefined methods: how many channels of each layer stay.
+        ratio: of automatic ones: the share that goes, of channels, weights or filters.
+        macs: of network slimming, in place of the ratio: the budget to come nearest to.
+        images_per_class: that methods with samples look at.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    widths: dict[str, int] = Field(default_factory=dict)
+    ratio: float | None = Field(default=None, ge=0, le=1)
+    macs: int | None = Field(default=None, ge=1)
+    images_per_class: int = Field(default=10, ge=1)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What is left: the ``network``, narrower, with its weights and its record; or ``masks``."""
+
+    network: nn.Module | None = None
+    model: ModelRef | None = None
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network that is to be pruned.
+
+    Args:
+        net: on the CPU, in evaluation mode; methods may change its weights.
+        model: its record.
+        image_size: (channels, height, width) of its images.
+        samples: gives about so many training images of each class, in batches.
+        seed: of every draw.
+    """
+
+    net: nn.Module
+    model: ModelRef
+    image_size: ImageSize
+    samples: Callable[[int], Sequence[Tensor]]
+    seed: int
+
+
+def prune(trained: Trained, args: MethodArgs) -> Pruned:
+    """Prune a network as a run asks.
+
+    Raises UserError for an unknown method or what it cannot do, PruningError naming the layer.
+    """
+    if args.method in METHODS:
+        kept = METHODS[args.method](trained, args)
+        small = remove(trained.net, kept, trained.image_size)
+        return Pruned(small, pruned_ref(trained.model, kept, trained.image_size))
+    if args.method in MASKS:
+        return Pruned(masks=MASKS[args.method](trained, args))
+    if args.method == SELECTION:
+        return _select(trained)
+    known = [*METHODS, *MASKS, SELECTION]
+    raise UserError(f"method: {args.method!r}{did_you_mean(args.method, known)}")
+
+
+def _l1(choose: str) -> Callable[[Trained, MethodArgs], Kept]:
+    def keep(trained: Trained, args: MethodArgs) -> Kept:
+        groups = groups_of(trained.net, trained.image_size)
+        return l1_norm.keep_filters(
+            trained.net, groups, args.widths, choose=choose, seed=trained.seed
+        )
+
+    return keep
+
+
+def _by_samples(method: Any) -> Callable[[Trained, MethodArgs], Kept]:
+    def keep(trained: Trained, args: MethodArgs) -> Kept:
+        groups, size = groups_of(trained.net, trained.image_size), trained.image_size
+        # A layer that stays whole would be sampled for nothing.
+        widths = {
+            group.name: width
+            for group, width in check_widths(args.widths, groups)
+            if width < group.width
+        }
+        images = trained.samples(args.images_per_class)
+        kept: Kept = method(trained.net, groups, widths, images, size, seed=trained.seed)
+        return kept
+
+    return keep
+
+
+def _slim(trained: Trained, args: MethodArgs) -> Kept:
+    groups = groups_of(trained.net, trained.image_size)
+    if args.macs is not None:
+        return at_budget.slim(trained.net, groups, args.macs, trained.image_size)
+    return slimming.keep_channels(trained.net, groups, _ratio(args), keep_one=True)
+
+
+def _magnitude(trained: Trained, args: MethodArgs) -> Mapping[str, Tensor]:
+    return magnitude.one_shot(trained.net, _ratio(args))
+
+
+def _zeros(trained: Trained, args: MethodArgs) -> Mapping[str, Tensor]:
+    """Of soft filter pruning's network, which has them already."""
+    found = soft_filters.smallest_filters(trained.net, _ratio(args))
+    return soft_filters.pattern_masks(trained.net, found)
+
+
+def _select(trained: Trained) -> Pruned:
+    net: Any = trained.net
+    kept = structure_selection.kept_branches(factors_of(net))
+    small = structure_selection.remove_branches(net, kept)
+    spec = structure_selection.branch_spec(net.spec, kept)
+    return Pruned(small, ModelRef(builder=OWN, args=spec.to_dict()))
+
+
+def _ratio(args: MethodArgs) -> float:
+    if args.ratio is None:
+        raise UserError(f"method {args.method}: needs a ratio; use a share from 0 to below 1")
+    return args.ratio
+
+
+SELECTION = "structure-selection"
+METHODS: dict[str, Callable[[Trained, MethodArgs], Kept]] = {
+    "l1-norm": _l1("largest"),
+    "l1-smallest": _l1("smallest"),
+    "l1-random": _l1("random"),
+    "thinet": _by_samples(thinet.prune),
+    "regression": _by_samples(regression.prune),
+    "slimming": _slim,
+}
+MASKS: dict[str, Callable[[Trained, MethodArgs], Mapping[str, Tensor]]] = {
+    "magnitude": _magnitude,
+    "soft-filters": _zeros,
+}

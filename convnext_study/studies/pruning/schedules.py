@@ -1,0 +1,139 @@
+"""How long and at which rates the arms are trained (no torch here).
+
+The published recipes are those of the authors' scripts, as `published` has them; what they augment
+and where they draw from is this package's engine's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from convnext_study.errors import UserError
+from convnext_study.recipes import Recipe, get_recipe
+from convnext_study.studies.pruning.published import tables
+
+FRACTIONS = (0.5, 0.75)  # of the epochs, after which the rate drops on CIFAR
+# Where nothing is stated, as much shorter and slower as on CIFAR.
+FINE_TUNE_SHORTER, FINE_TUNE_SLOWER = 4, 100
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Recipes of one network's arms: ``base`` trains the whole network and whatever has its
+    schedule; ``fine_tune`` is short and its rate small and constant."""
+
+    base: Recipe
+    fine_tune: Recipe
+
+    def of_epochs(self, epochs: int) -> Recipe:
+        """The whole schedule over so many epochs."""
+        return with_epochs(self.base, epochs)
+
+    def slower(self, times: float) -> Recipe:
+        """The whole schedule at the rate divided by that."""
+        return self.base.replace(lr=self.base.lr / times)
+
+
+def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe over so many epochs; the rate drops after the same fractions of them."""
+    if epochs == recipe.epochs:
+        return recipe
+    milestones = recipe.milestones
+    if isinstance(milestones, tuple):
+        # In few epochs some coincide: none is before the first epoch, and no two are at once.
+        milestones = tuple(sorted({max(1, epochs * one // recipe.epochs) for one in milestones}))
+    elif recipe.schedule == "step":
+        milestones = max(1, epochs * milestones // recipe.epochs)
+    changed = {**recipe.model_dump(), "epochs": epochs, "milestones": milestones}
+    return Recipe.model_validate({**changed, "name": f"{recipe.name}[epochs={epochs}]"})
+
+
+def fine_tuning(base: Recipe, epochs: int | None = None, lr: float | None = None) -> Recipe:
+    """A short schedule at one small rate, of the same optimizer and data."""
+    changes = {
+        "name": f"{base.name}-fine-tune",
+        "epochs": epochs or max(1, base.epochs // FINE_TUNE_SHORTER),
+        "lr": lr or base.lr / FINE_TUNE_SLOWER,
+        "schedule": "constant",
+        "warmup_epochs": 0.0,
+    }
+    return Recipe.model_validate({**base.model_dump(), **changes})
+
+
+def published(kind: str) -> Schedules:
+    """Those of the authors on ``cifar`` or ``imagenet``."""
+    stated, tuned = tables()["recipe"][kind], tables()["recipe"][f"{kind}_fine_tune"]
+    epochs = stated["epochs"]
+    fractions = FRACTIONS if kind == "cifar" else (1 / 3, 2 / 3)
+    base = Recipe(
+        name=f"pruning-{kind}",
+        epochs=epochs,
+        optimizer="sgd",
+        lr=stated["lr"],
+        lr_base_size=stated["global_batch"],
+        global_batch_size=stated["global_batch"],
+        momentum=stated["momentum"],
+        weight_decay=stated["weight_decay"],
+        weight_decay_1d=True,
+        schedule="step",
+        milestones=tuple(int(epochs * fraction) for fraction in fractions),
+        crop="random_crop" if kind == "cifar" else "random_resized",
+        crop_pct=1.0 if kind == "cifar" else 0.875,
+        image_size=None if kind == "cifar" else 224,
+        interpolation="bilinear",
+        init="kaiming",
+    )
+    shorter = tuned["epochs"] if kind == "cifar" else max(tuned["epochs"].values())
+    return Schedules(base, fine_tuning(base, shorter, tuned["lr"]))
+
+
+# Ours, for minutes on a laptop; rates and lengths as in pilots on digits, batches small so that few
+# images make enough steps.
+_REDUCED = published("cifar").base.model_copy(
+    update={
+        "name": "pruning-reduced",
+        "epochs": 12,
+        "lr": 0.05,
+        "lr_base_size": 32,
+        "global_batch_size": 32,
+        "milestones": (6, 9),
+    }
+)
+REDUCED = Schedules(_REDUCED, fine_tuning(_REDUCED, 3, 0.001))
+
+
+def schedules_for(
+    usual: Schedules, recipe: str | None, changes: dict[str, Any], image_size: int | None
+) -> Schedules:
+    """The schedules with what the command line asks for.
+
+    Args:
+        usual: of the network and its data.
+        recipe: a recipe's name or file in place of the base one; ``published`` and ``small`` leave
+            the choice to the network.
+        changes: recipe fields to set in every arm; ``epochs`` are the base's, the others follow.
+        image_size: of networks that want another than the data's.
+
+    Raises RecipeError for a recipe that cannot be used.
+    """
+    base, tuned = usual.base, usual.fine_tune
+    if recipe not in (None, "published", "small", "composed"):
+        base = get_recipe(str(recipe))
+        tuned = fine_tuning(base)
+    fields = {name: value for name, value in changes.items() if value is not None}
+    epochs = fields.pop("epochs", None)
+    if image_size is not None:
+        fields.setdefault("image_size", image_size)
+    if epochs is not None:
+        shorter = max(1, epochs * tuned.epochs // base.epochs)
+        base, tuned = with_epochs(base, epochs), with_epochs(tuned, shorter)
+    if not fields:
+        return Schedules(base, tuned)
+    if "milestones" in fields:
+        raise UserError("milestones: are fractions of the epochs in this study; set epochs")
+    return Schedules(*(_set(one, fields) for one in (base, tuned)))
+
+
+def _set(recipe: Recipe, fields: dict[str, Any]) -> Recipe:
+    return recipe.replace(**fields) if fields else recipe

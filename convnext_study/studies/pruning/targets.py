@@ -1,0 +1,241 @@
+"""What is pruned of a network, and which arms follow: the study's design, before any run is made.
+
+A target is a method and an amount. For predefined methods the architecture is known beforehand, so
+arms that start from random weights need no trained network; for automatic ones it is the trained
+network's to say, and only the budget is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from convnext_study.runs.records import ModelRef
+from convnext_study.studies.pruning.groups import Group, widths_left
+from convnext_study.studies.pruning.published import PublishedNetwork, networks, results, tables
+from convnext_study.studies.pruning.sizes import Images, groups_in, network_of, size_of
+
+FINE_TUNED, INHERITED = "fine_tuned", "inherited"
+SCRATCH_E, SCRATCH_B, SCRATCH_T = "scratch_e", "scratch_b", "scratch_t"
+TICKET, CONTROL, SLOW_TICKET, SLOW_CONTROL = "ticket", "control", "slow_ticket", "slow_control"
+ALL = (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B, SCRATCH_T)
+LOTTERY = (TICKET, CONTROL, SLOW_TICKET, SLOW_CONTROL)
+
+HALF = 0.5  # of the channels of each layer
+SPARSE = 0.8  # of the weights
+SOFT = 0.3  # of the filters, the paper's
+
+
+@dataclass(frozen=True)
+class Target:
+    """A method, how much it prunes, and the arms that are trained of what is left.
+
+    Args:
+        name: part of its runs' names.
+        label: for people.
+        method: as a run's task names it.
+        amount: further arguments of the method.
+        arms: in the order of tables.
+        model: what is left, where that is known beforehand.
+        ratio: the large network's budget over the pruned one's, by which Scratch-B is as long.
+        capped: whether Scratch-B is never longer than twice.
+        sparsity: how the large network is trained so that it can be pruned; nothing: as usual.
+        control: whether it is none of the methods, but what they are compared with.
+        published: the published network that it is.
+    """
+
+    name: str
+    label: str
+    method: str
+    amount: Mapping[str, Any]
+    arms: Sequence[str]
+    model: ModelRef | None = None
+    ratio: float = 1.0
+    capped: bool = False
+    sparsity: Mapping[str, float] = field(default_factory=dict)
+    control: bool = False
+    published: str | None = None
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether weights are masked, and nothing removed."""
+        return self.method in ("magnitude", "soft-filters")
+
+
+def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Target]:
+    """Of any network: half of each layer by every method, and masks. Ours.
+
+    Automatic methods and controls are brought to the budget of the halves, so that all compare.
+
+    Args:
+        model: the large network.
+        images: what it sees.
+        penalty: of network slimming.
+    """
+    groups = [group for group in groups_in(model, images) if group.stage >= 0]
+    filters = [group for group in groups if group.producers]
+    half = widths_left(filters, {group.name: HALF for group in filters}, keep_one=True)
+    found = [_predefined("half", "half, L1-norm", "l1-norm", half, ALL, model, images)]
+    few = (FINE_TUNED, INHERITED)
+    if all(len(group.consumers) == 1 and not group.concatenated for group in filters):
+        found += [
+            _predefined(method, f"half, {label}", method, half, few, model, images)
+            for method, label in (("thinet", "ThiNet"), ("regression", "regression"))
+        ]
+    found += [
+        _predefined(f"half_{word}", f"half, {word} filters", f"l1-{word}", half, few, model, images)
+        for word in ("random", "smallest")
+    ]
+    target = found[0]
+    if any(group.norms for group in groups):
+        macs = size_of(_known(target), images).macs
+        found.append(
+            Target(
+                "slimming",
+                "slimmed to the half's MACs",
+                "slimming",
+                {"macs": macs},
+                (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B),
+                ratio=target.ratio,
+                sparsity={"slimming": penalty},
+            )
+        )
+    found.append(_random_control(target, filters, model, images))
+    masked = {"ratio": SPARSE}
+    found += [
+        Target(
+            "sparse",
+            f"magnitude, {SPARSE:.0%} of weights",
+            "magnitude",
+            masked,
+            (FINE_TUNED, INHERITED, SCRATCH_E, *LOTTERY),
+        ),
+        Target(
+            "soft",
+            f"soft filters, {SOFT:.0%}",
+            "soft-filters",
+            {"ratio": SOFT},
+            (SCRATCH_E,),
+            sparsity={"soft_filters": SOFT},
+        ),
+    ]
+    return found
+
+
+def rule_target(
+    name: str, label: str, widths: Mapping[str, int], model: ModelRef, images: Images
+) -> Target:
+    """Predefined widths by the L1-norm, with every arm."""
+    return _predefined(name, label, "l1-norm", widths, ALL, model, images)
+
+
+def published_targets(whole: PublishedNetwork) -> list[Target]:
+    """The published networks that were pruned from this one, and the stated automatic ratios."""
+    from convnext_study.studies.pruning.networks.wiring import widths_of
+
+    model = ref_of(whole)
+    images = Images(whole.input, whole.classes)
+    arms = (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B)
+    found = []
+    for one in networks().values():
+        methods = {result["method"] for result in results(one.name)}
+        if one.of != whole.name or not methods & {"l1-norm", "thinet", "regression"}:
+            continue
+        if not _same_layers(widths_of(one.spec), widths_of(whole.spec)):
+            continue
+        found.append(
+            Target(
+                one.name,
+                one.label,
+                methods.pop(),
+                {"widths": _narrower(widths_of(one.spec), widths_of(whole.spec))},
+                arms,
+                model=ref_of(one),
+                ratio=size_of(model, images).budget / size_of(ref_of(one), images).budget,
+                capped=one.is_capped,
+                published=one.name,
+            )
+        )
+    stem = whole.name.partition("-")[0]
+    slimming = tables()["recipe"]["slimming"]
+    ratios = slimming["ratio"]["cifar100" if whole.classes == 100 else "cifar10"].get(stem, ())
+    for ratio in ratios if whole.input == 32 and stem in slimming["penalty"] else ():
+        found.append(
+            Target(
+                f"slim_{ratio * 100:.0f}",
+                f"slimmed, {ratio:.0%} of channels",
+                "slimming",
+                {"ratio": ratio},
+                arms[:-1],  # its length is known when the large network is trained
+                sparsity={"slimming": slimming["penalty"][stem]},
+            )
+        )
+    for stated in tables()["magnitude"]:
+        if stated["network"] == whole.name:
+            found += [
+                Target(
+                    f"sparse_{ratio * 100:.0f}",
+                    f"magnitude, {ratio:.0%} of weights",
+                    "magnitude",
+                    {"ratio": ratio},
+                    (FINE_TUNED, SCRATCH_E, *LOTTERY),
+                )
+                for ratio in stated["ratio"]
+            ]
+    return found
+
+
+def ref_of(network: PublishedNetwork) -> ModelRef:
+    """The record of a published network."""
+    from convnext_study.studies.pruning.apply import OWN
+
+    return ModelRef(builder=OWN, args=network.spec.to_dict())
+
+
+def _predefined(
+    name: str,
+    label: str,
+    method: str,
+    widths: Mapping[str, int],
+    arms: Sequence[str],
+    model: ModelRef,
+    images: Images,
+) -> Target:
+    from convnext_study.studies.pruning.apply import pruned_ref
+    from convnext_study.studies.pruning.methods.controls import kept_of
+
+    left = pruned_ref(model, kept_of(widths), images.shape)
+    ratio = size_of(model, images).budget / size_of(left, images).budget
+    return Target(name, label, method, {"widths": dict(widths)}, arms, model=left, ratio=ratio)
+
+
+def _random_control(
+    target: Target, filters: Sequence[Group], model: ModelRef, images: Images
+) -> Target:
+    """Widths drawn at random, of the same MACs; their filters by the L1-norm."""
+    from dataclasses import replace
+
+    from convnext_study.studies.pruning.methods.controls import random_widths
+
+    macs = size_of(_known(target), images).macs
+    net = network_of(model, images.classes)
+    widths = random_widths(net, filters, macs, images.shape, seed=0)
+    arms = (INHERITED, SCRATCH_E)
+    label = "random widths of the half's MACs"
+    return replace(
+        _predefined("random_widths", label, "l1-norm", widths, arms, model, images), control=True
+    )
+
+
+def _known(target: Target) -> ModelRef:
+    assert target.model is not None  # noqa: S101
+    return target.model
+
+
+def _same_layers(mine: Mapping[str, int], its: Mapping[str, int]) -> bool:
+    return mine.keys() == its.keys()
+
+
+def _narrower(mine: Mapping[str, int], its: Mapping[str, int]) -> dict[str, int]:
+    return {name: width for name, width in mine.items() if width < its[name]}

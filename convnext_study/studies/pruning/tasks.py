@@ -1,0 +1,190 @@
+"""The tasks of this study: training that makes a network ready to be pruned, and what follows.
+
+Both are image classification. ``pruning-sparse`` trains with a penalty or with filters set to zero;
+``pruning-arm`` starts from a finished run, prunes its network, and trains what is left from the
+weights that are left, from its own start, or from new ones.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from convnext_study.data.loader import train_batches
+from convnext_study.data.rng import fold_in, generator
+from convnext_study.imports import TaskError
+from convnext_study.runs.metrics import NETWORK, Cost
+from convnext_study.runs.records import ModelRef, Run
+from convnext_study.studies.pruning.apply import NARROWED
+from convnext_study.studies.pruning.decide import MethodArgs, Pruned, Trained, prune
+from convnext_study.studies.pruning.factors import factors_of
+from convnext_study.studies.pruning.masks import (
+    Masks,
+    apply_masks,
+    count_kept,
+    draw_masked,
+    mask_gradients,
+)
+from convnext_study.studies.pruning.methods.slimming import add_penalty_gradient
+from convnext_study.studies.pruning.methods.soft_filters import zero_filters
+from convnext_study.studies.pruning.methods.structure_selection import proximal_step
+from convnext_study.training.lr_schedule import learning_rate
+from convnext_study.training.parent import Parent, load_weights
+from convnext_study.training.rng import seed_everything
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.tasks.arguments import parse
+from convnext_study.training.tasks.classification import Classification
+
+ARM, SPARSE = "pruning-arm", "pruning-sparse"
+TASKS = {name: f"{__name__}:{kind}" for name, kind in ((ARM, "Arm"), (SPARSE, "SparseTraining"))}
+
+
+class SparsityArgs(BaseModel):
+    """Arguments of the task ``pruning-sparse``, of which one is given.
+
+    Args:
+        slimming: penalty of the scales of BatchNorm.
+        selection: penalty of the factors of residual branches (`factors.factored_ref`).
+        soft_filters: share of each convolution's filters that is set to zero after every epoch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slimming: float = Field(default=0.0, ge=0)
+    selection: float = Field(default=0.0, ge=0)
+    soft_filters: float = Field(default=0.0, ge=0, le=1)
+
+
+class ArmArgs(MethodArgs):
+    """Arguments of the task ``pruning-arm``.
+
+    Args:
+        weights: ``inherited`` from the trained network; ``rewound`` to those that its training
+            started from, under masks; ``random``; ``redrawn`` for the masks, as the authors' code
+            does for masked networks that are trained from scratch (`masks.draw_masked`).
+    """
+
+    weights: Literal["inherited", "rewound", "random", "redrawn"]
+
+
+class SparseTraining(Classification):
+    """Training of a large network that prepares for pruning."""
+
+    def __init__(self, run: Run, runtime: Runtime) -> None:
+        super().__init__(run, runtime)
+        self.args = parse(SparsityArgs, run.task)
+
+    def before_step(self, model: nn.Module, step: int) -> None:
+        """Add the penalty's gradient; move the factors, which the optimizer leaves alone."""
+        if self.args.slimming:
+            add_penalty_gradient(model, self.args.slimming)
+        if self.args.selection:
+            lr = learning_rate(self.recipe, step, self.steps_per_epoch)
+            proximal_step(factors_of(model), lr, self.args.selection)
+
+    def after_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Set the smallest filters to zero; after the last epoch they stay so."""
+        if self.args.soft_filters:
+            zero_filters(model, self.args.soft_filters)
+
+
+class Arm(Classification):
+    """A pruned network in training. Raises TaskError where the run starts from no other."""
+
+    def __init__(self, run: Run, runtime: Runtime) -> None:
+        super().__init__(run, runtime)
+        self.args = parse(ArmArgs, run.task)
+        self._kept: Masks = {}
+        self._model = run.model
+
+    def build(self, parent: Parent | None = None) -> nn.Module:
+        """What is left of the parent's network, with the weights that the arm starts from."""
+        if parent is None:
+            raise TaskError(f"task {ARM}: {self.run.name} names no run to start from (init_from)")
+        trained = parent.record.result and parent.record.result.model
+        model = trained or parent.run.model
+        whole = self.fresh(model)
+        load_weights(whole, parent)
+        pruned = prune(
+            Trained(whole.eval(), model, self.image_shape, self._samples, self.run.seed), self.args
+        )
+        if pruned.network is not None:
+            return self._narrow(pruned)
+        return self._mask(whole, model, pruned.masks, parent).train()
+
+    def built(self) -> ModelRef | None:
+        """The pruned network, where the run does not say it."""
+        return None if self._model == self.run.model else self._model
+
+    def before_step(self, model: nn.Module, step: int) -> None:
+        """What is masked gets no gradient."""
+        mask_gradients(model, self._kept)
+
+    def after_step(self, model: nn.Module, step: int, skipped: Tensor) -> None:
+        """What is masked is zero, whatever the optimizer does."""
+        apply_masks(model, self._kept)
+
+    def costs(self, model: nn.Module) -> dict[str, Cost]:
+        """As for all; a masked network also has ``nonzero`` parameters, and computes all."""
+        found = super().costs(model)
+        if not self._kept:
+            return found
+        masked = sum(mask.numel() for mask in self._kept.values())
+        whole = found[NETWORK]
+        nonzero = whole.params - masked + count_kept(self._kept)
+        return {**found, NETWORK: Cost.model_validate({**whole.model_dump(), "nonzero": nonzero})}
+
+    def _narrow(self, pruned: Pruned) -> nn.Module:
+        """A network of the widths that are left, as a run of its own would start it, or with the
+        weights that are left."""
+        if self.args.weights not in ("inherited", "random"):
+            raise TaskError(
+                f"task {ARM}: weights {self.args.weights!r} are for masks, and {self.args.method} "
+                "removes channels; use inherited or random"
+            )
+        assert pruned.network is not None and pruned.model is not None  # noqa: S101
+        if not same_architecture(self.run.model, pruned.model):
+            self._model = pruned.model
+        seed_everything(fold_in(self.run.seed, "weights"))
+        net = self.fresh(self._model)
+        if self.args.weights == "inherited":
+            net.load_state_dict(pruned.network.state_dict())
+        return net
+
+    def _mask(self, whole: nn.Module, model: ModelRef, masks: Masks, parent: Parent) -> nn.Module:
+        self._kept = {name: mask.to(self.runtime.device) for name, mask in masks.items()}
+        if self.args.weights != "inherited":
+            other = fold_in(self.run.seed, "other weights")
+            start = parent.run.seed if self.args.weights == "rewound" else other
+            seed_everything(fold_in(start, "weights"))
+            whole = self.fresh(model)
+        if self.args.weights == "redrawn":
+            draw_masked(whole, masks, generator(fold_in(self.run.seed, "redrawn")))
+        apply_masks(whole, masks)
+        return whole
+
+    def _samples(self, per_class: int) -> list[Tensor]:
+        """Training images of the first epoch, the same in every process, on the CPU."""
+        left, found = per_class * self.data.num_classes, []
+        for batch in train_batches(self.data, self.recipe, self.run.seed, 0):
+            images, _ = self._prepare(batch)
+            found.append(images.float().cpu().contiguous())
+            left -= len(images)
+            if left <= 0:
+                break
+        return found
+
+
+def same_architecture(one: ModelRef, other: ModelRef) -> bool:
+    """Whether weights of the one fit the other: of a traced network only the number of channels
+    counts, not which ones they were."""
+    if one.builder == other.builder == NARROWED:
+        mine, its = ({**ref.args, "kept": _counts(ref)} for ref in (one, other))
+        return mine == its
+    return one == other
+
+
+def _counts(ref: ModelRef) -> dict[str, int]:
+    return {name: len(channels) for name, channels in ref.args["kept"].items()}
