@@ -108,10 +108,10 @@ def test_branches_on_rows_are_the_same_network(
     fast = accelerated(net)
     branches = [one for one in fast.modules() if isinstance(one, SkippingBranch)]
     assert len(branches) == 2 + 3 + 4
-    by_rows: list[Tensor] = []
+    by_rows: list[torch.Tensor] = []
     rows = SkippingBranch.by_rows
 
-    def noted(branch: SkippingBranch, x: Tensor, mask: Tensor) -> Tensor:
+    def noted(branch: SkippingBranch, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         by_rows.append(mask)
         return rows(branch, x, mask)
 
