@@ -108,10 +108,10 @@ def test_branches_on_rows_are_the_same_network(
     fast = accelerated(net)
     branches = [one for one in fast.modules() if isinstance(one, SkippingBranch)]
     assert len(branches) == 2 + 3 + 4
-    by_rows: list[torch.Tensor] = []
+    by_rows: list[SizedMask] = []
     rows = SkippingBranch.by_rows
 
-    def noted(branch: SkippingBranch, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def noted(branch: SkippingBranch, x: torch.Tensor, mask: SizedMask) -> torch.Tensor:
         by_rows.append(mask)
         return rows(branch, x, mask)
 
