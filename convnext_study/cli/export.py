@@ -33,16 +33,16 @@ def export(
 ) -> None:
     """Write a run's network with its card, and check that what was written gives its outputs."""
     from convnext_study.evaluation.load_run import load_run
-    from convnext_study.export.formats import FORMATS, export_model
-    from convnext_study.models.roadmap_net import RoadmapNet
+    from convnext_study.export.formats import ANY_NETWORK, FORMATS, export_model
+    from convnext_study.export.weights import is_row
 
     if to not in FORMATS:
         raise UserError(f"--to {to}: use one of {', '.join(FORMATS)}")
     loaded = load_run(run, trust=trust, code=code)
-    if not isinstance(loaded.net, RoadmapNet):
+    if to not in ANY_NETWORK and not is_row(loaded.net):
         raise UserError(
-            f"{run}: a {type(loaded.net).__name__}, not a network of the road map; export it by "
-            "its own means"
+            f"{run}: a {type(loaded.net).__name__} that is no row of a road map cannot be built "
+            f"from {to}; use --to {' or '.join(ANY_NETWORK)}"
         )
     data_of(loaded, trust)
     transform = _transform(loaded, run)

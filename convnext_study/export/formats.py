@@ -18,7 +18,7 @@ from convnext_study.export.weights import (
 from convnext_study.runs.files import write_bytes
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from convnext_study.data.transforms.evaluation import EvalTransform
     from convnext_study.models.roadmap_net import RoadmapNet
@@ -40,13 +40,13 @@ class ExportResult:
 
 
 def export_model(
-    net: RoadmapNet, kind: str, folder: Path, transform: EvalTransform, results: dict[str, Any]
+    net: nn.Module, kind: str, folder: Path, transform: EvalTransform, results: dict[str, Any]
 ) -> ExportResult:
     """Write the network with its card into a folder, read it back, and compare outputs.
 
     Args:
-        net: in evaluation mode, of the road map.
-        kind: a key of `KINDS`.
+        net: in evaluation mode; of the road map, or for `ANY_NETWORK` any.
+        kind: a key of `FORMATS`.
         folder: made if missing.
         transform: of the images it wants, mean and standard deviation included.
         results: what was measured with these weights, for the card.
@@ -62,7 +62,7 @@ def export_model(
 
     if kind not in FORMATS:
         raise ExportError(f"--to {kind}: use one of {', '.join(FORMATS)}")
-    net = unwrapped(net).eval()
+    net = (net if kind in ANY_NETWORK else unwrapped(net)).eval()
     restore_convs(net)
     size = transform.image_size
     images = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -121,7 +121,7 @@ def _safetensors(
 
 
 def _onnx(
-    net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any]
+    net: nn.Module, folder: Path, transform: EvalTransform, results: dict[str, Any]
 ) -> Runner:
     import warnings
 
@@ -153,9 +153,7 @@ def _onnx(
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def _pt2(
-    net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any]
-) -> Runner:
+def _pt2(net: nn.Module, folder: Path, transform: EvalTransform, results: dict[str, Any]) -> Runner:
     import torch
 
     path = folder / "model.pt2"
@@ -172,6 +170,8 @@ FORMATS: dict[str, Callable[[Any, Path, EvalTransform, dict[str, Any]], Runner]]
     "onnx": _onnx,
     "pt2": _pt2,
 }
+# Those that hold the network itself, and not only weights for one that can be built again.
+ANY_NETWORK = ("onnx", "pt2")
 
 
 def _example(transform: EvalTransform) -> Tensor:
@@ -181,15 +181,19 @@ def _example(transform: EvalTransform) -> Tensor:
 
 
 def _card(
-    net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any], use: str
+    net: nn.Module, folder: Path, transform: EvalTransform, results: dict[str, Any], use: str
 ) -> None:
     """The card that a hub folder gets, with another way of loading in it."""
-    from convnext_study.export.model_card import model_card
-    from convnext_study.export.weights import _changes, _row
+    from convnext_study.export.model_card import model_card, plain_card
+    from convnext_study.export.weights import _changes, _row, is_row
 
-    row = _row(net)
-    image = (net.in_chans, transform.image_size, transform.image_size)
-    card = model_card(net, image, row, _changes(net.spec, row), results)
+    side = transform.image_size
+    if is_row(net):
+        row = _row(net)
+        image = (net.in_chans, side, side)
+        card = model_card(net, image, row, _changes(net.spec, row), results)
+    else:
+        card = plain_card(net, (3, side, side), results)
     config = "\n".join(f"- {name}: {value}" for name, value in transform.config().items())
     section = f"## Use\n\n{use}\n## Images\n\n{config}\n\n"
     text, found = re.subn(r"## Use\n.*?(?=^## )", lambda _: section, card, flags=re.S | re.M)

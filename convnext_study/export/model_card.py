@@ -11,6 +11,8 @@ from convnext_study.roadmap import ROADMAPS, Variant
 from convnext_study.roadmap.paper import published_row
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from convnext_study.models.roadmap_net import RoadmapNet
 
 _HEAD = """\
@@ -76,6 +78,23 @@ def model_card(
     return "\n".join(
         [head, *_network(net, image, changes), *_results(results), *_paper(variant, changes)]
     )
+
+
+def plain_card(
+    net: nn.Module, image: tuple[int, int, int], results: Mapping[str, Any] | None
+) -> str:
+    """The card of a network that is no row of a road map; ``net``, ``image`` and ``results`` are
+    as in `model_card`."""
+    counted = cost.count(net, image)
+    lines = [
+        f"# {type(net).__name__}\n",
+        "## Use\n",
+        "## Network\n",
+        f"- {counted.params / 1e6:.4g} M parameters",
+        f"- {counted.macs / 1e9:.4g} G multiply-accumulates (convolution and linear layers) "
+        f"for an image of {' x '.join(map(str, image))}\n",
+    ]
+    return "\n".join([*lines, *_results(results)])
 
 
 def _network(net: RoadmapNet, image: tuple[int, int, int], changes: Mapping[str, Any]) -> list[str]:

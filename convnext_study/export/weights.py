@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from convnext_study.errors import UserError
 from convnext_study.roadmap.spec import NetSpec
@@ -111,7 +111,29 @@ def unwrapped(model: nn.Module) -> RoadmapNet:
                 f"{type(model).__name__}: not a network of the road map; save it by its own means"
             )
         inner = wrapped
+    if not is_row(inner):
+        raise ExportError(
+            "a network of the road map that was pruned, which its fields do not say; write it as "
+            "onnx or pt2"
+        )
     return inner
+
+
+def is_row(net: nn.Module) -> TypeGuard[RoadmapNet]:
+    """Whether a network's fields say all of it: one that was pruned has fewer channels."""
+    import torch
+
+    from convnext_study.models.roadmap_net import RoadmapNet
+
+    if not isinstance(net, RoadmapNet):
+        return False
+    with torch.device("meta"):
+        whole = RoadmapNet(net.spec, num_classes=net.num_classes, in_chans=net.in_chans)
+    shapes = (
+        {name: value.shape for name, value in one.state_dict().items()} for one in (net, whole)
+    )
+    mine, its = shapes
+    return mine == its
 
 
 def _row(net: RoadmapNet) -> str:

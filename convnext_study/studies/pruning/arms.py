@@ -29,7 +29,7 @@ from convnext_study.studies.pruning.subjects import Subject, subjects
 from convnext_study.studies.pruning.targets import Target
 
 STUDY = "pruning"
-DENSE, SLOW_DENSE = "dense", "slow_dense"
+DENSE, SLOW_DENSE, SPARSE_DENSE = "dense", "slow_dense", "sparse_dense"
 ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
 SLOWER = 10  # the second pair of tickets, by which the rate is divided
 LABELS = {
@@ -108,7 +108,7 @@ def _sparse(subject: Subject, target: Target, data: str, seed: int) -> Run:
             "name": f"{subject.name}-{target.name}-dense",
             "model": factored_ref(subject.model) if factored else subject.model,
             "task": TaskRef(name=SPARSE_TASK, args=dict(target.sparsity)),
-            "metadata": _about(subject, DENSE, label, target),
+            "metadata": _about(subject, SPARSE_DENSE, label, target),
         }
     )
 

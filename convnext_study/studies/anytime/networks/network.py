@@ -17,8 +17,8 @@ from convnext_study.studies.anytime.masks.cost import LayerCost, layer_costs
 from convnext_study.studies.anytime.masks.segment import SegmentMask
 from convnext_study.studies.anytime.networks.backbone import Backbone, make_backbone
 from convnext_study.studies.anytime.networks.heads import FlexHead, original_head, upsample
-from convnext_study.studies.anytime.networks.init import init_convs
 from convnext_study.studies.anytime.networks.predictions import Prediction, predict
+from convnext_study.studies.anytime.networks.weights import init_convs
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
 # Computes a head's logits where the segment's mask is true, and anything elsewhere.
@@ -209,10 +209,7 @@ class AnytimeNet(nn.Module):
 
     @contextmanager
     def _masked(self, exit: int, computed: Tensor | None) -> Iterator[None]:
-        segment = self.segments.get(exit)
-        if segment is None:
-            yield
-            return
+        segment = self.segments.get(exit, SegmentMask())
         # In evaluation a mask that skips nothing is none: the dense network, and as fast.
         everything = computed is None or (not self.training and bool(computed.all()))
         segment.set(None if everything else computed)

@@ -1,0 +1,53 @@
+"""What the study has to say of its finished runs: tables, the figure, and the claims in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from convnext_study.report.findings import Finding, StudyFigure
+from convnext_study.runs.records import Record
+from convnext_study.studies.pruning.claims import Statement, pooled, statements
+from convnext_study.studies.pruning.latency import measure
+from convnext_study.studies.pruning.pareto import TITLE, pareto
+from convnext_study.studies.pruning.rows import rows_of
+from convnext_study.studies.pruning.table import arms_table, statements_table
+from convnext_study.studies.pruning.two_factors import two_factor_tables
+
+
+def findings(records: Iterable[Record]) -> list[Finding]:
+    """Of the runs that the study asks for; nothing of none.
+
+    Latency is measured here and now, of all networks in turn.
+    """
+    rows = rows_of(records)
+    if not rows:
+        return []
+    latencies = measure(rows)
+    found: list[Finding] = [arms_table(rows, latencies)]
+    std, said = pooled(rows), statements(rows)
+    if said:
+        noise = (
+            "One seed: exact tests on the test images alone; what another seed changes takes "
+            "several."
+            if std is None
+            else f"The standard deviation between seeds is {std.std:.2f} points, pooled over "
+            f"{std.source} ({std.df:g} degrees of freedom), and taken to be the same in all."
+        )
+        found += [statements_table(said, [noise]), "\n".join(_in_words(said))]
+    found += two_factor_tables(rows, std)
+    found.append(StudyFigure("pruning_pareto", TITLE, pareto(rows, latencies)))
+    return found
+
+
+def _in_words(said: Sequence[Statement]) -> list[str]:
+    """How many pairs answer the question in which way, in the questions' order."""
+    lines = []
+    for question in dict.fromkeys(one.question for one in said):
+        own = [one for one in said if one.question == question]
+        parts = "; ".join(
+            f"{one.first.run.metadata['target_label']}: "
+            f"{one.comparison.difference.diff:+.2f} ({one.verdict})"
+            for one in own
+        )
+        lines.append(f"{question}: {parts}.")
+    return lines

@@ -1,0 +1,101 @@
+"""Accuracy against what a network costs: parameters, MACs, and measured time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from convnext_study.report.figures.style import COLOURS, draw_charts, style
+from convnext_study.studies.pruning import targets as of
+from convnext_study.studies.pruning.arms import DENSE, LABELS
+from convnext_study.studies.pruning.latency import Latency
+from convnext_study.studies.pruning.rows import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE = "Accuracy against cost, after removal"
+SIZE = (3.6, 3.4)  # inches, each panel
+# Arms that are shown: a colour's name, a mark, and whether it is filled.
+_LOOKS: dict[str, tuple[str, str, bool]] = {
+    DENSE: ("ink", "*", True),
+    of.FINE_TUNED: ("mark", "v", True),
+    of.INHERITED: ("mark", "o", False),
+    of.SCRATCH_E: ("link", "^", True),
+    of.SCRATCH_B: ("link", "s", True),
+    of.SCRATCH_T: ("link", "D", False),
+}
+
+
+class Axis(NamedTuple):
+    """What a panel's horizontal axis measures."""
+
+    title: str
+    cost: Callable[[Row, Latency], float]
+
+
+AXES = (
+    Axis("parameters, thousands", lambda row, latency: row.params / 1e3),
+    Axis("MACs, M", lambda row, latency: row.macs / 1e6),
+    Axis("latency, ms per image", lambda row, latency: latency.median),
+)
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The Pareto front of (cost, accuracy): no other point is as cheap and as accurate.
+
+    In ascending order of cost; accuracy is for the better above.
+    """
+    found: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not found or value > found[-1][1]:
+            found.append((cost, value))
+    return found
+
+
+@style()
+def pareto(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Figure:
+    """A panel for each kind of cost; the front of all networks is the line in steps.
+
+    Masked networks are left out: nothing of them was removed.
+    """
+    shown = {name: row for name, row in rows.items() if row.arm in _LOOKS and not row.is_masked}
+    figure, charts = draw_charts([axis.title for axis in AXES], SIZE, sharey=True)
+    for axes, axis in zip(charts, AXES, strict=True):
+        _panel(axes, [(row, axis.cost(row, latencies[name])) for name, row in shown.items()])
+    metric = next(iter(shown.values())).first.metric.heading
+    charts[0].set_ylabel(metric)
+    handles, labels = charts[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _panel(axes: Axes, points: Sequence[tuple[Row, float]]) -> None:
+    sign = 1 if points[0][0].first.metric.higher_is_better else -1
+    best = front([(cost, sign * row.mean) for row, cost in points])
+    axes.step(
+        [cost for cost, _ in best],
+        [sign * value for _, value in best],
+        where="post",
+        color=COLOURS["faint"],
+        linewidth=0.8,
+        zorder=1,
+        label="Pareto front",
+    )
+    for arm, (colour, mark, filled) in _LOOKS.items():
+        own = [(row, cost) for row, cost in points if row.arm == arm]
+        if not own:
+            continue
+        look: dict[str, Any] = {"color": COLOURS[colour], "marker": mark, "linestyle": "none"}
+        axes.errorbar(
+            [cost for _, cost in own],
+            [row.mean for row, _ in own],
+            yerr=[row.std or 0.0 for row, _ in own],
+            markerfacecolor=COLOURS[colour] if filled else "none",
+            markersize=9 if mark == "*" else 5,
+            elinewidth=0.8,
+            label=LABELS[arm],
+            **look,
+        )
+    axes.margins(0.08)

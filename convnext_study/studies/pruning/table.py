@@ -1,0 +1,152 @@
+"""The study's tables: every arm with its accuracy, size and computation; every statement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convnext_study.report.tables import Column, Table
+from convnext_study.report.tables.formatting import (
+    digits,
+    mean_std,
+    p_value,
+    signed,
+    significant_digits,
+)
+from convnext_study.studies.pruning.claims import MARGIN, Statement
+from convnext_study.studies.pruning.latency import NOTE, Latency
+from convnext_study.studies.pruning.published import results
+from convnext_study.studies.pruning.rows import Row
+
+_WIDE = 150  # characters of a terminal that has room for every column
+
+
+@dataclass(frozen=True)
+class Line:
+    """An arm's row, with the time that its network takes."""
+
+    row: Row
+    latency: Latency | None
+
+    @property
+    def paper(self) -> str:
+        """The paper's accuracy of this arm of a published network, where a source states it."""
+        network = self.row.run.metadata["published_network"]
+        for result in results(network) if network else ():
+            stated = result.get("unpruned" if self.row.arm == "dense" else self.row.arm)
+            if isinstance(stated, dict):
+                mean = stated["mean"] if "mean" in stated else stated["top1"]
+                return mean_std(mean, stated.get("std"))
+        return ""
+
+
+def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Table[Line]:
+    """Every arm, in the study's order."""
+    lines = [Line(row, latencies.get(name)) for name, row in rows.items()]
+    first = lines[0].row
+    columns: list[Column[Line]] = [
+        Column("name", "name", lambda line: line.row.name, "text", screen=False),
+        Column("label", "arm", lambda line: line.row.label, "text"),
+        Column(
+            "mean",
+            first.first.metric.heading,
+            lambda line: line.row.mean,
+            cell=lambda line: mean_std(line.row.mean, line.row.std),
+        ),
+        Column("std", "std", lambda line: line.row.std, screen=False),
+        Column("n", "seeds", lambda line: len(line.row.values), format=str),
+        Column("epochs", "epochs", lambda line: line.row.first.epochs, format=str),
+        Column("params", "params, k", lambda line: line.row.params / 1e3, format=digits(1)),
+        Column("macs", "MACs", lambda line: line.row.macs, prefixed=True),
+        Column(
+            "latency",
+            "latency, ms",
+            lambda line: line.latency and line.latency.median,
+            format=digits(3),
+        ),
+        Column(
+            "latency_range",
+            "extremes",
+            lambda line: line.latency and (line.latency.low, line.latency.high),
+            "interval",
+            format=lambda ends: f"{ends[0]:.3f} to {ends[1]:.3f}",
+            min_width=_WIDE,
+        ),
+        Column("flops", "FLOPs", lambda line: line.row.flops, format=significant_digits),
+        Column(
+            "flops_in_all",
+            "with parents",
+            lambda line: line.row.flops_in_all,
+            format=significant_digits,
+        ),
+        Column(
+            "budget",
+            "of dense",
+            lambda line: line.row.flops / _dense_of(rows, line.row),
+            format=digits(2),
+        ),
+        Column("paper", "paper's, %", lambda line: line.paper, "text"),
+    ]
+    notes = (
+        "FLOPs: of one seed's training, 3 x forward MACs x 2 x images x epochs; with parents: also "
+        "those of the networks that it starts from; of dense: this arm's alone over the large "
+        "network's. Params of masked networks (magnitude, soft filters) are those left; they "
+        "compute all.",
+        "Scratch-B is as long as the authors' rule says: int(epochs x budget of the large network "
+        "over that of the pruned one), by their count of FLOPs. Scratch-T adds the whole schedule.",
+        NOTE,
+        *(
+            ["paper's: as its sources print it, on their data, not measured here."]
+            if any(line.paper for line in lines)
+            else []
+        ),
+    )
+    data = first.run.data.partition(":")[0]
+    reduced = (
+        ""
+        if any(line.row.run.metadata["published_network"] for line in lines)
+        else (", reduced networks and schedules of ours")
+    )
+    return Table(
+        "pruning", f"Pruning and training from scratch{reduced}: {data}", columns, lines, notes
+    )
+
+
+def statements_table(found: Sequence[Statement], noise: Sequence[str]) -> Table[Statement]:
+    """A row for each pair of arms."""
+    columns: list[Column[Statement]] = [
+        Column("question", "question", lambda one: one.question, "text", min_width=_WIDE),
+        Column("first", "arm", lambda one: one.first.label, "text"),
+        Column("second", "minus", lambda one: one.second.label, "text"),
+        Column("diff", "points", lambda one: one.comparison.difference.diff, format=signed),
+        Column("ci", "95 % interval", lambda one: one.comparison.difference.interval, "interval"),
+        Column(
+            "p_adjusted", "differ, Holm p", lambda one: one.comparison.p_adjusted, format=p_value
+        ),
+        Column("p_equivalent", "alike, Holm p", lambda one: one.p_equivalent, format=p_value),
+        Column(
+            "verdict",
+            "verdict",
+            lambda one: one.verdict,
+            "text",
+            tone=lambda one: "faint" if one.verdict == "open" else "strong",
+        ),
+        Column("p", "p", lambda one: one.comparison.difference.p, format=p_value, screen=False),
+    ]
+    notes = (
+        f"alike: two one-sided tests (TOST) that the difference is {MARGIN:g} point or more; the "
+        "margin was set before any run. Both p are Holm's over the "
+        f"{len(found)} statements; intervals are of each alone. open: neither is shown.",
+        *noise,
+    )
+    return Table(
+        "pruning_statements", "Which arms differ, and which are alike", columns, found, notes
+    )
+
+
+def _dense_of(rows: Mapping[str, Row], row: Row) -> float:
+    dense: Any = next(
+        (one for one in rows.values() if one.network == row.network and one.arm == "dense"), row
+    )
+    return float(dense.flops) or 1.0
