@@ -15,7 +15,7 @@ from convnext_study.runs.wandb import digest, mirror
 if TYPE_CHECKING:
     from convnext_study.results.rows import ResultRow
 
-SUMMARY = ("mean", "macs")  # columns whose values also stand by themselves, as COLUMN/ROW
+SUMMARY = ("value", "macs")  # columns whose values also stand by themselves, as COLUMN/ROW
 
 
 def mirror_study(
