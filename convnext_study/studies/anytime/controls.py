@@ -67,6 +67,15 @@ class RandomMasks(AnytimeSegmentation):
         return self._built
 
 
+def last_exit_alone(net: AnytimeNet) -> AnytimeNet:
+    """The same network, in evaluation mode, without the heads before its last exit."""
+    spec = net.spec.replace(exits=[net.exits[-1]])
+    alone = AnytimeNet(spec, num_classes=net.num_classes, in_chans=net.in_chans)
+    weights = net.state_dict()
+    alone.load_state_dict({name: weights[name] for name in alone.state_dict()})
+    return alone.eval()
+
+
 def unused_heads(layers: Sequence[Sequence[LayerCost]]) -> list[LayerCost]:
     """The layers of all heads but the last, of those that each exit adds."""
     return [one for added in layers[:-1] for one in added if one.name.startswith("heads.")]

@@ -76,7 +76,7 @@ def curve(points: Sequence[ExitPoint], swept: Sequence[tuple[float, float]] = ()
     """
     timed = any(point.milliseconds is not None for point in points)
     titles = ["mIoU, %", "mIoU, % (one network of each, one core)"][: 1 + timed]
-    figure, charts = draw_charts(titles, (5.2, 4.2), sharey=True)
+    figure, charts = draw_charts(titles, (5.2, 4.6), sharey=True)
     _draw(charts[0], points, lambda point: point.macs / 1e6, "MACs to the exit, M")
     if swept:
         look: dict[str, Any] = {"color": COLOURS["faint"], "linewidth": 1}
@@ -85,13 +85,15 @@ def curve(points: Sequence[ExitPoint], swept: Sequence[tuple[float, float]] = ()
         )
     if timed:
         _draw(charts[1], points, lambda point: point.milliseconds, "milliseconds to the exit")
-    charts[0].legend(fontsize=7.5)
+    figure.legend(*charts[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
 def _draw(
     axes: Axes, points: Sequence[ExitPoint], cost: Callable[[ExitPoint], float | None], unit: str
 ) -> None:
+    from matplotlib.ticker import LogLocator
+
     looks = _looks(points)
     for arm, look in looks.items():
         mine = [(cost(one), one) for one in points if one.arm == arm]
@@ -109,9 +111,9 @@ def _draw(
         )
     axes.set_xscale("log")
     axes.set_xlabel(unit)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(axis="x", which="both", labelsize=8)
+    axes.xaxis.set_minor_formatter("")
 
 
 def _looks(points: Sequence[ExitPoint]) -> dict[str, dict[str, Any]]:

@@ -77,7 +77,10 @@ def views(record: Record, count: int = 2) -> list[ImageView]:
 
 @style()
 def panel(shown: list[ImageView], title: str) -> Figure:
-    """Three rows an image: prediction, confidence, and what was computed (light) or skipped."""
+    """Three rows an image: prediction, confidence, and what was computed (blue) or skipped."""
+    from matplotlib.colors import ListedColormap
+
+    where = ListedColormap([COLOURS["ink"], COLOURS["bar"]])
     columns, high = 1 + len(shown[0].exits), len(ROWS) * len(shown)
     ratio = shown[0].image.shape[0] / shown[0].image.shape[1]
     width = MARGIN + columns * SIDE * max(1.0, 1 / ratio)
@@ -88,12 +91,13 @@ def panel(shown: list[ImageView], title: str) -> Figure:
         _show(rows[0][0], view.image)
         _show(rows[1][0], coloured(view.truth))
         rows[2][0].axis("off")
-        rows[0][0].set_ylabel(ROWS[0], color=FAINT)
-        rows[1][0].set_ylabel(f"labels; {ROWS[1]}", color=FAINT)
+        rows[1][0].set_xlabel("labels", fontsize=7.5)
+        for row, name in zip(rows, ROWS, strict=True):
+            row[1].set_ylabel(name, color=FAINT)
         for column, exit in enumerate(view.exits, 1):
             _show(rows[0][column], coloured(exit.labels))
             _show(rows[1][column], exit.confidence, cmap="viridis", vmin=0, vmax=1)
-            _show(rows[2][column], exit.computed, cmap="gray", vmin=-0.25, vmax=1)
+            _show(rows[2][column], exit.computed, cmap=where, vmin=0, vmax=1)
             rows[2][column].set_xlabel(f"{exit.computed.mean():.0%} {ROWS[2]}", fontsize=7.5)
     grid[0][0].set_title("image")
     for column in range(1, columns):

@@ -28,8 +28,12 @@ class Trained:
 
 
 def load(record: Record) -> Trained:
-    """The network of a finished run. Raises EvaluationError where its weights are not there."""
+    """The network of a finished run, without heads that are for training alone.
+
+    Raises EvaluationError where its weights are not there.
+    """
     from convnext_study.evaluation.load_run import load_run
+    from convnext_study.studies.anytime.controls import DeepSupervision, last_exit_alone
     from convnext_study.studies.anytime.networks.network import AnytimeNet
     from convnext_study.studies.anytime.segmentation import AnytimeSegmentation
     from convnext_study.training.runtime import Runtime
@@ -39,7 +43,8 @@ def load(record: Record) -> Trained:
     task = make_task(record.run, Runtime(corrupt_images="skip"))
     if not isinstance(loaded.net, AnytimeNet) or not isinstance(task, AnytimeSegmentation):
         raise EvaluationError(f"{record.folder}: not a run of this study's")
-    return Trained(loaded.net, task)
+    net = last_exit_alone(loaded.net) if isinstance(task, DeepSupervision) else loaded.net
+    return Trained(net, task)
 
 
 def has_weights(record: Record) -> bool:
