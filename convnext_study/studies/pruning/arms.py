@@ -34,16 +34,17 @@ ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
 SLOWER = 10  # the second pair of tickets, by which the rate is divided
 LABELS = {
     DENSE: "dense",
-    SLOW_DENSE: "dense, a tenth of the rate",
+    SLOW_DENSE: "dense, slow",
+    SPARSE_DENSE: "dense, prepared",
     of.FINE_TUNED: "fine-tuned",
-    of.INHERITED: "inherited, whole schedule",
+    of.INHERITED: "inherited + schedule",
     of.SCRATCH_E: "Scratch-E",
     of.SCRATCH_B: "Scratch-B",
     of.SCRATCH_T: "Scratch-T",
     of.TICKET: "winning ticket",
-    of.CONTROL: "ticket's mask, other weights",
-    of.SLOW_TICKET: "winning ticket, a tenth of the rate",
-    of.SLOW_CONTROL: "its mask, other weights, a tenth of the rate",
+    of.CONTROL: "control",
+    of.SLOW_TICKET: "winning ticket, slow",
+    of.SLOW_CONTROL: "control, slow",
 }
 WEIGHTS = {
     of.TICKET: "rewound",
@@ -102,7 +103,7 @@ def _sparse(subject: Subject, target: Target, data: str, seed: int) -> Run:
     """The large network, trained so that the target's method can prune it."""
     dense = _dense(subject, data, seed)
     factored = "selection" in target.sparsity
-    label = f"dense, trained for: {target.label}"
+    label = f"{target.label}: {LABELS[SPARSE_DENSE]}"
     return dense.model_copy(
         update={
             "name": f"{subject.name}-{target.name}-dense",
@@ -155,7 +156,7 @@ def _about(subject: Subject, arm: str, label: str, target: Target | None = None)
         "target_label": target.label if target else "",
         "control": bool(target and target.control),
         "arm": arm,
-        "label": label if target or arm != DENSE else f"{subject.label}, dense",
+        "label": label,
         "adopted": True,
         "parent": None if arm == DENSE else f"{subject.name}-{DENSE}",
         "section": subject.label,

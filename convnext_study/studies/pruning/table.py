@@ -14,6 +14,7 @@ from convnext_study.report.tables.formatting import (
     signed,
     significant_digits,
 )
+from convnext_study.studies.pruning.arms import LABELS
 from convnext_study.studies.pruning.claims import MARGIN, Statement
 from convnext_study.studies.pruning.latency import NOTE, Latency
 from convnext_study.studies.pruning.published import results
@@ -47,7 +48,9 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Tab
     first = lines[0].row
     columns: list[Column[Line]] = [
         Column("name", "name", lambda line: line.row.name, "text", screen=False),
-        Column("label", "arm", lambda line: line.row.label, "text"),
+        Column("network", "network", lambda line: _new(lines, line, "network_label"), "text"),
+        Column("target", "pruned", lambda line: _about(line.row, "target_label"), "text"),
+        Column("arm", "arm", lambda line: LABELS[line.row.arm], "text"),
         Column(
             "mean",
             first.first.metric.heading,
@@ -67,7 +70,7 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Tab
         ),
         Column(
             "latency_range",
-            "extremes",
+            "extremes, ms",
             lambda line: line.latency and (line.latency.low, line.latency.high),
             "interval",
             format=lambda ends: f"{ends[0]:.3f} to {ends[1]:.3f}",
@@ -116,9 +119,9 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Tab
 def statements_table(found: Sequence[Statement], noise: Sequence[str]) -> Table[Statement]:
     """A row for each pair of arms."""
     columns: list[Column[Statement]] = [
-        Column("question", "question", lambda one: one.question, "text", min_width=_WIDE),
+        Column("question", "question", lambda one: one.question, "text", screen=False),
         Column("first", "arm", lambda one: one.first.label, "text"),
-        Column("second", "minus", lambda one: one.second.label, "text"),
+        Column("second", "minus", lambda one: _other(one), "text"),
         Column("diff", "points", lambda one: one.comparison.difference.diff, format=signed),
         Column("ci", "95 % interval", lambda one: one.comparison.difference.interval, "interval"),
         Column(
@@ -143,6 +146,23 @@ def statements_table(found: Sequence[Statement], noise: Sequence[str]) -> Table[
     return Table(
         "pruning_statements", "Which arms differ, and which are alike", columns, found, notes
     )
+
+
+def _about(row: Row, name: str) -> str:
+    return str(row.run.metadata[name])
+
+
+def _new(lines: Sequence[Line], line: Line, name: str) -> str:
+    """What tells a row from the one before it."""
+    place = lines.index(line)
+    said = _about(line.row, name)
+    return "" if place and _about(lines[place - 1].row, name) == said else said
+
+
+def _other(one: Statement) -> str:
+    """The second row; of the same target only its arm."""
+    same = one.first.target == one.second.target
+    return LABELS[one.second.arm] if same else one.second.label
 
 
 def _dense_of(rows: Mapping[str, Row], row: Row) -> float:

@@ -76,15 +76,17 @@ def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Ta
     groups = [group for group in groups_in(model, images) if group.stage >= 0]
     filters = [group for group in groups if group.producers]
     half = widths_left(filters, {group.name: HALF for group in filters}, keep_one=True)
-    found = [_predefined("half", "half, L1-norm", "l1-norm", half, ALL, model, images)]
+    found = [_predefined("half", "half (L1)", "l1-norm", half, ALL, model, images)]
     few = (FINE_TUNED, INHERITED)
     if all(len(group.consumers) == 1 and not group.concatenated for group in filters):
         found += [
-            _predefined(method, f"half, {label}", method, half, few, model, images)
+            _predefined(method, f"half ({label})", method, half, few, model, images)
             for method, label in (("thinet", "ThiNet"), ("regression", "regression"))
         ]
     found += [
-        _predefined(f"half_{word}", f"half, {word} filters", f"l1-{word}", half, few, model, images)
+        _predefined(
+            f"half_{word}", f"half ({word} filters)", f"l1-{word}", half, few, model, images
+        )
         for word in ("random", "smallest")
     ]
     target = found[0]
@@ -93,7 +95,7 @@ def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Ta
         found.append(
             Target(
                 "slimming",
-                "slimmed to the half's MACs",
+                "slimmed to half's MACs",
                 "slimming",
                 {"macs": macs},
                 (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B),
@@ -106,14 +108,14 @@ def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Ta
     found += [
         Target(
             "sparse",
-            f"magnitude, {SPARSE:.0%} of weights",
+            f"magnitude {SPARSE:.0%}",
             "magnitude",
             masked,
             (FINE_TUNED, INHERITED, SCRATCH_E, *LOTTERY),
         ),
         Target(
             "soft",
-            f"soft filters, {SOFT:.0%}",
+            f"soft filters {SOFT:.0%}",
             "soft-filters",
             {"ratio": SOFT},
             (SCRATCH_E,),
@@ -164,7 +166,7 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
         found.append(
             Target(
                 f"slim_{ratio * 100:.0f}",
-                f"slimmed, {ratio:.0%} of channels",
+                f"slimmed {ratio:.0%}",
                 "slimming",
                 {"ratio": ratio},
                 arms[:-1],  # its length is known when the large network is trained
@@ -176,7 +178,7 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
             found += [
                 Target(
                     f"sparse_{ratio * 100:.0f}",
-                    f"magnitude, {ratio:.0%} of weights",
+                    f"magnitude {ratio:.0%}",
                     "magnitude",
                     {"ratio": ratio},
                     (FINE_TUNED, SCRATCH_E, *LOTTERY),
@@ -222,7 +224,7 @@ def _random_control(
     net = network_of(model, images.classes)
     widths = random_widths(net, filters, macs, images.shape, seed=0)
     arms = (INHERITED, SCRATCH_E)
-    label = "random widths of the half's MACs"
+    label = "random widths, half's MACs"
     return replace(
         _predefined("random_widths", label, "l1-norm", widths, arms, model, images), control=True
     )

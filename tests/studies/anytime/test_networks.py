@@ -239,7 +239,7 @@ def test_any_backbone_gets_the_same_exits(backbone: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "regnety_002", "convnext_atto", "multipath_small"])
 def test_stages_one_by_one_are_timms_features(name: str) -> None:
-    net = anytime_net(backbone=name, exits=(3,), flex_width=8).backbone
+    net: Any = anytime_net(backbone=name, exits=(3,), flex_width=8).backbone
     chosen = [
         one["index"]
         for one in net.net.feature_info.info

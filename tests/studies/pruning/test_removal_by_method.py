@@ -39,11 +39,6 @@ def scales(net: Any, groups: Sequence[Group], _: Tensor) -> Kept:
     return slimming.keep_channels(net, groups, 0.4, keep_one=True)
 
 
-def size_of(images: Tensor) -> tuple[int, int, int]:
-    channels, height, width = images.shape[1:]
-    return channels, height, width
-
-
 def uniform(net: Any, groups: Sequence[Group], images: Tensor) -> Kept:
     image = size_of(images)
     whole = controls.count_macs(net, {}, image)

@@ -18,7 +18,7 @@ from convnext_study.studies.anytime.skipping.choice import Skipper
 from convnext_study.studies.anytime.skipping.indices import coordinates, is_small, positions
 from convnext_study.studies.anytime.skipping.methods import as_matrix, from_rows
 
-FEW = 0.3  # share up to which single positions are upsampled faster than the map (measured)
+FEW = 0.3  # share up to which single positions are upsampled instead of the map; ours
 
 
 def can_skip(head: nn.Module) -> bool:

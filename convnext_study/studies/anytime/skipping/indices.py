@@ -97,7 +97,7 @@ def window_reads(mask: SizedMask, size: tuple[int, int], geometry: Geometry) -> 
 
 
 def tile_side(mask: SizedMask) -> int:
-    """Of a map's tiles, in positions: coarse ones on large maps (measured)."""
+    """Of a map's tiles, in positions: coarse ones on large maps; ours."""
     return 16 if min(mask.active.shape[-2:]) >= 64 else 8
 
 

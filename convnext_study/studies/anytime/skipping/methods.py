@@ -56,7 +56,7 @@ class Plan:
 
 Method = Callable[[MaskedConv2d, Tensor, SizedMask, Plan], Tensor]
 
-MOST_BORDER = 0.25  # share of the map; where more of it is filled, all of it is, which is faster
+MOST_BORDER = 0.25  # share of the map; where more would be filled, all of it is; ours
 
 
 def as_matrix(x: Tensor) -> Tensor:

@@ -1,0 +1,222 @@
+"""The tasks of the pruning study: what an arm starts from, what stays masked, and resuming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.pruning_nets import PREACT
+from support.pruning_runs import TINY, WIDTHS, arm_of, prepared, tiny_run, train_in
+from support.runs import make_tiny_run
+from support.training import assert_same, stop_after, weights
+from torch import nn
+
+from convnext_study.data.rng import fold_in
+from convnext_study.evaluation.load_run import load_run
+from convnext_study.imports import TaskError
+from convnext_study.runs.records import ModelRef, Run, TaskRef
+from convnext_study.studies.pruning.factors import factored_ref
+from convnext_study.studies.pruning.specs import replace
+from convnext_study.studies.pruning.tasks import Arm
+from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.parent import find_parent
+from convnext_study.training.rng import seed_everything
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.tasks.classification import Classification
+
+STRUCTURED = ["l1-norm", "l1-smallest", "l1-random", "thinet", "regression"]
+
+
+def started(folder: Path, run: Run) -> tuple[Arm, nn.Module]:
+    """The task and its network before its first step, as the engine builds them."""
+    path = folder / "runs" / run.id
+    task = Arm(run, Runtime())
+    seed_everything(fold_in(run.seed, "weights"))
+    return task, task.build(find_parent(run, path))
+
+
+@pytest.mark.parametrize("method", STRUCTURED)
+def test_predefined_methods_end_to_end(tmp_path: Path, method: str) -> None:
+    dense = tiny_run()
+    arm = arm_of(dense, method, widths=WIDTHS, **({} if "l1" in method else {"images_per_class": 2}))
+    _, result = train_in(tmp_path, dense, arm)
+    assert result.model is not None
+    widths = [width for width in result.model.args["widths"] if width != "M"]
+    if method == "regression":  # at most a tenth more
+        assert all(a <= b <= 1.1 * a + 1 for a, b in zip((2, 3, 4), widths, strict=True))
+    else:
+        assert widths == [2, 3, 4]
+    # A finished arm is what it is without its parent.
+    loaded = load_run(tmp_path / "runs" / arm.id)
+    assert sum(p.numel() for p in loaded.net.parameters()) == result.cost.params
+    assert not (loaded.net.training or loaded.notes)
+
+
+def test_inherited_weights_are_the_parents(tmp_path: Path) -> None:
+    dense = tiny_run()
+    train_in(tmp_path, dense)
+    whole = weights(tmp_path / "runs" / dense.id)
+    _, net = started(tmp_path, arm_of(dense, "l1-norm", widths=WIDTHS))
+    norms = whole["stem.conv.weight"].abs().sum((1, 2, 3))
+    kept = sorted(norms.sort(descending=True).indices[:2].tolist())
+    state = net.state_dict()
+    assert torch.equal(state["stem.conv.weight"], whole["stem.conv.weight"][kept])
+    assert torch.equal(state["stem.norm.running_mean"], whole["stem.norm.running_mean"][kept])
+
+
+def test_random_weights_are_those_of_a_run_without_a_parent(tmp_path: Path) -> None:
+    dense = tiny_run()
+    train_in(tmp_path, dense)
+    _, net = started(tmp_path, arm_of(dense, "l1-norm", "random", widths=WIDTHS))
+    narrow = replace(TINY, widths=(2, "M", 3, "M", 4))
+    seed_everything(fold_in(0, "weights"))
+    alone = Classification(tiny_run(narrow), Runtime()).build()
+    for name, value in alone.state_dict().items():
+        assert torch.equal(net.state_dict()[name], value), name
+
+
+def test_automatic_methods_end_to_end(tmp_path: Path) -> None:
+    dense = prepared(tiny_run(epochs=2), slimming=0.05)
+    half = arm_of(dense, "slimming", ratio=0.5)
+    budget = arm_of(dense, "slimming", "random", macs=40_000)
+    _, by_ratio, by_budget = train_in(tmp_path, dense, half, budget)
+    assert by_ratio.model is not None and by_budget.model is not None
+    left = [width for width in by_ratio.model.args["widths"] if width != "M"]
+    left += by_ratio.model.args["hidden"]
+    assert sum(left) == 26 - int(26 * 0.5) - 1
+    assert by_budget.cost.macs == pytest.approx(40_000, rel=0.15)
+
+
+def test_the_penalty_shrinks_the_scales(tmp_path: Path) -> None:
+    plain = tiny_run(epochs=2)
+    sparse = prepared(plain, slimming=0.05)
+    train_in(tmp_path, plain, sparse)
+    sizes = [
+        float(weights(tmp_path / "runs" / run.id)["stem.norm.weight"].abs().mean())
+        for run in (plain, sparse)
+    ]
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_branches_are_selected(tmp_path: Path) -> None:
+    spec = replace(PREACT, widths=(2, 2, 2, 2), stem="cifar")
+    dense = tiny_run(spec, epochs=2)
+    factored = dense.model_copy(update={"model": factored_ref(dense.model)})
+    # So strong a penalty that branches go within a few steps.
+    factored = prepared(factored, selection=2.0)
+    arm = arm_of(factored, "structure-selection")
+    _, result = train_in(tmp_path, factored, arm)
+    assert result.model is not None and result.model.builder == "pruning"
+    branches = sum(count for count, _ in result.model.args["stages"])
+    assert branches < sum(count for count, _ in spec.stages)
+    assert load_run(tmp_path / "runs" / factored.id).net is not None
+
+
+@pytest.mark.parametrize("start", ["inherited", "rewound", "random", "redrawn"])
+def test_masked_weights_stay_zero(tmp_path: Path, start: str) -> None:
+    dense = tiny_run()
+    arm = arm_of(dense, "magnitude", start, ratio=0.7)
+    _, result = train_in(tmp_path, dense, arm)
+    whole, left = (weights(tmp_path / "runs" / run.id) for run in (dense, arm))
+    total = kept = 0
+    for name, value in left.items():
+        if value.ndim == 4:
+            total, kept = total + value.numel(), kept + int((value != 0).sum())
+    assert kept == total - int(total * 0.7) - 1
+    assert result.cost.model_extra == {"nonzero": result.cost.params - total + kept}
+    threshold = min(
+        float(whole[name][value != 0].abs().min())
+        for name, value in left.items()
+        if value.ndim == 4 and (value != 0).any()
+    )
+    for name, value in left.items():
+        if value.ndim == 4:  # the large network's largest, whatever the arm starts from
+            assert bool(((whole[name].abs() >= threshold) == (value != 0)).all())
+
+
+def test_a_winning_ticket_starts_where_its_network_did(tmp_path: Path) -> None:
+    dense = tiny_run()
+    train_in(tmp_path, dense)
+    seed_everything(fold_in(0, "weights"))
+    start = Classification(dense, Runtime()).build().state_dict()
+    found = {}
+    for weights_of in ("rewound", "random"):
+        _, net = started(tmp_path, arm_of(dense, "magnitude", weights_of, ratio=0.5))
+        found[weights_of] = net.state_dict()
+    for name, value in found["rewound"].items():
+        mask = value != 0 if value.ndim == 4 else torch.ones_like(value, dtype=torch.bool)
+        assert torch.equal(value[mask], start[name][mask])
+        if value.ndim == 4:
+            other = found["random"][name]
+            assert torch.equal(other != 0, value != 0) and not torch.equal(other, value)
+
+
+def test_soft_filters_leave_a_pattern_that_scratch_keeps(tmp_path: Path) -> None:
+    dense = prepared(tiny_run(), soft_filters=0.5)
+    arm = arm_of(dense, "soft-filters", "redrawn", ratio=0.5)
+    train_in(tmp_path, dense, arm)
+    for name, value in weights(tmp_path / "runs" / dense.id).items():
+        if value.ndim == 4:
+            zero = value.flatten(1).abs().sum(1) == 0
+            assert int(zero.sum()) == len(value) // 2
+            mine = weights(tmp_path / "runs" / arm.id)[name].flatten(1).abs().sum(1) == 0
+            assert torch.equal(mine, zero)
+
+
+ARMS: dict[str, tuple[dict[str, float], tuple[Any, ...], dict[str, Any]]] = {
+    "removed": ({}, ("l1-norm",), {"widths": WIDTHS}),
+    "sampled": ({}, ("thinet",), {"widths": WIDTHS, "images_per_class": 2}),
+    "masked": ({}, ("magnitude", "redrawn"), {"ratio": 0.7}),
+    "slimmed": ({"slimming": 0.05}, ("slimming", "random"), {"ratio": 0.4}),
+    "soft": ({"soft_filters": 0.3}, ("soft-filters", "redrawn"), {"ratio": 0.3}),
+}
+
+
+@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("steps", [1, 4, 7])
+def test_arms_and_their_parents_resume_bit_for_bit(tmp_path: Path, name: str, steps: int) -> None:
+    sparsity, method, amount = ARMS[name]
+    dense = tiny_run(epochs=2)
+    dense = prepared(dense, **sparsity) if sparsity else dense
+    arm = arm_of(dense, *method, **amount)
+    train_in(tmp_path / "calm", dense, arm)
+    for run in (dense, arm):
+        path = tmp_path / "cut" / "runs" / run.id
+        with pytest.raises(TrainingInterrupted):
+            train(run, path, stop=stop_after(steps))
+        train(run, path)
+        assert_same(path, tmp_path / "calm" / "runs" / run.id)
+
+
+def test_a_row_of_the_road_map_is_pruned(tmp_path: Path) -> None:
+    dense = make_tiny_run("separate_downsampling", epochs=1, global_batch_size=256)
+    groups = {"stages.0.blocks.0.branch.pw1": 8}
+    arm = arm_of(dense, "l1-norm", widths=groups)
+    with pytest.raises(Exception, match=r"^stages.0.blocks.0.branch.pw1|has no channels"):
+        # The layer's name is the network's to say: a wrong one is one line.
+        train_in(tmp_path, dense, arm_of(dense, "l1-norm", widths={"nowhere": 1}))
+    _, result = train_in(tmp_path, dense, arm)
+    assert result.model is not None and result.model.builder == "pruning-narrowed"
+    loaded = load_run(tmp_path / "runs" / arm.id)
+    assert sum(p.numel() for p in loaded.net.parameters()) == result.cost.params
+
+
+def test_errors_are_one_line(tmp_path: Path) -> None:
+    dense = tiny_run()
+    train_in(tmp_path, dense)
+    alone = arm_of(dense, "l1-norm", widths=WIDTHS).model_copy(update={"init_from": None})
+    with pytest.raises(TaskError, match=r"^task pruning-arm: .* names no run to start from"):
+        train_in(tmp_path, alone)
+    with pytest.raises(Exception, match=r"^method: 'l1-nrom'; .*l1-norm"):
+        train_in(tmp_path, arm_of(dense, "l1-nrom", widths=WIDTHS))
+    with pytest.raises(TaskError, match="removes channels; use inherited or random$"):
+        train_in(tmp_path, arm_of(dense, "l1-norm", "rewound", widths=WIDTHS))
+    with pytest.raises(Exception, match="^method magnitude: needs a ratio"):
+        train_in(tmp_path, arm_of(dense, "magnitude"))
+    with pytest.raises(TaskError, match="^task pruning-arm: ratoi: "):
+        train_in(tmp_path, arm_of(dense, "magnitude", ratoi=0.5))
+    with pytest.raises(TaskError, match="^task pruning-sparse: slimming: "):
+        train_in(tmp_path, prepared(dense, slimming=-1))
+    assert ModelRef and TaskRef
