@@ -104,8 +104,8 @@ def adaptive_and_random(threshold: float) -> tuple[Run, Run]:
 
 def test_random_masks_take_the_shares_and_resume_bit_for_bit(tmp_path: Path) -> None:
     adaptive, chance = adaptive_and_random(0.24)
-    first = train(adaptive, tmp_path / "runs" / adaptive.id)
-    whole, parts = tmp_path / "runs" / chance.id, tmp_path / "other" / "runs" / chance.id
+    first = train(adaptive, tmp_path / "study" / "runs" / adaptive.id)
+    whole, parts = tmp_path / "study" / "runs" / chance.id, tmp_path / "other" / "runs" / chance.id
     result = train(chance, whole)
     wanted = [share(first, exit) for exit in (2, 3, 4)]
     assert 0 < wanted[-1] < wanted[0]
