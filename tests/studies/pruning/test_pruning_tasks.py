@@ -40,7 +40,9 @@ def started(folder: Path, run: Run) -> tuple[Arm, nn.Module]:
 @pytest.mark.parametrize("method", STRUCTURED)
 def test_predefined_methods_end_to_end(tmp_path: Path, method: str) -> None:
     dense = tiny_run()
-    arm = arm_of(dense, method, widths=WIDTHS, **({} if "l1" in method else {"images_per_class": 2}))
+    arm = arm_of(
+        dense, method, widths=WIDTHS, **({} if "l1" in method else {"images_per_class": 2})
+    )
     _, result = train_in(tmp_path, dense, arm)
     assert result.model is not None
     widths = [width for width in result.model.args["widths"] if width != "M"]
