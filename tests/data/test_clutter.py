@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.runs import make_tiny_run
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DataError, DatasetPair, digest
@@ -26,6 +27,8 @@ from convnext_study.experiments.dataset_size import dataset_size
 from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs
 from convnext_study.recipes import MODERN_SMALL
 from convnext_study.roadmap import NANO, T
+from convnext_study.runs import records
+from convnext_study.training.loop import train
 
 STILL = MODERN_SMALL.replace(crop="none")
 JPEG_BLOCK = 16  # pixels a side of what is compressed together, colours being at half the size
@@ -350,3 +353,16 @@ def test_more_draws_than_were_made_are_refused() -> None:
     draws.integers(0, 5, 3)
     with pytest.raises(IndexError, match="4 draws of each image; 3 were made"):
         draws.integers(0, 5)
+
+
+def test_the_test_part_is_looked_at_once_and_its_groups_are_kept(tmp_path: Path) -> None:
+    for data, looks in (("clutter:tune", [True, True]), ("clutter", [False, True])):
+        run = make_tiny_run(epochs=2, global_batch_size=1024, crop="none")
+        result = train(run.model_copy(update={"data": data}), tmp_path / data[-4:])
+        lines = records.read(tmp_path / data[-4:]).epochs
+        assert [line.value is not None for line in lines] == looks
+        samples = result.metric.samples
+        assert samples is not None
+        groups = samples.group_array()
+        assert groups is not None
+        assert np.bincount(groups)[np.unique(groups)].tolist() == [17] * (result.val_images // 17)

@@ -139,53 +139,57 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
     model = ref_of(whole)
     images = Images(whole.input, whole.classes)
     arms = (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B)
-    found = []
-    for one in networks().values():
-        methods = {result["method"] for result in results(one.name)}
-        if one.of != whole.name or not methods & {"l1-norm", "thinet", "regression"}:
-            continue
-        if not _same_layers(widths_of(one.spec), widths_of(whole.spec)):
-            continue
-        found.append(
-            Target(
-                one.name,
-                one.label,
-                methods.pop(),
-                {"widths": _narrower(widths_of(one.spec), widths_of(whole.spec))},
-                arms,
-                model=ref_of(one),
-                ratio=size_of(model, images).budget / size_of(ref_of(one), images).budget,
-                capped=one.is_capped,
-                published=one.name,
-            )
+    found = [
+        Target(
+            one.name,
+            one.label,
+            method,
+            {"widths": _narrower(widths_of(one.spec), widths_of(whole.spec))},
+            arms,
+            model=ref_of(one),
+            ratio=size_of(model, images).budget / size_of(ref_of(one), images).budget,
+            capped=one.is_capped,
+            published=one.name,
         )
-    stem = whole.name.partition("-")[0]
+        for one in networks().values()
+        if one.of == whole.name
+        and (method := _predefined_method(one))
+        and widths_of(one.spec).keys() == widths_of(whole.spec).keys()
+    ]
+    stem = whole.name.removesuffix("-c100").removesuffix("-slim")
     slimming = tables()["recipe"]["slimming"]
     ratios = slimming["ratio"]["cifar100" if whole.classes == 100 else "cifar10"].get(stem, ())
-    for ratio in ratios if whole.input == 32 and stem in slimming["penalty"] else ():
-        found.append(
-            Target(
-                f"slim_{ratio * 100:.0f}",
-                f"slimmed {ratio:.0%}",
-                "slimming",
-                {"ratio": ratio},
-                arms[:-1],  # its length is known when the large network is trained
-                sparsity={"slimming": slimming["penalty"][stem]},
-            )
+    found += [
+        Target(
+            f"slim_{ratio * 100:.0f}",
+            f"slimmed {ratio:.0%}",
+            "slimming",
+            {"ratio": ratio},
+            arms[:-1],  # how long Scratch-B is, only the trained network can say
+            sparsity={"slimming": slimming["penalty"][stem]},
         )
-    for stated in tables()["magnitude"]:
-        if stated["network"] == whole.name:
-            found += [
-                Target(
-                    f"sparse_{ratio * 100:.0f}",
-                    f"magnitude {ratio:.0%}",
-                    "magnitude",
-                    {"ratio": ratio},
-                    (FINE_TUNED, SCRATCH_E, *LOTTERY),
-                )
-                for ratio in stated["ratio"]
-            ]
+        for ratio in ratios
+    ]
+    found += [
+        Target(
+            f"sparse_{ratio * 100:.0f}",
+            f"magnitude {ratio:.0%}",
+            "magnitude",
+            {"ratio": ratio},
+            (FINE_TUNED, SCRATCH_E, *LOTTERY),
+        )
+        for stated in tables()["magnitude"]
+        if stated["network"] == whole.name
+        for ratio in stated["ratio"]
+    ]
     return found
+
+
+def _predefined_method(network: PublishedNetwork) -> str | None:
+    """The method behind a published network whose widths were set beforehand."""
+    sources = (*results(network.name), *results(network.name, of_paper=False))
+    methods = {result["method"] for result in sources}
+    return next((one for one in ("l1-norm", "thinet", "regression") if one in methods), None)
 
 
 def ref_of(network: PublishedNetwork) -> ModelRef:
@@ -233,10 +237,6 @@ def _random_control(
 def _known(target: Target) -> ModelRef:
     assert target.model is not None  # noqa: S101
     return target.model
-
-
-def _same_layers(mine: Mapping[str, int], its: Mapping[str, int]) -> bool:
-    return mine.keys() == its.keys()
 
 
 def _narrower(mine: Mapping[str, int], its: Mapping[str, int]) -> dict[str, int]:

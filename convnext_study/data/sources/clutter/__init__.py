@@ -117,6 +117,7 @@ def open_clutter(text: str = "", *, download: bool = False) -> DatasetPair:
         val=val,
         flips=False,
         val_groups=scans,
+        val_once=held_out != TUNE,
     )
 
 

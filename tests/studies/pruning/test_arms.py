@@ -1,0 +1,168 @@
+"""The arms of the pruning study as runs: which weights, how long, and what each starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.pruning_runs import context
+
+from convnext_study.errors import UserError
+from convnext_study.experiments.study_file import load_study, make_context
+from convnext_study.launchers.graph import in_order
+from convnext_study.launchers.job import Job
+from convnext_study.models.builders import get_builder
+from convnext_study.recipes import make_recipe
+from convnext_study.runs.records import Run
+from convnext_study.studies.pruning import arms, targets
+from convnext_study.studies.pruning.apply import OWN
+from convnext_study.studies.pruning.published import get_network, tables
+from convnext_study.studies.pruning.schedules import published, with_epochs
+from convnext_study.studies.pruning.sizes import Images, size_of
+from convnext_study.training.lr_schedule import learning_rate
+from convnext_study.training.runtime import Runtime
+
+FILE = Path(__file__).parents[3] / "ablations" / "pruning.py"
+IMAGES = Images(16, 10)
+
+
+@pytest.fixture(scope="module")
+def usual() -> dict[str, Run]:
+    """The default study's, one seed, by name."""
+    return {run.name.removeprefix("vgg16_eighth-"): run for run in arms.runs_of(context())}
+
+
+def test_every_arm_is_a_run_with_what_it_starts_from_in_its_key(usual: dict[str, Run]) -> None:
+    keys = [run.key for run in usual.values()]
+    assert len(set(keys)) == len(keys)
+    by_key = {run.key: run for run in usual.values()}
+    for name, run in usual.items():
+        get_builder(run.model.builder)
+        make_recipe(run.recipe)
+        scratch = name.endswith(("dense", "scratch_b", "scratch_t", "scratch_e"))
+        # Known widths need no trained network; a method that decides by itself does.
+        alone = scratch and not name.startswith(("slimming-s", "sparse-s", "soft-s"))
+        assert (run.init_from is None) is alone, name
+        if run.init_from is not None:
+            assert by_key[run.init_from].seed == run.seed
+            moved = run.model_copy(update={"init_from": "f" * 64})
+            assert moved.key != run.key
+    assert by_key[str(usual["slimming-scratch_b"].init_from)].task.args == {"slimming": 0.01}
+    assert by_key[str(usual["sparse-slow_ticket"].init_from)] == usual["slow_dense"]
+
+
+def test_parents_come_before_their_children() -> None:
+    runs = arms.runs_of(context(seeds=(0, 3)))
+    jobs = [Job(run, Path("x"), Runtime()) for run in runs]
+    done: set[str] = set()
+    for job in in_order(jobs):
+        assert job.run.init_from is None or job.run.init_from in done
+        done.add(job.run.key)
+    assert {run.seed for run in runs} == {0, 3}
+    half = len(runs) // 2
+    assert [run.name for run in runs[:half]] == [run.name for run in runs[half:]]
+
+
+def test_the_reduced_networks_are_those_of_the_pilots(usual: dict[str, Run]) -> None:
+    macs = {name: size_of(usual[name].model, IMAGES).macs for name in usual}
+    assert macs["dense"] == pytest.approx(1.28e6, rel=0.01)
+    assert macs["rule-scratch_e"] == pytest.approx(0.83e6, rel=0.01)
+    assert macs["half-scratch_e"] == pytest.approx(0.33e6, rel=0.02)
+    widths = [one for one in usual["rule-scratch_e"].model.args["widths"] if one != "M"]
+    assert widths == [4, 8, 16, 16, *[32] * 9]
+    # Controls and automatic methods have the budget of the halves.
+    assert macs["random_widths-inherited"] == pytest.approx(macs["half-inherited"], rel=0.03)
+    assert usual["slimming-inherited"].task.args["macs"] == macs["half-inherited"]
+
+
+def test_scratch_b_is_as_long_as_the_large_networks_computation(usual: dict[str, Run]) -> None:
+    large = size_of(usual["dense"].model, IMAGES).budget
+    epochs = {name: int(run.recipe["epochs"]) for name, run in usual.items()}
+    for target in ("rule", "half"):
+        pruned = size_of(usual[f"{target}-scratch_b"].model, IMAGES).budget
+        assert epochs[f"{target}-scratch_b"] == int(12 * large / pruned)
+        assert epochs[f"{target}-scratch_t"] == epochs[f"{target}-scratch_b"] + 12
+        assert epochs[f"{target}-scratch_e"] == epochs[f"{target}-inherited"] == 12
+        assert epochs[f"{target}-fine_tuned"] == 3
+    # What is to have the same budget is as long.
+    assert epochs["slimming-scratch_b"] == epochs["half-scratch_b"] == 45
+    rule = make_recipe(usual["rule-scratch_b"].recipe)
+    assert rule.milestones == (9, 13)  # the same fractions
+
+
+def test_published_networks_train_as_long_as_published() -> None:
+    full = arms.runs_of(context(data="cifar10:x", networks=("vgg16", "resnet56", "resnet110")))
+    found = {run.name: run for run in full}
+    for name in ("vgg16-a", "resnet56-a", "resnet56-b", "resnet110-a", "resnet110-b"):
+        network = get_network(name)
+        whole = (network.of or "").replace("-", "_")
+        run = found[f"{whole}-{name}-scratch_b"]
+        assert run.recipe["epochs"] == network.stated["scratch_b_epochs"]
+        assert run.model.builder == OWN and run.model.args == network.spec.to_dict()
+        assert found[f"{whole}-{name}-scratch_e"].recipe["epochs"] == 160
+        tuned = make_recipe(found[f"{whole}-{name}-fine_tuned"].recipe)
+        assert (tuned.epochs, tuned.lr, tuned.milestones) == (40, 0.001, ())
+        inherited = found[f"{whole}-{name}-inherited"]
+        assert inherited.init_from == found[f"{whole}-dense"].key
+        assert inherited.task.args["method"] == "l1-norm"
+    base = make_recipe(found["vgg16-dense"].recipe)
+    stated = tables()["recipe"]["cifar"]
+    assert (base.epochs, base.lr, base.milestones) == (stated["epochs"], stated["lr"], (80, 120))
+    assert base.global_batch_size == base.lr_base_size == stated["global_batch"]
+
+
+def test_imagenets_scratch_b_is_capped() -> None:
+    full = arms.runs_of(context(data="folder:x", recipe="published", networks=("vgg16-imagenet",)))
+    epochs = {run.name: run.recipe["epochs"] for run in full}
+    assert epochs["vgg16_imagenet-vgg16-5x-scratch_b"] == 180
+    assert epochs["vgg16_imagenet-thinet-vgg-conv-scratch_b"] == 180
+
+
+def test_schedules_keep_their_fractions() -> None:
+    base = published("cifar").base
+    longer = with_epochs(base, 243)
+    assert (longer.epochs, longer.milestones) == (243, (121, 182))
+    rates = [learning_rate(longer, epoch * 10, 10) for epoch in (0, 120, 121, 181, 182, 242)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_the_command_line_changes_every_arm() -> None:
+    runs = {run.name: run for run in arms.runs_of(context(changes={"epochs": 4, "image_size": 20}))}
+    epochs = {name: run.recipe["epochs"] for name, run in runs.items()}
+    assert epochs["vgg16_eighth-dense"] == epochs["vgg16_eighth-half-inherited"] == 4
+    assert epochs["vgg16_eighth-half-fine_tuned"] == 1
+    assert epochs["vgg16_eighth-half-scratch_b"] >= 14
+    assert {run.recipe["image_size"] for run in runs.values()} == {20}
+
+
+def test_networks_of_the_road_map_and_of_timm() -> None:
+    file = load_study(FILE)
+    names = file.networks("roadmap:separate_downsampling, timm:resnet18")
+    runs = file.runs(make_context(file, None, networks=names))
+    found = {run.name: run for run in runs}
+    assert found["nano_separate_downsampling-dense"].recipe["name"].startswith("modern-small")
+    arm = found["nano_separate_downsampling-half-fine_tuned"]
+    assert arm.init_from == found["nano_separate_downsampling-dense"].key
+    assert arm.model.builder == "pruning-narrowed"
+    assert arm.recipe["epochs"] == 2 and arm.recipe["schedule"] == "step"
+    assert found["timm_resnet18-half-scratch_e"].init_from is None
+    # No BatchNorm, no scales to slim by.
+    assert not [name for name in found if name.startswith("nano") and "slimming" in name]
+    assert "timm_resnet18-slimming-fine_tuned" in found
+
+
+def test_bad_requests_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^networks: 'resnet65'.*resnet56"):
+        arms.runs_of(context(networks=("resnet65",)))
+    other = tmp_path / "mine.py"
+    other.write_text("def runs(context):\n    return context.runs()\n")
+    with pytest.raises(UserError, match=r"takes no networks; leave --networks out$"):
+        load_study(other).networks("vgg16")
+    assert load_study(other).networks("") == ()
+
+
+def test_targets_of_a_published_network() -> None:
+    found = {one.name: one for one in targets.published_targets(get_network("vgg19-slim"))}
+    assert found["slim_70"].sparsity == {"slimming": 1e-4}
+    bias = targets.published_targets(get_network("vgg19-bias"))
+    assert [one.amount["ratio"] for one in bias] == [0.3, 0.8, 0.95]
