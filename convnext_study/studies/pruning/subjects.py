@@ -123,7 +123,7 @@ def _eighth(context: Context) -> Subject:
     rule, all_widths = widths_of(_narrowed("vgg16-a")), widths_of(whole)
     widths = {layer: width for layer, width in rule.items() if width < all_widths[layer]}
     targets = [
-        rule_target("rule", "published rule (L1)", widths, model, images),
+        rule_target("rule", "rule (L1)", widths, model, images),
         *small_targets(model, images, penalty=REDUCED_PENALTY),
     ]
     return Subject(EIGHTH, "VGG-16, an eighth as wide", model, schedules, targets)

@@ -14,7 +14,7 @@ from convnext_study.report.tables.formatting import (
     signed,
     significant_digits,
 )
-from convnext_study.results.title import IMAGENET_IMAGES
+from convnext_study.results.title import IMAGENET_IMAGES, short_data
 from convnext_study.studies.pruning.arms import DENSE, LABELS
 from convnext_study.studies.pruning.claims import MARGIN, Statement
 from convnext_study.studies.pruning.latency import NOTE, Latency
@@ -60,6 +60,7 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Tab
     """Every arm, in the study's order."""
     lines = [Line(row, latencies.get(name)) for name, row in rows.items()]
     first = lines[0].row
+    several = len({row.network for row in rows.values()}) > 1
     columns: list[Column[Line]] = [
         Column("name", "name", lambda line: line.row.name, "text", screen=False),
         Column(
@@ -67,7 +68,7 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Tab
             "network",
             lambda line: _about(line.row, "network_label"),
             "text",
-            cell=lambda line: _new(lines, line, "network_label"),
+            cell=lambda line: _new(lines, line, "network_label") if several else "",
         ),
         Column("target", "pruned", lambda line: _about(line.row, "target_label"), "text"),
         Column("arm", "arm", lambda line: LABELS[line.row.arm], "text"),
@@ -125,15 +126,11 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Tab
             else []
         ),
     )
-    data = first.run.data.partition(":")[0]
-    reduced = (
-        ""
-        if any(line.row.run.metadata["published_network"] for line in lines)
-        else (", reduced networks and schedules of ours")
-    )
-    return Table(
-        "pruning", f"Pruning and training from scratch{reduced}: {data}", columns, lines, notes
-    )
+    published = any(line.row.run.metadata["published_network"] for line in lines)
+    what = "several networks" if several else _about(first, "network_label")
+    whose = "" if published else "; networks and schedules reduced, ours"
+    title = f"Pruning against training from scratch: {what}, {short_data(first.run.data)}{whose}"
+    return Table("pruning", title, columns, lines, notes)
 
 
 def statements_table(found: Sequence[Statement], noise: Sequence[str]) -> Table[Statement]:

@@ -96,7 +96,7 @@ def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Ta
         found.append(
             Target(
                 "slimming",
-                "slimmed to half's MACs",
+                "slimmed",
                 "slimming",
                 {"macs": macs},
                 (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B),
@@ -155,7 +155,7 @@ def _random_control(
     net = network_of(model, images.classes)
     widths = random_widths(net, filters, macs, images.shape, seed=0)
     arms = (INHERITED, SCRATCH_E)
-    label = "random widths, half's MACs"
+    label = "random widths"
     return replace(
         _predefined("random_widths", label, "l1-norm", widths, arms, model, images), control=True
     )
