@@ -154,7 +154,7 @@ def _about(subject: Subject, arm: str, label: str, target: Target | None = None)
         "network_label": subject.label,
         "target": target.name if target else "",
         "target_label": target.label if target else "",
-        "control": bool(target and target.control),
+        "method": target.method if target and not target.control else "",
         "arm": arm,
         "label": label,
         "adopted": True,

@@ -7,14 +7,14 @@ margin that is stated beforehand (`MARGIN`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convnext_study.results.compare import ALPHA, Comparison, compare
 from convnext_study.results.equivalence import equivalence_p
 from convnext_study.results.evidence import resolution_of
 from convnext_study.results.statistics import PooledStd, holm, pool_std
 from convnext_study.studies.pruning import targets as of
-from convnext_study.studies.pruning.arms import DENSE
+from convnext_study.studies.pruning.arms import DENSE, LABELS
 from convnext_study.studies.pruning.rows import Row, by_arm, targets_of
 
 MARGIN = 1.0  # points: a difference that would matter
@@ -84,8 +84,6 @@ def statements(rows: Mapping[str, Row]) -> list[Statement]:
         equivalence_p(test, rows[a].records, rows[b].records, MARGIN)
         for test, (a, b, _) in zip(tests, pairs, strict=True)
     ]
-    from dataclasses import replace
-
     adjusted, alike_adjusted = holm([test.difference.p for test in tests]), holm(alike)
     return [
         Statement(
@@ -123,10 +121,4 @@ def _pairs(rows: Mapping[str, Row]) -> Iterator[tuple[str, str, str]]:
             arms = by_arm(rows, network, target)
             for arm in (of.FINE_TUNED, of.INHERITED, of.SCRATCH_E):
                 if arm in arms and arm in usual:
-                    yield arms[arm].name, usual[arm].name, f"{question}: {_short(arm)}"
-
-
-def _short(arm: str) -> str:
-    from convnext_study.studies.pruning.arms import LABELS
-
-    return LABELS[arm]
+                    yield arms[arm].name, usual[arm].name, f"{question}: {LABELS[arm]}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.benchmarks.timing import Spread, interleave, one_thread, rate
+from convnext_study.experiments.dataset_size import dataset_size
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.rows import Row
 from convnext_study.studies.pruning.sizes import Images, network_of
@@ -51,8 +52,6 @@ def _images(row: Row) -> Images:
     about = row.records[0].manifest.get("data", {})
     size = row.run.recipe["image_size"]
     if size is None:
-        from convnext_study.experiments.dataset_size import dataset_size
-
         size = dataset_size(row.run.data, images=None, classes=0, image_size=0).image_size
     return Images(int(size), int(about.get("classes", 10)))
 

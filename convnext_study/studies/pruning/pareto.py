@@ -56,7 +56,8 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 @style()
 def pareto(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Figure:
-    """A panel for each kind of cost; the front of all networks is the line in steps.
+    """A panel for each kind of cost; the front of all networks is the line in steps, others join
+    amounts of one method.
 
     Masked networks are left out: nothing of them was removed.
     """
@@ -74,9 +75,10 @@ def pareto(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Figure:
 def _panel(axes: Axes, points: Sequence[tuple[Row, float]]) -> None:
     sign = 1 if points[0][0].first.metric.higher_is_better else -1
     best = front([(cost, sign * row.mean) for row, cost in points])
+    widest = max(cost for _, cost in points)
     axes.step(
-        [cost for cost, _ in best],
-        [sign * value for _, value in best],
+        [*(cost for cost, _ in best), widest],
+        [*(sign * value for _, value in best), sign * best[-1][1]],
         where="post",
         color=COLOURS["faint"],
         linewidth=0.8,
@@ -87,6 +89,9 @@ def _panel(axes: Axes, points: Sequence[tuple[Row, float]]) -> None:
         own = [(row, cost) for row, cost in points if row.arm == arm]
         if not own:
             continue
+        for curve in _curves(own):
+            costs, values = zip(*curve, strict=True)
+            axes.plot(costs, values, color=COLOURS[colour], linewidth=0.8, alpha=0.5, zorder=1)
         look: dict[str, Any] = {"color": COLOURS[colour], "marker": mark, "linestyle": "none"}
         axes.errorbar(
             [cost for _, cost in own],
@@ -99,3 +104,13 @@ def _panel(axes: Axes, points: Sequence[tuple[Row, float]]) -> None:
             **look,
         )
     axes.margins(0.08)
+
+
+def _curves(own: Sequence[tuple[Row, float]]) -> list[list[tuple[float, float]]]:
+    """An arm's points of one network and method, by how much it prunes, where there are several."""
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row, cost in own:
+        method = str(row.run.metadata["method"])
+        if method:
+            found.setdefault((row.network, method), []).append((cost, row.mean))
+    return [sorted(points) for points in found.values() if len(points) > 1]

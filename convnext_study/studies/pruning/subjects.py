@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
+from convnext_study.experiments.dataset_size import dataset_size, size_if_missing
 from convnext_study.models.builders import ROADMAP_BUILDER, TIMM_BUILDER
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import OWN
+from convnext_study.studies.pruning.networks.wiring import widths_of
 from convnext_study.studies.pruning.published import get_network, networks
+from convnext_study.studies.pruning.published_targets import published_targets, ref_of
 from convnext_study.studies.pruning.schedules import (
     REDUCED,
     Schedules,
@@ -21,13 +24,7 @@ from convnext_study.studies.pruning.schedules import (
 )
 from convnext_study.studies.pruning.sizes import Images
 from convnext_study.studies.pruning.specs import VggSpec
-from convnext_study.studies.pruning.targets import (
-    Target,
-    published_targets,
-    ref_of,
-    rule_target,
-    small_targets,
-)
+from convnext_study.studies.pruning.targets import Target, rule_target, small_targets
 
 # Ours: VGG-16 an eighth as wide.
 EIGHTH, REDUCTION = "vgg16_eighth", 8
@@ -78,8 +75,6 @@ def subjects(context: Context) -> list[Subject]:
 
 def images_of(context: Context, size: int | None) -> Images:
     """What the networks see: the recipe's size or the data's, and the data's classes."""
-    from convnext_study.experiments.dataset_size import dataset_size, size_if_missing
-
     missing = size_if_missing(context.data)
     sizes = (
         missing[0] if missing else dataset_size(context.data, images=None, classes=0, image_size=0)
@@ -125,12 +120,10 @@ def _eighth(context: Context) -> Subject:
     images = images_of(context, schedules.base.image_size)
     whole = _narrowed("vgg16")
     model = ModelRef(builder=OWN, args=whole.to_dict())
-    from convnext_study.studies.pruning.networks.wiring import widths_of
-
     rule, all_widths = widths_of(_narrowed("vgg16-a")), widths_of(whole)
     widths = {layer: width for layer, width in rule.items() if width < all_widths[layer]}
     targets = [
-        rule_target("rule", "published rule (L1)", widths, model, images),
+        rule_target("rule", "rule (L1)", widths, model, images),
         *small_targets(model, images, penalty=REDUCED_PENALTY),
     ]
     return Subject(EIGHTH, "VGG-16, an eighth as wide", model, schedules, targets)

@@ -14,10 +14,11 @@ from convnext_study.report.tables.formatting import (
     signed,
     significant_digits,
 )
-from convnext_study.studies.pruning.arms import LABELS
+from convnext_study.results.title import IMAGENET_IMAGES, short_data
+from convnext_study.studies.pruning.arms import DENSE, LABELS
 from convnext_study.studies.pruning.claims import MARGIN, Statement
 from convnext_study.studies.pruning.latency import NOTE, Latency
-from convnext_study.studies.pruning.published import results
+from convnext_study.studies.pruning.published import networks, results
 from convnext_study.studies.pruning.rows import Row
 
 _WIDE = 150  # characters of a terminal that has room for every column
@@ -34,21 +35,41 @@ class Line:
     def paper(self) -> str:
         """The paper's accuracy of this arm of a published network, where a source states it."""
         network = self.row.run.metadata["published_network"]
-        for result in results(network) if network else ():
-            stated = result.get("unpruned" if self.row.arm == "dense" else self.row.arm)
-            if isinstance(stated, dict):
+        dense = self.row.arm == DENSE
+        for result in _stated(network, dense=dense) if network else ():
+            stated = result.get("unpruned" if dense else self.row.arm)
+            if isinstance(stated, dict) and self._is_on(result["data"]):
                 mean = stated["mean"] if "mean" in stated else stated["top1"]
                 return mean_std(mean, stated.get("std"))
         return ""
+
+    def _is_on(self, data: str) -> bool:
+        """Whether the runs are on the published data."""
+        if data == "imagenet":
+            return self.row.first.val_images == IMAGENET_IMAGES
+        return self.row.run.data.partition(":")[0] == data
+
+
+def _stated(network: str, *, dense: bool) -> list[dict[str, Any]]:
+    """What the paper prints of a network; of a whole one, beside those pruned from it."""
+    names = [one.name for one in networks().values() if one.of == network] if dense else [network]
+    return [result for name in names for result in results(name)]
 
 
 def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Table[Line]:
     """Every arm, in the study's order."""
     lines = [Line(row, latencies.get(name)) for name, row in rows.items()]
     first = lines[0].row
+    several = len({row.network for row in rows.values()}) > 1
     columns: list[Column[Line]] = [
         Column("name", "name", lambda line: line.row.name, "text", screen=False),
-        Column("network", "network", lambda line: _new(lines, line, "network_label"), "text"),
+        Column(
+            "network",
+            "network",
+            lambda line: _about(line.row, "network_label"),
+            "text",
+            cell=lambda line: _new(lines, line, "network_label") if several else "",
+        ),
         Column("target", "pruned", lambda line: _about(line.row, "target_label"), "text"),
         Column("arm", "arm", lambda line: LABELS[line.row.arm], "text"),
         Column(
@@ -105,15 +126,11 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Tab
             else []
         ),
     )
-    data = first.run.data.partition(":")[0]
-    reduced = (
-        ""
-        if any(line.row.run.metadata["published_network"] for line in lines)
-        else (", reduced networks and schedules of ours")
-    )
-    return Table(
-        "pruning", f"Pruning and training from scratch{reduced}: {data}", columns, lines, notes
-    )
+    published = any(line.row.run.metadata["published_network"] for line in lines)
+    what = "several networks" if several else _about(first, "network_label")
+    whose = "" if published else "; networks and schedules reduced, ours"
+    title = f"Pruning against training from scratch: {what}, {short_data(first.run.data)}{whose}"
+    return Table("pruning", title, columns, lines, notes)
 
 
 def statements_table(found: Sequence[Statement], noise: Sequence[str]) -> Table[Statement]:
@@ -167,6 +184,6 @@ def _other(one: Statement) -> str:
 
 def _dense_of(rows: Mapping[str, Row], row: Row) -> float:
     dense: Any = next(
-        (one for one in rows.values() if one.network == row.network and one.arm == "dense"), row
+        (one for one in rows.values() if one.network == row.network and one.arm == DENSE), row
     )
     return float(dense.flops) or 1.0

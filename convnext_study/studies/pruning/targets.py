@@ -8,12 +8,13 @@ network's to say, and only the budget is known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convnext_study.runs.records import ModelRef
+from convnext_study.studies.pruning.apply import pruned_ref
 from convnext_study.studies.pruning.groups import Group, widths_left
-from convnext_study.studies.pruning.published import PublishedNetwork, networks, results, tables
+from convnext_study.studies.pruning.methods.controls import kept_of, random_widths
 from convnext_study.studies.pruning.sizes import Images, groups_in, network_of, size_of
 
 FINE_TUNED, INHERITED = "fine_tuned", "inherited"
@@ -95,7 +96,7 @@ def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Ta
         found.append(
             Target(
                 "slimming",
-                "slimmed to half's MACs",
+                "slimmed",
                 "slimming",
                 {"macs": macs},
                 (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B),
@@ -132,73 +133,6 @@ def rule_target(
     return _predefined(name, label, "l1-norm", widths, ALL, model, images)
 
 
-def published_targets(whole: PublishedNetwork) -> list[Target]:
-    """The published networks that were pruned from this one, and the stated automatic ratios."""
-    from convnext_study.studies.pruning.networks.wiring import widths_of
-
-    model = ref_of(whole)
-    images = Images(whole.input, whole.classes)
-    arms = (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B)
-    found = [
-        Target(
-            one.name,
-            one.label,
-            method,
-            {"widths": _narrower(widths_of(one.spec), widths_of(whole.spec))},
-            arms,
-            model=ref_of(one),
-            ratio=size_of(model, images).budget / size_of(ref_of(one), images).budget,
-            capped=one.is_capped,
-            published=one.name,
-        )
-        for one in networks().values()
-        if one.of == whole.name
-        and (method := _predefined_method(one))
-        and widths_of(one.spec).keys() == widths_of(whole.spec).keys()
-    ]
-    stem = whole.name.removesuffix("-c100").removesuffix("-slim")
-    slimming = tables()["recipe"]["slimming"]
-    ratios = slimming["ratio"]["cifar100" if whole.classes == 100 else "cifar10"].get(stem, ())
-    found += [
-        Target(
-            f"slim_{ratio * 100:.0f}",
-            f"slimmed {ratio:.0%}",
-            "slimming",
-            {"ratio": ratio},
-            arms[:-1],  # how long Scratch-B is, only the trained network can say
-            sparsity={"slimming": slimming["penalty"][stem]},
-        )
-        for ratio in ratios
-    ]
-    found += [
-        Target(
-            f"sparse_{ratio * 100:.0f}",
-            f"magnitude {ratio:.0%}",
-            "magnitude",
-            {"ratio": ratio},
-            (FINE_TUNED, SCRATCH_E, *LOTTERY),
-        )
-        for stated in tables()["magnitude"]
-        if stated["network"] == whole.name
-        for ratio in stated["ratio"]
-    ]
-    return found
-
-
-def _predefined_method(network: PublishedNetwork) -> str | None:
-    """The method behind a published network whose widths were set beforehand."""
-    sources = (*results(network.name), *results(network.name, of_paper=False))
-    methods = {result["method"] for result in sources}
-    return next((one for one in ("l1-norm", "thinet", "regression") if one in methods), None)
-
-
-def ref_of(network: PublishedNetwork) -> ModelRef:
-    """The record of a published network."""
-    from convnext_study.studies.pruning.apply import OWN
-
-    return ModelRef(builder=OWN, args=network.spec.to_dict())
-
-
 def _predefined(
     name: str,
     label: str,
@@ -208,9 +142,6 @@ def _predefined(
     model: ModelRef,
     images: Images,
 ) -> Target:
-    from convnext_study.studies.pruning.apply import pruned_ref
-    from convnext_study.studies.pruning.methods.controls import kept_of
-
     left = pruned_ref(model, kept_of(widths), images.shape)
     ratio = size_of(model, images).budget / size_of(left, images).budget
     return Target(name, label, method, {"widths": dict(widths)}, arms, model=left, ratio=ratio)
@@ -220,15 +151,11 @@ def _random_control(
     target: Target, filters: Sequence[Group], model: ModelRef, images: Images
 ) -> Target:
     """Widths drawn at random, of the same MACs; their filters by the L1-norm."""
-    from dataclasses import replace
-
-    from convnext_study.studies.pruning.methods.controls import random_widths
-
     macs = size_of(_known(target), images).macs
     net = network_of(model, images.classes)
     widths = random_widths(net, filters, macs, images.shape, seed=0)
     arms = (INHERITED, SCRATCH_E)
-    label = "random widths, half's MACs"
+    label = "random widths"
     return replace(
         _predefined("random_widths", label, "l1-norm", widths, arms, model, images), control=True
     )
@@ -237,7 +164,3 @@ def _random_control(
 def _known(target: Target) -> ModelRef:
     assert target.model is not None  # noqa: S101
     return target.model
-
-
-def _narrower(mine: Mapping[str, int], its: Mapping[str, int]) -> dict[str, int]:
-    return {name: width for name, width in mine.items() if width < its[name]}

@@ -14,9 +14,10 @@ from convnext_study.launchers.job import Job
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run
-from convnext_study.studies.pruning import arms, targets
+from convnext_study.studies.pruning import arms
 from convnext_study.studies.pruning.apply import OWN
 from convnext_study.studies.pruning.published import get_network, tables
+from convnext_study.studies.pruning.published_targets import published_targets
 from convnext_study.studies.pruning.schedules import published, with_epochs
 from convnext_study.studies.pruning.sizes import Images, size_of
 from convnext_study.training.lr_schedule import learning_rate
@@ -162,7 +163,7 @@ def test_bad_requests_are_one_line(tmp_path: Path) -> None:
 
 
 def test_targets_of_a_published_network() -> None:
-    found = {one.name: one for one in targets.published_targets(get_network("vgg19-slim"))}
+    found = {one.name: one for one in published_targets(get_network("vgg19-slim"))}
     assert found["slim_70"].sparsity == {"slimming": 1e-4}
-    bias = targets.published_targets(get_network("vgg19-bias"))
+    bias = published_targets(get_network("vgg19-bias"))
     assert [one.amount["ratio"] for one in bias] == [0.3, 0.8, 0.95]

@@ -20,7 +20,7 @@ from convnext_study.imports import TaskError
 from convnext_study.runs.records import Run
 from convnext_study.studies.pruning.factors import factored_ref
 from convnext_study.studies.pruning.groups import PruningError
-from convnext_study.studies.pruning.specs import replace
+from convnext_study.studies.pruning.specs import PreActSpec, replace
 from convnext_study.studies.pruning.tasks import Arm
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.parent import find_parent
@@ -42,9 +42,8 @@ def started(folder: Path, run: Run) -> tuple[Arm, nn.Module]:
 @pytest.mark.parametrize("method", STRUCTURED)
 def test_predefined_methods_end_to_end(tmp_path: Path, method: str) -> None:
     dense = tiny_run()
-    arm = arm_of(
-        dense, method, widths=WIDTHS, **({} if "l1" in method else {"images_per_class": 2})
-    )
+    few: dict[str, Any] = {} if "l1" in method else {"images_per_class": 2}
+    arm = arm_of(dense, method, widths=WIDTHS, **few)
     _, result = train_in(tmp_path, dense, arm)
     assert result.model is not None
     widths = [width for width in result.model.args["widths"] if width != "M"]
@@ -105,7 +104,7 @@ def test_the_penalty_shrinks_the_scales(tmp_path: Path) -> None:
 
 
 def test_branches_are_selected(tmp_path: Path) -> None:
-    spec = replace(PREACT, widths=(2, 2, 2, 2), stem="cifar")
+    spec = PreActSpec(stages=PREACT.stages, widths=(2, 2, 2, 2), stem="cifar")
     dense = tiny_run(spec, epochs=2)
     factored = dense.model_copy(update={"model": factored_ref(dense.model)})
     # So strong a penalty that branches go within a few steps.

@@ -1,0 +1,222 @@
+"""The pruning study from its runs to tables, figure and page; and a few of its arms for real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from support.fakes import write_run
+from support.pruning_runs import context
+from typer.testing import CliRunner
+
+from convnext_study.cli import app
+from convnext_study.report.findings import StudyFigure, write_findings
+from convnext_study.report.page import render
+from convnext_study.report.tables import Table
+from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.runs.files import write_json
+from convnext_study.runs.records import RUN, Record, Run, scan
+from convnext_study.studies.pruning import arms, claims, latency
+from convnext_study.studies.pruning.claims import MARGIN, Statement, statements
+from convnext_study.studies.pruning.findings import findings
+from convnext_study.studies.pruning.latency import Latency
+from convnext_study.studies.pruning.pareto import front
+from convnext_study.studies.pruning.rows import Row, rows_of
+from convnext_study.training.loop import train
+
+STUDY = """
+from convnext_study.studies.pruning.arms import runs_of
+from convnext_study.studies.pruning.findings import findings
+
+NETWORKS = "as the pruning study's"
+NAMES = {names!r}
+
+
+def runs(context):
+    return [run for run in runs_of(context) if run.name.partition("-")[2] in NAMES]
+
+
+def report(records, context):
+    return findings(records)
+"""
+
+
+def written(
+    folder: Path, runs: Iterable[Run], tops: Mapping[str, float], spread: float = 0.3
+) -> list[Record]:
+    """Finished records of these runs; ``tops`` by the ends of their names."""
+    for run in runs:
+        top = next((value for end, value in tops.items() if run.name.endswith(end)), 95.0)
+        noise = spread * ((run.seed * 7 + len(run.name)) % 3 - 1)
+        write_run(folder, run, top1=top + noise, result={"val_images": 10_000})
+        path = folder / "runs" / run.id / RUN
+        about = json.loads(path.read_text())
+        about["data"] = {"classes": 10, "train": {"images": 1195}, "val": {"images": 602}}
+        write_json(path, about)
+    return list(scan(folder / "runs"))
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Run]:
+    return arms.runs_of(context(seeds=(0, 1, 2)))
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No clock: every network takes as long as its name is."""
+
+    def measure(rows: Mapping[str, Row]) -> dict[str, Latency]:
+        return {name: Latency(len(name) / 100, 0.1, 1.0) for name in rows}
+
+    monkeypatch.setattr("convnext_study.studies.pruning.findings.measure", measure)
+
+
+def said(rows: Mapping[str, Row], first: str, second: str) -> Statement:
+    (found,) = [
+        one
+        for one in statements(rows)
+        if one.first.name.endswith(first) and one.second.name.endswith(second)
+    ]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"), [(3.0, "better"), (-3.0, "worse"), (0.0, f"within {MARGIN:g}")]
+)
+def test_a_statement_is_what_the_runs_say(
+    tmp_path: Path, runs: list[Run], gain: float, verdict: str
+) -> None:
+    rows = rows_of(written(tmp_path, runs, {"half-scratch_b": 95.0 + gain}, spread=0.1))
+    found = said(rows, "half-scratch_b", "half-fine_tuned")
+    assert verdict in found.verdict
+    assert found.comparison.difference.diff == pytest.approx(gain, abs=0.5)
+    assert found.comparison.p_adjusted >= found.comparison.difference.p
+    assert found.is_equivalent is (gain == 0.0)
+
+
+def test_much_noise_shows_nothing(tmp_path: Path, runs: list[Run]) -> None:
+    rows = rows_of(written(tmp_path, runs, {}, spread=3.0))
+    assert {one.verdict for one in statements(rows)} == {"open"}
+
+
+def test_one_seed_is_tested_on_its_images(tmp_path: Path) -> None:
+    one = arms.runs_of(context())
+    rows = rows_of(written(tmp_path, one, {"half-scratch_b": 99.0}))
+    found = said(rows, "half-scratch_b", "half-fine_tuned")
+    assert claims.pooled(rows) is None
+    assert found.comparison.difference.df is None and found.differs
+
+
+def test_computation_is_shown(tmp_path: Path, runs: list[Run]) -> None:
+    rows = rows_of(written(tmp_path, runs, {}))
+    dense, arm = (rows[f"vgg16_eighth-{name}"] for name in ("dense", "rule-fine_tuned"))
+    macs = dense.first.cost.macs
+    assert dense.flops == 6 * macs * (1195 // 32) * 32 * 12 == dense.flops_in_all
+    assert arm.flops == 6 * arm.first.cost.macs * (1195 // 32) * 32 * 3
+    assert arm.flops_in_all == arm.flops + dense.flops
+    scratch = rows["vgg16_eighth-rule-scratch_b"]
+    assert scratch.flops_in_all == scratch.flops
+
+
+@pytest.mark.usefixtures("still")
+def test_findings_stand_in_files_and_on_the_page(tmp_path: Path, runs: list[Run]) -> None:
+    records = written(tmp_path, runs, {"half-scratch_b": 98.0})
+    found = findings(records)
+    names = {path.name for path in write_findings("pruning", found, tmp_path)}
+    assert names >= {
+        "pruning.csv",
+        "pruning_statements.json",
+        "pruning_two_way_vgg16_eighth.csv",
+        "pruning_pareto.svg",
+        "pruning_pareto.png",
+    }
+    assert (tmp_path / "pruning_pareto.svg").stat().st_size > 10_000
+    html = unescape(render(load_results(tmp_path), ReportOptions()).html)
+    for one in found:
+        if isinstance(one, Table):
+            assert one.title in html
+            assert all(note in html for note in one.notes)
+        elif isinstance(one, StudyFigure):
+            assert one.title in html
+    table = next(one for one in found if isinstance(one, Table) and one.name == "pruning")
+    assert {row["network"] for row in table.records()} >= {"VGG-16, an eighth as wide"}
+    assert len(table.records()) == len(runs) / 3
+    assert "Shares of the variation" in html and "networks and schedules reduced, ours" in html
+    assert not any(row["paper"] for row in table.records())
+
+
+@pytest.mark.usefixtures("still")
+def test_published_numbers_stand_beside_published_networks(tmp_path: Path) -> None:
+    full = arms.runs_of(context(data="cifar10:x", networks=("resnet56",)))
+    table = findings(written(tmp_path, full, {}))[0]
+    assert isinstance(table, Table)
+    paper = {row["name"]: row["paper"] for row in table.records()}
+    assert paper["resnet56-resnet56-a-scratch_b"] == "93.09 ± 0.14"
+    assert not paper["resnet56-resnet56-a-fine_tuned"]  # found in no source
+    assert paper["resnet56-dense"] == "93.14 ± 0.12"
+    assert any("not measured here" in note for note in table.notes)
+
+
+def test_nothing_is_said_of_nothing() -> None:
+    assert findings([]) == []
+
+
+def test_the_pareto_front() -> None:
+    points = [(1.0, 90.0), (2.0, 89.0), (2.0, 95.0), (3.0, 95.0), (4.0, 96.0)]
+    assert front(points) == [(1.0, 90.0), (2.0, 95.0), (4.0, 96.0)]
+
+
+def test_latency_is_measured_once_for_each_network(
+    tmp_path: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "SECONDS", 0.001)
+    few = [run for run in runs if "half" in run.name and run.seed == 0]
+    found = latency.measure(rows_of(written(tmp_path, few, {})))
+    assert len(found) == len(few)
+    assert len({id(one) for one in found.values()}) == 1  # one architecture
+    one = next(iter(found.values()))
+    assert 0 < one.low <= one.median <= one.high
+
+
+def test_a_study_from_the_command_line_to_an_exported_arm(tmp_path: Path) -> None:
+    names = {"dense", "half-fine_tuned", "half-scratch_e", "sparse-fine_tuned"}
+    file = tmp_path / "some.py"
+    file.write_text(STUDY.format(names=names))
+    out = tmp_path / "out"
+    command = ["study", str(file), "--epochs", "1", "--batch-size", "256", "--out", str(out)]
+    common = [*command, "--jobs", "1", "--device", "cpu"]
+    dry = CliRunner().invoke(app, [*common, "--dry-run"])
+    assert dry.exit_code == 0, dry.output
+    assert dry.output.count("to do") >= len(names)
+    done = CliRunner().invoke(app, common)
+    assert done.exit_code == 0, done.output
+    assert "Pruning against training from scratch" in done.output
+    assert {record.run.name.partition("-")[2] for record in scan(out / "runs")} == names
+    (arm,) = out.glob("runs/*half-fine_tuned*")
+    for words in (["eval", str(arm)], ["export", str(arm), "--to", "pt2"]):
+        told = CliRunner().invoke(app, words)
+        assert told.exit_code == 0, told.output
+    assert "use --to onnx or pt2" in str(CliRunner().invoke(app, ["export", str(arm)]).exception)
+    program: Any = torch.export.load(arm / "export-pt2" / "model.pt2").module()
+    assert program(torch.zeros(4, 3, 16, 16)).shape == (4, 10)
+
+
+def test_a_folder_of_images_works_unchanged(tmp_path: Path) -> None:
+    for split, name in ((s, n) for s in ("train", "val") for n in ("cat", "dog")):
+        place = tmp_path / "images" / split / name
+        place.mkdir(parents=True)
+        for index in range(2):
+            Image.new("RGB", (40, 36), (60 * index, 9, 9)).save(place / f"{index}.png")
+    asked = arms.runs_of(context(data=f"folder:{tmp_path / 'images'}", changes={"epochs": 1}))
+    found = {run.name.removeprefix("vgg16_eighth-"): run for run in asked}
+    for name in ("dense", "half-fine_tuned", "thinet-fine_tuned"):
+        run = found[name]
+        assert run.recipe["image_size"] == 32
+        result = train(run, tmp_path / "study" / "runs" / run.id)
+        assert result.val_images == 4
