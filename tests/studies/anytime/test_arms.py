@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from support.training import assert_same, stop_after
 
+from convnext_study.errors import UserError
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
 from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Result, Run, read
-from convnext_study.studies.anytime.arms import AUXILIARY, arms_of, runs_of
+from convnext_study.studies.anytime.arms import AUXILIARY, arms_of
 from convnext_study.studies.anytime.controls import last_exit_alone, shares_of
 from convnext_study.studies.anytime.published import published
+from convnext_study.studies.anytime.study_runs import runs_of
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.parent import Parent
 from convnext_study.training.runtime import Runtime
@@ -40,6 +42,14 @@ def test_every_arm_is_a_run_of_its_own() -> None:
         assert run.task.args["class_weights"][0] < run.task.args["class_weights"][1]
 
 
+def test_data_without_maps_are_refused_before_anything_runs() -> None:
+    with pytest.raises(UserError) as caught:
+        runs_of("digits", (0,))
+    assert str(caught.value) == (
+        "data 'digits': this study needs a class for every pixel; did you mean digit-canvas?"
+    )
+
+
 def test_random_masks_wait_for_the_adaptive_network_of_their_seed() -> None:
     runs = {(run.name, run.seed): run for run in runs_of("digit-canvas", (0, 1))}
     for seed in (0, 1):
@@ -57,6 +67,8 @@ def test_cityscapes_is_trained_as_published() -> None:
         assert run.task.args["crop"] == said["crop"]
         assert len(run.task.args["class_weights"]) == 19
         assert (min(run.task.args["scales"]), max(run.task.args["scales"])) == (0.5, 2.1)
+    road = runs_of("cityscapes:/data", (0,), backbones=["roadmap_nano_gelu"])
+    assert not any(run.model.args.get("pretrained") for run in road)  # there are no such weights
     small = runs_of("cityscapes:/data", (0,), "small")
     assert {run.recipe["name"] for run in small} == {"anytime-small"}
 
