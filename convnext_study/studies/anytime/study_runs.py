@@ -1,4 +1,4 @@
-"""From arms to runs: networks, recipes and the task's arguments, by the data they are trained on."""
+"""From arms to runs: networks, recipes and arguments of the task, by the data that is given."""
 
 from __future__ import annotations
 
