@@ -43,20 +43,20 @@ class Arm:
     adopted: bool = True
 
 
-_ONE, _EARLY, _CONTROL = "One exit", "Four exits", "Controls"
-EE = Arm(name="ee", label="early exits (EE)", section=_EARLY, spec={"heads": "original"})
-RH = Arm(name="rh", label="EE, redesigned heads (RH)", section=_EARLY, parent="ee")
+_ONE, _SEVERAL = "One exit", "Several exits: the mean of their mIoU"
+EE = Arm(name="ee", label="early exits (EE)", section=_SEVERAL, spec={"heads": "original"})
+RH = Arm(name="rh", label="EE, redesigned heads (RH)", section=_SEVERAL, parent="ee")
 CA = Arm(
     name="ca",
     label="RH, confidence adaptivity (CA)",
-    section=_EARLY,
+    section=_SEVERAL,
     parent="rh",
     spec={"masks": "confidence"},
 )
 RANDOM = Arm(
     name="random",
     label="RH, random masks at CA's shares",
-    section=_CONTROL,
+    section=_SEVERAL,
     parent="ca",
     spec={"masks": "random", "random_shares": [1.0, 1.0, 1.0]},  # until it has CA's
     task="anytime-random-masks",
@@ -66,7 +66,7 @@ RANDOM = Arm(
 DEEP = Arm(
     name="deep",
     label="EE for training alone",
-    section=_CONTROL,
+    section=_ONE,
     parent="plain",
     spec={"heads": "original"},
     task="anytime-deep-supervision",
@@ -107,4 +107,4 @@ def arms_of(backbone: str) -> tuple[Arm, ...]:
             )
         )
     plain = Arm(name="plain", label="one exit", section=_ONE, spec={"exits": [4]})
-    return (plain, *others, EE, RH, CA, RANDOM, DEEP)
+    return (plain, *others, DEEP, EE, RH, CA, RANDOM)
