@@ -65,7 +65,7 @@ RANDOM = Arm(
 )
 DEEP = Arm(
     name="deep",
-    label="EE for training alone",
+    label="one exit, deep supervision",
     section=_ONE,
     parent="plain",
     spec={"heads": "original"},

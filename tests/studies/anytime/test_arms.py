@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.exits import exit_run
+from support.mpii import make_split
 from support.training import assert_same, stop_after
 
 from convnext_study.errors import UserError
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
 from convnext_study.runs.metrics import Metric
-from convnext_study.runs.records import Result, Run, read
+from convnext_study.runs.records import ModelRef, Result, Run, read
 from convnext_study.studies.anytime.arms import AUXILIARY, arms_of
 from convnext_study.studies.anytime.controls import last_exit_alone, shares_of
 from convnext_study.studies.anytime.published import published
@@ -146,3 +148,12 @@ def test_shares_that_are_not_there_are_one_line(tmp_path: Path) -> None:
     }
     dense = result.model_copy(update={"metrics": everything})
     assert shares_of(Parent(record.model_copy(update={"result": dense}), ""), 4) == (1, 1, 1)
+
+
+def test_an_anytime_network_finds_joints_at_every_exit(tmp_path: Path) -> None:
+    """Our reconstruction of what is said of MPII: heatmaps in the place of classes, no masks."""
+    run = exit_run(f"mpii:{make_split(tmp_path / 'mpii')}", task="pose", size=64)
+    model = ModelRef(builder="anytime", args={"backbone": NARROW})
+    result = train(run.model_copy(update={"model": model}), tmp_path / "run")
+    assert result.primary == "pckh"
+    assert {f"pckh_exit{exit}" for exit in range(1, 5)} < set(result.metrics)
