@@ -20,7 +20,11 @@ from convnext_study.studies.pruning.targets import (
 
 
 def published_targets(whole: PublishedNetwork) -> list[Target]:
-    """The published networks that were pruned from this one, and the stated automatic ratios."""
+    """The published networks that were pruned from this one, and the stated automatic ratios.
+
+    How long Scratch-B is after an automatic method, only the trained network can say: there is
+    none, but for widths that were published.
+    """
     model = ref_of(whole)
     images = Images(whole.input, whole.classes)
     arms = (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B)
@@ -28,18 +32,17 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
         Target(
             one.name,
             one.label,
-            method,
-            {"widths": _narrower(widths_of(one.spec), widths_of(whole.spec))},
-            arms,
+            method or "published widths",
+            {"widths": _narrower(widths_of(one.spec), widths_of(whole.spec))} if method else {},
+            arms if method else (SCRATCH_E, SCRATCH_B),
             model=ref_of(one),
             ratio=size_of(model, images).budget / size_of(ref_of(one), images).budget,
             capped=one.is_capped,
             published=one.name,
         )
         for one in networks().values()
-        if one.of == whole.name
-        and (method := _predefined_method(one))
-        and widths_of(one.spec).keys() == widths_of(whole.spec).keys()
+        if one.of == whole.name and _methods(one) and _are_alike(one, whole)
+        for method in [_predefined_method(one)]
     ]
     stem = whole.name.removesuffix("-c100").removesuffix("-slim")
     slimming = tables()["recipe"]["slimming"]
@@ -50,7 +53,7 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
             f"slimmed {ratio:.0%}",
             "slimming",
             {"ratio": ratio},
-            arms[:-1],  # how long Scratch-B is, only the trained network can say
+            arms[:-1],
             sparsity={"slimming": slimming["penalty"][stem]},
         )
         for ratio in ratios
@@ -70,11 +73,20 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
     return found
 
 
-def _predefined_method(network: PublishedNetwork) -> str | None:
-    """The method behind a published network whose widths were set beforehand."""
+def _methods(network: PublishedNetwork) -> set[str]:
+    """By which a published network was pruned, as far as accuracies of it are known."""
     sources = (*results(network.name), *results(network.name, of_paper=False))
-    methods = {result["method"] for result in sources}
-    return next((one for one in ("l1-norm", "thinet", "regression") if one in methods), None)
+    return {result["method"] for result in sources}
+
+
+def _predefined_method(network: PublishedNetwork) -> str | None:
+    """Which of them takes widths that were set beforehand; of others the widths alone are known."""
+    known = ("l1-norm", "thinet", "regression")
+    return next((one for one in known if one in _methods(network)), None)
+
+
+def _are_alike(network: PublishedNetwork, whole: PublishedNetwork) -> bool:
+    return widths_of(network.spec).keys() == widths_of(whole.spec).keys()
 
 
 def ref_of(network: PublishedNetwork) -> ModelRef:

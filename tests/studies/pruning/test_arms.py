@@ -165,5 +165,9 @@ def test_bad_requests_are_one_line(tmp_path: Path) -> None:
 def test_targets_of_a_published_network() -> None:
     found = {one.name: one for one in published_targets(get_network("vgg19-slim"))}
     assert found["slim_70"].sparsity == {"slimming": 1e-4}
+    widths = found["vgg19-slim-70"]
+    assert widths.arms == ("scratch_e", "scratch_b") and not widths.amount
+    network = get_network("vgg19-slim-70")
+    assert int(160 * widths.ratio) == network.stated["scratch_b_epochs"]
     bias = published_targets(get_network("vgg19-bias"))
     assert [one.amount["ratio"] for one in bias] == [0.3, 0.8, 0.95]
