@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import OWN
+from convnext_study.studies.pruning.decide import SELECTION
 from convnext_study.studies.pruning.networks.wiring import widths_of
 from convnext_study.studies.pruning.published import PublishedNetwork, networks, results, tables
 from convnext_study.studies.pruning.sizes import Images, size_of
+from convnext_study.studies.pruning.specs import PreActSpec
 from convnext_study.studies.pruning.targets import (
     FINE_TUNED,
     INHERITED,
@@ -44,6 +46,18 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
         if one.of == whole.name and _methods(one) and _are_alike(one, whole)
         for method in [_predefined_method(one)]
     ]
+    if isinstance(whole.spec, PreActSpec):
+        penalty = tables()["recipe"]["sparse_structure_selection"]["factor"]["gamma"]
+        found.append(
+            Target(
+                "selection",
+                "structure selection",
+                SELECTION,
+                {},
+                arms[:-1],
+                sparsity={"selection": penalty},
+            )
+        )
     stem = whole.name.removesuffix("-c100").removesuffix("-slim")
     slimming = tables()["recipe"]["slimming"]
     ratios = slimming["ratio"]["cifar100" if whole.classes == 100 else "cifar10"].get(stem, ())
@@ -96,3 +110,10 @@ def ref_of(network: PublishedNetwork) -> ModelRef:
 
 def _narrower(mine: Mapping[str, int], its: Mapping[str, int]) -> dict[str, int]:
     return {name: width for name, width in mine.items() if width < its[name]}
+
+
+def base_epochs_of(whole: PublishedNetwork) -> int:
+    """Of a whole network's training, by which the published Scratch-B epochs are counted."""
+    return next(
+        (one.base_epochs for one in networks().values() if one.of == whole.name), whole.base_epochs
+    )

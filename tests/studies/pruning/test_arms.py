@@ -119,6 +119,19 @@ def test_imagenets_scratch_b_is_capped() -> None:
     assert epochs["vgg16_imagenet-thinet-vgg-conv-scratch_b"] == 180
 
 
+def test_selected_branches_are_published_as_architectures() -> None:
+    full = arms.runs_of(context(data="folder:x", recipe="published", networks=("preact-resnet50",)))
+    found = {run.name.removeprefix("preact_resnet50-"): run for run in full}
+    for name in ("sss-resnet41", "sss-resnet32", "sss-resnet26"):
+        stated = get_network(name).stated["scratch_b_epochs"]
+        assert found[f"{name}-scratch_b"].recipe["epochs"] == stated
+    assert found["dense"].recipe["epochs"] == 100
+    prepared = found["selection-dense"]
+    assert prepared.model.builder == "pruning-factored"
+    assert prepared.task.args == {"selection": 0.01}
+    assert found["selection-fine_tuned"].init_from == prepared.key
+
+
 def test_schedules_keep_their_fractions() -> None:
     base = published("cifar").base
     longer = with_epochs(base, 243)
