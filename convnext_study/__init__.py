@@ -47,5 +47,6 @@ _MODELS = (
     "convnext_study.models.roadmap_models",
     "convnext_study.studies.multipath.registry",
     "convnext_study.studies.pruning.registry",
+    "convnext_study.studies.anytime.registry",
 )
 timm_hook.install(_MODELS)

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from convnext_study.recipes import (
 )
 from convnext_study.roadmap import get_roadmap
 from convnext_study.training.lr_schedule import learning_rate
-from convnext_study.training.optimizer import parameter_groups
+from convnext_study.training.optimizer import make_optimizer, parameter_groups
 
 IMAGENET = 1_281_167
 
@@ -78,6 +79,62 @@ def test_poly_curve() -> None:
     assert [learning_rate(recipe, step, 247) for step in steps] == pytest.approx(expected)
 
 
+def by_torch(recipe: Recipe, make: Any, per_epoch: int) -> list[float]:
+    """The rate of every step, by a scheduler of torch's that steps as often as ``make`` says."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe.lr)
+    scheduler, each = make(optimizer)
+    rates = []
+    for step in range(recipe.epochs * per_epoch):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if (step + 1) % each == 0:
+            scheduler.step()
+    return rates
+
+
+def multi_step(optimizer: Any) -> Any:
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3, 7], gamma=0.2), 4
+
+
+def polynomial(optimizer: Any) -> Any:
+    return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=36, power=0.9), 1
+
+
+def constant(optimizer: Any) -> Any:
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0), 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "make"),
+    [
+        ({"schedule": "step", "milestones": (2, 3, 7), "gamma": 0.2}, multi_step),
+        ({"schedule": "poly", "power": 0.9}, polynomial),
+        ({"schedule": "constant"}, constant),
+    ],
+)
+def test_curves_are_torchs(fields: dict[str, Any], make: Any) -> None:
+    recipe = CLASSIC.replace(epochs=9, **fields)
+    rates = [learning_rate(recipe, step, 4) for step in range(36)]
+    assert rates == pytest.approx(by_torch(recipe, make, 4), rel=1e-9)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_torchs(nesterov: bool) -> None:
+    recipe = CLASSIC.replace(nesterov=nesterov)
+    ours, theirs = (torch.nn.Linear(3, 2) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    plain = torch.optim.SGD(
+        theirs.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=nesterov
+    )
+    for net, optimizer in ((ours, make_optimizer(ours, recipe)), (theirs, plain)):
+        for step in range(3):
+            optimizer.zero_grad()
+            net(torch.full((1, 3), 1.0 + step)).square().sum().backward()
+            optimizer.step()
+    assert torch.allclose(ours.weight, theirs.weight, rtol=1e-6)
+    assert not torch.equal(ours.weight, ours.weight * 0)
+
+
 def test_rate_scales_with_the_batch() -> None:
     half = MODERN.replace(global_batch_size=2048)
     assert learning_rate(half, 20 * 625 - 1, 625) == pytest.approx(2e-3)
@@ -110,6 +167,10 @@ def test_json_round_trip(name: str) -> None:
         ({"optimizer": "adam"}, "optimizer"),
         ({"epoch": 3}, "did you mean epochs?"),
         ({"mixup_prob": 2}, "mixup_prob"),
+        ({"milestones": 0}, "milestones"),
+        ({"milestones": (30, 30)}, "milestones"),
+        ({"milestones": ()}, "milestones"),
+        ({"nesterov": True}, "nesterov is of sgd"),
     ],
 )
 def test_refused_in_one_line(fields: dict[str, object], says: str) -> None:
@@ -123,6 +184,8 @@ def test_from_a_file(tmp_path: Path) -> None:
     path.write_text('base = "modern"\nepochs = 100\n')
     recipe = get_recipe(str(path))
     assert recipe == Recipe(**{**MODERN.model_dump(), "name": "short", "epochs": 100})
+    path.write_text('base = "classic"\nmilestones = [30, 60]\n')
+    assert get_recipe(str(path)).milestones == (30, 60)
     path.write_text("epochs = ")
     with pytest.raises(RecipeError, match="not TOML"):
         get_recipe(str(path))
@@ -132,7 +195,7 @@ def test_from_a_file(tmp_path: Path) -> None:
         get_recipe("moderne")
 
 
-def test_rows_choose_their_family() -> None:
+def test_rows_choose_their_recipe() -> None:
     assert recipe_for("classic", "small").name == "classic-small"
     assert recipe_for("modern", "composed").name == "modern-composed"
     assert recipe_for("modern", "published") == MODERN

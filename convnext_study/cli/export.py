@@ -69,6 +69,8 @@ def _transform(loaded: LoadedModel, run: Path) -> EvalTransform:
 
 def _results(loaded: LoadedModel, run: Path) -> dict[str, Any]:
     """What the run's record says of these weights."""
+    from convnext_study.report.tables.formatting import with_unit
+    from convnext_study.results.metric_spec import spec_of
     from convnext_study.runs import records
 
     record, asked = records.read(run), loaded.run
@@ -79,8 +81,10 @@ def _results(loaded: LoadedModel, run: Path) -> dict[str, Any]:
         "seed": asked.seed,
         "weights": loaded.weights,
     }
-    if record.result is not None:
-        told["top-1"] = f"{record.result.value:.2f} % of {record.result.val_images} images"
+    if (result := record.result) is not None:
+        metric = spec_of(result.primary, result.metric)
+        value = with_unit(result.value, metric)
+        told[metric.label] = f"{value} on {result.val_images} test images"
     versions = record.manifest.get("versions", {})
     told["trained with"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     return told

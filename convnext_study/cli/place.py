@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from convnext_study.cli.options import StudyOptions
 from convnext_study.errors import UserError
-from convnext_study.experiments.dataset_size import size_if_missing
+from convnext_study.experiments.dataset_size import dataset_size, has_maps, size_if_missing
 from convnext_study.launchers import cluster_for, launcher_for, node_for, world_size_for
 from convnext_study.runs.records import Run
 
@@ -81,6 +81,9 @@ def _images(todo: Sequence[Run], options: StudyOptions) -> tuple[int, bool]:
         return size or embedded.size.image_size, False
     if options.dry_run and (missing := size_if_missing(options.data)):
         return size or missing[0].image_size, options.data.startswith("folder:")
+    if has_maps(options.data):
+        counted = dataset_size(options.data, images=None, classes=0, image_size=0)
+        return counted.image_size, True
     from convnext_study.data.loader import in_memory
     from convnext_study.recipes import make_recipe
 

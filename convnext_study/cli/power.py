@@ -12,6 +12,7 @@ from convnext_study.cli.options import Json, warn_of_unreadable
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
+    from convnext_study.results.metric_spec import MetricSpec
     from convnext_study.results.statistics import PooledStd
 
 
@@ -21,7 +22,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def power(
-    effect: Annotated[float, typer.Option(help="The difference to see, in points of top-1.")],
+    effect: Annotated[
+        float, typer.Option(help="The difference to see, in the metric's unit; points for percent.")
+    ],
     study: Annotated[
         Path | None,
         typer.Option(help="Folder with measured seeds. (default: the paper's Table 10)"),
@@ -38,42 +41,54 @@ def power(
 ) -> None:
     """Say how many seeds each network needs, so that a difference is significant."""
     from convnext_study.report.tables.formatting import percent
-    from convnext_study.results.paper import paper_std
+    from convnext_study.results.paper import PAPER_METRIC, paper_std
     from convnext_study.results.statistics import seeds_needed
 
-    std = paper_std() if study is None else _pooled_std(study)
-    found = seeds_needed(effect, std, power=power, alpha=alpha, paired=paired, tests=steps)
+    std, metric = (paper_std(), PAPER_METRIC) if study is None else _pooled_std(study)
+    found = seeds_needed(
+        effect,
+        std,
+        power=power,
+        alpha=alpha,
+        paired=paired,
+        tests=steps,
+        unit=metric.step_unit,
+    )
     if as_json:
         about = {
             "seeds": found.seeds,
             "reached": round(found.reached, 6),
             "effect": effect,
+            "metric": metric.name,
+            "unit": metric.step_unit,
             "std": round(std.std, 6),
             "source": std.source,
             "assumptions": found.assumptions,
         }
         typer.echo(json.dumps(about, indent=1))
         return
+    what = f"{effect:g} {metric.step_unit}".rstrip()
     typer.echo(
-        f"{found.seeds} seeds for each network: a true difference of {effect:g} points is then "
-        f"seen in {percent(found.reached)} of studies."
+        f"{found.seeds} seeds for each network: a true difference of {what} of {metric.label} is "
+        f"then seen in {percent(found.reached)} of studies."
     )
     typer.echo(found.assumptions)
 
 
-def _pooled_std(folder: Path) -> PooledStd:
-    """The standard deviation between seeds of a folder's finished runs, pooled over networks."""
+def _pooled_std(folder: Path) -> tuple[PooledStd, MetricSpec]:
+    """The standard deviation between seeds of a folder's finished runs, pooled over networks, and
+    the metric that most of them have."""
     from convnext_study.results.load import load_results
-    from convnext_study.results.noise import pooled_std
+    from convnext_study.results.noise import pooled_rows, pooled_std
     from convnext_study.runs.records import unreadable_in
 
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name the folder of a study")
     rows = [row for study in load_results(folder).studies for row in study.rows]
     warn_of_unreadable(unreadable_in(folder))
-    found = pooled_std(rows, f"networks of {folder}")
+    found, comparable = pooled_std(rows, f"networks of {folder}"), pooled_rows(rows)
     if found is None:
         raise UserError(
             f"{folder}: no network has two finished seeds; train with --seeds 2 or more"
         )
-    return found
+    return found, comparable[0].metric

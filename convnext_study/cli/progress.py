@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from convnext_study.report.tables.formatting import duration
-from convnext_study.runs.records import LOG, Epoch, Record, Run
+from convnext_study.report.tables.formatting import duration, number, with_unit
+from convnext_study.results.metric_spec import UNNAMED, MetricSpec, spec_of
+from convnext_study.runs.records import LOG, Epoch, Record, Result, Run
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,7 +28,8 @@ _STYLES: dict[State, str] = {
 
 @dataclass(frozen=True)
 class Progress:
-    """Where one run is. ``loss`` and ``value`` (percent) are the last epoch's.
+    """Where one run is. ``loss`` is the last epoch's, ``value`` of ``metric`` the last evaluated
+    one's.
 
     ``seconds_left`` is known once an epoch has ended: the epochs to come, each as long as the
     median one. An interrupted run is ``waiting`` with some epochs done.
@@ -41,6 +43,7 @@ class Progress:
     epochs: int | None
     loss: float | None = None
     value: float | None = None
+    metric: MetricSpec = UNNAMED
     seconds_left: float | None = None
 
 
@@ -57,6 +60,7 @@ def _progress(run: Run, record: Record | None) -> Progress:
         return Progress(run.id, label, run.seed, "waiting", 0, epochs)
     states: dict[str, State] = {"done": "done", "running": "running", "failed": "failed"}
     last = record.epochs[-1] if record.epochs else None
+    evaluated = next((line for line in reversed(record.epochs) if line.value is not None), None)
     return Progress(
         id=run.id,
         label=label,
@@ -65,9 +69,20 @@ def _progress(run: Run, record: Record | None) -> Progress:
         epoch=last.epoch if last else 0,
         epochs=last.epochs if last else epochs,
         loss=last.loss if last else None,
-        value=record.result.value if record.result else last.value if last else None,
+        value=record.result.value if record.result else evaluated.value if evaluated else None,
+        metric=_metric(record.result, evaluated),
         seconds_left=_seconds_left(record),
     )
+
+
+def _metric(result: Result | None, line: Epoch | None) -> MetricSpec:
+    """The metric of a result, else of a line of the log."""
+    if result is not None:
+        return spec_of(result.primary, result.metric)
+    if line is None:
+        return UNNAMED
+    spec = MetricSpec(name=line.primary, label=line.label or line.primary, unit=line.unit)
+    return spec.scaled_to([line.value])
 
 
 def _seconds_left(record: Record) -> float | None:
@@ -102,7 +117,9 @@ def live_table(runs: Sequence[Progress], jobs: int = 1, height: int = 24) -> Ren
         grid.add_column("seed", justify="right")
     grid.add_column("state", no_wrap=True, min_width=7)
     grid.add_column("", width=_BAR)
-    for name in ("epoch", "loss", "top-1 %", "left"):
+    headings = {run.metric.heading for run in runs if run.value is not None}
+    metric = headings.pop() if len(headings) == 1 else UNNAMED.heading
+    for name in ("epoch", "loss", metric, "left"):
         grid.add_column(name, justify="right", no_wrap=True, min_width=6)
     for run in shown:
         style = _STYLES[run.state]
@@ -114,7 +131,7 @@ def live_table(runs: Sequence[Progress], jobs: int = 1, height: int = 24) -> Ren
             ProgressBar(run.epochs or 1, run.epoch, width=_BAR, complete_style="blue"),
             Text(f"{run.epoch}/{run.epochs or '?'}"),
             Text("" if run.loss is None else f"{run.loss:.3f}"),
-            Text("" if run.value is None else f"{run.value:.2f}"),
+            Text(number(run.value, run.metric.decimals)),
             Text("" if run.state == "done" else duration(run.seconds_left)),
         ]
         grid.add_row(*cells)
@@ -123,10 +140,11 @@ def live_table(runs: Sequence[Progress], jobs: int = 1, height: int = 24) -> Ren
 
 def plain_line(run: Run, line: Epoch) -> str:
     """The end of an epoch in one line, for output that is not a terminal."""
-    width = len(str(line.epochs))
+    width, metric = len(str(line.epochs)), _metric(None, line)
+    value = "" if line.value is None else f"{metric.label} {with_unit(line.value, metric)}  "
     return (
         f"{run.name} seed {run.seed}  epoch {line.epoch:>{width}}/{line.epochs}  "
-        f"loss {line.loss:.3f}  top-1 {line.value:.2f} %  {line.seconds:.1f} s"
+        f"loss {line.loss:.3f}  {value}{line.seconds:.1f} s"
     )
 
 

@@ -102,8 +102,8 @@ def _published() -> Mapping[str, Mapping[str, Any]]:
     from convnext_study.recipes import recipe_for
 
     return {
-        family: recipe_for(family, "published").model_dump(mode="json")
-        for family in ("classic", "modern")
+        name: recipe_for(name, "published").model_dump(mode="json")
+        for name in ("classic", "modern")
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from convnext_study.errors import UserError
 from convnext_study.results.grouping import RunGroup, differences
+from convnext_study.results.subset_results import RECIPE
 from convnext_study.results.title import short_data
 from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
 from convnext_study.runs.records import Record, Run
@@ -109,18 +110,17 @@ def _recipe(runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
     """The choice of recipe that comes nearest, and what was changed in it."""
     from convnext_study.recipes import CHOICES, RECIPES, recipe_for
 
-    family = str(runs[0].recipe.get("family", ""))
+    own = str(runs[0].metadata.get(RECIPE, ""))
     base = str(runs[0].recipe.get("name", "")).partition("[")[0]
-    choice = {f"{family}{suffix}": name for name, suffix in CHOICES.items()}.get(base, base)
+    choice = {f"{own}{suffix}": name for name, suffix in CHOICES.items()}.get(base, base)
     if Path(choice).suffix == ".toml":  # no file is read because a record names it
         choice = "unknown"
-    families = {recipe.family for recipe in RECIPES.values()}
     changes: dict[str, Any] = {}
     for run in runs:
-        if run.recipe.get("family") not in families:
+        if run.metadata.get(RECIPE) not in RECIPES:
             continue
         try:
-            plain = recipe_for(run.recipe["family"], choice).model_dump(mode="json")
+            plain = recipe_for(run.metadata[RECIPE], choice).model_dump(mode="json")
         except UserError:
             continue
         for field in _OPTIONS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,6 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 @with_options
 def study(
+    ctx: typer.Context,
     file: Annotated[
         str,
         typer.Argument(
@@ -58,13 +60,16 @@ def study(
         str | None,
         typer.Option(help="Set each width so that MACs come nearest to: end, or a number."),
     ] = None,
+    networks: Annotated[
+        str,
+        typer.Option(
+            help="Of studies that ask which networks, comma-separated: see their file. "
+            "(default: the study's own)"
+        ),
+    ] = "",
     any_commit: Annotated[
         bool, typer.Option("--any-commit", help="Count runs made at other commits as well.")
     ] = False,
-    networks: Annotated[
-        str,
-        typer.Option(help="Of studies that ask which networks, comma-separated: see their file."),
-    ] = "",
 ) -> None:
     """Train the networks that a study's file asks for, each once, and show its tables.
 
@@ -87,6 +92,8 @@ def study(
             f"permutations: {permutations}; use an even number, each order comes with its reverse"
         )
     loaded = load_study(find_study(file))
+    if loaded.data and _is_left_out(ctx, "data"):
+        options = replace(options, data=loaded.data)
     context = make_context(
         loaded,
         regime,
@@ -125,6 +132,12 @@ def study(
         _show_matched(whole, requested)
     if ending:
         raise ending
+
+
+def _is_left_out(ctx: typer.Context, option: str) -> bool:
+    """Whether an option has its default, and was not given on the command line."""
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name == "DEFAULT"
 
 
 def _match_macs(runs: list[Run], target: str, context: Context, options: StudyOptions) -> list[Run]:

@@ -184,7 +184,8 @@ class DatasetPair:
     ``size`` is the side of the square images a network sees; ``flips`` whether a mirrored image
     still shows its class (a mirrored digit does not); ``corrupt`` counts replaced images.
     ``val_groups`` (N,) int64 says which validation images belong together, since they show the
-    same thing; None where they are independent.
+    same thing; None where they are independent. ``val_once`` says that they are to be looked at
+    once, after the last epoch: they are there to report by, and another part to choose by.
     """
 
     uri: str
@@ -196,6 +197,7 @@ class DatasetPair:
     val: ImageDataset
     flips: bool = True
     val_groups: torch.Tensor | None = None
+    val_once: bool = False
     corrupt: CorruptImages = field(default_factory=CorruptImages)
 
     @property

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.data.dense import DENSE_SOURCES
+from convnext_study.data.pose import POSE_SOURCE
 from convnext_study.data.sources import SOURCES
 from convnext_study.evaluation.errors import TrustError
 from convnext_study.imports import TaskError, file_digest, load_function
@@ -140,7 +141,7 @@ def check_data(where: str, uri: str) -> None:
     """Raises TrustError for data that a record by itself may not have opened."""
     scheme, _, rest = uri.partition(":")
     kind = rest.partition("/")[0].lower()
-    if scheme in DENSE_SOURCES or (scheme in SOURCES and SOURCES[scheme].safe):
+    if scheme in (*DENSE_SOURCES, POSE_SOURCE) or (scheme in SOURCES and SOURCES[scheme].safe):
         return
     if scheme == "timm" and kind not in TIMM_DATA:
         return

@@ -12,6 +12,7 @@ from convnext_study.experiments.dataset_size import (
 )
 from convnext_study.experiments.estimate import CostEstimate
 from convnext_study.recipes import RECIPES, make_recipe
+from convnext_study.results.subset_results import RECIPE
 from convnext_study.roadmap import Roadmap
 from convnext_study.runs.records import Run
 
@@ -20,7 +21,6 @@ PAPER_SEEDS = 3
 # Each is told in a sentence of its own, or changes no result.
 _TOLD = {
     "name",
-    "family",
     "epochs",
     "global_batch_size",
     "image_size",
@@ -64,11 +64,11 @@ def _data(dataset: DatasetSize) -> list[str]:
 
 
 def _recipes(runs: Sequence[Run], estimates: Sequence[CostEstimate]) -> list[str]:
-    """How the recipes differ from the published ones of their family, each difference once."""
+    """How the recipes differ from those that the paper trains their rows with, each once."""
     told: dict[str, None] = {}
     for run, plan in zip(runs, estimates, strict=True):
         recipe = make_recipe(run.recipe)
-        paper = RECIPES[recipe.family]
+        paper = RECIPES[run.metadata[RECIPE]]
         name = f"recipe {recipe.name}"
         if recipe.epochs != paper.epochs:
             told[f"{name}: {recipe.epochs} epochs, published {paper.epochs}"] = None

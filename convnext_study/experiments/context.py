@@ -12,7 +12,8 @@ from convnext_study.errors import UserError
 from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.imports import file_digest
 from convnext_study.models.builders import FILE_BUILDER, ROADMAP_BUILDER
-from convnext_study.results.subset_results import SubsetResults, group_by_subset
+from convnext_study.results.subset_results import RECIPE, SubsetResults, group_by_subset
+from convnext_study.results.summary import MAY_DIFFER
 from convnext_study.roadmap import Roadmap, Step, Variant
 from convnext_study.roadmap.extensions import SECTION, extend, network_steps
 from convnext_study.roadmap.spec import NetSpec
@@ -34,8 +35,8 @@ class Context:
         permutations: how many orders of the steps to sample, half of them reverses of the others.
         players: ``step`` or ``section``: what an attribution shares the gain among.
         base_road: the road map without further steps, by which networks are named.
+        networks: names of networks, for studies that can be made on any; none: the study's own.
         any_commit: whether runs made with other versions of the code count too.
-        networks: those that a study is to look at, in its own words; none: its usual ones.
     """
 
     road: Roadmap
@@ -46,8 +47,8 @@ class Context:
     permutations: int = DEFAULT_PERMUTATIONS
     players: str = "step"
     base_road: Roadmap | None = None
-    any_commit: bool = False
     networks: tuple[str, ...] = ()
+    any_commit: bool = False
 
     def with_branches(self, *steps: Step) -> Context:
         """A context whose road has these steps beside its end, each on its own."""
@@ -165,6 +166,8 @@ class Context:
             "steps": has,
             "adopted": False,
             "published": False,
+            RECIPE: run.metadata[RECIPE],
+            **({MAY_DIFFER: ["recipe"]} if without else {}),
         }
         study = f"{kind.replace('_', '-')}-{self.road.regime}"
         model = ModelRef(builder=ROADMAP_BUILDER, args=spec.to_dict())

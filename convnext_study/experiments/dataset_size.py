@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convnext_study.data import open_data
+from convnext_study.data.dense import DENSE_SOURCES, open_dense
+from convnext_study.data.pose import POSE_SOURCE, open_pose
 from convnext_study.data.sources import SOURCES
 
 IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES, IMAGENET_SIDE = 1_281_167, 50_000, 1000, 224
@@ -36,8 +38,24 @@ def dataset_size(uri: str, *, images: int | None, classes: int, image_size: int)
     source = SOURCES.get(scheme)
     if source and source.size and bool(path) == source.needs_path:
         return DatasetSize(uri, *source.size)
+    if scheme in DENSE_SOURCES:
+        dense = open_dense(uri)
+        return DatasetSize(
+            uri, len(dense.train), len(dense.val), dense.num_classes, max(dense.size)
+        )
+    if scheme == POSE_SOURCE:
+        from convnext_study.data.pose.transforms import Cut
+
+        people = open_pose(uri)
+        return DatasetSize(uri, len(people.train), len(people.val), len(people.classes), Cut.size)
     data = open_data(uri)
     return DatasetSize(uri, len(data.train), len(data.val), data.num_classes, data.size)
+
+
+def has_maps(uri: str) -> bool:
+    """Whether the images are labelled with maps or joints, and read one by one."""
+    scheme = uri.partition(":")[0]
+    return scheme in DENSE_SOURCES or scheme == POSE_SOURCE
 
 
 def size_if_missing(uri: str) -> tuple[DatasetSize, str] | None:

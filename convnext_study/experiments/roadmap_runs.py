@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from convnext_study.data.sources import SOURCES
 from convnext_study.errors import UserError
 from convnext_study.models.builders import ROADMAP_BUILDER
 from convnext_study.recipes import recipe_for
+from convnext_study.results.subset_results import RECIPE
+from convnext_study.results.summary import MAY_DIFFER
 from convnext_study.roadmap import Roadmap, Variant
 from convnext_study.runs.records import ModelRef, Run
 
@@ -47,7 +50,11 @@ def default_recipe(road: Roadmap, data: str) -> str:
 
 def default_folder(road: Roadmap, data: str) -> Path:
     """Where a study goes when no folder is named."""
-    return Path("runs") / f"{road.regime}-{data.partition(':')[0]}"
+    scheme = data.partition(":")[0]
+    source = SOURCES.get(scheme)
+    # A path is no part of a folder's name; what else is asked of the package's own data is.
+    name = scheme if source is None or source.needs_path else re.sub("[:,]", "-", data)
+    return Path("runs") / f"{road.regime}-{name}"
 
 
 def roadmap_runs(
@@ -86,6 +93,7 @@ def roadmap_runs(
 
 
 def _metadata(road: Roadmap, variant: Variant, order: int) -> dict[str, Any]:
+    sets_recipe = variant.step is not None and variant.step.recipe is not None
     return {
         "regime": road.regime,
         "step": variant.name,
@@ -95,4 +103,6 @@ def _metadata(road: Roadmap, variant: Variant, order: int) -> dict[str, Any]:
         "parent": variant.parent,
         "section": variant.step.section if variant.step else "2.1",
         "published": road.published,
+        RECIPE: variant.recipe,
+        **({MAY_DIFFER: ["recipe"]} if sets_recipe else {}),
     }

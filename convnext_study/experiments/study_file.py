@@ -38,6 +38,11 @@ class StudyFile:
         """The road map that the file is for: its ``REGIME``, or the default."""
         return str(getattr(self.module, "REGIME", DEFAULT_REGIME))
 
+    @property
+    def data(self) -> str | None:
+        """The data that the file is for, where none is asked for: its ``DATA``."""
+        return getattr(self.module, "DATA", None)
+
     def folder(self, data: str) -> Path | None:
         """Where its runs go, if not to the road map's: ``FOLDER`` is for other networks."""
         name = getattr(self.module, "FOLDER", None)

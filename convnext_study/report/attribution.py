@@ -22,17 +22,26 @@ from convnext_study.report.tables.formatting import (
 from convnext_study.report.tables.render import write_tables
 from convnext_study.results.attribution import Attribution
 from convnext_study.results.effects import Effect, Effects
+from convnext_study.results.metric_spec import MetricSpec
 
 _WIDE = 130  # characters of a terminal that has room for every column
 
 
 def effects_table(effects: Effects) -> Table[Effect]:
     """One row an effect, the total last; whichever way of asking, the same columns."""
+    metric = effects.metric
+    change = ", ".join(filter(None, (effects.effect_label, metric.step_unit)))
     columns: list[Column[Effect]] = [
         Column("name", "name", lambda row: row.name, "text", screen=False),
         Column("label", "step", lambda row: row.label, "text", tone=_tone),
-        Column("diff", f"{effects.effect_label}, points", lambda row: row.diff, cell=_diff),
-        Column("ci", "95 % interval", lambda row: row.interval, "interval"),
+        Column("diff", change, lambda row: row.diff, cell=lambda row: _diff(row, metric)),
+        Column(
+            "ci",
+            "95 % interval",
+            lambda row: row.interval,
+            "interval",
+            format=partial(interval, digits=metric.decimals),
+        ),
         Column("p", "p", lambda row: row.p, format=p_value, min_width=_WIDE),
         Column("p_adjusted", "Holm p", lambda row: row.p_adjusted, format=p_value),
         Column(
@@ -46,7 +55,9 @@ def effects_table(effects: Effects) -> Table[Effect]:
         Column(
             "macs", "MACs", lambda row: row.macs, format=partial(signed, digits=3), prefixed=True
         ),
-        Column("value", "its top-1 %", lambda row: row.value),
+        Column(
+            "value", f"its {metric.heading}", lambda row: row.value, format=digits(metric.decimals)
+        ),
         Column(
             "network_macs",
             "its MACs",
@@ -65,8 +76,8 @@ def _tone(row: Effect) -> Any:
     return "strong" if row.significant else ""
 
 
-def _diff(row: Effect) -> str:
-    return ("~" if row.significant is False else "") + signed(row.diff)
+def _diff(row: Effect, metric: MetricSpec) -> str:
+    return ("~" if row.significant is False else "") + signed(row.diff, metric.decimals)
 
 
 def write_effects(effects: Effects, folder: Path) -> list[Path]:
@@ -89,19 +100,22 @@ def attribution_view(attribution: Attribution) -> dict[str, Any]:
 
 
 def panels(effects: Effects) -> list[Panel]:
-    """Points and MACs beside each other."""
+    """The metric and MACs beside each other."""
     prefix = common_prefix(row.macs for row in effects.rows)
     macs = []
     for row in effects.rows:
         text = f"{signed(row.macs / prefix.factor)} {prefix.letter}"
         macs.append(Bar(row.label, row.macs, text, detail=text))
     title = effects.effect_label[0].upper() + effects.effect_label[1:]
-    points = Panel(f"{title}, points of top-1", [_bar(row) for row in effects.rows])
-    return [points, Panel("The same in MACs", macs, "grey")]
+    metric = effects.metric
+    unit = f"{metric.step_unit} of {metric.label}" if metric.step_unit else metric.label
+    values = Panel(f"{title}, {unit}", [_bar(row, metric) for row in effects.rows])
+    return [values, Panel("The same in MACs", macs, "grey")]
 
 
-def _bar(row: Effect) -> Bar:
+def _bar(row: Effect, metric: MetricSpec) -> Bar:
     adjusted = "" if row.p_adjusted is None else f", Holm {p_equals(row.p_adjusted)}"
-    detail = f"{_diff(row)} ({interval(row.interval)}{adjusted})"
+    text = _diff(row, metric)
+    detail = f"{text} ({interval(row.interval, metric.decimals)}{adjusted})"
     certain = row.significant is not False
-    return Bar(row.label, row.diff, _diff(row), row.interval, certain, detail)
+    return Bar(row.label, row.diff, text, row.interval, certain, detail)

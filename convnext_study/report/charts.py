@@ -11,12 +11,12 @@ from markupsafe import Markup
 
 from convnext_study.report.figures.attribution import Panel, bars
 from convnext_study.report.figures.cost import Point, cost
-from convnext_study.report.figures.curves import QUANTITIES, Curve, curves
+from convnext_study.report.figures.curves import Curve, curves, quantities
 from convnext_study.report.figures.inline import inline
 from convnext_study.report.figures.roadmap import NARROW, WIDE, roadmap
 from convnext_study.report.figures.style import save
 from convnext_study.report.tables import formatting
-from convnext_study.report.tables.results import accuracy, is_side, macs_prefix
+from convnext_study.report.tables.results import PAPER_LABEL, is_side, macs_prefix, mean_in_words
 from convnext_study.results.load import StudyResults
 from convnext_study.results.rows import ResultRow
 from convnext_study.runs.records import Record
@@ -32,10 +32,12 @@ def write_figures(study: StudyResults, folder: Path) -> list[Path]:
     figures = {}
     if study.drawn and study.done:
         figures["roadmap"] = roadmap(study.rows, study.meta, significant=study.tests.significant)
-        figures["curves"] = curves(_curves(study, {}))
+        figures["curves"] = curves(_curves(study, {}), quantities(_records(study)))
     if len({row.macs for row in study.done}) > 1:
         points, unit = _points(study, "macs", {})
-        figures["cost"] = cost(points, f"{unit}; points are numbered as the rows", (6.5, 4.2))
+        figures["cost"] = cost(
+            points, (study.metric.axis, f"{unit}; points are numbered as the rows"), (6.5, 4.2)
+        )
     return [path for name, figure in figures.items() for path in save(figure, folder, name)]
 
 
@@ -53,7 +55,8 @@ def road_figures(study: StudyResults, ids: Mapping[str, str], key: str) -> list[
             "aria-label": f"{words.replace(chr(10), '; ')}. Show the step",
             "data-tip": words,
         }
-    label = f"Accuracy and MACs of every row of {study.meta.title}; each is a button for details"
+    what = f"{study.metric.title} and MACs of every row of {study.meta.title}"
+    label = f"{what}; each is a button for details"
     layouts = {"wide": WIDE, "narrow": NARROW}
     return [
         inline(
@@ -73,28 +76,34 @@ def describe_row(study: StudyResults, row: ResultRow) -> str:
     """The row's numbers, a line each: for whoever points at it or hears it."""
     if row.value is None:
         return f"{row.label}\n{row.state}"
-    lines = [row.label, f"top-1 {accuracy(row)} %, {formatting.plural(len(row.seeds), 'seed')}"]
+    seeds = formatting.plural(len(row.seeds), "seed")
+    lines = [row.label, f"{row.metric.label} {mean_in_words(row)}, {seeds}"]
     if test := study.tests.plain.get(row.name):
         verdict = "significant" if test.significant else "not significant"
-        lines.append(f"{formatting.signed(test.difference.diff)} points, {verdict}")
+        lines.append(f"{formatting.difference(test.difference.diff, row.metric)}, {verdict}")
         corrected = formatting.p_equals(test.p_adjusted)
-        lines.append(f"interval {formatting.interval(test.difference.interval)}, Holm {corrected}")
+        between = formatting.interval(test.difference.interval, row.metric.decimals)
+        lines.append(f"interval {between}, Holm {corrected}")
     if row.macs is not None:
         lines.append(f"{formatting.with_prefix(row.macs, macs_prefix(study.rows))} MACs")
     if row.params is not None:
         lines.append(f"{row.params / 1e6:.3g} M parameters")
     if study.meta.compare_paper and row.paper_value is not None:
-        lines.append(f"paper, ImageNet-1K: {row.paper_value:.2f} %")
+        lines.append(f"{PAPER_LABEL}: {formatting.with_unit(row.paper_value, row.metric)}")
     return "\n".join(lines)
 
 
 def all_curves(study: StudyResults, ids: Mapping[str, str], key: str) -> list[Markup]:
-    """A chart for each of `QUANTITIES` of every run, coloured from the first row to the last."""
+    """A chart for each of the `quantities` of every run, from the first row to the last."""
     found = _curves(study, ids)
     return [
-        _chart(curves(found, [name]), f"{key}-q{place}", f"{name} against epoch")
-        for place, name in enumerate(QUANTITIES if found else ())
+        _chart(curves(found, [one]), f"{key}-q{place}", f"{one.title} against epoch")
+        for place, one in enumerate(quantities(_records(study)))
     ]
+
+
+def _records(study: StudyResults) -> list[Record]:
+    return [record for row in study.rows for record in study.records(row.name)]
 
 
 def _curves(study: StudyResults, ids: Mapping[str, str]) -> list[Curve]:
@@ -115,8 +124,11 @@ def _curves(study: StudyResults, ids: Mapping[str, str]) -> list[Curve]:
 
 
 def _describe_run(row: ResultRow, record: Record, ids: Mapping[str, str]) -> dict[str, str]:
-    last, panel = record.epochs[-1], ids.get(row.name, "")
-    tip = f"{row.label}, seed {record.run.seed}\nepoch {last.epoch}: {last.value:.2f} %"
+    panel = ids.get(row.name, "")
+    evaluated = [line for line in record.epochs if line.value is not None]
+    last = evaluated[-1] if evaluated else record.epochs[-1]
+    value = "" if last.value is None else f": {formatting.with_unit(last.value, row.metric)}"
+    tip = f"{row.label}, seed {record.run.seed}\nepoch {last.epoch}{value}"
     identity = {"id": f"{panel}-{record.run.seed}", "data-row": panel}
     return {"class": "curve", "data-tip": tip, **identity}
 
@@ -147,17 +159,21 @@ def _chart(figure: Figure, key: str, words: str) -> Markup:
 
 
 def cost_charts(study: StudyResults, ids: Mapping[str, str], key: str) -> list[Markup]:
-    """Accuracy against each cost; points are numbered as the rows and lead to their panels."""
+    """The metric against each cost; points are numbered as the rows and lead to their panels."""
     found = {field: _points(study, field, ids) for field in COSTS}
     return [
-        _chart(cost(points, unit), f"{key}-{field}", f"top-1 accuracy against {unit}")
+        _chart(
+            cost(points, (study.metric.axis, unit)),
+            f"{key}-{field}",
+            f"{study.metric.label} against {unit}",
+        )
         for field, (points, unit) in found.items()
         if len({point.cost for point in points}) > 1
     ]
 
 
 def _points(study: StudyResults, field: str, ids: Mapping[str, str]) -> tuple[list[Point], str]:
-    """The finished rows' cost and accuracy, and the unit of the cost."""
+    """The finished rows' cost and value, and the unit of the cost."""
     size, letter = macs_prefix(study.rows)
     divisor, unit, digits = {
         "macs": (size, f"MACs, {letter}", 2),
@@ -169,7 +185,7 @@ def _points(study: StudyResults, field: str, ids: Mapping[str, str]) -> tuple[li
         if row.value is None or getattr(row, field) is None:
             continue
         value = getattr(row, field) / divisor
-        tip = f"{place}. {row.label}\ntop-1 {accuracy(row)} %\n{unit}: "
+        tip = f"{place}. {row.label}\n{row.metric.label} {mean_in_words(row)}\n{unit}: "
         about = {"class": "mark", "data-tip": tip + formatting.number(value, digits)}
         about |= {"href": f"#{ids[row.name]}"} if row.name in ids else {}
         points.append(Point(place, value, row.value, row.std, not is_side(row), about))

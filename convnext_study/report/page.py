@@ -20,7 +20,7 @@ from convnext_study.report.tables import Table, formatting
 from convnext_study.report.tables.comparison import differences_table
 from convnext_study.report.tables.excluded import excluded_table
 from convnext_study.report.tables.render import to_html
-from convnext_study.report.tables.results import accuracy, results_table
+from convnext_study.report.tables.results import mean_in_words, results_table
 from convnext_study.report.text import step_words, summarize_study
 from convnext_study.results.load import ReportOptions, StudyFolder, StudyResults
 from convnext_study.results.rows import ResultRow
@@ -101,6 +101,7 @@ def _view(study: StudyResults, options: ReportOptions, key: str) -> dict[str, An
     return {
         "key": key,
         "name": study.name,
+        "metric": study.metric,
         "is_road": study.is_road,
         "about": describe_runs(study.rows, study.meta),
         "words": summarize_study(study),
@@ -132,12 +133,15 @@ def _step(
         "label": row.label,
         "tried": not row.adopted,
         "section": row.section,
-        "value": accuracy(row) + (" %" if row.value is not None else ""),
-        "gain": formatting.signed(row.gain),
+        "value": mean_in_words(row),
+        "gain": formatting.signed(row.gain, row.metric.decimals),
         "significant": significant,
         "words": step_words(study, row),
         "screen": screen,
         "curves": step_curves(study, row, ids),
-        "seeds": ", ".join(f"{seed}: {value:.2f} %" for seed, value in row.seeds.items()),
+        "seeds": ", ".join(
+            f"{seed}: {formatting.with_unit(value, row.metric)}"
+            for seed, value in row.seeds.items()
+        ),
         "parent": next((one.label for one in study.rows if one.name == row.parent), None),
     }

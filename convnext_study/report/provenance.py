@@ -11,6 +11,7 @@ from convnext_study.report.starts import changes, machine_of
 from convnext_study.report.tables import Column, Table, formatting
 from convnext_study.results.grouping import code_version
 from convnext_study.results.load import ReportOptions, StudyResults
+from convnext_study.results.subset_results import RECIPE
 from convnext_study.results.title import short_data
 from convnext_study.runs.records import Record
 
@@ -23,7 +24,7 @@ _TROUBLE = {
     "corrupt_val_images": "test images that cannot be read were replaced by another",
     "skipped_steps": "steps were skipped, their loss not being finite",
 }
-_NOT_SETTINGS = ("name", "family")
+_NOT_SETTINGS = ("name",)
 
 
 class _Setting(NamedTuple):
@@ -113,19 +114,21 @@ def _trouble(records: Iterable[Record]) -> list[str]:
 def _recipes(
     records: Iterable[Record], published: Mapping[str, Mapping[str, Any]]
 ) -> list[Table[_Setting]]:
-    """One table for each recipe: the fields that differ from the published one of its family."""
-    seen: dict[str, Mapping[str, Any]] = {}
+    """One table for each recipe: what differs from the one that the paper trains its rows with."""
+    seen: dict[str, tuple[Mapping[str, Any], str]] = {}
     for record in records:
-        recipe = record.run.recipe
-        seen.setdefault(json.dumps(recipe, sort_keys=True), recipe)
+        recipe, own = record.run.recipe, str(record.run.metadata.get(RECIPE))
+        if own in published:
+            seen.setdefault(json.dumps([recipe, own], sort_keys=True), (recipe, own))
     return [
-        _changes(recipe, published[str(recipe.get("family"))], place)
-        for place, recipe in enumerate(seen.values(), 1)
-        if str(recipe.get("family")) in published
+        _changes(recipe, own, published[own], place)
+        for place, (recipe, own) in enumerate(seen.values(), 1)
     ]
 
 
-def _changes(recipe: Mapping[str, Any], paper: Mapping[str, Any], place: int) -> Table[_Setting]:
+def _changes(
+    recipe: Mapping[str, Any], own: str, paper: Mapping[str, Any], place: int
+) -> Table[_Setting]:
     fields = [*paper, *(name for name in recipe if name not in paper)]
     rows = [
         _Setting(name, here, published)
@@ -133,8 +136,7 @@ def _changes(recipe: Mapping[str, Any], paper: Mapping[str, Any], place: int) ->
         for here, published in ((_word(recipe.get(name)), _word(paper.get(name))),)
         if name not in _NOT_SETTINGS and here != published
     ]
-    family = str(recipe.get("family"))
-    source = _PAPERS.get(family, family)
+    source = _PAPERS.get(own, own)
     count = formatting.plural(len(rows), "difference")
     title = f"{recipe.get('name', 'recipe')}: {count} from {source}"
     return Table(f"recipe_{place}", title, _COLUMNS, rows)

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 from convnext_study.report.tables import formatting
 from convnext_study.report.tables.comparison import difference_in_words, sentence
-from convnext_study.results.compare import Comparison
+from convnext_study.results.compare import IMAGES_ONLY, Comparison
 from convnext_study.results.load import StudyResults
 from convnext_study.results.noise import noise_note
-from convnext_study.results.paper import Agreement, agreement
+from convnext_study.results.paper import Agreement, Share, agreement
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.statistics import Correlation
+from convnext_study.roadmap.paper import METRIC
 
 SCOPE_ONE_SEED = (
-    "With one seed the test is exact McNemar on the images that only one of the two networks gets "
-    "right. It covers the choice of test images only, not seeds: what another seed would change is "
+    "It covers the choice of test images only, not seeds: what another seed would change is "
     "not in these intervals and p values."
 )
 INTERVALS = (
@@ -58,17 +58,27 @@ def _summary(study: StudyResults) -> list[str]:
     if study.tests.plain:
         said.append(_significant(study, study.tests.plain, "by the test of each row's own runs"))
     if study.tests.one_seed:
-        said.append(SCOPE_ONE_SEED)
+        said.append(_one_seed(study))
     if study.tests.pooled and study.std:
         how = (
             f"with the standard deviation between seeds pooled over rows "
-            f"({study.std.std:.2f} points, {study.std.df:g} degrees of freedom)"
+            f"({formatting.number(study.std.std, study.metric.decimals)} {study.metric.step_unit}, "
+            f"{study.std.df:g} degrees of freedom)"
         )
         said.append(_significant(study, study.tests.pooled, how))
     gains = [row for row in done if row.gain is not None and row.adopted]
     if len(gains) > 1:
         said.append(_extremes(study, gains))
     return said
+
+
+def _one_seed(study: StudyResults) -> str:
+    """What single runs are tested by, and what that says nothing of."""
+    alone = [one for one in study.tests.plain.values() if one.scope == IMAGES_ONLY]
+    methods = sorted({one.difference.method.partition(" on ")[0] for one in alone})
+    grouped = any(row.image_groups for row in study.done)
+    drawn = "groups of test images, which are not independent" if grouped else "the test images"
+    return f"With one seed a pair is tested on {drawn} ({' or '.join(methods)}). {SCOPE_ONE_SEED}"
 
 
 def _significant(study: StudyResults, tests: dict[str, Comparison], how: str) -> str:
@@ -83,14 +93,16 @@ def _significant(study: StudyResults, tests: dict[str, Comparison], how: str) ->
 
 
 def _extremes(study: StudyResults, gains: list[ResultRow]) -> str:
+    metric = study.metric
+    what = "Changes" if metric.higher_is_better else f"Gains (a lower {metric.label} is better)"
     ranked = sorted(gains, key=lambda row: row.gain or 0.0)
     low, high = (
-        f"{formatting.signed(row.gain)} points ({row.label}"
+        f"{formatting.difference(row.gain or 0.0, row.metric)} ({row.label}"
         + (", not significant)" if study.tests.significant(row.name) is False else ")")
         for row in (ranked[0], ranked[-1])
     )
     return (
-        f"Changes along the road lie between {low} and {high}. Chosen as the extremes of "
+        f"{what} along the road lie between {low} and {high}. Chosen as the extremes of "
         f"{len(gains)}, they would come out smaller if run again."
     )
 
@@ -112,14 +124,34 @@ def _methods(study: StudyResults) -> list[str]:
 
 def _agreement(study: StudyResults) -> list[str]:
     """Rank correlation with the paper's table, with its caveat."""
-    if not study.is_road or study.regime is None or len(study.done) < 3:
+    compared = [row for row in study.done if row.metric.name == METRIC]
+    if not study.is_road or study.regime is None or len(compared) < 3:
         return []
-    found = agreement(study.regime, {row.name: row.value or 0.0 for row in study.done})
+    macs = {row.name: float(row.macs) for row in compared if row.macs}
+    found = agreement(
+        study.regime,
+        {row.name: row.value or 0.0 for row in compared},
+        macs=macs if len(macs) == len(compared) else None,
+    )
+    beyond = "gain beyond what MACs buy on the road"
     said = [
-        *_correlated(found, "the order of the rows by accuracy", found.rows),
+        *_correlated(found, f"the order of the rows by {study.metric.label}", found.rows),
         *_correlated(found, "the order of the steps by gain", found.gains),
+        *_same_signs(found, "gain", found.signs),
+        *_correlated(found, f"the order of the steps by {beyond}", found.trades),
+        *_same_signs(found, beyond, found.trade_signs),
     ]
     return [*said, f"{found.caveat} Method: {found.method}."] if said else []
+
+
+def _same_signs(found: Agreement, what: str, one: Share | None) -> list[str]:
+    if one is None:
+        return []
+    return [
+        f"Of {one.count} steps, {one.equal} have the sign of the paper's {found.table} in {what}: "
+        f"{100 * one.equal / one.count:.0f} %, 95 % interval "
+        f"{formatting.interval(one.interval)} %, where half is chance."
+    ]
 
 
 def _correlated(found: Agreement, what: str, one: Correlation | None) -> list[str]:
@@ -143,8 +175,9 @@ def step_words(study: StudyResults, row: ResultRow) -> list[str]:
             said.append(f"{sentence(tests[row.name])}.")
     wide = study.tests.plain[row.name].new_images if row.name in study.tests.plain else None
     if wide:
+        between = formatting.interval(wide.interval, row.metric.decimals)
         said.append(
-            f"If the test images vary as well: {formatting.signed(wide.diff)} points, "
-            f"{formatting.interval(wide.interval)}, {formatting.p_equals(wide.p)} ({wide.method})."
+            f"If the test images vary as well: {formatting.difference(wide.diff, row.metric)}, "
+            f"{between}, {formatting.p_equals(wide.p)} ({wide.method})."
         )
     return said

@@ -15,8 +15,6 @@ from convnext_study.runs.wandb import digest, mirror
 if TYPE_CHECKING:
     from convnext_study.results.rows import ResultRow
 
-SUMMARY = ("mean", "macs")  # columns whose values also stand by themselves, as COLUMN/ROW
-
 
 def mirror_study(
     folder: Path,
@@ -29,7 +27,9 @@ def mirror_study(
         return
     title, study, figure = study_title(rows), rows[0].study, folder / "roadmap.png"
     records = results_table(rows).records(csv=True)
-    summary = {f"{key}/{row['name']}": row[key] for key in SUMMARY for row in records}
+    # What also stands by itself: each row's metric under its name, and its MACs.
+    summary = {f"{row['metric']}/{row['name']}": row["value"] for row in records}
+    summary |= {f"macs/{row['name']}": row["macs"] for row in records}
     task = {
         "init": {
             "id": digest(folder.resolve().name, study, title.data),

@@ -78,9 +78,14 @@ def compare(
     tops = [[run.value for run in runs.values()] for runs in (mine, its)]
     wide = None
     if len(shared) > 1:
-        sums = [evidence([runs[seed] for seed in shared]) for runs in (mine, its)]
-        if sums[0] and sums[1] and min(sums[0].units, sums[1].units) > 1:
-            wide = seeds_and_images(sums[0], sums[1], resolution=resolution, confidence=confidence)
+        both = [[runs[seed] for seed in shared] for runs in (mine, its)]
+        sums = evidence([*both[0], *both[1]])  # None where the images or their groups differ
+        if sums is not None and sums.units > 1:
+            wide = seeds_and_images(
+                *(sums.of_runs(part) for part in (slice(len(shared)), slice(len(shared), None))),
+                resolution=resolution,
+                confidence=confidence,
+            )
     scope, note = f"seeds, on these {images} test images", _pairing_note(mine, its, shared)
     if std is not None:
         found = pooled_difference(tops[0], tops[1], std, confidence=confidence)

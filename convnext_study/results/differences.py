@@ -67,22 +67,23 @@ def compare_groups(
 
 
 def _alike(rows: Sequence[ResultRow], groups: Mapping[str, RunGroup]) -> list[ResultRow]:
-    """Rows that may be pooled: of the code and, in each family, the recipe that most rows have."""
+    """Rows that may be pooled: of one code and recipe, and those that may be compared with them.
 
-    def recipe(row: ResultRow) -> tuple[str, str]:
-        fields = groups[row.name].run.recipe
-        return str(fields.get("family")), json.dumps(fields, sort_keys=True)
-
+    Of several such sets it is the one that most rows belong to.
+    """
+    kinds = {row.name: _conditions(groups[row.name]) for row in rows}
+    for row in rows:  # what is compared with its parent belongs to it
+        if row.gain is not None and row.parent in kinds:
+            mine, its = kinds[row.name], kinds[row.parent]
+            kinds = {name: its if kind == mine else kind for name, kind in kinds.items()}
     several = [row for row in rows if len(row.seeds) > 1]
-    codes = Counter(groups[row.name].code for row in several).most_common(1)
-    usual: dict[str, str] = {}
-    for (family, fields), _ in Counter(map(recipe, several)).most_common():
-        usual.setdefault(family, fields)
-    return [
-        row
-        for row in several
-        if groups[row.name].code == codes[0][0] and recipe(row) in usual.items()
-    ]
+    most = Counter(kinds[row.name] for row in several).most_common(1)
+    return [row for row in several if kinds[row.name] == most[0][0]]
+
+
+def _conditions(group: RunGroup) -> str:
+    recipe = {name: value for name, value in group.run.recipe.items() if name != "name"}
+    return json.dumps([group.code, recipe], sort_keys=True)
 
 
 def _whole(rows: Sequence[ResultRow], groups: Mapping[str, RunGroup]) -> Comparison | None:

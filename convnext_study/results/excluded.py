@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from convnext_study.results.grouping import Exclusion, RunGroup
+from convnext_study.results.metric_spec import UNNAMED, MetricSpec, spec_of
 from convnext_study.runs.records import Record, failure
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExcludedRun:
-    """A run that is shown and not averaged. ``value`` in percent, where it has one."""
+    """A run that is shown and not averaged. ``value`` is its metric's, where it has one."""
 
     run: str
     state: str
@@ -19,6 +20,7 @@ class ExcludedRun:
     row: str = ""
     seed: int | None = None
     value: float | None = None
+    metric: MetricSpec = UNNAMED
 
 
 def excluded_runs(records: Iterable[Record], groups: Iterable[RunGroup]) -> list[ExcludedRun]:
@@ -43,14 +45,15 @@ def excluded_runs(records: Iterable[Record], groups: Iterable[RunGroup]) -> list
 
 
 def _excluded(record: Record, reason: str) -> ExcludedRun:
-    run = record.run
+    run, result = record.run, record.result
     return ExcludedRun(
         run=run.id,
         state=record.status,
         reason=reason,
         row=str(run.metadata.get("label", run.name)),
         seed=run.seed,
-        value=record.result.value if record.result else None,
+        value=result.value if result else None,
+        metric=spec_of(result.primary, result.metric) if result else UNNAMED,
     )
 
 

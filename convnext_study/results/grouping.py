@@ -26,7 +26,8 @@ class RunGroup:
     """The records of one name that belong together, by seed, and those left out.
 
     ``run`` stands for all of them: they share everything that decides a result but the seed.
-    ``code`` is what they were made with, as `code_version` words it.
+    ``code`` is what they were made with, as `code_version` words it; ``origin`` tells the runs
+    they start from, whatever the seed.
     """
 
     name: str
@@ -35,6 +36,7 @@ class RunGroup:
     requested: int  # seeds, with or without a record
     excluded: tuple[Exclusion, ...]
     code: str = ""
+    origin: str | None = None
 
 
 def group(
@@ -74,9 +76,12 @@ class _Study:
     def setup(self, run: Run) -> str:
         """The key of everything that decides a result apart from the seed, the run's own and that
         of the runs it starts from; one that the study does not have is told by its key alone."""
+        return run.model_copy(update={"seed": 0, "init_from": self.origin(run)}).key
+
+    def origin(self, run: Run) -> str | None:
+        """The same of the run that a run starts from; None where it starts from none."""
         parent = self.known.get(run.init_from or "")
-        origin = self.setup(parent) if parent else run.init_from
-        return run.model_copy(update={"seed": 0, "init_from": origin}).key
+        return self.setup(parent) if parent else run.init_from
 
 
 def _group(name: str, requested: list[Run], records: list[Record], study: _Study) -> RunGroup:
@@ -107,7 +112,15 @@ def _group(name: str, requested: list[Run], records: list[Record], study: _Study
     for others in by_setup.values():
         left_out += [Exclusion(other.run.id, differences(other.run, run)) for other in others]
     all_seeds = {*seeds, *(one.seed for one in requested if study.setup(one) == kept)}
-    return RunGroup(name, run, dict(sorted(seeds.items())), len(all_seeds), tuple(left_out), code)
+    return RunGroup(
+        name,
+        run,
+        dict(sorted(seeds.items())),
+        len(all_seeds),
+        tuple(left_out),
+        code,
+        study.origin(run),
+    )
 
 
 def _one_code(members: list[Record], codes: Counter[str]) -> tuple[str, list[Record], list[Record]]:

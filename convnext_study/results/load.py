@@ -12,7 +12,8 @@ from convnext_study.results.attribution import Attribution, attributions
 from convnext_study.results.differences import RowTests
 from convnext_study.results.excluded import ExcludedRun, excluded_runs
 from convnext_study.results.grouping import RunGroup, group
-from convnext_study.results.rows import ResultRow
+from convnext_study.results.metric_spec import MetricSpec
+from convnext_study.results.rows import ResultRow, shared_metric
 from convnext_study.results.statistics import PooledStd
 from convnext_study.results.summary import rows_and_tests
 from convnext_study.results.title import StudyTitle, study_title
@@ -29,7 +30,7 @@ class ReportOptions:
     Args:
         show: the screen of a row before and after its step, by regime and the row's name; None
             where there is none.
-        published: the paper's recipe of each family, as plain fields.
+        published: the paper's recipes by name, as plain fields.
         commands: what to type to get a study again, from its groups.
     """
 
@@ -74,12 +75,17 @@ class StudyResults:
 
     @property
     def done(self) -> list[ResultRow]:
-        """The rows with an accuracy."""
+        """The rows with a value."""
         return [row for row in self.rows if row.value is not None]
 
     @property
+    def metric(self) -> MetricSpec:
+        """What all rows are judged by; an unnamed one where they are not judged alike."""
+        return shared_metric(self.rows)
+
+    @property
     def std(self) -> PooledStd | None:
-        """The standard deviation between seeds, in percentage points; None where unknown."""
+        """The standard deviation between seeds, in the metric's unit; None where unknown."""
         return self.tests.std
 
     def records(self, name: str) -> list[Record]:

@@ -22,17 +22,22 @@ def pooled_std(rows: Iterable[ResultRow], of: str) -> PooledStd | None:
     Of several metrics or data sets it is what most of the rows with two seeds share. None where
     there is no such row. ``of`` says what they are, for the source.
     """
-    several = [row for row in rows if len(row.seeds) > 1]
-    kinds = [(row.metric.name, row.data, row.val_images) for row in several]
-    if not kinds:
+    alike = pooled_rows(rows)
+    if not alike:
         return None
-    kept = max(kinds, key=kinds.count)
-    alike = [row for row, kind in zip(several, kinds, strict=True) if kind == kept]
     return pool_std(
         [list(row.seeds.values()) for row in alike],
         f"{len(alike)} {of}",
         resolution=alike[0].resolution,
     )
+
+
+def pooled_rows(rows: Iterable[ResultRow]) -> list[ResultRow]:
+    """The rows with two seeds or more that most share metric, data and test images with."""
+    several = [row for row in rows if len(row.seeds) > 1]
+    kinds = [(row.metric.name, row.data, row.val_images) for row in several]
+    kept = max(kinds, key=kinds.count, default=None)
+    return [row for row, kind in zip(several, kinds, strict=True) if kind == kept]
 
 
 def min_detectable_difference(rows: Sequence[ResultRow]) -> float | None:

@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from convnext_study.errors import UserError
-from convnext_study.results.statistics.intervals import CONFIDENCE, PooledStd
+from convnext_study.results.metric_spec import MetricSpec
+from convnext_study.results.statistics.intervals import (
+    CONFIDENCE,
+    Interval,
+    PooledStd,
+    wilson_interval,
+)
 from convnext_study.results.statistics.rank_agreement import METHOD, Correlation, kendall
 from convnext_study.roadmap import get_roadmap
-from convnext_study.roadmap.paper import PAPER
+from convnext_study.roadmap.paper import LABEL, METRIC, PAPER, UNIT
 
+PAPER_METRIC = MetricSpec(name=METRIC, label=LABEL, unit=UNIT)
 TABLES = {"t": "Table 10", "b": "Table 11"}
 CAVEAT = (
     "The paper's numbers are ImageNet-1K accuracies; another data set, size of network or recipe "
@@ -35,8 +42,19 @@ def paper_std() -> PooledStd:
 
 
 @dataclass(frozen=True)
+class Share:
+    """How many of ``count`` signs are equal, with Wilson's interval of the share in percent."""
+
+    equal: int
+    count: int
+    interval: Interval
+
+
+@dataclass(frozen=True)
 class Agreement:
-    """Rank correlations with a table of the paper: of the rows, and of each row's gain.
+    """Agreement with a table of the paper: rank correlations of the rows, of each row's gain and of
+    each gain beyond what its multiply-accumulates buy (see `beyond_cost`), and how many of the
+    gains have the paper's sign.
 
     None stands for fewer than three numbers to order, or numbers that are all alike.
     """
@@ -44,6 +62,9 @@ class Agreement:
     table: str
     rows: Correlation | None
     gains: Correlation | None
+    trades: Correlation | None = None
+    signs: Share | None = None
+    trade_signs: Share | None = None
     method: str = METHOD
     caveat: str = CAVEAT
 
@@ -52,10 +73,13 @@ def agreement(
     regime: str,
     value: Mapping[str, float],
     *,
+    macs: Mapping[str, float] | None = None,
     table: str | None = None,
     confidence: float = CONFIDENCE,
 ) -> Agreement:
     """Compare measured accuracies (percent, by the name of the row) with a table of the paper.
+
+    ``macs`` are those rows' multiply-accumulates, in any unit; without them there are no trades.
 
     ``table`` is ``t`` (Table 10) or ``b`` (Table 11): the regime's own if not given, ``t`` for a
     road map that the paper does not have, whose rows are matched by their place on the road. Rows
@@ -68,18 +92,59 @@ def agreement(
     printed = {
         mine.name: PAPER[table][its.name].top1 for mine, its in zip(diff, theirs, strict=True)
     }
-    measured = [point for point in diff if point.name in value]
-    rows = [(value[point.name], printed[point.name]) for point in measured]
-    gains = [
-        (value[point.name] - value[parent], printed[point.name] - printed[parent])
-        for point in measured
-        if (parent := point.parent) is not None and parent in value
-    ]
+    parents = {point.name: point.parent for point in diff if point.name in value}
+    rows = [(value[name], printed[name]) for name in parents]
+    gains = _gains(parents, value, printed)
+    trades: list[tuple[float, float]] = []
+    if macs is not None and parents:
+        flops = {
+            mine.name: PAPER[table][its.name].gflops
+            for mine, its in zip(diff, theirs, strict=True)
+            if mine.name in parents
+        }
+        trades = _gains(parents, beyond_cost(value, macs), beyond_cost(printed, flops))
     return Agreement(
         table=TABLES[table],
         rows=_correlation(rows, confidence),
         gains=_correlation(gains, confidence),
+        trades=_correlation(trades, confidence),
+        signs=_equal_signs(gains, confidence),
+        trade_signs=_equal_signs(trades, confidence),
     )
+
+
+def beyond_cost(value: Mapping[str, float], macs: Mapping[str, float]) -> dict[str, float]:
+    """Each row's accuracy less what its multiply-accumulates buy on this road: the line of least
+    squares through accuracy against their logarithm (ours; the paper plots one against the other).
+    """
+    names = [name for name in macs if name in value]
+    x, y = [math.log2(macs[name]) for name in names], [value[name] for name in names]
+    middle, mean = fmean(x), fmean(y)
+    spread = sum((one - middle) ** 2 for one in x)
+    slope = 0.0
+    if spread:
+        slope = sum((a - middle) * (b - mean) for a, b in zip(x, y, strict=True)) / spread
+    return {name: b - slope * (a - middle) for name, a, b in zip(names, x, y, strict=True)}
+
+
+def _gains(
+    parents: Mapping[str, str | None], mine: Mapping[str, float], its: Mapping[str, float]
+) -> list[tuple[float, float]]:
+    """Ours and the paper's for each row whose parent was measured."""
+    return [
+        (mine[name] - mine[parent], its[name] - its[parent])
+        for name, parent in parents.items()
+        if parent is not None and parent in parents
+    ]
+
+
+def _equal_signs(pairs: Sequence[tuple[float, float]], confidence: float) -> Share | None:
+    """Gains of nothing, which have no sign, are left out. None where no gain is left."""
+    signs = [(mine > 0) == (its > 0) for mine, its in pairs if round(mine, 6) and round(its, 6)]
+    if not signs:
+        return None
+    equal = sum(signs)
+    return Share(equal, len(signs), wilson_interval(equal, len(signs), confidence=confidence))
 
 
 def _correlation(pairs: Sequence[tuple[float, float]], confidence: float) -> Correlation | None:

@@ -24,6 +24,8 @@ from convnext_study.roadmap import Roadmap
 from convnext_study.roadmap.extensions import network_steps
 from convnext_study.runs.records import Record, Result, Run
 
+RECIPE = "recipe"  # a fact of runs: which of the road map's recipes their row is trained with
+
 
 class _Setting(NamedTuple):
     """What two runs must have in common to be compared and pooled."""
@@ -141,7 +143,7 @@ def group_by_subset(
             f"{several} networks",
             resolution=max(resolution_of(result.metric) for own in counted for result in own),
         ),
-        excluded=_excluded(road, kept, [setting for _, setting, _ in found]),
+        excluded=_excluded(road, kept, [(setting, record) for _, setting, record in found]),
     )
 
 
@@ -197,28 +199,38 @@ def _chosen(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> tuple[Record
 def _first_recipe(
     road: Roadmap, kept: _Setting, alike: Sequence[tuple[_Setting, Record]]
 ) -> dict[int, Record]:
-    """Runs with the recipe of the first row's family that is most like the others' recipe."""
+    """Runs with a recipe of the first row's, the one that is most like the others' recipe."""
     ours = json.loads(kept.recipe)
-    family = road.variants()[0].recipe
-    if ours.get("family") == family:
-        return {}
 
     def unlike(recipe: str) -> tuple[int, float]:
         its = json.loads(recipe)
         fields = sum(its.get(name) != value for name, value in ours.items())
         return fields, abs((its.get("epochs") or 0) - (ours.get("epochs") or 0))
 
-    recipes = {one.recipe for one, _ in alike if json.loads(one.recipe).get("family") == family}
-    nearest = min(sorted(recipes), key=unlike, default=None)
-    return {own.run.seed: own for setting, own in alike if setting.recipe == nearest}
+    found = [
+        (setting.recipe, own)
+        for setting, own in alike
+        if setting.recipe != kept.recipe and _is_first(own.run, road)
+    ]
+    nearest = min(sorted({recipe for recipe, _ in found}), key=unlike, default=None)
+    return {own.run.seed: own for recipe, own in found if recipe == nearest}
 
 
-def _excluded(road: Roadmap, kept: _Setting, settings: Sequence[_Setting]) -> tuple[str, ...]:
+def _is_first(run: Run, road: Roadmap) -> bool:
+    """Whether a run has the recipe that the road map's first row is trained with."""
+    return run.metadata.get(RECIPE) == road.variants()[0].recipe
+
+
+def _excluded(
+    road: Roadmap, kept: _Setting, found: Sequence[tuple[_Setting, Record]]
+) -> tuple[str, ...]:
     """How many runs of these networks, on the same data, differ in recipe or code."""
-    first = road.variants()[0].recipe  # its runs are asked for by the studies themselves
-    alike = [one for one in settings if one[:3] == kept[:3]]
-    others = [one.recipe for one in alike if one.recipe != kept.recipe]
-    recipes = sum(json.loads(recipe).get("family") != first for recipe in others)
+    alike = [one for one, _ in found if one[:3] == kept[:3]]
+    # Those with the first row's recipe are asked for by the studies themselves.
+    recipes = sum(
+        one[:3] == kept[:3] and one.recipe != kept.recipe and not _is_first(own.run, road)
+        for one, own in found
+    )
     codes = sum(one.recipe == kept.recipe and one.code != kept.code for one in alike)
     notes = {
         "with another recipe are not counted.": recipes,

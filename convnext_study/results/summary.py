@@ -17,6 +17,8 @@ from convnext_study.results.rows import ResultRow, shared_metric
 from convnext_study.roadmap.paper import METRIC, PublishedRow, published_row
 from convnext_study.runs.records import Record, Result, Run
 
+MAY_DIFFER = "may_differ"  # a fact of runs: in what a row may differ from its parent
+
 
 def summarize(records: Iterable[Record], requested: Sequence[Run] = ()) -> list[ResultRow]:
     """A row for each name, in the road's order; runs of ``requested`` without a record included.
@@ -133,20 +135,43 @@ def _compare(row: ResultRow, parent: ResultRow, groups: dict[str, RunGroup]) -> 
     """The row with its gain over its parent, or the reason why there is none."""
     if row.value is None or parent.value is None:
         return row
-    mine, its = groups[row.name].run, groups[parent.name].run
+    mine, its = groups[row.name], groups[parent.name]
     remark = None
     if (row.data, row.val_images) != (parent.data, parent.val_images):
         remark = f"not compared with {parent.name}: other data"
     elif row.metric.name != parent.metric.name:
         remark = f"not compared with {parent.name}: other metric ({parent.metric.label})"
-    # A step may change the family of recipes ("training techniques"), but not a setting in it.
-    elif mine.recipe.get("family") == its.recipe.get("family") and mine.recipe != its.recipe:
-        remark = f"not compared with {parent.name}: other recipe ({parent.recipe})"
-    elif groups[row.name].code != groups[parent.name].code:
-        remark = f"not compared with {parent.name}: {groups[parent.name].code}"
+    elif other := _other_setting(mine, its):
+        remark = f"not compared with {parent.name}: {other}"
+    elif mine.code != its.code:
+        remark = f"not compared with {parent.name}: {its.code}"
     if remark:
         return dataclasses.replace(row, remarks=(*row.remarks, remark))
     return dataclasses.replace(row, gain=row.metric.sign * (row.value - parent.value))
+
+
+def _other_setting(mine: RunGroup, its: RunGroup) -> str | None:
+    """In what two rows differ and must not, in words: recipe, task, or what they start from.
+
+    The network is what a study changes. In what else a row may differ from its parent its fact
+    ``may_differ`` says: ``recipe``, one field of it such as ``recipe.epochs``, ``task``,
+    ``init_from``.
+    """
+    told = mine.run.metadata.get(MAY_DIFFER) or ()
+    allowed = {told} if isinstance(told, str) else set(map(str, told))
+    recipes = (mine.run.recipe, its.run.recipe)
+    fields = [
+        name
+        for name in {**recipes[0], **recipes[1]}
+        if name != "name" and recipes[0].get(name) != recipes[1].get(name)
+    ]
+    if "recipe" not in allowed and any(f"recipe.{name}" not in allowed for name in fields):
+        return f"other recipe ({recipes[1].get('name', '')})"
+    if "task" not in allowed and mine.run.task != its.run.task:
+        return f"other task ({its.run.task.name})"
+    if "init_from" not in allowed and mine.origin != its.origin:
+        return "it starts from another run" if its.origin else "it starts from scratch"
+    return None
 
 
 def _paper(metadata: dict[str, Any], metrics: set[str]) -> PublishedRow | None:

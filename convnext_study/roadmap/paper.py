@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-METRIC = "top1"  # what the accuracies are: a run's metric of that name compares with them
+# What the accuracies are: a run's metric of that name compares with them.
+METRIC, LABEL, UNIT = "top1", "top-1", "%"
 # The sections that the steps stand in, by their numbers.
 SECTIONS = {
     "2.1": "Training techniques",

@@ -94,7 +94,7 @@ class Epoch(BaseModel):
     """One line of the log: the state after ``epoch`` (from 1) of ``epochs``.
 
     ``metrics`` are values on the validation part, the ``primary`` one among them; empty after an
-    epoch that was not evaluated.
+    epoch that was not evaluated. ``label`` and ``unit`` are the primary one's.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -106,6 +106,8 @@ class Epoch(BaseModel):
     lr: float
     metrics: dict[str, float]
     primary: str
+    label: str = ""
+    unit: str = ""
     seconds: float  # of this epoch, evaluation included
     images_per_s: float  # training only
 

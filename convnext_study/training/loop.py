@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.provenance import commit, hardware, versions
@@ -27,7 +27,7 @@ from convnext_study.training.state import TrainingError, TrainState
 from convnext_study.training.step import Stepper, batched
 from convnext_study.training.task import Evaluation
 
-__all__ = ["Callback", "TrainingError", "TrainingInterrupted", "evaluate", "train"]
+__all__ = ["TrainingError", "TrainingInterrupted", "evaluate", "train"]
 
 # After so many steps in a row that are not finite, more of the same will not help.
 MOST_SKIPPED_IN_ROW = 10
@@ -39,23 +39,10 @@ class TrainingInterrupted(Exception):
     """Training was requested to stop, and has saved its state."""
 
 
-class Callback(Protocol):
-    """Receives what is also written to the record, and must never raise."""
-
-    def epoch(self, line: Epoch) -> None:
-        """Called once per epoch, after its line is written to the log."""
-        ...
-
-    def finish(self, result: Result) -> None:
-        """Called once, after the result is written."""
-        ...
-
-
 def train(
     run: Run,
     path: Path,
     runtime: Runtime | None = None,
-    callbacks: Sequence[Callback] = (),
     stop: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Train a run in its folder, from wherever it is, and return its result.
@@ -81,19 +68,16 @@ def train(
         forget_peak(runtime.device)
         try:
             training = build_train_state(run, folder, runtime, stop)
-            result = _train(training, callbacks)
+            return _train(training)
         except TrainingInterrupted:
             folder.event("stopped")
             raise
         except Exception as error:
             folder.failed(error, runtime.rank)
             raise
-        for listener in callbacks:
-            listener.finish(result)
-        return result
 
 
-def _train(training: TrainState, listeners: Sequence[Callback]) -> Result:
+def _train(training: TrainState) -> Result:
     resumed = training.restore()
     training.folder.rewind(training.progress.history)
     training.folder.event(
@@ -109,16 +93,14 @@ def _train(training: TrainState, listeners: Sequence[Callback]) -> Result:
     stepper = Stepper(training)
     evaluated = None
     while training.progress.epoch < training.recipe.epochs:
-        line, evaluated = _epoch(training, stepper)
-        for listener in listeners:
-            listener.epoch(line)
+        evaluated = _epoch(training, stepper)
     # A run that was killed after its last epoch is evaluated again: same network, same answer.
     result = write_result(training, evaluated or evaluate_all(training, _checker(training)))
     distributed.barrier()
     return result
 
 
-def _epoch(training: TrainState, stepper: Stepper) -> tuple[Epoch, dict[str, Evaluation] | None]:
+def _epoch(training: TrainState, stepper: Stepper) -> dict[str, Evaluation] | None:
     """Train to the end of the current epoch, save, evaluate, log."""
     task, state, recipe = training.task, training.progress, training.recipe
     epoch = state.epoch
@@ -142,7 +124,7 @@ def _epoch(training: TrainState, stepper: Stepper) -> tuple[Epoch, dict[str, Eva
     state.begin_epoch()
     training.save()
     training.folder.log(line.model_dump())
-    return line, evaluated
+    return evaluated
 
 
 def _evaluate(training: TrainState) -> dict[str, Evaluation]:

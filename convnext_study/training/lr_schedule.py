@@ -23,15 +23,17 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     progress = (step - warmup) / max(total - warmup, 1)
     match recipe.schedule:
         case "step":
-            return peak * 0.1 ** _drops(recipe.milestones, step // steps_per_epoch)
+            return peak * recipe.gamma ** _passed(recipe.milestones, step // steps_per_epoch)
+        case "constant":
+            return peak
         case "cosine":
             return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * progress))
         case "poly":
             return floor + (peak - floor) * float((1 - progress) ** recipe.power)
 
 
-def _drops(milestones: int | tuple[int, ...], epoch: int) -> int:
-    """How often the rate has been lowered before this epoch (from 0)."""
+def _passed(milestones: int | tuple[int, ...], epoch: int) -> int:
+    """How many of the step schedule's milestones an epoch (from 0) has reached."""
     if isinstance(milestones, int):
         return epoch // milestones
     return sum(epoch >= milestone for milestone in milestones)

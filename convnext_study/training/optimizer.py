@@ -36,7 +36,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW or SGD with momentum, in torch's fused form, the fastest on every device."""
     groups = parameter_groups(model, recipe)
     if recipe.optimizer == "sgd":
-        sgd = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=True)
+        sgd = torch.optim.SGD(
+            groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
+        )
         _start_momentum(sgd)
         return sgd
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True)

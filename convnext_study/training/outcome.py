@@ -51,7 +51,13 @@ def values(evaluated: dict[str, Evaluation], weights: str) -> dict[str, Any]:
         for kind, one in evaluated.items()
         if len(evaluated) > 1
     }
-    return {"metrics": {**values_of(chosen.metrics), **both}, "primary": chosen.primary}
+    primary = chosen.metrics[chosen.primary]
+    return {
+        "metrics": {**values_of(chosen.metrics), **both},
+        "primary": chosen.primary,
+        "label": primary.label,
+        "unit": primary.unit,
+    }
 
 
 def write_result(training: TrainState, evaluated: dict[str, Evaluation]) -> Result:

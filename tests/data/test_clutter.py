@@ -3,11 +3,14 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.runs import make_tiny_run
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DataError, DatasetPair, digest
@@ -21,9 +24,11 @@ from convnext_study.data.sources.clutter.scene import FINE, SIZE, SMALLEST, TURN
 from convnext_study.data.sources.digits import read_scans
 from convnext_study.data.workers import Request
 from convnext_study.experiments.dataset_size import dataset_size
-from convnext_study.experiments.roadmap_runs import default_recipe, roadmap_runs
+from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs
 from convnext_study.recipes import MODERN_SMALL
 from convnext_study.roadmap import NANO, T
+from convnext_study.runs import records
+from convnext_study.training.loop import train
 
 STILL = MODERN_SMALL.replace(crop="none")
 JPEG_BLOCK = 16  # pixels a side of what is compressed together, colours being at half the size
@@ -92,7 +97,7 @@ def made_of(uri: str) -> dict[str, torch.Tensor]:
     """Some of what is trained on, and all that is evaluated on."""
     clutter._fixed.cache_clear()
     opened = open_data(uri)
-    batches = list(train_batches(opened, STILL, seed=1, epoch=1))
+    batches = islice(train_batches(opened, STILL, seed=1, epoch=1), 20)
     held: Any = opened.val
     return {"train": torch.cat([batch.images for batch in batches]), "val": held.images}
 
@@ -299,6 +304,18 @@ def test_runs_take_the_recipes_for_composed_images(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("clutter", "nano-clutter"),
+        ("clutter:hard,tune", "nano-clutter-hard-tune"),
+        ("folder:/a/b", "nano-folder"),
+    ],
+)
+def test_another_difficulty_or_part_goes_to_another_folder(uri: str, folder: str) -> None:
+    assert default_folder(NANO, uri) == Path("runs") / folder
+
+
+@pytest.mark.parametrize(
     ("uri", "says"),
     [
         ("cluter", "did you mean clutter"),
@@ -336,3 +353,16 @@ def test_more_draws_than_were_made_are_refused() -> None:
     draws.integers(0, 5, 3)
     with pytest.raises(IndexError, match="4 draws of each image; 3 were made"):
         draws.integers(0, 5)
+
+
+def test_the_test_part_is_looked_at_once_and_its_groups_are_kept(tmp_path: Path) -> None:
+    for data, looks in (("clutter:tune", [True, True]), ("clutter", [False, True])):
+        run = make_tiny_run(epochs=2, global_batch_size=1024, crop="none")
+        result = train(run.model_copy(update={"data": data}), tmp_path / data[-4:])
+        lines = records.read(tmp_path / data[-4:]).epochs
+        assert [line.value is not None for line in lines] == looks
+        samples = result.metric.samples
+        assert samples is not None
+        groups = samples.group_array()
+        assert groups is not None
+        assert np.bincount(groups)[np.unique(groups)].tolist() == [17] * (result.val_images // 17)

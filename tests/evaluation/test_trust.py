@@ -290,18 +290,16 @@ def test_data_that_is_read_as_it_is(uri: str) -> None:
     check_data("here", uri)
 
 
-@pytest.mark.parametrize("field", ["name", "family"])
+@pytest.mark.parametrize("field", ["name", "recipe"])
 def test_a_report_reads_no_recipe_that_a_record_names(
     stranger: Stranger, field: str, tmp_path: Path
 ) -> None:
     """A file that can be read would be told apart from one that cannot."""
     recipe = tmp_path / "stranger.toml"
     recipe.write_text("epochs = 'STRANGE'\n")
-    asked = json.loads((stranger.folder / "run.json").read_text())["run"]["recipe"]
-    names = (
-        {"name": str(recipe)} if field == "name" else dict.fromkeys(("name", "family"), str(recipe))
-    )
-    stranger.change(recipe={**asked, **names})
+    asked = json.loads((stranger.folder / "run.json").read_text())["run"]
+    facts = asked["metadata"] if field == "name" else {**asked["metadata"], "recipe": str(recipe)}
+    stranger.change(recipe={**asked["recipe"], "name": str(recipe)}, metadata=facts)
     read: list[str] = []
     whole = Path.read_text
 

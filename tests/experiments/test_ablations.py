@@ -31,6 +31,8 @@ COUNTS = {
     "attribution": (8 * 13, 82),
     "example_own_step": (3, 3),
     "multipath": (10, 10),
+    "anytime": (8, 8),
+    "pruning": (36, 36),
 }
 ROAD = get_roadmap("nano")
 # Worth of each step in points where nothing interacts, and in MACs.

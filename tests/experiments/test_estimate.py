@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from support.dense import make_pairs
+from support.mpii import make_split
 from support.runs import make_tiny_run
 from typer.testing import CliRunner
 
@@ -129,6 +131,15 @@ def test_files_are_counted(tmp_path: Path) -> None:
     sizes = dataset_size(f"folder:{tmp_path}", images=None, classes=1000, image_size=224)
     assert (sizes.train, sizes.val, sizes.classes) == (6, 4, 2)
     assert dataset_size("cifar10:gone", images=None, classes=1, image_size=1).train == 50_000
+
+
+def test_images_with_maps_and_people_are_counted(tmp_path: Path) -> None:
+    for uri, counted in (
+        ("digit-canvas:32,12,5", (12, 5, 11, 32)),
+        (f"pairs:{make_pairs(tmp_path / 'pairs', 3)}", (3, 3, 3, 50)),
+        (f"mpii:{make_split(tmp_path / 'mpii')}", (8, 4, 16, 256)),
+    ):
+        assert dataset_size(uri, images=None, classes=0, image_size=0) == DatasetSize(uri, *counted)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_a_sets_facts_say_what_it_is() -> None:
     assert run.metadata["steps"] == ["resnet", "stage_ratio", "gelu"]
     assert run.metadata["study_kind"] == "my_kind"
     assert run.metadata["label"] == "only stage ratio, ReLU → GELU"
-    assert run.recipe["family"] == "modern"
+    assert run.metadata["recipe"] == "modern"
 
 
 def test_a_network_is_found_under_another_name(tmp_path: Path) -> None:

@@ -107,7 +107,8 @@ def test_the_card_tells_data_and_accuracy(run_folder: Path, tmp_path: Path) -> N
     assert "| data | digits |" in card
     recorded = json.loads((run_folder / "result.json").read_text())
     assert (
-        f"{recorded['metrics']['top1']['value']:.2f} % of {recorded['val_images']} images" in card
+        f"{recorded['metrics']['top1']['value']:.2f} % on {recorded['val_images']} test images"
+        in card
     )
     assert "- crop_pct: 1.0" in card
 

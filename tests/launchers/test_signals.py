@@ -51,14 +51,14 @@ SCRIPT = """
             time.sleep(0.01)
         raise TrainingInterrupted
 
-    def train(run, folder, runtime, callbacks, stop):
+    def train(run, folder, runtime, stop):
         folder.mkdir(parents=True)
         {train}
 
     {before}
 
     engine = types.ModuleType("convnext_study.training.loop")
-    engine.TrainingInterrupted, engine.train, engine.Callback = TrainingInterrupted, train, object
+    engine.TrainingInterrupted, engine.train = TrainingInterrupted, train
     sys.modules[engine.__name__] = engine
 
     from convnext_study.launchers.local import Job, Pool

@@ -16,7 +16,7 @@ from support.fakes import fake_run, fake_runs, write_run, write_study
 from convnext_study.report.figures import style
 from convnext_study.report.figures.attribution import Bar, Panel, bars
 from convnext_study.report.figures.cost import Point, cost
-from convnext_study.report.figures.curves import QUANTITIES, Curve, curves
+from convnext_study.report.figures.curves import Curve, Quantity, curves, quantities
 from convnext_study.report.figures.inline import inline
 from convnext_study.report.figures.roadmap import FILE, roadmap
 from convnext_study.report.page import render
@@ -24,7 +24,7 @@ from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.results.summary import summarize
 from convnext_study.results.title import study_title
 from convnext_study.roadmap import get_roadmap
-from convnext_study.runs.records import Epoch
+from convnext_study.runs.records import Epoch, Record
 
 EVIL = '</text><script>alert("1")</script>\x00\x1b\ud800\n&'
 
@@ -68,7 +68,9 @@ def test_parts_are_grouped_and_text_is_text(page: str) -> None:
         Point(1, 1.0, 80.0, 0.2, about={"class": "mark", "data-tip": EVIL, "href": "#here"}),
         Point(2, 2.0, 81.0, adopted=False),
     ]
-    svg = str(inline(cost(points, style.clean(EVIL)), "k", class_="chart", aria_label=EVIL))
+    svg = str(
+        inline(cost(points, ("top-1, %", style.clean(EVIL))), "k", class_="chart", aria_label=EVIL)
+    )
     assert "<script" not in svg and svg.count("\x00") == 2  # in the attributes, as they came
     root = ET.fromstring(svg.translate({0: None, 0x1B: None, 0xD800: None}))  # noqa: S314
     (link,) = root.findall("a")
@@ -81,7 +83,9 @@ def test_parts_are_grouped_and_text_is_text(page: str) -> None:
 
 def test_files_say_nothing_of_the_page(tmp_path: Path) -> None:
     mark = {"class": "mark", "data-tip": "secret words"}
-    figure = cost([Point(1, 1.0, 80.0, about=mark), Point(2, 2.0, 81.0, about=mark)], "MACs")
+    figure = cost(
+        [Point(1, 1.0, 80.0, about=mark), Point(2, 2.0, 81.0, about=mark)], ("top-1, %", "MACs")
+    )
     first = [path.read_bytes() for path in style.save(figure, tmp_path, "cost")]
     again = [path.read_bytes() for path in style.save(figure, tmp_path, "cost")]
     assert first == again and len(first) == 3
@@ -116,7 +120,11 @@ def test_curves_stay_in_their_axes_and_leave_out_what_is_no_number() -> None:
 
     losses = [1e9, float("nan"), *(2.0 - place / 200 for place in range(2, 200))]
     lines = [epoch(place, loss) for place, loss in enumerate(losses, 1)]
-    figure = curves([Curve(lines, 0.5), Curve(lines[2:3], 1.0, finished=False)])
+    shown = [
+        Quantity("training loss", lambda line: line.loss, from_zero=True),
+        Quantity("top-1, %", lambda line: line.value),
+    ]
+    figure = curves([Curve(lines, 0.5), Curve(lines[2:3], 1.0, finished=False)], shown)
     axes = figure.axes[0]
     for line in axes.lines:
         x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
@@ -124,7 +132,34 @@ def test_curves_stay_in_their_axes_and_leave_out_what_is_no_number() -> None:
         assert len(x) <= 100
     assert np.asarray(axes.lines[0].get_xdata())[-1] == 200
     assert len(np.asarray(axes.lines[1].get_xdata())) == 2
-    assert [one.get_title(loc="left") for one in figure.axes] == list(QUANTITIES)
+    assert [one.get_title(loc="left") for one in figure.axes] == ["training loss", "top-1, %"]
+
+
+def test_curves_are_of_every_metric_and_leave_out_epochs_without_it() -> None:
+    def epoch(number: int) -> Epoch:
+        metrics = {"iou": 50.0 + number, "exit_1": 40.0 + number} if number % 3 == 0 else {}
+        rest: dict[str, Any] = {"lr": 0.1, "seconds": 1.0, "images_per_s": 1.0}
+        rest["metrics"] = metrics
+        return Epoch(epoch=number, epochs=300, loss=1.0, primary="iou" if metrics else "", **rest)
+
+    run = fake_run(get_roadmap("nano").variant("gelu"))
+    record = Record(
+        folder=Path("none"),
+        run=run,
+        manifest={},
+        epochs=[epoch(number) for number in range(1, 301)],
+        events=[],
+        result=None,
+        status="unfinished",
+    )
+    shown = quantities([record])
+    assert [one.title for one in shown] == ["training loss", "iou", "exit 1"]
+    axes = curves([Curve(record.epochs, 0.5)], shown).axes
+    assert len(axes) == 3
+    drawn = np.asarray(axes[1].lines[0].get_xdata())
+    assert drawn[-1] == 300 and 40 < len(drawn) <= 100
+    assert all(x % 3 == 0 for x in drawn)
+    assert len(curves([Curve(record.epochs, 0.5)], shown * 3).axes) == 9
 
 
 def test_bars_are_open_where_not_significant_and_have_their_intervals() -> None:

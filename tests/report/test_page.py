@@ -101,7 +101,7 @@ def test_text_of_records_is_text(tmp_path: Path) -> None:
 def test_numbers_of_the_page_are_the_rows(imagenet: StudyFolder) -> None:
     rows = {row.name: row for row in summarize(scan(imagenet.path))}
     numbers = data_in(render(imagenet, ReportOptions()).html)[0]["rows"]
-    assert {one["name"]: one["mean"] for one in numbers} == {
+    assert {one["name"]: one["value"] for one in numbers} == {
         name: pytest.approx(row.value) for name, row in rows.items()
     }
 
@@ -128,7 +128,9 @@ def test_several_seeds_are_judged_by_both_tests(imagenet: StudyFolder) -> None:
 def test_one_seed_is_about_images_only(tmp_path: Path) -> None:
     write_study(tmp_path, fake_runs(), spread=0)
     study = load_results(tmp_path).studies[0]
-    assert SCOPE_ONE_SEED in summarize_study(study).summary
+    said = " ".join(summarize_study(study).summary)
+    assert "a pair is tested on the test images (exact McNemar test)" in said
+    assert SCOPE_ONE_SEED in said
     assert study.tests.pooled == {} and study.tests.one_seed
     assert "none is significant" in " ".join(summarize_study(study).summary)
     assert "~+0.17" in page_of(tmp_path)

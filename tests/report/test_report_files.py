@@ -51,7 +51,7 @@ def test_all_files_are_written(tmp_path: Path, seeds: tuple[int, ...]) -> None:
     with (tmp_path / "out/tables/results.csv").open() as file:
         rows = list(csv.DictReader(file))
     expected = summarize(scan(study))
-    assert [float(row["mean"]) for row in rows] == pytest.approx([row.value for row in expected])
+    assert [float(row["value"]) for row in rows] == pytest.approx([row.value for row in expected])
     assert [int(row["macs"]) for row in rows] == [row.macs for row in expected]
 
 

@@ -21,11 +21,13 @@ from convnext_study.report.figures.roadmap import (
     NARROW,
     WIDE,
     Layout,
-    accuracy_axis,
     draw,
     roadmap,
+    value_axis,
 )
 from convnext_study.report.figures.style import COLOURS
+from convnext_study.results.metric_spec import MetricSpec
+from convnext_study.results.paper import PAPER_METRIC
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.summary import summarize
 from convnext_study.results.title import short_data, study_title
@@ -203,7 +205,7 @@ def test_the_caption_says_what_the_numbers_are(tmp_path: Path) -> None:
     assert "not significant" in said
     begins = figure.axes[1].get_xlim()[0]
     assert begins > 70
-    assert f"The accuracy axis is cut: it begins at {begins:g} %, not at 0." in said
+    assert f"The axis is cut: it begins at {begins:g} %, not at 0." in said
     said = " ".join(one.get_text() for one in texts(figure_of(extremes(tmp_path / "wide"))))
     assert "is cut" not in said
 
@@ -251,7 +253,7 @@ def test_files_are_the_same_every_time_whatever_the_user_has_configured(tmp_path
     [([96.0, 98.5], 95, True), ([76.1, 82.0], 74, True), ([10.0, 100.0], 0, False)],
 )
 def test_axis_limits(values: list[float], low: float, cut: bool) -> None:
-    axis = accuracy_axis(values)
+    axis = value_axis(values, PAPER_METRIC)
     assert (axis.low, axis.cut) == (low, cut)
 
 
@@ -259,7 +261,7 @@ def test_axis_limits(values: list[float], low: float, cut: bool) -> None:
 @pytest.mark.parametrize("span", [0.0, 0.04, 0.7, 3.1, 12.0, 60.0])
 def test_every_axis_holds_its_values_and_gives_the_least_a_bar(least: float, span: float) -> None:
     most = min(least + span, 100.0)
-    axis = accuracy_axis([least, most])
+    axis = value_axis([least, most], PAPER_METRIC)
     assert 0 <= axis.low <= least and most < axis.high <= 104
     assert axis.ticks[0] == axis.low and axis.ticks[-1] <= min(axis.high, 100)
     assert 3 <= len(axis.ticks) <= 9
@@ -267,8 +269,16 @@ def test_every_axis_holds_its_values_and_gives_the_least_a_bar(least: float, spa
         assert (least - axis.low) / (axis.high - axis.low) > 0.1
 
 
+@pytest.mark.parametrize("values", [(0.031, 0.029), (812.0, 1450.0), (-3.0, 2.0), (5.0, 5.0)])
+def test_axes_of_other_units(values: tuple[float, float]) -> None:
+    metric = MetricSpec(label="latency", unit="ms", higher_is_better=False).scaled_to(values)
+    axis = value_axis(values, metric)
+    assert axis.low <= min(values) and max(values) < axis.high
+    assert axis.ticks[0] == axis.low and 3 <= len(axis.ticks) <= 9
+
+
 def test_an_axis_for_nothing() -> None:
-    assert not accuracy_axis([]).cut
+    assert not value_axis([], PAPER_METRIC).cut
 
 
 def test_data_is_named_without_its_folders() -> None:

@@ -99,7 +99,7 @@ def test_both_files_of_results_have_the_same_columns_and_numbers(tmp_path: Path)
     both = [(folder / "results.csv").read_text() for folder in (study, tmp_path / "report/tables")]
     assert both[0] == both[1]
     first = next(csv.DictReader(io.StringIO(both[0])))
-    assert {"mean", "std", "n", "ci_low", "ci_high", "macs", "params", "significant"} <= set(first)
+    assert {"value", "std", "n", "ci_low", "ci_high", "macs", "params", "significant"} <= set(first)
 
 
 def test_screen_page_csv_and_latex_tell_the_same_numbers(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_screen_page_csv_and_latex_tell_the_same_numbers(tmp_path: Path) -> None
     screen, latex = on_terminal(terminal_table(rows), 140), to_latex(results_table(rows))  # type: ignore[arg-type]
     numbers = list(csv.DictReader(io.StringIO(to_csv(results_table(rows)))))
     for line in numbers:
-        accuracy = f"{float(line['mean']):.2f} ± {float(line['std']):.2f}"
+        accuracy = f"{float(line['value']):.2f} ± {float(line['std']):.2f}"
         assert accuracy in screen and accuracy in page
         assert accuracy.replace("±", r"$\pm$") in latex
         if line["gain"]:

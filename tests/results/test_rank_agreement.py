@@ -7,7 +7,7 @@ import math
 import pytest
 
 from convnext_study.errors import UserError
-from convnext_study.results.paper import agreement
+from convnext_study.results.paper import agreement, beyond_cost
 from convnext_study.results.statistics import kendall
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.paper import PAPER
@@ -50,9 +50,31 @@ def test_kendall_takes_differences_of_printed_numbers_for_ties() -> None:
     assert found.tau == pytest.approx(2 / math.sqrt(2 * 3))
 
 
+def test_what_a_network_gives_beyond_its_cost_by_hand() -> None:
+    # The line of least squares through (0, 10), (1, 13), (2, 13), (3, 16) rises by 1.8.
+    found = beyond_cost({"a": 10, "b": 13, "c": 13, "d": 16}, {"a": 1, "b": 2, "c": 4, "d": 8})
+    assert found == pytest.approx({"a": 12.7, "b": 13.9, "c": 12.1, "d": 13.3})
+    assert beyond_cost({"a": 10, "b": 12}, {"a": 3, "b": 3}) == {"a": 10, "b": 12}
+
+
+def test_signs_are_counted_where_there_are_any() -> None:
+    paper = {name: row.top1 for name, row in PAPER["t"].items()}
+    turned = {name: -value for name, value in paper.items()}
+    macs = {name: row.gflops for name, row in PAPER["t"].items()}
+    same, other = agreement("t", paper, macs=macs), agreement("t", turned, macs=macs)
+    assert same.signs is not None and other.signs is not None
+    assert same.trade_signs is not None and other.trade_signs is not None
+    assert same.signs.equal == same.signs.count == other.signs.count <= 16
+    assert (other.signs.equal, other.trade_signs.equal) == (0, 0)
+    assert same.trades is not None and same.trades.tau == pytest.approx(1)
+    assert same.signs.interval.high == pytest.approx(100)
+    assert other.signs.interval.low == pytest.approx(0)
+
+
 def test_the_paper_agrees_with_itself() -> None:
     top1 = {name: row.top1 for name, row in PAPER["t"].items()}
     found = agreement("t", top1)
+    assert found.trades is None and found.trade_signs is None
     assert found.table == "Table 10"
     assert found.rows is not None and found.gains is not None
     assert (found.rows.tau, found.gains.tau) == pytest.approx((1, 1))

@@ -29,7 +29,7 @@ from convnext_study.results.summary import summarize
 from convnext_study.results.title import study_title
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.paper import PAPER
-from convnext_study.runs.records import Run, scan
+from convnext_study.runs.records import Run, TaskRef, scan
 
 NANO = get_roadmap("nano")
 
@@ -180,6 +180,49 @@ def test_the_first_step_is_a_change_of_recipe_and_is_compared(tmp_path: Path) ->
     assert rows_of(tmp_path)["resnet"].gain is not None
 
 
+RECIPES = [("recipe", True), ("recipe.epochs", True), ("recipe.lr", False), ("task", False)]
+
+
+@pytest.mark.parametrize(("may_differ", "compared"), RECIPES)
+def test_a_row_says_in_what_it_may_differ(tmp_path: Path, may_differ: str, compared: bool) -> None:
+    write_point(tmp_path, "kernel_7")
+    run = fake_run(NANO.variant("gelu"), epochs=3)
+    facts = {**run.metadata, "may_differ": [may_differ]}
+    write_run(tmp_path, run.model_copy(update={"metadata": facts}))
+    row = rows_of(tmp_path)["gelu"]
+    assert (row.gain is not None) == compared
+    assert row.remarks == (
+        () if compared else ("not compared with kernel_7: other recipe (modern-small)",)
+    )
+
+
+def test_rows_that_start_from_other_runs_are_compared_where_they_may(tmp_path: Path) -> None:
+    for seed in (0, 1):  # each seed starts from its own
+        origin = write_point(tmp_path, "stage_ratio", seed)
+        write_point(tmp_path, "kernel_7", seed)
+        run = fake_run(NANO.variant("gelu"), seed)
+        write_run(tmp_path, run.model_copy(update={"init_from": origin.key}))
+    row = rows_of(tmp_path)["gelu"]
+    assert set(row.seeds) == {0, 1} and row.excluded == ()
+    assert row.remarks == ("not compared with kernel_7: it starts from scratch",)
+    tuned = fake_run(NANO.variant("fewer_activations"))
+    tuned = tuned.model_copy(
+        update={"init_from": origin.key, "metadata": {**tuned.metadata, "parent": "kernel_7"}}
+    )
+    may = tuned.model_copy(update={"metadata": {**tuned.metadata, "may_differ": "init_from"}})
+    write_run(tmp_path, may)
+    assert rows_of(tmp_path)["fewer_activations"].gain is not None
+
+
+def test_rows_of_another_task_are_not_compared(tmp_path: Path) -> None:
+    write_point(tmp_path, "kernel_7")
+    run = fake_run(NANO.variant("gelu"))
+    write_run(tmp_path, run.model_copy(update={"task": TaskRef(name="segmentation")}))
+    assert rows_of(tmp_path)["gelu"].remarks == (
+        "not compared with kernel_7: other task (classification)",
+    )
+
+
 def test_rows_on_other_data_are_not_compared(tmp_path: Path) -> None:
     write_point(tmp_path, "kernel_7")
     write_point(tmp_path, "gelu", data="cifar10:here")
@@ -246,13 +289,13 @@ def test_results_are_written_for_machines(tmp_path: Path) -> None:
     assert set(one["seeds"]) == {"0", "1"}
     assert (one["data"], one["recipe"], one["epochs"]) == ("digits", "modern-small", 10)
     assert one["provenance"][0]["versions"]["torch"] == "2.14.1"
-    assert objects["gelu"]["mean"] is None and objects["gelu"]["state"] == "not run"
+    assert objects["gelu"]["value"] is None and objects["gelu"]["state"] == "not run"
     with paths[1].open() as file:
         lines = {line["name"]: line for line in csv.DictReader(file)}
-    assert float(lines["layer_norm"]["mean"]) == pytest.approx(one["mean"])
+    assert float(lines["layer_norm"]["value"]) == pytest.approx(one["value"])
     assert float(lines["layer_norm"]["ci_low"]) == pytest.approx(one["ci_low"])
     assert lines["layer_norm"]["label"] == "BN → LN"
-    assert lines["gelu"]["mean"] == "" and lines["gelu"]["n"] == "0"
+    assert lines["gelu"]["value"] == "" and lines["gelu"]["n"] == "0"
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"runs", "results.json", "results.csv"}
 

@@ -114,6 +114,18 @@ def test_samples_of_a_group_count_once() -> None:
     )
 
 
+def test_many_samples_are_drawn_in_blocks() -> None:
+    draw = np.random.default_rng(8)
+    values = draw.gamma(2.0, 5.0, 9001)
+    other = values + draw.normal(0.12, 3.0, 9001)
+    sums = [sample_sums("values", [one]) for one in (other, values)]
+    low, high = bootstrap_interval(sums[1])
+    assert high - low == pytest.approx(2 * 1.96 * stats.sem(values), rel=0.06)
+    found = paired_test(*sums)
+    assert found.p == pytest.approx(stats.ttest_rel(other, values).pvalue, rel=0.35, abs=1e-3)
+    assert found.diff == pytest.approx(float((other - values).mean()))
+
+
 def test_groups_that_say_nothing_have_no_effect() -> None:
     right = np.random.default_rng(1).random(4000) < 0.7
     groups = np.random.default_rng(2).integers(400, size=4000)

@@ -83,7 +83,7 @@ def test_a_format_that_was_never_written(study: tuple[Path, list[Run]], value: A
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["[]", "1", "{", '{"run": 3}', '{"format": 1}'])
+@pytest.mark.parametrize("text", ["[]", "1", "{", '{"run": 3}', f'{{"format": {FORMAT}}}'])
 def test_a_damaged_record(study: tuple[Path, list[Run]], text: str) -> None:
     folder, runs = study
     path = folder / "runs" / runs[2].id

@@ -160,9 +160,9 @@ def test_a_study_has_its_table_and_figure(tmp_path: Path) -> None:
     (folder,) = offline_runs(tmp_path)
     records = read_back(folder)
     summary = summary_of(records)
-    assert summary["mean/gelu"] == pytest.approx(next(r.value for r in rows if r.name == "gelu"))
+    assert summary["top1/gelu"] == pytest.approx(next(r.value for r in rows if r.name == "gelu"))
     assert summary["macs/gelu"] == next(row.macs for row in rows if row.name == "gelu")
-    assert "mean/separate_downsampling" not in summary  # not run
+    assert "top1/separate_downsampling" not in summary  # not run
     (about,) = of_type(records, "run")
     assert about["run_group"] == "roadmap-nano"
     assert about["config"]["update"]["note"] == noise_note(rows)

@@ -32,7 +32,7 @@ from convnext_study.runs.records import (
     Status,
 )
 
-# Name, epochs and global batch of the recipe of each family, for each kind of regime.
+# Name, epochs and global batch of a row's recipe, for each kind of regime.
 _RECIPES = {
     ("classic", False): ("classic-small", 9, 64),
     ("modern", False): ("modern-small", 10, 64),
@@ -49,7 +49,7 @@ def fake_run(variant: Variant, seed: int = 0, *, data: str = "digits", **recipe:
     """What the road-map command would ask for a row; ``recipe`` changes some fields."""
     road = get_roadmap(variant.regime)
     name, epochs, batch = _RECIPES[variant.recipe, road.published]
-    fields = {"name": name, "family": variant.recipe, "epochs": epochs, "global_batch_size": batch}
+    fields = {"name": name, "epochs": epochs, "global_batch_size": batch}
     return Run(
         study=f"roadmap-{variant.regime}",
         name=variant.name,
@@ -66,6 +66,8 @@ def fake_run(variant: Variant, seed: int = 0, *, data: str = "digits", **recipe:
             "parent": variant.parent,
             "section": variant.step.section if variant.step else "2.1",
             "published": road.published,
+            "recipe": variant.recipe,
+            **({"may_differ": ["recipe"]} if variant.step and variant.step.recipe else {}),
         },
     )
 
@@ -120,6 +122,8 @@ def fake_epochs(run: Run, top1: float, count: int | None = None) -> list[Epoch]:
                 "val_loss": 2.2 * 0.6**epoch + 0.05,
             },
             primary="top1",
+            label="top-1",
+            unit="%",
             seconds=0.9,
             images_per_s=1400 + 20 * noise.random(),
         )

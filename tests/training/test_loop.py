@@ -10,7 +10,7 @@ from support.training import assert_same, numbers, stop_after
 
 from convnext_study.runs import records
 from convnext_study.runs.folder import RunError, RunFolder
-from convnext_study.runs.records import LOG, RESULT, Epoch, Result, Run
+from convnext_study.runs.records import LOG, RESULT, Run
 from convnext_study.training.loop import TrainingError, TrainingInterrupted, train
 
 
@@ -113,20 +113,6 @@ def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     record = records.read(tmp_path)
     assert record.status == "failed"
     assert not (tmp_path / RESULT).exists()
-
-
-def test_listeners_hear_what_is_logged(tmp_path: Path, tiny_run: Run) -> None:
-    heard: list[Epoch | Result] = []
-
-    class Ear:
-        def epoch(self, line: Epoch) -> None:
-            heard.append(line)
-
-        def finish(self, result: Result) -> None:
-            heard.append(result)
-
-    result = train(tiny_run, tmp_path, callbacks=[Ear()])
-    assert heard == [*records.read(tmp_path).epochs, result]
 
 
 def test_a_mixed_and_clipped_run_with_batch_norm(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """``digit-canvas`` or ``digit-canvas:SIZE,TRAIN,VAL``: digits on cluttered photographs, embedded.
 
 scikit-learn's real scans and photographs, so that nothing is downloaded. A canvas holds one to
-three whole digits that do not overlap, over fragments of other digits, over a darkened piece of a
+three whole digits that do not overlap, over fragments of smaller digits, over a dark piece of a
 photograph. The ink of a whole digit has its class, all else is background: 11 classes.
 
 A canvas is a pure function of its part and index. Validation has scans and halves of photographs
@@ -35,12 +35,12 @@ from convnext_study.data.sources.digits import open_digits
 
 DEFAULTS = (64, 2000, 400)  # side of a canvas in pixels, training and validation canvases
 SIDES = (32, 256)  # from a legible digit up to what fits into half of a photograph
-DIGITS, FRAGMENTS = (1, 3), (0, 2)  # how many, from and to
+DIGITS, FRAGMENTS = (1, 3), (0, 3)  # how many, from and to
 PLACE = 20  # tries to find room for a digit
 SCAN = (3 / 8, 1 / 2)  # side of a scan, of the canvas's
 INK = 0.4  # of a scan's darkest: from here on a pixel is the digit's
-BRIGHT = (0.7, 1.0)  # of each channel of a digit's colour
-PHOTO = 0.4  # of a photograph's brightness
+BRIGHT = (0.75, 1.0)  # of each channel of a digit's colour
+PHOTO = 0.3  # of a photograph's brightness
 NOISE = 0.05  # standard deviation, of the range from black to white
 MOST_DRAWS = 256  # more than a canvas needs: one each is slower
 STATISTICS_FROM = 256  # canvases
@@ -113,9 +113,9 @@ class Canvases:
         labels[rows, columns][ink > INK] = 1 + int(self.digits[index])
 
     def _fragment(self, image: Tensor, draw: Draw) -> None:
-        """A quarter of a digit, anywhere."""
+        """A quarter of a digit of half the size, anywhere."""
         index, side = self._scan(draw)
-        half = side // 2
+        side, half = side // 2, side // 4
         top, left = (_whole(draw, 0, side - half) for _ in range(2))
         ink = _resized(self.scans[index], side)[top : top + half, left : left + half]
         top, left = (_whole(draw, 0, self.side - half) for _ in range(2))

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from convnext_study.data.dataset import OnCorruptImage
     from convnext_study.data.pose.people import PoseData
 
-__all__ = ["open_pose"]
+__all__ = ["POSE_SOURCE", "open_pose"]
+
+POSE_SOURCE = "mpii"
 
 
 def open_pose(uri: str, *, corrupt_images: OnCorruptImage = "stop") -> PoseData:
@@ -24,7 +26,7 @@ def open_pose(uri: str, *, corrupt_images: OnCorruptImage = "stop") -> PoseData:
     from convnext_study.data.pose.mpii import open_mpii
 
     scheme, _, path = uri.partition(":")
-    if scheme != "mpii" or not path:
+    if scheme != POSE_SOURCE or not path:
         raise DataError(f"data {uri!r}: people with joints are read as mpii:PATH")
     data = open_mpii(path)
     for part in (data.train, data.val):

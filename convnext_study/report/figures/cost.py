@@ -1,4 +1,4 @@
-"""Accuracy against what a network costs."""
+"""A study's metric against what a network costs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Point(NamedTuple):
-    """A network by its number in the table: cost in the axis' unit, accuracy in percent.
+    """A network by its number in the table: cost and value in the units of the axes.
 
     ``adopted`` ones are filled and joined by the road's line; ``about`` is for `style.mark`.
     """
@@ -27,9 +27,15 @@ class Point(NamedTuple):
 
 
 @style.style()
-def cost(variants: Sequence[Point], unit: str, size: tuple[float, float] = style.CHART) -> Figure:
-    """A numbered mark for each point, with its standard deviation where it is known."""
-    figure, (axes,) = style.draw_charts(["top-1 accuracy, %"], size)
+def cost(
+    variants: Sequence[Point], titles: tuple[str, str], size: tuple[float, float] = style.CHART
+) -> Figure:
+    """A numbered mark for each point, with its standard deviation where it is known.
+
+    ``titles`` are of the values and of the cost, each with its unit.
+    """
+    title, unit = titles
+    figure, (axes,) = style.draw_charts([title], size)
     road = [point for point in variants if point.adopted]
     thin: dict[str, Any] = {"color": COLOURS["deep"], "linewidth": 0.8}
     axes.plot([one.cost for one in road], [one.value for one in road], alpha=0.6, **thin)

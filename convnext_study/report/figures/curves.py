@@ -1,24 +1,32 @@
-"""Training curves: loss and accuracy of every epoch, a line a run."""
+"""Training curves: the loss and every metric in the log, a line a run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convnext_study.report.figures import style
-from convnext_study.runs.records import Epoch
+from convnext_study.results.metric_spec import MetricSpec, spec_of
+from convnext_study.runs.records import Epoch, Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-QUANTITIES: dict[str, Callable[[Epoch], float]] = {
-    "training loss": lambda line: line.loss,
-    "validation loss": lambda line: line.metrics.get("val_loss", math.nan),
-    "top-1 accuracy, %": lambda line: math.nan if line.value is None else line.value,
-}
+TRAINING_LOSS = "training loss"
 _POINTS = 90  # of a curve that are drawn; the last one always is
+
+
+class Quantity(NamedTuple):
+    """What is drawn against epochs: its ``value`` is None after an epoch that did not measure it.
+
+    ``from_zero``: the axis begins at 0 and leaves out what shoots up early, as for a loss.
+    """
+
+    title: str
+    value: Callable[[Epoch], float | None]
+    from_zero: bool = False
 
 
 class Curve(NamedTuple):
@@ -35,17 +43,46 @@ class Curve(NamedTuple):
     about: Mapping[str, Any] | None = None
 
 
+def quantities(records: Iterable[Record]) -> list[Quantity]:
+    """The training loss, and every metric in the logs, the primary one first.
+
+    A finished run says how a metric is called and written; without one it goes by its name.
+    """
+    records = list(records)
+    lines = [line for record in records for line in record.epochs]
+    specs = {
+        name: spec_of(name, metric)
+        for record in records
+        if record.result
+        for name, metric in record.result.metrics.items()
+    }
+    primary = {line.primary for line in lines}
+    names = dict.fromkeys(name for line in lines for name in line.metrics)
+    found = [Quantity(TRAINING_LOSS, lambda line: line.loss, from_zero=True)]
+    for name in sorted(names, key=lambda one: one not in primary):
+        spec = specs.get(name) or MetricSpec(name=name, label=name.replace("_", " "))
+        found.append(_of_metric(spec))
+    return found if lines else []
+
+
+def _of_metric(spec: MetricSpec) -> Quantity:
+    title = spec.axis.removesuffix(" ↓")
+    return Quantity(title, lambda line: line.metrics.get(spec.name), not spec.higher_is_better)
+
+
 @style.style()
-def curves(found: Sequence[Curve], names: Sequence[str] = tuple(QUANTITIES)) -> Figure:
-    """Charts of the named `QUANTITIES`; several of them have a legend and more shades."""
+def curves(found: Sequence[Curve], shown: Sequence[Quantity]) -> Figure:
+    """Charts of these quantities; several of them have a legend and more shades."""
     from matplotlib import colormaps
 
-    several = len(names) > 1
-    figure, charts = style.draw_charts(names)
-    for axes, name in zip(charts, names, strict=True):
-        top = _limit(axes, found, name)
+    several = len(shown) > 1
+    figure, charts = style.draw_charts([quantity.title for quantity in shown])
+    for axes, quantity in zip(charts, shown, strict=True):
+        top = _limit(axes, found, quantity)
         for curve in found:
-            line = _thinned(curve.epochs, QUANTITIES[name])
+            line = _thinned(curve.epochs, quantity.value)
+            if not line:
+                continue
             if len(line) == 1:
                 line.append((line[0][0] + 0.01 * axes.get_xlim()[1], line[0][1]))
             shade: Any = style.COLOURS[f"c{round(7 * curve.place)}"]
@@ -64,11 +101,11 @@ def curves(found: Sequence[Curve], names: Sequence[str] = tuple(QUANTITIES)) -> 
     return figure
 
 
-def _limit(axes: Axes, found: Sequence[Curve], name: str) -> float:
+def _limit(axes: Axes, found: Sequence[Curve], quantity: Quantity) -> float:
     """Set the axes' limits. A loss that shoots up early may leave them, at the returned top."""
-    values = sorted(y for curve in found for _, y in _thinned(curve.epochs, QUANTITIES[name]))
+    values = sorted(y for curve in found for _, y in _thinned(curve.epochs, quantity.value))
     low, high = (values[0], values[-1]) if values else (0.0, 1.0)
-    if "%" not in name and values:
+    if quantity.from_zero and values and low >= 0:
         low, high = 0.0, values[int(0.985 * (len(values) - 1))] * 1.05
     room = 0.02 * (high - low) or 1.0
     epochs = max((curve.epochs[-1].epochs for curve in found), default=1)
@@ -76,8 +113,11 @@ def _limit(axes: Axes, found: Sequence[Curve], name: str) -> float:
     return high + room
 
 
-def _thinned(lines: Sequence[Epoch], value: Callable[[Epoch], float]) -> list[tuple[float, float]]:
-    """At most about `_POINTS` of the epochs; what is not a number is left out."""
-    every = max(1, math.ceil(len(lines) / _POINTS))
-    kept = [line for place, line in enumerate(lines) if (len(lines) - 1 - place) % every == 0]
-    return [(line.epoch, value(line)) for line in kept if math.isfinite(value(line))]
+def _thinned(
+    lines: Sequence[Epoch], value: Callable[[Epoch], float | None]
+) -> list[tuple[float, float]]:
+    """At most about `_POINTS` of the epochs; those without a number are left out."""
+    points = [(line.epoch, value(line)) for line in lines]
+    there = [(float(x), y) for x, y in points if y is not None and math.isfinite(y)]
+    every = max(1, math.ceil(len(there) / _POINTS))
+    return [one for place, one in enumerate(there) if (len(there) - 1 - place) % every == 0]

@@ -1,4 +1,4 @@
-"""The road-map figure: bars of accuracy along the road, MACs beside them (as the paper's Fig. 2).
+"""The road-map figure: bars of the metric along the road, MACs beside them (as the paper's Fig. 2).
 
 It serves any study of bars: rows without sections stand in one group. Panels measure y in inches
 from the top, so that a row is as high in a figure of 1 row as of 17.
@@ -22,17 +22,17 @@ from convnext_study.report.figures.rows import (
     WIDE,
     Axis,
     Layout,
-    accuracy_axis,
     draw_bar,
     legend_handles,
     reach,
     road_line,
+    value_axis,
     write_row,
 )
 from convnext_study.report.figures.style import COLOURS, FAINT, mark
 from convnext_study.report.tables.results import macs_prefix
 from convnext_study.results.noise import noise_note
-from convnext_study.results.rows import ResultRow
+from convnext_study.results.rows import ResultRow, shared_metric
 from convnext_study.results.title import StudyTitle, describe_runs, study_title
 from convnext_study.roadmap.paper import SECTIONS
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FILE", "NARROW", "WIDE", "Layout", "accuracy_axis", "draw", "roadmap"]
+__all__ = ["FILE", "NARROW", "WIDE", "Layout", "draw", "roadmap", "value_axis"]
 
 _HEADING, _LINE = 0.38, 0.19  # inches
 _CAPTION = 138  # characters in a line
@@ -71,7 +71,8 @@ def roadmap(
     ``significant`` says, by a row's name, whether its gain is significant (bold) or not
     (~). ``about`` has what `style.mark` says of each row's parts, for the page.
     """
-    axis = accuracy_axis(_values(rows, meta))
+    metric = shared_metric(rows)
+    axis = value_axis(_values(rows, meta), metric)
     caption = _caption(rows, meta, axis) if layout.file else []
     handles = legend_handles(rows, meta)
     tops, sections, height = _places(rows, layout)
@@ -94,7 +95,7 @@ def roadmap(
     macs = panel(end - layout.macs[0], end - layout.macs[1], xlim=(0, most))
     _draw_back(back, rows, sections, layout)
     bars.vlines(axis.ticks, 0, height, color=style.RULE, linewidth=0.8, zorder=0)
-    bars.set_xlabel("top-1 accuracy, %" + (" (cut axis)" if axis.cut else ""))
+    bars.set_xlabel(metric.axis + (" (cut axis)" if axis.cut else ""))
     for row, label, top in zip(rows, labels, tops, strict=True):
         words = (about or {}).get(row.name)
         if words:
@@ -142,7 +143,7 @@ def _labels(figure: Figure, rows: Sequence[ResultRow], layout: Layout) -> tuple[
 
 
 def _values(rows: Sequence[ResultRow], meta: StudyTitle) -> list[float]:
-    """All that must find room on the accuracy axis."""
+    """All that must find room on the axis of values."""
     done = [row for row in rows if row.value is not None]
     values = [value for row in done for value in (row.value or 0.0, *reach(row))]
     papers = [row.paper_value for row in done if row.paper_value is not None]
@@ -166,7 +167,11 @@ def _draw_back(
     if not layout.phone:
         gain = "gain" if any(row.gain is not None for row in rows) else ""
         macs = f"MACs, {macs_prefix(rows)[1]}"
-        for column, head in ((layout.score, "top-1 %"), (layout.gain, gain), (0, macs)):
+        for column, head in (
+            (layout.score, shared_metric(rows).heading),
+            (layout.gain, gain),
+            (0, macs),
+        ):
             x = layout.width - layout.margin - column
             back.text(x, -0.15, head, color=FAINT, ha="right")
 
@@ -198,9 +203,12 @@ def _draw_frame(
 def _caption(rows: Sequence[ResultRow], meta: StudyTitle, axis: Axis) -> list[str]:
     """Whose numbers these are, and what they are comparable with."""
     recipes = ", ".join(dict.fromkeys(row.recipe for row in rows if row.recipe))
-    whose = f"Accuracies were measured in this study's runs ({recipes}); they are not the paper's."
+    whose = f"These are measured in this study's runs ({recipes}); they are not the paper's."
     if meta.compare_paper:
         whose += " Diamonds are, on ImageNet-1K."
-    cut = f"The accuracy axis is cut: it begins at {axis.low:g} %, not at 0." if axis.cut else ""
-    sentences = (whose, noise_note(rows), cut)
+    metric = shared_metric(rows)
+    begins = f"{axis.low:g} {metric.unit}".rstrip()
+    cut = f"The axis is cut: it begins at {begins}, not at 0." if axis.cut else ""
+    lower = "" if metric.higher_is_better else f"A lower {metric.label} is better."
+    sentences = (whose, noise_note(rows), cut, lower)
     return [line for text in sentences for line in textwrap.wrap(style.clean(text), _CAPTION)]

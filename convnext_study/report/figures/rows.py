@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convnext_study.report.figures.style import COLOURS, FAINT, INK, OPEN, ROUND
-from convnext_study.report.tables.formatting import signed
+from convnext_study.report.tables.formatting import mean_std, signed
 from convnext_study.report.tables.results import PAPER_LABEL
+from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.title import StudyTitle
 
@@ -59,7 +60,7 @@ _PAPER |= {
 
 
 class Axis(NamedTuple):
-    """Limits and ticks, in percent. ``cut`` says that the axis does not begin at 0."""
+    """Limits and ticks, in the metric's unit. ``cut`` says that the axis does not begin at 0."""
 
     low: float
     high: float
@@ -67,25 +68,29 @@ class Axis(NamedTuple):
 
     @property
     def cut(self) -> bool:
-        """Whether the axis begins above 0."""
-        return self.low > 0
+        """Whether the axis begins elsewhere than at 0."""
+        return self.low != 0
 
 
-def accuracy_axis(values: Iterable[float]) -> Axis:
+def value_axis(values: Iterable[float], metric: MetricSpec) -> Axis:
     """An axis on which the values are distinguishable and even the smallest has a bar."""
     from matplotlib.ticker import MaxNLocator
 
-    values = list(values) or [0.0, 100.0]
-    most = min(max(values), 100.0)
-    span = max(most - min(values), 1.0)
+    ceiling = metric.bounds[1]
+    # Values that lie nearer to each other are taken as alike.
+    least = 1.0 if math.isfinite(ceiling) else 10.0**-metric.decimals
+    values = list(values) or [0.0, ceiling if math.isfinite(ceiling) else 1.0]
+    most = min(max(values), ceiling)
+    span = max(most - min(values), least)
     rounds = MaxNLocator(7, steps=ROUND)
     ticks = rounds.tick_values(most - 1.3 * span, most)
-    if ticks[0] < 0.3 * most or ticks[0] <= 0:  # little is gained by cutting the axis
-        most = max(most, 1.0)
+    if min(values) >= 0 and (ticks[0] < 0.3 * most or ticks[0] <= 0):  # cutting gains little
+        most = max(most, least)
         ticks = rounds.tick_values(0, most)
-    low = round(float(ticks[0]), 4)
+    low = round(float(ticks[0]), 9)
     high = most + 0.04 * (most - low)
-    return Axis(low, high, tuple(round(float(x), 4) for x in ticks if x <= min(high, 100) + 1e-9))
+    last = min(high, ceiling) + 1e-9 * abs(high)
+    return Axis(low, high, tuple(round(float(x), 9) for x in ticks if x <= last))
 
 
 def reach(row: ResultRow) -> tuple[float, float]:
@@ -112,10 +117,11 @@ def write_row(
     indent = 0 if row.adopted else INDENT
     parts = [back.text(layout.margin + indent, y, label, **font)]
     if row.value is not None:
-        spread = "" if row.std is None or layout.phone else f" ± {row.std:.2f}"
-        parts.append(back.text(end - layout.score, y, f"{row.value:.2f}{spread}", **right))
+        written = mean_std(row.value, None if layout.phone else row.std, row.metric.decimals)
+        parts.append(back.text(end - layout.score, y, written, **right))
     if row.gain is not None:
-        gain = ("~" if significant is False else "") + signed(row.gain)
+        mark = "~" if significant is False else ""
+        gain = mark + signed(row.gain, row.metric.decimals)
         look = {"color": INK, "fontweight": "bold"} if significant else {"color": FAINT}
         parts.append(back.text(end - layout.gain, y, gain, **{**right, **look}))
     if row.macs is not None:
@@ -127,7 +133,7 @@ def write_row(
 def draw_bar(
     panel: Axes, row: ResultRow, y: float, axis: Axis, compare_paper: bool
 ) -> list[Artist]:
-    """Accuracy and what it may be off by, and the paper's; or why there is none."""
+    """The value and what it may be off by, and the paper's; or why there is none."""
     if row.value is None:
         x = axis.low + 0.01 * (axis.high - axis.low)
         return [panel.text(x, y, row.state, va="center", color=FAINT, style="italic")]
@@ -169,6 +175,8 @@ def legend_handles(rows: Sequence[ResultRow], meta: StudyTitle) -> list[Artist]:
     from matplotlib.patches import Patch
 
     done = [row for row in rows if row.value is not None]
+    bands = [row for row in done if row.std is None and row.interval is not None]
+    methods = dict.fromkeys(row.interval_method for row in bands)
     adopted = "adopted step" if any(row.section for row in rows) else "network"
     stroke: dict[str, Any] = {**_DEVIATION, "marker": "|", "markersize": 7}
     paper = meta.compare_paper and any(row.paper_value is not None for row in rows)
@@ -180,8 +188,8 @@ def legend_handles(rows: Sequence[ResultRow], meta: StudyTitle) -> list[Artist]:
             Line2D([], [], **stroke, label="± standard deviation over seeds"),
         ),
         (
-            any(row.std is None for row in done),
-            Patch(**_NOISE, label="95 % test-image noise (Wilson)"),
+            bool(bands),
+            Patch(**_NOISE, label=f"95 % test-image noise ({', '.join(methods)})"),
         ),
         (paper, Line2D([], [], **_PAPER, label=PAPER_LABEL)),
     ]

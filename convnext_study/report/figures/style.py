@@ -46,6 +46,7 @@ _STYLE: Any = {
     "pdf.fonttype": 42,  # text stays text, as journals ask
 }
 CHART = (4.0, 2.7)  # inches, on the page
+_ABREAST = 3  # charts in one line of a figure
 ROUND = [1, 2, 5, 10]  # what ticks are multiples of
 
 
@@ -81,11 +82,16 @@ def add_panel(figure: Figure, left: float, bottom: float, right: float, top: flo
 def draw_charts(
     titles: Sequence[str], size: tuple[float, float] = CHART, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Charts of ``size`` inches beside each other; ``options`` are those of ``subplots``."""
+    """Charts of ``size`` inches, three a line; ``options`` are those of ``subplots``."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(size[0] * len(titles), size[1], layout="constrained")
-    charts = list(figure.subplots(1, len(titles), squeeze=False, **options)[0])
+    columns = min(len(titles), _ABREAST)
+    lines = -(-len(titles) // columns)
+    figure = new_figure(size[0] * columns, size[1] * lines, layout="constrained")
+    charts = list(figure.subplots(lines, columns, squeeze=False, **options).flat)
+    for axes in charts[len(titles) :]:
+        axes.remove()
+    charts = charts[: len(titles)]
     for axes, title in zip(charts, titles, strict=True):
         axes.set(title=title, facecolor="none")
         axes.grid(visible=True, axis="y")

@@ -20,6 +20,7 @@ from convnext_study.report.tables.formatting import (
     signed,
 )
 from convnext_study.report.tables.render import Screen
+from convnext_study.results.paper import PAPER_METRIC
 from convnext_study.roadmap import Roadmap, Variant
 from convnext_study.roadmap.paper import PublishedRow, published_row
 
@@ -65,9 +66,9 @@ def _cost(what: str, old: int | None, new: int, prefix: Prefix, decimals: int) -
 def _accuracy(old: PublishedRow | None, new: PublishedRow) -> _Line:
     after, source = mean_std(new.top1, new.std), "paper, ImageNet-1K"
     if old is None:
-        return ("top-1, %", "", after, "", source)
+        return (PAPER_METRIC.axis, "", after, "", source)
     before, change = mean_std(old.top1, old.std), signed(new.top1 - old.top1)
-    return ("top-1, %", before, after, change, source)
+    return (PAPER_METRIC.axis, before, after, change, source)
 
 
 def tried_beside(road: Roadmap, variant: Variant, size: int) -> list[Constrain]:
@@ -83,7 +84,11 @@ def tried_beside(road: Roadmap, variant: Variant, size: int) -> list[Constrain]:
         Column(
             "params", "params", lambda row: costs[row.name].params, format=digits(3), prefixed=True
         ),
-        Column("top1", "top-1 % (paper)", lambda row: getattr(papers[row.name], "top1", None)),
+        Column(
+            "top1",
+            f"{PAPER_METRIC.heading} (paper)",
+            lambda row: getattr(papers[row.name], "top1", None),
+        ),
         Column("adopted", "", lambda row: "adopted" if row.adopted else "", "text"),
     ]
     return [_on_screen(Table("tried", "", columns, variants))]

@@ -36,9 +36,10 @@ def list_recipe(recipe: Recipe) -> Text:
 
 def _in_words(recipe: Recipe) -> dict[str, str]:
     """Topic and setting, in the order in which one would tell them."""
-    optimizer = {"sgd": f"SGD, momentum {recipe.momentum:g}", "adamw": "AdamW"}
+    nesterov = " (Nesterov)" if recipe.nesterov else ""
+    optimizer = {"sgd": f"SGD, momentum {recipe.momentum:g}{nesterov}", "adamw": "AdamW"}
     schedule = {
-        "step": _drops(recipe.milestones),
+        "step": f"x{recipe.gamma:g} {_when(recipe.milestones)}",
         "cosine": f"cosine, warm-up in epochs: {recipe.warmup_epochs:g}",
         "poly": f"(1 - progress)^{recipe.power:g}, warm-up in epochs: {recipe.warmup_epochs:g}",
     }
@@ -67,6 +68,12 @@ def _in_words(recipe: Recipe) -> dict[str, str]:
         "stochastic depth": _or_none(recipe.drop_path),
         "weight init": recipe.init.replace("_", " "),
     }
+
+
+def _when(milestones: int | tuple[int, ...]) -> str:
+    if isinstance(milestones, int):
+        return f"every {milestones} epochs"
+    return f"at epochs {', '.join(map(str, milestones))}"
 
 
 def _decayed(recipe: Recipe) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from convnext_study.report.tables.formatting import (
+    difference,
     interval,
     p_equals,
     p_value,
@@ -14,7 +16,8 @@ from convnext_study.report.tables.formatting import (
 )
 from convnext_study.report.tables.table import Column, Table, Tone
 from convnext_study.results.compare import Comparison
-from convnext_study.results.rows import ResultRow
+from convnext_study.results.metric_spec import MetricSpec
+from convnext_study.results.rows import ResultRow, shared_metric
 
 if TYPE_CHECKING:
     from convnext_study.results.differences import RowTests
@@ -23,9 +26,9 @@ R = TypeVar("R")
 
 
 def comparison_columns(
-    test_of: Callable[[R], Comparison | None], prefix: str = "", *, named: str = "difference"
+    test_of: Callable[[R], Comparison | None], metric: MetricSpec, prefix: str = ""
 ) -> list[Column[R]]:
-    """Difference in points, its interval, p and Holm-adjusted p, and what the last decides.
+    """Difference of a metric, its interval, p and Holm-adjusted p, and what the last decides.
 
     ``prefix`` tells a second test of the same table apart, in keys and headings.
     """
@@ -43,9 +46,18 @@ def comparison_columns(
 
     key, head = (f"{prefix}_", f"{prefix} ") if prefix else ("", "")
     return [
-        Column(f"{key}diff", f"{head}{named}", of(lambda one: one.difference.diff), format=signed),
         Column(
-            f"{key}ci", f"{head}95 % interval", of(lambda one: one.difference.interval), "interval"
+            f"{key}diff",
+            ", ".join(filter(None, (f"{head}difference", metric.step_unit))),
+            of(lambda one: one.difference.diff),
+            format=partial(signed, digits=metric.decimals),
+        ),
+        Column(
+            f"{key}ci",
+            f"{head}95 % interval",
+            of(lambda one: one.difference.interval),
+            "interval",
+            format=partial(interval, digits=metric.decimals),
         ),
         Column(f"{key}p", f"{head}p", of(lambda one: one.difference.p), format=p_value),
         Column(f"{key}p_adjusted", f"{head}Holm p", of(lambda one: one.p_adjusted), format=p_value),
@@ -67,9 +79,10 @@ def yes_no(value: bool) -> str:
 
 def difference_in_words(test: Comparison) -> str:
     """``+0.33 points, 95 % interval −0.80 to +1.46, p = 0.688``, all of this comparison alone."""
+    found, metric = test.difference, test.metric
     return (
-        f"{signed(test.difference.diff)} points, {100 * (1 - test.alpha):g} % interval "
-        f"{interval(test.difference.interval)}, {p_equals(test.difference.p)}"
+        f"{difference(found.diff, metric)}, {100 * (1 - test.alpha):g} % interval "
+        f"{interval(found.interval, metric.decimals)}, {p_equals(found.p)}"
     )
 
 
@@ -90,15 +103,19 @@ def differences_table(
     rows: Sequence[ResultRow], tests: RowTests, ids: Mapping[str, str]
 ) -> Table[ResultRow] | None:
     """Every row against its parent, by both tests; None where nothing could be tested."""
-    labels = {row.name: row.label for row in rows}
+    labels, metric = {row.name: row.label for row in rows}, shared_metric(rows)
     columns: list[Column[ResultRow]] = [
         Column("label", "step", lambda row: row.label, "text"),
         Column("parent", "against", lambda row: labels.get(row.parent or "", row.parent), "text"),
-        *comparison_columns(lambda row: tests.plain.get(row.name)),
+        *comparison_columns(lambda row: tests.plain.get(row.name), metric),
     ]
     if tests.pooled:
-        columns += comparison_columns(lambda row: tests.pooled.get(row.name), "pooled")[1:]
+        columns += comparison_columns(lambda row: tests.pooled.get(row.name), metric, "pooled")[1:]
     title = "Every row against the one before it; significant: Holm-adjusted p of 0.05 or less"
     tested = [row for row in rows if row.name in tests.plain]
-    table = Table("differences", title, columns, tested, link=lambda row: ids.get(row.name))
-    return table if tested else None
+    if not tested:
+        return None
+    notes = [] if metric.higher_is_better else [f"A lower {metric.label} is better."]
+    return Table(
+        "differences", title, columns, tested, tuple(notes), link=lambda row: ids.get(row.name)
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from convnext_study.report.tables.formatting import digits
 from convnext_study.report.tables.table import Column, Table
+from convnext_study.results.paper import PAPER_METRIC
 from convnext_study.roadmap import get_roadmap
 
 _Row = dict[str, Any]  # as `cost.table` makes it
@@ -32,7 +33,7 @@ def _table(rows: Sequence[_Row]) -> Table[_Row]:
         Column("macs", "MACs", lambda row: row["macs"] * 1e9, format=digits(4), prefixed=True),
         Column("paper_gflops", "paper, GFLOPs", lambda row: row["paper_gflops"]),
         Column("matches_paper", "", mark, "text"),
-        Column("paper_top1", "paper, top-1 %", lambda row: row["paper_top1"]),
+        Column("paper_top1", f"paper, {PAPER_METRIC.heading}", lambda row: row["paper_top1"]),
         Column("params", "params", lambda row: row["params"], format=digits(3), prefixed=True),
         Column(
             "activations",

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from convnext_study.results.metric_spec import MetricSpec
 
 Format = Callable[[Any], str]
 
@@ -64,18 +67,28 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{number(100 * share, digits)} %"
 
 
-def mean_std(mean: float, std: float | None) -> str:
+def mean_std(mean: float, std: float | None, digits: int = 2) -> str:
     """``97.10 ± 0.20``, with the standard deviation where there is one."""
-    return number(mean) + (f" ± {number(std)}" if std is not None else "")
+    return number(mean, digits) + (f" ± {number(std, digits)}" if std is not None else "")
 
 
-def interval(ends: Sequence[float] | None) -> str:
+def interval(ends: Sequence[float] | None, digits: int = 2) -> str:
     """Both ends of an interval of a difference."""
     if ends is None:
         return "unknown"
     if math.isinf(ends[0]):
         return "unbounded"
-    return f"{signed(ends[0])} to {signed(ends[1])}"
+    return f"{signed(ends[0], digits)} to {signed(ends[1], digits)}"
+
+
+def with_unit(value: float, metric: MetricSpec) -> str:
+    """A metric's value: ``97.10 %``."""
+    return f"{number(value, metric.decimals)} {metric.unit}".rstrip()
+
+
+def difference(value: float, metric: MetricSpec) -> str:
+    """A difference of a metric's values: ``+0.33 points``."""
+    return f"{signed(value, metric.decimals)} {metric.step_unit}".rstrip()
 
 
 def p_value(value: float) -> str:

@@ -30,6 +30,7 @@ _LATEX = str.maketrans(
         "“": "``",
         "”": "''",
         "…": r"\ldots{}",
+        "↓": r"$\downarrow$",
         "|": r"\textbar{}",
         "\u00a0": "~",
     }

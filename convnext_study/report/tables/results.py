@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from convnext_study.report.tables.formatting import (
@@ -18,8 +18,9 @@ from convnext_study.report.tables.formatting import (
 from convnext_study.report.tables.render import write_tables
 from convnext_study.report.tables.table import Column, Table, Tone, file_column, json_column
 from convnext_study.results.noise import noise_note
-from convnext_study.results.rows import ResultRow
+from convnext_study.results.rows import ResultRow, shared_metric
 from convnext_study.results.title import short_data
+from convnext_study.runs.metrics import NETWORK
 
 PAPER_LABEL = "paper, ImageNet-1K"
 _EXCLUDED = 6  # lines about excluded runs on a terminal; all of them stand in results.json
@@ -36,9 +37,14 @@ def macs_prefix(rows: Sequence[ResultRow]) -> Prefix:
     return common_prefix(row.macs for row in rows)
 
 
-def accuracy(row: ResultRow) -> str:
+def mean(row: ResultRow) -> str:
     """Mean and standard deviation over seeds, or why there is none."""
-    return row.state if row.value is None else mean_std(row.value, row.std)
+    return row.state if row.value is None else mean_std(row.value, row.std, row.metric.decimals)
+
+
+def mean_in_words(row: ResultRow) -> str:
+    """The same with its unit."""
+    return mean(row) if row.value is None else f"{mean(row)} {row.metric.unit}".rstrip()
 
 
 def seeds(row: ResultRow) -> str:
@@ -49,14 +55,15 @@ def seeds(row: ResultRow) -> str:
 
 def gain(row: ResultRow) -> str:
     """The gain over the parent, marked where it is not significant."""
-    return ("~" if row.significant is False else "") + signed(row.gain)
+    mark = "~" if row.significant is False else ""
+    return mark + signed(row.gain, row.metric.decimals)
 
 
 def _label(row: ResultRow) -> str:
     return f"  └ {row.label}" if is_side(row) else row.label
 
 
-def _accuracy_tone(row: ResultRow) -> Tone:
+def _value_tone(row: ResultRow) -> Tone:
     return "faint" if row.value is None else ""
 
 
@@ -64,13 +71,21 @@ def _gain_tone(row: ResultRow) -> Tone:
     return "" if row.significant is None else "strong" if row.significant else "faint"
 
 
+def _heading(rows: Sequence[ResultRow]) -> str:
+    return shared_metric(rows).heading
+
+
 COLUMNS: list[Column[ResultRow]] = [
     Column("order", "#", lambda row: row.number, format=str, min_width=_WIDE),
     Column("label", "step", lambda row: row.label, "text", cell=_label),
-    Column("mean", "top-1 %", lambda row: row.value, cell=accuracy, tone=_accuracy_tone),
+    Column("value", _heading, lambda row: row.value, cell=mean, tone=_value_tone),
+    file_column("metric", lambda row: row.metric.name or None, "text"),
+    file_column("unit", lambda row: row.metric.unit, "text"),
+    file_column("higher_is_better", lambda row: row.metric.higher_is_better),
     file_column("std", lambda row: row.std),
     Column("n", "seeds", lambda row: len(row.seeds), cell=seeds),
     file_column("ci", lambda row: row.interval, "interval"),
+    file_column("ci_method", lambda row: row.interval_method or None, "text"),
     Column("gain", "gain", lambda row: row.gain, cell=gain, tone=_gain_tone),
     file_column("significant", lambda row: row.significant),
     Column("macs", "MACs", lambda row: row.macs, prefixed=True),
@@ -97,6 +112,8 @@ COLUMNS: list[Column[ResultRow]] = [
     file_column("epochs", lambda row: row.epochs),
     file_column("study", lambda row: row.study, "text"),
     file_column("regime", lambda row: row.regime, "text"),
+    json_column("metrics", lambda row: row.metrics),
+    json_column("costs", lambda row: row.costs),
     json_column("seeds", lambda row: {str(seed): value for seed, value in row.seeds.items()}),
     json_column("statuses", lambda row: row.statuses),
     json_column("remarks", lambda row: row.remarks),
@@ -109,10 +126,39 @@ COLUMNS: list[Column[ResultRow]] = [
 def results_table(
     rows: Sequence[ResultRow], ids: Mapping[str, str] | None = None, *, title: str | None = None
 ) -> Table[ResultRow]:
-    """Accuracy and cost of every row. ``ids`` are the parts of the page that rows lead to."""
-    link = (ids or {}).get
-    heading = "Accuracy and cost of every row" if title is None else title
-    return Table("results", heading, COLUMNS, rows, link=lambda row: link(row.name))
+    """Metric and cost of every row. ``ids`` are the parts of the page that rows lead to.
+
+    Rows of several metrics say which is theirs; further metrics and costs are columns of files.
+    """
+    link, metric = (ids or {}).get, shared_metric(rows)
+    several = metric.name == "" and any(row.value is not None for row in rows)
+    columns = [
+        replace(column, screen=True) if several and column.key == "metric" else column
+        for column in COLUMNS
+    ]
+    heading = f"{metric.title} and cost of every row" if title is None else title
+    columns += _further(rows)
+    return Table("results", heading, columns, rows, link=lambda row: link(row.name))
+
+
+def _further(rows: Sequence[ResultRow]) -> list[Column[ResultRow]]:
+    """A column of files for each other metric, and for each cost of a part of the network."""
+    metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+    costs = dict.fromkeys(
+        (part, name)
+        for row in rows
+        for part, values in row.costs.items()
+        for name, value in values.items()
+        if isinstance(value, int | float) and not (part == NETWORK and hasattr(row, name))
+    )
+
+    def metric(name: str) -> Column[ResultRow]:
+        return file_column(f"metric_{name}", lambda row: row.metrics.get(name))
+
+    def cost(part: str, name: str) -> Column[ResultRow]:
+        return file_column(f"cost_{part}_{name}", lambda row: row.costs.get(part, {}).get(name))
+
+    return [*map(metric, metrics), *(cost(*one) for one in costs)]
 
 
 def terminal_table(rows: Sequence[ResultRow]) -> Table[ResultRow]:
@@ -128,13 +174,19 @@ def write_results(folder: Path, rows: Sequence[ResultRow], title: str) -> list[P
 
 
 def _legend(rows: Sequence[ResultRow]) -> list[str]:
-    lines = []
+    lines, metric = [], shared_metric(rows)
     if any(row.gain is not None for row in rows):
-        lines.append("gain: points over the step before; ~ where it is not significant.")
+        unit = metric.step_unit or metric.label
+        better = (
+            f"{unit} over the step before"
+            if metric.higher_is_better
+            else f"{unit} below the step before, where a lower {metric.label} is better"
+        )
+        lines.append(f"gain: {better}; ~ where it is not significant.")
     if any(map(is_side, rows)):
         lines.append("└: tried beside the road and not adopted.")
     if any(row.paper_value is not None for row in rows):
-        lines.append(f"{PAPER_LABEL}: the paper's own top-1, not measured here.")
+        lines.append(f"{PAPER_LABEL}: the paper's own {metric.label}, not measured here.")
     return lines
 
 

@@ -53,7 +53,7 @@ def _column(column: Column[Any], table: Table[Any]) -> dict[str, Any]:
     text = partial(column.text, factor=factor)
     return {
         "key": column.key,
-        "heading": column.heading + (f", {letter}" if column.prefixed else ""),
+        "heading": column.title(table.rows) + (f", {letter}" if column.prefixed else ""),
         "kind": column.kind,
         "values": [(one if None not in one else None) if whole else one[0] for one in ends],
         "texts": [text(row) if column.screen else "" for row in table.rows],

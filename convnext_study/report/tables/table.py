@@ -30,7 +30,7 @@ class Column(Generic[R]):
 
     Args:
         key: its name in JSON and CSV; an interval is two columns there, ``KEY_low``, ``KEY_high``.
-        heading: its name on screens, with the unit.
+        heading: its name on screens, with the unit; or what makes it of the table's rows.
         value: of a row; None where there is none. A pair of ends for an interval.
         kind: text stands at the left; numbers and intervals at the right.
         format: of a value that is there and no text. (default: the kind's)
@@ -43,7 +43,7 @@ class Column(Generic[R]):
     """
 
     key: str
-    heading: str
+    heading: str | Callable[[Sequence[R]], str]
     value: Callable[[R], Any]
     kind: Kind = "number"
     format: Format | None = None
@@ -58,6 +58,10 @@ class Column(Generic[R]):
     def left(self) -> bool:
         """Whether its cells stand at the left."""
         return self.kind == "text"
+
+    def title(self, rows: Sequence[R]) -> str:
+        """Its heading above these rows."""
+        return self.heading if isinstance(self.heading, str) else self.heading(rows)
 
     @property
     def keys(self) -> list[str]:
@@ -155,7 +159,7 @@ class Table(Generic[R]):
             ]
             if not cells or any(cell.text for cell in cells):
                 suffix = f", {letter}" if column.prefixed else ""
-                headings.append(Heading(column.heading + suffix, column.left))
+                headings.append(Heading(column.title(self.rows) + suffix, column.left))
                 filled.append(cells)
         return headings, [list(row) for row in zip(*filled, strict=True)]
 

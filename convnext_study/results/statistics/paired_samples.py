@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import UserError
-from convnext_study.results.statistics.bootstrap import SEED, batches, bca
+from convnext_study.results.statistics.bootstrap import SEED, batches, bca, in_blocks
 from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
     Difference,
@@ -108,7 +108,7 @@ def _exchange_p(child: Array, parent: Array, scale: float) -> float:
 
     shape = child.shape[1:]
     half = ((child - parent) / 2).reshape(len(child), -1)
-    half = half[half.any(axis=1)]
+    half = in_blocks(half[half.any(axis=1)])
     middle = ((child + parent) / 2).sum(axis=0)
     count = len(half)
     if not count:
@@ -126,5 +126,6 @@ def _exchange_p(child: Array, parent: Array, scale: float) -> float:
         return float((difference(2.0 * ways - 1) >= least).mean())
     draw, hits = np.random.default_rng(SEED), 1
     for size in batches(FLIPS, count):
-        hits += int((difference(draw.choice((-1.0, 1.0), (size, count))) >= least).sum())
+        flips = draw.integers(0, 2, (size, count), dtype=np.int8)
+        hits += int((difference(2.0 * flips - 1) >= least).sum())
     return hits / (FLIPS + 1)

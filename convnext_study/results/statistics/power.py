@@ -9,13 +9,14 @@ from convnext_study.errors import UserError
 from convnext_study.results.statistics.intervals import PooledStd, t_quantile
 
 MOST_SEEDS = 100_000
+POINTS = "points"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
     """The number of ``seeds`` for each of two networks, and the power that it ``reached``.
 
-    ``effect`` is in points; ``assumptions`` are sentences for the reader.
+    ``effect`` is in ``unit``; ``assumptions`` are sentences for the reader.
     """
 
     seeds: int
@@ -23,6 +24,7 @@ class Power:
     effect: float
     std: PooledStd
     assumptions: str
+    unit: str = POINTS
 
 
 def seeds_needed(
@@ -33,17 +35,19 @@ def seeds_needed(
     alpha: float = 0.05,
     paired: bool = False,
     tests: int = 1,
+    unit: str = POINTS,
 ) -> Power:
-    """The fewest seeds for each network that show a true difference of ``effect`` points.
+    """The fewest seeds for each network that show a true difference of ``effect``.
 
     Args:
-        effect: the difference to see, in points, either way.
+        effect: the difference to see, in ``unit``, either way.
         std: between the seeds of one network, the same for both.
         power: how often a study of that size is to see it.
         alpha: the share of false alarms, over all ``tests`` together.
         paired: a paired t test on shared seeds instead of an unpaired one.
         tests: how many steps are tested together; each is tested at ``alpha / tests``, which is
             what Holm's method asks of its smallest p.
+        unit: of the effect and the standard deviation: points of a percentage, or another.
 
     Raises UserError for numbers out of range, or where `MOST_SEEDS` would not do.
     """
@@ -51,7 +55,7 @@ def seeds_needed(
         raise UserError(f"power {power:g} and alpha {alpha:g}: give 0 < alpha < power < 1")
     if not (math.isfinite(effect) and effect and std.std > 0):
         raise UserError(
-            f"an effect of {effect:g} points at a standard deviation of {std.std:g}: "
+            f"an effect of {f'{effect:g} {unit}'.rstrip()} at a standard deviation of {std.std:g}: "
             "give both, larger than 0"
         )
 
@@ -62,7 +66,9 @@ def seeds_needed(
     while reached(enough) < power:
         enough *= 2
         if enough > MOST_SEEDS:
-            raise UserError(f"{effect:g} points would take over {MOST_SEEDS} seeds: ask for more")
+            raise UserError(
+                f"{f'{effect:g} {unit}'.rstrip()} would take over {MOST_SEEDS} seeds: ask for more"
+            )
     low = enough // 2  # too few, unless it is 1
     while enough - low > 1:
         middle = (low + enough) // 2
@@ -72,7 +78,8 @@ def seeds_needed(
         reached=reached(enough),
         effect=effect,
         std=std,
-        assumptions=_assumptions(std, alpha, paired, tests),
+        assumptions=_assumptions(std, alpha, paired, tests, unit),
+        unit=unit,
     )
 
 
@@ -94,12 +101,12 @@ def power_of(
     return float(nct.sf(limit, df, shift) + wrong_side)
 
 
-def _assumptions(std: PooledStd, alpha: float, paired: bool, tests: int) -> str:
+def _assumptions(std: PooledStd, alpha: float, paired: bool, tests: int, unit: str) -> str:
     kind = "paired t test on shared seeds" if paired else "unpaired t test"
     text = (
         f"Two-sided {kind}, {100 * alpha:g} % false alarms"
         + (f" over {tests} steps together (Holm's first hurdle)" if tests > 1 else "")
-        + f". Deviation between seeds {std.std:.3g} points, from {std.source} "
+        + f". Deviation between seeds {f'{std.std:.3g} {unit}'.rstrip()}, from {std.source} "
         f"({std.df:g} degrees of freedom), taken as normal, true, and the same for both "
         "networks. "
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from convnext_study.errors import UserError
@@ -51,6 +51,10 @@ class SampleSums:
         return (
             f"{self.units} groups of test images" if self.grouped else f"{self.units} test images"
         )
+
+    def of_runs(self, part: slice) -> SampleSums:
+        """Some of the runs."""
+        return replace(self, sums=self.sums[:, part])
 
     def value(self) -> float:
         """The metric, as a mean over the runs."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -76,8 +76,8 @@ class ShareTimes:
 
 def compare(
     net: AnytimeNet, setting: Setting, shares: Sequence[float] = SKIPPED
-) -> list[ShareTimes]:
-    """Time every exit of a masked network at each share of skipped positions.
+) -> Iterator[ShareTimes]:
+    """Time every exit of a masked network at each share of skipped positions, one after the other.
 
     Methods are chosen by a table that is measured first. Raises ValueError for a network without
     masks.
@@ -98,7 +98,8 @@ def compare(
         "skipped": skipping,
     }
     layers = net.layer_costs((net.in_chans, *setting.size))
-    return [_at_share(share, forms, x, layers, setting) for share in shares]
+    for share in shares:
+        yield _at_share(share, forms, x, layers, setting)
 
 
 def pays_from(rows: Sequence[ShareTimes]) -> float | None:
@@ -106,7 +107,7 @@ def pays_from(rows: Sequence[ShareTimes]) -> float | None:
 
     On a straight line between the two shares around it; None if it never does.
     """
-    excess = [(row.skipped, row.time_left[-1].median - 1) for row in rows]
+    excess = sorted((row.skipped, row.time_left[-1].median - 1) for row in rows)
     if excess[0][1] <= 0:
         return excess[0][0]
     for (low, above), (high, below) in pairwise(excess):
@@ -165,28 +166,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         spec = AnytimeSpec(backbone=backbone, heads=asked.heads, masks="confidence")
         size = tuple(asked.size) if asked.size else SIZES.get(backbone, SMALL_SIZE)
         setting = Setting(size, asked.batch, asked.repeats, asked.device, asked.clock)
-        rows = compare(AnytimeNet(spec, num_classes=CLASSES), setting, asked.skipped)
         print(f"{backbone}, {asked.batch} x {size[0]}x{size[1]}, {asked.threads} thread(s)")
-        for line in lines(rows):
-            print(line, flush=True)
+        rows = []
+        for row in compare(AnytimeNet(spec, num_classes=CLASSES), setting, asked.skipped):
+            rows.append(row)
+            print("\n".join(lines(row)), flush=True)
+        share = pays_from(rows)
+        print("  skipping " + ("never pays" if share is None else f"pays from {share:.0%} skipped"))
 
 
-def lines(rows: Sequence[ShareTimes]) -> list[str]:
-    """The measurements as text: milliseconds to each exit, and what is left of time and MACs."""
+def lines(row: ShareTimes) -> list[str]:
+    """A measurement as text: milliseconds to each exit, and what is left of time and MACs."""
     found = []
-    for row in rows:
-        for name, times in row.milliseconds.items():
-            shown = " ".join(f"{one:8.1f}" for one in times)
-            found.append(f"  {row.skipped:4.0%} skipped  {name:8} ms {shown}")
-        found.append("                time left  " + "  ".join(map(str, row.time_left)))
-        macs = "  ".join(f"{one:.2f}" for one in row.macs_left)
-        found.append(f"                MACs left  {macs}")
-    share = pays_from(rows)
-    found.append(
-        "  skipping never pays here"
-        if share is None
-        else f"  skipping pays from {share:.0%} skipped"
-    )
+    for name, times in row.milliseconds.items():
+        shown = " ".join(f"{one:8.1f}" for one in times)
+        found.append(f"  {row.skipped:4.0%} skipped  {name:8} ms {shown}")
+    found.append("                time left  " + "  ".join(map(str, row.time_left)))
+    found.append("                MACs left  " + "  ".join(f"{one:.2f}" for one in row.macs_left))
     return found
 
 

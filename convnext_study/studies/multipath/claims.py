@@ -88,6 +88,7 @@ def claims(rows: Rows) -> Effects | None:
         effect_label="gain",
         rows=tuple(lines),
         notes=(*map(verdict, lines), noise, corrected),
+        metric=next(iter(tests.values())).metric,
     )
 
 

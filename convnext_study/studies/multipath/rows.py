@@ -30,7 +30,6 @@ SIZE = 32  # of the images that the networks are meant for
 # What is usual for CIFAR at 32x32: the paper's own recipe is not available to us.
 FULL = Recipe(
     name="cifar-usual",
-    family="classic",
     epochs=200,
     optimizer="sgd",
     lr=0.1,

@@ -41,7 +41,8 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
         return recipe
     milestones = recipe.milestones
     if isinstance(milestones, tuple):
-        milestones = tuple(epochs * one // recipe.epochs for one in milestones)
+        # In few epochs some coincide: none is before the first epoch, and no two are at once.
+        milestones = tuple(sorted({max(1, epochs * one // recipe.epochs) for one in milestones}))
     elif recipe.schedule == "step":
         milestones = max(1, epochs * milestones // recipe.epochs)
     changed = {**recipe.model_dump(), "epochs": epochs, "milestones": milestones}
@@ -54,8 +55,7 @@ def fine_tuning(base: Recipe, epochs: int | None = None, lr: float | None = None
         "name": f"{base.name}-fine-tune",
         "epochs": epochs or max(1, base.epochs // FINE_TUNE_SHORTER),
         "lr": lr or base.lr / FINE_TUNE_SLOWER,
-        "schedule": "step",
-        "milestones": (),
+        "schedule": "constant",
         "warmup_epochs": 0.0,
     }
     return Recipe.model_validate({**base.model_dump(), **changes})
@@ -68,7 +68,6 @@ def published(kind: str) -> Schedules:
     fractions = FRACTIONS if kind == "cifar" else (1 / 3, 2 / 3)
     base = Recipe(
         name=f"pruning-{kind}",
-        family="classic",
         epochs=epochs,
         optimizer="sgd",
         lr=stated["lr"],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sized
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Iterable, Sized
+from typing import Any, ClassVar, Self, TypeAlias
 
+from convnext_study.errors import did_you_mean
 from convnext_study.roadmap.spec import SpecError
 
 Widths: TypeAlias = tuple[tuple[int, ...], ...]
@@ -31,6 +32,12 @@ class Fields:
     def check(self) -> None:
         """Raises SpecError for what no network of the family can have."""
 
+    def replace(self, **changes: Any) -> Self:
+        """The same network with some fields changed. Raises SpecError for an unknown field."""
+        values = self.to_dict()
+        check_names(values.pop("family"), type(self), changes)
+        return type(self)(**{**values, **changes})
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, the family's name first; fields at their default are left out."""
         values = {"family": self.family}
@@ -49,6 +56,14 @@ def count(read: Read) -> int:
 def indices(read: Read) -> tuple[int, ...]:
     """Which channels are read."""
     return tuple(range(read)) if isinstance(read, int) else read
+
+
+def check_names(family: str, kind: Any, names: Iterable[str]) -> None:
+    """Raises SpecError for a field that a family's specs do not have."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in names:
+        if name not in known:
+            raise SpecError(f"{name}: no such field of a {family}{did_you_mean(name, known)}")
 
 
 def same_length(stages: Sized, widths: Sized) -> None:

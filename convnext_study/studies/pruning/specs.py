@@ -21,6 +21,7 @@ from convnext_study.studies.pruning.residual_specs import (
     PreResNetSpec,
     ResNetSpec,
 )
+from convnext_study.studies.pruning.spec_fields import check_names
 from convnext_study.studies.pruning.vgg_spec import POOL, VggSpec
 
 __all__ = [
@@ -37,7 +38,6 @@ __all__ = [
     "count_stages",
     "field_names",
     "from_dict",
-    "replace",
 ]
 
 Spec: TypeAlias = (
@@ -69,21 +69,12 @@ def from_dict(values: Mapping[str, Any]) -> Spec:
     family = fields.pop("family", None)
     if family not in FAMILIES:
         raise SpecError(f"family: {family!r}{did_you_mean(str(family), list(FAMILIES))}")
-    known = {field.name: field for field in dataclasses.fields(FAMILIES[family])}
-    for name in fields:
-        if name not in known:
-            raise SpecError(f"{name}: no such field of a {family}{did_you_mean(name, list(known))}")
-    missing = dataclasses.MISSING
-    for name, field in known.items():
-        if field.default is missing and name not in fields:
-            raise SpecError(f"{name}: a {family} needs it")
+    check_names(family, FAMILIES[family], fields)
+    for field in dataclasses.fields(FAMILIES[family]):
+        if field.default is dataclasses.MISSING and field.name not in fields:
+            raise SpecError(f"{field.name}: a {family} needs it")
     spec: Spec = FAMILIES[family](**fields)
     return spec
-
-
-def replace(spec: Spec, **changes: Any) -> Spec:
-    """The same network with some fields changed. Raises SpecError for an unknown field."""
-    return from_dict({**spec.to_dict(), **changes})
 
 
 def count_stages(spec: Spec) -> int:

@@ -140,6 +140,10 @@ class Classification(Task):
         smoothing = self.recipe.label_smoothing
         return F.cross_entropy(model(images), labels, label_smoothing=smoothing), len(labels)
 
+    def evaluates_after(self, epoch: int) -> bool:
+        """Not where the data are to be looked at once."""
+        return not self.data.val_once
+
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
         """Top-1 accuracy and cross entropy over the whole validation part, in every process."""
@@ -175,7 +179,7 @@ class Classification(Task):
                 PRIMARY: Metric(
                     value=100 * float(right.double().mean()),
                     label="top-1",
-                    samples=Samples.of_bits(right.numpy()),
+                    samples=Samples.of_bits(right.numpy(), self.data.val_groups),
                 ),
                 "val_loss": Metric(
                     value=val_loss, label="validation loss", unit="", higher_is_better=False

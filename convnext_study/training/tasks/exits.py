@@ -15,7 +15,8 @@ from convnext_study.data.dataset import DataParts
 from convnext_study.data.dense.loader import train_batches, val_batches
 from convnext_study.data.device import Prepare, prefetcher
 from convnext_study.data.pool import Readers
-from convnext_study.data.sharding import most_batches, val_indices
+from convnext_study.data.rng import fold_in
+from convnext_study.data.sharding import most_batches
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import Recipe, RecipeError
@@ -23,10 +24,14 @@ from convnext_study.runs.metrics import Cost, Metric
 from convnext_study.runs.records import Run
 from convnext_study.training.distributed import all_gather
 from convnext_study.training.parent import Parent, load_weights
+from convnext_study.training.rng import seed_everything
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.stochastic_depth import Masks, share_masks
 from convnext_study.training.task import Evaluation
 from convnext_study.training.tasks.on_data import OnData
+
+Evidence = Mapping[str, Tensor]
+LOSS = "val_loss"
 
 
 class ExitsTask(OnData):
@@ -68,12 +73,12 @@ class ExitsTask(OnData):
         """The loss of each image, (n,), summed over the exits."""
 
     @abstractmethod
-    def counts(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """What the metrics are computed from, (n, ...) integers for each image."""
+    def measure(self, exits: Sequence[Tensor], labels: Tensor) -> Evidence:
+        """What the metrics are computed from: of each name (n, ...) numbers for each image."""
 
     @abstractmethod
-    def metrics(self, counts: Tensor) -> tuple[Mapping[str, Metric], str]:
-        """Metrics by name, and which is primary, from the counts of all validation images."""
+    def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
+        """Metrics by name, and which is primary, from the evidence of all validation images."""
 
     @abstractmethod
     def readers(self, largest_batch: int) -> Readers:
@@ -123,23 +128,30 @@ class ExitsTask(OnData):
                 )
         return exits
 
+    def observed(self, model: nn.Module, images: Tensor) -> tuple[Sequence[Tensor], Evidence]:
+        """In evaluation: the maps of every exit, and what else a study's metrics are of."""
+        return self.exits(model, images), {}
+
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
         """Metrics of every exit, and the loss, in every process."""
         bad = self.corrupt_images
-        counts: list[Tensor] = []
-        losses: list[Tensor] = []
+        found: list[Evidence] = []
         size, readers = self._eval_batch, self._reading()
         for batch in val_batches(self._parts, size, readers, self._sharding, self._ahead):
             images, labels = self._prepare(batch)
-            exits = self.exits(model, images)
-            counts.append(self.counts(exits, labels).cpu())
-            losses.append(self.image_losses(exits, labels).cpu())
+            # For masks that are drawn by chance: the same after a resume.
+            place = int(batch.places[0])
+            seed_everything(fold_in(self.run.seed, "evaluate", place), self.runtime.device)
+            exits, seen = self.observed(model, images)
+            losses = {LOSS: self.image_losses(exits, labels)}
+            measured = {**losses, **seen, **self.measure(exits, labels)}
+            found.append({name: one.cpu() for name, one in measured.items()})
             check()
         # Parts differ by an image, which can be a batch; a part can even be empty.
-        for _ in range(len(losses), most_batches(len(self._parts.val), size, self._sharding)):
+        for _ in range(len(found), most_batches(len(self._parts.val), size, self._sharding)):
             check()
-        return self._joined(counts, losses, self.corrupt_images - bad)
+        return self._joined(found, self.corrupt_images - bad)
 
     def costs(self, model: nn.Module) -> dict[str, Cost]:
         """Of the network, and up to each exit, ``exit1`` and so on, where the network tells."""
@@ -156,24 +168,21 @@ class ExitsTask(OnData):
         """Of each exit's loss in their sum."""
         return [1.0] * exits if self._given is None else self._given
 
-    def _joined(self, counts: list[Tensor], losses: list[Tensor], bad: int) -> Evaluation:
+    def _joined(self, found: list[Evidence], bad: int) -> Evaluation:
         """The evaluation of all parts from this process's, batch by batch."""
-        images = len(self._parts.val)
-        mine = bool(val_indices(images, self._sharding))
-        part = (torch.cat(counts), torch.cat(losses)) if mine else None
-        parts = all_gather((part, bad))
-        held = [one for one, _ in parts if one is not None]
-        metrics, primary = self.metrics(torch.cat([one for one, _ in held]))
+        parts = all_gather((_one_after_another(found), bad))
+        evidence = _one_after_another([part for part, _ in parts if part])
+        metrics, primary = self.metrics(evidence)
         loss = Metric(
-            value=float(torch.cat([one for _, one in held]).double().mean()),
+            value=float(evidence[LOSS].double().mean()),
             label="validation loss",
             unit="",
             higher_is_better=False,
         )
         return Evaluation(
-            metrics={**metrics, "val_loss": loss},
+            metrics={**metrics, LOSS: loss},
             primary=primary,
-            images=images,
+            images=len(self._parts.val),
             corrupt_images=sum(one for _, one in parts),
         )
 
@@ -183,6 +192,11 @@ class ExitsTask(OnData):
             piece = self.recipe.global_batch_size // self.runtime.world_size // self.accum_steps
             self._readers = self.readers(max(piece, self._eval_batch))
         return self._readers
+
+
+def _one_after_another(parts: Sequence[Evidence]) -> Evidence:
+    names = parts[0] if parts else ()
+    return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
 def check_recipe(recipe: Recipe, task: str) -> None:

@@ -22,7 +22,7 @@ from convnext_study.runs.metrics import Metric, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks.arguments import parse
-from convnext_study.training.tasks.exits import ExitsTask
+from convnext_study.training.tasks.exits import Evidence, ExitsTask
 
 PRIMARY = "pckh"
 NEAR = 0.5  # of the head's size: a joint this near is right
@@ -81,8 +81,8 @@ class Pose(ExitsTask):
             losses = losses + weight * errors.mean(1) / 2
         return losses
 
-    def counts(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """(n, exits, 2): joints that are right, and joints that count."""
+    def measure(self, exits: Sequence[Tensor], labels: Tensor) -> Evidence:
+        """``joints``, (n, exits, 2): those that are right, and those that count."""
         measured = list(self.data.measured)
         head = labels[:, -1, 3]
         due = (labels[:, measured, 2] > 0) & (head > 0)[:, None]  # also False for NaN
@@ -91,10 +91,11 @@ class Pose(ExitsTask):
             off = (peaks(maps, self.args.size) - labels[:, :-1, :2]).norm(dim=2)[:, measured]
             right = due & (off <= NEAR * head[:, None])
             found.append(torch.stack([right.sum(1), due.sum(1)], 1))
-        return torch.stack(found, 1)
+        return {"joints": torch.stack(found, 1)}
 
-    def metrics(self, counts: Tensor) -> tuple[Mapping[str, Metric], str]:
+    def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
         """PCKh of each exit, and their mean, which is primary."""
+        counts = evidence["joints"]
         exits = counts.shape[1]
         found = {PRIMARY: self._metric(counts, "PCKh, mean of exits" if exits > 1 else "PCKh")}
         for number in range(exits if exits > 1 else 0):

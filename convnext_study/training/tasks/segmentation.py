@@ -20,7 +20,7 @@ from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks.arguments import parse
-from convnext_study.training.tasks.exits import ExitsTask, enlarged
+from convnext_study.training.tasks.exits import Evidence, ExitsTask, enlarged
 from convnext_study.training.tasks.overlap import confusion, miou_metrics, overlap_of
 
 
@@ -96,15 +96,16 @@ class Segmentation(ExitsTask):
             losses = losses + weight * each.sum((1, 2)) / total
         return losses
 
-    def counts(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """(n, exits, classes, 3): intersections, unions and labelled pixels of each image."""
+    def measure(self, exits: Sequence[Tensor], labels: Tensor) -> Evidence:
+        """``overlap``, (n, exits, classes, 3): intersections, unions and labelled pixels."""
         said = [enlarged(logits, *labels.shape[1:]).argmax(1) for logits in exits]
         classes = self.data.num_classes
-        return torch.stack([overlap_of(confusion(one, labels, classes)) for one in said], 1)
+        overlap = [overlap_of(confusion(one, labels, classes)) for one in said]
+        return {"overlap": torch.stack(overlap, 1)}
 
-    def metrics(self, counts: Tensor) -> tuple[Mapping[str, Metric], str]:
+    def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
         """mIoU of each exit, and their mean, which is primary."""
-        return miou_metrics(counts)
+        return miou_metrics(evidence["overlap"])
 
     def readers(self, largest_batch: int) -> Readers:
         """What reads the data."""

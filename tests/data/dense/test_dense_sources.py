@@ -10,6 +10,7 @@ from PIL import Image
 from support.dense import CITY, dense_readers, make_cityscapes, make_pairs
 from support.images import picture
 
+from convnext_study.data import open_data
 from convnext_study.data.dataset import CorruptImage, DataError
 from convnext_study.data.dense import open_dense
 from convnext_study.data.dense.dataset import IGNORE, DenseData
@@ -194,6 +195,11 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path, kind: str) -> None:
     with pytest.raises(DataError, match=says) as caught:
         open_dense(str(uri(tmp_path)))
     assert "\n" not in str(caught.value)
+
+
+def test_a_task_on_whole_images_says_what_reads_it() -> None:
+    with pytest.raises(DataError, match="as the task segmentation reads"):
+        open_data("cityscapes:/x")
 
 
 def test_a_missing_cityscapes_mask_is_named(tmp_path: Path) -> None:

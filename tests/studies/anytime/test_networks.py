@@ -17,6 +17,7 @@ from convnext_study.studies.anytime.masks.cost import exit_macs
 from convnext_study.studies.anytime.networks.heads import FlexHead
 from convnext_study.studies.anytime.networks.hrnet import hrnet
 from convnext_study.studies.anytime.networks.network import AnytimeNet
+from convnext_study.studies.anytime.networks.weights import load_backbone
 from convnext_study.studies.anytime.published import CountedNetwork, counted_networks, published
 from convnext_study.studies.anytime.rows import CLASSES, cost_rows, spec_of
 from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec
@@ -173,6 +174,24 @@ def test_a_record_builds_the_network() -> None:
     assert weight.std().item() == pytest.approx(0.001, rel=0.2)
 
 
+@pytest.mark.parametrize("prefix", ["", "module.model.", "model.backbone."])
+def test_checkpoints_of_other_hrnets_load(prefix: str) -> None:
+    torch.manual_seed(5)
+    theirs = timm.create_model("hrnet_w18_small_v2").state_dict()
+    named = {prefix + name: weight for name, weight in theirs.items()}
+    net = anytime_net(backbone="hrnet_w18_small_v2", masks="confidence", exits=(1, 2))
+    left = load_backbone(net.backbone, named)
+    own = net.backbone.state_dict()
+    taken = [name for name in own if name in theirs]
+    assert all(torch.equal(own[name], theirs[name]) for name in taken)
+    assert set(left) == set(theirs) - set(taken)
+    assert "classifier.weight" in left and "stage3.0.branches.0.0.conv1.weight" in left
+    with pytest.raises(UserError, match=r"has no conv1\.weight"):
+        load_backbone(net.backbone, {})
+    with pytest.raises(UserError, match=r"conv1\.weight is \(64, 3, 3, 3\) instead of"):
+        load_backbone(anytime_net().backbone, named)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -216,3 +235,29 @@ def test_any_backbone_gets_the_same_exits(backbone: str) -> None:
     whole = exit_macs(net.layer_costs((3, 64, 64)))
     assert whole == sorted(whole)
     assert whole[-1] == count(net, (3, 64, 64)).macs
+
+
+@pytest.mark.parametrize("name", ["resnet18", "regnety_002", "convnext_atto", "multipath_small"])
+def test_stages_one_by_one_are_timms_features(name: str) -> None:
+    net: Any = anytime_net(backbone=name, exits=(3,), flex_width=8).backbone
+    chosen = [
+        one["index"]
+        for one in net.net.feature_info.info
+        if one["index"] in net.net.feature_info.out_indices
+    ]
+    theirs = timm.create_model(name, features_only=True, out_indices=chosen).eval()
+    theirs.load_state_dict(net.net.state_dict())
+    x = images()
+    with torch.no_grad():
+        maps = net.begin(x)
+        for stage in (2, 3):
+            maps = net.advance(stage, maps)
+        assert all(torch.equal(*pair) for pair in zip(net.exit_maps(maps), theirs(x), strict=True))
+
+
+def test_squeeze_and_excitation_is_not_masked() -> None:
+    net = anytime_net(backbone="regnety_002", masks="confidence", flex_width=8)
+    sizes = {
+        layer.size for added in net.layer_costs((3, 128, 128)) for layer in added if layer.masked
+    }
+    assert sizes and (1, 1) not in sizes

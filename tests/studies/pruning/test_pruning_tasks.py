@@ -20,7 +20,7 @@ from convnext_study.imports import TaskError
 from convnext_study.runs.records import Run
 from convnext_study.studies.pruning.factors import factored_ref
 from convnext_study.studies.pruning.groups import PruningError
-from convnext_study.studies.pruning.specs import PreActSpec, replace
+from convnext_study.studies.pruning.specs import PreActSpec
 from convnext_study.studies.pruning.tasks import Arm
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.parent import find_parent
@@ -73,7 +73,7 @@ def test_random_weights_are_those_of_a_run_without_a_parent(tmp_path: Path) -> N
     dense = tiny_run()
     train_in(tmp_path, dense)
     _, net = started(tmp_path, arm_of(dense, "l1-norm", "random", widths=WIDTHS))
-    narrow = replace(TINY, widths=(2, "M", 3, "M", 4))
+    narrow = TINY.replace(widths=(2, "M", 3, "M", 4))
     seed_everything(fold_in(0, "weights"))
     alone = Classification(tiny_run(narrow), Runtime()).build()
     for name, value in alone.state_dict().items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -175,7 +174,7 @@ def test_a_pruned_network_of_another_room_is_rebuilt_from_plain_data(builder: st
     for key, weight in again.state_dict().items():
         assert torch.equal(weight, other.state_dict()[key])
     twice = build(pruned_ref(ref, {next(iter(kept)): [0]}, image))
-    assert twice.get_submodule(next(iter(kept))).weight.shape[0] == 1
+    assert twice.get_parameter(f"{next(iter(kept))}.weight").shape[0] == 1
     narrow = remove(net, kept, image)
     again.double().load_state_dict(narrow.state_dict())
     assert torch.equal(again.eval()(pictures(2, 32)), narrow(pictures(2, 32)))
@@ -194,7 +193,7 @@ def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         groups_of(
             timm.create_model("multipath_small", width=4, modules=1, implementation="plain"), IMAGE
         )
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'convnext-study\[pruning\]'$"):
         groups_of(foreign("convnext_atto"), (3, 32, 32))
 

@@ -11,7 +11,7 @@ from support.pruning_nets import FOREIGN, SMALL, foreign, pictures, small
 from torch import Tensor, nn
 
 from convnext_study.errors import UserError
-from convnext_study.studies.pruning.apply import groups_of, mask, remove
+from convnext_study.studies.pruning.apply import ImageSize, groups_of, mask, remove
 from convnext_study.studies.pruning.groups import Group, Kept, widths_left
 from convnext_study.studies.pruning.methods import (
     architectures,
@@ -25,6 +25,11 @@ from convnext_study.studies.pruning.methods.l1_norm import keep_filters
 Method = Callable[[Any, Sequence[Group], Tensor], Kept]
 
 
+def size_of(images: Tensor) -> ImageSize:
+    _, channels, height, width = images.shape
+    return channels, height, width
+
+
 def half_of_the_filters(net: Any, groups: Sequence[Group], _: Tensor) -> Kept:
     ratios = {group.name: 0.5 for group in groups if group.producers}
     return keep_filters(net, groups, widths_left(groups, ratios))
@@ -32,11 +37,6 @@ def half_of_the_filters(net: Any, groups: Sequence[Group], _: Tensor) -> Kept:
 
 def scales(net: Any, groups: Sequence[Group], _: Tensor) -> Kept:
     return slimming.keep_channels(net, groups, 0.4, keep_one=True)
-
-
-def size_of(images: Tensor) -> tuple[int, int, int]:
-    channels, height, width = images.shape[1:]
-    return channels, height, width
 
 
 def uniform(net: Any, groups: Sequence[Group], images: Tensor) -> Kept:

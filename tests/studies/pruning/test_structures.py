@@ -22,10 +22,10 @@ from convnext_study.studies.pruning.methods import structure_selection as select
 from convnext_study.studies.pruning.networks.build import make_network
 from convnext_study.studies.pruning.networks.wiring import spec_groups, with_widths
 from convnext_study.studies.pruning.published import get_network
-from convnext_study.studies.pruning.specs import PreActSpec, ResNetSpec, VggSpec, replace
+from convnext_study.studies.pruning.specs import PreActSpec, ResNetSpec, VggSpec
 
 IMAGE = (3, 16, 16)
-SMALL_PREACT = replace(PREACT, widths=(4, 5, 6, 7), stem="cifar", stages=((2, True),) * 4)
+SMALL_PREACT = PREACT.replace(widths=(4, 5, 6, 7), stem="cifar", stages=((2, True),) * 4)
 
 
 # Soft filter pruning

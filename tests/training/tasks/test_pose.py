@@ -87,7 +87,7 @@ def test_pckh_counts_joints_within_half_a_head(task: Pose) -> None:
     moved[0, 4] += torch.tensor([8.0, 0.0])  # beyond
     moved[1, 6] += torch.tensor([0.0, 9.0])  # the pelvis, which does not count
     exits = [gaussians(people(one), (64, 64), 64, 2.0)[0] for one in (places, moved)]
-    counts = task.counts(exits, rows)
+    counts = task.measure(exits, rows)["joints"]
     assert counts.tolist() == [[[13, 13], [12, 13]], [[14, 14], [14, 14]], [[0, 0], [0, 0]]]
 
 
@@ -95,7 +95,7 @@ def test_metrics_of_exits_and_their_evidence(task: Pose) -> None:
     counts = torch.tensor(
         [[[13, 13], [12, 13]], [[14, 14], [7, 14]], [[2, 8], [0, 8]], [[0, 0]] * 2]
     )
-    metrics, primary = task.metrics(counts)
+    metrics, primary = task.metrics({"joints": counts})
     values = {name: metric.value for name, metric in metrics.items()}
     assert primary == "pckh"
     assert values == pytest.approx(

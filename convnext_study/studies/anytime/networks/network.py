@@ -12,16 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from convnext_study.studies.anytime.masks.confidence import merge, random_order, unsure
-from convnext_study.studies.anytime.masks.convolution import mask_convolutions
+from convnext_study.studies.anytime.masks.convolution import MaskedConv2d, mask_convolutions
 from convnext_study.studies.anytime.masks.cost import LayerCost, layer_costs
 from convnext_study.studies.anytime.masks.segment import SegmentMask
 from convnext_study.studies.anytime.networks.backbone import Backbone, make_backbone
 from convnext_study.studies.anytime.networks.heads import FlexHead, original_head, upsample
 from convnext_study.studies.anytime.networks.predictions import Prediction, predict
+from convnext_study.studies.anytime.networks.weights import init_convs
 from convnext_study.studies.anytime.spec import AnytimeSpec
-
-INIT_STD = {"trunc_normal": 0.02, "normal": 0.001}  # the second is the authors'
-
 
 # Computes a head's logits where the segment's mask is true, and anything elsewhere.
 HeadSkipper = Callable[[nn.Module, Sequence[Tensor], SegmentMask], Tensor]
@@ -63,7 +61,7 @@ class AnytimeNet(nn.Module):
         self,
         spec: AnytimeSpec,
         *,
-        num_classes: int,
+        num_classes: int = 19,
         in_chans: int = 3,
         drop_path_rate: float = 0.0,
     ) -> None:
@@ -153,15 +151,27 @@ class AnytimeNet(nn.Module):
             found.append(total)
         return found
 
+    def get_classifier(self) -> list[nn.Module]:
+        """The last convolution of every exit's head."""
+        return [self.heads[str(exit)].get_submodule(self._last_of(exit)) for exit in self.exits]
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A fresh last convolution in every head, for another number of classes."""
+        for exit, last in zip(self.exits, self.get_classifier(), strict=True):
+            assert isinstance(last, nn.Conv2d)  # noqa: S101
+            fresh = nn.Conv2d(last.in_channels, num_classes, 1).to(last.weight)
+            if exit in self.segments:
+                fresh = MaskedConv2d(fresh, self.segments[exit])
+            self.heads[str(exit)].set_submodule(self._last_of(exit), fresh.train(self.training))
+        self.num_classes = num_classes
+
     def init_weights(self, scheme: str = "kaiming") -> None:
         """``kaiming`` (timm's HRNet), ``trunc_normal`` (0.02), or ``normal`` (0.001, the authors').
 
         A pretrained backbone keeps its weights.
         """
         for part in (self.heads,) if self.spec.pretrained else (self.backbone, self.heads):
-            for module in part.modules():
-                if isinstance(module, nn.Conv2d):
-                    _init_conv(module, scheme)
+            init_convs(part, scheme)
 
     def _mask(self) -> None:
         """Let each exit's mask rule all that the next one adds."""
@@ -199,10 +209,7 @@ class AnytimeNet(nn.Module):
 
     @contextmanager
     def _masked(self, exit: int, computed: Tensor | None) -> Iterator[None]:
-        segment = self.segments.get(exit)
-        if segment is None:
-            yield
-            return
+        segment = self.segments.get(exit, SegmentMask())
         # In evaluation a mask that skips nothing is none: the dense network, and as fast.
         everything = computed is None or (not self.training and bool(computed.all()))
         segment.set(None if everything else computed)
@@ -217,6 +224,10 @@ class AnytimeNet(nn.Module):
         if self.spec.heads == "original" or poolings == 0:
             return original_head(channels, self.num_classes)
         return FlexHead(channels, self.spec.width_of_flex_heads(), self.num_classes, poolings)
+
+    def _last_of(self, exit: int) -> str:
+        head = self.heads[str(exit)]
+        return f"convs.{len(head.convs) - 1}" if isinstance(head, FlexHead) else "3"
 
     def _logits(self, exit: int, maps: list[Tensor]) -> Tensor:
         shown = self.backbone.exit_maps(maps)
@@ -235,14 +246,3 @@ def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str
     net = AnytimeNet(spec, num_classes=num_classes, drop_path_rate=drop_path)
     net.init_weights(init)
     return net
-
-
-def _init_conv(conv: nn.Conv2d, scheme: str) -> None:
-    if scheme == "kaiming":
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    elif scheme == "trunc_normal":
-        nn.init.trunc_normal_(conv.weight, std=INIT_STD[scheme])
-    else:
-        nn.init.normal_(conv.weight, std=INIT_STD[scheme])
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)

@@ -20,7 +20,8 @@ class StagedBackbone(nn.Module):
     """timm's ``features_only`` form of a model, run up to one stage at a time.
 
     As HRNet's exits see all of its branches, those of this backbone see the maps of all stages so
-    far, the largest first.
+    far, the largest first. Masks rule its convolutions; linear layers and attention, if it has
+    any, are computed whole, and counted so.
 
     Args:
         net: timm's wrapper, which holds the layers in the order in which they run.
@@ -84,7 +85,8 @@ def staged_backbone(
         keywords["conv_mlp"] = True  # the same network, in convolutions that can be masked
     with torch.device("meta"):
         strides = _features(name, keywords).feature_info.reduction()
-    chosen = [index for index, stride in enumerate(strides) if stride >= LEAST_STRIDE]
+    least = min(LEAST_STRIDE, strides[-1] // 4)  # networks for small images have small strides
+    chosen = [index for index, stride in enumerate(strides) if stride >= least]
     if stages > len(chosen):
         raise SpecError(f"exits: there is no exit {stages}; {name} has {len(chosen)} stages")
     if drop_path_rate:

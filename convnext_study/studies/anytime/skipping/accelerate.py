@@ -9,6 +9,7 @@ from torch import nn
 
 from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
 from convnext_study.studies.anytime.networks.network import AnytimeNet
+from convnext_study.studies.anytime.skipping.branches import use_rows
 from convnext_study.studies.anytime.skipping.choice import Skipper, Table
 from convnext_study.studies.anytime.skipping.fold import fold_batchnorms
 from convnext_study.studies.anytime.skipping.heads import can_skip, skipping_head
@@ -39,6 +40,7 @@ def accelerated(net: AnytimeNet, table: Table | str | None = None) -> AnytimeNet
     for module in fast.modules():
         if isinstance(module, MaskedConv2d):
             module.skipper = Skipper(module, Table() if table is None else table)
+    use_rows(fast, Table() if table is None else table)
     if fast.spec.merge:
         heads = [exit for exit in fast.segments if can_skip(fast.heads[str(exit)])]
         fast.head_skippers = dict.fromkeys(heads, skipping_head)

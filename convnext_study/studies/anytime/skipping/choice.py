@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
 from convnext_study.studies.anytime.masks.segment import SizedMask
-from convnext_study.studies.anytime.skipping.indices import tile_share
+from convnext_study.studies.anytime.skipping.indices import is_small, tile_share
 from convnext_study.studies.anytime.skipping.methods import METHODS, Plan, can_use, nothing
 
 # Where nothing was measured: the share of positions, or of tiles, up to which it is used.
@@ -96,6 +96,8 @@ class Skipper:
             return "whole"
         if isinstance(self.table, str):
             name = self.table
+        elif is_small(mask):
+            return "whole"
         else:
             if x.shape not in self._keys:
                 self._keys[x.shape] = layer_key(conv, x)

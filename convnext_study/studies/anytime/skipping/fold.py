@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
 from convnext_study.studies.anytime.networks.heads import FlexHead
+from convnext_study.studies.anytime.networks.staged import StagedBackbone
 
 
 def fold_batchnorms(net: nn.Module) -> int:
@@ -39,9 +40,12 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module, str]]
         for index in range(len(module.norms)):
             yield module.convs, str(index), module.norms, str(index)
         return
+    if isinstance(module, StagedBackbone):  # timm's wrapper runs its layers in their order
+        module, sequence = module.net, True
+    else:
+        sequence = isinstance(module, nn.Sequential)
     children = list(module.named_children())
     for (first, conv), (second, norm) in pairwise(children):
-        sequence = isinstance(module, nn.Sequential)
         named = first.startswith("conv") and second == first.replace("conv", "bn")
         if (sequence or named) and isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             yield module, first, module, second

@@ -15,10 +15,10 @@ from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
 from convnext_study.studies.anytime.masks.segment import SegmentMask, SizedMask
 from convnext_study.studies.anytime.networks.heads import FlexHead, upsample
 from convnext_study.studies.anytime.skipping.choice import Skipper
-from convnext_study.studies.anytime.skipping.indices import coordinates, positions
+from convnext_study.studies.anytime.skipping.indices import coordinates, is_small, positions
 from convnext_study.studies.anytime.skipping.methods import as_matrix, from_rows
 
-FEW = 0.3  # share up to which single positions are upsampled faster than the map (measured)
+FEW = 0.3  # share up to which single positions are upsampled instead of the map; ours
 
 
 def can_skip(head: nn.Module) -> bool:
@@ -40,6 +40,8 @@ def skipping_head(head: nn.Module, maps: Sequence[Tensor], segment: SegmentMask)
     size = (maps[0].shape[-2], maps[0].shape[-1])
     mask = segment.at(size)
     assert mask is not None  # noqa: S101  the network asks only where something is masked
+    if is_small(mask):
+        return head(torch.cat([upsample(one, size) for one in maps], dim=1))  # type: ignore[no-any-return]
     if isinstance(head, FlexHead):
         return _flex(head, maps, segment, size)
     x = torch.cat([_rows_of(one, *coordinates(positions(mask), mask), mask) for one in maps], dim=1)

@@ -15,6 +15,15 @@ from torch import Tensor, nn
 
 from convnext_study.studies.anytime.masks.segment import SizedMask
 
+# On maps of fewer positions, all images together, finding out where to compute takes longer than
+# computing (measured).
+FEWEST_POSITIONS = 2048
+
+
+def is_small(mask: SizedMask) -> bool:
+    """Whether a map has too few positions to be computed in parts."""
+    return mask.active.numel() < FEWEST_POSITIONS
+
 
 class Geometry(NamedTuple):
     """How a convolution's output positions lie on its input, equal in both directions."""
@@ -88,7 +97,7 @@ def window_reads(mask: SizedMask, size: tuple[int, int], geometry: Geometry) -> 
 
 
 def tile_side(mask: SizedMask) -> int:
-    """Of a map's tiles, in positions: coarse ones on large maps (measured)."""
+    """Of a map's tiles, in positions: coarse ones on large maps; ours."""
     return 16 if min(mask.active.shape[-2:]) >= 64 else 8
 
 
@@ -165,6 +174,11 @@ def border(mask: SizedMask, radius: int) -> Border:
 def skipped(mask: SizedMask) -> Tensor:
     """The output's rows that are not computed."""
     return mask.derive("skipped", lambda: (~mask.active).flatten().nonzero().flatten())
+
+
+def inverse(mask: SizedMask, dtype: torch.dtype) -> Tensor:
+    """1 at skipped positions and 0 at computed ones, (N, 1, h, w)."""
+    return mask.derive(("inverse", dtype), lambda: (~mask.active).to(dtype))
 
 
 def coordinates(rows: Tensor, mask: SizedMask) -> tuple[Tensor, Tensor, Tensor]:

@@ -56,7 +56,7 @@ class Plan:
 
 Method = Callable[[MaskedConv2d, Tensor, SizedMask, Plan], Tensor]
 
-MOST_BORDER = 0.25  # share of the map; where more of it is filled, all of it is, which is faster
+MOST_BORDER = 0.25  # share of the map; where more would be filled, all of it is; ours
 
 
 def as_matrix(x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def whole(conv: MaskedConv2d, x: Tensor, mask: SizedMask, plan: Plan) -> Tensor:
     fill = _Fill(conv, mask, plan)
     y = _conv(conv, x, fill.bias)
     if not fill.sparse:
-        return fill.everywhere(y, y * mask.active)
+        return fill.everywhere(y * mask.active)
     y = y.contiguous(memory_format=torch.channels_last)
     out = as_matrix(y)
     out[indices.skipped(mask)] = fill.start
@@ -140,8 +140,10 @@ class _Fill:
 
     def __init__(self, conv: MaskedConv2d, mask: SizedMask, plan: Plan) -> None:
         self.conv, self.mask, self.plan = conv, mask, plan
-        self.border = indices.border(mask, plan.radius)
-        self.sparse = len(self.border.rows) <= MOST_BORDER * mask.active.numel()
+        self.sparse = not indices.is_small(mask)
+        if self.sparse:
+            self.border = indices.border(mask, plan.radius)
+            self.sparse = len(self.border.rows) <= MOST_BORDER * mask.active.numel()
         self.bias = conv.shifted_bias() if self.sparse else conv.bias
         shift = conv.shift if self.sparse else None
         self.start = conv.weight.new_zeros(()) if shift is None else shift
@@ -157,7 +159,7 @@ class _Fill:
         n, _, h, w = self.mask.active.shape
         maps = out.view(n, h, w, -1).permute(0, 3, 1, 2)
         if not self.sparse:
-            return self.everywhere(maps, maps)
+            return self.everywhere(maps)
         if len(self.border.rows):
             taps = self.plan.taps
             values = self.border.around.gather(out, self.start).view(len(taps), -1)
@@ -166,12 +168,14 @@ class _Fill:
             out.index_copy_(0, self.border.rows, means)
         return maps
 
-    def everywhere(self, y: Tensor, computed: Tensor) -> Tensor:
-        """The map of ``y``, right where computed, and of the same with 0 at skipped positions."""
-        square = self.plan.kernel.expand(y.shape[1], 1, -1, -1)
-        filled = F.conv2d(computed, square, padding=self.plan.radius, groups=y.shape[1])
-        maps = torch.where(self.mask.active, y, filled)
-        return maps if self.conv.shift is None else maps + self.conv.shift.view(-1, 1, 1)
+    def everywhere(self, computed: Tensor) -> Tensor:
+        """The filled map of one that is 0 at skipped positions."""
+        channels = computed.shape[1]
+        square = self.plan.kernel.expand(channels, 1, -1, -1)
+        filled = F.conv2d(computed, square, padding=self.plan.radius, groups=channels)
+        # A product and a sum are faster than torch.where with a mask for all channels.
+        maps = torch.addcmul(computed, filled, indices.inverse(self.mask, computed.dtype))
+        return maps if self.conv.shift is None else maps.add_(self.conv.shift.view(-1, 1, 1))
 
 
 def _conv(conv: MaskedConv2d, x: Tensor, bias: Tensor | None, padding: int | None = None) -> Tensor:

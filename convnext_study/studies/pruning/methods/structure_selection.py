@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from convnext_study.errors import UserError
 from convnext_study.studies.pruning.groups import PruningError
 from convnext_study.studies.pruning.networks.build import make_network
-from convnext_study.studies.pruning.specs import PreActSpec, replace
+from convnext_study.studies.pruning.specs import PreActSpec
 
 PENALTY, MOMENTUM = 0.01, 0.9
 
@@ -96,9 +96,7 @@ def branch_spec(spec: PreActSpec, kept: Mapping[str, bool]) -> PreActSpec:
     """The network that is left. Raises PruningError for a block it does not have."""
     left = _left(spec, kept)
     stages = tuple((sum(branches.values()), branches.get(0, False)) for branches in left)
-    changed = replace(spec, stages=stages)
-    assert isinstance(changed, PreActSpec)  # noqa: S101
-    return changed
+    return spec.replace(stages=stages)
 
 
 def remove_branches(net: Any, kept: Mapping[str, bool]) -> nn.Module:

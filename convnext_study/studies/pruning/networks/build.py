@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from convnext_study.studies.pruning.networks.network import INIT_STD, PruningNet
+from convnext_study.models.initial import init_layers
+from convnext_study.studies.pruning.networks.network import PruningNet
 from convnext_study.studies.pruning.networks.timm_resnets import timm_resnet
 from convnext_study.studies.pruning.specs import BottleneckSpec, ImageNetBasicSpec, Spec, from_dict
 
@@ -26,10 +27,6 @@ def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str
     net: Any = make_network(from_dict(args), num_classes=num_classes, drop_path_rate=drop_path)
     if isinstance(net, PruningNet):
         net.init_weights(init)
-    elif init == "trunc_normal":
-        for module in net.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=INIT_STD)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+    elif init == "trunc_normal":  # its own start is torchvision's
+        init_layers(net, init, lambda conv: None)
     return net  # type: ignore[no-any-return]

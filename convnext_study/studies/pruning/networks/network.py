@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from torch import nn
 
 from convnext_study.models.blocks import jit_ignore
 from convnext_study.models.head import Head
+from convnext_study.models.initial import init_layers
 from convnext_study.models.layer_specs import Layer
-from convnext_study.models.timm_model import TimmModel
+from convnext_study.models.timm_model import TimmModel, stage_info
 from convnext_study.roadmap.spec import NetSpec
 from convnext_study.studies.pruning.networks import families
 from convnext_study.studies.pruning.networks.families import Body
@@ -24,7 +24,7 @@ from convnext_study.studies.pruning.specs import (
     VggSpec,
 )
 
-INIT_STD = 0.02
+LINEAR_STD = 0.01  # of a VGG's linear layers
 SmallSpec = VggSpec | ResNetSpec | PreResNetSpec | DenseNetSpec | PreActSpec
 
 
@@ -70,7 +70,9 @@ class PruningNet(TimmModel):
             if isinstance(spec, VggSpec)
             else Head((fc,), NetSpec(), global_pool, drop_rate)
         )
-        super().__init__(body.stem, nn.Sequential(*body.stages), head, _feature_info(body))
+        super().__init__(
+            body.stem, nn.Sequential(*body.stages), head, stage_info(body.channels, body.reductions)
+        )
         if isinstance(spec, VggSpec) and spec.hidden:
             self.head_hidden_size = spec.hidden[-1]
         self.spec = spec
@@ -87,28 +89,21 @@ class PruningNet(TimmModel):
         Scales of BatchNorm start at 1, and at 0.5 in the networks that slimming prunes on CIFAR
         and in its VGGs.
         """
+        init_layers(self, scheme, _kaiming)
+        is_vgg = isinstance(self.spec, VggSpec)
         gamma = 0.5 if _starts_at_half(self.spec) else 1.0
         for module in self.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 nn.init.constant_(module.weight, gamma)
                 nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Conv2d | nn.Linear):
-                _start(module, scheme, isinstance(self.spec, VggSpec))
+            elif is_vgg and isinstance(module, nn.Linear) and scheme == "kaiming":
+                nn.init.normal_(module.weight, std=LINEAR_STD)
+                nn.init.zeros_(module.bias)
 
 
-def _start(layer: nn.Conv2d | nn.Linear, scheme: str, is_vgg: bool) -> None:
-    if scheme != "kaiming":
-        nn.init.trunc_normal_(layer.weight, std=INIT_STD)
-    elif isinstance(layer, nn.Conv2d):
-        fan_out = layer.out_channels * math.prod(layer.kernel_size)
-        nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
-    elif is_vgg:
-        nn.init.normal_(layer.weight, std=0.01)
-    else:
-        layer.reset_parameters()
-        return
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+def _kaiming(conv: nn.Conv2d) -> None:
+    fan_out = conv.out_channels * math.prod(conv.kernel_size)
+    nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
 
 
 def _starts_at_half(spec: SmallSpec) -> bool:
@@ -136,12 +131,3 @@ def _body(spec: SmallSpec, in_chans: int, drop_path_rate: float) -> Body:
 
 def _linear(last: float, count: int) -> Iterator[float]:
     return iter([last * index / max(count - 1, 1) for index in range(count)])
-
-
-def _feature_info(body: Body) -> list[dict[str, Any]]:
-    return [
-        {"num_chs": channels, "reduction": reduction, "module": f"stages.{stage}"}
-        for stage, (channels, reduction) in enumerate(
-            zip(body.channels, body.reductions, strict=True)
-        )
-    ]

@@ -30,8 +30,18 @@ class SelectedConv2d(nn.Conv2d):
         return super().forward(x.index_select(1, self.kept))
 
 
-def timm_resnet(spec: ImageNetBasicSpec | BottleneckSpec, **kwargs: Any) -> nn.Module:
-    """timm's ResNet with this spec's widths; further arguments are those of timm's ``ResNet``.
+def timm_resnet(
+    spec: ImageNetBasicSpec | BottleneckSpec,
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    global_pool: str = "avg",
+    output_stride: int = 32,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    zero_init_last: bool = False,
+) -> nn.Module:
+    """timm's ResNet with this spec's widths; the other arguments are those of timm's ``ResNet``.
 
     The last norm of a branch starts at 1 unless ``zero_init_last``, as in torchvision. Weights of
     torchvision's and timm's ResNets fit the networks that are not narrowed, but for biased
@@ -40,8 +50,17 @@ def timm_resnet(spec: ImageNetBasicSpec | BottleneckSpec, **kwargs: Any) -> nn.M
     from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
     kind = BasicBlock if isinstance(spec, ImageNetBasicSpec) else Bottleneck
-    kwargs = {"zero_init_last": False, **kwargs}
-    net = ResNet(kind, tuple(map(len, spec.inner)), **kwargs)
+    net = ResNet(
+        kind,
+        tuple(map(len, spec.inner)),
+        num_classes=num_classes,
+        in_chans=in_chans,
+        global_pool=global_pool,
+        output_stride=output_stride,
+        drop_rate=drop_rate,
+        drop_path_rate=drop_path_rate,
+        zero_init_last=zero_init_last,
+    )
     net.spec = spec
     for index, inner in enumerate(spec.inner, start=1):
         for block, widths in zip(getattr(net, f"layer{index}"), inner, strict=True):
@@ -49,7 +68,7 @@ def timm_resnet(spec: ImageNetBasicSpec | BottleneckSpec, **kwargs: Any) -> nn.M
                 _narrow_basic(block, widths)
             else:
                 _narrow_bottleneck(block, widths, spec.shortcut_bias)
-    net.init_weights(zero_init_last=kwargs["zero_init_last"])
+    net.init_weights(zero_init_last=zero_init_last)
     return net  # type: ignore[no-any-return]
 
 

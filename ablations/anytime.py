@@ -1,0 +1,37 @@
+"""Anytime dense prediction with confidence (Liu et al., ICLR 2022): what each part of it is worth.
+
+    convnext-study study anytime --seeds 3
+
+One exit at several sizes, early exits, redesigned heads, confidence adaptivity; as controls random
+masks at the same share, and exits that are there in training alone. docs/anytime.md says what is
+the authors' in it.
+
+    convnext-study study anytime --data cityscapes:PATH          HRNet-W18 and W48, 484 epochs
+    convnext-study study anytime --data pairs:PATH               any images and masks
+    convnext-study study anytime --networks convnext_atto,roadmap_nano_patchify_stem
+
+Runs: 8 a seed and network, on digit-canvas of 375 steps each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convnext_study.experiments.context import Context
+from convnext_study.experiments.study_file import select_records
+from convnext_study.report.findings import Finding
+from convnext_study.runs.records import Record, Run
+from convnext_study.studies.anytime.arms import runs_of
+from convnext_study.studies.anytime.findings import findings
+
+FOLDER = "anytime"  # in runs/, apart from the road map's rows
+DATA = "digit-canvas"
+NETWORKS = "backbones: names of timm, such as convnext_atto or roadmap_nano_gelu"
+
+
+def runs(context: Context) -> list[Run]:
+    return runs_of(context.data, context.seeds, context.recipe, context.changes, context.networks)
+
+
+def report(records: Sequence[Record], context: Context) -> list[Finding]:
+    return findings(select_records(records, runs(context)))

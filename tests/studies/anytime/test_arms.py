@@ -1,0 +1,136 @@
+"""The study's arms: what is asked for, and what the two controls do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.training import assert_same, stop_after
+
+from convnext_study.imports import TaskError
+from convnext_study.models.builders import get_builder
+from convnext_study.runs.metrics import Metric
+from convnext_study.runs.records import Result, Run, read
+from convnext_study.studies.anytime.arms import AUXILIARY, arms_of, runs_of
+from convnext_study.studies.anytime.controls import last_exit_alone, shares_of
+from convnext_study.studies.anytime.published import published
+from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.parent import Parent
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.tasks import make_task
+
+TINY = "digit-canvas:32,16,6"
+NARROW = "hrnet_digits_narrow"
+CHANGES = {"epochs": 2, "global_batch_size": 8}
+
+
+def tiny(arm: str, seed: int = 0) -> Run:
+    runs = runs_of(TINY, [seed], None, CHANGES, [NARROW])
+    return next(run for run in runs if run.metadata["row"] == arm)
+
+
+def test_every_arm_is_a_run_of_its_own() -> None:
+    runs = runs_of("digit-canvas", (0, 1))
+    assert len({run.key for run in runs}) == len({run.id for run in runs}) == len(runs) == 16
+    assert [run.name for run in runs[:8]] == [
+        *("plain", "plain_narrow", "plain_wide", "ee", "rh", "ca", "random", "deep"),
+    ]
+    for run in runs:
+        get_builder(run.model.builder)  # known
+        assert run.task.args["class_weights"][0] < run.task.args["class_weights"][1]
+
+
+def test_random_masks_wait_for_the_adaptive_network_of_their_seed() -> None:
+    runs = {(run.name, run.seed): run for run in runs_of("digit-canvas", (0, 1))}
+    for seed in (0, 1):
+        assert runs["random", seed].init_from == runs["ca", seed].key
+    assert {run.init_from for (name, _), run in runs.items() if name != "random"} == {None}
+
+
+def test_cityscapes_is_trained_as_published() -> None:
+    said = published()["recipe"]
+    runs = runs_of("cityscapes:/data", (0,))
+    assert {run.recipe["epochs"] for run in runs} == {said["epochs"]}
+    assert {run.model.args["backbone"] for run in runs} == {"hrnet_w18_small_v2", "hrnet_w48"}
+    assert all(run.model.args["pretrained"] for run in runs)
+    for run in runs:
+        assert run.task.args["crop"] == said["crop"]
+        assert len(run.task.args["class_weights"]) == 19
+        assert (min(run.task.args["scales"]), max(run.task.args["scales"])) == (0.5, 2.1)
+    small = runs_of("cityscapes:/data", (0,), "small")
+    assert {run.recipe["name"] for run in small} == {"anytime-small"}
+
+
+def test_any_backbone_has_arms_of_its_own_names() -> None:
+    runs = runs_of("digit-canvas", (0,), backbones=("convnext_atto", "resnet18"))
+    assert len(runs) == 2 * len(arms_of("resnet18"))
+    assert {run.model.args["backbone"] for run in runs} == {"convnext_atto", "resnet18"}
+    names = [run.name for run in runs]
+    assert len(set(names)) == len(names)
+    parents = {run.metadata["parent"] for run in runs} - {None}
+    assert parents <= set(names)
+
+
+def test_deep_supervision_answers_once_and_leaves_its_heads_behind(tmp_path: Path) -> None:
+    run, plain = tiny("deep"), tiny("plain")
+    assert run.task.args["exit_weights"] == [AUXILIARY] * 3 + [1.0]
+    result, other = train(run, tmp_path / "deep"), train(plain, tmp_path / "plain")
+    assert list(result.costs) == ["network"]
+    assert result.cost == other.cost
+    assert result.metrics["macs_exit1"].value == other.metrics["macs_exit1"].value
+    assert result.metrics.keys() == other.metrics.keys()
+    assert result.metrics["miou"].label == other.metrics["miou"].label
+    task = make_task(run, Runtime())
+    net = task.build().eval()
+    whole = task.evaluate(net).metrics
+    alone = make_task(plain, Runtime()).evaluate(last_exit_alone(net)).metrics  # type: ignore[arg-type]
+    assert whole["miou"] == alone["miou"]
+
+
+def share(result: Result, exit: int) -> float:
+    """Of the positions that an exit computed; nothing is kept of all of them."""
+    metric = result.metrics.get(f"computed_exit{exit}")
+    return 1.0 if metric is None else metric.value / 100
+
+
+def adaptive_and_random(threshold: float) -> tuple[Run, Run]:
+    """The two runs, with a threshold that untrained networks reach at some positions."""
+    adaptive, chance = tiny("ca"), tiny("random")
+    args = {**adaptive.model.args, "threshold": threshold}
+    model = adaptive.model.model_copy(update={"args": args})
+    adaptive = adaptive.model_copy(update={"model": model})
+    return adaptive, chance.model_copy(update={"init_from": adaptive.key})
+
+
+def test_random_masks_take_the_shares_and_resume_bit_for_bit(tmp_path: Path) -> None:
+    adaptive, chance = adaptive_and_random(0.24)
+    first = train(adaptive, tmp_path / "study" / "runs" / adaptive.id)
+    whole, parts = tmp_path / "study" / "runs" / chance.id, tmp_path / "other" / "runs" / chance.id
+    result = train(chance, whole)
+    wanted = [share(first, exit) for exit in (2, 3, 4)]
+    assert 0 < wanted[-1] < wanted[0]
+    assert result.model is not None
+    assert result.model.args["random_shares"] == wanted
+    found = [share(result, exit) for exit in (2, 3, 4)]
+    assert found == pytest.approx(wanted, abs=0.1)  # 6 images of 8x8 positions each
+
+    with pytest.raises(TrainingInterrupted):
+        train(chance, parts, stop=stop_after(3))
+    assert train(chance, parts).metrics == result.metrics
+    assert_same(whole, parts)
+
+
+def test_shares_that_are_not_there_are_one_line(tmp_path: Path) -> None:
+    plain = tiny("plain")
+    train(plain, tmp_path / plain.id)
+    record = read(tmp_path / plain.id)
+    with pytest.raises(TaskError, match="has no shares of 4 exits"):
+        shares_of(Parent(record, ""), 4)
+    result = record.result
+    assert result is not None
+    everything = {
+        **result.metrics,
+        **{f"macs_exit{exit}": Metric(value=1.0, label="MACs", unit="") for exit in range(1, 5)},
+    }
+    dense = result.model_copy(update={"metrics": everything})
+    assert shares_of(Parent(record.model_copy(update={"result": dense}), ""), 4) == (1, 1, 1)

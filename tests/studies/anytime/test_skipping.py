@@ -1,0 +1,241 @@
+"""Skipping: the numbers of the masked dense form by every method, choice, early stop, budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from support.anytime_nets import anytime_net, images
+from torch import nn
+
+from convnext_study.benchmarks.timing import Spread, laps
+from convnext_study.studies.anytime import bench
+from convnext_study.studies.anytime.masks.confidence import confidence
+from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
+from convnext_study.studies.anytime.masks.segment import SegmentMask, SizedMask
+from convnext_study.studies.anytime.networks.network import AnytimeNet
+from convnext_study.studies.anytime.skipping.accelerate import accelerated
+from convnext_study.studies.anytime.skipping.branches import SkippingBranch
+from convnext_study.studies.anytime.skipping.choice import Line, Skipper, Table, layer_key
+from convnext_study.studies.anytime.skipping.measure import coherent_mask, measure_table
+from convnext_study.studies.anytime.skipping.methods import METHODS, Plan, can_use
+
+F64 = torch.float64
+
+
+def in_the_middle(net: AnytimeNet, x: torch.Tensor) -> AnytimeNet:
+    """Half of the positions are confident after the first exit."""
+    with torch.no_grad():
+        net.threshold = float(confidence(net(x)[0]).median())
+    return net
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "groups", "scale"),
+    [(3, 1, 1, 3.0), (3, 2, 1, 0.8), (1, 1, 1, 3.0), (7, 1, 8, 3.2)],
+)
+@pytest.mark.parametrize("shifted", [False, True])
+def test_every_method_is_the_masked_dense_form(
+    method: str, kernel: int, stride: int, groups: int, scale: float, share: float, shifted: bool
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 8, kernel, stride, kernel // 2, groups=groups)
+    masked = MaskedConv2d(conv, SegmentMask()).double()
+    masked.fill_lambda.data.fill_(scale)
+    if shifted:
+        masked.shift = torch.randn(8, dtype=F64)
+    x = torch.randn(2, 8, 40, 72, dtype=F64).to(memory_format=torch.channels_last)
+    mask = SizedMask(coherent_mask(share, masked.output_size(x), 2))
+    plan = Plan.of(masked)
+    assert plan is not None and can_use(method, masked)
+    with torch.no_grad():
+        found = METHODS[method](masked, x, mask, plan)
+        torch.testing.assert_close(found, masked.dense_form(x, mask))
+
+
+@pytest.mark.parametrize("how", ["dense", None, *METHODS])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"heads": "original"},
+        {"merge": False},
+        {"exits": [1, 4]},
+        {"backbone": "convnext_atto", "flex_width": 8},
+        {"backbone": "roadmap_nano_resnet", "flex_width": 8},
+    ],
+)
+def test_a_skipping_network_gives_the_same_logits(how: str | None, fields: dict[str, Any]) -> None:
+    x = images(count=2, dtype=F64)
+    net = in_the_middle(anytime_net(masks="confidence", **fields).double(), x)
+    fast = accelerated(net, how)
+    with torch.no_grad():
+        for ours, theirs in zip(fast.run(x), net.run(x), strict=True):
+            torch.testing.assert_close(ours.logits, theirs.logits)
+            if theirs.computed is not None:
+                assert ours.computed is not None
+                assert torch.equal(ours.computed, theirs.computed)
+    left = [one for one in fast.modules() if isinstance(one, nn.BatchNorm2d)]
+    assert not left
+    assert any(isinstance(one, nn.BatchNorm2d) for one in net.modules())
+
+
+def test_few_positions_are_read_by_heads_one_by_one() -> None:
+    x = images((128, 128), 2, dtype=F64)
+    net = anytime_net(masks="confidence").double()
+    fast = accelerated(net)
+    masks = [coherent_mask(share, (32, 32), 2) for share in (0.2, 0.1, 0.05)]
+    with torch.no_grad():
+        for ours, theirs in zip(fast.run(x, masks), net.run(x, masks), strict=True):
+            torch.testing.assert_close(ours.logits, theirs.logits)
+    assert set(fast.head_skippers) == {2, 3, 4}
+
+
+@pytest.mark.parametrize("share", [0.02, 0.25])
+def test_branches_on_rows_are_the_same_network(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = images((128, 128), 2, dtype=F64)
+    net = anytime_net(masks="confidence").double()
+    for name, weight in net.named_parameters():
+        if name.endswith("fill_lambda"):  # in this precision the usual one reaches beyond the ring
+            weight.data.fill_(3.6)
+    fast = accelerated(net)
+    branches = [one for one in fast.modules() if isinstance(one, SkippingBranch)]
+    assert len(branches) == 2 + 3 + 4
+    by_rows: list[SizedMask] = []
+    rows = SkippingBranch.by_rows
+
+    def noted(branch: SkippingBranch, x: torch.Tensor, mask: SizedMask) -> torch.Tensor:
+        by_rows.append(mask)
+        return rows(branch, x, mask)
+
+    monkeypatch.setattr(SkippingBranch, "by_rows", noted)
+    weights = {name for name in fast.state_dict() if name.endswith("weight")}
+    assert weights <= set(net.state_dict())
+    masks = [coherent_mask(share, (32, 32), 2)] * 3
+    with torch.no_grad():
+        for ours, theirs in zip(fast.run(x, masks), net.run(x, masks), strict=True):
+            torch.testing.assert_close(ours.logits, theirs.logits)
+    assert len(by_rows) >= 2
+
+
+def test_once_nothing_is_left_later_exits_are_this_one_and_cost_nothing() -> None:
+    net = accelerated(anytime_net(masks="confidence"))
+    net.threshold = 0.0
+    ran: list[str] = []
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    with torch.no_grad():
+        outputs = list(net.run(images()))
+    assert len(outputs) == 4
+    assert all(torch.equal(one.logits, outputs[0].logits) for one in outputs)
+    assert not [name for name in ran if "stage2" in name or "transition1" in name]
+    assert any("layer1" in name for name in ran)
+
+
+def test_the_method_of_least_time_is_taken() -> None:
+    conv = MaskedConv2d(nn.Conv2d(4, 4, 3, padding=1), SegmentMask())
+    x = torch.zeros(1, 4, 64, 64)
+    lines = {"whole": Line(1.0, 0.0), "tiles": Line(0.4, 1.0), "positions": Line(0.1, 5.0)}
+    table = Table({layer_key(conv, x): lines})
+    chosen = [
+        table.best(layer_key(conv, x), conv, SizedMask(coherent_mask(share, (64, 64))))
+        for share in (0.02, 0.2, 0.9)
+    ]
+    assert chosen == ["positions", "tiles", "whole"]
+    assert Table.from_dict(json.loads(json.dumps(table.to_dict()))) == table
+
+
+def test_a_table_is_measured_for_every_kind_of_layer() -> None:
+    net = in_the_middle(anytime_net(masks="confidence"), images())
+    fast = accelerated(net)
+    threshold = fast.threshold
+    table = measure_table(fast, images(), repeats=1)
+    assert fast.threshold == threshold
+    assert {"3x3/1 g1 8-8 on 2x16x16", "1x1/1 g1 80-80 on 2x16x16"} <= set(table.lines)
+    kinds = {frozenset(lines) for lines in table.lines.values()}
+    assert kinds == {frozenset(METHODS), frozenset({"layers", "rows"})}
+    masked = [one for one in fast.modules() if isinstance(one, MaskedConv2d)]
+    assert all(isinstance(one.skipper, Skipper) and one.skipper.table is table for one in masked)
+    with torch.no_grad():
+        for ours, theirs in zip(fast(images()), net(images()), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_regions_have_the_share_that_is_asked_for() -> None:
+    for share in (0.0, 0.1, 0.5, 1.0):
+        mask = coherent_mask(share, (32, 64), 2)
+        assert float(mask[1].double().mean()) == pytest.approx(share, abs=1e-3)
+    half = coherent_mask(0.5, (64, 64))
+    same = (half[..., 1:] == half[..., :-1]).double().mean()
+    assert same > 0.9
+
+
+def test_the_bench_times_every_exit_in_every_form() -> None:
+    net = anytime_net(masks="confidence")
+    setting = bench.Setting((64, 64), repeats=1, clock="process")
+    rows = list(bench.compare(net, setting, (0.0, 0.9)))
+    assert [row.skipped for row in rows] == [0.0, 0.9]
+    assert set(rows[0].milliseconds) == {"dense", "masked", "skipped"}
+    for row in rows:
+        for times in row.milliseconds.values():
+            assert times[0] > 0 and times == sorted(times) and len(times) == 4
+    assert rows[0].macs_left == [1.0] * 4
+    assert rows[1].macs_left[3] < 0.5
+    assert len(bench.lines(rows[0])) == 3 + 2
+    with pytest.raises(ValueError, match="no masks"):
+        next(bench.compare(anytime_net(), setting))
+
+
+def test_where_skipping_begins_to_pay_lies_between_two_shares() -> None:
+    def row(skipped: float, left: float) -> bench.ShareTimes:
+        return bench.ShareTimes(skipped, {}, [Spread.of([left])], [])
+
+    assert bench.pays_from([row(0, 1.2), row(0.5, 1.1), row(0.9, 0.7)]) == pytest.approx(0.6)
+    assert bench.pays_from([row(0, 1.2), row(0.5, 1.1)]) is None
+    assert bench.pays_from([row(0, 0.9)]) == 0
+
+
+def test_laps_read_the_clock_after_every_item() -> None:
+    now = iter(range(100))
+    assert laps(lambda: "abc", clock=lambda: float(next(now))) == [1, 2, 3]
+
+
+def test_predictions_come_one_by_one_and_stop_when_told() -> None:
+    net = in_the_middle(anytime_net(masks="confidence"), images())
+    whole = net(images())
+    seen = list(net.anytime(images()))
+    assert [one.exit for one in seen] == [1, 2, 3, 4]
+    for one, logits in zip(seen, whole, strict=True):
+        assert torch.equal(one.logits, logits)
+        assert torch.equal(one.labels, logits.argmax(1))
+        assert one.confidence.shape == one.labels.shape == one.computed.shape == (2, 16, 16)
+    times = [one.milliseconds for one in seen]
+    assert times == sorted(times) and times[0] > 0
+    assert seen[0].computed.all() and not seen[1].computed.all()
+    answers: Iterator[bool] = iter([False, True])
+    assert len(list(net.anytime(images(), stop=lambda: next(answers)))) == 2
+    assert next(net.anytime(images()[0])).logits.shape[0] == 1
+
+
+def test_no_exit_is_begun_that_would_come_after_the_budget() -> None:
+    net = anytime_net()
+    expected = [1.0, 1.0, 1e6, 1.0]
+    assert [one.exit for one in net.anytime(images(), 1e5, expected_ms=expected)] == [1, 2]
+    assert [one.exit for one in net.anytime(images(), 0.0)] == [1]
+    assert set(net.exit_ms) == {1, 2}
+    with pytest.raises(ValueError, match="training"):
+        next(net.train().anytime(images()))
+
+
+def test_predictions_after_the_last_position_are_final() -> None:
+    net = anytime_net(masks="confidence")
+    net.threshold = 0.0
+    assert [one.is_final for one in net.anytime(images())] == [False, True, True, True]

@@ -1,0 +1,205 @@
+"""The whole study, tiny: trained, told of, on the page, and used again by the commands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from convnext_study.data.dense.canvas import _photographs
+from convnext_study.evaluation.by_task import evaluate_by_task
+from convnext_study.evaluation.load_run import load_run
+from convnext_study.experiments.context import Context
+from convnext_study.experiments.study_file import StudyFile, load_study, make_context
+from convnext_study.report.findings import Finding, StudyFigure, write_findings
+from convnext_study.report.page import render
+from convnext_study.report.tables import Table
+from convnext_study.report.tables.render import Screen
+from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.runs.records import Record, scan
+from convnext_study.studies.anytime.arms import arms_of
+from convnext_study.studies.anytime.claims import CLAIMS
+from convnext_study.studies.anytime.thresholds import thresholds
+from convnext_study.training.loop import train
+from convnext_study.training.runtime import Runtime
+
+FILE = Path(__file__).parents[3] / "ablations" / "anytime.py"
+TINY, NARROW = "digit-canvas:32,16,6", "hrnet_digits_narrow"
+COMMAND = [sys.executable, "-m", "convnext_study"]
+
+
+@pytest.fixture(scope="module")
+def file() -> StudyFile:
+    return load_study(FILE)
+
+
+def context_of(file: StudyFile, data: str, seeds: tuple[int, ...] = (0,)) -> Context:
+    changes = {"epochs": 1, "global_batch_size": 8}
+    return make_context(file, None, data=data, seeds=seeds, networks=(NARROW,), changes=changes)
+
+
+@pytest.fixture(scope="module")
+def study(file: StudyFile, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Context]:
+    """Every arm, trained for two steps with two seeds."""
+    folder, context = tmp_path_factory.mktemp("study"), context_of(file, TINY, (0, 1))
+    for run in file.runs(context):
+        train(run, folder / "runs" / run.id)
+    return folder, context
+
+
+def found(file: StudyFile, study: tuple[Path, Context]) -> list[Finding]:
+    records = list(scan(study[0] / "runs"))
+    said = file.report(records, study[1])
+    assert isinstance(said, list)
+    return said
+
+
+def tables_of(said: list[Finding]) -> dict[str, Table[object]]:
+    return {one.name: one for one in said if isinstance(one, Table)}
+
+
+def test_the_study_has_data_of_its_own(file: StudyFile) -> None:
+    assert file.data == "digit-canvas"
+    assert file.folder("digit-canvas") == Path("runs/anytime-digit-canvas")
+
+
+def test_every_exit_of_every_arm_is_told_of(file: StudyFile, study: tuple[Path, Context]) -> None:
+    tables = tables_of(found(file, study))
+    rows = tables["anytime_exits"].records()
+    exits = [(row["arm"], row["exit"]) for row in rows]
+    several = {"ee", "rh", "ca", "random"}
+    assert exits == [
+        (arm.name, exit)
+        for arm in arms_of(NARROW)
+        for exit in range(1, 5 if arm.name in several else 2)
+    ]
+    for row in rows:
+        assert row["milliseconds"] > 0
+        assert (row["macs"] == row["dense"]) == (row["computed"] == 100)
+        assert 0 <= row["ece"] <= 100
+    claims = tables["anytime_claims"].records()
+    assert len(claims) == sum(len(claim.exits) for claim in CLAIMS)
+    assert all(row["ci_low"] <= row["diff"] <= row["ci_high"] for row in claims)
+    swept = tables["anytime_thresholds"].records()
+    assert [row["threshold"] for row in swept] == list(thresholds())
+    dense = next(row["dense"] for row in rows if row["arm"] == "ca" and row["exit"] == 4)
+    assert swept[0]["threshold"] == 1
+    assert swept[0]["macs_exit4"] == dense
+    assert swept[-1]["macs_exit4"] != dense
+
+
+def test_one_seed_is_tested_on_its_images(file: StudyFile, study: tuple[Path, Context]) -> None:
+    records = [record for record in scan(study[0] / "runs") if record.run.seed == 0]
+    said = file.report(records, context_of(file, TINY))
+    (note,) = [text for text in tables_of(said)["anytime_claims"].notes if "One seed" in text]
+    assert "permutation" in note
+
+
+def test_the_page_shows_curve_and_panel(file: StudyFile, study: tuple[Path, Context]) -> None:
+    said, folder = found(file, study), study[0]
+    written = {path.name for path in write_findings("anytime", said, folder)}
+    assert written >= {"anytime_curve.png", "anytime_panel.svg", "anytime_exits.csv"}
+    html = unescape(render(load_results(folder), ReportOptions()).html)
+    titles = [one.title for one in said if isinstance(one, StudyFigure)]
+    assert len(titles) == html.count("data:image/svg+xml;base64,") == 2
+    for title in (*titles, *(table.title for table in tables_of(said).values())):
+        assert title in html
+    with Image.open(folder / "anytime_curve.png") as image:
+        assert min(image.size) > 400
+
+
+def test_without_weights_the_rest_is_told(file: StudyFile, study: tuple[Path, Context]) -> None:
+    records: list[Record] = []
+    for record in scan(study[0] / "runs"):
+        records.append(record.model_copy(update={"folder": study[0] / "nowhere" / record.run.id}))
+    said = file.report(records, study[1])
+    assert set(tables_of(said)) == {"anytime_exits", "anytime_claims"}
+    assert sum("weights are not here" in one for one in said if isinstance(one, str)) == len(
+        arms_of(NARROW)
+    )
+
+
+def test_measured_once(file: StudyFile, study: tuple[Path, Context]) -> None:
+    """What was measured of a network stands, until its weights are others."""
+    first = tables_of(found(file, study))["anytime_exits"].records()
+    assert tables_of(found(file, study))["anytime_exits"].records() == first
+    kept = next((study[0] / "anytime-measured").glob("ca-*-milliseconds.json"))
+    kept.write_text("{")
+    again = tables_of(found(file, study))["anytime_exits"].records()
+    assert [row["miou"] for row in again] == [row["miou"] for row in first]
+
+
+def test_eval_measures_a_run_again(study: tuple[Path, Context]) -> None:
+    for record in scan(study[0] / "runs"):
+        if record.run.seed == 0 and record.run.metadata["row"] in ("ca", "random", "deep"):
+            again = evaluate_by_task(load_run(record.folder), TINY, Runtime())
+            assert record.result is not None
+            values = {name: one.value for name, one in record.result.metrics.items()}
+            assert {name: one.value for name, one in again.metrics.items()} == pytest.approx(values)
+            assert again.primary == record.result.primary
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"), [(["eval"], "mIoU"), (["export"], "use --to"), (["report"], "written")]
+)
+def test_commands_take_its_runs_or_refuse_in_a_line(
+    study: tuple[Path, Context], arguments: list[str], says: str
+) -> None:
+    folder = study[0]
+    run = next((folder / "runs").glob("ca-s0-*"))
+    target = folder if arguments == ["report"] else run
+    done = subprocess.run(
+        [*COMMAND, *arguments, str(target)], capture_output=True, text=True, check=False
+    )
+    text = done.stdout + done.stderr
+    assert says in text, text
+    assert "Traceback" not in text
+    if done.returncode:
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_dry_run_plans_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "study", "anytime", "--dry-run", "--networks", NARROW],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert f"{len(arms_of(NARROW))} runs, 0 done already" in done.stdout
+    assert "11 classes" in done.stdout
+
+
+def pairs_of_photographs(root: Path) -> None:
+    """scikit-learn's photographs, each cut in two, with masks of where they are bright."""
+    for part in ("train", "val"):
+        for kind in ("images", "masks"):
+            (root / part / kind).mkdir(parents=True)
+        for number, photo in enumerate(_photographs(part)):
+            pixels = (255 * photo[:, :96, :128]).byte().permute(1, 2, 0).numpy()
+            for piece in range(4):
+                cut = pixels[:, 32 * piece : 32 * piece + 64]
+                Image.fromarray(cut).save(root / part / "images" / f"{number}{piece}.jpg")
+                mask = (cut.mean(2) > 128).astype("uint8")
+                Image.fromarray(mask).save(root / part / "masks" / f"{number}{piece}.png")
+
+
+def test_a_folder_of_photographs_and_masks(file: StudyFile, tmp_path: Path) -> None:
+    """Real photographs, not square, of any size: the same study."""
+    pairs_of_photographs(tmp_path / "data")
+    context = context_of(file, f"pairs:{tmp_path / 'data'}")
+    for run in file.runs(context):
+        if run.metadata["row"] in ("plain", "rh", "ca"):
+            train(run, tmp_path / "runs" / run.id)
+    said = file.report(list(scan(tmp_path / "runs")), context)
+    assert {"anytime_exits", "anytime_claims", "anytime_thresholds"} <= set(tables_of(said))
+    assert sum(isinstance(one, StudyFigure) for one in said) == 2
+    console = Console(width=140, color_system=None)
+    with console.capture() as capture:
+        console.print(Screen(tables_of(said)["anytime_exits"]))
+    assert "RH, confidence adaptivity (CA)" in capture.get()
