@@ -102,7 +102,7 @@ def test_published_networks_train_as_long_as_published() -> None:
         assert run.model.builder == OWN and run.model.args == network.spec.to_dict()
         assert found[f"{whole}-{name}-scratch_e"].recipe["epochs"] == 160
         tuned = make_recipe(found[f"{whole}-{name}-fine_tuned"].recipe)
-        assert (tuned.epochs, tuned.lr, tuned.milestones) == (40, 0.001, ())
+        assert (tuned.epochs, tuned.lr, tuned.schedule) == (40, 0.001, "constant")
         inherited = found[f"{whole}-{name}-inherited"]
         assert inherited.init_from == found[f"{whole}-dense"].key
         assert inherited.task.args["method"] == "l1-norm"
@@ -158,7 +158,7 @@ def test_networks_of_the_road_map_and_of_timm() -> None:
     arm = found["nano_separate_downsampling-half-fine_tuned"]
     assert arm.init_from == found["nano_separate_downsampling-dense"].key
     assert arm.model.builder == "pruning-narrowed"
-    assert arm.recipe["epochs"] == 2 and arm.recipe["schedule"] == "step"
+    assert arm.recipe["epochs"] == 2 and arm.recipe["schedule"] == "constant"
     assert found["timm_resnet18-half-scratch_e"].init_from is None
     # No BatchNorm, no scales to slim by.
     assert not [name for name in found if name.startswith("nano") and "slimming" in name]
