@@ -82,9 +82,3 @@ def _decayed(recipe: Recipe) -> str:
 
 def _or_none(rate: float) -> str:
     return f"{rate:g}" if rate else "none"
-
-
-def _drops(milestones: int | tuple[int, ...]) -> str:
-    if isinstance(milestones, int):
-        return f"x0.1 every {milestones} epochs"
-    return f"x0.1 after epochs {', '.join(map(str, milestones))}" if milestones else "constant"

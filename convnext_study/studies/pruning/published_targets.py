@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import OWN
+from convnext_study.studies.pruning.decide import SELECTION
 from convnext_study.studies.pruning.networks.wiring import widths_of
 from convnext_study.studies.pruning.published import PublishedNetwork, networks, results, tables
 from convnext_study.studies.pruning.sizes import Images, size_of
+from convnext_study.studies.pruning.specs import PreActSpec
 from convnext_study.studies.pruning.targets import (
     FINE_TUNED,
     INHERITED,
@@ -20,7 +22,11 @@ from convnext_study.studies.pruning.targets import (
 
 
 def published_targets(whole: PublishedNetwork) -> list[Target]:
-    """The published networks that were pruned from this one, and the stated automatic ratios."""
+    """The published networks that were pruned from this one, and the stated automatic ratios.
+
+    How long Scratch-B is after an automatic method, only the trained network can say: there is
+    none, but for widths that were published.
+    """
     model = ref_of(whole)
     images = Images(whole.input, whole.classes)
     arms = (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B)
@@ -28,19 +34,30 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
         Target(
             one.name,
             one.label,
-            method,
-            {"widths": _narrower(widths_of(one.spec), widths_of(whole.spec))},
-            arms,
+            method or "published widths",
+            {"widths": _narrower(widths_of(one.spec), widths_of(whole.spec))} if method else {},
+            arms if method else (SCRATCH_E, SCRATCH_B),
             model=ref_of(one),
             ratio=size_of(model, images).budget / size_of(ref_of(one), images).budget,
             capped=one.is_capped,
             published=one.name,
         )
         for one in networks().values()
-        if one.of == whole.name
-        and (method := _predefined_method(one))
-        and widths_of(one.spec).keys() == widths_of(whole.spec).keys()
+        if one.of == whole.name and _methods(one) and _are_alike(one, whole)
+        for method in [_predefined_method(one)]
     ]
+    if isinstance(whole.spec, PreActSpec):
+        penalty = tables()["recipe"]["sparse_structure_selection"]["factor"]["gamma"]
+        found.append(
+            Target(
+                "selection",
+                "structure selection",
+                SELECTION,
+                {},
+                arms[:-1],
+                sparsity={"selection": penalty},
+            )
+        )
     stem = whole.name.removesuffix("-c100").removesuffix("-slim")
     slimming = tables()["recipe"]["slimming"]
     ratios = slimming["ratio"]["cifar100" if whole.classes == 100 else "cifar10"].get(stem, ())
@@ -50,7 +67,7 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
             f"slimmed {ratio:.0%}",
             "slimming",
             {"ratio": ratio},
-            arms[:-1],  # how long Scratch-B is, only the trained network can say
+            arms[:-1],
             sparsity={"slimming": slimming["penalty"][stem]},
         )
         for ratio in ratios
@@ -70,11 +87,20 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
     return found
 
 
-def _predefined_method(network: PublishedNetwork) -> str | None:
-    """The method behind a published network whose widths were set beforehand."""
+def _methods(network: PublishedNetwork) -> set[str]:
+    """By which a published network was pruned, as far as accuracies of it are known."""
     sources = (*results(network.name), *results(network.name, of_paper=False))
-    methods = {result["method"] for result in sources}
-    return next((one for one in ("l1-norm", "thinet", "regression") if one in methods), None)
+    return {result["method"] for result in sources}
+
+
+def _predefined_method(network: PublishedNetwork) -> str | None:
+    """Which of them takes widths that were set beforehand; of others the widths alone are known."""
+    known = ("l1-norm", "thinet", "regression")
+    return next((one for one in known if one in _methods(network)), None)
+
+
+def _are_alike(network: PublishedNetwork, whole: PublishedNetwork) -> bool:
+    return widths_of(network.spec).keys() == widths_of(whole.spec).keys()
 
 
 def ref_of(network: PublishedNetwork) -> ModelRef:
@@ -84,3 +110,10 @@ def ref_of(network: PublishedNetwork) -> ModelRef:
 
 def _narrower(mine: Mapping[str, int], its: Mapping[str, int]) -> dict[str, int]:
     return {name: width for name, width in mine.items() if width < its[name]}
+
+
+def base_epochs_of(whole: PublishedNetwork) -> int:
+    """Of a whole network's training, by which the published Scratch-B epochs are counted."""
+    return next(
+        (one.base_epochs for one in networks().values() if one.of == whole.name), whole.base_epochs
+    )

@@ -13,14 +13,19 @@ from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import OWN
 from convnext_study.studies.pruning.networks.wiring import widths_of
-from convnext_study.studies.pruning.published import get_network, networks
-from convnext_study.studies.pruning.published_targets import published_targets, ref_of
+from convnext_study.studies.pruning.published import PublishedNetwork, get_network, networks
+from convnext_study.studies.pruning.published_targets import (
+    base_epochs_of,
+    published_targets,
+    ref_of,
+)
 from convnext_study.studies.pruning.schedules import (
     REDUCED,
     Schedules,
     fine_tuning,
     published,
     schedules_for,
+    with_epochs,
 )
 from convnext_study.studies.pruning.sizes import Images
 from convnext_study.studies.pruning.specs import VggSpec
@@ -100,7 +105,7 @@ def _subject(name: str, context: Context, full: bool) -> Subject:
 
 def _published(name: str, context: Context, full: bool) -> Subject:
     network = get_network(name)
-    usual = published("cifar" if network.input == 32 else "imagenet") if full else REDUCED
+    usual = _published_schedules(network) if full else REDUCED
     size = None if full or context.data.startswith("cifar") else network.input
     schedules = schedules_for(usual, context.recipe, context.changes, size)
     return Subject(
@@ -111,6 +116,11 @@ def _published(name: str, context: Context, full: bool) -> Subject:
         published_targets(network),
         published=name if full else None,
     )
+
+
+def _published_schedules(network: PublishedNetwork) -> Schedules:
+    usual = published("cifar" if network.input == 32 else "imagenet")
+    return Schedules(with_epochs(usual.base, base_epochs_of(network)), usual.fine_tune)
 
 
 def _eighth(context: Context) -> Subject:

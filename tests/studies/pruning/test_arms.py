@@ -102,7 +102,7 @@ def test_published_networks_train_as_long_as_published() -> None:
         assert run.model.builder == OWN and run.model.args == network.spec.to_dict()
         assert found[f"{whole}-{name}-scratch_e"].recipe["epochs"] == 160
         tuned = make_recipe(found[f"{whole}-{name}-fine_tuned"].recipe)
-        assert (tuned.epochs, tuned.lr, tuned.milestones) == (40, 0.001, ())
+        assert (tuned.epochs, tuned.lr, tuned.schedule) == (40, 0.001, "constant")
         inherited = found[f"{whole}-{name}-inherited"]
         assert inherited.init_from == found[f"{whole}-dense"].key
         assert inherited.task.args["method"] == "l1-norm"
@@ -117,6 +117,19 @@ def test_imagenets_scratch_b_is_capped() -> None:
     epochs = {run.name: run.recipe["epochs"] for run in full}
     assert epochs["vgg16_imagenet-vgg16-5x-scratch_b"] == 180
     assert epochs["vgg16_imagenet-thinet-vgg-conv-scratch_b"] == 180
+
+
+def test_selected_branches_are_published_as_architectures() -> None:
+    full = arms.runs_of(context(data="folder:x", recipe="published", networks=("preact-resnet50",)))
+    found = {run.name.removeprefix("preact_resnet50-"): run for run in full}
+    for name in ("sss-resnet41", "sss-resnet32", "sss-resnet26"):
+        stated = get_network(name).stated["scratch_b_epochs"]
+        assert found[f"{name}-scratch_b"].recipe["epochs"] == stated
+    assert found["dense"].recipe["epochs"] == 100
+    prepared = found["selection-dense"]
+    assert prepared.model.builder == "pruning-factored"
+    assert prepared.task.args == {"selection": 0.01}
+    assert found["selection-fine_tuned"].init_from == prepared.key
 
 
 def test_schedules_keep_their_fractions() -> None:
@@ -145,7 +158,7 @@ def test_networks_of_the_road_map_and_of_timm() -> None:
     arm = found["nano_separate_downsampling-half-fine_tuned"]
     assert arm.init_from == found["nano_separate_downsampling-dense"].key
     assert arm.model.builder == "pruning-narrowed"
-    assert arm.recipe["epochs"] == 2 and arm.recipe["schedule"] == "step"
+    assert arm.recipe["epochs"] == 2 and arm.recipe["schedule"] == "constant"
     assert found["timm_resnet18-half-scratch_e"].init_from is None
     # No BatchNorm, no scales to slim by.
     assert not [name for name in found if name.startswith("nano") and "slimming" in name]
@@ -165,5 +178,9 @@ def test_bad_requests_are_one_line(tmp_path: Path) -> None:
 def test_targets_of_a_published_network() -> None:
     found = {one.name: one for one in published_targets(get_network("vgg19-slim"))}
     assert found["slim_70"].sparsity == {"slimming": 1e-4}
+    widths = found["vgg19-slim-70"]
+    assert widths.arms == ("scratch_e", "scratch_b") and not widths.amount
+    network = get_network("vgg19-slim-70")
+    assert int(160 * widths.ratio) == network.stated["scratch_b_epochs"]
     bias = published_targets(get_network("vgg19-bias"))
     assert [one.amount["ratio"] for one in bias] == [0.3, 0.8, 0.95]
