@@ -18,6 +18,7 @@ from convnext_study.results.statistics.intervals import (
     paired_difference,
     pool_std,
     pooled_difference,
+    unequal_difference,
     unpaired_difference,
     wilson_interval,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "seeds_needed",
     "standard_error",
     "tango_interval",
+    "unequal_difference",
     "unpaired_difference",
     "wilson_interval",
 ]

@@ -162,6 +162,32 @@ def pooled_difference(
     return t_difference(diff, error, std.df, method, confidence)
 
 
+def unequal_difference(
+    child: Sequence[float],
+    parent: Sequence[float],
+    stds: tuple[PooledStd, PooledStd],
+    *,
+    confidence: float = CONFIDENCE,
+) -> Difference:
+    """The difference of two means, each with a standard deviation pooled over rows like its own.
+
+    For studies whose rows fall into kinds that are not equally noisy. Degrees of freedom are those
+    of Satterthwaite (1946), as in Welch's test.
+    """
+    if not child or not parent:
+        raise UserError("nothing to compare: one of the two rows has no finished run")
+    parts = [std.std**2 / len(one) for std, one in zip(stds, (child, parent), strict=True)]
+    total = sum(parts)
+    weights = sum(part**2 / std.df for part, std in zip(parts, stds, strict=True))
+    df = total**2 / weights if weights else math.inf
+    method = (
+        f"t test on {len(child)} and {len(parent)} seeds, with standard deviations between seeds "
+        f"pooled over {stds[0].source} and over {stds[1].source}"
+    )
+    diff = fmean(child) - fmean(parent)
+    return t_difference(diff, math.sqrt(total), df, method, confidence)
+
+
 def t_difference(
     diff: float, error: float, df: float, method: str, confidence: float = CONFIDENCE
 ) -> Difference:

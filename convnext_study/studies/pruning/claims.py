@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from convnext_study.report.tables.formatting import plural
 from convnext_study.results.compare import ALPHA, Comparison, compare
 from convnext_study.results.equivalence import equivalence_p
 from convnext_study.results.evidence import resolution_of
-from convnext_study.results.statistics import PooledStd, holm, pool_std
+from convnext_study.results.statistics import PooledStd, holm, pool_std, unequal_difference
 from convnext_study.studies.pruning import targets as of
 from convnext_study.studies.pruning.arms import DENSE, LABELS
 from convnext_study.studies.pruning.rows import Row, by_arm, targets_of
@@ -75,11 +76,14 @@ class Statement:
         return ", ".join(filter(None, (said, alike))) or "open"
 
 
+Deviations = Mapping[str, PooledStd]  # by the names of arms
+
+
 def statements(rows: Mapping[str, Row]) -> list[Statement]:
     """Every pair that the runs allow to test, corrected together by Holm's method."""
-    std = pooled(rows)
+    stds = deviations(rows)
     pairs = list(dict.fromkeys(_pairs(rows)))
-    tests = [compare(rows[a].records, rows[b].records, std=std) for a, b, _ in pairs]
+    tests = [_compare(rows[a], rows[b], stds) for a, b, _ in pairs]
     alike = [
         equivalence_p(test, rows[a].records, rows[b].records, MARGIN)
         for test, (a, b, _) in zip(tests, pairs, strict=True)
@@ -87,11 +91,7 @@ def statements(rows: Mapping[str, Row]) -> list[Statement]:
     adjusted, alike_adjusted = holm([test.difference.p for test in tests]), holm(alike)
     return [
         Statement(
-            rows[a],
-            rows[b],
-            question,
-            replace(test, p_adjusted=p, family=len(pairs)),
-            p_alike,
+            rows[a], rows[b], question, replace(test, p_adjusted=p, family=len(pairs)), p_alike
         )
         for (a, b, question), test, p, p_alike in zip(
             pairs, tests, adjusted, alike_adjusted, strict=True
@@ -99,14 +99,29 @@ def statements(rows: Mapping[str, Row]) -> list[Statement]:
     ]
 
 
-def pooled(rows: Mapping[str, Row]) -> PooledStd | None:
-    """The standard deviation between seeds over all arms; None of one seed."""
-    values = [row.values for row in rows.values()]
-    if not values:
-        return None
-    first = next(iter(rows.values())).first.metric
-    source = f"{sum(len(one) > 1 for one in values)} arms"
-    return pool_std(values, source, resolution=resolution_of(first))
+def deviations(rows: Mapping[str, Row]) -> dict[str, PooledStd]:
+    """The standard deviation between seeds of each arm, pooled over what is pruned.
+
+    Arms are not equally noisy: short training from random weights is the noisiest by far. None of
+    an arm that has one seed alone.
+    """
+    found = {}
+    for arm in dict.fromkeys(row.arm for row in rows.values()):
+        own = [row for row in rows.values() if row.arm == arm]
+        source = plural(sum(len(row.values) > 1 for row in own), f"row of {LABELS[arm]}")
+        resolution = resolution_of(own[0].first.metric)
+        std = pool_std([row.values for row in own], source, resolution=resolution)
+        if std is not None:
+            found[arm] = std
+    return found
+
+
+def _compare(one: Row, other: Row, stds: Deviations) -> Comparison:
+    test = compare(one.records, other.records)
+    if one.arm not in stds or other.arm not in stds:
+        return test
+    both = (stds[one.arm], stds[other.arm])
+    return replace(test, difference=unequal_difference(one.values, other.values, both))
 
 
 def _pairs(rows: Mapping[str, Row]) -> Iterator[tuple[str, str, str]]:

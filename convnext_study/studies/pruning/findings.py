@@ -6,7 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from convnext_study.report.findings import Finding, StudyFigure
 from convnext_study.runs.records import Record
-from convnext_study.studies.pruning.claims import Statement, pooled, statements
+from convnext_study.studies.pruning.arms import LABELS
+from convnext_study.studies.pruning.claims import (
+    Deviations,
+    Statement,
+    deviations,
+    statements,
+)
 from convnext_study.studies.pruning.latency import measure
 from convnext_study.studies.pruning.pareto import TITLE, pareto
 from convnext_study.studies.pruning.rows import rows_of
@@ -24,19 +30,22 @@ def findings(records: Iterable[Record]) -> list[Finding]:
         return []
     latencies = measure(rows)
     found: list[Finding] = [arms_table(rows, latencies)]
-    std, said = pooled(rows), statements(rows)
+    stds, said = deviations(rows), statements(rows)
     if said:
-        noise = (
-            "One seed: exact tests on the test images alone; what another seed changes takes "
-            "several."
-            if std is None
-            else f"The standard deviation between seeds is {std.std:.2f} points, pooled over "
-            f"{std.source} ({std.df:g} degrees of freedom), and taken to be the same in all."
-        )
-        found += [statements_table(said, [noise]), "\n".join(_in_words(said))]
-    found += two_factor_tables(rows, std)
+        found += [statements_table(said, [_noise(stds)]), "\n".join(_in_words(said))]
+    found += two_factor_tables(rows, stds)
     found.append(StudyFigure("pruning_pareto", TITLE, pareto(rows, latencies)))
     return found
+
+
+def _noise(stds: Deviations) -> str:
+    if not stds:
+        return "One seed: exact tests on the test images; what another seed changes takes several."
+    each = ", ".join(f"{LABELS[arm]} {std.std:.2f}" for arm, std in stds.items())
+    return (
+        "The standard deviation between seeds, in points, is taken to be the same in all rows of "
+        f"an arm: {each}."
+    )
 
 
 def _in_words(said: Sequence[Statement]) -> list[str]:

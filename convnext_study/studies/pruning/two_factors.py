@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,13 +10,14 @@ from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import p_equals, percent
 from convnext_study.results.evidence import resolution_of
 from convnext_study.results.statistics import (
+    CONFIDENCE,
     Difference,
     Interval,
-    PooledStd,
-    pooled_difference,
+    unequal_difference,
 )
 from convnext_study.results.statistics.intervals import t_quantile
 from convnext_study.results.statistics.two_way import Factor, TwoWay, two_way
+from convnext_study.studies.pruning.claims import Deviations
 from convnext_study.studies.pruning.rows import Row, by_arm
 from convnext_study.studies.pruning.targets import INHERITED, SCRATCH_E
 
@@ -33,17 +35,18 @@ class Cells:
     label: str
     inherited: Row
     random: Row
-    std: PooledStd | None
+    stds: Deviations
 
     @property
     def difference(self) -> Difference | None:
         """What the weights give it; None where one seed tells nothing."""
-        if self.std is None:
+        if not {INHERITED, SCRATCH_E} <= self.stds.keys():
             return None
-        return pooled_difference(self.inherited.values, self.random.values, self.std)
+        both = (self.stds[INHERITED], self.stds[SCRATCH_E])
+        return unequal_difference(self.inherited.values, self.random.values, both)
 
 
-def two_factor_tables(rows: Mapping[str, Row], std: PooledStd | None) -> list[Table[Cells]]:
+def two_factor_tables(rows: Mapping[str, Row], stds: Deviations) -> list[Table[Cells]]:
     """One for each network that has two architectures at least."""
     found = []
     for network in dict.fromkeys(row.network for row in rows.values()):
@@ -51,7 +54,7 @@ def two_factor_tables(rows: Mapping[str, Row], std: PooledStd | None) -> list[Ta
         for target, label in ARCHITECTURES:
             arms = by_arm(rows, network, target)
             if INHERITED in arms and SCRATCH_E in arms:
-                lines.append(Cells(label, arms[INHERITED], arms[SCRATCH_E], std))
+                lines.append(Cells(label, arms[INHERITED], arms[SCRATCH_E], stds))
         if len(lines) > 1:
             found.append(_table(network, lines))
     return found
@@ -75,7 +78,7 @@ def _table(network: str, lines: list[Cells]) -> Table[Cells]:
         Column(
             "inherited_ci",
             "95 % interval",
-            lambda line: _interval(line.inherited, line.std),
+            lambda line: _interval(line.inherited, line.stds),
             "interval",
             format=_ends,
         ),
@@ -83,7 +86,7 @@ def _table(network: str, lines: list[Cells]) -> Table[Cells]:
         Column(
             "random_ci",
             "95 % interval",
-            lambda line: _interval(line.random, line.std),
+            lambda line: _interval(line.random, line.stds),
             "interval",
             format=_ends,
         ),
@@ -99,7 +102,8 @@ def _table(network: str, lines: list[Cells]) -> Table[Cells]:
     title = f"Architecture by initial weights, equal MACs, the whole schedule: {label}"
     found = analysis(lines)
     notes = [
-        "Intervals: over seeds, with the standard deviation pooled over all arms.",
+        "Intervals: over seeds, with standard deviations as in the statements. The analysis of "
+        "variance takes one for all cells.",
         _words(found) if found else "An analysis of variance takes two seeds or more of each.",
     ]
     return Table(f"pruning_two_way_{network}", title, columns, lines, tuple(notes))
@@ -113,10 +117,11 @@ def _words(found: TwoWay) -> str:
     return f"Shares of the variation between all runs: {', '.join(map(one, parts))}."
 
 
-def _interval(row: Row, std: PooledStd | None) -> Interval | None:
-    if std is None:
+def _interval(row: Row, stds: Deviations) -> Interval | None:
+    if row.arm not in stds:
         return None
-    half = t_quantile(std.df, 0.95) * std.std / len(row.values) ** 0.5
+    std = stds[row.arm]
+    half = t_quantile(std.df, CONFIDENCE) * std.std / math.sqrt(len(row.values))
     return Interval(row.mean - half, row.mean + half)
 
 

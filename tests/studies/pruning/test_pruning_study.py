@@ -105,11 +105,21 @@ def test_much_noise_shows_nothing(tmp_path: Path, runs: list[Run]) -> None:
     assert {one.verdict for one in statements(rows)} == {"open"}
 
 
+def test_noisy_arms_do_not_hide_quiet_ones(tmp_path: Path, runs: list[Run]) -> None:
+    written(tmp_path, [run for run in runs if "scratch_e" not in run.name], {}, 0.1)
+    both = written(tmp_path, [run for run in runs if "scratch_e" in run.name], {}, 4.0)
+    rows = rows_of(both)
+    stds = claims.deviations(rows)
+    assert stds["scratch_e"].std > 10 * stds["scratch_b"].std
+    assert said(rows, "half-scratch_b", "half-fine_tuned").is_equivalent
+    assert said(rows, "half-scratch_b", "half-scratch_e").verdict == "open"
+
+
 def test_one_seed_is_tested_on_its_images(tmp_path: Path) -> None:
     one = arms.runs_of(context())
     rows = rows_of(written(tmp_path, one, {"half-scratch_b": 99.0}))
     found = said(rows, "half-scratch_b", "half-fine_tuned")
-    assert claims.pooled(rows) is None
+    assert claims.deviations(rows) == {}
     assert found.comparison.difference.df is None and found.differs
 
 
