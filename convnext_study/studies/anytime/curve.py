@@ -81,7 +81,11 @@ def curve(points: Sequence[ExitPoint], swept: Sequence[tuple[float, float]] = ()
     if swept:
         look: dict[str, Any] = {"color": COLOURS["faint"], "linewidth": 1}
         charts[0].plot(
-            *zip(*swept, strict=True), ":x", markersize=4, label="CA at other thresholds", **look
+            *zip(*swept, strict=True),
+            ":x",
+            markersize=4,
+            label="CA at other thresholds, one network",
+            **look,
         )
     if timed:
         _draw(charts[1], points, lambda point: point.milliseconds, "milliseconds to the exit")
