@@ -120,6 +120,8 @@ def make_context(
 
     ``extra_steps`` names steps beyond the road, or Python files with ``STEPS``, comma-separated.
     """
+    if file.data:
+        fields.setdefault("data", file.data)
     road = get_roadmap(regime or file.regime)
     context = Context(road=road, base_road=road, **fields)
     steps: list[Step] = list(getattr(file.module, "STEPS", ()))

@@ -15,6 +15,7 @@ PAGES = (
     ("Your own step", "your_own_step.md"),
     ("The report", "report.md"),
     ("Multi-path networks", "multipath.md"),
+    ("Anytime prediction", "anytime.md"),
     ("Pruning", "pruning.md"),
     ("Performance", "performance.md"),
     ("An example", "example/README.md"),

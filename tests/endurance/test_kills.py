@@ -20,6 +20,7 @@ import pytest
 import torch.distributed as dist
 from support.images import make_folder
 from support.runs import make_tiny_run
+from support.toys import masked_run
 from support.training import assert_same
 
 from convnext_study.runs import records
@@ -138,3 +139,27 @@ def test_three_processes_with_readers_and_batch_norm(tmp_path: Path) -> None:
         mixup=0.8,
     ).model_copy(update={"data": f"folder:{data}"})
     kill_several(run, tmp_path, 3, Runtime(workers=1))
+
+
+def train_both(parent: Run, child: Run, folder: Path, runtime: Runtime) -> None:
+    for run in (parent, child):
+        train(run, folder / "runs" / run.id, runtime)
+
+
+def start_both(parent: Run, child: Run, folder: Path, runtime: Runtime) -> list[Any]:
+    process = FORK.Process(target=train_both, args=(parent, child, folder, runtime))
+    process.start()
+    return [process]
+
+
+def test_a_run_and_the_one_that_starts_from_it(tmp_path: Path) -> None:
+    parent = make_tiny_run(epochs=45)
+    child = masked_run(parent)
+    train_both(parent, child, tmp_path / "calm", Runtime())
+    often = Runtime(checkpoint_seconds=0.05)
+    kills = kill_until_done(
+        lambda: start_both(parent, child, tmp_path / "killed", often), random.Random(5)
+    )
+    assert kills == KILLS
+    for run in (parent, child):
+        assert_same(*(tmp_path / name / "runs" / run.id for name in ("killed", "calm")))

@@ -39,7 +39,7 @@ from convnext_study.launchers.worker import (
     read_jobs,
     write_jobs,
 )
-from convnext_study.runs.records import CHECKPOINT, LOG, read
+from convnext_study.runs.records import CHECKPOINT, LOG, TaskRef, read
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 
@@ -235,7 +235,7 @@ def test_exit_codes_of_a_worker(
 ) -> None:
     bad, fails = make_jobs(tmp_path)
     bad = replace(bad, run=bad.run.model_copy(update={"data": "nonsense:"}))
-    fails = replace(fails, run=fails.run.model_copy(update={"task": "os:listdir"}))
+    fails = replace(fails, run=fails.run.model_copy(update={"task": TaskRef(name="os:listdir")}))
     path = tmp_path / "jobs.json"
     write_jobs(path, [bad, fails])
     assert worker.main([str(path), "2"]) == 2

@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.exits import exit_run
+from support.mpii import make_split
 from support.training import assert_same, stop_after
 
+from convnext_study.errors import UserError
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
 from convnext_study.runs.metrics import Metric
-from convnext_study.runs.records import Result, Run, read
-from convnext_study.studies.anytime.arms import AUXILIARY, arms_of, runs_of
+from convnext_study.runs.records import ModelRef, Result, Run, read
+from convnext_study.studies.anytime.arms import AUXILIARY, arms_of
 from convnext_study.studies.anytime.controls import last_exit_alone, shares_of
 from convnext_study.studies.anytime.published import published
+from convnext_study.studies.anytime.study_runs import runs_of
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.parent import Parent
 from convnext_study.training.runtime import Runtime
@@ -33,11 +37,19 @@ def test_every_arm_is_a_run_of_its_own() -> None:
     runs = runs_of("digit-canvas", (0, 1))
     assert len({run.key for run in runs}) == len({run.id for run in runs}) == len(runs) == 16
     assert [run.name for run in runs[:8]] == [
-        *("plain", "plain_narrow", "plain_wide", "ee", "rh", "ca", "random", "deep"),
+        *("plain", "plain_narrow", "plain_wide", "deep", "ee", "rh", "ca", "random"),
     ]
     for run in runs:
         get_builder(run.model.builder)  # known
         assert run.task.args["class_weights"][0] < run.task.args["class_weights"][1]
+
+
+def test_data_without_maps_are_refused_before_anything_runs() -> None:
+    with pytest.raises(UserError) as caught:
+        runs_of("digits", (0,))
+    assert str(caught.value) == (
+        "data 'digits': this study needs a class for every pixel; did you mean digit-canvas?"
+    )
 
 
 def test_random_masks_wait_for_the_adaptive_network_of_their_seed() -> None:
@@ -57,6 +69,8 @@ def test_cityscapes_is_trained_as_published() -> None:
         assert run.task.args["crop"] == said["crop"]
         assert len(run.task.args["class_weights"]) == 19
         assert (min(run.task.args["scales"]), max(run.task.args["scales"])) == (0.5, 2.1)
+    road = runs_of("cityscapes:/data", (0,), backbones=["roadmap_nano_gelu"])
+    assert not any(run.model.args.get("pretrained") for run in road)  # there are no such weights
     small = runs_of("cityscapes:/data", (0,), "small")
     assert {run.recipe["name"] for run in small} == {"anytime-small"}
 
@@ -134,3 +148,12 @@ def test_shares_that_are_not_there_are_one_line(tmp_path: Path) -> None:
     }
     dense = result.model_copy(update={"metrics": everything})
     assert shares_of(Parent(record.model_copy(update={"result": dense}), ""), 4) == (1, 1, 1)
+
+
+def test_an_anytime_network_finds_joints_at_every_exit(tmp_path: Path) -> None:
+    """Our reconstruction of what is said of MPII: heatmaps in the place of classes, no masks."""
+    run = exit_run(f"mpii:{make_split(tmp_path / 'mpii')}", task="pose", size=64)
+    model = ModelRef(builder="anytime", args={"backbone": NARROW})
+    result = train(run.model_copy(update={"model": model}), tmp_path / "run")
+    assert result.primary == "pckh"
+    assert {f"pckh_exit{exit}" for exit in range(1, 5)} < set(result.metrics)
