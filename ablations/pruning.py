@@ -12,8 +12,10 @@ Runs: on digits and folders a VGG-16 an eighth as wide, 12 epochs, ours and redu
 ``--data cifar10:PATH``, or ``--recipe published``, the published networks with their recipes; that
 takes a GPU. ``--networks`` names others: ``roadmap:STEP``, ``timm:NAME``, ``resnet56``.
 
-Expect, on digits: Scratch-B as good as the large network at a quarter of its cost; fine-tuning far
-below it; inherited weights ahead of random ones at equal epochs, and not at equal computation.
+Expect, on digits: Scratch-B near 98 %, above the large network (96 %) at its computation;
+fine-tuning at 93 to 96; inherited weights far ahead of random ones at equal epochs, and not at
+equal computation; uniform, slimmed and random widths near each other. Three seeds make little of
+that significant.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def _about(subject: Subject, arm: str, label: str, target: Target | None = None)
         "arm": arm,
         "label": label,
         "adopted": True,
-        "parent": None if arm == DENSE else f"{subject.name}-{DENSE}",
+        "parent": None,  # arms differ in recipe and task: the study's own table compares them
         "section": subject.label,
         "published": False,
         "published_network": (target.published if target else subject.published) or "",
