@@ -149,8 +149,8 @@ def _same_signs(found: Agreement, what: str, one: Share | None) -> list[str]:
         return []
     return [
         f"Of {one.count} steps, {one.equal} have the sign of the paper's {found.table} in {what}: "
-        f"{100 * one.equal / one.count:.0f} %, 95 % interval "
-        f"{formatting.interval(one.interval)} %, where half is chance."
+        f"{100 * one.equal / one.count:.0f} %, 95 % interval {one.interval.low:.0f} to "
+        f"{one.interval.high:.0f} %, where half is chance."
     ]
 
 

@@ -14,6 +14,7 @@ PAGES = (
     ("Ablations", "ablations.md"),
     ("Your own step", "your_own_step.md"),
     ("The report", "report.md"),
+    ("Clutter", "clutter.md"),
     ("Multi-path networks", "multipath.md"),
     ("Anytime prediction", "anytime.md"),
     ("Pruning", "pruning.md"),
