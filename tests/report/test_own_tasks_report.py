@@ -1,0 +1,101 @@
+"""Two studies that only the tests know, trained, and told of by every room above the engine."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from support.runs import make_tiny_run
+from support.toys import masked_run, segmentation_run
+from typer.testing import CliRunner
+
+from convnext_study.cli import app
+from convnext_study.launchers.job import Job
+from convnext_study.launchers.local import Pool
+from convnext_study.results.compare import compare
+from convnext_study.results.summary import summarize
+from convnext_study.runs.records import Run, scan
+from convnext_study.training.runtime import Runtime
+
+SEEDS = (0, 1, 2)
+
+
+def train_all(folder: Path, runs: list[Run]) -> None:
+    jobs = [Job(run, folder / "runs" / run.id, Runtime()) for run in runs]
+    assert {outcome.status for outcome in Pool(2).run(jobs)} == {"done"}
+
+
+def report_on(folder: Path) -> str:
+    done = CliRunner().invoke(app, ["report", str(folder)])
+    assert done.exit_code == 0, done.output
+    return (folder / "report" / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    train_all(folder, [segmentation_run(seed, width) for seed in SEEDS for width in (4, 12)])
+    return folder
+
+
+def test_dense_prediction_in_rows_tests_and_on_the_page(scenes: Path) -> None:
+    found = {row.name: row for row in summarize(scan(scenes))}
+    narrow, wide = found["width4"], found["width12"]
+    assert (narrow.metric.label, narrow.metric.unit) == ("mIoU, exit 2", "%")
+    assert narrow.value is not None and wide.value is not None and wide.gain is not None
+    assert wide.gain == pytest.approx(wide.value - narrow.value)
+    assert narrow.interval is not None
+    assert narrow.interval[0] < narrow.value < narrow.interval[1]
+    records = list(scan(scenes))
+    rows = {
+        name: [record for record in records if record.run.name == name]
+        for name in ("width4", "width12")
+    }
+    test = compare(rows["width12"], rows["width4"])
+    assert test.difference.diff == pytest.approx(wide.gain)
+    alone = compare(rows["width12"][:1], rows["width4"][:1])  # by the images that both were asked
+    assert 0 <= alone.difference.p <= 1
+    page = report_on(scenes)
+    assert "mIoU, exit 2" in page and "top-1" not in page
+    assert f"{wide.value:.2f}" in page
+
+
+def test_dense_prediction_is_the_same_in_every_file(scenes: Path) -> None:
+    report_on(scenes)
+    rows = {row.name: row for row in summarize(scan(scenes))}
+    (table,) = (scenes / "report" / "tables").glob("*results*.csv")
+    for line in csv.DictReader(table.open()):
+        assert float(line["value"]) == pytest.approx(rows[line["name"]].value)
+        assert line["metric"] == "miou_2"
+        assert int(line["macs"]) == rows[line["name"]].macs
+        assert float(line["metric_miou_1"]) > 0 and float(line["cost_exit 1_macs"]) > 0
+    (tex,) = (scenes / "report" / "tables").glob("*results*.tex")
+    assert all(f"{row.value:.2f}" in tex.read_text() for row in rows.values())
+
+
+def test_a_run_after_a_run_is_compared_where_the_study_says_so(tmp_path: Path) -> None:
+    runs = []
+    for seed in SEEDS:
+        parent = make_tiny_run(epochs=1).model_copy(update={"seed": seed, "name": "whole"})
+        about = {"label": "masked", "parent": "whole", "may_differ": ["task", "init_from"]}
+        child = masked_run(parent).model_copy(update={"name": "masked", "metadata": about})
+        runs += [child, parent]
+    train_all(tmp_path, runs)
+    whole, masked = sorted(summarize(scan(tmp_path)), key=lambda row: row.name, reverse=True)
+    assert len(masked.seeds) == len(whole.seeds) == 3
+    assert masked.gain is not None and not masked.remarks
+    assert "masked" in report_on(tmp_path)
+    # Without the study's word they differ in more than a network, and are not compared.
+    other = tmp_path / "other"
+    silent = [run.model_copy(update={"metadata": {"parent": "whole"}}) for run in runs]
+    for run in silent:
+        path = other / "runs" / run.id
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / run.id).rename(path)
+        about = json.loads((path / "run.json").read_text())
+        about["run"]["metadata"] = run.metadata
+        (path / "run.json").write_text(json.dumps(about))
+    (remark,) = (row.remarks for row in summarize(scan(other)) if row.name == "masked")
+    assert remark and "not compared" in remark[0]
