@@ -15,7 +15,7 @@ Cost: 46 s of one core a run, and half a minute for the trained networks at the 
 into 10 minutes on two cores of their own.
 
 Expect: mIoU climbs steeply with the exit. Confidence saves a quarter of the multiply-accumulates
-and loses nothing, while masks by chance at the same share lose most of the accuracy. Redesigned
+and no loss shows, while masks by chance at the same share lose most of the accuracy. Redesigned
 heads lose too: at 64x64 halving the map takes the strokes away. Time is not saved on maps this
 small.
 """
