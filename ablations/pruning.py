@@ -12,8 +12,7 @@ Runs: on digits and folders a VGG-16 an eighth as wide, 12 epochs, ours and redu
 ``--data cifar10:PATH``, or ``--recipe published``, the published networks with their recipes; that
 takes a GPU. ``--networks`` names others: ``roadmap:STEP``, ``timm:NAME``, ``resnet56``.
 
-Cost: 2 to 45 s of one core a run, 57 epochs the longest; 19 of the runs took 570 s on two cores that
-others used too.
+Cost: 19 of the runs, of one seed, took 570 s on two cores that other work used.
 
 Expect, on digits: Scratch-B near 98 %, above the large network (96 %) at its computation;
 fine-tuning at 93 to 96; inherited weights far ahead of random ones at equal epochs, and not at
