@@ -13,9 +13,12 @@ import atexit
 import multiprocessing
 import os
 import signal
+import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -28,6 +31,7 @@ from convnext_study.data.workers import Images, Request, Samples, join
 from convnext_study.errors import RunFailed
 
 PART = 32  # images
+OWNER_SECONDS = 0.5  # between looks at whether the training process is there
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
 
 
@@ -112,7 +116,7 @@ class Readers:
             prefetch_factor=self._ahead,
             persistent_workers=True,
             collate_fn=_as_it_is,
-            worker_init_fn=_begin,
+            worker_init_fn=partial(_begin, os.getpid()),
             # Its own generator: the loader draws a base seed, which must not move the global one.
             generator=generator(0),
         )
@@ -148,13 +152,25 @@ def _as_it_is(images: Any) -> Any:
     return images
 
 
-def _begin(_: int) -> None:
-    """In a reader, before it reads."""
+def _begin(owner: int, _: int) -> None:
+    """In a reader of the process ``owner``, before it reads."""
+    threading.Thread(target=_leave_with, args=(owner,), daemon=True).start()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _leave_with(owner: int) -> None:
+    """End this process once ``owner`` is no longer its parent.
+
+    The loader's own look for that remembers the parent that is there when it begins: a reader whose
+    owner was killed just before would stay for good, and hold the run's lock.
+    """
+    while os.getppid() == owner:
+        time.sleep(OWNER_SECONDS)
+    os._exit(1)
 
 
 @contextmanager

@@ -124,9 +124,9 @@ def test_signals_to_readers_are_ignored(
 ) -> None:
     honest = pool._begin
 
-    def late(worker: int) -> None:
+    def late(owner: int, worker: int) -> None:
         time.sleep(0.5)  # signals come before a reader can say that it ignores them
-        honest(worker)
+        honest(owner, worker)
 
     monkeypatch.setattr(pool, "_begin", late)
     before = children()
@@ -293,3 +293,27 @@ def test_a_run_with_readers_is_exact_and_leaves_none_behind(
     train(run, tmp_path / "cut")
     assert gone(children() - before, 6)
     assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize(("owner", "ends"), [("2**22 + 1", True), ("os.getppid()", False)])
+def test_a_reader_whose_owner_was_gone_before_it_began_leaves(owner: str, ends: bool) -> None:
+    """The loader's own watch takes whatever parent is there for the owner."""
+    code = f"""
+        import os, time
+        from convnext_study.data import pool
+        print("begun", flush=True)
+        pool._begin({owner}, 0)
+        time.sleep(60)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        if ends:
+            assert process.wait(timeout=30) == 1
+        else:
+            time.sleep(4 * pool.OWNER_SECONDS)
+            assert process.poll() is None
+            process.kill()
