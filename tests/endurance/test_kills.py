@@ -45,6 +45,7 @@ def kill_until_done(start: Callable[[], list[Any]], moments: random.Random) -> i
             if victim.is_alive():
                 os.kill(victim.pid, signal.SIGKILL)
                 kills += 1
+                victim.join()  # until then it has no exit code that says so
         killed = any(process.exitcode == -signal.SIGKILL for process in processes)
         for process in processes:
             # What waits in vain for a killed partner is ended as a scheduler would end it.
