@@ -36,22 +36,31 @@ class Schedule:
     def settle(self, outcome: Outcome) -> list[Outcome]:
         """Note how a job that was taken ended. Returns that, and the ends of the jobs that cannot
         start for it: those that start from it, and from them."""
-        ended = [outcome]
-        self._open.discard(outcome.run.key)
-        if outcome.status == "done":
-            return ended
-        for child in [job for job in self._waiting if job.run.init_from == outcome.run.key]:
-            self._waiting.remove(child)
-            ended += self.settle(cannot_start(child, outcome))
-        return ended
+        lost = cannot_start(self._waiting, outcome)
+        keys = {one.run.key for one in (outcome, *lost)}
+        self._open -= keys
+        self._waiting = [job for job in self._waiting if job.run.key not in keys]
+        return [outcome, *lost]
 
     def rest(self) -> list[Job]:
         """The jobs that have not been taken."""
         return list(self._waiting)
 
 
-def cannot_start(child: Job, parent: Outcome) -> Outcome:
-    """The end of a run whose parent ended without a result."""
+def cannot_start(waiting: Sequence[Job], ended: Outcome) -> list[Outcome]:
+    """The ends of those waiting jobs that start from a run that ended without a result, and of
+    those that start from them."""
+    if ended.status == "done":
+        return []
+    found: list[Outcome] = []
+    for child in waiting:
+        if child.run.init_from == ended.run.key:
+            own = _end_of(child, ended)
+            found += [own, *cannot_start(waiting, own)]
+    return found
+
+
+def _end_of(child: Job, parent: Outcome) -> Outcome:
     if parent.status == "failed":
         return Outcome(child.run, "failed", f"the run it starts from failed: {parent.run.id}")
     return Outcome(child.run, "stopped", f"not started: it starts from {parent.run.id}")

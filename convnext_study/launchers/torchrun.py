@@ -58,29 +58,16 @@ def run_torchrun(
                 logged = {index: len(read_events(jobs[index].folder)) for index in waiting}
                 code, output = _run_group(jobs, waiting, processes, Path(folder), (stop, on_poll))
                 ended, waiting = _settle(jobs, logged, (code, output), bool(stop))
-                outcomes += ended
-                lost, waiting = _without_parents(jobs, waiting, outcomes)
-                outcomes += lost
+                left = [jobs[index] for index in waiting]
+                lost = [one for outcome in ended for one in cannot_start(left, outcome)]
+                gone = {one.run.key for one in lost}
+                waiting = [index for index in waiting if jobs[index].run.key not in gone]
+                outcomes += ended + lost
                 on_poll()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return outcomes + [Outcome(jobs[index].run, "stopped", "not started") for index in waiting]
-
-
-def _without_parents(
-    jobs: Sequence[Job], waiting: Sequence[int], outcomes: Sequence[Outcome]
-) -> tuple[list[Outcome], list[int]]:
-    """The ends of those waiting jobs whose parents failed, and the others."""
-    bad = {outcome.run.key: outcome for outcome in outcomes if outcome.status != "done"}
-    lost, left = list[Outcome](), list[int]()
-    for index in waiting:  # parents come first
-        if (parent := bad.get(jobs[index].run.init_from or "")) is None:
-            left.append(index)
-            continue
-        lost.append(cannot_start(jobs[index], parent))
-        bad[jobs[index].run.key] = lost[-1]
-    return lost, left
 
 
 def _check(jobs: Sequence[Job], processes: int) -> None:
