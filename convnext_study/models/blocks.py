@@ -16,6 +16,14 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 jit_ignore: Callable[[Method], Method] = torch.jit.ignore
 
 
+def drop_path_rates(last: float, count: int) -> list[float]:
+    """Stochastic depth of each of ``count`` blocks: linear, from 0 at the first to ``last``.
+
+    Not timm's function of that purpose: its tensors round otherwise.
+    """
+    return [last * index / max(count - 1, 1) for index in range(count)]
+
+
 class Block(nn.Module):
     """tail(drop_path(branch(x)) + shortcut(x))"""
 

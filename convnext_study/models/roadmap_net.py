@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from convnext_study.models.blocks import Stage, jit_ignore
+from convnext_study.models.blocks import Stage, drop_path_rates, jit_ignore
 from convnext_study.models.head import Head
 from convnext_study.models.initial import init_layers
 from convnext_study.models.layer_specs import list_layers
@@ -53,7 +53,7 @@ class RoadmapNet(TimmModel):
         layers = list_layers(
             spec, in_chans=in_chans, num_classes=num_classes, output_stride=output_stride
         )
-        rates = iter(_linear(drop_path_rate, sum(spec.depths)))
+        rates = iter(drop_path_rates(drop_path_rate, sum(spec.depths)))
         super().__init__(
             sequence(layers.stem, spec),
             nn.Sequential(
@@ -81,10 +81,6 @@ class RoadmapNet(TimmModel):
 
 def _kaiming(conv: nn.Conv2d) -> None:
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-
-
-def _linear(last: float, count: int) -> list[float]:
-    return [last * index / max(count - 1, 1) for index in range(count)]
 
 
 def _feature_info(spec: NetSpec, output_stride: int) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from convnext_study.models.blocks import jit_ignore
+from convnext_study.models.blocks import drop_path_rates, jit_ignore
 from convnext_study.models.head import Head
 from convnext_study.models.initial import init_layers
 from convnext_study.models.layer_specs import Layer
@@ -124,7 +124,7 @@ def _stages(
     spec: MultipathSpec, output_stride: int, implementation: str, drop_path_rate: float
 ) -> Iterator[MultiPathStage]:
     c_in, reached, dilation = spec.widths()[0], 1, 1
-    last = max(STAGES * spec.modules - 1, 1)
+    rates = iter(drop_path_rates(drop_path_rate, STAGES * spec.modules))
     for stage, width in enumerate(spec.path_widths()):
         blocks: list[MultiPathBlock] = []
         for index in range(spec.modules):
@@ -134,8 +134,7 @@ def _stages(
                 stride, dilation = (2, dilation) if strided else (1, dilation * 2)
                 reached *= stride
             plan = PathsSpec(c_in, width, spec.depths, stride, (first_dilation, dilation))
-            rate = drop_path_rate * (stage * spec.modules + index) / last
-            blocks.append(MultiPathBlock(spec, plan, implementation, rate))
+            blocks.append(MultiPathBlock(spec, plan, implementation, next(rates)))
             c_in = spec.widths()[stage]
         yield MultiPathStage(blocks)
 

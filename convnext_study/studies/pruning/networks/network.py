@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from torch import nn
 
-from convnext_study.models.blocks import jit_ignore
+from convnext_study.models.blocks import drop_path_rates, jit_ignore
 from convnext_study.models.head import Head
 from convnext_study.models.initial import init_layers
 from convnext_study.models.layer_specs import Layer
@@ -120,14 +119,10 @@ def _body(spec: SmallSpec, in_chans: int, drop_path_rate: float) -> Body:
             return families.densenet(spec, in_chans)
         case ResNetSpec():
             blocks = sum(map(len, spec.inner))
-            return families.resnet(spec, in_chans, _linear(drop_path_rate, blocks))
+            return families.resnet(spec, in_chans, iter(drop_path_rates(drop_path_rate, blocks)))
         case PreResNetSpec():
             blocks = sum(map(len, spec.inner))
-            return families.preresnet(spec, in_chans, _linear(drop_path_rate, blocks))
+            return families.preresnet(spec, in_chans, iter(drop_path_rates(drop_path_rate, blocks)))
         case PreActSpec():
             blocks = sum(map(len, spec.branches()))
-            return families.preact50(spec, in_chans, _linear(drop_path_rate, blocks))
-
-
-def _linear(last: float, count: int) -> Iterator[float]:
-    return iter([last * index / max(count - 1, 1) for index in range(count)])
+            return families.preact50(spec, in_chans, iter(drop_path_rates(drop_path_rate, blocks)))
