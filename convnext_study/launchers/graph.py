@@ -37,9 +37,9 @@ class Schedule:
         """Note how a job that was taken ended. Returns that, and the ends of the jobs that cannot
         start for it: those that start from it, and from them."""
         lost = cannot_start(self._waiting, outcome)
-        keys = {one.run.key for one in (outcome, *lost)}
-        self._open -= keys
-        self._waiting = [job for job in self._waiting if job.run.key not in keys]
+        gone = {one.run.key for one in lost}
+        self._open -= {outcome.run.key, *gone}
+        self._waiting = [job for job in self._waiting if job.run.key not in gone]
         return [outcome, *lost]
 
     def rest(self) -> list[Job]:
