@@ -19,7 +19,8 @@ from convnext_study.launchers.local import TICK
 from convnext_study.launchers.resources import cores
 from convnext_study.launchers.worker import write_jobs
 from convnext_study.runs import locks
-from convnext_study.runs.records import LOCK, RESULT, failure, read_events
+from convnext_study.runs.log import failure, read_events
+from convnext_study.runs.records import LOCK, RESULT
 
 WORKER = "convnext_study.launchers.worker"
 LOG_FILE = "torchrun.log"  # beside the folder of the runs

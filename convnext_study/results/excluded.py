@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from convnext_study.results.grouping import Exclusion, RunGroup
 from convnext_study.results.metric_spec import UNNAMED, MetricSpec, spec_of
-from convnext_study.runs.records import Record, failure
+from convnext_study.runs.log import failure
+from convnext_study.runs.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)

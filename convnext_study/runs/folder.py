@@ -13,16 +13,15 @@ from typing import IO, Any
 from convnext_study.errors import UserError
 from convnext_study.runs import locks
 from convnext_study.runs.files import write_bytes, write_json
+from convnext_study.runs.log import LOG, read_lines
 from convnext_study.runs.provenance import commit, hardware, versions
 from convnext_study.runs.records import (
     FORMAT,
     LOCK,
-    LOG,
     RESULT,
     RUN,
     Result,
     Run,
-    read_lines,
     read_run_file,
     remove_temporaries,
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from convnext_study.errors import RunFailed
-from convnext_study.runs.records import Record, RecordError, Run, failure, read
+from convnext_study.runs.log import failure
+from convnext_study.runs.records import Record, RecordError, Run, read
 
 
 class ParentError(RunFailed):

@@ -19,10 +19,11 @@ from convnext_study.errors import UserError
 from convnext_study.runs import locks
 from convnext_study.runs.files import TEMPORARY
 from convnext_study.runs.keys import digest_of
+from convnext_study.runs.log import LOG, read_lines
 from convnext_study.runs.metrics import Measured
 
 FORMAT = 2
-RUN, LOG, CHECKPOINT, RESULT, LOCK = "run.json", "log.jsonl", "last.ckpt", "result.json", "lock"
+RUN, CHECKPOINT, RESULT, LOCK = "run.json", "last.ckpt", "result.json", "lock"
 
 Status = Literal["new", "unfinished", "running", "failed", "done"]
 
@@ -148,44 +149,9 @@ def remove_temporaries(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log. A last line that was cut short by a kill is left out."""
-    if not path.exists():
-        return []
-    lines: list[dict[str, Any]] = []
-    for text in path.read_text(errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
-
-
 def is_locked(folder: Path) -> bool:
     """Whether a living process works on this run."""
     return locks.is_held(folder / LOCK)
-
-
-def read_events(folder: Path) -> list[dict[str, Any]]:
-    """What a run's log holds besides epochs, in the order it was written."""
-    return [line for line in read_lines(folder / LOG) if line.get("event", "epoch") != "epoch"]
-
-
-def failure(events: Sequence[dict[str, Any]]) -> str | None:
-    """Why a run whose log ends like this failed; None where it did not.
-
-    Each process of a start may say why. The first one's is the cause: the others lost a partner.
-    """
-    reason, ranks = None, set[int]()
-    for event in reversed(events):
-        rank = event.get("rank", 0)
-        if event.get("event") != "failed" or rank in ranks:  # what an earlier start had to say
-            break
-        ranks.add(rank)
-        reason = str(event.get("reason") or "no reason recorded")
-    return reason
 
 
 def read_run_file(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.runs import wandb_follower
-from convnext_study.runs.records import LOG, RESULT
+from convnext_study.runs.log import LOG
+from convnext_study.runs.records import RESULT
 
 if TYPE_CHECKING:
     from convnext_study.runs.records import Run

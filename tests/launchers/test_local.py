@@ -26,6 +26,7 @@ from convnext_study.launchers.slurm.submit import fit_to_node
 from convnext_study.roadmap import StepError, get_roadmap
 from convnext_study.runs import records
 from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.log import LOG
 from convnext_study.runs.records import Run
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
@@ -201,7 +202,7 @@ def test_a_run_in_use_is_refused_before_anything_starts(
 def test_a_killed_process_takes_only_its_run(tmp_path: Path) -> None:
     runs = [make_tiny_run(epochs=30), make_tiny_run().model_copy(update={"seed": 1})]
     jobs = [Job(run, tmp_path / run.id, Runtime()) for run in runs]
-    log = tmp_path / runs[0].id / records.LOG
+    log = tmp_path / runs[0].id / LOG
     killed: list[int] = []
 
     def kill_the_first() -> None:
@@ -230,7 +231,7 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_an_interrupt_saves_and_stops(tmp_path: Path) -> None:
     runs = [make_tiny_run(epochs=200).model_copy(update={"seed": seed}) for seed in (0, 1)]
     jobs = [Job(run, tmp_path / run.id, Runtime()) for run in runs]
-    log = tmp_path / runs[0].id / records.LOG
+    log = tmp_path / runs[0].id / LOG
 
     def interrupt() -> None:
         if log.exists() and '"epoch"' in log.read_text():

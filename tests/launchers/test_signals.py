@@ -17,7 +17,7 @@ import pytest
 from support.images import make_folder
 from support.runs import make_tiny_run
 
-from convnext_study.runs.records import LOG, read_events
+from convnext_study.runs.log import LOG, read_events
 from convnext_study.training import checkpoint_file
 
 SECONDS = 60

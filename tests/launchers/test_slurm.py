@@ -39,7 +39,8 @@ from convnext_study.launchers.worker import (
     read_jobs,
     write_jobs,
 )
-from convnext_study.runs.records import CHECKPOINT, LOG, TaskRef, read
+from convnext_study.runs.log import LOG
+from convnext_study.runs.records import CHECKPOINT, TaskRef, read
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 

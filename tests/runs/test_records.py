@@ -16,13 +16,13 @@ from convnext_study.experiments.study_file import recorded
 from convnext_study.launchers.job import Job
 from convnext_study.launchers.local import Pool
 from convnext_study.runs.folder import RunError, RunFolder
+from convnext_study.runs.log import failure
 from convnext_study.runs.records import (
     FORMAT,
     RESULT,
     RUN,
     RecordError,
     Run,
-    failure,
     read,
     scan,
     tell_unreadable,

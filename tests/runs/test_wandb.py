@@ -19,7 +19,8 @@ from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs import wandb, wandb_follower
 from convnext_study.runs.files import write_json
-from convnext_study.runs.records import LOG, RESULT, Epoch, Run, scan
+from convnext_study.runs.log import LOG
+from convnext_study.runs.records import RESULT, Epoch, Run, scan
 from convnext_study.runs.wandb import mirrored, run_id
 from convnext_study.training.loop import train
 

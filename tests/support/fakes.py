@@ -18,11 +18,11 @@ import numpy as np
 
 from convnext_study.roadmap import Variant, get_roadmap
 from convnext_study.runs.files import write_json
+from convnext_study.runs.log import LOG
 from convnext_study.runs.metrics import Metric, Samples
 from convnext_study.runs.records import (
     FORMAT,
     LOCK,
-    LOG,
     RESULT,
     RUN,
     Epoch,

@@ -10,7 +10,8 @@ from support.training import assert_same, numbers, stop_after
 
 from convnext_study.runs import records
 from convnext_study.runs.folder import RunError, RunFolder
-from convnext_study.runs.records import LOG, RESULT, Run
+from convnext_study.runs.log import LOG
+from convnext_study.runs.records import RESULT, Run
 from convnext_study.training.loop import TrainingError, TrainingInterrupted, train
 
 

@@ -10,7 +10,7 @@ from support.images import make_folder
 from support.runs import make_tiny_run
 
 from convnext_study.runs import records
-from convnext_study.runs.records import LOG
+from convnext_study.runs.log import LOG
 from convnext_study.training import loop, memory
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime

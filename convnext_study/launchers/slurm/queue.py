@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convnext_study.launchers.job import Job, Outcome
-from convnext_study.runs.records import RESULT, failure, read_events
+from convnext_study.runs.log import failure, read_events
+from convnext_study.runs.records import RESULT
 
 TICK = 2.0  # seconds between looks at the records, which may lie on a slow shared disk
 POLL = 10.0  # seconds between questions to SLURM, which answers all of a site's users

@@ -31,7 +31,7 @@ from convnext_study.launchers.slurm.script import (
 )
 from convnext_study.launchers.worker import write_jobs
 from convnext_study.runs.files import write_json
-from convnext_study.runs.records import read_events
+from convnext_study.runs.log import read_events
 
 SUBMITTED = "submitted.json"
 
