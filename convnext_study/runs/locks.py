@@ -25,6 +25,7 @@ ANOTHER = "another process"
 LEASE = ".lease"  # how a lease's name ends, after the lock's
 BEAT = 20.0  # seconds between renewals
 STALE = 300.0  # seconds without one, after which the holder counts as dead
+_STUCK = 10.0  # seconds; whoever looks at a lease to remove it needs less
 _MOMENT = 1.0  # seconds; whoever looks whether a lock is held holds it for less
 # "Function not implemented", "operation not supported", "no locks available", "invalid argument".
 _NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
@@ -99,7 +100,11 @@ def is_held(path: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError:
-        return _lease_of(path).exists() and not _is_over(_lease_of(path))
+        lease = _lease_of(path)
+        try:
+            return lease.exists() and not _is_over(lease, _read(lease))
+        except OSError:  # another user's
+            return True
     return False
 
 
@@ -138,10 +143,11 @@ class _Lease:
         text = json.dumps({**_here(), "token": uuid.uuid4().hex})
         first = _renewed_at(path)
         while not _create(path, text):
-            if _is_over(path):
-                _remove(path, _read(path))
+            found = _read(path)
+            if _is_over(path, found):
+                _remove(path, found)
                 continue
-            holder = _holder(_read(path))
+            holder = _holder(found)
             if _is_near(holder) or _renewed_at(path) != first:
                 words = f"process {holder['pid']} on {holder['host']}" if holder else ANOTHER
                 raise Held(words)
@@ -191,13 +197,21 @@ def _create(path: Path, text: str) -> bool:
 
 
 def _remove(path: Path, text: str | None) -> None:
-    """Remove the lease with that text, and no other that has come in its place since."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with contextlib.suppress(FileNotFoundError):
-        path.rename(aside)
-        if (found := _read(aside)) is not None and found != text:
-            _create(path, found)
-        aside.unlink()
+    """Remove the lease with that text, and no other that has come in its place since.
+
+    One process at a time looks and removes: of two that saw the same dead holder, the second
+    would remove the lease of the first.
+    """
+    mine = path.with_name(f".{path.name}.over")
+    with contextlib.suppress(FileNotFoundError):  # the folder was removed
+        while not _create(mine, ""):
+            since = _renewed_at(mine)
+            if since is not None and time.time() - since > _STUCK:
+                mine.unlink(missing_ok=True)
+            time.sleep(0.01)
+        if text is not None and _read(path) == text:
+            path.unlink(missing_ok=True)
+        mine.unlink()
 
 
 def _read(path: Path) -> str | None:
@@ -214,11 +228,10 @@ def _renewed_at(path: Path) -> float | None:
         return None
 
 
-def _is_over(path: Path) -> bool:
-    """Whether the lease's holder is dead, as far as this machine can tell."""
-    try:
-        renewed, holder = path.stat().st_mtime, _holder(path.read_text())
-    except OSError:
+def _is_over(path: Path, text: str | None) -> bool:
+    """Whether the holder that a lease's text names is dead, as far as this machine can tell."""
+    renewed, holder = _renewed_at(path), _holder(text)
+    if text is None or renewed is None:
         return False
     if time.time() - renewed > STALE:
         return True

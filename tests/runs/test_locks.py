@@ -83,6 +83,16 @@ def test_one_of_many_gets_a_lease(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_flock")
+def test_one_that_died_while_it_removed_a_lease_holds_nobody_up(tmp_path: Path) -> None:
+    write_lease(tmp_path / LOCK, pid=dead_process())
+    left = tmp_path / f".{LOCK}{locks.LEASE}.over"
+    left.touch()
+    os.utime(left, (time.time() - 60,) * 2)
+    locks.take(tmp_path / LOCK).release()
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+
+
+@pytest.mark.usefixtures("no_flock")
 def test_a_dead_holders_lease_is_over_at_once(tmp_path: Path) -> None:
     lease = write_lease(tmp_path / LOCK, pid=dead_process())
     assert not is_locked(tmp_path)
