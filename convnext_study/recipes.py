@@ -174,21 +174,28 @@ CLASSIC_SMALL = Recipe(
     init="kaiming",
 )
 
-# Where no image is seen twice there is nothing to shift. Rates up to 6e-3 learn faster; at 8e-3
-# after half an epoch of warm-up the last row of the nano road did not learn in two of three pilots,
-# which changed other settings as well.
+# Where no image is seen twice there is nothing to shift. A second moment of 100 steps instead of
+# 1,000, of which a run has 1,120: in pilots it learned faster, and seeds differed less.
 MODERN_COMPOSED = MODERN_SMALL.model_copy(
     update={
         "name": "modern-composed",
-        "epochs": 6,
-        "lr": 4e-3,
+        "epochs": 8,
+        "lr": 6e-3,
+        "betas": (0.9, 0.99),
         "crop": "none",
         "clip_grad": 1.0,
     }
 )
 
 CLASSIC_COMPOSED = CLASSIC_SMALL.model_copy(
-    update={"name": "classic-composed", "epochs": 6, "warmup_epochs": 0.5, "milestones": 2}
+    update={
+        "name": "classic-composed",
+        "epochs": 8,
+        "warmup_epochs": 0.5,
+        "nesterov": True,
+        "milestones": (4, 6, 7),
+        "gamma": 0.2,
+    }
 )
 
 RECIPES = {
