@@ -24,6 +24,7 @@ COUNTS = {
     "base_regime": (17, 17),
     "kernel_size": (15, 15),
     "beyond": (4, 4),
+    "agreement": (68, 68),
     "leave_one_out": (14, 14),
     "add_one_in": (13, 13),
     "reorder": (46, 46),

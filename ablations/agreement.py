@@ -1,0 +1,83 @@
+"""How far may a small road be trusted? Its agreement with the paper, by difficulty and by width.
+
+    convnext-study study agreement --seeds 3
+
+The whole road on easy, medium and hard images of `clutter`, and on the medium ones with networks
+half as wide. With other ``--data``, the road on it at both widths.
+
+Runs: 68 per seed (34 with other data). Cost: 25 to 40 s per run on one core, so about 17
+minutes a seed on two.
+
+Expect: rows that train stably, many significant gains, and hardly more agreement with the paper
+than chance. A result that holds in one row of the table and not in the next says something about
+these images and networks alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from convnext_study.experiments.context import Context
+from convnext_study.experiments.study_file import select_records
+from convnext_study.report.tables import Table
+from convnext_study.report.tables.agreement import AgreementLine, agreement_table, line_of
+from convnext_study.runs.records import Record, Run
+
+DATA = "clutter"
+FOLDER = "agreement"
+NARROW = 0.5  # of the road's widths
+
+
+class Setting(NamedTuple):
+    """Where the road is trained. ``name`` ends its rows' names; the road itself has none."""
+
+    name: str
+    label: str
+    data: str
+    width: float = 1.0
+
+
+def settings(data: str) -> list[Setting]:
+    """What is compared on that data. Clutter is medium where it is given without a word."""
+    if data != DATA:
+        return [Setting("", data, data), Setting("narrow", "widths halved", data, NARROW)]
+    return [
+        Setting("easy", "easy", f"{data}:easy"),
+        Setting("", "medium", data),
+        Setting("hard", "hard", f"{data}:hard"),
+        Setting("narrow", "medium, widths halved", data, NARROW),
+    ]
+
+
+def road(context: Context, setting: Setting) -> list[Run]:
+    """The road's rows, under the road's names."""
+    scaled = context.road.scaled(setting.width)
+    return replace(context, road=scaled, data=setting.data).runs()
+
+
+def named(run: Run, setting: Setting, place: int) -> Run:
+    """The run under a name that it shares with no other setting's."""
+    if not setting.name:
+        return run
+    about = run.metadata
+    parent = about["parent"] and f"{about['parent']}-{setting.name}"
+    label, order = f"{about['label']} ({setting.label})", about["order"] + 100 * place
+    metadata = {**about, "label": label, "parent": parent, "order": order}
+    return run.model_copy(update={"name": f"{run.name}-{setting.name}", "metadata": metadata})
+
+
+def runs(context: Context) -> list[Run]:
+    asked = settings(context.data)
+    return [named(run, one, place) for place, one in enumerate(asked) for run in road(context, one)]
+
+
+def report(records: Sequence[Record], context: Context) -> Table[AgreementLine]:
+    regime = context.road.regime
+    return agreement_table(
+        [
+            line_of(one.label, regime, select_records(records, road(context, one)))
+            for one in settings(context.data)
+        ]
+    )
