@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.anytime_nets import anytime_net, images
+from support.other_device import back, elsewhere, other_device, to_other
 from torch import nn
 
 from convnext_study.benchmarks.timing import Spread, laps
@@ -239,3 +240,33 @@ def test_predictions_after_the_last_position_are_final() -> None:
     net = anytime_net(masks="confidence")
     net.threshold = 0.0
     assert [one.is_final for one in net.anytime(images())] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("how", ["dense", None, *METHODS])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"heads": "original"}, {"backbone": "convnext_atto", "flex_width": 8}, {"merge": False}],
+)
+def test_nothing_of_skipping_stays_on_the_cpu(how: str | None, fields: dict[str, Any]) -> None:
+    """A network that is moved after it was made fast, as one is for a GPU."""
+    fast = accelerated(anytime_net(masks="confidence", **fields), how)
+    x = images((256, 256))
+    with torch.no_grad():
+        size = next(fast.run(x)).logits.shape[-2:]
+        masks = [coherent_mask(share, (size[0], size[1]), len(x)) for share in (0.5, 0.2, 0.1)]
+        here = [output.logits for output in fast.run(x, masks)]
+        with other_device():
+            moved = to_other(fast)
+            there = list(moved.run(elsewhere(x), [elsewhere(mask) for mask in masks]))
+            list(moved.run(elsewhere(x)))  # by masks of its own
+    for expected, found in zip(here, there, strict=True):
+        assert torch.equal(back(found.logits), expected)
+
+
+def test_a_tensor_of_the_cpu_is_refused_elsewhere() -> None:
+    with other_device() as device:
+        there = torch.arange(4, device=device)
+        assert torch.equal(back(there * 2 + torch.tensor(1)), torch.tensor([1, 3, 5, 7]))
+        assert back(there.nonzero()).shape == (3, 1)
+        with pytest.raises(RuntimeError, match="on the CPU"):
+            there * torch.arange(4)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
 from convnext_study.studies.anytime.masks.segment import SizedMask
 from convnext_study.studies.anytime.skipping import indices
-from convnext_study.studies.anytime.skipping.choice import Table
+from convnext_study.studies.anytime.skipping.choice import Skipper, Table
 from convnext_study.studies.anytime.skipping.indices import Geometry
 from convnext_study.studies.anytime.skipping.methods import Plan, as_matrix
 
@@ -73,7 +73,6 @@ class SkippingBranch(nn.Sequential):
         for name, block in blocks.named_children():
             self.add_module(name, block)
         self.table = table
-        self.plans = [_plan(conv) for pair in _convs(self) for conv in pair]
         self.segment = _convs(self)[0][0].segment
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,8 +95,8 @@ class SkippingBranch(nn.Sequential):
         kept = dense.new_zeros(len(rows.of_map) + 1, dense.shape[1])
         torch.index_select(dense, 0, rows.of_map, out=kept[:-1])
         for index, (first, second) in enumerate(_convs(self)):
-            inner = _convolved(first, kept, rows, self.plans[2 * index]).relu_()
-            inner = _convolved(second, inner, rows, self.plans[2 * index + 1])
+            inner = _convolved(first, kept, rows).relu_()
+            inner = _convolved(second, inner, rows)
             kept = inner.add_(kept).relu_()
             shift = _shift(second)
             dense = (dense + shift if index == 0 else dense.add_(shift)).relu_()
@@ -120,7 +119,10 @@ class SkippingBranch(nn.Sequential):
 
 
 def use_rows(net: nn.Module, table: Table | str) -> int:
-    """Put a `SkippingBranch` in the place of every branch that can be one; returns how many."""
+    """Put a `SkippingBranch` in the place of every branch that can be one; returns how many.
+
+    Convolutions have their `Skipper` before.
+    """
     found = 0
     for module in list(net.modules()):
         for name, child in list(module.named_children()):
@@ -164,13 +166,14 @@ def _is_plain(conv: Any) -> bool:
 
 
 def _plan(conv: MaskedConv2d) -> Plan:
-    plan = Plan.of(conv)
-    assert plan is not None  # noqa: S101  its geometry was asked for
-    return plan
+    skipper = conv.skipper
+    assert isinstance(skipper, Skipper) and skipper.plan is not None  # noqa: S101  _is_plain()
+    return skipper.plan
 
 
-def _convolved(conv: MaskedConv2d, kept: Tensor, rows: Rows, plan: Plan) -> Tensor:
+def _convolved(conv: MaskedConv2d, kept: Tensor, rows: Rows) -> Tensor:
     """A convolution with its fill and shift: rows to rows, the last of both 0."""
+    taps_of_fill = _plan(conv).taps
     out = kept.new_empty(kept.shape)
     windows = kept.index_select(0, rows.windows).view(rows.computed, -1)
     taps = conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.out_channels)
@@ -178,7 +181,7 @@ def _convolved(conv: MaskedConv2d, kept: Tensor, rows: Rows, plan: Plan) -> Tens
     if conv.bias is not None:
         out[: rows.computed] += conv.bias
     out[rows.computed :] = 0  # what is read for none
-    values = out.index_select(0, rows.around).view(len(plan.taps), -1)
-    out[rows.computed : -1] = (plan.taps @ values).view(-1, out.shape[1])
+    values = out.index_select(0, rows.around).view(len(taps_of_fill), -1)
+    out[rows.computed : -1] = (taps_of_fill @ values).view(-1, out.shape[1])
     out[:-1] += _shift(conv)
     return out

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
 from convnext_study.studies.anytime.masks.segment import SizedMask
@@ -70,7 +70,7 @@ class Table:
         )
 
 
-class Skipper:
+class Skipper(nn.Module):
     """Computes one convolution by the method that is best for the mask at hand.
 
     Args:
@@ -79,11 +79,12 @@ class Skipper:
     """
 
     def __init__(self, conv: MaskedConv2d, table: Table | str) -> None:
+        super().__init__()
         self.table = table
         self.plan = Plan.of(conv)
         self._keys: dict[torch.Size, str] = {}
 
-    def __call__(self, conv: MaskedConv2d, x: Tensor, mask: SizedMask) -> Tensor:
+    def forward(self, conv: MaskedConv2d, x: Tensor, mask: SizedMask) -> Tensor:
         """The convolution's output, equal to the masked dense one but for rounding."""
         if self.plan is None:
             return conv.dense_form(x, mask)

@@ -1,7 +1,7 @@
 """Which rows of a map a masked convolution reads and writes.
 
 A map (N, C, h, w) in channels-last layout is a matrix of positions: (N * h * w, C), and a row of it
-one position. All indices here are of such rows.
+one position. All indices here are of such rows, and on the mask's device.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def tiles(mask: SizedMask, size: tuple[int, int], geometry: Geometry) -> Tiles:
 
     def make() -> Tiles:
         side = tile_side(mask)
-        image, row, column = (active_tiles(mask) * torch.tensor([1, side, side])).unbind(1)
+        image, down, right = active_tiles(mask).unbind(1)
+        row, column = down * side, right * side
         reach = (side - 1) * geometry.stride + (geometry.kernel - 1) * geometry.dilation + 1
         steps = torch.arange(reach, device=row.device)
         rows = (row * geometry.stride - geometry.padding)[:, None] + steps

@@ -6,11 +6,10 @@ Maps are taken and given in channels-last layout, in which a position is a row o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
 from convnext_study.studies.anytime.masks.fill import radial_kernel, reach_of
@@ -19,23 +18,28 @@ from convnext_study.studies.anytime.skipping import indices
 from convnext_study.studies.anytime.skipping.indices import Geometry
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is known of a convolution before it runs.
+class Plan(nn.Module):
+    """What is known of a convolution before it runs. It goes with the convolution to a device.
 
     Args:
         geometry: how its output lies on its input.
         radius: how far its fill matters in its own precision, in positions.
         kernel: of the fill as far as that, a square.
-        taps: the same without the middle, row by row.
-        rest: 1 less their sum.
+
+    ``taps`` are the same without the middle, row by row; ``rest`` is 1 less their sum.
     """
 
-    geometry: Geometry
-    radius: int
     kernel: Tensor
     taps: Tensor
-    rest: float
+
+    def __init__(self, geometry: Geometry, radius: int, kernel: Tensor) -> None:
+        super().__init__()
+        self.geometry, self.radius = geometry, radius
+        flat = kernel.flatten()
+        taps = torch.cat([flat[: len(flat) // 2], flat[len(flat) // 2 + 1 :]])
+        self.rest = 1 - float(taps.sum())
+        self.register_buffer("kernel", kernel, persistent=False)
+        self.register_buffer("taps", taps, persistent=False)
 
     @classmethod
     def of(cls, conv: MaskedConv2d) -> Plan | None:
@@ -48,10 +52,7 @@ class Plan:
         kernel = radial_kernel(scale)
         middle = len(kernel) // 2
         near = slice(middle - radius, middle + radius + 1)
-        kernel = kernel[near, near].contiguous()
-        taps = kernel.flatten()
-        taps = torch.cat([taps[: len(taps) // 2], taps[len(taps) // 2 + 1 :]])
-        return cls(geometry, radius, kernel, taps, 1 - float(taps.sum()))
+        return cls(geometry, radius, kernel[near, near].contiguous())
 
 
 Method = Callable[[MaskedConv2d, Tensor, SizedMask, Plan], Tensor]
