@@ -42,8 +42,9 @@ class MetricSpec:
 
     @property
     def title(self) -> str:
-        """The label as the first word of a line."""
-        return self.label[:1].upper() + self.label[1:]
+        """The label as the first word of a line; names such as mIoU stay as they are."""
+        first = self.label.partition(" ")[0].rstrip(",")
+        return self.label if first != first.lower() else self.label[:1].upper() + self.label[1:]
 
     @property
     def step_unit(self) -> str:

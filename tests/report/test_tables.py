@@ -28,6 +28,7 @@ from convnext_study.report.tables.render import (
 from convnext_study.report.tables.results import results_table, terminal_table, write_results
 from convnext_study.report.write import write_report
 from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.summary import summarize
 from convnext_study.runs.records import scan
@@ -195,6 +196,10 @@ def test_a_table_without_rows_is_its_title(tmp_path: Path) -> None:
         (formatting.number(math.inf), ""),
         (formatting.mean_std(97.1, 0.2), "97.10 ± 0.20"),
         (formatting.mean_std(97.1, None), "97.10"),
+        (formatting.interval((-1.5, 2.0)), "−1.50 to +2.00"),
+        (formatting.level_interval((62.94, 67.2)), "62.94 to 67.20"),
+        (MetricSpec(label="mIoU, mean of exits").title, "mIoU, mean of exits"),
+        (MetricSpec(label="top-1").title, "Top-1"),
         (formatting.percent(0.8), "80 %"),
         (formatting.size(1_830_000), "1.83 MB"),
         (formatting.duration(2e5), "2.3 d"),

@@ -83,7 +83,7 @@ COLUMNS: list[Column[Line]] = [
     Column("ci_images", "seeds and images", lambda line: line.wide_interval, "interval"),
     Column("p_adjusted", "Holm p", lambda line: line.test.p_adjusted, format=p_value),
     Column("significant", "significant", lambda line: line.test.significant, "text", yes_no),
-    Column("macs", "MACs", lambda line: line.macs, format=signed, prefixed=True),
+    Column("macs", "MACs, difference", lambda line: line.macs, format=signed, prefixed=True),
 ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from convnext_study.errors import UserError
 from convnext_study.report.findings import Finding, StudyFigure
 from convnext_study.report.tables import Column, Table
-from convnext_study.report.tables.formatting import digits, mean_std
+from convnext_study.report.tables.formatting import digits, level_interval, mean_std
 from convnext_study.runs.records import Record
 from convnext_study.studies.anytime import curve, panel
 from convnext_study.studies.anytime.claims import claims_table
@@ -24,10 +24,10 @@ COLUMNS: list[Column[ExitPoint]] = [
     Column("exit", "exit", lambda one: one.exit, format=str),
     Column("miou", "mIoU %", lambda one: one.miou, cell=lambda one: mean_std(one.miou, one.std)),
     Column("std", "std", lambda one: one.std, screen=False),
-    Column("ci", "95 %, images", lambda one: one.interval, "interval"),
+    Column("ci", "95 %, images", lambda one: one.interval, "interval", format=level_interval),
     Column("dense", "MACs, dense", lambda one: one.dense, prefixed=True),
     Column("macs", "at masks", lambda one: one.macs, prefixed=True),
-    Column("computed", "computed %", lambda one: one.computed, format=digits(3)),
+    Column("computed", "computed %", lambda one: one.computed, format=digits(1)),
     Column("ece", "ECE %", lambda one: one.ece),
     Column("milliseconds", "ms", lambda one: one.milliseconds),
 ]

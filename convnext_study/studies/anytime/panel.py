@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TITLE = "What each exit says, how sure it is, and what it skipped"
 ROWS = ("prediction", "confidence", "computed")
+KEYS = ("", "yellow: 1, dark: 0", "blue; dark: skipped")
 SIDE, MARGIN, HEAD = 1.15, 0.75, 0.5  # inches
 MOST_COLOURS = 20  # of a qualitative map, which then begins anew
 HIDDEN = (0.85, 0.85, 0.85)  # of pixels without a class
@@ -35,11 +36,13 @@ class ExitView:
 
 @dataclass(frozen=True)
 class ImageView:
-    """An image (H, W, 3) from 0 to 1, its labels (H, W), and what each exit says."""
+    """An image (H, W, 3) from 0 to 1, its labels (H, W), what each exit says, and the names of the
+    classes."""
 
     image: Array
     truth: Array
     exits: tuple[ExitView, ...]
+    classes: tuple[str, ...]
 
 
 def views(record: Record, count: int = 2) -> list[ImageView]:
@@ -70,7 +73,7 @@ def views(record: Record, count: int = 2) -> list[ImageView]:
                 ExitView(*(np.asarray(one[place]) for one in (labels, confidence, computed[:, 0])))
             )
     return [
-        ImageView(image, np.asarray(label), tuple(exits))
+        ImageView(image, np.asarray(label), tuple(exits), data.classes)
         for image, label, exits in zip(shown, truth, found, strict=True)
     ]
 
@@ -92,8 +95,8 @@ def panel(shown: list[ImageView], title: str) -> Figure:
         _show(rows[1][0], coloured(view.truth))
         rows[2][0].axis("off")
         rows[1][0].set_xlabel("labels", fontsize=7.5)
-        for row, name in zip(rows, ROWS, strict=True):
-            row[1].set_ylabel(name, color=FAINT)
+        for row, name, key in zip(rows, ROWS, KEYS, strict=True):
+            row[1].set_ylabel(f"{name}\n{key}".rstrip(), color=FAINT, fontsize=7.5)
         for column, exit in enumerate(view.exits, 1):
             _show(rows[0][column], coloured(exit.labels))
             _show(rows[1][column], exit.confidence, cmap="viridis", vmin=0, vmax=1)
@@ -103,7 +106,24 @@ def panel(shown: list[ImageView], title: str) -> Figure:
     for column in range(1, columns):
         grid[0][column].set_title(f"exit {column}")
     figure.suptitle(title, fontsize=9.5)
+    _name_colours(figure, shown)
     return figure
+
+
+def _name_colours(figure: Figure, shown: list[ImageView]) -> None:
+    """A legend of the classes that are seen."""
+    import numpy as np
+    from matplotlib.patches import Patch
+
+    maps = [one for view in shown for one in (view.truth, *(exit.labels for exit in view.exits))]
+    seen = np.unique(np.concatenate([one.ravel() for one in maps]))
+    classes = shown[0].classes
+    patches = [
+        Patch(color=coloured(np.array([label]))[0], label=classes[label])
+        for label in seen
+        if label < len(classes)
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=7.5)
 
 
 def coloured(labels: Array) -> Array:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from convnext_study.report.tables import Column, Table
+from convnext_study.report.tables.formatting import level_interval
 from convnext_study.results.evidence import image_noise
 from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Record
@@ -64,7 +65,9 @@ def threshold_table(swept: Sequence[AtThreshold], end: str = "") -> Table[AtThre
     ]
     for name, heading in (("miou", "mIoU"), ("macs", "MACs")):
         columns += [_column(name, heading, exit) for exit in range(1, exits + 1)]
-    columns.append(Column("ci", f"95 %, exit {exits}", _interval, "interval"))
+    columns.append(
+        Column("ci", f"95 %, exit {exits}", _interval, "interval", format=level_interval)
+    )
     run = swept[0].record.run
     notes = (
         f"{run.metadata['label']}, seed {run.seed}: trained at "
@@ -80,7 +83,7 @@ def _column(name: str, heading: str, exit: int) -> Column[AtThreshold]:
     prefixed = name == "macs"
     return Column(
         key,
-        f"{heading}, {exit}",
+        f"{heading}, exit {exit}",
         lambda one: one.metrics[key].value,
         prefixed=prefixed,
     )

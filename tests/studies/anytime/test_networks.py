@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import timm
 import torch
 from support.anytime_nets import anytime_net, images
+from typer.testing import CliRunner
 
+from convnext_study.cli import app
 from convnext_study.cost import count
 from convnext_study.errors import UserError
 from convnext_study.models.builders import get_builder
 from convnext_study.roadmap.spec import SpecError
+from convnext_study.studies.anytime.costs import CLASSES, cost_tables, counted, spec_of
 from convnext_study.studies.anytime.masks.cost import exit_macs
 from convnext_study.studies.anytime.networks.heads import FlexHead
 from convnext_study.studies.anytime.networks.hrnet import hrnet
 from convnext_study.studies.anytime.networks.network import AnytimeNet
 from convnext_study.studies.anytime.networks.weights import load_backbone
 from convnext_study.studies.anytime.published import CountedNetwork, counted_networks, published
-from convnext_study.studies.anytime.rows import CLASSES, cost_rows, spec_of
 from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec
 
 COUNTED = {network.name: network for network in counted_networks()}
@@ -60,17 +64,36 @@ def test_backbones_are_those_of_the_reference(key: str) -> None:
     assert list(net.exit_channels) == known["exit_channels"]
 
 
-def test_cost_rows_show_the_erratum_as_ours_to_show() -> None:
-    rows = {row["step"]: row for row in cost_rows()}
-    matches = {step: row["matches_paper"] for step, row in rows.items()}
-    assert [matches[f"w48-rh-exit{exit}"] for exit in (1, 2, 3, 4)] == [True] * 4
-    assert matches["w48-plain-exit4"] is True
-    assert [matches[f"w48-ee-exit{exit}"] for exit in (1, 2, 3, 4)] == [False] * 4
-    assert matches["w18-rh-exit1"] is None
-    assert "196.3" in rows["w48-ee-exit1"]["erratum"]
-    assert rows["w48-rh-exit4"]["erratum"] is None
-    assert rows["w48-ee-exit4"]["gimac"] == pytest.approx(722.2, abs=0.005)
-    assert rows["w48-rh-exit4"]["params"] == COUNTED["w48-rh"].params
+def test_every_published_exit_is_counted_and_the_erratum_is_ours_to_show() -> None:
+    (table,) = cost_tables()
+    rows = {(row.network.name, row.exit): row for row in table.rows}
+    assert len(rows) == sum(len(network.exits) for network in COUNTED.values())
+    assert all(row.as_counted for row in rows.values())
+    printed = {key: row.is_as_printed for key, row in rows.items()}
+    assert [printed["w48-rh", exit] for exit in (1, 2, 3, 4)] == [True] * 4
+    assert printed["w48-plain", 4] is True
+    assert [printed["w48-ee", exit] for exit in (1, 2, 3, 4)] == [False] * 4
+    assert printed["w18-rh", 1] is None
+    assert rows["w48-ee", 4].gimac == pytest.approx(722.2, abs=0.005)
+    assert rows["w48-rh", 4].params == COUNTED["w48-rh"].params
+    (erratum,) = [note for note in table.notes if note.startswith("†")]
+    assert erratum.startswith("† HRNet-W48, EE:") and "196.3" in erratum
+    marks = [(row["name"], row["as_counted"]) for row in table.records()]
+    assert {name for name, mark in marks if mark == "= †"} == {"w48-ee"}
+    assert {mark for _, mark in marks} == {"=", "= †"}
+
+
+def test_a_count_that_is_another_is_not_marked_as_equal() -> None:
+    other = replace(COUNTED["w18-rh"], head_params=(1, 2, 3, 4))
+    assert not any(row.as_counted for row in counted(other))
+
+
+def test_the_command_shows_every_exit() -> None:
+    done = CliRunner().invoke(app, ["cost", "--study", "anytime", "--json"])
+    assert done.exit_code == 0, done.exception
+    rows = json.loads(done.stdout)
+    last = next(row for row in rows if row["name"] == "w48-rh" and row["exit"] == 4)
+    assert (last["macs"], last["params"]) == (753066311680, 66062700)
 
 
 def test_the_backbone_is_timms_but_for_bilinear_fusion() -> None:

@@ -109,6 +109,9 @@ def test_the_page_shows_curve_and_panel(file: StudyFile, study: tuple[Path, Cont
     assert len(titles) == html.count("data:image/svg+xml;base64,") == 2
     for title in (*titles, *(table.title for table in tables_of(said).values())):
         assert title in html
+    panel = (folder / "anytime_panel.svg").read_text()
+    assert "yellow: 1, dark: 0" in panel and "background" in panel
+    assert "MIoU" not in html
     with Image.open(folder / "anytime_curve.png") as image:
         assert min(image.size) > 400
 
