@@ -33,6 +33,23 @@ class Settings:
     memory: bool = True
 
 
+@dataclass(frozen=True)
+class Requested:
+    """What is asked of a study's own measurement; what is left out the study chooses.
+
+    Args:
+        networks: names.
+        image_size: height and width.
+        batch_size: images at a time.
+        quick: less of everything.
+    """
+
+    networks: tuple[str, ...] = ()
+    image_size: tuple[int, int] | None = None
+    batch_size: int | None = None
+    quick: bool = False
+
+
 def networks(
     road: Roadmap,
     variants: Sequence[Variant],

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from convnext_study.cli.options import Json, Regime, print_tables
+from convnext_study.cli.study_rooms import offered, rooms_with
 from convnext_study.errors import UserError
 from convnext_study.roadmap import Roadmap, Variant, get_roadmap
+
+if TYPE_CHECKING:
+    from convnext_study.benchmarks.networks import Requested
 
 PARTS = ("networks", "engine_overhead", "pipeline", "composition", "scaling")
 REPEATS, QUICK_REPEATS = 5, 3
@@ -28,13 +32,29 @@ def bench(
     regime: Regime = "nano",
     parts: Annotated[
         str | None,
-        typer.Option(help=f"Comma-separated, of {', '.join(PARTS)}. (default: all; none for peer)"),
+        typer.Option(
+            help=f"Comma-separated, of {', '.join(PARTS)} (default: these; none for peer); or what "
+            "a study measures: anytime (time that skipping saves), multipath."
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Only both ends of the road, fewer and shorter repeats.")
     ] = False,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per step. (default: 64 for nano, else 8)")
+        int | None,
+        typer.Option(
+            min=1, help="Images per step. (default: 64 for nano, else 8; a study has its own)"
+        ),
+    ] = None,
+    networks: Annotated[
+        str,
+        typer.Option(
+            help="Of a study, comma-separated, such as hrnet_w48. (default: the study's own)"
+        ),
+    ] = "",
+    image_size: Annotated[
+        str | None,
+        typer.Option(help="Of a study, HEIGHTxWIDTH in pixels. (default: the study's own)"),
     ] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of each comparison.")] = None,
     threads: Annotated[
@@ -62,8 +82,13 @@ def bench(
     wanted = _parts(parts, peer)
     settings = _settings(road, batch_size, repeats, threads, device, quick=quick)
     found: dict[str, Any] = {"hardware": _hardware(), "regime": regime, "settings": vars(settings)}
+    requested = _requested(wanted, networks, image_size, batch_size, quick=quick)
     for part in wanted:
-        found[part] = _measure(part, road, settings, data, quick=quick)
+        found[part] = (
+            _measure(part, road, settings, data, quick=quick)
+            if part in PARTS
+            else offered(part, "bench:measure")(requested, settings, _report)
+        )
     if peer is not None:
         from convnext_study.benchmarks.peer import peer as run_peer
 
@@ -74,7 +99,8 @@ def bench(
         return
     from convnext_study.benchmarks.report import tables
 
-    print_tables(*tables(found))
+    own = [offered(part, "bench:table")(found[part]) for part in wanted if part not in PARTS]
+    print_tables(*tables(found), *own)
     print()
     print(
         f"ratios: median (lowest-highest) of {settings.repeats} interleaved repeats, "
@@ -87,10 +113,27 @@ def _parts(parts: str | None, peer: str | None) -> list[str]:
     if parts is None:
         return [] if peer else list(PARTS)
     wanted = [name.strip() for name in parts.split(",") if name.strip()]
+    known = (*PARTS, *rooms_with("bench"))
     for name in wanted:
-        if name not in PARTS:
-            raise UserError(f"--parts: {name!r}; use {', '.join(PARTS)}")
+        if name not in known:
+            raise UserError(f"--parts: {name!r}; use {', '.join(known)}")
     return wanted
+
+
+def _requested(
+    parts: list[str], networks: str, image_size: str | None, batch: int | None, *, quick: bool
+) -> Requested:
+    from convnext_study.benchmarks.networks import Requested
+
+    names = tuple(name.strip() for name in networks.split(",") if name.strip())
+    if (names or image_size) and all(part in PARTS for part in parts):
+        option = "--networks" if names else "--image-size"
+        raise UserError(f"{option}: is for parts of a study, such as --parts anytime")
+    sides = image_size.lower().split("x") if image_size else []
+    if image_size and not (len(sides) == 2 and all(s.isdecimal() and int(s) for s in sides)):
+        raise UserError(f"--image-size: {image_size!r}; use HEIGHTxWIDTH, as in 512x1024")
+    size = (int(sides[0]), int(sides[1])) if sides else None
+    return Requested(names, size, batch, quick)
 
 
 def _settings(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from typing import Annotated, Any
 
@@ -103,21 +102,13 @@ def cost(
 
 def _cost_of_study(study: str, as_json: bool) -> None:
     """The ``cost_tables`` of the ``costs.py`` in a study's room."""
-    import pkgutil
-
-    from convnext_study import studies
+    from convnext_study.cli.study_rooms import offered, rooms_with
     from convnext_study.errors import UserError, did_you_mean
-    from convnext_study.imports import resolve
 
-    rooms = [room.name for room in pkgutil.iter_modules(studies.__path__)]
-    known = [
-        room
-        for room in rooms
-        if importlib.util.find_spec(f"convnext_study.studies.{room}.costs") is not None
-    ]
+    known = rooms_with("costs")
     if study not in known:
         raise UserError(f"study {study!r}: has no networks to count{did_you_mean(study, known)}")
-    tables = resolve(f"convnext_study.studies.{study}.costs:cost_tables")()
+    tables = offered(study, "costs:cost_tables")()
     if as_json:
         rows = [row for table in tables for row in table.records()]
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))

@@ -23,7 +23,10 @@ def main(arguments: list[str]) -> int:
     device = device_of(arguments)
     environment = {**os.environ, "TEST_DEVICE": device}
     tests = ["-m", "pytest", "-m", "gpu", "-rs", "-v", str(HERE)]
-    parts = [tests, *(["-m", f"gpu.{name}", device] for name in ("steps", "feed", "copies"))]
+    parts = [
+        tests,
+        *(["-m", f"gpu.{name}", device] for name in ("steps", "feed", "copies", "skipping")),
+    ]
     worst = 0
     for part in parts:
         print(f"--- {part[1] if part is not tests else 'tests'}", flush=True)

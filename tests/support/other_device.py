@@ -70,7 +70,7 @@ def other_device() -> Iterator[torch.device]:
             cached.cache_clear()
 
 
-def elsewhere(inner: Tensor) -> Tensor:
+def elsewhere(inner: Tensor) -> Any:
     """A tensor of the CPU, moved."""
     return ElsewhereTensor(inner)
 
@@ -108,7 +108,9 @@ def _compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     found = func(*inner_args, **inner)
     if not there:
         return found
-    known = {id(one.on_cpu): one for one in ours}  # what is computed in place stays itself
+    known: dict[int, Any] = {
+        id(one.on_cpu): one for one in ours
+    }  # what is computed in place stays itself
     return tree_map_only(
         Tensor, lambda one: known[id(one)] if id(one) in known else ElsewhereTensor(one), found
     )

@@ -1,4 +1,4 @@
-"""How much time skipping saves: ``python -m convnext_study.studies.anytime.bench`` prints it.
+"""How much time skipping saves, for ``convnext-study bench --parts anytime``.
 
 Three forms of one network take turns, so that a machine that gets busier slows all of them: dense
 (no masks at all), masked (everything is computed and then masked, as the authors' code does), and
@@ -7,9 +7,8 @@ skipped. All have their BatchNorms folded. Masks are random regions, and the sam
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -17,10 +16,13 @@ from typing import Any
 
 import torch
 
+from convnext_study.benchmarks.networks import Requested, Settings
+from convnext_study.benchmarks.report import show
 from convnext_study.benchmarks.timing import Spread, interleave, laps, ratio
+from convnext_study.report.tables import Column, Table
+from convnext_study.report.tables.formatting import count, digits, percent
 from convnext_study.studies.anytime.masks.cost import exit_macs
 from convnext_study.studies.anytime.networks.network import AnytimeNet
-from convnext_study.studies.anytime.published import published
 from convnext_study.studies.anytime.skipping.accelerate import accelerated
 from convnext_study.studies.anytime.skipping.measure import (
     Clock,
@@ -30,7 +32,18 @@ from convnext_study.studies.anytime.skipping.measure import (
 )
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
+TITLE = "skipping: to the last exit of networks with redesigned heads and masks"
+NOTES = (
+    "dense: without masks; masked: everything computed and then masked, as the authors' code does; "
+    "skipped: what the masks skip is not computed. Medians; masks of coherent random regions, the "
+    "same for all exits; BatchNorms folded.",
+    "time left: skipped over dense. pays from: the share of skipped positions from which that is "
+    "under 1, on a line between the shares that were measured.",
+)
+FORMS = ("dense", "masked", "skipped")
+NETWORKS = ("hrnet_digits", "hrnet_w18_small_v2")
 SKIPPED = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95)
+QUICK = (0.5, 0.9)
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "process": time.process_time}
 SIZES = {"hrnet_w18_small_v2": (512, 1024), "hrnet_w48": (512, 1024)}
 SMALL_SIZE = (64, 64)
@@ -147,44 +160,71 @@ def _at_share(
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a line for each network, share and form, and from which share skipping pays."""
-    parser = argparse.ArgumentParser(description="Time of every exit, dense and skipped.")
-    known = [one["timm"] for one in published()["backbone"].values()]
-    parser.add_argument("--backbone", nargs="+", default=["hrnet_digits", known[-1]])
-    parser.add_argument("--heads", default="flex")
-    parser.add_argument("--skipped", type=float, nargs="+", default=list(SKIPPED))
-    parser.add_argument("--size", type=int, nargs=2, help="height and width, in pixels")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
-    asked = parser.parse_args(arguments)
-    torch.set_num_threads(asked.threads)
-    for backbone in asked.backbone:
-        spec = AnytimeSpec(backbone=backbone, heads=asked.heads, masks="confidence")
-        size = tuple(asked.size) if asked.size else SIZES.get(backbone, SMALL_SIZE)
-        setting = Setting(size, asked.batch, asked.repeats, asked.device, asked.clock)
-        print(f"{backbone}, {asked.batch} x {size[0]}x{size[1]}, {asked.threads} thread(s)")
-        rows = []
-        for row in compare(AnytimeNet(spec, num_classes=CLASSES), setting, asked.skipped):
-            rows.append(row)
-            print("\n".join(lines(row)), flush=True)
-        share = pays_from(rows)
-        print("  skipping " + ("never pays" if share is None else f"pays from {share:.0%} skipped"))
+def measure(
+    requested: Requested, settings: Settings, report: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """What ``convnext-study bench --parts anytime`` measures: a row for each network and share.
 
-
-def lines(row: ShareTimes) -> list[str]:
-    """A measurement as text: milliseconds to each exit, and what is left of time and MACs."""
+    By default the embedded network and the authors' smaller one; on a CPU with one thread that
+    thread's own time. Raises SpecError for a network that cannot be built.
+    """
+    alone = settings.device == "cpu" and settings.threads == 1
+    names = requested.networks or NETWORKS[: 1 if requested.quick else None]
     found = []
-    for name, times in row.milliseconds.items():
-        shown = " ".join(f"{one:8.1f}" for one in times)
-        found.append(f"  {row.skipped:4.0%} skipped  {name:8} ms {shown}")
-    found.append("                time left  " + "  ".join(map(str, row.time_left)))
-    found.append("                MACs left  " + "  ".join(f"{one:.2f}" for one in row.macs_left))
+    for name in names:
+        setting = Setting(
+            requested.image_size or SIZES.get(name, SMALL_SIZE),
+            requested.batch_size or 1,
+            settings.repeats,
+            settings.device,
+            "process" if alone else "wall",
+        )
+        net = AnytimeNet(AnytimeSpec(backbone=name, masks="confidence"), num_classes=CLASSES)
+        rows = []
+        for row in compare(net, setting, QUICK if requested.quick else SKIPPED):
+            report(f"{name}, {row.skipped:.0%} skipped")
+            rows.append(row)
+        share = pays_from(rows)
+        found += [_plain(name, setting, row, share) for row in rows]
     return found
 
 
-if __name__ == "__main__":
-    main()
+def table(rows: Sequence[dict[str, Any]]) -> Table[dict[str, Any]]:
+    """What was measured, to the last exit."""
+
+    def last(row: dict[str, Any], form: str) -> float:
+        return float(row["milliseconds"][form][-1])
+
+    columns: list[Column[dict[str, Any]]] = [
+        Column("network", "network", lambda row: row["network"], "text"),
+        Column("image", "image", lambda row: "x".join(map(str, row["image_size"])), "text"),
+        Column("batch", "batch", lambda row: row["batch"], format=count),
+        Column("skipped", "share skipped", lambda row: row["skipped"], format=percent),
+        *(
+            Column(f"{form}_ms", f"{form}, ms", partial(last, form=form), format=digits(1))
+            for form in FORMS
+        ),
+        Column("time_left", "time left", lambda row: row["time_left"][-1], format=show),
+        Column("macs_left", "MACs left", lambda row: row["macs_left"][-1], format=digits(2)),
+        Column(
+            "pays_from",
+            "pays from",
+            lambda row: row["pays_from"],
+            cell=lambda row: "never" if row["pays_from"] is None else percent(row["pays_from"]),
+        ),
+    ]
+    return Table("anytime", TITLE, columns, rows, NOTES)
+
+
+def _plain(name: str, setting: Setting, row: ShareTimes, share: float | None) -> dict[str, Any]:
+    return {
+        "network": name,
+        "image_size": list(setting.size),
+        "batch": setting.batch,
+        "clock": setting.clock,
+        "skipped": row.skipped,
+        "milliseconds": row.milliseconds,
+        "time_left": [spread.to_dict() for spread in row.time_left],
+        "macs_left": row.macs_left,
+        "pays_from": share,
+    }

@@ -1,4 +1,4 @@
-"""How fast the two forms of the paths are on this machine: ``python -m`` this module prints it.
+"""How fast the two forms of the paths are, for ``convnext-study bench --parts multipath``.
 
 On the CPU one thread is used and its own time counted, not the wall's, which others share.
 """
@@ -6,17 +6,26 @@ On the CPU one thread is used and its own time counted, not the wall's, which ot
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from convnext_study.benchmarks.networks import Requested, Settings
+from convnext_study.benchmarks.report import show
 from convnext_study.benchmarks.timing import Spread, interleave, one_thread, rate, ratio
 from convnext_study.benchmarks.workload import wait
+from convnext_study.errors import UserError, did_you_mean
+from convnext_study.report.tables import Column, Table
+from convnext_study.report.tables.formatting import count, digits
 from convnext_study.studies.multipath.network import MultipathNet
 from convnext_study.studies.multipath.paths import IMPLEMENTATIONS
 from convnext_study.studies.multipath.spec import LARGE, LARGE_PATHS, SMALL, MultipathSpec
+
+NETWORKS = {"small": SMALL, "large": LARGE, "large_paths": LARGE_PATHS}
+NOTES = ("On a CPU one thread, and its own time.",)
 
 
 @dataclass(frozen=True)
@@ -70,19 +79,52 @@ def _step(net: MultipathNet, x: torch.Tensor) -> Callable[[], None]:
     return train if net.training else infer
 
 
-def main(repeats: int = 8) -> None:
-    """Print a line for each network, job and batch: medians, and the ratio with its extremes."""
-    print(f"{'network':12} {'job':6} {'batch':>5} {'plain':>8} {'fused':>8}  fused/plain")
-    for name, spec in (("small", SMALL), ("large", LARGE), ("large_paths", LARGE_PATHS)):
+def measure(
+    requested: Requested, settings: Settings, report: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """What ``convnext-study bench --parts multipath`` measures: a row for each network, job and
+    batch.
+
+    Raises UserError for a network that is none of `NETWORKS`, and for a size of images.
+    """
+    if requested.image_size:
+        raise UserError("--image-size: the networks of multipath are measured at 32x32")
+    for name in requested.networks:
+        if name not in NETWORKS:
+            raise UserError(f"--networks: {name!r}{did_you_mean(name, list(NETWORKS))}")
+    rows = []
+    for name in requested.networks or list(NETWORKS)[: 1 if requested.quick else None]:
         for job in ("train", "infer"):
-            for batch in (1, 16):
-                found = compare_implementations(
-                    spec, train=job == "train", batch=batch, repeats=repeats
+            for batch in (requested.batch_size,) if requested.batch_size else (1, 16):
+                report(f"{name}, {job}, batch {batch}")
+                speed = compare_implementations(
+                    NETWORKS[name],
+                    train=job == "train",
+                    batch=batch,
+                    repeats=settings.repeats,
+                    device=settings.device,
                 )
-                plain, fused = (found.images_per_s[one].median for one in ("plain", "fused"))
-                line = f"{name:12} {job:6} {batch:5} {plain:8.1f} {fused:8.1f}  x {found.ratio}"
-                print(line, flush=True)
+                rates = {form: spread.to_dict() for form, spread in speed.images_per_s.items()}
+                row = {"network": name, "job": job, "batch": batch, "images_per_s": rates}
+                rows.append({**row, "ratio": speed.ratio.to_dict()})
+    return rows
 
 
-if __name__ == "__main__":
-    main()
+def table(rows: Sequence[dict[str, Any]]) -> Table[dict[str, Any]]:
+    """What was measured."""
+    columns: list[Column[dict[str, Any]]] = [
+        Column("network", "network", lambda row: row["network"], "text"),
+        Column("job", "", lambda row: row["job"], "text"),
+        Column("batch", "batch", lambda row: row["batch"], format=count),
+        *(
+            Column(
+                form,
+                f"{form}, images/s",
+                lambda row, form=form: row["images_per_s"][form]["median"],  # type: ignore[misc]
+                format=digits(1),
+            )
+            for form in ("plain", "fused")
+        ),
+        Column("ratio", "fused over plain", lambda row: row["ratio"], format=show),
+    ]
+    return Table("multipath", "paths one by one, and fused, at 32x32", columns, rows, NOTES)

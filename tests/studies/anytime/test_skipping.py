@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ import torch
 from support.anytime_nets import anytime_net, images
 from support.other_device import back, elsewhere, other_device, to_other
 from torch import nn
+from typer.testing import CliRunner
 
 from convnext_study.benchmarks.timing import Spread, laps
+from convnext_study.cli import app
+from convnext_study.errors import UserError
 from convnext_study.studies.anytime import bench
 from convnext_study.studies.anytime.masks.confidence import confidence
 from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
@@ -190,7 +194,6 @@ def test_the_bench_times_every_exit_in_every_form() -> None:
             assert times[0] > 0 and times == sorted(times) and len(times) == 4
     assert rows[0].macs_left == [1.0] * 4
     assert rows[1].macs_left[3] < 0.5
-    assert len(bench.lines(rows[0])) == 3 + 2
     with pytest.raises(ValueError, match="no masks"):
         next(bench.compare(anytime_net(), setting))
 
@@ -202,6 +205,48 @@ def test_where_skipping_begins_to_pay_lies_between_two_shares() -> None:
     assert bench.pays_from([row(0, 1.2), row(0.5, 1.1), row(0.9, 0.7)]) == pytest.approx(0.6)
     assert bench.pays_from([row(0, 1.2), row(0.5, 1.1)]) is None
     assert bench.pays_from([row(0, 0.9)]) == 0
+
+
+def test_the_command_measures_skipping(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app,
+        [
+            *("bench", "--parts", "anytime", "--quick", "--repeats", "1", "--threads", "1"),
+            *("--networks", "hrnet_digits_narrow", "--image-size", "32x64", "--batch-size", "2"),
+            *("--out", str(tmp_path)),
+        ],
+        terminal_width=160,
+    )
+    assert done.exit_code == 0, done.exception
+    rows = json.loads((tmp_path / "bench.json").read_text())["anytime"]
+    assert [(row["skipped"], row["batch"], row["image_size"]) for row in rows] == [
+        (0.5, 2, [32, 64]),
+        (0.9, 2, [32, 64]),
+    ]
+    assert all(len(times) == 4 for row in rows for times in row["milliseconds"].values())
+    words = " ".join(done.stdout.split())
+    for word in ("hrnet_digits_narrow", "32x64", "50 %", "90 %", "skipped over dense"):
+        assert word in words
+    (where,) = {row["pays_from"] for row in rows}
+    assert ("never" if where is None else f"{100 * where:.0f} %") in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--parts", "anytime", "--image-size", "64"), "HEIGHTxWIDTH"),
+        (("--parts", "scaling", "--networks", "hrnet_w48"), "--parts anytime"),
+        (("--parts", "anytime", "--networks", "hrnet_digit"), "did you mean"),
+        (("--parts", "multipath", "--networks", "smal"), "did you mean"),
+        (("--parts", "multipath", "--image-size", "64x64"), "32x32"),
+    ],
+)
+def test_what_cannot_be_measured_is_a_line(
+    arguments: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(app, ["bench", *arguments, "--quick", "--out", str(tmp_path)])
+    assert isinstance(done.exception, UserError)
+    assert says in str(done.exception) and "\n" not in str(done.exception)
 
 
 def test_laps_read_the_clock_after_every_item() -> None:
