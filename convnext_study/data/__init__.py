@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from convnext_study.data.dense import DENSE_SOURCES
+from convnext_study.data.labels import OF_IMAGES, wrong_labels
 from convnext_study.data.sources import SOURCES
 from convnext_study.errors import did_you_mean
 
@@ -34,8 +34,8 @@ def open_data(
 
     scheme, _, path = uri.partition(":")
     source = SOURCES.get(scheme)
-    if source is None and scheme in DENSE_SOURCES:
-        raise DataError(f"data {uri!r}: has a class a pixel, as the task segmentation reads")
+    if said := wrong_labels(uri, OF_IMAGES):
+        raise DataError(said)
     if source is None:
         raise DataError(f"data {uri!r}: unknown kind{did_you_mean(scheme, list(SOURCES))}")
     if source.needs_path and not path:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from convnext_study.data.labels import OF_IMAGES, check_labels
 from convnext_study.data.sources import SOURCES
 from convnext_study.errors import UserError
 from convnext_study.models.builders import ROADMAP_BUILDER
@@ -68,8 +69,10 @@ def roadmap_runs(
 ) -> list[Run]:
     """One run for each row and seed, all rows of the first seed before those of the next.
 
-    ``recipe`` is as in `recipe_for`; ``changes`` are recipe fields to set in every row.
+    ``recipe`` is as in `recipe_for`; ``changes`` are recipe fields to set in every row. Raises
+    UserError for data whose images have no class.
     """
+    check_labels(data, OF_IMAGES)
     order = {variant.name: place for place, variant in enumerate(road.variants())}
     changes = dict(changes or {})
     if data.startswith("folder:") and not road.published:

@@ -128,6 +128,16 @@ def test_what_would_fail_fails_in_the_dry_run() -> None:
         assert says in str(done.exception)
 
 
+@pytest.mark.parametrize("command", ["roadmap", "study pairs", "study pruning", "study multipath"])
+def test_data_with_other_labels_are_refused_before_anything_runs(command: str) -> None:
+    for data, has in (("digit-canvas", "a class for every pixel"), ("mpii:PATH", "joints")):
+        done = CliRunner().invoke(app, [*command.split(), "--data", data])
+        assert isinstance(done.exception, UserError)
+        assert str(done.exception).startswith(
+            f"data '{data}': has {has}, and a class for every image is needed; use digits, "
+        )
+
+
 def test_a_plan_takes_only_what_it_uses() -> None:
     options = ("jobs", "threads", "out", "launcher", "device", "wandb", "cluster")
     for name in options:

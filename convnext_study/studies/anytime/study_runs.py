@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from convnext_study.data.dense import DENSE_SOURCES
+from convnext_study.data.labels import OF_PIXELS, check_labels
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.recipes import Recipe, get_recipe
 from convnext_study.runs.keys import without_defaults
@@ -62,9 +63,10 @@ def runs_of(
     cannot be used.
     """
     scheme = data.partition(":")[0]
+    check_labels(data, OF_PIXELS)
     if scheme not in DENSE_SOURCES:
         near = did_you_mean(scheme, list(DENSE_SOURCES))
-        raise UserError(f"data {data!r}: this study needs a class for every pixel{near}")
+        raise UserError(f"data {data!r}: unknown kind{near}")
     names = tuple(backbones) or default_backbones(data)
     usual = "published" if data.startswith(CITYSCAPES) else "small"
     known = {"published": published_recipe(), "small": SMALL}

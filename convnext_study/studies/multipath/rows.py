@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from convnext_study.data.labels import OF_IMAGES, check_labels
 from convnext_study.recipes import Recipe, get_recipe
 from convnext_study.runs.keys import without_defaults
 from convnext_study.runs.records import ModelRef, Run
@@ -120,8 +121,10 @@ def runs_of(
 ) -> list[Run]:
     """Every row for every seed. ``recipe`` is as in `is_full`, or a recipe's name or file.
 
-    Raises RecipeError for a recipe that cannot be used.
+    Raises RecipeError for a recipe that cannot be used, UserError for data whose images have no
+    class.
     """
+    check_labels(data, OF_IMAGES)
     full = is_full(data, recipe)
     fields = {name: value for name, value in changes.items() if value is not None}
     if not full and data == "digits":

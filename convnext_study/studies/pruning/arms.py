@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from convnext_study.data.labels import OF_IMAGES, check_labels
 from convnext_study.experiments.context import Context
 from convnext_study.recipes import Recipe
 from convnext_study.runs.records import Run, TaskRef
@@ -57,7 +58,11 @@ SLOW_ARMS = (of.SLOW_TICKET, of.SLOW_CONTROL)
 
 
 def runs_of(context: Context) -> list[Run]:
-    """Every arm of every network for every seed, parents before what starts from them."""
+    """Every arm of every network for every seed, parents before what starts from them.
+
+    Raises UserError for data whose images have no class.
+    """
+    check_labels(context.data, OF_IMAGES)
     found: list[Run] = []
     for seed in context.seeds:
         order = 0

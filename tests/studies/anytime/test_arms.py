@@ -44,12 +44,26 @@ def test_every_arm_is_a_run_of_its_own() -> None:
         assert run.task.args["class_weights"][0] < run.task.args["class_weights"][1]
 
 
-def test_data_without_maps_are_refused_before_anything_runs() -> None:
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (
+            "clutter:hard",
+            "data 'clutter:hard': has a class for every image, and a class for every pixel is "
+            "needed; use digit-canvas, cityscapes:PATH, pairs:PATH",
+        ),
+        (
+            "mpii:PATH",
+            "data 'mpii:PATH': has joints, and a class for every pixel is needed; use "
+            "digit-canvas, cityscapes:PATH, pairs:PATH",
+        ),
+        ("digitcanvas", "data 'digitcanvas': unknown kind; did you mean digit-canvas?"),
+    ],
+)
+def test_data_without_maps_are_refused_before_anything_runs(data: str, says: str) -> None:
     with pytest.raises(UserError) as caught:
-        runs_of("digits", (0,))
-    assert str(caught.value) == (
-        "data 'digits': this study needs a class for every pixel; did you mean digit-canvas?"
-    )
+        runs_of(data, (0,))
+    assert str(caught.value) == says
 
 
 def test_random_masks_wait_for_the_adaptive_network_of_their_seed() -> None:
