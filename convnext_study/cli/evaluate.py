@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from convnext_study.evaluation.by_task import TaskResult
     from convnext_study.evaluation.evaluate import Accuracy, EvalResult
     from convnext_study.evaluation.load_run import LoadedModel
+    from convnext_study.runs.metrics import Metric
     from convnext_study.training.runtime import Runtime
+
+LARGE = 1e5  # from here on a number without a unit is written with a prefix
 
 
 def add_to(app: typer.Typer) -> None:
@@ -77,6 +80,9 @@ def evaluate(
     changed = loaded.transform.replace(image_size, crop_pct)
     runtime = _runtime(device, workers, compiled)
     if not is_classifier(loaded):
+        if image_size or crop_pct:
+            option = "--image-size" if image_size else "--crop-pct"
+            raise UserError(f"{option}: {model} is measured on images as its task has them")
         by_task = evaluate_by_task(loaded, uri, runtime)
         if as_json:
             typer.echo(json.dumps(by_task.to_dict(), indent=1, ensure_ascii=False))
@@ -168,12 +174,21 @@ def _print_task(result: TaskResult) -> None:
         "model": result.model,
         "weights": result.weights,
         "measured on": f"the {result.images} validation images of {result.data}",
-        **{one.label: f"{one.value:.2f} {one.unit}".strip() for one in result.metrics.values()},
+        **{one.label: _value(one) for one in result.metrics.values()},
         **{f"note {i}": note for i, note in enumerate(result.notes, 1)},
     }
     for name, value in rows.items():
         grid.add_row(name, value)
     print_rich(grid)
+
+
+def _value(metric: Metric) -> str:
+    """As text: large counts, such as MACs, in millions."""
+    from convnext_study.report.tables.formatting import with_prefix
+
+    if not metric.unit and metric.value >= LARGE:
+        return with_prefix(metric.value)
+    return f"{metric.value:.2f} {metric.unit}".strip()
 
 
 def _line(accuracy: Accuracy, images: int) -> str:

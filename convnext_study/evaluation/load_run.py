@@ -97,10 +97,16 @@ def _weights(saved: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
 
 
 def _open(run: Run, trust: bool, notes: list[str]) -> DatasetPair | None:
-    """The data of a run; None, and a note, where it is not there or not to be opened."""
+    """The data of a run; None, and a note, where it is not there or not to be opened.
+
+    Also None where its images have no class: such images are prepared by the run's task.
+    """
     from convnext_study.data import open_data
     from convnext_study.data.dataset import DataError
+    from convnext_study.data.labels import OF_IMAGES, wrong_labels
 
+    if wrong_labels(run.data, OF_IMAGES):
+        return None
     try:
         if not trust:
             check_data(run.id, run.data)

@@ -197,8 +197,8 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path, kind: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_task_on_whole_images_says_what_reads_it() -> None:
-    with pytest.raises(DataError, match="as the task segmentation reads"):
+def test_a_task_on_whole_images_says_what_it_reads() -> None:
+    with pytest.raises(DataError, match="a class for every pixel, and a class for every image is"):
         open_data("cityscapes:/x")
 
 

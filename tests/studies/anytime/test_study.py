@@ -148,7 +148,14 @@ def test_eval_measures_a_run_again(study: tuple[Path, Context]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"), [(["eval"], "mIoU"), (["export"], "use --to"), (["report"], "written")]
+    ("arguments", "says"),
+    [
+        (["eval"], "mIoU"),
+        (["export"], "has maps for answers"),
+        (["export", "--to", "onnx"], "load_run(Path(...)).net"),
+        (["eval", "--crop-pct", "0.5"], "--crop-pct"),
+        (["report"], "written"),
+    ],
 )
 def test_commands_take_its_runs_or_refuse_in_a_line(
     study: tuple[Path, Context], arguments: list[str], says: str
@@ -161,6 +168,7 @@ def test_commands_take_its_runs_or_refuse_in_a_line(
     )
     text = done.stdout + done.stderr
     assert says in text, text
+    assert "cannot be opened" not in text
     assert "Traceback" not in text
     if done.returncode:
         assert len(done.stderr.splitlines()) == 1
