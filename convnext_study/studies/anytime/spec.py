@@ -6,12 +6,11 @@ The defaults are the small network for the embedded data set.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from convnext_study.errors import did_you_mean
 from convnext_study.roadmap.spec import SpecError
+from convnext_study.runs.spec import Spec
 from convnext_study.studies.anytime.published import flex_width_of, published
 
 FLEX_WIDTH = 64  # on a backbone for which the authors state none; ours
@@ -54,7 +53,7 @@ HRNETS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnytimeSpec:
+class AnytimeSpec(Spec):
     """What an anytime network is made of. Hashable, and equal to its JSON form and back.
 
     Args:
@@ -89,10 +88,13 @@ class AnytimeSpec:
     random_shares: tuple[float, ...] = ()
     merge: bool = True
 
-    def __post_init__(self) -> None:
-        for name in ("exits", "random_shares"):  # JSON has no tuples
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
+    @classmethod
+    def kind(cls) -> str:
+        """As errors have it."""
+        return "an anytime network"
+
+    def check(self) -> None:
+        """Raises SpecError."""
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if not isinstance(value, str) or value not in allowed:
@@ -112,26 +114,6 @@ class AnytimeSpec:
             raise SpecError("random_shares: nothing is masked; leave it empty, or use masks random")
         if self.masks == "random":
             _check_shares(self.random_shares, self.exits)
-
-    def replace(self, **changes: Any) -> AnytimeSpec:
-        """The same network with some fields changed. Raises SpecError for an unknown field."""
-        return AnytimeSpec.from_dict({**self.to_dict(), **changes})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of every field, so that a record can be read without our defaults."""
-        lists = {"exits": list(self.exits), "random_shares": list(self.random_shares)}
-        return {**dataclasses.asdict(self), **lists}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> AnytimeSpec:
-        """The inverse of ``to_dict``; fields left out keep their defaults."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                raise SpecError(
-                    f"{name}: no such field of an anytime network{did_you_mean(name, known)}"
-                )
-        return cls(**values)
 
     def width_of_flex_heads(self) -> int:
         """Channels inside of flex heads."""

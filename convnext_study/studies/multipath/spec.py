@@ -5,13 +5,11 @@ The defaults are the small network of 5.3 MB.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from convnext_study.errors import did_you_mean
 from convnext_study.roadmap.spec import SpecError
+from convnext_study.runs.spec import Spec
 
 STAGES = 3
 SE_REDUCTION = 16  # channels for each hidden unit of squeeze and excitation
@@ -23,7 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultipathSpec:
+class MultipathSpec(Spec):
     """What a network is made of. Hashable, and equal to its JSON form and back.
 
     Args:
@@ -46,9 +44,13 @@ class MultipathSpec:
     modules: int = 2
     attention: str = "none"
 
-    def __post_init__(self) -> None:
-        if isinstance(self.depths, list):  # JSON has no tuples
-            object.__setattr__(self, "depths", tuple(self.depths))
+    @classmethod
+    def kind(cls) -> str:
+        """As errors have it."""
+        return "a multi-path network"
+
+    def check(self) -> None:
+        """Raises SpecError."""
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if not isinstance(value, str) or value not in allowed:
@@ -62,25 +64,6 @@ class MultipathSpec:
             raise SpecError(f"depths: {self.depths!r}; a basic block has one path, such as (2,)")
         if self.block == "basic" and self.attention == "path":
             raise SpecError("attention: a basic block has no paths to weigh; use none or se")
-
-    def replace(self, **changes: Any) -> MultipathSpec:
-        """The same network with some fields changed. Raises SpecError for an unknown field."""
-        return MultipathSpec.from_dict({**self.to_dict(), **changes})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of every field, so that a record can be read without our defaults."""
-        return {**dataclasses.asdict(self), "depths": list(self.depths)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> MultipathSpec:
-        """The inverse of ``to_dict``; fields left out keep the small network's value."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                raise SpecError(
-                    f"{name}: no such field of a multi-path network{did_you_mean(name, known)}"
-                )
-        return cls(**values)
 
     def path_widths(self) -> tuple[int, ...]:
         """Channels of one path in each stage."""

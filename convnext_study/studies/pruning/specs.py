@@ -21,7 +21,6 @@ from convnext_study.studies.pruning.residual_specs import (
     PreResNetSpec,
     ResNetSpec,
 )
-from convnext_study.studies.pruning.spec_fields import check_names
 from convnext_study.studies.pruning.vgg_spec import POOL, VggSpec
 
 __all__ = [
@@ -69,7 +68,7 @@ def from_dict(values: Mapping[str, Any]) -> Spec:
     family = fields.pop("family", None)
     if family not in FAMILIES:
         raise SpecError(f"family: {family!r}{did_you_mean(str(family), list(FAMILIES))}")
-    check_names(family, FAMILIES[family], fields)
+    FAMILIES[family].check_names(fields)
     for field in dataclasses.fields(FAMILIES[family]):
         if field.default is dataclasses.MISSING and field.name not in fields:
             raise SpecError(f"{field.name}: a {family} needs it")
