@@ -53,7 +53,8 @@ class Spec:
 
     def _freeze(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            object.__setattr__(self, field.name, _tuples(getattr(self, field.name)))
+            if not isinstance(field.default, str):  # an error shows what was given for a text
+                object.__setattr__(self, field.name, _tuples(getattr(self, field.name)))
 
     def _values(self) -> dict[str, Any]:
         return {

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from convnext_study.data.dataset import IMAGENET_MEAN, IMAGENET_STD, DataError, OnCorruptImage
+from convnext_study.data.dataset import DataError, OnCorruptImage
 from convnext_study.data.dense.dataset import IGNORE, DenseData
 from convnext_study.data.dense.files import FilePairs, Labels
-from convnext_study.data.dense.folders import paired
+from convnext_study.data.dense.folders import of_files, paired
 from convnext_study.data.sources.listing import is_folder
 
 IMAGES, MASKS = "leftImg8bit", "gtFine"
@@ -39,16 +39,7 @@ def open_cityscapes(path: str, corrupt_images: OnCorruptImage = "stop") -> Dense
     for part in ("train", "val"):
         pairs = paired(root, f"{IMAGES}/{part}", f"{MASKS}/{part}", _mask_of, {".png"})
         parts[part] = FilePairs(str(root), pairs, len(names), to_class)
-        parts[part].check_masks(corrupt_images)
-    return DenseData(
-        uri=f"cityscapes:{path}",
-        classes=names,
-        size=parts["val"].size(),
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        train=parts["train"],
-        val=parts["val"],
-    )
+    return of_files(f"cityscapes:{path}", names, parts, corrupt_images)
 
 
 def train_classes() -> tuple[tuple[str, ...], Labels]:

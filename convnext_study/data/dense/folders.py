@@ -7,7 +7,7 @@ without that file the masks of the training part are read once to count them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePosixPath
 
 from convnext_study.data.dataset import (
@@ -31,10 +31,23 @@ def open_pairs(path: str, corrupt_images: OnCorruptImage = "stop") -> DenseData:
     pairs = {part: paired(root, *_folders(root, part), _mask_of) for part in ("train", "val")}
     classes = _class_names(root, pairs["train"])
     parts = {part: FilePairs(str(root), found, len(classes)) for part, found in pairs.items()}
+    return of_files(f"pairs:{path}", classes, parts, corrupt_images)
+
+
+def of_files(
+    uri: str,
+    classes: tuple[str, ...],
+    parts: Mapping[str, FilePairs],
+    corrupt_images: OnCorruptImage,
+) -> DenseData:
+    """Data whose ``train`` and ``val`` are files, normalised as ImageNet's are.
+
+    Raises DataError naming a mask that is missing.
+    """
     for part in parts.values():
         part.check_masks(corrupt_images)
     return DenseData(
-        uri=f"pairs:{path}",
+        uri=uri,
         classes=classes,
         size=parts["val"].size(),
         mean=IMAGENET_MEAN,
