@@ -93,11 +93,20 @@ def _table(rows: Sequence[PlannedRun]) -> Table[PlannedRun]:
         Column("state", "state", _state, "text"),
         Column("epochs", "epochs", lambda row: row.cost.epochs, format=str),
         Column("images", "images", lambda row: row.cost.images, format=significant_digits),
-        Column("flops", "FLOPs", lambda row: row.cost.flops, format=significant_digits),
+        Column(
+            "flops",
+            "FLOPs",
+            lambda row: row.cost.flops,
+            cell=lambda row: _most(row.cost.is_bound) + significant_digits(row.cost.flops),
+        ),
         Column("gpu_seconds", "GPU", lambda row: HOURS * row.cost.gpu_hours, format=hours),
         Column("disk", "disk", lambda row: row.cost.disk, format=size),
     ]
     return Table("dry_run", "", columns, rows)
+
+
+def _most(is_bound: bool) -> str:
+    return "<= " if is_bound else ""
 
 
 def _state(row: PlannedRun) -> str:
@@ -116,17 +125,19 @@ def _left(row: PlannedRun) -> float:
 
 
 def _notes(rows: Sequence[PlannedRun], sizes: DatasetSize, hardware: Hardware) -> list[str]:
-    from convnext_study.experiments.estimate import GPUS, HOURS, RULE
+    from convnext_study.experiments.estimate import BOUND, GPUS, HOURS, RULE
     from convnext_study.report.tables.formatting import hours, significant_digits, size
 
     flops = sum(_left(row) * row.cost.flops for row in rows)
     gpu = sum(_left(row) * row.cost.gpu_hours for row in rows)
     disk = sum(row.cost.disk for row in rows if row.progress.state != "done")
+    bound = any(row.cost.is_bound for row in rows if row.progress.state != "done")
     return [
-        f"to do: {significant_digits(flops)} FLOPs, {hours(HOURS * gpu)} of GPU, "
+        f"to do: {_most(bound)}{significant_digits(flops)} FLOPs, {hours(HOURS * gpu)} of GPU, "
         f"{size(disk)} of disk",
         f"{sizes.train:,} training, {sizes.val:,} validation images, {sizes.classes} classes",
         RULE,
+        *([BOUND] if any(row.cost.is_bound for row in rows) else []),
         f"GPU time is arithmetic alone, at {hardware.mfu:g} of an {GPUS[hardware.gpu].name}'s "
         "peak; convnext-study plan takes other GPUs",
     ]

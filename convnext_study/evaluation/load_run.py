@@ -62,8 +62,9 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
     if saved is None:
         raise EvaluationError(f"{folder}: no checkpoint that can be read; train the run first")
     state, epochs = _weights(saved, recipe), len(saved["state"]["history"])
-    if epochs < recipe.epochs:
-        notes.append(f"the run is not finished: {epochs} of {recipe.epochs} epochs")
+    asked = record.epochs[-1].epochs if record.epochs else recipe.epochs
+    if epochs < asked:
+        notes.append(f"the run is not finished: {epochs} of {asked} epochs")
     data = _open(run, trust, notes)
     classes = saved.get("num_classes") or classes_in(state)
     net = _build(run, called, classes, recipe, state, str(folder))
@@ -78,7 +79,7 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
             mean=data.mean if data else None,
             std=data.std if data else None,
         ),
-        weights=f"{recipe.eval_weights}, after epoch {epochs} of {recipe.epochs} on {run.data}",
+        weights=f"{recipe.eval_weights}, after epoch {epochs} of {asked} on {run.data}",
         run=run,
         notes=tuple(notes),
     )

@@ -17,13 +17,17 @@ from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.dataset_size import DatasetSize
 from convnext_study.models.builders import ROADMAP_BUILDER, get_builder
 from convnext_study.roadmap.spec import NetSpec
-from convnext_study.runs.records import ModelRef, Run
+from convnext_study.runs.records import NETWORK_IS_BOUND, ModelRef, Run
 
 if TYPE_CHECKING:
     from convnext_study.cost import Cost
     from convnext_study.recipes import Recipe
 
 RULE = "training FLOPs = 3 x forward MACs x 2 for each image; evaluation = forward MACs x 2"
+BOUND = (
+    "<=: the run it starts from decides the network; the largest that it can be is counted, for "
+    "the epochs shown, which grow only as the network shrinks"
+)
 HOURS = 3600.0
 # Utilisation of the peak. The paper's own throughput (Table 12: ConvNeXt-T, A100, TF32, channels
 # last, 1943.5 images/s) is 2 x 4.46e9 x 1943.5 = 17.3e12, 11 % of the peak: depthwise and
@@ -79,7 +83,10 @@ class Hardware:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What one run will cost. FLOPs are floating point operations, disk is in bytes."""
+    """What one run will cost. FLOPs are floating point operations, disk is in bytes.
+
+    ``is_bound``: the run that it starts from decides its network; this is the most it can cost.
+    """
 
     run: str
     step: str
@@ -102,6 +109,7 @@ class CostEstimate:
     batch_per_device: int
     micro_batch_size: int
     accum_steps: int
+    is_bound: bool = False
 
     @property
     def flops(self) -> float:
@@ -155,6 +163,7 @@ def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
         batch_per_device=mine,
         micro_batch_size=mine // pieces,
         accum_steps=pieces,
+        is_bound=bool(run.metadata.get(NETWORK_IS_BOUND)),
     )
 
 

@@ -23,6 +23,9 @@ from convnext_study.runs.log import LOG, read_lines
 from convnext_study.runs.metrics import Measured
 
 FORMAT = 2
+# In a run's metadata: the run that it starts from decides its network, and `model` is the largest
+# that it can be.
+NETWORK_IS_BOUND = "network_is_bound"
 RUN, CHECKPOINT, RESULT, LOCK = "run.json", "last.ckpt", "result.json", "lock"
 
 Status = Literal["new", "unfinished", "running", "failed", "done"]

@@ -42,6 +42,7 @@ def build_train_state(
     task = distributed.together(lambda: make_task(run, runtime))
     fingerprint = _agree_on_data(task, parent, folder)
     model = distributed.together(lambda: _build(run, task, recipe, runtime, parent))
+    recipe = task.schedule(recipe)
     seen = recipe.global_batch_size // runtime.world_size // task.accum_steps
     if recipe.sync_bn:
         seen *= runtime.world_size

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from convnext_study.recipes import Recipe
     from convnext_study.runs.records import ModelRef
 
 
@@ -25,6 +26,11 @@ class Hooks:
         """The network that `build` made in plain values, where the run's own do not say it: it
         was decided by the parent, or in training. Kept in the result."""
         return None
+
+    def schedule(self, recipe: Recipe) -> Recipe:
+        """What to train by, asked at each start after `build`: the run's own recipe, unless its
+        length follows from a network that the parent decided."""
+        return recipe
 
     @property
     def num_classes(self) -> int | None:

@@ -9,6 +9,7 @@
 | scratch_b | random | as many as cost what the dense training cost |
 | scratch_t | random | as many as cost the dense training and E epochs of the pruned network |
 | ticket, control | rewound, other random ones | E, under the trained network's mask |
+| round_1, round_2, ... | rewound or inherited | E, under the mask of the round before and more |
 | slow_ticket, slow_control | the same | all of it at a tenth of the rate, the dense training too |
 
 Scratch-T and the second factor, inherited weights with the whole schedule, are ours.
@@ -16,13 +17,13 @@ Scratch-T and the second factor, inherited weights with the whole schedule, are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from convnext_study.data.labels import OF_IMAGES, check_labels
 from convnext_study.experiments.context import Context
 from convnext_study.recipes import Recipe
-from convnext_study.runs.records import Run, TaskRef
+from convnext_study.runs.records import NETWORK_IS_BOUND, Run, TaskRef
 from convnext_study.studies.pruning import targets as of
 from convnext_study.studies.pruning.budget import CAP
 from convnext_study.studies.pruning.factors import factored_ref
@@ -46,6 +47,7 @@ LABELS = {
     of.CONTROL: "control",
     of.SLOW_TICKET: "winning ticket, slow",
     of.SLOW_CONTROL: "control, slow",
+    **{name: name.replace("_", " ") for name in of.ROUNDS},
 }
 WEIGHTS = {
     of.TICKET: "rewound",
@@ -67,11 +69,26 @@ def runs_of(context: Context) -> list[Run]:
     for seed in context.seeds:
         order = 0
         for subject in subjects(context):
+            own = []
             for run in _of_subject(subject, context.data, seed):
                 metadata = {**run.metadata, "order": order}
-                found.append(run.model_copy(update={"metadata": metadata}))
+                own.append(run.model_copy(update={"metadata": metadata}))
                 order += 1
-    return found
+            found += _chosen(own, subject.chosen)
+    firsts: dict[str, Run] = {}  # several targets may start from one prepared network
+    for run in found:
+        firsts.setdefault(run.key, run)
+    return [*firsts.values()]
+
+
+def _chosen(runs: list[Run], targets: Collection[str]) -> list[Run]:
+    """The network itself, the arms of these targets, and all that they start from."""
+    wanted: set[str] = set()
+    for run in reversed(runs):
+        about = run.metadata
+        if run.key in wanted or about["arm"] == DENSE or about["target"] in targets:
+            wanted |= {run.key, run.init_from or run.key}
+    return [run for run in runs if run.key in wanted]
 
 
 def _of_subject(subject: Subject, data: str, seed: int) -> Iterator[Run]:
@@ -86,6 +103,9 @@ def _of_subject(subject: Subject, data: str, seed: int) -> Iterator[Run]:
         if slow is None and set(target.arms) & set(SLOW_ARMS):
             slow = _dense(subject, data, seed, slow=True)
             yield slow
+        for number in range(1, target.rounds):
+            parent = _arm(subject, target, of.ROUNDS[number - 1], parent)
+            yield parent
         for arm in target.arms:
             start = slow if arm in SLOW_ARMS and slow else parent
             yield _arm(subject, target, arm, start)
@@ -125,14 +145,20 @@ def _arm(subject: Subject, target: Target, arm: str, parent: Run) -> Run:
         "name": f"{subject.name}-{target.name}-{arm}",
         "recipe": _plain(recipe),
         "metadata": _about(subject, arm, f"{target.label}: {LABELS[arm]}", target),
-        "model": target.model or subject.model,
+        "model": target.model or target.design or subject.model,
     }
     weights = WEIGHTS.get(arm, "inherited" if arm in INHERIT else "random")
+    if arm in of.ROUNDS:
+        weights = target.between
     if target.model is not None and weights == "random":  # needs no trained network
         return parent.model_copy(update={**common, "task": TaskRef()})
     if target.is_masked and arm == of.SCRATCH_E:
         weights = "redrawn"
     args = {"method": target.method, "weights": weights, **target.amount}
+    if target.is_decided_by_parent:
+        common["metadata"][NETWORK_IS_BOUND] = True
+        if arm == of.SCRATCH_B:  # the parent's architecture says how long that is
+            args["length"] = "scratch_b"
     task = TaskRef(name=ARM_TASK, args=args)
     return parent.model_copy(update={**common, "task": task, "init_from": parent.key})
 
@@ -145,7 +171,7 @@ def _recipe(subject: Subject, target: Target, arm: str) -> Recipe:
         whole = CAP * epochs
     if arm == of.FINE_TUNED:
         return schedules.fine_tune
-    if arm == of.SCRATCH_B:
+    if arm == of.SCRATCH_B and not target.is_decided_by_parent:
         return schedules.of_epochs(whole)
     if arm == of.SCRATCH_T:
         return schedules.of_epochs(whole + epochs)

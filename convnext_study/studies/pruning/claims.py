@@ -32,16 +32,22 @@ PAIRS = (
     (of.TICKET, of.CONTROL, "claim 4: the ticket's own start, usual rate"),
     (of.SLOW_TICKET, of.SLOW_CONTROL, "claim 4, a tenth of the rate"),
 )
-# Of one arm: the first target, which has the same MACs as the others, and what they ask.
-FIRST = "half"
+# Of one arm: two targets of the same MACs, or as many weights, and what their difference answers.
 OTHERS = (
-    ("thinet", "criterion: ThiNet or L1-norm"),
-    ("regression", "criterion: regression or L1-norm"),
-    ("half_random", "criterion: random filters or L1-norm"),
-    ("half_smallest", "criterion: smallest filters or L1-norm"),
-    ("slimming", "claim 3: slimmed widths or uniform ones"),
-    ("random_widths", "claim 3: random widths or uniform ones"),
+    ("thinet", "half", "criterion: ThiNet or L1-norm"),
+    ("regression", "half", "criterion: regression or L1-norm"),
+    ("half_random", "half", "criterion: random filters or L1-norm"),
+    ("half_smallest", "half", "criterion: smallest filters or L1-norm"),
+    ("slimming", "half", "claim 3: slimmed widths or uniform ones"),
+    ("random_widths", "half", "claim 3: random widths or uniform ones"),
+    ("guided", "half", "claim 3: guided widths or uniform ones"),
+    ("guided", "slimming", "claim 3: guided widths or slimmed ones"),
+    ("transferred", "transferred_uniform", "claim 3: transferred widths or uniform ones"),
+    ("rounds", "sparse", "tickets in rounds or at once"),
+    ("rounds_on", "rounds", "rounds trained on or rewound"),
+    ("patterns", "sparse", "guided patterns or magnitude's own"),
 )
+OF_OTHERS = (of.FINE_TUNED, of.INHERITED, of.SCRATCH_E, of.TICKET)
 
 
 @dataclass(frozen=True)
@@ -131,9 +137,8 @@ def _pairs(rows: Mapping[str, Row]) -> Iterator[tuple[str, str, str]]:
             if one in arms and other in arms:
                 yield arms[one].name, arms[other].name, question
     for network in dict.fromkeys(row.network for row in rows.values()):
-        usual = by_arm(rows, network, FIRST)
-        for target, question in OTHERS:
-            arms = by_arm(rows, network, target)
-            for arm in (of.FINE_TUNED, of.INHERITED, of.SCRATCH_E):
+        for target, against, question in OTHERS:
+            arms, usual = (by_arm(rows, network, one) for one in (target, against))
+            for arm in OF_OTHERS:
                 if arm in arms and arm in usual:
                     yield arms[arm].name, usual[arm].name, f"{question}: {LABELS[arm]}"

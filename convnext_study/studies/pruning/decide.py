@@ -19,7 +19,9 @@ from convnext_study.studies.pruning.apply import OWN, ImageSize, groups_of, prun
 from convnext_study.studies.pruning.factors import factors_of
 from convnext_study.studies.pruning.groups import Kept, check_widths
 from convnext_study.studies.pruning.methods import (
+    architectures,
     at_budget,
+    controls,
     l1_norm,
     magnitude,
     regression,
@@ -38,6 +40,7 @@ class MethodArgs(BaseModel):
         widths: of predefined methods: how many channels of each layer stay.
         ratio: of automatic ones: the share that goes, of channels, weights or filters.
         macs: of network slimming, in place of the ratio: the budget to come nearest to.
+        design_macs: of `STAGE_SHARES`: the budget of the network that is designed.
         images_per_class: that methods with samples look at.
     """
 
@@ -47,12 +50,16 @@ class MethodArgs(BaseModel):
     widths: dict[str, int] = Field(default_factory=dict)
     ratio: float | None = Field(default=None, ge=0, le=1)
     macs: int | None = Field(default=None, ge=1)
+    design_macs: int | None = Field(default=None, ge=1)
     images_per_class: int = Field(default=10, ge=1)
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What is left: the ``network``, narrower, with its weights and its record; or ``masks``."""
+    """What is left: the ``network``, narrower, with its weights and its record; or ``masks``.
+
+    A designed architecture has a record alone: no weights come with it.
+    """
 
     network: nn.Module | None = None
     model: ModelRef | None = None
@@ -69,6 +76,7 @@ class Trained:
         image_size: (channels, height, width) of its images.
         samples: gives about so many training images of each class, in batches.
         seed: of every draw.
+        design: the network whose widths are designed, in evaluation mode, with its record.
     """
 
     net: nn.Module
@@ -76,6 +84,7 @@ class Trained:
     image_size: ImageSize
     samples: Callable[[int], Sequence[Tensor]]
     seed: int
+    design: tuple[nn.Module, ModelRef] | None = None
 
 
 def prune(trained: Trained, args: MethodArgs) -> Pruned:
@@ -91,8 +100,15 @@ def prune(trained: Trained, args: MethodArgs) -> Pruned:
         return Pruned(masks=MASKS[args.method](trained, args))
     if args.method == SELECTION:
         return _select(trained)
-    known = [*METHODS, *MASKS, SELECTION]
+    if args.method == STAGE_SHARES:
+        return Pruned(model=_design(trained, args))
+    known = all_methods()
     raise UserError(f"method: {args.method!r}{did_you_mean(args.method, known)}")
+
+
+def all_methods() -> list[str]:
+    """The names of every method."""
+    return [*METHODS, *MASKS, SELECTION, STAGE_SHARES]
 
 
 def _l1(choose: str) -> Callable[[Trained, MethodArgs], Kept]:
@@ -132,6 +148,24 @@ def _magnitude(trained: Trained, args: MethodArgs) -> Mapping[str, Tensor]:
     return magnitude.one_shot(trained.net, _ratio(args))
 
 
+def _round(trained: Trained, args: MethodArgs) -> Mapping[str, Tensor]:
+    """Of the weights that the rounds before left: the others are zero in the trained network."""
+    weights = magnitude.conv_weights(trained.net)
+    left = {name: weight != 0 for name, weight in weights.items()}
+    return magnitude.iterate(trained.net, left, _ratio(args))
+
+
+def _patterns(trained: Trained, args: MethodArgs) -> Mapping[str, Tensor]:
+    """Guided sparsification: the usual masks, averaged over the 3x3 kernels of each stage."""
+    masks = _magnitude(trained, args)
+    layers: dict[int, list[str]] = {}
+    for group in groups_of(trained.net, trained.image_size):
+        own = [name for name in group.producers if f"{name}.weight" in masks]
+        layers.setdefault(group.stage, []).extend(own)
+    patterns = architectures.kernel_patterns(layers, masks)
+    return architectures.guided_sparsification(layers, patterns, masks)
+
+
 def _zeros(trained: Trained, args: MethodArgs) -> Mapping[str, Tensor]:
     """Of soft filter pruning's network, which has them already."""
     found = soft_filters.smallest_filters(trained.net, _ratio(args))
@@ -146,6 +180,19 @@ def _select(trained: Trained) -> Pruned:
     return Pruned(small, ModelRef(builder=OWN, args=spec.to_dict()))
 
 
+def _design(trained: Trained, args: MethodArgs) -> ModelRef:
+    """Guided, or transferred where it is another network: stages keep the slimmed one's shares."""
+    size = trained.image_size
+    shares = architectures.stage_shares(groups_of(trained.net, size), _slim(trained, args))
+    net, model = trained.design or (trained.net, trained.model)
+    groups = groups_of(net, size)
+    widths = architectures.design_widths(groups, shares)
+    if args.design_macs is not None:
+        each = {group.name: shares[group.stage] for group in groups}
+        widths = controls.fit_widths(net, groups, each, args.design_macs, size)
+    return pruned_ref(model, controls.kept_of(widths), size)
+
+
 def _ratio(args: MethodArgs) -> float:
     if args.ratio is None:
         raise UserError(f"method {args.method}: needs a ratio; use a share from 0 to below 1")
@@ -153,6 +200,7 @@ def _ratio(args: MethodArgs) -> float:
 
 
 SELECTION = "structure-selection"
+STAGE_SHARES = "stage-shares"
 METHODS: dict[str, Callable[[Trained, MethodArgs], Kept]] = {
     "l1-norm": _l1("largest"),
     "l1-smallest": _l1("smallest"),
@@ -163,5 +211,7 @@ METHODS: dict[str, Callable[[Trained, MethodArgs], Kept]] = {
 }
 MASKS: dict[str, Callable[[Trained, MethodArgs], Mapping[str, Tensor]]] = {
     "magnitude": _magnitude,
+    "magnitude-round": _round,
+    "guided-patterns": _patterns,
     "soft-filters": _zeros,
 }

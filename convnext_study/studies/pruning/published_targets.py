@@ -8,6 +8,7 @@ from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import OWN
 from convnext_study.studies.pruning.decide import SELECTION
 from convnext_study.studies.pruning.networks.wiring import widths_of
+from convnext_study.studies.pruning.optional_targets import optional_targets
 from convnext_study.studies.pruning.published import PublishedNetwork, networks, results, tables
 from convnext_study.studies.pruning.sizes import Images, size_of
 from convnext_study.studies.pruning.specs import PreActSpec
@@ -24,8 +25,7 @@ from convnext_study.studies.pruning.targets import (
 def published_targets(whole: PublishedNetwork) -> list[Target]:
     """The published networks that were pruned from this one, and the stated automatic ratios.
 
-    How long Scratch-B is after an automatic method, only the trained network can say: there is
-    none, but for widths that were published.
+    How long Scratch-B is after an automatic method, the trained network says (`tasks.Arm`).
     """
     model = ref_of(whole)
     images = Images(whole.input, whole.classes)
@@ -54,7 +54,7 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
                 "structure selection",
                 SELECTION,
                 {},
-                arms[:-1],
+                arms,
                 sparsity={"selection": penalty},
             )
         )
@@ -67,7 +67,7 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
             f"slimmed {ratio:.0%}",
             "slimming",
             {"ratio": ratio},
-            arms[:-1],
+            arms,
             sparsity={"slimming": slimming["penalty"][stem]},
         )
         for ratio in ratios
@@ -84,7 +84,7 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
         if stated["network"] == whole.name
         for ratio in stated["ratio"]
     ]
-    return found
+    return found + optional_targets(penalty=None, macs=None)
 
 
 def _methods(network: PublishedNetwork) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
@@ -13,6 +13,7 @@ from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import OWN
 from convnext_study.studies.pruning.networks.wiring import widths_of
+from convnext_study.studies.pruning.optional_targets import optional_targets, transferred_targets
 from convnext_study.studies.pruning.published import PublishedNetwork, get_network, networks
 from convnext_study.studies.pruning.published_targets import (
     base_epochs_of,
@@ -31,6 +32,7 @@ from convnext_study.studies.pruning.sizes import Images
 from convnext_study.studies.pruning.specs import VggSpec
 from convnext_study.studies.pruning.targets import Target, rule_target, small_targets
 
+USUALLY = "usual"  # all targets that are not optional
 # Ours: VGG-16 an eighth as wide.
 EIGHTH, REDUCTION = "vgg16_eighth", 8
 # The scans of digits are 8x8: at 16x16 nothing of them is lost.
@@ -47,13 +49,17 @@ USUAL = {
 }
 NETWORKS = (
     "Which networks are pruned, comma-separated: roadmap:STEP, timm:NAME, a published one such as "
-    f"resnet56, or {EIGHTH}. (default: the data's)"
+    f"resnet56, or {EIGHTH}; each with what is pruned, such as {EIGHTH}=usual+rounds. "
+    "(default: the data's)"
 )
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network, how it is trained, and what is pruned of it."""
+    """A network, how it is trained, and what is pruned of it.
+
+    ``chosen`` are the names of the targets that are trained.
+    """
 
     name: str
     label: str
@@ -61,6 +67,7 @@ class Subject:
     schedules: Schedules
     targets: Sequence[Target]
     published: str | None = None
+    chosen: frozenset[str] = frozenset()
 
 
 def is_full(data: str, recipe: str | None) -> bool:
@@ -75,7 +82,21 @@ def subjects(context: Context) -> list[Subject]:
     """
     full = is_full(context.data, context.recipe)
     usual = USUAL.get(context.data.partition(":")[0], ("vgg16",)) if full else (EIGHTH,)
-    return [_subject(name.strip(), context, full) for name in context.networks or usual]
+    return [_choose(name.strip(), context, full) for name in context.networks or usual]
+
+
+def _choose(asked: str, context: Context, full: bool) -> Subject:
+    """A network with what follows its name: targets, or its usual ones."""
+    name, _, rest = asked.partition("=")
+    subject = _subject(name, context, full)
+    known = [target.name for target in subject.targets]
+    usual = {target.name for target in subject.targets if not target.optional}
+    chosen: set[str] = set()
+    for one in rest.split("+") if rest else (USUALLY,):
+        if one not in (USUALLY, *known):
+            raise UserError(f"networks: {asked}: {one!r}{did_you_mean(one, [USUALLY, *known])}")
+        chosen |= usual if one == USUALLY else {one}
+    return replace(subject, chosen=frozenset(chosen))
 
 
 def images_of(context: Context, size: int | None) -> Images:
@@ -134,8 +155,12 @@ def _eighth(context: Context) -> Subject:
     widths = {layer: width for layer, width in rule.items() if width < all_widths[layer]}
     targets = [
         rule_target("rule", "rule (L1)", widths, model, images),
-        *small_targets(model, images, penalty=REDUCED_PENALTY),
+        *_targets(model, images),
     ]
+    macs = _slimmed_macs(targets)
+    assert macs is not None  # noqa: S101
+    deeper = ModelRef(builder=OWN, args=_narrowed("vgg19-slim").to_dict())
+    targets += transferred_targets("VGG-19", deeper, images, penalty=REDUCED_PENALTY, macs=macs)
     return Subject(EIGHTH, "VGG-16, an eighth as wide", model, schedules, targets)
 
 
@@ -143,7 +168,9 @@ def _narrowed(name: str) -> VggSpec:
     spec = get_network(name).spec
     assert isinstance(spec, VggSpec)  # noqa: S101
     widths = tuple(width // REDUCTION if isinstance(width, int) else width for width in spec.widths)
-    return VggSpec(widths=widths, head=spec.head, hidden=(spec.hidden[0] // REDUCTION,))
+    return VggSpec(
+        widths=widths, head=spec.head, hidden=tuple(width // REDUCTION for width in spec.hidden)
+    )
 
 
 def _roadmap(step: str, context: Context) -> Subject:
@@ -154,7 +181,7 @@ def _roadmap(step: str, context: Context) -> Subject:
     label = f"{row.metadata['label']} ({context.road.regime})"
     schedules = Schedules(base, fine_tuning(base))
     images = images_of(context, base.image_size)
-    targets = small_targets(model, images, penalty=REDUCED_PENALTY)
+    targets = _targets(model, images)
     return Subject(f"{context.road.regime}_{step}", label, model, schedules, targets)
 
 
@@ -162,6 +189,15 @@ def _other(name: str, label: str, model: ModelRef, usual: Schedules, context: Co
     size = SMALL_SIZE if context.data.startswith("folder") and usual is REDUCED else None
     schedules = schedules_for(usual, context.recipe, context.changes, size)
     images = images_of(context, schedules.base.image_size)
-    return Subject(
-        name, label, model, schedules, small_targets(model, images, penalty=REDUCED_PENALTY)
-    )
+    return Subject(name, label, model, schedules, _targets(model, images))
+
+
+def _targets(model: ModelRef, images: Images) -> list[Target]:
+    """What is pruned of any network, and what it can be asked for besides."""
+    usual = small_targets(model, images, penalty=REDUCED_PENALTY)
+    macs = _slimmed_macs(usual)
+    return usual + optional_targets(penalty=REDUCED_PENALTY if macs else None, macs=macs)
+
+
+def _slimmed_macs(targets: Sequence[Target]) -> int | None:
+    return next((int(one.amount["macs"]) for one in targets if one.name == "slimming"), None)

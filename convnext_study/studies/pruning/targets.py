@@ -21,6 +21,7 @@ FINE_TUNED, INHERITED = "fine_tuned", "inherited"
 SCRATCH_E, SCRATCH_B, SCRATCH_T = "scratch_e", "scratch_b", "scratch_t"
 TICKET, CONTROL, SLOW_TICKET, SLOW_CONTROL = "ticket", "control", "slow_ticket", "slow_control"
 ALL = (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B, SCRATCH_T)
+ROUNDS = tuple(f"round_{number}" for number in range(1, 10))
 LOTTERY = (TICKET, CONTROL, SLOW_TICKET, SLOW_CONTROL)
 
 HALF = 0.5  # of the channels of each layer
@@ -44,6 +45,10 @@ class Target:
         sparsity: how the large network is trained so that it can be pruned; nothing: as usual.
         control: whether it is none of the methods, but what they are compared with.
         published: the published network that it is.
+        optional: whether it is trained only where the command line names it.
+        rounds: in which weights are pruned, each from the round before; the arms follow the last.
+        between: weights that the rounds in between train: ``rewound`` or ``inherited``.
+        design: the network whose widths are designed, where it is not the pruned one.
     """
 
     name: str
@@ -57,11 +62,20 @@ class Target:
     sparsity: Mapping[str, float] = field(default_factory=dict)
     control: bool = False
     published: str | None = None
+    optional: bool = False
+    rounds: int = 1
+    between: str = "rewound"
+    design: ModelRef | None = None
 
     @property
     def is_masked(self) -> bool:
         """Whether weights are masked, and nothing removed."""
-        return self.method in ("magnitude", "soft-filters")
+        return self.method in ("magnitude", "magnitude-round", "guided-patterns", "soft-filters")
+
+    @property
+    def is_decided_by_parent(self) -> bool:
+        """Whether only the trained network says which architecture is left."""
+        return self.model is None and not self.is_masked
 
 
 def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Target]:
@@ -100,7 +114,6 @@ def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Ta
                 "slimming",
                 {"macs": macs},
                 (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B),
-                ratio=target.ratio,
                 sparsity={"slimming": penalty},
             )
         )

@@ -15,10 +15,18 @@ from torch import Tensor, nn
 from convnext_study.data.loader import train_batches
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.imports import TaskError
+from convnext_study.recipes import Recipe
 from convnext_study.runs.metrics import NETWORK, Cost
 from convnext_study.runs.records import ModelRef, Run
 from convnext_study.studies.pruning.apply import NARROWED
-from convnext_study.studies.pruning.decide import MethodArgs, Pruned, Trained, prune
+from convnext_study.studies.pruning.budget import budget_flops, scratch_b_epochs
+from convnext_study.studies.pruning.decide import (
+    STAGE_SHARES,
+    MethodArgs,
+    Pruned,
+    Trained,
+    prune,
+)
 from convnext_study.studies.pruning.factors import factors_of
 from convnext_study.studies.pruning.masks import (
     Masks,
@@ -30,6 +38,8 @@ from convnext_study.studies.pruning.masks import (
 from convnext_study.studies.pruning.methods.slimming import add_penalty_gradient
 from convnext_study.studies.pruning.methods.soft_filters import zero_filters
 from convnext_study.studies.pruning.methods.structure_selection import proximal_step
+from convnext_study.studies.pruning.schedules import with_epochs
+from convnext_study.studies.pruning.sizes import network_of
 from convnext_study.training.lr_schedule import learning_rate
 from convnext_study.training.parent import Parent, load_weights
 from convnext_study.training.rng import seed_everything
@@ -64,9 +74,12 @@ class ArmArgs(MethodArgs):
         weights: ``inherited`` from the trained network; ``rewound`` to those that its training
             started from, under masks; ``random``; ``redrawn`` for the masks, as the authors' code
             does for masked networks that are trained from scratch (`masks.draw_masked`).
+        length: ``scratch_b``: as many epochs as cost the recipe's of the run's own network, by the
+            authors' rule, whatever network the parent decides; ``stated``: the recipe's.
     """
 
     weights: Literal["inherited", "rewound", "random", "redrawn"]
+    length: Literal["stated", "scratch_b"] = "stated"
 
 
 class SparseTraining(Classification):
@@ -107,16 +120,24 @@ class Arm(Classification):
         model = trained or parent.run.model
         whole = self.fresh(model)
         load_weights(whole, parent)
-        pruned = prune(
-            Trained(whole.eval(), model, self.image_shape, self._samples, self.run.seed), self.args
-        )
-        if pruned.network is not None:
+        pruned = prune(self._trained(whole, model), self.args)
+        if pruned.model is not None:
             return self._narrow(pruned)
         return self._mask(whole, model, pruned.masks, parent).train()
 
     def built(self) -> ModelRef | None:
         """The pruned network, where the run does not say it."""
         return None if self._model == self.run.model else self._model
+
+    def schedule(self, recipe: Recipe) -> Recipe:
+        """Scratch-B's, by the budget of the network that is left."""
+        if self.args.length == "stated":
+            return recipe
+        large, pruned = (
+            budget_flops(network_of(model, self.data.num_classes), self.image_shape)
+            for model in (self.run.model, self._model)
+        )
+        return with_epochs(recipe, scratch_b_epochs(large, pruned, recipe.epochs))
 
     def before_step(self, model: nn.Module, step: int) -> None:
         """What is masked gets no gradient."""
@@ -136,6 +157,14 @@ class Arm(Classification):
         nonzero = whole.params - masked + count_kept(self._kept)
         return {**found, NETWORK: Cost.model_validate({**whole.model_dump(), "nonzero": nonzero})}
 
+    def _trained(self, whole: nn.Module, model: ModelRef) -> Trained:
+        design = None
+        if self.args.method == STAGE_SHARES:
+            own = network_of(self.run.model, self.data.num_classes)
+            design = (own.to(self.runtime.device).eval(), self.run.model)
+        seed = self.run.seed
+        return Trained(whole.eval(), model, self.image_shape, self._samples, seed, design)
+
     def _narrow(self, pruned: Pruned) -> nn.Module:
         """A network of the widths that are left, as a run of its own would start it, or with the
         weights that are left."""
@@ -144,12 +173,17 @@ class Arm(Classification):
                 f"task {ARM}: weights {self.args.weights!r} are for masks, and {self.args.method} "
                 "removes channels; use inherited or random"
             )
-        assert pruned.network is not None and pruned.model is not None  # noqa: S101
+        if pruned.network is None and self.args.weights == "inherited":
+            raise TaskError(
+                f"task {ARM}: {self.args.method} designs an architecture, and no weights come with "
+                "it; use weights random"
+            )
+        assert pruned.model is not None  # noqa: S101
         if not same_architecture(self.run.model, pruned.model):
             self._model = pruned.model
         seed_everything(fold_in(self.run.seed, "weights"))
         net = self.fresh(self._model)
-        if self.args.weights == "inherited":
+        if pruned.network is not None and self.args.weights == "inherited":
             net.load_state_dict(pruned.network.state_dict())
         return net
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,9 @@ def test_scratch_b_is_as_long_as_the_large_networks_computation(usual: dict[str,
         assert epochs[f"{target}-scratch_t"] == epochs[f"{target}-scratch_b"] + 12
         assert epochs[f"{target}-scratch_e"] == epochs[f"{target}-inherited"] == 12
         assert epochs[f"{target}-fine_tuned"] == 3
-    # What is to have the same budget is as long.
-    assert epochs["slimming-scratch_b"] == epochs["half-scratch_b"] == 45
+    # The trained network says which architecture is left, and so how long that is.
+    assert usual["slimming-scratch_b"].task.args["length"] == "scratch_b"
+    assert epochs["slimming-scratch_b"] == 12 and epochs["half-scratch_b"] == 45
     rule = make_recipe(usual["rule-scratch_b"].recipe)
     assert rule.milestones == (9, 13)  # the same fractions
 
@@ -182,5 +184,56 @@ def test_targets_of_a_published_network() -> None:
     assert widths.arms == ("scratch_e", "scratch_b") and not widths.amount
     network = get_network("vgg19-slim-70")
     assert int(160 * widths.ratio) == network.stated["scratch_b_epochs"]
-    bias = published_targets(get_network("vgg19-bias"))
+    assert "scratch_b" in found["slim_70"].arms
+    bias = [one for one in published_targets(get_network("vgg19-bias")) if not one.optional]
     assert [one.amount["ratio"] for one in bias] == [0.3, 0.8, 0.95]
+
+
+def chosen(networks: str) -> dict[str, Run]:
+    found = arms.runs_of(context(networks=tuple(networks.split(","))))
+    return {run.name.removeprefix("vgg16_eighth-"): run for run in found}
+
+
+def test_targets_are_chosen_by_name(usual: dict[str, Run]) -> None:
+    assert len(usual) == 36  # none of the optional ones
+    few = chosen("vgg16_eighth=random_widths")
+    assert [*few] == ["dense", "random_widths-inherited", "random_widths-scratch_e"]
+    assert all(run == usual[name] for name, run in few.items())
+    more = chosen("vgg16_eighth=usual+patterns")
+    assert more.keys() - usual.keys() == {"patterns-scratch_e"}
+    again = arms.runs_of(context(networks=("vgg16_eighth", "vgg16_eighth=half")))
+    assert len({run.key for run in again}) == len(again) == 36
+    with pytest.raises(UserError, match=r"^networks: vgg16_eighth=round: 'round'.*rounds"):
+        chosen("vgg16_eighth=round")
+
+
+@pytest.mark.parametrize(("target", "weights"), [("rounds", "rewound"), ("rounds_on", "inherited")])
+def test_each_round_starts_from_the_one_before(target: str, weights: str) -> None:
+    runs = chosen(f"vgg16_eighth={target}")
+    names = ["dense", *(f"{target}-{name}" for name in ("round_1", "round_2", "ticket"))]
+    assert [*runs] == [*names, f"{target}-control"]
+    for before, after in itertools.pairwise(names):
+        assert runs[after].init_from == runs[before].key
+        assert runs[after].task.args["method"] == "magnitude-round"
+        left = (1 - runs[after].task.args["ratio"]) ** 3
+        assert left == pytest.approx(0.2)
+        assert runs[after].recipe == runs["dense"].recipe
+    assert runs[names[1]].task.args["weights"] == weights
+    assert runs[names[3]].task.args["weights"] == "rewound"
+    control = runs[f"{target}-control"]
+    assert control.init_from == runs[names[2]].key and control.task.args["weights"] == "random"
+
+
+def test_designed_architectures_start_from_the_slimmed_network(usual: dict[str, Run]) -> None:
+    runs = chosen("vgg16_eighth=guided+transferred+transferred_uniform")
+    prepared = usual["slimming-dense"]
+    for name in ("guided-scratch_e", "guided-scratch_b", "transferred-scratch_e"):
+        assert runs[name].init_from == prepared.key
+        assert runs[name].task.args["weights"] == "random"
+        assert runs[name].task.args["macs"] == usual["slimming-scratch_e"].task.args["macs"]
+    assert runs["guided-scratch_e"].model == usual["dense"].model
+    uniform = runs["transferred_uniform-scratch_e"]
+    assert uniform.init_from is None
+    designed = runs["transferred-scratch_e"]
+    assert len(designed.model.args["widths"]) == len(uniform.model.args["widths"]) == 21 - 1
+    assert designed.task.args["design_macs"] == size_of(uniform.model, IMAGES).macs

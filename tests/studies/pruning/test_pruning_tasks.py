@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from convnext_study.data.rng import fold_in
 from convnext_study.errors import UserError
 from convnext_study.evaluation.load_run import load_run
 from convnext_study.imports import TaskError
-from convnext_study.runs.records import Run
+from convnext_study.runs.records import Run, read
 from convnext_study.studies.pruning.factors import factored_ref
 from convnext_study.studies.pruning.groups import PruningError
+from convnext_study.studies.pruning.schedules import with_epochs
+from convnext_study.studies.pruning.sizes import Images, size_of
 from convnext_study.studies.pruning.specs import PreActSpec
 from convnext_study.studies.pruning.tasks import Arm
 from convnext_study.training.loop import TrainingInterrupted, train
@@ -221,3 +224,85 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
         train_in(tmp_path, arm_of(dense, "magnitude", ratoi=0.5))
     with pytest.raises(TaskError, match=r"^task pruning-sparse: slimming: "):
         train_in(tmp_path, prepared(dense, slimming=-1))
+
+
+def test_rounds_prune_what_the_rounds_before_left(tmp_path: Path) -> None:
+    runs = [tiny_run()]
+    for weights_of in ("rewound", "inherited", "rewound", "random"):
+        parent = runs[-1] if weights_of != "random" else runs[-2]
+        runs.append(arm_of(parent, "magnitude-round", weights_of, ratio=0.4))
+    train_in(tmp_path, *runs)
+    left = [convolutions(tmp_path, run) for run in runs]
+    total = sum(mask.numel() for mask in left[0].values())
+    count = total
+    for before, after in itertools.pairwise(left[:4]):
+        count -= int(count * 0.4) + 1  # strictly greater than the weight at that index
+        assert sum(int(mask.sum()) for mask in after.values()) == count
+        assert all((mask <= before[name]).all() for name, mask in after.items())
+    assert all(torch.equal(mask, left[4][name]) for name, mask in left[3].items())
+    # Rewound: to the start of the first training, through all rounds.
+    begun, net = started(tmp_path, runs[3])
+    seed_everything(fold_in(0, "weights"))
+    first = Classification(runs[0], Runtime()).build().state_dict()
+    for name, mask in left[3].items():
+        assert torch.equal(net.state_dict()[name], first[name] * mask)
+    assert begun.schedule(begun.recipe) == begun.recipe
+
+
+def convolutions(folder: Path, run: Run) -> dict[str, torch.Tensor]:
+    """Where a trained network's convolutions are not zero."""
+    found = weights(folder / "runs" / run.id)
+    return {name: value != 0 for name, value in found.items() if value.ndim == 4}
+
+
+@pytest.mark.parametrize("method", ["slimming", "stage-shares"])
+def test_scratch_b_is_as_long_as_the_parents_architecture_says(tmp_path: Path, method: str) -> None:
+    dense = prepared(tiny_run(epochs=4), slimming=0.05)
+    arm = arm_of(dense, method, "random", ratio=0.5, length="scratch_b")
+    _, result = train_in(tmp_path, dense, arm)
+    assert result.model is not None
+    images = Images(16, 10)
+    large, pruned = (size_of(model, images).budget for model in (dense.model, result.model))
+    assert result.epochs == int(4 * large / pruned) > 4
+    record = read(tmp_path / "runs" / arm.id)
+    assert [line.epochs for line in record.epochs] == [result.epochs] * result.epochs
+    # At the same fractions, as where the length is known beforehand.
+    task, _ = started(tmp_path, arm)
+    assert task.schedule(task.recipe) == with_epochs(task.recipe, result.epochs)
+    note = f"after epoch {result.epochs} of {result.epochs} on"
+    assert note in load_run(tmp_path / "runs" / arm.id).weights
+
+
+def test_scratch_b_of_an_automatic_method_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    dense = prepared(tiny_run(epochs=2), slimming=0.05)
+    arm = arm_of(dense, "slimming", "random", ratio=0.6, length="scratch_b")
+    train_in(tmp_path / "whole", dense, arm)
+    train_in(tmp_path / "cut", dense)
+    path = tmp_path / "cut" / "runs" / arm.id
+    with pytest.raises(TrainingInterrupted):
+        train(arm, path, stop=stop_after(3))
+    train(arm, path)
+    assert_same(tmp_path / "whole" / "runs" / arm.id, path)
+
+
+def test_another_network_is_designed_by_the_parents_shares(tmp_path: Path) -> None:
+    dense = prepared(tiny_run(TINY.replace(widths=(4, 4, "M", 6, "M", 8))), slimming=0.05)
+    deeper = tiny_run(TINY.replace(widths=(8, 8, "M", 12, 12, "M", 16)))
+    arm = arm_of(dense, "stage-shares", "random", ratio=0.5)
+    free = arm.model_copy(update={"model": deeper.model})
+    args = {**arm.task.args, "design_macs": 60_000}
+    budget = free.model_copy(update={"task": arm.task.model_copy(update={"args": args})})
+    _, as_is, fitted = train_in(tmp_path, dense, free, budget)
+    assert as_is.model is not None and fitted.model is not None
+    _, net = started(tmp_path, free)
+    assert [width for width in as_is.model.args["widths"] if width != "M"] == [
+        net.get_submodule(name).out_channels
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    assert as_is.model.args["widths"][0] == as_is.model.args["widths"][1] < 8  # one share a stage
+    # Whole channels, and those of a stage at once: steps are coarse in so small a network.
+    assert fitted.cost.macs == pytest.approx(60_000, rel=0.15)
+    assert as_is.cost.macs != pytest.approx(60_000, rel=0.15)
+    with pytest.raises(TaskError, match="no weights come with it; use weights random"):
+        started(tmp_path, arm_of(dense, "stage-shares", "inherited", ratio=0.5))

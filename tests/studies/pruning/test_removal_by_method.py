@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +13,16 @@ from torch import Tensor, nn
 
 from convnext_study.errors import UserError
 from convnext_study.studies.pruning.apply import ImageSize, groups_of, mask, remove
+from convnext_study.studies.pruning.decide import all_methods
 from convnext_study.studies.pruning.groups import Group, Kept, widths_left
+from convnext_study.studies.pruning.masks import Masks, apply_masks
 from convnext_study.studies.pruning.methods import (
     architectures,
     controls,
+    magnitude,
     regression,
     slimming,
+    soft_filters,
     thinet,
 )
 from convnext_study.studies.pruning.methods.l1_norm import keep_filters
@@ -71,6 +76,50 @@ def by_regression(net: Any, groups: Sequence[Group], images: Tensor) -> Kept:
     return regression.prune(net, groups, widths, [images], size_of(images))
 
 
+def at_random(net: Any, groups: Sequence[Group], images: Tensor) -> Kept:
+    ratios = {group.name: 0.5 for group in groups if group.producers}
+    return keep_filters(net, groups, widths_left(groups, ratios), choose="random", seed=3)
+
+
+def smallest(net: Any, groups: Sequence[Group], images: Tensor) -> Kept:
+    ratios = {group.name: 0.5 for group in groups if group.producers}
+    return keep_filters(net, groups, widths_left(groups, ratios), choose="smallest")
+
+
+def random_widths(net: Any, groups: Sequence[Group], images: Tensor) -> Kept:
+    image = size_of(images)
+    whole = controls.count_macs(net, {}, image)
+    least = controls.count_macs(net, {group.name: 1 for group in groups}, image)
+    widths = controls.random_widths(net, groups, (whole + least) // 2, image, seed=1)
+    return controls.kept_of(widths)
+
+
+def ticket(net: Any, groups: Sequence[Group], _: Tensor) -> Kept:
+    """A lottery mask that empties whole filters: they can go once their shifts are zero too."""
+    own = [group.name for group in groups if group.producers]
+    with torch.no_grad():
+        for name in own:  # so small that magnitude pruning takes them whole
+            net.get_parameter(f"{name}.weight")[::2] *= 1e-6
+    return filters_left(net, own, magnitude.one_shot(net, 0.6))
+
+
+def soft(net: Any, groups: Sequence[Group], _: Tensor) -> Kept:
+    own = [group.name for group in groups if group.producers]
+    zeroed = soft_filters.smallest_filters(net, 0.5)
+    return filters_left(net, own, soft_filters.pattern_masks(net, zeroed))
+
+
+def filters_left(net: Any, names: Sequence[str], masks: Masks) -> Kept:
+    """The filters of which a mask leaves a weight; at least one of a layer."""
+    left = {
+        name: masks[f"{name}.weight"].flatten(1).any(1).nonzero().flatten().tolist() or [0]
+        for name in names
+        if f"{name}.weight" in masks
+    }
+    apply_masks(net, masks)
+    return left
+
+
 METHODS: dict[str, Method] = {
     "l1_norm": half_of_the_filters,
     "slimming": scales,
@@ -78,6 +127,30 @@ METHODS: dict[str, Method] = {
     "guided": guided,
     "thinet": by_thinet,
     "regression": by_regression,
+    "l1_random": at_random,
+    "l1_smallest": smallest,
+    "random_widths": random_widths,
+    "ticket": ticket,
+    "soft": soft,
+}
+BY_FILTERS = ("l1_norm", "l1_random", "l1_smallest", "ticket", "soft")
+# Where each method of the study is tested: above, or in a test of its own.
+TESTED = {
+    "l1-norm": "l1_norm",
+    "l1-smallest": "l1_smallest",
+    "l1-random": "l1_random",
+    "thinet": "thinet",
+    "regression": "regression",
+    "slimming": "slimming",
+    "stage-shares": "guided",
+    "magnitude": "ticket",
+    "magnitude-round": "ticket",
+    "soft-filters": "soft",
+}
+# Whole branches go, and patterns within kernels leave every filter.
+APART = {
+    "structure-selection": "test_removed_branches_equal_factors_of_zero",
+    "guided-patterns": "test_a_pattern_of_kernels_is_the_most_kept_positions",
 }
 OURS = ("vgg", "vgg_bn", "resnet", "preresnet", "densenet_bc", "densenet_selected", "bottleneck")
 OTHERS = ("roadmap_end", "roadmap_depthwise", "convnext_atto", "densenet")
@@ -94,8 +167,8 @@ def test_removal_equals_masking(method: str, family: str) -> None:
     net: nn.Module = foreign(family) if family in FOREIGN else small(SMALL[family])
     size = 32 if family in FOREIGN else 16
     x, groups = pictures(3, size), groups_of(net, (3, size, size))
-    if method == "l1_norm" and not any(group.producers for group in groups):
-        assert half_of_the_filters(net, groups, x) == {}  # selections have no filters
+    if method in BY_FILTERS and not any(group.producers for group in groups):
+        assert METHODS[method](net, groups, x) == {}  # selections have no filters
         return
     if (method, family) in REFUSALS:
         with pytest.raises(UserError, match=REFUSALS[method, family]):
@@ -108,3 +181,10 @@ def test_removal_equals_masking(method: str, family: str) -> None:
     mask(net, kept, (3, size, size))
     assert net(x).std() > 1e-3
     assert torch.allclose(narrow(x), net(x), rtol=1e-9, atol=1e-11)
+
+
+def test_every_method_of_the_study_is_tested() -> None:
+    assert sorted(all_methods()) == sorted([*TESTED, *APART])
+    assert set(TESTED.values()) <= set(METHODS)
+    others = (Path(__file__).parent / "test_structures.py").read_text(encoding="utf-8")
+    assert all(f"def {test}(" in others for test in APART.values())

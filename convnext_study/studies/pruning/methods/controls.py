@@ -33,7 +33,7 @@ def uniform_widths(
     in each layer needs.
     """
     shares = {group.name: 1.0 for group in groups}
-    return _fit(net, groups, shares, macs, image_size)
+    return fit_widths(net, groups, shares, macs, image_size)
 
 
 def random_widths(
@@ -46,7 +46,7 @@ def random_widths(
     draw = generator(fold_in(seed, "random widths"))
     drawn = LEAST + (1 - LEAST) * torch.rand(len(groups), generator=draw, dtype=torch.float64)
     shares = {group.name: share for group, share in zip(groups, drawn.tolist(), strict=True)}
-    return _fit(net, groups, shares, macs, image_size)
+    return fit_widths(net, groups, shares, macs, image_size)
 
 
 def kept_of(widths: Mapping[str, int]) -> dict[str, list[int]]:
@@ -65,13 +65,18 @@ def count_macs(net: nn.Module, widths: Mapping[str, int], image_size: ImageSize)
     return count(narrow, image_size).macs
 
 
-def _fit(
+def fit_widths(
     net: nn.Module,
     groups: Sequence[Group],
     shares: Mapping[str, float],
     macs: int,
     image_size: ImageSize,
 ) -> dict[str, int]:
+    """Shares of layers, scaled by one factor to MACs nearest to ``macs``.
+
+    Raises UserError as `uniform_widths` does.
+    """
+
     def widths(factor: float) -> tuple[int, ...]:
         return tuple(
             min(max(round(factor * shares[group.name] * group.width), 1), group.width)
