@@ -10,6 +10,7 @@ import itertools
 import pytest
 import timm
 import torch
+from support.features import check_features
 from support.multipath_nets import (
     BASELINES,
     NARROW,
@@ -23,7 +24,6 @@ from support.multipath_nets import (
 from support.nets import build, images
 from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
-from torch import Tensor
 
 from convnext_study.models.layers import DropPath
 from convnext_study.roadmap.spec import SpecError
@@ -119,17 +119,8 @@ def test_head(name: str) -> None:
 
 @every_layer
 def test_features_are_the_stages_outputs_and_stay_so(name: str) -> None:
-    x, net = images(2, 3, 32, 32), narrow(name)
-    clean: list[Tensor] = []
-    for stage in net.stages:
-        stage.register_forward_hook(lambda *args: clean.append(args[-1].clone()))
-    final, maps = net.forward_intermediates(x)
-    assert all(map(torch.equal, maps, clean))
-    assert torch.equal(final, clean[-1])
-    for kind in ("list", "dict", "hook", "fx", "getter"):
-        found = narrow(name, features_only=True, feature_cls=kind)(x)
-        found = list(found.values()) if kind == "dict" else found
-        assert all(map(torch.equal, found, clean)), kind
+    x = images(2, 3, 32, 32)
+    clean = check_features(narrow, name, x)
     chosen = narrow(name, features_only=True, out_indices=(0, 2))
     assert all(map(torch.equal, chosen(x), (clean[0], clean[2])))
     assert chosen.feature_info.channels() == [clean[0].shape[1], clean[2].shape[1]]

@@ -217,6 +217,23 @@ def test_a_study_from_the_command_line_to_an_exported_arm(tmp_path: Path) -> Non
     assert program(torch.zeros(4, 3, 16, 16)).shape == (4, 10)
 
 
+def test_a_dry_run_tells_bounds_from_counts(tmp_path: Path) -> None:
+    command = ["study", "pruning", "--networks", "vgg16_eighth=slimming+random_widths", "--dry-run"]
+    dry = CliRunner().invoke(app, [*command, "--out", str(tmp_path)])
+    assert dry.exit_code == 0, dry.output
+    bound = [line for line in dry.output.splitlines() if "vgg16_eighth-" in line and "<=" in line]
+    assert [line.split()[0] for line in bound] == [
+        f"vgg16_eighth-slimming-{arm}"
+        for arm in ("fine_tuned", "inherited", "scratch_e", "scratch_b")
+    ]
+    assert "to do: <= " in dry.output
+    assert "the run it starts from decides the network" in dry.output
+    known = CliRunner().invoke(
+        app, [*command[:3], "vgg16_eighth=half", "--dry-run", "--out", str(tmp_path)]
+    )
+    assert known.exit_code == 0 and "<=" not in known.output
+
+
 def test_a_folder_of_images_works_unchanged(tmp_path: Path) -> None:
     for split, name in ((s, n) for s in ("train", "val") for n in ("cat", "dog")):
         place = tmp_path / "images" / split / name

@@ -15,11 +15,11 @@ import pytest
 import timm
 import torch
 from support import compilers
+from support.features import check_features
 from support.nets import build, compare_a_step, images, settled
 from support.pruning_nets import NARROW, OURS, POOLED, PRERESNET, RESIDUAL, fields
 from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
-from torch import Tensor
 
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.pruning.registry import MODELS
@@ -118,16 +118,7 @@ def test_a_head_that_flattens_the_map() -> None:
 @every_own
 def test_features_are_the_stages_outputs_and_stay_so(name: str) -> None:
     x, net = images(2, 3, 32, 32), narrow(name)
-    clean: list[Tensor] = []
-    for stage in net.stages:
-        stage.register_forward_hook(lambda *args: clean.append(args[-1].clone()))
-    final, maps = net.forward_intermediates(x)
-    assert all(map(torch.equal, maps, clean))
-    assert torch.equal(final, clean[-1])
-    for kind in ("list", "dict", "hook", "fx", "getter"):
-        found = narrow(name, features_only=True, feature_cls=kind)(x)
-        found = list(found.values()) if kind == "dict" else found
-        assert all(map(torch.equal, found, clean)), kind
+    maps = check_features(narrow, name, x)
     only = net.forward_intermediates(x, indices=1, intermediates_only=True)
     assert all(map(torch.equal, only, maps[-1:]))
     logits = net(x)
