@@ -185,7 +185,8 @@ def _about(subject: Subject, arm: str, label: str, target: Target | None = None)
         "network_label": subject.label,
         "target": target.name if target else "",
         "target_label": target.label if target else "",
-        "method": target.method if target and not target.control else "",
+        # By which the figure joins points; of another network than this none are.
+        "method": target.method if target and not (target.control or target.design) else "",
         "arm": arm,
         "label": label,
         "adopted": True,

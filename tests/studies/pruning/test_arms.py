@@ -232,6 +232,9 @@ def test_designed_architectures_start_from_the_slimmed_network(usual: dict[str, 
         assert runs[name].task.args["weights"] == "random"
         assert runs[name].task.args["macs"] == usual["slimming-scratch_e"].task.args["macs"]
     assert runs["guided-scratch_e"].model == usual["dense"].model
+    # The figure joins points of one method: of another network they are not on its line.
+    assert runs["guided-scratch_e"].metadata["method"] == "stage-shares"
+    assert runs["transferred-scratch_e"].metadata["method"] == ""
     uniform = runs["transferred_uniform-scratch_e"]
     assert uniform.init_from is None
     designed = runs["transferred-scratch_e"]
