@@ -140,10 +140,14 @@ def deduplicate(runs: Iterable[Run], folder: Path) -> tuple[list[Run], int]:
     """Each run once, as the folder already has it where it does; and how many are done there.
 
     Runs are told apart by their keys, so that a network trained under another name, as a row or
-    in another study, is found.
+    in another study, is found. What builds it is what is asked for now: a file may have moved.
     """
     known = recorded(folder)
-    distinct = list({run.key: known.get(run.key, run) for run in runs}.values())
+    asked = {run.key: run for run in runs}
+    distinct = [
+        known[key].model_copy(update={"model": run.model}) if key in known else run
+        for key, run in asked.items()
+    ]
     done = sum((folder / "runs" / run.id / RESULT).exists() for run in distinct)
     return distinct, done
 

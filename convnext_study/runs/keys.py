@@ -2,7 +2,8 @@
 
 Fields at their defaults are left out, so that a new field, with a default that keeps the old
 behaviour, leaves every old run the run it was. Builders have short names, so that a module may
-move. Where a default or a fix changes results, ``SEMANTICS`` is raised: old runs are then others.
+move; a user's file is its content, so that his folder may move too. Where a default or a fix
+changes results, ``SEMANTICS`` is raised: old runs are then others.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def digest_of(model: Mapping[str, Any], recipe: Mapping[str, Any], rest: Mapping
         **rest,
         "semantics": SEMANTICS,
         "builder": model["builder"],
-        "args": without_defaults(model["args"], defaults),
+        "args": without_defaults(_without_places(model)["args"], defaults),
         "recipe": without_defaults(recipe, {**_recipe_defaults(), "name": recipe.get("name")}),
     }
     text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
@@ -39,6 +40,23 @@ def without_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
     return {
         name: value for name, value in plain.items() if name not in usual or value != usual[name]
     }
+
+
+def _without_places(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A network, and those that it is made from, without the places where their files lie."""
+    places = _PLACES.get(model["builder"], ())
+    args = {name: value for name, value in model["args"].items() if name not in places}
+    within = {
+        name: _without_places(value)
+        for name, value in args.items()
+        if isinstance(value, Mapping) and _is_network(value)
+    }
+    return {"builder": model["builder"], "args": {**args, **within}}
+
+
+def _is_network(values: Mapping[str, Any]) -> bool:
+    named = isinstance(values.get("builder"), str) and isinstance(values.get("args"), Mapping)
+    return named and len(values) == 2
 
 
 @cache
@@ -58,3 +76,5 @@ def _roadmap_defaults() -> dict[str, Any]:
 
 # Of builders whose arguments have defaults; a study's own are left out by the study.
 _MODEL_DEFAULTS: dict[str, Callable[[], dict[str, Any]]] = {"roadmap": _roadmap_defaults}
+# Arguments that say where to find what another one, a digest of its content, identifies.
+_PLACES = {"file": ("file",)}

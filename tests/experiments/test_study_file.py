@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.fakes import write_run
 
 from convnext_study.errors import UserError
@@ -26,7 +27,8 @@ from convnext_study.experiments.study_file import (
 )
 from convnext_study.models.builders import FILE_BUILDER, file_net
 from convnext_study.roadmap import StepError, get_roadmap
-from convnext_study.runs.records import Status, scan
+from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.records import Run, Status, scan
 
 NANO = get_roadmap("nano")
 MACS = counter(32, 10)
@@ -233,6 +235,32 @@ def test_a_network_from_a_file_is_that_file(
         file_net(
             {**after.model.args, "function": "nothing"}, num_classes=3, drop_path=0, init="kaiming"
         )
+
+
+def test_a_folder_that_moved_has_the_same_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new, elsewhere = tmp_path / "old", tmp_path / "new", tmp_path / "elsewhere"
+    for folder in (old, elsewhere):
+        folder.mkdir()
+
+    def asked(path: Path) -> Run:
+        file = load_study(path)
+        return next(run for run in file.runs(make_context(file, None)) if run.name == "pooled")
+
+    monkeypatch.chdir(elsewhere)  # outside, so that paths are whole
+    before = asked(write(old, OWN))
+    with RunFolder(old / "runs" / "runs" / before.id, before):
+        pass
+    old.rename(new)
+    after = asked(new / "own.py")
+    assert after.model.args["file"] != before.model.args["file"]
+    (found,), _ = deduplicate([after], new / "runs")
+    assert found.id == before.id
+    net = file_net(dict(found.model.args), num_classes=3, drop_path=0, init="kaiming")
+    assert isinstance(net, torch.nn.Module), "the run goes on with the file where it is now"
+    (new / "own.py").write_text(OWN + "\n# changed\n")
+    assert asked(new / "own.py").key != before.key
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.spec import NetSpec
 from convnext_study.runs import keys
 from convnext_study.runs.folder import RunFolder
-from convnext_study.runs.records import RUN, RecordError, Run, read
+from convnext_study.runs.records import RUN, ModelRef, RecordError, Run, read
 from convnext_study.studies.multipath.rows import runs_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run_keys.json"
@@ -95,6 +95,25 @@ def test_names_are_no_part_of_a_key() -> None:
     assert renamed.key == run.key
     assert run.model_copy(update={"seed": 1}).key != run.key
     assert run.model_copy(update={"recipe": {**run.recipe, "lr": 0.5}}).key != run.key
+
+
+def test_a_users_file_is_its_content_wherever_it_lies() -> None:
+    about = {"file": "a/own.py", "function": "net", "sha256": "0", "args": {"width": 4}}
+
+    def key(inside: str | None = None, **changes: Any) -> str:
+        model = {"builder": "file", "args": {**about, **changes}}
+        if inside is not None:  # as the parent of a network that is made from it
+            model = {"builder": inside, "args": {"parent": model, "file": "its own"}}
+        run = make_tiny_run()
+        return run.model_copy(update={"model": ModelRef.model_validate(model)}).key
+
+    for inside in (None, "pruning-narrowed"):
+        assert key(inside) == key(inside, file="b/moved.py")
+        for changes in ({"sha256": "1"}, {"function": "other"}, {"args": {"width": 8}}):
+            assert key(inside) != key(inside, **changes)
+    assert key("pruning") != key("pruning-narrowed")
+    odd = {"parent": {"builder": ["file"], "args": 3}, "file": "kept: no network of a file"}
+    assert key(args=odd) != key(args={**odd, "file": "other"})
 
 
 def test_results_that_change_make_other_runs(monkeypatch: pytest.MonkeyPatch) -> None:
