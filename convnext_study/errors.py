@@ -14,6 +14,7 @@ class RunFailed(RuntimeError):
 
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_STOPPED = 0, 1, 2, 75
+EXIT_INTERRUPTED = 130  # by Ctrl-C, where there is nothing to resume
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -38,7 +38,7 @@ def load_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path}: {fault(error, path)}") from error
     return module
 
@@ -51,13 +51,23 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def fault(error: Exception, path: Path) -> str:
+def fault(error: BaseException, path: Path) -> str:
     """What went wrong in a user's file, and in which line of it."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
     line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
     what = (str(error).splitlines() or ["no message"])[0]
     return f"{f'line {line}: ' if line else ''}{type(error).__name__}: {what}"
+
+
+def of_study(name: str, table: str) -> dict[str, Any]:
+    """The ``table``, a ``module:NAME`` of a study's room, of the study that a name begins with;
+    empty where there is no such study."""
+    study = name.partition("-")[0]
+    room = f"convnext_study.studies.{study}"
+    if not study.isidentifier() or importlib.util.find_spec(room) is None:
+        return {}
+    return dict(resolve(f"{room}.{table}"))
 
 
 class TaskError(UserError):

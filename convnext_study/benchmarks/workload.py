@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -154,6 +155,7 @@ def peak_memory(workload: Workload, threads: int) -> float | None:
     if workload.device != "cpu":
         return None
     import multiprocessing
+    from multiprocessing import resource_tracker
 
     context = multiprocessing.get_context("forkserver")
     # Imported once, in the server; each measured process is a fork of it.
@@ -162,12 +164,21 @@ def peak_memory(workload: Workload, threads: int) -> float | None:
     )
     ours, theirs = context.Pipe()
     process = context.Process(target=_watch, args=(theirs, workload, threads))
-    process.start()
+    resource_tracker.ensure_running()  # it would let the signal through again
+    # Ctrl-C is for this process: the measured one would tell of it in many lines.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     try:
         return float(ours.recv())
     except EOFError:
         return None
+    except KeyboardInterrupt:
+        process.kill()
+        raise
     finally:
         process.join()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from typing import Any, NoReturn
 
 import typer
 
@@ -19,16 +22,18 @@ from convnext_study.cli import (
 )
 from convnext_study.errors import (
     EXIT_FAILED,
-    EXIT_STOPPED,
+    EXIT_INTERRUPTED,
     EXIT_USER_ERROR,
     RunFailed,
     UserError,
 )
 
+# typer has click within it, or beside it in older versions: this is the class in both.
+_UsageError: type[Any] = typer.BadParameter.__bases__[0]
+
 app = typer.Typer(
     name="convnext-study",
     help="The road from ResNet-50 to ConvNeXt: every step a network to count, train and compare.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -45,19 +50,49 @@ report.add_to(app)
 
 def main() -> None:
     """Run the command line. Errors that a user can cause are one line on standard error."""
+    if sys.stdout is None:  # closed by the caller (`>&-`)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  for as long as we live
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale without the signs of the tables
     try:
-        app()
+        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
     except UserError as error:
         _leave(str(error), EXIT_USER_ERROR)
     except RunFailed as error:
         _leave(str(error), EXIT_FAILED)
-    except BrokenPipeError:
-        # The reader has gone (`| head`); what it wanted it has.
-        sys.stderr.close()
+    except _UsageError as error:
+        _leave(_usage(error), EXIT_USER_ERROR)
+    except OSError as error:
+        where = error.filename or ("" if _flushed() else "standard output")
+        if isinstance(error, BrokenPipeError):
+            sys.exit(EXIT_FAILED)  # the reader has gone (`| head`); what it wanted it has
+        _leave(f"{where}{': ' if where else ''}{error.strerror or error}", EXIT_FAILED)
     except KeyboardInterrupt:
-        _leave("stopped", EXIT_STOPPED)
+        _leave("stopped", EXIT_INTERRUPTED)
+    else:
+        if code == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C
+            _leave("stopped", code)
+        sys.exit(code)
 
 
-def _leave(message: str, code: int) -> None:
+def _flushed() -> bool:
+    """Whether all output was written; what could not be is dropped, and not tried again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the command's words, and where to read of them."""
+    where = error.ctx.command_path if error.ctx else "convnext-study"
+    return f"{' '.join(error.format_message().split()).rstrip('.')}; see {where} --help"
+
+
+def _leave(message: str, code: int) -> NoReturn:
     print(f"convnext-study: {message}", file=sys.stderr)
     sys.exit(code)

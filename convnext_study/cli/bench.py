@@ -13,6 +13,7 @@ from convnext_study.cli.options import Json, Regime, print_tables
 from convnext_study.cli.study_rooms import offered, rooms_with
 from convnext_study.errors import UserError
 from convnext_study.roadmap import Roadmap, Variant, get_roadmap
+from convnext_study.runs.files import make_folder
 
 if TYPE_CHECKING:
     from convnext_study.benchmarks.networks import Requested
@@ -80,6 +81,7 @@ def bench(
     """Measure speed and memory beside timm and the plain networks, interleaved."""
     road = get_roadmap(regime)
     wanted = _parts(parts, peer)
+    make_folder(out)
     settings = _settings(road, batch_size, repeats, threads, device, quick=quick)
     found: dict[str, Any] = {"hardware": _hardware(), "regime": regime, "settings": vars(settings)}
     requested = _requested(wanted, networks, image_size, batch_size, quick=quick)
@@ -205,7 +207,6 @@ def _write(found: dict[str, Any], out: Path) -> list[Path]:
     from convnext_study.runs.files import write_json
 
     try:
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / "bench.json", found)
         return [out / "bench.json", *draw(found, out)]
     except OSError as error:

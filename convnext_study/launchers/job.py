@@ -1,10 +1,14 @@
-"""One run to train, and how it ended."""
+"""One run to train, how it ended, and jobs as a file that another process reads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from convnext_study.errors import UserError
+from convnext_study.runs.files import write_json
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 
@@ -26,3 +30,36 @@ class Job:
     folder: Path
     runtime: Runtime
     wandb: str = "off"
+
+
+def write_jobs(path: Path, jobs: Sequence[Job]) -> None:
+    """Jobs as JSON, their folders absolute: a process elsewhere may start in another folder."""
+    write_json(
+        path,
+        [
+            {
+                "run": job.run.model_dump(mode="json"),
+                "folder": str(job.folder.absolute()),
+                "runtime": asdict(job.runtime),
+                "wandb": job.wandb,
+            }
+            for job in jobs
+        ],
+    )
+
+
+def read_jobs(path: Path) -> list[Job]:
+    """The jobs of a file that `write_jobs` wrote. Raises UserError, one line."""
+    try:
+        return [
+            Job(
+                Run.model_validate(one["run"]),
+                Path(one["folder"]),
+                Runtime(**one["runtime"]),
+                one["wandb"],
+            )
+            for one in json.loads(path.read_text())
+        ]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not a readable list of jobs ({reason})") from None

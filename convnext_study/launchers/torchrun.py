@@ -14,10 +14,9 @@ from pathlib import Path
 
 from convnext_study.errors import UserError
 from convnext_study.launchers.graph import cannot_start, in_order
-from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.job import Job, Outcome, write_jobs
 from convnext_study.launchers.local import TICK
 from convnext_study.launchers.resources import cores
-from convnext_study.launchers.worker import write_jobs
 from convnext_study.runs import locks
 from convnext_study.runs.log import failure, read_events
 from convnext_study.runs.records import LOCK, RESULT

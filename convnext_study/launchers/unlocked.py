@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from convnext_study.errors import UserError
 from convnext_study.launchers.job import Job
+from convnext_study.runs.files import make_folder
 from convnext_study.runs.records import is_locked
 
 PATIENCE = 15.0  # seconds to wait for a run that another process works on
@@ -19,10 +20,7 @@ def wait_until_unlocked(jobs: Sequence[Job]) -> None:
     Raises UserError where the folder cannot be written or another process works on a run.
     """
     for folder in {job.folder.parent for job in jobs}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+        make_folder(folder)
     folders = [job.folder for job in jobs]
     deadline = time.monotonic() + PATIENCE
     while busy := [folder for folder in folders if is_locked(folder)]:

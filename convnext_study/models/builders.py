@@ -5,13 +5,12 @@ A builder takes the arguments of the record and, by keyword, what the data and t
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import UserError, did_you_mean
-from convnext_study.imports import TaskError, file_digest, load_function, resolve
+from convnext_study.imports import TaskError, file_digest, load_function, of_study, resolve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,10 +32,7 @@ def get_builder(name: str) -> Builder:
     if ":" in name:
         builder: Builder = resolve(name)
         return builder
-    study = name.partition("-")[0]
-    own: dict[str, Builder] = {}
-    if study.isidentifier() and importlib.util.find_spec(f"convnext_study.studies.{study}"):
-        own = resolve(f"convnext_study.studies.{study}.builders:BUILDERS")
+    own: dict[str, Builder] = of_study(name, "builders:BUILDERS")
     if name not in own:
         raise TaskError(f"builder {name!r}{did_you_mean(name, [*core, *own])}")
     return own[name]

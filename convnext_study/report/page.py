@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from convnext_study.report.attribution import attribution_view
@@ -19,7 +19,7 @@ from convnext_study.report.provenance import provenance
 from convnext_study.report.tables import Table, formatting
 from convnext_study.report.tables.comparison import differences_table
 from convnext_study.report.tables.excluded import excluded_table
-from convnext_study.report.tables.render import to_html
+from convnext_study.report.tables.render import templates, to_html
 from convnext_study.report.tables.results import mean_in_words, results_table
 from convnext_study.report.text import step_words, summarize_study
 from convnext_study.results.load import ReportOptions, StudyFolder, StudyResults
@@ -43,13 +43,7 @@ def render(folder: StudyFolder, options: ReportOptions, *, refresh: int | None =
     # What is made anew from the records is not taken from what was written earlier.
     anew = [table.name for one in attributions for table in one["tables"]]
     findings = read_findings(folder.path, anew)
-    environment = Environment(
-        loader=PackageLoader("convnext_study", "report/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     source = {name: _source(environment, name) for name in ("report.css", "report.js")}
     title = folder.studies[0].meta.title if len(folder.studies) == 1 else "Study report"
     html = environment.get_template("report.html.j2").render(

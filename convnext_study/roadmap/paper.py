@@ -36,15 +36,6 @@ class PublishedRow:
 
 
 @dataclass(frozen=True)
-class PaperPeer:
-    """The Transformer that the paper compares the end of a road with."""
-
-    name: str
-    top1: float
-    gflops: float
-
-
-@dataclass(frozen=True)
 class PaperIsotropic:
     """A network of Table 2: 1e6 parameters and 1e9 multiply-accumulates, as printed."""
 
@@ -116,10 +107,6 @@ ISOTROPIC = {
 }
 
 PAPER: dict[str, dict[str, PublishedRow]] = {"t": _T_ROWS, "b": _B_ROWS}
-PEERS: dict[str, PaperPeer] = {
-    "t": PaperPeer("Swin-T", 81.30, 4.50),
-    "b": PaperPeer("Swin-B", 83.50, 15.43),
-}
 
 
 def published_row(regime: str, step: str) -> PublishedRow | None:

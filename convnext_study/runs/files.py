@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from convnext_study.errors import UserError
+
 TEMPORARY = ".tmp"  # how names of files end that are still being written
 
 
@@ -21,6 +23,17 @@ def write_json(path: Path, value: Any) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """As ``write_json``, for bytes."""
     put_in_place(write_temporary(path, lambda file: file.write(data)), path)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it is there, and see that it takes files. Raises UserError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --out"
+        ) from None
 
 
 def write_temporary(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:

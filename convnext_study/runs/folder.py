@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from convnext_study.errors import UserError
+from convnext_study.errors import RunFailed, UserError
 from convnext_study.runs import locks
 from convnext_study.runs.files import write_bytes, write_json
 from convnext_study.runs.log import LOG, read_lines
@@ -73,7 +73,8 @@ class RunFolder:
         trace: TracebackType | None,
     ) -> None:
         if self._log is not None:
-            self._log.close()
+            with contextlib.suppress(OSError):  # of a full disk, which was told of already
+                self._log.close()
         if self._lock is not None:
             self._lock.release()
         self._log = self._lock = None
@@ -98,8 +99,20 @@ class RunFolder:
             )
         if self._log is None:
             self._log = (self.path / LOG).open("a")
-        self._log.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._log.flush()
+        with self.writing():
+            self._log.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._log.flush()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raises RunFailed, one line, where the record cannot be written: the disk is full."""
+        try:
+            yield
+        except OSError as error:
+            raise RunFailed(
+                f"{self.path}: cannot be written ({error.strerror}); make room, then give the same "
+                "command again: it goes on where it was"
+            ) from error
 
     def event(self, name: str, **fields: Any) -> None:
         """Log something that happened, with the time."""
@@ -109,11 +122,12 @@ class RunFolder:
         """Log why a start failed. Any process may: the first one may not know."""
         line = {"event": "failed", "time": round(time.time(), 3), "rank": rank}
         line["reason"] = f"{type(error).__name__}: {error}"
-        if self.writes:
-            self.log(line)
-            return
-        with contextlib.suppress(OSError), (self.path / LOG).open("a") as log:
-            log.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with contextlib.suppress(OSError, RunFailed):  # the reason may be that nothing is written
+            if self.writes:
+                self.log(line)
+                return
+            with (self.path / LOG).open("a") as log:
+                log.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def rewind(self, epochs: list[dict[str, Any]]) -> None:
         """Make the log agree with a checkpoint: its epochs, and no later ones.
@@ -127,7 +141,8 @@ class RunFolder:
             self._log = None
         lines = [line for line in read_lines(self.path / LOG) if line.get("event") != "epoch"]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*lines, *epochs])
-        write_bytes(self.path / LOG, text.encode())
+        with self.writing():
+            write_bytes(self.path / LOG, text.encode())
 
     def keep_fingerprint(
         self, fingerprint: dict[str, Any], check: Callable[[dict[str, Any], str], None]
@@ -142,7 +157,8 @@ class RunFolder:
         if (recorded := about.get("data")) is not None:
             check(recorded, str(self.path))
         else:
-            write_json(self.path / RUN, {**about, "data": fingerprint})
+            with self.writing():
+                write_json(self.path / RUN, {**about, "data": fingerprint})
 
     def _describe(self) -> None:
         path = self.path / RUN
@@ -161,4 +177,5 @@ class RunFolder:
             "commit": commit(),
             "hardware": hardware(),
         }
-        write_json(path, about)
+        with self.writing():
+            write_json(path, about)

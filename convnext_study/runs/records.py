@@ -8,12 +8,13 @@ done. A study is a folder of runs, and the ledger is what a scan of it finds.
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convnext_study.errors import UserError
 from convnext_study.runs import locks
@@ -27,6 +28,7 @@ FORMAT = 2
 # that it can be.
 NETWORK_IS_BOUND = "network_is_bound"
 RUN, CHECKPOINT, RESULT, LOCK = "run.json", "last.ckpt", "result.json", "lock"
+_REPAIR = "; put it back, or remove the folder and train again"
 
 Status = Literal["new", "unfinished", "running", "failed", "done"]
 
@@ -159,11 +161,15 @@ def is_locked(folder: Path) -> bool:
 
 def read_run_file(folder: Path) -> dict[str, Any]:
     """``run.json`` as it stands. Raises RecordError, also for a format of a later version."""
-    try:
-        about = json.loads((folder / RUN).read_text())
+    with _reading(folder, RUN, _REPAIR):
+        try:
+            about = json.loads((folder / RUN).read_text())
+        except FileNotFoundError:
+            reason = "holds no run; name the folder of one run"
+            if (folder / RESULT).exists():
+                reason = f"has a result, but no {RUN} that says of what{_REPAIR}"
+            raise RecordError(folder, reason) from None
         written = about.get("format", FORMAT)
-    except (OSError, ValueError, AttributeError) as error:
-        raise RecordError(folder, f"not a readable run record ({_one_line(error)})") from error
     if written != FORMAT:
         said = f"not a readable run record (format {written!r})"
         if isinstance(written, int) and written > FORMAT:
@@ -179,19 +185,19 @@ def read_run_file(folder: Path) -> dict[str, Any]:
 def read(folder: Path) -> Record:
     """The record of one run. Raises RecordError where there is none that can be read."""
     asked = read_run_file(folder)
-    try:
+    with _reading(folder, RUN, _REPAIR):
         run = Run.model_validate(asked["run"])
+    with _reading(folder, LOG):
         lines = read_lines(folder / LOG)
         epochs = {
             line["epoch"]: Epoch.model_validate(line)
             for line in lines
             if line.get("event") == "epoch"
         }
-        result = None
-        if (folder / RESULT).exists():
+    result = None
+    if (folder / RESULT).exists():
+        with _reading(folder, RESULT, "; remove it and train again: the run goes on from its end"):
             result = Result.model_validate_json((folder / RESULT).read_text())
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise RecordError(folder, f"not a readable run record ({_one_line(error)})") from error
     if asked.get("key") != run.key:
         raise RecordError(
             folder,
@@ -210,6 +216,17 @@ def read(folder: Path) -> Record:
     )
 
 
+@contextlib.contextmanager
+def _reading(folder: Path, name: str, advice: str = "") -> Iterator[None]:
+    try:
+        yield
+    except RecordError:
+        raise
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"not a readable run record ({name}: {_one_line(error)}){advice}"
+        raise RecordError(folder, reason) from error
+
+
 def _status(folder: Path, events: list[dict[str, Any]], begun: bool, result: Any) -> Status:
     if result is not None:
         return "done"
@@ -225,9 +242,10 @@ def scan(study: Path, unreadable: list[RecordError] | None = None) -> Iterator[R
 
     Those that cannot be read are passed over and added to ``unreadable``, to be told of.
     """
-    for path in sorted(study.rglob(RUN)):
+    files = study.rglob("r*.json")
+    for folder in sorted({path.parent for path in files if path.name in (RUN, RESULT)}):
         try:
-            record = read(path.parent)
+            record = read(folder)
         except RecordError as error:
             if unreadable is not None:
                 unreadable.append(error)
@@ -252,4 +270,9 @@ def tell_unreadable(unreadable: Sequence[RecordError]) -> str | None:
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return ": ".join([*map(str, first["loc"]), first["msg"]])
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -87,7 +87,8 @@ def write_result(training: TrainState, evaluated: dict[str, Evaluation]) -> Resu
         **qualifiers,
     )
     if training.runtime.rank == 0:
-        write_json(training.folder.path / RESULT, record.model_dump())
+        with training.folder.writing():
+            write_json(training.folder.path / RESULT, record.model_dump())
     training.folder.event("done", **{record.primary: record.value})
     return record
 

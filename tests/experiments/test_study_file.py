@@ -70,6 +70,7 @@ def write(folder: Path, text: str, name: str = "own.py") -> Path:
         ("def runs(context:\n", r"own\.py: line 1: SyntaxError"),
         ("import nothing_of_that_name\n", r"own\.py: line 1: ModuleNotFoundError"),
         ("\n\nx = 1 / 0\n", r"own\.py: line 3: ZeroDivisionError"),
+        ("import sys\nsys.exit(3)\n", r"own\.py: line 2: SystemExit: 3"),
     ],
 )
 def test_a_file_that_cannot_be_loaded_is_told_in_one_line(

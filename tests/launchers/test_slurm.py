@@ -24,7 +24,13 @@ from support.training import assert_same
 
 from convnext_study.errors import RunFailed, UserError
 from convnext_study.launchers import torchrun, worker
-from convnext_study.launchers.job import Job
+from convnext_study.launchers.distributed_env import (
+    DistributedEnv,
+    first_host,
+    init_process_group,
+    read_env,
+)
+from convnext_study.launchers.job import Job, read_jobs, write_jobs
 from convnext_study.launchers.resources import cores
 from convnext_study.launchers.slurm import queue
 from convnext_study.launchers.slurm.cluster import ClusterConfig, ClusterConfigError, read_cluster
@@ -32,13 +38,6 @@ from convnext_study.launchers.slurm.queue import Task, follow, waiting_tasks
 from convnext_study.launchers.slurm.script import script_text
 from convnext_study.launchers.slurm.submit import fit_to_node, run_slurm
 from convnext_study.launchers.torchrun import run_torchrun
-from convnext_study.launchers.worker import (
-    DistributedEnv,
-    first_host,
-    read_env,
-    read_jobs,
-    write_jobs,
-)
 from convnext_study.runs.log import LOG
 from convnext_study.runs.records import CHECKPOINT, TaskRef, read
 from convnext_study.training.loop import train
@@ -370,7 +369,7 @@ def test_processes_meet_with_a_device_and_a_time_limit(
     for name in ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME"):
         monkeypatch.setenv(name, "")
     place = DistributedEnv(rank=5, world_size=8, local_rank=1, address="127.0.0.1", port=4)
-    own = worker.init_process_group(place, device)
+    own = init_process_group(place, device)
     assert (given["rank"], given["world_size"]) == (5, 8)
     assert 600 < given["timeout"].total_seconds() < 3600
     if device == "cuda":
@@ -390,9 +389,7 @@ def test_processes_that_do_not_meet_are_one_line(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(
         RunFailed, match=r"^rank 1: did not meet the other processes \(timed out\)$"
     ):
-        worker.init_process_group(
-            DistributedEnv(rank=1, world_size=2, address="127.0.0.1", port=4), "cpu"
-        )
+        init_process_group(DistributedEnv(rank=1, world_size=2, address="127.0.0.1", port=4), "cpu")
 
 
 def test_more_processes_than_there_can_be(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from support.fakes import fake_runs, write_run
 from support.runs import make_tiny_run
 
+from convnext_study.runs import lease as leases
 from convnext_study.runs import locks
 from convnext_study.runs.folder import RunError, RunFolder
 from convnext_study.runs.records import LOCK, is_locked, read
@@ -34,8 +35,8 @@ def no_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def write_lease(path: Path, *, age: float = 0.0, **about: object) -> Path:
-    lease = path.with_name(path.name + locks.LEASE)
-    lease.write_text(json.dumps({**locks._here(), "token": "x", **about}))
+    lease = path.with_name(path.name + leases.LEASE)
+    lease.write_text(json.dumps({**leases._here(), "token": "x", **about}))
     os.utime(lease, (time.time() - age,) * 2)
     return lease
 
@@ -57,7 +58,7 @@ def test_a_run_is_trained_and_read_without_flock(tmp_path: Path) -> None:
     assert not is_locked(tmp_path)
     train(run, tmp_path)
     assert read(tmp_path).status == "done"
-    assert [path.name for path in tmp_path.iterdir() if locks.LEASE in path.name] == []
+    assert [path.name for path in tmp_path.iterdir() if leases.LEASE in path.name] == []
 
 
 @pytest.mark.usefixtures("no_flock")
@@ -85,7 +86,7 @@ def test_one_of_many_gets_a_lease(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_flock")
 def test_one_that_died_while_it_removed_a_lease_holds_nobody_up(tmp_path: Path) -> None:
     write_lease(tmp_path / LOCK, pid=dead_process())
-    left = tmp_path / f".{LOCK}{locks.LEASE}.over"
+    left = tmp_path / f".{LOCK}{leases.LEASE}.over"
     left.touch()
     os.utime(left, (time.time() - 60,) * 2)
     locks.take(tmp_path / LOCK).release()
@@ -101,7 +102,7 @@ def test_a_dead_holders_lease_is_over_at_once(tmp_path: Path) -> None:
     for where in elsewhere:
         write_lease(tmp_path / LOCK, pid=dead_process(), **where)
         assert locks.is_held(tmp_path / LOCK)
-        write_lease(tmp_path / LOCK, pid=dead_process(), age=locks.STALE + 1, **where)
+        write_lease(tmp_path / LOCK, pid=dead_process(), age=leases.STALE + 1, **where)
         assert not locks.is_held(tmp_path / LOCK)
     lock = locks.take(tmp_path / LOCK)
     assert json.loads(lease.read_text())["pid"] == os.getpid()
@@ -113,17 +114,26 @@ def test_a_dead_holders_lease_is_over_at_once(tmp_path: Path) -> None:
 def test_a_holder_elsewhere_is_given_time_to_show_that_it_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "BEAT", 0.05)
-    monkeypatch.setattr(locks, "STALE", 3.0)
+    monkeypatch.setattr(leases, "BEAT", 0.05)
+    monkeypatch.setattr(leases, "STALE", 3.0)
     lease = write_lease(tmp_path / LOCK, host="elsewhere", pid=7)
-    renewing = threading.Timer(0.3, os.utime, [lease])
+    gone = threading.Event()
+
+    def renew() -> None:
+        while not gone.wait(0.3):
+            os.utime(lease)
+
+    renewing = threading.Thread(target=renew)
     renewing.start()
-    with pytest.raises(locks.Held, match=r"^process 7 on elsewhere$"):
-        locks.take(tmp_path / LOCK)
-    renewing.join()
-    began = time.monotonic()
+    try:
+        with pytest.raises(locks.Held, match=r"^process 7 on elsewhere$"):
+            locks.take(tmp_path / LOCK)
+    finally:
+        gone.set()
+        renewing.join()
+    renewed = lease.stat().st_mtime
     lock = locks.take(tmp_path / LOCK)  # no more signs of life
-    assert 2 < time.monotonic() - began < 10
+    assert time.time() - renewed > leases.STALE
     lock.release()
 
 
@@ -131,9 +141,9 @@ def test_a_holder_elsewhere_is_given_time_to_show_that_it_lives(
 def test_a_lease_is_renewed_and_its_loss_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "BEAT", 0.05)
+    monkeypatch.setattr(leases, "BEAT", 0.05)
     run = make_tiny_run()
-    lease = tmp_path / (LOCK + locks.LEASE)
+    lease = tmp_path / (LOCK + leases.LEASE)
     with RunFolder(tmp_path, run) as folder:
         assert folder._lock is not None
         os.utime(lease, (0, 0))

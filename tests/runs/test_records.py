@@ -88,7 +88,7 @@ def test_a_damaged_record(study: tuple[Path, list[Run]], text: str) -> None:
     folder, runs = study
     path = folder / "runs" / runs[2].id
     (path / RUN).write_text(text)
-    with pytest.raises(RecordError, match="not a readable run record"):
+    with pytest.raises(RecordError, match=r"not a readable run record.*; put it back, or"):
         read(path)
     with pytest.raises(UserError) as caught, RunFolder(path, runs[2]):
         pass
@@ -99,6 +99,30 @@ def test_a_damaged_result_is_named_too(study: tuple[Path, list[Run]]) -> None:
     folder, runs = study
     (folder / "runs" / runs[2].id / RESULT).write_bytes(b"\xff\x00")
     assert len(unreadable_in(folder)) == 3
+
+
+@pytest.mark.parametrize("text", ["", '{"metrics": {"top', '{"val_images": 3}'])
+def test_a_result_that_was_cut_short_says_what_to_do(
+    study: tuple[Path, list[Run]], text: str
+) -> None:
+    folder, runs = study
+    path = folder / "runs" / runs[2].id
+    (path / RESULT).write_text(text)
+    with pytest.raises(
+        RecordError, match=r"\(result.json: .*\); remove it and train again"
+    ) as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_result_of_nobody_knows_what_is_named(study: tuple[Path, list[Run]]) -> None:
+    folder, runs = study
+    (folder / "runs" / runs[2].id / RUN).unlink()
+    told = [str(one) for one in unreadable_in(folder) if one.folder.name == runs[2].id]
+    assert told == [
+        f"{folder / 'runs' / runs[2].id}: has a result, but no run.json that says of what; put it "
+        "back, or remove the folder and train again"
+    ]
 
 
 def test_a_newer_run_is_not_trained_on(tmp_path: Path) -> None:

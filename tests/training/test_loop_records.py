@@ -1,17 +1,23 @@
 """What a result says of the images that were skipped and of the memory that was taken."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.images import make_folder
 from support.runs import make_tiny_run
 
+from convnext_study.errors import RunFailed
+from convnext_study.runs import folder as run_folder
 from convnext_study.runs import records
+from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.log import LOG
-from convnext_study.training import loop, memory
+from convnext_study.training import loop, memory, outcome
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 
@@ -76,3 +82,36 @@ def test_where_nobody_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     memory.forget_peak("cpu")
     assert memory.peak_memory("cpu") is None
     assert memory.peak_memory("mps") is None
+
+
+FULL = r"^{}: cannot be written \(No space left on device\); make room, then give the same command"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_log_on_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, make_tiny_run()) as folder:
+        (tmp_path / LOG).symlink_to("/dev/full")
+        with pytest.raises(RunFailed, match=FULL.format(tmp_path)) as caught:
+            folder.event("started")
+        folder.failed(caught.value, rank=0)  # there is no telling; the error is told all the same
+
+
+@pytest.mark.parametrize("what", [records.RUN, LOG, records.RESULT])
+def test_on_a_full_disk_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    run = make_tiny_run(epochs=1)
+
+    def full(path: Path, value: Any) -> None:
+        if path.name == what:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, value)
+
+    name = "write_bytes" if what == LOG else "write_json"
+    module = outcome if what == records.RESULT else run_folder
+    write = getattr(module, name)
+    monkeypatch.setattr(module, name, full)
+    with pytest.raises(RunFailed, match=FULL.format(tmp_path)):
+        train(run, tmp_path)
+    monkeypatch.undo()
+    assert train(run, tmp_path).epochs == 1

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from convnext_study.errors import RunFailed, UserError
 from convnext_study.launchers.graph import levels, parents_of
-from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.job import Job, Outcome, write_jobs
 from convnext_study.launchers.slurm.cluster import ClusterConfig
 from convnext_study.launchers.slurm.queue import Task, follow, max_array_size, waiting_tasks
 from convnext_study.launchers.slurm.script import (
@@ -29,7 +29,6 @@ from convnext_study.launchers.slurm.script import (
     make_executor,
     script_text,
 )
-from convnext_study.launchers.worker import write_jobs
 from convnext_study.runs.files import write_json
 from convnext_study.runs.log import read_events
 

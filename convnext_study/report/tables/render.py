@@ -15,7 +15,7 @@ from convnext_study.report.tables.table import Table
 from convnext_study.runs.files import write_bytes
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment
     from markupsafe import Markup
     from rich.console import Console, ConsoleOptions, RenderResult
 
@@ -84,22 +84,24 @@ def to_html(table: Table[Any]) -> Markup:
 
     headings, rows = table.on_screen()
     return Markup(  # noqa: S704  the template escapes
-        _template().render(title=table.title, headings=headings, rows=rows, notes=table.notes)
+        templates()
+        .get_template("table.html.j2")
+        .render(title=table.title, headings=headings, rows=rows, notes=table.notes)
     )
 
 
 @functools.cache
-def _template() -> Template:
+def templates() -> Environment:
+    """The package's templates, which escape what they are given and miss no name."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("convnext_study", "report/templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("table.html.j2")
 
 
 def to_csv(table: Table[Any]) -> str:

@@ -1,10 +1,9 @@
 """What can be trained: one file for each kind of task."""
 
-import importlib.util
 from typing import Any
 
 from convnext_study.errors import did_you_mean
-from convnext_study.imports import TaskError, resolve
+from convnext_study.imports import TaskError, of_study, resolve
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Task
@@ -37,10 +36,7 @@ def _address(name: str) -> str:
         return name
     if name in TASKS:
         return TASKS[name]
-    study = name.partition("-")[0]
-    own: dict[str, str] = {}
-    if study.isidentifier() and importlib.util.find_spec(f"convnext_study.studies.{study}"):
-        own = resolve(f"convnext_study.studies.{study}.tasks:TASKS")
+    own: dict[str, str] = of_study(name, "tasks:TASKS")
     if name not in own:
         raise TaskError(f"task {name!r}{did_you_mean(name, [*TASKS, *own])}")
     return own[name]

@@ -1,16 +1,8 @@
-"""How a network is trained, as data. The published recipes, and short ones for small images.
-
-``modern`` is Table 5 of "A ConvNet for the 2020s" (ImageNet-1K column) with EMA off, as on the
-road map; ``classic`` is torchvision's 90-epoch recipe behind the 76.13 % row. The ``-small`` and
-``-composed`` ones are ours: the same two ideas in a minute on a laptop, for few images and for
-images that are new in every epoch. No numbers of two kinds compare.
-"""
+"""What a recipe is: every setting of a training, checked, with its default and its unit."""
 
 from __future__ import annotations
 
-import tomllib
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -104,115 +96,6 @@ class Recipe(BaseModel):
         return make_recipe({**self.model_dump(), **fields, "name": f"{self.name}[{note}]"})
 
 
-MODERN = Recipe(
-    name="modern",
-    epochs=300,
-    optimizer="adamw",
-    lr=4e-3,
-    lr_base_size=4096,
-    global_batch_size=4096,
-    weight_decay=0.05,
-    warmup_epochs=20,
-    min_lr=1e-6,
-    image_size=224,
-    rand_augment="rand-m9-mstd0.5-inc1",
-    color_jitter=0.4,  # the released code's default; timm drops it where RandAugment is on
-    random_erasing=0.25,
-    mixup=0.8,
-    cutmix=1.0,
-    label_smoothing=0.1,
-    drop_path=0.1,
-)
-
-CLASSIC = Recipe(
-    name="classic",
-    epochs=90,
-    optimizer="sgd",
-    lr=0.1,
-    lr_base_size=256,
-    global_batch_size=256,
-    weight_decay=1e-4,
-    weight_decay_1d=True,
-    schedule="step",
-    milestones=30,
-    image_size=224,
-    interpolation="bilinear",
-    init="kaiming",
-)
-
-MODERN_SMALL = Recipe(
-    name="modern-small",
-    epochs=10,
-    optimizer="adamw",
-    lr=2e-3,
-    lr_base_size=64,
-    global_batch_size=64,
-    weight_decay=0.05,
-    warmup_epochs=1,
-    min_lr=1e-6,
-    crop="random_crop",
-    label_smoothing=0.1,
-    crop_pct=1.0,
-    # Ours: weights of standard deviation 0.02 suit networks ten times as wide. On the nano road
-    # they leave the last row at 95.4 % on digits where these reach 98.2 % (one seed, 10 epochs).
-    init="kaiming",
-)
-
-CLASSIC_SMALL = Recipe(
-    name="classic-small",
-    epochs=9,
-    optimizer="sgd",
-    lr=0.05,
-    lr_base_size=64,
-    global_batch_size=64,
-    weight_decay=1e-4,
-    weight_decay_1d=True,
-    schedule="step",
-    milestones=3,
-    crop="none",
-    crop_pct=1.0,
-    init="kaiming",
-)
-
-# Where no image is seen twice there is nothing to shift. A second moment of 100 steps instead of
-# 1,000, of which a run has 1,120: in pilots it learned faster, and seeds differed less.
-MODERN_COMPOSED = MODERN_SMALL.model_copy(
-    update={
-        "name": "modern-composed",
-        "epochs": 8,
-        "lr": 6e-3,
-        "betas": (0.9, 0.99),
-        "crop": "none",
-        "clip_grad": 1.0,
-    }
-)
-
-CLASSIC_COMPOSED = CLASSIC_SMALL.model_copy(
-    update={
-        "name": "classic-composed",
-        "epochs": 8,
-        "warmup_epochs": 0.5,
-        "nesterov": True,
-        "milestones": (4, 6, 7),
-        "gamma": 0.2,
-    }
-)
-
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        MODERN,
-        CLASSIC,
-        MODERN_SMALL,
-        CLASSIC_SMALL,
-        MODERN_COMPOSED,
-        CLASSIC_COMPOSED,
-    )
-}
-# Choices of a recipe for a road map's rows, by what follows the name that a row has for its own.
-CHOICES = {"published": "", "small": "-small", "composed": "-composed"}
-
-
 def make_recipe(fields: dict[str, Any]) -> Recipe:
     """A recipe from plain values. Raises RecipeError, one line that names the field."""
     try:
@@ -226,35 +109,3 @@ def make_recipe(fields: dict[str, Any]) -> Recipe:
         raise RecipeError(
             f"recipe {fields.get('name', '?')}: {where}: {first['msg'].lower()}{hint}"
         ) from None
-
-
-def get_recipe(name: str) -> Recipe:
-    """A recipe by name, or from a TOML file with a recipe's fields.
-
-    The file may start from a named recipe: ``base = "modern"``. Raises RecipeError.
-    """
-    if name in RECIPES:
-        return RECIPES[name]
-    path = Path(name)
-    if path.suffix != ".toml":
-        raise RecipeError(
-            f"recipe {name}: unknown{did_you_mean(name, list(RECIPES))}, or a .toml file"
-        )
-    try:
-        fields = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise RecipeError(f"recipe {name}: cannot be read ({error.strerror})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"recipe {name}: not TOML ({error})") from None
-    base = fields.pop("base", None)
-    start = dict(get_recipe(base)) if base else {}
-    return make_recipe({**start, "name": path.stem, **fields})
-
-
-def recipe_for(published: str, choice: str) -> Recipe:
-    """The recipe of a road-map row.
-
-    ``published`` is the name of the row's own, which it has in the paper; ``choice`` one of
-    `CHOICES`, which go with it, or one recipe for every row, by name or file.
-    """
-    return get_recipe(f"{published}{CHOICES[choice]}" if choice in CHOICES else choice)
