@@ -65,10 +65,12 @@ def main() -> None:
     except _UsageError as error:
         _leave(_usage(error), EXIT_USER_ERROR)
     except OSError as error:
-        where = error.filename or ("" if _flushed() else "standard output")
+        _drop_output()
         if isinstance(error, BrokenPipeError):
             sys.exit(EXIT_FAILED)  # the reader has gone (`| head`); what it wanted it has
-        _leave(f"{where}{': ' if where else ''}{error.strerror or error}", EXIT_FAILED)
+        # Commands tell of their own files themselves.
+        where = error.filename or "standard output"
+        _leave(f"{where}: {error.strerror or error}", EXIT_FAILED)
     except KeyboardInterrupt:
         _leave("stopped", EXIT_INTERRUPTED)
     else:
@@ -77,14 +79,12 @@ def main() -> None:
         sys.exit(code)
 
 
-def _flushed() -> bool:
-    """Whether all output was written; what could not be is dropped, and not tried again."""
+def _drop_output() -> None:
+    """Write what output is left, or drop it: it would be tried once more at the very end."""
     try:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
 
 
 def _usage(error: Any) -> str:
