@@ -11,7 +11,7 @@ from typing import Any
 from convnext_study.errors import UserError
 from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.imports import file_digest
-from convnext_study.models.builders import FILE_BUILDER, ROADMAP_BUILDER
+from convnext_study.models.builders import FILE_BUILDER, ROADMAP_BUILDER, TIMM_BUILDER
 from convnext_study.results.subset_results import RECIPE, SubsetResults, group_by_subset
 from convnext_study.results.summary import MAY_DIFFER
 from convnext_study.roadmap import Roadmap, Step, Variant
@@ -111,13 +111,14 @@ class Context:
     ) -> list[Run]:
         """Runs of a network of your own, which is compared with the last row in every table.
 
-        ``builder`` is ``module:function`` of something that is installed, or
-        ``path/to/file.py:function``. It is called with ``args``, and by keyword with
-        ``num_classes``, ``drop_path`` and ``init``, and returns a module from images to logits.
+        ``builder`` is ``path/to/file.py:function``, ``module:function`` of something that is
+        installed, or ``timm``. It is called with ``args`` (timm's with a ``name`` among them), and
+        by keyword with ``num_classes``, ``drop_path`` and ``init``, and returns a module from
+        images to logits.
         """
         file, _, function = builder.rpartition(":")
-        if not (file and function):
-            raise UserError(f"builder: {builder!r}; use module:function or FILE.py:function")
+        if not (file and function) and builder != TIMM_BUILDER:
+            raise UserError(f"builder: {builder!r}; use FILE.py:function, module:function or timm")
         model = ModelRef(builder=builder, args=args or {})
         if file.endswith(".py"):
             path = _from_here(Path(file))

@@ -171,7 +171,7 @@ def test_a_small_road_map(tmp_path: Path) -> None:
 
 
 def test_killed_and_given_again_it_goes_on(tmp_path: Path) -> None:
-    command = [*COMMAND, "roadmap", "--steps", "patchify_stem,layer_norm", "--epochs", "6"]
+    command = [*COMMAND, "roadmap", "--steps", "patchify_stem,layer_norm", "--epochs", "12"]
     command += ["--out", "study", "--jobs", "1"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         log = tmp_path / "study" / "runs"
@@ -180,7 +180,7 @@ def test_killed_and_given_again_it_goes_on(tmp_path: Path) -> None:
             logs = "".join(path.read_text() for path in log.glob("*/log.jsonl"))
             if logs.count('"epoch", "epoch": 2') >= 1:
                 break
-            time.sleep(0.1)
+            time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

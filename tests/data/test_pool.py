@@ -44,6 +44,10 @@ def readers(data: DatasetPair) -> Iterator[Readers]:
     made.close()
 
 
+# Seconds that a reader in trouble is waited for: far more than one without takes on a busy machine.
+LONG = 60.0
+
+
 def same(one: Images, other: Images) -> bool:
     equal = torch.equal(one.pixels, other.pixels)
     return equal and (one.labels, one.erased) == (other.labels, other.erased)
@@ -122,6 +126,7 @@ def test_they_stay_from_epoch_to_epoch_and_resume_exactly(
 def test_signals_to_readers_are_ignored(
     readers: Readers, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", LONG)
     honest = pool._begin
 
     def late(owner: int, worker: int) -> None:
@@ -151,12 +156,15 @@ def test_signals_to_readers_are_ignored(
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) & pool.STOP_SIGNALS == set()
     began = time.monotonic()
     readers.close()
-    assert time.monotonic() - began < 4
-    assert gone(mine, 1)
+    assert time.monotonic() - began < LONG / 2, "none had to be waited for"
+    assert gone(mine, LONG)
 
 
 @pytest.mark.parametrize("how", ["close", "forget"])
-def test_in_the_middle_of_a_batch_they_go(data: DatasetPair, how: str) -> None:
+def test_in_the_middle_of_a_batch_they_go(
+    data: DatasetPair, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", LONG)
     made, before = make_readers(data, RECIPE, 0, workers=2), children()
     stream = made.read([Request("train", tuple(range(100)), epoch) for epoch in range(50)])
     next(stream)
@@ -168,8 +176,8 @@ def test_in_the_middle_of_a_batch_they_go(data: DatasetPair, how: str) -> None:
         made.close()
     else:
         del made, stream
-    assert gone(mine, 6)
-    assert time.monotonic() - began < 8
+    assert gone(mine, LONG)
+    assert time.monotonic() - began < LONG / 2, "none had to be waited for"
 
 
 def test_one_that_hangs_is_killed(data: DatasetPair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +197,7 @@ def test_one_that_hangs_is_killed(data: DatasetPair, monkeypatch: pytest.MonkeyP
     next(stream)
     mine = children() - before
     made.close()
-    assert gone(mine, 3)
+    assert gone(mine, LONG)
 
 
 SCRIPT = """
@@ -229,7 +237,7 @@ def test_they_end_with_the_training_process(data: DatasetPair, end: str, code: i
 
 
 TRAIN = """
-    import json, os, signal, sys
+    import json, os, signal, sys, time
     from pathlib import Path
     from convnext_study.runs.records import Run
     from convnext_study.training.loop import TrainingInterrupted, train
@@ -241,6 +249,7 @@ TRAIN = """
         global steps
         steps += 1
         Path(sys.argv[3]).write_text(str(steps))
+        time.sleep(0.1)  # evaluation, whose batches count too, is seconds away for whoever looks
         return bool(asked)
     run = Run.model_validate_json(sys.argv[1])
     try:
@@ -256,7 +265,7 @@ def test_a_signal_to_the_group_saves_within_a_step(
     data: DatasetPair, tmp_path: Path, number: signal.Signals
 ) -> None:
     run = make_tiny_run(
-        epochs=40, global_batch_size=16, image_size=32, crop="random_resized", mixup=0.8
+        epochs=40, global_batch_size=2, image_size=32, crop="random_resized", mixup=0.8
     ).model_copy(update={"data": data.uri})
     count = tmp_path / "count"
     process = subprocess.Popen(
@@ -270,7 +279,7 @@ def test_a_signal_to_the_group_saves_within_a_step(
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not (count.exists() and count.read_text() >= "3") and process.poll() is None:
+    while not (count.exists() and int(count.read_text() or 0) >= 3) and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=60)

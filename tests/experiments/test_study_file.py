@@ -11,6 +11,7 @@ import torch
 from support.fakes import write_run
 
 from convnext_study.errors import UserError
+from convnext_study.evaluation.trust import what_to_call
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.equal_macs import (
     counter,
@@ -28,7 +29,7 @@ from convnext_study.experiments.study_file import (
 from convnext_study.models.builders import FILE_BUILDER, file_net
 from convnext_study.roadmap import StepError, get_roadmap
 from convnext_study.runs.folder import RunFolder
-from convnext_study.runs.records import Run, Status, scan
+from convnext_study.runs.records import ModelRef, Run, Status, scan
 
 NANO = get_roadmap("nano")
 MACS = counter(32, 10)
@@ -89,7 +90,10 @@ def test_a_file_that_cannot_be_loaded_is_told_in_one_line(
         ("return ['gelu']", r"runs\(\) must return a list of runs"),
         ("return context.runs(['gellu'])", "did you mean gelu"),
         ("return context.nothing", r"runs\(\): line 2: AttributeError"),
-        ("return context.network('x', 'x', 'build')", "use module:function"),
+        (
+            "return context.network('x', 'x', 'build')",
+            "use FILE.py:function, module:function or timm",
+        ),
         ("return context.network('x', 'x', 'no.py:build')", r"no\.py: cannot be read"),
     ],
 )
@@ -236,6 +240,15 @@ def test_a_network_from_a_file_is_that_file(
         file_net(
             {**after.model.args, "function": "nothing"}, num_classes=3, drop_path=0, init="kaiming"
         )
+
+
+def test_a_network_of_timms_needs_no_code_and_no_trust() -> None:
+    args = {"name": "resnet18", "stem_width": 8}
+    (run,) = Context(road=NANO).network("small", "a small ResNet", "timm", args)
+    assert run.model == ModelRef(builder="timm", args=args)
+    called = what_to_call(run)  # as a stranger's record, without --trust
+    net = called.builder(called.args, num_classes=3, drop_path=0.0, init="kaiming")
+    assert net.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 
 
 def test_a_folder_that_moved_has_the_same_runs(

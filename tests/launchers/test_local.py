@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -238,11 +237,9 @@ def test_an_interrupt_saves_and_stops(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    began = time.monotonic()
     outcomes = Pool(1, interrupt).run(jobs)
     assert [outcome.status for outcome in outcomes] == ["stopped", "stopped"]
     assert (tmp_path / runs[0].id / records.CHECKPOINT).exists()
-    assert time.monotonic() - began < 120
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +36,7 @@ from convnext_study.launchers.slurm.queue import Task, follow, waiting_tasks
 from convnext_study.launchers.slurm.script import script_text
 from convnext_study.launchers.slurm.submit import fit_to_node, run_slurm
 from convnext_study.launchers.torchrun import run_torchrun
+from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.log import LOG
 from convnext_study.runs.records import CHECKPOINT, TaskRef, read
 from convnext_study.training.loop import train
@@ -206,20 +205,21 @@ def test_first_host(nodes: str, first: str) -> None:
 
 
 @pytest.mark.usefixtures("_handlers")
-def test_a_worker_told_to_stop_goes_on_later(tmp_path: Path) -> None:
+def test_a_worker_told_to_stop_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs = make_jobs(tmp_path, 1, epochs=4)
     write_jobs(tmp_path / "jobs.json", jobs)
-    log = jobs[0].folder / LOG
+    log = RunFolder.log
 
-    def signal_when_begun() -> None:
-        while not log.exists() or '"epoch"' not in log.read_text():
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGUSR1)
+    def log_and_signal(folder: RunFolder, line: dict[str, Any]) -> None:
+        log(folder, line)
+        if line.get("event") == "epoch":
+            os.kill(os.getpid(), signal.SIGUSR1)
 
-    thread = threading.Thread(target=signal_when_begun, daemon=True)
-    thread.start()
+    monkeypatch.setattr(RunFolder, "log", log_and_signal)
     assert worker.main([str(tmp_path / "jobs.json"), "0"]) == 75
-    thread.join()
+    monkeypatch.setattr(RunFolder, "log", log)
     assert (jobs[0].folder / CHECKPOINT).exists()
     assert read(jobs[0].folder).result is None
     assert worker.main([str(tmp_path / "jobs.json")]) == 0

@@ -240,11 +240,11 @@ def test_a_broken_wandb_is_told_while_the_training_goes_on(
 
 
 def test_a_hanging_wandb_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    break_wandb(monkeypatch, tmp_path, on_init="time.sleep(5)")
+    break_wandb(monkeypatch, tmp_path, on_init="time.sleep(40)")
     monkeypatch.setitem(wandb.PATIENCE, "offline", 0.2)
     began = time.monotonic()
     told = mirror_epochs(tmp_path, 1, 5, finish=True)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
     assert told == ["wandb takes long to end (no network?): it tries on in the background"]
 
 
@@ -258,13 +258,13 @@ def test_a_process_that_reads_nothing_holds_nothing_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "deaf.py"
-    script.write_text("import time\ntime.sleep(5)\n")
+    script.write_text("import time\ntime.sleep(40)\n")
     monkeypatch.setattr(wandb_follower, "__file__", str(script))
     monkeypatch.setitem(wandb.PATIENCE, "offline", 0.2)
     log_epochs(tmp_path, CURVE * 300)  # more than a pipe takes
     began = time.monotonic()
     told = mirror_epochs(tmp_path, 1, 5, finish=True)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
     assert len(told) == 1 and "takes long to end" in told[0]
 
 
