@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import select_records
-from convnext_study.report.tables import Table
-from convnext_study.report.tables.agreement import AgreementLine, agreement_table, line_of
+from convnext_study.report.findings import Finding
+from convnext_study.report.tables.agreement import agreement_table, roads_table, trained_road
 from convnext_study.runs.records import Record, Run
 
 DATA = "clutter"
@@ -73,11 +73,9 @@ def runs(context: Context) -> list[Run]:
     return [named(run, one, place) for place, one in enumerate(asked) for run in road(context, one)]
 
 
-def report(records: Sequence[Record], context: Context) -> Table[AgreementLine]:
-    regime = context.road.regime
-    return agreement_table(
-        [
-            line_of(one.label, regime, select_records(records, road(context, one)))
-            for one in settings(context.data)
-        ]
-    )
+def report(records: Sequence[Record], context: Context) -> list[Finding]:
+    roads = [
+        trained_road(one.label, context.road.regime, select_records(records, road(context, one)))
+        for one in settings(context.data)
+    ]
+    return [roads_table(roads), agreement_table(roads)]

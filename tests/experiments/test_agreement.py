@@ -26,11 +26,11 @@ def study() -> StudyFile:
     return load_study(find_study("agreement"))
 
 
-def lines(study: StudyFile, folder: Path, context: Context) -> dict[str, dict[str, Any]]:
-    table = study.report(list(scan(folder)), context)
-    assert to_markdown(table)
-    found: list[dict[str, Any]] = json.loads(to_json(table))["rows"]
-    return {line["road"]: line for line in found}
+def tables(study: StudyFile, folder: Path, context: Context) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each table by its name."""
+    found = study.report(list(scan(folder)), context)
+    assert all(to_markdown(table) for table in found)
+    return {table.name: json.loads(to_json(table))["rows"] for table in found}
 
 
 def test_each_road_is_compared_with_the_paper_on_its_own(study: StudyFile, tmp_path: Path) -> None:
@@ -40,23 +40,30 @@ def test_each_road_is_compared_with_the_paper_on_its_own(study: StudyFile, tmp_p
         way = -1 if run.name.endswith("-hard") else 1
         top1 = 50 + way * (printed - 80) + 0.001 * run.seed
         write_run(tmp_path, run, top1=top1, result={"val_images": 100_000})
-    found = lines(study, tmp_path, context)
-    assert list(found) == ["easy", "medium", "hard", "medium, widths halved"]
-    assert [found[road]["tau_rows"] for road in found] == [1, 1, -1, 1]
-    assert [found[road]["tau_gains"] for road in found] == [1, 1, -1, 1]
-    assert [found[road]["signs"] for road in found] == [100, 100, 0, 100]
-    assert found["hard"]["first"] == pytest.approx(50 - (PRINTED["resnet-90ep"] - 80), abs=0.01)
-    assert {line["seeds"] for line in found.values()} == {2}
+    found = tables(study, tmp_path, context)
+    roads = ["easy", "medium", "hard", "medium, widths halved"]
+    assert [(line["road"], line["seeds"]) for line in found["roads"]] == [(one, 2) for one in roads]
+    first = 50 - (PRINTED["resnet-90ep"] - 80)
+    assert found["roads"][2]["first"] == pytest.approx(first, abs=0.01)
+    by_road = {
+        (line["road"], line["what"]): (line["tau"], line["signs"]) for line in found["agreement"]
+    }
+    assert len(by_road) == 12
+    for road in roads:
+        tau, equal = (-1, 0) if road == "hard" else (1, 16)
+        assert by_road[road, "rows by accuracy"] == (tau, None)
+        assert by_road[road, "steps by gain"] == (tau, equal)
 
 
 def test_roads_that_are_not_trained_have_no_line(study: StudyFile, tmp_path: Path) -> None:
     context = make_context(study, None)
-    assert lines(study, tmp_path, context) == {}
+    assert tables(study, tmp_path, context) == {"roads": [], "agreement": []}
     for run in study.runs(context):
         if run.name.endswith("-easy"):
             write_run(tmp_path, run, top1=PRINTED[run.metadata["step"]])
-    (only,) = lines(study, tmp_path, context).values()
-    assert (only["road"], only["largest_std"]) == ("easy", None)
+    found = tables(study, tmp_path, context)
+    assert {line["road"] for line in found["agreement"]} == {"easy"}
+    assert [(line["road"], line["largest_std"]) for line in found["roads"]] == [("easy", None)]
 
 
 def test_rows_of_all_roads_are_told_apart(study: StudyFile, tmp_path: Path) -> None:

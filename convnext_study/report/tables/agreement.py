@@ -1,11 +1,14 @@
-"""Agreement with the paper as a table: a line for each road that was trained."""
+"""Roads that were trained side by side: what can be told on each, and how it agrees with the
+paper."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
-from convnext_study.report.tables import formatting
+from convnext_study.report.tables.formatting import level_interval, p_value, signed
 from convnext_study.report.tables.table import Column, Table
 from convnext_study.results.differences import RowTests
 from convnext_study.results.grouping import group
@@ -17,7 +20,7 @@ from convnext_study.runs.records import Record
 
 
 @dataclass(frozen=True)
-class AgreementLine:
+class TrainedRoad:
     """A trained road: its rows that are done, in order, their tests, and how they agree."""
 
     label: str
@@ -26,100 +29,93 @@ class AgreementLine:
     found: Agreement
 
     @property
-    def std(self) -> float | None:
+    def largest_std(self) -> float | None:
         """The largest standard deviation between seeds of a row, in points."""
         return max((row.std for row in self.rows if row.std is not None), default=None)
 
     def significant(self, *, pooled: bool) -> str | None:
         """How many gains are, of how many tested, by one way of asking."""
         tests = self.tests.pooled if pooled else self.tests.plain
-        return (
-            f"{sum(one.significant for one in tests.values())} of {len(tests)}" if tests else None
-        )
+        told = sum(bool(one.significant) for one in tests.values())
+        return f"{told} of {len(tests)}" if tests else None
 
 
-def line_of(label: str, regime: str, records: Sequence[Record]) -> AgreementLine:
-    """The line of a road's records, under its own names. Rows without a result are left out."""
+def trained_road(label: str, regime: str, records: Sequence[Record]) -> TrainedRoad:
+    """A road by its records, under its own names. Rows without a result are left out."""
     rows, tests = rows_and_tests(group(records))
     done = [row for row in rows if row.value is not None]
     values = {row.name: row.value for row in done if row.value is not None}
     macs = {row.name: float(row.macs) for row in done if row.macs}
     whole = macs if len(macs) == len(values) else None
-    return AgreementLine(label, done, tests, agreement(regime, values, macs=whole))
+    return TrainedRoad(label, done, tests, agreement(regime, values, macs=whole))
 
 
-def agreement_table(lines: Sequence[AgreementLine]) -> Table[AgreementLine]:
-    """The lines that have a result."""
-    shown = [line for line in lines if line.rows]
-    if not shown:
-        return Table("agreement", "No road has a result", _COLUMNS, shown)
-    about = shown[0].found
-    title = f"Agreement with the paper's {about.table} of roads of ours"
-    note = f"{about.caveat} Half of the signs is chance. Method: {about.method}."
-    return Table("agreement", title, _COLUMNS, shown, (note,))
+def roads_table(roads: Sequence[TrainedRoad]) -> Table[TrainedRoad]:
+    """What can be told on each road that has a result."""
+    columns: list[Column[TrainedRoad]] = [
+        Column("road", "road", lambda road: road.label, "text"),
+        Column("seeds", "seeds", lambda road: max(len(row.seeds) for row in road.rows), format=str),
+        Column("first", "first row, %", lambda road: road.rows[0].value),
+        Column("last", "last row, %", lambda road: road.rows[-1].value),
+        Column("largest_std", "largest standard deviation", lambda road: road.largest_std),
+        Column("significant", "significant", lambda road: road.significant(pooled=False), "text"),
+        Column("pooled", "pooled", lambda road: road.significant(pooled=True), "text"),
+    ]
+    note = (
+        "significant: gains along the road after Holm's correction, by each row's own runs. "
+        "pooled: with the standard deviation between seeds pooled over the road's rows."
+    )
+    return Table("roads", "What can be told on each road", columns, _with_rows(roads), (note,))
 
 
-def _tau(key: str, heading: str, attribute: str) -> list[Column[AgreementLine]]:
-    def one(line: AgreementLine) -> Correlation | None:
-        found: Correlation | None = getattr(line.found, attribute)
-        return found
+class AgreementLine(NamedTuple):
+    """One way in which a road may agree with the paper."""
 
-    def text(line: AgreementLine) -> str:
-        if (tau := one(line)) is None:
-            return ""
-        between = f" ({formatting.interval(tau.interval)})" if tau.interval else ""
-        return formatting.signed(tau.tau) + between
+    road: str
+    what: str
+    order: Correlation | None
+    signs: Share | None
 
-    return [
-        Column(key, heading, lambda line: tau.tau if (tau := one(line)) else None, cell=text),
+
+def agreement_table(roads: Sequence[TrainedRoad]) -> Table[AgreementLine]:
+    """How each road that has a result agrees with the paper: in order and in signs."""
+    shown = _with_rows(roads)
+    lines = [line for road in shown for line in _lines(road)]
+    columns: list[Column[AgreementLine]] = [
+        Column("road", "road", lambda line: line.road, "text"),
+        Column("what", "order of", lambda line: line.what, "text"),
+        Column("tau", "Kendall's tau", lambda line: line.order and line.order.tau, format=signed),
+        Column("tau_interval", "95 %", lambda line: line.order and line.order.interval, "interval"),
+        Column("p", "p", lambda line: line.order and line.order.p, format=p_value),
+        Column("signs", "equal signs", lambda line: line.signs and line.signs.equal, cell=_signs),
+        Column("signs_of", "of", lambda line: line.signs and line.signs.count, screen=False),
         Column(
-            f"{key}_interval",
-            "95 %",
-            lambda line: tau.interval if (tau := one(line)) else None,
+            "signs_interval",
+            "95 %, of signs",
+            lambda line: line.signs and line.signs.interval,
             "interval",
-            screen=False,
+            format=partial(level_interval, digits=0),
         ),
+    ]
+    about = [road.found for road in shown[:1]]
+    title = f"Agreement with the paper's {about[0].table}" if about else "No road has a result"
+    notes = [f"Half of the signs is chance. {one.caveat} Method: {one.method}." for one in about]
+    return Table("agreement", title, columns, lines, tuple(notes))
+
+
+def _with_rows(roads: Sequence[TrainedRoad]) -> list[TrainedRoad]:
+    return [road for road in roads if road.rows]
+
+
+def _lines(road: TrainedRoad) -> list[AgreementLine]:
+    found = road.found
+    return [
+        AgreementLine(road.label, "rows by accuracy", found.rows, None),
+        AgreementLine(road.label, "steps by gain", found.gains, found.signs),
+        AgreementLine(road.label, "steps by gain beyond MACs", found.trades, found.trade_signs),
     ]
 
 
-def _signs(key: str, heading: str, attribute: str) -> list[Column[AgreementLine]]:
-    def one(line: AgreementLine) -> Share | None:
-        found: Share | None = getattr(line.found, attribute)
-        return found
-
-    def share(line: AgreementLine) -> float | None:
-        signs = one(line)
-        return 100 * signs.equal / signs.count if signs else None
-
-    def text(line: AgreementLine) -> str:
-        if (signs := one(line)) is None:
-            return ""
-        between = formatting.interval(signs.interval, 0)
-        return f"{signs.equal} of {signs.count}, {share(line):.0f} % ({between})"
-
-    return [
-        Column(key, heading, share, cell=text),
-        Column(
-            f"{key}_interval",
-            "95 %",
-            lambda line: signs.interval if (signs := one(line)) else None,
-            "interval",
-            screen=False,
-        ),
-    ]
-
-
-_COLUMNS: list[Column[AgreementLine]] = [
-    Column("road", "road", lambda line: line.label, "text"),
-    Column("seeds", "seeds", lambda line: max(len(row.seeds) for row in line.rows), format=str),
-    Column("first", "first row, %", lambda line: line.rows[0].value),
-    Column("last", "last row, %", lambda line: line.rows[-1].value),
-    Column("largest_std", "largest standard deviation", lambda line: line.std),
-    Column("own", "significant, own seeds", lambda line: line.significant(pooled=False), "text"),
-    Column("pooled", "pooled", lambda line: line.significant(pooled=True), "text"),
-    *_tau("tau_rows", "tau of rows", "rows"),
-    *_tau("tau_gains", "tau of gains", "gains"),
-    *_signs("signs", "equal signs", "signs"),
-    *_tau("tau_trades", "tau of gains beyond MACs", "trades"),
-    *_signs("trade_signs", "equal signs beyond MACs", "trade_signs"),
-]
+def _signs(line: AgreementLine) -> str:
+    signs = line.signs
+    return f"{signs.equal} of {signs.count}" if signs else ""
