@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from convnext_study.data.dense import DENSE_SOURCES
@@ -59,14 +60,16 @@ def runs_of(
         changes: fields of the recipe.
         backbones: as `AnytimeSpec` names them. (default: `default_backbones`)
 
-    Raises UserError, one line, for data without a class for every pixel, and for a recipe that
-    cannot be used.
+    Raises UserError, one line, for data without a class for every pixel, for a recipe that cannot
+    be used, and for a backbone that cannot be had.
     """
     scheme = data.partition(":")[0]
     check_labels(data, OF_PIXELS)
     if scheme not in DENSE_SOURCES:
         near = did_you_mean(scheme, list(DENSE_SOURCES))
         raise UserError(f"data {data!r}: unknown kind{near}")
+    for backbone in backbones:
+        _check_backbone(backbone)
     names = tuple(backbones) or default_backbones(data)
     usual = "published" if data.startswith(CITYSCAPES) else "small"
     known = {"published": published_recipe(), "small": SMALL}
@@ -92,6 +95,17 @@ def runs_of(
                 keys[arm.name] = run.key
                 found.append(run)
     return found
+
+
+@lru_cache
+def _check_backbone(name: str) -> None:
+    """Build its network without weights: better now than in every run. Raises SpecError."""
+    import torch
+
+    from convnext_study.studies.anytime.networks.network import AnytimeNet
+
+    with torch.device("meta"):
+        AnytimeNet(AnytimeSpec(backbone=name), num_classes=2)
 
 
 def published_recipe() -> Recipe:

@@ -66,6 +66,11 @@ def test_data_without_maps_are_refused_before_anything_runs(data: str, says: str
     assert str(caught.value) == says
 
 
+def test_a_backbone_that_cannot_be_had_is_one_line_before_anything_runs() -> None:
+    with pytest.raises(UserError, match=r"^backbone convnext_ato: timm has no such model; did you"):
+        runs_of("digit-canvas", (0,), backbones=["convnext_ato"])
+
+
 def test_random_masks_wait_for_the_adaptive_network_of_their_seed() -> None:
     runs = {(run.name, run.seed): run for run in runs_of("digit-canvas", (0, 1))}
     for seed in (0, 1):
