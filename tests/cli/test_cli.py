@@ -129,9 +129,8 @@ def test_an_interrupt_of_the_imports_leaves_with_130() -> None:
 
 def test_an_interrupt_of_what_cannot_be_resumed_leaves_with_130() -> None:
     code = (
-        "import os, signal, convnext_study.cli as c, convnext_study.cli.inspect as i\n"
-        "import convnext_study.roadmap as r\n"
-        "i.get_roadmap = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+        "import os, signal, time, convnext_study.cli as c, convnext_study.cli.inspect as i\n"
+        "i.get_roadmap = lambda *_: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))\n"
         "import sys; sys.argv = ['convnext-study', 'steps']; c.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
