@@ -9,7 +9,7 @@ from convnext_study.report.tables.comparison import difference_in_words, sentenc
 from convnext_study.results.compare import IMAGES_ONLY, Comparison
 from convnext_study.results.load import StudyResults
 from convnext_study.results.noise import noise_note
-from convnext_study.results.paper import Agreement, Share, agreement
+from convnext_study.results.paper import Agreement, Share, agreement_of_rows
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.statistics import Correlation
 from convnext_study.roadmap.paper import METRIC
@@ -127,12 +127,7 @@ def _agreement(study: StudyResults) -> list[str]:
     compared = [row for row in study.done if row.metric.name == METRIC]
     if not study.is_road or study.regime is None or len(compared) < 3:
         return []
-    macs = {row.name: float(row.macs) for row in compared if row.macs}
-    found = agreement(
-        study.regime,
-        {row.name: row.value or 0.0 for row in compared},
-        macs=macs if len(macs) == len(compared) else None,
-    )
+    found = agreement_of_rows(study.regime, compared)
     beyond = "gain beyond what MACs buy on the road"
     said = [
         *_correlated(found, f"the order of the rows by {study.metric.label}", found.rows),

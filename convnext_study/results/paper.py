@@ -4,12 +4,13 @@ its steps' gains, stand in the paper's order (Tables 10 and 11)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from convnext_study.errors import UserError
 from convnext_study.results.metric_spec import MetricSpec
+from convnext_study.results.rows import ResultRow
 from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
     Interval,
@@ -111,6 +112,17 @@ def agreement(
         signs=_equal_signs(gains, confidence),
         trade_signs=_equal_signs(trades, confidence),
     )
+
+
+def agreement_of_rows(regime: str, rows: Iterable[ResultRow]) -> Agreement:
+    """Agreement of a road's rows with the paper, of those that have the paper's metric.
+
+    There are no trades unless the cost of all of them is known.
+    """
+    compared = {row.name: row for row in rows if row.metric.name == METRIC}
+    value = {name: row.value for name, row in compared.items() if row.value is not None}
+    macs = {name: float(compared[name].macs or 0) for name in value}
+    return agreement(regime, value, macs=macs if all(macs.values()) else None)
 
 
 def beyond_cost(value: Mapping[str, float], macs: Mapping[str, float]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from convnext_study.report.tables.formatting import level_interval, p_value, sig
 from convnext_study.report.tables.table import Column, Table
 from convnext_study.results.differences import RowTests
 from convnext_study.results.grouping import group
-from convnext_study.results.paper import Agreement, Share, agreement
+from convnext_study.results.paper import Agreement, Share, agreement_of_rows
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.statistics.rank_agreement import Correlation
 from convnext_study.results.summary import rows_and_tests
@@ -44,10 +44,7 @@ def trained_road(label: str, regime: str, records: Sequence[Record]) -> TrainedR
     """A road by its records, under its own names. Rows without a result are left out."""
     rows, tests = rows_and_tests(group(records))
     done = [row for row in rows if row.value is not None]
-    values = {row.name: row.value for row in done if row.value is not None}
-    macs = {row.name: float(row.macs) for row in done if row.macs}
-    whole = macs if len(macs) == len(values) else None
-    return TrainedRoad(label, done, tests, agreement(regime, values, macs=whole))
+    return TrainedRoad(label, done, tests, agreement_of_rows(regime, done))
 
 
 def roads_table(roads: Sequence[TrainedRoad]) -> Table[TrainedRoad]:
