@@ -114,7 +114,9 @@ def bench(
 def _parts(parts: str | None, peer: str | None) -> list[str]:
     if parts is None:
         return [] if peer else list(PARTS)
-    wanted = [name.strip() for name in parts.split(",") if name.strip()]
+    from convnext_study.experiments.roadmap_runs import parse_names
+
+    wanted = list(parse_names(parts))
     known = (*PARTS, *rooms_with("bench"))
     for name in wanted:
         if name not in known:
@@ -126,8 +128,9 @@ def _requested(
     parts: list[str], networks: str, image_size: str | None, batch: int | None, *, quick: bool
 ) -> Requested:
     from convnext_study.benchmarks.networks import Requested
+    from convnext_study.experiments.roadmap_runs import parse_names
 
-    names = tuple(name.strip() for name in networks.split(",") if name.strip())
+    names = parse_names(networks)
     if (names or image_size) and all(part in PARTS for part in parts):
         option = "--networks" if names else "--image-size"
         raise UserError(f"{option}: is for parts of a study, such as --parts anytime")

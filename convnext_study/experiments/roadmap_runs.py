@@ -31,11 +31,16 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(range(numbers[0])) if len(numbers) == 1 else numbers
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """The names in a comma-separated list, without the spaces about them and without empty ones."""
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+
+
 def choose_variants(road: Roadmap, steps: str | None) -> tuple[Variant, ...]:
     """The rows named in ``steps`` (comma-separated), in the road's order; all without it."""
     if not steps:
         return road.variants()
-    wanted = {road.variant(name.strip()).name for name in steps.split(",") if name.strip()}
+    wanted = {road.variant(name).name for name in parse_names(steps)}
     if not wanted:
         raise UserError(f"steps: {steps!r} names no step; use names such as gelu,layer_norm")
     return tuple(variant for variant in road.variants() if variant.name in wanted)

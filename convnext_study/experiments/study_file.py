@@ -17,6 +17,7 @@ from typing import Any
 
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
+from convnext_study.experiments.roadmap_runs import parse_names
 from convnext_study.imports import fault, load_file
 from convnext_study.roadmap import Step, get_roadmap
 from convnext_study.roadmap.extensions import extension_step
@@ -51,7 +52,7 @@ class StudyFile:
     def networks(self, names: str) -> tuple[str, ...]:
         """The names, which are comma-separated. Raises UserError where the file asks for none: it
         says what they are in its ``NETWORKS``."""
-        asked = tuple(name for name in (part.strip() for part in names.split(",")) if name)
+        asked = parse_names(names)
         if asked and not hasattr(self.module, "NETWORKS"):
             raise UserError(f"{self.path}: takes no networks; leave --networks out")
         return asked
@@ -125,7 +126,7 @@ def make_context(
     road = get_roadmap(regime or file.regime)
     context = Context(road=road, base_road=road, **fields)
     steps: list[Step] = list(getattr(file.module, "STEPS", ()))
-    for name in filter(None, (part.strip() for part in extra_steps.split(","))):
+    for name in parse_names(extra_steps):
         if not name.endswith(".py"):
             steps.append(extension_step(road, name))
             continue
