@@ -33,6 +33,8 @@ from convnext_study.studies.pruning.targets import Target
 STUDY = "pruning"
 DENSE, SLOW_DENSE, SPARSE_DENSE = "dense", "slow_dense", "sparse_dense"
 ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
+# In a run's metadata: it is trained on other data than the study's, for its architecture alone.
+OF_OTHER_DATA = "of_other_data"
 SLOWER = 10  # the second pair of tickets, by which the rate is divided
 LABELS = {
     DENSE: "dense",
@@ -98,17 +100,17 @@ def _of_subject(subject: Subject, data: str, seed: int) -> Iterator[Run]:
     for target in subject.targets:
         parent = dense
         if target.sparsity:
-            parent = _sparse(subject, target, data, seed)
+            parent = _sparse(subject, target, dense)
             yield parent
         if slow is None and set(target.arms) & set(SLOW_ARMS):
             slow = _dense(subject, data, seed, slow=True)
             yield slow
         for number in range(1, target.rounds):
-            parent = _arm(subject, target, of.ROUNDS[number - 1], parent)
+            parent = _arm(subject, target, of.ROUNDS[number - 1], parent, data)
             yield parent
         for arm in target.arms:
             start = slow if arm in SLOW_ARMS and slow else parent
-            yield _arm(subject, target, arm, start)
+            yield _arm(subject, target, arm, start, data)
 
 
 def _dense(subject: Subject, data: str, seed: int, *, slow: bool = False) -> Run:
@@ -124,25 +126,29 @@ def _dense(subject: Subject, data: str, seed: int, *, slow: bool = False) -> Run
     )
 
 
-def _sparse(subject: Subject, target: Target, data: str, seed: int) -> Run:
+def _sparse(subject: Subject, target: Target, dense: Run) -> Run:
     """The large network, trained so that the target's method can prune it."""
-    dense = _dense(subject, data, seed)
     factored = "selection" in target.sparsity
     label = f"{target.label}: {LABELS[SPARSE_DENSE]}"
-    return dense.model_copy(
-        update={
-            "name": f"{subject.name}-{target.name}-dense",
-            "model": factored_ref(subject.model) if factored else subject.model,
-            "task": TaskRef(name=SPARSE_TASK, args=dict(target.sparsity)),
-            "metadata": _about(subject, SPARSE_DENSE, label, target),
-        }
-    )
+    changes: dict[str, Any] = {
+        "name": f"{subject.name}-{target.name}-dense",
+        "model": factored_ref(subject.model) if factored else subject.model,
+        "task": TaskRef(name=SPARSE_TASK, args=dict(target.sparsity)),
+        "metadata": _about(subject, SPARSE_DENSE, label, target),
+    }
+    if target.from_trained:
+        changes["init_from"] = dense.key
+    if source := target.source:
+        changes |= {"data": source.data, "recipe": _plain(source.recipe)}
+        changes["metadata"][OF_OTHER_DATA] = True
+    return dense.model_copy(update=changes)
 
 
-def _arm(subject: Subject, target: Target, arm: str, parent: Run) -> Run:
+def _arm(subject: Subject, target: Target, arm: str, parent: Run, data: str) -> Run:
     recipe = _recipe(subject, target, arm)
     common: dict[str, Any] = {
         "name": f"{subject.name}-{target.name}-{arm}",
+        "data": data,
         "recipe": _plain(recipe),
         "metadata": _about(subject, arm, f"{target.label}: {LABELS[arm]}", target),
         "model": target.model or target.design or subject.model,

@@ -16,6 +16,7 @@ from convnext_study.results.evidence import resolution_of
 from convnext_study.results.statistics import PooledStd, holm, pool_std, unequal_difference
 from convnext_study.studies.pruning import targets as of
 from convnext_study.studies.pruning.arms import DENSE, LABELS
+from convnext_study.studies.pruning.optional_targets import FROM, GUIDED, TRANSFERRED
 from convnext_study.studies.pruning.rows import Row, by_arm, targets_of
 
 MARGIN = 1.0  # points: a difference that would matter
@@ -40,14 +41,14 @@ OTHERS = (
     ("half_smallest", "half", "criterion: smallest filters or L1-norm"),
     ("slimming", "half", "claim 3: slimmed widths or uniform ones"),
     ("random_widths", "half", "claim 3: random widths or uniform ones"),
-    ("guided", "half", "claim 3: guided widths or uniform ones"),
-    ("guided", "slimming", "claim 3: guided widths or slimmed ones"),
-    ("transferred", "transferred_uniform", "claim 3: transferred widths or uniform ones"),
+    (GUIDED, "half", "claim 3: guided widths or uniform ones"),
+    (GUIDED, "slimming", "claim 3: guided widths or slimmed ones"),
+    (TRANSFERRED, "transferred_uniform", "claim 3: transferred widths or uniform ones"),
     ("rounds", "sparse", "tickets in rounds or at once"),
     ("rounds_on", "rounds", "rounds trained on or rewound"),
     ("patterns", "sparse", "guided patterns or magnitude's own"),
 )
-OF_OTHERS = (of.FINE_TUNED, of.INHERITED, of.SCRATCH_E, of.TICKET)
+OF_OTHERS = (of.FINE_TUNED, of.INHERITED, of.SCRATCH_E, of.SCRATCH_B, of.TICKET)
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,22 @@ def _pairs(rows: Mapping[str, Row]) -> Iterator[tuple[str, str, str]]:
         for one, other, question in PAIRS:
             if one in arms and other in arms:
                 yield arms[one].name, arms[other].name, question
-    for network in dict.fromkeys(row.network for row in rows.values()):
-        for target, against, question in OTHERS:
+    for network, target in targets_of(rows):
+        for against, question in _others(target):
             arms, usual = (by_arm(rows, network, one) for one in (target, against))
             for arm in OF_OTHERS:
                 if arm in arms and arm in usual:
                     yield arms[arm].name, usual[arm].name, f"{question}: {LABELS[arm]}"
+
+
+def _others(target: str) -> Iterator[tuple[str, str]]:
+    """What a target is compared with, and the question; also where its shares are of other data."""
+    plain, of_other_data, _ = target.partition(FROM)
+    for name, against, question in OTHERS:
+        if name == plain:
+            yield against, question
+    if of_other_data:
+        yield plain, "transfer: shares of other data or of the same"
+    kind, _, ratio = plain.partition("_")
+    if kind == GUIDED and ratio:
+        yield f"slim_{ratio}", "claim 3: guided widths or slimmed ones"

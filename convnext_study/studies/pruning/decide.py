@@ -32,6 +32,15 @@ from convnext_study.studies.pruning.methods import (
 )
 
 
+class SourceImages(BaseModel):
+    """Side in pixels of a trained network's images, and how many classes they have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    side: int = Field(ge=1)
+    classes: int = Field(ge=1)
+
+
 class MethodArgs(BaseModel):
     """A method and how much it prunes.
 
@@ -40,7 +49,9 @@ class MethodArgs(BaseModel):
         widths: of predefined methods: how many channels of each layer stay.
         ratio: of automatic ones: the share that goes, of channels, weights or filters.
         macs: of network slimming, in place of the ratio: the budget to come nearest to.
-        design_macs: of `STAGE_SHARES`: the budget of the network that is designed.
+        design_macs: of `STAGE_SHARES`: the budget of the network that is designed. Without it,
+            that of the slimmed network; of another network, what the shares leave.
+        source: what the trained network sees, where it is trained on other data.
         images_per_class: that methods with samples look at.
     """
 
@@ -51,6 +62,7 @@ class MethodArgs(BaseModel):
     ratio: float | None = Field(default=None, ge=0, le=1)
     macs: int | None = Field(default=None, ge=1)
     design_macs: int | None = Field(default=None, ge=1)
+    source: SourceImages | None = None
     images_per_class: int = Field(default=10, ge=1)
 
 
@@ -76,7 +88,8 @@ class Trained:
         image_size: (channels, height, width) of its images.
         samples: gives about so many training images of each class, in batches.
         seed: of every draw.
-        design: the network whose widths are designed, in evaluation mode, with its record.
+        design: the network whose widths are designed, in evaluation mode, with its record and the
+            size of its images.
     """
 
     net: nn.Module
@@ -84,7 +97,7 @@ class Trained:
     image_size: ImageSize
     samples: Callable[[int], Sequence[Tensor]]
     seed: int
-    design: tuple[nn.Module, ModelRef] | None = None
+    design: tuple[nn.Module, ModelRef, ImageSize] | None = None
 
 
 def prune(trained: Trained, args: MethodArgs) -> Pruned:
@@ -182,14 +195,18 @@ def _select(trained: Trained) -> Pruned:
 
 def _design(trained: Trained, args: MethodArgs) -> ModelRef:
     """Guided, or transferred where it is another network: stages keep the slimmed one's shares."""
-    size = trained.image_size
-    shares = architectures.stage_shares(groups_of(trained.net, size), _slim(trained, args))
-    net, model = trained.design or (trained.net, trained.model)
+    slimmed = _slim(trained, args)
+    shares = architectures.stage_shares(groups_of(trained.net, trained.image_size), slimmed)
+    net, model, size = trained.design or (trained.net, trained.model, trained.image_size)
     groups = groups_of(net, size)
     widths = architectures.design_widths(groups, shares)
-    if args.design_macs is not None:
+    macs = args.design_macs
+    if macs is None and model == trained.model:
+        left = {name: len(channels) for name, channels in slimmed.items()}
+        macs = controls.count_macs(net, left, size)
+    if macs is not None:
         each = {group.name: shares[group.stage] for group in groups}
-        widths = controls.fit_widths(net, groups, each, args.design_macs, size)
+        widths = controls.fit_widths(net, groups, each, macs, size)
     return pruned_ref(model, controls.kept_of(widths), size)
 
 

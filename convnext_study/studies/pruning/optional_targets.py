@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+from convnext_study.errors import UserError
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.decide import STAGE_SHARES
 from convnext_study.studies.pruning.groups import widths_left
@@ -20,21 +20,19 @@ from convnext_study.studies.pruning.targets import (
     SCRATCH_E,
     SPARSE,
     TICKET,
+    Source,
     Target,
     rule_target,
 )
 
 COUNT = 3  # of rounds, ours: each prunes 42 % of what is left, together as much as at once
 SCRATCH = (SCRATCH_E, SCRATCH_B)
+GUIDED, TRANSFERRED = "guided", "transferred"
+FROM = "_from_"  # in the name of a target whose shares come from other data
 
 
-def optional_targets(*, penalty: float | None, macs: int | None) -> list[Target]:
-    """Of any network; what is guided by a slimmed network only where it can be slimmed.
-
-    Args:
-        penalty: of network slimming, None for a network without BatchNorm.
-        macs: of the slimmed network and of the guided one.
-    """
+def optional_targets(slimmed: Sequence[Target] = ()) -> list[Target]:
+    """Of any network; ``slimmed`` are its targets of network slimming, each of which guides one."""
     share = {"ratio": 1 - (1 - SPARSE) ** (1 / COUNT)}
     rounds = Target(
         "rounds",
@@ -58,13 +56,11 @@ def optional_targets(*, penalty: float | None, macs: int | None) -> list[Target]
             optional=True,
         ),
     ]
-    if penalty is not None and macs is not None:
-        found.append(_by_shares("guided", "guided widths", penalty, macs, macs))
-    return found
+    return found + [_guided(target) for target in slimmed]
 
 
 def transferred_targets(
-    label: str, model: ModelRef, images: Images, *, penalty: float, macs: int
+    label: str, model: ModelRef, images: Images, slimmed: Target
 ) -> list[Target]:
     """Another network of the slimmed one's shares, and the same with half of each layer.
 
@@ -72,29 +68,69 @@ def transferred_targets(
         label: the other network's.
         model: the other network.
         images: what it sees.
-        penalty: of network slimming.
-        macs: of the slimmed network.
+        slimmed: the target of network slimming whose shares are taken.
     """
     groups = [one for one in groups_in(model, images) if one.stage >= 0 and one.producers]
     half = widths_left(groups, {one.name: HALF for one in groups}, keep_one=True)
     uniform = rule_target("transferred_uniform", f"{label} uniform", half, model, images)
     assert uniform.model is not None  # noqa: S101
     budget = size_of(uniform.model, images).macs
-    transferred = _by_shares("transferred", f"{label} transferred", penalty, macs, budget)
     return [
-        replace(transferred, design=model, arms=(SCRATCH_E,)),
-        replace(uniform, arms=(SCRATCH_E,), optional=True, control=True),
+        _by_shares(slimmed, TRANSFERRED, f"{label} transferred", budget, design=model),
+        replace(uniform, arms=SCRATCH, optional=True, control=True),
     ]
 
 
-def _by_shares(name: str, label: str, penalty: float, macs: int, design_macs: int) -> Target:
-    amount: Mapping[str, Any] = {"macs": macs, "design_macs": design_macs}
+def from_other_data(target: Target, there: Target, source: Source) -> Target:
+    """A guided or transferred target whose shares are those of a network slimmed on other data.
+
+    Args:
+        target: with the slimmed network of the study's own data.
+        there: the same target where the other data is the study's.
+        source: the other data, and how the network is trained on it.
+
+    Raises UserError for a target that takes weights, and not an architecture alone.
+    """
+    if target.method != STAGE_SHARES:
+        raise UserError(
+            f"{target.name}@{source.data}: only guided and transferred architectures can come from "
+            "other data; leave the part from @ on"
+        )
+    scheme = source.data.partition(":")[0]
+    images = {"side": source.images.side, "classes": source.images.classes}
+    amount = {**target.amount, "source": images}
+    if "macs" in there.amount:
+        amount["macs"] = there.amount["macs"]
+    return replace(
+        target,
+        name=f"{target.name}{FROM}{scheme}",
+        label=f"{target.label} (from {scheme})",
+        amount=amount,
+        sparsity=there.sparsity,
+        source=source,
+    )
+
+
+def _guided(slimmed: Target) -> Target:
+    """``guided`` of ``slimming``, ``guided_70`` of ``slim_70``; of as many MACs."""
+    _, _, which = slimmed.name.partition("_")
+    name, label = GUIDED, "guided widths"
+    if which:
+        name, label = f"{GUIDED}_{which}", f"{label}, slimmed by {which} %"
+    return _by_shares(slimmed, name, label, slimmed.amount.get("macs"))
+
+
+def _by_shares(
+    slimmed: Target, name: str, label: str, macs: int | None, design: ModelRef | None = None
+) -> Target:
+    amount = dict(slimmed.amount) if macs is None else {**slimmed.amount, "design_macs": macs}
     return Target(
         name,
         label,
         STAGE_SHARES,
         amount,
         SCRATCH,
-        sparsity={"slimming": penalty},
+        sparsity=slimmed.sparsity,
         optional=True,
+        design=design,
     )

@@ -8,8 +8,14 @@ from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import OWN
 from convnext_study.studies.pruning.decide import SELECTION
 from convnext_study.studies.pruning.networks.wiring import widths_of
-from convnext_study.studies.pruning.optional_targets import optional_targets
-from convnext_study.studies.pruning.published import PublishedNetwork, networks, results, tables
+from convnext_study.studies.pruning.optional_targets import optional_targets, transferred_targets
+from convnext_study.studies.pruning.published import (
+    PublishedNetwork,
+    get_network,
+    networks,
+    results,
+    tables,
+)
 from convnext_study.studies.pruning.sizes import Images, size_of
 from convnext_study.studies.pruning.specs import PreActSpec
 from convnext_study.studies.pruning.targets import (
@@ -61,7 +67,7 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
     stem = whole.name.removesuffix("-c100").removesuffix("-slim")
     slimming = tables()["recipe"]["slimming"]
     ratios = slimming["ratio"]["cifar100" if whole.classes == 100 else "cifar10"].get(stem, ())
-    found += [
+    slimmed = [
         Target(
             f"slim_{ratio * 100:.0f}",
             f"slimmed {ratio:.0%}",
@@ -72,6 +78,7 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
         )
         for ratio in ratios
     ]
+    found += slimmed
     found += [
         Target(
             f"sparse_{ratio * 100:.0f}",
@@ -84,7 +91,25 @@ def published_targets(whole: PublishedNetwork) -> list[Target]:
         if stated["network"] == whole.name
         for ratio in stated["ratio"]
     ]
-    return found + optional_targets(penalty=None, macs=None)
+    return [*found, *optional_targets(slimmed), *_transferred(whole)]
+
+
+def _transferred(whole: PublishedNetwork) -> list[Target]:
+    """VGG-19 by the shares of VGG-16, as the paper has it. The ratio at which VGG-16 is slimmed was
+    not found: VGG-19's is taken."""
+    if whole.name != "vgg16":
+        return []
+    vgg19 = get_network("vgg19-slim")
+    slimming = tables()["recipe"]["slimming"]
+    slimmed = Target(
+        "slimming",
+        "slimmed",
+        "slimming",
+        {"ratio": slimming["ratio"]["cifar10"]["vgg19"][0]},
+        (),
+        sparsity={"slimming": slimming["penalty"]["vgg19"]},
+    )
+    return transferred_targets("VGG-19", ref_of(vgg19), Images(whole.input, whole.classes), slimmed)
 
 
 def _methods(network: PublishedNetwork) -> set[str]:

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from convnext_study.runs.records import ModelRef, Record, Result, Run
-from convnext_study.studies.pruning.arms import DENSE
+from convnext_study.studies.pruning.arms import DENSE, OF_OTHER_DATA
 
 # The backward pass takes twice the forward's operations, a multiply-accumulate is two.
 TRAINING = 3 * 2
@@ -116,7 +116,11 @@ def nonzero(result: Result) -> int:
 
 
 def rows_of(records: Iterable[Record]) -> dict[str, Row]:
-    """Rows by name, in the order of the records' metadata; runs that are not finished left out."""
+    """Rows by name, in the order of the records' metadata; runs that are not finished left out.
+
+    So are networks that were trained on other data, which others have as their parents: their
+    accuracies do not compare.
+    """
     grouped: dict[str, list[Record]] = {}
     finished = [record for record in records if record.result is not None]
     for record in sorted(finished, key=lambda one: one.run.metadata["order"]):
@@ -127,7 +131,7 @@ def rows_of(records: Iterable[Record]) -> dict[str, Row]:
         start = several[0].run.init_from
         parent = rows.get(names.get(start or "", ""))
         rows[name] = Row(name, sorted(several, key=lambda one: one.run.seed), parent)
-    return rows
+    return {name: row for name, row in rows.items() if OF_OTHER_DATA not in row.run.metadata}
 
 
 def by_arm(rows: Mapping[str, Row], network: str, target: str) -> dict[str, Row]:

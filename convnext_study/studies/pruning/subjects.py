@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from convnext_study.data.labels import OF_IMAGES, check_labels
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.dataset_size import dataset_size, size_if_missing
@@ -13,7 +14,11 @@ from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import OWN
 from convnext_study.studies.pruning.networks.wiring import widths_of
-from convnext_study.studies.pruning.optional_targets import optional_targets, transferred_targets
+from convnext_study.studies.pruning.optional_targets import (
+    from_other_data,
+    optional_targets,
+    transferred_targets,
+)
 from convnext_study.studies.pruning.published import PublishedNetwork, get_network, networks
 from convnext_study.studies.pruning.published_targets import (
     base_epochs_of,
@@ -30,7 +35,7 @@ from convnext_study.studies.pruning.schedules import (
 )
 from convnext_study.studies.pruning.sizes import Images
 from convnext_study.studies.pruning.specs import VggSpec
-from convnext_study.studies.pruning.targets import Target, rule_target, small_targets
+from convnext_study.studies.pruning.targets import Source, Target, rule_target, small_targets
 
 USUALLY = "usual"  # all targets that are not optional
 # Ours: VGG-16 an eighth as wide.
@@ -49,7 +54,8 @@ USUAL = {
 }
 NETWORKS = (
     "Which networks are pruned, comma-separated: roadmap:STEP, timm:NAME, a published one such as "
-    f"resnet56, or {EIGHTH}; each with what is pruned, such as {EIGHTH}=usual+rounds. "
+    f"resnet56, or {EIGHTH}; each with what is pruned, such as {EIGHTH}=usual+rounds, and with "
+    "guided@DATA or transferred@DATA by shares of a network slimmed on other data. "
     "(default: the data's)"
 )
 
@@ -89,14 +95,35 @@ def _choose(asked: str, context: Context, full: bool) -> Subject:
     """A network with what follows its name: targets, or its usual ones."""
     name, _, rest = asked.partition("=")
     subject = _subject(name, context, full)
-    known = [target.name for target in subject.targets]
+    known = {target.name: target for target in subject.targets}
     usual = {target.name for target in subject.targets if not target.optional}
     chosen: set[str] = set()
+    further: dict[str, Target] = {}
     for one in rest.split("+") if rest else (USUALLY,):
-        if one not in (USUALLY, *known):
+        plain, _, data = one.partition("@")
+        if plain != USUALLY and plain not in known:
             raise UserError(f"networks: {asked}: {one!r}{did_you_mean(one, [USUALLY, *known])}")
-        chosen |= usual if one == USUALLY else {one}
-    return replace(subject, chosen=frozenset(chosen))
+        if plain == USUALLY:
+            chosen |= usual
+        elif data in ("", context.data):
+            chosen.add(plain)
+        else:
+            target = _from_other_data(known[plain], name, data, context)
+            if further.setdefault(target.name, target) != target:
+                raise UserError(f"networks: {asked}: one data set of a kind; start another study")
+            chosen.add(target.name)
+    return replace(subject, targets=[*subject.targets, *further.values()], chosen=frozenset(chosen))
+
+
+def _from_other_data(target: Target, name: str, data: str, context: Context) -> Target:
+    """The target with the shares of the network ``name`` as it is slimmed on ``data``."""
+    check_labels(data, OF_IMAGES)
+    there = replace(context, data=data)
+    subject = _subject(name, there, is_full(data, there.recipe))
+    same = next(one for one in subject.targets if one.name == target.name)
+    recipe = subject.schedules.base
+    source = Source(data, recipe, images_of(there, recipe.image_size))
+    return from_other_data(target, same, source)
 
 
 def images_of(context: Context, size: int | None) -> Images:
@@ -157,10 +184,8 @@ def _eighth(context: Context) -> Subject:
         rule_target("rule", "rule (L1)", widths, model, images),
         *_targets(model, images),
     ]
-    macs = _slimmed_macs(targets)
-    assert macs is not None  # noqa: S101
     deeper = ModelRef(builder=OWN, args=_narrowed("vgg19-slim").to_dict())
-    targets += transferred_targets("VGG-19", deeper, images, penalty=REDUCED_PENALTY, macs=macs)
+    targets += transferred_targets("VGG-19", deeper, images, _slimmed(targets)[0])
     return Subject(EIGHTH, "VGG-16, an eighth as wide", model, schedules, targets)
 
 
@@ -195,9 +220,8 @@ def _other(name: str, label: str, model: ModelRef, usual: Schedules, context: Co
 def _targets(model: ModelRef, images: Images) -> list[Target]:
     """What is pruned of any network, and what it can be asked for besides."""
     usual = small_targets(model, images, penalty=REDUCED_PENALTY)
-    macs = _slimmed_macs(usual)
-    return usual + optional_targets(penalty=REDUCED_PENALTY if macs else None, macs=macs)
+    return usual + optional_targets(_slimmed(usual))
 
 
-def _slimmed_macs(targets: Sequence[Target]) -> int | None:
-    return next((int(one.amount["macs"]) for one in targets if one.name == "slimming"), None)
+def _slimmed(targets: Sequence[Target]) -> list[Target]:
+    return [one for one in targets if one.name == "slimming"]

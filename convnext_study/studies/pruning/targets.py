@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from convnext_study.recipes import Recipe
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import pruned_ref
 from convnext_study.studies.pruning.groups import Group, widths_left
@@ -27,6 +28,21 @@ LOTTERY = (TICKET, CONTROL, SLOW_TICKET, SLOW_CONTROL)
 HALF = 0.5  # of the channels of each layer
 SPARSE = 0.8  # of the weights
 SOFT = 0.3  # of the filters, the paper's
+
+
+@dataclass(frozen=True)
+class Source:
+    """Other data, on which the network is trained whose shares are transferred.
+
+    Args:
+        data: as on the command line.
+        recipe: how the network is trained there.
+        images: what it sees there.
+    """
+
+    data: str
+    recipe: Recipe
+    images: Images
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,8 @@ class Target:
         rounds: in which weights are pruned, each from the round before; the arms follow the last.
         between: weights that the rounds in between train: ``rewound`` or ``inherited``.
         design: the network whose widths are designed, where it is not the pruned one.
+        from_trained: whether the training that prepares for pruning starts from the dense network.
+        source: where the trained network comes from, if from other data.
     """
 
     name: str
@@ -66,6 +84,8 @@ class Target:
     rounds: int = 1
     between: str = "rewound"
     design: ModelRef | None = None
+    from_trained: bool = False
+    source: Source | None = None
 
     @property
     def is_masked(self) -> bool:
@@ -132,8 +152,9 @@ def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Ta
             f"soft filters {SOFT:.0%}",
             "soft-filters",
             {"ratio": SOFT},
-            (SCRATCH_E,),
+            (FINE_TUNED, SCRATCH_E),
             sparsity={"soft_filters": SOFT},
+            from_trained=True,
         ),
     ]
     return found

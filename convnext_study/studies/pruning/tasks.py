@@ -118,7 +118,8 @@ class Arm(Classification):
             raise TaskError(f"task {ARM}: {self.run.name} names no run to start from (init_from)")
         trained = parent.record.result and parent.record.result.model
         model = trained or parent.run.model
-        whole = self.fresh(model)
+        source = self.args.source
+        whole = self.fresh(model) if source is None else network_of(model, source.classes)
         load_weights(whole, parent)
         pruned = prune(self._trained(whole, model), self.args)
         if pruned.model is not None:
@@ -158,12 +159,13 @@ class Arm(Classification):
         return {**found, NETWORK: Cost.model_validate({**whole.model_dump(), "nonzero": nonzero})}
 
     def _trained(self, whole: nn.Module, model: ModelRef) -> Trained:
-        design = None
+        design, size, source = None, self.image_shape, self.args.source
         if self.args.method == STAGE_SHARES:
             own = network_of(self.run.model, self.data.num_classes)
-            design = (own.to(self.runtime.device).eval(), self.run.model)
-        seed = self.run.seed
-        return Trained(whole.eval(), model, self.image_shape, self._samples, seed, design)
+            design = (own.to(self.runtime.device).eval(), self.run.model, size)
+        if source is not None:
+            size = (size[0], source.side, source.side)
+        return Trained(whole.eval(), model, size, self._samples, self.run.seed, design)
 
     def _narrow(self, pruned: Pruned) -> nn.Module:
         """A network of the widths that are left, as a run of its own would start it, or with the

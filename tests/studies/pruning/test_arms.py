@@ -43,7 +43,7 @@ def test_every_arm_is_a_run_with_what_it_starts_from_in_its_key(usual: dict[str,
         make_recipe(run.recipe)
         scratch = name.endswith(("dense", "scratch_b", "scratch_t", "scratch_e"))
         # Known widths need no trained network; a method that decides by itself does.
-        alone = scratch and not name.startswith(("slimming-s", "sparse-s", "soft-s"))
+        alone = scratch and not name.startswith(("slimming-s", "sparse-s", "soft-"))
         assert (run.init_from is None) is alone, name
         if run.init_from is not None:
             assert by_key[run.init_from].seed == run.seed
@@ -51,6 +51,7 @@ def test_every_arm_is_a_run_with_what_it_starts_from_in_its_key(usual: dict[str,
             assert moved.key != run.key
     assert by_key[str(usual["slimming-scratch_b"].init_from)].task.args == {"slimming": 0.01}
     assert by_key[str(usual["sparse-slow_ticket"].init_from)] == usual["slow_dense"]
+    assert usual["soft-dense"].init_from == usual["dense"].key
 
 
 def test_parents_come_before_their_children() -> None:
@@ -89,8 +90,6 @@ def test_scratch_b_is_as_long_as_the_large_networks_computation(usual: dict[str,
     # The trained network says which architecture is left, and so how long that is.
     assert usual["slimming-scratch_b"].task.args["length"] == "scratch_b"
     assert epochs["slimming-scratch_b"] == 12 and epochs["half-scratch_b"] == 45
-    rule = make_recipe(usual["rule-scratch_b"].recipe)
-    assert rule.milestones == (9, 13)  # the same fractions
 
 
 def test_published_networks_train_as_long_as_published() -> None:
@@ -185,6 +184,9 @@ def test_targets_of_a_published_network() -> None:
     network = get_network("vgg19-slim-70")
     assert int(160 * widths.ratio) == network.stated["scratch_b_epochs"]
     assert "scratch_b" in found["slim_70"].arms
+    guided = found["guided_70"]
+    assert guided.optional and guided.sparsity == found["slim_70"].sparsity
+    assert guided.amount == {"ratio": 0.7}
     bias = [one for one in published_targets(get_network("vgg19-bias")) if not one.optional]
     assert [one.amount["ratio"] for one in bias] == [0.3, 0.8, 0.95]
 
@@ -195,14 +197,14 @@ def chosen(networks: str) -> dict[str, Run]:
 
 
 def test_targets_are_chosen_by_name(usual: dict[str, Run]) -> None:
-    assert len(usual) == 36  # none of the optional ones
+    assert len(usual) == 37  # none of the optional ones
     few = chosen("vgg16_eighth=random_widths")
     assert [*few] == ["dense", "random_widths-inherited", "random_widths-scratch_e"]
     assert all(run == usual[name] for name, run in few.items())
     more = chosen("vgg16_eighth=usual+patterns")
     assert more.keys() - usual.keys() == {"patterns-scratch_e"}
     again = arms.runs_of(context(networks=("vgg16_eighth", "vgg16_eighth=half")))
-    assert len({run.key for run in again}) == len(again) == 36
+    assert len({run.key for run in again}) == len(again) == 37
     with pytest.raises(UserError, match=r"^networks: vgg16_eighth=round: 'round'.*rounds"):
         chosen("vgg16_eighth=round")
 
@@ -240,3 +242,51 @@ def test_designed_architectures_start_from_the_slimmed_network(usual: dict[str, 
     designed = runs["transferred-scratch_e"]
     assert len(designed.model.args["widths"]) == len(uniform.model.args["widths"]) == 21 - 1
     assert designed.task.args["design_macs"] == size_of(uniform.model, IMAGES).macs
+
+
+def test_architectures_are_transferred_from_other_data() -> None:
+    runs = chosen("vgg16_eighth=transferred@clutter+guided@cifar100:x+transferred@digits")
+    same = runs["transferred-scratch_e"]  # the study's own data is no other data
+    assert (same.data, "source" in same.task.args) == ("digits", False)
+    there = runs["transferred_from_clutter-dense"]
+    assert (there.data, there.init_from) == ("clutter", None)
+    assert there.recipe["image_size"] is None and there.metadata[arms.OF_OTHER_DATA]
+    for arm in ("scratch_e", "scratch_b"):
+        run = runs[f"transferred_from_clutter-{arm}"]
+        assert (run.data, run.init_from) == ("digits", there.key)
+        assert run.recipe["image_size"] == 16
+        assert run.task.args["source"] == {"side": 32, "classes": 10}
+        assert run.task.args["design_macs"] == same.task.args["design_macs"]
+        assert run.task.args["macs"] > same.task.args["macs"]  # of larger images
+    guided = runs["guided_from_cifar100-scratch_e"]
+    assert guided.task.args["source"] == {"side": 32, "classes": 100}
+    networks = chosen("vgg16_eighth=guided@cifar100:x")
+    published = networks["guided_from_cifar100-dense"]
+    assert published.recipe["epochs"] == runs["dense"].recipe["epochs"]  # as reduced as the network
+
+
+def test_published_architectures_are_transferred_as_in_the_paper() -> None:
+    networks = ("vgg16=transferred@cifar10:a+transferred_uniform",)
+    found = {run.name: run for run in arms.runs_of(context(data="cifar100:b", networks=networks))}
+    there = found["vgg16-transferred_from_cifar10-dense"]
+    assert (there.data, there.recipe["epochs"]) == ("cifar10:a", 160)
+    run = found["vgg16-transferred_from_cifar10-scratch_b"]
+    assert (run.data, run.init_from) == ("cifar100:b", there.key)
+    assert run.task.args["ratio"] == 0.7
+    assert run.task.args["length"] == "scratch_b"
+    assert run.model.args == get_network("vgg19-slim").spec.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("networks", "message"),
+    [
+        ("half@clutter", "half@clutter: only guided and transferred architectures .* from @ on"),
+        ("transferred@clutted", "clutted.*clutter"),
+        ("transferred@scenes", "scenes"),
+        ("guided@cifar100:x+guided@cifar100:y", "one data set of a kind; start another study"),
+    ],
+)
+def test_what_other_data_cannot_give_is_one_line(networks: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        chosen(f"vgg16_eighth={networks}")
+    assert "\n" not in str(caught.value)

@@ -23,6 +23,7 @@ from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.runs.files import write_json
 from convnext_study.runs.records import RUN, Record, Run, scan
 from convnext_study.studies.pruning import arms, claims, latency
+from convnext_study.studies.pruning.arms import OF_OTHER_DATA
 from convnext_study.studies.pruning.claims import MARGIN, Statement, statements
 from convnext_study.studies.pruning.findings import findings
 from convnext_study.studies.pruning.latency import Latency
@@ -171,6 +172,22 @@ def test_published_numbers_stand_beside_published_networks(tmp_path: Path) -> No
     assert not paper["resnet56-resnet56-a-fine_tuned"]  # found in no source
     assert paper["resnet56-dense"] == "93.14 ± 0.12"
     assert any("not measured here" in note for note in table.notes)
+
+
+def test_shares_of_other_data_are_compared_and_its_accuracies_are_not(
+    tmp_path: Path,
+) -> None:
+    networks = ("vgg16_eighth=slimming+guided+guided@clutter+transferred@clutter",)
+    asked = arms.runs_of(context(seeds=(0, 1, 2), networks=networks))
+    rows = rows_of(written(tmp_path, asked, {"_from_clutter-dense": 20.0}))
+    own = "vgg16_eighth-guided_from_clutter"
+    assert f"{own}-dense" not in rows and f"{own}-scratch_e" in rows
+    parent = rows[f"{own}-scratch_e"].parent
+    assert parent is not None and parent.run.data == "clutter"
+    assert rows[f"{own}-scratch_e"].flops_in_all > rows[f"{own}-scratch_e"].flops
+    said_of = said(rows, "guided_from_clutter-scratch_b", "guided-scratch_b")
+    assert said_of.question.startswith("transfer: shares of other data or of the same")
+    assert all(OF_OTHER_DATA not in row.run.metadata for row in rows.values())
 
 
 def test_nothing_is_said_of_nothing() -> None:

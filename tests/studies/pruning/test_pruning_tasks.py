@@ -8,22 +8,24 @@ from typing import Any
 
 import pytest
 import torch
-from support.pruning_nets import PREACT
+from support.pruning_nets import DENSENET, PREACT, PRERESNET
 from support.pruning_runs import TINY, WIDTHS, arm_of, prepared, tiny_run, train_in
 from support.runs import make_tiny_run
 from support.training import assert_same, stop_after, weights
 from torch import nn
 
+from convnext_study.cost import count
 from convnext_study.data.rng import fold_in
 from convnext_study.errors import UserError
 from convnext_study.evaluation.load_run import load_run
 from convnext_study.imports import TaskError
+from convnext_study.runs.parents import ParentError
 from convnext_study.runs.records import Run, read
 from convnext_study.studies.pruning.factors import factored_ref
 from convnext_study.studies.pruning.groups import PruningError
 from convnext_study.studies.pruning.schedules import with_epochs
 from convnext_study.studies.pruning.sizes import Images, size_of
-from convnext_study.studies.pruning.specs import PreActSpec
+from convnext_study.studies.pruning.specs import PreActSpec, Spec
 from convnext_study.studies.pruning.tasks import Arm
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.parent import find_parent
@@ -306,3 +308,40 @@ def test_another_network_is_designed_by_the_parents_shares(tmp_path: Path) -> No
     assert as_is.cost.macs != pytest.approx(60_000, rel=0.15)
     with pytest.raises(TaskError, match="no weights come with it; use weights random"):
         started(tmp_path, arm_of(dense, "stage-shares", "inherited", ratio=0.5))
+
+
+@pytest.mark.parametrize("spec", [TINY.replace(widths=(4, 4, "M", 6, "M", 8)), PRERESNET, DENSENET])
+def test_a_guided_network_has_the_slimmed_ones_budget(tmp_path: Path, spec: Spec) -> None:
+    dense = prepared(tiny_run(spec), slimming=0.05)
+    guided = arm_of(dense, "stage-shares", "random", ratio=0.3)
+    slimmed = arm_of(dense, "slimming", "random", ratio=0.3)
+    _, one, other = train_in(tmp_path, dense, guided, slimmed)
+    assert one.cost.macs == pytest.approx(other.cost.macs, rel=0.15)
+    assert one.cost.macs < read(tmp_path / "runs" / dense.id).result.cost.macs  # type: ignore[union-attr]
+
+
+def test_shares_of_a_network_that_was_slimmed_on_other_data(tmp_path: Path) -> None:
+    spec = TINY.replace(widths=(8, 8, "M", 12, "M", 16))
+    there = prepared(tiny_run(spec), slimming=0.05)
+    there = there.model_copy(
+        update={"data": "synthetic:7,24,512", "recipe": {**there.recipe, "image_size": None}}
+    )
+    here = tiny_run(spec).model_copy(update={"init_from": there.key, "name": "transferred"})
+    method = {"method": "stage-shares", "weights": "random", "ratio": 0.5}
+    args = {**method, "source": {"side": 24, "classes": 7}, "length": "scratch_b"}
+    arm = here.model_copy(
+        update={"task": arm_of(there, "", "").task.model_copy(update={"args": args})}
+    )
+    _, result = train_in(tmp_path, there, arm)
+    _, net = started(tmp_path, arm)
+    logits = net.eval()(torch.zeros(1, 3, 16, 16))
+    assert logits.shape == (1, 10)  # of the digits, not of the parent's 7 classes
+    assert result.cost.macs < size_of(arm.model, Images(16, 10)).macs and result.epochs > 1
+    # As large as the slimmed network, on the images that this one sees; steps are coarse.
+    same = arm_of(there, "slimming", "random", ratio=0.5).model_copy(update={"data": there.data})
+    _, slimmed = started(tmp_path, same)
+    assert result.cost.macs == pytest.approx(count(slimmed, (3, 16, 16)).macs, rel=0.2)
+    wrong = {**args, "source": {"side": 24, "classes": 5}}
+    other = arm.model_copy(update={"task": arm.task.model_copy(update={"args": wrong})})
+    with pytest.raises(ParentError, match="do not fit"):
+        started(tmp_path, other)
