@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from convnext_study.cli.options import StudyOptions, output_of, print_tables
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from convnext_study.experiments.dataset_size import DatasetSize
     from convnext_study.experiments.estimate import CostEstimate, Hardware
     from convnext_study.report.tables import Table
+    from convnext_study.runs.records import Run
 
 GPU = "a100"  # whose hours are told; `plan` takes others
 
@@ -44,18 +45,20 @@ def dry_run(study: RunCollection, options: StudyOptions) -> None:
     done = len(study.runs) - len(todo)
     print(f"{study.folder}: {len(study.runs)} runs, {done} done already", file=output)
     cluster = cluster_of(options)
-    sizes, note = _sizes(options)
+    sizes = {uri: _size(uri, options) for uri in _data(study.runs, options)}
     resources = choose_resources_for(todo, options, cluster) if todo else None
     if resources:
         print(describe(todo, options, resources), file=output)
-    if note:
-        print(f"data: {note}", file=output)
+    for _, note in sizes.values():
+        if note:
+            print(f"data: {note}", file=output)
     gpus = processes_of(options, cluster, resources.devices if resources else ())
     hardware = Hardware(GPU, gpus, micro_batch_size=options.micro_batch_size)
-    costs = estimate(study.runs, sizes, hardware)
+    datasets = {uri: size for uri, (size, _) in sizes.items()}
+    costs = estimate(study.runs, datasets, hardware)
     where = progress(study.records(), study.runs)
     rows = [PlannedRun(*pair) for pair in zip(where, costs, strict=True)]
-    notes = _notes(rows, sizes, hardware)
+    notes = _notes(rows, datasets.values(), hardware)
     if resources and (seconds := _measured(study, rows, resources.jobs)):
         notes.append(seconds)
     print(file=output)
@@ -65,7 +68,12 @@ def dry_run(study: RunCollection, options: StudyOptions) -> None:
         train_all(study, resources, lambda: None, get_launcher(options, cluster))
 
 
-def _sizes(options: StudyOptions) -> tuple[DatasetSize, str]:
+def _data(runs: Sequence[Run], options: StudyOptions) -> list[str]:
+    """The study's data, and others that some of its runs are trained on."""
+    return list(dict.fromkeys([options.data, *(run.data for run in runs)]))
+
+
+def _size(uri: str, options: StudyOptions) -> tuple[DatasetSize, str]:
     """What to count with, and what must be said of it, which may be nothing.
 
     Raises UserError for data that is not here and of which nothing is known.
@@ -74,8 +82,8 @@ def _sizes(options: StudyOptions) -> tuple[DatasetSize, str]:
     from convnext_study.experiments.dataset_size import dataset_size, size_if_missing
 
     try:
-        missing = size_if_missing(options.data)
-        return missing or (dataset_size(options.data, images=None, classes=0, image_size=0), "")
+        missing = size_if_missing(uri)
+        return missing or (dataset_size(uri, images=None, classes=0, image_size=0), "")
     except DataError as error:
         if not options.download:
             raise
@@ -124,9 +132,12 @@ def _left(row: PlannedRun) -> float:
     return 1 - row.progress.epoch / (row.progress.epochs or row.cost.epochs)
 
 
-def _notes(rows: Sequence[PlannedRun], sizes: DatasetSize, hardware: Hardware) -> list[str]:
+def _notes(
+    rows: Sequence[PlannedRun], sizes: Collection[DatasetSize], hardware: Hardware
+) -> list[str]:
     from convnext_study.experiments.estimate import BOUND, GPUS, HOURS, RULE
-    from convnext_study.report.tables.formatting import hours, significant_digits, size
+    from convnext_study.report.tables.formatting import hours, significant_digits
+    from convnext_study.report.tables.formatting import size as in_bytes
 
     flops = sum(_left(row) * row.cost.flops for row in rows)
     gpu = sum(_left(row) * row.cost.gpu_hours for row in rows)
@@ -134,8 +145,12 @@ def _notes(rows: Sequence[PlannedRun], sizes: DatasetSize, hardware: Hardware) -
     bound = any(row.cost.is_bound for row in rows if row.progress.state != "done")
     return [
         f"to do: {_most(bound)}{significant_digits(flops)} FLOPs, {hours(HOURS * gpu)} of GPU, "
-        f"{size(disk)} of disk",
-        f"{sizes.train:,} training, {sizes.val:,} validation images, {sizes.classes} classes",
+        f"{in_bytes(disk)} of disk",
+        *(
+            (f"{size.uri}: " if len(sizes) > 1 else "")
+            + f"{size.train:,} training, {size.val:,} validation images, {size.classes} classes"
+            for size in sizes
+        ),
         RULE,
         *([BOUND] if any(row.cost.is_bound for row in rows) else []),
         f"GPU time is arithmetic alone, at {hardware.mfu:g} of an {GPUS[hardware.gpu].name}'s "

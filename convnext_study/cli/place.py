@@ -72,23 +72,32 @@ def choose_resources_for(
 
 def _images(todo: Sequence[Run], options: StudyOptions) -> tuple[int, bool]:
     """The side of the largest images, and whether any are read one by one."""
+    found = [
+        _images_of(uri, [run for run in todo if run.data == uri], options)
+        for uri in dict.fromkeys(run.data for run in todo)
+    ]
+    return max(size for size, _ in found), any(from_files for _, from_files in found)
+
+
+def _images_of(uri: str, todo: Sequence[Run], options: StudyOptions) -> tuple[int, bool]:
+    """The same of one data set, on which these runs are trained."""
     from convnext_study.data import open_data
     from convnext_study.data.sources import SOURCES
 
     size = max(run.recipe["image_size"] or 0 for run in todo)
-    embedded = SOURCES.get(options.data)
+    embedded = SOURCES.get(uri)
     if embedded and embedded.size:  # torch is not needed here, and takes seconds to import
         return size or embedded.size.image_size, False
-    if options.dry_run and (missing := size_if_missing(options.data)):
-        return size or missing[0].image_size, options.data.startswith("folder:")
-    if has_maps(options.data):
-        counted = dataset_size(options.data, images=None, classes=0, image_size=0)
+    if options.dry_run and (missing := size_if_missing(uri)):
+        return size or missing[0].image_size, uri.startswith("folder:")
+    if has_maps(uri):
+        counted = dataset_size(uri, images=None, classes=0, image_size=0)
         return counted.image_size, True
     from convnext_study.data.loader import in_memory
     from convnext_study.recipes import make_recipe
 
     # Bad data fails here, before any training.
-    data = open_data(options.data, download=options.download and not options.dry_run)
+    data = open_data(uri, download=options.download and not options.dry_run)
     recipes = {json.dumps(run.recipe, sort_keys=True): run.recipe for run in todo}
     from_files = any(not in_memory(data, make_recipe(recipe)) for recipe in recipes.values())
     return size or data.size, from_files

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -117,10 +117,15 @@ class CostEstimate:
         return self.train_flops + self.eval_flops
 
 
-def estimate(runs: Sequence[Run], dataset: DatasetSize, hardware: Hardware) -> list[CostEstimate]:
-    """What each run will cost. Raises UserError for a batch that the devices cannot share, and
-    for a network that cannot be built."""
-    return [_one(run, dataset, hardware) for run in runs]
+def estimate(
+    runs: Sequence[Run], datasets: Mapping[str, DatasetSize], hardware: Hardware
+) -> list[CostEstimate]:
+    """What each run will cost; ``datasets`` by the runs' data.
+
+    Raises UserError for a batch that the devices cannot share, and for a network that cannot be
+    built.
+    """
+    return [_one(run, datasets[run.data], hardware) for run in runs]
 
 
 def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
