@@ -55,7 +55,7 @@ def dry_run(study: RunCollection, options: StudyOptions) -> None:
     gpus = processes_of(options, cluster, resources.devices if resources else ())
     hardware = Hardware(GPU, gpus, micro_batch_size=options.micro_batch_size)
     datasets = {uri: size for uri, (size, _) in sizes.items()}
-    costs = estimate(study.runs, datasets, hardware)
+    costs = estimate(study.runs, datasets[options.data], hardware, datasets)
     where = progress(study.records(), study.runs)
     rows = [PlannedRun(*pair) for pair in zip(where, costs, strict=True)]
     notes = _notes(rows, datasets.values(), hardware)

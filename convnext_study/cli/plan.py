@@ -75,7 +75,7 @@ def plan(
     sizes = dataset_size(
         options.data, images=train_images, classes=road.num_classes, image_size=road.image_size
     )
-    plans = estimate(runs, {options.data: sizes}, hardware)
+    plans = estimate(runs, sizes, hardware)
     warnings = caveats(road, runs, plans, sizes)
     if as_json:
         told = to_dict(plans, sizes, hardware, warnings)

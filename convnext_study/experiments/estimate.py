@@ -118,14 +118,18 @@ class CostEstimate:
 
 
 def estimate(
-    runs: Sequence[Run], datasets: Mapping[str, DatasetSize], hardware: Hardware
+    runs: Sequence[Run],
+    dataset: DatasetSize,
+    hardware: Hardware,
+    others: Mapping[str, DatasetSize] | None = None,
 ) -> list[CostEstimate]:
-    """What each run will cost; ``datasets`` by the runs' data.
+    """What each run will cost; ``others`` are the sizes of other data that some are trained on.
 
     Raises UserError for a batch that the devices cannot share, and for a network that cannot be
     built.
     """
-    return [_one(run, datasets[run.data], hardware) for run in runs]
+    sizes = others or {}
+    return [_one(run, sizes.get(run.data, dataset), hardware) for run in runs]
 
 
 def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
