@@ -27,12 +27,13 @@ from convnext_study.runs.records import NETWORK_IS_BOUND, Run, TaskRef
 from convnext_study.studies.pruning import targets as of
 from convnext_study.studies.pruning.budget import CAP
 from convnext_study.studies.pruning.factors import factored_ref
-from convnext_study.studies.pruning.subjects import Subject, subjects
+from convnext_study.studies.pruning.subject import Subject
+from convnext_study.studies.pruning.subjects import subjects
 from convnext_study.studies.pruning.targets import Target
+from convnext_study.studies.pruning.tasks import ARM_TASK, SPARSE_TASK
 
 STUDY = "pruning"
 DENSE, SLOW_DENSE, SPARSE_DENSE = "dense", "slow_dense", "sparse_dense"
-ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
 # In a run's metadata: it is trained on other data than the study's, for its architecture alone.
 OF_OTHER_DATA = "of_other_data"
 SLOWER = 10  # the second pair of tickets, by which the rate is divided

@@ -21,12 +21,12 @@ from convnext_study.evaluation.load_run import load_run
 from convnext_study.imports import TaskError
 from convnext_study.runs.parents import ParentError
 from convnext_study.runs.records import Run, read
+from convnext_study.studies.pruning.arm_training import Arm
 from convnext_study.studies.pruning.factors import factored_ref
 from convnext_study.studies.pruning.groups import PruningError
 from convnext_study.studies.pruning.schedules import with_epochs
 from convnext_study.studies.pruning.sizes import Images, size_of
 from convnext_study.studies.pruning.specs import PreActSpec, Spec
-from convnext_study.studies.pruning.tasks import Arm
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.parent import find_parent
 from convnext_study.training.rng import seed_everything
