@@ -24,7 +24,7 @@ from convnext_study.data.labels import OF_IMAGES, check_labels
 from convnext_study.experiments.context import Context
 from convnext_study.recipes import Recipe
 from convnext_study.runs.records import NETWORK_IS_BOUND, Run, TaskRef
-from convnext_study.studies.pruning import targets as of
+from convnext_study.studies.pruning import arm_names as of
 from convnext_study.studies.pruning.budget import CAP
 from convnext_study.studies.pruning.factors import factored_ref
 from convnext_study.studies.pruning.subject import Subject
@@ -33,33 +33,7 @@ from convnext_study.studies.pruning.targets import Target
 from convnext_study.studies.pruning.tasks import ARM_TASK, SPARSE_TASK
 
 STUDY = "pruning"
-DENSE, SLOW_DENSE, SPARSE_DENSE = "dense", "slow_dense", "sparse_dense"
-# In a run's metadata: it is trained on other data than the study's, for its architecture alone.
-OF_OTHER_DATA = "of_other_data"
 SLOWER = 10  # the second pair of tickets, by which the rate is divided
-LABELS = {
-    DENSE: "dense",
-    SLOW_DENSE: "dense, slow",
-    SPARSE_DENSE: "dense, prepared",
-    of.FINE_TUNED: "fine-tuned",
-    of.INHERITED: "inherited + schedule",
-    of.SCRATCH_E: "Scratch-E",
-    of.SCRATCH_B: "Scratch-B",
-    of.SCRATCH_T: "Scratch-T",
-    of.TICKET: "winning ticket",
-    of.CONTROL: "control",
-    of.SLOW_TICKET: "winning ticket, slow",
-    of.SLOW_CONTROL: "control, slow",
-    **{name: name.replace("_", " ") for name in of.ROUNDS},
-}
-WEIGHTS = {
-    of.TICKET: "rewound",
-    of.SLOW_TICKET: "rewound",
-    of.CONTROL: "random",
-    of.SLOW_CONTROL: "random",
-}
-INHERIT = (of.FINE_TUNED, of.INHERITED)
-SLOW_ARMS = (of.SLOW_TICKET, of.SLOW_CONTROL)
 
 
 def runs_of(context: Context) -> list[Run]:
@@ -89,7 +63,7 @@ def _chosen(runs: list[Run], targets: Collection[str]) -> list[Run]:
     wanted: set[str] = set()
     for run in reversed(runs):
         about = run.metadata
-        if run.key in wanted or about["arm"] == DENSE or about["target"] in targets:
+        if run.key in wanted or about["arm"] == of.DENSE or about["target"] in targets:
             wanted |= {run.key, run.init_from or run.key}
     return [run for run in runs if run.key in wanted]
 
@@ -103,19 +77,19 @@ def _of_subject(subject: Subject, data: str, seed: int) -> Iterator[Run]:
         if target.sparsity:
             parent = _sparse(subject, target, dense)
             yield parent
-        if slow is None and set(target.arms) & set(SLOW_ARMS):
+        if slow is None and set(target.arms) & set(of.SLOW_ARMS):
             slow = _dense(subject, data, seed, slow=True)
             yield slow
         for number in range(1, target.rounds):
             parent = _arm(subject, target, of.ROUNDS[number - 1], parent, data)
             yield parent
         for arm in target.arms:
-            start = slow if arm in SLOW_ARMS and slow else parent
+            start = slow if arm in of.SLOW_ARMS and slow else parent
             yield _arm(subject, target, arm, start, data)
 
 
 def _dense(subject: Subject, data: str, seed: int, *, slow: bool = False) -> Run:
-    schedules, name = subject.schedules, SLOW_DENSE if slow else DENSE
+    schedules, name = subject.schedules, of.SLOW_DENSE if slow else of.DENSE
     return Run(
         study=STUDY,
         name=f"{subject.name}-{name}",
@@ -123,25 +97,25 @@ def _dense(subject: Subject, data: str, seed: int, *, slow: bool = False) -> Run
         recipe=_plain(schedules.slower(SLOWER) if slow else schedules.base),
         data=data,
         seed=seed,
-        metadata=_about(subject, name, LABELS[name]),
+        metadata=_about(subject, name, of.LABELS[name]),
     )
 
 
 def _sparse(subject: Subject, target: Target, dense: Run) -> Run:
     """The large network, trained so that the target's method can prune it."""
     factored = "selection" in target.sparsity
-    label = f"{target.label}: {LABELS[SPARSE_DENSE]}"
+    label = f"{target.label}: {of.LABELS[of.SPARSE_DENSE]}"
     changes: dict[str, Any] = {
         "name": f"{subject.name}-{target.name}-dense",
         "model": factored_ref(subject.model) if factored else subject.model,
         "task": TaskRef(name=SPARSE_TASK, args=dict(target.sparsity)),
-        "metadata": _about(subject, SPARSE_DENSE, label, target),
+        "metadata": _about(subject, of.SPARSE_DENSE, label, target),
     }
     if target.from_trained:
         changes["init_from"] = dense.key
     if source := target.source:
         changes |= {"data": source.data, "recipe": _plain(source.recipe)}
-        changes["metadata"][OF_OTHER_DATA] = True
+        changes["metadata"][of.OF_OTHER_DATA] = True
     return dense.model_copy(update=changes)
 
 
@@ -151,10 +125,10 @@ def _arm(subject: Subject, target: Target, arm: str, parent: Run, data: str) -> 
         "name": f"{subject.name}-{target.name}-{arm}",
         "data": data,
         "recipe": _plain(recipe),
-        "metadata": _about(subject, arm, f"{target.label}: {LABELS[arm]}", target),
+        "metadata": _about(subject, arm, f"{target.label}: {of.LABELS[arm]}", target),
         "model": target.model or target.design or subject.model,
     }
-    weights = WEIGHTS.get(arm, "inherited" if arm in INHERIT else "random")
+    weights = of.WEIGHTS.get(arm, "inherited" if arm in of.INHERIT else "random")
     if arm in of.ROUNDS:
         weights = target.between
     if target.model is not None and weights == "random":  # needs no trained network
@@ -182,7 +156,7 @@ def _recipe(subject: Subject, target: Target, arm: str) -> Recipe:
         return schedules.of_epochs(whole)
     if arm == of.SCRATCH_T:
         return schedules.of_epochs(whole + epochs)
-    return schedules.slower(SLOWER) if arm in SLOW_ARMS else schedules.base
+    return schedules.slower(SLOWER) if arm in of.SLOW_ARMS else schedules.base
 
 
 def _about(subject: Subject, arm: str, label: str, target: Target | None = None) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from convnext_study.results.compare import ALPHA, Comparison, compare
 from convnext_study.results.equivalence import equivalence_p
 from convnext_study.results.evidence import resolution_of
 from convnext_study.results.statistics import PooledStd, holm, pool_std, unequal_difference
-from convnext_study.studies.pruning import targets as of
-from convnext_study.studies.pruning.arms import DENSE, LABELS
+from convnext_study.studies.pruning import arm_names as of
+from convnext_study.studies.pruning.arm_names import DENSE, LABELS
 from convnext_study.studies.pruning.optional_targets import FROM, GUIDED, TRANSFERRED
 from convnext_study.studies.pruning.rows import Row, by_arm, targets_of
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from convnext_study.report.findings import Finding, StudyFigure
 from convnext_study.runs.records import Record
-from convnext_study.studies.pruning.arms import LABELS
+from convnext_study.studies.pruning.arm_names import LABELS
+from convnext_study.studies.pruning.by_network import networks_table
 from convnext_study.studies.pruning.claims import (
     Deviations,
     Statement,
@@ -33,7 +34,7 @@ def findings(records: Iterable[Record]) -> list[Finding]:
     stds, said = deviations(rows), statements(rows)
     if said:
         found += [statements_table(said, [_noise(stds)]), "\n".join(_in_words(said))]
-    found += two_factor_tables(rows, stds)
+    found += [*networks_table(rows, said), *two_factor_tables(rows, stds)]
     found.append(StudyFigure("pruning_pareto", TITLE, pareto(rows, latencies)))
     return found
 

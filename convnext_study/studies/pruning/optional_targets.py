@@ -10,20 +10,11 @@ from dataclasses import replace
 
 from convnext_study.errors import UserError
 from convnext_study.runs.records import ModelRef
+from convnext_study.studies.pruning.arm_names import CONTROL, SCRATCH_B, SCRATCH_E, TICKET
 from convnext_study.studies.pruning.decide import STAGE_SHARES
 from convnext_study.studies.pruning.groups import widths_left
 from convnext_study.studies.pruning.sizes import Images, groups_in, size_of
-from convnext_study.studies.pruning.targets import (
-    CONTROL,
-    HALF,
-    SCRATCH_B,
-    SCRATCH_E,
-    SPARSE,
-    TICKET,
-    Source,
-    Target,
-    rule_target,
-)
+from convnext_study.studies.pruning.targets import HALF, SPARSE, Source, Target, rule_target
 
 COUNT = 3  # of rounds, ours: each prunes 42 % of what is left, together as much as at once
 SCRATCH = (SCRATCH_E, SCRATCH_B)

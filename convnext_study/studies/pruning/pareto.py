@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convnext_study.report.figures.style import COLOURS, draw_charts, style
-from convnext_study.studies.pruning import targets as of
-from convnext_study.studies.pruning.arms import DENSE, LABELS
+from convnext_study.studies.pruning import arm_names as of
+from convnext_study.studies.pruning.arm_names import DENSE, LABELS
 from convnext_study.studies.pruning.latency import Latency
 from convnext_study.studies.pruning.rows import Row
 

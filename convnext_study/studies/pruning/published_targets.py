@@ -6,6 +6,13 @@ from collections.abc import Mapping
 
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import OWN
+from convnext_study.studies.pruning.arm_names import (
+    FINE_TUNED,
+    INHERITED,
+    LOTTERY,
+    SCRATCH_B,
+    SCRATCH_E,
+)
 from convnext_study.studies.pruning.decide import SELECTION
 from convnext_study.studies.pruning.networks.wiring import widths_of
 from convnext_study.studies.pruning.optional_targets import optional_targets, transferred_targets
@@ -18,14 +25,7 @@ from convnext_study.studies.pruning.published import (
 )
 from convnext_study.studies.pruning.sizes import Images, size_of
 from convnext_study.studies.pruning.specs import PreActSpec
-from convnext_study.studies.pruning.targets import (
-    FINE_TUNED,
-    INHERITED,
-    LOTTERY,
-    SCRATCH_B,
-    SCRATCH_E,
-    Target,
-)
+from convnext_study.studies.pruning.targets import Target
 
 
 def published_targets(whole: PublishedNetwork) -> list[Target]:

@@ -12,15 +12,17 @@ from convnext_study.studies.pruning.subject import EIGHTH, Subject, images_of, i
 from convnext_study.studies.pruning.targets import Source, Target
 
 USUALLY = "usual"  # all targets that are not optional
+EVERY_ROW = "roadmap"
 USUAL = {
     "cifar10": ("vgg16", "resnet56", "vgg19-slim"),
     "cifar100": ("vgg19-slim-c100",),
     "folder": ("resnet34",),
 }
 NETWORKS = (
-    "Which networks are pruned, comma-separated: roadmap:STEP, timm:NAME, a published one such as "
-    f"resnet56, or {EIGHTH}; each with what is pruned, such as {EIGHTH}=usual+rounds, and with "
-    "guided@DATA or transferred@DATA by shares of a network slimmed on other data. "
+    "Which networks are pruned, comma-separated: roadmap:STEP, roadmap for every row, timm:NAME, "
+    f"a published one such as resnet56, or {EIGHTH}; each with what is pruned, such as "
+    f"{EIGHTH}=usual+rounds, and with guided@DATA or transferred@DATA by shares of a network "
+    "slimmed on other data. "
     "(default: the data's)"
 )
 
@@ -32,7 +34,19 @@ def subjects(context: Context) -> list[Subject]:
     """
     full = is_full(context.data, context.recipe)
     usual = USUAL.get(context.data.partition(":")[0], ("vgg16",)) if full else (EIGHTH,)
-    return [_choose(name.strip(), context) for name in context.networks or usual]
+    return [
+        _choose(name, context)
+        for asked in context.networks or usual
+        for name in _rows(asked.strip(), context)
+    ]
+
+
+def _rows(asked: str, context: Context) -> list[str]:
+    """The names that one of the command line stands for: `EVERY_ROW` for each row of the road."""
+    name, equals, rest = asked.partition("=")
+    if name != EVERY_ROW:
+        return [asked]
+    return [f"{EVERY_ROW}:{row}{equals}{rest}" for row in context.road.adopted()]
 
 
 def _choose(asked: str, context: Context) -> Subject:

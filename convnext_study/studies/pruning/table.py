@@ -15,7 +15,7 @@ from convnext_study.report.tables.formatting import (
     significant_digits,
 )
 from convnext_study.results.title import IMAGENET_IMAGES, short_data
-from convnext_study.studies.pruning.arms import DENSE, LABELS
+from convnext_study.studies.pruning.arm_names import DENSE, LABELS
 from convnext_study.studies.pruning.claims import MARGIN, Statement
 from convnext_study.studies.pruning.latency import NOTE, Latency
 from convnext_study.studies.pruning.published import networks, results
@@ -135,8 +135,16 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Tab
 
 def statements_table(found: Sequence[Statement], noise: Sequence[str]) -> Table[Statement]:
     """A row for each pair of arms."""
+    networks_of = [_about(one.first, "network_label") for one in found]
     columns: list[Column[Statement]] = [
         Column("question", "question", lambda one: one.question, "text", screen=False),
+        Column(
+            "network",
+            "network",
+            lambda one: _about(one.first, "network_label"),
+            "text",
+            screen=len(set(networks_of)) > 1,
+        ),
         Column("first", "arm", lambda one: one.first.label, "text"),
         Column("second", "minus", lambda one: _other(one), "text"),
         Column("diff", "points", lambda one: one.comparison.difference.diff, format=signed),

@@ -14,16 +14,17 @@ from typing import Any
 from convnext_study.recipes import Recipe
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import pruned_ref
+from convnext_study.studies.pruning.arm_names import (
+    ALL,
+    FINE_TUNED,
+    INHERITED,
+    LOTTERY,
+    SCRATCH_B,
+    SCRATCH_E,
+)
 from convnext_study.studies.pruning.groups import Group, widths_left
 from convnext_study.studies.pruning.methods.controls import kept_of, random_widths
 from convnext_study.studies.pruning.sizes import Images, groups_in, network_of, size_of
-
-FINE_TUNED, INHERITED = "fine_tuned", "inherited"
-SCRATCH_E, SCRATCH_B, SCRATCH_T = "scratch_e", "scratch_b", "scratch_t"
-TICKET, CONTROL, SLOW_TICKET, SLOW_CONTROL = "ticket", "control", "slow_ticket", "slow_control"
-ALL = (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B, SCRATCH_T)
-ROUNDS = tuple(f"round_{number}" for number in range(1, 10))
-LOTTERY = (TICKET, CONTROL, SLOW_TICKET, SLOW_CONTROL)
 
 HALF = 0.5  # of the channels of each layer
 SPARSE = 0.8  # of the weights

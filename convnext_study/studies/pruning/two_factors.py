@@ -17,9 +17,9 @@ from convnext_study.results.statistics import (
 )
 from convnext_study.results.statistics.intervals import t_quantile
 from convnext_study.results.statistics.two_way import Factor, TwoWay, two_way
+from convnext_study.studies.pruning.arm_names import INHERITED, SCRATCH_E
 from convnext_study.studies.pruning.claims import Deviations
 from convnext_study.studies.pruning.rows import Row, by_arm
-from convnext_study.studies.pruning.targets import INHERITED, SCRATCH_E
 
 ARCHITECTURES = (
     ("half", "uniform: half of each layer"),

@@ -17,6 +17,7 @@ from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run
 from convnext_study.studies.pruning import arms
 from convnext_study.studies.pruning.apply import OWN
+from convnext_study.studies.pruning.arm_names import OF_OTHER_DATA
 from convnext_study.studies.pruning.published import get_network, tables
 from convnext_study.studies.pruning.published_targets import published_targets
 from convnext_study.studies.pruning.schedules import published, with_epochs
@@ -166,6 +167,14 @@ def test_networks_of_the_road_map_and_of_timm() -> None:
     assert "timm_resnet18-slimming-fine_tuned" in found
 
 
+def test_every_row_that_leads_to_the_end_of_the_road() -> None:
+    road = context().road
+    found = arms.runs_of(context(networks=("roadmap=random_widths", "vgg16_eighth=half")))
+    rows = [f"nano_{row}" for row in road.adopted()]
+    assert list(dict.fromkeys(run.metadata["network"] for run in found)) == [*rows, "vgg16_eighth"]
+    assert {run.metadata["target"] for run in found} == {"", "random_widths", "half"}
+
+
 def test_bad_requests_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^networks: 'resnet65'.*resnet56"):
         arms.runs_of(context(networks=("resnet65",)))
@@ -250,7 +259,7 @@ def test_architectures_are_transferred_from_other_data() -> None:
     assert (same.data, "source" in same.task.args) == ("digits", False)
     there = runs["transferred_from_clutter-dense"]
     assert (there.data, there.init_from) == ("clutter", None)
-    assert there.recipe["image_size"] is None and there.metadata[arms.OF_OTHER_DATA]
+    assert there.recipe["image_size"] is None and there.metadata[OF_OTHER_DATA]
     for arm in ("scratch_e", "scratch_b"):
         run = runs[f"transferred_from_clutter-{arm}"]
         assert (run.data, run.init_from) == ("digits", there.key)

@@ -23,12 +23,14 @@ from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.runs.files import write_json
 from convnext_study.runs.records import RUN, Record, Run, scan
 from convnext_study.studies.pruning import arms, claims, latency
-from convnext_study.studies.pruning.arms import OF_OTHER_DATA
+from convnext_study.studies.pruning.arm_names import OF_OTHER_DATA
+from convnext_study.studies.pruning.by_network import networks_table
 from convnext_study.studies.pruning.claims import MARGIN, Statement, statements
 from convnext_study.studies.pruning.findings import findings
 from convnext_study.studies.pruning.latency import Latency
 from convnext_study.studies.pruning.pareto import front
 from convnext_study.studies.pruning.rows import Row, rows_of
+from convnext_study.studies.pruning.table import statements_table
 from convnext_study.training.loop import train
 
 STUDY = """
@@ -188,6 +190,27 @@ def test_shares_of_other_data_are_compared_and_its_accuracies_are_not(
     said_of = said(rows, "guided_from_clutter-scratch_b", "guided-scratch_b")
     assert said_of.question.startswith("transfer: shares of other data or of the same")
     assert all(OF_OTHER_DATA not in row.run.metadata for row in rows.values())
+
+
+def test_several_networks_are_compared_by_what_pruning_costs_them(
+    tmp_path: Path, still: None
+) -> None:
+    names = ("roadmap:stage_ratio=half", "roadmap:patchify_stem=half", "vgg16_eighth=rule")
+    asked = arms.runs_of(context(seeds=(0, 1, 2), networks=names))
+    rows = rows_of(written(tmp_path, asked, {"stem-dense": 97.0, "stem-half-inherited": 92.0}))
+    said_of = statements(rows)
+    (table,) = networks_table(rows, said_of)
+    assert [line.dense.network for line in table.rows] == ["nano_stage_ratio", "nano_patchify_stem"]
+    values = {key: table.records()[1][key] for key in ("dense", "inherited_dense")}
+    assert values["dense"] == pytest.approx(97.0, abs=0.3)
+    assert values["inherited_dense"] == pytest.approx(-5.0, abs=0.6)
+    alone = {name: row for name, row in rows.items() if "stage" not in name}
+    assert networks_table(alone, statements(alone)) == []
+    # Which network a statement is about has a column where there are several.
+    shown = {column.key for column in statements_table(said_of, []).columns if column.screen}
+    assert "network" in shown
+    of_one = statements_table([one for one in said_of if "stem" in one.first.network], [])
+    assert "network" not in {column.key for column in of_one.columns if column.screen}
 
 
 def test_nothing_is_said_of_nothing() -> None:
