@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import UserError
+from convnext_study.experiments.study_file import NETWORKS, named_studies
 from convnext_study.results.grouping import RunGroup, differences
 from convnext_study.results.subset_results import RECIPE
 from convnext_study.results.title import short_data
@@ -45,6 +48,8 @@ def commands(groups: Sequence[RunGroup], folder: str) -> list[str]:
             line + shlex.join([*_options(get_roadmap(regime), runs, seeds), "--out", folder])
         )
         lines.append("# not checked: the records name the kind of study and not its command")
+    elif len(studies := {run.study for run in runs}) == 1 and studies <= named_studies().keys():
+        lines += _study(runs, seeds, folder)
     else:
         lines.append("# The records do not say which command requested these runs.")
     # A comment must not end before its line does, or a record's text would be a command.
@@ -91,6 +96,25 @@ def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> lis
     more = len(keys - {run.key for run in runs})
     further = f" and {more} more" if more else ""
     return [f"# asks for the {len(runs)} runs counted above, by their keys{further}", line]
+
+
+def _study(runs: Sequence[Run], seeds: str, folder: str) -> list[str]:
+    """Of a study whose networks are not the road map's: what its records tell of the command."""
+    parts = ["convnext-study", "study", runs[0].study, "--data", _data(_main_data(runs))]
+    parts += ["--seeds", seeds]
+    asked = {run.metadata.get(NETWORKS) for run in runs} - {None, ""}
+    if asked:
+        networks = ",".join(sorted(map(str, asked)))
+        parts += ["--networks", re.sub(r"(?<=@)[^,+]+", lambda uri: _data(uri[0]), networks)]
+    return [
+        shlex.join([*parts, "--out", folder]),
+        "# not checked: options that changed the recipes, if any did, are not in the records",
+    ]
+
+
+def _main_data(runs: Sequence[Run]) -> str:
+    """The data of most runs; a few may be trained on other data for their architecture alone."""
+    return Counter(run.data for run in runs).most_common(1)[0][0]
 
 
 def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:

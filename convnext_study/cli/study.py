@@ -79,10 +79,12 @@ def study(
     from convnext_study.experiments.collection import RunCollection
     from convnext_study.experiments.roadmap_runs import default_folder, parse_seeds
     from convnext_study.experiments.study_file import (
+        NETWORKS,
         deduplicate,
         find_study,
         load_study,
         make_context,
+        with_metadata,
     )
 
     if players not in PLAYERS:
@@ -108,6 +110,8 @@ def study(
         networks=loaded.networks(networks),
     )
     requested = loaded.runs(context)
+    if networks:  # for the report, which says how to ask for these runs again
+        requested = [with_metadata(run, **{NETWORKS: networks}) for run in requested]
     if match_macs is not None:
         requested = _match_macs(requested, match_macs, context, options)
     folder = (

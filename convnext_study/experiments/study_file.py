@@ -25,6 +25,7 @@ from convnext_study.runs.records import RESULT, RUN, Record, RecordError, Run, r
 
 DEFAULT_REGIME = "nano"
 ABLATIONS = "ablations"
+NETWORKS = "networks"  # in a run's metadata: the option of the command that requested it
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,11 @@ def make_context(
             raise UserError(f"{name}: defines no STEPS; see docs/your_own_step.md")
         steps += own
     return context.with_steps(*steps) if steps else context
+
+
+def with_metadata(run: Run, **facts: Any) -> Run:
+    """The run with further metadata, which are no part of its key."""
+    return run.model_copy(update={"metadata": {**run.metadata, **facts}})
 
 
 def deduplicate(runs: Iterable[Run], folder: Path) -> tuple[list[Run], int]:

@@ -16,12 +16,14 @@ from convnext_study.cli import app
 from convnext_study.cli.reproduce import commands
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.roadmap_runs import parse_seeds, roadmap_runs
+from convnext_study.experiments.study_file import with_metadata
 from convnext_study.report.write import write_report
 from convnext_study.results.grouping import group
 from convnext_study.results.load import ReportOptions
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import Run, scan
+from convnext_study.studies.pruning.arms import runs_of as pruning_runs
 
 NANO = get_roadmap("nano")
 
@@ -97,6 +99,20 @@ def test_commands_of_a_study_name_its_file(tmp_path: Path) -> None:
         "--epochs 3 --out s"
     )
     assert lines[2].startswith("# not checked")
+
+
+def test_commands_of_a_study_of_other_networks(tmp_path: Path) -> None:
+    networks = "vgg16_eighth=half+transferred@folder:/home/me/mine+guided@clutter"
+    asked = Context(road=NANO, seeds=(0, 1), networks=("vgg16_eighth=half+guided@clutter",))
+    write_study(tmp_path, [with_metadata(run, networks=networks) for run in pruning_runs(asked)])
+    lines = commands(group(scan(tmp_path)), "s")
+    words = shlex.split(lines[1])
+    assert words[:3] == ["convnext-study", "study", "pruning"]
+    given = dict(zip(words[3::2], words[4::2], strict=True))
+    named = "vgg16_eighth=half+transferred@folder:PATH/mine+guided@clutter"
+    assert given == {"--data": "digits", "--seeds": "2", "--networks": named, "--out": "s"}
+    assert lines[2].startswith("# not checked")
+    assert lines[3] == "convnext-study report s"
 
 
 def test_no_text_of_a_record_becomes_a_command(tmp_path: Path) -> None:
