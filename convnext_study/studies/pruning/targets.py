@@ -26,7 +26,7 @@ from convnext_study.studies.pruning.groups import Group, widths_left
 from convnext_study.studies.pruning.methods.controls import kept_of, random_widths
 from convnext_study.studies.pruning.sizes import Images, groups_in, network_of, size_of
 
-HALF = 0.5  # of the channels of each layer
+HALF, THREE_QUARTERS = 0.5, 0.75  # of the channels of each layer, that go
 SPARSE = 0.8  # of the weights
 SOFT = 0.3  # of the filters, the paper's
 
@@ -111,8 +111,17 @@ def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Ta
     """
     groups = [group for group in groups_in(model, images) if group.stage >= 0]
     filters = [group for group in groups if group.producers]
-    half = widths_left(filters, {group.name: HALF for group in filters}, keep_one=True)
-    found = [_predefined("half", "half (L1)", "l1-norm", half, ALL, model, images)]
+    half, quarter = (
+        widths_left(filters, {group.name: share for group in filters}, keep_one=True)
+        for share in (HALF, THREE_QUARTERS)
+    )
+    found = [
+        _predefined("half", "half (L1)", "l1-norm", half, ALL, model, images),
+        replace(
+            _predefined("quarter", "quarter (L1)", "l1-norm", quarter, ALL, model, images),
+            optional=True,
+        ),
+    ]
     few = (FINE_TUNED, INHERITED)
     if all(len(group.consumers) == 1 and not group.concatenated for group in filters):
         found += [

@@ -212,6 +212,10 @@ def test_targets_are_chosen_by_name(usual: dict[str, Run]) -> None:
     assert all(run == usual[name] for name, run in few.items())
     more = chosen("vgg16_eighth=usual+patterns")
     assert more.keys() - usual.keys() == {"patterns-scratch_e"}
+    quarter = chosen("vgg16_eighth=quarter")
+    sizes = [size_of(usual[name].model, IMAGES).macs for name in ("dense", "half-scratch_e")]
+    sizes.append(size_of(quarter["quarter-scratch_e"].model, IMAGES).macs)
+    assert sizes == [1_276_544, 334_464, 91_520]  # 0.33 and 0.09 M by the pilots
     again = arms.runs_of(context(networks=("vgg16_eighth", "vgg16_eighth=half")))
     assert len({run.key for run in again}) == len(again) == 37
     with pytest.raises(UserError, match=r"^networks: vgg16_eighth=round: 'round'.*rounds"):
