@@ -58,12 +58,15 @@ def _choose(asked: str, context: Context) -> Subject:
     chosen: set[str] = set()
     further: dict[str, Target] = {}
     for one in rest.split("+") if rest else (USUALLY,):
-        plain, _, data = one.partition("@")
-        if plain != USUALLY and plain not in known:
-            raise UserError(f"networks: {asked}: {one!r}{did_you_mean(one, [USUALLY, *known])}")
-        if plain == USUALLY:
+        plain, at, data = one.partition("@")
+        if one == USUALLY:
             chosen |= usual
-        elif data in ("", context.data):
+            continue
+        if plain not in known:
+            raise UserError(f"networks: {asked}: {one!r}{did_you_mean(plain, [USUALLY, *known])}")
+        if at and not data:
+            raise UserError(f"networks: {asked}: no data after @, such as {plain}@clutter")
+        if data in ("", context.data):
             chosen.add(plain)
         else:
             target = _from_other_data(known[plain], name, data, context)

@@ -296,6 +296,8 @@ def test_published_architectures_are_transferred_as_in_the_paper() -> None:
         ("half@clutter", "half@clutter: only guided and transferred architectures .* from @ on"),
         ("transferred@clutted", "clutted.*clutter"),
         ("transferred@scenes", "scenes"),
+        ("usual@clutter", "'usual@clutter'"),
+        ("guided@", "no data after @, such as guided@clutter"),
         ("guided@cifar100:x+guided@cifar100:y", "one data set of a kind; start another study"),
     ],
 )
