@@ -22,10 +22,10 @@ from convnext_study.studies.pruning.rows import Row, by_arm
 TARGET = "half"  # what every network has
 # Differences, and what they answer.
 ASKED = (
-    (INHERITED, DENSE, "inherited - dense"),
-    (SCRATCH_B, DENSE, "Scratch-B - dense"),
-    (INHERITED, SCRATCH_E, "inherited - Scratch-E"),
-    (INHERITED, SCRATCH_T, "inherited - Scratch-T"),
+    (INHERITED, DENSE, "inherited, - dense"),
+    (SCRATCH_B, DENSE, "Scratch-B, - dense"),
+    (INHERITED, SCRATCH_E, "inherited, - Scratch-E"),
+    (INHERITED, SCRATCH_T, "inherited, - Scratch-T"),
 )
 
 

@@ -145,7 +145,8 @@ def _roadmap(step: str, context: Context) -> Subject:
     row = context.runs([step])[0]
     base = make_recipe(row.recipe)
     model = ModelRef(builder=ROADMAP_BUILDER, args=row.model.args)
-    label = f"{row.metadata['label']} ({context.road.regime})"
+    label, regime = str(row.metadata["label"]), context.road.regime
+    label = label if f"-{regime}" in label.lower() else f"{label} ({regime})"
     schedules = Schedules(base, fine_tuning(base))
     images = images_of(context, base.image_size)
     targets = _targets(model, images)
