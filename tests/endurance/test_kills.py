@@ -34,13 +34,26 @@ KILLS = 20
 FORK = multiprocessing.get_context("fork")
 
 
-def kill_until_done(start: Callable[[], list[Any]], moments: random.Random) -> int:
-    """Start processes and kill one of them at a random moment, until they end by themselves."""
+def seconds_of(act: Callable[[], object]) -> float:
+    start = time.monotonic()
+    act()
+    return time.monotonic() - start
+
+
+def kill_until_done(
+    start: Callable[[], list[Any]], moments: random.Random, undisturbed: float
+) -> int:
+    """Start processes and kill one of them at a random moment, until they end by themselves.
+
+    ``undisturbed`` is how many seconds they take where none is killed: on a fast machine too, all
+    kills together come before the end.
+    """
     kills = 0
+    longest = min(0.8, 1.6 * undisturbed / KILLS)
     while True:
         processes = start()
         if kills < KILLS:
-            time.sleep(moments.uniform(0.05, 0.8))
+            time.sleep(moments.uniform(min(0.05, longest / 2), longest))
             victim = moments.choice(processes)
             if victim.is_alive():
                 os.kill(victim.pid, signal.SIGKILL)
@@ -68,9 +81,11 @@ def start_one(run: Run, folder: Path, runtime: Runtime) -> list[Any]:
 )
 def test_one_process(tmp_path: Path, runtime: Runtime) -> None:
     run = make_tiny_run(epochs=90)
-    train(run, tmp_path / "calm", runtime)
+    undisturbed = seconds_of(lambda: train(run, tmp_path / "calm", runtime))
     often = Runtime(micro_batch_size=runtime.micro_batch_size, checkpoint_seconds=0.05)
-    kills = kill_until_done(lambda: start_one(run, tmp_path / "killed", often), random.Random(1))
+    kills = kill_until_done(
+        lambda: start_one(run, tmp_path / "killed", often), random.Random(1), undisturbed
+    )
     assert kills == KILLS
     assert_same(tmp_path / "killed", tmp_path / "calm")
     events = [event["event"] for event in records.read(tmp_path / "killed").events]
@@ -83,9 +98,11 @@ def test_with_workers_that_read_files(tmp_path: Path) -> None:
     run = make_tiny_run(
         epochs=60, global_batch_size=16, image_size=32, crop="random_resized", mixup=0.8
     ).model_copy(update={"data": f"folder:{data}"})
-    train(run, tmp_path / "calm", Runtime(workers=1))
+    undisturbed = seconds_of(lambda: train(run, tmp_path / "calm", Runtime(workers=1)))
     often = Runtime(workers=2, checkpoint_seconds=0.05)
-    kills = kill_until_done(lambda: start_one(run, tmp_path / "killed", often), random.Random(2))
+    kills = kill_until_done(
+        lambda: start_one(run, tmp_path / "killed", often), random.Random(2), undisturbed
+    )
     assert kills == KILLS
     assert_same(tmp_path / "killed", tmp_path / "calm")
 
@@ -113,12 +130,17 @@ def start_several(run: Run, folder: Path, world_size: int, runtime: Runtime) -> 
 
 
 def kill_several(run: Run, folder: Path, world_size: int, runtime: Runtime) -> None:
-    for process in start_several(run, folder / "calm", world_size, runtime):
-        process.join()
-        assert process.exitcode == 0
+    def calmly() -> None:
+        for process in start_several(run, folder / "calm", world_size, runtime):
+            process.join()
+            assert process.exitcode == 0
+
+    undisturbed = seconds_of(calmly)
     often = replace(runtime, checkpoint_seconds=0.05)
     kills = kill_until_done(
-        lambda: start_several(run, folder / "killed", world_size, often), random.Random(world_size)
+        lambda: start_several(run, folder / "killed", world_size, often),
+        random.Random(world_size),
+        undisturbed,
     )
     assert kills == KILLS
     assert_same(folder / "killed", folder / "calm")
@@ -156,10 +178,12 @@ def start_both(parent: Run, child: Run, folder: Path, runtime: Runtime) -> list[
 def test_a_run_and_the_one_that_starts_from_it(tmp_path: Path) -> None:
     parent = make_tiny_run(epochs=45)
     child = masked_run(parent)
-    train_both(parent, child, tmp_path / "calm", Runtime())
+    undisturbed = seconds_of(lambda: train_both(parent, child, tmp_path / "calm", Runtime()))
     often = Runtime(checkpoint_seconds=0.05)
     kills = kill_until_done(
-        lambda: start_both(parent, child, tmp_path / "killed", often), random.Random(5)
+        lambda: start_both(parent, child, tmp_path / "killed", often),
+        random.Random(5),
+        undisturbed,
     )
     assert kills == KILLS
     for run in (parent, child):
