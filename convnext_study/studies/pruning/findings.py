@@ -52,12 +52,19 @@ def _noise(stds: Deviations) -> str:
 def _in_words(said: Sequence[Statement]) -> list[str]:
     """How many pairs answer the question in which way, in the questions' order."""
     lines = []
+    several = len({one.first.network for one in said}) > 1
     for question in dict.fromkeys(one.question for one in said):
         own = [one for one in said if one.question == question]
         parts = "; ".join(
-            f"{one.first.run.metadata['target_label']}: "
-            f"{one.comparison.difference.diff:+.2f} ({one.verdict})"
+            f"{_what(one, several=several)}: {one.comparison.difference.diff:+.2f} ({one.verdict})"
             for one in own
         )
         lines.append(f"{question}: {parts}.")
     return lines
+
+
+def _what(one: Statement, *, several: bool) -> str:
+    """What is pruned, of which network where there are several."""
+    about = one.first.run.metadata
+    network = f"{about['network_label']}, " if several else ""
+    return f"{network}{about['target_label']}"

@@ -197,7 +197,8 @@ def test_several_networks_are_compared_by_what_pruning_costs_them(
 ) -> None:
     names = ("roadmap:stage_ratio=half", "roadmap:patchify_stem=half", "vgg16_eighth=rule")
     asked = arms.runs_of(context(seeds=(0, 1, 2), networks=names))
-    rows = rows_of(written(tmp_path, asked, {"stem-dense": 97.0, "stem-half-inherited": 92.0}))
+    records = written(tmp_path, asked, {"stem-dense": 97.0, "stem-half-inherited": 92.0})
+    rows = rows_of(records)
     said_of = statements(rows)
     (table,) = networks_table(rows, said_of)
     assert [line.dense.network for line in table.rows] == ["nano_stage_ratio", "nano_patchify_stem"]
@@ -206,6 +207,8 @@ def test_several_networks_are_compared_by_what_pruning_costs_them(
     assert values["inherited_dense"] == pytest.approx(-5.0, abs=0.6)
     alone = {name: row for name, row in rows.items() if "stage" not in name}
     assert networks_table(alone, statements(alone)) == []
+    words = next(one for one in findings(records) if isinstance(one, str))
+    assert "stage ratio (nano), half (L1): " in words
     # Which network a statement is about has a column where there are several.
     shown = {column.key for column in statements_table(said_of, []).columns if column.screen}
     assert "network" in shown
