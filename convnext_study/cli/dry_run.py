@@ -79,11 +79,10 @@ def _size(uri: str, options: StudyOptions) -> tuple[DatasetSize, str]:
     Raises UserError for data that is not here and of which nothing is known.
     """
     from convnext_study.data.dataset import DataError
-    from convnext_study.experiments.dataset_size import dataset_size, size_if_missing
+    from convnext_study.experiments.dataset_size import expected_size
 
     try:
-        missing = size_if_missing(uri)
-        return missing or (dataset_size(uri, images=None, classes=0, image_size=0), "")
+        return expected_size(uri)
     except DataError as error:
         if not options.download:
             raise

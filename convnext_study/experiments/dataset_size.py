@@ -52,6 +52,14 @@ def dataset_size(uri: str, *, images: int | None, classes: int, image_size: int)
     return DatasetSize(uri, len(data.train), len(data.val), data.num_classes, data.size)
 
 
+def expected_size(uri: str) -> tuple[DatasetSize, str]:
+    """The sizes to count with, and a line about data that is not here, empty where it is.
+
+    Raises DataError for data that is not here and of which nothing is known.
+    """
+    return size_if_missing(uri) or (dataset_size(uri, images=None, classes=0, image_size=0), "")
+
+
 def has_maps(uri: str) -> bool:
     """Whether the images are labelled with maps or joints, and read one by one."""
     scheme = uri.partition(":")[0]

@@ -22,6 +22,7 @@ from typing import Any
 
 from convnext_study.data.labels import OF_IMAGES, check_labels
 from convnext_study.experiments.context import Context
+from convnext_study.experiments.study_file import with_metadata
 from convnext_study.recipes import Recipe
 from convnext_study.runs.records import NETWORK_IS_BOUND, Run, TaskRef
 from convnext_study.studies.pruning import arm_names as of
@@ -42,14 +43,14 @@ def runs_of(context: Context) -> list[Run]:
     Raises UserError for data whose images have no class.
     """
     check_labels(context.data, OF_IMAGES)
+    networks = subjects(context)
     found: list[Run] = []
     for seed in context.seeds:
         order = 0
-        for subject in subjects(context):
+        for subject in networks:
             own = []
             for run in _of_subject(subject, context.data, seed):
-                metadata = {**run.metadata, "order": order}
-                own.append(run.model_copy(update={"metadata": metadata}))
+                own.append(with_metadata(run, order=order))
                 order += 1
             found += _chosen(own, subject.chosen)
     firsts: dict[str, Run] = {}  # several targets may start from one prepared network

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import mean_std, percent, signed
 from convnext_study.report.tables.table import Tone
-from convnext_study.results.statistics import Interval
+from convnext_study.results.statistics import Difference, Interval
 from convnext_study.studies.pruning.arm_names import (
     DENSE,
     INHERITED,
@@ -87,16 +87,21 @@ def _table(lines: Sequence[Line]) -> Table[Line]:
 
 
 def _difference(first: str, second: str, heading: str) -> tuple[Column[Line], Column[Line]]:
-    pair = (first, second)
+    def difference(line: Line) -> Difference | None:
+        one = line.said.get((first, second))
+        return one.comparison.difference if one else None
 
     def diff(line: Line) -> float | None:
-        return line.said[pair].comparison.difference.diff if pair in line.said else None
+        found = difference(line)
+        return found.diff if found else None
 
     def interval(line: Line) -> Interval | None:
-        return line.said[pair].comparison.difference.interval if pair in line.said else None
+        found = difference(line)
+        return found.interval if found else None
 
     def tone(line: Line) -> Tone:
-        return "" if pair not in line.said or line.said[pair].verdict == "open" else "strong"
+        one = line.said.get((first, second))
+        return "strong" if one and one.verdict != "open" else ""
 
     name = f"{first}_{second}"
     return (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
-from convnext_study.experiments.dataset_size import dataset_size, size_if_missing
+from convnext_study.experiments.dataset_size import expected_size
 from convnext_study.models.builders import ROADMAP_BUILDER, TIMM_BUILDER
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import ModelRef
@@ -86,10 +86,7 @@ def subject_of(name: str, context: Context) -> Subject:
 
 def images_of(context: Context, size: int | None) -> Images:
     """What the networks see: the recipe's size or the data's, and the data's classes."""
-    missing = size_if_missing(context.data)
-    sizes = (
-        missing[0] if missing else dataset_size(context.data, images=None, classes=0, image_size=0)
-    )
+    sizes, _ = expected_size(context.data)
     return Images(size or sizes.image_size, sizes.classes)
 
 
