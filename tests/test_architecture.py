@@ -25,8 +25,6 @@ NOT_AT_IMPORT = {
     "models": HEAVY - {"torch"},
     "export": HEAVY - {"torch"},
 }
-# A timer of readers is one of torch's too.
-EXCEPT = {"benchmarks/data_loading"}
 
 
 def name_of(path: Path) -> str:
@@ -35,8 +33,6 @@ def name_of(path: Path) -> str:
 
 def not_at_import(path: Path) -> set[str]:
     name = name_of(path)
-    if name in EXCEPT:
-        return set()
     return NOT_AT_IMPORT.get(name, NOT_AT_IMPORT.get(name.split("/")[0], set()))
 
 

@@ -24,18 +24,29 @@ def engine_overhead(
     ``steps`` compares the training part of the epochs (reading, augmenting, schedule, generators,
     checks and log included), ``whole`` also evaluation, checkpoints and the first steps' warm-up.
     """
+    from convnext_study.training.runtime import Runtime
+    from convnext_study.training.tasks import make_task
+
     report("engine_overhead")
     run = _run(road, settings)
+    runtime = Runtime(device=settings.device, threads=settings.threads)
+    task, batch = make_task(run, runtime), run.recipe["global_batch_size"]
     whole: list[float] = []
-    measures = {
-        "steps": lambda: _train(run, settings, whole),
-        "bare": rate(_bare(run, settings), run.recipe["global_batch_size"], settings.seconds),
-    }
-    found = interleave(measures, settings.repeats)
+
+    def train() -> float:
+        from convnext_study.training.loop import train
+
+        with tempfile.TemporaryDirectory() as folder:
+            result = train(run, Path(folder) / "run", runtime)
+        whole.append(task.steps_per_epoch * batch * EPOCHS / result.seconds)
+        return result.images_per_s
+
+    bare = rate(_bare_step(run, task, runtime), batch, settings.seconds)
+    found = interleave({"steps": train, "bare": bare}, settings.repeats)
     return {
         "network": run.name,
         "data": run.data,
-        "batch": run.recipe["global_batch_size"],
+        "batch": batch,
         "images_per_s": {name: Spread.of(values).to_dict() for name, values in found.items()},
         "efficiency": ratio(found["steps"], found["bare"]).to_dict(),
         "efficiency_whole": ratio(whole, found["bare"]).to_dict(),
@@ -52,38 +63,12 @@ def _run(road: Roadmap, settings: Settings) -> Run:
     return runs[0]
 
 
-def _train(run: Run, settings: Settings, whole: list[float]) -> float:
-    """Train from the start in a folder that is thrown away. Returns the epochs' images/s."""
-    from convnext_study.training.loop import train
-
-    with tempfile.TemporaryDirectory() as folder:
-        result = train(run, Path(folder) / "run", _runtime(settings))
-        lines = [
-            line
-            for line in (Path(folder) / "run" / "log.jsonl").read_text().splitlines()
-            if '"images_per_s"' in line
-        ]
-    images = _images(run, settings) * len(lines)
-    whole.append(images / result.seconds)
-    return result.images_per_s
-
-
-def _images(run: Run, settings: Settings) -> int:
-    from convnext_study.training.tasks import make_task
-
-    task = make_task(run, _runtime(settings))
-    return task.steps_per_epoch * int(run.recipe["global_batch_size"])
-
-
-def _bare(run: Run, settings: Settings) -> Callable[[], object]:
+def _bare_step(run: Run, task: Any, runtime: Any) -> Callable[[], object]:
     """Forward, backward and update on one batch of the run, with the engine's own parts."""
     from convnext_study.models.fast_conv import use_gemm_convs
     from convnext_study.recipes import make_recipe
     from convnext_study.training.optimizer import make_optimizer
-    from convnext_study.training.tasks import make_task
 
-    runtime = _runtime(settings)
-    task = make_task(run, runtime)
     net: Any = task.build()
     if runtime.device == "cpu":
         use_gemm_convs(net)
@@ -93,14 +78,8 @@ def _bare(run: Run, settings: Settings) -> Callable[[], object]:
 
     def step() -> None:
         loss, _ = task.loss(net, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
-
-
-def _runtime(settings: Settings) -> Any:
-    from convnext_study.training.runtime import Runtime
-
-    return Runtime(device=settings.device, threads=settings.threads)

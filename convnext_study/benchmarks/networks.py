@@ -1,41 +1,39 @@
-"""Every network of a road map, as the engine runs it, beside its plainest form and timm's own."""
+"""A road map's networks as the engine runs them, beside their plainest form and timm's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from convnext_study.benchmarks.timing import Spread, interleave, rate, ratio
 from convnext_study.benchmarks.workload import (
     Implementation,
     Workload,
     inference_step,
-    peak_memory,
     timm_twin,
     training_step,
 )
 from convnext_study.roadmap import Roadmap, Variant
+from convnext_study.roadmap.spec import NetSpec
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured: repeats, seconds per measure, batch, threads, device.
-
-    Without ``memory`` no peak is measured, which takes a process for each network.
-    """
+    """How much is measured: repeats, seconds per measure, batch, threads, device."""
 
     repeats: int
     seconds: float
     batch_size: int
     threads: int
     device: str = "cpu"
-    memory: bool = True
 
 
 @dataclass(frozen=True)
-class Requested:
-    """What is asked of a study's own measurement; what is left out the study chooses.
+class BatchRequest:
+    """What a study's own measurement is requested for; what is left out the study chooses.
 
     Args:
         networks: names.
@@ -55,81 +53,66 @@ def networks(
     variants: Sequence[Variant],
     settings: Settings,
     report: Callable[[str], None],
-    image_size: int | None = None,
 ) -> list[dict[str, Any]]:
     """A row of plain values for each network; equal ones (the first two rows) once.
 
     ``training`` and ``inference`` hold images/s of each form and the ratios of ours to the
-    others', ``latency_ms`` the time of one image alone, ``memory_mb`` the peak of a training step.
+    others', ``latency_ms`` the time of one image alone.
     """
-    rows: list[dict[str, Any]] = []
-    seen = set()
+    distinct: dict[NetSpec, Variant] = {}
     for variant in variants:
-        if variant.spec in seen:
-            continue
-        seen.add(variant.spec)
+        distinct.setdefault(variant.spec, variant)
+    rows = []
+    for variant in distinct.values():
         report(f"network {variant.name}")
         workload = Workload(
             variant.spec,
             "ours",
             settings.batch_size,
-            image_size or road.image_size,
+            road.image_size,
             road.num_classes,
             settings.device,
         )
-        rows.append({"step": variant.name, "label": variant.label, **_row(workload, settings)})
+        row = _row(workload, settings)
+        rows.append({"step": variant.name, "label": variant.label, **row})
     return rows
 
 
-def implementations_of(workload: Workload) -> tuple[Implementation, ...]:
-    """The forms in which this network can be had."""
-    try:
-        timm_twin(workload.spec, workload.classes)
-    except KeyError:
-        return ("ours", "plain")
-    return ("ours", "plain", "timm")
-
-
 def _row(workload: Workload, settings: Settings) -> dict[str, Any]:
-    loads = {
-        implementation: replace(workload, implementation=implementation)
-        for implementation in implementations_of(workload)
-    }
-    single = {implementation: replace(one, batch=1) for implementation, one in loads.items()}
-    latency = _compare(single, inference_step, settings)
+    forms: tuple[Implementation, ...] = ("ours", "plain")
+    if timm_twin(workload.spec, workload.classes):
+        forms = (*forms, "timm")
+    loads = {form: replace(workload, implementation=form) for form in forms}
+    single = {form: replace(one, batch=1) for form, one in loads.items()}
+    latency = _rates(single, inference_step, settings)
     return {
         "batch": workload.batch,
         "image_size": workload.image_size,
-        "training": _compare(loads, training_step, settings),
-        "inference": _compare(loads, inference_step, settings),
-        "latency_ms": {
-            implementation: 1000 / measured["median"]
-            for implementation, measured in latency["images_per_s"].items()
-        },
-        "memory_mb": {
-            implementation: peak_memory(one, settings.threads) if settings.memory else None
-            for implementation, one in loads.items()
-        },
+        "training": _compare(_rates(loads, training_step, settings)),
+        "inference": _compare(_rates(loads, inference_step, settings)),
+        "latency_ms": {form: 1000 / Spread.of(rates).median for form, rates in latency.items()},
     }
 
 
-def _compare(
-    workloads: dict[Implementation, Workload],
+def _rates(
+    workloads: dict[K, Workload],
     step: Callable[[Workload], Callable[[], object]],
     settings: Settings,
-) -> dict[str, Any]:
+) -> dict[K, list[float]]:
+    """Images/s of each workload, one value per repeat."""
     measures = {
-        str(implementation): rate(step(workload), workload.batch, settings.seconds)
-        for implementation, workload in workloads.items()
+        name: rate(step(workload), workload.batch, settings.seconds)
+        for name, workload in workloads.items()
     }
-    found = interleave(measures, settings.repeats)
+    return interleave(measures, settings.repeats)
+
+
+def _compare(rates: dict[Implementation, list[float]]) -> dict[str, Any]:
     return {
-        "images_per_s": {
-            implementation: Spread.of(values).to_dict() for implementation, values in found.items()
-        },
+        "images_per_s": {form: Spread.of(values).to_dict() for form, values in rates.items()},
         "ratio": {
-            implementation: ratio(found["ours"], values).to_dict()
-            for implementation, values in found.items()
-            if implementation != "ours"
+            form: ratio(rates["ours"], values).to_dict()
+            for form, values in rates.items()
+            if form != "ours"
         },
     }

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from convnext_study.benchmarks.networks import Settings
-from convnext_study.benchmarks.timing import Spread, ratio
+from convnext_study.benchmarks.timing import Spread, interleave, one_thread, ratio, timed
+from convnext_study.data.dataset import DataError, DatasetPair
 from convnext_study.errors import UserError
+from convnext_study.recipes import MODERN, Recipe
 
 BATCH = 16
 IMAGE_SIZE = 224
 SIDES = (500, 375)  # the commonest size in ImageNet
-MADE_UP = "made-up 500x375 JPEG files"
 PLAIN: dict[str, Any] = {"rand_augment": None, "color_jitter": 0.0, "random_erasing": 0.0}
 
 
@@ -23,44 +26,64 @@ def pipeline(
 ) -> dict[str, Any]:
     """Images/s of each loader and their ratio, with crop and flip alone and with all of `modern`.
 
-    Both work in this process, with one thread: that is a core's worth, and workers multiply it.
-
     Args:
         data: ``folder:PATH``; JPEG files of random shapes are written where it is None.
         images: how many files to write, and at most to read each time.
         settings: repeats.
         report: called with what is measured.
     """
-    if data is not None and not data.startswith("folder:"):
-        raise UserError(f"--data {data}: the pipeline reads files; use folder:PATH, or none")
-    if data is not None:
-        return _both(data, images, settings, report)
-    with tempfile.TemporaryDirectory() as folder:
-        write_jpegs(Path(folder), images)
-        return {**_both(f"folder:{folder}", images, settings, report), "data": MADE_UP}
-
-
-def _both(
-    uri: str, images: int, settings: Settings, report: Callable[[str], None]
-) -> dict[str, Any]:
-    from convnext_study.benchmarks.data_loading import measure_pipeline
+    if data is None:
+        with tempfile.TemporaryDirectory() as folder:
+            write_jpegs(Path(folder), images)
+            found = pipeline(f"folder:{folder}", images, settings, report)
+        return {**found, "data": "made-up 500x375 JPEG files"}
     from convnext_study.data import open_data
-    from convnext_study.recipes import MODERN
 
-    data = open_data(uri)
-    batches = min(images, len(data.train)) // BATCH
+    opened = open_data(data)
+    batches = min(images, len(opened.train)) // BATCH
     if not batches:
-        raise UserError(f"--data {uri}: {len(data.train)} images are too few; {BATCH} at least")
-    found: dict[str, Any] = {"data": uri, "images": batches * BATCH}
+        raise UserError(f"--data {data}: {len(opened.train)} images are too few; {BATCH} at least")
+    found = {"data": data, "images": batches * BATCH}
     for name, changes in (("crop_and_flip", PLAIN), ("modern", {})):
         report(f"pipeline {name}")
         recipe = MODERN.model_copy(update={"image_size": IMAGE_SIZE, **changes})
-        rates = measure_pipeline(data, recipe, settings.repeats, BATCH, batches)
+        rates = measure_pipeline(opened, recipe, settings.repeats, BATCH, batches)
         found[name] = {
             "images_per_s": {loader: Spread.of(own).to_dict() for loader, own in rates.items()},
             "ratio": ratio(rates["ours"], rates["timm"]).to_dict(),
         }
     return found
+
+
+def measure_pipeline(
+    data: DatasetPair, recipe: Recipe, repeats: int = 5, batch: int = 32, batches: int = 4
+) -> dict[str, list[float]]:
+    """Images/s of both loaders, ``ours`` and ``timm``, for each of the interleaved repeats.
+
+    They read the training images of a ``folder:``; a repeat is so many batches of so many images.
+    Raises DataError where the images are not files.
+    """
+    import torch
+
+    from convnext_study.data.device import Prepare
+
+    theirs = _timms_loader(data, recipe, batch)
+    prepare = Prepare(data, memory_format=torch.channels_last)
+    # Reading alone: images are mixed later, and would have to come in pairs.
+    small = recipe.replace(global_batch_size=batch, mixup=0.0, cutmix=0.0)
+    seeds = itertools.count()
+    loaders: dict[str, Callable[[], Iterator[Any]]] = {
+        "ours": lambda: map(prepare, _batches(data, small, next(seeds))),
+        "timm": lambda: itertools.chain.from_iterable(itertools.repeat(theirs)),
+    }
+
+    def measure(name: str) -> float:
+        read = partial(_read, loaders[name](), batch, batches)
+        return batch * batches / timed(read)[1]
+
+    with one_thread():
+        found = interleave({name: partial(measure, name) for name in loaders}, repeats + 1)
+    return {name: rates[1:] for name, rates in found.items()}  # the first warms up
 
 
 def write_jpegs(root: Path, count: int) -> None:
@@ -79,3 +102,50 @@ def write_jpegs(root: Path, count: int) -> None:
             folder = root / part / f"class{number % 2}"
             folder.mkdir(parents=True, exist_ok=True)
             image.save(folder / f"{number:04d}.jpg", quality=85)
+
+
+def _read(batches: Iterator[Any], batch: int, count: int) -> None:
+    for images, _ in itertools.islice(batches, count):
+        if len(images) != batch:
+            raise DataError(f"too few training images for batches of {batch}; use more or smaller")
+
+
+def _batches(data: DatasetPair, recipe: Recipe, seed: int) -> Iterator[Any]:
+    """Batches as readers hand them over, epoch after epoch, without end."""
+    from convnext_study.data.loader import train_batches
+
+    for epoch in itertools.count():
+        yield from train_batches(data, recipe, seed, epoch)
+
+
+def _timms_loader(data: DatasetPair, recipe: Recipe, batch: int) -> Any:
+    """What timm's ``train.py`` makes of the recipe, prefetcher included, without workers."""
+    import torch
+    from timm.data import ImageDataset, create_loader
+
+    from convnext_study.data.loader import image_size
+    from convnext_study.data.transforms.timm_fixes import repair_posterize
+
+    if not data.uri.startswith("folder:"):
+        raise DataError(f"data {data.uri}: timm's loader can only be measured on folder:PATH")
+    dataset = ImageDataset(str(Path(data.uri.removeprefix("folder:")) / "train"))
+    loader = create_loader(
+        dataset,
+        input_size=(3, image_size(data, recipe), image_size(data, recipe)),
+        batch_size=batch,
+        is_training=True,
+        re_prob=recipe.random_erasing,
+        re_mode="pixel",
+        hflip=0.5 if recipe.flip and data.flips else 0.0,
+        color_jitter=recipe.color_jitter or None,
+        auto_augment=recipe.rand_augment,
+        interpolation=recipe.interpolation,
+        mean=data.mean,
+        std=data.std,
+        num_workers=0,
+        device=torch.device("cpu"),
+        persistent_workers=False,
+    )
+    for step in dataset.transform.transforms:
+        repair_posterize(step)
+    return loader

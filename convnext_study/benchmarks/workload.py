@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from convnext_study.roadmap.spec import STAGES, NetSpec
@@ -24,7 +22,7 @@ class Workload:
 
     Args:
         spec: the network.
-        implementation: see `Form`.
+        implementation: see `Implementation`.
         batch: images a step.
         image_size: their side, in pixels.
         classes: outputs.
@@ -48,7 +46,10 @@ def build(workload: Workload) -> nn.Module:
 
     torch.manual_seed(0)
     if workload.implementation == "timm":
-        return timm_twin(workload.spec, workload.classes)().to(workload.device).train()
+        twin = timm_twin(workload.spec, workload.classes)
+        if twin is None:
+            raise ValueError("timm has no network of this shape")
+        return twin().to(workload.device).train()
     net: Any = RoadmapNet(workload.spec, num_classes=workload.classes)
     if workload.implementation == "ours":
         if workload.device == "cpu":
@@ -57,38 +58,33 @@ def build(workload: Workload) -> nn.Module:
     return net.to(workload.device).train()  # type: ignore[no-any-return]
 
 
-def timm_twin(spec: NetSpec, classes: int) -> Callable[[], nn.Module]:
+def timm_twin(spec: NetSpec, classes: int) -> Callable[[], nn.Module] | None:
     """timm's own network of the same shape, for a spec at either end of a road.
 
-    Raises KeyError where timm has none: for middle steps, and for a ResNet whose stem is not 64
-    wide.
+    None for middle steps, and for a ResNet whose stem is not 64 wide.
     """
     from convnext_study.roadmap import ROADMAPS
 
-    ends = {(road.base, "resnet") for road in ROADMAPS.values() if road.base.width == 64}
-    ends |= {(road.variants()[-1].spec, "convnext") for road in ROADMAPS.values()}
-    kinds = dict(ends)
-    kind = kinds[spec]
+    def resnet() -> nn.Module:
+        from timm.models.resnet import Bottleneck, ResNet
 
-    def make() -> nn.Module:
-        net: Any
-        if kind == "resnet":
-            from timm.models.resnet import Bottleneck, ResNet
+        return ResNet(Bottleneck, layers=spec.depths, num_classes=classes)  # type: ignore[no-any-return]
 
-            net = ResNet(Bottleneck, layers=spec.depths, num_classes=classes)
-        else:
-            from timm.models.convnext import ConvNeXt
+    def convnext() -> nn.Module:
+        from timm.models.convnext import ConvNeXt
 
-            net = ConvNeXt(
-                num_classes=classes,
-                depths=spec.depths,
-                dims=tuple(spec.width * 2**stage for stage in range(STAGES)),
-                patch_size=spec.stem_stride,
-                ls_init_value=spec.layer_scale,
-            )
-        return net  # type: ignore[no-any-return]
+        return ConvNeXt(  # type: ignore[no-any-return]
+            num_classes=classes,
+            depths=spec.depths,
+            dims=tuple(spec.width * 2**stage for stage in range(STAGES)),
+            patch_size=spec.stem_stride,
+            ls_init_value=spec.layer_scale,
+        )
 
-    return make
+    if spec in [road.variants()[-1].spec for road in ROADMAPS.values()]:
+        return convnext
+    bases = [road.base for road in ROADMAPS.values()]
+    return resnet if spec in bases and spec.width == 64 else None
 
 
 def batch_of(workload: Workload) -> tuple[Any, Any]:
@@ -142,75 +138,3 @@ def wait(device: str) -> None:
         import torch
 
         (torch.cuda if device.startswith("cuda") else torch.mps).synchronize()
-
-
-def peak_memory(workload: Workload, threads: int) -> float | None:
-    """MB that one training step adds at its peak: weights, gradients, optimizer, activations.
-
-    On the CPU the step is done in a process of its own, whose resident set is watched. None
-    on a device whose memory nobody counts, and where that process is killed for want of memory.
-    """
-    if workload.device.startswith("cuda"):
-        return _cuda_peak(workload)
-    if workload.device != "cpu":
-        return None
-    import multiprocessing
-    from multiprocessing import resource_tracker
-
-    context = multiprocessing.get_context("forkserver")
-    # Imported once, in the server; each measured process is a fork of it.
-    context.set_forkserver_preload(
-        ["torch", "convnext_study.models.roadmap_net", "convnext_study.models.fast_conv"]
-    )
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_watch, args=(theirs, workload, threads))
-    resource_tracker.ensure_running()  # it would let the signal through again
-    # Ctrl-C is for this process: the measured one would tell of it in many lines.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    theirs.close()
-    try:
-        return float(ours.recv())
-    except EOFError:
-        return None
-    except KeyboardInterrupt:
-        process.kill()
-        raise
-    finally:
-        process.join()
-
-
-def _watch(pipe: Any, workload: Workload, threads: int) -> None:
-    import resource
-    import sys
-
-    import torch
-
-    torch.set_num_threads(threads)
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    # First steps import and allocate what is no network's: hundreds of MB for some optimizers.
-    small = workload.spec.replace(depths=(1, 1, 1, 1), width=8)
-    training_step(replace(workload, spec=small, implementation="ours", batch=2))()
-    if workload.implementation == "timm":
-        import timm.models  # noqa: F401
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = training_step(workload)
-    step()
-    step()
-    pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit)
-
-
-def _cuda_peak(workload: Workload) -> float:
-    import torch
-
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    step = training_step(workload)
-    step()
-    step()
-    return (torch.cuda.max_memory_allocated() - before) / 1e6

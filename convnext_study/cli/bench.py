@@ -16,12 +16,11 @@ from convnext_study.roadmap import Roadmap, Variant, get_roadmap
 from convnext_study.runs.files import make_folder
 
 if TYPE_CHECKING:
-    from convnext_study.benchmarks.networks import Requested
+    from convnext_study.benchmarks.networks import BatchRequest
 
-PARTS = ("networks", "engine_overhead", "pipeline", "composition", "scaling")
+PARTS = ("networks", "engine_overhead", "pipeline")
 REPEATS, QUICK_REPEATS = 5, 3
 SECONDS, QUICK_SECONDS = 0.4, 0.1
-OUR_COMMAND = "train separate_downsampling --epochs 1"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,8 +33,8 @@ def bench(
     parts: Annotated[
         str | None,
         typer.Option(
-            help=f"Comma-separated, of {', '.join(PARTS)} (default: these; none for peer); or what "
-            "a study measures: anytime (time that skipping saves), multipath."
+            help=f"Comma-separated, of {', '.join(PARTS)} (default: these); or what a study "
+            "measures: anytime (time that skipping saves), multipath."
         ),
     ] = None,
     quick: Annotated[
@@ -67,20 +66,12 @@ def bench(
     data: Annotated[
         str | None, typer.Option(help="folder:PATH for the pipeline. (default: made-up JPEGs)")
     ] = None,
-    peer: Annotated[
-        str | None, typer.Option(help="Another trainer's command, interleaved with ours.")
-    ] = None,
-    ours: Annotated[
-        str, typer.Option(help="Our side of --peer: arguments of convnext-study.")
-    ] = OUR_COMMAND,
-    out: Annotated[Path, typer.Option(help="Folder for bench.json and the figure.")] = Path(
-        "bench"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for bench.json.")] = Path("bench"),
     as_json: Json = False,
 ) -> None:
     """Measure speed and memory beside timm and the plain networks, interleaved."""
     road = get_roadmap(regime)
-    wanted = _parts(parts, peer)
+    wanted = _parts(parts)
     make_folder(out)
     settings = _settings(road, batch_size, repeats, threads, device, quick=quick)
     found: dict[str, Any] = {"hardware": _hardware(), "regime": regime, "settings": vars(settings)}
@@ -91,11 +82,7 @@ def bench(
             if part in PARTS
             else offered(part, "bench:measure")(requested, settings, _report)
         )
-    if peer is not None:
-        from convnext_study.benchmarks.peer import peer as run_peer
-
-        found["peer"] = run_peer(peer, ours, settings.repeats, _report)
-    files = _write(found, out)
+    _write(found, out / "bench.json")
     if as_json:
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
@@ -108,12 +95,12 @@ def bench(
         f"ratios: median (lowest-highest) of {settings.repeats} interleaved repeats, "
         f"{settings.threads} thread(s) on {settings.device}"
     )
-    print("written: " + ", ".join(map(str, files)))
+    print(f"written: {out / 'bench.json'}")
 
 
-def _parts(parts: str | None, peer: str | None) -> list[str]:
+def _parts(parts: str | None) -> list[str]:
     if parts is None:
-        return [] if peer else list(PARTS)
+        return list(PARTS)
     from convnext_study.experiments.roadmap_runs import parse_names
 
     wanted = list(parse_names(parts))
@@ -126,8 +113,8 @@ def _parts(parts: str | None, peer: str | None) -> list[str]:
 
 def _requested(
     parts: list[str], networks: str, image_size: str | None, batch: int | None, *, quick: bool
-) -> Requested:
-    from convnext_study.benchmarks.networks import Requested
+) -> BatchRequest:
+    from convnext_study.benchmarks.networks import BatchRequest
     from convnext_study.experiments.roadmap_runs import parse_names
 
     names = parse_names(networks)
@@ -138,7 +125,7 @@ def _requested(
     if image_size and not (len(sides) == 2 and all(s.isdecimal() and int(s) for s in sides)):
         raise UserError(f"--image-size: {image_size!r}; use HEIGHTxWIDTH, as in 512x1024")
     size = (int(sides[0]), int(sides[1])) if sides else None
-    return Requested(names, size, batch, quick)
+    return BatchRequest(names, size, batch, quick)
 
 
 def _settings(
@@ -177,14 +164,6 @@ def _measure(part: str, road: Roadmap, settings: Any, data: str | None, *, quick
         from convnext_study.benchmarks.engine_overhead import engine_overhead
 
         return engine_overhead(road, settings, _report)
-    if part == "scaling":
-        from convnext_study.benchmarks.scaling import scaling
-
-        return scaling(road, settings, _report)
-    if part == "composition":
-        from convnext_study.benchmarks.composition import composition
-
-        return composition(road, _variants(road, quick=quick), settings, _report)
     from convnext_study.benchmarks.pipeline import pipeline
 
     return pipeline(data, 48 if quick else 192, settings, _report)
@@ -205,12 +184,10 @@ def _report(text: str) -> None:
     print(f"measuring: {text}", file=sys.stderr, flush=True)
 
 
-def _write(found: dict[str, Any], out: Path) -> list[Path]:
-    from convnext_study.benchmarks.report import draw
+def _write(found: dict[str, Any], file: Path) -> None:
     from convnext_study.runs.files import write_json
 
     try:
-        write_json(out / "bench.json", found)
-        return [out / "bench.json", *draw(found, out)]
+        write_json(file, found)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from None
+        raise UserError(f"{file}: cannot be written ({error.strerror})") from None

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from support.images import make_folder, picture
 
-from convnext_study.benchmarks.data_loading import measure_pipeline
+from convnext_study.benchmarks.pipeline import measure_pipeline
 from convnext_study.data import decode, open_data
 from convnext_study.data.batch import Batch, Erased
 from convnext_study.data.dataset import DataError, DatasetPair

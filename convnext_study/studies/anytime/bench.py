@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from convnext_study.benchmarks.networks import Requested, Settings
+from convnext_study.benchmarks.networks import BatchRequest, Settings
 from convnext_study.benchmarks.report import show
 from convnext_study.benchmarks.timing import Spread, interleave, laps, ratio
 from convnext_study.report.tables import Column, Table
@@ -161,7 +161,7 @@ def _at_share(
 
 
 def measure(
-    requested: Requested, settings: Settings, report: Callable[[str], None]
+    requested: BatchRequest, settings: Settings, report: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """What ``convnext-study bench --parts anytime`` measures: a row for each network and share.
 

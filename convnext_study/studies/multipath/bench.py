@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from convnext_study.benchmarks.networks import Requested, Settings
+from convnext_study.benchmarks.networks import BatchRequest, Settings
 from convnext_study.benchmarks.report import show
 from convnext_study.benchmarks.timing import Spread, interleave, one_thread, rate, ratio
 from convnext_study.benchmarks.workload import wait
@@ -80,7 +80,7 @@ def _step(net: MultipathNet, x: torch.Tensor) -> Callable[[], None]:
 
 
 def measure(
-    requested: Requested, settings: Settings, report: Callable[[str], None]
+    requested: BatchRequest, settings: Settings, report: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """What ``convnext-study bench --parts multipath`` measures: a row for each network, job and
     batch.
