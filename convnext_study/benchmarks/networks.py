@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from convnext_study.benchmarks.timing import Spread, interleave, rate, ratio
 from convnext_study.benchmarks.workload import (
@@ -16,8 +16,6 @@ from convnext_study.benchmarks.workload import (
 )
 from convnext_study.roadmap import Roadmap, Variant
 from convnext_study.roadmap.spec import NetSpec
-
-K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -95,10 +93,10 @@ def _row(workload: Workload, settings: Settings) -> dict[str, Any]:
 
 
 def _rates(
-    workloads: dict[K, Workload],
+    workloads: dict[Implementation, Workload],
     step: Callable[[Workload], Callable[[], object]],
     settings: Settings,
-) -> dict[K, list[float]]:
+) -> dict[Implementation, list[float]]:
     """Images/s of each workload, one value per repeat."""
     measures = {
         name: rate(step(workload), workload.batch, settings.seconds)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
+K = TypeVar("K")
 T = TypeVar("T")
 Measure = Callable[[], float]  # runs once and returns a rate, higher is faster
 
@@ -39,13 +40,13 @@ class Spread:
         return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
-def interleave(measures: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
+def interleave(measures: Mapping[K, Callable[[], T]], repeats: int) -> dict[K, list[T]]:
     """Call each measure once per repeat, in an order that is reversed each time.
 
     What slows the machine for a while then hits all that are compared, and the one that comes
     first is not always the same.
     """
-    found: dict[str, list[T]] = {name: [] for name in measures}
+    found: dict[K, list[T]] = {name: [] for name in measures}
     for turn in range(repeats):
         names = list(measures) if turn % 2 == 0 else list(measures)[::-1]
         for name in names:
