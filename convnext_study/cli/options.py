@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 import typer
 
 from convnext_study.data.sources import SOURCES
+from convnext_study.errors import EXIT_STOPPED
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -167,7 +168,13 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(**given: Any) -> None:
         options = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
-        command(**given, options=options)
+        try:
+            command(**given, options=options)
+        except KeyboardInterrupt:  # before the first training, or while the findings are made
+            if not isinstance(options, StudyOptions) or options.dry_run:
+                raise
+            print("stopped; the same command goes on where it was", file=sys.stderr)
+            raise typer.Exit(EXIT_STOPPED) from None
 
     parameters = [*own.values(), *shared]
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

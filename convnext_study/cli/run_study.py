@@ -148,12 +148,12 @@ def _show(study: RunCollection) -> None:
     from convnext_study.results.summary import summarize
     from convnext_study.results.title import study_title
 
-    requested = [run for run in study.runs if _is_row(run)]
+    requested = [run for run in study.runs if is_row(run)]
     if not requested:
         return
-    rows = summarize([one for one in study.ledger() if _is_row(one.run)], requested)
+    rows = summarize([one for one in study.ledger() if is_row(one.run)], requested)
     if not any(row.value is not None for row in rows):
-        print("no run is finished yet: no table")
+        print("no row is finished yet: no table")
         return
     files = [*write_results(study.folder, rows, study_title(rows).title), *draw(rows, study.folder)]
     if study.wandb != "off":
@@ -164,6 +164,6 @@ def _show(study: RunCollection) -> None:
     print("written: " + ", ".join(str(file) for file in files))
 
 
-def _is_row(run: Run) -> bool:
+def is_row(run: Run) -> bool:
     """Sets of steps, by the hundred, are no rows: their studies have tables of their own."""
     return not run.metadata.get("study_kind")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,10 +131,16 @@ def study(
         ending = stopped
     if options.dry_run:
         return
-    if match_macs is None:
-        _show(loaded, whole, context)
-    else:
-        _show_matched(whole, requested)
+    try:
+        if match_macs is None:
+            _show(loaded, whole, context)
+        else:
+            _show_matched(whole, requested)
+    except UserError as error:
+        if all(map(whole.is_done, whole.runs)):
+            raise
+        # Of what is not there yet nothing can be found: how the training ended is what counts.
+        print(f"convnext-study: no findings yet: {error}", file=sys.stderr)
     if ending:
         raise ending
 
@@ -166,9 +173,11 @@ def _image(context: Context, options: StudyOptions) -> tuple[int, int]:
 
 def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:
     """What the file says of the folder's finished runs: on the screen, and in files beside them."""
+    from convnext_study.cli.run_study import is_row
     from convnext_study.report.findings import StudyFigure, table_of, write_findings
 
-    said = file.report(_finished(whole), context)
+    records = _finished(whole)
+    said = file.report(records, context) if records else None
     shown = [one for one in (said if isinstance(said, list | tuple) else [said]) if one is not None]
     for one in shown:
         print()
@@ -178,8 +187,9 @@ def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:
             print_rich(one)
     if files := write_findings(file.path.stem, shown, whole.folder):
         print("written: " + ", ".join(str(path) for path in files))
-    if not shown and hasattr(file.module, "report"):  # what it lacks may be there, made otherwise
-        for note in context.group_by_subset(_finished(whole)).excluded:
+    sets = [run for run in whole.runs if not is_row(run)]
+    if sets and records and not shown:  # what it lacks may be there, made otherwise
+        for note in context.group_by_subset(records).excluded:
             print(note)
 
 

@@ -57,7 +57,7 @@ def test_each_road_is_compared_with_the_paper_on_its_own(study: StudyFile, tmp_p
 
 def test_roads_that_are_not_trained_have_no_line(study: StudyFile, tmp_path: Path) -> None:
     context = make_context(study, None)
-    assert tables(study, tmp_path, context) == {"roads": [], "agreement": []}
+    assert not tables(study, tmp_path, context)
     for run in study.runs(context):
         if run.name.endswith("-easy"):
             write_run(tmp_path, run, top1=PRINTED[run.metadata["step"]])

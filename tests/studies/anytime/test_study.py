@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from html import unescape
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from convnext_study.cli import main
 from convnext_study.data.dense.canvas import _photographs
 from convnext_study.evaluation.by_task import evaluate_by_task
 from convnext_study.evaluation.load_run import load_run
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
+from convnext_study.launchers.job import Job, Outcome
 from convnext_study.report.findings import Finding, StudyFigure, write_findings
 from convnext_study.report.page import render
 from convnext_study.report.tables import Table
@@ -125,6 +128,32 @@ def test_without_weights_the_rest_is_told(file: StudyFile, study: tuple[Path, Co
     assert sum("weights are not here" in one for one in said if isinstance(one, str)) == len(
         arms_of(NARROW)
     )
+
+
+def test_each_arm_alone_is_told_of(file: StudyFile, study: tuple[Path, Context]) -> None:
+    """As a study that was stopped leaves them."""
+    records = list(scan(study[0] / "runs"))
+    for arm in arms_of(NARROW):
+        said = file.report(
+            [one for one in records if one.run.metadata["row"] == arm.name], study[1]
+        )
+        assert {row["arm"] for row in tables_of(said)["anytime_exits"].records()} == {arm.name}
+
+
+def test_the_command_tells_of_what_is_there_and_how_it_ended(
+    study: tuple[Path, Context], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def launcher(jobs: Sequence[Job], *_: object) -> list[Outcome]:
+        return [Outcome(job.run, "stopped", "for a reason") for job in jobs]
+
+    words = ["study", "anytime", "--data", TINY, "--networks", NARROW, "--epochs", "1"]
+    words += ["--batch-size", "8", "--seeds", "3", "--out", str(study[0])]
+    monkeypatch.setattr(sys, "argv", ["convnext-study", *words])
+    monkeypatch.setattr("convnext_study.cli.run_study.get_launcher", lambda *_: launcher)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 75
+    assert "anytime_exits.csv" in capsys.readouterr().out
 
 
 def test_measured_once(file: StudyFile, study: tuple[Path, Context]) -> None:

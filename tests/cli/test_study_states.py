@@ -1,0 +1,119 @@
+"""``study`` in every state that it can end in: the exit code says which, whatever was found."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from support.fakes import write_run
+
+from convnext_study import cli
+from convnext_study.cli import run_study
+from convnext_study.experiments.study_file import (
+    find_study,
+    load_study,
+    make_context,
+    named_studies,
+)
+from convnext_study.launchers.job import Job, Outcome
+from convnext_study.runs.files import write_json
+from convnext_study.runs.records import RUN, Run
+
+CODES = {"stopped": 75, "failed": 1, "submitted": 0}
+Study = Callable[..., tuple[int, str, str]]
+OWN = """
+from convnext_study.experiments.context import Context
+
+
+def runs(context):
+    return context.runs(["resnet", "gelu"])
+
+
+def report(records, context):
+    return f"gelu had {next(one for one in records if one.run.name == 'gelu').result.value:.1f} %"
+"""
+
+
+@pytest.fixture
+def study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Study:
+    """`study NAME` whose trainings all end with one status: its code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster.toml").write_text("minutes = 10\n")
+
+    def command(name: str, status: str, *options: str) -> tuple[int, str, str]:
+        def launcher(jobs: Sequence[Job], *_: object) -> list[Outcome]:
+            return [Outcome(job.run, status, "for a reason") for job in jobs]
+
+        monkeypatch.setattr(run_study, "get_launcher", lambda *_: launcher)
+        slurm = ["--launcher", "slurm", "--cluster", "cluster.toml", "--no-wait"]
+        how = slurm if status == "submitted" else []
+        words = ["convnext-study", "study", name, "--out", "study", *how, *options]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return command
+
+
+def asked(name: str) -> list[Run]:
+    file = load_study(find_study(name))
+    return list({run.key: run for run in file.runs(make_context(file, None))}.values())
+
+
+@pytest.mark.parametrize("name", [*named_studies()])
+def test_nothing_done(name: str, study: Study, tmp_path: Path) -> None:
+    for status, code in CODES.items():
+        found, out, errors = study(name, status)
+        assert found == code, errors
+        assert "written" not in out, "of nothing there are no findings"
+        assert "needed" not in errors
+    assert not list(tmp_path.glob("study/*.json"))
+
+
+@pytest.mark.parametrize("name", sorted(named_studies().keys() - {"anytime"}))
+def test_every_second_run_done(name: str, study: Study, tmp_path: Path) -> None:
+    for run in asked(name)[1::2]:
+        path = write_run(tmp_path / "study", run, result={"val_images": 1000}) / RUN
+        sizes = {"classes": 10, "train": {"images": 1195}, "val": {"images": 602}}
+        write_json(path, {**json.loads(path.read_text()), "data": sizes})
+    for status in ("submitted", "stopped") if name == "agreement" else ("stopped",):
+        code, out, errors = study(name, status)
+        assert code == CODES[status], errors
+        assert "no run is finished" not in out
+
+
+def test_findings_that_lack_a_run_do_not_hide_how_it_ended(study: Study, tmp_path: Path) -> None:
+    """A report that counts on runs which are not there yet fails; with all there it is wrong."""
+    (tmp_path / "own.py").write_text(OWN)
+    file = load_study(tmp_path / "own.py")
+    first, last = file.runs(make_context(file, None))
+    write_run(tmp_path / "study", first)
+    for status, code in CODES.items():
+        found, _, errors = study("own.py", status)
+        assert found == code
+        assert "no findings yet: own.py: report(): line 10: StopIteration" in errors
+    write_run(tmp_path / "study", last)
+    code, out, errors = study("own.py", "stopped")
+    assert (code, errors) == (0, "")
+    assert "gelu had" in out
+    (tmp_path / "own.py").write_text(OWN.replace("'gelu'", "'glu'"))
+    assert study("own.py", "stopped")[0] == 2
+
+
+def test_an_interrupt_before_the_first_training_can_be_resumed(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_study, "choose_resources_for", interrupted)
+    assert study("beyond", "stopped")[0] == 75
+    monkeypatch.setattr("convnext_study.cli.dry_run.choose_resources_for", interrupted)
+    assert study("beyond", "stopped", "--dry-run")[0] == 130, "there is nothing to resume"
