@@ -11,11 +11,9 @@ from convnext_study.results.statistics.shapley import shapley_exact, shapley_sam
 from convnext_study.results.statistics.subsets import (
     Coalition,
     SubsetList,
-    add_one_in,
     all_coalitions,
     coalitions_of,
     coalitions_within,
-    leave_one_out,
     pair_interactions,
     sampled_permutations,
 )
@@ -57,8 +55,6 @@ def test_a_plan_holds_all_that_its_answer_takes_and_no_more() -> None:
     plans: dict[SubsetList, Callable[[dict[frozenset[str], float]], object]] = {
         all_coalitions(STEPS): lambda v: shapley_exact(STEPS, v),
         coalitions_of(orders): lambda v: shapley_sampled(orders, v),
-        coalitions_within(STEPS, "end", 1): lambda v: leave_one_out(STEPS, v),
-        coalitions_within(STEPS, "base", 1): lambda v: add_one_in(STEPS, v),
         coalitions_within(STEPS, "end", 2): lambda v: pair_interactions(STEPS, v, "end"),
         coalitions_within(STEPS, "base", 2): lambda v: pair_interactions(STEPS, v, "base"),
     }
@@ -77,10 +73,8 @@ def test_near_plans_count() -> None:
     assert frozenset() in coalitions_within(STEPS, "base", 1).subsets
 
 
-def test_leave_one_out_and_add_one_in_by_hand() -> None:
+def test_pair_interactions_by_hand() -> None:
     values = {frozenset(names): v for names, v in {"": 1.0, "a": 4.0, "b": 2.0, "ab": 9.0}.items()}
-    assert leave_one_out("ab", values) == {"a": 7.0, "b": 5.0}
-    assert add_one_in("ab", values) == {"a": 3.0, "b": 1.0}
     assert pair_interactions("ab", values, "end") == {("a", "b"): 4.0}
     assert pair_interactions("ab", values, "base") == {("a", "b"): 4.0}
 
@@ -110,7 +104,7 @@ def test_a_missing_value_is_named() -> None:
         shapley_exact("ab", values)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="with no step: train"):
-        add_one_in("ab", {})
+        pair_interactions("ab", {frozenset(of): 1.0 for of in ("a", "b", "ab")}, "base")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +112,7 @@ def test_a_missing_value_is_named() -> None:
     [
         lambda: all_coalitions([f"step{n}" for n in range(17)]),
         lambda: all_coalitions([]),
-        lambda: leave_one_out(["a", "a"], {}),
+        lambda: pair_interactions(["a", "a"], {}, "end"),
         lambda: sampled_permutations("ab", 0),
         lambda: shapley_sampled([], {}),
         lambda: shapley_sampled([("a", "b")], {}),

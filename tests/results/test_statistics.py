@@ -16,7 +16,6 @@ from convnext_study.results.statistics import (
     PooledStd,
     discordant,
     mcnemar,
-    mean_interval,
     paired_difference,
     pool_std,
     pooled_difference,
@@ -34,13 +33,6 @@ SLEEP_2 = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
 
 
 # Intervals
-
-
-def test_mean_interval_by_hand() -> None:
-    # Mean 5, deviation sqrt(10 / 4), t of 4 degrees of freedom 2.7764.
-    low, high = mean_interval([3, 4, 5, 6, 7])
-    half = 2.776445 * math.sqrt(2.5) / math.sqrt(5)
-    assert (low, high) == pytest.approx((5 - half, 5 + half), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +89,6 @@ def test_without_spread_nothing_is_certain() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: mean_interval([1.0]),
         lambda: paired_difference([1.0, 2.0], [1.0]),
         lambda: unpaired_difference([1.0, 2.0], [1.0]),
         lambda: pooled_difference([], [1.0], PooledStd(1, 1, "")),

@@ -55,18 +55,6 @@ class Difference:
     method: str
 
 
-def mean_interval(
-    values: Sequence[float], *, resolution: float = 0.0, confidence: float = CONFIDENCE
-) -> Interval:
-    """The t interval of a mean over seeds: of the mean over all seeds, on these test images.
-
-    Raises UserError for fewer than two values.
-    """
-    spread = max(_variance(values), resolution**2)
-    half = t_quantile(len(values) - 1, confidence) * math.sqrt(spread / len(values))
-    return Interval(fmean(values) - half, fmean(values) + half)
-
-
 def wilson_interval(
     right: float, images: float, *, df: float = math.inf, confidence: float = CONFIDENCE
 ) -> Interval:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Bits = NDArray[np.bool_]
+
+
+_LARGE = 1e6  # a score beyond any quantile: no root is found with infinity
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,14 @@ def mcnemar(counts: Discordant, *, confidence: float = CONFIDENCE) -> Difference
     and Pearson's of the share of discordant images that are the child's): so it holds zero
     wherever the exact p does not reach ``1 - confidence``, which Tango's alone does not promise.
     """
-    from scipy.special import bdtr
+    from scipy.stats import binomtest
 
     low, high = tango_interval(counts, confidence=confidence)
     wins, losses = counts.child_only, counts.parent_only
     p, unlike = 1.0, wins + losses
     if unlike:
-        p = min(1.0, 2 * float(bdtr(min(wins, losses), unlike, 0.5)))
-        share = _clopper_pearson(wins, unlike, confidence)
+        exact = binomtest(wins, unlike)
+        p, share = exact.pvalue, exact.proportion_ci(confidence, "exact")
         narrow, wide = (100 * (2 * end - 1) * unlike / counts.images for end in share)
         low, high = min(low, narrow), max(high, wide)
     diff = 100 * (wins - losses) / counts.images
@@ -64,6 +66,8 @@ def mcnemar(counts: Discordant, *, confidence: float = CONFIDENCE) -> Difference
 
 def tango_interval(counts: Discordant, *, confidence: float = CONFIDENCE) -> Interval:
     """Tango's score interval, in points, of a difference of paired proportions (Tango 1998)."""
+    from scipy.optimize import brentq
+
     wins, losses, images = counts.child_only, counts.parent_only, counts.images
     z = t_quantile(math.inf, confidence)
     centre = (wins - losses) / images
@@ -74,27 +78,10 @@ def tango_interval(counts: Discordant, *, confidence: float = CONFIDENCE) -> Int
         root = math.sqrt(max(0.0, linear * linear - 8 * images * constant))
         nuisance = (root - linear) / (4 * images)
         spread = images * (2 * nuisance + delta * (1 - delta))
-        gap = wins - losses - images * delta
+        gap = images * (centre - delta)
         # At the very ends the constrained variance is zero.
-        return gap / math.sqrt(spread) if spread > 0 else math.copysign(math.inf, gap)
+        return gap / math.sqrt(spread) if spread > 0 else math.copysign(_LARGE, gap) * (gap != 0)
 
-    low = -1.0 if centre == -1 else _bisect(lambda delta: score(delta) - z, -1.0, centre)
-    high = 1.0 if centre == 1 else _bisect(lambda delta: score(delta) + z, centre, 1.0)
+    low = -1.0 if centre == -1 else brentq(lambda d: score(d) - z, -1.0, centre, xtol=1e-10)
+    high = 1.0 if centre == 1 else brentq(lambda d: score(d) + z, centre, 1.0, xtol=1e-10)
     return Interval(100 * low, 100 * high)
-
-
-def _clopper_pearson(count: int, total: int, confidence: float) -> Interval:
-    from scipy.special import betaincinv
-
-    tail = (1 - confidence) / 2
-    low = float(betaincinv(count, total - count + 1, tail)) if count else 0.0
-    high = float(betaincinv(count + 1, total - count, 1 - tail)) if count < total else 1.0
-    return Interval(low, high)
-
-
-def _bisect(falling: Callable[[float], float], low: float, high: float) -> float:
-    """Where a falling function crosses zero, to 1e-10."""
-    while high - low > 1e-10:
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-    return (low + high) / 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from convnext_study.errors import UserError
@@ -62,17 +63,11 @@ def seeds_needed(
     def reached(seeds: int) -> float:
         return power_of(seeds, effect, std.std, alpha=alpha / tests, paired=paired)
 
-    enough = 2
-    while reached(enough) < power:
-        enough *= 2
-        if enough > MOST_SEEDS:
-            raise UserError(
-                f"{f'{effect:g} {unit}'.rstrip()} would take over {MOST_SEEDS} seeds: ask for more"
-            )
-    low = enough // 2  # too few, unless it is 1
-    while enough - low > 1:
-        middle = (low + enough) // 2
-        low, enough = (low, middle) if reached(middle) >= power else (middle, enough)
+    enough = 2 + bisect_left(range(2, MOST_SEEDS + 1), power, key=reached)
+    if enough > MOST_SEEDS:
+        raise UserError(
+            f"{f'{effect:g} {unit}'.rstrip()} would take over {MOST_SEEDS} seeds: ask for more"
+        )
     return Power(
         seeds=enough,
         reached=reached(enough),

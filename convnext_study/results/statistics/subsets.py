@@ -82,20 +82,6 @@ def coalitions_within(steps: Sequence[str], side: Side, distance: int) -> Subset
     )
 
 
-def leave_one_out(steps: Sequence[str], values: Values) -> dict[str, float]:
-    """What the end of the road loses without each step: ``v(all) - v(all without it)``."""
-    _check_steps(steps)
-    end = value_of(values, frozenset(steps))
-    return {step: end - value_of(values, _near(steps, "end", [step])) for step in steps}
-
-
-def add_one_in(steps: Sequence[str], values: Values) -> dict[str, float]:
-    """What each step alone adds to the base: ``v(step) - v(none)``."""
-    _check_steps(steps)
-    base = value_of(values, frozenset())
-    return {step: value_of(values, frozenset([step])) - base for step in steps}
-
-
 def pair_interactions(
     steps: Sequence[str], values: Values, side: Side
 ) -> dict[tuple[str, str], float]:
