@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import ImageSize, Json, print_rich
+from convnext_study.cli.options import CorruptImages, ImageSize, Json, on_corrupt_image, print_rich
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def evaluate(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Use torch.compile: a minute first, then faster.")
     ] = False,
+    corrupt_images: CorruptImages = "stop",
     code: Code = None,
     trust: Trust = False,
     as_json: Json = False,
@@ -78,7 +79,9 @@ def evaluate(
     if uri is None:
         raise UserError(f"{model}: on what? Name a data set, as in --data folder:PATH")
     changed = loaded.transform.replace(image_size, crop_pct)
-    runtime = _runtime(device, workers, compiled)
+    runtime = replace(
+        _runtime(device, workers, compiled), corrupt_images=on_corrupt_image(corrupt_images)
+    )
     if not is_classifier(loaded):
         if image_size or crop_pct:
             option = "--image-size" if image_size else "--crop-pct"
@@ -141,7 +144,7 @@ def _evaluate(loaded: LoadedModel, uri: str, batch: int, runtime: Runtime) -> Ev
     from convnext_study.evaluation.evaluate import evaluate
 
     torch.set_num_threads(runtime.threads)
-    return evaluate(loaded, open_data(uri), batch, runtime)
+    return evaluate(loaded, open_data(uri, corrupt_images=runtime.corrupt_images), batch, runtime)
 
 
 def _print(result: EvalResult) -> None:

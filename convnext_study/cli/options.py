@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 import typer
 
 from convnext_study.data.sources import SOURCES
-from convnext_study.errors import EXIT_STOPPED
+from convnext_study.errors import EXIT_STOPPED, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from convnext_study.data.dataset import OnCorruptImage
     from convnext_study.report.tables import Table
     from convnext_study.runs.records import RecordError
 
@@ -27,6 +28,16 @@ PLAIN_WIDTH = 120  # of what is written to a file or a pipe
 Regime = Annotated[str, typer.Option(help="Which road map: t, b or nano.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 ImageSize = Annotated[int | None, typer.Option(min=1, help="Side of the image, in pixels.")]
+CorruptImages = Annotated[
+    str, typer.Option(help="An image that cannot be read: stop, or skip and count it.")
+]
+
+
+def on_corrupt_image(choice: str) -> OnCorruptImage:
+    """What `CorruptImages` chose. Raises UserError."""
+    if choice not in ("stop", "skip"):
+        raise UserError(f"--corrupt-images {choice!r}: use stop or skip")
+    return "skip" if choice == "skip" else "stop"
 
 
 @dataclass(frozen=True)
@@ -100,9 +111,7 @@ class StudyOptions(RunOptions):
     download: Annotated[
         bool, typer.Option("--download", help="Fetch a data set that is missing.")
     ] = False
-    corrupt_images: Annotated[
-        str, typer.Option(help="An image that cannot be read: stop, or skip and count it.")
-    ] = "stop"
+    corrupt_images: CorruptImages = "stop"
     launcher: Annotated[
         str, typer.Option(help="Where to train: local, torchrun (DDP on this machine), slurm.")
     ] = "local"

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from convnext_study.cli.options import StudyOptions
-from convnext_study.errors import UserError
+from convnext_study.cli.options import StudyOptions, on_corrupt_image
 from convnext_study.experiments.dataset_size import dataset_size, has_maps, size_if_missing
 from convnext_study.launchers import cluster_for, launcher_for, node_for, world_size_for
 from convnext_study.runs.records import Run
@@ -48,8 +47,7 @@ def choose_resources_for(
     from convnext_study.launchers.resources import choose_resources
     from convnext_study.training.runtime import Runtime
 
-    if options.corrupt_images not in ("stop", "skip"):
-        raise UserError(f"corrupt images: {options.corrupt_images!r}; use stop or skip")
+    corrupt_images = on_corrupt_image(options.corrupt_images)
     size, from_files = _images(todo, options)
     runtime = Runtime(
         download=options.download,
@@ -57,7 +55,7 @@ def choose_resources_for(
         micro_batch_size=options.micro_batch_size,
         compile=options.compile,
         grad_checkpointing=options.grad_checkpointing,
-        corrupt_images="skip" if options.corrupt_images == "skip" else "stop",
+        corrupt_images=corrupt_images,
         deterministic=options.deterministic,
         tf32=options.tf32,
         cudnn_benchmark=options.cudnn_benchmark,

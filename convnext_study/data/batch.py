@@ -27,10 +27,11 @@ class Batch:
     Args:
         images: (n, 3, H, W) uint8.
         labels: (n,) int64; or of each image an array, (n, H, W) uint8 of a class for each pixel.
-        places: (n,) int64, where each image stands in the optimizer's batch over all processes.
+        places: (n,) int64, where each image stands in the optimizer's batch over all processes; of
+            validation images, in the data set.
         step: the optimizer's step, from 0 over the whole run.
         erased: what is to be filled with noise.
-        bad: names of images that could not be read, and that others stand in for.
+        bad: names of images that could not be read: others stand in for them, or they are left out.
     """
 
     images: Tensor

@@ -22,7 +22,8 @@ class DataError(UserError):
 
 
 class CorruptImage(DataError):
-    """The image ``name`` cannot be decoded; where bad ones are skipped another takes its place."""
+    """The image ``name`` cannot be decoded; where bad ones are skipped another takes its place in
+    training, and none in evaluation."""
 
     def __init__(self, message: str, name: str = "") -> None:
         super().__init__(message)
@@ -73,6 +74,11 @@ class PixelDataset(Protocol):
 
 class DataParts(Protocol):
     """A data set with a training and a validation part, whatever its labels are."""
+
+    @property
+    def uri(self) -> str:
+        """That it was opened by."""
+        ...
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -168,10 +174,10 @@ class CorruptImages:
 
     on_corrupt: OnCorruptImage = "stop"
     names: set[str] = field(default_factory=set)
-    replaced: int = 0  # how often another image took the place of one
+    replaced: int = 0  # how often one was, or was left out of an evaluation
 
     def add(self, names: Iterable[str]) -> None:
-        """Record images that were replaced, each time that one was."""
+        """Record images that were replaced or left out, each time that one was."""
         for name in names:
             self.names.add(name)
             self.replaced += 1
@@ -182,7 +188,7 @@ class DatasetPair:
     """A data set with a training and a validation part.
 
     ``size`` is the side of the square images a network sees; ``flips`` whether a mirrored image
-    still shows its class (a mirrored digit does not); ``corrupt`` counts replaced images.
+    still shows its class (a mirrored digit does not); ``corrupt`` counts bad images.
     ``val_groups`` (N,) int64 says which validation images belong together, since they show the
     same thing; None where they are independent. ``val_once`` says that they are to be looked at
     once, after the last epoch: they are there to report by, and another part to choose by.
@@ -204,6 +210,12 @@ class DatasetPair:
     def num_classes(self) -> int:
         """How many classes there are."""
         return len(self.classes)
+
+
+def check_readable(data: DataParts, read: int) -> None:
+    """Raises DataError where no image of the validation part was ``read``: there is no result."""
+    if not read:
+        raise DataError(f"{data.uri}: none of its {len(data.val)} validation images can be read")
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -17,6 +17,7 @@ from convnext_study.data.dataset import DatasetPair, InMemoryDataset, images_of_
 from convnext_study.data.order import (
     Asked,
     Order,
+    counted,
     epoch_order,
     read_batches,
     steps_per_epoch,
@@ -121,9 +122,7 @@ def train_batches(
         source = _from_memory(data, recipe, order, start, places)
     else:
         source = _from_readers(data, recipe, seed, workers, order.asked(start, places))
-    for one in ahead(source):
-        data.corrupt.add(one.bad)
-        yield one
+    yield from counted(ahead(source), data.corrupt)
 
 
 def val_batches(
@@ -134,7 +133,8 @@ def val_batches(
     sharding: BatchSharding = WHOLE,
     ahead: Ahead = iter,
 ) -> Iterator[Batch]:
-    """The validation images ``val_indices(len(data.val), share)``, each exactly once and in order.
+    """The validation images ``val_indices(len(data.val), share)``, each once and in order, but for
+    bad ones where those are skipped: ``places`` of the batches says which ones they hold.
 
     Results of the processes, put one after another by rank, are in the order of the data set.
     """
@@ -147,9 +147,7 @@ def val_batches(
         )
     else:
         source = _from_readers(data, recipe, 0, workers, asked)
-    for one in ahead(source):
-        data.corrupt.add(one.bad)
-        yield one
+    yield from counted(ahead(source), data.corrupt)
 
 
 def _from_readers(

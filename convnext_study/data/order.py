@@ -5,7 +5,7 @@ It is a pure function of (seed, epoch, step), whatever an image is labelled with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from convnext_study.data.batch import Batch
+from convnext_study.data.dataset import CorruptImages
 from convnext_study.data.pool import Readers
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sharding import BatchSharding, val_indices
@@ -78,16 +79,26 @@ class Order:
 
 
 def validation(count: int, batch: int, sharding: BatchSharding) -> list[Asked]:
-    """This process's validation images, each exactly once and in order."""
+    """This process's validation images, each once and in order."""
     part = val_indices(count, sharding)
     asked = [part[first : first + batch] for first in range(0, len(part), batch)]
     return [Asked(Request("val", tuple(one)), torch.tensor(one)) for one in asked]
 
 
 def read_batches(readers: Readers, asked: Sequence[Asked]) -> Iterator[Batch]:
-    """What was asked for, in its order. Raises DataError at an image that cannot be used."""
+    """What was asked for, in its order, without bad images that are left out: a batch of them alone
+    is empty. Raises DataError at an image that cannot be used."""
     read = readers.read([one.request for one in asked])
     for images, one in zip(read, asked, strict=True):
-        labels = torch.as_tensor(images.labels)
+        labels, places = torch.as_tensor(images.labels), one.places[torch.tensor(images.read)]
         erased, bad = tuple(images.erased), tuple(images.bad)
-        yield Batch(images.pixels, labels, one.places, one.step, erased, bad)
+        yield Batch(images.pixels, labels, places, one.step, erased, bad)
+
+
+def counted(batches: Iterable[Batch], corrupt: CorruptImages) -> Iterator[Batch]:
+    """The batches that hold images; bad ones are counted when they would be used, not when they
+    were read ahead."""
+    for one in batches:
+        corrupt.add(one.bad)
+        if len(one):
+            yield one

@@ -64,21 +64,24 @@ class Images:
         labels: of each. Classes are plain numbers, since each tensor that one process sends
             another takes a file descriptor of both; arrays are stacked, (n, ...).
         erased: what is to be erased.
-        bad: names of images that could not be read and that others stand in for.
+        bad: names of images that could not be read: others stand in for them, or they are left out.
+        read: of each image that was requested, whether it, or another for it, is among these.
     """
 
     pixels: Tensor
     labels: list[int] | Tensor
     erased: list[Erased]
     bad: list[str]
+    read: list[bool]
 
 
 class Samples:
     """Images with their transform, each under a seed of its own where there is one.
 
-    A bad image is replaced by the next readable one of the data set, whatever the order of the
-    epoch, and drawn upon with the bad one's seed: which image stands in never depends on how the
-    work is split.
+    In training, where there is a seed, a bad image is replaced by the next readable one of the data
+    set, whatever the order of the epoch, and drawn upon with the bad one's seed: which image stands
+    in never depends on how the work is split. In evaluation it is left out: another in its place
+    would be counted twice.
     """
 
     def __init__(
@@ -110,29 +113,32 @@ class Samples:
             return error
 
     def _read(self, indices: tuple[int, ...], epoch: int) -> Images:
-        pixels: Tensor | None = None
+        pixels = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
         labels: list[Target] = []
         erased: list[Erased] = []
         bad: list[str] = []
-        for place, (original, label, more) in enumerate(self._originals(indices, epoch)):
-            index = indices[place]
-            image, label, box = self._transformed(original, label, index, epoch)
-            if pixels is None:
+        read: list[bool] = []
+        for index, (original, name) in zip(indices, self._originals(indices, epoch), strict=True):
+            bad += [] if name is None else [name]
+            read.append(original is not None)
+            if original is None:
+                continue
+            image, label, box = self._transformed(*original, index, epoch)
+            place = len(labels)
+            if not place:
                 _, height, width = image.shape
                 shape = (len(indices), height, width, 3)
                 pixels = torch.empty(shape, dtype=torch.uint8).permute(0, 3, 1, 2)
             pixels[place] = image
             labels.append(label)
-            bad += more
             if box is not None:
                 erased.append(Erased(place, *box, fold_in(self.seed or 0, epoch, "erase", index)))
-        assert pixels is not None  # noqa: S101  nobody asks for no images
-        return Images(pixels, stacked(labels), erased, bad)
+        return Images(pixels[: len(labels)], stacked(labels), erased, bad, read)
 
     def _originals(
         self, indices: tuple[int, ...], epoch: int
-    ) -> Iterator[tuple[Tensor, Target, list[str]]]:
-        """Images as they are stored, with their labels and the names of bad ones they stand in for.
+    ) -> Iterator[tuple[tuple[Tensor, Target] | None, str | None]]:
+        """Images as they are stored, with their labels; and the name of each that is bad.
 
         In memory there are no bad ones, and many at a time are faster.
         """
@@ -144,19 +150,23 @@ class Samples:
             return
         places, labels = torch.tensor(indices), images.labels
         for pixels, label in zip(images.at(places), labels[places].tolist(), strict=True):
-            yield pixels, label, []
+            yield (pixels, label), None
 
-    def _original(self, index: int) -> tuple[Tensor, Target, list[str]]:
-        """An image as it is stored, its label, and the names of bad ones it stands in for."""
-        bad: list[str] = []
-        for candidate in range(index, index + min(IN_A_ROW, len(self.images))):
+    def _original(self, index: int) -> tuple[tuple[Tensor, Target] | None, str | None]:
+        """An image as it is stored, its label, and its name where it is bad: then it is another,
+        or none."""
+        bad: str | None = None
+        tries = min(IN_A_ROW, len(self.images)) if self.seed is not None else 1
+        for candidate in range(index, index + tries):
             try:
-                return *read_pixels(self.images, candidate % len(self.images)), bad
+                return read_pixels(self.images, candidate % len(self.images)), bad
             except CorruptImage as error:
                 if self.on_bad == "stop":
                     raise
-                bad.append(error.name)
-        raise DataError(f"{bad[0]} and the {len(bad) - 1} images after it cannot be read")
+                bad = bad or error.name
+        if self.seed is None:
+            return None, bad
+        raise DataError(f"{bad} and the {tries - 1} images after it cannot be read")
 
     def _transformed(
         self, pixels: Tensor, label: Target, index: int, epoch: int
@@ -189,16 +199,18 @@ def stacked(labels: Sequence[Target]) -> list[int] | Tensor:
 
 def join(parts: list[Images], *, pin: bool = False) -> Images:
     """Images one after another; ``pin``: in memory that a GPU can copy from by itself."""
+    filled = [part for part in parts if len(part.labels)] or parts[:1]
     erased: list[Erased] = []
     count = 0
-    for part in parts:
+    for part in filled:
         erased += [box._replace(image=box.image + count) for box in part.erased]
         count += len(part.labels)
-    pixels = parts[0].pixels
-    if pin or len(parts) > 1:
+    pixels = filled[0].pixels
+    if pin or len(filled) > 1:
         shape = (count, *pixels.shape[2:], pixels.shape[1])
         rows = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
-        torch.cat([part.pixels.permute(0, 2, 3, 1) for part in parts], out=rows)
+        torch.cat([part.pixels.permute(0, 2, 3, 1) for part in filled], out=rows)
         pixels = rows.permute(0, 3, 1, 2)
-    labels = stacked([label for part in parts for label in part.labels])
-    return Images(pixels, labels, erased, [name for part in parts for name in part.bad])
+    labels = stacked([label for part in filled for label in part.labels])
+    bad = [name for part in parts for name in part.bad]
+    return Images(pixels, labels, erased, bad, [one for part in parts for one in part.read])

@@ -75,5 +75,12 @@ def evaluate_by_task(loaded: LoadedModel, uri: str, runtime: Runtime) -> TaskRes
         images=found.images,
         metrics=dict(found.metrics),
         primary=found.primary,
-        notes=loaded.notes,
+        notes=(*loaded.notes, *left_out(found.corrupt_images, found.images)),
     )
+
+
+def left_out(corrupt: int, images: int) -> list[str]:
+    """What to note where images could not be read."""
+    if not corrupt:
+        return []
+    return [f"{corrupt} of {corrupt + images} validation images cannot be read and are left out"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.data.transforms.evaluation import crop_steps
+from convnext_study.evaluation.by_task import left_out
 from convnext_study.evaluation.load_run import EvaluationError, LoadedModel
 from convnext_study.results.statistics import wilson_interval
 
@@ -43,8 +44,9 @@ class Accuracy:
 class EvalResult:
     """What was measured, and on what.
 
-    ``top5`` is None for five classes and less. ``correct`` is hex, one bit an image in order, as
-    in a run's result, for paired tests. ``precision`` is that of the run's recipe, as in training.
+    ``images`` were read; ``corrupt_images`` could not be, and are left out. ``top5`` is None for
+    five classes and less. ``correct_bits`` is hex, one bit an image in order, as in a run's result,
+    for paired tests. ``precision`` is that of the run's recipe, as in training.
     """
 
     model: str
@@ -60,6 +62,7 @@ class EvalResult:
     measured_on: str
     notes: tuple[str, ...]
     correct_bits: str
+    corrupt_images: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
@@ -67,10 +70,12 @@ class EvalResult:
 
 
 def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtime) -> EvalResult:
-    """Run every validation image through the network once.
+    """Run every validation image through the network once, but for bad ones that are skipped.
 
-    Raises EvaluationError where the network has another number of classes than the data.
+    Raises EvaluationError where the network has another number of classes than the data, DataError
+    at a bad image, and where none can be read.
     """
+    from convnext_study.data.dataset import check_readable
     from convnext_study.runs.metrics import Samples
 
     if loaded.classes != data.num_classes:
@@ -81,9 +86,11 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
     prepared, recipe = _prepare(loaded, data)
     batches = _batches(prepared, recipe, loaded.transform.crop_mode, batch, runtime)
     began = time.perf_counter()
+    before = data.corrupt.replaced
     first, among = _ranks(loaded, batches, runtime)
     seconds = time.perf_counter() - began
-    images = len(first)
+    images, corrupt = len(first), data.corrupt.replaced - before
+    check_readable(data, images)
     return EvalResult(
         model=loaded.name,
         weights=loaded.weights,
@@ -96,8 +103,9 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
         top5=Accuracy.of(int(among.sum()), images) if data.num_classes > TOP else None,
         images_per_s=images / seconds,
         measured_on=_measured_on(data, images),
-        notes=(*loaded.notes, *_notes(loaded, data)),
+        notes=(*loaded.notes, *_notes(loaded, data), *left_out(corrupt, images)),
         correct_bits=Samples.of_bits(first.numpy()).data,
+        corrupt_images=corrupt,
     )
 
 
@@ -173,7 +181,8 @@ def _ranks(loaded: LoadedModel, batches: Iterator[Any], runtime: Runtime) -> tup
             right = top == labels.cpu()[:, None]
             first.append(right[:, 0])
             among.append(right.any(1))
-    return torch.cat(first), torch.cat(among)
+    none = torch.zeros(0, dtype=torch.bool)
+    return torch.cat([none, *first]), torch.cat([none, *among])
 
 
 def _transform(loaded: LoadedModel, data: DatasetPair) -> str:

@@ -21,7 +21,7 @@ _PAPERS = {
 }
 _TROUBLE = {
     "corrupt_images": "times a training image that cannot be read was replaced by another",
-    "corrupt_val_images": "test images that cannot be read were replaced by another",
+    "corrupt_val_images": "test images that cannot be read were left out",
     "skipped_steps": "steps were skipped, their loss not being finite",
 }
 _NOT_SETTINGS = ("name",)

@@ -24,8 +24,8 @@ class Evaluation:
     Args:
         metrics: by name.
         primary: the name of the one that the run is judged by.
-        images: of the validation part.
-        corrupt_images: that could not be read and were replaced by others.
+        images: of the validation part that were measured.
+        corrupt_images: that could not be read and were left out.
     """
 
     metrics: Mapping[str, Metric]
@@ -87,14 +87,15 @@ class Task(Hooks, ABC):
 
     @abstractmethod
     def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
-        """Evaluate the network, which is in evaluation mode, on every validation image once.
+        """Evaluate the network, which is in evaluation mode, on every validation image once,
+        but for bad ones that are skipped.
 
         ``check`` is called after each batch, equally often in every process; where a stop was
         requested it raises in all of them. Every process returns the whole."""
 
     @property
     def corrupt_images(self) -> int:
-        """How often an image that cannot be read was replaced, in this process."""
+        """How often an image that cannot be read was met, in this process."""
         return 0
 
     @property

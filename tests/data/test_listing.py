@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.data_timm import add, shards
+from support.dense import make_pairs
 from support.images import make_folder, picture
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DataError, DatasetPair
+from convnext_study.data.dense import open_dense
 
 KINDS = ["folder:{}", "timm:{}", "timm:torch/image_folder?root={}"]
 
@@ -147,11 +150,77 @@ def test_a_class_that_leads_nowhere_is_named(tmp_path: Path) -> None:
         open_data(f"folder:{root}")
 
 
-def test_an_editors_hidden_link_is_no_trouble(tmp_path: Path) -> None:
+# What is no data
+
+
+def litter(part: Path) -> None:
+    """What systems and tools leave in a folder of class folders, all with images in it."""
+    for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir", "lost+found", "#recycle", ".Trash-0"):
+        for folder in (part / name, part / "dog" / name):
+            folder.mkdir()
+            picture(1).save(folder / "0.jpg")
+    for name in ("._0.jpg", ".0.jpg"):
+        for folder in (part, part / "dog"):
+            (folder / name).write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        ")
+    (part / "dog" / ".#notes.jpg").symlink_to("me@here.1234")  # an editor's
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hidden_and_system_files_are_no_data_and_no_classes(tmp_path: Path, kind: str) -> None:
     root = make_folder(tmp_path)
-    (root / "train" / "dog" / ".#notes.txt").symlink_to("me@here.1234")
-    (root / "train" / "dog" / "notes.txt").write_text("not an image")
-    assert len(open_data(f"folder:{root}").train) == 8
+    before = open_data(kind.format(root))
+    for part in ("train", "val"):
+        litter(root / part)
+    data = open_data(kind.format(root))
+    assert data.classes == before.classes == ("cat", "dog")
+    assert names_of(data) == names_of(before)
+    assert data.val.digests() == before.val.digests()
+
+
+def test_a_data_set_in_a_hidden_folder_is_one(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / ".cache" / "__MACOSX")
+    for kind in KINDS:
+        assert len(open_data(kind.format(root)).train) == 8
+
+
+def test_tars_with_system_files(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "images")
+    for part in ("train", "val"):
+        litter(root / part)
+        with tarfile.open(tmp_path / f"{part}.tar", "w") as archive:
+            archive.add(root / part, ".")
+        (tmp_path / f"._{part}.tar").write_bytes(b"Mac OS X")
+    data = open_data(f"timm:{tmp_path}")
+    assert (data.classes, len(data.train), len(data.val)) == (("cat", "dog"), 8, 8)
+
+
+def test_shards_with_system_files(tmp_path: Path) -> None:
+    uri = shards(tmp_path)
+    before = open_data(uri)
+    for path in sorted(tmp_path.glob("*.tar")):
+        (tmp_path / f"._{path.name}").write_bytes(b"Mac OS X")
+        with tarfile.open(path, "a") as archive:
+            for name in ("a/._00000.jpg", ".ipynb_checkpoints/00000.jpg", "__MACOSX/a/1.jpg"):
+                add(archive, name, b"no image")
+    data = open_data(uri)
+    assert names_of(data) == names_of(before)
+    assert len(data.val) == len(before.val)
+
+
+def test_pairs_with_system_files(tmp_path: Path) -> None:
+    make_pairs(tmp_path)
+    before = open_dense(f"pairs:{tmp_path}")
+    for kind in ("images", "masks"):
+        for part in ("train", "val"):
+            folder = tmp_path / part / kind
+            (folder / "._0.png").write_bytes(b"Mac OS X")
+            (folder / ".ipynb_checkpoints").mkdir()
+            picture(1).save(folder / ".ipynb_checkpoints" / "0-checkpoint.png")
+    data = open_dense(f"pairs:{tmp_path}")
+    assert (data.train.digests(), data.val.digests()) == (
+        before.train.digests(),
+        before.val.digests(),
+    )
 
 
 # The order

@@ -11,17 +11,20 @@ import pytest
 import timm
 import torch
 import torchvision
+from support.images import make_folder
 from support.runs import make_tiny_run
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
 from convnext_study.data import open_data
+from convnext_study.data.dataset import CorruptImage, DataError
 from convnext_study.errors import UserError
 from convnext_study.evaluation import load_named as named
 from convnext_study.evaluation.evaluate import evaluate
 from convnext_study.evaluation.load_named import Unreachable, load_named
 from convnext_study.evaluation.load_run import EvaluationError, load_run
 from convnext_study.models.builders import roadmap_net
+from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.metrics import Samples
 from convnext_study.runs.records import ModelRef, Result, Run, TaskRef
 from convnext_study.training.loop import train
@@ -124,6 +127,34 @@ def test_the_transform_can_be_changed(run_folder: Path) -> None:
     told = json.loads(done.stdout)
     assert told["transform"] == "short side to 50, centre crop of 40, bicubic"
     assert told["top1"]["percent"] != result_of(run_folder).value
+
+
+@pytest.mark.parametrize("bad", [1, 4])
+def test_bad_images_leave_the_denominator(tmp_path: Path, bad: int) -> None:
+    data = make_folder(tmp_path, count=2)
+    names = [f"{kind}/{index}.jpg" for kind in ("cat", "dog") for index in range(2)]
+    for name in names[-bad:]:
+        (data / "val" / name).write_bytes(b"")
+    net = roadmap_net(
+        get_roadmap("nano").upto("gelu").to_dict(), num_classes=2, drop_path=0.0, init="kaiming"
+    )
+    weights = tmp_path / "two.pth"
+    torch.save(net.state_dict(), weights)
+    asked = ["roadmap_nano_gelu", "--weights", str(weights), "--data", f"folder:{data}"]
+    stopped = command(*asked)
+    assert isinstance(stopped.exception, CorruptImage)
+    assert "--corrupt-images skip" in str(stopped.exception)
+    done = command(*asked, "--corrupt-images", "skip", "--json")
+    if bad == 4:
+        assert isinstance(done.exception, DataError)
+        assert "none of its 4 validation images" in str(done.exception)
+        return
+    told = json.loads(done.stdout)
+    assert (told["images"], told["corrupt_images"]) == (3, 1)
+    assert told["top1"]["percent"] == pytest.approx(100 * told["top1"]["right"] / 3)
+    assert "1 of 4 validation images cannot be read and are left out" in told["notes"]
+    wrong = command(*asked, "--corrupt-images", "ignore")
+    assert isinstance(wrong.exception, UserError)
 
 
 def test_published_transforms() -> None:

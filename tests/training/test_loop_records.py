@@ -36,7 +36,8 @@ def test_skipped_images_are_counted_and_named(tmp_path: Path) -> None:
         train(run, folder, runtime, stop=lambda: next(stops))
     result = train(run, folder, runtime).model_dump()
     assert result["corrupt_images"] == 2  # once in each of two epochs
-    assert result["corrupt_val_images"] == 1
+    assert (result["corrupt_val_images"], result["val_images"]) == (1, 15)
+    assert result["metrics"]["top1"]["samples"]["count"] == 15
     named = [event["names"] for event in records.read(folder).events if "names" in event]
     assert [Path(name).name for names in named for name in sorted(names)] == ["1.jpg", "2.jpg"]
     assert "corrupt_images" in (folder / LOG).read_text()

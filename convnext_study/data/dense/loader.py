@@ -5,14 +5,14 @@ As exact to resume and to split as `data.loader`'s are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 
 from convnext_study.data.batch import Batch
 from convnext_study.data.dataset import DataParts
 from convnext_study.data.loader import Ahead
-from convnext_study.data.order import Order, read_batches, validation
+from convnext_study.data.order import Order, counted, read_batches, validation
 from convnext_study.data.pool import Readers
 from convnext_study.data.sharding import WHOLE, BatchSharding, split_batch
 from convnext_study.data.workers import JointTransform, Samples
@@ -60,7 +60,7 @@ def train_batches(
     Raises UserError where the batch cannot be split so, DataError at an image that cannot be used.
     """
     places = split_batch(torch.arange(min(order.batch, order.count)), order.batch, sharding)
-    return _counted(data, ahead(read_batches(readers, order.asked(start, places))))
+    return counted(ahead(read_batches(readers, order.asked(start, places))), data.corrupt)
 
 
 def val_batches(
@@ -70,11 +70,7 @@ def val_batches(
     sharding: BatchSharding = WHOLE,
     ahead: Ahead = iter,
 ) -> Iterator[Batch]:
-    """The validation images of this process, each once and in order."""
-    return _counted(data, ahead(read_batches(readers, validation(len(data.val), batch, sharding))))
-
-
-def _counted(data: DataParts, batches: Iterable[Batch]) -> Iterator[Batch]:
-    for one in batches:
-        data.corrupt.add(one.bad)  # when it is used, not when it was read ahead
-        yield one
+    """The validation images of this process, each once and in order, but for bad ones where those
+    are skipped."""
+    asked = validation(len(data.val), batch, sharding)
+    return counted(ahead(read_batches(readers, asked)), data.corrupt)

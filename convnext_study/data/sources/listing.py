@@ -2,11 +2,11 @@
 
 Links are followed, and no folder is entered from inside itself. What cannot be looked at ends the
 listing: a data set without the folders of a lost mount would be a smaller one that trains as well.
+What systems and tools leave beside images is no data, and is not looked at.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Collection, Iterator
@@ -15,6 +15,21 @@ from pathlib import Path
 from convnext_study.data.dataset import DataError, unreadable
 
 Place = tuple[int, int]  # device and inode: a folder, whatever links lead to it
+
+# What macOS, Synology, QNAP, ext4 and Windows leave in folders, beside names that begin with a dot.
+SYSTEM_NAMES = frozenset(
+    {"__macosx", "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"}
+    | {"lost+found", "system volume information", "$recycle.bin", "thumbs.db", "desktop.ini"}
+)
+
+
+def is_data(path: str) -> bool:
+    """Whether no part of a path inside a data set is hidden, or named as systems name their own."""
+    return all(_is_own_name(part) for part in path.split("/") if part not in ("", ".", ".."))
+
+
+def _is_own_name(name: str) -> bool:
+    return name[0] != "." and name.lower() not in SYSTEM_NAMES
 
 
 def is_folder(path: Path) -> bool:
@@ -59,7 +74,7 @@ def files_in(folder: str, suffixes: Collection[str] | None = None) -> list[tuple
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            yield from entries
+            yield from (entry for entry in entries if _is_own_name(entry.name))
     except OSError as error:
         raise unreadable(folder, error) from None
 
@@ -71,9 +86,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         if not found and entry.is_symlink():
             entry.stat()
     except OSError as error:
-        # Editors leave hidden links that lead nowhere.
-        if entry.name.startswith(".") and error.errno in (errno.ENOENT, errno.ELOOP):
-            return False
         raise unreadable(entry.path, error) from None
     return found
 

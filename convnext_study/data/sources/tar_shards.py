@@ -16,6 +16,7 @@ from pathlib import Path
 
 from convnext_study.data.dataset import DataError
 from convnext_study.data.encoded import Archives, Member, read_bytes
+from convnext_study.data.sources.listing import is_data
 
 IMAGE = frozenset({"jpg", "jpeg", "png", "webp"})
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -34,16 +35,19 @@ def open_timm_tars(root: str) -> tuple[Archives, tuple[str, ...]]:
     except (tarfile.TarError, AssertionError, OSError, ValueError) as error:
         raise DataError(f"{root}: no tar archive with images ({error})") from error
     folder = os.path.dirname(root) if reader.root_is_tar else root  # noqa: PTH120
-    # timm's own numbers of classes that differ only in case change from process to process.
-    classes = sorted(reader.class_name_to_idx, key=lambda name: (natural_key(name), name))
-    label_of = {reader.class_name_to_idx[name]: label for label, name in enumerate(classes)}
-    found = []
+    name_of = {label: name for name, label in reader.class_name_to_idx.items()}
+    listed = []
     for (info, parent, child), label in zip(reader.samples, reader.targets, strict=True):
         path = os.path.join(folder, parent) if parent else root  # noqa: PTH118
         inside = f"{child.name}:" if child is not None else ""
-        # A tar inside a tar: its own places count from where its bytes begin.
-        offset = info.offset_data + (child.offset_data if child is not None else 0)
-        found.append((path, inside + info.name, offset, info.size, label_of[int(label)]))
+        if is_data(info.name) and is_data(inside):
+            # A tar inside a tar: its own places count from where its bytes begin.
+            offset = info.offset_data + (child.offset_data if child is not None else 0)
+            listed.append((path, inside + info.name, offset, info.size, name_of[int(label)]))
+    # timm's own numbers of classes that differ only in case change from process to process.
+    classes = sorted({name for *_, name in listed}, key=lambda name: (natural_key(name), name))
+    label_of = {name: label for label, name in enumerate(classes)}
+    found = [(*place, label_of[name]) for *place, name in listed]
     found.sort()  # timm leaves members of the same name in the order of the file system
     paths = sorted({path for path, *_ in found})
     for path in paths:
@@ -64,7 +68,7 @@ def open_wds_shards(root: str, pattern: str, label: str) -> tuple[Archives, tupl
     """
     shards: list[Path] = []
     for name in expand(pattern):
-        found = sorted(Path(root).glob(name))
+        found = sorted(path for path in Path(root).glob(name) if is_data(path.name))
         if not found:
             raise DataError(f"{root}: no shards called {name}")
         shards += found
@@ -107,7 +111,7 @@ def expand(pattern: str) -> list[str]:
 def _samples(archive: tarfile.TarFile, number: int, field: str) -> Iterator[Member]:
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, int] = {}
-    for info in archive:
+    for info in (one for one in archive if is_data(one.name)):
         folder, _, file = info.name.rpartition("/")
         key, _, kind = file.partition(".")
         key, kind = f"{folder}/{key}", kind.lower()

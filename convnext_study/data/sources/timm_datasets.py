@@ -20,7 +20,7 @@ from convnext_study.data.dataset import (
 from convnext_study.data.encoded import EncodedImages, Files
 from convnext_study.data.sources.folder import check_same_classes, natural_size
 from convnext_study.data.sources.hugging_face import open_hub
-from convnext_study.data.sources.listing import files_in
+from convnext_study.data.sources.listing import files_in, is_data
 from convnext_study.data.sources.timm_request import STREAMS, Request
 from convnext_study.data.sources.torchvision_sets import open_torch
 from convnext_study.errors import did_you_mean
@@ -104,7 +104,7 @@ def _open_path(request: Request, part: str) -> Part:
     place = next(filter(Path.exists, places), None)
     if place is None:
         raise DataError(f"{root}: holds no {' or '.join(names)}, folder or tar")
-    if place.suffix == ".tar" or any(place.glob("*.tar")):
+    if place.suffix == ".tar" or any(is_data(one.name) for one in place.glob("*.tar")):
         archives, classes = open_timm_tars(str(place))
         return EncodedImages(archives), classes
     return _open_folder(str(place))

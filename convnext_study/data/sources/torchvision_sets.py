@@ -15,6 +15,7 @@ from convnext_study.data.dataset import ImageDataset, digest, unreadable
 from convnext_study.data.decode import corrupt_image, to_rgb
 from convnext_study.data.encoded import EncodedImages, Files, size_of
 from convnext_study.data.sources.folder import class_names, list_images
+from convnext_study.data.sources.listing import is_data
 
 if TYPE_CHECKING:
     from convnext_study.data.sources.timm_request import Request
@@ -35,6 +36,7 @@ def open_torch(request: Request, part: str) -> tuple[ImageDataset, tuple[str, ..
     # ImageNet and Places365 list their files.
     if listed := getattr(dataset, "imgs", None):
         folder = os.path.commonpath([os.path.dirname(path) for path, _ in listed])  # noqa: PTH120
+        listed = [one for one in listed if is_data(os.path.relpath(one[0], folder))]
         files = [(path, size_of(path)) for path, _ in listed]
         return EncodedImages(Files(folder, files, [label for _, label in listed])), classes
     return Pairs(dataset, request.name), classes

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnext_study.data import open_data
+from convnext_study.data.dataset import check_readable
 from convnext_study.data.device import Prepare, prefetcher
 from convnext_study.data.fingerprint import check_same, fingerprint
 from convnext_study.data.loader import (
@@ -23,7 +24,7 @@ from convnext_study.data.loader import (
     train_batches,
     val_batches,
 )
-from convnext_study.data.sharding import BatchSharding, accum_steps, most_batches, val_indices
+from convnext_study.data.sharding import BatchSharding, accum_steps, most_batches
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.metrics import Metric, Samples
@@ -69,7 +70,7 @@ class Classification(Task):
 
     @property
     def corrupt_images(self) -> int:
-        """How often an image that cannot be read was replaced, in this process."""
+        """How often an image that cannot be read was met, in this process."""
         return self.data.corrupt.replaced
 
     @property
@@ -149,6 +150,7 @@ class Classification(Task):
         """Top-1 accuracy and cross entropy over the whole validation part, in every process."""
         losses: list[Tensor] = []  # of a batch each, summed in float32: not every device has more
         correct: list[Tensor] = []
+        places: list[int] = []
         bad = self.corrupt_images
         batches = val_batches(
             self.data, self.recipe, EVAL_BATCH, self._reading, self._sharding, self._ahead
@@ -158,28 +160,34 @@ class Classification(Task):
             logits = model(images).float()
             losses.append(F.cross_entropy(logits, labels, reduction="sum"))
             correct.append(logits.argmax(1) == labels)
+            places += batch.places.tolist()
             check()
         # Parts differ by an image, which can be a batch; a part can even be empty.
         count = len(self.data.val)
         for _ in range(len(losses), most_batches(count, EVAL_BATCH, self._sharding)):
             check()
-        return self._joined(losses, correct, self.corrupt_images - bad)
+        return self._joined(losses, correct, places, self.corrupt_images - bad)
 
-    def _joined(self, losses: list[Tensor], correct: list[Tensor], bad: int) -> Evaluation:
+    def _joined(
+        self, losses: list[Tensor], correct: list[Tensor], places: list[int], bad: int
+    ) -> Evaluation:
         """The evaluation of all parts from that of this process's, batch by batch."""
         loss = sum(torch.stack(losses).tolist()) if losses else 0.0
         mine = torch.cat(correct).cpu() if correct else torch.zeros(0, dtype=torch.bool)
-        right = torch.zeros(len(self.data.val), dtype=torch.bool)
-        parts = all_gather((list(val_indices(len(right), self._sharding)), mine, loss, bad))
-        for indices, bits, _, _ in parts:
-            right[indices] = bits
+        parts = all_gather((places, mine, loss, bad))
+        # In the order of the ranks, which is that of the data set.
+        right = torch.cat([bits for _, bits, _, _ in parts])
+        check_readable(self.data, len(right))
+        groups = self.data.val_groups
+        if groups is not None:
+            groups = groups[[place for part, *_ in parts for place in part]]
         val_loss = sum(part_loss for _, _, part_loss, _ in parts) / len(right)
         return Evaluation(
             metrics={
                 PRIMARY: Metric(
                     value=100 * float(right.double().mean()),
                     label="top-1",
-                    samples=Samples.of_bits(right.numpy(), self.data.val_groups),
+                    samples=Samples.of_bits(right.numpy(), groups),
                 ),
                 "val_loss": Metric(
                     value=val_loss, label="validation loss", unit="", higher_is_better=False

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convnext_study.cost import Cost as Counted
 from convnext_study.data.batch import Batch
-from convnext_study.data.dataset import DataParts
+from convnext_study.data.dataset import DataParts, check_readable
 from convnext_study.data.dense.loader import train_batches, val_batches
 from convnext_study.data.device import Prepare, prefetcher
 from convnext_study.data.pool import Readers
@@ -32,6 +32,7 @@ from convnext_study.training.tasks.on_data import OnData
 
 Evidence = Mapping[str, Tensor]
 LOSS = "val_loss"
+PLACES = "places"  # evidence: where each image stands in the validation part, (n,) int64
 
 
 class ExitsTask(OnData):
@@ -144,8 +145,8 @@ class ExitsTask(OnData):
             place = int(batch.places[0])
             seed_everything(fold_in(self.run.seed, "evaluate", place), self.runtime.device)
             exits, seen = self.observed(model, images)
-            losses = {LOSS: self.image_losses(exits, labels)}
-            measured = {**losses, **seen, **self.measure(exits, labels)}
+            every = {LOSS: self.image_losses(exits, labels), PLACES: batch.places}
+            measured = {**every, **seen, **self.measure(exits, labels)}
             found.append({name: one.cpu() for name, one in measured.items()})
             check()
         # Parts differ by an image, which can be a batch; a part can even be empty.
@@ -171,7 +172,9 @@ class ExitsTask(OnData):
     def _joined(self, found: list[Evidence], bad: int) -> Evaluation:
         """The evaluation of all parts from this process's, batch by batch."""
         parts = all_gather((_one_after_another(found), bad))
-        evidence = _one_after_another([part for part, _ in parts if part])
+        held = [part for part, _ in parts if part]
+        check_readable(self._parts, len(held))
+        evidence = _one_after_another(held)
         metrics, primary = self.metrics(evidence)
         loss = Metric(
             value=float(evidence[LOSS].double().mean()),
@@ -182,7 +185,7 @@ class ExitsTask(OnData):
         return Evaluation(
             metrics={**metrics, LOSS: loss},
             primary=primary,
-            images=len(self._parts.val),
+            images=len(evidence[LOSS]),
             corrupt_images=sum(one for _, one in parts),
         )
 

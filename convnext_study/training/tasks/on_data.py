@@ -36,7 +36,7 @@ class OnData(Task):
 
     @property
     def corrupt_images(self) -> int:
-        """How often an image that cannot be used was replaced, in this process."""
+        """How often an image that cannot be used was met, in this process."""
         return self._parts.corrupt.replaced
 
     @property

@@ -22,7 +22,7 @@ from convnext_study.runs.metrics import Metric, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks.arguments import parse
-from convnext_study.training.tasks.exits import Evidence, ExitsTask
+from convnext_study.training.tasks.exits import PLACES, Evidence, ExitsTask
 
 PRIMARY = "pckh"
 NEAR = 0.5  # of the head's size: a joint this near is right
@@ -96,11 +96,13 @@ class Pose(ExitsTask):
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
         """PCKh of each exit, and their mean, which is primary."""
         counts = evidence["joints"]
+        places = evidence.get(PLACES, torch.arange(len(counts)))
         exits = counts.shape[1]
-        found = {PRIMARY: self._metric(counts, "PCKh, mean of exits" if exits > 1 else "PCKh")}
+        label = "PCKh, mean of exits" if exits > 1 else "PCKh"
+        found = {PRIMARY: self._metric(counts, places, label)}
         for number in range(exits if exits > 1 else 0):
-            one = counts[:, number : number + 1]
-            found[f"{PRIMARY}_exit{number + 1}"] = self._metric(one, f"PCKh, exit {number + 1}")
+            one, label = counts[:, number : number + 1], f"PCKh, exit {number + 1}"
+            found[f"{PRIMARY}_exit{number + 1}"] = self._metric(one, places, label)
         return found, PRIMARY
 
     def readers(self, largest_batch: int) -> Readers:
@@ -119,10 +121,10 @@ class Pose(ExitsTask):
             pin=self._prepare.device.type == "cuda",
         )
 
-    def _metric(self, counts: Tensor, label: str) -> Metric:
+    def _metric(self, counts: Tensor, places: Tensor, label: str) -> Metric:
         """From (people, exits, 2); people of one image are drawn together."""
         right, due = counts.sum(0).double().unbind(-1)
-        samples = Samples.of_ratio(counts.numpy(), self.data.val.groups())
+        samples = Samples.of_ratio(counts.numpy(), self.data.val.groups()[places.numpy()])
         value = 100 * float((right / due.clamp_min(1)).mean())
         return Metric(value=value, label=label, samples=samples)
 

@@ -122,6 +122,19 @@ def test_people_are_evaluated_once_each(task: Pose) -> None:
     assert samples.array()[:, 0, 1].tolist() == [13] * 4
 
 
+def test_people_in_bad_images_are_left_out_with_their_groups(tmp_path: Path) -> None:
+    root = make_split(tmp_path)
+    (root / "images" / "9.png").write_bytes(b"")
+    run = exit_run(f"mpii:{root}", task="pose", size=64)
+    found = make_task(run, Runtime(corrupt_images="skip")).evaluate(TwoExits(16).eval())
+    samples = found.metrics["pckh"].samples
+    assert samples is not None
+    groups = samples.group_array()
+    assert (found.images, samples.count, found.corrupt_images) == (3, 3, 1)
+    assert groups is not None
+    assert groups.tolist() == [2, 0, 1]  # images 8, 10, 11 by their names
+
+
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
     data = f"mpii:{make_split(tmp_path / 'mpii')}"
     run = exit_run(data, task="pose", recipe={"global_batch_size": 4}, size=64)
