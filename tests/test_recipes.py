@@ -171,12 +171,42 @@ def test_json_round_trip(name: str) -> None:
         ({"milestones": (30, 30)}, "milestones"),
         ({"milestones": ()}, "milestones"),
         ({"nesterov": True}, "nesterov is of sgd"),
+        ({"min_lr": 1.0}, "min_lr 1 is above lr 0.004"),
+        ({"eval_weights": "ema"}, "eval_weights is ema, and ema is off"),
+        ({"name": ""}, "name"),
+        ({"a\nb": 1}, "a b: extra inputs"),
     ],
 )
 def test_refused_in_one_line(fields: dict[str, object], says: str) -> None:
     with pytest.raises(RecipeError, match=says.replace("?", r"\?")) as caught:
         make_recipe({**MODERN.model_dump(), **fields})
     assert "\n" not in str(caught.value)
+
+
+NUMBERS = {
+    name: value
+    for name, value in {**MODERN.model_dump(), "image_size": 224}.items()
+    if isinstance(value, int | float | tuple) and not isinstance(value, bool)
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, 10**30, 1e300, "x", None, [1, 2, 3, -1]])
+def test_no_field_takes_what_is_no_such_number(name: str, value: Any) -> None:
+    value = value if name != "betas" or isinstance(value, list) else (0.9, value)
+    if value is None and name == "image_size":
+        return  # the data's own
+    with pytest.raises(RecipeError, match=rf"^recipe modern: .*{name}") as caught:
+        make_recipe({**MODERN.model_dump(), name: value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["epochs", "lr", "eps", "image_size", "power", "gamma", "crop_pct"]
+)
+def test_no_field_that_divides_is_zero(name: str) -> None:
+    with pytest.raises(RecipeError, match=f": {name}: "):
+        make_recipe({**MODERN.model_dump(), name: 0})
 
 
 def test_from_a_file(tmp_path: Path) -> None:
@@ -189,6 +219,13 @@ def test_from_a_file(tmp_path: Path) -> None:
     path.write_text("epochs = ")
     with pytest.raises(RecipeError, match="not TOML"):
         get_recipe(str(path))
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match="not TOML"):
+        get_recipe(str(path))
+    for base in (f'"{path}"', "3", '"none.toml"', "[1]", '"nothing"'):
+        path.write_text(f"base = {base}\n")
+        with pytest.raises(RecipeError, match=r"^recipe [^\n]*$"):
+            get_recipe(str(path))
     with pytest.raises(RecipeError, match="cannot be read"):
         get_recipe(str(tmp_path / "none.toml"))
     with pytest.raises(RecipeError, match="did you mean modern"):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convnext_study.cli.options import Json, Regime, print_tables
+from convnext_study.cli.options import MOST_PROCESSES, Json, Regime, print_tables
 from convnext_study.cli.study_rooms import offered, rooms_with
 from convnext_study.errors import UserError
+from convnext_study.recipes.recipe import MOST_IMAGES
 from convnext_study.roadmap import Roadmap, Variant, get_roadmap
 from convnext_study.runs.files import make_folder
 
@@ -43,7 +44,9 @@ def bench(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Images per step. (default: 64 for nano, else 8; a study has its own)"
+            min=1,
+            max=MOST_IMAGES,
+            help="Images per step. (default: 64 for nano, else 8; a study has its own)",
         ),
     ] = None,
     networks: Annotated[
@@ -56,9 +59,14 @@ def bench(
         str | None,
         typer.Option(help="Of a study, HEIGHTxWIDTH in pixels. (default: the study's own)"),
     ] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of each comparison.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Repeats of each comparison.")
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of each measure. (default: as a training has)")
+        int | None,
+        typer.Option(
+            min=1, max=MOST_PROCESSES, help="Of each measure. (default: as a training has)"
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or mps. (default: the best there is)")

@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import CorruptImages, ImageSize, Json, on_corrupt_image, print_rich
+from convnext_study.cli.options import (
+    MOST_PROCESSES,
+    CorruptImages,
+    ImageSize,
+    Json,
+    finite,
+    on_corrupt_image,
+    print_rich,
+)
 from convnext_study.errors import UserError
+from convnext_study.recipes.recipe import MOST_IMAGES
 
 if TYPE_CHECKING:
     from convnext_study.evaluation.by_task import TaskResult
@@ -48,14 +57,21 @@ def evaluate(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Fetch the released weights.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 128,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=MOST_IMAGES, help="Images at a time.")
+    ] = 128,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes that read images. (default: one per core, with a GPU)"),
+        typer.Option(
+            min=0,
+            max=MOST_PROCESSES,
+            help="Processes that read images. (default: one per core, with a GPU)",
+        ),
     ] = None,
     image_size: ImageSize = None,
     crop_pct: Annotated[
-        float | None, typer.Option(min=0.05, max=1, help="Crop over resized side.")
+        float | None,
+        typer.Option(min=0.05, max=1, callback=finite, help="Crop over resized side."),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or mps. (default: the best there is)")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convnext_study.cli.options import Json, Regime, print_rich, print_tables
+from convnext_study.cli.options import ImageSize, Json, Regime, print_rich, print_tables
 from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
 
 
@@ -62,7 +62,7 @@ def _steps(road: Roadmap) -> list[dict[str, Any]]:
 def show(
     step: Annotated[str, typer.Argument(help="A step's name, as `steps` lists them.")],
     regime: Regime = "t",
-    image_size: Annotated[int | None, typer.Option(min=1, help="Side of the image.")] = None,
+    image_size: ImageSize = None,
 ) -> None:
     """Show what a step changes: its layers before and after, and what that costs."""
     from convnext_study.report.show import show as screen
@@ -74,7 +74,7 @@ def cost(
     regime: Annotated[
         str | None, typer.Option(help=f"One of {', '.join(ROADMAPS)}; t and b together without.")
     ] = None,
-    image_size: Annotated[int | None, typer.Option(min=1, help="Side of the image.")] = None,
+    image_size: ImageSize = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Count in three further ways and compare.")
     ] = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import typer
 
 from convnext_study.data.sources import SOURCES
 from convnext_study.errors import EXIT_STOPPED, UserError
+from convnext_study.recipes.recipe import MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -25,9 +27,13 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH = 120  # of what is written to a file or a pipe
 
+MOST_PROCESSES = 1024  # and threads: of one machine, generously
+
 Regime = Annotated[str, typer.Option(help="Which road map: t, b or nano.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-ImageSize = Annotated[int | None, typer.Option(min=1, help="Side of the image, in pixels.")]
+ImageSize = Annotated[
+    int | None, typer.Option(min=1, max=MOST_PIXELS, help="Side of the image, in pixels.")
+]
 CorruptImages = Annotated[
     str, typer.Option(help="An image that cannot be read: stop, or skip and count it.")
 ]
@@ -38,6 +44,13 @@ def on_corrupt_image(choice: str) -> OnCorruptImage:
     if choice not in ("stop", "skip"):
         raise UserError(f"--corrupt-images {choice!r}: use stop or skip")
     return "skip" if choice == "skip" else "stop"
+
+
+def finite(number: float | None) -> float | None:
+    """A number as given. Raises typer.BadParameter for NaN and infinity, which ranges let pass."""
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"{number} is no finite number")
+    return number
 
 
 @dataclass(frozen=True)
@@ -55,13 +68,19 @@ class RunOptions:
             "file. (default: small for nano, composed on clutter; published for t and b)"
         ),
     ] = None
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=MOST_EPOCHS, help="Instead of the recipe's.")
+    ] = None
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per optimizer step, instead of the recipe's.")
+        int | None,
+        typer.Option(
+            min=1, max=MOST_IMAGES, help="Images per optimizer step, instead of the recipe's."
+        ),
     ] = None
     image_size: ImageSize = None
     micro_batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Most images a process takes at a time.")
+        int | None,
+        typer.Option(min=1, max=MOST_IMAGES, help="Most images a process takes at a time."),
     ] = None
     precision: Annotated[
         str | None, typer.Option(help="float32, bf16 or fp16, instead of the recipe's.")
@@ -90,16 +109,25 @@ class StudyOptions(RunOptions):
     ] = None
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Parallel trainings. (default: one per core, or per GPU)"),
+        typer.Option(
+            min=1,
+            max=MOST_PROCESSES,
+            help="Parallel trainings. (default: one per core, or per GPU)",
+        ),
     ] = None
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads per training. (default: 1 for images up to 64 pixels)"),
+        typer.Option(
+            min=1,
+            max=MOST_PROCESSES,
+            help="Threads per training. (default: 1 for images up to 64 pixels)",
+        ),
     ] = None
     workers: Annotated[
         int | None,
         typer.Option(
             min=0,
+            max=MOST_PROCESSES,
             help="Processes per training that read image files. (default: with a GPU the "
             "cores that its training leaves, up to 16; on a CPU none)",
         ),
@@ -116,7 +144,10 @@ class StudyOptions(RunOptions):
         str, typer.Option(help="Where to train: local, torchrun (DDP on this machine), slurm.")
     ] = "local"
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Of each run, with torchrun. (default: one per GPU)")
+        int | None,
+        typer.Option(
+            min=1, max=MOST_PROCESSES, help="Of each run, with torchrun. (default: one per GPU)"
+        ),
     ] = None
     cluster: Annotated[
         Path | None, typer.Option(help="With slurm: the site's file, as in launch/clusters/.")

@@ -12,6 +12,7 @@ from convnext_study.cli.options import (
     Json,
     Regime,
     RunOptions,
+    finite,
     print_tables,
     with_options,
 )
@@ -36,15 +37,23 @@ def plan(
         str | None, typer.Option(help="Only these rows, comma-separated. (default: all)")
     ] = None,
     gpu: Annotated[str, typer.Option(help="Kind of GPU: a100, h100, v100, rtx4090, ...")] = "a100",
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs that share a run.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, max=1_000_000, help="GPUs that share a run.")] = 1,
     mfu: Annotated[
-        float, typer.Option(min=0.001, max=1, help="Share of the peak that is reached.")
+        float,
+        typer.Option(min=0.001, max=1, callback=finite, help="Share of the peak that is reached."),
     ] = 0.1,
     peak_tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="Peak, 1e12 a second, instead of the GPU's.")
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=1e9,
+            callback=finite,
+            help="Peak, 1e12 a second, instead of the GPU's.",
+        ),
     ] = None,
     train_images: Annotated[
-        int | None, typer.Option(min=1, help="Training images, instead of counting the files.")
+        int | None,
+        typer.Option(min=1, max=10**12, help="Training images, instead of counting the files."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import Json, warn_of_unreadable
+from convnext_study.cli.options import Json, finite, warn_of_unreadable
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,16 +23,24 @@ def add_to(app: typer.Typer) -> None:
 
 def power(
     effect: Annotated[
-        float, typer.Option(help="The difference to see, in the metric's unit; points for percent.")
+        float,
+        typer.Option(
+            callback=finite,
+            help="The difference to see, in the metric's unit; points for percent.",
+        ),
     ],
     study: Annotated[
         Path | None,
         typer.Option(help="Folder with measured seeds. (default: the paper's Table 10)"),
     ] = None,
-    power: Annotated[float, typer.Option(help="How often it is to be seen.")] = 0.8,
-    alpha: Annotated[float, typer.Option(help="The share of false alarms to accept.")] = 0.05,
+    power: Annotated[
+        float, typer.Option(callback=finite, help="How often it is to be seen.")
+    ] = 0.8,
+    alpha: Annotated[
+        float, typer.Option(callback=finite, help="The share of false alarms to accept.")
+    ] = 0.05,
     steps: Annotated[
-        int, typer.Option(min=1, help="How many steps are tested together (Holm).")
+        int, typer.Option(min=1, max=1_000_000, help="How many steps are tested together (Holm).")
     ] = 1,
     paired: Annotated[
         bool, typer.Option("--paired", help="A paired test on shared seeds.")

@@ -31,7 +31,9 @@ def report(
     watch: Annotated[
         bool, typer.Option("--watch", help="Write the page again while the study runs.")
     ] = False,
-    every: Annotated[int, typer.Option(min=1, help="Seconds between looks, with --watch.")] = 5,
+    every: Annotated[
+        int, typer.Option(min=1, max=86_400, help="Seconds between looks, with --watch.")
+    ] = 5,
     any_commit: Annotated[
         bool, typer.Option("--any-commit", help="Average runs of different commits.")
     ] = False,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ from convnext_study.cli.options import (
     print_tables,
     with_options,
 )
+from convnext_study.data.labels import USAGE
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +26,34 @@ if TYPE_CHECKING:
     from convnext_study.runs.records import Record, Run
 
 PLAYERS = ("step", "section")
+
+
+_DATA = "; ".join(f"{labels}: {', '.join(uris.values())}" for labels, uris in USAGE.items())
+
+
+@dataclass(frozen=True)
+class FileOptions(StudyOptions):
+    """Those of a study from a file, which may have networks, recipes and data of its own."""
+
+    data: Annotated[
+        str,
+        typer.Option(
+            help=f"Of the kind that the study needs. {_DATA}. "
+            "(default: the study's own, or digits)",
+            show_default=False,
+        ),
+    ] = "digits"
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="published, small, or one recipe for every run: its name or a .toml file; "
+            "composed on the road map. (default: the study's own, or as in roadmap)"
+        ),
+    ] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the study. (default: runs/REGIME-DATA, or runs/STUDY-DATA)"),
+    ] = None
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,7 +70,7 @@ def study(
             metavar="NAME|FILE", help="A study of the package, such as pairs, or a Python file."
         ),
     ],
-    options: StudyOptions,
+    options: FileOptions,
     regime: Annotated[
         str | None, typer.Option(help="Which road map: t, b or nano. (default: the file's)")
     ] = None,
@@ -52,7 +82,10 @@ def study(
         ),
     ] = "",
     permutations: Annotated[
-        int, typer.Option(min=2, help="Orders of the steps to sample, half of them reverses.")
+        int,
+        typer.Option(
+            min=2, max=10_000, help="Orders of the steps to sample, half of them reverses."
+        ),
     ] = 8,
     players: Annotated[
         str, typer.Option(help="What to share the gain among: step or section.")

@@ -8,7 +8,8 @@ from convnext_study.data.sources import SOURCES
 from convnext_study.errors import UserError
 
 OF_IMAGES, OF_PIXELS, JOINTS = "a class for every image", "a class for every pixel", "joints"
-_USAGE: dict[str, dict[str, str]] = {
+# What the URIs of each kind look like, by their schemes.
+USAGE: dict[str, dict[str, str]] = {
     OF_IMAGES: {scheme: source.usage for scheme, source in SOURCES.items()},
     OF_PIXELS: {scheme: source.usage for scheme, source in DENSE_SOURCES.items()},
     JOINTS: {POSE_SOURCE: f"{POSE_SOURCE}:PATH"},
@@ -18,10 +19,10 @@ _USAGE: dict[str, dict[str, str]] = {
 def wrong_labels(uri: str, wanted: str) -> str | None:
     """One line for data with other labels than ``wanted``; None where they fit, or are unknown."""
     scheme = uri.partition(":")[0]
-    known = _USAGE[wanted]
+    known = USAGE[wanted]
     if scheme in known:
         return None
-    has = next((labels for labels, schemes in _USAGE.items() if scheme in schemes), None)
+    has = next((labels for labels, schemes in USAGE.items() if scheme in schemes), None)
     if has is None:
         return None
     return f"data {uri!r}: has {has}, and {wanted} is needed; use {', '.join(known.values())}"

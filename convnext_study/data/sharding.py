@@ -27,6 +27,12 @@ class BatchSharding:
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise UserError(f"micro batch {self.micro_batch_size}: must be at least 1 image")
 
+    def __str__(self) -> str:
+        """In words, for errors: among how many processes, and in what pieces at most."""
+        processes = "one process" if self.world_size == 1 else f"{self.world_size} processes"
+        most = self.micro_batch_size
+        return processes if most is None else f"{processes}, at most {most} image(s) at a time"
+
 
 WHOLE = BatchSharding()
 
@@ -42,15 +48,11 @@ def accum_steps(batch: int, sharding: BatchSharding, *, even: bool = False) -> i
     Raises UserError where the batch does not divide so.
     """
     mine, rest = divmod(batch, sharding.world_size)
-    what = (
-        f"global_batch_size {batch}, {sharding.world_size} processes, "
-        f"micro batch {sharding.micro_batch_size}"
-    )
+    what = f"global_batch_size {batch}, {sharding}"
     if rest:
         raise UserError(
-            f"global_batch_size {batch} does not divide among world {sharding.world_size} "
-            f"processes (micro {sharding.micro_batch_size}); nearest that do: "
-            f"{_multiples_near(batch, sharding.world_size)}"
+            f"global_batch_size {batch} does not divide among {sharding.world_size} processes; "
+            f"nearest that do: {_multiples_near(batch, sharding.world_size)}"
         )
     if even and mine % 2:
         raise UserError(
@@ -85,9 +87,7 @@ def split_batch(
         pairs = "" if group is None else " of pairs, which Mixup and CutMix mix,"
         raise UserError(
             f"global_batch_size {batch}: the data has only {count} training images, which do not "
-            f"divide into {pieces} pieces{pairs} (world {sharding.world_size}, micro "
-            f"{sharding.micro_batch_size}); make "
-            "it smaller"
+            f"divide into {pieces} equal pieces{pairs} for {sharding}; make it smaller"
         )
     own = range(sharding.rank * mine, (sharding.rank + 1) * mine)
     if group is not None:

@@ -36,8 +36,13 @@ __all__ = [
 def get_recipe(name: str) -> Recipe:
     """A recipe by name, or from a TOML file with a recipe's fields.
 
-    The file may start from a named recipe: ``base = "modern"``. Raises RecipeError.
+    The file may start from a named recipe or another file: ``base = "modern"``. Raises RecipeError.
     """
+    return _get(name, ())
+
+
+def _get(name: str, asked: tuple[str, ...]) -> Recipe:
+    """``asked`` are the files that start from this one."""
     if name in RECIPES:
         return RECIPES[name]
     path = Path(name)
@@ -46,13 +51,15 @@ def get_recipe(name: str) -> Recipe:
             f"recipe {name}: unknown{did_you_mean(name, list(RECIPES))}, or a .toml file"
         )
     try:
-        fields = tomllib.loads(path.read_text())
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"recipe {name}: cannot be read ({error.strerror})") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # not TOML, or no text
         raise RecipeError(f"recipe {name}: not TOML ({error})") from None
     base = fields.pop("base", None)
-    start = dict(get_recipe(base)) if base else {}
+    if base is not None and (not isinstance(base, str) or base in (*asked, name)):
+        raise RecipeError(f"recipe {name}: base {base!r}: name a recipe, or another file")
+    start = dict(_get(base, (*asked, name))) if base else {}
     return make_recipe({**start, "name": path.stem, **fields})
 
 

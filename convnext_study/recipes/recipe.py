@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from convnext_study.errors import UserError, did_you_mean
+
+# Beyond them nothing is trained, and products of two of them are still numbers.
+MOST_PIXELS, MOST_IMAGES, MOST_EPOCHS = 8192, 10_000_000, 1_000_000
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class RecipeError(UserError):
@@ -21,55 +25,57 @@ class Recipe(BaseModel):
     ``global_batch_size`` (the images that one optimizer step sees, over all processes).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str
-    epochs: int = Field(ge=1)
+    name: str = Field(min_length=1)
+    epochs: int = Field(ge=1, le=MOST_EPOCHS)
     optimizer: Literal["adamw", "sgd"]
-    lr: float = Field(gt=0)
-    lr_base_size: int = Field(ge=1)
-    global_batch_size: int = Field(ge=1)
-    weight_decay: float = Field(ge=0)
+    lr: float = Field(gt=0, le=1e4)
+    lr_base_size: int = Field(ge=1, le=MOST_IMAGES)
+    global_batch_size: int = Field(ge=1, le=MOST_IMAGES)
+    weight_decay: float = Field(ge=0, le=1e3)
     weight_decay_1d: bool = False  # also decay biases, norms and layer scale
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    momentum: float = 0.9
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False  # of sgd
     schedule: Literal["cosine", "step", "poly", "constant"] = "cosine"
-    warmup_epochs: float = Field(default=0, ge=0)
+    warmup_epochs: float = Field(default=0, ge=0, le=MOST_EPOCHS)
     min_lr: float = Field(default=0.0, ge=0)
     # Of the step schedule, which multiplies lr by gamma: every so many epochs, or at these epochs.
     milestones: int | tuple[int, ...] = 30
     gamma: float = Field(default=0.1, gt=0, lt=1)
-    power: float = Field(default=0.9, gt=0)  # of the poly schedule
-    image_size: int | None = None  # None: the data's own
+    power: float = Field(default=0.9, gt=0, le=100)  # of the poly schedule
+    image_size: int | None = Field(default=None, ge=1, le=MOST_PIXELS)  # None: the data's own
     crop: Literal["random_resized", "random_crop", "none"] = "random_resized"
     flip: bool = True  # horizontal; where the data allows it
     rand_augment: str | None = None  # timm's notation
-    color_jitter: float = Field(default=0.0, ge=0)
+    color_jitter: float = Field(default=0.0, ge=0, le=10)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     random_erasing: float = Field(default=0.0, ge=0, le=1)
-    mixup: float = Field(default=0.0, ge=0)
-    cutmix: float = Field(default=0.0, ge=0)
+    mixup: float = Field(default=0.0, ge=0, le=1e3)
+    cutmix: float = Field(default=0.0, ge=0, le=1e3)
     mixup_prob: float = Field(default=1.0, ge=0, le=1)
     mixup_switch_prob: float = Field(default=0.5, ge=0, le=1)
     # Images that share one draw of Mixup or CutMix. The released code draws once for each batch of
     # a process, of 128 in its commands for ConvNeXt-T (facebookresearch/ConvNeXt, TRAINING.md).
-    mix_group_size: int = Field(default=128, ge=2, multiple_of=2)
+    mix_group_size: int = Field(default=128, ge=2, le=MOST_IMAGES, multiple_of=2)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     drop_path: float = Field(default=0.0, ge=0, lt=1)
-    clip_grad: float = Field(default=0.0, ge=0)  # largest norm; 0: none
+    clip_grad: float = Field(default=0.0, ge=0, le=1e6)  # largest norm; 0: none
     ema: float = Field(default=0.0, ge=0, lt=1)  # 0: off
     eval_weights: Literal["raw", "ema"] = "raw"  # whose accuracy is the run's, fixed beforehand
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of autocast
     sync_bn: bool = False  # BatchNorm over all processes
-    crop_pct: float = Field(default=0.875, gt=0, le=1)
+    crop_pct: float = Field(default=0.875, ge=0.05, le=1)
     init: Literal["trunc_normal", "kaiming"] = "trunc_normal"
 
     @model_validator(mode="after")
     def _check_result(self) -> Recipe:
         if self.eval_weights == "ema" and not self.ema:
-            raise ValueError("result is ema, but ema is off; set ema, such as 0.9999")
+            raise ValueError("eval_weights is ema, and ema is off; set ema too, such as 0.9999")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}; make it smaller")
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise ValueError("nesterov is of sgd with momentum alone; leave it, or set both")
         return self
@@ -78,8 +84,11 @@ class Recipe(BaseModel):
     @classmethod
     def _check_milestones(cls, milestones: int | tuple[int, ...]) -> int | tuple[int, ...]:
         epochs = (milestones,) if isinstance(milestones, int) else milestones
-        if not epochs or epochs[0] < 1 or any(b <= a for a, b in pairwise(epochs)):
-            raise ValueError("give a number of epochs of at least 1, or several that rise")
+        rise = all(a < b for a, b in pairwise(epochs))
+        if not epochs or epochs[0] < 1 or epochs[-1] > MOST_EPOCHS or not rise:
+            raise ValueError(
+                f"give a number of epochs from 1 to {MOST_EPOCHS}, or several that rise"
+            )
         return milestones
 
     @property
@@ -102,10 +111,10 @@ def make_recipe(fields: dict[str, Any]) -> Recipe:
         return Recipe.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "fields"
+        where = ".".join(map(str, first["loc"])) or "settings"
         hint = ""
         if first["type"] == "extra_forbidden":
             hint = did_you_mean(where, list(Recipe.model_fields))
-        raise RecipeError(
-            f"recipe {fields.get('name', '?')}: {where}: {first['msg'].lower()}{hint}"
-        ) from None
+        what = first["msg"].lower().removeprefix("value error, ")
+        said = f"recipe {fields.get('name', '?')}: {where}: {what}{hint}"
+        raise RecipeError(" ".join(said.split())) from None

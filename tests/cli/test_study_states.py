@@ -12,6 +12,7 @@ from support.fakes import write_run
 
 from convnext_study import cli
 from convnext_study.cli import run_study
+from convnext_study.data.labels import USAGE
 from convnext_study.experiments.study_file import (
     find_study,
     load_study,
@@ -117,3 +118,17 @@ def test_an_interrupt_before_the_first_training_can_be_resumed(
     assert study("beyond", "stopped")[0] == 75
     monkeypatch.setattr("convnext_study.cli.dry_run.choose_resources_for", interrupted)
     assert study("beyond", "stopped", "--dry-run")[0] == 130, "there is nothing to resume"
+
+
+def test_help_names_every_kind_of_data_and_no_default_that_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "600")
+    monkeypatch.setattr(sys, "argv", ["convnext-study", "study", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = capsys.readouterr().out
+    for uris in USAGE.values():
+        for usage in uris.values():
+            assert usage in said
+    assert "[default: digits]" not in said

@@ -117,6 +117,7 @@ def test_the_first_step_changes_the_recipe_and_no_layer() -> None:
     assert "recipe classic → modern" in text
     for setting in ("SGD, momentum 0.9", "+ optimizer", "AdamW", "Mixup 0.8, CutMix 1", "300"):
         assert setting in text
+    assert text.count("128") == 1
     small = screen("nano", "resnet")
     assert "classic-small" in small
     assert "modern-small" in small

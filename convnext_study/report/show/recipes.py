@@ -50,7 +50,7 @@ def _in_words(recipe: Recipe) -> dict[str, str]:
         if strength
     ]
     if mix:
-        mix.append(f"a draw for {recipe.mix_group_size}")
+        mix.append(f"one draw per {recipe.mix_group_size} images")
     return {
         "optimizer": optimizer[recipe.optimizer],
         "epochs": str(recipe.epochs),
@@ -60,9 +60,7 @@ def _in_words(recipe: Recipe) -> dict[str, str]:
         "crop": crop[recipe.crop],
         "flip": "where the data allows it" if recipe.flip else "none",
         "RandAugment": recipe.rand_augment or "none",
-        "mixed images": ", ".join(
-            [*mix, f"a draw for {recipe.mix_group_size}"] if mix else ["none"]
-        ),
+        "mixed images": ", ".join(mix or ["none"]),
         "random erasing": _or_none(recipe.random_erasing),
         "label smoothing": _or_none(recipe.label_smoothing),
         "stochastic depth": _or_none(recipe.drop_path),

@@ -1,0 +1,52 @@
+"""Every option that takes a number: what is no number in its range is refused where it is read."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from typing import Annotated
+
+import pytest
+
+from convnext_study import cli
+
+NEEDED = {"study": ["pairs"], "train": ["gelu"], "show": ["gelu"], "eval": ["x"], "export": ["x"]}
+NEEDED |= {"report": ["x"], "power": ["--effect", "1"]}
+SIGNED = {("power", "effect"), ("power", "power"), ("power", "alpha")}  # checked by the statistics
+
+
+def numbers() -> list[tuple[str, str]]:
+    """Each command with the name of each of its options that is a number."""
+    found = []
+    for about in cli.app.registered_commands:
+        assert about.callback is not None
+        command = about.name or about.callback.__name__
+        for one in inspect.signature(about.callback, eval_str=True).parameters.values():
+            kind = one.annotation
+            kind = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+            if {int, float} & {kind, *typing.get_args(kind)}:
+                found.append((command, one.name))
+    return found
+
+
+def test_the_options_are_found() -> None:
+    assert {command for command, _ in numbers()} >= {"train", "roadmap", "study", "plan", "eval"}
+    assert {("plan", "mfu"), ("study", "permutations"), ("cost", "image_size")} <= {*numbers()}
+
+
+@pytest.mark.parametrize(("command", "option"), numbers())
+def test_no_option_takes_what_is_no_such_number(
+    command: str, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("nan", "inf", "-inf", "1" + "0" * 30, "1" + "0" * 400, "-1", "x", ""):
+        if (command, option) in SIGNED and text[:1] in ("-", "1") and "inf" not in text:
+            continue
+        name = f"--{option.replace('_', '-')}"
+        words = ["convnext-study", command, *NEEDED.get(command, []), f"{name}={text}"]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        errors = capsys.readouterr().err
+        assert (ended.value.code, len(errors.splitlines())) == (2, 1), (text, errors)
+        assert name in errors
