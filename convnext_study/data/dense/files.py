@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from convnext_study.data.dataset import CorruptImage, DataError, OnCorruptImage, digest
+from convnext_study.data.dataset import CorruptImage, DataError, digest
 from convnext_study.data.decode import corrupt_image, decode_pixels
 from convnext_study.data.dense.dataset import IGNORE
 from convnext_study.data.encoded import Names, read_bytes
 
 Labels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
+
+# Of a PNG, in its first bytes.
+BIT_DEPTH, COLOUR_TYPE, GREY = 24, 25, 0
+TURNED = range(5, 9)  # EXIF orientations that exchange height and width
 
 
 @dataclass(frozen=True)
@@ -35,24 +39,27 @@ class Pair:
 
 
 class FilePairs:
-    """Pairs under ``folder``; ``classes`` is how many labels there are, from 0.
+    """Pairs under ``folder``; masks hold labels from 0, below ``known``, and 255.
 
     ``to_class`` is a table of 256 entries from what a mask holds to a class, 255 where it is to be
-    ignored; without one masks hold classes.
+    ignored; without one masks hold classes. ``bad`` are pairs that are known to be unusable, by
+    their places.
     """
 
     def __init__(
         self,
         folder: str,
         pairs: Sequence[Pair],
-        classes: int,
+        known: int = IGNORE,
         to_class: Labels | None = None,
+        bad: Mapping[int, CorruptImage] | None = None,
     ) -> None:
-        self._folder, self._classes, self._to_class = folder, classes, to_class
+        self._folder, self._known, self._to_class = folder, known, to_class
         self._images = Names([pair.image for pair in pairs])
         self._masks = Names([pair.mask for pair in pairs])
         sizes = [(pair.image_bytes, pair.mask_bytes) for pair in pairs]
         self._sizes: Ints = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+        self._bad = {index: (str(error), error.name) for index, error in (bad or {}).items()}
 
     def __len__(self) -> int:
         return len(self._images)
@@ -63,36 +70,48 @@ class FilePairs:
         Raises CorruptImage where the two do not make a pair, DataError where the disk is in the
         way.
         """
-        image = self.image(index)
-        labels = self.labels(index)
-        if image.shape[1:] != labels.shape:
-            height, width = image.shape[1:]
-            raise self._bad(
-                index,
-                f"is {labels.shape[1]}x{labels.shape[0]} pixels, and its image {width}x{height}",
-            )
-        return image, torch.from_numpy(labels)
+        if index in self._bad:
+            raise CorruptImage(*self._bad[index])
+        image, held = self.image(index), self.held(index)
+        self._check_size(index, held, *image.shape[1:])
+        return image, torch.from_numpy(held if self._to_class is None else self._to_class[held])
 
     def image(self, index: int) -> torch.Tensor:
         """The image alone, (3, H, W) uint8. Raises CorruptImage."""
         path = self._path(self._images, index)
         return decode_pixels(read_bytes(path), path)
 
-    def labels(self, index: int) -> Labels:
-        """The labels alone, (H, W). Raises CorruptImage."""
+    def held(self, index: int) -> Labels:
+        """What the mask alone holds, (H, W). Raises CorruptImage."""
         if self._sizes[index, 1] < 0:
-            raise self._bad(index, f"is missing, the mask of {self._images[index]}")
-        path = self._path(self._masks, index)
+            raise self._unusable(index, f"is missing, the mask of {self._images[index]}")
+        path = self.mask_path(index)
         held = decode_mask(read_bytes(path), path)
-        labels = held if self._to_class is None else self._to_class[held]
-        wrong = labels[(labels >= self._classes) & (labels != IGNORE)]
+        wrong = held[(held >= self._known) & (held != IGNORE)]
         if wrong.size:
-            raise self._bad(
-                index,
-                f"holds label {wrong[0]}; there are {self._classes} classes, from 0, and {IGNORE} "
-                f"is ignored",
+            raise self.unknown_label(index, int(wrong.min()), self._known)
+        return held
+
+    def examine(self, index: int) -> Labels:
+        """What the mask holds, once its image's header fits it. Raises CorruptImage.
+
+        EXIF orientation is not applied. A mask was mostly drawn over the image as viewers turn it;
+        only where height and width tell that it was not is the image taken.
+        """
+        held = self.held(index)
+        height, width, orientation = self._header(index)
+        if orientation > 1 and (
+            orientation not in TURNED or height == width or held.shape == (width, height)
+        ):
+            path = self._path(self._images, index)
+            raise CorruptImage(
+                f"{path}: EXIF orientation {orientation} turns it for viewers and not here, so its "
+                f"mask may lie otherwise; turn its pixels (PIL.ImageOps.exif_transpose), or remove "
+                f"the tag where the mask fits them, or use --corrupt-images skip",
+                path,
             )
-        return labels
+        self._check_size(index, held, height, width)
+        return held
 
     def digests(self) -> dict[str, str]:
         """Names are those inside the folder, so that it may lie elsewhere."""
@@ -111,39 +130,79 @@ class FilePairs:
             return height, width
         raise DataError(f"{self._folder}: none of its {len(self)} images can be read")
 
-    def check_masks(self, on_corrupt: OnCorruptImage) -> None:
-        """Raises DataError at the first mask that is missing, or where all are."""
-        missing = np.flatnonzero(self._sizes[:, 1] < 0)
-        if len(missing) and (on_corrupt == "stop" or len(missing) == len(self)):
-            self.labels(int(missing[0]))
+    def mask_path(self, index: int) -> str:
+        """Where a mask is."""
+        return self._path(self._masks, index)
+
+    def unknown_label(self, index: int, label: int, known: int) -> CorruptImage:
+        """The error for a mask that holds a label which is none of 0 to ``known`` - 1."""
+        reason = f"holds label {label}; there are {known} classes, from 0, and {IGNORE} is ignored"
+        if label > known:
+            return self._unusable(index, reason)
+        path = self.mask_path(index)
+        return CorruptImage(
+            f"{path}: {reason}; where masks count from 1, subtract 1 from every one (0 becomes "
+            f"{IGNORE}), else name that class too, or take it out of the mask",
+            path,
+        )
+
+    def _header(self, index: int) -> tuple[int, int, int]:
+        """Height, width and EXIF orientation (1: upright) of an image that is not decoded."""
+        try:
+            with Image.open(self._path(self._images, index)) as image:
+                # A PNG's own method would decode the pixels first.
+                exif = Image.Image.getexif(image)
+                return image.height, image.width, int(exif.get(ExifTags.Base.Orientation, 1))
+        except Exception:  # what is wrong is said, if anything is, by the decoder
+            _, height, width = self.image(index).shape
+            return height, width, 1
+
+    def _check_size(self, index: int, held: Labels, height: int, width: int) -> None:
+        if held.shape != (height, width):
+            mask = f"{held.shape[1]}x{held.shape[0]}"
+            raise self._unusable(index, f"is {mask} pixels, and its image {width}x{height}")
 
     def _path(self, names: Names, index: int) -> str:
         return os.path.join(self._folder, names[index])  # noqa: PTH118
 
-    def _bad(self, index: int, reason: str) -> CorruptImage:
-        path = self._path(self._masks, index)
+    def _unusable(self, index: int, reason: str) -> CorruptImage:
+        path = self.mask_path(index)
         return CorruptImage(
             f"{path}: {reason}; correct or remove the pair, or use --corrupt-images skip", path
         )
 
 
 def decode_mask(content: bytes, name: str) -> Labels:
-    """What a mask holds at each pixel, (H, W): a palette's index or a grey value.
+    """What a PNG mask holds at each pixel, (H, W): a palette's index or a grey value.
 
     Raises CorruptImage, one line that names the file.
     """
     try:
         with Image.open(BytesIO(content)) as image:
-            held = np.asarray(image)
+            kind, held = image.format, np.asarray(image)
+    except UnidentifiedImageError:
+        raise corrupt_image(name, "no known image format") from None
     except Exception as error:  # decoders meet broken files with any exception there is
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise corrupt_image(name, reason) from error
-    if held.ndim != 2:
-        raise CorruptImage(
-            f"{name}: a mask holds one number a pixel, and this one colours; use grey values or "
-            f"palette indices from 0, or --corrupt-images skip",
-            name,
+    trouble = ""
+    if kind != "PNG":
+        trouble = (
+            f"holds {kind} and no PNG, so labels may have been changed; save masks as PNG files "
+            f"from what they were drawn in"
         )
-    if held.size and (held.min() < 0 or held.max() > IGNORE):
-        raise CorruptImage(f"{name}: holds label {held.max()}; the largest is {IGNORE}", name)
-    return held.astype(np.uint8)
+    elif held.ndim != 2:
+        alike = (held[..., :3] == held[..., :1]).all() if held.shape[2] > 2 else True
+        trouble = "a mask holds one number a pixel, and this one colours; " + (
+            "its channels are equal: keep the first alone (in Pillow getchannel(0))"
+            if alike
+            else "give each colour its class's number, as a grey value or palette index from 0"
+        )
+    elif held.size and (held.min() < 0 or held.max() > IGNORE):
+        trouble = f"holds label {held.max()}; the largest is {IGNORE}, which is ignored"
+    if trouble:
+        raise CorruptImage(f"{name}: {trouble}; or use --corrupt-images skip", name)
+    held = held.astype(np.uint8)
+    if content[COLOUR_TYPE] == GREY and (depth := content[BIT_DEPTH]) in (2, 4):
+        held = held // (255 // (2**depth - 1))  # Pillow spreads them from black to white
+    return held

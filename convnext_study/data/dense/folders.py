@@ -2,21 +2,22 @@
 
 Both orders are read: ``train/images`` and ``train/masks``, or ``images/train`` and ``masks/train``;
 likewise ``val``. Names of the classes stand in ``PATH/classes.txt``, one a line from class 0 on;
-without that file the masks of the training part are read once to count them.
+without that file the training masks are counted: all masks are read once, see `check`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from convnext_study.data.dataset import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    CorruptImage,
     DataError,
     OnCorruptImage,
 )
+from convnext_study.data.dense.check import Survey, check_numbers, check_parts, survey
 from convnext_study.data.dense.dataset import IGNORE, DenseData
 from convnext_study.data.dense.files import FilePairs, Pair
 from convnext_study.data.sources.folder import SUFFIXES
@@ -28,24 +29,29 @@ IMAGES, MASKS, CLASSES = "images", "masks", "classes.txt"
 def open_pairs(path: str, corrupt_images: OnCorruptImage = "stop") -> DenseData:
     """Images and masks under ``train`` and ``val``. Raises DataError naming the path at fault."""
     root = Path(path).expanduser()
-    pairs = {part: paired(root, *_folders(root, part), _mask_of) for part in ("train", "val")}
-    classes = _class_names(root, pairs["train"])
-    parts = {part: FilePairs(str(root), found, len(classes)) for part, found in pairs.items()}
-    return of_files(f"pairs:{path}", classes, parts, corrupt_images)
+    folders = {part: _folders(root, part) for part in ("train", "val")}
+    pairs = {part: paired(root, *found, _mask_of) for part, found in folders.items()}
+    names = _class_names(root)
+    found = {part: look_at(root, folders[part][1], pairs[part], corrupt_images) for part in pairs}
+    if names:
+        found = {part: one.within(len(names), corrupt_images) for part, one in found.items()}
+    check_numbers(found["train"], found["val"], names)
+    check_parts(found["train"], found["val"], names)
+    classes = names or tuple(f"class{label}" for label in found["train"].labels)
+    parts = {
+        part: FilePairs(str(root), pairs[part], len(classes), bad=one.bad)
+        for part, one in found.items()
+    }
+    return of_files(f"pairs:{path}", classes, parts)
 
 
-def of_files(
-    uri: str,
-    classes: tuple[str, ...],
-    parts: Mapping[str, FilePairs],
-    corrupt_images: OnCorruptImage,
-) -> DenseData:
-    """Data whose ``train`` and ``val`` are files, normalised as ImageNet's are.
+def look_at(root: Path, masks: str, pairs: list[Pair], corrupt_images: OnCorruptImage) -> Survey:
+    """A survey of pairs whose masks are in a folder of the data's. Raises CorruptImage."""
+    return survey(str(root / masks), FilePairs(str(root), pairs), corrupt_images)
 
-    Raises DataError naming a mask that is missing.
-    """
-    for part in parts.values():
-        part.check_masks(corrupt_images)
+
+def of_files(uri: str, classes: tuple[str, ...], parts: Mapping[str, FilePairs]) -> DenseData:
+    """Data whose ``train`` and ``val`` are files, normalised as ImageNet's are."""
     return DenseData(
         uri=uri,
         classes=classes,
@@ -73,7 +79,7 @@ def paired(
         mask_of: a mask's path in its folder from the image's; None of a file that is no image.
         suffixes: of images.
 
-    Raises DataError where there are no images.
+    Raises DataError where there are no images, and where two have one mask.
     """
     found = dict(files_in(str(root / images), suffixes))
     held = dict(files_in(str(root / masks), {".png"}))
@@ -85,6 +91,12 @@ def paired(
             pairs.append(Pair(f"{images}/{inside}", f"{masks}/{name}", found[path], size))
     if not pairs:
         raise DataError(f"{root / images}: holds no images ({', '.join(sorted(suffixes))})")
+    for one, other in pairwise(sorted(pairs, key=lambda pair: pair.mask)):
+        if one.mask == other.mask:
+            raise DataError(
+                f"{root / one.mask}: is the mask of {one.image} and of {other.image}; name them "
+                f"apart, or remove one"
+            )
     return pairs
 
 
@@ -106,26 +118,16 @@ def _mask_of(image: str) -> str:
     return str(PurePosixPath(image).with_suffix(".png"))
 
 
-def _class_names(root: Path, train: list[Pair]) -> tuple[str, ...]:
+def _class_names(root: Path) -> tuple[str, ...]:
+    """Those of the file; none where there is no file."""
     path = root / CLASSES
-    if path.exists():
-        try:
-            names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read ({error})") from None
-        if not 1 < len(names) <= IGNORE:
-            raise DataError(f"{path}: needs 2 to {IGNORE} names of classes, one a line")
-        return names
-    return tuple(f"class{number}" for number in range(_largest(str(root), train) + 1))
-
-
-def _largest(root: str, train: list[Pair]) -> int:
-    """The largest label in the masks that can be read."""
-    masks, largest = FilePairs(root, train, IGNORE), 0
-    for index in range(len(masks)):
-        try:
-            labels = masks.labels(index)
-        except CorruptImage:
-            continue  # it is told of, or skipped and counted, when the pair is used
-        largest = max(largest, int(labels[labels != IGNORE].max(initial=0)))
-    return max(largest, 1)
+    if not path.exists():
+        return ()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not 1 < len(names) <= IGNORE:
+        raise DataError(f"{path}: needs 2 to {IGNORE} names of classes, one a line")
+    return names
