@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,13 +104,15 @@ def evaluate(
         if image_size or crop_pct:
             option = "--image-size" if image_size else "--crop-pct"
             raise UserError(f"{option}: {model} is measured on images as its task has them")
-        by_task = evaluate_by_task(loaded, uri, runtime)
+        with _at_its_place(loaded, named=data is not None):
+            by_task = evaluate_by_task(loaded, uri, runtime)
         if as_json:
             typer.echo(json.dumps(by_task.to_dict(), indent=1, ensure_ascii=False))
         else:
             _print_task(by_task)
         return
-    result = _evaluate(replace(loaded, transform=changed), uri, batch_size, runtime)
+    with _at_its_place(loaded, named=data is not None):
+        result = _evaluate(replace(loaded, transform=changed), uri, batch_size, runtime)
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
         return
@@ -141,6 +145,20 @@ def data_of(loaded: LoadedModel, trust: bool) -> str | None:
     if not trust:
         check_data(loaded.run.id, loaded.run.data)
     return loaded.run.data
+
+
+@contextlib.contextmanager
+def _at_its_place(loaded: LoadedModel, *, named: bool) -> Iterator[None]:
+    """Errors of data that only the run's record names say how to name it where it is now."""
+    from convnext_study.data.dataset import DataError
+
+    try:
+        yield
+    except DataError as error:
+        if named or loaded.run is None:
+            raise
+        kind = loaded.run.data.partition(":")[0]
+        raise DataError(f"{error}; if it was moved, name it: --data {kind}:PATH") from None
 
 
 def _runtime(device: str | None, workers: int | None, compiled: bool) -> Runtime:

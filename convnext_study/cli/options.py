@@ -207,6 +207,9 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> None:
+        from convnext_study.experiments.data_identity import forget
+
+        forget()
         options = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
         try:
             command(**given, options=options)

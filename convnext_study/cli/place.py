@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convnext_study.cli.options import StudyOptions, on_corrupt_image
-from convnext_study.experiments.dataset_size import dataset_size, has_maps, size_if_missing
+from convnext_study.experiments.data_identity import look_at
+from convnext_study.experiments.dataset_size import has_maps, size_if_missing
 from convnext_study.launchers import cluster_for, launcher_for, node_for, world_size_for
 from convnext_study.runs.records import Run
 
@@ -79,7 +80,6 @@ def _images(todo: Sequence[Run], options: StudyOptions) -> tuple[int, bool]:
 
 def _images_of(uri: str, todo: Sequence[Run], options: StudyOptions) -> tuple[int, bool]:
     """The same of one data set, on which these runs are trained."""
-    from convnext_study.data import open_data
     from convnext_study.data.sources import SOURCES
 
     size = max(run.recipe["image_size"] or 0 for run in todo)
@@ -88,17 +88,28 @@ def _images_of(uri: str, todo: Sequence[Run], options: StudyOptions) -> tuple[in
         return size or embedded.size.image_size, False
     if options.dry_run and (missing := size_if_missing(uri)):
         return size or missing[0].image_size, uri.startswith("folder:")
+    # Bad data fails here, before any training.
+    opened = look_at(uri, **opening(options))
+    side = opened.size[-1]
     if has_maps(uri):
-        counted = dataset_size(uri, images=None, classes=0, image_size=0)
-        return counted.image_size, True
-    from convnext_study.data.loader import in_memory
+        return side, True
+    from convnext_study.data.loader import takes_whole_images
     from convnext_study.recipes import make_recipe
 
-    # Bad data fails here, before any training.
-    data = open_data(uri, download=options.download and not options.dry_run)
-    recipes = {json.dumps(run.recipe, sort_keys=True): run.recipe for run in todo}
-    from_files = any(not in_memory(data, make_recipe(recipe)) for recipe in recipes.values())
-    return size or data.size, from_files
+    recipes = {json.dumps(run.recipe, sort_keys=True): make_recipe(run.recipe) for run in todo}
+    whole = all(takes_whole_images(recipe, side) for recipe in recipes.values())
+    return size or side, not (opened.in_memory and whole)
+
+
+def opening(options: StudyOptions) -> dict[str, Any]:
+    """How data is opened, as `look_at` takes it: a dry run fetches nothing.
+
+    Raises UserError for what cannot be done about bad images.
+    """
+    return {
+        "download": options.download and not options.dry_run,
+        "corrupt_images": on_corrupt_image(options.corrupt_images),
+    }
 
 
 def _requested(options: StudyOptions, node: Node, cluster: ClusterConfig | None) -> Requested:

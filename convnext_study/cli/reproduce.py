@@ -86,6 +86,7 @@ def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> lis
         )
     except UserError as error:
         return [line, f"# This asks for other runs than these: {error}"]
+    made = [run.model_copy(update={"data_id": runs[0].data_id}) for run in made]
     keys = {run.key for run in made}
     other = [run for run in runs if run.key not in keys]
     if other:

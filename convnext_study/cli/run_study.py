@@ -15,14 +15,24 @@ from convnext_study.cli.options import (
     print_tables,
     warn_of_unreadable,
 )
-from convnext_study.cli.place import choose_resources_for, cluster_of, describe, get_launcher
+from convnext_study.cli.place import (
+    choose_resources_for,
+    cluster_of,
+    describe,
+    get_launcher,
+    opening,
+)
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED
 from convnext_study.experiments.collection import RunCollection, train_all, unfinished
+from convnext_study.experiments.data_identity import identify
 from convnext_study.experiments.roadmap_runs import default_folder, parse_seeds, roadmap_runs
+from convnext_study.experiments.study_file import recorded
 from convnext_study.roadmap import Roadmap, Variant
 from convnext_study.runs.records import Run, unreadable_in
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from convnext_study.launchers import Launcher
@@ -41,7 +51,21 @@ def run_roadmap(road: Roadmap, variants: Sequence[Variant], options: StudyOption
         changes=options.recipe_changes(),
     )
     folder = options.out or default_folder(road, options.data)
+    runs = identify_in(folder, runs, options)
     run_study(RunCollection(tuple(runs), folder, options.wandb), options)
+
+
+def identify_in(folder: Path, runs: Sequence[Run], options: StudyOptions) -> list[Run]:
+    """The runs with what their data is; in a dry run, as far as that can be known.
+
+    Raises UserError, before anything is printed or written, for data that cannot be used.
+    """
+    return identify(
+        runs,
+        recorded(folder).values(),
+        required=not options.dry_run,
+        **opening(options),
+    )
 
 
 def run_study(study: RunCollection, options: StudyOptions) -> None:
@@ -57,6 +81,7 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
     todo = [run for run in study.runs if not study.is_done(run)]
     done = len(study.runs) - len(todo)
     print(f"{study.folder}: {len(study.runs)} runs, {done} done already")
+    study.note_places()
     outcomes: list[Outcome] = []
     cluster = cluster_of(options)
     launcher = get_launcher(options, cluster)

@@ -109,7 +109,7 @@ def study(
 
     Networks that the folder has already, from a road map or another study, are not trained again.
     """
-    from convnext_study.cli.run_study import run_study
+    from convnext_study.cli.run_study import identify_in, run_study
     from convnext_study.experiments.collection import RunCollection
     from convnext_study.experiments.roadmap_runs import default_folder, parse_seeds
     from convnext_study.experiments.study_file import (
@@ -151,6 +151,7 @@ def study(
     folder = (
         options.out or loaded.folder(options.data) or default_folder(context.road, options.data)
     )
+    requested = identify_in(folder, requested, options)
     runs, done = deduplicate(requested, folder)
     print(
         f"{len(requested)} networks requested, {len(runs)} distinct, {done} trained already",
@@ -195,13 +196,14 @@ def _match_macs(runs: list[Run], target: str, context: Context, options: StudyOp
 
 def _image(context: Context, options: StudyOptions) -> tuple[int, int]:
     """The side of the data's images, and how many classes they have."""
-    from convnext_study.data import open_data
+    from convnext_study.cli.place import opening
+    from convnext_study.experiments.data_identity import look_at
     from convnext_study.experiments.dataset_size import size_if_missing
 
     if options.dry_run and (missing := size_if_missing(context.data)):
         return missing[0].image_size, missing[0].classes
-    data = open_data(context.data, download=options.download and not options.dry_run)
-    return data.size, data.num_classes
+    _, _, classes, side = look_at(context.data, **opening(options)).size
+    return side, classes
 
 
 def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:

@@ -6,14 +6,9 @@ import json
 from typing import Any
 
 from convnext_study.data.dataset import DataError, DataParts, ImageDataset, PixelDataset, digest
-
-# Kinds of digests, the most telling first, and what it means that one is another.
-_KINDS = {
-    "names": "under other names",
-    "labels": "with other labels",
-    "sizes": "of other sizes in bytes: files were replaced or cut",
-    "content": "with other pixels",
-}
+from convnext_study.data.labels import has_place
+from convnext_study.data.sources.timm_request import without_place
+from convnext_study.runs.fingerprints import difference, digest_of_data
 
 
 def fingerprint(data: DataParts) -> dict[str, Any]:
@@ -30,35 +25,26 @@ def fingerprint(data: DataParts) -> dict[str, Any]:
     }
 
 
+def data_id(uri: str, found: dict[str, Any]) -> str | None:
+    """What data is, wherever it lies: its kind, its options and the digest of its fingerprint.
+
+    None where the URI names no place and says all by itself.
+    """
+    if not has_place(uri):
+        return None
+    scheme, _, rest = uri.partition(":")
+    options = without_place(rest) if scheme == "timm" else ""
+    return f"{scheme}:{options}#{digest_of_data(found)}"
+
+
 def check_same(recorded: dict[str, Any], current: dict[str, Any], where: str) -> None:
     """Compare two fingerprints. Raises DataError, one line that says what differs first.
 
     What only one of them has is not compared.
     """
-    difference = _difference(recorded, current)
-    if difference:
-        raise DataError(f"{where}: {difference}; restore the data, or choose another --out")
+    if differs := difference(recorded, current):
+        raise DataError(f"{where}: {differs}; restore the data, or choose another --out")
 
 
 def _part(images: ImageDataset | PixelDataset) -> dict[str, Any]:
     return {"images": len(images), **images.digests()}
-
-
-def _difference(recorded: dict[str, Any], current: dict[str, Any]) -> str:
-    parts = [(name, recorded.get(name, {}), current.get(name, {})) for name in ("train", "val")]
-    for name, before, now in parts:
-        if _differ(before, now, "images"):
-            return f"{name} holds {now['images']:,} images, {before['images']:,} were recorded"
-    if _differ(recorded, current, "classes"):
-        return f"the data has {current['classes']} classes, {recorded['classes']} were recorded"
-    if _differ(recorded, current, "class_names"):
-        return "the classes have other names than recorded"
-    for kind, words in _KINDS.items():
-        for name, before, now in parts:
-            if _differ(before, now, kind):
-                return f"{name} holds {now['images']:,} images as recorded, but {words}"
-    return ""
-
-
-def _differ(recorded: dict[str, Any], current: dict[str, Any], kind: str) -> bool:
-    return kind in recorded and kind in current and recorded[kind] != current[kind]

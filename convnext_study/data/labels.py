@@ -16,6 +16,13 @@ USAGE: dict[str, dict[str, str]] = {
 }
 
 
+def has_place(uri: str) -> bool:
+    """Whether data of this package lies somewhere, and is not known by its URI alone."""
+    scheme = uri.partition(":")[0]
+    source = SOURCES.get(scheme) or DENSE_SOURCES.get(scheme)
+    return scheme == POSE_SOURCE or (source is not None and source.needs_path)
+
+
 def wrong_labels(uri: str, wanted: str) -> str | None:
     """One line for data with other labels than ``wanted``; None where they fit, or are unknown."""
     scheme = uri.partition(":")[0]

@@ -61,10 +61,14 @@ def check_split(data: DatasetPair, recipe: Recipe, sharding: BatchSharding) -> N
 
 def in_memory(data: DatasetPair, recipe: Recipe) -> bool:
     """Whether batches can be cut straight from memory, which is much the fastest."""
+    return isinstance(data.train, InMemoryDataset) and takes_whole_images(recipe, data.size)
+
+
+def takes_whole_images(recipe: Recipe, size: int) -> bool:
+    """Whether a recipe sees square images of this side as they are, or mirrored or moved."""
     plain = recipe.crop != "random_resized" and not recipe.rand_augment
     plain = plain and not recipe.color_jitter and not recipe.random_erasing
-    same_size = image_size(data, recipe) == data.size and recipe.crop_pct == 1.0
-    return isinstance(data.train, InMemoryDataset) and plain and same_size
+    return plain and (recipe.image_size or size) == size and recipe.crop_pct == 1.0
 
 
 def make_readers(

@@ -205,6 +205,11 @@ def _measured_on(data: DatasetPair, images: int) -> str:
 
 
 def _notes(loaded: LoadedModel, data: DatasetPair) -> list[str]:
+    from convnext_study.data.fingerprint import data_id, fingerprint
+
     if loaded.run is None or loaded.run.data == data.uri:
+        return []
+    known = loaded.run.data_id
+    if known is not None and known == data_id(data.uri, fingerprint(data)):
         return []
     return [f"trained on {loaded.run.data}: that its classes are these, in this order, is assumed"]

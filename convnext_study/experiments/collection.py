@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convnext_study.errors import UserError
+from convnext_study.errors import RunFailed, UserError
 from convnext_study.launchers import launcher_for
 from convnext_study.launchers.job import Job, Outcome
 from convnext_study.launchers.resources import Resources
+from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.parents import finished_parent
 from convnext_study.runs.records import (
     RESULT,
@@ -48,6 +49,13 @@ class RunCollection:
     def is_done(self, run: Run) -> bool:
         """Whether the run has a result on disk."""
         return (self.path(run) / RESULT).exists()
+
+    def note_places(self) -> None:
+        """Record of finished runs where their data lies now, as far as that can be written: later
+        commands on a run by itself look there."""
+        for run in filter(self.is_done, self.runs):
+            with contextlib.suppress(UserError, RunFailed), RunFolder(self.path(run), run):
+                pass
 
     def records(self) -> list[Record]:
         """The records of this study's runs, in the order requested.

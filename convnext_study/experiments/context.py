@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import UserError
+from convnext_study.experiments.data_identity import identify
 from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.imports import file_digest
 from convnext_study.models.builders import FILE_BUILDER, ROADMAP_BUILDER, TIMM_BUILDER
@@ -133,12 +134,14 @@ class Context:
 
         Those with the second row's recipe and this data count, whichever study requested them.
         """
-        like = self._of([self.road.variants()[1]])[0]
+        records = list(records)
+        asked = self._of([self.road.variants()[1]])
+        like = identify(asked, [record.run for record in records])[0]
         return group_by_subset(
             records,
             self.road,
             recipe=like.recipe,
-            data=like.data,
+            data=like.data_identity,
             seeds=self.seeds,
             any_commit=self.any_commit,
         )

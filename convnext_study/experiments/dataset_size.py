@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from convnext_study.data import open_data
-from convnext_study.data.dense import DENSE_SOURCES, open_dense
-from convnext_study.data.pose import POSE_SOURCE, open_pose
+from convnext_study.data.dense import DENSE_SOURCES
+from convnext_study.data.pose import POSE_SOURCE
 from convnext_study.data.sources import SOURCES
+from convnext_study.experiments.data_identity import look_at
 
 IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES, IMAGENET_SIDE = 1_281_167, 50_000, 1000, 224
 # Where torchvision keeps what it fetched.
@@ -38,18 +38,7 @@ def dataset_size(uri: str, *, images: int | None, classes: int, image_size: int)
     source = SOURCES.get(scheme)
     if source and source.size and bool(path) == source.needs_path:
         return DatasetSize(uri, *source.size)
-    if scheme in DENSE_SOURCES:
-        dense = open_dense(uri)
-        return DatasetSize(
-            uri, len(dense.train), len(dense.val), dense.num_classes, max(dense.size)
-        )
-    if scheme == POSE_SOURCE:
-        from convnext_study.data.pose.transforms import Cut
-
-        people = open_pose(uri)
-        return DatasetSize(uri, len(people.train), len(people.val), len(people.classes), Cut.size)
-    data = open_data(uri)
-    return DatasetSize(uri, len(data.train), len(data.val), data.num_classes, data.size)
+    return DatasetSize(uri, *look_at(uri).size)
 
 
 def expected_size(uri: str) -> tuple[DatasetSize, str]:
@@ -75,10 +64,11 @@ def size_if_missing(uri: str) -> tuple[DatasetSize, str] | None:
     scheme, _, path = uri.partition(":")
     if not path:
         return None
-    if scheme in _CIFAR_FOLDERS and not (Path(path) / _CIFAR_FOLDERS[scheme]).is_dir():
+    here = Path(path).expanduser()
+    if scheme in _CIFAR_FOLDERS and not (here / _CIFAR_FOLDERS[scheme]).is_dir():
         sizes = dataset_size(uri, images=None, classes=0, image_size=0)
         return sizes, f"{path}: {scheme} is not there yet; counted with its known size"
-    if scheme == "folder" and not Path(path).exists():
+    if scheme == "folder" and not here.exists():
         sizes = DatasetSize(uri, IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES, IMAGENET_SIDE)
         return sizes, f"{path}: no such folder; counted as if ImageNet-1K were there"
     return None

@@ -17,6 +17,7 @@ from typing import Any
 
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
+from convnext_study.experiments.data_identity import identify
 from convnext_study.experiments.roadmap_runs import parse_names
 from convnext_study.imports import fault, load_file
 from convnext_study.roadmap import Step, get_roadmap
@@ -147,12 +148,15 @@ def deduplicate(runs: Iterable[Run], folder: Path) -> tuple[list[Run], int]:
     """Each run once, as the folder already has it where it does; and how many are done there.
 
     Runs are told apart by their keys, so that a network trained under another name, as a row or
-    in another study, is found. What builds it is what is asked for now: a file may have moved.
+    in another study, is found. What builds it and where its data lies are what is asked for now:
+    files may have moved.
     """
     known = recorded(folder)
     asked = {run.key: run for run in runs}
     distinct = [
-        known[key].model_copy(update={"model": run.model}) if key in known else run
+        known[key].model_copy(update={"model": run.model, "data": run.data})
+        if key in known
+        else run
         for key, run in asked.items()
     ]
     done = sum((folder / "runs" / run.id / RESULT).exists() for run in distinct)
@@ -181,4 +185,5 @@ def recorded(folder: Path) -> dict[str, Run]:
 def select_records(records: Iterable[Record], runs: Iterable[Run]) -> list[Record]:
     """The records of these runs, in their order, under the names and facts asked for now."""
     by_key = {record.run.key: record for record in records}
-    return [by_key[run.key].model_copy(update={"run": run}) for run in runs if run.key in by_key]
+    asked = identify(runs, [record.run for record in by_key.values()])
+    return [by_key[run.key].model_copy(update={"run": run}) for run in asked if run.key in by_key]

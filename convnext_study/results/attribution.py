@@ -38,11 +38,13 @@ def attributions(records: Iterable[Record], *, any_commit: bool = False) -> list
     """One for each road map and data set whose steps a folder left out, added or mixed."""
     records = list(records)
     found: list[Attribution] = []
-    requested = dict.fromkeys((one.run.metadata.get("regime"), one.run.data) for one in records)
-    for regime, data in requested:
+    requested = {
+        (one.run.metadata.get("regime"), one.run.data_identity): one.run.data for one in records
+    }
+    for (regime, which), data in requested.items():
         if regime not in ROADMAPS:
             continue
-        results = group_by_subset(records, get_roadmap(regime), data=data, any_commit=any_commit)
+        results = group_by_subset(records, get_roadmap(regime), data=which, any_commit=any_commit)
         near = (leave_one_out_effects(results), add_one_in_effects(results))
         mixed = (shapley_effects(results), section_effects(results))
         tables = [one for one in near if one and len(one.rows) >= _FEWEST]

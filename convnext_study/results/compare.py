@@ -18,6 +18,7 @@ from convnext_study.results.statistics.intervals import (
     unpaired_difference,
 )
 from convnext_study.results.statistics.paired_samples import seeds_and_images
+from convnext_study.runs.fingerprints import difference, fingerprint_of
 from convnext_study.runs.records import Record, Result
 
 ALPHA = 0.05
@@ -138,11 +139,19 @@ def _finished(records: Sequence[Record]) -> dict[int, Result]:
 
 def _shared_images(records: Iterable[Record]) -> int:
     """How many test images all finished runs share."""
-    kinds = {(one.run.data, one.result.val_images) for one in records if one.result}
+    done = [one for one in records if one.result]
+    kinds = {
+        (one.run.data_identity, one.result.val_images): one.run.data for one in done if one.result
+    }
     if len(kinds) > 1:
-        shown = " and ".join(f"{data} ({images} test images)" for data, images in sorted(kinds))
+        named = sorted((data, images) for (_, images), data in kinds.items())
+        shown = " and ".join(f"{data} ({images} test images)" for data, images in named)
         raise UserError(f"{shown} cannot be compared: give runs on the same data")
-    images = kinds.pop()[1]
+    first = fingerprint_of(done[0])
+    for one in done:
+        if changed := difference(first, fingerprint_of(one), ("in the others", "in the others")):
+            raise UserError(f"{one.run.id}: {changed}; give runs on the same data")
+    images = next(images for _, images in kinds)
     if images < 1:
         raise UserError("a run without test images cannot be compared: give data to test on")
     return images

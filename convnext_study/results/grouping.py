@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convnext_study.runs.fingerprints import data_of, difference, fingerprint_of
 from convnext_study.runs.records import RUN, Record, Run
 
+_THAN = ("in the runs that are counted", "in the runs that are counted")
 _SHOWN = 3  # differences named in a reason
 
 
@@ -27,7 +29,8 @@ class RunGroup:
 
     ``run`` stands for all of them: they share everything that decides a result but the seed.
     ``code`` is what they were made with, as `code_version` words it; ``origin`` tells the runs
-    they start from, whatever the seed.
+    they start from, whatever the seed; ``data_id`` is what they were trained on, as `data_of` has
+    it, in whatever place.
     """
 
     name: str
@@ -37,6 +40,7 @@ class RunGroup:
     excluded: tuple[Exclusion, ...]
     code: str = ""
     origin: str | None = None
+    data_id: str = ""
 
 
 def group(
@@ -45,8 +49,9 @@ def group(
     """One group for each name, in the order of ``requested`` and then of the records.
 
     Where one name was run in several ways, the requested way is kept, else the one that
-    most of the study shares, else the latest. Of the runs of that way those of one commit are
-    kept, the one that most of the study shares, unless ``any_commit``.
+    most of the study shares, else the latest. Of the runs of that way those on unchanged data are
+    kept, and of these those of one commit, unless ``any_commit``: the data and the commit that most
+    of the study shares.
     """
     records = list(records)
     wanted: dict[str, list[Run]] = {}
@@ -57,6 +62,7 @@ def group(
     study = _Study(
         known={run.key: run for run in [*(record.run for record in records), *requested]},
         shared=Counter(_conditions(record.run) for record in records),
+        data=Counter(data_of(record) for record in records if fingerprint_of(record)),
         codes=Counter() if any_commit else Counter(code_version(record) for record in records),
     )
     return [
@@ -71,6 +77,7 @@ class _Study:
 
     known: Mapping[str, Run]  # by key
     shared: Counter[str]
+    data: Counter[str]
     codes: Counter[str]
 
     def setup(self, run: Run) -> str:
@@ -99,18 +106,20 @@ def _group(name: str, requested: list[Run], records: list[Record], study: _Study
 
     kept = study.setup(requested[0]) if requested else max(by_setup, key=rank)
     members = by_setup.pop(kept, [])
+    data, members, left_out = _one_data(members, study.data)
     code, members, strangers = _one_code(members, study.codes)
     members = sorted(members, key=_precedence)
     run = requested[0] if requested else members[-1].run
     seeds = {member.run.seed: member for member in members}
-    left_out = [
+    left_out += [
         Exclusion(member.run.id, f"seed {member.run.seed} is counted from another folder")
         for member in members
         if seeds[member.run.seed] is not member
     ]
     left_out += [Exclusion(one.run.id, f"{code_version(one)}, not {code}") for one in strangers]
-    for others in by_setup.values():
-        left_out += [Exclusion(other.run.id, differences(other.run, run)) for other in others]
+    for other in (one for others in by_setup.values() for one in others):
+        changed = _changed(other, data) if data else ""
+        left_out.append(Exclusion(other.run.id, differences(other.run, run, changed)))
     all_seeds = {*seeds, *(one.seed for one in requested if study.setup(one) == kept)}
     return RunGroup(
         name,
@@ -120,7 +129,34 @@ def _group(name: str, requested: list[Run], records: list[Record], study: _Study
         tuple(left_out),
         code,
         study.origin(run),
+        data_of(data) if data else run.data_identity,
     )
+
+
+def _one_data(
+    members: list[Record], shared: Counter[str]
+) -> tuple[Record | None, list[Record], list[Exclusion]]:
+    """A record of the data that is kept, the members on it, and the others.
+
+    What has not begun has recorded no data, and stays.
+    """
+    begun = [member for member in members if fingerprint_of(member)]
+    if not begun:
+        return None, members, []
+    own = Counter(data_of(member) for member in begun)
+    kept = max(begun, key=lambda one: (shared[data_of(one)], own[data_of(one)], _requested_at(one)))
+    changed = [_changed(member, kept) for member in members]
+    pairs = list(zip(members, changed, strict=True))
+    return (
+        kept,
+        [member for member, what in pairs if not what],
+        [Exclusion(member.run.id, f"other data: {what}") for member, what in pairs if what],
+    )
+
+
+def _changed(record: Record, kept: Record) -> str:
+    """What is other in a record's data than in those of the one that is kept, in words."""
+    return difference(fingerprint_of(kept), fingerprint_of(record), _THAN)
 
 
 def _one_code(members: list[Record], codes: Counter[str]) -> tuple[str, list[Record], list[Record]]:
@@ -149,10 +185,18 @@ def code_version(record: Record) -> str:
     return f"version {versions.get('convnext-study', 'not recorded')}"
 
 
-def differences(run: Run, kept: Run) -> str:
-    """How a run differs from the one that was kept: ``recipe epochs: 2, not 10``."""
+def differences(run: Run, kept: Run, changed: str = "") -> str:
+    """How a run differs from the one that was kept: ``recipe epochs: 2, not 10``.
+
+    ``changed`` says in words what is other in data of the same name.
+    """
     found = []
     for part in ("task", "data", "model", "recipe", "init_from"):
+        if part == "data" and run.data_identity == kept.data_identity:
+            continue  # wherever it lies
+        if part == "data" and (changed or run.data == kept.data):
+            found.append(f"other data: {changed or 'what lies there has changed'}")
+            continue
         mine, its = (_flat(part, getattr(one, part)) for one in (run, kept))
         for name in [*mine, *(name for name in its if name not in mine)]:
             if mine.get(name) != its.get(name) and name != "recipe name":
@@ -179,7 +223,7 @@ def _word(value: Any) -> str:
 
 def _conditions(run: Run) -> str:
     """What rows of one study have in common: recipe, data, task."""
-    return json.dumps([run.recipe, run.data, run.task.model_dump()], sort_keys=True)
+    return json.dumps([run.recipe, run.data_identity, run.task.model_dump()], sort_keys=True)
 
 
 def _requested_at(record: Record) -> float:

@@ -35,7 +35,7 @@ def pooled_std(rows: Iterable[ResultRow], of: str) -> PooledStd | None:
 def pooled_rows(rows: Iterable[ResultRow]) -> list[ResultRow]:
     """The rows with two seeds or more that most share metric, data and test images with."""
     several = [row for row in rows if len(row.seeds) > 1]
-    kinds = [(row.metric.name, row.data, row.val_images) for row in several]
+    kinds = [(row.metric.name, row.data_id or row.data, row.val_images) for row in several]
     kept = max(kinds, key=kinds.count, default=None)
     return [row for row, kind in zip(several, kinds, strict=True) if kind == kept]
 

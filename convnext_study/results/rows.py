@@ -23,7 +23,8 @@ class ResultRow:
     name; ``macs`` are of
     one image; ``peak_memory`` is in bytes, the most of all seeds; ``images_per_s`` is training
     throughput, the median over seeds. ``paper_value`` and ``paper_gflops`` are the paper's, on
-    ImageNet-1K, for published rows only. ``number`` counts the study's rows from 1.
+    ImageNet-1K, for published rows only. ``data`` is where the data is, ``data_id`` what it is,
+    wherever that is. ``number`` counts the study's rows from 1.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ResultRow:
     adopted: bool
     parent: str | None
     data: str
+    data_id: str = ""
     recipe: str
     epochs: int | None
     seeds: dict[int, float]

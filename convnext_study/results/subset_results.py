@@ -22,6 +22,7 @@ from convnext_study.results.statistics import PooledStd, pool_std
 from convnext_study.results.statistics.subsets import Coalition, prefixes
 from convnext_study.roadmap import Roadmap
 from convnext_study.roadmap.extensions import network_steps
+from convnext_study.runs.fingerprints import data_of
 from convnext_study.runs.records import Record, Result, Run
 
 RECIPE = "recipe"  # a fact of runs: which of the road map's recipes their row is trained with
@@ -101,7 +102,8 @@ def group_by_subset(
 ) -> SubsetResults:
     """Sort finished runs by the steps that their networks have; those of other networks are passed.
 
-    ``recipe`` and ``data``, where given, are the only ones that count. ``seeds``, where given,
+    ``recipe`` and ``data`` (as `Run.data_identity` has it), where given, are the only ones that
+    count. ``seeds``, where given,
     restricts the networks and not the pooled standard deviation. With ``any_commit`` runs made with
     other versions of the code count as well.
     """
@@ -115,8 +117,9 @@ def group_by_subset(
     ]
     counts = Counter(
         setting
-        for _, setting, _ in found
-        if (recipe is None or setting.recipe == _json(recipe)) and data in (None, setting.data)
+        for _, setting, record in found
+        if (recipe is None or setting.recipe == _json(recipe))
+        and data in (None, record.run.data_identity)
     )
     if not counts:
         return SubsetResults(road=road, networks={})
@@ -189,7 +192,7 @@ def _setting(record: Record, any_commit: bool) -> _Setting:
     images = record.result.val_images if record.result else 0
     code = "" if any_commit else code_version(record)
     metric = record.result.primary if record.result else ""
-    return _Setting(record.run.data, images, metric, code, _json(record.run.recipe))
+    return _Setting(data_of(record), images, metric, code, _json(record.run.recipe))
 
 
 def _chosen(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> tuple[Record, ...]:
@@ -224,7 +227,8 @@ def _is_first(run: Run, road: Roadmap) -> bool:
 def _excluded(
     road: Roadmap, kept: _Setting, found: Sequence[tuple[_Setting, Record]]
 ) -> tuple[str, ...]:
-    """How many runs of these networks, on the same data, differ in recipe or code."""
+    """How many runs of these networks differ in recipe or code, or were made on data that lay in
+    the same place and was other data."""
     alike = [one for one, _ in found if one[:3] == kept[:3]]
     # Those with the first row's recipe are asked for by the studies themselves.
     recipes = sum(
@@ -232,7 +236,13 @@ def _excluded(
         for one, own in found
     )
     codes = sum(one.recipe == kept.recipe and one.code != kept.code for one in alike)
+    places = {own.run.data for one, own in found if one == kept}
+    changed = sum(
+        own.run.data in places and one.data != kept.data and one.recipe == kept.recipe
+        for one, own in found
+    )
     notes = {
+        "on data that has changed are not counted.": changed,
         "with another recipe are not counted.": recipes,
         f"not made at {kept.code} are not counted; --any-commit counts them.": codes,
     }

@@ -76,6 +76,7 @@ def _row(one: RunGroup) -> ResultRow:
         adopted=bool(metadata.get("adopted", True)),
         parent=metadata.get("parent"),
         data=run.data,
+        data_id=one.data_id,
         recipe=str(run.recipe.get("name", "")),
         epochs=run.recipe.get("epochs"),
         seeds={seed: result.value for seed, result in results.items()},
@@ -137,7 +138,7 @@ def _compare(row: ResultRow, parent: ResultRow, groups: dict[str, RunGroup]) -> 
         return row
     mine, its = groups[row.name], groups[parent.name]
     remark = None
-    if (row.data, row.val_images) != (parent.data, parent.val_images):
+    if (row.data_id, row.val_images) != (parent.data_id, parent.val_images):
         remark = f"not compared with {parent.name}: other data"
     elif row.metric.name != parent.metric.name:
         remark = f"not compared with {parent.name}: other metric ({parent.metric.label})"

@@ -41,7 +41,8 @@ def study_title(rows: Sequence[ResultRow]) -> StudyTitle:
     done = [row for row in rows if row.value is not None]
     return StudyTitle(
         title="From ResNet to ConvNeXt, step by step" if on_road else ", ".join(studies),
-        data=", ".join(sorted({row.data for row in rows})),
+        # Data that was moved goes by one name.
+        data=", ".join(sorted({row.data_id or row.data: row.data for row in rows}.values())),
         regime=regime,
         compare_paper=bool(done)
         and all(row.val_images == IMAGENET_IMAGES and row.paper_value is not None for row in done),

@@ -163,11 +163,15 @@ class RunFolder:
     def _describe(self) -> None:
         path = self.path / RUN
         if path.exists():
-            if read_run_file(self.path).get("key") != self.run.key:
+            about = read_run_file(self.path)
+            if about.get("key") != self.run.key:
                 raise RunError(
                     f"{self.path}: holds another run (other network, recipe, data or seed); "
                     "choose another --out"
                 )
+            if about["run"]["data"] != self.run.data:  # the same data in another place
+                with self.writing():
+                    write_json(path, {**about, "run": {**about["run"], "data": self.run.data}})
             return
         about = {
             "format": FORMAT,

@@ -67,7 +67,9 @@ class Run(_Plain):
 
     ``init_from`` is the key of the run that has to be done before: what is taken of it (weights,
     an architecture) is the task's to say. ``metadata`` ride along for tables and figures (label,
-    place on the road): they are no part of the key, since they change no result.
+    place on the road): they are no part of the key, since they change no result. Nor is the place
+    of data where ``data_id`` says what lies there (`data.fingerprint.data_id`); without it
+    ``data``, a URI, has to say that by itself.
     """
 
     study: str
@@ -79,11 +81,21 @@ class Run(_Plain):
     task: TaskRef = Field(default_factory=TaskRef)
     init_from: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
+    data_id: str | None = None
+
+    @property
+    def data_identity(self) -> str:
+        """What the data is: the same for the same data in another place."""
+        return self.data if self.data_id is None else self.data_id
 
     @property
     def key(self) -> str:
         """Hex digest of everything that decides the result."""
-        rest: dict[str, Any] = {"data": self.data, "seed": self.seed, "task": self.task.name}
+        rest: dict[str, Any] = {
+            "data": self.data_identity,
+            "seed": self.seed,
+            "task": self.task.name,
+        }
         if self.task.args:
             rest["task_args"] = self.task.args
         if self.init_from is not None:

@@ -16,6 +16,7 @@ from convnext_study.errors import UserError
 from convnext_study.models.fast_conv import use_gemm_convs
 from convnext_study.models.recompute import count_once
 from convnext_study.recipes import Recipe, make_recipe
+from convnext_study.runs.fingerprints import PARENT, digest_of_data
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.records import Run
 from convnext_study.training import distributed
@@ -30,7 +31,6 @@ from convnext_study.training.tasks import make_task
 
 # A BatchNorm that sees fewer images than this normalises with noisy statistics.
 SMALL_BATCH = 32
-PARENT = "starts_from"  # in a fingerprint: the checksum of the checkpoint that a run starts from
 
 
 def build_train_state(
@@ -40,7 +40,7 @@ def build_train_state(
     recipe = make_recipe(run.recipe)
     parent = distributed.together(lambda: find_parent(run, folder.path))
     task = distributed.together(lambda: make_task(run, runtime))
-    fingerprint = _agree_on_data(task, parent, folder)
+    fingerprint = _agree_on_data(run, task, parent, folder)
     model = distributed.together(lambda: _build(run, task, recipe, runtime, parent))
     recipe = task.schedule(recipe)
     seen = recipe.global_batch_size // runtime.world_size // task.accum_steps
@@ -69,7 +69,9 @@ def build_train_state(
     )
 
 
-def _agree_on_data(task: Task, parent: Parent | None, folder: RunFolder) -> dict[str, Any]:
+def _agree_on_data(
+    run: Run, task: Task, parent: Parent | None, folder: RunFolder
+) -> dict[str, Any]:
     """The data's fingerprint, and the parent's: the same in every process and at every start."""
     fingerprint = distributed.together(lambda: task.fingerprint)
     if parent is not None:
@@ -84,9 +86,17 @@ def _agree_on_data(task: Task, parent: Parent | None, folder: RunFolder) -> dict
             )
         task.check_data(recorded, where)
 
+    def check_planned() -> None:
+        if run.data_id and run.data_id.rpartition("#")[2] != digest_of_data(fingerprint):
+            raise UserError(
+                f"{folder.path}: {run.data} holds other data than when this run was asked for; "
+                "give the command again"
+            )
+
     firsts = distributed.broadcast_object(fingerprint)
     other = f"{folder.path}: this process sees other data than the first one"
     distributed.together(lambda: check(firsts, other))
+    distributed.together(check_planned)
     distributed.together(lambda: folder.keep_fingerprint(fingerprint, check))
     return fingerprint
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from convnext_study.data.dataset import (
@@ -21,7 +22,7 @@ from convnext_study.data.encoded import EncodedImages, Files
 from convnext_study.data.sources.folder import check_same_classes, natural_size
 from convnext_study.data.sources.hugging_face import open_hub
 from convnext_study.data.sources.listing import files_in, is_data
-from convnext_study.data.sources.timm_request import STREAMS, Request
+from convnext_study.data.sources.timm_request import STREAMS, Request, take_apart
 from convnext_study.data.sources.torchvision_sets import open_torch
 from convnext_study.errors import did_you_mean
 
@@ -66,16 +67,13 @@ def open_timm(text: str, *, download: bool = False) -> DatasetPair:
 
 def parse(text: str, *, download: bool = False) -> Request:
     """``NAME?OPTION=VALUE&...`` taken apart. Raises DataError at an unknown option."""
-    name, _, rest = text.partition("?")
-    options: dict[str, str] = {}
-    for pair in filter(None, rest.split("&")):
-        key, _, value = pair.partition("=")
+    request = take_apart(text)
+    for key in request.options:
         if key not in OPTIONS:
             raise DataError(
                 f"timm:{text}: unknown option {key!r}{did_you_mean(key, list(OPTIONS))}"
             )
-        options[key] = value
-    return Request(name, options, download)
+    return replace(request, download=download)
 
 
 def _part(opener: Opener, request: Request, part: str) -> Part:

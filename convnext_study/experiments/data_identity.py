@@ -1,0 +1,150 @@
+"""Which data runs are trained on, wherever it lies: looked at once, before anything is trained.
+
+To list a large data set takes long, so that a command does it once (`look_at`), and what it found
+goes with the runs to the processes that train them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convnext_study.data import open_data
+from convnext_study.data.dense import DENSE_SOURCES, open_dense
+from convnext_study.data.labels import JOINTS, OF_IMAGES, OF_PIXELS, check_labels, has_place
+from convnext_study.data.pose import POSE_SOURCE, open_pose
+from convnext_study.runs.records import Run
+
+if TYPE_CHECKING:
+    from convnext_study.data.dataset import OnCorruptImage
+
+# What the tasks of this package read; those of studies see to it themselves.
+_LABELS = {"classification": OF_IMAGES, "segmentation": OF_PIXELS, "pose": JOINTS}
+
+
+@dataclass(frozen=True)
+class OpenedData:
+    """What a command has to know of a data set: ``size`` is as in `dataset_size.DatasetSize`,
+    ``data_id`` as in `data.fingerprint.data_id`; ``in_memory`` whether it can be had whole."""
+
+    size: tuple[int, int, int, int]
+    data_id: str | None
+    in_memory: bool
+
+
+_opened: dict[str, OpenedData] = {}
+
+
+def forget() -> None:
+    """Look at all data anew: a command begins."""
+    _opened.clear()
+
+
+def look_at(
+    uri: str, *, download: bool = False, corrupt_images: OnCorruptImage = "stop"
+) -> OpenedData:
+    """Open a data set, once in a command. Raises DataError; the options are as in `open_data`."""
+    if uri not in _opened:
+        _opened[uri] = _look_at(uri, download, corrupt_images)
+    return _opened[uri]
+
+
+def _look_at(uri: str, download: bool, corrupt_images: OnCorruptImage) -> OpenedData:
+    from convnext_study.data.dataset import InMemoryDataset
+    from convnext_study.data.fingerprint import data_id, fingerprint
+
+    scheme, side = uri.partition(":")[0], 0
+    data: Any
+    if scheme in DENSE_SOURCES:
+        data = open_dense(uri, corrupt_images=corrupt_images)
+        side = max(data.size)
+    elif scheme == POSE_SOURCE:
+        from convnext_study.data.pose.transforms import Cut
+
+        data, side = open_pose(uri, corrupt_images=corrupt_images), Cut.size
+    else:
+        data = open_data(uri, download=download, corrupt_images=corrupt_images)
+        side = data.size
+    return OpenedData(
+        (len(data.train), len(data.val), len(data.classes), side),
+        data_id(uri, fingerprint(data)) if has_place(uri) else None,
+        isinstance(data.train, InMemoryDataset),
+    )
+
+
+def identify(
+    runs: Iterable[Run],
+    recorded: Iterable[Run] = (),
+    *,
+    required: bool = False,
+    download: bool = False,
+    corrupt_images: OnCorruptImage = "stop",
+) -> list[Run]:
+    """The runs with what their data is (`Run.data_id`), and the keys of their parents accordingly.
+
+    Data that is not here is what runs ``recorded`` of the same place were trained on; if none
+    were, DataError is raised where data is ``required``, and else its URI stands for it.
+
+    Raises UserError for data without the labels that a run's task needs.
+    """
+    from convnext_study.data.dataset import DataError
+
+    given, known = list(runs), list(recorded)
+    ids: dict[str, str | None] = {}
+    for run in given:
+        if run.task.name in _LABELS:
+            check_labels(run.data, _LABELS[run.task.name])
+        if run.data in ids:
+            continue
+        ids[run.data] = None
+        if has_place(run.data):
+            try:
+                opened = look_at(run.data, download=download, corrupt_images=corrupt_images)
+                ids[run.data] = opened.data_id
+            except DataError:
+                ids[run.data] = _recorded_at(run.data, known)
+                if required and ids[run.data] is None:
+                    raise
+    return _renewed(given, ids)
+
+
+def _renewed(runs: list[Run], ids: dict[str, str | None]) -> list[Run]:
+    """The runs with these identities of their data; a parent's new key for its old one."""
+    keys = [run.key for run in runs]
+    by_key = dict(zip(keys, runs, strict=True))
+    new: dict[str, Run] = {}
+    for key in keys:
+        lineage, one = [], by_key.get(key)
+        while one is not None and key not in new:
+            lineage.append((key, one))
+            key = one.init_from or ""
+            one = by_key.get(key)
+        for key, one in reversed(lineage):
+            parent = new.get(one.init_from or "")
+            new[key] = one.model_copy(
+                update={
+                    "data_id": ids[one.data],
+                    "init_from": parent.key if parent else one.init_from,
+                }
+            )
+    return [
+        run.model_copy(update={"data_id": made.data_id, "init_from": made.init_from})
+        for run, made in ((run, new[key]) for run, key in zip(runs, keys, strict=True))
+    ]
+
+
+def _recorded_at(uri: str, recorded: Iterable[Run]) -> str | None:
+    """What most of these runs found at a place."""
+    place = _place(uri)
+    found = Counter(run.data_id for run in recorded if run.data_id and _place(run.data) == place)
+    return found.most_common(1)[0][0] if found else None
+
+
+def _place(uri: str) -> tuple[str, str, str]:
+    """The kind, the folder by whatever name it is reached, and options."""
+    scheme, _, rest = uri.partition(":")
+    path, _, options = rest.partition("?") if scheme == "timm" else (rest, "", "")
+    return scheme, os.path.realpath(os.path.expanduser(path)), options  # noqa: PTH111
