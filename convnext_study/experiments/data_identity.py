@@ -6,6 +6,7 @@ goes with the runs to the processes that train them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -80,35 +81,47 @@ def identify(
     recorded: Iterable[Run] = (),
     *,
     required: bool = False,
-    download: bool = False,
-    corrupt_images: OnCorruptImage = "stop",
+    **how: Any,
 ) -> list[Run]:
     """The runs with what their data is (`Run.data_id`), and the keys of their parents accordingly.
 
     Data that is not here is what runs ``recorded`` of the same place were trained on; if none
-    were, DataError is raised where data is ``required``, and else its URI stands for it.
+    were, DataError is raised where data is ``required``, and else its URI stands for it. ``how``
+    it is opened is as in `look_at`.
 
     Raises UserError for data without the labels that a run's task needs.
     """
     from convnext_study.data.dataset import DataError
 
     given, known = list(runs), list(recorded)
-    ids: dict[str, str | None] = {}
     for run in given:
         if run.task.name in _LABELS:
             check_labels(run.data, _LABELS[run.task.name])
-        if run.data in ids:
-            continue
-        ids[run.data] = None
-        if has_place(run.data):
-            try:
-                opened = look_at(run.data, download=download, corrupt_images=corrupt_images)
-                ids[run.data] = opened.data_id
-            except DataError:
-                ids[run.data] = _recorded_at(run.data, known)
-                if required and ids[run.data] is None:
-                    raise
+    ids: dict[str, str | None] = {}
+    for uri in dict.fromkeys(run.data for run in given):
+        try:
+            ids[uri] = look_at(uri, **how).data_id if has_place(uri) else None
+        except DataError:
+            ids[uri] = _recorded_at(uri, known)
+            if required and ids[uri] is None:
+                raise
     return _renewed(given, ids)
+
+
+def same_data(one: str, other: str) -> bool:
+    """Whether two URIs name the same data: the same place, or the same files in two."""
+    if _place(one) == _place(other):
+        return True
+    mine, its = (_id_of(uri) for uri in (one, other))
+    return mine is not None and mine == its
+
+
+def _id_of(uri: str) -> str | None:
+    from convnext_study.data.dataset import DataError
+
+    with contextlib.suppress(DataError):
+        return look_at(uri).data_id if has_place(uri) else None
+    return None
 
 
 def _renewed(runs: list[Run], ids: dict[str, str | None]) -> list[Run]:

@@ -29,7 +29,8 @@ from convnext_study.results.summary import summarize
 from convnext_study.results.title import study_title
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.paper import PAPER
-from convnext_study.runs.records import Run, TaskRef, scan
+from convnext_study.runs.files import write_json
+from convnext_study.runs.records import RUN, Run, TaskRef, scan
 
 NANO = get_roadmap("nano")
 
@@ -142,6 +143,60 @@ def test_other_recipes_and_data_are_left_out_with_the_reason(tmp_path: Path) -> 
         other.id: "data: cifar10:here, not digits",
     }
     assert row.seeds_requested == 1
+
+
+def note_data(folder: Path, run: Run, images: int, digest: str = "a") -> None:
+    """As a training does that finds so many images."""
+    path = folder / "runs" / run.id / RUN
+    part = {"images": images, "names": digest}
+    write_json(path, {**json.loads(path.read_text()), "data": {"classes": 2, "train": part}})
+
+
+@pytest.mark.parametrize("is_identified", [True, False])
+def test_runs_on_data_that_has_changed_are_left_out_with_the_reason(
+    tmp_path: Path, is_identified: bool
+) -> None:
+    asked = []
+    for seed, (images, digest) in enumerate(((160, "a"), (159, "b"), (159, "b"), (159, "c"))):
+        run = fake_run(get_roadmap("nano").variant("gelu"), seed, data="folder:cls")
+        if is_identified:  # as the command line does it: the key tells, too
+            run = run.model_copy(update={"data_id": f"folder:#{images}{digest}"})
+        write_run(tmp_path, run)
+        note_data(tmp_path, run, images, digest)
+        asked.append(run)
+    row = rows_of(tmp_path)["gelu"]
+    assert list(row.seeds) == [1, 2]
+    reasons = {one.run: one.reason for one in row.excluded}
+    rest = "in the runs that are counted"
+    assert reasons == {
+        asked[0].id: f"other data: train holds 160 images, 159 {rest}",
+        asked[3].id: f"other data: train holds 159 images as {rest}, but under other names",
+    }
+    if is_identified:  # what is asked for now is kept, however few there are
+        assert list(rows_of(tmp_path, asked[:1])["gelu"].seeds) == [0]
+
+
+def test_rows_on_data_that_has_changed_are_not_compared(tmp_path: Path) -> None:
+    for name, images in (("gelu", 160), ("fewer_activations", 159)):
+        run = fake_run(get_roadmap("nano").variant(name), data="folder:cls")
+        write_run(tmp_path, run)
+        note_data(tmp_path, run, images)
+    rows = rows_of(tmp_path)
+    assert rows["fewer_activations"].gain is None
+    assert rows["fewer_activations"].remarks == ("not compared with gelu: other data",)
+
+
+def test_data_that_was_moved_is_one_data_set(tmp_path: Path) -> None:
+    for seed, place in enumerate(("folder:/a/cls", "folder:/b/cls2")):
+        for name in ("gelu", "fewer_activations"):
+            run = fake_run(get_roadmap("nano").variant(name), seed, data=place)
+            run = run.model_copy(update={"data_id": "folder:#ab"})
+            write_run(tmp_path, run)
+            note_data(tmp_path, run, 160)
+    rows = rows_of(tmp_path)
+    assert [list(row.seeds) for row in rows.values()] == [[0, 1]] * 2
+    assert rows["fewer_activations"].gain is not None
+    assert "," not in study_title([*rows.values()]).data
 
 
 def test_what_was_asked_for_is_kept_even_if_it_is_rare(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from convnext_study.data.labels import OF_IMAGES, check_labels
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
+from convnext_study.experiments.data_identity import same_data
 from convnext_study.studies.pruning.optional_targets import from_other_data
 from convnext_study.studies.pruning.subject import EIGHTH, Subject, images_of, is_full, subject_of
 from convnext_study.studies.pruning.targets import Source, Target
@@ -66,7 +67,7 @@ def _choose(asked: str, context: Context) -> Subject:
             raise UserError(f"networks: {asked}: {one!r}{did_you_mean(plain, [USUALLY, *known])}")
         if at and not data:
             raise UserError(f"networks: {asked}: no data after @, such as {plain}@clutter")
-        if data in ("", context.data):
+        if not data or same_data(data, context.data):
             chosen.add(plain)
         else:
             target = _from_other_data(known[plain], name, data, context)
