@@ -40,5 +40,7 @@ def open_data(
         raise DataError(f"data {uri!r}: unknown kind{did_you_mean(scheme, list(SOURCES))}")
     if source.needs_path and not path:
         raise DataError(f"data {uri!r}: needs a path, as in {scheme}:PATH")
+    if path and source.usage == scheme:
+        raise DataError(f"data {uri!r}: there is one such data set; use {scheme}")
     data = source.open(path, download=download)
     return replace(data, uri=uri, corrupt=CorruptImages(corrupt_images))

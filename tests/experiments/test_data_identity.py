@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.data_timm import one_tar, shards, tar_a_class
@@ -14,6 +15,7 @@ from support.runs import make_tiny_run
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
+from convnext_study.data import open_data
 from convnext_study.data.dataset import DataError
 from convnext_study.errors import UserError
 from convnext_study.experiments import data_identity
@@ -110,11 +112,10 @@ def test_data_of_the_package_needs_no_look(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_data_is_listed_once_in_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri, opened = f"folder:{make_folder(tmp_path / 'cls')}", list[str]()
-    honest = data_identity.open_data
 
-    def counted(uri: str, **how: object) -> object:
+    def counted(uri: str, **how: Any) -> object:
         opened.append(uri)
-        return honest(uri)
+        return open_data(uri, **how)
 
     monkeypatch.setattr(data_identity, "open_data", counted)
     study = ["study", "pruning", "--networks", "vgg16_eighth,roadmap:gelu", "--data", uri]

@@ -60,7 +60,9 @@ SOURCES = {
         recipe="composed",
         size=KnownSize(8_950, 10_234, 10, 32),
     ),
-    "synthetic": DataSource("synthetic", "synthetic:open_synthetic", needs_path=False),
+    "synthetic": DataSource(
+        "synthetic[:CLASSES,SIZE,COUNT]", "synthetic:open_synthetic", needs_path=False
+    ),
     "folder": DataSource("folder:PATH", "folder:open_folder"),
     # Pickles, of which torchvision knows the digests: it opens no others.
     "cifar10": DataSource(
