@@ -1,4 +1,4 @@
-"""The two kinds of error that a user can cause, with a message of one line and an exit code."""
+"""The kinds of error that a user can cause, with a message of one line and an exit code."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ class UserError(ValueError):
 
 class RunFailed(RuntimeError):
     """What was begun could not be finished: exit code 1."""
+
+
+class Busy(RunFailed):
+    """Another process is working on what was requested: exit code 75, as nothing is lost."""
 
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_STOPPED = 0, 1, 2, 75

@@ -23,7 +23,9 @@ from convnext_study.cli import (
 from convnext_study.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_STOPPED,
     EXIT_USER_ERROR,
+    Busy,
     RunFailed,
     UserError,
 )
@@ -60,16 +62,18 @@ def main() -> None:
         sys.stdout.flush()
     except UserError as error:
         _leave(str(error), EXIT_USER_ERROR)
+    except Busy as error:
+        _leave(str(error), EXIT_STOPPED)
     except RunFailed as error:
         _leave(str(error), EXIT_FAILED)
     except _UsageError as error:
         _leave(_usage(error), EXIT_USER_ERROR)
     except OSError as error:
-        _drop_output()
+        is_output = _drop_output()
         if isinstance(error, BrokenPipeError):
             sys.exit(EXIT_FAILED)  # the reader has gone (`| head`); what it wanted it has
         # Commands tell of their own files themselves.
-        where = error.filename or "standard output"
+        where = error.filename or ("standard output" if is_output else "a file or device")
         _leave(f"{where}: {error.strerror or error}", EXIT_FAILED)
     except KeyboardInterrupt:
         _leave("stopped", EXIT_INTERRUPTED)
@@ -79,12 +83,17 @@ def main() -> None:
         sys.exit(code)
 
 
-def _drop_output() -> None:
-    """Write what output is left, or drop it: it would be tried once more at the very end."""
+def _drop_output() -> bool:
+    """Write what output is left, or drop it: it would be tried once more at the very end.
+
+    Returns whether it had to be dropped.
+    """
     try:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _usage(error: Any) -> str:

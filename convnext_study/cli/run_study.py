@@ -96,6 +96,10 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
     _show(study)
     for outcome in unfinished(outcomes, "failed"):
         print(f"convnext-study: {outcome.run.id} failed: {outcome.reason}", file=sys.stderr)
+    # What another command has finished meanwhile is none of these.
+    busy = [one for one in unfinished(outcomes, "busy") if not study.is_done(one.run)]
+    for outcome in busy:
+        print(f"convnext-study: {outcome.run.id} is busy: {outcome.reason}", file=sys.stderr)
     for text in _warnings(study):
         print(f"convnext-study: warning: {text}", file=sys.stderr)
     warn_of_unreadable(unreadable_in(study.folder / "runs"))
@@ -103,9 +107,10 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
         print(f"convnext-study: {note}", file=sys.stderr)
     if unfinished(outcomes, "failed"):
         raise typer.Exit(EXIT_FAILED)
-    if stopped := unfinished(outcomes, "stopped"):
+    stopped = unfinished(outcomes, "stopped")
+    if stopped or busy:
         print(
-            f"stopped with {len(stopped)} runs to go; the same command goes on where it was",
+            f"stopped with {len(stopped + busy)} runs to go; the same command goes on where it was",
             file=sys.stderr,
         )
         raise typer.Exit(EXIT_STOPPED)

@@ -28,11 +28,10 @@ from torch.utils.data import DataLoader, Dataset
 from convnext_study.data.dataset import DataError
 from convnext_study.data.rng import generator
 from convnext_study.data.workers import Images, Request, Samples, join
-from convnext_study.errors import RunFailed
 
 PART = 32  # images
 OWNER_SECONDS = 0.5  # between looks at whether the training process is there
-STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
 
 class Readers:
@@ -55,12 +54,15 @@ class Readers:
         self._children: list[BaseProcess] = []
         self._owner = os.getpid()
         self._round = 0
+        self.failure = ""  # why the processes are gone, where one was killed
         _open.add(self)
 
     def read(self, batches: Sequence[Request]) -> Iterator[Images]:
         """The requested batches, in order. One call at a time: the next one ends the one before.
 
-        Raises DataError at an image that cannot be used, Failed where a reader was killed.
+        Where a process was killed, the rest is read in this one, so that what was begun can be
+        ended and saved; `failure` says so from then on. Raises DataError at an image that cannot
+        be used.
         """
         parts = [list(_small(batch)) for batch in batches]
         stream = self._stream([part for one in parts for part in one])
@@ -84,13 +86,12 @@ class Readers:
         self.close()
 
     def _stream(self, requests: list[Request]) -> Iterator[Any]:
-        if not self._workers:
-            for request in requests:
-                yield self._parts[request.part].read(request.indices, request.epoch)
-            return
+        given = 0
         try:
-            iterator, mine = self._started(requests), self._round
+            iterator = self._started(requests) if self._workers and not self.failure else iter(())
+            mine = self._round
             for images in iterator:
+                given += 1
                 yield images
                 if mine != self._round:
                     raise RuntimeError("these images were given up when others were asked for")
@@ -98,10 +99,12 @@ class Readers:
             if not str(error).startswith("DataLoader worker"):
                 raise
             self.close()
-            raise RunFailed(
+            self.failure = (
                 f"a process that reads images ended ({str(error).splitlines()[0]}); where memory, "
                 "or shared memory in a container, is short, use fewer --workers"
-            ) from None
+            )
+        for request in requests[given:]:
+            yield self._parts[request.part].read(request.indices, request.epoch)
 
     def _started(self, requests: list[Request]) -> Iterator[Any]:
         """The loader's results for these requests, from processes that may be there already."""
@@ -121,7 +124,7 @@ class Readers:
             generator=generator(0),
         )
         before = set(multiprocessing.active_children())
-        with _signals_wait():
+        with _signals_wait(), _own_sigchld():
             iterator = iter(self._loader)
         self._children = [one for one in multiprocessing.active_children() if one not in before]
         return iterator
@@ -181,6 +184,29 @@ def _signals_wait() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _own_sigchld() -> Iterator[None]:
+    """Without the handler that torch sets: it raises in the middle of a step, weights half moved.
+
+    The loader looks for dead processes itself, every few seconds that it waits.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    if threading.current_thread() is threading.main_thread() and before is not None:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def failure() -> str:
+    """Why readers of this process are gone; empty where none was killed."""
+    return next((readers.failure for readers in _open if readers.failure), "")
+
+
+def forget_failure() -> None:
+    """Begin anew: what a run that failed has left may be there for a while."""
+    for readers in _open:
+        readers.failure = ""
 
 
 _open: weakref.WeakSet[Readers] = weakref.WeakSet()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.data.transforms.evaluation import crop_steps
+from convnext_study.errors import RunFailed
 from convnext_study.evaluation.by_task import left_out
 from convnext_study.evaluation.load_run import EvaluationError, LoadedModel
 from convnext_study.results.statistics import wilson_interval
@@ -151,6 +152,8 @@ def _batches(
     ahead = prefetcher(runtime.device)
     try:
         for one in val_batches(data, recipe, batch, lambda: readers, ahead=ahead):
+            if readers.failure:
+                raise RunFailed(readers.failure)
             yield prepare(one)
     finally:
         readers.close()

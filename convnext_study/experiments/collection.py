@@ -85,8 +85,8 @@ def train_all(
     ``launcher`` takes the jobs to the processes that train them; without it, to a pool of this
     machine's.
 
-    Raises UserError where the folder cannot be written or another process works on a run, and
-    ParentError where a run starts from one that is neither among these nor done.
+    Raises UserError where the folder cannot be written, Busy where a run starts from one that
+    another command trains, and ParentError where from one that is neither among these nor done.
     """
     todo = [run for run in study.runs if not study.is_done(run)]
     keys = {run.key for run in study.runs}

@@ -74,7 +74,7 @@ def launcher_for(
 ) -> Launcher:
     """What trains jobs.
 
-    It raises UserError where the folder cannot be written or another process works on a run.
+    It raises UserError where the folder cannot be written.
 
     Args:
         name: one of ``LAUNCHERS``.
@@ -88,18 +88,16 @@ def launcher_for(
         jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
     ) -> list[Outcome]:
         from convnext_study.launchers.local import Pool
-        from convnext_study.launchers.unlocked import wait_until_unlocked
 
-        wait_until_unlocked(jobs)
+        _make_folders(jobs)
         return Pool(resources.jobs, on_poll, resources.devices).run(jobs)
 
     def torchrun(
         jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
     ) -> list[Outcome]:
         from convnext_study.launchers.torchrun import run_torchrun
-        from convnext_study.launchers.unlocked import wait_until_unlocked
 
-        wait_until_unlocked(jobs)
+        _make_folders(jobs)
         world_size = world_size_for(name, None, resources.devices, processes)
         return run_torchrun(jobs, world_size, on_poll)
 
@@ -112,3 +110,11 @@ def launcher_for(
         return run_slurm(jobs, cluster, dry_run, wait, on_poll)
 
     return {"local": local, "torchrun": torchrun, "slurm": slurm}[name]
+
+
+def _make_folders(jobs: Sequence[Job]) -> None:
+    """Raises UserError where they cannot be written, before this machine begins any run."""
+    from convnext_study.runs.files import make_folder
+
+    for folder in {job.folder.parent for job in jobs}:
+        make_folder(folder)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from convnext_study.errors import UserError
 from convnext_study.launchers.job import Job, Outcome
@@ -18,8 +19,9 @@ class Schedule:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         levels(jobs)
-        self._waiting = list(jobs)
-        self._open = {job.run.key for job in jobs}
+        self._waiting = dict(enumerate(jobs))
+        self._keys = [job.run.key for job in jobs]  # a digest each, so found once
+        self._open = set(self._keys)
 
     def __bool__(self) -> bool:
         """Whether jobs are left that have not been taken."""
@@ -27,43 +29,50 @@ class Schedule:
 
     def take(self) -> Job | None:
         """The next job that may start; None while all that are left wait for others."""
-        for job in self._waiting:
+        for number, job in self._waiting.items():
             if job.run.init_from not in self._open:
-                self._waiting.remove(job)
-                return job
+                return self._waiting.pop(number)
         return None
 
     def settle(self, outcome: Outcome) -> list[Outcome]:
         """Note how a job that was taken ended. Returns that, and the ends of the jobs that cannot
         start for it: those that start from it, and from them."""
-        lost = cannot_start(self._waiting, outcome)
-        gone = {one.run.key for one in lost}
-        self._open -= {outcome.run.key, *gone}
-        self._waiting = [job for job in self._waiting if job.run.key not in gone]
-        return [outcome, *lost]
+        self._open.discard(outcome.run.key)
+        lost = cannot_start(self._waiting, self._keys, outcome)
+        for number in lost:
+            del self._waiting[number]
+            self._open.discard(self._keys[number])
+        return [outcome, *lost.values()]
 
     def rest(self) -> list[Job]:
         """The jobs that have not been taken."""
-        return list(self._waiting)
+        return list(self._waiting.values())
 
 
-def cannot_start(waiting: Sequence[Job], ended: Outcome) -> list[Outcome]:
+def cannot_start(
+    waiting: Mapping[int, Job], keys: Sequence[str], ended: Outcome
+) -> dict[int, Outcome]:
     """The ends of those waiting jobs that start from a run that ended without a result, and of
-    those that start from them."""
+    those that start from them; by their numbers, as are the ``keys`` of all jobs."""
     if ended.status == "done":
-        return []
-    found: list[Outcome] = []
-    for child in waiting:
-        if child.run.init_from == ended.run.key:
-            own = _end_of(child, ended)
-            found += [own, *cannot_start(waiting, own)]
+        return {}
+    children = defaultdict[str | None, list[int]](list)
+    for number, job in waiting.items():
+        children[job.run.init_from].append(number)
+    found: dict[int, Outcome] = {}
+    parents = [(ended.run.key, ended)]
+    for parent, end in parents:  # which grows as it goes
+        for number in children.pop(parent, ()):
+            found[number] = _end_of(waiting[number], end)
+            parents.append((keys[number], found[number]))
     return found
 
 
 def _end_of(child: Job, parent: Outcome) -> Outcome:
     if parent.status == "failed":
         return Outcome(child.run, "failed", f"the run it starts from failed: {parent.run.id}")
-    return Outcome(child.run, "stopped", f"not started: it starts from {parent.run.id}")
+    status = "busy" if parent.status == "busy" else "stopped"
+    return Outcome(child.run, status, f"not started: it starts from {parent.run.id}")
 
 
 def levels(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -71,14 +80,20 @@ def levels(jobs: Sequence[Job]) -> list[list[Job]]:
 
     Raises UserError where runs start from each other in a circle.
     """
-    left, found = list(jobs), list[list[Job]]()
-    while left:
-        keys = {job.run.key for job in left}
-        ready = [job for job in left if job.run.init_from not in keys]
-        if not ready:
-            raise UserError(f"{left[0].run.id}: starts from a run that starts from it")
-        found.append(ready)
-        left = [job for job in left if job.run.init_from in keys]
+    keys = [job.run.key for job in jobs]
+    left, found = set(keys), list[list[Job]]()
+    children = defaultdict[str | None, list[int]](list)
+    for number, job in enumerate(jobs):
+        children[job.run.init_from].append(number)
+    ready = [number for number, job in enumerate(jobs) if job.run.init_from not in left]
+    while ready:
+        found.append([jobs[number] for number in ready])
+        done = {keys[number] for number in ready}
+        left -= done
+        ready = sorted(number for key in done for number in children.pop(key, ()))
+    if left:
+        first = next(job for job, key in zip(jobs, keys, strict=True) if key in left)
+        raise UserError(f"{first.run.id}: starts from a run that starts from it")
     return found
 
 

@@ -15,7 +15,8 @@ from convnext_study.training.runtime import Runtime
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``done``, ``failed`` or ``stopped``, and why in one line."""
+    """How a run ended: ``done``, ``failed``, ``stopped``, or ``busy`` where another command's
+    process works on it, and why in one line. One that is ``submitted`` has not ended."""
 
     run: Run
     status: str

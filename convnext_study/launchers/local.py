@@ -18,7 +18,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 
 from convnext_study.launchers.graph import Schedule
 from convnext_study.launchers.job import Job, Outcome
-from convnext_study.launchers.serving import STOP_SIGNALS, Flag, serve
+from convnext_study.launchers.serving import STOP_SIGNALS, Flag, noting_signals, serve
 
 TICK = 0.5  # seconds between looks at the records
 
@@ -54,36 +54,31 @@ class Pool:
 
         A run that starts from another of them starts when that one is done, and fails with it.
 
-        SIGINT and SIGTERM, to this process or to all of its group, stop every run within a step,
-        its state saved.
+        SIGINT, SIGTERM and SIGHUP, to this process or to all of its group, stop every run within a
+        step, its state saved. So does an error in ``on_poll``.
         """
         waiting = Schedule(jobs)
         outcomes: list[Outcome] = []
         stop = Flag(self._context)
-        asked: list[int] = []  # a handler may come in the middle of anything, and only notes
-        before = {
-            number: signal.signal(number, lambda got, _: asked.append(got))
-            for number in STOP_SIGNALS
-        }
-        try:
-            while True:
-                if asked:
-                    stop.set()
-                self._feed(waiting, stop)
-                busy = [worker for worker in self._workers if worker.job]
-                if not busy:
-                    break
-                wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=TICK)
-                for outcome in self._collect(busy):
-                    if outcome.status == "stopped":
-                        stop.set()  # whoever stops one process means all of them
-                    outcomes += waiting.settle(outcome)
-                self.on_poll()
-            outcomes += [Outcome(job.run, "stopped", "not started") for job in waiting.rest()]
-        finally:
-            self._close()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with noting_signals() as asked:
+            try:
+                while True:
+                    if asked:
+                        stop.set()
+                    self._feed(waiting, stop)
+                    busy = [worker for worker in self._workers if worker.job]
+                    if not busy:
+                        break
+                    wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=TICK)
+                    for outcome in self._collect(busy):
+                        if outcome.status == "stopped":
+                            stop.set()  # whoever stops one process means all of them
+                        outcomes += waiting.settle(outcome)
+                    self.on_poll()
+                outcomes += [Outcome(job.run, "stopped", "not started") for job in waiting.rest()]
+            finally:
+                stop.set()
+                self._close()
         return outcomes
 
     def _feed(self, waiting: Schedule, stop: Flag) -> None:

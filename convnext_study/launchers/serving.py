@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from convnext_study.errors import Busy
 
 if TYPE_CHECKING:
     from convnext_study.launchers.job import Job
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def note_signals(numbers: Iterable[int], asked: list[int]) -> dict[int, Any]:
+    """Have signals add their numbers to ``asked``. Returns the handlers before.
+
+    A handler may come in the middle of anything, and only notes. Under ``nohup`` a closed terminal
+    is no reason to stop, and stays ignored.
+    """
+    return {
+        number: signal.signal(number, lambda got, _: asked.append(got))
+        for number in numbers
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+    }
+
+
+@contextlib.contextmanager
+def noting_signals() -> Iterator[list[int]]:
+    """The stop signals that this process gets during the block, which end nothing by themselves."""
+    asked: list[int] = []
+    before = note_signals(STOP_SIGNALS, asked)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Flag:
@@ -40,7 +68,7 @@ def serve(pipe: Connection, stop: Flag, parent: int) -> None:
     asked: list[int] = []
     # Ctrl-C reaches every process of a terminal; the parent passes it on as `stop`.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda got, _: asked.append(got))
+    note_signals((signal.SIGTERM, signal.SIGHUP), asked)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def asked_to_stop() -> bool:
@@ -94,6 +122,8 @@ def train_job(job: Job, stop: Callable[[], bool]) -> tuple[str, str]:
             train(job.run, job.folder, job.runtime, stop=stop)
     except TrainingInterrupted:
         return "stopped", ""
+    except Busy as error:
+        return "busy", str(error)
     except Exception as error:
         return "failed", str(error).splitlines()[0] if str(error) else type(error).__name__
     return "done", "; ".join(notes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from convnext_study.launchers.graph import cannot_start, in_order
 from convnext_study.launchers.job import Job, Outcome, write_jobs
 from convnext_study.launchers.local import TICK
 from convnext_study.launchers.resources import cores
+from convnext_study.launchers.serving import noting_signals
 from convnext_study.runs import locks
 from convnext_study.runs.log import failure, read_events
 from convnext_study.runs.records import LOCK, RESULT
@@ -36,37 +36,30 @@ def run_torchrun(
     Runs that start from others come after them, and fail with them.
 
     The processes import torch once and take every job. A job that fails takes them with it, and
-    new ones take the rest. SIGINT and SIGTERM stop the run within a step, its state saved; so
-    does the end of this process, however it comes.
+    new ones take the rest. SIGINT, SIGTERM and SIGHUP stop the run within a step, its state saved;
+    so does the end of this process, however it comes.
 
     Raises UserError where the devices cannot be shared out so.
     """
     _check(jobs, processes)
     jobs = in_order(jobs)
     jobs = [_shared(job, processes) for job in jobs]
-    stop: list[int] = []
-    before = {
-        number: signal.signal(number, lambda got, _: stop.append(got))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
     outcomes: list[Outcome] = []
-    waiting = list(range(len(jobs)))
-    try:
-        with tempfile.TemporaryDirectory(prefix="convnext-study-") as folder:
-            write_jobs(Path(folder) / "jobs.json", jobs)
-            while waiting and not stop:
-                logged = {index: len(read_events(jobs[index].folder)) for index in waiting}
-                code, output = _run_group(jobs, waiting, processes, Path(folder), (stop, on_poll))
-                ended, waiting = _settle(jobs, logged, (code, output), bool(stop))
-                left = [jobs[index] for index in waiting]
-                lost = [one for outcome in ended for one in cannot_start(left, outcome)]
-                gone = {one.run.key for one in lost}
-                waiting = [index for index in waiting if jobs[index].run.key not in gone]
-                outcomes += ended + lost
-                on_poll()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    waiting, keys = list(range(len(jobs))), [job.run.key for job in jobs]
+    with (
+        noting_signals() as stop,
+        tempfile.TemporaryDirectory(prefix="convnext-study-") as folder,
+    ):
+        write_jobs(Path(folder) / "jobs.json", jobs)
+        while waiting and not stop:
+            logged = {index: len(read_events(jobs[index].folder)) for index in waiting}
+            code, output = _run_group(jobs, waiting, processes, Path(folder), (stop, on_poll))
+            ended, waiting = _settle(jobs, logged, (code, output), bool(stop))
+            left = {index: jobs[index] for index in waiting}
+            lost = {at: end for one in ended for at, end in cannot_start(left, keys, one).items()}
+            waiting = [index for index in waiting if index not in lost]
+            outcomes += [*ended, *lost.values()]
+            on_poll()
     return outcomes + [Outcome(jobs[index].run, "stopped", "not started") for index in waiting]
 
 
@@ -147,10 +140,16 @@ def _settle(
         return ended, []
     (code, output), job = ending, jobs[left[0]]  # the one that was worked on
     events = read_events(job.folder)[logged[left[0]] :]
-    said = re.findall(
-        rf"^convnext-study: (?:{re.escape(job.run.id)}|worker): failed: (.+)$", output, re.MULTILINE
+    said = dict(
+        re.findall(
+            rf"^convnext-study: (?:{re.escape(job.run.id)}|worker): (failed|busy): (.+)$",
+            output,
+            re.MULTILINE,
+        )
     )
-    why = failure(events) or (said[0] if said else "")
+    if "busy" in said:  # the others failed with it, and the log is another's
+        return [*ended, Outcome(job.run, "busy", said["busy"])], left[1:]
+    why = failure(events) or said.get("failed", "")
     # Without an event it has not begun, and is as it was.
     if not why and (events[-1]["event"] == "stopped" if events else stopped):
         ended.append(Outcome(job.run, "stopped"))

@@ -3,7 +3,8 @@
 ``python -m convnext_study.launchers.worker JOBS.json [INDEX ...] [--while-locked FOLDER]``
 
 It writes nothing but the records of its runs. Exit codes: 0 done, 1 failed, 2 bad request, 75
-stopped with the state saved: start the same command again to go on.
+stopped with the state saved, or another process works on the run: start the same command again to
+go on.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from convnext_study.errors import (
     EXIT_FAILED,
     EXIT_STOPPED,
     EXIT_USER_ERROR,
+    Busy,
     RunFailed,
     UserError,
 )
 from convnext_study.launchers.distributed_env import DistributedEnv, init_process_group, read_env
+from convnext_study.launchers.serving import STOP_SIGNALS, note_signals
 from convnext_study.runs.records import is_locked
 
 if TYPE_CHECKING:
     from convnext_study.launchers.job import Job
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 def work(job: Job, env: DistributedEnv, device: str, stop: Callable[[], bool]) -> int:
@@ -49,6 +50,10 @@ def work(job: Job, env: DistributedEnv, device: str, stop: Callable[[], bool]) -
             train(job.run, job.folder, runtime, stop=stop)
     except TrainingInterrupted:
         code = EXIT_STOPPED
+    except Busy as error:
+        if env.rank == 0:
+            _say(job, f"busy: {error}")
+        return EXIT_STOPPED
     except Exception as error:
         if not isinstance(error, UserError | RunFailed):
             traceback.print_exc()
@@ -66,8 +71,8 @@ def _say(job: Job, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train the chosen jobs one after another, up to the first that does not end well."""
     asked: list[int] = []
-    for number in STOP_SIGNALS:  # before the slow imports: a start may be cut short, too
-        signal.signal(number, lambda got, _: asked.append(got))
+    # Before the slow imports: a start may be cut short, too.
+    note_signals((*STOP_SIGNALS, signal.SIGUSR1), asked)
     parser = argparse.ArgumentParser(prog="worker", description=__doc__.splitlines()[0])
     parser.add_argument("jobs", type=Path, help="a file of jobs")
     parser.add_argument("index", type=int, nargs="*", help="which; else the array's, else all")

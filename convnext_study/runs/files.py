@@ -15,14 +15,17 @@ from convnext_study.errors import UserError
 TEMPORARY = ".tmp"  # how names of files end that are still being written
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write to the side, sync, rename: a reader sees the old file or the new one, never a part."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+def write_json(path: Path, value: Any, check: Callable[[], None] = lambda: None) -> None:
+    """Write to the side, sync, rename: a reader sees the old file or the new one, never a part.
+
+    Raises what ``check`` raises, which is called right before the renaming, and OSError.
+    """
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(), check)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, check: Callable[[], None] = lambda: None) -> None:
     """As ``write_json``, for bytes."""
-    put_in_place(write_temporary(path, lambda file: file.write(data)), path)
+    put_in_place(write_temporary(path, lambda file: file.write(data), check), path)
 
 
 def make_folder(folder: Path) -> None:
@@ -36,8 +39,21 @@ def make_folder(folder: Path) -> None:
         ) from None
 
 
-def write_temporary(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
-    """A synced file beside ``path`` with what ``write`` writes; gone again where that fails."""
+def write_temporary(
+    path: Path, write: Callable[[IO[bytes]], Any], check: Callable[[], None] = lambda: None
+) -> Path:
+    """A synced file beside ``path`` with what ``write`` writes; gone again where that fails, or
+    ``check`` after it. An OSError names ``path``."""
+    try:
+        return _write_temporary(path, write, check)
+    except OSError as error:
+        error.filename = str(path)  # writing to an open file names none
+        raise
+
+
+def _write_temporary(
+    path: Path, write: Callable[[IO[bytes]], Any], check: Callable[[], None]
+) -> Path:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -45,6 +61,7 @@ def write_temporary(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
+        check()
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

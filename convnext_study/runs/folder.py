@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from convnext_study.errors import RunFailed, UserError
+from convnext_study.errors import Busy, RunFailed, UserError
 from convnext_study.runs import locks
 from convnext_study.runs.files import write_bytes, write_json
 from convnext_study.runs.log import LOG, read_lines
@@ -26,9 +26,16 @@ from convnext_study.runs.records import (
     remove_temporaries,
 )
 
+# Seconds to wait for a run that another process works on: one that was just stopped leaves soon.
+PATIENCE = 15.0
+
 
 class RunError(UserError):
     """A run cannot be worked on; the message names its folder and says what to do."""
+
+
+class LockLost(RunFailed):
+    """A run is no longer this process's to write: what another has made of it must stay."""
 
 
 class RunFolder:
@@ -36,13 +43,22 @@ class RunFolder:
 
     Of several processes that share a run only the first one ``writes``; the others read.
 
-    Raises RunError where another living process holds it, or where it holds another run.
+    Raises Busy where another process holds it for some seconds, or until ``stop`` says to leave
+    off, and RunError where it holds another run.
     """
 
-    def __init__(self, path: Path, run: Run, *, writes: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        run: Run,
+        *,
+        writes: bool = True,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.path = path
         self.run = run
         self.writes = writes
+        self._stop = stop
         self._lock: locks.Lock | None = None
         self._log: IO[str] | None = None
 
@@ -51,10 +67,11 @@ class RunFolder:
             return self
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = locks.take(self.path / LOCK)
+            self._lock = locks.take(self.path / LOCK, PATIENCE, self._stop)
         except locks.Held as error:
-            raise RunError(
-                f"{self.path}: {error.holder} is working on this run; wait for it or stop it first"
+            cure = f", or remove {error.marker} if it is dead" if error.marker else ""
+            raise Busy(
+                f"{self.path}: {error.holder} is working on this run; wait for it or stop it{cure}"
             ) from None
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
@@ -79,6 +96,12 @@ class RunFolder:
             self._lock.release()
         self._log = self._lock = None
 
+    def join(self) -> None:
+        """Once the first process has locked the folder: see that this lock stays, too."""
+        if not self.writes:
+            with contextlib.suppress(OSError):  # a network's file that is not seen here yet
+                self._lock = locks.watch(self.path / LOCK)
+
     @property
     def done(self) -> bool:
         """Whether the run has a result."""
@@ -92,16 +115,29 @@ class RunFolder:
         """Append one line and flush it, so that ``tail -f`` follows the run."""
         if not self.writes:
             return
-        if self._lock is not None and self._lock.is_lost:
-            raise RunError(
-                f"{self.path}: another process has taken this run over, having seen no sign of "
-                "life from this one for minutes; leave the run to it"
-            )
-        if self._log is None:
-            self._log = (self.path / LOG).open("a")
         with self.writing():
+            if self._log is None:
+                self._log = (self.path / LOG).open("a")
+            self.check_lock()
             self._log.write(json.dumps(line, ensure_ascii=False) + "\n")
             self._log.flush()
+
+    def check_lock(self) -> None:
+        """Raises LockLost where the lock's file was removed, or is another's, and OSError.
+
+        A successor replaces the log and removes temporary files before it begins: so what was
+        opened before this check and is used after it reaches nothing of the successor's.
+        """
+        if self._lock is not None and not self._lock.is_as_taken:
+            raise LockLost(
+                f"{self.path}: its lock was removed or taken over while this process was at work, "
+                "which leaves the run as it is; give the same command again to go on"
+            )
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a file of the record as JSON. Raises RunFailed, one line."""
+        with self.writing():
+            write_json(self.path / name, value, self.check_lock)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -109,6 +145,8 @@ class RunFolder:
         try:
             yield
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self.check_lock()  # the folder itself may be gone
             raise RunFailed(
                 f"{self.path}: cannot be written ({error.strerror}); make room, then give the same "
                 "command again: it goes on where it was"
@@ -127,6 +165,7 @@ class RunFolder:
                 self.log(line)
                 return
             with (self.path / LOG).open("a") as log:
+                self.check_lock()
                 log.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def rewind(self, epochs: list[dict[str, Any]]) -> None:
@@ -142,7 +181,7 @@ class RunFolder:
         lines = [line for line in read_lines(self.path / LOG) if line.get("event") != "epoch"]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*lines, *epochs])
         with self.writing():
-            write_bytes(self.path / LOG, text.encode())
+            write_bytes(self.path / LOG, text.encode(), self.check_lock)
 
     def keep_fingerprint(
         self, fingerprint: dict[str, Any], check: Callable[[dict[str, Any], str], None]
@@ -157,12 +196,10 @@ class RunFolder:
         if (recorded := about.get("data")) is not None:
             check(recorded, str(self.path))
         else:
-            with self.writing():
-                write_json(self.path / RUN, {**about, "data": fingerprint})
+            self.write(RUN, {**about, "data": fingerprint})
 
     def _describe(self) -> None:
-        path = self.path / RUN
-        if path.exists():
+        if (self.path / RUN).exists():
             about = read_run_file(self.path)
             if about.get("key") != self.run.key:
                 raise RunError(
@@ -170,8 +207,7 @@ class RunFolder:
                     "choose another --out"
                 )
             if about["run"]["data"] != self.run.data:  # the same data in another place
-                with self.writing():
-                    write_json(path, {**about, "run": {**about["run"], "data": self.run.data}})
+                self.write(RUN, {**about, "run": {**about["run"], "data": self.run.data}})
             return
         about = {
             "format": FORMAT,
@@ -181,5 +217,4 @@ class RunFolder:
             "commit": commit(),
             "hardware": hardware(),
         }
-        with self.writing():
-            write_json(path, about)
+        self.write(RUN, about)

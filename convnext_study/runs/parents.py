@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convnext_study.errors import RunFailed
+from convnext_study.errors import Busy, RunFailed
 from convnext_study.runs.log import failure
 from convnext_study.runs.records import Record, RecordError, Run, read
 
@@ -18,7 +18,7 @@ def finished_parent(run: Run, folder: Path) -> Record | None:
 
     Looked for beside it, then in the folders of other studies beside its study's.
 
-    Raises ParentError, one line.
+    Raises ParentError, one line, and Busy where another process trains that one.
     """
     if run.init_from is None:
         return None
@@ -27,6 +27,11 @@ def finished_parent(run: Run, folder: Path) -> Record | None:
         raise ParentError(
             f"{folder}: the run it starts from ({run.init_from[:8]}) is not in "
             f"{folder.parent}; train that one first, with the same --out"
+        )
+    if record.status == "running":
+        raise Busy(
+            f"{folder}: the run it starts from is being trained by another process: "
+            f"{record.folder.name}; give the same command again when that is done"
         )
     if record.result is None:
         reason = failure(record.events) if record.status == "failed" else None

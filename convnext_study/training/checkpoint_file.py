@@ -135,11 +135,14 @@ def digest(path: Path) -> str:
         return file.read().hex()
 
 
-def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write the newest checkpoint; the one before it stays under another name."""
+def save(folder: Path, state: dict[str, Any], check: Callable[[], None] = lambda: None) -> None:
+    """Write the newest checkpoint; the one before it stays under another name.
+
+    Raises what ``check`` raises, called right before either is touched, and OSError.
+    """
     newest = folder / CHECKPOINT
     # A disk that is full must fail here, before the last good checkpoint is touched.
-    temporary = write_temporary(newest, lambda file: write(state, file))
+    temporary = write_temporary(newest, lambda file: write(state, file), check)
     if newest.exists():
         newest.replace(folder / PREVIOUS)
     put_in_place(temporary, newest)

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from convnext_study.errors import RunFailed, UserError
+from convnext_study.errors import Busy, RunFailed, UserError
 
 T = TypeVar("T")
 
@@ -72,12 +72,13 @@ def together(act: Callable[[], T]) -> T:
     try:
         value = act()
     except Exception as error:
-        all_gather((isinstance(error, UserError), str(error) or type(error).__name__))
+        kind = next((kind for kind in (UserError, Busy) if isinstance(error, kind)), RunFailed)
+        all_gather((kind, str(error) or type(error).__name__))
         raise
     for rank, trouble in enumerate(all_gather(None)):
         if trouble is not None:
-            is_request, text = trouble
-            raise (UserError if is_request else RunFailed)(f"process {rank}: {text}")
+            kind, text = trouble
+            raise kind(f"process {rank}: {text}")
     return value
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import cast
 
+from convnext_study.data import pool
+from convnext_study.errors import RunFailed
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.provenance import commit, hardware, versions
 from convnext_study.runs.records import Epoch, Result, Run
@@ -50,26 +52,37 @@ def train(
     A finished run returns at once. ``stop`` is called after every step and evaluation batch.
 
     Raises:
-        RunError: another process works on this folder, or it holds another run.
+        Busy: another process works on this folder.
+        RunError: it holds another run, or cannot be written.
         ParentError: the run that it starts from is not done, or cannot be read.
-        TrainingError: step after step is not finite, or the state cannot be saved.
+        RunFailed: the state cannot be saved, the lock was lost, or a process that reads images
+            was killed.
+        TrainingError: step after step is not finite.
         CheckpointError: the state is there and cannot be read.
         TrainingInterrupted: ``stop`` said so; the state is saved.
     """
     runtime = runtime or Runtime()
     with contextlib.ExitStack() as stack:
-        opened = RunFolder(path, run, writes=runtime.rank == 0)
+        opened = RunFolder(path, run, writes=runtime.rank == 0, stop=stop)
         folder = distributed.together(lambda: stack.enter_context(opened))
+        folder.join()
         if (
             result := distributed.broadcast_object(folder.result() if folder.done else None)
         ) is not None:
             return cast(Result, result)
         runtime.apply()
         forget_peak(runtime.device)
+        pool.forget_failure()
         try:
-            training = build_train_state(run, folder, runtime, stop)
+            training = build_train_state(
+                run, folder, runtime, lambda: stop() or bool(pool.failure())
+            )
             return _train(training)
         except TrainingInterrupted:
+            if why := next(filter(None, distributed.all_gather(pool.failure())), ""):
+                failed = RunFailed(f"{path}: {why}; the state is saved")
+                folder.failed(failed, runtime.rank)
+                raise failed from None
             folder.event("stopped")
             raise
         except Exception as error:

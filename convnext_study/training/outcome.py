@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.models.fast_conv import restore_convs
-from convnext_study.runs.files import write_json
 from convnext_study.runs.metrics import values_of
 from convnext_study.runs.records import RESULT, Result
 from convnext_study.training.memory import peak_memory
@@ -87,8 +86,7 @@ def write_result(training: TrainState, evaluated: dict[str, Evaluation]) -> Resu
         **qualifiers,
     )
     if training.runtime.rank == 0:
-        with training.folder.writing():
-            write_json(training.folder.path / RESULT, record.model_dump())
+        training.folder.write(RESULT, record.model_dump())
     training.folder.event("done", **{record.primary: record.value})
     return record
 

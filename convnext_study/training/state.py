@@ -51,8 +51,8 @@ class TrainState:
     def save(self) -> None:
         """Write a checkpoint; every process calls it, the first one writes.
 
-        Raises TrainingError for a full disk, and for weights that are not finite: the last good
-        ones stay.
+        Raises RunFailed for a full disk and a lost lock, TrainingError for weights that are not
+        finite: the last good ones stay.
         """
         self._log_corrupt_images()
         distributed.together(self._save)
@@ -85,13 +85,8 @@ class TrainState:
             "num_classes": self.task.num_classes,
             "state": vars(self.progress),
         }
-        try:
-            checkpoint_file.save(self.folder.path, state)
-        except OSError as error:
-            raise TrainingError(
-                f"{self.folder.path}: the state cannot be saved ({error.strerror}); make room, "
-                "then give the same command again: it goes on from the checkpoint before"
-            ) from error
+        with self.folder.writing():
+            checkpoint_file.save(self.folder.path, state, self.folder.check_lock)
 
     def share_buffers(self) -> None:
         """Give every process the first one's buffers, such as BatchNorm's running statistics.

@@ -23,7 +23,9 @@ from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.loader import Batch, BatchSharding, make_readers, train_batches
 from convnext_study.data.pool import PART, Readers
 from convnext_study.data.workers import Images, Request
+from convnext_study.errors import RunFailed
 from convnext_study.recipes import MODERN
+from convnext_study.runs.log import read_events
 from convnext_study.runs.records import CHECKPOINT
 from convnext_study.training import checkpoint_file
 from convnext_study.training.loop import TrainingInterrupted, train
@@ -302,6 +304,32 @@ def test_a_run_with_readers_is_exact_and_leaves_none_behind(
     train(run, tmp_path / "cut")
     assert gone(children() - before, 6)
     assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("when", [1, 3, 4], ids=["first step", "a step", "evaluation"])
+def test_a_run_whose_readers_are_killed_saves_what_there_is(
+    data: DatasetPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
+) -> None:
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    run = make_tiny_run(
+        epochs=4, global_batch_size=20, image_size=32, crop="random_resized", mixup=0.8
+    ).model_copy(update={"data": data.uri})
+    calls, before, folder = iter(range(1, 1000)), children(), tmp_path / "killed"
+
+    def stop() -> bool:
+        if next(calls) == when:  # in the middle of a step, and of three to an epoch
+            for pid in children() - before:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.5)
+        return False
+
+    with pytest.raises(RunFailed, match=r"a process that reads images ended .*state is saved$"):
+        train(run, folder, Runtime(workers=2), stop=stop)
+    assert [event["event"] for event in read_events(folder)] == ["started", "failed"]
+    assert checkpoint_file.read(folder / CHECKPOINT)["state"]["step"] >= min(when, 3)
+    train(run, folder, Runtime(workers=2))
+    train(run, tmp_path / "whole")
+    assert_same(folder, tmp_path / "whole")
 
 
 @pytest.mark.parametrize(("owner", "ends"), [("2**22 + 1", True), ("os.getppid()", False)])

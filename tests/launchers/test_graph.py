@@ -1,5 +1,6 @@
 """In what order runs that start from each other are trained."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,39 @@ def test_a_stopped_parent_leaves_its_children_to_the_next_start() -> None:
     schedule.take()
     ends = schedule.settle(Outcome(parent.run, "stopped"))
     assert [one.status for one in ends] == ["stopped", "stopped"]
+
+
+def test_children_of_a_run_that_another_command_trains_are_busy() -> None:
+    parent = job("parent")
+    child = job("child", parent.run)
+    schedule = Schedule([parent, child, job("grandchild", child.run)])
+    schedule.take()
+    ends = schedule.settle(Outcome(parent.run, "busy"))
+    assert [one.status for one in ends] == ["busy"] * 3
+
+
+@pytest.mark.parametrize("end", ["done", "failed"])
+def test_a_long_chain_costs_a_digest_or_two_a_run(
+    monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    chain = [job("0")]
+    for number in range(1, 1200):
+        update = {"name": str(number), "init_from": str(number - 1)}
+        chain.append(replace(chain[0], run=BASE.model_copy(update=update)))
+    digests: list[str] = []
+
+    def key(run: Run) -> str:
+        digests.append(run.name)
+        return run.name
+
+    monkeypatch.setattr(Run, "key", property(key))
+    schedule, ends = Schedule(chain[::-1]), list[Outcome]()
+    while (taken := schedule.take()) is not None:
+        ends += schedule.settle(Outcome(taken.run, end))
+    assert [one.run.name for one in ends] == [str(number) for number in range(1200)]
+    assert {one.status for one in ends} == {end}
+    assert [one.run.name for one in in_order(chain[::-1])] == [one.run.name for one in ends]
+    assert len(digests) <= 5 * len(chain)
 
 
 def test_slurm_gets_one_array_a_level_that_waits_for_the_one_before(

@@ -6,23 +6,27 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
+from support.fakes import write_run
 from support.images import make_folder
 from support.runs import make_tiny_run
 from support.training import assert_same
 
+from convnext_study.cli import run_study
 from convnext_study.cli.options import StudyOptions
 from convnext_study.cli.place import choose_resources_for
-from convnext_study.errors import UserError
+from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, Busy, UserError
 from convnext_study.experiments.collection import RunCollection, train_all
 from convnext_study.experiments.roadmap_runs import choose_variants, parse_seeds, roadmap_runs
 from convnext_study.launchers import resources as machine_module
-from convnext_study.launchers import unlocked
-from convnext_study.launchers.job import Job
+from convnext_study.launchers.job import Job, Outcome
 from convnext_study.launchers.local import Pool
 from convnext_study.launchers.resources import Node, Requested, choose_resources, cores, pick_device
+from convnext_study.launchers.serving import train_job
 from convnext_study.launchers.slurm.cluster import ClusterConfig
 from convnext_study.launchers.slurm.submit import fit_to_node
 from convnext_study.roadmap import StepError, get_roadmap
+from convnext_study.runs import folder as folders
 from convnext_study.runs import records
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.log import LOG
@@ -81,6 +85,7 @@ def test_what_decides_a_run_is_its_key() -> None:
 
 
 ON_CPU = Requested(device="cpu")
+ALONE = choose_resources(Runtime(), ON_CPU, image_size=32, runs=1)
 
 
 def test_the_machine_is_shared_out() -> None:
@@ -184,18 +189,53 @@ def test_side_by_side_is_the_same_as_alone(tmp_path: Path) -> None:
     assert train_all(study, plan, lambda: None) == []
 
 
-def test_a_run_in_use_is_refused_before_anything_starts(
+def test_a_run_that_another_command_trains_is_busy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unlocked, "PATIENCE", 0.5)
+    monkeypatch.setattr(folders, "PATIENCE", 0.2)
+    parent = make_tiny_run()
+    child = parent.model_copy(update={"name": "child", "init_from": parent.key})
+    jobs = [Job(run, tmp_path / "runs" / run.id, Runtime()) for run in (parent, child)]
+    with RunFolder(jobs[0].folder, parent):
+        status, reason = train_job(jobs[0], lambda: False)
+        assert (status, f"process {os.getpid()}" in reason) == ("busy", True)
+        assert "\n" not in reason
+        # Where the parent is not among the jobs.
+        assert train_job(jobs[1], lambda: False)[0] == "busy"
+        with pytest.raises(Busy, match="is being trained by another process"):
+            train_all(RunCollection((child,), tmp_path), ALONE, lambda: None)
+    assert records.read(jobs[0].folder).events == []
+    assert train_job(jobs[1], lambda: False)[0] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        (["done", "busy"], EXIT_STOPPED),
+        (["busy", "stopped"], EXIT_STOPPED),
+        (["busy", "failed"], EXIT_FAILED),
+    ],
+)
+def test_the_exit_code_of_a_command_whose_runs_are_busy(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    statuses: list[str],
+    code: int,
+) -> None:
     study = make_study(tmp_path)
-    plan = choose_resources(Runtime(), ON_CPU, image_size=32, runs=2)
-    with (
-        RunFolder(study.path(study.runs[1]), study.runs[1]),
-        pytest.raises(UserError, match="another process works on this run"),
-    ):
-        train_all(study, plan, lambda: None)
-    assert not study.path(study.runs[0]).exists()
+    ends = [Outcome(run, end, "x") for run, end in zip(study.runs, statuses, strict=True)]
+    monkeypatch.setattr(run_study, "_train", lambda *_: ends)
+    with pytest.raises(typer.Exit) as left:
+        run_study.run_study(study, StudyOptions(device="cpu", data="digits"))
+    assert left.value.exit_code == code
+    (busy,) = (one.run.id for one in ends if one.status == "busy")
+    assert f"{busy} is busy: x" in capsys.readouterr().err
+    # What the other command has finished in the meantime is not busy any longer.
+    write_run(study.folder / "runs", study.runs[statuses.index("busy")])
+    if statuses == ["done", "busy"]:
+        run_study.run_study(study, StudyOptions(device="cpu", data="digits"))
+        assert "busy" not in capsys.readouterr().err
 
 
 def test_a_killed_process_takes_only_its_run(tmp_path: Path) -> None:
@@ -206,7 +246,7 @@ def test_a_killed_process_takes_only_its_run(tmp_path: Path) -> None:
 
     def kill_the_first() -> None:
         if not killed and log.exists() and '"epoch"' in log.read_text():
-            process = (log.parent / records.LOCK).read_text().split()[1]
+            process = (log.parent / records.LOCK).read_text().split()[0]
             killed.append(int(process))
             os.kill(int(process), signal.SIGKILL)
 

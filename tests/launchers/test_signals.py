@@ -17,6 +17,7 @@ import pytest
 from support.images import make_folder
 from support.runs import make_tiny_run
 
+from convnext_study.launchers.serving import noting_signals
 from convnext_study.runs.log import LOG, read_events
 from convnext_study.training import checkpoint_file
 
@@ -205,7 +206,27 @@ def test_a_process_that_lost_its_gpu_takes_no_other_run(tmp_path: Path) -> None:
     assert first != other == third
 
 
-def test_sigterm_to_a_command_its_trainings_and_readers(tmp_path: Path) -> None:
+def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with noting_signals() as asked:
+            signal.raise_signal(signal.SIGHUP)
+            assert asked == []
+            signal.raise_signal(signal.SIGTERM)
+            assert asked == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with noting_signals() as asked:
+            signal.raise_signal(signal.SIGHUP)
+            assert asked == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_a_command_its_trainings_and_readers(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     data, out = make_folder(tmp_path / "data", count=40), tmp_path / "out"
     command = ["train", "layer_norm", "--data", f"folder:{data}", "--recipe", "modern-small"]
     changes = ["--batch-size", "8", "--epochs", "500", "--image-size", "32", "--workers", "1"]
@@ -222,7 +243,7 @@ def test_sigterm_to_a_command_its_trainings_and_readers(tmp_path: Path) -> None:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         (folder,) = (path.parent for path in logs)
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, number)
         _, errors = process.communicate(timeout=SECONDS)
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -1,50 +1,93 @@
-"""Locks that end with their holder, with the kernel's help and without it."""
+"""One process a run: with the kernel's lock and without it, asleep, dead, or robbed of it."""
 
 import errno
 import fcntl
-import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.fakes import fake_runs, write_run
 from support.runs import make_tiny_run
+from support.training import stop_after
 
-from convnext_study.runs import lease as leases
+from convnext_study.errors import Busy
+from convnext_study.runs import folder as folders
 from convnext_study.runs import locks
-from convnext_study.runs.folder import RunError, RunFolder
-from convnext_study.runs.records import LOCK, is_locked, read
-from convnext_study.training.loop import train
+from convnext_study.runs.folder import LockLost, RunError, RunFolder
+from convnext_study.runs.locks import marker_of
+from convnext_study.runs.log import LOG
+from convnext_study.runs.records import CHECKPOINT, LOCK, RESULT, RUN, is_locked, read
+from convnext_study.training import checkpoint_file
+from convnext_study.training.loop import TrainingInterrupted, train
+
+HERE = socket.gethostname()
 
 
-@pytest.fixture(params=[errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK], ids=errno.errorcode.get)
-def no_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system without locks, as some Lustre and FUSE mounts are."""
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "PATIENCE", 0.2)
 
+
+def refuse_flock(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refuse(*_: object) -> None:
-        raise OSError(request.param, os.strerror(request.param))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
 
 
-def write_lease(path: Path, *, age: float = 0.0, **about: object) -> Path:
-    lease = path.with_name(path.name + leases.LEASE)
-    lease.write_text(json.dumps({**leases._here(), "token": "x", **about}))
-    os.utime(lease, (time.time() - age,) * 2)
-    return lease
+@pytest.fixture(
+    params=[errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL], ids=errno.errorcode.get
+)
+def no_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks, as some Lustre and FUSE mounts are."""
+    refuse_flock(monkeypatch, request.param)
 
 
-def dead_process() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+@pytest.fixture(params=["flock", "marker"])
+def lock_file(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """What stands for the lock of a run in this folder, with the kernel's help and without."""
+    if request.param == "flock":
+        return tmp_path / LOCK
+    refuse_flock(monkeypatch, errno.ENOSYS)
+    return marker_of(tmp_path / LOCK)
+
+
+HOLDER = """
+    import errno, fcntl, os, sys, time
+    from pathlib import Path
+    from convnext_study.runs import locks
+    if sys.argv[2] == "marker":
+        def refuse(*_):
+            raise OSError(errno.ENOSYS, "none")
+        fcntl.flock = refuse
+    lock = locks.take(Path(sys.argv[1]))
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def holder(path: Path, how: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds a lock until it is killed."""
+    command = [sys.executable, "-c", textwrap.dedent(HOLDER), str(path), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.usefixtures("no_flock")
@@ -53,23 +96,20 @@ def test_a_run_is_trained_and_read_without_flock(tmp_path: Path) -> None:
     with RunFolder(tmp_path, run):
         assert is_locked(tmp_path)
         assert read(tmp_path).status == "running"
-        with pytest.raises(RunError, match=rf"process {os.getpid()} on .* is working on this run"):
+        said = rf"process {os.getpid()} on {HERE} is working .* remove {marker_of(tmp_path / LOCK)}"
+        with pytest.raises(Busy, match=said):
             RunFolder(tmp_path, run).__enter__()
     assert not is_locked(tmp_path)
-    train(run, tmp_path)
-    assert read(tmp_path).status == "done"
-    assert [path.name for path in tmp_path.iterdir() if leases.LEASE in path.name] == []
+    assert not marker_of(tmp_path / LOCK).exists()
 
 
-@pytest.mark.usefixtures("no_flock")
-def test_one_of_many_gets_a_lease(tmp_path: Path) -> None:
-    write_lease(tmp_path / LOCK, pid=dead_process())
+def test_one_of_many_gets_it(lock_file: Path) -> None:
     got: list[locks.Lock] = []
     refused: list[str] = []
 
     def take() -> None:
         try:
-            got.append(locks.take(tmp_path / LOCK))
+            got.append(locks.take(lock_file.with_name(LOCK), 0.2))
         except locks.Held as error:
             refused.append(error.holder)
 
@@ -78,102 +118,183 @@ def test_one_of_many_gets_a_lease(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (len(got), len(refused)) == (1, 7)
+    assert (len(got), refused) == (1, [f"process {os.getpid()} on {HERE}"] * 7)
+    assert got[0].is_as_taken
     got[0].release()
+    got[0].release()
+    locks.take(lock_file.with_name(LOCK)).release()
+
+
+@pytest.mark.parametrize("how", ["flock", "marker"])
+def test_asleep_a_holder_keeps_it_and_dead_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    if how == "marker":
+        refuse_flock(monkeypatch, errno.ENOSYS)
+    path = tmp_path / LOCK
+    with holder(path, how) as process:
+        process.send_signal(signal.SIGSTOP)
+        os.utime(marker_of(path) if how == "marker" else path, (0, 0))  # for as long as it likes
+        assert locks.is_held(path)
+        with pytest.raises(locks.Held, match=rf"^process {process.pid} on {HERE}$"):
+            locks.take(path, 0.1)
+        process.kill()
+        process.wait()
+        assert not locks.is_held(path)
+        locks.take(path).release()
+
+
+@pytest.mark.usefixtures("no_flock")
+@pytest.mark.parametrize("text", ["7\nelsewhere\n", "4000000\nelsewhere\n5\n", "", "?"])
+def test_a_marker_of_nobody_knows_whom_never_expires(tmp_path: Path, text: str) -> None:
+    marker = marker_of(tmp_path / LOCK)
+    marker.write_text(text)
+    os.utime(marker, (0, 0))
+    assert locks.is_held(tmp_path / LOCK)
+    pid, host = text.split("\n")[:2] if "elsewhere" in text else ("", "")
+    name = f"process {pid} on {host}" if pid else "another process"
+    with pytest.raises(Busy, match=rf": {name} is working on this run; .*remove {marker} if"):
+        RunFolder(tmp_path, make_tiny_run()).__enter__()
+    marker.unlink()
     locks.take(tmp_path / LOCK).release()
 
 
-@pytest.mark.usefixtures("no_flock")
-def test_one_that_died_while_it_removed_a_lease_holds_nobody_up(tmp_path: Path) -> None:
-    write_lease(tmp_path / LOCK, pid=dead_process())
-    left = tmp_path / f".{LOCK}{leases.LEASE}.over"
-    left.touch()
-    os.utime(left, (time.time() - 60,) * 2)
-    locks.take(tmp_path / LOCK).release()
-    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+def overwrites(folder: RunFolder) -> list[Callable[[], None]]:
+    """All that a holder writes."""
+    state = {"weights": 0}
+    return [
+        lambda: folder.event("stopped"),
+        lambda: folder.write(RESULT, {"by": "the old one"}),
+        lambda: folder.rewind([]),
+        lambda: checkpoint_file.save(folder.path, state, folder.check_lock),
+    ]
 
 
-@pytest.mark.usefixtures("no_flock")
-def test_a_dead_holders_lease_is_over_at_once(tmp_path: Path) -> None:
-    lease = write_lease(tmp_path / LOCK, pid=dead_process())
-    assert not is_locked(tmp_path)
-    # Elsewhere, or in another container, nobody can see that it is dead.
-    elsewhere: list[dict[str, Any]] = [{"host": "elsewhere"}, {"space": "pid:[1]"}]
-    for where in elsewhere:
-        write_lease(tmp_path / LOCK, pid=dead_process(), **where)
-        assert locks.is_held(tmp_path / LOCK)
-        write_lease(tmp_path / LOCK, pid=dead_process(), age=leases.STALE + 1, **where)
-        assert not locks.is_held(tmp_path / LOCK)
-    lock = locks.take(tmp_path / LOCK)
-    assert json.loads(lease.read_text())["pid"] == os.getpid()
-    lock.release()
-    assert not lease.exists()
+def contents(folder: Path) -> dict[str, bytes]:
+    names = (RUN, LOG, RESULT, CHECKPOINT, checkpoint_file.PREVIOUS)
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
 
 
-@pytest.mark.usefixtures("no_flock")
-def test_a_holder_elsewhere_is_given_time_to_show_that_it_lives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "BEAT", 0.05)
-    monkeypatch.setattr(leases, "STALE", 3.0)
-    lease = write_lease(tmp_path / LOCK, host="elsewhere", pid=7)
-    gone = threading.Event()
-
-    def renew() -> None:
-        while not gone.wait(0.3):
-            os.utime(lease)
-
-    renewing = threading.Thread(target=renew)
-    renewing.start()
-    try:
-        with pytest.raises(locks.Held, match=r"^process 7 on elsewhere$"):
-            locks.take(tmp_path / LOCK)
-    finally:
-        gone.set()
-        renewing.join()
-    renewed = lease.stat().st_mtime
-    lock = locks.take(tmp_path / LOCK)  # no more signs of life
-    assert time.time() - renewed > leases.STALE
-    lock.release()
+def test_a_holder_that_wakes_after_its_successor_overwrites_nothing(lock_file: Path) -> None:
+    run, path = make_tiny_run(epochs=1), lock_file.parent
+    with RunFolder(path, run) as folder:
+        reader = RunFolder(path, run, writes=False)  # another process of the same training
+        reader.join()
+        folder.event("started")
+        lock_file.unlink()
+        train(run, path)
+        before = contents(path)
+        assert set(before) >= {RUN, LOG, RESULT, CHECKPOINT}
+        for write in overwrites(folder):
+            with pytest.raises(LockLost, match="its lock was removed or taken over"):
+                write()
+        for one in (folder, reader):
+            one.failed(RuntimeError("a partner is gone"), rank=int(one is reader))
+    assert contents(path) == before
+    assert read(path).status == "done"
+    assert sorted(one.name for one in path.iterdir()) == sorted([*before, LOCK])
 
 
-@pytest.mark.usefixtures("no_flock")
-def test_a_lease_is_renewed_and_its_loss_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "BEAT", 0.05)
-    run = make_tiny_run()
-    lease = tmp_path / (LOCK + leases.LEASE)
-    with RunFolder(tmp_path, run) as folder:
-        assert folder._lock is not None
-        os.utime(lease, (0, 0))
-        wait_for(lambda: lease.stat().st_mtime > time.time() - 60)
-        lease.unlink()  # by hand: the holder is still there
-        wait_for(lease.exists)
-        write_lease(tmp_path / LOCK, host="elsewhere", pid=7)
-        wait_for(lambda: bool(folder._lock and folder._lock.is_lost))
-        with pytest.raises(RunError, match="another process has taken this run over"):
+def test_a_holder_whose_successor_is_at_work_leaves_its_lock_alone(lock_file: Path) -> None:
+    run, path = make_tiny_run(), lock_file.parent
+    with RunFolder(path, run) as folder:
+        lock_file.unlink()
+        with pytest.raises(LockLost):  # also before there is a successor
             folder.event("stopped")
-    assert json.loads(lease.read_text())["host"] == "elsewhere"  # not ours to remove
+        successor = RunFolder(path, run)
+        successor.__enter__()
+    assert is_locked(path)
+    successor.event("stopped")
+    successor.__exit__(None, None, None)
+    assert not is_locked(path)
 
 
-@pytest.mark.usefixtures("no_flock")
-def test_a_folder_that_is_not_taken_is_let_go(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, make_tiny_run()):
+def test_asleep_between_writing_and_renaming_it_overwrites_nothing(lock_file: Path) -> None:
+    run, path = make_tiny_run(epochs=1), lock_file.parent
+    with RunFolder(path, run) as folder:
+        folder.event("started")
+        honest = folder.check_lock
+
+        def sleep() -> None:
+            honest()
+            lock_file.unlink()
+            train(run, path)
+
+        folder.check_lock = sleep  # type: ignore[method-assign]
+        with pytest.raises(LockLost):
+            folder.write(RESULT, {"by": "the old one"})
+    assert read(path).status == "done"
+
+
+def test_a_training_whose_folder_is_removed_says_so(lock_file: Path) -> None:
+    path = lock_file.parent / "run"
+    asked = iter(range(100))
+
+    def stop() -> bool:
+        if next(asked) == 3:
+            path.rename(path.with_name("away"))
+        return False
+
+    with pytest.raises(LockLost, match="its lock was removed"):
+        train(make_tiny_run(), path, stop=stop)
+    assert not path.exists()
+
+
+def test_a_lock_that_leads_elsewhere_truncates_nothing(lock_file: Path) -> None:
+    precious = lock_file.with_name("precious")
+    precious.write_text("all of it")
+    lock_file.symlink_to(precious)
+    with pytest.raises((RunError, Busy)):
+        RunFolder(lock_file.parent, make_tiny_run()).__enter__()
+    lock_file.unlink()
+    lock_file.hardlink_to(precious)
+    if lock_file.name == LOCK:
+        with RunFolder(lock_file.parent, make_tiny_run()):
+            assert is_locked(lock_file.parent)
+    assert precious.read_text() == "all of it"
+
+
+def test_a_lock_that_is_a_pipe_holds_nobody_up(lock_file: Path) -> None:
+    os.mkfifo(lock_file)
+    began = time.monotonic()
+    assert is_locked(lock_file.parent) == (lock_file.name != LOCK)
+    if lock_file.name == LOCK:
+        locks.take(lock_file).release()
+    else:
+        with pytest.raises(locks.Held, match="another process"):
+            locks.take(lock_file.with_name(LOCK), 0.1)
+    assert time.monotonic() - began < 5
+
+
+def test_a_folder_that_is_not_taken_is_let_go(lock_file: Path) -> None:
+    with RunFolder(lock_file.parent, make_tiny_run()):
         pass
     with (
         pytest.raises(RunError, match="holds another run"),
-        RunFolder(tmp_path, make_tiny_run(epochs=9)),
+        RunFolder(lock_file.parent, make_tiny_run(epochs=9)),
     ):
         pass
-    assert not is_locked(tmp_path)
+    assert not is_locked(lock_file.parent)
 
 
-def wait_for(seen: object) -> None:
-    deadline = time.monotonic() + 10
-    while not seen():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def test_who_waits_for_a_run_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "PATIENCE", 60.0)
+    run, began = make_tiny_run(), time.monotonic()
+    with RunFolder(tmp_path, run), pytest.raises(Busy):
+        train(run, tmp_path, stop=stop_after(3))
+    assert time.monotonic() - began < 30
+
+
+def test_a_run_that_is_let_go_meanwhile_is_trained(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, make_tiny_run())
+    folder.__enter__()
+    leave = threading.Timer(0.05, lambda: folder.__exit__(None, None, None))
+    leave.start()
+    with pytest.raises(TrainingInterrupted):
+        train(make_tiny_run(), tmp_path, stop=stop_after(5))
+    leave.join()
 
 
 @pytest.fixture
@@ -188,16 +309,12 @@ def test_a_folder_that_can_only_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     folder = write_run(tmp_path, fake_runs()[0], status="unfinished")
-    (folder / LOCK).write_text(f"process 1 on {socket.gethostname()}")
+    (folder / LOCK).write_text(f"1\n{HERE}\n")
     for path in (folder / LOCK, folder):
         path.chmod(0o555)
-
-    def refuse(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
     before = sorted(path.name for path in folder.iterdir())
     assert read(folder).status == "unfinished"
-    monkeypatch.setattr(fcntl, "flock", refuse)
+    refuse_flock(monkeypatch, number)
     assert read(folder).status == "unfinished"
     assert sorted(path.name for path in folder.iterdir()) == before
     folder.chmod(0o755)
@@ -206,9 +323,6 @@ def test_a_folder_that_can_only_be_read(
 def test_other_errors_of_a_lock_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
+    refuse_flock(monkeypatch, errno.EIO)
     with pytest.raises(RunError, match=r"cannot be written \(Input/output error\)$"):
         RunFolder(tmp_path, make_tiny_run()).__enter__()

@@ -8,6 +8,7 @@ import torch
 from support.runs import make_tiny_run
 from support.training import assert_same, numbers, stop_after
 
+from convnext_study.errors import Busy
 from convnext_study.runs import records
 from convnext_study.runs.folder import RunError, RunFolder
 from convnext_study.runs.log import LOG
@@ -91,9 +92,9 @@ def test_a_finished_run_is_left_alone(reference: Path) -> None:
 def test_two_processes_on_one_run(tmp_path: Path, tiny_run: Run) -> None:
     with (
         RunFolder(tmp_path, tiny_run),
-        pytest.raises(RunError, match=r"process \d+ on .* is working on this run"),
+        pytest.raises(Busy, match=r"process \d+ on .* is working on this run"),
     ):
-        train(tiny_run, tmp_path)
+        train(tiny_run, tmp_path, stop=lambda: True)
 
 
 def test_another_run_in_the_folder(reference: Path) -> None:

@@ -17,7 +17,7 @@ from convnext_study.runs import folder as run_folder
 from convnext_study.runs import records
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.log import LOG
-from convnext_study.training import loop, memory, outcome
+from convnext_study.training import loop, memory
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 
@@ -103,15 +103,14 @@ def test_on_a_full_disk_nothing_is_lost(
 ) -> None:
     run = make_tiny_run(epochs=1)
 
-    def full(path: Path, value: Any) -> None:
+    def full(path: Path, *value: Any) -> None:
         if path.name == what:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, value)
+        write(path, *value)
 
     name = "write_bytes" if what == LOG else "write_json"
-    module = outcome if what == records.RESULT else run_folder
-    write = getattr(module, name)
-    monkeypatch.setattr(module, name, full)
+    write = getattr(run_folder, name)
+    monkeypatch.setattr(run_folder, name, full)
     with pytest.raises(RunFailed, match=FULL.format(tmp_path)):
         train(run, tmp_path)
     monkeypatch.undo()

@@ -7,7 +7,6 @@ a job's end, and a run may have been finished by another job.
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -15,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.serving import noting_signals
 from convnext_study.runs.log import failure, read_events
-from convnext_study.runs.records import RESULT
+from convnext_study.runs.records import RESULT, is_locked
 
 TICK = 2.0  # seconds between looks at the records, which may lie on a slow shared disk
 POLL = 10.0  # seconds between questions to SLURM, which answers all of a site's users
@@ -67,19 +67,11 @@ def follow(
 ) -> list[Outcome]:
     """Wait until every task's run is done or has left the queue. Returns the outcomes.
 
-    ``tasks`` is by SLURM's names, ``logs`` the folder with their output. SIGINT and SIGTERM end
-    the waiting; the jobs go on.
+    ``tasks`` is by SLURM's names, ``logs`` the folder with their output. SIGINT, SIGTERM and
+    SIGHUP end the waiting; the jobs go on.
     """
-    asked: list[int] = []
-    before = {
-        number: signal.signal(number, lambda got, _: asked.append(got))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
+    with noting_signals() as asked:
         return _follow(dict(tasks), logs, lambda: bool(asked), (on_poll, poll))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _follow(
@@ -117,6 +109,8 @@ def ending(task: Task, name: str, logs: Path) -> Outcome:
     job = task.job
     if _is_done(job):
         return Outcome(job.run, "done")
+    if is_locked(job.folder):
+        return Outcome(job.run, "busy", f"job {name}: another process is working on this run")
     events = read_events(job.folder)[task.logged :]
     if events and events[-1]["event"] == "stopped":
         return Outcome(job.run, "stopped", f"job {name} left the queue with its state saved")
