@@ -232,7 +232,7 @@ def test_the_exit_code_of_a_command_whose_runs_are_busy(
     (busy,) = (one.run.id for one in ends if one.status == "busy")
     assert f"{busy} is busy: x" in capsys.readouterr().err
     # What the other command has finished in the meantime is not busy any longer.
-    write_run(study.folder / "runs", study.runs[statuses.index("busy")])
+    write_run(study.folder, study.runs[statuses.index("busy")])
     if statuses == ["done", "busy"]:
         run_study.run_study(study, StudyOptions(device="cpu", data="digits"))
         assert "busy" not in capsys.readouterr().err

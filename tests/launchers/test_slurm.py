@@ -30,6 +30,7 @@ from convnext_study.launchers.distributed_env import (
 )
 from convnext_study.launchers.job import Job, read_jobs, write_jobs
 from convnext_study.launchers.resources import cores
+from convnext_study.launchers.serving import STOP_SIGNALS
 from convnext_study.launchers.slurm import queue
 from convnext_study.launchers.slurm.cluster import ClusterConfig, ClusterConfigError, read_cluster
 from convnext_study.launchers.slurm.queue import Task, follow, waiting_tasks
@@ -80,7 +81,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
 
 @pytest.fixture
 def _handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in worker.STOP_SIGNALS}
+    before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGUSR1)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
