@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from convnext_study.evaluation.by_task import TaskResult
     from convnext_study.evaluation.evaluate import Accuracy, EvalResult
     from convnext_study.evaluation.load_run import LoadedModel
+    from convnext_study.models.pretrained.state_files import Kind
     from convnext_study.runs.metrics import Metric
     from convnext_study.training.runtime import Runtime
 
@@ -55,6 +56,10 @@ def evaluate(
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="State dict for a model by name: .safetensors or .pth.")
+    ] = None,
+    eval_weights: Annotated[
+        Literal["raw", "ema"] | None,
+        typer.Option(help="Of a file with both. (default: ema, the averaged, as timm takes them)"),
     ] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Fetch the released weights.")
@@ -92,7 +97,7 @@ def evaluate(
     """
     from convnext_study.evaluation.by_task import evaluate_by_task, is_classifier
 
-    loaded = load_model(model, weights, pretrained, code, trust)
+    loaded = load_model(model, weights, eval_weights, pretrained, code, trust)
     uri = data or data_of(loaded, trust)
     if uri is None:
         raise UserError(f"{model}: on what? Name a data set, as in --data folder:PATH")
@@ -120,7 +125,12 @@ def evaluate(
 
 
 def load_model(
-    model: str, weights: Path | None, pretrained: bool, code: Path | None, trust: bool
+    model: str,
+    weights: Path | None,
+    kind: Kind | None,
+    pretrained: bool,
+    code: Path | None,
+    trust: bool,
 ) -> LoadedModel:
     """The network that ``model`` names. A folder of that name comes before a model."""
     from convnext_study.evaluation.load_named import load_named
@@ -130,9 +140,11 @@ def load_model(
     if not folder.is_dir():
         if "/" in model:
             raise UserError(f"{model}: no such run folder")
-        return load_named(model, weights=weights, pretrained=pretrained)
-    if weights or pretrained:
-        raise UserError(f"{model}: a run has its own weights; leave --weights and --pretrained")
+        return load_named(model, weights=weights, pretrained=pretrained, kind=kind)
+    if weights or pretrained or kind:
+        raise UserError(
+            f"{model}: a run has its own weights; leave --weights, --eval-weights and --pretrained"
+        )
     return load_run(folder, trust=trust, code=code)
 
 

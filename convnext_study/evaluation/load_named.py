@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,24 +15,36 @@ from convnext_study.errors import RunFailed, did_you_mean
 from convnext_study.evaluation.load_run import (
     EvaluationError,
     LoadedModel,
-    classes_in,
+    classifier_of,
     put_weights,
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from convnext_study.models.pretrained.state_files import Kind, State, Weights
 
 TORCHVISION = "torchvision:"
+RANDOM = "random, nothing was loaded: the accuracy is that of guessing"
+# The stem's in this package's own layout, which no released file has.
+OWN_NAMES = frozenset({"stem.conv.weight"})
 INTERPOLATIONS = ("bicubic", "bilinear")
 _HUB = "huggingface.co"
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+
+
+Given = tuple[Path, "State"]  # weights of a file
 
 
 class Unreachable(RunFailed):
     """Weights that have to be fetched cannot be."""
 
 
-def load_named(name: str, *, weights: Path | None = None, pretrained: bool = False) -> LoadedModel:
+def load_named(
+    name: str,
+    *,
+    weights: Path | None = None,
+    pretrained: bool = False,
+    kind: Kind | None = None,
+) -> LoadedModel:
     """A network by its timm name, or ``torchvision:NAME`` or ``torchvision:NAME.WEIGHTS``.
 
     Args:
@@ -38,6 +52,7 @@ def load_named(name: str, *, weights: Path | None = None, pretrained: bool = Fal
         weights: a state dict as ``.safetensors`` or a torch file, in the network's own layout; a
             road map's network also takes those of timm, torchvision and the authors.
         pretrained: fetch the released weights, or take them from the cache.
+        kind: ``raw`` or averaged (``ema``), of a file with both; see `read_weights`.
 
     Raises:
         EvaluationError: no such network, no such weights, or weights that do not fit.
@@ -45,12 +60,33 @@ def load_named(name: str, *, weights: Path | None = None, pretrained: bool = Fal
     """
     if weights and pretrained:
         raise EvaluationError("give --weights or --pretrained, not both")
-    if name.startswith(TORCHVISION):
-        return _torchvision(name, weights, pretrained)
-    return _timm(name, weights, pretrained)
+    if kind and weights is None:
+        raise EvaluationError("--eval-weights is for a file; give --weights, or leave it")
+    load = _torchvision if name.startswith(TORCHVISION) else _timm
+    if weights is None:
+        return load(name, None, pretrained)
+    from convnext_study.models.pretrained.state_files import read_weights
+
+    read = read_weights(weights, kind)
+    loaded = load(name, (weights, read.state), False)
+    return replace(loaded, **_told(weights, read))
 
 
-def _timm(name: str, weights: Path | None, pretrained: bool) -> LoadedModel:
+def _told(path: Path, read: Weights) -> dict[str, Any]:
+    """What a `LoadedModel` says of a file's weights."""
+    words = {"raw": "raw", "ema": "averaged", None: ""}[read.kind]
+    where = f" ({read.key})" if read.key else ""
+    told: dict[str, Any] = {"weights": f"from {path.name}" + (words and f": {words}{where}")}
+    if read.others:
+        other, kind = ("averaged", "ema") if read.kind == "raw" else ("raw", "raw")
+        told["notes"] = (
+            f"{path.name} also holds {other} weights ({read.others}), which --eval-weights {kind} "
+            "takes",
+        )
+    return told
+
+
+def _timm(name: str, given: Given | None, pretrained: bool) -> LoadedModel:
     if pretrained and not _resolves(_HUB):
         # Five retries with pauses come first otherwise; what is in the cache is still found.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -58,12 +94,13 @@ def _timm(name: str, weights: Path | None, pretrained: bool) -> LoadedModel:
 
     if not timm.is_model(name):
         raise EvaluationError(f"{name}: no run folder and no timm model{_like(name)}")
-    state = _read(weights)
-    keywords: dict[str, Any] = {"num_classes": classes_in(state)} if state else {}
-    if state and name.startswith("roadmap_"):
-        keywords |= _layer_scale(state)
+    keywords = _fields(given[1]) if given and name.startswith("roadmap_") else {}
+
+    def make(**more: Any) -> Any:
+        return timm.create_model(name, pretrained=pretrained, **keywords, **more)
+
     try:
-        net: Any = timm.create_model(name, pretrained=pretrained, **keywords)
+        net = _for_classes(make, given)
     except RuntimeError as error:  # an unknown tag, or no weights for this name
         raise EvaluationError(f"{name}: {str(error).splitlines()[0]}") from None
     except (OSError, ValueError) as error:
@@ -72,7 +109,6 @@ def _timm(name: str, weights: Path | None, pretrained: bool) -> LoadedModel:
         raise EvaluationError(f"{name}: nobody has released weights under this name; use --weights")
     config = timm.data.resolve_model_data_config(net)
     _check_transform(name, config)
-    _put(net, state, weights)
     return LoadedModel(
         name=name,
         net=net.eval(),
@@ -85,7 +121,7 @@ def _timm(name: str, weights: Path | None, pretrained: bool) -> LoadedModel:
             std=tuple(config["std"]),
             crop_mode=config["crop_mode"],
         ),
-        weights=_source(weights, "released, by timm" if pretrained else None),
+        weights="released, by timm" if pretrained else RANDOM,
     )
 
 
@@ -106,7 +142,7 @@ def _check_transform(name: str, config: dict[str, Any]) -> None:
         )
 
 
-def _torchvision(name: str, weights: Path | None, pretrained: bool) -> LoadedModel:
+def _torchvision(name: str, given: Given | None, pretrained: bool) -> LoadedModel:
     from torchvision import models
 
     short, _, tag = name.removeprefix(TORCHVISION).partition(".")
@@ -118,18 +154,20 @@ def _torchvision(name: str, weights: Path | None, pretrained: bool) -> LoadedMod
     tag = tag or next(iter(entries))
     if tag not in entries:
         raise EvaluationError(f"{name}: no such weights; there are {', '.join(entries)}")
-    entry, state = entries[tag], _read(weights)
-    keywords = {"num_classes": classes_in(state)} if state else {}
+    entry = entries[tag]
+
+    def make(**more: Any) -> Any:
+        return models.get_model(short, weights=entry if pretrained else None, **more)
+
     try:
-        net = models.get_model(short, weights=entry if pretrained else None, **keywords)
+        net = _for_classes(make, given)
     except OSError as error:
         raise _unreachable(name, error) from None
-    _put(net, state, weights)
     transform = entry.transforms()
     return LoadedModel(
         name=f"{TORCHVISION}{short}",
         net=net.eval(),
-        classes=keywords.get("num_classes", len(entry.meta["categories"])),
+        classes=len(classifier_of(net)[1]),
         transform=EvalTransform(
             image_size=transform.crop_size[0],
             crop_pct=transform.crop_size[0] / transform.resize_size[0],
@@ -137,43 +175,51 @@ def _torchvision(name: str, weights: Path | None, pretrained: bool) -> LoadedMod
             mean=tuple(transform.mean),
             std=tuple(transform.std),
         ),
-        weights=_source(weights, f"released, torchvision's {tag}" if pretrained else None),
+        weights=f"released, torchvision's {tag}" if pretrained else RANDOM,
     )
 
 
-def _read(weights: Path | None) -> dict[str, Tensor] | None:
-    from convnext_study.models.pretrained.state_files import read_state
-
-    return None if weights is None else read_state(weights)
-
-
-def _put(net: nn.Module, state: dict[str, Tensor] | None, weights: Path | None) -> None:
-    if state is None:
-        return
+def _for_classes(make: Callable[..., Any], given: Given | None) -> Any:
+    """A network with the weights of a file, and as many classes as these have."""
     from convnext_study.models.pretrained import convert
     from convnext_study.models.roadmap_net import RoadmapNet
 
-    if isinstance(net, RoadmapNet) and set(state) != set(net.state_dict()):
+    net = make()
+    if given is None:
+        return net
+    if not getattr(net, "num_classes", True):  # some of timm's have no classifier unless asked
+        net = make(num_classes=1)
+    path, state = given
+    foreign = isinstance(net, RoadmapNet) and not OWN_NAMES & set(state)
+    if foreign:
+        found = convert.classes_of(state)
+    else:
+        name, classifier = classifier_of(net)
+        found = len(state[name]) if name in state and state[name].ndim else len(classifier)
+    if found != len(classifier_of(net)[1]):
+        net = make(num_classes=found)
+    if foreign:
         convert.load(net, state)
     else:
-        put_weights(net, state, str(weights))
+        put_weights(net, state, str(path))
+    return net
 
 
-def _layer_scale(state: dict[str, Tensor]) -> dict[str, Any]:
-    """A road map's last row has none, the released ConvNeXt has: what the weights say holds."""
-    scaled = any(key.endswith((".gamma", ".scale")) for key in state)
-    return {"layer_scale": 1e-6 if scaled else None}
+def _fields(state: State) -> dict[str, Any]:
+    """A road map's last row has neither layer scale nor GRN, released ConvNeXts have: what the
+    weights say holds."""
+    from convnext_study.models.pretrained import convert
+
+    if not OWN_NAMES & set(state):
+        spec = convert.spec_of(state)
+        return {"layer_scale": spec.layer_scale, "grn": spec.grn}
+    scaled, grn = (any(f".branch.{one}.gamma" in key for key in state) for one in ("scale", "grn"))
+    return {"layer_scale": 1e-6 if scaled else None, "grn": grn}
 
 
 def _has_weights(net: Any) -> bool:
     config = getattr(net, "pretrained_cfg", {})
     return any(config.get(key) for key in ("url", "file", "hf_hub_id", "state_dict"))
-
-
-def _source(weights: Path | None, released: str | None) -> str:
-    if weights is not None:
-        return f"from {weights.name}"
-    return released or "random, nothing was loaded: the accuracy is that of guessing"
 
 
 def _like(name: str) -> str:

@@ -66,12 +66,11 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
     if epochs < asked:
         notes.append(f"the run is not finished: {epochs} of {asked} epochs")
     data = _open(run, trust, notes)
-    classes = saved.get("num_classes") or classes_in(state)
-    net = _build(run, called, classes, recipe, state, str(folder))
+    net = _build(run, called, saved.get("num_classes"), recipe, state, str(folder))
     return LoadedModel(
         name=run.id,
         net=net,
-        classes=classes,
+        classes=saved.get("num_classes") or len(classifier_of(net)[1]),
         transform=EvalTransform(
             image_size=recipe.image_size or (data.size if data else 0),
             crop_pct=recipe.crop_pct,
@@ -118,7 +117,7 @@ def _open(run: Run, trust: bool, notes: list[str]) -> DatasetPair | None:
 
 
 def _build(
-    run: Run, called: Called, classes: int, recipe: Recipe, state: dict[str, Any], where: str
+    run: Run, called: Called, classes: int | None, recipe: Recipe, state: dict[str, Any], where: str
 ) -> nn.Module:
     from convnext_study.training.runtime import Runtime
 
@@ -139,12 +138,21 @@ def _build(
     return net.eval()
 
 
-def classes_in(state: Mapping[str, Tensor]) -> int:
-    """Rows of the last matrix in a state dict, which is the classifier in every network known."""
-    matrices = [value for value in state.values() if value.ndim == 2]
+def classifier_of(net: Any) -> tuple[str, Tensor]:
+    """Name and weight of the layer whose outputs, its first axis, are a network's classes.
+
+    The network itself is asked, as files have their weights in any order. Of several classifiers
+    it is the first; where it cannot be asked, its last layer, as torchvision defines them.
+
+    Raises EvaluationError where there is none.
+    """
+    asked = net.get_classifier() if hasattr(net, "get_classifier") else net
+    head = asked[0] if isinstance(asked, tuple | list) else asked
+    names = {id(weight): name for name, weight in net.named_parameters()}
+    matrices = [weight for weight in head.parameters() if weight.ndim > 1 and id(weight) in names]
     if not matrices:
-        raise EvaluationError("the weights hold no linear classifier to count classes by")
-    return len(matrices[-1])
+        raise EvaluationError(f"{type(net).__name__}: has no classifier to count classes by")
+    return names[id(matrices[-1])], matrices[-1]
 
 
 def put_weights(net: nn.Module, state: Mapping[str, Any], where: str) -> None:

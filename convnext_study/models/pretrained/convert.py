@@ -1,11 +1,12 @@
 """The two ends of the road are networks that others have released: their weights, both ways.
 
 The names stand in `models/pretrained/key_maps.py`; the outputs are those of torchvision's and
-timm's networks.
+timm's networks. Pointwise layers may be linear or convolutions of 1x1.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,10 +18,13 @@ from convnext_study.models.pretrained.key_maps import (
     KeyMap,
     PretrainedError,
     check_end,
+    check_like,
     depth,
     detect,
     few,
+    find,
     get_key_map,
+    leaf,
     modules,
 )
 from convnext_study.models.pretrained.state_files import State, unwrap
@@ -30,6 +34,7 @@ from convnext_study.roadmap.spec import STAGES, NetSpec
 __all__ = [
     "KEY_MAPS",
     "PretrainedError",
+    "classes_of",
     "detect",
     "from_roadmap",
     "load",
@@ -37,30 +42,42 @@ __all__ = [
     "to_roadmap",
 ]
 
-_OUR_POINTWISE = "o i 1 1"
-_POINTWISE = (".branch.pw1.weight", ".branch.pw2.weight")
+# Axes of our weights where others have other ones.
+_OURS = {"o i": "o i 1 1", "1 1 1 c": "c", "c 1 1": "c"}
 _OPTIONAL = ".num_batches_tracked"  # BatchNorm counts them since PyTorch 0.4.1
 
 
 def spec_of(state: Mapping[str, Any], key_map: str | None = None) -> NetSpec:
     """The spec of the network whose weights these are.
 
-    Depths, width and layer scale are read from names and shapes, so that any ResNet of
-    bottlenecks and any ConvNeXt can be loaded.
+    Depths, width, layer scale and GRN are read from names and shapes, so that any ResNet of
+    bottlenecks and any ConvNeXt, V2 too, can be loaded.
 
     Raises:
-        PretrainedError: no known layout, or no stem to read the width from.
+        PretrainedError: no known layout, a variant that no end of the road is, or no stem to read
+            the width from.
     """
     state = unwrap(state)
-    known = get_key_map(key_map or detect(state))
+    known = _known(state, key_map)
     stem = f"{known.names['stem.conv']}.weight"
     width = _size(state, stem, 0)
     if width is None:
         raise PretrainedError(f"the weights are not those of {known.title}: 1 missing: {stem}")
     depths = tuple(depth(known, stage, state) for stage in range(STAGES))
     spec = known.end.replace(depths=depths, width=width)
-    scaled = any(key.endswith(".gamma") for key in state)
-    return spec if scaled else spec.replace(layer_scale=None)
+    return spec.replace(
+        grn=find(known, "{block}.branch.grn.gamma", state) is not None,
+        layer_scale=spec.layer_scale if find(known, "{block}.branch.scale.gamma", state) else None,
+    )
+
+
+def classes_of(state: Mapping[str, Any], key_map: str | None = None) -> int:
+    """Classes of the network whose weights these are; 1 where they have no classifier.
+
+    Raises PretrainedError for no known layout.
+    """
+    state = unwrap(state)
+    return _classes(state, _known(state, key_map).names["head.fc"], None)
 
 
 def to_roadmap(
@@ -84,7 +101,7 @@ def to_roadmap(
         PretrainedError: the weights are not those of such a network.
     """
     state = unwrap(state)
-    known = get_key_map(key_map or detect(state))
+    known = _known(state, key_map)
     stem, head = known.names["stem.conv"], known.names["head.fc"]
     classes = _classes(state, head, num_classes)
     chans = in_chans or _size(state, f"{stem}.weight", 1) or 3
@@ -120,6 +137,17 @@ def load(net: RoadmapNet, state: Mapping[str, Any], *, classifier: bool = True) 
     net.load_state_dict({**net.state_dict(), **own})
 
 
+def _known(state: State, key_map: str | None) -> KeyMap:
+    """The layout of weights, with pointwise layers as these have them."""
+    known = get_key_map(key_map or detect(state))
+    check_like(known, state)
+    first = find(known, "{block}.branch.pw1.weight", state)
+    if first is None or state[first].ndim != len("oihw"):
+        return known
+    kept = {end: theirs for end, theirs in known.leaves.items() if theirs[1] != "o i"}
+    return dataclasses.replace(known, leaves=kept)
+
+
 class WeightMapping(NamedTuple):
     """One tensor: its name here and there, its shape here and there, and how its axes move."""
 
@@ -143,11 +171,10 @@ def _rows(key_map: KeyMap, spec: NetSpec, num_classes: int, in_chans: int) -> li
     names = modules(key_map, spec.depths)
     rows: list[WeightMapping] = []
     for key, tensor in own.items():
-        module, _, leaf = key.rpartition(".")
-        pointwise = key.endswith(_POINTWISE)
-        axes = (_OUR_POINTWISE, key_map.pointwise) if pointwise else ("...", "...")
+        name, theirs = leaf(key_map, key)
+        axes = (_OURS.get(theirs, theirs), theirs)
         there = rearrange(tensor, " -> ".join(axes))
-        target = f"{names[module]}.{leaf}"
+        target = f"{names[key.rpartition('.')[0]]}.{name}"
         rows.append(WeightMapping(key, target, tuple(tensor.shape), tuple(there.shape), axes))
     return rows
 

@@ -1,15 +1,16 @@
 """How others name the weights of the two ends of the road: tables and names (no torch here).
 
-The first row is ResNet as torchvision and timm save it (both use the same names). The last row,
-with layer scale, is ConvNeXt as timm and as its authors save it. The table maps our modules to
-theirs; parameter names (``weight``, ``running_mean``, ``gamma``, ...) are the same everywhere.
+The first row is ResNet as torchvision and timm save it (both use the same names). The last row is
+ConvNeXt as timm, its authors and torchvision save it: with layer scale, or as V2 with GRN. A table
+maps our modules to theirs; parameter names (``weight``, ``running_mean``, ...) are the same
+everywhere but for the few in `KeyMap.leaves`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.roadmap import get_roadmap
@@ -32,9 +33,13 @@ class KeyMap:
         title: the network, in words.
         end: its spec.
         free: fields in which a network of this layout may differ from ``end``.
-        block: name of a block; {s} is the stage from 0, {n} from 1, {b} the block from 0.
-        names: our modules to theirs.
-        pointwise: axes of the weight of a block's pointwise layers, which are linear in some.
+        block: name of a block; {s} is the stage from 0, {n} from 1, {t} is 2s + 1, {b} the block
+            from 0.
+        names: our modules to theirs; {d} is 2s.
+        leaves: parameters that differ in more than their module's name: the ends of our names to
+            their name and axes.
+        unlike: what a network of these names may have that the road map's has not: a pattern at
+            which a weight's name begins, and the words for it.
     """
 
     title: str
@@ -42,7 +47,8 @@ class KeyMap:
     free: tuple[str, ...]
     block: str
     names: Mapping[str, str]
-    pointwise: str
+    leaves: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    unlike: Mapping[str, str] = field(default_factory=dict)
 
 
 # Ours, and the same in a ResNet, timm's ConvNeXt and the authors' ConvNeXt; None: it has none.
@@ -55,6 +61,7 @@ _NAMES: dict[str, tuple[str | None, str | None, str | None]] = {
     "{block}.branch.norm_pw1": ("{block}.bn1", None, None),
     "{block}.branch.spatial": ("{block}.conv2", "{block}.conv_dw", "{block}.dwconv"),
     "{block}.branch.norm_spatial": ("{block}.bn2", "{block}.norm", "{block}.norm"),
+    "{block}.branch.grn": (None, "{block}.mlp.grn", "{block}.grn"),
     "{block}.branch.pw2": ("{block}.conv3", "{block}.mlp.fc2", "{block}.pwconv2"),
     "{block}.branch.norm_pw2": ("{block}.bn3", None, None),
     "{block}.branch.scale": (None, "{block}", "{block}"),
@@ -64,10 +71,28 @@ _NAMES: dict[str, tuple[str | None, str | None, str | None]] = {
     "head.fc": ("fc", "head.fc", "head"),
 }
 
+# ... and in torchvision's ConvNeXt, whose modules are numbered.
+_TORCHVISION = {
+    "stem.conv": "features.0.0",
+    "stem.norm": "features.0.1",
+    "stages.{s}.downsample.norm": "features.{d}.0",
+    "stages.{s}.downsample.conv": "features.{d}.1",
+    "{block}.branch.pw1": "{block}.block.3",
+    "{block}.branch.spatial": "{block}.block.0",
+    "{block}.branch.norm_spatial": "{block}.block.2",
+    "{block}.branch.pw2": "{block}.block.5",
+    "{block}.branch.scale": "{block}",
+    "head.norm": "classifier.0",
+    "head.fc": "classifier.2",
+}
+
 
 def _column(place: int) -> dict[str, str]:
     return {ours: name for ours, theirs in _NAMES.items() if (name := theirs[place]) is not None}
 
+
+# Pointwise layers are linear there, unless the weights' own shapes say otherwise.
+_LINEAR = {f".branch.{name}.weight": ("weight", "o i") for name in ("pw1", "pw2")}
 
 KEY_MAPS: dict[str, KeyMap] = {
     "resnet": KeyMap(
@@ -76,23 +101,35 @@ KEY_MAPS: dict[str, KeyMap] = {
         free=("depths", "width"),
         block="layer{n}.{b}",
         names=_column(0),
-        pointwise="o i 1 1",
     ),
     "timm_convnext": KeyMap(
         title="a ConvNeXt of timm",
         end=CONVNEXT_T,
-        free=("depths", "width", "layer_scale"),
+        free=("depths", "width", "layer_scale", "grn"),
         block="stages.{s}.blocks.{b}",
         names=_column(1),
-        pointwise="o i",
+        leaves={**_LINEAR, ".grn.gamma": ("weight", "c"), ".grn.beta": ("bias", "c")},
+        unlike={
+            r"stem\.[2-9]\.": "a stem of two convolutions",
+            r"norm_pre\.": "its last norm before the pooling",
+            r"head\.pre_logits\.": "a hidden layer before its classifier",
+        },
     ),
     "official_convnext": KeyMap(
         title="a ConvNeXt of its authors",
         end=CONVNEXT_T,
-        free=("depths", "width", "layer_scale"),
+        free=("depths", "width", "layer_scale", "grn"),
         block="stages.{s}.{b}",
         names=_column(2),
-        pointwise="o i",
+        leaves={**_LINEAR, ".grn.gamma": ("gamma", "1 1 1 c"), ".grn.beta": ("beta", "1 1 1 c")},
+    ),
+    "torchvision_convnext": KeyMap(
+        title="a ConvNeXt of torchvision",
+        end=CONVNEXT_T,
+        free=("depths", "width", "layer_scale"),
+        block="features.{t}.{b}",
+        names=_TORCHVISION,
+        leaves={**_LINEAR, ".scale.gamma": ("layer_scale", "c 1 1")},
     ),
 }
 
@@ -108,13 +145,39 @@ def detect(state: Iterable[str]) -> str:
     """The layout of a state dict, a key of `LAYOUTS`. Raises PretrainedError if it has none."""
     keys = list(state)
     for name, layout in KEY_MAPS.items():
-        spatial = layout.names["{block}.branch.spatial"].replace("{block}", layout.block)
-        pattern = re.compile(re.sub(r"\\{\w\\}", r"\\d+", re.escape(spatial)) + r"\.weight")
-        if any(pattern.fullmatch(key) for key in keys):
+        if find(layout, "{block}.branch.spatial.weight", keys):
             return name
     raise PretrainedError(
         f"the weights are in no known layout ({', '.join(KEY_MAPS)}): {few(keys)}"
     )
+
+
+def find(key_map: KeyMap, ours: str, state: Iterable[str]) -> str | None:
+    """Their name of the first weight that has this name of ours, whatever stage and block."""
+    module = ours.rpartition(".")[0]
+    if module not in key_map.names:
+        return None
+    name = key_map.names[module].replace("{block}", key_map.block)
+    numbered = re.sub(r"\\{\w\\}", r"\\d+", re.escape(name))
+    pattern = re.compile(rf"{numbered}\.{leaf(key_map, ours)[0]}")
+    return next(filter(pattern.fullmatch, state), None)
+
+
+def leaf(key_map: KeyMap, ours: str) -> tuple[str, str]:
+    """Last part of their name of a parameter, and its axes there, by the name that is ours."""
+    same = (ours.rpartition(".")[2], "...")
+    return next((theirs for end, theirs in key_map.leaves.items() if ours.endswith(end)), same)
+
+
+def check_like(key_map: KeyMap, state: Iterable[str]) -> None:
+    """Raises PretrainedError, in words, for a network that has these names and is no end."""
+    keys = list(state)
+    for pattern, words in key_map.unlike.items():
+        if key := next(filter(re.compile(pattern).match, keys), None):
+            raise PretrainedError(
+                f"the weights are those of {key_map.title} with {words} ({key}), which is no "
+                "network of the road map; use it by its own name"
+            )
 
 
 def modules(key_map: KeyMap, depths: Sequence[int]) -> dict[str, str]:
@@ -123,7 +186,7 @@ def modules(key_map: KeyMap, depths: Sequence[int]) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for ours, theirs in key_map.names.items():
         for stage, block in places:
-            place = {"s": stage, "n": stage + 1, "b": block}
+            place = _place(stage) | {"b": block}
             our_name = ours.replace("{block}", OUR_BLOCK).format(**place)
             pairs[our_name] = theirs.replace("{block}", key_map.block).format(**place)
     return pairs
@@ -131,9 +194,13 @@ def modules(key_map: KeyMap, depths: Sequence[int]) -> dict[str, str]:
 
 def depth(key_map: KeyMap, stage: int, state: Iterable[str]) -> int:
     """Blocks of a stage, by the highest number that names one; 1 if there is none."""
-    prefix = re.escape(key_map.block.partition("{b}")[0].format(s=stage, n=stage + 1))
+    prefix = re.escape(key_map.block.partition("{b}")[0].format(**_place(stage)))
     found = [re.match(prefix + r"(\d+)\.", key) for key in state]
     return max((int(match[1]) + 1 for match in found if match), default=1)
+
+
+def _place(stage: int) -> dict[str, int]:
+    return {"s": stage, "n": stage + 1, "d": 2 * stage, "t": 2 * stage + 1}
 
 
 def check_end(key_map: KeyMap, spec: NetSpec) -> None:
