@@ -97,14 +97,14 @@ def _timm(name: str, given: Given | None, pretrained: bool) -> LoadedModel:
     keywords = _fields(given[1]) if given and name.startswith("roadmap_") else {}
 
     def make(**more: Any) -> Any:
-        return timm.create_model(name, pretrained=pretrained, **keywords, **more)
+        try:
+            return timm.create_model(name, pretrained=pretrained, **keywords, **more)
+        except RuntimeError as error:  # an unknown tag, or no weights for this name
+            raise EvaluationError(f"{name}: {str(error).splitlines()[0]}") from None
+        except (OSError, ValueError) as error:
+            raise _unreachable(name, error) from None
 
-    try:
-        net = _for_classes(make, given)
-    except RuntimeError as error:  # an unknown tag, or no weights for this name
-        raise EvaluationError(f"{name}: {str(error).splitlines()[0]}") from None
-    except (OSError, ValueError) as error:
-        raise _unreachable(name, error) from None
+    net = _for_classes(make, given)
     if pretrained and not _has_weights(net):
         raise EvaluationError(f"{name}: nobody has released weights under this name; use --weights")
     config = timm.data.resolve_model_data_config(net)
@@ -157,12 +157,12 @@ def _torchvision(name: str, given: Given | None, pretrained: bool) -> LoadedMode
     entry = entries[tag]
 
     def make(**more: Any) -> Any:
-        return models.get_model(short, weights=entry if pretrained else None, **more)
+        try:
+            return models.get_model(short, weights=entry if pretrained else None, **more)
+        except OSError as error:
+            raise _unreachable(name, error) from None
 
-    try:
-        net = _for_classes(make, given)
-    except OSError as error:
-        raise _unreachable(name, error) from None
+    net = _for_classes(make, given)
     transform = entry.transforms()
     return LoadedModel(
         name=f"{TORCHVISION}{short}",

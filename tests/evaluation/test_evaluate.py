@@ -2,15 +2,17 @@
 
 import json
 import socket
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
 from support.images import make_folder
 from support.runs import make_tiny_run
 from typer.testing import CliRunner
@@ -24,11 +26,15 @@ from convnext_study.evaluation.evaluate import evaluate
 from convnext_study.evaluation.load_named import Unreachable, load_named
 from convnext_study.evaluation.load_run import EvaluationError, load_run
 from convnext_study.models.builders import roadmap_net
+from convnext_study.models.pretrained.convert import from_roadmap
+from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.metrics import Samples
 from convnext_study.runs.records import ModelRef, Result, Run, TaskRef
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
+
+AUTHORS = "official_convnext"
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +187,57 @@ def test_both_ends_take_the_released_files(tmp_path: Path, row: str, theirs: Any
     with torch.inference_mode():
         assert torch.allclose(loaded.net(images), net(images), atol=1e-4)
     assert loaded.classes == 1000
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["convnext_atto", "vit_tiny_patch16_224", "levit_128s", "torchvision:squeezenet1_1"],
+)
+def test_any_order_of_weights_tells_the_classes(name: str, tmp_path: Path) -> None:
+    make = torchvision.models.get_model if ":" in name else timm.create_model
+    net = make(name.rpartition(":")[2], num_classes=12)
+    save_file(net.state_dict(), tmp_path / "w[red].safetensors")  # which sorts names
+    loaded = load_named(name, weights=tmp_path / "w[red].safetensors")
+    assert loaded.classes == 12
+    again = loaded.net.state_dict()
+    assert all(torch.equal(again[key], value) for key, value in net.state_dict().items())
+
+
+def test_weights_for_a_network_that_has_no_classifier_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make: Any = timm.create_model
+    torch.save(make("test_vit", num_classes=3).state_dict(), tmp_path / "w.pth")
+
+    def like_dinov2(name: str, num_classes: int = 0, **rest: Any) -> Any:
+        return make(name, num_classes=num_classes, **rest)
+
+    monkeypatch.setattr(timm, "create_model", like_dinov2)
+    assert load_named("test_vit", weights=tmp_path / "w.pth").classes == 3
+
+
+def test_which_weights_of_a_file_are_taken_is_said(tmp_path: Path) -> None:
+    state = timm.create_model("test_convnext", num_classes=10).state_dict()
+    path = tmp_path / "last.pth.tar"
+    torch.save({"state_dict": state, "state_dict_ema": state, "args": Namespace(lr=1.0)}, path)
+    loaded = load_named("test_convnext", weights=path)
+    assert loaded.weights == "from last.pth.tar: averaged (state_dict_ema)"
+    assert "--eval-weights raw" in loaded.notes[0]
+    raw = ["test_convnext", "--weights", str(path), "--eval-weights", "raw", "--data", "digits"]
+    done = command(*raw, "--image-size", "32", "--json")
+    assert json.loads(done.stdout)["weights"] == "from last.pth.tar: raw (state_dict)"
+    assert command(*raw[:-3], "mean", *raw[-2:]).exit_code == 2
+
+
+def test_weights_tell_layer_scale_and_grn(tmp_path: Path) -> None:
+    row, path = "roadmap_nano_separate_downsampling", tmp_path / "w.safetensors"
+    for fields in ({"layer_scale": None, "grn": True}, {"layer_scale": 1e-6, "grn": False}):
+        net = timm.create_model(row, num_classes=7, **fields)
+        for state in (net.state_dict(), from_roadmap(net.state_dict(), net.spec, AUTHORS)):
+            save_file(state, path)
+            loaded = load_named(row, weights=path)
+            assert loaded.classes == 7
+            assert cast(RoadmapNet, loaded.net).spec == net.spec
 
 
 @pytest.mark.parametrize(

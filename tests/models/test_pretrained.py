@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from convnext_study.models.pretrained.convert import detect, from_roadmap, load, spec_of, to_roadmap
+from convnext_study.models.pretrained.convert import (
+    PretrainedError,
+    detect,
+    from_roadmap,
+    load,
+    spec_of,
+    to_roadmap,
+)
 from convnext_study.models.pretrained.state_files import State
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
@@ -207,6 +215,22 @@ SMALL: dict[str, tuple[NetSpec, Factory]] = {
             depths=(1, 1, 2, 1), dims=(16, 32, 64, 128), ls_init_value=None, **kwargs
         ),
     ),
+    "1x1 convolutions": (
+        END["convnext_tiny"].replace(depths=(1, 1, 2, 1), width=16),
+        lambda **kwargs: timm.models.ConvNeXt(
+            depths=(1, 1, 2, 1), dims=(16, 32, 64, 128), conv_mlp=True, **kwargs
+        ),
+    ),
+    "V2": (
+        END["convnext_tiny"].replace(depths=(1, 1, 2, 1), width=16, layer_scale=None, grn=True),
+        lambda **kwargs: timm.models.ConvNeXt(
+            depths=(1, 1, 2, 1),
+            dims=(16, 32, 64, 128),
+            use_grn=True,
+            ls_init_value=None,
+            **kwargs,
+        ),
+    ),
     "ResNet": (
         RESNET50.replace(depths=(1, 1, 2, 1)),
         lambda **kwargs: timm.models.ResNet(
@@ -214,6 +238,45 @@ SMALL: dict[str, tuple[NetSpec, Factory]] = {
         ),
     ),
 }
+
+
+def test_torchvisions_convnext_and_the_authors_v2() -> None:
+    settings = [torchvision.models.convnext.CNBlockConfig(*one) for one in (
+        (16, 32, 1), (32, 64, 1), (64, 128, 2), (128, None, 1),
+    )]  # fmt: skip
+    make = partial(torchvision.models.ConvNeXt, settings, num_classes=10)
+    state = random_state(make)
+    spec = spec_of(state)
+    assert detect(state) == "torchvision_convnext"
+    assert spec == SMALL["1x1 convolutions"][0]
+    own = to_roadmap(state, spec)
+    ours = filled(lambda: RoadmapNet(spec, num_classes=10), own)
+    assert difference(filled(make, state), ours, images((65, 96))) <= CLOSE
+    back = from_roadmap(own, spec, "torchvision_convnext")
+    assert _shapes(back) == _shapes(state)
+    # V2 as its authors save it is timm's with other names, and GRN on maps.
+    spec, v2 = SMALL["V2"]
+    own = to_roadmap(random_state(partial(v2, num_classes=10)), spec)
+    theirs = from_roadmap(own, spec, "official_convnext")
+    assert theirs["stages.2.1.grn.gamma"].shape == (1, 1, 1, 256)
+    assert spec_of(theirs) == spec
+    again = to_roadmap(theirs, spec)
+    assert all(torch.equal(own[key], tensor) for key, tensor in again.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("convnext_atto_ols", "a stem of two convolutions"),
+        ("convnext_tiny_hnf", "its last norm before the pooling"),
+        ("convnext_large_mlp", "a hidden layer before its classifier"),
+    ],
+)
+def test_a_convnext_that_is_no_end_of_the_road_is_named(name: str, says: str) -> None:
+    with torch.device("meta"):
+        state = timm.create_model(name).state_dict()
+    with pytest.raises(PretrainedError, match=says):
+        spec_of(state)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from convnext_study.models.pretrained.convert import (
     spec_of,
     to_roadmap,
 )
-from convnext_study.models.pretrained.state_files import State, read_state
+from convnext_study.models.pretrained.state_files import State, read_state, read_weights
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.spec import RESNET50, NetSpec
@@ -32,6 +33,7 @@ ENDS = {
     "resnet": RESNET50.replace(**SHAPE),
     "timm_convnext": CONVNEXT,
     "official_convnext": CONVNEXT,
+    "torchvision_convnext": CONVNEXT,
 }
 
 
@@ -150,19 +152,83 @@ def test_old_batch_norm_counts_no_batches() -> None:
     RoadmapNet(spec_of(old), num_classes=10).load_state_dict(own)
 
 
-@pytest.mark.parametrize("wrapping", ["bare", "model", "state_dict", "parallel", "safetensors"])
-def test_weight_files(wrapping: str, tmp_path: Path) -> None:
+def same(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@pytest.mark.parametrize("save", [save_file, torch.save])
+def test_weight_files(save: Callable[..., Any], suffix: str, tmp_path: Path) -> None:
     state = released("resnet")
-    path = tmp_path / ("w.safetensors" if wrapping == "safetensors" else "w.pth")
-    if wrapping == "safetensors":
-        save_file(state, path)
-    else:
-        parallel = {f"module.{key}": tensor for key, tensor in state.items()}
-        content = {"bare": state, "parallel": {"epoch": 3, "state_dict": parallel}}
-        torch.save(content.get(wrapping, {wrapping: state, "epoch": 3}), path)
-    read = read_state(path)
-    assert read.keys() == state.keys()
-    assert all(torch.equal(read[key], tensor) for key, tensor in state.items())
+    save(state, tmp_path / f"w[1].{suffix}")
+    assert same(read_state(tmp_path / f"w[1].{suffix}"), state)
+
+
+def prefixed(prefix: str, state: State) -> State:
+    return {f"{prefix}{key}": tensor for key, tensor in state.items()}
+
+
+def averaged(state: State) -> State:
+    """As torch's `AveragedModel` saves it."""
+    return {"n_averaged": torch.tensor(3), **prefixed("module.", state)}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"model": state, "epoch": 3},
+        lambda state: {"state_dict": prefixed("module.", state), "args": Namespace(lr=1e-3)},
+        lambda state: {"model": {"state_dict": state}},
+        lambda state: {"module": prefixed("_orig_mod.module.", state)},
+        lambda state: prefixed("module._orig_mod.module.", state),
+        lambda state: {key.replace("layer1.", "layer1._orig_mod."): state[key] for key in state},
+        lambda state: {"model_ema": averaged(state)},
+        lambda state: {"model_ema": prefixed("module.", averaged(prefixed("module.", state)))},
+        lambda state: {"state_dict_ema": {"model": prefixed("_orig_mod.", state)}},
+        lambda state: averaged(prefixed("_orig_mod.", state)),
+    ],
+)
+def test_what_savers_wrap_around_weights(wrap: Callable[[State], Any], tmp_path: Path) -> None:
+    state = released("resnet")
+    torch.save(wrap(state), tmp_path / "w.pth")
+    assert same(read_state(tmp_path / "w.pth"), state)
+
+
+@pytest.mark.parametrize(
+    ("keys", "legacy"),
+    [
+        (("state_dict", "state_dict_ema"), False),  # timm's train.py
+        (("model", "model_ema"), False),  # the ConvNeXt authors' main.py
+        (("model", "model_ema"), True),  # before torch 1.6
+    ],
+)
+def test_of_raw_and_averaged_weights(keys: tuple[str, str], legacy: bool, tmp_path: Path) -> None:
+    state, path = released("timm_convnext"), tmp_path / "checkpoint.pth.tar"
+    raw = {key: tensor + 1 for key, tensor in state.items()}
+    content = {keys[0]: raw, keys[1]: state, "epoch": 3, "args": Namespace(model="it", lr=1e-3)}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    for kind, expected in ((None, state), ("ema", state), ("raw", raw)):
+        read = read_weights(path, kind)  # type: ignore[arg-type]
+        assert same(read.state, expected)
+        assert read.kind == (kind or "ema")
+        assert {read.key, read.others} == set(keys)
+        assert read.key == keys[expected is state]
+
+
+def test_weights_of_one_kind_are_not_the_other(tmp_path: Path) -> None:
+    path, state = tmp_path / "w.pth", released("resnet")
+    assert read_weights(_saved(path, {"model_ema": state})).kind == "ema"
+    assert "no raw ones" in message(lambda: read_weights(path, "raw"))
+    assert "no raw ones" in message(lambda: read_weights(_saved(path, averaged(state)), "raw"))
+    assert read_weights(_saved(path, {"model": state}), "raw").kind is None
+    assert "says are averaged" in message(lambda: read_weights(path, "ema"))
+    two = {**state, **prefixed("_orig_mod.", state)}
+    assert "two weights have one name" in message(lambda: read_state(_saved(path, two)))
+
+
+def _saved(path: Path, content: Any) -> Path:
+    torch.save(content, path)
+    return path
 
 
 class MakesFolder:
@@ -188,14 +254,32 @@ def test_a_file_that_needs_pickle_is_refused(tmp_path: Path) -> None:
 
 def test_files_without_weights_are_refused(tmp_path: Path) -> None:
     assert "no such file" in message(lambda: read_state(tmp_path / "none.pth"))
+    assert "name the file of weights in it" in message(lambda: read_state(tmp_path))
     whole = tmp_path / "whole.pth"
     torch.save(released("resnet"), whole)
-    contents = {"text.pth": b"hello", "empty.pth": b"", "cut.pth": whole.read_bytes()[:2000]}
-    for name, content in {**contents, "text.safetensors": b"hello"}.items():
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
+    contents = {
+        "empty.pth": (b"", "an empty file"),
+        "cut.pth": (whole.read_bytes()[:2000], "not readable"),
+        "other.pth": (bytes(range(256)) * 9, "another kind of file"),
+        "text.pth": (b"hello", "a text file"),
+        "accents.bin": ("é".encode() * 600, "a text file"),  # cut in the middle of one
+        "text.safetensors": (b"hello", "a text file"),
+        "pointer.safetensors": (pointer, "git lfs pull"),
+        "page.pth": (b"\n<!DOCTYPE html><html>", "an HTML page"),
+        "latin.pth": (b"<html>\xe9</html>", "an HTML page"),
+        "model.safetensors.index.json": (b'{"weight_map": {"a": "b"}}', "index of several files"),
+    }
+    for name, (content, says) in contents.items():
         path = tmp_path / name
         path.write_bytes(content)
-        assert str(path) in message(partial(read_state, path))
-    saved: dict[str, Any] = {"no state dict": torch.zeros(2), "epoch": {"epoch": 3}}
+        assert message(partial(read_state, path)).startswith(f"{path}: ")
+        assert says in message(partial(read_state, path))
+    saved: dict[str, Any] = {
+        "no state dict": torch.zeros(2),
+        "epoch": {"epoch": 3},
+        "it holds optimizer, epoch": {"optimizer": {"state": {}}, "epoch": 3},
+        "no state dict of a network": {0: torch.zeros(1)},
+    }
     for named, value in saved.items():
-        torch.save(value, whole)
-        assert named in message(lambda: read_state(whole))
+        assert named in message(partial(read_state, _saved(whole, value)))

@@ -97,35 +97,34 @@ def _content(path: Path) -> Any:
         head = file.read(_HEAD)
     if not head:
         raise PretrainedError("an empty file; copy or download it again")
-    if text := _text(head):
-        raise PretrainedError(f"{text}, and no weights")
-    # Eight bytes of length and then JSON, whatever the file is called.
-    if path.suffix == ".safetensors" or head[8:9] == b"{":
+    _check_not_text(head)
+    if head[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
         from safetensors.torch import load_file
 
         return load_file(path)
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    # As a stream: a path that ends in .safetensors torch reads as such, whatever it holds.
+    with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _text(head: bytes) -> str | None:
-    """What a text file is, and what to do about it, by its first bytes; None for another file."""
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "a text file"
+def _check_not_text(head: bytes) -> None:
+    """Raises PretrainedError at the first bytes of a text file, in words for what people get."""
     try:
-        text = codecs.getincrementaldecoder("utf-8-sig")("strict").decode(head)
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError:
-        return None
-    if not all(one.isprintable() or one.isspace() for one in text):
-        return None
-    start = text.lstrip().lower()
-    if start.startswith("version https://git-lfs"):
-        return "a text file, Git LFS's pointer to the weights (git lfs pull fetches them)"
+        text = ""
+    start = (text or head.decode("latin-1")).lstrip().lower()
     if start.startswith(("<!doctype html", "<html")):
-        return "a text file, an HTML page that was sent in their place (download them again)"
-    if '"weight_map"' in text or start.startswith('{"metadata"'):
-        return "a text file, the index of weights in several files (save them as one)"
-    return "a text file"
+        raise PretrainedError("a text file, not weights: an HTML page; download them again")
+    if not text or not all(one.isprintable() or one.isspace() for one in text):
+        return
+    if start.startswith("version https://git-lfs"):
+        what = ": Git LFS's pointer to them; fetch them with git lfs pull"
+    elif '"weight_map"' in text:
+        what = ": the index of several files of them; save them as one"
+    else:
+        what = f"; it begins with {text[:40]!r}"
+    raise PretrainedError(f"a text file, not weights{what}")
 
 
 def _weights(content: Any, kind: Kind | None) -> Weights:
