@@ -80,6 +80,10 @@ def bench(
     """Measure speed and memory beside timm and the plain networks, interleaved."""
     road = get_roadmap(regime)
     wanted = _parts(parts)
+    if data is not None:  # bad data fails before minutes of other parts
+        from convnext_study.data import open_data
+
+        open_data(data)
     make_folder(out)
     settings = _settings(road, batch_size, repeats, threads, device, quick=quick)
     found: dict[str, Any] = {"hardware": _hardware(), "regime": regime, "settings": vars(settings)}

@@ -13,7 +13,7 @@ from convnext_study.launchers import launcher_for
 from convnext_study.launchers.job import Job, Outcome
 from convnext_study.launchers.resources import Resources
 from convnext_study.runs.folder import RunFolder
-from convnext_study.runs.parents import finished_parent
+from convnext_study.runs.parents import check_parent
 from convnext_study.runs.records import (
     RESULT,
     RUN,
@@ -89,10 +89,10 @@ def train_all(
     another command trains, and ParentError where from one that is neither among these nor done.
     """
     todo = [run for run in study.runs if not study.is_done(run)]
-    keys = {run.key for run in study.runs}
+    keys = {run.key for run in todo}
     for run in todo:
         if run.init_from not in keys:
-            finished_parent(run, study.path(run))
+            check_parent(run, study.path(run))
     jobs = [Job(run, study.path(run), resources.runtime, study.wandb) for run in todo]
     return (launcher or launcher_for())(jobs, resources, on_poll) if jobs else []
 

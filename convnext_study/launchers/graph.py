@@ -30,7 +30,7 @@ class Schedule:
     def take(self) -> Job | None:
         """The next job that may start; None while all that are left wait for others."""
         for number, job in self._waiting.items():
-            if job.run.init_from not in self._open:
+            if job.waits_for not in self._open:
                 return self._waiting.pop(number)
         return None
 
@@ -58,7 +58,7 @@ def cannot_start(
         return {}
     children = defaultdict[str | None, list[int]](list)
     for number, job in waiting.items():
-        children[job.run.init_from].append(number)
+        children[job.waits_for].append(number)
     found: dict[int, Outcome] = {}
     parents = [(ended.run.key, ended)]
     for parent, end in parents:  # which grows as it goes
@@ -84,8 +84,8 @@ def levels(jobs: Sequence[Job]) -> list[list[Job]]:
     left, found = set(keys), list[list[Job]]()
     children = defaultdict[str | None, list[int]](list)
     for number, job in enumerate(jobs):
-        children[job.run.init_from].append(number)
-    ready = [number for number, job in enumerate(jobs) if job.run.init_from not in left]
+        children[job.waits_for].append(number)
+    ready = [number for number, job in enumerate(jobs) if job.waits_for not in left]
     while ready:
         found.append([jobs[number] for number in ready])
         done = {keys[number] for number in ready}
@@ -104,4 +104,4 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
 
 def parents_of(jobs: Iterable[Job]) -> set[str]:
     """The keys of the runs that these start from."""
-    return {job.run.init_from for job in jobs if job.run.init_from is not None}
+    return {job.waits_for for job in jobs if job.waits_for is not None}

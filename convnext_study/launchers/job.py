@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from convnext_study.errors import UserError
 from convnext_study.runs.files import write_json
+from convnext_study.runs.parents import KEPT_RECORD
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 
@@ -31,6 +33,12 @@ class Job:
     folder: Path
     runtime: Runtime
     wandb: str = "off"
+
+    @cached_property
+    def waits_for(self) -> str | None:
+        """The key of the run that has to be done before; None where it starts from none, or has
+        begun and keeps what it started from."""
+        return None if (self.folder / KEPT_RECORD).exists() else self.run.init_from
 
 
 def write_jobs(path: Path, jobs: Sequence[Job]) -> None:

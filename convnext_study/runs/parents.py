@@ -1,12 +1,20 @@
-"""The record of the run that another one starts from, found by its key (no torch here)."""
+"""The record of the run that another one starts from, found by its key (no torch here).
+
+A run that has begun keeps what it started from, until it is done: its parent may go.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 from convnext_study.errors import Busy, RunFailed
+from convnext_study.runs.files import TEMPORARY, put_in_place, write_json
 from convnext_study.runs.log import failure
-from convnext_study.runs.records import Record, RecordError, Run, read
+from convnext_study.runs.records import CHECKPOINT, Record, RecordError, Run, read
+
+KEPT_RECORD, KEPT_WEIGHTS = "parent.json", "parent.ckpt"
 
 
 class ParentError(RunFailed):
@@ -40,6 +48,55 @@ def finished_parent(run: Run, folder: Path) -> Record | None:
             + (f" ({reason})" if reason else "")
         )
     return record
+
+
+def check_parent(run: Run, folder: Path) -> None:
+    """Raises as `finished_parent` does, and ParentError where the parent's weights are lost, unless
+    ``run`` has begun in ``folder`` and keeps what it started from."""
+    if (folder / KEPT_RECORD).exists():
+        return
+    record = finished_parent(run, folder)
+    if record is not None and not (record.folder / CHECKPOINT).exists():
+        raise lost_weights(record, folder, "is not there")
+
+
+def lost_weights(record: Record, folder: Path, reason: str) -> ParentError:
+    """What to raise where a finished parent's weights are lost: to train it again is no use while
+    it counts as done."""
+    return ParentError(
+        f"{record.folder / CHECKPOINT}: {reason}, and {folder.name} starts from it; restore it, or "
+        f"remove {record.folder} and train that run again"
+    )
+
+
+def keep_parent(record: Record, folder: Path) -> None:
+    """Keep a parent's record and last checkpoint in its child's folder: a further name of the same
+    file, which is never written to, or a copy on file systems without links."""
+    if (folder / KEPT_RECORD).exists():
+        return
+    temporary = folder / f".{KEPT_WEIGHTS}{TEMPORARY}"
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(record.folder / CHECKPOINT, temporary)
+    except OSError:
+        shutil.copyfile(record.folder / CHECKPOINT, temporary)
+    put_in_place(temporary, folder / KEPT_WEIGHTS)
+    write_json(folder / KEPT_RECORD, record.model_dump(mode="json"))
+
+
+def kept_parent(run: Run, folder: Path) -> Record | None:
+    """The record that `keep_parent` kept; None where there is none of this run's parent."""
+    try:
+        record = Record.model_validate_json((folder / KEPT_RECORD).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record if record.run.key == run.init_from else None
+
+
+def forget_parent(folder: Path) -> None:
+    """Remove what `keep_parent` kept: the run is done."""
+    for name in (KEPT_RECORD, KEPT_WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _find(key: str, folder: Path) -> Record | None:

@@ -18,6 +18,7 @@ from convnext_study.models.recompute import count_once
 from convnext_study.recipes import Recipe, make_recipe
 from convnext_study.runs.fingerprints import PARENT, digest_of_data
 from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.parents import keep_parent
 from convnext_study.runs.records import Run
 from convnext_study.training import distributed
 from convnext_study.training.optimizer import make_optimizer
@@ -41,6 +42,9 @@ def build_train_state(
     parent = distributed.together(lambda: find_parent(run, folder.path))
     task = distributed.together(lambda: make_task(run, runtime))
     fingerprint = _agree_on_data(run, task, parent, folder)
+    if parent is not None and folder.writes:
+        with folder.writing():
+            keep_parent(parent.record, folder.path)
     model = distributed.together(lambda: _build(run, task, recipe, runtime, parent))
     recipe = task.schedule(recipe)
     seen = recipe.global_batch_size // runtime.world_size // task.accum_steps

@@ -16,6 +16,7 @@ from typing import cast
 from convnext_study.data import pool
 from convnext_study.errors import RunFailed
 from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.parents import forget_parent
 from convnext_study.runs.provenance import commit, hardware, versions
 from convnext_study.runs.records import Epoch, Result, Run
 from convnext_study.training import distributed
@@ -109,6 +110,8 @@ def _train(training: TrainState) -> Result:
         evaluated = _epoch(training, stepper)
     # A run that was killed after its last epoch is evaluated again: same network, same answer.
     result = write_result(training, evaluated or evaluate_all(training, _checker(training)))
+    if training.folder.writes:
+        forget_parent(training.folder.path)
     distributed.barrier()
     return result
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.runs.parents import ParentError, finished_parent
+import torch
+
+from convnext_study.errors import Busy
+from convnext_study.runs.parents import (
+    KEPT_WEIGHTS,
+    ParentError,
+    finished_parent,
+    kept_parent,
+    lost_weights,
+)
 from convnext_study.runs.records import CHECKPOINT, Record, Run
 from convnext_study.training import checkpoint_file
 
@@ -17,13 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parent:
-    """A finished run that another one starts from.
-
-    ``record`` is its record; ``digest`` the checksum of the checkpoint that is read.
-    """
+    """A finished run that another one starts from: its record, and where its weights are."""
 
     record: Record
-    digest: str
+    checkpoint: Path
 
     @property
     def run(self) -> Run:
@@ -36,27 +43,44 @@ class Parent:
 
         Raises CheckpointError where the checkpoint cannot be read.
         """
-        saved = checkpoint_file.read(self.record.folder / CHECKPOINT)
+        saved = checkpoint_file.read(self.checkpoint)
         averaged = self.run.recipe.get("eval_weights") == "ema"
         weights: dict[str, Any] = saved["model_ema" if averaged else "model"]
         return weights
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights: the same for a run that was trained again to the same bits,
+        whatever time that took. Raises as ``weights`` does."""
+        found = hashlib.sha256()
+        for name, value in sorted(self.weights.items()):
+            found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
 
 def find_parent(run: Run, folder: Path) -> Parent | None:
     """The run that ``run``, in ``folder``, starts from; None where it starts from none.
 
-    Raises ParentError, one line.
+    Where it is gone, what ``run`` has kept of it since it began. Raises ParentError, one line.
     """
-    if (record := finished_parent(run, folder)) is None:
-        return None
     try:
-        digest = checkpoint_file.digest(record.folder / CHECKPOINT)
-    except OSError as error:
-        raise ParentError(
-            f"{record.folder / CHECKPOINT}: cannot be read ({error.strerror or error}), and "
-            f"{folder.name} starts from it; train that run again"
-        ) from error
-    return Parent(record, digest)
+        if (record := finished_parent(run, folder)) is None:
+            return None
+        return _readable(Parent(record, record.folder / CHECKPOINT), folder)
+    except (ParentError, Busy):
+        if (record := kept_parent(run, folder)) is None:
+            raise
+        return _readable(Parent(record, folder / KEPT_WEIGHTS), folder)
+
+
+def _readable(parent: Parent, folder: Path) -> Parent:
+    try:
+        parent.digest  # noqa: B018  reads the weights
+    except (OSError, checkpoint_file.CheckpointError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise lost_weights(parent.record, folder, f"cannot be read ({said or error})") from error
+    return parent
 
 
 def load_weights(model: nn.Module, parent: Parent) -> None:

@@ -206,7 +206,7 @@ def test_bad_data_is_refused_before_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for command in (["train", "gelu"], ["study", "multipath"]):
+    for command in (["train", "gelu"], ["study", "multipath"], ["bench"]):
         done = CliRunner().invoke(app, [*command, "--data", data, "--out", "out"])
         assert isinstance(done.exception, UserError), done.output
         assert list(tmp_path.iterdir()) == []

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from support.fakes import write_run
 from support.runs import make_tiny_run
 from support.several import train_well_in
 from support.toys import masked_run, segmentation_run
 from support.training import assert_same, stop_after, weights
 
+from convnext_study.experiments.collection import RunCollection, train_all
 from convnext_study.launchers.job import Job
 from convnext_study.launchers.local import Pool
+from convnext_study.launchers.resources import Resources
 from convnext_study.launchers.torchrun import run_torchrun
 from convnext_study.runs import records
-from convnext_study.runs.parents import ParentError
-from convnext_study.runs.records import Result, Run
+from convnext_study.runs.parents import (
+    KEPT_RECORD,
+    KEPT_WEIGHTS,
+    ParentError,
+    check_parent,
+    forget_parent,
+)
+from convnext_study.runs.records import CHECKPOINT, RESULT, Result, Run
+from convnext_study.training import checkpoint_file
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 
@@ -139,3 +152,71 @@ def test_a_parent_that_is_missing_or_changed(tmp_path: Path) -> None:
     (its / "last.ckpt").write_bytes((own / "last.ckpt").read_bytes())
     with pytest.raises(Exception, match="has other weights than when this run began"):
         train(child, own)
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> tuple[Run, Path, Run, Path]:
+    """A finished parent in another study's folder, and a child that was stopped, with their
+    folders."""
+    parent = make_tiny_run(epochs=1)
+    child = masked_run(parent)
+    its, own = tmp_path / "other" / "runs" / parent.id, tmp_path / "study" / "runs" / child.id
+    train(parent, its)
+    with pytest.raises(TrainingInterrupted):
+        train(child, own, stop=stop_after(2))
+    return parent, its, child, own
+
+
+def test_a_parent_trained_again_to_the_same_bits_is_the_same(
+    begun: tuple[Run, Path, Run, Path],
+) -> None:
+    parent, its, child, own = begun
+    before = checkpoint_file.digest(its / CHECKPOINT)
+    shutil.rmtree(its)
+    train(parent, its)
+    assert checkpoint_file.digest(its / CHECKPOINT) != before  # it holds times
+    assert train(child, own).epochs == 1
+
+
+@pytest.mark.parametrize("lost", ["folder", "checkpoint", "result"])
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_child_that_has_begun_needs_no_parent(
+    begun: tuple[Run, Path, Run, Path], monkeypatch: pytest.MonkeyPatch, lost: str, linked: bool
+) -> None:
+    parent, its, child, own = begun
+    if not linked:  # as on file systems without hard links
+
+        def refused(*_: Any) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        forget_parent(own)
+        monkeypatch.setattr("os.link", refused)
+        with pytest.raises(TrainingInterrupted):
+            train(child, own, stop=stop_after(2))
+    if lost == "folder":
+        shutil.rmtree(its)
+    else:
+        (its / {"checkpoint": CHECKPOINT, "result": RESULT}[lost]).unlink()
+    check_parent(child, own)
+    job = Job(child, own, Runtime())
+    assert job.waits_for is None
+    assert Job(child, own.with_name("new"), Runtime()).waits_for == parent.key
+    train(child, own)
+    assert not (own / KEPT_WEIGHTS).exists()
+    assert not (own / KEPT_RECORD).exists()
+
+
+def test_a_done_parent_without_weights_is_said_before_anything_trains(tmp_path: Path) -> None:
+    parent = make_tiny_run()
+    child = masked_run(parent)
+    its = write_run(tmp_path, parent)
+    study = RunCollection((parent, child), tmp_path)
+    for start in (
+        lambda: train_all(study, Resources(1, Runtime()), lambda: None),
+        lambda: train(child, study.path(child)),
+    ):
+        with pytest.raises(ParentError) as caught:
+            start()
+        advice = f"restore it, or remove {its} and train that run again"
+        assert str(caught.value).endswith(advice)
+        assert "\n" not in str(caught.value)
