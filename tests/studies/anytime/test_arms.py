@@ -158,7 +158,7 @@ def test_shares_that_are_not_there_are_one_line(tmp_path: Path) -> None:
     train(plain, tmp_path / plain.id)
     record = read(tmp_path / plain.id)
     with pytest.raises(TaskError, match="has no shares of 4 exits"):
-        shares_of(Parent(record, ""), 4)
+        shares_of(Parent(record, record.folder), 4)
     result = record.result
     assert result is not None
     everything = {
@@ -166,7 +166,11 @@ def test_shares_that_are_not_there_are_one_line(tmp_path: Path) -> None:
         **{f"macs_exit{exit}": Metric(value=1.0, label="MACs", unit="") for exit in range(1, 5)},
     }
     dense = result.model_copy(update={"metrics": everything})
-    assert shares_of(Parent(record.model_copy(update={"result": dense}), ""), 4) == (1, 1, 1)
+    assert shares_of(Parent(record.model_copy(update={"result": dense}), record.folder), 4) == (
+        1,
+        1,
+        1,
+    )
 
 
 def test_an_anytime_network_finds_joints_at_every_exit(tmp_path: Path) -> None:
