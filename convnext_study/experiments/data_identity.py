@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # What the tasks of this package read; those of studies see to it themselves.
 _LABELS = {"classification": OF_IMAGES, "segmentation": OF_PIXELS, "pose": JOINTS}
 
+PADDED_TO = 32  # sides of whole images with a class for every pixel
+
 
 @dataclass(frozen=True)
 class OpenedData:
@@ -61,7 +63,7 @@ def _look_at(uri: str, download: bool, corrupt_images: OnCorruptImage) -> Opened
     data: Any
     if scheme in DENSE_SOURCES:
         data = open_dense(uri, corrupt_images=corrupt_images)
-        side = max(data.size)
+        side = -(-max(data.size) // PADDED_TO) * PADDED_TO
     elif scheme == POSE_SOURCE:
         from convnext_study.data.pose.transforms import Cut
 

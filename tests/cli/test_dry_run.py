@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.dense import make_pairs
 from support.fakes import write_run
 from typer.testing import CliRunner, Result
 
@@ -136,6 +137,27 @@ def test_data_with_other_labels_are_refused_before_anything_runs(command: str) -
         assert str(done.exception).startswith(
             f"data '{data}': has {has}, and a class for every image is needed; use digits, "
         )
+
+
+@pytest.mark.parametrize(("choice", "code"), [("stop", 2), ("skip", 0)])
+def test_a_bad_pair_fails_before_anything_runs_unless_it_is_skipped(
+    tmp_path: Path, choice: str, code: int
+) -> None:
+    (make_pairs(tmp_path) / "train" / "masks" / "1.png").unlink()
+    done = CliRunner().invoke(
+        app,
+        [
+            "study",
+            "anytime",
+            "--data",
+            f"pairs:{tmp_path}",
+            "--dry-run",
+            "--corrupt-images",
+            choice,
+        ],
+    )
+    assert isinstance(done.exception, UserError) == (code == 2)
+    assert ("masks/1.png: is missing" in str(done.exception)) == (code == 2)
 
 
 def test_a_plan_takes_only_what_it_uses() -> None:
