@@ -25,6 +25,7 @@ from convnext_study.evaluation import load_named as named
 from convnext_study.evaluation.evaluate import evaluate
 from convnext_study.evaluation.load_named import Unreachable, load_named
 from convnext_study.evaluation.load_run import EvaluationError, load_run
+from convnext_study.experiments.data_identity import identify
 from convnext_study.models.builders import roadmap_net
 from convnext_study.models.pretrained.convert import from_roadmap
 from convnext_study.models.roadmap_net import RoadmapNet
@@ -49,6 +50,33 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _one_thread_again() -> Iterator[None]:
     yield
     torch.set_num_threads(1)
+
+
+def test_data_that_was_moved_is_named_and_is_the_runs_own(tmp_path: Path) -> None:
+    here, there = tmp_path / "cls", tmp_path / "moved"
+    run = make_tiny_run(epochs=1, global_batch_size=4)
+    run = run.model_copy(update={"data": f"folder:{make_folder(here)}"})
+    (run,) = identify([run], required=True)
+    train(run, tmp_path / "run")
+    here.rename(there)
+    gone = CliRunner().invoke(app, ["eval", str(tmp_path / "run")])
+    assert isinstance(gone.exception, DataError)
+    assert str(gone.exception).endswith("if it was moved, name it: --data folder:PATH")
+    loaded = load_run(tmp_path / "run")
+    notes = evaluate(loaded, open_data(f"folder:{there}"), 8, Runtime()).notes
+    assert not any("is assumed" in note for note in notes)
+    (there / "val" / "cat" / "0.jpg").unlink()
+    notes = evaluate(loaded, open_data(f"folder:{there}"), 8, Runtime()).notes
+    assert any("is assumed" in note for note in notes)
+
+
+def test_a_run_whose_data_changed_after_it_was_asked_for_does_not_begin(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "cls")
+    run = make_tiny_run(epochs=1, global_batch_size=4)
+    (run,) = identify([run.model_copy(update={"data": f"folder:{root}"})])
+    (root / "train" / "cat" / "0.jpg").unlink()
+    with pytest.raises(UserError, match="holds other data than when this run was asked for"):
+        train(run, tmp_path / "run")
 
 
 def result_of(folder: Path) -> Result:
