@@ -50,8 +50,11 @@ def evaluate_by_task(loaded: LoadedModel, uri: str, runtime: Runtime) -> TaskRes
         uri: data of that task, the run's own or other.
         runtime: on what.
 
-    Raises EvaluationError where the data do not suit the network.
+    Raises:
+        EvaluationError: the data do not suit the network.
+        ScoresError: what it says of an image is not finite.
     """
+    from convnext_study.training.guard import ScoresError
     from convnext_study.training.outcome import evaluate
     from convnext_study.training.precision import autocast_of
     from convnext_study.training.tasks import make_task
@@ -66,8 +69,11 @@ def evaluate_by_task(loaded: LoadedModel, uri: str, runtime: Runtime) -> TaskRes
         )
     net: Any = loaded.net
     net = net.to(runtime.device, memory_format=runtime.memory_format)
-    with autocast_of(loaded.precision, runtime.device):
-        found = evaluate(task, net)
+    try:
+        with autocast_of(loaded.precision, runtime.device):
+            found = evaluate(task, net)
+    except ScoresError as error:
+        raise ScoresError(f"{loaded.name} on {uri}: {error}, so it has no result") from None
     return TaskResult(
         model=loaded.name,
         weights=loaded.weights,

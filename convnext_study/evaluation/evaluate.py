@@ -164,6 +164,7 @@ def _ranks(loaded: LoadedModel, batches: Iterator[Any], runtime: Runtime) -> tup
     import torch
 
     from convnext_study.models.fast_conv import use_gemm_convs
+    from convnext_study.training.guard import ScoresError, check_scores, finite_rows
     from convnext_study.training.precision import autocast_of
 
     net: Any = loaded.net
@@ -174,6 +175,7 @@ def _ranks(loaded: LoadedModel, batches: Iterator[Any], runtime: Runtime) -> tup
         net = torch.compile(net)
     first: list[Tensor] = []
     among: list[Tensor] = []
+    finite: list[Tensor] = []
     with torch.inference_mode():
         for images, labels in batches:
             with autocast_of(loaded.precision, runtime.device):
@@ -184,6 +186,11 @@ def _ranks(loaded: LoadedModel, batches: Iterator[Any], runtime: Runtime) -> tup
             right = top == labels.cpu()[:, None]
             first.append(right[:, 0])
             among.append(right.any(1))
+            finite.append(finite_rows(logits))
+    try:
+        check_scores(finite, net)
+    except ScoresError as error:
+        raise ScoresError(f"{loaded.name}: {error}, so it has no accuracy") from None
     none = torch.zeros(0, dtype=torch.bool)
     return torch.cat([none, *first]), torch.cat([none, *among])
 

@@ -1,6 +1,6 @@
-"""Steps whose loss, gradients or buffers are not finite: found, undone, and counted.
+"""What is not finite: steps, which are found, undone and counted, and scores, which are no result.
 
-Everything here stays on the device: the optimizer is told on the device to leave the weights
+All of a step stays on the device: the optimizer is told on the device to leave the weights
 alone (as a gradient scaler tells it), and the numbers of a step are read back once.
 """
 
@@ -11,6 +11,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
+
+from convnext_study.errors import RunFailed
+from convnext_study.training.distributed import all_gather
 
 
 class Buffers:
@@ -52,3 +55,29 @@ def is_finite(module: nn.Module) -> bool:
     """Whether every weight and buffer is a number."""
     values = [*module.parameters(), *module.buffers()]
     return bool(torch.stack([torch.isfinite(value).all() for value in values]).all())
+
+
+class ScoresError(RunFailed):
+    """What a network says of validation images is not finite, so that it has no result."""
+
+
+@torch.no_grad()
+def finite_rows(scores: Tensor) -> Tensor:
+    """Bools (n,): whether all scores of an image, (n, ...), are finite."""
+    return scores.isfinite().flatten(1).all(1)
+
+
+def check_scores(finite: Sequence[Tensor], model: nn.Module) -> None:
+    """Raises ScoresError in every process where the scores of an image are not finite.
+
+    ``finite`` are this process's `finite_rows`, batch by batch.
+    """
+    mine = (int(sum(one.sum() for one in finite)), sum(len(one) for one in finite))
+    right, images = (sum(part) for part in zip(*all_gather(mine), strict=True))
+    if right == images:
+        return
+    bad = next((name for name, one in model.state_dict().items() if not one.isfinite().all()), None)
+    raise ScoresError(
+        f"the scores of {images - right} of {images} validation images are not finite"
+        + (f", nor are the weights ({bad})" if bad else "")
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from convnext_study.models.fast_conv import restore_convs
 from convnext_study.runs.metrics import values_of
 from convnext_study.runs.records import RESULT, Result
+from convnext_study.training.guard import ScoresError
 from convnext_study.training.memory import peak_memory
 from convnext_study.training.precision import autocast_of
+from convnext_study.training.state import TrainingError
 from convnext_study.training.task import Evaluation, Task
 
 if TYPE_CHECKING:
@@ -20,24 +23,41 @@ if TYPE_CHECKING:
 
 
 def evaluate(task: Task, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
-    """Evaluate a network on the whole validation set, and leave it in the mode it was in."""
+    """Evaluate a network on the whole validation set, and leave it in the mode it was in.
+
+    Raises ScoresError where a score or a metric is not finite, and what ``check`` raises.
+    """
     training = model.training
     model.eval()
     try:
-        return task.evaluate(model, check)
+        found = task.evaluate(model, check)
     finally:
         model.train(training)
+    for metric in found.metrics.values():
+        if not math.isfinite(metric.value):
+            raise ScoresError(f"{metric.label} is {metric.value}")
+    return found
 
 
 def evaluate_all(training: TrainState, check: Callable[[], None]) -> dict[str, Evaluation]:
     """The weights, ``raw``, and, where there is one, their moving average, ``ema``.
 
-    Raises what ``check`` raises.
+    Raises what ``check`` raises, and TrainingError where a score of either is not finite.
     """
-    with autocast_of(training.recipe.precision, training.runtime.device):
-        evaluated = {"raw": evaluate(training.task, training.model, check)}
-        if training.ema is not None:
-            evaluated["ema"] = evaluate(training.task, training.ema, check)
+    models = {"raw": training.model, "ema": training.ema}
+    evaluated: dict[str, Evaluation] = {}
+    for kind, model in models.items():
+        if model is None:
+            continue
+        try:
+            with autocast_of(training.recipe.precision, training.runtime.device):
+                evaluated[kind] = evaluate(training.task, model, check)
+        except ScoresError as error:
+            raise TrainingError(
+                f"{training.folder.path}: after step {training.progress.step}, {kind} weights: "
+                f"{error}; try a lower learning rate (lr), gradient clipping (clip_grad), or "
+                "precision float32"
+            ) from error
     return evaluated
 
 

@@ -1,6 +1,7 @@
 """Judging networks: a run's, timm's and torchvision's, and what is refused."""
 
 import json
+import math
 import socket
 from argparse import Namespace
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.metrics import Samples
 from convnext_study.runs.records import ModelRef, Result, Run, TaskRef
+from convnext_study.training.guard import ScoresError
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 
@@ -255,6 +257,17 @@ def test_which_weights_of_a_file_are_taken_is_said(tmp_path: Path) -> None:
     done = command(*raw, "--image-size", "32", "--json")
     assert json.loads(done.stdout)["weights"] == "from last.pth.tar: raw (state_dict)"
     assert command(*raw[:-3], "mean", *raw[-2:]).exit_code == 2
+
+
+def test_no_accuracy_of_scores_that_are_not_finite(tmp_path: Path) -> None:
+    path, net = tmp_path / "w.pth", timm.create_model("test_convnext", num_classes=10)
+    state = net.state_dict()
+    torch.save({**state, "head.fc.bias": state["head.fc.bias"] * math.nan}, path)
+    done = command("test_convnext", "--weights", str(path), "--data", "digits")
+    assert isinstance(done.exception, ScoresError)
+    assert "602 of 602" in str(done.exception)
+    assert "head.fc.bias" in str(done.exception)
+    assert not done.stdout
 
 
 def test_weights_tell_layer_scale_and_grn(tmp_path: Path) -> None:

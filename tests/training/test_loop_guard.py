@@ -7,17 +7,24 @@ from typing import Any
 
 import pytest
 import torch
+from support.exits import exit_run
+from support.mpii import make_split
 from support.runs import make_tiny_run
 from support.training import assert_same, stop_after, weights
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from convnext_study.runs import records
 from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import CHECKPOINT
 from convnext_study.training import checkpoint_file, step
 from convnext_study.training.build import build_train_state
-from convnext_study.training.loop import TrainingError, TrainingInterrupted, train
+from convnext_study.training.guard import ScoresError
+from convnext_study.training.loop import TrainingError, TrainingInterrupted, evaluate, train
 from convnext_study.training.runtime import Runtime
+from convnext_study.training.task import Evaluation
+from convnext_study.training.tasks import make_task
 from convnext_study.training.tasks.classification import Classification
 
 
@@ -146,6 +153,67 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match="not finite after step 3; the last finite ones"):
             training.save()
     assert checkpoint_file.digest(tmp_path / CHECKPOINT) == good
+
+
+class Spoilt(nn.Module):
+    """A network, but for some of its scores of the first ``count`` images of each batch."""
+
+    def __init__(self, net: nn.Module, value: float, count: int) -> None:
+        super().__init__()
+        self.net, self.value, self.count = net, value, count
+
+    def forward(self, images: torch.Tensor) -> Any:
+        said = self.net(images)
+        every = [said] if isinstance(said, torch.Tensor) else list(said)
+        every[-1][: self.count, 0] = self.value
+        return every[0] if isinstance(said, torch.Tensor) else every
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("what", ["classes", "maps", "joints"])
+def test_scores_that_are_not_finite_are_no_result(what: str, value: float, tmp_path: Path) -> None:
+    if what == "classes":
+        run, batches, spoilt = make_tiny_run("depthwise_conv"), 3, 3
+    elif what == "maps":
+        run, batches, spoilt = exit_run(), 1, 1
+    else:
+        data = f"mpii:{make_split(tmp_path)}"
+        run, batches, spoilt = exit_run(data, task="pose", size=64), 1, 1
+    task = make_task(run, Runtime())
+    honest = task.build().eval()
+    images = evaluate(task, honest).images
+    with pytest.raises(ScoresError, match=rf"of {spoilt * batches} of {images} validation images"):
+        evaluate(task, Spoilt(honest, value, spoilt))
+    with torch.no_grad():
+        weight = next(honest.parameters())
+        weight.view(-1)[0] = math.nan
+    with pytest.raises(ScoresError, match=f"of {images} of .* nor are the weights"):
+        evaluate(task, honest)
+
+
+def test_a_metric_that_is_not_finite_is_no_result() -> None:
+    task: Any = make_task(make_tiny_run(), Runtime())
+    metric = Metric(value=math.nan, label="share of nothing")
+    task.evaluate = lambda *_: Evaluation({"share": metric}, "share", 3)
+    with pytest.raises(ScoresError, match="share of nothing is nan"):
+        evaluate(task, task.build())
+
+
+def test_a_run_fails_where_its_scores_are_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of the weights that the run is not judged by, too.
+    honest = Classification.evaluate
+
+    def of_averaged(self: Any, model: nn.Module, check: Any) -> Any:
+        averaged = isinstance(model, AveragedModel)
+        return honest(self, Spoilt(model, math.inf, 1) if averaged else model, check)
+
+    monkeypatch.setattr(Classification, "evaluate", of_averaged)
+    with pytest.raises(TrainingError, match="ema weights: the scores of 3 of 602"):
+        train(make_tiny_run(ema=0.9), tmp_path)
+    assert records.read(tmp_path).status == "failed"
+    assert records.read(tmp_path).result is None
 
 
 def test_fp16s_overflows_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from convnext_study.recipes import make_recipe
 from convnext_study.runs.metrics import Metric, Samples
 from convnext_study.runs.records import ModelRef, Run
 from convnext_study.training.distributed import all_gather
+from convnext_study.training.guard import check_scores, finite_rows
 from convnext_study.training.mixing import Mixing
 from convnext_study.training.parent import Parent, load_weights
 from convnext_study.training.runtime import Runtime
@@ -150,6 +151,7 @@ class Classification(Task):
         """Top-1 accuracy and cross entropy over the whole validation part, in every process."""
         losses: list[Tensor] = []  # of a batch each, summed in float32: not every device has more
         correct: list[Tensor] = []
+        finite: list[Tensor] = []
         places: list[int] = []
         bad = self.corrupt_images
         batches = val_batches(
@@ -160,12 +162,14 @@ class Classification(Task):
             logits = model(images).float()
             losses.append(F.cross_entropy(logits, labels, reduction="sum"))
             correct.append(logits.argmax(1) == labels)
+            finite.append(finite_rows(logits))
             places += batch.places.tolist()
             check()
         # Parts differ by an image, which can be a batch; a part can even be empty.
         count = len(self.data.val)
         for _ in range(len(losses), most_batches(count, EVAL_BATCH, self._sharding)):
             check()
+        check_scores(finite, model)
         return self._joined(losses, correct, places, self.corrupt_images - bad)
 
     def _joined(

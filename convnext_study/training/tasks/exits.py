@@ -23,6 +23,7 @@ from convnext_study.recipes import Recipe, RecipeError
 from convnext_study.runs.metrics import Cost, Metric
 from convnext_study.runs.records import Run
 from convnext_study.training.distributed import all_gather
+from convnext_study.training.guard import check_scores, finite_rows
 from convnext_study.training.parent import Parent, load_weights
 from convnext_study.training.rng import seed_everything
 from convnext_study.training.runtime import Runtime
@@ -138,6 +139,7 @@ class ExitsTask(OnData):
         """Metrics of every exit, and the loss, in every process."""
         bad = self.corrupt_images
         found: list[Evidence] = []
+        finite: list[Tensor] = []
         size, readers = self._eval_batch, self._reading()
         for batch in val_batches(self._parts, size, readers, self._sharding, self._ahead):
             images, labels = self._prepare(batch)
@@ -145,6 +147,9 @@ class ExitsTask(OnData):
             place = int(batch.places[0])
             seed_everything(fold_in(self.run.seed, "evaluate", place), self.runtime.device)
             exits, seen = self.observed(model, images)
+            finite.append(torch.stack([finite_rows(one) for one in exits]).all(0))
+            if not finite[-1].all():  # there will be no result, and counting goes by numbers
+                exits = [one.nan_to_num() for one in exits]
             every = {LOSS: self.image_losses(exits, labels), PLACES: batch.places}
             measured = {**every, **seen, **self.measure(exits, labels)}
             found.append({name: one.cpu() for name, one in measured.items()})
@@ -152,6 +157,7 @@ class ExitsTask(OnData):
         # Parts differ by an image, which can be a batch; a part can even be empty.
         for _ in range(len(found), most_batches(len(self._parts.val), size, self._sharding)):
             check()
+        check_scores(finite, model)
         return self._joined(found, self.corrupt_images - bad)
 
     def costs(self, model: nn.Module) -> dict[str, Cost]:
