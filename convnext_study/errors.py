@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 
 
 class UserError(ValueError):
@@ -19,6 +20,23 @@ class Busy(RunFailed):
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_STOPPED = 0, 1, 2, 75
 EXIT_INTERRUPTED = 130  # by Ctrl-C, where there is nothing to resume
+
+
+# What steers a terminal, overrides the direction of writing, ends a line where none is to end, or
+# cannot stand in XML: controls but tab and newline, overrides, halves of pairs.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+
+def printable(text: str) -> str:
+    """The text with the replacement character for each sign that is no sign to be read."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def one_line(text: str) -> str:
+    """The text as one line of signs to be read, whoever wrote it."""
+    return re.sub(r"[\t\n]+", " ", printable(text)).strip()
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -93,3 +93,23 @@ def test_data_modules_import_without_torch() -> None:
 def test_the_root_can_be_read_at_a_glance() -> None:
     entries = [path for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "py.typed")]
     assert len(entries) <= 20, sorted(path.name for path in entries)
+
+
+TEXT_FILES = {"open", "fdopen", "read_text", "write_text", "TemporaryFile", "NamedTemporaryFile"}
+OTHER_OPENS = {("open", of) for of in ("os", "Image", "tarfile", "source")}
+
+
+def test_every_text_file_is_opened_with_its_encoding() -> None:
+    """The locale's is another one on another machine. Ruff's PLW1514 sees half of the calls."""
+    missing = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            of = getattr(getattr(node.func, "value", None), "id", "")
+            modes = {"rb", "wb", "xb"} & {getattr(one, "value", None) for one in node.args}
+            text = name in TEXT_FILES and not modes and (name, of) not in OTHER_OPENS
+            if text and not {"encoding", "dir"} & {one.arg for one in node.keywords}:
+                missing.append(f"{name_of(path)}:{node.lineno}")
+    assert missing == []

@@ -28,6 +28,7 @@ from convnext_study.errors import (
     Busy,
     RunFailed,
     UserError,
+    one_line,
 )
 
 # typer has click within it, or beside it in older versions: this is the class in both.
@@ -53,11 +54,12 @@ report.add_to(app)
 def main() -> None:
     """Run the command line. Errors that a user can cause are one line on standard error."""
     if sys.stdout is None:  # closed by the caller (`>&-`)
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  for as long as we live
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  for as long as we live
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a locale without the signs of the tables
     try:
+        _check_words(sys.argv[1:])
         code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
@@ -83,6 +85,15 @@ def main() -> None:
         sys.exit(code)
 
 
+def _check_words(words: list[str]) -> None:
+    """Raises UserError for a word that the locale cannot read, and no file of ours can hold."""
+    for word in words:
+        if not word.isascii() and word.encode("utf-8", "replace").decode() != word:
+            raise UserError(
+                f"{word}: cannot be read in this locale; set one of UTF-8, as in LC_ALL=C.UTF-8"
+            )
+
+
 def _drop_output() -> bool:
     """Write what output is left, or drop it: it would be tried once more at the very end.
 
@@ -103,5 +114,5 @@ def _usage(error: Any) -> str:
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    print(f"convnext-study: {message}", file=sys.stderr)
+    print(f"convnext-study: {one_line(message)}", file=sys.stderr)
     sys.exit(code)

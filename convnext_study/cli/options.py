@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import math
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 import typer
 
 from convnext_study.data.sources import SOURCES
-from convnext_study.errors import EXIT_STOPPED, UserError
+from convnext_study.errors import EXIT_STOPPED, RunFailed, UserError, one_line
 from convnext_study.recipes.recipe import MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from convnext_study.runs.records import RecordError
 
 PLAIN_WIDTH = 120  # of what is written to a file or a pipe
+# A text, such as a label with brackets or a name with colons, is what it is, whoever wrote it.
+PLAIN_TEXT: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
 
 MOST_PROCESSES = 1024  # and threads: of one machine, generously
 
@@ -239,8 +242,10 @@ def console(file: TextIO | None = None) -> Console:
 
     file = file or sys.stdout
     if file.isatty():
-        return Console(file=file, width=max(shutil.get_terminal_size().columns, 80))
-    return Console(file=file, width=PLAIN_WIDTH, color_system=None, force_terminal=False)
+        return Console(file=file, width=max(shutil.get_terminal_size().columns, 80), **PLAIN_TEXT)
+    return Console(
+        file=file, width=PLAIN_WIDTH, color_system=None, force_terminal=False, **PLAIN_TEXT
+    )
 
 
 def print_tables(*tables: Table[Any], file: TextIO | None = None) -> None:
@@ -262,9 +267,24 @@ def print_rich(*parts: RenderableType, file: TextIO | None = None) -> None:
     print("\n".join(line.rstrip() for line in capture.get().splitlines()), file=file)
 
 
+def print_written(folder: Path, write: Callable[[], Sequence[Path]]) -> None:
+    """Write files in a folder, and print their paths. A folder that is only to be read is one to
+    look at: it takes none, which is said. Raises RunFailed where they fail for another reason."""
+    try:
+        files = write()
+    except OSError as error:
+        text = f"{folder}: cannot be written ({error.strerror})"
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise RunFailed(text) from error
+        print(f"convnext-study: warning: {text}: no files beside what is shown", file=sys.stderr)
+        return
+    if files:
+        print("written: " + ", ".join(map(str, files)))
+
+
 def warn_of_unreadable(unreadable: Sequence[RecordError]) -> None:
     """Say on standard error which runs were left out, since their records cannot be read."""
     from convnext_study.runs.records import tell_unreadable
 
     if text := tell_unreadable(unreadable):
-        print(f"convnext-study: warning: {text}", file=sys.stderr)
+        print(f"convnext-study: warning: {one_line(text)}", file=sys.stderr)

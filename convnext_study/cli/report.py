@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convnext_study.cli.options import warn_of_unreadable
+from convnext_study.cli.options import PLAIN_TEXT, warn_of_unreadable
+from convnext_study.errors import UserError
 from convnext_study.roadmap import ROADMAPS, get_roadmap
 
 if TYPE_CHECKING:
@@ -46,7 +48,10 @@ def report(
     from convnext_study.report.write import write_report
     from convnext_study.runs.records import unreadable_in
 
-    out = out or folder / "report"
+    if out is None:
+        out = folder / "report"
+        if out.is_symlink():  # made by whoever made the folder
+            raise UserError(f"{out}: is a link; name the folder for the report with --out")
     extras = _extras(folder)
     if watch:
         _watch(folder, out, extras, (every, any_commit))
@@ -83,8 +88,9 @@ def _state(folder: Path) -> dict[str, tuple[int, int]]:
     found = {}
     for pattern in ("run.json", "log.jsonl", "result.json", "lock"):
         for path in folder.rglob(pattern):
-            about = path.stat()
-            found[str(path)] = (about.st_size, about.st_mtime_ns)
+            with contextlib.suppress(OSError):  # gone meanwhile
+                about = path.lstat()
+                found[str(path)] = (about.st_size, about.st_mtime_ns)
     return found
 
 
@@ -119,7 +125,7 @@ def _screen(regime: str, name: str) -> str | None:
     road = get_roadmap(regime) if regime in ROADMAPS else None
     if road is None or name not in {variant.name for variant in road.variants()}:
         return None
-    console = Console(width=80, color_system=None, force_terminal=False)
+    console = Console(width=80, color_system=None, force_terminal=False, **PLAIN_TEXT)
     with console.capture() as capture:
         console.print(show(road, name))
     return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())

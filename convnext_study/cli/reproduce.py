@@ -19,6 +19,7 @@ from convnext_study.runs.records import Record, Run
 
 # Recipe fields that the command line can change, and the option for each.
 _OPTIONS = {"epochs": "--epochs", "global_batch_size": "--batch-size", "image_size": "--image-size"}
+_COMMIT = re.compile(r"[0-9a-f]{7,64}\+?", re.ASCII)
 # The study of the package for each kind, and what it is told.
 _STUDIES = {
     "leave_one_out": "leave_one_out",
@@ -59,6 +60,9 @@ def commands(groups: Sequence[RunGroup], folder: str) -> list[str]:
 
 def _checkout(records: Sequence[Record]) -> list[str]:
     found = sorted({str(one.manifest["commit"]) for one in records if one.manifest.get("commit")})
+    # What is to be typed into a shell is a digest, and no option or branch of git's.
+    if unknown := [one for one in found if not _COMMIT.fullmatch(one)]:
+        return [f"# made at what is no commit: {', '.join(unknown)}"[:200]]
     if len(found) != 1:
         return [f"# made at {len(found)} commits: {', '.join(found)}"] if found else []
     note = "  # files of the package differed from it" if found[0].endswith("+") else ""

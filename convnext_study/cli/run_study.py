@@ -13,6 +13,7 @@ from convnext_study.cli.options import (
     StudyOptions,
     console,
     print_tables,
+    print_written,
     warn_of_unreadable,
 )
 from convnext_study.cli.place import (
@@ -22,7 +23,7 @@ from convnext_study.cli.place import (
     get_launcher,
     opening,
 )
-from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED
+from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, one_line
 from convnext_study.experiments.collection import RunCollection, train_all, unfinished
 from convnext_study.experiments.data_identity import identify
 from convnext_study.experiments.roadmap_runs import default_folder, parse_seeds, roadmap_runs
@@ -95,16 +96,17 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
             return
     _show(study)
     for outcome in unfinished(outcomes, "failed"):
-        print(f"convnext-study: {outcome.run.id} failed: {outcome.reason}", file=sys.stderr)
+        reason = one_line(outcome.reason)
+        print(f"convnext-study: {outcome.run.id} failed: {reason}", file=sys.stderr)
     # What another command has finished meanwhile is none of these.
     busy = [one for one in unfinished(outcomes, "busy") if not study.is_done(one.run)]
     for outcome in busy:
         print(f"convnext-study: {outcome.run.id} is busy: {outcome.reason}", file=sys.stderr)
     for text in _warnings(study):
-        print(f"convnext-study: warning: {text}", file=sys.stderr)
+        print(f"convnext-study: warning: {one_line(text)}", file=sys.stderr)
     warn_of_unreadable(unreadable_in(study.folder / "runs"))
     for note in sorted({o.reason for o in outcomes if o.status == "done" and o.reason}):
-        print(f"convnext-study: {note}", file=sys.stderr)
+        print(f"convnext-study: {one_line(note)}", file=sys.stderr)
     if unfinished(outcomes, "failed"):
         raise typer.Exit(EXIT_FAILED)
     stopped = unfinished(outcomes, "stopped")
@@ -185,13 +187,16 @@ def _show(study: RunCollection) -> None:
     if not any(row.value is not None for row in rows):
         print("no row is finished yet: no table")
         return
-    files = [*write_results(study.folder, rows, study_title(rows).title), *draw(rows, study.folder)]
+    print_tables(terminal_table(rows))
+    title = study_title(rows).title
+    print_written(
+        study.folder,
+        lambda: [*write_results(study.folder, rows, title), *draw(rows, study.folder)],
+    )
     if study.wandb != "off":
         from convnext_study.report.wandb_table import mirror_study
 
         mirror_study(study.folder, rows, study.wandb)
-    print_tables(terminal_table(rows))
-    print("written: " + ", ".join(str(file) for file in files))
 
 
 def is_row(run: Run) -> bool:

@@ -14,6 +14,7 @@ from convnext_study.cli.options import (
     output_of,
     print_rich,
     print_tables,
+    print_written,
     with_options,
 )
 from convnext_study.data.labels import USAGE
@@ -220,8 +221,7 @@ def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:
             print_tables(table)
         elif not isinstance(one, StudyFigure):
             print_rich(one)
-    if files := write_findings(file.path.stem, shown, whole.folder):
-        print("written: " + ", ".join(str(path) for path in files))
+    print_written(whole.folder, lambda: write_findings(file.path.stem, shown, whole.folder))
     sets = [run for run in whole.runs if not is_row(run)]
     if sets and records and not shown:  # what it lacks may be there, made otherwise
         for note in context.group_by_subset(records).excluded:
@@ -236,17 +236,20 @@ def _show_matched(whole: RunCollection, requested: list[Run]) -> None:
     from convnext_study.report.tables.results import terminal_table, write_results
     from convnext_study.results.summary import summarize
     from convnext_study.results.title import study_title
+    from convnext_study.runs.files import make_within
 
     rows = summarize(select_records(_finished(whole), requested), requested)
     if not any(row.value is not None for row in rows):
         return
-    folder = whole.folder / KIND
-    folder.mkdir(exist_ok=True)
-    files = [*write_results(folder, rows, study_title(rows).title), *draw(rows, folder)]
     target = requested[0].metadata[KIND]["target"]
     print_rich(f"At equal cost, {target:,} MACs: widths as the labels say.")
     print_tables(terminal_table(rows))
-    print("written: " + ", ".join(str(path) for path in files))
+
+    def write() -> list[Path]:
+        folder = make_within(whole.folder, KIND)
+        return [*write_results(folder, rows, study_title(rows).title), *draw(rows, folder)]
+
+    print_written(whole.folder, write)
 
 
 def _finished(whole: RunCollection) -> list[Record]:

@@ -15,11 +15,11 @@ from convnext_study.launchers.resources import Resources
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.parents import check_parent
 from convnext_study.runs.records import (
-    RESULT,
     RUN,
     Record,
     RecordError,
     Run,
+    is_done,
     read,
     scan,
 )
@@ -47,8 +47,8 @@ class RunCollection:
         return self.folder / "runs" / run.id
 
     def is_done(self, run: Run) -> bool:
-        """Whether the run has a result on disk."""
-        return (self.path(run) / RESULT).exists()
+        """Whether the run has a result on disk that can be read."""
+        return is_done(self.path(run))
 
     def note_places(self) -> None:
         """Record of finished runs where their data lies now, as far as that can be written: later

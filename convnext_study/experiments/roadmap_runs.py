@@ -17,6 +17,8 @@ from convnext_study.results.summary import MAY_DIFFER
 from convnext_study.roadmap import Roadmap, Variant
 from convnext_study.runs.records import ModelRef, Run
 
+MOST_SEEDS = 1000  # by their number; more of them are named
+
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """``3`` is the seeds 0, 1, 2; ``0,4,7`` are those. Raises UserError."""
@@ -26,6 +28,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         numbers = ()
     if not numbers or min(numbers) < 0 or (len(numbers) == 1 and numbers[0] < 1):
         raise UserError(f"seeds: {text!r}; use how many (3), or which (0,4,7)")
+    if max(numbers) >= 2**63 or (len(numbers) == 1 and numbers[0] > MOST_SEEDS):
+        raise UserError(f"seeds: {text:.40}; use at most {MOST_SEEDS:,}, each below 2^63")
     if len(set(numbers)) < len(numbers):
         raise UserError(f"seeds: {text!r} names a seed twice")
     return tuple(range(numbers[0])) if len(numbers) == 1 else numbers

@@ -22,7 +22,7 @@ from convnext_study.experiments.roadmap_runs import parse_names
 from convnext_study.imports import fault, load_file
 from convnext_study.roadmap import Step, get_roadmap
 from convnext_study.roadmap.extensions import extension_step
-from convnext_study.runs.records import RESULT, RUN, Record, RecordError, Run, read_run_file
+from convnext_study.runs.records import RUN, Record, RecordError, Run, is_done, read_run_file
 
 DEFAULT_REGIME = "nano"
 ABLATIONS = "ablations"
@@ -159,7 +159,7 @@ def deduplicate(runs: Iterable[Run], folder: Path) -> tuple[list[Run], int]:
         else run
         for key, run in asked.items()
     ]
-    done = sum((folder / "runs" / run.id / RESULT).exists() for run in distinct)
+    done = sum(is_done(folder / "runs" / run.id) for run in distinct)
     return distinct, done
 
 
@@ -174,7 +174,7 @@ def recorded(folder: Path) -> dict[str, Run]:
             continue  # the command tells of it at its end
         if run.id != path.parent.name:
             continue  # a folder that was renamed is not where the study looks for it
-        if (path.parent / RESULT).exists():
+        if is_done(path.parent):
             finished.add(run.key)
             found[run.key] = run
         elif run.key not in finished:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 from convnext_study.errors import UserError
-from convnext_study.runs.files import write_json
+from convnext_study.runs.files import read_json, write_json
 from convnext_study.runs.parents import KEPT_RECORD
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
@@ -67,7 +66,7 @@ def read_jobs(path: Path) -> list[Job]:
                 Runtime(**one["runtime"]),
                 one["wandb"],
             )
-            for one in json.loads(path.read_text())
+            for one in read_json(path)
         ]
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -18,8 +18,9 @@ from convnext_study.launchers.local import TICK
 from convnext_study.launchers.resources import cores
 from convnext_study.launchers.serving import noting_signals
 from convnext_study.runs import locks
+from convnext_study.runs.files import open_to_append, read_bytes
 from convnext_study.runs.log import failure, read_events
-from convnext_study.runs.records import LOCK, RESULT
+from convnext_study.runs.records import LOCK, is_done
 
 WORKER = "convnext_study.launchers.worker"
 LOG_FILE = "torchrun.log"  # beside the folder of the runs
@@ -98,9 +99,8 @@ def _run_group(
     path = jobs[0].folder.parent.with_name(LOG_FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
     # A process that is killed holds no lock any longer, so no worker outlives this one.
-    with locks.take(folder / LOCK) as lock, path.open("a+") as log:
-        log.seek(0, 2)
-        began = log.tell()
+    with locks.take(folder / LOCK) as lock, open_to_append(path) as log:
+        began = os.fstat(log.fileno()).st_size
         # A session of its own: Ctrl-C in the terminal is for this process, which passes it on.
         process = subprocess.Popen(
             command(processes, folder / "jobs.json", waiting),
@@ -118,8 +118,7 @@ def _run_group(
                 on_poll()
                 if stop:
                     lock.release()
-        log.seek(began)
-        return code, log.read()
+        return code, read_bytes(path)[began:].decode(errors="replace")
 
 
 def _settle(
@@ -134,7 +133,7 @@ def _settle(
         ending: the group's exit code and all it said.
         stopped: whether this process was signalled to stop.
     """
-    left = [index for index in logged if not (jobs[index].folder / RESULT).exists()]
+    left = [index for index in logged if not is_done(jobs[index].folder)]
     ended = [Outcome(jobs[index].run, "done") for index in logged if index not in left]
     if not left:
         return ended, []

@@ -6,25 +6,29 @@ They are written into the study's folder when the study has run, and stand on th
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import BaseModel, Field, ValidationError
+
+from convnext_study.errors import one_line
 from convnext_study.report.attribution import effects_table, write_effects
 from convnext_study.report.figures.style import save
 from convnext_study.report.tables.render import Screen, write_tables
-from convnext_study.report.tables.saved import from_plain, to_plain
+from convnext_study.report.tables.saved import SavedTable, to_plain
 from convnext_study.report.tables.table import Table
 from convnext_study.results.effects import Effects
-from convnext_study.runs.files import write_json
+from convnext_study.runs.files import make_within, read_bytes, read_json, safe_name, write_json
+from convnext_study.runs.metrics import Count, Text
 from convnext_study.runs.records import RESULT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FINDINGS = "findings"  # in a study's folder: a file for each study that has run there
+_LARGEST_IMAGE = 2**25  # bytes
 
 
 @dataclass(frozen=True)
@@ -92,57 +96,80 @@ def write_findings(study: str, found: Iterable[Any], folder: Path) -> list[Path]
             parts.append({"table": to_plain(table)})
         if isinstance(one, Effects):
             paths += write_effects(one, folder)
-            parts.append({"image": f"{one.kind}.svg", "title": one.title})
+            parts.append({"image": f"{safe_name(one.kind)}.svg", "title": one.title})
         elif table is not None:
             paths += write_tables([table], folder, ("json", "csv"))
         elif isinstance(one, StudyFigure):
             paths += save(one.figure, folder, one.name, ("svg", "png"))
-            parts.append({"image": f"{one.name}.svg", "title": one.title})
+            parts.append({"image": f"{safe_name(one.name)}.svg", "title": one.title})
         elif isinstance(one, str):
             parts.append({"text": one})
     if parts:
-        home = folder / FINDINGS
-        home.mkdir(parents=True, exist_ok=True)
         about = {"study": study, "finished": _finished(folder), "parts": parts}
-        write_json(home / f"{study}.json", about)
+        write_json(make_within(folder, FINDINGS) / f"{safe_name(study)}.json", about)
     return paths
 
 
 def read_findings(folder: Path, known: Sequence[str] = ()) -> list[Findings]:
     """What the studies under a folder found, without the tables of these names and their images."""
-    paths = sorted(folder.rglob(f"{FINDINGS}/*.json"))
+    paths = sorted(path for path in folder.rglob(f"{FINDINGS}/*.json") if not _is_linked(path))
     found = [_read(path, set(known)) for path in paths]
     return [one for one in found if one.parts or one.notes]
+
+
+def _is_linked(path: Path) -> bool:
+    return path.parent.is_symlink()
 
 
 def _read(path: Path, known: set[str]) -> Findings:
     home = path.parent.parent
     try:
-        about = json.loads(path.read_text())
-        parts = [_part(part, home) for part in about["parts"] if _name(part) not in known]
-        then, now = int(about["finished"]), _finished(home)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        about = _Saved.model_validate(read_json(path))
+        parts = [one.part(home) for one in about.parts if one.name not in known]
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = ": ".join([*map(str, first["loc"]), first["msg"]])[:500]
         return Findings(path.stem, [], (f"{path.name} cannot be read: {reason}",))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(str(error))
+        return Findings(path.stem, [], (f"{path.name} cannot be read: {reason}",))
+    then, now = about.finished, _finished(home)
     notes = (
         f"Written when {then} runs of the folder were finished; now {now} are. The same study "
         "command brings this up to date."
     )
-    return Findings(str(about["study"]), parts, (notes,) if parts and then != now else ())
+    return Findings(about.study, parts, (notes,) if parts and then != now else ())
 
 
-def _name(part: dict[str, Any]) -> str:
-    return str(part["table"]["name"]) if "table" in part else Path(part.get("image", "")).stem
+class _SavedPart(BaseModel):
+    """One piece in a file; of its first three fields one is not empty."""
+
+    text: str = ""
+    table: SavedTable | None = None
+    image: Annotated[str, Field(pattern=r"^[^/]+\.svg$")] | None = None  # beside the findings
+    title: Text = ""  # of the image
+
+    @property
+    def name(self) -> str:
+        """The table's, or the image's, which may be the same."""
+        return self.table.name if self.table else (self.image or "").removesuffix(".svg")
+
+    def part(self, home: Path) -> Part:
+        """As the page shows it. Raises OSError where the image is no file of that folder."""
+        if self.table is not None:
+            return Part(table=self.table.table())
+        if self.image is not None:
+            encoded = base64.b64encode(read_bytes(home / self.image, _LARGEST_IMAGE)).decode()
+            return Part(image=f"data:image/svg+xml;base64,{encoded}", title=self.title)
+        return Part(text=self.text)
 
 
-def _part(part: dict[str, Any], home: Path) -> Part:
-    if "table" in part:
-        return Part(table=from_plain(part["table"]))
-    if "image" in part:
-        data = (home / Path(part["image"]).name).read_bytes()  # in this folder, whatever it says
-        encoded = base64.b64encode(data).decode()
-        return Part(image=f"data:image/svg+xml;base64,{encoded}", title=str(part["title"]))
-    return Part(text=str(part["text"]))
+class _Saved(BaseModel):
+    """A file of findings."""
+
+    study: Text
+    finished: Count
+    parts: list[_SavedPart]
 
 
 def _finished(folder: Path) -> int:

@@ -106,8 +106,8 @@ def _time(records: Iterable[Record]) -> str:
 
 def _trouble(records: Iterable[Record]) -> list[str]:
     """What the runs got over, summed over all of them."""
-    extras = [(record.result.model_extra or {}) for record in records if record.result]
-    sums = {name: sum(int(one.get(name) or 0) for one in extras) for name in _TROUBLE}
+    results = [record.result for record in records if record.result]
+    sums = {name: sum(getattr(one, name) for one in results) for name in _TROUBLE}
     return [f"{count} {_TROUBLE[name]}" for name, count in sums.items() if count]
 
 

@@ -13,7 +13,7 @@ from convnext_study.report.findings import FINDINGS
 from convnext_study.report.page import Report, render
 from convnext_study.report.tables.render import write_tables
 from convnext_study.results.load import ReportOptions, StudyFolder, load_results
-from convnext_study.runs.files import write_bytes
+from convnext_study.runs.files import make_within, write_bytes
 
 PAGE = "report.html"
 
@@ -29,18 +29,16 @@ def write_report(
     report = render(found, options)
     paths = [_write_page(out, report)]
     for study in found.studies:
-        own = out if len(found.studies) == 1 else out / _safe(study.name)
-        paths += write_tables(report.tables[study.name], own / "tables")
-        figures = own / "figures"
-        figures.mkdir(parents=True, exist_ok=True)
-        paths += write_figures(study, figures)
+        own = () if len(found.studies) == 1 else (study.name,)
+        paths += write_tables(report.tables[study.name], make_within(out, *own, "tables"))
+        paths += write_figures(study, make_within(out, *own, "figures"))
     for attribution in found.attributions:
-        own = out / _safe(attribution.name)
-        paths += write_tables(report.tables[attribution.name], own / "tables")
+        tables = make_within(out, attribution.name, "tables")
+        paths += write_tables(report.tables[attribution.name], tables)
         figure = bars([panels(table) for table in attribution.tables])
-        paths += save(figure, own, "attribution")
+        paths += save(figure, tables.parent, "attribution")
     for name, tables in report.findings.items():
-        paths += write_tables(tables, out / FINDINGS / _safe(name))
+        paths += write_tables(tables, make_within(out, FINDINGS, name))
     return paths
 
 
@@ -62,8 +60,3 @@ def _write_page(out: Path, report: Report) -> Path:
             f"{path}: cannot be written ({error.strerror}); choose another --out"
         ) from None
     return path
-
-
-def _safe(name: str) -> str:
-    """A study's name as the name of a folder."""
-    return "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in name) or "study"

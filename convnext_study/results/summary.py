@@ -123,12 +123,7 @@ def _measured(results: list[Result]) -> dict[str, Any]:
 
 def _peak_memory(results: Iterable[Result]) -> float | None:
     """The most bytes that training took, where the runs recorded it."""
-    found = [
-        value
-        for result in results
-        for name, value in (result.model_extra or {}).items()
-        if "memory" in name and isinstance(value, int | float)
-    ]
+    found = [one.peak_memory for one in results if one.peak_memory is not None]
     return max(found, default=None)
 
 

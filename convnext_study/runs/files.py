@@ -1,18 +1,117 @@
-"""Writing files so that a reader, or a machine that lost its power, never sees a part of one."""
+"""Files of runs and studies: written whole or not at all, and read as a stranger's may be.
+
+A reader, or a machine that lost its power, never sees a part of a file. A folder may come from
+anywhere, so only regular files are opened in it, and none through a link in their place.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
+import re
+import secrets
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from convnext_study.errors import UserError
+from convnext_study.errors import UserError, printable
 
 TEMPORARY = ".tmp"  # how names of files end that are still being written
+LARGEST = 2**28  # bytes of a file of a record; a sparse one of many more takes no room on a disk
+_DEEPEST = 64  # lists and objects within each other
+_LONGEST = 100  # bytes of a name that is made of a text; file systems take 255
+_UNTAKEN = re.compile(r"[^\w-]+")
+# Whoever opens a link or a pipe in the place of a file would reach another one, or wait for ever.
+_CAREFUL = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file, with flags of ``os.open``.
+
+    Raises OSError, also where a link, a folder, a pipe or a device stands in its place.
+    """
+    try:
+        handle = os.open(path, flags | _CAREFUL, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
+            raise _no_file(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _no_file(path)
+    return handle
+
+
+def _no_file(path: Path) -> OSError:
+    return OSError(errno.EINVAL, "a link or a special file, and no regular one", str(path))
+
+
+def read_bytes(path: Path, most: int = LARGEST) -> bytes:
+    """The content of a regular file. Raises OSError, also for one of more than ``most`` bytes."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB", str(path))
+        return file.read()
+
+
+def read_json(path: Path) -> Any:
+    """The plain values in a regular file; signs that steer a terminal are replaced in its texts.
+
+    Raises OSError, and ValueError for what is no JSON, is nested too deeply, or has whole numbers
+    of more than 64 bits.
+    """
+    return parse_json(read_bytes(path))
+
+
+def parse_json(text: bytes) -> Any:
+    """As `read_json`, of bytes."""
+    from pydantic_core import from_json
+
+    return _clean(from_json(text))
+
+
+def _clean(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ValueError("a whole number of more than 64 bits")
+    if depth > _DEEPEST:
+        raise ValueError(f"nested more than {_DEEPEST} deep")
+    if isinstance(value, list):
+        return [_clean(one, depth + 1) for one in value]
+    if isinstance(value, dict):
+        return {printable(name): _clean(one, depth + 1) for name, one in value.items()}
+    return value
+
+
+def open_to_append(path: Path) -> IO[str]:
+    """A text file to write at its end, which is made where it is not; regular ones only."""
+    handle = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    return os.fdopen(handle, "a", encoding="utf-8", errors="replace")
+
+
+def safe_name(text: str) -> str:
+    """A text as the name of one file or folder; different texts have different names."""
+    name = _UNTAKEN.sub("_", text).encode()[:_LONGEST].decode(errors="ignore")
+    if name == text and name:
+        return name
+    return f"{name}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def make_within(folder: Path, *names: str) -> Path:
+    """Make a folder in a folder, and in that one the next. Raises UserError where one is a link,
+    which would lead elsewhere, and OSError."""
+    for name in names:
+        folder = folder / safe_name(name)
+        if folder.is_symlink():
+            raise UserError(f"{folder}: is a link; remove it, or choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def write_json(path: Path, value: Any, check: Callable[[], None] = lambda: None) -> None:
@@ -20,7 +119,8 @@ def write_json(path: Path, value: Any, check: Callable[[], None] = lambda: None)
 
     Raises what ``check`` raises, which is called right before the renaming, and OSError.
     """
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(), check)
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode("utf-8", "replace"), check)
 
 
 def write_bytes(path: Path, data: bytes, check: Callable[[], None] = lambda: None) -> None:
@@ -54,18 +154,19 @@ def write_temporary(
 def _write_temporary(
     path: Path, write: Callable[[IO[bytes]], Any], check: Callable[[], None]
 ) -> Path:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    # Who may read it is the umask's to say, which tempfile's functions do not ask.
+    handle = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
         check()
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    return Path(name)
+    return temporary
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

@@ -12,16 +12,19 @@ from typing import IO, Any
 
 from convnext_study.errors import Busy, RunFailed, UserError
 from convnext_study.runs import locks
-from convnext_study.runs.files import write_bytes, write_json
+from convnext_study.runs.files import open_to_append, write_bytes, write_json
 from convnext_study.runs.log import LOG, read_lines
 from convnext_study.runs.provenance import commit, hardware, versions
 from convnext_study.runs.records import (
+    CHECKPOINT,
     FORMAT,
     LOCK,
     RESULT,
     RUN,
     Result,
     Run,
+    is_done,
+    read_result,
     read_run_file,
     remove_temporaries,
 )
@@ -65,6 +68,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         if not self.writes:
             return self
+        self._refuse_links()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = locks.take(self.path / LOCK, PATIENCE, self._stop)
@@ -105,11 +109,11 @@ class RunFolder:
     @property
     def done(self) -> bool:
         """Whether the run has a result."""
-        return (self.path / RESULT).exists()
+        return is_done(self.path)
 
     def result(self) -> Result:
-        """The finished run's result. Raises FileNotFoundError where there is none."""
-        return Result.model_validate_json((self.path / RESULT).read_text())
+        """The finished run's result. Raises RecordError where there is none."""
+        return read_result(self.path)
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line and flush it, so that ``tail -f`` follows the run."""
@@ -117,7 +121,7 @@ class RunFolder:
             return
         with self.writing():
             if self._log is None:
-                self._log = (self.path / LOG).open("a")
+                self._log = open_to_append(self.path / LOG)
             self.check_lock()
             self._log.write(json.dumps(line, ensure_ascii=False) + "\n")
             self._log.flush()
@@ -164,7 +168,7 @@ class RunFolder:
             if self.writes:
                 self.log(line)
                 return
-            with (self.path / LOG).open("a") as log:
+            with open_to_append(self.path / LOG) as log:
                 self.check_lock()
                 log.write(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -181,7 +185,7 @@ class RunFolder:
         lines = [line for line in read_lines(self.path / LOG) if line.get("event") != "epoch"]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*lines, *epochs])
         with self.writing():
-            write_bytes(self.path / LOG, text.encode(), self.check_lock)
+            write_bytes(self.path / LOG, text.encode("utf-8", "replace"), self.check_lock)
 
     def keep_fingerprint(
         self, fingerprint: dict[str, Any], check: Callable[[dict[str, Any], str], None]
@@ -197,6 +201,17 @@ class RunFolder:
             check(recorded, str(self.path))
         else:
             self.write(RUN, {**about, "data": fingerprint})
+
+    def _refuse_links(self) -> None:
+        """A folder from elsewhere must not have this process write, or wait, somewhere else."""
+        if self.path.is_symlink():
+            raise RunError(
+                f"{self.path}: is a link; name the folder itself, or choose another --out"
+            )
+        for name in (RUN, LOG, CHECKPOINT, RESULT):
+            path = self.path / name
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise RunError(f"{path}: a link or a special file, and no regular one; remove it")
 
     def _describe(self) -> None:
         if (self.path / RUN).exists():

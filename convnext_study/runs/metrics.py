@@ -7,17 +7,32 @@ direction and how an interval over the samples is found.
 from __future__ import annotations
 
 import base64
+import binascii
+import math
 import zlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from numpy import ndarray
     from numpy.typing import ArrayLike
 
 NETWORK = "network"  # the cost of the whole network, which every result has
+_MOST_NUMBERS = 2**22  # in a metric's evidence; a thousand times fewer bytes may unpack to them
+
+# Bounds of what a record from anywhere holds: far above all that is honest, and such that what is
+# computed from it stays a number.
+LARGEST = 1e30
+Text = Annotated[str, Field(max_length=1000)]
+Count = Annotated[int, Field(ge=0, le=10**18)]
+Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]  # and no NaN
+# A loss may overflow: what is no number is NaN, which averages and tables take.
+Number = Annotated[
+    float, AfterValidator(lambda value: value if abs(value) <= LARGEST else math.nan)
+]
+Plain = Text | bool | Count | Finite | None
 
 
 class _Plain(BaseModel):
@@ -41,10 +56,28 @@ class Samples(_Plain):
     """
 
     kind: Literal["bits", "ratio", "values"]
-    count: int
+    count: int = Field(ge=0)
     data: str
-    classes: int = 1
+    classes: int = Field(default=1, ge=0, le=4096)
     groups: str | None = None
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Samples:
+        if self.kind == "bits" and len(self.data) != 2 * -(-self.count // 8):
+            raise ValueError(f"data are not the bits of {self.count} samples")
+        each = {"bits": 0, "values": 1, "ratio": 2 * self.classes}[self.kind]
+        if self.count * max(each, self.groups is not None) > _MOST_NUMBERS:
+            raise ValueError(f"more than {_MOST_NUMBERS:,} numbers")
+        return self
+
+    def check(self) -> None:
+        """Unpack it once. Raises ValueError for what cannot be, or is no evidence of a metric."""
+        import numpy as np
+
+        array = self.array()
+        if not np.isfinite(array).all() or (self.kind == "ratio" and (array < 0).any()):
+            raise ValueError(f"{self.kind} of samples that no metric is computed from")
+        self.group_array()
 
     @classmethod
     def of_bits(cls, right: ArrayLike, groups: ArrayLike | None = None) -> Samples:
@@ -89,12 +122,13 @@ class Samples(_Plain):
             packed = np.frombuffer(bytes.fromhex(self.data), dtype=np.uint8)
             return np.unpackbits(packed, count=self.count).astype(bool)
         if self.kind == "values":
-            return _unpack(self.data, "<f4")
-        return _unpack(self.data, "<i4").reshape(self.count, self.classes, 2)
+            return _unpack(self.data, "<f4", self.count)
+        numbers = _unpack(self.data, "<i4", self.count * self.classes * 2)
+        return numbers.reshape(self.count, self.classes, 2)
 
     def group_array(self) -> ndarray[Any, Any] | None:
         """The group of each sample; None where all samples are independent."""
-        return None if self.groups is None else _unpack(self.groups, "<i4")
+        return None if self.groups is None else _unpack(self.groups, "<i4", self.count)
 
 
 class Metric(_Plain):
@@ -108,9 +142,9 @@ class Metric(_Plain):
         samples: what it is computed from; without, tests have only the seeds.
     """
 
-    value: float
-    label: str
-    unit: str = "%"
+    value: Number
+    label: Text
+    unit: Text = "%"
     higher_is_better: bool = True
     samples: Samples | None = None
 
@@ -126,9 +160,9 @@ class Cost(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    macs: int
-    params: int
-    activations: int
+    macs: Count
+    params: Count
+    activations: Count
 
 
 class Measured(BaseModel):
@@ -136,9 +170,9 @@ class Measured(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    metrics: dict[str, Metric]
+    metrics: dict[Text, Metric]
     primary: str
-    costs: dict[str, Cost]
+    costs: dict[Text, Cost]
 
     @model_validator(mode="after")
     def _check_names(self) -> Measured:
@@ -179,7 +213,14 @@ def _pack(array: ndarray[Any, Any]) -> str:
     return base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()
 
 
-def _unpack(text: str, kind: str) -> ndarray[Any, Any]:
+def _unpack(text: str, kind: str, count: int) -> ndarray[Any, Any]:
+    """So many numbers of four bytes. Raises ValueError for what is another number of them."""
     import numpy as np
 
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=kind)
+    try:  # no more than that is unpacked, whatever it would unpack to
+        data = zlib.decompressobj().decompress(base64.b64decode(text), 4 * count + 1)
+    except (binascii.Error, zlib.error) as error:
+        raise ValueError(f"samples cannot be unpacked ({error})") from None
+    if len(data) != 4 * count:
+        raise ValueError(f"samples are not the {count} that they are said to be")
+    return np.frombuffer(data, dtype=kind)

@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from convnext_study.errors import UserError
+from convnext_study.errors import UserError, one_line
 from convnext_study.runs import locks
-from convnext_study.runs.files import TEMPORARY
+from convnext_study.runs.files import TEMPORARY, read_json
 from convnext_study.runs.keys import digest_of
-from convnext_study.runs.log import LOG, read_lines
-from convnext_study.runs.metrics import Measured
+from convnext_study.runs.log import EPOCH, LOG, About, events_of, read_lines
+from convnext_study.runs.metrics import Count, Finite, Measured, Number, Plain, Text
 
 FORMAT = 2
 # In a run's metadata: the run that it starts from decides its network, and `model` is the largest
 # that it can be.
 NETWORK_IS_BOUND = "network_is_bound"
 RUN, CHECKPOINT, RESULT, LOCK = "run.json", "last.ckpt", "result.json", "lock"
+_REDO = "; remove it and train again: the run goes on from its end"
 _REPAIR = "; put it back, or remove the folder and train again"
 
 Status = Literal["new", "unfinished", "running", "failed", "done"]
@@ -37,7 +38,7 @@ class RecordError(UserError):
     """The record in ``folder`` cannot be read, for that ``reason``."""
 
     def __init__(self, folder: Path, reason: str) -> None:
-        super().__init__(f"{folder}: {reason}")
+        super().__init__(one_line(f"{folder}: {reason}"))
         self.folder = folder
         self.reason = reason
 
@@ -46,11 +47,80 @@ class _Plain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class _Facts(BaseModel):
+    """What tables and figures read of a run's metadata; a study may add to it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    label: Plain = None
+    regime: Text | None = None
+    section: Text | None = None
+    parent: Text | None = None
+    step: Text | None = None
+    recipe: Text | None = None
+    study_kind: Text | None = None
+    networks: Text | None = None
+    order: Finite | None = None
+    adopted: bool = True
+    published: bool = False
+    may_differ: Text | list[Text] | tuple[Text, ...] | None = None
+
+
+class _Settings(BaseModel):
+    """What tables and figures read of a run's recipe."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: Text | None = None
+    epochs: Count | None = None
+
+
+class _Manifest(BaseModel):
+    """What is read of ``run.json`` beside the run."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    versions: About | None = None
+    hardware: About | None = None
+    commit: Text | None = None
+    data: _Fingerprint | None = None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    images: Count = 0
+
+
+class _Fingerprint(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    classes: Count | None = None
+    train: _Part = _Part()
+    val: _Part = _Part()
+
+
+def _checked_by(kind: type[BaseModel]) -> Any:
+    """Plain values that a model takes, and that stay as they were written."""
+
+    def check(values: dict[str, Any]) -> dict[str, Any]:
+        kind.model_validate(values)
+        return values
+
+    return AfterValidator(check)
+
+
+def _as_folder(name: str) -> str:
+    if not name or "/" in name or not name.isprintable():
+        raise ValueError("is no name of a folder")
+    return name
+
+
 class ModelRef(_Plain):
     """What to build, and its arguments: a builder of this package by its short name (``roadmap``,
     ``timm``, ``file``, a study's own), or ``module:function`` of the user's."""
 
-    builder: str
+    builder: Text
     args: dict[str, Any]
 
 
@@ -58,7 +128,7 @@ class TaskRef(_Plain):
     """What is learned, and its arguments: ``classification``, another task of this package or of
     a study by its short name, or ``module:Class`` of the user's."""
 
-    name: str = "classification"
+    name: Text = "classification"
     args: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -72,15 +142,15 @@ class Run(_Plain):
     ``data``, a URI, has to say that by itself.
     """
 
-    study: str
-    name: str
+    study: Text
+    name: Annotated[Text, AfterValidator(_as_folder)]
     model: ModelRef
-    recipe: dict[str, Any]
+    recipe: Annotated[dict[str, Any], _checked_by(_Settings)]
     data: str
-    seed: int
+    seed: int = Field(ge=0, lt=2**63)
     task: TaskRef = Field(default_factory=TaskRef)
-    init_from: str | None = None
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    init_from: Text | None = None
+    metadata: Annotated[dict[str, Any], _checked_by(_Facts)] = Field(default_factory=dict)
     data_id: str | None = None
 
     @property
@@ -118,16 +188,16 @@ class Epoch(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     event: Literal["epoch"] = "epoch"
-    epoch: int
-    epochs: int
-    loss: float
-    lr: float
-    metrics: dict[str, float]
-    primary: str
-    label: str = ""
-    unit: str = ""
-    seconds: float  # of this epoch, evaluation included
-    images_per_s: float  # training only
+    epoch: int = Field(ge=1, le=10**9)
+    epochs: int = Field(ge=1, le=10**9)
+    loss: Number
+    lr: Number
+    metrics: dict[Text, Number]
+    primary: Text
+    label: Text = ""
+    unit: Text = ""
+    seconds: Finite  # of this epoch, evaluation included
+    images_per_s: Finite  # training only
 
     @property
     def value(self) -> float | None:
@@ -138,11 +208,15 @@ class Epoch(BaseModel):
 class Result(Measured):
     """The outcome of a finished run: after the last epoch, never the best of all epochs."""
 
-    val_images: int
-    images_per_s: float  # training throughput, the median epoch's
-    seconds: float  # all training and evaluation, over all resumes
-    epochs: int
+    val_images: Count
+    images_per_s: Finite  # training throughput, the median epoch's
+    seconds: Finite  # all training and evaluation, over all resumes
+    epochs: Count
     model: ModelRef | None = None  # what was trained, where the run alone does not say it
+    skipped_steps: Count = 0
+    corrupt_images: Count = 0
+    corrupt_val_images: Count = 0
+    peak_memory: Finite | None = None  # bytes, of the first process
 
 
 class Record(BaseModel):
@@ -175,15 +249,17 @@ def read_run_file(folder: Path) -> dict[str, Any]:
     """``run.json`` as it stands. Raises RecordError, also for a format of a later version."""
     with _reading(folder, RUN, _REPAIR):
         try:
-            about = json.loads((folder / RUN).read_text())
+            about = read_json(folder / RUN)
         except FileNotFoundError:
             reason = "holds no run; name the folder of one run"
             if (folder / RESULT).exists():
                 reason = f"has a result, but no {RUN} that says of what{_REPAIR}"
             raise RecordError(folder, reason) from None
         written = about.get("format", FORMAT)
+        if written == FORMAT:
+            _Manifest.model_validate(about)
     if written != FORMAT:
-        said = f"not a readable run record (format {written!r})"
+        said = f"not a readable run record (format {written!r:.100})"
         if isinstance(written, int) and written > FORMAT:
             said = f"format {written} is newer than this version reads ({FORMAT})"
             said += "; update convnext-study"
@@ -204,19 +280,18 @@ def read(folder: Path) -> Record:
         epochs = {
             line["epoch"]: Epoch.model_validate(line)
             for line in lines
-            if line.get("event") == "epoch"
+            if line.get("event") == EPOCH
         }
+        events = events_of(line for line in lines if line.get("event") != EPOCH)
     result = None
-    if (folder / RESULT).exists():
-        with _reading(folder, RESULT, "; remove it and train again: the run goes on from its end"):
-            result = Result.model_validate_json((folder / RESULT).read_text())
+    if (folder / RESULT).is_symlink() or (folder / RESULT).exists():
+        result = read_result(folder)
     if asked.get("key") != run.key:
         raise RecordError(
             folder,
             "its key is not that of the run it describes: it was changed by hand, or made by a "
             "version with other defaults",
         )
-    events = [line for line in lines if line.get("event") != "epoch"]
     return Record(
         folder=folder,
         run=run,
@@ -226,6 +301,24 @@ def read(folder: Path) -> Record:
         result=result,
         status=_status(folder, events, bool(epochs), result),
     )
+
+
+def read_result(folder: Path) -> Result:
+    """A finished run's result. Raises RecordError where there is none that can be read."""
+    with _reading(folder, RESULT, _REDO):
+        result = Result.model_validate(read_json(folder / RESULT))
+        if math.isnan(result.value):
+            raise ValueError(f"{result.primary}: is no number")
+    return result
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run has a result that can be read. Without one it is trained, from where it is."""
+    try:
+        read_result(folder)
+    except RecordError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -258,11 +351,20 @@ def scan(study: Path, unreadable: list[RecordError] | None = None) -> Iterator[R
     for folder in sorted({path.parent for path in files if path.name in (RUN, RESULT)}):
         try:
             record = read(folder)
+            _check_samples(record)
         except RecordError as error:
             if unreadable is not None:
                 unreadable.append(error)
         else:
             yield record
+
+
+def _check_samples(record: Record) -> None:
+    """Raises RecordError for evidence that cannot be computed with: it is read much later."""
+    with _reading(record.folder, RESULT, _REDO):
+        for metric in record.result.metrics.values() if record.result else ():
+            if metric.samples is not None:
+                metric.samples.check()
 
 
 def unreadable_in(study: Path) -> list[RecordError]:
@@ -286,5 +388,5 @@ def _one_line(error: Exception) -> str:
         return error.strerror
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return ": ".join([*map(str, first["loc"]), first["msg"]])
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        return ": ".join([*map(str, first["loc"]), first["msg"]])[:500]
+    return (str(error).splitlines() or [type(error).__name__])[0][:500]

@@ -117,7 +117,8 @@ def _start(task: dict[str, Any], mode: str) -> tuple[subprocess.Popen[bytes], in
     env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     project = {} if "WANDB_PROJECT" in env else {"project": PROJECT}
     init = {**project, "mode": mode, "resume": "allow", **task["init"]}
-    with tempfile.TemporaryFile("w+") as file:  # of any size, and never waits for a reader
+    # A file may be of any size, and never waits for a reader.
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         json.dump({**task, "init": init}, file)
         file.seek(0)
         end, alive = os.pipe()

@@ -45,12 +45,12 @@ SETTINGS: dict[str, Any] = {
 
 def main() -> None:
     """wandb's process: carry out the task on standard input, and say there what goes wrong."""
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # wandb may print what it likes
     over = threading.Event()
     threading.Thread(target=_wait, args=(int(sys.argv[1]), over), daemon=True).start()
     try:
-        _carry_out(json.load(sys.stdin), over)
+        _carry_out(json.load(sys.stdin.buffer), over)
     except BaseException as error:  # wandb may raise KeyboardInterrupt and SystemExit too
         _leave_soon()
         with contextlib.suppress(OSError):  # the training may have gone
@@ -99,7 +99,7 @@ def _follow(run: Any, task: dict[str, Any], over: threading.Event) -> int:
                 # Without commit, wandb keeps a step back until the next one comes.
                 run.log(_numbers(line), step=line["epoch"], commit=True)
     try:
-        result = json.loads(Path(task["result"]).read_text())
+        result = json.loads(Path(task["result"]).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return INTERRUPTED
     run.summary.update(_numbers(result))
@@ -110,7 +110,7 @@ def epochs(log: Path) -> dict[str, dict[str, Any]]:
     """A log's lines about epochs, by their texts; without one that is still being written."""
     lines = {}
     with contextlib.suppress(OSError):
-        for text in log.read_text(errors="replace").splitlines():
+        for text in log.read_text(encoding="utf-8", errors="replace").split("\n"):
             with contextlib.suppress(ValueError):
                 line = json.loads(text)
                 if line["event"] == "epoch":

@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 import torch
 
 from convnext_study.errors import RunFailed
-from convnext_study.runs.files import put_in_place, write_temporary
+from convnext_study.runs.files import open_regular, put_in_place, write_temporary
 from convnext_study.runs.records import CHECKPOINT
 
 PREVIOUS = f"previous-{CHECKPOINT}"
@@ -95,7 +95,7 @@ def read(path: Path) -> dict[str, Any]:
         CheckpointError: it is what was written, and cannot be read here, or holds code.
         FileNotFoundError: there is none.
     """
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         try:
             _check(file, path)
             file.seek(0)
@@ -130,7 +130,7 @@ def _check(file: IO[bytes], path: Path) -> None:
 
 def digest(path: Path) -> str:
     """The checksum that a checkpoint carries, unchecked: which of several files it is."""
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         file.seek(-_DIGEST_SIZE, os.SEEK_END)
         return file.read().hex()
 

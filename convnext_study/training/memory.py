@@ -16,7 +16,7 @@ def forget_peak(device: str) -> None:
         torch.cuda.reset_peak_memory_stats(torch.device(device))
         return
     try:
-        (PROCESS / "clear_refs").write_text("5")
+        (PROCESS / "clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return
 
@@ -33,7 +33,7 @@ def peak_memory(device: str) -> int | None:
     if kind != "cpu":
         return None
     try:
-        status = (PROCESS / "status").read_text()
+        status = (PROCESS / "status").read_text(encoding="utf-8")
     except OSError:
         return None
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)

@@ -20,7 +20,7 @@ from convnext_study.report.findings import (
 from convnext_study.report.page import render
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.render import Screen, to_csv, to_html, to_json, to_latex
-from convnext_study.report.tables.saved import from_plain, to_plain
+from convnext_study.report.tables.saved import SavedTable, to_plain
 from convnext_study.results.effects import Effect, Effects
 from convnext_study.results.load import ReportOptions, load_results
 
@@ -52,7 +52,7 @@ def page_of(folder: Path) -> str:
 
 
 def test_a_table_is_the_same_after_it_was_written(tmp_path: Path) -> None:
-    again = from_plain(json.loads(json.dumps(to_plain(TABLE))))
+    again = SavedTable.model_validate(json.loads(json.dumps(to_plain(TABLE)))).table()
     for to_text in (to_html, to_csv, to_json, to_latex):
         assert to_text(again) == to_text(TABLE)
     shown = []

@@ -85,7 +85,7 @@ def _read_split(train: Path, valid: Path, heads: Path) -> dict[str, list[Person]
     boxes = np.asarray(loadmat(heads)["headboxes_src"], dtype=float)  # (2 corners, 2, people)
     known = HEAD * np.linalg.norm(boxes[1] - boxes[0], axis=0)
     people = {
-        part: [_from_json(one) for one in json.loads(path.read_text())]
+        part: [_from_json(one) for one in json.loads(path.read_text(encoding="utf-8"))]
         for part, path in (("train", train), ("val", valid))
     }
     if len(known) != len(people["val"]):

@@ -104,7 +104,7 @@ class ClusterConfig(BaseModel):
 def read_cluster(path: Path) -> ClusterConfig:
     """The profile in a TOML file. Raises ClusterConfigError, one line that names file and field."""
     try:
-        fields: dict[str, Any] = tomllib.loads(path.read_text())
+        fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ClusterConfigError(f"cluster {path}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # not TOML, or not text

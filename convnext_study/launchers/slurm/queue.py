@@ -16,7 +16,7 @@ from pathlib import Path
 from convnext_study.launchers.job import Job, Outcome
 from convnext_study.launchers.serving import noting_signals
 from convnext_study.runs.log import failure, read_events
-from convnext_study.runs.records import RESULT, is_locked
+from convnext_study.runs.records import is_done, is_locked
 
 TICK = 2.0  # seconds between looks at the records, which may lie on a slow shared disk
 POLL = 10.0  # seconds between questions to SLURM, which answers all of a site's users
@@ -86,7 +86,7 @@ def _follow(
     asked_at = -poll
     while left and not stop():
         on_poll()
-        for name in [name for name, one in left.items() if _is_done(one.job)]:
+        for name in [name for name, one in left.items() if is_done(one.job.folder)]:
             outcomes.append(Outcome(left.pop(name).job.run, "done"))
         if left and time.monotonic() - asked_at >= poll:
             asked_at = time.monotonic()
@@ -107,7 +107,7 @@ def _follow(
 def ending(task: Task, name: str, logs: Path) -> Outcome:
     """The outcome of a run whose task, of that name in SLURM, has left the queue."""
     job = task.job
-    if _is_done(job):
+    if is_done(job.folder):
         return Outcome(job.run, "done")
     if is_locked(job.folder):
         return Outcome(job.run, "busy", f"job {name}: another process is working on this run")
@@ -116,7 +116,3 @@ def ending(task: Task, name: str, logs: Path) -> Outcome:
         return Outcome(job.run, "stopped", f"job {name} left the queue with its state saved")
     why = failure(events) or "left the queue with no result"
     return Outcome(job.run, "failed", f"job {name}: {why}; see {logs}")
-
-
-def _is_done(job: Job) -> bool:
-    return (job.folder / RESULT).exists()

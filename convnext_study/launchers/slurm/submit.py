@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from convnext_study.errors import RunFailed, UserError
+from convnext_study.errors import RunFailed, UserError, one_line
 from convnext_study.launchers.graph import levels, parents_of
 from convnext_study.launchers.job import Job, Outcome, write_jobs
 from convnext_study.launchers.slurm.cluster import ClusterConfig
@@ -29,7 +28,7 @@ from convnext_study.launchers.slurm.script import (
     make_executor,
     script_text,
 )
-from convnext_study.runs.files import write_json
+from convnext_study.runs.files import read_json, write_json
 from convnext_study.runs.log import read_events
 
 SUBMITTED = "submitted.json"
@@ -199,10 +198,13 @@ def _queued(home: Path, jobs: Sequence[Job]) -> dict[str, tuple[str, int]]:
     wanted = {job.run.id for job in jobs}
     tasks: dict[str, tuple[str, int]] = {}
     for path in sorted(home.glob(f"*/{SUBMITTED}")):
-        about = json.loads(path.read_text())
-        runs = tuple(about["runs"])
-        logged = tuple(about.get("logged", [0] * len(runs)))
-        found = Submission(about["number"], runs, logged).tasks()
+        try:
+            about = read_json(path)
+            runs = tuple(about["runs"])
+            logged = tuple(about.get("logged", [0] * len(runs)))
+            found = Submission(str(int(about["number"])), runs, logged).tasks()
+        except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: not readable ({one_line(str(error))}); remove it") from None
         tasks |= {run: task for run, task in found.items() if run in wanted}
     alive = waiting_tasks(name for name, _ in tasks.values())
     if alive is None:

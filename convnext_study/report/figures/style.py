@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.runs.files import write_bytes
+from convnext_study.runs.files import safe_name, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # The page's light colours, by the names of its CSS variables, which have dark twins as well.
-_CSS = resources.files("convnext_study").joinpath("report/templates/report.css").read_text()
+_CSS = (
+    resources.files("convnext_study")
+    .joinpath("report/templates/report.css")
+    .read_text(encoding="utf-8")
+)
 COLOURS = dict(re.findall(r"--(\w+): (#\w{6});", _CSS.partition("@media")[0]))
 INK, FAINT, RULE = (COLOURS[name] for name in ("ink", "faint", "rule"))
 # What is not certain, or not adopted, is open: told apart without colours.
@@ -135,6 +139,6 @@ def save(
     for kind in kinds:
         data = io.BytesIO()
         figure.savefig(data, format=kind, dpi=200, metadata=KINDS[kind])
-        paths.append(folder / f"{name}.{kind}")
+        paths.append(folder / f"{safe_name(name)}.{kind}")
         write_bytes(paths[-1], data.getvalue())
     return paths

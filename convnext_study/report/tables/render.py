@@ -6,13 +6,14 @@ import csv
 import functools
 import io
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.report.tables.table import Table
-from convnext_study.runs.files import write_bytes
+from convnext_study.runs.files import safe_name, write_bytes
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -35,8 +36,9 @@ _LATEX = str.maketrans(
         "\u00a0": "~",
     }
 )
+_FORMULA = re.compile(r"[\s\"']*[=+\-@＝＋－＠]|[\t\r\n]")
 # Lines and what would begin a comment or a tag of HTML in Markdown.
-_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|`*_[]<>#"})
+_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|`*_[]<>#~&"})
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,22 @@ def to_csv(table: Table[Any]) -> str:
     """Values without units or signs, under the columns' keys."""
     text = io.StringIO()
     names = [key for column in table.columns if column.csv for key in column.keys]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table.records(csv=True))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_no_formula, names))
+    for record in table.records(csv=True):
+        writer.writerow(_no_formula(record[name]) for name in names)
     return text.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    """A text that a spreadsheet would compute, behind the apostrophe that it takes for text."""
+    if not isinstance(value, str) or not _FORMULA.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def to_json(table: Table[Any]) -> str:
@@ -127,9 +141,10 @@ def to_latex(table: Table[Any]) -> str:
     def escape(text: str) -> str:
         return "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in text)
 
-    notes = "".join(f"\\par\\footnotesize {escape(note)}\n" for note in table.notes)
+    # An empty line would end the paragraph, and with it the command that it stands in.
+    notes = "".join(f"\\par\\footnotesize {escape(_line(note))}\n" for note in table.notes)
     return (
-        f"\\begin{{table}}\n\\centering\n\\caption{{{escape(table.title)}}}\n"
+        f"\\begin{{table}}\n\\centering\n\\caption{{{escape(_line(table.title))}}}\n"
         f"{_tabulated(table, 'latex_booktabs')}\n{notes}\\end{{table}}\n"
     ).translate(_LATEX)
 
@@ -137,8 +152,12 @@ def to_latex(table: Table[Any]) -> str:
 def to_markdown(table: Table[Any]) -> str:
     """A pipe table with its title above it and its notes below."""
     lines = [table.title, _tabulated(table, "pipe", _MARKDOWN), *table.notes]
-    lines = [line if line is lines[1] else line.translate(_MARKDOWN) for line in lines]
+    lines = [line if line is lines[1] else _line(line).translate(_MARKDOWN) for line in lines]
     return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _tabulated(table: Table[Any], kind: str, escapes: dict[int, str] | None = None) -> str:
@@ -146,9 +165,7 @@ def _tabulated(table: Table[Any], kind: str, escapes: dict[int, str] | None = No
 
     headings, rows = table.on_screen()
     lines = [[heading.text for heading in headings], *([c.text for c in row] for row in rows)]
-    head, *body = [
-        [" ".join(text.split()).translate(escapes or {}) for text in line] for line in lines
-    ]
+    head, *body = [[_line(text).translate(escapes or {}) for text in line] for line in lines]
     text: str = tabulate(
         body,
         head,
@@ -170,6 +187,6 @@ def write_tables(
     paths = []
     for table in tables:
         for kind in kinds:
-            paths.append(folder / f"{table.name}.{kind}")
+            paths.append(folder / f"{safe_name(table.name)}.{kind}")
             write_bytes(paths[-1], _FILES[kind](table).encode("utf-8", "replace"))
     return paths

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter, model_validator
+
 from convnext_study.report.tables.formatting import common_prefix
-from convnext_study.report.tables.table import Column, Table
+from convnext_study.report.tables.table import Column, Kind, Table, Tone
+from convnext_study.runs.metrics import Count, Finite, Plain, Text
+
+_Ends = tuple[Finite, Finite] | None
 
 
 def to_plain(table: Table[Any]) -> dict[str, Any]:
-    """All that `from_plain` needs, ready for JSON. Links to parts of a page are left out."""
+    """All that `SavedTable` needs, ready for JSON. Links to parts of a page are left out."""
     return {
         "name": table.name,
         "title": table.title,
@@ -21,29 +25,61 @@ def to_plain(table: Table[Any]) -> dict[str, Any]:
     }
 
 
-def from_plain(values: Mapping[str, Any]) -> Table[int]:
-    """The table that `to_plain` was given: rows are numbers, from 0.
+class SavedColumn(BaseModel):
+    """A column as `to_plain` writes it: its values, and of each row the text and tone."""
 
-    Raises KeyError, TypeError or IndexError for other values.
-    """
-    columns = []
-    for about in values["columns"]:
-        value, text, tone = (list(about[part]) for part in ("values", "texts", "tones"))
-        columns.append(
-            Column[int](
-                key=str(about["key"]),
-                heading=str(about["heading"]),
-                value=value.__getitem__,
-                kind=about["kind"],
-                cell=text.__getitem__,
-                tone=tone.__getitem__,
-                screen=bool(about["screen"]),
-                csv=bool(about["csv"]),
-            )
+    key: Text
+    heading: Text
+    kind: Kind
+    values: list[Any]
+    texts: list[str]
+    tones: list[Tone]
+    screen: bool
+    csv: bool
+
+    @model_validator(mode="after")
+    def _check_values(self) -> SavedColumn:
+        kinds: dict[Kind, Any] = {"interval": _Ends, "text": Plain, "number": Plain}
+        if self.csv or self.kind == "interval":  # what only JSON has may be anything
+            TypeAdapter(list[kinds[self.kind]]).validate_python(self.values)
+        return self
+
+    def column(self) -> Column[int]:
+        """With rows that are numbers, from 0."""
+        return Column[int](
+            key=self.key,
+            heading=self.heading,
+            value=self.values.__getitem__,
+            kind=self.kind,
+            cell=self.texts.__getitem__,
+            tone=self.tones.__getitem__,
+            screen=self.screen,
+            csv=self.csv,
         )
-    notes = tuple(map(str, values["notes"]))
-    rows = range(int(values["rows"]))
-    return Table(str(values["name"]), str(values["title"]), columns, rows, notes)
+
+
+class SavedTable(BaseModel):
+    """A table as `to_plain` writes it. Raises ValidationError for other values."""
+
+    name: Text
+    title: str
+    notes: list[str]
+    rows: Count
+    columns: list[SavedColumn]
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> SavedTable:
+        for one in self.columns:
+            if {len(one.values), len(one.texts), len(one.tones)} != {self.rows}:
+                raise ValueError(f"{one.key}: is not of {self.rows} rows")
+        if not self.columns and self.rows:
+            raise ValueError("rows without a column")
+        return self
+
+    def table(self) -> Table[int]:
+        """The table that `to_plain` was given: rows are numbers, from 0."""
+        columns = [one.column() for one in self.columns]
+        return Table(self.name, self.title, columns, range(self.rows), tuple(self.notes))
 
 
 def _column(column: Column[Any], table: Table[Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class CountedNetwork:
 @functools.cache
 def published() -> dict[str, Any]:
     """Everything in ``published.toml``, as plain values."""
-    return tomllib.loads(Path(__file__).with_name("published.toml").read_text())
+    return tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
 
 
 def counted_networks() -> tuple[CountedNetwork, ...]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.evaluation.errors import EvaluationError
-from convnext_study.runs.files import write_json
+from convnext_study.runs.files import make_within, read_json, write_json
 from convnext_study.runs.records import CHECKPOINT, Record, Result
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ def load(record: Record) -> Trained:
     from convnext_study.training.runtime import Runtime
     from convnext_study.training.tasks import make_task
 
-    loaded = load_run(record.folder, trust=True)  # a run of the reader's own study
+    loaded = load_run(record.folder)
     task = make_task(record.run, Runtime(corrupt_images="skip"))
     if not isinstance(loaded.net, AnytimeNet) or not isinstance(task, AnytimeSegmentation):
         raise EvaluationError(f"{record.folder}: not a run of this study's")
@@ -60,15 +58,15 @@ def remembered(record: Record, name: str, measure: Callable[[], Any]) -> Any:
     from convnext_study.training import checkpoint_file
 
     digest = checkpoint_file.digest(record.folder / CHECKPOINT)
-    path = Path(record.folder.parents[1], MEASURED, f"{record.run.id}-{name}.json")
+    home = make_within(record.folder.parents[1], MEASURED)
+    path = home / f"{record.run.id}-{name}.json"
     try:
-        kept = json.loads(path.read_text())
+        kept = read_json(path)
         if kept["weights"] == digest:
             return kept["measured"]
     except (OSError, ValueError, LookupError, TypeError):
         pass  # not there, or not whole: it is measured again
     measured = measure()
-    path.parent.mkdir(exist_ok=True)
     write_json(path, {"weights": digest, "measured": measured})
     return measured
 

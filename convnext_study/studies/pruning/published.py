@@ -67,7 +67,7 @@ class PublishedNetwork:
 @functools.cache
 def tables() -> dict[str, Any]:
     """The whole file: ``rules``, ``network``, ``magnitude``, ``result``, ``recipe``, ``source``."""
-    return tomllib.loads(FILE.read_text())
+    return tomllib.loads(FILE.read_text(encoding="utf-8"))
 
 
 @functools.cache
