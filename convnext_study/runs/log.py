@@ -31,9 +31,9 @@ class Event(BaseModel):
     step: Count | None = None
     world_size: Count = 1
     commit: Text | None = None
-    versions: About | None = None
-    hardware: About | None = None
-    settings: About | None = None
+    versions: About | Plain = None
+    hardware: About | Plain = None
+    settings: About | Plain = None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -170,7 +170,7 @@ def test_one_bad_record_is_named_and_the_rest_is_shown(
 
 @pytest.mark.parametrize(
     "fields",
-    [{"rank": [0]}, {"hardware": "none"}, {"versions": {"torch": []}}, {"world_size": "two"}],
+    [{"rank": [0]}, {"hardware": ["none"]}, {"versions": {"torch": []}}, {"world_size": "two"}],
 )
 def test_a_bad_event_is_named_too(folder: Path, fields: dict[str, Any]) -> None:
     add_event(first_run(folder), **fields)
