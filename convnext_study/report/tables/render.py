@@ -38,7 +38,7 @@ _LATEX = str.maketrans(
 )
 _FORMULA = re.compile(r"[\s\"']*[=+\-@＝＋－＠]|[\t\r\n]")
 # Lines and what would begin a comment or a tag of HTML in Markdown.
-_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|`*_[]<>#~&"})
+_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|`*_[]<>#~"})
 
 
 @dataclass(frozen=True)

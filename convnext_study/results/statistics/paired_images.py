@@ -56,8 +56,9 @@ def mcnemar(counts: Discordant, *, confidence: float = CONFIDENCE) -> Difference
     p, unlike = 1.0, wins + losses
     if unlike:
         exact = binomtest(wins, unlike)
-        p, share = exact.pvalue, exact.proportion_ci(confidence, "exact")
-        narrow, wide = (100 * (2 * end - 1) * unlike / counts.images for end in share)
+        # Plain numbers: what is compared with numpy's is numpy's bool, which JSON does not know.
+        p, share = float(exact.pvalue), exact.proportion_ci(confidence, "exact")
+        narrow, wide = (100 * (2 * float(end) - 1) * unlike / counts.images for end in share)
         low, high = min(low, narrow), max(high, wide)
     diff = 100 * (wins - losses) / counts.images
     method = f"exact McNemar test on {counts.images} test images, {unlike} of them discordant"

@@ -1,0 +1,155 @@
+"""Files of runs on any machine: nobody else's are touched, and rights and locales are respected."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.table import Table as Grid
+from support.fakes import fake_runs, write_run
+from support.runs import make_tiny_run
+from typer.testing import CliRunner
+
+from convnext_study.cli import app
+from convnext_study.cli.options import print_rich
+from convnext_study.errors import UserError, one_line, printable
+from convnext_study.experiments.collection import RunCollection
+from convnext_study.experiments.roadmap_runs import parse_seeds
+from convnext_study.runs import files
+from convnext_study.runs.files import make_within, open_to_append, parse_json, write_json
+from convnext_study.runs.folder import RunError, RunFolder
+from convnext_study.runs.log import LOG
+from convnext_study.runs.records import CHECKPOINT, RESULT, RUN, RecordError, read
+from convnext_study.training.loop import train
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_the_umask_says_who_may_read(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "a.json", {})
+        open_to_append(tmp_path / "log").close()
+    finally:
+        os.umask(before)
+    for name in ("a.json", "log"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("name", [LOG, RUN, RESULT, CHECKPOINT])
+def test_a_run_is_not_written_through_links(tmp_path: Path, name: str) -> None:
+    victim, run = tmp_path / "victim", make_tiny_run(epochs=1)
+    victim.write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(victim)
+    with pytest.raises(RunError, match="a link"), RunFolder(tmp_path / "run", run):
+        pass
+    (tmp_path / "linked").symlink_to(tmp_path / "run")
+    with pytest.raises(RunError, match="is a link"), RunFolder(tmp_path / "linked", run):
+        pass
+    assert victim.read_text() == "mine"
+    with pytest.raises(OSError, match="a link or a special file"):
+        open_to_append(tmp_path / "run" / name)
+
+
+def test_a_folder_within_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / "tables").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="is a link"):
+        make_within(tmp_path, "tables")
+    assert make_within(tmp_path, "../a/b", "c").relative_to(tmp_path).parts[1:] == ("c",)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b'"\\ud800"', b"[" * 100 + b"]" * 100, b"18446744073709551616", b"\xff"]
+)
+def test_what_is_no_plain_json(text: bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_json(text)
+
+
+def test_signs_that_are_not_to_be_read() -> None:
+    assert parse_json(b'{"a\\u001b": ["\\u202e", "tab\\t \xc3\xa9"]}') == {
+        "a\ufffd": ["\ufffd", "tab\t é"]
+    }
+    assert printable("a\x00b\x9b") == "a\ufffdb\ufffd"
+    assert one_line("a\nb\t\tc  d\u2028\x1b") == "a b c  d\ufffd\ufffd"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"metrics": {}}'])
+def test_a_result_that_cannot_be_read_is_no_result(tmp_path: Path, content: str) -> None:
+    run = make_tiny_run(epochs=1)
+    path = tmp_path / "runs" / run.id
+    first = train(run, path)
+    (path / RESULT).write_text(content)
+    whole = RunCollection((run,), tmp_path)
+    assert not whole.is_done(run)
+    with pytest.raises(RecordError):
+        read(path)
+    again = train(run, path)  # from its checkpoint, which is of its end
+    assert again.metrics == first.metrics and whole.is_done(run)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_is_only_to_be_read_shows_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    given = ("--data", "digits", "--regime", "nano", "--out", str(tmp_path), "--epochs", "1")
+    command = ("train", "layer_norm", *given, "--batch-size", "512")
+    assert CliRunner().invoke(app, command).exit_code == 0
+    before = set(tmp_path.rglob("*"))
+
+    def refuse(path: Path, *_: object) -> int:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(files, "_write_temporary", refuse)
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and "top-1 %" in done.stdout
+    assert f"{tmp_path}: cannot be written ({os.strerror(number)})" in done.stderr
+    monkeypatch.undo()
+
+    def full(path: Path, *_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "_write_temporary", full)
+    assert CliRunner().invoke(app, command).exit_code != 0
+    assert before == set(tmp_path.rglob("*"))
+
+
+def test_another_locale_reads_and_writes_the_same(tmp_path: Path) -> None:
+    run = fake_runs()[0]
+    named = run.model_copy(update={"metadata": {**run.metadata, "label": "größer → 7×7"}})
+    write_run(tmp_path / "study", named)
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+    def command(*words: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-m", "convnext_study", *words],
+            capture_output=True,
+            env={**os.environ, **plain},
+        )
+
+    done = command("report", str(tmp_path / "study"), "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "größer → 7×7" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    done = command("report", str(tmp_path / "größer"))
+    assert done.returncode == 2 and b"LC_ALL=C.UTF-8" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["1000000000", "9" * 30, f"0,{2**63}", "9" * 5000, "0,-1"])
+def test_seeds_are_as_many_as_can_be_trained(text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_seeds(text)
+    assert len(str(caught.value)) < 200 or "," in text
+    assert parse_seeds("1000")[-1] == 999 and parse_seeds("7,1000000007") == (7, 1000000007)
+
+
+def test_markup_is_text_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a[/z] [bold]b[/bold] :smile: [link=x]c"
+    grid = Grid(title=text, caption=text)
+    grid.add_column(text)
+    grid.add_row(text)
+    print_rich(text, grid)
+    assert capsys.readouterr().out.count(text) == 5
