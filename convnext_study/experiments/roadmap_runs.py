@@ -27,11 +27,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     except ValueError:
         numbers = ()
     if not numbers or min(numbers) < 0 or (len(numbers) == 1 and numbers[0] < 1):
-        raise UserError(f"seeds: {text!r}; use how many (3), or which (0,4,7)")
+        raise UserError(f"seeds: {text!r:.60}; use how many (3), or which (0,4,7)")
     if max(numbers) >= 2**63 or (len(numbers) == 1 and numbers[0] > MOST_SEEDS):
         raise UserError(f"seeds: {text:.40}; use at most {MOST_SEEDS:,}, each below 2^63")
     if len(set(numbers)) < len(numbers):
-        raise UserError(f"seeds: {text!r} names a seed twice")
+        raise UserError(f"seeds: {text!r:.60} names a seed twice")
     return tuple(range(numbers[0])) if len(numbers) == 1 else numbers
 
 
