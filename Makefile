@@ -1,5 +1,6 @@
 # make roadmap: install, then train the whole road map on the embedded digits.
 # make test: lint, types and tests, in the same .venv.
+# make test-all: also walks over all networks, marked `exhaustive`.
 # make endurance: kills at random moments, full disks.
 # make docs: the pages and the API reference into site/. A broken link, a missing docstring and a
 # parameter that only the docstring has are errors.
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help roadmap test lint unit docs endurance test-slurm test-gpu clean
+.PHONY: help roadmap test test-all lint unit docs endurance test-slurm test-gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +31,9 @@ lint: $(VENV)/installed-test
 
 unit: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+test-all: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not endurance and not gpu'
 
 endurance: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m endurance tests/endurance

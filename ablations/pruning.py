@@ -30,8 +30,8 @@ from convnext_study.experiments.study_file import select_records
 from convnext_study.report.findings import Finding
 from convnext_study.runs.records import Record, Run
 from convnext_study.studies.pruning.arms import runs_of
-from convnext_study.studies.pruning.findings import findings
-from convnext_study.studies.pruning.subjects import NETWORKS
+from convnext_study.studies.pruning.plans import NETWORKS
+from convnext_study.studies.pruning.tables import findings
 
 __all__ = ["FOLDER", "NETWORKS", "report", "runs"]
 

@@ -1,6 +1,6 @@
 """Residual blocks, and the stages they make up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -40,22 +40,32 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width, after a downsampling layer where the spec has one."""
+    """tail(blocks(downsample(x))), the blocks run again in the backward pass where asked for."""
 
-    def __init__(self, stage: StageLayers, spec: NetSpec, drop_path_rates: list[float]) -> None:
+    def __init__(
+        self,
+        blocks: Iterable[nn.Module],
+        downsample: nn.Module | None = None,
+        tail: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.grad_checkpointing = False
-        self.downsample = sequence(stage.downsample, spec)
-        self.blocks = nn.Sequential(
-            *(
-                Block(block, spec, rate)
-                for block, rate in zip(stage.blocks, drop_path_rates, strict=True)
-            )
-        )
+        self.downsample = downsample or nn.Identity()
+        self.blocks = nn.Sequential(*blocks)
+        self.tail = tail or nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (N, C, H, W) to (N, C', H', W')."""
         x = self.downsample(x)
         if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return checkpointed(self.blocks, x)  # type: ignore[no-any-return]
-        return self.blocks(x)  # type: ignore[no-any-return]
+            return self.tail(checkpointed(self.blocks, x))  # type: ignore[no-any-return]
+        return self.tail(self.blocks(x))  # type: ignore[no-any-return]
+
+
+def roadmap_stage(stage: StageLayers, spec: NetSpec, rates: Iterator[float]) -> Stage:
+    """Blocks of one width, after a downsampling layer where the spec has one.
+
+    ``rates`` give each block its stochastic depth.
+    """
+    downsample = sequence(stage.downsample, spec)
+    return Stage([Block(block, spec, next(rates)) for block in stage.blocks], downsample)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import nn
@@ -29,3 +30,10 @@ def init_layers(net: nn.Module, scheme: str, kaiming: Callable[[nn.Conv2d], obje
             nn.init.trunc_normal_(module.weight, std=INIT_STD)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def he_normal(conv: nn.Conv2d, channels: int | None = None) -> None:
+    """Normal, by the outputs that an input reaches (He et al., 2015): those of all filters, or of
+    so many ``channels``."""
+    fan_out = (channels or conv.out_channels) * math.prod(conv.kernel_size)
+    nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))

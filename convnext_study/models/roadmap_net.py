@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from convnext_study.models.blocks import Stage, drop_path_rates, jit_ignore
+from convnext_study.models.blocks import drop_path_rates, jit_ignore, roadmap_stage
 from convnext_study.models.head import Head
 from convnext_study.models.initial import init_layers
 from convnext_study.models.layer_specs import list_layers
@@ -56,12 +56,7 @@ class RoadmapNet(TimmModel):
         rates = iter(drop_path_rates(drop_path_rate, sum(spec.depths)))
         super().__init__(
             sequence(layers.stem, spec),
-            nn.Sequential(
-                *(
-                    Stage(stage, spec, [next(rates) for _ in stage.blocks])
-                    for stage in layers.stages
-                )
-            ),
+            nn.Sequential(*(roadmap_stage(stage, spec, rates) for stage in layers.stages)),
             Head(layers.head, spec, global_pool, drop_rate),
             _feature_info(spec, output_stride),
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
-from convnext_study.studies.pruning.networks.build import make_network
+from convnext_study.studies.pruning.networks.network import make_network
 from convnext_study.studies.pruning.specs import (
     BottleneckSpec,
     DenseNetSpec,
@@ -20,8 +20,9 @@ from convnext_study.studies.pruning.specs import (
     ResNetSpec,
     Spec,
     VggSpec,
+    densenet,
+    preresnet,
 )
-from convnext_study.studies.pruning.whole import densenet, preresnet
 
 SIZE = 16  # of the images, in pixels
 

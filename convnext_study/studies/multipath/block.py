@@ -1,12 +1,10 @@
-"""The blocks of a multi-path network, and the stages they make up. Our reconstruction."""
+"""The blocks of a multi-path network. Our reconstruction."""
 
 from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
 
 from convnext_study.models.layers import DropPath
-from convnext_study.models.recompute import checkpointed
 from convnext_study.studies.multipath.attention import make_attention
 from convnext_study.studies.multipath.paths import Paths, PathsSpec
 from convnext_study.studies.multipath.spec import MultipathSpec
@@ -49,21 +47,6 @@ class MultiPathBlock(nn.Module):
         """Map (N, c_in, H, W) to (N, paths * width, H', W')."""
         y = self.fuse(self.attention(self.paths(x)))
         return self.act(self.drop_path(y) + self.shortcut(x))  # type: ignore[no-any-return]
-
-
-class MultiPathStage(nn.Module):
-    """Modules of one width."""
-
-    def __init__(self, blocks: list[MultiPathBlock]) -> None:
-        super().__init__()
-        self.grad_checkpointing = False
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C', H', W')."""
-        if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return checkpointed(self.blocks, x)  # type: ignore[no-any-return]
-        return self.blocks(x)  # type: ignore[no-any-return]
 
 
 def basic(paths_spec: PathsSpec) -> nn.Sequential:

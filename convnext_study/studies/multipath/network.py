@@ -5,20 +5,19 @@ It keeps the contract that users of timm expect of a model (`registry.py` lists 
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
-from convnext_study.models.blocks import drop_path_rates, jit_ignore
+from convnext_study.models.blocks import Stage, drop_path_rates, jit_ignore
 from convnext_study.models.head import Head
-from convnext_study.models.initial import init_layers
+from convnext_study.models.initial import he_normal, init_layers
 from convnext_study.models.layer_specs import Layer
 from convnext_study.models.timm_model import TimmModel, stage_info
 from convnext_study.roadmap.spec import NetSpec
-from convnext_study.studies.multipath.block import MultiPathBlock, MultiPathStage, conv_norm
+from convnext_study.studies.multipath.block import MultiPathBlock, conv_norm
 from convnext_study.studies.multipath.paths import (
     IMPLEMENTATIONS,
     PathConv2d,
@@ -111,8 +110,7 @@ def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str
 
 def _kaiming(conv: nn.Conv2d) -> None:
     """By the outputs that an input of the convolution reaches, within its path."""
-    channels = conv.width if isinstance(conv, PathConv2d) else conv.out_channels
-    nn.init.normal_(conv.weight, std=math.sqrt(2 / (channels * math.prod(conv.kernel_size))))
+    he_normal(conv, conv.width if isinstance(conv, PathConv2d) else conv.out_channels)
 
 
 def _stem(in_chans: int, channels: int) -> nn.Sequential:
@@ -122,7 +120,7 @@ def _stem(in_chans: int, channels: int) -> nn.Sequential:
 
 def _stages(
     spec: MultipathSpec, output_stride: int, implementation: str, drop_path_rate: float
-) -> Iterator[MultiPathStage]:
+) -> Iterator[Stage]:
     c_in, reached, dilation = spec.widths()[0], 1, 1
     rates = iter(drop_path_rates(drop_path_rate, STAGES * spec.modules))
     for stage, width in enumerate(spec.path_widths()):
@@ -136,7 +134,7 @@ def _stages(
             plan = PathsSpec(c_in, width, spec.depths, stride, (first_dilation, dilation))
             blocks.append(MultiPathBlock(spec, plan, implementation, next(rates)))
             c_in = spec.widths()[stage]
-        yield MultiPathStage(blocks)
+        yield Stage(blocks)
 
 
 def _feature_info(spec: MultipathSpec, output_stride: int) -> list[dict[str, Any]]:

@@ -4,9 +4,4 @@ Liu, Sun, Zhou, Huang, Darrell: "Rethinking the Value of Network Pruning", ICLR 
 1810.05270: does a pruned architecture, trained from random weights, do as well as the pruned and
 fine-tuned network? The paper's text was not available to us; every published number stands in
 ``published.toml`` with its source.
-
-- `published`, `specs`, `networks`: the published networks, as data and as modules.
-- `costs`, `budget`: what they cost, and the epochs of the arm with the same computation.
-- `groups`, `apply`, `tracing`: which channels can go, masks, and removal, of any network.
-- `methods`, `masks`: what decides which ones go.
 """

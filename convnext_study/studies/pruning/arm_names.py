@@ -28,13 +28,11 @@ LABELS = {
     SLOW_CONTROL: "control, slow",
     **{name: name.replace("_", " ") for name in ROUNDS},
 }
-# Which weights the arms under a mask start from.
+# Which weights an arm starts from, where they are not random.
 WEIGHTS = {
+    FINE_TUNED: "inherited",
+    INHERITED: "inherited",
     TICKET: "rewound",
     SLOW_TICKET: "rewound",
-    CONTROL: "random",
-    SLOW_CONTROL: "random",
 }
-# Those that start from the weights that are left.
-INHERIT = (FINE_TUNED, INHERITED)
 SLOW_ARMS = (SLOW_TICKET, SLOW_CONTROL)

@@ -26,11 +26,11 @@ from convnext_study.experiments.study_file import with_metadata
 from convnext_study.recipes import Recipe
 from convnext_study.runs.records import NETWORK_IS_BOUND, Run, TaskRef
 from convnext_study.studies.pruning import arm_names as of
-from convnext_study.studies.pruning.budget import CAP
-from convnext_study.studies.pruning.factors import factored_ref
-from convnext_study.studies.pruning.subject import Subject
-from convnext_study.studies.pruning.subjects import subjects
-from convnext_study.studies.pruning.targets import Target
+from convnext_study.studies.pruning.builders import factored_ref
+from convnext_study.studies.pruning.costs import CAP
+from convnext_study.studies.pruning.plans import PrunedModelPlan, parse_networks
+from convnext_study.studies.pruning.schedules import with_epochs
+from convnext_study.studies.pruning.targets import PruningTarget
 from convnext_study.studies.pruning.tasks import ARM_TASK, SPARSE_TASK
 
 STUDY = "pruning"
@@ -43,19 +43,17 @@ def runs_of(context: Context) -> list[Run]:
     Raises UserError for data whose images have no class.
     """
     check_labels(context.data, OF_IMAGES)
-    networks = subjects(context)
-    found: list[Run] = []
+    plans = parse_networks(context)
+    firsts: dict[str, Run] = {}  # several targets may start from one prepared network
     for seed in context.seeds:
         order = 0
-        for subject in networks:
+        for plan in plans:
             own = []
-            for run in _of_subject(subject, context.data, seed):
+            for run in _of_plan(plan, context.data, seed):
                 own.append(with_metadata(run, order=order))
                 order += 1
-            found += _chosen(own, subject.chosen)
-    firsts: dict[str, Run] = {}  # several targets may start from one prepared network
-    for run in found:
-        firsts.setdefault(run.key, run)
+            for run in _chosen(own, plan.chosen):
+                firsts.setdefault(run.key, run)
     return [*firsts.values()]
 
 
@@ -69,102 +67,100 @@ def _chosen(runs: list[Run], targets: Collection[str]) -> list[Run]:
     return [run for run in runs if run.key in wanted]
 
 
-def _of_subject(subject: Subject, data: str, seed: int) -> Iterator[Run]:
-    dense = _dense(subject, data, seed)
+def _of_plan(plan: PrunedModelPlan, data: str, seed: int) -> Iterator[Run]:
+    dense = _dense(plan, data, seed)
     yield dense
     slow: Run | None = None
-    for target in subject.targets:
+    for target in plan.targets:
         parent = dense
         if target.sparsity:
-            parent = _sparse(subject, target, dense)
+            parent = _sparse(plan, target, dense)
             yield parent
         if slow is None and set(target.arms) & set(of.SLOW_ARMS):
-            slow = _dense(subject, data, seed, slow=True)
+            slow = _dense(plan, data, seed, slow=True)
             yield slow
         for number in range(1, target.rounds):
-            parent = _arm(subject, target, of.ROUNDS[number - 1], parent, data)
+            parent = _arm(plan, target, of.ROUNDS[number - 1], parent, data)
             yield parent
         for arm in target.arms:
             start = slow if arm in of.SLOW_ARMS and slow else parent
-            yield _arm(subject, target, arm, start, data)
+            yield _arm(plan, target, arm, start, data)
 
 
-def _dense(subject: Subject, data: str, seed: int, *, slow: bool = False) -> Run:
-    schedules, name = subject.schedules, of.SLOW_DENSE if slow else of.DENSE
+def _dense(plan: PrunedModelPlan, data: str, seed: int, *, slow: bool = False) -> Run:
+    schedules, name = plan.schedules, of.SLOW_DENSE if slow else of.DENSE
     return Run(
         study=STUDY,
-        name=f"{subject.name}-{name}",
-        model=subject.model,
+        name=f"{plan.name}-{name}",
+        model=plan.model,
         recipe=_plain(schedules.slower(SLOWER) if slow else schedules.base),
         data=data,
         seed=seed,
-        metadata=_about(subject, name, of.LABELS[name]),
+        metadata=_about(plan, name, of.LABELS[name]),
     )
 
 
-def _sparse(subject: Subject, target: Target, dense: Run) -> Run:
+def _sparse(plan: PrunedModelPlan, target: PruningTarget, dense: Run) -> Run:
     """The large network, trained so that the target's method can prune it."""
-    factored = "selection" in target.sparsity
     label = f"{target.label}: {of.LABELS[of.SPARSE_DENSE]}"
     changes: dict[str, Any] = {
-        "name": f"{subject.name}-{target.name}-dense",
-        "model": factored_ref(subject.model) if factored else subject.model,
+        "name": f"{plan.name}-{target.name}-dense",
+        "model": factored_ref(plan.model) if "selection" in target.sparsity else plan.model,
         "task": TaskRef(name=SPARSE_TASK, args=dict(target.sparsity)),
-        "metadata": _about(subject, of.SPARSE_DENSE, label, target),
+        "metadata": _about(plan, of.SPARSE_DENSE, label, target),
     }
     if target.from_trained:
         changes["init_from"] = dense.key
-    if source := target.source:
-        changes |= {"data": source.data, "recipe": _plain(source.recipe)}
+    if target.source is not None:
+        data, recipe = target.source
+        changes |= {"data": data, "recipe": _plain(recipe)}
         changes["metadata"][of.OF_OTHER_DATA] = True
     return dense.model_copy(update=changes)
 
 
-def _arm(subject: Subject, target: Target, arm: str, parent: Run, data: str) -> Run:
-    recipe = _recipe(subject, target, arm)
-    common: dict[str, Any] = {
-        "name": f"{subject.name}-{target.name}-{arm}",
+def _arm(plan: PrunedModelPlan, target: PruningTarget, arm: str, parent: Run, data: str) -> Run:
+    changes: dict[str, Any] = {
+        "name": f"{plan.name}-{target.name}-{arm}",
         "data": data,
-        "recipe": _plain(recipe),
-        "metadata": _about(subject, arm, f"{target.label}: {of.LABELS[arm]}", target),
-        "model": target.model or target.design or subject.model,
+        "recipe": _plain(_recipe(plan, target, arm)),
+        "metadata": _about(plan, arm, f"{target.label}: {of.LABELS[arm]}", target),
+        "model": target.model or target.design or plan.model,
     }
-    weights = of.WEIGHTS.get(arm, "inherited" if arm in of.INHERIT else "random")
-    if arm in of.ROUNDS:
-        weights = target.between
+    weights = target.between if arm in of.ROUNDS else of.WEIGHTS.get(arm, "random")
     if target.model is not None and weights == "random":  # needs no trained network
-        return parent.model_copy(update={**common, "task": TaskRef()})
+        return parent.model_copy(update={**changes, "task": TaskRef()})
     if target.is_masked and arm == of.SCRATCH_E:
         weights = "redrawn"
     args = {"method": target.method, "weights": weights, **target.amount}
     if target.is_decided_by_parent:
-        common["metadata"][NETWORK_IS_BOUND] = True
+        changes["metadata"][NETWORK_IS_BOUND] = True
         if arm == of.SCRATCH_B:  # the parent's architecture says how long that is
             args["length"] = "scratch_b"
     task = TaskRef(name=ARM_TASK, args=args)
-    return parent.model_copy(update={**common, "task": task, "init_from": parent.key})
+    return parent.model_copy(update={**changes, "task": task, "init_from": parent.key})
 
 
-def _recipe(subject: Subject, target: Target, arm: str) -> Recipe:
-    schedules = subject.schedules
-    epochs = schedules.base.epochs
-    whole = int(epochs * target.ratio)
+def _recipe(plan: PrunedModelPlan, target: PruningTarget, arm: str) -> Recipe:
+    schedules, epochs = plan.schedules, plan.schedules.base.epochs
+    as_costly = int(epochs * target.ratio)
     if target.capped and target.ratio >= CAP:
-        whole = CAP * epochs
+        as_costly = CAP * epochs
     if arm == of.FINE_TUNED:
         return schedules.fine_tune
     if arm == of.SCRATCH_B and not target.is_decided_by_parent:
-        return schedules.of_epochs(whole)
+        return with_epochs(schedules.base, as_costly)
     if arm == of.SCRATCH_T:
-        return schedules.of_epochs(whole + epochs)
+        return with_epochs(schedules.base, as_costly + epochs)
     return schedules.slower(SLOWER) if arm in of.SLOW_ARMS else schedules.base
 
 
-def _about(subject: Subject, arm: str, label: str, target: Target | None = None) -> dict[str, Any]:
+def _about(
+    plan: PrunedModelPlan, arm: str, label: str, target: PruningTarget | None = None
+) -> dict[str, Any]:
     return {
         "regime": STUDY,
-        "network": subject.name,
-        "network_label": subject.label,
+        "network": plan.name,
+        "network_label": plan.label,
         "target": target.name if target else "",
         "target_label": target.label if target else "",
         # By which the figure joins points; of another network than this none are.
@@ -173,9 +169,9 @@ def _about(subject: Subject, arm: str, label: str, target: Target | None = None)
         "label": label,
         "adopted": True,
         "parent": None,  # arms differ in recipe and task: the study's own table compares them
-        "section": subject.label,
+        "section": plan.label,
         "published": False,
-        "published_network": (target.published if target else subject.published) or "",
+        "published_network": (target.published if target else plan.published) or "",
     }
 
 

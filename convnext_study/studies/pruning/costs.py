@@ -1,19 +1,43 @@
-"""What the published networks cost, for ``convnext-study cost --study pruning``."""
+"""What networks cost: for ``convnext-study cost --study pruning``, for targets, and for Scratch-B.
+
+Scratch-B's epochs follow from what the paper's scripts call FLOPs, the budget here, which is no
+cost to show: that is `cost.count`.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor, nn
+
+from convnext_study import cost
+from convnext_study.benchmarks.timing import Spread, interleave, one_thread, rate
+from convnext_study.cost.counter import blank_image, copy_on, skip_norms
+from convnext_study.experiments.dataset_size import dataset_size
+from convnext_study.models.head import Head
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits
+from convnext_study.runs.records import ModelRef
+from convnext_study.studies.pruning.apply import groups_of
+from convnext_study.studies.pruning.builders import network_of
+from convnext_study.studies.pruning.channel_groups import Group
+from convnext_study.studies.pruning.networks.network import make_network
 from convnext_study.studies.pruning.published import PublishedNetwork, get_network, networks
+from convnext_study.studies.pruning.rows import Row
 
-if TYPE_CHECKING:
-    from torch import nn
-
+CAP = 2  # Scratch-B's ratio on ImageNet, for the predefined methods
+# Of measured time; the clock is that of this process alone: others may use the machine too.
+BATCH, REPEATS, SECONDS = 32, 5, 0.1
+CLOCK = time.process_time
+LATENCY_NOTE = (
+    f"latency: ms of processor time of one image in batches of {BATCH}, forward, float32, one "
+    f"thread, channels last, median of {REPEATS} turns with all networks in turn; masked networks "
+    "take the time of whole ones."
+)
 TITLE = "Pruning: the published networks, counted"
 NOTES = (
     "Pruned shares are those of the network that it was pruned from. Scratch-B: epochs that cost "
@@ -23,125 +47,210 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class Counted:
-    """A network's counts, for one image; shares in percent, None for a whole network.
+class Images(NamedTuple):
+    """What the networks of a study see: side in pixels, and how many classes there are."""
 
-    ``weights`` are those of convolution and linear layers; ``bn_channels`` is the pool in which
-    network slimming takes its threshold; ``budget_flops`` is as in `budget`.
-    """
+    side: int
+    classes: int
 
-    network: PublishedNetwork
-    params: int
-    weights: int
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return (3, self.side, self.side)
+
+
+class ModelCost(NamedTuple):
+    """Of one image: multiply-accumulates, and the authors' count of FLOPs."""
+
     macs: int
-    bn_channels: int
-    budget_flops: int
-    params_pruned_percent: float | None
-    macs_pruned_percent: float | None
-    scratch_b_epochs: int | None
-
-    def differences(self) -> list[str]:
-        """The counts that are not those of the file."""
-        stated = self.network.stated
-        return [name for name in COUNTS if name in stated and not self._agrees(name)]
-
-    def _agrees(self, name: str) -> bool:
-        found, stated = getattr(self, name), self.network.stated[name]
-        return bool(round(found, 2) == stated if isinstance(found, float) else found == stated)
+    budget: int
 
 
-COUNTS = (
-    "params",
-    "weights",
-    "macs",
-    "bn_channels",
-    "budget_flops",
-    "params_pruned_percent",
-    "macs_pruned_percent",
-    "scratch_b_epochs",
-)
+def cost_of(model: ModelRef, images: Images) -> ModelCost:
+    """The counts of a record's network, before anything is trained."""
+    return _cost(model.model_dump_json(), images)
+
+
+def groups_in(model: ModelRef, images: Images) -> tuple[Group, ...]:
+    """Its channels that can go. Raises UserError as `apply.groups_of` does."""
+    return _groups(model.model_dump_json(), images)
 
 
 @functools.cache
-def counted(name: str) -> Counted:
-    """The counts of a published network. Raises UnknownNetwork."""
-    import torch
+def _cost(model: str, images: Images) -> ModelCost:
+    net = network_of(ModelRef.model_validate_json(model), images.classes)
+    return ModelCost(cost.count(net, images.shape).macs, budget_flops(net, images.shape))
 
-    from convnext_study.cost import count as count_cost
-    from convnext_study.studies.pruning.budget import budget_flops, scratch_b_epochs
-    from convnext_study.studies.pruning.networks.build import make_network
 
+@functools.cache
+def _groups(model: str, images: Images) -> tuple[Group, ...]:
+    net = network_of(ModelRef.model_validate_json(model), images.classes)
+    return groups_of(net, images.shape)
+
+
+def measure_latency(rows: Mapping[str, Row]) -> dict[str, Spread]:
+    """Milliseconds of an image of each row's network; equal ones are measured once, all in turn."""
+    networks = {name: (row.model.model_dump_json(), _images(row)) for name, row in rows.items()}
+    with one_thread():
+        measures = {
+            key: rate(_step(*key), BATCH, SECONDS, CLOCK)
+            for key in dict.fromkeys(networks.values())
+        }
+        found = interleave(measures, REPEATS)
+    spreads = {key: Spread.of([1000 / one for one in rates]) for key, rates in found.items()}
+    return {name: spreads[key] for name, key in networks.items()}
+
+
+def _images(row: Row) -> Images:
+    about = row.records[0].manifest.get("data", {})
+    size = row.run.recipe["image_size"]
+    if size is None:
+        size = dataset_size(row.run.data, images=None, classes=0, image_size=0).image_size
+    return Images(int(size), int(about.get("classes", 10)))
+
+
+def _step(model: str, images: Images) -> Callable[[], None]:
+    net = network_of(ModelRef.model_validate_json(model), images.classes).eval()
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = torch.zeros(BATCH, *images.shape).contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        with torch.inference_mode():
+            net(batch)
+
+    return step
+
+
+def scratch_b_epochs(large: int, pruned: int, base_epochs: int, *, capped: bool = False) -> int:
+    """Epochs in which a network of the budget ``pruned`` costs what the large one's training cost.
+
+    ``capped``: never longer than twice as long, as on ImageNet for predefined methods.
+    """
+    if capped and large >= CAP * pruned:
+        return CAP * base_epochs
+    return base_epochs * large // pruned
+
+
+def budget_flops(model: nn.Module, image_size: tuple[int, int, int]) -> int:
+    """The budget of one image (channels, height, width), for any module that maps images.
+
+    A multiply-accumulate counts as two; BatchNorm2d, ReLU and max-pooling count where they are
+    modules, global pooling where it is none of a VGG. Zeros among the weights of convolutions are
+    left out, but on the meta device, where there are no values.
+    """
+    weights = {
+        name: int(module.weight.count_nonzero())
+        if module.weight.device.type != "meta"
+        else module.weight.numel()
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+    found: list[int] = []
+
+    def add(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        found.append(_budget(module, weights.get(name, 0), args[0], output))
+
+    blank = copy_on(model, "meta").eval()
+    hooks = [
+        module.register_forward_hook(functools.partial(add, name))
+        for name, module in blank.named_modules()
+    ]
+    try:
+        with torch.no_grad(), skip_norms():
+            blank(blank_image(blank, image_size))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(found)
+
+
+def _budget(module: Any, weights: int, x: Tensor, y: Tensor) -> int:
+    """What a layer adds, with so many weights of a convolution that are not zero."""
+    from timm.layers import SelectAdaptivePool2d
+
+    match module:
+        case nn.Conv2d():
+            bias = module.out_channels if module.bias is not None else 0
+            return int((2 * weights + bias) * y[0, 0].numel())
+        case nn.Linear():
+            return int(2 * module.weight.numel() + module.out_features)
+        case nn.BatchNorm2d():
+            return 2 * y[0].numel()
+        case nn.ReLU():
+            return y[0].numel()
+        case nn.MaxPool2d():
+            side: Any = module.kernel_size
+            return int(side**2 * y[0].numel())
+        case SelectAdaptivePool2d():
+            return x[0].numel()
+    return x[0].numel() if type(module) is Head else 0
+
+
+@functools.cache
+def counted(name: str) -> dict[str, float]:
+    """The counts of a published network, for one image. Raises UserError.
+
+    ``weights`` are those of convolution and linear layers; ``bn_channels`` is the pool in which
+    network slimming takes its threshold. The shares, in percent, and the epochs of Scratch-B are of
+    pruned networks alone.
+    """
     network = get_network(name)
     with torch.device("meta"):
         net = make_network(network.spec, num_classes=network.classes)
     shape = (3, network.input, network.input)
-    cost, budget = count_cost(net, shape), budget_flops(net, shape)
-    of = counted(network.of) if network.of else None
-    return Counted(
-        network,
-        params=cost.params,
-        weights=count_weights(net),
-        macs=cost.macs,
-        bn_channels=count_bn_channels(net),
-        budget_flops=budget,
-        params_pruned_percent=_share(cost.params, of.params) if of else None,
-        macs_pruned_percent=_share(cost.macs, of.macs) if of else None,
-        scratch_b_epochs=scratch_b_epochs(
-            of.budget_flops, budget, network.base_epochs, capped=network.is_capped
+    counts, budget = cost.count(net, shape), budget_flops(net, shape)
+    layers = [one for one in net.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+    norms = [one for one in net.modules() if isinstance(one, nn.BatchNorm2d)]
+    found: dict[str, float] = {
+        "params": counts.params,
+        "weights": sum(layer.weight.numel() for layer in layers),
+        "macs": counts.macs,
+        "bn_channels": sum(norm.num_features for norm in norms),
+        "budget_flops": budget,
+    }
+    if network.of is not None:
+        whole, epochs = counted(network.of), network.base_epochs
+        for count_of in ("params", "macs"):
+            left = found[count_of] / whole[count_of]
+            found[f"{count_of}_pruned_percent"] = 100 * (1 - left)
+        found["scratch_b_epochs"] = scratch_b_epochs(
+            int(whole["budget_flops"]), budget, epochs, capped=network.is_capped
         )
-        if of
-        else None,
-    )
+    return found
 
 
-def count_weights(net: nn.Module) -> int:
-    """Weights of convolution and linear layers, without biases."""
-    from torch import nn
-
-    kinds = (nn.Conv2d, nn.Linear)
-    return sum(layer.weight.numel() for layer in net.modules() if isinstance(layer, kinds))
-
-
-def count_bn_channels(net: nn.Module) -> int:
-    """Channels of all BatchNorm2d."""
-    from torch import nn
-
-    return sum(norm.num_features for norm in net.modules() if isinstance(norm, nn.BatchNorm2d))
-
-
-def cost_tables(names: Sequence[str] | None = None) -> list[Table[Any]]:
-    """One table of the published networks, all of them or those named."""
-    rows = [counted(name) for name in names or networks()]
-    columns: list[Column[Counted]] = [
-        Column("network", "network", lambda row: row.network.name, "text"),
-        Column("label", "", lambda row: row.network.label, "text", min_width=160),
-        Column("params", "params", lambda row: row.params, format=digits(3), prefixed=True),
-        Column("macs", "MACs", lambda row: row.macs, format=digits(4), prefixed=True),
-        Column(
-            "budget_flops",
-            "authors' FLOPs",
-            lambda row: row.budget_flops,
-            format=digits(4),
-            prefixed=True,
-        ),
-        Column("params_pruned_percent", "params pruned, %", lambda row: row.params_pruned_percent),
-        Column("macs_pruned_percent", "MACs pruned, %", lambda row: row.macs_pruned_percent),
-        Column(
-            "scratch_b_epochs", "Scratch-B, epochs", lambda row: row.scratch_b_epochs, format=count
-        ),
-        Column("as_stated", "", _mark, "text"),
-        Column("weights", "weights", lambda row: row.weights, screen=False),
-        Column("bn_channels", "BatchNorm channels", lambda row: row.bn_channels, screen=False),
-        Column("model", "model", lambda row: row.network.model, "text", screen=False),
+def differences(found: Mapping[str, float], stated: Mapping[str, Any]) -> list[str]:
+    """The names of the counts that are not those of the file."""
+    return [
+        name
+        for name, value in found.items()
+        if name in stated and stated[name] != (round(value, 2) if "percent" in name else value)
     ]
-    return [Table("pruning_cost", TITLE, columns, rows, NOTES)]
 
 
-def _mark(row: Counted) -> str:
-    differing = row.differences()
+def cost_tables() -> list[Table[Any]]:
+    """One table of the published networks."""
+
+    def column(key: str, heading: str, **how: Any) -> Column[PublishedNetwork]:
+        return Column(key, heading, lambda one: counted(one.name).get(key), **how)
+
+    columns: list[Column[PublishedNetwork]] = [
+        Column("network", "network", lambda one: one.name, "text"),
+        Column("label", "", lambda one: one.label, "text", min_width=160),
+        column("params", "params", format=digits(3), prefixed=True),
+        column("macs", "MACs", format=digits(4), prefixed=True),
+        column("budget_flops", "authors' FLOPs", format=digits(4), prefixed=True),
+        column("params_pruned_percent", "params pruned, %"),
+        column("macs_pruned_percent", "MACs pruned, %"),
+        column("scratch_b_epochs", "Scratch-B, epochs", format=count),
+        Column("as_stated", "", _mark, "text"),
+        column("weights", "weights", screen=False),
+        column("bn_channels", "BatchNorm channels", screen=False),
+        Column("model", "model", lambda one: one.model, "text", screen=False),
+    ]
+    return [Table("pruning_cost", TITLE, columns, list(networks().values()), NOTES)]
+
+
+def _mark(network: PublishedNetwork) -> str:
+    differing = differences(counted(network.name), network.stated)
     return f"not as stated: {', '.join(differing)}" if differing else "="
-
-
-def _share(pruned: int, whole: int) -> float:
-    return 100 * (1 - pruned / whole)

@@ -6,6 +6,7 @@ paper's or the named source's; none is a result of this package.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tomllib
 from collections.abc import Mapping
@@ -14,29 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import UserError, did_you_mean
-from convnext_study.studies.pruning import specs, whole
+from convnext_study.studies.pruning import specs
 from convnext_study.studies.pruning.specs import Spec
 
 FILE = Path(__file__).with_name("published.toml")
 MODEL_PREFIX = "pruning_"
 
 
-class UnknownNetwork(UserError):
-    """No published network has that name."""
-
-
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """A network as published.
+    """A network as published, for so many ``classes`` and images of ``input`` pixels a side.
 
-    Args:
-        name: as in ``published.toml``.
-        label: for tables.
-        spec: what to build.
-        classes: of the data it was published for.
-        input: side of the images, in pixels.
-        of: the name of the network that it was pruned from; None for a whole one.
-        stated: everything that the file says: counts, ratios, the rule behind its widths.
+    ``of`` names the network that it was pruned from, None for a whole one; ``stated`` is everything
+    that the file says: counts, ratios, the rule behind its widths.
     """
 
     name: str
@@ -77,10 +68,10 @@ def networks() -> dict[str, PublishedNetwork]:
 
 
 def get_network(name: str) -> PublishedNetwork:
-    """The network of that name. Raises UnknownNetwork."""
+    """The network of that name. Raises UserError."""
     known = networks()
     if name not in known:
-        raise UnknownNetwork(f"network {name!r}{did_you_mean(name, list(known))}")
+        raise UserError(f"network {name!r}{did_you_mean(name, list(known))}")
     return known[name]
 
 
@@ -99,23 +90,16 @@ def results(network: str, *, of_paper: bool = True) -> list[dict[str, Any]]:
 
 
 def _network(entry: Mapping[str, Any]) -> PublishedNetwork:
-    return PublishedNetwork(
-        name=entry["name"],
-        label=entry["label"],
-        spec=_spec(entry),
-        classes=entry["classes"],
-        input=entry["input"],
-        of=entry.get("of"),
-        stated=entry,
-    )
+    about = {name: entry.get(name) for name in ("name", "label", "classes", "input", "of")}
+    return PublishedNetwork(**about, spec=_spec(entry), stated=entry)  # type: ignore[arg-type]
 
 
 def _spec(entry: Mapping[str, Any]) -> Spec:
     family = entry["family"]
     if family == "preresnet":
-        return whole.preresnet(entry["blocks"])
+        return specs.preresnet(entry["blocks"])
     if family == "densenet":
         names = ("blocks", "growth", "compression", "bottleneck")
-        return whole.densenet(**{name: entry[name] for name in names})
-    fields = specs.field_names(family)
+        return specs.densenet(**{name: entry[name] for name in names})
+    fields = [field.name for field in dataclasses.fields(specs.FAMILIES[family])]
     return specs.from_dict({name: entry[name] for name in ("family", *fields) if name in entry})

@@ -13,8 +13,8 @@ from convnext_study.studies.pruning.published import PublishedNetwork, networks
 from convnext_study.studies.pruning.specs import (
     BottleneckSpec,
     ImageNetBasicSpec,
-    Spec,
-    count_stages,
+    PreActSpec,
+    VggSpec,
 )
 
 PAPER = "arXiv:1810.05270"
@@ -22,8 +22,12 @@ _NETWORKS = "convnext_study.studies.pruning.networks"
 _IMAGENET = 224  # pixels
 
 
-def _stages(spec: Spec) -> dict[str, Any]:
-    return {"out_indices": tuple(range(count_stages(spec))), "flatten_sequential": True}
+def _stages(spec: Any) -> dict[str, Any]:
+    if isinstance(spec, VggSpec):  # maps of different size, the first layer's left out
+        stages = sum(len(group) > 0 for group in spec.groups())
+    else:
+        stages = len(spec.stages if isinstance(spec, PreActSpec) else spec.inner)
+    return {"out_indices": tuple(range(stages)), "flatten_sequential": True}
 
 
 def _entry(one: PublishedNetwork) -> ModelEntry:

@@ -14,89 +14,37 @@ from convnext_study.studies.pruning.arm_names import DENSE, OF_OTHER_DATA
 TRAINING = 3 * 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """An arm of a target of a network: its runs over the seeds, and those that they start from.
+    """An arm of a target of a network: its finished runs over the seeds.
 
-    ``parents`` are rows by name, nearest first.
+    ``target`` is empty for the network itself; ``parent`` is the row that it starts from; ``run``
+    and ``result`` are the first seed's, from which the others differ in the seed alone, and in
+    sizes where training decides them. ``values`` of the primary metric are one per seed, ``std``
+    is None of one seed. ``macs`` of one image and ``params``, of a masked network those that are
+    not zero, are means over the seeds. ``flops`` are of this arm's own training, one seed's: 3 x
+    forward MACs x 2 x images x epochs.
     """
 
     name: str
+    network: str
+    target: str
+    arm: str
     records: Sequence[Record]
-    parent: Row | None = None
+    parent: Row | None
+    run: Run
+    result: Result
+    values: Sequence[float]
+    mean: float
+    std: float | None
+    macs: float
+    params: float
+    is_masked: bool
+    flops: float
 
-    @property
-    def run(self) -> Run:
-        """That of the first seed: the others differ in the seed alone."""
-        return self.records[0].run
-
-    @property
-    def results(self) -> list[Result]:
-        """One a seed."""
-        return [record.result for record in self.records if record.result is not None]
-
-    @property
-    def first(self) -> Result:
-        """The first seed's: sizes are those of all, but where training decides them."""
-        return self.results[0]
-
-    @property
-    def network(self) -> str:
-        """The name of the network that is pruned."""
-        return str(self.run.metadata["network"])
-
-    @property
-    def target(self) -> str:
-        """What is pruned of it; nothing for the network itself."""
-        return str(self.run.metadata["target"])
-
-    @property
-    def arm(self) -> str:
-        """The arm's name."""
-        return str(self.run.metadata["arm"])
-
-    @property
-    def label(self) -> str:
-        """For people."""
-        return str(self.run.metadata["label"])
-
-    @property
-    def values(self) -> list[float]:
-        """The primary metric, one a seed."""
-        return [result.value for result in self.results]
-
-    @property
-    def mean(self) -> float:
-        """Over the seeds."""
-        return fmean(self.values)
-
-    @property
-    def std(self) -> float | None:
-        """Between seeds; None of one."""
-        return stdev(self.values) if len(self.values) > 1 else None
-
-    @property
-    def macs(self) -> float:
-        """Of one image, the mean over seeds where they differ."""
-        return fmean(result.cost.macs for result in self.results)
-
-    @property
-    def params(self) -> float:
-        """The mean over seeds; of a masked network those that are not zero."""
-        return fmean(nonzero(result) for result in self.results)
-
-    @property
-    def is_masked(self) -> bool:
-        """Whether weights are zero and still computed."""
-        return any("nonzero" in (result.cost.model_extra or {}) for result in self.results)
-
-    @property
-    def flops(self) -> float:
-        """Of this arm's own training, one seed's: 3 x forward MACs x 2 x images x epochs."""
-        images = int(self.records[0].manifest.get("data", {}).get("train", {}).get("images", 0))
-        batch = int(self.run.recipe["global_batch_size"])
-        steps = max(images // batch, 1)
-        return TRAINING * self.macs * steps * min(batch, images) * self.first.epochs
+    def about(self, name: str) -> str:
+        """What the run's metadata say: its label, for one."""
+        return str(self.run.metadata[name])
 
     @property
     def flops_in_all(self) -> float:
@@ -106,13 +54,37 @@ class Row:
     @property
     def model(self) -> ModelRef:
         """The network that was trained, the first seed's."""
-        return self.first.model or self.run.model
+        return self.result.model or self.run.model
 
 
-def nonzero(result: Result) -> int:
-    """Parameters that are not held at zero."""
-    extra: dict[str, Any] = result.cost.model_extra or {}
-    return int(extra.get("nonzero", result.cost.params))
+def _row(records: Sequence[Record], parent: Row | None) -> Row:
+    run, manifest = records[0].run, records[0].manifest
+    results = [record.result for record in records if record.result is not None]
+    values = [result.value for result in results]
+    extras: list[dict[str, Any]] = [result.cost.model_extra or {} for result in results]
+    params = [
+        int(extra.get("nonzero", result.cost.params))
+        for extra, result in zip(extras, results, strict=True)
+    ]
+    macs = fmean(result.cost.macs for result in results)
+    images = int(manifest.get("data", {}).get("train", {}).get("images", 0))
+    batch = int(run.recipe["global_batch_size"])
+    steps = max(images // batch, 1)
+    return Row(
+        name=run.name,
+        **{name: str(run.metadata[name]) for name in ("network", "target", "arm")},
+        records=records,
+        parent=parent,
+        run=run,
+        result=results[0],
+        values=values,
+        mean=fmean(values),
+        std=stdev(values) if len(values) > 1 else None,
+        macs=macs,
+        params=fmean(params),
+        is_masked=any("nonzero" in extra for extra in extras),
+        flops=TRAINING * macs * steps * min(batch, images) * results[0].epochs,
+    )
 
 
 def rows_of(records: Iterable[Record]) -> dict[str, Row]:
@@ -130,7 +102,7 @@ def rows_of(records: Iterable[Record]) -> dict[str, Row]:
     for name, several in grouped.items():
         start = several[0].run.init_from
         parent = rows.get(names.get(start or "", ""))
-        rows[name] = Row(name, sorted(several, key=lambda one: one.run.seed), parent)
+        rows[name] = _row(sorted(several, key=lambda one: one.run.seed), parent)
     return {name: row for name, row in rows.items() if OF_OTHER_DATA not in row.run.metadata}
 
 

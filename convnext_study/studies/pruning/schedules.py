@@ -28,10 +28,6 @@ class Schedules:
     base: Recipe
     fine_tune: Recipe
 
-    def of_epochs(self, epochs: int) -> Recipe:
-        """The whole schedule over so many epochs."""
-        return with_epochs(self.base, epochs)
-
     def slower(self, times: float) -> Recipe:
         """The whole schedule at the rate divided by that."""
         return self.base.replace(lr=self.base.lr / times)
@@ -117,14 +113,9 @@ def schedules_for(
 ) -> Schedules:
     """The schedules with what the command line asks for.
 
-    Args:
-        usual: of the network and its data.
-        recipe: a recipe's name or file in place of the base one; ``published`` and ``small`` leave
-            the choice to the network.
-        changes: recipe fields to set in every arm; ``epochs`` are the base's, the others follow.
-        image_size: of networks that want another than the data's.
-
-    Raises RecipeError for a recipe that cannot be used.
+    A ``recipe`` takes the base one's place; ``published`` and ``small`` leave the choice to the
+    network. ``changes`` are fields to set in every arm, of which ``epochs`` are the base's, and the
+    others' follow. Raises RecipeError for a recipe that cannot be used.
     """
     base, tuned = usual.base, usual.fine_tune
     if recipe not in (None, "published", "small", "composed"):
@@ -137,12 +128,6 @@ def schedules_for(
     if epochs is not None:
         shorter = max(1, epochs * tuned.epochs // base.epochs)
         base, tuned = with_epochs(base, epochs), with_epochs(tuned, shorter)
-    if not fields:
-        return Schedules(base, tuned)
     if "milestones" in fields:
         raise UserError("milestones: are fractions of the epochs in this study; set epochs")
-    return Schedules(*(_set(one, fields) for one in (base, tuned)))
-
-
-def _set(recipe: Recipe, fields: dict[str, Any]) -> Recipe:
-    return recipe.replace(**fields) if fields else recipe
+    return Schedules(*(one.replace(**fields) if fields else one for one in (base, tuned)))

@@ -8,36 +8,232 @@ or which: a new network is the same for every choice of as many.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias, get_args
 
 from convnext_study.errors import did_you_mean
 from convnext_study.roadmap.spec import SpecError
-from convnext_study.studies.pruning.densenet_spec import DenseNetSpec
-from convnext_study.studies.pruning.residual_specs import (
-    BottleneckSpec,
-    ImageNetBasicSpec,
-    PreActSpec,
-    PreResNetSpec,
-    ResNetSpec,
-)
-from convnext_study.studies.pruning.vgg_spec import POOL, VggSpec
+from convnext_study.runs import spec as runs_spec
 
-__all__ = [
-    "FAMILIES",
-    "POOL",
-    "BottleneckSpec",
-    "DenseNetSpec",
-    "ImageNetBasicSpec",
-    "PreActSpec",
-    "PreResNetSpec",
-    "ResNetSpec",
-    "Spec",
-    "VggSpec",
-    "count_stages",
-    "field_names",
-    "from_dict",
-]
+Widths: TypeAlias = tuple[tuple[int, ...], ...]
+Blocks: TypeAlias = tuple[tuple[tuple[Any, ...], ...], ...]  # of stages, blocks, layers
+ChannelSelection: TypeAlias = (
+    int | tuple[int, ...]
+)  # how many channels of a stream are read, or which
+POOL = "M"  # in a VGG's widths: 2x2 max-pooling
+# Of a VGG, and the widths of their hidden layers.
+HEADS = {"linear": (), "512": (512,), "4096": (4096, 4096), "4096bn": (4096, 4096)}
+STEMS = ("imagenet", "cifar")
+_MAY_BE_ZERO = {"stages", "inner", "last", "transitions"}  # lists of channels begin with channel 0
+
+
+class BaseSpec(runs_spec.Spec):
+    """What the frozen dataclasses of all families share: plain values in, plain values out."""
+
+    family: ClassVar[str]
+
+    @classmethod
+    def kind(cls) -> str:
+        """As errors have it."""
+        return f"a {cls.family}"
+
+    def __post_init__(self) -> None:
+        """Tuples for JSON's lists, and a check of every number."""
+        self._freeze()
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if _smallest(value) < (0 if field.name in _MAY_BE_ZERO else 1):
+                raise _too_few(field.name, value)
+        self.check()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, the family's name first; fields at their default are left out."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        values = super().to_dict()
+        changed = {
+            name: one for name, one in values.items() if getattr(self, name) != defaults[name]
+        }
+        return {"family": self.family, **changed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VggSpec(BaseSpec):
+    """3x3 convolutions in a row, with max-pooling between them.
+
+    Args:
+        widths: of the convolutions, ``"M"`` for pooling.
+        head: ``linear``: global mean, classifier; ``512``: a hidden layer with BatchNorm between
+            them; ``4096``: the map flattened, two hidden layers with dropout, classifier;
+            ``4096bn``: BatchNorm in place of dropout.
+        hidden: widths of the hidden layers; the head's own where there are none.
+        side: of the square map that is flattened, in positions; other maps are pooled to it.
+    """
+
+    family: ClassVar[str] = "vgg"
+    widths: tuple[int | str, ...]
+    head: str = "linear"
+    hidden: tuple[int, ...] = ()
+    conv_bias: bool = False
+    batchnorm: bool = True
+    side: int = 7
+
+    def check(self) -> None:
+        """A known head with as many hidden layers as it has, and a convolution at the start."""
+        if self.head not in HEADS:
+            raise SpecError(f"head: {self.head!r}{did_you_mean(self.head, list(HEADS))}")
+        own = HEADS[self.head]
+        if not self.hidden:
+            object.__setattr__(self, "hidden", own)
+        if len(self.hidden) != len(own):
+            raise SpecError(f"hidden: {self.hidden!r}; head {self.head} has {len(own)} layers")
+        if not self.widths or self.widths[0] == POOL:
+            raise SpecError(f"widths: {self.widths!r}; begin with a convolution")
+        for width in self.widths:
+            if width != POOL and type(width) is not int:
+                raise SpecError(f"widths: {width!r}; use whole numbers and {POOL!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As for all families; hidden widths that are the head's own are left out."""
+        values = super().to_dict()
+        if self.hidden == HEADS[self.head]:
+            values.pop("hidden", None)
+        return values
+
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Widths between the pooling, the first convolution's left out."""
+        found: list[tuple[int, ...]] = [()]
+        for width in self.widths[1:]:
+            if isinstance(width, int):
+                found[-1] += (width,)
+            else:
+                found.append(())
+        return tuple(found)
+
+    @property
+    def flattens(self) -> bool:
+        """Whether the first linear layer reads the map's positions one by one."""
+        return self.head in ("4096", "4096bn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetSpec(BaseSpec):
+    """A ResNet of basic blocks for small images, whose shortcuts have no parameters.
+
+    ``inner`` are widths of each block's first convolution, by stage, ``widths`` the streams'.
+    """
+
+    family: ClassVar[str] = "resnet_cifar"
+    inner: Widths
+    widths: tuple[int, ...] = (16, 32, 64)
+
+    def check(self) -> None:
+        """One width for each stage, none narrower than the one before."""
+        _same_length(self.inner, self.widths)
+        if list(self.widths) != sorted(self.widths):
+            raise SpecError(f"widths: {self.widths!r}; shortcuts only add channels, so ascend")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNetBasicSpec(BaseSpec):
+    """ResNet-18 and -34, as torchvision and timm have them, with ``inner`` as in `ResNetSpec`."""
+
+    family: ClassVar[str] = "resnet_imagenet_basic"
+    inner: Widths
+
+    def check(self) -> None:
+        """Four stages."""
+        _same_length(self.inner, range(4))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckSpec(BaseSpec):
+    """ResNet-50 and deeper, as torchvision and timm have them, the stride on the 3x3.
+
+    ``inner`` is as in `PreResNetSpec`; with ``shortcut_bias`` the shortcuts' 1x1 have one.
+    """
+
+    family: ClassVar[str] = "resnet50"
+    inner: Blocks
+    shortcut_bias: bool = False
+
+    def check(self) -> None:
+        """Four stages, three numbers for a block."""
+        _same_length(self.inner, range(4))
+        _check_blocks(self.inner, (3,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreResNetSpec(BaseSpec):
+    """A pre-activation ResNet of bottlenecks for small images (He et al., 2016b).
+
+    ``inner`` has for each block, by stage, channels of the stream it reads, widths of its first 1x1
+    and its 3x3; ``last`` channels that the classifier reads; ``widths`` the stages' 3x3, of which
+    the stream is four times as wide. `preresnet` makes the unpruned ones.
+    """
+
+    family: ClassVar[str] = "preresnet"
+    inner: Blocks
+    last: ChannelSelection
+    widths: tuple[int, ...] = (16, 32, 64)
+
+    def check(self) -> None:
+        """One width for each stage, three numbers for a block."""
+        _same_length(self.inner, self.widths)
+        _check_blocks(self.inner, (3,))
+        _check_channels("last", self.last)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreActSpec(BaseSpec):
+    """A pre-activation ResNet-50 of which whole residual branches are left out.
+
+    ``stages`` have the number of blocks whose branch is left, and whether the first is one of them:
+    that block stays in any case, for its norm and its shortcut. ``widths`` are as in
+    `PreResNetSpec`; ``stem`` is ``imagenet``, 7x7 with stride 2 and max-pooling, or ``cifar``, 3x3.
+    """
+
+    family: ClassVar[str] = "preact50"
+    stages: tuple[tuple[int, bool], ...]
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    stem: str = "imagenet"
+
+    def check(self) -> None:
+        """One width for each stage, and a known stem."""
+        _same_length(self.stages, self.widths)
+        if self.stem not in STEMS:
+            raise SpecError(f"stem: {self.stem!r}{did_you_mean(self.stem, list(STEMS))}")
+
+    def branches(self) -> tuple[tuple[bool, ...], ...]:
+        """Of each block, by stage, whether it has its branch."""
+        return tuple((bool(first), *[True] * (count - bool(first))) for count, first in self.stages)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseNetSpec(BaseSpec):
+    """A DenseNet for small images (Huang et al., 2017).
+
+    ``inner`` has for each layer, by dense block, channels of the stream it reads and, in a
+    bottleneck, the width of its 1x1; ``transitions`` and ``last`` channels that each 1x1 between
+    dense blocks and the classifier read. A layer adds ``growth`` channels, the stem twice as many;
+    a transition divides the stream by ``compression``. `densenet` makes the unpruned ones.
+    """
+
+    family: ClassVar[str] = "densenet"
+    inner: Blocks
+    transitions: tuple[ChannelSelection, ...]
+    last: ChannelSelection
+    growth: int = 12
+    compression: int = 1
+
+    def check(self) -> None:
+        """A transition between any two dense blocks, one or two numbers for a layer."""
+        _same_length(self.inner[1:], self.transitions)
+        _check_blocks(self.inner, (1, 2))
+        _check_channels("last", self.last)
+        for channels in self.transitions:
+            _check_channels("transitions", channels)
+
 
 Spec: TypeAlias = (
     VggSpec
@@ -48,18 +244,7 @@ Spec: TypeAlias = (
     | DenseNetSpec
     | PreActSpec
 )
-FAMILIES: dict[str, Any] = {
-    one.family: one
-    for one in (
-        VggSpec,
-        ResNetSpec,
-        ImageNetBasicSpec,
-        BottleneckSpec,
-        PreResNetSpec,
-        DenseNetSpec,
-        PreActSpec,
-    )
-}
+FAMILIES: dict[str, Any] = {one.family: one for one in get_args(Spec)}
 
 
 def from_dict(values: Mapping[str, Any]) -> Spec:
@@ -76,13 +261,70 @@ def from_dict(values: Mapping[str, Any]) -> Spec:
     return spec
 
 
-def count_stages(spec: Spec) -> int:
-    """How many stages a network has: maps of different size, and in a VGG not the first layer's."""
-    if isinstance(spec, VggSpec):
-        return sum(len(group) > 0 for group in spec.groups())
-    return len(spec.stages if isinstance(spec, PreActSpec) else spec.inner)
+def preresnet(blocks: int, widths: tuple[int, ...] = (16, 32, 64)) -> PreResNetSpec:
+    """An unpruned PreResNet with ``blocks`` in each stage: 18 are PreResNet-164."""
+    inner, stream = [], widths[0]
+    for width in widths:
+        inner.append(((stream, width, width), *[(4 * width, width, width)] * (blocks - 1)))
+        stream = 4 * width
+    return PreResNetSpec(inner=tuple(inner), last=stream, widths=widths)
 
 
-def field_names(family: str) -> tuple[str, ...]:
-    """The fields of a family's specs."""
-    return tuple(field.name for field in dataclasses.fields(FAMILIES[family]))
+def densenet(
+    blocks: int, growth: int = 12, compression: int = 1, bottleneck: bool = False, stages: int = 3
+) -> DenseNetSpec:
+    """An unpruned DenseNet with ``blocks`` layers in each dense block: 12 are DenseNet-40."""
+    hidden = (4 * growth,) if bottleneck else ()
+    inner, ends, stream = [], [], 2 * growth
+    for _ in range(stages):
+        inner.append(tuple((stream + layer * growth, *hidden) for layer in range(blocks)))
+        ends.append(stream + blocks * growth)
+        stream = ends[-1] // compression
+    *transitions, last = ends
+    return DenseNetSpec(
+        inner=tuple(inner),
+        transitions=tuple(transitions),
+        last=last,
+        growth=growth,
+        compression=compression,
+    )
+
+
+def count(channels: ChannelSelection) -> int:
+    """How many channels are read."""
+    return channels if isinstance(channels, int) else len(channels)
+
+
+def indices(channels: ChannelSelection) -> tuple[int, ...]:
+    """Which channels are read."""
+    return tuple(range(channels)) if isinstance(channels, int) else channels
+
+
+def _same_length(stages: Sized, widths: Sized) -> None:
+    if len(stages) != len(widths):
+        raise SpecError(f"stages: {len(stages)}; this network has {len(widths)}")
+
+
+def _check_blocks(stages: Blocks, lengths: tuple[int, ...]) -> None:
+    """Raises SpecError unless every block has so many numbers, each of them some channels."""
+    for block in (block for stage in stages for block in stage):
+        if not isinstance(block, tuple) or len(block) not in lengths:
+            numbers = " or ".join(map(str, lengths))
+            raise SpecError(f"inner: {block!r}; a block has {numbers} numbers")
+        if any(count(width) < 1 for width in block):
+            raise _too_few("inner", block)
+
+
+def _check_channels(name: str, channels: ChannelSelection) -> None:
+    if count(channels) < 1:
+        raise _too_few(name, channels)
+
+
+def _too_few(name: str, value: Any) -> SpecError:
+    return SpecError(f"{name}: {value!r}; use whole numbers of at least 1")
+
+
+def _smallest(value: Any) -> int:
+    if isinstance(value, tuple):
+        return min(map(_smallest, value), default=1)
+    return value if type(value) is int else 1

@@ -9,65 +9,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from convnext_study.errors import UserError
 from convnext_study.recipes import Recipe
 from convnext_study.runs.records import ModelRef
-from convnext_study.studies.pruning.apply import pruned_ref
-from convnext_study.studies.pruning.arm_names import (
-    ALL,
-    FINE_TUNED,
-    INHERITED,
-    LOTTERY,
-    SCRATCH_B,
-    SCRATCH_E,
+from convnext_study.studies.pruning import arm_names as of
+from convnext_study.studies.pruning.builders import OWN, network_of, pruned_ref
+from convnext_study.studies.pruning.channel_groups import kept_of, widths_left, widths_of
+from convnext_study.studies.pruning.costs import Images, cost_of, groups_in
+from convnext_study.studies.pruning.methods.designed import fit_widths, random_shares
+from convnext_study.studies.pruning.prune import MASKS, SELECTION, STAGE_SHARES
+from convnext_study.studies.pruning.published import (
+    PublishedNetwork,
+    get_network,
+    networks,
+    results,
+    tables,
 )
-from convnext_study.studies.pruning.groups import Group, widths_left
-from convnext_study.studies.pruning.methods.controls import kept_of, random_widths
-from convnext_study.studies.pruning.sizes import Images, groups_in, network_of, size_of
+from convnext_study.studies.pruning.specs import PreActSpec
 
 HALF, THREE_QUARTERS = 0.5, 0.75  # of the channels of each layer, that go
 SPARSE = 0.8  # of the weights
 SOFT = 0.3  # of the filters, the paper's
+COUNT = 3  # of rounds, ours: each prunes 42 % of what is left, together as much as at once
+FEW = (of.FINE_TUNED, of.INHERITED)
+SCRATCH = (of.SCRATCH_E, of.SCRATCH_B)
+GUIDED, TRANSFERRED = "guided", "transferred"
+FROM = "_from_"  # in the name of a target whose shares come from other data
 
 
 @dataclass(frozen=True)
-class Source:
-    """Other data, on which the network is trained whose shares are transferred.
-
-    Args:
-        data: as on the command line.
-        recipe: how the network is trained there.
-        images: what it sees there.
-    """
-
-    data: str
-    recipe: Recipe
-    images: Images
-
-
-@dataclass(frozen=True)
-class Target:
+class PruningTarget:
     """A method, how much it prunes, and the arms that are trained of what is left.
 
-    Args:
-        name: part of its runs' names.
-        label: for people.
-        method: as a run's task names it.
-        amount: further arguments of the method.
-        arms: in the order of tables.
-        model: what is left, where that is known beforehand.
-        ratio: the large network's budget over the pruned one's, by which Scratch-B is as long.
-        capped: whether Scratch-B is never longer than twice.
-        sparsity: how the large network is trained so that it can be pruned; nothing: as usual.
-        control: whether it is none of the methods, but what they are compared with.
-        published: the published network that it is.
-        optional: whether it is trained only where the command line names it.
-        rounds: in which weights are pruned, each from the round before; the arms follow the last.
-        between: weights that the rounds in between train: ``rewound`` or ``inherited``.
-        design: the network whose widths are designed, where it is not the pruned one.
-        from_trained: whether the training that prepares for pruning starts from the dense network.
-        source: where the trained network comes from, if from other data.
+    Its ``name`` is part of its runs' names; ``amount`` are further arguments of the ``method``;
+    ``arms`` are in the order of tables.
     """
 
     name: str
@@ -75,23 +53,23 @@ class Target:
     method: str
     amount: Mapping[str, Any]
     arms: Sequence[str]
-    model: ModelRef | None = None
-    ratio: float = 1.0
-    capped: bool = False
-    sparsity: Mapping[str, float] = field(default_factory=dict)
-    control: bool = False
-    published: str | None = None
-    optional: bool = False
-    rounds: int = 1
-    between: str = "rewound"
-    design: ModelRef | None = None
-    from_trained: bool = False
-    source: Source | None = None
+    model: ModelRef | None = None  # what is left, where that is known beforehand
+    ratio: float = 1.0  # of budgets, the large network's over the pruned one's, for Scratch-B
+    capped: bool = False  # Scratch-B is never longer than twice
+    sparsity: Mapping[str, float] = field(default_factory=dict)  # of training before pruning
+    control: bool = False  # none of the methods, but what they are compared with
+    published: str | None = None  # the published network that it is
+    optional: bool = False  # trained only where the command line names it
+    rounds: int = 1  # each prunes what the one before left; the arms follow the last
+    between: str = "rewound"  # weights that the rounds in between train, or "inherited"
+    design: ModelRef | None = None  # whose widths are designed, where it is not the pruned one
+    from_trained: bool = False  # training before pruning starts from the dense network
+    source: tuple[str, Recipe] | None = None  # the trained network's data and recipe, if others
 
     @property
     def is_masked(self) -> bool:
         """Whether weights are masked, and nothing removed."""
-        return self.method in ("magnitude", "magnitude-round", "guided-patterns", "soft-filters")
+        return self.method in MASKS
 
     @property
     def is_decided_by_parent(self) -> bool:
@@ -99,70 +77,67 @@ class Target:
         return self.model is None and not self.is_masked
 
 
-def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Target]:
+def predefined(
+    model: ModelRef,
+    images: Images,
+    name: str,
+    label: str,
+    widths: Mapping[str, int],
+    arms: Sequence[str],
+    **more: Any,
+) -> PruningTarget:
+    """Widths that are set beforehand, by the L1-norm unless ``more`` names another method."""
+    left = pruned_ref(model, kept_of(widths), images.shape)
+    more = {"method": "l1-norm", "model": left, "ratio": _ratio(model, left, images), **more}
+    return PruningTarget(name, label, amount={"widths": dict(widths)}, arms=arms, **more)
+
+
+def _ratio(model: ModelRef, pruned: ModelRef, images: Images) -> float:
+    return cost_of(model, images).budget / cost_of(pruned, images).budget
+
+
+def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[PruningTarget]:
     """Of any network: half of each layer by every method, and masks. Ours.
 
     Automatic methods and controls are brought to the budget of the halves, so that all compare.
-
-    Args:
-        model: the large network.
-        images: what it sees.
-        penalty: of network slimming.
+    ``penalty`` is that of network slimming.
     """
     groups = [group for group in groups_in(model, images) if group.stage >= 0]
     filters = [group for group in groups if group.producers]
-    half, quarter = (
-        widths_left(filters, {group.name: share for group in filters}, keep_one=True)
-        for share in (HALF, THREE_QUARTERS)
-    )
+    half, quarter = (widths_left(filters, share) for share in (HALF, THREE_QUARTERS))
+    make = partial(predefined, model, images)
     found = [
-        _predefined("half", "half (L1)", "l1-norm", half, ALL, model, images),
-        replace(
-            _predefined("quarter", "quarter (L1)", "l1-norm", quarter, ALL, model, images),
-            optional=True,
-        ),
+        make("half", "half (L1)", half, of.ALL),
+        make("quarter", "quarter (L1)", quarter, of.ALL, optional=True),
     ]
-    few = (FINE_TUNED, INHERITED)
+    macs = cost_of(pruned_ref(model, kept_of(half), images.shape), images).macs
     if all(len(group.consumers) == 1 and not group.concatenated for group in filters):
         found += [
-            _predefined(method, f"half ({label})", method, half, few, model, images)
+            make(method, f"half ({label})", half, FEW, method=method)
             for method, label in (("thinet", "ThiNet"), ("regression", "regression"))
         ]
     found += [
-        _predefined(
-            f"half_{word}", f"half ({word} filters)", f"l1-{word}", half, few, model, images
-        )
+        make(f"half_{word}", f"half ({word} filters)", half, FEW, method=f"l1-{word}")
         for word in ("random", "smallest")
     ]
-    target = found[0]
     if any(group.norms for group in groups):
-        macs = size_of(_known(target), images).macs
+        sparsity, arms = {"slimming": penalty}, (*FEW, *SCRATCH)
         found.append(
-            Target(
-                "slimming",
-                "slimmed",
-                "slimming",
-                {"macs": macs},
-                (FINE_TUNED, INHERITED, SCRATCH_E, SCRATCH_B),
-                sparsity={"slimming": penalty},
+            PruningTarget(
+                "slimming", "slimmed", "slimming", {"macs": macs}, arms, sparsity=sparsity
             )
         )
-    found.append(_random_control(target, filters, model, images))
-    masked = {"ratio": SPARSE}
+    net, shares = network_of(model, images.classes), random_shares(filters, seed=0)
+    random = fit_widths(net, filters, shares, macs, images.shape)
     found += [
-        Target(
-            "sparse",
-            f"magnitude {SPARSE:.0%}",
-            "magnitude",
-            masked,
-            (FINE_TUNED, INHERITED, SCRATCH_E, *LOTTERY),
-        ),
-        Target(
+        make("random_widths", "random widths", random, (of.INHERITED, of.SCRATCH_E), control=True),
+        _magnitude("sparse", SPARSE, FEW),
+        PruningTarget(
             "soft",
             f"soft filters {SOFT:.0%}",
             "soft-filters",
             {"ratio": SOFT},
-            (FINE_TUNED, SCRATCH_E),
+            (of.FINE_TUNED, of.SCRATCH_E),
             sparsity={"soft_filters": SOFT},
             from_trained=True,
         ),
@@ -170,41 +145,177 @@ def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Ta
     return found
 
 
-def rule_target(
-    name: str, label: str, widths: Mapping[str, int], model: ModelRef, images: Images
-) -> Target:
-    """Predefined widths by the L1-norm, with every arm."""
-    return _predefined(name, label, "l1-norm", widths, ALL, model, images)
+def optional_targets(slimmed: Sequence[PruningTarget] = ()) -> list[PruningTarget]:
+    """Of any network, where ``--networks`` names them, as in ``vgg16_eighth=usual+rounds``.
+
+    Pruning in rounds, patterns of kernels, and for each of ``slimmed``, the targets of network
+    slimming, one that it guides: ``guided`` of ``slimming``, ``guided_70`` of ``slim_70``.
+    """
+    share = {"ratio": 1 - (1 - SPARSE) ** (1 / COUNT)}
+    rounds = PruningTarget(
+        "rounds",
+        f"{COUNT} rounds, rewound",
+        "magnitude-round",
+        share,
+        (of.TICKET, of.CONTROL),
+        optional=True,
+        rounds=COUNT,
+    )
+    label, ratio = f"guided patterns {SPARSE:.0%}", {"ratio": SPARSE}
+    found = [
+        rounds,
+        replace(rounds, name="rounds_on", label=f"{COUNT} rounds, trained on", between="inherited"),
+        PruningTarget("patterns", label, "guided-patterns", ratio, (of.SCRATCH_E,), optional=True),
+    ]
+    for target in slimmed:
+        _, underscore, which = target.name.partition("_")
+        label = f"guided widths, slimmed by {which} %" if which else "guided widths"
+        macs = target.amount.get("macs")
+        found.append(_by_shares(target, f"{GUIDED}{underscore}{which}", label, macs))
+    return found
 
 
-def _predefined(
-    name: str,
-    label: str,
-    method: str,
-    widths: Mapping[str, int],
-    arms: Sequence[str],
-    model: ModelRef,
-    images: Images,
-) -> Target:
-    left = pruned_ref(model, kept_of(widths), images.shape)
-    ratio = size_of(model, images).budget / size_of(left, images).budget
-    return Target(name, label, method, {"widths": dict(widths)}, arms, model=left, ratio=ratio)
+def transferred_targets(
+    label: str, model: ModelRef, images: Images, slimmed: PruningTarget
+) -> list[PruningTarget]:
+    """Another network of the slimmed one's shares, and the same with half of each layer.
+
+    ``label``, ``model`` and ``images`` are the other network's, ``slimmed`` the target of network
+    slimming whose shares are taken.
+    """
+    groups = [one for one in groups_in(model, images) if one.stage >= 0 and one.producers]
+    uniform = predefined(
+        model,
+        images,
+        "transferred_uniform",
+        f"{label} uniform",
+        widths_left(groups, HALF),
+        SCRATCH,
+        optional=True,
+        control=True,
+    )
+    assert uniform.model is not None  # noqa: S101
+    macs = cost_of(uniform.model, images).macs
+    transferred = _by_shares(slimmed, TRANSFERRED, f"{label} transferred", macs)
+    return [replace(transferred, design=model), uniform]
 
 
-def _random_control(
-    target: Target, filters: Sequence[Group], model: ModelRef, images: Images
-) -> Target:
-    """Widths drawn at random, of the same MACs; their filters by the L1-norm."""
-    macs = size_of(_known(target), images).macs
-    net = network_of(model, images.classes)
-    widths = random_widths(net, filters, macs, images.shape, seed=0)
-    arms = (INHERITED, SCRATCH_E)
-    label = "random widths"
+def from_other_data(
+    target: PruningTarget, there: PruningTarget, source: tuple[str, Recipe], images: Images
+) -> PruningTarget:
+    """A guided or transferred target whose shares are those of a network slimmed on other data.
+
+    ``there`` is the same target where the other data is the study's, ``source`` that data and the
+    recipe of its training, ``images`` what is seen there. Raises UserError for a target that takes
+    weights, and not an architecture alone.
+    """
+    if target.method != STAGE_SHARES:
+        raise UserError(
+            f"{target.name}@{source[0]}: only guided and transferred architectures can come from "
+            "other data; leave the part from @ on"
+        )
+    scheme = source[0].partition(":")[0]
+    amount = {**target.amount, "source": images._asdict()}
+    if "macs" in there.amount:
+        amount["macs"] = there.amount["macs"]
     return replace(
-        _predefined("random_widths", label, "l1-norm", widths, arms, model, images), control=True
+        target,
+        name=f"{target.name}{FROM}{scheme}",
+        label=f"{target.label} (from {scheme})",
+        amount=amount,
+        sparsity=there.sparsity,
+        source=source,
     )
 
 
-def _known(target: Target) -> ModelRef:
-    assert target.model is not None  # noqa: S101
-    return target.model
+def published_targets(whole: PublishedNetwork) -> list[PruningTarget]:
+    """The published networks that were pruned from this one, and the stated automatic ratios.
+
+    How long Scratch-B is after an automatic method, the trained network says
+    (`tasks.TrainingArm`).
+    """
+    found = [
+        _published(one, whole)
+        for one in networks().values()
+        if one.of == whole.name and _methods(one)
+        if widths_of(one.spec).keys() == widths_of(whole.spec).keys()
+    ]
+    recipe = tables()["recipe"]
+    if isinstance(whole.spec, PreActSpec):
+        sparsity = {"selection": recipe["sparse_structure_selection"]["factor"]["gamma"]}
+        name, arms = "structure selection", (*FEW, *SCRATCH)
+        found.append(PruningTarget("selection", name, SELECTION, {}, arms, sparsity=sparsity))
+    stem = whole.name.removesuffix("-c100").removesuffix("-slim")
+    data = "cifar100" if whole.classes == 100 else "cifar10"
+    ratios = recipe["slimming"]["ratio"][data].get(stem, ())
+    slimmed = [
+        replace(_slimmed(stem, ratio), name=f"slim_{ratio * 100:.0f}", label=f"slimmed {ratio:.0%}")
+        for ratio in ratios
+    ]
+    found += slimmed
+    found += [
+        _magnitude(f"sparse_{ratio * 100:.0f}", ratio, (of.FINE_TUNED,))
+        for stated in tables()["magnitude"]
+        if stated["network"] == whole.name
+        for ratio in stated["ratio"]
+    ]
+    found += optional_targets(slimmed)
+    if whole.name == "vgg16":  # the ratio of its slimming was not found: VGG-19's is taken
+        vgg19, images = get_network("vgg19-slim"), Images(whole.input, whole.classes)
+        slimming = _slimmed("vgg19", recipe["slimming"]["ratio"]["cifar10"]["vgg19"][0])
+        found += transferred_targets("VGG-19", ref_of(vgg19), images, slimming)
+    return found
+
+
+def ref_of(network: PublishedNetwork) -> ModelRef:
+    """The record of a published network."""
+    return ModelRef(builder=OWN, args=network.spec.to_dict())
+
+
+def narrower(widths: Mapping[str, int], whole: Mapping[str, int]) -> dict[str, int]:
+    """The widths that are smaller than those of the whole network."""
+    return {name: width for name, width in widths.items() if width < whole[name]}
+
+
+def _published(one: PublishedNetwork, whole: PublishedNetwork) -> PruningTarget:
+    """A published network; of methods that take no widths set beforehand its widths alone."""
+    known = ("l1-norm", "thinet", "regression")
+    method = next((name for name in known if name in _methods(one)), None)
+    widths = narrower(widths_of(one.spec), widths_of(whole.spec))
+    return PruningTarget(
+        one.name,
+        one.label,
+        method or "published widths",
+        {"widths": widths} if method else {},
+        (*FEW, *SCRATCH) if method else SCRATCH,
+        model=ref_of(one),
+        ratio=_ratio(ref_of(whole), ref_of(one), Images(whole.input, whole.classes)),
+        capped=one.is_capped,
+        published=one.name,
+    )
+
+
+def _methods(network: PublishedNetwork) -> set[str]:
+    """By which a published network was pruned, as far as accuracies of it are known."""
+    sources = (*results(network.name), *results(network.name, of_paper=False))
+    return {result["method"] for result in sources}
+
+
+def _slimmed(stem: str, ratio: float) -> PruningTarget:
+    """Network slimming by a published ratio, with the penalty of the network's kind."""
+    sparsity = {"slimming": tables()["recipe"]["slimming"]["penalty"][stem]}
+    arms, amount = (*FEW, *SCRATCH), {"ratio": ratio}
+    return PruningTarget("slimming", "slimmed", "slimming", amount, arms, sparsity=sparsity)
+
+
+def _magnitude(name: str, ratio: float, trained: Sequence[str]) -> PruningTarget:
+    arms = (*trained, of.SCRATCH_E, *of.LOTTERY)
+    return PruningTarget(name, f"magnitude {ratio:.0%}", "magnitude", {"ratio": ratio}, arms)
+
+
+def _by_shares(slimmed: PruningTarget, name: str, label: str, macs: int | None) -> PruningTarget:
+    """Of as many MACs, where the slimmed network's or its budget's are known."""
+    amount = dict(slimmed.amount) if macs is None else {**slimmed.amount, "design_macs": macs}
+    return PruningTarget(
+        name, label, STAGE_SHARES, amount, SCRATCH, sparsity=slimmed.sparsity, optional=True
+    )

@@ -1,8 +1,199 @@
-"""The tasks of this study, both of them image classification (no torch here)."""
+"""The tasks of this study, both of them image classification.
+
+``pruning-sparse`` trains a large network so that it can be pruned. ``pruning-arm`` starts from a
+finished run, prunes its network, and trains what is left from the weights that are left, from its
+own start, or from new ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from convnext_study.data.loader import train_batches
+from convnext_study.data.rng import fold_in, generator
+from convnext_study.imports import TaskError
+from convnext_study.recipes import Recipe
+from convnext_study.runs.metrics import NETWORK, Cost
+from convnext_study.runs.records import ModelRef, Run
+from convnext_study.studies.pruning.builders import network_of, same_architecture
+from convnext_study.studies.pruning.costs import budget_flops, scratch_b_epochs
+from convnext_study.studies.pruning.methods import masks
+from convnext_study.studies.pruning.methods.slimming import add_penalty_gradient
+from convnext_study.studies.pruning.methods.structure_selection import factors_of, proximal_step
+from convnext_study.studies.pruning.prune import STAGE_SHARES, MethodArgs, Pruned, Trained, prune
+from convnext_study.studies.pruning.schedules import with_epochs
+from convnext_study.training.lr_schedule import learning_rate
+from convnext_study.training.parent import Parent, load_weights
+from convnext_study.training.rng import seed_everything
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.tasks.arguments import parse
+from convnext_study.training.tasks.classification import Classification
 
 ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
-_HERE = "convnext_study.studies.pruning"
 TASKS = {
-    ARM_TASK: f"{_HERE}.arm_training:Arm",
-    SPARSE_TASK: f"{_HERE}.sparse_training:SparseTraining",
+    ARM_TASK: "convnext_study.studies.pruning.tasks:TrainingArm",
+    SPARSE_TASK: "convnext_study.studies.pruning.tasks:SparseTraining",
 }
+
+
+class SparsityArgs(BaseModel):
+    """Arguments of the task ``pruning-sparse``, of which one is given.
+
+    The penalty of the scales of BatchNorm; that of the factors of residual branches
+    (`builders.factored_ref`); the share of filters that is set to zero after every epoch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slimming: float = Field(default=0.0, ge=0)
+    selection: float = Field(default=0.0, ge=0)
+    soft_filters: float = Field(default=0.0, ge=0, le=1)
+
+
+class SparseTraining(Classification):
+    """Training of a large network that prepares for pruning."""
+
+    def __init__(self, run: Run, runtime: Runtime) -> None:
+        super().__init__(run, runtime)
+        self.args = parse(SparsityArgs, run.task)
+
+    def before_step(self, model: nn.Module, step: int) -> None:
+        """Add the penalty's gradient; move the factors, which the optimizer leaves alone."""
+        if self.args.slimming:
+            add_penalty_gradient(model, self.args.slimming)
+        if self.args.selection:
+            lr = learning_rate(self.recipe, step, self.steps_per_epoch)
+            proximal_step(factors_of(model), lr, self.args.selection)
+
+    def after_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Set the smallest filters to zero; after the last epoch they stay so."""
+        if self.args.soft_filters:
+            masks.apply_masks(model, masks.soft_filter_masks(model, self.args.soft_filters))
+
+
+class ArmArgs(MethodArgs):
+    """Arguments of the task ``pruning-arm``.
+
+    ``weights`` are ``inherited`` from the trained network; ``rewound`` to those that its training
+    started from, under masks; ``random``; ``redrawn`` for the masks (`masks.draw_masked`). With the
+    ``length`` ``scratch_b`` it has as many epochs as cost the recipe's of the run's own network, by
+    the authors' rule, whatever network the parent decides.
+    """
+
+    weights: Literal["inherited", "rewound", "random", "redrawn"]
+    length: Literal["stated", "scratch_b"] = "stated"
+
+
+class TrainingArm(Classification):
+    """A pruned network in training. Raises TaskError where the run starts from no other."""
+
+    def __init__(self, run: Run, runtime: Runtime) -> None:
+        super().__init__(run, runtime)
+        self.args = parse(ArmArgs, run.task)
+        self._kept: masks.Masks = {}
+        self._model = run.model
+
+    def build(self, parent: Parent | None = None) -> nn.Module:
+        """What is left of the parent's network, with the weights that the arm starts from."""
+        if parent is None:
+            raise TaskError(
+                f"task {ARM_TASK}: {self.run.name} names no run to start from (init_from)"
+            )
+        trained = parent.record.result and parent.record.result.model
+        model = trained or parent.run.model
+        source = self.args.source
+        whole = self.fresh(model) if source is None else network_of(model, source.classes)
+        load_weights(whole, parent)
+        pruned = prune(self._trained(whole, model), self.args)
+        if pruned.model is not None:
+            return self._narrow(pruned)
+        return self._mask(whole, model, pruned.masks, parent).train()
+
+    def built(self) -> ModelRef | None:
+        """The pruned network, where the run does not say it."""
+        return None if self._model == self.run.model else self._model
+
+    def schedule(self, recipe: Recipe) -> Recipe:
+        """Scratch-B's, by the budget of the network that is left."""
+        if self.args.length == "stated":
+            return recipe
+        large, pruned = (
+            budget_flops(network_of(model, self.data.num_classes), self.image_shape)
+            for model in (self.run.model, self._model)
+        )
+        return with_epochs(recipe, scratch_b_epochs(large, pruned, recipe.epochs))
+
+    def before_step(self, model: nn.Module, step: int) -> None:
+        """What is masked gets no gradient."""
+        masks.mask_gradients(model, self._kept)
+
+    def after_step(self, model: nn.Module, step: int, skipped: Tensor) -> None:
+        """What is masked is zero, whatever the optimizer does."""
+        masks.apply_masks(model, self._kept)
+
+    def costs(self, model: nn.Module) -> dict[str, Cost]:
+        """As for all; a masked network also has ``nonzero`` parameters, and computes all."""
+        found = super().costs(model)
+        if not self._kept:
+            return found
+        masked = sum(mask.numel() for mask in self._kept.values())
+        whole = found[NETWORK]
+        nonzero = whole.params - masked + masks.count_kept(self._kept)
+        return {**found, NETWORK: Cost.model_validate({**whole.model_dump(), "nonzero": nonzero})}
+
+    def _trained(self, whole: nn.Module, model: ModelRef) -> Trained:
+        design, size, source = None, self.image_shape, self.args.source
+        if self.args.method == STAGE_SHARES:
+            own = network_of(self.run.model, self.data.num_classes)
+            design = (own.to(self.runtime.device).eval(), self.run.model, size)
+        if source is not None:
+            size = (size[0], source.side, source.side)
+        return Trained(whole.eval(), model, size, self._samples, self.run.seed, design)
+
+    def _narrow(self, pruned: Pruned) -> nn.Module:
+        """A network of the widths that are left, as a run of its own would start it, or with the
+        weights that are left."""
+        if self.args.weights not in ("inherited", "random"):
+            raise TaskError(
+                f"task {ARM_TASK}: weights {self.args.weights!r} are for masks, and "
+                f"{self.args.method} removes channels; use inherited or random"
+            )
+        if pruned.network is None and self.args.weights == "inherited":
+            raise TaskError(
+                f"task {ARM_TASK}: {self.args.method} designs an architecture, and no weights come "
+                "with it; use weights random"
+            )
+        assert pruned.model is not None  # noqa: S101
+        if not same_architecture(self.run.model, pruned.model):
+            self._model = pruned.model
+        seed_everything(fold_in(self.run.seed, "weights"))
+        net = self.fresh(self._model)
+        if pruned.network is not None and self.args.weights == "inherited":
+            net.load_state_dict(pruned.network.state_dict())
+        return net
+
+    def _mask(self, whole: nn.Module, model: ModelRef, held: masks.Masks, parent: Parent) -> Any:
+        self._kept = {name: mask.to(self.runtime.device) for name, mask in held.items()}
+        if self.args.weights != "inherited":
+            other = fold_in(self.run.seed, "other weights")
+            start = parent.run.seed if self.args.weights == "rewound" else other
+            seed_everything(fold_in(start, "weights"))
+            whole = self.fresh(model)
+        if self.args.weights == "redrawn":
+            masks.draw_masked(whole, held, generator(fold_in(self.run.seed, "redrawn")))
+        masks.apply_masks(whole, held)
+        return whole
+
+    def _samples(self, per_class: int) -> list[Tensor]:
+        """Training images of the first epoch, the same in every process, on the CPU."""
+        left, found = per_class * self.data.num_classes, []
+        for batch in train_batches(self.data, self.recipe, self.run.seed, 0):
+            images, _ = self._prepare(batch)
+            found.append(images.float().cpu().contiguous())
+            left -= len(images)
+            if left <= 0:
+                break
+        return found

@@ -16,12 +16,12 @@ from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run
 from convnext_study.studies.pruning import arms
-from convnext_study.studies.pruning.apply import OWN
 from convnext_study.studies.pruning.arm_names import OF_OTHER_DATA
+from convnext_study.studies.pruning.builders import OWN
+from convnext_study.studies.pruning.costs import Images, cost_of
 from convnext_study.studies.pruning.published import get_network, tables
-from convnext_study.studies.pruning.published_targets import published_targets
 from convnext_study.studies.pruning.schedules import published, with_epochs
-from convnext_study.studies.pruning.sizes import Images, size_of
+from convnext_study.studies.pruning.targets import published_targets
 from convnext_study.training.lr_schedule import learning_rate
 from convnext_study.training.runtime import Runtime
 
@@ -68,7 +68,7 @@ def test_parents_come_before_their_children() -> None:
 
 
 def test_the_reduced_networks_are_those_of_the_pilots(usual: dict[str, Run]) -> None:
-    macs = {name: size_of(usual[name].model, IMAGES).macs for name in usual}
+    macs = {name: cost_of(usual[name].model, IMAGES).macs for name in usual}
     assert macs["dense"] == pytest.approx(1.28e6, rel=0.01)
     assert macs["rule-scratch_e"] == pytest.approx(0.83e6, rel=0.01)
     assert macs["half-scratch_e"] == pytest.approx(0.33e6, rel=0.02)
@@ -80,10 +80,10 @@ def test_the_reduced_networks_are_those_of_the_pilots(usual: dict[str, Run]) -> 
 
 
 def test_scratch_b_is_as_long_as_the_large_networks_computation(usual: dict[str, Run]) -> None:
-    large = size_of(usual["dense"].model, IMAGES).budget
+    large = cost_of(usual["dense"].model, IMAGES).budget
     epochs = {name: int(run.recipe["epochs"]) for name, run in usual.items()}
     for target in ("rule", "half"):
-        pruned = size_of(usual[f"{target}-scratch_b"].model, IMAGES).budget
+        pruned = cost_of(usual[f"{target}-scratch_b"].model, IMAGES).budget
         assert epochs[f"{target}-scratch_b"] == int(12 * large / pruned)
         assert epochs[f"{target}-scratch_t"] == epochs[f"{target}-scratch_b"] + 12
         assert epochs[f"{target}-scratch_e"] == epochs[f"{target}-inherited"] == 12
@@ -219,8 +219,8 @@ def test_targets_are_chosen_by_name(usual: dict[str, Run]) -> None:
     more = chosen("vgg16_eighth=usual+patterns")
     assert more.keys() - usual.keys() == {"patterns-scratch_e"}
     quarter = chosen("vgg16_eighth=quarter")
-    sizes = [size_of(usual[name].model, IMAGES).macs for name in ("dense", "half-scratch_e")]
-    sizes.append(size_of(quarter["quarter-scratch_e"].model, IMAGES).macs)
+    sizes = [cost_of(usual[name].model, IMAGES).macs for name in ("dense", "half-scratch_e")]
+    sizes.append(cost_of(quarter["quarter-scratch_e"].model, IMAGES).macs)
     assert sizes == [1_276_544, 334_464, 91_520]  # 0.33 and 0.09 M by the pilots
     again = arms.runs_of(context(networks=("vgg16_eighth", "vgg16_eighth=half")))
     assert len({run.key for run in again}) == len(again) == 37
@@ -260,7 +260,7 @@ def test_designed_architectures_start_from_the_slimmed_network(usual: dict[str, 
     assert uniform.init_from is None
     designed = runs["transferred-scratch_e"]
     assert len(designed.model.args["widths"]) == len(uniform.model.args["widths"]) == 21 - 1
-    assert designed.task.args["design_macs"] == size_of(uniform.model, IMAGES).macs
+    assert designed.task.args["design_macs"] == cost_of(uniform.model, IMAGES).macs
 
 
 def test_architectures_are_transferred_from_other_data() -> None:

@@ -14,28 +14,31 @@ from torch import Tensor, nn
 from convnext_study.errors import UserError
 from convnext_study.studies.pruning import published
 from convnext_study.studies.pruning.apply import groups_of, mask
-from convnext_study.studies.pruning.budget import budget_flops, scratch_b_epochs
-from convnext_study.studies.pruning.groups import Group, PruningError, widths_left
-from convnext_study.studies.pruning.masks import (
-    apply_masks,
-    count_kept,
-    draw_masked,
-    filter_masks,
-    mask_gradients,
-)
-from convnext_study.studies.pruning.methods import controls, lottery, magnitude, slimming
-from convnext_study.studies.pruning.methods.l1_norm import keep_filters, rule_ratios
-from convnext_study.studies.pruning.networks.build import make_network
-from convnext_study.studies.pruning.networks.wiring import (
+from convnext_study.studies.pruning.channel_groups import (
+    Group,
+    PruningError,
+    kept_of,
     narrowed,
     spec_groups,
+    widths_left,
     widths_of,
-    with_widths,
 )
+from convnext_study.studies.pruning.costs import budget_flops, scratch_b_epochs
+from convnext_study.studies.pruning.methods import designed, slimming
+from convnext_study.studies.pruning.methods.l1_norm import keep_filters
+from convnext_study.studies.pruning.methods.masks import (
+    apply_masks,
+    conv_weights,
+    count_kept,
+    draw_masked,
+    magnitude_masks,
+    mask_gradients,
+)
+from convnext_study.studies.pruning.networks.network import make_network
 from convnext_study.studies.pruning.published import get_network, networks
 from convnext_study.studies.pruning.specs import Spec, VggSpec
 
-IMAGE = (3, 16, 16)
+IMAGE, CIFAR = (3, 16, 16), (3, 32, 32)
 
 
 # L1-norm
@@ -53,25 +56,19 @@ def test_l1_keeps_the_largest_in_their_old_order_and_the_earlier_of_equal_ones()
     net = given_filters(VGG, [0.1, -0.3, 0.2, 0.3, -0.2, 0.0])
     groups = groups_of(net, IMAGE)
 
-    def kept(ratio: float, **kwargs: Any) -> list[int]:
-        keep_one = kwargs.pop("keep_one", False)
-        widths = widths_left(groups, {"stem.conv": ratio}, keep_one=keep_one)
-        return keep_filters(net, groups, widths, **kwargs)["stem.conv"]
+    def kept(width: int, **kwargs: Any) -> list[int]:
+        return keep_filters(net, groups, {"stem.conv": width}, **kwargs)["stem.conv"]
 
-    assert kept(0.5) == [1, 2, 3]
-    assert kept(0.3) == [1, 2, 3, 4]  # int(4.2)
-    assert kept(0.5, choose="smallest") == [0, 2, 5]
-    assert kept(0.0) == [0, 1, 2, 3, 4, 5]
-    assert kept(0.9, keep_one=True) == [1]
-    assert kept(0.5, choose="random") == kept(0.5, choose="random") != kept(0.5)
-    draws = {tuple(kept(0.5, choose="random", seed=seed)) for seed in range(8)}
+    assert kept(3) == [1, 2, 3]
+    assert kept(4) == [1, 2, 3, 4]
+    assert kept(3, choose="smallest") == [0, 2, 5]
+    assert kept(6) == [0, 1, 2, 3, 4, 5]
+    assert kept(3, choose="random") == kept(3, choose="random") != kept(3)
+    draws = {tuple(kept(3, choose="random", seed=seed)) for seed in range(8)}
     assert len(draws) > 2
+    assert [widths_left(groups, gone)["stem.conv"] for gone in (0.0, 0.3, 0.5, 0.9)] == [6, 4, 3, 1]
     with pytest.raises(PruningError, match=r"^stem\.conv: all of its 6 channels would go"):
-        kept(0.9)
-    with pytest.raises(UserError, match=r"^stem\.conv: ratio 1\.2; "):
-        kept(1.2)
-    with pytest.raises(UserError, match=r"^choose: 'best'; "):
-        kept(0.5, choose="best")
+        kept(0)
     with pytest.raises(PruningError, match=r"^head\.fc: has no channels to prune"):
         keep_filters(net, groups, {"head.fc": 2})
     with pytest.raises(PruningError, match=r"^stem\.conv: has 6 channels, and 7 cannot stay"):
@@ -87,8 +84,14 @@ def test_the_rule_gives_the_published_widths(name: str) -> None:
     whole, rule = get_network(str(pruned.of)), pruned.stated["rule"]
     net = make_network(whole.spec)
     groups = spec_groups(whole.spec)
-    ratios = rule_ratios(groups, rule["ratios"], rule["skip"])
-    kept = keep_filters(net, groups, widths_left(groups, ratios))
+    first = min(group.stage for group in groups)
+    ratios = {
+        group: rule["ratios"][group.stage - first]
+        for number, group in enumerate(groups, start=1)
+        if 2 * number not in rule["skip"]
+    }
+    widths = {group.name: int(group.width * (1 - ratio)) for group, ratio in ratios.items()}
+    kept = keep_filters(net, groups, widths)
     assert keep_filters(net, groups, widths_of(pruned.spec)) == {
         **{group.name: list(range(group.width)) for group in groups},
         **kept,
@@ -123,9 +126,7 @@ def test_slimming_keeps_what_is_strictly_greater() -> None:
 
 def test_a_layer_that_slimming_would_empty() -> None:
     net, groups = given_scales([0.1, 0.2, 0.3, 0.2, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    with pytest.raises(PruningError, match=r"^stem\.conv: all of its 4 channels would go; "):
-        slimming.keep_channels(net, groups, 0.5)
-    kept = slimming.keep_channels(net, groups, 0.5, keep_one=True)
+    kept = slimming.keep_channels(net, groups, 0.5)
     assert kept == {FIRST: [2], SECOND: [0, 1, 2, 3]}
     for ratio in (-0.1, 1.0):
         with pytest.raises(UserError, match=r"^ratio: "):
@@ -176,26 +177,27 @@ TEN = (0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7, -0.8, 0.9, -1.0)
 
 def test_magnitude_is_one_pool_of_convolutions_and_strictly_greater() -> None:
     net = given_weights(TEN)
-    masks = magnitude.one_shot(net, 0.3)
+    masks = magnitude_masks(net, 0.3)
     assert list(masks) == ["0.weight", "1.weight"]
     assert count_kept(masks) == 10 - int(10 * 0.3) - 1
     assert masks["0.weight"].flatten().tolist() == [False, False]
     assert masks["1.weight"].flatten().tolist() == [False, False, *[True] * 6]
-    equal = magnitude.one_shot(given_weights([0.1, 0.5, 0.5, 0.5, 0.5, *[0.9] * 5]), 0.2)
+    equal = magnitude_masks(given_weights([0.1, 0.5, 0.5, 0.5, 0.5, *[0.9] * 5]), 0.2)
     assert count_kept(equal) == 5
     with pytest.raises(UserError, match=r"^ratio: 1; "):
-        magnitude.one_shot(net, 1)
+        magnitude_masks(net, 1)
     with pytest.raises(UserError, match="no convolutions"):
-        magnitude.one_shot(nn.Linear(2, 2), 0.5)
+        magnitude_masks(nn.Linear(2, 2), 0.5)
 
 
 def test_each_round_prunes_a_share_of_what_is_left() -> None:
     net = given_weights(TEN)
-    masks = magnitude.one_shot(net, 0.3)
+    masks = magnitude_masks(net, 0.3)
     apply_masks(net, masks)
-    again = magnitude.iterate(net, masks, 0.5)  # index 10 - 6 + int(6 * 0.5) = 7: size 0.8
+    again = magnitude_masks(net, 0.5, again=True)  # index 10 - 6 + int(6 * 0.5) = 7: size 0.8
     assert again["1.weight"].flatten().tolist() == [*[False] * 6, True, True]
-    assert magnitude.iterate(net, {}, 0.3)["1.weight"].equal(masks["1.weight"])
+    whole = magnitude_masks(given_weights(TEN), 0.3, again=True)
+    assert whole["1.weight"].equal(masks["1.weight"])
 
 
 @pytest.mark.parametrize(
@@ -203,16 +205,16 @@ def test_each_round_prunes_a_share_of_what_is_left() -> None:
 )
 def test_the_stated_numbers_of_kept_weights(entry: Mapping[str, Any]) -> None:
     net = make_network(get_network(entry["network"]).spec).double()
-    total = sum(weight.numel() for weight in magnitude.conv_weights(net).values())
+    total = sum(weight.numel() for weight in conv_weights(net).values())
     assert total == entry["conv_weights"]
     generator = torch.Generator().manual_seed(0)
     order = (torch.randperm(total, generator=generator) + 1).double()
     place = 0
-    for weight in magnitude.conv_weights(net).values():
+    for weight in conv_weights(net).values():
         weight.copy_(order[place : place + weight.numel()].view(weight.shape))
         place += weight.numel()
     for ratio, kept in zip(entry["ratio"], entry["kept"], strict=True):
-        assert count_kept(magnitude.one_shot(net, ratio)) == kept
+        assert count_kept(magnitude_masks(net, ratio)) == kept
     for other in published.tables()["magnitude"]:
         for ratio, kept in zip(other["ratio"], other["kept"], strict=True):
             assert kept == other["conv_weights"] - int(other["conv_weights"] * ratio) - 1
@@ -220,7 +222,7 @@ def test_the_stated_numbers_of_kept_weights(entry: Mapping[str, Any]) -> None:
 
 def test_masked_weights_stay_zero_in_training() -> None:
     net = small(RESNET).train()
-    masks = magnitude.one_shot(net, 0.6)
+    masks = magnitude_masks(net, 0.6)
     apply_masks(net, masks)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
     for _ in range(3):
@@ -252,47 +254,6 @@ def test_budgets_count_only_weights_that_are_left() -> None:
     assert scratch_b_epochs(199, 100, 90, capped=True) == 179
 
 
-# Lottery tickets
-
-
-def is_ticket(net: nn.Module, initial: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> bool:
-    state = net.state_dict()
-    return all(
-        torch.equal(state[name], tensor * masks[name] if name in masks else tensor)
-        for name, tensor in initial.items()
-    )
-
-
-def test_a_ticket_is_the_start_under_the_mask_and_the_control_is_another() -> None:
-    torch.manual_seed(0)
-    net = make_network(RESNET, num_classes=5)
-    initial = lottery.store(net)
-    other = lottery.store(make_network(RESNET, num_classes=5))
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    net(pictures(4).float()).square().sum().backward()
-    optimizer.step()
-    masks = magnitude.one_shot(net, 0.5)
-    trained = lottery.store(net)
-    lottery.rewind(net, initial, masks)
-    assert is_ticket(net, initial, masks)
-    assert not is_ticket(net, trained, masks)
-    assert not torch.equal(initial["stem.norm.running_mean"], trained["stem.norm.running_mean"])
-    lottery.rewind(net, other, masks)
-    assert is_ticket(net, other, masks) and not is_ticket(net, initial, masks)
-    with pytest.raises(UserError, match=r"^the stored weights do not fit: "):
-        lottery.rewind(net, {**initial, "stem.conv.weight": torch.zeros(1)}, masks)
-
-
-def test_whole_filters_as_a_pattern() -> None:
-    net = make_network(RESNET, num_classes=5)
-    kept = keep_filters(net, groups_of(net, IMAGE), {"stages.0.blocks.0.conv1": 3})
-    masks = filter_masks(net, kept)
-    (mask_of_layer,) = masks.values()
-    rows = mask_of_layer.flatten(1)
-    assert torch.equal(rows.all(1), rows.any(1))
-    assert rows.any(1).nonzero().flatten().tolist() == kept["stages.0.blocks.0.conv1"]
-
-
 # Controls
 
 
@@ -300,32 +261,33 @@ def test_whole_filters_as_a_pattern() -> None:
 def test_controls_meet_the_budget(family: str) -> None:
     net = small(SMALL[family])
     groups = groups_of(net, IMAGE)
-    whole = controls.count_macs(net, {}, IMAGE)
-    for widths in (
-        controls.uniform_widths(net, groups, whole // 2, IMAGE),
-        controls.random_widths(net, groups, whole // 2, IMAGE, 0),
-    ):
-        assert controls.count_macs(net, widths, IMAGE) == pytest.approx(whole // 2, rel=0.15)
-        assert list(widths) == [group.name for group in groups]
-    first, again, other = (
-        controls.random_widths(net, groups, whole // 2, IMAGE, seed) for seed in (0, 0, 1)
+    whole = designed.count_macs(net, {}, IMAGE)
+    uniform, one, again, other = (
+        {group.name: 1.0 for group in groups},
+        *(designed.random_shares(groups, seed) for seed in (0, 0, 1)),
     )
-    assert first == again != other
-    assert controls.uniform_widths(net, groups, whole, IMAGE) == {
+    assert one == again != other
+    for shares in (uniform, one):
+        widths = designed.fit_widths(net, groups, shares, whole // 2, IMAGE)
+        assert designed.count_macs(net, widths, IMAGE) == pytest.approx(whole // 2, rel=0.15)
+        assert list(widths) == [group.name for group in groups]
+    assert designed.fit_widths(net, groups, uniform, whole, IMAGE) == {
         group.name: group.width for group in groups
     }
     with pytest.raises(UserError, match=r"^macs: .*; this network can have "):
-        controls.uniform_widths(net, groups, whole + 1, IMAGE)
+        designed.fit_widths(net, groups, uniform, whole + 1, IMAGE)
 
 
 def test_the_budget_of_a_published_network() -> None:
     whole, pruned = get_network("resnet56"), get_network("resnet56-b")
     with torch.device("meta"):
         net = make_network(whole.spec)
-    macs = pruned.stated["macs"]
-    widths = controls.uniform_widths(net, spec_groups(whole.spec), macs, (3, 32, 32))
-    assert controls.count_macs(net, widths, (3, 32, 32)) == pytest.approx(macs, rel=0.02)
-    assert len(set(with_widths(whole.spec, widths).to_dict()["inner"][0])) == 1
+    macs, groups = pruned.stated["macs"], spec_groups(whole.spec)
+    widths = designed.fit_widths(
+        net, groups, dict.fromkeys(widths_of(whole.spec), 1.0), macs, CIFAR
+    )
+    assert designed.count_macs(net, widths, CIFAR) == pytest.approx(macs, rel=0.02)
+    assert len(set(narrowed(whole.spec, kept_of(widths)).to_dict()["inner"][0])) == 1
 
 
 def test_masking_in_place_leaves_other_layers() -> None:

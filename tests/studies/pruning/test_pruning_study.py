@@ -15,27 +15,26 @@ from support.fakes import write_run
 from support.pruning_runs import context
 from typer.testing import CliRunner
 
+from convnext_study.benchmarks.timing import Spread
 from convnext_study.cli import app
 from convnext_study.report.findings import StudyFigure, write_findings
 from convnext_study.report.page import render
 from convnext_study.report.tables import Table
+from convnext_study.results.claims import PairTest
 from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.runs.files import write_json
 from convnext_study.runs.records import RUN, Record, Run, scan
-from convnext_study.studies.pruning import arms, claims, latency
+from convnext_study.studies.pruning import arms, claims, costs
 from convnext_study.studies.pruning.arm_names import OF_OTHER_DATA
-from convnext_study.studies.pruning.by_network import networks_table
-from convnext_study.studies.pruning.claims import MARGIN, Statement, statements
-from convnext_study.studies.pruning.findings import findings
-from convnext_study.studies.pruning.latency import Latency
-from convnext_study.studies.pruning.pareto import front
+from convnext_study.studies.pruning.claims import MARGIN, statements
+from convnext_study.studies.pruning.figures import front
 from convnext_study.studies.pruning.rows import Row, rows_of
-from convnext_study.studies.pruning.table import statements_table
+from convnext_study.studies.pruning.tables import findings, per_network_table, statements_table
 from convnext_study.training.loop import train
 
 STUDY = """
 from convnext_study.studies.pruning.arms import runs_of
-from convnext_study.studies.pruning.findings import findings
+from convnext_study.studies.pruning.tables import findings
 
 NETWORKS = "as the pruning study's"
 NAMES = {names!r}
@@ -74,13 +73,13 @@ def runs() -> list[Run]:
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """No clock: every network takes as long as its name is."""
 
-    def measure(rows: Mapping[str, Row]) -> dict[str, Latency]:
-        return {name: Latency(len(name) / 100, 0.1, 1.0) for name in rows}
+    def measure(rows: Mapping[str, Row]) -> dict[str, Spread]:
+        return {name: Spread(len(name) / 100, 0.1, 1.0, 5) for name in rows}
 
-    monkeypatch.setattr("convnext_study.studies.pruning.findings.measure", measure)
+    monkeypatch.setattr("convnext_study.studies.pruning.tables.measure_latency", measure)
 
 
-def said(rows: Mapping[str, Row], first: str, second: str) -> Statement:
+def said(rows: Mapping[str, Row], first: str, second: str) -> PairTest[Row]:
     (found,) = [
         one
         for one in statements(rows)
@@ -123,15 +122,15 @@ def test_one_seed_is_tested_on_its_images(tmp_path: Path) -> None:
     rows = rows_of(written(tmp_path, one, {"half-scratch_b": 99.0}))
     found = said(rows, "half-scratch_b", "half-fine_tuned")
     assert claims.deviations(rows) == {}
-    assert found.comparison.difference.df is None and found.differs
+    assert found.comparison.difference.df is None and found.comparison.significant
 
 
 def test_computation_is_shown(tmp_path: Path, runs: list[Run]) -> None:
     rows = rows_of(written(tmp_path, runs, {}))
     dense, arm = (rows[f"vgg16_eighth-{name}"] for name in ("dense", "rule-fine_tuned"))
-    macs = dense.first.cost.macs
+    macs = dense.result.cost.macs
     assert dense.flops == 6 * macs * (1195 // 32) * 32 * 12 == dense.flops_in_all
-    assert arm.flops == 6 * arm.first.cost.macs * (1195 // 32) * 32 * 3
+    assert arm.flops == 6 * arm.result.cost.macs * (1195 // 32) * 32 * 3
     assert arm.flops_in_all == arm.flops + dense.flops
     scratch = rows["vgg16_eighth-rule-scratch_b"]
     assert scratch.flops_in_all == scratch.flops
@@ -200,19 +199,19 @@ def test_several_networks_are_compared_by_what_pruning_costs_them(
     records = written(tmp_path, asked, {"stem-dense": 97.0, "stem-half-inherited": 92.0})
     rows = rows_of(records)
     said_of = statements(rows)
-    (table,) = networks_table(rows, said_of)
-    assert [line.dense.network for line in table.rows] == ["nano_stage_ratio", "nano_patchify_stem"]
+    (table,) = per_network_table(rows, said_of)
+    assert [row.network for row in table.rows] == ["nano_stage_ratio", "nano_patchify_stem"]
     values = {key: table.records()[1][key] for key in ("dense", "inherited_dense")}
     assert values["dense"] == pytest.approx(97.0, abs=0.3)
     assert values["inherited_dense"] == pytest.approx(-5.0, abs=0.6)
     alone = {name: row for name, row in rows.items() if "stage" not in name}
-    assert networks_table(alone, statements(alone)) == []
+    assert per_network_table(alone, statements(alone)) == []
     words = next(one for one in findings(records) if isinstance(one, str))
     assert "stage ratio (nano), half (L1): " in words
     # Which network a statement is about has a column where there are several.
-    shown = {column.key for column in statements_table(said_of, []).columns if column.screen}
+    shown = {column.key for column in statements_table(said_of, {}).columns if column.screen}
     assert "network" in shown
-    of_one = statements_table([one for one in said_of if "stem" in one.first.network], [])
+    of_one = statements_table([one for one in said_of if "stem" in one.first.network], {})
     assert "network" not in {column.key for column in of_one.columns if column.screen}
 
 
@@ -228,9 +227,9 @@ def test_the_pareto_front() -> None:
 def test_latency_is_measured_once_for_each_network(
     tmp_path: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency, "SECONDS", 0.001)
+    monkeypatch.setattr(costs, "SECONDS", 0.001)
     few = [run for run in runs if "half" in run.name and run.seed == 0]
-    found = latency.measure(rows_of(written(tmp_path, few, {})))
+    found = costs.measure_latency(rows_of(written(tmp_path, few, {})))
     assert len(found) == len(few)
     assert len({id(one) for one in found.values()}) == 1  # one architecture
     one = next(iter(found.values()))

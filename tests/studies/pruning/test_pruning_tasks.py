@@ -21,12 +21,12 @@ from convnext_study.evaluation.load_run import load_run
 from convnext_study.imports import TaskError
 from convnext_study.runs.parents import ParentError
 from convnext_study.runs.records import Run, read
-from convnext_study.studies.pruning.arm_training import Arm
-from convnext_study.studies.pruning.factors import factored_ref
-from convnext_study.studies.pruning.groups import PruningError
+from convnext_study.studies.pruning.builders import factored_ref
+from convnext_study.studies.pruning.channel_groups import PruningError
+from convnext_study.studies.pruning.costs import Images, cost_of
 from convnext_study.studies.pruning.schedules import with_epochs
-from convnext_study.studies.pruning.sizes import Images, size_of
 from convnext_study.studies.pruning.specs import PreActSpec, Spec
+from convnext_study.studies.pruning.tasks import TrainingArm
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.parent import find_parent
 from convnext_study.training.rng import seed_everything
@@ -36,10 +36,10 @@ from convnext_study.training.tasks.classification import Classification
 STRUCTURED = ["l1-norm", "l1-smallest", "l1-random", "thinet", "regression"]
 
 
-def started(folder: Path, run: Run) -> tuple[Arm, nn.Module]:
+def started(folder: Path, run: Run) -> tuple[TrainingArm, nn.Module]:
     """The task and its network before its first step, as the engine builds them."""
     path = folder / "runs" / run.id
-    task = Arm(run, Runtime())
+    task = TrainingArm(run, Runtime())
     seed_everything(fold_in(run.seed, "weights"))
     return task, task.build(find_parent(run, path))
 
@@ -264,7 +264,7 @@ def test_scratch_b_is_as_long_as_the_parents_architecture_says(tmp_path: Path, m
     _, result = train_in(tmp_path, dense, arm)
     assert result.model is not None
     images = Images(16, 10)
-    large, pruned = (size_of(model, images).budget for model in (dense.model, result.model))
+    large, pruned = (cost_of(model, images).budget for model in (dense.model, result.model))
     assert result.epochs == int(4 * large / pruned) > 4
     record = read(tmp_path / "runs" / arm.id)
     assert [line.epochs for line in record.epochs] == [result.epochs] * result.epochs
@@ -336,7 +336,7 @@ def test_shares_of_a_network_that_was_slimmed_on_other_data(tmp_path: Path) -> N
     _, net = started(tmp_path, arm)
     logits = net.eval()(torch.zeros(1, 3, 16, 16))
     assert logits.shape == (1, 10)  # of the digits, not of the parent's 7 classes
-    assert result.cost.macs < size_of(arm.model, Images(16, 10)).macs and result.epochs > 1
+    assert result.cost.macs < cost_of(arm.model, Images(16, 10)).macs and result.epochs > 1
     # As large as the slimmed network, on the images that this one sees; steps are coarse.
     same = arm_of(there, "slimming", "random", ratio=0.5).model_copy(update={"data": there.data})
     _, slimmed = started(tmp_path, same)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from convnext_study.data.rng import generator
 from convnext_study.studies.pruning.apply import groups_of, mask
-from convnext_study.studies.pruning.groups import PruningError
-from convnext_study.studies.pruning.methods import regression, samples, thinet
+from convnext_study.studies.pruning.channel_groups import PruningError
+from convnext_study.studies.pruning.methods import reconstruction as method
 
 IMAGE = (3, 16, 16)
 LAYER = "stages.1.blocks.0.conv1"
@@ -37,12 +37,11 @@ def group_of(net: Any, name: str) -> Any:
 def test_what_channels_add_makes_up_the_outputs(spec: Any, name: str) -> None:
     net = small(spec)
     group, images = group_of(net, name), [pictures(2), pictures(3)]
-    reader = samples.reader_of(net, group)
-    places = samples.draw_places(net, reader, images, 4, generator(0))
-    read = samples.patches(net, reader, images, places)
-    assert read.shape[:2] == (5 * 4, group.width)
-    summed = torch.einsum("rcij,ocij->ro", read, samples.kernels(reader))
-    assert torch.allclose(summed, samples.outputs(net, reader, images, places), atol=1e-10)
+    reader = method.reader_of(net, group)
+    found = method.sample(net, reader, images, generator(0))
+    assert found.patches.shape[:2] == (5 * method.POSITIONS, group.width)
+    summed = torch.einsum("rcij,ocij->ro", found.patches, method.kernels(reader))
+    assert torch.allclose(summed, found.outputs, atol=1e-10)
 
 
 def test_thinet_is_greedy_and_takes_the_earlier_of_equal_columns() -> None:
@@ -53,30 +52,27 @@ def test_thinet_is_greedy_and_takes_the_earlier_of_equal_columns() -> None:
         left = [column for column in range(6) if column not in removed]
         costs = [x[:, [*removed, column]].sum(1).norm().item() for column in left]
         removed.append(left[min(range(len(left)), key=lambda at: round(costs[at], 9))])
-    assert thinet.choose(x, 3) == sorted(set(range(6)) - set(removed))
+    assert method.choose_greedily(x, 3) == sorted(set(range(6)) - set(removed))
     zero = x.clone()
     zero[:, 3] = 0
-    assert 3 not in thinet.choose(zero, 5)
-    assert thinet.choose(torch.zeros(4, 3), 1) == [2]
+    assert 3 not in method.choose_greedily(zero, 5)
+    assert method.choose_greedily(torch.zeros(4, 3), 1) == [2]
 
 
 def test_thinet_scales_what_is_left() -> None:
     net = small(RESNET)
     before = copy.deepcopy(net)
-    calls: list[bool] = []
-    kept = thinet.prune(
+    kept = method.prune_by_thinet(
         net,
         groups_of(net, IMAGE),
         {LAYER: 3, "stages.2.blocks.1.conv1": 6},
         [pictures(8)],
         IMAGE,
-        after_layer=lambda one: calls.append(one is net),
     )
     assert {name: len(channels) for name, channels in kept.items()} == {
         LAYER: 3,
         "stages.2.blocks.1.conv1": 6,
     }
-    assert calls == [True, True]
     reader = "stages.1.blocks.0.conv2.weight"
     factors = (
         net.get_parameter(reader)[:, kept[LAYER]] / before.get_parameter(reader)[:, kept[LAYER]]
@@ -86,40 +82,33 @@ def test_thinet_scales_what_is_left() -> None:
     again = copy.deepcopy(before)
     widths = {LAYER: 3}
     assert (
-        thinet.prune(again, groups_of(again, IMAGE), widths, [pictures(8)], IMAGE)[LAYER]
+        method.prune_by_thinet(again, groups_of(again, IMAGE), widths, [pictures(8)], IMAGE)[LAYER]
         == kept[LAYER]
     )
-
-
-def test_least_squares_lessens_the_error() -> None:
-    x = torch.randn(200, 8, generator=generator(2), dtype=torch.float64)
-    y, kept = x.sum(1), thinet.choose(x, 4)
-    factors = thinet.least_squares(x[:, kept], y)
-    assert (y - x[:, kept] @ factors).norm() < (y - x[:, kept].sum(1)).norm()
 
 
 def test_lasso_finds_the_channels_that_matter() -> None:
     parts = torch.randn(400, 8, generator=generator(3), dtype=torch.float64)
     parts[:, [0, 3, 6]] *= 0.01
-    assert regression.choose(parts, parts.sum(1), 5) == [1, 2, 4, 5, 7]
-    assert regression.choose(parts, parts.sum(1), 8) == list(range(8))
+    assert method.choose_by_lasso(parts, parts.sum(1), 5) == [1, 2, 4, 5, 7]
+    assert method.choose_by_lasso(parts, parts.sum(1), 8) == list(range(8))
     equal = parts[:, :1].expand(-1, 6)  # no penalty leaves three of them
-    assert len(regression.choose(equal, equal.sum(1), 3)) == 3
+    assert len(method.choose_by_lasso(equal, equal.sum(1), 3)) == 3
 
 
 def test_regression_fits_the_unpruned_outputs_anew() -> None:
     net, images = small(RESNET), [pictures(64)]
     whole, masked = copy.deepcopy(net), copy.deepcopy(net)
     group = group_of(net, LAYER)
-    kept = regression.prune(net, [group], {LAYER: 4}, images, IMAGE)
+    kept = method.prune_by_regression(net, [group], {LAYER: 4}, images, IMAGE)
     assert len(kept[LAYER]) == 4  # 1.1 times as many is none more
     mask(masked, kept, IMAGE)
     errors = []
     for one in (net, masked):
-        reader, reference = (samples.reader_of(net_, group) for net_ in (one, whole))
-        places = samples.draw_places(one, reader, images, 10, generator(9))
-        found = samples.outputs(one, reader, images, places)
-        errors.append((found - samples.outputs(whole, reference, images, places)).norm().item())
+        reader, reference = (method.reader_of(net_, group) for net_ in (one, whole))
+        found = method.sample(one, reader, images, generator(9))
+        wanted = method.sample(whole, reference, images, found.places)
+        errors.append((found.outputs - wanted.outputs).norm().item())
     assert errors[0] < 0.95 * errors[1]
 
 
@@ -127,19 +116,19 @@ def test_errors_name_the_layer() -> None:
     net = small(VGG)
     groups = groups_of(net, IMAGE)
     with pytest.raises(PruningError, match=r"^stem\.conv: all of its 6 channels would go"):
-        thinet.prune(net, groups, {"stem.conv": 0}, [pictures()], IMAGE)
+        method.prune_by_thinet(net, groups, {"stem.conv": 0}, [pictures()], IMAGE)
     with pytest.raises(PruningError, match=r"^stem\.conv: all of its 6 channels would go"):
-        regression.prune(net, groups, {"stem.conv": 0}, [pictures()], IMAGE)
-    for method in (thinet, regression):
+        method.prune_by_regression(net, groups, {"stem.conv": 0}, [pictures()], IMAGE)
+    for prune in (method.prune_by_thinet, method.prune_by_regression):
         with pytest.raises(PruningError, match=r"^stem\.cnv: has no channels"):
-            method.prune(net, groups, {"stem.cnv": 2}, [pictures()], IMAGE)
+            prune(net, groups, {"stem.cnv": 2}, [pictures()], IMAGE)
     flattening = small(VGG.__class__(widths=(4, "M", 4, "M"), head="4096", hidden=(5, 6), side=4))
     last = next(g for g in groups_of(flattening, IMAGE) if g.name == "stages.0.blocks.0.conv")
     with pytest.raises(PruningError, match="not read by one convolution alone"):
-        samples.reader_of(flattening, last)
+        method.reader_of(flattening, last)
     same = nn.Conv2d(3, 3, 3, padding="same")
     with pytest.raises(PruningError, match="padding='same'"):
-        samples.patches(same, same, [torch.randn(1, 3, 8, 8)], [torch.zeros(1, 1, 2).long()])
+        method.sample(same, same, [torch.randn(1, 3, 8, 8)], generator(0))
 
 
 def test_sampling_does_not_depend_on_the_global_state() -> None:
@@ -148,6 +137,6 @@ def test_sampling_does_not_depend_on_the_global_state() -> None:
     draws: list[Tensor] = []
     for seed, _ in itertools.product((0, 1), range(2)):
         torch.manual_seed(len(draws))
-        draws.append(thinet.contributions(net, group, images, seed))
+        draws.append(method.contributions(net, group, images, seed))
     assert torch.equal(draws[0], draws[1]) and torch.equal(draws[2], draws[3])
     assert not torch.equal(draws[0], draws[2])

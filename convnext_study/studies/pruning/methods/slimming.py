@@ -1,18 +1,21 @@
 """Network slimming (Liu et al., ICCV 2017): the scales of BatchNorm decide which channels stay.
 
 In training, `add_penalty_gradient` follows each backward pass; then `keep_channels` finds one
-threshold for the whole network.
+threshold for the whole network, by the ratio that the paper sets, or by a budget.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from convnext_study.errors import UserError
-from convnext_study.studies.pruning.groups import Group, empty
+from convnext_study.studies.pruning.apply import ImageSize
+from convnext_study.studies.pruning.channel_groups import Group
+from convnext_study.studies.pruning.methods.designed import count_macs
 
 
 def add_penalty_gradient(net: nn.Module, penalty: float) -> None:
@@ -29,24 +32,13 @@ def add_penalty_gradient(net: nn.Module, penalty: float) -> None:
                     gamma.grad.add_(gamma.sign(), alpha=penalty)
 
 
-def keep_channels(
-    net: nn.Module, groups: Sequence[Group], ratio: float, *, keep_one: bool = False
-) -> dict[str, list[int]]:
+def keep_channels(net: nn.Module, groups: Sequence[Group], ratio: float) -> dict[str, list[int]]:
     """The channels whose ``|gamma|`` is strictly greater than one threshold.
 
-    The threshold is the value at index ``int(total * ratio)`` of all of them in ascending order.
-    Without equal values ``total - int(total * ratio) - 1`` channels stay. The pool are the groups
-    that have a BatchNorm; of a channel with several, the first one's scale counts.
-
-    Args:
-        net: trained with the penalty.
-        groups: its channels, as `apply.groups_of` finds them.
-        ratio: share of all channels that goes, from 0 to below 1.
-        keep_one: keep the channel with the largest scale of a layer that would lose all.
-
-    Raises:
-        PruningError: a layer that would be empty.
-        UserError: a ratio out of range, or a network without such norms.
+    It is the value at index ``int(total * ratio)`` of all of them, ascending; of a layer
+    that would lose all, the channel with the largest scale stays. The pool are the groups that have
+    a BatchNorm; of several, the first one's scale counts. Raises UserError for a ratio out of range
+    or a network without such norms.
     """
     if not 0 <= ratio < 1:
         raise UserError(f"ratio: {ratio}; use a share from 0 to below 1")
@@ -55,13 +47,34 @@ def keep_channels(
         raise UserError("network slimming: no channels with a BatchNorm can go; use another method")
     pool = torch.cat(list(scales.values()))
     threshold = pool.sort().values[int(len(pool) * ratio)]
-    kept = {}
-    for name, values in scales.items():
-        channels = (values > threshold).nonzero().flatten().tolist()
-        if not channels and not keep_one:
-            raise empty(name, len(values))
-        kept[name] = channels or [int(values.argmax())]
-    return kept
+    return {
+        name: (values > threshold).nonzero().flatten().tolist() or [int(values.argmax())]
+        for name, values in scales.items()
+    }
+
+
+def keep_budget(
+    net: nn.Module, groups: Sequence[Group], macs: int, image_size: ImageSize
+) -> dict[str, list[int]]:
+    """The channels that stay where the MACs come nearest to ``macs``; at least one of a layer.
+
+    Raises UserError where no ratio leaves as little.
+    """
+    total = sum(group.width for group in groups if group.norms)
+
+    def keep(gone: int) -> dict[str, list[int]]:
+        # Half a channel more, lest the product is rounded down to one less.
+        return keep_channels(net, groups, (gone + 0.5) / total)
+
+    def cost(gone: int) -> int:
+        widths = {name: len(channels) for name, channels in keep(gone).items()}
+        return count_macs(net, widths, image_size)
+
+    least = cost(total - 1)
+    if least > macs:
+        raise UserError(f"macs: {macs:,}; slimmed to one channel a layer it has {least:,}")
+    gone = bisect.bisect_left(range(total - 1), True, key=lambda gone: cost(gone) <= macs)
+    return keep(min((max(gone - 1, 0), gone), key=lambda gone: abs(cost(gone) - macs)))
 
 
 def _scales(net: nn.Module, group: Group) -> Tensor:

@@ -3,10 +3,6 @@
 A factor multiplies each branch; its penalised loss is minimised by an accelerated proximal step,
 which sets factors to exactly zero. Those branches then leave the network; a block that changes the
 stream keeps its shortcut.
-
-    factors = add_factors(net)                 # before the optimizer is made
-    ... loss.backward(); proximal_step(factors, lr); optimizer.step() ...
-    small = remove_branches(net, kept_branches(factors))
 """
 
 from __future__ import annotations
@@ -18,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from convnext_study.errors import UserError
-from convnext_study.studies.pruning.groups import PruningError
-from convnext_study.studies.pruning.networks.build import make_network
+from convnext_study.studies.pruning.channel_groups import PruningError
+from convnext_study.studies.pruning.networks.network import refilled
 from convnext_study.studies.pruning.specs import PreActSpec
 
-PENALTY, MOMENTUM = 0.01, 0.9
+MOMENTUM = 0.9
 
 
 class Factor(nn.Module):
@@ -61,12 +57,7 @@ def add_factors(net: nn.Module) -> dict[str, Factor]:
     return factors
 
 
-def proximal_step(
-    factors: Mapping[str, Factor],
-    lr: float,
-    penalty: float = PENALTY,
-    momentum: float = MOMENTUM,
-) -> None:
+def proximal_step(factors: Mapping[str, Factor], lr: float, penalty: float) -> None:
     """One accelerated proximal step of ``loss + penalty * sum |factor|``, from the gradients.
 
         z = soft(factor - lr * gradient, lr * penalty)
@@ -82,9 +73,18 @@ def proximal_step(
             if gradient is None:
                 continue
             z = nn.functional.softshrink(weight - lr * gradient, lr * penalty)
-            factor.velocity.copy_(z - weight + momentum * factor.velocity)
-            weight.copy_((z + momentum * factor.velocity).clamp(min=0))
+            factor.velocity.copy_(z - weight + MOMENTUM * factor.velocity)
+            weight.copy_((z + MOMENTUM * factor.velocity).clamp(min=0))
             factor.weight.grad = None
+
+
+def factors_of(net: nn.Module) -> dict[str, Factor]:
+    """The factors of a network that has them, by the names of their blocks."""
+    return {
+        name.partition(".drop_path")[0]: module
+        for name, module in net.named_modules()
+        if isinstance(module, Factor)
+    }
 
 
 def kept_branches(factors: Mapping[str, Factor]) -> dict[str, bool]:
@@ -107,43 +107,27 @@ def remove_branches(net: Any, kept: Mapping[str, bool]) -> nn.Module:
     """
     if not isinstance(getattr(net, "spec", None), PreActSpec):
         raise UserError(f"structure selection: {type(net).__name__} has no spec of branches to go")
-    spec, state = net.spec, _folded(net)
+    spec, state = net.spec, {name: weight.clone() for name, weight in net.state_dict().items()}
+    for block, factor in factors_of(net).items():
+        state[f"{block}.conv3.weight"] *= factor.weight.detach()
     for stage, (before, after) in enumerate(zip(spec.branches(), _left(spec, kept), strict=True)):
         _rename(state, stage, len(before), after)
-    small = make_network(
-        branch_spec(spec, kept), num_classes=net.num_classes, in_chans=net.in_chans
-    )
-    weight = next(net.parameters())
-    small.to(weight.device, weight.dtype).train(net.training)
-    small.load_state_dict({name: state[name] for name in small.state_dict()})
-    return small
+    return refilled(net, branch_spec(spec, kept), state)
 
 
 def _left(spec: PreActSpec, kept: Mapping[str, bool]) -> list[dict[int, bool]]:
     """Of each stage, the blocks whose branch there is, and whether it stays."""
-    blocks = {
-        f"stages.{stage}.blocks.{block}": (stage, block)
-        for stage, branches in enumerate(spec.branches())
-        for block, has_branch in enumerate(branches)
-        if has_branch
-    }
+    found, known = [], set()
+    for stage, branches in enumerate(spec.branches()):
+        names = {
+            block: f"stages.{stage}.blocks.{block}" for block, has in enumerate(branches) if has
+        }
+        found.append({block: kept.get(name, True) for block, name in names.items()})
+        known |= set(names.values())
     for name in kept:
-        if name not in blocks:
+        if name not in known:
             raise PruningError(f"{name}: no such block with a branch")
-    found: list[dict[int, bool]] = [{} for _ in spec.stages]
-    for name, (stage, block) in blocks.items():
-        found[stage][block] = kept.get(name, True)
     return found
-
-
-def _folded(net: nn.Module) -> dict[str, Tensor]:
-    """The weights, each factor multiplied into the last convolution of its branch."""
-    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    for name, module in net.named_modules():
-        if isinstance(module, Factor):
-            block = name.partition(".drop_path")[0]
-            state[f"{block}.conv3.weight"] *= module.weight.detach()
-    return state
 
 
 def _rename(state: dict[str, Tensor], stage: int, blocks: int, left: Mapping[int, bool]) -> None:

@@ -1,49 +1,54 @@
-"""The network that a spec of this study describes, with what users of timm expect of a model."""
+"""The networks that the specs describe, with what users of timm expect of a model."""
 
 from __future__ import annotations
 
-import math
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
-from convnext_study.models.blocks import drop_path_rates, jit_ignore
+from convnext_study.models.blocks import Stage, drop_path_rates, jit_ignore
 from convnext_study.models.head import Head
-from convnext_study.models.initial import init_layers
+from convnext_study.models.initial import he_normal, init_layers
 from convnext_study.models.layer_specs import Layer
 from convnext_study.models.timm_model import TimmModel, stage_info
 from convnext_study.roadmap.spec import NetSpec
-from convnext_study.studies.pruning.networks import families
-from convnext_study.studies.pruning.networks.families import Body
-from convnext_study.studies.pruning.networks.vgg_head import VggHead
-from convnext_study.studies.pruning.specs import (
-    DenseNetSpec,
-    PreActSpec,
-    PreResNetSpec,
-    ResNetSpec,
-    VggSpec,
+from convnext_study.studies.pruning import specs
+from convnext_study.studies.pruning.networks import parts
+from convnext_study.studies.pruning.networks.timm_resnets import timm_resnet
+
+BuiltStage: TypeAlias = tuple[Stage, int, int]  # its channels, by how much the image has shrunk
+LINEAR_STD = 0.01  # of a VGG's linear layers
+EXPANSION = 4  # of a bottleneck
+SmallSpec: TypeAlias = (
+    specs.VggSpec | specs.ResNetSpec | specs.PreResNetSpec | specs.DenseNetSpec | specs.PreActSpec
 )
 
-LINEAR_STD = 0.01  # of a VGG's linear layers
-SmallSpec = VggSpec | ResNetSpec | PreResNetSpec | DenseNetSpec | PreActSpec
+
+def make_network(spec: specs.Spec, **kwargs: Any) -> nn.Module:
+    """The network of a spec; further arguments are those of `PruningNet` or timm's ``ResNet``."""
+    if isinstance(spec, specs.ImageNetBasicSpec | specs.BottleneckSpec):
+        return timm_resnet(spec, **kwargs)
+    return PruningNet(spec, **kwargs)
+
+
+def refilled(net: Any, spec: specs.Spec, state: Mapping[str, Tensor]) -> nn.Module:
+    """The network of ``spec`` with the weights of ``state``, otherwise as ``net`` is: its classes,
+    its device, type and mode."""
+    shape = {"num_classes": net.num_classes, "in_chans": getattr(net, "in_chans", 3)}
+    weight, small = next(net.parameters()), make_network(spec, **shape)
+    small.to(weight.device, weight.dtype).train(net.training)
+    small.load_state_dict({name: state[name] for name in small.state_dict()})
+    return small
 
 
 class PruningNet(TimmModel):
     """A network of this study whose layers neither timm nor torchvision have.
 
-    Maps images (N, in_chans, H, W) to logits (N, num_classes).
-
-    Args:
-        spec: what to build.
-        num_classes: 0 leaves the classifier out; the network then returns its features.
-        in_chans: channels of the image.
-        global_pool: avg, max, avgmax, or '' for a map of logits, one of them at each position.
-        output_stride: 32; these networks have no dilated form.
-        drop_rate: dropout before the classifier.
-        drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first;
-            0 for networks without residual blocks.
-
-    Raises:
-        ValueError: an argument that no such network can have, in one line that names it.
+    Arguments are those of `RoadmapNet`, but that these networks have no dilated form, so that
+    ``output_stride`` is 32, and stochastic depth is for residual blocks alone. Raises ValueError,
+    one line, for an argument that no such network can have.
     """
 
     def __init__(
@@ -59,20 +64,18 @@ class PruningNet(TimmModel):
     ) -> None:
         if output_stride != 32:
             raise ValueError(f"output_stride: {output_stride}; a {spec.family} has 32 alone")
-        if drop_path_rate and isinstance(spec, VggSpec | DenseNetSpec):
+        if drop_path_rate and isinstance(spec, specs.VggSpec | specs.DenseNetSpec):
             raise ValueError(f"drop_path_rate: a {spec.family} has no residual branches; use 0")
-        body = _body(spec, in_chans, drop_path_rate)
-        channels = body.channels[-1]
-        fc = Layer("fc", "linear", channels, num_classes, bias=True)
+        stem = _stem(spec, in_chans)
+        stages, channels, reductions = zip(*_stages(spec, drop_path_rate), strict=True)
+        fc = Layer("fc", "linear", channels[-1], num_classes, bias=True)
         head = (
-            VggHead(spec, channels, num_classes, global_pool, drop_rate)
-            if isinstance(spec, VggSpec)
+            parts.VggHead(spec, channels[-1], num_classes, global_pool, drop_rate)
+            if isinstance(spec, specs.VggSpec)
             else Head((fc,), NetSpec(), global_pool, drop_rate)
         )
-        super().__init__(
-            body.stem, nn.Sequential(*body.stages), head, stage_info(body.channels, body.reductions)
-        )
-        if isinstance(spec, VggSpec) and spec.hidden:
+        super().__init__(stem, nn.Sequential(*stages), head, stage_info(channels, reductions))
+        if isinstance(spec, specs.VggSpec) and spec.hidden:
             self.head_hidden_size = spec.hidden[-1]
         self.spec = spec
         self.num_classes = num_classes
@@ -88,41 +91,130 @@ class PruningNet(TimmModel):
         Scales of BatchNorm start at 1, and at 0.5 in the networks that slimming prunes on CIFAR
         and in its VGGs.
         """
-        init_layers(self, scheme, _kaiming)
-        is_vgg = isinstance(self.spec, VggSpec)
-        gamma = 0.5 if _starts_at_half(self.spec) else 1.0
+        init_layers(self, scheme, he_normal)
+        spec, is_vgg = self.spec, isinstance(self.spec, specs.VggSpec)
+        at_half = isinstance(spec, specs.VggSpec | specs.PreResNetSpec | specs.DenseNetSpec)
+        at_half = at_half and getattr(spec, "head", "") != "4096"
         for module in self.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                nn.init.constant_(module.weight, gamma)
+                nn.init.constant_(module.weight, 0.5 if at_half else 1.0)
                 nn.init.zeros_(module.bias)
             elif is_vgg and isinstance(module, nn.Linear) and scheme == "kaiming":
                 nn.init.normal_(module.weight, std=LINEAR_STD)
                 nn.init.zeros_(module.bias)
 
 
-def _kaiming(conv: nn.Conv2d) -> None:
-    fan_out = conv.out_channels * math.prod(conv.kernel_size)
-    nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
+def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> nn.Module:
+    """The network of a record: ``args`` are a spec's fields and its ``family``.
+
+    Raises SpecError for a spec that no network can have.
+    """
+    net: Any = make_network(
+        specs.from_dict(args), num_classes=num_classes, drop_path_rate=drop_path
+    )
+    if isinstance(net, PruningNet):
+        net.init_weights(init)
+    elif init == "trunc_normal":  # its own start is torchvision's
+        init_layers(net, init, lambda conv: None)
+    return net  # type: ignore[no-any-return]
 
 
-def _starts_at_half(spec: SmallSpec) -> bool:
-    if isinstance(spec, VggSpec):
-        return spec.head != "4096"
-    return isinstance(spec, PreResNetSpec | DenseNetSpec)
+def _stem(spec: SmallSpec, in_chans: int) -> nn.Sequential:
+    if isinstance(spec, specs.VggSpec):
+        return _conv_norm_act(spec, in_chans, int(spec.widths[0]))
+    width = 2 * spec.growth if isinstance(spec, specs.DenseNetSpec) else spec.widths[0]
+    is_large = isinstance(spec, specs.PreActSpec) and spec.stem == "imagenet"
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        conv=nn.Conv2d(in_chans, width, 7, 2, padding=3, bias=False)
+        if is_large
+        else parts.conv3x3(in_chans, width)
+    )
+    if is_large or isinstance(spec, specs.ResNetSpec):
+        layers |= {"norm": nn.BatchNorm2d(width), "act": nn.ReLU(inplace=True)}
+    if is_large:
+        layers["pool"] = nn.MaxPool2d(3, 2, padding=1)
+    return nn.Sequential(layers)
 
 
-def _body(spec: SmallSpec, in_chans: int, drop_path_rate: float) -> Body:
+def _stages(spec: SmallSpec, drop_path_rate: float) -> Iterator[BuiltStage]:
     match spec:
-        case VggSpec():
-            return families.vgg(spec, in_chans)
-        case DenseNetSpec():
-            return families.densenet(spec, in_chans)
-        case ResNetSpec():
-            blocks = sum(map(len, spec.inner))
-            return families.resnet(spec, in_chans, iter(drop_path_rates(drop_path_rate, blocks)))
-        case PreResNetSpec():
-            blocks = sum(map(len, spec.inner))
-            return families.preresnet(spec, in_chans, iter(drop_path_rates(drop_path_rate, blocks)))
-        case PreActSpec():
-            blocks = sum(map(len, spec.branches()))
-            return families.preact50(spec, in_chans, iter(drop_path_rates(drop_path_rate, blocks)))
+        case specs.VggSpec():
+            return _vgg(spec)
+        case specs.DenseNetSpec():
+            return _densenet(spec)
+    return _residual(spec, drop_path_rate)
+
+
+def _vgg(spec: specs.VggSpec) -> Iterator[BuiltStage]:
+    """A stage for each size of the map; the first convolution is the stem."""
+    c_in = int(spec.widths[0])
+    for place, widths in enumerate(spec.groups()):
+        blocks = []
+        for width in widths:
+            blocks.append(_conv_norm_act(spec, c_in, width))
+            c_in = width
+        if blocks:
+            yield Stage(blocks, nn.MaxPool2d(2) if place else None), c_in, 2**place
+
+
+def _conv_norm_act(spec: specs.VggSpec, c_in: int, c_out: int) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["conv"] = nn.Conv2d(c_in, c_out, 3, padding=1, bias=spec.conv_bias)
+    if spec.batchnorm:
+        layers["norm"] = nn.BatchNorm2d(c_out)
+    layers["act"] = nn.ReLU(inplace=True)
+    return nn.Sequential(layers)
+
+
+def _residual(
+    spec: specs.ResNetSpec | specs.PreResNetSpec | specs.PreActSpec, drop_path_rate: float
+) -> Iterator[BuiltStage]:
+    """Every stage but the first halves the map; where norms come first, one ends the last stage."""
+    stages: Any = spec.branches() if isinstance(spec, specs.PreActSpec) else spec.inner
+    expansion = 1 if isinstance(spec, specs.ResNetSpec) else EXPANSION
+    rates = iter(drop_path_rates(drop_path_rate, sum(map(len, stages))))
+    c_in, tail = spec.widths[0], None
+    for index, (hidden, width) in enumerate(zip(stages, spec.widths, strict=True)):
+        blocks = []
+        for place, block in enumerate(hidden):
+            stride = 2 if index and place == 0 else 1
+            blocks.append(_block(spec, block, (c_in, expansion * width), stride, next(rates)))
+            c_in = expansion * width
+        channels = c_in
+        if index == len(stages) - 1 and not isinstance(spec, specs.ResNetSpec):
+            last = spec.last if isinstance(spec, specs.PreResNetSpec) else c_in
+            tail, channels = parts.norm_select_act(last, c_in), specs.count(last)
+        first = 4 if isinstance(spec, specs.PreActSpec) and spec.stem == "imagenet" else 1
+        yield Stage(blocks, tail=tail), channels, first * 2**index
+
+
+def _block(spec: Any, block: Any, widths: tuple[int, int], stride: int, rate: float) -> nn.Module:
+    c_in, out = widths
+    match spec:
+        case specs.ResNetSpec():
+            return parts.BasicBlock(c_in, block, out, stride, rate)
+        case specs.PreResNetSpec():
+            return parts.PreBottleneck(c_in, block, out, stride, "x", rate)
+        case specs.PreActSpec() if block:
+            hidden = (c_in, out // EXPANSION, out // EXPANSION)
+            return parts.PreBottleneck(c_in, hidden, out, stride, "act", rate)
+    return parts.BranchlessBlock(c_in, out, stride)
+
+
+def _densenet(spec: specs.DenseNetSpec) -> Iterator[BuiltStage]:
+    """Dense blocks with a transition before each but the first; a norm ends the last."""
+    c_in = 2 * spec.growth
+    for index, layers in enumerate(spec.inner):
+        downsample, blocks = None, []
+        if index:
+            selection, before = spec.transitions[index - 1], c_in
+            c_in = before // spec.compression
+            downsample = parts.norm_select_act(selection, before)
+            downsample.add_module("conv", nn.Conv2d(specs.count(selection), c_in, 1, bias=False))
+            downsample.add_module("pool", nn.AvgPool2d(2, ceil_mode=True))
+        for hidden in layers:
+            blocks.append(parts.DenseLayer(c_in, hidden, spec.growth))
+            c_in += spec.growth
+        ends = index == len(spec.inner) - 1
+        tail = parts.norm_select_act(spec.last, c_in) if ends else None
+        yield Stage(blocks, downsample, tail), specs.count(spec.last) if ends else c_in, 2**index

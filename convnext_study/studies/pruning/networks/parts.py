@@ -1,62 +1,37 @@
-"""Blocks and stages of the networks for small images.
-
-Their docstrings say what they compute. ``norm`` is BatchNorm everywhere.
-"""
+"""Blocks and heads of the networks for small images. ``norm`` is BatchNorm everywhere."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convnext_study.models.head import Head
+from convnext_study.models.layer_specs import Layer
 from convnext_study.models.layers import DropPath
-from convnext_study.models.recompute import checkpointed
-from convnext_study.studies.pruning.spec_fields import Read, count, indices
+from convnext_study.roadmap.spec import NetSpec
+from convnext_study.studies.pruning.specs import POOL, ChannelSelection, VggSpec, count, indices
 
 
 class Select(nn.Module):
     """Some channels of a stream that keeps its width. Maps (N, C, H, W) to (N, kept, H, W)."""
 
-    kept: Tensor
+    keep_idx: Tensor
 
-    def __init__(self, kept: Sequence[int]) -> None:
+    def __init__(self, keep_idx: tuple[int, ...]) -> None:
         super().__init__()
         # Which they are stands in the spec, and is no state.
-        self.register_buffer("kept", torch.tensor(kept, dtype=torch.long), persistent=False)
+        self.register_buffer("keep_idx", torch.tensor(keep_idx), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """The kept channels, in order."""
-        return x.index_select(1, self.kept)
+        return x.index_select(1, self.keep_idx)
 
 
-def select(read: Read, stream: int) -> nn.Module:
+def select(selection: ChannelSelection, stream: int) -> nn.Module:
     """The channels that are read of a stream; the identity where that is all of them."""
-    kept = indices(read)
-    return nn.Identity() if kept == tuple(range(stream)) else Select(kept)
-
-
-class Stage(nn.Module):
-    """tail(blocks(downsample(x)))"""
-
-    def __init__(
-        self,
-        blocks: Sequence[nn.Module],
-        downsample: nn.Module | None = None,
-        tail: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.grad_checkpointing = False
-        self.downsample = downsample or nn.Identity()
-        self.blocks = nn.Sequential(*blocks)
-        self.tail = tail or nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C', H', W')."""
-        x = self.downsample(x)
-        if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return self.tail(checkpointed(self.blocks, x))  # type: ignore[no-any-return]
-        return self.tail(self.blocks(x))  # type: ignore[no-any-return]
+    keep_idx = indices(selection)
+    return nn.Identity() if keep_idx == tuple(range(stream)) else Select(keep_idx)
 
 
 class PaddedShortcut(nn.Module):
@@ -80,12 +55,12 @@ class PaddedShortcut(nn.Module):
 class BasicBlock(nn.Module):
     """act2(drop_path(norm2(conv2(act1(norm1(conv1(x)))))) + shortcut(x))"""
 
-    def __init__(self, c_in: int, inner: int, out: int, stride: int, drop_path: float) -> None:
+    def __init__(self, c_in: int, hidden: int, out: int, stride: int, drop_path: float) -> None:
         super().__init__()
-        self.conv1 = conv3x3(c_in, inner, stride)
-        self.norm1 = nn.BatchNorm2d(inner)
+        self.conv1 = conv3x3(c_in, hidden, stride)
+        self.norm1 = nn.BatchNorm2d(hidden)
         self.act1 = nn.ReLU(inplace=True)
-        self.conv2 = conv3x3(inner, out)
+        self.conv2 = conv3x3(hidden, out)
         self.norm2 = nn.BatchNorm2d(out)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         same = stride == 1 and c_in == out
@@ -101,31 +76,25 @@ class BasicBlock(nn.Module):
 class PreBottleneck(nn.Module):
     """drop_path(conv3(f3(conv2(f2(conv1(select1(f1(x))))))) + shortcut(x), f = act(norm(.))
 
-    Args:
-        c_in: channels of the stream.
-        inner: channels it reads, widths of the first 1x1 and of the 3x3.
-        out: channels of the stream behind it.
-        stride: of the 3x3.
-        shortcut_from: what a 1x1 in the shortcut reads: ``x``, or ``act`` for the first
-            activation.
-        drop_path: rate of stochastic depth.
+    ``hidden`` are the channels it reads and the widths of the first 1x1 and the 3x3, which has the
+    stride. A 1x1 in the shortcut reads ``shortcut_from``: ``x``, or ``act``, the first activation.
     """
 
     def __init__(
         self,
         c_in: int,
-        inner: tuple[Read, int, int],
+        hidden: tuple[ChannelSelection, int, int],
         out: int,
         stride: int,
         shortcut_from: str,
         drop_path: float,
     ) -> None:
         super().__init__()
-        read, first, second = inner
+        in_idx, first, second = hidden
         self.norm1 = nn.BatchNorm2d(c_in)
         self.act1 = nn.ReLU(inplace=True)
-        self.select1 = select(read, c_in)
-        self.conv1 = nn.Conv2d(count(read), first, 1, bias=False)
+        self.select1 = select(in_idx, c_in)
+        self.conv1 = nn.Conv2d(count(in_idx), first, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(first)
         self.act2 = nn.ReLU(inplace=True)
         self.conv2 = conv3x3(first, second, stride)
@@ -163,13 +132,13 @@ class BranchlessBlock(nn.Module):
 class DenseLayer(nn.Module):
     """[x, y], y = conv1(f1(x)) or, in a bottleneck, conv2(f2(conv1(f1(x)))), f = act(norm(.))"""
 
-    def __init__(self, c_in: int, inner: tuple[Read, ...], growth: int) -> None:
+    def __init__(self, c_in: int, hidden: tuple[ChannelSelection, ...], growth: int) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(c_in)
         self.act1 = nn.ReLU(inplace=True)
-        self.select1 = select(inner[0], c_in)
-        read, bottleneck = count(inner[0]), len(inner) > 1
-        width = count(inner[1]) if bottleneck else growth
+        self.select1 = select(hidden[0], c_in)
+        read, bottleneck = count(hidden[0]), len(hidden) > 1
+        width = count(hidden[1]) if bottleneck else growth
         self.conv1 = nn.Conv2d(read, width, 1, bias=False) if bottleneck else conv3x3(read, width)
         self.norm2: nn.Module = nn.BatchNorm2d(width) if bottleneck else nn.Identity()
         self.act2: nn.Module = nn.ReLU(inplace=True) if bottleneck else nn.Identity()
@@ -181,11 +150,11 @@ class DenseLayer(nn.Module):
         return torch.cat([x, self.conv2(self.act2(self.norm2(y)))], dim=1)
 
 
-def norm_select_act(read: Read, stream: int) -> nn.Sequential:
+def norm_select_act(selection: ChannelSelection, stream: int) -> nn.Sequential:
     """BatchNorm over a stream, an activation, and the channels of it that are read."""
     return nn.Sequential(
         OrderedDict(
-            norm=nn.BatchNorm2d(stream), act=nn.ReLU(inplace=True), select=select(read, stream)
+            norm=nn.BatchNorm2d(stream), act=nn.ReLU(inplace=True), select=select(selection, stream)
         )
     )
 
@@ -200,3 +169,66 @@ def projection(c_in: int, out: int, stride: int) -> nn.Module:
 def conv3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
     """A 3x3 convolution without bias that keeps the size of the map, but for its stride."""
     return nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
+
+
+class VggHead(Head):
+    """classifier(hidden(pool(x))); hidden layers read the mean of the map, or all of it.
+
+    Maps (N, channels, H, W) to logits (N, num_classes). Hidden layers cannot stand at every
+    position: with them a head without pooling has no classifier either. ``pool_type`` and
+    ``drop_rate`` are as in `Head`.
+    """
+
+    def __init__(
+        self, spec: VggSpec, channels: int, num_classes: int, pool_type: str, drop_rate: float
+    ) -> None:
+        features = spec.hidden[-1] if spec.hidden else channels
+        fc = Layer("fc", "linear", features, num_classes, bias=True)
+        super().__init__((fc,), NetSpec(), pool_type, drop_rate)
+        self.flattens = spec.flattens
+        self.shrink: nn.Module = nn.MaxPool2d(2) if spec.widths[-1] == POOL else nn.Identity()
+        self.resize: nn.Module = nn.Identity()
+        if spec.flattens:
+            self.resize = nn.AdaptiveAvgPool2d(spec.side)
+        self.hidden = _hidden(spec, channels)
+        self._check(num_classes)
+
+    def reset(self, features: int, num_classes: int, pool_type: str | None) -> None:
+        """As for any head. Raises ValueError for a classifier that could not stand anywhere."""
+        super().reset(features, num_classes, pool_type)
+        self._check(num_classes)
+
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
+    def shorten(self) -> None:
+        """Leave out the layers that fit the last stage's map alone."""
+        super().shorten()
+        self.flattens = False
+        self.shrink = self.resize = self.hidden = nn.Identity()
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map (N, C, H, W) to logits, or with ``pre_logits`` to what the classifier takes."""
+        if self.pool_type == "":
+            x = self.drop(x)
+            return x if pre_logits else self.fc(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = self.shrink(x)
+        x = self.resize(x) if self.flattens else self._pool(x)
+        x = self.drop(self.hidden(x.flatten(1)))
+        return x if pre_logits else self.fc(x)
+
+    def _check(self, num_classes: int) -> None:
+        if self.pool_type == "" and num_classes and not isinstance(self.hidden, nn.Identity):
+            raise ValueError("global_pool: '' needs num_classes 0 in a VGG with hidden layers")
+
+
+def _hidden(spec: VggSpec, channels: int) -> nn.Module:
+    features = channels * spec.side**2 if spec.flattens else channels
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for place, width in enumerate(spec.hidden, start=1):
+        layers[f"fc{place}"] = nn.Linear(features, width)
+        if spec.head != "4096":
+            layers[f"norm{place}"] = nn.BatchNorm1d(width)
+        layers[f"act{place}"] = nn.ReLU(inplace=True)
+        if spec.head == "4096":
+            layers[f"drop{place}"] = nn.Dropout(0.5)
+        features = width
+    return nn.Sequential(layers) if layers else nn.Identity()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from convnext_study.benchmarks.timing import Spread
 from convnext_study.report.figures.style import COLOURS, draw_charts, style
 from convnext_study.studies.pruning import arm_names as of
 from convnext_study.studies.pruning.arm_names import DENSE, LABELS
-from convnext_study.studies.pruning.latency import Latency
 from convnext_study.studies.pruning.rows import Row
 
 if TYPE_CHECKING:
@@ -28,17 +28,11 @@ _LOOKS: dict[str, tuple[str, str, bool]] = {
 }
 
 
-class Axis(NamedTuple):
-    """What a panel's horizontal axis measures."""
-
-    title: str
-    cost: Callable[[Row, Latency], float]
-
-
-AXES = (
-    Axis("parameters, thousands", lambda row, latency: row.params / 1e3),
-    Axis("MACs, M", lambda row, latency: row.macs / 1e6),
-    Axis("latency, ms per image", lambda row, latency: latency.median),
+# What a panel's horizontal axis measures.
+AXES: tuple[tuple[str, Callable[[Row, Spread], float]], ...] = (
+    ("parameters, thousands", lambda row, latency: row.params / 1e3),
+    ("MACs, M", lambda row, latency: row.macs / 1e6),
+    ("latency, ms per image", lambda row, latency: latency.median),
 )
 
 
@@ -55,17 +49,17 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 @style()
-def pareto(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Figure:
+def pareto(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Figure:
     """A panel for each kind of cost; the front of all networks is the line in steps, others join
     amounts of one method.
 
     Masked networks are left out: nothing of them was removed.
     """
     shown = {name: row for name, row in rows.items() if row.arm in _LOOKS and not row.is_masked}
-    figure, charts = draw_charts([axis.title for axis in AXES], SIZE, sharey=True)
-    for axes, axis in zip(charts, AXES, strict=True):
-        _panel(axes, [(row, axis.cost(row, latencies[name])) for name, row in shown.items()])
-    metric = next(iter(shown.values())).first.metric.heading
+    figure, charts = draw_charts([title for title, _ in AXES], SIZE, sharey=True)
+    for axes, (_, cost) in zip(charts, AXES, strict=True):
+        _panel(axes, [(row, cost(row, latencies[name])) for name, row in shown.items()])
+    metric = next(iter(shown.values())).result.metric.heading
     charts[0].set_ylabel(metric)
     handles, labels = charts[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
@@ -73,7 +67,7 @@ def pareto(rows: Mapping[str, Row], latencies: Mapping[str, Latency]) -> Figure:
 
 
 def _panel(axes: Axes, points: Sequence[tuple[Row, float]]) -> None:
-    sign = 1 if points[0][0].first.metric.higher_is_better else -1
+    sign = 1 if points[0][0].result.metric.higher_is_better else -1
     best = front([(cost, sign * row.mean) for row, cost in points])
     widest = max(cost for _, cost in points)
     axes.step(
@@ -90,19 +84,15 @@ def _panel(axes: Axes, points: Sequence[tuple[Row, float]]) -> None:
         if not own:
             continue
         for curve in _curves(own):
-            costs, values = zip(*curve, strict=True)
-            axes.plot(costs, values, color=COLOURS[colour], linewidth=0.8, alpha=0.5, zorder=1)
+            axes.plot(
+                *zip(*curve, strict=True), color=COLOURS[colour], linewidth=0.8, alpha=0.5, zorder=1
+            )
         look: dict[str, Any] = {"color": COLOURS[colour], "marker": mark, "linestyle": "none"}
-        axes.errorbar(
-            [cost for _, cost in own],
-            [row.mean for row, _ in own],
-            yerr=[row.std or 0.0 for row, _ in own],
-            markerfacecolor=COLOURS[colour] if filled else "none",
-            markersize=9 if mark == "*" else 5,
-            elinewidth=0.8,
-            label=LABELS[arm],
-            **look,
-        )
+        look["markerfacecolor"] = COLOURS[colour] if filled else "none"
+        look["markersize"] = 9 if mark == "*" else 5
+        means, stds = [row.mean for row, _ in own], [row.std or 0.0 for row, _ in own]
+        costs = [cost for _, cost in own]
+        axes.errorbar(costs, means, yerr=stds, elinewidth=0.8, label=LABELS[arm], **look)
     axes.margins(0.08)
 
 

@@ -1,0 +1,111 @@
+"""Claims about pairs of rows: what the runs allow to say of each, all of them corrected together.
+
+"As good as" is not a failed test of difference: it is an equivalence test's to say, within a
+margin that is stated beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from convnext_study.results.compare import ALPHA, Comparison, compare
+from convnext_study.results.equivalence import equivalence_p
+from convnext_study.results.statistics import PooledStd, holm, unequal_difference
+from convnext_study.runs.records import Record
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Pair(Generic[Row]):
+    """Two rows, and the question that their difference answers, first minus second.
+
+    ``std`` is the standard deviation between seeds, one for both or one of each; None where one
+    seed tells nothing of it.
+    """
+
+    first: Row
+    second: Row
+    question: str
+    std: PooledStd | tuple[PooledStd, PooledStd] | None = None
+
+
+@dataclass(frozen=True)
+class PairTest(Generic[Row]):
+    """A pair and its test; p and ``p_equivalent`` of the equivalence test are Holm's over all.
+
+    Without a ``margin`` nothing was tested for equivalence.
+    """
+
+    pair: Pair[Row]
+    comparison: Comparison
+    p_equivalent: float = 1.0
+    margin: float | None = None
+
+    @property
+    def first(self) -> Row:
+        """The row whose value counts as it is."""
+        return self.pair.first
+
+    @property
+    def second(self) -> Row:
+        """The row that is subtracted."""
+        return self.pair.second
+
+    @property
+    def question(self) -> str:
+        """What the difference answers."""
+        return self.pair.question
+
+    @property
+    def is_equivalent(self) -> bool:
+        """Whether the difference is significantly smaller than the margin."""
+        return self.margin is not None and self.p_equivalent <= ALPHA
+
+    @property
+    def verdict(self) -> str:
+        """In words: ``better``, ``worse``, ``within 1``, two of them, or ``open``."""
+        better = self.comparison.difference.diff * self.comparison.metric.sign > 0
+        differs = ("better" if better else "worse") if self.comparison.significant else ""
+        alike = f"within {self.margin:g}" if self.is_equivalent else ""
+        return ", ".join(filter(None, (differs, alike))) or "open"
+
+
+def compare_pairs(
+    pairs: Sequence[Pair[Row]],
+    records_of: Callable[[Row], Sequence[Record]],
+    margin: float | None = None,
+) -> list[PairTest[Row]]:
+    """Test every pair, with Holm's correction over all of them.
+
+    Args:
+        pairs: to compare.
+        records_of: the records of a row.
+        margin: of the equivalence tests, in the metric's unit; None for none.
+
+    Raises UserError as `compare` does.
+    """
+    records = [(records_of(pair.first), records_of(pair.second)) for pair in pairs]
+    tests = [_compare(*both, pair.std) for pair, both in zip(pairs, records, strict=True)]
+    adjusted = holm([test.difference.p for test in tests])
+    alike = [1.0] * len(pairs)
+    if margin is not None:
+        ps = [equivalence_p(test, *both, margin) for test, both in zip(tests, records, strict=True)]
+        alike = holm(ps)
+    return [
+        PairTest(pair, replace(test, p_adjusted=p, family=len(pairs)), p_alike, margin)
+        for pair, test, p, p_alike in zip(pairs, tests, adjusted, alike, strict=True)
+    ]
+
+
+def _compare(
+    first: Sequence[Record],
+    second: Sequence[Record],
+    std: PooledStd | tuple[PooledStd, PooledStd] | None,
+) -> Comparison:
+    if not isinstance(std, tuple):
+        return compare(first, second, std=std)
+    values = ([one.result.value for one in rows if one.result] for rows in (first, second))
+    return replace(compare(first, second), difference=unequal_difference(*values, std))

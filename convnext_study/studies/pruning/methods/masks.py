@@ -1,0 +1,102 @@
+"""Masks on weights: magnitude pruning, soft filter pruning, and how masks are held in training.
+
+A mask is True where a weight stays. Biases and norms have none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from convnext_study.errors import UserError
+from convnext_study.studies.pruning.methods.l1_norm import filter_norms
+
+Masks = Mapping[str, Tensor]  # by the parameter's name, of its shape, bool
+
+
+def magnitude_masks(net: nn.Module, ratio: float, *, again: bool = False) -> dict[str, Tensor]:
+    """Unstructured magnitude pruning (Han et al., NeurIPS 2015), as Liu et al. (2019) do it.
+
+    Weights of all convolutions are in one pool; those stay whose size is strictly greater than the
+    value at index ``int(total * ratio)`` of all sizes, ascending. ``again`` is a further round: the
+    share is of the weights that are left, and those that went before are zero in ``net``. Raises
+    UserError for a ratio out of range, or a network without convolutions.
+    """
+    if not 0 <= ratio < 1:
+        raise UserError(f"ratio: {ratio}; use a share from 0 to below 1")
+    weights = conv_weights(net)
+    if not weights:
+        raise UserError("magnitude pruning: the network has no convolutions; use another network")
+    pool = torch.cat([weight.abs().flatten() for weight in weights.values()])
+    left = int(pool.count_nonzero()) if again else len(pool)
+    # The kth smallest, counted from 1: the value at that index in ascending order.
+    threshold = pool.kthvalue(len(pool) - left + int(left * ratio) + 1).values
+    return {name: weight.abs() > threshold for name, weight in weights.items()}
+
+
+def soft_filter_masks(net: nn.Module, ratio: float) -> dict[str, Tensor]:
+    """Soft filter pruning (He et al., IJCAI 2018): masks without the smallest filters.
+
+    Of every convolution the ``int(width * ratio)`` filters of smallest L2 norm go, of equal ones
+    the earlier. In training they are set to zero after every epoch, and trained on. Raises
+    UserError for a ratio out of range.
+    """
+    if not 0 <= ratio <= 1:
+        raise UserError(f"ratio: {ratio}; use a share between 0 and 1")
+    masks = {}
+    for name, weight in conv_weights(net).items():
+        order = filter_norms(net.get_submodule(name.removesuffix(".weight")), 2).sort(stable=True)
+        masks[name] = torch.ones_like(weight, dtype=torch.bool)
+        masks[name][order.indices[: int(len(weight) * ratio)]] = False
+    return masks
+
+
+def conv_weights(net: nn.Module) -> dict[str, Tensor]:
+    """The weights of all convolutions, by their parameters' names."""
+    return {
+        f"{name}.weight": module.weight.detach()
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+
+
+def apply_masks(net: nn.Module, masks: Masks) -> None:
+    """Set the weights that go to zero, in place."""
+    with torch.no_grad():
+        for name, mask in masks.items():
+            net.get_parameter(name).mul_(mask)
+
+
+def mask_gradients(net: nn.Module, masks: Masks) -> None:
+    """Set their gradients to zero too: call it between the backward pass and the step.
+
+    Weight decay and momentum then leave them at zero.
+    """
+    with torch.no_grad():
+        for name, mask in masks.items():
+            gradient = net.get_parameter(name).grad
+            if gradient is not None:
+                gradient.mul_(mask)
+
+
+def draw_masked(net: nn.Module, masks: Masks, generator: torch.Generator) -> None:
+    """New random weights under the masks, in place: the start of the authors' scratch arms.
+
+    Normal, of standard deviation ``sqrt(2 / n)``, n the layer's kept weights over its input
+    channels.
+    """
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weight = net.get_parameter(name)
+            kept = max(int(mask.sum()), 1)
+            std = math.sqrt(2 * weight.shape[1] / kept)
+            drawn = torch.randn(weight.shape, generator=generator) * std
+            weight.copy_(drawn.to(weight)).mul_(mask)
+
+
+def count_kept(masks: Masks) -> int:
+    """Weights that stay, of those that have a mask."""
+    return sum(int(mask.sum()) for mask in masks.values())

@@ -1,0 +1,275 @@
+"""Channels chosen by what the next layer reads, and that layer's weights fitted to what is left.
+
+Both methods go layer by layer, front to back, and sample a layer at random positions. ThiNet (Luo
+et al., ICCV 2017) removes greedily the channels whose loss the next layer notices least and scales
+the others by least squares. Regression (He et al., ICCV 2017) keeps those with a coefficient in a
+LASSO of the unpruned layer's outputs on what each channel adds to them, and fits the weights anew.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convnext_study.data.rng import fold_in, generator
+from convnext_study.studies.pruning.apply import ImageSize, mask
+from convnext_study.studies.pruning.channel_groups import Group, PruningError, check_widths
+
+POSITIONS = 10  # of each image
+CHUNK = 1024  # patches at a time, for the sake of memory
+MOST = 20_000  # outputs that the LASSO sees
+SLACK = 1.1  # how many times the target may stay
+STEPS = 40  # of the bisection
+
+Reader: TypeAlias = nn.Conv2d | nn.Linear  # a linear layer is a 1x1 convolution, channels last
+
+
+def prune_by_thinet(
+    net: nn.Module,
+    groups: Sequence[Group],
+    widths: Mapping[str, int],
+    images: Sequence[Tensor],
+    image_size: ImageSize,
+    *,
+    seed: int = 0,
+) -> dict[str, list[int]]:
+    """Mask the layers named in ``widths``, in place, and say which channels stay.
+
+    ``images`` are batches (N, C, H, W); the paper keeps half of the channels and takes 10 images
+    per class. ``seed`` is that of positions and filters. Raises PruningError for a layer that is
+    unknown or would be empty, or whose channels no single layer reads.
+    """
+    keep_idx = {}
+    for group, count in check_widths(widths, groups):
+        x = contributions(net, group, images, fold_in(seed, "thinet", group.name))
+        chosen = keep_idx[group.name] = choose_greedily(x, count)
+        mask(net, {group.name: chosen}, image_size)
+        factors = _least_squares(x[:, chosen], x.sum(1, keepdim=True))
+        with torch.no_grad():
+            weight = kernels(reader_of(net, group))
+            weight[:, chosen] *= factors.to(weight).view(1, -1, 1, 1)
+    return keep_idx
+
+
+def prune_by_regression(
+    net: nn.Module,
+    groups: Sequence[Group],
+    widths: Mapping[str, int],
+    images: Sequence[Tensor],
+    image_size: ImageSize,
+    *,
+    seed: int = 0,
+) -> dict[str, list[int]]:
+    """As `prune_by_thinet`, but that layers that read kept channels get new weights.
+
+    Up to 1.1 times as many channels stay; the paper takes 500 images.
+    """
+    whole, keep_idx = copy.deepcopy(net), {}
+    for group, target in check_widths(widths, groups):
+        draw = generator(fold_in(seed, "regression", group.name))
+        reader = reader_of(net, group)
+        mine = sample(net, reader, images, draw)
+        patches = mine.patches.double()
+        wanted = sample(whole, reader_of(whole, group), images, mine.places).outputs.double()
+        # Patches and filters at random where there are more than the LASSO needs.
+        pairs = torch.randperm(wanted.numel(), generator=draw)[:MOST]
+        rows, filters = pairs // wanted.shape[1], pairs % wanted.shape[1]
+        parts = added(patches[rows], kernels(reader), filters)
+        chosen = keep_idx[group.name] = choose_by_lasso(parts, wanted.flatten()[pairs], target)
+        mask(net, {group.name: chosen}, image_size)
+        fitted = _least_squares(patches[:, chosen].flatten(1), wanted)
+        with torch.no_grad():
+            weight = kernels(reader)
+            shape = (weight.shape[0], len(chosen), *weight.shape[2:])
+            weight[:, chosen] = fitted.T.reshape(shape).to(weight)
+    return keep_idx
+
+
+def contributions(net: nn.Module, group: Group, images: Sequence[Tensor], seed: int) -> Tensor:
+    """What each channel adds to random outputs of the next layer: (samples, channels), double.
+
+    A sample is one random filter of it at one random position.
+    """
+    reader, draw = reader_of(net, group), generator(seed)
+    patches = sample(net, reader, images, draw).patches
+    weight = kernels(reader)
+    return added(patches, weight, torch.randint(len(weight), (len(patches),), generator=draw))
+
+
+def choose_greedily(x: Tensor, count: int) -> list[int]:
+    """The columns that stay, ascending, when others are removed greedily.
+
+    Each time the one goes, of equal ones the earlier, with which the sum of all removed columns has
+    the smallest norm.
+    """
+    left, removed = list(range(x.shape[1])), x.new_zeros(x.shape[0])
+    sizes = x.square().sum(0)
+    while len(left) > count:
+        # |removed + column|^2, but for |removed|^2, which is the same for all.
+        costs = sizes[left] + 2 * (removed @ x[:, left])
+        gone = left.pop(int(costs.argmin()))
+        removed = removed + x[:, gone]
+    return left
+
+
+def choose_by_lasso(parts: Tensor, wanted: Tensor, target: int) -> list[int]:
+    """The columns with a coefficient in the LASSO of ``wanted`` on ``parts``, ascending.
+
+    The penalty is found by bisection, so that there are ``target`` of them to 1.1 times as many;
+    where no penalty gives that, the ``target`` largest at the last one.
+    """
+    if target >= parts.shape[1]:
+        return list(range(parts.shape[1]))
+    x, y = parts.numpy(), wanted.numpy()
+    # Above this penalty nothing is left.
+    low, high = 0.0, float(np.abs(x.T @ y).max()) / len(y)
+    coefficients = np.zeros(x.shape[1])
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        found = _lasso(x, y, middle)
+        count = int(np.count_nonzero(found))
+        if count >= target:
+            low, coefficients = middle, found
+            if count <= SLACK * target:
+                return np.flatnonzero(found).tolist()
+        else:
+            high = middle
+    order = np.argsort(-np.abs(coefficients), kind="stable")
+    return sorted(order[:target].tolist())
+
+
+def _lasso(x: Any, y: Any, penalty: float) -> Any:
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import Lasso
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # which are zero is known before that
+        return Lasso(alpha=penalty, fit_intercept=False, max_iter=1000).fit(x, y).coef_
+
+
+def _least_squares(x: Tensor, y: Tensor) -> Tensor:
+    solved: Tensor = torch.linalg.lstsq(x, y, driver="gelsd").solution
+    return solved
+
+
+class Sample(NamedTuple):
+    """What a layer reads and gives at random positions of all images.
+
+    ``places`` are rows and columns of output positions, (N, positions, 2) of each batch;
+    ``patches`` (all positions, channels, k, k); ``outputs`` (all positions, filters), without the
+    bias.
+    """
+
+    places: list[Tensor]
+    patches: Tensor
+    outputs: Tensor
+
+
+@torch.no_grad()
+def sample(
+    net: nn.Module,
+    reader: Reader,
+    images: Iterable[Tensor],
+    where: torch.Generator | list[Tensor],
+) -> Sample:
+    """Run the network on the images and look at one of its layers.
+
+    ``where`` draws `POSITIONS` of every image, or are the places of another sample.
+    """
+    places, patches, outputs = [], [], []
+    for batch, (x, y) in enumerate(_calls(net, reader, images)):
+        if isinstance(where, torch.Generator):
+            size = (len(y), POSITIONS)
+            drawn = [torch.randint(side, size, generator=where) for side in y.shape[2:]]
+            places.append(torch.stack(drawn, dim=-1))
+        else:
+            places.append(where[batch])
+        rows, columns = places[-1].unbind(-1)
+        image = torch.arange(len(y))[:, None]
+        bias = 0 if reader.bias is None else reader.bias.view(1, -1, 1, 1)
+        outputs.append((y - bias)[image, :, rows, columns].flatten(0, 1))
+        patches.append(_patches(reader, x, rows, columns))
+    return Sample(places, torch.cat(patches), torch.cat(outputs))
+
+
+def _patches(reader: Reader, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """What the layer reads at these output positions (N, positions) of its input."""
+    size, stride, dilation, padding = ((1, 1), (1, 1), (1, 1), (0, 0))
+    if isinstance(reader, nn.Conv2d):
+        if isinstance(reader.padding, str):
+            raise PruningError(f"a convolution with padding={reader.padding!r} cannot be sampled")
+        size, stride = reader.kernel_size, reader.stride  # type: ignore[assignment]
+        dilation, padding = reader.dilation, reader.padding  # type: ignore[assignment]
+    at_rows = rows[..., None] * stride[0] + dilation[0] * torch.arange(size[0])
+    at_columns = columns[..., None] * stride[1] + dilation[1] * torch.arange(size[1])
+    image = torch.arange(len(x))[:, None, None, None]
+    padded = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    read = padded[image, :, at_rows[..., :, None], at_columns[..., None, :]]
+    return read.flatten(0, 1).permute(0, 3, 1, 2).contiguous()
+
+
+def _calls(
+    net: nn.Module, reader: Reader, images: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Input and output of the layer for one batch after the other, in evaluation mode."""
+    calls: list[tuple[Tensor, Tensor]] = []
+
+    def keep(_: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
+        x = args[0]
+        keep_idx = getattr(reader, "keep_idx", None)  # of a stream, only what it reads
+        x = x if keep_idx is None else x.index_select(1, keep_idx)
+        calls.append((_channels_first(reader, x), _channels_first(reader, y)))
+
+    hook, was_training = reader.register_forward_hook(keep), net.training
+    try:
+        net.eval()
+        for batch in images:
+            net(batch)
+            yield calls.pop()
+    finally:
+        hook.remove()
+        net.train(was_training)
+
+
+def _channels_first(reader: Reader, x: Tensor) -> Tensor:
+    """As (N, C, H, W), of a linear layer's (N, ..., C)."""
+    if isinstance(reader, nn.Conv2d):
+        return x
+    return x.flatten(1, -2).transpose(1, 2).unsqueeze(-1) if x.ndim > 2 else x[:, :, None, None]
+
+
+def reader_of(net: nn.Module, group: Group) -> Reader:
+    """The layer that reads the group's channels.
+
+    Raises PruningError where that is no single convolution or linear layer, or reads a map that
+    was flattened.
+    """
+    names = [name for name, repeat in group.consumers if repeat == 1]
+    alone = len(names) == len(group.consumers) == 1 and not group.concatenated
+    reader = net.get_submodule(names[0]) if alone else None
+    if isinstance(reader, nn.Linear) or (isinstance(reader, nn.Conv2d) and reader.groups == 1):
+        return reader
+    raise PruningError(f"{group.name}: its channels are not read by one convolution alone")
+
+
+def kernels(reader: Reader) -> Tensor:
+    """Its weights (filters, channels, k, k), a view: what is written there is the layer's."""
+    weight = reader.weight.detach()
+    return weight[:, :, None, None] if isinstance(reader, nn.Linear) else weight
+
+
+def added(patches: Tensor, weight: Tensor, filters: Tensor) -> Tensor:
+    """What each channel adds to one output of each patch: (patches, channels), double.
+
+    ``weight`` is the layer's, ``filters`` (patches,) say which output of each patch.
+    """
+    parts = zip(torch.split(patches, CHUNK), torch.split(filters, CHUNK), strict=True)
+    return torch.cat([(weight[one].double() * read.double()).sum((2, 3)) for read, one in parts])

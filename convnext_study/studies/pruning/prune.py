@@ -1,0 +1,206 @@
+"""What a method leaves of a trained network: a narrower one, or masks on its weights.
+
+A run's task holds the method's name and arguments in plain values (`MethodArgs`); everything else
+is the trained network's, the data's and the seed's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from convnext_study.errors import UserError, did_you_mean
+from convnext_study.runs.records import ModelRef
+from convnext_study.studies.pruning.apply import ImageSize, groups_of, remove
+from convnext_study.studies.pruning.builders import OWN, pruned_ref
+from convnext_study.studies.pruning.channel_groups import Group, Kept, check_widths, kept_of
+from convnext_study.studies.pruning.methods import (
+    designed,
+    l1_norm,
+    masks,
+    reconstruction,
+    slimming,
+)
+from convnext_study.studies.pruning.methods import structure_selection as selection
+
+
+class SourceImages(BaseModel):
+    """Side in pixels of a trained network's images, and how many classes they have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    side: int = Field(ge=1)
+    classes: int = Field(ge=1)
+
+
+class MethodArgs(BaseModel):
+    """A method and how much it prunes.
+
+    Args:
+        method: one of `all_methods`.
+        widths: of predefined methods: how many channels of each layer stay.
+        ratio: of automatic ones: the share that goes, of channels, weights or filters.
+        macs: of network slimming, in place of the ratio: the budget to come nearest to.
+        design_macs: of `STAGE_SHARES`: the budget of the design. (default: the slimmed network's;
+            of another network, what the shares leave)
+        source: what the trained network sees, where it is trained on other data.
+        images_per_class: that methods with samples look at.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    widths: dict[str, int] = Field(default_factory=dict)
+    ratio: float | None = Field(default=None, ge=0, le=1)
+    macs: int | None = Field(default=None, ge=1)
+    design_macs: int | None = Field(default=None, ge=1)
+    source: SourceImages | None = None
+    images_per_class: int = Field(default=10, ge=1)
+
+    @property
+    def share(self) -> float:
+        """The ratio of a method that needs one. Raises UserError where there is none."""
+        if self.ratio is None:
+            raise UserError(f"method {self.method}: needs a ratio; use a share from 0 to below 1")
+        return self.ratio
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What is left: the ``network``, narrower, with its weights and its record; or ``masks``.
+
+    A designed architecture has a record alone: no weights come with it.
+    """
+
+    network: nn.Module | None = None
+    model: ModelRef | None = None
+    masks: masks.Masks = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network that is to be pruned.
+
+    ``net`` is in evaluation mode, and methods may change its weights; ``samples`` gives about so
+    many training images per class, in batches; ``seed`` is that of every draw; ``design`` is the
+    network whose widths are designed, in evaluation mode, with its record and its images' size.
+    """
+
+    net: nn.Module
+    model: ModelRef
+    image_size: ImageSize
+    samples: Callable[[int], Sequence[Tensor]]
+    seed: int
+    design: tuple[nn.Module, ModelRef, ImageSize] | None = None
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Its channels that can go."""
+        return groups_of(self.net, self.image_size)
+
+
+def prune(trained: Trained, args: MethodArgs) -> Pruned:
+    """Prune a network as a run asks.
+
+    Raises UserError for an unknown method or what it cannot do, PruningError naming the layer.
+    """
+    if args.method in METHODS:
+        kept = METHODS[args.method](trained, args)
+        small = remove(trained.net, kept, trained.image_size)
+        return Pruned(small, pruned_ref(trained.model, kept, trained.image_size))
+    if args.method in MASKS:
+        return Pruned(masks=MASKS[args.method](trained, args))
+    if args.method == SELECTION:
+        branches = selection.kept_branches(selection.factors_of(trained.net))
+        left: Any = selection.remove_branches(trained.net, branches)
+        return Pruned(left, ModelRef(builder=OWN, args=left.spec.to_dict()))
+    if args.method == STAGE_SHARES:
+        return Pruned(model=_design(trained, args))
+    raise UserError(f"method: {args.method!r}{did_you_mean(args.method, all_methods())}")
+
+
+def all_methods() -> list[str]:
+    """The names of every method."""
+    return [*METHODS, *MASKS, SELECTION, STAGE_SHARES]
+
+
+Method: TypeAlias = Callable[[Trained, MethodArgs], Kept]
+
+
+def _l1(choose: l1_norm.Choice) -> Method:
+    return lambda trained, args: l1_norm.keep_filters(
+        trained.net, trained.groups, args.widths, choose=choose, seed=trained.seed
+    )
+
+
+def _by_samples(method: Any) -> Method:
+    def keep(trained: Trained, args: MethodArgs) -> Kept:
+        # A layer that stays whole would be sampled for nothing.
+        named = check_widths(args.widths, groups := trained.groups)
+        widths = {group.name: width for group, width in named if width < group.width}
+        images = trained.samples(args.images_per_class)
+        kept: Kept = method(
+            trained.net, groups, widths, images, trained.image_size, seed=trained.seed
+        )
+        return kept
+
+    return keep
+
+
+def _slim(trained: Trained, args: MethodArgs) -> Kept:
+    if args.macs is not None:
+        return slimming.keep_budget(trained.net, trained.groups, args.macs, trained.image_size)
+    return slimming.keep_channels(trained.net, trained.groups, args.share)
+
+
+def _patterns(trained: Trained, args: MethodArgs) -> masks.Masks:
+    """Guided sparsification: the usual masks, averaged over the 3x3 kernels of each stage."""
+    usual = masks.magnitude_masks(trained.net, args.share)
+    layers: dict[int, list[str]] = {}
+    for group in trained.groups:
+        own = [name for name in group.producers if f"{name}.weight" in usual]
+        layers.setdefault(group.stage, []).extend(own)
+    return designed.guided_sparsification(layers, usual)
+
+
+def _design(trained: Trained, args: MethodArgs) -> ModelRef:
+    """Guided, or transferred where it is another network: stages keep the slimmed one's shares."""
+    slimmed = _slim(trained, args)
+    shares = designed.stage_shares(trained.groups, slimmed)
+    net, model, size = trained.design or (trained.net, trained.model, trained.image_size)
+    groups = groups_of(net, size)
+    each, macs = designed.layer_shares(groups, shares), args.design_macs
+    if macs is None and model == trained.model:
+        left = {name: len(channels) for name, channels in slimmed.items()}
+        macs = designed.count_macs(net, left, size)
+    widths = (
+        designed.widths_at(groups, each)
+        if macs is None
+        else designed.fit_widths(net, groups, each, macs, size)
+    )
+    return pruned_ref(model, kept_of(widths), size)
+
+
+SELECTION = "structure-selection"
+STAGE_SHARES = "stage-shares"
+METHODS: dict[str, Method] = {
+    "l1-norm": _l1("largest"),
+    "l1-smallest": _l1("smallest"),
+    "l1-random": _l1("random"),
+    "thinet": _by_samples(reconstruction.prune_by_thinet),
+    "regression": _by_samples(reconstruction.prune_by_regression),
+    "slimming": _slim,
+}
+MASKS: dict[str, Callable[[Trained, MethodArgs], Mapping[str, Tensor]]] = {
+    "magnitude": lambda trained, args: masks.magnitude_masks(trained.net, args.share),
+    "magnitude-round": lambda trained, args: masks.magnitude_masks(
+        trained.net, args.share, again=True
+    ),
+    "guided-patterns": _patterns,
+    # Of soft filter pruning's network, which has these zeros already.
+    "soft-filters": lambda trained, args: masks.soft_filter_masks(trained.net, args.share),
+}

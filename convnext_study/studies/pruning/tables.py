@@ -1,0 +1,275 @@
+"""What the study has to say of its finished runs: tables, the figure, and the claims in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from convnext_study.benchmarks.timing import Spread
+from convnext_study.report.findings import Finding, StudyFigure
+from convnext_study.report.tables import Column, Table
+from convnext_study.report.tables.formatting import (
+    digits,
+    level_interval,
+    mean_std,
+    p_value,
+    percent,
+    signed,
+    significant_digits,
+)
+from convnext_study.report.tables.table import Tone
+from convnext_study.results.claims import PairTest
+from convnext_study.results.title import IMAGENET_IMAGES, short_data
+from convnext_study.runs.records import Record
+from convnext_study.studies.pruning import arm_names as of
+from convnext_study.studies.pruning.claims import (
+    MARGIN,
+    Deviations,
+    ci_column,
+    deviations,
+    statements,
+    two_factor_tables,
+)
+from convnext_study.studies.pruning.costs import LATENCY_NOTE, measure_latency
+from convnext_study.studies.pruning.figures import TITLE, pareto
+from convnext_study.studies.pruning.published import networks, results
+from convnext_study.studies.pruning.rows import Row, by_arm, rows_of
+
+_WIDE = 150  # characters of a terminal that has room for every column
+HALF = "half"  # the target that every network has
+# Of the halves of each network: differences, and their headings.
+HALF_CONTRASTS = (
+    (of.INHERITED, of.DENSE, "inherited, - dense"),
+    (of.SCRATCH_B, of.DENSE, "Scratch-B, - dense"),
+    (of.INHERITED, of.SCRATCH_E, "inherited, - Scratch-E"),
+    (of.INHERITED, of.SCRATCH_T, "inherited, - Scratch-T"),
+)
+
+
+def findings(records: Iterable[Record]) -> list[Finding]:
+    """Of the runs that the study asks for; nothing of none.
+
+    Latency is measured here and now, of all networks in turn.
+    """
+    rows = rows_of(records)
+    if not rows:
+        return []
+    latencies = measure_latency(rows)
+    found: list[Finding] = [arms_table(rows, latencies)]
+    stds, tests = deviations(rows), statements(rows)
+    if tests:
+        found += [statements_table(tests, stds), "\n".join(_in_words(tests))]
+    found += [*per_network_table(rows, tests), *two_factor_tables(rows, stds)]
+    found.append(StudyFigure("pruning_pareto", TITLE, pareto(rows, latencies)))
+    return found
+
+
+def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Table[Row]:
+    """Every arm, in the study's order."""
+    arms = list(rows.values())
+    dense = {row.network: row.flops for row in arms if row.arm == of.DENSE}
+    labels = [row.about("network_label") for row in arms]
+    several = len({row.network for row in arms}) > 1
+    # A network's name stands where its rows begin.
+    starts = {
+        row.name: label if several and label != before else ""
+        for row, label, before in zip(arms, labels, ["", *labels], strict=False)
+    }
+    columns: list[Column[Row]] = [
+        Column("name", "name", lambda row: row.name, "text", screen=False),
+        Column(
+            "network",
+            "network",
+            lambda row: row.about("network_label"),
+            "text",
+            cell=lambda row: starts[row.name],
+        ),
+        Column("target", "pruned", lambda row: row.about("target_label"), "text"),
+        Column("arm", "arm", lambda row: of.LABELS[row.arm], "text"),
+        _accuracy("mean", arms[0].result.metric.heading),
+        Column("std", "std", lambda row: row.std, screen=False),
+        Column("n", "seeds", lambda row: len(row.values), format=str),
+        Column("epochs", "epochs", lambda row: row.result.epochs, format=str),
+        Column("params", "params, k", lambda row: row.params / 1e3, format=digits(1)),
+        Column("macs", "MACs", lambda row: row.macs, prefixed=True),
+        Column("latency", "latency, ms", lambda row: latencies[row.name].median, format=digits(3)),
+        Column(
+            "latency_range",
+            "extremes, ms",
+            lambda row: (latencies[row.name].low, latencies[row.name].high),
+            "interval",
+            partial(level_interval, digits=3),
+            min_width=_WIDE,
+        ),
+        Column("flops", "FLOPs", lambda row: row.flops, format=significant_digits),
+        Column(
+            "flops_in_all", "with parents", lambda row: row.flops_in_all, format=significant_digits
+        ),
+        Column(
+            "budget",
+            "of dense",
+            lambda row: row.flops / (dense.get(row.network, row.flops) or 1.0),
+            format=digits(2),
+        ),
+        Column("paper", "paper's, %", _paper, "text"),
+    ]
+    paper = "paper's: as its sources print it, on their data, not measured here."
+    notes = (
+        "FLOPs: of one seed's training, 3 x forward MACs x 2 x images x epochs; with parents: also "
+        "those of the networks that it starts from; of dense: this arm's alone over the large "
+        "network's. Params of masked networks (magnitude, soft filters) are those left; they "
+        "compute all.",
+        "Scratch-B is as long as the authors' rule says: int(epochs x budget of the large network "
+        "over that of the pruned one), by their count of FLOPs. Scratch-T adds the whole schedule.",
+        LATENCY_NOTE,
+        *([paper] if any(map(_paper, arms)) else []),
+    )
+    published = any(row.about("published_network") for row in arms)
+    what = "several networks" if several else labels[0]
+    whose = "" if published else "; networks and schedules reduced, ours"
+    title = f"Pruning against training from scratch: {what}, {short_data(arms[0].run.data)}{whose}"
+    return Table("pruning", title, columns, arms, notes)
+
+
+def _accuracy(key: str, heading: str) -> Column[Row]:
+    """A column of means, with standard deviations on screens."""
+    return Column(key, heading, lambda row: row.mean, cell=lambda row: mean_std(row.mean, row.std))
+
+
+def _paper(row: Row) -> str:
+    """The paper's accuracy of this arm of a published network, where a source states it."""
+    network, dense = row.about("published_network"), row.arm == of.DENSE
+    # Of a whole network the paper prints it beside those that are pruned from it.
+    names = [one.name for one in networks().values() if one.of == network] if dense else [network]
+    for result in (one for name in names if network for one in results(name)):
+        stated, data = result.get("unpruned" if dense else row.arm), result["data"]
+        same = row.run.data.partition(":")[0] == data
+        if data == "imagenet":
+            same = row.result.val_images == IMAGENET_IMAGES
+        if isinstance(stated, dict) and same:
+            mean = stated["mean"] if "mean" in stated else stated["top1"]
+            return mean_std(mean, stated.get("std"))
+    return ""
+
+
+def statements_table(tests: Sequence[PairTest[Row]], stds: Deviations) -> Table[PairTest[Row]]:
+    """A row for each pair of arms; ``stds`` are the standard deviations between seeds."""
+    columns: list[Column[PairTest[Row]]] = [
+        Column("question", "question", lambda one: one.question, "text", screen=False),
+        Column(
+            "network",
+            "network",
+            lambda one: one.first.about("network_label"),
+            "text",
+            screen=len({one.first.about("network_label") for one in tests}) > 1,
+        ),
+        Column("first", "arm", lambda one: one.first.about("label"), "text"),
+        Column("second", "minus", _second, "text"),
+        Column("diff", "points", lambda one: one.comparison.difference.diff, format=signed),
+        ci_column("ci", lambda one: one.comparison.difference.interval),
+        Column(
+            "p_adjusted", "differ, Holm p", lambda one: one.comparison.p_adjusted, format=p_value
+        ),
+        Column("p_equivalent", "alike, Holm p", lambda one: one.p_equivalent, format=p_value),
+        Column(
+            "verdict",
+            "verdict",
+            lambda one: one.verdict,
+            "text",
+            tone=lambda one: "faint" if one.verdict == "open" else "strong",
+        ),
+        Column("p", "p", lambda one: one.comparison.difference.p, format=p_value, screen=False),
+    ]
+    each = ", ".join(f"{of.LABELS[arm]} {std.std:.2f}" for arm, std in stds.items())
+    notes = (
+        f"alike: two one-sided tests (TOST) that the difference is {MARGIN:g} point or more; the "
+        "margin was set before any run. Both p are Holm's over the "
+        f"{len(tests)} statements; intervals are of each alone. open: neither is shown.",
+        "The standard deviation between seeds, in points, is taken to be the same in all rows of "
+        f"an arm: {each}."
+        if stds
+        else "One seed: exact tests on the test images; what another seed changes takes several.",
+    )
+    title = "Which arms differ, and which are alike"
+    return Table("pruning_statements", title, columns, tests, notes)
+
+
+def _second(test: PairTest[Row]) -> str:
+    """The second row; of the same target only its arm."""
+    same = test.first.target == test.second.target
+    return of.LABELS[test.second.arm] if same else test.second.about("label")
+
+
+def _in_words(tests: Sequence[PairTest[Row]]) -> list[str]:
+    """For each question, in their order, every pair's difference and verdict."""
+    lines = []
+    several = len({one.first.network for one in tests}) > 1
+    for question in dict.fromkeys(one.question for one in tests):
+        parts = []
+        for one in (one for one in tests if one.question == question):
+            network = f"{one.first.about('network_label')}, " if several else ""
+            diff = f"{one.comparison.difference.diff:+.2f} ({one.verdict})"
+            parts.append(f"{network}{one.first.about('target_label')}: {diff}")
+        lines.append(f"{question}: {'; '.join(parts)}.")
+    return lines
+
+
+def per_network_table(rows: Mapping[str, Row], tests: Sequence[PairTest[Row]]) -> list[Table[Row]]:
+    """Which network prunes best: what half of their channels costs each, side by side.
+
+    One row for each network whose halves were trained; nothing of fewer than two.
+    """
+    networks_arms = {row.network: by_arm(rows, row.network, HALF) for row in rows.values()}
+    halved = {
+        network: arms
+        for network, arms in networks_arms.items()
+        if of.DENSE in arms and of.INHERITED in arms
+    }
+    if len(halved) < 2:
+        return []
+    dense = [arms[of.DENSE] for arms in halved.values()]
+    own = {
+        (one.first.network, one.first.arm, one.second.arm): one
+        for one in tests
+        if one.first.target == HALF and one.second.target in (HALF, "")
+    }
+    columns: list[Column[Row]] = [
+        Column("network", "network", lambda row: row.about("network_label"), "text"),
+        _accuracy("dense", f"dense, {dense[0].result.metric.heading}"),
+        Column("macs", "MACs", lambda row: row.macs, prefixed=True),
+        Column(
+            "macs_left",
+            "left",
+            lambda row: halved[row.network][of.INHERITED].macs / row.macs,
+            format=percent,
+        ),
+        *(column for contrast in HALF_CONTRASTS for column in _half_columns(own, *contrast)),
+    ]
+    notes = (
+        "Half of each layer that can go, by the L1-norm. inherited: the weights that are left, "
+        "with the whole schedule; Scratch-E and Scratch-T are as long as that, and as all of the "
+        "pipeline. Points; intervals and tests are those of the statements, where the family is; "
+        "strong: it differs, or is within the margin, after Holm's correction.",
+    )
+    return [Table("pruning_networks", "Which network prunes best", columns, dense, notes)]
+
+
+def _half_columns(
+    tests: Mapping[tuple[str, str, str], PairTest[Row]], first: str, second: str, heading: str
+) -> list[Column[Row]]:
+    def value(row: Row, name: str) -> Any:
+        test = tests.get((row.network, first, second))
+        return getattr(test.comparison.difference, name) if test else None
+
+    def tone(row: Row) -> Tone:
+        test = tests.get((row.network, first, second))
+        return "strong" if test and test.verdict != "open" else ""
+
+    name = f"{first}_{second}"
+    ci = ci_column(f"{name}_ci", lambda row: value(row, "interval"))
+    return [
+        Column(name, heading, lambda row: value(row, "diff"), format=signed, tone=tone),
+        replace(ci, min_width=_WIDE),
+    ]
