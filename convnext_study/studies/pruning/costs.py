@@ -23,7 +23,7 @@ from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import groups_of
-from convnext_study.studies.pruning.builders import network_of
+from convnext_study.studies.pruning.builders import OWN, network_of
 from convnext_study.studies.pruning.channel_groups import Group
 from convnext_study.studies.pruning.networks.network import make_network
 from convnext_study.studies.pruning.published import PublishedNetwork, get_network, networks
@@ -78,14 +78,19 @@ def groups_in(model: ModelRef, images: Images) -> tuple[Group, ...]:
 
 @functools.cache
 def _cost(model: str, images: Images) -> ModelCost:
-    net = network_of(ModelRef.model_validate_json(model), images.classes)
+    net = _outline(ModelRef.model_validate_json(model), images.classes)
     return ModelCost(cost.count(net, images.shape).macs, budget_flops(net, images.shape))
 
 
 @functools.cache
 def _groups(model: str, images: Images) -> tuple[Group, ...]:
-    net = network_of(ModelRef.model_validate_json(model), images.classes)
-    return groups_of(net, images.shape)
+    return groups_of(_outline(ModelRef.model_validate_json(model), images.classes), images.shape)
+
+
+def _outline(model: ModelRef, classes: int) -> nn.Module:
+    """Of this study's networks shapes are all that is counted; others are traced with weights."""
+    with torch.device("meta" if model.builder == OWN else "cpu"):
+        return network_of(model, classes)
 
 
 def measure_latency(rows: Mapping[str, Row]) -> dict[str, Spread]:

@@ -9,13 +9,14 @@ import pytest
 from support.pruning_runs import context
 
 from convnext_study.errors import UserError
+from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import load_study, make_context
 from convnext_study.launchers.graph import in_order
 from convnext_study.launchers.job import Job
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run
-from convnext_study.studies.pruning import arms
+from convnext_study.studies.pruning import arms, plans
 from convnext_study.studies.pruning.arm_names import OF_OTHER_DATA
 from convnext_study.studies.pruning.builders import OWN
 from convnext_study.studies.pruning.costs import Images, cost_of
@@ -173,12 +174,28 @@ def test_networks_of_the_road_map_and_of_timm() -> None:
     assert "timm_resnet18-slimming-fine_tuned" in found
 
 
-def test_every_row_that_leads_to_the_end_of_the_road() -> None:
-    road = context().road
-    found = arms.runs_of(context(networks=("roadmap=random_widths", "vgg16_eighth=half")))
-    rows = [f"nano_{row}" for row in road.adopted()]
-    assert list(dict.fromkeys(run.metadata["network"] for run in found)) == [*rows, "vgg16_eighth"]
-    assert {run.metadata["target"] for run in found} == {"", "random_widths", "half"}
+def test_the_road_stands_for_every_row_that_leads_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names: list[str] = []
+    plan = plans.plan_for("vgg16_eighth", context())
+
+    def named(name: str, _: Context) -> plans.PrunedModelPlan:
+        names.append(name)
+        return plan
+
+    monkeypatch.setattr(plans, "plan_for", named)
+    found = plans.parse_networks(context(networks=("roadmap=random_widths", "vgg16_eighth=half")))
+    assert names == [*(f"roadmap:{row}" for row in context().road.adopted()), "vgg16_eighth"]
+    assert [plan.chosen for plan in found] == [*[{"random_widths"}] * (len(names) - 1), {"half"}]
+
+
+@pytest.mark.exhaustive
+def test_every_row_of_the_road_is_pruned() -> None:
+    found = arms.runs_of(context(networks=("roadmap=random_widths",)))
+    rows = [f"nano_{row}" for row in context().road.adopted()]
+    assert list(dict.fromkeys(run.metadata["network"] for run in found)) == rows
+    assert {run.metadata["target"] for run in found} == {"", "random_widths"}
 
 
 def test_bad_requests_are_one_line(tmp_path: Path) -> None:
