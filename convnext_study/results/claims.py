@@ -107,5 +107,5 @@ def _compare(
 ) -> Comparison:
     if not isinstance(std, tuple):
         return compare(first, second, std=std)
-    values = ([one.result.value for one in rows if one.result] for rows in (first, second))
-    return replace(compare(first, second), difference=unequal_difference(*values, std))
+    values, its = ([one.result.value for one in rows if one.result] for rows in (first, second))
+    return replace(compare(first, second), difference=unequal_difference(values, its, std))

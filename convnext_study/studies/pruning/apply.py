@@ -180,8 +180,8 @@ class DependencyGraph:
         if not consumers and not concatenated:
             return None  # nothing reads them: the network's outputs
         stage = int(found[1]) if (found := _STAGE.search(name)) else 0
-        once = (tuple(dict.fromkeys(layers)) for layers in (producers, norms))
-        return Group(name, width, *once, tuple(consumers), concatenated, stage=stage)
+        own, over = (tuple(dict.fromkeys(layers)) for layers in (producers, norms))
+        return Group(name, width, own, over, tuple(consumers), concatenated, stage=stage)
 
 
 def _kind(layer: Any, is_output: bool) -> str:

@@ -116,7 +116,7 @@ def _images(row: Row) -> Images:
 
 def _step(model: str, images: Images) -> Callable[[], None]:
     net = network_of(ModelRef.model_validate_json(model), images.classes).eval()
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.to(memory_format=torch.channels_last)
     batch = torch.zeros(BATCH, *images.shape).contiguous(memory_format=torch.channels_last)
 
     def step() -> None:

@@ -110,7 +110,8 @@ class TrainingArm(Classification):
         pruned = prune(self._trained(whole, model), self.args)
         if pruned.model is not None:
             return self._narrow(pruned)
-        return self._mask(whole, model, pruned.masks, parent).train()
+        masked: nn.Module = self._mask(whole, model, pruned.masks, parent)
+        return masked.train()
 
     def built(self) -> ModelRef | None:
         """The pruned network, where the run does not say it."""

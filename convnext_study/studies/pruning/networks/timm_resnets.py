@@ -54,7 +54,8 @@ def timm_resnet(
         zero_init_last=zero_init_last,
     )
     net.spec = spec
-    for index, inner in enumerate(spec.inner, start=1):
+    stages: Any = spec.inner
+    for index, inner in enumerate(stages, start=1):
         for block, widths in zip(getattr(net, f"layer{index}"), inner, strict=True):
             if isinstance(spec, specs.ImageNetBasicSpec):
                 block.conv1 = _conv(block.conv1, block.conv1.in_channels, widths)
