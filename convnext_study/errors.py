@@ -15,7 +15,7 @@ class RunFailed(RuntimeError):
 
 
 class Busy(RunFailed):
-    """Another process is working on what was requested: exit code 75, as nothing is lost."""
+    """Another process is working on what was requested, or may: exit code 75, nothing is lost."""
 
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_STOPPED = 0, 1, 2, 75

@@ -21,11 +21,20 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def note_signals(numbers: Iterable[int], asked: list[int]) -> dict[int, Any]:
     """Have signals add their numbers to ``asked``. Returns the handlers before.
 
-    A handler may come in the middle of anything, and only notes. Under ``nohup`` a closed terminal
-    is no reason to stop, and stays ignored.
+    A handler may come in the middle of anything, and only notes; output to a terminal that has
+    been closed is dropped, so that what follows does not fail of it. Under ``nohup`` a closed
+    terminal is no reason to stop, and stays ignored.
     """
+    terminals = [output for output in (1, 2) if os.isatty(output)]
+
+    def note(number: int, _: object) -> None:
+        asked.append(number)
+        for output in terminals:
+            if not os.isatty(output):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+
     return {
-        number: signal.signal(number, lambda got, _: asked.append(got))
+        number: signal.signal(number, note)
         for number in numbers
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
     }

@@ -37,7 +37,7 @@ class RunError(UserError):
     """A run cannot be worked on; the message names its folder and says what to do."""
 
 
-class LockLost(RunFailed):
+class LockLost(Busy):
     """A run is no longer this process's to write: what another has made of it must stay."""
 
 

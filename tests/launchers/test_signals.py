@@ -6,6 +6,7 @@ The pool is the real one, in processes of its own; only the training is a stand-
 import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -221,6 +222,30 @@ def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
             assert asked == [signal.SIGHUP]
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+HANGUP = """
+    import sys, time
+    from convnext_study.launchers.serving import noting_signals
+    with noting_signals() as asked:
+        print("ready", flush=True)
+        while not asked:
+            time.sleep(0.01)
+        print("what nobody sees", flush=True)
+        print("nor this", file=sys.stderr, flush=True)
+    sys.exit(75)
+"""
+
+
+def test_output_to_a_terminal_that_was_closed_is_dropped() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it may be ignored here
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-c", textwrap.dedent(HANGUP)])  # noqa: S606
+    signal.signal(signal.SIGHUP, before)
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 75
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
