@@ -23,7 +23,7 @@ from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import select_records
 from convnext_study.report.findings import Finding
 from convnext_study.runs.records import Record, Run
-from convnext_study.studies.multipath.claims import findings
+from convnext_study.studies.multipath.findings import findings
 from convnext_study.studies.multipath.rows import is_full, runs_of
 
 FOLDER = "multipath"  # in runs/, apart from the road map's rows

@@ -3,30 +3,138 @@
 It keeps the contract that users of timm expect of a model (`registry.py` lists its models).
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from convnext_study.models.blocks import Stage, drop_path_rates, jit_ignore
 from convnext_study.models.head import Head
 from convnext_study.models.initial import he_normal, init_layers
 from convnext_study.models.layer_specs import Layer
+from convnext_study.models.layers import DropPath
 from convnext_study.models.timm_model import TimmModel, stage_info
 from convnext_study.roadmap.spec import NetSpec
-from convnext_study.studies.multipath.block import MultiPathBlock, conv_norm
 from convnext_study.studies.multipath.paths import (
     IMPLEMENTATIONS,
     PathConv2d,
+    Paths,
     PathsSpec,
     default_implementation,
 )
-from convnext_study.studies.multipath.spec import STAGES, MultipathSpec
+from convnext_study.studies.multipath.spec import SE_REDUCTION, STAGES, MultipathSpec
 
 OUTPUT_STRIDES = (1, 2, 4, 8, 16, 32)
+
+
+class PathAttention(nn.Module):
+    """One weight a path, from the global means of all paths (our reconstruction).
+
+    The paths lie one after the other in the channels, so that weighing them after they are
+    concatenated is the same as before.
+    """
+
+    def __init__(self, paths: int) -> None:
+        super().__init__()
+        self.paths = paths
+        self.fc1 = nn.Linear(paths, paths)
+        self.fc2 = nn.Linear(paths, paths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale each path of (N, paths * width, H, W)."""
+        means = x.mean((2, 3)).reshape(x.shape[0], self.paths, -1)
+        weights = torch.sigmoid(self.fc2(torch.relu(self.fc1(means.mean(2)))))
+        return x * weights.unsqueeze(2).expand_as(means).flatten(1)[:, :, None, None]
+
+
+class SqueezeExcite(nn.Module):
+    """One weight a channel (Hu et al., 2018), by linear layers with bias, 16 to 1 in between."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // SE_REDUCTION)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale each channel of (N, C, H, W)."""
+        weights = torch.sigmoid(self.fc2(torch.relu(self.fc1(x.mean((2, 3))))))
+        return x * weights[:, :, None, None]
+
+
+def make_attention(kind: str, paths: int, channels: int) -> nn.Module:
+    """``none``, ``path`` or ``se``, as in the spec."""
+    if kind == "path":
+        return PathAttention(paths)
+    return SqueezeExcite(channels) if kind == "se" else nn.Identity()
+
+
+class MultiPathBlock(nn.Module):
+    """relu(drop_path(branch(x)) + shortcut(x))
+
+    Maps (N, c_in, H, W) to (N, C, H', W'), C = paths * width. The branch is
+    fuse(attention(paths(x))), or without paths attention(convs(x)).
+
+    Args:
+        spec: of the network.
+        paths_spec: channels, stride and dilation here.
+        implementation: of the paths, ``fused`` or ``plain``.
+        drop_path_rate: of the branch.
+    """
+
+    def __init__(
+        self, spec: MultipathSpec, paths_spec: PathsSpec, implementation: str, drop_path_rate: float
+    ) -> None:
+        super().__init__()
+        channels = paths_spec.width * len(paths_spec.depths)
+        multipath = spec.block == "multipath"
+        self.paths: nn.Module = (
+            Paths(paths_spec, implementation) if multipath else basic(paths_spec)
+        )
+        self.attention = make_attention(spec.attention, len(paths_spec.depths), channels)
+        self.fuse: nn.Module = conv_norm(channels, channels) if multipath else nn.Identity()
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
+        same = paths_spec.c_in == channels and paths_spec.stride == 1
+        self.shortcut: nn.Module = (
+            nn.Identity()
+            if same
+            else conv_norm(paths_spec.c_in, channels, stride=paths_spec.stride)
+        )
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, c_in, H, W) to (N, paths * width, H', W')."""
+        y = self.fuse(self.attention(self.paths(x)))
+        return self.act(self.drop_path(y) + self.shortcut(x))  # type: ignore[no-any-return]
+
+
+def basic(paths_spec: PathsSpec) -> nn.Sequential:
+    """3x3 convolutions in a row, with a BatchNorm each and a ReLU between them."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    c_in = paths_spec.c_in
+    for index in range(paths_spec.depths[0]):
+        if index > 0:
+            layers[f"act{index}"] = nn.ReLU(inplace=True)
+        layers[f"conv{index + 1}"] = nn.Conv2d(
+            c_in,
+            paths_spec.width,
+            3,
+            paths_spec.stride if index == 0 else 1,
+            padding=paths_spec.dilations[index > 0],
+            dilation=paths_spec.dilations[index > 0],
+            bias=False,
+        )
+        layers[f"norm{index + 1}"] = nn.BatchNorm2d(paths_spec.width)
+        c_in = paths_spec.width
+    return nn.Sequential(layers)
+
+
+def conv_norm(c_in: int, c_out: int, *, kernel: int = 1, stride: int = 1) -> nn.Sequential:
+    """A convolution without bias and its BatchNorm."""
+    conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(c_out)))
 
 
 class MultipathNet(TimmModel):

@@ -18,8 +18,8 @@ from convnext_study.models.builders import get_builder
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.multipath.baselines import build as build_baseline
 from convnext_study.studies.multipath.baselines import resnet18
+from convnext_study.studies.multipath.growth import parts
 from convnext_study.studies.multipath.network import build
-from convnext_study.studies.multipath.parts import parts
 from convnext_study.studies.multipath.paths import PathConv2d
 from convnext_study.studies.multipath.spec import (
     BASIC,
@@ -165,7 +165,7 @@ def test_builders_of_records() -> None:
 
 def test_spec_and_names_import_without_torch() -> None:
     code = (
-        "import sys; from convnext_study.studies.multipath import parts, registry, spec\n"
+        "import sys; from convnext_study.studies.multipath import growth, registry, spec\n"
         "print([name for name in ('torch', 'timm', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -26,10 +26,8 @@ from convnext_study.results.effects import Effects
 from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.results.summary import summarize
 from convnext_study.runs.records import Record, Run, scan
-from convnext_study.studies.multipath.claims import CLAIMS
-from convnext_study.studies.multipath.growth import FACTORS, exponent, growth, sentences
-from convnext_study.studies.multipath.parts import parts
-from convnext_study.studies.multipath.published import PAPER
+from convnext_study.studies.multipath.findings import CLAIMS, PAPER
+from convnext_study.studies.multipath.growth import FACTORS, exponent, growth, parts, sentences
 from convnext_study.studies.multipath.rows import FULL, REDUCED, ROWS, is_full, runs_of
 from convnext_study.studies.multipath.spec import SMALL, MultipathSpec
 
