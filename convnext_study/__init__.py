@@ -42,11 +42,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# The road maps' networks, and those of every study with a room of its own, for timm.
-_MODELS = (
-    "convnext_study.models.roadmap_models",
-    "convnext_study.studies.multipath.registry",
-    "convnext_study.studies.pruning.registry",
-    "convnext_study.studies.anytime.registry",
-)
-timm_hook.install(_MODELS)
+timm_hook.install()

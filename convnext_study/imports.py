@@ -1,4 +1,4 @@
-"""Python files and names that a user gives, imported; every failure is one line (no torch here)."""
+"""What is imported by its name or from a user's file, each failure one line (no torch here)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from convnext_study.errors import UserError
 
@@ -60,14 +61,46 @@ def fault(error: BaseException, path: Path) -> str:
     return f"{f'line {line}: ' if line else ''}{type(error).__name__}: {what}"
 
 
-def of_study(name: str, table: str) -> dict[str, Any]:
-    """The ``table``, a ``module:NAME`` of a study's room, of the study that a name begins with;
-    empty where there is no such study."""
-    study = name.partition("-")[0]
-    room = f"convnext_study.studies.{study}"
-    if not study.isidentifier() or importlib.util.find_spec(room) is None:
-        return {}
-    return dict(resolve(f"{room}.{table}"))
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What a study with networks of its own gives to the rest of the package.
+
+    Each value is an address in the study's package, ``module:name``, imported when it is used.
+
+    Args:
+        package: its full name.
+        builders: of networks, by the names that runs have for them.
+        tasks: by the names that runs have for them.
+        models: the networks for timm, a name and a `ModelEntry` each.
+        costs: a function that makes tables of what its published networks cost.
+        bench: a function that measures, for ``bench --parts``, and its table's.
+    """
+
+    package: str
+    builders: Mapping[str, str] = field(default_factory=dict)
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    models: str | None = None
+    costs: str | None = None
+    bench: tuple[str, str] | None = None
+
+    def load(self, address: str) -> Any:
+        """The object at an address. Raises TaskError where there is none."""
+        return resolve(f"{self.package}.{address}")
+
+
+def studies() -> dict[str, Study]:
+    """Every study of the package by its name."""
+    found: dict[str, Study] = resolve("convnext_study.studies:STUDIES")
+    return found
+
+
+def study_addresses(kind: Literal["builders", "tasks"]) -> dict[str, str]:
+    """The full addresses of all studies' builders or tasks, by their names."""
+    return {
+        name: f"{study.package}.{address}"
+        for study in studies().values()
+        for name, address in getattr(study, kind).items()
+    }
 
 
 class TaskError(UserError):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import convnext_study
+from convnext_study.imports import studies
 
 PACKAGE = Path(convnext_study.__file__).parent
 HEAVY = {"fvcore", "matplotlib", "scipy", "sklearn", "timm", "torch", "torchvision", "wandb"}
@@ -88,6 +89,16 @@ def test_data_modules_import_without_torch() -> None:
     code = f"import sys\n{light}print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_every_address_of_a_study_leads_somewhere() -> None:
+    assert set(studies()) == {"multipath", "anytime", "pruning"}
+    for name, study in studies().items():
+        own = [*study.builders, *study.tasks]
+        assert all(one.partition("-")[0] == name for one in own)
+        given = (*study.builders.values(), *study.tasks.values(), study.costs, *(study.bench or ()))
+        assert all(callable(study.load(address)) for address in given if address)
+        assert study.models is None or study.load(study.models)
 
 
 def test_the_root_can_be_read_at_a_glance() -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from convnext_study.cli.options import MOST_PROCESSES, Json, Regime, print_tables
-from convnext_study.cli.study_rooms import offered, rooms_with
 from convnext_study.errors import UserError
+from convnext_study.imports import studies
 from convnext_study.recipes.recipe import MOST_IMAGES
 from convnext_study.roadmap import Roadmap, Variant, get_roadmap
 from convnext_study.runs.files import make_folder
@@ -92,7 +92,7 @@ def bench(
         found[part] = (
             _measure(part, road, settings, data, quick=quick)
             if part in PARTS
-            else offered(part, "bench:measure")(requested, settings, _report)
+            else _of_study(part, 0)(requested, settings, _report)
         )
     _write(found, out / "bench.json")
     if as_json:
@@ -100,7 +100,7 @@ def bench(
         return
     from convnext_study.benchmarks.report import tables
 
-    own = [offered(part, "bench:table")(found[part]) for part in wanted if part not in PARTS]
+    own = [_of_study(part, 1)(found[part]) for part in wanted if part not in PARTS]
     print_tables(*tables(found), *own)
     print()
     print(
@@ -110,13 +110,19 @@ def bench(
     print(f"written: {out / 'bench.json'}")
 
 
+def _of_study(name: str, place: int) -> Any:
+    """What measures a study, or makes the table of it."""
+    study = studies()[name]
+    return study.load((study.bench or ("", ""))[place])
+
+
 def _parts(parts: str | None) -> list[str]:
     if parts is None:
         return list(PARTS)
     from convnext_study.experiments.roadmap_runs import parse_names
 
     wanted = list(parse_names(parts))
-    known = (*PARTS, *rooms_with("bench"))
+    known = (*PARTS, *(name for name, study in studies().items() if study.bench))
     for name in wanted:
         if name not in known:
             raise UserError(f"--parts: {name!r}; use {', '.join(known)}")

@@ -101,14 +101,14 @@ def cost(
 
 
 def _cost_of_study(study: str, as_json: bool) -> None:
-    """The ``cost_tables`` of the ``costs.py`` in a study's room."""
-    from convnext_study.cli.study_rooms import offered, rooms_with
     from convnext_study.errors import UserError, did_you_mean
+    from convnext_study.imports import studies
 
-    known = rooms_with("costs")
+    known = {name: one for name, one in studies().items() if one.costs}
     if study not in known:
-        raise UserError(f"study {study!r}: has no networks to count{did_you_mean(study, known)}")
-    tables = offered(study, "costs:cost_tables")()
+        near = did_you_mean(study, list(known))
+        raise UserError(f"study {study!r}: has no networks to count{near}")
+    tables = known[study].load(str(known[study].costs))()
     if as_json:
         rows = [row for table in tables for row in table.records()]
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import UserError, did_you_mean
-from convnext_study.imports import TaskError, file_digest, load_function, of_study, resolve
+from convnext_study.imports import (
+    TaskError,
+    file_digest,
+    load_function,
+    resolve,
+    study_addresses,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,19 +29,16 @@ Builder = Callable[..., "nn.Module"]
 def get_builder(name: str) -> Builder:
     """The builder of a short name, or of a user's ``module:function``.
 
-    A study's are those in the ``BUILDERS`` of its ``builders.py``; their names begin with its own.
-    Raises TaskError where there is none.
+    A study's are those of its `Study`. Raises TaskError where there is none.
     """
     core = {ROADMAP_BUILDER: roadmap_net, TIMM_BUILDER: timm_net, FILE_BUILDER: file_net}
     if name in core:
         return core[name]
-    if ":" in name:
-        builder: Builder = resolve(name)
-        return builder
-    own: dict[str, Builder] = of_study(name, "builders:BUILDERS")
-    if name not in own:
+    own = study_addresses("builders")
+    if ":" not in name and name not in own:
         raise TaskError(f"builder {name!r}{did_you_mean(name, [*core, *own])}")
-    return own[name]
+    builder: Builder = resolve(own.get(name, name))
+    return builder
 
 
 def roadmap_net(

@@ -10,8 +10,12 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from convnext_study.imports import resolve, studies
+
 if TYPE_CHECKING:
     from importlib.abc import Loader
+
+    from convnext_study.models.registry import ModelEntry
 
 # timm fills its registry in timm.models. Whoever imports any part of timm imports that too, and
 # waiting for it, not for timm itself, also works while timm is half imported.
@@ -54,23 +58,26 @@ class _Loader:
         _register()
 
 
-_modules: tuple[str, ...] = ()
+def all_models() -> dict[str, ModelEntry]:
+    """The road maps' networks and those of every study, by their names in timm."""
+    found: dict[str, ModelEntry] = dict(resolve("convnext_study.models.roadmap_models:MODELS"))
+    for study in studies().values():
+        if study.models is not None:
+            found |= study.load(study.models)
+    return found
 
 
 def _register() -> None:
     try:
         from convnext_study.models.registry import register_models
 
-        for name in _modules:
-            register_models(importlib.import_module(name).MODELS)
+        register_models(all_models())
     except Exception as error:  # whoever imports timm must get timm
         warnings.warn(f"timm will not know the networks of convnext_study: {error}", stacklevel=2)
 
 
-def install(modules: tuple[str, ...]) -> None:
-    """Once timm is there, register the ``MODELS`` of each of these modules."""
-    global _modules
-    _modules = modules
+def install() -> None:
+    """Once timm is there, register `all_models`."""
     finder = _Finder()
     sys.meta_path.insert(0, finder)
     # Another thread may have found timm.models just before, and be about to import it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -16,14 +15,14 @@ import timm
 import torch
 
 import convnext_study
-from convnext_study.models import registry
+from convnext_study.models import registry, timm_hook
 from convnext_study.models.roadmap_models import VARIANTS
 from convnext_study.roadmap import ROADMAPS
 from convnext_study.roadmap.spec import SpecError
 
 ROWS = {variant.model for road in ROADMAPS.values() for variant in road.variants()}
 # Of the road maps and the studies together.
-ALL = sum(len(importlib.import_module(name).MODELS) for name in convnext_study._MODELS)
+ALL = len(timm_hook.all_models())
 
 
 def python(code: str, *, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -172,7 +171,7 @@ def test_a_thread_that_found_timm_before_the_hook_was_there(fake_timm: Path) -> 
         thread = threading.Thread(target=importlib.import_module, args=["timm"])
         thread.start()
         found.wait()
-        timm_hook.install(convnext_study._MODELS)
+        timm_hook.install()
         hooked.set()
         thread.join()
         from timm.models import _registry

@@ -5,6 +5,17 @@ arXiv 2104.00749. A network answers at several exits, and computes further only 
 where it is not yet confident. What the authors' code counts as saved is saved here in time too.
 """
 
-from convnext_study.studies.anytime.spec import AnytimeSpec
+from convnext_study.imports import Study
 
-__all__ = ["AnytimeSpec"]
+STUDY = Study(
+    package=__name__,
+    builders={"anytime": "networks.network:build"},
+    tasks={
+        "anytime": "segmentation:AnytimeSegmentation",
+        "anytime-deep-supervision": "controls:DeepSupervision",
+        "anytime-random-masks": "controls:RandomMasks",
+    },
+    models="registry:MODELS",
+    costs="costs:cost_tables",
+    bench=("bench:measure", "bench:table"),
+)

@@ -7,6 +7,11 @@ and they hold no layer table: module and networks are our reconstruction from wh
 networks), and are labelled so wherever they appear.
 """
 
-from convnext_study.studies.multipath.spec import MultipathSpec
+from convnext_study.imports import Study
 
-__all__ = ["MultipathSpec"]
+STUDY = Study(
+    package=__name__,
+    builders={"multipath": "network:build", "multipath-baseline": "baselines:build"},
+    models="registry:MODELS",
+    bench=("bench:measure", "bench:table"),
+)

@@ -5,3 +5,17 @@ Liu, Sun, Zhou, Huang, Darrell: "Rethinking the Value of Network Pruning", ICLR 
 fine-tuned network? The paper's text was not available to us; every published number stands in
 ``published.toml`` with its source.
 """
+
+from convnext_study.imports import Study
+
+STUDY = Study(
+    package=__name__,
+    builders={
+        "pruning": "networks.network:build",
+        "pruning-narrowed": "builders:build_narrowed",
+        "pruning-factored": "builders:build_factored",
+    },
+    tasks={"pruning-arm": "tasks:TrainingArm", "pruning-sparse": "tasks:SparseTraining"},
+    models="registry:MODELS",
+    costs="costs:cost_tables",
+)

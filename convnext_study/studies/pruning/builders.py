@@ -14,9 +14,9 @@ from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.apply import DependencyGraph, ImageSize
 from convnext_study.studies.pruning.channel_groups import Kept, narrowed
 from convnext_study.studies.pruning.methods.structure_selection import add_factors
-from convnext_study.studies.pruning.networks.network import build
 from convnext_study.studies.pruning.specs import from_dict
 
+# Names of builders in records, as in the `Study`.
 OWN, NARROWED, FACTORED = "pruning", "pruning-narrowed", "pruning-factored"
 
 
@@ -76,6 +76,3 @@ def build_factored(args: dict[str, Any], *, num_classes: int, **how: Any) -> nn.
     net = network_of(ModelRef(**args["network"]), num_classes, **how)
     add_factors(net)
     return net
-
-
-BUILDERS = {OWN: build, NARROWED: build_narrowed, FACTORED: build_factored}

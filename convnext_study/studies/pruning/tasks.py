@@ -33,10 +33,6 @@ from convnext_study.training.tasks.arguments import parse
 from convnext_study.training.tasks.classification import Classification
 
 ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
-TASKS = {
-    ARM_TASK: "convnext_study.studies.pruning.tasks:TrainingArm",
-    SPARSE_TASK: "convnext_study.studies.pruning.tasks:SparseTraining",
-}
 
 
 class SparsityArgs(BaseModel):

@@ -3,13 +3,12 @@
 from typing import Any
 
 from convnext_study.errors import did_you_mean
-from convnext_study.imports import TaskError, of_study, resolve
+from convnext_study.imports import TaskError, resolve, study_addresses
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Task
 
-# Where the tasks of this package are. A study's own are the ``TASKS`` of its ``tasks.py``, and
-# their names begin with the study's.
+# Where the tasks of this package are; a study's own are those of its `Study`.
 TASKS = {
     "classification": "convnext_study.training.tasks.classification:Classification",
     "segmentation": "convnext_study.training.tasks.segmentation:Segmentation",
@@ -28,15 +27,7 @@ def make_task(run: Run, runtime: Runtime) -> Task:
 
 def task_class(name: str) -> Any:
     """What makes the tasks of that name. Raises TaskError where there is none."""
-    return resolve(_address(name))
-
-
-def _address(name: str) -> str:
-    if ":" in name:
-        return name
-    if name in TASKS:
-        return TASKS[name]
-    own: dict[str, str] = of_study(name, "tasks:TASKS")
-    if name not in own:
-        raise TaskError(f"task {name!r}{did_you_mean(name, [*TASKS, *own])}")
-    return own[name]
+    known = {**TASKS, **study_addresses("tasks")}
+    if ":" not in name and name not in known:
+        raise TaskError(f"task {name!r}{did_you_mean(name, list(known))}")
+    return resolve(known.get(name, name))
