@@ -190,7 +190,8 @@ def _evaluate(loaded: LoadedModel, uri: str, batch: int, runtime: Runtime) -> Ev
     from convnext_study.evaluation.evaluate import evaluate
 
     torch.set_num_threads(runtime.threads)
-    return evaluate(loaded, open_data(uri, corrupt_images=runtime.corrupt_images), batch, runtime)
+    data = open_data(uri, corrupt_images=runtime.corrupt_images, val_alone=True)
+    return evaluate(loaded, data, batch, runtime)
 
 
 def _print(result: EvalResult) -> None:

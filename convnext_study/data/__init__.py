@@ -20,7 +20,11 @@ __all__ = ["open_data"]
 
 
 def open_data(
-    uri: str, *, download: bool = False, corrupt_images: OnCorruptImage = "stop"
+    uri: str,
+    *,
+    download: bool = False,
+    corrupt_images: OnCorruptImage = "stop",
+    val_alone: bool = False,
 ) -> DatasetPair:
     """Open a data set. Raises DataError, one line that names the path and what to do.
 
@@ -29,6 +33,8 @@ def open_data(
         download: fetch a CIFAR or torchvision data set that is not there.
         corrupt_images: stop at an image that cannot be decoded, or take the next one of the data
             set in its place and record its name in ``data.corrupt``.
+        val_alone: leave a training part of folders, archives and shards alone, which need not be
+            there; ``data.train`` is then ``data.val``.
     """
     from convnext_study.data.dataset import CorruptImages, DataError
 
@@ -42,5 +48,5 @@ def open_data(
         raise DataError(f"data {uri!r}: needs a path, as in {scheme}:PATH")
     if path and source.usage == scheme:
         raise DataError(f"data {uri!r}: there is one such data set; use {scheme}")
-    data = source.open(path, download=download)
+    data = source.open(path, download=download, val_alone=val_alone)
     return replace(data, uri=uri, corrupt=CorruptImages(corrupt_images))

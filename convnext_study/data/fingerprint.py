@@ -19,7 +19,7 @@ def fingerprint(data: DataParts) -> dict[str, Any]:
     """
     return {
         "classes": len(data.classes),
-        "class_names": digest(json.dumps(data.classes).encode()),
+        "class_names": digest_of_names(data.classes),
         "train": _part(data.train),
         "val": _part(data.val),
     }
@@ -35,6 +35,11 @@ def data_id(uri: str, found: dict[str, Any]) -> str | None:
     scheme, _, rest = uri.partition(":")
     options = without_place(rest) if scheme == "timm" else ""
     return f"{scheme}:{options}#{digest_of_data(found)}"
+
+
+def digest_of_names(classes: tuple[str, ...]) -> str:
+    """What tells the names of classes, in their order, from others."""
+    return digest(json.dumps(classes).encode())
 
 
 def check_same(recorded: dict[str, Any], current: dict[str, Any], where: str) -> None:

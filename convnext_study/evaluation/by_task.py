@@ -67,6 +67,7 @@ def evaluate_by_task(loaded: LoadedModel, uri: str, runtime: Runtime) -> TaskRes
         raise EvaluationError(
             f"{loaded.name} was trained for {loaded.classes} classes, {uri} has {task.num_classes}"
         )
+    loaded.check_names(uri, task.fingerprint.get("class_names"))
     net: Any = loaded.net
     net = net.to(runtime.device, memory_format=runtime.memory_format)
     try:

@@ -77,6 +77,7 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
     at a bad image, and where none can be read.
     """
     from convnext_study.data.dataset import check_readable
+    from convnext_study.data.fingerprint import digest_of_names
     from convnext_study.runs.metrics import Samples
 
     if loaded.classes != data.num_classes:
@@ -84,6 +85,7 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
             f"{loaded.name} tells {loaded.classes} classes apart, {data.uri} has "
             f"{data.num_classes}: its accuracy there means nothing"
         )
+    loaded.check_names(data.uri, digest_of_names(data.classes))
     prepared, recipe = _prepare(loaded, data)
     batches = _batches(prepared, recipe, loaded.transform.crop_mode, batch, runtime)
     began = time.perf_counter()
@@ -215,11 +217,6 @@ def _measured_on(data: DatasetPair, images: int) -> str:
 
 
 def _notes(loaded: LoadedModel, data: DatasetPair) -> list[str]:
-    from convnext_study.data.fingerprint import data_id, fingerprint
-
-    if loaded.run is None or loaded.run.data == data.uri:
-        return []
-    known = loaded.run.data_id
-    if known is not None and known == data_id(data.uri, fingerprint(data)):
+    if loaded.run is None or loaded.class_names is not None or loaded.run.data == data.uri:
         return []
     return [f"trained on {loaded.run.data}: that its classes are these, in this order, is assumed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,10 @@ __all__ = ["EvaluationError", "LoadedModel", "TrustError", "load_run"]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network to evaluate. ``classes`` are its outputs; ``weights`` says where they come from."""
+    """A network to evaluate. ``classes`` are its outputs; ``weights`` says where they come from.
+
+    ``class_names`` is a digest (`digest_of_names`), where a run's record has it.
+    """
 
     name: str
     net: nn.Module
@@ -34,6 +38,15 @@ class LoadedModel:
     weights: str
     run: Run | None = None
     notes: tuple[str, ...] = ()
+    class_names: str | None = None
+
+    def check_names(self, uri: str, names: str | None) -> None:
+        """Raises EvaluationError where the classes of data have another digest of names."""
+        if None not in (self.class_names, names) and self.class_names != names:
+            raise EvaluationError(
+                f"{self.name}: was trained on classes of other names, or in another order, than "
+                f"{uri} has: its results there mean nothing; name and order them as they were"
+            )
 
     @property
     def precision(self) -> str:
@@ -81,6 +94,7 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
         weights=f"{recipe.eval_weights}, after epoch {epochs} of {asked} on {run.data}",
         run=run,
         notes=tuple(notes),
+        class_names=saved.get("data", {}).get("class_names"),
     )
 
 
@@ -112,8 +126,14 @@ def _open(run: Run, trust: bool, notes: list[str]) -> DatasetPair | None:
             check_data(run.id, run.data)
         return open_data(run.data)
     except (DataError, TrustError) as error:
-        notes.append(f"the data it was trained on cannot be opened ({error})")
-        return None
+        reason = str(error)
+        trusted = isinstance(error, DataError)
+    with contextlib.suppress(DataError):
+        if trusted and (data := open_data(run.data, val_alone=True)):
+            notes.append(f"only the validation part of its data can be opened ({reason})")
+            return data
+    notes.append(f"the data it was trained on cannot be opened ({reason})")
+    return None
 
 
 def _build(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import socket
 from argparse import Namespace
 from collections.abc import Iterator
@@ -67,9 +68,45 @@ def test_data_that_was_moved_is_named_and_is_the_runs_own(tmp_path: Path) -> Non
     loaded = load_run(tmp_path / "run")
     notes = evaluate(loaded, open_data(f"folder:{there}"), 8, Runtime()).notes
     assert not any("is assumed" in note for note in notes)
-    (there / "val" / "cat" / "0.jpg").unlink()
-    notes = evaluate(loaded, open_data(f"folder:{there}"), 8, Runtime()).notes
-    assert any("is assumed" in note for note in notes)
+
+
+@pytest.mark.parametrize("kind", ["folder", "timm"])
+def test_a_run_is_evaluated_on_its_classes_in_their_order_only(kind: str, tmp_path: Path) -> None:
+    own = make_folder(tmp_path / "own", ("1", "2", "10"), 2)
+    run = make_tiny_run(epochs=1, global_batch_size=4)
+    train(run.model_copy(update={"data": f"{kind}:{own}"}), tmp_path / "run")
+    where = str(tmp_path / "run")
+    right = command(where, "--device", "cpu", "--json")
+    assert right.exit_code == 0, right.exception
+    other = "folder" if kind == "timm" else "timm"
+    for data in (
+        f"{other}:{own}",  # which sorts them the other way
+        f"{kind}:{make_folder(tmp_path / 'renamed', ('1', '2', '11'), 2)}",
+    ):
+        done = command(where, "--device", "cpu", "--data", data)
+        assert isinstance(done.exception, EvaluationError)
+        assert f"in another order, than {data} has" in str(done.exception)
+    # The training part is not needed, neither in the data that are named nor in its own.
+    shutil.rmtree(own / "train")
+    alone = command(where, "--device", "cpu", "--json")
+    lone = command(where, "--device", "cpu", "--json", "--data", f"{kind}:{own / 'val'}")
+    for done in (alone, lone):
+        assert done.exit_code == 0, done.exception
+        told = json.loads(done.stdout)
+        assert told["correct_bits"] == json.loads(right.stdout)["correct_bits"]
+        assert any("only the validation part" in note for note in told["notes"])
+
+
+def test_a_training_part_alone_is_no_validation_part(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "own")
+    shutil.rmtree(root / "val")
+    for kind in ("folder", "timm"):
+        with pytest.raises(DataError, match="val"):
+            open_data(f"{kind}:{root}", val_alone=True)
+        with pytest.raises(DataError):
+            open_data(f"{kind}:{root / 'train' / 'cat' / '0.jpg'}", val_alone=True)
+        with pytest.raises(DataError):  # to train, both are needed
+            open_data(f"{kind}:{root / 'train'}")
 
 
 def test_a_run_whose_data_changed_after_it_was_asked_for_does_not_begin(tmp_path: Path) -> None:
@@ -263,7 +300,8 @@ def test_no_accuracy_of_scores_that_are_not_finite(tmp_path: Path) -> None:
     path, net = tmp_path / "w.pth", timm.create_model("test_convnext", num_classes=10)
     state = net.state_dict()
     torch.save({**state, "head.fc.bias": state["head.fc.bias"] * math.nan}, path)
-    done = command("test_convnext", "--weights", str(path), "--data", "digits")
+    arguments = ("--data", "digits", "--image-size", "32")
+    done = command("test_convnext", "--weights", str(path), *arguments)
     assert isinstance(done.exception, ScoresError)
     assert "602 of 602" in str(done.exception)
     assert "head.fc.bias" in str(done.exception)

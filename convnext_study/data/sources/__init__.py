@@ -33,6 +33,7 @@ class DataSource:
         safe: whether opening it runs no code and fetches nothing, so that it may be opened for a
             record of unknown origin.
         size: where it is known.
+        has_parts: whether its validation part can be opened alone: its opener takes ``val_alone``.
     """
 
     usage: str
@@ -41,12 +42,14 @@ class DataSource:
     recipe: str = "small"
     safe: bool = True
     size: KnownSize | None = None
+    has_parts: bool = False
 
-    def open(self, path: str, *, download: bool) -> DatasetPair:
+    def open(self, path: str, *, download: bool, val_alone: bool = False) -> DatasetPair:
         """Open it. Raises DataError."""
         file, _, function = self.opener.partition(":")
         opener: Callable[..., DatasetPair] = getattr(import_module(f"{__name__}.{file}"), function)
-        return opener(path, download=download)
+        more = {"val_alone": val_alone} if self.has_parts else {}
+        return opener(path, download=download, **more)
 
 
 SOURCES = {
@@ -63,7 +66,7 @@ SOURCES = {
     "synthetic": DataSource(
         "synthetic[:CLASSES,SIZE,COUNT]", "synthetic:open_synthetic", needs_path=False
     ),
-    "folder": DataSource("folder:PATH", "folder:open_folder"),
+    "folder": DataSource("folder:PATH", "folder:open_folder", has_parts=True),
     # Pickles, of which torchvision knows the digests: it opens no others.
     "cifar10": DataSource(
         "cifar10:PATH", "cifar:open_cifar10", size=KnownSize(50_000, 10_000, 10, 32)
@@ -72,5 +75,5 @@ SOURCES = {
         "cifar100:PATH", "cifar:open_cifar100", size=KnownSize(50_000, 10_000, 100, 32)
     ),
     # Whether it is safe depends on which of timm's readers a name means.
-    "timm": DataSource("timm:NAME", "timm_datasets:open_timm", safe=False),
+    "timm": DataSource("timm:NAME", "timm_datasets:open_timm", safe=False, has_parts=True),
 }

@@ -22,24 +22,32 @@ LARGEST, SMALLEST = 224, 32  # sides of what a network sees unless the recipe sa
 LOOK_AT = 9  # images, to know what size they are
 
 
-def open_folder(path: str, *, download: bool = False) -> DatasetPair:
-    """Class folders under ``train/`` and ``val/``. Raises DataError naming the path at fault."""
+def open_folder(path: str, *, download: bool = False, val_alone: bool = False) -> DatasetPair:
+    """Class folders under ``train/`` and ``val/``. Raises DataError naming the path at fault.
+
+    With ``val_alone`` they may also lie in the folder itself, where it has neither.
+    """
     root = Path(path).expanduser()
-    parts = {name: root / name for name in ("train", "val")}
-    for part in (root, *parts.values()):
-        if not is_folder(part):
-            raise DataError(f"{part}: no such folder; folder:PATH needs PATH/train and PATH/val")
-    classes = {name: class_names(part) for name, part in parts.items()}
-    check_same_classes(str(root), classes["train"], classes["val"])
-    train = list_images(parts["train"], classes["train"])
+    places = {name: root / name for name in ("train", "val")}
+    if val_alone:
+        lone = not any(map(is_folder, places.values()))
+        places = {"val": root if lone else places["val"]}
+    for place in (root, *places.values()):
+        if not is_folder(place):
+            needed = " and ".join(f"PATH/{name}" for name in places)
+            raise DataError(f"{place}: no such folder; folder:PATH needs {needed}")
+    classes = {name: class_names(place) for name, place in places.items()}
+    check_same_classes(str(root), classes.get("train", classes["val"]), classes["val"])
+    parts = {name: list_images(place, classes[name]) for name, place in places.items()}
+    train = parts.get("train", parts["val"])
     return DatasetPair(
         uri=f"folder:{path}",
-        classes=classes["train"],
+        classes=classes["val"],
         size=natural_size(train),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         train=train,
-        val=list_images(parts["val"], classes["val"]),
+        val=parts["val"],
     )
 
 

@@ -32,14 +32,16 @@ Part = tuple[ImageDataset, tuple[str, ...]]
 Opener = Callable[["Request", str], Part]
 
 
-def open_timm(text: str, *, download: bool = False) -> DatasetPair:
+def open_timm(text: str, *, download: bool = False, val_alone: bool = False) -> DatasetPair:
     """A data set by timm's name for it. Raises DataError, one line.
 
     Args:
         text: a folder or tar, or ``hfds/NAME``, ``wds/FOLDER``, ``torch/NAME``; then options.
         download: let torchvision's data sets fetch what is not there.
+        val_alone: open no training part, which then is the validation part; that may also be the
+            folder itself, where it has neither.
     """
-    request = parse(text, download=download)
+    request = replace(parse(text, download=download), val_alone=val_alone)
     if request.kind in STREAMS:
         raise DataError(
             f"timm:{text}: {request.kind} only streams images in an order of its own, so a run on "
@@ -52,7 +54,8 @@ def open_timm(text: str, *, download: bool = False) -> DatasetPair:
         "wds": _open_wds,
         "": _open_path,
     }
-    train, val = (_part(opener[request.kind], request, part) for part in ("train", "val"))
+    val = _part(opener[request.kind], request, "val")
+    train = val if val_alone else _part(opener[request.kind], request, "train")
     check_same_classes(f"timm:{text}", train[1], val[1])
     return DatasetPair(
         uri=f"timm:{text}",
@@ -99,6 +102,8 @@ def _open_path(request: Request, part: str) -> Part:
     if part == "val" and part not in request.options:
         names = list(VAL_FOLDERS)
     places = [root / f"{name}{ending}" for name in names for ending in ("", ".tar")]
+    if part == "val" and request.val_alone and not (root / "train").exists():
+        places.append(root)
     place = next(filter(Path.exists, places), None)
     if place is None:
         raise DataError(f"{root}: holds no {' or '.join(names)}, folder or tar")

@@ -16,6 +16,7 @@ class Request:
     name: str
     options: dict[str, str] = field(default_factory=dict)
     download: bool = False
+    val_alone: bool = False
 
     @property
     def kind(self) -> str:
