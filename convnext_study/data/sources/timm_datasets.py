@@ -54,8 +54,9 @@ def open_timm(text: str, *, download: bool = False, val_alone: bool = False) -> 
         "wds": _open_wds,
         "": _open_path,
     }
-    val = _part(opener[request.kind], request, "val")
-    train = val if val_alone else _part(opener[request.kind], request, "train")
+    names = ("val",) if val_alone else ("train", "val")
+    parts = {name: _part(opener[request.kind], request, name) for name in names}
+    train, val = parts.get("train", parts["val"]), parts["val"]
     check_same_classes(f"timm:{text}", train[1], val[1])
     return DatasetPair(
         uri=f"timm:{text}",
