@@ -24,8 +24,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convnext_study.experiments.context import Context
+from convnext_study.results.attribution import section_effects, shapley_effects, steps_of_sections
 from convnext_study.results.effects import Effects
-from convnext_study.results.joint_effects import section_effects, shapley_effects, steps_of_sections
 from convnext_study.results.statistics.subsets import (
     all_coalitions,
     prefixes,

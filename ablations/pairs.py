@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convnext_study.experiments.context import Context
+from convnext_study.results.attribution import pair_effects
 from convnext_study.results.effects import Effects
-from convnext_study.results.joint_effects import pair_effects
 from convnext_study.results.statistics.subsets import coalitions_within
 from convnext_study.runs.records import Record, Run
 

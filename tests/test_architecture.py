@@ -68,14 +68,14 @@ def test_the_reader_of_imports_knows_when_they_cost(tmp_path: Path) -> None:
     source = tmp_path / "module.py"
     source.write_text(
         "from typing import TYPE_CHECKING\n"
-        "import convnext_study.models.head\n"
+        "import convnext_study.models.blocks\n"
         "if TYPE_CHECKING:\n    import timm\n"
         "def f():\n    import torch\n"
     )
     assert "torch" in set(modules_in(source))
     assert set(modules_in(source, at_import=True)) == {
         "typing.TYPE_CHECKING",
-        "convnext_study.models.head",
+        "convnext_study.models.blocks",
     }
 
 

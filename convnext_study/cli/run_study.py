@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from convnext_study.launchers import Launcher
-    from convnext_study.launchers.job import Outcome
+    from convnext_study.launchers.graph import Outcome
     from convnext_study.launchers.resources import Resources
 
 
@@ -194,7 +194,7 @@ def _show(study: RunCollection) -> None:
         lambda: [*write_results(study.folder, rows, title), *draw(rows, study.folder)],
     )
     if study.wandb != "off":
-        from convnext_study.report.wandb_table import mirror_study
+        from convnext_study.report.write import mirror_study
 
         mirror_study(study.folder, rows, study.wandb)
 

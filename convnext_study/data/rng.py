@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import random
 
+import numpy as np
 import torch
 
 
@@ -16,3 +18,17 @@ def fold_in(seed: int, *parts: object) -> int:
 def generator(number: int) -> torch.Generator:
     """A generator of its own, for draws that must not depend on anyone else's."""
     return torch.Generator().manual_seed(number)
+
+
+def seed_everything(number: int, device: str = "cpu") -> None:
+    """Set the global generators of torch, numpy and Python, and the one of the device."""
+    # torch.manual_seed() notes, at each call, where devices were seeded that are not there.
+    torch.default_generator.manual_seed(number)
+    kind = torch.device(device)
+    if kind.type == "cuda":  # the one that is used: each costs a call to its driver
+        index = torch.cuda.current_device() if kind.index is None else kind.index
+        torch.cuda.default_generators[index].manual_seed(number)
+    elif kind.type == "mps":
+        torch.mps.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)

@@ -56,7 +56,7 @@ def evaluate_by_task(loaded: LoadedModel, uri: str, runtime: Runtime) -> TaskRes
     """
     from convnext_study.training.guard import ScoresError
     from convnext_study.training.outcome import evaluate
-    from convnext_study.training.precision import autocast_of
+    from convnext_study.training.state import autocast_of
     from convnext_study.training.tasks import make_task
 
     if loaded.run is None:

@@ -167,7 +167,7 @@ def _ranks(loaded: LoadedModel, batches: Iterator[Any], runtime: Runtime) -> tup
 
     from convnext_study.models.fast_conv import use_gemm_convs
     from convnext_study.training.guard import ScoresError, check_scores, finite_rows
-    from convnext_study.training.precision import autocast_of
+    from convnext_study.training.state import autocast_of
 
     net: Any = loaded.net
     net = net.to(runtime.device, memory_format=runtime.memory_format)

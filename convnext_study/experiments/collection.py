@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from convnext_study.errors import RunFailed, UserError
 from convnext_study.launchers import launcher_for
-from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.launchers.resources import Resources
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.parents import check_parent

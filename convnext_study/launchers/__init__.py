@@ -14,7 +14,7 @@ from convnext_study.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from convnext_study.launchers.job import Job, Outcome
+    from convnext_study.launchers.graph import Job, Outcome
     from convnext_study.launchers.resources import Node, Resources
     from convnext_study.launchers.slurm.cluster import ClusterConfig
 

@@ -16,9 +16,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 
-from convnext_study.launchers.graph import Schedule
-from convnext_study.launchers.job import Job, Outcome
-from convnext_study.launchers.serving import STOP_SIGNALS, Flag, noting_signals, serve
+from convnext_study.launchers.graph import Job, Outcome, Schedule
+from convnext_study.launchers.worker import STOP_SIGNALS, Flag, noting_signals, serve
 
 TICK = 0.5  # seconds between looks at the records
 

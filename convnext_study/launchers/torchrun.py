@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from convnext_study.errors import UserError
-from convnext_study.launchers.graph import cannot_start, in_order
-from convnext_study.launchers.job import Job, Outcome, write_jobs
+from convnext_study.launchers.graph import Job, Outcome, cannot_start, in_order, write_jobs
 from convnext_study.launchers.local import TICK
 from convnext_study.launchers.resources import cores
-from convnext_study.launchers.serving import noting_signals
+from convnext_study.launchers.worker import noting_signals
 from convnext_study.runs import locks
 from convnext_study.runs.files import open_to_append, read_bytes
 from convnext_study.runs.log import failure, read_events

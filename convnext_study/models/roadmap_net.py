@@ -10,11 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from convnext_study.models.blocks import drop_path_rates, jit_ignore, roadmap_stage
-from convnext_study.models.head import Head
-from convnext_study.models.initial import init_layers
+from convnext_study.models.blocks import Head, drop_path_rates, jit_ignore, roadmap_stage
 from convnext_study.models.layer_specs import list_layers
-from convnext_study.models.layers import sequence
+from convnext_study.models.layers import init_layers, sequence
 from convnext_study.models.timm_model import TimmModel, stage_info
 from convnext_study.roadmap.spec import NetSpec
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from convnext_study.models.blocks import jit_ignore
-from convnext_study.models.head import Head
+from convnext_study.models.blocks import Head, jit_ignore
 
 
 def stage_info(channels: Sequence[int], reductions: Sequence[int]) -> list[dict[str, Any]]:

@@ -18,9 +18,9 @@ from convnext_study.report.findings import read_findings
 from convnext_study.report.provenance import provenance
 from convnext_study.report.tables import Table, formatting
 from convnext_study.report.tables.comparison import differences_table
-from convnext_study.report.tables.excluded import excluded_table
 from convnext_study.report.tables.render import templates, to_html
 from convnext_study.report.tables.results import mean_in_words, results_table
+from convnext_study.report.tables.saved import excluded_table
 from convnext_study.report.text import step_words, summarize_study
 from convnext_study.results.load import ReportOptions, StudyFolder, StudyResults
 from convnext_study.results.rows import ResultRow

@@ -9,10 +9,10 @@ from typing import TypeVar
 from convnext_study.errors import UserError
 from convnext_study.results.evidence import compare_runs, evidence, resolution_of
 from convnext_study.results.metric_spec import UNNAMED, MetricSpec, spec_of
-from convnext_study.results.statistics.holm import holm
 from convnext_study.results.statistics.intervals import (
     Difference,
     PooledStd,
+    holm,
     paired_difference,
     pooled_difference,
     unpaired_difference,

@@ -9,9 +9,8 @@ from typing import Any
 
 from convnext_study.errors import UserError
 from convnext_study.results.attribution import Attribution, attributions
-from convnext_study.results.differences import RowTests
-from convnext_study.results.excluded import ExcludedRun, excluded_runs
-from convnext_study.results.grouping import RunGroup, group
+from convnext_study.results.effects import RowTests
+from convnext_study.results.grouping import ExcludedRun, RunGroup, excluded_runs, group
 from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.rows import ResultRow, shared_metric
 from convnext_study.results.statistics import PooledStd

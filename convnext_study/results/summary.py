@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from convnext_study.results.differences import RowTests, tests_of
+from convnext_study.results.effects import RowTests, tests_of
 from convnext_study.results.evidence import image_noise, resolution_of
 from convnext_study.results.grouping import RunGroup, group
 from convnext_study.results.metric_spec import spec_of

@@ -11,7 +11,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from convnext_study.data.rng import fold_in
+from convnext_study.data.rng import fold_in, seed_everything
 from convnext_study.errors import UserError
 from convnext_study.models.fast_conv import use_gemm_convs
 from convnext_study.models.recompute import count_once
@@ -22,12 +22,10 @@ from convnext_study.runs.parents import keep_parent
 from convnext_study.runs.records import Run
 from convnext_study.training import distributed
 from convnext_study.training.optimizer import make_optimizer
-from convnext_study.training.parent import Parent, find_parent
 from convnext_study.training.progress import TrainProgress
-from convnext_study.training.rng import seed_everything
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.state import TrainState
-from convnext_study.training.task import Task
+from convnext_study.training.task import Parent, Task, find_parent
 from convnext_study.training.tasks import make_task
 
 # A BatchNorm that sees fewer images than this normalises with noisy statistics.

@@ -22,8 +22,13 @@ from convnext_study.runs.records import Epoch, Result, Run
 from convnext_study.training import distributed
 from convnext_study.training.build import build_train_state
 from convnext_study.training.lr_schedule import learning_rate
-from convnext_study.training.memory import forget_peak
-from convnext_study.training.outcome import evaluate, evaluate_all, values, write_result
+from convnext_study.training.outcome import (
+    evaluate,
+    evaluate_all,
+    forget_peak,
+    values,
+    write_result,
+)
 from convnext_study.training.progress import Report
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.state import TrainingError, TrainState

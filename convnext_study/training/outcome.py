@@ -1,25 +1,59 @@
-"""A network measured: its weights, their moving average, and the result that says so."""
+"""A network measured: its weights, their moving average, the result, and the memory it took."""
 
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from convnext_study.models.fast_conv import restore_convs
 from convnext_study.runs.metrics import values_of
 from convnext_study.runs.records import RESULT, Result
 from convnext_study.training.guard import ScoresError
-from convnext_study.training.memory import peak_memory
-from convnext_study.training.precision import autocast_of
-from convnext_study.training.state import TrainingError
+from convnext_study.training.state import TrainingError, autocast_of
 from convnext_study.training.task import Evaluation, Task
 
 if TYPE_CHECKING:
     from torch import nn
 
     from convnext_study.training.state import TrainState
+
+PROCESS = Path("/proc/self")
+
+
+def forget_peak(device: str) -> None:
+    """Let ``peak_memory`` count from here on: a process trains one run after another."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(torch.device(device))
+        return
+    try:
+        (PROCESS / "clear_refs").write_text("5", encoding="utf-8")
+    except OSError:
+        return
+
+
+def peak_memory(device: str) -> int | None:
+    """Bytes at the peak: allocated by torch on a GPU; on the CPU the process, libraries included.
+
+    That of this process alone. None where nobody counts: on other devices, and where the system
+    is not Linux.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.max_memory_allocated(torch.device(device))
+    if kind != "cpu":
+        return None
+    try:
+        status = (PROCESS / "status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
 
 
 def evaluate(task: Task, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,3 +165,14 @@ class TrainState:
         self.scaler.load_state_dict(saved["scaler"])
         self.task.load_state(saved["task"])
         vars(self.progress).update(saved["state"])
+
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast_of(precision: str, device: str) -> AbstractContextManager[Any]:
+    """Autocast for ``float32`` (none), ``bf16`` or ``fp16`` on a device."""
+    dtype = DTYPES.get(precision)
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, dtype)

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
-from convnext_study.data.rng import fold_in
+from convnext_study.data.rng import fold_in, seed_everything
 from convnext_study.training import distributed
 from convnext_study.training.guard import Buffers, gradients_of, norm_of
 from convnext_study.training.lr_schedule import learning_rate
-from convnext_study.training.precision import autocast_of
 from convnext_study.training.progress import Report
-from convnext_study.training.rng import seed_everything
+from convnext_study.training.state import autocast_of
 
 if TYPE_CHECKING:
     from convnext_study.training.state import TrainState

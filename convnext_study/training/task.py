@@ -1,20 +1,150 @@
-"""What the loop needs of a task: a network, batches, a loss, an evaluation."""
+"""What the loop needs of a task: a network, batches, a loss, an evaluation; hooks between steps."""
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from convnext_study import cost
+from convnext_study.errors import Busy
 from convnext_study.runs.metrics import NETWORK, Cost, Metric
-from convnext_study.training.hooks import Hooks
+from convnext_study.runs.parents import (
+    KEPT_WEIGHTS,
+    ParentError,
+    finished_parent,
+    kept_parent,
+    lost_weights,
+)
+from convnext_study.runs.records import CHECKPOINT, Record, Run
+from convnext_study.training import checkpoint_file
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
-    from convnext_study.training.parent import Parent
+    from convnext_study.recipes import Recipe
+    from convnext_study.runs.records import ModelRef
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A finished run that another one starts from: its record, and where its weights are."""
+
+    record: Record
+    checkpoint: Path
+
+    @property
+    def run(self) -> Run:
+        """What was asked of it."""
+        return self.record.run
+
+    @cached_property
+    def weights(self) -> dict[str, Any]:
+        """Its last state dict, on the CPU: the moving average where it is judged by that.
+
+        Raises CheckpointError where the checkpoint cannot be read.
+        """
+        saved = checkpoint_file.read(self.checkpoint)
+        averaged = self.run.recipe.get("eval_weights") == "ema"
+        weights: dict[str, Any] = saved["model_ema" if averaged else "model"]
+        return weights
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the weights: the same for a run that was trained again to the same bits,
+        whatever time that took. Raises as ``weights`` does."""
+        found = hashlib.sha256()
+        for name, value in sorted(self.weights.items()):
+            found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return found.hexdigest()
+
+
+def find_parent(run: Run, folder: Path) -> Parent | None:
+    """The run that ``run``, in ``folder``, starts from; None where it starts from none.
+
+    Where it is gone, what ``run`` has kept of it since it began. Raises ParentError, one line.
+    """
+    try:
+        if (record := finished_parent(run, folder)) is None:
+            return None
+        return _readable(Parent(record, record.folder / CHECKPOINT), folder)
+    except (ParentError, Busy):
+        if (record := kept_parent(run, folder)) is None:
+            raise
+        return _readable(Parent(record, folder / KEPT_WEIGHTS), folder)
+
+
+def _readable(parent: Parent, folder: Path) -> Parent:
+    try:
+        parent.digest  # noqa: B018  reads the weights
+    except (OSError, checkpoint_file.CheckpointError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise lost_weights(parent.record, folder, f"cannot be read ({said or error})") from error
+    return parent
+
+
+def load_weights(model: nn.Module, parent: Parent) -> None:
+    """Give a network its parent's weights. Raises ParentError where they are of another one."""
+    try:
+        model.load_state_dict(parent.weights)
+    except RuntimeError as error:
+        raise ParentError(
+            f"{parent.record.folder}: its weights do not fit the network that starts from them "
+            f"({' '.join(str(error).split())[:200]})"
+        ) from error
+
+
+class Hooks:
+    """Called by the loop in every process; each does nothing unless a task says otherwise.
+
+    What they change must be a function of the weights, the step and `state`, so that a resumed run
+    ends bit for bit like one that was not stopped.
+    """
+
+    def begin(self, model: nn.Module) -> None:
+        """Called once at each start, on the placed network, before its state is restored."""
+
+    def built(self) -> ModelRef | None:
+        """The network that `build` made in plain values, where the run's own do not say it: it
+        was decided by the parent, or in training. Kept in the result."""
+        return None
+
+    def schedule(self, recipe: Recipe) -> Recipe:
+        """What to train by, asked at each start after `build`: the run's own recipe, unless its
+        length follows from a network that the parent decided."""
+        return recipe
+
+    @property
+    def num_classes(self) -> int | None:
+        """What the network's builder was given, saved so that it can be built without the data."""
+        return None
+
+    def before_step(self, model: nn.Module, step: int) -> None:
+        """May change the gradients of optimizer step ``step``, whole and shared by now."""
+
+    def after_step(self, model: nn.Module, step: int, skipped: Tensor) -> None:
+        """May change the weights after an optimizer step, such as to keep masked ones at zero.
+
+        ``skipped`` is a bool on the device: the step's numbers were not finite, nothing moved.
+        """
+
+    def after_epoch(self, model: nn.Module, epoch: int) -> None:
+        """May change the weights after an epoch (from 0), before it is evaluated."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What the hooks need to go on, saved with each checkpoint."""
+        return {}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from what `state` returned."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from convnext_study.experiments.study_file import (
     make_context,
     named_studies,
 )
-from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.runs.files import write_json
 from convnext_study.runs.records import RUN, Run
 

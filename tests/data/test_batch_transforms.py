@@ -11,12 +11,11 @@ from support.images import picture
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.loader import train_batches
-from convnext_study.data.rng import generator
+from convnext_study.data.rng import generator, seed_everything
 from convnext_study.data.transforms.batch import draw_mirrored, draw_offsets, flip, shift
 from convnext_study.data.transforms.build import train_transform
 from convnext_study.data.transforms.timm_fixes import posterize, repair_posterize
 from convnext_study.recipes import MODERN, RecipeError
-from convnext_study.training.rng import seed_everything
 
 PUBLISHED = "rand-m9-mstd0.5-inc1"
 VARIANTS = [

@@ -17,12 +17,12 @@ from convnext_study.data.batch import Batch, Erased
 from convnext_study.data.dataset import DataError, DatasetPair
 from convnext_study.data.decode import decode_image, decode_pixels, to_tensor
 from convnext_study.data.device import Prepare
+from convnext_study.data.rng import seed_everything
 from convnext_study.data.transforms.build import train_transform, val_transform
 from convnext_study.data.transforms.tensor import RandomResizedCrop, Steps
 from convnext_study.data.transforms.timm_fixes import repair_posterize
 from convnext_study.data.workers import Box
 from convnext_study.recipes import CLASSIC, MODERN, Recipe
-from convnext_study.training.rng import seed_everything
 
 LEVEL = 1 / 255 / 0.2255  # one of 256 levels after normalisation with ImageNet's deviations
 

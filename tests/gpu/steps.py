@@ -19,7 +19,7 @@ from gpu.device import device_of
 
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
-from convnext_study.training.precision import autocast_of
+from convnext_study.training.state import autocast_of
 
 ROWS = ("separate_downsampling", "resnet", "kernel_7", "layer_norm")
 LAST = ROWS[0]

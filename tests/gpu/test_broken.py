@@ -8,7 +8,7 @@ from gpu.device import DEVICE, on_device
 from support.runs import make_tiny_run
 
 from convnext_study.imports import file_digest
-from convnext_study.launchers.job import Job
+from convnext_study.launchers.graph import Job
 from convnext_study.launchers.local import Pool
 from convnext_study.models.builders import FILE_BUILDER
 from convnext_study.runs.records import ModelRef

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from support.runs import make_tiny_run
 
 from convnext_study.errors import UserError
-from convnext_study.launchers.graph import Schedule, in_order, levels
-from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.graph import Job, Outcome, Schedule, in_order, levels
 from convnext_study.launchers.slurm.cluster import ClusterConfig
 from convnext_study.launchers.slurm.submit import run_slurm
 from convnext_study.runs.records import Run

@@ -19,12 +19,12 @@ from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, Busy, UserError
 from convnext_study.experiments.collection import RunCollection, train_all
 from convnext_study.experiments.roadmap_runs import choose_variants, parse_seeds, roadmap_runs
 from convnext_study.launchers import resources as machine_module
-from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.launchers.local import Pool
 from convnext_study.launchers.resources import Node, Requested, choose_resources, cores, pick_device
-from convnext_study.launchers.serving import train_job
 from convnext_study.launchers.slurm.cluster import ClusterConfig
 from convnext_study.launchers.slurm.submit import fit_to_node
+from convnext_study.launchers.worker import train_job
 from convnext_study.roadmap import StepError, get_roadmap
 from convnext_study.runs import folder as folders
 from convnext_study.runs import records

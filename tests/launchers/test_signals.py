@@ -18,7 +18,7 @@ import pytest
 from support.images import make_folder
 from support.runs import make_tiny_run
 
-from convnext_study.launchers.serving import noting_signals
+from convnext_study.launchers.worker import noting_signals
 from convnext_study.runs.log import LOG, read_events
 from convnext_study.training import checkpoint_file
 
@@ -226,7 +226,7 @@ def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
 
 HANGUP = """
     import sys, time
-    from convnext_study.launchers.serving import noting_signals
+    from convnext_study.launchers.worker import noting_signals
     with noting_signals() as asked:
         print("ready", flush=True)
         while not asked:

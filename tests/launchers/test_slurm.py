@@ -28,15 +28,19 @@ from convnext_study.launchers.distributed_env import (
     init_process_group,
     read_env,
 )
-from convnext_study.launchers.job import Job, read_jobs, write_jobs
+from convnext_study.launchers.graph import Job, read_jobs, write_jobs
 from convnext_study.launchers.resources import cores
-from convnext_study.launchers.serving import STOP_SIGNALS
 from convnext_study.launchers.slurm import queue
-from convnext_study.launchers.slurm.cluster import ClusterConfig, ClusterConfigError, read_cluster
+from convnext_study.launchers.slurm.cluster import (
+    ClusterConfig,
+    ClusterConfigError,
+    read_cluster,
+    script_text,
+)
 from convnext_study.launchers.slurm.queue import Task, follow, waiting_tasks
-from convnext_study.launchers.slurm.script import script_text
 from convnext_study.launchers.slurm.submit import fit_to_node, run_slurm
 from convnext_study.launchers.torchrun import run_torchrun
+from convnext_study.launchers.worker import STOP_SIGNALS
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.log import LOG
 from convnext_study.runs.records import CHECKPOINT, TaskRef, read

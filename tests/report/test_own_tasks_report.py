@@ -12,7 +12,7 @@ from support.toys import masked_run, segmentation_run
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
-from convnext_study.launchers.job import Job
+from convnext_study.launchers.graph import Job
 from convnext_study.launchers.local import Pool
 from convnext_study.results.compare import compare
 from convnext_study.results.summary import summarize

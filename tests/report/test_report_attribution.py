@@ -20,9 +20,11 @@ from convnext_study.results.attribution import (
     add_one_in_effects,
     attributions,
     leave_one_out_effects,
+    section_effects,
+    shapley_effects,
+    steps_of_sections,
 )
 from convnext_study.results.effects import Effects
-from convnext_study.results.joint_effects import section_effects, shapley_effects, steps_of_sections
 from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.results.statistics.subsets import (
     all_coalitions,

@@ -20,7 +20,7 @@ from convnext_study.results.statistics import (
     standard_error,
     wilson_interval,
 )
-from convnext_study.results.statistics.bootstrap import design_effect
+from convnext_study.results.statistics.samples import design_effect
 
 RNG = np.random.default_rng(3)
 VALUES = RNG.gamma(2.0, 5.0, 80)  # skewed, as times are

@@ -20,8 +20,8 @@ from support.runs import make_tiny_run
 from support.training import stop_after
 
 from convnext_study.errors import Busy
-from convnext_study.launchers.job import Job
-from convnext_study.launchers.serving import train_job
+from convnext_study.launchers.graph import Job
+from convnext_study.launchers.worker import train_job
 from convnext_study.runs import folder as folders
 from convnext_study.runs import locks
 from convnext_study.runs.folder import LockLost, RunError, RunFolder

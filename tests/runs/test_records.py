@@ -13,7 +13,7 @@ from support.runs import make_tiny_run
 from convnext_study.errors import UserError
 from convnext_study.experiments.collection import RunCollection
 from convnext_study.experiments.study_file import recorded
-from convnext_study.launchers.job import Job
+from convnext_study.launchers.graph import Job
 from convnext_study.launchers.local import Pool
 from convnext_study.runs.folder import RunError, RunFolder
 from convnext_study.runs.log import failure

@@ -13,7 +13,7 @@ import pytest
 from support.fakes import fake_epochs, fake_result, fake_run, fake_runs, write_study
 
 from convnext_study.report.figures.roadmap import draw
-from convnext_study.report.wandb_table import mirror_study
+from convnext_study.report.write import mirror_study
 from convnext_study.results.noise import noise_note
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.experiments.roadmap_runs import choose_variants, roadmap_runs
-from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.launchers.slurm.cluster import read_cluster
 from convnext_study.launchers.slurm.queue import Task, follow
 from convnext_study.launchers.slurm.submit import run_slurm

@@ -28,7 +28,20 @@ TEXTS = (
     "--upload-pack=touch evil",
 )
 # Values where another kind is honest, and numbers that nothing can be computed with.
-VALUES = (None, True, -1, 10**12, 2**70, -1e300, float("nan"), float("inf"), "x", [], {}, [[1]])
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**12,
+    2**70,
+    -1e300,
+    float("nan"),
+    float("inf"),
+    "x",
+    [],
+    {},
+    [[1]],
+)
 
 
 def change(path: Path, place: tuple[Any, ...], value: Any) -> None:

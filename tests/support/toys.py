@@ -14,9 +14,8 @@ from convnext_study.recipes import MODERN_SMALL, make_recipe
 from convnext_study.runs.metrics import NETWORK, Cost, Metric, Samples
 from convnext_study.runs.records import ModelRef, Run, TaskRef
 from convnext_study.training.distributed import all_gather
-from convnext_study.training.parent import Parent, load_weights
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.task import Evaluation, Task
+from convnext_study.training.task import Evaluation, Parent, Task, load_weights
 from convnext_study.training.tasks.classification import Classification
 
 CLASSES, IGNORE, SIZE = 3, 255, (12, 20)

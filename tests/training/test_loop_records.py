@@ -17,7 +17,7 @@ from convnext_study.runs import folder as run_folder
 from convnext_study.runs import records
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.log import LOG
-from convnext_study.training import loop, memory
+from convnext_study.training import loop, outcome
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 
@@ -60,12 +60,12 @@ def test_the_peak_of_memory_is_recorded(tmp_path: Path, monkeypatch: pytest.Monk
 
 FORGOTTEN = """
 import torch
-from convnext_study.training import memory
+from convnext_study.training import outcome
 big = torch.ones(100_000_000)  # 400 MB, and touched
-high = memory.peak_memory("cpu")
+high = outcome.peak_memory("cpu")
 del big
-memory.forget_peak("cpu")
-print(high - memory.peak_memory("cpu"))
+outcome.forget_peak("cpu")
+print(high - outcome.peak_memory("cpu"))
 """
 
 
@@ -79,10 +79,10 @@ def test_a_peak_can_be_forgotten() -> None:
 
 
 def test_where_nobody_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(memory, "PROCESS", tmp_path / "none")
-    memory.forget_peak("cpu")
-    assert memory.peak_memory("cpu") is None
-    assert memory.peak_memory("mps") is None
+    monkeypatch.setattr(outcome, "PROCESS", tmp_path / "none")
+    outcome.forget_peak("cpu")
+    assert outcome.peak_memory("cpu") is None
+    assert outcome.peak_memory("mps") is None
 
 
 FULL = r"^{}: cannot be written \(No space left on device\); make room, then give the same command"

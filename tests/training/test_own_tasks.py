@@ -16,7 +16,7 @@ from support.toys import masked_run, segmentation_run
 from support.training import assert_same, stop_after, weights
 
 from convnext_study.experiments.collection import RunCollection, train_all
-from convnext_study.launchers.job import Job
+from convnext_study.launchers.graph import Job
 from convnext_study.launchers.local import Pool
 from convnext_study.launchers.resources import Resources
 from convnext_study.launchers.torchrun import run_torchrun

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from convnext_study.data.dataset import DataError, OnCorruptImage
-from convnext_study.data.dense.check import Survey, check_parts
+from convnext_study.data.dense.check import Bools, Survey, check_parts
 from convnext_study.data.dense.dataset import IGNORE, DenseData
 from convnext_study.data.dense.files import FilePairs, Labels, Pair
 from convnext_study.data.dense.folders import look_at, of_files, paired
@@ -91,7 +91,9 @@ def _check_ids(found: Survey) -> None:
     Without them, pixels without a class (255), or of what is seldom there (a tunnel, a bridge),
     are train ids.
     """
-    low = found.holds[:, : TRAINED + 1].any(1) & ~found.holds[:, TRAINED:IGNORE].any(1)
+    low: Bools = np.asarray(
+        found.holds[:, : TRAINED + 1].any(1) & ~found.holds[:, TRAINED:IGNORE].any(1)
+    )
     ids = low & found.holds[:, IGNORE]
     if low.all() and found.holds[:, SELDOM].any():
         ids = low

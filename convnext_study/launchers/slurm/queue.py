@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from convnext_study.launchers.job import Job, Outcome
-from convnext_study.launchers.serving import noting_signals
+from convnext_study.launchers.graph import Job, Outcome
+from convnext_study.launchers.worker import noting_signals
 from convnext_study.runs.log import failure, read_events
 from convnext_study.runs.records import is_done, is_locked
 

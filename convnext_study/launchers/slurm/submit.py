@@ -17,17 +17,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from convnext_study.errors import RunFailed, UserError, one_line
-from convnext_study.launchers.graph import levels, parents_of
-from convnext_study.launchers.job import Job, Outcome, write_jobs
-from convnext_study.launchers.slurm.cluster import ClusterConfig
-from convnext_study.launchers.slurm.queue import Task, follow, max_array_size, waiting_tasks
-from convnext_study.launchers.slurm.script import (
+from convnext_study.launchers.graph import Job, Outcome, levels, parents_of, write_jobs
+from convnext_study.launchers.slurm.cluster import (
     JOBS,
+    ClusterConfig,
     command,
     import_submitit,
     make_executor,
     script_text,
 )
+from convnext_study.launchers.slurm.queue import Task, follow, max_array_size, waiting_tasks
 from convnext_study.runs.files import read_json, write_json
 from convnext_study.runs.log import read_events
 

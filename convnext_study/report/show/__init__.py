@@ -27,7 +27,7 @@ def show(road: Roadmap, name: str, image_size: int | None = None) -> Group:
     """
     from rich.console import Group
 
-    from convnext_study.report.show.costs import compare_costs, tried_beside
+    from convnext_study.report.show.columns import compare_costs, tried_beside
 
     size = image_size or road.image_size
     variant = road.variant(name)

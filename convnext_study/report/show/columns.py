@@ -1,14 +1,32 @@
-"""Two lists of lines side by side, at most 80 columns wide, readable without colour."""
+"""Layers and costs side by side, at most 80 columns wide, readable without colour."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import zip_longest
+from operator import itemgetter
+from typing import Any
 
+from rich.constrain import Constrain
 from rich.text import Text
 
+from convnext_study.cost import count_spec
 from convnext_study.report.show.layers import Line
+from convnext_study.report.tables import Column, Table
+from convnext_study.report.tables.formatting import (
+    MEGA,
+    Prefix,
+    common_prefix,
+    digits,
+    mean_std,
+    number,
+    signed,
+)
+from convnext_study.report.tables.render import Screen
+from convnext_study.results.paper import PAPER_METRIC
+from convnext_study.roadmap import Roadmap, Variant
+from convnext_study.roadmap.paper import PublishedRow, published_row
 
 WIDTH = 79
 SIDE = 38  # two of them and the bar between fill the width
@@ -88,3 +106,85 @@ def _millions(macs: int) -> str:
     millions = macs / 1e6
     digits = 2 if millions < 10 else 1 if millions < 1000 else 0
     return f"{millions:.{digits}f}"
+
+
+_NUMBERS = ("before", "after", "change")
+_Line = tuple[str, str, str, str, str]  # name, before, after, change, and what it is of
+
+
+def compare_costs(road: Roadmap, before: Variant | None, variant: Variant, size: int) -> Constrain:
+    """Before, after, difference and percent; the paper's accuracy where the road is the paper's."""
+    new = count_spec(variant.spec, size, road.num_classes)
+    old = count_spec(before.spec, size, road.num_classes) if before else None
+    prefix = common_prefix([new.macs, old.macs if old else None])
+    lines = [
+        _cost("MACs", old.macs if old else None, new.macs, prefix, 4),
+        _cost("parameters", old.params if old else None, new.params, MEGA, 3),
+    ]
+    notes: list[str] = []
+    paper = published_row(variant.regime, variant.name)
+    if paper:
+        lines.append(
+            _accuracy(published_row(before.regime, before.name) if before else None, paper)
+        )
+        notes += ["", f"Erratum. {paper.erratum}"] if paper.erratum else []
+        notes += ["±: standard deviation over 3 seeds"] if paper.std is not None else []
+    columns: list[Column[_Line]] = [
+        Column(heading, heading, itemgetter(place), "number" if heading in _NUMBERS else "text")
+        for place, heading in enumerate((f"Cost at {size}x{size}", *_NUMBERS, ""))
+    ]
+    return _on_screen(Table("cost", "", columns, lines, (*notes, "")))
+
+
+def _cost(what: str, old: int | None, new: int, prefix: Prefix, decimals: int) -> _Line:
+    name, after = f"{what}, {prefix.letter}", number(new / prefix.factor, decimals)
+    if old is None:
+        return (name, "", after, "", "")
+    change, share = "none", ""
+    if new != old:
+        change = signed((new - old) / prefix.factor, decimals)
+        share = f"{signed(100 * (new - old) / old, 1)} %"
+    return (name, number(old / prefix.factor, decimals), after, change, share)
+
+
+def _accuracy(old: PublishedRow | None, new: PublishedRow) -> _Line:
+    after, source = mean_std(new.top1, new.std), "paper, ImageNet-1K"
+    if old is None:
+        return (PAPER_METRIC.axis, "", after, "", source)
+    before, change = mean_std(old.top1, old.std), signed(new.top1 - old.top1)
+    return (PAPER_METRIC.axis, before, after, change, source)
+
+
+def tried_beside(road: Roadmap, variant: Variant, size: int) -> list[Constrain]:
+    """The rows that set the same fields from the same place on the road, where there are more."""
+    variants = [row for row in road.variants() if _alike(row, variant)]
+    if len(variants) < 2:
+        return []
+    costs = {row.name: count_spec(row.spec, size, road.num_classes) for row in variants}
+    papers = {row.name: published_row(row.regime, row.name) for row in variants}
+    columns: list[Column[Variant]] = [
+        Column("step", "Tried beside it", lambda row: row.name, "text"),
+        Column("macs", "MACs", lambda row: costs[row.name].macs, format=digits(4), prefixed=True),
+        Column(
+            "params", "params", lambda row: costs[row.name].params, format=digits(3), prefixed=True
+        ),
+        Column(
+            "top1",
+            f"{PAPER_METRIC.heading} (paper)",
+            lambda row: getattr(papers[row.name], "top1", None),
+        ),
+        Column("adopted", "", lambda row: "adopted" if row.adopted else "", "text"),
+    ]
+    return [_on_screen(Table("tried", "", columns, variants))]
+
+
+def _on_screen(table: Table[Any]) -> Constrain:
+    return Constrain(Screen(table), WIDTH)
+
+
+def _alike(row: Variant, variant: Variant) -> bool:
+    if row.step is None or variant.step is None or not variant.step.overrides:
+        return False
+    return (
+        row.parent == variant.parent and row.step.overrides.keys() == variant.step.overrides.keys()
+    )

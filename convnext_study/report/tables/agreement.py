@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from convnext_study.report.tables.formatting import level_interval, p_value, signed
 from convnext_study.report.tables.table import Column, Table
-from convnext_study.results.differences import RowTests
+from convnext_study.results.effects import RowTests
 from convnext_study.results.grouping import group
 from convnext_study.results.paper import Agreement, Share, agreement_of_rows
 from convnext_study.results.rows import ResultRow

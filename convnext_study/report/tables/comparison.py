@@ -20,7 +20,7 @@ from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.rows import ResultRow, shared_metric
 
 if TYPE_CHECKING:
-    from convnext_study.results.differences import RowTests
+    from convnext_study.results.effects import RowTests
 
 R = TypeVar("R")
 

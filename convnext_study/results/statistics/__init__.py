@@ -1,19 +1,17 @@
 """Statistics of a study's numbers: intervals, tests, power. Nothing here knows a record.
 
-`intervals` has means and differences over seeds, `samples` a metric's evidence, `bootstrap` its
-intervals, `paired_samples` tests of two networks on the same test images, `paired_images` those of
-right and wrong answers, `holm` corrects for the number of tests, `rank_agreement` compares two
-orders, `power` gives the seeds that a difference takes, `subsets` and `shapley` attribute a gain
-to steps.
+`intervals` has means and differences over seeds, and Holm's correction for the number of tests,
+`samples` a metric's evidence and its intervals, `paired_samples` tests of two networks on the same
+test images, `rank_agreement` compares two orders, `power` gives the seeds that a difference takes,
+`subsets` and `shapley` attribute a gain to steps.
 """
 
-from convnext_study.results.statistics.bootstrap import bootstrap_interval, grouped_wilson
-from convnext_study.results.statistics.holm import holm
 from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
     Difference,
     Interval,
     PooledStd,
+    holm,
     paired_difference,
     pool_std,
     pooled_difference,
@@ -21,13 +19,14 @@ from convnext_study.results.statistics.intervals import (
     unpaired_difference,
     wilson_interval,
 )
-from convnext_study.results.statistics.paired_images import (
+from convnext_study.results.statistics.paired_samples import (
     Discordant,
     discordant,
     mcnemar,
+    paired_test,
+    seeds_and_images,
     tango_interval,
 )
-from convnext_study.results.statistics.paired_samples import paired_test, seeds_and_images
 from convnext_study.results.statistics.power import (
     Power,
     power_of,
@@ -37,7 +36,13 @@ from convnext_study.results.statistics.rank_agreement import (
     Correlation,
     kendall,
 )
-from convnext_study.results.statistics.samples import SampleSums, sample_sums, standard_error
+from convnext_study.results.statistics.samples import (
+    SampleSums,
+    bootstrap_interval,
+    grouped_wilson,
+    sample_sums,
+    standard_error,
+)
 
 __all__ = [
     "CONFIDENCE",

@@ -12,7 +12,7 @@ from convnext_study.runs.records import ModelRef
 from convnext_study.studies.anytime.masks.cost import LayerCost
 from convnext_study.studies.anytime.networks.network import AnytimeNet
 from convnext_study.studies.anytime.segmentation import AnytimeSegmentation, anytime_net
-from convnext_study.training.parent import Parent
+from convnext_study.training.task import Parent
 from convnext_study.training.tasks.exits import LOSS, PLACES, Evidence
 
 

@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convnext_study.models.blocks import Stage, drop_path_rates, jit_ignore
-from convnext_study.models.head import Head
-from convnext_study.models.initial import he_normal, init_layers
+from convnext_study.models.blocks import Head, Stage, drop_path_rates, jit_ignore
 from convnext_study.models.layer_specs import Layer
-from convnext_study.models.layers import DropPath
+from convnext_study.models.layers import DropPath, he_normal, init_layers
 from convnext_study.models.timm_model import TimmModel, stage_info
 from convnext_study.roadmap.spec import NetSpec
 from convnext_study.studies.multipath.paths import (

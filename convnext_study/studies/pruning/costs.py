@@ -18,7 +18,7 @@ from convnext_study import cost
 from convnext_study.benchmarks.timing import Spread, interleave, one_thread, rate
 from convnext_study.cost.counter import blank_image, copy_on, skip_norms
 from convnext_study.experiments.dataset_size import dataset_size
-from convnext_study.models.head import Head
+from convnext_study.models.blocks import Head
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits
 from convnext_study.runs.records import ModelRef

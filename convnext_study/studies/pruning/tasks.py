@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from convnext_study.data.loader import train_batches
-from convnext_study.data.rng import fold_in, generator
+from convnext_study.data.rng import fold_in, generator, seed_everything
 from convnext_study.imports import TaskError
 from convnext_study.recipes import Recipe
 from convnext_study.runs.metrics import NETWORK, Cost
@@ -26,11 +26,10 @@ from convnext_study.studies.pruning.methods.structure_selection import factors_o
 from convnext_study.studies.pruning.prune import STAGE_SHARES, MethodArgs, Pruned, Trained, prune
 from convnext_study.studies.pruning.schedules import with_epochs
 from convnext_study.training.lr_schedule import learning_rate
-from convnext_study.training.parent import Parent, load_weights
-from convnext_study.training.rng import seed_everything
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks.arguments import parse
+from convnext_study.training.task import Parent, load_weights
 from convnext_study.training.tasks.classification import Classification
+from convnext_study.training.tasks.on_data import parse
 
 ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
 

@@ -32,10 +32,9 @@ from convnext_study.runs.records import ModelRef, Run
 from convnext_study.training.distributed import all_gather
 from convnext_study.training.guard import check_scores, finite_rows
 from convnext_study.training.mixing import Mixing
-from convnext_study.training.parent import Parent, load_weights
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.stochastic_depth import Masks, share_masks
-from convnext_study.training.task import Evaluation, Task
+from convnext_study.training.task import Evaluation, Parent, Task, load_weights
 
 EVAL_BATCH = 256
 PRIMARY = "top1"

@@ -15,7 +15,7 @@ from convnext_study.data.dataset import DataParts, check_readable
 from convnext_study.data.dense.loader import train_batches, val_batches
 from convnext_study.data.device import Prepare, prefetcher
 from convnext_study.data.pool import Readers
-from convnext_study.data.rng import fold_in
+from convnext_study.data.rng import fold_in, seed_everything
 from convnext_study.data.sharding import most_batches
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
@@ -24,11 +24,9 @@ from convnext_study.runs.metrics import Cost, Metric
 from convnext_study.runs.records import Run
 from convnext_study.training.distributed import all_gather
 from convnext_study.training.guard import check_scores, finite_rows
-from convnext_study.training.parent import Parent, load_weights
-from convnext_study.training.rng import seed_everything
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.stochastic_depth import Masks, share_masks
-from convnext_study.training.task import Evaluation
+from convnext_study.training.task import Evaluation, Parent, load_weights
 from convnext_study.training.tasks.on_data import OnData
 
 Evidence = Mapping[str, Tensor]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from convnext_study.data.dataset import DataParts
 from convnext_study.data.fingerprint import check_same, fingerprint
 from convnext_study.data.order import Order
 from convnext_study.data.sharding import BatchSharding, accum_steps
+from convnext_study.errors import did_you_mean
+from convnext_study.imports import TaskError
 from convnext_study.recipes import make_recipe
-from convnext_study.runs.records import Run
+from convnext_study.runs.records import Run, TaskRef
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Task
 
@@ -56,3 +60,18 @@ class OnData(Task):
     def _order(self, epoch: int) -> Order:
         count = len(self._parts.train)
         return Order(count, self.recipe.global_batch_size, self.run.seed, epoch)
+
+
+Args = TypeVar("Args", bound=BaseModel)
+
+
+def parse(kind: type[Args], task: TaskRef) -> Args:
+    """A task's arguments, checked. Raises TaskError, one line that names the one at fault."""
+    try:
+        return kind.model_validate(task.args)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        known = first["type"] != "extra_forbidden"
+        hint = "" if known else did_you_mean(where, list(kind.model_fields))
+        raise TaskError(f"task {task.name}: {where}: {first['msg'].lower()}{hint}") from None

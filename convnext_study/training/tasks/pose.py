@@ -21,8 +21,8 @@ from convnext_study.data.workers import JointTransform
 from convnext_study.runs.metrics import Metric, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks.arguments import parse
 from convnext_study.training.tasks.exits import PLACES, Evidence, ExitsTask
+from convnext_study.training.tasks.on_data import parse
 
 PRIMARY = "pckh"
 NEAR = 0.5  # of the head's size: a joint this near is right

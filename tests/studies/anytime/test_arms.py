@@ -19,8 +19,8 @@ from convnext_study.studies.anytime.controls import last_exit_alone, shares_of
 from convnext_study.studies.anytime.published import published
 from convnext_study.studies.anytime.study_runs import runs_of
 from convnext_study.training.loop import TrainingInterrupted, train
-from convnext_study.training.parent import Parent
 from convnext_study.training.runtime import Runtime
+from convnext_study.training.task import Parent
 from convnext_study.training.tasks import make_task
 
 TINY = "digit-canvas:32,16,6"

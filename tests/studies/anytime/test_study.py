@@ -18,7 +18,7 @@ from convnext_study.evaluation.by_task import evaluate_by_task
 from convnext_study.evaluation.load_run import load_run
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
-from convnext_study.launchers.job import Job, Outcome
+from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.report.findings import Finding, StudyFigure, write_findings
 from convnext_study.report.page import render
 from convnext_study.report.tables import Table

@@ -11,8 +11,7 @@ from support.pruning_runs import context
 from convnext_study.errors import UserError
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import load_study, make_context
-from convnext_study.launchers.graph import in_order
-from convnext_study.launchers.job import Job
+from convnext_study.launchers.graph import Job, in_order
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run

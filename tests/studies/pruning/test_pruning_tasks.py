@@ -15,7 +15,7 @@ from support.training import assert_same, stop_after, weights
 from torch import nn
 
 from convnext_study.cost import count
-from convnext_study.data.rng import fold_in
+from convnext_study.data.rng import fold_in, seed_everything
 from convnext_study.errors import UserError
 from convnext_study.evaluation.load_run import load_run
 from convnext_study.imports import TaskError
@@ -28,9 +28,8 @@ from convnext_study.studies.pruning.schedules import with_epochs
 from convnext_study.studies.pruning.specs import PreActSpec, Spec
 from convnext_study.studies.pruning.tasks import TrainingArm
 from convnext_study.training.loop import TrainingInterrupted, train
-from convnext_study.training.parent import find_parent
-from convnext_study.training.rng import seed_everything
 from convnext_study.training.runtime import Runtime
+from convnext_study.training.task import find_parent
 from convnext_study.training.tasks.classification import Classification
 
 STRUCTURED = ["l1-norm", "l1-smallest", "l1-random", "thinet", "regression"]

@@ -21,8 +21,12 @@ from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks import exits as exits_module
 from convnext_study.training.tasks import make_task
-from convnext_study.training.tasks.overlap import confusion, miou_metrics, overlap_of
-from convnext_study.training.tasks.segmentation import Segmentation
+from convnext_study.training.tasks.segmentation import (
+    Segmentation,
+    confusion,
+    miou_metrics,
+    overlap_of,
+)
 
 CLASS_WEIGHTS = [0.5, *[1.0 + number / 10 for number in range(10)]]
 
