@@ -65,10 +65,14 @@ def load_named(
     load = _torchvision if name.startswith(TORCHVISION) else _timm
     if weights is None:
         return load(name, None, pretrained)
+    from convnext_study.models.pretrained.key_maps import PretrainedError
     from convnext_study.models.pretrained.state_files import read_weights
 
     read = read_weights(weights, kind)
-    loaded = load(name, (weights, read.state), False)
+    try:
+        loaded = load(name, (weights, read.state), False)
+    except PretrainedError as error:
+        raise PretrainedError(f"{weights}: {error}") from None
     return replace(loaded, **_told(weights, read))
 
 

@@ -29,7 +29,7 @@ from convnext_study.evaluation.load_named import Unreachable, load_named
 from convnext_study.evaluation.load_run import EvaluationError, load_run
 from convnext_study.experiments.data_identity import identify
 from convnext_study.models.builders import roadmap_net
-from convnext_study.models.pretrained.convert import from_roadmap
+from convnext_study.models.pretrained.convert import PretrainedError, from_roadmap
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.metrics import Samples
@@ -418,3 +418,6 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
     torch.save(net.state_dict(), tmp_path / "tiny.pth")
     with pytest.raises(EvaluationError, match="do not fit RoadmapNet"):
         load_named("roadmap_nano_layer_norm", weights=tmp_path / "tiny.pth")
+    torch.save({"cls_token": torch.zeros(1)}, tmp_path / "vit.pth")
+    with pytest.raises(PretrainedError, match=r"vit\.pth: the weights are in no known layout"):
+        load_named("roadmap_nano_layer_norm", weights=tmp_path / "vit.pth")
