@@ -1,6 +1,6 @@
 # make roadmap: install, then train the whole road map on the embedded digits.
 # make test: lint, types and tests, in the same .venv.
-# make test-all: also walks over all networks, marked `exhaustive`.
+# make test-all: the same, and walks over all networks, marked `exhaustive`.
 # make endurance: kills at random moments, full disks.
 # make docs: the pages and the API reference into site/. A broken link, a missing docstring and a
 # parameter that only the docstring has are errors.
@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help roadmap test test-all lint unit docs endurance test-slurm test-gpu clean
+.PHONY: help roadmap test test-all lint unit exhaustive docs endurance test-slurm test-gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,10 +30,12 @@ lint: $(VENV)/installed-test
 	$(BIN)/lint-imports
 
 unit: $(VENV)/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --durations=10
 
-test-all: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not endurance and not gpu'
+exhaustive: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m exhaustive --durations=10
+
+test-all: test exhaustive
 
 endurance: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m endurance tests/endurance

@@ -49,7 +49,7 @@ def test_without_a_browser_it_ends_in_one_line(tmp_path: Path, user: int) -> Non
 def test_with_a_browser_everything_is_made(tmp_path: Path) -> None:
     code, errors, made = run_ci(tmp_path, browser="chromium")
     assert (code, errors) == (0, "")
-    assert made[:-1] == ["test", "docs", "test-slurm", "endurance", "test-gpu"]
+    assert made[:-1] == ["test", "exhaustive", "docs", "test-slurm", "endurance", "test-gpu"]
 
 
 def test_every_extra_that_tests_use_is_in_the_test_extra() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import Any, NoReturn, TextIO
 
 import typer
 
@@ -58,6 +60,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a locale without the signs of the tables
+    if not isinstance(sys.stdout, _Output):
+        sys.stdout = _Output(sys.stdout)  # type: ignore[assignment]
     try:
         _check_words(sys.argv[1:])
         code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
@@ -71,12 +75,11 @@ def main() -> None:
     except _UsageError as error:
         _leave(_usage(error), EXIT_USER_ERROR)
     except OSError as error:
-        is_output = _drop_output()
+        _drop_output()
         if isinstance(error, BrokenPipeError):
             sys.exit(EXIT_FAILED)  # the reader has gone (`| head`); what it wanted it has
-        # Commands tell of their own files themselves.
-        where = error.filename or ("standard output" if is_output else "a file or device")
-        _leave(f"{where}: {error.strerror or error}", EXIT_FAILED)
+        # Commands report their own files themselves.
+        _leave(f"{error.filename or 'a file or device'}: {error.strerror or error}", EXIT_FAILED)
     except KeyboardInterrupt:
         _leave("stopped", EXIT_INTERRUPTED)
     else:
@@ -94,17 +97,41 @@ def _check_words(words: list[str]) -> None:
             )
 
 
-def _drop_output() -> bool:
-    """Write what output is left, or drop it: it would be tried once more at the very end.
+class _Output:
+    """Standard output, whose errors say that they are its own: no system names the file of them."""
 
-    Returns whether it had to be dropped.
-    """
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or raise OSError with ``filename`` set."""
+        with _named():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, or raise OSError with ``filename`` set."""
+        with _named():
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename = "standard output"
+        raise
+
+
+def _drop_output() -> None:
+    """Write what output is left, or drop it: it would be tried once more at the very end."""
     try:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def _usage(error: Any) -> str:

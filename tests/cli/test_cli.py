@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from convnext_study.cli import main
+
 COMMAND = [sys.executable, "-m", "convnext_study"]
 FAST = ["--epochs", "1", "--batch-size", "128"]
 
@@ -70,13 +72,27 @@ def test_help_imports_nothing_heavy() -> None:
     ],
 )
 def test_a_bad_request_is_one_line_and_code_2(
-    tmp_path: Path, arguments: list[str], says: str
+    tmp_path: Path,
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert done.stderr.startswith("convnext-study: ")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["convnext-study", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    error = capfd.readouterr().err
+    assert left.value.code == 2, error
+    assert says in error
+    assert len(error.splitlines()) == 1, error
+    assert error.startswith("convnext-study: ")
+
+
+def test_a_bad_request_ends_the_process_with_code_2() -> None:
+    done = run("show", "gellu")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean gelu?" in done.stderr
 
 
 def test_without_a_command_the_help_is_shown() -> None:
@@ -171,8 +187,8 @@ def test_a_small_road_map(tmp_path: Path) -> None:
 
 
 def test_killed_and_given_again_it_goes_on(tmp_path: Path) -> None:
-    command = [*COMMAND, "roadmap", "--steps", "patchify_stem,layer_norm", "--epochs", "12"]
-    command += ["--out", "study", "--jobs", "1"]
+    command = [*COMMAND, "roadmap", "--steps", "patchify_stem,layer_norm", "--epochs", "4"]
+    command += ["--batch-size", "128", "--out", "study", "--jobs", "1"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         log = tmp_path / "study" / "runs"
         deadline = time.monotonic() + 120

@@ -137,7 +137,9 @@ def test_the_printed_table_explains_the_errata(rows: list[dict[str, Any]]) -> No
             assert f"{row['step']}: {row['erratum']}" in flat
 
 
-@pytest.mark.parametrize("regime", ["t", "b", "nano"])
+@pytest.mark.parametrize(
+    "regime", ["nano", *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ("t", "b"))]
+)
 def test_all_counters_agree_on_every_row(regime: str) -> None:
     assert len(cost.table([regime], verify=True)) == 17
 

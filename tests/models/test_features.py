@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from support.nets import build, every_nano, images, settled
+from support.nets import build, every_nano, images, settled, walk
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor
@@ -66,7 +66,7 @@ def test_pruning_keeps_a_head_that_fits(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Using padding=.same.")
-@pytest.mark.parametrize("name", timm.list_models("roadmap_t_*"))
+@walk(timm.list_models("roadmap_t_*"))
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_output_stride(name: str, output_stride: int) -> None:
     net = build(name, device="meta", features_only=True, output_stride=output_stride)

@@ -13,8 +13,24 @@ from torch import Tensor, nn
 import convnext_study  # noqa: F401  registers the models
 
 NANO = timm.list_models("roadmap_nano_*")
-every_model = pytest.mark.parametrize("name", timm.list_models("roadmap_*"))
-every_nano = pytest.mark.parametrize("name", NANO)
+# Between them they have every kind of layer, and both published ends; the others are exhaustive.
+USUAL = {
+    *(f"roadmap_nano_{row}" for row in ("resnet", "kernel_7", "gelu", "layer_norm")),
+    *("roadmap_nano_separate_downsampling", "roadmap_t_resnet50", "roadmap_t_patchify_stem"),
+    *("roadmap_t_separate_downsampling", "roadmap_b_resnet200"),
+}
+
+
+def walk(names: list[str]) -> Any:
+    """A test for each name; `make test` has those of `USUAL` alone."""
+    others = [
+        pytest.param(name, marks=pytest.mark.exhaustive) for name in names if name not in USUAL
+    ]
+    return pytest.mark.parametrize("name", [*(name for name in names if name in USUAL), *others])
+
+
+every_model = walk(timm.list_models("roadmap_*"))
+every_nano = walk(NANO)
 
 
 def build(name: str, **kwargs: Any) -> Any:
