@@ -61,7 +61,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a locale without the signs of the tables
     if not isinstance(sys.stdout, _Output):
-        sys.stdout = _Output(sys.stdout)  # type: ignore[assignment]
+        sys.stdout = _Output(sys.stdout)
     try:
         _check_words(sys.argv[1:])
         code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)

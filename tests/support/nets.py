@@ -21,7 +21,7 @@ USUAL = {
 }
 
 
-def walk(names: list[str]) -> Any:
+def walk(names: list[str]) -> pytest.MarkDecorator:
     """A test for each name; `make test` has those of `USUAL` alone."""
     others = [
         pytest.param(name, marks=pytest.mark.exhaustive) for name in names if name not in USUAL
