@@ -49,4 +49,6 @@ def open_data(
     if path and source.usage == scheme:
         raise DataError(f"data {uri!r}: there is one such data set; use {scheme}")
     data = source.open(path, download=download, val_alone=val_alone)
-    return replace(data, uri=uri, corrupt=CorruptImages(corrupt_images))
+    notes = [note for part in (data.train, data.val) for note in getattr(part, "notes", ())]
+    once = tuple(dict.fromkeys(notes))  # the validation part alone is both
+    return replace(data, uri=uri, notes=once, corrupt=CorruptImages(corrupt_images))

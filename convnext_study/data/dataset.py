@@ -110,6 +110,11 @@ class DataParts(Protocol):
         """What is done about bad images, and which ones were met."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is in the data's folders and not read, in a line each."""
+        ...
+
 
 @runtime_checkable
 class InMemoryDataset(Protocol):
@@ -192,6 +197,7 @@ class DatasetPair:
     ``val_groups`` (N,) int64 says which validation images belong together, since they show the
     same thing; None where they are independent. ``val_once`` says that they are to be looked at
     once, after the last epoch: they are there to report by, and another part to choose by.
+    ``notes`` says what is in the data's folders and not read.
     """
 
     uri: str
@@ -204,6 +210,7 @@ class DatasetPair:
     flips: bool = True
     val_groups: torch.Tensor | None = None
     val_once: bool = False
+    notes: tuple[str, ...] = ()
     corrupt: CorruptImages = field(default_factory=CorruptImages)
 
     @property

@@ -2,7 +2,7 @@
 
 Orientation tags (EXIF) are not applied, as in timm's and torchvision's ImageNet pipelines. CMYK,
 palette and grey images become RGB as Pillow's ``convert("RGB")`` has it, transparency is dropped.
-16-bit grey is scaled to 8 bits, where ``convert`` would clip nearly every pixel to white.
+Grey of more than 8 bits is scaled to 8, where ``convert`` would clip it to white or black.
 
 Plain JPEGs are decoded by torchvision where it can, which writes into a tensor at once; both use
 libjpeg-turbo and agree bit for bit. All else, and all that it refuses, is Pillow's.
@@ -13,8 +13,10 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
 
@@ -23,6 +25,10 @@ from convnext_study.data.dataset import CorruptImage
 # Markers that start a JPEG's frame: all of 0xC0 to 0xCF but tables (C4, CC) and an extension (C8).
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 RGB = 3  # torchvision's ImageReadMode
+# Long over short side. With its short side resized to 256 pixels, one of 60000x1 takes gigabytes.
+MOST_ELONGATED = 500
+# The largest grey value of 8, 12 and 16 bits, and by how many bits it is more than 8.
+GREY_DEPTHS = ((0xFF, 0), (0xFFF, 4), (0xFFFF, 8))
 
 
 def decode_pixels(content: bytes, name: str) -> torch.Tensor:
@@ -68,6 +74,7 @@ def _is_plain_jpeg(content: bytes) -> bool:
             height = int.from_bytes(content[at + 5 : at + 7], "big")
             width = int.from_bytes(content[at + 7 : at + 9], "big")
             decent = height * width <= (Image.MAX_IMAGE_PIXELS or 0)
+            decent = decent and not _is_elongated(width, height)
             return bits == 8 and components in (1, 3) and decent
         at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
     return False
@@ -79,6 +86,11 @@ def decode_image(content: bytes, name: str) -> Image.Image:
         raise corrupt_image(name, "the file is empty")
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if _is_elongated(*image.size):
+                raise ValueError(
+                    f"{image.width}x{image.height} pixels, more than {MOST_ELONGATED} times as "
+                    "long as it is wide"
+                )
             return to_rgb(image)
     except UnidentifiedImageError:
         raise corrupt_image(name, "no known image format") from None
@@ -87,17 +99,39 @@ def decode_image(content: bytes, name: str) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow image as 8-bit RGB."""
+    """Any Pillow image as 8-bit RGB. Raises ValueError for grey values of no known range."""
     if image.mode == "RGB":
         image.load()
         return image
-    if image.mode.startswith("I"):  # 16-bit grey is "I;16", "I;16B" or "I"
-        grey = np.asarray(image.convert("I")).clip(0, 65535) >> 8
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode.startswith(("I", "F")):  # 16-bit grey is "I;16", "I;16B" or "I"
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         # The same colours as in one step, without Pillow's warning in every worker.
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _eight_bits(grey: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Whole or floating-point grey values scaled to 8 bits.
+
+    Files do not say how many of their bits are used, of 16 often 12: it is the fewest of 8, 12 and
+    16 that hold the largest value. Values up to 1 are black and white, or shares of white.
+    """
+    low, high = grey.min(), grey.max()
+    if not (low >= 0 and high <= GREY_DEPTHS[-1][0]):  # also where they are not numbers
+        raise ValueError(
+            f"grey values from {low:g} to {high:g}, of which none is known to be black or white; "
+            "scale them to 8 or 16 bits"
+        )
+    if high <= 1:
+        return (grey * np.float32(255)).round().astype(np.uint8)
+    shift = next(bits for largest, bits in GREY_DEPTHS if high <= largest)
+    whole = grey if grey.dtype == np.uint16 else grey.astype(np.int32)
+    return (whole >> shift).astype(np.uint8)
+
+
+def _is_elongated(width: int, height: int) -> bool:
+    return max(width, height) > MOST_ELONGATED * min(width, height)
 
 
 def corrupt_image(name: str, reason: str) -> CorruptImage:

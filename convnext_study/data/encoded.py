@@ -46,9 +46,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """A data set over a source, decoded on demand."""
+    """A data set over a source, decoded on demand; ``notes`` says what is there and not read."""
 
     source: Source
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.source)

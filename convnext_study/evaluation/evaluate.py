@@ -106,7 +106,7 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
         top5=Accuracy.of(int(among.sum()), images) if data.num_classes > TOP else None,
         images_per_s=images / seconds,
         measured_on=_measured_on(data, images),
-        notes=(*loaded.notes, *_notes(loaded, data), *left_out(corrupt, images)),
+        notes=(*loaded.notes, *_notes(loaded, data), *data.notes, *left_out(corrupt, images)),
         correct_bits=Samples.of_bits(first.numpy()).data,
         corrupt_images=corrupt,
     )
@@ -217,6 +217,10 @@ def _measured_on(data: DatasetPair, images: int) -> str:
 
 
 def _notes(loaded: LoadedModel, data: DatasetPair) -> list[str]:
-    if loaded.run is None or loaded.class_names is not None or loaded.run.data == data.uri:
+    from convnext_study.data.sources.folder import class_order_note
+
+    if loaded.run is None:
+        return list(filter(None, [class_order_note(data)]))
+    if loaded.class_names is not None or loaded.run.data == data.uri:
         return []
     return [f"trained on {loaded.run.data}: that its classes are these, in this order, is assumed"]

@@ -96,6 +96,13 @@ class Recipe(BaseModel):
         """Whether images are mixed, by Mixup or CutMix."""
         return bool(self.mixup or self.cutmix)
 
+    def for_images(self, count: int) -> Recipe:
+        """The recipe on so many training images: of fewer than a batch each step sees all, at the
+        rate for as many."""
+        if count >= self.global_batch_size:
+            return self
+        return self.model_copy(update={"global_batch_size": count})
+
     def replace(self, **fields: Any) -> Recipe:
         """The recipe with some fields changed; its name says so. Raises RecipeError."""
         fields = {name: value for name, value in fields.items() if value is not None}

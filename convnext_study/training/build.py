@@ -45,6 +45,8 @@ def build_train_state(
             keep_parent(parent.record, folder.path)
     model = distributed.together(lambda: _build(run, task, recipe, runtime, parent))
     recipe = task.schedule(recipe)
+    for text in task.warnings():
+        folder.event("warning", text=text)
     seen = recipe.global_batch_size // runtime.world_size // task.accum_steps
     if recipe.sync_bn:
         seen *= runtime.world_size

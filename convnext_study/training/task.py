@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,8 +119,12 @@ class Hooks:
 
     def schedule(self, recipe: Recipe) -> Recipe:
         """What to train by, asked at each start after `build`: the run's own recipe, unless its
-        length follows from a network that the parent decided."""
+        length follows from a network that the parent decided, or its batch from the data."""
         return recipe
+
+    def warnings(self) -> Sequence[str]:
+        """What should be known of the run's data before it is trained on."""
+        return ()
 
     @property
     def num_classes(self) -> int | None:

@@ -61,6 +61,10 @@ def huge_jpeg(side: int = 20_000) -> bytes:
     return content[:at] + struct.pack(">HH", side, side) + content[at + 4 :]
 
 
+def floats(*values: float) -> bytes:
+    return saved(Image.fromarray(np.array([values], dtype=np.float32)), "TIFF")
+
+
 BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "zero bytes": (lambda: b"", "the file is empty"),
     "text": (lambda: b"not an image", "no known image format"),
@@ -70,6 +74,14 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "flipped PNG": (lambda: saved(picture(0), "PNG")[:60] + b"\x00" * 40, ""),
     "huge PNG": (huge_png, "more than 178,956,970 pixels"),
     "huge JPEG": (huge_jpeg, "more than 178,956,970 pixels"),
+    "thin PNG": (lambda: saved(Image.new("RGB", (60_000, 1)), "PNG"), "60000x1 pixels"),
+    "thin JPEG": (lambda: saved(Image.new("RGB", (2, 1_200)), "JPEG"), "2x1200 pixels"),
+    "floats below 0": (lambda: floats(-3.0, 7.0), "from -3 to 7"),
+    "floats that are none": (lambda: floats(0.0, np.nan), "nan"),
+    "32 bits": (
+        lambda: saved(Image.fromarray(np.full((9, 9), 1 << 20, np.int32)), "TIFF"),
+        "1.04858e",
+    ),
 }
 
 
@@ -322,6 +334,35 @@ def test_16_bit_grey_keeps_its_range() -> None:
     ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
     pixels = pixels_of(saved(Image.fromarray(ramp), "PNG"))
     assert np.array_equal(pixels[..., 1], ramp >> 8)
+
+
+RAMP = np.linspace(0, 1, 256).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ((RAMP * 65535).astype(np.uint16), "PNG"),
+        ((RAMP * 4095).astype(np.uint16), "PNG"),
+        ((RAMP * 255).astype(np.uint16), "TIFF"),
+        ((RAMP * 65535).astype(np.int32), "TIFF"),
+        ((RAMP * 4095).astype(np.int32), "TIFF"),
+        (RAMP.astype(np.float32), "TIFF"),
+        ((RAMP * 255).astype(np.float32), "TIFF"),
+        ((RAMP * 65535).astype(np.float32), "TIFF"),
+    ],
+)
+def test_grey_of_any_kind_is_neither_black_nor_white(values: np.ndarray, kind: str) -> None:
+    pixels = pixels_of(saved(Image.fromarray(values), kind))
+    assert np.abs(pixels[..., 1] - RAMP * 255).max() <= 1
+
+
+def test_black_and_white_in_many_bits() -> None:
+    values = np.array([[0, 1], [1, 0]])
+    for one in (values.astype(np.uint16), values.astype(np.int32), values.astype(np.float32)):
+        pixels = pixels_of(saved(Image.fromarray(one), "TIFF"))
+        assert np.array_equal(pixels[..., 0], 255 * values)
+    assert not pixels_of(saved(Image.fromarray(np.zeros((2, 2), np.uint16)), "PNG")).any()
 
 
 @pytest.mark.parametrize("transparency", [3, bytes(range(0, 256, 2))])

@@ -135,6 +135,14 @@ def test_a_folder_without_classes(tmp_path: Path) -> None:
         ("synthetic:10,x", "needs positive whole numbers"),
         ("synthetic:0", "needs positive whole numbers"),
         ("synthetic:1,2,3,4", "needs positive whole numbers"),
+        ("synthetic:00,2", "needs positive whole numbers"),
+        ("synthetic:10,32,1000000000000", "too much memory"),
+        ("synthetic:2000000000", "too much memory"),
+        ("synthetic:10,100000", "too much memory"),
+        (f"synthetic:10,32,{'9' * 5000}", "too much memory"),
+        ("timm:wds/nowhere?train=a-{0..9999999999}.tar", "more than 100,000 shards"),
+        ("timm:wds/nowhere?train={0..999}{0..999}.tar", "more than 100,000 shards"),
+        (f"timm:wds/nowhere?train={{0..{'9' * 5000}}}.tar", "no shards called"),
     ],
 )
 def test_bad_uris(uri: str, says: str) -> None:

@@ -1,11 +1,22 @@
 """``timm:NAME``: folders, tars, shards and torchvision's sets, read by index."""
 
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from support.data_timm import HubReader, folder, one_tar, pack, shards, tar_a_class, tars_in_a_tar
+from support.data_timm import (
+    HubReader,
+    add,
+    folder,
+    one_tar,
+    pack,
+    shards,
+    tar_a_class,
+    tars_in_a_tar,
+)
 from support.images import make_folder, picture
 
 from convnext_study.data import open_data
@@ -157,6 +168,32 @@ def wrong_size(root: Path) -> str:
     return folder(root) + "?size=big"
 
 
+def huge_size(root: Path) -> str:
+    return folder(root) + f"?size={'9' * 5000}"
+
+
+def class_of(label: str) -> Callable[[Path], str]:
+    def make(root: Path) -> str:
+        uri = shards(root)
+        with tarfile.open(root / "set-train-000.tar", "a") as archive:
+            add(archive, "b/1.jpg", b"an image")
+            add(archive, "b/1.cls", label.encode())
+        return uri
+
+    return make
+
+
+def sparse(root: Path) -> str:
+    """A label of 8 GB in a small archive."""
+    uri = shards(root)
+    info = tarfile.TarInfo("b/1.cls")
+    info.pax_headers = {"GNU.sparse.size": str(8 << 30), "GNU.sparse.map": "0,0"}
+    with tarfile.open(root / "set-train-000.tar", "a") as archive:
+        add(archive, "b/1.jpg", b"an image")
+        archive.addfile(info)
+    return uri
+
+
 def unlabelled(root: Path) -> str:
     return shards(root, missing=True)
 
@@ -169,6 +206,11 @@ def unlabelled(root: Path) -> str:
         (missing_shard, r"no shards called set-train-001\.tar"),
         (no_tar, "val.tar: no tar archive with images"),
         (wrong_size, "size 'big' is not a number"),
+        (huge_size, "is not a number of pixels up to 4096"),
+        (class_of("99999999999"), "holds label 99999999999; the largest is 99999"),
+        (class_of("-1"), "holds label -1"),
+        (class_of("9" * 5000), r"set-train-000\.tar: not a shard"),
+        (sparse, r"b/1\.cls is no plain file"),
         (unlabelled, "has no .cls and no .json"),
     ],
 )

@@ -43,6 +43,24 @@ def test_skipped_images_are_counted_and_named(tmp_path: Path) -> None:
     assert "corrupt_images" in (folder / LOG).read_text()
 
 
+def test_a_batch_that_the_data_cannot_fill_has_the_rate_of_one_that_it_can(tmp_path: Path) -> None:
+    data = make_folder(tmp_path / "data", count=4)
+    (data / "train" / "cat" / "x.gif").touch()
+    run, found = make_tiny_run(mixup=0.0, cutmix=0.0), []
+    for batch in (64, 8):
+        recipe = {**run.recipe, "global_batch_size": batch, "min_lr": 0.0}
+        one = run.model_copy(update={"data": f"folder:{data}", "recipe": recipe})
+        found.append(train(one, tmp_path / str(batch)))
+        record = records.read(tmp_path / str(batch))
+        warned = [event["text"] for event in record.events if event["event"] == "warning"]
+        assert any("1 .gif" in text for text in warned)
+        assert any("8 training images, and the batch is 64" in one for one in warned) == (batch > 8)
+    assert found[0].metrics == found[1].metrics
+    logs = [records.read(tmp_path / str(batch)).epochs for batch in (64, 8)]
+    assert [line.lr for line in logs[0]] == [line.lr for line in logs[1]] != []
+    assert found[0].model_dump()["batch"]["global"] == 8
+
+
 def test_a_run_without_trouble_names_nothing(tmp_path: Path) -> None:
     result = train(make_tiny_run(epochs=1), tmp_path).model_dump()
     assert (result["corrupt_images"], result["corrupt_val_images"]) == (0, 0)

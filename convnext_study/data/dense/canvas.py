@@ -32,6 +32,7 @@ from convnext_study.data.dataset import (
 from convnext_study.data.dense.dataset import DenseData
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sources.digits import open_digits
+from convnext_study.data.sources.synthetic import MOST_DIGITS, MOST_IMAGES
 
 DEFAULTS = (64, 2000, 400)  # side of a canvas in pixels, training and validation canvases
 SIDES = (32, 256)  # from a legible digit up to what fits into half of a photograph
@@ -196,16 +197,16 @@ def _whole(draw: Draw, low: int, high: int) -> int:
 
 def _numbers(text: str) -> tuple[int, int, int]:
     given = text.split(",") if text else []
-    numbers = [int(one) for one in given if one.isdecimal()]
+    numbers = [int(one) for one in given if one.isdecimal() and len(one) < MOST_DIGITS]
     side, train, val = [*numbers, *DEFAULTS[len(numbers) :]][:3]
     if (
         not len(numbers) == len(given) <= len(DEFAULTS)
         or not SIDES[0] <= side <= SIDES[1]
-        or min(train, val) < 1
+        or not 1 <= min(train, val) <= max(train, val) <= MOST_IMAGES
     ):
         raise DataError(
             f"data 'digit-canvas:{text}': needs whole numbers, as in "
             f"digit-canvas:{','.join(map(str, DEFAULTS))} (side from {SIDES[0]} to {SIDES[1]}, "
-            f"training and validation canvases)"
+            f"training and validation canvases up to {MOST_IMAGES:,})"
         )
     return side, train, val

@@ -23,7 +23,8 @@ class DenseData:
         val: the others.
         one_size: whether all images are of that size, so that many can be had at a time.
         flips: whether a mirrored image still shows its classes.
-        corrupt: counts replaced pairs.
+        notes: what is in the data's folders and not read.
+        corrupt: counts bad pairs.
     """
 
     uri: str
@@ -35,6 +36,7 @@ class DenseData:
     val: PixelDataset
     one_size: bool = False
     flips: bool = True
+    notes: tuple[str, ...] = ()
     corrupt: CorruptImages = field(default_factory=CorruptImages)
 
     @property

@@ -116,7 +116,8 @@ class PoseData:
         val: the others.
         mean: of each channel, of 1.
         std: of each channel, of 1.
-        corrupt: counts replaced people.
+        notes: what is in the data's folders and not read; an annotation names its images.
+        corrupt: counts people in bad images.
     """
 
     uri: str
@@ -127,4 +128,5 @@ class PoseData:
     val: People
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    notes: tuple[str, ...] = ()
     corrupt: CorruptImages = field(default_factory=CorruptImages)

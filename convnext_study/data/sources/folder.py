@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from convnext_study.data.dataset import (
     IMAGENET_STD,
     CorruptImage,
     DataError,
+    DataParts,
     DatasetPair,
     ImageDataset,
 )
 from convnext_study.data.encoded import EncodedImages, Files
-from convnext_study.data.sources.listing import files_in, is_folder, subfolders
+from convnext_study.data.sources.listing import files_in, is_folder, subfolders, unread_note
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 LARGEST, SMALLEST = 224, 32  # sides of what a network sees unless the recipe says another
+MOST_NAMED = 12  # classes
 LOOK_AT = 9  # images, to know what size they are
 
 
@@ -62,6 +65,31 @@ def check_same_classes(where: str, train: tuple[str, ...], val: tuple[str, ...])
     )
 
 
+def class_order_note(data: DataParts) -> str | None:
+    """In one line, in which order class folders are numbered, where weights from elsewhere may have
+    been trained with another: where all are whole numbers, or text and numbers sort differently.
+
+    ``folder:`` sorts as torchvision's ImageFolder does, ``timm:PATH`` as timm does.
+    """
+    from timm.utils.misc import natural_key
+
+    names = list(data.classes)
+    as_text, as_numbers = sorted(names), sorted(names, key=lambda name: (natural_key(name), name))
+    in_doubt = as_text != as_numbers or all(map(str.isdecimal, names))
+    if data.uri.partition(":")[0] not in ("folder", "timm") or not in_doubt:
+        return None
+    if names not in (as_text, as_numbers):  # not of folders
+        return None
+    order = "as numbers, as timm does" if names == as_numbers else "as text, as torchvision does"
+    if as_text == as_numbers:
+        order = "the same as numbers and as text"
+    start = f"{', '.join(names[:MOST_NAMED])}{', ...' if len(names) > MOST_NAMED else ''}"
+    return (
+        f"classes are in the order {start} (sorted {order}), and weights from elsewhere may have "
+        "another: folder:PATH sorts as text, timm:PATH as numbers"
+    )
+
+
 def natural_size(images: ImageDataset) -> int:
     """Side to which images are scaled: 224, or that of smaller ones, from 32 on.
 
@@ -90,12 +118,13 @@ def list_images(
 ) -> EncodedImages:
     """The images of each class in turn, in the order of their paths or of what ``by`` makes of
     them. Raises DataError at an empty class."""
+    unread: Counter[str] = Counter()
     files: list[tuple[str, int]] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = dict(files_in(str(part / name), SUFFIXES))
+        found = dict(files_in(str(part / name), SUFFIXES, unread))
         if not found:
             raise DataError(f"{part / name}: holds no images ({', '.join(sorted(SUFFIXES))})")
         files += [(path, found[path]) for path in sorted(found, key=by)]
         labels += [label] * len(found)
-    return EncodedImages(Files(str(part), files, labels))
+    return EncodedImages(Files(str(part), files, labels), unread_note(str(part), unread, SUFFIXES))

@@ -13,6 +13,7 @@ import numpy as np
 from convnext_study.data.dataset import DataError, digest, unreadable
 from convnext_study.data.decode import corrupt_image
 from convnext_study.data.encoded import EncodedImages, Ints, Names, size_of
+from convnext_study.data.sources.listing import numbered_classes
 
 if TYPE_CHECKING:
     from convnext_study.data.sources.timm_request import Request
@@ -31,9 +32,10 @@ def open_hub(request: Request, part: str) -> tuple[EncodedImages, tuple[str, ...
         input_key=request.split("image", "image"),
         target_key=request.split("label", "label"),
     )
-    labels = np.array([int(label) for label in reader.dataset[reader.label_key]], dtype=np.int64)
-    classes = tuple(sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__))
-    classes = classes or tuple(map(str, range(1 + labels.max())))
+    held = [int(label) for label in reader.dataset[reader.label_key]]
+    numbered = numbered_classes(f"timm:{request.name}: {part}", held)
+    classes = tuple(sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__)) or numbered
+    labels = np.array(held, dtype=np.int64)
     return EncodedImages(HubImages(reader, labels, request.name)), classes
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -16,11 +17,27 @@ from convnext_study.data.dataset import DataError, unreadable
 
 Place = tuple[int, int]  # device and inode: a folder, whatever links lead to it
 
+MOST_NAMED = 8  # suffixes
+MOST_CLASSES = 100_000  # a classifier of more would not fit anywhere, and a label of more is a slip
+
 # What macOS, Synology, QNAP, ext4 and Windows leave in folders, beside names that begin with a dot.
 SYSTEM_NAMES = frozenset(
     {"__macosx", "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"}
     | {"lost+found", "system volume information", "$recycle.bin", "thumbs.db", "desktop.ini"}
 )
+
+
+def numbered_classes(where: str, labels: Collection[int]) -> tuple[str, ...]:
+    """Names of classes that only have numbers, from 0 to the largest.
+
+    Raises DataError for a label below 0, as of images that have none, and for more than
+    `MOST_CLASSES`.
+    """
+    if min(labels) < 0:
+        raise DataError(f"{where}: holds label {min(labels)}; classes are numbered from 0")
+    if max(labels) >= MOST_CLASSES:
+        raise DataError(f"{where}: holds label {max(labels)}; the largest is {MOST_CLASSES - 1}")
+    return tuple(map(str, range(1 + max(labels))))
 
 
 def is_data(path: str) -> bool:
@@ -47,11 +64,15 @@ def subfolders(folder: str) -> list[str]:
     return sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
 
 
-def files_in(folder: str, suffixes: Collection[str] | None = None) -> list[tuple[str, int]]:
+def files_in(
+    folder: str, suffixes: Collection[str] | None = None, unread: Counter[str] | None = None
+) -> list[tuple[str, int]]:
     """Path and size in bytes of every file under a folder, in no order.
 
     Args:
+        folder: where to look.
         suffixes: of the files to list, as ``.jpg``; all files where not given.
+        unread: counts the other files by their suffixes.
 
     Raises DataError naming what cannot be read, and a folder that is a link to one above it.
     """
@@ -68,7 +89,21 @@ def files_in(folder: str, suffixes: Collection[str] | None = None) -> list[tuple
                     waiting.append((entry.path, above | {place}))
             elif suffixes is None or _suffix(entry.name) in suffixes:
                 found.append((entry.path, _size(entry)))
+            elif unread is not None:
+                unread[_suffix(entry.name)] += 1
     return found
+
+
+def unread_note(folder: str, unread: Counter[str], suffixes: Collection[str]) -> tuple[str, ...]:
+    """One line that says which files in a folder are not read, and none where all are."""
+    if not unread:
+        return ()
+    kinds = [f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(unread.items())]
+    more = " ..." if len(kinds) > MOST_NAMED else ""
+    return (
+        f"{folder}: {unread.total()} files are not read ({', '.join(kinds[:MOST_NAMED])}{more}); "
+        f"images are {', '.join(sorted(suffixes))}",
+    )
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:

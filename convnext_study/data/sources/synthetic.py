@@ -21,7 +21,9 @@ HELD_OUT = 4  # a validation image for so many training images, and at least one
 CELLS = 6  # a pattern is so many random cells a side, blurred into each other
 BANK = 32  # noise images to choose from
 PATTERN, NOISE = 45.0, 60.0  # standard deviations, of 255
-STATISTICS_FROM = 256  # images
+STATISTICS_FROM = 256  # images of 224 pixels and less
+MOST_IMAGES, MOST_DIGITS = 20_000_000, 10
+MOST_NUMBERS = 2**28  # in all patterns and noise images, of which each takes some bytes
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class SyntheticImages:
 def open_synthetic(text: str = "", *, download: bool = False) -> DatasetPair:
     """The data set that ``CLASSES,SIZE,COUNT`` describes; what is left out has its default.
 
-    Raises DataError where they are not positive whole numbers.
+    Raises DataError where they are not positive whole numbers, or more than memory holds.
     """
     classes, size, count = _numbers(text)
     draw = generator(fold_in(0, "synthetic", classes, size))
@@ -85,7 +87,8 @@ def open_synthetic(text: str = "", *, download: bool = False) -> DatasetPair:
     # int16 holds every sum and halves the memory that an image costs to make.
     patterns, noise = (127.5 + cells).round().short(), noise.round().short()
     train = SyntheticImages(patterns, noise, 0, count)
-    mean, std = channel_statistics(train.at(torch.arange(min(count, STATISTICS_FROM))))
+    some = min(count, STATISTICS_FROM, max(STATISTICS_FROM * 224**2 // size**2, 1))
+    mean, std = channel_statistics(train.at(torch.arange(some)))
     return DatasetPair(
         uri=f"synthetic:{classes},{size},{count}",
         classes=tuple(f"pattern{number}" for number in range(classes)),
@@ -99,10 +102,18 @@ def open_synthetic(text: str = "", *, download: bool = False) -> DatasetPair:
 
 def _numbers(text: str) -> tuple[int, int, int]:
     given = text.split(",") if text else []
-    if len(given) > len(DEFAULTS) or not all(one.isdecimal() and int(one) for one in given):
+    whole = all(one.isascii() and one.isdecimal() and one.strip("0") for one in given)
+    if len(given) > len(DEFAULTS) or not whole:
         raise DataError(
-            f"data 'synthetic:{text}': needs positive whole numbers, as in "
+            f"data 'synthetic:{text:.99}': needs positive whole numbers, as in "
             f"synthetic:{','.join(map(str, DEFAULTS))} (classes, size, training images)"
         )
-    classes, size, count = [*map(int, given), *DEFAULTS[len(given) :]]
+    # What has more digits is too much, whatever it is.
+    numbers = [int(one) if len(one) < MOST_DIGITS else 10**MOST_DIGITS for one in given]
+    classes, size, count = [*numbers, *DEFAULTS[len(given) :]]
+    if max(count, classes) > MOST_IMAGES or 3 * size**2 * (classes + BANK) > MOST_NUMBERS:
+        raise DataError(
+            f"data 'synthetic:{text:.99}': takes too much memory; use at most {MOST_IMAGES:,} "
+            "images, and fewer classes or a smaller size"
+        )
     return classes, size, count

@@ -8,6 +8,7 @@ timm streams the latter in an order of its own; read by place they can be sample
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tarfile
@@ -16,10 +17,12 @@ from pathlib import Path
 
 from convnext_study.data.dataset import DataError
 from convnext_study.data.encoded import Archives, Member, read_bytes
-from convnext_study.data.sources.listing import is_data
+from convnext_study.data.sources.listing import is_data, numbered_classes
 
 IMAGE = frozenset({"jpg", "jpeg", "png", "webp"})
-BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+BRACES = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
+MOST_SHARDS = 100_000
+LABEL_BYTES = 2**20  # of a .cls or .json
 
 
 def open_timm_tars(root: str) -> tuple[Archives, tuple[str, ...]]:
@@ -40,6 +43,8 @@ def open_timm_tars(root: str) -> tuple[Archives, tuple[str, ...]]:
     for (info, parent, child), label in zip(reader.samples, reader.targets, strict=True):
         path = os.path.join(folder, parent) if parent else root  # noqa: PTH118
         inside = f"{child.name}:" if child is not None else ""
+        if info.issparse():
+            raise DataError(f"{path}:{info.name}: is stored in parts; pack it as a plain file")
         if is_data(info.name) and is_data(inside):
             # A tar inside a tar: its own places count from where its bytes begin.
             offset = info.offset_data + (child.offset_data if child is not None else 0)
@@ -82,8 +87,8 @@ def open_wds_shards(root: str, pattern: str, label: str) -> tuple[Archives, tupl
             raise DataError(f"{shard}: not a shard of labelled images ({error})") from error
     if not members:
         raise DataError(f"{root}: no images ({', '.join(sorted(IMAGE))}) in {pattern}")
-    count = 1 + max(member.label for member in members)
-    return Archives(list(map(str, shards)), members), tuple(map(str, range(count)))
+    classes = numbered_classes(root, [member.label for member in members])
+    return Archives(list(map(str, shards)), members), classes
 
 
 def check_end(path: str) -> None:
@@ -97,15 +102,25 @@ def check_end(path: str) -> None:
 
 
 def expand(pattern: str) -> list[str]:
-    """``a-{08..10}.tar`` as the three names that it means; numbers keep their zeros."""
+    """``a-{08..10}.tar`` as the three names that it means; numbers keep their zeros.
+
+    Raises DataError where they are too many.
+    """
     pattern = pattern.partition("|")[0]
+    spans = [(int(first), int(last)) for first, last in BRACES.findall(pattern)]
+    if math.prod(max(last - first + 1, 0) for first, last in spans) > MOST_SHARDS:
+        raise DataError(f"{pattern}: means more than {MOST_SHARDS:,} shards")
+    return _expanded(pattern)
+
+
+def _expanded(pattern: str) -> list[str]:
     found = BRACES.search(pattern)
     if found is None:
         return [pattern]
     first, last = found.groups()
     names = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
     head, tail = pattern[: found.start()], pattern[found.end() :]
-    return [one for name in names for one in expand(f"{head}{name}{tail}")]
+    return [one for name in names for one in _expanded(f"{head}{name}{tail}")]
 
 
 def _samples(archive: tarfile.TarFile, number: int, field: str) -> Iterator[Member]:
@@ -115,11 +130,13 @@ def _samples(archive: tarfile.TarFile, number: int, field: str) -> Iterator[Memb
         folder, _, file = info.name.rpartition("/")
         key, _, kind = file.partition(".")
         key, kind = f"{folder}/{key}", kind.lower()
+        if kind in (*IMAGE, "cls", "json") and (info.issparse() or not info.isreg()):
+            raise ValueError(f"{info.name} is no plain file")
         if kind in IMAGE:
             images[key] = info
         elif kind in ("cls", "json"):
             stored = archive.extractfile(info)
-            content = stored.read() if stored else b""
+            content = stored.read(LABEL_BYTES) if stored else b""
             if kind == "cls":
                 labels[key] = int(content)
             else:

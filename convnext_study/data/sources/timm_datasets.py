@@ -7,6 +7,7 @@ and exact to resume; readers that only stream in an order of their own are refus
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,13 @@ from convnext_study.data.dataset import (
 from convnext_study.data.encoded import EncodedImages, Files
 from convnext_study.data.sources.folder import check_same_classes, natural_size
 from convnext_study.data.sources.hugging_face import open_hub
-from convnext_study.data.sources.listing import files_in, is_data
+from convnext_study.data.sources.listing import files_in, is_data, unread_note
 from convnext_study.data.sources.timm_request import STREAMS, Request, take_apart
 from convnext_study.data.sources.torchvision_sets import open_torch
 from convnext_study.errors import did_you_mean
 
 OPTIONS = ("root", "train", "val", "image", "label", "size")
+MOST_SIDE = 4096  # pixels
 VAL_FOLDERS = ("val", "validation", "valid", "eval", "test")
 Part = tuple[ImageDataset, tuple[str, ...]]
 Opener = Callable[["Request", str], Part]
@@ -124,13 +126,15 @@ def _open_folder(folder: str) -> Part:
     from timm.data.readers.img_extensions import get_img_extensions
     from timm.utils.misc import natural_key
 
-    files = files_in(folder, get_img_extensions(as_set=True))
+    suffixes, unread = get_img_extensions(as_set=True), Counter[str]()
+    files = files_in(folder, suffixes, unread)
     files.sort(key=lambda file: (natural_key(file[0]), file[0]))
     inside = [os.path.dirname(path) for path, _ in files]  # noqa: PTH120
     names = ["" if one == folder else os.path.basename(one) for one in inside]  # noqa: PTH119
     classes = sorted(set(names), key=lambda name: (natural_key(name), name))
     numbers = {name: number for number, name in enumerate(classes)}
-    return EncodedImages(Files(folder, files, [numbers[name] for name in names])), tuple(classes)
+    listed = Files(folder, files, [numbers[name] for name in names])
+    return EncodedImages(listed, unread_note(folder, unread, suffixes)), tuple(classes)
 
 
 def _open_wds(request: Request, part: str) -> Part:
@@ -146,6 +150,8 @@ def _size(request: Request, images: ImageDataset) -> int:
     size = request.options.get("size")
     if size is None:
         return natural_size(images)
-    if not size.isdecimal() or int(size) < 1:
-        raise DataError(f"timm:{request.name}: size {size!r} is not a number of pixels")
+    if not size.isdecimal() or not 1 <= int(size[:9]) <= MOST_SIDE:
+        raise DataError(
+            f"timm:{request.name}: size {size!r:.50} is not a number of pixels up to {MOST_SIDE}"
+        )
     return int(size)

@@ -114,6 +114,7 @@ class TrainingArm(Classification):
 
     def schedule(self, recipe: Recipe) -> Recipe:
         """Scratch-B's, by the budget of the network that is left."""
+        recipe = super().schedule(recipe)
         if self.args.length == "stated":
             return recipe
         large, pruned = (

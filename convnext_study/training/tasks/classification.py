@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +26,7 @@ from convnext_study.data.loader import (
 )
 from convnext_study.data.sharding import BatchSharding, accum_steps, most_batches
 from convnext_study.models.builders import get_builder
-from convnext_study.recipes import make_recipe
+from convnext_study.recipes import Recipe, make_recipe
 from convnext_study.runs.metrics import Metric, Samples
 from convnext_study.runs.records import ModelRef, Run
 from convnext_study.training.distributed import all_gather
@@ -35,6 +35,7 @@ from convnext_study.training.mixing import Mixing
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.stochastic_depth import Masks, share_masks
 from convnext_study.training.task import Evaluation, Parent, Task, load_weights
+from convnext_study.training.tasks.on_data import warnings_of
 
 EVAL_BATCH = 256
 PRIMARY = "top1"
@@ -46,10 +47,10 @@ class Classification(Task):
     def __init__(self, run: Run, runtime: Runtime) -> None:
         self.run = run
         self.runtime = runtime
-        self.recipe = make_recipe(run.recipe)
         self.data = open_data(
             run.data, download=runtime.download, corrupt_images=runtime.corrupt_images
         )
+        self.recipe = make_recipe(run.recipe).for_images(len(self.data.train))
         check_split(self.data, self.recipe, self._sharding)
         classes, mixes = self.data.num_classes, self.recipe.mixes
         self._mixing = Mixing(self.recipe, classes, run.seed) if mixes else None
@@ -86,6 +87,14 @@ class Classification(Task):
     def check_data(self, recorded: dict[str, Any], where: str) -> None:
         """Raise UserError, one line that begins with ``where``, for other data than recorded."""
         check_same(recorded, self.fingerprint, where)
+
+    def schedule(self, recipe: Recipe) -> Recipe:
+        """The recipe with a batch that the data can fill."""
+        return recipe.for_images(len(self.data.train))
+
+    def warnings(self) -> Sequence[str]:
+        """What is left unread, and a batch that the data cannot fill."""
+        return warnings_of(self.data, self.run.recipe)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -13,10 +14,22 @@ from convnext_study.data.order import Order
 from convnext_study.data.sharding import BatchSharding, accum_steps
 from convnext_study.errors import did_you_mean
 from convnext_study.imports import TaskError
-from convnext_study.recipes import make_recipe
+from convnext_study.recipes import Recipe, make_recipe
 from convnext_study.runs.records import Run, TaskRef
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Task
+
+
+def warnings_of(data: DataParts, recipe: Mapping[str, Any]) -> list[str]:
+    """What should be known before training on data by a recipe."""
+    batch, count = recipe["global_batch_size"], len(data.train)
+    if count >= batch:
+        return list(data.notes)
+    return [
+        *data.notes,
+        f"{data.uri}: has {count} training images, and the batch is {batch}: each step takes all "
+        f"{count}, at the learning rate for a batch of {count}",
+    ]
 
 
 class OnData(Task):
@@ -24,7 +37,7 @@ class OnData(Task):
 
     def __init__(self, run: Run, runtime: Runtime, data: DataParts) -> None:
         self.run, self.runtime = run, runtime
-        self.recipe = make_recipe(run.recipe)
+        self.recipe = make_recipe(run.recipe).for_images(len(data.train))
         self._parts = data
         self._sharding = BatchSharding(runtime.rank, runtime.world_size, runtime.micro_batch_size)
 
@@ -56,6 +69,14 @@ class OnData(Task):
     def check_data(self, recorded: dict[str, Any], where: str) -> None:
         """Raise UserError, one line that begins with ``where``, for other data than recorded."""
         check_same(recorded, self.fingerprint, where)
+
+    def schedule(self, recipe: Recipe) -> Recipe:
+        """The recipe with a batch that the data can fill."""
+        return recipe.for_images(len(self._parts.train))
+
+    def warnings(self) -> Sequence[str]:
+        """What is left unread, and a batch that the data cannot fill."""
+        return warnings_of(self._parts, self.run.recipe)
 
     def _order(self, epoch: int) -> Order:
         count = len(self._parts.train)

@@ -65,7 +65,9 @@ def test_scans_of_validation_are_never_trained_on() -> None:
     assert all(not torch.equal(one, other) for one, other in zip(*photos, strict=True))
 
 
-@pytest.mark.parametrize("text", ["x", "16", "300", "64,0", "64,1,2,3", "64,-1"])
+@pytest.mark.parametrize(
+    "text", ["x", "16", "300", "64,0", "64,1,2,3", "64,-1", "64,9999999999", "9" * 5000]
+)
 def test_canvases_that_cannot_be_made(text: str) -> None:
     with pytest.raises(DataError, match="needs whole numbers, as in digit-canvas:64") as caught:
         open_dense(f"digit-canvas:{text}")
