@@ -54,9 +54,12 @@ def mix_group(recipe: Recipe) -> int | None:
 
 
 def check_split(data: DatasetPair, recipe: Recipe, sharding: BatchSharding) -> None:
-    """Raises UserError where the optimizer's batch cannot be taken as ``sharding`` says."""
-    count = min(len(data.train), recipe.global_batch_size)
-    split_batch(torch.arange(count), recipe.global_batch_size, sharding, mix_group(recipe))
+    """Raises UserError where the optimizer's batch, and the one that the data can fill, cannot be
+    taken as ``sharding`` says."""
+    count = len(data.train)
+    for one in (recipe, recipe.for_images(count)):
+        batch = one.global_batch_size
+        split_batch(torch.arange(min(count, batch)), batch, sharding, mix_group(one))
 
 
 def in_memory(data: DatasetPair, recipe: Recipe) -> bool:

@@ -137,13 +137,13 @@ def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
     from convnext_study.data.sharding import BatchSharding, accum_steps
     from convnext_study.recipes import make_recipe
 
-    recipe = make_recipe(run.recipe)
+    recipe = make_recipe(run.recipe).for_images(dataset.train)
     size = recipe.image_size or dataset.image_size
     counted = _count(run.model, size, dataset.classes)
     sharding = BatchSharding(0, hardware.gpus, hardware.micro_batch_size)
     pieces = accum_steps(recipe.global_batch_size, sharding, even=recipe.mixes)
     steps = steps_per_epoch(dataset.train, recipe.global_batch_size) * recipe.epochs
-    images = steps * min(recipe.global_batch_size, dataset.train)
+    images = steps * recipe.global_batch_size
     train_flops = 6.0 * counted.macs * images
     # Raw and averaged weights are both evaluated.
     eval_flops = 2.0 * counted.macs * dataset.val * recipe.epochs * (2 if recipe.ema else 1)

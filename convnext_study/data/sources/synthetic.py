@@ -110,7 +110,8 @@ def _numbers(text: str) -> tuple[int, int, int]:
         )
     # What has more digits is too much, whatever it is.
     numbers = [int(one) if len(one) < MOST_DIGITS else 10**MOST_DIGITS for one in given]
-    classes, size, count = [*numbers, *DEFAULTS[len(given) :]]
+    numbers += DEFAULTS[len(given) :]
+    classes, size, count = numbers
     if max(count, classes) > MOST_IMAGES or 3 * size**2 * (classes + BANK) > MOST_NUMBERS:
         raise DataError(
             f"data 'synthetic:{text:.99}': takes too much memory; use at most {MOST_IMAGES:,} "

@@ -50,8 +50,9 @@ class Classification(Task):
         self.data = open_data(
             run.data, download=runtime.download, corrupt_images=runtime.corrupt_images
         )
-        self.recipe = make_recipe(run.recipe).for_images(len(self.data.train))
-        check_split(self.data, self.recipe, self._sharding)
+        recipe = make_recipe(run.recipe)
+        check_split(self.data, recipe, self._sharding)
+        self.recipe = recipe.for_images(len(self.data.train))
         classes, mixes = self.data.num_classes, self.recipe.mixes
         self._mixing = Mixing(self.recipe, classes, run.seed) if mixes else None
         self._masks: Masks | None = None
