@@ -106,7 +106,7 @@ def test_evaluation_needs_no_float64_on_the_device(monkeypatch: pytest.MonkeyPat
         (
             {"global_batch_size": 63},
             Runtime(),
-            r"batch_size 63, 1 processes.*process has 63; .*62 and 64",
+            r"batch_size 63, one process.*process has 63; .*62 and 64",
         ),
         (
             {"global_batch_size": 66},
