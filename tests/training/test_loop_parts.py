@@ -116,7 +116,7 @@ def test_evaluation_needs_no_float64_on_the_device(monkeypatch: pytest.MonkeyPat
         (
             {"global_batch_size": 64},
             Runtime(micro_batch_size=1),
-            r"micro batch 1: .*use a micro batch of 2",
+            r"batch_size 64, .*at most 1 image.*use a micro batch of 2",
         ),
         ({"global_batch_size": 2000}, Runtime(), r"batch_size 2000: .* only 1195.*of pairs"),
     ],
