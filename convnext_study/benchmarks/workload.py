@@ -23,7 +23,7 @@ class Workload:
     Args:
         spec: the network.
         implementation: see `Implementation`.
-        batch: images a step.
+        batch: images per step.
         image_size: their side, in pixels.
         classes: outputs.
         device: where it runs.

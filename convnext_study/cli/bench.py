@@ -69,7 +69,7 @@ def bench(
         ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps. (default: the best there is)")
+        str | None, typer.Option(help="cpu, cuda or mps. (default: auto-detected)")
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="folder:PATH for the pipeline. (default: made-up JPEGs)")

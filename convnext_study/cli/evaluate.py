@@ -81,7 +81,7 @@ def evaluate(
         typer.Option(min=0.05, max=1, callback=finite, help="Crop over resized side."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps. (default: the best there is)")
+        str | None, typer.Option(help="cpu, cuda or mps. (default: auto-detected)")
     ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Use torch.compile: a minute first, then faster.")

@@ -136,7 +136,7 @@ class StudyOptions(RunOptions):
         ),
     ] = None
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps. (default: the best there is)")
+        str | None, typer.Option(help="cpu, cuda or mps. (default: auto-detected)")
     ] = None
     wandb: Annotated[str, typer.Option(help="Mirror runs to wandb: off, offline, online.")] = "off"
     download: Annotated[
@@ -219,7 +219,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:  # before the first training, or while the findings are made
             if not isinstance(options, StudyOptions) or options.dry_run:
                 raise
-            print("stopped; the same command goes on where it was", file=sys.stderr)
+            print("stopped; rerun the same command to resume", file=sys.stderr)
             raise typer.Exit(EXIT_STOPPED) from None
 
     parameters = [*own.values(), *shared]

@@ -38,7 +38,7 @@ def describe(todo: Sequence[Run], options: StudyOptions, resources: Resources) -
             else runtime.device
         )
         how = f"{resources.jobs} side by side, {each}, on {launcher}"
-    return f"{options.data}; {recipes}; {batches} images a step{at_a_time}; {how}"
+    return f"{options.data}; {recipes}; {batches} images per step{at_a_time}; {how}"
 
 
 def choose_resources_for(

@@ -112,7 +112,7 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
     stopped = unfinished(outcomes, "stopped")
     if stopped or busy:
         print(
-            f"stopped with {len(stopped + busy)} runs to go; the same command goes on where it was",
+            f"stopped with {len(stopped + busy)} runs left; rerun the same command to resume",
             file=sys.stderr,
         )
         raise typer.Exit(EXIT_STOPPED)

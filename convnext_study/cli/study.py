@@ -98,7 +98,8 @@ def study(
     networks: Annotated[
         str,
         typer.Option(
-            help="Of studies that ask which networks, comma-separated: see their file. "
+            help="Networks to study, comma-separated, for studies that accept a choice: see their "
+            "file. "
             "(default: the study's own)"
         ),
     ] = "",

@@ -1,6 +1,6 @@
 """Batches for training and validation, exact to resume and to split.
 
-Which images a step sees, and every random draw on them, is a pure function of (seed, epoch,
+Which images per step sees, and every random draw on them, is a pure function of (seed, epoch,
 position): a run can go on from any step without reading what it already saw, on any number of
 processes and workers.
 """

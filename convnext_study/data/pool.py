@@ -1,4 +1,4 @@
-"""The processes that read images: started once a run, fed epoch by epoch.
+"""The processes that read images: started once per run, fed epoch by epoch.
 
 They make small parts of a batch each, which are put together here: so the first batch of an epoch
 waits for no single one of them to make it all.
@@ -94,7 +94,7 @@ class Readers:
                 given += 1
                 yield images
                 if mine != self._round:
-                    raise RuntimeError("these images were given up when others were asked for")
+                    raise RuntimeError("these images were given up when others were requested")
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):
                 raise

@@ -71,7 +71,7 @@ def file_net(args: dict[str, Any], *, num_classes: int, drop_path: float, init: 
     """
     path = Path(args["file"])
     if file_digest(path) != args["sha256"]:
-        raise UserError(f"{path}: has changed since this run was asked for; give the study again")
+        raise UserError(f"{path}: changed after the run was created; rerun the study")
     function = load_function(path, args["function"])
     own = dict(args["args"])
     net: nn.Module = function(own, num_classes=num_classes, drop_path=drop_path, init=init)

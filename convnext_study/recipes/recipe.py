@@ -21,7 +21,7 @@ class RecipeError(UserError):
 class Recipe(BaseModel):
     """Training settings. Lengths are in epochs, rates and probabilities are fractions.
 
-    ``lr`` and ``min_lr`` hold at ``lr_base_size`` images a step and are scaled linearly to
+    ``lr`` and ``min_lr`` hold at ``lr_base_size`` images per step and are scaled linearly to
     ``global_batch_size`` (the images that one optimizer step sees, over all processes).
     """
 

@@ -165,7 +165,7 @@ def _shared_metric(results: Sequence[Result]) -> MetricSpec:
     }
     if len(kinds) > 1:
         shown = " and ".join(sorted(label for _, label, _, _ in kinds))
-        raise UserError(f"{shown} cannot be compared: give runs judged by the same metric")
+        raise UserError(f"{shown} cannot be compared: give runs with the same primary metric")
     return spec_of(results[0].primary, results[0].metric, [one.value for one in results])
 
 

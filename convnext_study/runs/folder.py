@@ -153,7 +153,7 @@ class RunFolder:
                 self.check_lock()  # the folder itself may be gone
             raise RunFailed(
                 f"{self.path}: cannot be written ({error.strerror}); make room, then give the same "
-                "command again: it goes on where it was"
+                "command again: it resumes"
             ) from error
 
     def event(self, name: str, **fields: Any) -> None:

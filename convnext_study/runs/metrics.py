@@ -222,5 +222,5 @@ def _unpack(text: str, kind: str, count: int) -> ndarray[Any, Any]:
     except (binascii.Error, zlib.error) as error:
         raise ValueError(f"samples cannot be unpacked ({error})") from None
     if len(data) != 4 * count:
-        raise ValueError(f"samples are not the {count} that they are said to be")
+        raise ValueError(f"{count} samples are recorded, {len(data) // 4} are there")
     return np.frombuffer(data, dtype=kind)

@@ -60,7 +60,7 @@ class TrainState:
         distributed.together(self._save)
 
     def _log_corrupt_images(self) -> None:
-        """Log which images could not be read, each once a run."""
+        """Log which images could not be read, each once per run."""
         met = frozenset[str]().union(*distributed.all_gather(self.task.corrupt_names))
         new = sorted(met.difference(self.progress.corrupt_names))
         if new:

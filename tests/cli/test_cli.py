@@ -218,4 +218,4 @@ def test_an_interrupt_leaves_with_75(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert "the same command goes on where it was" in errors
+    assert "rerun the same command to resume" in errors

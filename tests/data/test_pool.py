@@ -120,7 +120,7 @@ def test_they_stay_from_epoch_to_epoch_and_resume_exactly(
         assert torch.equal(found.images, expected.images)
         assert (found.erased, found.step) == (expected.erased, expected.step)
     assert not torch.equal(first[0].images, second[0].images)
-    with pytest.raises(RuntimeError, match="given up when others were asked for"):
+    with pytest.raises(RuntimeError, match="given up when others were requested"):
         list(unfinished)
 
 

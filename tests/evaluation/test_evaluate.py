@@ -114,7 +114,7 @@ def test_a_run_whose_data_changed_after_it_was_asked_for_does_not_begin(tmp_path
     run = make_tiny_run(epochs=1, global_batch_size=4)
     (run,) = identify([run.model_copy(update={"data": f"folder:{root}"})])
     (root / "train" / "cat" / "0.jpg").unlink()
-    with pytest.raises(UserError, match="holds other data than when this run was asked for"):
+    with pytest.raises(UserError, match="holds other data than when this run was created"):
         train(run, tmp_path / "run")
 
 

@@ -1,7 +1,7 @@
-"""``pairs:PATH``: any folder of images, and PNG masks of the same names with a class a pixel.
+"""``pairs:PATH``: any folder of images, and PNG masks of the same names with a class per pixel.
 
 Both orders are read: ``train/images`` and ``train/masks``, or ``images/train`` and ``masks/train``;
-likewise ``val``. Names of the classes stand in ``PATH/classes.txt``, one a line from class 0 on;
+likewise ``val``. Names of the classes stand in ``PATH/classes.txt``, one per line from class 0 on;
 without that file the training masks are counted: all masks are read once, see `check`.
 """
 
@@ -129,5 +129,5 @@ def _class_names(root: Path) -> tuple[str, ...]:
         raise DataError(f"{path}: cannot be read ({error})") from None
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not 1 < len(names) <= IGNORE:
-        raise DataError(f"{path}: needs 2 to {IGNORE} names of classes, one a line")
+        raise DataError(f"{path}: needs 2 to {IGNORE} names of classes, one per line")
     return names

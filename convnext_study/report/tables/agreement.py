@@ -48,7 +48,7 @@ def trained_road(label: str, regime: str, records: Sequence[Record]) -> TrainedR
 
 
 def roads_table(roads: Sequence[TrainedRoad]) -> Table[TrainedRoad]:
-    """What can be told on each road that has a result."""
+    """Significant gains per road that has a result."""
     columns: list[Column[TrainedRoad]] = [
         Column("road", "road", lambda road: road.label, "text"),
         Column("seeds", "seeds", lambda road: max(len(row.seeds) for row in road.rows), format=str),
@@ -62,7 +62,7 @@ def roads_table(roads: Sequence[TrainedRoad]) -> Table[TrainedRoad]:
         "significant: gains along the road after Holm's correction, by each row's own runs. "
         "pooled: with the standard deviation between seeds pooled over the road's rows."
     )
-    return Table("roads", "What can be told on each road", columns, _with_rows(roads), (note,))
+    return Table("roads", "Significant gains per road", columns, _with_rows(roads), (note,))
 
 
 class AgreementLine(NamedTuple):
@@ -96,7 +96,10 @@ def agreement_table(roads: Sequence[TrainedRoad]) -> Table[AgreementLine]:
     ]
     about = [road.found for road in shown[:1]]
     title = f"Agreement with the paper's {about[0].table}" if about else "No road has a result"
-    notes = [f"Half of the signs is chance. {one.caveat} Method: {one.method}." for one in about]
+    notes = [
+        f"50 % agreement in sign is expected by chance. {one.caveat} Method: {one.method}."
+        for one in about
+    ]
     return Table("agreement", title, columns, lines, tuple(notes))
 
 

@@ -43,7 +43,7 @@ FULL = Recipe(
     init="kaiming",
 )
 # Ours, for minutes on a laptop: of digits' few images small batches make enough steps (in 8 epochs
-# `depths` reaches 97.8 % with 32 images a step and 83.4 % with 64 at FULL's rate; one seed).
+# `depths` reaches 97.8 % with 32 images per step and 83.4 % with 64 at FULL's rate; one seed).
 REDUCED = FULL.model_copy(
     update={
         "name": "cifar-reduced",
