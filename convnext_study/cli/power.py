@@ -13,7 +13,7 @@ from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
     from convnext_study.results.metric_spec import MetricSpec
-    from convnext_study.results.statistics import PooledStd
+    from convnext_study.results.statistics.intervals import PooledStd
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def power(
     """Say how many seeds each network needs, so that a difference is significant."""
     from convnext_study.report.tables.formatting import percent
     from convnext_study.results.paper import PAPER_METRIC, paper_std
-    from convnext_study.results.statistics import seeds_needed
+    from convnext_study.results.statistics.power import seeds_needed
 
     std, metric = (paper_std(), PAPER_METRIC) if study is None else _pooled_std(study)
     found = seeds_needed(
@@ -87,7 +87,7 @@ def _pooled_std(folder: Path) -> tuple[PooledStd, MetricSpec]:
     """The standard deviation between seeds of a folder's finished runs, pooled over networks, and
     the metric that most of them have."""
     from convnext_study.results.load import load_results
-    from convnext_study.results.noise import pooled_rows, pooled_std
+    from convnext_study.results.min_detectable import pooled_rows, pooled_std
     from convnext_study.runs.records import unreadable_in
 
     if not folder.is_dir():

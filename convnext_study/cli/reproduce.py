@@ -12,8 +12,8 @@ from typing import Any
 from convnext_study.errors import UserError
 from convnext_study.experiments.study_file import NETWORKS, named_studies
 from convnext_study.results.grouping import RunGroup, differences
+from convnext_study.results.rows import short_data
 from convnext_study.results.subset_results import RECIPE
-from convnext_study.results.title import short_data
 from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
 from convnext_study.runs.records import Record, Run
 

@@ -177,8 +177,8 @@ def _show(study: RunCollection) -> None:
     """The table on the screen; table and figure in the folder."""
     from convnext_study.report.figures.roadmap import draw
     from convnext_study.report.tables.results import terminal_table, write_results
+    from convnext_study.results.rows import study_title
     from convnext_study.results.summary import summarize
-    from convnext_study.results.title import study_title
 
     requested = [run for run in study.runs if is_row(run)]
     if not requested:

@@ -235,8 +235,8 @@ def _show_matched(whole: RunCollection, requested: list[Run]) -> None:
     from convnext_study.experiments.study_file import select_records
     from convnext_study.report.figures.roadmap import draw
     from convnext_study.report.tables.results import terminal_table, write_results
+    from convnext_study.results.rows import study_title
     from convnext_study.results.summary import summarize
-    from convnext_study.results.title import study_title
     from convnext_study.runs.files import make_within
 
     rows = summarize(select_records(_finished(whole), requested), requested)

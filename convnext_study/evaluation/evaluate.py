@@ -12,7 +12,7 @@ from convnext_study.data.transforms.evaluation import crop_steps
 from convnext_study.errors import RunFailed
 from convnext_study.evaluation.by_task import left_out
 from convnext_study.evaluation.load_run import EvaluationError, LoadedModel
-from convnext_study.results.statistics import wilson_interval
+from convnext_study.results.statistics.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from torch import Tensor

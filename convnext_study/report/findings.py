@@ -17,7 +17,7 @@ from convnext_study.errors import one_line
 from convnext_study.report.attribution import effects_table, write_effects
 from convnext_study.report.figures.style import save
 from convnext_study.report.tables.render import Screen, write_tables
-from convnext_study.report.tables.saved import SavedTable, to_plain
+from convnext_study.report.tables.serialize import SavedTable, to_plain
 from convnext_study.report.tables.table import Table
 from convnext_study.results.effects import Effects
 from convnext_study.runs.files import make_within, read_bytes, read_json, safe_name, write_json

@@ -11,20 +11,18 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from convnext_study.report.attribution import attribution_view
-from convnext_study.report.charts import all_curves, cost_charts, road_figures, step_curves
 from convnext_study.report.figures.inline import view_box
 from convnext_study.report.figures.style import CHART
 from convnext_study.report.findings import read_findings
+from convnext_study.report.page_figures import all_curves, cost_charts, road_figures, step_curves
 from convnext_study.report.provenance import provenance
 from convnext_study.report.tables import Table, formatting
 from convnext_study.report.tables.comparison import differences_table
 from convnext_study.report.tables.render import templates, to_html
-from convnext_study.report.tables.results import mean_in_words, results_table
-from convnext_study.report.tables.saved import excluded_table
+from convnext_study.report.tables.results import excluded_table, mean_in_words, results_table
 from convnext_study.report.text import step_words, summarize_study
 from convnext_study.results.load import ReportOptions, StudyFolder, StudyResults
-from convnext_study.results.rows import ResultRow
-from convnext_study.results.title import describe_runs
+from convnext_study.results.rows import ResultRow, describe_runs
 
 
 @dataclass(frozen=True)

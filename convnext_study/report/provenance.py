@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from convnext_study.report.starts import changes, machine_of
+from convnext_study.report.resume_changes import changes, machine_of
 from convnext_study.report.tables import Column, Table, formatting
 from convnext_study.results.grouping import code_version
 from convnext_study.results.load import ReportOptions, StudyResults
+from convnext_study.results.rows import short_data
 from convnext_study.results.subset_results import RECIPE
-from convnext_study.results.title import short_data
 from convnext_study.runs.records import Record
 
 _PAPERS = {

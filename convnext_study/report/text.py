@@ -8,10 +8,9 @@ from convnext_study.report.tables import formatting
 from convnext_study.report.tables.comparison import difference_in_words, sentence
 from convnext_study.results.compare import IMAGES_ONLY, Comparison
 from convnext_study.results.load import StudyResults
-from convnext_study.results.noise import noise_note
-from convnext_study.results.paper import Agreement, Share, agreement_of_rows
+from convnext_study.results.min_detectable import noise_note
+from convnext_study.results.paper import Agreement, Correlation, Share, agreement_of_rows
 from convnext_study.results.rows import ResultRow
-from convnext_study.results.statistics import Correlation
 from convnext_study.roadmap.paper import METRIC
 
 SCOPE_ONE_SEED = (

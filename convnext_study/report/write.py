@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from convnext_study.errors import UserError
 from convnext_study.report.attribution import panels
-from convnext_study.report.charts import write_figures
 from convnext_study.report.figures.attribution import bars
 from convnext_study.report.figures.style import save
 from convnext_study.report.findings import FINDINGS
 from convnext_study.report.page import Report, render
+from convnext_study.report.page_figures import write_figures
 from convnext_study.report.tables.render import write_tables
 from convnext_study.report.tables.results import results_table
 from convnext_study.results.load import ReportOptions, StudyFolder, load_results
-from convnext_study.results.noise import noise_note
-from convnext_study.results.title import study_title
+from convnext_study.results.min_detectable import noise_note
+from convnext_study.results.rows import study_title
 from convnext_study.runs.files import make_within, write_bytes
 from convnext_study.runs.wandb import digest, mirror
 

@@ -13,8 +13,7 @@ from statistics import fmean
 
 from convnext_study.results.compare import IMAGES_ONLY, Comparison, compare, holm_adjust
 from convnext_study.results.effects import Effect, Effects, noise_notes
-from convnext_study.results.statistics import Interval
-from convnext_study.results.statistics.intervals import CONFIDENCE, t_quantile
+from convnext_study.results.statistics.intervals import CONFIDENCE, Interval, t_quantile
 from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
 from convnext_study.results.statistics.subsets import (
     Coalition,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from convnext_study.errors import UserError
-from convnext_study.results.evidence import compare_runs, evidence, resolution_of
 from convnext_study.results.metric_spec import UNNAMED, MetricSpec, spec_of
+from convnext_study.results.per_sample import compare_runs, evidence, resolution_of
 from convnext_study.results.statistics.intervals import (
     Difference,
     PooledStd,

@@ -12,8 +12,8 @@ from convnext_study.errors import UserError
 from convnext_study.results.compare import IMAGES_ONLY, Comparison, compare, holm_adjust
 from convnext_study.results.grouping import RunGroup
 from convnext_study.results.metric_spec import UNNAMED, MetricSpec
-from convnext_study.results.noise import pooled_std
-from convnext_study.results.statistics import Interval, PooledStd
+from convnext_study.results.min_detectable import pooled_std
+from convnext_study.results.statistics.intervals import Interval, PooledStd
 from convnext_study.results.subset_results import SubsetResults
 
 if TYPE_CHECKING:

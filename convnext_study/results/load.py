@@ -12,10 +12,9 @@ from convnext_study.results.attribution import Attribution, attributions
 from convnext_study.results.effects import RowTests
 from convnext_study.results.grouping import ExcludedRun, RunGroup, excluded_runs, group
 from convnext_study.results.metric_spec import MetricSpec
-from convnext_study.results.rows import ResultRow, shared_metric
-from convnext_study.results.statistics import PooledStd
+from convnext_study.results.rows import ResultRow, StudyTitle, shared_metric, study_title
+from convnext_study.results.statistics.intervals import PooledStd
 from convnext_study.results.summary import rows_and_tests
-from convnext_study.results.title import StudyTitle, study_title
 from convnext_study.roadmap import ROADMAPS
 from convnext_study.runs.records import Record, RecordError, scan
 

@@ -15,9 +15,9 @@ from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
     Interval,
     PooledStd,
+    t_quantile,
     wilson_interval,
 )
-from convnext_study.results.statistics.rank_agreement import METHOD, Correlation, kendall
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.paper import LABEL, METRIC, PAPER, UNIT
 
@@ -29,6 +29,11 @@ CAVEAT = (
     "interval and p are a guide, not a proof."
 )
 _SEEDS = 3  # of each row of Table 10
+METHOD = (
+    "Kendall's tau-b; interval by Fisher's z with the variance 0.437 / (n - 4) of Fieller, Hartley "
+    "and Pearson (1957); p exact without ties, else by the normal approximation"
+)
+_DIGITS = 6  # Differences of printed numbers carry rounding errors far below this.
 
 
 def paper_std() -> PooledStd:
@@ -37,9 +42,43 @@ def paper_std() -> PooledStd:
     The table does not say whether its standard deviations divide by n or n - 1; n - 1 is assumed.
     """
     printed = [row.std for row in PAPER["t"].values() if row.std is not None]
-    diff = math.sqrt(fmean(std**2 for std in printed))
+    pooled = math.sqrt(fmean(std**2 for std in printed))
     source = f"{len(printed)} rows of the paper's Table 10 ({_SEEDS} seeds each, ImageNet-1K)"
-    return PooledStd(diff, len(printed) * (_SEEDS - 1), source)
+    return PooledStd(pooled, len(printed) * (_SEEDS - 1), source)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Kendall's tau-b over ``count`` pairs; the interval is None for fewer than six."""
+
+    tau: float
+    interval: Interval | None
+    p: float
+    count: int
+
+
+def kendall(
+    first: Sequence[float], second: Sequence[float], *, confidence: float = CONFIDENCE
+) -> Correlation:
+    """Kendall's tau-b of two lists, with its interval (see `METHOD`).
+
+    A tau of 1 would have an interval of no width: for the interval, tau is kept half a discordant
+    pair away from both ends. Raises UserError for fewer than three numbers or a constant list.
+    """
+    from scipy.stats import kendalltau
+
+    pair = [[round(value, _DIGITS) for value in values] for values in (first, second)]
+    count = len(pair[0])
+    if count != len(pair[1]) or count < 3 or any(len(set(values)) < 2 for values in pair):
+        raise UserError("a rank correlation takes two lists of three or more numbers that differ")
+    found = kendalltau(pair[0], pair[1])
+    tau, interval = float(found.statistic), None
+    if count > 5:
+        limit = 1 - 2 / (count * (count - 1))
+        z = math.atanh(max(-limit, min(limit, tau)))
+        half = t_quantile(math.inf, confidence) * math.sqrt(0.437 / (count - 4))
+        interval = Interval(min(math.tanh(z - half), tau), max(math.tanh(z + half), tau))
+    return Correlation(tau, interval, float(found.pvalue), count)
 
 
 @dataclass(frozen=True)
@@ -89,18 +128,18 @@ def agreement(
     table = table or (regime if regime in PAPER else "t")
     if table not in PAPER:
         raise UserError(f"{table}: the paper has no such table; give one of {', '.join(PAPER)}")
-    diff, theirs = get_roadmap(regime).variants(), get_roadmap(table).variants()
+    ours, theirs = get_roadmap(regime).variants(), get_roadmap(table).variants()
     printed = {
-        mine.name: PAPER[table][its.name].top1 for mine, its in zip(diff, theirs, strict=True)
+        mine.name: PAPER[table][its.name].top1 for mine, its in zip(ours, theirs, strict=True)
     }
-    parents = {point.name: point.parent for point in diff if point.name in value}
+    parents = {row.name: row.parent for row in ours if row.name in value}
     rows = [(value[name], printed[name]) for name in parents]
     gains = _gains(parents, value, printed)
     trades: list[tuple[float, float]] = []
     if macs is not None and parents:
         flops = {
             mine.name: PAPER[table][its.name].gflops
-            for mine, its in zip(diff, theirs, strict=True)
+            for mine, its in zip(ours, theirs, strict=True)
             if mine.name in parents
         }
         trades = _gains(parents, beyond_cost(value, macs), beyond_cost(printed, flops))

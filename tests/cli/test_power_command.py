@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from convnext_study.cli import app
 from convnext_study.errors import UserError
 from convnext_study.results.paper import paper_std
-from convnext_study.results.statistics import seeds_needed
+from convnext_study.results.statistics.power import seeds_needed
 
 
 def ask(*arguments: str) -> str:

@@ -21,8 +21,8 @@ from convnext_study.report.figures.inline import inline
 from convnext_study.report.figures.roadmap import FILE, roadmap
 from convnext_study.report.page import render
 from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.results.rows import study_title
 from convnext_study.results.summary import summarize
-from convnext_study.results.title import study_title
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import Epoch, Record
 

@@ -20,7 +20,7 @@ from convnext_study.report.findings import (
 from convnext_study.report.page import render
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.render import Screen, to_csv, to_html, to_json, to_latex
-from convnext_study.report.tables.saved import SavedTable, to_plain
+from convnext_study.report.tables.serialize import SavedTable, to_plain
 from convnext_study.results.effects import Effect, Effects
 from convnext_study.results.load import ReportOptions, load_results
 

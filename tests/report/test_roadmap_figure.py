@@ -28,9 +28,8 @@ from convnext_study.report.figures.roadmap import (
 from convnext_study.report.figures.style import COLOURS
 from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.paper import PAPER_METRIC
-from convnext_study.results.rows import ResultRow
+from convnext_study.results.rows import ResultRow, short_data, study_title
 from convnext_study.results.summary import summarize
-from convnext_study.results.title import short_data, study_title
 from convnext_study.roadmap.paper import PAPER
 from convnext_study.runs.records import ModelRef, Run, scan
 

@@ -14,16 +14,16 @@ import pytest
 from convnext_study.errors import UserError
 from convnext_study.report.tables.comparison import sentence
 from convnext_study.results.compare import Comparison, compare, holm_adjust
-from convnext_study.results.statistics import (
+from convnext_study.results.statistics.intervals import (
     PooledStd,
     holm,
     paired_difference,
     pool_std,
     pooled_difference,
-    sample_sums,
-    seeds_and_images,
     unpaired_difference,
 )
+from convnext_study.results.statistics.paired_samples import seeds_and_images
+from convnext_study.results.statistics.samples import sample_sums
 from convnext_study.runs.metrics import NETWORK, Cost, Metric, Samples
 from convnext_study.runs.records import ModelRef, Record, Result, Run
 

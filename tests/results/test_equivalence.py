@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from convnext_study.errors import UserError
-from convnext_study.results.statistics.equivalence import tost, tost_by_interval
+from convnext_study.results.claims import tost, tost_by_interval
 from convnext_study.results.statistics.intervals import (
     Interval,
     pool_std,

@@ -19,14 +19,14 @@ from typer.testing import CliRunner
 from convnext_study.cli import app
 from convnext_study.cli.progress import live_table, plain_line, progress
 from convnext_study.errors import UserError
-from convnext_study.report.charts import write_figures
 from convnext_study.report.page import render
+from convnext_study.report.page_figures import write_figures
 from convnext_study.report.tables.render import Screen, to_latex
 from convnext_study.report.tables.results import results_table, terminal_table, write_results
 from convnext_study.results.attribution import leave_one_out_effects
 from convnext_study.results.compare import compare
 from convnext_study.results.load import ReportOptions, load_results
-from convnext_study.results.noise import noise_note
+from convnext_study.results.min_detectable import noise_note
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.subset_results import group_by_subset
 from convnext_study.results.summary import summarize

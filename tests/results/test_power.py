@@ -10,11 +10,8 @@ import pytest
 
 from convnext_study.errors import UserError
 from convnext_study.results.paper import paper_std
-from convnext_study.results.statistics import (
-    PooledStd,
-    power_of,
-    seeds_needed,
-)
+from convnext_study.results.statistics.intervals import PooledStd
+from convnext_study.results.statistics.power import power_of, seeds_needed
 
 
 @pytest.mark.parametrize(("effect", "seeds"), [(0.2, 394), (0.5, 64), (0.8, 26)])

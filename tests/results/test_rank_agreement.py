@@ -7,8 +7,7 @@ import math
 import pytest
 
 from convnext_study.errors import UserError
-from convnext_study.results.paper import agreement, beyond_cost
-from convnext_study.results.statistics import kendall
+from convnext_study.results.paper import agreement, beyond_cost, kendall
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.paper import PAPER
 

@@ -23,10 +23,9 @@ from convnext_study.cli.progress import (
 from convnext_study.report.tables.formatting import duration, signed
 from convnext_study.report.tables.render import Screen
 from convnext_study.report.tables.results import terminal_table, write_results
-from convnext_study.results.noise import min_detectable_difference, noise_note, pooled_std
-from convnext_study.results.rows import ResultRow
+from convnext_study.results.min_detectable import min_detectable_difference, noise_note, pooled_std
+from convnext_study.results.rows import ResultRow, study_title
 from convnext_study.results.summary import summarize
-from convnext_study.results.title import study_title
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.paper import PAPER
 from convnext_study.runs.files import write_json

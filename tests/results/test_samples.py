@@ -9,18 +9,20 @@ import pytest
 from scipy import stats
 
 from convnext_study.errors import UserError
-from convnext_study.results.statistics import (
-    bootstrap_interval,
+from convnext_study.results.statistics.intervals import wilson_interval
+from convnext_study.results.statistics.paired_samples import (
     discordant,
-    grouped_wilson,
     mcnemar,
     paired_test,
-    sample_sums,
     seeds_and_images,
-    standard_error,
-    wilson_interval,
 )
-from convnext_study.results.statistics.samples import design_effect
+from convnext_study.results.statistics.samples import (
+    bootstrap_interval,
+    design_effect,
+    grouped_wilson,
+    sample_sums,
+    standard_error,
+)
 
 RNG = np.random.default_rng(3)
 VALUES = RNG.gamma(2.0, 5.0, 80)  # skewed, as times are

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from convnext_study.results.statistics import PooledStd
+from convnext_study.results.statistics.intervals import PooledStd
 from convnext_study.results.statistics.shapley import Shapley, shapley_exact, shapley_sampled
 from convnext_study.results.statistics.subsets import (
     Coalition,

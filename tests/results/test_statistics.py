@@ -9,23 +9,25 @@ import numpy as np
 import pytest
 
 from convnext_study.errors import UserError
-from convnext_study.results.statistics import (
+from convnext_study.results.statistics.intervals import (
     Difference,
-    Discordant,
     Interval,
     PooledStd,
-    discordant,
-    mcnemar,
     paired_difference,
     pool_std,
     pooled_difference,
-    sample_sums,
-    seeds_and_images,
-    tango_interval,
+    t_difference,
     unpaired_difference,
     wilson_interval,
 )
-from convnext_study.results.statistics.intervals import t_difference
+from convnext_study.results.statistics.paired_samples import (
+    Discordant,
+    discordant,
+    mcnemar,
+    seeds_and_images,
+    tango_interval,
+)
+from convnext_study.results.statistics.samples import sample_sums
 
 # Student's sleep data (1908): hours gained by ten patients with each of two drugs.
 SLEEP_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]

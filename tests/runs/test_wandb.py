@@ -14,7 +14,7 @@ from support.fakes import fake_epochs, fake_result, fake_run, fake_runs, write_s
 
 from convnext_study.report.figures.roadmap import draw
 from convnext_study.report.write import mirror_study
-from convnext_study.results.noise import noise_note
+from convnext_study.results.min_detectable import noise_note
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs import wandb, wandb_follower

@@ -31,9 +31,14 @@ from convnext_study.report.figures.rows import (
 )
 from convnext_study.report.figures.style import COLOURS, FAINT, mark
 from convnext_study.report.tables.results import macs_prefix
-from convnext_study.results.noise import noise_note
-from convnext_study.results.rows import ResultRow, shared_metric
-from convnext_study.results.title import StudyTitle, describe_runs, study_title
+from convnext_study.results.min_detectable import noise_note
+from convnext_study.results.rows import (
+    ResultRow,
+    StudyTitle,
+    describe_runs,
+    shared_metric,
+    study_title,
+)
 from convnext_study.roadmap.paper import SECTIONS
 
 if TYPE_CHECKING:

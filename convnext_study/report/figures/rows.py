@@ -10,8 +10,7 @@ from convnext_study.report.figures.style import COLOURS, FAINT, INK, OPEN, ROUND
 from convnext_study.report.tables.formatting import mean_std, signed
 from convnext_study.report.tables.results import PAPER_LABEL
 from convnext_study.results.metric_spec import MetricSpec
-from convnext_study.results.rows import ResultRow
-from convnext_study.results.title import StudyTitle
+from convnext_study.results.rows import ResultRow, StudyTitle
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

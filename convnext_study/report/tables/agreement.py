@@ -12,9 +12,8 @@ from convnext_study.report.tables.formatting import level_interval, p_value, sig
 from convnext_study.report.tables.table import Column, Table
 from convnext_study.results.effects import RowTests
 from convnext_study.results.grouping import group
-from convnext_study.results.paper import Agreement, Share, agreement_of_rows
+from convnext_study.results.paper import Agreement, Correlation, Share, agreement_of_rows
 from convnext_study.results.rows import ResultRow
-from convnext_study.results.statistics.rank_agreement import Correlation
 from convnext_study.results.summary import rows_and_tests
 from convnext_study.runs.records import Record
 

@@ -12,14 +12,16 @@ from convnext_study.report.tables.formatting import (
     digits,
     duration,
     mean_std,
+    number,
     signed,
     size,
 )
 from convnext_study.report.tables.render import write_tables
 from convnext_study.report.tables.table import Column, Table, Tone, file_column, json_column
-from convnext_study.results.noise import noise_note
-from convnext_study.results.rows import ResultRow, shared_metric
-from convnext_study.results.title import short_data
+from convnext_study.results.grouping import ExcludedRun
+from convnext_study.results.metric_spec import UNNAMED
+from convnext_study.results.min_detectable import noise_note
+from convnext_study.results.rows import ResultRow, shared_metric, short_data
 from convnext_study.runs.metrics import NETWORK
 
 PAPER_LABEL = "paper, ImageNet-1K"
@@ -197,3 +199,30 @@ def _excluded(rows: Sequence[ResultRow]) -> list[str]:
     ]
     more = len(lines) - _EXCLUDED
     return lines[:_EXCLUDED] + ([f"and {more} more, see results.json"] if more > 0 else [])
+
+
+def _excluded_heading(runs: Sequence[ExcludedRun]) -> str:
+    found = {one.metric.heading for one in runs if one.value is not None}
+    return found.pop() if len(found) == 1 else UNNAMED.heading
+
+
+EXCLUDED_COLUMNS: list[Column[ExcludedRun]] = [
+    Column("run", "run", lambda one: one.run, "text"),
+    Column("label", "row", lambda one: one.row, "text"),
+    Column("seed", "seed", lambda one: one.seed, format=str),
+    Column("state", "state", lambda one: one.state, "text"),
+    Column(
+        "value",
+        _excluded_heading,
+        lambda one: one.value,
+        cell=lambda one: number(one.value, one.metric.decimals),
+    ),
+    Column("reason", "reason", lambda one: one.reason, "text"),
+]
+
+
+def excluded_table(runs: Sequence[ExcludedRun]) -> Table[ExcludedRun] | None:
+    """Every excluded run with the reason; None where there is none."""
+    return (
+        Table("excluded", "Runs excluded from every mean", EXCLUDED_COLUMNS, runs) if runs else None
+    )

@@ -9,7 +9,7 @@ from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.comparison import yes_no
 from convnext_study.report.tables.formatting import p_value, signed
 from convnext_study.results.compare import Comparison, compare, holm_adjust
-from convnext_study.results.statistics import PooledStd, pool_std
+from convnext_study.results.statistics.intervals import PooledStd, pool_std
 from convnext_study.results.subset_results import results_of
 from convnext_study.studies.anytime.evidence import (
     Arms,

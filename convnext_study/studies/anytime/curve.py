@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.report.figures.style import COLOURS, draw_charts, style
-from convnext_study.results.evidence import image_noise
+from convnext_study.results.per_sample import image_noise
 from convnext_study.results.subset_results import results_of
 from convnext_study.studies.anytime.evidence import (
     Arms,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import level_interval
-from convnext_study.results.evidence import image_noise
+from convnext_study.results.per_sample import image_noise
 from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Record
 from convnext_study.studies.anytime.evidence import exits_in, judged_by

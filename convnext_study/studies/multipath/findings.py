@@ -13,9 +13,8 @@ from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits, mean_std
 from convnext_study.results.compare import Comparison, compare, holm_adjust
 from convnext_study.results.effects import Effect, Effects
-from convnext_study.results.noise import pooled_std
-from convnext_study.results.statistics import PooledStd
-from convnext_study.results.statistics.intervals import t_difference
+from convnext_study.results.min_detectable import pooled_std
+from convnext_study.results.statistics.intervals import PooledStd, t_difference
 from convnext_study.results.subset_results import results_of
 from convnext_study.results.summary import summarize
 from convnext_study.runs.records import Record, Result

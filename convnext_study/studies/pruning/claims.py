@@ -19,16 +19,16 @@ from convnext_study.report.tables.formatting import (
     plural,
 )
 from convnext_study.results.claims import Pair, PairTest, compare_pairs
-from convnext_study.results.evidence import resolution_of
-from convnext_study.results.statistics import (
+from convnext_study.results.per_sample import resolution_of
+from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
     Difference,
     Interval,
     PooledStd,
     pool_std,
+    t_quantile,
     unequal_difference,
 )
-from convnext_study.results.statistics.intervals import t_quantile
 from convnext_study.results.statistics.two_way import two_way
 from convnext_study.studies.pruning import arm_names as of
 from convnext_study.studies.pruning.rows import Row, by_arm, targets_of

@@ -8,18 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convnext_study.errors import UserError
-from convnext_study.results.statistics import (
-    Difference,
-    Interval,
+from convnext_study.results.statistics.intervals import Difference, Interval, wilson_interval
+from convnext_study.results.statistics.paired_samples import discordant, mcnemar, paired_test
+from convnext_study.results.statistics.samples import (
     SampleSums,
     bootstrap_interval,
-    discordant,
     grouped_wilson,
-    mcnemar,
-    paired_test,
     sample_sums,
     standard_error,
-    wilson_interval,
 )
 
 if TYPE_CHECKING:

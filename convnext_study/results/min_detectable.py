@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from convnext_study.results.statistics import CONFIDENCE, PooledStd, pool_std
-from convnext_study.results.statistics.intervals import t_quantile
+from convnext_study.results.statistics.intervals import CONFIDENCE, PooledStd, pool_std, t_quantile
 
 if TYPE_CHECKING:
     from convnext_study.results.metric_spec import MetricSpec

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, model_validator
 
-from convnext_study.report.tables.formatting import common_prefix, number
+from convnext_study.report.tables.formatting import common_prefix
 from convnext_study.report.tables.table import Column, Kind, Table, Tone
-from convnext_study.results.metric_spec import UNNAMED
 from convnext_study.runs.metrics import Count, Finite, Plain, Text
-
-if TYPE_CHECKING:
-    from convnext_study.results.grouping import ExcludedRun
 
 _Ends = tuple[Finite, Finite] | None
 
@@ -104,27 +99,3 @@ def _column(column: Column[Any], table: Table[Any]) -> dict[str, Any]:
         "screen": column.screen,
         "csv": column.csv,
     }
-
-
-def _heading(runs: Sequence[ExcludedRun]) -> str:
-    found = {one.metric.heading for one in runs if one.value is not None}
-    return found.pop() if len(found) == 1 else UNNAMED.heading
-
-
-def _value(one: ExcludedRun) -> str:
-    return number(one.value, one.metric.decimals)
-
-
-COLUMNS: list[Column[ExcludedRun]] = [
-    Column("run", "run", lambda one: one.run, "text"),
-    Column("label", "row", lambda one: one.row, "text"),
-    Column("seed", "seed", lambda one: one.seed, format=str),
-    Column("state", "state", lambda one: one.state, "text"),
-    Column("value", _heading, lambda one: one.value, cell=_value),
-    Column("reason", "reason", lambda one: one.reason, "text"),
-]
-
-
-def excluded_table(runs: Sequence[ExcludedRun]) -> Table[ExcludedRun] | None:
-    """Every excluded run with the reason; None where there is none."""
-    return Table("excluded", "Runs excluded from every mean", COLUMNS, runs) if runs else None

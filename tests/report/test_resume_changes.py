@@ -9,7 +9,7 @@ from support.fakes import fake_run, fake_runs, write_run, write_study
 
 from convnext_study.report.page import render
 from convnext_study.report.provenance import provenance
-from convnext_study.report.starts import changes, machine_of
+from convnext_study.report.resume_changes import changes, machine_of
 from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import Run, read
