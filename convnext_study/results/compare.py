@@ -81,7 +81,7 @@ def compare(
     if len(shared) > 1:
         both = [[runs[seed] for seed in shared] for runs in (mine, its)]
         sums = evidence([*both[0], *both[1]])  # None where the images or their groups differ
-        if sums is not None and sums.units > 1:
+        if sums is not None and sums.measured > 1:
             wide = seeds_and_images(
                 *(sums.of_runs(part) for part in (slice(len(shared)), slice(len(shared), None))),
                 resolution=resolution,

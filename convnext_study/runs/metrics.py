@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from convnext_study.errors import UserError
+
 if TYPE_CHECKING:
     from numpy import ndarray
     from numpy.typing import ArrayLike
@@ -33,6 +35,10 @@ Number = Annotated[
     float, AfterValidator(lambda value: value if abs(value) <= LARGEST else math.nan)
 ]
 Plain = Text | bool | Count | Finite | None
+
+
+class NoResultError(UserError):
+    """There is nothing to measure."""
 
 
 class _Plain(BaseModel):
@@ -178,6 +184,8 @@ class Measured(BaseModel):
     def _check_names(self) -> Measured:
         if self.primary not in self.metrics:
             raise ValueError(f"primary metric {self.primary!r} is not among the metrics")
+        if not math.isfinite(self.value):
+            raise ValueError(f"{self.metric.label} is {self.value}, which is no result")
         if NETWORK not in self.costs:
             raise ValueError(f"costs: {NETWORK!r} is missing")
         return self

@@ -49,6 +49,24 @@ def test_a_ratio_is_a_mean_over_classes_and_leaves_out_absent_ones() -> None:
     assert low < sums.value() < high
 
 
+def test_a_metric_of_nothing_is_no_number() -> None:
+    nothing = np.zeros((20, 2, 2))
+    assert math.isnan(sample_sums("ratio", [nothing]).value())
+    assert bootstrap_interval(sample_sums("ratio", [nothing])) == (-math.inf, math.inf)
+    one = nothing.copy()
+    one[3] = [[1, 2], [1, 4]]
+    sums = sample_sums("ratio", [one])
+    assert (sums.value(), sums.units, sums.measured) == (37.5, 20, 1)
+    # Without that image nothing is known, and with it alone nothing of another.
+    assert bootstrap_interval(sums) == (-math.inf, math.inf)
+    assert standard_error(sums) == 0
+    two = sample_sums("ratio", [np.concatenate([one, np.add(one, [[1, 1], [0, 0]])])])
+    with pytest.raises(UserError, match="one test image tells nothing"):
+        seeds_and_images(*[sample_sums("ratio", [one, one])] * 2)
+    low, high = bootstrap_interval(two)
+    assert 25 <= low < two.value() < high <= 100
+
+
 def test_many_bits_in_a_bootstrap_are_near_wilson() -> None:
     right = np.random.default_rng(0).random(2000) < 0.8
     found = bootstrap_interval(sample_sums("bits", [right]))

@@ -63,14 +63,17 @@ def _struct(*items: dict[str, Any]) -> npt.NDArray[Any]:
     return found
 
 
-def make_whole(root: Path, images: int = 9) -> Path:
-    """As MPII's own authors have it: images of one or two people, and of none, and a test part."""
+def make_whole(root: Path, images: int = 9, first_id: int = 0, **fields: Any) -> Path:
+    """As MPII's own authors have it: images of one or two people, and of none, and a test part.
+
+    Ids of joints count from ``first_id``, and people have these ``fields``.
+    """
     (root / "images").mkdir(parents=True)
     listed, trained = [], []
     for number in range(images):
         draw(root / "images", f"{number}.png", number)
         points = [
-            {"id": joint, "x": x, "y": y, "is_visible": 1}
+            {"id": first_id + joint, "x": x, "y": y, "is_visible": 1}
             for joint, (x, y) in enumerate(joints_of(number))
             if joint != 3
         ]
@@ -79,6 +82,7 @@ def make_whole(root: Path, images: int = 9) -> Path:
             "annopoints": {"point": _struct(*points)},
             "scale": 0.4,
             "objpos": {"x": 60.5, "y": 44.5},
+            **fields,
         }
         nobody = {**person, "annopoints": []}
         people = {1: (person, nobody, person), 2: (nobody,)}.get(number, (person,))

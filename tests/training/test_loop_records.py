@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from support.images import make_folder
 from support.runs import make_tiny_run
+from support.toys import segmentation_run
 
 from convnext_study.errors import RunFailed
 from convnext_study.runs import folder as run_folder
 from convnext_study.runs import records
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.log import LOG
+from convnext_study.runs.records import RESULT, RecordError
 from convnext_study.training import loop, outcome
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
@@ -133,3 +135,12 @@ def test_on_a_full_disk_nothing_is_lost(
         train(run, tmp_path)
     monkeypatch.undo()
     assert train(run, tmp_path).epochs == 1
+
+
+def test_a_result_that_is_no_number_is_not_read(tmp_path: Path) -> None:
+    train(segmentation_run(epochs=1), tmp_path)
+    result = json.loads((tmp_path / RESULT).read_text())
+    result["metrics"]["miou_2"]["value"] = float("nan")
+    (tmp_path / RESULT).write_text(json.dumps(result))
+    with pytest.raises(RecordError, match="exit 2 is nan, which is no result"):
+        records.read(tmp_path)

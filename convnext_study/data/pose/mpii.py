@@ -11,9 +11,11 @@ as in HRNet (Sun et al., 2019).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ UNMEASURED = ("pelvis", "thorax")  # joints that PCKh leaves out
 SIDE, DOWN = 250.0, 15.0  # pixels of the square, and how far it is moved down, at scale 1
 HEAD = 0.6  # the size of a head, of the diagonal of its box
 CORNER = 0.5  # pixels are counted from 1, and the middle of the first one is at 0.5
+FARTHEST = 100_000.0  # pixels: beyond is no place in an image
+NOWHERE = (-1 - CORNER, -1 - CORNER)  # how converters mark a centre that is not known
 HELD_OUT_EVERY = 8
 MAT = "mpii_human_pose_v1_u12_*.mat"
 
@@ -49,78 +53,112 @@ def open_mpii(path: str) -> PoseData:
         for file, size in files_in(str(images), SUFFIXES)
     }
     people = _read(root)
-    for part, found in people.items():
-        if not found:
+    measured = tuple(i for i, joint in enumerate(JOINTS) if joint not in UNMEASURED)
+    for part, counted in (("train", range(len(JOINTS))), ("val", measured)):
+        if not people[part]:
             raise DataError(f"{root}: its annotation holds nobody for {part}")
+        if not any(one.joints[counted, 2].any() for one in people[part]):
+            raise DataError(
+                f"{root}: nobody of its annotation for {part} has a labelled joint that counts; "
+                f"there is nothing to {'learn from' if part == 'train' else 'measure'}"
+            )
     return PoseData(
         uri=f"mpii:{path}",
         classes=JOINTS,
         mirrored=tuple(JOINTS.index(_mirrored(joint)) for joint in JOINTS),
-        measured=tuple(i for i, joint in enumerate(JOINTS) if joint not in UNMEASURED),
+        measured=measured,
         train=People(str(images), people["train"], sizes),
         val=People(str(images), people["val"], sizes),
     )
 
 
 def _read(root: Path) -> dict[str, list[Person]]:
+    """People of both parts. Raises DataError naming the file and the person at fault."""
     split = [root / "annot" / name for name in ("train.json", "valid.json", "gt_valid.mat")]
     whole = [*sorted(root.glob(MAT)), *sorted((root / "annot").glob(MAT))]
-    if not whole and not all(path.exists() for path in split):
+    if all(path.exists() for path in split):
+        return _read_split(*split)
+    if not whole:
         raise DataError(
             f"{root}: needs {MAT.replace('*', '1')}, or annot/train.json, valid.json and "
             f"gt_valid.mat"
         )
-    paths = split if all(path.exists() for path in split) else whole[:1]
+    return _read_whole(whole[0])
+
+
+@contextlib.contextmanager
+def _reading(where: Path | str) -> Iterator[None]:
+    """Raises DataError, one line that begins with ``where``, for whatever goes wrong."""
     try:
-        return _read_split(*split) if paths is split else _read_whole(*paths)
+        yield
+    except DataError:
+        raise
     except Exception as error:  # scipy meets broken files with any exception there is
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        named = ", ".join(map(str, paths))
-        raise DataError(f"{named}: not an annotation of MPII ({reason})") from error
+        raise DataError(f"{where}: not an annotation of MPII ({reason})") from error
 
 
 def _read_split(train: Path, valid: Path, heads: Path) -> dict[str, list[Person]]:
     from scipy.io import loadmat
 
-    boxes = np.asarray(loadmat(heads)["headboxes_src"], dtype=float)  # (2 corners, 2, people)
-    known = HEAD * np.linalg.norm(boxes[1] - boxes[0], axis=0)
-    people = {
-        part: [_from_json(one) for one in json.loads(path.read_text(encoding="utf-8"))]
-        for part, path in (("train", train), ("val", valid))
-    }
-    if len(known) != len(people["val"]):
-        raise ValueError(f"{len(known)} heads of {len(people['val'])} people")
+    people = {"train": _read_json(train), "val": _read_json(valid)}
+    with _reading(heads):
+        boxes = np.asarray(loadmat(heads)["headboxes_src"], dtype=float)  # (2 corners, 2, people)
+        known = HEAD * np.linalg.norm(boxes[1] - boxes[0], axis=0)
+    if known.shape != (len(people["val"]),):
+        raise DataError(
+            f"{heads}: holds {known.size} heads, and {valid} {len(people['val'])} people; put the "
+            f"two of one release there"
+        )
     people["val"] = [
-        Person(one.image, one.joints, one.centre, one.side, float(head))
-        for one, head in zip(people["val"], known, strict=True)
+        _with_head(replace(one, head=float(head)), f"{heads}: person {number} ({one.image})")
+        for number, (one, head) in enumerate(zip(people["val"], known, strict=True))
     ]
     return people
 
 
-def _from_json(one: Mapping[str, Any]) -> Person:
-    joints = np.zeros((len(JOINTS), 3), dtype=np.float32)
-    joints[:, :2] = np.asarray(one["joints"], dtype=np.float32) - CORNER
-    joints[:, 2] = np.asarray(one["joints_vis"], dtype=np.float32) > 0
-    return _person(one["image"], joints, one["center"], float(one["scale"]))
+def _read_json(path: Path) -> list[Person]:
+    with _reading(path):
+        listed = list(json.loads(path.read_text(encoding="utf-8")))
+    return [_from_json(one, f"{path}: person {number}") for number, one in enumerate(listed)]
+
+
+def _from_json(one: Mapping[str, Any], where: str) -> Person:
+    with _reading(where):
+        where = f"{where} ({one['image']})"
+        places = np.asarray(one["joints"], dtype=np.float32)
+        labelled = np.asarray(one["joints_vis"], dtype=np.float32) > 0
+        if places.shape != (len(JOINTS), 2) or labelled.shape != (len(JOINTS),):
+            raise DataError(
+                f"{where}: has {len(places)} joints and {labelled.size} marks of which are "
+                f"labelled, and MPII {len(JOINTS)}; convert them to MPII's"
+            )
+        joints = np.column_stack([places - CORNER, labelled])
+        return _person(one["image"], joints, one["center"], float(one["scale"]), where)
 
 
 def _read_whole(path: Path) -> dict[str, list[Person]]:
     from scipy.io import loadmat
 
-    release = loadmat(path, simplify_cells=True)["RELEASE"]
+    with _reading(path):
+        release = loadmat(path, simplify_cells=True)["RELEASE"]
+        flags = np.atleast_1d(release["img_train"])
+        listed = zip(_several(release["annolist"]), flags, strict=True)
+        shown = [image for image, trained in listed if trained]
     people: dict[str, list[Person]] = {"train": [], "val": []}
     count = 0
-    for image, trained in zip(
-        _several(release["annolist"]), np.atleast_1d(release["img_train"]), strict=True
-    ):
-        found = list(_from_mat(image)) if trained else []
-        if found:
-            people["val" if count % HELD_OUT_EVERY == 0 else "train"] += found
-            count += 1
+    for number, image in enumerate(shown):
+        with _reading(f"{path}: training image {number}"):
+            found = list(_from_mat(image, f"{path}: {image['image']['name']}"))
+        if found and count % HELD_OUT_EVERY == 0:
+            people["val"] += [_with_head(one, f"{path}: {one.image}") for one in found]
+        elif found:
+            people["train"] += found
+        count += bool(found)
     return people
 
 
-def _from_mat(image: Mapping[str, Any]) -> Iterator[Person]:
+def _from_mat(image: Mapping[str, Any], where: str) -> Iterator[Person]:
     """The people in an image who have joints, a place and a scale."""
     for one in _several(image["annorect"]):
         points = one.get("annopoints")
@@ -129,17 +167,44 @@ def _from_mat(image: Mapping[str, Any]) -> Iterator[Person]:
             continue
         joints: Floats = np.zeros((len(JOINTS), 3), dtype=np.float32)
         for point in _several(points["point"]):
+            if int(point["id"]) not in range(len(JOINTS)):
+                raise DataError(
+                    f"{where}: a joint has the id {point['id']}, and MPII's are 0 to "
+                    f"{len(JOINTS) - 1}; correct the annotation"
+                )
             joints[int(point["id"])] = (point["x"] - CORNER, point["y"] - CORNER, 1)
         head = HEAD * math.hypot(one["x2"] - one["x1"], one["y2"] - one["y1"])
         centre = (place["x"], place["y"])
-        yield _person(image["image"]["name"], joints, centre, float(np.max(scale)), head)
+        name = image["image"]["name"]
+        yield replace(_person(name, joints, centre, float(np.max(scale)), where), head=head)
 
 
 def _person(
-    image: str, joints: Floats, centre: Sequence[float], scale: float, head: float = math.nan
+    image: str, joints: Floats, centre: Sequence[float], scale: float, where: str
 ) -> Person:
-    x, y = float(centre[0]) - CORNER, float(centre[1]) - CORNER
-    return Person(image, joints, (x, y + DOWN * scale), SIDE * scale, head)
+    """Raises DataError, one line that begins with ``where``, for what is no place."""
+    x, y = (float(one) - CORNER for one in centre)
+    side, trouble = SIDE * scale, ""
+    if not np.all(np.abs(joints) < FARTHEST):  # also True for NaN
+        at = int(np.argmin(np.all(np.abs(joints) < FARTHEST, axis=1)))
+        trouble = f"joint {at} ({JOINTS[at]}) is at {joints[at, 0]:g}, {joints[at, 1]:g}"
+    elif not max(abs(x), abs(y)) < FARTHEST or (x, y) == NOWHERE:
+        trouble = f"the centre is at {centre[0]:g}, {centre[1]:g}"
+    elif not 1 <= side < FARTHEST:
+        trouble = f"the scale is {scale:g}, which makes a square of {side:g} pixels"
+    if trouble:
+        raise DataError(f"{where}: {trouble}, which is no place; correct or remove that person")
+    return Person(image, joints, (x, y + DOWN * scale), side)
+
+
+def _with_head(one: Person, where: str) -> Person:
+    """Raises DataError, one line that begins with ``where``, for a head that measures nothing."""
+    if not 0 < one.head < FARTHEST:
+        raise DataError(
+            f"{where}: has a head of {one.head:g} pixels, and PCKh is measured by heads; correct "
+            f"its box or remove that person"
+        )
+    return one
 
 
 def _several(found: Any) -> list[Any]:

@@ -81,7 +81,16 @@ class People:
                 f"--corrupt-images skip",
                 path,
             )
-        return decode_pixels(read_bytes(path), path), torch.from_numpy(self._rows[index].copy())
+        image, rows = decode_pixels(read_bytes(path), path), self._rows[index].copy()
+        (x, y), half = rows[-1, :2], rows[-1, 2] / 2
+        height, width = image.shape[1:]
+        if not (-half < x < width + half and -half < y < height + half):
+            raise CorruptImage(
+                f"{path}: has {width}x{height} pixels, and the annotation a person outside of "
+                f"them, around {x:g}, {y:g}; correct it, or use --corrupt-images skip",
+                path,
+            )
+        return image, torch.from_numpy(rows)
 
     def groups(self) -> npt.NDArray[np.int64]:
         """A number for each person: those in one image share theirs."""

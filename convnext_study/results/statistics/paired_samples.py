@@ -94,7 +94,7 @@ def seeds_and_images(
     units, seeds = child.sums.shape[:2]
     if seeds < 2:
         raise UserError(f"{seeds} shared seeds: two or more are due")
-    if units < 2:
+    if min(child.measured, parent.measured) < 2:
         raise UserError("one test image tells nothing of another: use more")
     table = pseudo_values(child) - pseudo_values(parent)
     mean = table.mean()

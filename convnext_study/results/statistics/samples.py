@@ -47,6 +47,11 @@ class SampleSums:
         return len(self.sums)
 
     @property
+    def measured(self) -> int:
+        """How many of them something is measured on, in the run with the fewest."""
+        return int((self.sums[..., 1] > 0).any(axis=2).sum(axis=0).min())
+
+    @property
     def drawn(self) -> str:
         """In words: ``599 test images``, ``40 groups of test images``."""
         return (
@@ -94,7 +99,7 @@ def sample_sums(kind: Kind, runs: Sequence[Array], groups: Array | None = None) 
 
 def standard_error(own: SampleSums) -> float:
     """The jackknife standard error of a metric's mean over its runs, for the choice of samples."""
-    if own.units < 2:
+    if own.measured < 2:
         return 0.0
     pseudo = pseudo_values(own).mean(axis=0)
     return float(pseudo.std(ddof=1)) / math.sqrt(own.units)
@@ -115,13 +120,17 @@ def pseudo_values(own: SampleSums) -> Array:
 
 
 def metric_of(totals: Array, scale: float) -> Array:
-    """The mean over runs and classes of what sums (..., runs, classes, 2) stand for: (...)."""
+    """The mean over runs and classes of what sums (..., runs, classes, 2) stand for: (...).
+
+    NaN where nothing was measured: a run without a class whose second sum is above 0.
+    """
     import numpy as np
 
     above, below = totals[..., 0], totals[..., 1]
     there = below > 0
     shares = np.where(there, above / np.where(there, below, 1), 0.0)
-    by_run = shares.sum(axis=-1) / np.maximum(there.sum(axis=-1), 1)
+    classes = there.sum(axis=-1)
+    by_run = np.where(classes, shares.sum(axis=-1) / np.maximum(classes, 1), np.nan)
     return np.asarray(scale * by_run.mean(axis=-1))
 
 
@@ -171,7 +180,10 @@ def design_effect(values: Array, groups: Array) -> float:
 
 
 def bca(units: Array, statistic: Callable[[Array], Array], confidence: float) -> Interval:
-    """The bias-corrected and accelerated bootstrap interval of a function of sums over units."""
+    """The bias-corrected and accelerated bootstrap interval of a function of sums over units.
+
+    A draw on which nothing is measured (NaN) does not count.
+    """
     import numpy as np
     from scipy.special import ndtr, ndtri
 
@@ -183,11 +195,13 @@ def bca(units: Array, statistic: Callable[[Array], Array], confidence: float) ->
             for weights in _weights(len(units))
         ]
     )
-    if np.ptp(drawn) == 0:
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn) or np.ptp(drawn) == 0:
         return Interval(-math.inf, math.inf)
     share = float((drawn < whole).mean() + (drawn <= whole).mean()) / 2
     bias = float(ndtri(min(max(share, 1 / (2 * len(drawn))), 1 - 1 / (2 * len(drawn)))))
     left_out = statistic(total - units)
+    left_out = left_out[~np.isnan(left_out)]
     apart = left_out.mean() - left_out
     squares = float((apart**2).sum())
     acceleration = float((apart**3).sum()) / (6 * squares**1.5) if squares else 0.0

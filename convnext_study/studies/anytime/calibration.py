@@ -31,7 +31,7 @@ def confidence_bins(probabilities: Tensor, labels: Tensor) -> Tensor:
 def calibration_error(bins: Tensor) -> float:
     """The mean over pixels of how far their bin's confidence is from its accuracy, from 0 to 1.
 
-    ``bins`` (bins, 3), summed over images.
+    ``bins`` (bins, 3), summed over images; NaN without a pixel.
     """
     pixels, confidence, right = bins.unbind(-1)
-    return float((confidence - right).abs().sum() / pixels.sum().clamp_min(1))
+    return float((confidence - right).abs().sum() / pixels.sum())

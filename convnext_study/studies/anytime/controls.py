@@ -13,7 +13,7 @@ from convnext_study.studies.anytime.masks.cost import LayerCost
 from convnext_study.studies.anytime.networks.network import AnytimeNet
 from convnext_study.studies.anytime.segmentation import AnytimeSegmentation, anytime_net
 from convnext_study.training.task import Parent
-from convnext_study.training.tasks.exits import LOSS, PLACES, Evidence
+from convnext_study.training.tasks.exits import Evidence
 
 
 class DeepSupervision(AnytimeSegmentation):
@@ -21,8 +21,8 @@ class DeepSupervision(AnytimeSegmentation):
 
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
         """Those of the last exit."""
-        of_image = (LOSS, PLACES)  # what no exit has of its own
-        last = {name: one if name in of_image else one[:, -1:] for name, one in evidence.items()}
+        # What has one number an image is no exit's own.
+        last = {name: one if one.ndim == 1 else one[:, -1:] for name, one in evidence.items()}
         return super().metrics(last)
 
     def costs(self, model: nn.Module) -> dict[str, Cost]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 from convnext_study.data.dataset import DataParts
 from convnext_study.data.fingerprint import check_same, fingerprint
@@ -84,6 +84,16 @@ class OnData(Task):
 
 
 Args = TypeVar("Args", bound=BaseModel)
+
+
+def _weights(given: tuple[float, ...]) -> tuple[float, ...]:
+    if not given or min(given) < 0 or max(given) == 0:
+        raise ValueError("no number may be below 0, and one has to be above it")
+    return given
+
+
+# Of terms in a sum that is minimised: a loss of nothing trains nothing.
+Weights = Annotated[tuple[float, ...], AfterValidator(_weights)]
 
 
 def parse(kind: type[Args], task: TaskRef) -> Args:

@@ -18,11 +18,11 @@ from convnext_study.data.pool import Readers
 from convnext_study.data.pose import open_pose
 from convnext_study.data.pose.transforms import Cut, CutPerson
 from convnext_study.data.workers import JointTransform
-from convnext_study.runs.metrics import Metric, Samples
+from convnext_study.runs.metrics import Metric, NoResultError, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks.exits import PLACES, Evidence, ExitsTask
-from convnext_study.training.tasks.on_data import parse
+from convnext_study.training.tasks.on_data import Weights, parse
 
 PRIMARY = "pckh"
 NEAR = 0.5  # of the head's size: a joint this near is right
@@ -38,11 +38,11 @@ class PoseArgs(BaseModel):
         eval_batch: people that are taken at a time.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: int = Field(default=Cut.size, ge=1)
     sigma: float = Field(default=2.0, gt=0)
-    exit_weights: tuple[float, ...] | None = None
+    exit_weights: Weights | None = None
     eval_batch: int = Field(default=32, ge=1)
 
 
@@ -94,8 +94,16 @@ class Pose(ExitsTask):
         return {"joints": torch.stack(found, 1)}
 
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
-        """PCKh of each exit, and their mean, which is primary."""
+        """PCKh of each exit, and their mean, which is primary.
+
+        Raises NoResultError where no joint counts.
+        """
         counts = evidence["joints"]
+        if not counts[..., 1].any():
+            raise NoResultError(
+                f"{self.data.uri}: nobody of the validation part has a labelled joint that counts "
+                f"and a head of a known size, so PCKh has nothing to measure; label some"
+            )
         places = evidence.get(PLACES, torch.arange(len(counts)))
         exits = counts.shape[1]
         label = "PCKh, mean of exits" if exits > 1 else "PCKh"
@@ -125,7 +133,7 @@ class Pose(ExitsTask):
         """From (people, exits, 2); people of one image are drawn together."""
         right, due = counts.sum(0).double().unbind(-1)
         samples = Samples.of_ratio(counts.numpy(), self.data.val.groups()[places.numpy()])
-        value = 100 * float((right / due.clamp_min(1)).mean())
+        value = 100 * float((right / due).mean())
         return Metric(value=value, label=label, samples=samples)
 
 

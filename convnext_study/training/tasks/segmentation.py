@@ -16,11 +16,11 @@ from convnext_study.data.dense.transforms import Crop, TrainTransform, WholeImag
 from convnext_study.data.pool import Readers
 from convnext_study.data.workers import JointTransform
 from convnext_study.imports import TaskError
-from convnext_study.runs.metrics import Metric, Samples
+from convnext_study.runs.metrics import Metric, NoResultError, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks.exits import Evidence, ExitsTask, enlarged
-from convnext_study.training.tasks.on_data import parse
+from convnext_study.training.tasks.on_data import Weights, parse
 
 PRIMARY = "miou"
 
@@ -51,8 +51,15 @@ def miou_metrics(counts: Tensor) -> tuple[Mapping[str, Metric], str]:
     mIoU is the mean over classes of what the intersections of all images are of their unions; a
     class that no image of the set is labelled with is left out. The primary one is the plain mean
     over the exits.
+
+    Raises NoResultError where no pixel is labelled.
     """
     labelled = counts[..., 2].sum((0, 1)) > 0
+    if not labelled.any():
+        raise NoResultError(
+            "mIoU: no pixel of the validation part has a class, so there is nothing to measure; "
+            "label some"
+        )
     pairs = counts[..., :2] * labelled.view(1, 1, -1, 1)
     exits = pairs.shape[1]
     if exits == 1:
@@ -67,7 +74,7 @@ def _miou(pairs: Tensor, label: str) -> Metric:
     """From (images, classes, 2) intersections and unions."""
     inside, union = pairs.sum(0).double().unbind(-1)
     shares = (inside / union)[union > 0]
-    value = 100 * float(shares.mean()) if len(shares) else 0.0
+    value = 100 * float(shares.mean())
     return Metric(value=value, label=label, samples=Samples.of_ratio(pairs.numpy()))
 
 
@@ -83,12 +90,12 @@ class SegmentationArgs(BaseModel):
         divisor: of the sides of validation images, which are padded to it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     crop: tuple[int, int] | None = None
     scales: tuple[float, ...] = (1.0,)
-    class_weights: tuple[float, ...] | None = None
-    exit_weights: tuple[float, ...] | None = None
+    class_weights: Weights | None = None
+    exit_weights: Weights | None = None
     eval_batch: int = Field(default=32, ge=1)
     divisor: int = Field(default=32, ge=1)
 

@@ -3,9 +3,12 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 from support.mpii import HEAD, joints_of, make_split, make_whole
 from torch import Tensor
 
@@ -144,6 +147,104 @@ def test_an_annotation_without_a_field_is_one_line(tmp_path: Path) -> None:
     path.write_text(json.dumps(people))
     with pytest.raises(DataError, match=r"train\.json.*not an annotation of MPII \('scale'\)"):
         open_pose(f"mpii:{tmp_path}")
+
+
+NAN = float("nan")
+PLACES = joints_of(0).tolist()
+BAD_PEOPLE: dict[str, tuple[dict[str, Any], str]] = {
+    "centre of no number": ({"center": [NAN, 44.5]}, "the centre is at nan, 44.5, which is no pl"),
+    "centre that is not known": ({"center": [-1, -1]}, "the centre is at -1, -1"),
+    "centre far away": ({"center": [1e9, 0]}, "the centre is at 1e"),
+    "scale 0": ({"scale": 0}, "the scale is 0, which makes a square of 0 pixels"),
+    "scale below 0": ({"scale": -1}, "the scale is -1"),
+    "scale of no number": ({"scale": NAN}, "the scale is nan"),
+    "endless scale": ({"scale": float("inf")}, "the scale is inf"),
+    "joint of no number": (
+        {"joints": [*PLACES[:2], [NAN, 3], *PLACES[3:]]},
+        r"joint 2 \(right hip\) is at nan, 2.5, which is no place",
+    ),
+    "17 joints": ({"joints": [*PLACES, [1, 1]], "joints_vis": [1] * 17}, "has 17 joints"),
+    "17 marks": ({"joints_vis": [1] * 17}, "16 joints and 17 marks"),
+    "a word": ({"joints": "none"}, "not an annotation of MPII"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PEOPLE)
+@pytest.mark.parametrize("file", ["train.json", "valid.json"])
+def test_people_who_are_in_no_place(tmp_path: Path, case: str, file: str) -> None:
+    fields, says = BAD_PEOPLE[case]
+    path = make_split(tmp_path) / "annot" / file
+    people = json.loads(path.read_text())
+    people[1] |= fields
+    path.write_text(json.dumps(people))
+    with pytest.raises(DataError, match=says) as caught:
+        open_pose(f"mpii:{tmp_path}", corrupt_images="skip")
+    assert str(caught.value).startswith(f"{path}: person 1")
+    assert "\n" not in str(caught.value)
+
+
+WHOLE: dict[str, tuple[dict[str, Any], str]] = {
+    "scale": ({"scale": 0.0}, r"v1_u12_1\.mat: 0\.png: the scale is 0"),
+    "centre": ({"objpos": {"x": NAN, "y": 1}}, r"\.mat: 0\.png: the centre is at nan"),
+    "17 joints": ({"first_id": 1}, r"\.mat: 0\.png: a joint has the id 16"),
+    "joint below 0": ({"first_id": -1}, r"\.mat: 0\.png: a joint has the id -1"),
+    "head": ({"x2": HEAD[0], "y2": HEAD[1]}, r"\.mat: 0\.png: has a head of 0 pixels"),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_the_same_in_the_file_of_mpiis_authors(tmp_path: Path, case: str) -> None:
+    fields, says = WHOLE[case]
+    with pytest.raises(DataError, match=says) as caught:
+        open_pose(f"mpii:{make_whole(tmp_path, **fields)}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("heads", "says"),
+    [
+        (np.zeros((2, 2, 4)), r"gt_valid\.mat: person 0 \(8\.png\): has a head of 0 pixels"),
+        (np.full((2, 2, 4), np.nan), r"gt_valid\.mat: person 0 .*a head of nan"),
+        (np.zeros((2, 2, 3)), r"gt_valid\.mat: holds 3 heads, and .*valid\.json 4 people"),
+        (np.zeros(4), r"gt_valid\.mat: not an annotation of MPII|holds 1 heads"),
+    ],
+)
+def test_heads_that_measure_nothing(tmp_path: Path, heads: Any, says: str) -> None:
+    make_split(tmp_path)
+    savemat(tmp_path / "annot" / "gt_valid.mat", {"headboxes_src": heads})
+    with pytest.raises(DataError, match=says) as caught:
+        open_pose(f"mpii:{tmp_path}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "labelled", "says"),
+    [
+        ("train.json", (), "for train has a labelled joint.*nothing to learn from"),
+        ("valid.json", (6, 7), "for val has a labelled joint that counts.*nothing to measure"),
+    ],
+)
+def test_nobody_with_a_joint_that_counts(
+    tmp_path: Path, file: str, labelled: tuple[int, ...], says: str
+) -> None:
+    path = make_split(tmp_path) / "annot" / file
+    people = json.loads(path.read_text())
+    for one in people:
+        one["joints_vis"] = [int(joint in labelled) for joint in range(16)]
+    path.write_text(json.dumps(people))
+    with pytest.raises(DataError, match=says):
+        open_pose(f"mpii:{tmp_path}")
+
+
+def test_a_person_outside_of_the_image(tmp_path: Path) -> None:
+    path = make_split(tmp_path) / "annot" / "train.json"
+    people = json.loads(path.read_text())
+    people[1]["center"] = [500, 44.5]
+    path.write_text(json.dumps(people))
+    data = open_pose(f"mpii:{tmp_path}")
+    data.train.pixels(0)
+    with pytest.raises(CorruptImage, match=r"1\.png: has 120x100 pixels.*around 499\.5, 50"):
+        data.train.pixels(1)
 
 
 def test_a_square_of_nothing_is_refused() -> None:

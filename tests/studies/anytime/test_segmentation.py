@@ -1,5 +1,6 @@
 """What an anytime network's evaluation tells beside accuracy."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def test_the_calibration_error_of_known_pixels() -> None:
     assert bins[0, :, 0].tolist() == [0] * 9 + [2] + [0] * 3 + [4] + [0]
     expected = (4 * abs(0.9 - 0.75) + 2 * 0.6) / 6
     assert calibration_error(bins[0]) == pytest.approx(expected)
+    assert math.isnan(calibration_error(torch.zeros(BINS, 3)))
 
 
 @pytest.mark.parametrize("masks", ["none", "confidence", "random"])

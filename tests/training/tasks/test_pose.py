@@ -11,6 +11,7 @@ from support.training import numbers, stop_after, weights
 from torch import Tensor
 
 from convnext_study.errors import UserError
+from convnext_study.runs.metrics import NoResultError
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks import make_task
@@ -111,6 +112,13 @@ def test_metrics_of_exits_and_their_evidence(task: Pose) -> None:
     groups = samples.group_array()
     assert groups is not None
     assert groups.tolist() == [2, 3, 0, 1]  # images 10, 11, 8, 9 by their names
+
+
+def test_nobody_to_measure_is_no_result(task: Pose) -> None:
+    rows = people(somewhere(), head=0.0)
+    exits = [gaussians(rows, (64, 64), 64, 2.0)[0]]
+    with pytest.raises(NoResultError, match="PCKh has nothing to measure"):
+        task.metrics(task.measure(exits, rows))
 
 
 def test_people_are_evaluated_once_each(task: Pose) -> None:

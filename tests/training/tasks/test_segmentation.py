@@ -16,6 +16,7 @@ from torch import Tensor
 from convnext_study.data.dense.dataset import IGNORE
 from convnext_study.errors import UserError
 from convnext_study.runs import records
+from convnext_study.runs.metrics import NoResultError
 from convnext_study.runs.records import Run
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
@@ -116,6 +117,12 @@ def test_miou_is_of_one_matrix_over_all_images() -> None:
     assert "miou_exit1" not in evaluated(exits[:1], wanted)
 
 
+def test_no_labelled_pixel_is_no_result() -> None:
+    wanted = labels(6, 9, 7).fill_(IGNORE)
+    with pytest.raises(NoResultError, match="no pixel of the validation part has a class"):
+        evaluated([labels(6, 9, 7) % 11], wanted)
+
+
 @pytest.mark.parametrize("name", ["miou", "miou_exit1", "miou_exit2"])
 def test_the_evidence_gives_the_value_again(name: str) -> None:
     wanted = labels(6, 9, 7, classes=9)
@@ -190,6 +197,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "classes": ({"class_weights": [1.0]}, "class_weights: 1 numbers, and .* has 11 classes"),
     "exits": ({"exit_weights": [1.0]}, "exit_weights: 1 numbers, and 2 exits"),
     "crop": ({"crop": [0, 4]}, "crop 0x4"),
+    "no weight": ({"exit_weights": [0.0, 0.0]}, "exit_weights: .*one has to be above it"),
+    "below 0": ({"class_weights": [-1.0] + 10 * [1.0]}, "class_weights: .*below 0"),
+    "no number": ({"scales": [float("nan")]}, "scales.*finite"),
 }
 
 
