@@ -20,6 +20,8 @@ from pathlib import Path
 
 from filelock import BaseFileLock, SoftFileLock, Timeout, UnixFileLock
 
+from convnext_study.runs.files import open_regular
+
 MARKER = ".held"  # how a marker's name ends, after the lock's
 _MOMENT = 1.0  # seconds; whoever looks whether a lock is held holds it for less
 # "Function not implemented", "operation not supported", "no locks available", "invalid argument".
@@ -111,7 +113,7 @@ def is_held(path: Path) -> bool:
     Nothing is written either, but that a marker which a dead process left on this host is removed.
     """
     try:
-        handle = _open(path)
+        handle = open_regular(path)
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         finally:
@@ -129,13 +131,8 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def _open(path: Path) -> int:
-    """A file to read that is no link, and is not waited for where it is a pipe."""
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
 def _sign(handle: int) -> None:
-    """Write who holds a lock into its file, unless that has other names, or is none."""
+    """Write who holds a lock into its file, unless that has other names, or is a pipe."""
     about = os.fstat(handle)
     if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
         os.ftruncate(handle, 0)
@@ -144,13 +141,12 @@ def _sign(handle: int) -> None:
 
 def _look(path: Path) -> tuple[int, int, bytes]:
     """Which file that is, and who holds it: opened, since a network's file may be another now."""
-    handle = _open(path)
+    handle = open_regular(path)
     try:
         about = os.fstat(handle)
-        text = os.read(handle, 1024) if stat.S_ISREG(about.st_mode) else b""
+        return about.st_dev, about.st_ino, os.read(handle, 1024)
     finally:
         os.close(handle)
-    return about.st_dev, about.st_ino, text
 
 
 def _holder(path: Path) -> str:

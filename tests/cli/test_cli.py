@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it prints, what it writes, how it fails."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -8,10 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from convnext_study import cli
 from convnext_study.cli import main
+from convnext_study.runs import files
 
 COMMAND = [sys.executable, "-m", "convnext_study"]
 FAST = ["--epochs", "1", "--batch-size", "128"]
@@ -112,6 +116,24 @@ def test_an_output_that_cannot_be_written_is_one_line(command: str) -> None:
         )
     assert done.returncode == 1
     assert done.stderr == "convnext-study: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("file", ["results.json", None])
+def test_a_file_on_a_full_disk_is_not_called_standard_output(
+    tmp_path: Path, file: str | None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        def write(_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        files.write_temporary(tmp_path / file, write) if file else write(None)
+
+    monkeypatch.setattr(cli, "app", full)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 1
+    where = tmp_path / file if file else "a file or device"
+    assert capsys.readouterr().err == f"convnext-study: {where}: No space left on device\n"
 
 
 def test_a_closed_output_and_a_reader_that_leaves_are_no_errors() -> None:
