@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from convnext_study.data.dense import DENSE_SOURCES
 from convnext_study.data.pose import POSE_SOURCE
 from convnext_study.data.sources import SOURCES
@@ -95,7 +97,11 @@ def _checked(run: Run, model: ModelRef, trust: bool, code: Path | None) -> dict[
     else:
         for value in args.values():
             if isinstance(value, dict) and "builder" in value:
-                _checked(run, ModelRef.model_validate(value), trust, code)
+                try:
+                    inner = ModelRef.model_validate(value)
+                except ValidationError:
+                    raise TrustError(f"{run.id}: its record names no network within") from None
+                _checked(run, inner, trust, code)
             elif not trust:
                 _check_words(run, value)
         if not trust and args.get("pretrained"):

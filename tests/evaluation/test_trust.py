@@ -332,6 +332,7 @@ NESTED = {
     "a place to fetch from": {"backbone": "hf-hub:stranger/model"},
     "a folder": {"backbone": "local-dir:/tmp/x"},
     "weights to fetch": {"backbone": "resnet18", "pretrained": True},
+    "no network within": {"parent": {"builder": 3}},
     "a path in a list": {"widths": [8, "/etc/passwd"]},
 }
 
