@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from convnext_study.cli.options import StudyOptions, on_corrupt_image
 from convnext_study.experiments.data_identity import look_at
-from convnext_study.experiments.dataset_size import has_maps, size_if_missing
+from convnext_study.experiments.dataset_size import expected_size, has_maps, size_if_missing
+from convnext_study.experiments.network_checks import check_networks
 from convnext_study.launchers import cluster_for, launcher_for, node_for, world_size_for
 from convnext_study.runs.records import Run
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from convnext_study.launchers import Launcher
     from convnext_study.launchers.resources import Node, Requested, Resources
     from convnext_study.launchers.slurm.cluster import ClusterConfig
+    from convnext_study.recipes import Recipe
 
 
 def describe(todo: Sequence[Run], options: StudyOptions, resources: Resources) -> str:
@@ -63,10 +66,31 @@ def choose_resources_for(
     )
     node = node_for(options.device, cluster)
     requested = _requested(options, node, cluster)
+    processes = processes_of(options, cluster, node.devices)
+    check_networks(todo, _classes_and_side, functools.partial(_together, options, processes))
     plan = choose_resources(
         runtime, requested, image_size=size, runs=len(todo), from_files=from_files, node=node
     )
     return replace(plan, jobs=min(cluster.array_limit, len(todo))) if cluster else plan
+
+
+def _classes_and_side(uri: str) -> tuple[int, int]:
+    size, _ = expected_size(uri)
+    return size.classes, size.image_size
+
+
+def _together(options: StudyOptions, processes: int, recipe: Recipe) -> int:
+    """Images that BatchNorm sees at a time. Raises UserError for a batch that cannot be split."""
+    if processes == 1 and options.micro_batch_size is None:
+        return recipe.global_batch_size
+    from convnext_study.data.sharding import BatchSharding, accum_steps
+
+    batch, sharding = (
+        recipe.global_batch_size,
+        BatchSharding(0, processes, options.micro_batch_size),
+    )
+    pieces = accum_steps(batch, sharding, even=recipe.mixes)
+    return batch // pieces // (1 if recipe.sync_bn else processes)
 
 
 def _images(todo: Sequence[Run], options: StudyOptions) -> tuple[int, bool]:

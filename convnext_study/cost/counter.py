@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.cost.closed_form import sides
-from convnext_study.cost.cost import Cost
+from convnext_study.cost.cost import Cost, ImageTooSmall
 from convnext_study.roadmap.spec import NetSpec
 
 if TYPE_CHECKING:
@@ -100,6 +100,13 @@ def run_counted(model: nn.Module, image_size: tuple[int, int, int]) -> Cost:
     try:
         with torch.no_grad(), skip_norms():
             model.eval()(blank_image(model, image_size))
+    except RuntimeError as error:  # torch's, of sizes that do not fit each other
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        height, width = image_size[1:]
+        raise ImageTooSmall(
+            f"image size: {type(model).__name__} cannot be counted on an image of {height}x{width} "
+            f"({reason:.200}); give a larger one, or mend the network"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()

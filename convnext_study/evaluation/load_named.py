@@ -18,6 +18,7 @@ from convnext_study.evaluation.load_run import (
     classifier_of,
     put_weights,
 )
+from convnext_study.models.builders import nearest_of_timm
 
 if TYPE_CHECKING:
     from convnext_study.models.pretrained.state_files import Kind, State, Weights
@@ -97,7 +98,7 @@ def _timm(name: str, given: Given | None, pretrained: bool) -> LoadedModel:
     import timm
 
     if not timm.is_model(name):
-        raise EvaluationError(f"{name}: no run folder and no timm model{_like(name)}")
+        raise EvaluationError(f"{name}: no run folder and no timm model{nearest_of_timm(name)}")
     keywords = _fields(given[1]) if given and name.startswith("roadmap_") else {}
 
     def make(**more: Any) -> Any:
@@ -224,14 +225,6 @@ def _fields(state: State) -> dict[str, Any]:
 def _has_weights(net: Any) -> bool:
     config = getattr(net, "pretrained_cfg", {})
     return any(config.get(key) for key in ("url", "file", "hf_hub_id", "state_dict"))
-
-
-def _like(name: str) -> str:
-    import timm
-
-    # Of more than a thousand names only the closest is worth printing.
-    close = difflib.get_close_matches(name, timm.list_models(), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _resolves(host: str) -> bool:

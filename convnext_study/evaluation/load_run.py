@@ -12,6 +12,7 @@ from convnext_study.data.transforms.evaluation import EvalTransform
 from convnext_study.errors import UserError
 from convnext_study.evaluation.errors import EvaluationError, TrustError
 from convnext_study.evaluation.trust import Called, check_data, what_to_call
+from convnext_study.imports import TaskError
 from convnext_study.runs import records
 from convnext_study.runs.records import Record, Run
 
@@ -149,6 +150,8 @@ def _build(
         else:
             model = run.model.model_copy(update={"args": called.args})
             net = called.task(run.model_copy(update={"model": model}), Runtime()).build()
+    except TaskError as error:
+        raise EvaluationError(f"{where}: its network cannot be built ({error})") from error
     except UserError:
         raise
     except Exception as error:  # whatever arguments lead to that do not fit each other

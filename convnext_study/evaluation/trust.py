@@ -19,8 +19,8 @@ from convnext_study.data.dense import DENSE_SOURCES
 from convnext_study.data.pose import POSE_SOURCE
 from convnext_study.data.sources import SOURCES
 from convnext_study.evaluation.errors import TrustError
-from convnext_study.imports import TaskError, file_digest, load_function
-from convnext_study.models.builders import FILE_BUILDER, TIMM_BUILDER, get_builder
+from convnext_study.imports import TaskError, file_digest, load_function, resolve
+from convnext_study.models.builders import FILE_BUILDER, TIMM_BUILDER, checked, get_builder
 from convnext_study.runs.records import ModelRef, Run
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ def what_to_call(run: Run, *, trust: bool = False, code: Path | None = None) -> 
     if task_name is not None:
         _check_import(run, task_name, trust, code)
     # Only now: a file is not run for a record that is refused.
-    task = None if task_name is None else _find(task_name, code)
-    return Called(_find(reference, code), args, task)
+    task = None if task_name is None else _find(task_name, code) or resolve(task_name)
+    own = _find(reference, code)
+    return Called(checked(reference, own) if own else get_builder(reference), args, task)
 
 
 def _checked(run: Run, model: ModelRef, trust: bool, code: Path | None) -> dict[str, Any]:
@@ -200,6 +201,7 @@ def _is_in(reference: str, code: Path | None) -> bool:
 
 
 def _find(reference: str, code: Path | None) -> Any:
+    """What the reader's file has under that name; None where the name is not of that file."""
     if code is None or not _is_in(reference, code):
-        return get_builder(reference)
+        return None
     return load_function(code, reference.partition(":")[2])

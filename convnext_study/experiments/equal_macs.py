@@ -16,6 +16,7 @@ from convnext_study.runs.records import ModelRef, Run
 KIND = "equal_macs"
 END = "end"
 WIDEST = 100_000  # channels, above any network
+MOST_MACS = 1e18  # above any network's
 
 Macs = Callable[[NetSpec], int]
 
@@ -36,8 +37,8 @@ def parse_target(text: str, road: Roadmap, macs: Macs) -> int:
         target = float(text)
     except ValueError:
         target = 0.0
-    if not 1 <= target < float("inf"):
-        raise UserError(f"match-macs: {text!r}; use {END}, or MACs of one image such as 4.5e9")
+    if not 1 <= target <= MOST_MACS:
+        raise UserError(f"match-macs: {text!r:.40}; use {END}, or MACs of one image such as 4.5e9")
     return round(target)
 
 

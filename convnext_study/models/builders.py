@@ -5,6 +5,8 @@ A builder takes the arguments of the record and, by keyword, what the data and t
 
 from __future__ import annotations
 
+import difflib
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.imports import (
     TaskError,
+    fault,
     file_digest,
     load_function,
     resolve,
@@ -29,8 +32,13 @@ Builder = Callable[..., "nn.Module"]
 def get_builder(name: str) -> Builder:
     """The builder of a short name, or of a user's ``module:function``.
 
-    A study's are those of its `Study`. Raises TaskError where there is none.
+    A study's are those of its `Study`. Raises TaskError where there is none. What it returns raises
+    TaskError too, one line with the builder's name, where the builder raises or gives no network.
     """
+    return checked(name, _find(name))
+
+
+def _find(name: str) -> Builder:
     core = {ROADMAP_BUILDER: roadmap_net, TIMM_BUILDER: timm_net, FILE_BUILDER: file_net}
     if name in core:
         return core[name]
@@ -39,6 +47,55 @@ def get_builder(name: str) -> Builder:
         raise TaskError(f"builder {name!r}{did_you_mean(name, [*core, *own])}")
     builder: Builder = resolve(own.get(name, name))
     return builder
+
+
+def checked(name: str, builder: Builder) -> Builder:
+    """The builder; TaskError, one line that names it, where it raises or returns no network."""
+
+    @functools.wraps(builder)
+    def build(args: dict[str, Any], **given: Any) -> nn.Module:
+        from torch import nn
+        from torch.nn.parameter import is_lazy
+
+        words = describe_builder(name, args)
+        try:
+            net = builder(args, **given)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise TaskError(f"{words}: {fault(error, Path(args.get('file', '')))}") from error
+        if not isinstance(net, nn.Module):
+            what = "nothing" if net is None else f"an object of type {type(net).__name__}"
+            raise TaskError(f"{words}: returns {what}; return a torch.nn.Module")
+        if any(is_lazy(weight) for weight in net.parameters()):
+            raise TaskError(f"{words}: has lazy layers; run it on an image before it is returned")
+        return net
+
+    return build
+
+
+def describe_builder(name: str, args: dict[str, Any]) -> str:
+    """What builds a network, in words, for errors."""
+    if name == FILE_BUILDER:
+        return f"builder {args.get('file')}:{args.get('function')}"
+    return f"builder {name!r}" + (f" of {args.get('name')!r}" if name == TIMM_BUILDER else "")
+
+
+def check_timm_name(name: object) -> None:
+    """Raises TaskError for a name that no network of timm has, with the nearest."""
+    import timm
+
+    if isinstance(name, str) and (":" in name or timm.is_model(name)):  # hf-hub:..., local-dir:...
+        return
+    raise TaskError(f"timm has no network {name!r}{nearest_of_timm(str(name))}")
+
+
+def nearest_of_timm(name: str) -> str:
+    """The end of an error message: of more than a thousand names only the closest."""
+    import timm
+
+    close = difflib.get_close_matches(name, timm.list_models(), n=1)
+    return f"; did you mean {close[0]}?" if close else "; timm.list_models() has their names"
 
 
 def roadmap_net(
@@ -58,6 +115,7 @@ def timm_net(args: dict[str, Any], *, num_classes: int, drop_path: float, init: 
     import timm
 
     keywords = {"drop_path_rate": drop_path, **args}
+    check_timm_name(keywords.get("name"))
     net: nn.Module = timm.create_model(keywords.pop("name"), num_classes=num_classes, **keywords)
     return net
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,8 @@ from convnext_study.data.loader import (
     val_batches,
 )
 from convnext_study.data.sharding import BatchSharding, accum_steps, most_batches
-from convnext_study.models.builders import get_builder
+from convnext_study.imports import TaskError
+from convnext_study.models.builders import describe_builder, get_builder
 from convnext_study.recipes import Recipe, make_recipe
 from convnext_study.runs.metrics import Metric, Samples
 from convnext_study.runs.records import ModelRef, Run
@@ -39,6 +40,17 @@ from convnext_study.training.tasks.on_data import warnings_of
 
 EVAL_BATCH = 256
 PRIMARY = "top1"
+
+
+def check_logits(logits: object, wanted: tuple[int, int], model: ModelRef) -> None:
+    """Raises TaskError, one line with the builder's name, for what are no (n, classes) logits."""
+    if isinstance(logits, Tensor) and logits.shape == wanted and logits.is_floating_point():
+        return
+    gives = f"an object of type {type(logits).__name__}"
+    if isinstance(logits, Tensor):
+        gives = f"{tuple(logits.shape)} of {logits.dtype}"
+    words = describe_builder(model.builder, model.args)
+    raise TaskError(f"{words}: its network gives {gives} for logits; give {wanted}, floating point")
 
 
 class Classification(Task):
@@ -147,9 +159,16 @@ class Classification(Task):
         if self._mixing is not None:
             # The mixed targets hold the label smoothing already.
             images, soft = self._mixing(images, labels, batch.places, batch.step)
-            return F.cross_entropy(model(images), soft), len(labels)
+            return F.cross_entropy(self._logits(model, images), soft), len(labels)
         smoothing = self.recipe.label_smoothing
-        return F.cross_entropy(model(images), labels, label_smoothing=smoothing), len(labels)
+        logits = self._logits(model, images)
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing), len(labels)
+
+    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """(n, classes). Raises TaskError for other outputs."""
+        logits, wanted = model(images), (len(images), self.data.num_classes)
+        check_logits(logits, wanted, self.run.model)
+        return cast(Tensor, logits)
 
     def evaluates_after(self, epoch: int) -> bool:
         """Not where the data are to be looked at once."""
@@ -168,7 +187,7 @@ class Classification(Task):
         )
         for batch in batches:
             images, labels = self._prepare(batch)
-            logits = model(images).float()
+            logits = self._logits(model, images).float()
             losses.append(F.cross_entropy(logits, labels, reduction="sum"))
             correct.append(logits.argmax(1) == labels)
             finite.append(finite_rows(logits))

@@ -1,0 +1,146 @@
+"""Networks that cannot be trained as requested, found before anything runs.
+
+The road map's are checked on paper; others are built once, thrown away, and shown a blank image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from convnext_study import cost
+from convnext_study.cost.closed_form import sides
+from convnext_study.errors import UserError
+from convnext_study.imports import TaskError
+from convnext_study.models.builders import (
+    FILE_BUILDER,
+    ROADMAP_BUILDER,
+    TIMM_BUILDER,
+    describe_builder,
+    get_builder,
+)
+from convnext_study.recipes import Recipe, make_recipe
+from convnext_study.roadmap.spec import NetSpec
+from convnext_study.runs.records import ModelRef, Run
+from convnext_study.training.tasks import task_class
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CLASSIFICATION = "classification"
+_ONE = "more than 1 value per channel"  # of torch's message
+ONE_VALUE = (
+    "BatchNorm would see one value per channel, a single image on a map of 1x1, which has no "
+    "statistics; use a larger --batch-size or --micro-batch-size, or a larger --image-size"
+)
+
+
+def check_networks(
+    runs: Sequence[Run], images: Callable[[str], tuple[int, int]], together: Callable[[Recipe], int]
+) -> None:
+    """Raises UserError, one line, for a network that no step can be taken of.
+
+    Args:
+        runs: to be trained. Of other tasks than classification only those networks are built that
+            are not this package's.
+        images: classes and side of the images of a data set, by its URI.
+        together: how many images BatchNorm sees at a time, by the recipe.
+    """
+    seen: set[str] = set()
+    for run in runs:
+        recipe = make_recipe(run.recipe)
+        classes, side = images(run.data)
+        side, count = recipe.image_size or side, together(recipe)
+        about = [run.model.model_dump(), run.task.name, classes, side, count > 1]
+        if (key := json.dumps(about, sort_keys=True)) in seen:
+            continue
+        seen.add(key)
+        if run.task.name == CLASSIFICATION and run.model.builder == ROADMAP_BUILDER:
+            _check_row(run, side, count)  # without the seconds that importing torch takes
+        else:
+            _check_built(run, recipe, (classes, side, count))
+
+
+def _check_built(run: Run, recipe: Recipe, about: tuple[int, int, int]) -> None:
+    """``about``: classes, side, and how many images BatchNorm sees."""
+    from convnext_study.training.tasks.classification import Classification
+    from convnext_study.training.tasks.exits import ExitsTask, check_recipe
+
+    task = task_class(run.task.name)
+    if not isinstance(task, type):
+        return
+    if issubclass(task, Classification):
+        if run.model.builder == ROADMAP_BUILDER:
+            _check_row(run, *about[1:])
+        else:
+            _check_forward(run, _build(run.model, about[0], recipe), about)
+    elif issubclass(task, ExitsTask):
+        check_recipe(recipe, run.task.name)
+        if _is_foreign(run.model) or about[-1] == 1:
+            _check_exits(run, _build(run.model, about[0], recipe), about)
+
+
+def _is_foreign(model: ModelRef) -> bool:
+    return model.builder in (FILE_BUILDER, TIMM_BUILDER) or ":" in model.builder
+
+
+def _check_row(run: Run, side: int, count: int) -> None:
+    spec = NetSpec.from_dict(run.model.args)
+    last = sides(spec, side)[-1]
+    if spec.norm == "batch" and count * last * last == 1:
+        raise UserError(f"{run.name}: {ONE_VALUE}")
+
+
+def _build(model: ModelRef, classes: int, recipe: Recipe) -> nn.Module:
+    args = {name: value for name, value in model.args.items() if name != "pretrained"}
+    net = get_builder(model.builder)(
+        args, num_classes=classes, drop_path=recipe.drop_path, init=recipe.init
+    )
+    if not any(weight.requires_grad for weight in net.parameters()):
+        raise TaskError(
+            f"{describe_builder(model.builder, model.args)}: its network has no weight to train"
+        )
+    return net
+
+
+def _check_exits(run: Run, net: nn.Module, about: tuple[int, int, int]) -> None:
+    """Of the maps that it gives the task says what is wrong; here it is only whether it can."""
+    import torch
+
+    _, side, count = about
+    if count == 1:
+        try:
+            net.train()(torch.zeros(1, 3, side, side))
+        except ValueError as error:
+            if _ONE in str(error):
+                raise UserError(f"{run.name}: {ONE_VALUE}") from error
+
+
+def _check_forward(run: Run, net: nn.Module, about: tuple[int, int, int]) -> None:
+    import torch
+
+    from convnext_study.training.tasks.classification import check_logits
+
+    classes, side, count = about
+    images = torch.zeros(min(count, 2), 3, side, side)
+    words = describe_builder(run.model.builder, run.model.args)
+    try:
+        logits = net.train(count == 1)(images)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if _ONE in reason:
+            raise UserError(f"{run.name}: {ONE_VALUE}") from error
+        raise TaskError(
+            f"{run.name}: {words}: its network takes no images of {side}x{side} ({reason:.200}); "
+            "give others with --image-size, or mend the network"
+        ) from error
+    check_logits(logits, (len(images), classes), run.model)
+    try:
+        cost.count(net, (3, side, side))  # a run's last act: not after all its epochs
+    except Exception as error:
+        raise TaskError(f"{run.name}: {words}: {error}") from error
+    if not logits.requires_grad:
+        raise TaskError(f"{words}: its logits depend on no weight that is trained")
