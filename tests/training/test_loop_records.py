@@ -111,7 +111,7 @@ FULL = r"^{}: cannot be written \(No space left on device\); make room, then giv
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_log_on_a_full_disk_is_one_line(tmp_path: Path) -> None:
     with RunFolder(tmp_path, make_tiny_run()) as folder:
-        folder._log = Path("/dev/full").open("a")
+        folder._log = Path("/dev/full").open("a")  # noqa: SIM115
         with pytest.raises(RunFailed, match=FULL.format(tmp_path)) as caught:
             folder.event("started")
         folder.failed(caught.value, rank=0)  # there is no telling; the error is told all the same
