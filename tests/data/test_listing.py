@@ -218,11 +218,15 @@ def test_pairs_with_system_files(tmp_path: Path) -> None:
             (folder / "._0.png").write_bytes(b"Mac OS X")
             (folder / ".ipynb_checkpoints").mkdir()
             picture(1).save(folder / ".ipynb_checkpoints" / "0-checkpoint.png")
+    (tmp_path / "train" / "images" / "0.gif").touch()
     data = open_dense(f"pairs:{tmp_path}")
     assert (data.train.digests(), data.val.digests()) == (
         before.train.digests(),
         before.val.digests(),
     )
+    assert [note.partition(" files")[0] for note in data.notes] == [
+        f"{tmp_path / 'train' / 'images'}: 1"
+    ]
 
 
 # The order

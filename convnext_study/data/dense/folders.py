@@ -7,7 +7,9 @@ without that file the training masks are counted: all masks are read once, see `
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +23,7 @@ from convnext_study.data.dense.check import Survey, check_numbers, check_parts, 
 from convnext_study.data.dense.dataset import IGNORE, DenseData
 from convnext_study.data.dense.files import FilePairs, Pair
 from convnext_study.data.sources.folder import SUFFIXES
-from convnext_study.data.sources.listing import files_in, is_folder
+from convnext_study.data.sources.listing import files_in, is_folder, unread_note
 
 IMAGES, MASKS, CLASSES = "images", "masks", "classes.txt"
 
@@ -30,7 +32,8 @@ def open_pairs(path: str, corrupt_images: OnCorruptImage = "stop") -> DenseData:
     """Images and masks under ``train`` and ``val``. Raises DataError naming the path at fault."""
     root = Path(path).expanduser()
     folders = {part: _folders(root, part) for part in ("train", "val")}
-    pairs = {part: paired(root, *found, _mask_of) for part, found in folders.items()}
+    notes: list[str] = []
+    pairs = {part: paired(root, *one, _mask_of, notes=notes) for part, one in folders.items()}
     names = _class_names(root)
     found = {part: look_at(root, folders[part][1], pairs[part], corrupt_images) for part in pairs}
     if names:
@@ -42,7 +45,7 @@ def open_pairs(path: str, corrupt_images: OnCorruptImage = "stop") -> DenseData:
         part: FilePairs(str(root), pairs[part], len(classes), bad=one.bad)
         for part, one in found.items()
     }
-    return of_files(f"pairs:{path}", classes, parts)
+    return replace(of_files(f"pairs:{path}", classes, parts), notes=tuple(notes))
 
 
 def look_at(root: Path, masks: str, pairs: list[Pair], corrupt_images: OnCorruptImage) -> Survey:
@@ -69,6 +72,7 @@ def paired(
     masks: str,
     mask_of: Callable[[str], str | None],
     suffixes: Collection[str] = SUFFIXES,
+    notes: list[str] | None = None,
 ) -> list[Pair]:
     """The images in a folder, each with its mask in another, in the order of their paths.
 
@@ -78,10 +82,14 @@ def paired(
         masks: in it, that of the masks.
         mask_of: a mask's path in its folder from the image's; None of a file that is no image.
         suffixes: of images.
+        notes: takes a line on other files among the images.
 
     Raises DataError where there are no images, and where two have one mask.
     """
-    found = dict(files_in(str(root / images), suffixes))
+    unread: Counter[str] = Counter()
+    found = dict(files_in(str(root / images), suffixes, unread))
+    if notes is not None:
+        notes += unread_note(str(root / images), unread, suffixes)
     held = dict(files_in(str(root / masks), {".png"}))
     pairs = []
     for path in sorted(found):
