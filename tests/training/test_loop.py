@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, tiny_run: Run) -> None:
 
 
 def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
-    run = make_tiny_run(lr=1e4, optimizer="sgd")
+    run = make_tiny_run(lr=1e4, optimizer="sgd", global_batch_size=16)
     with pytest.raises(TrainingError, match=r"loss is (nan|inf).*try a lower learning rate"):
         train(run, tmp_path)
     record = records.read(tmp_path)
