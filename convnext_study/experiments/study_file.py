@@ -183,7 +183,15 @@ def recorded(folder: Path) -> dict[str, Run]:
 
 
 def select_records(records: Iterable[Record], runs: Iterable[Run]) -> list[Record]:
-    """The records of these runs, in their order, under the names and facts asked for now."""
+    """The records of these runs, in their order, under the names and facts of these runs.
+
+    A record without what its data is, of a training outside a study, is found by the data's URI.
+    """
     by_key = {record.run.key: record for record in records}
-    asked = identify(runs, [record.run for record in by_key.values()])
-    return [by_key[run.key].model_copy(update={"run": run}) for run in asked if run.key in by_key]
+    given = list(runs)
+    identified = identify(given, [record.run for record in by_key.values()])
+    found = []
+    for run, known in zip(given, identified, strict=True):
+        if record := by_key.get(known.key) or by_key.get(run.key):
+            found.append(record.model_copy(update={"run": known}))
+    return found
