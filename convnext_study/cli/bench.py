@@ -12,7 +12,7 @@ import typer
 from convnext_study.cli.options import MOST_PROCESSES, Json, Regime, print_tables
 from convnext_study.errors import UserError
 from convnext_study.imports import studies
-from convnext_study.recipes.recipe import MOST_IMAGES
+from convnext_study.recipes.recipe import MOST_IMAGES, MOST_PIXELS
 from convnext_study.roadmap import Roadmap, Variant, get_roadmap
 from convnext_study.runs.files import make_folder
 
@@ -122,6 +122,8 @@ def _parts(parts: str | None) -> list[str]:
     from convnext_study.experiments.roadmap_runs import parse_names
 
     wanted = list(parse_names(parts))
+    if not wanted:
+        raise UserError(f"--parts: {parts!r} names no part; use some of {', '.join(PARTS)}")
     known = (*PARTS, *(name for name, study in studies().items() if study.bench))
     for name in wanted:
         if name not in known:
@@ -140,8 +142,14 @@ def _requested(
         option = "--networks" if names else "--image-size"
         raise UserError(f"{option}: is for parts of a study, such as --parts anytime")
     sides = image_size.lower().split("x") if image_size else []
-    if image_size and not (len(sides) == 2 and all(s.isdecimal() and int(s) for s in sides)):
-        raise UserError(f"--image-size: {image_size!r}; use HEIGHTxWIDTH, as in 512x1024")
+    valid = len(sides) == 2 and all(
+        side.isdecimal() and len(side) < 5 and 0 < int(side) <= MOST_PIXELS for side in sides
+    )
+    if image_size and not valid:
+        raise UserError(
+            f"--image-size: {image_size!r:.40}; use HEIGHTxWIDTH, as in 512x1024, "
+            f"neither above {MOST_PIXELS}"
+        )
     size = (int(sides[0]), int(sides[1])) if sides else None
     return BatchRequest(names, size, batch, quick)
 

@@ -17,7 +17,7 @@ import typer
 
 from convnext_study.data.sources import SOURCES
 from convnext_study.errors import EXIT_STOPPED, RunFailed, UserError, one_line
-from convnext_study.recipes.recipe import MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS
+from convnext_study.recipes.recipe import LEAST_PIXELS, MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -35,7 +35,8 @@ MOST_PROCESSES = 1024  # and threads: of one machine, generously
 Regime = Annotated[str, typer.Option(help="Which road map: t, b or nano.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 ImageSize = Annotated[
-    int | None, typer.Option(min=1, max=MOST_PIXELS, help="Side of the image, in pixels.")
+    int | None,
+    typer.Option(min=LEAST_PIXELS, max=MOST_PIXELS, help="Side of the image, in pixels."),
 ]
 CorruptImages = Annotated[
     str, typer.Option(help="An image that cannot be read: stop, or skip and count it.")

@@ -87,6 +87,7 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
         )
     loaded.check_names(data.uri, digest_of_names(data.classes))
     prepared, recipe = _prepare(loaded, data)
+    _check_size(loaded, recipe.image_size or data.size)
     batches = _batches(prepared, recipe, loaded.transform.crop_mode, batch, runtime)
     began = time.perf_counter()
     before = data.corrupt.replaced
@@ -110,6 +111,21 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
         correct_bits=Samples.of_bits(first.numpy()).data,
         corrupt_images=corrupt,
     )
+
+
+def _check_size(loaded: LoadedModel, side: int) -> None:
+    """Raises EvaluationError for images that the network cannot take, before any is read."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            loaded.net(torch.zeros(1, 3, side, side))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EvaluationError(
+            f"{loaded.name}: its network takes no images of {side}x{side} ({reason:.200}); give "
+            "others with --image-size"
+        ) from error
 
 
 def _prepare(loaded: LoadedModel, data: DatasetPair) -> tuple[DatasetPair, Recipe]:

@@ -42,7 +42,7 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 def choose_variants(road: Roadmap, steps: str | None) -> tuple[Variant, ...]:
     """The rows named in ``steps`` (comma-separated), in the road's order; all without it."""
-    if not steps:
+    if steps is None:
         return road.variants()
     wanted = {road.variant(name).name for name in parse_names(steps)}
     if not wanted:

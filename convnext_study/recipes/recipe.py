@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from convnext_study.errors import UserError, did_you_mean
 
 # Beyond them nothing is trained, and products of two of them are still numbers.
+LEAST_PIXELS = 2  # of a side: torch fails to shrink an image to a single pixel
 MOST_PIXELS, MOST_IMAGES, MOST_EPOCHS = 8192, 10_000_000, 1_000_000
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -46,7 +47,9 @@ class Recipe(BaseModel):
     milestones: int | tuple[int, ...] = 30
     gamma: float = Field(default=0.1, gt=0, lt=1)
     power: float = Field(default=0.9, gt=0, le=100)  # of the poly schedule
-    image_size: int | None = Field(default=None, ge=1, le=MOST_PIXELS)  # None: the data's own
+    image_size: int | None = Field(
+        default=None, ge=LEAST_PIXELS, le=MOST_PIXELS
+    )  # None: the data's own
     crop: Literal["random_resized", "random_crop", "none"] = "random_resized"
     flip: bool = True  # horizontal; where the data allows it
     rand_augment: str | None = None  # timm's notation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -50,3 +51,31 @@ def test_no_option_takes_what_is_no_such_number(
         errors = capsys.readouterr().err
         assert (ended.value.code, len(errors.splitlines())) == (2, 1), (text, errors)
         assert name in errors
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bench", "--parts", "anytime", "--image-size", "99999999999x3"],
+        ["bench", "--parts", "anytime", "--image-size", "0x32"],
+        ["bench", "--parts", "anytime", "--image-size", "x"],
+        ["bench", "--parts", ","],
+        ["roadmap", "--steps", ""],
+        ["eval", "roadmap_nano_separate_downsampling", "--data", "digits", "--image-size", "4"],
+        ["study", "pairs", "--match-macs", "1e300"],
+        ["train", "gelu", "--launcher", "torchrun", "--processes", "7"],
+    ],
+)
+def test_no_command_takes_what_it_cannot_use(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["convnext-study", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    errors = capsys.readouterr().err
+    assert (ended.value.code, len(errors.splitlines())) == (2, 1), errors
+    assert len(errors) < 400

@@ -80,7 +80,9 @@ def test_nothing_done(name: str, study: Study, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(named_studies().keys() - {"anytime"}))
 def test_every_second_run_done(name: str, study: Study, tmp_path: Path) -> None:
-    for run in asked(name)[1::2]:
+    runs = asked(name)
+    parents = {run.init_from for run in runs}  # which would need a checkpoint
+    for run in [run for run in runs if run.key not in parents][1::2]:
         path = write_run(tmp_path / "study", run, result={"val_images": 1000}) / RUN
         path.with_name("last.ckpt").touch()
         sizes = {"classes": 10, "train": {"images": 1195}, "val": {"images": 602}}

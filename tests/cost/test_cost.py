@@ -192,7 +192,7 @@ def test_closed_form_agrees_on_any_fields_and_any_size() -> None:
         except ImageTooSmall:
             with pytest.raises(ImageTooSmall):
                 cost.count_spec(spec, size, classes)
-            with pytest.raises(RuntimeError):
+            with pytest.raises(ImageTooSmall):
                 cost.count(RoadmapNet(spec, num_classes=classes), (3, size, size))
             continue
         assert cost.count_spec(spec, size, classes) == expected, (spec, size)
