@@ -28,8 +28,8 @@ from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import select_records
 from convnext_study.report.findings import Finding
 from convnext_study.runs.records import Record, Run
+from convnext_study.studies.anytime.arms import runs_of
 from convnext_study.studies.anytime.findings import findings
-from convnext_study.studies.anytime.study_runs import runs_of
 
 FOLDER = "anytime"  # in runs/, apart from the road map's rows
 DATA = "digit-canvas"

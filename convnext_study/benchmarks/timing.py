@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -98,24 +98,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def laps(
-    run: Callable[[], Iterable[object]],
-    clock: Callable[[], float] = time.perf_counter,
-    wait: Callable[[], object] = lambda: None,
-) -> list[float]:
-    """Seconds from the start of ``run`` to each of the items that it yields.
-
-    Args:
-        run: called once; nothing is warmed up.
-        clock: `time.process_time` counts this process alone, on a machine that others use too.
-        wait: called before the clock is read, for devices that answer before they are done.
-    """
-    wait()
-    began = clock()
-    found: list[float] = []
-    for _ in run():
-        wait()
-        found.append(clock() - began)
-    return found

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from convnext_study.studies.anytime.networks.network import AnytimeNet
+from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from convnext_study.studies.anytime.masks.fill import _bands, _squares
+from convnext_study.studies.anytime.masks import _bands, _squares
 
 DEVICE, CPU = torch.device("cuda:0"), torch.device("cpu")
 

@@ -9,11 +9,11 @@ from convnext_study.imports import Study
 
 STUDY = Study(
     package=__name__,
-    builders={"anytime": "networks.network:build"},
+    builders={"anytime": "network:build"},
     tasks={
         "anytime": "segmentation:AnytimeSegmentation",
-        "anytime-deep-supervision": "controls:DeepSupervision",
-        "anytime-random-masks": "controls:RandomMasks",
+        "anytime-deep-supervision": "segmentation:DeepSupervision",
+        "anytime-random-masks": "segmentation:RandomMasks",
     },
     models="registry:MODELS",
     costs="costs:cost_tables",

@@ -1,4 +1,4 @@
-"""What is compared: networks with one exit and with several, heads, masks, and controls.
+"""The networks that are compared, and their runs, by the data that is given.
 
 The arms are the paper's, and three controls of ours: smaller and larger networks with one exit,
 masks by chance, and exits that are there in training alone.
@@ -6,29 +6,47 @@ masks by chance, and exits that are there in training alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-TASK = "anytime"
+from convnext_study.data.dense import DENSE_SOURCES
+from convnext_study.data.labels import OF_PIXELS, check_labels
+from convnext_study.errors import UserError, did_you_mean
+from convnext_study.recipes import Recipe, get_recipe
+from convnext_study.runs.keys import without_defaults
+from convnext_study.runs.records import ModelRef, Run, TaskRef
+from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec, published
+
+STUDY = BUILDER = TASK = "anytime"
+CANVASES, CITYSCAPES = "digit-canvas", "cityscapes"
 AUXILIARY = 0.4  # weight of exits for training alone, as of PSPNet's (Zhao et al., 2017)
+BACKGROUND = 0.5  # weight of the canvases' background in the loss
+
+# Ours, for minutes on a laptop.
+SMALL = Recipe(
+    name="anytime-small",
+    epochs=3,
+    optimizer="adamw",
+    lr=5e-3,
+    lr_base_size=16,
+    global_batch_size=16,
+    weight_decay=0.01,
+    warmup_epochs=0.5,
+    crop="none",
+    clip_grad=1.0,
+    init="kaiming",
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arm:
+@dataclass(frozen=True)
+class AnytimeArm:
     """A network of the comparison.
 
-    Args:
-        name: of its runs.
-        label: for tables.
-        section: of the table.
-        parent: the arm that it is compared with in the table.
-        spec: fields of `AnytimeSpec` that are set.
-        task: the task's name.
-        exit_weights: of each exit's loss.
-        shares_of: the arm whose shares its random masks take.
-        backbone: in the place of the one that was asked for: narrower or wider.
-        adopted: whether the next arm goes on from it.
+    ``label``, ``section`` and ``parent``, the arm that it is compared with, are for the table;
+    ``spec`` are fields of `AnytimeSpec`; ``exit_weights`` of each exit's loss; ``shares_of`` the
+    arm whose shares its random masks take; ``adopted``, whether the next arm continues from it.
     """
 
     name: str
@@ -39,39 +57,34 @@ class Arm:
     task: str = TASK
     exit_weights: tuple[float, ...] | None = None
     shares_of: str | None = None
-    backbone: str | None = None
     adopted: bool = True
 
 
 _ONE, _SEVERAL = "One exit", "Several exits: the mean of their mIoU"
-EE = Arm(name="ee", label="early exits (EE)", section=_SEVERAL, spec={"heads": "original"})
-RH = Arm(name="rh", label="EE, redesigned heads (RH)", section=_SEVERAL, parent="ee")
-CA = Arm(
-    name="ca",
-    label="RH, confidence adaptivity (CA)",
-    section=_SEVERAL,
-    parent="rh",
-    spec={"masks": "confidence"},
-)
-RANDOM = Arm(
-    name="random",
-    label="RH, random masks at CA's shares",
-    section=_SEVERAL,
-    parent="ca",
-    spec={"masks": "random", "random_shares": [1.0, 1.0, 1.0]},  # until it has CA's
-    task="anytime-random-masks",
-    shares_of="ca",
-    adopted=False,
-)
-DEEP = Arm(
-    name="deep",
-    label="one exit, deep supervision",
-    section=_ONE,
-    parent="plain",
-    spec={"heads": "original"},
-    task="anytime-deep-supervision",
-    exit_weights=(*[AUXILIARY] * 3, 1.0),
-    adopted=False,
+_WITH_EXITS = (
+    AnytimeArm(
+        "deep",
+        "one exit, deep supervision",
+        _ONE,
+        "plain",
+        {"heads": "original"},
+        task="anytime-deep-supervision",
+        exit_weights=(*[AUXILIARY] * 3, 1.0),
+        adopted=False,
+    ),
+    AnytimeArm("ee", "early exits (EE)", _SEVERAL, None, {"heads": "original"}),
+    AnytimeArm("rh", "EE, redesigned heads (RH)", _SEVERAL, "ee"),
+    AnytimeArm("ca", "RH, confidence adaptivity (CA)", _SEVERAL, "rh", {"masks": "confidence"}),
+    AnytimeArm(
+        "random",
+        "RH, random masks at CA's shares",
+        _SEVERAL,
+        "ca",
+        {"masks": "random", "random_shares": [1.0, 1.0, 1.0]},  # until it has CA's
+        task="anytime-random-masks",
+        shares_of="ca",
+        adopted=False,
+    ),
 )
 # Networks of one family: a backbone's smaller and larger relations.
 RELATIONS = {
@@ -80,31 +93,141 @@ RELATIONS = {
 }
 
 
-def arms_of(backbone: str) -> tuple[Arm, ...]:
+def arms_of(backbone: str) -> tuple[AnytimeArm, ...]:
     """The arms on a backbone: a short network with one exit where it has no smaller relation."""
+
+    def plain(size: str, words: str, parent: str | None = "plain", **spec: Any) -> AnytimeArm:
+        name, label = f"plain{size}", f"one exit{words}"
+        return AnytimeArm(name, label, _ONE, parent, spec, adopted=parent is None)
+
     relations = RELATIONS.get(backbone, {})
     others = [
-        Arm(
-            name=f"plain_{size}",
-            label=f"one exit, {size}",
-            section=_ONE,
-            parent="plain",
-            spec={"exits": [4]},
-            backbone=other,
-            adopted=False,
-        )
+        plain(f"_{size}", f", {size}", exits=[4], backbone=other)
         for size, other in relations.items()
     ]
     if "narrow" not in relations:
-        others.append(
-            Arm(
-                name="plain_short",
-                label="one exit, after two stages",
-                section=_ONE,
-                parent="plain",
-                spec={"exits": [2], "heads": "original"},
-                adopted=False,
-            )
-        )
-    plain = Arm(name="plain", label="one exit", section=_ONE, spec={"exits": [4]})
-    return (plain, *others, DEEP, EE, RH, CA, RANDOM)
+        others.append(plain("_short", ", after two stages", exits=[2], heads="original"))
+    return (plain("", "", None, exits=[4]), *others, *_WITH_EXITS)
+
+
+def runs_of(
+    data: str,
+    seeds: Iterable[int],
+    recipe: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    backbones: Sequence[str] = (),
+) -> list[Run]:
+    """Every arm on every backbone for every seed.
+
+    Args:
+        data: URI.
+        seeds: one run of every arm for each.
+        recipe: ``published``, ``small``, or a recipe's name or file. (default: published on
+            Cityscapes, small elsewhere)
+        changes: fields of the recipe.
+        backbones: as `AnytimeSpec` names them. (default: the small network of ours; on Cityscapes
+            the authors' smaller one)
+
+    Raises UserError, one line, for data without a class for every pixel, for a recipe that cannot
+    be used, and for a backbone that cannot be had.
+    """
+    scheme = data.partition(":")[0]
+    check_labels(data, OF_PIXELS)
+    if scheme not in DENSE_SOURCES:
+        near = did_you_mean(scheme, list(DENSE_SOURCES))
+        raise UserError(f"data {data!r}: unknown kind{near}")
+    for backbone in backbones:
+        _check_backbone(backbone)
+    street = data.startswith(CITYSCAPES)
+    default = str(published()["backbone"]["w18"]["timm"]) if street else AnytimeSpec().backbone
+    names = tuple(backbones) or (default,)
+    recipe = recipe or ("published" if street else "small")
+    known = {"published": published_recipe(), "small": SMALL}
+    chosen = known.get(recipe) or get_recipe(recipe)
+    settings = chosen.replace(**(changes or {})).model_dump(mode="json")
+    found = []
+    for seed in seeds:
+        for place, backbone in enumerate(names):
+            keys: dict[str, str] = {}
+            for order, arm in enumerate(arms_of(backbone)):
+                end = "" if len(names) == 1 else f"_{backbone}"
+                run = Run(
+                    study=STUDY,
+                    name=arm.name + end,
+                    model=_model(arm, backbone, data),
+                    recipe=settings,
+                    data=data,
+                    seed=seed,
+                    task=TaskRef(name=arm.task, args=_task_args(arm, data)),
+                    init_from=keys[arm.shares_of] if arm.shares_of else None,
+                    metadata=_facts(arm, 100 * place + order, backbone, end),
+                )
+                keys[arm.name] = run.key
+                found.append(run)
+    return found
+
+
+@lru_cache
+def _check_backbone(name: str) -> None:
+    """Build its network without weights: better now than in every run. Raises SpecError."""
+    import torch
+
+    from convnext_study.studies.anytime.network import AnytimeNet
+
+    with torch.device("meta"):
+        AnytimeNet(AnytimeSpec(backbone=name), num_classes=2)
+
+
+def published_recipe() -> Recipe:
+    """The authors' recipe for Cityscapes."""
+    stated = published()["recipe"]
+    same = ("epochs", "optimizer", "lr", "momentum", "weight_decay")
+    return Recipe(
+        name="anytime-published",
+        **{field: stated[field] for field in same},
+        lr_base_size=stated["global_batch"],
+        global_batch_size=stated["global_batch"],
+        weight_decay_1d=True,
+        schedule="poly",
+        crop="none",
+        sync_bn=True,
+    )
+
+
+def _model(arm: AnytimeArm, backbone: str, data: str) -> ModelRef:
+    fields: dict[str, Any] = {"backbone": backbone, **arm.spec}
+    if data.startswith(CITYSCAPES):  # of ours and of the road map there are no weights
+        name = fields["backbone"]
+        fields["pretrained"] = name not in HRNETS and not name.startswith("roadmap_")
+    spec = AnytimeSpec.from_dict(fields)
+    return ModelRef(builder=BUILDER, args=without_defaults(spec.to_dict(), AnytimeSpec().to_dict()))
+
+
+def _task_args(arm: AnytimeArm, data: str) -> dict[str, Any]:
+    args: dict[str, Any] = {}
+    if arm.exit_weights is not None:
+        args["exit_weights"] = list(arm.exit_weights)
+    if data.startswith(CITYSCAPES):
+        stated = published()["recipe"]
+        args |= {
+            "crop": stated["crop"],
+            "scales": [0.5 + tenth / 10 for tenth in range(17)],
+            "class_weights": stated["class_weights"],
+        }
+    elif data.startswith(CANVASES):
+        args["class_weights"] = [BACKGROUND, *[1.0] * 10]
+    return args
+
+
+def _facts(arm: AnytimeArm, order: int, backbone: str, end: str) -> dict[str, Any]:
+    return {
+        "backbone": backbone,
+        "regime": "anytime",
+        "row": arm.name,
+        "label": arm.label + (f", {end[1:]}" if end else ""),
+        "order": order,
+        "adopted": arm.adopted,
+        "parent": arm.parent and arm.parent + end,
+        "section": arm.section,
+        "published": False,
+    }

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple, TypeAlias
 
 from convnext_study.report.tables import Column, Table
-from convnext_study.report.tables.comparison import yes_no
-from convnext_study.report.tables.formatting import p_value, signed
-from convnext_study.results.compare import Comparison, compare, holm_adjust
+from convnext_study.report.tables.comparison import comparison_columns
+from convnext_study.report.tables.formatting import signed
+from convnext_study.results.claims import Pair, PairTest, compare_pairs
+from convnext_study.results.compare import Comparison
+from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.statistics.intervals import PooledStd, pool_std
 from convnext_study.results.subset_results import results_of
-from convnext_study.studies.anytime.evidence import (
-    Arms,
-    exits_of,
-    judged_by,
-    macs_metric,
-    miou_metric,
-)
+from convnext_study.studies.anytime.exit_metrics import Arms, at_exit, exits_of, with_primary
 
-MEAN = 0  # in the place of an exit: the mean over all
+MEAN, LAST = 0, -1  # in the place of an exit: the mean over all, and the last of each arm
+WHERE = {MEAN: "mean", LAST: "last"}
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What one arm should gain over another, or a control.
+class ArmExit(NamedTuple):
+    """An arm at an exit, from 1, or at `MEAN` or `LAST`."""
 
-    Args:
-        words: what is claimed.
-        child: the arm that should be the better one.
-        parent: the other.
-        exits: from 1, `MEAN` for their mean; -1 for the last of each arm.
-    """
+    arm: str
+    exit: int
+
+    @property
+    def where(self) -> str:
+        """The exit for tables."""
+        return WHERE.get(self.exit, str(self.exit))
+
+
+Test: TypeAlias = PairTest[ArmExit]
+
+
+class Claim(NamedTuple):
+    """What one arm should gain over another, or a control, at each of some exits."""
 
     words: str
     child: str
     parent: str
-    exits: tuple[int, ...] = (-1,)
+    exits: tuple[int, ...] = (LAST,)
 
 
 _ALL = (MEAN, 1, 2, 3, 4)
@@ -51,58 +55,24 @@ CLAIMS = (
 )
 
 
-@dataclass(frozen=True)
-class Line:
-    """A claim at one exit, tested; MACs are at the masks of the validation images."""
-
-    name: str
-    words: str
-    where: str
-    test: Comparison
-    macs: float
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Of this test alone, in points."""
-        low, high = self.test.difference.interval
-        return low, high
-
-    @property
-    def wide_interval(self) -> tuple[float, float] | None:
-        """With the choice of test images on top of that of seeds."""
-        wide = self.test.new_images
-        return None if wide is None else (wide.interval.low, wide.interval.high)
-
-
-COLUMNS: list[Column[Line]] = [
-    Column("name", "name", lambda line: line.name, "text", screen=False),
-    Column("claim", "claim", lambda line: line.words, "text"),
-    Column("exit", "exit", lambda line: line.where, "text"),
-    Column("diff", "mIoU, points", lambda line: line.test.difference.diff, format=signed),
-    Column("ci", "95 % interval", lambda line: line.interval, "interval"),
-    Column("ci_images", "seeds and images", lambda line: line.wide_interval, "interval"),
-    Column("p_adjusted", "Holm p", lambda line: line.test.p_adjusted, format=p_value),
-    Column("significant", "significant", lambda line: line.test.significant, "text", yes_no),
-    Column("macs", "MACs, difference", lambda line: line.macs, format=signed, prefixed=True),
-]
-
-
-def claims_table(arms: Arms, end: str = "") -> Table[Line] | None:
+def claims_table(arms: Arms, end: str = "") -> Table[Test] | None:
     """The claims that the runs allow to test, corrected for their number by Holm's method."""
-    tests: dict[tuple[Claim, int], Comparison] = {}
-    for claim in CLAIMS:
-        child, parent = arms.get(claim.child), arms.get(claim.parent)
-        if not child or not parent:
-            continue
-        for exit in claim.exits:
-            if exit <= min(exits_of(child), exits_of(parent)):
-                std = seeds_std(arms, exit)
-                pair = (judged_by(one, miou_metric(one, exit)) for one in (child, parent))
-                tests[claim, exit] = compare(*pair, std=std)
-    if not tests:
+    pairs = [
+        Pair(
+            ArmExit(claim.child, exit),
+            ArmExit(claim.parent, exit),
+            claim.words,
+            seeds_std(arms, exit),
+        )
+        for claim in CLAIMS
+        if claim.child in arms and claim.parent in arms
+        for exit in claim.exits
+        if exit <= min(exits_of(arms[claim.child]), exits_of(arms[claim.parent]))
+    ]
+    if not pairs:
         return None
-    lines = [_line(claim, exit, test, arms) for (claim, exit), test in holm_adjust(tests).items()]
-    std = seeds_std(arms, -1)
+    tests = compare_pairs(pairs, lambda at: with_primary(arms[at.arm], at.exit))
+    std = seeds_std(arms, LAST)
     noise = (
         "One seed: tests (permutation of images) and intervals (bootstrap over images) cover the "
         "choice of test images only; claims about networks take several seeds."
@@ -112,26 +82,46 @@ def claims_table(arms: Arms, end: str = "") -> Table[Line] | None:
         "the interval where other test images are drawn too, from the shared seeds alone."
     )
     about = "1 to 4: the paper's claims; CA should lose nothing over RH, and gain over the others. "
-    about += f"p after Holm's correction over {len(lines)} tests; intervals of each test alone."
+    about += f"p after Holm's correction over {len(tests)} tests; intervals of each test alone."
     title = "Claims and controls, on this data"
-    return Table(f"anytime_claims{end}", title, COLUMNS, lines, notes=(noise, about))
+    columns = _columns(arms, tests[0].comparison.metric)
+    return Table(f"anytime_claims{end}", title, columns, tests, notes=(noise, about))
 
 
 def seeds_std(arms: Arms, exit: int) -> PooledStd | None:
     """The deviation between seeds at one exit, pooled over the arms that have it."""
     values = [
-        [result.value for result in results_of(judged_by(records, miou_metric(records, exit)))]
+        [result.value for result in results_of(with_primary(records, exit))]
         for records in arms.values()
-        if exit == -1 or 1 < exits_of(records) >= exit
+        if exit == LAST or 1 < exits_of(records) >= exit
     ]
     return pool_std(values, f"{len(values)} arms")
 
 
-def _line(claim: Claim, exit: int, test: Comparison, arms: Arms) -> Line:
-    where = {MEAN: "mean", -1: "last"}.get(exit, str(exit))
-    macs = [
-        fmean(result.metrics[macs_metric(records, exit)].value for result in results_of(records))
-        for records in (arms[claim.child], arms[claim.parent])
+def _columns(arms: Arms, metric: MetricSpec) -> list[Column[Test]]:
+    def macs(at: ArmExit) -> float:  # at the masks of the validation images
+        records = arms[at.arm]
+        name = at_exit("macs", records, at.exit)
+        return fmean(result.metrics[name].value for result in results_of(records))
+
+    def comparison(test: Test) -> Comparison:
+        return test.comparison
+
+    def name(test: Test) -> str:
+        return f"{test.first.arm}-{test.second.arm}-{test.first.where}"
+
+    def both(test: Test) -> tuple[float, float] | None:
+        wide = test.comparison.new_images
+        return None if wide is None else (wide.interval.low, wide.interval.high)
+
+    def change(test: Test) -> float:
+        return macs(test.first) - macs(test.second)
+
+    return [
+        Column("name", "name", name, "text", screen=False),
+        Column("claim", "claim", lambda test: test.question, "text"),
+        Column("exit", "exit", lambda test: test.first.where, "text"),
+        *comparison_columns(comparison, metric),
+        Column("ci_images", "seeds and images", both, "interval"),
+        Column("macs", "MACs, difference", change, format=signed, prefixed=True),
     ]
-    name = f"{claim.child}-{claim.parent}-{where}"
-    return Line(name, claim.words, where, test, macs[0] - macs[1])

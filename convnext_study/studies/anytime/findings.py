@@ -1,43 +1,33 @@
-"""All that the study has to say of its runs: tables, claims, the anytime curve and the panel."""
+"""The study's findings: tables, claims, the anytime curve and the panel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from convnext_study.errors import UserError
 from convnext_study.report.findings import Finding, StudyFigure
 from convnext_study.report.tables import Column, Table
-from convnext_study.report.tables.formatting import digits, level_interval, mean_std
+from convnext_study.report.tables.formatting import level_interval
 from convnext_study.runs.records import Record
-from convnext_study.studies.anytime import curve, panel
+from convnext_study.studies.anytime import figures
 from convnext_study.studies.anytime.claims import claims_table
-from convnext_study.studies.anytime.curve import ExitPoint
-from convnext_study.studies.anytime.evidence import Arms, by_arm
-from convnext_study.studies.anytime.thresholds import AtThreshold, sweep, threshold_table
-from convnext_study.studies.anytime.timing import exit_milliseconds
-from convnext_study.studies.anytime.trained import first_seed
+from convnext_study.studies.anytime.exit_metrics import (
+    Arms,
+    at_exit,
+    by_arm,
+    exit_points,
+    exits_of,
+    exits_table,
+    image_interval,
+    result_of,
+    with_primary,
+)
+from convnext_study.studies.anytime.load_checkpointed import exit_milliseconds, first_seed, sweep
+from convnext_study.studies.anytime.spec import published
 
 ADAPTIVE = "ca"
-COLUMNS: list[Column[ExitPoint]] = [
-    Column("arm", "arm", lambda one: one.arm, "text", screen=False),
-    Column("label", "arm", lambda one: one.label, "text"),
-    Column("exit", "exit", lambda one: one.exit, format=str),
-    Column("miou", "mIoU %", lambda one: one.miou, cell=lambda one: mean_std(one.miou, one.std)),
-    Column("std", "std", lambda one: one.std, screen=False),
-    Column("ci", "95 %, images", lambda one: one.interval, "interval", format=level_interval),
-    Column("dense", "MACs, dense", lambda one: one.dense, prefixed=True),
-    Column("macs", "at masks", lambda one: one.macs, prefixed=True),
-    Column("computed", "computed %", lambda one: one.computed, format=digits(1)),
-    Column("ece", "ECE %", lambda one: one.ece),
-    Column("milliseconds", "ms", lambda one: one.milliseconds),
-]
-NOTES = (
-    "MACs: of one image up to the exit, with the heads before it; at masks: the authors' rule, a "
-    "mean over the validation images. ECE: expected calibration error of 15 bins. Intervals: "
-    "bootstrap over images of the mean over seeds.",
-    "ms: up to the exit, of one core, one image at a time, median of the first images; the first "
-    "seed's network in the fastest form that its masks allow.",
-)
+AtThreshold: TypeAlias = tuple[float, Record]  # a threshold, and the record with its metrics
 
 
 def findings(records: Iterable[Record]) -> list[Finding]:
@@ -45,8 +35,8 @@ def findings(records: Iterable[Record]) -> list[Finding]:
 
     Networks are used again where their weights are there; where they are not a sentence says so.
     """
-    found: list[Finding] = []
     backbones = by_arm(records)
+    found: list[Finding] = []
     for backbone, arms in backbones.items():
         end = "" if len(backbones) == 1 else f"_{backbone}"
         found += _of_one(arms, backbone, end)
@@ -56,8 +46,8 @@ def findings(records: Iterable[Record]) -> list[Finding]:
 def _of_one(arms: Arms, backbone: str, end: str) -> list[Finding]:
     notes: list[str] = []
     times: dict[str, Sequence[float]] = {}
-    swept: list[AtThreshold] = []
-    shown: list[panel.ImageView] = []
+    swept: dict[float, Record] = {}
+    shown: list[figures.ImageView] = []
     for arm, records in arms.items():
         run = first_seed(records)
         if run is None:
@@ -66,29 +56,61 @@ def _of_one(arms: Arms, backbone: str, end: str) -> list[Finding]:
         try:
             times[arm] = exit_milliseconds(run)
             if arm == ADAPTIVE:
-                swept, shown = sweep(run), panel.views(run)
+                swept, shown = sweep(run), figures.views(run)
         except UserError as error:
             notes.append(f"{run.run.id}: {error}")
-    points = curve.exit_points(arms, times)
-    found: list[Finding] = [
-        Table(f"anytime_exits{end}", f"Every exit of every arm: {backbone}", COLUMNS, points, NOTES)
-    ]
+    points = exit_points(arms, times)
+    found: list[Finding] = [exits_table(points, backbone, end)]
     if tested := claims_table(arms, end):
         found.append(tested)
     if swept:
         found.append(threshold_table(swept, end))
-    found.append(
-        StudyFigure(
-            f"anytime_curve{end}", f"{curve.TITLE}: {backbone}", curve.curve(points, _line(swept))
-        )
-    )
+    curve = figures.curve(points, _last_exits(swept))
+    found.append(StudyFigure(f"anytime_curve{end}", f"{figures.CURVE}: {backbone}", curve))
     if shown:
-        title = f"{panel.TITLE}: {backbone}"
-        found.append(StudyFigure(f"anytime_panel{end}", title, panel.panel(shown, title)))
+        title = f"{figures.PANEL}: {backbone}"
+        found.append(StudyFigure(f"anytime_panel{end}", title, figures.panel(shown, title)))
     return [*found, *notes]
 
 
-def _line(swept: Sequence[AtThreshold]) -> list[tuple[float, float]]:
+def threshold_table(swept: Mapping[float, Record], end: str = "") -> Table[AtThreshold]:
+    """mIoU and MACs of each exit of one trained network at each threshold."""
+    first = next(iter(swept.values()))
+    exits = exits_of([first])
+
+    def column(name: str, heading: str, exit: int) -> Column[AtThreshold]:
+        key = f"{name}_exit{exit}"
+        words = f"{heading}, exit {exit}"
+        prefixed = name == "macs"
+        return Column(key, words, lambda one: _value(one[1], key), prefixed=prefixed)
+
+    def interval(one: AtThreshold) -> tuple[float, float] | None:
+        return image_interval(with_primary([one[1]], exits))
+
+    columns: list[Column[AtThreshold]] = [
+        Column("threshold", "threshold", lambda one: one[0], format="{:g}".format),
+        *(column("miou", "mIoU", exit) for exit in range(1, exits + 1)),
+        *(column("macs", "MACs", exit) for exit in range(1, exits + 1)),
+        Column("ci", f"95 %, exit {exits}", interval, "interval", format=level_interval),
+    ]
+    run = first.run
+    notes = (
+        f"{run.metadata['label']}, seed {run.seed}: trained at "
+        f"{published()['mask']['threshold']:g}, evaluated at each. MACs are means over the "
+        "validation images. The interval is a bootstrap over images.",
+    )
+    title = "One trained network at each threshold of confidence"
+    return Table(f"anytime_thresholds{end}", title, columns, list(swept.items()), notes=notes)
+
+
+def _last_exits(swept: Mapping[float, Record]) -> list[tuple[float, float]]:
     """MACs (1e6) and mIoU of the last exit at each threshold."""
-    names = [f"{name}_exit{swept[0].exits}" for name in ("macs", "miou")] if swept else []
-    return [(one.metrics[names[0]].value / 1e6, one.metrics[names[1]].value) for one in swept]
+
+    def last(record: Record, name: str) -> float:
+        return _value(record, at_exit(name, [record], -1))
+
+    return [(last(one, "macs") / 1e6, last(one, "miou")) for one in swept.values()]
+
+
+def _value(record: Record, metric: str) -> float:
+    return result_of(record).metrics[metric].value

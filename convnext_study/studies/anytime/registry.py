@@ -16,8 +16,7 @@ from typing import Any
 from convnext_study.models.registry import ModelEntry
 from convnext_study.models.roadmap_models import VARIANTS
 from convnext_study.roadmap import ROADMAPS
-from convnext_study.studies.anytime.published import published
-from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec
+from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec, published
 
 DIGITS_CLASSES, CITYSCAPES_CLASSES = 11, 19
 LOGITS_STRIDE = 4
@@ -39,7 +38,7 @@ def _entry(backbone: str, classes: int, size: tuple[int, int], first_conv: str) 
         "paper_ids": "arXiv:2104.00749",
     }
     return ModelEntry(
-        network="convnext_study.studies.anytime.networks.network:AnytimeNet",
+        network="convnext_study.studies.anytime.network:AnytimeNet",
         spec=spec,
         description=f"{backbone} with exits, redesigned heads and confidence adaptivity (ADP-C)",
         cfg=cfg,

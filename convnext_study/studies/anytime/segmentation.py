@@ -1,5 +1,8 @@
-"""Segmentation with what an anytime network tells beside its answers: what each exit cost on the
-very images, where it was computed, and how far its confidence can be trusted."""
+"""Segmentation with what an anytime network shows beside its answers: what each exit cost on the
+very images, where it was computed, and how far its confidence can be trusted.
+
+Also the tasks of two controls: exits for training alone, and masks by chance.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,19 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from convnext_study.data.dense.dataset import IGNORE
 from convnext_study.data.dense.loader import val_batches
-from convnext_study.runs.metrics import Cost, Metric, Samples
-from convnext_study.runs.records import Run
-from convnext_study.studies.anytime.calibration import calibration_error, confidence_bins
-from convnext_study.studies.anytime.masks.cost import LayerCost, exit_macs
-from convnext_study.studies.anytime.networks.network import AnytimeNet
+from convnext_study.imports import TaskError
+from convnext_study.runs.metrics import NETWORK, Cost, Metric, Samples
+from convnext_study.runs.records import ModelRef, Run
+from convnext_study.studies.anytime.layer_cost import LayerCost, exit_macs
+from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.training.runtime import Runtime
+from convnext_study.training.task import Parent
 from convnext_study.training.tasks.exits import Evidence, enlarged
 from convnext_study.training.tasks.segmentation import Segmentation
+
+BINS = 15  # of confidence, as in Guo et al., 2017
 
 
 class AnytimeSegmentation(Segmentation):
@@ -24,7 +31,7 @@ class AnytimeSegmentation(Segmentation):
     what was computed of them is measured on every validation image:
 
     - ``macs_exit1`` and so on: multiply-accumulates of an image up to each exit, by the authors'
-      rule (`masks.cost`), and ``macs``, their mean over the exits;
+      rule (`layer_cost`), and ``macs``, their mean over the exits;
     - ``computed_exit2`` and so on: the share of positions that were computed, where masks rule;
     - ``ece_exit1`` and so on: the expected calibration error.
     """
@@ -38,12 +45,10 @@ class AnytimeSegmentation(Segmentation):
         net = anytime_net(model)
         outputs = list(net.run(images))
         masks = [output.computed for output in outputs]
-        macs = torch.tensor(self._macs(net, images, masks))
-        count = len(images)
-        everywhere = torch.ones(count, device=images.device)
+        everywhere = torch.ones(len(images), device=images.device)
         shares = [everywhere if one is None else one.float().mean((1, 2, 3)) for one in masks]
         return [output.logits for output in outputs], {
-            "macs": macs,
+            "macs": torch.tensor(self._macs(net, images, masks)),
             "computed": torch.stack(shares, 1),
         }
 
@@ -60,10 +65,10 @@ class AnytimeSegmentation(Segmentation):
         found, primary = super().metrics(evidence)
         metrics = dict(found)
         macs, computed = evidence["macs"], evidence["computed"]
-        metrics["macs"] = _cost(macs.double().mean(1), "MACs, mean of exits")
+        metrics["macs"] = _macs_metric(macs.double().mean(1), "MACs, mean of exits")
         for exit in range(macs.shape[1]):
             number = exit + 1
-            metrics[f"macs_exit{number}"] = _cost(macs[:, exit], f"MACs, exit {number}")
+            metrics[f"macs_exit{number}"] = _macs_metric(macs[:, exit], f"MACs, exit {number}")
             metrics[f"ece_exit{number}"] = Metric(
                 value=100 * calibration_error(evidence["bins"][:, exit].sum(0)),
                 label=f"calibration error, exit {number}",
@@ -91,6 +96,18 @@ class AnytimeSegmentation(Segmentation):
                 break
         return torch.cat([one for one, _ in found]), torch.cat([one for _, one in found])
 
+    def costs(self, model: nn.Module) -> dict[str, Cost]:
+        """Of the network, and up to each exit, where nothing is skipped."""
+        net = anytime_net(model)
+        found, activations = super().costs(model), 0
+        layers, params = net.layer_costs(self.image_shape), net.params_to_exits()
+        for number, (macs, added) in enumerate(zip(exit_macs(layers), layers, strict=True), 1):
+            activations += sum(one.outputs for one in added)
+            found[f"exit{number}"] = Cost(
+                macs=macs, params=params[number - 1], activations=activations
+            )
+        return found
+
     def _macs(
         self, net: AnytimeNet, images: Tensor, masks: Sequence[Tensor | None]
     ) -> list[list[int]]:
@@ -106,17 +123,69 @@ class AnytimeSegmentation(Segmentation):
             for i in range(len(images))
         ]
 
+
+class DeepSupervision(AnytimeSegmentation):
+    """Only the last exit answers: the heads before it help in training and are then left out."""
+
+    def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
+        """Those of the last exit."""
+        # What has one number an image is no exit's own.
+        last = {name: one if one.ndim == 1 else one[:, -1:] for name, one in evidence.items()}
+        return super().metrics(last)
+
     def costs(self, model: nn.Module) -> dict[str, Cost]:
-        """Of the network, and up to each exit, where nothing is skipped."""
-        net = anytime_net(model)
-        found, activations = super().costs(model), 0
-        layers, params = net.layer_costs(self.image_shape), net.params_to_exits()
-        for number, (macs, added) in enumerate(zip(exit_macs(layers), layers, strict=True), 1):
-            activations += sum(one.channels * one.size[0] * one.size[1] for one in added)
-            found[f"exit{number}"] = Cost(
-                macs=macs, params=params[number - 1], activations=activations
-            )
-        return found
+        """Of the network without the heads that are not used."""
+        with torch.device("meta"):
+            alone = _without_early_heads(anytime_net(model))
+        return {NETWORK: super().costs(alone)[NETWORK]}
+
+    def _macs(
+        self, net: AnytimeNet, images: Tensor, masks: Sequence[Tensor | None]
+    ) -> list[list[int]]:
+        found = super()._macs(net, images, masks)
+        early = self._layers[3, images.shape[2], images.shape[3]][:-1]
+        unused = [one.macs for added in early for one in added if one.name.startswith("heads.")]
+        return [[*exits[:-1], exits[-1] - sum(unused)] for exits in found]
+
+
+class RandomMasks(AnytimeSegmentation):
+    """Masks drawn by chance at the shares that the run it starts from computed, the same seed's.
+
+    Nothing else is taken of that run.
+    """
+
+    _built: ModelRef | None = None
+
+    def build(self, parent: Parent | None = None) -> nn.Module:
+        """The network, untrained. Raises TaskError where the parent has no shares to take."""
+        net = super().build(None)
+        if parent is not None:
+            net = anytime_net(net)
+            net.random_shares = shares_of(parent, len(net.exits))
+            spec = net.spec.replace(random_shares=list(net.random_shares))
+            self._built = ModelRef(builder=self.run.model.builder, args=spec.to_dict())
+        return net
+
+    def built(self) -> ModelRef | None:
+        """The network with its shares; None where they are the run's own."""
+        return self._built
+
+
+def shares_of(parent: Parent, exits: int) -> tuple[float, ...]:
+    """What another run computed, by chance or not, at each exit but the first, from 0 to 1."""
+    result = parent.record.result
+    if result is None or f"macs_exit{exits}" not in result.metrics:
+        raise TaskError(f"{parent.record.folder}: has no shares of {exits} exits to take over")
+    whole = 100.0  # of what is computed everywhere no metric is kept
+    found = [result.metrics.get(f"computed_exit{number}") for number in range(2, exits + 1)]
+    return tuple((one.value if one else whole) / 100 for one in found)
+
+
+def last_exit_alone(net: AnytimeNet) -> AnytimeNet:
+    """The same network, in evaluation mode, without the heads before its last exit."""
+    alone, weights = _without_early_heads(net), net.state_dict()
+    alone.load_state_dict({name: weights[name] for name in alone.state_dict()})
+    return alone.eval()
 
 
 def anytime_net(model: nn.Module) -> AnytimeNet:
@@ -126,7 +195,38 @@ def anytime_net(model: nn.Module) -> AnytimeNet:
     return net
 
 
-def _cost(macs: Tensor, label: str) -> Metric:
+def confidence_bins(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Per image, (n, bins, 3) float64: pixels of a confidence in a bin, the sum of their
+    confidences, and how many of them are right.
+
+    Of ``probabilities`` (n, classes, H, W) and ``labels`` (n, H, W), which may be ignored.
+    """
+    confidence, answer = probabilities.max(1)
+    known = labels != IGNORE
+    image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1)
+    place = (confidence * BINS).long().clamp_max(BINS - 1) + image * BINS
+    found = torch.zeros(len(labels) * BINS, 3, dtype=torch.float64, device=labels.device)
+    values = torch.stack([torch.ones_like(confidence), confidence, (answer == labels).float()], -1)
+    found.index_add_(0, place[known], values[known].double())
+    return found.view(len(labels), BINS, 3)
+
+
+def calibration_error(bins: Tensor) -> float:
+    """The expected calibration error (Guo et al., 2017): the mean over pixels of how far their
+    bin's confidence is from its accuracy, from 0 to 1.
+
+    ``bins`` (bins, 3), summed over images; NaN without a pixel.
+    """
+    pixels, confidence, right = bins.unbind(-1)
+    return float((confidence - right).abs().sum() / pixels.sum())
+
+
+def _without_early_heads(net: AnytimeNet) -> AnytimeNet:
+    spec = net.spec.replace(exits=[net.exits[-1]])
+    return AnytimeNet(spec, num_classes=net.num_classes, in_chans=net.in_chans)
+
+
+def _macs_metric(macs: Tensor, label: str) -> Metric:
     """The mean over images of their multiply-accumulates."""
     same = bool((macs == macs[0]).all())
     return Metric(

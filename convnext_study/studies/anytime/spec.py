@@ -1,17 +1,20 @@
 """An anytime network as data (no torch here): what stands in a run's record.
 
-The defaults are the small network for the embedded data set.
+The defaults are the small network for the embedded data set. The authors' numbers are in
+``published.toml``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import tomllib
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.runs.spec import Spec
-from convnext_study.studies.anytime.published import flex_width_of, published
 
 FLEX_WIDTH = 64  # on a backbone for which the authors state none; ours
 
@@ -21,27 +24,22 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class HRNetSize:
-    """What an HRNet of ours is made of: see `networks.hrnet`.
+@functools.cache
+def published() -> dict[str, Any]:
+    """The authors' networks, counts, recipe and results, as ``published.toml`` has them."""
+    return tomllib.loads(Path(__file__).with_name("published.toml").read_text(encoding="utf-8"))
 
-    Args:
-        stem: channels of the two stem convolutions.
-        bottleneck: width of stage 1's bottlenecks; their output has four times as many channels.
-        stage1_blocks: bottlenecks in stage 1.
-        widths: channels of the branches at 1/4, 1/8, 1/16, 1/32.
-        blocks: basic blocks in each branch of a module.
-        modules: exchange modules of stages 2, 3 and 4.
-        flex_width: channels inside of flex heads.
-    """
 
-    stem: int
-    bottleneck: int
+class HRNetSize(NamedTuple):
+    """What an HRNet of ours is made of."""
+
+    stem: int  # channels of the two stem convolutions
+    bottleneck: int  # width of stage 1's, whose output has four times as many channels
     stage1_blocks: int
-    widths: tuple[int, int, int, int]
-    blocks: int
-    modules: tuple[int, int, int]
-    flex_width: int
+    widths: tuple[int, int, int, int]  # of the branches at 1/4, 1/8, 1/16, 1/32
+    blocks: int  # basic blocks in each branch of a module
+    modules: tuple[int, int, int]  # exchange modules of stages 2, 3 and 4
+    flex_width: int  # channels inside of flex heads
 
 
 # Ours, for images of 64x64 in minutes on a laptop; the narrow and wide ones for one-exit baselines.
@@ -121,7 +119,8 @@ class AnytimeSpec(Spec):
             return self.flex_width
         if self.backbone in HRNETS:
             return HRNETS[self.backbone].flex_width
-        return flex_width_of(self.backbone) or FLEX_WIDTH
+        widths = {one["timm"]: one["flex_width"] for one in published()["backbone"].values()}
+        return int(widths.get(self.backbone, FLEX_WIDTH))
 
 
 def _is_share(value: Any) -> bool:

@@ -10,8 +10,8 @@ import torch
 from support.anytime_nets import images
 
 from convnext_study.models.roadmap_models import VARIANTS
-from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
-from convnext_study.studies.anytime.networks.network import AnytimeNet
+from convnext_study.studies.anytime.masks import MaskedConv2d
+from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.registry import MODELS
 
 

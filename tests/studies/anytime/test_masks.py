@@ -10,13 +10,19 @@ import torch.nn.functional as F
 from support.anytime_nets import anytime_net, images
 from torch import nn
 
-from convnext_study.studies.anytime.masks.confidence import confidence, merge, unsure
-from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
-from convnext_study.studies.anytime.masks.cost import exit_macs
-from convnext_study.studies.anytime.masks.fill import fill_skipped, radial_kernel, reach_of
-from convnext_study.studies.anytime.masks.segment import SegmentMask, resized
-from convnext_study.studies.anytime.networks.network import AnytimeNet
-from convnext_study.studies.anytime.published import published
+from convnext_study.studies.anytime.layer_cost import exit_macs
+from convnext_study.studies.anytime.masks import (
+    MaskedConv2d,
+    SegmentMask,
+    confidence,
+    fill_skipped,
+    radial_kernel,
+    reach_of,
+    resized,
+    unsure,
+)
+from convnext_study.studies.anytime.network import AnytimeNet
+from convnext_study.studies.anytime.spec import published
 
 CHECK = published()["mask_check"]
 FILL = published()["fill"]
@@ -105,9 +111,8 @@ def test_a_row_and_a_column_fill_like_the_square(size: tuple[int, int], scale: f
 
 def test_the_fill_reaches_as_far_as_its_weights_matter() -> None:
     assert [reach_of(scale, torch.finfo(torch.float32).eps) for scale in (0.5, 3.0)] == [3, 1]
-    computed = torch.ones(1, 1, 80, 80)
-    scale = torch.tensor([3.0])
-    torch.testing.assert_close(fill_skipped(computed, scale, 1), fill_skipped(computed, scale))
+    kernel = radial_kernel(torch.tensor([3.0]))
+    torch.testing.assert_close(kernel[2:5, 2:5].sum(), kernel.sum())
 
 
 @pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (1, 1)])
@@ -167,15 +172,17 @@ def test_a_confident_position_keeps_its_logits() -> None:
 
 
 def test_later_losses_train_the_exit_whose_logits_are_kept() -> None:
-    before, after = (torch.randn(1, 2, 2, 2, requires_grad=True) for _ in range(2))
-    computed = torch.tensor([[[[True, False], [False, False]]]])
-    merge(before, after, computed).sum().backward()
-    assert before.grad is not None and after.grad is not None
-    assert torch.equal(before.grad, (~computed).float().expand_as(before))
-    assert torch.equal(after.grad, computed.float().expand_as(after))
+    net = anytime_net(masks="confidence", exits=[1, 2])
+    net.threshold = float(confidence(net(images())[0].detach()).median())
+    first, second = net.run(images())
+    assert second.computed is not None
+    weights = [net.get_parameter(f"heads.{exit}.convs.0.weight") for exit in (1, 2)]
+    kept, *slopes = torch.autograd.grad(second.logits.sum(), [first.logits, *weights])
+    assert torch.equal(kept, (~second.computed).float().expand_as(kept))
+    assert all(slope.abs().sum() > 0 for slope in slopes)
 
 
-def test_random_masks_take_the_share_that_is_asked_for() -> None:
+def test_random_masks_take_the_given_share() -> None:
     shares = (0.7, 0.4, 0.0)
     net = anytime_net(masks="random", random_shares=shares)
     x = images((128, 128), 4)

@@ -11,9 +11,13 @@ from support.training import numbers, stop_after, weights
 
 from convnext_study.data.rng import fold_in
 from convnext_study.runs.records import ModelRef, Run
-from convnext_study.studies.anytime.calibration import BINS, calibration_error, confidence_bins
-from convnext_study.studies.anytime.masks.cost import exit_macs
-from convnext_study.studies.anytime.segmentation import AnytimeSegmentation
+from convnext_study.studies.anytime.layer_cost import exit_macs
+from convnext_study.studies.anytime.segmentation import (
+    BINS,
+    AnytimeSegmentation,
+    calibration_error,
+    confidence_bins,
+)
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks import make_task

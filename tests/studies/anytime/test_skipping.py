@@ -14,19 +14,27 @@ from support.other_device import back, elsewhere, other_device, to_other
 from torch import nn
 from typer.testing import CliRunner
 
-from convnext_study.benchmarks.timing import Spread, laps
 from convnext_study.cli import app
 from convnext_study.errors import UserError
 from convnext_study.studies.anytime import bench
-from convnext_study.studies.anytime.masks.confidence import confidence
-from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
-from convnext_study.studies.anytime.masks.segment import SegmentMask, SizedMask
-from convnext_study.studies.anytime.networks.network import AnytimeNet
+from convnext_study.studies.anytime.masks import (
+    MaskedConv2d,
+    ResizedMask,
+    SegmentMask,
+    confidence,
+)
+from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.skipping.accelerate import accelerated
 from convnext_study.studies.anytime.skipping.branches import SkippingBranch
-from convnext_study.studies.anytime.skipping.choice import Line, Skipper, Table, layer_key
-from convnext_study.studies.anytime.skipping.measure import coherent_mask, measure_table
-from convnext_study.studies.anytime.skipping.methods import METHODS, Plan, can_use
+from convnext_study.studies.anytime.skipping.latency import coherent_mask, laps, measure_table
+from convnext_study.studies.anytime.skipping.methods import (
+    METHODS,
+    Fill,
+    LatencyModel,
+    MethodSkipper,
+    best_method,
+    can_use,
+)
 
 F64 = torch.float64
 
@@ -55,11 +63,10 @@ def test_every_method_is_the_masked_dense_form(
     if shifted:
         masked.shift = torch.randn(8, dtype=F64)
     x = torch.randn(2, 8, 40, 72, dtype=F64).to(memory_format=torch.channels_last)
-    mask = SizedMask(coherent_mask(share, masked.output_size(x), 2))
-    plan = Plan.of(masked)
-    assert plan is not None and can_use(method, masked)
+    mask = ResizedMask(coherent_mask(share, masked.output_size(x), 2))
+    assert can_use(method, masked)
     with torch.no_grad():
-        found = METHODS[method](masked, x, mask, plan)
+        found = METHODS[method](Fill(masked, mask, MethodSkipper(masked, {})), x)
         torch.testing.assert_close(found, masked.dense_form(x, mask))
 
 
@@ -113,10 +120,10 @@ def test_branches_on_rows_are_the_same_network(
     fast = accelerated(net)
     branches = [one for one in fast.modules() if isinstance(one, SkippingBranch)]
     assert len(branches) == 2 + 3 + 4
-    by_rows: list[SizedMask] = []
+    by_rows: list[ResizedMask] = []
     rows = SkippingBranch.by_rows
 
-    def noted(branch: SkippingBranch, x: torch.Tensor, mask: SizedMask) -> torch.Tensor:
+    def noted(branch: SkippingBranch, x: torch.Tensor, mask: ResizedMask) -> torch.Tensor:
         by_rows.append(mask)
         return rows(branch, x, mask)
 
@@ -141,21 +148,20 @@ def test_once_nothing_is_left_later_exits_are_this_one_and_cost_nothing() -> Non
         outputs = list(net.run(images()))
     assert len(outputs) == 4
     assert all(torch.equal(one.logits, outputs[0].logits) for one in outputs)
+    assert [bool(one.mask.any()) for one in outputs] == [True, False, False, False]
     assert not [name for name in ran if "stage2" in name or "transition1" in name]
     assert any("layer1" in name for name in ran)
 
 
 def test_the_method_of_least_time_is_taken() -> None:
     conv = MaskedConv2d(nn.Conv2d(4, 4, 3, padding=1), SegmentMask())
-    x = torch.zeros(1, 4, 64, 64)
-    lines = {"whole": Line(1.0, 0.0), "tiles": Line(0.4, 1.0), "positions": Line(0.1, 5.0)}
-    table = Table({layer_key(conv, x): lines})
+    costs = {"whole": (1.0, 0.0), "tiles": (0.4, 1.0), "positions": (0.1, 5.0)}
+    measured = {name: LatencyModel(*cost) for name, cost in costs.items()}
     chosen = [
-        table.best(layer_key(conv, x), conv, SizedMask(coherent_mask(share, (64, 64))))
+        best_method(measured, conv, ResizedMask(coherent_mask(share, (64, 64))))
         for share in (0.02, 0.2, 0.9)
     ]
     assert chosen == ["positions", "tiles", "whole"]
-    assert Table.from_dict(json.loads(json.dumps(table.to_dict()))) == table
 
 
 def test_a_table_is_measured_for_every_kind_of_layer() -> None:
@@ -164,17 +170,19 @@ def test_a_table_is_measured_for_every_kind_of_layer() -> None:
     threshold = fast.threshold
     table = measure_table(fast, images(), repeats=1)
     assert fast.threshold == threshold
-    assert {"3x3/1 g1 8-8 on 2x16x16", "1x1/1 g1 80-80 on 2x16x16"} <= set(table.lines)
-    kinds = {frozenset(lines) for lines in table.lines.values()}
+    assert {"3x3/1 g1 8-8 on 2x16x16", "1x1/1 g1 80-80 on 2x16x16"} <= set(table)
+    kinds = {frozenset(measured) for measured in table.values()}
     assert kinds == {frozenset(METHODS), frozenset({"layers", "rows"})}
     masked = [one for one in fast.modules() if isinstance(one, MaskedConv2d)]
-    assert all(isinstance(one.skipper, Skipper) and one.skipper.table is table for one in masked)
+    assert all(
+        isinstance(one.skipper, MethodSkipper) and one.skipper.table is table for one in masked
+    )
     with torch.no_grad():
         for ours, theirs in zip(fast(images()), net(images()), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_regions_have_the_share_that_is_asked_for() -> None:
+def test_regions_have_the_given_share() -> None:
     for share in (0.0, 0.1, 0.5, 1.0):
         mask = coherent_mask(share, (32, 64), 2)
         assert float(mask[1].double().mean()) == pytest.approx(share, abs=1e-3)
@@ -185,22 +193,22 @@ def test_regions_have_the_share_that_is_asked_for() -> None:
 
 def test_the_bench_times_every_exit_in_every_form() -> None:
     net = anytime_net(masks="confidence")
-    setting = bench.Setting((64, 64), repeats=1, clock="process")
-    rows = list(bench.compare(net, setting, (0.0, 0.9)))
-    assert [row.skipped for row in rows] == [0.0, 0.9]
-    assert set(rows[0].milliseconds) == {"dense", "masked", "skipped"}
+    clock = bench.CLOCKS["process"]
+    rows = list(bench.compare(net, images(count=1), (0.0, 0.9), 1, clock))
+    assert [row["skipped"] for row in rows] == [0.0, 0.9]
+    assert set(rows[0]["milliseconds"]) == {"dense", "masked", "skipped"}
     for row in rows:
-        for times in row.milliseconds.values():
+        for times in row["milliseconds"].values():
             assert times[0] > 0 and times == sorted(times) and len(times) == 4
-    assert rows[0].macs_left == [1.0] * 4
-    assert rows[1].macs_left[3] < 0.5
+    assert rows[0]["macs_left"] == [1.0] * 4
+    assert rows[1]["macs_left"][3] < 0.5
     with pytest.raises(ValueError, match="no masks"):
-        next(bench.compare(anytime_net(), setting))
+        next(bench.compare(anytime_net(), images(), (), 1, clock))
 
 
 def test_where_skipping_begins_to_pay_lies_between_two_shares() -> None:
-    def row(skipped: float, left: float) -> bench.ShareTimes:
-        return bench.ShareTimes(skipped, {}, [Spread.of([left])], [])
+    def row(skipped: float, left: float) -> dict[str, Any]:
+        return {"skipped": skipped, "time_left": [{"median": left}]}
 
     assert bench.pays_from([row(0, 1.2), row(0.5, 1.1), row(0.9, 0.7)]) == pytest.approx(0.6)
     assert bench.pays_from([row(0, 1.2), row(0.5, 1.1)]) is None
@@ -254,7 +262,7 @@ def test_laps_read_the_clock_after_every_item() -> None:
     assert laps(lambda: "abc", clock=lambda: float(next(now))) == [1, 2, 3]
 
 
-def test_predictions_come_one_by_one_and_stop_when_told() -> None:
+def test_predictions_come_one_by_one_and_stop_on_request() -> None:
     net = in_the_middle(anytime_net(masks="confidence"), images())
     whole = net(images())
     seen = list(net.anytime(images()))
@@ -273,18 +281,12 @@ def test_predictions_come_one_by_one_and_stop_when_told() -> None:
 
 def test_no_exit_is_begun_that_would_come_after_the_budget() -> None:
     net = anytime_net()
-    expected = [1.0, 1.0, 1e6, 1.0]
-    assert [one.exit for one in net.anytime(images(), 1e5, expected_ms=expected)] == [1, 2]
     assert [one.exit for one in net.anytime(images(), 0.0)] == [1]
-    assert set(net.exit_ms) == {1, 2}
+    assert set(net.exit_ms) == {1}
+    net.exit_ms = {1: 1.0, 2: 1.0, 3: 1e6, 4: 1.0}
+    assert [one.exit for one in net.anytime(images(), 1e5)] == [1, 2]
     with pytest.raises(ValueError, match="training"):
         next(net.train().anytime(images()))
-
-
-def test_predictions_after_the_last_position_are_final() -> None:
-    net = anytime_net(masks="confidence")
-    net.threshold = 0.0
-    assert [one.is_final for one in net.anytime(images())] == [False, True, True, True]
 
 
 @pytest.mark.parametrize("how", ["dense", None, *METHODS])

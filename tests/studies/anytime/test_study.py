@@ -1,4 +1,4 @@
-"""The whole study, tiny: trained, told of, on the page, and used again by the commands."""
+"""The whole study, tiny: trained, reported, on the page, and used again by the commands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.runs.records import Record, scan
 from convnext_study.studies.anytime.arms import arms_of
 from convnext_study.studies.anytime.claims import CLAIMS
-from convnext_study.studies.anytime.thresholds import thresholds
+from convnext_study.studies.anytime.load_checkpointed import THRESHOLDS
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 
@@ -57,13 +57,13 @@ def study(file: StudyFile, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def found(file: StudyFile, study: tuple[Path, Context]) -> list[Finding]:
     records = list(scan(study[0] / "runs"))
-    said = file.report(records, study[1])
-    assert isinstance(said, list)
-    return said
+    reported = file.report(records, study[1])
+    assert isinstance(reported, list)
+    return reported
 
 
-def tables_of(said: list[Finding]) -> dict[str, Table[object]]:
-    return {one.name: one for one in said if isinstance(one, Table)}
+def tables_of(reported: list[Finding]) -> dict[str, Table[object]]:
+    return {one.name: one for one in reported if isinstance(one, Table)}
 
 
 def test_the_study_has_data_of_its_own(file: StudyFile) -> None:
@@ -71,7 +71,7 @@ def test_the_study_has_data_of_its_own(file: StudyFile) -> None:
     assert file.folder("digit-canvas") == Path("runs/anytime-digit-canvas")
 
 
-def test_every_exit_of_every_arm_is_told_of(file: StudyFile, study: tuple[Path, Context]) -> None:
+def test_every_exit_of_every_arm_is_reported(file: StudyFile, study: tuple[Path, Context]) -> None:
     tables = tables_of(found(file, study))
     rows = tables["anytime_exits"].records()
     exits = [(row["arm"], row["exit"]) for row in rows]
@@ -89,7 +89,7 @@ def test_every_exit_of_every_arm_is_told_of(file: StudyFile, study: tuple[Path, 
     assert len(claims) == sum(len(claim.exits) for claim in CLAIMS)
     assert all(row["ci_low"] <= row["diff"] <= row["ci_high"] for row in claims)
     swept = tables["anytime_thresholds"].records()
-    assert [row["threshold"] for row in swept] == list(thresholds())
+    assert [row["threshold"] for row in swept] == list(THRESHOLDS)
     dense = next(row["dense"] for row in rows if row["arm"] == "ca" and row["exit"] == 4)
     assert swept[0]["threshold"] == 1
     assert swept[0]["macs_exit4"] == dense
@@ -98,19 +98,19 @@ def test_every_exit_of_every_arm_is_told_of(file: StudyFile, study: tuple[Path, 
 
 def test_one_seed_is_tested_on_its_images(file: StudyFile, study: tuple[Path, Context]) -> None:
     records = [record for record in scan(study[0] / "runs") if record.run.seed == 0]
-    said = file.report(records, context_of(file, TINY))
-    (note,) = [text for text in tables_of(said)["anytime_claims"].notes if "One seed" in text]
+    reported = file.report(records, context_of(file, TINY))
+    (note,) = [text for text in tables_of(reported)["anytime_claims"].notes if "One seed" in text]
     assert "permutation" in note
 
 
 def test_the_page_shows_curve_and_panel(file: StudyFile, study: tuple[Path, Context]) -> None:
-    said, folder = found(file, study), study[0]
-    written = {path.name for path in write_findings("anytime", said, folder)}
+    reported, folder = found(file, study), study[0]
+    written = {path.name for path in write_findings("anytime", reported, folder)}
     assert written >= {"anytime_curve.png", "anytime_panel.svg", "anytime_exits.csv"}
     html = unescape(render(load_results(folder), ReportOptions()).html)
-    titles = [one.title for one in said if isinstance(one, StudyFigure)]
+    titles = [one.title for one in reported if isinstance(one, StudyFigure)]
     assert len(titles) == html.count("data:image/svg+xml;base64,") == 2
-    for title in (*titles, *(table.title for table in tables_of(said).values())):
+    for title in (*titles, *(table.title for table in tables_of(reported).values())):
         assert title in html
     panel = (folder / "anytime_panel.svg").read_text()
     assert "yellow: 1, dark: 0" in panel and "background" in panel
@@ -119,28 +119,28 @@ def test_the_page_shows_curve_and_panel(file: StudyFile, study: tuple[Path, Cont
         assert min(image.size) > 400
 
 
-def test_without_weights_the_rest_is_told(file: StudyFile, study: tuple[Path, Context]) -> None:
+def test_without_weights_the_rest_is_reported(file: StudyFile, study: tuple[Path, Context]) -> None:
     records: list[Record] = []
     for record in scan(study[0] / "runs"):
         records.append(record.model_copy(update={"folder": study[0] / "nowhere" / record.run.id}))
-    said = file.report(records, study[1])
-    assert set(tables_of(said)) == {"anytime_exits", "anytime_claims"}
-    assert sum("weights are not here" in one for one in said if isinstance(one, str)) == len(
+    reported = file.report(records, study[1])
+    assert set(tables_of(reported)) == {"anytime_exits", "anytime_claims"}
+    assert sum("weights are not here" in one for one in reported if isinstance(one, str)) == len(
         arms_of(NARROW)
     )
 
 
-def test_each_arm_alone_is_told_of(file: StudyFile, study: tuple[Path, Context]) -> None:
+def test_each_arm_alone_is_reported(file: StudyFile, study: tuple[Path, Context]) -> None:
     """As a study that was stopped leaves them."""
     records = list(scan(study[0] / "runs"))
     for arm in arms_of(NARROW):
-        said = file.report(
+        reported = file.report(
             [one for one in records if one.run.metadata["row"] == arm.name], study[1]
         )
-        assert {row["arm"] for row in tables_of(said)["anytime_exits"].records()} == {arm.name}
+        assert {row["arm"] for row in tables_of(reported)["anytime_exits"].records()} == {arm.name}
 
 
-def test_the_command_tells_of_what_is_there_and_how_it_ended(
+def test_the_command_reports_what_is_there_and_how_it_ended(
     study: tuple[Path, Context], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def launcher(jobs: Sequence[Job], *_: object) -> list[Outcome]:
@@ -236,10 +236,10 @@ def test_a_folder_of_photographs_and_masks(file: StudyFile, tmp_path: Path) -> N
     for run in file.runs(context):
         if run.metadata["row"] in ("plain", "rh", "ca"):
             train(run, tmp_path / "runs" / run.id)
-    said = file.report(list(scan(tmp_path / "runs")), context)
-    assert {"anytime_exits", "anytime_claims", "anytime_thresholds"} <= set(tables_of(said))
-    assert sum(isinstance(one, StudyFigure) for one in said) == 2
+    reported = file.report(list(scan(tmp_path / "runs")), context)
+    assert {"anytime_exits", "anytime_claims", "anytime_thresholds"} <= set(tables_of(reported))
+    assert sum(isinstance(one, StudyFigure) for one in reported) == 2
     console = Console(width=140, color_system=None)
     with console.capture() as capture:
-        console.print(Screen(tables_of(said)["anytime_exits"]))
+        console.print(Screen(tables_of(reported)["anytime_exits"]))
     assert "RH, confidence adaptivity (CA)" in capture.get()

@@ -1,18 +1,23 @@
-"""From a trained network to a copy that skips."""
+"""From a trained network to a copy that skips: BatchNorms folded, and a skipper in every place."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
-from convnext_study.studies.anytime.networks.network import AnytimeNet
+from convnext_study.studies.anytime.backbones import StagedBackbone
+from convnext_study.studies.anytime.heads import FlexHead
+from convnext_study.studies.anytime.masks import MaskedConv2d
+from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.skipping.branches import use_rows
-from convnext_study.studies.anytime.skipping.choice import Skipper, Table
-from convnext_study.studies.anytime.skipping.fold import fold_batchnorms
 from convnext_study.studies.anytime.skipping.heads import can_skip, skipping_head
+from convnext_study.studies.anytime.skipping.indices import Geometry
+from convnext_study.studies.anytime.skipping.methods import MethodSkipper, Table
 
 
 def accelerated(net: AnytimeNet, table: Table | str | None = None) -> AnytimeNet:
@@ -23,25 +28,71 @@ def accelerated(net: AnytimeNet, table: Table | str | None = None) -> AnytimeNet
 
     Args:
         net: any anytime network.
-        table: by which methods are chosen (`measure.measure_table`); None for rules that were not
+        table: by which methods are chosen (`latency.measure_table`); None for rules that were not
             measured here; a name of `methods.METHODS` for that one everywhere; ``dense`` to compute
             everything as the authors' code does.
     """
     fast = copy.deepcopy(net).eval().requires_grad_(False)
     fold_batchnorms(fast)
     for module in fast.modules():
-        if isinstance(
-            module, nn.ReLU
-        ):  # what it acts on is a sum of its own in every backbone here
+        if isinstance(module, nn.ReLU):  # it acts on a sum of its own in every backbone here
             module.inplace = True
     fast = fast.to(memory_format=torch.channels_last)
     if table == "dense":
         return fast
+    chosen = {} if table is None else table
     for module in fast.modules():
-        if isinstance(module, MaskedConv2d):
-            module.skipper = Skipper(module, Table() if table is None else table)
-    use_rows(fast, Table() if table is None else table)
+        if isinstance(module, MaskedConv2d) and Geometry.of(module) is not None:
+            module.skipper = MethodSkipper(module, chosen)
+    use_rows(fast, chosen)
     if fast.spec.merge:
         heads = [exit for exit in fast.segments if can_skip(fast.heads[str(exit)])]
         fast.head_skippers = dict.fromkeys(heads, skipping_head)
     return fast
+
+
+def fold_batchnorms(net: nn.Module) -> None:
+    """Fold, in place, every BatchNorm that directly follows a convolution into its weights.
+
+    In a masked convolution the factor goes into the weights, as the fill is linear, and the shift
+    is added everywhere, to filled positions too.
+    """
+    for module in list(net.modules()):
+        for conv_owner, conv_name, norm_owner, norm_name in _pairs(module):
+            conv, norm = getattr(conv_owner, conv_name), getattr(norm_owner, norm_name)
+            setattr(conv_owner, conv_name, _folded(conv, norm))
+            setattr(norm_owner, norm_name, nn.Identity())
+
+
+def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module, str]]:
+    """Owner and name of a convolution, and of the BatchNorm after it.
+
+    In sequences they are neighbours; in timm's blocks ``bn1`` follows ``conv1``; in a flex head
+    they stand in two lists.
+    """
+    if isinstance(module, FlexHead):
+        for index in range(len(module.norms)):
+            yield module.convs, str(index), module.norms, str(index)
+        return
+    if isinstance(module, StagedBackbone):  # timm's wrapper runs its layers in their order
+        module, sequence = module.net, True
+    else:
+        sequence = isinstance(module, nn.Sequential)
+    children = list(module.named_children())
+    for (first, conv), (second, norm) in pairwise(children):
+        named = first.startswith("conv") and second == first.replace("conv", "bn")
+        if (sequence or named) and isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            yield module, first, module, second
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    if not isinstance(conv, MaskedConv2d):
+        return fuse_conv_bn_eval(conv, norm)
+    assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101
+    with torch.no_grad():
+        factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        conv.shift = norm.bias - norm.running_mean * factor
+        conv.weight.mul_(factor.view(-1, 1, 1, 1))
+        if conv.bias is not None:
+            conv.bias.mul_(factor)
+    return conv

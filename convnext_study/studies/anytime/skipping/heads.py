@@ -11,12 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
-from convnext_study.studies.anytime.masks.segment import SegmentMask, SizedMask
-from convnext_study.studies.anytime.networks.heads import FlexHead, upsample
-from convnext_study.studies.anytime.skipping.choice import Skipper
-from convnext_study.studies.anytime.skipping.indices import coordinates, is_small, positions
-from convnext_study.studies.anytime.skipping.methods import as_matrix, from_rows
+from convnext_study.studies.anytime.heads import FlexHead, upsample
+from convnext_study.studies.anytime.masks import MaskedConv2d, ResizedMask, SegmentMask
+from convnext_study.studies.anytime.skipping.indices import (
+    as_matrix,
+    coordinates,
+    is_small,
+    positions,
+    size_of,
+)
+from convnext_study.studies.anytime.skipping.methods import (
+    Fill,
+    MethodSkipper,
+    as_maps,
+    from_windows,
+)
 
 FEW = 0.3  # share up to which single positions are upsampled instead of the map; ours
 
@@ -37,61 +46,59 @@ def skipping_head(head: nn.Module, maps: Sequence[Tensor], segment: SegmentMask)
 
     They are the head's wherever the mask is true, and anything elsewhere.
     """
-    size = (maps[0].shape[-2], maps[0].shape[-1])
+    size = size_of(maps[0])
     mask = segment.at(size)
-    assert mask is not None  # noqa: S101  the network asks only where something is masked
-    if is_small(mask):
-        return head(torch.cat([upsample(one, size) for one in maps], dim=1))  # type: ignore[no-any-return]
-    if isinstance(head, FlexHead):
-        return _flex(head, maps, segment, size)
-    x = torch.cat([_rows_of(one, *coordinates(positions(mask), mask), mask) for one in maps], dim=1)
-    assert isinstance(head, nn.Sequential)  # noqa: S101  can_skip() asked
-    for layer in head:
+    assert mask is not None  # noqa: S101  the network calls it only where something is masked
+    logits = None
+    if not is_small(mask):
+        logits = (
+            _flex(head, maps, segment) if isinstance(head, FlexHead) else _plain(head, maps, mask)
+        )
+    if logits is None:
+        logits = head(torch.cat([upsample(one, size) for one in maps], dim=1))
+    return logits
+
+
+def _plain(head: nn.Module, maps: Sequence[Tensor], mask: ResizedMask) -> Tensor:
+    """Layer by layer on the computed positions."""
+    places = coordinates(positions(mask), mask)
+    x = torch.cat([_rows_of(one, *places, mask) for one in maps], dim=1)
+    for layer in head.children():
         if isinstance(layer, MaskedConv2d):
             x = F.linear(x, layer.weight.flatten(1), layer.shifted_bias())
         else:
             x = layer(x)
-    n, _, h, w = mask.active.shape
-    logits = x.new_zeros(n * h * w, x.shape[1]).index_copy_(0, positions(mask), x)
-    return logits.view(n, h, w, -1).permute(0, 3, 1, 2)
+    everywhere = x.new_zeros(mask.active.numel(), x.shape[1])
+    return as_maps(everywhere.index_copy_(0, positions(mask), x), mask)
 
 
-def _flex(
-    head: FlexHead, maps: Sequence[Tensor], segment: SegmentMask, size: tuple[int, int]
-) -> Tensor:
-    """The first pooling and convolution from single positions, the rest as it is."""
-    conv = head.convs[0]
-    halved = segment.at((-(-size[0] // 2), -(-size[1] // 2)))
-    whole = segment.at(size)
+def _flex(head: FlexHead, maps: Sequence[Tensor], segment: SegmentMask) -> Tensor | None:
+    """The first pooling and convolution from single positions, the rest as it is; None where that
+    does not pay, or where a side is odd."""
+    height, width = size = size_of(maps[0])
+    conv, whole = head.convs[0], segment.at(size)
+    halved = segment.at((-(-height // 2), -(-width // 2)))
+    assert isinstance(conv, MaskedConv2d) and isinstance(conv.skipper, MethodSkipper)  # noqa: S101
     assert whole is not None and halved is not None  # noqa: S101
-    even = size[0] % 2 == 0 and size[1] % 2 == 0
-    skipper = conv.skipper if isinstance(conv, MaskedConv2d) else None
-    if not even or halved.share > FEW or not isinstance(skipper, Skipper) or skipper.plan is None:
-        return head(torch.cat([upsample(one, size) for one in maps], dim=1))  # type: ignore[no-any-return]
-    assert isinstance(conv, MaskedConv2d)  # noqa: S101
+    if height % 2 or width % 2 or halved.share > FEW:
+        return None
     if halved.share == 0:
-        return head.after_convolution(skipper(conv, conv.weight, halved), size)
+        return head.after_convolution(conv.skipper(conv, conv.weight, halved), size)
     image, row, column = coordinates(positions(halved), halved)
-    pooled = [
-        sum(
-            (
-                _rows_of(one, image, 2 * row + down, 2 * column + right, whole)
-                for down in (0, 1)
-                for right in (0, 1)
-            ),
-            start=one.new_zeros(()),
-        )
-        / 4
-        for one in maps
-    ]
-    first = from_rows(conv, torch.cat(pooled, dim=1), halved, skipper.plan)
+    pooled = []
+    for one in maps:
+        total = one.new_zeros(())
+        for down in (0, 1):
+            for right in (0, 1):
+                total = total + _rows_of(one, image, 2 * row + down, 2 * column + right, whole)
+        pooled.append(total / 4)
+    first = from_windows(Fill(conv, halved, conv.skipper), torch.cat(pooled, dim=1))
     return head.after_convolution(first, size)
 
 
-def _rows_of(one: Tensor, image: Tensor, row: Tensor, column: Tensor, mask: SizedMask) -> Tensor:
+def _rows_of(one: Tensor, image: Tensor, row: Tensor, column: Tensor, mask: ResizedMask) -> Tensor:
     """(places, C) of a map upsampled bilinearly to the mask's size."""
-    h, w = mask.active.shape[-2:]
-    small_h, small_w = one.shape[-2:]
+    (h, w), (small_h, small_w) = size_of(mask.active), size_of(one)
     if (small_h, small_w) == (h, w) or mask.share > FEW:
         return as_matrix(upsample(one, (h, w))).index_select(0, (image * h + row) * w + column)
     matrix = as_matrix(one)

@@ -6,23 +6,33 @@ one position. All indices here are of such rows, and on the mask's device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convnext_study.studies.anytime.masks.segment import SizedMask
+from convnext_study.studies.anytime.masks import ResizedMask
 
 # On maps of fewer positions, all images together, finding out where to compute takes longer than
 # computing (measured).
 FEWEST_POSITIONS = 2048
 
 
-def is_small(mask: SizedMask) -> bool:
+def is_small(mask: ResizedMask) -> bool:
     """Whether a map has too few positions to be computed in parts."""
     return mask.active.numel() < FEWEST_POSITIONS
+
+
+def as_matrix(x: Tensor) -> Tensor:
+    """A map (N, C, h, w) as (N * h * w, C), a row for each position."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def size_of(x: Tensor) -> tuple[int, int]:
+    """Height and width of a map."""
+    return x.shape[-2], x.shape[-1]
 
 
 class Geometry(NamedTuple):
@@ -44,8 +54,7 @@ class Geometry(NamedTuple):
         return cls(*(pair[0] for pair in pairs))
 
 
-@dataclass(frozen=True)
-class Reads:
+class Reads(NamedTuple):
     """Rows to read in order, and which of them (counted in this order) lie outside of the map."""
 
     rows: Tensor
@@ -59,80 +68,76 @@ class Reads:
         return found
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """Square tiles that hold all computed positions, and a border of what these read.
-
-    Args:
-        reads: the input's rows, tile by tile.
-        count: of tiles.
-        side: of the input's tiles, in positions.
-        inside: of the tiles' output rows, those to keep.
-        rows: the output's rows that these are.
-    """
-
-    reads: Reads
-    count: int
-    side: int
-    inside: Tensor
-    rows: Tensor
-
-
-def positions(mask: SizedMask) -> Tensor:
+def positions(mask: ResizedMask) -> Tensor:
     """The output's rows that are computed."""
     return mask.derive("positions", lambda: mask.active.flatten().nonzero().flatten())
 
 
-def window_reads(mask: SizedMask, size: tuple[int, int], geometry: Geometry) -> Reads:
+def skipped(mask: ResizedMask) -> Tensor:
+    """The output's rows that are not computed."""
+    return mask.derive("skipped", lambda: (~mask.active).flatten().nonzero().flatten())
+
+
+def inverse(mask: ResizedMask, dtype: torch.dtype) -> Tensor:
+    """1 at skipped positions and 0 at computed ones, (N, 1, h, w)."""
+    return mask.derive(("inverse", dtype), lambda: (~mask.active).to(dtype))
+
+
+def coordinates(rows: Tensor, mask: ResizedMask) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, row and column of rows of a map of the mask's size."""
+    h, w = size_of(mask.active)
+    return rows // (h * w), rows // w % h, rows % w
+
+
+def window_reads(mask: ResizedMask, size: tuple[int, int], geometry: Geometry) -> Reads:
     """What each computed position reads of an input of this height and width, tap by tap."""
+    kernel, stride, padding, dilation = geometry
 
     def make() -> Reads:
         image, row, column = coordinates(positions(mask), mask)
-        taps = torch.arange(geometry.kernel, device=row.device) * geometry.dilation
-        rows = (row * geometry.stride - geometry.padding)[:, None] + taps
-        columns = (column * geometry.stride - geometry.padding)[:, None] + taps
-        return _reads(image[:, None, None], rows[:, :, None], columns[:, None, :], size)
+        start = (row * stride - padding, column * stride - padding)
+        return _squares(image, *start, kernel, size, step=dilation)
 
     return mask.derive(("window", size, geometry), make)
 
 
-def tile_side(mask: SizedMask) -> int:
+def tile_side(mask: ResizedMask) -> int:
     """Of a map's tiles, in positions: coarse ones on large maps; ours."""
-    return 16 if min(mask.active.shape[-2:]) >= 64 else 8
+    return 16 if min(size_of(mask.active)) >= 64 else 8
 
 
-def active_tiles(mask: SizedMask) -> Tensor:
+def active_tiles(mask: ResizedMask) -> Tensor:
     """Which tiles hold a computed position: (tiles, 3), image, row and column of each."""
-
-    def make() -> Tensor:
-        pooled = F.max_pool2d(mask.active.float(), tile_side(mask), ceil_mode=True)
-        return pooled[:, 0].nonzero()
-
-    return mask.derive("tiles", make)
+    pooled = partial(F.max_pool2d, kernel_size=tile_side(mask), ceil_mode=True)
+    return mask.derive("tiles", lambda: pooled(mask.active.float())[:, 0].nonzero())
 
 
-def tile_share(mask: SizedMask) -> float:
+def tile_share(mask: ResizedMask) -> float:
     """The tiles' share of the map, which may be above 1 for maps smaller than a tile."""
-    n, _, h, w = mask.active.shape
-    return len(active_tiles(mask)) * tile_side(mask) ** 2 / (n * h * w)
+    return len(active_tiles(mask)) * tile_side(mask) ** 2 / mask.active.numel()
 
 
-def tiles(mask: SizedMask, size: tuple[int, int], geometry: Geometry) -> Tiles:
+class Tiles(NamedTuple):
+    """Square tiles that hold all computed positions, and a border of what these read."""
+
+    reads: Reads  # the input's rows, tile by tile
+    number: int
+    side: int  # of the input's tiles, in positions
+    inside: Tensor  # of the tiles' output rows, those to keep
+    rows: Tensor  # the output's rows that these are
+
+
+def tiles(mask: ResizedMask, size: tuple[int, int], geometry: Geometry) -> Tiles:
     """The tiles of a convolution's output, on an input of this height and width."""
+    kernel, stride, padding, dilation = geometry
 
     def make() -> Tiles:
         side = tile_side(mask)
         image, down, right = active_tiles(mask).unbind(1)
         row, column = down * side, right * side
-        reach = (side - 1) * geometry.stride + (geometry.kernel - 1) * geometry.dilation + 1
-        steps = torch.arange(reach, device=row.device)
-        rows = (row * geometry.stride - geometry.padding)[:, None] + steps
-        columns = (column * geometry.stride - geometry.padding)[:, None] + steps
-        reads = _reads(image[:, None, None], rows[:, :, None], columns[:, None, :], size)
-        inner = torch.arange(side, device=row.device)
-        out_rows, out_columns = row[:, None] + inner, column[:, None] + inner
-        out = (mask.active.shape[-2], mask.active.shape[-1])
-        writes = _reads(image[:, None, None], out_rows[:, :, None], out_columns[:, None, :], out)
+        reach = (side - 1) * stride + (kernel - 1) * dilation + 1
+        reads = _squares(image, row * stride - padding, column * stride - padding, reach, size)
+        writes = _squares(image, row, column, side, size_of(mask.active))
         wanted = mask.active.flatten()[writes.rows]
         wanted[writes.outside] = False
         inside = wanted.nonzero().flatten()
@@ -141,21 +146,18 @@ def tiles(mask: SizedMask, size: tuple[int, int], geometry: Geometry) -> Tiles:
     return mask.derive(("tiled", size, geometry), make)
 
 
-@dataclass(frozen=True)
-class Border:
+class Border(NamedTuple):
     """Skipped rows with a computed one near, and what surrounds them.
 
-    Args:
-        rows: the skipped rows.
-        around: the row at each offset of the fill's square, offset by offset: first that of every
-            skipped row at the first offset. The square's middle is left out.
+    ``around`` has the row at each offset of the fill's square without its middle, offset by offset:
+    first that of every skipped row at the first offset.
     """
 
     rows: Tensor
     around: Reads
 
 
-def border(mask: SizedMask, radius: int) -> Border:
+def border(mask: ResizedMask, radius: int) -> Border:
     """What a fill that reaches ``radius`` positions writes and reads."""
 
     def make() -> Border:
@@ -164,28 +166,20 @@ def border(mask: SizedMask, radius: int) -> Border:
         rows = near.flatten().nonzero().flatten()
         image, row, column = coordinates(rows, mask)
         offset = torch.arange(side**2, device=row.device)
-        offset = offset[offset != side**2 // 2]
-        size = (mask.active.shape[-2], mask.active.shape[-1])
+        offset = offset[offset != side**2 // 2][:, None]
         down, right = offset // side - radius, offset % side - radius
-        return Border(rows, _reads(image, row + down[:, None], column + right[:, None], size))
+        return Border(rows, _reads(image, row + down, column + right, size_of(mask.active)))
 
     return mask.derive(("border", radius), make)
 
 
-def skipped(mask: SizedMask) -> Tensor:
-    """The output's rows that are not computed."""
-    return mask.derive("skipped", lambda: (~mask.active).flatten().nonzero().flatten())
-
-
-def inverse(mask: SizedMask, dtype: torch.dtype) -> Tensor:
-    """1 at skipped positions and 0 at computed ones, (N, 1, h, w)."""
-    return mask.derive(("inverse", dtype), lambda: (~mask.active).to(dtype))
-
-
-def coordinates(rows: Tensor, mask: SizedMask) -> tuple[Tensor, Tensor, Tensor]:
-    """Image, row and column of rows of a map of the mask's size."""
-    h, w = mask.active.shape[-2:]
-    return rows // (h * w), rows // w % h, rows % w
+def _squares(
+    image: Tensor, row: Tensor, column: Tensor, side: int, size: tuple[int, int], step: int = 1
+) -> Reads:
+    """The squares of ``side`` rows and columns, ``step`` apart, that begin at these positions."""
+    steps = torch.arange(side, device=row.device) * step
+    rows, columns = row[:, None] + steps, column[:, None] + steps
+    return _reads(image[:, None, None], rows[:, :, None], columns[:, None, :], size)
 
 
 def _reads(image: Tensor, row: Tensor, column: Tensor, size: tuple[int, int]) -> Reads:

@@ -2,59 +2,76 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from convnext_study.studies.anytime.masks.confidence import merge, random_order, unsure
-from convnext_study.studies.anytime.masks.convolution import MaskedConv2d, mask_convolutions
-from convnext_study.studies.anytime.masks.cost import LayerCost, layer_costs
-from convnext_study.studies.anytime.masks.segment import SegmentMask
-from convnext_study.studies.anytime.networks.backbone import Backbone, make_backbone
-from convnext_study.studies.anytime.networks.heads import FlexHead, original_head, upsample
-from convnext_study.studies.anytime.networks.predictions import Prediction, predict
-from convnext_study.studies.anytime.networks.weights import init_convs
+from convnext_study.studies.anytime.backbones import Backbone, make_backbone
+from convnext_study.studies.anytime.heads import FlexHead, original_head, upsample
+from convnext_study.studies.anytime.layer_cost import LayerCost, layer_costs
+from convnext_study.studies.anytime.masks import (
+    MaskedConv2d,
+    SegmentMask,
+    confidence,
+    mask_convolutions,
+    unsure,
+)
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
 # Computes a head's logits where the segment's mask is true, and anything elsewhere.
 HeadSkipper = Callable[[nn.Module, Sequence[Tensor], SegmentMask], Tensor]
 
 
-@dataclass(frozen=True)
-class ExitOutput:
-    """What one exit answers.
+class ExitOutput(NamedTuple):
+    """What one exit, numbered from 1, answers.
 
-    Args:
-        exit: its number, from 1.
-        logits: (N, classes, h, w), at the size of the backbone's largest map (1/4 in HRNet).
-        computed: (N, 1, h, w), true where this exit was computed, false where it keeps the logits
-            of the exit before; None where everything was.
+    ``logits`` (N, classes, h, w) are at the size of the backbone's largest map (1/4 in HRNet).
+    ``computed`` (N, 1, h, w) is true where this exit was computed, false where it keeps the logits
+    of the exit before; None where everything was.
     """
 
     exit: int
     logits: Tensor
     computed: Tensor | None = None
 
+    @property
+    def mask(self) -> Tensor:
+        """``computed``, or a mask that is true everywhere."""
+        everywhere = torch.ones_like(self.logits[:, :1], dtype=torch.bool)
+        return everywhere if self.computed is None else self.computed
+
+
+class Prediction(NamedTuple):
+    """What is known after one exit, from 1.
+
+    ``logits`` (N, classes, h, w) are at the size of the backbone's largest map; `heads.upsample`
+    brings them to the image's. Of each position, (N, h, w): ``labels``, the likeliest class;
+    ``confidence``, its probability; ``computed``, whether this exit computed it or kept it.
+    ``milliseconds`` are from the image to this answer.
+    """
+
+    exit: int
+    logits: Tensor
+    labels: Tensor
+    confidence: Tensor
+    computed: Tensor
+    milliseconds: float
+
 
 class AnytimeNet(nn.Module):
     """Images (N, in_chans, H, W) to the logits of every exit.
 
     Logits are at the size of the backbone's largest map; a task upsamples them bilinearly to the
-    size of its labels (`upsample`), as the authors do.
+    size of its labels (`upsample`), as the authors do. An HRNet has no stochastic depth
+    (``drop_path_rate``).
 
-    Args:
-        spec: what to build.
-        num_classes: of each position.
-        in_chans: channels of the image.
-        drop_path_rate: stochastic depth of the backbone, which an HRNet does not have.
-
-    Raises:
-        SpecError: a network that cannot be built, in one line that names the field.
+    Raises SpecError, one line that names the field, for a network that cannot be built.
     """
 
     def __init__(
@@ -66,40 +83,34 @@ class AnytimeNet(nn.Module):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        self.spec = spec
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.backbone: Backbone = make_backbone(
-            spec, in_chans=in_chans, drop_path_rate=drop_path_rate
-        )
+        self.spec, self.exits = spec, spec.exits
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.backbone: Backbone = make_backbone(spec, in_chans, drop_path_rate)
         self.heads = nn.ModuleDict({str(exit): self._head(exit) for exit in spec.exits})
         self.threshold = spec.threshold
         self.random_shares = spec.random_shares
         self.segments: dict[int, SegmentMask] = {}
         self.exit_ms: dict[int, float] = {}  # what each exit took when it was last predicted
         self.head_skippers: dict[int, HeadSkipper] = {}
-        if spec.masks != "none":
-            self._mask()
-
-    @property
-    def exits(self) -> tuple[int, ...]:
-        """Numbers of the exits, from 1."""
-        return self.spec.exits
+        if spec.masks == "none":
+            return
+        for exit, added in list(self._added())[1:]:  # an exit's mask rules all that the next adds
+            segment = self.segments[exit] = SegmentMask()
+            for module in added:
+                mask_convolutions(module, segment)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Logits (N, num_classes, h, w) of every exit, in order."""
         return [output.logits for output in self.run(x)]
 
     def run(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Iterator[ExitOutput]:
-        """The exits one by one: nothing of the next is computed before it is asked for.
+        """The exits one by one: nothing of the next is computed before it is requested.
 
         In evaluation mode, once no position is left to compute, further exits cost nothing and
         equal the one before bit for bit.
 
-        Args:
-            x: images (N, in_chans, H, W).
-            masks: in the place of the network's own, for each exit but the first: (N, 1, h, w),
-                true where it is computed, at the size of the logits.
+        ``masks`` take the place of the network's own, for each exit but the first: (N, 1, h, w),
+        true where it is computed, at the size of the logits.
         """
         maps: list[Tensor] = []
         done, logits, order = 0, None, None
@@ -110,43 +121,83 @@ class AnytimeNet(nn.Module):
             if logits is None or computed is None or not self._is_finished(computed):
                 with self._masked(exit, computed):
                     for stage in range(done + 1, exit + 1):
-                        maps = (
-                            self.backbone.advance(stage, maps) if maps else self.backbone.begin(x)
-                        )
+                        maps = self.backbone.run_stage(stage, maps or [x])
                     fresh = self._logits(exit, maps)
                 done = exit
                 if logits is None or computed is None or not self.spec.merge:
                     logits = fresh
                 else:
-                    logits = merge(logits, fresh, computed)
+                    logits = torch.where(computed, fresh, logits)
             if order is None and self.spec.masks == "random":
-                order = random_order(logits)
+                # Positions below a share are computed: a smaller share takes a part of a larger
+                # one's positions, as confident positions stay confident.
+                order = torch.rand_like(logits[:, :1])
             yield ExitOutput(exit, logits, computed)
 
     def anytime(
-        self, images: Tensor, budget_ms: float | None = None, **options: Any
+        self,
+        images: Tensor,
+        budget_ms: float | None = None,
+        *,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Prediction]:
-        """Predictions as they come, within a budget: see `predictions.predict`."""
-        return predict(self, images, budget_ms, **options)
+        """A prediction from each exit, each from more computation than the one before.
 
-    def layer_costs(self, image_size: tuple[int, int, int]) -> list[list[LayerCost]]:
-        """The layers that each exit adds to the exit before, for `masks.cost.exit_macs`.
+        Stops when the caller does (nothing of the next exit is computed before it is requested),
+        when ``stop`` returns true, and before an exit that would come after the budget: it is
+        expected to take as long as in the last call (``exit_ms``), and one that was never timed as
+        long as the one before it. The first exit is always given, late or not. For a network in
+        evaluation mode; `skipping.accelerate.accelerated` makes a fast one.
 
         Args:
-            image_size: channels, height and width of an image.
+            images: (N, in_chans, H, W), or one image (in_chans, H, W).
+            budget_ms: milliseconds from now; None for no limit.
+            stop: called before each exit but the first.
+
+        Raises:
+            ValueError: a network in training mode.
+        """
+        if self.training:
+            raise ValueError("the network is in training mode; call eval() first")
+        x = images if images.ndim == 4 else images[None]
+        began = time.perf_counter()
+        outputs = self.run(x)
+        last = 0.0
+        for exit in self.exits:
+            if exit != self.exits[0]:
+                if stop():
+                    return
+                elapsed = 1000 * (time.perf_counter() - began)
+                if budget_ms is not None and elapsed + self.exit_ms.get(exit, last) > budget_ms:
+                    return
+            before = time.perf_counter()
+            with torch.no_grad():
+                output = next(outputs)
+                logits = output.logits
+                labels, certainty = logits.argmax(dim=1), confidence(logits)[:, 0]
+                computed = output.mask[:, 0]
+            if x.device.type != "cpu":
+                torch.accelerator.synchronize()
+            now = time.perf_counter()
+            last = self.exit_ms[exit] = 1000 * (now - before)
+            yield Prediction(exit, logits, labels, certainty, computed, 1000 * (now - began))
+
+    def layer_costs(self, image_size: tuple[int, int, int]) -> list[list[LayerCost]]:
+        """The layers that each exit adds to the exit before, for `layer_cost.exit_macs`.
+
+        ``image_size``: channels, height and width of an image.
         """
         layers = layer_costs(self, image_size)
-        parts = self._parts()
         return [
             [layer for layer in layers if f"{layer.name}.".startswith(names)]
-            for names in parts.values()
+            for names in self._parts()
         ]
 
     def params_to_exits(self) -> list[int]:
         """Parameters of all that is computed up to each exit, with the heads of earlier ones."""
         sizes = {name: weight.numel() for name, weight in self.named_parameters()}
         total, found = 0, []
-        for names in self._parts().values():
+        for names in self._parts():
             total += sum(size for name, size in sizes.items() if name.startswith(names))
             found.append(total)
         return found
@@ -168,32 +219,31 @@ class AnytimeNet(nn.Module):
     def init_weights(self, scheme: str = "kaiming") -> None:
         """``kaiming`` (timm's HRNet), ``trunc_normal`` (0.02), or ``normal`` (0.001, the authors').
 
-        A pretrained backbone keeps its weights.
+        Biases become 0; a pretrained backbone keeps its weights. Raises KeyError for other schemes.
         """
-        for part in (self.heads,) if self.spec.pretrained else (self.backbone, self.heads):
-            init_convs(part, scheme)
+        fill = {
+            "kaiming": partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"),
+            "trunc_normal": partial(nn.init.trunc_normal_, std=0.02),
+            "normal": partial(nn.init.normal_, std=0.001),
+        }[scheme]
+        parts = (self.heads,) if self.spec.pretrained else (self.backbone, self.heads)
+        for conv in (one for part in parts for one in part.modules()):
+            if isinstance(conv, nn.Conv2d):
+                fill(conv.weight)
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
 
-    def _mask(self) -> None:
-        """Let each exit's mask rule all that the next one adds."""
-        for before, exit in pairwise(self.exits):
-            segment = self.segments[exit] = SegmentMask()
-            for stage in range(before + 1, exit + 1):
-                for module in self.backbone.modules_of(stage):
-                    mask_convolutions(module, segment)
-            mask_convolutions(self.heads[str(exit)], segment)
-
-    def _parts(self) -> dict[int, tuple[str, ...]]:
-        """Of each exit: how the names of the modules begin that it adds."""
-        owner = {id(module): name for name, module in self.named_modules()}
-        parts: dict[int, tuple[str, ...]] = {}
-        done = 0
-        for exit in self.exits:
-            stages = range(done + 1, exit + 1)
+    def _added(self) -> Iterator[tuple[int, list[nn.Module]]]:
+        """Each exit with the modules that it adds to the exit before."""
+        for before, exit in pairwise((0, *self.exits)):
+            stages = range(before + 1, exit + 1)
             added = [one for stage in stages for one in self.backbone.modules_of(stage)]
-            names = [owner[id(one)] for one in (*added, self.heads[str(exit)])]
-            parts[exit] = tuple(f"{name}." for name in names)
-            done = exit
-        return parts
+            yield exit, [*added, self.heads[str(exit)]]
+
+    def _parts(self) -> list[tuple[str, ...]]:
+        """Of each exit: how the names of the modules begin that it adds."""
+        owner = {id(module): f"{name}." for name, module in self.named_modules()}
+        return [tuple(owner[id(one)] for one in added) for _, added in self._added()]
 
     def _computed(self, exit: int, logits: Tensor | None, order: Tensor | None) -> Tensor | None:
         """Where an exit is computed, given the logits of the one before; None for everywhere."""
@@ -204,7 +254,7 @@ class AnytimeNet(nn.Module):
         return unsure(logits, self.threshold)
 
     def _is_finished(self, computed: Tensor) -> bool:
-        """Whether nothing is left. Training goes on: every weight needs a gradient."""
+        """Whether nothing is left. Training continues: every weight needs a gradient."""
         return self.spec.merge and not self.training and not bool(computed.any())
 
     @contextmanager

@@ -8,41 +8,31 @@ part is the fill.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from convnext_study.cost.counter import blank_image, copy_on, skip_norms
-from convnext_study.studies.anytime.masks.convolution import MaskedConv2d
-from convnext_study.studies.anytime.masks.fill import size_of_fill
-from convnext_study.studies.anytime.masks.segment import resized
+from convnext_study.studies.anytime.masks import FILL_SIZE, MaskedConv2d, resized
 
 
-@dataclass(frozen=True)
-class LayerCost:
+class LayerCost(NamedTuple):
     """A convolution or linear layer of a network, for one image.
 
-    Args:
-        name: its name in the network.
-        macs: multiply-accumulates where nothing is skipped.
-        masked: whether a mask rules it.
-        channels: of its output.
-        size: height and width of its output.
+    ``macs`` are multiply-accumulates where nothing is skipped; ``masked`` is whether a mask rules
+    it; ``outputs`` are all numbers in its output, of height and width ``size``.
     """
 
     name: str
     macs: int
     masked: bool
-    channels: int
+    outputs: int
     size: tuple[int, int]
 
     def macs_at(self, share: float) -> int:
-        """Multiply-accumulates where ``share`` of the positions is computed."""
-        if not self.masked:
-            return self.macs
-        positions = self.size[0] * self.size[1]
-        fill = self.channels * size_of_fill() ** 2 * positions
+        """Multiply-accumulates where ``share`` of the positions is computed, if it is masked."""
+        fill = self.outputs * FILL_SIZE**2
         return int(self.macs * share) + int((1 - share) * share * fill)
 
 
@@ -59,7 +49,8 @@ def layer_costs(net: nn.Module, image_size: tuple[int, int, int]) -> list[LayerC
         channels = layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
         macs = output.numel() * (layer.weight.numel() // channels)
         size = (output.shape[-2], output.shape[-1]) if conv else (1, 1)
-        found.append(LayerCost(name, macs, isinstance(layer, MaskedConv2d), channels, size))
+        outputs = channels * size[0] * size[1]
+        found.append(LayerCost(name, macs, isinstance(layer, MaskedConv2d), outputs, size))
 
     for name, module in blank.named_modules():
         if isinstance(module, nn.Upsample):  # same sizes, without the 45 ms that bilinear takes
@@ -78,11 +69,9 @@ def exit_macs(
 ) -> list[int]:
     """Multiply-accumulates up to each exit, for one image, with the heads of the earlier ones.
 
-    Args:
-        layers: of each exit: what it adds to the exit before (`AnytimeNet.layer_costs`).
-        masks: what each exit computed, (N, 1, h, w), as `ExitOutput.computed` has it: None, or
-            left out, for everything. The mean is taken over the N images, as the authors do; give
-            one image's masks for the cost of that image.
+    ``layers`` are what each exit adds to the exit before (`AnytimeNet.layer_costs`), ``masks`` what
+    it computed (`ExitOutput.computed`): None, or left out, for everything. The mean is taken over
+    the images, as the authors do; give one image's masks for the cost of that image.
     """
     shares = list(masks) + [None] * (len(layers) - len(masks))
     total, found = 0, []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 def original_head(channels: int, classes: int) -> nn.Sequential:
-    """1x1 convolution, BatchNorm, ReLU, 1x1 convolution; both convolutions have a bias.
+    """The authors' first heads (EE), whose convolutions have a bias.
 
     Maps (N, channels, h, w) to logits (N, classes, h, w).
     """
@@ -20,29 +22,23 @@ def original_head(channels: int, classes: int) -> nn.Sequential:
 
 
 class FlexHead(nn.Module):
-    """A head that sees context at little cost: pooled down step by step, and up again.
+    """A redesigned head (RH) that sees context at little cost: pooled down step by step, and up.
 
     Before every 1x1 convolution (with bias) the map is halved by 2x2 average pooling, or doubled
     bilinearly; BatchNorm and ReLU follow each but the last. Maps (N, channels, h, w) to logits
     (N, classes, h, w). Where a side is odd, pooling rounds up and the way back ends at the same
-    side; the authors' form needs sides that divide by ``2 ** poolings``.
-
-    Args:
-        channels: of the input.
-        width: channels inside.
-        classes: of the output.
-        poolings: how often the map is halved.
+    side; the authors' form needs sides that divide by ``2 ** poolings``, how often the map is
+    halved. ``width``: channels inside.
     """
 
     def __init__(self, channels: int, width: int, classes: int, poolings: int) -> None:
         super().__init__()
         self.poolings = poolings
-        inputs = [channels] + [width] * (2 * poolings - 1)
-        outputs = [width] * (2 * poolings - 1) + [classes]
+        inside = [width] * (2 * poolings - 1)
         self.convs = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, 1) for c_in, c_out in zip(inputs, outputs, strict=True)
+            nn.Conv2d(c_in, c_out, 1) for c_in, c_out in pairwise([channels, *inside, classes])
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(c_out) for c_out in outputs[:-1])
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c_out) for c_out in inside)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, h, w) to logits of the same size."""

@@ -1,0 +1,224 @@
+"""Backbones that are run stage by stage, so that an exit can follow each: HRNet, and any of timm.
+
+HRNet (Wang et al., 2019) is made of timm's modules, which are the ImageNet networks of the same
+authors: same layers, names and parameters. One difference to the segmentation networks: their
+fusion upsamples by nearest neighbour. Here it is bilinear, and BatchNorm's momentum 0.01.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from convnext_study.errors import UserError, did_you_mean
+from convnext_study.roadmap.spec import SpecError
+from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec, HRNetSize
+
+if TYPE_CHECKING:
+    from timm.models._features import FeatureListNet
+    from timm.models.hrnet import HighResolutionNet
+
+BATCHNORM_MOMENTUM = 0.01
+STAGES = 4  # of an HRNet
+STRIDE = 32  # of its lowest branch
+LEAST_STRIDE = 4  # larger maps, as after a ResNet's first convolution, get no exit
+_STAGE_1 = ("conv1", "bn1", "act1", "conv2", "bn2", "act2", "layer1")
+
+
+class HRNet(nn.Module):
+    """A stem to 1/4 of the resolution, and up to four stages of parallel branches.
+
+    Modules are taken over from timm's ``net``, with its names, so that its checkpoints load.
+    Branches are lists of maps, at 1/4, 1/8, 1/16 and 1/32.
+    """
+
+    total_stages = STAGES
+
+    def __init__(self, net: HighResolutionNet, stages: int = STAGES) -> None:
+        super().__init__()
+        if not 1 <= stages <= STAGES:
+            raise SpecError(f"exits: there is no exit {stages}; an HRNet has {STAGES}")
+        for stage in range(1, stages + 1):
+            for name in _names_of(stage):
+                self.add_module(name, getattr(net, name))
+        for module in self.modules():
+            if isinstance(module, nn.Upsample):
+                module.mode, module.align_corners = "bilinear", False
+            elif isinstance(module, nn.BatchNorm2d):
+                module.momentum = BATCHNORM_MOMENTUM
+        first = int(net.layer1[-1].conv3.out_channels)
+        later = [sum(getattr(net, f"stage{stage}_cfg")["num_channels"]) for stage in (2, 3, 4)]
+        self.exit_channels = (first, *later)[:stages]
+
+    def run_stage(self, stage: int, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Stage 1, after the stem, maps an image (N, in_chans, H, W) to one branch at 1/4; a later
+        one, with the transition before it, branches to one branch more.
+
+        Raises UserError for an image whose sides do not divide by 32.
+        """
+        if stage == 1:
+            (x,) = maps
+            height, width = x.shape[-2:]
+            if height % STRIDE or width % STRIDE:
+                raise UserError(
+                    f"image of {height}x{width}: HRNet needs sides that divide by {STRIDE}; "
+                    "resize or pad it"
+                )
+            for module in self.modules_of(1):
+                x = module(x)
+            return [x]
+        transition, modules = self.modules_of(stage)
+        assert isinstance(transition, nn.ModuleList)  # noqa: S101
+        entered = [
+            maps[branch] if isinstance(layer, nn.Identity) else layer(maps[-1])
+            for branch, layer in enumerate(transition)
+        ]
+        found: list[Tensor] = modules(entered)
+        return found
+
+    def modules_of(self, stage: int) -> list[nn.Module]:
+        """What `run_stage` runs for this stage."""
+        return [self.get_submodule(name) for name in _names_of(stage)]
+
+    def exit_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The maps that a head sees, the largest first: all branches."""
+        return list(maps)
+
+
+class StagedBackbone(nn.Module):
+    """timm's ``features_only`` form of a model, run up to one stage at a time.
+
+    As HRNet's exits see all of its branches, those of this backbone see the maps of all stages so
+    far, the largest first. Masks rule its convolutions; linear layers and attention, if it has
+    any, are computed whole, and counted so. ``net`` holds the layers in the order in which they
+    run; ``total_stages`` with an exit are in the whole model.
+    """
+
+    def __init__(self, net: FeatureListNet, total_stages: int) -> None:
+        super().__init__()
+        self.net = net
+        self.total_stages = total_stages
+        self._layers: list[list[str]] = [[]]
+        for name in net:
+            self._layers[-1].append(name)
+            if name in net.return_layers:
+                self._layers.append([])
+        del self._layers[-1]  # timm ends at the last map that is requested
+        channels = net.feature_info.channels()
+        self.exit_channels = tuple(sum(channels[: exit + 1]) for exit in range(len(self._layers)))
+
+    def run_stage(self, stage: int, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The first stage maps images (N, in_chans, H, W) to its map; later ones add theirs."""
+        x = maps[-1]
+        for layer in self.modules_of(stage):
+            x = layer(x)
+        return [x] if stage == 1 else [*maps, x]
+
+    def modules_of(self, stage: int) -> list[nn.Module]:
+        """What `run_stage` runs for this stage."""
+        return [self.net[name] for name in self._layers[stage - 1]]
+
+    def exit_maps(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The maps that a head sees, (N, channels, h, w), the largest first."""
+        if self.net.output_fmt == "NHWC":
+            return [one.permute(0, 3, 1, 2) for one in maps]
+        return list(maps)
+
+
+Backbone = HRNet | StagedBackbone
+
+
+def make_backbone(spec: AnytimeSpec, in_chans: int = 3, drop_path_rate: float = 0.0) -> Backbone:
+    """The backbone of a spec, with the stages that its exits need.
+
+    Raises SpecError for one that cannot be had: an unknown name, weights of a network of ours, a
+    model whose features cannot be had stage by stage, more stages than it has.
+    """
+    name, stages = spec.backbone, spec.exits[-1]
+    if not name.startswith("hrnet_"):
+        return _staged(spec, in_chans, drop_path_rate)
+    if drop_path_rate:
+        raise SpecError(f"drop_path: {drop_path_rate}; an HRNet has none, use 0")
+    if name in HRNETS:
+        if spec.pretrained:
+            raise SpecError(f"pretrained: there are no weights of {name}; use an HRNet of timm's")
+        return HRNet(_our_hrnet(HRNETS[name], in_chans), stages)
+    import timm
+
+    known = timm.list_models("hrnet_*")
+    if name not in known:
+        raise SpecError(f"backbone {name}: unknown{did_you_mean(name, [*HRNETS, *known])}")
+    # The classification head is left behind.
+    return HRNet(timm.create_model(name, pretrained=spec.pretrained, in_chans=in_chans), stages)
+
+
+def _names_of(stage: int) -> tuple[str, ...]:
+    return _STAGE_1 if stage == 1 else (f"transition{stage - 1}", f"stage{stage}")
+
+
+def _our_hrnet(size: HRNetSize, in_chans: int) -> HighResolutionNet:
+    from timm.models.hrnet import HighResolutionNet
+    from timm.models.resnet import Bottleneck
+
+    cfg: dict[str, Any] = {"stem_width": size.stem}
+    for stage, modules in enumerate((1, *size.modules), start=1):
+        first = stage == 1
+        cfg[f"stage{stage}"] = {
+            "num_modules": modules,
+            "num_branches": stage,
+            "block_type": "BOTTLENECK" if first else "BASIC",
+            "num_blocks": (size.stage1_blocks if first else size.blocks,) * stage,
+            "num_channels": (size.bottleneck,) if first else size.widths[:stage],
+            "fuse_method": "SUM",
+        }
+    net = HighResolutionNet(cfg, in_chans=in_chans, head="")
+    # timm's stem ends in 64 channels whatever its configuration says.
+    net.conv2 = nn.Conv2d(size.stem, size.stem, 3, stride=2, padding=1, bias=False)
+    net.bn2 = nn.BatchNorm2d(size.stem)
+    net.layer1 = net._make_layer(Bottleneck, size.stem, size.bottleneck, size.stage1_blocks)
+    net.init_weights()
+    return net
+
+
+def _staged(spec: AnytimeSpec, in_chans: int, drop_path_rate: float) -> StagedBackbone:
+    """The first stages of a model that timm knows."""
+    import timm
+    import torch
+
+    name, stages = spec.backbone, spec.exits[-1]
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=1) or ["convnext_atto"]
+        raise SpecError(f"backbone {name}: timm has no such model; did you mean {near[0]}?")
+    keywords: dict[str, Any] = {"features_only": True, "in_chans": in_chans}
+    if name.startswith("convnext"):
+        keywords["conv_mlp"] = True  # the same network, in convolutions that can be masked
+    with torch.device("meta"):
+        strides = _features(name, keywords).feature_info.reduction()
+    least = min(LEAST_STRIDE, strides[-1] // 4)  # networks for small images have small strides
+    chosen = [index for index, stride in enumerate(strides) if stride >= least]
+    if stages > len(chosen):
+        raise SpecError(f"exits: there is no exit {stages}; {name} has {len(chosen)} stages")
+    if drop_path_rate:
+        keywords["drop_path_rate"] = drop_path_rate
+    keywords |= {"pretrained": spec.pretrained, "out_indices": chosen[:stages]}
+    return StagedBackbone(_features(name, keywords), len(chosen))
+
+
+def _features(name: str, keywords: dict[str, Any]) -> FeatureListNet:
+    import timm
+    from timm.models._features import FeatureListNet
+
+    try:
+        net = timm.create_model(name, **keywords)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["no message"])[0]
+        raise SpecError(f"backbone {name}: timm cannot make features of it ({reason})") from error
+    if not isinstance(net, FeatureListNet):
+        raise SpecError(
+            f"backbone {name}: its features come all at once; use a model with stages that run one "
+            "after the other, such as convnext_atto or resnet18"
+        )
+    return net

@@ -1,0 +1,196 @@
+"""The anytime curve, and the panel: what each exit predicts, its confidence, what it skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from convnext_study.report.figures.style import COLOURS, FAINT, draw_charts, new_figure, style
+from convnext_study.runs.records import Record
+from convnext_study.studies.anytime.exit_metrics import ExitPoint
+from convnext_study.studies.anytime.load_checkpointed import load_checkpointed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy import ndarray
+
+    Array = ndarray[Any, Any]
+
+CURVE = "Accuracy against computation, exit by exit"
+MARKERS = "osD^vP*X"
+PANEL = "What each exit predicts, its confidence, and what it skipped"
+ROWS = ("prediction", "confidence", "computed")
+KEYS = ("", "yellow: 1, dark: 0", "blue; dark: skipped")
+SIDE, MARGIN, HEAD = 1.15, 0.75, 0.5  # inches
+MOST_COLOURS = 20  # of a qualitative map, which then begins anew
+HIDDEN = (0.85, 0.85, 0.85)  # of pixels without a class
+
+
+@style()
+def curve(points: Sequence[ExitPoint], swept: Sequence[tuple[float, float]] = ()) -> Figure:
+    """mIoU against MACs at the masks, and against milliseconds where they were measured.
+
+    ``swept``: MACs (1e6) and mIoU of the last exit of one network at other thresholds.
+    """
+    timed = any(point.milliseconds is not None for point in points)
+    titles = ["mIoU, %", "mIoU, % (one network of each, one core)"][: 1 + timed]
+    figure, charts = draw_charts(titles, (5.2, 4.6), sharey=True)
+    _draw(charts[0], points, lambda point: point.macs / 1e6, "MACs to the exit, M")
+    if swept:
+        label = "CA at other thresholds, one network"
+        look: dict[str, Any] = {"color": COLOURS["faint"], "linewidth": 1, "markersize": 4}
+        charts[0].plot(*zip(*swept, strict=True), ":x", label=label, **look)
+    if timed:
+        _draw(charts[1], points, lambda point: point.milliseconds, "milliseconds to the exit")
+    figure.legend(*charts[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _draw(
+    axes: Axes, points: Sequence[ExitPoint], cost: Callable[[ExitPoint], float | None], unit: str
+) -> None:
+    """A colour and a marker for each arm; those with one exit are marks without a line."""
+    from matplotlib.ticker import LogLocator
+
+    for place, arm in enumerate(dict.fromkeys(point.arm for point in points)):
+        mine = [one for one in points if one.arm == arm and cost(one) is not None]
+        if not mine:
+            continue
+        ends = [one.interval or (one.miou, one.miou) for one in mine]
+        reach = [
+            [max(0.0, one.miou - low) for one, (low, _) in zip(mine, ends, strict=True)],
+            [max(0.0, high - one.miou) for one, (_, high) in zip(mine, ends, strict=True)],
+        ]
+        axes.errorbar(
+            [cost(one) for one in mine],
+            [one.miou for one in mine],
+            yerr=reach,
+            label=mine[0].label,
+            color=f"C{place % 10}",
+            marker=MARKERS[place % len(MARKERS)],
+            linestyle="none" if mine[0].exits == 1 else "-",
+            markersize=5,
+            linewidth=1.3,
+            elinewidth=0.8,
+            capsize=2,
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel(unit)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+
+
+class ExitView(NamedTuple):
+    """One image at one exit: labels (H, W), confidence (H, W) from 0 to 1, and where the exit was
+    computed (h, w)."""
+
+    labels: Array
+    confidence: Array
+    computed: Array
+
+
+class ImageView(NamedTuple):
+    """An image (H, W, 3) from 0 to 1, its labels (H, W), its exits, and the classes' names."""
+
+    image: Array
+    truth: Array
+    exits: tuple[ExitView, ...]
+    classes: tuple[str, ...]
+
+
+def views(record: Record, count: int = 2) -> list[ImageView]:
+    """The first validation images at each exit of a run's network.
+
+    Raises UserError where the network cannot be had.
+    """
+    import numpy as np
+    import torch
+
+    from convnext_study.studies.anytime.heads import upsample
+
+    net, task = load_checkpointed(record)
+    images, truth = task.first_images(count)
+    exits: list[list[ExitView]] = [[] for _ in images]
+    with torch.inference_mode():
+        for output in net.run(images):
+            scores = upsample(output.logits, (images.shape[2], images.shape[3]))
+            confidence, labels = scores.softmax(1).max(1)
+            for place, mine in enumerate(exits):
+                maps = (labels, confidence, output.mask[:, 0])
+                mine.append(ExitView(*(np.asarray(one[place]) for one in maps)))
+    mean, std = (torch.tensor(one).view(-1, 1, 1) for one in (task.data.mean, task.data.std))
+    shown = (images * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    return [
+        ImageView(image, np.asarray(label), tuple(mine), task.data.classes)
+        for image, label, mine in zip(shown, truth, exits, strict=True)
+    ]
+
+
+@style()
+def panel(shown: list[ImageView], title: str) -> Figure:
+    """Three rows per image: prediction, confidence, and what was computed (blue) or skipped."""
+    from matplotlib.colors import ListedColormap
+
+    where = ListedColormap([COLOURS["ink"], COLOURS["bar"]])
+    columns, high = 1 + len(shown[0].exits), len(ROWS) * len(shown)
+    ratio = shown[0].image.shape[0] / shown[0].image.shape[1]
+    width = MARGIN + columns * SIDE * max(1.0, 1 / ratio)
+    figure = new_figure(width, HEAD + high * SIDE * max(1.0, ratio), layout="constrained")
+    grid = figure.subplots(high, columns, squeeze=False)
+    for place, view in enumerate(shown):
+        rows = grid[len(ROWS) * place : len(ROWS) * (place + 1)]
+        _show(rows[0][0], view.image)
+        _show(rows[1][0], coloured(view.truth))
+        rows[2][0].axis("off")
+        rows[1][0].set_xlabel("labels", fontsize=7.5)
+        for row, name, key in zip(rows, ROWS, KEYS, strict=True):
+            row[1].set_ylabel(f"{name}\n{key}".rstrip(), color=FAINT, fontsize=7.5)
+        for column, exit in enumerate(view.exits, 1):
+            _show(rows[0][column], coloured(exit.labels))
+            _show(rows[1][column], exit.confidence, cmap="viridis", vmin=0, vmax=1)
+            _show(rows[2][column], exit.computed, cmap=where, vmin=0, vmax=1)
+            rows[2][column].set_xlabel(f"{exit.computed.mean():.0%} {ROWS[2]}", fontsize=7.5)
+    grid[0][0].set_title("image")
+    for column in range(1, columns):
+        grid[0][column].set_title(f"exit {column}")
+    figure.suptitle(title, fontsize=9.5)
+    _name_colours(figure, shown)
+    return figure
+
+
+def _name_colours(figure: Figure, shown: list[ImageView]) -> None:
+    """A legend of the classes that are seen."""
+    import numpy as np
+    from matplotlib.patches import Patch
+
+    maps = [one for view in shown for one in (view.truth, *(exit.labels for exit in view.exits))]
+    seen = np.unique(np.concatenate([one.ravel() for one in maps]))
+    classes = shown[0].classes
+    patches = [
+        Patch(color=coloured(np.array([label]))[0], label=classes[label])
+        for label in seen
+        if label < len(classes)
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=7.5)
+
+
+def coloured(labels: Array) -> Array:
+    """Labels (H, W) as colours (H, W, 3); the first class, as a rule the background, is dark."""
+    import numpy as np
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
+    from convnext_study.data.dense.dataset import IGNORE
+
+    table = np.asarray(colormaps["tab20"](np.arange(MOST_COLOURS)))[:, :3]
+    found: Array = table[(labels.astype(int) - 1) % MOST_COLOURS]
+    found[labels == 0] = to_rgb(COLOURS["ink"])
+    found[labels == IGNORE] = HIDDEN
+    return found
+
+
+def _show(axes: Axes, image: Array, **how: Any) -> None:
+    axes.imshow(image, interpolation="nearest", **how)
+    axes.set(xticks=[], yticks=[])

@@ -1,0 +1,131 @@
+"""What a study's records do not hold and its checkpoints do: a trained network, used again.
+
+Measured once: how long it takes to each exit, and what it gives at other thresholds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from convnext_study.evaluation.errors import EvaluationError
+from convnext_study.runs.files import make_within, read_json, write_json
+from convnext_study.runs.metrics import Metric
+from convnext_study.runs.records import CHECKPOINT, Record
+from convnext_study.studies.anytime.exit_metrics import result_of
+from convnext_study.studies.anytime.spec import published
+
+if TYPE_CHECKING:
+    from convnext_study.studies.anytime.network import AnytimeNet
+    from convnext_study.studies.anytime.segmentation import AnytimeSegmentation
+
+MEASURED = "anytime-measured"  # a folder beside the runs: what was measured of trained networks
+IMAGES = 20  # that are timed
+THRESHOLDS = (1.0, float(published()["mask"]["threshold"]), 0.99, 0.95, 0.9, 0.8)  # none skipped: 1
+
+
+def load_checkpointed(record: Record) -> tuple[AnytimeNet, AnytimeSegmentation]:
+    """The network of a finished run, in evaluation mode and without heads that are for training
+    alone, and its task.
+
+    Raises EvaluationError where its weights are not there.
+    """
+    from convnext_study.evaluation.load_run import load_run
+    from convnext_study.studies.anytime.network import AnytimeNet
+    from convnext_study.studies.anytime.segmentation import (
+        AnytimeSegmentation,
+        DeepSupervision,
+        last_exit_alone,
+    )
+    from convnext_study.training.runtime import Runtime
+    from convnext_study.training.tasks import make_task
+
+    net = load_run(record.folder).net
+    task = make_task(record.run, Runtime(corrupt_images="skip"))
+    if not isinstance(net, AnytimeNet) or not isinstance(task, AnytimeSegmentation):
+        raise EvaluationError(f"{record.folder}: not a run of this study's")
+    return last_exit_alone(net) if isinstance(task, DeepSupervision) else net, task
+
+
+def first_seed(records: Sequence[Record]) -> Record | None:
+    """The run of the lowest seed whose checkpoint is where it was trained."""
+    here = [record for record in records if (record.folder / CHECKPOINT).is_file()]
+    return min(here, key=lambda record: record.run.seed, default=None)
+
+
+def exit_milliseconds(record: Record) -> list[float]:
+    """How long a trained network takes to each exit: medians over images, one at a time, of one
+    core, in the fastest form that the masks allow.
+
+    Other processes are not counted. Raises UserError where the network cannot be had.
+    """
+    import torch
+
+    from convnext_study.benchmarks.timing import one_thread
+    from convnext_study.studies.anytime.skipping.accelerate import accelerated
+    from convnext_study.studies.anytime.skipping.latency import laps, measure_table
+
+    def measure() -> list[float]:
+        net, task = load_checkpointed(record)
+        fast = accelerated(net)
+        with one_thread(), torch.inference_mode():
+            images = task.first_images(IMAGES)[0].split(1)
+            if fast.segments:
+                measure_table(fast, images[0], clock=time.process_time)
+            for image in (*images[:2], *images):
+                for _ in fast.run(image):
+                    pass
+            found = [
+                laps(lambda image=image: fast.run(image), time.process_time)  # type: ignore[misc]
+                for image in images
+            ]
+        # An image whose exits were all decided before takes no time for the rest.
+        return [1000 * statistics.median(times) for times in zip(*found, strict=True)]
+
+    return [float(one) for one in _remembered(record, "milliseconds", measure)]
+
+
+def sweep(record: Record) -> dict[float, Record]:
+    """A run's record with the metrics of its network at each of `THRESHOLDS`.
+
+    Raises UserError where the network cannot be had.
+    """
+    from convnext_study.training.outcome import evaluate
+
+    def measure() -> list[dict[str, Any]]:
+        net, task = load_checkpointed(record)
+        found = []
+        for net.threshold in THRESHOLDS:
+            metrics = evaluate(task, net).metrics
+            plain = {name: one.model_dump() for name, one in metrics.items()}
+            found.append({"threshold": net.threshold, "metrics": plain})
+        return found
+
+    swept = {}
+    for one in _remembered(record, "thresholds", measure):
+        metrics = {name: Metric.model_validate(plain) for name, plain in one["metrics"].items()}
+        result = result_of(record).model_copy(update={"metrics": metrics})
+        swept[float(one["threshold"])] = record.model_copy(update={"result": result})
+    return swept
+
+
+def _remembered(record: Record, name: str, measure: Callable[[], Any]) -> Any:
+    """What was measured of a run's network, in plain values; measured where it was not yet.
+
+    Kept beside the runs, with the checksum of the weights that it belongs to.
+    """
+    from convnext_study.training import checkpoint_file
+
+    digest = checkpoint_file.digest(record.folder / CHECKPOINT)
+    path = make_within(record.folder.parents[1], MEASURED) / f"{record.run.id}-{name}.json"
+    try:
+        kept = read_json(path)
+        if kept["weights"] == digest:
+            return kept["measured"]
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # not there, or not whole: it is measured again
+    measured = measure()
+    write_json(path, {"weights": digest, "measured": measured})
+    return measured

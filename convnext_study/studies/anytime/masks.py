@@ -1,0 +1,251 @@
+"""Where a network computes further, and convolutions that obey: masks, their sizes, and the fill.
+
+At the positions that a masked convolution skips stands a mean of their neighbours: a depthwise
+convolution with one kernel for all channels, weight exp(-lambda^2 d^2) by the distance d, nothing
+at the centre, all divided by (their sum + 1e-5). At lambda = 3 it is the mean of the four nearest
+neighbours; a lambda above 3.5 switches it off, by the 1e-5.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convnext_study.studies.anytime.spec import published
+
+T = TypeVar("T")
+
+EPSILON = 1e-5
+FILL_SIZE = int(published()["fill"]["size"])  # side of the fill's kernel, in positions
+FILL_LAMBDA = float(published()["fill"]["lambda_init"])
+# Height and width together, up to which matrices are used: on one core they were faster at 48 and
+# slower at 384.
+BANDED_SIDES = 128
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """The largest softmax probability of each position: (N, C, h, w) to (N, 1, h, w)."""
+    return logits.softmax(dim=1).amax(dim=1, keepdim=True)
+
+
+def unsure(logits: Tensor, threshold: float) -> Tensor:
+    """Where the next segment computes, (N, 1, h, w): where confidence is not above the threshold.
+
+    At 1 that is everywhere, at 0 nowhere.
+    """
+    return confidence(logits) <= threshold
+
+
+def resized(active: Tensor, size: tuple[int, int]) -> Tensor:
+    """A mask (N, 1, h, w) at another height and width, by nearest neighbour.
+
+    The authors resize the logits and compare afterwards, which is the same: nearest neighbour only
+    selects positions.
+    """
+    if tuple(active.shape[-2:]) == size:
+        return active
+    return F.interpolate(active.to(torch.uint8), size, mode="nearest").bool()
+
+
+class ResizedMask:
+    """A segment's mask (N, 1, h, w) at one size of map, with what is derived of it on demand."""
+
+    def __init__(self, active: Tensor) -> None:
+        self.active = active
+        self._derived: dict[Hashable, Any] = {}
+
+    @functools.cached_property
+    def share(self) -> float:
+        """The share of positions that are computed, over the batch. On a GPU this waits for it."""
+        return float(self.active.double().mean())
+
+    def derive(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made once for every key and shared by convolutions."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        found: T = self._derived[key]
+        return found
+
+
+class SegmentMask:
+    """What rules the convolutions between one exit and the next; without a mask, all computed."""
+
+    def __init__(self) -> None:
+        self.active: Tensor | None = None
+        self._sizes: dict[tuple[int, int], ResizedMask] = {}
+
+    def set(self, active: Tensor | None) -> None:
+        """Take the mask (N, 1, h, w) of the exit before, at its logits' size, or no mask."""
+        self.active = active
+        self._sizes = {}
+
+    def at(self, size: tuple[int, int]) -> ResizedMask | None:
+        """The mask at another size; None where nothing is masked."""
+        if self.active is None:
+            return None
+        if size not in self._sizes:
+            self._sizes[size] = ResizedMask(resized(self.active, size))
+        return self._sizes[size]
+
+
+# Computes a convolution at the mask's positions: another way to the same numbers.
+Skipper = Callable[["MaskedConv2d", Tensor, ResizedMask], Tensor]
+
+
+class MaskedConv2d(nn.Conv2d):
+    """A convolution, bias included, where the segment's mask is true; a fill elsewhere.
+
+    ``y * m + fill(y * m) * (1 - m)`` for the dense output y and the mask m at y's size. The dense
+    output is computed whole, unless ``skipper`` is set and no gradient is wanted. The weights are
+    those of ``conv``, by the same names; ``shift`` (out_channels) is added everywhere, after the
+    fill: a folded BatchNorm's. None as a rule.
+    """
+
+    shift: Tensor | None
+
+    def __init__(self, conv: nn.Conv2d, segment: SegmentMask) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(
+            {name: value for name, value in vars(conv).items() if not name.startswith("_")}
+        )
+        self._reversed_padding_repeated_twice = conv._reversed_padding_repeated_twice
+        self.weight, self.bias = conv.weight, conv.bias
+        self.fill_lambda = nn.Parameter(conv.weight.new_full((1,), FILL_LAMBDA))
+        self.segment = segment
+        self.skipper: Skipper | None = None
+        self.register_buffer("shift", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, h, w)."""
+        mask = None if self.segment.active is None else self.segment.at(self.output_size(x))
+        if mask is not None and self.skipper is not None and not torch.is_grad_enabled():
+            return self.skipper(self, x, mask)
+        return self.dense_form(x, mask)
+
+    def dense_form(self, x: Tensor, mask: ResizedMask | None) -> Tensor:
+        """Everything computed, then masked: what skipping must equal."""
+        if mask is None:
+            dense: Tensor = self._conv_forward(x, self.weight, self.shifted_bias())
+            return dense
+        y = super().forward(x)
+        if mask.share < 1:
+            y = torch.where(mask.active, y, fill_skipped(y * mask.active, self.fill_lambda))
+        elif torch.is_grad_enabled():
+            # Every weight gets a gradient still, as data parallelism requires.
+            y = y + 0 * self.fill_lambda
+        return y if self.shift is None else y + self.shift.view(-1, 1, 1)
+
+    def shifted_bias(self) -> Tensor | None:
+        """Bias and shift together, which is the bias where a position is computed."""
+        if self.shift is None or self.bias is None:
+            return self.bias if self.shift is None else self.shift
+        return self.bias + self.shift
+
+    def output_size(self, x: Tensor) -> tuple[int, int]:
+        """Height and width of the output for an input (N, in_channels, H, W)."""
+        if isinstance(self.padding, str):
+            raise NotImplementedError("padding given by a word")
+        reach = [self.dilation[axis] * (self.kernel_size[axis] - 1) + 1 for axis in (0, 1)]
+        height, width = (
+            (x.shape[axis - 2] + 2 * self.padding[axis] - reach[axis]) // self.stride[axis] + 1
+            for axis in (0, 1)
+        )
+        return height, width
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # A plain network's weights lack it; what is there stays.
+        state_dict.setdefault(f"{prefix}fill_lambda", self.fill_lambda.detach())
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def mask_convolutions(module: nn.Module, segment: SegmentMask) -> nn.Module:
+    """Put masked convolutions in the place of all of a module's; returns it, or what replaces it.
+
+    Convolutions of squeeze-and-excitation layers stay: their maps have one position, which stands
+    for all.
+    """
+    from timm import layers
+    from timm.models._efficientnet_blocks import SqueezeExcite
+
+    if isinstance(module, nn.Conv2d):
+        return MaskedConv2d(module, segment)
+    pooled = (SqueezeExcite, layers.SEModule, layers.EffectiveSEModule, layers.GlobalContext)
+    if not isinstance(module, pooled):
+        for name, child in module.named_children():
+            setattr(module, name, mask_convolutions(child, segment))
+    return module
+
+
+def radial_kernel(scale: Tensor) -> Tensor:
+    """The fill's kernel (7, 7) of ``scale``, which is lambda: one number."""
+    side = _taps(scale)
+    kernel = torch.outer(side, side)
+    kernel[FILL_SIZE // 2, FILL_SIZE // 2] = 0
+    return kernel / (kernel.sum() + EPSILON)
+
+
+def fill_skipped(computed: Tensor, scale: Tensor) -> Tensor:
+    """Means of the computed neighbours, which hold at skipped positions only.
+
+    The kernel is a product of a row and a column but for its centre, and where a position is
+    skipped the centre's value is 0: so a row and a column of 7 do what a square of 49 does. On
+    small maps both are products with a banded matrix, which was measured to train up to 20 times
+    faster there than the square.
+
+    ``computed`` are maps (N, C, h, w), 0 at the skipped positions; ``scale`` is lambda.
+    """
+    row = _taps(scale)
+    column = row / (row.sum() ** 2 - 1 + EPSILON)
+    h, w = computed.shape[-2:]
+    if h + w <= BANDED_SIDES:
+        filled: Tensor = _banded(column, h) @ computed @ _banded(row, w)
+        return filled
+    c, reach = computed.shape[1], len(row) // 2
+    across = row.view(1, 1, 1, -1).expand(c, -1, -1, -1)
+    down = column.view(1, 1, -1, 1).expand(c, -1, -1, -1)
+    maps = F.conv2d(computed, across, padding=(0, reach), groups=c)
+    return F.conv2d(maps, down, padding=(reach, 0), groups=c)
+
+
+def reach_of(scale: float, eps: float) -> int:
+    """How far the fill reaches before its weights vanish beside ``eps``, a type's precision."""
+    side = _taps(torch.tensor(scale, dtype=torch.float64))
+    middle = len(side) // 2
+    total = float(side.sum() ** 2 - 1)
+    for radius in range(1, middle):
+        kept = float(side[middle - radius : middle + radius + 1].sum() ** 2 - 1)
+        if total - kept <= eps * total:
+            return radius
+    return middle
+
+
+def _taps(scale: Tensor) -> Tensor:
+    squares = _squares(FILL_SIZE // 2, scale.device, scale.dtype)
+    return torch.exp(-(scale.reshape(()) ** 2) * squares)
+
+
+def _banded(taps: Tensor, side: int) -> Tensor:
+    """The matrix (side, side) whose product is the correlation with symmetric taps."""
+    return F.pad(taps, (0, 1))[_bands(side, len(taps), taps.device)]
+
+
+@functools.cache
+def _bands(side: int, taps: int, device: torch.device) -> Tensor:
+    """Which tap stands at each place of a banded matrix; one more than there are for none."""
+    with torch.inference_mode(False):  # training may find what an evaluation has made
+        offsets = torch.arange(side, device=device)
+        distance = (offsets[:, None] - offsets[None, :]).abs()
+        return (taps // 2 + distance).clamp(max=taps)
+
+
+@functools.cache
+def _squares(radius: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.arange(-radius, radius + 1, dtype=dtype, device=device) ** 2

@@ -1,1 +1,0 @@
-"""Where a network computes: masks, the convolutions that obey them, and what they save."""
