@@ -243,7 +243,7 @@ def test_the_command_measures_skipping(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (("--parts", "anytime", "--image-size", "64"), "HEIGHTxWIDTH"),
-        (("--parts", "scaling", "--networks", "hrnet_w48"), "--parts anytime"),
+        (("--parts", "pipeline", "--networks", "hrnet_w48"), "--parts anytime"),
         (("--parts", "anytime", "--networks", "hrnet_digit"), "did you mean"),
         (("--parts", "multipath", "--networks", "smal"), "did you mean"),
         (("--parts", "multipath", "--image-size", "64x64"), "32x32"),
