@@ -29,6 +29,7 @@ class CountedExit:
 
     network: dict[str, Any]
     backbone: str
+    as_counted: bool
     exit: int
     macs: int
     params: int
@@ -36,7 +37,6 @@ class CountedExit:
     head_params: int
     printed_gflops: float | None
     printed_miou: float | None
-    as_counted: bool
 
     @property
     def gimac(self) -> float:
@@ -94,7 +94,7 @@ def counted(network: dict[str, Any]) -> list[CountedExit]:
     same = all(found == stated.get(name, found) for name, found in ours.items())
     printed = [_printed(network).get(name, [None] * 4) for name in ("gimac_printed", "miou")]
     each = zip(net.exits, *ours.values(), *printed, strict=False)
-    return [CountedExit(network, net.spec.backbone, *one, as_counted=same) for one in each]
+    return [CountedExit(network, net.spec.backbone, same, *one) for one in each]
 
 
 def cost_tables() -> list[Table[Any]]:

@@ -54,16 +54,17 @@ def _draw(
     from matplotlib.ticker import LogLocator
 
     for place, arm in enumerate(dict.fromkeys(point.arm for point in points)):
-        mine = [one for one in points if one.arm == arm and cost(one) is not None]
-        if not mine:
+        there = [(x, one) for one in points if one.arm == arm and (x := cost(one)) is not None]
+        if not there:
             continue
+        xs, mine = zip(*there, strict=True)
         ends = [one.interval or (one.miou, one.miou) for one in mine]
         reach = [
             [max(0.0, one.miou - low) for one, (low, _) in zip(mine, ends, strict=True)],
             [max(0.0, high - one.miou) for one, (_, high) in zip(mine, ends, strict=True)],
         ]
         axes.errorbar(
-            [cost(one) for one in mine],
+            xs,
             [one.miou for one in mine],
             yerr=reach,
             label=mine[0].label,

@@ -71,7 +71,7 @@ def exit_milliseconds(record: Record) -> list[float]:
         net, task = load_checkpointed(record)
         fast = accelerated(net)
         with one_thread(), torch.inference_mode():
-            images = task.first_images(IMAGES)[0].split(1)
+            images = [image[None] for image in task.first_images(IMAGES)[0]]
             if fast.segments:
                 measure_table(fast, images[0], clock=time.process_time)
             for image in (*images[:2], *images):

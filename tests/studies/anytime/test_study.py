@@ -17,6 +17,7 @@ from convnext_study.data.dense.canvas import _photographs
 from convnext_study.evaluation.by_task import evaluate_by_task
 from convnext_study.evaluation.load_run import load_run
 from convnext_study.experiments.context import Context
+from convnext_study.experiments.data_identity import identify
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
 from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.report.findings import Finding, StudyFigure, write_findings
@@ -233,7 +234,7 @@ def test_a_folder_of_photographs_and_masks(file: StudyFile, tmp_path: Path) -> N
     """Real photographs, not square, of any size: the same study."""
     pairs_of_photographs(tmp_path / "data")
     context = context_of(file, f"pairs:{tmp_path / 'data'}")
-    for run in file.runs(context):
+    for run in identify(file.runs(context)):
         if run.metadata["row"] in ("plain", "rh", "ca"):
             train(run, tmp_path / "runs" / run.id)
     reported = file.report(list(scan(tmp_path / "runs")), context)

@@ -140,6 +140,7 @@ def _is_plain(conv: Any) -> bool:
 def _convolved(conv: MaskedConv2d, kept: Tensor, rows: Rows) -> Tensor:
     """A convolution with its fill and shift: rows to rows, the last of both 0."""
     assert isinstance(conv.skipper, MethodSkipper)  # noqa: S101  _is_plain() checks
+    assert conv.shift is not None  # noqa: S101
     fill = conv.skipper.taps
     out = kept.new_empty(kept.shape)
     windows = kept.index_select(0, rows.windows).view(rows.computed, -1)
