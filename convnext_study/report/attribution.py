@@ -10,13 +10,13 @@ from convnext_study.report.figures.attribution import Bar, Panel, bars
 from convnext_study.report.figures.style import save
 from convnext_study.report.page_figures import bar_chart
 from convnext_study.report.tables import Column, Table
-from convnext_study.report.tables.comparison import yes_no
+from convnext_study.report.tables.comparison import decision_columns
 from convnext_study.report.tables.formatting import (
     common_prefix,
     digits,
     interval,
+    marked,
     p_equals,
-    p_value,
     signed,
 )
 from convnext_study.report.tables.render import write_tables
@@ -34,24 +34,13 @@ def effects_table(effects: Effects) -> Table[Effect]:
     columns: list[Column[Effect]] = [
         Column("name", "name", lambda row: row.name, "text", screen=False),
         Column("label", "step", lambda row: row.label, "text", tone=_tone),
-        Column("diff", change, lambda row: row.diff, cell=lambda row: _diff(row, metric)),
         Column(
-            "ci",
-            "95 % interval",
-            lambda row: row.interval,
-            "interval",
-            format=partial(interval, digits=metric.decimals),
+            "diff",
+            change,
+            lambda row: row.diff,
+            cell=lambda row: marked(row.diff, row.significant, metric.decimals),
         ),
-        Column("p", "p", lambda row: row.p, format=p_value, min_width=_WIDE),
-        Column("p_adjusted", "Holm p", lambda row: row.p_adjusted, format=p_value),
-        Column(
-            "significant",
-            "significant",
-            lambda row: row.significant,
-            "text",
-            yes_no,
-            min_width=_WIDE,
-        ),
+        *decision_columns(getattr, metric.decimals, min_width=_WIDE),
         Column(
             "macs", "MACs", lambda row: row.macs, format=partial(signed, digits=3), prefixed=True
         ),
@@ -77,7 +66,7 @@ def _tone(row: Effect) -> Any:
 
 
 def _diff(row: Effect, metric: MetricSpec) -> str:
-    return ("~" if row.significant is False else "") + signed(row.diff, metric.decimals)
+    return marked(row.diff, row.significant, metric.decimals)
 
 
 def write_effects(effects: Effects, folder: Path) -> list[Path]:

@@ -112,13 +112,9 @@ def write_findings(study: str, found: Iterable[Any], folder: Path) -> list[Path]
 
 def read_findings(folder: Path, known: Sequence[str] = ()) -> list[Findings]:
     """What the studies under a folder found, without the tables of these names and their images."""
-    paths = sorted(path for path in folder.rglob(f"{FINDINGS}/*.json") if not _is_linked(path))
-    found = [_read(path, set(known)) for path in paths]
+    paths = sorted(folder.rglob(f"{FINDINGS}/*.json"))
+    found = [_read(path, set(known)) for path in paths if not path.parent.is_symlink()]
     return [one for one in found if one.parts or one.notes]
-
-
-def _is_linked(path: Path) -> bool:
-    return path.parent.is_symlink()
 
 
 def _read(path: Path, known: set[str]) -> Findings:
@@ -126,12 +122,11 @@ def _read(path: Path, known: set[str]) -> Findings:
     try:
         about = _Saved.model_validate(read_json(path))
         parts = [one.part(home) for one in about.parts if one.name not in known]
-    except ValidationError as error:
-        first = error.errors()[0]
-        reason = ": ".join([*map(str, first["loc"]), first["msg"]])[:500]
-        return Findings(path.stem, [], (f"{path.name} cannot be read: {reason}",))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # pydantic's is a ValueError
         reason = getattr(error, "strerror", None) or one_line(str(error))
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = ": ".join([*map(str, first["loc"]), first["msg"]])[:500]
         return Findings(path.stem, [], (f"{path.name} cannot be read: {reason}",))
     then, now = about.finished, _finished(home)
     notes = (

@@ -24,7 +24,6 @@ _TROUBLE = {
     "corrupt_val_images": "test images that cannot be read were left out",
     "skipped_steps": "steps were skipped, their loss not being finite",
 }
-_NOT_SETTINGS = ("name",)
 
 
 class _Setting(NamedTuple):
@@ -134,7 +133,7 @@ def _changes(
         _Setting(name, here, published)
         for name in fields
         for here, published in ((_word(recipe.get(name)), _word(paper.get(name))),)
-        if name not in _NOT_SETTINGS and here != published
+        if name != "name" and here != published
     ]
     source = _PAPERS.get(own, own)
     count = formatting.plural(len(rows), "difference")

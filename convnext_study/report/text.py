@@ -6,11 +6,18 @@ from dataclasses import dataclass
 
 from convnext_study.report.tables import formatting
 from convnext_study.report.tables.comparison import difference_in_words, sentence
-from convnext_study.results.compare import IMAGES_ONLY, Comparison
+from convnext_study.results.compare import Comparison, image_tests
 from convnext_study.results.load import StudyResults
 from convnext_study.results.min_detectable import noise_note
-from convnext_study.results.paper import Agreement, Correlation, Share, agreement_of_rows
-from convnext_study.results.rows import ResultRow
+from convnext_study.results.paper import (
+    CAVEAT,
+    METHOD,
+    Agreement,
+    Correlation,
+    SignAgreement,
+    agreement_of_rows,
+)
+from convnext_study.results.rows import ResultRow, count_seeds
 from convnext_study.roadmap.paper import METRIC
 
 SCOPE_ONE_SEED = (
@@ -42,39 +49,36 @@ def _summary(study: StudyResults) -> list[str]:
     done = study.done
     if not done:
         return ["No run is done yet, so there is nothing to compare."]
-    counts = sorted({len(row.seeds) for row in done})
-    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    said = [
-        f"{len(done)} of {formatting.plural(len(study.rows), 'network')} trained, {seeds} "
-        f"seed{'' if counts == [1] else 's'} each. {noise_note(study.rows)}"
+    lines = [
+        f"{len(done)} of {formatting.plural(len(study.rows), 'network')} trained, "
+        f"{count_seeds(done)} each. {noise_note(study.rows)}"
     ]
     road = [row for row in study.rows if row.adopted]
     if study.tests.whole:
-        said.append(
+        lines.append(
             f"From {road[0].label} to {road[-1].label}: "
             f"{difference_in_words(study.tests.whole)} (one comparison, not corrected)."
         )
     if study.tests.plain:
-        said.append(_significant(study, study.tests.plain, "by the test of each row's own runs"))
+        lines.append(_significant(study, study.tests.plain, "by the test of each row's own runs"))
     if study.tests.one_seed:
-        said.append(_one_seed(study))
-    if study.tests.pooled and study.std:
+        lines.append(_one_seed(study))
+    if study.tests.pooled and (std := study.tests.std):
         how = (
             f"with the standard deviation between seeds pooled over rows "
-            f"({formatting.number(study.std.std, study.metric.decimals)} {study.metric.step_unit}, "
-            f"{study.std.df:g} degrees of freedom)"
+            f"({formatting.number(std.std, study.metric.decimals)} {study.metric.step_unit}, "
+            f"{std.df:g} degrees of freedom)"
         )
-        said.append(_significant(study, study.tests.pooled, how))
+        lines.append(_significant(study, study.tests.pooled, how))
     gains = [row for row in done if row.gain is not None and row.adopted]
     if len(gains) > 1:
-        said.append(_extremes(study, gains))
-    return said
+        lines.append(_extremes(study, gains))
+    return lines
 
 
 def _one_seed(study: StudyResults) -> str:
     """What single runs are tested by, and what that says nothing of."""
-    alone = [one for one in study.tests.plain.values() if one.scope == IMAGES_ONLY]
-    methods = sorted({one.difference.method.partition(" on ")[0] for one in alone})
+    methods = image_tests(study.tests.plain.values())
     grouped = any(row.image_groups for row in study.done)
     drawn = "groups of test images, which are not independent" if grouped else "the test images"
     return f"With one seed a pair is tested on {drawn} ({' or '.join(methods)}). {SCOPE_ONE_SEED}"
@@ -112,13 +116,13 @@ def _methods(study: StudyResults) -> list[str]:
         return []
     # What stands behind the comma is of one pair of rows: how many images differ.
     methods = sorted({one.difference.method.partition(",")[0] for one in tests.plain.values()})
-    said = [f"Test of each row's own runs: {'; '.join(methods)}."]
-    said += sorted({one.note for one in tests.plain.values()})
+    lines = [f"Test of each row's own runs: {'; '.join(methods)}."]
+    lines += sorted({one.note for one in tests.plain.values()})
     if tests.pooled:
         one = next(iter(tests.pooled.values()))
-        said.append(f"Pooled test: {one.difference.method}. {one.note}")
-    said.append(INTERVALS)
-    return said
+        lines.append(f"Pooled test: {one.difference.method}. {one.note}")
+    lines.append(INTERVALS)
+    return lines
 
 
 def _agreement(study: StudyResults) -> list[str]:
@@ -128,17 +132,17 @@ def _agreement(study: StudyResults) -> list[str]:
         return []
     found = agreement_of_rows(study.regime, compared)
     beyond = "gain beyond what MACs buy on the road"
-    said = [
+    lines = [
         *_correlated(found, f"the order of the rows by {study.metric.label}", found.rows),
         *_correlated(found, "the order of the steps by gain", found.gains),
         *_same_signs(found, "gain", found.signs),
         *_correlated(found, f"the order of the steps by {beyond}", found.trades),
         *_same_signs(found, beyond, found.trade_signs),
     ]
-    return [*said, f"{found.caveat} Method: {found.method}."] if said else []
+    return [*lines, f"{CAVEAT} Method: {METHOD}."] if lines else []
 
 
-def _same_signs(found: Agreement, what: str, one: Share | None) -> list[str]:
+def _same_signs(found: Agreement, what: str, one: SignAgreement | None) -> list[str]:
     if one is None:
         return []
     return [
@@ -163,15 +167,15 @@ def _correlated(found: Agreement, what: str, one: Correlation | None) -> list[st
 
 def step_words(study: StudyResults, row: ResultRow) -> list[str]:
     """One row's change, in the words of its tests; empty where it was not tested."""
-    said = [f"{remark[0].upper()}{remark[1:]}." for remark in row.remarks]
+    lines = [f"{remark[0].upper()}{remark[1:]}." for remark in row.remarks]
     for tests in (study.tests.plain, study.tests.pooled):
         if row.name in tests:
-            said.append(f"{sentence(tests[row.name])}.")
+            lines.append(f"{sentence(tests[row.name])}.")
     wide = study.tests.plain[row.name].new_images if row.name in study.tests.plain else None
     if wide:
         between = formatting.interval(wide.interval, row.metric.decimals)
-        said.append(
+        lines.append(
             f"If the test images vary as well: {formatting.difference(wide.diff, row.metric)}, "
             f"{between}, {formatting.p_equals(wide.p)} ({wide.method})."
         )
-    return said
+    return lines

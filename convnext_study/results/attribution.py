@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations, takewhile
 from statistics import fmean
 
-from convnext_study.results.compare import IMAGES_ONLY, Comparison, compare, holm_adjust
+from convnext_study.results.compare import Comparison, compare, holm_adjust, image_tests
 from convnext_study.results.effects import Effect, Effects, noise_notes
 from convnext_study.results.statistics.intervals import CONFIDENCE, Interval, t_quantile
 from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
@@ -241,13 +241,6 @@ def _tested(
         for name, pair in pairs.items()
     ]
     metric, notes = results.metric, []
-    alone = sorted(
-        {
-            test.difference.method.partition(" on ")[0]
-            for test in tests.values()
-            if test.scope == IMAGES_ONLY
-        }
-    )
     other = next(iter(pairs.values()))[1 - about]
     if all(pair[1 - about] is other for pair in pairs.values()):
         own = results_of(other)
@@ -255,7 +248,7 @@ def _tested(
         against = f"{value:.{metric.decimals}f} {metric.unit}".rstrip()
         notes = [f"Against {against} and {own[0].cost.macs:,} MACs, {len(own)} seed(s)."]
     notes += [
-        *noise_notes(results, " or ".join(alone)),
+        *noise_notes(results, " or ".join(image_tests(tests.values()))),
         f"Holm p is adjusted over {len(pairs)} comparisons; 0.05 or less is significant.",
     ]
     return replace(table, rows=tuple(rows), notes=tuple(notes), metric=metric)

@@ -39,8 +39,7 @@ def tost(diff: float, error: float, df: float, margin: float) -> float:
     """
     from scipy.special import ndtr, stdtr
 
-    if margin <= 0:
-        raise UserError(f"margin: {margin}; use a difference above 0 that would matter")
+    _check_margin(margin)
     if error == 0:
         return 1.0  # nothing has measured the noise
     nearest = -(margin - abs(diff)) / error
@@ -59,8 +58,7 @@ def tost_by_interval(interval_at: Callable[[float], Interval], margin: float) ->
     """
     from scipy.optimize import brentq
 
-    if margin <= 0:
-        raise UserError(f"margin: {margin}; use a difference above 0 that would matter")
+    _check_margin(margin)
 
     def room(alpha: float) -> float:
         low, high = interval_at(1 - 2 * alpha)
@@ -75,19 +73,15 @@ def tost_by_interval(interval_at: Callable[[float], Interval], margin: float) ->
     return float(brentq(room, _SMALLEST, largest, xtol=1e-9))
 
 
-def equivalence_p(
+def _check_margin(margin: float) -> None:
+    if margin <= 0:
+        raise UserError(f"margin: {margin}; use a difference above 0 that would matter")
+
+
+def _equivalence_p(
     comparison: Comparison, child: Sequence[Record], parent: Sequence[Record], margin: float
 ) -> float:
-    """p of two one-sided tests (TOST) that the difference is the margin or more.
-
-    Args:
-        comparison: of these two, by `compare`.
-        child: finished runs of the one row.
-        parent: of the other.
-        margin: in the metric's unit, above 0.
-
-    Raises UserError for a margin that is none.
-    """
+    """p of the equivalence test of two rows' finished runs, whose difference was compared."""
     found = comparison.difference
     if found.df is None:  # one run of each on the same test images
         mine, its = ({one.run.seed: one.result for one in rows} for rows in (child, parent))
@@ -184,7 +178,9 @@ def compare_pairs(
     adjusted = holm([test.difference.p for test in tests])
     alike = [1.0] * len(pairs)
     if margin is not None:
-        ps = [equivalence_p(test, *both, margin) for test, both in zip(tests, records, strict=True)]
+        ps = [
+            _equivalence_p(test, *both, margin) for test, both in zip(tests, records, strict=True)
+        ]
         alike = holm(ps)
     return [
         PairTest(pair, replace(test, p_adjusted=p, family=len(pairs)), p_alike, margin)

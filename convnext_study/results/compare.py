@@ -113,6 +113,12 @@ def compare(
     )
 
 
+def image_tests(comparisons: Iterable[Comparison]) -> list[str]:
+    """The tests of single runs among these, by name."""
+    alone = [one for one in comparisons if one.scope == IMAGES_ONLY]
+    return sorted({one.difference.method.partition(" on ")[0] for one in alone})
+
+
 def holm_adjust(comparisons: Mapping[_Key, Comparison]) -> dict[_Key, Comparison]:
     """The same comparisons, corrected for their number by Holm's method."""
     corrected = holm([one.difference.p for one in comparisons.values()])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convnext_study.errors import UserError
-from convnext_study.results.compare import IMAGES_ONLY, Comparison, compare, holm_adjust
+from convnext_study.results.compare import Comparison, compare, holm_adjust, image_tests
 from convnext_study.results.grouping import RunGroup
 from convnext_study.results.metric_spec import UNNAMED, MetricSpec
 from convnext_study.results.min_detectable import pooled_std
@@ -98,7 +98,7 @@ class RowTests:
     @property
     def one_seed(self) -> bool:
         """Whether some of the tests cover the choice of test images only."""
-        return any(one.scope == IMAGES_ONLY for one in self.plain.values())
+        return bool(image_tests(self.plain.values()))
 
     def significant(self, name: str) -> bool | None:
         """Whether a row's change is significant; None where it was not tested."""

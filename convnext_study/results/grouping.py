@@ -266,23 +266,22 @@ def excluded_runs(records: Iterable[Record], groups: Iterable[RunGroup]) -> list
             reason = reasons[record.run.id].pop().reason
         if record.status != "done":
             reason = "; ".join(part for part in (progress_of(record), reason) if part)
-        if reason:
-            found.append(_excluded(record, reason))
+        if not reason:
+            continue
+        run, result = record.run, record.result
+        found.append(
+            ExcludedRun(
+                run=run.id,
+                state=record.status,
+                reason=reason,
+                row=str(run.metadata.get("label", run.name)),
+                seed=run.seed,
+                value=result.value if result else None,
+                metric=spec_of(result.primary, result.metric) if result else UNNAMED,
+            )
+        )
     states = ("done", "failed", "running", "unfinished", "new")
     return sorted(found, key=lambda one: states.index(one.state))
-
-
-def _excluded(record: Record, reason: str) -> ExcludedRun:
-    run, result = record.run, record.result
-    return ExcludedRun(
-        run=run.id,
-        state=record.status,
-        reason=reason,
-        row=str(run.metadata.get("label", run.name)),
-        seed=run.seed,
-        value=result.value if result else None,
-        metric=spec_of(result.primary, result.metric) if result else UNNAMED,
-    )
 
 
 def progress_of(record: Record) -> str:

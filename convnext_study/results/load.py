@@ -13,7 +13,6 @@ from convnext_study.results.effects import RowTests
 from convnext_study.results.grouping import ExcludedRun, RunGroup, excluded_runs, group
 from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.rows import ResultRow, StudyTitle, shared_metric, study_title
-from convnext_study.results.statistics.intervals import PooledStd
 from convnext_study.results.summary import rows_and_tests
 from convnext_study.roadmap import ROADMAPS
 from convnext_study.runs.records import Record, RecordError, scan
@@ -41,7 +40,7 @@ class ReportOptions:
 class StudyResults:
     """The runs of one study: ``groups`` by row, in the order of ``rows``.
 
-    ``kind`` is the runs' ``study_kind`` fact; ``std`` is between seeds, over all rows.
+    ``kind`` is the runs' ``study_kind`` fact.
     """
 
     name: str
@@ -81,11 +80,6 @@ class StudyResults:
         """What all rows are judged by; an unnamed one where they are not judged alike."""
         return shared_metric(self.rows)
 
-    @property
-    def std(self) -> PooledStd | None:
-        """The standard deviation between seeds, in the metric's unit; None where unknown."""
-        return self.tests.std
-
     def records(self, name: str) -> list[Record]:
         """The counted records of a row, by seed."""
         return list(self.groups[name].seeds.values())
@@ -107,7 +101,11 @@ def load_results(path: Path, *, any_commit: bool = False) -> StudyFolder:
     """Read every run under a folder. Raises UserError where there is none."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give the folder of a study")
-    records, unreadable = _scan(path)
+    broken: list[RecordError] = []
+    records = list(scan(path, broken))
+    unreadable = [
+        ExcludedRun(run=one.folder.name, state="unreadable", reason=one.reason) for one in broken
+    ]
     if not records and not unreadable:
         raise UserError(f"{path}: holds no run; give the folder that `roadmap` or `study` wrote")
     by_study: dict[str, list[Record]] = {}
@@ -137,12 +135,3 @@ def make_study(name: str, records: Iterable[Record], *, any_commit: bool = False
         tests=tests,
         excluded=excluded_runs(records, groups.values()),
     )
-
-
-def _scan(path: Path) -> tuple[list[Record], list[ExcludedRun]]:
-    unreadable: list[RecordError] = []
-    found = list(scan(path, unreadable))
-    return found, [
-        ExcludedRun(run=one.folder.name, state="unreadable", reason=one.reason)
-        for one in unreadable
-    ]

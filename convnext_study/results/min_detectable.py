@@ -6,13 +6,10 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from convnext_study.results.metric_spec import MetricSpec
+from convnext_study.results.rows import ResultRow, count_seeds
 from convnext_study.results.statistics.intervals import CONFIDENCE, PooledStd, pool_std, t_quantile
-
-if TYPE_CHECKING:
-    from convnext_study.results.metric_spec import MetricSpec
-    from convnext_study.results.rows import ResultRow
 
 
 def pooled_std(rows: Iterable[ResultRow], of: str) -> PooledStd | None:
@@ -54,7 +51,7 @@ def min_detectable_difference(rows: Sequence[ResultRow]) -> float | None:
         return None
     from_images = 0.0
     if errors:
-        from_images = _normal_quantile() * math.sqrt(2) * statistics.median(errors)
+        from_images = t_quantile(math.inf, CONFIDENCE) * math.sqrt(2) * statistics.median(errors)
     if pooled is None:
         return from_images
     count = min(len(row.seeds) for row in done)
@@ -73,13 +70,11 @@ def noise_note(rows: Sequence[ResultRow]) -> str:
             f"Nothing has measured the noise of {metric.label}: its runs keep no record of single "
             "test images, and no network has two seeds."
         )
-    counts = sorted({len(row.seeds) for row in done})
-    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     pooled = pooled_std(done, "rows of this study")
     spread = f" (standard deviation between seeds {_text(pooled.std, metric)})" if pooled else ""
     note = (
-        f"With {min(row.val_images or 0 for row in done)} test images and {seeds} "
-        f"seed{'' if counts[-1] == 1 else 's'}{spread}, "
+        f"With {min(row.val_images or 0 for row in done)} test images and "
+        f"{count_seeds(done)}{spread}, "
         f"differences under {_text(diff, metric, fewer=1)} are not significant."
     )
     if groups := {row.image_groups for row in done if row.image_groups}:
@@ -103,7 +98,3 @@ def _comparable(rows: Sequence[ResultRow]) -> list[ResultRow]:
 
 def _text(value: float, metric: MetricSpec, fewer: int = 0) -> str:
     return f"{value:.{max(metric.decimals - fewer, 0)}f} {metric.step_unit}".rstrip()
-
-
-def _normal_quantile() -> float:
-    return t_quantile(math.inf, CONFIDENCE)

@@ -57,9 +57,7 @@ class Correlation:
     count: int
 
 
-def kendall(
-    first: Sequence[float], second: Sequence[float], *, confidence: float = CONFIDENCE
-) -> Correlation:
+def kendall(first: Sequence[float], second: Sequence[float]) -> Correlation:
     """Kendall's tau-b of two lists, with its interval (see `METHOD`).
 
     A tau of 1 would have an interval of no width: for the interval, tau is kept half a discordant
@@ -76,13 +74,13 @@ def kendall(
     if count > 5:
         limit = 1 - 2 / (count * (count - 1))
         z = math.atanh(max(-limit, min(limit, tau)))
-        half = t_quantile(math.inf, confidence) * math.sqrt(0.437 / (count - 4))
+        half = t_quantile(math.inf, CONFIDENCE) * math.sqrt(0.437 / (count - 4))
         interval = Interval(min(math.tanh(z - half), tau), max(math.tanh(z + half), tau))
     return Correlation(tau, interval, float(found.pvalue), count)
 
 
 @dataclass(frozen=True)
-class Share:
+class SignAgreement:
     """How many of ``count`` signs are equal, with Wilson's interval of the share in percent."""
 
     equal: int
@@ -103,10 +101,8 @@ class Agreement:
     rows: Correlation | None
     gains: Correlation | None
     trades: Correlation | None = None
-    signs: Share | None = None
-    trade_signs: Share | None = None
-    method: str = METHOD
-    caveat: str = CAVEAT
+    signs: SignAgreement | None = None
+    trade_signs: SignAgreement | None = None
 
 
 def agreement(
@@ -115,7 +111,6 @@ def agreement(
     *,
     macs: Mapping[str, float] | None = None,
     table: str | None = None,
-    confidence: float = CONFIDENCE,
 ) -> Agreement:
     """Compare measured accuracies (percent, by the name of the row) with a table of the paper.
 
@@ -129,27 +124,22 @@ def agreement(
     if table not in PAPER:
         raise UserError(f"{table}: the paper has no such table; give one of {', '.join(PAPER)}")
     ours, theirs = get_roadmap(regime).variants(), get_roadmap(table).variants()
-    printed = {
-        mine.name: PAPER[table][its.name].top1 for mine, its in zip(ours, theirs, strict=True)
-    }
+    published = {mine.name: PAPER[table][its.name] for mine, its in zip(ours, theirs, strict=True)}
+    printed = {name: row.top1 for name, row in published.items()}
     parents = {row.name: row.parent for row in ours if row.name in value}
     rows = [(value[name], printed[name]) for name in parents]
     gains = _gains(parents, value, printed)
     trades: list[tuple[float, float]] = []
     if macs is not None and parents:
-        flops = {
-            mine.name: PAPER[table][its.name].gflops
-            for mine, its in zip(ours, theirs, strict=True)
-            if mine.name in parents
-        }
+        flops = {name: published[name].gflops for name in published if name in parents}
         trades = _gains(parents, beyond_cost(value, macs), beyond_cost(printed, flops))
     return Agreement(
         table=TABLES[table],
-        rows=_correlation(rows, confidence),
-        gains=_correlation(gains, confidence),
-        trades=_correlation(trades, confidence),
-        signs=_equal_signs(gains, confidence),
-        trade_signs=_equal_signs(trades, confidence),
+        rows=_correlation(rows),
+        gains=_correlation(gains),
+        trades=_correlation(trades),
+        signs=_equal_signs(gains),
+        trade_signs=_equal_signs(trades),
     )
 
 
@@ -189,19 +179,17 @@ def _gains(
     ]
 
 
-def _equal_signs(pairs: Sequence[tuple[float, float]], confidence: float) -> Share | None:
+def _equal_signs(pairs: Sequence[tuple[float, float]]) -> SignAgreement | None:
     """Gains of nothing, which have no sign, are left out. None where no gain is left."""
     signs = [(mine > 0) == (its > 0) for mine, its in pairs if round(mine, 6) and round(its, 6)]
     if not signs:
         return None
     equal = sum(signs)
-    return Share(equal, len(signs), wilson_interval(equal, len(signs), confidence=confidence))
+    return SignAgreement(equal, len(signs), wilson_interval(equal, len(signs)))
 
 
-def _correlation(pairs: Sequence[tuple[float, float]], confidence: float) -> Correlation | None:
+def _correlation(pairs: Sequence[tuple[float, float]]) -> Correlation | None:
     try:
-        return kendall(
-            [mine for mine, _ in pairs], [its for _, its in pairs], confidence=confidence
-        )
+        return kendall([mine for mine, _ in pairs], [its for _, its in pairs])
     except UserError:
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from convnext_study.errors import UserError
 from convnext_study.results.statistics.intervals import Difference, Interval, wilson_interval
-from convnext_study.results.statistics.paired_samples import discordant, mcnemar, paired_test
+from convnext_study.results.statistics.paired_samples import mcnemar, paired_test
 from convnext_study.results.statistics.samples import (
     SampleSums,
     bootstrap_interval,
@@ -103,7 +103,7 @@ def compare_runs(child: Result, parent: Result, *, confidence: float) -> Differe
             f"{mine.count} and {its.count} test images cannot be paired: use the same data"
         )
     if mine.kind == "bits" and mine.groups is None:
-        return mcnemar(discordant(mine.array(), its.array()), confidence=confidence)
+        return mcnemar(mine.array(), its.array(), confidence=confidence)
     sums = [sample_sums(one.kind, [one.array()], one.group_array()) for one in (mine, its)]
     return paired_test(*sums, confidence=confidence)
 

@@ -130,11 +130,17 @@ def describe_runs(rows: Sequence[ResultRow], meta: StudyTitle) -> list[str]:
     parts = [f"regime {meta.regime}"] if meta.regime else []
     parts.append(f"data {short_data(meta.data)}")
     if done:
-        images, seeds = [row.val_images or 0 for row in done], [len(row.seeds) for row in done]
-        parts.append(f"{_range(images)} test images")
-        parts.append(f"{_range(seeds)} seed{'' if max(seeds) == 1 else 's'}")
-        parts.append(f"{sum(seeds):,} finished run{'' if sum(seeds) == 1 else 's'}")
+        runs = sum(len(row.seeds) for row in done)
+        parts.append(f"{_range([row.val_images or 0 for row in done])} test images")
+        parts.append(count_seeds(done))
+        parts.append(f"{runs:,} finished run{'' if runs == 1 else 's'}")
     return parts
+
+
+def count_seeds(rows: Iterable[ResultRow]) -> str:
+    """``1 seed``, or ``1 to 3 seeds``: of rows with a value."""
+    counts = [len(row.seeds) for row in rows]
+    return f"{_range(counts)} seed{'' if max(counts) == 1 else 's'}"
 
 
 def _range(numbers: Sequence[int]) -> str:

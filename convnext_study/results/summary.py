@@ -115,16 +115,13 @@ def _measured(results: list[Result]) -> dict[str, Any]:
         "macs": one.cost.macs,
         "params": one.cost.params,
         "activations": one.cost.activations,
-        "peak_memory": _peak_memory(results),
+        "peak_memory": max(
+            (result.peak_memory for result in results if result.peak_memory is not None),
+            default=None,
+        ),
         "images_per_s": statistics.median(result.images_per_s for result in results),
         "train_seconds": sum(result.seconds for result in results),
     }
-
-
-def _peak_memory(results: Iterable[Result]) -> float | None:
-    """The most bytes that training took, where the runs recorded it."""
-    found = [one.peak_memory for one in results if one.peak_memory is not None]
-    return max(found, default=None)
 
 
 def _compare(row: ResultRow, parent: ResultRow, groups: dict[str, RunGroup]) -> ResultRow:

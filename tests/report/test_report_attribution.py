@@ -208,7 +208,7 @@ def test_one_seed_calls_no_shapley_value_significant(tmp_path: Path) -> None:
 
 def test_rows_of_other_recipes_and_commits_are_not_pooled(tmp_path: Path) -> None:
     write_study(tmp_path, fake_runs(seeds=(0, 1, 2)), spread=0.3)
-    alone = load_results(tmp_path).studies[0].std
+    alone = load_results(tmp_path).studies[0].tests.std
     assert alone is not None and alone.source == "17 rows of this study"
     recipes: dict[str, dict[str, Any]] = {"x": {"epochs": 3}, "y": {}}
     for name, recipe in recipes.items():
@@ -218,7 +218,7 @@ def test_rows_of_other_recipes_and_commits_are_not_pooled(tmp_path: Path) -> Non
             write_run(tmp_path, run, top1=50 + 40 * run.seed)
         if not recipe:
             set_commit(tmp_path, others, "f" * 40)
-    assert load_results(tmp_path).studies[0].std == alone
+    assert load_results(tmp_path).studies[0].tests.std == alone
 
 
 def test_a_road_map_alone_is_no_attribution(tmp_path: Path) -> None:

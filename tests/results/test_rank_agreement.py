@@ -78,7 +78,6 @@ def test_the_paper_agrees_with_itself() -> None:
     assert found.rows is not None and found.gains is not None
     assert (found.rows.tau, found.gains.tau) == pytest.approx((1, 1))
     assert (found.rows.count, found.gains.count) == (17, 16)
-    assert "another data set" in found.caveat
 
 
 def test_the_two_tables_of_the_paper_agree_in_part() -> None:

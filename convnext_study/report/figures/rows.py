@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convnext_study.report.figures.style import COLOURS, FAINT, INK, OPEN, ROUND
-from convnext_study.report.tables.formatting import mean_std, signed
+from convnext_study.report.tables.formatting import marked, mean_std
 from convnext_study.report.tables.results import PAPER_LABEL
 from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.rows import ResultRow, StudyTitle
@@ -119,8 +119,7 @@ def write_row(
         written = mean_std(row.value, None if layout.phone else row.std, row.metric.decimals)
         parts.append(back.text(end - layout.score, y, written, **right))
     if row.gain is not None:
-        mark = "~" if significant is False else ""
-        gain = mark + signed(row.gain, row.metric.decimals)
+        gain = marked(row.gain, significant, row.metric.decimals)
         look = {"color": INK, "fontweight": "bold"} if significant else {"color": FAINT}
         parts.append(back.text(end - layout.gain, y, gain, **{**right, **look}))
     if row.macs is not None:

@@ -92,8 +92,8 @@ def _networks(
 
 def _recipes(road: Roadmap, before: Variant | None, variant: Variant) -> Text:
     from convnext_study.recipes import recipe_for
-    from convnext_study.report.show.recipes import compare_recipes, list_recipe
+    from convnext_study.report.show.recipes import compare_recipes
 
     choice = "published" if road.published else "small"
-    new = recipe_for(variant.recipe, choice)
-    return compare_recipes(recipe_for(before.recipe, choice), new) if before else list_recipe(new)
+    old = recipe_for(before.recipe, choice) if before else None
+    return compare_recipes(old, recipe_for(variant.recipe, choice))

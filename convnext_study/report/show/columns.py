@@ -12,7 +12,7 @@ from rich.constrain import Constrain
 from rich.text import Text
 
 from convnext_study.cost import count_spec
-from convnext_study.report.show.layers import Line
+from convnext_study.report.show.layers import LayerLine
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import (
     MEGA,
@@ -32,7 +32,7 @@ WIDTH = 79
 SIDE = 38  # two of them and the bar between fill the width
 BAR = " │ "
 REMOVED, ADDED = "-", "+"
-Pair = tuple[Line | None, Line | None]
+Pair = tuple[LayerLine | None, LayerLine | None]
 _COLUMNS = f"{'channels':>9} {'map':>3} {'MMACs':>5}"
 
 
@@ -42,7 +42,7 @@ def names(before: str, after: str) -> Text:
     return Text(f"{left:<{SIDE}}{BAR}{ADDED} after: {after}\n", "bold")
 
 
-def compare(title: str, before: Sequence[Line], after: Sequence[Line]) -> Text:
+def compare(title: str, before: Sequence[LayerLine], after: Sequence[LayerLine]) -> Text:
     """A part of a network before and after a step; changed lines are marked on both sides."""
     text = Text()
     text.append(f"{title}\n", "bold")
@@ -50,7 +50,7 @@ def compare(title: str, before: Sequence[Line], after: Sequence[Line]) -> Text:
     return text
 
 
-def beside(parts: Mapping[str, Sequence[Line]]) -> Text:
+def beside(parts: Mapping[str, Sequence[LayerLine]]) -> Text:
     """Two parts of one network, by title."""
     (left, right), (left_lines, right_lines) = parts, parts.values()
     text = Text()
@@ -78,7 +78,7 @@ def _rows(text: Text, pairs: Sequence[Pair], marks: tuple[str, str]) -> None:
         text.append("\n")
 
 
-def _aligned(before: Sequence[Line], after: Sequence[Line]) -> list[Pair]:
+def _aligned(before: Sequence[LayerLine], after: Sequence[LayerLine]) -> list[Pair]:
     """Pairs that stand on one row, None for a gap: layer by layer where only sizes change,
     else so that equal lines meet."""
     if [line.name for line in before] == [line.name for line in after]:
@@ -91,7 +91,7 @@ def _aligned(before: Sequence[Line], after: Sequence[Line]) -> list[Pair]:
     return pairs
 
 
-def _cell(line: Line | None, mark: str, colour: str) -> tuple[str, str]:
+def _cell(line: LayerLine | None, mark: str, colour: str) -> tuple[str, str]:
     """The text of one side, as wide as a side, and its style."""
     if line is None:
         return " " * SIDE, ""
@@ -109,7 +109,7 @@ def _millions(macs: int) -> str:
 
 
 _NUMBERS = ("before", "after", "change")
-_Line = tuple[str, str, str, str, str]  # name, before, after, change, and what it is of
+_CostRow = tuple[str, str, str, str, str]  # name, before, after, change, and what it is of
 
 
 def compare_costs(road: Roadmap, before: Variant | None, variant: Variant, size: int) -> Constrain:
@@ -129,14 +129,14 @@ def compare_costs(road: Roadmap, before: Variant | None, variant: Variant, size:
         )
         notes += ["", f"Erratum. {paper.erratum}"] if paper.erratum else []
         notes += ["±: standard deviation over 3 seeds"] if paper.std is not None else []
-    columns: list[Column[_Line]] = [
+    columns: list[Column[_CostRow]] = [
         Column(heading, heading, itemgetter(place), "number" if heading in _NUMBERS else "text")
         for place, heading in enumerate((f"Cost at {size}x{size}", *_NUMBERS, ""))
     ]
     return _on_screen(Table("cost", "", columns, lines, (*notes, "")))
 
 
-def _cost(what: str, old: int | None, new: int, prefix: Prefix, decimals: int) -> _Line:
+def _cost(what: str, old: int | None, new: int, prefix: Prefix, decimals: int) -> _CostRow:
     name, after = f"{what}, {prefix.letter}", number(new / prefix.factor, decimals)
     if old is None:
         return (name, "", after, "", "")
@@ -147,7 +147,7 @@ def _cost(what: str, old: int | None, new: int, prefix: Prefix, decimals: int) -
     return (name, number(old / prefix.factor, decimals), after, change, share)
 
 
-def _accuracy(old: PublishedRow | None, new: PublishedRow) -> _Line:
+def _accuracy(old: PublishedRow | None, new: PublishedRow) -> _CostRow:
     after, source = mean_std(new.top1, new.std), "paper, ImageNet-1K"
     if old is None:
         return (PAPER_METRIC.axis, "", after, "", source)

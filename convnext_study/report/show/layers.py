@@ -42,7 +42,7 @@ _NAMES = {
 
 
 @dataclass(frozen=True)
-class Line:
+class LayerLine:
     """A layer (or a stage) as printed: channels in and out, side of its output map, MACs."""
 
     name: str
@@ -51,7 +51,7 @@ class Line:
     macs: int = 0
 
 
-NOTHING = [Line("(nothing)")]
+NOTHING = [LayerLine("(nothing)")]
 
 
 def parts_of(fields: Iterable[str]) -> tuple[str, ...]:
@@ -60,16 +60,16 @@ def parts_of(fields: Iterable[str]) -> tuple[str, ...]:
     return tuple(part for part in TITLES if part in wanted)
 
 
-def describe(spec: NetSpec, image_size: int, num_classes: int) -> dict[str, list[Line]]:
+def describe(spec: NetSpec, image_size: int, num_classes: int) -> dict[str, list[LayerLine]]:
     """Every part of a network, as lines, for one square image of that side."""
     network = list_layers(spec, num_classes=num_classes)
-    parts: dict[str, list[Line]] = {"stages": []}
+    parts: dict[str, list[LayerLine]] = {"stages": []}
     parts["stem"], side = _walk(network.stem, image_size)
     for index, stage in enumerate(network.stages):
         downsample, blocks, after = _stage(stage, side)
         macs = sum(line.macs for lines in (downsample, *blocks) for line in lines)
         name = f"stage {index + 1}: × {len(blocks)}"
-        parts["stages"].append(Line(name, str(spec.widths()[index]), after, macs))
+        parts["stages"].append(LayerLine(name, str(spec.widths()[index]), after, macs))
         if index == SHOWN_STAGE:
             parts["downsample"] = downsample or NOTHING
             parts["first"] = blocks[0]
@@ -79,7 +79,7 @@ def describe(spec: NetSpec, image_size: int, num_classes: int) -> dict[str, list
     return parts
 
 
-def _stage(stage: StageLayers, side: int) -> tuple[list[Line], list[list[Line]], int]:
+def _stage(stage: StageLayers, side: int) -> tuple[list[LayerLine], list[list[LayerLine]], int]:
     downsample, side = _walk(stage.downsample, side)
     blocks = []
     for block in stage.blocks:
@@ -88,17 +88,17 @@ def _stage(stage: StageLayers, side: int) -> tuple[list[Line], list[list[Line]],
     return downsample, blocks, side
 
 
-def _block(block: BlockLayers, side: int) -> tuple[list[Line], int]:
+def _block(block: BlockLayers, side: int) -> tuple[list[LayerLine], int]:
     branch, after = _walk(block.branch, side)
-    shortcut = [Line("add the input")]
+    shortcut = [LayerLine("add the input")]
     if block.shortcut:
         inner, _ = _walk(block.shortcut, side, indent="  ")
-        shortcut = [Line("add a shortcut:"), *inner]
+        shortcut = [LayerLine("add a shortcut:"), *inner]
     tail, _ = _walk(block.post_act, after)
     return [*branch, *shortcut, *tail], after
 
 
-def _walk(layers: Iterable[Layer], side: int, indent: str = "") -> tuple[list[Line], int]:
+def _walk(layers: Iterable[Layer], side: int, indent: str = "") -> tuple[list[LayerLine], int]:
     """Lines of layers that follow one another, and the side of the map that leaves the last."""
     lines = []
     for layer in layers:
@@ -106,11 +106,11 @@ def _walk(layers: Iterable[Layer], side: int, indent: str = "") -> tuple[list[Li
         name = indent + _name(layer)
         if layer.kind in ("conv", "linear"):
             weights = layer.kernel**2 * (layer.c_in // layer.groups) * layer.out
-            lines.append(Line(name, f"{layer.c_in}→{layer.out}", side, weights * side**2))
+            lines.append(LayerLine(name, f"{layer.c_in}→{layer.out}", side, weights * side**2))
         elif layer.kind in ("maxpool", "avgpool"):
-            lines.append(Line(name, str(layer.out), side))
+            lines.append(LayerLine(name, str(layer.out), side))
         else:
-            lines.append(Line(name, str(layer.out)))
+            lines.append(LayerLine(name, str(layer.out)))
     return lines, side
 
 

@@ -12,25 +12,17 @@ if TYPE_CHECKING:
     from convnext_study.recipes import Recipe
 
 
-def compare_recipes(before: Recipe, after: Recipe) -> Text:
-    """Two recipes side by side, changed settings marked."""
+def compare_recipes(before: Recipe | None, after: Recipe) -> Text:
+    """A recipe, beside the one before it where there is one, with changed settings marked."""
     text = Text(style="")
-    text.append(f"  {'Recipe':<16} {'before: ' + before.name:<29} after: {after.name}\n", "bold")
-    old, new = _in_words(before), _in_words(after)
-    for topic, setting in new.items():
-        changed = setting != old[topic]
-        mark = ADDED if changed else " "
-        text.append(f"{mark} {topic:<16} {old[topic]:<29} ")
+    names = f"{'before: ' + before.name:<29} after: {after.name}" if before else after.name
+    text.append(f"  {'Recipe':<16} {names}\n", "bold")
+    old = _in_words(before) if before else {}
+    for topic, setting in _in_words(after).items():
+        changed = before is not None and setting != old[topic]
+        text.append(f"{ADDED if changed else ' '} {topic:<16} ")
+        text.append(f"{old[topic]:<29} " if before else "")
         text.append(f"{setting}\n", "bold green" if changed else "")
-    return text
-
-
-def list_recipe(recipe: Recipe) -> Text:
-    """One recipe that is compared with nothing."""
-    text = Text(style="")
-    text.append(f"  {'Recipe':<16} {recipe.name}\n", "bold")
-    for topic, setting in _in_words(recipe).items():
-        text.append(f"  {topic:<16} {setting}\n")
     return text
 
 

@@ -12,7 +12,14 @@ from convnext_study.report.tables.formatting import level_interval, p_value, sig
 from convnext_study.report.tables.table import Column, Table
 from convnext_study.results.effects import RowTests
 from convnext_study.results.grouping import group
-from convnext_study.results.paper import Agreement, Correlation, Share, agreement_of_rows
+from convnext_study.results.paper import (
+    CAVEAT,
+    METHOD,
+    Agreement,
+    Correlation,
+    SignAgreement,
+    agreement_of_rows,
+)
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.summary import rows_and_tests
 from convnext_study.runs.records import Record
@@ -70,7 +77,7 @@ class AgreementLine(NamedTuple):
     road: str
     what: str
     order: Correlation | None
-    signs: Share | None
+    signs: SignAgreement | None
 
 
 def agreement_table(roads: Sequence[TrainedRoad]) -> Table[AgreementLine]:
@@ -96,8 +103,7 @@ def agreement_table(roads: Sequence[TrainedRoad]) -> Table[AgreementLine]:
     about = [road.found for road in shown[:1]]
     title = f"Agreement with the paper's {about[0].table}" if about else "No road has a result"
     notes = [
-        f"50 % agreement in sign is expected by chance. {one.caveat} Method: {one.method}."
-        for one in about
+        f"50 % agreement in sign is expected by chance. {CAVEAT} Method: {METHOD}." for one in about
     ]
     return Table("agreement", title, columns, lines, tuple(notes))
 

@@ -33,41 +33,57 @@ def comparison_columns(
     ``prefix`` tells a second test of the same table apart, in keys and headings.
     """
 
-    def of(get: Callable[[Comparison], Any]) -> Callable[[R], Any]:
-        def value(row: R) -> Any:
-            test = test_of(row)
-            return None if test is None else get(test)
-
-        return value
+    def value(row: R, name: str) -> Any:
+        test = test_of(row)
+        if test is None:
+            return None
+        return getattr(test if name in ("p_adjusted", "significant") else test.difference, name)
 
     def tone(row: R) -> Tone:
-        test = test_of(row)
-        return "faint" if test and not test.significant else ""
+        return "faint" if value(row, "significant") is False else ""
 
     key, head = (f"{prefix}_", f"{prefix} ") if prefix else ("", "")
     return [
         Column(
             f"{key}diff",
             ", ".join(filter(None, (f"{head}difference", metric.step_unit))),
-            of(lambda one: one.difference.diff),
+            lambda row: value(row, "diff"),
             format=partial(signed, digits=metric.decimals),
         ),
-        Column(
-            f"{key}ci",
-            f"{head}95 % interval",
-            of(lambda one: one.difference.interval),
-            "interval",
-            format=partial(interval, digits=metric.decimals),
-        ),
-        Column(f"{key}p", f"{head}p", of(lambda one: one.difference.p), format=p_value),
-        Column(f"{key}p_adjusted", f"{head}Holm p", of(lambda one: one.p_adjusted), format=p_value),
+        *decision_columns(value, metric.decimals, prefix, tone=tone),
+    ]
+
+
+def decision_columns(
+    value: Callable[[R, str], Any],
+    decimals: int,
+    prefix: str = "",
+    *,
+    tone: Callable[[R], Tone] = lambda row: "",
+    min_width: int = 0,
+) -> list[Column[R]]:
+    """``interval``, ``p``, ``p_adjusted`` and ``significant`` of a row, each found by its name.
+
+    ``min_width`` is of the columns that a narrow terminal leaves out.
+    """
+    key, head = (f"{prefix}_", f"{prefix} ") if prefix else ("", "")
+
+    def of(name: str) -> Callable[[R], Any]:
+        return lambda row: value(row, name)
+
+    between = partial(interval, digits=decimals)
+    return [
+        Column(f"{key}ci", f"{head}95 % interval", of("interval"), "interval", between),
+        Column(f"{key}p", f"{head}p", of("p"), format=p_value, min_width=min_width),
+        Column(f"{key}p_adjusted", f"{head}Holm p", of("p_adjusted"), format=p_value),
         Column(
             f"{key}significant",
             f"{head}significant",
-            of(lambda one: one.significant),
+            of("significant"),
             "text",
             yes_no,
             tone=tone,
+            min_width=min_width,
         ),
     ]
 

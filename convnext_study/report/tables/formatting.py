@@ -47,6 +47,11 @@ def signed(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
+def marked(value: float | None, significant: bool | None, digits: int = 2) -> str:
+    """`signed`, behind ``~`` where it is not significant."""
+    return ("~" if significant is False else "") + signed(value, digits)
+
+
 def digits(count: int) -> Format:
     """`number` with so many digits behind the point."""
     return partial(number, digits=count)

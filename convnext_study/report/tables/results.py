@@ -11,9 +11,9 @@ from convnext_study.report.tables.formatting import (
     common_prefix,
     digits,
     duration,
+    marked,
     mean_std,
     number,
-    signed,
     size,
 )
 from convnext_study.report.tables.render import write_tables
@@ -57,8 +57,7 @@ def seeds(row: ResultRow) -> str:
 
 def gain(row: ResultRow) -> str:
     """The gain over the parent, marked where it is not significant."""
-    mark = "~" if row.significant is False else ""
-    return mark + signed(row.gain, row.metric.decimals)
+    return marked(row.gain, row.significant, row.metric.decimals)
 
 
 def _label(row: ResultRow) -> str:

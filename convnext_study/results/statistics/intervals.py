@@ -102,14 +102,9 @@ def unpaired_difference(
 ) -> Difference:
     """The difference of two means over unlike seeds, with Welch's t test (Welch 1947)."""
     parts = [max(_variance(one), resolution**2) / len(one) for one in (child, parent)]
-    total = sum(parts)
-    weights = sum(
-        part**2 / (len(one) - 1) for part, one in zip(parts, (child, parent), strict=True)
-    )
-    df = total**2 / weights if weights else math.inf
+    error, df = added_error(parts, [len(child) - 1, len(parent) - 1])
     method = f"Welch's t test on {len(child)} and {len(parent)} seeds"
-    diff = fmean(child) - fmean(parent)
-    return t_difference(diff, math.sqrt(total), df, method, confidence)
+    return t_difference(fmean(child) - fmean(parent), error, df, method, confidence)
 
 
 def pool_std(
@@ -139,15 +134,12 @@ def pooled_difference(
     With few seeds this has far more power than each pair's own standard deviation; it assumes the
     same one in every row. One seed per row is enough for it.
     """
-    if not child or not parent:
-        raise UserError("nothing to compare: one of the two rows has no finished run")
     error = std.std * math.sqrt(1 / len(child) + 1 / len(parent))
     method = (
         f"t test on {len(child)} and {len(parent)} seeds, "
         f"with the standard deviation between seeds pooled over {std.source}"
     )
-    diff = fmean(child) - fmean(parent)
-    return t_difference(diff, error, std.df, method, confidence)
+    return t_difference(fmean(child) - fmean(parent), error, std.df, method, confidence)
 
 
 def unequal_difference(
@@ -159,21 +151,22 @@ def unequal_difference(
 ) -> Difference:
     """The difference of two means, each with a standard deviation pooled over rows like its own.
 
-    For studies whose rows fall into kinds that are not equally noisy. Degrees of freedom are those
-    of Satterthwaite (1946), as in Welch's test.
+    For studies whose rows fall into kinds that are not equally noisy.
     """
-    if not child or not parent:
-        raise UserError("nothing to compare: one of the two rows has no finished run")
     parts = [std.std**2 / len(one) for std, one in zip(stds, (child, parent), strict=True)]
-    total = sum(parts)
-    weights = sum(part**2 / std.df for part, std in zip(parts, stds, strict=True))
-    df = total**2 / weights if weights else math.inf
+    error, df = added_error(parts, [std.df for std in stds])
     method = (
         f"t test on {len(child)} and {len(parent)} seeds, with standard deviations between seeds "
         f"pooled over {stds[0].source} and over {stds[1].source}"
     )
-    diff = fmean(child) - fmean(parent)
-    return t_difference(diff, math.sqrt(total), df, method, confidence)
+    return t_difference(fmean(child) - fmean(parent), error, df, method, confidence)
+
+
+def added_error(variances: Sequence[float], dfs: Sequence[float]) -> tuple[float, float]:
+    """The root of a sum of variances, and its degrees of freedom (Satterthwaite 1946)."""
+    total = sum(variances)
+    below = sum(part**2 / df for part, df in zip(variances, dfs, strict=True))
+    return math.sqrt(total), total**2 / below if below else math.inf
 
 
 def t_difference(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import UserError
@@ -147,26 +146,13 @@ def _exchange_p(child: Array, parent: Array, scale: float) -> float:
 _LARGE = 1e6  # a score beyond any quantile: no root is found with infinity
 
 
-@dataclass(frozen=True)
-class Discordant:
-    """How many of ``images`` only the child, and only the parent, has right."""
-
-    child_only: int
-    parent_only: int
-    images: int
-
-
-def discordant(child: Bits, parent: Bits) -> Discordant:
-    """What McNemar's test looks at. Raises UserError for unlike numbers of images."""
-    if child.shape != parent.shape:
-        raise UserError(
-            f"{child.size} and {parent.size} test images cannot be paired: use the same data"
-        )
-    return Discordant(int((child & ~parent).sum()), int((parent & ~child).sum()), child.size)
-
-
-def mcnemar(counts: Discordant, *, confidence: float = CONFIDENCE) -> Difference:
+def mcnemar(child: Bits, parent: Bits, *, confidence: float = CONFIDENCE) -> Difference:
     """The exact conditional McNemar test of two runs, two-sided (twice the smaller tail).
+
+    Args:
+        child: which images (of the same number in both) the one run has right.
+        parent: which the other has.
+        confidence: of the interval.
 
     The interval is Tango's score interval, widened where needed to the conditional one (Clopper
     and Pearson's of the share of discordant images that are the child's): so it holds zero
@@ -174,25 +160,28 @@ def mcnemar(counts: Discordant, *, confidence: float = CONFIDENCE) -> Difference
     """
     from scipy.stats import binomtest
 
-    low, high = tango_interval(counts, confidence=confidence)
-    wins, losses = counts.child_only, counts.parent_only
+    wins, losses, images = int((child & ~parent).sum()), int((parent & ~child).sum()), child.size
+    low, high = tango_interval(wins, losses, images, confidence=confidence)
     p, unlike = 1.0, wins + losses
     if unlike:
         exact = binomtest(wins, unlike)
         # Plain numbers: what is compared with numpy's is numpy's bool, which JSON does not know.
         p, share = float(exact.pvalue), exact.proportion_ci(confidence, "exact")
-        narrow, wide = (100 * (2 * float(end) - 1) * unlike / counts.images for end in share)
+        narrow, wide = (100 * (2 * float(end) - 1) * unlike / images for end in share)
         low, high = min(low, narrow), max(high, wide)
-    diff = 100 * (wins - losses) / counts.images
-    method = f"exact McNemar test on {counts.images} test images, {unlike} of them discordant"
+    diff = 100 * (wins - losses) / images
+    method = f"exact McNemar test on {images} test images, {unlike} of them discordant"
     return Difference(diff, Interval(low, high), p, None, method)
 
 
-def tango_interval(counts: Discordant, *, confidence: float = CONFIDENCE) -> Interval:
-    """Tango's score interval, in points, of a difference of paired proportions (Tango 1998)."""
+def tango_interval(
+    wins: int, losses: int, images: int, *, confidence: float = CONFIDENCE
+) -> Interval:
+    """Tango's score interval, in points, of a difference of paired proportions (Tango 1998):
+    ``wins`` are the images that only the one has right, ``losses`` those that only the other has.
+    """
     from scipy.optimize import brentq
 
-    wins, losses, images = counts.child_only, counts.parent_only, counts.images
     z = t_quantile(math.inf, confidence)
     centre = (wins - losses) / images
 

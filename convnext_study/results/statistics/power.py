@@ -15,17 +15,12 @@ POINTS = "points"
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """The number of ``seeds`` for each of two networks, and the power that it ``reached``.
-
-    ``effect`` is in ``unit``; ``assumptions`` are sentences for the reader.
-    """
+    """The number of ``seeds`` for each of two networks, the power that it ``reached``, and the
+    assumptions, in sentences for the reader."""
 
     seeds: int
     reached: float
-    effect: float
-    std: PooledStd
     assumptions: str
-    unit: str = POINTS
 
 
 def seeds_needed(
@@ -71,10 +66,7 @@ def seeds_needed(
     return Power(
         seeds=enough,
         reached=reached(enough),
-        effect=effect,
-        std=std,
         assumptions=_assumptions(std, alpha, paired, tests, unit),
-        unit=unit,
     )
 
 

@@ -12,6 +12,7 @@ from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
     Interval,
     PooledStd,
+    added_error,
     t_quantile,
 )
 from convnext_study.results.statistics.subsets import (
@@ -25,7 +26,7 @@ from convnext_study.results.statistics.subsets import (
 
 
 @dataclass(frozen=True)
-class Share:
+class ShapleyValue:
     """A step's Shapley value, its standard error and interval.
 
     Error and interval are None where a single pair of orders leaves them unknown.
@@ -40,7 +41,7 @@ class Share:
 class Shapley:
     """Each step's share of ``total``, the end's value minus the base's: they add up to it."""
 
-    shares: dict[str, Share]
+    shares: dict[str, ShapleyValue]
     total: float
     method: str
 
@@ -130,21 +131,16 @@ class _Errors:
             return "; the variance between seeds is not in the intervals"
         return f"; standard deviation of a value {self.noise.std:.3g}, from {self.noise.source}"
 
-    def share(self, value: float, orders: float | None, df: float) -> Share:
+    def share(self, value: float, orders: float | None, df: float) -> ShapleyValue:
         """``orders`` is the variance of the mean over orders; None leaves it unknown."""
         if orders is None:
-            return Share(value, None, None)
+            return ShapleyValue(value, None, None)
         parts = [(orders, df)]
         if self.noise is not None:
             parts.append((self.noise.std**2 * _noise_factor(self.steps), self.noise.df))
-        total = sum(part for part, _ in parts)
-        if total == 0:
-            return Share(value, 0.0, Interval(value, value))
-        # Satterthwaite's degrees of freedom of a sum of two variances.
-        below = sum(part**2 / free for part, free in parts)
-        half = t_quantile(total**2 / below if below else math.inf, self.confidence)
-        half *= math.sqrt(total)
-        return Share(value, math.sqrt(total), Interval(value - half, value + half))
+        error, df = added_error(*zip(*parts, strict=True))
+        half = t_quantile(df, self.confidence) * error
+        return ShapleyValue(value, error, Interval(value - half, value + half))
 
 
 def _noise_factor(steps: int) -> float:
