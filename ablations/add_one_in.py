@@ -24,7 +24,7 @@ from convnext_study.runs.records import Record, Run
 
 
 def runs(context: Context) -> list[Run]:
-    return context.subsets(coalitions_within(context.steps, "base", 1).subsets, "add_one_in")
+    return context.subsets(coalitions_within(context.steps, "base", 1), "add_one_in")
 
 
 def report(records: Sequence[Record], context: Context) -> Effects | None:

@@ -37,7 +37,7 @@ from convnext_study.runs.records import Record, Run
 
 def runs(context: Context) -> list[Run]:
     if context.players == "section":
-        needed = all_coalitions(tuple(sections(context.road))).subsets
+        needed = all_coalitions(tuple(sections(context.road)))
         subsets = [steps_of_sections(context.road, names) for names in needed]
         return context.subsets(subsets, "sections")
     orders = sampled_permutations(context.steps, context.permutations // 2)

@@ -25,7 +25,7 @@ KIND = "leave_one_out"
 
 
 def runs(context: Context) -> list[Run]:
-    subsets = coalitions_within(context.steps, "end", 1).subsets
+    subsets = coalitions_within(context.steps, "end", 1)
     return [*context.subsets(subsets, KIND), *context.without_recipe()]
 
 

@@ -23,7 +23,7 @@ from convnext_study.runs.records import Record, Run
 
 
 def runs(context: Context) -> list[Run]:
-    return context.subsets(coalitions_within(context.steps, "end", 2).subsets, "pairs")
+    return context.subsets(coalitions_within(context.steps, "end", 2), "pairs")
 
 
 def report(records: Sequence[Record], context: Context) -> Effects | None:

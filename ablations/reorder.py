@@ -39,7 +39,7 @@ def orders(context: Context) -> dict[str, Permutation]:
 
 def runs(context: Context) -> list[Run]:
     needed = coalitions_of(orders(context).values())
-    return context.subsets(needed.subsets, "reorder")
+    return context.subsets(needed, "reorder")
 
 
 def report(records: Sequence[Record], context: Context) -> list[Effects | None]:

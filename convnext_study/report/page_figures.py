@@ -13,7 +13,8 @@ from convnext_study.report.figures.attribution import Panel, bars
 from convnext_study.report.figures.cost import Point, cost
 from convnext_study.report.figures.curves import Curve, curves, quantities
 from convnext_study.report.figures.inline import inline
-from convnext_study.report.figures.roadmap import NARROW, WIDE, roadmap
+from convnext_study.report.figures.roadmap import roadmap
+from convnext_study.report.figures.rows import NARROW, WIDE
 from convnext_study.report.figures.style import save
 from convnext_study.report.tables import formatting
 from convnext_study.report.tables.results import PAPER_LABEL, is_side, macs_prefix, mean_in_words

@@ -39,7 +39,9 @@ def changes(records: Iterable[Record]) -> list[str]:
     found: Counter[str] = Counter()
     for record in records:
         values: dict[str, list[str]] = {}
-        for start in [_recorded(record), *_starts(record)]:
+        # What ``run.json`` says may be of an earlier start than all that left something.
+        recorded = {name: value for name, value in record.manifest.items() if value is not None}
+        for start in [_in_words(recorded), *_starts(record)]:
             for name, value in start.items():
                 before = values.setdefault(name, [])
                 if before[-1:] != [value]:
@@ -57,12 +59,6 @@ def machine_of(record: Record) -> dict[str, Any]:
         if event.get("world_size", 1) != 1:
             about["processes"] = event["world_size"]
     return {_NAMES.get(name, name): value for name, value in about.items()}
-
-
-def _recorded(record: Record) -> Circumstances:
-    """What ``run.json`` says, which may be of an earlier start than all that left something."""
-    known = {name: value for name, value in record.manifest.items() if value is not None}
-    return _in_words(known | {"hardware": known.get("hardware")})
 
 
 def _starts(record: Record) -> list[Circumstances]:

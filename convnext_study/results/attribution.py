@@ -108,13 +108,13 @@ def _shapley(
     else:
         drawn = sampled_permutations(names, _MOST_PAIRS) if what == "step" else ()
         pairs = takewhile(
-            lambda pair: not coalitions_of(pair).missing(known),
+            lambda pair: all(inside in known for inside in coalitions_of(pair)),
             zip(drawn[::2], drawn[1::2], strict=True),
         )
         orders = [order for pair in pairs for order in pair]
         if not orders:
             return None
-        std = results.std_of_mean(known[inside] for inside in coalitions_of(orders).subsets)
+        std = results.std_of_mean(known[inside] for inside in coalitions_of(orders))
         found, cost = shapley_sampled(orders, means, noise=std), shapley_sampled(orders, macs)
     rows = [
         _unadjusted(name, label, share.value, cost.shares[name].value, share.interval)

@@ -17,6 +17,7 @@ from convnext_study.errors import UserError
 from convnext_study.results.compare import ALPHA, Comparison, compare
 from convnext_study.results.per_sample import compare_runs
 from convnext_study.results.statistics.intervals import (
+    CONFIDENCE,
     Interval,
     PooledStd,
     holm,
@@ -97,7 +98,7 @@ def _equivalence_p(
         )
     low, high = found.interval
     half = (high - low) / 2
-    error = 0.0 if math.isinf(half) else half / t_quantile(found.df, 1 - comparison.alpha)
+    error = 0.0 if math.isinf(half) else half / t_quantile(found.df, CONFIDENCE)
     return tost(found.diff, error, found.df, margin)
 
 

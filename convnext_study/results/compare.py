@@ -43,14 +43,13 @@ class Comparison:
     family: int
     scope: str
     note: str
-    alpha: float = ALPHA
     new_images: Difference | None = None
     metric: MetricSpec = UNNAMED
 
     @property
     def significant(self) -> bool:
         """Whether the adjusted p value is at most alpha."""
-        return self.p_adjusted <= self.alpha
+        return self.p_adjusted <= ALPHA
 
 
 def compare(
@@ -58,7 +57,6 @@ def compare(
     parent: Iterable[Record],
     *,
     std: PooledStd | None = None,
-    alpha: float = ALPHA,
 ) -> Comparison:
     """Compare the finished runs of two rows by the test that fits them.
 
@@ -74,32 +72,30 @@ def compare(
     mine, its = _finished(child), _finished(parent)
     images = _shared_images([*child, *parent])
     metric = _shared_metric([*mine.values(), *its.values()])
-    resolution, confidence = resolution_of(next(iter(mine.values())).metric), 1 - alpha
+    resolution = resolution_of(next(iter(mine.values())).metric)
     shared = sorted(mine.keys() & its.keys())
     tops = [[run.value for run in runs.values()] for runs in (mine, its)]
-    wide = None
+    both, wide = [[runs[seed] for seed in shared] for runs in (mine, its)], None
     if len(shared) > 1:
-        both = [[runs[seed] for seed in shared] for runs in (mine, its)]
         sums = evidence([*both[0], *both[1]])  # None where the images or their groups differ
         if sums is not None and sums.measured > 1:
             wide = seeds_and_images(
                 *(sums.of_runs(part) for part in (slice(len(shared)), slice(len(shared), None))),
                 resolution=resolution,
-                confidence=confidence,
             )
     scope, note = f"seeds, on these {images} test images", _pairing_note(mine, its, shared)
     if std is not None:
-        found = pooled_difference(tops[0], tops[1], std, confidence=confidence)
+        found = pooled_difference(tops[0], tops[1], std)
         note = "The standard deviation between seeds is taken to be the same in every row."
     elif len(shared) > 1:
-        pairs = [[runs[seed].value for seed in shared] for runs in (mine, its)]
-        found = paired_difference(*pairs, resolution=resolution, confidence=confidence)
+        pairs = [[run.value for run in runs] for runs in both]
+        found = paired_difference(*pairs, resolution=resolution)
     elif min(len(mine), len(its)) > 1:
-        found = unpaired_difference(*tops, resolution=resolution, confidence=confidence)
+        found = unpaired_difference(*tops, resolution=resolution)
         note = "Too few seeds are shared to pair the runs."
     else:
         seeds = (shared[0], shared[0]) if shared else (min(mine), min(its))
-        found = compare_runs(mine[seeds[0]], its[seeds[1]], confidence=confidence)
+        found = compare_runs(mine[seeds[0]], its[seeds[1]])
         scope, note = IMAGES_ONLY, _single_note(seeds)
     return Comparison(
         difference=found,
@@ -107,7 +103,6 @@ def compare(
         family=1,
         scope=scope,
         note=note,
-        alpha=alpha,
         new_images=wide,
         metric=metric,
     )

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convnext_study.errors import UserError
-from convnext_study.results.statistics.intervals import Difference, Interval, wilson_interval
+from convnext_study.results.statistics.intervals import (
+    CONFIDENCE,
+    Difference,
+    Interval,
+    wilson_interval,
+)
 from convnext_study.results.statistics.paired_samples import mcnemar, paired_test
 from convnext_study.results.statistics.samples import (
     SampleSums,
@@ -87,7 +92,7 @@ def resolution_of(metric: Metric) -> float:
     return 100 / samples.count if samples is not None and samples.kind == "bits" else 0.0
 
 
-def compare_runs(child: Result, parent: Result, *, confidence: float) -> Difference:
+def compare_runs(child: Result, parent: Result, *, confidence: float = CONFIDENCE) -> Difference:
     """One run of each of two networks on the same test images: McNemar's exact test for right and
     wrong answers, else a permutation test; over groups where images have them.
 

@@ -18,7 +18,8 @@ from convnext_study.report.figures.attribution import Bar, Panel, bars
 from convnext_study.report.figures.cost import Point, cost
 from convnext_study.report.figures.curves import Curve, Quantity, curves, quantities
 from convnext_study.report.figures.inline import inline
-from convnext_study.report.figures.roadmap import FILE, roadmap
+from convnext_study.report.figures.roadmap import roadmap
+from convnext_study.report.figures.rows import FILE
 from convnext_study.report.page import render
 from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.results.rows import study_title

@@ -38,10 +38,8 @@ from convnext_study.runs.records import RUN, Run, scan
 
 NANO = get_roadmap("nano")
 CONTEXT = Context(road=NANO, seeds=(0, 1, 2))
-SECTION_SETS = [
-    steps_of_sections(NANO, names) for names in all_coalitions(tuple(sections(NANO))).subsets
-]
-END = coalitions_within(CONTEXT.steps, "end", 1).subsets
+SECTION_SETS = [steps_of_sections(NANO, names) for names in all_coalitions(tuple(sections(NANO)))]
+END = coalitions_within(CONTEXT.steps, "end", 1)
 
 
 def page_of(folder: Path, **how: Any) -> str:
@@ -114,8 +112,8 @@ def disturb(folder: Path) -> None:
 def test_the_study_and_the_page_tell_one_p_and_one_deviation(tmp_path: Path) -> None:
     study, report = tmp_path / "study", tmp_path / "report"
     write_sets(study, END, "leave_one_out")
-    write_sets(study, coalitions_within(CONTEXT.steps, "base", 1).subsets, "add_one_in")
-    write_sets(study, coalitions_of(sampled_permutations(CONTEXT.steps, 2)).subsets, "subset")
+    write_sets(study, coalitions_within(CONTEXT.steps, "base", 1), "add_one_in")
+    write_sets(study, coalitions_of(sampled_permutations(CONTEXT.steps, 2)), "subset")
     alone = leave_one_out_effects(CONTEXT.group_by_subset(scan(study)))
     disturb(study)
 
@@ -178,7 +176,7 @@ def test_the_step_of_the_recipe_is_tested_by_the_recipe_most_like(tmp_path: Path
 
 def test_shapley_values_of_sampled_orders_add_up(tmp_path: Path) -> None:
     orders = sampled_permutations(CONTEXT.steps, 2)
-    write_sets(tmp_path, coalitions_of(orders).subsets, "attribution")
+    write_sets(tmp_path, coalitions_of(orders), "attribution")
     (found,) = attributions(scan(tmp_path))
     shapley = tables_of(found)["shapley_steps"]
     assert [row.name for row in shapley.rows] == list(CONTEXT.steps)

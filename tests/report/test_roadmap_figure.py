@@ -16,15 +16,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from support.fakes import fake_runs, write_study
 
-from convnext_study.report.figures.roadmap import (
-    FILE,
-    NARROW,
-    WIDE,
-    Layout,
-    draw,
-    roadmap,
-    value_axis,
-)
+from convnext_study.report.figures.roadmap import draw, roadmap
+from convnext_study.report.figures.rows import FILE, NARROW, WIDE, Layout, value_axis
 from convnext_study.report.figures.style import COLOURS
 from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.paper import PAPER_METRIC

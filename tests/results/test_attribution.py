@@ -10,7 +10,6 @@ from convnext_study.errors import UserError
 from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
 from convnext_study.results.statistics.subsets import (
     Coalition,
-    SubsetList,
     all_coalitions,
     coalitions_of,
     coalitions_within,
@@ -24,7 +23,7 @@ STEPS = ("a", "b", "c", "d", "e", "f")
 
 def game(steps: Iterable[str], value: Callable[[Coalition], float]) -> dict[Coalition, float]:
     """The value of every set of steps."""
-    return {subset: value(subset) for subset in all_coalitions(list(steps)).subsets}
+    return {subset: value(subset) for subset in all_coalitions(list(steps))}
 
 
 def test_orders_come_in_pairs_and_again_the_same() -> None:
@@ -41,36 +40,31 @@ def test_orders_come_in_pairs_and_again_the_same() -> None:
 def test_no_network_is_planned_twice() -> None:
     orders = [("a", "b", "c"), ("c", "b", "a"), ("a", "c", "b"), ("b", "c", "a")]
     plan = coalitions_of(orders)
-    assert plan.requested == 16
-    assert plan.subsets == tuple(
-        frozenset(names) for names in ("", "a", "ab", "abc", "c", "cb", "ac", "b")
-    )
-    known = {frozenset("a"), frozenset(), frozenset("abc"), frozenset("cb")}
-    assert plan.missing(known) == tuple(frozenset(names) for names in ("ab", "c", "ac", "b"))
+    assert plan == tuple(frozenset(names) for names in ("", "a", "ab", "abc", "c", "cb", "ac", "b"))
 
 
 def test_a_plan_holds_all_that_its_answer_takes_and_no_more() -> None:
-    values = {subset: float(len(subset)) for subset in all_coalitions(STEPS).subsets}
+    values = {subset: float(len(subset)) for subset in all_coalitions(STEPS)}
     orders = sampled_permutations(STEPS, 4)
-    plans: dict[SubsetList, Callable[[dict[frozenset[str], float]], object]] = {
+    plans: dict[tuple[frozenset[str], ...], Callable[[dict[frozenset[str], float]], object]] = {
         all_coalitions(STEPS): lambda v: shapley_exact(STEPS, v),
         coalitions_of(orders): lambda v: shapley_sampled(orders, v),
         coalitions_within(STEPS, "end", 2): lambda v: pair_interactions(STEPS, v, "end"),
         coalitions_within(STEPS, "base", 2): lambda v: pair_interactions(STEPS, v, "base"),
     }
     for plan, answer in plans.items():
-        assert len(set(plan.subsets)) == len(plan.subsets)
-        enough = {subset: values[subset] for subset in plan.subsets}
+        assert len(set(plan)) == len(plan)
+        enough = {subset: values[subset] for subset in plan}
         answer(enough)
-        for subset in plan.subsets:
+        for subset in plan:
             with pytest.raises(UserError, match="no value for the network with"):
                 answer({other: v for other, v in enough.items() if other != subset})
 
 
 def test_near_plans_count() -> None:
-    assert [len(coalitions_within(STEPS, "end", near).subsets) for near in (1, 2)] == [7, 22]
-    assert frozenset("abcdef") in coalitions_within(STEPS, "end", 1).subsets
-    assert frozenset() in coalitions_within(STEPS, "base", 1).subsets
+    assert [len(coalitions_within(STEPS, "end", near)) for near in (1, 2)] == [7, 22]
+    assert frozenset("abcdef") in coalitions_within(STEPS, "end", 1)
+    assert frozenset() in coalitions_within(STEPS, "base", 1)
 
 
 def test_pair_interactions_by_hand() -> None:

@@ -23,7 +23,7 @@ STEPS = ("a", "b", "c", "d", "e", "f")
 
 def game(steps: Iterable[str], value: Callable[[Coalition], float]) -> dict[Coalition, float]:
     """The value of every set of steps."""
-    return {subset: value(subset) for subset in all_coalitions(list(steps)).subsets}
+    return {subset: value(subset) for subset in all_coalitions(list(steps))}
 
 
 def random_game(seed: int, steps: Iterable[str] = STEPS) -> dict[Coalition, float]:

@@ -17,9 +17,7 @@ from convnext_study.report.figures.rows import (
     BAR,
     FILE,
     INDENT,
-    NARROW,
     ROAD,
-    WIDE,
     Axis,
     Layout,
     draw_bar,
@@ -45,8 +43,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["FILE", "NARROW", "WIDE", "Layout", "draw", "roadmap", "value_axis"]
 
 _HEADING, _LINE = 0.38, 0.19  # inches
 _CAPTION = 138  # characters in a line

@@ -92,7 +92,7 @@ def _networks(
 
 def _recipes(road: Roadmap, before: Variant | None, variant: Variant) -> Text:
     from convnext_study.recipes import recipe_for
-    from convnext_study.report.show.recipes import compare_recipes
+    from convnext_study.report.show.columns import compare_recipes
 
     choice = "published" if road.published else "small"
     old = recipe_for(before.recipe, choice) if before else None

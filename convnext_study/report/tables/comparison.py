@@ -97,7 +97,7 @@ def difference_in_words(test: Comparison) -> str:
     """``+0.33 points, 95 % interval −0.80 to +1.46, p = 0.688``, all of this comparison alone."""
     found, metric = test.difference, test.metric
     return (
-        f"{difference(found.diff, metric)}, {100 * (1 - test.alpha):g} % interval "
+        f"{difference(found.diff, metric)}, 95 % interval "
         f"{interval(found.interval, metric.decimals)}, {p_equals(found.p)}"
     )
 

@@ -55,9 +55,7 @@ class Difference:
     method: str
 
 
-def wilson_interval(
-    right: float, images: float, *, df: float = math.inf, confidence: float = CONFIDENCE
-) -> Interval:
+def wilson_interval(right: float, images: float, *, df: float = math.inf) -> Interval:
     """Wilson's score interval, in percent, of the accuracy of one run (Wilson 1927).
 
     ``right`` is the number of images, which a mean over runs need not have as a whole number; nor
@@ -66,7 +64,7 @@ def wilson_interval(
     """
     if not 0 <= right <= images or not images:
         raise UserError(f"{right} right of {images} images: no such accuracy")
-    z = t_quantile(df, confidence)
+    z = t_quantile(df, CONFIDENCE)
     share, weight = right / images, z * z / images
     centre = share + weight / 2
     half = z * math.sqrt(share * (1 - share) / images + weight / (4 * images))
@@ -79,7 +77,6 @@ def paired_difference(
     parent: Sequence[float],
     *,
     resolution: float = 0.0,
-    confidence: float = CONFIDENCE,
 ) -> Difference:
     """The mean of the differences seed by seed, with Student's paired t test.
 
@@ -90,7 +87,7 @@ def paired_difference(
     steps = [mine - its for mine, its in zip(child, parent, strict=True)]
     error = math.sqrt(max(_variance(steps), resolution**2) / len(steps))
     method = f"paired t test on the differences of {len(steps)} seeds"
-    return t_difference(fmean(steps), error, len(steps) - 1, method, confidence)
+    return t_difference(fmean(steps), error, len(steps) - 1, method)
 
 
 def unpaired_difference(
@@ -98,13 +95,12 @@ def unpaired_difference(
     parent: Sequence[float],
     *,
     resolution: float = 0.0,
-    confidence: float = CONFIDENCE,
 ) -> Difference:
     """The difference of two means over unlike seeds, with Welch's t test (Welch 1947)."""
     parts = [max(_variance(one), resolution**2) / len(one) for one in (child, parent)]
     error, df = added_error(parts, [len(child) - 1, len(parent) - 1])
     method = f"Welch's t test on {len(child)} and {len(parent)} seeds"
-    return t_difference(fmean(child) - fmean(parent), error, df, method, confidence)
+    return t_difference(fmean(child) - fmean(parent), error, df, method)
 
 
 def pool_std(
@@ -126,8 +122,6 @@ def pooled_difference(
     child: Sequence[float],
     parent: Sequence[float],
     std: PooledStd,
-    *,
-    confidence: float = CONFIDENCE,
 ) -> Difference:
     """The difference of two means, with a standard deviation pooled over the whole study.
 
@@ -139,15 +133,13 @@ def pooled_difference(
         f"t test on {len(child)} and {len(parent)} seeds, "
         f"with the standard deviation between seeds pooled over {std.source}"
     )
-    return t_difference(fmean(child) - fmean(parent), error, std.df, method, confidence)
+    return t_difference(fmean(child) - fmean(parent), error, std.df, method)
 
 
 def unequal_difference(
     child: Sequence[float],
     parent: Sequence[float],
     stds: tuple[PooledStd, PooledStd],
-    *,
-    confidence: float = CONFIDENCE,
 ) -> Difference:
     """The difference of two means, each with a standard deviation pooled over rows like its own.
 
@@ -159,7 +151,7 @@ def unequal_difference(
         f"t test on {len(child)} and {len(parent)} seeds, with standard deviations between seeds "
         f"pooled over {stds[0].source} and over {stds[1].source}"
     )
-    return t_difference(fmean(child) - fmean(parent), error, df, method, confidence)
+    return t_difference(fmean(child) - fmean(parent), error, df, method)
 
 
 def added_error(variances: Sequence[float], dfs: Sequence[float]) -> tuple[float, float]:
@@ -169,13 +161,11 @@ def added_error(variances: Sequence[float], dfs: Sequence[float]) -> tuple[float
     return math.sqrt(total), total**2 / below if below else math.inf
 
 
-def t_difference(
-    diff: float, error: float, df: float, method: str, confidence: float = CONFIDENCE
-) -> Difference:
+def t_difference(diff: float, error: float, df: float, method: str) -> Difference:
     """A difference with its standard error, as a t test of zero sees it."""
     if error == 0:
         return Difference(diff, Interval(-math.inf, math.inf), 1.0, df, method)
-    half = t_quantile(df, confidence) * error
+    half = t_quantile(df, CONFIDENCE) * error
     interval = Interval(diff - half, diff + half)
     return Difference(diff, interval, t_p(diff / error, df), df, method)
 

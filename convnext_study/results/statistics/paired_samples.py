@@ -77,7 +77,6 @@ def seeds_and_images(
     parent: SampleSums,
     *,
     resolution: float = 0.0,
-    confidence: float = CONFIDENCE,
 ) -> Difference:
     """The difference over shared seeds, with both seeds and test images as drawn by chance.
 
@@ -111,7 +110,7 @@ def seeds_and_images(
         "(Dorfman-Berbaum-Metz with Hillis's degrees of freedom)"
     )
     diff = child.value() - parent.value()
-    return t_difference(diff, error, float(df), method, confidence)
+    return t_difference(diff, error, float(df), method)
 
 
 def _exchange_p(child: Array, parent: Array, scale: float) -> float:

@@ -140,17 +140,15 @@ _BLOCKS = 4000  # units that are drawn; of more, blocks: the spread is then know
 _AT_ONCE = 4_000_000  # weights held in memory
 
 
-def bootstrap_interval(own: SampleSums, *, confidence: float = CONFIDENCE) -> Interval:
+def bootstrap_interval(own: SampleSums) -> Interval:
     """The bootstrap interval (BCa, Efron 1987) of a metric's mean over its runs.
 
     It covers the choice of test samples alone. Unbounded where all units are alike.
     """
-    return bca(own.sums, lambda totals: metric_of(totals, own.scale), confidence)
+    return bca(own.sums, lambda totals: metric_of(totals, own.scale), CONFIDENCE)
 
 
-def grouped_wilson(
-    right: Array, groups: Array, *, confidence: float = CONFIDENCE
-) -> tuple[Interval, float]:
+def grouped_wilson(right: Array, groups: Array) -> tuple[Interval, float]:
     """Wilson's interval, in percent, of samples that come in groups; and its design effect.
 
     ``right`` is each sample's share of runs that have it right. The samples count as so many
@@ -162,7 +160,7 @@ def grouped_wilson(
     count = len(right) / effect
     df = len(set(groups.tolist())) - 1
     share = min(max(float(right.mean()), 0.0), 1.0)
-    return wilson_interval(share * count, count, df=df, confidence=confidence), effect
+    return wilson_interval(share * count, count, df=df), effect
 
 
 def design_effect(values: Array, groups: Array) -> float:

@@ -51,14 +51,13 @@ def shapley_exact(
     values: Values,
     *,
     noise: PooledStd | None = None,
-    confidence: float = CONFIDENCE,
 ) -> Shapley:
     """Each step's gain averaged over all orders, from the values of all sets (Shapley 1953).
 
     ``noise`` is the standard deviation of one value (of a mean over n seeds: that between seeds by
     the square root of n), independent from set to set; without it there are no intervals.
     """
-    sets = all_coalitions(steps).subsets
+    sets = all_coalitions(steps)
     known = {subset: value_of(values, subset) for subset in sets}
     count = len(steps)
     weights = [1 / (count * math.comb(count - 1, size)) for size in range(count)]
@@ -70,7 +69,7 @@ def shapley_exact(
         )
         for step in steps
     }
-    errors = _Errors(noise, count, confidence)
+    errors = _Errors(noise, count)
     sure = None if noise is None else 0.0
     return Shapley(
         shares={step: errors.share(gain, sure, math.inf) for step, gain in gains.items()},
@@ -84,7 +83,6 @@ def shapley_sampled(
     values: Values,
     *,
     noise: PooledStd | None = None,
-    confidence: float = CONFIDENCE,
 ) -> Shapley:
     """Each step's gain averaged over the orders of `sampled_permutations` (Castro et al. 2009).
 
@@ -101,12 +99,12 @@ def shapley_sampled(
         ways = [_gains(order, values) for order in pair]
         for step in steps:
             gains[step].append(fmean(way[step] for way in ways))
-    errors = _Errors(noise, len(steps), confidence)
+    errors = _Errors(noise, len(steps))
     shares = {}
     for step, drawn in gains.items():
         spread = variance(drawn) / len(drawn) if len(drawn) > 1 else None
         shares[step] = errors.share(fmean(drawn), spread, len(drawn) - 1)
-    networks = len(coalitions_of(permutations).subsets)
+    networks = len(coalitions_of(permutations))
     return Shapley(
         shares=shares,
         total=value_of(values, frozenset(steps)) - value_of(values, frozenset()),
@@ -123,7 +121,6 @@ class _Errors:
 
     noise: PooledStd | None
     steps: int
-    confidence: float
 
     @property
     def words(self) -> str:
@@ -139,7 +136,7 @@ class _Errors:
         if self.noise is not None:
             parts.append((self.noise.std**2 * _noise_factor(self.steps), self.noise.df))
         error, df = added_error(*zip(*parts, strict=True))
-        half = t_quantile(df, self.confidence) * error
+        half = t_quantile(df, CONFIDENCE) * error
         return ShapleyValue(value, error, Interval(value - half, value + half))
 
 

@@ -1,15 +1,14 @@
 """Sets of steps and what their values say: which are needed, and what a step changes in each.
 
 A value belongs to the set of steps that a network has, whatever their order: accuracy in percent,
-MACs, or any other number, as a mapping from sets of step names. The functions that return a
-`SubsetList` say which sets are needed, each once, so that no network is trained twice.
+MACs, or any other number, as a mapping from sets of step names. The functions that return sets say
+which networks are needed, each once in the order first met, so that none is trained twice.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
@@ -21,18 +20,6 @@ Permutation = tuple[str, ...]
 Side = Literal["base", "end"]
 
 MOST_EXACT = 16  # steps: 65536 networks
-
-
-@dataclass(frozen=True)
-class SubsetList:
-    """Sets of steps, each once, in the order first met; ``requested`` counts repeats as well."""
-
-    subsets: tuple[Coalition, ...]
-    requested: int
-
-    def missing(self, known: Collection[Coalition]) -> tuple[Coalition, ...]:
-        """What is left to train when those of ``known`` are done."""
-        return tuple(subset for subset in self.subsets if subset not in known)
 
 
 def sampled_permutations(
@@ -54,28 +41,28 @@ def sampled_permutations(
     return tuple(permutations)
 
 
-def coalitions_of(permutations: Iterable[Permutation]) -> SubsetList:
+def coalitions_of(permutations: Iterable[Permutation]) -> tuple[Coalition, ...]:
     """What the orders pass through, base and end included: orders share their common prefixes."""
-    return _subset_list(subset for order in permutations for subset in prefixes(order))
+    return _each_once(subset for order in permutations for subset in prefixes(order))
 
 
-def all_coalitions(steps: Sequence[str]) -> SubsetList:
+def all_coalitions(steps: Sequence[str]) -> tuple[Coalition, ...]:
     """Every set of steps. Raises UserError for more than `MOST_EXACT` steps."""
     _check_steps(steps)
     if len(steps) > MOST_EXACT:
         raise UserError(f"{len(steps)} steps have {2 ** len(steps)} sets: sample orders instead")
-    return _subset_list(
+    return _each_once(
         frozenset(chosen) for size in range(len(steps) + 1) for chosen in combinations(steps, size)
     )
 
 
-def coalitions_within(steps: Sequence[str], side: Side, distance: int) -> SubsetList:
+def coalitions_within(steps: Sequence[str], side: Side, distance: int) -> tuple[Coalition, ...]:
     """The networks at most ``distance`` steps from one end of the road.
 
     Distance 1 is what leave-one-out (``end``) and add-one-in (``base``) take, 2 is for pairs.
     """
     _check_steps(steps)
-    return _subset_list(
+    return _each_once(
         _near(steps, side, chosen)
         for size in range(distance + 1)
         for chosen in combinations(steps, size)
@@ -117,9 +104,8 @@ def _near(steps: Sequence[str], side: Side, chosen: Iterable[str]) -> Coalition:
     return frozenset(chosen) if side == "base" else frozenset(steps) - frozenset(chosen)
 
 
-def _subset_list(subsets: Iterable[Coalition]) -> SubsetList:
-    requested = list(subsets)
-    return SubsetList(tuple(dict.fromkeys(requested)), len(requested))
+def _each_once(subsets: Iterable[Coalition]) -> tuple[Coalition, ...]:
+    return tuple(dict.fromkeys(subsets))
 
 
 def _check_steps(steps: Sequence[str]) -> None:
