@@ -31,6 +31,7 @@ def effects_table(effects: Effects) -> Table[Effect]:
     """One row an effect, the total last; whichever way of asking, the same columns."""
     metric = effects.metric
     change = ", ".join(filter(None, (effects.effect_label, metric.step_unit)))
+    tested: list[Column[Effect]] = decision_columns(getattr, metric.decimals, min_width=_WIDE)
     columns: list[Column[Effect]] = [
         Column("name", "name", lambda row: row.name, "text", screen=False),
         Column("label", "step", lambda row: row.label, "text", tone=_tone),
@@ -40,7 +41,7 @@ def effects_table(effects: Effects) -> Table[Effect]:
             lambda row: row.diff,
             cell=lambda row: marked(row.diff, row.significant, metric.decimals),
         ),
-        *decision_columns(getattr, metric.decimals, min_width=_WIDE),
+        *tested,
         Column(
             "macs", "MACs", lambda row: row.macs, format=partial(signed, digits=3), prefixed=True
         ),
