@@ -1,6 +1,7 @@
 """What imports cost, and how the package's root looks. Who may import whom is import-linter's."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,6 +100,61 @@ def test_every_address_of_a_study_leads_somewhere() -> None:
         given = (*study.builders.values(), *study.tasks.values(), study.costs, *(study.bench or ()))
         assert all(callable(study.load(address)) for address in given if address)
         assert study.models is None or study.load(study.models)
+
+
+# What others call by these names: timm, torch, and pydantic.
+INTERFACES = {
+    *("group_matcher", "forward_intermediates", "prune_intermediate_layers", "extra_repr"),
+    *("model_config", "from_roadmap"),  # the last is for users: weights for timm's networks
+}
+
+
+def definitions(body: list[ast.stmt]) -> Iterator[str]:
+    """Public functions, classes, methods and constants."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+            yield from definitions(node.body) if isinstance(node, ast.ClassDef) else ()
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+
+
+def test_the_product_uses_every_public_name() -> None:
+    """What only tests use goes. Names in texts count where they are addresses, such as a task's."""
+    trees = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
+    trees += [ast.parse(path.read_text()) for path in (PACKAGE.parent / "ablations").glob("*.py")]
+    used = set(INTERFACES)
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            used.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            used.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            used.update(re.findall(r"[:\"]?(\w+)$", node.value) if len(node.value) < 80 else ())
+    public = {name for tree in trees for name in definitions(tree.body) if name[0] != "_"}
+    assert public - used - {"runs", "report", "FOLDER", "DATA", "NETWORKS", "REGIME"} == set()
+
+
+# Words that say less than the field's: a user reads what differs, not what is told.
+PRIVATE = re.compile(r"\b(told|asked|said|judged|strangers?)\b")
+
+
+def test_users_read_the_fields_words() -> None:
+    root = PACKAGE.parent
+    texts = [path.read_text() for path in [*root.glob("*.md"), *(root / "docs").glob("*.md")]]
+    for path in [*PACKAGE.rglob("*.py"), *(root / "ablations").glob("*.py")]:
+        tree = ast.parse(path.read_text())
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        docs = {
+            ast.get_docstring(n, clean=False) for n in ast.walk(tree) if isinstance(n, documented)
+        }
+        texts += [
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if node.value not in docs
+        ]
+    assert [text[:100] for text in texts if PRIVATE.search(text)] == []
 
 
 def test_the_root_can_be_read_at_a_glance() -> None:

@@ -93,8 +93,8 @@ def _agree_on_data(
     def check_planned() -> None:
         if run.data_id and run.data_id.rpartition("#")[2] != digest_of_data(fingerprint):
             raise UserError(
-                f"{folder.path}: {run.data} holds other data than when this run was asked for; "
-                "give the command again"
+                f"{folder.path}: {run.data} holds other data than when this run was created; "
+                "run the command again"
             )
 
     firsts = distributed.broadcast_object(fingerprint)

@@ -165,7 +165,7 @@ class DependencyGraph:
         producers, norms, consumers, concatenated = [name], [], [], False
         for module, is_output, places in self._members(name, list(range(width))):
             kind = _kind(module, is_output)
-            if kind == "stranger" or (kind == "producer" and module is not layer):
+            if kind == "foreign" or (kind == "producer" and module is not layer):
                 return None
             if kind == "consumer" and len(places) % width:
                 return None  # heads of an attention, say, which share what is read
@@ -187,12 +187,12 @@ class DependencyGraph:
 def _kind(layer: Any, is_output: bool) -> str:
     """What a layer is to channels that are its outputs, or its inputs."""
     if isinstance(layer, nn.Conv2d) and layer.groups > 1:
-        return "depthwise" if layer.groups == layer.in_channels else "stranger"
+        return "depthwise" if layer.groups == layer.in_channels else "foreign"
     if isinstance(layer, nn.Conv2d | nn.Linear):
         return "producer" if is_output else "consumer"
     if isinstance(layer, _NORMS):
         return "norm"
-    return "operation" if type(layer).__name__.startswith("_") else "stranger"
+    return "operation" if type(layer).__name__.startswith("_") else "foreign"
 
 
 def zero_channels(layer: nn.Module, channels: list[int]) -> None:
