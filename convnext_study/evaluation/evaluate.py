@@ -87,7 +87,6 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
         )
     loaded.check_names(data.uri, digest_of_names(data.classes))
     prepared, recipe = _prepare(loaded, data)
-    _check_size(loaded, recipe.image_size or data.size)
     batches = _batches(prepared, recipe, loaded.transform.crop_mode, batch, runtime)
     began = time.perf_counter()
     before = data.corrupt.replaced
@@ -111,21 +110,6 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
         correct_bits=Samples.of_bits(first.numpy()).data,
         corrupt_images=corrupt,
     )
-
-
-def _check_size(loaded: LoadedModel, side: int) -> None:
-    """Raises EvaluationError for images that the network cannot take, before any is read."""
-    import torch
-
-    try:
-        with torch.inference_mode():
-            loaded.net(torch.zeros(1, 3, side, side))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise EvaluationError(
-            f"{loaded.name}: its network takes no images of {side}x{side} ({reason:.200}); give "
-            "others with --image-size"
-        ) from error
 
 
 def _prepare(loaded: LoadedModel, data: DatasetPair) -> tuple[DatasetPair, Recipe]:
@@ -197,7 +181,7 @@ def _ranks(loaded: LoadedModel, batches: Iterator[Any], runtime: Runtime) -> tup
     with torch.inference_mode():
         for images, labels in batches:
             with autocast_of(loaded.precision, runtime.device):
-                logits = net(images)
+                logits = _scores(loaded.name, net, images)
             if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
                 raise EvaluationError(f"{loaded.name}: answers with no matrix of class scores")
             top = logits.float().topk(min(TOP, logits.shape[1])).indices.cpu()
@@ -211,6 +195,23 @@ def _ranks(loaded: LoadedModel, batches: Iterator[Any], runtime: Runtime) -> tup
         raise ScoresError(f"{loaded.name}: {error}, so it has no accuracy") from None
     none = torch.zeros(0, dtype=torch.bool)
     return torch.cat([none, *first]), torch.cat([none, *among])
+
+
+def _scores(name: str, net: Any, images: Tensor) -> Any:
+    """What the network answers. Raises EvaluationError for images that it cannot take."""
+    import torch
+
+    try:
+        return net(images)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        size = "x".join(map(str, images.shape[-2:]))
+        raise EvaluationError(
+            f"{name}: its network takes no images of {size} ({reason:.200}); give others with "
+            "--image-size"
+        ) from error
 
 
 def _transform(loaded: LoadedModel, data: DatasetPair) -> str:
