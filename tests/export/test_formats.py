@@ -136,7 +136,7 @@ def test_one_line_for_what_cannot_be(
         assert isinstance(done.exception, UserError)
         assert says in str(done.exception)
 
-    def gone(uri: str) -> None:
+    def gone(uri: str, **_: object) -> None:
         raise DataError(f"{uri}: gone")
 
     monkeypatch.setattr("convnext_study.data.open_data", gone)
