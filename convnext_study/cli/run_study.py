@@ -28,6 +28,7 @@ from convnext_study.experiments.collection import RunCollection, train_all, unfi
 from convnext_study.experiments.data_identity import identify
 from convnext_study.experiments.roadmap_runs import default_folder, parse_seeds, roadmap_runs
 from convnext_study.experiments.study_file import recorded
+from convnext_study.report.tables.formatting import plural
 from convnext_study.roadmap import Roadmap, Variant
 from convnext_study.runs.records import Run, unreadable_in
 
@@ -112,7 +113,7 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
     stopped = unfinished(outcomes, "stopped")
     if stopped or busy:
         print(
-            f"stopped with {len(stopped + busy)} runs left; rerun the same command to resume",
+            f"{plural(len(stopped + busy), 'run')} left; rerun the same command to resume",
             file=sys.stderr,
         )
         raise typer.Exit(EXIT_STOPPED)

@@ -274,7 +274,7 @@ def test_a_signal_to_a_command_its_trainings_and_readers(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 75, errors
-    assert "stopped with 1 runs to go" in errors
+    assert "1 run left; rerun" in errors
     assert [event["event"] for event in read_events(folder)] == ["started", "stopped"]
     found = checkpoint_file.load(folder, lambda text: pytest.fail(text))
     assert found is not None and found["state"]["step"] > 0

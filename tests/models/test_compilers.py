@@ -19,7 +19,7 @@ from support.nets import build, every_model, every_nano, images, outline, settle
 
 SMALL = {"depths": (2, 1, 1, 1), "width": 8}
 ROWS = ("resnet", "kernel_7", "gelu", "layer_norm", "separate_downsampling")
-PARTS = ("layers", "blocks", "head", "timm_model", "roadmap_net")
+PARTS = ("layers", "blocks", "timm_model", "roadmap_net")
 CONVOLUTIONS = ("fast_conv.dense", "fast_conv.depthwise", "fast_conv.pointwise")
 
 

@@ -113,4 +113,11 @@ def _has_types(function: Any) -> None:
 def _scripted(net: nn.Module) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates it; many users still need it
-        return torch.jit.script(net)
+        try:
+            return torch.jit.script(net)
+        except RuntimeError as error:
+            # torch keeps ids of builtins that are gone (`_builtins._register_builtin`), and an
+            # attribute of the network may have got one of them; a copy has others.
+            if "builtin cannot be used as a value" not in str(error):
+                raise
+            return torch.jit.script(copy.deepcopy(net))
