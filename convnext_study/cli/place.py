@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.cli.options import StudyOptions, on_corrupt_image
+from convnext_study.errors import UserError
 from convnext_study.experiments.data_identity import look_at
 from convnext_study.experiments.dataset_size import expected_size, has_maps, size_if_missing
 from convnext_study.experiments.network_checks import check_networks
-from convnext_study.launchers import cluster_for, launcher_for, node_for, world_size_for
+from convnext_study.launchers import LAUNCHERS, cluster_for, launcher_for, node_for, world_size_for
 from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
@@ -157,7 +158,15 @@ def processes_of(
 
 
 def cluster_of(options: StudyOptions) -> ClusterConfig | None:
-    """The site, where there is one. Raises UserError."""
+    """The site, where there is one. Raises UserError, also for an option of another launcher."""
+    own = {
+        "--cluster": ("slurm", options.cluster is not None),
+        "--no-wait": ("slurm", not options.wait),
+        "--processes": ("torchrun", options.processes is not None),
+    }
+    for option, (launcher, is_given) in own.items():
+        if is_given and options.launcher in LAUNCHERS and options.launcher != launcher:
+            raise UserError(f"{option}: is for --launcher {launcher}; leave it out, or add that")
     return cluster_for(options.launcher, options.cluster)
 
 

@@ -92,7 +92,9 @@ def roadmap_runs(
             study=f"roadmap-{road.regime}",
             name=variant.name,
             model=ModelRef(builder=ROADMAP_BUILDER, args=variant.spec.to_dict()),
-            recipe=recipe_for(variant.recipe, recipe or default_recipe(road, data))
+            recipe=recipe_for(
+                variant.recipe, default_recipe(road, data) if recipe is None else recipe
+            )
             .replace(**changes)
             .model_dump(mode="json"),
             data=data,

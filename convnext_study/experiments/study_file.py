@@ -57,6 +57,8 @@ class StudyFile:
         asked = parse_names(names)
         if asked and not hasattr(self.module, "NETWORKS"):
             raise UserError(f"{self.path}: takes no networks; leave --networks out")
+        if names and not asked:
+            raise UserError(f"networks: {names!r} names none; leave --networks out, or name some")
         return asked
 
     def runs(self, context: Context) -> list[Run]:
@@ -113,7 +115,19 @@ def load_study(path: Path) -> StudyFile:
     module = load_file(path)
     if not callable(getattr(module, "runs", None)):
         raise UserError(f"{path}: defines no runs(context); see docs/your_own_step.md")
+    for name in ("REGIME", "DATA", "FOLDER", "NETWORKS"):
+        value = getattr(module, name, "")
+        if not isinstance(value, str):
+            raise UserError(f"{path}: {name} is {value!r:.60}; give text")
     return StudyFile(path, module)
+
+
+def _steps_of(path: Path, module: ModuleType) -> list[Step]:
+    """Its ``STEPS``. Raises UserError where they are none."""
+    steps = getattr(module, "STEPS", ())
+    if not isinstance(steps, list | tuple) or not all(isinstance(one, Step) for one in steps):
+        raise UserError(f"{path}: STEPS is {steps!r:.60}; give a list of Step")
+    return list(steps)
 
 
 def make_context(
@@ -127,12 +141,12 @@ def make_context(
         fields.setdefault("data", file.data)
     road = get_roadmap(regime or file.regime)
     context = Context(road=road, base_road=road, **fields)
-    steps: list[Step] = list(getattr(file.module, "STEPS", ()))
+    steps = _steps_of(file.path, file.module)
     for name in parse_names(extra_steps):
         if not name.endswith(".py"):
             steps.append(extension_step(road, name))
             continue
-        own = getattr(load_file(Path(name)), "STEPS", ())
+        own = _steps_of(Path(name), load_file(Path(name)))
         if not own:
             raise UserError(f"{name}: defines no STEPS; see docs/your_own_step.md")
         steps += own

@@ -82,6 +82,8 @@ def pick_device(device: str | None) -> str:
     if not there.get(kind, False):
         found = ", ".join(name for name, here in there.items() if here)
         raise UserError(f"device: {device!r} is not on this machine; there is {found}")
+    if kind != "cuda" and device != kind:
+        raise UserError(f"device: {device!r}; use {kind}, of which there is one")
     if kind == "cuda" and device != kind:
         count, index = torch.cuda.device_count(), device.partition(":")[2]
         if not index.isdecimal() or int(index) >= count:

@@ -277,6 +277,14 @@ def test_a_folder_that_moved_has_the_same_runs(
     assert asked(new / "own.py").key != before.key
 
 
+@pytest.mark.parametrize("name", ["REGIME", "DATA", "FOLDER", "NETWORKS", "STEPS"])
+@pytest.mark.parametrize("value", ["3", "(1,)", "['a']"])
+def test_what_a_file_sets_wrongly_is_one_line(tmp_path: Path, name: str, value: str) -> None:
+    path = write(tmp_path, f"{name} = {value}\ndef runs(context): return context.runs()\n")
+    with pytest.raises(UserError, match=f"^[^\n]*own.py: {name} is [^\n]*$"):
+        make_context(load_study(path), None)
+
+
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "convnext_study", "study", *arguments],

@@ -141,7 +141,8 @@ def runs_of(
     street = data.startswith(CITYSCAPES)
     default = str(published()["backbone"]["w18"]["timm"]) if street else AnytimeSpec().backbone
     names = tuple(backbones) or (default,)
-    recipe = recipe or ("published" if street else "small")
+    if recipe is None:
+        recipe = "published" if street else "small"
     known = {"published": published_recipe(), "small": SMALL}
     chosen = known.get(recipe) or get_recipe(recipe)
     settings = chosen.replace(**(changes or {})).model_dump(mode="json")
