@@ -68,16 +68,13 @@ def choose_resources_for(
     node = node_for(options.device, cluster)
     requested = _requested(options, node, cluster)
     processes = processes_of(options, cluster, node.devices)
-    check_networks(todo, _classes_and_side, functools.partial(_together, options, processes))
+    check_networks(
+        todo, lambda uri: expected_size(uri)[0], functools.partial(_together, options, processes)
+    )
     plan = choose_resources(
         runtime, requested, image_size=size, runs=len(todo), from_files=from_files, node=node
     )
     return replace(plan, jobs=min(cluster.array_limit, len(todo))) if cluster else plan
-
-
-def _classes_and_side(uri: str) -> tuple[int, int]:
-    size, _ = expected_size(uri)
-    return size.classes, size.image_size
 
 
 def _together(options: StudyOptions, processes: int, recipe: Recipe) -> int:
@@ -86,10 +83,8 @@ def _together(options: StudyOptions, processes: int, recipe: Recipe) -> int:
         return recipe.global_batch_size
     from convnext_study.data.sharding import BatchSharding, accum_steps
 
-    batch, sharding = (
-        recipe.global_batch_size,
-        BatchSharding(0, processes, options.micro_batch_size),
-    )
+    batch = recipe.global_batch_size
+    sharding = BatchSharding(0, processes, options.micro_batch_size)
     pieces = accum_steps(batch, sharding, even=recipe.mixes)
     return batch // pieces // (1 if recipe.sync_bn else processes)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from convnext_study import cost
 from convnext_study.cost.closed_form import sides
 from convnext_study.errors import UserError
+from convnext_study.experiments.dataset_size import DatasetSize
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import (
     FILE_BUILDER,
@@ -37,21 +38,22 @@ ONE_VALUE = (
 
 
 def check_networks(
-    runs: Sequence[Run], images: Callable[[str], tuple[int, int]], together: Callable[[Recipe], int]
+    runs: Sequence[Run], size_of: Callable[[str], DatasetSize], together: Callable[[Recipe], int]
 ) -> None:
     """Raises UserError, one line, for a network that no step can be taken of.
 
     Args:
         runs: to be trained. Of other tasks than classification only those networks are built that
             are not this package's.
-        images: classes and side of the images of a data set, by its URI.
+        size_of: a data set's, by its URI.
         together: how many images BatchNorm sees at a time, by the recipe.
     """
     seen: set[str] = set()
     for run in runs:
-        recipe = make_recipe(run.recipe)
-        classes, side = images(run.data)
-        side, count = recipe.image_size or side, together(recipe)
+        asked, data = make_recipe(run.recipe), size_of(run.data)
+        recipe = asked.for_images(data.train)
+        classes, side = data.classes, recipe.image_size or data.image_size
+        count = min(map(together, (asked, recipe)))  # either may be one that cannot be split
         about = [run.model.model_dump(), run.task.name, classes, side, count > 1]
         if (key := json.dumps(about, sort_keys=True)) in seen:
             continue

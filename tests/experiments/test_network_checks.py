@@ -9,6 +9,7 @@ import pytest
 
 from convnext_study.errors import UserError
 from convnext_study.experiments.context import Context
+from convnext_study.experiments.dataset_size import DatasetSize
 from convnext_study.experiments.network_checks import check_networks
 from convnext_study.experiments.roadmap_runs import parse_seeds
 from convnext_study.imports import TaskError
@@ -71,7 +72,8 @@ def own(folder: Path, name: str, **recipe: Any) -> Run:
 
 
 def check(run: Run, count: int = 64) -> None:
-    check_networks([run], lambda _: (10, 32), lambda _: count)
+    size = DatasetSize("", 1000, 100, 10, 32)
+    check_networks([run], lambda _: size, lambda _: count)
 
 
 def said(run: Run, count: int = 64) -> str:
@@ -104,6 +106,9 @@ def test_one_value_per_channel_is_no_batch(tmp_path: Path) -> None:
     assert "--batch-size" in said(batch_norm, 1)
     assert "--batch-size" in said(own(tmp_path, "normed"), 1)
     check(batch_norm, 2)
+    one = DatasetSize("", 1, 1, 10, 32)
+    with pytest.raises(UserError, match="--batch-size"):
+        check_networks([batch_norm], lambda _: one, lambda recipe: recipe.global_batch_size)
     check(layer_norm, 1)
     check(Context(road=NANO, changes={"image_size": 64}).runs(["patchify_stem"])[0], 1)
 
