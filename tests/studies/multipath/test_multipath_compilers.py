@@ -38,7 +38,7 @@ def test_feature_extractors_of_timm_can_be_scripted(name: str) -> None:
     compilers.script_features(build(name, **NARROW[name], features_only=True, feature_cls="fx"))
 
 
-@pytest.mark.parametrize("module", ["attention", "block", "paths", "network"])
+@pytest.mark.parametrize("module", ["paths", "network"])
 def test_annotations_of_forward_are_types(module: str) -> None:
     found = importlib.import_module(f"convnext_study.studies.multipath.{module}")
     assert compilers.forwards_with_text(found) == []
