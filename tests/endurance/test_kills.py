@@ -24,7 +24,8 @@ from support.toys import masked_run
 from support.training import assert_same
 
 from convnext_study.runs import records
-from convnext_study.runs.records import Run
+from convnext_study.runs.log import LOG, read_events
+from convnext_study.runs.records import RESULT, Run
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 
@@ -34,26 +35,35 @@ KILLS = 20
 FORK = multiprocessing.get_context("fork")
 
 
-def seconds_of(act: Callable[[], object]) -> float:
-    start = time.monotonic()
-    act()
-    return time.monotonic() - start
+def starts(folder: Path) -> list[int]:
+    """The steps from which the runs under a folder were begun or resumed, each time they were."""
+    events = [event for path in sorted(folder.rglob(LOG)) for event in read_events(path.parent)]
+    return [one["step"] for one in events if one["event"] in ("started", "resumed")]
 
 
-def kill_until_done(
-    start: Callable[[], list[Any]], moments: random.Random, undisturbed: float
-) -> int:
+def epochs_done(folder: Path) -> int:
+    """Of all runs under a folder, by their logs."""
+    return sum(path.read_text().count('"event": "epoch"') for path in folder.rglob(LOG))
+
+
+def kill_until_done(start: Callable[[Path], list[Any]], root: Path, moments: random.Random) -> None:
     """Start processes and kill one of them at a random moment, until they end by themselves.
 
-    ``undisturbed`` is how many seconds they take where none is killed: on a fast machine too, all
-    kills together come before the end.
+    They work in ``root / "killed"``, and ``root / "calm"`` holds the same, undisturbed. The kills
+    are spread over four fifths of its epochs; one in four comes so soon after the start that the
+    processes may still be about to meet.
     """
+    folder, calm = root / "killed", root / "calm"
+    results = [records.read(path.parent).result for path in calm.rglob(RESULT)]
+    longest = min(0.8, sum(one.seconds for one in results if one) / KILLS)
     kills = 0
-    longest = min(0.8, 1.6 * undisturbed / KILLS)
     while True:
-        processes = start()
+        processes = start(folder)
         if kills < KILLS:
-            time.sleep(moments.uniform(min(0.05, longest / 2), longest))
+            goal = 4 * epochs_done(calm) * kills // (5 * KILLS) if kills % 4 else 0
+            while epochs_done(folder) < goal and all(one.is_alive() for one in processes):
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, longest))
             victim = moments.choice(processes)
             if victim.is_alive():
                 os.kill(victim.pid, signal.SIGKILL)
@@ -67,7 +77,12 @@ def kill_until_done(
                 process.kill()
                 process.join()
         if all(process.exitcode == 0 for process in processes):
-            return kills
+            break
+    assert kills == KILLS
+    for path in calm.rglob(RESULT):
+        resumed = folder / path.parent.relative_to(calm)
+        assert max(starts(resumed)) > 0, starts(resumed)
+        assert_same(resumed, path.parent)
 
 
 def start_one(run: Run, folder: Path, runtime: Runtime) -> list[Any]:
@@ -81,16 +96,10 @@ def start_one(run: Run, folder: Path, runtime: Runtime) -> list[Any]:
 )
 def test_one_process(tmp_path: Path, runtime: Runtime) -> None:
     run = make_tiny_run(epochs=90)
-    undisturbed = seconds_of(lambda: train(run, tmp_path / "calm", runtime))
-    often = Runtime(micro_batch_size=runtime.micro_batch_size, checkpoint_seconds=0.05)
-    kills = kill_until_done(
-        lambda: start_one(run, tmp_path / "killed", often), random.Random(1), undisturbed
-    )
-    assert kills == KILLS
-    assert_same(tmp_path / "killed", tmp_path / "calm")
-    events = [event["event"] for event in records.read(tmp_path / "killed").events]
-    assert "resumed" in events
-    assert events[-1] == "done"
+    train(run, tmp_path / "calm", runtime)
+    often = replace(runtime, checkpoint_seconds=0.05)
+    kill_until_done(lambda folder: start_one(run, folder, often), tmp_path, random.Random(1))
+    assert records.read(tmp_path / "killed").events[-1]["event"] == "done"
 
 
 def test_with_workers_that_read_files(tmp_path: Path) -> None:
@@ -98,13 +107,9 @@ def test_with_workers_that_read_files(tmp_path: Path) -> None:
     run = make_tiny_run(
         epochs=60, global_batch_size=16, image_size=32, crop="random_resized", mixup=0.8
     ).model_copy(update={"data": f"folder:{data}"})
-    undisturbed = seconds_of(lambda: train(run, tmp_path / "calm", Runtime(workers=1)))
+    train(run, tmp_path / "calm", Runtime(workers=1))
     often = Runtime(workers=2, checkpoint_seconds=0.05)
-    kills = kill_until_done(
-        lambda: start_one(run, tmp_path / "killed", often), random.Random(2), undisturbed
-    )
-    assert kills == KILLS
-    assert_same(tmp_path / "killed", tmp_path / "calm")
+    kill_until_done(lambda folder: start_one(run, folder, often), tmp_path, random.Random(2))
 
 
 def join_and_train(
@@ -129,21 +134,16 @@ def start_several(run: Run, folder: Path, world_size: int, runtime: Runtime) -> 
     return processes
 
 
-def kill_several(run: Run, folder: Path, world_size: int, runtime: Runtime) -> None:
-    def calmly() -> None:
-        for process in start_several(run, folder / "calm", world_size, runtime):
-            process.join()
-            assert process.exitcode == 0
-
-    undisturbed = seconds_of(calmly)
+def kill_several(run: Run, root: Path, world_size: int, runtime: Runtime) -> None:
+    for process in start_several(run, root / "calm", world_size, runtime):
+        process.join()
+        assert process.exitcode == 0
     often = replace(runtime, checkpoint_seconds=0.05)
-    kills = kill_until_done(
-        lambda: start_several(run, folder / "killed", world_size, often),
+    kill_until_done(
+        lambda folder: start_several(run, folder, world_size, often),
+        root,
         random.Random(world_size),
-        undisturbed,
     )
-    assert kills == KILLS
-    assert_same(folder / "killed", folder / "calm")
 
 
 def test_two_processes(tmp_path: Path) -> None:
@@ -178,13 +178,8 @@ def start_both(parent: Run, child: Run, folder: Path, runtime: Runtime) -> list[
 def test_a_run_and_the_one_that_starts_from_it(tmp_path: Path) -> None:
     parent = make_tiny_run(epochs=45)
     child = masked_run(parent)
-    undisturbed = seconds_of(lambda: train_both(parent, child, tmp_path / "calm", Runtime()))
+    train_both(parent, child, tmp_path / "calm", Runtime())
     often = Runtime(checkpoint_seconds=0.05)
-    kills = kill_until_done(
-        lambda: start_both(parent, child, tmp_path / "killed", often),
-        random.Random(5),
-        undisturbed,
+    kill_until_done(
+        lambda folder: start_both(parent, child, folder, often), tmp_path, random.Random(5)
     )
-    assert kills == KILLS
-    for run in (parent, child):
-        assert_same(*(tmp_path / name / "runs" / run.id for name in ("killed", "calm")))
