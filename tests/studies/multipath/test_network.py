@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -149,7 +150,7 @@ def test_bad_specs_are_one_line(fields: dict[str, Any], message: str) -> None:
 def test_builders_of_records() -> None:
     args = {**TINY.to_dict(), "attention": "path", "implementation": "plain"}
     builder = get_builder("multipath")
-    assert builder is build
+    assert inspect.unwrap(builder) is build
     net: Any = builder(args, num_classes=5, drop_path=0.2, init="kaiming")
     assert net.spec == TINY.replace(attention="path")
     assert not net.stages[0].blocks[0].paths.fused
