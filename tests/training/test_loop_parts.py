@@ -40,7 +40,7 @@ def test_every_process_checks_equally_often(
     monkeypatch: pytest.MonkeyPatch, world_size: int
 ) -> None:
     """``check`` is a collective, and parts of 9 images differ by one, which can be a batch."""
-    run = with_data(make_tiny_run(), "synthetic:4,16,36")
+    run = with_data(make_tiny_run(), "synthetic:10,16,36")
     monkeypatch.setattr(classification, "EVAL_BATCH", 2)
     monkeypatch.setattr(classification, "check_split", lambda *_: None)
     counts, parts = [], []
