@@ -30,9 +30,13 @@ class Answers(nn.Module):
 
     calls = 0
 
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.classes = classes
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.calls += 1
-        return torch.nn.functional.pad(images.mean((1, 2, 3))[:, None], (0, 9))
+        return torch.nn.functional.pad(images.mean((1, 2, 3))[:, None], (0, self.classes - 1))
 
 
 @pytest.mark.parametrize("world_size", [2, 5, 16])
@@ -40,7 +44,7 @@ def test_every_process_checks_equally_often(
     monkeypatch: pytest.MonkeyPatch, world_size: int
 ) -> None:
     """``check`` is a collective, and parts of 9 images differ by one, which can be a batch."""
-    run = with_data(make_tiny_run(), "synthetic:10,16,36")
+    run = with_data(make_tiny_run(), "synthetic:4,16,36")
     monkeypatch.setattr(classification, "EVAL_BATCH", 2)
     monkeypatch.setattr(classification, "check_split", lambda *_: None)
     counts, parts = [], []
@@ -55,7 +59,7 @@ def test_every_process_checks_equally_often(
             Classification(run, Runtime(rank=rank, world_size=world_size)),
             iter(range(100)),
         )
-        net = Answers()
+        net = Answers(classes=4)
         task.evaluate(net, lambda calls=calls: next(calls))  # type: ignore[misc]
         counts.append(next(calls))
         assert net.calls == -(-len(val_indices(9, BatchSharding(rank, world_size))) // 2)
