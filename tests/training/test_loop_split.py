@@ -191,9 +191,9 @@ def test_saved_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     saved: list[int] = []
     honest = checkpoint_file.save
 
-    def save(folder: Path, state: dict[str, Any]) -> None:
+    def save(folder: Path, state: dict[str, Any], *checks: Any) -> None:
         saved.append(state["state"]["step"])
-        honest(folder, state)
+        honest(folder, state, *checks)
 
     monkeypatch.setattr(checkpoint_file, "save", save)
     train(make_tiny_run(epochs=1), tmp_path, Runtime(checkpoint_seconds=0.0))
