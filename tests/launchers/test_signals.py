@@ -261,6 +261,7 @@ def test_a_signal_to_a_command_its_trainings_and_readers(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # tests may run under nohup
     )
     try:
         deadline = time.monotonic() + 2 * SECONDS
