@@ -104,7 +104,9 @@ def _images_of(uri: str, todo: Sequence[Run], options: StudyOptions) -> tuple[in
 
     size = max(run.recipe["image_size"] or 0 for run in todo)
     embedded = SOURCES.get(uri)
-    if embedded and embedded.size:  # torch is not needed here, and takes seconds to import
+    if (
+        embedded and embedded.size and not embedded.has_place
+    ):  # torch is not needed here, and takes seconds to import
         return size or embedded.size.image_size, False
     if options.dry_run and (missing := size_if_missing(uri)):
         return size or missing[0].image_size, uri.startswith("folder:")

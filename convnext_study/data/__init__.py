@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from convnext_study.data.labels import OF_IMAGES, wrong_labels
-from convnext_study.data.sources import SOURCES
+from convnext_study.data.sources import SOURCES, split_uri
 from convnext_study.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def open_data(
     """
     from convnext_study.data.dataset import CorruptImages, DataError
 
-    scheme, _, path = uri.partition(":")
+    scheme, path = split_uri(uri).scheme, split_uri(uri).rest
     source = SOURCES.get(scheme)
     if said := wrong_labels(uri, OF_IMAGES):
         raise DataError(said)

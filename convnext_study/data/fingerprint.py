@@ -7,6 +7,7 @@ from typing import Any
 
 from convnext_study.data.dataset import DataError, DataParts, ImageDataset, PixelDataset, digest
 from convnext_study.data.labels import has_place
+from convnext_study.data.sources import split_uri
 from convnext_study.data.sources.timm_request import without_place
 from convnext_study.runs.fingerprints import difference, digest_of_data
 
@@ -32,8 +33,9 @@ def data_id(uri: str, found: dict[str, Any]) -> str | None:
     """
     if not has_place(uri):
         return None
-    scheme, _, rest = uri.partition(":")
-    options = without_place(rest) if scheme == "timm" else ""
+    found_at = split_uri(uri)
+    scheme = found_at.scheme
+    options = without_place(found_at.rest) if scheme == "timm" else ""
     return f"{scheme}:{options}#{digest_of_data(found)}"
 
 

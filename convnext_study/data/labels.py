@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from convnext_study.data.dense import DENSE_SOURCES
 from convnext_study.data.pose import POSE_SOURCE
-from convnext_study.data.sources import SOURCES
+from convnext_study.data.sources import SOURCES, split_uri
 from convnext_study.errors import UserError
 
 OF_IMAGES, OF_PIXELS, JOINTS = "a class for every image", "a class for every pixel", "joints"
@@ -18,14 +18,16 @@ USAGE: dict[str, dict[str, str]] = {
 
 def has_place(uri: str) -> bool:
     """Whether data of this package lies somewhere, and is not known by its URI alone."""
-    scheme = uri.partition(":")[0]
-    source = SOURCES.get(scheme) or DENSE_SOURCES.get(scheme)
-    return scheme == POSE_SOURCE or (source is not None and source.needs_path)
+    scheme = split_uri(uri).scheme
+    if source := SOURCES.get(scheme):
+        return source.has_place
+    dense = DENSE_SOURCES.get(scheme)
+    return scheme == POSE_SOURCE or (dense is not None and dense.needs_path)
 
 
 def wrong_labels(uri: str, wanted: str) -> str | None:
     """One line for data with other labels than ``wanted``; None where they fit, or are unknown."""
-    scheme = uri.partition(":")[0]
+    scheme = split_uri(uri).scheme
     known = USAGE[wanted]
     if scheme in known:
         return None

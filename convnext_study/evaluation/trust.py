@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from convnext_study.data.dense import DENSE_SOURCES
 from convnext_study.data.pose import POSE_SOURCE
-from convnext_study.data.sources import SOURCES
+from convnext_study.data.sources import SOURCES, split_uri
 from convnext_study.evaluation.errors import TrustError
 from convnext_study.imports import TaskError, file_digest, load_function, resolve
 from convnext_study.models.builders import FILE_BUILDER, TIMM_BUILDER, checked, get_builder
@@ -146,8 +146,8 @@ def check_timm_arguments(where: str, args: dict[str, Any]) -> None:
 
 def check_data(where: str, uri: str) -> None:
     """Raises TrustError for data that a record by itself may not have opened."""
-    scheme, _, rest = uri.partition(":")
-    kind = rest.partition("/")[0].lower()
+    scheme, path, _ = split_uri(uri)
+    kind = path.partition("/")[0].lower()
     if scheme in (*DENSE_SOURCES, POSE_SOURCE) or (scheme in SOURCES and SOURCES[scheme].safe):
         return
     if scheme == "timm" and kind not in TIMM_DATA:

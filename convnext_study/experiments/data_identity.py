@@ -17,6 +17,7 @@ from convnext_study.data import open_data
 from convnext_study.data.dense import DENSE_SOURCES, open_dense
 from convnext_study.data.labels import JOINTS, OF_IMAGES, OF_PIXELS, check_labels, has_place
 from convnext_study.data.pose import POSE_SOURCE, open_pose
+from convnext_study.data.sources import SOURCES, split_uri
 from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def _recorded_at(uri: str, recorded: Iterable[Run]) -> str | None:
 
 def _place(uri: str) -> tuple[str, str, str]:
     """The kind, the folder by whatever name it is reached, and options."""
-    scheme, _, rest = uri.partition(":")
-    path, _, options = rest.partition("?") if scheme == "timm" else (rest, "", "")
+    scheme, path, options = split_uri(uri)
+    source = SOURCES.get(scheme)
+    path = path or (source.default_path if source else "")
     return scheme, os.path.realpath(os.path.expanduser(path)), options  # noqa: PTH111

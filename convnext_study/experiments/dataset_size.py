@@ -7,12 +7,10 @@ from pathlib import Path
 
 from convnext_study.data.dense import DENSE_SOURCES
 from convnext_study.data.pose import POSE_SOURCE
-from convnext_study.data.sources import SOURCES
+from convnext_study.data.sources import SOURCES, split_uri
 from convnext_study.experiments.data_identity import look_at
 
 IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES, IMAGENET_SIDE = 1_281_167, 50_000, 1000, 224
-# Where torchvision keeps what it fetched.
-_CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,10 @@ def dataset_size(uri: str, *, images: int | None, classes: int, image_size: int)
     if images is not None:
         val = IMAGENET_VAL if images == IMAGENET_TRAIN else 0
         return DatasetSize("as given by --train-images", images, val, classes, image_size)
-    scheme, _, path = uri.partition(":")
+    scheme, path, options = split_uri(uri)
     source = SOURCES.get(scheme)
-    if source and source.size and bool(path) == source.needs_path:
+    placed = source and (bool(path) == source.needs_path or source.default_path)
+    if source and source.size and placed and not options:
         return DatasetSize(uri, *source.size)
     return DatasetSize(uri, *look_at(uri).size)
 
@@ -61,11 +60,13 @@ def size_if_missing(uri: str) -> tuple[DatasetSize, str] | None:
     None where the data is here, and where no size is known without it: `dataset_size` has the
     count, or the error.
     """
-    scheme, _, path = uri.partition(":")
+    scheme, path, _ = split_uri(uri)
+    source = SOURCES.get(scheme)
+    path = path or (source.default_path if source else "")
     if not path:
         return None
     here = Path(path).expanduser()
-    if scheme in _CIFAR_FOLDERS and not (here / _CIFAR_FOLDERS[scheme]).is_dir():
+    if source and source.files and not any(next(here.glob(one), None) for one in source.files):
         sizes = dataset_size(uri, images=None, classes=0, image_size=0)
         return sizes, f"{path}: {scheme} is not there yet; counted with its known size"
     if scheme == "folder" and not here.exists():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.data.labels import OF_IMAGES, check_labels
-from convnext_study.data.sources import SOURCES
+from convnext_study.data.sources import SOURCES, split_uri
 from convnext_study.errors import UserError
 from convnext_study.models.builders import ROADMAP_BUILDER
 from convnext_study.recipes import recipe_for
@@ -54,16 +54,18 @@ def default_recipe(road: Roadmap, data: str) -> str:
     """Small images get the short recipes that fit the data, ImageNet's size the published ones."""
     if road.published:
         return "published"
-    source = SOURCES.get(data.partition(":")[0])
+    source = SOURCES.get(split_uri(data).scheme)
     return source.recipe if source else "small"
 
 
 def default_folder(road: Roadmap, data: str) -> Path:
     """Where a study goes when no folder is named."""
-    scheme = data.partition(":")[0]
+    scheme, path, options = split_uri(data)
     source = SOURCES.get(scheme)
-    # A path is no part of a folder's name; what else is asked of the package's own data is.
-    name = scheme if source is None or source.needs_path else re.sub("[:,]", "-", data)
+    # A path is no part of a folder's name; what else is asked of data without one is.
+    given = (scheme, options) if source and source.has_place else (scheme, path)
+    needs_path = source is None or source.needs_path
+    name = scheme if needs_path else re.sub("[^A-Za-z0-9]+", "-", "-".join(filter(None, given)))
     return Path("runs") / f"{road.regime}-{name}"
 
 

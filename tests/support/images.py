@@ -1,5 +1,6 @@
 """Folders of small pictures, and CIFAR's files, for the tests of data."""
 
+import gzip
 import hashlib
 import pickle
 from pathlib import Path
@@ -25,6 +26,21 @@ def make_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog"), count: in
             for index in range(count):
                 picture(seed).save(root / part / name / f"{index}.jpg")
                 seed += 1
+    return root
+
+
+def make_fashion(root: Path, train: int = 40, test: int = 20, *, packed: bool = True) -> Path:
+    """Fashion-MNIST's files with fewer images: image i is of class i % 10, its corner of grey i."""
+    root.mkdir(parents=True, exist_ok=True)
+    for name, count in (("train", train), ("t10k", test)):
+        pixels = np.zeros((count, 28, 28), dtype=np.uint8)
+        pixels[:, :4, :4] = np.arange(count)[:, None, None]
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for kind, content in (("images-idx3", pixels), ("labels-idx1", labels)):
+            header = np.array([0x800 + content.ndim, *content.shape], dtype=">u4").tobytes()
+            file = root / f"{name}-{kind}-ubyte{'.gz' if packed else ''}"
+            whole = header + content.tobytes()
+            file.write_bytes(gzip.compress(whole) if packed else whole)
     return root
 
 

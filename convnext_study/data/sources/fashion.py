@@ -1,0 +1,151 @@
+"""``fashion`` or ``fashion:PATH``: photographs of clothes, Fashion-MNIST (Xiao et al., 2017).
+
+Zalando's product photographs in grey, 28x28, in ten classes. The IDX files are read as they are
+packed, compressed or not; Debian has them as a package. Drawn up to 32x32 and three channels, as
+`digits`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import repeat
+
+from convnext_study.data.dataset import DataError, DatasetPair, MemoryImages, channel_statistics
+from convnext_study.data.sources import SOURCES
+from convnext_study.data.sources.timm_request import take_apart
+from convnext_study.errors import did_you_mean
+
+CLASSES = (
+    "T-shirt", "trouser", "pullover", "dress", "coat",
+    "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+SCANNED, SIZE = 28, 32  # pixels a side, in the files and as a network sees them
+MOST_IMAGES = 60_000  # of a part
+BYTES = 0x800  # the magic number of an IDX file of bytes, without its number of dimensions
+PARTS = {"train": "train", "val": "t10k"}
+AT_ONCE = 10_000  # images drawn up together, and looked at for mean and standard deviation
+
+
+def open_fashion(text: str = "", *, download: bool = False) -> DatasetPair:
+    """60,000 training and 10,000 test images, held in memory (215 MB).
+
+    Args:
+        text: the folder, by default that of Debian's package; ``?train=COUNT`` takes so many of the
+            training images, always the same and as many of each class.
+        download: let torchvision fetch what is not in the folder.
+
+    Raises DataError where the files are missing, damaged or cannot be fetched.
+    """
+    request = take_apart(text)
+    for key in request.options:
+        if key != "train":
+            raise DataError(f"fashion: unknown option {key!r}{did_you_mean(key, ['train'])}")
+    root = Path(request.name or SOURCES["fashion"].default_path).expanduser()
+    folder = _folder(root)
+    if folder is None and download and request.name:
+        _fetch(root)
+        folder = _folder(root)
+    if folder is None:
+        raise DataError(
+            f"{root}: holds no Fashion-MNIST (train-images-idx3-ubyte.gz and three more); "
+            "apt install dataset-fashion-mnist, or fetch it with fashion:PATH and --download"
+        )
+    (train, labels), (val, val_labels) = (_read_part(folder, name) for name in PARTS.values())
+    if (count := request.options.get("train")) is not None:
+        chosen = _balanced(labels, count)
+        train, labels = train[chosen], labels[chosen]
+    images = _draw_up(train)
+    mean, std = channel_statistics(images[:AT_ONCE, :1])
+    return DatasetPair(
+        uri=f"fashion:{text}",
+        classes=CLASSES,
+        size=SIZE,
+        mean=mean * 3,
+        std=std * 3,
+        train=MemoryImages(images, labels),
+        val=MemoryImages(_draw_up(val), val_labels),
+    )
+
+
+def _folder(root: Path) -> Path | None:
+    """The folder with the files; None where there is none."""
+    found = (next(root.glob(pattern), None) for pattern in SOURCES["fashion"].files)
+    return next((one.parent for one in found if one), None)
+
+
+def _fetch(root: Path) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    try:
+        FashionMNIST(str(root), download=True)
+    except (RuntimeError, OSError, EOFError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{root}: Fashion-MNIST cannot be fetched ({reason})") from error
+
+
+def _read_part(folder: Path, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (n, 28, 28) uint8 and their classes (n,) int64."""
+    pixels = _read(folder / f"{name}-images-idx3-ubyte", SCANNED, SCANNED)
+    labels = _read(folder / f"{name}-labels-idx1-ubyte")
+    if len(pixels) != len(labels) or not len(labels) or labels.max() >= len(CLASSES):
+        raise DataError(
+            f"{folder}: {name} has {len(pixels)} images and {len(labels)} labels, up to "
+            f"{labels.max(initial=0)}; there is one for each, below {len(CLASSES)}; fetch it again"
+        )
+    return torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
+
+
+def _read(path: Path, *shape: int) -> np.ndarray:
+    """The (n, *shape) bytes of an IDX file or of it compressed, of which no more is read."""
+    packed = path.with_name(f"{path.name}.gz")
+    where = path if path.exists() else packed
+    try:
+        with path.open("rb") if where is path else gzip.open(packed, "rb") as file:
+            magic, count, *sides = np.frombuffer(
+                file.read(8 + 4 * len(shape)), dtype=">u4"
+            ).tolist()
+            if (magic, *sides) != (BYTES + 1 + len(shape), *shape) or count > MOST_IMAGES:
+                raise ValueError("another header than Fashion-MNIST's")
+            size = count * math.prod(shape)
+            content = file.read(size + 1)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{where}: cannot be read ({reason}); install or fetch it again") from None
+    if len(content) != size:
+        raise DataError(f"{where}: is not as long as its header says; install or fetch it again")
+    return np.frombuffer(bytearray(content), dtype=np.uint8).reshape(count, *shape)
+
+
+def _draw_up(grey: torch.Tensor) -> torch.Tensor:
+    """(n, 3, 32, 32) uint8, the same on every machine: all sums are exact in 32 bits."""
+    drawn = [
+        F.interpolate(
+            some[:, None].float(), size=(SIZE, SIZE), mode="bilinear", align_corners=False
+        )
+        .round()
+        .to(torch.uint8)
+        for some in torch.split(grey, AT_ONCE)
+    ]
+    return repeat(torch.cat(drawn), "n 1 h w -> n c h w", c=3).contiguous()
+
+
+def _balanced(labels: torch.Tensor, text: str) -> torch.Tensor:
+    """(n,) bool: the first images of each class, as many as makes ``text`` of them in all."""
+    count = int(text) if text.isdecimal() and len(text) < 10 else 0
+    each, rest = divmod(count, len(CLASSES))
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(len(CLASSES)):
+        chosen[(labels == label).nonzero().flatten()[: each + (label < rest)]] = True
+    if count < len(CLASSES) or int(chosen.sum()) != count:
+        raise DataError(
+            f"fashion: train={text:.20} is not a number of training images from {len(CLASSES)} to "
+            f"{len(labels)} with as many of each class"
+        )
+    return chosen
