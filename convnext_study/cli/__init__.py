@@ -6,22 +6,13 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any, NoReturn, TextIO
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
-from convnext_study.cli import (
-    bench,
-    evaluate,
-    export,
-    inspect,
-    plan,
-    power,
-    report,
-    study,
-    train,
-)
+from convnext_study.cli import bench, evaluate, export, inspect, power, report, study, train
 from convnext_study.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -36,21 +27,64 @@ from convnext_study.errors import (
 # typer has click within it, or beside it in older versions: this is the class in both.
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
 
+# Every command by its name, with examples of what follows that name.
+COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
+    "steps": (inspect.steps, ("", "--regime t")),
+    "show": (inspect.show, ("depthwise_conv", "gelu --regime t")),
+    "cost": (inspect.cost, ("", "--verify", "--study pruning")),
+    "train": (
+        train.train,
+        ("depthwise_conv", "gelu --regime t --data folder:/data/imagenet --launcher torchrun"),
+    ),
+    "roadmap": (
+        train.roadmap,
+        (
+            "--seeds 3",
+            "--data cifar10:data --download --epochs 50",
+            "--regime t --seeds 3 --data folder:/data/imagenet --launcher torchrun "
+            "--processes 8 --dry-run --gpu h100",
+        ),
+    ),
+    "study": (study.study, ("leave_one_out --seeds 3", "pruning --dry-run", "mine.py")),
+    "report": (report.report, ("runs/nano-digits", "runs/nano-digits --watch")),
+    "power": (power.power, ("--effect 0.3", "--effect 1 --study runs/nano-digits")),
+    "eval": (
+        evaluate.evaluate,
+        (
+            "runs/nano-digits/runs/RUN",
+            "convnext_tiny.fb_in1k --pretrained --data folder:/data/imagenet",
+        ),
+    ),
+    "export": (export.export, ("runs/nano-digits/runs/RUN", "runs/nano-digits/runs/RUN --to onnx")),
+    "bench": (bench.bench, ("--quick", "--parts anytime")),
+}
+
 app = typer.Typer(
     name="convnext-study",
     help="The road from ResNet-50 to ConvNeXt: every step a network to count, train and compare.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-inspect.add_to(app)
-train.add_to(app)
-study.add_to(app)
-power.add_to(app)
-evaluate.add_to(app)
-plan.add_to(app)
-export.add_to(app)
-bench.add_to(app)
-report.add_to(app)
+for _name, (_command, _examples) in COMMANDS.items():
+    _lines = [f"convnext-study {_name} {example}".rstrip() for example in _examples]
+    app.command(_name, epilog="\n\n".join(["Examples:", *_lines]))(_command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"convnext-study {version('convnext-study')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
@@ -137,7 +171,8 @@ def _drop_output() -> None:
 def _usage(error: Any) -> str:
     """What is wrong with the command's words, and where to read of them."""
     where = error.ctx.command_path if error.ctx else "convnext-study"
-    return f"{' '.join(error.format_message().split()).rstrip('.')}; see {where} --help"
+    what = " ".join(error.format_message().split()).replace(" Value error,", "")
+    return f"{what.rstrip('.')}; see {where} --help"
 
 
 def _leave(message: str, code: int) -> NoReturn:

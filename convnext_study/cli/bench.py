@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convnext_study.cli.options import MOST_PROCESSES, Json, Regime, print_tables
+from convnext_study.cli.options import MOST_PROCESSES, Device, Json, Regime, print_tables
 from convnext_study.errors import UserError
 from convnext_study.imports import studies
 from convnext_study.recipes.recipe import MOST_IMAGES, MOST_PIXELS
-from convnext_study.roadmap import Roadmap, Variant, get_roadmap
+from convnext_study.roadmap import DEFAULT_REGIME, Roadmap, Variant, get_roadmap
 from convnext_study.runs.files import make_folder
 
 if TYPE_CHECKING:
@@ -24,13 +24,8 @@ REPEATS, QUICK_REPEATS = 5, 3
 SECONDS, QUICK_SECONDS = 0.4, 0.1
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register `bench` with the command line."""
-    app.command()(bench)
-
-
 def bench(
-    regime: Regime = "nano",
+    regime: Regime = DEFAULT_REGIME,
     parts: Annotated[
         str | None,
         typer.Option(
@@ -68,9 +63,7 @@ def bench(
             min=1, max=MOST_PROCESSES, help="Of each measure. (default: as a training has)"
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps. (default: auto-detected)")
-    ] = None,
+    device: Device = None,
     data: Annotated[
         str | None, typer.Option(help="folder:PATH for the pipeline. (default: made-up JPEGs)")
     ] = None,

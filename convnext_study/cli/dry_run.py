@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from convnext_study.cli.options import StudyOptions, output_of, print_tables
 from convnext_study.cli.place import (
@@ -20,10 +23,10 @@ from convnext_study.experiments.collection import RunCollection, train_all
 if TYPE_CHECKING:
     from convnext_study.experiments.dataset_size import DatasetSize
     from convnext_study.experiments.estimate import CostEstimate, Hardware
+    from convnext_study.launchers.resources import Resources
     from convnext_study.report.tables import Table
-    from convnext_study.runs.records import Run
 
-GPU = "a100"  # whose hours are told; `plan` takes others
+SUMS = ("images", "flops", "gpu_hours", "disk")
 
 
 class PlannedRun(NamedTuple):
@@ -32,12 +35,62 @@ class PlannedRun(NamedTuple):
     progress: Progress
     cost: CostEstimate
 
+    @property
+    def state(self) -> str:
+        """In a word or two."""
+        state, epoch = self.progress.state, self.progress.epoch
+        if state == "done" or not epoch:
+            return "to do" if state == "waiting" else state
+        at = f"at epoch {epoch} of {self.progress.epochs}"
+        return at if state == "waiting" else f"{state}, {at}"
+
+    @property
+    def left(self) -> float:
+        """The share of it that is still to be trained."""
+        if self.progress.state == "done":
+            return 0.0
+        return 1 - self.progress.epoch / (self.progress.epochs or self.cost.epochs)
+
+
+class PlanRow(NamedTuple):
+    """A step's runs, all of the study's (``total``), or what of them is still to be trained
+    (``left``)."""
+
+    step: str
+    runs: Sequence[PlannedRun]
+    kind: Literal["step", "total", "left"] = "step"
+
+    def sum(self, name: str) -> float:
+        """One of `SUMS` over the runs. The disk of a run that has begun is taken."""
+        shares = [run.left if self.kind == "left" else 1 for run in self.runs]
+        if name == "disk":
+            shares = [share == 1 for share in shares]
+        costs: list[float] = [getattr(run.cost, name) for run in self.runs]
+        return sum(share * cost for share, cost in zip(shares, costs, strict=True))
+
+    @property
+    def state(self) -> str:
+        """That of all, or how many are in each."""
+        count = Counter(run.state for run in self.runs)
+        return ", ".join(f"{n} {state}" if len(count) > 1 else state for state, n in count.items())
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether a run that counts may cost less."""
+        return any(run.cost.is_bound for run in self.runs if run.left or self.kind != "left")
+
+    def of_step(self, name: str) -> str:
+        """A field of the costs of a step's runs, each value once."""
+        values = {getattr(run.cost, name) for run in self.runs} if self.kind == "step" else ()
+        return "/".join(map(str, sorted(values)))
+
 
 def dry_run(study: RunCollection, options: StudyOptions) -> None:
     """Print runs, states and costs; with SLURM the batch scripts too, alone on standard output.
 
     Trains nothing, fetches nothing, writes nothing. Raises UserError for what would fail.
     """
+    from convnext_study.experiments.caveats import caveats
     from convnext_study.experiments.estimate import Hardware, estimate
 
     output = output_of(options)
@@ -45,32 +98,32 @@ def dry_run(study: RunCollection, options: StudyOptions) -> None:
     done = len(study.runs) - len(todo)
     print(f"{study.folder}: {len(study.runs)} runs, {done} done already", file=output)
     cluster = cluster_of(options)
-    sizes = {uri: _size(uri, options) for uri in _data(study.runs, options)}
+    sizes: dict[str, DatasetSize] = {}
+    for uri in dict.fromkeys(run.data for run in study.runs):
+        sizes[uri], note = _size(uri, options)
+        if note:
+            print(f"data: {note}", file=output)
     resources = choose_resources_for(todo, options, cluster) if todo else None
     if resources:
         print(describe(todo, options, resources), file=output)
-    for _, note in sizes.values():
-        if note:
-            print(f"data: {note}", file=output)
     gpus = processes_of(options, cluster, resources.devices if resources else ())
-    hardware = Hardware(GPU, gpus, micro_batch_size=options.micro_batch_size)
-    datasets = {uri: size for uri, (size, _) in sizes.items()}
-    costs = estimate(study.runs, datasets[options.data], hardware, datasets)
-    where = progress(study.records(), study.runs)
-    rows = [PlannedRun(*pair) for pair in zip(where, costs, strict=True)]
-    notes = _notes(rows, datasets.values(), hardware)
-    if resources and (seconds := _measured(study, rows, resources.jobs)):
-        notes.append(seconds)
-    print(file=output)
-    print_tables(_table(rows).with_notes(*notes), file=output)
+    hardware = Hardware(options.gpu, gpus, options.mfu, options.micro_batch_size)
+    costs = estimate(study.runs, sizes, hardware)
+    runs = [
+        PlannedRun(*pair) for pair in zip(progress(study.records(), study.runs), costs, strict=True)
+    ]
+    warnings = caveats(study.runs, costs, sizes)
+    if options.as_json:
+        print(json.dumps(_to_dict(runs, sizes.values(), hardware, warnings), indent=1))
+    else:
+        notes = _notes(runs, sizes.values(), hardware)
+        notes += _wall_time(study, runs, gpus, resources) if resources else []
+        notes += [f"warning: {text}" for text in warnings]
+        print(file=output)
+        print_tables(_table(runs).with_notes(*notes), file=output)
     print("dry run: nothing was trained or written", file=output)
-    if cluster and resources:
+    if cluster and resources and not options.as_json:
         train_all(study, resources, lambda: None, get_launcher(options, cluster))
-
-
-def _data(runs: Sequence[Run], options: StudyOptions) -> list[str]:
-    """The study's data, and others that some of its runs are trained on."""
-    return list(dict.fromkeys([options.data, *(run.data for run in runs)]))
 
 
 def _size(uri: str, options: StudyOptions) -> tuple[DatasetSize, str]:
@@ -89,86 +142,100 @@ def _size(uri: str, options: StudyOptions) -> tuple[DatasetSize, str]:
         raise UserError(f"{error}; a dry run fetches nothing, fetch it before") from None
 
 
-def _table(rows: Sequence[PlannedRun]) -> Table[PlannedRun]:
+def _totals(runs: Sequence[PlannedRun]) -> list[PlanRow]:
+    """All runs, and where some of them have begun what is left."""
+    left = [run for run in runs if run.left]
+    begun = any(run.left < 1 for run in runs)
+    return [PlanRow("total", runs, "total"), *([PlanRow("left", left, "left")] if begun else [])]
+
+
+def _table(runs: Sequence[PlannedRun]) -> Table[PlanRow]:
     from convnext_study.experiments.estimate import HOURS
     from convnext_study.report.tables import Column, Table
     from convnext_study.report.tables.formatting import hours, significant_digits, size
 
-    columns: list[Column[PlannedRun]] = [
-        Column("step", "step", lambda row: row.cost.step, "text"),
-        Column("seed", "seed", lambda row: row.cost.seed, format=str),
-        Column("state", "state", _state, "text"),
-        Column("epochs", "epochs", lambda row: row.cost.epochs, format=str),
-        Column("images", "images", lambda row: row.cost.images, format=significant_digits),
+    steps: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        steps.setdefault(run.cost.step, []).append(run)
+    columns: list[Column[PlanRow]] = [
+        Column("step", "step", lambda row: row.step, "text"),
+        Column("runs", "runs", lambda row: len(row.runs), format=str),
+        Column("state", "state", lambda row: row.state, "text"),
+        Column("epochs", "epochs", lambda row: row.of_step("epochs")),
+        Column("batch", "batch split", lambda row: row.of_step("batch_split")),
+        Column("images", "images", lambda row: row.sum("images"), format=significant_digits),
         Column(
             "flops",
             "FLOPs",
-            lambda row: row.cost.flops,
-            cell=lambda row: _most(row.cost.is_bound) + significant_digits(row.cost.flops),
+            lambda row: row.sum("flops"),
+            cell=lambda row: ("<= " if row.is_bound else "") + significant_digits(row.sum("flops")),
         ),
-        Column("gpu_seconds", "GPU", lambda row: HOURS * row.cost.gpu_hours, format=hours),
-        Column("disk", "disk", lambda row: row.cost.disk, format=size),
+        Column("gpu", "GPU", lambda row: HOURS * row.sum("gpu_hours"), format=hours),
+        Column("disk", "disk", lambda row: row.sum("disk"), format=size),
     ]
-    return Table("dry_run", "", columns, rows)
-
-
-def _most(is_bound: bool) -> str:
-    return "<= " if is_bound else ""
-
-
-def _state(row: PlannedRun) -> str:
-    state, epoch = row.progress.state, row.progress.epoch
-    if state == "done" or not epoch:
-        return "to do" if state == "waiting" else state
-    at = f"epoch {epoch} of {row.progress.epochs}"
-    return at if state == "waiting" else f"{state}, {at}"
-
-
-def _left(row: PlannedRun) -> float:
-    """The share of the run that is still to be trained."""
-    if row.progress.state == "done":
-        return 0.0
-    return 1 - row.progress.epoch / (row.progress.epochs or row.cost.epochs)
+    rows = [PlanRow(*step) for step in steps.items()]
+    return Table("dry_run", "", columns, [*rows, *_totals(runs)])
 
 
 def _notes(
-    rows: Sequence[PlannedRun], sizes: Collection[DatasetSize], hardware: Hardware
+    runs: Sequence[PlannedRun], sizes: Collection[DatasetSize], hardware: Hardware
 ) -> list[str]:
-    from convnext_study.experiments.estimate import BOUND, GPUS, HOURS, RULE
-    from convnext_study.report.tables.formatting import hours, significant_digits
-    from convnext_study.report.tables.formatting import size as in_bytes
+    from convnext_study.experiments.estimate import BOUND, GPUS, RULE
 
-    flops = sum(_left(row) * row.cost.flops for row in rows)
-    gpu = sum(_left(row) * row.cost.gpu_hours for row in rows)
-    disk = sum(row.cost.disk for row in rows if row.progress.state != "done")
-    bound = any(row.cost.is_bound for row in rows if row.progress.state != "done")
+    peaks = "/".join(sorted({f"{run.cost.peak_tflops:g}" for run in runs}))
     return [
-        f"to do: {_most(bound)}{significant_digits(flops)} FLOPs, {hours(HOURS * gpu)} of GPU, "
-        f"{in_bytes(disk)} of disk",
         *(
             (f"{size.uri}: " if len(sizes) > 1 else "")
             + f"{size.train:,} training, {size.val:,} validation images, {size.classes} classes"
             for size in sizes
         ),
         RULE,
-        *([BOUND] if any(row.cost.is_bound for row in rows) else []),
-        f"GPU time is arithmetic alone, at {hardware.mfu:g} of an {GPUS[hardware.gpu].name}'s "
-        "peak; convnext-study plan takes other GPUs",
+        *([BOUND] if any(run.cost.is_bound for run in runs) else []),
+        f"time on GPUs is arithmetic alone, at {hardware.mfu:g} of the {peaks} TFLOP/s that an "
+        f"{GPUS[hardware.gpu].name} has at its peak; set both with --gpu and --mfu",
     ]
 
 
-def _measured(study: RunCollection, rows: Sequence[PlannedRun], jobs: int) -> str | None:
-    """How long the rest takes at the speed of the study's finished runs; None without one."""
-    from convnext_study.report.tables.formatting import duration
+def _to_dict(
+    runs: Sequence[PlannedRun],
+    sizes: Collection[DatasetSize],
+    hardware: Hardware,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """The whole plan in plain values."""
+    from convnext_study.experiments.estimate import RULE
 
+    return {
+        "rule": RULE,
+        "data": [dataclasses.asdict(size) for size in sizes],
+        "hardware": dataclasses.asdict(hardware),
+        "runs": [
+            {**dataclasses.asdict(run.cost), "state": run.state, "left": run.left} for run in runs
+        ],
+        **{row.step: {name: row.sum(name) for name in SUMS} for row in _totals(runs)},
+        "warnings": warnings,
+    }
+
+
+def _wall_time(
+    study: RunCollection, runs: Sequence[PlannedRun], gpus: int, resources: Resources
+) -> list[str]:
+    """How long the rest takes, on GPUs and at the speed of the study's finished runs."""
+    from convnext_study.experiments.estimate import HOURS
+    from convnext_study.report.tables.formatting import duration, plural
+
+    def wall(seconds: Sequence[float], jobs: int) -> str:
+        return (
+            f"about {duration(max(sum(seconds) / jobs, *seconds))}, {plural(jobs, 'run')} at a time"
+        )
+
+    jobs = 1 if resources.runtime.device == "cpu" else resources.jobs
+    hours = [HOURS * run.left * run.cost.wall_hours for run in runs]
+    found = [f"what is left on {plural(gpus, 'GPU')} per run: {wall(hours, jobs)}"]
     seconds = {one.run.id: one.result.seconds for one in study.records() if one.result}
-    spent = sum(row.cost.flops for row in rows if row.cost.run in seconds)
-    left = [_left(row) * row.cost.flops for row in rows]
-    if not spent or not any(left):
-        return None
-    each = sum(seconds.values()) / spent
-    wall = max(each * sum(left) / jobs, each * max(left))
-    return (
-        f"at the speed of the {len(seconds)} finished here, {jobs} side by side: "
-        f"about {duration(wall)}"
-    )
+    if spent := sum(run.cost.flops for run in runs if run.cost.run in seconds):
+        each = sum(seconds.values()) / spent
+        left = [each * run.left * run.cost.flops for run in runs]
+        speed = f"at the speed of the {len(seconds)} finished here"
+        found.append(f"{speed}: {wall(left, resources.jobs)}")
+    return found

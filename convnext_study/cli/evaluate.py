@@ -14,10 +14,10 @@ import typer
 from convnext_study.cli.options import (
     MOST_PROCESSES,
     CorruptImages,
+    Device,
     ImageSize,
     Json,
     finite,
-    on_corrupt_image,
     print_rich,
 )
 from convnext_study.errors import UserError
@@ -32,11 +32,6 @@ if TYPE_CHECKING:
     from convnext_study.training.runtime import Runtime
 
 LARGE = 1e5  # from here on a number without a unit is written with a prefix
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register `evaluate` with the command line, as ``eval``."""
-    app.command("eval")(evaluate)
 
 
 Trust = Annotated[
@@ -80,9 +75,7 @@ def evaluate(
         float | None,
         typer.Option(min=0.05, max=1, callback=finite, help="Crop over resized side."),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps. (default: auto-detected)")
-    ] = None,
+    device: Device = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Use torch.compile: a minute first, then faster.")
     ] = False,
@@ -102,9 +95,7 @@ def evaluate(
     if uri is None:
         raise UserError(f"{model}: on what? Name a data set, as in --data folder:PATH")
     changed = loaded.transform.replace(image_size, crop_pct)
-    runtime = replace(
-        _runtime(device, workers, compiled), corrupt_images=on_corrupt_image(corrupt_images)
-    )
+    runtime = replace(_runtime(device, workers, compiled), corrupt_images=corrupt_images)
     if not is_classifier(loaded):
         if image_size or crop_pct:
             option = "--image-size" if image_size else "--crop-pct"

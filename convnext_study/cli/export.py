@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from convnext_study.evaluation.load_run import LoadedModel
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register `export` with the command line."""
-    app.command()(export)
-
-
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     to: Annotated[

@@ -8,16 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from convnext_study.cli.options import ImageSize, Json, Regime, print_rich, print_tables
-from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap
+from convnext_study.roadmap import DEFAULT_REGIME, ROADMAPS, Roadmap, get_roadmap
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register `steps`, `show` and `cost` with the command line."""
-    for command in (steps, show, cost):
-        app.command()(command)
-
-
-def steps(regime: Regime = "t", as_json: Json = False) -> None:
+def steps(regime: Regime = DEFAULT_REGIME, as_json: Json = False) -> None:
     """List the rows of a road map and what each one sets."""
     road = get_roadmap(regime)
     if as_json:
@@ -61,7 +55,7 @@ def _steps(road: Roadmap) -> list[dict[str, Any]]:
 
 def show(
     step: Annotated[str, typer.Argument(help="A step's name, as `steps` lists them.")],
-    regime: Regime = "t",
+    regime: Regime = DEFAULT_REGIME,
     image_size: ImageSize = None,
 ) -> None:
     """Show what a step changes: its layers before and after, and what that costs."""

@@ -9,20 +9,20 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, get_type_hints
 
 import typer
 
-from convnext_study.data.sources import SOURCES
-from convnext_study.errors import EXIT_STOPPED, RunFailed, UserError, one_line
+from convnext_study.data.labels import USAGE
+from convnext_study.errors import EXIT_STOPPED, RunFailed, one_line
 from convnext_study.recipes.recipe import LEAST_PIXELS, MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS
+from convnext_study.roadmap import DEFAULT_REGIME
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from convnext_study.data.dataset import OnCorruptImage
     from convnext_study.report.tables import Table
     from convnext_study.runs.records import RecordError
 
@@ -38,16 +38,11 @@ ImageSize = Annotated[
     int | None,
     typer.Option(min=LEAST_PIXELS, max=MOST_PIXELS, help="Side of the image, in pixels."),
 ]
-CorruptImages = Annotated[
-    str, typer.Option(help="An image that cannot be read: stop, or skip and count it.")
-]
-
-
-def on_corrupt_image(choice: str) -> OnCorruptImage:
-    """What `CorruptImages` chose. Raises UserError."""
-    if choice not in ("stop", "skip"):
-        raise UserError(f"--corrupt-images {choice!r}: use stop or skip")
-    return "skip" if choice == "skip" else "stop"
+_DEVICE = "cpu, cuda or mps. (default: auto-detected)"
+Device = Annotated[str | None, typer.Option(help=_DEVICE)]
+_CORRUPT = "What an image that cannot be read does: stop the run, or be skipped and counted."
+OnCorruptImage = Literal["stop", "skip"]
+CorruptImages = Annotated[OnCorruptImage, typer.Option(help=_CORRUPT)]
 
 
 def finite(number: float | None) -> float | None:
@@ -57,41 +52,93 @@ def finite(number: float | None) -> float | None:
     return number
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What determines the runs and their cost: for every command that trains or plans."""
+WHAT, RECIPE, WHERE, MACHINE = "What to train", "Recipe", "Where", "Machine"
+ESTIMATE = "Estimate"
+_DATA = "; ".join(f"{labels}: {', '.join(uris.values())}" for labels, uris in USAGE.items())
 
-    data: Annotated[
-        str, typer.Option(help=", ".join(source.usage for source in SOURCES.values()) + ".")
-    ] = "digits"
-    seeds: Annotated[str, typer.Option(help="How many (3 is 0,1,2), or which (0,4,7).")] = "1"
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="published, small, composed, or one recipe for every row: its name or a .toml "
-            "file. (default: small for nano, composed on clutter; published for t and b)"
-        ),
-    ] = None
-    epochs: Annotated[
-        int | None, typer.Option(min=1, max=MOST_EPOCHS, help="Instead of the recipe's.")
-    ] = None
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MOST_IMAGES, help="Images per optimizer step, instead of the recipe's."
-        ),
-    ] = None
-    image_size: ImageSize = None
-    micro_batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, max=MOST_IMAGES, help="Most images a process takes at a time."),
-    ] = None
-    precision: Annotated[
-        str | None, typer.Option(help="float32, bf16 or fp16, instead of the recipe's.")
-    ] = None
-    sync_bn: Annotated[
-        bool, typer.Option("--sync-bn", help="BatchNorm over all processes of a run.")
-    ] = False
+
+def _option(panel: str, text: str, default: Any = None, *names: str, **limits: Any) -> Any:
+    """A field that is an option: in which part of the help it stands, and what it says there."""
+    about = {"names": names, "rich_help_panel": panel, "help": text, **limits}
+    return field(default=default, metadata=about)
+
+
+def _count(panel: str, text: str, least: int = 1, most: int = MOST_PROCESSES) -> Any:
+    return _option(panel, text, min=least, max=most)
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """The options of every command that trains."""
+
+    regime: str | None = _option(
+        WHAT, f"Which road map: t, b or nano. (default: {DEFAULT_REGIME}, or the study's own)"
+    )
+    data: str | None = _option(WHAT, f"{_DATA}. (default: digits, or the study's own)")
+    seeds: str = _option(WHAT, "How many (3 is 0,1,2), or which (0,4,7).", "1")
+    download: bool = _option(WHAT, "Fetch a data set that is missing.", False)
+    corrupt_images: OnCorruptImage = _option(WHAT, _CORRUPT, "stop")
+    recipe: str | None = _option(
+        RECIPE,
+        "published, small, composed, or one recipe for every row: its name or a .toml file. "
+        "(default: small for nano, composed on clutter; published for t and b; or the study's own)",
+    )
+    epochs: int | None = _count(RECIPE, "Instead of the recipe's.", most=MOST_EPOCHS)
+    batch_size: int | None = _count(
+        RECIPE, "Images per optimizer step, instead of the recipe's.", most=MOST_IMAGES
+    )
+    image_size: int | None = _count(
+        RECIPE, "Side of the image, in pixels.", LEAST_PIXELS, MOST_PIXELS
+    )
+    precision: str | None = _option(RECIPE, "float32, bf16 or fp16, instead of the recipe's.")
+    sync_bn: bool = _option(RECIPE, "BatchNorm over all processes of a run.", False)
+    out: Path | None = _option(
+        WHERE, "Folder of the study. (default: runs/REGIME-DATA, or runs/STUDY-DATA)"
+    )
+    launcher: str = _option(WHERE, "local, torchrun (DDP on this machine), or slurm.", "local")
+    processes: int | None = _count(WHERE, "Of each run, with torchrun. (default: one per GPU)")
+    cluster: Path | None = _option(WHERE, "With slurm: the site's file, as in launch/clusters/.")
+    wait: bool = _option(WHERE, "With slurm: follow the jobs to their end.", True)
+    wandb: str = _option(WHERE, "Mirror runs to wandb: off, offline, online.", "off")
+    jobs: int | None = _count(MACHINE, "Parallel trainings. (default: one per core, or per GPU)")
+    threads: int | None = _count(
+        MACHINE, "Threads per training. (default: 1 for images up to 64 pixels)"
+    )
+    workers: int | None = _count(
+        MACHINE,
+        "Processes per training that read image files. (default: with a GPU the cores that its "
+        "training leaves, up to 16; on a CPU none)",
+        least=0,
+    )
+    device: str | None = _option(MACHINE, _DEVICE)
+    micro_batch_size: int | None = _count(
+        MACHINE, "Most images a process takes at a time.", most=MOST_IMAGES
+    )
+    compile: bool = _option(MACHINE, "Use torch.compile.", False)
+    channels_last: bool = _option(
+        MACHINE, "Memory layout of images.", True, "--channels-last/--channels-first"
+    )
+    grad_checkpointing: bool = _option(MACHINE, "Save memory, take longer.", False)
+    deterministic: bool = _option(
+        MACHINE, "Only algorithms that give the same bits every time; slower on GPUs.", False
+    )
+    tf32: bool = _option(MACHINE, "GPUs: round factors of float32 products; faster.", False)
+    cudnn_benchmark: bool = _option(
+        MACHINE, "GPUs: try cuDNN's algorithms, take the fastest.", False
+    )
+    dry_run: bool = _option(
+        ESTIMATE,
+        "Print the runs, which are done and what the rest will cost; train nothing. With slurm "
+        "also what would be submitted.",
+        False,
+    )
+    gpu: str = _option(
+        ESTIMATE, "Kind of GPU whose hours are estimated: a100, h100, v100, rtx4090, ...", "a100"
+    )
+    mfu: float = _option(
+        ESTIMATE, "Share of the GPU's peak that is reached.", 0.1, min=0.001, max=1, callback=finite
+    )
+    as_json: bool = _option(ESTIMATE, "Print the estimate as JSON.", False, "--json")
 
     def recipe_changes(self) -> dict[str, Any]:
         """The recipe's fields that were set on the command line; None leaves the recipe's own."""
@@ -104,134 +151,45 @@ class RunOptions:
         }
 
 
-@dataclass(frozen=True)
-class StudyOptions(RunOptions):
-    """The options of every command that trains: also where, and how it uses the machine."""
-
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the study. (default: runs/REGIME-DATA)")
-    ] = None
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MOST_PROCESSES,
-            help="Parallel trainings. (default: one per core, or per GPU)",
-        ),
-    ] = None
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MOST_PROCESSES,
-            help="Threads per training. (default: 1 for images up to 64 pixels)",
-        ),
-    ] = None
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=MOST_PROCESSES,
-            help="Processes per training that read image files. (default: with a GPU the "
-            "cores that its training leaves, up to 16; on a CPU none)",
-        ),
-    ] = None
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or mps. (default: auto-detected)")
-    ] = None
-    wandb: Annotated[str, typer.Option(help="Mirror runs to wandb: off, offline, online.")] = "off"
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch a data set that is missing.")
-    ] = False
-    corrupt_images: CorruptImages = "stop"
-    launcher: Annotated[
-        str, typer.Option(help="Where to train: local, torchrun (DDP on this machine), slurm.")
-    ] = "local"
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MOST_PROCESSES, help="Of each run, with torchrun. (default: one per GPU)"
-        ),
-    ] = None
-    cluster: Annotated[
-        Path | None, typer.Option(help="With slurm: the site's file, as in launch/clusters/.")
-    ] = None
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Print the runs, which are done and what the rest will cost; train nothing. "
-            "With slurm also what would be submitted.",
-        ),
-    ] = False
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="With slurm: follow the jobs to their end.")
-    ] = True
-    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last/--channels-first", help="Memory layout of images.")
-    ] = True
-    grad_checkpointing: Annotated[
-        bool, typer.Option("--grad-checkpointing", help="Save memory, take longer.")
-    ] = False
-    deterministic: Annotated[
-        bool,
-        typer.Option(
-            "--deterministic",
-            help="Only algorithms that give the same bits every time, on GPUs too; slower there.",
-        ),
-    ] = False
-    tf32: Annotated[
-        bool,
-        typer.Option("--tf32", help="GPUs: round factors of float32 products; faster."),
-    ] = False
-    cudnn_benchmark: Annotated[
-        bool,
-        typer.Option("--cudnn-benchmark", help="GPUs: try cuDNN's algorithms, take the fastest."),
-    ] = False
-
-
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each field of the dataclass that its ``options`` are.
-
-    Fields are its options in the terminal; the command gets them as one value.
-    """
-    own = dict(inspect.signature(command, eval_str=True).parameters)
-    kind: type[RunOptions] = own.pop("options").annotation
-    hints = get_type_hints(kind, include_extras=True)
-    shared = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=hints[field.name],
+    """Give a command an option for each field of `StudyOptions`; it gets them as ``options``."""
+    parameters = dict(inspect.signature(command, eval_str=True).parameters)
+    del parameters["options"]
+    hints = get_type_hints(StudyOptions)
+    for one in fields(StudyOptions):
+        about = dict(one.metadata)
+        names = about.pop("names") or (
+            (f"--{one.name.replace('_', '-')}",) if one.default is False else ()
         )
-        for field in fields(kind)
-    ]
+        option: Any = Annotated[hints[one.name], typer.Option(*names, **about)]
+        parameters[one.name] = inspect.Parameter(
+            one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=option
+        )
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> None:
         from convnext_study.experiments.data_identity import forget
 
         forget()
-        options = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        options = StudyOptions(**{one.name: given.pop(one.name) for one in fields(StudyOptions)})
         try:
             command(**given, options=options)
         except KeyboardInterrupt:  # before the first training, or while the findings are made
-            if not isinstance(options, StudyOptions) or options.dry_run:
+            if options.dry_run:
                 raise
             print("stopped; rerun the same command to resume", file=sys.stderr)
             raise typer.Exit(EXIT_STOPPED) from None
 
-    parameters = [*own.values(), *shared]
-    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    wrapped.__signature__ = inspect.Signature([*parameters.values()])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {name: one.annotation for name, one in parameters.items()}
     return wrapped
 
 
 def output_of(options: StudyOptions) -> TextIO:
-    """Where a command says what it does: a batch script must be all of the standard output."""
-    return sys.stderr if options.dry_run and options.launcher == "slurm" else sys.stdout
+    """Where a command says what it does: a batch script, or JSON, must be all of the standard
+    output."""
+    for_machines = options.as_json or options.launcher == "slurm"
+    return sys.stderr if options.dry_run and for_machines else sys.stdout
 
 
 def console(file: TextIO | None = None) -> Console:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.cli.options import StudyOptions, on_corrupt_image
+from convnext_study.cli.options import StudyOptions
 from convnext_study.errors import UserError
 from convnext_study.experiments.data_identity import look_at
 from convnext_study.experiments.dataset_size import expected_size, has_maps, size_if_missing
@@ -42,7 +42,8 @@ def describe(todo: Sequence[Run], options: StudyOptions, resources: Resources) -
             else runtime.device
         )
         how = f"{resources.jobs} side by side, {each}, on {launcher}"
-    return f"{options.data}; {recipes}; {batches} images per step{at_a_time}; {how}"
+    data = ", ".join(dict.fromkeys(run.data for run in todo))
+    return f"{data}; {recipes}; {batches} images per step{at_a_time}; {how}"
 
 
 def choose_resources_for(
@@ -52,7 +53,6 @@ def choose_resources_for(
     from convnext_study.launchers.resources import choose_resources
     from convnext_study.training.runtime import Runtime
 
-    corrupt_images = on_corrupt_image(options.corrupt_images)
     size, from_files = _images(todo, options)
     runtime = Runtime(
         download=options.download,
@@ -60,7 +60,7 @@ def choose_resources_for(
         micro_batch_size=options.micro_batch_size,
         compile=options.compile,
         grad_checkpointing=options.grad_checkpointing,
-        corrupt_images=corrupt_images,
+        corrupt_images=options.corrupt_images,
         deterministic=options.deterministic,
         tf32=options.tf32,
         cudnn_benchmark=options.cudnn_benchmark,
@@ -124,13 +124,10 @@ def _images_of(uri: str, todo: Sequence[Run], options: StudyOptions) -> tuple[in
 
 
 def opening(options: StudyOptions) -> dict[str, Any]:
-    """How data is opened, as `look_at` takes it: a dry run fetches nothing.
-
-    Raises UserError for what cannot be done about bad images.
-    """
+    """How data is opened, as `look_at` takes it: a dry run fetches nothing."""
     return {
         "download": options.download and not options.dry_run,
-        "corrupt_images": on_corrupt_image(options.corrupt_images),
+        "corrupt_images": options.corrupt_images,
     }
 
 

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from convnext_study.results.statistics.intervals import PooledStd
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register `power` with the command line."""
-    app.command()(power)
-
-
 def power(
     effect: Annotated[
         float,

@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from convnext_study.results.load import ReportOptions
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register `report` with the command line."""
-    app.command()(report)
-
-
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of one study or of several.")],
     out: Annotated[

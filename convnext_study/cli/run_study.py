@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from convnext_study.cli.dry_run import dry_run
 from convnext_study.cli.options import (
     StudyOptions,
     console,
@@ -23,38 +24,21 @@ from convnext_study.cli.place import (
     get_launcher,
     opening,
 )
+from convnext_study.cli.progress import live_table, plain_line, progress
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, one_line
 from convnext_study.experiments.collection import RunCollection, train_all, unfinished
 from convnext_study.experiments.data_identity import identify
-from convnext_study.experiments.roadmap_runs import default_folder, parse_seeds, roadmap_runs
 from convnext_study.experiments.study_file import recorded
 from convnext_study.report.tables.formatting import plural
-from convnext_study.roadmap import Roadmap, Variant
 from convnext_study.runs.records import Run, unreadable_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.console import Console
-
     from convnext_study.launchers import Launcher
     from convnext_study.launchers.graph import Outcome
     from convnext_study.launchers.resources import Resources
-
-
-def run_roadmap(road: Roadmap, variants: Sequence[Variant], options: StudyOptions) -> None:
-    """Train rows of a road map, and show them."""
-    runs = roadmap_runs(
-        road,
-        variants,
-        data=options.data,
-        seeds=parse_seeds(options.seeds),
-        recipe=options.recipe,
-        changes=options.recipe_changes(),
-    )
-    folder = options.out or default_folder(road, options.data)
-    runs = identify_in(folder, runs, options)
-    run_study(RunCollection(tuple(runs), folder, options.wandb), options)
+    from convnext_study.results.rows import ResultRow
 
 
 def identify_in(folder: Path, runs: Sequence[Run], options: StudyOptions) -> list[Run]:
@@ -62,12 +46,8 @@ def identify_in(folder: Path, runs: Sequence[Run], options: StudyOptions) -> lis
 
     Raises UserError, before anything is printed or written, for data that cannot be used.
     """
-    return identify(
-        runs,
-        recorded(folder).values(),
-        required=not options.dry_run,
-        **opening(options),
-    )
+    known = recorded(folder).values()
+    return identify(runs, known, required=not options.dry_run, **opening(options))
 
 
 def run_study(study: RunCollection, options: StudyOptions) -> None:
@@ -76,8 +56,6 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
     A dry run only tells what that would be.
     """
     if options.dry_run:
-        from convnext_study.cli.dry_run import dry_run
-
         dry_run(study, options)
         return
     todo = [run for run in study.runs if not study.is_done(run)]
@@ -96,42 +74,30 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
         if options.launcher == "slurm" and not options.wait:
             return
     _show(study)
-    for outcome in unfinished(outcomes, "failed"):
-        reason = one_line(outcome.reason)
-        print(f"convnext-study: {outcome.run.id} failed: {reason}", file=sys.stderr)
+    failed, stopped = unfinished(outcomes, "failed"), unfinished(outcomes, "stopped")
     # What another command has finished meanwhile is none of these.
     busy = [one for one in unfinished(outcomes, "busy") if not study.is_done(one.run)]
-    for outcome in busy:
-        print(f"convnext-study: {outcome.run.id} is busy: {outcome.reason}", file=sys.stderr)
-    for text in _warnings(study):
-        print(f"convnext-study: warning: {one_line(text)}", file=sys.stderr)
-    warn_of_unreadable(unreadable_in(study.folder / "runs"))
-    for note in sorted({o.reason for o in outcomes if o.status == "done" and o.reason}):
+    notes = [f"{one.run.id} failed: {one.reason}" for one in failed]
+    notes += [f"{one.run.id} is busy: {one.reason}" for one in busy]
+    notes += [f"warning: {text}" for text in _warnings(study)]
+    notes += sorted({one.reason for one in outcomes if one.status == "done" and one.reason})
+    for note in notes:
         print(f"convnext-study: {one_line(note)}", file=sys.stderr)
-    if unfinished(outcomes, "failed"):
+    warn_of_unreadable(unreadable_in(study.folder / "runs"))
+    if failed:
         raise typer.Exit(EXIT_FAILED)
-    stopped = unfinished(outcomes, "stopped")
-    if stopped or busy:
-        print(
-            f"{plural(len(stopped + busy), 'run')} left; rerun the same command to resume",
-            file=sys.stderr,
-        )
+    if left := stopped + busy:
+        line = f"{plural(len(left), 'run')} left; rerun the same command to resume"
+        print(line, file=sys.stderr)
         raise typer.Exit(EXIT_STOPPED)
 
 
 def _train(study: RunCollection, resources: Resources, launcher: Launcher) -> list[Outcome]:
+    """A live table on a terminal, and a line per epoch for logs and pipes."""
     shown = console()
-    if shown.is_terminal:
-        return _train_live(study, resources, launcher, shown)
-    return _train_plain(study, resources, launcher)
-
-
-def _train_live(
-    study: RunCollection, resources: Resources, launcher: Launcher, shown: Console
-) -> list[Outcome]:
+    if not shown.is_terminal:
+        return _train_plain(study, resources, launcher)
     from rich.live import Live
-
-    from convnext_study.cli.progress import live_table, progress
 
     with Live(console=shown, auto_refresh=False) as live:
 
@@ -146,9 +112,6 @@ def _train_live(
 
 
 def _train_plain(study: RunCollection, resources: Resources, launcher: Launcher) -> list[Outcome]:
-    """A line per epoch, for logs and pipes."""
-    from convnext_study.cli.progress import plain_line
-
     output = {record.run.id: len(record.epochs) for record in study.records()}
     began = time.monotonic()
 
@@ -164,21 +127,14 @@ def _train_plain(study: RunCollection, resources: Resources, launcher: Launcher)
 
 def _warnings(study: RunCollection) -> list[str]:
     """What the runs warned of, each once."""
+    events = [event for record in study.records() for event in record.events]
     return sorted(
-        {
-            str(event["text"])
-            for record in study.records()
-            for event in record.events
-            if event.get("event") == "warning" and "text" in event
-        }
+        {str(one["text"]) for one in events if one.get("event") == "warning" and "text" in one}
     )
 
 
 def _show(study: RunCollection) -> None:
     """The table on the screen; table and figure in the folder."""
-    from convnext_study.report.figures.roadmap import draw
-    from convnext_study.report.tables.results import terminal_table, write_results
-    from convnext_study.results.rows import study_title
     from convnext_study.results.summary import summarize
 
     requested = [run for run in study.runs if is_row(run)]
@@ -188,16 +144,26 @@ def _show(study: RunCollection) -> None:
     if not any(row.value is not None for row in rows):
         print("no row is finished yet: no table")
         return
-    print_tables(terminal_table(rows))
-    title = study_title(rows).title
-    print_written(
-        study.folder,
-        lambda: [*write_results(study.folder, rows, title), *draw(rows, study.folder)],
-    )
+    show_rows(rows, study.folder)
     if study.wandb != "off":
         from convnext_study.report.write import mirror_study
 
         mirror_study(study.folder, rows, study.wandb)
+
+
+def show_rows(rows: Sequence[ResultRow], folder: Path, within: str = "") -> None:
+    """Print the table of rows; write it and its figure in a study's folder, or one in that."""
+    from convnext_study.report.figures.roadmap import draw
+    from convnext_study.report.tables.results import terminal_table, write_results
+    from convnext_study.results.rows import study_title
+    from convnext_study.runs.files import make_within
+
+    def write() -> list[Path]:
+        into = make_within(folder, within) if within else folder
+        return [*write_results(into, rows, study_title(rows).title), *draw(rows, into)]
+
+    print_tables(terminal_table(rows))
+    print_written(folder, write)
 
 
 def is_row(run: Run) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from convnext_study.cli.options import (
+    WHAT,
     StudyOptions,
     output_of,
     print_rich,
@@ -17,7 +17,6 @@ from convnext_study.cli.options import (
     print_written,
     with_options,
 )
-from convnext_study.data.labels import USAGE
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,85 +25,40 @@ if TYPE_CHECKING:
     from convnext_study.experiments.study_file import StudyFile
     from convnext_study.runs.records import Record, Run
 
-PLAYERS = ("step", "section")
-
-
-_DATA = "; ".join(f"{labels}: {', '.join(uris.values())}" for labels, uris in USAGE.items())
-
-
-@dataclass(frozen=True)
-class FileOptions(StudyOptions):
-    """Those of a study from a file, which may have networks, recipes and data of its own."""
-
-    data: Annotated[
-        str,
-        typer.Option(
-            help=f"Of the kind that the study needs. {_DATA}. "
-            "(default: the study's own, or digits)",
-            show_default=False,
-        ),
-    ] = "digits"
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="published, small, or one recipe for every run: its name or a .toml file; "
-            "composed on the road map. (default: the study's own, or as in roadmap)"
-        ),
-    ] = None
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the study. (default: runs/REGIME-DATA, or runs/STUDY-DATA)"),
-    ] = None
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register `study` with the command line."""
-    app.command()(study)
+_what: Any = functools.partial(typer.Option, rich_help_panel=WHAT)
 
 
 @with_options
 def study(
-    ctx: typer.Context,
     file: Annotated[
         str,
         typer.Argument(
             metavar="NAME|FILE", help="A study of the package, such as pairs, or a Python file."
         ),
     ],
-    options: FileOptions,
-    regime: Annotated[
-        str | None, typer.Option(help="Which road map: t, b or nano. (default: the file's)")
-    ] = None,
-    extra_steps: Annotated[
-        str,
-        typer.Option(
-            "--extra-steps",
-            help="Steps after the end: grn, layer_scale, ..., or .py files with STEPS.",
-        ),
-    ] = "",
-    permutations: Annotated[
-        int,
-        typer.Option(
-            min=2, max=10_000, help="Orders of the steps to sample, half of them reverses."
-        ),
-    ] = 8,
-    players: Annotated[
-        str, typer.Option(help="What to share the gain among: step or section.")
-    ] = "step",
-    match_macs: Annotated[
-        str | None,
-        typer.Option(help="Set each width so that MACs come nearest to: end, or a number."),
-    ] = None,
+    options: StudyOptions,
     networks: Annotated[
         str,
-        typer.Option(
+        _what(
             help="Networks to study, comma-separated, for studies that accept a choice: see their "
-            "file. "
-            "(default: the study's own)"
+            "file. (default: the study's own)"
         ),
     ] = "",
+    extra_steps: Annotated[
+        str, _what(help="Steps after the end: grn, layer_scale, ..., or .py files with STEPS.")
+    ] = "",
+    match_macs: Annotated[
+        str | None,
+        _what(help="Set each width so that MACs come nearest to: end, or a number."),
+    ] = None,
+    permutations: Annotated[
+        int, _what(min=2, max=10_000, help="Orders of the steps to sample, half of them reverses.")
+    ] = 8,
+    players: Annotated[
+        Literal["step", "section"], _what(help="What an attribution shares the gain among.")
+    ] = "step",
     any_commit: Annotated[
-        bool, typer.Option("--any-commit", help="Count runs made at other commits as well.")
+        bool, _what("--any-commit", help="Count runs made at other commits as well.")
     ] = False,
 ) -> None:
     """Train the networks that a study's file asks for, each once, and show its tables.
@@ -113,7 +67,7 @@ def study(
     """
     from convnext_study.cli.run_study import identify_in, run_study
     from convnext_study.experiments.collection import RunCollection
-    from convnext_study.experiments.roadmap_runs import default_folder, parse_seeds
+    from convnext_study.experiments.roadmap_runs import DEFAULT_DATA, default_folder, parse_seeds
     from convnext_study.experiments.study_file import (
         NETWORKS,
         deduplicate,
@@ -123,20 +77,16 @@ def study(
         with_metadata,
     )
 
-    if players not in PLAYERS:
-        raise UserError(f"players: {players!r}; use one of {', '.join(PLAYERS)}")
     if permutations % 2:
         raise UserError(
             f"permutations: {permutations}; use an even number, each order comes with its reverse"
         )
     loaded = load_study(find_study(file))
-    if loaded.data and _is_left_out(ctx, "data"):
-        options = replace(options, data=loaded.data)
     context = make_context(
         loaded,
-        regime,
+        options.regime,
         extra_steps,
-        data=options.data,
+        data=options.data or loaded.data or DEFAULT_DATA,
         seeds=parse_seeds(options.seeds),
         recipe=options.recipe,
         changes=options.recipe_changes(),
@@ -151,7 +101,7 @@ def study(
     if match_macs is not None:
         requested = _match_macs(requested, match_macs, context, options)
     folder = (
-        options.out or loaded.folder(options.data) or default_folder(context.road, options.data)
+        options.out or loaded.folder(context.data) or default_folder(context.road, context.data)
     )
     requested = identify_in(folder, requested, options)
     runs, done = deduplicate(requested, folder)
@@ -179,12 +129,6 @@ def study(
         print(f"convnext-study: no findings yet: {error}", file=sys.stderr)
     if ending:
         raise ending
-
-
-def _is_left_out(ctx: typer.Context, option: str) -> bool:
-    """Whether an option has its default, and was not given on the command line."""
-    source = ctx.get_parameter_source(option)
-    return source is not None and source.name == "DEFAULT"
 
 
 def _match_macs(runs: list[Run], target: str, context: Context, options: StudyOptions) -> list[Run]:
@@ -231,26 +175,16 @@ def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:
 
 def _show_matched(whole: RunCollection, requested: list[Run]) -> None:
     """The rows at equal MACs, with the widths that make them so, in a folder of their own."""
+    from convnext_study.cli.run_study import show_rows
     from convnext_study.experiments.equal_macs import KIND
     from convnext_study.experiments.study_file import select_records
-    from convnext_study.report.figures.roadmap import draw
-    from convnext_study.report.tables.results import terminal_table, write_results
-    from convnext_study.results.rows import study_title
     from convnext_study.results.summary import summarize
-    from convnext_study.runs.files import make_within
 
     rows = summarize(select_records(_finished(whole), requested), requested)
-    if not any(row.value is not None for row in rows):
-        return
-    target = requested[0].metadata[KIND]["target"]
-    print_rich(f"At equal cost, {target:,} MACs: widths as the labels say.")
-    print_tables(terminal_table(rows))
-
-    def write() -> list[Path]:
-        folder = make_within(whole.folder, KIND)
-        return [*write_results(folder, rows, study_title(rows).title), *draw(rows, folder)]
-
-    print_written(whole.folder, write)
+    if any(row.value is not None for row in rows):
+        target = requested[0].metadata[KIND]["target"]
+        print_rich(f"At equal cost, {target:,} MACs: widths as the labels say.")
+        show_rows(rows, whole.folder, within=KIND)
 
 
 def _finished(whole: RunCollection) -> list[Record]:

@@ -6,13 +6,13 @@ forward's, and a multiply-accumulate is two operations. Evaluation is a forward 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from convnext_study.cost.closed_form import closed_form
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.dataset_size import DatasetSize
 from convnext_study.models.builders import ROADMAP_BUILDER, get_builder
@@ -61,22 +61,19 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Hardware:
-    """``gpus`` of one kind share a run; ``peak`` (1e12 operations a second) overrides theirs."""
+    """``gpus`` of one kind share a run. Raises UserError for a kind that is not in `GPUS`."""
 
     gpu: str
     gpus: int = 1
     mfu: float = MFU
-    peak: float | None = None
     micro_batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.gpu not in GPUS and self.peak is None:
-            raise UserError(f"gpu: {self.gpu!r}{did_you_mean(self.gpu, [*GPUS])}, or --peak-tflops")
+        if self.gpu not in GPUS:
+            raise UserError(f"gpu: {self.gpu!r}{did_you_mean(self.gpu, [*GPUS])}")
 
     def tflops(self, precision: str) -> float:
         """One device's peak throughput in 1e12 operations a second."""
-        if self.peak is not None:
-            return self.peak
         gpu = GPUS[self.gpu]
         return gpu.tf32 if precision == "float32" else gpu.half
 
@@ -116,20 +113,24 @@ class CostEstimate:
         """Training's and evaluation's."""
         return self.train_flops + self.eval_flops
 
+    @property
+    def batch_split(self) -> str:
+        """Global batch = devices x accumulation x micro batch."""
+        devices = self.global_batch_size // self.batch_per_device
+        return (
+            f"{self.global_batch_size} = {devices} x {self.accum_steps} x {self.micro_batch_size}"
+        )
+
 
 def estimate(
-    runs: Sequence[Run],
-    dataset: DatasetSize,
-    hardware: Hardware,
-    others: Mapping[str, DatasetSize] | None = None,
+    runs: Sequence[Run], sizes: Mapping[str, DatasetSize], hardware: Hardware
 ) -> list[CostEstimate]:
-    """What each run will cost; ``others`` are the sizes of other data that some are trained on.
+    """What each run will cost on its data, whose ``sizes`` are given by URI.
 
     Raises UserError for a batch that the devices cannot share, and for a network that cannot be
     built.
     """
-    sizes = others or {}
-    return [_one(run, sizes.get(run.data, dataset), hardware) for run in runs]
+    return [_one(run, sizes[run.data], hardware) for run in runs]
 
 
 def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
@@ -178,10 +179,8 @@ def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
 
 def _count(model: ModelRef, image_size: int, classes: int) -> Cost:
     """The cost of one image. Raises UserError for a network that cannot be made or counted."""
-    from convnext_study import cost
-
-    if model.builder == ROADMAP_BUILDER:
-        return cost.count_spec(NetSpec.from_dict(model.args), image_size, classes)
+    if model.builder == ROADMAP_BUILDER:  # without the seconds that importing torch takes
+        return closed_form(NetSpec.from_dict(model.args), image_size, classes)
     return _count_built(model.builder, json.dumps(model.args), image_size, classes)
 
 
@@ -204,27 +203,3 @@ def _disk(params: int, dataset: DatasetSize, recipe: Recipe) -> int:
     """Bytes a run leaves: its two newest checkpoints, its log, and a bit for each test image."""
     copies = 1 + {"adamw": 2, "sgd": 1}[recipe.optimizer] + bool(recipe.ema)
     return 2 * 4 * copies * params + LOG_LINE * recipe.epochs + dataset.val // 4
-
-
-def total(estimates: Sequence[CostEstimate]) -> dict[str, Any]:
-    """Sums over the runs, which follow one another on all devices."""
-    names = ("images", "train_flops", "eval_flops", "gpu_hours", "wall_hours", "disk")
-    sums = {name: sum(getattr(one, name) for one in estimates) for name in names}
-    return {"runs": len(estimates), **sums}
-
-
-def to_dict(
-    estimates: Sequence[CostEstimate],
-    dataset: DatasetSize,
-    hardware: Hardware,
-    warnings: Sequence[str],
-) -> dict[str, Any]:
-    """The whole plan in plain values."""
-    return {
-        "rule": RULE,
-        "data": dataclasses.asdict(dataset),
-        "hardware": dataclasses.asdict(hardware),
-        "runs": [dataclasses.asdict(one) for one in estimates],
-        "total": total(estimates),
-        "warnings": list(warnings),
-    }

@@ -17,6 +17,7 @@ from convnext_study.results.summary import MAY_DIFFER
 from convnext_study.roadmap import Roadmap, Variant
 from convnext_study.runs.records import ModelRef, Run
 
+DEFAULT_DATA = "digits"
 MOST_SEEDS = 1000  # by their number; more of them are named
 
 

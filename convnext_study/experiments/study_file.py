@@ -20,11 +20,10 @@ from convnext_study.experiments.context import Context
 from convnext_study.experiments.data_identity import identify
 from convnext_study.experiments.roadmap_runs import parse_names
 from convnext_study.imports import fault, load_file
-from convnext_study.roadmap import Step, get_roadmap
+from convnext_study.roadmap import DEFAULT_REGIME, Step, get_roadmap
 from convnext_study.roadmap.extensions import extension_step
 from convnext_study.runs.records import RUN, Record, RecordError, Run, is_done, read_run_file
 
-DEFAULT_REGIME = "nano"
 ABLATIONS = "ablations"
 NETWORKS = "networks"  # in a run's metadata: the option of the command that requested it
 

@@ -28,7 +28,7 @@ from convnext_study.roadmap.s6_micro_design import (
 )
 from convnext_study.roadmap.spec import RESNET50, RESNET200, RESNET_NANO
 
-__all__ = ["ROADMAPS", "Roadmap", "Step", "StepError", "Variant", "get_roadmap"]
+__all__ = ["DEFAULT_REGIME", "ROADMAPS", "Roadmap", "Step", "StepError", "Variant", "get_roadmap"]
 
 # What every road map has in common, in the paper's order.
 _SHARED = (
@@ -94,6 +94,7 @@ NANO = Roadmap(
     num_classes=10,
 )
 
+DEFAULT_REGIME = "nano"  # of every command: minutes on a laptop
 ROADMAPS: dict[str, Roadmap] = {road.regime: road for road in (T, B, NANO)}
 
 

@@ -1,6 +1,7 @@
 """A dry run tells what would be trained, and what it would cost; nothing is trained or written."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,24 @@ def invoke(*arguments: str) -> Result:
     return done
 
 
+def rows_of(shown: str) -> dict[str, list[str]]:
+    """The table's rows by their first cells; columns are two spaces apart."""
+    lines = [re.split(r"  +", line.strip()) for line in shown.splitlines()]
+    return {cells[0]: cells[1:] for cells in lines if len(cells) > 5}
+
+
 @pytest.mark.parametrize(
     "where", [[], ["--launcher", "torchrun", "--processes", "2"]], ids=["local", "torchrun"]
 )
 def test_runs_and_costs_and_nothing_else(tmp_path: Path, where: list[str]) -> None:
     shown = invoke("roadmap", *ROWS, *where).stdout
-    rows = [line.split() for line in shown.splitlines() if line.startswith(("resnet ", "gelu "))]
-    assert [row[:4] for row in rows] == [
-        [name, seed, "to", "do"] for seed in "01" for name in ("resnet", "gelu")
-    ]
+    rows = rows_of(shown)
+    split = "64 = 2 x 1 x 32" if where else "64 = 1 x 1 x 64"
+    assert [rows[name][:4] for name in ("resnet", "gelu")] == 2 * [["2", "to do", "10", split]]
+    assert list(rows)[-1] == "total"
+    assert rows["total"][0] == "4"
+    assert "7.19e+11" in rows["total"]
     assert "4 runs, 0 done already" in shown
-    assert "to do: 7.19e+11 FLOPs" in shown
     assert list(tmp_path.iterdir()) == []
 
 
@@ -62,16 +70,31 @@ def test_what_is_done_and_half_done_is_told(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     shown = invoke("roadmap", *ROWS, "--out", "study").stdout
     assert "4 runs, 1 done already" in shown
-    rows = [line.split() for line in shown.splitlines() if line.startswith(("resnet ", "gelu "))]
-    states = [" ".join(row[2:6]) for row in rows]
-    assert states[0].startswith("done ")
-    assert states[1] == "epoch 4 of 10"
-    assert all(state.startswith("to do ") for state in states[2:])
+    rows = rows_of(shown)
+    assert rows["resnet"][1] == "1 done, 1 to do"
+    assert rows["gelu"][1] == "1 at epoch 4 of 10, 1 to do"
     # The second row is to be trained for six epochs of ten, and two others from the start.
-    (left,) = [line for line in shown.splitlines() if line.startswith("to do: ")]
-    assert float(left.split()[2]) == pytest.approx(2.12e11 + 1.6 * 1.48e11, rel=0.01)
-    assert "at the speed of the 1 finished here, " in shown
+    assert rows["left"][0] == "3"
+    assert float(rows["left"][3]) == pytest.approx(2.12e11 + 1.6 * 1.48e11, rel=0.01)
+    assert "at the speed of the 1 finished here: " in shown
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_plan_of_the_paper_on_other_gpus_without_its_data(tmp_path: Path) -> None:
+    """ImageNet's size is known; the JSON has what the table shows."""
+    words = ["roadmap", "--regime", "t", "--data", "folder:gone", "--steps", "gelu"]
+    words += ["--launcher", "torchrun", "--processes", "8", "--gpu", "h100", "--mfu", "0.2"]
+    shown = invoke(*words)
+    told = json.loads(invoke(*words, "--json").stdout)
+    (run,) = told["runs"]
+    assert (run["batch_per_device"], run["state"], run["left"]) == (512, "to do", 1)
+    assert told["total"]["gpu_hours"] == run["gpu_hours"]
+    assert f"{run['gpu_hours']:,.1f} h" in rows_of(shown.stdout)["total"]
+    assert f"8 GPUs per run: about {run['gpu_hours'] / 8:,.1f} h" in shown.stdout
+    assert "0.2 of the 494.7 TFLOP/s that an H100 has" in shown.stdout
+    (warning,) = told["warnings"]
+    assert warning.startswith("1 seed(s)")
+    assert f"warning: {warning}" in shown.stdout
 
 
 def test_slurm_prints_the_script_alone(tmp_path: Path) -> None:
@@ -80,7 +103,7 @@ def test_slurm_prints_the_script_alone(tmp_path: Path) -> None:
     assert done.stdout.startswith("#!/bin/bash\n")
     assert "#SBATCH --array=0-3%4" in done.stdout
     assert "FLOPs" not in done.stdout
-    assert "to do: 7.19e+11 FLOPs" in done.stderr
+    assert "7.19e+11" in rows_of(done.stderr)["total"]
     assert [path.name for path in tmp_path.iterdir()] == ["site.toml"]
 
 
@@ -111,9 +134,10 @@ def test_a_study_is_told_too(tmp_path: Path) -> None:
         "    raise AssertionError('there is nothing to report of a dry run')\n"
     )
     shown = invoke("study", "own.py", "--epochs", "1").stdout
-    (flat,) = [line.split() for line in shown.splitlines() if line.startswith("flat ")]
     macs, images = 3 * 32 * 32 * 10, 1195 // 64 * 64
-    assert float(flat[6]) == pytest.approx(2 * macs * (3 * images + 602), rel=0.01)
+    assert float(rows_of(shown)["flat"][5]) == pytest.approx(
+        2 * macs * (3 * images + 602), rel=0.01
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -123,6 +147,8 @@ def test_what_would_fail_fails_in_the_dry_run() -> None:
         (["--launcher", "slurm"], "name the site with --cluster FILE"),
         (["--data", "floder:x"], "unknown kind; did you mean folder?"),
         (["--data", "timm:torch/cifar10", "--download"], "a dry run fetches nothing"),
+        (["--gpu", "a10"], "did you mean a100?"),
+        (["--launcher", "torchrun", "--processes", "3"], "64 does not divide among"),
     ):
         done = CliRunner().invoke(app, ["roadmap", *arguments, "--dry-run"])
         assert isinstance(done.exception, UserError)
@@ -158,23 +184,3 @@ def test_a_bad_pair_fails_before_anything_runs_unless_it_is_skipped(
     )
     assert isinstance(done.exception, UserError) == (code == 2)
     assert ("masks/1.png: is missing" in str(done.exception)) == (code == 2)
-
-
-def test_a_plan_takes_only_what_it_uses() -> None:
-    options = ("jobs", "threads", "out", "launcher", "device", "wandb", "cluster")
-    for name in options:
-        done = CliRunner().invoke(app, ["plan", f"--{name}", "1"])
-        assert done.exit_code == 2
-        assert f"No such option: --{name}" in done.output
-    done = CliRunner().invoke(
-        app,
-        [
-            *("plan", "--steps", "gelu", "--epochs", "2", "--batch-size", "32", "--seeds", "0,7"),
-            *("--micro-batch-size", "8", "--precision", "bf16", "--sync-bn", "--json"),
-        ],
-    )
-    told = json.loads(done.stdout)["runs"]
-    assert [run["seed"] for run in told] == [0, 7]
-    assert {(run["epochs"], run["precision"], run["accum_steps"]) for run in told} == {
-        (2, "bf16", 4)
-    }

@@ -32,8 +32,8 @@ def numbers() -> list[tuple[str, str]]:
 
 
 def test_the_options_are_found() -> None:
-    assert {command for command, _ in numbers()} >= {"train", "roadmap", "study", "plan", "eval"}
-    assert {("plan", "mfu"), ("study", "permutations"), ("cost", "image_size")} <= {*numbers()}
+    assert {command for command, _ in numbers()} >= {"train", "roadmap", "study", "bench", "eval"}
+    assert {("train", "mfu"), ("study", "permutations"), ("cost", "image_size")} <= {*numbers()}
 
 
 @pytest.mark.parametrize(("command", "option"), numbers())

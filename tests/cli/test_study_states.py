@@ -126,7 +126,7 @@ def test_an_interrupt_before_the_first_training_can_be_resumed(
 def test_help_names_every_kind_of_data_and_no_default_that_is_not_used(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "600")
+    monkeypatch.setenv("COLUMNS", "1000")
     monkeypatch.setattr(sys, "argv", ["convnext-study", "study", "--help"])
     with pytest.raises(SystemExit):
         cli.main()

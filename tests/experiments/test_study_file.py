@@ -318,7 +318,6 @@ def test_a_study_of_ones_own_from_file_to_table(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (["none.py"], "none.py: cannot be read"),
-        (["own.py", "--players", "stage"], "players: 'stage'"),
         (["own.py", "--permutations", "3"], "permutations: 3; use an even number"),
     ],
 )

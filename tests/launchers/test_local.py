@@ -156,8 +156,8 @@ def test_threads_are_those_of_the_node_that_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int
 ) -> None:
     monkeypatch.setattr(machine_module, "cores", lambda: 2)  # of a login node
-    options = StudyOptions(data=f"folder:{make_folder(tmp_path)}", launcher="slurm")
-    (run,) = roadmap_runs(NANO, [NANO.variant("gelu")], data=options.data, seeds=[0])
+    options, data = StudyOptions(launcher="slurm"), f"folder:{make_folder(tmp_path)}"
+    (run,) = roadmap_runs(NANO, [NANO.variant("gelu")], data=data, seeds=[0])
     run = run.model_copy(update={"recipe": {**run.recipe, "image_size": 128}})
     profile = ClusterConfig(minutes=1, gpus=gpus, cpus_per_process=16)
     plan = choose_resources_for([run], options, profile)
@@ -227,14 +227,14 @@ def test_the_exit_code_of_a_command_whose_runs_are_busy(
     ends = [Outcome(run, end, "x") for run, end in zip(study.runs, statuses, strict=True)]
     monkeypatch.setattr(run_study, "_train", lambda *_: ends)
     with pytest.raises(typer.Exit) as left:
-        run_study.run_study(study, StudyOptions(device="cpu", data="digits"))
+        run_study.run_study(study, StudyOptions(device="cpu"))
     assert left.value.exit_code == code
     (busy,) = (one.run.id for one in ends if one.status == "busy")
     assert f"{busy} is busy: x" in capsys.readouterr().err
     # What the other command has finished in the meantime is not busy any longer.
     write_run(study.folder, study.runs[statuses.index("busy")])
     if statuses == ["done", "busy"]:
-        run_study.run_study(study, StudyOptions(device="cpu", data="digits"))
+        run_study.run_study(study, StudyOptions(device="cpu"))
         assert "busy" not in capsys.readouterr().err
 
 
