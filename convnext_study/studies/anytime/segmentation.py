@@ -20,7 +20,8 @@ from convnext_study.studies.anytime.layer_cost import LayerCost, exit_macs
 from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Parent
-from convnext_study.training.tasks.exits import Evidence, enlarged
+from convnext_study.training.tasks.base import Evidence
+from convnext_study.training.tasks.exits import enlarged
 from convnext_study.training.tasks.segmentation import Segmentation
 
 BINS = 15  # of confidence, as in Guo et al., 2017
@@ -88,7 +89,7 @@ class AnytimeSegmentation(Segmentation):
         """The first validation images, as the network gets them, and their labels; those of one
         size with the first."""
         found: list[tuple[Tensor, Tensor]] = []
-        for batch in val_batches(self._parts, 1, self._reading()):
+        for batch in val_batches(self.data, 1, self._reading()):
             pair = self._prepare(batch)
             if not found or pair[0].shape == found[0][0].shape:
                 found.append(pair)

@@ -29,7 +29,7 @@ from convnext_study.training.lr_schedule import learning_rate
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Parent, load_weights
 from convnext_study.training.tasks.classification import Classification
-from convnext_study.training.tasks.on_data import parse
+from convnext_study.training.tasks.base import parse
 
 ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
 

@@ -13,16 +13,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from convnext_study.data.dense.loader import make_readers
-from convnext_study.data.pool import Readers
 from convnext_study.data.pose import open_pose
 from convnext_study.data.pose.transforms import Cut, CutPerson
 from convnext_study.data.workers import JointTransform
 from convnext_study.runs.metrics import Metric, NoResultError, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks.exits import PLACES, Evidence, ExitsTask
-from convnext_study.training.tasks.on_data import Weights, parse
+from convnext_study.training.tasks.base import PLACES, Evidence, ImageTransform, Weights, parse
+from convnext_study.training.tasks.exits import ExitsTask
 
 PRIMARY = "pckh"
 NEAR = 0.5  # of the head's size: a joint this near is right
@@ -60,7 +58,7 @@ class Pose(ExitsTask):
             run,
             runtime,
             self.data,
-            channels=len(self.data.classes),
+            outputs=len(self.data.classes),
             exit_weights=self.args.exit_weights,
             eval_batch=self.args.eval_batch,
         )
@@ -105,28 +103,19 @@ class Pose(ExitsTask):
                 f"and a head of a known size, so PCKh has nothing to measure; label some"
             )
         places = evidence.get(PLACES, torch.arange(len(counts)))
-        exits = counts.shape[1]
-        label = "PCKh, mean of exits" if exits > 1 else "PCKh"
-        found = {PRIMARY: self._metric(counts, places, label)}
-        for number in range(exits if exits > 1 else 0):
-            one, label = counts[:, number : number + 1], f"PCKh, exit {number + 1}"
-            found[f"{PRIMARY}_exit{number + 1}"] = self._metric(one, places, label)
+        if counts.shape[1] == 1:
+            return {PRIMARY: self._metric(counts, places, "PCKh")}, PRIMARY
+        found = {PRIMARY: self._metric(counts, places, "PCKh, mean of exits")}
+        for number, one in enumerate(counts.split(1, 1), 1):
+            found[f"{PRIMARY}_exit{number}"] = self._metric(one, places, f"PCKh, exit {number}")
         return found, PRIMARY
 
-    def readers(self, largest_batch: int) -> Readers:
-        """What reads the data."""
-        train, val = (
-            JointTransform(CutPerson(self._cut, self.data.mirrored, draws=draws))
-            for draws in (True, False)
-        )
-        return make_readers(
-            self.data,
-            train,
-            val,
-            self.run.seed,
-            self.runtime.workers,
-            largest_batch,
-            pin=self._prepare.device.type == "cuda",
+    def transforms(self) -> tuple[ImageTransform, ImageTransform]:
+        """People cut out, with draws and without."""
+        cut, mirrored = self._cut, self.data.mirrored
+        return (
+            JointTransform(CutPerson(cut, mirrored, draws=True)),
+            JointTransform(CutPerson(cut, mirrored, draws=False)),
         )
 
     def _metric(self, counts: Tensor, places: Tensor, label: str) -> Metric:

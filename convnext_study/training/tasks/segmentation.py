@@ -11,16 +11,14 @@ from torch import Tensor
 
 from convnext_study.data.dense import open_dense
 from convnext_study.data.dense.dataset import IGNORE
-from convnext_study.data.dense.loader import make_readers
 from convnext_study.data.dense.transforms import Crop, TrainTransform, WholeImage
-from convnext_study.data.pool import Readers
 from convnext_study.data.workers import JointTransform
 from convnext_study.imports import TaskError
 from convnext_study.runs.metrics import Metric, NoResultError, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks.exits import Evidence, ExitsTask, enlarged
-from convnext_study.training.tasks.on_data import Weights, parse
+from convnext_study.training.tasks.base import Evidence, ImageTransform, Weights, parse
+from convnext_study.training.tasks.exits import ExitsTask, enlarged
 
 PRIMARY = "miou"
 
@@ -114,7 +112,7 @@ class Segmentation(ExitsTask):
             run,
             runtime,
             self.data,
-            channels=self.data.num_classes,
+            outputs=self.data.num_classes,
             exit_weights=self.args.exit_weights,
             eval_batch=self.args.eval_batch if self.data.one_size else 1,
         )
@@ -161,16 +159,11 @@ class Segmentation(ExitsTask):
         """mIoU of each exit, and their mean, which is primary."""
         return miou_metrics(evidence["overlap"])
 
-    def readers(self, largest_batch: int) -> Readers:
-        """What reads the data."""
-        return make_readers(
-            self.data,
+    def transforms(self) -> tuple[ImageTransform, ImageTransform]:
+        """Crops of training images; whole validation images."""
+        return (
             JointTransform(TrainTransform(self.data, self._crop)),
             JointTransform(WholeImage(self.data, self.args.divisor)),
-            self.run.seed,
-            self.runtime.workers,
-            largest_batch,
-            pin=self._prepare.device.type == "cuda",
         )
 
     def _class_weights(self) -> Tensor:
