@@ -19,8 +19,7 @@ from convnext_study.recipes import (
     recipe_for,
 )
 from convnext_study.roadmap import get_roadmap
-from convnext_study.training.lr_schedule import learning_rate
-from convnext_study.training.optimizer import make_optimizer, parameter_groups
+from convnext_study.training.optimizer import learning_rate, make_optimizer, parameter_groups
 
 IMAGENET = 1_281_167
 

@@ -10,7 +10,6 @@ import base64
 import binascii
 import math
 import zlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -204,11 +203,6 @@ class Measured(BaseModel):
     def cost(self) -> Cost:
         """The whole network's cost."""
         return self.costs[NETWORK]
-
-
-def values_of(metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """The metrics' values by name, for a line of the log."""
-    return {name: metric.value for name, metric in metrics.items()}
 
 
 def _packed_groups(groups: ArrayLike | None) -> str | None:

@@ -22,9 +22,8 @@ from convnext_study.runs.parents import keep_parent
 from convnext_study.runs.records import Run
 from convnext_study.training import distributed
 from convnext_study.training.optimizer import make_optimizer
-from convnext_study.training.progress import TrainProgress
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.state import TrainState
+from convnext_study.training.state import TrainProgress, TrainState
 from convnext_study.training.task import Parent, Task, find_parent
 from convnext_study.training.tasks import make_task
 

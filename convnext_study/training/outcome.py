@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convnext_study.models.fast_conv import restore_convs
-from convnext_study.runs.metrics import values_of
+from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import RESULT, Result
 from convnext_study.training.guard import ScoresError
-from convnext_study.training.state import TrainingError, autocast_of
+from convnext_study.training.state import NOT_FINITE, TrainingError, autocast_of
 from convnext_study.training.task import Evaluation, Task
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def evaluate_all(training: TrainState, check: Callable[[], None]) -> dict[str, E
         except ScoresError as error:
             raise TrainingError(
                 f"{training.folder.path}: after step {training.progress.step}, {kind} weights: "
-                f"{error}; try a lower learning rate (lr), gradient clipping (clip_grad), or "
-                "precision float32"
+                f"{error}; {NOT_FINITE}"
             ) from error
     return evaluated
 
@@ -99,14 +98,10 @@ def values(evaluated: dict[str, Evaluation], weights: str) -> dict[str, Any]:
     """What a line of the log says of an evaluation: the ``weights``' metrics, by whose primary
     the run is judged; of each other kind of weights the primary metric, ``top1_ema``."""
     chosen = evaluated[weights]
-    both = {
-        f"{one.primary}_{kind}": one.metrics[one.primary].value
-        for kind, one in evaluated.items()
-        if len(evaluated) > 1
-    }
     primary = chosen.metrics[chosen.primary]
+    metrics = {**chosen.metrics, **_primary_of_each(evaluated)}
     return {
-        "metrics": {**values_of(chosen.metrics), **both},
+        "metrics": {name: metric.value for name, metric in metrics.items()},
         "primary": chosen.primary,
         "label": primary.label,
         "unit": primary.unit,
@@ -115,49 +110,46 @@ def values(evaluated: dict[str, Evaluation], weights: str) -> dict[str, Any]:
 
 def write_result(training: TrainState, evaluated: dict[str, Evaluation]) -> Result:
     """The record of a finished run, written last."""
-    state, weights = training.progress, training.recipe.eval_weights
-    chosen = evaluated[weights]
-    qualifiers = _qualifiers(training, chosen)  # before counting, which takes memory of its own
+    state, recipe, runtime = training.progress, training.recipe, training.runtime
+    chosen, accum_steps = evaluated[recipe.eval_weights], training.task.accum_steps
+    peak = peak_memory(runtime.device)  # before counting, which takes memory of its own
     restore_convs(training.model)  # what is counted is the network itself
-    others = {kind: one for kind, one in evaluated.items() if len(evaluated) > 1}
+    about: dict[str, Any] = {
+        "batch": {
+            "global": recipe.global_batch_size,
+            "world_size": runtime.world_size,
+            "accum_steps": accum_steps,
+            "micro_batch_size": recipe.global_batch_size // runtime.world_size // accum_steps,
+        }
+    }
     record = Result(
-        metrics={
-            **chosen.metrics,
-            **{
-                f"{one.primary}_{kind}": one.metrics[one.primary].model_copy(
-                    update={"label": f"{one.metrics[one.primary].label}, {kind}", "samples": None}
-                )
-                for kind, one in others.items()
-            },
-        },
+        metrics={**chosen.metrics, **_primary_of_each(evaluated)},
         primary=chosen.primary,
         costs=training.task.costs(training.model),
         val_images=chosen.images,
         images_per_s=statistics.median(line["images_per_s"] for line in state.history),
         seconds=round(state.seconds, 3),
-        epochs=training.recipe.epochs,
+        epochs=recipe.epochs,
         model=training.task.built(),
-        **qualifiers,
+        skipped_steps=state.skipped,
+        corrupt_images=state.corrupt_images,
+        corrupt_val_images=chosen.corrupt_images,
+        peak_memory=peak,
+        **about,
     )
-    if training.runtime.rank == 0:
+    if runtime.rank == 0:
         training.folder.write(RESULT, record.model_dump())
     training.folder.event("done", **{record.primary: record.value})
     return record
 
 
-def _qualifiers(training: TrainState, evaluated: Evaluation) -> dict[str, Any]:
-    """What qualifies a result: how the batch was split, what was skipped, what it took."""
-    runtime, state = training.runtime, training.progress
-    share = training.recipe.global_batch_size // runtime.world_size
+def _primary_of_each(evaluated: dict[str, Evaluation]) -> dict[str, Metric]:
+    """The primary metric of each kind of weights, where there are several."""
+    if len(evaluated) == 1:
+        return {}
     return {
-        "batch": {
-            "global": training.recipe.global_batch_size,
-            "world_size": runtime.world_size,
-            "accum_steps": training.task.accum_steps,
-            "micro_batch_size": share // training.task.accum_steps,
-        },
-        "skipped_steps": state.skipped,
-        "corrupt_images": state.corrupt_images,
-        "corrupt_val_images": evaluated.corrupt_images,
-        "peak_memory": peak_memory(runtime.device),
+        f"{one.primary}_{kind}": one.metrics[one.primary].model_copy(
+            update={"label": f"{one.metrics[one.primary].label}, {kind}", "samples": None}
+        )
+        for kind, one in evaluated.items()
     }

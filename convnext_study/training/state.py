@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,13 +20,39 @@ from convnext_study.runs.folder import RunFolder
 from convnext_study.training import checkpoint_file, distributed
 from convnext_study.training.guard import is_finite
 from convnext_study.training.optimizer import align_state
-from convnext_study.training.progress import TrainProgress
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Task
 
 
 class TrainingError(RunFailed):
     """Training cannot go on; the message says why and what to try. The last state is on disk."""
+
+
+# What to try where numbers are not finite.
+NOT_FINITE = "try a lower learning rate (lr), gradient clipping (clip_grad), or precision float32"
+
+
+@dataclass
+class TrainProgress:
+    """Where a run is: plain numbers, all of which go into a checkpoint."""
+
+    step: int = 0  # optimizer steps done, skipped ones included
+    skipped: int = 0  # steps whose loss, gradient or buffers were not finite
+    skipped_in_row: int = 0
+    loss_sum: float = 0.0  # over the images of this epoch so far
+    images: int = 0
+    corrupt_images: int = 0  # how often one that could not be read was replaced
+    corrupt_names: list[str] = field(default_factory=list)  # which ones
+    train_seconds: float = 0.0  # of this epoch so far
+    seconds: float = 0.0  # of the whole run so far, over all resumes
+    evaluation_seconds: float = math.inf  # of the last epoch
+    hooked: int = 0  # epochs whose hooks are done
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch it is in, from 0. One ends when it is logged: after its evaluation."""
+        return len(self.history)
 
 
 @dataclass(frozen=True)
@@ -71,8 +98,7 @@ class TrainState:
         if not all(is_finite(module) for module in self._modules()):
             raise TrainingError(
                 f"{self.folder.path}: the weights are not finite after step {self.progress.step}; "
-                "the last finite ones are kept; try a lower learning rate (lr), gradient clipping "
-                "(clip_grad), or precision float32"
+                f"the last finite ones are kept; {NOT_FINITE}"
             )
         if self.runtime.rank:
             return
@@ -80,7 +106,9 @@ class TrainState:
             "key": self.folder.run.key,
             "data": self.fingerprint,
             "model": self.model.state_dict(),
-            **self._averaged(),
+            # Under the name that timm looks for first.
+            **({} if self.ema is None else {"model_ema": self.ema.module.state_dict()}),
+            **({} if self.ema is None else {"averaged": int(self.ema.n_averaged)}),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "task": self.task.state(),
@@ -101,15 +129,6 @@ class TrainState:
 
     def _modules(self) -> list[nn.Module]:
         return [self.model] if self.ema is None else [self.model, self.ema.module]
-
-    def _averaged(self) -> dict[str, Any]:
-        """The moving average under the name that timm looks for first."""
-        if self.ema is None:
-            return {}
-        return {
-            "model_ema": self.ema.module.state_dict(),
-            "averaged": int(self.ema.n_averaged),
-        }
 
     def restore(self) -> bool:
         """Go back to the newest checkpoint that is not damaged. Returns whether there was one.

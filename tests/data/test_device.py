@@ -20,7 +20,7 @@ from convnext_study.recipes import MODERN
 from convnext_study.runs import records
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks import classification
+from convnext_study.training.tasks import base
 from convnext_study.training.tasks.classification import Classification
 
 
@@ -122,7 +122,7 @@ def test_a_run_is_the_same_with_copies_ahead(
     run = make_tiny_run(mixup=0.8, cutmix=1.0, drop_path=0.2)
     train(run, tmp_path / "plain")
     streams = FakeStreams()
-    monkeypatch.setattr(classification, "prefetcher", lambda _: copying(streams))
+    monkeypatch.setattr(base, "prefetcher", lambda _: copying(streams))
     with pytest.raises(TrainingInterrupted):
         train(run, tmp_path / "ahead", stop=stop_after(4))
     train(run, tmp_path / "ahead")

@@ -20,6 +20,7 @@ from convnext_study.data.sources.hugging_face import digests_of_rows
 from convnext_study.runs.folder import RunFolder
 from convnext_study.training.build import build_train_state
 from convnext_study.training.runtime import Runtime
+from convnext_study.training.tasks import base
 
 
 def of(uri: str) -> dict[str, Any]:
@@ -235,15 +236,15 @@ def test_a_run_keeps_to_its_data(tmp_path: Path) -> None:
         start()
 
 
+def see_other_data(rank: int) -> None:
+    honest = base.fingerprint
+    if rank == 1:
+        base.fingerprint = lambda data: {**honest(data), "val": {"images": 601}}
+
+
 def test_processes_that_see_other_data_end_the_run(tmp_path: Path) -> None:
-    other = """
-        from convnext_study.training.tasks import classification
-        if rank == 1:
-            honest = classification.fingerprint
-            classification.fingerprint = lambda data: {{**honest(data), "val": {{"images": 601}}}}
-    """
     run = make_tiny_run(epochs=1)
-    (code, _), (second, errors) = train_in(2, run, tmp_path, before=other.format())
+    (code, _), (second, errors) = train_in(2, run, (tmp_path, None), before=see_other_data)
     assert code != 0 and second != 0
     says = "this process sees other data than the first one: val holds 601 images, 602 were"
     assert f"{tmp_path}: {says} recorded" in errors

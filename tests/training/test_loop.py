@@ -13,7 +13,8 @@ from convnext_study.runs import records
 from convnext_study.runs.folder import RunError, RunFolder
 from convnext_study.runs.log import LOG
 from convnext_study.runs.records import RESULT, Run
-from convnext_study.training.loop import TrainingError, TrainingInterrupted, train
+from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.state import TrainingError
 
 
 @pytest.fixture(scope="module")

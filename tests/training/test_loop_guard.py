@@ -18,11 +18,13 @@ from convnext_study.runs import records
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import CHECKPOINT
-from convnext_study.training import checkpoint_file, step
+from convnext_study.training import checkpoint_file, loop
 from convnext_study.training.build import build_train_state
 from convnext_study.training.guard import ScoresError
-from convnext_study.training.loop import TrainingError, TrainingInterrupted, evaluate, train
+from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.outcome import evaluate
 from convnext_study.training.runtime import Runtime
+from convnext_study.training.state import TrainingError
 from convnext_study.training.task import Evaluation
 from convnext_study.training.tasks import make_task
 from convnext_study.training.tasks.classification import Classification
@@ -93,7 +95,7 @@ def test_a_bad_step_changes_nothing(
     with RunFolder(tmp_path / "one", run) as folder:
         training = build_train_state(run, folder, Runtime(), lambda: False)
         before = {name: value.clone() for name, value in training.model.state_dict().items()}
-        stepper = step.Stepper(training)
+        stepper = loop.Stepper(training)
         stepper.take(list(training.task.train_batches(0, 0))[:1], due=False)
         after = training.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -121,7 +123,7 @@ def test_numbers_read_late_change_nothing(
             train(run, folder)
 
     trained(tmp_path / "at once")
-    monkeypatch.setattr(step, "delay_of", lambda device: delay)
+    monkeypatch.setattr(loop, "delay_of", lambda device: delay)
     trained(tmp_path / "late")
     assert_same(tmp_path / "at once", tmp_path / "late")
     events = [

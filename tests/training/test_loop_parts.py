@@ -17,7 +17,7 @@ from convnext_study.runs.records import Run
 from convnext_study.training.build import build_train_state
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks import classification
+from convnext_study.training.tasks import base, classification
 from convnext_study.training.tasks.classification import Classification
 
 
@@ -51,9 +51,10 @@ def test_every_process_checks_equally_often(
 
     def collect(mine: Any) -> Any:
         parts.append(mine)
-        return [(range(9), torch.ones(9, dtype=torch.bool), 0.0, 0)]
+        every = {"right": torch.ones(9, dtype=torch.bool), "val_loss": torch.zeros(9)}
+        return [({**every, "places": torch.arange(9)}, 0)]
 
-    monkeypatch.setattr(classification, "all_gather", collect)
+    monkeypatch.setattr(base, "all_gather", collect)
     for rank in range(world_size):
         task, calls = (
             Classification(run, Runtime(rank=rank, world_size=world_size)),
@@ -69,8 +70,9 @@ def test_every_process_checks_equally_often(
             for rank in range(world_size)
         )
     }
-    assert [index for indices, *_ in parts for index in indices] == list(range(9))
-    assert [len(bits) for _, bits, *_ in parts] == [len(indices) for indices, *_ in parts]
+    places = [part["places"].tolist() for part, _ in parts if part]
+    assert [index for indices in places for index in indices] == list(range(9))
+    assert [len(part["right"]) for part, _ in parts if part] == list(map(len, places))
 
 
 def test_fewer_validation_images_than_processes(tmp_path: Path) -> None:
@@ -78,7 +80,7 @@ def test_fewer_validation_images_than_processes(tmp_path: Path) -> None:
     run = with_data(make_tiny_run(epochs=1, global_batch_size=6, drop_path=0.0), "synthetic:2,32,8")
     alone = train(run, tmp_path / "alone")
     assert alone.val_images == 2
-    for code, errors in train_in(3, run, tmp_path / "three"):
+    for code, errors in train_in(3, run, (tmp_path / "three", None)):
         assert code == 0, errors
     together = records.read(tmp_path / "three").result
     assert together is not None
@@ -149,7 +151,7 @@ def test_pieces_are_even_where_images_are_mixed() -> None:
 
 def test_synchronised_batch_norm_needs_gpus(tmp_path: Path) -> None:
     run = make_tiny_run("depthwise_conv", sync_bn=True, epochs=1)
-    for code, errors in train_in(2, run, tmp_path / "two"):
+    for code, errors in train_in(2, run, (tmp_path / "two", None)):
         assert code != 0
         (said,) = {line for line in errors.splitlines() if "UserError: sync_bn: torch" in line}
         assert said.endswith("leave it out, or use one process with a larger micro batch")

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.records import CHECKPOINT
 from convnext_study.training import checkpoint_file
 from convnext_study.training.build import build_train_state
-from convnext_study.training.loop import evaluate
+from convnext_study.training.outcome import evaluate
 from convnext_study.training.runtime import Runtime
+from convnext_study.training.state import TrainState
+from convnext_study.training.tasks import classification
 
 
 @pytest.mark.parametrize("which", ["raw", "ema"])
@@ -25,7 +28,7 @@ def test_what_is_recorded_is_the_checkpoints(tmp_path: Path, which: str) -> None
     run = make_tiny_run(
         "depthwise_conv", epochs=1, ema=ema, eval_weights=which, global_batch_size=96
     )
-    train_well_in(2, run, tmp_path / "run")
+    train_well_in(2, run, (tmp_path / "run", None))
     recorded = records.read(tmp_path / "run").result
     assert recorded is not None
     (tmp_path / "alone").mkdir()
@@ -44,28 +47,25 @@ def test_what_is_recorded_is_the_checkpoints(tmp_path: Path, which: str) -> None
 def test_three_processes_resume_bit_for_bit(tmp_path: Path) -> None:
     # Two summands commute; with three the order of a sum shows in the last bit.
     run = make_tiny_run("depthwise_conv", epochs=1, global_batch_size=96)
-    train_well_in(3, run, tmp_path / "whole")
-    for steps in (2, 5):
-        train_well_in(3, run, tmp_path / "cut", steps=steps)
-    train_well_in(3, run, tmp_path / "cut")
+    cut = tmp_path / "cut"
+    train_well_in(3, run, (tmp_path / "whole", None), (cut, 2), (cut, 5), (cut, None))
     assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def see_older_state(rank: int) -> None:
+    """In the second process, as over a network file system."""
+    honest = checkpoint_file.digest
+    if rank == 1:
+        checkpoint_file.digest = lambda path: honest(path.with_name(checkpoint_file.PREVIOUS))
 
 
 def test_all_go_on_from_the_first_ones_checkpoint(tmp_path: Path) -> None:
     run = make_tiny_run(epochs=1)
-    train_well_in(2, run, tmp_path, steps=3)
-    train_well_in(2, run, tmp_path, steps=3)
+    train_well_in(2, run, (tmp_path, 3), (tmp_path, 3))
     assert checkpoint_file.digest(tmp_path / CHECKPOINT) != checkpoint_file.digest(
         tmp_path / checkpoint_file.PREVIOUS
     )
-    # The second process sees an older state, as over a network file system.
-    stale = """
-        from convnext_study.training import checkpoint_file
-        if rank == 1:
-            honest = checkpoint_file.digest
-            checkpoint_file.digest = lambda path: honest(path.with_name(checkpoint_file.PREVIOUS))
-    """
-    (code, first), (other, second) = train_in(2, run, tmp_path, before=stale)
+    (code, first), (other, second) = train_in(2, run, (tmp_path, None), before=see_older_state)
     assert code != 0
     assert other != 0
     assert "goes on from this checkpoint, and this one sees another file" in second
@@ -74,16 +74,17 @@ def test_all_go_on_from_the_first_ones_checkpoint(tmp_path: Path) -> None:
     assert {event["rank"] for event in failed} == {0, 1}
 
 
+def lose_disk(rank: int) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError("no such disk on this node")
+
+    if rank == 1:
+        classification.open_data = refuse
+
+
 def test_a_process_that_fails_is_told_and_ends_the_others(tmp_path: Path) -> None:
     run = make_tiny_run(epochs=1)
-    broken = """
-        from convnext_study.training.tasks import classification
-        if rank == 1:
-            def refuse(*_, **__):
-                raise OSError("no such disk on this node")
-            classification.open_data = refuse
-    """
-    (code, first), (other, _) = train_in(2, run, tmp_path, before=broken)
+    (code, first), (other, _) = train_in(2, run, (tmp_path, None), before=lose_disk)
     assert code != 0
     assert other != 0
     assert "process 1: no such disk on this node" in first
@@ -106,18 +107,19 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
             training.restore()
 
 
+def dump_weights(rank: int) -> None:
+    honest = TrainState._save
+
+    def save(self: TrainState) -> None:
+        torch.save(self.model.state_dict(), self.folder.path.with_name(f"rank{rank}.pt"))
+        honest(self)
+
+    TrainState._save = save  # type: ignore[method-assign]
+
+
 def test_weights_agree_to_the_bit_over_processes(tmp_path: Path) -> None:
     run = make_tiny_run("depthwise_conv", epochs=1, global_batch_size=96)
-    dump = f"""
-        from convnext_study.training import state
-        honest = state.TrainState._save
-        def save(self):
-            import torch
-            torch.save(self.model.state_dict(), {str(tmp_path)!r} + f"/rank{{rank}}.pt")
-            honest(self)
-        state.TrainState._save = save
-    """
-    for code, errors in train_in(2, run, tmp_path / "run", before=dump):
+    for code, errors in train_in(2, run, (tmp_path / "run", None), before=dump_weights):
         assert code == 0, errors
     one, two = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     saved = weights(tmp_path / "run")

@@ -13,8 +13,9 @@ from support.training import assert_same, numbers, stop_after, weights
 from convnext_study.recipes import RecipeError
 from convnext_study.runs import records
 from convnext_study.training import checkpoint_file
-from convnext_study.training.loop import TrainingError, TrainingInterrupted, train
+from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
+from convnext_study.training.state import TrainingError
 
 # LayerNorm, so that no layer looks at the rest of its batch.
 PLAIN: dict[str, Any] = {"global_batch_size": 64, "drop_path": 0.2, "epochs": 1}
@@ -57,16 +58,16 @@ def test_accumulation_changes_nothing(tmp_path: Path, mix: float, group: int) ->
 
 def test_two_processes_change_nothing(undivided: Path, tmp_path: Path) -> None:
     run = make_tiny_run(**PLAIN)
-    train_well_in(2, run, tmp_path / "two")
+    again = tmp_path / "again"
+    train_well_in(2, run, (tmp_path / "two", None), (again, 7))
     assert_close(tmp_path / "two", undivided)
     result = records.read(tmp_path / "two").result
     assert result is not None
     assert result.val_images == 602  # each once, over both
     # TrainingInterrupted half-way in both and resumed, two processes end bit for bit the same.
-    train_well_in(2, run, tmp_path / "again", steps=7)
-    assert records.read(tmp_path / "again").status == "unfinished"
-    train_well_in(2, run, tmp_path / "again")
-    assert_same(tmp_path / "two", tmp_path / "again")
+    assert records.read(again).status == "unfinished"
+    train_well_in(2, run, (again, None))
+    assert_same(tmp_path / "two", again)
 
 
 @pytest.mark.parametrize("switch", [Runtime(channels_last=False), Runtime(grad_checkpointing=True)])

@@ -71,12 +71,10 @@ def test_dense_prediction_resumes_bit_for_bit(tmp_path: Path, steps: int) -> Non
     assert_same(tmp_path / "cut", tmp_path / "calm")
 
 
-def test_dense_prediction_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_dense_prediction_in_two_processes(tmp_path: Path) -> None:
     run = segmentation_run()
-    train_well_in(2, run, tmp_path / "calm")
-    train_well_in(2, run, tmp_path / "cut", steps=6)
-    train_well_in(2, run, tmp_path / "cut")
+    cut = tmp_path / "cut"
+    train_well_in(2, run, (tmp_path / "calm", None), (cut, 6), (cut, None))
     assert_same(tmp_path / "cut", tmp_path / "calm")
 
 

@@ -15,13 +15,13 @@ from convnext_study.data.loader import Ahead
 from convnext_study.data.order import Order, counted, read_batches, validation
 from convnext_study.data.pool import Readers
 from convnext_study.data.sharding import WHOLE, BatchSharding, split_batch
-from convnext_study.data.workers import JointTransform, Samples
+from convnext_study.data.workers import JointTransform, Samples, Transform
 
 
 def make_readers(
     data: DataParts,
-    train: JointTransform,
-    val: JointTransform,
+    train: Transform | JointTransform,
+    val: Transform | JointTransform,
     seed: int,
     workers: int = 0,
     batch: int = 1,

@@ -25,11 +25,11 @@ from convnext_study.studies.pruning.methods.slimming import add_penalty_gradient
 from convnext_study.studies.pruning.methods.structure_selection import factors_of, proximal_step
 from convnext_study.studies.pruning.prune import STAGE_SHARES, MethodArgs, Pruned, Trained, prune
 from convnext_study.studies.pruning.schedules import with_epochs
-from convnext_study.training.lr_schedule import learning_rate
+from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Parent, load_weights
-from convnext_study.training.tasks.classification import Classification
 from convnext_study.training.tasks.base import parse
+from convnext_study.training.tasks.classification import Classification
 
 ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
 

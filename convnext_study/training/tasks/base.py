@@ -210,7 +210,7 @@ class ImageTask(Task):
         evidence = _concatenated(held)  # by rank, which is in the order of the data set
         metrics, primary = self.metrics(evidence)
         loss = Metric(
-            value=float(evidence[LOSS].double().mean()),
+            value=float(evidence[LOSS].numpy().mean(dtype="float64")),
             label="validation loss",
             unit="",
             higher_is_better=False,

@@ -106,7 +106,7 @@ class Pose(ExitsTask):
         if counts.shape[1] == 1:
             return {PRIMARY: self._metric(counts, places, "PCKh")}, PRIMARY
         found = {PRIMARY: self._metric(counts, places, "PCKh, mean of exits")}
-        for number, one in enumerate(counts.split(1, 1), 1):
+        for number, one in enumerate(counts.tensor_split(counts.shape[1], 1), 1):
             found[f"{PRIMARY}_exit{number}"] = self._metric(one, places, f"PCKh, exit {number}")
         return found, PRIMARY
 

@@ -22,7 +22,7 @@ from convnext_study.studies.pruning.costs import Images, cost_of
 from convnext_study.studies.pruning.published import get_network, tables
 from convnext_study.studies.pruning.schedules import published, with_epochs
 from convnext_study.studies.pruning.targets import published_targets
-from convnext_study.training.lr_schedule import learning_rate
+from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.runtime import Runtime
 
 FILE = Path(__file__).parents[3] / "ablations" / "pruning.py"

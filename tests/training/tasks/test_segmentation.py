@@ -20,8 +20,7 @@ from convnext_study.runs.metrics import NoResultError
 from convnext_study.runs.records import Run
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks import exits as exits_module
-from convnext_study.training.tasks import make_task
+from convnext_study.training.tasks import base, make_task
 from convnext_study.training.tasks.segmentation import (
     Segmentation,
     confusion,
@@ -157,7 +156,7 @@ def test_processes_evaluate_what_one_does(monkeypatch: pytest.MonkeyPatch) -> No
         parts.append(value)
         return parts if len(parts) == 3 else [value]
 
-    monkeypatch.setattr(exits_module, "all_gather", gather)
+    monkeypatch.setattr(base, "all_gather", gather)
     run = exit_run(recipe={"global_batch_size": 12})
     for rank in range(3):
         found = task(run, rank=rank, world_size=3).evaluate(net)
