@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from convnext_study.models.layer_specs import BlockLayers, Layer, StageLayers
-from convnext_study.models.layers import DropPath, make_layer, sequence
+from convnext_study.models.layer_specs import BlockLayers, StageLayers
+from convnext_study.models.layers import DropPath, sequence
 from convnext_study.models.recompute import checkpointed
 from convnext_study.roadmap.spec import NetSpec
 
@@ -82,22 +82,26 @@ class Head(nn.Module):
     classifier then stands at every position.
 
     Args:
-        layers: as planned; the last one is the classifier.
-        spec: of the network.
+        features: channels of the map, or of what the classifier takes.
+        num_classes: 0 for no classifier.
         pool_type: avg, max, avgmax, or '' for none. The name is timm's, which reads it.
         drop_rate: of the features before the classifier.
+        norm: after the pooling, if any.
     """
 
     def __init__(
-        self, layers: tuple[Layer, ...], spec: NetSpec, pool_type: str, drop_rate: float
+        self,
+        features: int,
+        num_classes: int,
+        pool_type: str,
+        drop_rate: float,
+        norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        *before, fc = layers
-        norms = [layer for layer in before if layer.kind == "norm"]
         self.pool_type = _known(pool_type)
-        self.norm: nn.Module = make_layer(norms[0], spec) if norms else nn.Identity()
+        self.norm = norm or nn.Identity()
         self.drop = nn.Dropout(drop_rate)
-        self.fc = _classifier(fc.c_in, fc.out)
+        self.fc = _classifier(features, num_classes)
 
     def reset(self, features: int, num_classes: int, pool_type: str | None) -> None:
         """A fresh classifier with torch's initial weights, or none for 0 classes."""

@@ -6,14 +6,12 @@ It keeps the contract that users of timm expect of a model (`models/timm_model.p
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from convnext_study.models.blocks import Head, drop_path_rates, jit_ignore, roadmap_stage
 from convnext_study.models.layer_specs import list_layers
-from convnext_study.models.layers import init_layers, sequence
-from convnext_study.models.timm_model import TimmModel, stage_info
+from convnext_study.models.layers import init_layers, make_layer, sequence
+from convnext_study.models.timm_model import TimmModel
 from convnext_study.roadmap.spec import NetSpec
 
 
@@ -51,19 +49,19 @@ class RoadmapNet(TimmModel):
         layers = list_layers(
             spec, in_chans=in_chans, num_classes=num_classes, output_stride=output_stride
         )
+        norm = [make_layer(layer, spec) for layer in layers.head if layer.kind == "norm"]
         rates = iter(drop_path_rates(drop_path_rate, sum(spec.depths)))
         super().__init__(
+            spec,
             sequence(layers.stem, spec),
-            nn.Sequential(*(roadmap_stage(stage, spec, rates) for stage in layers.stages)),
-            Head(layers.head, spec, global_pool, drop_rate),
-            _feature_info(spec, output_stride),
+            (roadmap_stage(stage, spec, rates) for stage in layers.stages),
+            Head(layers.head[-1].c_in, num_classes, global_pool, drop_rate, *norm),
+            zip(spec.widths(), _reductions(spec, output_stride), strict=True),
+            num_classes=num_classes,
+            in_chans=in_chans,
+            output_stride=output_stride,
+            drop_rate=drop_rate,
         )
-        self.spec = spec
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.output_stride = output_stride
-        self.drop_rate = drop_rate
-        self.init_weights()
 
     @jit_ignore
     def init_weights(self, scheme: str = "trunc_normal") -> None:
@@ -76,13 +74,8 @@ def _kaiming(conv: nn.Conv2d) -> None:
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _feature_info(spec: NetSpec, output_stride: int) -> list[dict[str, Any]]:
-    widths = spec.widths()
-    return stage_info(widths, [_reduction(spec, i, output_stride) for i in range(len(widths))])
-
-
-def _reduction(spec: NetSpec, stage: int, output_stride: int) -> int:
-    stem = spec.stem_reduction()
-    if spec.layout == "isotropic":
-        return stem
-    return min(stem << stage, max(output_stride, stem))
+def _reductions(spec: NetSpec, output_stride: int) -> list[int]:
+    """How much smaller than the image each stage's map is."""
+    stem, halves = spec.stem_reduction(), spec.layout == "staged"
+    largest = max(output_stride, stem)
+    return [min(stem << stage, largest) if halves else stem for stage in range(len(spec.depths))]

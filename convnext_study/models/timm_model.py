@@ -5,7 +5,7 @@ postpone the evaluation of annotations: torch.fx writes those of a traced one in
 TorchScript needs types.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,37 +13,54 @@ from torch import Tensor, nn
 from convnext_study.models.blocks import Head, jit_ignore
 
 
-def stage_info(channels: Sequence[int], reductions: Sequence[int]) -> list[dict[str, Any]]:
-    """``feature_info`` of stages with so many channels, each so much smaller than the image."""
-    return [
-        {"num_chs": width, "reduction": reduction, "module": f"stages.{stage}"}
-        for stage, (width, reduction) in enumerate(zip(channels, reductions, strict=True))
-    ]
-
-
 class TimmModel(nn.Module):
     """Images (N, in_chans, H, W) through stem, stages and head to logits (N, num_classes).
 
+    Weights start by the network's own ``init_weights``.
+
     Args:
+        spec: what the network is made of.
         stem: a module.
         stages: modules with ``blocks`` and a flag ``grad_checkpointing``.
         head: takes the last stage's map.
-        feature_info: of each stage, as timm has it: num_chs, reduction, module.
+        sizes: of each stage, the channels of its map and how much smaller than the image it is.
+        num_classes: outputs; 0 where there is no classifier.
+        in_chans: channels of the image.
+        output_stride: how much smaller than the image the last map may be.
+        drop_rate: dropout before the classifier.
     """
 
     def __init__(
         self,
+        spec: Any,
         stem: nn.Module,
-        stages: nn.Sequential,
+        stages: Iterable[nn.Module],
         head: Head,
-        feature_info: list[dict[str, Any]],
+        sizes: Iterable[tuple[int, int]],
+        *,
+        num_classes: int,
+        in_chans: int,
+        output_stride: int,
+        drop_rate: float,
     ) -> None:
         super().__init__()
+        self.spec = spec
         self.stem = stem
-        self.stages = stages
+        self.stages = nn.Sequential(*stages)
         self.head = head
-        self.feature_info = feature_info
-        self.num_features = self.head_hidden_size = int(feature_info[-1]["num_chs"])
+        self.feature_info: list[dict[str, Any]] = [
+            {"num_chs": channels, "reduction": reduction, "module": f"stages.{stage}"}
+            for stage, (channels, reduction) in enumerate(sizes)
+        ]
+        self.num_features = self.head_hidden_size = self.feature_info[-1]["num_chs"]
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.output_stride, self.drop_rate = output_stride, drop_rate
+        self.init_weights()
+
+    @jit_ignore
+    def init_weights(self, scheme: str = "trunc_normal") -> None:
+        """Start all weights anew by a scheme of the recipe's."""
+        raise NotImplementedError
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (N, in_chans, H, W) to the last stage's map (N, num_features, h, w)."""

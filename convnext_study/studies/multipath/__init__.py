@@ -11,7 +11,7 @@ from convnext_study.imports import Study
 
 STUDY = Study(
     package=__name__,
-    builders={"multipath": "network:build", "multipath-baseline": "baselines:build"},
+    builders={"multipath": "network:build", "multipath-baseline": "network:build_baseline"},
     models="registry:MODELS",
     bench=("bench:measure", "bench:table"),
 )

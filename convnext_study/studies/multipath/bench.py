@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,57 +27,6 @@ NETWORKS = {"small": SMALL, "large": LARGE, "large_paths": LARGE_PATHS}
 NOTES = ("On a CPU one thread, and its own time.",)
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Images a second of each form, and the ratio of fused to plain, over interleaved repeats."""
-
-    images_per_s: dict[str, Spread]
-    ratio: Spread
-
-
-def compare_implementations(
-    spec: MultipathSpec,
-    *,
-    train: bool,
-    batch: int = 32,
-    repeats: int = 8,
-    channels_last: bool = True,
-    device: str = "cpu",
-) -> Speed:
-    """Time forward, loss and backward, or forward alone, on random 32x32 images.
-
-    ``channels_last`` is the layout in which the engine trains.
-    """
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    x = torch.randn(batch, 3, 32, 32, device=device).to(memory_format=layout)
-    clock = time.process_time if device == "cpu" else None
-    with one_thread():
-        measures = {}
-        for implementation in IMPLEMENTATIONS:
-            net = MultipathNet(spec, implementation=implementation).train(train)
-            net.to(device, memory_format=layout)  # type: ignore[call-overload]
-            measures[implementation] = rate(_step(net, x), batch, 0.0, clock)
-        found = interleave(measures, repeats)
-    speeds = {implementation: Spread.of(rates) for implementation, rates in found.items()}
-    return Speed(speeds, ratio(found["fused"], found["plain"]))
-
-
-def _step(net: MultipathNet, x: torch.Tensor) -> Callable[[], None]:
-    labels = torch.arange(len(x), device=x.device) % net.num_classes
-
-    def train() -> None:
-        net.zero_grad()
-        F.cross_entropy(net(x), labels).backward()  # type: ignore[no-untyped-call]
-        wait(x.device.type)
-
-    @torch.inference_mode()
-    def infer() -> None:
-        net(x)
-        wait(x.device.type)
-
-    return train if net.training else infer
-
-
 def measure(
     requested: BatchRequest, settings: Settings, report: Callable[[str], None]
 ) -> list[dict[str, Any]]:
@@ -97,17 +45,49 @@ def measure(
         for job in ("train", "infer"):
             for batch in (requested.batch_size,) if requested.batch_size else (1, 16):
                 report(f"{name}, {job}, batch {batch}")
-                speed = compare_implementations(
-                    NETWORKS[name],
-                    train=job == "train",
-                    batch=batch,
-                    repeats=settings.repeats,
-                    device=settings.device,
+                speeds = compare_implementations(
+                    NETWORKS[name], job, batch, settings.repeats, settings.device
                 )
-                rates = {form: spread.to_dict() for form, spread in speed.images_per_s.items()}
-                row = {"network": name, "job": job, "batch": batch, "images_per_s": rates}
-                rows.append({**row, "ratio": speed.ratio.to_dict()})
+                rows.append({"network": name, "job": job, "batch": batch, **speeds})
     return rows
+
+
+def compare_implementations(
+    spec: MultipathSpec, job: str, batch: int, repeats: int, device: str
+) -> dict[str, Any]:
+    """Images/s of each form on random 32x32 images, and the ratio of fused to plain, over
+    interleaved repeats.
+
+    The ``job`` is ``infer``, or ``train``: forward, loss and backward. Channels last, in which the
+    engine trains.
+    """
+    x = torch.randn(batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    clock = time.process_time if device == "cpu" else None
+    with one_thread():
+        measures = {}
+        for implementation in IMPLEMENTATIONS:
+            net = MultipathNet(spec, implementation=implementation).train(job == "train")
+            net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            measures[implementation] = rate(_step(net, x), batch, 0.0, clock)
+        found = interleave(measures, repeats)
+    rates = {form: Spread.of(values).to_dict() for form, values in found.items()}
+    return {"images_per_s": rates, "ratio": ratio(found["fused"], found["plain"]).to_dict()}
+
+
+def _step(net: MultipathNet, x: torch.Tensor) -> Callable[[], None]:
+    labels = torch.arange(len(x), device=x.device) % net.num_classes
+
+    def train() -> None:
+        net.zero_grad()
+        F.cross_entropy(net(x), labels).backward()  # type: ignore[no-untyped-call]
+        wait(x.device.type)
+
+    @torch.inference_mode()
+    def infer() -> None:
+        net(x)
+        wait(x.device.type)
+
+    return train if net.training else infer
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table[dict[str, Any]]:

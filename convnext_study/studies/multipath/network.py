@@ -1,20 +1,24 @@
-"""The network a multi-path spec describes. Our reconstruction: the paper's layer table is unknown.
+"""The network a multi-path spec describes, and the networks the paper compares with.
 
-It keeps the contract that users of timm expect of a model (`registry.py` lists its models).
+Our reconstruction: the paper's layer table is unknown. Its baselines are ResNet-18 and SE-ResNet-18
+with a 3x3 stem and no pooling after it. Their sizes are printed (43.4 and 45.1 MB) and not their
+layers; the second is 45.05 MB here, the first 44.70, since no standard ResNet-18 has the size that
+is printed. `registry.py` lists the models for timm.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from convnext_study.errors import did_you_mean
 from convnext_study.models.blocks import Head, Stage, drop_path_rates, jit_ignore
-from convnext_study.models.layer_specs import Layer
 from convnext_study.models.layers import DropPath, he_normal, init_layers
-from convnext_study.models.timm_model import TimmModel, stage_info
-from convnext_study.roadmap.spec import NetSpec
+from convnext_study.models.timm_model import TimmModel
+from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.multipath.paths import (
     IMPLEMENTATIONS,
     PathConv2d,
@@ -24,49 +28,39 @@ from convnext_study.studies.multipath.paths import (
 )
 from convnext_study.studies.multipath.spec import SE_REDUCTION, STAGES, MultipathSpec
 
-OUTPUT_STRIDES = (1, 2, 4, 8, 16, 32)
+BASELINES = ("resnet18", "se_resnet18")
+STEM_CHANNELS = 64
+LARGER_STEM = 4  # how much more timm's own stem shrinks the image
 
 
-class PathAttention(nn.Module):
-    """One weight a path, from the global means of all paths (our reconstruction).
+class Attention(nn.Module):
+    """One weight a group of channels, from the global means of all groups, by linear layers.
 
-    The paths lie one after the other in the channels, so that weighing them after they are
-    concatenated is the same as before.
+    A group is a path, whose weighing is our reconstruction, or a channel, as in squeeze and
+    excitation (Hu et al., 2018). Paths lie one after the other in the channels, so that weighing
+    them after they are concatenated is the same as before.
     """
 
-    def __init__(self, paths: int) -> None:
+    def __init__(self, groups: int, hidden: int) -> None:
         super().__init__()
-        self.paths = paths
-        self.fc1 = nn.Linear(paths, paths)
-        self.fc2 = nn.Linear(paths, paths)
+        self.groups = groups
+        self.fc1 = nn.Linear(groups, hidden)
+        self.fc2 = nn.Linear(hidden, groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale each path of (N, paths * width, H, W)."""
-        means = x.mean((2, 3)).reshape(x.shape[0], self.paths, -1)
+        """Scale each group of (N, C, H, W)."""
+        means = x.mean((2, 3)).reshape(x.shape[0], self.groups, -1)
         weights = torch.sigmoid(self.fc2(torch.relu(self.fc1(means.mean(2)))))
         return x * weights.unsqueeze(2).expand_as(means).flatten(1)[:, :, None, None]
 
 
-class SqueezeExcite(nn.Module):
-    """One weight a channel (Hu et al., 2018), by linear layers with bias, 16 to 1 in between."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        hidden = max(1, channels // SE_REDUCTION)
-        self.fc1 = nn.Linear(channels, hidden)
-        self.fc2 = nn.Linear(hidden, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel of (N, C, H, W)."""
-        weights = torch.sigmoid(self.fc2(torch.relu(self.fc1(x.mean((2, 3))))))
-        return x * weights[:, :, None, None]
-
-
 def make_attention(kind: str, paths: int, channels: int) -> nn.Module:
     """``none``, ``path`` or ``se``, as in the spec."""
+    if kind == "none":
+        return nn.Identity()
     if kind == "path":
-        return PathAttention(paths)
-    return SqueezeExcite(channels) if kind == "se" else nn.Identity()
+        return Attention(paths, paths)
+    return Attention(channels, max(1, channels // SE_REDUCTION))
 
 
 class MultiPathBlock(nn.Module):
@@ -77,7 +71,7 @@ class MultiPathBlock(nn.Module):
 
     Args:
         spec: of the network.
-        paths_spec: channels, stride and dilation here.
+        paths_spec: channels and stride here.
         implementation: of the paths, ``fused`` or ``plain``.
         drop_path_rate: of the branch.
     """
@@ -86,20 +80,15 @@ class MultiPathBlock(nn.Module):
         self, spec: MultipathSpec, paths_spec: PathsSpec, implementation: str, drop_path_rate: float
     ) -> None:
         super().__init__()
-        channels = paths_spec.width * len(paths_spec.depths)
+        c_in, channels = paths_spec.c_in, paths_spec.width * len(paths_spec.depths)
         multipath = spec.block == "multipath"
-        self.paths: nn.Module = (
-            Paths(paths_spec, implementation) if multipath else basic(paths_spec)
-        )
+        self.paths = Paths(paths_spec, implementation) if multipath else basic(paths_spec)
         self.attention = make_attention(spec.attention, len(paths_spec.depths), channels)
-        self.fuse: nn.Module = conv_norm(channels, channels) if multipath else nn.Identity()
+        self.fuse = conv_norm(channels, channels) if multipath else nn.Identity()
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
-        same = paths_spec.c_in == channels and paths_spec.stride == 1
-        self.shortcut: nn.Module = (
-            nn.Identity()
-            if same
-            else conv_norm(paths_spec.c_in, channels, stride=paths_spec.stride)
-        )
+        same = c_in == channels and paths_spec.stride == 1
+        stride = paths_spec.stride
+        self.shortcut = nn.Identity() if same else conv_norm(c_in, channels, stride=stride)
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,21 +100,14 @@ class MultiPathBlock(nn.Module):
 def basic(paths_spec: PathsSpec) -> nn.Sequential:
     """3x3 convolutions in a row, with a BatchNorm each and a ReLU between them."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    c_in = paths_spec.c_in
+    c_in, width = paths_spec.c_in, paths_spec.width
     for index in range(paths_spec.depths[0]):
         if index > 0:
             layers[f"act{index}"] = nn.ReLU(inplace=True)
-        layers[f"conv{index + 1}"] = nn.Conv2d(
-            c_in,
-            paths_spec.width,
-            3,
-            paths_spec.stride if index == 0 else 1,
-            padding=paths_spec.dilations[index > 0],
-            dilation=paths_spec.dilations[index > 0],
-            bias=False,
-        )
-        layers[f"norm{index + 1}"] = nn.BatchNorm2d(paths_spec.width)
-        c_in = paths_spec.width
+        stride = paths_spec.stride if index == 0 else 1
+        layers[f"conv{index + 1}"] = nn.Conv2d(c_in, width, 3, stride, padding=1, bias=False)
+        layers[f"norm{index + 1}"] = nn.BatchNorm2d(width)
+        c_in = width
     return nn.Sequential(layers)
 
 
@@ -145,8 +127,6 @@ class MultipathNet(TimmModel):
         num_classes: 0 leaves the classifier out; the network then returns pooled features.
         in_chans: channels of the image.
         global_pool: avg, max, avgmax, or '' for a map of logits, one of them at each position.
-        output_stride: 4 or more for the network as it is; 2 and 1 turn the last strides into
-            dilation.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth of the last module, growing linearly from 0 at the first.
         implementation: how the paths are computed, which changes nothing but speed: ``fused`` level
@@ -164,32 +144,26 @@ class MultipathNet(TimmModel):
         num_classes: int = 10,
         in_chans: int = 3,
         global_pool: str = "avg",
-        output_stride: int = 32,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         implementation: str | None = None,
     ) -> None:
-        if output_stride not in OUTPUT_STRIDES:
-            raise ValueError(f"output_stride: {output_stride}; use one of {OUTPUT_STRIDES}")
         implementation = implementation or default_implementation(len(spec.depths), spec.width)
         if implementation not in IMPLEMENTATIONS:
             raise ValueError(
                 f"implementation: {implementation!r} is unknown; use {' or '.join(IMPLEMENTATIONS)}"
             )
-        channels = spec.widths()[-1]
-        classifier = Layer("fc", "linear", channels, num_classes, bias=True)
         super().__init__(
+            spec,
             _stem(in_chans, spec.widths()[0]),
-            nn.Sequential(*_stages(spec, output_stride, implementation, drop_path_rate)),
-            Head((classifier,), NetSpec(), global_pool, drop_rate),
-            _feature_info(spec, output_stride),
+            _stages(spec, implementation, drop_path_rate),
+            Head(spec.widths()[-1], num_classes, global_pool, drop_rate),
+            ((width, 2**stage) for stage, width in enumerate(spec.widths())),
+            num_classes=num_classes,
+            in_chans=in_chans,
+            output_stride=32,
+            drop_rate=drop_rate,
         )
-        self.spec = spec
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.output_stride = output_stride
-        self.drop_rate = drop_rate
-        self.init_weights()
 
     @jit_ignore
     def init_weights(self, scheme: str = "kaiming") -> None:
@@ -224,24 +198,60 @@ def _stem(in_chans: int, channels: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(**layers, act=nn.ReLU(inplace=True)))
 
 
-def _stages(
-    spec: MultipathSpec, output_stride: int, implementation: str, drop_path_rate: float
-) -> Iterator[Stage]:
-    c_in, reached, dilation = spec.widths()[0], 1, 1
+def _stages(spec: MultipathSpec, implementation: str, drop_path_rate: float) -> Iterator[Stage]:
+    c_in = spec.widths()[0]
     rates = iter(drop_path_rates(drop_path_rate, STAGES * spec.modules))
-    for stage, width in enumerate(spec.path_widths()):
+    for stage, (width, channels) in enumerate(zip(spec.path_widths(), spec.widths(), strict=True)):
         blocks: list[MultiPathBlock] = []
         for index in range(spec.modules):
-            stride, first_dilation = 1, dilation
-            if stage > 0 and index == 0:
-                strided = reached < output_stride
-                stride, dilation = (2, dilation) if strided else (1, dilation * 2)
-                reached *= stride
-            plan = PathsSpec(c_in, width, spec.depths, stride, (first_dilation, dilation))
-            blocks.append(MultiPathBlock(spec, plan, implementation, next(rates)))
-            c_in = spec.widths()[stage]
+            stride = 2 if stage > 0 and index == 0 else 1
+            paths_spec = PathsSpec(c_in, width, spec.depths, stride)
+            blocks.append(MultiPathBlock(spec, paths_spec, implementation, next(rates)))
+            c_in = channels
         yield Stage(blocks)
 
 
-def _feature_info(spec: MultipathSpec, output_stride: int) -> list[dict[str, Any]]:
-    return stage_info(spec.widths(), [min(2**stage, output_stride) for stage in range(STAGES)])
+def resnet18(
+    *, se: bool = False, num_classes: int = 10, in_chans: int = 3, **kwargs: Any
+) -> Any:
+    """timm's ResNet-18 for small images: (N, in_chans, H, W) to logits (N, num_classes).
+
+    Args:
+        se: squeeze and excitation with 16 channels per hidden unit, exactly, and with biases.
+        num_classes: 0 drops the classifier, as in timm.
+        in_chans: channels of the images.
+        kwargs: further arguments of timm's ResNet. The last norm of a branch starts at 1 unless
+            ``zero_init_last``, as in the networks it is compared with.
+    """
+    from timm.layers import SEModule
+    from timm.models.resnet import BasicBlock, ResNet
+
+    attention = partial(SEModule, rd_ratio=1 / SE_REDUCTION, rd_divisor=1) if se else None
+    kwargs = {"zero_init_last": False, **kwargs}
+    net: Any = ResNet(
+        BasicBlock,
+        (2, 2, 2, 2),
+        num_classes=num_classes,
+        in_chans=in_chans,
+        block_args={"attn_layer": attention},
+        **kwargs,
+    )
+    net.conv1 = nn.Conv2d(in_chans, STEM_CHANNELS, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+    net.maxpool = nn.Identity()
+    for info in net.feature_info:
+        info["reduction"] = max(1, info["reduction"] // LARGER_STEM)
+    return net
+
+
+def build_baseline(
+    args: dict[str, Any], *, num_classes: int, drop_path: float, init: str
+) -> nn.Module:
+    """The baseline of a record: ``args`` hold its ``name``. Raises SpecError for another name."""
+    name = args.get("name")
+    if name not in BASELINES:
+        raise SpecError(f"name: no baseline {name!r}{did_you_mean(str(name), list(BASELINES))}")
+    net = resnet18(se=name == "se_resnet18", num_classes=num_classes, drop_path_rate=drop_path)
+    if init == "trunc_normal":  # its own start is the usual one for ReLU and SGD
+        init_layers(net, init, lambda conv: None)
+    return net

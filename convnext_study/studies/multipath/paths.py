@@ -37,14 +37,12 @@ class PathsSpec:
     """Shape of the paths of one module: ``c_in`` to ``width`` channels in each of them.
 
     The stride sits on each path's first 3x3 convolution, on its 1x1 where it has no other.
-    ``dilations`` are those of the first 3x3 convolution and of later ones.
     """
 
     c_in: int
     width: int
     depths: tuple[int, ...]
     stride: int = 1
-    dilations: tuple[int, int] = (1, 1)
 
 
 class PathConv2d(nn.Conv2d):
@@ -55,13 +53,7 @@ class PathConv2d(nn.Conv2d):
     """
 
     def __init__(
-        self,
-        paths_spec: PathsSpec,
-        paths: int,
-        *,
-        kernel: int = 1,
-        stride: int = 1,
-        dilation: int = 1,
+        self, paths_spec: PathsSpec, paths: int, *, kernel: int = 1, stride: int = 1
     ) -> None:
         shared = kernel == 1
         super().__init__(
@@ -69,8 +61,7 @@ class PathConv2d(nn.Conv2d):
             paths * paths_spec.width,
             kernel,
             stride,
-            padding=dilation * (kernel // 2),
-            dilation=dilation,
+            padding=kernel // 2,
             groups=1 if shared else paths,
             bias=False,
         )
@@ -81,7 +72,7 @@ class PathConv2d(nn.Conv2d):
         weight, groups = self.weight, self.groups
         if path >= 0:
             weight, groups = weight[path * self.width : (path + 1) * self.width], 1
-        return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, groups)
+        return F.conv2d(x, weight, None, self.stride, self.padding, groups=groups)
 
 
 class Level(nn.Module):
@@ -140,13 +131,8 @@ class Paths(nn.Module):
         levels = [Level(PathConv2d(paths_spec, self.deep))]
         for depth in range(1, paths_spec.depths[-1] + 1):
             self.going_on.append(sum(one >= depth for one in paths_spec.depths))
-            conv = PathConv2d(
-                paths_spec,
-                self.going_on[-1],
-                kernel=3,
-                stride=paths_spec.stride if depth == 1 else 1,
-                dilation=paths_spec.dilations[depth > 1],
-            )
+            stride = paths_spec.stride if depth == 1 else 1
+            conv = PathConv2d(paths_spec, self.going_on[-1], kernel=3, stride=stride)
             levels.append(Level(conv))
         self.levels = nn.ModuleList(levels)
 

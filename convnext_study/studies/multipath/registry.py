@@ -60,7 +60,7 @@ def _multipath(spec: MultipathSpec, what: str) -> ModelEntry:
 
 def _baseline(se: bool, what: str) -> ModelEntry:
     return ModelEntry(
-        network="convnext_study.studies.multipath.baselines:resnet18",
+        network="convnext_study.studies.multipath.network:resnet18",
         args={"se": se},
         description=f"{what}. {RECONSTRUCTION}",
         cfg={**_CFG, "pool_size": (4, 4), "first_conv": "conv1", "classifier": "fc"},

@@ -73,6 +73,7 @@ class ComparisonRow:
     adopted: bool = True
 
 
+_RECONSTRUCTION = {True: " (reconstruction)", False: " (reconstruction, 1/4 as wide)"}
 _WIDEN, _ATTEND, _LARGER = "Widening", "Attention", "Large networks"
 ROWS = (
     ComparisonRow("plain", "plain basic blocks", _WIDEN, None, BASIC.replace(width=16)),
@@ -82,15 +83,15 @@ ROWS = (
     *(
         ComparisonRow(
             f"{parent}_{kind}",
-            f"{depths} depths, {word}",
+            f"{depths}, {word}",
             _ATTEND,
             parent,
             spec.replace(attention=kind),
-            adopted=False,
+            False,
         )
         for parent, depths, spec in (
-            ("paths", "equal", SMALL_EQUAL),
-            ("depths", "different", SMALL),
+            ("paths", "equal depths", SMALL_EQUAL),
+            ("depths", "different depths", SMALL),
         )
         for kind, word in (("path", "path attention"), ("se", "SE"))
     ),
@@ -111,11 +112,6 @@ def is_full(data: str, recipe: str | None = None) -> bool:
     return recipe == "published" or (recipe != "small" and data.startswith("cifar"))
 
 
-def reduced(spec: MultipathSpec) -> MultipathSpec:
-    """The same network, a quarter as wide: ours, for quick runs."""
-    return spec.replace(width=max(1, spec.width // REDUCTION))
-
-
 def runs_of(
     data: str, seeds: Iterable[int], recipe: str | None, changes: dict[str, Any]
 ) -> list[Run]:
@@ -134,18 +130,28 @@ def runs_of(
     known = {None: FULL if full else REDUCED, "published": FULL, "small": REDUCED}
     chosen = known[recipe] if recipe in known else get_recipe(str(recipe))
     settings = chosen.replace(**fields).model_dump(mode="json")
+    end = "" if full else "_quarter"
     return [
         Run(
             study=STUDY,
-            name=row.name if full else f"{row.name}_quarter",
+            name=row.name + end,
             model=_model(row, full),
             recipe=settings,
             data=data,
             seed=seed,
-            metadata=_facts(row, place, full),
+            metadata={
+                "regime": "multipath",
+                "row": row.name,
+                "label": row.label,
+                "order": order,
+                "adopted": row.adopted,
+                "parent": row.parent and row.parent + end,
+                "section": row.section + (_RECONSTRUCTION[full] if row.spec else ""),
+                "published": False,
+            },
         )
         for seed in seeds
-        for place, row in enumerate(ROWS)
+        for order, row in enumerate(ROWS)
         if full or row.spec is not None  # a baseline is what it is, at one size
     ]
 
@@ -153,22 +159,5 @@ def runs_of(
 def _model(row: ComparisonRow, full: bool) -> ModelRef:
     if row.spec is None:
         return ModelRef(builder=BASELINE, args={"name": row.name})
-    spec = row.spec if full else reduced(row.spec)
+    spec = row.spec if full else row.spec.replace(width=max(1, row.spec.width // REDUCTION))
     return ModelRef(builder=NET, args=without_defaults(spec.to_dict(), MultipathSpec().to_dict()))
-
-
-def _facts(row: ComparisonRow, place: int, full: bool) -> dict[str, Any]:
-    section = row.section
-    if row.spec is not None:
-        section += " (reconstruction)" if full else " (reconstruction, 1/4 as wide)"
-    parent = row.parent if full or row.parent is None else f"{row.parent}_quarter"
-    return {
-        "regime": "multipath",
-        "row": row.name,
-        "label": row.label,
-        "order": place,
-        "adopted": row.adopted,
-        "parent": parent,
-        "section": section,
-        "published": False,
-    }

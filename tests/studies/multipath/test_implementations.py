@@ -12,7 +12,8 @@ from support.multipath_nets import SHAPES, TINY, meta
 from support.nets import images
 from torch import Tensor, nn
 
-from convnext_study.studies.multipath.bench import compare_implementations
+from convnext_study.benchmarks.networks import BatchRequest, Settings
+from convnext_study.studies.multipath import bench
 from convnext_study.studies.multipath.network import MultipathNet
 from convnext_study.studies.multipath.paths import Paths, PathsSpec
 from convnext_study.studies.multipath.spec import (
@@ -33,14 +34,12 @@ def one_by_one(paths: Paths, paths_spec: PathsSpec) -> list[nn.Sequential]:
         for number, level in enumerate(levels):
             kernel = 3 if number else 1
             strided = number == min(depth, 1)
-            reach = paths_spec.dilations[number > 1] if number else 0
             conv = nn.Conv2d(
                 paths_spec.width if number else paths_spec.c_in,
                 paths_spec.width,
                 kernel,
                 paths_spec.stride if strided else 1,
-                padding=reach,
-                dilation=max(reach, 1),
+                padding=kernel // 2,
                 bias=False,
             )
             norm = nn.BatchNorm2d(paths_spec.width)
@@ -63,7 +62,7 @@ def one_by_one(paths: Paths, paths_spec: PathsSpec) -> list[nn.Sequential]:
     [
         PathsSpec(6, 4, (1, 2, 3, 4)),
         PathsSpec(6, 4, (0, 0, 1, 3), stride=2),
-        PathsSpec(5, 3, (0, 2, 2), dilations=(1, 2)),
+        PathsSpec(5, 3, (0, 2, 2)),
     ],
 )
 def test_paths_are_what_they_say(
@@ -115,22 +114,6 @@ def test_plain_form_under_gradient_checkpointing() -> None:
         assert torch.equal(buffer, thrifty.get_buffer(key)), key
 
 
-@pytest.mark.parametrize("output_stride", [1, 2])
-@pytest.mark.parametrize(
-    "spec", [TINY, TINY.replace(depths=(0, 2), modules=2), BASIC.replace(width=6)]
-)
-def test_dilation_samples_what_strides_did(spec: MultipathSpec, output_stride: int) -> None:
-    torch.manual_seed(0)
-    usual = MultipathNet(spec).eval()
-    dense = MultipathNet(spec, output_stride=output_stride).eval()
-    dense.load_state_dict(usual.state_dict())
-    x = images(1, 3, 24, 20)
-    every = 4 // output_stride
-    found = dense.forward_features(x)
-    assert torch.allclose(found[..., ::every, ::every], usual.forward_features(x), atol=1e-5)
-    assert found.shape[2:] == (24 // output_stride, 20 // output_stride)
-
-
 def test_path_attention_weighs_whole_paths() -> None:
     net: Any = MultipathNet(TINY.replace(attention="path"))
     attention = net.stages[0].blocks[0].attention
@@ -162,12 +145,17 @@ def test_the_default_form_is_the_measured_one() -> None:
         assert net.stages[2].blocks[0].paths.fused == fused
 
 
-def test_speeds_are_measured() -> None:
-    for train in (True, False):
-        speed = compare_implementations(TINY, train=train, batch=2, repeats=2)
-        assert set(speed.images_per_s) == {"fused", "plain"}
-        for spread in (*speed.images_per_s.values(), speed.ratio):
-            assert 0 < spread.low <= spread.median <= spread.high
+def test_speeds_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(bench.NETWORKS, "small", TINY)
+    settings = Settings(repeats=2, seconds=0, batch_size=2, threads=1)
+    request = BatchRequest(networks=("small",), batch_size=2)
+    rows = bench.measure(request, settings, lambda _: None)
+    assert [row["job"] for row in rows] == ["train", "infer"]
+    for row in rows:
+        assert set(row["images_per_s"]) == {"fused", "plain"}
+        for spread in (*row["images_per_s"].values(), row["ratio"]):
+            assert 0 < spread["low"] <= spread["median"] <= spread["high"]
+    assert [one["job"] for one in bench.table(rows).records()] == ["train", "infer"]
 
 
 def test_gradients_reach_every_parameter() -> None:

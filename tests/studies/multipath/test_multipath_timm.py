@@ -43,6 +43,9 @@ def test_attributes(name: str) -> None:
     net = outline(name)
     config = net.pretrained_cfg
     assert (config["architecture"], config["num_classes"]) == (name, 10)
+    assert "Our reconstruction" in config["description"]
+    assert "Our reconstruction" in (timm.model_entrypoint(name).__doc__ or "")
+    assert "10.3778/j.issn.1002-8331.2110-0083" in config["paper_ids"]
     assert (net.num_classes, net.in_chans, net.drop_rate) == (10, 3, 0.0)
     assert net.num_features == net.head_hidden_size == net.feature_info[-1]["num_chs"]
     weights = net.state_dict()
@@ -53,13 +56,6 @@ def test_attributes(name: str) -> None:
     assert (
         net.forward_features(images(1, 3, 32, 32, device="meta")).shape[2:] == config["pool_size"]
     )
-
-
-@every_model
-def test_reconstruction_is_labelled(name: str) -> None:
-    assert "Our reconstruction" in timm.get_pretrained_cfg(name).description
-    assert "Our reconstruction" in (timm.model_entrypoint(name).__doc__ or "")
-    assert "10.3778/j.issn.1002-8331.2110-0083" in timm.get_pretrained_cfg(name).paper_ids
 
 
 @every_model
@@ -149,20 +145,11 @@ def test_intermediates_and_pruning(name: str) -> None:
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_features_of_baselines(name: str) -> None:
-    net = build(name, features_only=True, device="meta", output_stride=4)
-    assert net.feature_info.reduction() == [1, 1, 2, 4, 4]
+    net = build(name, features_only=True, device="meta")
+    assert net.feature_info.reduction() == [1, 1, 2, 4, 8]
     maps = net(images(1, 3, 32, 32, device="meta"))
-    assert [32 // one.shape[-1] for one in maps] == [1, 1, 2, 4, 4]
+    assert [32 // one.shape[-1] for one in maps] == [1, 1, 2, 4, 8]
     assert [one.shape[1] for one in maps] == net.feature_info.channels()
-
-
-@pytest.mark.parametrize("output_stride", [1, 2, 8])
-def test_output_stride(output_stride: int) -> None:
-    net = build("multipath_small", device="meta", features_only=True, output_stride=output_stride)
-    reductions = [min(reduction, output_stride) for reduction in (1, 2, 4)]
-    assert net.feature_info.reduction() == reductions
-    maps = net(images(1, 3, 32, 32, device="meta"))
-    assert [32 // one.shape[-1] for one in maps] == reductions
 
 
 def test_bad_requests_are_one_line() -> None:
@@ -170,8 +157,6 @@ def test_bad_requests_are_one_line() -> None:
         timm.create_model("multipath_small", widht=9)
     with pytest.raises(SpecError, match=r"^width: 0; .*$"):
         timm.create_model("multipath_small", width=0)
-    with pytest.raises(ValueError, match=r"^output_stride: 3; .*$"):
-        timm.create_model("multipath_small", output_stride=3)
     with pytest.raises(ValueError, match=r"^global_pool: 'median' is unknown; .*$"):
         timm.create_model("multipath_small", global_pool="median")
 

@@ -1,4 +1,4 @@
-"""The study of the multi-path networks: its rows, what it says of records, and its counts."""
+"""The study of the multi-path networks: its rows, and what it says of records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from support.fakes import write_run
 
 from convnext_study.experiments.context import Context
@@ -21,15 +20,15 @@ from convnext_study.report.figures.roadmap import draw
 from convnext_study.report.findings import write_findings
 from convnext_study.report.page import render
 from convnext_study.report.tables import Table
-from convnext_study.report.tables.render import Screen
-from convnext_study.results.effects import Effects
 from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.results.summary import summarize
 from convnext_study.runs.records import Record, Run, scan
 from convnext_study.studies.multipath.findings import CLAIMS, PAPER
-from convnext_study.studies.multipath.growth import FACTORS, exponent, growth, parts, sentences
+from convnext_study.studies.multipath.growth import sentences
 from convnext_study.studies.multipath.rows import FULL, REDUCED, ROWS, is_full, runs_of
-from convnext_study.studies.multipath.spec import SMALL, MultipathSpec
+from convnext_study.studies.multipath.spec import MultipathSpec
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.tasks.classification import Classification
 
 FILE = Path(__file__).parents[3] / "ablations" / "multipath.py"
 FLAT = {row.name: 90.0 for row in ROWS}
@@ -61,18 +60,14 @@ def finished(
     return list(scan(folder / "runs"))
 
 
-def claims(file: StudyFile, records: list[Record], context: Context) -> Effects:
-    (found,) = [one for one in file.report(records, context) if isinstance(one, Effects)]
-    return found
+def tables(file: StudyFile, records: list[Record], context: Context) -> dict[str, Table[Any]]:
+    return {one.name: one for one in file.report(records, context) if isinstance(one, Table)}
 
 
-def printed(file: StudyFile, records: list[Record], context: Context) -> str:
-    console = Console(width=140, color_system=None)
-    with console.capture() as capture:
-        for one in file.report(records, context):
-            if not isinstance(one, Effects):
-                console.print(Screen(one) if isinstance(one, Table) else one)
-    return capture.get()
+def claims(file: StudyFile, records: list[Record], context: Context) -> dict[str, dict[str, Any]]:
+    """Rows of the table by their names."""
+    table = tables(file, records, context)["multipath_claims"]
+    return {str(row["name"]): row for row in table.records()}
 
 
 def test_the_road_at_both_sizes() -> None:
@@ -96,15 +91,10 @@ def test_the_road_at_both_sizes() -> None:
         whole = MultipathSpec.from_dict(full[name].model.args)
         reduced = whole.replace(width=whole.width // 4)
         assert MultipathSpec.from_dict(run.model.args) == reduced
-    assert small["depths"].key != full["depths"].key
-
-
-def test_every_row_is_compared_with_one_of_the_same_request() -> None:
-    for data in ("digits", "cifar10:x"):
-        runs = runs_of(data, (0,), None, {})
-        names = {run.name for run in runs}
-        for run in runs:
-            assert run.metadata["parent"] is None or run.metadata["parent"] in names
+    for runs in (full, small):
+        names = {run.name for run in runs.values()}
+        for run in runs.values():
+            assert run.metadata["parent"] in {None, *names}
             assert "reconstruction" in run.metadata["section"] or "resnet18" in run.name
 
 
@@ -121,19 +111,23 @@ def test_every_row_is_compared_with_one_of_the_same_request() -> None:
 )
 def test_the_size_follows_data_and_recipe(data: str, recipe: str | None, full: bool) -> None:
     assert is_full(data, recipe) is full
-    run = runs_of(data, (0,), recipe, {"epochs": None})[0]
-    made = make_recipe(run.recipe)
+    made = make_recipe(runs_of(data, (0,), recipe, {"epochs": None})[0].recipe)
     if recipe != "modern-small":
         assert made.epochs == (FULL if full else REDUCED).epochs
 
 
-def test_a_folders_images_are_brought_to_size_and_the_command_line_decides() -> None:
-    # The command line gives None for what it was not told.
-    unset = {"image_size": None, "epochs": None}
-    assert runs_of("folder:x", (0,), None, unset)[0].recipe["image_size"] == 32
-    assert runs_of("digits", (0,), None, unset)[0].recipe["image_size"] == 16
-    assert runs_of("digits", (0,), None, {"image_size": 24})[0].recipe["image_size"] == 24
-    assert runs_of("cifar10:x", (0,), None, unset)[0].recipe["image_size"] is None
+@pytest.mark.parametrize(
+    ("data", "given", "size"),
+    [
+        ("folder:x", None, 32),
+        ("digits", None, 16),
+        ("digits", 24, 24),
+        ("cifar10:x", None, None),
+    ],
+)
+def test_images_are_brought_to_size(data: str, given: int | None, size: int | None) -> None:
+    changes = {"image_size": given, "epochs": None}  # the command line's: None where unset
+    assert runs_of(data, (0,), None, changes)[0].recipe["image_size"] == size
 
 
 @pytest.mark.parametrize(("gain", "significant"), [(3.0, True), (-3.0, True), (0.0, False)])
@@ -142,122 +136,78 @@ def test_a_claim_is_what_the_runs_say(
 ) -> None:
     context = context_of(file, seeds=(0, 1, 2))
     records = finished(tmp_path, file.runs(context), {**FLAT, "depths": 90 + gain})
-    found = claims(file, records, context)
-    (line,) = [one for one in found.rows if one.name == "depths"]
-    assert line.significant is significant
-    assert line.diff == pytest.approx(gain, abs=0.9)
-    assert line.interval is not None and line.interval.low < line.diff < line.interval.high
-    words = next(note for note in found.notes if note.startswith("1:"))
-    direction = {3.0: "upwards", -3.0: "downwards", 0.0: "not significant"}[gain]
-    assert direction in words
+    claim = claims(file, records, context)["depths-paths"]
+    assert claim["significant"] is significant
+    assert claim["diff"] == pytest.approx(gain, abs=0.9)
+    assert claim["ci_low"] < claim["diff"] < claim["ci_high"]
 
 
 def test_attention_that_needs_different_depths_is_seen(tmp_path: Path, file: StudyFile) -> None:
     context = context_of(file, seeds=(0, 1, 2))
     tops = {**FLAT, "depths_se": 94.0}
     found = claims(file, finished(tmp_path, file.runs(context), tops), context)
-    significant = {line.name: line.significant for line in found.rows}
-    assert significant["depths_se"] and significant["more_se"]
-    assert not (significant["paths_se"] or significant["depths_path"] or significant["more_path"])
+    significant = {name for name, claim in found.items() if claim["significant"]}
+    assert significant == {"depths_se-depths", "depths_se-depths-paths_se-paths"}
+    assert found["depths_se-depths-paths_se-paths"]["diff"] == pytest.approx(4)
 
 
 def test_one_seed_tests_images_and_no_interaction(tmp_path: Path, file: StudyFile) -> None:
     context = context_of(file, data="cifar10:x")
     records = finished(tmp_path, file.runs(context), FLAT, spread=0)
-    found = claims(file, records, context)
-    assert {line.name for line in found.rows} == {name for name, _, _ in CLAIMS}
-    assert any("One seed" in note for note in found.notes)
+    assert len(claims(file, records, context)) == sum(len(first) == 1 for _, first, _ in CLAIMS)
+    notes = tables(file, records, context)["multipath_claims"].notes
+    assert any("One seed" in note for note in notes)
 
 
-def test_the_table_tells_the_papers_numbers_from_ours(tmp_path: Path, file: StudyFile) -> None:
+def test_the_table_has_the_papers_numbers_beside_ours(tmp_path: Path, file: StudyFile) -> None:
     context = context_of(file)
     records = finished(tmp_path, file.runs(context), FLAT, spread=0)
-    text = printed(file, records, context)
-    assert "reconstruction" in text and "a quarter as wide" in text
-    assert "not measured here" in text and "44.70" in text
-    lines = [line.strip("└ ") for line in text.splitlines()]
-    for name, paper in PAPER.items():
-        label = next(row.label for row in ROWS if row.name == name)
-        line = next(one for one in lines if one.startswith(f"{label}  "))
-        assert f"{paper.mb:g}" in line
-        assert ("not run" in line) is (name in ("resnet18", "se_resnet18"))
-    assert "5.300" in text and "206.20" in text
+    table = tables(file, records, context)["multipath"]
+    assert "reconstruction" in table.title and "a quarter as wide" in table.title
+    assert any("not measured here" in note for note in table.notes)
+    labels = {row.label: row.name for row in ROWS}
+    for row in table.records():
+        name = labels[str(row["label"]).strip("└ ")]
+        paper = PAPER.get(name)
+        assert row["paper_mb"] == (paper and paper.mb)
+        assert row["mean"] == (None if "resnet18" in name else 90.0)
+        assert row["mb"] == (None if "resnet18" in name else pytest.approx(5.3, abs=1e-3))
 
 
 def test_the_studys_own_figure_has_room_for_its_headings(tmp_path: Path, file: StudyFile) -> None:
     for data in ("digits", "cifar10:x"):
-        asked = file.runs(context_of(file, data=data))
-        rows = summarize(finished(tmp_path / data[:5], asked, FLAT), asked)
+        requested = file.runs(context_of(file, data=data))
+        rows = summarize(finished(tmp_path / data[:5], requested, FLAT), requested)
         assert draw(rows, tmp_path, kinds=("svg",))
-
-
-def test_nothing_is_said_of_nothing(file: StudyFile) -> None:
-    assert file.report([], context_of(file)) == []
 
 
 def test_the_findings_stand_on_the_page_and_in_files(tmp_path: Path, file: StudyFile) -> None:
     context = context_of(file, seeds=(0, 1))
+    assert file.report([], context) == []
     records = finished(tmp_path, file.runs(context), {**FLAT, "depths": 94.0})
-    written = write_findings("multipath", file.report(records, context), tmp_path)
-    names = {path.name for path in written}
+    reported = file.report(records, context)
+    names = {path.name for path in write_findings("multipath", reported, tmp_path)}
     assert names >= {"multipath.csv", "multipath_claims.json", "multipath_growth.png"}
     assert (tmp_path / "multipath_growth.svg").stat().st_size > 5_000
-    html = render(load_results(tmp_path), ReportOptions()).html
-    tested = claims(file, records, context)
-    for text in ("Findings of the study multipath", tested.title, *tested.notes, *sentences()):
-        assert text.strip() in unescape(html)
-    for row in tested.rows:
-        assert row.label in unescape(html)
-    assert html.count("data:image/svg+xml;base64,") == 2  # the claims' bars, and the growth
-
-
-def test_widening_is_counted() -> None:
-    for way in ("paths", "channels"):
-        assert growth(way, 1).total == parts(SMALL).total == 1_325_002
-        for factor in FACTORS:
-            one = growth(way, factor)
-            wide = (
-                SMALL.replace(depths=tuple(sorted(SMALL.depths * factor)))
-                if way == "paths"
-                else SMALL.replace(width=16 * factor)
-            )
-            assert one.total == parts(wide).total
-    assert exponent("paths", "conv3") == 1.0
-    assert exponent("channels", "conv3") == pytest.approx(2, abs=0.01)
-    # What the paper's claim leaves out: 1x1 convolutions join all channels either way.
-    assert exponent("paths", "conv1") == pytest.approx(2, abs=0.01)
-    assert growth("paths", 8).conv1 == growth("channels", 8).conv1
-    assert 1 < exponent("paths", "total") < exponent("channels", "total")
-
-
-def test_the_3x3_convolutions_are_those_of_the_network() -> None:
-    from support.multipath_nets import meta
-
-    net = meta(SMALL)
-    weights = sum(
-        one.weight.numel()
-        for name, one in net.named_modules()
-        if name.startswith("stages") and getattr(one, "kernel_size", None) == (3, 3)
-    )
-    norms = sum(2 * width * sum(SMALL.depths) * SMALL.modules for width in SMALL.path_widths())
-    assert growth("paths", 1).conv3 == weights + norms
+    html = unescape(render(load_results(tmp_path), ReportOptions()).html)
+    for table in tables(file, records, context).values():
+        for text in (table.title, *table.notes):
+            assert text.strip() in html
+    for text in (*sentences(), *(words for words, *_ in CLAIMS if "ResNet" not in words)):
+        assert text.strip() in html
+    assert html.count("data:image/svg+xml;base64,") == 1
 
 
 def test_a_folder_of_images_trains_unchanged(tmp_path: Path, file: StudyFile) -> None:
-    from convnext_study.training.runtime import Runtime
-    from convnext_study.training.tasks.classification import Classification
-
     for split, name in ((s, n) for s in ("train", "val") for n in ("cat", "dog")):
         place = tmp_path / split / name
         place.mkdir(parents=True)
         for index in range(2):
             Image.new("RGB", (40, 36), (60 * index, 9, 9)).save(place / f"{index}.png")
-    data = f"folder:{tmp_path}"
-    runs = {row_of(one): one for one in file.runs(context_of(file, data=data))}
+    runs = {row_of(one): one for one in file.runs(context_of(file, data=f"folder:{tmp_path}"))}
     task = Classification(runs["depths"], Runtime())
     assert task.image_shape == (3, 32, 32)
-    net = task.build()
     batch = next(task.train_batches(0, 0))
-    loss, images = task.loss(net, batch)
+    loss, images = task.loss(task.build(), batch)
     loss.backward()
     assert images == 4 and torch.isfinite(loss)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from convnext_study.models.blocks import Head, Stage, drop_path_rates, jit_ignore
 from convnext_study.models.layer_specs import Layer
 from convnext_study.models.layers import he_normal, init_layers
-from convnext_study.models.timm_model import TimmModel, stage_info
+from convnext_study.models.timm_model import TimmModel
 from convnext_study.roadmap.spec import NetSpec
 from convnext_study.studies.pruning import specs
 from convnext_study.studies.pruning.networks import parts
@@ -67,21 +67,24 @@ class PruningNet(TimmModel):
             raise ValueError(f"drop_path_rate: a {spec.family} has no residual branches; use 0")
         stem = _stem(spec, in_chans)
         stages, channels, reductions = zip(*_stages(spec, drop_path_rate), strict=True)
-        fc = Layer("fc", "linear", channels[-1], num_classes, bias=True)
         head = (
             parts.VggHead(spec, channels[-1], num_classes, global_pool, drop_rate)
             if isinstance(spec, specs.VggSpec)
-            else Head((fc,), NetSpec(), global_pool, drop_rate)
+            else Head(channels[-1], num_classes, global_pool, drop_rate)
         )
-        super().__init__(stem, nn.Sequential(*stages), head, stage_info(channels, reductions))
+        super().__init__(
+            spec,
+            stem,
+            stages,
+            head,
+            zip(channels, reductions, strict=True),
+            num_classes=num_classes,
+            in_chans=in_chans,
+            output_stride=output_stride,
+            drop_rate=drop_rate,
+        )
         if isinstance(spec, specs.VggSpec) and spec.hidden:
             self.head_hidden_size = spec.hidden[-1]
-        self.spec = spec
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.output_stride = output_stride
-        self.drop_rate = drop_rate
-        self.init_weights()
 
     @jit_ignore
     def init_weights(self, scheme: str = "kaiming") -> None:

@@ -183,8 +183,7 @@ class VggHead(Head):
         self, spec: VggSpec, channels: int, num_classes: int, pool_type: str, drop_rate: float
     ) -> None:
         features = spec.hidden[-1] if spec.hidden else channels
-        fc = Layer("fc", "linear", features, num_classes, bias=True)
-        super().__init__((fc,), NetSpec(), pool_type, drop_rate)
+        super().__init__(features, num_classes, pool_type, drop_rate)
         self.flattens = spec.flattens
         self.shrink: nn.Module = nn.MaxPool2d(2) if spec.widths[-1] == POOL else nn.Identity()
         self.resize: nn.Module = nn.Identity()
