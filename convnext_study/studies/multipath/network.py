@@ -211,9 +211,7 @@ def _stages(spec: MultipathSpec, implementation: str, drop_path_rate: float) -> 
         yield Stage(blocks)
 
 
-def resnet18(
-    *, se: bool = False, num_classes: int = 10, in_chans: int = 3, **kwargs: Any
-) -> Any:
+def resnet18(*, se: bool = False, num_classes: int = 10, in_chans: int = 3, **kwargs: Any) -> Any:
     """timm's ResNet-18 for small images: (N, in_chans, H, W) to logits (N, num_classes).
 
     Args:
@@ -244,9 +242,7 @@ def resnet18(
     return net
 
 
-def build_baseline(
-    args: dict[str, Any], *, num_classes: int, drop_path: float, init: str
-) -> nn.Module:
+def build_baseline(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> Any:
     """The baseline of a record: ``args`` hold its ``name``. Raises SpecError for another name."""
     name = args.get("name")
     if name not in BASELINES:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import importlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
 import torch
 from support import compilers
-from support.multipath_nets import NARROW, SPECS, every_kind, every_layer, every_model, narrow
-from support.nets import build, compare_a_step, images, settled
+from support.multipath_nets import NARROW, every_kind, every_layer, narrow
+from support.nets import build, compare_a_step, images
 from torch import nn
 
 
@@ -22,15 +21,14 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
     compare_a_step(plain, copy.deepcopy(plain))
 
 
-def small(name: str) -> Any:
-    """Narrow and a module deep; paths, their depths and attention are the name's own."""
-    shape = {"width": 4, "modules": 1} if name in SPECS else {}
-    return settled(name, **shape, drop_path_rate=0.1)
-
-
-@every_model
-def test_traced_networks_can_be_scripted(name: str) -> None:
-    compilers.trace_and_script(small(name))
+@every_kind
+def test_traced_scripted_exported_and_compiled(name: str) -> None:
+    net = narrow(name, drop_path_rate=0.1)
+    compilers.trace_and_script(net)
+    compilers.export(net)
+    compilers.script(net)
+    compilers.compile_forward(net)
+    compilers.compile_a_step(net)
 
 
 @every_layer
@@ -42,40 +40,6 @@ def test_feature_extractors_of_timm_can_be_scripted(name: str) -> None:
 def test_annotations_of_forward_are_types(module: str) -> None:
     found = importlib.import_module(f"convnext_study.studies.multipath.{module}")
     assert compilers.forwards_with_text(found) == []
-
-
-@every_model
-def test_torchscript_and_export(name: str) -> None:
-    net = small(name)
-    compilers.export(net)
-    compilers.script(net)
-
-
-@every_model
-def test_compile_in_one_graph(name: str) -> None:
-    compilers.compile_forward(small(name))
-
-
-@every_kind
-def test_compile_a_step_in_one_graph(name: str) -> None:
-    compilers.compile_a_step(narrow(name, drop_path_rate=0.1))
-
-
-@pytest.mark.parametrize("implementation", ["fused", "plain"])
-def test_compile_a_training_step(implementation: str) -> None:
-    torch.compiler.reset()
-    shape = {"width": 4, "modules": 1, "depths": (0, 1, 2), "attention": "path"}
-    plain, x = (
-        build("multipath_small", implementation=implementation, **shape),
-        images(4, 3, 16, 16),
-    )
-    other = copy.deepcopy(plain)
-    for net in (plain, torch.compile(other, backend="aot_eager")):
-        net(x).square().sum().backward()
-    for key, weight in plain.named_parameters():
-        assert torch.allclose(weight.grad, other.get_parameter(key).grad, rtol=1e-3, atol=1e-4), key
-    for key, buffer in plain.named_buffers():
-        assert torch.allclose(buffer, other.get_buffer(key), atol=1e-6), key
 
 
 @every_kind

@@ -9,10 +9,8 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from convnext_study.models.blocks import Head, Stage, drop_path_rates, jit_ignore
-from convnext_study.models.layer_specs import Layer
 from convnext_study.models.layers import he_normal, init_layers
 from convnext_study.models.timm_model import TimmModel
-from convnext_study.roadmap.spec import NetSpec
 from convnext_study.studies.pruning import specs
 from convnext_study.studies.pruning.networks import parts
 from convnext_study.studies.pruning.networks.timm_resnets import timm_resnet

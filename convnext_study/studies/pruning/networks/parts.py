@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnext_study.models.blocks import Head
-from convnext_study.models.layer_specs import Layer
 from convnext_study.models.layers import DropPath
-from convnext_study.roadmap.spec import NetSpec
 from convnext_study.studies.pruning.specs import POOL, ChannelSelection, VggSpec, count, indices
 
 
