@@ -7,60 +7,56 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convnext_study.benchmarks.networks import Settings
-from convnext_study.benchmarks.timing import Spread, interleave, rate, ratio
+from convnext_study.benchmarks import BATCH, Settings
+from convnext_study.benchmarks.timing import Row, compare, interleave, rate
 from convnext_study.experiments.roadmap_runs import roadmap_runs
-from convnext_study.roadmap import Roadmap
+from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import Run
 
 EPOCHS = 3
 
 
-def engine_overhead(
-    road: Roadmap, settings: Settings, report: Callable[[str], None]
-) -> dict[str, Any]:
-    """Efficiency of the engine on the last network of a road, in images/s over images/s.
+def measure(settings: Settings, report: Callable[[str], None]) -> tuple[str, list[Row]]:
+    """Rows of the engine's images/s beside the bare step's, on the last network of a road.
 
-    ``steps`` compares the training part of the epochs (reading, augmenting, schedule, generators,
-    checks and log included), ``whole`` also evaluation, checkpoints and the first steps' warm-up.
+    ``training`` is that part of the epochs alone (reading, augmenting, schedule, generators,
+    checks and log included); the other row has also evaluation, checkpoints and the first steps'
+    warm-up.
     """
+    from convnext_study.training.loop import train
     from convnext_study.training.runtime import Runtime
     from convnext_study.training.tasks import make_task
 
     report("engine_overhead")
-    run = _run(road, settings)
+    run = _run(settings)
     runtime = Runtime(device=settings.device, threads=settings.threads)
     task, batch = make_task(run, runtime), run.recipe["global_batch_size"]
     whole: list[float] = []
 
-    def train() -> float:
-        from convnext_study.training.loop import train
-
+    def engine() -> float:
         with tempfile.TemporaryDirectory() as folder:
             result = train(run, Path(folder) / "run", runtime)
         whole.append(task.steps_per_epoch * batch * EPOCHS / result.seconds)
         return result.images_per_s
 
     bare = rate(_bare_step(run, task, runtime), batch, settings.seconds)
-    found = interleave({"steps": train, "bare": bare}, settings.repeats)
-    return {
-        "network": run.name,
-        "data": run.data,
-        "batch": batch,
-        "images_per_s": {name: Spread.of(values).to_dict() for name, values in found.items()},
-        "efficiency": ratio(found["steps"], found["bare"]).to_dict(),
-        "efficiency_whole": ratio(whole, found["bare"]).to_dict(),
-    }
+    found = interleave({"engine": engine, "bare step": bare}, settings.repeats)
+    rows = [
+        compare("training", found),
+        compare("with evaluation, saving", {**found, "engine": whole}),
+    ]
+    return f"loop: {run.name} on {run.data}, batch {batch}", rows
 
 
-def _run(road: Roadmap, settings: Settings) -> Run:
-    data = "digits" if road.image_size <= 32 else f"synthetic:10,{road.image_size},64"
+def _run(settings: Settings) -> Run:
+    road = get_roadmap(settings.regime)
+    data = f"synthetic:10,{road.image_size},64" if road.published else "digits"
     changes: dict[str, Any] = {"epochs": EPOCHS, "warmup_epochs": 0}
-    if road.image_size > 32:
-        changes["global_batch_size"] = settings.batch_size
-    variant = road.variants()[-1]
-    runs = roadmap_runs(road, [variant], data=data, seeds=[0], recipe="small", changes=changes)
-    return runs[0]
+    if road.published:
+        changes["global_batch_size"] = settings.batch_size or BATCH
+    variants = road.variants()[-1:]
+    (run,) = roadmap_runs(road, variants, data=data, seeds=[0], recipe="small", changes=changes)
+    return run
 
 
 def _bare_step(run: Run, task: Any, runtime: Any) -> Callable[[], object]:

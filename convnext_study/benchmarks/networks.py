@@ -2,115 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from convnext_study.benchmarks.timing import Spread, interleave, rate, ratio
-from convnext_study.benchmarks.workload import (
-    Implementation,
-    Workload,
-    inference_step,
-    timm_twin,
-    training_step,
-)
-from convnext_study.roadmap import Roadmap, Variant
-from convnext_study.roadmap.spec import NetSpec
+from convnext_study.benchmarks import BATCH, Settings
+from convnext_study.benchmarks.timing import Row, compare, interleave, rate, wait
+from convnext_study.roadmap import ROADMAPS, get_roadmap
+from convnext_study.roadmap.spec import STAGES, NetSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SMALL_BATCH = 64  # of 32x32 images
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How much is measured: repeats, seconds per measure, batch, threads, device."""
-
-    repeats: int
-    seconds: float
-    batch_size: int
-    threads: int
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class BatchRequest:
-    """What a study's own measurement is requested for; what is left out the study chooses.
-
-    Args:
-        networks: names.
-        image_size: height and width.
-        batch_size: images at a time.
-        quick: less of everything.
-    """
-
-    networks: tuple[str, ...] = ()
-    image_size: tuple[int, int] | None = None
-    batch_size: int | None = None
-    quick: bool = False
-
-
-def networks(
-    road: Roadmap,
-    variants: Sequence[Variant],
-    settings: Settings,
-    report: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """A row of plain values for each network; equal ones (the first two rows) once.
-
-    ``training`` and ``inference`` hold images/s of each form and the ratios of ours to the
-    others', ``latency_ms`` the time of one image alone.
-    """
-    distinct: dict[NetSpec, Variant] = {}
-    for variant in variants:
-        distinct.setdefault(variant.spec, variant)
+def measure(settings: Settings, report: Callable[[str], None]) -> tuple[str, list[Row]]:
+    """Rows of training, inference, and inference of one image, for each network; the first two
+    rows of a road are one."""
+    road = get_roadmap(settings.regime)
+    first, _, *others, last = road.variants()
+    batch = settings.batch_size or (BATCH if road.published else SMALL_BATCH)
     rows = []
-    for variant in distinct.values():
+    for variant in (first, *([] if settings.quick else others), last):
         report(f"network {variant.name}")
-        workload = Workload(
-            variant.spec,
-            "ours",
-            settings.batch_size,
-            road.image_size,
-            road.num_classes,
-            settings.device,
+        nets = forms(variant.spec, road.num_classes)
+        for job, images in (("training", batch), ("inference", batch), ("one image", 1)):
+            measures = {}
+            for form, build in nets.items():
+                shape = (images, 3, road.image_size, road.image_size)
+                step = make_step(form, build(), shape, settings.device, train=job == "training")
+                measures[form] = rate(step, images, settings.seconds)
+            rows.append(compare(variant.name, interleave(measures, settings.repeats), job=job))
+    return f"networks, batch {batch} of {road.image_size}x{road.image_size}", rows
+
+
+def forms(spec: NetSpec, classes: int) -> dict[str, Callable[[], nn.Module]]:
+    """What builds a network as the engine trains it (ours), as PyTorch runs it by default
+    (plain), and as timm builds it, where it does."""
+
+    def build() -> nn.Module:
+        import torch
+
+        from convnext_study.models.roadmap_net import RoadmapNet
+
+        torch.manual_seed(0)
+        return RoadmapNet(spec, num_classes=classes)
+
+    twin = timm_twin(spec, classes)
+    return {"ours": build, "plain": build, **({"timm": twin} if twin else {})}
+
+
+def timm_twin(spec: NetSpec, classes: int) -> Callable[[], nn.Module] | None:
+    """timm's own network of the same shape, for a spec at either end of a road.
+
+    None for middle steps, and for a ResNet whose stem is not 64 wide.
+    """
+
+    def resnet() -> nn.Module:
+        from timm.models.resnet import Bottleneck, ResNet
+
+        return ResNet(Bottleneck, layers=spec.depths, num_classes=classes)  # type: ignore[no-any-return]
+
+    def convnext() -> nn.Module:
+        from timm.models.convnext import ConvNeXt
+
+        return ConvNeXt(  # type: ignore[no-any-return]
+            num_classes=classes,
+            depths=spec.depths,
+            dims=tuple(spec.width * 2**stage for stage in range(STAGES)),
+            patch_size=spec.stem_stride,
+            ls_init_value=spec.layer_scale,
         )
-        row = _row(workload, settings)
-        rows.append({"step": variant.name, "label": variant.label, **row})
-    return rows
+
+    if spec in [road.variants()[-1].spec for road in ROADMAPS.values()]:
+        return convnext
+    bases = [road.base for road in ROADMAPS.values()]
+    return resnet if spec in bases and spec.width == 64 else None
 
 
-def _row(workload: Workload, settings: Settings) -> dict[str, Any]:
-    forms: tuple[Implementation, ...] = ("ours", "plain")
-    if timm_twin(workload.spec, workload.classes):
-        forms = (*forms, "timm")
-    loads = {form: replace(workload, implementation=form) for form in forms}
-    single = {form: replace(one, batch=1) for form, one in loads.items()}
-    latency = _rates(single, inference_step, settings)
-    return {
-        "batch": workload.batch,
-        "image_size": workload.image_size,
-        "training": _compare(_rates(loads, training_step, settings)),
-        "inference": _compare(_rates(loads, inference_step, settings)),
-        "latency_ms": {form: 1000 / Spread.of(rates).median for form, rates in latency.items()},
-    }
+def make_step(
+    form: str, net: Any, shape: tuple[int, ...], device: str, *, train: bool
+) -> Callable[[], None]:
+    """A function that does one forward, backward and update, or one forward pass in evaluation
+    mode, on one resident batch."""
+    import torch
+    import torch.nn.functional as F
 
+    from convnext_study.models.fast_conv import use_gemm_convs
 
-def _rates(
-    workloads: dict[Implementation, Workload],
-    step: Callable[[Workload], Callable[[], object]],
-    settings: Settings,
-) -> dict[Implementation, list[float]]:
-    """Images/s of each workload, one value per repeat."""
-    measures = {
-        name: rate(step(workload), workload.batch, settings.seconds)
-        for name, workload in workloads.items()
-    }
-    return interleave(measures, settings.repeats)
+    ours = form == "ours"
+    layout: Any = torch.channels_last if ours else torch.contiguous_format
+    if ours and device == "cpu":
+        use_gemm_convs(net)
+    net = net.to(device, memory_format=layout).train(train)
+    images: Tensor = torch.randn(shape).to(device, memory_format=layout)
+    labels = (torch.arange(len(images)) % net.num_classes).to(device)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=ours or None)
 
+    def training_step() -> None:
+        F.cross_entropy(net(images), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        wait(device)
 
-def _compare(rates: dict[Implementation, list[float]]) -> dict[str, Any]:
-    return {
-        "images_per_s": {form: Spread.of(values).to_dict() for form, values in rates.items()},
-        "ratio": {
-            form: ratio(rates["ours"], values).to_dict()
-            for form, values in rates.items()
-            if form != "ours"
-        },
-    }
+    @torch.inference_mode()
+    def inference_step() -> None:
+        net(images)
+        wait(device)
+
+    return training_step if train else inference_step

@@ -9,50 +9,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convnext_study.benchmarks.networks import Settings
-from convnext_study.benchmarks.timing import Spread, interleave, one_thread, ratio, timed
+from convnext_study.benchmarks import Settings
+from convnext_study.benchmarks.timing import Row, compare, interleave, one_thread, timed
 from convnext_study.data.dataset import DataError, DatasetPair
-from convnext_study.errors import UserError
 from convnext_study.recipes import MODERN, Recipe
 
 BATCH = 16
-IMAGE_SIZE = 224
 SIDES = (500, 375)  # the commonest size in ImageNet
-PLAIN: dict[str, Any] = {"rand_augment": None, "color_jitter": 0.0, "random_erasing": 0.0}
+IMAGES, QUICK_IMAGES = 192, 48  # how many files are written, and at most read each time
+PLAIN = MODERN.model_copy(update={"rand_augment": None, "color_jitter": 0.0, "random_erasing": 0.0})
 
 
-def pipeline(
-    data: str | None, images: int, settings: Settings, report: Callable[[str], None]
-) -> dict[str, Any]:
-    """Images/s of each loader and their ratio, with crop and flip alone and with all of `modern`.
-
-    Args:
-        data: ``folder:PATH``; JPEG files of random shapes are written where it is None.
-        images: how many files to write, and at most to read each time.
-        settings: repeats.
-        report: called with what is measured.
-    """
-    if data is None:
-        with tempfile.TemporaryDirectory() as folder:
-            write_jpegs(Path(folder), images)
-            found = pipeline(f"folder:{folder}", images, settings, report)
-        return {**found, "data": "made-up 500x375 JPEG files"}
+def measure(settings: Settings, report: Callable[[str], None]) -> tuple[str, list[Row]]:
+    """Rows of both loaders' images/s, with crop and flip alone and with all of `modern`, on
+    ``settings.data`` or on JPEG files of random shapes."""
     from convnext_study.data import open_data
 
-    opened = open_data(data)
-    batches = min(images, len(opened.train)) // BATCH
-    if not batches:
-        raise UserError(f"--data {data}: {len(opened.train)} images are too few; {BATCH} at least")
-    found = {"data": data, "images": batches * BATCH}
-    for name, changes in (("crop_and_flip", PLAIN), ("modern", {})):
-        report(f"pipeline {name}")
-        recipe = MODERN.model_copy(update={"image_size": IMAGE_SIZE, **changes})
-        rates = measure_pipeline(opened, recipe, settings.repeats, BATCH, batches)
-        found[name] = {
-            "images_per_s": {loader: Spread.of(own).to_dict() for loader, own in rates.items()},
-            "ratio": ratio(rates["ours"], rates["timm"]).to_dict(),
-        }
-    return found
+    count = QUICK_IMAGES if settings.quick else IMAGES
+    with tempfile.TemporaryDirectory() as folder:
+        if settings.data is None:
+            write_jpegs(Path(folder), count)
+        data = open_data(settings.data or f"folder:{folder}")
+        batches = max(min(count, len(data.train)) // BATCH, 1)
+        rows = []
+        for name, recipe in (("crop and flip", PLAIN), ("modern", MODERN)):
+            report(f"pipeline, {name}")
+            rates = measure_pipeline(data, recipe, settings.repeats, BATCH, batches)
+            rows.append(compare(name, rates))
+    where = settings.data or "made-up 500x375 JPEG files"
+    return f"reading and augmenting {where}, one core, 224x224", rows
 
 
 def measure_pipeline(
@@ -61,7 +46,7 @@ def measure_pipeline(
     """Images/s of both loaders, ``ours`` and ``timm``, for each of the interleaved repeats.
 
     They read the training images of a ``folder:``; a repeat is so many batches of so many images.
-    Raises DataError where the images are not files.
+    Raises DataError where the images are not files, or too few.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The one timer: rates of interleaved repeats, and their ratios.
+"""The one timer: rates of interleaved repeats, their ratios, and the table of them.
 
 Not torch's own `Timer`: it warms up anew for every measurement, and here every repeat is one.
 """
@@ -13,9 +13,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
+from convnext_study.report.tables import Column, Table
+from convnext_study.report.tables.formatting import digits, number
+
 K = TypeVar("K")
 T = TypeVar("T")
 Measure = Callable[[], float]  # runs once and returns a rate, higher is faster
+Row = dict[str, Any]  # of plain values, as JSON has them
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,6 @@ class Spread:
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
         return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
 def interleave(measures: Mapping[K, Callable[[], T]], repeats: int) -> dict[K, list[T]]:
@@ -98,3 +99,49 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def wait(device: str) -> None:
+    """Let a GPU finish what it was given: it works on while Python goes on."""
+    if device != "cpu":
+        import torch
+
+        (torch.cuda if device.startswith("cuda") else torch.mps).synchronize()
+
+
+def compare(name: str, rates: Mapping[str, Sequence[float]], **facts: Any) -> Row:
+    """A row of the first form's images/s and of the others', with its ratios to them."""
+    ours, *others = rates
+    return {
+        "name": name,
+        **facts,
+        "images_per_s": {form: Spread.of(values).to_dict() for form, values in rates.items()},
+        "ratio": {form: ratio(rates[ours], rates[form]).to_dict() for form in others},
+    }
+
+
+def show(spread: Mapping[str, float] | None) -> str:
+    """``1.25 (1.20-1.31)``: the median and the extremes."""
+    if spread is None:
+        return ""
+    return f"{number(spread['median'])} ({number(spread['low'])}-{number(spread['high'])})"
+
+
+def comparison_table(name: str, title: str, rows: Sequence[Row]) -> Table[Row]:
+    """Rows made by `compare`. Ratios above 1 mean that the first form is faster."""
+
+    def over(form: str) -> Column[Row]:
+        return Column(form, f"over {form}", lambda row: row["ratio"].get(form), format=show)
+
+    columns: list[Column[Row]] = [
+        Column("name", name, lambda row: row["name"], "text"),
+        Column("job", "job", lambda row: row.get("job"), "text"),
+        Column(
+            "rate",
+            "images/s",
+            lambda row: next(iter(row["images_per_s"].values()))["median"],
+            format=digits(0),
+        ),
+        *map(over, dict.fromkeys(form for row in rows for form in row["ratio"])),
+    ]
+    return Table(name, title, columns, rows)

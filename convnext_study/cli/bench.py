@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
+import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convnext_study.cli.options import MOST_PROCESSES, Device, Json, Regime, print_tables
-from convnext_study.errors import UserError
+from convnext_study.benchmarks import PARTS, Settings
+from convnext_study.cli.options import (
+    MACHINE,
+    MOST_PROCESSES,
+    Device,
+    Json,
+    Regime,
+    print_tables,
+)
+from convnext_study.errors import UserError, did_you_mean
 from convnext_study.imports import studies
 from convnext_study.recipes.recipe import MOST_IMAGES, MOST_PIXELS
-from convnext_study.roadmap import DEFAULT_REGIME, Roadmap, Variant, get_roadmap
-from convnext_study.runs.files import make_folder
+from convnext_study.roadmap import DEFAULT_REGIME, get_roadmap
 
 if TYPE_CHECKING:
-    from convnext_study.benchmarks.networks import BatchRequest
+    from convnext_study.report.tables import Table
 
-PARTS = ("networks", "engine_overhead", "pipeline")
-REPEATS, QUICK_REPEATS = 5, 3
-SECONDS, QUICK_SECONDS = 0.4, 0.1
+_what: Any = functools.partial(typer.Option, rich_help_panel="What to measure")
+_machine: Any = functools.partial(typer.Option, rich_help_panel=MACHINE)
 
 
 def bench(
-    regime: Regime = DEFAULT_REGIME,
     parts: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Comma-separated, of {', '.join(PARTS)} (default: these); or what a study "
-            "measures: anytime (time that skipping saves), multipath."
+        str,
+        _what(
+            help="Comma-separated; also what a study measures: anytime (time that skipping "
+            "saves), multipath."
         ),
-    ] = None,
+    ] = ",".join(PARTS),
+    regime: Regime = DEFAULT_REGIME,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only both ends of the road, fewer and shorter repeats.")
+        bool, _what("--quick", help="Only both ends of the road, fewer and shorter repeats.")
     ] = False,
     batch_size: Annotated[
         int | None,
-        typer.Option(
+        _what(
             min=1,
             max=MOST_IMAGES,
             help="Images per step. (default: 64 for nano, else 8; a study has its own)",
@@ -46,167 +56,115 @@ def bench(
     ] = None,
     networks: Annotated[
         str,
-        typer.Option(
-            help="Of a study, comma-separated, such as hrnet_w48. (default: the study's own)"
-        ),
+        _what(help="Of a study, comma-separated, such as hrnet_w48. (default: the study's own)"),
     ] = "",
     image_size: Annotated[
         str | None,
-        typer.Option(help="Of a study, HEIGHTxWIDTH in pixels. (default: the study's own)"),
+        _what(help="Of a study, HEIGHTxWIDTH in pixels. (default: the study's own)"),
+    ] = None,
+    data: Annotated[
+        str | None, _what(help="folder:PATH for the pipeline. (default: made-up JPEGs)")
     ] = None,
     repeats: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Repeats of each comparison.")
+        int | None, _what(min=1, max=10_000, help="Of each comparison. (default: 5; 3 if quick)")
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=MOST_PROCESSES, help="Of each measure. (default: as a training has)"
-        ),
+        _machine(min=1, max=MOST_PROCESSES, help="Of each measure. (default: as a training has)"),
     ] = None,
     device: Device = None,
-    data: Annotated[
-        str | None, typer.Option(help="folder:PATH for the pipeline. (default: made-up JPEGs)")
-    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for bench.json.")] = Path("bench"),
     as_json: Json = False,
 ) -> None:
-    """Measure speed and memory beside timm and the plain networks, interleaved."""
-    road = get_roadmap(regime)
-    wanted = _parts(parts)
+    """Measure speed beside timm and the plain networks, interleaved."""
+    import torch
+
+    from convnext_study.experiments.roadmap_runs import parse_names
+    from convnext_study.launchers.resources import Requested, choose_resources
+    from convnext_study.runs.files import make_folder, write_json
+    from convnext_study.runs.provenance import hardware, versions
+    from convnext_study.training.runtime import Runtime
+
+    road, wanted = get_roadmap(regime), _parts(parse_names(parts))
+    names, size = parse_names(networks), _image_size(image_size)
+    if (names or size) and not set(wanted) - set(PARTS):
+        option = "--networks" if names else "--image-size"
+        raise UserError(f"{option}: is for parts of a study, such as --parts anytime")
     if data is not None:  # bad data fails before minutes of other parts
         from convnext_study.data import open_data
 
         open_data(data)
     make_folder(out)
-    settings = _settings(road, batch_size, repeats, threads, device, quick=quick)
-    found: dict[str, Any] = {"hardware": _hardware(), "regime": regime, "settings": vars(settings)}
-    requested = _requested(wanted, networks, image_size, batch_size, quick=quick)
+    requested = Requested(device=device, threads=threads)
+    runtime = choose_resources(Runtime(), requested, image_size=road.image_size, runs=1).runtime
+    torch.set_num_threads(runtime.threads)
+    settings = Settings(
+        regime=road.regime,
+        repeats=repeats or (3 if quick else 5),
+        seconds=0.1 if quick else 0.4,
+        threads=runtime.threads,
+        device=runtime.device,
+        batch_size=batch_size,
+        quick=quick,
+        data=data,
+        networks=names,
+        image_size=size,
+    )
+    found: dict[str, Any] = {
+        "hardware": {**hardware(), "versions": versions()},
+        "settings": dataclasses.asdict(settings),
+    }
+    tables = []
     for part in wanted:
-        found[part] = (
-            _measure(part, road, settings, data, quick=quick)
-            if part in PARTS
-            else _of_study(part, 0)(requested, settings, _report)
-        )
-    _write(found, out / "bench.json")
+        found[part], table = _measure(part, settings)
+        tables.append(table)
+    write_json(out / "bench.json", found)
     if as_json:
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
-    from convnext_study.benchmarks.report import tables
-
-    own = [_of_study(part, 1)(found[part]) for part in wanted if part not in PARTS]
-    print_tables(*tables(found), *own)
-    print()
+    print_tables(*tables)
     print(
-        f"ratios: median (lowest-highest) of {settings.repeats} interleaved repeats, "
+        f"\nratios: median (lowest-highest) of {settings.repeats} interleaved repeats, "
         f"{settings.threads} thread(s) on {settings.device}"
     )
     print(f"written: {out / 'bench.json'}")
 
 
-def _of_study(name: str, place: int) -> Any:
-    """What measures a study, or makes the table of it."""
-    study = studies()[name]
-    return study.load((study.bench or ("", ""))[place])
+def _measure(part: str, settings: Settings) -> tuple[list[dict[str, Any]], Table[Any]]:
+    """Rows of plain values, and their table."""
+    from convnext_study.benchmarks.timing import comparison_table
 
-
-def _parts(parts: str | None) -> list[str]:
-    if parts is None:
-        return list(PARTS)
-    from convnext_study.experiments.roadmap_runs import parse_names
-
-    wanted = list(parse_names(parts))
-    if not wanted:
-        raise UserError(f"--parts: {parts!r} names no part; use some of {', '.join(PARTS)}")
-    known = (*PARTS, *(name for name, study in studies().items() if study.bench))
-    for name in wanted:
-        if name not in known:
-            raise UserError(f"--parts: {name!r}; use {', '.join(known)}")
-    return wanted
-
-
-def _requested(
-    parts: list[str], networks: str, image_size: str | None, batch: int | None, *, quick: bool
-) -> BatchRequest:
-    from convnext_study.benchmarks.networks import BatchRequest
-    from convnext_study.experiments.roadmap_runs import parse_names
-
-    names = parse_names(networks)
-    if (names or image_size) and all(part in PARTS for part in parts):
-        option = "--networks" if names else "--image-size"
-        raise UserError(f"{option}: is for parts of a study, such as --parts anytime")
-    sides = image_size.lower().split("x") if image_size else []
-    valid = len(sides) == 2 and all(
-        side.isdecimal() and len(side) < 5 and 0 < int(side) <= MOST_PIXELS for side in sides
-    )
-    if image_size and not valid:
-        raise UserError(
-            f"--image-size: {image_size!r:.40}; use HEIGHTxWIDTH, as in 512x1024, "
-            f"neither above {MOST_PIXELS}"
-        )
-    size = (int(sides[0]), int(sides[1])) if sides else None
-    return BatchRequest(names, size, batch, quick)
-
-
-def _settings(
-    road: Roadmap,
-    batch: int | None,
-    repeats: int | None,
-    threads: int | None,
-    device: str | None,
-    *,
-    quick: bool,
-) -> Any:
-    import torch
-
-    from convnext_study.benchmarks.networks import Settings
-    from convnext_study.launchers.resources import Requested, choose_resources
-    from convnext_study.training.runtime import Runtime
-
-    requested = Requested(device=device, threads=threads)
-    plan = choose_resources(Runtime(), requested, image_size=road.image_size, runs=1)
-    torch.set_num_threads(plan.runtime.threads)
-    return Settings(
-        repeats=repeats or (QUICK_REPEATS if quick else REPEATS),
-        seconds=QUICK_SECONDS if quick else SECONDS,
-        batch_size=batch or (8 if road.published else 64),
-        threads=plan.runtime.threads,
-        device=plan.runtime.device,
-    )
-
-
-def _measure(part: str, road: Roadmap, settings: Any, data: str | None, *, quick: bool) -> Any:
-    if part == "networks":
-        from convnext_study.benchmarks.networks import networks
-
-        return networks(road, _variants(road, quick=quick), settings, _report)
-    if part == "engine_overhead":
-        from convnext_study.benchmarks.engine_overhead import engine_overhead
-
-        return engine_overhead(road, settings, _report)
-    from convnext_study.benchmarks.pipeline import pipeline
-
-    return pipeline(data, 48 if quick else 192, settings, _report)
-
-
-def _variants(road: Roadmap, *, quick: bool) -> tuple[Variant, ...]:
-    variants = road.variants()
-    return (variants[0], variants[-1]) if quick else variants
-
-
-def _hardware() -> dict[str, Any]:
-    from convnext_study.runs.provenance import hardware, versions
-
-    return {**hardware(), "versions": versions()}
+    if part in PARTS:
+        module = import_module(f"convnext_study.benchmarks.{part}")
+        title, rows = module.measure(settings, _report)
+        return rows, comparison_table(part, title, rows)
+    study = studies()[part]
+    measure, table = map(study.load, study.bench or ())
+    rows = measure(settings, _report)
+    return rows, table(rows)
 
 
 def _report(text: str) -> None:
     print(f"measuring: {text}", file=sys.stderr, flush=True)
 
 
-def _write(found: dict[str, Any], file: Path) -> None:
-    from convnext_study.runs.files import write_json
+def _parts(wanted: tuple[str, ...]) -> tuple[str, ...]:
+    known = [*PARTS, *(name for name, study in studies().items() if study.bench)]
+    for name in wanted or ("",):
+        if name not in known:
+            raise UserError(f"--parts: {name!r}{did_you_mean(name, known)}")
+    return wanted
 
-    try:
-        write_json(file, found)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
+
+def _image_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = [int(side) for side in re.findall(r"\d{1,4}", text)]
+    if not re.fullmatch(r"\d{1,4}x\d{1,4}", text) or not all(
+        0 < side <= MOST_PIXELS for side in sides
+    ):
+        raise UserError(
+            f"--image-size: {text!r:.40}; use HEIGHTxWIDTH, as in 512x1024, "
+            f"neither above {MOST_PIXELS}"
+        )
+    return sides[0], sides[1]

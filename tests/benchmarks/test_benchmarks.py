@@ -2,8 +2,6 @@
 
 import itertools
 import json
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +10,16 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from convnext_study.benchmarks.engine_overhead import engine_overhead
-from convnext_study.benchmarks.networks import Settings, networks
-from convnext_study.benchmarks.pipeline import pipeline
-from convnext_study.benchmarks.report import tables
-from convnext_study.benchmarks.timing import Spread, interleave, rate, ratio
-from convnext_study.benchmarks.workload import (
-    Workload,
-    build,
-    timm_twin,
-    training_step,
+from convnext_study import cost
+from convnext_study.benchmarks import Settings, networks, pipeline
+from convnext_study.benchmarks.networks import forms, make_step, timm_twin
+from convnext_study.benchmarks.timing import (
+    Spread,
+    compare,
+    comparison_table,
+    interleave,
+    rate,
+    ratio,
 )
 from convnext_study.cli import app
 from convnext_study.errors import UserError
@@ -29,17 +27,7 @@ from convnext_study.report.tables.render import Screen
 from convnext_study.roadmap import get_roadmap
 
 NANO = get_roadmap("nano")
-TINY = Settings(repeats=1, seconds=0.0, batch_size=4, threads=1)
-
-
-def silent(_: str) -> None:
-    pass
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_again() -> Iterator[None]:
-    yield
-    torch.set_num_threads(1)
+TINY = Settings(regime="nano", repeats=1, seconds=0.0, batch_size=4, threads=1, quick=True)
 
 
 def test_turns_are_interleaved_and_reversed() -> None:
@@ -72,95 +60,79 @@ def test_a_rate_is_images_over_time() -> None:
     assert len(calls) == 6
 
 
+def test_the_table_has_the_first_forms_rate_and_the_ratios() -> None:
+    rows = [
+        compare("gelu", {"ours": [30.0, 40.0, 20.0], "plain": [10.0, 10.0, 10.0]}, job="training"),
+        compare("end", {"ours": [1234.0], "plain": [617.0], "timm": [1234.0]}, job="training"),
+    ]
+    console = Console(width=120, record=True)
+    console.print(Screen(comparison_table("networks", "", rows)))
+    cells = [line.split() for line in console.export_text().splitlines()]
+    assert ["networks", "job", "images/s", "over", "plain", "over", "timm"] in cells
+    assert ["gelu", "training", "30", "3.00", "(2.00-4.00)"] in cells
+    assert ["end", "training", "1,234", "2.00", "(2.00-2.00)", "1.00", "(1.00-1.00)"] in cells
+
+
 @pytest.mark.parametrize(("regime", "end"), [("t", 0), ("t", -1), ("b", -1), ("nano", -1)])
 def test_timms_twin_is_the_same_network(regime: str, end: int) -> None:
     road = get_roadmap(regime)
-    spec = road.variants()[end].spec
+    spec, side = road.variants()[end].spec, road.image_size
+    twin = timm_twin(spec, road.num_classes)
+    assert twin is not None
     with torch.device("meta"):
-        load = Workload(spec, "plain", 2, road.image_size, road.num_classes)
-        twin = timm_twin(spec, road.num_classes)
-        assert twin is not None
         net = twin()
-    from convnext_study import cost
-
-    ours = cost.count_spec(spec, load.image_size, load.classes)
-    assert cost.count(net, (3, load.image_size, load.image_size)) == ours
+    assert cost.count(net, (3, side, side)) == cost.count_spec(spec, side, road.num_classes)
 
 
 def test_middle_steps_have_no_twin() -> None:
     assert timm_twin(NANO.variant("gelu").spec, 10) is None
 
 
-def test_the_forms_differ_in_layout_only() -> None:
-    load = Workload(NANO.variants()[-1].spec, "ours", 2, 32, 10)
-    ours, plain = build(load), build(replace(load, implementation="plain"))
-    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
-        assert torch.equal(one, other)
-    before = [weight.clone() for weight in plain.parameters()]
-    training_step(replace(load, implementation="timm"))()
-    assert all(torch.equal(a, b) for a, b in zip(before, plain.parameters(), strict=True))
+def test_the_forms_are_one_network_and_a_step_changes_its_own() -> None:
+    nets = {form: make() for form, make in forms(NANO.variants()[-1].spec, 10).items()}
+    assert list(nets) == ["ours", "plain", "timm"]
+    before = [weight.clone() for weight in nets["plain"].parameters()]
+    make_step("ours", nets["ours"], (2, 3, 32, 32), "cpu", train=False)()
+    make_step("timm", nets["timm"], (2, 3, 32, 32), "cpu", train=True)()
+    for form in ("ours", "plain"):
+        assert all(map(torch.equal, before, nets[form].parameters()))
+    make_step("plain", nets["plain"], (2, 3, 32, 32), "cpu", train=True)()
+    assert not all(map(torch.equal, before, nets["plain"].parameters()))
 
 
-@pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
-    """Everything, as small as it can be."""
-    variants = [NANO.variants()[0], NANO.variants()[1], NANO.variants()[-1]]
-    return {
-        "networks": networks(NANO, variants, TINY, silent),
-        "engine_overhead": engine_overhead(NANO, TINY, silent),
-        "pipeline": pipeline(None, 16, TINY, silent),
-    }
+def test_networks_are_compared_in_every_form() -> None:
+    _, rows = networks.measure(TINY, lambda _: None)
+    assert [(row["name"], row["job"]) for row in rows] == [
+        (name, job)
+        for name in ("resnet-90ep", "separate_downsampling")
+        for job in ("training", "inference", "one image")
+    ]
+    assert all(set(row["ratio"]) == {"plain"} for row in rows[:3])
+    assert all(set(row["ratio"]) == {"plain", "timm"} for row in rows[3:])
 
 
-def test_networks(found: dict[str, Any]) -> None:
-    first, last = found["networks"]  # the first two rows are one network
-    assert set(first["training"]["ratio"]) == {"plain"}
-    assert set(last["training"]["ratio"]) == set(last["inference"]["ratio"]) == {"plain", "timm"}
-    for row in (first, last):
-        assert all(value > 0 for value in row["latency_ms"].values())
-
-
-def test_loop_and_pipeline(found: dict[str, Any]) -> None:
-    efficiency = found["engine_overhead"]["efficiency"]
-    assert found["engine_overhead"]["data"] == "digits"
-    assert 0 < efficiency["low"] <= efficiency["median"] <= efficiency["high"]
-    for name in ("crop_and_flip", "modern"):
-        assert found["pipeline"][name]["ratio"]["median"] > 0
-
-
-def test_tables(found: dict[str, Any]) -> None:
-    console = Console(width=120, record=True)
-    console.print(*map(Screen, tables(found)))
-    shown = console.export_text()
-    for word in ("separate_downsampling", "bare step", "crop and flip"):
-        assert word in shown
+def test_readers_are_compared_with_both_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "QUICK_IMAGES", 16)
+    _, rows = pipeline.measure(TINY, lambda _: None)
+    assert [row["name"] for row in rows] == ["crop and flip", "modern"]
+    assert all(row["ratio"]["timm"]["median"] > 0 for row in rows)
 
 
 def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
-    done = CliRunner().invoke(
-        app,
-        [
-            *(
-                "bench",
-                "--parts",
-                "engine_overhead",
-                "--quick",
-                "--repeats",
-                "1",
-                "--batch-size",
-                "4",
-            ),
-            *("--out", str(tmp_path), "--json"),
-        ],
-    )
+    words = ["bench", "--parts", "engine_overhead", "--quick", "--repeats", "1", "--threads", "1"]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.exception
     written = json.loads((tmp_path / "bench.json").read_text())
     assert written["settings"]["repeats"] == 1
-    assert json.loads(done.stdout[done.stdout.index("{") :]) == written
+    assert [row["name"] for row in written["engine_overhead"]] == [
+        "training",
+        "with evaluation, saving",
+    ]
+    assert json.loads(done.stdout) == written
     assert "torch" in written["hardware"]["versions"]
 
 
 def test_parts_are_checked(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["bench", "--parts", "speed", "--out", str(tmp_path)])
     assert isinstance(done.exception, UserError)
-    assert "use networks" in str(done.exception)
+    assert "use one of networks, " in str(done.exception)

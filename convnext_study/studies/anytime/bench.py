@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-from convnext_study.benchmarks.networks import BatchRequest, Settings
-from convnext_study.benchmarks.report import show
-from convnext_study.benchmarks.timing import Spread, interleave, ratio
+from convnext_study.benchmarks import Settings
+from convnext_study.benchmarks.timing import Spread, interleave, ratio, show
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits, percent
 from convnext_study.studies.anytime.layer_cost import exit_macs
@@ -54,22 +53,20 @@ CLASSES = 19
 Row = dict[str, Any]
 
 
-def measure(
-    requested: BatchRequest, settings: Settings, report: Callable[[str], None]
-) -> list[Row]:
+def measure(settings: Settings, report: Callable[[str], None]) -> list[Row]:
     """What ``convnext-study bench --parts anytime`` measures: a row for each network and share.
 
     By default the embedded network and the authors' smaller one; on a CPU with one thread that
     thread's own time. Raises SpecError for a network that cannot be built.
     """
     alone = settings.device == "cpu" and settings.threads == 1
-    names = requested.networks or NETWORKS[: 1 if requested.quick else None]
+    names = settings.networks or NETWORKS[: 1 if settings.quick else None]
     found = []
     for name in names:
-        size = requested.image_size or SIZES.get(name, SMALL_SIZE)
+        size = settings.image_size or SIZES.get(name, SMALL_SIZE)
         net = AnytimeNet(AnytimeSpec(backbone=name, masks="confidence"), num_classes=CLASSES)
-        x = torch.randn(requested.batch_size or 1, net.in_chans, *size, device=settings.device)
-        clock, shares = "process" if alone else "wall", QUICK if requested.quick else SKIPPED
+        x = torch.randn(settings.batch_size or 1, net.in_chans, *size, device=settings.device)
+        clock, shares = "process" if alone else "wall", QUICK if settings.quick else SKIPPED
         about = {"network": name, "image_size": list(size), "batch": len(x), "clock": clock}
         rows = []
         for row in compare(net, x, shares, settings.repeats, CLOCKS[clock]):

@@ -12,10 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from convnext_study.benchmarks.networks import BatchRequest, Settings
-from convnext_study.benchmarks.report import show
-from convnext_study.benchmarks.timing import Spread, interleave, one_thread, rate, ratio
-from convnext_study.benchmarks.workload import wait
+from convnext_study.benchmarks import Settings
+from convnext_study.benchmarks.timing import Spread, interleave, one_thread, rate, ratio, show, wait
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits
@@ -27,23 +25,21 @@ NETWORKS = {"small": SMALL, "large": LARGE, "large_paths": LARGE_PATHS}
 NOTES = ("On a CPU one thread, and its own time.",)
 
 
-def measure(
-    requested: BatchRequest, settings: Settings, report: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def measure(settings: Settings, report: Callable[[str], None]) -> list[dict[str, Any]]:
     """What ``convnext-study bench --parts multipath`` measures: a row for each network, job and
     batch.
 
     Raises UserError for a network that is none of `NETWORKS`, and for a size of images.
     """
-    if requested.image_size:
+    if settings.image_size:
         raise UserError("--image-size: the networks of multipath are measured at 32x32")
-    for name in requested.networks:
+    for name in settings.networks:
         if name not in NETWORKS:
             raise UserError(f"--networks: {name!r}{did_you_mean(name, list(NETWORKS))}")
     rows = []
-    for name in requested.networks or list(NETWORKS)[: 1 if requested.quick else None]:
+    for name in settings.networks or list(NETWORKS)[: 1 if settings.quick else None]:
         for job in ("train", "infer"):
-            for batch in (requested.batch_size,) if requested.batch_size else (1, 16):
+            for batch in (settings.batch_size,) if settings.batch_size else (1, 16):
                 report(f"{name}, {job}, batch {batch}")
                 speeds = compare_implementations(
                     NETWORKS[name], job, batch, settings.repeats, settings.device
