@@ -12,7 +12,7 @@ from support.multipath_nets import SHAPES, TINY, meta
 from support.nets import images
 from torch import Tensor, nn
 
-from convnext_study.benchmarks.networks import BatchRequest, Settings
+from convnext_study.benchmarks import Settings
 from convnext_study.studies.multipath import bench
 from convnext_study.studies.multipath.network import MultipathNet
 from convnext_study.studies.multipath.paths import Paths, PathsSpec
@@ -147,9 +147,10 @@ def test_the_default_form_is_the_measured_one() -> None:
 
 def test_speeds_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(bench.NETWORKS, "small", TINY)
-    settings = Settings(repeats=2, seconds=0, batch_size=2, threads=1)
-    request = BatchRequest(networks=("small",), batch_size=2)
-    rows = bench.measure(request, settings, lambda _: None)
+    settings = Settings(
+        regime="nano", repeats=2, seconds=0, batch_size=2, threads=1, networks=("small",)
+    )
+    rows = bench.measure(settings, lambda _: None)
     assert [row["job"] for row in rows] == ["train", "infer"]
     for row in rows:
         assert set(row["images_per_s"]) == {"fused", "plain"}
