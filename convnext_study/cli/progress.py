@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from convnext_study.report.tables.formatting import duration, number, with_unit
 from convnext_study.results.metric_spec import UNNAMED, MetricSpec, spec_of
-from convnext_study.runs.log import LOG
+from convnext_study.runs.files import LOG
 from convnext_study.runs.records import Epoch, Record, Result, Run
 
 if TYPE_CHECKING:

@@ -12,17 +12,10 @@ from convnext_study.errors import RunFailed, UserError
 from convnext_study.launchers import launcher_for
 from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.launchers.resources import Resources
+from convnext_study.runs.files import RUN, RUNS
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.parents import check_parent
-from convnext_study.runs.records import (
-    RUN,
-    Record,
-    RecordError,
-    Run,
-    is_done,
-    read,
-    scan,
-)
+from convnext_study.runs.records import Record, RecordError, Run, is_done, read, scan
 
 if TYPE_CHECKING:
     from convnext_study.launchers import Launcher
@@ -44,7 +37,7 @@ class RunCollection:
 
     def path(self, run: Run) -> Path:
         """The folder of one run."""
-        return self.folder / "runs" / run.id
+        return self.folder / RUNS / run.id
 
     def is_done(self, run: Run) -> bool:
         """Whether the run has a result on disk that can be read."""
@@ -71,7 +64,7 @@ class RunCollection:
 
     def ledger(self) -> list[Record]:
         """The records of every run that the folder holds and that can be read."""
-        return list(scan(self.folder / "runs"))
+        return list(scan(self.folder / RUNS))
 
 
 def train_all(

@@ -22,7 +22,8 @@ from convnext_study.experiments.roadmap_runs import parse_names
 from convnext_study.imports import fault, load_file
 from convnext_study.roadmap import DEFAULT_REGIME, Step, get_roadmap
 from convnext_study.roadmap.extensions import extension_step
-from convnext_study.runs.records import RUN, Record, RecordError, Run, is_done, read_run_file
+from convnext_study.runs.files import RUN, RUNS
+from convnext_study.runs.records import Record, RecordError, Run, is_done, read_run_file
 
 ABLATIONS = "ablations"
 NETWORKS = "networks"  # in a run's metadata: the option of the command that requested it
@@ -172,7 +173,7 @@ def deduplicate(runs: Iterable[Run], folder: Path) -> tuple[list[Run], int]:
         else run
         for key, run in asked.items()
     ]
-    done = sum(is_done(folder / "runs" / run.id) for run in distinct)
+    done = sum(is_done(folder / RUNS / run.id) for run in distinct)
     return distinct, done
 
 
@@ -180,7 +181,7 @@ def recorded(folder: Path) -> dict[str, Run]:
     """The runs that a study's folder holds, by their keys; finished ones before others."""
     found: dict[str, Run] = {}
     finished: set[str] = set()
-    for path in sorted((folder / "runs").glob(f"*/{RUN}")):
+    for path in sorted((folder / RUNS).glob(f"*/{RUN}")):
         try:
             run = Run.model_validate(read_run_file(path.parent)["run"])
         except (RecordError, ValueError, KeyError):

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from convnext_study.errors import UserError
-from convnext_study.runs.files import read_json, write_json
-from convnext_study.runs.parents import KEPT_RECORD
+from convnext_study.runs.files import KEPT_RECORD, read_json, write_json
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 

@@ -17,9 +17,9 @@ from convnext_study.launchers.local import TICK
 from convnext_study.launchers.resources import cores
 from convnext_study.launchers.worker import noting_signals
 from convnext_study.runs import locks
-from convnext_study.runs.files import open_to_append, read_bytes
+from convnext_study.runs.files import LOCK, open_to_append, read_bytes
 from convnext_study.runs.log import failure, read_events
-from convnext_study.runs.records import LOCK, is_done
+from convnext_study.runs.records import is_done
 
 WORKER = "convnext_study.launchers.worker"
 LOG_FILE = "torchrun.log"  # beside the folder of the runs

@@ -20,9 +20,15 @@ from convnext_study.report.tables.render import Screen, write_tables
 from convnext_study.report.tables.serialize import SavedTable, to_plain
 from convnext_study.report.tables.table import Table
 from convnext_study.results.effects import Effects
-from convnext_study.runs.files import make_within, read_bytes, read_json, safe_name, write_json
+from convnext_study.runs.files import (
+    RESULT,
+    make_within,
+    read_bytes,
+    read_json,
+    safe_name,
+    write_json,
+)
 from convnext_study.runs.metrics import Count, Text
-from convnext_study.runs.records import RESULT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from convnext_study.results.metric_spec import UNNAMED, MetricSpec, spec_of
+from convnext_study.runs.files import RUN
 from convnext_study.runs.fingerprints import data_of, difference, fingerprint_of
 from convnext_study.runs.log import failure
-from convnext_study.runs.records import RUN, Record, Run
+from convnext_study.runs.records import Record, Run
 
 _THAN = ("in the runs that are counted", "in the runs that are counted")
 _SHOWN = 3  # differences named in a reason

@@ -21,6 +21,12 @@ from typing import IO, Any
 
 from convnext_study.errors import UserError, printable
 
+# Of a run: what was requested, a line per epoch and event, the state to resume from and the one
+# before it, what came out, whose it is; and, while it is trained, what it started from.
+RUN, LOG, CHECKPOINT, PREVIOUS = "run.json", "log.jsonl", "last.ckpt", "previous-last.ckpt"
+RESULT, LOCK = "result.json", "lock"
+KEPT_RECORD, KEPT_WEIGHTS = "parent.json", "parent.ckpt"
+RUNS = "runs"  # of a study: the folder of its runs
 TEMPORARY = ".tmp"  # how names of files end that are still being written
 LARGEST = 2**28  # bytes of a file of a record; a sparse one of many more takes no room on a disk
 _DEEPEST = 64  # lists and objects within each other

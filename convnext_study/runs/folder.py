@@ -12,15 +12,20 @@ from typing import IO, Any
 
 from convnext_study.errors import Busy, RunFailed, UserError
 from convnext_study.runs import locks
-from convnext_study.runs.files import open_to_append, write_bytes, write_json
-from convnext_study.runs.log import LOG, read_lines
-from convnext_study.runs.provenance import commit, hardware, versions
-from convnext_study.runs.records import (
+from convnext_study.runs.files import (
     CHECKPOINT,
-    FORMAT,
     LOCK,
+    LOG,
     RESULT,
     RUN,
+    open_to_append,
+    write_bytes,
+    write_json,
+)
+from convnext_study.runs.log import read_lines
+from convnext_study.runs.provenance import commit, hardware, versions
+from convnext_study.runs.records import (
+    FORMAT,
     Result,
     Run,
     is_done,

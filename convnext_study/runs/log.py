@@ -10,10 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from convnext_study.errors import one_line
-from convnext_study.runs.files import parse_json, read_bytes
+from convnext_study.runs.files import LOG, parse_json, read_bytes
 from convnext_study.runs.metrics import Count, Plain, Text
 
-LOG = "log.jsonl"
 EPOCH = "epoch"  # the event of a line an epoch
 
 About = dict[Text, Plain]  # versions, hardware, settings

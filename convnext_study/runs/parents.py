@@ -10,11 +10,17 @@ import shutil
 from pathlib import Path
 
 from convnext_study.errors import Busy, RunFailed
-from convnext_study.runs.files import TEMPORARY, put_in_place, write_json
+from convnext_study.runs.files import (
+    CHECKPOINT,
+    KEPT_RECORD,
+    KEPT_WEIGHTS,
+    RUNS,
+    TEMPORARY,
+    put_in_place,
+    write_json,
+)
 from convnext_study.runs.log import failure
-from convnext_study.runs.records import CHECKPOINT, Record, RecordError, Run, read
-
-KEPT_RECORD, KEPT_WEIGHTS = "parent.json", "parent.ckpt"
+from convnext_study.runs.records import Record, RecordError, Run, read
 
 
 class ParentError(RunFailed):
@@ -102,7 +108,7 @@ def forget_parent(folder: Path) -> None:
 def _find(key: str, folder: Path) -> Record | None:
     name = f"*-{key[:8]}"
     runs = folder.absolute().parent  # OUT/STUDY/runs
-    for path in (*sorted(runs.glob(name)), *sorted(runs.parent.parent.glob(f"*/runs/{name}"))):
+    for path in (*sorted(runs.glob(name)), *sorted(runs.parent.parent.glob(f"*/{RUNS}/{name}"))):
         try:
             record = read(path)
         except RecordError:

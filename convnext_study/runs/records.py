@@ -18,16 +18,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from convnext_study.errors import UserError, one_line
 from convnext_study.runs import locks
-from convnext_study.runs.files import TEMPORARY, read_json
+from convnext_study.runs.files import CHECKPOINT, LOCK, LOG, RESULT, RUN, TEMPORARY, read_json
 from convnext_study.runs.keys import digest_of
-from convnext_study.runs.log import EPOCH, LOG, About, events_of, read_lines
+from convnext_study.runs.log import EPOCH, About, events_of, read_lines
 from convnext_study.runs.metrics import Count, Finite, Measured, Number, Plain, Text
 
 FORMAT = 2
 # In a run's metadata: the run that it starts from decides its network, and `model` is the largest
 # that it can be.
 NETWORK_IS_BOUND = "network_is_bound"
-RUN, CHECKPOINT, RESULT, LOCK = "run.json", "last.ckpt", "result.json", "lock"
 _REDO = "; remove it and train again: the run goes on from its end"
 _REPAIR = "; put it back, or remove the folder and train again"
 
@@ -47,10 +46,14 @@ class _Plain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class _Facts(BaseModel):
-    """What tables and figures read of a run's metadata; a study may add to it."""
+class _Known(BaseModel):
+    """Of values that may be more: those that something reads, and of the right kind."""
 
     model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Facts(_Known):
+    """What tables and figures read of a run's metadata; a study may add to it."""
 
     label: Plain = None
     regime: Text | None = None
@@ -66,38 +69,30 @@ class _Facts(BaseModel):
     may_differ: Text | list[Text] | tuple[Text, ...] | None = None
 
 
-class _Settings(BaseModel):
+class _Settings(_Known):
     """What tables and figures read of a run's recipe."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     name: Text | None = None
     epochs: Count | None = None
 
 
-class _Manifest(BaseModel):
-    """What is read of ``run.json`` beside the run."""
+class _Part(_Known):
+    images: Count = 0
 
-    model_config = ConfigDict(extra="allow", strict=True)
+
+class _Fingerprint(_Known):
+    classes: Count | None = None
+    train: _Part = _Part()
+    val: _Part = _Part()
+
+
+class _Manifest(_Known):
+    """What is read of ``run.json`` beside the run."""
 
     versions: About | None = None
     hardware: About | None = None
     commit: Text | None = None
     data: _Fingerprint | None = None
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    images: Count = 0
-
-
-class _Fingerprint(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    classes: Count | None = None
-    train: _Part = _Part()
-    val: _Part = _Part()
 
 
 def _checked_by(kind: type[BaseModel]) -> Any:
@@ -259,34 +254,27 @@ def read_run_file(folder: Path) -> dict[str, Any]:
         if written == FORMAT:
             _Manifest.model_validate(about)
     if written != FORMAT:
-        said = f"not a readable run record (format {written!r:.100})"
-        if isinstance(written, int) and written > FORMAT:
-            said = f"format {written} is newer than this version reads ({FORMAT})"
-            said += "; update convnext-study"
-        elif written in range(1, FORMAT):
-            said = f"format {written} is of an earlier version, which this one does not read"
-            said += "; train it again in another folder"
+        said = f"format {written!r:.100} is not what this version reads ({FORMAT}); "
+        is_newer = isinstance(written, int) and written > FORMAT
+        said += "update convnext-study" if is_newer else "train it again in another folder"
         raise RecordError(folder, said)
     return dict(about)
 
 
 def read(folder: Path) -> Record:
     """The record of one run. Raises RecordError where there is none that can be read."""
-    asked = read_run_file(folder)
+    about = read_run_file(folder)
     with _reading(folder, RUN, _REPAIR):
-        run = Run.model_validate(asked["run"])
+        run = Run.model_validate(about["run"])
     with _reading(folder, LOG):
         lines = read_lines(folder / LOG)
-        epochs = {
-            line["epoch"]: Epoch.model_validate(line)
-            for line in lines
-            if line.get("event") == EPOCH
-        }
-        events = events_of(line for line in lines if line.get("event") != EPOCH)
+        logged = [Epoch.model_validate(one) for one in lines if one.get("event") == EPOCH]
+        epochs = {one.epoch: one for one in logged}
+        events = events_of(lines)
     result = None
     if (folder / RESULT).is_symlink() or (folder / RESULT).exists():
         result = read_result(folder)
-    if asked.get("key") != run.key:
+    if about.get("key") != run.key:
         raise RecordError(
             folder,
             "its key is not that of the run it describes: it was changed by hand, or made by a "
@@ -295,7 +283,7 @@ def read(folder: Path) -> Record:
     return Record(
         folder=folder,
         run=run,
-        manifest=asked,
+        manifest=about,
         epochs=[epochs[number] for number in sorted(epochs)],
         events=events,
         result=result,
@@ -384,9 +372,10 @@ def tell_unreadable(unreadable: Sequence[RecordError]) -> str | None:
 
 
 def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    text = str(error).partition("\n")[0] or type(error).__name__
+    if isinstance(error, OSError):
+        text = error.strerror or text
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return ": ".join([*map(str, first["loc"]), first["msg"]])[:500]
-    return (str(error).splitlines() or [type(error).__name__])[0][:500]
+        text = ": ".join([*map(str, first["loc"]), first["msg"]])
+    return text[:500]

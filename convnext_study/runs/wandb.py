@@ -1,8 +1,8 @@
 """Mirrors runs to wandb: a process beside the training that follows its ``log.jsonl``.
 
 wandb is a copy of the record and never the truth. Whatever it does, hang, crash, ask for a key,
-take over signals and exit hooks, it does so in that process (`wandb_follower`), and the training
-does not notice.
+take over signals and exit hooks, it does so in that process (`main`), and the training does not
+notice.
 
 A run's id there comes from its key, so a run that is resumed goes on as the same run. Online, wandb
 sees to that (``resume="allow"``). Offline, every start writes one more folder
@@ -22,13 +22,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.runs import wandb_follower
-from convnext_study.runs.log import LOG
-from convnext_study.runs.records import RESULT
+from convnext_study.runs.files import LOG, RESULT
 
 if TYPE_CHECKING:
     from convnext_study.runs.records import Run
@@ -38,6 +37,32 @@ PROJECT = "convnext-study"
 PATIENCE = {"offline": 20.0, "online": 5.0}
 # Another process's service and settings for another run are none of this run's.
 FOREIGN = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_MODE")
+LAST_SECONDS = 120  # of wandb's process after the training's end, whatever wandb still does
+POLL = 1.0  # seconds between looks at the log
+INTERRUPTED = 1  # exit code, in wandb, of a training that was cut short
+
+SETTINGS: dict[str, Any] = {
+    # Nothing on the screen, and no code, console, packages or machine details in the files.
+    "silent": True,
+    "quiet": True,
+    "console": "off",
+    "save_code": False,
+    "disable_code": True,
+    "disable_git": True,
+    "label_disable": True,
+    "x_disable_meta": True,
+    "x_disable_machine_info": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+    "host": "",
+    "symlink": False,
+    # A limit to all waiting, and lines that reach the disk before the next epoch ends.
+    "init_timeout": 60,
+    "finish_timeout": 60,
+    "x_service_wait": 30,
+    "x_transaction_log_flush_interval": 1,
+    "reinit": "create_new",
+}
 
 
 @contextlib.contextmanager
@@ -50,21 +75,21 @@ def mirrored(run: Run, folder: Path, mode: str, warn: Callable[[str], None]) -> 
         mode: ``offline``, ``online``, or ``off``, which starts nothing.
         warn: is told in one line, once, of whatever goes wrong, perhaps from another thread.
     """
-    log, result = folder.absolute() / LOG, folder.absolute() / RESULT
+    if mode == "off":
+        yield
+        return
+    whole = folder.absolute()
     about = {
         "id": run_id(run),
         "name": run.id,
         "group": run.study,
         "job_type": run.task.name,
-        "dir": str(folder.absolute()),
+        "dir": str(whole),
         "config": {**run.model_dump(mode="json"), "key": run.key},
     }
-    with contextlib.ExitStack() as stack:
-        if mode != "off":
-            # What an earlier start has logged, it has mirrored.
-            old = list(wandb_follower.epochs(log))
-            task = {"init": about, "log": str(log), "result": str(result), "old": old}
-            stack.enter_context(mirror(task, mode, warn))
+    old = list(_epochs(whole / LOG))  # what an earlier start has logged, it has mirrored
+    task = {"init": about, "log": str(whole / LOG), "result": str(whole / RESULT), "old": old}
+    with mirror(task, mode, warn):
         yield
 
 
@@ -90,11 +115,11 @@ def mirror(task: dict[str, Any], mode: str, warn: Callable[[str], None]) -> Iter
         warn: as in `mirrored`.
     """
     left = threading.Event()
-    ears = alive = None
+    listener = alive = None
     try:
         process, alive = _start(task, mode)
-        ears = threading.Thread(target=_hear, args=(process, warn, left), daemon=True)
-        ears.start()
+        listener = threading.Thread(target=_listen, args=(process, warn, left), daemon=True)
+        listener.start()
     except (OSError, TypeError, ValueError) as error:
         warn(f"wandb is off, and training goes on without it: {error}")
     try:
@@ -105,9 +130,9 @@ def mirror(task: dict[str, Any], mode: str, warn: Callable[[str], None]) -> Iter
             with contextlib.suppress(OSError):
                 os.write(alive, b".")
             os.close(alive)
-        if ears is not None:
-            ears.join(PATIENCE[mode])
-            if ears.is_alive():
+        if listener is not None:
+            listener.join(PATIENCE[mode])
+            if listener.is_alive():
                 left.set()
                 warn("wandb takes long to end (no network?): it tries on in the background")
 
@@ -124,7 +149,7 @@ def _start(task: dict[str, Any], mode: str) -> tuple[subprocess.Popen[bytes], in
         end, alive = os.pipe()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", wandb_follower.__file__, str(end)],
+                [sys.executable, "-P", "-m", __name__, str(end)],
                 stdin=file,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -140,7 +165,7 @@ def _start(task: dict[str, Any], mode: str) -> tuple[subprocess.Popen[bytes], in
     return process, alive
 
 
-def _hear(
+def _listen(
     process: subprocess.Popen[bytes], warn: Callable[[str], None], left: threading.Event
 ) -> None:
     """Wait for the process, and tell why it ended where it did so badly."""
@@ -148,3 +173,91 @@ def _hear(
     if (said or process.returncode) and not left.is_set():
         reason = said.decode(errors="replace").strip() or "its process has ended"
         warn(f"wandb is off, and training goes on without it: {reason}")
+
+
+def main() -> None:
+    """wandb's process: carry out the task on standard input, and say there what goes wrong."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # wandb may print what it likes
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(int(sys.argv[1]), over), daemon=True).start()
+    try:
+        _carry_out(json.load(sys.stdin.buffer), over)
+    except BaseException as error:  # wandb may raise KeyboardInterrupt and SystemExit too
+        said = (str(error).strip().splitlines() or [""])[0]
+        kind = (
+            "wandb cannot be imported" if isinstance(error, ImportError) else type(error).__name__
+        )
+        with contextlib.suppress(OSError):  # the training may have gone
+            answers.write(f"{kind}: {said}" if said else kind)
+            answers.close()
+
+
+def _watch(end: int, over: threading.Event) -> None:
+    os.read(end, 1)
+    over.set()
+    time.sleep(LAST_SECONDS)
+    os._exit(1)
+
+
+def _carry_out(task: dict[str, Any], over: threading.Event) -> None:
+    import wandb
+
+    known = getattr(wandb.Settings, "model_fields", {})  # some came with later versions
+    settings = {name: value for name, value in SETTINGS.items() if name in known}
+    run = wandb.init(**task["init"], settings=wandb.Settings(**settings))
+    code = _follow(run, task, over) if "log" in task else 0
+    for name, content in task.get("table", {}).items():
+        run.log({name: wandb.Table(**content)})
+    for name, path in task.get("image", {}).items():
+        run.log({name: wandb.Image(path)})
+    if summary := task.get("summary"):
+        run.summary.update(summary)
+    run.finish(exit_code=code)
+
+
+def _follow(run: Any, task: dict[str, Any], over: threading.Event) -> int:
+    """Mirror epochs as they are logged, then the result. Returns the training's exit code."""
+    ended, old = False, set(task["old"])
+    while not ended:
+        ended = over.wait(POLL)  # before the look: what was logged by then will be seen
+        for text, line in _epochs(Path(task["log"])).items():
+            if text not in old:
+                old.add(text)
+                # Without commit, wandb keeps a step back until the next one comes.
+                run.log(_numbers(line), step=line["epoch"], commit=True)
+    try:
+        result = json.loads(Path(task["result"]).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return INTERRUPTED
+    run.summary.update(_numbers(result))
+    return 0
+
+
+def _epochs(log: Path) -> dict[str, dict[str, Any]]:
+    """A log's lines about epochs, by their texts; without one that is still being written."""
+    lines = {}
+    with contextlib.suppress(OSError):
+        for text in log.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with contextlib.suppress(ValueError):
+                line = json.loads(text)
+                if line["event"] == "epoch":
+                    lines[text] = line
+    return lines
+
+
+def _numbers(record: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of an epoch or a result; costs of the whole network by their own names."""
+    flat = {**record, **record.get("metrics", {})}
+    for part, cost in record.get("costs", {}).items():
+        prefix = "" if part == "network" else f"{part}/"
+        flat |= {f"{prefix}{name}": value for name, value in cost.items()}
+    plain = {
+        name: value["value"] if isinstance(value, dict) and "value" in value else value
+        for name, value in flat.items()
+    }
+    return {name: value for name, value in plain.items() if isinstance(value, int | float)}
+
+
+if __name__ == "__main__":
+    main()

@@ -19,10 +19,14 @@ from typing import IO, Any, cast
 import torch
 
 from convnext_study.errors import RunFailed
-from convnext_study.runs.files import open_regular, put_in_place, write_temporary
-from convnext_study.runs.records import CHECKPOINT
+from convnext_study.runs.files import (
+    CHECKPOINT,
+    PREVIOUS,
+    open_regular,
+    put_in_place,
+    write_temporary,
+)
 
-PREVIOUS = f"previous-{CHECKPOINT}"
 # The zip format's end record: its signature, and 22 bytes of which the last two count the comment.
 _END, _END_SIZE = b"PK\x05\x06", 22
 _MARK = b"sha256:"

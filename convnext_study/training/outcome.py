@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convnext_study.models.fast_conv import restore_convs
+from convnext_study.runs.files import RESULT
 from convnext_study.runs.metrics import Metric
-from convnext_study.runs.records import RESULT, Result
+from convnext_study.runs.records import Result
 from convnext_study.training.guard import ScoresError
 from convnext_study.training.state import NOT_FINITE, TrainingError, autocast_of
 from convnext_study.training.task import Evaluation, Task

@@ -14,15 +14,10 @@ import torch
 
 from convnext_study import cost
 from convnext_study.errors import Busy
+from convnext_study.runs.files import CHECKPOINT, KEPT_WEIGHTS
 from convnext_study.runs.metrics import NETWORK, Cost, Metric
-from convnext_study.runs.parents import (
-    KEPT_WEIGHTS,
-    ParentError,
-    finished_parent,
-    kept_parent,
-    lost_weights,
-)
-from convnext_study.runs.records import CHECKPOINT, Record, Run
+from convnext_study.runs.parents import ParentError, finished_parent, kept_parent, lost_weights
+from convnext_study.runs.records import Record, Run
 from convnext_study.training import checkpoint_file
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from convnext_study.experiments.study_file import (
     named_studies,
 )
 from convnext_study.launchers.graph import Job, Outcome
-from convnext_study.runs.files import write_json
-from convnext_study.runs.records import RUN, Run
+from convnext_study.runs.files import RUN, write_json
+from convnext_study.runs.records import Run
 
 CODES = {"stopped": 75, "failed": 1, "submitted": 0}
 Study = Callable[..., tuple[int, str, str]]

@@ -25,8 +25,8 @@ from convnext_study.data.pool import PART, Readers
 from convnext_study.data.workers import Images, Request
 from convnext_study.errors import RunFailed
 from convnext_study.recipes import MODERN
+from convnext_study.runs.files import CHECKPOINT
 from convnext_study.runs.log import read_events
-from convnext_study.runs.records import CHECKPOINT
 from convnext_study.training import checkpoint_file
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime

@@ -10,7 +10,7 @@ from support.runs import make_tiny_run
 from support.training import assert_same, stop_after
 
 from convnext_study.errors import RunFailed
-from convnext_study.runs import records
+from convnext_study.runs.files import CHECKPOINT
 from convnext_study.runs.folder import RunError
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
@@ -43,11 +43,11 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
     free = os.statvfs(small_disk)
     filler = small_disk / "filler"
     filler.write_bytes(b"\0" * max(free.f_bavail * free.f_frsize - 8192, 0))
-    good = (folder / records.CHECKPOINT).read_bytes()
+    good = (folder / CHECKPOINT).read_bytes()
     with pytest.raises(RunFailed, match=r"cannot be written .*make room") as caught:
         train(run, folder)
     assert "\n" not in str(caught.value)
-    assert (folder / records.CHECKPOINT).read_bytes() == good
+    assert (folder / CHECKPOINT).read_bytes() == good
     filler.unlink()
     train(run, folder)
     assert_same(folder, tmp_path / "calm")

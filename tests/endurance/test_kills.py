@@ -24,8 +24,9 @@ from support.toys import masked_run
 from support.training import assert_same
 
 from convnext_study.runs import records
-from convnext_study.runs.log import LOG, read_events
-from convnext_study.runs.records import RESULT, Run
+from convnext_study.runs.files import LOG, RESULT
+from convnext_study.runs.log import read_events
+from convnext_study.runs.records import Run
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 

@@ -22,7 +22,7 @@ from convnext_study.export.weights import (
 )
 from convnext_study.roadmap.paper import published_row
 from convnext_study.roadmap.spec import NetSpec
-from convnext_study.runs.records import CHECKPOINT
+from convnext_study.runs.files import CHECKPOINT
 from convnext_study.training import checkpoint_file
 
 NAME = "roadmap_nano_separate_downsampling"

@@ -28,8 +28,8 @@ from convnext_study.launchers.worker import train_job
 from convnext_study.roadmap import StepError, get_roadmap
 from convnext_study.runs import folder as folders
 from convnext_study.runs import records
+from convnext_study.runs.files import CHECKPOINT, LOCK, LOG
 from convnext_study.runs.folder import RunFolder
-from convnext_study.runs.log import LOG
 from convnext_study.runs.records import Run
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
@@ -246,7 +246,7 @@ def test_a_killed_process_takes_only_its_run(tmp_path: Path) -> None:
 
     def kill_the_first() -> None:
         if not killed and log.exists() and '"epoch"' in log.read_text():
-            process = (log.parent / records.LOCK).read_text().split()[0]
+            process = (log.parent / LOCK).read_text().split()[0]
             killed.append(int(process))
             os.kill(int(process), signal.SIGKILL)
 
@@ -279,7 +279,7 @@ def test_an_interrupt_saves_and_stops(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     outcomes = Pool(1, interrupt).run(jobs)
     assert [outcome.status for outcome in outcomes] == ["stopped", "stopped"]
-    assert (tmp_path / runs[0].id / records.CHECKPOINT).exists()
+    assert (tmp_path / runs[0].id / CHECKPOINT).exists()
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -19,7 +19,8 @@ from support.images import make_folder
 from support.runs import make_tiny_run
 
 from convnext_study.launchers.worker import noting_signals
-from convnext_study.runs.log import LOG, read_events
+from convnext_study.runs.files import LOG
+from convnext_study.runs.log import read_events
 from convnext_study.training import checkpoint_file
 
 SECONDS = 60

@@ -41,9 +41,9 @@ from convnext_study.launchers.slurm.queue import Task, follow, waiting_tasks
 from convnext_study.launchers.slurm.submit import fit_to_node, run_slurm
 from convnext_study.launchers.torchrun import run_torchrun
 from convnext_study.launchers.worker import STOP_SIGNALS
+from convnext_study.runs.files import CHECKPOINT, LOG
 from convnext_study.runs.folder import RunFolder
-from convnext_study.runs.log import LOG
-from convnext_study.runs.records import CHECKPOINT, TaskRef, read
+from convnext_study.runs.records import TaskRef, read
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 

@@ -26,9 +26,9 @@ from convnext_study.report.findings import FINDINGS, StudyFigure, read_findings,
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.render import to_csv, to_latex, to_markdown
 from convnext_study.results.load import ReportOptions, load_results
-from convnext_study.runs.files import read_json, safe_name
-from convnext_study.runs.log import LOG, read_lines
-from convnext_study.runs.records import RESULT, RUN, read, unreadable_in
+from convnext_study.runs.files import LOG, RESULT, RUN, read_json, safe_name
+from convnext_study.runs.log import read_lines
+from convnext_study.runs.records import read, unreadable_in
 
 TABLE = Table("sizes", "Sizes", [Column("name", "network", str, "text")], ["a", "b"])
 

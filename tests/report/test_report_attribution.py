@@ -34,7 +34,8 @@ from convnext_study.results.statistics.subsets import (
 )
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.extensions import sections
-from convnext_study.runs.records import RUN, Run, scan
+from convnext_study.runs.files import RUN
+from convnext_study.runs.records import Run, scan
 
 NANO = get_roadmap("nano")
 CONTEXT = Context(road=NANO, seeds=(0, 1, 2))

@@ -31,7 +31,7 @@ from convnext_study.results.rows import ResultRow
 from convnext_study.results.subset_results import group_by_subset
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
-from convnext_study.runs.log import LOG
+from convnext_study.runs.files import LOG
 from convnext_study.runs.metrics import Metric, Samples
 from convnext_study.runs.records import scan
 

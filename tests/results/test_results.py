@@ -28,8 +28,8 @@ from convnext_study.results.rows import ResultRow, study_title
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.paper import PAPER
-from convnext_study.runs.files import write_json
-from convnext_study.runs.records import RUN, Run, TaskRef, scan
+from convnext_study.runs.files import RUN, write_json
+from convnext_study.runs.records import Run, TaskRef, scan
 
 NANO = get_roadmap("nano")
 

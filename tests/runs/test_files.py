@@ -20,10 +20,18 @@ from convnext_study.errors import UserError, one_line, printable
 from convnext_study.experiments.collection import RunCollection
 from convnext_study.experiments.roadmap_runs import parse_seeds
 from convnext_study.runs import files
-from convnext_study.runs.files import make_within, open_to_append, parse_json, write_json
+from convnext_study.runs.files import (
+    CHECKPOINT,
+    LOG,
+    RESULT,
+    RUN,
+    make_within,
+    open_to_append,
+    parse_json,
+    write_json,
+)
 from convnext_study.runs.folder import RunError, RunFolder
-from convnext_study.runs.log import LOG
-from convnext_study.runs.records import CHECKPOINT, RESULT, RUN, RecordError, read
+from convnext_study.runs.records import RecordError, read
 from convnext_study.training.loop import train
 
 

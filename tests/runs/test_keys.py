@@ -16,8 +16,9 @@ from convnext_study.recipes import Recipe
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.spec import NetSpec
 from convnext_study.runs import keys
+from convnext_study.runs.files import RUN
 from convnext_study.runs.folder import RunFolder
-from convnext_study.runs.records import RUN, ModelRef, RecordError, Run, read
+from convnext_study.runs.records import ModelRef, RecordError, Run, read
 from convnext_study.studies.multipath.rows import runs_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run_keys.json"

@@ -24,10 +24,10 @@ from convnext_study.launchers.graph import Job
 from convnext_study.launchers.worker import train_job
 from convnext_study.runs import folder as folders
 from convnext_study.runs import locks
+from convnext_study.runs.files import CHECKPOINT, LOCK, LOG, PREVIOUS, RESULT, RUN
 from convnext_study.runs.folder import LockLost, RunError, RunFolder
 from convnext_study.runs.locks import marker_of
-from convnext_study.runs.log import LOG
-from convnext_study.runs.records import CHECKPOINT, LOCK, RESULT, RUN, is_locked, read
+from convnext_study.runs.records import is_locked, read
 from convnext_study.training import checkpoint_file
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
@@ -174,7 +174,7 @@ def overwrites(folder: RunFolder) -> list[Callable[[], None]]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    names = (RUN, LOG, RESULT, CHECKPOINT, checkpoint_file.PREVIOUS)
+    names = (RUN, LOG, RESULT, CHECKPOINT, PREVIOUS)
     return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
 
 

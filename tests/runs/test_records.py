@@ -15,12 +15,11 @@ from convnext_study.experiments.collection import RunCollection
 from convnext_study.experiments.study_file import recorded
 from convnext_study.launchers.graph import Job
 from convnext_study.launchers.local import Pool
+from convnext_study.runs.files import RESULT, RUN
 from convnext_study.runs.folder import RunError, RunFolder
 from convnext_study.runs.log import failure
 from convnext_study.runs.records import (
     FORMAT,
-    RESULT,
-    RUN,
     RecordError,
     Run,
     read,
@@ -30,7 +29,7 @@ from convnext_study.runs.records import (
 )
 from convnext_study.training.runtime import Runtime
 
-NEWER = f"format {FORMAT + 1} is newer than this version reads ({FORMAT}); update convnext-study"
+NEWER = f"format {FORMAT + 1} is not what this version reads ({FORMAT}); update convnext-study"
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -18,9 +18,8 @@ from convnext_study.results.min_detectable import noise_note
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs import wandb, wandb_follower
-from convnext_study.runs.files import write_json
-from convnext_study.runs.log import LOG
-from convnext_study.runs.records import RESULT, Epoch, Run, scan
+from convnext_study.runs.files import LOG, RESULT, write_json
+from convnext_study.runs.records import Epoch, Run, scan
 from convnext_study.runs.wandb import mirrored, run_id
 from convnext_study.training.loop import train
 
@@ -124,7 +123,7 @@ import json, sys, os, signal
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
 from support.fakes import fake_epochs, fake_runs
-from convnext_study.runs.records import LOG
+from convnext_study.runs.files import LOG
 from convnext_study.runs.wandb import mirrored
 run, folder = fake_runs()[0], Path({folder!r})
 with mirrored(run, folder, "offline", print):

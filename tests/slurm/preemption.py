@@ -28,7 +28,8 @@ from convnext_study.launchers.slurm.queue import Task, follow
 from convnext_study.launchers.slurm.submit import run_slurm
 from convnext_study.launchers.torchrun import run_torchrun
 from convnext_study.roadmap import get_roadmap
-from convnext_study.runs.log import LOG, read_lines
+from convnext_study.runs.files import LOG
+from convnext_study.runs.log import read_lines
 from convnext_study.runs.records import Record, Run, read
 from convnext_study.training.runtime import Runtime
 

@@ -17,20 +17,9 @@ from typing import Any
 import numpy as np
 
 from convnext_study.roadmap import Variant, get_roadmap
-from convnext_study.runs.files import write_json
-from convnext_study.runs.log import LOG
+from convnext_study.runs.files import LOCK, LOG, RESULT, RUN, write_json
 from convnext_study.runs.metrics import Metric, Samples
-from convnext_study.runs.records import (
-    FORMAT,
-    LOCK,
-    RESULT,
-    RUN,
-    Epoch,
-    ModelRef,
-    Result,
-    Run,
-    Status,
-)
+from convnext_study.runs.records import FORMAT, Epoch, ModelRef, Result, Run, Status
 
 # Name, epochs and global batch of a row's recipe, for each kind of regime.
 _RECIPES = {

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from convnext_study.runs.files import read_json
-from convnext_study.runs.log import LOG
-from convnext_study.runs.records import RUN, Run
+from convnext_study.runs.files import LOG, RUN, read_json
+from convnext_study.runs.records import Run
 
 # Texts that something takes for more than a text: a path, a formula, markup, code, a command.
 TEXTS = (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from convnext_study.runs.records import CHECKPOINT
+from convnext_study.runs.files import CHECKPOINT, PREVIOUS
 from convnext_study.training import checkpoint_file
 
 
@@ -74,7 +74,7 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path) -> None:
 
 def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
     checkpoint_file.save(tmp_path, make_state(1))
-    (tmp_path / CHECKPOINT).rename(tmp_path / checkpoint_file.PREVIOUS)
+    (tmp_path / CHECKPOINT).rename(tmp_path / PREVIOUS)
     loaded = checkpoint_file.load(tmp_path, pytest.fail)
     assert loaded is not None
     assert loaded["state"]["step"] == 1
@@ -98,12 +98,12 @@ def test_pickled_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_none_that_can_be_read_is_no_fresh_start(tmp_path: Path) -> None:
     assert checkpoint_file.load(tmp_path, pytest.fail) is None
-    for name in (CHECKPOINT, checkpoint_file.PREVIOUS):
+    for name in (CHECKPOINT, PREVIOUS):
         (tmp_path / name).write_bytes(b"rubbish")
     with pytest.raises(checkpoint_file.CheckpointError, match="no checkpoint is left") as caught:
         checkpoint_file.load(tmp_path, pytest.fail)
     assert str(tmp_path / CHECKPOINT) in str(caught.value)
-    assert str(tmp_path / checkpoint_file.PREVIOUS) in str(caught.value)
+    assert str(tmp_path / PREVIOUS) in str(caught.value)
 
 
 @pytest.mark.parametrize(

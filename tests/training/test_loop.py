@@ -10,9 +10,9 @@ from support.training import assert_same, numbers, stop_after
 
 from convnext_study.errors import Busy
 from convnext_study.runs import records
+from convnext_study.runs.files import LOG, RESULT
 from convnext_study.runs.folder import RunError, RunFolder
-from convnext_study.runs.log import LOG
-from convnext_study.runs.records import RESULT, Run
+from convnext_study.runs.records import Run
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.state import TrainingError
 

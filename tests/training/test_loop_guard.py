@@ -15,9 +15,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from convnext_study.runs import records
+from convnext_study.runs.files import CHECKPOINT
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.metrics import Metric
-from convnext_study.runs.records import CHECKPOINT
 from convnext_study.training import checkpoint_file, loop
 from convnext_study.training.build import build_train_state
 from convnext_study.training.guard import ScoresError

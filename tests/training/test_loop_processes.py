@@ -11,8 +11,8 @@ from support.several import train_in, train_well_in
 from support.training import assert_same, weights
 
 from convnext_study.runs import records
+from convnext_study.runs.files import CHECKPOINT, PREVIOUS
 from convnext_study.runs.folder import RunFolder
-from convnext_study.runs.records import CHECKPOINT
 from convnext_study.training import checkpoint_file
 from convnext_study.training.build import build_train_state
 from convnext_study.training.outcome import evaluate
@@ -56,14 +56,14 @@ def see_older_state(rank: int) -> None:
     """In the second process, as over a network file system."""
     honest = checkpoint_file.digest
     if rank == 1:
-        checkpoint_file.digest = lambda path: honest(path.with_name(checkpoint_file.PREVIOUS))
+        checkpoint_file.digest = lambda path: honest(path.with_name(PREVIOUS))
 
 
 def test_all_go_on_from_the_first_ones_checkpoint(tmp_path: Path) -> None:
     run = make_tiny_run(epochs=1)
     train_well_in(2, run, (tmp_path, 3), (tmp_path, 3))
     assert checkpoint_file.digest(tmp_path / CHECKPOINT) != checkpoint_file.digest(
-        tmp_path / checkpoint_file.PREVIOUS
+        tmp_path / PREVIOUS
     )
     (code, first), (other, second) = train_in(2, run, (tmp_path, None), before=see_older_state)
     assert code != 0

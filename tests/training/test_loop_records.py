@@ -16,9 +16,9 @@ from support.toys import segmentation_run
 from convnext_study.errors import RunFailed
 from convnext_study.runs import folder as run_folder
 from convnext_study.runs import records
+from convnext_study.runs.files import LOG, RESULT, RUN
 from convnext_study.runs.folder import RunFolder
-from convnext_study.runs.log import LOG
-from convnext_study.runs.records import RESULT, RecordError
+from convnext_study.runs.records import RecordError
 from convnext_study.training import loop, outcome
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
@@ -117,7 +117,7 @@ def test_a_log_on_a_full_disk_is_one_line(tmp_path: Path) -> None:
         folder.failed(caught.value, rank=0)  # there is no telling; the error is told all the same
 
 
-@pytest.mark.parametrize("what", [records.RUN, LOG, records.RESULT])
+@pytest.mark.parametrize("what", [RUN, LOG, RESULT])
 def test_on_a_full_disk_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:

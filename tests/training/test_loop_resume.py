@@ -11,9 +11,8 @@ from support.runs import make_tiny_run
 from support.training import assert_same, numbers, stop_after
 
 from convnext_study.runs import records
+from convnext_study.runs.files import CHECKPOINT, LOG
 from convnext_study.runs.folder import RunFolder
-from convnext_study.runs.log import LOG
-from convnext_study.runs.records import CHECKPOINT
 from convnext_study.training import checkpoint_file, loop
 from convnext_study.training.build import build_train_state
 from convnext_study.training.loop import TrainingInterrupted, train

@@ -21,14 +21,9 @@ from convnext_study.launchers.local import Pool
 from convnext_study.launchers.resources import Resources
 from convnext_study.launchers.torchrun import run_torchrun
 from convnext_study.runs import records
-from convnext_study.runs.parents import (
-    KEPT_RECORD,
-    KEPT_WEIGHTS,
-    ParentError,
-    check_parent,
-    forget_parent,
-)
-from convnext_study.runs.records import CHECKPOINT, RESULT, Result, Run
+from convnext_study.runs.files import CHECKPOINT, KEPT_RECORD, KEPT_WEIGHTS, RESULT
+from convnext_study.runs.parents import ParentError, check_parent, forget_parent
+from convnext_study.runs.records import Result, Run
 from convnext_study.training import checkpoint_file
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime

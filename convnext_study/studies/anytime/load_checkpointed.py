@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.evaluation.errors import EvaluationError
-from convnext_study.runs.files import make_within, read_json, write_json
+from convnext_study.runs.files import CHECKPOINT, make_within, read_json, write_json
 from convnext_study.runs.metrics import Metric
-from convnext_study.runs.records import CHECKPOINT, Record
+from convnext_study.runs.records import Record
 from convnext_study.studies.anytime.exit_metrics import result_of
 from convnext_study.studies.anytime.spec import published
 

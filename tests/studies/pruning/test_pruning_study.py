@@ -22,8 +22,8 @@ from convnext_study.report.page import render
 from convnext_study.report.tables import Table
 from convnext_study.results.claims import PairTest
 from convnext_study.results.load import ReportOptions, load_results
-from convnext_study.runs.files import write_json
-from convnext_study.runs.records import RUN, Record, Run, scan
+from convnext_study.runs.files import RUN, write_json
+from convnext_study.runs.records import Record, Run, scan
 from convnext_study.studies.pruning import arms, claims, costs
 from convnext_study.studies.pruning.arm_names import OF_OTHER_DATA
 from convnext_study.studies.pruning.claims import MARGIN, statements
