@@ -119,7 +119,7 @@ def _images_of(uri: str, todo: Sequence[Run], options: StudyOptions) -> tuple[in
     from convnext_study.recipes import make_recipe
 
     recipes = {json.dumps(run.recipe, sort_keys=True): make_recipe(run.recipe) for run in todo}
-    whole = all(takes_whole_images(recipe, side) for recipe in recipes.values())
+    whole = all(takes_whole_images(recipe) for recipe in recipes.values())
     return size or side, not (opened.in_memory and whole)
 
 

@@ -37,9 +37,6 @@ def power(
     steps: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="How many steps are tested together (Holm).")
     ] = 1,
-    paired: Annotated[
-        bool, typer.Option("--paired", help="A paired test on shared seeds.")
-    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say how many seeds each network needs, so that a difference is significant."""
@@ -53,7 +50,6 @@ def power(
         std,
         power=power,
         alpha=alpha,
-        paired=paired,
         tests=steps,
         unit=metric.step_unit,
     )
@@ -81,8 +77,8 @@ def power(
 def _pooled_std(folder: Path) -> tuple[PooledStd, MetricSpec]:
     """The standard deviation between seeds of a folder's finished runs, pooled over networks, and
     the metric that most of them have."""
+    from convnext_study.results.detectable import pooled_rows, pooled_std
     from convnext_study.results.load import load_results
-    from convnext_study.results.min_detectable import pooled_rows, pooled_std
     from convnext_study.runs.records import unreadable_in
 
     if not folder.is_dir():

@@ -26,7 +26,7 @@ from convnext_study.data.order import (
 from convnext_study.data.pool import Readers
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sharding import WHOLE, BatchSharding, accum_steps, split_batch, val_indices
-from convnext_study.data.transforms.batch import draw_mirrored, draw_offsets, flip, shift
+from convnext_study.data.transforms.batch import draw_mirrored, draw_offsets, flip, resize, shift
 from convnext_study.data.transforms.build import image_size, train_transform, val_transform
 from convnext_study.data.workers import Samples
 from convnext_study.recipes import Recipe
@@ -64,14 +64,14 @@ def check_split(data: DatasetPair, recipe: Recipe, sharding: BatchSharding) -> N
 
 def in_memory(data: DatasetPair, recipe: Recipe) -> bool:
     """Whether batches can be cut straight from memory, which is much the fastest."""
-    return isinstance(data.train, InMemoryDataset) and takes_whole_images(recipe, data.size)
+    return isinstance(data.train, InMemoryDataset) and takes_whole_images(recipe)
 
 
-def takes_whole_images(recipe: Recipe, size: int) -> bool:
-    """Whether a recipe sees square images of this side as they are, or mirrored or moved."""
+def takes_whole_images(recipe: Recipe) -> bool:
+    """Whether a recipe sees square images whole: as they are, resized, mirrored or moved."""
     plain = recipe.crop != "random_resized" and not recipe.rand_augment
     plain = plain and not recipe.color_jitter and not recipe.random_erasing
-    return plain and (recipe.image_size or size) == size and recipe.crop_pct == 1.0
+    return plain and recipe.crop_pct == 1.0
 
 
 def make_readers(
@@ -148,9 +148,14 @@ def val_batches(
     asked = validation(len(data.val), batch, sharding)
     source: Iterator[Batch]
     if in_memory(data, recipe) and isinstance(data.val, InMemoryDataset):
-        images = data.val
+        images, side = data.val, image_size(data, recipe)
         source = (
-            Batch(images.at(one.places), images.labels[one.places], one.places) for one in asked
+            Batch(
+                resize(images.at(one.places), side, recipe.interpolation),
+                images.labels[one.places],
+                one.places,
+            )
+            for one in asked
         )
     else:
         source = _from_readers(data, recipe, 0, workers, asked)
@@ -189,7 +194,7 @@ def _from_memory(
         flips = recipe.flip and data.flips
         mirrored = draw_mirrored(len(indices), draw) if flips else None
         for piece in places:
-            pixels = images.at(indices[piece])
+            pixels = resize(images.at(indices[piece]), side, recipe.interpolation)
             if offsets is not None:
                 pixels = shift(pixels, offsets[:, piece])
             if mirrored is not None:

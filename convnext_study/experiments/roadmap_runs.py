@@ -87,7 +87,7 @@ def roadmap_runs(
     check_labels(data, OF_IMAGES)
     order = {variant.name: place for place, variant in enumerate(road.variants())}
     changes = dict(changes or {})
-    if data.startswith("folder:") and not road.published:
+    if not road.published:
         changes["image_size"] = changes.get("image_size") or road.image_size
     variants = list(variants)
     return [

@@ -20,6 +20,7 @@ from convnext_study.report.tables.formatting import (
     signed,
 )
 from convnext_study.report.tables.render import write_tables
+from convnext_study.report.tables.results import SIGNIFICANT
 from convnext_study.results.attribution import Attribution
 from convnext_study.results.effects import Effect, Effects
 from convnext_study.results.metric_spec import MetricSpec
@@ -58,8 +59,8 @@ def effects_table(effects: Effects) -> Table[Effect]:
         Column("seeds", "seeds", lambda row: row.seeds, format=str),
     ]
     rows = [*effects.rows, *([effects.total] if effects.total else [])]
-    unsure = ["~: not significant."] if any(row.significant is False for row in rows) else []
-    return Table(effects.kind, effects.title, columns, rows, (*effects.notes, *unsure))
+    mark = [f"{SIGNIFICANT}."] if any(row.significant for row in rows) else []
+    return Table(effects.kind, effects.title, columns, rows, (*effects.notes, *mark))
 
 
 def _tone(row: Effect) -> Any:
@@ -73,7 +74,9 @@ def _diff(row: Effect, metric: MetricSpec) -> str:
 def write_effects(effects: Effects, folder: Path) -> list[Path]:
     """Write ``KIND.json``, ``KIND.csv``, ``KIND.svg`` and ``KIND.png``; returns their paths."""
     paths = write_tables([effects_table(effects)], folder, ("json", "csv"))
-    note = "Lines are 95 % intervals; open bars (~) are not significant."
+    note = "Lines are 95 % intervals."
+    if any(row.significant is not None for row in effects.rows):
+        note += f" Open bars are not significant; {SIGNIFICANT}."
     figure = bars([panels(effects)], effects.title, note)
     return paths + save(figure, folder, effects.kind, ("svg", "png"))
 

@@ -17,11 +17,19 @@ from convnext_study.report.findings import read_findings
 from convnext_study.report.page_figures import all_curves, cost_charts, road_figures, step_curves
 from convnext_study.report.provenance import provenance
 from convnext_study.report.tables import Table, formatting
-from convnext_study.report.tables.comparison import differences_table
+from convnext_study.report.tables.agreement import AgreementLine, agreement_table
+from convnext_study.report.tables.comparison import differences_table, pooled_table
 from convnext_study.report.tables.render import templates, to_html
-from convnext_study.report.tables.results import excluded_table, mean_in_words, results_table
+from convnext_study.report.tables.results import (
+    SIGNIFICANT,
+    excluded_table,
+    gain,
+    mean_in_words,
+    results_table,
+)
 from convnext_study.report.text import step_words, summarize_study
 from convnext_study.results.load import ReportOptions, StudyFolder, StudyResults
+from convnext_study.results.paper import agreement_of_rows
 from convnext_study.results.rows import ResultRow, describe_runs
 
 
@@ -53,6 +61,7 @@ def render(folder: StudyFolder, options: ReportOptions, *, refresh: int | None =
         unreadable=excluded_table(folder.unreadable),
         refresh=refresh,
         sortable=to_html,
+        significant=SIGNIFICANT,
         style=Markup(source["report.css"]),  # noqa: S704  a file of this package
         script=Markup(source["report.js"]),  # noqa: S704
         policy=_policy(source["report.css"], source["report.js"]),
@@ -86,10 +95,13 @@ def _view(study: StudyResults, options: ReportOptions, key: str) -> dict[str, An
     panels = ids if study.drawn else {}
     results = results_table(study.rows, panels)
     tests = differences_table(study.rows, study.tests, panels)
+    pooled = pooled_table(study.rows, study.tests, panels)
+    agrees = _agreement(study)
     apart = excluded_table(study.excluded)
     origin = provenance(study, options)
     steps = [_step(study, row, ids, options) for row in study.rows] if study.drawn else []
-    kept = [table for table in (results, tests, apart, *origin.recipes) if table]
+    shown = (results, tests, pooled, agrees, apart, *origin.recipes)
+    kept = [table for table in shown if table]
     return {
         "key": key,
         "name": study.name,
@@ -101,6 +113,8 @@ def _view(study: StudyResults, options: ReportOptions, key: str) -> dict[str, An
         "roads": road_figures(study, ids, key) if study.drawn else [],
         "results": results,
         "tests": tests,
+        "pooled": pooled,
+        "agreement": agrees,
         "excluded": apart,
         "steps": steps,
         "curves": all_curves(study, ids, key) if study.drawn else [],
@@ -113,10 +127,17 @@ def _view(study: StudyResults, options: ReportOptions, key: str) -> dict[str, An
     }
 
 
+def _agreement(study: StudyResults) -> Table[AgreementLine] | None:
+    """How a whole road agrees with the paper; None of another study."""
+    if not study.is_road or study.regime is None:
+        return None
+    found = agreement_of_rows(study.regime, study.done)
+    return agreement_table([(study.meta.title, found)])
+
+
 def _step(
     study: StudyResults, row: ResultRow, ids: dict[str, str], options: ReportOptions
 ) -> dict[str, Any]:
-    significant = study.tests.significant(row.name)
     screen = None
     if study.regime is not None and row.name == row.metadata.get("step"):
         screen = options.show(study.regime, row.name)
@@ -126,8 +147,8 @@ def _step(
         "tried": not row.adopted,
         "section": row.section,
         "value": mean_in_words(row),
-        "gain": formatting.signed(row.gain, row.metric.decimals),
-        "significant": significant,
+        "gain": gain(row),
+        "significant": row.significant,
         "words": step_words(study, row),
         "screen": screen,
         "curves": step_curves(study, row, ids),

@@ -32,7 +32,7 @@ def write_figures(study: StudyResults, folder: Path) -> list[Path]:
     """Write ``roadmap``, ``cost`` and ``curves`` in every kind, where there is what they show."""
     figures = {}
     if study.drawn and study.done:
-        figures["roadmap"] = roadmap(study.rows, study.meta, significant=study.tests.significant)
+        figures["roadmap"] = roadmap(study.rows, study.meta)
         figures["curves"] = curves(_curves(study, {}), quantities(_records(study)))
     if len({row.macs for row in study.done}) > 1:
         points, unit = _points(study, "macs", {})
@@ -57,13 +57,11 @@ def road_figures(study: StudyResults, ids: Mapping[str, str], key: str) -> list[
             "data-tip": words,
         }
     what = f"{study.metric.title} and MACs of every row of {study.meta.title}"
-    label = f"{what}; each is a button for details"
+    label = f"{what}; select one for details"
     layouts = {"wide": WIDE, "narrow": NARROW}
     return [
         inline(
-            roadmap(
-                study.rows, study.meta, layout, significant=study.tests.significant, about=buttons
-            ),
+            roadmap(study.rows, study.meta, layout, about=buttons),
             f"{key}-{name}",
             class_=f"road {name}",
             role="group",
@@ -79,12 +77,15 @@ def describe_row(study: StudyResults, row: ResultRow) -> str:
         return f"{row.label}\n{row.state}"
     seeds = formatting.plural(len(row.seeds), "seed")
     lines = [row.label, f"{row.metric.label} {mean_in_words(row)}, {seeds}"]
-    if test := study.tests.plain.get(row.name):
-        verdict = "significant" if test.significant else "not significant"
-        lines.append(f"{formatting.difference(test.difference.diff, row.metric)}, {verdict}")
-        corrected = formatting.p_equals(test.p_adjusted)
+    if test := study.tests.primary.get(row.name):
+        verdict = {None: "not tested", True: "significant", False: "not significant"}
+        step = formatting.difference(test.difference.diff, row.metric)
+        lines.append(f"{step}, {verdict[test.significant]}")
         between = formatting.interval(test.difference.interval, row.metric.decimals)
-        lines.append(f"interval {between}, Holm {corrected}")
+        corrected = "for other test images"
+        if test.p_adjusted is not None:
+            corrected = f"Holm {formatting.p_equals(test.p_adjusted)}"
+        lines.append(f"interval {between}, {corrected}")
     if row.macs is not None:
         lines.append(f"{formatting.with_prefix(row.macs, macs_prefix(study.rows))} MACs")
     if row.params is not None:

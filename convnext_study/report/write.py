@@ -16,8 +16,8 @@ from convnext_study.report.page import Report, render
 from convnext_study.report.page_figures import write_figures
 from convnext_study.report.tables.render import write_tables
 from convnext_study.report.tables.results import results_table
+from convnext_study.results.detectable import detectable_note
 from convnext_study.results.load import ReportOptions, StudyFolder, load_results
-from convnext_study.results.min_detectable import noise_note
 from convnext_study.results.rows import study_title
 from convnext_study.runs.files import make_within, write_bytes
 from convnext_study.runs.wandb import digest, mirror
@@ -93,7 +93,7 @@ def mirror_study(
             "group": study,
             "job_type": "results",
             "dir": str(folder),
-            "config": {"title": title.title, "data": title.data, "note": noise_note(rows)},
+            "config": {"title": title.title, "data": title.data, "note": detectable_note(rows)},
         },
         "table": {
             "results": {"columns": [*records[0]], "data": [[*row.values()] for row in records]}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations, takewhile
 from statistics import fmean
 
-from convnext_study.results.compare import Comparison, compare, holm_adjust, image_tests
+from convnext_study.results.compare import Comparison, compare, holm_adjust
 from convnext_study.results.effects import Effect, Effects, noise_notes
 from convnext_study.results.statistics.intervals import CONFIDENCE, Interval, t_quantile
 from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
@@ -51,7 +51,9 @@ def pair_effects(results: SubsetResults, side: Side) -> Effects | None:
         half = 2 * std.std * t_quantile(std.df, CONFIDENCE) if std else None
         interval = None if half is None else Interval(diff - half, diff + half)
         label = " and ".join(results.road.step(name).label for name in pair)
-        rows.append(_unadjusted("+".join(pair), label, diff, more, interval))
+        rows.append(
+            Effect(name="+".join(pair), label=label, diff=diff, macs=more, interval=interval)
+        )
     if not rows:
         return None
     note = (
@@ -64,7 +66,7 @@ def pair_effects(results: SubsetResults, side: Side) -> Effects | None:
         effect_label="together more",
         metric=results.metric,
         rows=tuple(sorted(rows, key=lambda row: -abs(row.diff))),
-        notes=(note, *noise_notes(results)),
+        notes=(note, *noise_notes(results, pooled=True)),
     )
 
 
@@ -117,12 +119,16 @@ def _shapley(
         std = results.std_of_mean(known[inside] for inside in coalitions_of(orders))
         found, cost = shapley_sampled(orders, means, noise=std), shapley_sampled(orders, macs)
     rows = [
-        _unadjusted(name, label, share.value, cost.shares[name].value, share.interval)
+        Effect(
+            name=name,
+            label=label,
+            diff=share.value,
+            macs=cost.shares[name].value,
+            interval=share.interval,
+        )
         for name, label in labels.items()
         for share in (found.shares[name],)
     ]
-    if std is None:  # what another seed would change is in no interval
-        rows = [replace(row, significant=None) for row in rows]
     return Effects(
         kind=f"shapley_{what}s",
         title=f"Shapley value of each {what}: its gain averaged over orders",
@@ -136,18 +142,9 @@ def _shapley(
             f"{results.metric.title}: {found.method}. They add up to "
             f"{found.total:+.{results.metric.decimals}f} {results.metric.step_unit}, what the last "
             "network has over the first. Intervals are of one value alone, not adjusted for their "
-            "number; significant is an interval that excludes zero.",
+            "number, and no value is called significant by them.",
             *results.excluded,
         ),
-    )
-
-
-def _unadjusted(
-    name: str, label: str, diff: float, macs: float, interval: Interval | None
-) -> Effect:
-    significant = interval.excludes_zero if interval else None
-    return Effect(
-        name=name, label=label, diff=diff, macs=macs, interval=interval, significant=significant
     )
 
 
@@ -235,7 +232,7 @@ def _tested(
     pairs = {name: pair for name, pair in pairs.items() if all(pair)}
     if not pairs:
         return None
-    tests = holm_adjust({name: compare(*pair, std=results.std) for name, pair in pairs.items()})
+    tests = holm_adjust({name: compare(*pair) for name, pair in pairs.items()})
     rows = [
         _row(name, results.road.step(name).label, tests[name], pair, about)
         for name, pair in pairs.items()
@@ -248,8 +245,7 @@ def _tested(
         against = f"{value:.{metric.decimals}f} {metric.unit}".rstrip()
         notes = [f"Against {against} and {own[0].cost.macs:,} MACs, {len(own)} seed(s)."]
     notes += [
-        *noise_notes(results, " or ".join(image_tests(tests.values()))),
-        f"Holm p is adjusted over {len(pairs)} comparisons; 0.05 or less is significant.",
+        *noise_notes(results),
     ]
     return replace(table, rows=tuple(rows), notes=tuple(notes), metric=metric)
 
@@ -263,7 +259,7 @@ def _row(name: str, label: str, test: Comparison, pair: Pair, about: int) -> Eff
         diff=sign * test.difference.diff,
         macs=macs[0] - macs[1],
         interval=Interval(low, high) if sign > 0 else Interval(-high, -low),
-        p=test.difference.p,
+        p=None if test.significant is None else test.difference.p,
         p_adjusted=test.p_adjusted,
         significant=test.significant,
         value=fmean(result.value for result in trained),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from convnext_study.errors import UserError
-from convnext_study.results.compare import ALPHA, Comparison, compare
+from convnext_study.results.compare import ALPHA, Comparison, compare, holm_adjust
 from convnext_study.results.per_sample import compare_runs
 from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
@@ -188,7 +188,7 @@ def compare_pairs(
     """
     records = [(records_of(pair.first), records_of(pair.second)) for pair in pairs]
     tests = [_compare(*both, pair.std) for pair, both in zip(pairs, records, strict=True)]
-    adjusted = holm([test.difference.p for test in tests])
+    adjusted = holm_adjust(dict(enumerate(tests)))
     alike = [1.0] * len(pairs)
     if margin is not None:
         ps = [
@@ -196,8 +196,8 @@ def compare_pairs(
         ]
         alike = holm(ps)
     return [
-        PairTest(pair, replace(test, p_adjusted=p, family=len(pairs)), p_alike, margin)
-        for pair, test, p, p_alike in zip(pairs, tests, adjusted, alike, strict=True)
+        PairTest(pair, adjusted[place], p_alike, margin)
+        for place, (pair, p_alike) in enumerate(zip(pairs, alike, strict=True))
     ]
 
 

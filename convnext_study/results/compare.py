@@ -1,4 +1,8 @@
-"""A step against its parent: the test that the records allow, and Holm's correction over steps."""
+"""A step against its parent: Welch's t test on seeds, and Holm's correction over steps.
+
+It is the one test that decides what is significant. Where a row has a single seed nothing is: there
+is the interval of another choice of test images, and nothing that tells what another seed would do.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,8 @@ from convnext_study.results.statistics.intervals import (
     Difference,
     PooledStd,
     holm,
-    paired_difference,
     pooled_difference,
-    unpaired_difference,
+    welch_difference,
 )
 from convnext_study.results.statistics.paired_samples import seeds_and_images
 from convnext_study.runs.fingerprints import difference, fingerprint_of
@@ -23,6 +26,7 @@ from convnext_study.runs.records import Record, Result
 
 ALPHA = 0.05
 IMAGES_ONLY = "test images only, not seeds"
+FEWEST_CROSSED = 3  # seeds, to cross with test images
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -32,24 +36,23 @@ class Comparison:
     """A step's difference to its parent, and whether it is significant.
 
     ``difference`` has unit, interval and p of this comparison alone, child minus parent whatever
-    the direction of ``metric``; ``p_adjusted`` is Holm's
-    over the ``family`` comparisons made together, and it alone decides. ``scope`` says what the
-    test takes to vary. ``new_images``, for shared seeds, is the same difference where the test
-    images vary as well.
+    the direction of ``metric``; ``p_adjusted`` is Holm's over the ``family`` comparisons made
+    together, and it alone decides; it is None where a row has one seed. ``scope`` says what the
+    test takes to vary. ``new_images``, for three or more shared seeds, is the same difference where
+    the test images vary as well.
     """
 
     difference: Difference
-    p_adjusted: float
+    p_adjusted: float | None
     family: int
     scope: str
-    note: str
     new_images: Difference | None = None
     metric: MetricSpec = UNNAMED
 
     @property
-    def significant(self) -> bool:
-        """Whether the adjusted p value is at most alpha."""
-        return self.p_adjusted <= ALPHA
+    def significant(self) -> bool | None:
+        """Whether the adjusted p value is at most alpha; None where it was not tested."""
+        return None if self.p_adjusted is None else self.p_adjusted <= ALPHA
 
 
 def compare(
@@ -58,12 +61,11 @@ def compare(
     *,
     std: PooledStd | None = None,
 ) -> Comparison:
-    """Compare the finished runs of two rows by the test that fits them.
+    """Compare the finished runs of two rows.
 
-    Two or more shared seeds: paired t test on their differences. Two or more seeds each, fewer
-    shared: Welch's t test. Else one run of each on the same test images, see `compare_runs`. With
-    ``std``, pooled over the study's rows, the t test uses it instead, whatever the seeds. Not
-    corrected: see `holm_adjust`.
+    Two or more seeds each: Welch's t test. Else one run of each on the same test images, see
+    `compare_runs`, which is no test of the networks. With ``std``, pooled over the study's rows, a
+    t test uses it instead, whatever the seeds. Not corrected: see `holm_adjust`.
 
     Raises UserError where a row has no finished run, two runs of one seed, another metric or other
     data.
@@ -75,52 +77,49 @@ def compare(
     resolution = resolution_of(next(iter(mine.values())).metric)
     shared = sorted(mine.keys() & its.keys())
     tops = [[run.value for run in runs.values()] for runs in (mine, its)]
-    both, wide = [[runs[seed] for seed in shared] for runs in (mine, its)], None
-    if len(shared) > 1:
-        sums = evidence([*both[0], *both[1]])  # None where the images or their groups differ
-        if sums is not None and sums.measured > 1:
-            wide = seeds_and_images(
-                *(sums.of_runs(part) for part in (slice(len(shared)), slice(len(shared), None))),
-                resolution=resolution,
-            )
-    scope, note = f"seeds, on these {images} test images", _pairing_note(mine, its, shared)
+    scope, tested = f"seeds, on these {images} test images", True
     if std is not None:
         found = pooled_difference(tops[0], tops[1], std)
-        note = "The standard deviation between seeds is taken to be the same in every row."
-    elif len(shared) > 1:
-        pairs = [[run.value for run in runs] for runs in both]
-        found = paired_difference(*pairs, resolution=resolution)
     elif min(len(mine), len(its)) > 1:
-        found = unpaired_difference(*tops, resolution=resolution)
-        note = "Too few seeds are shared to pair the runs."
+        found = welch_difference(*tops, resolution=resolution)
     else:
         seeds = (shared[0], shared[0]) if shared else (min(mine), min(its))
         found = compare_runs(mine[seeds[0]], its[seeds[1]])
-        scope, note = IMAGES_ONLY, _single_note(seeds)
+        scope, tested = IMAGES_ONLY, False
     return Comparison(
         difference=found,
-        p_adjusted=found.p,
+        p_adjusted=found.p if tested else None,
         family=1,
         scope=scope,
-        note=note,
-        new_images=wide,
+        new_images=_new_images(mine, its, resolution),
         metric=metric,
     )
 
 
-def image_tests(comparisons: Iterable[Comparison]) -> list[str]:
-    """The tests of single runs among these, by name."""
-    alone = [one for one in comparisons if one.scope == IMAGES_ONLY]
-    return sorted({one.difference.method.partition(" on ")[0] for one in alone})
+def _new_images(
+    mine: Mapping[int, Result], its: Mapping[int, Result], resolution: float
+) -> Difference | None:
+    """The difference with both seeds and test images as drawn by chance; of two seeds alone its
+    interval would cover too little."""
+    shared = sorted(mine.keys() & its.keys())
+    if len(shared) < FEWEST_CROSSED:
+        return None
+    sums = evidence([runs[seed] for runs in (mine, its) for seed in shared])
+    if sums is None or sums.measured < 2:  # the images or their groups differ
+        return None
+    parts = slice(len(shared)), slice(len(shared), None)
+    return seeds_and_images(*(sums.of_runs(part) for part in parts), resolution=resolution)
 
 
 def holm_adjust(comparisons: Mapping[_Key, Comparison]) -> dict[_Key, Comparison]:
-    """The same comparisons, corrected for their number by Holm's method."""
-    corrected = holm([one.difference.p for one in comparisons.values()])
-    return {
+    """The same comparisons, corrected by Holm's method for the number of those with seeds."""
+    tested = {name: one for name, one in comparisons.items() if one.p_adjusted is not None}
+    corrected = holm([one.difference.p for one in tested.values()])
+    adjusted = {
         name: replace(one, p_adjusted=p, family=len(corrected))
-        for (name, one), p in zip(comparisons.items(), corrected, strict=True)
+        for (name, one), p in zip(tested.items(), corrected, strict=True)
     }
+    return {name: adjusted.get(name, one) for name, one in comparisons.items()}
 
 
 def _finished(records: Sequence[Record]) -> dict[int, Result]:
@@ -159,7 +158,7 @@ def _shared_images(records: Iterable[Record]) -> int:
 
 
 def _shared_metric(results: Sequence[Result]) -> MetricSpec:
-    """The metric that all runs are judged by."""
+    """The primary metric of all runs."""
     kinds = {
         (one.primary, one.metric.label, one.metric.unit, one.metric.higher_is_better)
         for one in results
@@ -168,18 +167,3 @@ def _shared_metric(results: Sequence[Result]) -> MetricSpec:
         shown = " and ".join(sorted(label for _, label, _, _ in kinds))
         raise UserError(f"{shown} cannot be compared: give runs with the same primary metric")
     return spec_of(results[0].primary, results[0].metric, [one.value for one in results])
-
-
-def _pairing_note(mine: Mapping[int, Result], its: Mapping[int, Result], shared: list[int]) -> str:
-    note = "Pairing evens out what a seed draws alike in both networks, such as the images' order."
-    unused = len(mine.keys() ^ its.keys())
-    if unused:
-        note += f" {unused} runs whose seed only one of the two has are left out."
-    if len(shared) < 4:
-        note += f" With {len(shared)} seeds only differences of many standard deviations show."
-    return note
-
-
-def _single_note(seeds: tuple[int, int]) -> str:
-    which = f"seed {seeds[0]}" if seeds[0] == seeds[1] else f"seeds {seeds[0]} and {seeds[1]}"
-    return f"One run of each ({which}): what another seed would change is not covered."

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convnext_study.errors import UserError
-from convnext_study.results.compare import Comparison, compare, holm_adjust, image_tests
+from convnext_study.results.compare import Comparison, compare, holm_adjust
+from convnext_study.results.detectable import pooled_rows, pooled_std
 from convnext_study.results.grouping import RunGroup
 from convnext_study.results.metric_spec import UNNAMED, MetricSpec
-from convnext_study.results.min_detectable import pooled_std
-from convnext_study.results.statistics.intervals import Interval, PooledStd
+from convnext_study.results.statistics.intervals import Interval, PooledStd, homogeneity
 from convnext_study.results.subset_results import SubsetResults
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ class Effect:
     """What a step (a pair, a section) changes: the metric in its unit, MACs of one image.
 
     ``diff`` is above 0 for the better, whatever the metric's direction. ``interval`` is its 95 %
-    interval, None where nothing measured its noise. ``p`` is
-    of this comparison alone, ``p_adjusted`` Holm's over the table. ``significant``: p_adjusted is
-    0.05 or less; where there is no p, the interval excludes zero. ``value``, ``network_macs`` and
-    ``seeds`` are of the network that was trained for it, where there is one.
+    interval, None where nothing measured its noise. ``p`` is of this comparison alone,
+    ``p_adjusted`` Holm's over the table; ``significant``: it is 0.05 or less; None where nothing
+    was tested. ``value``, ``network_macs`` and ``seeds`` are of the network that was trained for
+    it, where there is one.
     """
 
     name: str
@@ -58,24 +58,23 @@ class Effects:
     metric: MetricSpec = UNNAMED
 
 
-def noise_notes(results: SubsetResults, test: str = "") -> tuple[str, ...]:
-    """What the intervals of a table cover; ``test`` is that of single runs, where there is one."""
+def noise_notes(results: SubsetResults, *, pooled: bool = False) -> tuple[str, ...]:
+    """What the intervals of a table cover. ``pooled``: they take the standard deviation between
+    seeds from all networks."""
     std, metric = results.std, results.metric
     if std is None:
-        alone = (
-            f"each pair is tested by its own runs ({test}), which covers the choice of test images "
-            "only. W"
-            if test
-            else "w"
-        )
-        noise = f"One seed: {alone}hat another seed would change takes several seeds."
-    else:
         noise = (
-            f"The standard deviation between seeds is {std.std:.{metric.decimals}f} "
-            f"{metric.step_unit}, pooled over "
-            f"{std.source} of this folder ({std.df:g} degrees of freedom) that share recipe, "
-            "data and code."
+            "One seed: intervals are for another choice of test images only. What another seed "
+            "would change is not in them, and nothing is called significant."
         )
+    elif pooled:
+        noise = (
+            "Intervals take the standard deviation between seeds to be "
+            f"{std.std:.{metric.decimals}f} {metric.step_unit}, pooled over {std.source} of this "
+            f"folder ({std.df:g} degrees of freedom) that share recipe, data and code."
+        )
+    else:
+        noise = "Welch's t test on seeds, with Holm's correction over this table."
     better = f"Above 0 is for the better: a lower {metric.label}."
     return (*([] if metric.higher_is_better else [better]), noise, *results.excluded)
 
@@ -84,38 +83,47 @@ def noise_notes(results: SubsetResults, test: str = "") -> tuple[str, ...]:
 class RowTests:
     """Tests of each row against its parent, by the row's name.
 
-    ``plain`` is the test that the two rows' own runs allow, and the one that decides what is
-    marked; ``pooled`` takes the standard deviation between seeds from the whole study, where
-    there are several seeds. Each is adjusted over its own rows. ``whole`` is the last
-    adopted row against the first, tested alone.
+    ``primary`` is Welch's t test on seeds with Holm's correction over these rows, and the one that
+    decides what is significant, everywhere. ``pooled`` is secondary: the same differences with the
+    standard deviation between seeds ``std`` of the whole study, Holm-adjusted among themselves;
+    ``homogeneity`` is p of Levene's test (about medians) that all rows deviate alike. ``whole`` is
+    the last adopted row against the first, tested alone.
     """
 
-    plain: dict[str, Comparison]
+    primary: dict[str, Comparison]
     pooled: dict[str, Comparison]
     std: PooledStd | None
+    homogeneity: float | None
     whole: Comparison | None
 
     @property
-    def one_seed(self) -> bool:
-        """Whether some of the tests cover the choice of test images only."""
-        return bool(image_tests(self.plain.values()))
+    def tested(self) -> dict[str, Comparison]:
+        """The rows that have seeds enough for a test."""
+        return {name: one for name, one in self.primary.items() if one.significant is not None}
 
     def significant(self, name: str) -> bool | None:
         """Whether a row's change is significant; None where it was not tested."""
-        return self.plain[name].significant if name in self.plain else None
+        return self.primary[name].significant if name in self.primary else None
 
 
 def tests_of(rows: Sequence[ResultRow], groups: Mapping[str, RunGroup]) -> RowTests:
     """Test every row that has a gain over its parent."""
-    std = pooled_std(_alike(rows, groups), "rows of this study")
+    alike = pooled_rows(_alike(rows, groups))
+    std = pooled_std(alike, "rows of this study")
     pairs = {row.name: row.parent for row in rows if row.gain is not None and row.parent}
-    plain, pooled = {}, {}
+    primary, pooled = {}, {}
     for name, parent in pairs.items():
         if found := compare_groups(groups[name], groups[parent]):
-            plain[name] = found
+            primary[name] = found
         if std and (found := compare_groups(groups[name], groups[parent], std)):
             pooled[name] = found
-    return RowTests(holm_adjust(plain), holm_adjust(pooled), std, _whole(rows, groups))
+    return RowTests(
+        holm_adjust(primary),
+        holm_adjust(pooled),
+        std,
+        homogeneity([list(row.seeds.values()) for row in alike]),
+        _whole(rows, groups),
+    )
 
 
 def compare_groups(

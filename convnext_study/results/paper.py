@@ -1,39 +1,47 @@
-"""What the paper's tables say of a study: the deviation between seeds, and whether its rows, and
-its steps' gains, stand in the paper's order (Tables 10 and 11)."""
+"""What the paper's tables say of a study: the deviation between seeds, and how far the order of its
+rows, and of its steps by gain, is the paper's (Tables 10 and 11).
+
+Gains of neighbouring steps share a row, so that tables of p for correlations do not hold. Here
+every p is that of permuting the accuracies over the rows, from which gains are computed anew.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import UserError
 from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.rows import ResultRow
-from convnext_study.results.statistics.intervals import (
-    CONFIDENCE,
-    Interval,
-    PooledStd,
-    t_quantile,
-    wilson_interval,
-)
+from convnext_study.results.statistics.intervals import PooledStd
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.paper import LABEL, METRIC, PAPER, UNIT
 
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+    Array = ndarray[Any, Any]
+
 PAPER_METRIC = MetricSpec(name=METRIC, label=LABEL, unit=UNIT)
 TABLES = {"t": "Table 10", "b": "Table 11"}
+METHOD = (
+    "Adopted rows only. p is one-sided: the share of 20,000 random assignments of the accuracies "
+    "to the rows that agree as well. Correlations given log MACs are partial ones, given the "
+    "change of the logarithm of MACs: agreement beyond what counting MACs predicts."
+)
 CAVEAT = (
     "The paper's numbers are ImageNet-1K accuracies; another data set, size of network or recipe "
-    "need not agree with them. Rows build on each other and neighbouring gains share a row, so the "
-    "interval and p are a guide, not a proof."
+    "need not agree with them."
 )
 _SEEDS = 3  # of each row of Table 10
-METHOD = (
-    "Kendall's tau-b; interval by Fisher's z with the variance 0.437 / (n - 4) of Fieller, Hartley "
-    "and Pearson (1957); p exact without ties, else by the normal approximation"
-)
-_DIGITS = 6  # Differences of printed numbers carry rounding errors far below this.
+_DIGITS = 6  # differences of printed numbers carry rounding errors far below this
+_FEWEST = 5  # rows, of which there are 120 orders
+PERMUTATIONS, REPLICATES = 20_000, 2_000
+ROWS, GAINS = "rows by accuracy, Kendall", "steps by gain"
+Kind = Callable[["Array"], "Array"]
 
 
 def paper_std() -> PooledStd:
@@ -48,148 +56,207 @@ def paper_std() -> PooledStd:
 
 
 @dataclass(frozen=True)
-class Correlation:
-    """Kendall's tau-b over ``count`` pairs; the interval is None for fewer than six."""
+class AgreementStatistic:
+    """One way in which a road agrees with a table of the paper, and what it compares with.
 
-    tau: float
-    interval: Interval | None
+    Args:
+        what: is correlated, in words.
+        value: the correlation, from -1 to 1.
+        p: one-sided, by permuting rows.
+        count: pairs of numbers.
+        macs_alone: what the logarithm of MACs reaches in place of accuracies; None for partial
+            correlations, which take it out.
+        other_table: what the paper's other table reaches, whose networks are deeper.
+        replicate: the median of what a repetition of the paper's own trainings would reach, by
+            its own deviation between seeds.
+    """
+
+    what: str
+    value: float
     p: float
     count: int
-
-
-def kendall(first: Sequence[float], second: Sequence[float]) -> Correlation:
-    """Kendall's tau-b of two lists, with its interval (see `METHOD`).
-
-    A tau of 1 would have an interval of no width: for the interval, tau is kept half a discordant
-    pair away from both ends. Raises UserError for fewer than three numbers or a constant list.
-    """
-    from scipy.stats import kendalltau
-
-    pair = [[round(value, _DIGITS) for value in values] for values in (first, second)]
-    count = len(pair[0])
-    if count != len(pair[1]) or count < 3 or any(len(set(values)) < 2 for values in pair):
-        raise UserError("a rank correlation takes two lists of three or more numbers that differ")
-    found = kendalltau(pair[0], pair[1])
-    tau, interval = float(found.statistic), None
-    if count > 5:
-        limit = 1 - 2 / (count * (count - 1))
-        z = math.atanh(max(-limit, min(limit, tau)))
-        half = t_quantile(math.inf, CONFIDENCE) * math.sqrt(0.437 / (count - 4))
-        interval = Interval(min(math.tanh(z - half), tau), max(math.tanh(z + half), tau))
-    return Correlation(tau, interval, float(found.pvalue), count)
-
-
-@dataclass(frozen=True)
-class SignAgreement:
-    """How many of ``count`` signs are equal, with Wilson's interval of the share in percent."""
-
-    equal: int
-    count: int
-    interval: Interval
+    macs_alone: float | None
+    other_table: float
+    replicate: float
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement with a table of the paper: rank correlations of the rows, of each row's gain and of
-    each gain beyond what its multiply-accumulates buy (see `beyond_cost`), and how many of the
-    gains have the paper's sign.
+    """A road's agreement with a table of the paper.
 
-    None stands for fewer than three numbers to order, or numbers that are all alike.
+    ``signs`` of ``gains`` gains have the paper's sign, ``plus`` of them would if all were above 0.
     """
 
     table: str
-    rows: Correlation | None
-    gains: Correlation | None
-    trades: Correlation | None = None
-    signs: SignAgreement | None = None
-    trade_signs: SignAgreement | None = None
+    statistics: tuple[AgreementStatistic, ...] = ()
+    signs: int = 0
+    plus: int = 0
+    gains: int = 0
 
 
 def agreement(
     regime: str,
     value: Mapping[str, float],
-    *,
-    macs: Mapping[str, float] | None = None,
+    macs: Mapping[str, float],
     table: str | None = None,
 ) -> Agreement:
-    """Compare measured accuracies (percent, by the name of the row) with a table of the paper.
+    """Compare measured accuracies with a table of the paper, over the adopted rows that have one.
 
-    ``macs`` are those rows' multiply-accumulates, in any unit; without them there are no trades.
+    Args:
+        regime: of the road.
+        value: accuracies in percent, by the name of the row.
+        macs: multiply-accumulates of those rows, in any unit.
+        table: ``t`` (Table 10) or ``b`` (Table 11): the regime's own if not given, ``t`` for a road
+            map that the paper does not have, whose rows are matched by their place on the road.
 
-    ``table`` is ``t`` (Table 10) or ``b`` (Table 11): the regime's own if not given, ``t`` for a
-    road map that the paper does not have, whose rows are matched by their place on the road. Rows
-    that were not measured are left out, and so is a gain where either of its rows is missing.
+    Returns:
+        No statistics for fewer than five rows, or rows that are all alike.
     """
+    import numpy as np
+
     table = table or (regime if regime in PAPER else "t")
     if table not in PAPER:
         raise UserError(f"{table}: the paper has no such table; give one of {', '.join(PAPER)}")
-    ours, theirs = get_roadmap(regime).variants(), get_roadmap(table).variants()
-    published = {mine.name: PAPER[table][its.name] for mine, its in zip(ours, theirs, strict=True)}
-    printed = {name: row.top1 for name, row in published.items()}
-    parents = {row.name: row.parent for row in ours if row.name in value}
-    rows = [(value[name], printed[name]) for name in parents]
-    gains = _gains(parents, value, printed)
-    trades: list[tuple[float, float]] = []
-    if macs is not None and parents:
-        flops = {name: published[name].gflops for name in published if name in parents}
-        trades = _gains(parents, beyond_cost(value, macs), beyond_cost(printed, flops))
+    road = _Road.of(regime, value.keys() & macs.keys())
+    names = road.names
+    mine, cost = (np.array([given[name] for name in names], float) for given in (value, macs))
+    if len(names) < _FEWEST or np.ptp(mine.round(_DIGITS)) == 0:
+        return Agreement(TABLES[table])
+    printed, deeper = (road.printed(one) for one in (table, _other(table)))
+    work = road.gains(np.log(cost))
+    draw = np.random.default_rng(0)
+    shuffled = draw.permuted(np.tile(mine, (PERMUTATIONS, 1)), axis=1)
+    # Printed means over three seeds and those of a repetition both have the deviation of a mean.
+    spread = paper_std().std * math.sqrt(2 / _SEEDS)
+    again = printed + spread * draw.standard_normal((REPLICATES, len(names)))
+
+    def statistic(
+        what: str, of: Callable[[Array], Array], *, macs_alone: bool
+    ) -> AgreementStatistic:
+        seen = float(of(mine[None])[0])
+        hits = int((of(shuffled) >= seen - 1e-12).sum())
+        return AgreementStatistic(
+            what=what,
+            value=seen,
+            p=(1 + hits) / (1 + PERMUTATIONS),
+            count=len(names) if what == ROWS else len(road.pairs),
+            macs_alone=float(of(np.log(cost)[None])[0]) if macs_alone else None,
+            other_table=float(of(deeper[None])[0]),
+            replicate=float(np.median(of(again))),
+        )
+
+    its = road.gains(printed)
+    found = [statistic(ROWS, lambda rows: kendall(rows, printed), macs_alone=True)]
+    if len(road.pairs) >= _FEWEST - 1:
+        for name, kind in (("Spearman", ranks), ("Pearson", rounded)):
+            target, given = kind(its[None])[0], kind(work[None])[0]
+
+            def plain(rows: Array, kind: Kind = kind, target: Array = target) -> Array:
+                return pearson(kind(road.gains(rows)), target)
+
+            def partial(
+                rows: Array, kind: Kind = kind, target: Array = target, given: Array = given
+            ) -> Array:
+                return partial_correlation(kind(road.gains(rows)), target, given)
+
+            found.append(statistic(f"{GAINS}, {name}", plain, macs_alone=True))
+            found.append(statistic(f"{GAINS} given log MACs, {name}", partial, macs_alone=False))
+    ups = (road.gains(mine).round(_DIGITS) > 0), (its.round(_DIGITS) > 0)
     return Agreement(
-        table=TABLES[table],
-        rows=_correlation(rows),
-        gains=_correlation(gains),
-        trades=_correlation(trades),
-        signs=_equal_signs(gains),
-        trade_signs=_equal_signs(trades),
+        TABLES[table],
+        tuple(found),
+        signs=int((ups[0] == ups[1]).sum()),
+        plus=int(ups[1].sum()),
+        gains=len(its),
     )
 
 
 def agreement_of_rows(regime: str, rows: Iterable[ResultRow]) -> Agreement:
-    """Agreement of a road's rows with the paper, of those that have the paper's metric.
-
-    There are no trades unless the cost of all of them is known.
-    """
-    compared = {row.name: row for row in rows if row.metric.name == METRIC}
-    value = {name: row.value for name, row in compared.items() if row.value is not None}
-    macs = {name: float(compared[name].macs or 0) for name in value}
-    return agreement(regime, value, macs=macs if all(macs.values()) else None)
+    """Agreement with the paper of the rows that have its metric and known MACs."""
+    compared = [row for row in rows if row.metric.name == METRIC and row.value is not None]
+    value = {row.name: row.value for row in compared if row.value is not None}
+    return agreement(regime, value, {row.name: row.macs for row in compared if row.macs})
 
 
-def beyond_cost(value: Mapping[str, float], macs: Mapping[str, float]) -> dict[str, float]:
-    """Each row's accuracy less what its multiply-accumulates buy on this road: the line of least
-    squares through accuracy against their logarithm (ours; the paper plots one against the other).
-    """
-    names = [name for name in macs if name in value]
-    x, y = [math.log2(macs[name]) for name in names], [value[name] for name in names]
-    middle, mean = fmean(x), fmean(y)
-    spread = sum((one - middle) ** 2 for one in x)
-    slope = 0.0
-    if spread:
-        slope = sum((a - middle) * (b - mean) for a, b in zip(x, y, strict=True)) / spread
-    return {name: b - slope * (a - middle) for name, a, b in zip(names, x, y, strict=True)}
+@dataclass(frozen=True)
+class _Road:
+    """The adopted rows that were measured: their places on the road, and the pairs (child, parent)
+    whose difference is a gain, by their places among these rows."""
+
+    names: tuple[str, ...]
+    places: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, regime: str, measured: Iterable[str]) -> _Road:
+        variants = get_roadmap(regime).variants()
+        measured = set(measured)
+        kept = [place for place, row in enumerate(variants) if row.adopted and row.name in measured]
+        names = tuple(variants[place].name for place in kept)
+        pairs = [
+            (child, names.index(parent))
+            for child, place in enumerate(kept)
+            if (parent := variants[place].parent) is not None and parent in names
+        ]
+        return cls(names, tuple(kept), tuple(pairs))
+
+    def printed(self, table: str) -> Array:
+        """The accuracies that a table of the paper prints for these rows: (rows,)."""
+        import numpy as np
+
+        rows = list(PAPER[table].values())
+        return np.array([rows[place].top1 for place in self.places])
+
+    def gains(self, rows: Array) -> Array:
+        """(..., rows) to (..., gains)."""
+        child, parent = zip(*self.pairs, strict=True)
+        difference: Array = rows[..., list(child)] - rows[..., list(parent)]
+        return difference
 
 
-def _gains(
-    parents: Mapping[str, str | None], mine: Mapping[str, float], its: Mapping[str, float]
-) -> list[tuple[float, float]]:
-    """Ours and the paper's for each row whose parent was measured."""
-    return [
-        (mine[name] - mine[parent], its[name] - its[parent])
-        for name, parent in parents.items()
-        if parent is not None and parent in parents
-    ]
+def _other(table: str) -> str:
+    return next(name for name in PAPER if name != table)
 
 
-def _equal_signs(pairs: Sequence[tuple[float, float]]) -> SignAgreement | None:
-    """Gains of nothing, which have no sign, are left out. None where no gain is left."""
-    signs = [(mine > 0) == (its > 0) for mine, its in pairs if round(mine, 6) and round(its, 6)]
-    if not signs:
-        return None
-    equal = sum(signs)
-    return SignAgreement(equal, len(signs), wilson_interval(equal, len(signs)))
+def rounded(values: Array) -> Array:
+    """Without the errors that differences of printed numbers carry."""
+    return values.round(_DIGITS)
 
 
-def _correlation(pairs: Sequence[tuple[float, float]]) -> Correlation | None:
-    try:
-        return kendall([mine for mine, _ in pairs], [its for _, its in pairs])
-    except UserError:
-        return None
+def ranks(values: Array) -> Array:
+    """(n, k) to the ranks in each line, ties sharing their mean rank."""
+    from scipy.stats import rankdata
+
+    found: Array = rankdata(rounded(values), axis=1)
+    return found
+
+
+def pearson(many: Array, one: Array) -> Array:
+    """Pearson's correlation of each line of (n, k) with (k,); 0 for a constant line."""
+    import numpy as np
+
+    many, one = many - many.mean(axis=1, keepdims=True), one - one.mean()
+    below = np.sqrt((many**2).sum(axis=1) * (one**2).sum())
+    return np.asarray((many @ one) / np.where(below > 0, below, np.inf))
+
+
+def partial_correlation(many: Array, one: Array, given: Array) -> Array:
+    """The correlation of each line of (n, k) with (k,) that remains given a third variable (k,)."""
+    import numpy as np
+
+    with_one, with_given = pearson(many, one), pearson(many, given)
+    between = float(pearson(one[None], given)[0])
+    below = np.sqrt(np.maximum((1 - with_given**2) * (1 - between**2), 0))
+    return np.asarray((with_one - with_given * between) / np.where(below > 1e-9, below, np.inf))
+
+
+def kendall(many: Array, one: Array) -> Array:
+    """Kendall's tau-b of each line of (n, k) with (k,); 0 for a constant line."""
+    import numpy as np
+
+    first, second = np.triu_indices(len(one), 1)
+    many, one = rounded(many), rounded(one)
+    signs = np.sign(many[:, first] - many[:, second])
+    its = np.sign(one[first] - one[second])
+    below = np.sqrt((signs**2).sum(axis=1) * (its**2).sum())
+    return np.asarray((signs @ its) / np.where(below > 0, below, np.inf))

@@ -16,11 +16,12 @@ from convnext_study.results.statistics.intervals import (
 )
 from convnext_study.results.statistics.paired_samples import mcnemar, paired_test
 from convnext_study.results.statistics.samples import (
+    FEW_UNITS,
     SampleSums,
     bootstrap_interval,
     grouped_wilson,
+    jackknife_interval,
     sample_sums,
-    standard_error,
 )
 
 if TYPE_CHECKING:
@@ -32,19 +33,18 @@ if TYPE_CHECKING:
 class ImageNoise:
     """What the choice of test images may change in a mean over seeds, in the metric's unit.
 
-    ``interval`` is of 95 %, found by ``method``; None, as is ``error``, its standard error, where
-    the metric has no evidence. ``groups``: of images that are not independent, None without.
+    ``interval`` is of 95 %, found by ``method``; None where the metric has no evidence. ``groups``:
+    of images that are not independent, None without.
     """
 
     interval: Interval | None = None
     method: str = ""
-    error: float | None = None
     groups: int | None = None
 
 
 def image_noise(results: Sequence[Result]) -> ImageNoise:
     """Of one network's results: Wilson's interval for right and wrong answers, else a bootstrap;
-    images of one group are drawn together."""
+    images of one group are drawn together, by a t interval where groups are few."""
     import numpy as np
 
     sums = evidence(results)
@@ -53,25 +53,20 @@ def image_noise(results: Sequence[Result]) -> ImageNoise:
         return ImageNoise()
     groups = samples.group_array()
     count = sums.units if sums.grouped else None
-    if samples.kind != "bits":
+    if groups is not None and sums.units < FEW_UNITS:
+        interval, method = jackknife_interval(sums), "t, over groups"
+    elif samples.kind != "bits":
         interval = bootstrap_interval(sums)
-        if math.isinf(interval.low):
-            return ImageNoise(groups=count)
         method = "bootstrap over groups" if sums.grouped else "bootstrap"
-        return ImageNoise(
-            interval=interval, method=method, error=standard_error(sums), groups=count
-        )
-    share, images = sums.value() / 100, float(samples.count)
-    if groups is None:
-        interval, method = wilson_interval(share * images, images), "Wilson"
+    elif groups is None:
+        share = sums.value() / 100
+        interval, method = wilson_interval(share * samples.count, samples.count), "Wilson"
     else:
         right = np.mean([one.metric.samples.array() for one in results if one.metric.samples], 0)
-        interval, effect = grouped_wilson(right, groups)
-        images, method = images / effect, "Wilson, by groups"
-    # Two hits and two misses more (Agresti and Coull): 100 % right must not mean no noise.
-    share = (share * images + 2) / (images + 4)
-    error = 100 * math.sqrt(share * (1 - share) / images)
-    return ImageNoise(interval=interval, method=method, error=error, groups=count)
+        interval, method = grouped_wilson(right, groups), "Wilson, by groups"
+    if math.isinf(interval.low):
+        return ImageNoise(groups=count)
+    return ImageNoise(interval=interval, method=method, groups=count)
 
 
 def evidence(results: Sequence[Result]) -> SampleSums | None:

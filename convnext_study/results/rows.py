@@ -19,8 +19,8 @@ class ResultRow:
     """One network of a study, over its seeds. What is not known yet is None.
 
     ``value`` is the mean of ``metric``, which the runs are judged by, in its unit as ``std`` is;
-    ``interval`` is of 95 % for the choice of test images, ``image_error`` the standard error of
-    that choice, by ``interval_method``; ``image_groups`` counts the groups of images that are not
+    ``interval`` is of 95 % for the choice of test images, by ``interval_method``; ``image_groups``
+    counts the groups of images that are not
     independent; ``resolution`` is what one image changes. ``gain`` is the difference of means to
     ``parent``, above 0 for the better, ``significant`` where its Holm-adjusted p is 0.05 or less
     (None: not tested). ``metrics`` are the means of all other metrics and ``costs`` all costs, by
@@ -51,7 +51,6 @@ class ResultRow:
     std: float | None = None
     interval: tuple[float, float] | None = None
     interval_method: str = ""
-    image_error: float | None = None
     image_groups: int | None = None
     resolution: float = 0.0
     gain: float | None = None
@@ -72,6 +71,11 @@ class ResultRow:
     provenance: tuple[dict[str, Any], ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     number: int = 0
+
+    @property
+    def on_road(self) -> bool:
+        """Whether it is a row of a whole road map, and no ablation's."""
+        return self.regime in ROADMAPS and self.study == f"roadmap-{self.regime}"
 
     @property
     def state(self) -> str:

@@ -14,6 +14,7 @@ from convnext_study.results.grouping import RunGroup, group
 from convnext_study.results.metric_spec import spec_of
 from convnext_study.results.per_sample import image_noise, resolution_of
 from convnext_study.results.rows import ResultRow, shared_metric
+from convnext_study.roadmap import ROADMAPS
 from convnext_study.roadmap.paper import METRIC, PublishedRow, published_row
 from convnext_study.runs.records import Record, Result, Run
 
@@ -37,10 +38,7 @@ def rows_and_tests(grouped: Iterable[RunGroup]) -> tuple[list[ResultRow], RowTes
     """The rows, and the tests that say which of their gains are significant."""
     groups = {one.name: one for one in grouped}
     rows = _written_alike({name: _row(one) for name, one in groups.items()})
-    compared = [
-        _compare(row, rows[row.parent], groups) if row.parent in rows else row
-        for row in rows.values()
-    ]
+    compared = [_compare(row, *_parent_of(row, rows), groups) for row in rows.values()]
     ordered = sorted(compared, key=lambda row: (row.order is None, row.order or 0))
     tests = tests_of(ordered, groups)
     return [
@@ -102,7 +100,6 @@ def _measured(results: list[Result]) -> dict[str, Any]:
         "std": statistics.stdev(result.value for result in results) if len(results) > 1 else None,
         "interval": noise.interval,
         "interval_method": noise.method,
-        "image_error": noise.error,
         "image_groups": noise.groups,
         "resolution": resolution_of(one.metric),
         "metrics": {
@@ -124,8 +121,28 @@ def _measured(results: list[Result]) -> dict[str, Any]:
     }
 
 
-def _compare(row: ResultRow, parent: ResultRow, groups: dict[str, RunGroup]) -> ResultRow:
-    """The row with its gain over its parent, or the reason why there is none."""
+def _parent_of(row: ResultRow, rows: dict[str, ResultRow]) -> tuple[ResultRow | None, bool]:
+    """The row to compare with: its parent, or the nearest earlier row of the road that is there,
+    and whether a step that was passed over sets the recipe."""
+    if row.parent in rows or row.parent is None:
+        return rows.get(row.parent or ""), False
+    road = {one.name: one for one in ROADMAPS[str(row.regime)].variants()} if row.on_road else {}
+    name, recipe = row.parent, False
+    while name in road and name not in rows:
+        step = road[name].step
+        recipe = recipe or (step is not None and step.recipe is not None)
+        name = road[name].parent or ""
+    return rows.get(name), recipe
+
+
+def _compare(
+    row: ResultRow, parent: ResultRow | None, other_recipe: bool, groups: dict[str, RunGroup]
+) -> ResultRow:
+    """The row with its gain over another, or the reason why there is none. ``other_recipe``: a
+    step between them sets the recipe."""
+    if parent is None:
+        return row
+    row = dataclasses.replace(row, parent=parent.name)
     if row.value is None or parent.value is None:
         return row
     mine, its = groups[row.name], groups[parent.name]
@@ -134,7 +151,7 @@ def _compare(row: ResultRow, parent: ResultRow, groups: dict[str, RunGroup]) -> 
         remark = f"not compared with {parent.name}: other data"
     elif row.metric.name != parent.metric.name:
         remark = f"not compared with {parent.name}: other metric ({parent.metric.label})"
-    elif other := _other_setting(mine, its):
+    elif other := _other_setting(mine, its, other_recipe):
         remark = f"not compared with {parent.name}: {other}"
     elif mine.code != its.code:
         remark = f"not compared with {parent.name}: {its.code}"
@@ -143,7 +160,7 @@ def _compare(row: ResultRow, parent: ResultRow, groups: dict[str, RunGroup]) -> 
     return dataclasses.replace(row, gain=row.metric.sign * (row.value - parent.value))
 
 
-def _other_setting(mine: RunGroup, its: RunGroup) -> str | None:
+def _other_setting(mine: RunGroup, its: RunGroup, other_recipe: bool) -> str | None:
     """In what two rows differ and must not, in words: recipe, task, or what they start from.
 
     The network is what a study changes. In what else a row may differ from its parent its fact
@@ -152,6 +169,7 @@ def _other_setting(mine: RunGroup, its: RunGroup) -> str | None:
     """
     told = mine.run.metadata.get(MAY_DIFFER) or ()
     allowed = {told} if isinstance(told, str) else set(map(str, told))
+    allowed |= {"recipe"} if other_recipe else set()
     recipes = (mine.run.recipe, its.run.recipe)
     fields = [
         name

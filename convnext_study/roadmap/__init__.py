@@ -1,7 +1,7 @@
 """The ordered road maps: section 2 of "A ConvNet for the 2020s", from its first step to its last.
 
 ``t`` is ResNet-50 to ConvNeXt-T (Table 10), ``b`` ResNet-200 to ConvNeXt-B (Table 11), ``nano``
-the same steps from a narrow, shallow base for 32x32 images, which is ours.
+the same steps from a narrow, shallow base for 64x64 images, which is ours.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ B = Roadmap(
 
 NANO = Roadmap(
     regime="nano",
-    title="the same steps from a narrow, shallow base, for 32x32 images (ours)",
+    title="the same steps from a narrow, shallow base, for 64x64 images (ours)",
     base=RESNET_NANO,
     base_label="ResNet-nano (classic recipe)",
     steps=(
@@ -86,11 +86,11 @@ NANO = Roadmap(
         STAGE_RATIO.replace("stage ratio", depths=(1, 1, 3, 1)),
         PATCHIFY_STEM,
         DEPTHWISE_CONV,
-        INCREASE_WIDTH.replace("increase width", width=24),
+        INCREASE_WIDTH.replace("increase width", width=12),
         *_SHARED,
         SEPARATE_DOWNSAMPLING.replace("separate d.s. conv (ConvNeXt-nano)"),
     ),
-    image_size=32,
+    image_size=64,
     num_classes=10,
 )
 

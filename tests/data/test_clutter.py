@@ -1,4 +1,4 @@
-"""The composed data set: parts that share nothing, images that depend on their number alone."""
+"""The composed data set: parts that share no writer, images that depend on their number alone."""
 
 import subprocess
 import sys
@@ -19,9 +19,9 @@ from convnext_study.data.loader import BatchSharding, make_readers, train_batche
 from convnext_study.data.sources import SOURCES, clutter
 from convnext_study.data.sources.clutter import SCENES, parts, scene
 from convnext_study.data.sources.clutter.draws import Draws
-from convnext_study.data.sources.clutter.parts import CELL, PARTS, SCAN, SIDE, Part, read_part
+from convnext_study.data.sources.clutter.parts import CELL, SCAN, SIDE, Part, read_part
 from convnext_study.data.sources.clutter.scene import FINE, SIZE, SMALLEST, TURN, Scene
-from convnext_study.data.sources.digits import read_scans
+from convnext_study.data.sources.digits import PARTS, read_scans, writers
 from convnext_study.data.workers import Request
 from convnext_study.experiments.dataset_size import dataset_size
 from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs
@@ -51,8 +51,10 @@ def different(images: torch.Tensor) -> set[bytes]:
 # Parts
 
 
-def test_every_scan_and_every_column_of_texture_is_in_one_part() -> None:
+def test_every_writer_and_every_column_of_texture_is_in_one_part() -> None:
     each = [read_part(name) for name in PARTS]
+    in_parts = [writer for part in each for writer in set(part.writers.tolist())]
+    assert sorted(in_parts) == list(range(14))
     assert sorted(scan for part in each for scan in part.scans.tolist()) == list(range(1797))
     columns = [
         (photograph, first + column)
@@ -69,6 +71,7 @@ def test_a_part_holds_what_its_numbers_say() -> None:
     photographs = {name: parts._read_photograph(name) for name in ("china.jpg", "flower.jpg")}
     for part in map(read_part, PARTS):
         assert (part.labels == labels[part.scans]).all()
+        assert (part.writers == writers()[part.scans]).all()
         assert (part.ink == parts.draw_up(pixels[part.scans].astype(np.int64))).all()
         for texture, (name, first) in zip(part.texture, part.strips, strict=True):
             width = texture.shape[-1]
@@ -125,16 +128,14 @@ def test_images_are_made_of_their_own_part_alone(
     assert {name for name in before if not torch.equal(before[name], after[name])} == changed
 
 
-def test_images_that_show_a_scan_are_a_group(data: DatasetPair) -> None:
+def test_images_of_a_writer_are_a_group(data: DatasetPair) -> None:
     assert data.val_groups is not None
     assert len(data.val_groups) == len(data.val) >= 10_000
-    scans, counts = np.unique(data.val_groups, return_counts=True)
-    assert scans.tolist() == read_part("test").scans.tolist()
-    assert set(counts.tolist()) == {17}
-    digits = torch.from_numpy(read_scans()[1])
-    held: Any = data.val
-    assert torch.equal(held.labels, digits[data.val_groups])
-    assert open_data("digits").val_groups is None
+    part = read_part("test")
+    assert torch.equal(data.val_groups, torch.from_numpy(part.writers).repeat(13))
+    digits = open_data("digits").val_groups
+    assert digits is not None
+    assert set(digits.tolist()) == set(part.writers.tolist())
 
 
 # An image is a function of its number
@@ -227,7 +228,7 @@ def test_these_are_the_images(data: DatasetPair) -> None:
     images = np.arange(500)
     some = Scene(4, (SMALLEST, SIZE), 45, (20, 120), (20, 120), (0.5, 1.5))
     pixels = scene.compose(some, plain, images, 1, images)
-    assert digest(pixels.astype(np.uint8))[:16] == "1e0b3294444b1c2c"
+    assert digest(pixels.astype(np.uint8))[:16] == "20fbe4fbd736f088"
 
 
 # What an image shows
@@ -289,7 +290,7 @@ def test_only_what_is_evaluated_on_is_other_to_tune(data: DatasetPair) -> None:
 def test_sizes_known_beforehand_are_true(data: DatasetPair) -> None:
     assert SOURCES["clutter"].size == (len(data.train), len(data.val), data.num_classes, data.size)
     counted = dataset_size("clutter:tune", images=None, classes=0, image_size=0)
-    assert counted.val == 5_100
+    assert counted.val == 3_354
 
 
 @pytest.mark.parametrize("uri", ["clutter", "clutter:hard,tune"])
@@ -365,4 +366,6 @@ def test_the_test_part_is_looked_at_once_and_its_groups_are_kept(tmp_path: Path)
         assert samples is not None
         groups = samples.group_array()
         assert groups is not None
-        assert np.bincount(groups)[np.unique(groups)].tolist() == [17] * (result.val_images // 17)
+        opened = open_data(data).val_groups
+        assert opened is not None
+        assert groups.tolist() == opened.tolist()

@@ -212,7 +212,7 @@ def test_a_run_fails_where_its_scores_are_not_finite(
         return honest(self, Spoilt(model, math.inf, 1) if averaged else model, check)
 
     monkeypatch.setattr(Classification, "evaluate", of_averaged)
-    with pytest.raises(TrainingError, match="ema weights: the scores of 3 of 602"):
+    with pytest.raises(TrainingError, match="ema weights: the scores of 3 of 787"):
         train(make_tiny_run(ema=0.9), tmp_path)
     assert records.read(tmp_path).status == "failed"
     assert records.read(tmp_path).result is None

@@ -4,8 +4,8 @@ scikit-learn's real scans and photographs, so that nothing is downloaded. A canv
 three whole digits that do not overlap, over fragments of smaller digits, over a dark piece of a
 photograph. The ink of a whole digit has its class, all else is background: 11 classes.
 
-A canvas is a pure function of its part and index. Validation has scans and halves of photographs
-of its own.
+A canvas is a pure function of its part and index. All its digits are by one writer. Validation has
+writers and halves of photographs of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from convnext_study.data.dataset import (
 )
 from convnext_study.data.dense.dataset import DenseData
 from convnext_study.data.rng import fold_in, generator
-from convnext_study.data.sources.digits import open_digits
+from convnext_study.data.sources.digits import open_digits, part_mask, writers
 from convnext_study.data.sources.synthetic import MOST_DIGITS, MOST_IMAGES
 
 DEFAULTS = (64, 2000, 400)  # side of a canvas in pixels, training and validation canvases
@@ -52,17 +52,24 @@ Draw = Callable[[float, float], float]
 
 @dataclass(frozen=True)
 class Canvases:
-    """``count`` canvases of (side, side), from scans (N, 32, 32) with classes, and photographs."""
+    """``count`` canvases of (side, side), from scans (N, 32, 32) with classes and writers, and from
+    photographs. Canvases take turns between the writers."""
 
     part: str
     side: int
     count: int
     scans: Tensor
     digits: Tensor
+    writers: Tensor
     photos: tuple[Tensor, ...]
 
     def __len__(self) -> int:
         return self.count
+
+    def groups(self) -> Tensor:
+        """(count,) int64: the writer of each canvas's digits."""
+        present = self.writers.unique()
+        return present[torch.arange(self.count) % len(present)]
 
     def pixels(self, index: int) -> tuple[Tensor, Tensor]:
         """A canvas, (3, side, side) uint8, and its labels, (side, side) uint8."""
@@ -76,12 +83,14 @@ class Canvases:
             return low + (high - low) * next(uniform)
 
         image = self._photograph(draw)
+        present = self.writers.unique()
+        scans = (self.writers == present[index % len(present)]).nonzero().flatten()
         for _ in range(_whole(draw, *FRAGMENTS)):
-            self._fragment(image, draw)
+            self._fragment(image, scans, draw)
         labels = torch.zeros(self.side, self.side, dtype=torch.uint8)
         taken: list[tuple[int, int, int]] = []
         for _ in range(_whole(draw, *DIGITS)):
-            self._digit(image, labels, taken, draw)
+            self._digit(image, labels, taken, scans, draw)
         image += NOISE * torch.randn(image.shape, generator=draws)
         return (255 * image.clamp(0, 1)).round().to(torch.uint8), labels
 
@@ -97,10 +106,15 @@ class Canvases:
         return photo[:, top : top + self.side, left : left + self.side] * PHOTO
 
     def _digit(
-        self, image: Tensor, labels: Tensor, taken: list[tuple[int, int, int]], draw: Draw
+        self,
+        image: Tensor,
+        labels: Tensor,
+        taken: list[tuple[int, int, int]],
+        scans: Tensor,
+        draw: Draw,
     ) -> None:
         """One digit beside those whose places (top, left, side) are taken, where there is room."""
-        index, side = self._scan(draw)
+        index, side = self._scan(scans, draw)
         for _ in range(PLACE):
             top, left = (_whole(draw, 0, self.side - side) for _ in range(2))
             if not any(_overlap((top, left, side), other) for other in taken):
@@ -113,19 +127,19 @@ class Canvases:
         _paint(image[:, rows, columns], ink, draw)
         labels[rows, columns][ink > INK] = 1 + int(self.digits[index])
 
-    def _fragment(self, image: Tensor, draw: Draw) -> None:
+    def _fragment(self, image: Tensor, scans: Tensor, draw: Draw) -> None:
         """A quarter of a digit of half the size, anywhere."""
-        index, side = self._scan(draw)
+        index, side = self._scan(scans, draw)
         side, half = side // 2, side // 4
         top, left = (_whole(draw, 0, side - half) for _ in range(2))
         ink = _resized(self.scans[index], side)[top : top + half, left : left + half]
         top, left = (_whole(draw, 0, self.side - half) for _ in range(2))
         _paint(image[:, top : top + half, left : left + half], ink, draw)
 
-    def _scan(self, draw: Draw) -> tuple[int, int]:
-        """Which scan, and its side on the canvas."""
+    def _scan(self, scans: Tensor, draw: Draw) -> tuple[int, int]:
+        """Which of the writer's scans, and its side on the canvas."""
         side = _whole(draw, round(SCAN[0] * self.side), round(SCAN[1] * self.side))
-        return _whole(draw, 0, len(self.scans) - 1), side
+        return int(scans[_whole(draw, 0, len(scans) - 1)]), side
 
 
 def open_canvases(text: str = "", _: OnCorruptImage = "stop") -> DenseData:
@@ -134,12 +148,15 @@ def open_canvases(text: str = "", _: OnCorruptImage = "stop") -> DenseData:
     Raises DataError where they are not whole numbers that can be had.
     """
     side, train_count, val_count = _numbers(text)
-    scans = open_digits()
+    scans, held_out = open_digits(), torch.from_numpy(part_mask("test"))
     parts = {}
-    for part, count, images in (("train", train_count, scans.train), ("val", val_count, scans.val)):
+    for part, count, images, chosen in (
+        ("train", train_count, scans.train, ~held_out),
+        ("val", val_count, scans.val, held_out),
+    ):
         assert isinstance(images, MemoryImages)  # noqa: S101  the embedded digits are
-        grey, photos = images.images[:, 0], _photographs(part)
-        parts[part] = Canvases(part, side, count, grey, images.labels, photos)
+        grey, authors = images.images[:, 0], torch.from_numpy(writers())[chosen]
+        parts[part] = Canvases(part, side, count, grey, images.labels, authors, _photographs(part))
     some = [parts["train"].pixels(index)[0] for index in range(min(train_count, STATISTICS_FROM))]
     mean, std = channel_statistics(torch.stack(some))
     return DenseData(
@@ -152,6 +169,7 @@ def open_canvases(text: str = "", _: OnCorruptImage = "stop") -> DenseData:
         val=parts["val"],
         one_size=True,
         flips=False,
+        val_groups=parts["val"].groups(),
     )
 
 

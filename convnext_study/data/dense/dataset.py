@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from convnext_study.data.dataset import CorruptImages, PixelDataset
 
 IGNORE = 255  # the class of pixels that have none
@@ -23,6 +25,7 @@ class DenseData:
         val: the others.
         one_size: whether all images are of that size, so that many can be had at a time.
         flips: whether a mirrored image still shows its classes.
+        val_groups: (N,) int64, which validation images belong together; None: independent.
         notes: what is in the data's folders and not read.
         corrupt: counts bad pairs.
     """
@@ -36,6 +39,7 @@ class DenseData:
     val: PixelDataset
     one_size: bool = False
     flips: bool = True
+    val_groups: Tensor | None = None
     notes: tuple[str, ...] = ()
     corrupt: CorruptImages = field(default_factory=CorruptImages)
 

@@ -65,14 +65,14 @@ class DataSource:
 
 SOURCES = {
     "digits": DataSource(
-        "digits", "digits:open_digits", needs_path=False, size=KnownSize(1_195, 602, 10, 32)
+        "digits", "digits:open_digits", needs_path=False, size=KnownSize(1_010, 787, 10, 32)
     ),
     "clutter": DataSource(
         "clutter[:easy|hard|tune]",
         "clutter:open_clutter",
         needs_path=False,
         recipe="composed",
-        size=KnownSize(8_950, 10_234, 10, 32),
+        size=KnownSize(9_024, 10_231, 10, 32),
     ),
     "fashion": DataSource(
         "fashion[:PATH][?train=COUNT]",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,8 @@ from convnext_study.report.figures.rows import (
     write_row,
 )
 from convnext_study.report.figures.style import COLOURS, FAINT, mark
-from convnext_study.report.tables.results import macs_prefix
-from convnext_study.results.min_detectable import noise_note
+from convnext_study.report.tables.results import SIGNIFICANT, macs_prefix
+from convnext_study.results.detectable import detectable_note
 from convnext_study.results.rows import (
     ResultRow,
     StudyTitle,
@@ -64,13 +64,11 @@ def roadmap(
     meta: StudyTitle,
     layout: Layout = FILE,
     *,
-    significant: Callable[[str], bool | None] = lambda name: None,
     about: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Figure:
     """Rows in the order given, one without a result as "not run".
 
-    ``significant`` says, by a row's name, whether its gain is significant (bold) or not
-    (~). ``about`` has what `style.mark` says of each row's parts, for the page.
+    ``about`` has what `style.mark` says of each row's parts, for the page.
     """
     metric = shared_metric(rows)
     axis = value_axis(_values(rows, meta), metric)
@@ -103,7 +101,7 @@ def roadmap(
             area = back.barh(top + layout.row / 2, layout.width, layout.row, color="#ffffff")
             mark(area[0], words, "hit")
         y = top + layout.bar
-        parts = write_row(back, row, label, top, layout, significant(row.name), macs_prefix(rows))
+        parts = write_row(back, row, label, top, layout, macs_prefix(rows))
         parts += draw_bar(bars, row, y, axis, meta.compare_paper)
         parts += macs.barh(y, row.macs or 0, 0.6 * BAR, color=COLOURS["grey"])
         for part in parts:
@@ -211,5 +209,6 @@ def _caption(rows: Sequence[ResultRow], meta: StudyTitle, axis: Axis) -> list[st
     begins = f"{axis.low:g} {metric.unit}".rstrip()
     cut = f"The axis is cut: it begins at {begins}, not at 0." if axis.cut else ""
     lower = "" if metric.higher_is_better else f"A lower {metric.label} is better."
-    sentences = (whose, noise_note(rows), cut, lower)
+    stars = f"{SIGNIFICANT}." if any(row.significant for row in rows) else ""
+    sentences = (whose, stars, detectable_note(rows), cut, lower)
     return [line for text in sentences for line in textwrap.wrap(style.clean(text), _CAPTION)]

@@ -106,7 +106,6 @@ def write_row(
     label: str,
     top: float,
     layout: Layout,
-    significant: bool | None,
     unit: tuple[float, str],
 ) -> list[Artist]:
     """Label to the left of the bars, numbers to their right."""
@@ -119,8 +118,8 @@ def write_row(
         written = mean_std(row.value, None if layout.phone else row.std, row.metric.decimals)
         parts.append(back.text(end - layout.score, y, written, **right))
     if row.gain is not None:
-        gain = marked(row.gain, significant, row.metric.decimals)
-        look = {"color": INK, "fontweight": "bold"} if significant else {"color": FAINT}
+        gain = marked(row.gain, row.significant, row.metric.decimals)
+        look = {"color": INK, "fontweight": "bold"} if row.significant else {"color": FAINT}
         parts.append(back.text(end - layout.gain, y, gain, **{**right, **look}))
     if row.macs is not None:
         macs = f"{row.macs / unit[0]:.2f}" + (f" {unit[1]}" if layout.phone else "")

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
 
-from convnext_study.report.tables.formatting import level_interval, p_value, signed
+from convnext_study.report.tables.formatting import p_value, plural, signed
 from convnext_study.report.tables.table import Column, Table
 from convnext_study.results.effects import RowTests
 from convnext_study.results.grouping import group
@@ -16,8 +14,7 @@ from convnext_study.results.paper import (
     CAVEAT,
     METHOD,
     Agreement,
-    Correlation,
-    SignAgreement,
+    AgreementStatistic,
     agreement_of_rows,
 )
 from convnext_study.results.rows import ResultRow
@@ -39,11 +36,11 @@ class TrainedRoad:
         """The largest standard deviation between seeds of a row, in points."""
         return max((row.std for row in self.rows if row.std is not None), default=None)
 
-    def significant(self, *, pooled: bool) -> str | None:
-        """How many gains are, of how many tested, by one way of asking."""
-        tests = self.tests.pooled if pooled else self.tests.plain
-        told = sum(bool(one.significant) for one in tests.values())
-        return f"{told} of {len(tests)}" if tests else None
+    @property
+    def significant(self) -> str | None:
+        """How many gains are, of how many tested."""
+        tests = self.tests.tested.values()
+        return f"{sum(bool(one.significant) for one in tests)} of {len(tests)}" if tests else None
 
 
 def trained_road(label: str, regime: str, records: Sequence[Record]) -> TrainedRoad:
@@ -61,66 +58,56 @@ def roads_table(roads: Sequence[TrainedRoad]) -> Table[TrainedRoad]:
         Column("first", "first row, %", lambda road: road.rows[0].value),
         Column("last", "last row, %", lambda road: road.rows[-1].value),
         Column("largest_std", "largest standard deviation", lambda road: road.largest_std),
-        Column("significant", "significant", lambda road: road.significant(pooled=False), "text"),
-        Column("pooled", "pooled", lambda road: road.significant(pooled=True), "text"),
+        Column("significant", "significant", lambda road: road.significant, "text"),
     ]
-    note = (
-        "significant: gains along the road after Holm's correction, by each row's own runs. "
-        "pooled: with the standard deviation between seeds pooled over the road's rows."
-    )
+    note = "significant: gains along the road, by Welch's t test on seeds with Holm's correction."
     return Table("roads", "Significant gains per road", columns, _with_rows(roads), (note,))
 
 
-class AgreementLine(NamedTuple):
-    """One way in which a road may agree with the paper."""
+@dataclass(frozen=True)
+class AgreementLine:
+    """One statistic of a road's agreement with the paper."""
 
     road: str
-    what: str
-    order: Correlation | None
-    signs: SignAgreement | None
+    statistic: AgreementStatistic
 
 
-def agreement_table(roads: Sequence[TrainedRoad]) -> Table[AgreementLine]:
-    """How each road that has a result agrees with the paper: in order and in signs."""
-    shown = _with_rows(roads)
-    lines = [line for road in shown for line in _lines(road)]
+def agreement_table(roads: Sequence[tuple[str, Agreement]]) -> Table[AgreementLine] | None:
+    """How roads, by their labels, agree with the paper; None where no road has rows enough."""
+    lines = [AgreementLine(road, one) for road, found in roads for one in found.statistics]
+    if not lines:
+        return None
+    table = next(found.table for _, found in roads if found.statistics)
     columns: list[Column[AgreementLine]] = [
-        Column("road", "road", lambda line: line.road, "text"),
-        Column("what", "order of", lambda line: line.what, "text"),
-        Column("tau", "Kendall's tau", lambda line: line.order and line.order.tau, format=signed),
-        Column("tau_interval", "95 %", lambda line: line.order and line.order.interval, "interval"),
-        Column("p", "p", lambda line: line.order and line.order.p, format=p_value),
-        Column("signs", "equal signs", lambda line: line.signs and line.signs.equal, cell=_signs),
-        Column("signs_of", "of", lambda line: line.signs and line.signs.count, screen=False),
-        Column(
-            "signs_interval",
-            "95 %, of signs",
-            lambda line: line.signs and line.signs.interval,
-            "interval",
-            format=partial(level_interval, digits=0),
+        *(
+            [Column[AgreementLine]("road", "road", lambda line: line.road, "text")]
+            if len(roads) > 1
+            else []
         ),
+        Column("what", "correlation of", lambda line: line.statistic.what, "text"),
+        Column("value", "measured", lambda line: line.statistic.value, format=signed),
+        Column("p", "p", lambda line: line.statistic.p, format=p_value),
+        Column("macs_alone", "MACs alone", lambda line: line.statistic.macs_alone, format=signed),
+        Column(
+            "other_table",
+            "the paper's other road",
+            lambda line: line.statistic.other_table,
+            format=signed,
+        ),
+        Column(
+            "replicate", "the paper repeated", lambda line: line.statistic.replicate, format=signed
+        ),
+        Column("count", "of", lambda line: line.statistic.count, format=str, screen=False),
     ]
-    about = [road.found for road in shown[:1]]
-    title = f"Agreement with the paper's {about[0].table}" if about else "No road has a result"
-    notes = [
-        f"50 % agreement in sign is expected by chance. {CAVEAT} Method: {METHOD}." for one in about
+    signs = [
+        f"{label}: {found.signs} of {plural(found.gains, 'gain')} have the paper's sign; if every "
+        f"gain were above 0, {found.plus} would."
+        for label, found in roads
+        if found.statistics
     ]
-    return Table("agreement", title, columns, lines, tuple(notes))
+    title = f"Agreement with the paper's {table}"
+    return Table("agreement", title, columns, lines, (*signs, METHOD, CAVEAT))
 
 
 def _with_rows(roads: Sequence[TrainedRoad]) -> list[TrainedRoad]:
     return [road for road in roads if road.rows]
-
-
-def _lines(road: TrainedRoad) -> list[AgreementLine]:
-    found = road.found
-    return [
-        AgreementLine(road.label, "rows by accuracy", found.rows, None),
-        AgreementLine(road.label, "steps by gain", found.gains, found.signs),
-        AgreementLine(road.label, "steps by gain beyond MACs", found.trades, found.trade_signs),
-    ]
-
-
-def _signs(line: AgreementLine) -> str:
-    signs = line.signs
-    return f"{signs.equal} of {signs.count}" if signs else ""

@@ -35,7 +35,7 @@ def comparison_columns(
 
     def value(row: R, name: str) -> Any:
         test = test_of(row)
-        if test is None:
+        if test is None or (test.significant is None and name == "p"):
             return None
         return getattr(test if name in ("p_adjusted", "significant") else test.difference, name)
 
@@ -104,34 +104,55 @@ def difference_in_words(test: Comparison) -> str:
 
 def sentence(test: Comparison) -> str:
     """The same with Holm's p, what it decides, and how that was found."""
+    found, metric = test.difference, test.metric
+    if test.significant is None or test.p_adjusted is None:
+        return (
+            f"{difference(found.diff, metric)}, 95 % interval "
+            f"{interval(found.interval, metric.decimals)} for another choice of test images: not "
+            f"tested, since one seed tells nothing of another ({found.method})"
+        )
     adjusted = ""
     if test.family > 1:
         adjusted = (
             f"; Holm-adjusted {p_equals(test.p_adjusted)} over {plural(test.family, 'comparison')}"
         )
     decided = "significant" if test.significant else "not significant"
-    return (
-        f"{difference_in_words(test)}{adjusted}: {decided} ({test.difference.method}; {test.scope})"
-    )
+    return f"{difference_in_words(test)}{adjusted}: {decided} ({found.method}; {test.scope})"
 
 
 def differences_table(
     rows: Sequence[ResultRow], tests: RowTests, ids: Mapping[str, str]
 ) -> Table[ResultRow] | None:
-    """Every row against its parent, by both tests; None where nothing could be tested."""
+    """Every row against its parent by the primary test; None where nothing could be compared."""
+    title = "Every row against the one before it; significant: Holm-adjusted p of 0.05 or less"
+    return _differences("differences", title, rows, tests.primary, ids)
+
+
+def pooled_table(
+    rows: Sequence[ResultRow], tests: RowTests, ids: Mapping[str, str]
+) -> Table[ResultRow] | None:
+    """The same by the pooled test, which decides nothing; None where nothing was pooled."""
+    title = "The same differences with a standard deviation pooled over all rows"
+    return _differences("differences_pooled", title, rows, tests.pooled, ids)
+
+
+def _differences(
+    name: str,
+    title: str,
+    rows: Sequence[ResultRow],
+    tests: Mapping[str, Comparison],
+    ids: Mapping[str, str],
+) -> Table[ResultRow] | None:
     labels, metric = {row.name: row.label for row in rows}, shared_metric(rows)
     columns: list[Column[ResultRow]] = [
         Column("label", "step", lambda row: row.label, "text"),
         Column("parent", "against", lambda row: labels.get(row.parent or "", row.parent), "text"),
-        *comparison_columns(lambda row: tests.plain.get(row.name), metric),
+        *comparison_columns(lambda row: tests.get(row.name), metric),
     ]
-    if tests.pooled:
-        columns += comparison_columns(lambda row: tests.pooled.get(row.name), metric, "pooled")[1:]
-    title = "Every row against the one before it; significant: Holm-adjusted p of 0.05 or less"
-    tested = [row for row in rows if row.name in tests.plain]
+    tested = [row for row in rows if row.name in tests]
     if not tested:
         return None
+    if name == "differences_pooled":  # `significant` is the primary test's word
+        columns = [column for column in columns if column.key != "significant"]
     notes = [] if metric.higher_is_better else [f"A lower {metric.label} is better."]
-    return Table(
-        "differences", title, columns, tested, tuple(notes), link=lambda row: ids.get(row.name)
-    )
+    return Table(name, title, columns, tested, tuple(notes), link=lambda row: ids.get(row.name))

@@ -48,8 +48,8 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def marked(value: float | None, significant: bool | None, digits: int = 2) -> str:
-    """`signed`, behind ``~`` where it is not significant."""
-    return ("~" if significant is False else "") + signed(value, digits)
+    """`signed`, before an asterisk where it is significant."""
+    return signed(value, digits) + ("*" if significant else "")
 
 
 def digits(count: int) -> Format:

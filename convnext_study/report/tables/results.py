@@ -18,13 +18,14 @@ from convnext_study.report.tables.formatting import (
 )
 from convnext_study.report.tables.render import write_tables
 from convnext_study.report.tables.table import Column, Table, Tone, file_column, json_column
+from convnext_study.results.detectable import detectable_note
 from convnext_study.results.grouping import ExcludedRun
 from convnext_study.results.metric_spec import UNNAMED
-from convnext_study.results.min_detectable import noise_note
 from convnext_study.results.rows import ResultRow, shared_metric, short_data
 from convnext_study.runs.metrics import NETWORK
 
 PAPER_LABEL = "paper, ImageNet-1K"
+SIGNIFICANT = "* significant (Welch's t test on seeds, Holm's correction)"
 _EXCLUDED = 6  # lines about excluded runs on a terminal; all of them stand in results.json
 _WIDE = 92  # characters of a terminal that has room for every column
 
@@ -56,7 +57,7 @@ def seeds(row: ResultRow) -> str:
 
 
 def gain(row: ResultRow) -> str:
-    """The gain over the parent, marked where it is not significant."""
+    """The gain over the parent, marked where it is significant."""
     return marked(row.gain, row.significant, row.metric.decimals)
 
 
@@ -164,13 +165,13 @@ def _further(rows: Sequence[ResultRow]) -> list[Column[ResultRow]]:
 
 def terminal_table(rows: Sequence[ResultRow]) -> Table[ResultRow]:
     """The same with its legend and with what is not in it, below."""
-    notes = [*_legend(rows), noise_note(rows), *_excluded(rows)]
+    notes = [*_legend(rows), detectable_note(rows), *_excluded(rows)]
     return results_table(rows, title="").with_notes(*notes)
 
 
 def write_results(folder: Path, rows: Sequence[ResultRow], title: str) -> list[Path]:
     """Write ``results.json`` and ``results.csv``; returns their paths."""
-    table = results_table(rows, title=title).with_notes(noise_note(rows))
+    table = results_table(rows, title=title).with_notes(detectable_note(rows))
     return write_tables([table], folder, ("json", "csv"))
 
 
@@ -183,7 +184,7 @@ def _legend(rows: Sequence[ResultRow]) -> list[str]:
             if metric.higher_is_better
             else f"{unit} below the step before, where a lower {metric.label} is better"
         )
-        lines.append(f"gain: {better}; ~ where it is not significant.")
+        lines.append(f"gain: {better}; {SIGNIFICANT}.")
     if any(map(is_side, rows)):
         lines.append("└: tried beside the road and not adopted.")
     if any(row.paper_value is not None for row in rows):

@@ -72,31 +72,16 @@ def wilson_interval(right: float, images: float, *, df: float = math.inf) -> Int
     return Interval(100 * max(0.0, low), 100 * min(1.0, high))
 
 
-def paired_difference(
+def welch_difference(
     child: Sequence[float],
     parent: Sequence[float],
     *,
     resolution: float = 0.0,
 ) -> Difference:
-    """The mean of the differences seed by seed, with Student's paired t test.
+    """The difference of two means over seeds, with Welch's t test (Welch 1947).
 
-    Raises UserError unless both have the same seeds, two or more.
+    Raises UserError for fewer than two seeds of either.
     """
-    if len(child) != len(parent):
-        raise UserError(f"{len(child)} and {len(parent)} runs cannot be paired: give equal seeds")
-    steps = [mine - its for mine, its in zip(child, parent, strict=True)]
-    error = math.sqrt(max(_variance(steps), resolution**2) / len(steps))
-    method = f"paired t test on the differences of {len(steps)} seeds"
-    return t_difference(fmean(steps), error, len(steps) - 1, method)
-
-
-def unpaired_difference(
-    child: Sequence[float],
-    parent: Sequence[float],
-    *,
-    resolution: float = 0.0,
-) -> Difference:
-    """The difference of two means over unlike seeds, with Welch's t test (Welch 1947)."""
     parts = [max(_variance(one), resolution**2) / len(one) for one in (child, parent)]
     error, df = added_error(parts, [len(child) - 1, len(parent) - 1])
     method = f"Welch's t test on {len(child)} and {len(parent)} seeds"
@@ -116,6 +101,17 @@ def pool_std(
         return None
     squares = sum(_variance(row) * (len(row) - 1) for row in several)
     return PooledStd(max(math.sqrt(squares / df), resolution), df, source)
+
+
+def homogeneity(rows: Iterable[Sequence[float]]) -> float | None:
+    """p of Levene's test about medians (Brown and Forsythe 1974) that all rows have one standard
+    deviation; None for fewer than two rows with three seeds, or values that are all alike."""
+    several = [row for row in rows if len(row) > 2]
+    if len(several) < 2 or all(len(set(row)) == 1 for row in several):
+        return None
+    from scipy.stats import levene
+
+    return float(levene(*several, center="median").pvalue)
 
 
 def pooled_difference(

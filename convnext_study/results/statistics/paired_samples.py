@@ -14,11 +14,13 @@ from convnext_study.results.statistics.intervals import (
     t_quantile,
 )
 from convnext_study.results.statistics.samples import (
+    FEW_UNITS,
     SEED,
     SampleSums,
     batches,
     bca,
     in_blocks,
+    jackknife_interval,
     metric_of,
     pseudo_values,
 )
@@ -44,8 +46,9 @@ def paired_test(
     Were the networks alike, each unit's evidence of the one could as well be the other's: p is the
     share of such exchanges whose difference is as large (all of them for few units that differ,
     else `FLIPS` drawn ones; Good 2005). For right and wrong answers that is McNemar's exact test.
-    The interval is a BCa bootstrap of the difference over units, widened where needed to hold zero
-    where p does not reach ``1 - confidence``.
+    The interval is a BCa bootstrap of the difference over units, of fewer than `FEW_UNITS` a t
+    interval on jackknife values, widened where needed to hold zero where p does not reach
+    ``1 - confidence``.
 
     Raises UserError for other samples.
     """
@@ -63,7 +66,11 @@ def paired_test(
         mine, its = totals[..., :runs, :, :], totals[..., runs:, :, :]
         return metric_of(mine, scale) - metric_of(its, scale)
 
-    low, high = bca(both, difference, confidence)
+    low, high = (
+        bca(both, difference, confidence)
+        if child.units >= FEW_UNITS
+        else jackknife_interval(child, parent, confidence=confidence)
+    )
     if p > 1 - confidence:
         low, high = min(low, 0.0), max(high, 0.0)
     kind = "sign-flip test" if child.grouped else "permutation test"

@@ -10,6 +10,7 @@ from convnext_study.errors import UserError
 from convnext_study.results.statistics.intervals import PooledStd, t_quantile
 
 MOST_SEEDS = 100_000
+POWER = 0.8  # how often a study is to find an effect, unless another share is given
 POINTS = "points"
 
 
@@ -27,9 +28,8 @@ def seeds_needed(
     effect: float,
     std: PooledStd,
     *,
-    power: float = 0.8,
+    power: float = POWER,
     alpha: float = 0.05,
-    paired: bool = False,
     tests: int = 1,
     unit: str = POINTS,
 ) -> Power:
@@ -40,7 +40,6 @@ def seeds_needed(
         std: between the seeds of one network, the same for both.
         power: how often a study of that size is to see it.
         alpha: the share of false alarms, over all ``tests`` together.
-        paired: a paired t test on shared seeds instead of an unpaired one.
         tests: how many steps are tested together; each is tested at ``alpha / tests``, which is
             what Holm's method asks of its smallest p.
         unit: of the effect and the standard deviation: points of a percentage, or another.
@@ -56,7 +55,7 @@ def seeds_needed(
         )
 
     def reached(seeds: int) -> float:
-        return power_of(seeds, effect, std.std, alpha=alpha / tests, paired=paired)
+        return power_of(seeds, effect, std.std, alpha=alpha / tests)
 
     enough = 2 + bisect_left(range(2, MOST_SEEDS + 1), power, key=reached)
     if enough > MOST_SEEDS:
@@ -66,21 +65,36 @@ def seeds_needed(
     return Power(
         seeds=enough,
         reached=reached(enough),
-        assumptions=_assumptions(std, alpha, paired, tests, unit),
+        assumptions=_assumptions(std, alpha, tests, unit),
     )
 
 
-def power_of(
-    seeds: int, effect: float, std: float, *, alpha: float = 0.05, paired: bool = False
+def detectable_effect(
+    seeds: int, std: float, *, power: float = POWER, alpha: float = 0.05, tests: int = 1
 ) -> float:
-    """How often a two-sided t test at ``alpha`` sees ``effect``, by the noncentral t distribution.
+    """The true difference that is found with this power, in the unit of ``std``.
 
-    Pairing keeps the standard error (the two networks' luck is taken as independent) and halves
-    the degrees of freedom.
+    Args:
+        seeds: of each of the two networks.
+        std: between the seeds of one network, the same for both.
+        power: the share of studies that find it.
+        alpha: the share of false alarms, over all ``tests`` together.
+        tests: how many steps are tested together (Holm's first hurdle, ``alpha / tests``).
     """
+    from scipy.optimize import brentq
+
+    def short(effect: float) -> float:
+        return power_of(seeds, effect, 1.0, alpha=alpha / tests) - power
+
+    return std * float(brentq(short, 0.0, 1e4, xtol=1e-6))
+
+
+def power_of(seeds: int, effect: float, std: float, *, alpha: float = 0.05) -> float:
+    """How often a two-sided t test on so many seeds of each network finds ``effect`` at ``alpha``,
+    by the noncentral t distribution."""
     from scipy.stats import nct
 
-    df = (seeds - 1) * (1 if paired else 2)
+    df = 2 * (seeds - 1)
     shift = abs(effect) / (std * math.sqrt(2 / seeds))
     limit = t_quantile(df, 1 - alpha)
     # The tail on the wrong side is below 1e-12 for large shifts, where nct may give nan.
@@ -88,18 +102,11 @@ def power_of(
     return float(nct.sf(limit, df, shift) + wrong_side)
 
 
-def _assumptions(std: PooledStd, alpha: float, paired: bool, tests: int, unit: str) -> str:
-    kind = "paired t test on shared seeds" if paired else "unpaired t test"
-    text = (
-        f"Two-sided {kind}, {100 * alpha:g} % false alarms"
+def _assumptions(std: PooledStd, alpha: float, tests: int, unit: str) -> str:
+    return (
+        f"Two-sided Welch's t test, {100 * alpha:g} % false alarms"
         + (f" over {tests} steps together (Holm's first hurdle)" if tests > 1 else "")
         + f". Deviation between seeds {f'{std.std:.3g} {unit}'.rstrip()}, from {std.source} "
         f"({std.df:g} degrees of freedom), taken as normal, true, and the same for both "
-        "networks. "
+        "networks. The test images are taken as fixed: more seeds tell nothing of other images."
     )
-    if paired:
-        text += (
-            "The seeds' luck is taken as independent between the networks; where it is shared, "
-            "fewer seeds suffice. "
-        )
-    return text + "The test images are taken as fixed: more seeds tell nothing of other images."

@@ -14,7 +14,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from convnext_study.errors import UserError
-from convnext_study.results.statistics.intervals import CONFIDENCE, Interval, wilson_interval
+from convnext_study.results.statistics.intervals import (
+    CONFIDENCE,
+    Interval,
+    t_quantile,
+    wilson_interval,
+)
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -97,12 +102,22 @@ def sample_sums(kind: Kind, runs: Sequence[Array], groups: Array | None = None) 
     return SampleSums(summed, scale, len(arrays), groups is not None)
 
 
-def standard_error(own: SampleSums) -> float:
-    """The jackknife standard error of a metric's mean over its runs, for the choice of samples."""
-    if own.measured < 2:
-        return 0.0
-    pseudo = pseudo_values(own).mean(axis=0)
-    return float(pseudo.std(ddof=1)) / math.sqrt(own.units)
+def jackknife_interval(*parts: SampleSums, confidence: float = CONFIDENCE) -> Interval:
+    """A t interval on jackknife values, of a metric's mean over its runs, or of the difference of
+    the first part to the second. For few units it covers what a bootstrap does not.
+
+    Unbounded for fewer than two units, or units that are all alike.
+    """
+    units = parts[0].units
+    if min(one.measured for one in parts) < 2:
+        return Interval(-math.inf, math.inf)
+    values = [pseudo_values(one).mean(axis=0) for one in parts]
+    middle = parts[0].value() - sum(one.value() for one in parts[1:])
+    error = float((values[0] - sum(values[1:])).std(ddof=1)) / math.sqrt(units)
+    if error == 0:
+        return Interval(-math.inf, math.inf)
+    half = t_quantile(units - 1, confidence) * error
+    return Interval(middle - half, middle + half)
 
 
 def pseudo_values(own: SampleSums) -> Array:
@@ -134,6 +149,7 @@ def metric_of(totals: Array, scale: float) -> Array:
     return np.asarray(scale * by_run.mean(axis=-1))
 
 
+FEW_UNITS = 40  # below which a t interval on jackknife values takes a bootstrap's place
 RESAMPLES = 2000
 SEED = 0  # the same records give the same numbers
 _BLOCKS = 4000  # units that are drawn; of more, blocks: the spread is then known within 2 %
@@ -148,19 +164,18 @@ def bootstrap_interval(own: SampleSums) -> Interval:
     return bca(own.sums, lambda totals: metric_of(totals, own.scale), CONFIDENCE)
 
 
-def grouped_wilson(right: Array, groups: Array) -> tuple[Interval, float]:
-    """Wilson's interval, in percent, of samples that come in groups; and its design effect.
+def grouped_wilson(right: Array, groups: Array) -> Interval:
+    """Wilson's interval, in percent, of samples that come in groups.
 
     ``right`` is each sample's share of runs that have it right. The samples count as so many
     independent ones as would give the variance between groups (Kish 1965), with a t quantile for
     the number of groups (Korn and Graubard 1998). Where all samples are alike, only the groups
     count.
     """
-    effect = design_effect(right, groups)
-    count = len(right) / effect
+    count = len(right) / design_effect(right, groups)
     df = len(set(groups.tolist())) - 1
     share = min(max(float(right.mean()), 0.0), 1.0)
-    return wilson_interval(share * count, count, df=df), effect
+    return wilson_interval(share * count, count, df=df)
 
 
 def design_effect(values: Array, groups: Array) -> float:

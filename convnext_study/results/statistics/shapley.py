@@ -24,6 +24,8 @@ from convnext_study.results.statistics.subsets import (
     value_of,
 )
 
+FEWEST_PAIRS = 4  # of orders, for an interval
+
 
 @dataclass(frozen=True)
 class ShapleyValue:
@@ -88,7 +90,8 @@ def shapley_sampled(
 
     Every order's gains add up to the total, hence so do their means, whatever the noise. The
     standard error is that of the mean over pairs of orders, which are independent draws, with a t
-    interval; ``noise`` is as in `shapley_exact`, and its error comes on top.
+    interval, for `FEWEST_PAIRS` or more (two cover .87); ``noise`` is as in `shapley_exact`, and
+    its error comes on top.
 
     Raises UserError for orders that are not such pairs, and for a missing value.
     """
@@ -102,7 +105,7 @@ def shapley_sampled(
     errors = _Errors(noise, len(steps))
     shares = {}
     for step, drawn in gains.items():
-        spread = variance(drawn) / len(drawn) if len(drawn) > 1 else None
+        spread = variance(drawn) / len(drawn) if len(pairs) >= FEWEST_PAIRS else None
         shares[step] = errors.share(fmean(drawn), spread, len(drawn) - 1)
     networks = len(coalitions_of(permutations))
     return Shapley(
@@ -110,7 +113,8 @@ def shapley_sampled(
         total=value_of(values, frozenset(steps)) - value_of(values, frozenset()),
         method=(
             f"{len(permutations)} sampled orders ({len(pairs)} with their reverses), "
-            f"from {networks} networks" + errors.words
+            f"from {networks} networks"
+            + (errors.words if len(pairs) >= FEWEST_PAIRS else "; too few for an interval")
         ),
     )
 

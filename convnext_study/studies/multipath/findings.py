@@ -12,7 +12,7 @@ from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.comparison import comparison_columns
 from convnext_study.report.tables.formatting import count, digits, mean_std, signed
 from convnext_study.results.claims import Pair, PairTest, compare_pairs, with_metric
-from convnext_study.results.min_detectable import pooled_std
+from convnext_study.results.detectable import pooled_std
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.summary import summarize
 from convnext_study.runs.records import Record

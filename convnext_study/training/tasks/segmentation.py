@@ -18,7 +18,7 @@ from convnext_study.runs.metrics import Metric, NoResultError, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks.base import Evidence, ImageTransform, Weights, parse
-from convnext_study.training.tasks.exits import ExitsTask, enlarged
+from convnext_study.training.tasks.exits import PLACES, ExitsTask, enlarged
 
 PRIMARY = "miou"
 
@@ -43,8 +43,10 @@ def overlap_of(confused: Tensor) -> Tensor:
     return torch.stack([right, labelled + confused.sum(1) - right, labelled], -1)
 
 
-def miou_metrics(counts: Tensor) -> tuple[Mapping[str, Metric], str]:
+def miou_metrics(counts: Tensor, groups: Tensor | None = None) -> tuple[Mapping[str, Metric], str]:
     """Metrics by name and the primary one's, from the (images, exits, classes, 3) of `overlap_of`.
+
+    ``groups`` (images,) says which images belong together; None: independent.
 
     mIoU is the mean over classes of what the intersections of all images are of their unions; a
     class that no image of the set is labelled with is left out. The primary one is the plain mean
@@ -61,19 +63,19 @@ def miou_metrics(counts: Tensor) -> tuple[Mapping[str, Metric], str]:
     pairs = counts[..., :2] * labelled.view(1, 1, -1, 1)
     exits = pairs.shape[1]
     if exits == 1:
-        return {PRIMARY: _miou(pairs[:, 0], "mIoU")}, PRIMARY
-    found = {PRIMARY: _miou(pairs.flatten(1, 2), "mIoU, mean of exits")}
+        return {PRIMARY: _miou(pairs[:, 0], "mIoU", groups)}, PRIMARY
+    found = {PRIMARY: _miou(pairs.flatten(1, 2), "mIoU, mean of exits", groups)}
     for number, one in enumerate(pairs.unbind(1), 1):
-        found[f"{PRIMARY}_exit{number}"] = _miou(one, f"mIoU, exit {number}")
+        found[f"{PRIMARY}_exit{number}"] = _miou(one, f"mIoU, exit {number}", groups)
     return found, PRIMARY
 
 
-def _miou(pairs: Tensor, label: str) -> Metric:
+def _miou(pairs: Tensor, label: str, groups: Tensor | None) -> Metric:
     """From (images, classes, 2) intersections and unions."""
     inside, union = pairs.sum(0).double().unbind(-1)
     shares = (inside / union)[union > 0]
     value = 100 * float(shares.mean())
-    return Metric(value=value, label=label, samples=Samples.of_ratio(pairs.numpy()))
+    return Metric(value=value, label=label, samples=Samples.of_ratio(pairs.numpy(), groups))
 
 
 class SegmentationArgs(BaseModel):
@@ -157,7 +159,10 @@ class Segmentation(ExitsTask):
 
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
         """mIoU of each exit, and their mean, which is primary."""
-        return miou_metrics(evidence["overlap"])
+        groups = self.data.val_groups
+        if groups is not None:
+            groups = groups[evidence[PLACES]]
+        return miou_metrics(evidence["overlap"], groups)
 
     def transforms(self) -> tuple[ImageTransform, ImageTransform]:
         """Crops of training images; whole validation images."""

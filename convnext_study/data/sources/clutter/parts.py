@@ -1,7 +1,7 @@
-"""What images are composed from, in three parts that share nothing.
+"""What images are composed from, in three parts that share no writer and no texture.
 
-Every sixth scan of a class, and every strip of a photograph, belongs to one part for good: no
-random generator and no version of a library can change the split.
+Every writer of scans, and every strip of a photograph, belongs to one part for good. The strips
+are of the same two photographs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from PIL import Image
 
 from convnext_study.data.dataset import DataError
 from convnext_study.data.sources.clutter.draws import Integers
-from convnext_study.data.sources.digits import read_scans
+from convnext_study.data.sources.digits import part_mask, read_scans, writers
 
-PARTS = ("train", "tune", "test")
-_SCANS = ("test", "train", "tune", "test", "train", "train")  # by a scan's place in its class
 # Strips of 128 columns: eight of the blocks that JPEG compresses by, so that none is in two.
 _STRIPS, STRIP_WIDTH = ("train", "test", "train", "tune", "test"), 128
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
@@ -37,6 +35,7 @@ class Part:
 
     Args:
         scans: (n,) numbers of the scans in scikit-learn's table.
+        writers: (n,) who wrote them.
         labels: (n,) their digits.
         ink: (n, SIDE, SIDE) uint8, the scans drawn up smoothly, from 0 to OPAQUE_BITS bits.
         texture: (strips, 3, H, STRIP_WIDTH) uint8, pieces of photographs.
@@ -44,6 +43,7 @@ class Part:
     """
 
     scans: Integers
+    writers: Integers
     labels: Integers
     ink: npt.NDArray[np.uint8]
     texture: npt.NDArray[np.uint8]
@@ -54,11 +54,7 @@ class Part:
 def read_part(name: str) -> Part:
     """The part ``train``, ``tune`` or ``test``. Raises DataError where scikit-learn's are not."""
     scans, labels = read_scans()
-    places = np.empty(len(labels), dtype=np.int64)
-    for label in range(10):
-        mine = labels == label
-        places[mine] = np.arange(mine.sum()) % len(_SCANS)
-    chosen = np.flatnonzero(np.array([_SCANS[place] == name for place in places]))
+    chosen = np.flatnonzero(part_mask(name))
     strips = tuple(
         (photograph, place * STRIP_WIDTH)
         for photograph in _PHOTOGRAPHS
@@ -68,7 +64,9 @@ def read_part(name: str) -> Part:
     pixels = {photograph: _read_photograph(photograph) for photograph in _PHOTOGRAPHS}
     cut = [pixels[one][:, :, first : first + STRIP_WIDTH] for one, first in strips]
     ink = draw_up(scans[chosen].astype(np.int64))
-    return Part(chosen, labels[chosen].astype(np.int64), ink, np.stack(cut), strips)
+    return Part(
+        chosen, writers()[chosen], labels[chosen].astype(np.int64), ink, np.stack(cut), strips
+    )
 
 
 def draw_up(scans: Integers) -> npt.NDArray[np.uint8]:
