@@ -45,14 +45,12 @@ def test_each_road_is_compared_with_the_paper_on_its_own(study: StudyFile, tmp_p
     assert [(line["road"], line["seeds"]) for line in found["roads"]] == [(one, 2) for one in roads]
     first = 50 - (PRINTED["resnet-90ep"] - 80)
     assert found["roads"][2]["first"] == pytest.approx(first, abs=0.01)
-    by_road = {
-        (line["road"], line["what"]): (line["tau"], line["signs"]) for line in found["agreement"]
-    }
-    assert len(by_road) == 12
+    by_road = {(line["road"], line["what"]): line["value"] for line in found["agreement"]}
+    assert len(by_road) == 20
     for road in roads:
-        tau, equal = (-1, 0) if road == "hard" else (1, 16)
-        assert by_road[road, "rows by accuracy"] == (tau, None)
-        assert by_road[road, "steps by gain"] == (tau, equal)
+        way = -1 if road == "hard" else 1
+        for what in ("rows by accuracy, Kendall", "steps by gain, Pearson"):
+            assert by_road[road, what] == pytest.approx(way, abs=0.01)
 
 
 def test_roads_that_are_not_trained_have_no_line(study: StudyFile, tmp_path: Path) -> None:
@@ -83,8 +81,8 @@ def test_other_data_has_two_widths(study: StudyFile) -> None:
     assert {run.data for run in runs} == {"digits"}
     widths = {run.name: run.model.args["width"] for run in runs}
     assert len(widths) == 34
-    assert (widths["resnet"], widths["resnet-narrow"]) == (16, 8)
-    assert (widths["gelu"], widths["gelu-narrow"]) == (24, 12)
+    assert (widths["resnet"], widths["resnet-narrow"]) == (8, 4)
+    assert (widths["gelu"], widths["gelu-narrow"]) == (12, 6)
 
 
 def test_a_road_of_other_widths_has_the_same_steps() -> None:
@@ -98,5 +96,5 @@ def test_a_road_of_other_widths_has_the_same_steps() -> None:
         32,
     )
     assert get_roadmap("t").scaled(1.0) == get_roadmap("t")
-    with pytest.raises(StepError, match=r"^factor 0\.01: leaves none of 16 channels"):
+    with pytest.raises(StepError, match=r"^factor 0\.01: leaves none of 8 channels"):
         get_roadmap("nano").scaled(0.01)

@@ -26,7 +26,7 @@ from convnext_study.report.tables.results import results_table, terminal_table, 
 from convnext_study.results.attribution import leave_one_out_effects
 from convnext_study.results.compare import compare
 from convnext_study.results.load import ReportOptions, load_results
-from convnext_study.results.min_detectable import noise_note
+from convnext_study.results.detectable import detectable_note
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.subset_results import group_by_subset
 from convnext_study.results.summary import summarize
@@ -148,7 +148,7 @@ def test_a_metric_that_nobody_knows(
     assert heading in screen
     assert heading.replace("%", r"\%").replace("↓", r"$\downarrow$") in latex
     assert f"{rows[0].value:.2f}" in screen and f"{rows[0].value:.2f}" in latex
-    assert noise_note(rows) in " ".join(screen.split()) or step_unit in screen
+    assert detectable_note(rows) in " ".join(screen.split()) or step_unit in screen
     written, table = (path.read_text() for path in write_results(tmp_path, rows, "a title"))
     first = next(csv.DictReader(io.StringIO(table)))
     assert (first["metric"], first["unit"]) == (name, unit)
@@ -173,16 +173,17 @@ def test_a_metric_that_nobody_knows(
 
 
 @pytest.mark.parametrize("name", [*METRICS])
-def test_one_seed_is_tested_on_its_images(tmp_path: Path, name: str) -> None:
+def test_one_seed_has_intervals_of_its_images_and_no_test(tmp_path: Path, name: str) -> None:
     write_study(tmp_path, name)
     study = load_results(tmp_path).studies[0]
     for row in study.rows[1:]:
-        found = study.tests.plain[row.name].difference
+        assert row.significant is None
+        found = study.tests.primary[row.name].difference
         assert "permutation test on 120 test images" in found.method
         assert (found.diff > 0) == (name == "iou") and found.p < 0.01
         assert found.interval.low < found.diff < found.interval.high
     page = unescape(render(load_results(tmp_path), ReportOptions()).html)
-    assert "a pair is tested on the test images (permutation test)" in page
+    assert "nothing is tested and nothing is called significant" in page
     assert "McNemar" not in page and "Wilson" not in page
 
 
@@ -190,29 +191,29 @@ def test_images_of_one_group_are_told_of(tmp_path: Path) -> None:
     write_study(tmp_path, "iou", groups=np.repeat(np.arange(12), 10))
     study = load_results(tmp_path).studies[0]
     assert {row.image_groups for row in study.rows} == {12}
-    assert {row.interval_method for row in study.rows} == {"bootstrap over groups"}
-    found = study.tests.plain["layer_norm"].difference
+    assert {row.interval_method for row in study.rows} == {"t, over groups"}
+    found = study.tests.primary["layer_norm"].difference
     assert "sign-flip test on 12 groups of test images" in found.method
     page = " ".join(unescape(render(load_results(tmp_path), ReportOptions()).html).split())
-    assert "The test images come in 12 groups and count as that many draws" in page
-    assert "groups of test images, which are not independent (sign-flip test)" in page
+    assert "another choice of the 12 groups of test images; so few make them rough" in page
 
 
-def test_right_and_wrong_answers_in_groups(tmp_path: Path) -> None:
-    groups = np.repeat(np.arange(20), 30)
+@pytest.mark.parametrize(("count", "method"), [(20, "t, over groups"), (60, "Wilson, by groups")])
+def test_right_and_wrong_answers_in_groups(tmp_path: Path, count: int, method: str) -> None:
+    groups = np.repeat(np.arange(count), 30)
     for step, share in (("fewer_norms", 0.6), ("layer_norm", 0.7)):
-        bits = np.repeat(np.random.default_rng(7).random(20) < share, 30)
+        bits = np.repeat(np.random.default_rng(7).random(count) < share, 30)
         metric = Metric(
             value=100 * float(bits.mean()), label="hits", samples=Samples.of_bits(bits, groups)
         )
-        result = {"metrics": {"hits": metric}, "primary": "hits", "val_images": 600}
+        result = {"metrics": {"hits": metric}, "primary": "hits", "val_images": 30 * count}
         write_run(tmp_path, fake_run(NANO.variant(step)), result=result)
     rows = {row.name: row for row in summarize(scan(tmp_path))}
     row = rows["layer_norm"]
-    assert row.interval_method == "Wilson, by groups" and row.interval is not None
-    assert row.interval[1] - row.interval[0] > 30  # as of 20 images, not of 600
-    assert row.significant is False
-    assert "20 groups" in noise_note(list(rows.values()))
+    assert row.interval_method == method and row.interval is not None
+    assert row.interval[1] - row.interval[0] > 20  # as of so many images, not of 30 times as many
+    assert row.significant is None
+    assert f"{count} groups" in detectable_note(list(rows.values()))
 
 
 def test_without_evidence_only_seeds_tell(tmp_path: Path) -> None:
@@ -228,13 +229,13 @@ def test_without_evidence_only_seeds_tell(tmp_path: Path) -> None:
     rows = results(tmp_path / "one", 1)
     assert [row.interval for row in rows] == [None, None]
     assert rows[1].gain == pytest.approx(0.05) and rows[1].significant is None
-    assert noise_note(rows).startswith("Nothing has measured the noise of error")
+    assert detectable_note(rows).startswith("One seed per row")
     assert "0.3100" in on_terminal(rows)
     page = unescape(render(load_results(tmp_path / "one"), ReportOptions()).html)
     assert "error ↓" in page
     rows = results(tmp_path / "three", 3)
     assert rows[1].significant
-    assert "other test images would change is not in that number" in noise_note(rows)
+    assert "Welch's t test" in detectable_note(rows)
 
 
 def test_other_metrics_are_not_compared(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from convnext_study.cli.progress import (
 from convnext_study.report.tables.formatting import duration, signed
 from convnext_study.report.tables.render import Screen
 from convnext_study.report.tables.results import terminal_table, write_results
-from convnext_study.results.min_detectable import min_detectable_difference, noise_note, pooled_std
+from convnext_study.results.detectable import detectable_note, pooled_std
 from convnext_study.results.rows import ResultRow, study_title
+from convnext_study.results.statistics.power import detectable_effect
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.paper import PAPER
@@ -218,7 +219,7 @@ def test_another_network_of_the_same_name_is_left_out(tmp_path: Path) -> None:
     write_run(tmp_path, runs[0].model_copy(update={"model": wider}))
     row = rows_of(tmp_path)["gelu"]
     assert len(row.seeds) == 2
-    assert [one.reason for one in row.excluded] == ["model width: 999, not 24"]
+    assert [one.reason for one in row.excluded] == ["model width: 999, not 12"]
 
 
 def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
@@ -288,20 +289,13 @@ def test_rows_on_other_data_are_not_compared(tmp_path: Path) -> None:
 # Noise
 
 
-def test_noise_with_one_seed(tmp_path: Path) -> None:
+def test_one_seed_detects_nothing(tmp_path: Path) -> None:
     for name in ("kernel_7", "gelu"):
         write_point(tmp_path, name, top1=97, result={"val_images": 600})
-    rows = summarize(scan(tmp_path))
-    share = (582 + 2) / 604
-    expected = 1.959964 * math.sqrt(2 * share * (1 - share) / 600) * 100
-    assert min_detectable_difference(rows) == pytest.approx(expected, rel=1e-6)
-    assert noise_note(rows) == (
-        "With 600 test images and 1 seed, differences under 2.0 points are not significant. "
-        "What another seed would change is not in that number: it takes several seeds."
-    )
+    assert detectable_note(summarize(scan(tmp_path))).startswith("One seed per row, so nothing is")
 
 
-def test_noise_with_several_seeds(tmp_path: Path) -> None:
+def test_what_several_seeds_detect(tmp_path: Path) -> None:
     for seed, right in enumerate((96, 98)):  # deviation sqrt(2), twice
         for name in ("kernel_7", "gelu"):
             write_point(tmp_path, name, seed, top1=right, result={"val_images": 100})
@@ -309,21 +303,41 @@ def test_noise_with_several_seeds(tmp_path: Path) -> None:
     pooled = pooled_std(rows, "rows")
     assert pooled and pooled.std == pytest.approx(math.sqrt(2)) and pooled.df == 2
     assert pooled.source == "2 rows"
-    share = (97 + 2) / 104
-    from_images = 1.959964 * math.sqrt(2 * share * (1 - share) / 100) * 100
-    from_seeds = 4.302653 * math.sqrt(2)  # Student's t at 97.5 % with 2 degrees of freedom
-    assert min_detectable_difference(rows) == pytest.approx(
-        math.hypot(from_images, from_seeds), rel=1e-6
-    )
-    assert "2 seeds (standard deviation between seeds 1.41 points)" in noise_note(rows)
+    note = detectable_note(rows)
+    effect = detectable_effect(2, math.sqrt(2), tests=1)
+    assert f"finds a true difference of {effect:.1f} points in 80 % of studies" in note
+    assert "Two seeds find next to nothing" in note
 
 
-def test_noise_when_all_is_right_or_nothing_done(tmp_path: Path) -> None:
+def test_nothing_done_detects_nothing(tmp_path: Path) -> None:
     run = write_point(tmp_path, "gelu", top1=100)
-    assert (min_detectable_difference(summarize(scan(tmp_path))) or 0) > 0.3
-    waiting = summarize([], [run])
-    assert min_detectable_difference(waiting) is None
-    assert noise_note(waiting).startswith("No run is done yet")
+    assert detectable_note(summarize([], [run])).startswith("No run is done yet")
+    assert "nothing is tested" in detectable_note(summarize(scan(tmp_path)))
+
+
+# Rows picked from a road
+
+
+def test_picked_rows_are_compared_with_the_nearest_earlier_row_that_is_there(
+    tmp_path: Path,
+) -> None:
+    asked = ("stage_ratio", "gelu", "separate_downsampling")
+    runs = [fake_run(NANO.variant(name), seed) for seed in (0, 1, 2) for name in asked]
+    write_study(tmp_path, runs)
+    rows = rows_of(tmp_path)
+    assert [row.parent for row in rows.values()] == [None, "stage_ratio", "gelu"]
+    assert rows["stage_ratio"].gain is None
+    for name in asked[1:]:
+        assert rows[name].gain is not None and rows[name].significant is not None
+    table = text_of(Screen(terminal_table(list(rows.values()))))
+    assert "gain" in table
+
+
+def test_a_row_picked_behind_the_change_of_recipe_may_differ_in_it(tmp_path: Path) -> None:
+    write_study(tmp_path, [fake_run(NANO.variant(name)) for name in ("resnet-90ep", "gelu")])
+    row = rows_of(tmp_path)["gelu"]
+    assert (row.parent, row.remarks) == ("resnet-90ep", ())
+    assert row.gain is not None
 
 
 # Files
@@ -336,7 +350,7 @@ def test_results_are_written_for_machines(tmp_path: Path) -> None:
     paths = write_results(tmp_path, rows, "a title")
     assert [path.name for path in paths] == ["results.json", "results.csv"]
     written = json.loads(paths[0].read_text())
-    assert (written["title"], written["notes"]) == ("a title", [noise_note(rows)])
+    assert (written["title"], written["notes"]) == ("a title", [detectable_note(rows)])
     objects = {one["name"]: one for one in written["rows"]}
     assert list(objects) == [row.name for row in rows]
     one = objects["layer_norm"]
@@ -400,13 +414,13 @@ def test_the_nano_table_has_no_column_of_the_paper(tmp_path: Path) -> None:
 
 
 def test_the_table_tells_noise_from_gains_and_names_what_it_leaves_out(tmp_path: Path) -> None:
-    write_study(tmp_path, fake_runs(), spread=0, top1={"gelu": 80.0})
+    write_study(tmp_path, fake_runs(seeds=(0, 1, 2)), spread=0.1, top1={"gelu": 80.0})
     write_point(tmp_path, "layer_norm", recipe={"epochs": 2})
     rows = summarize(scan(tmp_path))
     text = text_of(Screen(terminal_table(rows)), terminal=True)
     gains = {row.name: signed(row.gain) for row in rows}
-    assert f" {gains['gelu']}" in text and f"~{gains['gelu']}" not in text
-    assert f"~{gains['fewer_norms']}" in text
+    assert f" {gains['gelu']}*" in text
+    assert f"{gains['fewer_norms']} " in text and f"{gains['fewer_norms']}*" not in text
     marks = {row.name: row.significant for row in rows if row.gain is not None}
     assert marks["gelu"] and marks["fewer_norms"] is False
     assert "excluded from the means: layer_norm-s0-" in text

@@ -19,8 +19,8 @@ from convnext_study.results.statistics.samples import (
     bootstrap_interval,
     design_effect,
     grouped_wilson,
+    jackknife_interval,
     sample_sums,
-    standard_error,
 )
 
 RNG = np.random.default_rng(3)
@@ -36,8 +36,13 @@ def test_a_bootstrap_interval_is_scipys() -> None:
     assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.06 * width)
 
 
-def test_the_error_of_a_mean_is_its_standard_error() -> None:
-    assert standard_error(sample_sums("values", [VALUES])) == pytest.approx(stats.sem(VALUES))
+def test_a_jackknife_interval_of_a_mean_is_students() -> None:
+    few, other = VALUES[:12], VALUES[12:24]
+    found = jackknife_interval(sample_sums("values", [few]))
+    assert found == pytest.approx(tuple(stats.ttest_1samp(few, 0).confidence_interval()))
+    sums = [sample_sums("values", [one]) for one in (few, other)]
+    expected = stats.ttest_rel(few, other).confidence_interval()
+    assert jackknife_interval(*sums) == pytest.approx(tuple(expected))
 
 
 def test_a_ratio_is_a_mean_over_classes_and_leaves_out_absent_ones() -> None:
@@ -58,7 +63,7 @@ def test_a_metric_of_nothing_is_no_number() -> None:
     assert (sums.value(), sums.units, sums.measured) == (37.5, 20, 1)
     # Without that image nothing is known, and with it alone nothing of another.
     assert bootstrap_interval(sums) == (-math.inf, math.inf)
-    assert standard_error(sums) == 0
+    assert jackknife_interval(sums) == (-math.inf, math.inf)
     two = sample_sums("ratio", [np.concatenate([one, np.add(one, [[1, 1], [0, 0]])])])
     with pytest.raises(UserError, match="one test image tells nothing"):
         seeds_and_images(*[sample_sums("ratio", [one, one])] * 2)
@@ -124,8 +129,8 @@ def test_samples_of_a_group_count_once() -> None:
     grouped = paired_test(*(sample_sums("bits", [bits], groups) for bits in many.values()))
     assert [grouped.p, *grouped.interval] == pytest.approx([single.p, *single.interval])
     assert mcnemar(many["child"], many["parent"]).p < grouped.p / 100
-    interval, effect = grouped_wilson(many["child"].astype(float), groups)
-    assert effect == pytest.approx(8, rel=0.03)
+    interval = grouped_wilson(many["child"].astype(float), groups)
+    assert design_effect(many["child"].astype(float), groups) == pytest.approx(8, rel=0.03)
     alone = wilson_interval(int(once["child"].sum()), 50)
     assert interval == pytest.approx(alone, abs=0.6)
     assert bootstrap_interval(sample_sums("bits", [many["child"]], groups)) == pytest.approx(
@@ -151,7 +156,7 @@ def test_groups_that_say_nothing_have_no_effect() -> None:
     assert design_effect(right.astype(float), groups) < 1.15
     all_right, names = np.ones(30), np.repeat(np.arange(3), 10)
     assert design_effect(all_right, names) == 10  # nothing varies: only the groups are sure
-    assert grouped_wilson(all_right, names)[0].high == 100
+    assert grouped_wilson(all_right, names).high == 100
 
 
 def test_no_difference_is_called_one_as_rarely_as_alpha_says() -> None:

@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import f_oneway, ttest_1samp
 
 from convnext_study.errors import UserError
 from convnext_study.results.statistics.intervals import (
     Difference,
     Interval,
     PooledStd,
-    paired_difference,
+    homogeneity,
     pool_std,
     pooled_difference,
     t_difference,
-    unpaired_difference,
+    welch_difference,
     wilson_interval,
 )
 from convnext_study.results.statistics.paired_samples import (
@@ -46,16 +47,8 @@ def test_wilson_interval_of_newcombe(right: int, images: int, low: float, high: 
     assert mirrored == pytest.approx((100 - high, 100 - low), abs=0.005)
 
 
-def test_paired_difference_of_students_sleep_data() -> None:
-    found = paired_difference(SLEEP_2, SLEEP_1)
-    assert found.diff == pytest.approx(1.58)
-    assert found.df == 9
-    assert found.p == pytest.approx(0.002833, abs=1e-6)
-    assert found.interval == pytest.approx((0.7001142, 2.4598858), abs=1e-6)
-
-
-def test_unpaired_difference_of_students_sleep_data() -> None:
-    found = unpaired_difference(SLEEP_1, SLEEP_2)
+def test_welch_difference_of_students_sleep_data() -> None:
+    found = welch_difference(SLEEP_1, SLEEP_2)
     assert found.df == pytest.approx(17.776, abs=1e-3)
     assert found.p == pytest.approx(0.07939, abs=1e-5)
     assert found.interval == pytest.approx((-3.3654832, 0.2054832), abs=1e-6)
@@ -75,13 +68,22 @@ def test_pooled_deviation_and_difference_by_hand() -> None:
     assert pool_std([[1], []], "nothing") is None
 
 
+def test_homogeneity_is_levenes_test_about_medians() -> None:
+    rows = [[1.0, 2.0, 3.0], [2.0, 2.5, 3.0], [1.0, 5.0, 9.0]]
+    apart = [[1, 0, 1], [0.5, 0, 0.5], [4, 0, 4]]  # from each row's median
+    assert homogeneity(rows) == pytest.approx(f_oneway(*apart).pvalue)
+    assert homogeneity([[1.0, 2.0], [3.0, 9.0]]) is None
+    assert homogeneity([[1.0] * 3, [2.0] * 3]) is None
+
+
 def test_without_spread_nothing_is_certain() -> None:
-    unknown = paired_difference([97.0, 97.0], [96.0, 96.0])
-    assert unknown == Difference(1, Interval(-math.inf, math.inf), 1, 1, unknown.method)
-    # With images worth half a point the deviation is taken as half a point.
-    known = paired_difference([97.0, 97.0], [96.0, 96.0], resolution=0.5)
-    assert known.p == pytest.approx(1 - 2 / math.pi * math.atan(1 / (0.5 / math.sqrt(2))))
-    same = unpaired_difference([97.0, 97.0], [97.0, 97.0], resolution=0.5)
+    unknown = welch_difference([97.0, 97.0], [96.0, 96.0])
+    assert unknown == Difference(1, Interval(-math.inf, math.inf), 1, math.inf, unknown.method)
+    # With images worth half a point the deviation is taken as half a point: t = 2 at df = 2, whose
+    # distribution has a closed form.
+    known = welch_difference([97.0, 97.0], [96.0, 96.0], resolution=0.5)
+    assert (known.df, known.p) == pytest.approx((2, 1 - 2 / math.sqrt(2 + 2**2)))
+    same = welch_difference([97.0, 97.0], [97.0, 97.0], resolution=0.5)
     assert same.p == 1
     assert same.interval.low < 0 < same.interval.high
 
@@ -89,8 +91,7 @@ def test_without_spread_nothing_is_certain() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: paired_difference([1.0, 2.0], [1.0]),
-        lambda: unpaired_difference([1.0, 2.0], [1.0]),
+        lambda: welch_difference([1.0, 2.0], [1.0]),
         lambda: wilson_interval(3, 2),
         lambda: wilson_interval(0, 0),
     ],
@@ -165,18 +166,18 @@ def crossed(child: Any, parent: Any) -> Difference:
     return seeds_and_images(*sums, resolution=100 / child.shape[1])
 
 
-def test_seeds_and_images_is_the_paired_t_where_images_do_not_matter() -> None:
+def test_seeds_and_images_is_a_t_over_seeds_where_images_do_not_matter() -> None:
     # Each seed's gain falls on other images, so that no image is gained more often than another.
     parent = np.zeros((3, 60), bool)
     child = parent.copy()
     child[0, 0:10], child[1, 10:30], child[2, 30:60] = True, True, True
     tops = [100 * float(row.mean()) for row in child]
-    expected = paired_difference(tops, [0.0] * 3)
+    expected = ttest_1samp(tops, 0)
     found = crossed(child, parent)
-    assert found.diff == pytest.approx(expected.diff)
-    assert found.p == pytest.approx(expected.p)
+    assert found.diff == pytest.approx(sum(tops) / 3)
+    assert found.p == pytest.approx(expected.pvalue)
     assert found.df == pytest.approx(2)
-    assert found.interval == pytest.approx(expected.interval)
+    assert found.interval == pytest.approx(tuple(expected.confidence_interval()))
 
 
 def test_seeds_and_images_by_hand() -> None:
@@ -201,7 +202,7 @@ def test_new_images_make_the_interval_wider_when_seeds_agree() -> None:
     child[:, rng.choice(400, 12, replace=False)] ^= True
     child[np.arange(5), rng.choice(400, 5, replace=False)] ^= True
     tops = [[100 * float(row.mean()) for row in rows] for rows in (child, parent)]
-    over_seeds = paired_difference(tops[0], tops[1], resolution=0.25)
+    over_seeds = welch_difference(tops[0], tops[1], resolution=0.25)
     both = crossed(child, parent)
     assert both.diff == pytest.approx(over_seeds.diff)
     assert np.ptp(both.interval) > 2 * np.ptp(over_seeds.interval)

@@ -14,7 +14,7 @@ from support.fakes import fake_epochs, fake_result, fake_run, fake_runs, write_s
 
 from convnext_study.report.figures.roadmap import draw
 from convnext_study.report.write import mirror_study
-from convnext_study.results.min_detectable import noise_note
+from convnext_study.results.detectable import detectable_note
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs import wandb
@@ -164,7 +164,7 @@ def test_a_study_has_its_table_and_figure(tmp_path: Path) -> None:
     assert "top1/separate_downsampling" not in summary  # not run
     (about,) = of_type(records, "run")
     assert about["run_group"] == "roadmap-nano"
-    assert about["config"]["update"]["note"] == noise_note(rows)
+    assert about["config"]["update"]["note"] == detectable_note(rows)
     (table,) = (folder / "files" / "media" / "table").iterdir()
     content = json.loads(table.read_text())
     by_name = {
