@@ -15,6 +15,7 @@ PAGES = (
     ("Your own step", "your_own_step.md"),
     ("The report", "report.md"),
     ("Clutter", "clutter.md"),
+    ("Preregistration", "preregistration.md"),
     ("Multi-path networks", "multipath.md"),
     ("Anytime prediction", "anytime.md"),
     ("Pruning", "pruning.md"),

@@ -56,7 +56,7 @@ def test_a_spec_cannot_be_changed_in_place() -> None:
 def test_outer_widths() -> None:
     assert RESNET50.widths() == (256, 512, 1024, 2048)
     assert RESNET50.replace(inverted=True, width=96).widths() == (96, 192, 384, 768)
-    assert RESNET_NANO.replace(expansion=2).widths() == (32, 64, 128, 256)
+    assert RESNET_NANO.replace(expansion=2).widths() == (16, 32, 64, 128)
 
 
 def test_with_leaves_the_original_alone() -> None:
