@@ -2,7 +2,7 @@
 
     convnext-study study pruning --seeds 3
     convnext-study study pruning --networks roadmap:separate_downsampling
-    convnext-study study pruning --networks roadmap=half
+    convnext-study study pruning --networks roadmap --target half
     convnext-study study pruning --data cifar10:PATH --seeds 5
 
 Does a pruned network need its large parent, or do as well when trained from scratch with the same
@@ -29,11 +29,10 @@ from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import select_records
 from convnext_study.report.findings import Finding
 from convnext_study.runs.records import Record, Run
-from convnext_study.studies.pruning.arms import runs_of
-from convnext_study.studies.pruning.plans import NETWORKS
+from convnext_study.studies.pruning.plans import NETWORKS, TARGETS, runs_of
 from convnext_study.studies.pruning.tables import findings
 
-__all__ = ["FOLDER", "NETWORKS", "report", "runs"]
+__all__ = ["FOLDER", "NETWORKS", "TARGETS", "report", "runs"]
 
 FOLDER = "pruning"  # in runs/, apart from the road map's rows
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import UserError
-from convnext_study.experiments.study_file import NETWORKS, named_studies
+from convnext_study.experiments.study_file import NETWORKS, TARGETS, named_studies
 from convnext_study.results.grouping import RunGroup, differences
 from convnext_study.results.rows import short_data
 from convnext_study.results.subset_results import RECIPE
@@ -107,10 +107,12 @@ def _study(runs: Sequence[Run], seeds: str, folder: str) -> list[str]:
     """Of a study whose networks are not the road map's: what its records tell of the command."""
     parts = ["convnext-study", "study", runs[0].study, "--data", _data(_main_data(runs))]
     parts += ["--seeds", seeds]
-    asked = {run.metadata.get(NETWORKS) for run in runs} - {None, ""}
-    if asked:
-        networks = ",".join(sorted(map(str, asked)))
-        parts += ["--networks", re.sub(r"(?<=@)[^,+]+", lambda uri: _data(uri[0]), networks)]
+    networks = {str(run.metadata[NETWORKS]) for run in runs if run.metadata.get(NETWORKS)}
+    parts += ["--networks", ",".join(sorted(networks))] if networks else []
+    given = [run.metadata.get(TARGETS) for run in runs]
+    for target in sorted({str(one) for names in given if isinstance(names, list) for one in names}):
+        name, at, uri = target.partition("@")
+        parts += ["--target", f"{name}{at}{_data(uri)}"]
     return [
         shlex.join([*parts, "--out", folder]),
         "# not checked: options that changed the recipes, if any did, are not in the records",

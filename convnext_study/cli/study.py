@@ -44,6 +44,14 @@ def study(
             "file. (default: the study's own)"
         ),
     ] = "",
+    targets: Annotated[
+        list[str] | None,
+        _what(
+            "--target",
+            help="What to do with the networks, for studies that accept a choice: see their file. "
+            "May be repeated. (default: the study's own)",
+        ),
+    ] = None,
     extra_steps: Annotated[
         str, _what(help="Steps after the end: grn, layer_scale, ..., or .py files with STEPS.")
     ] = "",
@@ -70,6 +78,7 @@ def study(
     from convnext_study.experiments.roadmap_runs import DEFAULT_DATA, default_folder, parse_seeds
     from convnext_study.experiments.study_file import (
         NETWORKS,
+        TARGETS,
         deduplicate,
         find_study,
         load_study,
@@ -94,10 +103,12 @@ def study(
         players=players,
         any_commit=any_commit,
         networks=loaded.networks(networks),
+        targets=loaded.targets(targets or ()),
     )
-    requested = loaded.runs(context)
-    if networks:  # for the report, which says how to ask for these runs again
-        requested = [with_metadata(run, **{NETWORKS: networks}) for run in requested]
+    # For the report, which says how to ask for these runs again.
+    choice = {NETWORKS: networks, TARGETS: targets}
+    choice = {option: value for option, value in choice.items() if value}
+    requested = [with_metadata(run, **choice) for run in loaded.runs(context)]
     if match_macs is not None:
         requested = _match_macs(requested, match_macs, context, options)
     folder = (

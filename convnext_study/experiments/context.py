@@ -37,6 +37,7 @@ class Context:
         players: ``step`` or ``section``: what an attribution shares the gain among.
         base_road: the road map without further steps, by which networks are named.
         networks: names of networks, for studies that can be made on any; none: the study's own.
+        targets: what a study does to them, for studies that accept a choice; none: its own.
         any_commit: whether runs made with other versions of the code count too.
     """
 
@@ -49,6 +50,7 @@ class Context:
     players: str = "step"
     base_road: Roadmap | None = None
     networks: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
     any_commit: bool = False
 
     def with_branches(self, *steps: Step) -> Context:

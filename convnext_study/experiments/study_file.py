@@ -2,9 +2,9 @@
 
 A file defines ``runs(context)``, which returns runs, and may define ``report(records, context)``,
 which returns what to print of the finished ones; ``STEPS``, its own steps, put at the end of the
-road; ``REGIME``, the road map it is meant for; and ``NETWORKS``, in words which networks can be
-asked of it, which are the context's. See docs/your_own_step.md. Those that come with
-the package go by their names.
+road; ``REGIME``, the road map it is meant for; and ``NETWORKS`` and ``TARGETS``, in words which
+networks can be asked of it, and what of them, which are the context's. See docs/your_own_step.md.
+Those that come with the package go by their names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from convnext_study.runs.files import RUN, RUNS
 from convnext_study.runs.records import Record, RecordError, Run, is_done, read_run_file
 
 ABLATIONS = "ablations"
-NETWORKS = "networks"  # in a run's metadata: the option of the command that requested it
+# In a run's metadata: the options of the command that requested it.
+NETWORKS, TARGETS = "networks", "targets"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,12 @@ class StudyFile:
         if names and not asked:
             raise UserError(f"networks: {names!r} names none; leave --networks out, or name some")
         return asked
+
+    def targets(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The names. Raises UserError where the file has no ``TARGETS``."""
+        if names and not hasattr(self.module, "TARGETS"):
+            raise UserError(f"{self.path}: takes no targets; leave --target out")
+        return tuple(names)
 
     def runs(self, context: Context) -> list[Run]:
         """What it asks for. Raises UserError where that is nothing, or no runs."""
@@ -115,7 +122,7 @@ def load_study(path: Path) -> StudyFile:
     module = load_file(path)
     if not callable(getattr(module, "runs", None)):
         raise UserError(f"{path}: defines no runs(context); see docs/your_own_step.md")
-    for name in ("REGIME", "DATA", "FOLDER", "NETWORKS"):
+    for name in ("REGIME", "DATA", "FOLDER", "NETWORKS", "TARGETS"):
         value = getattr(module, name, "")
         if not isinstance(value, str):
             raise UserError(f"{path}: {name} is {value!r:.60}; give text")

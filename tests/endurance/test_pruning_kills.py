@@ -28,7 +28,7 @@ NAMES = (
     "sparse-inherited",
 )
 STUDY = f"""
-from convnext_study.studies.pruning.arms import runs_of
+from convnext_study.studies.pruning.plans import runs_of
 
 
 def runs(context):

@@ -215,8 +215,8 @@ def test_bad_data_is_refused_before_anything(
 def test_other_data_of_one_kind_is_another_run_of_one_study(tmp_path: Path) -> None:
     one, other = make_folder(tmp_path / "one"), make_folder(tmp_path / "two")
     picture(99).save(other / "train" / "cat" / "9.jpg")
-    networks = f"vgg16_eighth=transferred@folder:{other}+guided@folder:{one}/."
-    study = ["study", "pruning", "--data", f"folder:{one}", "--networks", networks]
+    study = ["study", "pruning", "--data", f"folder:{one}"]
+    study += ["--target", f"transferred@folder:{other}", "--target", f"guided@folder:{one}/."]
     done = CliRunner().invoke(app, [*study, "--out", str(tmp_path / "out"), "--dry-run"])
     assert done.exit_code == 0, done.output
     steps = {line.split()[0] for line in done.output.splitlines() if line.startswith("vgg16_")}

@@ -23,7 +23,7 @@ from convnext_study.results.load import ReportOptions
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import Run, scan
-from convnext_study.studies.pruning.arms import runs_of as pruning_runs
+from convnext_study.studies.pruning.plans import runs_of as pruning_runs
 
 NANO = get_roadmap("nano")
 
@@ -102,15 +102,15 @@ def test_commands_of_a_study_name_its_file(tmp_path: Path) -> None:
 
 
 def test_commands_of_a_study_of_other_networks(tmp_path: Path) -> None:
-    networks = "vgg16_eighth=half+transferred@folder:/home/me/mine+guided@clutter"
-    asked = Context(road=NANO, seeds=(0, 1), networks=("vgg16_eighth=half+guided@clutter",))
-    write_study(tmp_path, [with_metadata(run, networks=networks) for run in pruning_runs(asked)])
+    asked = Context(road=NANO, seeds=(0, 1), networks=("vgg16_eighth",), targets=("half",))
+    choice = {"networks": "vgg16_eighth", "targets": ["half", "guided@folder:/home/me/mine"]}
+    write_study(tmp_path, [with_metadata(run, **choice) for run in pruning_runs(asked)])
     lines = commands(group(scan(tmp_path)), "s")
-    words = shlex.split(lines[1])
-    assert words[:3] == ["convnext-study", "study", "pruning"]
-    given = dict(zip(words[3::2], words[4::2], strict=True))
-    named = "vgg16_eighth=half+transferred@folder:PATH/mine+guided@clutter"
-    assert given == {"--data": "digits", "--seeds": "2", "--networks": named, "--out": "s"}
+    assert shlex.split(lines[1]) == [
+        *("convnext-study", "study", "pruning", "--data", "digits", "--seeds", "2"),
+        *("--networks", "vgg16_eighth", "--target", "guided@folder:PATH/mine"),
+        *("--target", "half", "--out", "s"),
+    ]
     assert lines[2].startswith("# not checked")
     assert lines[3] == "convnext-study report s"
 

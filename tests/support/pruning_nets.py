@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
-from convnext_study.studies.pruning.networks.network import make_network
-from convnext_study.studies.pruning.specs import (
+from convnext_study.studies.pruning.families import make_network
+from convnext_study.studies.pruning.spec import (
     BottleneckSpec,
     DenseNetSpec,
     ImageNetBasicSpec,

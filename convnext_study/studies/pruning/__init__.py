@@ -11,9 +11,9 @@ from convnext_study.imports import Study
 STUDY = Study(
     package=__name__,
     builders={
-        "pruning": "networks.network:build",
-        "pruning-narrowed": "builders:build_narrowed",
-        "pruning-factored": "builders:build_factored",
+        "pruning": "families:build",
+        "pruning-narrowed": "removal:build_narrowed",
+        "pruning-factored": "methods.selection:build_factored",
     },
     tasks={"pruning-arm": "tasks:TrainingArm", "pruning-sparse": "tasks:SparseTraining"},
     models="registry:MODELS",

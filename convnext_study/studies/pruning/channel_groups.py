@@ -2,7 +2,7 @@
 
 Of the networks of this study that follows from the spec alone, and so does the spec that pruning
 leaves. Of a residual stream, or what a DenseNet concatenates, no channel goes: only what a block
-reads of it. Other networks are traced (`apply`).
+reads of it. Other networks are traced (`removal`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from convnext_study.errors import UserError, did_you_mean
-from convnext_study.studies.pruning import specs
+from convnext_study.studies.pruning import spec as specs
+from convnext_study.studies.pruning.spec import Spec
 
 # Of each layer that is narrowed, the channels that stay, ascending: what a structured method
 # returns. Layers that are not in it stay whole.
@@ -35,8 +36,8 @@ class Group:
         norms: BatchNorms over them; the first one's scales are what network slimming looks at.
         consumers: layers that read them, with the inputs per channel: several of a flattened map.
         concatenated: layers also read them beside other channels; those are no ``consumers``.
-        selection: the stream before the norm keeps its width; only consumers are narrowed.
-        positions: of a selection, where its channels stand in the stream.
+        positions: of a selection, where its channels stand in the stream. The stream before the
+            norm keeps its width; only consumers are narrowed.
         stage: as layers' names number it, else 0; -1 for a hidden layer of the classifier.
         place: of its width in the network's spec: a field's name, then indices.
     """
@@ -47,10 +48,13 @@ class Group:
     norms: tuple[str, ...]
     consumers: tuple[tuple[str, int], ...]
     concatenated: bool = False
-    selection: bool = False
     positions: tuple[int, ...] = ()
     stage: int = 0
     place: tuple[Any, ...] = ()
+
+    def gone(self, kept: Sequence[int]) -> list[int]:
+        """The channels that are not these."""
+        return sorted({*range(self.width)} - {*kept})
 
 
 def check_kept(kept: Kept, groups: Sequence[Group]) -> list[tuple[Group, tuple[int, ...]]]:
@@ -70,16 +74,6 @@ def check_kept(kept: Kept, groups: Sequence[Group]) -> list[tuple[Group, tuple[i
     return found
 
 
-def gone(group: Group, channels: Sequence[int]) -> list[int]:
-    """The group's channels that are not these."""
-    return sorted({*range(group.width)} - {*channels})
-
-
-def widths_left(groups: Sequence[Group], gone: float) -> dict[str, int]:
-    """Of each layer ``int(width * (1 - gone))``, what a share leaves, and at least one channel."""
-    return {group.name: int(group.width * (1 - gone)) or 1 for group in groups}
-
-
 def check_widths(widths: Mapping[str, int], groups: Sequence[Group]) -> list[tuple[Group, int]]:
     """The groups that are named, in the network's order, with the width that each is to have.
 
@@ -97,28 +91,22 @@ def check_widths(widths: Mapping[str, int], groups: Sequence[Group]) -> list[tup
     return [(group, widths[group.name]) for group in groups if group.name in widths]
 
 
-def spec_groups(spec: specs.Spec) -> tuple[Group, ...]:
-    """The channels that can go, in the network's order."""
-    match spec:
-        case specs.VggSpec():
-            return tuple(_vgg(spec))
-        case specs.ResNetSpec():
-            return tuple(_basic(spec.inner, "stages.{}.blocks.{}", "norm1", 0))
-        case specs.ImageNetBasicSpec():
-            return tuple(_basic(spec.inner, "layer{}.{}", "bn1", 1))
-        case specs.BottleneckSpec():
-            return tuple(_bottlenecks(spec.inner, "layer{}.{}", ("", "bn1", "bn2"), 1))
-        case specs.PreResNetSpec():
-            norms = ("norm1", "norm2", "norm3")
-            blocks = _bottlenecks(spec.inner, "stages.{}.blocks.{}", norms, 0)
-            return (*blocks, _tail(len(spec.inner) - 1, spec.last))
-        case specs.DenseNetSpec():
-            return tuple(_densenet(spec))
-        case specs.PreActSpec():
-            return ()  # whole branches go, and no channels
+def widths_left(groups: Sequence[Group], gone: float) -> dict[str, int]:
+    """Of each layer ``int(width * (1 - gone))``, what a share leaves, and at least one channel."""
+    return {group.name: int(group.width * (1 - gone)) or 1 for group in groups}
 
 
-def narrowed(spec: specs.Spec, kept: Kept) -> specs.Spec:
+def widths_of(spec: Spec) -> dict[str, int]:
+    """The width of each group: of a pruned network, what is left of the whole one's."""
+    return {group.name: group.width for group in spec_groups(spec)}
+
+
+def kept_of(widths: Mapping[str, int]) -> dict[str, list[int]]:
+    """The first channels of each layer: for an architecture, any others would do."""
+    return {name: list(range(width)) for name, width in widths.items()}
+
+
+def narrowed(spec: Spec, kept: Kept) -> Spec:
     """The spec of the network that is left.
 
     Raises PruningError for a layer that is unknown or would be empty.
@@ -131,20 +119,16 @@ def narrowed(spec: specs.Spec, kept: Kept) -> specs.Spec:
         *path, last = group.place
         for step in path:
             field = field[step]
-        field[last] = len(channels)
-        if group.selection:
-            field[last] = [group.positions[channel] for channel in channels]
+        at = group.positions
+        field[last] = [at[channel] for channel in channels] if at else len(channels)
     return specs.from_dict(values)
 
 
-def widths_of(spec: specs.Spec) -> dict[str, int]:
-    """The width of each group: of a pruned network, what is left of the whole one's."""
-    return {group.name: group.width for group in spec_groups(spec)}
-
-
-def kept_of(widths: Mapping[str, int]) -> dict[str, list[int]]:
-    """The first channels of each layer: for an architecture, any others would do."""
-    return {name: list(range(width)) for name, width in widths.items()}
+def spec_groups(spec: Spec) -> tuple[Group, ...]:
+    """The channels that can go, in the network's order."""
+    if isinstance(spec, specs.PreActSpec):
+        return ()  # whole branches go, and no channels
+    return tuple(_vgg(spec) if isinstance(spec, specs.VggSpec) else _blocks(spec))
 
 
 def _vgg(spec: specs.VggSpec) -> Iterator[Group]:
@@ -164,78 +148,69 @@ def _vgg(spec: specs.VggSpec) -> Iterator[Group]:
         norms.append(f"head.hidden.norm{at + 1}" if spec.head != "4096" else "")
         stages.append(-1)
         places.append(("hidden", at))
-    for at, (name, norm, place) in enumerate(zip(names, norms, places, strict=True)):
+    readers = [*names[1:], "head.fc"]
+    for at, (name, norm, reader, place) in enumerate(
+        zip(names, norms, readers, places, strict=True)
+    ):
         repeat = spec.side**2 if at == last and spec.flattens else 1
-        yield Group(
-            name,
-            getattr(spec, place[0])[place[1]],
-            producers=(name,),
-            norms=(norm,) if norm else (),
-            consumers=(([*names, "head.fc"][at + 1], repeat),),
-            stage=stages[at],
-            place=place,
-        )
+        width = getattr(spec, place[0])[place[1]]
+        yield _group(name, norm, reader, width, stages[at], place, repeat)
 
 
-def _basic(inner: Any, block: str, norm: str, first: int) -> Iterator[Group]:
-    for stage, widths in enumerate(inner):
-        for place, width in enumerate(widths):
-            name = block.format(stage + first, place)
-            yield _inner(name, "conv1", norm, "conv2", width, ("inner", stage, place))
+# Of the numbers of a block in ``inner``: the layer, the norm behind it or before a selection, and
+# the layer that reads the channels.
+_BASIC = ("conv1", "norm1", "conv2")
+_NARROW = ("conv1", "norm2", "conv2")
+_SELECTED = ("select1", "norm1", "conv1")
+_LAYERS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "resnet_cifar": (_BASIC,),
+    "preresnet": (_SELECTED, _NARROW, ("conv2", "norm3", "conv3")),
+    "densenet": (_SELECTED, _NARROW),
+    "resnet_imagenet_basic": (("conv1", "bn1", "conv2"),),
+    "resnet50": (("select1", "", "conv1"), ("conv1", "bn1", "conv2"), ("conv2", "bn2", "conv3")),
+}
 
 
-def _bottlenecks(
-    inner: Any, block: str, norms: tuple[str, str, str], first: int
-) -> Iterator[Group]:
-    for stage, blocks in enumerate(inner):
-        for place, (in_idx, one, other) in enumerate(blocks):
-            name, at = block.format(stage + first, place), ("inner", stage, place)
-            norm = norms[0] and f"{name}.{norms[0]}"
-            yield _selected(f"{name}.select1", norm, f"{name}.conv1", in_idx, (*at, 0))
-            yield _inner(name, "conv1", norms[1], "conv2", one, (*at, 1))
-            yield _inner(name, "conv2", norms[2], "conv3", other, (*at, 2))
+def _blocks(spec: Any) -> Iterator[Group]:
+    place: tuple[Any, ...]
+    is_timms = isinstance(spec, specs.ImageNetBasicSpec | specs.BottleneckSpec)
+    for stage, blocks in enumerate(spec.inner):
+        if stage and isinstance(spec, specs.DenseNetSpec):
+            at = stage - 1
+            path, place = f"stages.{stage}.downsample", ("transitions", at)
+            names = (f"{path}.select", f"{path}.norm", f"{path}.conv")
+            yield _group(*names, spec.transitions[at], at, place)
+        for block, numbers in enumerate(blocks):
+            path = f"layer{stage + 1}.{block}" if is_timms else f"stages.{stage}.blocks.{block}"
+            many = isinstance(numbers, tuple)
+            for at, width in enumerate(numbers if many else (numbers,)):
+                layer, norm, reader = _LAYERS[spec.family][at]
+                place = ("inner", stage, block, *([at] if many else []))
+                norm = norm and f"{path}.{norm}"
+                yield _group(f"{path}.{layer}", norm, f"{path}.{reader}", width, stage, place)
+    if isinstance(spec, specs.PreResNetSpec | specs.DenseNetSpec):
+        path = f"stages.{stage}.tail"
+        yield _group(f"{path}.select", f"{path}.norm", "head.fc", spec.last, stage, ("last",))
 
 
-def _densenet(spec: specs.DenseNetSpec) -> Iterator[Group]:
-    for stage, layers in enumerate(spec.inner):
-        if stage:
-            name, read = f"stages.{stage}.downsample", spec.transitions[stage - 1]
-            at = ("transitions", stage - 1)
-            yield _selected(f"{name}.select", f"{name}.norm", f"{name}.conv", read, at, stage - 1)
-        for index, inner in enumerate(layers):
-            name, place = f"stages.{stage}.blocks.{index}", ("inner", stage, index)
-            yield _selected(
-                f"{name}.select1", f"{name}.norm1", f"{name}.conv1", inner[0], (*place, 0)
-            )
-            if len(inner) > 1:
-                yield _inner(name, "conv1", "norm2", "conv2", inner[1], (*place, 1))
-    yield _tail(len(spec.inner) - 1, spec.last)
-
-
-def _inner(
-    block: str, conv: str, norm: str, reader: str, width: int, place: tuple[Any, ...]
+def _group(
+    name: str,
+    norm: str,
+    reader: str,
+    width: specs.ChannelSelection,
+    stage: int,
+    place: tuple[Any, ...],
+    repeat: int = 1,
 ) -> Group:
-    name, readers = f"{block}.{conv}", ((f"{block}.{reader}", 1),)
-    norms = (f"{block}.{norm}",)
-    return Group(name, width, (name,), norms, readers, stage=place[1], place=place)
-
-
-def _selected(
-    name: str, norm: str, reader: str, in_idx: Any, place: tuple[Any, ...], stage: int | None = None
-) -> Group:
+    """A layer's filters, or a selection of a stream."""
+    is_selection = "select" in name
     return Group(
         name,
-        specs.count(in_idx),
-        producers=(),
+        specs.count(width),
+        producers=() if is_selection else (name,),
         norms=(norm,) if norm else (),
-        consumers=((reader, 1),),
-        selection=True,
-        positions=specs.indices(in_idx),
-        stage=place[1] if stage is None else stage,
+        consumers=((reader, repeat),),
+        positions=specs.indices(width) if is_selection else (),
+        stage=stage,
         place=place,
     )
-
-
-def _tail(stage: int, last: Any) -> Group:
-    name = f"stages.{stage}.tail"
-    return _selected(f"{name}.select", f"{name}.norm", "head.fc", last, ("last",), stage)

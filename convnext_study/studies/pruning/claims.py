@@ -30,7 +30,7 @@ from convnext_study.results.statistics.intervals import (
     unequal_difference,
 )
 from convnext_study.results.statistics.two_way import two_way
-from convnext_study.studies.pruning import arm_names as of
+from convnext_study.studies.pruning import arms as of
 from convnext_study.studies.pruning.rows import Row, by_arm, targets_of
 from convnext_study.studies.pruning.targets import FROM, GUIDED, TRANSFERRED
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from convnext_study import cost
@@ -22,11 +24,10 @@ from convnext_study.models.blocks import Head
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits
 from convnext_study.runs.records import ModelRef
-from convnext_study.studies.pruning.apply import groups_of
-from convnext_study.studies.pruning.builders import OWN, network_of
 from convnext_study.studies.pruning.channel_groups import Group
-from convnext_study.studies.pruning.networks.network import make_network
+from convnext_study.studies.pruning.families import make_network
 from convnext_study.studies.pruning.published import PublishedNetwork, get_network, networks
+from convnext_study.studies.pruning.removal import OWN, groups_of, network_of
 from convnext_study.studies.pruning.rows import Row
 
 CAP = 2  # Scratch-B's ratio on ImageNet, for the predefined methods
@@ -47,11 +48,13 @@ NOTES = (
 )
 
 
-class Images(NamedTuple):
-    """What the networks of a study see: side in pixels, and how many classes there are."""
+@dataclass(frozen=True)
+class Images:
+    """What a network sees: side in pixels, and how many classes there are."""
 
-    side: int
-    classes: int
+    side: Annotated[int, Field(ge=1)]
+    classes: Annotated[int, Field(ge=1)]
+    __pydantic_config__ = ConfigDict(extra="forbid")  # in arguments of a task
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -72,25 +75,26 @@ def cost_of(model: ModelRef, images: Images) -> ModelCost:
 
 
 def groups_in(model: ModelRef, images: Images) -> tuple[Group, ...]:
-    """Its channels that can go. Raises UserError as `apply.groups_of` does."""
+    """Its channels that can go. Raises UserError as `removal.groups_of` does."""
     return _groups(model.model_dump_json(), images)
 
 
 @functools.cache
 def _cost(model: str, images: Images) -> ModelCost:
-    net = _outline(ModelRef.model_validate_json(model), images.classes)
+    net = _outline(model, images)
     return ModelCost(cost.count(net, images.shape).macs, budget_flops(net, images.shape))
 
 
 @functools.cache
 def _groups(model: str, images: Images) -> tuple[Group, ...]:
-    return groups_of(_outline(ModelRef.model_validate_json(model), images.classes), images.shape)
+    return groups_of(_outline(model, images), images.shape)
 
 
-def _outline(model: ModelRef, classes: int) -> nn.Module:
+def _outline(model: str, images: Images) -> nn.Module:
     """Of this study's networks shapes are all that is counted; others are traced with weights."""
-    with torch.device("meta" if model.builder == OWN else "cpu"):
-        return network_of(model, classes)
+    ref = ModelRef.model_validate_json(model)
+    with torch.device("meta" if ref.builder == OWN else "cpu"):
+        return network_of(ref, images.classes)
 
 
 def measure_latency(rows: Mapping[str, Row]) -> dict[str, Spread]:
@@ -101,9 +105,8 @@ def measure_latency(rows: Mapping[str, Row]) -> dict[str, Spread]:
             key: rate(_step(*key), BATCH, SECONDS, CLOCK)
             for key in dict.fromkeys(networks.values())
         }
-        found = interleave(measures, REPEATS)
-    spreads = {key: Spread.of([1000 / one for one in rates]) for key, rates in found.items()}
-    return {name: spreads[key] for name, key in networks.items()}
+        rates = interleave(measures, REPEATS)
+    return {name: Spread.of([1000 / one for one in rates[key]]) for name, key in networks.items()}
 
 
 def _images(row: Row) -> Images:
@@ -143,40 +146,28 @@ def budget_flops(model: nn.Module, image_size: tuple[int, int, int]) -> int:
     modules, global pooling where it is none of a VGG. Zeros among the weights of convolutions are
     left out, but on the meta device, where there are no values.
     """
-    weights = {
-        name: int(module.weight.count_nonzero())
-        if module.weight.device.type != "meta"
-        else module.weight.numel()
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d)
-    }
     found: list[int] = []
 
-    def add(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        found.append(_budget(module, weights.get(name, 0), args[0], output))
+    def add(module: nn.Module, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        found.append(_budget(module, args[0], output))
 
     blank = copy_on(model, "meta").eval()
-    hooks = [
-        module.register_forward_hook(functools.partial(add, name))
-        for name, module in blank.named_modules()
-    ]
-    try:
-        with torch.no_grad(), skip_norms():
-            blank(blank_image(blank, image_size))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for module, its_copy in zip(model.modules(), blank.modules(), strict=True):
+        its_copy.register_forward_hook(functools.partial(add, module))
+    with torch.no_grad(), skip_norms():
+        blank(blank_image(blank, image_size))
     return sum(found)
 
 
-def _budget(module: Any, weights: int, x: Tensor, y: Tensor) -> int:
-    """What a layer adds, with so many weights of a convolution that are not zero."""
+def _budget(module: Any, x: Tensor, y: Tensor) -> int:
+    """What a layer, with its weights, adds."""
     from timm.layers import SelectAdaptivePool2d
 
     match module:
         case nn.Conv2d():
-            bias = module.out_channels if module.bias is not None else 0
-            return int((2 * weights + bias) * y[0, 0].numel())
+            weight, positions = module.weight, y[0, 0].numel()
+            weights = weight.numel() if weight.is_meta else int(weight.count_nonzero())
+            return (2 * weights + module.out_channels * (module.bias is not None)) * positions
         case nn.Linear():
             return int(2 * module.weight.numel() + module.out_features)
         case nn.BatchNorm2d():

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from convnext_study.benchmarks.timing import Spread
 from convnext_study.report.figures.style import COLOURS, draw_charts, style
-from convnext_study.studies.pruning import arm_names as of
-from convnext_study.studies.pruning.arm_names import DENSE, LABELS
+from convnext_study.studies.pruning import arms as of
+from convnext_study.studies.pruning.arms import DENSE, LABELS
 from convnext_study.studies.pruning.rows import Row
 
 if TYPE_CHECKING:

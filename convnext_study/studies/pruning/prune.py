@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,26 +16,16 @@ from torch import Tensor, nn
 
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.runs.records import ModelRef
-from convnext_study.studies.pruning.apply import ImageSize, groups_of, remove
-from convnext_study.studies.pruning.builders import OWN, pruned_ref
 from convnext_study.studies.pruning.channel_groups import Group, Kept, check_widths, kept_of
+from convnext_study.studies.pruning.costs import Images
 from convnext_study.studies.pruning.methods import (
     designed,
-    l1_norm,
-    masks,
+    magnitude,
     reconstruction,
+    selection,
     slimming,
 )
-from convnext_study.studies.pruning.methods import structure_selection as selection
-
-
-class SourceImages(BaseModel):
-    """Side in pixels of a trained network's images, and how many classes they have."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    side: int = Field(ge=1)
-    classes: int = Field(ge=1)
+from convnext_study.studies.pruning.removal import OWN, ImageSize, groups_of, pruned_ref, remove
 
 
 class MethodArgs(BaseModel):
@@ -58,7 +49,7 @@ class MethodArgs(BaseModel):
     ratio: float | None = Field(default=None, ge=0, le=1)
     macs: int | None = Field(default=None, ge=1)
     design_macs: int | None = Field(default=None, ge=1)
-    source: SourceImages | None = None
+    source: Images | None = None
     images_per_class: int = Field(default=10, ge=1)
 
     @property
@@ -78,7 +69,7 @@ class Pruned:
 
     network: nn.Module | None = None
     model: ModelRef | None = None
-    masks: masks.Masks = field(default_factory=dict)
+    masks: magnitude.Masks = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,24 +122,19 @@ def all_methods() -> list[str]:
 Method: TypeAlias = Callable[[Trained, MethodArgs], Kept]
 
 
-def _l1(choose: l1_norm.Choice) -> Method:
-    return lambda trained, args: l1_norm.keep_filters(
+def _l1(choose: magnitude.Choice) -> Method:
+    return lambda trained, args: magnitude.keep_filters(
         trained.net, trained.groups, args.widths, choose=choose, seed=trained.seed
     )
 
 
-def _by_samples(method: Any) -> Method:
-    def keep(trained: Trained, args: MethodArgs) -> Kept:
-        # A layer that stays whole would be sampled for nothing.
-        named = check_widths(args.widths, groups := trained.groups)
-        widths = {group.name: width for group, width in named if width < group.width}
-        images = trained.samples(args.images_per_class)
-        kept: Kept = method(
-            trained.net, groups, widths, images, trained.image_size, seed=trained.seed
-        )
-        return kept
-
-    return keep
+def _by_samples(method: Any, trained: Trained, args: MethodArgs) -> Kept:
+    # A layer that stays whole would be sampled for nothing.
+    named = check_widths(args.widths, groups := trained.groups)
+    widths = {group.name: width for group, width in named if width < group.width}
+    images, size = trained.samples(args.images_per_class), trained.image_size
+    kept: Kept = method(trained.net, groups, widths, images, size, seed=trained.seed)
+    return kept
 
 
 def _slim(trained: Trained, args: MethodArgs) -> Kept:
@@ -157,9 +143,9 @@ def _slim(trained: Trained, args: MethodArgs) -> Kept:
     return slimming.keep_channels(trained.net, trained.groups, args.share)
 
 
-def _patterns(trained: Trained, args: MethodArgs) -> masks.Masks:
+def _patterns(trained: Trained, args: MethodArgs) -> magnitude.Masks:
     """Guided sparsification: the usual masks, averaged over the 3x3 kernels of each stage."""
-    usual = masks.magnitude_masks(trained.net, args.share)
+    usual = magnitude.magnitude_masks(trained.net, args.share)
     layers: dict[int, list[str]] = {}
     for group in trained.groups:
         own = [name for name in group.producers if f"{name}.weight" in usual]
@@ -185,22 +171,19 @@ def _design(trained: Trained, args: MethodArgs) -> ModelRef:
     return pruned_ref(model, kept_of(widths), size)
 
 
-SELECTION = "structure-selection"
-STAGE_SHARES = "stage-shares"
+SELECTION, STAGE_SHARES = "structure-selection", "stage-shares"
 METHODS: dict[str, Method] = {
     "l1-norm": _l1("largest"),
     "l1-smallest": _l1("smallest"),
     "l1-random": _l1("random"),
-    "thinet": _by_samples(reconstruction.prune_by_thinet),
-    "regression": _by_samples(reconstruction.prune_by_regression),
+    "thinet": partial(_by_samples, reconstruction.prune_by_thinet),
+    "regression": partial(_by_samples, reconstruction.prune_by_regression),
     "slimming": _slim,
 }
 MASKS: dict[str, Callable[[Trained, MethodArgs], Mapping[str, Tensor]]] = {
-    "magnitude": lambda trained, args: masks.magnitude_masks(trained.net, args.share),
-    "magnitude-round": lambda trained, args: masks.magnitude_masks(
-        trained.net, args.share, again=True
-    ),
+    "magnitude": lambda one, args: magnitude.magnitude_masks(one.net, args.share),
+    "magnitude-round": lambda one, args: magnitude.magnitude_masks(one.net, args.share, again=True),
     "guided-patterns": _patterns,
     # Of soft filter pruning's network, which has these zeros already.
-    "soft-filters": lambda trained, args: masks.soft_filter_masks(trained.net, args.share),
+    "soft-filters": lambda one, args: magnitude.soft_filter_masks(one.net, args.share),
 }

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import UserError, did_you_mean
-from convnext_study.studies.pruning import specs
-from convnext_study.studies.pruning.specs import Spec
+from convnext_study.studies.pruning import spec as specs
+from convnext_study.studies.pruning.spec import Spec
 
 FILE = Path(__file__).with_name("published.toml")
 MODEL_PREFIX = "pruning_"

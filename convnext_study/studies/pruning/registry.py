@@ -10,7 +10,7 @@ from typing import Any
 
 from convnext_study.models.registry import ModelEntry
 from convnext_study.studies.pruning.published import PublishedNetwork, networks
-from convnext_study.studies.pruning.specs import (
+from convnext_study.studies.pruning.spec import (
     BottleneckSpec,
     ImageNetBasicSpec,
     PreActSpec,
@@ -18,7 +18,7 @@ from convnext_study.studies.pruning.specs import (
 )
 
 PAPER = "arXiv:1810.05270"
-_NETWORKS = "convnext_study.studies.pruning.networks"
+_FAMILIES = "convnext_study.studies.pruning.families"
 _IMAGENET = 224  # pixels
 
 
@@ -42,13 +42,13 @@ def _entry(one: PublishedNetwork) -> ModelEntry:
     description = f"{one.label}, of the pruning study."
     if isinstance(one.spec, ImageNetBasicSpec | BottleneckSpec):  # timm's ResNet, narrowed
         return ModelEntry(
-            network=f"{_NETWORKS}.timm_resnets:timm_resnet",
+            network=f"{_FAMILIES}:timm_resnet",
             spec=one.spec,
             description=description,
             cfg={**cfg, "first_conv": "conv1", "classifier": "fc"},
         )
     return ModelEntry(
-        network=f"{_NETWORKS}.network:PruningNet",
+        network=f"{_FAMILIES}:PruningNet",
         spec=one.spec,
         description=description,
         cfg=cfg,

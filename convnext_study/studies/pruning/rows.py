@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from convnext_study.runs.records import ModelRef, Record, Result, Run
-from convnext_study.studies.pruning.arm_names import DENSE, OF_OTHER_DATA
+from convnext_study.studies.pruning.arms import DENSE, OF_OTHER_DATA
 
 # The backward pass takes twice the forward's operations, a multiply-accumulate is two.
 TRAINING = 3 * 2

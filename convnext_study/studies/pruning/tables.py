@@ -23,7 +23,7 @@ from convnext_study.report.tables.table import Tone
 from convnext_study.results.claims import PairTest
 from convnext_study.results.rows import IMAGENET_IMAGES, short_data
 from convnext_study.runs.records import Record
-from convnext_study.studies.pruning import arm_names as of
+from convnext_study.studies.pruning import arms as of
 from convnext_study.studies.pruning.claims import (
     MARGIN,
     Deviations,

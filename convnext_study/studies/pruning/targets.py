@@ -8,15 +8,14 @@ network's to say, and only the budget is known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from convnext_study.errors import UserError
 from convnext_study.recipes import Recipe
 from convnext_study.runs.records import ModelRef
-from convnext_study.studies.pruning import arm_names as of
-from convnext_study.studies.pruning.builders import OWN, network_of, pruned_ref
+from convnext_study.studies.pruning import arms as of
 from convnext_study.studies.pruning.channel_groups import kept_of, widths_left, widths_of
 from convnext_study.studies.pruning.costs import Images, cost_of, groups_in
 from convnext_study.studies.pruning.methods.designed import fit_widths, random_shares
@@ -28,7 +27,8 @@ from convnext_study.studies.pruning.published import (
     results,
     tables,
 )
-from convnext_study.studies.pruning.specs import PreActSpec
+from convnext_study.studies.pruning.removal import OWN, network_of, pruned_ref
+from convnext_study.studies.pruning.spec import PreActSpec
 
 HALF, THREE_QUARTERS = 0.5, 0.75  # of the channels of each layer, that go
 SPARSE = 0.8  # of the weights
@@ -54,7 +54,7 @@ class PruningTarget:
     amount: Mapping[str, Any]
     arms: Sequence[str]
     model: ModelRef | None = None  # what is left, where that is known beforehand
-    ratio: float = 1.0  # of budgets, the large network's over the pruned one's, for Scratch-B
+    budgets: tuple[int, int] = (1, 1)  # the large network's and the pruned one's, for Scratch-B
     capped: bool = False  # Scratch-B is never longer than twice
     sparsity: Mapping[str, float] = field(default_factory=dict)  # of training before pruning
     control: bool = False  # none of the methods, but what they are compared with
@@ -88,12 +88,12 @@ def predefined(
 ) -> PruningTarget:
     """Widths that are set beforehand, by the L1-norm unless ``more`` names another method."""
     left = pruned_ref(model, kept_of(widths), images.shape)
-    more = {"method": "l1-norm", "model": left, "ratio": _ratio(model, left, images), **more}
+    more = {"method": "l1-norm", "model": left, "budgets": _budgets(model, left, images), **more}
     return PruningTarget(name, label, amount={"widths": dict(widths)}, arms=arms, **more)
 
 
-def _ratio(model: ModelRef, pruned: ModelRef, images: Images) -> float:
-    return cost_of(model, images).budget / cost_of(pruned, images).budget
+def _budgets(model: ModelRef, pruned: ModelRef, images: Images) -> tuple[int, int]:
+    return cost_of(model, images).budget, cost_of(pruned, images).budget
 
 
 def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[PruningTarget]:
@@ -121,12 +121,7 @@ def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Pr
         for word in ("random", "smallest")
     ]
     if any(group.norms for group in groups):
-        sparsity, arms = {"slimming": penalty}, (*FEW, *SCRATCH)
-        found.append(
-            PruningTarget(
-                "slimming", "slimmed", "slimming", {"macs": macs}, arms, sparsity=sparsity
-            )
-        )
+        found.append(_slimmed({"macs": macs}, penalty))
     net, shares = network_of(model, images.classes), random_shares(filters, seed=0)
     random = fit_widths(net, filters, shares, macs, images.shape)
     found += [
@@ -146,17 +141,16 @@ def small_targets(model: ModelRef, images: Images, *, penalty: float) -> list[Pr
 
 
 def optional_targets(slimmed: Sequence[PruningTarget] = ()) -> list[PruningTarget]:
-    """Of any network, where ``--networks`` names them, as in ``vgg16_eighth=usual+rounds``.
+    """Of any network, where ``--target`` names them.
 
     Pruning in rounds, patterns of kernels, and for each of ``slimmed``, the targets of network
     slimming, one that it guides: ``guided`` of ``slimming``, ``guided_70`` of ``slim_70``.
     """
-    share = {"ratio": 1 - (1 - SPARSE) ** (1 / COUNT)}
     rounds = PruningTarget(
         "rounds",
         f"{COUNT} rounds, rewound",
         "magnitude-round",
-        share,
+        {"ratio": 1 - (1 - SPARSE) ** (1 / COUNT)},
         (of.TICKET, of.CONTROL),
         optional=True,
         rounds=COUNT,
@@ -184,16 +178,9 @@ def transferred_targets(
     slimming whose shares are taken.
     """
     groups = [one for one in groups_in(model, images) if one.stage >= 0 and one.producers]
-    uniform = predefined(
-        model,
-        images,
-        "transferred_uniform",
-        f"{label} uniform",
-        widths_left(groups, HALF),
-        SCRATCH,
-        optional=True,
-        control=True,
-    )
+    name, half = "transferred_uniform", widths_left(groups, HALF)
+    more: dict[str, Any] = {"optional": True, "control": True}
+    uniform = predefined(model, images, name, f"{label} uniform", half, SCRATCH, **more)
     assert uniform.model is not None  # noqa: S101
     macs = cost_of(uniform.model, images).macs
     transferred = _by_shares(slimmed, TRANSFERRED, f"{label} transferred", macs)
@@ -211,18 +198,16 @@ def from_other_data(
     """
     if target.method != STAGE_SHARES:
         raise UserError(
-            f"{target.name}@{source[0]}: only guided and transferred architectures can come from "
-            "other data; leave the part from @ on"
+            f"target: {target.name}@{source[0]}: only guided and transferred architectures can "
+            "come from other data; leave the part from @ on"
         )
     scheme = source[0].partition(":")[0]
-    amount = {**target.amount, "source": images._asdict()}
-    if "macs" in there.amount:
-        amount["macs"] = there.amount["macs"]
+    macs = {"macs": there.amount["macs"]} if "macs" in there.amount else {}
     return replace(
         target,
         name=f"{target.name}{FROM}{scheme}",
         label=f"{target.label} (from {scheme})",
-        amount=amount,
+        amount={**target.amount, "source": asdict(images), **macs},
         sparsity=there.sparsity,
         source=source,
     )
@@ -246,11 +231,14 @@ def published_targets(whole: PublishedNetwork) -> list[PruningTarget]:
         name, arms = "structure selection", (*FEW, *SCRATCH)
         found.append(PruningTarget("selection", name, SELECTION, {}, arms, sparsity=sparsity))
     stem = whole.name.removesuffix("-c100").removesuffix("-slim")
-    data = "cifar100" if whole.classes == 100 else "cifar10"
-    ratios = recipe["slimming"]["ratio"][data].get(stem, ())
+    ratios, penalties = recipe["slimming"]["ratio"], recipe["slimming"]["penalty"]
     slimmed = [
-        replace(_slimmed(stem, ratio), name=f"slim_{ratio * 100:.0f}", label=f"slimmed {ratio:.0%}")
-        for ratio in ratios
+        replace(
+            _slimmed({"ratio": ratio}, penalties[stem]),
+            name=f"slim_{ratio * 100:.0f}",
+            label=f"slimmed {ratio:.0%}",
+        )
+        for ratio in ratios["cifar100" if whole.classes == 100 else "cifar10"].get(stem, ())
     ]
     found += slimmed
     found += [
@@ -262,7 +250,7 @@ def published_targets(whole: PublishedNetwork) -> list[PruningTarget]:
     found += optional_targets(slimmed)
     if whole.name == "vgg16":  # the ratio of its slimming was not found: VGG-19's is taken
         vgg19, images = get_network("vgg19-slim"), Images(whole.input, whole.classes)
-        slimming = _slimmed("vgg19", recipe["slimming"]["ratio"]["cifar10"]["vgg19"][0])
+        slimming = _slimmed({"ratio": ratios["cifar10"]["vgg19"][0]}, penalties["vgg19"])
         found += transferred_targets("VGG-19", ref_of(vgg19), images, slimming)
     return found
 
@@ -289,7 +277,7 @@ def _published(one: PublishedNetwork, whole: PublishedNetwork) -> PruningTarget:
         {"widths": widths} if method else {},
         (*FEW, *SCRATCH) if method else SCRATCH,
         model=ref_of(one),
-        ratio=_ratio(ref_of(whole), ref_of(one), Images(whole.input, whole.classes)),
+        budgets=_budgets(ref_of(whole), ref_of(one), Images(whole.input, whole.classes)),
         capped=one.is_capped,
         published=one.name,
     )
@@ -301,10 +289,8 @@ def _methods(network: PublishedNetwork) -> set[str]:
     return {result["method"] for result in sources}
 
 
-def _slimmed(stem: str, ratio: float) -> PruningTarget:
-    """Network slimming by a published ratio, with the penalty of the network's kind."""
-    sparsity = {"slimming": tables()["recipe"]["slimming"]["penalty"][stem]}
-    arms, amount = (*FEW, *SCRATCH), {"ratio": ratio}
+def _slimmed(amount: Mapping[str, Any], penalty: float) -> PruningTarget:
+    arms, sparsity = (*FEW, *SCRATCH), {"slimming": penalty}
     return PruningTarget("slimming", "slimmed", "slimming", amount, arms, sparsity=sparsity)
 
 

@@ -7,7 +7,7 @@ own start, or from new ones.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -18,13 +18,13 @@ from convnext_study.imports import TaskError
 from convnext_study.recipes import Recipe
 from convnext_study.runs.metrics import NETWORK, Cost
 from convnext_study.runs.records import ModelRef, Run
-from convnext_study.studies.pruning.builders import network_of, same_architecture
+from convnext_study.studies.pruning.arms import with_epochs
 from convnext_study.studies.pruning.costs import budget_flops, scratch_b_epochs
-from convnext_study.studies.pruning.methods import masks
+from convnext_study.studies.pruning.methods import magnitude
+from convnext_study.studies.pruning.methods.selection import factors_of, proximal_step
 from convnext_study.studies.pruning.methods.slimming import add_penalty_gradient
-from convnext_study.studies.pruning.methods.structure_selection import factors_of, proximal_step
 from convnext_study.studies.pruning.prune import STAGE_SHARES, MethodArgs, Pruned, Trained, prune
-from convnext_study.studies.pruning.schedules import with_epochs
+from convnext_study.studies.pruning.removal import network_of, same_architecture
 from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Parent, load_weights
@@ -38,7 +38,7 @@ class SparsityArgs(BaseModel):
     """Arguments of the task ``pruning-sparse``, of which one is given.
 
     The penalty of the scales of BatchNorm; that of the factors of residual branches
-    (`builders.factored_ref`); the share of filters that is set to zero after every epoch.
+    (`selection.factored_ref`); the share of filters that is set to zero after every epoch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,16 +66,16 @@ class SparseTraining(Classification):
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         """Set the smallest filters to zero; after the last epoch they stay so."""
         if self.args.soft_filters:
-            masks.apply_masks(model, masks.soft_filter_masks(model, self.args.soft_filters))
+            magnitude.apply_masks(model, magnitude.soft_filter_masks(model, self.args.soft_filters))
 
 
 class ArmArgs(MethodArgs):
     """Arguments of the task ``pruning-arm``.
 
     ``weights`` are ``inherited`` from the trained network; ``rewound`` to those that its training
-    started from, under masks; ``random``; ``redrawn`` for the masks (`masks.draw_masked`). With the
-    ``length`` ``scratch_b`` it has as many epochs as cost the recipe's of the run's own network, by
-    the authors' rule, whatever network the parent decides.
+    started from, under masks; ``random``; ``redrawn`` for the masks (`magnitude.draw_masked`). With
+    the ``length`` ``scratch_b`` it has as many epochs as cost the recipe's of the run's own
+    network, by the authors' rule, whatever network the parent decides.
     """
 
     weights: Literal["inherited", "rewound", "random", "redrawn"]
@@ -88,7 +88,7 @@ class TrainingArm(Classification):
     def __init__(self, run: Run, runtime: Runtime) -> None:
         super().__init__(run, runtime)
         self.args = parse(ArmArgs, run.task)
-        self._kept: masks.Masks = {}
+        self._held: magnitude.Masks = {}
         self._model = run.model
 
     def build(self, parent: Parent | None = None) -> nn.Module:
@@ -98,15 +98,13 @@ class TrainingArm(Classification):
                 f"task {ARM_TASK}: {self.run.name} names no run to start from (init_from)"
             )
         trained = parent.record.result and parent.record.result.model
-        model = trained or parent.run.model
-        source = self.args.source
+        model, source = trained or parent.run.model, self.args.source
         whole = self.fresh(model) if source is None else network_of(model, source.classes)
         load_weights(whole, parent)
         pruned = prune(self._trained(whole, model), self.args)
         if pruned.model is not None:
-            return self._narrow(pruned)
-        masked: nn.Module = self._mask(whole, model, pruned.masks, parent)
-        return masked.train()
+            return self._narrow(pruned, pruned.model)
+        return self._mask(whole, model, pruned.masks, parent).train()
 
     def built(self) -> ModelRef | None:
         """The pruned network, where the run does not say it."""
@@ -125,20 +123,20 @@ class TrainingArm(Classification):
 
     def before_step(self, model: nn.Module, step: int) -> None:
         """What is masked gets no gradient."""
-        masks.mask_gradients(model, self._kept)
+        magnitude.mask_gradients(model, self._held)
 
     def after_step(self, model: nn.Module, step: int, skipped: Tensor) -> None:
         """What is masked is zero, whatever the optimizer does."""
-        masks.apply_masks(model, self._kept)
+        magnitude.apply_masks(model, self._held)
 
     def costs(self, model: nn.Module) -> dict[str, Cost]:
         """As for all; a masked network also has ``nonzero`` parameters, and computes all."""
         found = super().costs(model)
-        if not self._kept:
+        if not self._held:
             return found
-        masked = sum(mask.numel() for mask in self._kept.values())
+        masked = sum(mask.numel() for mask in self._held.values())
         whole = found[NETWORK]
-        nonzero = whole.params - masked + masks.count_kept(self._kept)
+        nonzero = whole.params - masked + magnitude.count_kept(self._held)
         return {**found, NETWORK: Cost.model_validate({**whole.model_dump(), "nonzero": nonzero})}
 
     def _trained(self, whole: nn.Module, model: ModelRef) -> Trained:
@@ -146,43 +144,47 @@ class TrainingArm(Classification):
         if self.args.method == STAGE_SHARES:
             own = network_of(self.run.model, self.data.num_classes)
             design = (own.to(self.runtime.device).eval(), self.run.model, size)
-        if source is not None:
-            size = (size[0], source.side, source.side)
+        size = size if source is None else source.shape
         return Trained(whole.eval(), model, size, self._samples, self.run.seed, design)
 
-    def _narrow(self, pruned: Pruned) -> nn.Module:
+    def _narrow(self, pruned: Pruned, model: ModelRef) -> nn.Module:
         """A network of the widths that are left, as a run of its own would start it, or with the
         weights that are left."""
-        if self.args.weights not in ("inherited", "random"):
+        weights, method = self.args.weights, self.args.method
+        if weights not in ("inherited", "random"):
             raise TaskError(
-                f"task {ARM_TASK}: weights {self.args.weights!r} are for masks, and "
-                f"{self.args.method} removes channels; use inherited or random"
+                f"task {ARM_TASK}: weights {weights!r} are for masks, and "
+                f"{method} removes channels; use inherited or random"
             )
-        if pruned.network is None and self.args.weights == "inherited":
+        if pruned.network is None and weights == "inherited":
             raise TaskError(
-                f"task {ARM_TASK}: {self.args.method} designs an architecture, and no weights come "
+                f"task {ARM_TASK}: {method} designs an architecture, and no weights come "
                 "with it; use weights random"
             )
-        assert pruned.model is not None  # noqa: S101
-        if not same_architecture(self.run.model, pruned.model):
-            self._model = pruned.model
-        seed_everything(fold_in(self.run.seed, "weights"))
-        net = self.fresh(self._model)
-        if pruned.network is not None and self.args.weights == "inherited":
+        if not same_architecture(self.run.model, model):
+            self._model = model
+        net = self._seeded(self._model, self.run.seed)
+        if pruned.network is not None and weights == "inherited":
             net.load_state_dict(pruned.network.state_dict())
         return net
 
-    def _mask(self, whole: nn.Module, model: ModelRef, held: masks.Masks, parent: Parent) -> Any:
-        self._kept = {name: mask.to(self.runtime.device) for name, mask in held.items()}
-        if self.args.weights != "inherited":
-            other = fold_in(self.run.seed, "other weights")
-            start = parent.run.seed if self.args.weights == "rewound" else other
-            seed_everything(fold_in(start, "weights"))
-            whole = self.fresh(model)
-        if self.args.weights == "redrawn":
-            masks.draw_masked(whole, held, generator(fold_in(self.run.seed, "redrawn")))
-        masks.apply_masks(whole, held)
-        return whole
+    def _mask(
+        self, net: nn.Module, model: ModelRef, masks: magnitude.Masks, parent: Parent
+    ) -> nn.Module:
+        weights, seed = self.args.weights, self.run.seed
+        self._held = {name: mask.to(self.runtime.device) for name, mask in masks.items()}
+        if weights != "inherited":
+            other = fold_in(seed, "other weights")
+            net = self._seeded(model, parent.run.seed if weights == "rewound" else other)
+        if weights == "redrawn":
+            magnitude.draw_masked(net, masks, generator(fold_in(seed, "redrawn")))
+        magnitude.apply_masks(net, masks)
+        return net
+
+    def _seeded(self, model: ModelRef, seed: int) -> nn.Module:
+        """A network as a run of that seed starts it."""
+        seed_everything(fold_in(seed, "weights"))
+        return self.fresh(model)
 
     def _samples(self, per_class: int) -> list[Tensor]:
         """Training images of the first epoch, the same in every process, on the CPU."""

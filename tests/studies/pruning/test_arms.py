@@ -15,12 +15,11 @@ from convnext_study.launchers.graph import Job, in_order
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run
-from convnext_study.studies.pruning import arms, plans
-from convnext_study.studies.pruning.arm_names import OF_OTHER_DATA
-from convnext_study.studies.pruning.builders import OWN
-from convnext_study.studies.pruning.costs import Images, cost_of
+from convnext_study.studies.pruning import plans
+from convnext_study.studies.pruning.arms import OF_OTHER_DATA, published, with_epochs
+from convnext_study.studies.pruning.costs import Images, cost_of, scratch_b_epochs
 from convnext_study.studies.pruning.published import get_network, tables
-from convnext_study.studies.pruning.schedules import published, with_epochs
+from convnext_study.studies.pruning.removal import OWN
 from convnext_study.studies.pruning.targets import published_targets
 from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.runtime import Runtime
@@ -32,7 +31,7 @@ IMAGES = Images(16, 10)
 @pytest.fixture(scope="module")
 def usual() -> dict[str, Run]:
     """The default study's, one seed, by name."""
-    return {run.name.removeprefix("vgg16_eighth-"): run for run in arms.runs_of(context())}
+    return {run.name.removeprefix("vgg16_eighth-"): run for run in plans.runs_of(context())}
 
 
 def test_every_arm_is_a_run_with_what_it_starts_from_in_its_key(usual: dict[str, Run]) -> None:
@@ -56,7 +55,7 @@ def test_every_arm_is_a_run_with_what_it_starts_from_in_its_key(usual: dict[str,
 
 
 def test_parents_come_before_their_children() -> None:
-    runs = arms.runs_of(context(seeds=(0, 3)))
+    runs = plans.runs_of(context(seeds=(0, 3)))
     jobs = [Job(run, Path("x"), Runtime()) for run in runs]
     done: set[str] = set()
     for job in in_order(jobs):
@@ -93,14 +92,14 @@ def test_scratch_b_is_as_long_as_the_large_networks_computation(usual: dict[str,
     assert epochs["slimming-scratch_b"] == 12 and epochs["half-scratch_b"] == 45
     rule = make_recipe(usual["rule-scratch_b"].recipe)
     assert (rule.schedule, rule.epochs, rule.warmup_epochs) == ("cosine", 18, 1.0)
-    full = {run.name: run for run in arms.runs_of(context(data="cifar10:x", networks=("vgg16",)))}
+    full = {run.name: run for run in plans.runs_of(context(data="cifar10:x", networks=("vgg16",)))}
     published_b = make_recipe(full["vgg16-vgg16-a-scratch_b"].recipe)
     fractions = tuple(published_b.epochs * part // 4 for part in (2, 3))
     assert published_b.milestones == fractions  # those of the whole schedule
 
 
 def test_published_networks_train_as_long_as_published() -> None:
-    full = arms.runs_of(context(data="cifar10:x", networks=("vgg16", "resnet56", "resnet110")))
+    full = plans.runs_of(context(data="cifar10:x", networks=("vgg16", "resnet56", "resnet110")))
     found = {run.name: run for run in full}
     for name in ("vgg16-a", "resnet56-a", "resnet56-b", "resnet110-a", "resnet110-b"):
         network = get_network(name)
@@ -121,14 +120,16 @@ def test_published_networks_train_as_long_as_published() -> None:
 
 
 def test_imagenets_scratch_b_is_capped() -> None:
-    full = arms.runs_of(context(data="folder:x", recipe="published", networks=("vgg16-imagenet",)))
+    full = plans.runs_of(context(data="folder:x", recipe="published", networks=("vgg16-imagenet",)))
     epochs = {run.name: run.recipe["epochs"] for run in full}
     assert epochs["vgg16_imagenet-vgg16-5x-scratch_b"] == 180
     assert epochs["vgg16_imagenet-thinet-vgg-conv-scratch_b"] == 180
 
 
 def test_selected_branches_are_published_as_architectures() -> None:
-    full = arms.runs_of(context(data="folder:x", recipe="published", networks=("preact-resnet50",)))
+    full = plans.runs_of(
+        context(data="folder:x", recipe="published", networks=("preact-resnet50",))
+    )
     found = {run.name.removeprefix("preact_resnet50-"): run for run in full}
     for name in ("sss-resnet41", "sss-resnet32", "sss-resnet26"):
         stated = get_network(name).stated["scratch_b_epochs"]
@@ -149,7 +150,9 @@ def test_schedules_keep_their_fractions() -> None:
 
 
 def test_the_command_line_changes_every_arm() -> None:
-    runs = {run.name: run for run in arms.runs_of(context(changes={"epochs": 4, "image_size": 20}))}
+    runs = {
+        run.name: run for run in plans.runs_of(context(changes={"epochs": 4, "image_size": 20}))
+    }
     epochs = {name: run.recipe["epochs"] for name, run in runs.items()}
     assert epochs["vgg16_eighth-dense"] == epochs["vgg16_eighth-half-inherited"] == 4
     assert epochs["vgg16_eighth-half-fine_tuned"] == 1
@@ -184,14 +187,15 @@ def test_the_road_stands_for_every_row_that_leads_to_its_end(
         return plan
 
     monkeypatch.setattr(plans, "plan_for", named)
-    found = plans.parse_networks(context(networks=("roadmap=random_widths", "vgg16_eighth=half")))
+    asked = context(networks=("roadmap", "vgg16_eighth"), targets=("half",))
+    found = plans.requested_plans(asked)
     assert names == [*(f"roadmap:{row}" for row in context().road.adopted()), "vgg16_eighth"]
-    assert [plan.chosen for plan in found] == [*[{"random_widths"}] * (len(names) - 1), {"half"}]
+    assert [plan.chosen for plan in found] == [{"half"}] * len(names)
 
 
 @pytest.mark.exhaustive
 def test_every_row_of_the_road_is_pruned() -> None:
-    found = arms.runs_of(context(networks=("roadmap=random_widths",)))
+    found = plans.runs_of(context(networks=("roadmap",), targets=("random_widths",)))
     rows = [f"nano_{row}" for row in context().road.adopted()]
     assert list(dict.fromkeys(run.metadata["network"] for run in found)) == rows
     assert {run.metadata["target"] for run in found} == {"", "random_widths"}
@@ -199,12 +203,14 @@ def test_every_row_of_the_road_is_pruned() -> None:
 
 def test_bad_requests_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^networks: 'resnet65'.*resnet56"):
-        arms.runs_of(context(networks=("resnet65",)))
+        plans.runs_of(context(networks=("resnet65",)))
     other = tmp_path / "mine.py"
     other.write_text("def runs(context):\n    return context.runs()\n")
     with pytest.raises(UserError, match=r"takes no networks; leave --networks out$"):
         load_study(other).networks("vgg16")
     assert load_study(other).networks("") == ()
+    with pytest.raises(UserError, match=r"takes no targets; leave --target out$"):
+        load_study(other).targets(["half"])
 
 
 def test_targets_of_a_published_network() -> None:
@@ -213,7 +219,7 @@ def test_targets_of_a_published_network() -> None:
     widths = found["vgg19-slim-70"]
     assert widths.arms == ("scratch_e", "scratch_b") and not widths.amount
     network = get_network("vgg19-slim-70")
-    assert int(160 * widths.ratio) == network.stated["scratch_b_epochs"]
+    assert scratch_b_epochs(*widths.budgets, 160) == network.stated["scratch_b_epochs"]
     assert "scratch_b" in found["slim_70"].arms
     guided = found["guided_70"]
     assert guided.optional and guided.sparsity == found["slim_70"].sparsity
@@ -222,31 +228,31 @@ def test_targets_of_a_published_network() -> None:
     assert [one.amount["ratio"] for one in bias] == [0.3, 0.8, 0.95]
 
 
-def chosen(networks: str) -> dict[str, Run]:
-    found = arms.runs_of(context(networks=tuple(networks.split(","))))
+def chosen(*targets: str) -> dict[str, Run]:
+    found = plans.runs_of(context(targets=targets))
     return {run.name.removeprefix("vgg16_eighth-"): run for run in found}
 
 
 def test_targets_are_chosen_by_name(usual: dict[str, Run]) -> None:
     assert len(usual) == 37  # none of the optional ones
-    few = chosen("vgg16_eighth=random_widths")
+    few = chosen("random_widths")
     assert [*few] == ["dense", "random_widths-inherited", "random_widths-scratch_e"]
     assert all(run == usual[name] for name, run in few.items())
-    more = chosen("vgg16_eighth=usual+patterns")
+    more = chosen("usual", "patterns")
     assert more.keys() - usual.keys() == {"patterns-scratch_e"}
-    quarter = chosen("vgg16_eighth=quarter")
+    quarter = chosen("quarter")
     sizes = [cost_of(usual[name].model, IMAGES).macs for name in ("dense", "half-scratch_e")]
     sizes.append(cost_of(quarter["quarter-scratch_e"].model, IMAGES).macs)
     assert sizes == [1_276_544, 334_464, 91_520]  # 0.33 and 0.09 M by the pilots
-    again = arms.runs_of(context(networks=("vgg16_eighth", "vgg16_eighth=half")))
-    assert len({run.key for run in again}) == len(again) == 37
-    with pytest.raises(UserError, match=r"^networks: vgg16_eighth=round: 'round'.*rounds"):
-        chosen("vgg16_eighth=round")
+    again = chosen("usual", "half")
+    assert again == usual
+    with pytest.raises(UserError, match=r"^target: 'round' of vgg16_eighth; did you mean rounds"):
+        chosen("round")
 
 
 @pytest.mark.parametrize(("target", "weights"), [("rounds", "rewound"), ("rounds_on", "inherited")])
 def test_each_round_starts_from_the_one_before(target: str, weights: str) -> None:
-    runs = chosen(f"vgg16_eighth={target}")
+    runs = chosen(target)
     names = ["dense", *(f"{target}-{name}" for name in ("round_1", "round_2", "ticket"))]
     assert [*runs] == [*names, f"{target}-control"]
     for before, after in itertools.pairwise(names):
@@ -262,7 +268,7 @@ def test_each_round_starts_from_the_one_before(target: str, weights: str) -> Non
 
 
 def test_designed_architectures_start_from_the_slimmed_network(usual: dict[str, Run]) -> None:
-    runs = chosen("vgg16_eighth=guided+transferred+transferred_uniform")
+    runs = chosen("guided", "transferred", "transferred_uniform")
     prepared = usual["slimming-dense"]
     for name in ("guided-scratch_e", "guided-scratch_b", "transferred-scratch_e"):
         assert runs[name].init_from == prepared.key
@@ -280,7 +286,7 @@ def test_designed_architectures_start_from_the_slimmed_network(usual: dict[str, 
 
 
 def test_architectures_are_transferred_from_other_data() -> None:
-    runs = chosen("vgg16_eighth=transferred@clutter+guided@cifar100:x+transferred@digits")
+    runs = chosen("transferred@clutter", "guided@cifar100:x", "transferred@digits")
     same = runs["transferred-scratch_e"]  # the study's own data is no other data
     assert (same.data, "source" in same.task.args) == ("digits", False)
     there = runs["transferred_from_clutter-dense"]
@@ -295,14 +301,15 @@ def test_architectures_are_transferred_from_other_data() -> None:
         assert run.task.args["macs"] > same.task.args["macs"]  # of larger images
     guided = runs["guided_from_cifar100-scratch_e"]
     assert guided.task.args["source"] == {"side": 32, "classes": 100}
-    networks = chosen("vgg16_eighth=guided@cifar100:x")
+    networks = chosen("guided@cifar100:x")
     published = networks["guided_from_cifar100-dense"]
     assert published.recipe["epochs"] == runs["dense"].recipe["epochs"]  # as reduced as the network
 
 
 def test_published_architectures_are_transferred_as_in_the_paper() -> None:
-    networks = ("vgg16=transferred@cifar10:a+transferred_uniform",)
-    found = {run.name: run for run in arms.runs_of(context(data="cifar100:b", networks=networks))}
+    targets = ("transferred@cifar10:a", "transferred_uniform")
+    asked = context(data="cifar100:b", networks=("vgg16",), targets=targets)
+    found = {run.name: run for run in plans.runs_of(asked)}
     there = found["vgg16-transferred_from_cifar10-dense"]
     assert (there.data, there.recipe["epochs"]) == ("cifar10:a", 160)
     run = found["vgg16-transferred_from_cifar10-scratch_b"]
@@ -313,17 +320,17 @@ def test_published_architectures_are_transferred_as_in_the_paper() -> None:
 
 
 @pytest.mark.parametrize(
-    ("networks", "message"),
+    ("target", "message"),
     [
         ("half@clutter", "half@clutter: only guided and transferred architectures .* from @ on"),
         ("transferred@clutted", "clutted.*clutter"),
         ("transferred@scenes", "scenes"),
         ("usual@clutter", "'usual@clutter'"),
         ("guided@", "no data after @, such as guided@clutter"),
-        ("guided@cifar100:x+guided@cifar100:y", "one data set of a kind; start another study"),
+        ("guided@cifar100:y", "one data set of a kind; start another study"),
     ],
 )
-def test_what_other_data_cannot_give_is_one_line(networks: str, message: str) -> None:
+def test_what_other_data_cannot_give_is_one_line(target: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        chosen(f"vgg16_eighth={networks}")
+        chosen("guided@cifar100:x", target)
     assert "\n" not in str(caught.value)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from convnext_study.errors import UserError
 from convnext_study.studies.pruning import published
-from convnext_study.studies.pruning.apply import groups_of, mask
 from convnext_study.studies.pruning.channel_groups import (
     Group,
     PruningError,
@@ -24,19 +23,20 @@ from convnext_study.studies.pruning.channel_groups import (
     widths_of,
 )
 from convnext_study.studies.pruning.costs import budget_flops, scratch_b_epochs
+from convnext_study.studies.pruning.families import make_network
 from convnext_study.studies.pruning.methods import designed, slimming
-from convnext_study.studies.pruning.methods.l1_norm import keep_filters
-from convnext_study.studies.pruning.methods.masks import (
+from convnext_study.studies.pruning.methods.magnitude import (
     apply_masks,
     conv_weights,
     count_kept,
     draw_masked,
+    keep_filters,
     magnitude_masks,
     mask_gradients,
 )
-from convnext_study.studies.pruning.networks.network import make_network
 from convnext_study.studies.pruning.published import get_network, networks
-from convnext_study.studies.pruning.specs import Spec, VggSpec
+from convnext_study.studies.pruning.removal import groups_of, mask
+from convnext_study.studies.pruning.spec import Spec, VggSpec
 
 IMAGE, CIFAR = (3, 16, 16), (3, 32, 32)
 

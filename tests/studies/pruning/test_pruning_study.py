@@ -24,8 +24,8 @@ from convnext_study.results.claims import PairTest
 from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.runs.files import RUN, write_json
 from convnext_study.runs.records import Record, Run, scan
-from convnext_study.studies.pruning import arms, claims, costs
-from convnext_study.studies.pruning.arm_names import OF_OTHER_DATA
+from convnext_study.studies.pruning import claims, costs, plans
+from convnext_study.studies.pruning.arms import OF_OTHER_DATA
 from convnext_study.studies.pruning.claims import MARGIN, statements
 from convnext_study.studies.pruning.figures import front
 from convnext_study.studies.pruning.rows import Row, rows_of
@@ -33,7 +33,7 @@ from convnext_study.studies.pruning.tables import findings, per_network_table, s
 from convnext_study.training.loop import train
 
 STUDY = """
-from convnext_study.studies.pruning.arms import runs_of
+from convnext_study.studies.pruning.plans import runs_of
 from convnext_study.studies.pruning.tables import findings
 
 NETWORKS = "as the pruning study's"
@@ -66,7 +66,7 @@ def written(
 
 @pytest.fixture(scope="module")
 def runs() -> list[Run]:
-    return arms.runs_of(context(seeds=(0, 1, 2)))
+    return plans.runs_of(context(seeds=(0, 1, 2)))
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_noisy_arms_do_not_hide_quiet_ones(tmp_path: Path, runs: list[Run]) -> N
 
 
 def test_one_seed_is_tested_on_its_images(tmp_path: Path) -> None:
-    one = arms.runs_of(context())
+    one = plans.runs_of(context())
     rows = rows_of(written(tmp_path, one, {"half-scratch_b": 99.0}))
     found = said(rows, "half-scratch_b", "half-fine_tuned")
     assert claims.deviations(rows) == {}
@@ -165,7 +165,7 @@ def test_findings_stand_in_files_and_on_the_page(tmp_path: Path, runs: list[Run]
 
 @pytest.mark.usefixtures("still")
 def test_published_numbers_stand_beside_published_networks(tmp_path: Path) -> None:
-    full = arms.runs_of(context(data="cifar10:x", networks=("resnet56",)))
+    full = plans.runs_of(context(data="cifar10:x", networks=("resnet56",)))
     table = findings(written(tmp_path, full, {}))[0]
     assert isinstance(table, Table)
     paper = {row["name"]: row["paper"] for row in table.records()}
@@ -178,8 +178,8 @@ def test_published_numbers_stand_beside_published_networks(tmp_path: Path) -> No
 def test_shares_of_other_data_are_compared_and_its_accuracies_are_not(
     tmp_path: Path,
 ) -> None:
-    networks = ("vgg16_eighth=slimming+guided+guided@clutter+transferred@clutter",)
-    asked = arms.runs_of(context(seeds=(0, 1, 2), networks=networks))
+    targets = ("slimming", "guided", "guided@clutter", "transferred@clutter")
+    asked = plans.runs_of(context(seeds=(0, 1, 2), targets=targets))
     rows = rows_of(written(tmp_path, asked, {"_from_clutter-dense": 20.0}))
     own = "vgg16_eighth-guided_from_clutter"
     assert f"{own}-dense" not in rows and f"{own}-scratch_e" in rows
@@ -194,8 +194,8 @@ def test_shares_of_other_data_are_compared_and_its_accuracies_are_not(
 def test_several_networks_are_compared_by_what_pruning_costs_them(
     tmp_path: Path, still: None
 ) -> None:
-    names = ("roadmap:stage_ratio=half", "roadmap:patchify_stem=half", "vgg16_eighth=rule")
-    asked = arms.runs_of(context(seeds=(0, 1, 2), networks=names))
+    names, targets = ("roadmap:stage_ratio", "roadmap:patchify_stem"), ("half",)
+    asked = plans.runs_of(context(seeds=(0, 1, 2), networks=names, targets=targets))
     records = written(tmp_path, asked, {"stem-dense": 97.0, "stem-half-inherited": 92.0})
     rows = rows_of(records)
     said_of = statements(rows)
@@ -231,7 +231,7 @@ def test_latency_is_measured_once_for_each_network(
     few = [run for run in runs if "half" in run.name and run.seed == 0]
     found = costs.measure_latency(rows_of(written(tmp_path, few, {})))
     assert len(found) == len(few)
-    assert len({id(one) for one in found.values()}) == 1  # one architecture
+    assert len({*found.values()}) == 1  # one architecture
     one = next(iter(found.values()))
     assert 0 < one.low <= one.median <= one.high
 
@@ -260,8 +260,8 @@ def test_a_study_from_the_command_line_to_an_exported_arm(tmp_path: Path) -> Non
 
 
 def test_a_dry_run_tells_bounds_from_counts(tmp_path: Path) -> None:
-    command = ["study", "pruning", "--networks", "vgg16_eighth=slimming+random_widths", "--dry-run"]
-    dry = CliRunner().invoke(app, [*command, "--out", str(tmp_path)])
+    command = ["study", "pruning", "--dry-run", "--out", str(tmp_path), "--target"]
+    dry = CliRunner().invoke(app, [*command, "slimming", "--target", "random_widths"])
     assert dry.exit_code == 0, dry.output
     bound = [line for line in dry.output.splitlines() if "vgg16_eighth-" in line and "<=" in line]
     assert [line.split()[0] for line in bound] == [
@@ -270,9 +270,7 @@ def test_a_dry_run_tells_bounds_from_counts(tmp_path: Path) -> None:
     ]
     assert "to do: <= " in dry.output
     assert "the run it starts from decides the network" in dry.output
-    known = CliRunner().invoke(
-        app, [*command[:3], "vgg16_eighth=half", "--dry-run", "--out", str(tmp_path)]
-    )
+    known = CliRunner().invoke(app, [*command, "half"])
     assert known.exit_code == 0 and "<=" not in known.output
 
 
@@ -282,7 +280,7 @@ def test_a_folder_of_images_works_unchanged(tmp_path: Path) -> None:
         place.mkdir(parents=True)
         for index in range(2):
             Image.new("RGB", (40, 36), (60 * index, 9, 9)).save(place / f"{index}.png")
-    asked = arms.runs_of(context(data=f"folder:{tmp_path / 'images'}", changes={"epochs": 1}))
+    asked = plans.runs_of(context(data=f"folder:{tmp_path / 'images'}", changes={"epochs": 1}))
     found = {run.name.removeprefix("vgg16_eighth-"): run for run in asked}
     for name in ("dense", "half-fine_tuned", "thinet-fine_tuned"):
         run = found[name]

@@ -21,11 +21,11 @@ from convnext_study.evaluation.load_run import load_run
 from convnext_study.imports import TaskError
 from convnext_study.runs.parents import ParentError
 from convnext_study.runs.records import Run, read
-from convnext_study.studies.pruning.builders import factored_ref
+from convnext_study.studies.pruning.arms import with_epochs
 from convnext_study.studies.pruning.channel_groups import PruningError
 from convnext_study.studies.pruning.costs import Images, cost_of
-from convnext_study.studies.pruning.schedules import with_epochs
-from convnext_study.studies.pruning.specs import PreActSpec, Spec
+from convnext_study.studies.pruning.methods.selection import factored_ref
+from convnext_study.studies.pruning.spec import PreActSpec, Spec
 from convnext_study.studies.pruning.tasks import TrainingArm
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime

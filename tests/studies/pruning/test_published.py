@@ -14,7 +14,7 @@ from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning import published
 from convnext_study.studies.pruning.costs import counted, differences
 from convnext_study.studies.pruning.published import get_network, networks
-from convnext_study.studies.pruning.specs import from_dict
+from convnext_study.studies.pruning.spec import from_dict
 
 
 def test_every_count_of_every_network_is_the_stated_one() -> None:

@@ -12,9 +12,9 @@ from support.pruning_nets import BOTTLENECK_SELECTED, RESNET, VGG, pictures, sma
 from torch import Tensor, nn
 
 from convnext_study.data.rng import generator
-from convnext_study.studies.pruning.apply import groups_of, mask
 from convnext_study.studies.pruning.channel_groups import PruningError
 from convnext_study.studies.pruning.methods import reconstruction as method
+from convnext_study.studies.pruning.removal import groups_of, mask
 
 IMAGE = (3, 16, 16)
 LAYER = "stages.1.blocks.0.conv1"

@@ -18,11 +18,17 @@ from convnext_study.models.builders import get_builder
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import ModelRef
-from convnext_study.studies.pruning.apply import DependencyGraph, groups_of, mask, remove, spec_of
-from convnext_study.studies.pruning.builders import pruned_ref
 from convnext_study.studies.pruning.channel_groups import Group, Kept, PruningError
+from convnext_study.studies.pruning.families import make_network
 from convnext_study.studies.pruning.methods.reconstruction import reader_of
-from convnext_study.studies.pruning.networks.network import make_network
+from convnext_study.studies.pruning.removal import (
+    DependencyGraph,
+    groups_of,
+    mask,
+    pruned_ref,
+    remove,
+    spec_of,
+)
 
 IMAGE = (3, 16, 16)
 every_family = pytest.mark.parametrize("family", SMALL)
@@ -98,7 +104,7 @@ def test_the_record_builds_the_same_widths(family: str) -> None:
 def test_torch_pruning_finds_the_same_groups_and_gives_the_same_outputs(family: str) -> None:
     """But for selections, which its graph does not know."""
     net, x = small(SMALL[family]), pictures(2)
-    ours = [group for group in groups_of(net, IMAGE) if not group.selection]
+    ours = [group for group in groups_of(net, IMAGE) if not group.positions]
     traced = copy.deepcopy(net)
     found = DependencyGraph(traced, IMAGE)
     theirs = {group.name: group for group in found.groups}

@@ -13,11 +13,11 @@ from support.pruning_nets import FOREIGN, SMALL, foreign, pictures, small
 from torch import Tensor, nn
 
 from convnext_study.errors import UserError
-from convnext_study.studies.pruning.apply import ImageSize, groups_of, mask, remove
 from convnext_study.studies.pruning.channel_groups import Group, Kept, kept_of, widths_left
-from convnext_study.studies.pruning.methods import designed, masks, reconstruction, slimming
-from convnext_study.studies.pruning.methods.l1_norm import Choice, keep_filters
+from convnext_study.studies.pruning.methods import designed, magnitude, reconstruction, slimming
+from convnext_study.studies.pruning.methods.magnitude import Choice, keep_filters
 from convnext_study.studies.pruning.prune import all_methods
+from convnext_study.studies.pruning.removal import ImageSize, groups_of, mask, remove
 
 Method = Callable[[Any, Sequence[Group], Tensor], Kept]
 
@@ -80,22 +80,22 @@ def ticket(net: Any, groups: Sequence[Group], _: Tensor) -> Kept:
     with torch.no_grad():
         for name in own:  # so small that magnitude pruning takes them whole
             net.get_parameter(f"{name}.weight")[::2] *= 1e-6
-    return filters_left(net, own, masks.magnitude_masks(net, 0.6))
+    return filters_left(net, own, magnitude.magnitude_masks(net, 0.6))
 
 
 def soft(net: Any, groups: Sequence[Group], _: Tensor) -> Kept:
     own = [group.name for group in groups if group.producers]
-    return filters_left(net, own, masks.soft_filter_masks(net, 0.5))
+    return filters_left(net, own, magnitude.soft_filter_masks(net, 0.5))
 
 
-def filters_left(net: Any, names: Sequence[str], held: masks.Masks) -> Kept:
+def filters_left(net: Any, names: Sequence[str], held: magnitude.Masks) -> Kept:
     """The filters of which a mask leaves a weight; at least one of a layer."""
     left = {
         name: held[f"{name}.weight"].flatten(1).any(1).nonzero().flatten().tolist() or [0]
         for name in names
         if f"{name}.weight" in held
     }
-    masks.apply_masks(net, held)
+    magnitude.apply_masks(net, held)
     return left
 
 

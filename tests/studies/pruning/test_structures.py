@@ -12,23 +12,22 @@ from torch import nn
 
 from convnext_study.errors import UserError
 from convnext_study.studies.pruning import published
-from convnext_study.studies.pruning.apply import groups_of
 from convnext_study.studies.pruning.channel_groups import (
     PruningError,
     kept_of,
     narrowed,
     spec_groups,
 )
-from convnext_study.studies.pruning.methods import designed
-from convnext_study.studies.pruning.methods import structure_selection as selection
-from convnext_study.studies.pruning.methods.masks import (
+from convnext_study.studies.pruning.families import make_network
+from convnext_study.studies.pruning.methods import designed, selection
+from convnext_study.studies.pruning.methods.magnitude import (
     apply_masks,
     conv_weights,
     soft_filter_masks,
 )
-from convnext_study.studies.pruning.networks.network import make_network
 from convnext_study.studies.pruning.published import get_network
-from convnext_study.studies.pruning.specs import PreActSpec, ResNetSpec, VggSpec
+from convnext_study.studies.pruning.removal import groups_of
+from convnext_study.studies.pruning.spec import PreActSpec, ResNetSpec, VggSpec
 
 IMAGE = (3, 16, 16)
 SMALL_PREACT = PREACT.replace(widths=(4, 5, 6, 7), stem="cifar", stages=((2, True),) * 4)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from convnext_study.cost import count
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.errors import UserError
-from convnext_study.studies.pruning.apply import ImageSize, remove, spec_of
 from convnext_study.studies.pruning.channel_groups import Group, Kept, kept_of, narrowed
-from convnext_study.studies.pruning.methods.masks import Masks
-from convnext_study.studies.pruning.networks.network import make_network
+from convnext_study.studies.pruning.families import make_network
+from convnext_study.studies.pruning.methods.magnitude import Masks
+from convnext_study.studies.pruning.removal import ImageSize, remove, spec_of
 
 CLOSE = 1e-4  # factors that differ by less give widths that do not
 LEAST = 0.25  # of the widest layer's share, for a random one

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnext_study.data.rng import fold_in, generator
-from convnext_study.studies.pruning.apply import ImageSize, mask
 from convnext_study.studies.pruning.channel_groups import Group, PruningError, check_widths
+from convnext_study.studies.pruning.removal import ImageSize, mask
 
 POSITIONS = 10  # of each image
 CHUNK = 1024  # patches at a time, for the sake of memory

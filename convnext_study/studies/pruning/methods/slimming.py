@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from convnext_study.errors import UserError
-from convnext_study.studies.pruning.apply import ImageSize
 from convnext_study.studies.pruning.channel_groups import Group
 from convnext_study.studies.pruning.methods.designed import count_macs
+from convnext_study.studies.pruning.removal import ImageSize
 
 
 def add_penalty_gradient(net: nn.Module, penalty: float) -> None:

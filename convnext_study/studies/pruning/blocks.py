@@ -1,4 +1,4 @@
-"""Blocks and heads of the networks for small images. ``norm`` is BatchNorm everywhere."""
+"""Blocks and heads of the study's networks. ``norm`` is BatchNorm everywhere."""
 
 from collections import OrderedDict
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from convnext_study.models.blocks import Head
 from convnext_study.models.layers import DropPath
-from convnext_study.studies.pruning.specs import POOL, ChannelSelection, VggSpec, count, indices
+from convnext_study.studies.pruning.spec import POOL, ChannelSelection, VggSpec, count, indices
 
 
 class Select(nn.Module):
@@ -26,10 +26,45 @@ class Select(nn.Module):
         return x.index_select(1, self.keep_idx)
 
 
+class SelectedConv2d(nn.Conv2d):
+    """A 1x1 convolution that reads some channels of a stream. (N, C, H, W) to (N, C', H, W)."""
+
+    keep_idx: Tensor
+
+    def __init__(self, keep_idx: tuple[int, ...], c_out: int) -> None:
+        super().__init__(len(keep_idx), c_out, 1, bias=False)
+        self.register_buffer("keep_idx", torch.tensor(keep_idx), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution of the kept channels."""
+        return super().forward(x.index_select(1, self.keep_idx))
+
+
 def select(selection: ChannelSelection, stream: int) -> nn.Module:
     """The channels that are read of a stream; the identity where that is all of them."""
     keep_idx = indices(selection)
     return nn.Identity() if keep_idx == tuple(range(stream)) else Select(keep_idx)
+
+
+def norm_select_act(selection: ChannelSelection, stream: int) -> nn.Sequential:
+    """BatchNorm over a stream, an activation, and the channels of it that are read."""
+    norm, act = nn.BatchNorm2d(stream), nn.ReLU(inplace=True)
+    return nn.Sequential(OrderedDict(norm=norm, act=act, select=select(selection, stream)))
+
+
+def conv3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution without bias that keeps the size of the map, but for its stride."""
+    return nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
+
+
+def conv1x1(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution without bias."""
+    return nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+
+
+def projection(c_in: int, out: int, stride: int) -> nn.Module:
+    """The 1x1 of a changing shortcut; the identity of one that changes nothing."""
+    return nn.Identity() if c_in == out and stride == 1 else conv1x1(c_in, out, stride)
 
 
 class PaddedShortcut(nn.Module):
@@ -75,7 +110,7 @@ class PreBottleneck(nn.Module):
     """drop_path(conv3(f3(conv2(f2(conv1(select1(f1(x))))))) + shortcut(x), f = act(norm(.))
 
     ``hidden`` are the channels it reads and the widths of the first 1x1 and the 3x3, which has the
-    stride. A 1x1 in the shortcut reads ``shortcut_from``: ``x``, or ``act``, the first activation.
+    stride. A 1x1 in the shortcut reads ``x``, or with ``from_act`` the first activation.
     """
 
     def __init__(
@@ -84,25 +119,24 @@ class PreBottleneck(nn.Module):
         hidden: tuple[ChannelSelection, int, int],
         out: int,
         stride: int,
-        shortcut_from: str,
         drop_path: float,
+        from_act: bool = False,
     ) -> None:
         super().__init__()
         in_idx, first, second = hidden
         self.norm1 = nn.BatchNorm2d(c_in)
         self.act1 = nn.ReLU(inplace=True)
         self.select1 = select(in_idx, c_in)
-        self.conv1 = nn.Conv2d(count(in_idx), first, 1, bias=False)
+        self.conv1 = conv1x1(count(in_idx), first)
         self.norm2 = nn.BatchNorm2d(first)
         self.act2 = nn.ReLU(inplace=True)
         self.conv2 = conv3x3(first, second, stride)
         self.norm3 = nn.BatchNorm2d(second)
         self.act3 = nn.ReLU(inplace=True)
-        self.conv3 = nn.Conv2d(second, out, 1, bias=False)
+        self.conv3 = conv1x1(second, out)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.shortcut, self.from_act = projection(c_in, out, stride), False
-        if isinstance(self.shortcut, nn.Conv2d):
-            self.from_act = shortcut_from == "act"
+        self.shortcut = projection(c_in, out, stride)
+        self.from_act = from_act and isinstance(self.shortcut, nn.Conv2d)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C', H', W')."""
@@ -132,12 +166,12 @@ class DenseLayer(nn.Module):
 
     def __init__(self, c_in: int, hidden: tuple[ChannelSelection, ...], growth: int) -> None:
         super().__init__()
+        read, bottleneck = count(hidden[0]), len(hidden) > 1
+        width = count(hidden[-1])
         self.norm1 = nn.BatchNorm2d(c_in)
         self.act1 = nn.ReLU(inplace=True)
         self.select1 = select(hidden[0], c_in)
-        read, bottleneck = count(hidden[0]), len(hidden) > 1
-        width = count(hidden[1]) if bottleneck else growth
-        self.conv1 = nn.Conv2d(read, width, 1, bias=False) if bottleneck else conv3x3(read, width)
+        self.conv1 = conv1x1(read, width) if bottleneck else conv3x3(read, growth)
         self.norm2: nn.Module = nn.BatchNorm2d(width) if bottleneck else nn.Identity()
         self.act2: nn.Module = nn.ReLU(inplace=True) if bottleneck else nn.Identity()
         self.conv2: nn.Module = conv3x3(width, growth) if bottleneck else nn.Identity()
@@ -146,27 +180,6 @@ class DenseLayer(nn.Module):
         """Map (N, C, H, W) to (N, C + growth, H, W)."""
         y = self.conv1(self.select1(self.act1(self.norm1(x))))
         return torch.cat([x, self.conv2(self.act2(self.norm2(y)))], dim=1)
-
-
-def norm_select_act(selection: ChannelSelection, stream: int) -> nn.Sequential:
-    """BatchNorm over a stream, an activation, and the channels of it that are read."""
-    return nn.Sequential(
-        OrderedDict(
-            norm=nn.BatchNorm2d(stream), act=nn.ReLU(inplace=True), select=select(selection, stream)
-        )
-    )
-
-
-def projection(c_in: int, out: int, stride: int) -> nn.Module:
-    """The 1x1 of a changing shortcut; the identity of one that changes nothing."""
-    if c_in == out and stride == 1:
-        return nn.Identity()
-    return nn.Conv2d(c_in, out, 1, stride, bias=False)
-
-
-def conv3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution without bias that keeps the size of the map, but for its stride."""
-    return nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
 
 
 class VggHead(Head):

@@ -1,4 +1,4 @@
-"""From the channels that stay to a network: by masks in place, or by removal.
+"""From the channels that stay to a network, by masks in place or by removal, and to its record.
 
     groups = groups_of(net, image_size)
     kept = keep_filters(net, groups, {"stages.0.blocks.0.conv1": 8})
@@ -27,28 +27,31 @@ import torch
 from torch import nn
 
 from convnext_study.errors import UserError
+from convnext_study.models.builders import ROADMAP_BUILDER, get_builder
+from convnext_study.models.timm_model import TimmModel
+from convnext_study.roadmap.spec import NetSpec
+from convnext_study.runs.keys import without_defaults
+from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.channel_groups import (
     Group,
     Kept,
     check_kept,
-    gone,
     narrowed,
     spec_groups,
 )
-from convnext_study.studies.pruning.networks.network import refilled
-from convnext_study.studies.pruning.specs import FAMILIES, Spec
+from convnext_study.studies.pruning.families import refilled
+from convnext_study.studies.pruning.spec import BaseSpec, Spec, from_dict
 
 ImageSize: TypeAlias = tuple[int, int, int]  # channels, height, width
+OWN, NARROWED = "pruning", "pruning-narrowed"  # builders in records, as in the `Study`
 EXTRA = "convnext-study[pruning]"
 _STAGE = re.compile(r"(?:stages\.|layer)(\d+)")
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def spec_of(net: nn.Module) -> Spec | None:
     """The spec of a network of this study; None for any other."""
     spec: Any = getattr(net, "spec", None)
-    found: Spec | None = spec if type(spec) in FAMILIES.values() else None
-    return found
+    return spec if isinstance(spec, BaseSpec) else None  # type: ignore[return-value]
 
 
 def groups_of(net: nn.Module, image_size: ImageSize) -> tuple[Group, ...]:
@@ -71,17 +74,17 @@ def mask(net: nn.Module, kept: Kept, image_size: ImageSize) -> None:
         DependencyGraph(net, image_size).mask(kept)
         return
     for group, channels in check_kept(kept, spec_groups(spec)):
-        lost = gone(group, channels)
+        lost = group.gone(channels)
         if group.positions and group.norms:  # a stream that others read too: only its norm
             places = [group.positions[channel] for channel in lost]
-            zero_channels(net.get_submodule(group.norms[0]), places)
+            _zero(net.get_submodule(group.norms[0]), places)
         elif group.positions:
             with torch.no_grad():
                 for reader, _ in group.consumers:
                     net.get_parameter(f"{reader}.weight")[:, lost] = 0.0
         else:
             for layer in (*group.producers, *group.norms):
-                zero_channels(net.get_submodule(layer), lost)
+                _zero(net.get_submodule(layer), lost)
 
 
 def remove(net: nn.Module, kept: Kept, image_size: ImageSize) -> nn.Module:
@@ -111,6 +114,51 @@ def remove(net: nn.Module, kept: Kept, image_size: ImageSize) -> nn.Module:
     return refilled(net, narrowed(spec, kept), state)
 
 
+def network_of(model: ModelRef, classes: int, **changes: Any) -> nn.Module:
+    """A record's network, with any weights; ``changes`` are ``drop_path`` and ``init``."""
+    how = {"drop_path": 0.0, "init": "kaiming", **changes}
+    net: nn.Module = get_builder(model.builder)(model.args, num_classes=classes, **how)
+    return net
+
+
+def pruned_ref(ref: ModelRef, kept: Kept, image_size: ImageSize) -> ModelRef:
+    """The record of a narrower network: its spec, or the parent's record and what stays of it."""
+    if ref.builder == OWN:
+        return ModelRef(builder=OWN, args=narrowed(from_dict(ref.args), kept).to_dict())
+    plain = {name: [int(channel) for channel in channels] for name, channels in kept.items()}
+    parent = ref.model_dump(mode="json")
+    if ref.builder == ROADMAP_BUILDER:  # so that a new field, at its default, changes no key
+        parent["args"] = without_defaults(ref.args, NetSpec().to_dict())
+    args = {"parent": parent, "kept": plain, "image_size": list(image_size)}
+    return ModelRef(builder=NARROWED, args=args)
+
+
+def build_narrowed(args: dict[str, Any], *, num_classes: int, **how: Any) -> nn.Module:
+    """The network of a record that `pruned_ref` made of another room's.
+
+    The parent is built and the same channels are removed. A network of this package then starts as
+    networks of its widths do; others keep what is left of their parent's start.
+    """
+    net = network_of(ModelRef(**args["parent"]), num_classes, **how)
+    channels, height, width = args["image_size"]
+    DependencyGraph(net, (channels, height, width)).remove(args["kept"])
+    if isinstance(net, TimmModel):
+        net.init_weights(how["init"])  # type: ignore[operator]
+    return net
+
+
+def same_architecture(one: ModelRef, other: ModelRef) -> bool:
+    """Whether weights of the one fit the other: of a traced network only the number of channels
+    counts, not which ones they were."""
+    if not one.builder == other.builder == NARROWED:
+        return one == other
+    mine, its = (
+        {**ref.args, "kept": {name: len(kept) for name, kept in ref.args["kept"].items()}}
+        for ref in (one, other)
+    )
+    return mine == its
+
+
 class DependencyGraph:
     """A network whose channels' uses are known: those of ``net``, traced with one image.
 
@@ -129,14 +177,14 @@ class DependencyGraph:
     def mask(self, kept: Kept) -> None:
         """Set to zero, in place, what `remove` takes out: filters, biases, norms' parameters."""
         for group, channels in check_kept(kept, self.groups):
-            for layer, is_output, places in self._members(group.name, gone(group, channels)):
-                if is_output and _kind(layer, is_output) != "operation":
-                    zero_channels(layer, places)
+            for kind, layer, places in self._members(group.name, group.gone(channels)):
+                if kind in ("producer", "depthwise", "norm"):
+                    _zero(layer, places)
 
     def remove(self, kept: Kept) -> None:
         """Narrow the layers, in place."""
         for group, channels in check_kept(kept, self.groups):
-            if lost := gone(group, channels):
+            if lost := group.gone(channels):
                 self._group(group.name, lost).prune()
 
     def _group(self, name: str, channels: list[int]) -> Any:
@@ -144,12 +192,12 @@ class DependencyGraph:
         prune_outputs = self.graph.get_pruner_of_module(layer).prune_out_channels
         return self.graph.get_pruning_group(layer, prune_outputs, idxs=channels)
 
-    def _members(self, name: str, channels: list[int]) -> list[tuple[Any, bool, list[int]]]:
-        """Layers that change with these channels; whether their outputs do; which of theirs."""
+    def _members(self, name: str, channels: list[int]) -> list[tuple[str, Any, list[int]]]:
+        """Layers that change with these channels: what they are to them, and which of theirs."""
         return [
             (
+                _kind(dep.target.module, self.graph.is_out_channel_pruning_fn(dep.handler)),
                 dep.target.module,
-                bool(self.graph.is_out_channel_pruning_fn(dep.handler)),
                 [int(place) for place in places],
             )
             for dep, places in self._group(name, channels)
@@ -163,8 +211,7 @@ class DependencyGraph:
         if self.graph.get_pruner_of_module(layer) is None or layer not in self.graph.module2node:
             return None
         producers, norms, consumers, concatenated = [name], [], [], False
-        for module, is_output, places in self._members(name, list(range(width))):
-            kind = _kind(module, is_output)
+        for kind, module, places in self._members(name, list(range(width))):
             if kind == "foreign" or (kind == "producer" and module is not layer):
                 return None
             if kind == "consumer" and len(places) % width:
@@ -190,17 +237,9 @@ def _kind(layer: Any, is_output: bool) -> str:
         return "depthwise" if layer.groups == layer.in_channels else "foreign"
     if isinstance(layer, nn.Conv2d | nn.Linear):
         return "producer" if is_output else "consumer"
-    if isinstance(layer, _NORMS):
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
         return "norm"
     return "operation" if type(layer).__name__.startswith("_") else "foreign"
-
-
-def zero_channels(layer: nn.Module, channels: list[int]) -> None:
-    """Set these outputs' weights and biases to zero, of any layer that has them in rows."""
-    with torch.no_grad():
-        for weight in (layer.weight, layer.bias):
-            if isinstance(weight, torch.Tensor):
-                weight[channels] = 0.0
 
 
 def _trace(net: nn.Module, image_size: ImageSize) -> Any:
@@ -220,3 +259,11 @@ def _trace(net: nn.Module, image_size: ImageSize) -> Any:
     finally:
         net.train(was_training)
     return graph
+
+
+def _zero(layer: nn.Module, channels: list[int]) -> None:
+    """Set these outputs' weights and biases to zero, of any layer that has them in rows."""
+    with torch.no_grad():
+        for weight in (layer.weight, layer.bias):
+            if isinstance(weight, torch.Tensor):
+                weight[channels] = 0.0

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from convnext_study.errors import UserError
+from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.channel_groups import PruningError
-from convnext_study.studies.pruning.networks.network import refilled
-from convnext_study.studies.pruning.specs import PreActSpec
+from convnext_study.studies.pruning.families import refilled
+from convnext_study.studies.pruning.removal import network_of
+from convnext_study.studies.pruning.spec import PreActSpec
 
+FACTORED = "pruning-factored"  # the builder in records, as in the `Study`
 MOMENTUM = 0.9
 
 
@@ -55,6 +58,18 @@ def add_factors(net: nn.Module) -> dict[str, Factor]:
         factors[name] = Factor().to(next(block.parameters()))
         block.drop_path = nn.Sequential(block.drop_path or nn.Identity(), factors[name])
     return factors
+
+
+def factored_ref(model: ModelRef) -> ModelRef:
+    """The record of the same network with a factor on each residual branch."""
+    return ModelRef(builder=FACTORED, args={"network": model.model_dump(mode="json")})
+
+
+def build_factored(args: dict[str, Any], *, num_classes: int, **how: Any) -> nn.Module:
+    """The network of a record that `factored_ref` made."""
+    net = network_of(ModelRef(**args["network"]), num_classes, **how)
+    add_factors(net)
+    return net
 
 
 def proximal_step(factors: Mapping[str, Factor], lr: float, penalty: float) -> None:
@@ -110,30 +125,23 @@ def remove_branches(net: Any, kept: Mapping[str, bool]) -> nn.Module:
     spec, state = net.spec, {name: weight.clone() for name, weight in net.state_dict().items()}
     for block, factor in factors_of(net).items():
         state[f"{block}.conv3.weight"] *= factor.weight.detach()
-    for stage, (before, after) in enumerate(zip(spec.branches(), _left(spec, kept), strict=True)):
-        _rename(state, stage, len(before), after)
+    for stage, (before, left) in enumerate(zip(spec.branches(), _left(spec, kept), strict=True)):
+        # The first block always stays, for its shortcut; the others move up.
+        stays = [block for block in range(len(before)) if block == 0 or left.get(block, True)]
+        for new, old in enumerate(stays):
+            prefix = f"stages.{stage}.blocks.{old}."
+            for name in [name for name in state if name.startswith(prefix)]:
+                state[f"stages.{stage}.blocks.{new}." + name.removeprefix(prefix)] = state[name]
     return refilled(net, branch_spec(spec, kept), state)
 
 
 def _left(spec: PreActSpec, kept: Mapping[str, bool]) -> list[dict[int, bool]]:
     """Of each stage, the blocks whose branch there is, and whether it stays."""
-    found, known = [], set()
-    for stage, branches in enumerate(spec.branches()):
-        names = {
-            block: f"stages.{stage}.blocks.{block}" for block, has in enumerate(branches) if has
-        }
-        found.append({block: kept.get(name, True) for block, name in names.items()})
-        known |= set(names.values())
+    names = [
+        {block: f"stages.{stage}.blocks.{block}" for block, has in enumerate(branches) if has}
+        for stage, branches in enumerate(spec.branches())
+    ]
     for name in kept:
-        if name not in known:
+        if not any(name in blocks.values() for blocks in names):
             raise PruningError(f"{name}: no such block with a branch")
-    return found
-
-
-def _rename(state: dict[str, Tensor], stage: int, blocks: int, left: Mapping[int, bool]) -> None:
-    """Give the blocks that stay their new places; the first always stays, for its shortcut."""
-    stays = [block for block in range(blocks) if block == 0 or left.get(block, True)]
-    for new, old in enumerate(stays):
-        prefix = f"stages.{stage}.blocks.{old}."
-        for name in [name for name in state if name.startswith(prefix)]:
-            state[f"stages.{stage}.blocks.{new}." + name.removeprefix(prefix)] = state[name]
+    return [{block: kept.get(name, True) for block, name in blocks.items()} for blocks in names]

@@ -1,0 +1,282 @@
+"""The networks that the specs describe, with what users of timm expect of a model."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from convnext_study.models.blocks import Head, Stage, drop_path_rates, jit_ignore
+from convnext_study.models.layers import he_normal, init_layers
+from convnext_study.models.timm_model import TimmModel
+from convnext_study.studies.pruning import blocks
+from convnext_study.studies.pruning.spec import (
+    BottleneckSpec,
+    ChannelSelection,
+    DenseNetSpec,
+    ImageNetBasicSpec,
+    PreActSpec,
+    PreResNetSpec,
+    ResNetSpec,
+    Spec,
+    VggSpec,
+    count,
+    from_dict,
+    indices,
+)
+
+BuiltStage: TypeAlias = tuple[Stage, int, int]  # its channels, by how much the image has shrunk
+SmallSpec: TypeAlias = VggSpec | ResNetSpec | PreResNetSpec | DenseNetSpec | PreActSpec
+LINEAR_STD = 0.01  # of a VGG's linear layers
+EXPANSION = 4  # of a bottleneck
+
+
+def make_network(spec: Spec, **kwargs: Any) -> nn.Module:
+    """The network of a spec; further arguments are those of `PruningNet` or timm's ``ResNet``."""
+    if isinstance(spec, ImageNetBasicSpec | BottleneckSpec):
+        return timm_resnet(spec, **kwargs)
+    return PruningNet(spec, **kwargs)
+
+
+def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> nn.Module:
+    """The network of a record: ``args`` are a spec's fields and its ``family``.
+
+    Raises SpecError for a spec that no network can have.
+    """
+    net: Any = make_network(from_dict(args), num_classes=num_classes, drop_path_rate=drop_path)
+    if isinstance(net, PruningNet):
+        net.init_weights(init)
+    elif init == "trunc_normal":  # its own start is torchvision's
+        init_layers(net, init, lambda conv: None)
+    return net  # type: ignore[no-any-return]
+
+
+def refilled(net: Any, spec: Spec, state: Mapping[str, Tensor]) -> nn.Module:
+    """The network of ``spec`` with the weights of ``state``, otherwise as ``net`` is: its classes,
+    its device, type and mode."""
+    shape = {"num_classes": net.num_classes, "in_chans": getattr(net, "in_chans", 3)}
+    weight, small = next(net.parameters()), make_network(spec, **shape)
+    small.to(weight.device, weight.dtype).train(net.training)
+    small.load_state_dict({name: state[name] for name in small.state_dict()})
+    return small
+
+
+class PruningNet(TimmModel):
+    """A network of this study whose layers neither timm nor torchvision have.
+
+    Arguments are those of `RoadmapNet`, but that these networks have no dilated form, so that
+    ``output_stride`` is 32, and stochastic depth is for residual blocks alone. Raises ValueError,
+    one line, for an argument that no such network can have.
+    """
+
+    def __init__(
+        self,
+        spec: SmallSpec,
+        *,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        output_stride: int = 32,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        if output_stride != 32:
+            raise ValueError(f"output_stride: {output_stride}; a {spec.family} has 32 alone")
+        if drop_path_rate and isinstance(spec, VggSpec | DenseNetSpec):
+            raise ValueError(f"drop_path_rate: a {spec.family} has no residual branches; use 0")
+        stem = _stem(spec, in_chans)
+        stages, channels, reductions = zip(*_stages(spec, drop_path_rate), strict=True)
+        head = (
+            blocks.VggHead(spec, channels[-1], num_classes, global_pool, drop_rate)
+            if isinstance(spec, VggSpec)
+            else Head(channels[-1], num_classes, global_pool, drop_rate)
+        )
+        super().__init__(
+            spec,
+            stem,
+            stages,
+            head,
+            zip(channels, reductions, strict=True),
+            num_classes=num_classes,
+            in_chans=in_chans,
+            output_stride=output_stride,
+            drop_rate=drop_rate,
+        )
+        if isinstance(spec, VggSpec) and spec.hidden:
+            self.head_hidden_size = spec.hidden[-1]
+
+    @jit_ignore
+    def init_weights(self, scheme: str = "kaiming") -> None:
+        """``kaiming``, as the authors start all networks, or ``trunc_normal``.
+
+        Scales of BatchNorm start at 1, and at 0.5 in the networks that slimming prunes on CIFAR
+        and in its VGGs.
+        """
+        init_layers(self, scheme, he_normal)
+        spec, is_vgg = self.spec, isinstance(self.spec, VggSpec)
+        at_half = isinstance(spec, VggSpec | PreResNetSpec | DenseNetSpec)
+        at_half = at_half and getattr(spec, "head", "") != "4096"
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                nn.init.constant_(module.weight, 0.5 if at_half else 1.0)
+                nn.init.zeros_(module.bias)
+            elif is_vgg and isinstance(module, nn.Linear) and scheme == "kaiming":
+                nn.init.normal_(module.weight, std=LINEAR_STD)
+                nn.init.zeros_(module.bias)
+
+
+def _stem(spec: SmallSpec, in_chans: int) -> nn.Sequential:
+    if isinstance(spec, VggSpec):
+        return _conv_norm_act(spec, in_chans, int(spec.widths[0]))
+    width = 2 * spec.growth if isinstance(spec, DenseNetSpec) else spec.widths[0]
+    if isinstance(spec, PreActSpec) and spec.stem == "imagenet":
+        conv, pool = nn.Conv2d(in_chans, width, 7, 2, padding=3, bias=False), True
+    else:
+        conv, pool = blocks.conv3x3(in_chans, width), False
+    layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
+    if pool or isinstance(spec, ResNetSpec):
+        layers |= {"norm": nn.BatchNorm2d(width), "act": nn.ReLU(inplace=True)}
+    if pool:
+        layers["pool"] = nn.MaxPool2d(3, 2, padding=1)
+    return nn.Sequential(layers)
+
+
+def _stages(spec: SmallSpec, drop_path_rate: float) -> Iterator[BuiltStage]:
+    match spec:
+        case VggSpec():
+            return _vgg(spec)
+        case DenseNetSpec():
+            return _densenet(spec)
+    return _residual(spec, drop_path_rate)
+
+
+def _vgg(spec: VggSpec) -> Iterator[BuiltStage]:
+    """A stage for each size of the map; the first convolution is the stem."""
+    c_in = int(spec.widths[0])
+    for place, widths in enumerate(spec.groups()):
+        layers = []
+        for width in widths:
+            layers.append(_conv_norm_act(spec, c_in, width))
+            c_in = width
+        if layers:
+            yield Stage(layers, nn.MaxPool2d(2) if place else None), c_in, 2**place
+
+
+def _conv_norm_act(spec: VggSpec, c_in: int, c_out: int) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["conv"] = nn.Conv2d(c_in, c_out, 3, padding=1, bias=spec.conv_bias)
+    if spec.batchnorm:
+        layers["norm"] = nn.BatchNorm2d(c_out)
+    layers["act"] = nn.ReLU(inplace=True)
+    return nn.Sequential(layers)
+
+
+def _residual(
+    spec: ResNetSpec | PreResNetSpec | PreActSpec, drop_path_rate: float
+) -> Iterator[BuiltStage]:
+    """Every stage but the first halves the map; where norms come first, one ends the last stage."""
+    stages: Any = spec.branches() if isinstance(spec, PreActSpec) else spec.inner
+    expansion = 1 if isinstance(spec, ResNetSpec) else EXPANSION
+    first = 4 if isinstance(spec, PreActSpec) and spec.stem == "imagenet" else 1
+    rates = iter(drop_path_rates(drop_path_rate, sum(map(len, stages))))
+    c_in = spec.widths[0]
+    for index, (hidden, width) in enumerate(zip(stages, spec.widths, strict=True)):
+        layers, out = [], expansion * width
+        for place, block in enumerate(hidden):
+            stride = 2 if index and place == 0 else 1
+            layers.append(_block(spec, block, (c_in, out), stride, next(rates)))
+            c_in = out
+        tail, channels = None, c_in
+        if index == len(stages) - 1 and not isinstance(spec, ResNetSpec):
+            last = spec.last if isinstance(spec, PreResNetSpec) else c_in
+            tail, channels = blocks.norm_select_act(last, c_in), count(last)
+        yield Stage(layers, tail=tail), channels, first * 2**index
+
+
+def _block(spec: Any, block: Any, widths: tuple[int, int], stride: int, rate: float) -> nn.Module:
+    c_in, out = widths
+    match spec:
+        case ResNetSpec():
+            return blocks.BasicBlock(c_in, block, out, stride, rate)
+        case PreResNetSpec():
+            return blocks.PreBottleneck(c_in, block, out, stride, rate)
+        case PreActSpec() if block:
+            hidden = (c_in, out // EXPANSION, out // EXPANSION)
+            return blocks.PreBottleneck(c_in, hidden, out, stride, rate, from_act=True)
+    return blocks.BranchlessBlock(c_in, out, stride)
+
+
+def _densenet(spec: DenseNetSpec) -> Iterator[BuiltStage]:
+    """Dense blocks with a transition before each but the first; a norm ends the last."""
+    c_in = 2 * spec.growth
+    for index, inner in enumerate(spec.inner):
+        downsample, layers = None, []
+        if index:
+            selection, before = spec.transitions[index - 1], c_in
+            c_in = before // spec.compression
+            downsample = blocks.norm_select_act(selection, before)
+            downsample.add_module("conv", blocks.conv1x1(count(selection), c_in))
+            downsample.add_module("pool", nn.AvgPool2d(2, ceil_mode=True))
+        for hidden in inner:
+            layers.append(blocks.DenseLayer(c_in, hidden, spec.growth))
+            c_in += spec.growth
+        ends = index == len(spec.inner) - 1
+        tail = blocks.norm_select_act(spec.last, c_in) if ends else None
+        yield Stage(layers, downsample, tail), count(spec.last) if ends else c_in, 2**index
+
+
+def timm_resnet(
+    spec: ImageNetBasicSpec | BottleneckSpec, *, zero_init_last: bool = False, **kwargs: Any
+) -> nn.Module:
+    """timm's ResNet with this spec's widths; the other arguments are those of timm's ``ResNet``.
+
+    The last norm of a branch starts at 1 unless ``zero_init_last``, as in torchvision. Weights of
+    torchvision's and timm's ResNets fit the networks that are not narrowed, but for biased
+    shortcuts.
+    """
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+
+    is_basic, stages = isinstance(spec, ImageNetBasicSpec), spec.inner
+    kind = BasicBlock if is_basic else Bottleneck
+    net: Any = ResNet(kind, tuple(map(len, stages)), zero_init_last=zero_init_last, **kwargs)
+    net.spec = spec
+    for index, inner in enumerate(stages, start=1):
+        for block, widths in zip(getattr(net, f"layer{index}"), inner, strict=True):
+            if is_basic:
+                _narrow_basic(block, widths)
+            else:
+                _narrow_bottleneck(block, widths, spec)
+    net.init_weights(zero_init_last=zero_init_last)
+    return net  # type: ignore[no-any-return]
+
+
+def _narrow_basic(block: Any, width: Any) -> None:
+    block.conv1 = _conv(block.conv1, block.conv1.in_channels, width)
+    block.bn1 = nn.BatchNorm2d(width)
+    block.conv2 = _conv(block.conv2, width, block.conv2.out_channels)
+
+
+def _narrow_bottleneck(block: Any, widths: Any, spec: Any) -> None:
+    in_idx, first, second = widths
+    block.conv1 = _first_conv(block.conv1, in_idx, first)
+    block.bn1 = nn.BatchNorm2d(first)
+    block.conv2 = _conv(block.conv2, first, second)
+    block.bn2 = nn.BatchNorm2d(second)
+    block.conv3 = _conv(block.conv3, second, block.conv3.out_channels)
+    if spec.shortcut_bias and block.downsample is not None:
+        conv = block.downsample[0]
+        block.downsample[0] = _conv(conv, conv.in_channels, conv.out_channels, bias=True)
+
+
+def _first_conv(conv: nn.Conv2d, selection: ChannelSelection, c_out: int) -> nn.Conv2d:
+    if indices(selection) == tuple(range(conv.in_channels)):
+        return _conv(conv, count(selection), c_out)
+    return blocks.SelectedConv2d(indices(selection), c_out)
+
+
+def _conv(like: Any, c_in: int, c_out: int, bias: bool = False) -> nn.Conv2d:
+    """A convolution of the same kind, of other widths."""
+    geometry = (like.kernel_size, like.stride, like.padding, like.dilation)
+    return nn.Conv2d(c_in, c_out, *geometry, bias=bias)
