@@ -143,7 +143,7 @@ def build_narrowed(args: dict[str, Any], *, num_classes: int, **how: Any) -> nn.
     channels, height, width = args["image_size"]
     DependencyGraph(net, (channels, height, width)).remove(args["kept"])
     if isinstance(net, TimmModel):
-        net.init_weights(how["init"])  # type: ignore[operator]
+        net.init_weights(how["init"])
     return net
 
 
