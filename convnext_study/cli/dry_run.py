@@ -9,13 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from convnext_study.cli.options import StudyOptions, output_of, print_tables
-from convnext_study.cli.place import (
-    choose_resources_for,
-    cluster_of,
-    describe,
-    get_launcher,
-    processes_of,
-)
+from convnext_study.cli.place import choose_resources_for, describe, launcher_of
 from convnext_study.cli.progress import Progress, progress
 from convnext_study.errors import UserError
 from convnext_study.experiments.collection import RunCollection, train_all
@@ -97,16 +91,16 @@ def dry_run(study: RunCollection, options: StudyOptions) -> None:
     todo = [run for run in study.runs if not study.is_done(run)]
     done = len(study.runs) - len(todo)
     print(f"{study.folder}: {len(study.runs)} runs, {done} done already", file=output)
-    cluster = cluster_of(options)
+    launcher = launcher_of(options)
     sizes: dict[str, DatasetSize] = {}
     for uri in dict.fromkeys(run.data for run in study.runs):
         sizes[uri], note = _size(uri, options)
         if note:
             print(f"data: {note}", file=output)
-    resources = choose_resources_for(todo, options, cluster) if todo else None
+    resources = choose_resources_for(todo, options, launcher) if todo else None
     if resources:
-        print(describe(todo, options, resources), file=output)
-    gpus = processes_of(options, cluster, resources.devices if resources else ())
+        print(describe(todo, launcher, resources), file=output)
+    gpus = launcher.world_size(resources.devices if resources else ())
     hardware = Hardware(options.gpu, gpus, options.mfu, options.micro_batch_size)
     costs = estimate(study.runs, sizes, hardware)
     runs = [
@@ -122,8 +116,8 @@ def dry_run(study: RunCollection, options: StudyOptions) -> None:
         print(file=output)
         print_tables(_table(runs).with_notes(*notes), file=output)
     print("dry run: nothing was trained or written", file=output)
-    if cluster and resources and not options.as_json:
-        train_all(study, resources, lambda: None, get_launcher(options, cluster))
+    if launcher.submits and resources and not options.as_json:
+        train_all(study, resources, lambda: None, launcher)
 
 
 def _size(uri: str, options: StudyOptions) -> tuple[DatasetSize, str]:

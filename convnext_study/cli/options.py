@@ -188,7 +188,9 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 def output_of(options: StudyOptions) -> TextIO:
     """Where a command says what it does: a batch script, or JSON, must be all of the standard
     output."""
-    for_machines = options.as_json or options.launcher == "slurm"
+    from convnext_study.launchers import launcher_class
+
+    for_machines = options.as_json or launcher_class(options.launcher).submits
     return sys.stderr if options.dry_run and for_machines else sys.stdout
 
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.cli.options import StudyOptions
-from convnext_study.errors import UserError
 from convnext_study.experiments.data_identity import look_at
 from convnext_study.experiments.dataset_size import expected_size, has_maps, size_if_missing
 from convnext_study.experiments.network_checks import check_networks
-from convnext_study.launchers import LAUNCHERS, cluster_for, launcher_for, node_for, world_size_for
+from convnext_study.launchers import Launcher, LaunchOptions, make_launcher
 from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
-    from convnext_study.launchers import Launcher
-    from convnext_study.launchers.resources import Node, Requested, Resources
-    from convnext_study.launchers.slurm.cluster import ClusterConfig
+    from convnext_study.launchers.resources import Resources
     from convnext_study.recipes import Recipe
 
 
-def describe(todo: Sequence[Run], options: StudyOptions, resources: Resources) -> str:
+def describe(todo: Sequence[Run], launcher: Launcher, resources: Resources) -> str:
     """One line: what is about to be trained, and how a batch is taken apart."""
     recipes = ", ".join(sorted({run.recipe["name"] for run in todo}))
     batches = ", ".join(sorted({str(run.recipe["global_batch_size"]) for run in todo}))
@@ -34,23 +30,17 @@ def describe(todo: Sequence[Run], options: StudyOptions, resources: Resources) -
     each = f"{runtime.threads} thread(s) each"
     if runtime.workers:
         each += f", {runtime.workers} process(es) that read images"
-    how = f"on {options.launcher}, {each}"
-    if options.launcher == "local":
-        launcher = (
-            f"{resources.devices[0]} to {resources.devices[-1]}"
-            if resources.devices
-            else runtime.device
-        )
-        how = f"{resources.jobs} side by side, {each}, on {launcher}"
     data = ", ".join(dict.fromkeys(run.data for run in todo))
-    return f"{data}; {recipes}; {batches} images per step{at_a_time}; {how}"
+    return f"{data}; {recipes}; {batches} images per step{at_a_time}; " + launcher.describe(
+        resources, each
+    )
 
 
 def choose_resources_for(
-    todo: Sequence[Run], options: StudyOptions, cluster: ClusterConfig | None
+    todo: Sequence[Run], options: StudyOptions, launcher: Launcher
 ) -> Resources:
     """What each training may use. Raises UserError, also for data that cannot be opened."""
-    from convnext_study.launchers.resources import choose_resources
+    from convnext_study.launchers.resources import Requested
     from convnext_study.training.runtime import Runtime
 
     size, from_files = _images(todo, options)
@@ -65,16 +55,17 @@ def choose_resources_for(
         tf32=options.tf32,
         cudnn_benchmark=options.cudnn_benchmark,
     )
-    node = node_for(options.device, cluster)
-    requested = _requested(options, node, cluster)
-    processes = processes_of(options, cluster, node.devices)
+    requested = Requested(
+        device=options.device, jobs=options.jobs, threads=options.threads, workers=options.workers
+    )
+    plan = launcher.resources(
+        runtime, requested, image_size=size, runs=len(todo), from_files=from_files
+    )
+    processes = launcher.world_size(plan.devices)
     check_networks(
         todo, lambda uri: expected_size(uri)[0], functools.partial(_together, options, processes)
     )
-    plan = choose_resources(
-        runtime, requested, image_size=size, runs=len(todo), from_files=from_files, node=node
-    )
-    return replace(plan, jobs=min(cluster.array_limit, len(todo))) if cluster else plan
+    return plan
 
 
 def _together(options: StudyOptions, processes: int, recipe: Recipe) -> int:
@@ -131,45 +122,9 @@ def opening(options: StudyOptions) -> dict[str, Any]:
     }
 
 
-def _requested(options: StudyOptions, node: Node, cluster: ClusterConfig | None) -> Requested:
-    """What was requested of the node. A cluster's processes have their cores to themselves."""
-    from convnext_study.launchers.resources import Requested
-
-    return Requested(
-        device=options.device,
-        jobs=options.jobs if options.launcher == "local" else 1,
-        processes=1 if cluster else processes_of(options, cluster, node.devices),
-        threads=options.threads,
-        workers=options.workers,
-    )
-
-
-def processes_of(
-    options: StudyOptions, cluster: ClusterConfig | None, devices: Sequence[str]
-) -> int:
-    """Processes that share a run."""
-    return world_size_for(options.launcher, cluster, devices, options.processes)
-
-
-def cluster_of(options: StudyOptions) -> ClusterConfig | None:
-    """The site, where there is one. Raises UserError, also for an option of another launcher."""
-    own = {
-        "--cluster": ("slurm", options.cluster is not None),
-        "--no-wait": ("slurm", not options.wait),
-        "--processes": ("torchrun", options.processes is not None),
-    }
-    for option, (launcher, is_given) in own.items():
-        if is_given and options.launcher in LAUNCHERS and options.launcher != launcher:
-            raise UserError(f"{option}: is for --launcher {launcher}; leave it out, or add that")
-    return cluster_for(options.launcher, options.cluster)
-
-
-def get_launcher(options: StudyOptions, cluster: ClusterConfig | None) -> Launcher:
-    """What trains the jobs."""
-    return launcher_for(
+def launcher_of(options: StudyOptions) -> Launcher:
+    """What trains the jobs. Raises UserError, also for an option of another launcher."""
+    return make_launcher(
         options.launcher,
-        cluster,
-        processes=options.processes,
-        dry_run=options.dry_run,
-        wait=options.wait,
+        LaunchOptions(options.processes, options.cluster, options.wait, options.dry_run),
     )

@@ -19,9 +19,8 @@ from convnext_study.cli.options import (
 )
 from convnext_study.cli.place import (
     choose_resources_for,
-    cluster_of,
     describe,
-    get_launcher,
+    launcher_of,
     opening,
 )
 from convnext_study.cli.progress import live_table, plain_line, progress
@@ -63,15 +62,14 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
     print(f"{study.folder}: {len(study.runs)} runs, {done} done already")
     study.note_places()
     outcomes: list[Outcome] = []
-    cluster = cluster_of(options)
-    launcher = get_launcher(options, cluster)
+    launcher = launcher_of(options)
     if todo:
-        plan = choose_resources_for(todo, options, cluster)
-        print(describe(todo, options, plan), flush=True)
+        plan = choose_resources_for(todo, options, launcher)
+        print(describe(todo, launcher, plan), flush=True)
         outcomes = _train(study, plan, launcher)
         for outcome in unfinished(outcomes, "submitted"):
             print(f"{outcome.run.id}: {outcome.reason}")
-        if options.launcher == "slurm" and not options.wait:
+        if not options.wait:
             return
     _show(study)
     failed, stopped = unfinished(outcomes, "failed"), unfinished(outcomes, "stopped")

@@ -6,19 +6,15 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from convnext_study.errors import RunFailed, UserError
-from convnext_study.launchers import launcher_for
+from convnext_study.launchers import Launcher
 from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.launchers.resources import Resources
 from convnext_study.runs.files import RUN, RUNS
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.parents import check_parent
 from convnext_study.runs.records import Record, RecordError, Run, is_done, read, scan
-
-if TYPE_CHECKING:
-    from convnext_study.launchers import Launcher
 
 WANDB_MODES = ("off", "offline", "online")
 
@@ -71,12 +67,9 @@ def train_all(
     study: RunCollection,
     resources: Resources,
     on_poll: Callable[[], None],
-    launcher: Launcher | None = None,
+    launcher: Launcher,
 ) -> list[Outcome]:
     """Train what is not done; finished runs are skipped, half-finished ones resumed.
-
-    ``launcher`` takes the jobs to the processes that train them; without it, to a pool of this
-    machine's.
 
     Raises UserError where the folder cannot be written, Busy where a run starts from one that
     another command trains, and ParentError where from one that is neither among these nor done.
@@ -87,7 +80,7 @@ def train_all(
         if run.init_from not in keys:
             check_parent(run, study.path(run))
     jobs = [Job(run, study.path(run), resources.runtime, study.wandb) for run in todo]
-    return (launcher or launcher_for())(jobs, resources, on_poll) if jobs else []
+    return launcher.run(jobs, resources, on_poll) if jobs else []
 
 
 def unfinished(outcomes: Sequence[Outcome], status: str) -> list[Outcome]:

@@ -1,118 +1,112 @@
 """Where runs are trained: processes of this machine, torchrun, SLURM.
 
-A further launcher is a file of this room, its name in ``LAUNCHERS``, and a line in each function
-here.
+A further launcher is a file of this room with a `Launcher`, and its line in ``LAUNCHERS``.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from convnext_study.errors import UserError, did_you_mean
+from convnext_study.imports import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from convnext_study.launchers.graph import Job, Outcome
-    from convnext_study.launchers.resources import Node, Resources
-    from convnext_study.launchers.slurm.cluster import ClusterConfig
+    from convnext_study.launchers.resources import Requested, Resources
+    from convnext_study.training.runtime import Runtime
 
-    # Takes jobs, the machine's plan and what to call from time to time; returns how they ended.
-    Launcher = Callable[[Sequence[Job], Resources, Callable[[], None]], list[Outcome]]
-
-LAUNCHERS = ("local", "torchrun", "slurm")
-
-
-def cluster_for(name: str, path: Path | None) -> ClusterConfig | None:
-    """The site that a launcher submits to, read from its file; None for this machine.
-
-    Raises UserError for an unknown launcher, and for a file that is missing or cannot be used.
-    """
-    if name not in LAUNCHERS:
-        near = did_you_mean(name, list(LAUNCHERS))
-        raise UserError(f"launcher: {name!r}; use local, torchrun or slurm{near}")
-    if name != "slurm":
-        return None
-    if path is None:
-        raise UserError("launcher slurm: name the site with --cluster FILE, as in launch/clusters/")
-    from convnext_study.launchers.slurm.cluster import read_cluster
-
-    return read_cluster(path)
+LAUNCHERS = {
+    "local": "convnext_study.launchers.local:Local",
+    "torchrun": "convnext_study.launchers.torchrun:Torchrun",
+    "slurm": "convnext_study.launchers.slurm.submit:Slurm",
+}
 
 
-def node_for(device: str | None, cluster: ClusterConfig | None) -> Node:
-    """Where each training will run: a node of the cluster, or else this machine.
-
-    Raises UserError where this machine has no such device.
-    """
-    from convnext_study.launchers.resources import Node, this_node
-
-    if cluster is not None:
-        return Node(cluster.cpus_per_process, (cluster.device,))
-    return this_node(device)
-
-
-def world_size_for(
-    name: str, cluster: ClusterConfig | None, devices: Sequence[str], processes: int | None
-) -> int:
-    """Processes that share a run: as ``processes`` requests of torchrun, or one a device there."""
-    if cluster is not None:
-        return cluster.world_size
-    if name == "torchrun":
-        return processes or max(len(devices), 1)
-    return 1
-
-
-def launcher_for(
-    name: str = "local",
-    cluster: ClusterConfig | None = None,
-    *,
-    processes: int | None = None,
-    dry_run: bool = False,
-    wait: bool = True,
-) -> Launcher:
-    """What trains jobs.
-
-    It raises UserError where the folder cannot be written.
+@dataclass(frozen=True)
+class LaunchOptions:
+    """What is requested of a launcher; all but ``dry_run`` are of one alone.
 
     Args:
-        name: one of ``LAUNCHERS``.
-        cluster: where SLURM submits to; see `cluster_for`.
-        processes: that share each run with torchrun.
-        dry_run: SLURM's batch scripts are printed, and nothing is submitted.
+        processes: that share each run.
+        cluster: the file of the site that jobs are submitted to.
         wait: follow submitted jobs to their ends.
+        dry_run: batch scripts are printed, and nothing is submitted.
     """
 
-    def local(
-        jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
+    processes: int | None = None
+    cluster: Path | None = None
+    wait: bool = True
+    dry_run: bool = False
+
+
+class Launcher(ABC):
+    """What trains jobs.
+
+    Attributes:
+        name: of ``LAUNCHERS``.
+        own: names of the options that it takes.
+        submits: whether jobs are left to others, by scripts that a dry run prints.
+    """
+
+    name: ClassVar[str]
+    own: ClassVar[tuple[str, ...]] = ()
+    submits: ClassVar[bool] = False
+
+    def __init__(self, options: LaunchOptions = LaunchOptions()) -> None:
+        self.options = options
+
+    @abstractmethod
+    def run(
+        self, jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
     ) -> list[Outcome]:
-        from convnext_study.launchers.local import Pool
+        """Train jobs; ``on_poll`` is called from time to time. Returns how they ended.
 
-        _make_folders(jobs)
-        return Pool(resources.jobs, on_poll, resources.devices).run(jobs)
+        Raises UserError where the folder cannot be written.
+        """
 
-    def torchrun(
-        jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
-    ) -> list[Outcome]:
-        from convnext_study.launchers.torchrun import run_torchrun
+    def world_size(self, devices: Sequence[str]) -> int:
+        """Processes that share a run, on these devices."""
+        return 1
 
-        _make_folders(jobs)
-        world_size = world_size_for(name, None, resources.devices, processes)
-        return run_torchrun(jobs, world_size, on_poll)
+    def resources(self, runtime: Runtime, requested: Requested, **images: Any) -> Resources:
+        """What each training may use where it will run; ``images`` as `choose_resources` takes
+        them. Raises UserError where this machine has no such device."""
+        from convnext_study.launchers.resources import choose_resources
 
-    def slurm(
-        jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
-    ) -> list[Outcome]:
-        from convnext_study.launchers.slurm.submit import run_slurm
+        return choose_resources(runtime, requested, **images)
 
-        assert cluster is not None  # noqa: S101  `cluster_for` sees to it
-        return run_slurm(jobs, cluster, dry_run, wait, on_poll)
-
-    return {"local": local, "torchrun": torchrun, "slurm": slurm}[name]
+    def describe(self, resources: Resources, each: str) -> str:
+        """In words, where runs will be trained that have ``each`` so many threads."""
+        return f"on {self.name}, {each}"
 
 
-def _make_folders(jobs: Sequence[Job]) -> None:
+def launcher_class(name: str) -> type[Launcher]:
+    """Raises UserError for an unknown launcher."""
+    if name not in LAUNCHERS:
+        near = did_you_mean(name, list(LAUNCHERS))
+        *names, last = LAUNCHERS
+        raise UserError(f"launcher: {name!r}; use {', '.join(names)} or {last}{near}")
+    found: type[Launcher] = resolve(LAUNCHERS[name])
+    return found
+
+
+def make_launcher(name: str, options: LaunchOptions) -> Launcher:
+    """The launcher of that name. Raises UserError, also for an option that it does not take."""
+    kind = launcher_class(name)
+    for field in fields(LaunchOptions):
+        given = getattr(options, field.name) != field.default
+        if given and field.name not in (*kind.own, "dry_run"):
+            option = "--no-wait" if field.name == "wait" else f"--{field.name}"
+            raise UserError(f"{option}: is not for --launcher {name}; leave one of them out")
+    return kind(options)
+
+
+def make_folders(jobs: Sequence[Job]) -> None:
     """Raises UserError where they cannot be written, before this machine begins any run."""
     from convnext_study.runs.files import make_folder
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from convnext_study.errors import UserError
@@ -77,59 +78,48 @@ class Schedule:
     """Jobs in the order in which they may start; among those that may, the order given.
 
     A parent that is not among the jobs is taken to be done: the child says so where it is not.
-
     Raises UserError where runs start from each other in a circle.
+
+    Attributes:
+        waiting: the jobs that have not been taken, by their places in the request.
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         levels(jobs)
-        self._waiting = dict(enumerate(jobs))
+        self.waiting = dict(enumerate(jobs))
         self._keys = [job.run.key for job in jobs]  # a digest each, so found once
+        self._places = {key: place for place, key in enumerate(self._keys)}
         self._open = set(self._keys)
-
-    def __bool__(self) -> bool:
-        """Whether jobs are left that have not been taken."""
-        return bool(self._waiting)
+        self._children = defaultdict[str | None, list[int]](list)
+        for place, job in self.waiting.items():
+            self._children[job.waits_for].append(place)
 
     def take(self) -> Job | None:
         """The next job that may start; None while all that are left wait for others."""
-        for number, job in self._waiting.items():
+        for place, job in self.waiting.items():
             if job.waits_for not in self._open:
-                return self._waiting.pop(number)
+                return self.waiting.pop(place)
         return None
 
     def settle(self, outcome: Outcome) -> list[Outcome]:
-        """Note how a job that was taken ended. Returns that, and the ends of the jobs that cannot
-        start for it: those that start from it, and from them."""
-        self._open.discard(outcome.run.key)
-        lost = cannot_start(self._waiting, self._keys, outcome)
-        for number in lost:
-            del self._waiting[number]
-            self._open.discard(self._keys[number])
-        return [outcome, *lost.values()]
+        """Note how a job ended. Returns that, and the ends of the jobs that cannot start for it:
+        those that start from it, and from them."""
+        key = outcome.run.key
+        self.waiting.pop(self._places[key], None)
+        self._open.discard(key)
+        if outcome.status == "done":
+            return [outcome]
+        ends = [(key, outcome)]
+        for parent, end in ends:  # which grows as it goes
+            for place in self._children[parent]:
+                if child := self.waiting.pop(place, None):
+                    ends.append((self._keys[place], _end_of(child, end)))
+                    self._open.discard(self._keys[place])
+        return [end for _, end in ends]
 
-    def rest(self) -> list[Job]:
-        """The jobs that have not been taken."""
-        return list(self._waiting.values())
-
-
-def cannot_start(
-    waiting: Mapping[int, Job], keys: Sequence[str], ended: Outcome
-) -> dict[int, Outcome]:
-    """The ends of those waiting jobs that start from a run that ended without a result, and of
-    those that start from them; by their numbers, as are the ``keys`` of all jobs."""
-    if ended.status == "done":
-        return {}
-    children = defaultdict[str | None, list[int]](list)
-    for number, job in waiting.items():
-        children[job.waits_for].append(number)
-    found: dict[int, Outcome] = {}
-    parents = [(ended.run.key, ended)]
-    for parent, end in parents:  # which grows as it goes
-        for number in children.pop(parent, ()):
-            found[number] = _end_of(waiting[number], end)
-            parents.append((keys[number], found[number]))
-    return found
+    def not_started(self) -> list[Outcome]:
+        """The ends of the jobs that are left where all stops."""
+        return [Outcome(job.run, "stopped", "not started") for job in self.waiting.values()]
 
 
 def _end_of(child: Job, parent: Outcome) -> Outcome:
@@ -144,20 +134,19 @@ def levels(jobs: Sequence[Job]) -> list[list[Job]]:
 
     Raises UserError where runs start from each other in a circle.
     """
-    keys = [job.run.key for job in jobs]
-    left, found = set(keys), list[list[Job]]()
-    children = defaultdict[str | None, list[int]](list)
-    for number, job in enumerate(jobs):
-        children[job.waits_for].append(number)
-    ready = [number for number, job in enumerate(jobs) if job.waits_for not in left]
-    while ready:
-        found.append([jobs[number] for number in ready])
-        done = {keys[number] for number in ready}
-        left -= done
-        ready = sorted(number for key in done for number in children.pop(key, ()))
-    if left:
-        first = next(job for job, key in zip(jobs, keys, strict=True) if key in left)
-        raise UserError(f"{first.run.id}: starts from a run that starts from it")
+    places = {job.run.key: place for place, job in enumerate(jobs)}
+    graph = TopologicalSorter[int]()
+    for place, job in enumerate(jobs):
+        graph.add(place, *[places[one] for one in (job.waits_for,) if one in places])
+    try:
+        graph.prepare()
+    except CycleError as error:
+        first = jobs[error.args[1][0]].run.id
+        raise UserError(f"{first}: starts from a run that starts from it") from None
+    found: list[list[Job]] = []
+    while ready := sorted(graph.get_ready()):
+        found.append([jobs[place] for place in ready])
+        graph.done(*ready)
     return found
 
 

@@ -11,15 +11,37 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
+from ctypes import c_byte
 from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 
+from convnext_study.launchers import Launcher, make_folders
 from convnext_study.launchers.graph import Job, Outcome, Schedule
-from convnext_study.launchers.worker import STOP_SIGNALS, Flag, noting_signals, serve
+from convnext_study.launchers.resources import Resources
+from convnext_study.launchers.worker import STOP_SIGNALS, noting_signals, serve
 
 TICK = 0.5  # seconds between looks at the records
+
+
+class Local(Launcher):
+    """Processes of this machine, each of which trains one run at a time."""
+
+    name = "local"
+
+    def run(
+        self, jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
+    ) -> list[Outcome]:
+        """Train jobs in a `Pool`."""
+        make_folders(jobs)
+        return Pool(resources.jobs, on_poll, resources.devices).run(jobs)
+
+    def describe(self, resources: Resources, each: str) -> str:
+        """How many at a time, and on what."""
+        devices = resources.devices or (resources.runtime.device,)
+        where = devices[0] if len(devices) == 1 else f"{devices[0]} to {devices[-1]}"
+        return f"{resources.jobs} side by side, {each}, on {where}"
 
 
 @dataclass
@@ -56,36 +78,38 @@ class Pool:
         SIGINT, SIGTERM and SIGHUP, to this process or to all of its group, stop every run within a
         step, its state saved. So does an error in ``on_poll``.
         """
-        waiting = Schedule(jobs)
+        schedule = Schedule(jobs)
         outcomes: list[Outcome] = []
-        stop = Flag(self._context)
+        # An Event has a lock: a signal's handler that sets one waits forever where the signal came
+        # while the process was looking, and so do all where one is killed while it looks.
+        stop = self._context.RawValue("b", 0)
         with noting_signals() as asked:
             try:
                 while True:
                     if asked:
-                        stop.set()
-                    self._feed(waiting, stop)
+                        stop.value = 1
+                    self._feed(schedule, stop)
                     busy = [worker for worker in self._workers if worker.job]
                     if not busy:
                         break
                     wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=TICK)
                     for outcome in self._collect(busy):
                         if outcome.status == "stopped":
-                            stop.set()  # whoever stops one process means all of them
-                        outcomes += waiting.settle(outcome)
+                            stop.value = 1  # whoever stops one process means all of them
+                        outcomes += schedule.settle(outcome)
                     self.on_poll()
-                outcomes += [Outcome(job.run, "stopped", "not started") for job in waiting.rest()]
+                outcomes += schedule.not_started()
             finally:
-                stop.set()
+                stop.value = 1
                 self._close()
         return outcomes
 
-    def _feed(self, waiting: Schedule, stop: Flag) -> None:
-        while waiting and not stop.is_set():
+    def _feed(self, schedule: Schedule, stop: c_byte) -> None:
+        while schedule.waiting and not stop.value:
             idle = [worker for worker in self._workers if worker.job is None]
             if not idle and len(self._workers) >= self.size:
                 return
-            if (job := waiting.take()) is None:
+            if (job := schedule.take()) is None:
                 return
             worker = idle[0] if idle else self._start(stop)
             if worker.device is not None:
@@ -95,7 +119,7 @@ class Pool:
             with contextlib.suppress(OSError):
                 worker.pipe.send(job)
 
-    def _start(self, stop: Flag) -> _Worker:
+    def _start(self, stop: c_byte) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=serve, args=(theirs, stop, os.getpid()))
         resource_tracker.ensure_running()  # it would let the signals through again

@@ -10,22 +10,55 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from convnext_study.errors import UserError
-from convnext_study.launchers.graph import Job, Outcome, cannot_start, in_order, write_jobs
+from convnext_study.launchers import Launcher, make_folders
+from convnext_study.launchers.graph import Job, Outcome, Schedule, in_order, write_jobs
 from convnext_study.launchers.local import TICK
-from convnext_study.launchers.resources import cores
+from convnext_study.launchers.resources import (
+    Requested,
+    Resources,
+    choose_resources,
+    cores,
+    this_node,
+)
 from convnext_study.launchers.worker import noting_signals
 from convnext_study.runs import locks
 from convnext_study.runs.files import LOCK, open_to_append, read_bytes
 from convnext_study.runs.log import failure, read_events
 from convnext_study.runs.records import is_done
+from convnext_study.training.runtime import Runtime
 
 WORKER = "convnext_study.launchers.worker"
 LOG_FILE = "torchrun.log"  # beside the folder of the runs
 # Seconds that torchrun, when terminated, gives its workers to save; its own 30 are few for a slow
 # disk. Older versions of torch do not look at it.
 GRACE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}
+
+
+class Torchrun(Launcher):
+    """The devices of this machine, which share every run."""
+
+    name = "torchrun"
+    own = ("processes",)
+
+    def run(
+        self, jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
+    ) -> list[Outcome]:
+        """See `run_torchrun`."""
+        make_folders(jobs)
+        return run_torchrun(jobs, self.world_size(resources.devices), on_poll)
+
+    def world_size(self, devices: Sequence[str]) -> int:
+        """As requested, or one per device."""
+        return self.options.processes or max(len(devices), 1)
+
+    def resources(self, runtime: Runtime, requested: Requested, **images: Any) -> Resources:
+        """One training at a time, in several processes."""
+        node = this_node(requested.device)
+        shared = replace(requested, jobs=1, processes=self.world_size(node.devices))
+        return choose_resources(runtime, shared, node=node, **images)
 
 
 def run_torchrun(
@@ -42,25 +75,21 @@ def run_torchrun(
     Raises UserError where the devices cannot be shared out so.
     """
     _check(jobs, processes)
-    jobs = in_order(jobs)
-    jobs = [_shared(job, processes) for job in jobs]
+    jobs = [_shared(job, processes) for job in in_order(jobs)]
     outcomes: list[Outcome] = []
-    waiting, keys = list(range(len(jobs))), [job.run.key for job in jobs]
+    schedule = Schedule(jobs)
     with (
         noting_signals() as stop,
         tempfile.TemporaryDirectory(prefix="convnext-study-") as folder,
     ):
         write_jobs(Path(folder) / "jobs.json", jobs)
-        while waiting and not stop:
-            logged = {index: len(read_events(jobs[index].folder)) for index in waiting}
-            code, output = _run_group(jobs, waiting, processes, Path(folder), (stop, on_poll))
-            ended, waiting = _settle(jobs, logged, (code, output), bool(stop))
-            left = {index: jobs[index] for index in waiting}
-            lost = {at: end for one in ended for at, end in cannot_start(left, keys, one).items()}
-            waiting = [index for index in waiting if index not in lost]
-            outcomes += [*ended, *lost.values()]
+        while schedule.waiting and not stop:
+            group = {place: len(read_events(job.folder)) for place, job in schedule.waiting.items()}
+            ending = _run_group(jobs, list(group), processes, Path(folder), (stop, on_poll))
+            for end in _ends_of(jobs, group, ending, bool(stop)):
+                outcomes += schedule.settle(end)
             on_poll()
-    return outcomes + [Outcome(jobs[index].run, "stopped", "not started") for index in waiting]
+    return outcomes + schedule.not_started()
 
 
 def _check(jobs: Sequence[Job], processes: int) -> None:
@@ -120,10 +149,10 @@ def _run_group(
         return code, read_bytes(path)[began:].decode(errors="replace")
 
 
-def _settle(
+def _ends_of(
     jobs: Sequence[Job], logged: Mapping[int, int], ending: tuple[int, str], stopped: bool
-) -> tuple[list[Outcome], list[int]]:
-    """What became of the jobs of a group that has ended, and which are still to be done.
+) -> list[Outcome]:
+    """What became of the jobs of a group that has ended, but of those that it did not come to.
 
     Args:
         jobs: all of the request.
@@ -135,7 +164,7 @@ def _settle(
     left = [index for index in logged if not is_done(jobs[index].folder)]
     ended = [Outcome(jobs[index].run, "done") for index in logged if index not in left]
     if not left:
-        return ended, []
+        return ended
     (code, output), job = ending, jobs[left[0]]  # the one that was worked on
     events = read_events(job.folder)[logged[left[0]] :]
     said = dict(
@@ -146,13 +175,11 @@ def _settle(
         )
     )
     if "busy" in said:  # the others failed with it, and the log is another's
-        return [*ended, Outcome(job.run, "busy", said["busy"])], left[1:]
+        return [*ended, Outcome(job.run, "busy", said["busy"])]
     why = failure(events) or said.get("failed", "")
     # Without an event it has not begun, and is as it was.
     if not why and (events[-1]["event"] == "stopped" if events else stopped):
-        ended.append(Outcome(job.run, "stopped"))
-        return ended, left[1:]
+        return [*ended, Outcome(job.run, "stopped")]
     log = job.folder.parent.with_name(LOG_FILE)
     why = why or f"its processes ended with code {code}"
-    ended.append(Outcome(job.run, "failed", f"{why}; see {log}"))
-    return ended, left[1:]
+    return [*ended, Outcome(job.run, "failed", f"{why}; see {log}")]

@@ -18,7 +18,6 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,8 @@ from convnext_study.launchers.distributed_env import DistributedEnv, init_proces
 from convnext_study.runs.records import is_locked
 
 if TYPE_CHECKING:
+    from ctypes import c_byte
+
     from convnext_study.launchers.graph import Job
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -74,28 +75,9 @@ def noting_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-class Flag:
-    """A bit that this process and its children share, for good once it is set.
-
-    A ``multiprocessing.Event`` has a lock: a signal's handler that sets it waits forever where
-    the signal came while the process was looking, and so do all where one is killed while it
-    looks. This is one byte of shared memory.
-    """
-
-    def __init__(self, context: SpawnContext) -> None:
-        self._byte = context.RawValue("b", 0)
-
-    def set(self) -> None:
-        """Set the bit, for this process and all that share it."""
-        self._byte.value = 1
-
-    def is_set(self) -> bool:
-        """Whether any process has set the bit."""
-        return bool(self._byte.value)
-
-
-def serve(pipe: Connection, stop: Flag, parent: int) -> None:
-    """A process's life: take a job, train it, say how it ended."""
+def serve(pipe: Connection, stop: c_byte, parent: int) -> None:
+    """A process's life: take a job, train it, say how it ended; leave where ``stop``, a byte that
+    processes share, is 1."""
     asked: list[int] = []
     # Ctrl-C reaches every process of a terminal; the parent passes it on as `stop`.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -104,7 +86,7 @@ def serve(pipe: Connection, stop: Flag, parent: int) -> None:
 
     def asked_to_stop() -> bool:
         # An orphan's parent was killed: save and leave.
-        return bool(asked) or stop.is_set() or os.getppid() != parent
+        return bool(asked) or bool(stop.value) or os.getppid() != parent
 
     leaves = False
     while not leaves:
@@ -112,7 +94,7 @@ def serve(pipe: Connection, stop: Flag, parent: int) -> None:
             job: Job = pipe.recv()
         except (EOFError, OSError):
             return
-        status, reason = train_job(job, asked_to_stop)
+        status, reason, _ = train_job(job, asked_to_stop)
         leaves = status == "failed" and is_broken(job.runtime.device)
         try:
             pipe.send((status, reason, leaves))
@@ -141,8 +123,8 @@ def use_device(device: str) -> None:
         torch.cuda.set_device(device)
 
 
-def train_job(job: Job, stop: Callable[[], bool]) -> tuple[str, str]:
-    """Train one job in this process. Returns its status and, where it failed, the reason."""
+def train_job(job: Job, stop: Callable[[], bool]) -> tuple[str, str, Exception | None]:
+    """Train one job in this process. Returns its status and, where it failed or is busy, why."""
     from convnext_study.runs.wandb import mirrored
     from convnext_study.training.loop import TrainingInterrupted, train
 
@@ -152,40 +134,35 @@ def train_job(job: Job, stop: Callable[[], bool]) -> tuple[str, str]:
         with mirrored(job.run, job.folder, job.wandb, notes.append):
             train(job.run, job.folder, job.runtime, stop=stop)
     except TrainingInterrupted:
-        return "stopped", ""
+        return "stopped", "", None
     except Busy as error:
-        return "busy", str(error)
+        return "busy", str(error), error
     except Exception as error:
-        return "failed", str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "done", "; ".join(notes)
+        return "failed", str(error).partition("\n")[0] or type(error).__name__, error
+    return "done", "; ".join(notes), None
 
 
 def work(job: Job, env: DistributedEnv, device: str, stop: Callable[[], bool]) -> int:
     """Train one job with the other processes of the run. Returns an exit code."""
-    from convnext_study.runs.wandb import mirrored
     from convnext_study.training.distributed import barrier
-    from convnext_study.training.loop import TrainingInterrupted, train
 
     runtime = replace(job.runtime, device=device, rank=env.rank, world_size=env.world_size)
-    mode = job.wandb if env.rank == 0 else "off"
-    code = EXIT_DONE
-    try:
-        with mirrored(job.run, job.folder, mode, lambda note: _say(job, note)):
-            train(job.run, job.folder, runtime, stop=stop)
-    except TrainingInterrupted:
-        code = EXIT_STOPPED
-    except Busy as error:
-        if env.rank == 0:
-            _say(job, f"busy: {error}")
-        return EXIT_STOPPED
-    except Exception as error:
+    mine = replace(job, runtime=runtime, wandb="off" if env.rank else job.wandb)
+    status, reason, error = train_job(mine, stop)
+    if status == "failed":
         if not isinstance(error, UserError | RunFailed):
-            traceback.print_exc()
-        _say(job, f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            traceback.print_exception(error)
+        _say(job, f"failed: {reason}")
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILED
+    if status == "busy":
+        if env.rank == 0:
+            _say(job, f"busy: {reason}")
+        return EXIT_STOPPED
+    if reason:
+        _say(job, reason)
     # The first process to leave makes its launcher end the others, whatever they are writing.
     barrier()
-    return code
+    return EXIT_STOPPED if status == "stopped" else EXIT_DONE
 
 
 def _say(job: Job, text: str) -> None:

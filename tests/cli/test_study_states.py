@@ -19,7 +19,10 @@ from convnext_study.experiments.study_file import (
     make_context,
     named_studies,
 )
+from convnext_study.launchers import Launcher
 from convnext_study.launchers.graph import Job, Outcome
+from convnext_study.launchers.local import Local
+from convnext_study.launchers.slurm.submit import Slurm
 from convnext_study.runs.files import RUN, write_json
 from convnext_study.runs.records import Run
 
@@ -47,10 +50,11 @@ def study(
     (tmp_path / "cluster.toml").write_text("minutes = 10\n")
 
     def command(name: str, status: str, *options: str) -> tuple[int, str, str]:
-        def launcher(jobs: Sequence[Job], *_: object) -> list[Outcome]:
+        def run(_: Launcher, jobs: Sequence[Job], *__: object) -> list[Outcome]:
             return [Outcome(job.run, status, "for a reason") for job in jobs]
 
-        monkeypatch.setattr(run_study, "get_launcher", lambda *_: launcher)
+        for kind in (Local, Slurm):
+            monkeypatch.setattr(kind, "run", run)
         slurm = ["--launcher", "slurm", "--cluster", "cluster.toml", "--no-wait"]
         how = slurm if status == "submitted" else []
         words = ["convnext-study", "study", name, "--out", "study", *how, *options]

@@ -32,7 +32,7 @@ def test_every_job_starts_once_and_after_its_parent(choices: list[int], dice: ob
         made.append(job(str(number), made[choice % number].run if number and choice >= 0 else None))
     dice.shuffle(made)  # type: ignore[attr-defined]
     schedule, done = Schedule(made), list[str]()
-    while schedule:
+    while schedule.waiting:
         taken = schedule.take()
         assert taken is not None
         assert taken.run.init_from is None or taken.run.init_from in done
@@ -52,7 +52,7 @@ def test_a_child_waits_and_others_go_first() -> None:
     assert [schedule.take(), schedule.take(), schedule.take()] == [parent, other, None]
     schedule.settle(Outcome(parent.run, "done"))
     assert schedule.take() == child
-    assert not schedule
+    assert not schedule.waiting
 
 
 def test_a_stopped_parent_leaves_its_children_to_the_next_start() -> None:

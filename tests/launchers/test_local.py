@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,15 +15,15 @@ from support.training import assert_same
 
 from convnext_study.cli import run_study
 from convnext_study.cli.options import StudyOptions
-from convnext_study.cli.place import choose_resources_for
+from convnext_study.cli.place import choose_resources_for, launcher_of
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, Busy, UserError
 from convnext_study.experiments.collection import RunCollection, train_all
 from convnext_study.experiments.roadmap_runs import choose_variants, parse_seeds, roadmap_runs
 from convnext_study.launchers import resources as machine_module
 from convnext_study.launchers.graph import Job, Outcome
-from convnext_study.launchers.local import Pool
+from convnext_study.launchers.local import Local, Pool
 from convnext_study.launchers.resources import Node, Requested, choose_resources, cores, pick_device
-from convnext_study.launchers.slurm.cluster import ClusterConfig
+from convnext_study.launchers.slurm.cluster import read_cluster
 from convnext_study.launchers.slurm.submit import fit_to_node
 from convnext_study.launchers.worker import train_job
 from convnext_study.roadmap import StepError, get_roadmap
@@ -156,22 +157,38 @@ def test_threads_are_those_of_the_node_that_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int
 ) -> None:
     monkeypatch.setattr(machine_module, "cores", lambda: 2)  # of a login node
-    options, data = StudyOptions(launcher="slurm"), f"folder:{make_folder(tmp_path)}"
+    site, data = tmp_path / "site.toml", f"folder:{make_folder(tmp_path / 'data')}"
+    site.write_text(f"minutes = 9\ngpus = {gpus}\ncpus_per_process = 16\n")
+    options = StudyOptions(launcher="slurm", cluster=site)
     (run,) = roadmap_runs(NANO, [NANO.variant("gelu")], data=data, seeds=[0])
     run = run.model_copy(update={"recipe": {**run.recipe, "image_size": 128}})
-    profile = ClusterConfig(minutes=1, gpus=gpus, cpus_per_process=16)
-    plan = choose_resources_for([run], options, profile)
-    fitted = fit_to_node(Job(run, tmp_path, plan.runtime), profile).runtime
-    assert fitted.device == profile.device
+    plan = choose_resources_for([run], options, launcher_of(options))
+    fitted = fit_to_node(Job(run, tmp_path, plan.runtime), read_cluster(site)).runtime
+    assert fitted.device == ("cuda" if gpus else "cpu")
     assert (fitted.threads, fitted.workers) == ((1, 15) if gpus else (16, 0))
 
 
 def test_flags_of_a_gpu_reach_the_training() -> None:
+    def flags(options: StudyOptions) -> tuple[bool, bool, bool]:
+        found = choose_resources_for([make_tiny_run()], options, Local()).runtime
+        return found.deterministic, found.tf32, found.cudnn_benchmark
+
     options = StudyOptions(deterministic=True, tf32=True, cudnn_benchmark=True)
-    machine = choose_resources_for([make_tiny_run()], options, None).runtime
-    assert (machine.deterministic, machine.tf32, machine.cudnn_benchmark) == (True, True, True)
-    plain = choose_resources_for([make_tiny_run()], StudyOptions(), None).runtime
-    assert (plain.deterministic, plain.tf32, plain.cudnn_benchmark) == (False, False, False)
+    assert (flags(options), flags(StudyOptions())) == ((True,) * 3, (False,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("pbs", {}, "launcher: 'pbs'; use local, torchrun or slurm"),
+        ("local", {"processes": 2}, "--processes: is not for --launcher local"),
+        ("torchrun", {"wait": False}, "--no-wait: is not for --launcher torchrun"),
+        ("slurm", {}, "name the site with --cluster FILE"),
+    ],
+)
+def test_options_of_another_launcher(name: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        launcher_of(StudyOptions(launcher=name, **options))
 
 
 def make_study(folder: Path, count: int = 2) -> RunCollection:
@@ -182,11 +199,11 @@ def make_study(folder: Path, count: int = 2) -> RunCollection:
 def test_side_by_side_is_the_same_as_alone(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study")
     plan = choose_resources(Runtime(), Requested(device="cpu", jobs=2), image_size=32, runs=2)
-    outcomes = train_all(study, plan, lambda: None)
+    outcomes = train_all(study, plan, lambda: None, Local())
     assert {outcome.status for outcome in outcomes} == {"done"}
     train(study.runs[1], tmp_path / "alone")
     assert_same(study.path(study.runs[1]), tmp_path / "alone")
-    assert train_all(study, plan, lambda: None) == []
+    assert train_all(study, plan, lambda: None, Local()) == []
 
 
 def test_a_run_that_another_command_trains_is_busy(
@@ -197,13 +214,13 @@ def test_a_run_that_another_command_trains_is_busy(
     child = parent.model_copy(update={"name": "child", "init_from": parent.key})
     jobs = [Job(run, tmp_path / "runs" / run.id, Runtime()) for run in (parent, child)]
     with RunFolder(jobs[0].folder, parent):
-        status, reason = train_job(jobs[0], lambda: False)
+        status, reason, _ = train_job(jobs[0], lambda: False)
         assert (status, f"process {os.getpid()}" in reason) == ("busy", True)
         assert "\n" not in reason
         # Where the parent is not among the jobs.
         assert train_job(jobs[1], lambda: False)[0] == "busy"
         with pytest.raises(Busy, match="is being trained by another process"):
-            train_all(RunCollection((child,), tmp_path), ALONE, lambda: None)
+            train_all(RunCollection((child,), tmp_path), ALONE, lambda: None, Local())
     assert records.read(jobs[0].folder).events == []
     assert train_job(jobs[1], lambda: False)[0] == "failed"
 
@@ -238,8 +255,8 @@ def test_the_exit_code_of_a_command_whose_runs_are_busy(
         assert "busy" not in capsys.readouterr().err
 
 
-def test_a_killed_process_takes_only_its_run(tmp_path: Path) -> None:
-    runs = [make_tiny_run(epochs=30), make_tiny_run().model_copy(update={"seed": 1})]
+def test_a_killed_or_failing_process_takes_only_its_run(tmp_path: Path) -> None:
+    runs = [make_tiny_run(epochs=30), make_tiny_run(lr=1e4, optimizer="sgd"), make_tiny_run()]
     jobs = [Job(run, tmp_path / run.id, Runtime()) for run in runs]
     log = tmp_path / runs[0].id / LOG
     killed: list[int] = []
@@ -252,19 +269,10 @@ def test_a_killed_process_takes_only_its_run(tmp_path: Path) -> None:
 
     outcomes = Pool(1, kill_the_first).run(jobs)
     assert killed
-    assert [(one.run.id, one.status) for one in outcomes] == [
-        (runs[0].id, "failed"),
-        (runs[1].id, "done"),
-    ]
-    assert "SIGKILL" in outcomes[0].reason
-    assert records.read(tmp_path / runs[0].id).status == "unfinished"
-
-
-def test_a_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
-    runs = [make_tiny_run(lr=1e4, optimizer="sgd"), make_tiny_run()]
-    outcomes = Pool(1).run([Job(run, tmp_path / run.id, Runtime()) for run in runs])
-    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
-    assert "not finite" in outcomes[0].reason
+    ends = [(runs[0].id, "failed"), (runs[1].id, "failed"), (runs[2].id, "done")]
+    assert [(one.run.id, one.status) for one in outcomes] == ends
+    assert "SIGKILL" in outcomes[0].reason and "not finite" in outcomes[1].reason
+    assert records.read(jobs[0].folder).status == "unfinished"
 
 
 def test_an_interrupt_saves_and_stops(tmp_path: Path) -> None:

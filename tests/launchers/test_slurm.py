@@ -213,7 +213,7 @@ def test_first_host(nodes: str, first: str) -> None:
 def test_a_worker_told_to_stop_goes_on_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = make_jobs(tmp_path, 1, epochs=4)
+    jobs = make_jobs(tmp_path, 1)
     write_jobs(tmp_path / "jobs.json", jobs)
     log = RunFolder.log
 
@@ -300,16 +300,15 @@ def test_a_failure_takes_only_its_own_run(tmp_path: Path) -> None:
     jobs = make_jobs(tmp_path, 3)
     write_run(tmp_path, jobs[0].run)
     output = f"convnext-study: {jobs[1].run.id}: failed: no such image\nTraceback ...\n"
-    outcomes, left = torchrun._settle(jobs, {0: 0, 1: 0, 2: 0}, (1, output), False)
+    outcomes = torchrun._ends_of(jobs, {0: 0, 1: 0, 2: 0}, (1, output), False)
     assert [(one.run.id, one.status) for one in outcomes] == [
         (jobs[0].run.id, "done"),
         (jobs[1].run.id, "failed"),
     ]
     assert outcomes[1].reason == f"no such image; see {tmp_path / 'torchrun.log'}"
-    assert left == [2]
-    (silent,), _ = torchrun._settle(jobs, {1: 0}, (137, ""), False)
+    (silent,) = torchrun._ends_of(jobs, {1: 0}, (137, ""), False)
     assert silent.reason.startswith("its processes ended with code 137")
-    (early,), _ = torchrun._settle(jobs, {1: 0}, (1, ""), True)
+    (early,) = torchrun._ends_of(jobs, {1: 0}, (1, ""), True)
     assert early.status == "stopped"  # before it had begun
 
 
@@ -318,7 +317,7 @@ def test_what_an_earlier_start_logged_is_no_sign_of_this_one(tmp_path: Path) -> 
     append(job, {"event": "started"}, {"event": "stopped"})
 
     def settle(before: int, output: str = "", *, stopped: bool = False) -> tuple[str, str]:
-        (outcome,), _ = torchrun._settle([job], {0: before}, (1, output), stopped)
+        (outcome,) = torchrun._ends_of([job], {0: before}, (1, output), stopped)
         return outcome.status, outcome.reason
 
     assert settle(0) == ("stopped", "")
@@ -563,7 +562,8 @@ def test_a_request_beyond_the_sites_limit_is_several_arrays(
     held = [
         json.loads(path.read_text()) for path in sorted(tmp_path.glob("slurm/*/submitted.json"))
     ]
-    assert [(one["number"], len(one["runs"])) for one in held] == [("17", 2), ("18", 2), ("19", 1)]
+    named = [[task for task, _ in one.values()] for one in held]
+    assert named == [tasks[:2], tasks[2:4], tasks[4:]]
 
     commands.add("squeue", "printf '%s\\n' " + " ".join(tasks))
     assert run_slurm(jobs, cluster, wait=False) == outcomes
@@ -627,6 +627,7 @@ def test_outcomes_come_from_the_records(
     tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "TICK", 0.01)
+    monkeypatch.setattr(queue, "POLL", 0.01)
     jobs = make_jobs(tmp_path, 4)
     write_run(tmp_path, jobs[0].run)
     write_run(tmp_path, jobs[1].run, status="failed")
@@ -634,7 +635,7 @@ def test_outcomes_come_from_the_records(
     append(jobs[2], {"event": "stopped"})
     commands.add("squeue", "")
     tasks = {f"17_{index}": Task(job) for index, job in enumerate(jobs)}
-    outcomes = follow(tasks, tmp_path / "slurm", lambda: None, poll=0.01)
+    outcomes = follow(tasks, tmp_path / "slurm", lambda: None)
     found = {one.run.name: (one.status, one.reason) for one in outcomes}
     assert found["run0"] == ("done", "")
     assert found["run1"][0] == "failed"
@@ -678,9 +679,7 @@ def test_ctrl_c_ends_the_waiting_not_the_jobs(
     commands.add("squeue", "echo 17")
     commands.add("scancel", "")
     before = signal.getsignal(signal.SIGINT)
-    (outcome,) = follow(
-        {"17": Task(job)}, tmp_path, lambda: os.kill(os.getpid(), signal.SIGINT), poll=9
-    )
+    (outcome,) = follow({"17": Task(job)}, tmp_path, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert outcome.status == "submitted"
     assert outcome.reason == "job 17 goes on in the queue; to end it: scancel 17"
     assert commands.calls("scancel") == []

@@ -238,7 +238,7 @@ def test_a_training_whose_folder_is_removed_says_so(lock_file: Path) -> None:
             path.rename(path.with_name("away"))
         return False
 
-    status, reason = train_job(Job(make_tiny_run(), path, Runtime()), stop)
+    status, reason, _ = train_job(Job(make_tiny_run(), path, Runtime()), stop)
     assert status == "busy"
     assert "its lock was removed" in reason
     assert not path.exists()

@@ -124,7 +124,7 @@ def train_disturbed(study: Path) -> tuple[list[Job], dict[str, str]]:
     wait_for("the second run stopped", lambda: "stopped" in events(second), 60)
 
     queued = {tasks[job.run.id]: Task(job) for job in jobs}
-    outcomes = follow(queued, study, lambda: None, poll=2)
+    outcomes = follow(queued, study, lambda: None)
     show = [(one.run.id, one.status, one.reason) for one in outcomes]
     check(all(one.status == "done" for one in outcomes), f"all are done: {show}")
     return jobs, tasks

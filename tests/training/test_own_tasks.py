@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from support.toys import masked_run, segmentation_run
 from support.training import assert_same, stop_after, weights
 
 from convnext_study.experiments.collection import RunCollection, train_all
+from convnext_study.launchers import torchrun
 from convnext_study.launchers.graph import Job
-from convnext_study.launchers.local import Pool
+from convnext_study.launchers.local import Local, Pool
 from convnext_study.launchers.resources import Resources
-from convnext_study.launchers.torchrun import run_torchrun
+from convnext_study.launchers.worker import train_job
 from convnext_study.runs import records
 from convnext_study.runs.files import CHECKPOINT, KEPT_RECORD, KEPT_WEIGHTS, RESULT
 from convnext_study.runs.parents import ParentError, check_parent, forget_parent
@@ -27,8 +29,6 @@ from convnext_study.runs.records import Result, Run
 from convnext_study.training import checkpoint_file
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
-
-ROOT = Path(__file__).parents[1]
 
 
 def jobs_in(folder: Path, *runs: Run) -> list[Job]:
@@ -56,7 +56,7 @@ def test_dense_prediction_learns_and_says_its_own_metric(tmp_path: Path) -> None
     assert [line.value for line in lines][-1] == result.value
 
 
-@pytest.mark.parametrize("steps", [1, 4, 5, 8, 12])
+@pytest.mark.parametrize("steps", [1, 4, 12])
 def test_dense_prediction_resumes_bit_for_bit(tmp_path: Path, steps: int) -> None:
     run = segmentation_run(ema=0.9)
     train(run, tmp_path / "calm")
@@ -73,12 +73,11 @@ def test_dense_prediction_in_two_processes(tmp_path: Path) -> None:
     assert_same(tmp_path / "cut", tmp_path / "calm")
 
 
-def test_two_phases_through_the_pool(tmp_path: Path) -> None:
+def test_two_phases(tmp_path: Path) -> None:
     parent = make_tiny_run()
     children = [masked_run(parent), masked_run(parent, "random")]
-    outcomes = Pool(2).run(jobs_in(tmp_path, *children, parent))
-    assert [outcome.status for outcome in outcomes] == ["done"] * 3
-    assert outcomes[0].run == parent
+    for run in (parent, *children):
+        train(run, tmp_path / "runs" / run.id)
     assert len({parent.key, *(child.key for child in children)}) == 3
     kept = [weights(tmp_path / "runs" / child.id) for child in children]
     for name, value in kept[0].items():
@@ -93,7 +92,7 @@ def test_two_phases_through_the_pool(tmp_path: Path) -> None:
     assert inherited > random
 
 
-@pytest.mark.parametrize("steps", [1, 9, 10, 17])
+@pytest.mark.parametrize("steps", [1, 9])
 def test_a_second_phase_resumes_bit_for_bit(tmp_path: Path, steps: int) -> None:
     parent = make_tiny_run()
     child = masked_run(parent)
@@ -119,15 +118,27 @@ def test_a_failed_parent_fails_its_children(tmp_path: Path) -> None:
 
 
 def test_a_graph_through_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     parent = make_tiny_run(epochs=1)
     bad = parent.model_copy(update={"data": "folder:/nowhere"})
     good, lost = masked_run(parent), masked_run(bad)
-    outcomes = run_torchrun(jobs_in(tmp_path, good, lost, parent, bad), 2)
+    groups: list[int] = []
+
+    def group(jobs: Sequence[Job], places: Sequence[int], *_: object) -> tuple[int, str]:
+        """What processes of torchrun do, in this one: up to the first that fails."""
+        groups.append(len(places))
+        for place in places:
+            status, reason, _error = train_job(jobs[place], lambda: False)
+            if status == "failed":
+                return 1, f"convnext-study: {jobs[place].run.id}: failed: {reason}"
+        return 0, ""
+
+    monkeypatch.setattr(torchrun, "_run_group", group)
+    outcomes = torchrun.run_torchrun(jobs_in(tmp_path, good, lost, parent, bad), 2)
     found = {outcome.run.key: outcome for outcome in outcomes}
     assert found[parent.key].status == found[good.key].status == "done"
     assert found[bad.key].status == "failed"
     assert found[lost.key].reason == f"the run it starts from failed: {bad.id}"
+    assert groups == [4, 1]
 
 
 def test_a_parent_that_is_missing_or_changed(tmp_path: Path) -> None:
@@ -205,7 +216,7 @@ def test_a_done_parent_without_weights_is_said_before_anything_trains(tmp_path: 
     its = write_run(tmp_path, parent)
     study = RunCollection((parent, child), tmp_path)
     for start in (
-        lambda: train_all(study, Resources(1, Runtime()), lambda: None),
+        lambda: train_all(study, Resources(1, Runtime()), lambda: None, Local()),
         lambda: train(child, study.path(child)),
     ):
         with pytest.raises(ParentError) as caught:

@@ -27,27 +27,27 @@ def waiting_tasks(tasks: Iterable[str]) -> set[str] | None:
     numbers = sorted({task.partition("_")[0] for task in tasks}, key=int)
     if not numbers:
         return set()
-    command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={','.join(numbers)}"]
-    try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    done = _ask("squeue", "--noheader", "--array", "--format=%i", f"--jobs={','.join(numbers)}")
     # Of one number that SLURM has forgotten it says so; of several it leaves out those.
-    if asked.returncode and "Invalid job id" not in asked.stderr:
+    if done is None or (done.returncode and "Invalid job id" not in done.stderr):
         return None
-    return set(asked.stdout.split())
+    return set(done.stdout.split())
 
 
 def max_array_size() -> int | None:
     """How many runs an array may have at this site, or None where SLURM does not say."""
-    command = ["scontrol", "show", "config"]
-    try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", asked.stdout, re.MULTILINE)
+    done = _ask("scontrol", "show", "config")
+    found = done and re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
     # Indices, which begin with 0, must be below it; 0 means that there are no arrays.
     return max(int(found[1]), 1) if found else None
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
+    """What a command of SLURM's says; None where there is none, or it hangs."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
 
 
 @dataclass(frozen=True)
@@ -62,41 +62,29 @@ class Task:
     logged: int = 0
 
 
-def follow(
-    tasks: Mapping[str, Task], logs: Path, on_poll: Callable[[], None], poll: float = POLL
-) -> list[Outcome]:
+def follow(tasks: Mapping[str, Task], logs: Path, on_poll: Callable[[], None]) -> list[Outcome]:
     """Wait until every task's run is done or has left the queue. Returns the outcomes.
 
     ``tasks`` is by SLURM's names, ``logs`` the folder with their output. SIGINT, SIGTERM and
     SIGHUP end the waiting; the jobs go on.
     """
-    with noting_signals() as asked:
-        return _follow(dict(tasks), logs, lambda: bool(asked), (on_poll, poll))
-
-
-def _follow(
-    left: dict[str, Task],
-    logs: Path,
-    stop: Callable[[], bool],
-    clock: tuple[Callable[[], None], float],
-) -> list[Outcome]:
-    on_poll, poll = clock
-    outcomes: list[Outcome] = []
+    left, outcomes = dict(tasks), list[Outcome]()
     missed: set[str] = set()  # a shared disk may show a result after SLURM shows the job's end
-    asked_at = -poll
-    while left and not stop():
+    asked_at = -POLL
+    with noting_signals() as stop:
+        while left and not stop:
+            on_poll()
+            for name in [name for name, one in left.items() if is_done(one.job.folder)]:
+                outcomes.append(Outcome(left.pop(name).job.run, "done"))
+            if left and time.monotonic() - asked_at >= POLL:
+                asked_at = time.monotonic()
+                alive = waiting_tasks(left)
+                gone = set() if alive is None else set(left) - alive
+                outcomes += [ending(left.pop(name), name, logs) for name in sorted(gone & missed)]
+                missed = gone
+            if left:
+                time.sleep(TICK)
         on_poll()
-        for name in [name for name, one in left.items() if is_done(one.job.folder)]:
-            outcomes.append(Outcome(left.pop(name).job.run, "done"))
-        if left and time.monotonic() - asked_at >= poll:
-            asked_at = time.monotonic()
-            alive = waiting_tasks(left)
-            gone = set() if alive is None else set(left) - alive
-            outcomes += [ending(left.pop(name), name, logs) for name in sorted(gone & missed)]
-            missed = gone
-        if left:
-            time.sleep(TICK)
-    on_poll()
     numbers = " ".join(sorted({name.partition("_")[0] for name in left}, key=int))
     note = f"goes on in the queue; to end it: scancel {numbers}"
     return outcomes + [

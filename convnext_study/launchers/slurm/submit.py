@@ -13,47 +13,64 @@ import io
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from convnext_study.errors import RunFailed, UserError, one_line
+from convnext_study.launchers import Launcher, LaunchOptions
 from convnext_study.launchers.graph import Job, Outcome, levels, parents_of, write_jobs
+from convnext_study.launchers.resources import Node, Requested, Resources, choose_resources
 from convnext_study.launchers.slurm.cluster import (
     JOBS,
     ClusterConfig,
     command,
     import_submitit,
     make_executor,
+    read_cluster,
     script_text,
 )
 from convnext_study.launchers.slurm.queue import Task, follow, max_array_size, waiting_tasks
 from convnext_study.runs.files import read_json, write_json
 from convnext_study.runs.log import read_events
+from convnext_study.training.runtime import Runtime
 
 SUBMITTED = "submitted.json"
 
 
-@dataclass(frozen=True)
-class Submission:
-    """What was submitted: SLURM's number, and the run of each array index (its only one: 0).
+Queued = dict[str, tuple[str, int]]  # by run: its task in SLURM, and the events of its log then
 
-    ``logged`` is how many events each run's log held then.
-    """
 
-    number: str
-    runs: tuple[str, ...]
-    logged: tuple[int, ...]
+class Slurm(Launcher):
+    """A cluster that SLURM shares out. Raises UserError for a file that cannot be used."""
 
-    def task(self, index: int) -> str:
-        """A task's number as SLURM shows it: ``17_2`` of an array, else ``17``."""
-        return f"{self.number}_{index}" if len(self.runs) > 1 else self.number
+    name = "slurm"
+    own = ("cluster", "wait")
+    submits = True
 
-    def tasks(self) -> dict[str, tuple[str, int]]:
-        """Each run's task, and how many events its log held."""
-        return {
-            run: (self.task(index), logged)
-            for index, (run, logged) in enumerate(zip(self.runs, self.logged, strict=True))
-        }
+    def __init__(self, options: LaunchOptions) -> None:
+        super().__init__(options)
+        if options.cluster is None:
+            raise UserError(
+                "launcher slurm: name the site with --cluster FILE, as in launch/clusters/"
+            )
+        self.cluster = read_cluster(options.cluster)
+
+    def run(
+        self, jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
+    ) -> list[Outcome]:
+        """See `run_slurm`."""
+        return run_slurm(jobs, self.cluster, self.options.dry_run, self.options.wait, on_poll)
+
+    def world_size(self, devices: Sequence[str]) -> int:
+        """As the site's file says."""
+        return self.cluster.world_size
+
+    def resources(self, runtime: Runtime, requested: Requested, **images: Any) -> Resources:
+        """What a node has for each process of its own."""
+        node = Node(self.cluster.cpus_per_process, (self.cluster.device,))
+        plan = choose_resources(runtime, replace(requested, jobs=1), node=node, **images)
+        return replace(plan, jobs=min(self.cluster.array_limit, images["runs"]))
 
 
 def run_slurm(
@@ -71,7 +88,7 @@ def run_slurm(
 
     Raises:
         UserError: there is no SLURM here, or the folder's name cannot stand in a script.
-        Failed: SLURM refuses.
+        RunFailed: SLURM refuses.
     """
     if not jobs:
         return []
@@ -79,7 +96,11 @@ def run_slurm(
     home = _home(jobs[0])
     if dry_run:
         for number, (part, own) in enumerate(_arrays(fitted, cluster), _next_number(home)):
-            after = ["NUMBER-OF-THE-PARENTS-JOB"] if parents_of(part) & _keys(fitted) else []
+            after = (
+                ["NUMBER-OF-THE-PARENTS-JOB"]
+                if parents_of(part) & {job.run.key for job in fitted}
+                else []
+            )
             studies = [job.run.study for job in part]
             print(script_text(studies, home / f"{number:04d}", _after(own, after)))
         return []
@@ -94,7 +115,7 @@ def run_slurm(
         parents = [job.run.id for job in fitted if job.run.key in parents_of(part)]
         numbers = {tasks[run][0].partition("_")[0] for run in parents if run in tasks}
         try:
-            tasks |= submit(part, home, _after(own, sorted(numbers, key=int))).tasks()
+            tasks |= submit(part, home, _after(own, sorted(numbers, key=int)))
         except RunFailed as error:
             note = f"; {len(tasks)} runs are in the queue, the same command submits the rest"
             raise RunFailed(f"{error}{note if tasks else ''}") from None
@@ -122,10 +143,6 @@ def _arrays(
     return found
 
 
-def _keys(jobs: Sequence[Job]) -> set[str]:
-    return {job.run.key for job in jobs}
-
-
 def _after(cluster: ClusterConfig, numbers: Sequence[str]) -> ClusterConfig:
     """The profile for an array that waits for the end of others."""
     if not numbers:
@@ -145,13 +162,13 @@ def fit_to_node(job: Job, cluster: ClusterConfig) -> Job:
     )
 
 
-def submit(jobs: Sequence[Job], home: Path, cluster: ClusterConfig) -> Submission:
-    """Write the jobs and hand them to SLURM. Raises Failed with SLURM's own words."""
+def submit(jobs: Sequence[Job], home: Path, cluster: ClusterConfig) -> Queued:
+    """Write the jobs and hand them to SLURM. Raises RunFailed with SLURM's own words."""
     utils = import_submitit().core.utils
     folder = _new_folder(home)
     write_jobs(folder / JOBS, jobs)
     executor = make_executor([job.run.study for job in jobs], folder, cluster)
-    logged = tuple(len(read_events(job.folder)) for job in jobs)
+    logged = [len(read_events(job.folder)) for job in jobs]
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # said once, by the error
             number = executor._submit_command(command(folder, cluster)).job_id
@@ -159,9 +176,12 @@ def submit(jobs: Sequence[Job], home: Path, cluster: ClusterConfig) -> Submissio
         shutil.rmtree(folder)
         reason = " ".join(str(error).split()) or "no reason given"
         raise RunFailed(f"slurm: sbatch refused the jobs: {reason}") from None
-    submission = Submission(str(number), tuple(job.run.id for job in jobs), logged)
-    write_json(folder / SUBMITTED, asdict(submission))
-    return submission
+    names = [f"{number}_{index}" for index in range(len(jobs))] if len(jobs) > 1 else [f"{number}"]
+    tasks = {
+        job.run.id: (name, count) for job, name, count in zip(jobs, names, logged, strict=True)
+    }
+    write_json(folder / SUBMITTED, tasks)
+    return tasks
 
 
 def _home(job: Job) -> Path:
@@ -192,19 +212,17 @@ def _new_folder(home: Path) -> Path:
         return folder
 
 
-def _queued(home: Path, jobs: Sequence[Job]) -> dict[str, tuple[str, int]]:
-    """The tasks, by run, that earlier requests have in SLURM's queue, as `Submission.tasks`."""
+def _queued(home: Path, jobs: Sequence[Job]) -> Queued:
+    """The tasks, by run, that earlier requests have in SLURM's queue."""
     wanted = {job.run.id for job in jobs}
-    tasks: dict[str, tuple[str, int]] = {}
+    tasks: Queued = {}
     for path in sorted(home.glob(f"*/{SUBMITTED}")):
         try:
-            about = read_json(path)
-            runs = tuple(about["runs"])
-            logged = tuple(about.get("logged", [0] * len(runs)))
-            found = Submission(str(int(about["number"])), runs, logged).tasks()
-        except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+            for run, (name, logged) in read_json(path).items():
+                if run in wanted and re.fullmatch(r"\d+(_\d+)?", name):
+                    tasks[run] = (name, int(logged))
+        except (AttributeError, OSError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not readable ({one_line(str(error))}); remove it") from None
-        tasks |= {run: task for run, task in found.items() if run in wanted}
     alive = waiting_tasks(name for name, _ in tasks.values())
     if alive is None:
         raise RunFailed("slurm: squeue gives no answer; try again when SLURM is back")

@@ -17,8 +17,8 @@ from convnext_study.imports import TaskError
 from convnext_study.runs.metrics import Metric, NoResultError, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks.base import Evidence, ImageTransform, Weights, parse
-from convnext_study.training.tasks.exits import PLACES, ExitsTask, enlarged
+from convnext_study.training.tasks.base import PLACES, Evidence, ImageTransform, Weights, parse
+from convnext_study.training.tasks.exits import ExitsTask, enlarged
 
 PRIMARY = "miou"
 
