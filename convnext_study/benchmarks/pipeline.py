@@ -108,8 +108,7 @@ def _timms_loader(data: DatasetPair, recipe: Recipe, batch: int) -> Any:
     import torch
     from timm.data import ImageDataset, create_loader
 
-    from convnext_study.data.loader import image_size
-    from convnext_study.data.transforms.timm_fixes import repair_posterize
+    from convnext_study.data.transforms.image import image_size, repair_posterize
 
     if not data.uri.startswith("folder:"):
         raise DataError(f"data {data.uri}: timm's loader can only be measured on folder:PATH")

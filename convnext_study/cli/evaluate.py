@@ -178,10 +178,11 @@ def _evaluate(loaded: LoadedModel, uri: str, batch: int, runtime: Runtime) -> Ev
     import torch
 
     from convnext_study.data import open_data
+    from convnext_study.data.sources import OF_IMAGES
     from convnext_study.evaluation.evaluate import evaluate
 
     torch.set_num_threads(runtime.threads)
-    data = open_data(uri, corrupt_images=runtime.corrupt_images, val_alone=True)
+    data = open_data(uri, OF_IMAGES, corrupt_images=runtime.corrupt_images, val_alone=True)
     return evaluate(loaded, data, batch, runtime)
 
 

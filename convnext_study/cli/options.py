@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, get_type_hint
 
 import typer
 
-from convnext_study.data.labels import USAGE
+from convnext_study.data.sources import LABELS, usages
 from convnext_study.errors import EXIT_STOPPED, RunFailed, one_line
 from convnext_study.recipes.recipe import LEAST_PIXELS, MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS
 from convnext_study.roadmap import DEFAULT_REGIME
@@ -54,7 +54,7 @@ def finite(number: float | None) -> float | None:
 
 WHAT, RECIPE, WHERE, MACHINE = "What to train", "Recipe", "Where", "Machine"
 ESTIMATE = "Estimate"
-_DATA = "; ".join(f"{labels}: {', '.join(uris.values())}" for labels, uris in USAGE.items())
+_DATA = "; ".join(f"{labels}: {', '.join(usages(labels).values())}" for labels in LABELS)
 
 
 def _option(panel: str, text: str, default: Any = None, *names: str, **limits: Any) -> Any:

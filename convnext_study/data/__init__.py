@@ -1,4 +1,4 @@
-"""Data by URI: ``digits``, ``folder:PATH``, ``timm:NAME`` and the other `sources.SOURCES`.
+"""Data by URI: ``digits``, ``folder:PATH``, ``cityscapes:PATH`` and the other `sources.SOURCES`.
 
 Number of classes, image size and normalisation come from the data; the network is built to fit.
 torch is imported when data is opened.
@@ -9,8 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from convnext_study.data.labels import OF_IMAGES, wrong_labels
-from convnext_study.data.sources import SOURCES, split_uri
+from convnext_study.data.sources import (
+    SOURCES,
+    Opening,
+    split_uri,
+    usages,
+    wrong_labels,
+)
 from convnext_study.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -21,6 +26,7 @@ __all__ = ["open_data"]
 
 def open_data(
     uri: str,
+    labels: str | None = None,
     *,
     download: bool = False,
     corrupt_images: OnCorruptImage = "stop",
@@ -30,25 +36,33 @@ def open_data(
 
     Args:
         uri: a scheme of `SOURCES` and what it needs; docs/data.md has them all.
+        labels: that its images have to have; None: whatever they have.
         download: fetch a CIFAR or torchvision data set that is not there.
-        corrupt_images: stop at an image that cannot be decoded, or take the next one of the data
-            set in its place and record its name in ``data.corrupt``.
+        corrupt_images: stop at an image that cannot be used (it, its mask or file is missing or
+            cannot be decoded, a mask is of another size, a label out of range), or take the next
+            one of the data set in its place and record its name in ``data.corrupt``.
         val_alone: leave a training part of folders, archives and shards alone, which need not be
             there; ``data.train`` is then ``data.val``.
     """
     from convnext_study.data.dataset import CorruptImages, DataError
 
-    scheme, path = split_uri(uri).scheme, split_uri(uri).rest
-    source = SOURCES.get(scheme)
-    if said := wrong_labels(uri, OF_IMAGES):
+    given = split_uri(uri)
+    scheme, path, options = given.scheme, given.path, given.option_values
+    if labels is not None and (said := wrong_labels(uri, labels)):
         raise DataError(said)
-    if source is None:
-        raise DataError(f"data {uri!r}: unknown kind{did_you_mean(scheme, list(SOURCES))}")
+    if scheme not in SOURCES:
+        known = list(SOURCES if labels is None else usages(labels))
+        raise DataError(f"data {uri!r}: unknown kind{did_you_mean(scheme, known)}")
+    source = SOURCES[scheme]
     if source.needs_path and not path:
         raise DataError(f"data {uri!r}: needs a path, as in {scheme}:PATH")
     if path and source.usage == scheme:
         raise DataError(f"data {uri!r}: there is one such data set; use {scheme}")
-    data = source.open(path, download=download, val_alone=val_alone)
+    for name in options:
+        if name not in source.options:
+            hint = did_you_mean(name, list(source.options))
+            raise DataError(f"data {uri!r}: unknown option {name!r}{hint}")
+    data = source.open(path, Opening(options, download, corrupt_images, val_alone))
     notes = [note for part in (data.train, data.val) for note in getattr(part, "notes", ())]
     once = tuple(dict.fromkeys(notes))  # the validation part alone is both
     return replace(data, uri=uri, notes=once, corrupt=CorruptImages(corrupt_images))

@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch import Tensor
 
 from convnext_study.errors import UserError
 
 OnCorruptImage = Literal["stop", "skip"]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+IGNORE = 255  # the class of pixels that have none
+# What an image is labelled with: its class, or an array, such as a class for every pixel.
+Target = int | Tensor
 
 
 class DataError(UserError):
@@ -36,12 +42,12 @@ def unreadable(path: str, error: OSError) -> DataError:
 
 
 class ImageDataset(Protocol):
-    """Images with labels, read one at a time."""
+    """Images with labels, had one at a time."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """An RGB image and its label. Raises CorruptImage where it cannot be decoded."""
+    def pixels(self, index: int) -> tuple[Tensor, Target]:
+        """An image, (3, H, W) uint8, and its label. Raises CorruptImage at a bad one."""
         ...
 
     def digests(self) -> dict[str, str]:
@@ -53,111 +59,45 @@ class ImageDataset(Protocol):
         ...
 
 
-# What an image is labelled with: its class, or an array, such as a class for every pixel.
-Target = int | torch.Tensor
+class InMemoryDataset:
+    """Images of one size with a class each, that can be had many at a time."""
 
+    if TYPE_CHECKING:  # a field of some, computed by others
 
-@runtime_checkable
-class PixelDataset(Protocol):
-    """Images with labels that are had as tensors, one at a time."""
-
-    def __len__(self) -> int: ...
-
-    def pixels(self, index: int) -> tuple[torch.Tensor, Target]:
-        """An image, (3, H, W) uint8, and its label. Raises CorruptImage at a bad one."""
-        ...
-
-    def digests(self) -> dict[str, str]:
-        """As an `ImageDataset`'s."""
-        ...
-
-
-class DataParts(Protocol):
-    """A data set with a training and a validation part, whatever its labels are."""
-
-    @property
-    def uri(self) -> str:
-        """That it was opened by."""
-        ...
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the labels."""
-        ...
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Of each channel, of 1."""
-        ...
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Of each channel, of 1."""
-        ...
-
-    @property
-    def train(self) -> ImageDataset | PixelDataset:
-        """What is trained on."""
-        ...
-
-    @property
-    def val(self) -> ImageDataset | PixelDataset:
-        """What is never trained on."""
-        ...
-
-    @property
-    def corrupt(self) -> CorruptImages:
-        """What is done about bad images, and which ones were met."""
-        ...
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is in the data's folders and not read, in a line each."""
-        ...
-
-
-@runtime_checkable
-class InMemoryDataset(Protocol):
-    """Images of one size that can be had as tensors, many at a time."""
-
-    @property
-    def labels(self) -> torch.Tensor:
-        """(N,) int64."""
-        ...
-
-    def at(self, indices: torch.Tensor) -> torch.Tensor:
-        """The images at (n,) int64 indices: (n, 3, H, W) uint8."""
-        ...
-
-
-@runtime_checkable
-class RenewedDataset(Protocol):
-    """Images that are other ones in every epoch, as many and with the same labels."""
-
-    def of_epoch(self, seed: int, epoch: int) -> ImageDataset:
-        """The images of an epoch (from 0) of a run with this seed: a function of these alone."""
-        ...
-
-
-def images_of_epoch(images: ImageDataset, seed: int, epoch: int) -> ImageDataset:
-    """What a run with this seed trains on in an epoch (from 0)."""
-    return images.of_epoch(seed, epoch) if isinstance(images, RenewedDataset) else images
-
-
-@dataclass(frozen=True)
-class MemoryImages:
-    """Images held in memory: ``images`` (N, 3, H, W) uint8, ``labels`` (N,) int64."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
+        @property
+        def labels(self) -> Tensor:
+            """(N,) int64."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return to_pil(self.images[index]), int(self.labels[index])
+    def at(self, indices: Tensor) -> Tensor:
+        """The images at (n,) int64 indices: (n, 3, H, W) uint8."""
+        raise NotImplementedError
 
-    def at(self, indices: torch.Tensor) -> torch.Tensor:
+    def digests(self) -> dict[str, str]:
+        """As an `ImageDataset`'s."""
+        raise NotImplementedError
+
+    def pixels(self, index: int) -> tuple[Tensor, int]:
+        """An image, (3, H, W) uint8, and its class."""
+        return self.at(torch.tensor([index]))[0], int(self.labels[index])
+
+    def of_epoch(self, seed: int, epoch: int) -> InMemoryDataset:
+        """The images of an epoch (from 0) of a run with this seed: a function of these alone. They
+        are the same in every epoch unless a kind makes new ones, as many and of the same classes.
+        """
+        return self
+
+
+@dataclass(frozen=True)
+class MemoryImages(InMemoryDataset):
+    """Images held in memory: ``images`` (N, 3, H, W) uint8, ``labels`` (N,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def at(self, indices: Tensor) -> Tensor:
         """The images at (n,) int64 indices: (n, 3, H, W) uint8."""
         return self.images[indices]
 
@@ -192,24 +132,41 @@ class CorruptImages:
 class DatasetPair:
     """A data set with a training and a validation part.
 
-    ``size`` is the side of the square images a network sees; ``flips`` whether a mirrored image
-    still shows its class (a mirrored digit does not); ``corrupt`` counts bad images.
-    ``val_groups`` (N,) int64 says which validation images belong together, since they show the
-    same thing; None where they are independent. ``val_once`` says that they are to be looked at
-    once, after the last epoch: they are there to report by, and another part to choose by.
-    ``notes`` says what is in the data's folders and not read.
+    Args:
+        classes: names, in the order of the labels; of joints.
+        size: side of the square images that a network sees; of whole images the longer one, padded.
+        train: what is trained on.
+        val: what is never trained on.
+        mean: of each channel, of 1.
+        std: of each channel, of 1.
+        flips: whether a mirrored image still shows its classes (a mirrored digit does not).
+        shape: height and width of validation images that are seen whole; of the first of them.
+        one_size: whether all images are of that shape, so that many can be had at a time.
+        mirrored: of each joint, the one that it is in a mirror image.
+        measured: the joints that the metric counts.
+        val_groups: (N,) int64, which validation images belong together, since they show the same
+            thing; None where they are independent.
+        val_once: whether the validation part is to be looked at once, after the last epoch: it is
+            there to report by, and another part to choose by.
+        uri: that it was opened by.
+        notes: what is in the data's folders and not read.
+        corrupt: what is done about bad images, and which ones were met.
     """
 
-    uri: str
     classes: tuple[str, ...]
     size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     train: ImageDataset
     val: ImageDataset
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     flips: bool = True
-    val_groups: torch.Tensor | None = None
+    shape: tuple[int, int] = (0, 0)
+    one_size: bool = True
+    mirrored: tuple[int, ...] = ()
+    measured: tuple[int, ...] = ()
+    val_groups: Tensor | None = None
     val_once: bool = False
+    uri: str = ""
     notes: tuple[str, ...] = ()
     corrupt: CorruptImages = field(default_factory=CorruptImages)
 
@@ -219,14 +176,10 @@ class DatasetPair:
         return len(self.classes)
 
 
-def check_readable(data: DataParts, read: int) -> None:
+def check_readable(data: DatasetPair, read: int) -> None:
     """Raises DataError where no image of the validation part was ``read``: there is no result."""
     if not read:
         raise DataError(f"{data.uri}: none of its {len(data.val)} validation images can be read")
-
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def digest(*parts: bytes | npt.NDArray[Any]) -> str:
@@ -244,17 +197,17 @@ def _little_endian(numbers: npt.NDArray[Any]) -> memoryview:
     return ordered.reshape(-1).view(np.uint8).data
 
 
-def to_pil(pixels: torch.Tensor) -> Image.Image:
+def to_pil(pixels: Tensor) -> Image.Image:
     """A (3, H, W) uint8 tensor as an RGB image."""
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
-def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of (N, C, H, W) uint8 images, of 255."""
     pixels = images.double() / 255
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     return tuple(_rounded(mean)), tuple(_rounded(std.clamp_min(1e-3)))
 
 
-def _rounded(values: torch.Tensor) -> Sequence[float]:
+def _rounded(values: Tensor) -> Sequence[float]:
     return [round(float(value), 6) for value in values]

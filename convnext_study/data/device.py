@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from convnext_study.data.batch import Batch, Erased
-from convnext_study.data.dataset import DataParts
+from convnext_study.data.dataset import DatasetPair
+from convnext_study.data.loader import Batch
+from convnext_study.data.workers import Erased
 
 
 class Prepare:
@@ -27,7 +28,7 @@ class Prepare:
 
     def __init__(
         self,
-        data: DataParts,
+        data: DatasetPair,
         device: torch.device | str = "cpu",
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:

@@ -7,65 +7,18 @@ Python strings is copied page by page into each of them as reference counts are 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from convnext_study.data.dataset import DataError, digest, unreadable
-from convnext_study.data.decode import decode_image, decode_pixels
+from convnext_study.data.decode import decode_pixels
 
 Ints = npt.NDArray[np.int64]
-
-
-class Source(Protocol):
-    """Where encoded images are."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """What to call the image in an error: its path."""
-        ...
-
-    def label(self, index: int) -> int:
-        """The class of the image, from 0."""
-        ...
-
-    def read(self, index: int) -> bytes:
-        """The encoded image. Raises DataError where the file cannot be read."""
-        ...
-
-    def digests(self) -> dict[str, str]:
-        """As an image set's, without reading the images."""
-        ...
-
-
-@dataclass(frozen=True)
-class EncodedImages:
-    """A data set over a source, decoded on demand; ``notes`` says what is there and not read."""
-
-    source: Source
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        image = decode_image(self.source.read(index), self.source.name(index))
-        return image, self.source.label(index)
-
-    def pixels(self, index: int) -> tuple[torch.Tensor, int]:
-        """The image as a (3, H, W) uint8 tensor, and its label. Raises CorruptImage."""
-        pixels = decode_pixels(self.source.read(index), self.source.name(index))
-        return pixels, self.source.label(index)
-
-    def digests(self) -> dict[str, str]:
-        """SHA-256 of each part of what the source holds."""
-        return self.source.digests()
 
 
 class Names:
@@ -88,32 +41,59 @@ class Names:
         return digest(self._bytes, self._ends)
 
 
-class Files:
+class EncodedImages(ABC):
+    """Encoded images with a class each, decoded on demand.
+
+    ``notes`` says what is there and not read.
+    """
+
+    def __init__(self, labels: Sequence[int] | Ints, notes: tuple[str, ...] = ()) -> None:
+        self.labels: Ints = np.asarray(labels, dtype=np.int64)
+        self.notes = notes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What to call the image in an error: its path."""
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """The encoded image. Raises DataError where the file cannot be read."""
+
+    @abstractmethod
+    def digests(self) -> dict[str, str]:
+        """As an `ImageDataset`'s, without reading the images."""
+
+    def pixels(self, index: int) -> tuple[torch.Tensor, int]:
+        """The image as a (3, H, W) uint8 tensor, and its label. Raises CorruptImage."""
+        return decode_pixels(self.read(index), self.name(index)), int(self.labels[index])
+
+
+class Files(EncodedImages):
     """One image a file, in ``folder``, given by path and size in bytes.
 
     Raises ValueError where a path is not in the folder.
     """
 
     def __init__(
-        self, folder: str, files: Sequence[tuple[str, int]], labels: Sequence[int]
+        self,
+        folder: str,
+        files: Sequence[tuple[str, int]],
+        labels: Sequence[int],
+        notes: tuple[str, ...] = (),
     ) -> None:
+        super().__init__(labels, notes)
         self._start = folder if folder.endswith(os.sep) else folder + os.sep
         if not all(path.startswith(self._start) for path, _ in files):
             raise ValueError(f"not all of these files are in {folder}")
         self._names = Names([path[len(self._start) :] for path, _ in files])
         self._sizes: Ints = np.array([size for _, size in files], dtype=np.int64)
-        self._labels: Ints = np.asarray(labels, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def name(self, index: int) -> str:
         """The path of the file."""
         return self._start + self._names[index]
-
-    def label(self, index: int) -> int:
-        """The class of the image, from 0."""
-        return int(self._labels[index])
 
     def read(self, index: int) -> bytes:
         """The bytes of the file. Raises DataError where it cannot be read."""
@@ -123,7 +103,7 @@ class Files:
         """Names are those inside the folder, so that it may lie elsewhere."""
         return {
             "names": self._names.digest(),
-            "labels": digest(self._labels),
+            "labels": digest(self.labels),
             "sizes": digest(self._sizes),
         }
 
@@ -139,33 +119,26 @@ class Member:
     label: int
 
 
-class Archives:
+class Archives(EncodedImages):
     """Images inside uncompressed tar archives, each read by its place in the file.
 
     No archive is kept open: a file position shared by forked workers would mix up their images.
     """
 
     def __init__(self, archives: Sequence[str], members: Sequence[Member]) -> None:
+        super().__init__([member.label for member in members])
         self._archives = tuple(archives)
         self._names = Names([member.name for member in members])
-        self._places: Ints = np.array(
-            [(one.archive, one.offset, one.size, one.label) for one in members], dtype=np.int64
-        ).reshape(-1, 4)
-
-    def __len__(self) -> int:
-        return len(self._places)
+        places = [(one.archive, one.offset, one.size) for one in members]
+        self._places: Ints = np.array(places, dtype=np.int64).reshape(-1, 3)
 
     def name(self, index: int) -> str:
         """The archive's path and the member's name, with a colon between them."""
         return f"{self._archives[self._places[index, 0]]}:{self._names[index]}"
 
-    def label(self, index: int) -> int:
-        """The class of the image, from 0."""
-        return int(self._places[index, 3])
-
     def read(self, index: int) -> bytes:
         """The bytes of the member. Raises DataError where the archive cannot be read."""
-        archive, offset, size, _ = map(int, self._places[index])
+        archive, offset, size = map(int, self._places[index])
         path = self._archives[archive]
         content = read_bytes(path, offset, size)
         if len(content) < size:
@@ -174,24 +147,13 @@ class Archives:
 
     def digests(self) -> dict[str, str]:
         """Names are those of the archives, without their folder, and of the members in them."""
-        archives = [os.path.basename(path) for path in self._archives]  # noqa: PTH119
+        archives = Names([os.path.basename(path) for path in self._archives])  # noqa: PTH119
+        parts = archives.digest().encode(), self._places[:, 0], self._names.digest().encode()
         return {
-            "names": digest(
-                Names(archives).digest().encode(),
-                self._places[:, 0],
-                self._names.digest().encode(),
-            ),
-            "labels": digest(self._places[:, 3]),
+            "names": digest(*parts),
+            "labels": digest(self.labels),
             "sizes": digest(self._places[:, 2]),
         }
-
-
-def size_of(path: str) -> int:
-    """A file's size in bytes. Raises DataError where it cannot be had."""
-    try:
-        return os.stat(path).st_size  # noqa: PTH116
-    except OSError as error:
-        raise unreadable(path, error) from None
 
 
 def read_bytes(path: str, offset: int = 0, size: int = -1) -> bytes:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from convnext_study.data.dataset import DataError, DataParts, ImageDataset, PixelDataset, digest
-from convnext_study.data.labels import has_place
-from convnext_study.data.sources import split_uri
-from convnext_study.data.sources.timm_request import without_place
+from convnext_study.data.dataset import DataError, DatasetPair, ImageDataset, digest
+from convnext_study.data.sources import SOURCES, has_place, split_uri
 from convnext_study.runs.fingerprints import difference, digest_of_data
 
 
-def fingerprint(data: DataParts) -> dict[str, Any]:
+def fingerprint(data: DatasetPair) -> dict[str, Any]:
     """Number and names of the classes; number, names, labels and sizes of each part's images.
 
     Names are those inside the data's folder: the same data in another place is the same data. A
@@ -33,10 +31,9 @@ def data_id(uri: str, found: dict[str, Any]) -> str | None:
     """
     if not has_place(uri):
         return None
-    found_at = split_uri(uri)
-    scheme = found_at.scheme
-    options = without_place(found_at.rest) if scheme == "timm" else ""
-    return f"{scheme}:{options}#{digest_of_data(found)}"
+    given = split_uri(uri)
+    said = SOURCES[given.scheme].besides_place(given.path, given.option_values)
+    return f"{given.scheme}:{said}#{digest_of_data(found)}"
 
 
 def digest_of_names(classes: tuple[str, ...]) -> str:
@@ -53,5 +50,5 @@ def check_same(recorded: dict[str, Any], current: dict[str, Any], where: str) ->
         raise DataError(f"{where}: {differs}; restore the data, or choose another --out")
 
 
-def _part(images: ImageDataset | PixelDataset) -> dict[str, Any]:
+def _part(images: ImageDataset) -> dict[str, Any]:
     return {"images": len(images), **images.digests()}

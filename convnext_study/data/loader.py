@@ -1,51 +1,86 @@
 """Batches for training and validation, exact to resume and to split.
 
-Which images per step sees, and every random draw on them, is a pure function of (seed, epoch,
+Which images each step sees, and every random draw on them, is a pure function of (seed, epoch,
 position): a run can go on from any step without reading what it already saw, on any number of
 processes and workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from convnext_study.data.batch import Batch
-from convnext_study.data.dataset import DatasetPair, InMemoryDataset, images_of_epoch
-from convnext_study.data.order import (
-    Asked,
-    Order,
-    counted,
-    epoch_order,
-    read_batches,
-    steps_per_epoch,
-    validation,
-)
+from convnext_study.data.dataset import CorruptImages, DatasetPair, InMemoryDataset
 from convnext_study.data.pool import Readers
 from convnext_study.data.rng import fold_in, generator
-from convnext_study.data.sharding import WHOLE, BatchSharding, accum_steps, split_batch, val_indices
+from convnext_study.data.sharding import WHOLE, BatchSharding, split_batch, val_indices
 from convnext_study.data.transforms.batch import draw_mirrored, draw_offsets, flip, resize, shift
-from convnext_study.data.transforms.build import image_size, train_transform, val_transform
-from convnext_study.data.workers import Samples
+from convnext_study.data.transforms.image import image_size, train_transform, val_transform
+from convnext_study.data.workers import Erased, Request, Samples, Transform
 from convnext_study.recipes import Recipe
 
-__all__ = [
-    "Batch",
-    "BatchSharding",
-    "Readers",
-    "accum_steps",
-    "epoch_order",
-    "image_size",
-    "make_readers",
-    "steps_per_epoch",
-    "train_batches",
-    "val_batches",
-    "val_indices",
-]
 
+@dataclass(frozen=True)
+class Batch:
+    """Some images of one optimizer step, as they were read.
+
+    Args:
+        images: (n, 3, H, W) uint8.
+        labels: (n,) int64; or of each image an array, (n, H, W) uint8 of a class for each pixel.
+        places: (n,) int64, where each image stands in the optimizer's batch over all processes; of
+            validation images, in the data set.
+        step: the optimizer's step, from 0 over the whole run.
+        erased: what is to be filled with noise.
+        bad: names of images that could not be read: others stand in for them, or they are left out.
+    """
+
+    images: Tensor
+    labels: Tensor
+    places: Tensor
+    step: int = 0
+    erased: tuple[Erased, ...] = ()
+    bad: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pinned(self) -> Batch:
+        """With images and labels in memory that a GPU can copy from by itself."""
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
+
+    def to(self, device: torch.device | str) -> Batch:
+        """With images and labels on a device; the rest stays with the host."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+        )
+
+
+class Asked(NamedTuple):
+    """A batch to be read: the ``places`` of its images in the optimizer's batch, and its step."""
+
+    request: Request
+    places: Tensor
+    step: int = 0
+
+
+Reading = Callable[[], Readers]  # gives readers that stay, where anything has to be read
 Ahead = Callable[[Iterable[Batch]], Iterator[Batch]]
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch (from 0) visits ``count`` images."""
+    return torch.randperm(count, generator=generator(fold_in(seed, "order", epoch)))
+
+
+def steps_per_epoch(count: int, batch: int) -> int:
+    """Full batches in an epoch; the rest of the images wait for the next order."""
+    return max(count // batch, 1)
 
 
 def mix_group(recipe: Recipe) -> int | None:
@@ -76,23 +111,30 @@ def takes_whole_images(recipe: Recipe) -> bool:
 
 def make_readers(
     data: DatasetPair,
-    recipe: Recipe,
+    train: Transform | None,
+    val: Transform | None,
     seed: int,
-    workers: int,
+    workers: int = 0,
     batch: int = 1,
     *,
-    parts: Collection[str] = ("train", "val"),
     pin: bool = False,
 ) -> Readers:
-    """What reads these parts of the data, in so many processes, until it is closed.
+    """What reads the data, in so many processes, until it is closed.
 
-    ``batch`` is the largest requested; ``pin``: in memory that a GPU can copy from itself.
+    Args:
+        data: what is read.
+        train: what happens to training images, with draws; None: they are not read.
+        val: what happens to validation images, without.
+        seed: of every draw.
+        workers: processes; 0: this one.
+        batch: images of the largest batch requested.
+        pin: give batches in memory that a GPU can copy from by itself.
     """
     bad, samples = data.corrupt.on_corrupt, {}
-    if "train" in parts:
-        samples["train"] = Samples(data.train, train_transform(data, recipe), seed, bad)
-    if "val" in parts:
-        samples["val"] = Samples(data.val, val_transform(data, recipe), None, bad)
+    if train is not None:
+        samples["train"] = Samples(data.train, train, seed, bad)
+    if val is not None:
+        samples["val"] = Samples(data.val, val, None, bad)
     return Readers(samples, workers, batch, pin=pin)
 
 
@@ -102,7 +144,7 @@ def train_batches(
     seed: int,
     epoch: int,
     start: int = 0,
-    workers: int | Callable[[], Readers] = 0,
+    reading: Reading | None = None,
     sharding: BatchSharding = WHOLE,
     ahead: Ahead = iter,
 ) -> Iterator[Batch]:
@@ -113,39 +155,50 @@ def train_batches(
 
     Args:
         data: the data set, whose training part is read.
-        recipe: its batch size and transforms.
+        recipe: its batch size, and its transforms where there is no ``reading``.
         seed: of the order of images and of every draw.
         epoch: from 0.
         start: the first optimizer step of the epoch to give.
-        workers: processes that read, for this epoch alone; or what gives readers that stay, where
-            anything has to be read.
+        reading: what reads images that are not cut from memory; None: this process.
         sharding: which part of each global batch is this process's.
         ahead: takes batches before they are used; bad images count when they are used.
     """
     batch, count = recipe.global_batch_size, len(data.train)
-    order = Order(count, batch, seed, epoch)
     places = split_batch(torch.arange(min(batch, count)), batch, sharding, mix_group(recipe))
+    order, steps = epoch_order(count, seed, epoch), steps_per_epoch(count, batch)
+    before = epoch * steps
+    chosen = {step: order[step * batch : (step + 1) * batch] for step in range(start, steps)}
     if in_memory(data, recipe):
-        source = _from_memory(data, recipe, order, start, places)
+        source = _from_memory(data, recipe, seed, epoch, chosen, places)
     else:
-        source = _from_readers(data, recipe, seed, workers, order.asked(start, places))
-    yield from counted(ahead(source), data.corrupt)
+        readers = (
+            reading() if reading else make_readers(data, train_transform(data, recipe), None, seed)
+        )
+        asked = [
+            Asked(Request("train", tuple(indices[piece].tolist()), epoch), piece, before + step)
+            for step, indices in chosen.items()
+            for piece in places
+        ]
+        source = _read(readers, asked)
+    yield from _counted(ahead(source), data.corrupt)
 
 
 def val_batches(
     data: DatasetPair,
     recipe: Recipe,
     batch: int,
-    workers: int | Callable[[], Readers] = 0,
+    reading: Reading | None = None,
     sharding: BatchSharding = WHOLE,
     ahead: Ahead = iter,
 ) -> Iterator[Batch]:
-    """The validation images ``val_indices(len(data.val), share)``, each once and in order, but for
-    bad ones where those are skipped: ``places`` of the batches says which ones they hold.
+    """The validation images ``val_indices(len(data.val), sharding)``, each once and in order, but
+    for bad ones where those are skipped: ``places`` of the batches says which ones they hold.
 
     Results of the processes, put one after another by rank, are in the order of the data set.
     """
-    asked = validation(len(data.val), batch, sharding)
+    part = val_indices(len(data.val), sharding)
+    chosen = [part[first : first + batch] for first in range(0, len(part), batch)]
+    asked = [Asked(Request("val", tuple(one)), torch.tensor(one)) for one in chosen]
     source: Iterator[Batch]
     if in_memory(data, recipe) and isinstance(data.val, InMemoryDataset):
         images, side = data.val, image_size(data, recipe)
@@ -158,38 +211,44 @@ def val_batches(
             for one in asked
         )
     else:
-        source = _from_readers(data, recipe, 0, workers, asked)
-    yield from counted(ahead(source), data.corrupt)
+        readers = reading() if reading else make_readers(data, None, val_transform(data, recipe), 0)
+        source = _read(readers, asked)
+    yield from _counted(ahead(source), data.corrupt)
 
 
-def _from_readers(
-    data: DatasetPair,
-    recipe: Recipe,
-    seed: int,
-    workers: int | Callable[[], Readers],
-    asked: Sequence[Asked],
-) -> Iterator[Batch]:
-    if not isinstance(workers, int):
-        yield from read_batches(workers(), asked)
-        return
-    parts = {one.request.part for one in asked}
-    readers = make_readers(data, recipe, seed, workers, parts=parts)
-    try:
-        yield from read_batches(readers, asked)
-    finally:
-        readers.close()
+def _read(readers: Readers, asked: Sequence[Asked]) -> Iterator[Batch]:
+    """What was asked for, in its order, without bad images that are left out: a batch of them alone
+    is empty. Raises DataError at an image that cannot be used."""
+    read = readers.read([one.request for one in asked])
+    for images, one in zip(read, asked, strict=True):
+        labels, places = torch.as_tensor(images.labels), one.places[torch.tensor(images.read)]
+        erased, bad = tuple(images.erased), tuple(images.bad)
+        yield Batch(images.pixels, labels, places, one.step, erased, bad)
+
+
+def _counted(batches: Iterable[Batch], corrupt: CorruptImages) -> Iterator[Batch]:
+    """The batches that hold images; bad ones are counted when they would be used, not when they
+    were read ahead."""
+    for one in batches:
+        corrupt.add(one.bad)
+        if len(one):
+            yield one
 
 
 def _from_memory(
-    data: DatasetPair, recipe: Recipe, epoch: Order, start: int, places: list[Tensor]
+    data: DatasetPair,
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+    chosen: dict[int, Tensor],
+    places: list[Tensor],
 ) -> Iterator[Batch]:
-    """The pieces of each step, with draws made for all of its images."""
-    images = images_of_epoch(data.train, epoch.seed, epoch.epoch)
-    side = image_size(data, recipe)
-    assert isinstance(images, InMemoryDataset)  # noqa: S101  in_memory said so
-    for step in range(start, epoch.steps):
-        indices = epoch.indices(step)
-        draw = generator(fold_in(epoch.seed, "augment", epoch.epoch, step))
+    """The pieces of each step's chosen images, with draws made for all of them."""
+    assert isinstance(data.train, InMemoryDataset)  # noqa: S101  in_memory said so
+    images, side = data.train.of_epoch(seed, epoch), image_size(data, recipe)
+    before = epoch * steps_per_epoch(len(images), recipe.global_batch_size)
+    for step, indices in chosen.items():
+        draw = generator(fold_in(seed, "augment", epoch, step))
         offsets = draw_offsets(len(indices), side, draw) if recipe.crop == "random_crop" else None
         flips = recipe.flip and data.flips
         mirrored = draw_mirrored(len(indices), draw) if flips else None
@@ -199,5 +258,4 @@ def _from_memory(
                 pixels = shift(pixels, offsets[:, piece])
             if mirrored is not None:
                 pixels = flip(pixels, mirrored[piece])
-            labels = images.labels[indices[piece]]
-            yield Batch(pixels, labels, piece, epoch.number(step))
+            yield Batch(pixels, images.labels[indices[piece]], piece, before + step)

@@ -9,41 +9,40 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from convnext_study.data.batch import Erased
 from convnext_study.data.dataset import (
     CorruptImage,
     DataError,
     ImageDataset,
     InMemoryDataset,
     OnCorruptImage,
-    PixelDataset,
     Target,
-    images_of_epoch,
 )
-from convnext_study.data.decode import to_tensor
 from convnext_study.data.rng import fold_in
 
 IN_A_ROW = 100  # so many bad neighbours are not bad luck: the data set is broken
 
 Box = tuple[int, int, int, int]  # top, left, height, width
-# (3, H, W) uint8 to the pixels that a network sees, also uint8, and what is to be erased of them.
-Transform = Callable[[Tensor], tuple[Tensor, Box | None]]
+# (3, H, W) uint8 and its label to the pixels that a network sees, also uint8, and their label, and
+# what is to be erased of them.
+Transform = Callable[[Tensor, Target], tuple[Tensor, Target, Box | None]]
 
 
-@dataclass(frozen=True)
-class JointTransform:
-    """A transform that moves what an image is labelled with along with it.
+class Erased(NamedTuple):
+    """A box of the batch's image ``image`` in pixels, and the seed of the noise that fills it."""
 
-    ``both`` takes and gives (3, H, W) uint8 and the label.
-    """
-
-    both: Callable[[Tensor, Target], tuple[Tensor, Target]]
+    image: int
+    top: int
+    left: int
+    height: int
+    width: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ class Samples:
 
     def __init__(
         self,
-        images: ImageDataset | PixelDataset,
-        transform: Transform | JointTransform,
+        images: ImageDataset,
+        transform: Transform,
         seed: int | None,
         on_bad: OnCorruptImage = "stop",
     ) -> None:
@@ -123,7 +122,9 @@ class Samples:
             read.append(original is not None)
             if original is None:
                 continue
-            image, label, box = self._transformed(*original, index, epoch)
+            if self.seed is not None:
+                _seed(fold_in(self.seed, epoch, "augment", index))
+            image, label, box = self.transform(*original)
             place = len(labels)
             if not place:
                 _, height, width = image.shape
@@ -143,11 +144,11 @@ class Samples:
         In memory there are no bad ones, and many at a time are faster.
         """
         images = self.images
-        if self.seed is not None and not isinstance(images, PixelDataset):
-            images = images_of_epoch(images, self.seed, epoch)
         if not isinstance(images, InMemoryDataset):
             yield from map(self._original, indices)
             return
+        if self.seed is not None:
+            images = images.of_epoch(self.seed, epoch)
         places, labels = torch.tensor(indices), images.labels
         for pixels, label in zip(images.at(places), labels[places].tolist(), strict=True):
             yield (pixels, label), None
@@ -159,7 +160,7 @@ class Samples:
         tries = min(IN_A_ROW, len(self.images)) if self.seed is not None else 1
         for candidate in range(index, index + tries):
             try:
-                return read_pixels(self.images, candidate % len(self.images)), bad
+                return self.images.pixels(candidate % len(self.images)), bad
             except CorruptImage as error:
                 if self.on_bad == "stop":
                     raise
@@ -168,27 +169,12 @@ class Samples:
             return None, bad
         raise DataError(f"{bad} and the {tries - 1} images after it cannot be read")
 
-    def _transformed(
-        self, pixels: Tensor, label: Target, index: int, epoch: int
-    ) -> tuple[Tensor, Target, Box | None]:
-        if self.seed is not None:
-            number = fold_in(self.seed, epoch, "augment", index)
-            # Of torch only the CPU's generator, which is all that is drawn from here.
-            torch.default_generator.manual_seed(number)
-            np.random.seed(number % 2**32)
-            random.seed(number)
-        if isinstance(self.transform, JointTransform):
-            return *self.transform.both(pixels, label), None
-        pixels, box = self.transform(pixels)
-        return pixels, label, box
 
-
-def read_pixels(images: ImageDataset | PixelDataset, index: int) -> tuple[Tensor, Target]:
-    """An image as a (3, H, W) uint8 tensor, and its label. Raises CorruptImage."""
-    if isinstance(images, PixelDataset):
-        return images.pixels(index)
-    image, label = images[index]
-    return to_tensor(image), label
+def _seed(number: int) -> None:
+    """For the draws on one image; of torch's generators the CPU's, from which all are."""
+    torch.default_generator.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
 
 
 def stacked(labels: Sequence[Target]) -> list[int] | Tensor:

@@ -138,18 +138,15 @@ def _batches(
     import torch
 
     from convnext_study.data.device import Prepare, prefetcher
-    from convnext_study.data.loader import val_batches
-    from convnext_study.data.pool import Readers
-    from convnext_study.data.transforms.tensor import Steps
-    from convnext_study.data.workers import Samples
+    from convnext_study.data.loader import make_readers, val_batches
+    from convnext_study.data.transforms.image import Steps
 
     side = recipe.image_size or data.size
     steps = crop_steps(
         crop_mode, side, int(side / recipe.crop_pct), recipe.interpolation, data.mean
     )
-    samples = Samples(data.val, Steps(steps), None, data.corrupt.on_corrupt)
     pin = torch.device(runtime.device).type == "cuda"
-    readers = Readers({"val": samples}, runtime.workers, batch, pin=pin)
+    readers = make_readers(data, None, Steps(steps), 0, runtime.workers, batch, pin=pin)
     prepare = Prepare(data, runtime.device, runtime.memory_format)
     ahead = prefetcher(runtime.device)
     try:

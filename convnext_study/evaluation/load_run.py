@@ -118,7 +118,7 @@ def _open(run: Run, trust: bool, notes: list[str]) -> DatasetPair | None:
     """
     from convnext_study.data import open_data
     from convnext_study.data.dataset import DataError
-    from convnext_study.data.labels import OF_IMAGES, wrong_labels
+    from convnext_study.data.sources import OF_IMAGES, wrong_labels
 
     if wrong_labels(run.data, OF_IMAGES):
         return None

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from convnext_study.data.dense import DENSE_SOURCES
-from convnext_study.data.pose import POSE_SOURCE
 from convnext_study.data.sources import SOURCES, split_uri
 from convnext_study.evaluation.errors import TrustError
 from convnext_study.imports import TaskError, file_digest, load_function, resolve
@@ -50,9 +48,6 @@ WORDS = frozenset((
 _WORD = re.compile(r"[A-Za-z0-9_]*", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z0-9_. +-]*", re.ASCII)
 _NAME = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)?", re.ASCII)
-
-# timm's readers that may run code, read pickles or fetch.
-TIMM_DATA = ("hfds", "hfids", "tfds", "torch")
 
 
 @dataclass(frozen=True)
@@ -147,10 +142,8 @@ def check_timm_arguments(where: str, args: dict[str, Any]) -> None:
 def check_data(where: str, uri: str) -> None:
     """Raises TrustError for data that a record by itself may not have opened."""
     scheme, path, _ = split_uri(uri)
-    kind = path.partition("/")[0].lower()
-    if scheme in (*DENSE_SOURCES, POSE_SOURCE) or (scheme in SOURCES and SOURCES[scheme].safe):
-        return
-    if scheme == "timm" and kind not in TIMM_DATA:
+    source = SOURCES.get(scheme)
+    if source is not None and path.partition("/")[0].lower() not in source.unsafe:
         return
     raise TrustError(
         f"{where}: its record names the data {uri!r:.100}, which may be fetched or run code; name "

@@ -14,10 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.data import open_data
-from convnext_study.data.dense import DENSE_SOURCES, open_dense
-from convnext_study.data.labels import JOINTS, OF_IMAGES, OF_PIXELS, check_labels, has_place
-from convnext_study.data.pose import POSE_SOURCE, open_pose
-from convnext_study.data.sources import SOURCES, split_uri
+from convnext_study.data.sources import (
+    JOINTS,
+    OF_IMAGES,
+    OF_PIXELS,
+    SOURCES,
+    check_labels,
+    has_place,
+    split_uri,
+)
 from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
@@ -25,8 +30,6 @@ if TYPE_CHECKING:
 
 # What the tasks of this package read; those of studies see to it themselves.
 _LABELS = {"classification": OF_IMAGES, "segmentation": OF_PIXELS, "pose": JOINTS}
-
-PADDED_TO = 32  # sides of whole images with a class for every pixel
 
 
 @dataclass(frozen=True)
@@ -60,20 +63,9 @@ def _look_at(uri: str, download: bool, corrupt_images: OnCorruptImage) -> Opened
     from convnext_study.data.dataset import InMemoryDataset
     from convnext_study.data.fingerprint import data_id, fingerprint
 
-    scheme, side = uri.partition(":")[0], 0
-    data: Any
-    if scheme in DENSE_SOURCES:
-        data = open_dense(uri, corrupt_images=corrupt_images)
-        side = -(-max(data.size) // PADDED_TO) * PADDED_TO
-    elif scheme == POSE_SOURCE:
-        from convnext_study.data.pose.transforms import Cut
-
-        data, side = open_pose(uri, corrupt_images=corrupt_images), Cut.size
-    else:
-        data = open_data(uri, download=download, corrupt_images=corrupt_images)
-        side = data.size
+    data = open_data(uri, download=download, corrupt_images=corrupt_images)
     return OpenedData(
-        (len(data.train), len(data.val), len(data.classes), side),
+        (len(data.train), len(data.val), len(data.classes), data.size),
         data_id(uri, fingerprint(data)) if has_place(uri) else None,
         isinstance(data.train, InMemoryDataset),
     )

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from convnext_study.data.dense import DENSE_SOURCES
-from convnext_study.data.pose import POSE_SOURCE
-from convnext_study.data.sources import SOURCES, split_uri
+from convnext_study.data.sources import OF_IMAGES, SOURCES, split_uri
 from convnext_study.experiments.data_identity import look_at
 
 IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES, IMAGENET_SIDE = 1_281_167, 50_000, 1000, 224
@@ -50,8 +48,8 @@ def expected_size(uri: str) -> tuple[DatasetSize, str]:
 
 def has_maps(uri: str) -> bool:
     """Whether the images are labelled with maps or joints, and read one by one."""
-    scheme = uri.partition(":")[0]
-    return scheme in DENSE_SOURCES or scheme == POSE_SOURCE
+    source = SOURCES.get(split_uri(uri).scheme)
+    return source is not None and source.labels != OF_IMAGES
 
 
 def size_if_missing(uri: str) -> tuple[DatasetSize, str] | None:
@@ -69,7 +67,7 @@ def size_if_missing(uri: str) -> tuple[DatasetSize, str] | None:
     if source and source.files and not any(next(here.glob(one), None) for one in source.files):
         sizes = dataset_size(uri, images=None, classes=0, image_size=0)
         return sizes, f"{path}: {scheme} is not there yet; counted with its known size"
-    if scheme == "folder" and not here.exists():
-        sizes = DatasetSize(uri, IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES, IMAGENET_SIDE)
+    if source and source.assumed and not here.exists():
+        sizes = DatasetSize(uri, *source.assumed)
         return sizes, f"{path}: no such folder; counted as if ImageNet-1K were there"
     return None

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from convnext_study.data.labels import OF_IMAGES, check_labels
-from convnext_study.data.sources import SOURCES, split_uri
+from convnext_study.data.sources import OF_IMAGES, SOURCES, check_labels, split_uri
 from convnext_study.errors import UserError
 from convnext_study.models.builders import ROADMAP_BUILDER
 from convnext_study.recipes import recipe_for

@@ -12,7 +12,7 @@ from support.fakes import write_run
 
 from convnext_study import cli
 from convnext_study.cli import run_study
-from convnext_study.data.labels import USAGE
+from convnext_study.data.sources import SOURCES
 from convnext_study.experiments.study_file import (
     find_study,
     load_study,
@@ -135,7 +135,5 @@ def test_help_names_every_kind_of_data_and_no_default_that_is_not_used(
     with pytest.raises(SystemExit):
         cli.main()
     said = capsys.readouterr().out
-    for uris in USAGE.values():
-        for usage in uris.values():
-            assert usage in said
+    assert all(source.usage in said for source in SOURCES.values())
     assert "[default: digits]" not in said

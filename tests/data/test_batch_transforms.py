@@ -1,20 +1,20 @@
 """Augmentation: every operation of timm's RandAugment runs, with the published distribution."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.images import picture
+from support.images import picture, readers_of
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.loader import train_batches
 from convnext_study.data.rng import generator, seed_everything
 from convnext_study.data.transforms.batch import draw_mirrored, draw_offsets, flip, shift
-from convnext_study.data.transforms.build import train_transform
-from convnext_study.data.transforms.timm_fixes import posterize, repair_posterize
+from convnext_study.data.transforms.image import posterize, repair_posterize, train_transform
 from convnext_study.recipes import MODERN, RecipeError
 
 PUBLISHED = "rand-m9-mstd0.5-inc1"
@@ -139,7 +139,8 @@ def test_the_published_recipe_runs_in_workers(synthetic: DatasetPair) -> None:
     recipe = MODERN.replace(
         global_batch_size=26, image_size=32, rand_augment="rand-m10-p1-n8-inc1", random_erasing=0.0
     )
-    batches = list(train_batches(synthetic, recipe, 0, 0, workers=2))
+    reading = partial(readers_of, synthetic, recipe, 2)
+    batches = list(train_batches(synthetic, recipe, 0, 0, 0, reading))
     assert len(batches) == 5
     assert all(batch.images.float().std() > 10 for batch in batches)
 

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.images import readers_of
 from support.runs import make_tiny_run
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DataError, DatasetPair, digest
 from convnext_study.data.fingerprint import fingerprint
-from convnext_study.data.loader import BatchSharding, make_readers, train_batches, val_batches
+from convnext_study.data.loader import train_batches, val_batches
+from convnext_study.data.sharding import BatchSharding
 from convnext_study.data.sources import SOURCES, clutter
 from convnext_study.data.sources.clutter import SCENES, parts, scene
 from convnext_study.data.sources.clutter.draws import Draws
@@ -148,8 +150,8 @@ def test_an_image_is_the_same_alone_and_in_any_order(data: DatasetPair) -> None:
     assert len(different(together)) == len(some)
     for place, index in enumerate(some):
         assert torch.equal(images_at(train, [index])[0], together[place])
-        image, label = train[index]
-        assert np.array_equal(np.asarray(image), together[place].permute(1, 2, 0).numpy())
+        image, label = train.pixels(index)
+        assert torch.equal(image, together[place])
         assert label == train.labels[index]
     assert torch.equal(images_at(train, some[::-1]), together.flip(0))
 
@@ -178,7 +180,9 @@ def test_a_split_batch_and_a_resumed_epoch_are_the_same(data: DatasetPair, split
     last = len(data.train) // STILL.global_batch_size - STEPS
     whole = list(train_batches(data, STILL, 3, 2))[last:]
     pieces = [
-        piece for one in SPLITS[split] for piece in train_batches(data, STILL, 3, 2, last, 0, one)
+        piece
+        for one in SPLITS[split]
+        for piece in train_batches(data, STILL, 3, 2, last, None, one)
     ]
     for batch in whole:
         mine = [piece for piece in pieces if piece.step == batch.step]
@@ -192,7 +196,7 @@ def test_readers_give_the_same_images(data: DatasetPair, workers: int) -> None:
     """What a recipe with more augmentation starts from, in any number of processes."""
     train: Any = data.train
     indices = tuple(range(0, 8000, 110))
-    readers = make_readers(data, STILL, 7, workers)
+    readers = readers_of(data, STILL, workers, seed=7)
     try:
         read = list(readers.read([Request("train", indices, 4), Request("val", indices)]))
     finally:

@@ -8,6 +8,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,14 +16,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, UnidentifiedImageError
-from support.images import make_folder, picture
+from support.images import make_folder, picture, readers_of
 from torch.utils.data import get_worker_info
 
 from convnext_study.data import open_data
-from convnext_study.data.dataset import CorruptImage, DataError, DatasetPair
+from convnext_study.data.dataset import CorruptImage, DataError, DatasetPair, Target
 from convnext_study.data.decode import decode_image
-from convnext_study.data.loader import Batch, BatchSharding, train_batches, val_batches
+from convnext_study.data.loader import Batch, train_batches, val_batches
 from convnext_study.data.pool import Readers
+from convnext_study.data.sharding import BatchSharding
 from convnext_study.data.workers import Request, Samples
 from convnext_study.recipes import MODERN
 
@@ -92,7 +94,7 @@ def broken_folder(root: Path, content: bytes, part: str = "train") -> Path:
 
 
 def all_batches(data: DatasetPair, workers: int = 0) -> list[Batch]:
-    return list(train_batches(data, RECIPE, 0, 0, workers=workers))
+    return list(train_batches(data, RECIPE, 0, 0, 0, partial(readers_of, data, RECIPE, workers)))
 
 
 @pytest.mark.parametrize("damage", BROKEN)
@@ -114,7 +116,7 @@ def test_one_line_survives_the_workers(tmp_path: Path, part: str) -> None:
         DataError, match=rf"{part}/cat/3\.jpg.*empty.*--corrupt-images skip$"
     ) as caught:
         all_batches(data, workers=2)
-        list(val_batches(data, RECIPE, 4, workers=2))
+        list(val_batches(data, RECIPE, 4, partial(readers_of, data, RECIPE, 2)))
     assert "\n" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
@@ -145,7 +147,7 @@ def test_only_what_was_used_is_counted(tmp_path: Path) -> None:
     data = open_data(f"folder:{root}", corrupt_images="skip")
     small = RECIPE.replace(global_batch_size=4)
     counted = []
-    for _ in train_batches(data, small, 0, 0, workers=2):
+    for _ in train_batches(data, small, 0, 0, 0, partial(readers_of, data, small, 2)):
         counted.append(data.corrupt.replaced)
     assert counted == sorted(counted)
     assert counted[-1] == 8
@@ -160,7 +162,7 @@ def test_replacement_does_not_depend_on_the_split(tmp_path: Path) -> None:
     for rank in range(2):
         data = open_data(f"folder:{root}", corrupt_images="skip")
         halves += [
-            one.images for one in train_batches(data, recipe, 0, 0, 0, 0, BatchSharding(rank, 2))
+            one.images for one in train_batches(data, recipe, 0, 0, 0, None, BatchSharding(rank, 2))
         ]
         names += sorted(data.corrupt.names)
     assert torch.equal(whole.images.unique(dim=0), torch.cat(halves).unique(dim=0))
@@ -183,7 +185,8 @@ def test_a_bad_validation_image_is_left_out_and_counted_once(
     whole = [index for index, name in enumerate(names) if Path(name).stat().st_size]
     labels, places = [], []
     for rank in range(world):
-        for one in val_batches(data, RECIPE, batch, workers, BatchSharding(rank, world)):
+        reading = partial(readers_of, data, RECIPE, workers)
+        for one in val_batches(data, RECIPE, batch, reading, BatchSharding(rank, world)):
             assert len(one.images) == len(one) > 0
             labels += one.labels.tolist()
             places += one.places.tolist()
@@ -203,10 +206,10 @@ def test_when_nothing_is_readable_it_stops(tmp_path: Path) -> None:
         all_batches(data, workers=1)
 
 
-def _killed(pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
+def _killed(pixels: torch.Tensor, label: Target) -> tuple[torch.Tensor, Target, None]:
     if get_worker_info() is not None:
         os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory is short
-    return pixels, None
+    return pixels, label, None
 
 
 def test_what_a_killed_reader_leaves_is_read_and_its_end_is_told_in_one_line(
@@ -281,7 +284,8 @@ def test_a_lost_mount_is_no_bad_image_for_other_readers(
 ) -> None:
     data = opened(monkeypatch, uri, lost(code))
     with pytest.raises(DataError, match=r"^/data/gone/1\.jpg: cannot be read") as caught:
-        list(train_batches(data, RECIPE.replace(global_batch_size=4), 0, 0, workers=workers))
+        small = RECIPE.replace(global_batch_size=4)
+        list(train_batches(data, small, 0, 0, 0, partial(readers_of, data, small, workers)))
     assert not isinstance(caught.value, CorruptImage)
     assert os.strerror(code) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -12,10 +12,10 @@ from support.runs import make_tiny_run
 from support.training import assert_same, stop_after
 
 from convnext_study.data import open_data
-from convnext_study.data.batch import Batch, Erased
 from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.device import Prefetcher, Prepare, erase, prefetcher
-from convnext_study.data.loader import train_batches
+from convnext_study.data.loader import Batch, train_batches
+from convnext_study.data.workers import Erased
 from convnext_study.recipes import MODERN
 from convnext_study.runs import records
 from convnext_study.training.loop import TrainingInterrupted, train

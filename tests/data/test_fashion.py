@@ -33,10 +33,10 @@ def test_both_parts_are_drawn_up_in_three_channels(debian: Path) -> None:
     data = open_data("fashion")
     assert (len(data.train), len(data.val), data.num_classes, data.size) == (40, 20, 10, 32)
     assert (data.flips, data.val_groups) == (True, None)
-    image, label = data.train[37]
+    image, label = data.train.pixels(37)
     pixels = np.asarray(image)
-    assert (label, pixels.shape, pixels[0, 0].tolist()) == (7, (32, 32, 3), [37] * 3)
-    stored = np.stack([np.asarray(data.train[index][0]) for index in range(40)])
+    assert (label, pixels.shape, pixels[:, 0, 0].tolist()) == (7, (3, 32, 32), [37] * 3)
+    stored = np.stack([np.asarray(data.train.pixels(index)[0]) for index in range(40)])
     assert data.mean == pytest.approx([stored.mean() / 255] * 3, abs=1e-6)
 
 
@@ -58,9 +58,9 @@ def test_the_same_data_wherever_it_lies_and_however_it_is_packed(
 def test_some_of_the_training_images(debian: Path, tmp_path: Path) -> None:
     data = open_data("fashion?train=23")
     assert (len(data.train), len(data.val)) == (23, 20)
-    labels = torch.tensor([data.train[index][1] for index in range(23)])
+    labels = torch.tensor([data.train.pixels(index)[1] for index in range(23)])
     assert labels.bincount().tolist() == [3] * 3 + [2] * 7
-    grey = [np.asarray(data.train[index][0])[0, 0, 0] for index in range(23)]
+    grey = [np.asarray(data.train.pixels(index)[0])[0, 0, 0] for index in range(23)]
     assert grey == list(range(23))
     assert fingerprint(data) == fingerprint(open_data(f"fashion:{debian}?train=23"))
     assert len(open_data("fashion?train=40").train) == 40

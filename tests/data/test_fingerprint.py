@@ -16,7 +16,7 @@ from support.several import train_in
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DataError
 from convnext_study.data.fingerprint import check_same, fingerprint
-from convnext_study.data.sources.hugging_face import digests_of_rows
+from convnext_study.data.sources.timm_readers import digests_of_rows
 from convnext_study.runs.folder import RunFolder
 from convnext_study.training.build import build_train_state
 from convnext_study.training.runtime import Runtime
@@ -155,7 +155,7 @@ def test_a_pixel_of_cifar_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert before == fingerprint(data)
     assert set(before["train"]) == {"images", "content", "labels"}
     held: Any = data.val
-    pixels = held.images if hasattr(held, "images") else held.dataset.data
+    pixels = held.images if hasattr(held, "images") else held._dataset.data
     pixels[0, 0, 0, 0] ^= 1
     with pytest.raises(DataError, match="val holds 10 images as recorded, but with other pixels"):
         check_same(before, fingerprint(data), "here")
@@ -180,7 +180,7 @@ def test_labels_of_a_set_of_the_hub_tell(monkeypatch: pytest.MonkeyPatch) -> Non
     before = fingerprint(data)
     assert before["train"]["images"] == 2
     held: Any = data.val
-    held.source.labels[0] = 0
+    held.labels[0] = 0
     with pytest.raises(DataError, match="val holds 2 images as recorded, but with other labels"):
         check_same(before, fingerprint(data), "here")
 

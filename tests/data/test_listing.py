@@ -16,15 +16,14 @@ from timm.utils.misc import natural_key
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DataError, DatasetPair
-from convnext_study.data.dense import open_dense
 from convnext_study.data.sources.folder import class_order_note
 
 KINDS = ["folder:{}", "timm:{}", "timm:torch/image_folder?root={}"]
 
 
 def names_of(data: DatasetPair) -> list[str]:
-    source: Any = data.train.source  # type: ignore[attr-defined]
-    return [source.name(index) for index in range(len(source))]
+    files: Any = data.train
+    return [files.name(index) for index in range(len(files))]
 
 
 def fail_at(
@@ -211,7 +210,7 @@ def test_shards_with_system_files(tmp_path: Path) -> None:
 
 def test_pairs_with_system_files(tmp_path: Path) -> None:
     make_pairs(tmp_path)
-    before = open_dense(f"pairs:{tmp_path}")
+    before = open_data(f"pairs:{tmp_path}")
     for kind in ("images", "masks"):
         for part in ("train", "val"):
             folder = tmp_path / part / kind
@@ -219,7 +218,7 @@ def test_pairs_with_system_files(tmp_path: Path) -> None:
             (folder / ".ipynb_checkpoints").mkdir()
             picture(1).save(folder / ".ipynb_checkpoints" / "0-checkpoint.png")
     (tmp_path / "train" / "images" / "0.gif").touch()
-    data = open_dense(f"pairs:{tmp_path}")
+    data = open_data(f"pairs:{tmp_path}")
     assert (data.train.digests(), data.val.digests()) == (
         before.train.digests(),
         before.val.digests(),
@@ -332,8 +331,8 @@ def test_timms_folders_are_listed_as_timm_does(tmp_path: Path) -> None:
     data = open_data(f"timm:{root}")
     theirs = ReaderImageFolder(str(root / "train"))
     assert data.classes == tuple(theirs.class_to_idx)
-    source: Any = data.train.source  # type: ignore[attr-defined]
-    ours = [(source.name(index), source.label(index)) for index in range(len(source))]
+    source: Any = data.train
+    ours = [(source.name(index), source.labels[index]) for index in range(len(source))]
     assert ours == theirs.samples
 
 
@@ -346,8 +345,8 @@ def test_torchvisions_folders_are_listed_as_torchvision_does(tmp_path: Path) -> 
         picture(3).save(root / "train" / "a" / name / "x.PNG")
     data = open_data(f"timm:torch/image_folder?root={root}")
     theirs = ImageFolder(str(root / "train"))
-    source: Any = data.train.source  # type: ignore[attr-defined]
-    ours = [(source.name(index), source.label(index)) for index in range(len(source))]
+    source: Any = data.train
+    ours = [(source.name(index), source.labels[index]) for index in range(len(source))]
     assert (list(data.classes), ours) == (theirs.classes, theirs.samples)
 
 
@@ -361,6 +360,6 @@ def test_classes_of_tars_that_differ_in_case_have_fixed_numbers(tmp_path: Path) 
         (root / part).rename(root / f"unpacked {part}")
     data = open_data(f"timm:{root}")
     assert data.classes == tuple(sorted(VARIANTS))
-    source: Any = data.train.source  # type: ignore[attr-defined]
+    source: Any = data.train
     for index in range(len(source)):
-        assert Path(source.name(index)).parent.name == data.classes[source.label(index)]
+        assert Path(source.name(index)).parent.name == data.classes[source.labels[index]]

@@ -1,23 +1,18 @@
 """Batches are pure functions of (seed, epoch, position), however the work is split."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-from support.images import make_folder
+from support.images import make_folder, readers_of
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.device import Prepare
-from convnext_study.data.loader import (
-    BatchSharding,
-    accum_steps,
-    epoch_order,
-    train_batches,
-    val_batches,
-    val_indices,
-)
+from convnext_study.data.loader import epoch_order, train_batches, val_batches
+from convnext_study.data.sharding import BatchSharding, accum_steps, val_indices
 from convnext_study.errors import UserError
 from convnext_study.recipes import MODERN, MODERN_SMALL, Recipe
 
@@ -52,7 +47,8 @@ def joined(
     data: DatasetPair, recipe: Recipe, shares: list[BatchSharding], start: int, workers: int
 ) -> list[Step]:
     """The optimizer's batches put together again from the pieces of all processes."""
-    pieces = [list(train_batches(data, recipe, 3, 2, start, workers, one)) for one in shares]
+    reading = partial(readers_of, data, recipe, workers, seed=3)
+    pieces = [list(train_batches(data, recipe, 3, 2, start, reading, one)) for one in shares]
     each = accum_steps(recipe.global_batch_size, shares[0], even=recipe.mixes)
     batches = []
     for step in range(len(pieces[0]) // each):
@@ -137,7 +133,7 @@ def test_mixing_pairs_do_not_depend_on_the_split(
     def pairs(shares: list[BatchSharding]) -> set[tuple[float, float]]:
         found = set()
         for sharding in shares:
-            batches = list(train_batches(synthetic, plain, 0, 0, 0, 0, sharding))
+            batches = list(train_batches(synthetic, plain, 0, 0, 0, None, sharding))
             for batch in batches[: accum_steps(64, sharding)]:
                 sums = batch.images.double().sum((1, 2, 3))
                 found |= set(zip(sums.tolist(), sums.flip(0).tolist(), strict=True))
@@ -185,7 +181,7 @@ def test_fewer_images_than_the_batch() -> None:
     data = open_data("synthetic:3,16,9")
     assert [len(batch) for batch in train_batches(data, MODERN_SMALL, 0, 0)] == [9]
     with pytest.raises(UserError, match=r"global_batch_size 64: the data has only 9"):
-        next(train_batches(data, MODERN_SMALL, 0, 0, 0, 0, BatchSharding(1, 2)))
+        next(train_batches(data, MODERN_SMALL, 0, 0, 0, None, BatchSharding(1, 2)))
 
 
 @pytest.mark.parametrize("count", [1, 7, 8])
@@ -205,14 +201,14 @@ def test_every_validation_image_once(
     parts = [
         batch
         for rank in range(world_size)
-        for batch in val_batches(synthetic, recipe, 5, 0, BatchSharding(rank, world_size))
+        for batch in val_batches(synthetic, recipe, 5, None, BatchSharding(rank, world_size))
     ]
     assert max(map(len, parts)) == 5
     for field in ("images", "labels", "places"):
         joint = [torch.cat([getattr(one, field) for one in batches]) for batches in (whole, parts)]
         assert torch.equal(*joint)
     assert torch.cat([batch.labels for batch in parts]).tolist() == [
-        synthetic.val[index][1] for index in range(len(synthetic.val))
+        synthetic.val.pixels(index)[1] for index in range(len(synthetic.val))
     ]
 
 
@@ -226,7 +222,8 @@ def test_orders_differ_and_visit_all() -> None:
 def test_reading_does_not_move_the_networks_generator(folder: DatasetPair, workers: int) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    next(train_batches(folder, FILES, 0, 0, 0, workers, BatchSharding(micro_batch_size=8)))
+    reading = partial(readers_of, folder, FILES, workers)
+    next(train_batches(folder, FILES, 0, 0, 0, reading, BatchSharding(micro_batch_size=8)))
     assert torch.equal(before, torch.get_rng_state())
 
 

@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 import torch
-from support.images import make_folder
+from support.images import make_folder, readers_of
 from support.runs import make_tiny_run
 from support.training import assert_same, stop_after
 
 from convnext_study.data import open_data, pool
 from convnext_study.data.dataset import DatasetPair
-from convnext_study.data.loader import Batch, BatchSharding, make_readers, train_batches
+from convnext_study.data.loader import Batch, train_batches
 from convnext_study.data.pool import PART, Readers
+from convnext_study.data.sharding import BatchSharding
 from convnext_study.data.workers import Images, Request
 from convnext_study.errors import RunFailed
 from convnext_study.recipes import MODERN
@@ -41,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DatasetPair:
 
 @pytest.fixture
 def readers(data: DatasetPair) -> Iterator[Readers]:
-    made = make_readers(data, RECIPE, 0, workers=2, batch=40)
+    made = readers_of(data, RECIPE, 2, batch=40)
     yield made
     made.close()
 
@@ -74,7 +75,7 @@ def test_large_batches_are_made_in_small_parts(
     data: DatasetPair, readers: Readers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = [Request("train", tuple(range(70)), 3), Request("train", (5, 4, 3), 3)]
-    alone = make_readers(data, RECIPE, 0, workers=0)
+    alone = readers_of(data, RECIPE)
     sizes: list[int] = []
     honest: Callable[..., Images] = getattr(pool, "join")  # noqa: B009
 
@@ -114,7 +115,7 @@ def test_they_stay_from_epoch_to_epoch_and_resume_exactly(
     next(unfinished)
     second, resumed = epoch(1), epoch(1, start=2)
     assert children() - before == mine  # the same two all along
-    fresh = list(train_batches(data, RECIPE, 0, 1, 0, 0, BatchSharding(micro_batch_size=20)))
+    fresh = list(train_batches(data, RECIPE, 0, 1, 0, None, BatchSharding(micro_batch_size=20)))
     assert len(first) == len(second) == len(fresh) == 6
     for found, expected in zip(second + resumed, fresh + fresh[4:], strict=True):
         assert torch.equal(found.images, expected.images)
@@ -167,7 +168,7 @@ def test_in_the_middle_of_a_batch_they_go(
     data: DatasetPair, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", LONG)
-    made, before = make_readers(data, RECIPE, 0, workers=2), children()
+    made, before = readers_of(data, RECIPE, 2), children()
     stream = made.read([Request("train", tuple(range(100)), epoch) for epoch in range(50)])
     next(stream)
     mine = children() - before
@@ -184,14 +185,14 @@ def test_in_the_middle_of_a_batch_they_go(
 
 def test_one_that_hangs_is_killed(data: DatasetPair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)
-    made, before = make_readers(data, RECIPE, 0, workers=1), children()
-    part = made._parts["train"]
+    made, before = readers_of(data, RECIPE, 1), children()
+    part: Any = made._parts["train"]
     honest: Any = part.transform
     images: Any = part.images
 
-    def hang(pixels: torch.Tensor) -> Any:
+    def hang(pixels: torch.Tensor, label: int) -> Any:
         time.sleep(600 if int(pixels.float().mean()) != first else 0)
-        return honest(pixels)
+        return honest(pixels, label)
 
     first = int(images.pixels(0)[0].float().mean())
     part.transform = hang
@@ -204,14 +205,15 @@ def test_one_that_hangs_is_killed(data: DatasetPair, monkeypatch: pytest.MonkeyP
 
 SCRIPT = """
     import os, signal, sys, time
+    sys.path.append(sys.argv[2])
     from pathlib import Path
     from convnext_study.data import open_data
-    from convnext_study.data.loader import make_readers
+    from support.images import readers_of, readers_of
     from convnext_study.data.workers import Request
     from convnext_study.recipes import MODERN
     import multiprocessing
     data = open_data(sys.argv[1])
-    readers = make_readers(data, MODERN.replace(image_size=24), 0, workers=2)
+    readers = readers_of(data, MODERN.replace(image_size=24), 2)
     stream = readers.read([Request("train", tuple(range(60)), epoch) for epoch in range(50)])
     next(stream)
     print(*[child.pid for child in multiprocessing.active_children()], flush=True)
@@ -230,7 +232,7 @@ SCRIPT = """
 )
 def test_they_end_with_the_training_process(data: DatasetPair, end: str, code: int) -> None:
     script = textwrap.dedent(SCRIPT).format(end=end)
-    command = [sys.executable, "-c", script, data.uri]
+    command = [sys.executable, "-c", script, data.uri, str(Path(__file__).parents[1])]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == code, ended.stderr
     pids = {int(word) for word in ended.stdout.split()}

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from support.images import make_cifar, make_folder, picture
@@ -14,6 +13,7 @@ from typer.testing import CliRunner
 from convnext_study.cli import app
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DataError, DatasetPair
+from convnext_study.data.decode import to_tensor
 from convnext_study.data.device import Prepare
 from convnext_study.data.loader import train_batches, val_batches
 from convnext_study.data.sources import SOURCES, DataSource
@@ -55,11 +55,11 @@ def digits() -> DatasetPair:
 def test_digits_are_real_and_split_for_good(digits: DatasetPair) -> None:
     assert (len(digits.train), len(digits.val)) == (1010, 787)
     assert digits.num_classes == 10
-    counts = torch.tensor([digits.val[index][1] for index in range(len(digits.val))]).bincount()
+    held: Any = digits.val
+    counts = held.labels.bincount()
     assert counts.tolist() == [78, 79, 77, 79, 79, 79, 79, 79, 79, 79]
-    image, _ = digits.train[0]
-    assert image.size == (32, 32)
-    assert image.mode == "RGB"
+    image, _ = digits.train.pixels(0)
+    assert image.shape == (3, 32, 32)
 
 
 def test_batches_are_normalised(digits: DatasetPair) -> None:
@@ -75,9 +75,9 @@ def test_batches_are_normalised(digits: DatasetPair) -> None:
 def test_a_folder_is_listed_by_class_and_name(tmp_path: Path) -> None:
     data = open_data(f"folder:{make_folder(tmp_path, ('zebra', 'ähre'), count=3)}")
     assert data.classes == ("zebra", "ähre")
-    assert [data.train[index][1] for index in range(6)] == [0, 0, 0, 1, 1, 1]
-    pixels = np.asarray(data.train[4][0]).astype(int)
-    assert np.abs(pixels - np.asarray(picture(4)).astype(int)).mean() < 12  # JPEG is lossy
+    assert [data.train.pixels(index)[1] for index in range(6)] == [0, 0, 0, 1, 1, 1]
+    error = data.train.pixels(4)[0].int() - to_tensor(picture(4)).int()
+    assert error.abs().float().mean() < 12  # JPEG is lossy
 
 
 def test_a_folder_trains_with_the_published_recipe(tmp_path: Path) -> None:
@@ -160,8 +160,8 @@ def test_cifar_as_torchvision_stores_it(
     batches = 5 if name == "cifar10" else 1
     assert (len(data.train), len(data.val), data.size) == (count * batches, count, 32)
     assert data.classes == tuple(f"class{number}" for number in range(count))
-    image, label = data.train[0]
-    assert (image.getpixel((3, 5)), label) == ((255, 0, 0), 0)
+    image, label = data.train.pixels(0)
+    assert (image[:, 5, 3].tolist(), label) == ([255, 0, 0], 0)
     (batch,) = val_batches(data, MODERN_SMALL, 100)
     pixels, labels = Prepare(data)(batch)
     assert labels[:3].tolist() == [0, 1, 2]
@@ -181,8 +181,8 @@ def test_damaged_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content:
 def test_synthetic_has_what_was_asked() -> None:
     data = open_data("synthetic:7,24,100")
     assert (data.num_classes, data.size, len(data.train), len(data.val)) == (7, 24, 100, 25)
-    image, label = data.train[9]
-    assert (image.size, label) == ((24, 24), 2)
+    image, label = data.train.pixels(9)
+    assert (image.shape, label) == ((3, 24, 24), 2)
     assert data.train.labels[9] == 2  # type: ignore[attr-defined]
     assert (open_data("synthetic").num_classes, open_data("synthetic:100").num_classes) == (10, 100)
     assert len(open_data("synthetic:100,16,50").val) == 100
@@ -194,7 +194,7 @@ def test_synthetic_is_a_function_of_the_index() -> None:
     alone = again.train.at(torch.tensor([12]))  # type: ignore[attr-defined]
     assert torch.equal(several[1], alone[0])
     assert not torch.equal(several[0], several[1])  # the same class, another image
-    assert np.array_equal(np.asarray(first.train[12][0]), alone[0].permute(1, 2, 0))
+    assert torch.equal(first.train.pixels(12)[0], alone[0])
 
 
 def test_synthetic_can_be_learned() -> None:

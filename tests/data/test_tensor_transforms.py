@@ -13,15 +13,19 @@ from support.images import make_folder, picture
 
 from convnext_study.benchmarks.pipeline import measure_pipeline
 from convnext_study.data import decode, open_data
-from convnext_study.data.batch import Batch, Erased
 from convnext_study.data.dataset import DataError, DatasetPair
 from convnext_study.data.decode import decode_image, decode_pixels, to_tensor
 from convnext_study.data.device import Prepare
+from convnext_study.data.loader import Batch
 from convnext_study.data.rng import seed_everything
-from convnext_study.data.transforms.build import train_transform, val_transform
-from convnext_study.data.transforms.tensor import RandomResizedCrop, Steps
-from convnext_study.data.transforms.timm_fixes import repair_posterize
-from convnext_study.data.workers import Box
+from convnext_study.data.transforms.image import (
+    RandomResizedCrop,
+    Steps,
+    repair_posterize,
+    train_transform,
+    val_transform,
+)
+from convnext_study.data.workers import Box, Erased
 from convnext_study.recipes import CLASSIC, MODERN, Recipe
 
 LEVEL = 1 / 255 / 0.2255  # one of 256 levels after normalisation with ImageNet's deviations
@@ -141,7 +145,8 @@ def test_training_pixels_are_timms_but_for_rounding(data: DatasetPair, recipe: R
         seed_everything(seed)
         expected.append(theirs(photo(seed)))
         seed_everything(seed)
-        found.append(normalised(data, *ours(to_tensor(photo(seed)))))
+        pixels, _, box = ours(to_tensor(photo(seed)), 0)
+        found.append(normalised(data, pixels, box))
     assert_same_but_for_rounding(found, expected)
 
 
@@ -161,7 +166,7 @@ def test_after_the_crop_all_draws_are_timms(data: DatasetPair, auto: str) -> Non
         image = theirs.transforms[-1](image)
         seed_everything(seed)
         own = Steps(ours.transforms[1:], ours.erasing)
-        pixels, box = own(to_tensor(photo(seed).resize((64, 64))))
+        pixels, _, box = own(to_tensor(photo(seed).resize((64, 64))), 0)
         assert torch.allclose(normalised(data, pixels), before, atol=1e-5)
         # The same box, filled with noise that is nobody's but the image's.
         changed = (normalised(data, pixels, box, seed) - before).abs() > 1e-5
@@ -203,7 +208,7 @@ def test_evaluation_pixels_are_timms_but_for_rounding(
     theirs = create_transform(
         side, interpolation=recipe.interpolation, crop_pct=ratio, mean=data.mean, std=data.std
     )
-    found = [normalised(data, *ours(to_tensor(photo(seed)))) for seed in range(6)]
+    found = [normalised(data, ours(to_tensor(photo(seed)), 0)[0]) for seed in range(6)]
     assert found[0].shape == (3, side, side)
     assert_same_but_for_rounding(found, [theirs(photo(seed)) for seed in range(6)])
 

@@ -2,9 +2,10 @@
 
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from support.data_timm import (
@@ -17,13 +18,14 @@ from support.data_timm import (
     tar_a_class,
     tars_in_a_tar,
 )
-from support.images import make_folder, picture
+from support.images import make_folder, picture, readers_of
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DataError, DatasetPair
+from convnext_study.data.decode import to_tensor
 from convnext_study.data.loader import train_batches
 from convnext_study.data.sources.tar_shards import expand
-from convnext_study.data.sources.timm_datasets import parse
+from convnext_study.data.sources.timm_readers import kind_of
 from convnext_study.recipes import MODERN
 
 RECIPE = MODERN.replace(global_batch_size=4, image_size=32, rand_augment="")
@@ -44,18 +46,18 @@ def test_every_layout_holds_the_same_images(tmp_path: Path, layout: object) -> N
     labels = [0, 1] * 4 if layout is shards else [0] * 4 + [1] * 4
     for part, first in ((data.train, 0), (data.val, 8)):
         for index, label in enumerate(labels):
-            image, found = part[index]
+            image, found = part.pixels(index)
             assert found == label
-            wanted = np.asarray(picture(first + index)).astype(int)
-            assert np.abs(np.asarray(image).astype(int) - wanted).mean() < 12  # JPEG is lossy
+            error = image.int() - to_tensor(picture(first + index)).int()
+            assert error.abs().float().mean() < 12  # JPEG is lossy
 
 
 @pytest.mark.parametrize("layout", [one_tar, tars_in_a_tar, shards])
 def test_archives_are_exact_in_workers(tmp_path: Path, layout: object) -> None:
     data = open_data(layout(tmp_path))  # type: ignore[operator]
     alone = list(train_batches(data, RECIPE, 0, 0))
-    together = list(train_batches(data, RECIPE, 0, 0, workers=2))
-    resumed = list(train_batches(data, RECIPE, 0, 0, start=1, workers=1))
+    together = list(train_batches(data, RECIPE, 0, 0, 0, partial(readers_of, data, RECIPE, 2)))
+    resumed = list(train_batches(data, RECIPE, 0, 0, 1, partial(readers_of, data, RECIPE, 1)))
     for a, b in zip(alone, together, strict=True):
         assert torch.equal(a.images, b.images)
         assert a.erased == b.erased
@@ -66,10 +68,10 @@ def test_tars_hold_what_timm_finds_in_them_in_an_order_of_names(tmp_path: Path) 
     """timm's own order is that of the file system where members of two tars share a name."""
     from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
-    ours = open_data(tar_a_class(tmp_path)).train.source  # type: ignore[attr-defined]
+    ours: Any = open_data(tar_a_class(tmp_path)).train
     theirs = ReaderImageInTar(str(tmp_path / "train"))
     expected = {(file.read(), int(label)) for file, label in (theirs[i] for i in range(8))}
-    assert {(ours.read(index), ours.label(index)) for index in range(8)} == expected
+    assert {(ours.read(index), ours.labels[index]) for index in range(8)} == expected
     names = [ours.name(index) for index in range(len(ours))]
     assert names == sorted(names)
     assert len(set(names)) == 8
@@ -90,10 +92,10 @@ def test_a_bad_image_in_a_tar_is_named(tmp_path: Path) -> None:
         pack(tmp_path / "images" / part, tmp_path / f"{part}.tar")
     data = open_data(f"timm:{tmp_path}")
     with pytest.raises(DataError, match=r"train\.tar:dog/2\.jpg: not a readable image") as caught:
-        list(train_batches(data, RECIPE, 0, 0, workers=1))
+        list(train_batches(data, RECIPE, 0, 0, 0, partial(readers_of, data, RECIPE, 1)))
     assert "\n" not in str(caught.value)
     skipping = open_data(f"timm:{tmp_path}", corrupt_images="skip")
-    list(train_batches(skipping, RECIPE, 0, 0, workers=1))
+    list(train_batches(skipping, RECIPE, 0, 0, 0, partial(readers_of, skipping, RECIPE, 1)))
     assert skipping.corrupt.replaced == 1
 
 
@@ -128,8 +130,8 @@ def test_sets_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "datasets" or None)
     data = open_data("timm:hfds/o/N?val=test&label=fine")
     assert data.classes == ("sea", "tree")
-    assert [data.val[index][1] for index in range(len(data.val))] == [1, 0]
-    assert np.array_equal(np.asarray(data.val[1][0]), np.asarray(picture(3)))
+    assert [data.val.pixels(index)[1] for index in range(len(data.val))] == [1, 0]
+    assert torch.equal(data.val.pixels(1)[0], to_tensor(picture(3)))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match="pip install datasets"):
         open_data("timm:hfds/o/N")
@@ -243,7 +245,5 @@ def test_shard_patterns() -> None:
 
 
 def test_what_a_name_is_made_of() -> None:
-    request = parse("HFDS/Owner/Name?train=a+b&image=img")
-    assert (request.kind, request.rest) == ("hfds", "Owner/Name")
-    assert request.options == {"train": "a+b", "image": "img"}
-    assert parse("relative/folder").kind == ""
+    assert kind_of("HFDS/Owner/Name") == ("hfds", "Owner/Name")
+    assert kind_of("relative/folder") == ("", "relative/folder")

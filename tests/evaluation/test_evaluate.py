@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -179,10 +178,9 @@ def test_in_the_precision_that_it_was_trained_in(
 def test_top5_and_the_screen(run_folder: Path) -> None:
     loaded, data = load_run(run_folder), open_data("digits")
     result = evaluate(loaded, data, 100, Runtime())
-    samples = [data.val[index] for index in range(len(data.val))]
-    images = torch.stack([torch.from_numpy(np.array(image)) for image, _ in samples])
-    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
-    pixels = ((images / 255 - mean) / std).permute(0, 3, 1, 2).float()
+    samples = [data.val.pixels(index) for index in range(len(data.val))]
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (data.mean, data.std))
+    pixels = (torch.stack([image for image, _ in samples]) / 255 - mean) / std
     with torch.inference_mode():
         order = loaded.net(pixels).argsort(1, descending=True)
     labels = torch.tensor([label for _, label in samples])

@@ -269,7 +269,7 @@ def test_data_that_may_run_code_is_not_opened(
         raise subjects.EvaluationError("stop here")
 
     stranger.change(data=uri)
-    monkeypatch.setattr("convnext_study.data.sources.timm_datasets.open_timm", spy)
+    monkeypatch.setattr("convnext_study.data.sources.timm_readers.open_timm", spy)
     done = commands_on(stranger)
     for name in ("eval", "export"):
         assert isinstance(done[name].exception, TrustError)

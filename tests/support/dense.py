@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convnext_study.data.dense.dataset import DenseData
-from convnext_study.data.dense.loader import make_readers
-from convnext_study.data.dense.transforms import Crop, TrainTransform, WholeImage
+from convnext_study.data.dataset import DatasetPair
+from convnext_study.data.loader import make_readers
 from convnext_study.data.pool import Readers
-from convnext_study.data.workers import JointTransform
+from convnext_study.data.transforms.joint import Crop, TrainTransform, WholeImage
 from support.images import picture
 
 CITY = "aachen"
@@ -54,7 +53,7 @@ def make_cityscapes(root: Path, count: int = 2) -> Path:
     return root
 
 
-def dense_readers(data: DenseData, crop: Crop, workers: int = 0) -> Readers:
+def dense_readers(data: DatasetPair, crop: Crop, workers: int = 0) -> Readers:
     """Readers under seed 3 that cut such crops, and pad whole images to multiples of 32."""
     train, val = TrainTransform(data, crop), WholeImage(data, 32)
-    return make_readers(data, JointTransform(train), JointTransform(val), 3, workers)
+    return make_readers(data, train, val, 3, workers)

@@ -10,11 +10,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convnext_study.data.dataset import DatasetPair
+from convnext_study.data.loader import make_readers
+from convnext_study.data.pool import Readers
+from convnext_study.data.transforms.image import train_transform, val_transform
+from convnext_study.recipes import Recipe
+
 
 def picture(seed: int, width: int = 50, height: int = 40) -> Image.Image:
     """Coarse random colours, smooth enough that interpolation means something."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def readers_of(
+    data: DatasetPair, recipe: Recipe, workers: int = 0, *, seed: int = 0, batch: int = 1
+) -> Readers:
+    """What reads images with a class each, in so many processes."""
+    transforms = train_transform(data, recipe), val_transform(data, recipe)
+    return make_readers(data, *transforms, seed, workers, batch)
 
 
 def make_folder(root: Path, classes: tuple[str, ...] = ("cat", "dog"), count: int = 4) -> Path:

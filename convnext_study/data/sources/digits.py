@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from einops import repeat
 
 from convnext_study.data.dataset import DatasetPair, MemoryImages, channel_statistics
+from convnext_study.data.sources import Opening
 
 SIZE = 32  # pixels a side
 # The first scan of each writer in scikit-learn's table, and the end: each begins with the digits
@@ -30,7 +31,7 @@ _PART_OF_WRITER = (
 )
 
 
-def open_digits(_: str = "", *, download: bool = False) -> DatasetPair:
+def open_digits(_: str = "", __: Opening | None = None) -> DatasetPair:
     """The scans of eight writers to train on, and of six others to validate with."""
     pixels, targets = read_scans()
     labels = torch.from_numpy(targets).long()
@@ -41,7 +42,6 @@ def open_digits(_: str = "", *, download: bool = False) -> DatasetPair:
     train = MemoryImages(images[~held_out], labels[~held_out])
     mean, std = channel_statistics(train.images)
     return DatasetPair(
-        uri="digits",
         classes=tuple(str(digit) for digit in range(10)),
         size=SIZE,
         mean=mean,

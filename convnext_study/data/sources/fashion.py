@@ -18,9 +18,7 @@ import torch.nn.functional as F
 from einops import repeat
 
 from convnext_study.data.dataset import DataError, DatasetPair, MemoryImages, channel_statistics
-from convnext_study.data.sources import SOURCES
-from convnext_study.data.sources.timm_request import take_apart
-from convnext_study.errors import did_you_mean
+from convnext_study.data.sources import SOURCES, Opening
 
 CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat",
@@ -29,27 +27,18 @@ CLASSES = (
 SCANNED, SIZE = 28, 32  # pixels a side, in the files and as a network sees them
 MOST_IMAGES = 60_000  # of a part
 BYTES = 0x800  # the magic number of an IDX file of bytes, without its number of dimensions
-PARTS = {"train": "train", "val": "t10k"}
 AT_ONCE = 10_000  # images drawn up together, and looked at for mean and standard deviation
 
 
-def open_fashion(text: str = "", *, download: bool = False) -> DatasetPair:
+def open_fashion(path: str, how: Opening) -> DatasetPair:
     """60,000 training and 10,000 test images, held in memory (215 MB).
 
-    Args:
-        text: the folder, by default that of Debian's package; ``?train=COUNT`` takes so many of the
-            training images, always the same and as many of each class.
-        download: let torchvision fetch what is not in the folder.
-
-    Raises DataError where the files are missing, damaged or cannot be fetched.
+    The option ``train`` takes so many of the training images, always the same and as many of each
+    class. Raises DataError where the files are missing, damaged or cannot be fetched.
     """
-    request = take_apart(text)
-    for key in request.options:
-        if key != "train":
-            raise DataError(f"fashion: unknown option {key!r}{did_you_mean(key, ['train'])}")
-    root = Path(request.name or SOURCES["fashion"].default_path).expanduser()
+    root = Path(path or SOURCES["fashion"].default_path).expanduser()
     folder = _folder(root)
-    if folder is None and download and request.name:
+    if folder is None and how.download and path:
         _fetch(root)
         folder = _folder(root)
     if folder is None:
@@ -57,14 +46,13 @@ def open_fashion(text: str = "", *, download: bool = False) -> DatasetPair:
             f"{root}: holds no Fashion-MNIST (train-images-idx3-ubyte.gz and three more); "
             "apt install dataset-fashion-mnist, or fetch it with fashion:PATH and --download"
         )
-    (train, labels), (val, val_labels) = (_read_part(folder, name) for name in PARTS.values())
-    if (count := request.options.get("train")) is not None:
+    (train, labels), (val, val_labels) = (_read_part(folder, name) for name in ("train", "t10k"))
+    if (count := how.options.get("train")) is not None:
         chosen = _balanced(labels, count)
         train, labels = train[chosen], labels[chosen]
     images = _draw_up(train)
     mean, std = channel_statistics(images[:AT_ONCE, :1])
     return DatasetPair(
-        uri=f"fashion:{text}",
         classes=CLASSES,
         size=SIZE,
         mean=mean * 3,

@@ -7,65 +7,57 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convnext_study.data.dataset import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    CorruptImage,
-    DataError,
-    DataParts,
-    DatasetPair,
-    ImageDataset,
+from convnext_study.data.dataset import CorruptImage, DataError, DatasetPair, ImageDataset
+from convnext_study.data.encoded import Files
+from convnext_study.data.sources import SOURCES, Opening, split_uri
+from convnext_study.data.sources.listing import (
+    SUFFIXES,
+    files_in,
+    is_folder,
+    subfolders,
+    unread_note,
 )
-from convnext_study.data.encoded import EncodedImages, Files
-from convnext_study.data.sources.listing import files_in, is_folder, subfolders, unread_note
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 LARGEST, SMALLEST = 224, 32  # sides of what a network sees unless the recipe says another
 MOST_NAMED = 12  # classes
 LOOK_AT = 9  # images, to know what size they are
+Part = tuple[ImageDataset, tuple[str, ...]]  # with its classes
 
 
-def open_folder(path: str, *, download: bool = False, val_alone: bool = False) -> DatasetPair:
+def open_folder(path: str, how: Opening) -> DatasetPair:
     """Class folders under ``train/`` and ``val/``. Raises DataError naming the path at fault.
 
-    With ``val_alone`` they may also lie in the folder itself, where it has neither.
+    The validation part alone may also lie in the folder itself, where it has neither.
     """
     root = Path(path).expanduser()
     places = {name: root / name for name in ("train", "val")}
-    if val_alone:
+    if how.val_alone:
         lone = not any(map(is_folder, places.values()))
         places = {"val": root if lone else places["val"]}
     for place in (root, *places.values()):
         if not is_folder(place):
             needed = " and ".join(f"PATH/{name}" for name in places)
             raise DataError(f"{place}: no such folder; folder:PATH needs {needed}")
-    classes = {name: class_names(place) for name, place in places.items()}
-    check_same_classes(str(root), classes.get("train", classes["val"]), classes["val"])
-    parts = {name: list_images(place, classes[name]) for name, place in places.items()}
-    train = parts.get("train", parts["val"])
-    return DatasetPair(
-        uri=f"folder:{path}",
-        classes=classes["val"],
-        size=natural_size(train),
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        train=train,
-        val=parts["val"],
-    )
+    return of_parts(str(root), {name: list_images(place) for name, place in places.items()})
 
 
-def check_same_classes(where: str, train: tuple[str, ...], val: tuple[str, ...]) -> None:
-    """Raises DataError where the two parts do not hold the same classes."""
-    if train == val:
-        return
-    only = sorted(set(train) ^ set(val))
-    raise DataError(
-        f"{where}: train and val hold different classes; only in one of them: "
-        f"{', '.join(only[:8])}{' ...' if len(only) > 8 else ''}"
-    )
+def of_parts(where: str, parts: dict[str, Part], size: int | None = None) -> DatasetPair:
+    """Data of images with a class each, ``train`` and ``val`` or that alone, of classes by name.
+
+    Raises DataError where the two parts do not hold the same classes.
+    """
+    val, val_classes = parts["val"]
+    train, classes = parts.get("train", parts["val"])
+    if classes != val_classes:
+        only = sorted(set(classes) ^ set(val_classes))
+        raise DataError(
+            f"{where}: train and val hold different classes; only in one of them: "
+            f"{', '.join(only[:8])}{' ...' if len(only) > 8 else ''}"
+        )
+    return DatasetPair(classes, size or natural_size(train), train, val)
 
 
-def class_order_note(data: DataParts) -> str | None:
+def class_order_note(data: DatasetPair) -> str | None:
     """In one line, in which order class folders are numbered, where weights from elsewhere may have
     been trained with another: where all are whole numbers, or text and numbers sort differently.
 
@@ -76,7 +68,7 @@ def class_order_note(data: DataParts) -> str | None:
     names = list(data.classes)
     as_text, as_numbers = sorted(names), sorted(names, key=lambda name: (natural_key(name), name))
     in_doubt = as_text != as_numbers or all(map(str.isdecimal, names))
-    if data.uri.partition(":")[0] not in ("folder", "timm") or not in_doubt:
+    if not SOURCES[split_uri(data.uri).scheme].class_folders or not in_doubt:
         return None
     if names not in (as_text, as_numbers):  # not of folders
         return None
@@ -98,26 +90,20 @@ def natural_size(images: ImageDataset) -> int:
     sides = []
     for index in range(0, len(images), max(len(images) // LOOK_AT, 1)):
         try:
-            sides.append(min(images[index][0].size))
+            sides.append(min(images.pixels(index)[0].shape[1:]))
         except CorruptImage:
             continue
     typical = sorted(sides)[len(sides) // 2] if sides else LARGEST
     return min(max(typical, SMALLEST), LARGEST)
 
 
-def class_names(part: Path) -> tuple[str, ...]:
-    """Names of the folders in a part, in their order. Raises DataError where there are none."""
-    names = tuple(subfolders(str(part)))
-    if not names:
+def list_images(part: Path, by: Callable[[str], Any] | None = None) -> Part:
+    """The images in each folder of a part in turn, in the order of their paths or of what ``by``
+    makes of them, and the folders' names. Raises DataError where there are none, or one is empty.
+    """
+    classes = tuple(subfolders(str(part)))
+    if not classes:
         raise DataError(f"{part}: holds no class folders; put the images of each class in one")
-    return names
-
-
-def list_images(
-    part: Path, classes: tuple[str, ...], by: Callable[[str], Any] | None = None
-) -> EncodedImages:
-    """The images of each class in turn, in the order of their paths or of what ``by`` makes of
-    them. Raises DataError at an empty class."""
     unread: Counter[str] = Counter()
     files: list[tuple[str, int]] = []
     labels: list[int] = []
@@ -127,4 +113,4 @@ def list_images(
             raise DataError(f"{part / name}: holds no images ({', '.join(sorted(SUFFIXES))})")
         files += [(path, found[path]) for path in sorted(found, key=by)]
         labels += [label] * len(found)
-    return EncodedImages(Files(str(part), files, labels), unread_note(str(part), unread, SUFFIXES))
+    return Files(str(part), files, labels, unread_note(str(part), unread, SUFFIXES)), classes

@@ -11,12 +11,14 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from convnext_study.data.dataset import DataError, unreadable
 
 Place = tuple[int, int]  # device and inode: a folder, whatever links lead to it
 
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MOST_NAMED = 8  # suffixes
 MOST_CLASSES = 100_000  # a classifier of more would not fit anywhere, and a label of more is a slip
 
@@ -49,21 +51,37 @@ def _is_own_name(name: str) -> bool:
     return name[0] != "." and name.lower() not in SYSTEM_NAMES
 
 
+@contextmanager
+def _looking() -> Iterator[None]:
+    """Raises DataError that names what cannot be looked at."""
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(str(error.filename), error) from None
+
+
+@_looking()
+def size_of(path: str) -> int:
+    """A file's size in bytes. Raises DataError where it cannot be had."""
+    return os.stat(path).st_size  # noqa: PTH116
+
+
+@_looking()
 def is_folder(path: Path) -> bool:
     """Whether there is such a folder. Raises DataError where that cannot be known."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError as error:
-        raise unreadable(str(path), error) from None
 
 
+@_looking()
 def subfolders(folder: str) -> list[str]:
     """Names of the folders in a folder, in their order. Raises DataError at what is unreadable."""
     return sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
 
 
+@_looking()
 def files_in(
     folder: str, suffixes: Collection[str] | None = None, unread: Counter[str] | None = None
 ) -> list[tuple[str, int]]:
@@ -88,7 +106,7 @@ def files_in(
                 if (place := _place(entry.path)) not in above:
                     waiting.append((entry.path, above | {place}))
             elif suffixes is None or _suffix(entry.name) in suffixes:
-                found.append((entry.path, _size(entry)))
+                found.append((entry.path, entry.stat().st_size))
             elif unread is not None:
                 unread[_suffix(entry.name)] += 1
     return found
@@ -107,29 +125,16 @@ def unread_note(folder: str, unread: Counter[str], suffixes: Collection[str]) ->
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if _is_own_name(entry.name))
-    except OSError as error:
-        raise unreadable(folder, error) from None
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if _is_own_name(entry.name))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Raises DataError at a link that leads nowhere: what it led to may be a lost mount."""
-    try:
-        found = entry.is_dir()
-        if not found and entry.is_symlink():
-            entry.stat()
-    except OSError as error:
-        raise unreadable(entry.path, error) from None
+    """Raises OSError at a link that leads nowhere: what it led to may be a lost mount."""
+    found = entry.is_dir()
+    if not found and entry.is_symlink():
+        entry.stat()
     return found
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except OSError as error:
-        raise unreadable(entry.path, error) from None
 
 
 def _suffix(name: str) -> str:
@@ -137,10 +142,7 @@ def _suffix(name: str) -> str:
 
 
 def _place(folder: str) -> Place:
-    try:
-        found = os.stat(folder)  # noqa: PTH116
-    except OSError as error:
-        raise unreadable(folder, error) from None
+    found = os.stat(folder)  # noqa: PTH116
     return found.st_dev, found.st_ino
 
 

@@ -11,10 +11,16 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
-from convnext_study.data.dataset import DataError, DatasetPair, channel_statistics, digest, to_pil
+from convnext_study.data.dataset import (
+    DataError,
+    DatasetPair,
+    InMemoryDataset,
+    channel_statistics,
+    digest,
+)
 from convnext_study.data.rng import fold_in, generator
+from convnext_study.data.sources import Opening
 
 DEFAULTS = (10, 32, 2048)  # classes, side in pixels, training images
 HELD_OUT = 4  # a validation image for so many training images, and at least one a class
@@ -27,7 +33,7 @@ MOST_NUMBERS = 2**28  # in all patterns and noise images, of which each takes so
 
 
 @dataclass(frozen=True)
-class SyntheticImages:
+class SyntheticImages(InMemoryDataset):
     """``count`` images from ``first`` on: patterns (classes, 3, H, W) and noise (n, 3, H, W)."""
 
     patterns: torch.Tensor
@@ -42,12 +48,6 @@ class SyntheticImages:
 
     def __len__(self) -> int:
         return self.count
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        label = (self.first + index) % len(self.patterns)
-        return to_pil(self.at(torch.tensor([index]))[0]), label
 
     def at(self, indices: torch.Tensor) -> torch.Tensor:
         """The images at (n,) indices: (n, 3, H, W) uint8."""
@@ -74,7 +74,7 @@ class SyntheticImages:
         return (pattern + self.noise[noise].roll((down, right), (1, 2))).clamp(0, 255).byte()
 
 
-def open_synthetic(text: str = "", *, download: bool = False) -> DatasetPair:
+def open_synthetic(text: str, _: Opening) -> DatasetPair:
     """The data set that ``CLASSES,SIZE,COUNT`` describes; what is left out has its default.
 
     Raises DataError where they are not positive whole numbers, or more than memory holds.
@@ -90,7 +90,6 @@ def open_synthetic(text: str = "", *, download: bool = False) -> DatasetPair:
     some = min(count, STATISTICS_FROM, max(STATISTICS_FROM * 224**2 // size**2, 1))
     mean, std = channel_statistics(train.at(torch.arange(some)))
     return DatasetPair(
-        uri=f"synthetic:{classes},{size},{count}",
         classes=tuple(f"pattern{number}" for number in range(classes)),
         size=size,
         mean=mean,

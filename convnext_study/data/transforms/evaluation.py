@@ -75,7 +75,7 @@ def crop_steps(
     """
     from torchvision.transforms import InterpolationMode, v2
 
-    from convnext_study.data.transforms.tensor import centre_crop
+    from convnext_study.data.transforms.image import centre_crop
 
     if mode == CENTER:
         return centre_crop(side, resized, interpolation)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from convnext_study.data.dense import DENSE_SOURCES
-from convnext_study.data.labels import OF_PIXELS, check_labels
+from convnext_study.data.sources import OF_PIXELS, check_labels, usages
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.recipes import Recipe, get_recipe
 from convnext_study.runs.keys import without_defaults
@@ -133,8 +132,8 @@ def runs_of(
     """
     scheme = data.partition(":")[0]
     check_labels(data, OF_PIXELS)
-    if scheme not in DENSE_SOURCES:
-        near = did_you_mean(scheme, list(DENSE_SOURCES))
+    if scheme not in usages(OF_PIXELS):
+        near = did_you_mean(scheme, list(usages(OF_PIXELS)))
         raise UserError(f"data {data!r}: unknown kind{near}")
     for backbone in backbones:
         _check_backbone(backbone)

@@ -183,7 +183,7 @@ def coloured(labels: Array) -> Array:
     from matplotlib import colormaps
     from matplotlib.colors import to_rgb
 
-    from convnext_study.data.dense.dataset import IGNORE
+    from convnext_study.data.dataset import IGNORE
 
     table = np.asarray(colormaps["tab20"](np.arange(MOST_COLOURS)))[:, :3]
     found: Array = table[(labels.astype(int) - 1) % MOST_COLOURS]

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from convnext_study.data.dense.dataset import IGNORE
-from convnext_study.data.dense.loader import val_batches
+from convnext_study.data.dataset import IGNORE
+from convnext_study.data.loader import val_batches
 from convnext_study.imports import TaskError
 from convnext_study.runs.metrics import NETWORK, Cost, Metric, Samples
 from convnext_study.runs.records import ModelRef, Run
@@ -89,7 +89,7 @@ class AnytimeSegmentation(Segmentation):
         """The first validation images, as the network gets them, and their labels; those of one
         size with the first."""
         found: list[tuple[Tensor, Tensor]] = []
-        for batch in val_batches(self.data, 1, self._reading()):
+        for batch in val_batches(self.data, self.recipe, 1, self._reading):
             pair = self._prepare(batch)
             if not found or pair[0].shape == found[0][0].shape:
                 found.append(pair)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from convnext_study.data.labels import OF_IMAGES, check_labels
+from convnext_study.data.sources import OF_IMAGES, check_labels
 from convnext_study.recipes import Recipe, get_recipe
 from convnext_study.runs.keys import without_defaults
 from convnext_study.runs.records import ModelRef, Run

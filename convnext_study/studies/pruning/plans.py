@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convnext_study.data.labels import OF_IMAGES, check_labels
+from convnext_study.data.sources import OF_IMAGES, check_labels
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.data_identity import same_data

@@ -11,16 +11,20 @@ import torch
 from pydantic import AfterValidator, BaseModel, ValidationError
 from torch import Tensor, nn
 
-from convnext_study.data.batch import Batch
-from convnext_study.data.dataset import DataParts, check_readable
-from convnext_study.data.dense.loader import make_readers, train_batches, val_batches
+from convnext_study.data.dataset import DatasetPair, check_readable
 from convnext_study.data.device import Prepare, prefetcher
 from convnext_study.data.fingerprint import check_same, fingerprint
-from convnext_study.data.order import Order
+from convnext_study.data.loader import (
+    Batch,
+    make_readers,
+    steps_per_epoch,
+    train_batches,
+    val_batches,
+)
 from convnext_study.data.pool import Readers
 from convnext_study.data.rng import fold_in, seed_everything
 from convnext_study.data.sharding import BatchSharding, accum_steps, most_batches
-from convnext_study.data.workers import JointTransform, Transform
+from convnext_study.data.workers import Transform
 from convnext_study.errors import did_you_mean
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
@@ -33,7 +37,6 @@ from convnext_study.training.runtime import Runtime
 from convnext_study.training.stochastic_depth import Masks, share_masks
 from convnext_study.training.task import Evaluation, Parent, Task, load_weights
 
-ImageTransform = Transform | JointTransform
 Evidence = Mapping[str, Tensor]
 LOSS = "val_loss"
 PLACES = "places"  # evidence: where each image stands in the validation part, (n,) int64
@@ -51,7 +54,7 @@ class ImageTask(Task):
     """
 
     def __init__(
-        self, run: Run, runtime: Runtime, data: DataParts, *, outputs: int, eval_batch: int
+        self, run: Run, runtime: Runtime, data: DatasetPair, *, outputs: int, eval_batch: int
     ) -> None:
         self.run, self.runtime = run, runtime
         self.recipe = make_recipe(run.recipe).for_images(len(data.train))
@@ -80,13 +83,13 @@ class ImageTask(Task):
         """Metrics by name, and which is primary, from the evidence of all validation images."""
 
     @abstractmethod
-    def transforms(self) -> tuple[ImageTransform, ImageTransform]:
+    def transforms(self) -> tuple[Transform, Transform]:
         """What happens to training images, with draws, and to validation images, without."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps per epoch, the same in every process."""
-        return self._order(0).steps
+        return steps_per_epoch(len(self._parts.train), self.recipe.global_batch_size)
 
     @property
     def accum_steps(self) -> int:
@@ -152,13 +155,13 @@ class ImageTask(Task):
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """This process's batches of an epoch (from 0), from optimizer step ``start`` on."""
-        order, readers = self._order(epoch), self._reading()
-        return train_batches(self._parts, order, readers, start, self._sharding, self._ahead)
+        about = (self._parts, self.recipe, self.run.seed, epoch, start)
+        return train_batches(*about, self._reading, self._sharding, self._ahead)
 
     def val_batches(self) -> Iterator[Batch]:
         """This process's validation images, each once and in order."""
-        size, readers = self._eval_batch, self._reading()
-        return val_batches(self._parts, size, readers, self._sharding, self._ahead)
+        about = (self._parts, self.recipe, self._eval_batch)
+        return val_batches(*about, self._reading, self._sharding, self._ahead)
 
     def prepared(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Images and labels of a training batch on the device, stochastic depth drawn for them."""
@@ -202,6 +205,11 @@ class ImageTask(Task):
         check_scores(finite, model)
         return self._joined(found, self.corrupt_images - bad)
 
+    def groups_of(self, evidence: Evidence) -> Tensor | None:
+        """Which of the measured images belong together; None where they are independent."""
+        groups = self._parts.val_groups
+        return None if groups is None else groups[evidence[PLACES]]
+
     def _joined(self, found: list[Evidence], bad: int) -> Evaluation:
         """The evaluation of all parts from this process's, batch by batch."""
         parts = all_gather((_concatenated(found), bad))
@@ -221,10 +229,6 @@ class ImageTask(Task):
             images=len(evidence[LOSS]),
             corrupt_images=sum(one for _, one in parts),
         )
-
-    def _order(self, epoch: int) -> Order:
-        count = len(self._parts.train)
-        return Order(count, self.recipe.global_batch_size, self.run.seed, epoch)
 
     def _reading(self) -> Readers:
         """The processes that read, kept from one epoch to the next."""

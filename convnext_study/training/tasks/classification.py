@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnext_study.data import open_data
-from convnext_study.data.loader import (
-    Batch,
-    check_split,
-    image_size,
-    train_batches,
-    val_batches,
-)
-from convnext_study.data.transforms.build import train_transform, val_transform
+from convnext_study.data.loader import Batch, check_split
+from convnext_study.data.sources import OF_IMAGES
+from convnext_study.data.transforms.image import image_size, train_transform, val_transform
+from convnext_study.data.workers import Transform
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import describe_builder
 from convnext_study.recipes import make_recipe
@@ -24,7 +20,7 @@ from convnext_study.runs.metrics import Metric, Samples
 from convnext_study.runs.records import ModelRef, Run
 from convnext_study.training.mixing import Mixing
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks.base import PLACES, Evidence, ImageTask, ImageTransform
+from convnext_study.training.tasks.base import Evidence, ImageTask
 
 EVAL_BATCH = 256
 PRIMARY = "top1"
@@ -46,7 +42,10 @@ class Classification(ImageTask):
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
         self.data = open_data(
-            run.data, download=runtime.download, corrupt_images=runtime.corrupt_images
+            run.data,
+            OF_IMAGES,
+            download=runtime.download,
+            corrupt_images=runtime.corrupt_images,
         )
         classes = self.data.num_classes
         super().__init__(run, runtime, self.data, outputs=classes, eval_batch=EVAL_BATCH)
@@ -60,17 +59,7 @@ class Classification(ImageTask):
         size = image_size(self.data, self.recipe)
         return (3, size, size)
 
-    def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """This process's batches of an epoch (from 0), from optimizer step ``start`` on."""
-        about = (self.data, self.recipe, self.run.seed, epoch, start)
-        return train_batches(*about, self._reading, self._sharding, self._ahead)
-
-    def val_batches(self) -> Iterator[Batch]:
-        """This process's validation images, each once and in order."""
-        about = (self.data, self.recipe, self._eval_batch)
-        return val_batches(*about, self._reading, self._sharding, self._ahead)
-
-    def transforms(self) -> tuple[ImageTransform, ImageTransform]:
+    def transforms(self) -> tuple[Transform, Transform]:
         """The recipe's, of training and of validation images."""
         return train_transform(self.data, self.recipe), val_transform(self.data, self.recipe)
 
@@ -104,10 +93,8 @@ class Classification(ImageTask):
 
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
         """Top-1 accuracy; images that show the same thing are drawn together."""
-        right, groups = evidence["right"], self.data.val_groups
-        samples = Samples.of_bits(
-            right.numpy(), None if groups is None else groups[evidence[PLACES]]
-        )
+        right = evidence["right"]
+        samples = Samples.of_bits(right.numpy(), self.groups_of(evidence))
         value = 100 * float(right.double().mean())
         return {PRIMARY: Metric(value=value, label="top-1", samples=samples)}, PRIMARY
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnext_study.cost import Cost as Counted
-from convnext_study.data.dataset import DataParts
+from convnext_study.data.dataset import DatasetPair
 from convnext_study.imports import TaskError
 from convnext_study.recipes import Recipe, RecipeError
 from convnext_study.runs.metrics import Cost
@@ -37,7 +37,7 @@ class ExitsTask(ImageTask):
         self,
         run: Run,
         runtime: Runtime,
-        data: DataParts,
+        data: DatasetPair,
         *,
         outputs: int,
         exit_weights: Sequence[float] | None,

@@ -13,13 +13,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from convnext_study.data.pose import open_pose
-from convnext_study.data.pose.transforms import Cut, CutPerson
-from convnext_study.data.workers import JointTransform
+from convnext_study.data import open_data
+from convnext_study.data.sources import JOINTS
+from convnext_study.data.transforms.person import Cut, CutPerson
+from convnext_study.data.workers import Transform
 from convnext_study.runs.metrics import Metric, NoResultError, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks.base import PLACES, Evidence, ImageTransform, Weights, parse
+from convnext_study.training.tasks.base import PLACES, Evidence, Weights, parse
 from convnext_study.training.tasks.exits import ExitsTask
 
 PRIMARY = "pckh"
@@ -53,7 +54,7 @@ class Pose(ExitsTask):
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
         self.args = parse(PoseArgs, run.task)
-        self.data = open_pose(run.data, corrupt_images=runtime.corrupt_images)
+        self.data = open_data(run.data, JOINTS, corrupt_images=runtime.corrupt_images)
         super().__init__(
             run,
             runtime,
@@ -110,18 +111,19 @@ class Pose(ExitsTask):
             found[f"{PRIMARY}_exit{number}"] = self._metric(one, places, f"PCKh, exit {number}")
         return found, PRIMARY
 
-    def transforms(self) -> tuple[ImageTransform, ImageTransform]:
+    def transforms(self) -> tuple[Transform, Transform]:
         """People cut out, with draws and without."""
         cut, mirrored = self._cut, self.data.mirrored
         return (
-            JointTransform(CutPerson(cut, mirrored, draws=True)),
-            JointTransform(CutPerson(cut, mirrored, draws=False)),
+            CutPerson(cut, mirrored, draws=True),
+            CutPerson(cut, mirrored, draws=False),
         )
 
     def _metric(self, counts: Tensor, places: Tensor, label: str) -> Metric:
         """From (people, exits, 2); people of one image are drawn together."""
         right, due = counts.sum(0).double().unbind(-1)
-        samples = Samples.of_ratio(counts.numpy(), self.data.val.groups()[places.numpy()])
+        groups = torch.as_tensor(self.data.val_groups)[places]
+        samples = Samples.of_ratio(counts.numpy(), groups)
         value = 100 * float((right / due).mean())
         return Metric(value=value, label=label, samples=samples)
 

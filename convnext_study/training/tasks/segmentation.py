@@ -9,15 +9,16 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from convnext_study.data.dense import open_dense
-from convnext_study.data.dense.dataset import IGNORE
-from convnext_study.data.dense.transforms import Crop, TrainTransform, WholeImage
-from convnext_study.data.workers import JointTransform
+from convnext_study.data import open_data
+from convnext_study.data.dataset import IGNORE
+from convnext_study.data.sources import OF_PIXELS
+from convnext_study.data.transforms.joint import Crop, TrainTransform, WholeImage
+from convnext_study.data.workers import Transform
 from convnext_study.imports import TaskError
 from convnext_study.runs.metrics import Metric, NoResultError, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks.base import PLACES, Evidence, ImageTransform, Weights, parse
+from convnext_study.training.tasks.base import Evidence, Weights, parse
 from convnext_study.training.tasks.exits import ExitsTask, enlarged
 
 PRIMARY = "miou"
@@ -109,7 +110,7 @@ class Segmentation(ExitsTask):
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
         self.args = parse(SegmentationArgs, run.task)
-        self.data = open_dense(run.data, corrupt_images=runtime.corrupt_images)
+        self.data = open_data(run.data, OF_PIXELS, corrupt_images=runtime.corrupt_images)
         super().__init__(
             run,
             runtime,
@@ -118,7 +119,7 @@ class Segmentation(ExitsTask):
             exit_weights=self.args.exit_weights,
             eval_batch=self.args.eval_batch if self.data.one_size else 1,
         )
-        height, width = self.args.crop or self.data.size
+        height, width = self.args.crop or self.data.shape
         self._crop = Crop(height, width, self.args.scales, self.recipe.flip)
         self._weights = self._class_weights()
 
@@ -126,7 +127,7 @@ class Segmentation(ExitsTask):
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one validation image, with its margin."""
         divisor = self.args.divisor
-        height, width = (-(-side // divisor) * divisor for side in self.data.size)
+        height, width = (-(-side // divisor) * divisor for side in self.data.shape)
         return (3, height, width)
 
     def image_losses(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
@@ -159,16 +160,13 @@ class Segmentation(ExitsTask):
 
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
         """mIoU of each exit, and their mean, which is primary."""
-        groups = self.data.val_groups
-        if groups is not None:
-            groups = groups[evidence[PLACES]]
-        return miou_metrics(evidence["overlap"], groups)
+        return miou_metrics(evidence["overlap"], self.groups_of(evidence))
 
-    def transforms(self) -> tuple[ImageTransform, ImageTransform]:
+    def transforms(self) -> tuple[Transform, Transform]:
         """Crops of training images; whole validation images."""
         return (
-            JointTransform(TrainTransform(self.data, self._crop)),
-            JointTransform(WholeImage(self.data, self.args.divisor)),
+            TrainTransform(self.data, self._crop),
+            WholeImage(self.data, self.args.divisor),
         )
 
     def _class_weights(self) -> Tensor:

@@ -14,9 +14,8 @@ import torch
 from PIL import ExifTags, Image
 from support.dense import make_cityscapes
 
-from convnext_study.data.dataset import CorruptImage, DataError
-from convnext_study.data.dense import open_dense
-from convnext_study.data.dense.dataset import IGNORE
+from convnext_study.data import open_data
+from convnext_study.data.dataset import IGNORE, CorruptImage, DataError
 
 Mask = npt.NDArray[np.uint8]
 PARTS = ("train", "val")
@@ -133,7 +132,7 @@ def test_masks_that_cannot_be_meant_so(tmp_path: Path, case: str, skip: bool) ->
     made, says = REFUSED[case]
     uri = make(tmp_path, **made)
     with pytest.raises(DataError, match=says) as caught:
-        open_dense(uri, corrupt_images="skip" if skip else "stop")
+        open_data(uri, corrupt_images="skip" if skip else "stop")
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -151,7 +150,7 @@ READ: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", READ)
 def test_masks_that_are_read_as_they_are(tmp_path: Path, case: str) -> None:
-    data = open_dense(make(tmp_path, **READ[case]))
+    data = open_data(make(tmp_path, **READ[case]))
     labels = READ[case].get("labels", 3)
     assert data.num_classes == labels
     _, found = data.train.pixels(0)
@@ -166,8 +165,8 @@ def test_a_pair_that_is_known_to_be_bad_stays_so(tmp_path: Path) -> None:
     name = Path("train", "images", "1.jpg")
     shutil.copy(tmp_path / "turned" / name, tmp_path / "some" / name)
     with pytest.raises(CorruptImage, match=r"some/train/images/1\.jpg: EXIF"):
-        open_dense(uri)
-    data = open_dense(uri, corrupt_images="skip")
+        open_data(uri)
+    data = open_data(uri, corrupt_images="skip")
     with pytest.raises(CorruptImage, match=r"train/images/1\.jpg: EXIF") as caught:
         data.train.pixels(1)
     assert caught.value.name == str(tmp_path / "some" / name)
@@ -179,7 +178,7 @@ def test_two_images_with_one_mask(tmp_path: Path) -> None:
     images = tmp_path / "train" / "images"
     shutil.copy(images / "1.jpg", images / "1.png")
     with pytest.raises(DataError, match=r"masks/1\.png: is the mask of .*1\.jpg and of .*1\.png"):
-        open_dense(uri)
+        open_data(uri)
 
 
 TRAIN_IDS = [*range(19), IGNORE]
@@ -203,10 +202,10 @@ def test_cityscapes_with_other_ids(tmp_path: Path, case: str) -> None:
         for path in (tmp_path / "gtFine" / part).rglob("*_labelIds.png"):
             plain(row[None].repeat(32, 0), path)
     if not says:
-        assert open_dense(f"cityscapes:{tmp_path}").num_classes == 19
+        assert open_data(f"cityscapes:{tmp_path}").num_classes == 19
         return
     with pytest.raises(DataError, match=says) as caught:
-        open_dense(f"cityscapes:{tmp_path}")
+        open_data(f"cityscapes:{tmp_path}")
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -214,4 +213,4 @@ def test_cityscapes_with_train_ids_alone(tmp_path: Path) -> None:
     for path in make_cityscapes(tmp_path).rglob("*_labelIds.png"):
         path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
     with pytest.raises(DataError, match=r"labelTrainIds\.png is not read; unpack"):
-        open_dense(f"cityscapes:{tmp_path}", corrupt_images="skip")
+        open_data(f"cityscapes:{tmp_path}", corrupt_images="skip")

@@ -1,37 +1,36 @@
 """Images and label maps are moved together, and batches do not depend on how work is split."""
 
+from functools import partial
+
 import pytest
 import torch
 from support.dense import dense_readers, make_pairs
 from torch import Tensor
 
-from convnext_study.data.batch import Batch
-from convnext_study.data.dense import open_dense
-from convnext_study.data.dense.dataset import IGNORE, DenseData
-from convnext_study.data.dense.loader import train_batches, val_batches
-from convnext_study.data.dense.transforms import Crop, TrainTransform, WholeImage
+from convnext_study.data import open_data
+from convnext_study.data.dataset import IGNORE, DatasetPair
 from convnext_study.data.device import Prepare
-from convnext_study.data.order import Order
+from convnext_study.data.loader import Batch, train_batches, val_batches
 from convnext_study.data.sharding import BatchSharding
+from convnext_study.data.transforms.joint import Crop, TrainTransform, WholeImage
 from convnext_study.errors import UserError
+from convnext_study.recipes import MODERN_SMALL
 
 SCALES = tuple(number / 10 for number in range(5, 22))  # ADP-C's
 CROP = Crop(24, 40, SCALES)
+RECIPE = MODERN_SMALL.replace(global_batch_size=8)
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> DenseData:
-    return open_dense(f"pairs:{make_pairs(tmp_path_factory.mktemp('pairs'), 16)}")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> DatasetPair:
+    return open_data(f"pairs:{make_pairs(tmp_path_factory.mktemp('pairs'), 16)}")
 
 
 def batches(
-    data: DenseData, sharding: BatchSharding, *, start: int = 0, workers: int = 0, epoch: int = 1
+    data: DatasetPair, sharding: BatchSharding, *, start: int = 0, workers: int = 0, epoch: int = 1
 ) -> list[Batch]:
-    readers = dense_readers(data, CROP, workers)
-    try:
-        return list(train_batches(data, Order(16, 8, 3, epoch), readers, start, sharding))
-    finally:
-        readers.close()
+    reading = partial(dense_readers, data, CROP, workers)
+    return list(train_batches(data, RECIPE, 3, epoch, start, reading, sharding))
 
 
 def whole(parts: list[Batch]) -> tuple[Tensor, Tensor]:
@@ -51,7 +50,7 @@ def whole(parts: list[Batch]) -> tuple[Tensor, Tensor]:
     ids=["micro-batches", "processes", "workers"],
 )
 def test_the_split_changes_no_bit(
-    pairs: DenseData, shares: list[BatchSharding], workers: int
+    pairs: DatasetPair, shares: list[BatchSharding], workers: int
 ) -> None:
     undivided = batches(pairs, BatchSharding())
     assert [one.step for one in undivided] == [2, 3]
@@ -62,7 +61,7 @@ def test_the_split_changes_no_bit(
         assert torch.equal(mine, theirs)
 
 
-def test_draws_differ_between_epochs_and_images(pairs: DenseData) -> None:
+def test_draws_differ_between_epochs_and_images(pairs: DatasetPair) -> None:
     readers = dense_readers(pairs, CROP, 0)
     once = readers._parts["train"]
     first, again, later = (once.read((5, 5), epoch) for epoch in (0, 0, 1))
@@ -79,9 +78,9 @@ def coded() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_image_and_labels_stay_together(pairs: DenseData, seed: int) -> None:
+def test_image_and_labels_stay_together(pairs: DatasetPair, seed: int) -> None:
     torch.manual_seed(seed)
-    image, labels = TrainTransform(pairs, CROP)(*coded())
+    image, labels, _ = TrainTransform(pairs, CROP)(*coded())
     assert isinstance(labels, Tensor) and type(image) is type(labels) is Tensor
     assert image.shape == (3, 24, 40) and labels.shape == (24, 40)
     known = labels != IGNORE
@@ -90,13 +89,13 @@ def test_image_and_labels_stay_together(pairs: DenseData, seed: int) -> None:
     assert set(labels[known].unique().tolist()) <= set(range(30))
 
 
-def test_every_scale_every_place_and_both_sides_are_drawn(pairs: DenseData) -> None:
+def test_every_scale_every_place_and_both_sides_are_drawn(pairs: DatasetPair) -> None:
     image, labels = coded()
     seen = set()
     mirrored = 0
     for seed in range(200):
         torch.manual_seed(seed)
-        _, cut = TrainTransform(pairs, CROP)(image, labels)
+        _, cut, _ = TrainTransform(pairs, CROP)(image, labels)
         assert isinstance(cut, Tensor)
         row = cut[0][cut[0] != IGNORE].long()
         mirrored += bool((row.diff() < 0).any())
@@ -105,10 +104,10 @@ def test_every_scale_every_place_and_both_sides_are_drawn(pairs: DenseData) -> N
     assert seen == {*range(30), IGNORE}
 
 
-def test_what_lies_beyond_the_image_is_mean_and_ignored(pairs: DenseData) -> None:
+def test_what_lies_beyond_the_image_is_mean_and_ignored(pairs: DatasetPair) -> None:
     image, labels = coded()
     half = TrainTransform(pairs, Crop(64, 64, (0.5,), flip=False))
-    cut, map_ = half(image, labels)
+    cut, map_, _ = half(image, labels)
     assert isinstance(map_, Tensor)
     assert (map_ == IGNORE).sum() == 64 * 64 - 20 * 24
     assert (map_[:20, :24] != IGNORE).all()
@@ -117,18 +116,20 @@ def test_what_lies_beyond_the_image_is_mean_and_ignored(pairs: DenseData) -> Non
 
 
 def test_a_digit_is_never_mirrored() -> None:
-    data = open_dense("digit-canvas:32,4,4")
+    data = open_data("digit-canvas:32,4,4")
     plain, _ = data.train.pixels(0)
     for seed in range(8):
         torch.manual_seed(seed)
-        image, _ = TrainTransform(data, Crop(32, 32))(*data.train.pixels(0))
+        image, _, _ = TrainTransform(data, Crop(32, 32))(*data.train.pixels(0))
         assert torch.equal(image, plain)
 
 
-def test_validation_is_whole_in_order_and_once(pairs: DenseData) -> None:
-    readers = dense_readers(pairs, CROP, 0)
+def test_validation_is_whole_in_order_and_once(pairs: DatasetPair) -> None:
+    reading = partial(dense_readers, pairs, CROP)
     parts = [
-        one for rank in range(3) for one in val_batches(pairs, 1, readers, BatchSharding(rank, 3))
+        one
+        for rank in range(3)
+        for one in val_batches(pairs, RECIPE, 1, reading, BatchSharding(rank, 3))
     ]
     assert len(parts) == 16
     for index, part in enumerate(parts):
@@ -140,12 +141,12 @@ def test_validation_is_whole_in_order_and_once(pairs: DenseData) -> None:
 
 
 def test_images_of_one_size_are_had_many_at_a_time() -> None:
-    data = open_dense("digit-canvas:32,4,10")
-    readers = dense_readers(data, Crop(32, 32), 0)
-    assert [len(one) for one in val_batches(data, 4, readers)] == [4, 4, 2]
+    data = open_data("digit-canvas:32,4,10")
+    reading = partial(dense_readers, data, Crop(32, 32))
+    assert [len(one) for one in val_batches(data, RECIPE, 4, reading)] == [4, 4, 2]
 
 
-def test_sides_that_divide_are_left_alone(pairs: DenseData) -> None:
+def test_sides_that_divide_are_left_alone(pairs: DatasetPair) -> None:
     image, labels = coded()
     same = WholeImage(pairs, 8)(image, labels)
     assert torch.equal(same[0], image) and torch.equal(same[1], labels)

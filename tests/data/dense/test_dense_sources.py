@@ -1,6 +1,7 @@
 """What each kind of data with a label for every pixel holds, and what it says of bad pairs."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,15 @@ from support.dense import CITY, dense_readers, make_cityscapes, make_pairs, mask
 from support.images import picture
 
 from convnext_study.data import open_data
-from convnext_study.data.dataset import CorruptImage, DataError
-from convnext_study.data.dense import open_dense
-from convnext_study.data.dense.dataset import IGNORE, DenseData
-from convnext_study.data.dense.loader import train_batches, val_batches
-from convnext_study.data.dense.transforms import Crop
+from convnext_study.data.dataset import IGNORE, CorruptImage, DataError, DatasetPair
 from convnext_study.data.fingerprint import check_same, fingerprint
-from convnext_study.data.order import Order
+from convnext_study.data.loader import epoch_order, train_batches, val_batches
+from convnext_study.data.sources import OF_IMAGES
+from convnext_study.data.transforms.joint import Crop
+from convnext_study.recipes import MODERN_SMALL
 
 
-def labelled(data: DenseData, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+def labelled(data: DatasetPair, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     """A training image and its labels."""
     image, labels = data.train.pixels(index)
     assert isinstance(labels, torch.Tensor)
@@ -28,8 +28,8 @@ def labelled(data: DenseData, index: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_canvases_are_a_pure_function_of_their_index() -> None:
-    data, again = (open_dense("digit-canvas:32,40,20") for _ in range(2))
-    assert (len(data.train), len(data.val), data.num_classes, data.size) == (40, 20, 11, (32, 32))
+    data, again = (open_data("digit-canvas:32,40,20") for _ in range(2))
+    assert (len(data.train), len(data.val), data.num_classes, data.shape) == (40, 20, 11, (32, 32))
     for index in (7, 3, 7):
         one, other = labelled(data, index), labelled(again, index)
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
@@ -41,7 +41,7 @@ def test_canvases_are_a_pure_function_of_their_index() -> None:
 
 
 def test_the_label_of_a_canvas_is_where_the_digits_ink_is() -> None:
-    data = open_dense("digit-canvas:64,30,1")
+    data = open_data("digit-canvas:64,30,1")
     ink, ground = [], []
     for index in range(30):
         image, labels = labelled(data, index)
@@ -54,7 +54,7 @@ def test_the_label_of_a_canvas_is_where_the_digits_ink_is() -> None:
 
 
 def test_scans_of_validation_are_never_trained_on() -> None:
-    data = open_dense("digit-canvas:32,4,4")
+    data = open_data("digit-canvas:32,4,4")
     scans = [
         {scan.numpy().tobytes() for scan in part.scans}  # type: ignore[attr-defined]
         for part in (data.train, data.val)
@@ -70,14 +70,14 @@ def test_scans_of_validation_are_never_trained_on() -> None:
 )
 def test_canvases_that_cannot_be_made(text: str) -> None:
     with pytest.raises(DataError, match="needs whole numbers, as in digit-canvas:64") as caught:
-        open_dense(f"digit-canvas:{text}")
+        open_data(f"digit-canvas:{text}")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind_first", [False, True])
 def test_pairs_in_either_order_of_folders(tmp_path: Path, kind_first: bool) -> None:
-    data = open_dense(f"pairs:{make_pairs(tmp_path, 4, kind_first=kind_first)}")
-    assert (len(data.train), len(data.val), data.size) == (4, 4, (40, 50))
+    data = open_data(f"pairs:{make_pairs(tmp_path, 4, kind_first=kind_first)}")
+    assert (len(data.train), len(data.val), data.shape) == (4, 4, (40, 50))
     assert data.classes == ("class0", "class1", "class2")  # counted, without the ignored one
     image, labels = labelled(data, 2)
     assert image.shape == (3, 40, 50) and labels.shape == (40, 50)
@@ -86,21 +86,21 @@ def test_pairs_in_either_order_of_folders(tmp_path: Path, kind_first: bool) -> N
 
 def test_names_of_classes_from_a_file(tmp_path: Path) -> None:
     (make_pairs(tmp_path) / "classes.txt").write_text("sky\nsea\nland\n")
-    assert open_dense(f"pairs:{tmp_path}").classes == ("sky", "sea", "land")
+    assert open_data(f"pairs:{tmp_path}").classes == ("sky", "sea", "land")
 
 
 def test_palette_masks_hold_their_indices(tmp_path: Path) -> None:
     path = make_pairs(tmp_path) / "train" / "masks" / "0.png"
-    _, plain = labelled(open_dense(f"pairs:{tmp_path}"), 0)
+    _, plain = labelled(open_data(f"pairs:{tmp_path}"), 0)
     with Image.open(path) as grey:
         coloured = grey.copy()
     coloured.putpalette([255 - value for value in range(256) for _ in range(3)])
     coloured.save(path)
-    assert torch.equal(labelled(open_dense(f"pairs:{tmp_path}"), 0)[1], plain)
+    assert torch.equal(labelled(open_data(f"pairs:{tmp_path}"), 0)[1], plain)
 
 
 def test_cityscapes_labels_become_the_19_classes(tmp_path: Path) -> None:
-    data = open_dense(f"cityscapes:{make_cityscapes(tmp_path)}")
+    data = open_data(f"cityscapes:{make_cityscapes(tmp_path)}")
     assert (len(data.train), len(data.val), data.num_classes) == (2, 2, 19)
     assert data.classes[:3] + data.classes[-1:] == ("road", "sidewalk", "building", "bicycle")
     _, labels = data.val.pixels(0)
@@ -152,24 +152,24 @@ def test_a_bad_pair_is_one_line_or_skipped_and_counted(tmp_path: Path, kind: str
     path = tmp_path / "train" / "masks" / "1.png"
     spoil(path)
     with pytest.raises(CorruptImage, match=says) as caught:
-        open_dense(f"pairs:{tmp_path}").train.pixels(1)
+        open_data(f"pairs:{tmp_path}").train.pixels(1)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
-    data = open_dense(f"pairs:{tmp_path}", corrupt_images="skip")
-    readers = dense_readers(data, Crop(40, 50, flip=False), 0)
-    order = Order(6, 6, 0, 0)
-    (batch,) = train_batches(data, order, readers)
+    data = open_data(f"pairs:{tmp_path}", corrupt_images="skip")
+    recipe = MODERN_SMALL.replace(global_batch_size=6)
+    reading = partial(dense_readers, data, Crop(40, 50, flip=False))
+    (batch,) = train_batches(data, recipe, 0, 0, 0, reading)
     assert (data.corrupt.replaced, data.corrupt.names) == (1, {str(path)})
-    place = order.indices(0).tolist().index(1)
+    place = epoch_order(6, 0, 0).tolist().index(1)
     assert torch.equal(batch.images[place], data.train.pixels(2)[0])
     assert torch.equal(batch.labels[place], labelled(data, 2)[1])
 
 
 def test_a_bad_pair_of_validation_is_left_out(tmp_path: Path) -> None:
     _small(make_pairs(tmp_path) / "val" / "masks" / "0.png")
-    data = open_dense(f"pairs:{tmp_path}", corrupt_images="skip")
-    readers = dense_readers(data, Crop(8, 8), 0)
-    batches = list(val_batches(data, 1, readers))
+    data = open_data(f"pairs:{tmp_path}", corrupt_images="skip")
+    reading = partial(dense_readers, data, Crop(8, 8))
+    batches = list(val_batches(data, MODERN_SMALL, 1, reading))
     assert [batch.images.shape for batch in batches] == [(1, 3, 64, 64)] * 5
     assert [int(batch.places[0]) for batch in batches] == [1, 2, 3, 4, 5]
     assert data.corrupt.replaced == 1
@@ -180,7 +180,7 @@ def test_masks_that_are_all_missing_are_never_skipped(tmp_path: Path) -> None:
     for path in (tmp_path / "val" / "masks").glob("*.png"):
         path.unlink()
     with pytest.raises(DataError, match=r"val/masks/0\.png: is missing"):
-        open_dense(f"pairs:{tmp_path}", corrupt_images="skip")
+        open_data(f"pairs:{tmp_path}", corrupt_images="skip")
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -196,13 +196,13 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_cannot_be_opened_is_one_line(tmp_path: Path, kind: str) -> None:
     uri, says = REFUSED[kind]
     with pytest.raises(DataError, match=says) as caught:
-        open_dense(str(uri(tmp_path)))
+        open_data(str(uri(tmp_path)))
     assert "\n" not in str(caught.value)
 
 
 def test_a_task_on_whole_images_says_what_it_reads() -> None:
     with pytest.raises(DataError, match="a class for every pixel, and a class for every image is"):
-        open_data("cityscapes:/x")
+        open_data("cityscapes:/x", OF_IMAGES)
 
 
 def test_a_missing_cityscapes_mask_is_named(tmp_path: Path) -> None:
@@ -210,13 +210,13 @@ def test_a_missing_cityscapes_mask_is_named(tmp_path: Path) -> None:
     path = fine / f"{CITY}_000001_000019_gtFine_labelIds.png"
     path.unlink()
     with pytest.raises(DataError, match=str(path)):
-        open_dense(f"cityscapes:{tmp_path}")
+        open_data(f"cityscapes:{tmp_path}")
 
 
 def test_the_fingerprint_tells_changed_masks(tmp_path: Path) -> None:
-    before = fingerprint(open_dense(f"pairs:{make_pairs(tmp_path / 'one')}"))
-    same = fingerprint(open_dense(f"pairs:{make_pairs(tmp_path / 'two')}"))
+    before = fingerprint(open_data(f"pairs:{make_pairs(tmp_path / 'one')}"))
+    same = fingerprint(open_data(f"pairs:{make_pairs(tmp_path / 'two')}"))
     check_same(before, same, "here")
     mask(0).save(tmp_path / "two" / "train" / "masks" / "0.png", compress_level=0)
     with pytest.raises(DataError, match="here: train holds 6 images as recorded, but of other"):
-        check_same(before, fingerprint(open_dense(f"pairs:{tmp_path / 'two'}")), "here")
+        check_same(before, fingerprint(open_data(f"pairs:{tmp_path / 'two'}")), "here")

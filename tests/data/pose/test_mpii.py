@@ -12,36 +12,43 @@ from scipy.io import savemat
 from support.mpii import HEAD, joints_of, make_split, make_whole
 from torch import Tensor
 
+from convnext_study.data import open_data
 from convnext_study.data.dataset import CorruptImage, DataError
-from convnext_study.data.pose import open_pose
-from convnext_study.data.pose.mpii import JOINTS
-from convnext_study.data.pose.transforms import Cut, CutPerson
+from convnext_study.data.sources.mpii import JOINTS
+from convnext_study.data.transforms.person import Cut, CutPerson
 from convnext_study.errors import UserError
 
 HEAD_SIZE = 0.6 * math.hypot(HEAD[2] - HEAD[0], HEAD[3] - HEAD[1])
 
 
+def person(part: Any, index: int) -> tuple[Tensor, Tensor]:
+    """An image and the rows of a person in it."""
+    found: tuple[Tensor, Tensor] = part.pixels(index)
+    return found
+
+
 def test_the_files_of_hrnets_authors(tmp_path: Path) -> None:
-    data = open_pose(f"mpii:{make_split(tmp_path)}")
+    data = open_data(f"mpii:{make_split(tmp_path)}")
     assert (len(data.train), len(data.val), data.classes) == (8, 4, JOINTS)
-    image, rows = data.val.pixels(0)
+    image, rows = person(data.val, 0)
     assert image.shape == (3, 100, 120) and rows.shape == (17, 4)
     places = torch.as_tensor(joints_of(8), dtype=torch.float32) - 0.5
     assert torch.allclose(rows[:-1, :2], places)
     assert rows[:-1, 2].tolist() == [float(joint != 3) for joint in range(16)]
     # HRNet: the centre 15 scales lower, and 200 * 1.25 pixels at scale 1.
     assert rows[-1].tolist() == pytest.approx([60, 44 + 15 * 0.4, 250 * 0.4, HEAD_SIZE])
-    assert data.train.pixels(0)[1][-1, 3].isnan()
+    assert person(data.train, 0)[1][-1, 3].isnan()
 
 
 def test_the_file_of_mpiis_authors(tmp_path: Path) -> None:
     """Image 2 shows nobody with joints, the last one is of the test part, one holds nobody."""
-    data = open_pose(f"mpii:{make_whole(tmp_path)}")
+    data = open_data(f"mpii:{make_whole(tmp_path)}")
     assert (len(data.train), len(data.val)) == (7, 1)
-    assert data.train.groups().tolist() == [0, 0, 1, 2, 3, 4, 5]  # two people in image 1
-    split = open_pose(f"mpii:{make_split(tmp_path / 'split')}")
-    _, rows = data.val.pixels(0)
-    expected = split.train.pixels(0)[1]
+    train: Any = data.train
+    assert train.groups().tolist() == [0, 0, 1, 2, 3, 4, 5]  # two people in image 1
+    split = open_data(f"mpii:{make_split(tmp_path / 'split')}")
+    _, rows = person(data.val, 0)
+    expected = person(split.train, 0)[1]
     assert torch.allclose(rows[3, :3], torch.zeros(3))
     rows[3, :2] = expected[3, :2]
     assert torch.allclose(rows[:-1], expected[:-1])
@@ -49,7 +56,7 @@ def test_the_file_of_mpiis_authors(tmp_path: Path) -> None:
 
 
 def test_left_and_right_change_sides_in_a_mirror(tmp_path: Path) -> None:
-    data = open_pose(f"mpii:{make_split(tmp_path)}")
+    data = open_data(f"mpii:{make_split(tmp_path)}")
     pairs = {(one, other) for one, other in enumerate(data.mirrored) if one < other}
     assert pairs == {(0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13)}  # HRNet's
     assert [JOINTS[joint] for joint in range(16) if joint not in data.measured] == [
@@ -60,10 +67,10 @@ def test_left_and_right_change_sides_in_a_mirror(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_joints_stay_on_their_dots(tmp_path: Path, seed: int) -> None:
-    data = open_pose(f"mpii:{make_split(tmp_path)}")
-    image, rows = data.train.pixels(seed % 8)
+    data = open_data(f"mpii:{make_split(tmp_path)}")
+    image, rows = person(data.train, seed % 8)
     torch.manual_seed(seed)
-    cut, found = CutPerson(Cut(128), data.mirrored, draws=True)(image, rows)
+    cut, found, _ = CutPerson(Cut(128), data.mirrored, draws=True)(image, rows)
     assert cut.shape == (3, 128, 128) and cut.dtype == torch.uint8
     # In a mirror image a joint's dot is the one of its other side.
     plain = [90 + 10 * joint for joint in range(16)]
@@ -77,12 +84,12 @@ def test_joints_stay_on_their_dots(tmp_path: Path, seed: int) -> None:
 
 
 def test_what_is_drawn(tmp_path: Path) -> None:
-    data = open_pose(f"mpii:{make_split(tmp_path)}")
-    pair = data.train.pixels(0)
+    data = open_data(f"mpii:{make_split(tmp_path)}")
+    pair = person(data.train, 0)
     factors, angles, mirrored = set(), [], 0
     for seed in range(200):
         torch.manual_seed(seed)
-        _, found = CutPerson(Cut(64), data.mirrored, draws=True)(*pair)
+        _, found, _ = CutPerson(Cut(64), data.mirrored, draws=True)(*pair)
         factors.add(64 / float(found[-1, 2]))
         if _is_mirrored(found):
             mirrored += 1
@@ -106,9 +113,9 @@ def _is_mirrored(rows: Tensor) -> bool:
 
 
 def test_without_draws_a_person_is_cut_as_it_is(tmp_path: Path) -> None:
-    data = open_pose(f"mpii:{make_split(tmp_path)}")
-    image, rows = data.val.pixels(0)
-    cut, found = CutPerson(Cut(100), data.mirrored, draws=False)(image, rows)
+    data = open_data(f"mpii:{make_split(tmp_path)}")
+    image, rows = person(data.val, 0)
+    cut, found, _ = CutPerson(Cut(100), data.mirrored, draws=False)(image, rows)
     # The square of 100 pixels around (60, 50) begins at (10, 0).
     assert torch.equal(cut, image[:, :, 10:110])
     assert torch.allclose(found[:-1, 0], rows[:-1, 0] - 10)
@@ -118,25 +125,25 @@ def test_without_draws_a_person_is_cut_as_it_is(tmp_path: Path) -> None:
 def test_a_missing_image_is_one_line_or_skipped(tmp_path: Path) -> None:
     (make_split(tmp_path) / "images" / "1.png").unlink()
     with pytest.raises(CorruptImage, match=r"images/1\.png: is missing, and the annotation"):
-        open_pose(f"mpii:{tmp_path}")
-    data = open_pose(f"mpii:{tmp_path}", corrupt_images="skip")
+        open_data(f"mpii:{tmp_path}")
+    data = open_data(f"mpii:{tmp_path}", corrupt_images="skip")
     with pytest.raises(CorruptImage):
-        data.train.pixels(1)
+        person(data.train, 1)
 
 
 def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     for uri, says in (
-        ("coco:/x", "mpii:PATH"),
+        ("coco:/x", "unknown kind"),
         (f"mpii:{tmp_path}", "images: no such folder"),
     ):
         with pytest.raises(DataError, match=says):
-            open_pose(uri)
+            open_data(uri)
     (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match=r"needs mpii_human_pose_v1_u12_1\.mat, or annot/train"):
-        open_pose(f"mpii:{tmp_path}")
+        open_data(f"mpii:{tmp_path}")
     (tmp_path / "mpii_human_pose_v1_u12_1.mat").write_bytes(b"no")
     with pytest.raises(DataError, match="not an annotation of MPII") as caught:
-        open_pose(f"mpii:{tmp_path}")
+        open_data(f"mpii:{tmp_path}")
     assert "\n" not in str(caught.value)
 
 
@@ -146,7 +153,7 @@ def test_an_annotation_without_a_field_is_one_line(tmp_path: Path) -> None:
     del people[2]["scale"]
     path.write_text(json.dumps(people))
     with pytest.raises(DataError, match=r"train\.json.*not an annotation of MPII \('scale'\)"):
-        open_pose(f"mpii:{tmp_path}")
+        open_data(f"mpii:{tmp_path}")
 
 
 NAN = float("nan")
@@ -178,7 +185,7 @@ def test_people_who_are_in_no_place(tmp_path: Path, case: str, file: str) -> Non
     people[1] |= fields
     path.write_text(json.dumps(people))
     with pytest.raises(DataError, match=says) as caught:
-        open_pose(f"mpii:{tmp_path}", corrupt_images="skip")
+        open_data(f"mpii:{tmp_path}", corrupt_images="skip")
     assert str(caught.value).startswith(f"{path}: person 1")
     assert "\n" not in str(caught.value)
 
@@ -196,7 +203,7 @@ WHOLE: dict[str, tuple[dict[str, Any], str]] = {
 def test_the_same_in_the_file_of_mpiis_authors(tmp_path: Path, case: str) -> None:
     fields, says = WHOLE[case]
     with pytest.raises(DataError, match=says) as caught:
-        open_pose(f"mpii:{make_whole(tmp_path, **fields)}")
+        open_data(f"mpii:{make_whole(tmp_path, **fields)}")
     assert "\n" not in str(caught.value)
 
 
@@ -213,7 +220,7 @@ def test_heads_that_measure_nothing(tmp_path: Path, heads: Any, says: str) -> No
     make_split(tmp_path)
     savemat(tmp_path / "annot" / "gt_valid.mat", {"headboxes_src": heads})
     with pytest.raises(DataError, match=says) as caught:
-        open_pose(f"mpii:{tmp_path}")
+        open_data(f"mpii:{tmp_path}")
     assert "\n" not in str(caught.value)
 
 
@@ -233,7 +240,7 @@ def test_nobody_with_a_joint_that_counts(
         one["joints_vis"] = [int(joint in labelled) for joint in range(16)]
     path.write_text(json.dumps(people))
     with pytest.raises(DataError, match=says):
-        open_pose(f"mpii:{tmp_path}")
+        open_data(f"mpii:{tmp_path}")
 
 
 def test_a_person_outside_of_the_image(tmp_path: Path) -> None:
@@ -241,10 +248,10 @@ def test_a_person_outside_of_the_image(tmp_path: Path) -> None:
     people = json.loads(path.read_text())
     people[1]["center"] = [500, 44.5]
     path.write_text(json.dumps(people))
-    data = open_pose(f"mpii:{tmp_path}")
-    data.train.pixels(0)
+    data = open_data(f"mpii:{tmp_path}")
+    person(data.train, 0)
     with pytest.raises(CorruptImage, match=r"1\.png: has 120x100 pixels.*around 499\.5, 50"):
-        data.train.pixels(1)
+        person(data.train, 1)
 
 
 def test_a_square_of_nothing_is_refused() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from convnext_study.cli import main
-from convnext_study.data.dense.canvas import _photographs
+from convnext_study.data.sources.canvas import _photographs
 from convnext_study.evaluation.by_task import evaluate_by_task
 from convnext_study.evaluation.load_run import load_run
 from convnext_study.experiments.context import Context

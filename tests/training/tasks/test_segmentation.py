@@ -13,7 +13,7 @@ from support.exits import Constant, TwoExits, exit_run
 from support.training import numbers, stop_after, weights
 from torch import Tensor
 
-from convnext_study.data.dense.dataset import IGNORE
+from convnext_study.data.dataset import IGNORE
 from convnext_study.errors import UserError
 from convnext_study.runs import records
 from convnext_study.runs.metrics import NoResultError

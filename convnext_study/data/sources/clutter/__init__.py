@@ -14,17 +14,17 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from PIL import Image
 
 from convnext_study.data.dataset import (
     DataError,
     DatasetPair,
+    InMemoryDataset,
     MemoryImages,
     channel_statistics,
     digest,
-    to_pil,
 )
 from convnext_study.data.rng import fold_in
+from convnext_study.data.sources import Opening
 from convnext_study.data.sources.clutter.parts import Part, read_part
 from convnext_study.data.sources.clutter.scene import SIZE, Scene, compose
 from convnext_study.errors import did_you_mean
@@ -44,7 +44,7 @@ CHUNK = 256  # images composed at once where all of a part are; more do not fit 
 
 
 @dataclass(frozen=True)
-class ComposedImages:
+class ComposedImages(InMemoryDataset):
     """Images of one part, each made when it is asked for, by its number.
 
     Args:
@@ -72,9 +72,6 @@ class ComposedImages:
     def __len__(self) -> int:
         return self.each * len(self.part.scans)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return to_pil(self.at(torch.tensor([index]))[0]), int(self.labels[index])
-
     def at(self, indices: torch.Tensor) -> torch.Tensor:
         """The images at (n,) int64 indices: (n, 3, H, W) uint8."""
         images = indices.numpy()
@@ -95,21 +92,17 @@ class ComposedImages:
         }
 
 
-def open_clutter(text: str = "", *, download: bool = False) -> DatasetPair:
+def open_clutter(text: str, _: Opening) -> DatasetPair:
     """9,024 new training images an epoch, and 10,231 fixed ones to test on (3,354 to tune on).
 
-    Args:
-        text: ``easy``, ``medium`` or ``hard`` and ``tune``, or one of them, or nothing.
-        download: nothing ever is.
-
-    Raises DataError for other words.
+    ``text`` is ``easy``, ``medium`` or ``hard`` and ``tune``, or one of them, or nothing. Raises
+    DataError for other words.
     """
     difficulty, held_out = _choices(text)
     train = ComposedImages(SCENES[difficulty], read_part("train"), TRAIN_EACH, 0).of_epoch(0, 0)
     mean, std = channel_statistics(train.at(torch.arange(CHUNK)))
     val, writers = _fixed(difficulty, held_out)
     return DatasetPair(
-        uri=f"clutter:{text}" if text else "clutter",
         classes=tuple(str(digit) for digit in range(10)),
         size=SIZE,
         mean=mean,

@@ -8,20 +8,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from convnext_study.data.dataset import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    CorruptImage,
-    CorruptImages,
-    OnCorruptImage,
-    digest,
-)
+from convnext_study.data.dataset import CorruptImage, OnCorruptImage, digest
 from convnext_study.data.decode import decode_pixels
 from convnext_study.data.encoded import Names, read_bytes
 
@@ -92,10 +85,10 @@ class People:
             )
         return image, torch.from_numpy(rows)
 
-    def groups(self) -> npt.NDArray[np.int64]:
-        """A number for each person: those in one image share theirs."""
+    def groups(self) -> torch.Tensor:
+        """(N,) int64, a number for each person: those in one image share theirs."""
         names = [self._names[index] for index in range(len(self))]
-        return np.unique(names, return_inverse=True)[1]
+        return torch.from_numpy(np.unique(names, return_inverse=True)[1])
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of the images' names and sizes and of all annotations."""
@@ -110,32 +103,3 @@ class People:
         missing = np.flatnonzero(self._sizes < 0)
         if len(missing) and (on_corrupt == "stop" or len(missing) == len(self)):
             self.pixels(int(missing[0]))
-
-
-@dataclass(frozen=True)
-class PoseData:
-    """A data set of people with a training and a validation part.
-
-    Args:
-        uri: that it was opened by.
-        classes: names of the joints.
-        mirrored: of each joint, the one that it is in a mirror image.
-        measured: the joints that the metric counts.
-        train: people who are trained on.
-        val: the others.
-        mean: of each channel, of 1.
-        std: of each channel, of 1.
-        notes: what is in the data's folders and not read; an annotation names its images.
-        corrupt: counts people in bad images.
-    """
-
-    uri: str
-    classes: tuple[str, ...]
-    mirrored: tuple[int, ...]
-    measured: tuple[int, ...]
-    train: People
-    val: People
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    notes: tuple[str, ...] = ()
-    corrupt: CorruptImages = field(default_factory=CorruptImages)

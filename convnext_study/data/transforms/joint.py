@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convnext_study.data.dataset import Target
-from convnext_study.data.dense.dataset import IGNORE, DenseData
-from convnext_study.data.transforms.tensor import interleaved
+from convnext_study.data.dataset import IGNORE, DatasetPair, Target
+from convnext_study.data.transforms.image import interleaved
 from convnext_study.errors import UserError
 
 
@@ -46,11 +45,11 @@ class TrainTransform:
     lower edge is the mean colour, and ignored.
     """
 
-    def __init__(self, data: DenseData, crop: Crop) -> None:
+    def __init__(self, data: DatasetPair, crop: Crop) -> None:
         self.crop, self._flips = crop, crop.flip and data.flips
         self._colour = mean_colour(data)
 
-    def __call__(self, image: Tensor, labels: Target) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, labels: Target) -> tuple[Tensor, Tensor, None]:
         """Of (3, H, W) and (H, W) uint8, a crop of both."""
         from torchvision.transforms.v2 import functional as F
 
@@ -74,10 +73,10 @@ class TrainTransform:
 class WholeImage:
     """A pair as it is, but padded to sides that ``divisor`` divides."""
 
-    def __init__(self, data: DenseData, divisor: int = 1) -> None:
+    def __init__(self, data: DatasetPair, divisor: int = 1) -> None:
         self._divisor, self._colour = divisor, mean_colour(data)
 
-    def __call__(self, image: Tensor, labels: Target) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, labels: Target) -> tuple[Tensor, Tensor, None]:
         """Of (3, H, W) and (H, W) uint8, both with a margin at the right and below."""
         height, width = (-(-side // self._divisor) * self._divisor for side in image.shape[1:])
         return padded(_as_pair(image, labels), height, width, self._colour)
@@ -85,7 +84,7 @@ class WholeImage:
 
 def padded(
     pair: list[Any], height: int, width: int, colour: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, None]:
     """Image and labels with a margin at the right and below, of a colour and ignored."""
     from torchvision.transforms.v2 import functional as F
 
@@ -94,10 +93,10 @@ def padded(
     if any(missing):
         image = F.pad(image, missing, fill=list(colour))
         labels = F.pad(labels, missing, fill=IGNORE)
-    return image.as_subclass(Tensor), labels.as_subclass(Tensor)
+    return image.as_subclass(Tensor), labels.as_subclass(Tensor), None
 
 
-def mean_colour(data: DenseData) -> tuple[int, ...]:
+def mean_colour(data: DatasetPair) -> tuple[int, ...]:
     """What is 0 after normalisation, nearly, of 255."""
     return tuple(round(255 * value) for value in data.mean)
 

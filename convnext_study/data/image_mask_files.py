@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from convnext_study.data.dataset import CorruptImage, DataError, digest
+from convnext_study.data.dataset import IGNORE, CorruptImage, DataError, digest
 from convnext_study.data.decode import corrupt_image, decode_pixels
-from convnext_study.data.dense.dataset import IGNORE
-from convnext_study.data.encoded import Names, read_bytes
+from convnext_study.data.encoded import Ints, Names, read_bytes
 
 Labels = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
 
 # Of a PNG, in its first bytes.
 BIT_DEPTH, COLOUR_TYPE, GREY = 24, 25, 0
 TURNED = range(5, 9)  # EXIF orientations that exchange height and width
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """Paths of an image and its mask inside the data's folder, with their sizes in bytes.
 
     A mask that is not there has size -1.
@@ -39,27 +37,35 @@ class Pair:
 
 
 class FilePairs:
-    """Pairs under ``folder``; masks hold labels from 0, below ``known``, and 255.
+    """Pairs under ``folder``, with their masks in ``masks`` there; a mask holds classes, and 255.
 
-    ``to_class`` is a table of 256 entries from what a mask holds to a class, 255 where it is to be
-    ignored; without one masks hold classes. ``bad`` are pairs that are known to be unusable, by
-    their places.
+    ``notes`` says what is among the images and not read.
     """
 
     def __init__(
-        self,
-        folder: str,
-        pairs: Sequence[Pair],
-        known: int = IGNORE,
-        to_class: Labels | None = None,
-        bad: Mapping[int, CorruptImage] | None = None,
+        self, folder: str, masks: str, pairs: Sequence[Pair], notes: tuple[str, ...] = ()
     ) -> None:
-        self._folder, self._known, self._to_class = folder, known, to_class
+        self._folder, self.mask_folder, self.notes = folder, os.path.join(folder, masks), notes  # noqa: PTH118
         self._images = Names([pair.image for pair in pairs])
         self._masks = Names([pair.mask for pair in pairs])
-        sizes = [(pair.image_bytes, pair.mask_bytes) for pair in pairs]
-        self._sizes: Ints = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-        self._bad = {index: (str(error), error.name) for index, error in (bad or {}).items()}
+        self._sizes: Ints = np.array([pair[2:] for pair in pairs], dtype=np.int64)
+        self._known, self._bad = IGNORE, dict[int, tuple[str, str]]()
+        self._to_class: Labels | None = None
+
+    def holding(
+        self, known: int, bad: Mapping[int, CorruptImage], to_class: Labels | None = None
+    ) -> FilePairs:
+        """The same pairs, of whose masks more is known.
+
+        Args:
+            known: labels are below it, or 255.
+            bad: pairs that are unusable, by their places.
+            to_class: 256 entries from what a mask holds to a class, 255 where it is to be ignored.
+        """
+        pairs = copy.copy(self)
+        pairs._known, pairs._to_class = known, to_class
+        pairs._bad = {index: (str(error), error.name) for index, error in bad.items()}
+        return pairs
 
     def __len__(self) -> int:
         return len(self._images)
@@ -120,7 +126,7 @@ class FilePairs:
             "sizes": digest(self._sizes),
         }
 
-    def size(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, int]:
         """Height and width of the first image that can be read. Raises DataError if none can."""
         for index in range(len(self)):
             try:

@@ -44,7 +44,7 @@ class CutPerson:
         self._drawn, self._draws = drawn, draws
         self._mirrored = torch.tensor(mirrored)
 
-    def __call__(self, image: Tensor, rows: Target) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, rows: Target) -> tuple[Tensor, Tensor, None]:
         """Of (3, H, W) uint8 and a person's rows (see `people`), the square and its rows.
 
         What lies outside the image is black.
@@ -63,7 +63,7 @@ class CutPerson:
         cut = to_pil(image).transform(
             (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
         )
-        return to_tensor(cut), found
+        return to_tensor(cut), found, None
 
     def _moved(self, rows: Tensor, turn: Tensor, zoom: float, *, mirror: bool) -> Tensor:
         found = rows.clone()

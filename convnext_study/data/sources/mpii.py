@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from convnext_study.data.dataset import DataError
-from convnext_study.data.pose.people import Floats, People, Person, PoseData
-from convnext_study.data.sources.folder import SUFFIXES
-from convnext_study.data.sources.listing import files_in, is_folder
+from convnext_study.data.dataset import DataError, DatasetPair
+from convnext_study.data.people import Floats, People, Person
+from convnext_study.data.sources import Opening
+from convnext_study.data.sources.listing import SUFFIXES, files_in, is_folder
+from convnext_study.data.transforms.person import Cut
 
 # In the order of their ids.
 JOINTS = (
@@ -42,7 +43,7 @@ HELD_OUT_EVERY = 8
 MAT = "mpii_human_pose_v1_u12_*.mat"
 
 
-def open_mpii(path: str) -> PoseData:
+def open_mpii(path: str, how: Opening) -> DatasetPair:
     """People of both parts. Raises DataError naming the path at fault."""
     root = Path(path).expanduser()
     images = root / "images"
@@ -62,13 +63,17 @@ def open_mpii(path: str) -> PoseData:
                 f"{root}: nobody of its annotation for {part} has a labelled joint that counts; "
                 f"there is nothing to {'learn from' if part == 'train' else 'measure'}"
             )
-    return PoseData(
-        uri=f"mpii:{path}",
+    train, val = (People(str(images), people[part], sizes) for part in ("train", "val"))
+    for one in (train, val):
+        one.check_images(how.corrupt_images)
+    return DatasetPair(
         classes=JOINTS,
+        size=Cut.size,
+        train=train,
+        val=val,
         mirrored=tuple(JOINTS.index(_mirrored(joint)) for joint in JOINTS),
         measured=measured,
-        train=People(str(images), people["train"], sizes),
-        val=People(str(images), people["val"], sizes),
+        val_groups=val.groups(),
     )
 
 

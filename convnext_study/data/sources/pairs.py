@@ -2,68 +2,38 @@
 
 Both orders are read: ``train/images`` and ``train/masks``, or ``images/train`` and ``masks/train``;
 likewise ``val``. Names of the classes stand in ``PATH/classes.txt``, one per line from class 0 on;
-without that file the training masks are counted: all masks are read once, see `check`.
+without that file the training masks are counted: all masks are read once, see `mask_survey`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from convnext_study.data.dataset import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    DataError,
-    OnCorruptImage,
-)
-from convnext_study.data.dense.check import Survey, check_numbers, check_parts, survey
-from convnext_study.data.dense.dataset import IGNORE, DenseData
-from convnext_study.data.dense.files import FilePairs, Pair
-from convnext_study.data.sources.folder import SUFFIXES
-from convnext_study.data.sources.listing import files_in, is_folder, unread_note
+from convnext_study.data.dataset import IGNORE, DataError, DatasetPair
+from convnext_study.data.image_mask_files import FilePairs, Pair
+from convnext_study.data.mask_survey import check_numbers, check_parts, data_of, survey
+from convnext_study.data.sources import Opening
+from convnext_study.data.sources.listing import SUFFIXES, files_in, is_folder, unread_note
 
 IMAGES, MASKS, CLASSES = "images", "masks", "classes.txt"
 
 
-def open_pairs(path: str, corrupt_images: OnCorruptImage = "stop") -> DenseData:
+def open_pairs(path: str, how: Opening) -> DatasetPair:
     """Images and masks under ``train`` and ``val``. Raises DataError naming the path at fault."""
     root = Path(path).expanduser()
-    folders = {part: _folders(root, part) for part in ("train", "val")}
-    notes: list[str] = []
-    pairs = {part: paired(root, *one, _mask_of, notes=notes) for part, one in folders.items()}
+    folders = [_folders(root, part) for part in ("train", "val")]
+    pairs = [paired(root, images, masks, _mask_of) for images, masks in folders]
     names = _class_names(root)
-    found = {part: look_at(root, folders[part][1], pairs[part], corrupt_images) for part in pairs}
+    train, val = (survey(one, how.corrupt_images) for one in pairs)
     if names:
-        found = {part: one.within(len(names), corrupt_images) for part, one in found.items()}
-    check_numbers(found["train"], found["val"], names)
-    check_parts(found["train"], found["val"], names)
-    classes = names or tuple(f"class{label}" for label in found["train"].labels)
-    parts = {
-        part: FilePairs(str(root), pairs[part], len(classes), bad=one.bad)
-        for part, one in found.items()
-    }
-    return replace(of_files(f"pairs:{path}", classes, parts), notes=tuple(notes))
-
-
-def look_at(root: Path, masks: str, pairs: list[Pair], corrupt_images: OnCorruptImage) -> Survey:
-    """A survey of pairs whose masks are in a folder of the data's. Raises CorruptImage."""
-    return survey(str(root / masks), FilePairs(str(root), pairs), corrupt_images)
-
-
-def of_files(uri: str, classes: tuple[str, ...], parts: Mapping[str, FilePairs]) -> DenseData:
-    """Data whose ``train`` and ``val`` are files, normalised as ImageNet's are."""
-    return DenseData(
-        uri=uri,
-        classes=classes,
-        size=parts["val"].size(),
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        train=parts["train"],
-        val=parts["val"],
-    )
+        train, val = (one.within(len(names), how.corrupt_images) for one in (train, val))
+    check_numbers(train, val, names)
+    check_parts(train, val, names)
+    classes = names or tuple(f"class{label}" for label in train.labels)
+    return data_of(train, val, classes, len(classes))
 
 
 def paired(
@@ -72,8 +42,7 @@ def paired(
     masks: str,
     mask_of: Callable[[str], str | None],
     suffixes: Collection[str] = SUFFIXES,
-    notes: list[str] | None = None,
-) -> list[Pair]:
+) -> FilePairs:
     """The images in a folder, each with its mask in another, in the order of their paths.
 
     Args:
@@ -82,14 +51,11 @@ def paired(
         masks: in it, that of the masks.
         mask_of: a mask's path in its folder from the image's; None of a file that is no image.
         suffixes: of images.
-        notes: takes a line on other files among the images.
 
     Raises DataError where there are no images, and where two have one mask.
     """
     unread: Counter[str] = Counter()
     found = dict(files_in(str(root / images), suffixes, unread))
-    if notes is not None:
-        notes += unread_note(str(root / images), unread, suffixes)
     held = dict(files_in(str(root / masks), {".png"}))
     pairs = []
     for path in sorted(found):
@@ -105,7 +71,7 @@ def paired(
                 f"{root / one.mask}: is the mask of {one.image} and of {other.image}; name them "
                 f"apart, or remove one"
             )
-    return pairs
+    return FilePairs(str(root), masks, pairs, unread_note(str(root / images), unread, suffixes))
 
 
 def _folders(root: Path, part: str) -> tuple[str, str]:

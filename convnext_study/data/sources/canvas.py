@@ -24,13 +24,14 @@ from torch import Tensor
 
 from convnext_study.data.dataset import (
     DataError,
+    DatasetPair,
     MemoryImages,
-    OnCorruptImage,
     channel_statistics,
     digest,
 )
-from convnext_study.data.dense.dataset import DenseData
+from convnext_study.data.mask_survey import PADDED_TO
 from convnext_study.data.rng import fold_in, generator
+from convnext_study.data.sources import Opening
 from convnext_study.data.sources.digits import open_digits, part_mask, writers
 from convnext_study.data.sources.synthetic import MOST_DIGITS, MOST_IMAGES
 
@@ -66,10 +67,15 @@ class Canvases:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def _present(self) -> list[int]:
+        """The writers in turn."""
+        return sorted(set(self.writers.tolist()))
+
     def groups(self) -> Tensor:
         """(count,) int64: the writer of each canvas's digits."""
-        present = self.writers.unique()
-        return present[torch.arange(self.count) % len(present)]
+        present = self._present
+        return torch.tensor([present[index % len(present)] for index in range(self.count)])
 
     def pixels(self, index: int) -> tuple[Tensor, Tensor]:
         """A canvas, (3, side, side) uint8, and its labels, (side, side) uint8."""
@@ -83,8 +89,8 @@ class Canvases:
             return low + (high - low) * next(uniform)
 
         image = self._photograph(draw)
-        present = self.writers.unique()
-        scans = (self.writers == present[index % len(present)]).nonzero().flatten()
+        writer = self._present[index % len(self._present)]
+        scans = (self.writers == writer).nonzero().flatten()
         for _ in range(_whole(draw, *FRAGMENTS)):
             self._fragment(image, scans, draw)
         labels = torch.zeros(self.side, self.side, dtype=torch.uint8)
@@ -142,7 +148,7 @@ class Canvases:
         return int(scans[_whole(draw, 0, len(scans) - 1)]), side
 
 
-def open_canvases(text: str = "", _: OnCorruptImage = "stop") -> DenseData:
+def open_canvases(text: str, _: Opening) -> DatasetPair:
     """The canvases that ``SIZE,TRAIN,VAL`` describes; what is left out has its default.
 
     Raises DataError where they are not whole numbers that can be had.
@@ -159,15 +165,14 @@ def open_canvases(text: str = "", _: OnCorruptImage = "stop") -> DenseData:
         parts[part] = Canvases(part, side, count, grey, images.labels, authors, _photographs(part))
     some = [parts["train"].pixels(index)[0] for index in range(min(train_count, STATISTICS_FROM))]
     mean, std = channel_statistics(torch.stack(some))
-    return DenseData(
-        uri=f"digit-canvas:{side},{train_count},{val_count}",
+    return DatasetPair(
         classes=(BACKGROUND, *scans.classes),
-        size=(side, side),
+        size=-(-side // PADDED_TO) * PADDED_TO,
+        shape=(side, side),
         mean=mean,
         std=std,
         train=parts["train"],
         val=parts["val"],
-        one_size=True,
         flips=False,
         val_groups=parts["val"].groups(),
     )

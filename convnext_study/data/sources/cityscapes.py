@@ -7,26 +7,26 @@ ignored; torchvision has the table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convnext_study.data.dataset import DataError, OnCorruptImage
-from convnext_study.data.dense.check import Bools, Survey, check_parts
-from convnext_study.data.dense.dataset import IGNORE, DenseData
-from convnext_study.data.dense.files import FilePairs, Labels, Pair
-from convnext_study.data.dense.folders import look_at, of_files, paired
+from convnext_study.data.dataset import IGNORE, DataError, DatasetPair
+from convnext_study.data.image_mask_files import Labels
+from convnext_study.data.mask_survey import Bools, Survey, check_parts, data_of, survey
+from convnext_study.data.sources import Opening
 from convnext_study.data.sources.listing import is_folder
+from convnext_study.data.sources.pairs import paired
 
 IMAGES, MASKS = "leftImg8bit", "gtFine"
 IMAGE_END, MASK_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
+TRAIN_END = "_gtFine_labelTrainIds.png"
 LABEL_IDS, TRAINED = 34, 19  # how many there are; label ids from 19 on are no train ids
 SELDOM = [5, 6, 9, 10, 14, 15, 16, 18]  # label ids that are not trained, and rare
 
 
-def open_cityscapes(path: str, corrupt_images: OnCorruptImage = "stop") -> DenseData:
+def open_cityscapes(path: str, how: Opening) -> DatasetPair:
     """2,975 training and 500 validation images, with whatever of them is there.
 
     Raises DataError naming the folder or the file at fault.
@@ -39,22 +39,24 @@ def open_cityscapes(path: str, corrupt_images: OnCorruptImage = "stop") -> Dense
                 f"each with train and val"
             )
     names, to_class = train_classes()
-    pairs = {
-        part: paired(root, f"{IMAGES}/{part}", f"{MASKS}/{part}", _mask_of, {".png"})
-        for part in ("train", "val")
-    }
-    found = {}
-    for part in pairs:
-        _check_names(root, pairs[part])
-        labels = look_at(root, f"{MASKS}/{part}", pairs[part], corrupt_images)
-        _check_ids(labels)
-        found[part] = labels.within(LABEL_IDS, corrupt_images).of_classes(to_class)
-    check_parts(found["train"], found["val"], names)
-    parts = {
-        part: FilePairs(str(root), pairs[part], LABEL_IDS, to_class, one.bad)
-        for part, one in found.items()
-    }
-    return of_files(f"cityscapes:{path}", names, parts)
+    train, val = (_part(root, part, how).of_classes(to_class) for part in ("train", "val"))
+    check_parts(train, val, names)
+    return data_of(train, val, names, LABEL_IDS, to_class)
+
+
+def _part(root: Path, part: str, how: Opening) -> Survey:
+    """What the masks of a part hold, by label ids."""
+    pairs = paired(root, f"{IMAGES}/{part}", f"{MASKS}/{part}", _mask_of, {".png"})
+    for other in sorted((root / MASKS / part).rglob(f"*{TRAIN_END}")):
+        mask = other.with_name(other.name.removesuffix(TRAIN_END) + MASK_END)
+        if not mask.exists():
+            raise DataError(
+                f"{mask}: is missing, and {other.name} is not read; unpack "
+                f"gtFine_trainvaltest.zip of Cityscapes again, or give these masks as pairs:PATH"
+            )
+    found = survey(pairs, how.corrupt_images)
+    _check_ids(found)
+    return found.within(LABEL_IDS, how.corrupt_images)
 
 
 def train_classes() -> tuple[tuple[str, ...], Labels]:
@@ -71,17 +73,6 @@ def train_classes() -> tuple[tuple[str, ...], Labels]:
 def _mask_of(image: str) -> str | None:
     """The mask's name of an image's; None of what is no image of the set."""
     return image.removesuffix(IMAGE_END) + MASK_END if image.endswith(IMAGE_END) else None
-
-
-def _check_names(root: Path, pairs: Sequence[Pair]) -> None:
-    """Raises DataError where masks with the ids of the 19 classes stand in for those with all."""
-    for pair in pairs:
-        other = root / pair.mask.replace("_labelIds", "_labelTrainIds")
-        if pair.mask_bytes < 0 and other.exists():
-            raise DataError(
-                f"{root / pair.mask}: is missing, and {other.name} is not read; unpack "
-                f"gtFine_trainvaltest.zip of Cityscapes again, or give these masks as pairs:PATH"
-            )
 
 
 def _check_ids(found: Survey) -> None:

@@ -14,12 +14,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from convnext_study.data.dataset import CorruptImage, DataError, OnCorruptImage
-from convnext_study.data.dense.dataset import IGNORE
-from convnext_study.data.dense.files import FilePairs, Labels
+from convnext_study.data.dataset import (
+    IGNORE,
+    CorruptImage,
+    DataError,
+    DatasetPair,
+    OnCorruptImage,
+)
+from convnext_study.data.image_mask_files import FilePairs, Labels
 
 Bools = npt.NDArray[np.bool_]
 SHOWN = 5  # labels in a line
+PADDED_TO = 32  # sides of whole images
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,19 @@ class Survey:
     """What the masks of one part hold.
 
     Args:
-        folder: of the masks.
         files: the pairs.
         holds: (masks, 256), whether a mask has a pixel of a label; a bad one has of none.
         bad: why a pair cannot be used, by its place.
     """
 
-    folder: str
     files: FilePairs
     holds: Bools
     bad: Mapping[int, CorruptImage]
+
+    @property
+    def folder(self) -> str:
+        """Of the masks."""
+        return self.files.mask_folder
 
     @property
     def labels(self) -> list[int]:
@@ -67,11 +76,21 @@ class Survey:
         return replace(self, holds=holds)
 
 
-def survey(folder: str, files: FilePairs, on_corrupt: OnCorruptImage) -> Survey:
-    """Look at every pair.
+def survey(files: FilePairs, on_corrupt: OnCorruptImage) -> Survey:
+    """Look at every pair, once in a process.
 
     Raises CorruptImage at the first that cannot be used; where they are skipped, if none can.
     """
+    known = (files.mask_folder, on_corrupt, *files.digests().values())
+    if known not in _surveys:
+        _surveys[known] = _survey(files, on_corrupt)
+    return Survey(files, *_surveys[known])
+
+
+_surveys: dict[tuple[str, ...], tuple[Bools, dict[int, CorruptImage]]] = {}
+
+
+def _survey(files: FilePairs, on_corrupt: OnCorruptImage) -> tuple[Bools, dict[int, CorruptImage]]:
     holds, bad = np.zeros((len(files), IGNORE + 1), dtype=bool), {}
     pool = ThreadPoolExecutor()
     try:
@@ -84,7 +103,21 @@ def survey(folder: str, files: FilePairs, on_corrupt: OnCorruptImage) -> Survey:
                 holds[index] = found
     finally:
         pool.shutdown(cancel_futures=True)
-    return Survey(folder, files, holds, bad)
+    return holds, bad
+
+
+def data_of(
+    train: Survey,
+    val: Survey,
+    classes: tuple[str, ...],
+    known: int,
+    to_class: Labels | None = None,
+) -> DatasetPair:
+    """Data of surveyed pairs, whose masks hold labels below ``known`` or 255: see `FilePairs`."""
+    images, held_out = (one.files.holding(known, one.bad, to_class) for one in (train, val))
+    shape = held_out.shape()
+    side = -(-max(shape) // PADDED_TO) * PADDED_TO
+    return DatasetPair(classes, side, images, held_out, shape=shape, one_size=False)
 
 
 def check_parts(train: Survey, val: Survey, names: Sequence[str] = ()) -> None:
