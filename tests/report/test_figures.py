@@ -1,6 +1,7 @@
 """Figures on the page: the page's colours, grouped parts, nothing that its policy would refuse."""
 
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -105,12 +106,13 @@ def test_a_hostile_label_is_drawn_everywhere(tmp_path: Path) -> None:
 def test_gains_say_whether_they_are_significant(tmp_path: Path) -> None:
     rows = load_results(write_study(tmp_path, fake_runs())).studies[0].rows
     known = {rows[1].name: True, rows[2].name: False}
-    back = roadmap(rows, study_title(rows), significant=known.get).axes[0]
+    rows = [replace(row, significant=known.get(row.name)) for row in rows]
+    back = roadmap(rows, study_title(rows)).axes[0]
     column = FILE.width - FILE.margin - FILE.gain
     gains = [one for one in back.texts if one.get_position()[0] == column][1:]
     assert len(gains) == 16
     assert [one.get_fontweight() for one in gains[:3]] == ["bold", "normal", "normal"]
-    assert [one.get_text()[0] == "~" for one in gains[:3]] == [False, True, False]
+    assert [one.get_text()[-1] == "*" for one in gains[:3]] == [True, False, False]
 
 
 def test_curves_stay_in_their_axes_and_leave_out_what_is_no_number() -> None:
@@ -166,7 +168,7 @@ def test_curves_are_of_every_metric_and_leave_out_epochs_without_it() -> None:
 def test_bars_are_open_where_not_significant_and_have_their_intervals() -> None:
     made = [
         Bar("a", 1.5, "+1.50", (0.5, 2.5)),
-        Bar("b", -0.5, "~−0.50", (-2.0, 1.0), significant=False),
+        Bar("b", -0.5, "−0.50", (-2.0, 1.0), significant=False),
         Bar("c", 0.2, "+0.20", (-float("inf"), float("inf"))),
     ]
     figure = bars([[Panel("points", made), Panel("MACs", made[:1], "grey")]], "title", "note")

@@ -12,7 +12,7 @@ from support.fakes import fake_run, fake_runs, locked, write_run, write_study
 from convnext_study.errors import UserError
 from convnext_study.report.page import render
 from convnext_study.report.tables.formatting import signed
-from convnext_study.report.text import SCOPE_ONE_SEED, summarize_study
+from convnext_study.report.text import ONE_SEED, summarize_study
 from convnext_study.results.grouping import group
 from convnext_study.results.load import ReportOptions, StudyFolder, load_results
 from convnext_study.results.summary import summarize
@@ -109,31 +109,36 @@ def test_numbers_of_the_page_are_the_rows(imagenet: StudyFolder) -> None:
 # What it says
 
 
-def test_several_seeds_are_judged_by_both_tests(imagenet: StudyFolder) -> None:
+def test_several_seeds_are_tested_by_welch_and_a_pooled_test_is_secondary(
+    imagenet: StudyFolder,
+) -> None:
     study = imagenet.studies[0]
-    assert set(study.tests.plain) == set(study.tests.pooled) == {r.name for r in study.rows[1:]}
-    said = text_in(render(imagenet, ReportOptions()).html)
-    assert "paired t test on the differences of 3 seeds" in said
-    assert "deviation between seeds pooled over 17 rows of this study" in said
+    assert set(study.tests.primary) == set(study.tests.pooled) == {r.name for r in study.rows[1:]}
+    html = render(imagenet, ReportOptions()).html
+    said = text_in(html)
+    assert "Welch's t test on 3 and 3 seeds" in said
+    assert "pooled over 17 rows of this study" in said and "decides nothing" in said
     assert "Of 16 comparisons" in said and "Holm p" in said
-    assert SCOPE_ONE_SEED not in said
-    assert "Intervals and p are of each comparison alone" in said
-    gelu = study.tests.plain["gelu"]
+    assert ONE_SEED not in said
+    gelu = study.tests.primary["gelu"]
     assert f"{gelu.difference.diff:+.2f} points" in said
-    assert gelu.significant == (gelu.p_adjusted <= 0.05)
+    assert gelu.p_adjusted is not None
+    assert gelu.significant == (gelu.p_adjusted <= 0.05) == (study.rows[12].significant)
     assert "Agreement with the paper's Table 10" in said
     assert "another data set, size of network or recipe need not agree" in said
 
 
 def test_one_seed_is_about_images_only(tmp_path: Path) -> None:
-    write_study(tmp_path, fake_runs(), spread=0)
+    write_study(tmp_path, fake_runs(), spread=0, top1={"gelu": 50.0})
     study = load_results(tmp_path).studies[0]
-    said = " ".join(summarize_study(study).summary)
-    assert "a pair is tested on the test images (exact McNemar test)" in said
-    assert SCOPE_ONE_SEED in said
-    assert study.tests.pooled == {} and study.tests.one_seed
-    assert "none is significant" in " ".join(summarize_study(study).summary)
-    assert "~+0.17" in page_of(tmp_path)
+    words = summarize_study(study)
+    assert "nothing is tested and nothing is called significant" in words.summary[-1]
+    assert any(line.startswith(ONE_SEED) and "exact McNemar" in line for line in words.methods)
+    assert study.tests.pooled == study.tests.tested == {}
+    assert {row.significant for row in study.rows} == {None}
+    assert "*" not in text_in(page_of(tmp_path).partition("<footer>")[0]).replace(
+        "* significant", ""
+    )
 
 
 def test_no_zero_is_negative() -> None:

@@ -86,7 +86,7 @@ def test_leave_one_out_is_tested_against_the_end(tmp_path: Path) -> None:
     assert kernel.macs == 100_000
     assert any(f"over {len(CONTEXT.steps)} comparisons" in note for note in without.notes)
     html = page_of(tmp_path)
-    assert "points, pooled over 13 networks of this folder (26 degrees of freedom)" in text_in(html)
+    assert "Welch's t test on seeds, with Holm's correction over this table" in text_in(html)
     assert "Lost without it" in html and "The same in MACs" in html
 
 

@@ -13,9 +13,11 @@ import pytest
 from rich.console import Console
 from support.fakes import fake_runs, write_study
 
+from convnext_study.report.figures.roadmap import roadmap
 from convnext_study.report.page import render
 from convnext_study.report.tables import Column, Table, formatting
 from convnext_study.report.tables import results as results_module
+from convnext_study.report.tables.comparison import differences_table
 from convnext_study.report.tables.render import (
     Screen,
     to_csv,
@@ -26,6 +28,7 @@ from convnext_study.report.tables.render import (
     write_tables,
 )
 from convnext_study.report.tables.results import results_table, terminal_table, write_results
+from convnext_study.report.text import summarize_study
 from convnext_study.report.write import write_report
 from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.results.metric_spec import MetricSpec
@@ -62,7 +65,7 @@ def test_a_new_column_of_results_is_one_line_for_all_who_show_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = tmp_path / "study"
-    write_study(study, fake_runs(seeds=(0, 1)))
+    write_study(study, fake_runs(seeds=(0, 1, 2)))
     column: Column[ResultRow] = Column(
         "macs_per_param", "MACs a parameter", lambda row: (row.macs or 0) / (row.params or 1)
     )
@@ -94,7 +97,7 @@ def test_a_new_column_of_results_is_one_line_for_all_who_show_it(
 
 def test_both_files_of_results_have_the_same_columns_and_numbers(tmp_path: Path) -> None:
     study = tmp_path / "study"
-    write_study(study, fake_runs(seeds=(0, 1)))
+    write_study(study, fake_runs(seeds=(0, 1, 2)))
     write_results(study, summarize(scan(study)), "a study")
     write_report(study, tmp_path / "report", ReportOptions())
     both = [(folder / "results.csv").read_text() for folder in (study, tmp_path / "report/tables")]
@@ -103,22 +106,36 @@ def test_both_files_of_results_have_the_same_columns_and_numbers(tmp_path: Path)
     assert {"value", "std", "n", "ci_low", "ci_high", "macs", "params", "significant"} <= set(first)
 
 
-def test_screen_page_csv_and_latex_tell_the_same_numbers(tmp_path: Path) -> None:
+def test_screen_page_csv_latex_figure_and_words_give_one_answer(tmp_path: Path) -> None:
     study = tmp_path / "study"
-    write_study(study, fake_runs(seeds=(0, 1)))
+    write_study(study, fake_runs(seeds=(0, 1, 2)))
     rows = summarize(scan(study))
     page = unescape(render(load_results(study), ReportOptions()).html)
     screen, latex = on_terminal(terminal_table(rows), 140), to_latex(results_table(rows))  # type: ignore[arg-type]
     numbers = list(csv.DictReader(io.StringIO(to_csv(results_table(rows)))))
+    marks: dict[str, str] = {}
     for line in numbers:
         accuracy = f"{float(line['value']):.2f} ± {float(line['std']):.2f}"
         assert accuracy in screen and accuracy in page
         assert accuracy.replace("±", r"$\pm$") in latex
         if line["gain"]:
-            mark = "~" if line["significant"] == "False" else ""
-            gain = mark + formatting.signed(float(line["gain"]))
+            significant = line["significant"] == "True"
+            gain = formatting.signed(float(line["gain"])) + "*" * significant
+            marks[line["label"]] = gain
             assert gain in screen and gain in page
-            assert gain.replace("~", r"\textasciitilde{}").replace("−", "$-$") in latex
+            assert gain.replace("−", "$-$") in latex
+    assert {mark[-1] == "*" for mark in marks.values()} == {True, False}
+    # The figure, the sentences and the table of tests give the same answer.
+    found = load_results(study).studies[0]
+    texts = [one.get_text() for one in roadmap(rows, found.meta).axes[0].texts]
+    for label, gain in marks.items():
+        assert gain in texts[texts.index(label) + 1 : texts.index(label) + 4]
+    count = sum(mark.endswith("*") for mark in marks.values())
+    said = " ".join(summarize_study(found).summary)
+    assert f"Of 16 comparisons, {count} {'is' if count == 1 else 'are'} significant" in said
+    tested = differences_table(found.rows, found.tests, {})
+    assert tested is not None
+    assert sum(one["significant"] for one in tested.records()) == count
 
 
 def test_files_hold_numbers_and_screens_text() -> None:

@@ -11,7 +11,7 @@ import pytest
 from convnext_study.errors import UserError
 from convnext_study.results.paper import paper_std
 from convnext_study.results.statistics.intervals import PooledStd
-from convnext_study.results.statistics.power import power_of, seeds_needed
+from convnext_study.results.statistics.power import detectable_effect, power_of, seeds_needed
 
 
 @pytest.mark.parametrize(("effect", "seeds"), [(0.2, 394), (0.5, 64), (0.8, 26)])
@@ -21,18 +21,9 @@ def test_seeds_needed_unpaired_is_cohens_table(effect: float, seeds: int) -> Non
     assert found.reached >= 0.8
 
 
-@pytest.mark.parametrize(("effect", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15)])
-def test_seeds_needed_paired_is_cohens_table(effect: float, seeds: int) -> None:
-    # The tables take the deviation of differences, which is sqrt(2) times that of a run.
-    found = seeds_needed(effect, PooledStd(math.sqrt(0.5), 30, "a table"), paired=True)
-    assert found.seeds == seeds
-    assert "independent between the networks" in found.assumptions
-
-
 def test_power_of_known_designs() -> None:
-    # G*Power 3.1: two groups of 64 and 34 pairs, d = 0.5.
+    # G*Power 3.1: two groups of 64, d = 0.5.
     assert power_of(64, 0.5, 1.0) == pytest.approx(0.8014596, abs=1e-6)
-    assert power_of(34, 0.5, math.sqrt(0.5), paired=True) == pytest.approx(0.8077775, abs=1e-6)
     assert power_of(5, 1e-9, 1.0, alpha=0.05) == pytest.approx(0.05)
     for shift in (0.1, 7.9, 8.1, 50.0, 1e4):
         assert 0.003 < power_of(2, shift, 1.0, alpha=0.003) <= 1
@@ -56,6 +47,12 @@ def test_seeds_needed_is_the_fewest_and_grows_with_what_is_asked() -> None:
     assert seeds_needed(-0.3, std).seeds == found.seeds
     assert seeds_needed(100, std).seeds == 2
     assert "0.2 points, from a study" in found.assumptions
+
+
+def test_the_detectable_effect_is_found_with_that_power() -> None:
+    for seeds, tests in ((2, 1), (3, 16), (5, 16)):
+        effect = detectable_effect(seeds, 0.46, tests=tests)
+        assert power_of(seeds, effect, 0.46, alpha=0.05 / tests) == pytest.approx(0.8, abs=1e-6)
 
 
 def test_papers_deviation_is_that_of_table_10() -> None:

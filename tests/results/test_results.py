@@ -325,7 +325,7 @@ def test_picked_rows_are_compared_with_the_nearest_earlier_row_that_is_there(
     runs = [fake_run(NANO.variant(name), seed) for seed in (0, 1, 2) for name in asked]
     write_study(tmp_path, runs)
     rows = rows_of(tmp_path)
-    assert [row.parent for row in rows.values()] == [None, "stage_ratio", "gelu"]
+    assert [row.parent for row in rows.values()] == ["resnet", "stage_ratio", "gelu"]
     assert rows["stage_ratio"].gain is None
     for name in asked[1:]:
         assert rows[name].gain is not None and rows[name].significant is not None
