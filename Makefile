@@ -1,4 +1,4 @@
-# make roadmap: install, then train the whole road map on the embedded digits.
+# make roadmap: install, then train the adopted rows of the road map on embedded images, briefly.
 # make test: lint, types and tests, in the same .venv.
 # make test-all: the same, and walks over all networks, marked `exhaustive`.
 # make endurance: kills at random moments, full disks.
@@ -19,7 +19,7 @@ help:
 	@echo "make docs      the pages and the API reference, into site/"
 
 roadmap: $(VENV)/installed
-	$(BIN)/convnext-study roadmap $(ARGS)
+	$(BIN)/convnext-study roadmap --steps adopted --epochs 3 --out runs/quickstart $(ARGS)
 
 test: lint unit
 

@@ -26,6 +26,7 @@ from convnext_study.runs.records import Record, Run
 from convnext_study.studies.multipath.findings import findings
 from convnext_study.studies.multipath.rows import is_full, runs_of
 
+DATA = "digits"
 FOLDER = "multipath"  # in runs/, apart from the road map's rows
 
 

@@ -32,8 +32,9 @@ from convnext_study.runs.records import Record, Run
 from convnext_study.studies.pruning.plans import NETWORKS, TARGETS, runs_of
 from convnext_study.studies.pruning.tables import findings
 
-__all__ = ["FOLDER", "NETWORKS", "TARGETS", "report", "runs"]
+__all__ = ["DATA", "FOLDER", "NETWORKS", "TARGETS", "report", "runs"]
 
+DATA = "digits"
 FOLDER = "pruning"  # in runs/, apart from the road map's rows
 
 

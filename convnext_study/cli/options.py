@@ -74,14 +74,15 @@ class StudyOptions:
     regime: str | None = _option(
         WHAT, f"Which road map: t, b or nano. (default: {DEFAULT_REGIME}, or the study's own)"
     )
-    data: str | None = _option(WHAT, f"{_DATA}. (default: digits, or the study's own)")
+    data: str | None = _option(WHAT, f"{_DATA}. (default: clutter, or the study's own)")
     seeds: str = _option(WHAT, "How many (3 is 0,1,2), or which (0,4,7).", "1")
     download: bool = _option(WHAT, "Fetch a data set that is missing.", False)
     corrupt_images: OnCorruptImage = _option(WHAT, _CORRUPT, "stop")
     recipe: str | None = _option(
         RECIPE,
         "published, small, composed, or one recipe for every row: its name or a .toml file. "
-        "(default: small for nano, composed on clutter; published for t and b; or the study's own)",
+        "(default: composed for nano on clutter, small on other data; published for t and b; or the "
+        "study's own)",
     )
     epochs: int | None = _count(RECIPE, "Instead of the recipe's.", most=MOST_EPOCHS)
     batch_size: int | None = _count(

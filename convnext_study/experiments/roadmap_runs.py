@@ -16,7 +16,8 @@ from convnext_study.results.summary import MAY_DIFFER
 from convnext_study.roadmap import Roadmap, Variant
 from convnext_study.runs.records import ModelRef, Run
 
-DEFAULT_DATA = "digits"
+DEFAULT_DATA = "clutter"
+ADOPTED = "adopted"
 MOST_SEEDS = 1000  # by their number; more of them are named
 
 
@@ -41,10 +42,16 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 
 def choose_variants(road: Roadmap, steps: str | None) -> tuple[Variant, ...]:
-    """The rows named in ``steps`` (comma-separated), in the road's order; all without it."""
+    """The rows named in ``steps`` (comma-separated), in the road's order; all without it.
+
+    ``adopted`` stands for all rows that were adopted.
+    """
     if steps is None:
         return road.variants()
-    wanted = {road.variant(name).name for name in parse_names(steps)}
+    adopted = {variant.name for variant in road.variants() if variant.adopted}
+    named = parse_names(steps)
+    wanted = {road.variant(name).name for name in named if name != ADOPTED}
+    wanted |= adopted if ADOPTED in named else set()
     if not wanted:
         raise UserError(f"steps: {steps!r} names no step; use names such as gelu,layer_norm")
     return tuple(variant for variant in road.variants() if variant.name in wanted)

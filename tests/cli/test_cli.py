@@ -18,7 +18,7 @@ from convnext_study.cli import main
 from convnext_study.runs import files
 
 COMMAND = [sys.executable, "-m", "convnext_study"]
-FAST = ["--epochs", "1", "--batch-size", "128"]
+FAST = ["--data", "digits", "--epochs", "1", "--batch-size", "128"]
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -210,6 +210,7 @@ def test_a_small_road_map(tmp_path: Path) -> None:
 
 def test_killed_and_given_again_it_goes_on(tmp_path: Path) -> None:
     command = [*COMMAND, "roadmap", "--steps", "patchify_stem,layer_norm", "--epochs", "4"]
+    command += ["--data", "digits"]
     command += ["--batch-size", "128", "--out", "study", "--jobs", "1"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         log = tmp_path / "study" / "runs"

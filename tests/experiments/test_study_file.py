@@ -298,7 +298,7 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_study_of_ones_own_from_file_to_table(tmp_path: Path) -> None:
     write(tmp_path, OWN)
-    fast = ["own.py", "--epochs", "1", "--batch-size", "256", "--jobs", "1"]
+    fast = ["own.py", "--data", "digits", "--epochs", "1", "--batch-size", "256", "--jobs", "1"]
     done = command(*fast, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     # The road ends with the narrow network, so that the set of all steps is that row.

@@ -65,18 +65,20 @@ def roadmap(
     layout: Layout = FILE,
     *,
     about: Mapping[str, Mapping[str, Any]] | None = None,
+    caption: Sequence[str] | None = None,
 ) -> Figure:
     """Rows in the order given, one without a result as "not run".
 
-    ``about`` has what `style.mark` says of each row's parts, for the page.
+    ``about`` has what `style.mark` says of each row's parts, for the page; ``caption`` takes the
+    place of the one below a file's figure.
     """
     metric = shared_metric(rows)
     axis = value_axis(_values(rows, meta), metric)
-    caption = _caption(rows, meta, axis) if layout.file else []
+    below = _caption(rows, meta, axis) if caption is None and layout.file else caption or []
     handles = legend_handles(rows, meta)
     tops, sections, height = _places(rows, layout)
     legend = 0.24 * (len(handles) if layout.phone else bool(handles))
-    bottom = 0.56 + legend + _LINE * len(caption) + (0.2 if caption else 0)
+    bottom = 0.56 + legend + _LINE * len(below) + (0.2 if below else 0)
     whole = bottom + height + (1.02 if layout.file else 0.14 if layout.phone else 0.34)
     figure = style.new_figure(layout.width, whole)
     labels, start = _labels(figure, rows, layout)
@@ -109,7 +111,7 @@ def roadmap(
     road = bars.plot(*road_line(rows, [top + layout.bar for top in tops]), **ROAD, clip_on=False)
     mark(road[0], {"class": "over"} if about else None)
     if layout.file:
-        _draw_frame(figure, rows, meta, caption)
+        _draw_frame(figure, rows, meta, below)
     if handles:
         _draw_legend(figure, handles, layout, bottom - 0.52 - legend)
     return figure
