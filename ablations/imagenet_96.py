@@ -5,8 +5,8 @@
 
 Runs: 17 per seed, on maps of 24, 12, 6 and 3 pixels a side. The published recipes with 30 epochs
 instead of 300 (90 in the first row), 2 of warm-up instead of 20, drops after 10 and 20, batches of
-1,024 at rates scaled with them, and everything else as published. Cost by arithmetic: 27 h per seed
-on one A100 at a tenth of its peak; the dry run prints the hours for another ``--gpu`` and ``--mfu``.
+1,024 at rates scaled with them, and everything else as published. Cost by arithmetic: 27 h per
+seed on one A100 at a tenth of its peak; the dry run has it for another ``--gpu`` and ``--mfu``.
 
 Planned before any run, and not run by this package: Welch's t test with Holm's correction over the
 16 gains; agreement with Table 10 over the 14 adopted rows and their 13 gains as in

@@ -11,7 +11,7 @@ PATH = re.compile(
     r"`([\w.-]+(?:/[\w.-]*)*/|[\w.-]+(?:/[\w.-]+)*\.(?:py|md|toml|j2|sh)"
     r"|[\w.-]+(?:/[\w.-]+)+\.json|\.ci/run)`"
 )
-MADE = {"runs/nano-digits/", "site/"}  # by commands
+MADE = {"runs/quickstart/", "site/"}  # by commands
 
 
 def paths_in(page: Path) -> list[str]:

@@ -46,16 +46,19 @@ COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
         ),
     ),
     "study": (study.study, ("leave_one_out --seeds 3", "pruning --dry-run", "mine.py")),
-    "report": (report.report, ("runs/nano-digits", "runs/nano-digits --watch")),
-    "power": (power.power, ("--effect 0.3", "--effect 1 --study runs/nano-digits")),
+    "report": (report.report, ("runs/nano-clutter", "runs/nano-clutter --watch")),
+    "power": (power.power, ("--effect 0.3", "--effect 1 --study runs/nano-clutter")),
     "eval": (
         evaluate.evaluate,
         (
-            "runs/nano-digits/runs/RUN",
+            "runs/nano-clutter/runs/RUN",
             "convnext_tiny.fb_in1k --pretrained --data folder:/data/imagenet",
         ),
     ),
-    "export": (export.export, ("runs/nano-digits/runs/RUN", "runs/nano-digits/runs/RUN --to onnx")),
+    "export": (
+        export.export,
+        ("runs/nano-clutter/runs/RUN", "runs/nano-clutter/runs/RUN --to onnx"),
+    ),
     "bench": (bench.bench, ("--quick", "--parts anytime")),
 }
 

@@ -81,8 +81,8 @@ class StudyOptions:
     recipe: str | None = _option(
         RECIPE,
         "published, small, composed, or one recipe for every row: its name or a .toml file. "
-        "(default: composed for nano on clutter, small on other data; published for t and b; or the "
-        "study's own)",
+        "(default: composed for nano on clutter, small on other data; published for t and b; or "
+        "the study's own)",
     )
     epochs: int | None = _count(RECIPE, "Instead of the recipe's.", most=MOST_EPOCHS)
     batch_size: int | None = _count(

@@ -132,6 +132,8 @@ def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:
     choice, changes = _recipe(runs)
     if choice != default_recipe(road, runs[0].data):
         parts += ["--recipe", choice]
+    if not road.published and changes.get("image_size") == road.image_size:
+        del changes["image_size"]  # the road's own
     for field, value in changes.items():
         parts += [_OPTIONS[field], str(value)]
     return parts

@@ -29,7 +29,10 @@ def roadmap(
     options: StudyOptions,
     steps: Annotated[
         str | None,
-        typer.Option(help="Only these rows, comma-separated; adopted: those on the road. (default: all)", rich_help_panel=WHAT),
+        typer.Option(
+            help="Only these rows, comma-separated; adopted: those on the road. (default: all)",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
 ) -> None:
     """Train every row of a road map, and make its table and figure.

@@ -130,7 +130,7 @@ def study_title(rows: Sequence[ResultRow]) -> StudyTitle:
 
 def describe_runs(rows: Sequence[ResultRow], meta: StudyTitle) -> list[str]:
     """Regime, data, test images, seeds and runs, each in a few words."""
-    done = [row for row in rows if row.value is not None]
+    done = [row for row in rows if row.value is not None and row.seeds]
     parts = [f"regime {meta.regime}"] if meta.regime else []
     parts.append(f"data {short_data(meta.data)}")
     if done:

@@ -12,9 +12,10 @@ from convnext_study.roadmap import T, Variant
 from convnext_study.roadmap.paper import PAPER
 
 CAPTION = (
-    "Accuracies are the paper's (Table 10, ImageNet-1K, mean of three seeds; the first row is",
-    "torchvision's). MACs are this package's counts at 224x224; they reproduce the printed figures",
-    "of all rows but two, which are errata of the paper. Nothing here was trained by this package.",
+    "Accuracies are the paper's (Table 10, ImageNet-1K, mean of three seeds; the first row is "
+    "torchvision's). Nothing here was trained by this package.",
+    "MACs are this package's counts at 224x224; they reproduce the printed figures of all rows but "
+    "two, which are errata of the paper.",
 )
 
 

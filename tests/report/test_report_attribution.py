@@ -84,7 +84,7 @@ def test_leave_one_out_is_tested_against_the_end(tmp_path: Path) -> None:
     kernel = next(row for row in without.rows if row.label == "kernel size → 7")
     assert kernel.diff == pytest.approx(0.8, abs=0.2)
     assert kernel.macs == 100_000
-    assert any(f"over {len(CONTEXT.steps)} comparisons" in note for note in without.notes)
+    assert any("Holm's correction over this table" in note for note in without.notes)
     html = page_of(tmp_path)
     assert "Welch's t test on seeds, with Holm's correction over this table" in text_in(html)
     assert "Lost without it" in html and "The same in MACs" in html
@@ -236,4 +236,5 @@ def test_facts_may_name_what_is_left_out_instead(tmp_path: Path) -> None:
     write_study(tmp_path, road, top1={"no-gelu": 90})
     ((without,),) = [found.tables for found in attributions(scan(tmp_path))]
     assert [row.label for row in without.rows] == ["kernel size → 7", "ReLU → GELU", "BN → LN"]
-    assert "each pair is tested by its own runs" in text_in(page_of(tmp_path))
+    assert [row.significant for row in without.rows] == [None] * 3
+    assert "One seed: intervals are for another choice" in text_in(page_of(tmp_path))

@@ -46,6 +46,8 @@ def test_all_files_are_written(tmp_path: Path, seeds: tuple[int, ...]) -> None:
     tables = {
         f"tables/{n}.{k}" for n in ("results", "differences") for k in ("csv", "json", "md", "tex")
     }
+    if len(seeds) > 1:
+        tables |= {f"tables/differences_pooled.{k}" for k in ("csv", "json", "md", "tex")}
     assert names == {"report.html", *figures, *tables}
     heads = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
     for name in figures:

@@ -194,7 +194,7 @@ def test_the_caption_says_what_the_numbers_are(tmp_path: Path) -> None:
     assert "regime t · data folder:imagenet · 50,000 test images · 3 seeds" in said
     assert "somewhere" not in said
     assert "they are not the paper's" in said
-    assert "not significant" in said
+    assert "Welch's t test with Holm's correction over 16 steps" in said
     begins = figure.axes[1].get_xlim()[0]
     assert begins > 70
     assert f"The axis is cut: it begins at {begins:g} %, not at 0." in said

@@ -108,7 +108,7 @@ def test_both_files_of_results_have_the_same_columns_and_numbers(tmp_path: Path)
 
 def test_screen_page_csv_latex_figure_and_words_give_one_answer(tmp_path: Path) -> None:
     study = tmp_path / "study"
-    write_study(study, fake_runs(seeds=(0, 1, 2)))
+    write_study(study, fake_runs(seeds=(0, 1, 2)), spread=0.1, top1={"gelu": 80.0})
     rows = summarize(scan(study))
     page = unescape(render(load_results(study), ReportOptions()).html)
     screen, latex = on_terminal(terminal_table(rows), 140), to_latex(results_table(rows))  # type: ignore[arg-type]
