@@ -4,8 +4,8 @@
 
 The first network is ResNet with the enhanced recipe: the training techniques are in all of them.
 
-Runs: 13 per seed, the first network and 12 with one step each. Cost on the nano road and digits:
-4 to 12 s per run on one core; 3 seeds take about 3 minutes on two.
+Runs: 13 per seed, the first network and 12 with one step each. Cost on the nano road: about 25 s
+per run on one idle core, so 3 minutes per seed on two.
 
 Expect: the order of the road matters. "Depthwise conv" alone takes most of the MACs and some of
 the accuracy; "inverting dimensions" alone makes the dense 3x3 convolution four times as wide, and

@@ -5,11 +5,10 @@
 The whole road on easy, medium and hard images of `clutter`, and on the medium ones with networks
 half as wide. With other ``--data``, the road on it at both widths.
 
-Runs: 68 per seed (34 with other data). Cost: 25 to 40 s per run on one core, so about 17
-minutes a seed on two.
+Runs: 68 per seed (34 with other data). Cost: about 25 s per run on one idle core, so about 15
+minutes per seed on two.
 
-Expect: rows that train stably, many significant gains, and hardly more agreement with the paper
-than chance. A result that holds in one row of the table and not in the next says something about
+Expect: rows that train stably; docs/clutter.md has what the medium one agrees in. A result that holds in one row of the table and not in the next says something about
 these images and networks alone.
 """
 

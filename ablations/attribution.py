@@ -10,13 +10,12 @@ all, of which 82 are distinct; those that the folder has from other studies are 
 section: the steps of sections 2.2 to 2.6 go together, and all 2^5 = 32 sets are trained, 31 of
 them where the end is there. The training techniques are a step of the recipe and in all of them.
 
-Cost on the nano road and digits, one seed: 4 to 16 s per run on one core, but 45 to 120 s for the
-twenty networks whose 7x7 kernel is still dense, with up to 54 million weights. After
-leave_one_out.py with 3 seeds (2.5 minutes) the 75 runs that are left took 17 minutes on two cores.
+Cost on the nano road: about 25 s per run on one idle core, and several times that for the twenty
+networks whose 7x7 kernel is still dense; half an hour per seed on two.
 
-Expect: the shares add up exactly to the gain of the last network over the first. With one seed the
-intervals hold the choice of orders, and the seeds' noise too where another study of the folder has
-several seeds. "Increase width" carries most of the MACs.
+Expect: the shares add up exactly to the gain of the last network over the first. The intervals hold
+the choice of orders, of which they take four pairs, and the seeds' noise too where the folder has
+several seeds of some networks. "Increase width" carries most of the MACs.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ The first trains each step beside the end of the road; the second puts them afte
 any study. Larger kernels have a study of their own, kernel_size.py.
 
 Runs: 4 per seed on the nano road, 6 on the others (isotropic S, B and L, as in Table 2). Cost on
-digits: 6 to 10 s per run on one core, so half a minute per seed on two.
+the nano road: about 25 s per run on one idle core, so a minute per seed on two.
 
-Expect: nothing that is significant on digits. In ConvNeXt V2 GRN pays after masked
+Expect: little that is significant. In ConvNeXt V2 GRN pays after masked
 pre-training; in the paper isotropic networks are on a par with vision Transformers.
 """
 

@@ -7,7 +7,7 @@ The first trains both: they are rows of every table and figure of the folder. Th
 appends ``STEPS`` to the road and measures what every step, yours included, contributes.
 docs/your_own_step.md explains it.
 
-Runs: 3 per seed. Cost on the nano road and digits: about half a minute per seed on two cores.
+Runs: 3 per seed. Cost on the nano road: about a minute per seed on two cores.
 
 Expect: a network of three convolutions is far behind; nothing is claimed for the step.
 """

@@ -5,11 +5,11 @@
 The road tries 5, 9 and 11 before the micro design (rows ``kernel_5`` to ``kernel_11``); here every
 size stands at the end of the road, where the last row has 7.
 
-Runs: 15 per seed. Cost on the nano road and digits: 10 to 40 s per run on one core, the largest
-kernels longest; about 3 minutes per seed on two cores.
+Runs: 15 per seed. Cost on the nano road: about 25 s per run on one idle core and more for the
+largest kernels; about 5 minutes per seed on two cores.
 
-Expect: saturation. The paper's networks gain nothing above 7x7 (section 2.5). On nano maps of 8x8
-and less, a kernel above 15 only adds taps that never meet the map, MACs included.
+Expect: saturation. The paper's networks gain nothing above 7x7 (section 2.5). On nano maps of 16x16
+and less, a kernel above 31 would only add taps that never meet the map, MACs included.
 """
 
 from __future__ import annotations

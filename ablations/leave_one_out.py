@@ -4,9 +4,9 @@
 
 Runs: 14 per seed: the last network, 12 networks that lack one step each, and the last network with
 the first row's recipe. The end of the road is not trained again where a road map has it.
-Cost on the nano road and digits: 5 to 16 s per run on one core; 3 seeds took 2.5 minutes on two.
+Cost on the nano road: about 25 s per run on one idle core, so 3 minutes per seed on two.
 
-Expect: most steps are not significant, alone and at this size. MACs change with a step too
+Expect: few significant steps with three seeds, more with five. MACs change with a step too
 (without "increase width" the network is less than half as large): read both columns, or add
 ``--match-macs end``.
 """

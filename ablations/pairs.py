@@ -3,7 +3,7 @@
     convnext-study study pairs --seeds 3
 
 Runs: 79 per seed: the last network, 12 without one step, 66 without two. Those of leave_one_out.py
-are not trained again. Cost on the nano road and digits: 5 to 20 s per run on one core; about 5
+are not trained again. Cost on the nano road: about 25 s per run on one idle core, so about 17
 minutes per seed on two.
 
 Expect: a pair's number is a difference of four accuracies, so its noise is twice that of one. Of

@@ -3,9 +3,8 @@
     convnext-study study reorder --seeds 3
 
 Runs: 13 per seed for the road itself, which a road map has trained already, and 11 for each further
-order, whose ends are shared: 46 per seed. Cost on the nano road and digits: 4 to 16 s per run
-on one core, but up to two minutes where a 7x7 kernel is still dense; 5 to 10 minutes per seed on
-two.
+order, whose ends are shared: 46 per seed. Cost on the nano road: about 25 s per run on one idle
+core, and several times that where a 7x7 kernel is still dense; a quarter of an hour per seed on two.
 
 Expect: every order ends in the same network, so the gains of each add up to the same total; what a
 single step gains depends on what came before it.

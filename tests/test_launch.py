@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from convnext_study.cli import app
 
 ROOT = Path(__file__).parents[1]
-IMAGES = {"laptop": "1,010", "one_gpu": "50,000", "imagenet_slurm": "1,281,167"}
+IMAGES = {"laptop": "9,024", "one_gpu": "50,000", "imagenet_slurm": "1,281,167"}
 scripts = pytest.mark.parametrize("script", IMAGES)
 
 

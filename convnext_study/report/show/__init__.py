@@ -94,6 +94,6 @@ def _recipes(road: Roadmap, before: Variant | None, variant: Variant) -> Text:
     from convnext_study.recipes import recipe_for
     from convnext_study.report.show.columns import compare_recipes
 
-    choice = "published" if road.published else "small"
+    choice = "published" if road.published else "composed"
     old = recipe_for(before.recipe, choice) if before else None
     return compare_recipes(old, recipe_for(variant.recipe, choice))

@@ -100,7 +100,8 @@ def agreement_table(roads: Sequence[tuple[str, Agreement]]) -> Table[AgreementLi
         Column("count", "of", lambda line: line.statistic.count, format=str, screen=False),
     ]
     signs = [
-        f"{label}: {found.signs} of {plural(found.gains, 'gain')} have the paper's sign; if every "
+        (f"{label}: " if len(roads) > 1 else "")
+        + f"{found.signs} of {plural(found.gains, 'gain')} have the paper's sign; if every "
         f"gain were above 0, {found.plus} would."
         for label, found in roads
         if found.statistics
