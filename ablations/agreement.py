@@ -8,8 +8,9 @@ half as wide. With other ``--data``, the road on it at both widths.
 Runs: 68 per seed (34 with other data). Cost: about 25 s per run on one idle core, so about 15
 minutes per seed on two.
 
-Expect: rows that train stably; docs/clutter.md has what the medium one agrees in. A result that holds in one row of the table and not in the next says something about
-these images and networks alone.
+Expect: rows that train stably; docs/clutter.md has what the medium one agrees in. A result that
+holds in one row of the table and not in the next says something about these images and networks
+alone.
 """
 
 from __future__ import annotations

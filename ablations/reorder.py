@@ -4,7 +4,7 @@
 
 Runs: 13 per seed for the road itself, which a road map has trained already, and 11 for each further
 order, whose ends are shared: 46 per seed. Cost on the nano road: about 25 s per run on one idle
-core, and several times that where a 7x7 kernel is still dense; a quarter of an hour per seed on two.
+core, and several times that where a 7x7 kernel is still dense; 15 minutes per seed on two.
 
 Expect: every order ends in the same network, so the gains of each add up to the same total; what a
 single step gains depends on what came before it.

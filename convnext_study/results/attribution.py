@@ -259,7 +259,7 @@ def _row(name: str, label: str, test: Comparison, pair: Pair, about: int) -> Eff
         diff=sign * test.difference.diff,
         macs=macs[0] - macs[1],
         interval=Interval(low, high) if sign > 0 else Interval(-high, -low),
-        p=None if test.significant is None else test.difference.p,
+        p=test.difference.p,
         p_adjusted=test.p_adjusted,
         significant=test.significant,
         value=fmean(result.value for result in trained),

@@ -15,20 +15,16 @@ from typing import Generic, TypeVar
 
 from convnext_study.errors import UserError
 from convnext_study.results.compare import ALPHA, Comparison, compare, holm_adjust
-from convnext_study.results.per_sample import compare_runs
 from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
-    Interval,
     PooledStd,
     holm,
     t_quantile,
     unequal_difference,
 )
-from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Record
 
 _COMPARED = "compared"  # the metric that a comparison is about
-_SMALLEST = 1e-9  # p values that intervals are looked at for
 
 
 def tost(diff: float, error: float, df: float, margin: float) -> float:
@@ -42,76 +38,23 @@ def tost(diff: float, error: float, df: float, margin: float) -> float:
     """
     from scipy.special import ndtr, stdtr
 
-    _check_margin(margin)
+    if margin <= 0:
+        raise UserError(f"margin: {margin}; use a difference above 0 that would matter")
     if error == 0:
         return 1.0  # nothing has measured the noise
     nearest = -(margin - abs(diff)) / error
     return float(ndtr(nearest) if math.isinf(df) else stdtr(df, nearest))
 
 
-def tost_by_interval(interval_at: Callable[[float], Interval], margin: float) -> float:
-    """The same p from intervals of any test: the least alpha whose interval lies within.
-
-    Args:
-        interval_at: of a confidence between 0 and 1; wider ones hold narrower ones.
-        margin: as in `tost`.
-
-    Returns:
-        1 where not even a narrow interval lies within; `_SMALLEST` where all of them do.
-    """
-    from scipy.optimize import brentq
-
-    _check_margin(margin)
-
-    def room(alpha: float) -> float:
-        low, high = interval_at(1 - 2 * alpha)
-        # Unbounded ones would be no number that a root is found with.
-        return max(min(margin - high, low + margin), -1e6)
-
-    largest = 0.5 - _SMALLEST
-    if room(largest) <= 0:
-        return 1.0
-    if room(_SMALLEST) > 0:
-        return _SMALLEST
-    return float(brentq(room, _SMALLEST, largest, xtol=1e-9))
-
-
-def _check_margin(margin: float) -> None:
-    if margin <= 0:
-        raise UserError(f"margin: {margin}; use a difference above 0 that would matter")
-
-
-def _equivalence_p(
-    comparison: Comparison, child: Sequence[Record], parent: Sequence[Record], margin: float
-) -> float:
-    """p of the equivalence test of two rows' finished runs, whose difference was compared."""
+def _equivalence_p(comparison: Comparison, margin: float) -> float:
+    """p of the equivalence test of two rows whose difference was compared; 1 for one seed."""
     found = comparison.difference
-    if found.df is None:  # one run of each on the same test images
-        mine, its = ({one.run.seed: one.result for one in rows} for rows in (child, parent))
-        shared = sorted(mine.keys() & its.keys())
-        one, other = (
-            next(runs[seed] for seed in (*shared, *sorted(runs)) if runs[seed])
-            for runs in (mine, its)
-        )
-        if one is None or other is None:
-            return 1.0
-        return tost_by_interval(
-            lambda confidence: compare_runs(one, other, confidence=confidence).interval, margin
-        )
+    if found.df is None:
+        return 1.0
     low, high = found.interval
     half = (high - low) / 2
     error = 0.0 if math.isinf(half) else half / t_quantile(found.df, CONFIDENCE)
     return tost(found.diff, error, found.df, margin)
-
-
-def with_metric(record: Record, metric: Metric) -> Record:
-    """A finished run's record with this metric as its primary one, under one name for all rows.
-
-    For what is no run's own primary metric: an exit's, or a difference between two runs.
-    """
-    assert record.result is not None  # noqa: S101  a finished run's
-    update = {"metrics": {**record.result.metrics, _COMPARED: metric}, "primary": _COMPARED}
-    return record.model_copy(update={"result": record.result.model_copy(update=update)})
 
 
 Row = TypeVar("Row")
@@ -191,10 +134,7 @@ def compare_pairs(
     adjusted = holm_adjust(dict(enumerate(tests)))
     alike = [1.0] * len(pairs)
     if margin is not None:
-        ps = [
-            _equivalence_p(test, *both, margin) for test, both in zip(tests, records, strict=True)
-        ]
-        alike = holm(ps)
+        alike = holm([_equivalence_p(test, margin) for test in tests])
     return [
         PairTest(pair, adjusted[place], p_alike, margin)
         for place, (pair, p_alike) in enumerate(zip(pairs, alike, strict=True))

@@ -63,8 +63,8 @@ def compare(
 ) -> Comparison:
     """Compare the finished runs of two rows.
 
-    Two or more seeds each: Welch's t test. Else one run of each on the same test images, see
-    `compare_runs`, which is no test of the networks. With ``std``, pooled over the study's rows, a
+    Two or more seeds each: Welch's t test. Else one run of each on the same test images, of which
+    nothing is tested, see `compare_runs`. With ``std``, pooled over the study's rows, a
     t test uses it instead, whatever the seeds. Not corrected: see `holm_adjust`.
 
     Raises UserError where a row has no finished run, two runs of one seed, another metric or other
@@ -77,7 +77,7 @@ def compare(
     resolution = resolution_of(next(iter(mine.values())).metric)
     shared = sorted(mine.keys() & its.keys())
     tops = [[run.value for run in runs.values()] for runs in (mine, its)]
-    scope, tested = f"seeds, on these {images} test images", True
+    scope = f"seeds, on these {images} test images"
     if std is not None:
         found = pooled_difference(tops[0], tops[1], std)
     elif min(len(mine), len(its)) > 1:
@@ -85,10 +85,10 @@ def compare(
     else:
         seeds = (shared[0], shared[0]) if shared else (min(mine), min(its))
         found = compare_runs(mine[seeds[0]], its[seeds[1]])
-        scope, tested = IMAGES_ONLY, False
+        scope = IMAGES_ONLY
     return Comparison(
         difference=found,
-        p_adjusted=found.p if tested else None,
+        p_adjusted=found.p,
         family=1,
         scope=scope,
         new_images=_new_images(mine, its, resolution),
@@ -113,13 +113,13 @@ def _new_images(
 
 def holm_adjust(comparisons: Mapping[_Key, Comparison]) -> dict[_Key, Comparison]:
     """The same comparisons, corrected by Holm's method for the number of those with seeds."""
-    tested = {name: one for name, one in comparisons.items() if one.p_adjusted is not None}
-    corrected = holm([one.difference.p for one in tested.values()])
-    adjusted = {
-        name: replace(one, p_adjusted=p, family=len(corrected))
-        for (name, one), p in zip(tested.items(), corrected, strict=True)
+    found = {name: one.difference.p for name, one in comparisons.items()}
+    tested = {name: p for name, p in found.items() if p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return {
+        name: replace(one, p_adjusted=adjusted[name], family=len(tested)) if name in tested else one
+        for name, one in comparisons.items()
     }
-    return {name: adjusted.get(name, one) for name, one in comparisons.items()}
 
 
 def _finished(records: Sequence[Record]) -> dict[int, Result]:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from convnext_study.errors import UserError
 from convnext_study.results.statistics.intervals import (
-    CONFIDENCE,
     Difference,
     Interval,
     wilson_interval,
 )
-from convnext_study.results.statistics.paired_samples import mcnemar, paired_test
+from convnext_study.results.statistics.paired_samples import answers_difference, samples_difference
 from convnext_study.results.statistics.samples import (
     FEW_UNITS,
     SampleSums,
@@ -87,11 +86,11 @@ def resolution_of(metric: Metric) -> float:
     return 100 / samples.count if samples is not None and samples.kind == "bits" else 0.0
 
 
-def compare_runs(child: Result, parent: Result, *, confidence: float = CONFIDENCE) -> Difference:
-    """One run of each of two networks on the same test images: McNemar's exact test for right and
-    wrong answers, else a permutation test; over groups where images have them.
+def compare_runs(child: Result, parent: Result) -> Difference:
+    """One run of each of two networks: the difference and its interval for other test images.
 
-    Raises UserError where there is no evidence, or of other images.
+    Nothing is tested, since one run tells nothing of another seed. Raises UserError where there is
+    no evidence, or of other images.
     """
     mine, its = child.metric.samples, parent.metric.samples
     if mine is None or its is None:
@@ -103,9 +102,9 @@ def compare_runs(child: Result, parent: Result, *, confidence: float = CONFIDENC
             f"{mine.count} and {its.count} test images cannot be paired: use the same data"
         )
     if mine.kind == "bits" and mine.groups is None:
-        return mcnemar(mine.array(), its.array(), confidence=confidence)
+        return answers_difference(mine.array(), its.array())
     sums = [sample_sums(one.kind, [one.array()], one.group_array()) for one in (mine, its)]
-    return paired_test(*sums, confidence=confidence)
+    return samples_difference(*sums)
 
 
 def _shape(samples: Samples) -> tuple[str, int, int, str | None]:

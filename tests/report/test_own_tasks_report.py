@@ -56,7 +56,7 @@ def test_dense_prediction_in_rows_tests_and_on_the_page(scenes: Path) -> None:
     test = compare(rows["width12"], rows["width4"])
     assert test.difference.diff == pytest.approx(wide.gain)
     alone = compare(rows["width12"][:1], rows["width4"][:1])  # by the images that both were asked
-    assert 0 <= alone.difference.p <= 1
+    assert alone.difference.p is None
     page = report_on(scenes)
     assert "mIoU, exit 2" in page and "top-1" not in page
     assert f"{wide.value:.2f}" in page

@@ -179,8 +179,8 @@ def test_one_seed_has_intervals_of_its_images_and_no_test(tmp_path: Path, name: 
     for row in study.rows[1:]:
         assert row.significant is None
         found = study.tests.primary[row.name].difference
-        assert "permutation test on 120 test images" in found.method
-        assert (found.diff > 0) == (name == "iou") and found.p < 0.01
+        assert "bootstrap over 120 test images" in found.method
+        assert (found.diff > 0) == (name == "iou") and found.p is None
         assert found.interval.low < found.diff < found.interval.high
     page = unescape(render(load_results(tmp_path), ReportOptions()).html)
     assert "nothing is tested and nothing is called significant" in page
@@ -193,7 +193,7 @@ def test_images_of_one_group_are_told_of(tmp_path: Path) -> None:
     assert {row.image_groups for row in study.rows} == {12}
     assert {row.interval_method for row in study.rows} == {"t, over groups"}
     found = study.tests.primary["layer_norm"].difference
-    assert "sign-flip test on 12 groups of test images" in found.method
+    assert "t interval on jackknife values over 12 groups of test images" in found.method
     page = " ".join(unescape(render(load_results(tmp_path), ReportOptions()).html).split())
     assert "another choice of the 12 groups of test images; so few make them rough" in page
 

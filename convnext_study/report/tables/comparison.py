@@ -35,7 +35,7 @@ def comparison_columns(
 
     def value(row: R, name: str) -> Any:
         test = test_of(row)
-        if test is None or (test.significant is None and name == "p"):
+        if test is None:
             return None
         return getattr(test if name in ("p_adjusted", "significant") else test.difference, name)
 

@@ -106,8 +106,10 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def p_equals(value: float) -> str:
-    """``p = 0.030``, for a sentence."""
+def p_equals(value: float | None) -> str:
+    """``p = 0.030``, for a sentence; "" where nothing was tested."""
+    if value is None:
+        return ""
     return f"p {p_value(value)}" if value < 0.001 else f"p = {p_value(value)}"
 
 

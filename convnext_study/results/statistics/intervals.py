@@ -25,11 +25,6 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether zero lies outside."""
-        return not self.low <= 0 <= self.high
-
 
 @dataclass(frozen=True)
 class PooledStd:
@@ -44,13 +39,13 @@ class PooledStd:
 class Difference:
     """A difference (child minus parent), in the metric's unit, its interval and two-sided p.
 
-    ``df`` is of the t distribution used, None for an exact test. An unbounded interval with
-    p = 1 says that nothing measured the noise.
+    ``df`` is of the t distribution used. An unbounded interval with p = 1 says that nothing
+    measured the noise; ``p`` and ``df`` are None where nothing was tested.
     """
 
     diff: float
     interval: Interval
-    p: float
+    p: float | None
     df: float | None
     method: str
 

@@ -1,4 +1,5 @@
-"""Two networks on the same test samples: right and wrong answers, or any metric with evidence."""
+"""Networks on the same test samples: the interval of a difference for other samples, and for other
+samples and other seeds together."""
 
 from __future__ import annotations
 
@@ -15,42 +16,27 @@ from convnext_study.results.statistics.intervals import (
 )
 from convnext_study.results.statistics.samples import (
     FEW_UNITS,
-    SEED,
     SampleSums,
-    batches,
     bca,
-    in_blocks,
     jackknife_interval,
     metric_of,
     pseudo_values,
 )
 
 if TYPE_CHECKING:
-    from numpy import ndarray
-
-    Array = ndarray[Any, Any]
     import numpy as np
+    from numpy import ndarray
     from numpy.typing import NDArray
 
+    Array = ndarray[Any, Any]
     Bits = NDArray[np.bool_]
 
-FLIPS = 9999  # of a permutation test, where not all of them can be made
-_EXACT = 13  # units that differ, up to which all their 2**13 exchanges are made
 
+def samples_difference(child: SampleSums, parent: SampleSums) -> Difference:
+    """Two networks on the same samples: the difference and its interval for other samples.
 
-def paired_test(
-    child: SampleSums, parent: SampleSums, *, confidence: float = CONFIDENCE
-) -> Difference:
-    """Two networks on the same samples: a permutation test and a bootstrap interval.
-
-    Were the networks alike, each unit's evidence of the one could as well be the other's: p is the
-    share of such exchanges whose difference is as large (all of them for few units that differ,
-    else `FLIPS` drawn ones; Good 2005). For right and wrong answers that is McNemar's exact test.
-    The interval is a BCa bootstrap of the difference over units, of fewer than `FEW_UNITS` a t
-    interval on jackknife values, widened where needed to hold zero where p does not reach
-    ``1 - confidence``.
-
-    Raises UserError for other samples.
+    The interval is a BCa bootstrap over units, of fewer than `FEW_UNITS` a t interval on jackknife
+    values. Nothing is tested. Raises UserError for other samples.
     """
     import numpy as np
 
@@ -59,24 +45,33 @@ def paired_test(
             f"{child.samples} and {parent.samples} test images cannot be paired: use the same data"
         )
     scale, runs = child.scale, child.sums.shape[1]
-    p = _exchange_p(child.sums, parent.sums, scale)
-    both = np.concatenate([child.sums, parent.sums], axis=1)
 
     def difference(totals: Array) -> Array:
         mine, its = totals[..., :runs, :, :], totals[..., runs:, :, :]
         return metric_of(mine, scale) - metric_of(its, scale)
 
-    low, high = (
-        bca(both, difference, confidence)
-        if child.units >= FEW_UNITS
-        else jackknife_interval(child, parent, confidence=confidence)
-    )
-    if p > 1 - confidence:
-        low, high = min(low, 0.0), max(high, 0.0)
-    kind = "sign-flip test" if child.grouped else "permutation test"
+    if child.units < FEW_UNITS:
+        interval, kind = jackknife_interval(child, parent), "t interval on jackknife values"
+    else:
+        both = np.concatenate([child.sums, parent.sums], axis=1)
+        interval, kind = bca(both, difference, CONFIDENCE), "bootstrap"
     differ = int((child.sums != parent.sums).any(axis=(1, 2, 3)).sum())
-    method = f"{kind} on {child.drawn}, {differ} of which differ"
-    return Difference(child.value() - parent.value(), Interval(low, high), p, None, method)
+    method = f"{kind} over {child.drawn}, {differ} of which differ"
+    return Difference(child.value() - parent.value(), interval, None, None, method)
+
+
+def answers_difference(child: Bits, parent: Bits) -> Difference:
+    """The difference, in points, of two runs' shares of right answers on the same images, with
+    Tango's score interval for other images. Nothing is tested.
+
+    Args:
+        child: which images (of the same number in both) the one run has right.
+        parent: which the other has.
+    """
+    wins, losses, images = int((child & ~parent).sum()), int((parent & ~child).sum()), child.size
+    method = f"Tango's interval over {images} test images, {wins + losses} of which differ"
+    interval = tango_interval(wins, losses, images)
+    return Difference(100 * (wins - losses) / images, interval, None, None, method)
 
 
 def seeds_and_images(
@@ -120,75 +115,16 @@ def seeds_and_images(
     return t_difference(diff, error, float(df), method)
 
 
-def _exchange_p(child: Array, parent: Array, scale: float) -> float:
-    """Two-sided p of exchanging the units of two networks, by chance or in every way."""
-    import numpy as np
-
-    shape = child.shape[1:]
-    half = ((child - parent) / 2).reshape(len(child), -1)
-    half = in_blocks(half[half.any(axis=1)])
-    middle = ((child + parent) / 2).sum(axis=0)
-    count = len(half)
-    if not count:
-        return 1.0
-
-    def difference(signs: Array) -> Array:
-        moved = (signs @ half).reshape(-1, *shape)
-        away = metric_of(middle + moved, scale) - metric_of(middle - moved, scale)
-        return np.asarray(np.abs(away))
-
-    seen = float(difference(np.ones((1, count)))[0])
-    least = seen - 1e-9 * max(scale, seen)  # sums in another order differ in the last digits
-    if count <= _EXACT:
-        ways = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
-        return float((difference(2.0 * ways - 1) >= least).mean())
-    draw, hits = np.random.default_rng(SEED), 1
-    for size in batches(FLIPS, count):
-        flips = draw.integers(0, 2, (size, count), dtype=np.int8)
-        hits += int((difference(2.0 * flips - 1) >= least).sum())
-    return hits / (FLIPS + 1)
-
-
 _LARGE = 1e6  # a score beyond any quantile: no root is found with infinity
 
 
-def mcnemar(child: Bits, parent: Bits, *, confidence: float = CONFIDENCE) -> Difference:
-    """The exact conditional McNemar test of two runs, two-sided (twice the smaller tail).
-
-    Args:
-        child: which images (of the same number in both) the one run has right.
-        parent: which the other has.
-        confidence: of the interval.
-
-    The interval is Tango's score interval, widened where needed to the conditional one (Clopper
-    and Pearson's of the share of discordant images that are the child's): so it holds zero
-    wherever the exact p does not reach ``1 - confidence``, which Tango's alone does not promise.
-    """
-    from scipy.stats import binomtest
-
-    wins, losses, images = int((child & ~parent).sum()), int((parent & ~child).sum()), child.size
-    low, high = tango_interval(wins, losses, images, confidence=confidence)
-    p, unlike = 1.0, wins + losses
-    if unlike:
-        exact = binomtest(wins, unlike)
-        # Plain numbers: what is compared with numpy's is numpy's bool, which JSON does not know.
-        p, share = float(exact.pvalue), exact.proportion_ci(confidence, "exact")
-        narrow, wide = (100 * (2 * float(end) - 1) * unlike / images for end in share)
-        low, high = min(low, narrow), max(high, wide)
-    diff = 100 * (wins - losses) / images
-    method = f"exact McNemar test on {images} test images, {unlike} of them discordant"
-    return Difference(diff, Interval(low, high), p, None, method)
-
-
-def tango_interval(
-    wins: int, losses: int, images: int, *, confidence: float = CONFIDENCE
-) -> Interval:
+def tango_interval(wins: int, losses: int, images: int) -> Interval:
     """Tango's score interval, in points, of a difference of paired proportions (Tango 1998):
     ``wins`` are the images that only the one has right, ``losses`` those that only the other has.
     """
     from scipy.optimize import brentq
 
-    z = t_quantile(math.inf, confidence)
+    z = t_quantile(math.inf, CONFIDENCE)
     centre = (wins - losses) / images
 
     def score(delta: float) -> float:

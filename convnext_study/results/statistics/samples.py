@@ -102,7 +102,7 @@ def sample_sums(kind: Kind, runs: Sequence[Array], groups: Array | None = None) 
     return SampleSums(summed, scale, len(arrays), groups is not None)
 
 
-def jackknife_interval(*parts: SampleSums, confidence: float = CONFIDENCE) -> Interval:
+def jackknife_interval(*parts: SampleSums) -> Interval:
     """A t interval on jackknife values, of a metric's mean over its runs, or of the difference of
     the first part to the second. For few units it covers what a bootstrap does not.
 
@@ -116,7 +116,7 @@ def jackknife_interval(*parts: SampleSums, confidence: float = CONFIDENCE) -> In
     error = float((values[0] - sum(values[1:])).std(ddof=1)) / math.sqrt(units)
     if error == 0:
         return Interval(-math.inf, math.inf)
-    half = t_quantile(units - 1, confidence) * error
+    half = t_quantile(units - 1, CONFIDENCE) * error
     return Interval(middle - half, middle + half)
 
 
@@ -200,7 +200,7 @@ def bca(units: Array, statistic: Callable[[Array], Array], confidence: float) ->
     import numpy as np
     from scipy.special import ndtr, ndtri
 
-    units, whole = in_blocks(units), float(statistic(units.sum(axis=0)))
+    units, whole = _in_blocks(units), float(statistic(units.sum(axis=0)))
     flat, total = units.reshape(len(units), -1), units.sum(axis=0)
     drawn = np.concatenate(
         [
@@ -231,13 +231,15 @@ def _weights(units: int) -> Iterator[Array]:
     import numpy as np
 
     draw = np.random.default_rng(SEED)
-    for size in batches(RESAMPLES, units):
+    at_once = max(1, _AT_ONCE // units)
+    for start in range(0, RESAMPLES, at_once):
+        size = min(at_once, RESAMPLES - start)
         places = draw.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
         counts = np.bincount(places.ravel(), minlength=size * units)
         yield counts.reshape(size, units).astype(float)
 
 
-def in_blocks(units: Array) -> Array:
+def _in_blocks(units: Array) -> Array:
     """The sums (units, ...) of at most `_BLOCKS` random blocks of units, of equal size but one."""
     import numpy as np
 
@@ -246,10 +248,3 @@ def in_blocks(units: Array) -> Array:
     mixed = units[np.random.default_rng(SEED).permutation(len(units))]
     each = -(-len(units) // _BLOCKS)
     return np.asarray(np.add.reduceat(mixed, np.arange(0, len(units), each), axis=0))
-
-
-def batches(number: int, units: int) -> Iterator[int]:
-    """How many draws of so many units to make at once, until ``number`` are made."""
-    at_once = max(1, _AT_ONCE // units)
-    for start in range(0, number, at_once):
-        yield min(at_once, number - start)
