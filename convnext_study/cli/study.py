@@ -148,7 +148,8 @@ def _match_macs(runs: list[Run], target: str, context: Context, options: StudyOp
 
     size, classes = _image(context, options)
     macs = counter(runs[0].recipe["image_size"] or size, classes)
-    return match_macs(runs, parse_target(target, context.road, macs), macs)
+    wanted = parse_target(target, context.road, macs)
+    return [match_macs(run, wanted, macs) for run in runs]
 
 
 def _image(context: Context, options: StudyOptions) -> tuple[int, int]:

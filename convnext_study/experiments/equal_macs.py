@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable
 from typing import Any
 
 from convnext_study.cost import closed_form
@@ -47,36 +48,26 @@ def nearest_width(spec: NetSpec, target: int, macs: Macs) -> NetSpec:
 
     Raises UserError where no width would.
     """
-    low, high = 0, 1
-    while macs(spec.replace(width=high)) < target:
-        low, high = high, 2 * high
-        if high > WIDEST:
-            raise UserError(f"match-macs: {target:,} MACs are more than any width gives")
-    while high - low > 1:
-        middle = (low + high) // 2
-        below = macs(spec.replace(width=middle)) < target
-        low, high = (middle, high) if below else (low, middle)
-    widths = [width for width in (low, high) if width]
-    return min(
-        (spec.replace(width=width) for width in widths), key=lambda one: abs(macs(one) - target)
-    )
+    widths = range(1, WIDEST)
+    above = bisect_left(widths, target, key=lambda width: macs(spec.replace(width=width)))
+    if above == len(widths):
+        raise UserError(f"match-macs: {target:,} MACs are more than any width gives")
+    near = [spec.replace(width=width) for width in widths[max(above - 1, 0) : above + 1]]
+    return min(near, key=lambda one: abs(macs(one) - target))
 
 
-def match_macs(runs: Iterable[Run], target: int, macs: Macs) -> list[Run]:
-    """The runs with widths that match; their facts and labels say what was adjusted.
+def match_macs(run: Run, target: int, macs: Macs) -> Run:
+    """The run with the width that matches; its facts and label say what was adjusted.
 
     Raises UserError for a network that is not the road map's: its width cannot be set.
     """
-    return [_matched(run, target, macs) for run in runs]
-
-
-def _matched(run: Run, target: int, macs: Macs) -> Run:
     if run.model.builder != ROADMAP_BUILDER:
         raise UserError(f"match-macs: {run.name} is a network of your own; its width is not known")
     spec = NetSpec.from_dict(run.model.args)
     new = nearest_width(spec, target, macs)
     change = f"{spec.width} → {new.width}" if new != spec else f"{spec.width}, as it was"
-    mark = f"-at-{_short(target)}"
+    factor, letter = common_prefix([target])
+    mark = f"-at-{target / factor:.4g}{letter}"  # enough digits to tell targets apart: ``2.245M``
     parent = run.metadata.get("parent")
     metadata: dict[str, Any] = {
         **run.metadata,
@@ -100,9 +91,3 @@ def _matched(run: Run, target: int, macs: Macs) -> Run:
             "metadata": metadata,
         }
     )
-
-
-def _short(macs: int) -> str:
-    """Four digits are enough to tell targets apart: ``2.245M``."""
-    factor, letter = common_prefix([macs])
-    return f"{macs / factor:.4g}{letter}"

@@ -175,9 +175,7 @@ def deduplicate(runs: Iterable[Run], folder: Path) -> tuple[list[Run], int]:
     known = recorded(folder)
     asked = {run.key: run for run in runs}
     distinct = [
-        known[key].model_copy(update={"model": run.model, "data": run.data})
-        if key in known
-        else run
+        known.get(key, run).model_copy(update={"model": run.model, "data": run.data})
         for key, run in asked.items()
     ]
     done = sum(is_done(folder / RUNS / run.id) for run in distinct)
@@ -186,21 +184,16 @@ def deduplicate(runs: Iterable[Run], folder: Path) -> tuple[list[Run], int]:
 
 def recorded(folder: Path) -> dict[str, Run]:
     """The runs that a study's folder holds, by their keys; finished ones before others."""
-    found: dict[str, Run] = {}
-    finished: set[str] = set()
+    begun: dict[str, Run] = {}
+    finished: dict[str, Run] = {}
     for path in sorted((folder / RUNS).glob(f"*/{RUN}")):
         try:
             run = Run.model_validate(read_run_file(path.parent)["run"])
         except (RecordError, ValueError, KeyError):
             continue  # the command tells of it at its end
-        if run.id != path.parent.name:
-            continue  # a folder that was renamed is not where the study looks for it
-        if is_done(path.parent):
-            finished.add(run.key)
-            found[run.key] = run
-        elif run.key not in finished:
-            found[run.key] = run
-    return found
+        if run.id == path.parent.name:  # one that was renamed is not where the study looks for it
+            (finished if is_done(path.parent) else begun)[run.key] = run
+    return {**begun, **finished}
 
 
 def select_records(records: Iterable[Record], runs: Iterable[Run]) -> list[Record]:
@@ -211,8 +204,8 @@ def select_records(records: Iterable[Record], runs: Iterable[Run]) -> list[Recor
     by_key = {record.run.key: record for record in records}
     given = list(runs)
     identified = identify(given, [record.run for record in by_key.values()])
-    found = []
-    for run, known in zip(given, identified, strict=True):
-        if record := by_key.get(known.key) or by_key.get(run.key):
-            found.append(record.model_copy(update={"run": known}))
-    return found
+    return [
+        record.model_copy(update={"run": known})
+        for run, known in zip(given, identified, strict=True)
+        if (record := by_key.get(known.key) or by_key.get(run.key))
+    ]

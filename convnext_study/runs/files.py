@@ -150,27 +150,20 @@ def write_temporary(
 ) -> Path:
     """A synced file beside ``path`` with what ``write`` writes; gone again where that fails, or
     ``check`` after it. An OSError names ``path``."""
-    try:
-        return _write_temporary(path, write, check)
-    except OSError as error:
-        error.filename = str(path)  # writing to an open file names none
-        raise
-
-
-def _write_temporary(
-    path: Path, write: Callable[[IO[bytes]], Any], check: Callable[[], None]
-) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
-    # Who may read it is the umask's to say, which tempfile's functions do not ask.
-    handle = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        with os.fdopen(handle, "wb") as file:
+        # Who may read it is the umask's to say, which tempfile's functions do not ask.
+        handle = open_regular(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(handle, "w+b") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         check()
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # writing to an open file names none
         raise
     return temporary
 

@@ -3,7 +3,7 @@
 A checkpoint is torch's own zip file whose archive comment carries a SHA-256 of all that is before
 it, so any flipped byte is noticed. The last two are kept; a damaged one is reported and the one
 before it used. Reading never unpickles code (``weights_only``). Neither writing nor reading holds
-the file in memory: it is hashed as it passes.
+the file in memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import torch
 
@@ -42,53 +42,22 @@ class DamagedError(CheckpointError):
     """A checkpoint is not what was written; the one before it may serve."""
 
 
-class _Hashed:
-    """A file to write to that hashes what passes and holds the zip's end record back."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._sha256, self._held = file, hashlib.sha256(), b""
-        self.trouble: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        whole = memoryview(data).cast("B")
-        if len(whole) >= _END_SIZE:
-            self._pass_on(self._held)
-            self._pass_on(whole[:-_END_SIZE])
-            self._held = bytes(whole[-_END_SIZE:])
-        else:
-            held = self._held + bytes(whole)
-            self._pass_on(held[:-_END_SIZE])
-            self._held = held[-_END_SIZE:]
-        return len(whole)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close_with_digest(self) -> None:
-        """Write the end record with the digest as the archive's comment."""
-        if not self._held.startswith(_END):
-            raise CheckpointError("torch.save wrote no zip end record; the checksum has no place")
-        self._pass_on(self._held[:-2] + struct.pack("<H", len(_MARK) + _DIGEST_SIZE) + _MARK)
-        self._file.write(self._sha256.digest())
-
-    def _pass_on(self, data: bytes | memoryview) -> None:
-        self._sha256.update(data)
-        try:
-            self._file.write(data)
-        except OSError as error:
-            self.trouble = error
-            raise
-
-
 def write(state: dict[str, Any], file: IO[bytes]) -> None:
-    """Write a checkpoint to an open file."""
-    hashed = _Hashed(file)
+    """Write a checkpoint to an open file, which can be read too. Raises OSError."""
     try:
-        torch.save(state, cast(IO[bytes], hashed))  # it calls no more than these methods
+        torch.save(state, file)
     except RuntimeError as error:
         # What torch says when a write fails is how far it had come, and not why.
-        raise hashed.trouble or error from error
-    hashed.close_with_digest()
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    file.seek(-_END_SIZE, os.SEEK_END)
+    if file.read(_END_SIZE)[: len(_END)] != _END:
+        raise CheckpointError("torch.save wrote no zip end record; the checksum has no place")
+    file.seek(-2, os.SEEK_END)
+    file.write(struct.pack("<H", len(_MARK) + _DIGEST_SIZE) + _MARK)
+    file.seek(0)
+    sha256 = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+    file.seek(0, os.SEEK_END)
+    file.write(sha256.digest())
 
 
 def read(path: Path) -> dict[str, Any]:

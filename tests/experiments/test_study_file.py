@@ -1,15 +1,15 @@
 """Studies from files: what they may ask, networks trained once, equal MACs, and the command."""
 
-import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.fakes import write_run
+from typer.testing import CliRunner
 
+from convnext_study.cli import app
 from convnext_study.errors import UserError
 from convnext_study.evaluation.trust import what_to_call
 from convnext_study.experiments.context import Context
@@ -202,14 +202,14 @@ def test_runs_at_equal_macs_say_what_was_adjusted() -> None:
     target = parse_target("end", NANO, MACS)
     assert target == MACS(NANO.variants()[-1].spec)
     asked = Context(road=NANO).runs(["stage_ratio", "separate_downsampling"])
-    first, last = match_macs(asked, target, MACS)
+    first, last = (match_macs(run, target, MACS) for run in asked)
     about = first.metadata["equal_macs"]
     assert about["target"] == target
     assert abs(about["macs"] - target) < abs(about["macs_before"] - target)
     assert f"(width {about['width_before']} → {about['width']})" in first.metadata["label"]
     assert first.model.args["width"] == about["width"] != asked[0].model.args["width"]
-    assert first.name.startswith("stage_ratio-at-2.245M")
-    assert first.metadata["parent"] == "resnet-at-2.245M"
+    mark = f"-at-{target / 1e6:.4g}M"
+    assert (first.name, first.metadata["parent"]) == (f"stage_ratio{mark}", f"resnet{mark}")
     assert last.key == asked[1].key, "the end itself is not trained again"
 
 
@@ -285,48 +285,42 @@ def test_what_a_file_sets_wrongly_is_one_line(tmp_path: Path, name: str, value: 
         make_context(load_study(path), None)
 
 
-def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "convnext_study", "study", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-
-
-def test_a_study_of_ones_own_from_file_to_table(tmp_path: Path) -> None:
+def test_a_study_of_ones_own_from_file_to_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path, OWN)
-    fast = ["own.py", "--data", "digits", "--epochs", "1", "--batch-size", "256", "--jobs", "1"]
-    done = command(*fast, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    fast = ["study", "own.py", "--data", "digits", "--epochs", "1", "--batch-size", "512"]
+    fast += ["--jobs", "1"]
+    done = CliRunner().invoke(app, fast)
+    assert done.exit_code == 0, done.stderr
     # The road ends with the narrow network, so that the set of all steps is that row.
     assert done.stdout.startswith("3 networks requested, 2 distinct, 0 trained already")
-    assert "<script>narrow" in done.stdout
-    assert "pooled pixels" in done.stdout
-    assert "2 records on nano" in done.stdout
+    for said in ("<script>narrow", "pooled pixels", "2 records on nano"):
+        assert said in done.stdout
     folder = tmp_path / "runs" / "nano-digits"
     assert (folder / "roadmap.svg").exists()
     assert len(list((folder / "runs").iterdir())) == 2
-    again = command(*fast, cwd=tmp_path)
-    assert again.returncode == 0
+    again = CliRunner().invoke(app, fast)
+    assert again.exit_code == 0
     assert again.stdout.startswith("3 networks requested, 2 distinct, 2 trained already")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["none.py"], "none.py: cannot be read"),
+        (["none.py"], r"none\.py: cannot be read"),
         (["own.py", "--permutations", "3"], "permutations: 3; use an even number"),
     ],
 )
-def test_a_bad_request_is_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
+def test_a_bad_request_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
     write(tmp_path, OWN)
-    done = command(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["study", *arguments])
+    assert isinstance(done.exception, UserError)
+    assert re.match(f"[^\n]*{says}[^\n]*$", str(done.exception))
 
 
 def test_a_study_of_other_networks_names_its_folder(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_folder_that_is_only_to_be_read_shows_its_table(
     def refuse(path: Path, *_: object) -> int:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(files, "_write_temporary", refuse)
+    monkeypatch.setattr(files, "write_temporary", refuse)
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0 and "top-1 %" in done.stdout
     assert f"{tmp_path}: cannot be written ({os.strerror(number)})" in done.stderr
@@ -121,7 +121,7 @@ def test_a_folder_that_is_only_to_be_read_shows_its_table(
     def full(path: Path, *_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(files, "_write_temporary", full)
+    monkeypatch.setattr(files, "write_temporary", full)
     assert CliRunner().invoke(app, command).exit_code != 0
     assert before == set(tmp_path.rglob("*"))
 
