@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 import timm
 import torch
-from support.nets import build, images
+from support.nets import images
 from timm.layers import DropPath as TimmsDropPath
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
+from convnext_study.models.builders import get_builder
 from convnext_study.models.layers import DropPath
+from convnext_study.roadmap import get_roadmap
 from convnext_study.training.stochastic_depth import Masks, SharedDropPath, share_masks
 
 CPU = torch.device("cpu")
-ROAD = "roadmap_nano_layer_norm"
 
 
 def shared(net: nn.Module) -> list[SharedDropPath]:
@@ -111,8 +112,11 @@ def test_torchvisions_too_where_it_drops_samples() -> None:
 
 @pytest.fixture
 def net() -> Iterator[tuple[nn.Module, Masks]]:
-    made = build(ROAD, drop_path_rate=0.4).train()
-    yield made, share_masks(made, 0, 16)
+    spec = get_roadmap("nano").upto("layer_norm").replace(depths=(1, 1, 1, 2), width=16)
+    made: nn.Module = get_builder("roadmap")(
+        spec.to_dict(), num_classes=10, drop_path=0.4, init="trunc_normal"
+    )
+    yield made.train(), share_masks(made, 0, 16)
 
 
 def test_pieces_give_what_the_whole_gives(net: tuple[nn.Module, Masks]) -> None:
