@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.command import command, trains_here  # noqa: F401  fixtures
 from support.runs import make_tiny_run
 
 from convnext_study.runs.records import Run

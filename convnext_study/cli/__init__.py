@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -97,32 +96,32 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a locale without the signs of the tables
-    if not isinstance(sys.stdout, _Output):
-        sys.stdout = _Output(sys.stdout)
     try:
         _check_words(sys.argv[1:])
         code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
+    except _UsageError as error:
+        where = error.ctx.command_path if error.ctx else "convnext-study"
+        what = " ".join(error.format_message().split()).replace(" Value error,", "").rstrip(".")
+        _leave(f"{what}; see {where} --help", EXIT_USER_ERROR)
     except UserError as error:
         _leave(str(error), EXIT_USER_ERROR)
     except Busy as error:
         _leave(str(error), EXIT_STOPPED)
     except RunFailed as error:
         _leave(str(error), EXIT_FAILED)
-    except _UsageError as error:
-        _leave(_usage(error), EXIT_USER_ERROR)
     except OSError as error:
         _drop_output()
         if isinstance(error, BrokenPipeError):
             sys.exit(EXIT_FAILED)  # the reader has gone (`| head`); what it wanted it has
-        # Commands report their own files themselves.
-        _leave(f"{error.filename or 'a file or device'}: {error.strerror or error}", EXIT_FAILED)
+        # What a command writes to a file says which; no system names the standard output.
+        where = error.filename or "standard output, or a file or device"
+        _leave(f"{where}: {error.strerror or error}", EXIT_FAILED)
     except KeyboardInterrupt:
-        _leave("stopped", EXIT_INTERRUPTED)
-    else:
-        if code == EXIT_INTERRUPTED:  # typer's answer to Ctrl-C
-            _leave("stopped", code)
-        sys.exit(code)
+        code = EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED:  # also typer's answer to Ctrl-C
+        _leave("stopped", code)
+    sys.exit(code)
 
 
 def _check_words(words: list[str]) -> None:
@@ -134,48 +133,12 @@ def _check_words(words: list[str]) -> None:
             )
 
 
-class _Output:
-    """Standard output, whose errors say that they are its own: no system names the file of them."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Write, or raise OSError with ``filename`` set."""
-        with _named():
-            return self._stream.write(text)
-
-    def flush(self) -> None:
-        """Flush, or raise OSError with ``filename`` set."""
-        with _named():
-            self._stream.flush()
-
-
-@contextlib.contextmanager
-def _named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        error.filename = "standard output"
-        raise
-
-
 def _drop_output() -> None:
     """Write what output is left, or drop it: it would be tried once more at the very end."""
     try:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _usage(error: Any) -> str:
-    """What is wrong with the command's words, and where to read of them."""
-    where = error.ctx.command_path if error.ctx else "convnext-study"
-    what = " ".join(error.format_message().split()).replace(" Value error,", "")
-    return f"{what.rstrip('.')}; see {where} --help"
 
 
 def _leave(message: str, code: int) -> NoReturn:

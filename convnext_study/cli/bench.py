@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import re
 import sys
 from importlib import import_module
@@ -20,6 +19,7 @@ from convnext_study.cli.options import (
     Device,
     Json,
     Regime,
+    print_json,
     print_tables,
 )
 from convnext_study.errors import UserError, did_you_mean
@@ -120,7 +120,7 @@ def bench(
         tables.append(table)
     write_json(out / "bench.json", found)
     if as_json:
-        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        print_json(found)
         return
     print_tables(*tables)
     print(

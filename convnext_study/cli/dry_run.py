@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from convnext_study.cli.options import StudyOptions, output_of, print_tables
-from convnext_study.cli.place import choose_resources_for, describe, launcher_of
+from convnext_study.cli.options import StudyOptions, output_of, print_json, print_tables
 from convnext_study.cli.progress import Progress, progress
-from convnext_study.errors import UserError
-from convnext_study.experiments.collection import RunCollection, train_all
 
 if TYPE_CHECKING:
+    from convnext_study.experiments.collection import RunCollection
     from convnext_study.experiments.dataset_size import DatasetSize
     from convnext_study.experiments.estimate import CostEstimate, Hardware
     from convnext_study.launchers.resources import Resources
@@ -79,36 +76,31 @@ class PlanRow(NamedTuple):
         return "/".join(map(str, sorted(values)))
 
 
-def dry_run(study: RunCollection, options: StudyOptions) -> None:
-    """Print runs, states and costs; with SLURM the batch scripts too, alone on standard output.
+def print_estimate(
+    study: RunCollection, options: StudyOptions, gpus: int, resources: Resources | None
+) -> None:
+    """Print steps, states and costs, where ``gpus`` share each run; ``resources`` are for those
+    that are to be trained.
 
     Trains nothing, fetches nothing, writes nothing. Raises UserError for what would fail.
     """
     from convnext_study.experiments.caveats import caveats
+    from convnext_study.experiments.dataset_size import expected_size
     from convnext_study.experiments.estimate import Hardware, estimate
 
     output = output_of(options)
-    todo = [run for run in study.runs if not study.is_done(run)]
-    done = len(study.runs) - len(todo)
-    print(f"{study.folder}: {len(study.runs)} runs, {done} done already", file=output)
-    launcher = launcher_of(options)
     sizes: dict[str, DatasetSize] = {}
     for uri in dict.fromkeys(run.data for run in study.runs):
-        sizes[uri], note = _size(uri, options)
+        sizes[uri], note = expected_size(uri)
         if note:
             print(f"data: {note}", file=output)
-    resources = choose_resources_for(todo, options, launcher) if todo else None
-    if resources:
-        print(describe(todo, launcher, resources), file=output)
-    gpus = launcher.world_size(resources.devices if resources else ())
     hardware = Hardware(options.gpu, gpus, options.mfu, options.micro_batch_size)
     costs = estimate(study.runs, sizes, hardware)
-    runs = [
-        PlannedRun(*pair) for pair in zip(progress(study.records(), study.runs), costs, strict=True)
-    ]
+    where = progress(study.records(), study.runs)
+    runs = [PlannedRun(*pair) for pair in zip(where, costs, strict=True)]
     warnings = caveats(study.runs, costs, sizes)
     if options.as_json:
-        print(json.dumps(_to_dict(runs, sizes.values(), hardware, warnings), indent=1))
+        print_json(_to_dict(runs, sizes.values(), hardware, warnings))
     else:
         notes = _notes(runs, sizes.values(), hardware)
         notes += _wall_time(study, runs, gpus, resources) if resources else []
@@ -116,24 +108,6 @@ def dry_run(study: RunCollection, options: StudyOptions) -> None:
         print(file=output)
         print_tables(_table(runs).with_notes(*notes), file=output)
     print("dry run: nothing was trained or written", file=output)
-    if launcher.submits and resources and not options.as_json:
-        train_all(study, resources, lambda: None, launcher)
-
-
-def _size(uri: str, options: StudyOptions) -> tuple[DatasetSize, str]:
-    """What to count with, and what must be said of it, which may be nothing.
-
-    Raises UserError for data that is not here and of which nothing is known.
-    """
-    from convnext_study.data.dataset import DataError
-    from convnext_study.experiments.dataset_size import expected_size
-
-    try:
-        return expected_size(uri)
-    except DataError as error:
-        if not options.download:
-            raise
-        raise UserError(f"{error}; a dry run fetches nothing, fetch it before") from None
 
 
 def _totals(runs: Sequence[PlannedRun]) -> list[PlanRow]:

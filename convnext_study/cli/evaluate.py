@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Iterator
+import functools
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from convnext_study.cli.options import (
+    MACHINE,
     MOST_PROCESSES,
     CorruptImages,
     Device,
     ImageSize,
     Json,
     finite,
+    print_json,
     print_rich,
 )
 from convnext_study.errors import UserError
 from convnext_study.recipes.recipe import MOST_IMAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from convnext_study.evaluation.by_task import TaskResult
     from convnext_study.evaluation.evaluate import Accuracy, EvalResult
     from convnext_study.evaluation.load_run import LoadedModel
     from convnext_study.models.pretrained.state_files import Kind
     from convnext_study.runs.metrics import Metric
-    from convnext_study.training.runtime import Runtime
 
 LARGE = 1e5  # from here on a number without a unit is written with a prefix
 
-
+_machine: Any = functools.partial(typer.Option, rich_help_panel=MACHINE)
 Trust = Annotated[
     bool, typer.Option("--trust", help="Run the code and open the data that the record names.")
 ]
@@ -59,63 +60,82 @@ def evaluate(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Fetch the released weights.")
     ] = False,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=MOST_IMAGES, help="Images at a time.")
-    ] = 128,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=MOST_PROCESSES,
-            help="Processes that read images. (default: one per core, with a GPU)",
-        ),
-    ] = None,
     image_size: ImageSize = None,
     crop_pct: Annotated[
         float | None,
         typer.Option(min=0.05, max=1, callback=finite, help="Crop over resized side."),
     ] = None,
-    device: Device = None,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Use torch.compile: a minute first, then faster.")
-    ] = False,
     corrupt_images: CorruptImages = "stop",
     code: Code = None,
     trust: Trust = False,
     as_json: Json = False,
+    device: Device = None,
+    batch_size: Annotated[int, _machine(min=1, max=MOST_IMAGES, help="Images at a time.")] = 128,
+    workers: Annotated[
+        int | None,
+        _machine(
+            min=0,
+            max=MOST_PROCESSES,
+            help="Processes that read images. (default: one per core, with a GPU)",
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool, _machine("--compile", help="Use torch.compile: a minute first, then faster.")
+    ] = False,
 ) -> None:
     """Measure top-1 and top-5 accuracy on a validation set, with 95 % intervals.
 
     A run of another task is measured by its own metrics.
     """
+    from convnext_study.data import open_data
+    from convnext_study.data.dataset import DataError
+    from convnext_study.data.sources import OF_IMAGES
     from convnext_study.evaluation.by_task import evaluate_by_task, is_classifier
+    from convnext_study.evaluation.evaluate import evaluate as evaluate_images
+    from convnext_study.launchers.resources import choose_workers, cores, pick_device
+    from convnext_study.training.runtime import Runtime
 
-    loaded = load_model(model, weights, eval_weights, pretrained, code, trust)
+    loaded = _load_model(model, weights, eval_weights, pretrained, code, trust)
     uri = data or data_of(loaded, trust)
     if uri is None:
         raise UserError(f"{model}: on what? Name a data set, as in --data folder:PATH")
-    changed = loaded.transform.replace(image_size, crop_pct)
-    runtime = replace(_runtime(device, workers, compiled), corrupt_images=corrupt_images)
-    if not is_classifier(loaded):
-        if image_size or crop_pct:
-            option = "--image-size" if image_size else "--crop-pct"
-            raise UserError(f"{option}: {model} is measured on images as its task has them")
-        with _at_its_place(loaded, named=data is not None):
-            by_task = evaluate_by_task(loaded, uri, runtime)
-        if as_json:
-            typer.echo(json.dumps(by_task.to_dict(), indent=1, ensure_ascii=False))
+    kind = pick_device(device)
+    if workers is None:  # data that lies in memory takes none, whatever is said here
+        workers = 0 if kind == "cpu" else choose_workers(cores())
+    runtime = Runtime(
+        device=kind,
+        threads=cores(),
+        workers=workers,
+        compile=compiled,
+        corrupt_images=corrupt_images,
+    )
+    changed = replace(loaded, transform=loaded.transform.replace(image_size, crop_pct))
+    classifies = is_classifier(loaded)
+    if not classifies and (image_size or crop_pct):
+        option = "--image-size" if image_size else "--crop-pct"
+        raise UserError(f"{option}: {model} is measured on images as its task has them")
+    result: EvalResult | TaskResult
+    try:
+        if classifies:
+            runtime.apply()
+            images = open_data(uri, OF_IMAGES, corrupt_images=corrupt_images, val_alone=True)
+            result = evaluate_images(changed, images, batch_size, runtime)
+            facts = _facts(result)
         else:
-            _print_task(by_task)
-        return
-    with _at_its_place(loaded, named=data is not None):
-        result = _evaluate(replace(loaded, transform=changed), uri, batch_size, runtime)
+            result = evaluate_by_task(loaded, uri, runtime)
+            facts = _facts_by_task(result)
+    except DataError as error:
+        if data or loaded.run is None:
+            raise
+        where = f"--data {loaded.run.data.partition(':')[0]}:PATH"
+        raise DataError(f"{error}; if it was moved, name it: {where}") from None
     if as_json:
-        typer.echo(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
-        return
-    _print(result)
+        print_json(result.to_dict())
+    else:
+        _print(facts, result.notes)
 
 
-def load_model(
+def _load_model(
     model: str,
     weights: Path | None,
     kind: Kind | None,
@@ -150,49 +170,8 @@ def data_of(loaded: LoadedModel, trust: bool) -> str | None:
     return loaded.run.data
 
 
-@contextlib.contextmanager
-def _at_its_place(loaded: LoadedModel, *, named: bool) -> Iterator[None]:
-    """Errors of data that only the run's record names say how to name it where it is now."""
-    from convnext_study.data.dataset import DataError
-
-    try:
-        yield
-    except DataError as error:
-        if named or loaded.run is None:
-            raise
-        kind = loaded.run.data.partition(":")[0]
-        raise DataError(f"{error}; if it was moved, name it: --data {kind}:PATH") from None
-
-
-def _runtime(device: str | None, workers: int | None, compiled: bool) -> Runtime:
-    from convnext_study.launchers.resources import choose_workers, cores, pick_device
-    from convnext_study.training.runtime import Runtime
-
-    kind = pick_device(device)
-    if workers is None:  # data that lies in memory takes none, whatever is said here
-        workers = 0 if kind == "cpu" else choose_workers(cores())
-    return Runtime(device=kind, threads=cores(), workers=workers, compile=compiled)
-
-
-def _evaluate(loaded: LoadedModel, uri: str, batch: int, runtime: Runtime) -> EvalResult:
-    import torch
-
-    from convnext_study.data import open_data
-    from convnext_study.data.sources import OF_IMAGES
-    from convnext_study.evaluation.evaluate import evaluate
-
-    torch.set_num_threads(runtime.threads)
-    data = open_data(uri, OF_IMAGES, corrupt_images=runtime.corrupt_images, val_alone=True)
-    return evaluate(loaded, data, batch, runtime)
-
-
-def _print(result: EvalResult) -> None:
-    from rich.table import Table
-
-    grid = Table(box=None, show_header=False)
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in {
+def _facts(result: EvalResult) -> dict[str, str]:
+    return {
         "model": result.model,
         "weights": result.weights,
         "measured on": result.measured_on,
@@ -202,26 +181,23 @@ def _print(result: EvalResult) -> None:
         "top-5": _line(result.top5, result.images) if result.top5 else "five classes or fewer",
         "speed": f"{result.images_per_s:.0f} images/s, reading included",
         "interval": "95 %, Wilson; covers the choice of test images, not another training seed",
-        **{f"note {i}": note for i, note in enumerate(result.notes, 1)},
-    }.items():
-        grid.add_row(name, value)
-    print_rich(grid)
+    }
 
 
-def _print_task(result: TaskResult) -> None:
-    from rich.table import Table
+def _line(accuracy: Accuracy, images: int) -> str:
+    return (
+        f"{accuracy.percent:.2f} %  (95 %: {accuracy.low:.2f} to {accuracy.high:.2f}; "
+        f"{accuracy.right} of {images})"
+    )
 
-    grid = Table(box=None, show_header=False)
-    rows = {
+
+def _facts_by_task(result: TaskResult) -> dict[str, str]:
+    return {
         "model": result.model,
         "weights": result.weights,
         "measured on": f"the {result.images} validation images of {result.data}",
         **{one.label: _value(one) for one in result.metrics.values()},
-        **{f"note {i}": note for i, note in enumerate(result.notes, 1)},
     }
-    for name, value in rows.items():
-        grid.add_row(name, value)
-    print_rich(grid)
 
 
 def _value(metric: Metric) -> str:
@@ -233,8 +209,12 @@ def _value(metric: Metric) -> str:
     return f"{metric.value:.2f} {metric.unit}".strip()
 
 
-def _line(accuracy: Accuracy, images: int) -> str:
-    return (
-        f"{accuracy.percent:.2f} %  (95 %: {accuracy.low:.2f} to {accuracy.high:.2f}; "
-        f"{accuracy.right} of {images})"
-    )
+def _print(facts: Mapping[str, str], notes: tuple[str, ...]) -> None:
+    from rich.table import Table
+
+    grid = Table(box=None, show_header=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in (*facts.items(), *((f"note {i}", note) for i, note in enumerate(notes, 1))):
+        grid.add_row(name, text)
+    print_rich(grid)

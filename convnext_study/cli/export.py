@@ -11,7 +11,6 @@ from convnext_study.cli.evaluate import Code, Trust, data_of
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
-    from convnext_study.data.transforms.evaluation import EvalTransform
     from convnext_study.evaluation.load_run import LoadedModel
 
 
@@ -48,7 +47,12 @@ def export(
             f"from {to}; use --to {' or '.join(ANY_NETWORK)}"
         )
     data_of(loaded, trust)
-    transform = _transform(loaded, run)
+    transform = loaded.transform
+    if transform.mean is None or transform.std is None:
+        raise UserError(
+            f"{run}: the data it was trained on cannot be opened, and with it go the mean and "
+            "standard deviation that its images need; put the data back where it was"
+        )
     folder = out or run / f"export-{to}"
     written = export_model(loaded.net, to, folder, transform, _results(loaded, run))
     print(f"{written.folder}: {', '.join(written.files)}")
@@ -58,16 +62,6 @@ def export(
     )
     for note in loaded.notes:
         print(f"note: {note}")
-
-
-def _transform(loaded: LoadedModel, run: Path) -> EvalTransform:
-    """That of the images it wants. Raises UserError where their mean is not known."""
-    if loaded.transform.mean is None or loaded.transform.std is None:
-        raise UserError(
-            f"{run}: the data it was trained on cannot be opened, and with it go the mean and "
-            "standard deviation that its images need; put the data back where it was"
-        )
-    return loaded.transform
 
 
 def _results(loaded: LoadedModel, run: Path) -> dict[str, Any]:

@@ -2,55 +2,54 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convnext_study.cli.options import ImageSize, Json, Regime, print_rich, print_tables
-from convnext_study.roadmap import DEFAULT_REGIME, ROADMAPS, Roadmap, get_roadmap
+from convnext_study.cli.options import ImageSize, Json, Regime, print_json, print_rich, print_tables
+from convnext_study.errors import UserError, did_you_mean
+from convnext_study.imports import studies
+from convnext_study.roadmap import DEFAULT_REGIME, ROADMAPS, get_roadmap
+
+if TYPE_CHECKING:
+    from convnext_study.report.tables import Table
 
 
 def steps(regime: Regime = DEFAULT_REGIME, as_json: Json = False) -> None:
     """List the rows of a road map and what each one sets."""
-    road = get_roadmap(regime)
-    if as_json:
-        typer.echo(json.dumps(_steps(road), indent=1, ensure_ascii=False))
-        return
     from convnext_study.report.tables import Column, Table
 
-    columns: list[Column[dict[str, Any]]] = [
-        Column("step", "step", lambda row: row["step"], "text"),
-        Column("label", "in the paper", lambda row: row["label"] + _tried(row), "text"),
-        Column("section", "section", lambda row: row["section"], "text"),
-        Column("overrides", "overrides", _sets, "text"),
-    ]
-    print_tables(Table("steps", f"{regime}: {road.title}", columns, _steps(road)))
-
-
-def _tried(row: dict[str, Any]) -> str:
-    return "" if row["adopted"] else "  (tried, not adopted)"
-
-
-def _sets(row: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in row["overrides"].items())
-
-
-def _steps(road: Roadmap) -> list[dict[str, Any]]:
-    return [
+    road = get_roadmap(regime)
+    rows: list[dict[str, Any]] = [
         {
             "step": variant.name,
             "label": variant.label,
             "section": variant.step.section if variant.step else "",
             "adopted": variant.adopted,
             "recipe": variant.recipe,
-            "overrides": dict(variant.step.overrides) or {"recipe": variant.recipe}
-            if variant.step
-            else {"recipe": variant.recipe},
+            "overrides": dict(variant.step.overrides if variant.step else {})
+            or {"recipe": variant.recipe},
             "model": variant.model,
         }
         for variant in road.variants()
     ]
+    if as_json:
+        print_json(rows)
+        return
+
+    def label(row: dict[str, Any]) -> str:
+        return f"{row['label']}{'' if row['adopted'] else '  (tried, not adopted)'}"
+
+    def overrides(row: dict[str, Any]) -> str:
+        return ", ".join(f"{name}={value}" for name, value in row["overrides"].items())
+
+    columns: list[Column[dict[str, Any]]] = [
+        Column("step", "step", lambda row: row["step"], "text"),
+        Column("label", "in the paper", label, "text"),
+        Column("section", "section", lambda row: row["section"], "text"),
+        Column("overrides", "overrides", overrides, "text"),
+    ]
+    print_tables(Table("steps", f"{regime}: {road.title}", columns, rows))
 
 
 def show(
@@ -80,31 +79,24 @@ def cost(
 ) -> None:
     """Count MACs, parameters and activations of every row, beside the paper's GFLOPs."""
     if study is not None:
-        _cost_of_study(study, as_json)
-        return
-    from convnext_study import cost as counting
+        tables = _tables_of(study)
+        rows = [row for table in tables for row in table.records()]
+    else:
+        from convnext_study import cost as counting
+        from convnext_study.report.tables.cost import cost_tables
 
-    regimes = [get_roadmap(regime).regime] if regime else ["t", "b"]
-    rows = counting.table(regimes, image_size, verify=verify)
+        rows = counting.table([regime] if regime else ["t", "b"], image_size, verify=verify)
+        tables = cost_tables(rows)
     if as_json:
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-        return
-    from convnext_study.report.tables.cost import cost_tables
-
-    print_tables(*cost_tables(rows))
+        print_json(rows)
+    else:
+        print_tables(*tables)
 
 
-def _cost_of_study(study: str, as_json: bool) -> None:
-    from convnext_study.errors import UserError, did_you_mean
-    from convnext_study.imports import studies
-
+def _tables_of(study: str) -> list[Table[Any]]:
     known = {name: one for name, one in studies().items() if one.costs}
     if study not in known:
         near = did_you_mean(study, list(known))
         raise UserError(f"study {study!r}: has no networks to count{near}")
-    tables = known[study].load(str(known[study].costs))()
-    if as_json:
-        rows = [row for table in tables for row in table.records()]
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-        return
-    print_tables(*tables)
+    tables: list[Table[Any]] = known[study].load(str(known[study].costs))()
+    return tables

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import json
 import math
 import shutil
 import sys
@@ -208,6 +209,11 @@ def console(file: TextIO | None = None) -> Console:
     return Console(
         file=file, width=PLAIN_WIDTH, color_system=None, force_terminal=False, **PLAIN_TEXT
     )
+
+
+def print_json(value: Any) -> None:
+    """Print plain values, for machines."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def print_tables(*tables: Table[Any], file: TextIO | None = None) -> None:

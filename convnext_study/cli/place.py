@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.cli.options import StudyOptions
+from convnext_study.errors import UserError
 from convnext_study.experiments.data_identity import look_at
 from convnext_study.experiments.dataset_size import expected_size, has_maps, size_if_missing
 from convnext_study.experiments.network_checks import check_networks
@@ -101,8 +102,12 @@ def _images_of(uri: str, todo: Sequence[Run], options: StudyOptions) -> tuple[in
         return size or embedded.size.image_size, False
     if options.dry_run and (missing := size_if_missing(uri)):
         return size or missing[0].image_size, uri.startswith("folder:")
-    # Bad data fails here, before any training.
-    opened = look_at(uri, **opening(options))
+    try:  # bad data fails here, before any training
+        opened = look_at(uri, **opening(options))
+    except UserError as error:
+        if not (options.dry_run and options.download):
+            raise
+        raise UserError(f"{error}; a dry run fetches nothing, fetch it before") from None
     side = opened.size[-1]
     if has_maps(uri):
         return side, True

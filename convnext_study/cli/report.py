@@ -6,7 +6,7 @@ import contextlib
 import functools
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,9 +15,9 @@ from convnext_study.errors import UserError
 from convnext_study.roadmap import ROADMAPS, get_roadmap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-    from convnext_study.results.load import ReportOptions
+    from convnext_study.results.load import StudyFolder
 
 
 def report(
@@ -40,17 +40,31 @@ def report(
     The page loads nothing from elsewhere. Beside it stand figures as SVG, PDF and PNG, and tables
     as CSV, Markdown and LaTeX. With --watch it goes on until Ctrl-C.
     """
-    from convnext_study.report.write import write_report
+    from convnext_study.cli.reproduce import commands
+    from convnext_study.recipes import recipe_for
+    from convnext_study.report.write import write_page, write_report
+    from convnext_study.results.load import ReportOptions
     from convnext_study.runs.records import unreadable_in
 
     if out is None:
         out = folder / "report"
         if out.is_symlink():  # made by whoever made the folder
             raise UserError(f"{out}: is a link; name the folder for the report with --out")
-    extras = _extras(folder)
+    options = ReportOptions(
+        show=_screen,
+        published={
+            name: recipe_for(name, "published").model_dump(mode="json")
+            for name in ("classic", "modern")
+        },
+        commands=lambda groups: commands(groups, folder.resolve().name),
+    )
     if watch:
-        _watch(folder, out, extras, (every, any_commit))
-    paths = write_report(folder, out, extras, any_commit=any_commit)
+        _watch(
+            folder,
+            lambda: write_page(folder, out, options, refresh=every, any_commit=any_commit),
+            every,
+        )
+    paths = write_report(folder, out, options, any_commit=any_commit)
     warn_of_unreadable(unreadable_in(folder))
     size = paths[0].stat().st_size
     typer.echo(
@@ -58,17 +72,13 @@ def report(
     )
 
 
-def _watch(folder: Path, out: Path, options: ReportOptions, how: tuple[int, bool]) -> None:
+def _watch(folder: Path, write: Callable[[], tuple[Path, StudyFolder]], every: int) -> None:
     """Write the page again whenever a record has changed, until Ctrl-C."""
-    from convnext_study.report.write import write_page
-
-    every, any_commit = how
-    seen: Any = None
+    seen = None
     try:
         while True:
-            now = _state(folder)
-            if now != seen:
-                path, found = write_page(folder, out, options, refresh=every, any_commit=any_commit)
+            if (now := _state(folder)) != seen:
+                path, found = write()
                 done = sum(len(row.seeds) for study in found.studies for row in study.rows)
                 stamp = time.strftime("%H:%M:%S")
                 typer.echo(f"{stamp}  {path}: {done} finished runs; Ctrl-C ends the watch")
@@ -78,36 +88,15 @@ def _watch(folder: Path, out: Path, options: ReportOptions, how: tuple[int, bool
         typer.echo("watch ended: the page as it stands, and figures and tables")
 
 
-def _state(folder: Path) -> dict[str, tuple[int, int]]:
+def _state(folder: Path) -> dict[Path, tuple[int, int]]:
     """Size and time of every record's files."""
     found = {}
     for pattern in ("run.json", "log.jsonl", "result.json", "lock"):
         for path in folder.rglob(pattern):
             with contextlib.suppress(OSError):  # gone meanwhile
                 about = path.lstat()
-                found[str(path)] = (about.st_size, about.st_mtime_ns)
+                found[path] = (about.st_size, about.st_mtime_ns)
     return found
-
-
-def _extras(folder: Path) -> ReportOptions:
-    """What the records do not hold: screens, the published recipes, and commands."""
-    from convnext_study.cli.reproduce import commands
-    from convnext_study.results.load import ReportOptions
-
-    return ReportOptions(
-        show=_screen,
-        published=_published(),
-        commands=lambda groups: commands(groups, folder.resolve().name),
-    )
-
-
-def _published() -> Mapping[str, Mapping[str, Any]]:
-    from convnext_study.recipes import recipe_for
-
-    return {
-        name: recipe_for(name, "published").model_dump(mode="json")
-        for name in ("classic", "modern")
-    }
 
 
 @functools.cache

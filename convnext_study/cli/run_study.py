@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from convnext_study.cli.dry_run import dry_run
+from convnext_study.cli.dry_run import print_estimate
 from convnext_study.cli.options import (
     StudyOptions,
     console,
+    output_of,
     print_tables,
     print_written,
     warn_of_unreadable,
@@ -52,21 +53,27 @@ def identify_in(folder: Path, runs: Sequence[Run], options: StudyOptions) -> lis
 def run_study(study: RunCollection, options: StudyOptions) -> None:
     """Train what is not done, print the table, write the results; exit as it went.
 
-    A dry run only tells what that would be.
+    A dry run only prints what that would be; with SLURM the batch scripts too, alone on standard
+    output.
     """
-    if options.dry_run:
-        dry_run(study, options)
-        return
     todo = [run for run in study.runs if not study.is_done(run)]
     done = len(study.runs) - len(todo)
-    print(f"{study.folder}: {len(study.runs)} runs, {done} done already")
+    output = output_of(options)
+    print(f"{study.folder}: {len(study.runs)} runs, {done} done already", file=output)
+    launcher = launcher_of(options)
+    resources = choose_resources_for(todo, options, launcher) if todo else None
+    if resources:
+        print(describe(todo, launcher, resources), file=output, flush=True)
+    if options.dry_run:
+        gpus = launcher.world_size(resources.devices if resources else ())
+        print_estimate(study, options, gpus, resources)
+        if launcher.submits and resources and not options.as_json:
+            train_all(study, resources, lambda: None, launcher)
+        return
     study.note_places()
     outcomes: list[Outcome] = []
-    launcher = launcher_of(options)
-    if todo:
-        plan = choose_resources_for(todo, options, launcher)
-        print(describe(todo, launcher, plan), flush=True)
-        outcomes = _train(study, plan, launcher)
+    if resources:
+        outcomes = _train(study, resources, launcher)
         for outcome in unfinished(outcomes, "submitted"):
             print(f"{outcome.run.id}: {outcome.reason}")
         if not options.wait:

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,115 +13,78 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.command import Command
+from typer.testing import CliRunner
 
 from convnext_study import cli
-from convnext_study.cli import main
+from convnext_study.data.sources import SOURCES
 from convnext_study.runs import files
 
 COMMAND = [sys.executable, "-m", "convnext_study"]
-FAST = ["--data", "digits", "--epochs", "1", "--batch-size", "128"]
+FAST = ["--data", "digits", "--epochs", "1", "--batch-size", "128", "--image-size", "32"]
 
 
-def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False
-    )
-
-
-def test_steps_lists_the_road_without_torch() -> None:
-    code = (
-        "import sys, convnext_study.cli as c\n"
-        "sys.argv = ['convnext-study', 'steps']\n"
-        "try: c.main()\n"
-        "except SystemExit as e: assert not e.code, e.code\n"
-        "print(sorted({'torch', 'timm', 'numpy', 'matplotlib'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "patchify_stem" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["steps"]])
+def test_what_answers_at_once_imports_nothing_heavy(words: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "convnext_study", "--help"],
+        [sys.executable, "-X", "importtime", "-m", "convnext_study", *words],
         capture_output=True,
         text=True,
         check=True,
     )
-    heavy = ("torch", "timm", "numpy", "scipy", "matplotlib", "sklearn", "wandb")
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert not imported & set(heavy)
-    for command in ("steps", "show", "cost", "train", "roadmap"):
-        assert command in done.stdout
+    heavy = {"torch", "timm", "numpy", "scipy", "matplotlib", "sklearn", "wandb"}
+    assert not imported & heavy
+    assert ("roadmap" if words == ["--help"] else "patchify_stem") in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["show", "gellu"], "did you mean gelu?"),
-        (["steps", "--regime", "x"], "no such road map"),
-        (["roadmap", "--steps", "nope"], "no such step"),
-        (["roadmap", "--seeds", "none"], "seeds: 'none'"),
-        (["roadmap", "--data", "folder:/nowhere/at/all"], "/nowhere/at/all: no such folder"),
-        (["roadmap", "--recipe", "moderne"], "did you mean modern"),
-        (["train", "gelu", "--device", "tpu"], "device: 'tpu' is not on this machine"),
-        (["train", "gelu", "--wandb", "maybe"], "wandb: 'maybe'"),
-        (["train", "gelu", "--out", "/proc/nowhere"], "/proc/nowhere"),
-        (["stps"], "No such command 'stps'. Did you mean 'steps'?; see"),
-        (["cost", "--verfy"], "--verify"),
-        (["train"], "Missing argument 'step'; see"),
-        (["train", "gelu", "--epochs", "0"], "Invalid value for '--epochs'"),
-        (["steps", "--regime"], "'--regime' requires an argument"),
-        (["bench", "--out", "/proc/nowhere"], "/proc/nowhere: cannot be written"),
-        (["eval", "."], "holds no run; name the folder of one run"),
-    ],
-)
-def test_a_bad_request_is_one_line_and_code_2(
-    tmp_path: Path,
-    arguments: list[str],
-    says: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+def test_the_version_and_the_help(command: Command) -> None:
+    code, out, _ = command("--version")
+    assert (code, out.split()[0]) == (0, "convnext-study")
+    assert command("-h") == command() == command("--help")
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_help_has_examples_that_the_command_takes(
+    name: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["convnext-study", *arguments])
-    with pytest.raises(SystemExit) as left:
-        main()
-    error = capfd.readouterr().err
-    assert left.value.code == 2, error
-    assert says in error
-    assert len(error.splitlines()) == 1, error
-    assert error.startswith("convnext-study: ")
+    monkeypatch.setenv("COLUMNS", "1000")
+    code, shown, _ = command(name, "--help")
+    assert code == 0
+    for example in cli.COMMANDS[name][1]:
+        assert f"convnext-study {name} {example}".rstrip() in shown
+        # The help is shown once all words before it are understood.
+        assert CliRunner().invoke(cli.app, [name, *shlex.split(example), "--help"]).exit_code == 0
+    if name == "study":
+        assert all(source.usage in shown for source in SOURCES.values())
+    if name in ("train", "roadmap", "study"):
+        assert all(f"─ {part} ─" in shown for part in ("What to train", "Recipe", "Machine"))
 
 
 def test_a_bad_request_ends_the_process_with_code_2() -> None:
-    done = run("show", "gellu")
+    done = subprocess.run([*COMMAND, "show", "gellu"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert "did you mean gelu?" in done.stderr
 
 
-def test_without_a_command_the_help_is_shown() -> None:
-    done = run()
-    assert done.returncode == 0
-    assert "roadmap" in done.stdout
-
-
-@pytest.mark.parametrize("command", ["steps", "cost"])
-def test_an_output_that_cannot_be_written_is_one_line(command: str) -> None:
+@pytest.mark.parametrize("words", [["steps"], ["roadmap", "--help"]])
+def test_an_output_that_cannot_be_written_is_one_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("there is no /dev/full here")
     with full.open("w") as output:
-        done = subprocess.run(
-            [*COMMAND, command], stdout=output, stderr=subprocess.PIPE, text=True, check=False
-        )
-    assert done.returncode == 1
-    assert done.stderr == "convnext-study: standard output: No space left on device\n"
+        monkeypatch.setattr(sys, "stdout", output)
+        code, _, errors = command(*words)
+    assert code == 1
+    assert errors.startswith("convnext-study: standard output, ")
+    assert errors.endswith(": No space left on device\n")
 
 
 @pytest.mark.parametrize("file", ["results.json", None])
-def test_a_file_on_a_full_disk_is_not_called_standard_output(
-    tmp_path: Path, file: str | None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_a_full_disk_is_one_line_that_names_the_file(
+    tmp_path: Path, file: str | None, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     def full(*_: object, **__: object) -> None:
         def write(_: object) -> None:
@@ -129,24 +93,21 @@ def test_a_file_on_a_full_disk_is_not_called_standard_output(
         files.write_temporary(tmp_path / file, write) if file else write(None)
 
     monkeypatch.setattr(cli, "app", full)
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert left.value.code == 1
-    where = tmp_path / file if file else "a file or device"
-    assert capsys.readouterr().err == f"convnext-study: {where}: No space left on device\n"
+    code, _, errors = command("steps")
+    assert code == 1
+    where = tmp_path / file if file else "standard output, or a file or device"
+    assert errors == f"convnext-study: {where}: No space left on device\n"
 
 
 def test_a_closed_output_and_a_reader_that_leaves_are_no_errors() -> None:
     shell = f"set -o pipefail; {' '.join(COMMAND)} steps >&-; {' '.join(COMMAND)} steps | true; :"
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_locale_without_the_signs_of_the_tables() -> None:
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run(
-        [*COMMAND, "steps"], capture_output=True, env={**os.environ, **plain}, check=False
-    )
+    done = subprocess.run([*COMMAND, "steps"], capture_output=True, env={**os.environ, **plain})
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"patchify_stem" in done.stdout
     done.stdout.decode("ascii")
@@ -161,83 +122,73 @@ def test_an_interrupt_of_the_imports_leaves_with_130() -> None:
         "        if name == 'typer': raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupt()); main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "convnext-study: stopped\n")
 
 
-def test_an_interrupt_of_what_cannot_be_resumed_leaves_with_130() -> None:
-    code = (
-        "import os, signal, time, convnext_study.cli as c, convnext_study.cli.inspect as i\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
-        "i.get_roadmap = lambda *_: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))\n"
-        "import sys; sys.argv = ['convnext-study', 'steps']; c.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (130, "convnext-study: stopped\n")
+def test_an_interrupt_of_what_cannot_be_resumed_leaves_with_130(
+    monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    def interrupted(_: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    monkeypatch.setattr("convnext_study.cli.inspect.get_roadmap", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    try:
+        code, _, errors = command("steps")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, errors) == (130, "convnext-study: stopped\n")
 
 
-def test_one_step_and_then_the_same_again(tmp_path: Path) -> None:
-    command = ["train", "depthwise_conv", *FAST, "--out", "study"]
-    first = run(*command, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    rows = json.loads((tmp_path / "study" / "results.json").read_text())
-    assert [row["name"] for row in rows["rows"]] == ["depthwise_conv"]
-    (log,) = (tmp_path / "study" / "runs").glob("*/log.jsonl")
-    before = log.read_text()
-    again = run(*command, cwd=tmp_path)
-    assert again.returncode == 0
-    assert "1 done already" in again.stdout
-    assert json.loads((tmp_path / "study" / "results.json").read_text()) == rows
-    assert log.read_text() == before, "nothing is trained twice"
-
-
-def test_a_small_road_map(tmp_path: Path) -> None:
-    done = run(
-        "roadmap", "--steps", "resnet,patchify_stem,kernel_5", "--seeds", "2", *FAST, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+def test_a_small_road_map_and_then_the_same_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, trains_here: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["roadmap", "--steps", "resnet,kernel_5", "--seeds", "2", *FAST]
+    code, out, errors = command(*words)
+    assert code == 0, errors
     study = tmp_path / "runs" / "nano-digits"
     with (study / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["name"] for row in rows] == ["resnet", "patchify_stem", "kernel_5"]
+    assert [row["name"] for row in rows] == ["resnet", "kernel_5"]
     assert all(row["n"] == "2" and row["std"] for row in rows)
     assert not any(row["paper_value"] for row in rows)
     assert (study / "roadmap.svg").read_text().lstrip().startswith("<?xml")
     assert (study / "roadmap.png").read_bytes().startswith(b"\x89PNG")
-    assert "not significant" in " ".join(done.stdout.split())
-    assert "\x1b[" not in done.stdout  # plain lines where there is no terminal
+    assert "kernel size → 5" in out
+    assert "\x1b[" not in out  # plain lines where there is no terminal
+    results = json.loads((study / "results.json").read_text())
+    logs = {path: path.read_text() for path in study.glob("runs/*/log.jsonl")}
+    assert len(logs) == 4
+    code, out, errors = command(*words)
+    assert (code, "4 done already" in out) == (0, True), errors
+    assert json.loads((study / "results.json").read_text()) == results
+    assert {path: path.read_text() for path in logs} == logs, "nothing is trained twice"
 
 
-def test_killed_and_given_again_it_goes_on(tmp_path: Path) -> None:
-    command = [*COMMAND, "roadmap", "--steps", "patchify_stem,layer_norm", "--epochs", "4"]
-    command += ["--data", "digits"]
-    command += ["--batch-size", "128", "--out", "study", "--jobs", "1"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
-        log = tmp_path / "study" / "runs"
+def test_killed_and_given_again_it_goes_on_and_an_interrupt_leaves_with_75(tmp_path: Path) -> None:
+    words = [*COMMAND, "train", "layer_norm", *FAST, "--epochs", "500"]
+
+    def start() -> subprocess.Popen[str]:
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([*words, "--out", "study"], cwd=tmp_path, **pipes)
+
+    def wait_for(*events: str) -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            logs = "".join(path.read_text() for path in log.glob("*/log.jsonl"))
-            if logs.count('"epoch", "epoch": 2') >= 1:
-                break
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    events = "".join(path.read_text() for path in log.glob("*/log.jsonl"))
-    assert '"event": "resumed"' in events
-
-
-def test_an_interrupt_leaves_with_75(tmp_path: Path) -> None:
-    command = [*COMMAND, "train", "layer_norm", "--epochs", "500", "--out", "study"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        log = tmp_path / "study" / "runs"
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not any(
-            '"epoch"' in path.read_text() for path in log.glob("*/log.jsonl")
-        ):
+            logs = (path.read_text() for path in tmp_path.glob("study/runs/*/log.jsonl"))
+            if any(all(event in log for event in events) for log in logs):
+                return
             time.sleep(0.1)
+        raise AssertionError(f"no {events} in the log")
+
+    with start() as process:
+        wait_for('"epoch"')
+        process.kill()
+    with start() as process:
+        wait_for('"event": "resumed"')
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 75

@@ -224,8 +224,6 @@ def test_bad_images_leave_the_denominator(tmp_path: Path, bad: int) -> None:
     assert (told["images"], told["corrupt_images"]) == (3, 1)
     assert told["top1"]["percent"] == pytest.approx(100 * told["top1"]["right"] / 3)
     assert "1 of 4 validation images cannot be read and are left out" in told["notes"]
-    wrong = command(*asked, "--corrupt-images", "ignore")
-    assert isinstance(wrong.exception, UserError)
 
 
 def test_published_transforms() -> None:

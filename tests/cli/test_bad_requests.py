@@ -1,0 +1,99 @@
+"""What no command can use is refused in one line with code 2, before anything is begun."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from support.command import Command
+
+from convnext_study import cli
+from convnext_study.cli.options import StudyOptions
+
+NEEDED = {"study": ["pairs"], "train": ["gelu"], "show": ["gelu"], "eval": ["x"], "export": ["x"]}
+NEEDED |= {"report": ["x"], "power": ["--effect", "1"]}
+SIGNED = {("power", "effect"), ("power", "power"), ("power", "alpha")}  # checked by the statistics
+
+
+def numbers() -> list[tuple[str, str]]:
+    """Each command with the name of each of its options that is a number; those that all
+    trainings have once."""
+    found = []
+    shared = {field.name for field in fields(StudyOptions)}
+    for name, (command, _) in cli.COMMANDS.items():
+        for one in inspect.signature(command, eval_str=True).parameters.values():
+            kind = one.annotation
+            kind = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+            known = name in ("roadmap", "study") and one.name in shared
+            if {int, float} & {kind, *typing.get_args(kind)} and not known:
+                found.append((name, one.name))
+    return found
+
+
+def refused(command: Command, *words: str) -> str:
+    code, _, errors = command(*words)
+    assert (code, len(errors.splitlines())) == (2, 1), (words, errors)
+    assert errors.startswith("convnext-study: ")
+    assert len(errors) < 400
+    return errors
+
+
+def test_the_options_are_found() -> None:
+    assert {name for name, _ in numbers()} >= {"train", "study", "bench", "eval", "report"}
+    assert {("train", "mfu"), ("study", "permutations"), ("cost", "image_size")} <= {*numbers()}
+
+
+@pytest.mark.parametrize(("name", "option"), numbers())
+def test_no_option_takes_what_is_no_such_number(name: str, option: str, command: Command) -> None:
+    for text in ("nan", "inf", "-inf", "1" + "0" * 30, "1" + "0" * 400, "-1", "x", ""):
+        if (name, option) in SIGNED and text[:1] in ("-", "1") and "inf" not in text:
+            continue
+        flag = f"--{option.replace('_', '-')}"
+        assert flag in refused(command, name, *NEEDED.get(name, []), f"{flag}={text}")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("show gellu", "did you mean gelu?"),
+        ("steps --regime x", "no such road map"),
+        ("steps --regime", "'--regime' requires an argument"),
+        ("stps", "No such command 'stps'. Did you mean 'steps'?; see"),
+        ("cost --verfy", "--verify"),
+        ("cost --study pairs", "has no networks to count"),
+        ("train", "Missing argument 'step'; see"),
+        ("train gelu --epochs 0", "Invalid value for '--epochs'"),
+        ("train gelu --device tpu", "device: 'tpu' is not on this machine"),
+        ("train gelu --device cpu:9", "use cpu"),
+        ("train gelu --wandb maybe", "wandb: 'maybe'"),
+        ("train gelu --corrupt-images no", "'no' is not one of 'stop', 'skip'"),
+        ("train gelu --out /proc/nowhere", "/proc/nowhere"),
+        ("train gelu --processes 2", "leave one of them out"),
+        ("train gelu --cluster site.toml", "leave one of them out"),
+        ("train gelu --no-wait", "leave one of them out"),
+        ("train gelu --launcher torchrun --processes 7", "64 does not divide among"),
+        ("roadmap --steps nope", "no such step"),
+        ("roadmap --steps ,", "names no step"),
+        ("roadmap --seeds none", "seeds: 'none'"),
+        ("roadmap --data folder:/nowhere/at/all", "/nowhere/at/all: no such folder"),
+        ("roadmap --recipe moderne", "did you mean modern"),
+        ("roadmap --recipe=", "recipe"),
+        ("study anytime --networks ,", "names none"),
+        ("study pairs --match-macs 1e300", "match-macs"),
+        ("bench --out /proc/nowhere", "/proc/nowhere: cannot be written"),
+        ("bench --parts anytime --image-size 99999999999x3", "HEIGHTxWIDTH"),
+        ("bench --parts anytime --image-size 0x32", "HEIGHTxWIDTH"),
+        ("bench --parts ,", "use one of networks"),
+        ("eval .", "holds no run; name the folder of one run"),
+        ("eval roadmap_nano_separate_downsampling --data digits --image-size 4", "4"),
+    ],
+)
+def test_a_bad_request_is_one_line(
+    words: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert says in refused(command, *words.split())
