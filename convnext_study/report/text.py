@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from convnext_study.report.tables import formatting
 from convnext_study.report.tables.comparison import difference_in_words, sentence
-from convnext_study.results.detectable import detectable_note
+from convnext_study.results.detectable import FEW_GROUPS, detectable_note
 from convnext_study.results.load import StudyResults
 from convnext_study.results.rows import ResultRow, count_seeds, short_data
 
@@ -120,8 +120,11 @@ def step_words(study: StudyResults, row: ResultRow) -> list[str]:
     lines.append(f"{sentence(test)}.")
     if wide := test.new_images:
         between = formatting.interval(wide.interval, row.metric.decimals)
+        rough = (
+            "; so few groups make it rough" if (row.image_groups or FEW_GROUPS) < FEW_GROUPS else ""
+        )
         lines.append(
             f"If the test images vary as well: {formatting.difference(wide.diff, row.metric)}, "
-            f"{between} ({wide.method})."
+            f"{between} ({wide.method}{rough})."
         )
     return lines
