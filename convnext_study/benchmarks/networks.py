@@ -13,7 +13,7 @@ from convnext_study.roadmap.spec import STAGES, NetSpec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SMALL_BATCH = 64  # of 32x32 images
+SMALL_BATCH = 64  # of images up to 64x64
 
 
 def measure(settings: Settings, report: Callable[[str], None]) -> tuple[str, list[Row]]:
