@@ -36,6 +36,8 @@ from convnext_study.results.rows import ResultRow
 from convnext_study.results.summary import summarize
 from convnext_study.runs.records import scan
 
+ROOT = Path(__file__).parents[2]
+
 
 class Line(NamedTuple):
     name: str
@@ -136,6 +138,20 @@ def test_screen_page_csv_latex_figure_and_words_give_one_answer(tmp_path: Path) 
     tested = differences_table(found.rows, found.tests, {})
     assert tested is not None
     assert sum(one["significant"] for one in tested.records()) == count
+
+
+def test_the_readme_says_what_the_example_holds() -> None:
+    example = ROOT / "docs" / "example"
+    with (example / "results.csv").open() as file:
+        marks = [line["significant"] for line in csv.DictReader(file) if line["gain"]]
+    found, tested = marks.count("True"), len(marks)
+    for page in ("README.md", "docs/clutter.md", "docs/example/README.md"):
+        said = " ".join((ROOT / page).read_text().split())
+        numbers = re.search(r"(\d+) of (?:the )?(\d+) steps are significant", said)
+        assert numbers is not None, page
+        assert [int(number) for number in numbers.groups()] == [found, tested]
+    page = unescape((example / "report.html").read_text())
+    assert f"Of {tested} comparisons, {found} are significant" in page
 
 
 def test_files_hold_numbers_and_screens_text() -> None:
