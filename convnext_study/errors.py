@@ -39,6 +39,11 @@ def one_line(text: str) -> str:
     return re.sub(r"[\t\n]+", " ", printable(text)).strip()
 
 
+def first_line(error: BaseException) -> str:
+    """Of an error's message; its type where it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """The end of an error message: the closest known name, else all of them."""
     close = difflib.get_close_matches(name, known, n=1)

@@ -26,8 +26,7 @@ from convnext_study.recipes.recipe import MOST_IMAGES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from convnext_study.evaluation.by_task import TaskResult
-    from convnext_study.evaluation.evaluate import Accuracy, EvalResult
+    from convnext_study.evaluation.evaluate import Accuracy, EvalResult, TaskResult
     from convnext_study.evaluation.load_run import LoadedModel
     from convnext_study.models.pretrained.state_files import Kind
     from convnext_study.runs.metrics import Metric
@@ -90,8 +89,8 @@ def evaluate(
     from convnext_study.data import open_data
     from convnext_study.data.dataset import DataError
     from convnext_study.data.sources import OF_IMAGES
-    from convnext_study.evaluation.by_task import evaluate_by_task, is_classifier
     from convnext_study.evaluation.evaluate import evaluate as evaluate_images
+    from convnext_study.evaluation.evaluate import evaluate_by_task
     from convnext_study.launchers.resources import choose_workers, cores, pick_device
     from convnext_study.training.runtime import Runtime
 
@@ -110,7 +109,7 @@ def evaluate(
         corrupt_images=corrupt_images,
     )
     changed = replace(loaded, transform=loaded.transform.replace(image_size, crop_pct))
-    classifies = is_classifier(loaded)
+    classifies = loaded.is_classifier
     if not classifies and (image_size or crop_pct):
         option = "--image-size" if image_size else "--crop-pct"
         raise UserError(f"{option}: {model} is measured on images as its task has them")

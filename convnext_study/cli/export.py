@@ -26,7 +26,6 @@ def export(
     trust: Trust = False,
 ) -> None:
     """Write a run's network with its card, and check that what was written gives its outputs."""
-    from convnext_study.evaluation.by_task import is_classifier
     from convnext_study.evaluation.load_run import load_run
     from convnext_study.export.formats import ANY_NETWORK, FORMATS, export_model
     from convnext_study.export.weights import is_row
@@ -34,7 +33,7 @@ def export(
     if to not in FORMATS:
         raise UserError(f"--to {to}: use one of {', '.join(FORMATS)}")
     loaded = load_run(run, trust=trust, code=code)
-    if not is_classifier(loaded):
+    if not loaded.is_classifier:
         assert loaded.run is not None  # noqa: S101  load_run gives it
         raise UserError(
             f"{run}: the task {loaded.run.task.name} has maps for answers, and as many as the "

@@ -11,7 +11,8 @@ libjpeg-turbo and agree bit for bit. All else, and all that it refuses, is Pillo
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from convnext_study.data.dataset import CorruptImage
+from convnext_study.errors import first_line
 
 # Markers that start a JPEG's frame: all of 0xC0 to 0xCF but tables (C4, CC) and an extension (C8).
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -84,18 +86,28 @@ def decode_image(content: bytes, name: str) -> Image.Image:
     """An RGB image from a file's bytes. Raises CorruptImage, one line that names the file."""
     if not content:
         raise corrupt_image(name, "the file is empty")
+    with decoding(name), Image.open(io.BytesIO(content)) as image:
+        if _is_elongated(*image.size):
+            raise ValueError(
+                f"{image.width}x{image.height} pixels, more than {MOST_ELONGATED} times as "
+                "long as it is wide"
+            )
+        return to_rgb(image)
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Raises CorruptImage, one line that names the file, for whatever a decoder meets in it."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if _is_elongated(*image.size):
-                raise ValueError(
-                    f"{image.width}x{image.height} pixels, more than {MOST_ELONGATED} times as "
-                    "long as it is wide"
-                )
-            return to_rgb(image)
+        yield
     except UnidentifiedImageError:
         raise corrupt_image(name, "no known image format") from None
     except Exception as error:  # decoders meet broken files with any exception there is
-        raise corrupt_image(name, _reason(error)) from error
+        reason = first_line(error)
+        if isinstance(error, Image.DecompressionBombError):
+            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            reason = f"more than {limit:,} pixels, which may be an attack on memory"
+        raise corrupt_image(name, reason) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -141,11 +153,3 @@ def corrupt_image(name: str, reason: str) -> CorruptImage:
         f"skip",
         name,
     )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        return f"more than {limit:,} pixels, which may be an attack on memory"
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

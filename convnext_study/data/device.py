@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,47 +65,31 @@ def erase(images: Tensor, boxes: Iterable[Erased]) -> None:
         images[image, :, top : top + height, left : left + width] = noise
 
 
-class Streams(Protocol):
-    """Work that a device does beside its main work."""
-
-    def beside(self) -> AbstractContextManager[object]:
-        """What is begun inside runs beside the main work."""
-        ...
-
-    def wait(self) -> None:
-        """Main work begun from now on waits for what was begun beside it until now."""
-        ...
-
-    def keep(self, tensor: Tensor) -> None:
-        """The main work uses a tensor that was made beside it: its memory stays until then."""
-        ...
-
-
 class CudaStreams:
-    """A stream of its own beside the current one."""
+    """Work that a GPU does beside its main work, in a stream of its own."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def beside(self) -> AbstractContextManager[object]:
-        """A context in which kernels and copies are queued on the side stream."""
+        """What is begun inside runs beside the main work."""
         beside: AbstractContextManager[object] = torch.cuda.stream(self._stream)
         return beside
 
     def wait(self) -> None:
-        """Make the current stream wait for all that the side stream was given."""
+        """Main work begun from now on waits for what was begun beside it until now."""
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     def keep(self, tensor: Tensor) -> None:
-        """Keep a tensor's memory from reuse until the current stream is done with it."""
+        """The main work uses a tensor that was made beside it: its memory stays until then."""
         tensor.record_stream(torch.cuda.current_stream(self._device))
 
 
 class Prefetcher:
     """Copies a batch to the device while the one before it is worked on."""
 
-    def __init__(self, copy: Callable[[Batch], Batch], streams: Streams) -> None:
+    def __init__(self, copy: Callable[[Batch], Batch], streams: CudaStreams) -> None:
         self._copy, self._streams = copy, streams
 
     def __call__(self, batches: Iterable[Batch]) -> Iterator[Batch]:

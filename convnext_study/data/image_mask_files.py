@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from convnext_study.data.dataset import IGNORE, CorruptImage, DataError, digest
-from convnext_study.data.decode import corrupt_image, decode_pixels
+from convnext_study.data.decode import decode_pixels, decoding
 from convnext_study.data.encoded import Ints, Names, read_bytes
 
 Labels = npt.NDArray[np.uint8]
@@ -183,14 +183,8 @@ def decode_mask(content: bytes, name: str) -> Labels:
 
     Raises CorruptImage, one line that names the file.
     """
-    try:
-        with Image.open(BytesIO(content)) as image:
-            kind, held = image.format, np.asarray(image)
-    except UnidentifiedImageError:
-        raise corrupt_image(name, "no known image format") from None
-    except Exception as error:  # decoders meet broken files with any exception there is
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise corrupt_image(name, reason) from error
+    with decoding(name), Image.open(BytesIO(content)) as image:
+        kind, held = image.format, np.asarray(image)
     trouble = ""
     if kind != "PNG":
         trouble = (

@@ -64,10 +64,16 @@ class Readers:
         ended and saved; `failure` says so from then on. Raises DataError at an image that cannot
         be used.
         """
-        parts = [list(_small(batch)) for batch in batches]
+        parts = [
+            [
+                Request(batch.part, batch.indices[first : first + PART], batch.epoch)
+                for first in range(0, len(batch.indices), PART)
+            ]
+            for batch in batches
+        ]
         stream = self._stream([part for one in parts for part in one])
         for one in parts:
-            yield join([_good(next(stream)) for _ in one], pin=self._pin)
+            yield join([next(stream) for _ in one], pin=self._pin)
 
     def close(self) -> None:
         """End the processes. They start again when needed."""
@@ -92,6 +98,8 @@ class Readers:
             mine = self._round
             for images in iterator:
                 given += 1
+                if isinstance(images, DataError):
+                    raise images
                 yield images
                 if mine != self._round:
                     raise RuntimeError("these images were given up when others were requested")
@@ -131,24 +139,20 @@ class Readers:
 
 
 class _Parts(Dataset[Images | DataError]):
-    """As the loader asks for it: a request for many images at a time."""
+    """As the loader asks for it: a request for many images at a time.
+
+    A process that reads does not raise: what is wrong with an image travels as a value, so that the
+    user reads one line instead of a traceback of another process.
+    """
 
     def __init__(self, parts: dict[str, Samples]) -> None:
         self._parts = parts
 
     def __getitems__(self, request: Request) -> Images | DataError:
-        return self._parts[request.part].read(request.indices, request.epoch)
-
-
-def _small(batch: Request) -> Iterator[Request]:
-    for first in range(0, len(batch.indices), PART):
-        yield Request(batch.part, batch.indices[first : first + PART], batch.epoch)
-
-
-def _good(images: Images | DataError) -> Images:
-    if isinstance(images, DataError):
-        raise images
-    return images
+        try:
+            return self._parts[request.part].read(request.indices, request.epoch)
+        except DataError as error:
+            return error
 
 
 def _as_it_is(images: Any) -> Any:

@@ -1,8 +1,4 @@
-"""Images read and transformed one by one, in this process or in others.
-
-Who reads does not raise: what is wrong with an image travels to the training process as a value,
-so that the user reads one line instead of a traceback of another process.
-"""
+"""Images read and transformed one by one, in this process or in others."""
 
 from __future__ import annotations
 
@@ -92,24 +88,18 @@ class Samples:
     ) -> None:
         self.images, self.transform, self.seed, self.on_bad = images, transform, seed, on_bad
 
-    def read(self, indices: tuple[int, ...], epoch: int = 0) -> Images | DataError:
-        """These images, or the first trouble with them."""
+    def read(self, indices: tuple[int, ...], epoch: int = 0) -> Images:
+        """These images. Raises DataError at one that cannot be used."""
         if self.seed is None or get_worker_info() is not None:
-            return self._read_or_error(indices, epoch)
+            return self._read(indices, epoch)
         # In the training process itself the draws must not disturb the network's generators.
         before = (torch.get_rng_state(), np.random.get_state(), random.getstate())
         try:
-            return self._read_or_error(indices, epoch)
+            return self._read(indices, epoch)
         finally:
             torch.set_rng_state(before[0])
             np.random.set_state(before[1])
             random.setstate(before[2])
-
-    def _read_or_error(self, indices: tuple[int, ...], epoch: int) -> Images | DataError:
-        try:
-            return self._read(indices, epoch)
-        except DataError as error:
-            return error
 
     def _read(self, indices: tuple[int, ...], epoch: int) -> Images:
         pixels = torch.empty(0, 3, 0, 0, dtype=torch.uint8)

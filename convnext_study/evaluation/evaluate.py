@@ -4,25 +4,58 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from convnext_study.data import pool
+from convnext_study.data.dataset import DatasetPair
+from convnext_study.data.fingerprint import digest_of_names
+from convnext_study.data.sources.folder import class_order_note
 from convnext_study.data.transforms.evaluation import crop_steps
-from convnext_study.errors import RunFailed
-from convnext_study.evaluation.by_task import left_out
+from convnext_study.data.transforms.image import Steps
+from convnext_study.data.workers import Transform
+from convnext_study.errors import RunFailed, first_line
 from convnext_study.evaluation.load_run import EvaluationError, LoadedModel
+from convnext_study.models.fast_conv import use_gemm_convs
+from convnext_study.recipes import get_recipe, make_recipe
 from convnext_study.results.statistics.intervals import wilson_interval
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from convnext_study.data.dataset import DatasetPair
-    from convnext_study.recipes import Recipe
-    from convnext_study.training.runtime import Runtime
+from convnext_study.runs.metrics import Metric, Samples
+from convnext_study.runs.records import ModelRef, Run
+from convnext_study.training.guard import ScoresError
+from convnext_study.training.outcome import evaluate as evaluate_task
+from convnext_study.training.runtime import Runtime
+from convnext_study.training.state import autocast_of
+from convnext_study.training.task import Evaluation
+from convnext_study.training.tasks import make_task
+from convnext_study.training.tasks.base import Evidence, ImageTask
+from convnext_study.training.tasks.classification import Classification
 
 TOP = 5
 IMAGENET_CLASSES, IMAGENET_VAL = 1000, 50_000
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What was measured, and on what; ``primary`` names the metric that the run is judged by."""
+
+    model: str
+    weights: str
+    data: str
+    images: int
+    metrics: dict[str, Metric]
+    primary: str
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON."""
+        return {
+            **vars(self),
+            "metrics": {name: one.model_dump() for name, one in self.metrics.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -70,30 +103,60 @@ class EvalResult:
         return dataclasses.asdict(self)
 
 
+def evaluate_by_task(loaded: LoadedModel, uri: str, runtime: Runtime) -> TaskResult:
+    """Evaluate a run's network by the run's task.
+
+    Args:
+        loaded: of a run of a task of this package.
+        uri: data of that task, the run's own or other.
+        runtime: on what.
+
+    Raises:
+        EvaluationError: the data do not suit the network.
+        ScoresError: what it says of an image is not finite.
+    """
+    if loaded.run is None:
+        raise EvaluationError(f"{loaded.name}: was not trained here, so no task is known")
+    runtime.apply()
+    task = make_task(loaded.run.model_copy(update={"data": uri}), runtime)
+    if task.num_classes not in (None, loaded.classes):
+        raise EvaluationError(
+            f"{loaded.name} was trained for {loaded.classes} classes, {uri} has {task.num_classes}"
+        )
+    loaded.check_names(uri, task.fingerprint.get("class_names"))
+    found = _measure(task, loaded, uri, runtime)
+    return TaskResult(
+        model=loaded.name,
+        weights=loaded.weights,
+        data=uri,
+        images=found.images,
+        metrics=dict(found.metrics),
+        primary=found.primary,
+        notes=(*loaded.notes, *left_out(found.corrupt_images, found.images)),
+    )
+
+
 def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtime) -> EvalResult:
-    """Run every validation image through the network once, but for bad ones that are skipped.
+    """Run every validation image through a classifier once, but for bad ones that are skipped.
 
     Raises EvaluationError where the network has another number of classes than the data, DataError
     at a bad image, and where none can be read.
     """
-    from convnext_study.data.dataset import check_readable
-    from convnext_study.data.fingerprint import digest_of_names
-    from convnext_study.runs.metrics import Samples
-
     if loaded.classes != data.num_classes:
         raise EvaluationError(
             f"{loaded.name} tells {loaded.classes} classes apart, {data.uri} has "
             f"{data.num_classes}: its accuracy there means nothing"
         )
     loaded.check_names(data.uri, digest_of_names(data.classes))
-    prepared, recipe = _prepare(loaded, data)
-    batches = _batches(prepared, recipe, loaded.transform.crop_mode, batch, runtime)
+    task = _Ranked(loaded, data, batch, runtime)
     began = time.perf_counter()
-    before = data.corrupt.replaced
-    first, among = _ranks(loaded, batches, runtime)
-    seconds = time.perf_counter() - began
-    images, corrupt = len(first), data.corrupt.replaced - before
-    check_readable(data, images)
+    try:
+        found = _measure(task, loaded, data.uri, runtime)
+    finally:
+        task.close()
+    images, seconds = found.images, time.perf_counter() - began
+    first, among = task.ranks["first"], task.ranks["among"]
+    left = left_out(found.corrupt_images, images)
     return EvalResult(
         model=loaded.name,
         weights=loaded.weights,
@@ -106,109 +169,105 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
         top5=Accuracy.of(int(among.sum()), images) if data.num_classes > TOP else None,
         images_per_s=images / seconds,
         measured_on=_measured_on(data, images),
-        notes=(*loaded.notes, *_notes(loaded, data), *data.notes, *left_out(corrupt, images)),
+        notes=(*loaded.notes, *_notes(loaded, data), *data.notes, *left),
         correct_bits=Samples.of_bits(first.numpy()).data,
-        corrupt_images=corrupt,
+        corrupt_images=found.corrupt_images,
     )
 
 
-def _prepare(loaded: LoadedModel, data: DatasetPair) -> tuple[DatasetPair, Recipe]:
-    """The data with the network's normalisation, and a recipe with its evaluation transform."""
-    from convnext_study.recipes import get_recipe, make_recipe
-
-    transform = loaded.transform
-    base = loaded.run.recipe if loaded.run else get_recipe("modern").model_dump()
-    recipe = make_recipe(
-        {
-            **base,
-            "image_size": transform.image_size or data.size,
-            "crop_pct": transform.crop_pct,
-            "interpolation": transform.interpolation,
-        }
-    )
-    if transform.mean is None or transform.std is None:
-        return data, recipe
-    return dataclasses.replace(data, mean=transform.mean, std=transform.std), recipe
-
-
-def _batches(
-    data: DatasetPair, recipe: Recipe, crop_mode: str, batch: int, runtime: Runtime
-) -> Iterator[Any]:
-    """Images (n, 3, H, W), normalised and on the device, and their labels."""
-    import torch
-
-    from convnext_study.data.device import Prepare, prefetcher
-    from convnext_study.data.loader import make_readers, val_batches
-    from convnext_study.data.transforms.image import Steps
-
-    side = recipe.image_size or data.size
-    steps = crop_steps(
-        crop_mode, side, int(side / recipe.crop_pct), recipe.interpolation, data.mean
-    )
-    pin = torch.device(runtime.device).type == "cuda"
-    readers = make_readers(data, None, Steps(steps), 0, runtime.workers, batch, pin=pin)
-    prepare = Prepare(data, runtime.device, runtime.memory_format)
-    ahead = prefetcher(runtime.device)
-    try:
-        for one in val_batches(data, recipe, batch, lambda: readers, ahead=ahead):
-            if readers.failure:
-                raise RunFailed(readers.failure)
-            yield prepare(one)
-    finally:
-        readers.close()
-
-
-def _ranks(loaded: LoadedModel, batches: Iterator[Any], runtime: Runtime) -> tuple[Tensor, Tensor]:
-    """Whether the right class is first, and whether it is among the first five: bools (N,)."""
-    import torch
-
-    from convnext_study.models.fast_conv import use_gemm_convs
-    from convnext_study.training.guard import ScoresError, check_scores, finite_rows
-    from convnext_study.training.state import autocast_of
-
+def _measure(task: Any, loaded: LoadedModel, uri: str, runtime: Runtime) -> Evaluation:
     net: Any = loaded.net
     net = net.to(runtime.device, memory_format=runtime.memory_format)
     if runtime.compile:
         if torch.device(runtime.device).type == "cpu":
             use_gemm_convs(net)
         net = torch.compile(net)
-    first: list[Tensor] = []
-    among: list[Tensor] = []
-    finite: list[Tensor] = []
-    with torch.inference_mode():
-        for images, labels in batches:
-            with autocast_of(loaded.precision, runtime.device):
-                logits = _scores(loaded.name, net, images)
-            if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-                raise EvaluationError(f"{loaded.name}: answers with no matrix of class scores")
-            top = logits.float().topk(min(TOP, logits.shape[1])).indices.cpu()
-            right = top == labels.cpu()[:, None]
-            first.append(right[:, 0])
-            among.append(right.any(1))
-            finite.append(finite_rows(logits))
     try:
-        check_scores(finite, net)
+        with autocast_of(loaded.precision, runtime.device):
+            return evaluate_task(task, net, _check_readers)
     except ScoresError as error:
-        raise ScoresError(f"{loaded.name}: {error}, so it has no accuracy") from None
-    none = torch.zeros(0, dtype=torch.bool)
-    return torch.cat([none, *first]), torch.cat([none, *among])
+        raise ScoresError(f"{loaded.name} on {uri}: {error}, so it has no result") from None
 
 
-def _scores(name: str, net: Any, images: Tensor) -> Any:
-    """What the network answers. Raises EvaluationError for images that it cannot take."""
-    import torch
+def _check_readers() -> None:
+    if why := pool.failure():
+        raise RunFailed(why)
 
-    try:
-        return net(images)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        size = "x".join(map(str, images.shape[-2:]))
-        raise EvaluationError(
-            f"{name}: its network takes no images of {size} ({reason:.200}); give others with "
-            "--image-size"
-        ) from error
+
+class _Ranked(Classification):
+    """Validation images under a network's own transform: whether the right class is first, and
+    whether it is among the first five."""
+
+    def __init__(
+        self, loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtime
+    ) -> None:
+        transform = loaded.transform
+        if transform.mean is not None and transform.std is not None:
+            data = dataclasses.replace(data, mean=transform.mean, std=transform.std)
+        base = loaded.run.recipe if loaded.run else get_recipe("modern").model_dump()
+        recipe = make_recipe(
+            {
+                **base,
+                "image_size": transform.image_size or data.size,
+                "crop_pct": transform.crop_pct,
+                "interpolation": transform.interpolation,
+                "global_batch_size": batch,
+                "mixup": 0.0,
+                "cutmix": 0.0,
+            }
+        )
+        run = Run(
+            study="eval",
+            name=loaded.name,
+            model=loaded.run.model if loaded.run else ModelRef(builder=loaded.name, args={}),
+            recipe=recipe.model_dump(mode="json"),
+            data=data.uri,
+            seed=0,
+        )
+        ImageTask.__init__(self, run, runtime, data, outputs=data.num_classes, eval_batch=batch)
+        self.data, self._crop_mode = data, transform.crop_mode
+        self.ranks: Evidence = {}
+
+    def transforms(self) -> tuple[Transform, Transform]:
+        side = self.recipe.image_size or self.data.size
+        resized = int(side / self.recipe.crop_pct)
+        how = self._crop_mode, side, resized, self.recipe.interpolation, self.data.mean
+        return Steps(crop_steps(*how)), Steps(crop_steps(*how))
+
+    def scores(self, model: nn.Module, images: Tensor) -> Sequence[Tensor]:
+        try:
+            logits = model(images)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, AssertionError) as error:
+            size = "x".join(map(str, images.shape[-2:]))
+            raise EvaluationError(
+                f"{self.run.name}: its network takes no images of {size} "
+                f"({first_line(error):.200}); give others with --image-size"
+            ) from error
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise EvaluationError(f"{self.run.name}: answers with no matrix of class scores")
+        return [logits.float()]
+
+    def measure(self, exits: Sequence[Tensor], labels: Tensor) -> Evidence:
+        right = exits[0].topk(min(TOP, exits[0].shape[1])).indices == labels[:, None]
+        return {"first": right[:, 0], "among": right.any(1)}
+
+    def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
+        self.ranks = evidence
+        value = 100 * float(evidence["first"].double().mean())
+        return {"top1": Metric(value=value, label="top-1")}, "top1"
+
+    def close(self) -> None:
+        if self._readers is not None:
+            self._readers.close()
+
+
+def left_out(corrupt: int, images: int) -> list[str]:
+    """What to note where images could not be read."""
+    if not corrupt:
+        return []
+    return [f"{corrupt} of {corrupt + images} validation images cannot be read and are left out"]
 
 
 def _transform(loaded: LoadedModel, data: DatasetPair) -> str:
@@ -231,8 +290,6 @@ def _measured_on(data: DatasetPair, images: int) -> str:
 
 
 def _notes(loaded: LoadedModel, data: DatasetPair) -> list[str]:
-    from convnext_study.data.sources.folder import class_order_note
-
     if loaded.run is None:
         return list(filter(None, [class_order_note(data)]))
     if loaded.class_names is not None or loaded.run.data == data.uri:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.data.transforms.evaluation import MODES, EvalTransform
-from convnext_study.errors import RunFailed, did_you_mean
+from convnext_study.errors import RunFailed, did_you_mean, first_line
 from convnext_study.evaluation.load_run import (
     EvaluationError,
     LoadedModel,
@@ -105,7 +105,7 @@ def _timm(name: str, given: Given | None, pretrained: bool) -> LoadedModel:
         try:
             return timm.create_model(name, pretrained=pretrained, **keywords, **more)
         except RuntimeError as error:  # an unknown tag, or no weights for this name
-            raise EvaluationError(f"{name}: {str(error).splitlines()[0]}") from None
+            raise EvaluationError(f"{name}: {first_line(error)}") from None
         except (OSError, ValueError) as error:
             raise _unreachable(name, error) from None
 
@@ -239,8 +239,7 @@ def _resolves(host: str) -> bool:
 
 
 def _unreachable(name: str, error: Exception) -> Unreachable:
-    reason = str(error).splitlines()[0].strip()[:160] if str(error) else type(error).__name__
     return Unreachable(
-        f"{name}: its weights cannot be fetched ({reason}); connect to the network, or fetch them "
-        "elsewhere and give the file with --weights"
+        f"{name}: its weights cannot be fetched ({first_line(error).strip():.160}); connect to "
+        "the network, or fetch them elsewhere and give the file with --weights"
     )

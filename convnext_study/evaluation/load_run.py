@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.data.transforms.evaluation import EvalTransform
-from convnext_study.errors import UserError
-from convnext_study.evaluation.errors import EvaluationError, TrustError
-from convnext_study.evaluation.trust import Called, check_data, what_to_call
+from convnext_study.errors import UserError, first_line
+from convnext_study.evaluation.trust import (
+    Called,
+    EvaluationError,
+    TrustError,
+    check_data,
+    what_to_call,
+)
 from convnext_study.imports import TaskError
 from convnext_study.runs import records
 from convnext_study.runs.records import Record, Run
@@ -48,6 +53,16 @@ class LoadedModel:
                 f"{self.name}: was trained on classes of other names, or in another order, than "
                 f"{uri} has: its results there mean nothing; name and order them as they were"
             )
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it tells classes of images apart, as all do that were not trained here."""
+        from convnext_study.training.tasks import task_class
+        from convnext_study.training.tasks.classification import Classification
+
+        if self.run is None or ":" in self.run.task.name:
+            return True
+        return issubclass(task_class(self.run.task.name), Classification)
 
     @property
     def precision(self) -> str:
@@ -155,8 +170,9 @@ def _build(
     except UserError:
         raise
     except Exception as error:  # whatever arguments lead to that do not fit each other
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise EvaluationError(f"{where}: its network cannot be built ({reason})") from error
+        raise EvaluationError(
+            f"{where}: its network cannot be built ({first_line(error):.200})"
+        ) from error
     put_weights(net, state, where)
     return net.eval()
 

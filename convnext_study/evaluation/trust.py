@@ -16,13 +16,22 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from convnext_study.data.sources import SOURCES, split_uri
-from convnext_study.evaluation.errors import TrustError
+from convnext_study.errors import UserError
 from convnext_study.imports import TaskError, file_digest, load_function, resolve
 from convnext_study.models.builders import FILE_BUILDER, TIMM_BUILDER, checked, get_builder
 from convnext_study.runs.records import ModelRef, Run
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+class EvaluationError(UserError):
+    """A network cannot be evaluated as requested; the message says what is wrong."""
+
+
+class TrustError(EvaluationError):
+    """A record asks for more than it may; the message says for what, and how to allow it."""
+
 
 _HELP = "add --trust if you know where the run comes from"
 

@@ -20,10 +20,15 @@ from convnext_study.data.loader import train_batches, val_batches
 from convnext_study.data.sharding import BatchSharding
 from convnext_study.data.sources import SOURCES, clutter
 from convnext_study.data.sources.clutter import SCENES, parts, scene
-from convnext_study.data.sources.clutter.draws import Draws
 from convnext_study.data.sources.clutter.parts import CELL, SCAN, SIDE, Part, read_part
-from convnext_study.data.sources.clutter.scene import FINE, SIZE, SMALLEST, TURN, Scene
-from convnext_study.data.sources.digits import PARTS, read_scans, writers
+from convnext_study.data.sources.clutter.scene import FINE, SIZE, SMALLEST, TURN, Draws, Scene
+from convnext_study.data.sources.digits import (
+    PARTS,
+    PHOTOGRAPHS,
+    read_photograph,
+    read_scans,
+    writers,
+)
 from convnext_study.data.workers import Request
 from convnext_study.experiments.dataset_size import dataset_size
 from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs
@@ -70,7 +75,7 @@ def test_every_writer_and_every_column_of_texture_is_in_one_part() -> None:
 
 def test_a_part_holds_what_its_numbers_say() -> None:
     pixels, labels = read_scans()
-    photographs = {name: parts._read_photograph(name) for name in ("china.jpg", "flower.jpg")}
+    photographs = {name: read_photograph(name) for name in PHOTOGRAPHS}
     for part in map(read_part, PARTS):
         assert (part.labels == labels[part.scans]).all()
         assert (part.writers == writers()[part.scans]).all()

@@ -9,7 +9,7 @@ from support.exits import exit_run
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
-from convnext_study.evaluation.by_task import evaluate_by_task
+from convnext_study.evaluation.evaluate import evaluate_by_task
 from convnext_study.evaluation.load_run import EvaluationError, load_run
 from convnext_study.runs.records import Result
 from convnext_study.training.loop import train

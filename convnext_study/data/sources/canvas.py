@@ -13,13 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from convnext_study.data.dataset import (
@@ -32,8 +28,14 @@ from convnext_study.data.dataset import (
 from convnext_study.data.mask_survey import PADDED_TO
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sources import Opening
-from convnext_study.data.sources.digits import open_digits, part_mask, writers
-from convnext_study.data.sources.synthetic import MOST_DIGITS, MOST_IMAGES
+from convnext_study.data.sources.digits import (
+    PHOTOGRAPHS,
+    open_digits,
+    part_mask,
+    read_photograph,
+    writers,
+)
+from convnext_study.data.sources.synthetic import MOST_IMAGES, whole_numbers
 
 DEFAULTS = (64, 2000, 400)  # side of a canvas in pixels, training and validation canvases
 SIDES = (32, 256)  # from a legible digit up to what fits into half of a photograph
@@ -181,18 +183,9 @@ def open_canvases(text: str, _: Opening) -> DatasetPair:
 @cache
 def _photographs(part: str) -> tuple[Tensor, ...]:
     """One half of each of scikit-learn's photographs, (3, 427, 320), from 0 to 1."""
-    package = find_spec("sklearn")
-    folders = (package.submodule_search_locations or []) if package else []
-    paths = [path for one in folders for path in Path(one, "datasets", "images").glob("*.jpg")]
-    if not paths:
-        raise DataError("digit-canvas: scikit-learn's photographs are not there; install it anew")
-    photos = []
-    for path in sorted(paths):
-        with Image.open(path) as image:
-            photo = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
-        half = photo.shape[2] // 2
-        photos.append(photo[:, :, :half] if part == "train" else photo[:, :, half:])
-    return tuple(photos)
+    photos = [torch.from_numpy(read_photograph(name)) / 255 for name in PHOTOGRAPHS]
+    half = photos[0].shape[2] // 2
+    return tuple(one[:, :, :half] if part == "train" else one[:, :, half:] for one in photos)
 
 
 def _resized(scan: Tensor, side: int) -> Tensor:
@@ -219,16 +212,14 @@ def _whole(draw: Draw, low: int, high: int) -> int:
 
 
 def _numbers(text: str) -> tuple[int, int, int]:
-    given = text.split(",") if text else []
-    numbers = [int(one) for one in given if one.isdecimal() and len(one) < MOST_DIGITS]
-    side, train, val = [*numbers, *DEFAULTS[len(numbers) :]][:3]
+    numbers = whole_numbers(text, DEFAULTS)
+    side, train, val = numbers or (0, 0, 0)
     if (
-        not len(numbers) == len(given) <= len(DEFAULTS)
-        or not SIDES[0] <= side <= SIDES[1]
+        not SIDES[0] <= side <= SIDES[1]
         or not 1 <= min(train, val) <= max(train, val) <= MOST_IMAGES
     ):
         raise DataError(
-            f"data 'digit-canvas:{text}': needs whole numbers, as in "
+            f"data 'digit-canvas:{text:.99}': needs whole numbers, as in "
             f"digit-canvas:{','.join(map(str, DEFAULTS))} (side from {SIDES[0]} to {SIDES[1]}, "
             f"training and validation canvases up to {MOST_IMAGES:,})"
         )

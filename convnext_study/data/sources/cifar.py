@@ -9,6 +9,7 @@ import torch
 
 from convnext_study.data.dataset import DataError, DatasetPair, MemoryImages, channel_statistics
 from convnext_study.data.sources import Opening
+from convnext_study.errors import first_line
 
 
 def open_cifar10(path: str, how: Opening) -> DatasetPair:
@@ -31,11 +32,11 @@ def _open(name: str, path: str, how: Opening) -> DatasetPair:
     try:
         train, val = (kind(path, train=one, download=how.download) for one in (True, False))
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         if how.download:
-            raise DataError(f"{path}: {name} cannot be fetched ({reason})") from error
+            raise DataError(f"{path}: {name} cannot be fetched ({first_line(error)})") from error
         raise DataError(
-            f"{path}: {name} is not there or damaged ({reason}); add --download to fetch it"
+            f"{path}: {name} is not there or damaged ({first_line(error)}); "
+            "add --download to fetch it"
         ) from error
     images = _in_memory(train)
     mean, std = channel_statistics(images.images)

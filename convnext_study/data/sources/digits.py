@@ -6,19 +6,29 @@ scans stand writer after writer, 14 of them, and no writer is in two parts of th
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from einops import repeat
+from PIL import Image
 
-from convnext_study.data.dataset import DatasetPair, MemoryImages, channel_statistics
+from convnext_study.data.dataset import (
+    DataError,
+    DatasetPair,
+    MemoryImages,
+    channel_statistics,
+    unreadable,
+)
 from convnext_study.data.sources import Opening
 
 SIZE = 32  # pixels a side
+PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 # The first scan of each writer in scikit-learn's table, and the end: each begins with the digits
 # from 0 to 9 in order, over and over (scikit-learn MOOC, "Sample grouping").
 _FIRST_SCANS = (0, 130, 256, 386, 516, 646, 776, 915, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
@@ -64,16 +74,30 @@ def part_mask(part: str) -> npt.NDArray[np.bool_]:
     return (np.array(_PART_OF_WRITER) == part)[writers()]
 
 
-def read_scans() -> tuple[np.ndarray, np.ndarray]:
+def read_scans() -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Images (1797, 8, 8) with values 0 to 16, and their digits."""
-    # The table alone: importing scikit-learn takes longer than an epoch of the nano road.
-    package = find_spec("sklearn")
-    for folder in (package.submodule_search_locations or []) if package else []:
-        table = Path(folder) / "datasets" / "data" / "digits.csv.gz"
-        if table.exists():
-            rows = np.loadtxt(table, delimiter=",")
-            return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(int)
-    from sklearn.datasets import load_digits
+    rows = np.loadtxt(shipped("data/digits.csv.gz"), delimiter=",")
+    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
 
-    digits = load_digits()
-    return digits.images, digits.target
+
+@cache
+def read_photograph(name: str) -> npt.NDArray[np.uint8]:
+    """One of `PHOTOGRAPHS`, (3, H, W). Raises DataError where it cannot be read."""
+    path = shipped(f"images/{name}")
+    try:
+        with Image.open(path) as image:
+            pixels: npt.NDArray[np.uint8] = np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise unreadable(str(path), error) from None
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def shipped(name: str) -> Path:
+    """A file of scikit-learn's, without importing it: that takes seconds.
+
+    Raises DataError where it is not installed.
+    """
+    package = find_spec("sklearn")
+    if package is None or not package.submodule_search_locations:
+        raise DataError(f"{name}: scikit-learn, which ships it, is not installed")
+    return Path(package.submodule_search_locations[0], "datasets", name)

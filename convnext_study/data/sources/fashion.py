@@ -19,6 +19,7 @@ from einops import repeat
 
 from convnext_study.data.dataset import DataError, DatasetPair, MemoryImages, channel_statistics
 from convnext_study.data.sources import SOURCES, Opening
+from convnext_study.errors import first_line
 
 CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat",
@@ -74,8 +75,7 @@ def _fetch(root: Path) -> None:
     try:
         FashionMNIST(str(root), download=True)
     except (RuntimeError, OSError, EOFError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{root}: Fashion-MNIST cannot be fetched ({reason})") from error
+        raise DataError(f"{root}: Fashion-MNIST cannot be fetched ({first_line(error)})") from error
 
 
 def _read_part(folder: Path, name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,8 +104,9 @@ def _read(path: Path, *shape: int) -> np.ndarray:
             size = count * math.prod(shape)
             content = file.read(size + 1)
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{where}: cannot be read ({reason}); install or fetch it again") from None
+        raise DataError(
+            f"{where}: cannot be read ({first_line(error)}); install or fetch it again"
+        ) from None
     if len(content) != size:
         raise DataError(f"{where}: is not as long as its header says; install or fetch it again")
     return np.frombuffer(bytearray(content), dtype=np.uint8).reshape(count, *shape)

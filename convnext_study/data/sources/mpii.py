@@ -26,6 +26,7 @@ from convnext_study.data.people import Floats, People, Person
 from convnext_study.data.sources import Opening
 from convnext_study.data.sources.listing import SUFFIXES, files_in, is_folder
 from convnext_study.data.transforms.person import Cut
+from convnext_study.errors import first_line
 
 # In the order of their ids.
 JOINTS = (
@@ -99,8 +100,7 @@ def _reading(where: Path | str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:  # scipy meets broken files with any exception there is
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{where}: not an annotation of MPII ({reason})") from error
+        raise DataError(f"{where}: not an annotation of MPII ({first_line(error)})") from error
 
 
 def _read_split(train: Path, valid: Path, heads: Path) -> dict[str, list[Person]]:

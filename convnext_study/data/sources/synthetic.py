@@ -99,21 +99,30 @@ def open_synthetic(text: str, _: Opening) -> DatasetPair:
     )
 
 
-def _numbers(text: str) -> tuple[int, int, int]:
+def whole_numbers(text: str, defaults: tuple[int, int, int]) -> tuple[int, int, int] | None:
+    """Up to three positive whole numbers with commas between them, or None where they are others;
+    what is left out has its default."""
     given = text.split(",") if text else []
     whole = all(one.isascii() and one.isdecimal() and one.strip("0") for one in given)
-    if len(given) > len(DEFAULTS) or not whole:
+    if len(given) > len(defaults) or not whole:
+        return None
+    # What has more digits is too much, whatever it is.
+    numbers = [int(one) if len(one) < MOST_DIGITS else 10**MOST_DIGITS for one in given]
+    first, second, third = [*numbers, *defaults[len(given) :]]
+    return first, second, third
+
+
+def _numbers(text: str) -> tuple[int, int, int]:
+    numbers = whole_numbers(text, DEFAULTS)
+    if numbers is None:
         raise DataError(
             f"data 'synthetic:{text:.99}': needs positive whole numbers, as in "
             f"synthetic:{','.join(map(str, DEFAULTS))} (classes, size, training images)"
         )
-    # What has more digits is too much, whatever it is.
-    numbers = [int(one) if len(one) < MOST_DIGITS else 10**MOST_DIGITS for one in given]
-    numbers += DEFAULTS[len(given) :]
     classes, size, count = numbers
     if max(count, classes) > MOST_IMAGES or 3 * size**2 * (classes + BANK) > MOST_NUMBERS:
         raise DataError(
             f"data 'synthetic:{text:.99}': takes too much memory; use at most {MOST_IMAGES:,} "
             "images, and fewer classes or a smaller size"
         )
-    return classes, size, count
+    return numbers

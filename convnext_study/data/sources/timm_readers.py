@@ -31,6 +31,7 @@ from convnext_study.data.sources.listing import (
     size_of,
     unread_note,
 )
+from convnext_study.errors import first_line
 
 STREAMS = ("tfds", "hfids")
 KINDS = ("hfds", "torch", "wds", *STREAMS)
@@ -66,8 +67,9 @@ def open_timm(name: str, how: Opening) -> DatasetPair:
             raise
         # timm and what it calls fail in every way there is: assertions, missing packages.
         except Exception as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise DataError(f"timm:{name}: {part}: cannot be opened ({reason})") from error
+            raise DataError(
+                f"timm:{name}: {part}: cannot be opened ({first_line(error)})"
+            ) from error
         if not len(parts[part][0]):
             raise DataError(f"timm:{name}: {part}: holds no images")
     return of_parts(f"timm:{name}", parts, _size(name, how.options.get("size")))
@@ -266,8 +268,7 @@ class TorchvisionImages:
             # the file's start, which the system finds invalid.
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise unreadable(str(error.filename or name), error) from None
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise corrupt_image(name, reason) from error
+            raise corrupt_image(name, first_line(error)) from error
 
     def digests(self) -> dict[str, str]:
         """Of the pixels and labels that torchvision holds in memory; else of nothing."""

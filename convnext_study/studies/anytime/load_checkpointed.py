@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.evaluation.errors import EvaluationError
+from convnext_study.evaluation.trust import EvaluationError
 from convnext_study.runs.files import CHECKPOINT, make_within, read_json, write_json
 from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Record

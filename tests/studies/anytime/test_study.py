@@ -14,7 +14,7 @@ from rich.console import Console
 
 from convnext_study.cli import main
 from convnext_study.data.sources.canvas import _photographs
-from convnext_study.evaluation.by_task import evaluate_by_task
+from convnext_study.evaluation.evaluate import evaluate_by_task
 from convnext_study.evaluation.load_run import load_run
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.data_identity import identify

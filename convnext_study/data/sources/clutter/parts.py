@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from convnext_study.data.dataset import DataError
-from convnext_study.data.sources.clutter.draws import Integers
-from convnext_study.data.sources.digits import part_mask, read_scans, writers
+from convnext_study.data.sources.digits import (
+    PHOTOGRAPHS,
+    part_mask,
+    read_photograph,
+    read_scans,
+    writers,
+)
+
+Integers = npt.NDArray[np.int64]
 
 # Strips of 128 columns: eight of the blocks that JPEG compresses by, so that none is in two.
 _STRIPS, STRIP_WIDTH = ("train", "test", "train", "tune", "test"), 128
-_PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 
 SCAN = 8  # pixels a side
 CELL = 6  # pixels a side that a pixel of a scan is drawn up to
@@ -57,16 +59,13 @@ def read_part(name: str) -> Part:
     chosen = np.flatnonzero(part_mask(name))
     strips = tuple(
         (photograph, place * STRIP_WIDTH)
-        for photograph in _PHOTOGRAPHS
+        for photograph in PHOTOGRAPHS
         for place, part in enumerate(_STRIPS)
         if part == name
     )
-    pixels = {photograph: _read_photograph(photograph) for photograph in _PHOTOGRAPHS}
-    cut = [pixels[one][:, :, first : first + STRIP_WIDTH] for one, first in strips]
+    cut = [read_photograph(one)[:, :, first : first + STRIP_WIDTH] for one, first in strips]
     ink = draw_up(scans[chosen].astype(np.int64))
-    return Part(
-        chosen, writers()[chosen], labels[chosen].astype(np.int64), ink, np.stack(cut), strips
-    )
+    return Part(chosen, writers()[chosen], labels[chosen], ink, np.stack(cut), strips)
 
 
 def draw_up(scans: Integers) -> npt.NDArray[np.uint8]:
@@ -77,17 +76,3 @@ def draw_up(scans: Integers) -> npt.NDArray[np.uint8]:
     weights = np.maximum(2 * CELL - np.abs(drawn[:, None] - scanned), 0)
     ink: Integers = weights @ padded @ weights.T * (2**OPAQUE_BITS - 1)
     return (ink // (16 * (2 * CELL) ** 2)).astype(np.uint8)
-
-
-def _read_photograph(name: str) -> npt.NDArray[np.uint8]:
-    """(3, H, W), as scikit-learn ships it, without importing it: that takes seconds."""
-    package = find_spec("sklearn")
-    folders = (package.submodule_search_locations or []) if package else []
-    for path in (Path(folder) / "datasets" / "images" / name for folder in folders):
-        try:
-            with Image.open(path) as image:
-                pixels: npt.NDArray[np.uint8] = np.asarray(image.convert("RGB"))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    raise DataError(f"{name}: scikit-learn, which ships it, is not installed")
