@@ -71,7 +71,8 @@ def writers() -> npt.NDArray[np.int64]:
 
 def part_mask(part: str) -> npt.NDArray[np.bool_]:
     """(1797,) which scans of scikit-learn's table are by the writers of that part of `PARTS`."""
-    return (np.array(_PART_OF_WRITER) == part)[writers()]
+    found: npt.NDArray[np.bool_] = np.array([one == part for one in _PART_OF_WRITER])[writers()]
+    return found
 
 
 def read_scans() -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:

@@ -108,8 +108,8 @@ def whole_numbers(text: str, defaults: tuple[int, int, int]) -> tuple[int, int, 
         return None
     # What has more digits is too much, whatever it is.
     numbers = [int(one) if len(one) < MOST_DIGITS else 10**MOST_DIGITS for one in given]
-    first, second, third = [*numbers, *defaults[len(given) :]]
-    return first, second, third
+    numbers += defaults[len(given) :]
+    return numbers[0], numbers[1], numbers[2]
 
 
 def _numbers(text: str) -> tuple[int, int, int]:
