@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 import sys
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from convnext_study.benchmarks import PARTS, Settings
 from convnext_study.cli.options import (
+    DEVICE,
     MACHINE,
-    MOST_PROCESSES,
-    Device,
-    Json,
-    Regime,
+    OTHER,
+    count,
+    option,
     print_json,
     print_tables,
+    with_options,
 )
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.imports import studies
@@ -30,52 +29,42 @@ from convnext_study.roadmap import DEFAULT_REGIME, get_roadmap
 if TYPE_CHECKING:
     from convnext_study.report.tables import Table
 
-_what: Any = functools.partial(typer.Option, rich_help_panel="What to measure")
-_machine: Any = functools.partial(typer.Option, rich_help_panel=MACHINE)
+WHAT = "What to measure"
 
 
-def bench(
-    parts: Annotated[
-        str,
-        _what(
-            help="Comma-separated; also what a study measures: anytime (time that skipping "
-            "saves), multipath."
-        ),
-    ] = ",".join(PARTS),
-    regime: Regime = DEFAULT_REGIME,
-    quick: Annotated[
-        bool, _what("--quick", help="Only both ends of the road, fewer and shorter repeats.")
-    ] = False,
-    batch_size: Annotated[
-        int | None,
-        _what(
-            min=1,
-            max=MOST_IMAGES,
-            help="Images per step. (default: 64 for nano, else 8; a study has its own)",
-        ),
-    ] = None,
-    networks: Annotated[
-        str,
-        _what(help="Of a study, comma-separated, such as hrnet_w48. (default: the study's own)"),
-    ] = "",
-    image_size: Annotated[
-        str | None,
-        _what(help="Of a study, HEIGHTxWIDTH in pixels. (default: the study's own)"),
-    ] = None,
-    data: Annotated[
-        str | None, _what(help="folder:PATH for the pipeline. (default: made-up JPEGs)")
-    ] = None,
-    repeats: Annotated[
-        int | None, _what(min=1, max=10_000, help="Of each comparison. (default: 5; 3 if quick)")
-    ] = None,
-    threads: Annotated[
-        int | None,
-        _machine(min=1, max=MOST_PROCESSES, help="Of each measure. (default: as a training has)"),
-    ] = None,
-    device: Device = None,
-    out: Annotated[Path, typer.Option(help="Folder for bench.json.")] = Path("bench"),
-    as_json: Json = False,
-) -> None:
+@dataclass(frozen=True)
+class BenchOptions:
+    """The options of ``bench``."""
+
+    parts: str = option(
+        WHAT,
+        "Comma-separated; also what a study measures: anytime (time that skipping saves), "
+        "multipath.",
+        ",".join(PARTS),
+    )
+    regime: str = option(WHAT, "Which road map: t, b or nano.", DEFAULT_REGIME)
+    quick: bool = option(WHAT, "Only both ends of the road, fewer and shorter repeats.", False)
+    batch_size: int | None = count(
+        WHAT,
+        "Images per step. (default: 64 for nano, else 8; a study has its own)",
+        most=MOST_IMAGES,
+    )
+    networks: str = option(
+        WHAT, "Of a study, comma-separated, such as hrnet_w48. (default: the study's own)", ""
+    )
+    image_size: str | None = option(
+        WHAT, "Of a study, HEIGHTxWIDTH in pixels. (default: the study's own)"
+    )
+    data: str | None = option(WHAT, "folder:PATH for the pipeline. (default: made-up JPEGs)")
+    repeats: int | None = count(WHAT, "Of each comparison. (default: 5; 3 if quick)", most=10_000)
+    threads: int | None = count(MACHINE, "Of each measure. (default: as a training has)")
+    device: str | None = option(MACHINE, DEVICE)
+    out: Path = option(OTHER, "Folder for bench.json.", Path("bench"))
+    as_json: bool = option(OTHER, "Print JSON, for machines.", False, "--json")
+
+
+@with_options
+def bench(options: BenchOptions) -> None:
     """Measure speed beside timm and the plain networks, interleaved."""
     import torch
 
@@ -85,49 +74,48 @@ def bench(
     from convnext_study.runs.provenance import hardware, versions
     from convnext_study.training.runtime import Runtime
 
-    road, wanted = get_roadmap(regime), _parts(parse_names(parts))
-    names, size = parse_names(networks), _image_size(image_size)
+    road, wanted = get_roadmap(options.regime), _parts(parse_names(options.parts))
+    names, size = parse_names(options.networks), _image_size(options.image_size)
     if (names or size) and not set(wanted) - set(PARTS):
-        option = "--networks" if names else "--image-size"
-        raise UserError(f"{option}: is for parts of a study, such as --parts anytime")
-    if data is not None:  # bad data fails before minutes of other parts
+        name = "--networks" if names else "--image-size"
+        raise UserError(f"{name}: is for parts of a study, such as --parts anytime")
+    if options.data is not None:  # bad data fails before minutes of other parts
         from convnext_study.data import open_data
+        from convnext_study.data.sources import OF_IMAGES
 
-        open_data(data)
-    make_folder(out)
-    requested = Requested(device=device, threads=threads)
+        open_data(options.data, OF_IMAGES)
+    make_folder(options.out)
+    requested = Requested(device=options.device, threads=options.threads)
     runtime = choose_resources(Runtime(), requested, image_size=road.image_size, runs=1).runtime
     torch.set_num_threads(runtime.threads)
     settings = Settings(
         regime=road.regime,
-        repeats=repeats or (3 if quick else 5),
-        seconds=0.1 if quick else 0.4,
+        repeats=options.repeats or (3 if options.quick else 5),
+        seconds=0.1 if options.quick else 0.4,
         threads=runtime.threads,
         device=runtime.device,
-        batch_size=batch_size,
-        quick=quick,
-        data=data,
+        batch_size=options.batch_size,
+        quick=options.quick,
+        data=options.data,
         networks=names,
         image_size=size,
     )
+    measured = {part: _measure(part, settings) for part in wanted}
     found: dict[str, Any] = {
         "hardware": {**hardware(), "versions": versions()},
         "settings": dataclasses.asdict(settings),
+        **{part: rows for part, (rows, _) in measured.items()},
     }
-    tables = []
-    for part in wanted:
-        found[part], table = _measure(part, settings)
-        tables.append(table)
-    write_json(out / "bench.json", found)
-    if as_json:
+    write_json(options.out / "bench.json", found)
+    if options.as_json:
         print_json(found)
         return
-    print_tables(*tables)
+    print_tables(*(table for _, table in measured.values()))
     print(
         f"\nratios: median (lowest-highest) of {settings.repeats} interleaved repeats, "
         f"{settings.threads} thread(s) on {settings.device}"
     )
-    print(f"written: {out / 'bench.json'}")
+    print(f"written: {options.out / 'bench.json'}")
 
 
 def _measure(part: str, settings: Settings) -> tuple[list[dict[str, Any]], Table[Any]]:

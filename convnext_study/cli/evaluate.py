@@ -2,85 +2,79 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from convnext_study.cli.options import (
+    CORRUPT,
+    DEVICE,
     MACHINE,
-    MOST_PROCESSES,
-    CorruptImages,
-    Device,
-    ImageSize,
-    Json,
+    OTHER,
+    PIXELS,
+    OnCorruptImage,
+    count,
     finite,
+    option,
     print_json,
     print_rich,
+    with_options,
 )
 from convnext_study.errors import UserError
-from convnext_study.recipes.recipe import MOST_IMAGES
+from convnext_study.recipes.recipe import LEAST_PIXELS, MOST_IMAGES, MOST_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from convnext_study.evaluation.evaluate import Accuracy, EvalResult, TaskResult
     from convnext_study.evaluation.load_run import LoadedModel
-    from convnext_study.models.pretrained.state_files import Kind
     from convnext_study.runs.metrics import Metric
 
 LARGE = 1e5  # from here on a number without a unit is written with a prefix
 
-_machine: Any = functools.partial(typer.Option, rich_help_panel=MACHINE)
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Run the code and open the data that the record names.")
-]
-Code = Annotated[
-    Path | None, typer.Option(help="Python file with the builder that the run's record names.")
-]
+MODEL, IMAGES = "Model", "Images"
 
 
+@dataclass(frozen=True)
+class CodeOptions:
+    """What of a run's record may be run."""
+
+    code: Path | None = option(MODEL, "Python file with the builder that the run's record names.")
+    trust: bool = option(MODEL, "Run the code and open the data that the record names.", False)
+
+
+@dataclass(frozen=True)
+class EvalOptions(CodeOptions):
+    """The options of ``eval``."""
+
+    weights: Path | None = option(MODEL, "State dict for a model by name: .safetensors or .pth.")
+    eval_weights: Literal["raw", "ema"] | None = option(
+        MODEL, "Of a file with both. (default: ema, the averaged, as timm takes them)"
+    )
+    pretrained: bool = option(MODEL, "Fetch the released weights.", False)
+    data: str | None = option(IMAGES, "As in training. (default: what the run was trained on)")
+    image_size: int | None = count(IMAGES, PIXELS, LEAST_PIXELS, MOST_PIXELS)
+    crop_pct: float | None = option(
+        IMAGES, "Crop over resized side.", min=0.05, max=1, callback=finite
+    )
+    corrupt_images: OnCorruptImage = option(IMAGES, CORRUPT, "stop")
+    device: str | None = option(MACHINE, DEVICE)
+    batch_size: int = option(MACHINE, "Images at a time.", 128, min=1, max=MOST_IMAGES)
+    workers: int | None = count(
+        MACHINE, "Processes that read images. (default: one per core, with a GPU)", least=0
+    )
+    compile: bool = option(MACHINE, "Use torch.compile: a minute first, then faster.", False)
+    as_json: bool = option(OTHER, "Print JSON, for machines.", False, "--json")
+
+
+@with_options
 def evaluate(
     model: Annotated[
         str, typer.Argument(help="A run's folder, a timm model's name, or torchvision:NAME.")
     ],
-    data: Annotated[
-        str | None, typer.Option(help="As in training. (default: what the run was trained on)")
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="State dict for a model by name: .safetensors or .pth.")
-    ] = None,
-    eval_weights: Annotated[
-        Literal["raw", "ema"] | None,
-        typer.Option(help="Of a file with both. (default: ema, the averaged, as timm takes them)"),
-    ] = None,
-    pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Fetch the released weights.")
-    ] = False,
-    image_size: ImageSize = None,
-    crop_pct: Annotated[
-        float | None,
-        typer.Option(min=0.05, max=1, callback=finite, help="Crop over resized side."),
-    ] = None,
-    corrupt_images: CorruptImages = "stop",
-    code: Code = None,
-    trust: Trust = False,
-    as_json: Json = False,
-    device: Device = None,
-    batch_size: Annotated[int, _machine(min=1, max=MOST_IMAGES, help="Images at a time.")] = 128,
-    workers: Annotated[
-        int | None,
-        _machine(
-            min=0,
-            max=MOST_PROCESSES,
-            help="Processes that read images. (default: one per core, with a GPU)",
-        ),
-    ] = None,
-    compiled: Annotated[
-        bool, _machine("--compile", help="Use torch.compile: a minute first, then faster.")
-    ] = False,
+    options: EvalOptions,
 ) -> None:
     """Measure top-1 and top-5 accuracy on a validation set, with 95 % intervals.
 
@@ -94,58 +88,55 @@ def evaluate(
     from convnext_study.launchers.resources import choose_workers, cores, pick_device
     from convnext_study.training.runtime import Runtime
 
-    loaded = _load_model(model, weights, eval_weights, pretrained, code, trust)
-    uri = data or data_of(loaded, trust)
+    loaded = _load_model(model, options)
+    uri = options.data or data_of(loaded, options.trust)
     if uri is None:
         raise UserError(f"{model}: on what? Name a data set, as in --data folder:PATH")
-    kind = pick_device(device)
+    kind, workers = pick_device(options.device), options.workers
     if workers is None:  # data that lies in memory takes none, whatever is said here
         workers = 0 if kind == "cpu" else choose_workers(cores())
     runtime = Runtime(
         device=kind,
         threads=cores(),
         workers=workers,
-        compile=compiled,
-        corrupt_images=corrupt_images,
+        compile=options.compile,
+        corrupt_images=options.corrupt_images,
     )
-    changed = replace(loaded, transform=loaded.transform.replace(image_size, crop_pct))
+    transform = loaded.transform.replace(options.image_size, options.crop_pct)
     classifies = loaded.is_classifier
-    if not classifies and (image_size or crop_pct):
-        option = "--image-size" if image_size else "--crop-pct"
-        raise UserError(f"{option}: {model} is measured on images as its task has them")
+    if not classifies and (options.image_size or options.crop_pct):
+        name = "--image-size" if options.image_size else "--crop-pct"
+        raise UserError(f"{name}: {model} is measured on images as its task has them")
     result: EvalResult | TaskResult
     try:
         if classifies:
             runtime.apply()
-            images = open_data(uri, OF_IMAGES, corrupt_images=corrupt_images, val_alone=True)
-            result = evaluate_images(changed, images, batch_size, runtime)
+            images = open_data(
+                uri, OF_IMAGES, corrupt_images=options.corrupt_images, val_alone=True
+            )
+            changed = replace(loaded, transform=transform)
+            result = evaluate_images(changed, images, options.batch_size, runtime)
             facts = _facts(result)
         else:
             result = evaluate_by_task(loaded, uri, runtime)
             facts = _facts_by_task(result)
     except DataError as error:
-        if data or loaded.run is None:
+        if options.data or loaded.run is None:
             raise
         where = f"--data {loaded.run.data.partition(':')[0]}:PATH"
         raise DataError(f"{error}; if it was moved, name it: {where}") from None
-    if as_json:
+    if options.as_json:
         print_json(result.to_dict())
     else:
         _print(facts, result.notes)
 
 
-def _load_model(
-    model: str,
-    weights: Path | None,
-    kind: Kind | None,
-    pretrained: bool,
-    code: Path | None,
-    trust: bool,
-) -> LoadedModel:
+def _load_model(model: str, options: EvalOptions) -> LoadedModel:
     """The network that ``model`` names. A folder of that name comes before a model."""
     from convnext_study.evaluation.load_named import load_named
     from convnext_study.evaluation.load_run import load_run
 
+    weights, pretrained, kind = options.weights, options.pretrained, options.eval_weights
     folder = Path(model)
     if not folder.is_dir():
         if "/" in model:
@@ -155,7 +146,7 @@ def _load_model(
         raise UserError(
             f"{model}: a run has its own weights; leave --weights, --eval-weights and --pretrained"
         )
-    return load_run(folder, trust=trust, code=code)
+    return load_run(folder, trust=options.trust, code=options.code)
 
 
 def data_of(loaded: LoadedModel, trust: bool) -> str | None:

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convnext_study.cli.evaluate import Code, Trust, data_of
+from convnext_study.cli.evaluate import CodeOptions, data_of
+from convnext_study.cli.options import OTHER, option, with_options
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
     from convnext_study.evaluation.load_run import LoadedModel
 
 
+@dataclass(frozen=True)
+class ExportOptions(CodeOptions):
+    """The options of ``export``."""
+
+    to: str = option(OTHER, "hf (a folder for timm and the hub), safetensors, onnx or pt2.", "hf")
+    out: Path | None = option(OTHER, "Folder to write. (default: RUN/export-KIND)")
+
+
+@with_options
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    to: Annotated[
-        str, typer.Option(help="hf (a folder for timm and the hub), safetensors, onnx or pt2.")
-    ] = "hf",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write. (default: RUN/export-KIND)")
-    ] = None,
-    code: Code = None,
-    trust: Trust = False,
+    run: Annotated[Path, typer.Argument(help="A run's folder.")], options: ExportOptions
 ) -> None:
     """Write a run's network with its card, and check that what was written gives its outputs."""
     from convnext_study.evaluation.load_run import load_run
     from convnext_study.export.formats import ANY_NETWORK, FORMATS, export_model
     from convnext_study.export.weights import is_row
 
+    to = options.to
     if to not in FORMATS:
         raise UserError(f"--to {to}: use one of {', '.join(FORMATS)}")
-    loaded = load_run(run, trust=trust, code=code)
+    loaded = load_run(run, trust=options.trust, code=options.code)
     if not loaded.is_classifier:
         assert loaded.run is not None  # noqa: S101  load_run gives it
         raise UserError(
@@ -45,14 +49,14 @@ def export(
             f"{run}: a {type(loaded.net).__name__} that is no row of a road map cannot be built "
             f"from {to}; use --to {' or '.join(ANY_NETWORK)}"
         )
-    data_of(loaded, trust)
+    data_of(loaded, options.trust)
     transform = loaded.transform
     if transform.mean is None or transform.std is None:
         raise UserError(
             f"{run}: the data it was trained on cannot be opened, and with it go the mean and "
             "standard deviation that its images need; put the data back where it was"
         )
-    folder = out or run / f"export-{to}"
+    folder = options.out or run / f"export-{to}"
     written = export_model(loaded.net, to, folder, transform, _results(loaded, run))
     print(f"{written.folder}: {', '.join(written.files)}")
     print(

@@ -35,15 +35,11 @@ MOST_PROCESSES = 1024  # and threads: of one machine, generously
 
 Regime = Annotated[str, typer.Option(help="Which road map: t, b or nano.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(min=LEAST_PIXELS, max=MOST_PIXELS, help="Side of the image, in pixels."),
-]
-_DEVICE = "cpu, cuda or mps. (default: auto-detected)"
-Device = Annotated[str | None, typer.Option(help=_DEVICE)]
-_CORRUPT = "What an image that cannot be read does: stop the run, or be skipped and counted."
 OnCorruptImage = Literal["stop", "skip"]
-CorruptImages = Annotated[OnCorruptImage, typer.Option(help=_CORRUPT)]
+DEVICE = "cpu, cuda or mps. (default: auto-detected)"
+CORRUPT = "What an image that cannot be read does: stop the run, or be skipped and counted."
+PIXELS = "Side of the image, in pixels."
+ImageSize = Annotated[int | None, typer.Option(min=LEAST_PIXELS, max=MOST_PIXELS, help=PIXELS)]
 
 
 def finite(number: float | None) -> float | None:
@@ -54,93 +50,92 @@ def finite(number: float | None) -> float | None:
 
 
 WHAT, RECIPE, WHERE, MACHINE = "What to train", "Recipe", "Where", "Machine"
-ESTIMATE = "Estimate"
+ESTIMATE, OTHER = "Estimate", "Options"
 _DATA = "; ".join(f"{labels}: {', '.join(usages(labels).values())}" for labels in LABELS)
 
 
-def _option(panel: str, text: str, default: Any = None, *names: str, **limits: Any) -> Any:
+def option(panel: str, text: str, default: Any = None, *names: str, **limits: Any) -> Any:
     """A field that is an option: in which part of the help it stands, and what it says there."""
     about = {"names": names, "rich_help_panel": panel, "help": text, **limits}
     return field(default=default, metadata=about)
 
 
-def _count(panel: str, text: str, least: int = 1, most: int = MOST_PROCESSES) -> Any:
-    return _option(panel, text, min=least, max=most)
+def count(panel: str, text: str, least: int = 1, most: int = MOST_PROCESSES) -> Any:
+    """An `option` that takes a whole number."""
+    return option(panel, text, min=least, max=most)
 
 
 @dataclass(frozen=True)
 class StudyOptions:
     """The options of every command that trains."""
 
-    regime: str | None = _option(
+    regime: str | None = option(
         WHAT, f"Which road map: t, b or nano. (default: {DEFAULT_REGIME}, or the study's own)"
     )
-    data: str | None = _option(WHAT, f"{_DATA}. (default: clutter, or the study's own)")
-    seeds: str = _option(WHAT, "How many (3 is 0,1,2), or which (0,4,7).", "1")
-    download: bool = _option(WHAT, "Fetch a data set that is missing.", False)
-    corrupt_images: OnCorruptImage = _option(WHAT, _CORRUPT, "stop")
-    recipe: str | None = _option(
+    data: str | None = option(WHAT, f"{_DATA}. (default: clutter, or the study's own)")
+    seeds: str = option(WHAT, "How many (3 is 0,1,2), or which (0,4,7).", "1")
+    download: bool = option(WHAT, "Fetch a data set that is missing.", False)
+    corrupt_images: OnCorruptImage = option(WHAT, CORRUPT, "stop")
+    recipe: str | None = option(
         RECIPE,
         "published, small, composed, or one recipe for every row: its name or a .toml file. "
         "(default: composed for nano on clutter, small on other data; published for t and b; or "
         "the study's own)",
     )
-    epochs: int | None = _count(RECIPE, "Instead of the recipe's.", most=MOST_EPOCHS)
-    batch_size: int | None = _count(
+    epochs: int | None = count(RECIPE, "Instead of the recipe's.", most=MOST_EPOCHS)
+    batch_size: int | None = count(
         RECIPE, "Images per optimizer step, instead of the recipe's.", most=MOST_IMAGES
     )
-    image_size: int | None = _count(
-        RECIPE, "Side of the image, in pixels.", LEAST_PIXELS, MOST_PIXELS
-    )
-    precision: str | None = _option(RECIPE, "float32, bf16 or fp16, instead of the recipe's.")
-    sync_bn: bool = _option(RECIPE, "BatchNorm over all processes of a run.", False)
-    out: Path | None = _option(
+    image_size: int | None = count(RECIPE, PIXELS, LEAST_PIXELS, MOST_PIXELS)
+    precision: str | None = option(RECIPE, "float32, bf16 or fp16, instead of the recipe's.")
+    sync_bn: bool = option(RECIPE, "BatchNorm over all processes of a run.", False)
+    out: Path | None = option(
         WHERE, "Folder of the study. (default: runs/REGIME-DATA, or runs/STUDY-DATA)"
     )
-    launcher: str = _option(WHERE, "local, torchrun (DDP on this machine), or slurm.", "local")
-    processes: int | None = _count(WHERE, "Of each run, with torchrun. (default: one per GPU)")
-    cluster: Path | None = _option(WHERE, "With slurm: the site's file, as in launch/clusters/.")
-    wait: bool = _option(WHERE, "With slurm: follow the jobs to their end.", True)
-    wandb: str = _option(WHERE, "Mirror runs to wandb: off, offline, online.", "off")
-    jobs: int | None = _count(MACHINE, "Parallel trainings. (default: one per core, or per GPU)")
-    threads: int | None = _count(
+    launcher: str = option(WHERE, "local, torchrun (DDP on this machine), or slurm.", "local")
+    processes: int | None = count(WHERE, "Of each run, with torchrun. (default: one per GPU)")
+    cluster: Path | None = option(WHERE, "With slurm: the site's file, as in launch/clusters/.")
+    wait: bool = option(WHERE, "With slurm: follow the jobs to their end.", True)
+    wandb: str = option(WHERE, "Mirror runs to wandb: off, offline, online.", "off")
+    jobs: int | None = count(MACHINE, "Parallel trainings. (default: one per core, or per GPU)")
+    threads: int | None = count(
         MACHINE, "Threads per training. (default: 1 for images up to 64 pixels)"
     )
-    workers: int | None = _count(
+    workers: int | None = count(
         MACHINE,
         "Processes per training that read image files. (default: with a GPU the cores that its "
         "training leaves, up to 16; on a CPU none)",
         least=0,
     )
-    device: str | None = _option(MACHINE, _DEVICE)
-    micro_batch_size: int | None = _count(
+    device: str | None = option(MACHINE, DEVICE)
+    micro_batch_size: int | None = count(
         MACHINE, "Most images a process takes at a time.", most=MOST_IMAGES
     )
-    compile: bool = _option(MACHINE, "Use torch.compile.", False)
-    channels_last: bool = _option(
+    compile: bool = option(MACHINE, "Use torch.compile.", False)
+    channels_last: bool = option(
         MACHINE, "Memory layout of images.", True, "--channels-last/--channels-first"
     )
-    grad_checkpointing: bool = _option(MACHINE, "Save memory, take longer.", False)
-    deterministic: bool = _option(
+    grad_checkpointing: bool = option(MACHINE, "Save memory, take longer.", False)
+    deterministic: bool = option(
         MACHINE, "Only algorithms that give the same bits every time; slower on GPUs.", False
     )
-    tf32: bool = _option(MACHINE, "GPUs: round factors of float32 products; faster.", False)
-    cudnn_benchmark: bool = _option(
+    tf32: bool = option(MACHINE, "GPUs: round factors of float32 products; faster.", False)
+    cudnn_benchmark: bool = option(
         MACHINE, "GPUs: try cuDNN's algorithms, take the fastest.", False
     )
-    dry_run: bool = _option(
+    dry_run: bool = option(
         ESTIMATE,
         "Print the runs, which are done and what the rest will cost; train nothing. With slurm "
         "also what would be submitted.",
         False,
     )
-    gpu: str = _option(
+    gpu: str = option(
         ESTIMATE, "Kind of GPU whose hours are estimated: a100, h100, v100, rtx4090, ...", "a100"
     )
-    mfu: float = _option(
+    mfu: float = option(
         ESTIMATE, "Share of the GPU's peak that is reached.", 0.1, min=0.001, max=1, callback=finite
     )
-    as_json: bool = _option(ESTIMATE, "Print the estimate as JSON.", False, "--json")
+    as_json: bool = option(ESTIMATE, "Print the estimate as JSON.", False, "--json")
 
     def recipe_changes(self) -> dict[str, Any]:
         """The recipe's fields that were set on the command line; None leaves the recipe's own."""
@@ -154,18 +149,20 @@ class StudyOptions:
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each field of `StudyOptions`; it gets them as ``options``."""
+    """Give a command an option for each field of the dataclass that its ``options`` are."""
     parameters = dict(inspect.signature(command, eval_str=True).parameters)
-    del parameters["options"]
-    hints = get_type_hints(StudyOptions)
-    for one in fields(StudyOptions):
+    kind = parameters.pop("options").annotation
+    hints = get_type_hints(kind)
+    for one in fields(kind):
         about = dict(one.metadata)
-        names = about.pop("names") or (
-            (f"--{one.name.replace('_', '-')}",) if one.default is False else ()
-        )
-        option: Any = Annotated[hints[one.name], typer.Option(*names, **about)]
+        names = about.pop("names")
+        if one.default is False and not names:  # no --no-NAME beside it
+            names = (f"--{one.name.replace('_', '-')}",)
         parameters[one.name] = inspect.Parameter(
-            one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=option
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=one.default,
+            annotation=Annotated[hints[one.name], typer.Option(*names, **about)],
         )
 
     @functools.wraps(command)
@@ -173,11 +170,11 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         from convnext_study.experiments.data_identity import forget
 
         forget()
-        options = StudyOptions(**{one.name: given.pop(one.name) for one in fields(StudyOptions)})
+        options = kind(**{one.name: given.pop(one.name) for one in fields(kind)})
         try:
             command(**given, options=options)
         except KeyboardInterrupt:  # before the first training, or while the findings are made
-            if options.dry_run:
+            if not isinstance(options, StudyOptions) or options.dry_run:
                 raise
             print("stopped; rerun the same command to resume", file=sys.stderr)
             raise typer.Exit(EXIT_STOPPED) from None

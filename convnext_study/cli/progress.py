@@ -7,12 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from convnext_study.report.tables.formatting import duration, number, with_unit
 from convnext_study.results.metric_spec import UNNAMED, MetricSpec, spec_of
 from convnext_study.runs.files import LOG
-from convnext_study.runs.records import Epoch, Record, Result, Run
+from convnext_study.runs.records import Epoch, Record, Run
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,9 +39,9 @@ class Progress:
     id: str
     label: str
     seed: int
-    state: State
-    epoch: int
-    epochs: int | None
+    state: State = "waiting"
+    epoch: int = 0
+    epochs: int | None = None
     loss: float | None = None
     value: float | None = None
     metric: MetricSpec = UNNAMED
@@ -55,33 +55,27 @@ def progress(records: Iterable[Record], requested: Sequence[Run]) -> list[Progre
 
 
 def _progress(run: Run, record: Record | None) -> Progress:
-    label = str(run.metadata.get("label", run.name))
-    epochs = run.recipe.get("epochs")
+    about: dict[str, Any] = {
+        "id": run.id,
+        "label": str(run.metadata.get("label", run.name)),
+        "seed": run.seed,
+        "epochs": run.recipe.get("epochs"),
+    }
     if record is None:
-        return Progress(run.id, label, run.seed, "waiting", 0, epochs)
+        return Progress(**about)
     states: dict[str, State] = {"done": "done", "running": "running", "failed": "failed"}
-    last = record.epochs[-1] if record.epochs else None
-    evaluated = next((line for line in reversed(record.epochs) if line.value is not None), None)
-    return Progress(
-        id=run.id,
-        label=label,
-        seed=run.seed,
-        state=states.get(record.status, "waiting"),
-        epoch=last.epoch if last else 0,
-        epochs=last.epochs if last else epochs,
-        loss=last.loss if last else None,
-        value=record.result.value if record.result else evaluated.value if evaluated else None,
-        metric=_metric(record.result, evaluated),
-        seconds_left=_seconds_left(record),
-    )
+    about["state"] = states.get(record.status, "waiting")
+    if record.epochs:
+        last = record.epochs[-1]
+        about |= {"epoch": last.epoch, "epochs": last.epochs, "loss": last.loss}
+    if result := record.result:
+        about |= {"value": result.value, "metric": spec_of(result.primary, result.metric)}
+    elif evaluated := [line for line in record.epochs if line.value is not None]:
+        about |= {"value": evaluated[-1].value, "metric": _metric(evaluated[-1])}
+    return Progress(**about, seconds_left=_seconds_left(record))
 
 
-def _metric(result: Result | None, line: Epoch | None) -> MetricSpec:
-    """The metric of a result, else of a line of the log."""
-    if result is not None:
-        return spec_of(result.primary, result.metric)
-    if line is None:
-        return UNNAMED
+def _metric(line: Epoch) -> MetricSpec:
     spec = MetricSpec(name=line.primary, label=line.label or line.primary, unit=line.unit)
     return spec.scaled_to([line.value])
 
@@ -110,12 +104,10 @@ def live_table(runs: Sequence[Progress], jobs: int = 1, height: int = 24) -> Ren
     from rich.text import Text
 
     shown = _most_telling(runs, height)
-    seeds = len({run.seed for run in runs}) > 1
     grid = Table(box=None, padding=(0, 1), caption=_caption(runs, jobs, len(shown)))
     grid.caption_justify = "left"
     grid.add_column("step", max_width=36)
-    if seeds:
-        grid.add_column("seed", justify="right")
+    grid.add_column("seed", justify="right")
     grid.add_column("state", no_wrap=True, min_width=7)
     grid.add_column("", width=_BAR)
     headings = {run.metric.heading for run in runs if run.value is not None}
@@ -124,24 +116,22 @@ def live_table(runs: Sequence[Progress], jobs: int = 1, height: int = 24) -> Ren
         grid.add_column(name, justify="right", no_wrap=True, min_width=6)
     for run in shown:
         style = _STYLES[run.state]
-        label = Text(run.label, style=style, no_wrap=True, overflow="ellipsis")
-        cells: list[RenderableType] = [label]
-        cells += [Text(str(run.seed))] if seeds else []
-        cells += [
+        grid.add_row(
+            Text(run.label, style=style, no_wrap=True, overflow="ellipsis"),
+            Text(str(run.seed)),
             Text(run.state, style=style),
             ProgressBar(run.epochs or 1, run.epoch, width=_BAR, complete_style="blue"),
             Text(f"{run.epoch}/{run.epochs or '?'}"),
             Text("" if run.loss is None else f"{run.loss:.3f}"),
             Text(number(run.value, run.metric.decimals)),
             Text("" if run.state == "done" else duration(run.seconds_left)),
-        ]
-        grid.add_row(*cells)
+        )
     return grid
 
 
 def plain_line(run: Run, line: Epoch) -> str:
     """The end of an epoch in one line, for output that is not a terminal."""
-    width, metric = len(str(line.epochs)), _metric(None, line)
+    width, metric = len(str(line.epochs)), _metric(line)
     value = "" if line.value is None else f"{metric.label} {with_unit(line.value, metric)}  "
     return (
         f"{run.name} seed {run.seed}  epoch {line.epoch:>{width}}/{line.epochs}  "
@@ -150,18 +140,14 @@ def plain_line(run: Run, line: Epoch) -> str:
 
 
 def _most_telling(runs: Sequence[Progress], height: int) -> list[Progress]:
-    """In the order requested; where there is no room for all, running and failed ones go before the
-    latest done and the next waiting."""
-    if len(runs) <= height:
-        return list(runs)
-    done = [run.id for run in runs if run.state == "done"]
-    waiting = [run.id for run in runs if run.state == "waiting"]
-    busy = [run.id for run in runs if run.state in ("running", "failed")]
-    room = max(height - len(busy), 0)
-    next_up = waiting[: max(room - len(done), room // 2)]
-    latest = done[len(done) - max(room - len(next_up), 0) :] if room > len(next_up) else []
-    keep = {*busy[:height], *next_up, *latest}
-    return [run for run in runs if run.id in keep]
+    """In the order requested; where there is no room for all, running and failed ones go before
+    those that were done last and that come next."""
+    front = next((n for n, run in enumerate(runs) if run.state == "waiting"), len(runs))
+
+    def rank(n: int) -> tuple[bool, int]:
+        return runs[n].state in ("done", "waiting"), abs(n - front)
+
+    return [runs[n] for n in sorted(sorted(range(len(runs)), key=rank)[:height])]
 
 
 def _caption(runs: Sequence[Progress], jobs: int, shown: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections import Counter
@@ -105,8 +106,9 @@ def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> lis
 
 def _study(runs: Sequence[Run], seeds: str, folder: str) -> list[str]:
     """Of a study whose networks are not the road map's: what its records tell of the command."""
-    parts = ["convnext-study", "study", runs[0].study, "--data", _data(_main_data(runs))]
-    parts += ["--seeds", seeds]
+    # The data of most runs; a few may be trained on other data for their architecture alone.
+    data = Counter(run.data for run in runs).most_common(1)[0][0]
+    parts = ["convnext-study", "study", runs[0].study, "--data", _data(data), "--seeds", seeds]
     networks = {str(run.metadata[NETWORKS]) for run in runs if run.metadata.get(NETWORKS)}
     parts += ["--networks", ",".join(sorted(networks))] if networks else []
     given = [run.metadata.get(TARGETS) for run in runs]
@@ -117,11 +119,6 @@ def _study(runs: Sequence[Run], seeds: str, folder: str) -> list[str]:
         shlex.join([*parts, "--out", folder]),
         "# not checked: options that changed the recipes, if any did, are not in the records",
     ]
-
-
-def _main_data(runs: Sequence[Run]) -> str:
-    """The data of most runs; a few may be trained on other data for their architecture alone."""
-    return Counter(run.data for run in runs).most_common(1)[0][0]
 
 
 def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:
@@ -150,15 +147,11 @@ def _recipe(runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
         choice = "unknown"
     changes: dict[str, Any] = {}
     for run in runs:
-        if run.metadata.get(RECIPE) not in RECIPES:
-            continue
-        try:
-            plain = recipe_for(run.metadata[RECIPE], choice).model_dump(mode="json")
-        except UserError:
-            continue
-        for field in _OPTIONS:
-            if run.recipe.get(field) not in (None, plain[field]):
-                changes[field] = run.recipe[field]
+        if run.metadata.get(RECIPE) in RECIPES:  # no other, which could be a file's name
+            with contextlib.suppress(UserError):
+                plain = recipe_for(run.metadata[RECIPE], choice).model_dump(mode="json")
+                given = {name: run.recipe.get(name) for name in _OPTIONS}
+                changes |= {k: v for k, v in given.items() if v not in (None, plain[k])}
     return choice, changes
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from convnext_study.cli.options import (
     WHAT,
     StudyOptions,
+    option,
     output_of,
     print_rich,
     print_tables,
@@ -25,7 +26,37 @@ if TYPE_CHECKING:
     from convnext_study.experiments.study_file import StudyFile
     from convnext_study.runs.records import Record, Run
 
-_what: Any = functools.partial(typer.Option, rich_help_panel=WHAT)
+
+@dataclass(frozen=True)
+class FileOptions(StudyOptions):
+    """Those of a study from a file, too."""
+
+    networks: str = option(
+        WHAT,
+        "Networks to study, comma-separated, for studies that accept a choice: see their file. "
+        "(default: the study's own)",
+        "",
+    )
+    targets: list[str] | None = option(
+        WHAT,
+        "What to do with the networks, for studies that accept a choice: see their file. May be "
+        "repeated. (default: the study's own)",
+        None,
+        "--target",
+    )
+    extra_steps: str = option(
+        WHAT, "Steps after the end: grn, layer_scale, ..., or .py files with STEPS.", ""
+    )
+    match_macs: str | None = option(
+        WHAT, "Set each width so that MACs come nearest to: end, or a number."
+    )
+    permutations: int = option(
+        WHAT, "Orders of the steps to sample, half of them reverses.", 8, min=2, max=10_000
+    )
+    players: Literal["step", "section"] = option(
+        WHAT, "What an attribution shares the gain among.", "step"
+    )
+    any_commit: bool = option(WHAT, "Count runs made at other commits as well.", False)
 
 
 @with_options
@@ -36,38 +67,7 @@ def study(
             metavar="NAME|FILE", help="A study of the package, such as pairs, or a Python file."
         ),
     ],
-    options: StudyOptions,
-    networks: Annotated[
-        str,
-        _what(
-            help="Networks to study, comma-separated, for studies that accept a choice: see their "
-            "file. (default: the study's own)"
-        ),
-    ] = "",
-    targets: Annotated[
-        list[str] | None,
-        _what(
-            "--target",
-            help="What to do with the networks, for studies that accept a choice: see their file. "
-            "May be repeated. (default: the study's own)",
-        ),
-    ] = None,
-    extra_steps: Annotated[
-        str, _what(help="Steps after the end: grn, layer_scale, ..., or .py files with STEPS.")
-    ] = "",
-    match_macs: Annotated[
-        str | None,
-        _what(help="Set each width so that MACs come nearest to: end, or a number."),
-    ] = None,
-    permutations: Annotated[
-        int, _what(min=2, max=10_000, help="Orders of the steps to sample, half of them reverses.")
-    ] = 8,
-    players: Annotated[
-        Literal["step", "section"], _what(help="What an attribution shares the gain among.")
-    ] = "step",
-    any_commit: Annotated[
-        bool, _what("--any-commit", help="Count runs made at other commits as well.")
-    ] = False,
+    options: FileOptions,
 ) -> None:
     """Train the networks that a study's file asks for, each once, and show its tables.
 
@@ -86,31 +86,32 @@ def study(
         with_metadata,
     )
 
-    if permutations % 2:
+    if options.permutations % 2:
         raise UserError(
-            f"permutations: {permutations}; use an even number, each order comes with its reverse"
+            f"permutations: {options.permutations}; use an even number, each order comes with its "
+            "reverse"
         )
     loaded = load_study(find_study(file))
     context = make_context(
         loaded,
         options.regime,
-        extra_steps,
+        options.extra_steps,
         data=options.data or loaded.data or DEFAULT_DATA,
         seeds=parse_seeds(options.seeds),
         recipe=options.recipe,
         changes=options.recipe_changes(),
-        permutations=permutations,
-        players=players,
-        any_commit=any_commit,
-        networks=loaded.networks(networks),
-        targets=loaded.targets(targets or ()),
+        permutations=options.permutations,
+        players=options.players,
+        any_commit=options.any_commit,
+        networks=loaded.networks(options.networks),
+        targets=loaded.targets(options.targets or ()),
     )
     # For the report, which says how to ask for these runs again.
-    choice = {NETWORKS: networks, TARGETS: targets}
-    choice = {option: value for option, value in choice.items() if value}
+    choice = {NETWORKS: options.networks, TARGETS: options.targets}
+    choice = {name: value for name, value in choice.items() if value}
     requested = [with_metadata(run, **choice) for run in loaded.runs(context)]
-    if match_macs is not None:
-        requested = _match_macs(requested, match_macs, context, options)
+    if options.match_macs is not None:
+        requested = _match_macs(requested, options.match_macs, context, options)
     folder = (
         options.out or loaded.folder(context.data) or default_folder(context.road, context.data)
     )
@@ -129,7 +130,7 @@ def study(
     if options.dry_run:
         return
     try:
-        if match_macs is None:
+        if options.match_macs is None:
             _show(loaded, whole, context)
         else:
             _show_matched(whole, requested)
