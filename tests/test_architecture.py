@@ -64,22 +64,6 @@ def test_heavy_libraries_are_imported_where_they_are_used() -> None:
         assert not early, f"{name_of(path)} imports {sorted(early)} at once"
 
 
-def test_the_reader_of_imports_knows_when_they_cost(tmp_path: Path) -> None:
-    # What is inside a function counts, but not as an import's cost.
-    source = tmp_path / "module.py"
-    source.write_text(
-        "from typing import TYPE_CHECKING\n"
-        "import convnext_study.models.blocks\n"
-        "if TYPE_CHECKING:\n    import timm\n"
-        "def f():\n    import torch\n"
-    )
-    assert "torch" in set(modules_in(source))
-    assert set(modules_in(source, at_import=True)) == {
-        "typing.TYPE_CHECKING",
-        "convnext_study.models.blocks",
-    }
-
-
 def test_data_modules_import_without_torch() -> None:
     light = (
         "from convnext_study import cli, cost, recipes, roadmap\n"

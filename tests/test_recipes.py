@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim import lr_scheduler
 
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.recipes import (
@@ -63,58 +64,50 @@ def test_whole_cosine_curve() -> None:
     assert curve.max() == 4e-3
 
 
-def test_step_curve() -> None:
+def test_step_and_poly_curves() -> None:
+    """Those of the papers: ADP-C has 484 epochs of 247 steps, 0.01 (1 - step / 119548)^0.9."""
     rates = [learning_rate(CLASSIC, epoch * 5, 5) for epoch in (0, 29, 30, 59, 60, 89)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-
-
-def test_poly_curve() -> None:
-    """ADP-C's recipe: 484 epochs of 247 steps, 0.01 (1 - step / 119548)^0.9."""
     recipe = CLASSIC.replace(
         schedule="poly", epochs=484, lr=0.01, lr_base_size=12, global_batch_size=12
     )
-    steps = [0, 1, 59_774, 119_547]
     expected = [0.01, 0.01 * (119_547 / 119_548) ** 0.9, 0.01 * 0.5**0.9, 0.01 / 119_548**0.9]
-    assert [learning_rate(recipe, step, 247) for step in steps] == pytest.approx(expected)
-
-
-def by_torch(recipe: Recipe, make: Any, per_epoch: int) -> list[float]:
-    """The rate of every step, by a scheduler of torch's that steps as often as ``make`` says."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe.lr)
-    scheduler, each = make(optimizer)
-    rates = []
-    for step in range(recipe.epochs * per_epoch):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        if (step + 1) % each == 0:
-            scheduler.step()
-    return rates
-
-
-def multi_step(optimizer: Any) -> Any:
-    return torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3, 7], gamma=0.2), 4
-
-
-def polynomial(optimizer: Any) -> Any:
-    return torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=36, power=0.9), 1
-
-
-def constant(optimizer: Any) -> Any:
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0), 1
+    found = [learning_rate(recipe, step, 247) for step in (0, 1, 59_774, 119_547)]
+    assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("fields", "make"),
+    ("fields", "make", "each"),
     [
-        ({"schedule": "step", "milestones": (2, 3, 7), "gamma": 0.2}, multi_step),
-        ({"schedule": "poly", "power": 0.9}, polynomial),
-        ({"schedule": "constant"}, constant),
+        (
+            {"schedule": "step", "milestones": (2, 3, 7), "gamma": 0.2},
+            lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [2, 3, 7], gamma=0.2),
+            4,
+        ),
+        (
+            {"schedule": "poly", "power": 0.9},
+            lambda optimizer: lr_scheduler.PolynomialLR(optimizer, total_iters=36, power=0.9),
+            1,
+        ),
+        (
+            {"schedule": "constant"},
+            lambda optimizer: lr_scheduler.ConstantLR(optimizer, factor=1.0),
+            1,
+        ),
     ],
 )
-def test_curves_are_torchs(fields: dict[str, Any], make: Any) -> None:
+def test_curves_are_torchs(fields: dict[str, Any], make: Any, each: int) -> None:
+    """Each of torch's schedulers steps once in so many steps of an optimizer."""
     recipe = CLASSIC.replace(epochs=9, **fields)
-    rates = [learning_rate(recipe, step, 4) for step in range(36)]
-    assert rates == pytest.approx(by_torch(recipe, make, 4), rel=1e-9)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe.lr)
+    scheduler, theirs = make(optimizer), []
+    for step in range(36):
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if (step + 1) % each == 0:
+            scheduler.step()
+    ours = [learning_rate(recipe, step, 4) for step in range(36)]
+    assert ours == pytest.approx(theirs, rel=1e-9)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

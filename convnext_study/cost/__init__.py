@@ -5,8 +5,7 @@ paper. ``count`` takes any module and is the number that is printed; `closed_for
 and `count_torch` reach the MACs by other ways, to check it. torch is imported where it is used.
 """
 
-from convnext_study.cost.closed_form import closed_form
-from convnext_study.cost.cost import Cost, CountersDisagree, ImageTooSmall
+from convnext_study.cost.closed_form import Cost, CountersDisagree, ImageTooSmall, closed_form
 from convnext_study.cost.counter import count, count_spec
 from convnext_study.cost.table import table
 from convnext_study.cost.verify import count_fvcore, count_torch

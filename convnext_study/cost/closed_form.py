@@ -6,8 +6,43 @@ means something.
 
 from __future__ import annotations
 
-from convnext_study.cost.cost import Cost, ImageTooSmall
+from dataclasses import dataclass
+
+from convnext_study.errors import RunFailed, UserError
 from convnext_study.roadmap.spec import STAGES, NetSpec
+
+
+class ImageTooSmall(UserError):
+    """The network would shrink the image to nothing."""
+
+
+class CountersDisagree(RunFailed):
+    """Two counters give one network different costs; the message has all of them."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one image, in raw units.
+
+    Args:
+        macs: multiply-accumulates of convolution and linear layers.
+        params: parameters of all layers.
+        activations: output elements of convolution and linear layers.
+    """
+
+    macs: int = 0
+    params: int = 0
+    activations: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.macs + other.macs,
+            self.params + other.params,
+            self.activations + other.activations,
+        )
+
+    def __mul__(self, times: int) -> Cost:
+        return Cost(self.macs * times, self.params * times, self.activations * times)
 
 
 def closed_form(spec: NetSpec, image_size: int, num_classes: int = 1000) -> Cost:
@@ -46,14 +81,9 @@ def sides(spec: NetSpec, image_size: int) -> tuple[int, ...]:
 
 
 def _conv(side: int, c_in: int, c_out: int, *, kernel: int = 1, bias: bool = False) -> Cost:
-    """A dense convolution whose output is ``side`` by ``side``."""
+    """A convolution whose output is ``side`` by ``side``; a depthwise one has ``c_in`` of 1."""
     weights = kernel**2 * c_in * c_out
     return Cost(weights * side**2, weights + bias * c_out, c_out * side**2)
-
-
-def _depthwise(side: int, channels: int, *, kernel: int, bias: bool) -> Cost:
-    weights = kernel**2 * channels
-    return Cost(weights * side**2, weights + bias * channels, channels * side**2)
 
 
 def _norm(channels: int) -> Cost:
@@ -67,13 +97,11 @@ def _stem(spec: NetSpec, image_size: int, side: int) -> Cost:
         conv_side = image_size if whole else -(-image_size // 2)
         bias = spec.norm != "batch"
         return _conv(conv_side, 3, spec.width, kernel=7, bias=bias) + _norm(spec.width)
-    if spec.layout == "isotropic":  # patches of 16 in the paper, and no norm
-        return _conv(side, 3, spec.width, kernel=4 * spec.stem_stride, bias=True)
-    if spec.downsampling == "separate":
-        bias = spec.norm != "batch"
-        conv = _conv(side, 3, spec.width, kernel=spec.stem_stride, bias=bias)
-        return conv + _norm(spec.width)
-    return _conv(side, 3, spec.width, kernel=spec.stem_stride, bias=True)
+    isotropic = spec.layout == "isotropic"  # patches of 16 in the paper, and no norm
+    normed = spec.downsampling == "separate" and not isotropic
+    patch = spec.stem_stride * (4 if isotropic else 1)
+    conv = _conv(side, 3, spec.width, kernel=patch, bias=not normed or spec.norm != "batch")
+    return conv + _norm(spec.width) if normed else conv
 
 
 def _stage(spec: NetSpec, stage: int, before: int, after: int) -> Cost:
@@ -98,10 +126,8 @@ def _block(spec: NetSpec, stage: int, c_in: int, before: int, after: int) -> Cos
     narrow_side = after if spec.spatial_first else before
 
     total = _conv(narrow_side, c_in, hidden, bias=pointwise_bias)
-    if spec.depthwise:
-        total += _depthwise(after, spatial, kernel=spec.kernel, bias=spatial_bias)
-    else:
-        total += _conv(after, spatial, spatial, kernel=spec.kernel, bias=spatial_bias)
+    seen = 1 if spec.depthwise else spatial
+    total += _conv(after, seen, spatial, kernel=spec.kernel, bias=spatial_bias)
     total += _conv(after, hidden, out, bias=pointwise_bias)
     total += _norm(spatial)
     if spec.norms == 3:

@@ -7,8 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.cost.closed_form import sides
-from convnext_study.cost.cost import Cost, ImageTooSmall
+from convnext_study.cost.closed_form import Cost, ImageTooSmall, sides
 from convnext_study.roadmap.spec import NetSpec
 
 if TYPE_CHECKING:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from convnext_study.cost.closed_form import closed_form
-from convnext_study.cost.cost import CountersDisagree
+from convnext_study.cost.closed_form import CountersDisagree, closed_form
 from convnext_study.cost.counter import (
     blank_image,
     build_meta,
@@ -61,27 +59,18 @@ def count_torch(model: nn.Module, image_size: tuple[int, int, int]) -> int:
 
 
 def verify_spec(where: str, spec: NetSpec, image_size: int, num_classes: int) -> None:
-    """Count one network in all four ways. Raises CountersDisagree unless they agree exactly."""
+    """Count one network in all four ways. Raises CountersDisagree, one line with every counter and
+    its count, unless they agree exactly."""
     shape = (3, image_size, image_size)
     model = build_meta(spec, num_classes)
     hooks = count_spec(spec, image_size, num_classes)
-    paper_and_pencil = closed_form(spec, image_size, num_classes)
-    compare(
-        f"{where}: MACs",
-        {
-            "hooks": hooks.macs,
-            "closed form": paper_and_pencil.macs,
-            "fvcore": count_fvcore(model, shape),
-            "torch": count_torch(model, shape),
-        },
-    )
-    for unit in ("params", "activations"):
-        by_hooks, by_form = getattr(hooks, unit), getattr(paper_and_pencil, unit)
-        compare(f"{where}: {unit}", {"hooks": by_hooks, "closed form": by_form})
-
-
-def compare(what: str, counts: Mapping[str, int]) -> None:
-    """Raises CountersDisagree, one line with every counter and its count, unless all are equal."""
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{counter} {number:,}" for counter, number in counts.items())
-        raise CountersDisagree(f"{what} disagree between counters: {listed}")
+    form = closed_form(spec, image_size, num_classes)
+    others = {"fvcore": count_fvcore(model, shape), "torch": count_torch(model, shape)}
+    for unit, counts in {
+        "MACs": {"hooks": hooks.macs, "closed form": form.macs, **others},
+        "params": {"hooks": hooks.params, "closed form": form.params},
+        "activations": {"hooks": hooks.activations, "closed form": form.activations},
+    }.items():
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{counter} {number:,}" for counter, number in counts.items())
+            raise CountersDisagree(f"{where}: {unit} disagree between counters: {listed}")
