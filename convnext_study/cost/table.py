@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from convnext_study.cost.counter import count_spec
+from convnext_study.cost.closed_form import closed_form
 from convnext_study.cost.verify import verify_spec
 from convnext_study.roadmap import Variant, get_roadmap
 from convnext_study.roadmap.paper import published_row
@@ -39,7 +39,7 @@ def table(
 
 
 def _row(variant: Variant, size: int, num_classes: int) -> dict[str, Any]:
-    cost = count_spec(variant.spec, size, num_classes)
+    cost = closed_form(variant.spec, size, num_classes)
     paper = published_row(variant.regime, variant.name)
     comparable = paper is not None and size == PAPER_IMAGE_SIZE
     return {

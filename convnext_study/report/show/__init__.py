@@ -1,6 +1,6 @@
 """One screen for each row of a road map: what the step changes, and what that costs.
 
-Sixteen of them show how a ResNet becomes a ConvNeXt. torch and rich are imported only when a
+Sixteen of them show how a ResNet becomes a ConvNeXt. rich is imported only when a
 screen is made.
 """
 

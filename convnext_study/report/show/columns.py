@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.constrain import Constrain
 from rich.text import Text
 
-from convnext_study.cost import count_spec
+from convnext_study.cost import closed_form
 from convnext_study.report.show.layers import LayerLine
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import (
@@ -117,8 +117,8 @@ _CostRow = tuple[str, str, str, str, str]  # name, before, after, change, and wh
 
 def compare_costs(road: Roadmap, before: Variant | None, variant: Variant, size: int) -> Constrain:
     """Before, after, difference and percent; the paper's accuracy where the road is the paper's."""
-    new = count_spec(variant.spec, size, road.num_classes)
-    old = count_spec(before.spec, size, road.num_classes) if before else None
+    new = closed_form(variant.spec, size, road.num_classes)
+    old = closed_form(before.spec, size, road.num_classes) if before else None
     prefix = common_prefix([new.macs, old.macs if old else None])
     lines = [
         _cost("MACs", old.macs if old else None, new.macs, prefix, 4),
@@ -163,7 +163,7 @@ def tried_beside(road: Roadmap, variant: Variant, size: int) -> list[Constrain]:
     variants = [row for row in road.variants() if _alike(row, variant)]
     if len(variants) < 2:
         return []
-    costs = {row.name: count_spec(row.spec, size, road.num_classes) for row in variants}
+    costs = {row.name: closed_form(row.spec, size, road.num_classes) for row in variants}
     papers = {row.name: published_row(row.regime, row.name) for row in variants}
     columns: list[Column[Variant]] = [
         Column("step", "Tried beside it", lambda row: row.name, "text"),
