@@ -27,7 +27,6 @@ from convnext_study.studies.anytime.skipping.latency import (
     coherent_mask,
     laps,
     measure_table,
-    waiter,
 )
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
@@ -95,11 +94,11 @@ def compare(
         net.spec.replace(masks="none", random_shares=[]), num_classes=net.num_classes
     )
     forms = {
-        "dense": accelerated(plain, "dense").to(x.device),
-        "masked": accelerated(net, "dense").to(x.device),
+        "dense": accelerated(plain, skip=False).to(x.device),
+        "masked": accelerated(net, skip=False).to(x.device),
         "skipped": skipping,
     }
-    layers, wait = net.layer_costs((x.shape[1], x.shape[2], x.shape[3])), waiter(x.device)
+    layers = net.layer_costs((x.shape[1], x.shape[2], x.shape[3]))
     dense = exit_macs(layers)
     for share in shares:
         with torch.inference_mode():
@@ -107,7 +106,7 @@ def compare(
             mask = coherent_mask(1 - share, (height, width), len(x)).to(x.device)
             masks = [mask] * (len(layers) - 1)
             runs = {
-                name: partial(laps, partial(form.run, x, masks), clock, wait)
+                name: partial(laps, partial(form.run, x, masks), clock, x.device)
                 for name, form in forms.items()
             }
             for run in runs.values():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convnext_study.report.figures.style import COLOURS, FAINT, draw_charts, new_figure, style
 from convnext_study.runs.records import Record
-from convnext_study.studies.anytime.exit_metrics import ExitPoint
+from convnext_study.studies.anytime.arm_exits import ArmExit
 from convnext_study.studies.anytime.load_checkpointed import load_checkpointed
 
 if TYPE_CHECKING:
@@ -28,27 +28,36 @@ HIDDEN = (0.85, 0.85, 0.85)  # of pixels without a class
 
 
 @style()
-def curve(points: Sequence[ExitPoint], swept: Sequence[tuple[float, float]] = ()) -> Figure:
+def curve(points: Sequence[ArmExit], swept: Sequence[ArmExit]) -> Figure:
     """mIoU against MACs at the masks, and against milliseconds where they were measured.
 
-    ``swept``: MACs (1e6) and mIoU of the last exit of one network at other thresholds.
+    ``swept``: the last exit of one network at other thresholds.
     """
     timed = any(point.milliseconds is not None for point in points)
     titles = ["mIoU, %", "mIoU, % (one network of each, one core)"][: 1 + timed]
     figure, charts = draw_charts(titles, (5.2, 4.6), sharey=True)
-    _draw(charts[0], points, lambda point: point.macs / 1e6, "MACs to the exit, M")
+    _draw(charts[0], points, _million_macs, "MACs to the exit, M")
     if swept:
         label = "CA at other thresholds, one network"
         look: dict[str, Any] = {"color": COLOURS["faint"], "linewidth": 1, "markersize": 4}
-        charts[0].plot(*zip(*swept, strict=True), ":x", label=label, **look)
+        xs, ys = ([value(one) for one in swept] for value in (_million_macs, _miou))
+        charts[0].plot(xs, ys, ":x", label=label, **look)
     if timed:
         _draw(charts[1], points, lambda point: point.milliseconds, "milliseconds to the exit")
     figure.legend(*charts[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
+def _million_macs(point: ArmExit) -> float:
+    return point.mean("macs") / 1e6
+
+
+def _miou(point: ArmExit) -> float:
+    return point.mean("miou")
+
+
 def _draw(
-    axes: Axes, points: Sequence[ExitPoint], cost: Callable[[ExitPoint], float | None], unit: str
+    axes: Axes, points: Sequence[ArmExit], cost: Callable[[ArmExit], float | None], unit: str
 ) -> None:
     """A colour and a marker for each arm; those with one exit are marks without a line."""
     from matplotlib.ticker import LogLocator
@@ -58,14 +67,15 @@ def _draw(
         if not there:
             continue
         xs, mine = zip(*there, strict=True)
-        ends = [one.interval or (one.miou, one.miou) for one in mine]
+        heights = [_miou(one) for one in mine]
+        ends = [one.interval or (y, y) for y, one in zip(heights, mine, strict=True)]
         reach = [
-            [max(0.0, one.miou - low) for one, (low, _) in zip(mine, ends, strict=True)],
-            [max(0.0, high - one.miou) for one, (_, high) in zip(mine, ends, strict=True)],
+            [max(0.0, y - low) for y, (low, _) in zip(heights, ends, strict=True)],
+            [max(0.0, high - y) for y, (_, high) in zip(heights, ends, strict=True)],
         ]
         axes.errorbar(
             xs,
-            [one.miou for one in mine],
+            heights,
             yerr=reach,
             label=mine[0].label,
             color=f"C{place % 10}",

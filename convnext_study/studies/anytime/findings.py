@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from convnext_study.errors import UserError
@@ -11,23 +11,20 @@ from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import level_interval
 from convnext_study.runs.records import Record
 from convnext_study.studies.anytime import figures
-from convnext_study.studies.anytime.claims import claims_table
-from convnext_study.studies.anytime.exit_metrics import (
+from convnext_study.studies.anytime.arm_exits import (
+    EXIT_COLUMNS,
+    EXIT_NOTES,
+    LAST,
+    ArmExit,
     Arms,
-    at_exit,
-    by_arm,
-    exit_points,
-    exits_of,
-    exits_table,
-    image_interval,
-    result_of,
-    with_primary,
+    all_exits,
+    claims_table,
 )
 from convnext_study.studies.anytime.load_checkpointed import exit_milliseconds, first_seed, sweep
 from convnext_study.studies.anytime.spec import published
 
 ADAPTIVE = "ca"
-AtThreshold: TypeAlias = tuple[float, Record]  # a threshold, and the record with its metrics
+AtThreshold: TypeAlias = tuple[float, ArmExit]  # a threshold, and the network's last exit at it
 
 
 def findings(records: Iterable[Record]) -> list[Finding]:
@@ -35,18 +32,22 @@ def findings(records: Iterable[Record]) -> list[Finding]:
 
     Networks are used again where their weights are there; where they are not a sentence says so.
     """
-    backbones = by_arm(records)
+    backbones: dict[str, dict[str, list[Record]]] = {}
+    for record in records:
+        if record.result is not None:
+            about = record.run.metadata
+            arms = backbones.setdefault(str(about["backbone"]), {})
+            arms.setdefault(str(about["row"]), []).append(record)
     found: list[Finding] = []
     for backbone, arms in backbones.items():
-        end = "" if len(backbones) == 1 else f"_{backbone}"
-        found += _of_one(arms, backbone, end)
+        found += _of_one(arms, backbone, "" if len(backbones) == 1 else f"_{backbone}")
     return found
 
 
 def _of_one(arms: Arms, backbone: str, end: str) -> list[Finding]:
     notes: list[str] = []
     times: dict[str, Sequence[float]] = {}
-    swept: dict[float, Record] = {}
+    swept: list[AtThreshold] = []
     shown: list[figures.ImageView] = []
     for arm, records in arms.items():
         run = first_seed(records)
@@ -56,16 +57,18 @@ def _of_one(arms: Arms, backbone: str, end: str) -> list[Finding]:
         try:
             times[arm] = exit_milliseconds(run)
             if arm == ADAPTIVE:
-                swept, shown = sweep(run), figures.views(run)
+                swept = [(at, ArmExit([one], LAST)) for at, one in sweep(run).items()]
+                shown = figures.views(run)
         except UserError as error:
             notes.append(f"{run.run.id}: {error}")
-    points = exit_points(arms, times)
-    found: list[Finding] = [exits_table(points, backbone, end)]
+    exits = all_exits(arms, times)
+    title = f"Every exit of every arm: {backbone}"
+    found: list[Finding] = [Table(f"anytime_exits{end}", title, EXIT_COLUMNS, exits, EXIT_NOTES)]
     if tested := claims_table(arms, end):
         found.append(tested)
     if swept:
         found.append(threshold_table(swept, end))
-    curve = figures.curve(points, _last_exits(swept))
+    curve = figures.curve(exits, [one for _, one in swept])
     found.append(StudyFigure(f"anytime_curve{end}", f"{figures.CURVE}: {backbone}", curve))
     if shown:
         title = f"{figures.PANEL}: {backbone}"
@@ -73,44 +76,33 @@ def _of_one(arms: Arms, backbone: str, end: str) -> list[Finding]:
     return [*found, *notes]
 
 
-def threshold_table(swept: Mapping[float, Record], end: str = "") -> Table[AtThreshold]:
+def threshold_table(swept: Sequence[AtThreshold], end: str = "") -> Table[AtThreshold]:
     """mIoU and MACs of each exit of one trained network at each threshold."""
-    first = next(iter(swept.values()))
-    exits = exits_of([first])
+    network = swept[0][1]
 
     def column(name: str, heading: str, exit: int) -> Column[AtThreshold]:
-        key = f"{name}_exit{exit}"
-        words = f"{heading}, exit {exit}"
-        prefixed = name == "macs"
-        return Column(key, words, lambda one: _value(one[1], key), prefixed=prefixed)
+        def value(one: AtThreshold) -> float:
+            return ArmExit(one[1].records, exit).mean(name)
 
-    def interval(one: AtThreshold) -> tuple[float, float] | None:
-        return image_interval(with_primary([one[1]], exits))
+        words = f"{heading}, exit {exit}"
+        return Column(f"{name}_exit{exit}", words, value, prefixed=name == "macs")
 
     columns: list[Column[AtThreshold]] = [
         Column("threshold", "threshold", lambda one: one[0], format="{:g}".format),
-        *(column("miou", "mIoU", exit) for exit in range(1, exits + 1)),
-        *(column("macs", "MACs", exit) for exit in range(1, exits + 1)),
-        Column("ci", f"95 %, exit {exits}", interval, "interval", format=level_interval),
+        *(column("miou", "mIoU", exit) for exit in range(1, network.exits + 1)),
+        *(column("macs", "MACs", exit) for exit in range(1, network.exits + 1)),
+        Column(
+            "ci",
+            f"95 %, exit {network.exits}",
+            lambda one: one[1].interval,
+            "interval",
+            format=level_interval,
+        ),
     ]
-    run = first.run
     notes = (
-        f"{run.metadata['label']}, seed {run.seed}: trained at "
+        f"{network.label}, seed {network.records[0].run.seed}: trained at "
         f"{published()['mask']['threshold']:g}, evaluated at each. MACs are means over the "
         "validation images. The interval is a bootstrap over images.",
     )
     title = "One trained network at each threshold of confidence"
-    return Table(f"anytime_thresholds{end}", title, columns, list(swept.items()), notes=notes)
-
-
-def _last_exits(swept: Mapping[float, Record]) -> list[tuple[float, float]]:
-    """MACs (1e6) and mIoU of the last exit at each threshold."""
-
-    def last(record: Record, name: str) -> float:
-        return _value(record, at_exit(name, [record], -1))
-
-    return [(last(one, "macs") / 1e6, last(one, "miou")) for one in swept.values()]
-
-
-def _value(record: Record, metric: str) -> float:
-    return result_of(record).metrics[metric].value
+    return Table(f"anytime_thresholds{end}", title, columns, swept, notes=notes)

@@ -14,7 +14,6 @@ from convnext_study.evaluation.trust import EvaluationError
 from convnext_study.runs.files import CHECKPOINT, make_within, read_json, write_json
 from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Record
-from convnext_study.studies.anytime.exit_metrics import result_of
 from convnext_study.studies.anytime.spec import published
 
 if TYPE_CHECKING:
@@ -106,7 +105,8 @@ def sweep(record: Record) -> dict[float, Record]:
     swept = {}
     for one in _remembered(record, "thresholds", measure):
         metrics = {name: Metric.model_validate(plain) for name, plain in one["metrics"].items()}
-        result = result_of(record).model_copy(update={"metrics": metrics})
+        assert record.result is not None  # noqa: S101  findings() keeps no others
+        result = record.result.model_copy(update={"metrics": metrics})
         swept[float(one["threshold"])] = record.model_copy(update={"result": result})
     return swept
 

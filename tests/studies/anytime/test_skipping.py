@@ -17,23 +17,16 @@ from typer.testing import CliRunner
 from convnext_study.cli import app
 from convnext_study.errors import UserError
 from convnext_study.studies.anytime import bench
-from convnext_study.studies.anytime.masks import (
-    MaskedConv2d,
-    ResizedMask,
-    SegmentMask,
-    confidence,
-)
+from convnext_study.studies.anytime.masks import MaskedConv2d, ResizedMask, SegmentMask, confidence
 from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.skipping.accelerate import accelerated
-from convnext_study.studies.anytime.skipping.branches import SkippingBranch
 from convnext_study.studies.anytime.skipping.latency import coherent_mask, laps, measure_table
 from convnext_study.studies.anytime.skipping.methods import (
     METHODS,
     Fill,
     LatencyModel,
     MethodSkipper,
-    best_method,
-    can_use,
+    has_positions,
 )
 
 F64 = torch.float64
@@ -64,13 +57,23 @@ def test_every_method_is_the_masked_dense_form(
         masked.shift = torch.randn(8, dtype=F64)
     x = torch.randn(2, 8, 40, 72, dtype=F64).to(memory_format=torch.channels_last)
     mask = ResizedMask(coherent_mask(share, masked.output_size(x), 2))
-    assert can_use(method, masked)
+    assert has_positions(masked)
     with torch.no_grad():
-        found = METHODS[method](Fill(masked, mask, MethodSkipper(masked, {})), x)
+        found = METHODS[method](Fill(masked, mask, MethodSkipper(masked)), x)
         torch.testing.assert_close(found, masked.dense_form(x, mask))
 
 
-@pytest.mark.parametrize("how", ["dense", None, *METHODS])
+EVERY_WAY = pytest.mark.parametrize("how", ["dense", None, *METHODS])
+
+
+def fast_by(how: str | None, net: AnytimeNet, monkeypatch: pytest.MonkeyPatch) -> AnytimeNet:
+    """By one method in every layer, on maps of any size; the usual choice for None."""
+    if how in METHODS:
+        monkeypatch.setattr(MethodSkipper, "method", lambda *_: how)
+    return accelerated(net, skip=how != "dense")
+
+
+@EVERY_WAY
 @pytest.mark.parametrize(
     "fields",
     [
@@ -82,19 +85,21 @@ def test_every_method_is_the_masked_dense_form(
         {"backbone": "roadmap_nano_resnet", "flex_width": 8},
     ],
 )
-def test_a_skipping_network_gives_the_same_logits(how: str | None, fields: dict[str, Any]) -> None:
+def test_a_skipping_network_gives_the_same_logits(
+    how: str | None, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = images(count=2, dtype=F64)
     net = in_the_middle(anytime_net(masks="confidence", **fields).double(), x)
-    fast = accelerated(net, how)
+    fast = fast_by(how, net, monkeypatch)
     with torch.no_grad():
         for ours, theirs in zip(fast.run(x), net.run(x), strict=True):
             torch.testing.assert_close(ours.logits, theirs.logits)
             if theirs.computed is not None:
                 assert ours.computed is not None
                 assert torch.equal(ours.computed, theirs.computed)
-    left = [one for one in fast.modules() if isinstance(one, nn.BatchNorm2d)]
-    assert not left
-    assert any(isinstance(one, nn.BatchNorm2d) for one in net.modules())
+    assert not any(isinstance(one, nn.BatchNorm2d) for one in fast.modules())
+    weights = {name for name in fast.state_dict() if name.endswith("weight")}
+    assert weights <= set(net.state_dict())
 
 
 def test_few_positions_are_read_by_heads_one_by_one() -> None:
@@ -106,35 +111,6 @@ def test_few_positions_are_read_by_heads_one_by_one() -> None:
         for ours, theirs in zip(fast.run(x, masks), net.run(x, masks), strict=True):
             torch.testing.assert_close(ours.logits, theirs.logits)
     assert set(fast.head_skippers) == {2, 3, 4}
-
-
-@pytest.mark.parametrize("share", [0.02, 0.25])
-def test_branches_on_rows_are_the_same_network(
-    share: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = images((128, 128), 2, dtype=F64)
-    net = anytime_net(masks="confidence").double()
-    for name, weight in net.named_parameters():
-        if name.endswith("fill_lambda"):  # in this precision the usual one reaches beyond the ring
-            weight.data.fill_(3.6)
-    fast = accelerated(net)
-    branches = [one for one in fast.modules() if isinstance(one, SkippingBranch)]
-    assert len(branches) == 2 + 3 + 4
-    by_rows: list[ResizedMask] = []
-    rows = SkippingBranch.by_rows
-
-    def noted(branch: SkippingBranch, x: torch.Tensor, mask: ResizedMask) -> torch.Tensor:
-        by_rows.append(mask)
-        return rows(branch, x, mask)
-
-    monkeypatch.setattr(SkippingBranch, "by_rows", noted)
-    weights = {name for name in fast.state_dict() if name.endswith("weight")}
-    assert weights <= set(net.state_dict())
-    masks = [coherent_mask(share, (32, 32), 2)] * 3
-    with torch.no_grad():
-        for ours, theirs in zip(fast.run(x, masks), net.run(x, masks), strict=True):
-            torch.testing.assert_close(ours.logits, theirs.logits)
-    assert len(by_rows) >= 2
 
 
 def test_once_nothing_is_left_later_exits_are_this_one_and_cost_nothing() -> None:
@@ -155,13 +131,12 @@ def test_once_nothing_is_left_later_exits_are_this_one_and_cost_nothing() -> Non
 
 def test_the_method_of_least_time_is_taken() -> None:
     conv = MaskedConv2d(nn.Conv2d(4, 4, 3, padding=1), SegmentMask())
-    costs = {"whole": (1.0, 0.0), "tiles": (0.4, 1.0), "positions": (0.1, 5.0)}
-    measured = {name: LatencyModel(*cost) for name, cost in costs.items()}
-    chosen = [
-        best_method(measured, conv, ResizedMask(coherent_mask(share, (64, 64))))
-        for share in (0.02, 0.2, 0.9)
-    ]
-    assert chosen == ["positions", "tiles", "whole"]
+    x, skipper = torch.zeros(1, 4, 64, 64), MethodSkipper(conv)
+    masks = [ResizedMask(coherent_mask(share, (64, 64))) for share in (0.1, 0.3, 0.9)]
+    assert [skipper.method(conv, x, mask) for mask in masks] == ["positions", "positions", "whole"]
+    measured = {"whole": LatencyModel(1.0, 0.0), "positions": LatencyModel(0.1, 4.0)}
+    skipper.table = {"3x3/1 g1 4-4 on 1x64x64": measured}
+    assert [skipper.method(conv, x, mask) for mask in masks] == ["positions", "whole", "whole"]
 
 
 def test_a_table_is_measured_for_every_kind_of_layer() -> None:
@@ -171,12 +146,9 @@ def test_a_table_is_measured_for_every_kind_of_layer() -> None:
     table = measure_table(fast, images(), repeats=1)
     assert fast.threshold == threshold
     assert {"3x3/1 g1 8-8 on 2x16x16", "1x1/1 g1 80-80 on 2x16x16"} <= set(table)
-    kinds = {frozenset(measured) for measured in table.values()}
-    assert kinds == {frozenset(METHODS), frozenset({"layers", "rows"})}
-    masked = [one for one in fast.modules() if isinstance(one, MaskedConv2d)]
-    assert all(
-        isinstance(one.skipper, MethodSkipper) and one.skipper.table is table for one in masked
-    )
+    assert all(set(measured) == set(METHODS) for measured in table.values())
+    skippers = [one for one in fast.modules() if isinstance(one, MethodSkipper)]
+    assert all(one.table is table for one in skippers) and skippers
     with torch.no_grad():
         for ours, theirs in zip(fast(images()), net(images()), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
@@ -259,7 +231,7 @@ def test_what_cannot_be_measured_is_a_line(
 
 def test_laps_read_the_clock_after_every_item() -> None:
     now = iter(range(100))
-    assert laps(lambda: "abc", clock=lambda: float(next(now))) == [1, 2, 3]
+    assert laps(lambda: "abc", lambda: float(next(now))) == [1, 2, 3]
 
 
 def test_predictions_come_one_by_one_and_stop_on_request() -> None:
@@ -289,14 +261,16 @@ def test_no_exit_is_begun_that_would_come_after_the_budget() -> None:
         next(net.train().anytime(images()))
 
 
-@pytest.mark.parametrize("how", ["dense", None, *METHODS])
+@EVERY_WAY
 @pytest.mark.parametrize(
     "fields",
     [{}, {"heads": "original"}, {"backbone": "convnext_atto", "flex_width": 8}, {"merge": False}],
 )
-def test_nothing_of_skipping_stays_on_the_cpu(how: str | None, fields: dict[str, Any]) -> None:
+def test_nothing_of_skipping_stays_on_the_cpu(
+    how: str | None, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A network that is moved after it was made fast, as one is for a GPU."""
-    fast = accelerated(anytime_net(masks="confidence", **fields), how)
+    fast = fast_by(how, anytime_net(masks="confidence", **fields), monkeypatch)
     x = images((256, 256))
     with torch.no_grad():
         size = next(fast.run(x)).logits.shape[-2:]

@@ -14,23 +14,18 @@ from convnext_study.studies.anytime.backbones import StagedBackbone
 from convnext_study.studies.anytime.heads import FlexHead
 from convnext_study.studies.anytime.masks import MaskedConv2d
 from convnext_study.studies.anytime.network import AnytimeNet
-from convnext_study.studies.anytime.skipping.branches import use_rows
 from convnext_study.studies.anytime.skipping.heads import can_skip, skipping_head
 from convnext_study.studies.anytime.skipping.indices import Geometry
-from convnext_study.studies.anytime.skipping.methods import MethodSkipper, Table
+from convnext_study.studies.anytime.skipping.methods import MethodSkipper
 
 
-def accelerated(net: AnytimeNet, table: Table | str | None = None) -> AnytimeNet:
+def accelerated(net: AnytimeNet, *, skip: bool = True) -> AnytimeNet:
     """A copy for inference: BatchNorms folded, channels last, and skipping what its masks skip.
 
     It gives the logits of the network in evaluation mode but for rounding, cannot be trained, and
-    keeps the weights of now. A network without masks is folded only.
-
-    Args:
-        net: any anytime network.
-        table: by which methods are chosen (`latency.measure_table`); None for rules that were not
-            measured here; a name of `methods.METHODS` for that one everywhere; ``dense`` to compute
-            everything as the authors' code does.
+    keeps the weights of now. A network without masks is folded only, and one that is not to
+    ``skip``, which computes everything as the authors' code does. Methods are chosen by rules that
+    were not measured here, until `latency.measure_table` gives it a table.
     """
     fast = copy.deepcopy(net).eval().requires_grad_(False)
     fold_batchnorms(fast)
@@ -38,13 +33,11 @@ def accelerated(net: AnytimeNet, table: Table | str | None = None) -> AnytimeNet
         if isinstance(module, nn.ReLU):  # it acts on a sum of its own in every backbone here
             module.inplace = True
     fast = fast.to(memory_format=torch.channels_last)
-    if table == "dense":
+    if not skip:
         return fast
-    chosen = {} if table is None else table
     for module in fast.modules():
         if isinstance(module, MaskedConv2d) and Geometry.of(module) is not None:
-            module.skipper = MethodSkipper(module, chosen)
-    use_rows(fast, chosen)
+            module.skipper = MethodSkipper(module)
     if fast.spec.merge:
         heads = [exit for exit in fast.segments if can_skip(fast.heads[str(exit)])]
         fast.head_skippers = dict.fromkeys(heads, skipping_head)

@@ -6,7 +6,6 @@ one position. All indices here are of such rows, and on the mask's device.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -95,55 +94,11 @@ def window_reads(mask: ResizedMask, size: tuple[int, int], geometry: Geometry) -
 
     def make() -> Reads:
         image, row, column = coordinates(positions(mask), mask)
-        start = (row * stride - padding, column * stride - padding)
-        return _squares(image, *start, kernel, size, step=dilation)
+        steps = torch.arange(kernel, device=row.device) * dilation - padding
+        rows, columns = row[:, None] * stride + steps, column[:, None] * stride + steps
+        return _reads(image[:, None, None], rows[:, :, None], columns[:, None, :], size)
 
     return mask.derive(("window", size, geometry), make)
-
-
-def tile_side(mask: ResizedMask) -> int:
-    """Of a map's tiles, in positions: coarse ones on large maps; ours."""
-    return 16 if min(size_of(mask.active)) >= 64 else 8
-
-
-def active_tiles(mask: ResizedMask) -> Tensor:
-    """Which tiles hold a computed position: (tiles, 3), image, row and column of each."""
-    pooled = partial(F.max_pool2d, kernel_size=tile_side(mask), ceil_mode=True)
-    return mask.derive("tiles", lambda: pooled(mask.active.float())[:, 0].nonzero())
-
-
-def tile_share(mask: ResizedMask) -> float:
-    """The tiles' share of the map, which may be above 1 for maps smaller than a tile."""
-    return len(active_tiles(mask)) * tile_side(mask) ** 2 / mask.active.numel()
-
-
-class Tiles(NamedTuple):
-    """Square tiles that hold all computed positions, and a border of what these read."""
-
-    reads: Reads  # the input's rows, tile by tile
-    number: int
-    side: int  # of the input's tiles, in positions
-    inside: Tensor  # of the tiles' output rows, those to keep
-    rows: Tensor  # the output's rows that these are
-
-
-def tiles(mask: ResizedMask, size: tuple[int, int], geometry: Geometry) -> Tiles:
-    """The tiles of a convolution's output, on an input of this height and width."""
-    kernel, stride, padding, dilation = geometry
-
-    def make() -> Tiles:
-        side = tile_side(mask)
-        image, down, right = active_tiles(mask).unbind(1)
-        row, column = down * side, right * side
-        reach = (side - 1) * stride + (kernel - 1) * dilation + 1
-        reads = _squares(image, row * stride - padding, column * stride - padding, reach, size)
-        writes = _squares(image, row, column, side, size_of(mask.active))
-        wanted = mask.active.flatten()[writes.rows]
-        wanted[writes.outside] = False
-        inside = wanted.nonzero().flatten()
-        return Tiles(reads, len(row), reach, inside, writes.rows[inside])
-
-    return mask.derive(("tiled", size, geometry), make)
 
 
 class Border(NamedTuple):
@@ -171,15 +126,6 @@ def border(mask: ResizedMask, radius: int) -> Border:
         return Border(rows, _reads(image, row + down, column + right, size_of(mask.active)))
 
     return mask.derive(("border", radius), make)
-
-
-def _squares(
-    image: Tensor, row: Tensor, column: Tensor, side: int, size: tuple[int, int], step: int = 1
-) -> Reads:
-    """The squares of ``side`` rows and columns, ``step`` apart, that begin at these positions."""
-    steps = torch.arange(side, device=row.device) * step
-    rows, columns = row[:, None] + steps, column[:, None] + steps
-    return _reads(image[:, None, None], rows[:, :, None], columns[:, None, :], size)
 
 
 def _reads(image: Tensor, row: Tensor, column: Tensor, size: tuple[int, int]) -> Reads:

@@ -12,17 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convnext_study.benchmarks.timing import interleave
+from convnext_study.benchmarks.workload import wait
 from convnext_study.studies.anytime.masks import MaskedConv2d, ResizedMask
 from convnext_study.studies.anytime.network import AnytimeNet
-from convnext_study.studies.anytime.skipping.branches import SkippingBranch
-from convnext_study.studies.anytime.skipping.indices import size_of, tile_share
 from convnext_study.studies.anytime.skipping.methods import (
     METHODS,
     Fill,
     LatencyModel,
     MethodSkipper,
     Table,
-    can_use,
+    has_positions,
     layer_key,
 )
 
@@ -33,27 +32,21 @@ REGION = 16  # side of what a random mask keeps or skips as one, in positions of
 
 
 def laps(
-    run: Callable[[], Iterable[object]],
-    clock: Clock = time.perf_counter,
-    wait: Callable[[], object] = lambda: None,
+    run: Callable[[], Iterable[object]], clock: Clock, device: torch.device | None = None
 ) -> list[float]:
     """Seconds from the start of ``run``, which is called once, to each of the items that it yields.
 
     As ``clock``, `time.process_time` counts this process alone, on a machine that others use too;
-    ``wait`` is called before the clock is read, for devices that answer before they are done.
+    it is read once the ``device`` is done.
     """
-    wait()
+    kind = "cpu" if device is None else device.type
+    wait(kind)
     began = clock()
     found: list[float] = []
     for _ in run():
-        wait()
+        wait(kind)
         found.append(clock() - began)
     return found
-
-
-def waiter(device: torch.device) -> Callable[[], object]:
-    """What waits until a device is done; for a CPU nothing."""
-    return (lambda: None) if device.type == "cpu" else torch.accelerator.synchronize
 
 
 def coherent_mask(share: float, size: tuple[int, int], count: int = 1, seed: int = 0) -> Tensor:
@@ -72,40 +65,33 @@ def coherent_mask(share: float, size: tuple[int, int], count: int = 1, seed: int
 def measure_table(
     fast: AnytimeNet, x: Tensor, *, repeats: int = 5, clock: Clock = time.perf_counter
 ) -> Table:
-    """Time every method in every kind of masked layer, and then of branch, that images ``x``
-    (N, in_chans, H, W) meet in an accelerated network, which gets the table.
+    """Time every method in every kind of masked layer that images ``x`` (N, in_chans, H, W) meet in
+    an accelerated network, which gets the table.
 
     Measures are interleaved and repeated; medians are taken. ``clock`` is as for `laps`.
     """
     table: dict[str, dict[str, LatencyModel]] = {}
     for module in fast.modules():
-        if isinstance(module, MethodSkipper | SkippingBranch):
+        if isinstance(module, MethodSkipper):
             module.table = table  # which fills up
     with torch.inference_mode():
-        layers = _layers(fast, x)
-        # Branches last: layer by layer they need the table of their layers.
-        for layer, given in sorted(layers, key=lambda one: isinstance(one[0], SkippingBranch)):
-            table[_key(layer, given)] = _measure(layer, given, repeats, clock)
+        for key, (conv, given) in _layers(fast, x).items():
+            table[key] = _measure(conv, given, repeats, clock)
     return table
 
 
-def _key(layer: MaskedConv2d | SkippingBranch, x: Tensor) -> str:
-    return layer_key(layer, x) if isinstance(layer, MaskedConv2d) else layer.key(x)
+def _layers(fast: AnytimeNet, x: Tensor) -> dict[str, tuple[MaskedConv2d, Tensor]]:
+    """One convolution of each kind, with an input of it."""
+    found: dict[str, tuple[MaskedConv2d, Tensor]] = {}
 
-
-def _layers(fast: AnytimeNet, x: Tensor) -> list[tuple[MaskedConv2d | SkippingBranch, Tensor]]:
-    """One convolution and one branch of each kind, each with an input of it."""
-    found: dict[str, tuple[MaskedConv2d | SkippingBranch, Tensor]] = {}
-
-    def keep(layer: MaskedConv2d | SkippingBranch, args: tuple[Tensor, ...]) -> None:
-        if (key := _key(layer, args[0])) not in found:
-            found[key] = layer, args[0].clone()
+    def keep(conv: MaskedConv2d, args: tuple[Tensor, ...]) -> None:
+        if (key := layer_key(conv, args[0])) not in found:
+            found[key] = conv, args[0].clone()
 
     hooks = [
         module.register_forward_pre_hook(keep)
         for module in fast.modules()
-        if isinstance(module, SkippingBranch)
-        or (isinstance(module, MaskedConv2d) and module.skipper is not None)
+        if isinstance(module, MaskedConv2d) and module.skipper is not None
     ]
     before, skippers = fast.threshold, fast.head_skippers
     fast.threshold, fast.head_skippers = 1.0, {}  # so that every layer is met
@@ -115,40 +101,27 @@ def _layers(fast: AnytimeNet, x: Tensor) -> list[tuple[MaskedConv2d | SkippingBr
         fast.threshold, fast.head_skippers = before, skippers
         for hook in hooks:
             hook.remove()
-    return list(found.values())
+    return found
 
 
-def _measure(
-    layer: MaskedConv2d | SkippingBranch, x: Tensor, repeats: int, clock: Clock
-) -> dict[str, LatencyModel]:
-    """Of each method, or form of a branch: milliseconds against the share, through two medians."""
-    size = layer.output_size(x) if isinstance(layer, MaskedConv2d) else size_of(x)
+def _measure(conv: MaskedConv2d, x: Tensor, repeats: int, clock: Clock) -> dict[str, LatencyModel]:
+    """Of each method: milliseconds against the share, through two medians."""
     points: dict[str, list[tuple[float, float]]] = {}
     for share in SHARES:
-        layer.segment.set(coherent_mask(share, size, len(x)).to(x.device))
-        mask = layer.segment.at(size)
-        assert mask is not None  # noqa: S101  it was set
-        forms = _forms(layer, x, mask)
+        mask = ResizedMask(coherent_mask(share, conv.output_size(x), len(x)).to(x.device))
+        assert isinstance(conv.skipper, MethodSkipper)  # noqa: S101  _layers() keeps no others
+        fill = Fill(conv, mask, conv.skipper)
+        forms = {
+            name: partial(method, fill, x)
+            for name, method in METHODS.items()
+            if name == "whole" or has_positions(conv)
+        }
         for form in forms.values():
             form()  # what is derived of the mask is shared by many layers
-        wait = waiter(x.device)
-        measures = {name: partial(_seconds, form, clock, wait) for name, form in forms.items()}
+        measures = {name: partial(_seconds, form, clock, x) for name, form in forms.items()}
         for name, seconds in interleave(measures, repeats).items():
-            at = tile_share(mask) if name == "tiles" else mask.share
-            points.setdefault(name, []).append((at, 1000 * statistics.median(seconds)))
-    layer.segment.set(None)
+            points.setdefault(name, []).append((mask.share, 1000 * statistics.median(seconds)))
     return {name: _fit(*both) for name, both in points.items()}
-
-
-def _forms(
-    layer: MaskedConv2d | SkippingBranch, x: Tensor, mask: ResizedMask
-) -> dict[str, Callable[[], object]]:
-    if isinstance(layer, SkippingBranch):
-        return {"layers": partial(layer.by_layers, x), "rows": partial(layer.by_rows, x, mask)}
-    assert isinstance(layer.skipper, MethodSkipper)  # noqa: S101  _layers() keeps no others
-    fill = Fill(layer, mask, layer.skipper)
-    usable = [name for name in METHODS if can_use(name, layer)]
-    return {name: partial(METHODS[name], fill, x) for name in usable}
 
 
 def _fit(low: tuple[float, float], high: tuple[float, float]) -> LatencyModel:
@@ -159,5 +132,5 @@ def _fit(low: tuple[float, float], high: tuple[float, float]) -> LatencyModel:
     return LatencyModel(fast - slope * less, slope)
 
 
-def _seconds(form: Callable[[], object], clock: Clock, wait: Callable[[], object]) -> float:
-    return laps(lambda: [form()], clock, wait)[-1]
+def _seconds(form: Callable[[], object], clock: Clock, x: Tensor) -> float:
+    return laps(lambda: [form()], clock, x.device)[-1]

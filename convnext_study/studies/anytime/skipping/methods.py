@@ -1,4 +1,4 @@
-"""Three ways to a masked convolution: whole, by tiles, by single positions. Equal but for rounding.
+"""Two ways to a masked convolution: whole, and by single positions. Equal but for rounding.
 
 Maps are taken and given in channels-last layout, in which a position is a row of memory.
 """
@@ -12,25 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convnext_study.studies.anytime.masks import (
-    MaskedConv2d,
-    ResizedMask,
-    radial_kernel,
-    reach_of,
-)
+from convnext_study.studies.anytime.masks import MaskedConv2d, ResizedMask, radial_kernel, reach_of
 from convnext_study.studies.anytime.skipping import indices
 from convnext_study.studies.anytime.skipping.indices import Geometry, as_matrix, size_of
 
 MOST_BORDER = 0.25  # share of the map; where more would be filled, all of it is; ours
-# Where nothing was measured: the share of positions, or of tiles, up to which it is used.
-UNMEASURED = {"positions": 0.5, "tiles": 0.4}
+UNMEASURED = 0.5  # the share up to which single positions are used where nothing was measured
 
 
 class LatencyModel(NamedTuple):
-    """Milliseconds of a method: ``fixed + per_share * share``.
-
-    The share is that of computed positions, for tiles that of tiles.
-    """
+    """Milliseconds of a method: ``fixed + per_share * share`` of computed positions."""
 
     fixed: float
     per_share: float
@@ -49,17 +40,18 @@ class MethodSkipper(nn.Module):
 
     It goes with the convolution to a device. ``kernel`` is the fill's as far as it matters in the
     convolution's precision, ``radius`` positions; ``taps`` are the same without the middle, row by
-    row; ``rest`` is 1 less their sum. A name of `METHODS` as ``table`` takes that one where it can.
+    row; ``rest`` is 1 less their sum. ``table`` is empty where nothing was measured.
     """
 
     kernel: Tensor
     taps: Tensor
 
-    def __init__(self, conv: MaskedConv2d, table: Table | str) -> None:
+    def __init__(self, conv: MaskedConv2d) -> None:
         super().__init__()
         geometry, scale = Geometry.of(conv), conv.fill_lambda.detach()
         assert geometry is not None  # noqa: S101  the caller checks
-        self.geometry, self.table = geometry, table
+        self.geometry = geometry
+        self.table: Table = {}
         self.radius = reach_of(float(scale), torch.finfo(conv.weight.dtype).eps)
         kernel = radial_kernel(scale)
         middle = len(kernel) // 2
@@ -70,7 +62,6 @@ class MethodSkipper(nn.Module):
         self.rest = 1 - float(taps.sum())
         self.register_buffer("kernel", kernel, persistent=False)
         self.register_buffer("taps", taps, persistent=False)
-        self._keys: dict[torch.Size, str] = {}
 
     def forward(self, conv: MaskedConv2d, x: Tensor, mask: ResizedMask) -> Tensor:
         """The convolution's output, equal to the masked dense one but for rounding."""
@@ -79,18 +70,15 @@ class MethodSkipper(nn.Module):
             return as_maps(_filled_with(start, mask, conv.out_channels), mask)
         if mask.share == 1:
             return _conv(conv, x, conv.shifted_bias())
-        name = self._method(conv, x, mask)
-        method = METHODS[name] if can_use(name, conv) else whole
-        return method(Fill(conv, mask, self), x)
+        return METHODS[self.method(conv, x, mask)](Fill(conv, mask, self), x)
 
-    def _method(self, conv: MaskedConv2d, x: Tensor, mask: ResizedMask) -> str:
-        if isinstance(self.table, str):
-            return self.table
-        if indices.is_small(mask):
+    def method(self, conv: MaskedConv2d, x: Tensor, mask: ResizedMask) -> str:
+        """The name in `METHODS` of the one that should take the least time."""
+        if indices.is_small(mask) or not has_positions(conv):
             return "whole"
-        if x.shape not in self._keys:
-            self._keys[x.shape] = layer_key(conv, x)
-        return best_method(self.table.get(self._keys[x.shape]), conv, mask)
+        if (measured := self.table.get(layer_key(conv, x))) is not None:
+            return min(measured, key=lambda name: measured[name].at(mask.share))
+        return "positions" if mask.share <= UNMEASURED else "whole"
 
 
 def layer_key(conv: MaskedConv2d, x: Tensor) -> str:
@@ -101,23 +89,9 @@ def layer_key(conv: MaskedConv2d, x: Tensor) -> str:
     return f"{layer} on {n}x{h}x{w}"
 
 
-def best_method(
-    measured: Mapping[str, LatencyModel] | None, conv: MaskedConv2d, mask: ResizedMask
-) -> str:
-    """The method that should take the least time in a layer; by `UNMEASURED` without measures."""
-    if measured is not None:
-        tiles = indices.tile_share(mask) if "tiles" in measured else 1.0
-        shares = {name: tiles if name == "tiles" else mask.share for name in measured}
-        return min(measured, key=lambda name: measured[name].at(shares[name]))
-    if conv.kernel_size == (1, 1):
-        return "positions" if mask.share <= UNMEASURED["positions"] else "whole"
-    return "tiles" if indices.tile_share(mask) <= UNMEASURED["tiles"] else "whole"
-
-
-def can_use(method: str, conv: MaskedConv2d) -> bool:
-    """Whether a method computes such a convolution."""
-    depthwise = conv.groups == conv.in_channels == conv.out_channels
-    return method != "positions" or conv.groups == 1 or depthwise
+def has_positions(conv: MaskedConv2d) -> bool:
+    """Whether single positions of such a convolution can be computed."""
+    return conv.groups == 1 or conv.groups == conv.in_channels == conv.out_channels
 
 
 def as_maps(matrix: Tensor, mask: ResizedMask) -> Tensor:
@@ -143,10 +117,10 @@ class Fill:
         shift = conv.shift if self.sparse else None
         self.start = conv.weight.new_zeros(()) if shift is None else shift
 
-    def around(self, y: Tensor, rows: Tensor) -> Tensor:
+    def around(self, y: Tensor) -> Tensor:
         """The map (N, C, h, w) that has the computed rows."""
         out = _filled_with(self.start, self.mask, y.shape[1])
-        return self.complete(out.index_copy_(0, rows, y))
+        return self.complete(out.index_copy_(0, indices.positions(self.mask), y))
 
     def complete(self, out: Tensor) -> Tensor:
         """The map of a matrix that holds computed rows, and ``start`` in all others."""
@@ -181,14 +155,6 @@ def whole(fill: Fill, x: Tensor) -> Tensor:
     return fill.complete(out)
 
 
-def by_tiles(fill: Fill, x: Tensor) -> Tensor:
-    """Tiles with a computed position are gathered, with a border, and convolved as a batch."""
-    batch = indices.tiles(fill.mask, size_of(x), fill.skipper.geometry)
-    tiles = batch.reads.gather(as_matrix(x)).view(batch.number, batch.side, batch.side, -1)
-    y = _conv(fill.conv, tiles.permute(0, 3, 1, 2), fill.bias, padding=0)
-    return fill.around(as_matrix(y).index_select(0, batch.inside), batch.rows)
-
-
 def by_positions(fill: Fill, x: Tensor) -> Tensor:
     """The window of every computed position is gathered, and one matrix product does the rest."""
     matrix, rows, geometry = as_matrix(x), indices.positions(fill.mask), fill.skipper.geometry
@@ -200,18 +166,18 @@ def by_positions(fill: Fill, x: Tensor) -> Tensor:
 
 def from_windows(fill: Fill, windows: Tensor) -> Tensor:
     """The map that a convolution makes of the windows (positions, kernel * kernel * C)."""
-    conv, rows = fill.conv, indices.positions(fill.mask)
+    conv = fill.conv
     taps = conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.out_channels)
     if conv.groups > 1:  # depthwise: a channel reads itself only
-        each = windows.view(len(rows), -1, conv.out_channels)
+        each = windows.view(len(windows), -1, conv.out_channels)
         y = (each * taps.view(-1, conv.out_channels)).sum(1)
         y = y if fill.bias is None else y + fill.bias
     else:
         y = windows @ taps if fill.bias is None else torch.addmm(fill.bias, windows, taps)
-    return fill.around(y, rows)
+    return fill.around(y)
 
 
-METHODS = {"whole": whole, "tiles": by_tiles, "positions": by_positions}
+METHODS = {"whole": whole, "positions": by_positions}
 
 
 def _filled_with(start: Tensor, mask: ResizedMask, channels: int) -> Tensor:
@@ -219,6 +185,5 @@ def _filled_with(start: Tensor, mask: ResizedMask, channels: int) -> Tensor:
     return rows.clone(memory_format=torch.contiguous_format)
 
 
-def _conv(conv: MaskedConv2d, x: Tensor, bias: Tensor | None, padding: int | None = None) -> Tensor:
-    around = conv.padding if padding is None else padding
-    return F.conv2d(x, conv.weight, bias, conv.stride, around, conv.dilation, conv.groups)
+def _conv(conv: MaskedConv2d, x: Tensor, bias: Tensor | None) -> Tensor:
+    return F.conv2d(x, conv.weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
