@@ -149,8 +149,8 @@ def runs_of(
     for seed in seeds:
         for place, backbone in enumerate(names):
             keys: dict[str, str] = {}
-            for order, arm in enumerate(arms_of(backbone)):
-                end = "" if len(names) == 1 else f"_{backbone}"
+            end = "" if len(names) == 1 else f"_{backbone}"
+            for order, arm in enumerate(arms_of(backbone), 100 * place):
                 run = Run(
                     study=STUDY,
                     name=arm.name + end,
@@ -160,7 +160,17 @@ def runs_of(
                     seed=seed,
                     task=TaskRef(name=arm.task, args=_task_args(arm, data)),
                     init_from=keys[arm.shares_of] if arm.shares_of else None,
-                    metadata=_facts(arm, 100 * place + order, backbone, end),
+                    metadata={
+                        "backbone": backbone,
+                        "regime": "anytime",
+                        "row": arm.name,
+                        "label": arm.label + (f", {backbone}" if end else ""),
+                        "order": order,
+                        "adopted": arm.adopted,
+                        "parent": arm.parent and arm.parent + end,
+                        "section": arm.section,
+                        "published": False,
+                    },
                 )
                 keys[arm.name] = run.key
                 found.append(run)
@@ -217,17 +227,3 @@ def _task_args(arm: AnytimeArm, data: str) -> dict[str, Any]:
     elif data.startswith(CANVASES):
         args["class_weights"] = [BACKGROUND, *[1.0] * 10]
     return args
-
-
-def _facts(arm: AnytimeArm, order: int, backbone: str, end: str) -> dict[str, Any]:
-    return {
-        "backbone": backbone,
-        "regime": "anytime",
-        "row": arm.name,
-        "label": arm.label + (f", {end[1:]}" if end else ""),
-        "order": order,
-        "adopted": arm.adopted,
-        "parent": arm.parent and arm.parent + end,
-        "section": arm.section,
-        "published": False,
-    }

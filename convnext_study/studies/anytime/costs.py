@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits
@@ -19,8 +18,7 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class CountedExit:
+class CountedExit(NamedTuple):
     """An exit's counts, for one image, beside what the authors print of it, if anything.
 
     ``network`` is the row of ``published.toml``; ``macs`` and ``params`` are up to the exit, with
@@ -28,7 +26,6 @@ class CountedExit:
     """
 
     network: dict[str, Any]
-    backbone: str
     as_counted: bool
     exit: int
     macs: int
@@ -44,16 +41,11 @@ class CountedExit:
         return self.macs / GIBI
 
     @property
-    def is_as_printed(self) -> bool | None:
-        """Whether the count is the printed figure, to its one decimal; None without one."""
-        if self.printed_gflops is None:
-            return None
-        return round(self.gimac, 1) == self.printed_gflops
-
-    @property
     def erratum(self) -> str | None:
-        """What is known of a printed figure that the authors' own code does not give."""
-        return _printed(self.network).get("erratum") if self.is_as_printed is False else None
+        """What is known of a printed figure, to its one decimal, that the authors' own code does
+        not give."""
+        wrong = self.printed_gflops is not None and round(self.gimac, 1) != self.printed_gflops
+        return _printed(self.network).get("erratum") if wrong else None
 
 
 def counted_networks() -> list[dict[str, Any]]:
@@ -75,17 +67,19 @@ def counted(network: dict[str, Any]) -> list[CountedExit]:
     """Every exit of a published network, counted on a network without weights."""
     import torch
 
-    from convnext_study.studies.anytime.layer_cost import exit_macs
     from convnext_study.studies.anytime.network import AnytimeNet
 
     with torch.device("meta"):
         net = AnytimeNet(spec_of(network), num_classes=CLASSES)
-    layers = net.layer_costs((3, *network["input"]))
-    heads = [[one.macs for one in added if one.name.startswith("heads.")] for added in layers]
+    image = (3, *network["input"])
+    heads = [
+        [layer.macs for layer in added if layer.name.startswith("heads.")]
+        for added in net.layer_costs(image)
+    ]
     weights = [head.parameters() for head in net.heads.values()]
     ours = {
-        "macs": exit_macs(layers),
-        "params_to_exit": net.params_to_exits(),
+        "macs": [one.macs for one in net.exit_costs(image)],
+        "params_to_exit": [one.params for one in net.exit_costs(image)],
         "head_macs": [sum(of) for of in heads],
         "head_params": [sum(weight.numel() for weight in of) for of in weights],
     }
@@ -94,7 +88,7 @@ def counted(network: dict[str, Any]) -> list[CountedExit]:
     same = all(found == stated.get(name, found) for name, found in ours.items())
     printed = [_printed(network).get(name, [None] * 4) for name in ("gimac_printed", "miou")]
     each = zip(net.exits, *ours.values(), *printed, strict=False)
-    return [CountedExit(network, net.spec.backbone, same, *one) for one in each]
+    return [CountedExit(network, same, *one) for one in each]
 
 
 def cost_tables() -> list[Table[Any]]:
@@ -112,7 +106,13 @@ def cost_tables() -> list[Table[Any]]:
         Column("as_counted", "", _mark, "text"),
         Column("printed_miou", "mIoU %", lambda row: row.printed_miou, format=digits(2)),
         Column("name", "name", lambda row: row.network["name"], "text", screen=False),
-        Column("model", "model", lambda row: f"anytime_{row.backbone}", "text", screen=False),
+        Column(
+            "model",
+            "model",
+            lambda row: f"anytime_{spec_of(row.network).backbone}",
+            "text",
+            screen=False,
+        ),
     ]
     errata = dict.fromkeys(
         f"† {row.network['label']}: {row.erratum}" for row in rows if row.erratum is not None

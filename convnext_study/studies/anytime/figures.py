@@ -119,7 +119,7 @@ def views(record: Record, count: int = 2) -> list[ImageView]:
     import numpy as np
     import torch
 
-    from convnext_study.studies.anytime.heads import upsample
+    from convnext_study.studies.anytime.backbones import upsample
 
     net, task = load_checkpointed(record)
     images, truth = task.first_images(count)

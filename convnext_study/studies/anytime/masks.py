@@ -227,8 +227,9 @@ def reach_of(scale: float, eps: float) -> int:
 
 
 def _taps(scale: Tensor) -> Tensor:
-    squares = _squares(FILL_SIZE // 2, scale.device, scale.dtype)
-    return torch.exp(-(scale.reshape(()) ** 2) * squares)
+    reach = FILL_SIZE // 2
+    distance = torch.arange(-reach, reach + 1, dtype=scale.dtype, device=scale.device)
+    return torch.exp(-(scale.reshape(()) ** 2) * distance**2)
 
 
 def _banded(taps: Tensor, side: int) -> Tensor:
@@ -243,9 +244,3 @@ def _bands(side: int, taps: int, device: torch.device) -> Tensor:
         offsets = torch.arange(side, device=device)
         distance = (offsets[:, None] - offsets[None, :]).abs()
         return (taps // 2 + distance).clamp(max=taps)
-
-
-@functools.cache
-def _squares(radius: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.arange(-radius, radius + 1, dtype=dtype, device=device) ** 2

@@ -12,9 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from convnext_study.studies.anytime.backbones import Backbone, make_backbone
-from convnext_study.studies.anytime.heads import FlexHead, original_head, upsample
-from convnext_study.studies.anytime.layer_cost import LayerCost, layer_costs
+from convnext_study.cost import Cost
+from convnext_study.studies.anytime.backbones import (
+    Backbone,
+    FlexHead,
+    make_backbone,
+    original_head,
+    upsample,
+)
+from convnext_study.studies.anytime.layer_cost import LayerCost, exit_macs, layer_costs
 from convnext_study.studies.anytime.masks import (
     MaskedConv2d,
     SegmentMask,
@@ -193,13 +199,19 @@ class AnytimeNet(nn.Module):
             for names in self._parts()
         ]
 
-    def params_to_exits(self) -> list[int]:
-        """Parameters of all that is computed up to each exit, with the heads of earlier ones."""
+    def exit_costs(self, image_size: tuple[int, int, int]) -> list[Cost]:
+        """Of all that is computed up to each exit, with the heads of earlier ones, where nothing is
+        skipped.
+
+        ``image_size``: channels, height and width of an image.
+        """
+        layers = self.layer_costs(image_size)
         sizes = {name: weight.numel() for name, weight in self.named_parameters()}
-        total, found = 0, []
-        for names in self._parts():
-            total += sum(size for name, size in sizes.items() if name.startswith(names))
-            found.append(total)
+        found, params, activations = [], 0, 0
+        for macs, added, names in zip(exit_macs(layers), layers, self._parts(), strict=True):
+            params += sum(size for name, size in sizes.items() if name.startswith(names))
+            activations += sum(layer.outputs for layer in added)
+            found.append(Cost(macs, params, activations))
         return found
 
     def get_classifier(self) -> list[nn.Module]:
@@ -277,7 +289,7 @@ class AnytimeNet(nn.Module):
 
     def _last_of(self, exit: int) -> str:
         head = self.heads[str(exit)]
-        return f"convs.{len(head.convs) - 1}" if isinstance(head, FlexHead) else "3"
+        return [name for name, one in head.named_modules() if isinstance(one, nn.Conv2d)][-1]
 
     def _logits(self, exit: int, maps: list[Tensor]) -> Tensor:
         shown = self.backbone.exit_maps(maps)

@@ -97,18 +97,6 @@ class AnytimeSegmentation(Segmentation):
                 break
         return torch.cat([one for one, _ in found]), torch.cat([one for _, one in found])
 
-    def costs(self, model: nn.Module) -> dict[str, Cost]:
-        """Of the network, and up to each exit, where nothing is skipped."""
-        net = anytime_net(model)
-        found, activations = super().costs(model), 0
-        layers, params = net.layer_costs(self.image_shape), net.params_to_exits()
-        for number, (macs, added) in enumerate(zip(exit_macs(layers), layers, strict=True), 1):
-            activations += sum(one.outputs for one in added)
-            found[f"exit{number}"] = Cost(
-                macs=macs, params=params[number - 1], activations=activations
-            )
-        return found
-
     def _macs(
         self, net: AnytimeNet, images: Tensor, masks: Sequence[Tensor | None]
     ) -> list[list[int]]:

@@ -18,7 +18,7 @@ from convnext_study.models.builders import get_builder
 from convnext_study.report.tables import Table
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.anytime import costs
-from convnext_study.studies.anytime.backbones import make_backbone
+from convnext_study.studies.anytime.backbones import FlexHead, make_backbone
 from convnext_study.studies.anytime.costs import (
     CLASSES,
     cost_tables,
@@ -26,7 +26,6 @@ from convnext_study.studies.anytime.costs import (
     counted_networks,
     spec_of,
 )
-from convnext_study.studies.anytime.heads import FlexHead
 from convnext_study.studies.anytime.layer_cost import exit_macs
 from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec, published

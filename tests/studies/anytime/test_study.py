@@ -27,8 +27,8 @@ from convnext_study.report.tables import Table
 from convnext_study.report.tables.render import Screen
 from convnext_study.results.load import ReportOptions, load_results
 from convnext_study.runs.records import Record, scan
+from convnext_study.studies.anytime.arm_exits import CLAIMS
 from convnext_study.studies.anytime.arms import arms_of
-from convnext_study.studies.anytime.claims import CLAIMS
 from convnext_study.studies.anytime.load_checkpointed import THRESHOLDS
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from convnext_study.studies.anytime.backbones import StagedBackbone
-from convnext_study.studies.anytime.heads import FlexHead
+from convnext_study.studies.anytime.backbones import FlexHead, StagedBackbone
 from convnext_study.studies.anytime.masks import MaskedConv2d
 from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.skipping.heads import can_skip, skipping_head

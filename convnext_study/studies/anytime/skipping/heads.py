@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convnext_study.studies.anytime.heads import FlexHead, upsample
+from convnext_study.studies.anytime.backbones import FlexHead, upsample
 from convnext_study.studies.anytime.masks import MaskedConv2d, ResizedMask, SegmentMask
 from convnext_study.studies.anytime.skipping.indices import (
     as_matrix,
