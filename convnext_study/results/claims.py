@@ -22,6 +22,7 @@ from convnext_study.results.statistics.intervals import (
     t_quantile,
     unequal_difference,
 )
+from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Record
 
 _COMPARED = "compared"  # the metric that a comparison is about
@@ -55,6 +56,16 @@ def _equivalence_p(comparison: Comparison, margin: float) -> float:
     half = (high - low) / 2
     error = 0.0 if math.isinf(half) else half / t_quantile(found.df, CONFIDENCE)
     return tost(found.diff, error, found.df, margin)
+
+
+def with_metric(record: Record, metric: Metric) -> Record:
+    """A finished run's record with this metric as its primary one, under one name for all rows.
+
+    For what is no run's own primary metric: an exit's, or a difference between two runs.
+    """
+    assert record.result is not None  # noqa: S101  a finished run's
+    update = {"metrics": {**record.result.metrics, _COMPARED: metric}, "primary": _COMPARED}
+    return record.model_copy(update={"result": record.result.model_copy(update=update)})
 
 
 Row = TypeVar("Row")

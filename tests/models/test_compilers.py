@@ -19,12 +19,11 @@ from support.nets import build, every_model, every_nano, images, outline, settle
 
 SMALL = {"depths": (2, 1, 1, 1), "width": 8}
 ROWS = ("resnet", "kernel_7", "gelu", "layer_norm", "separate_downsampling")
-PARTS = ("layers", "blocks", "timm_model", "roadmap_net")
-CONVOLUTIONS = ("fast_conv.dense", "fast_conv.depthwise", "fast_conv.pointwise")
+PARTS = ("layers", "blocks", "timm_model", "roadmap_net", "fast_conv")
 
 
-def small(name: str, **kwargs: Any) -> Any:
-    return settled(name, **SMALL, drop_path_rate=0.1, num_classes=10, **kwargs)
+def small(name: str) -> Any:
+    return settled(name, **SMALL, drop_path_rate=0.1, num_classes=10)
 
 
 @every_model
@@ -38,8 +37,12 @@ def test_symbolic_trace(name: str) -> None:
 
 
 @every_model
-def test_traced_networks_can_be_scripted(name: str) -> None:
-    compilers.trace_and_script(small(name))
+def test_traced_scripted_exported_and_compiled(name: str) -> None:
+    net = small(name)
+    compilers.trace_and_script(net)
+    compilers.script(net)
+    compilers.export(net)
+    compilers.compile_forward(net)
 
 
 @every_nano
@@ -47,26 +50,11 @@ def test_feature_extractors_of_timm_can_be_scripted(name: str) -> None:
     compilers.script_features(build(name, **SMALL, features_only=True, feature_cls="fx"))
 
 
-@pytest.mark.parametrize("module", [*PARTS, *CONVOLUTIONS])
+@pytest.mark.parametrize("module", PARTS)
 def test_annotations_of_forward_are_types(module: str) -> None:
     """A part may be traced as well as the whole, so that text would fail there."""
     found = importlib.import_module(f"convnext_study.models.{module}")
     assert compilers.forwards_with_text(found) == []
-
-
-@every_model
-def test_torchscript(name: str) -> None:
-    compilers.script(small(name, scriptable=True))
-
-
-@every_model
-def test_export(name: str) -> None:
-    compilers.export(small(name, exportable=True))
-
-
-@every_model
-def test_compile_in_one_graph(name: str) -> None:
-    compilers.compile_forward(small(name))
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -7,10 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from convnext_study.models.fast_conv import depthwise, restore_convs, use_gemm_convs
-from convnext_study.models.fast_conv.dense import Im2colConv2d
-from convnext_study.models.fast_conv.depthwise import GemmGradDepthwiseConv2d, position_taps
-from convnext_study.models.fast_conv.pointwise import LinearConv2d
+from convnext_study.models import fast_conv
+from convnext_study.models.fast_conv import (
+    GemmGradDepthwiseConv2d,
+    Im2colConv2d,
+    LinearConv2d,
+    position_taps,
+    restore_convs,
+    use_gemm_convs,
+)
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 
@@ -56,7 +61,7 @@ def pair_of(*args: int, **kwargs: int | bool) -> tuple[nn.Conv2d, nn.Conv2d]:
 @pytest.mark.parametrize("kernel", [3, 5, 7, 11])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dilation", [1, 2])
-@pytest.mark.parametrize("size", [(1, 1), (2, 2), (4, 4), (5, 8), (8, 8), (9, 9)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (5, 8), (8, 8), (9, 9)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_depthwise_convolution_is_torchs(
     kernel: int, stride: int, dilation: int, size: tuple[int, int], bias: bool
@@ -117,8 +122,8 @@ def test_matrices_are_really_used(monkeypatch: pytest.MonkeyPatch) -> None:
     small = torch.randn(2, 8, 8, 8).contiguous(memory_format=torch.channels_last)
     conv = nn.Conv2d(8, 8, 7, padding=3, groups=8)
     use_gemm_convs(conv)
-    used = Mock(side_effect=depthwise.weight_gradient)
-    monkeypatch.setattr(depthwise, "weight_gradient", used)
+    used = Mock(side_effect=fast_conv.weight_gradient)
+    monkeypatch.setattr(fast_conv, "weight_gradient", used)
     conv(small).sum().backward()
     assert used.call_count == 1
     pointwise, dense = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 16, 7, padding=3)

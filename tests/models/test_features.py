@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import timm
 import torch
+from support.features import check_features
 from support.nets import build, every_nano, images, settled, walk
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import Bottleneck, ResNet
-from torch import Tensor
 
 from convnext_study.models.pretrained.convert import load
 from convnext_study.models.roadmap_net import RoadmapNet
@@ -21,17 +21,8 @@ from convnext_study.roadmap.spec import NetSpec
 @every_nano
 def test_features_are_the_stages_outputs_and_stay_so(name: str) -> None:
     """No later layer works in place on a map that was handed out."""
-    x, net = images(2, 3, 32, 32), settled(name)
-    clean: list[Tensor] = []
-    for stage in net.stages:
-        stage.register_forward_hook(lambda *args: clean.append(args[-1].clone()))
-    final, maps = net.forward_intermediates(x)
-    assert all(map(torch.equal, maps, clean))
-    assert torch.equal(final, clean[3])
-    for kind in ("list", "dict", "hook", "fx", "getter"):
-        found = settled(name, features_only=True, feature_cls=kind)(x)
-        found = list(found.values()) if kind == "dict" else found
-        assert all(map(torch.equal, found, clean)), kind
+    x = images(2, 3, 32, 32)
+    clean = check_features(settled, name, x)
     chosen = settled(name, features_only=True, out_indices=(1, 3))
     assert all(map(torch.equal, chosen(x), (clean[1], clean[3])))
     assert chosen.feature_info.channels() == [clean[1].shape[1], clean[3].shape[1]]
@@ -49,20 +40,15 @@ def test_intermediates(name: str) -> None:
     assert all(map(torch.equal, first, maps[:2]))
     with pytest.raises(ValueError, match="only NCHW"):
         net.forward_intermediates(x, output_fmt="NLC")
+    logits = net(x)
+    assert net.prune_intermediate_layers(2, prune_head=False) == [2, 3]
+    assert torch.equal(net(x), logits)  # a head that fits stays
     for last in (3, 1):
         assert net.prune_intermediate_layers([0, last]) == [0, last]
         assert torch.equal(net(x), maps[last])
         assert net.num_features == net.head_hidden_size == maps[last].shape[1]
     net.reset_classifier(6, "avg")
     assert net(x).shape == (2, 6)
-
-
-@every_nano
-def test_pruning_keeps_a_head_that_fits(name: str) -> None:
-    x, net = images(2, 3, 32, 32), settled(name)
-    logits = net(x)
-    assert net.prune_intermediate_layers(2, prune_head=False) == [2, 3]
-    assert torch.equal(net(x), logits)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding=.same.")

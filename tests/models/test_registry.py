@@ -106,11 +106,6 @@ def test_the_package_first_then_timm() -> None:
     assert (heavy, found, still, count) == ([], True, False, 48)
 
 
-def test_timm_first_then_the_package() -> None:
-    code = "import timm, convnext_study; print(len(timm.list_models('roadmap_*')))"
-    assert printed(code) == 48
-
-
 @pytest.mark.parametrize(
     "first",
     [
@@ -148,7 +143,7 @@ def test_threads_that_import_at_once(fake_timm: Path) -> None:
         from timm.models import _registry
         print(json.dumps(len(_registry.MODELS)))
     """
-    for _ in range(5):
+    for _ in range(3):
         assert printed(code, path=fake_timm) == ALL
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from support.nets import build, every_model, every_nano, images, outline, settled
+from support.nets import build, compare_a_step, every_model, every_nano, images, outline, settled
 from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
@@ -146,21 +146,11 @@ def test_head_by_keyword(name: str) -> None:
 @every_nano
 def test_gradient_checkpointing_changes_nothing(name: str) -> None:
     """Neither output nor gradients, nor BatchNorm's statistics, which see a batch only once."""
-    plain, x = build(name, drop_path_rate=0.2), images(4, 3, 32, 32)
+    plain = build(name, drop_path_rate=0.2)
     thrifty = copy.deepcopy(plain)
-    thrifty.set_grad_checkpointing()
+    compare_a_step(plain, thrifty)
+    assert all(weight.grad.abs().sum() > 0 for weight in plain.parameters())
     assert all(stage.grad_checkpointing for stage in thrifty.stages)
-    outputs = []
-    for net in (plain, thrifty):
-        torch.manual_seed(2)  # the same branches are dropped
-        outputs.append(net.train()(x))
-        outputs[-1].square().sum().backward()
-    assert torch.equal(*outputs)
-    for key, weight in plain.named_parameters():
-        assert torch.equal(weight.grad, thrifty.get_parameter(key).grad), key
-        assert weight.grad.abs().sum() > 0, key
-    for key, buffer in plain.named_buffers():
-        assert torch.equal(buffer, thrifty.get_buffer(key)), key
     thrifty.set_grad_checkpointing(False)
     assert not any(stage.grad_checkpointing for stage in thrifty.stages)
 

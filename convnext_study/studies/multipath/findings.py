@@ -168,8 +168,8 @@ def claims_table(rows: Rows) -> Table[Test] | None:
         return None
     tests = compare_pairs(pairs, lambda one: rows[one[0]] if len(one) == 1 else gains(rows, one))
     noise = (
-        "One seed: tests (exact McNemar) cover the choice of test images only; claims about "
-        "networks take several seeds, and so does how attention depends on different depths."
+        "One seed: nothing is tested, and intervals cover the choice of test images only; claims "
+        "about networks take several seeds, and so does how attention depends on different depths."
         if std is None
         else f"The deviation between seeds is {std.std:.2f} points, pooled over "
         f"{std.source} ({std.df:g} degrees of freedom)."

@@ -93,10 +93,22 @@ def test_any_backbone_has_arms_of_its_own_names() -> None:
     assert parents <= set(names)
 
 
-def test_deep_supervision_answers_once_and_leaves_its_heads_behind(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def plain_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the trained network with one exit."""
+    run = tiny("plain")
+    folder = tmp_path_factory.mktemp("plain") / run.id
+    train(run, folder)
+    return folder
+
+
+def test_deep_supervision_answers_once_and_leaves_its_heads_behind(
+    tmp_path: Path, plain_folder: Path
+) -> None:
     run, plain = tiny("deep"), tiny("plain")
     assert run.task.args["exit_weights"] == [AUXILIARY] * 3 + [1.0]
-    result, other = train(run, tmp_path / "deep"), train(plain, tmp_path / "plain")
+    result, other = train(run, tmp_path / "deep"), read(plain_folder).result
+    assert other is not None
     assert list(result.costs) == ["network"]
     assert result.cost == other.cost
     assert result.metrics["macs_exit1"].value == other.metrics["macs_exit1"].value
@@ -142,10 +154,8 @@ def test_random_masks_take_the_shares_and_resume_bit_for_bit(tmp_path: Path) -> 
     assert_same(whole, parts)
 
 
-def test_shares_that_are_not_there_are_one_line(tmp_path: Path) -> None:
-    plain = tiny("plain")
-    train(plain, tmp_path / plain.id)
-    record = read(tmp_path / plain.id)
+def test_shares_that_are_not_there_are_one_line(plain_folder: Path) -> None:
+    record = read(plain_folder)
     with pytest.raises(TaskError, match="has no shares of 4 exits"):
         shares_of(Parent(record, record.folder), 4)
     result = record.result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from html import unescape
@@ -20,7 +19,6 @@ from convnext_study.experiments.context import Context
 from convnext_study.experiments.data_identity import identify
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
 from convnext_study.launchers.graph import Job, Outcome
-from convnext_study.launchers.local import Local
 from convnext_study.report.findings import Finding, StudyFigure, write_findings
 from convnext_study.report.page import render
 from convnext_study.report.tables import Table
@@ -35,7 +33,6 @@ from convnext_study.training.runtime import Runtime
 
 FILE = Path(__file__).parents[3] / "ablations" / "anytime.py"
 TINY, NARROW = "digit-canvas:32,16,6", "hrnet_digits_narrow"
-COMMAND = [sys.executable, "-m", "convnext_study"]
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +54,34 @@ def study(file: StudyFile, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return folder, context
 
 
-def found(file: StudyFile, study: tuple[Path, Context]) -> list[Finding]:
-    records = list(scan(study[0] / "runs"))
-    reported = file.report(records, study[1])
-    assert isinstance(reported, list)
-    return reported
+@pytest.fixture(scope="module")
+def reported(file: StudyFile, study: tuple[Path, Context]) -> list[Finding]:
+    found = file.report(list(scan(study[0] / "runs")), study[1])
+    assert isinstance(found, list)
+    return found
 
 
-def tables_of(reported: list[Finding]) -> dict[str, Table[object]]:
+def tables_of(reported: Sequence[object]) -> dict[str, Table[object]]:
     return {one.name: one for one in reported if isinstance(one, Table)}
 
 
-def test_the_study_has_data_of_its_own(file: StudyFile) -> None:
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[object, str]:
+    """How a command ends, and all that it prints."""
+    monkeypatch.setattr(sys, "argv", ["convnext-study", *words])
+    code: object = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    return code, "".join(capsys.readouterr())
+
+
+def test_every_exit_of_every_arm_is_reported(file: StudyFile, reported: list[Finding]) -> None:
     assert file.data == "digit-canvas"
     assert file.folder("digit-canvas") == Path("runs/anytime-digit-canvas")
-
-
-def test_every_exit_of_every_arm_is_reported(file: StudyFile, study: tuple[Path, Context]) -> None:
-    tables = tables_of(found(file, study))
+    tables = tables_of(reported)
     rows = tables["anytime_exits"].records()
     exits = [(row["arm"], row["exit"]) for row in rows]
     several = {"ee", "rh", "ca", "random"}
@@ -98,15 +105,10 @@ def test_every_exit_of_every_arm_is_reported(file: StudyFile, study: tuple[Path,
     assert swept[-1]["macs_exit4"] != dense
 
 
-def test_one_seed_is_tested_on_its_images(file: StudyFile, study: tuple[Path, Context]) -> None:
-    records = [record for record in scan(study[0] / "runs") if record.run.seed == 0]
-    reported = file.report(records, context_of(file, TINY))
-    (note,) = [text for text in tables_of(reported)["anytime_claims"].notes if "One seed" in text]
-    assert "permutation" in note
-
-
-def test_the_page_shows_curve_and_panel(file: StudyFile, study: tuple[Path, Context]) -> None:
-    reported, folder = found(file, study), study[0]
+def test_the_page_shows_curve_and_panel(
+    reported: list[Finding], study: tuple[Path, Context]
+) -> None:
+    folder = study[0]
     written = {path.name for path in write_findings("anytime", reported, folder)}
     assert written >= {"anytime_curve.png", "anytime_panel.svg", "anytime_exits.csv"}
     html = unescape(render(load_results(folder), ReportOptions()).html)
@@ -121,51 +123,57 @@ def test_the_page_shows_curve_and_panel(file: StudyFile, study: tuple[Path, Cont
         assert min(image.size) > 400
 
 
-def test_without_weights_the_rest_is_reported(file: StudyFile, study: tuple[Path, Context]) -> None:
+def test_one_seed_without_weights_is_reported(file: StudyFile, study: tuple[Path, Context]) -> None:
     records: list[Record] = []
     for record in scan(study[0] / "runs"):
-        records.append(record.model_copy(update={"folder": study[0] / "nowhere" / record.run.id}))
-    reported = file.report(records, study[1])
-    assert set(tables_of(reported)) == {"anytime_exits", "anytime_claims"}
-    assert sum("weights are not here" in one for one in reported if isinstance(one, str)) == len(
-        arms_of(NARROW)
-    )
+        if record.run.seed == 0:
+            moved = study[0] / "nowhere" / record.run.id
+            records.append(record.model_copy(update={"folder": moved}))
+    found = file.report(records, context_of(file, TINY))
+    tables = tables_of(found)
+    assert set(tables) == {"anytime_exits", "anytime_claims"}
+    assert any("One seed" in note for note in tables["anytime_claims"].notes)
+    assert {row["significant"] for row in tables["anytime_claims"].records()} == {None}
+    away = [one for one in found if isinstance(one, str) and "weights are not here" in one]
+    assert len(away) == len(arms_of(NARROW))
 
 
-def test_each_arm_alone_is_reported(file: StudyFile, study: tuple[Path, Context]) -> None:
-    """As a study that was stopped leaves them."""
-    records = list(scan(study[0] / "runs"))
-    for arm in arms_of(NARROW):
-        reported = file.report(
-            [one for one in records if one.run.metadata["row"] == arm.name], study[1]
-        )
-        assert {row["arm"] for row in tables_of(reported)["anytime_exits"].records()} == {arm.name}
+@pytest.mark.parametrize("arm", ["deep", "ca"])
+def test_an_arm_alone_is_reported(file: StudyFile, study: tuple[Path, Context], arm: str) -> None:
+    """As a study that was stopped leaves it."""
+    records = [one for one in scan(study[0] / "runs") if one.run.metadata["row"] == arm]
+    found = tables_of(file.report(records, study[1]))
+    assert {row["arm"] for row in found["anytime_exits"].records()} == {arm}
 
 
 def test_the_command_reports_what_is_there_and_how_it_ended(
     study: tuple[Path, Context], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(_: Local, jobs: Sequence[Job], *__: object) -> list[Outcome]:
+    def launcher(jobs: Sequence[Job], *_: object) -> list[Outcome]:
         return [Outcome(job.run, "stopped", "for a reason") for job in jobs]
 
     words = ["study", "anytime", "--data", TINY, "--networks", NARROW, "--epochs", "1"]
     words += ["--batch-size", "8", "--seeds", "3", "--out", str(study[0])]
-    monkeypatch.setattr(sys, "argv", ["convnext-study", *words])
-    monkeypatch.setattr(Local, "run", run)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 75
-    assert "anytime_exits.csv" in capsys.readouterr().out
+    monkeypatch.setattr("convnext_study.cli.run_study.get_launcher", lambda *_: launcher)
+    code, text = command(monkeypatch, capsys, *words)
+    assert code == 75
+    assert "anytime_exits.csv" in text
 
 
-def test_measured_once(file: StudyFile, study: tuple[Path, Context]) -> None:
+def test_measured_once(
+    file: StudyFile, reported: list[Finding], study: tuple[Path, Context]
+) -> None:
     """What was measured of a network stands, until its weights are others."""
-    first = tables_of(found(file, study))["anytime_exits"].records()
-    assert tables_of(found(file, study))["anytime_exits"].records() == first
+    first = tables_of(reported)["anytime_exits"].records()
     kept = next((study[0] / "anytime-measured").glob("ca-*-milliseconds.json"))
+    whole = kept.read_text()
     kept.write_text("{")
-    again = tables_of(found(file, study))["anytime_exits"].records()
-    assert [row["miou"] for row in again] == [row["miou"] for row in first]
+    again = tables_of(file.report(list(scan(study[0] / "runs")), study[1]))
+    found = again["anytime_exits"].records()
+    assert [row["miou"] for row in found] == [row["miou"] for row in first]
+    others = [(one, other) for one, other in zip(found, first, strict=True) if one["arm"] != "ca"]
+    assert all(one["milliseconds"] == other["milliseconds"] for one, other in others)
+    assert kept.read_text() != whole
 
 
 def test_eval_measures_a_run_again(study: tuple[Path, Context]) -> None:
@@ -189,32 +197,29 @@ def test_eval_measures_a_run_again(study: tuple[Path, Context]) -> None:
     ],
 )
 def test_commands_take_its_runs_or_refuse_in_a_line(
-    study: tuple[Path, Context], arguments: list[str], says: str
+    study: tuple[Path, Context],
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = study[0]
-    run = next((folder / "runs").glob("ca-s0-*"))
-    target = folder if arguments == ["report"] else run
-    done = subprocess.run(
-        [*COMMAND, *arguments, str(target)], capture_output=True, text=True, check=False
-    )
-    text = done.stdout + done.stderr
+    run = next((study[0] / "runs").glob("ca-s0-*"))
+    target = study[0] if arguments == ["report"] else run
+    code, text = command(monkeypatch, capsys, *arguments, str(target))
     assert says in text, text
     assert "cannot be opened" not in text
-    assert "Traceback" not in text
-    if done.returncode:
-        assert len(done.stderr.splitlines()) == 1
+    if code:
+        assert len(text.splitlines()) == 1
 
 
-def test_a_dry_run_plans_it(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "study", "anytime", "--dry-run", "--networks", NARROW],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
-    assert f"{len(arms_of(NARROW))} runs, 0 done already" in done.stdout
-    assert "11 classes" in done.stdout
+def test_a_dry_run_plans_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, text = command(monkeypatch, capsys, "study", "anytime", "--dry-run", "--networks", NARROW)
+    assert code == 0
+    assert f"{len(arms_of(NARROW))} runs, 0 done already" in text
+    assert "11 classes" in text
 
 
 def pairs_of_photographs(root: Path) -> None:

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convnext_study.benchmarks.timing import interleave
-from convnext_study.benchmarks.workload import wait
+from convnext_study.benchmarks.timing import interleave, wait
 from convnext_study.studies.anytime.masks import MaskedConv2d, ResizedMask
 from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.skipping.methods import (
