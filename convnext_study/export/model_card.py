@@ -64,7 +64,7 @@ def model_card(
         changes: fields in which it differs from that row.
         results: what was measured with these weights, if anything.
     """
-    from convnext_study.models.roadmap_models import VARIANTS
+    from convnext_study.models.registry import VARIANTS
 
     variant = VARIANTS[row]
     assert variant.step is not None  # noqa: S101  a model is named after a step

@@ -137,7 +137,7 @@ def is_row(net: nn.Module) -> TypeGuard[RoadmapNet]:
 
 
 def _row(net: RoadmapNet) -> str:
-    from convnext_study.models.roadmap_models import VARIANTS
+    from convnext_study.models.registry import VARIANTS
 
     named = (getattr(net, "pretrained_cfg", None) or {}).get("architecture")
     if named in VARIANTS:
@@ -159,7 +159,7 @@ def _config(net: RoadmapNet, row: str, data: Mapping[str, Any]) -> dict[str, Any
 
 def _changes(spec: NetSpec, row: str) -> dict[str, Any]:
     """The fields in which a network differs from a row."""
-    from convnext_study.models.roadmap_models import VARIANTS
+    from convnext_study.models.registry import VARIANTS
 
     usual = VARIANTS[row].spec.to_dict()
     return {name: value for name, value in spec.to_dict().items() if value != usual[name]}

@@ -5,7 +5,7 @@ Kept free of timm, whose import costs seconds.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -119,30 +119,24 @@ def sequence(layers: Iterable[Layer], spec: NetSpec) -> nn.Module:
 INIT_STD = 0.02  # Table 5 prints 0.2; the released code uses 0.02
 
 
-def init_layers(net: nn.Module, scheme: str, kaiming: Callable[[nn.Conv2d], object]) -> None:
+def init_layers(net: nn.Module, scheme: str) -> None:
     """Start every convolution and linear layer of a network anew; biases start at 0.
 
     Args:
         net: any module.
-        scheme: ``trunc_normal``, or ``kaiming``, which leaves torch's own start to linear layers.
-        kaiming: fills a convolution's weight under that scheme.
+        scheme: ``trunc_normal``, or ``kaiming``, by the outputs that an input of a convolution
+            reaches (He et al., 2015), which are those of one path in a convolution with a ``width``
+            of its paths; it leaves torch's own start to linear layers, as torchvision does.
     """
     for module in net.modules():
         if isinstance(module, nn.Linear) and scheme == "kaiming":
-            module.reset_parameters()  # torchvision leaves torch's default here
-            continue
-        if not isinstance(module, nn.Conv2d | nn.Linear):
-            continue
-        if isinstance(module, nn.Conv2d) and scheme == "kaiming":
-            kaiming(module)
-        else:
-            nn.init.trunc_normal_(module.weight, std=INIT_STD)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def he_normal(conv: nn.Conv2d, channels: int | None = None) -> None:
-    """Normal, by the outputs that an input reaches (He et al., 2015): those of all filters, or of
-    so many ``channels``."""
-    fan_out = (channels or conv.out_channels) * math.prod(conv.kernel_size)
-    nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
+            module.reset_parameters()
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            if scheme == "kaiming":
+                channels = getattr(module, "width", module.weight.shape[0])
+                fan_out = channels * math.prod(module.weight.shape[2:])
+                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+            else:
+                nn.init.trunc_normal_(module.weight, std=INIT_STD)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,8 +1,9 @@
 """Networks under names of timm's: the one place where a list of them becomes models there.
 
 A list is a module with ``MODELS``: a name and its `ModelEntry` for every model, which imports
-neither torch nor timm. `convnext_study/__init__.py` names those modules, and `timm_hook` registers
-them once timm is there.
+neither torch nor timm. This one's are every row of every road map, as in
+``timm.create_model("roadmap_t_gelu")``; studies have their own. `timm_hook` registers all of them
+once timm is there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import did_you_mean
 from convnext_study.imports import resolve
+from convnext_study.roadmap import ROADMAPS, Roadmap, Variant
+from convnext_study.roadmap.spec import STAGES
 
 if TYPE_CHECKING:
     import torch
@@ -139,3 +142,29 @@ def _network(
     with torch.device(device) if device is not None else nullcontext():
         net: nn.Module = network(*spec, **{**entry.args, **kwargs})
     return net.to(dtype=dtype)
+
+
+# The row that a model is. The first row of a road map is the second's network, trained otherwise.
+VARIANTS: dict[str, Variant] = {
+    variant.model: variant for road in ROADMAPS.values() for variant in road.variants()
+}
+
+
+def _entry(road: Roadmap, variant: Variant) -> ModelEntry:
+    size = road.image_size
+    pool = size // (variant.spec.stem_stride * 2 ** (STAGES - 1))
+    return ModelEntry(
+        network="convnext_study.models.roadmap_net:RoadmapNet",
+        spec=variant.spec,
+        description=f"{variant.label}: {road.title}",
+        cfg={
+            "num_classes": road.num_classes,
+            "input_size": (3, size, size),
+            "pool_size": (pool, pool),
+            "paper_ids": "arXiv:2201.03545",
+        },
+        features={"out_indices": tuple(range(STAGES)), "flatten_sequential": True},
+    )
+
+
+MODELS = {name: _entry(ROADMAPS[variant.regime], variant) for name, variant in VARIANTS.items()}

@@ -1,12 +1,10 @@
 """The network a spec describes, built from its plan: the one place where road-map layers are made.
 
 It keeps the contract that users of timm expect of a model (`models/timm_model.py`;
-`models/roadmap_models.py` lists its models).
+`models/registry.py` lists its models).
 """
 
 from __future__ import annotations
-
-from torch import nn
 
 from convnext_study.models.blocks import Head, drop_path_rates, jit_ignore, roadmap_stage
 from convnext_study.models.layer_specs import list_layers
@@ -67,11 +65,7 @@ class RoadmapNet(TimmModel):
     def init_weights(self, scheme: str = "trunc_normal") -> None:
         """Truncated normal (Table 5, used for every row of the enhanced recipe) or ``kaiming``,
         as torchvision starts its ResNets, which the classic recipe uses."""
-        init_layers(self, scheme, _kaiming)
-
-
-def _kaiming(conv: nn.Conv2d) -> None:
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        init_layers(self, scheme)
 
 
 def _reductions(spec: NetSpec, output_stride: int) -> list[int]:

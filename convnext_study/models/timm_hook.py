@@ -60,7 +60,7 @@ class _Loader:
 
 def all_models() -> dict[str, ModelEntry]:
     """The road maps' networks and those of every study, by their names in timm."""
-    found: dict[str, ModelEntry] = dict(resolve("convnext_study.models.roadmap_models:MODELS"))
+    found: dict[str, ModelEntry] = dict(resolve("convnext_study.models.registry:MODELS"))
     for study in studies().values():
         if study.models is not None:
             found |= study.load(study.models)

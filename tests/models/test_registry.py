@@ -16,7 +16,7 @@ import torch
 
 import convnext_study
 from convnext_study.models import registry, timm_hook
-from convnext_study.models.roadmap_models import VARIANTS
+from convnext_study.models.registry import VARIANTS
 from convnext_study.roadmap import ROADMAPS
 from convnext_study.roadmap.spec import SpecError
 

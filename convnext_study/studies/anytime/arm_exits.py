@@ -168,8 +168,8 @@ def claims_table(arms: Arms, end: str = "") -> Table[PairTest[ArmExit]] | None:
     tests = compare_pairs(pairs, lambda at: at.compared)
     std = seeds_std(arms, LAST)
     noise = (
-        "One seed: nothing is tested, and intervals (bootstrap over images) cover the choice of test "
-        "images only; claims about networks take several seeds."
+        "One seed: nothing is tested, and intervals (bootstrap over images) cover the choice of "
+        "test images only; claims about networks take several seeds."
         if std is None
         else "t tests with the deviation between seeds pooled over the arms, for each exit alone "
         f"(last exit: {std.std:.2f} points, {std.df:g} degrees of freedom); 'seeds and images' is "

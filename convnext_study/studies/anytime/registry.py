@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from convnext_study.models.registry import ModelEntry
-from convnext_study.models.roadmap_models import VARIANTS
+from convnext_study.models.registry import VARIANTS, ModelEntry
 from convnext_study.roadmap import ROADMAPS
 from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec, published
 

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from convnext_study.errors import did_you_mean
 from convnext_study.models.blocks import Head, Stage, drop_path_rates, jit_ignore
-from convnext_study.models.layers import DropPath, he_normal, init_layers
+from convnext_study.models.layers import DropPath, init_layers
 from convnext_study.models.timm_model import TimmModel
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.multipath.paths import (
     IMPLEMENTATIONS,
-    PathConv2d,
     Paths,
     PathsSpec,
     default_implementation,
@@ -171,7 +170,7 @@ class MultipathNet(TimmModel):
 
         The paths' convolutions start as they would standing alone, in either form.
         """
-        init_layers(self, scheme, _kaiming)
+        init_layers(self, scheme)
 
 
 def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> MultipathNet:
@@ -186,11 +185,6 @@ def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str
     )
     net.init_weights(init)
     return net
-
-
-def _kaiming(conv: nn.Conv2d) -> None:
-    """By the outputs that an input of the convolution reaches, within its path."""
-    he_normal(conv, conv.width if isinstance(conv, PathConv2d) else conv.out_channels)
 
 
 def _stem(in_chans: int, channels: int) -> nn.Sequential:
@@ -249,5 +243,5 @@ def build_baseline(args: dict[str, Any], *, num_classes: int, drop_path: float, 
         raise SpecError(f"name: no baseline {name!r}{did_you_mean(str(name), list(BASELINES))}")
     net = resnet18(se=name == "se_resnet18", num_classes=num_classes, drop_path_rate=drop_path)
     if init == "trunc_normal":  # its own start is the usual one for ReLU and SGD
-        init_layers(net, init, lambda conv: None)
+        init_layers(net, init)
     return net

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from convnext_study.models.blocks import Head, Stage, drop_path_rates, jit_ignore
-from convnext_study.models.layers import he_normal, init_layers
+from convnext_study.models.layers import init_layers
 from convnext_study.models.timm_model import TimmModel
 from convnext_study.studies.pruning import blocks
 from convnext_study.studies.pruning.spec import (
@@ -49,7 +49,7 @@ def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str
     if isinstance(net, PruningNet):
         net.init_weights(init)
     elif init == "trunc_normal":  # its own start is torchvision's
-        init_layers(net, init, lambda conv: None)
+        init_layers(net, init)
     return net  # type: ignore[no-any-return]
 
 
@@ -114,7 +114,7 @@ class PruningNet(TimmModel):
         Scales of BatchNorm start at 1, and at 0.5 in the networks that slimming prunes on CIFAR
         and in its VGGs.
         """
-        init_layers(self, scheme, he_normal)
+        init_layers(self, scheme)
         spec, is_vgg = self.spec, isinstance(self.spec, VggSpec)
         at_half = isinstance(spec, VggSpec | PreResNetSpec | DenseNetSpec)
         at_half = at_half and getattr(spec, "head", "") != "4096"

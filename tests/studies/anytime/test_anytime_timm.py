@@ -9,7 +9,7 @@ import timm
 import torch
 from support.anytime_nets import images
 
-from convnext_study.models.roadmap_models import VARIANTS
+from convnext_study.models.registry import VARIANTS
 from convnext_study.studies.anytime.masks import MaskedConv2d
 from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.registry import MODELS

@@ -46,8 +46,8 @@ def test_every_arm_is_a_run_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("data", "backbones", "message"),
     [
-        ("clutter:hard", [], r"has a class for every image.*; use digit-canvas, cityscapes:PATH"),
-        ("mpii:PATH", [], r"has joints.*; use digit-canvas, cityscapes:PATH, pairs:PATH"),
+        ("clutter:hard", [], r"has a class for every image.*; use digit-canvas.*, cityscapes:PATH"),
+        ("mpii:PATH", [], r"has joints.*; use digit-canvas.*, cityscapes:PATH, pairs:PATH"),
         ("digitcanvas", [], "did you mean digit-canvas"),
         ("digit-canvas", ["convnext_ato"], r"^backbone convnext_ato: .*did you mean convnext_atto"),
     ],
