@@ -129,7 +129,7 @@ def all_exits(arms: Arms, times: Mapping[str, Sequence[float]]) -> list[ArmExit]
     found = []
     for arm, records in arms.items():
         exits = range(1, ArmExit(records, LAST).exits + 1)
-        measured = times.get(arm) or [None] * len(exits)
+        measured: Sequence[float | None] = times.get(arm) or [None] * len(exits)
         found += [ArmExit(records, exit, ms) for exit, ms in zip(exits, measured, strict=True)]
     return found
 

@@ -289,7 +289,8 @@ class AnytimeNet(nn.Module):
 
     def _last_of(self, exit: int) -> str:
         head = self.heads[str(exit)]
-        return [name for name, one in head.named_modules() if isinstance(one, nn.Conv2d)][-1]
+        *_, last = (name for name, one in head.named_modules() if isinstance(one, nn.Conv2d))
+        return str(last)
 
     def _logits(self, exit: int, maps: list[Tensor]) -> Tensor:
         shown = self.backbone.exit_maps(maps)
