@@ -12,7 +12,7 @@ from convnext_study.cli.progress import Progress, progress
 
 if TYPE_CHECKING:
     from convnext_study.experiments.collection import RunCollection
-    from convnext_study.experiments.dataset_size import DatasetSize
+    from convnext_study.experiments.data_identity import DatasetSize
     from convnext_study.experiments.estimate import CostEstimate, Hardware
     from convnext_study.launchers.resources import Resources
     from convnext_study.report.tables import Table
@@ -85,7 +85,7 @@ def print_estimate(
     Trains nothing, fetches nothing, writes nothing. Raises UserError for what would fail.
     """
     from convnext_study.experiments.caveats import caveats
-    from convnext_study.experiments.dataset_size import expected_size
+    from convnext_study.experiments.data_identity import expected_size
     from convnext_study.experiments.estimate import Hardware, estimate
 
     output = output_of(options)

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from convnext_study.cli.options import StudyOptions
 from convnext_study.errors import UserError
-from convnext_study.experiments.data_identity import look_at
-from convnext_study.experiments.dataset_size import expected_size, has_maps, size_if_missing
+from convnext_study.experiments.data_identity import (
+    expected_size,
+    has_maps,
+    look_at,
+    size_if_missing,
+)
 from convnext_study.experiments.network_checks import check_networks
 from convnext_study.launchers import Launcher, LaunchOptions, make_launcher
 from convnext_study.runs.records import Run
@@ -108,7 +112,7 @@ def _images_of(uri: str, todo: Sequence[Run], options: StudyOptions) -> tuple[in
         if not (options.dry_run and options.download):
             raise
         raise UserError(f"{error}; a dry run fetches nothing, fetch it before") from None
-    side = opened.size[-1]
+    side = opened.size.image_size
     if has_maps(uri):
         return side, True
     from convnext_study.data.loader import takes_whole_images

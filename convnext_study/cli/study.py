@@ -156,13 +156,12 @@ def _match_macs(runs: list[Run], target: str, context: Context, options: StudyOp
 def _image(context: Context, options: StudyOptions) -> tuple[int, int]:
     """The side of the data's images, and how many classes they have."""
     from convnext_study.cli.place import opening
-    from convnext_study.experiments.data_identity import look_at
-    from convnext_study.experiments.dataset_size import size_if_missing
+    from convnext_study.experiments.data_identity import look_at, size_if_missing
 
     if options.dry_run and (missing := size_if_missing(context.data)):
         return missing[0].image_size, missing[0].classes
-    _, _, classes, side = look_at(context.data, **opening(options)).size
-    return side, classes
+    size = look_at(context.data, **opening(options)).size
+    return size.image_size, size.classes
 
 
 def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from convnext_study.experiments.dataset_size import (
+from convnext_study.experiments.data_identity import (
     IMAGENET_CLASSES,
     IMAGENET_TRAIN,
     IMAGENET_VAL,

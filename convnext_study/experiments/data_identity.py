@@ -1,4 +1,5 @@
-"""Which data runs are trained on, wherever it lies: looked at once, before anything is trained.
+"""Which data runs are trained on, wherever it lies, and how much: looked at once, before anything
+is trained.
 
 To list a large data set takes long, so that a command does it once (`look_at`), and what it found
 goes with the runs to the processes that train them.
@@ -11,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.data import open_data
@@ -32,12 +34,26 @@ if TYPE_CHECKING:
 _LABELS = {"classification": OF_IMAGES, "segmentation": OF_PIXELS, "pose": JOINTS}
 
 
+IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES = 1_281_167, 50_000, 1000
+
+
+@dataclass(frozen=True)
+class DatasetSize:
+    """How many images a study reads, of what size and how many kinds. ``uri`` names them."""
+
+    uri: str
+    train: int
+    val: int
+    classes: int
+    image_size: int
+
+
 @dataclass(frozen=True)
 class OpenedData:
-    """What a command has to know of a data set: ``size`` is as in `dataset_size.DatasetSize`,
-    ``data_id`` as in `data.fingerprint.data_id`; ``in_memory`` whether it can be had whole."""
+    """What a command has to know of a data set: how large it is, its ``data_id`` as in
+    `data.fingerprint.data_id`, and whether it can be had whole ``in_memory``."""
 
-    size: tuple[int, int, int, int]
+    size: DatasetSize
     data_id: str | None
     in_memory: bool
 
@@ -65,10 +81,52 @@ def _look_at(uri: str, download: bool, corrupt_images: OnCorruptImage) -> Opened
 
     data = open_data(uri, download=download, corrupt_images=corrupt_images)
     return OpenedData(
-        (len(data.train), len(data.val), len(data.classes), data.size),
+        DatasetSize(uri, len(data.train), len(data.val), len(data.classes), data.size),
         data_id(uri, fingerprint(data)) if has_place(uri) else None,
         isinstance(data.train, InMemoryDataset),
     )
+
+
+def dataset_size(uri: str) -> DatasetSize:
+    """A data set's size: known, or counted. Raises DataError where neither can be."""
+    scheme, path, options = split_uri(uri)
+    source = SOURCES.get(scheme)
+    placed = source and (bool(path) == source.needs_path or source.default_path)
+    if source and source.size and placed and not options:
+        return DatasetSize(uri, *source.size)
+    return look_at(uri).size
+
+
+def size_if_missing(uri: str) -> tuple[DatasetSize, str] | None:
+    """The sizes to count with for data that is not here, and a line that says so.
+
+    None where the data is here, and where no size is known without it.
+    """
+    scheme, path, _ = split_uri(uri)
+    source = SOURCES.get(scheme)
+    if source is None or not (path := path or source.default_path):
+        return None
+    here = Path(path).expanduser()
+    if source.files and not any(next(here.glob(one), None) for one in source.files):
+        return dataset_size(uri), f"{path}: {scheme} is not there yet; counted with its known size"
+    if source.assumed and not here.exists():
+        sizes = DatasetSize(uri, *source.assumed)
+        return sizes, f"{path}: no such folder; counted as if ImageNet-1K were there"
+    return None
+
+
+def expected_size(uri: str) -> tuple[DatasetSize, str]:
+    """The sizes to count with, and a line about data that is not here, empty where it is.
+
+    Raises DataError for data that is not here and of which nothing is known.
+    """
+    return size_if_missing(uri) or (dataset_size(uri), "")
+
+
+def has_maps(uri: str) -> bool:
+    """Whether the images are labelled with maps or joints, and read one by one."""
+    source = SOURCES.get(split_uri(uri).scheme)
+    return source is not None and source.labels != OF_IMAGES
 
 
 def identify(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from convnext_study.cost.closed_form import closed_form
 from convnext_study.errors import UserError, did_you_mean
-from convnext_study.experiments.dataset_size import DatasetSize
+from convnext_study.experiments.data_identity import DatasetSize
 from convnext_study.models.builders import ROADMAP_BUILDER, get_builder
 from convnext_study.roadmap.spec import NetSpec
 from convnext_study.runs.records import NETWORK_IS_BOUND, ModelRef, Run

@@ -30,7 +30,7 @@ from convnext_study.data.sources.digits import (
     writers,
 )
 from convnext_study.data.workers import Request
-from convnext_study.experiments.dataset_size import dataset_size
+from convnext_study.experiments.data_identity import dataset_size
 from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs
 from convnext_study.recipes import MODERN_SMALL
 from convnext_study.roadmap import NANO, T
@@ -298,7 +298,7 @@ def test_only_what_is_evaluated_on_is_other_to_tune(data: DatasetPair) -> None:
 
 def test_sizes_known_beforehand_are_true(data: DatasetPair) -> None:
     assert SOURCES["clutter"].size == (len(data.train), len(data.val), data.num_classes, data.size)
-    counted = dataset_size("clutter:tune", images=None, classes=0, image_size=0)
+    counted = dataset_size("clutter:tune")
     assert counted.val == 3_354
 
 

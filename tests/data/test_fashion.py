@@ -14,8 +14,7 @@ from convnext_study.data import open_data
 from convnext_study.data.dataset import DataError
 from convnext_study.data.fingerprint import fingerprint
 from convnext_study.data.sources import SOURCES, split_uri
-from convnext_study.experiments.data_identity import forget, identify
-from convnext_study.experiments.dataset_size import size_if_missing
+from convnext_study.experiments.data_identity import forget, identify, size_if_missing
 from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs
 from convnext_study.roadmap import NANO
 

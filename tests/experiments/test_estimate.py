@@ -11,7 +11,7 @@ from support.runs import make_tiny_run
 
 from convnext_study.errors import UserError
 from convnext_study.experiments.caveats import caveats
-from convnext_study.experiments.dataset_size import DatasetSize, dataset_size
+from convnext_study.experiments.data_identity import DatasetSize, dataset_size
 from convnext_study.experiments.estimate import Hardware, estimate
 from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.roadmap import get_roadmap
@@ -105,7 +105,7 @@ def test_other_data_and_few_seeds_are_told() -> None:
 
 def test_disk_is_what_a_run_leaves(tmp_path: Path) -> None:
     run = make_tiny_run(epochs=2, ema=0.9)
-    sizes = dataset_size("digits", images=None, classes=10, image_size=32)
+    sizes = dataset_size("digits")
     (plan,) = estimate([run], {"digits": sizes}, Hardware("a100"))
     train(run, tmp_path)
     left = sum(path.stat().st_size for path in tmp_path.iterdir())
@@ -119,9 +119,9 @@ def test_files_are_counted(tmp_path: Path) -> None:
             (tmp_path / part / name).mkdir(parents=True)
             for number in range(count):
                 Image.new("RGB", (8, 8)).save(tmp_path / part / name / f"{number}.png")
-    sizes = dataset_size(f"folder:{tmp_path}", images=None, classes=1000, image_size=224)
+    sizes = dataset_size(f"folder:{tmp_path}")
     assert (sizes.train, sizes.val, sizes.classes) == (6, 4, 2)
-    assert dataset_size("cifar10:gone", images=None, classes=1, image_size=1).train == 50_000
+    assert dataset_size("cifar10:gone").train == 50_000
 
 
 def test_images_with_maps_and_people_are_counted(tmp_path: Path) -> None:
@@ -130,4 +130,4 @@ def test_images_with_maps_and_people_are_counted(tmp_path: Path) -> None:
         (f"pairs:{make_pairs(tmp_path / 'pairs', 3)}", (3, 3, 3, 64)),  # padded
         (f"mpii:{make_split(tmp_path / 'mpii')}", (8, 4, 16, 256)),
     ):
-        assert dataset_size(uri, images=None, classes=0, image_size=0) == DatasetSize(uri, *counted)
+        assert dataset_size(uri) == DatasetSize(uri, *counted)

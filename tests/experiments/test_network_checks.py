@@ -9,7 +9,7 @@ import pytest
 
 from convnext_study.errors import UserError
 from convnext_study.experiments.context import Context
-from convnext_study.experiments.dataset_size import DatasetSize
+from convnext_study.experiments.data_identity import DatasetSize
 from convnext_study.experiments.network_checks import check_networks
 from convnext_study.experiments.roadmap_runs import parse_seeds
 from convnext_study.imports import TaskError

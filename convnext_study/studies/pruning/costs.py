@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from convnext_study import cost
 from convnext_study.benchmarks.timing import Spread, interleave, one_thread, rate
 from convnext_study.cost.counter import blank_image, copy_on, skip_norms
-from convnext_study.experiments.dataset_size import dataset_size
+from convnext_study.experiments.data_identity import dataset_size
 from convnext_study.models.blocks import Head
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits
@@ -113,7 +113,7 @@ def _images(row: Row) -> Images:
     about = row.records[0].manifest.get("data", {})
     size = row.run.recipe["image_size"]
     if size is None:
-        size = dataset_size(row.run.data, images=None, classes=0, image_size=0).image_size
+        size = dataset_size(row.run.data).image_size
     return Images(int(size), int(about.get("classes", 10)))
 
 

@@ -9,8 +9,7 @@ from typing import Any
 from convnext_study.data.sources import OF_IMAGES, check_labels
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
-from convnext_study.experiments.data_identity import same_data
-from convnext_study.experiments.dataset_size import expected_size
+from convnext_study.experiments.data_identity import expected_size, same_data
 from convnext_study.experiments.study_file import with_metadata
 from convnext_study.models.builders import ROADMAP_BUILDER, TIMM_BUILDER
 from convnext_study.recipes import make_recipe
