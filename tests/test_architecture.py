@@ -162,7 +162,7 @@ def test_every_text_file_is_opened_with_its_encoding() -> None:
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             of = getattr(getattr(node.func, "value", None), "id", "")
-            modes = {"rb", "wb", "xb"} & {getattr(one, "value", None) for one in node.args}
+            modes = {"rb", "wb", "wb+", "xb"} & {getattr(one, "value", None) for one in node.args}
             text = name in TEXT_FILES and not modes and (name, of) not in OTHER_OPENS
             if text and not {"encoding", "dir"} & {one.arg for one in node.keywords}:
                 missing.append(f"{name_of(path)}:{node.lineno}")

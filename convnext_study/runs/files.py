@@ -154,7 +154,7 @@ def write_temporary(
     try:
         # Who may read it is the umask's to say, which tempfile's functions do not ask.
         handle = open_regular(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        with os.fdopen(handle, "w+b") as file:
+        with os.fdopen(handle, "wb+") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -66,7 +66,7 @@ BAD = [name for name in BAD if name not in ("good", "normed")] + ["missing", "no
 def own(folder: Path, name: str, **recipe: Any) -> Run:
     path = folder / "own.py"
     path.write_text(OWN)
-    changes = {"epochs": 1, **recipe}
+    changes = {"epochs": 1, "image_size": 32, **recipe}
     (run,) = Context(road=NANO, changes=changes).network(name, "mine", f"{path}:{name}")
     return run
 
@@ -102,7 +102,9 @@ def test_the_engine_names_it_too(name: str, tmp_path: Path) -> None:
 
 
 def test_one_value_per_channel_is_no_batch(tmp_path: Path) -> None:
-    batch_norm, layer_norm = Context(road=NANO).runs(["patchify_stem", "layer_norm"])
+    batch_norm, layer_norm = Context(road=NANO, changes={"image_size": 32}).runs(
+        ["patchify_stem", "layer_norm"]
+    )
     assert "--batch-size" in said(batch_norm, 1)
     assert "--batch-size" in said(own(tmp_path, "normed"), 1)
     check(batch_norm, 2)
@@ -129,7 +131,9 @@ def test_a_name_that_timm_lacks_is_told_with_the_nearest() -> None:
 
 def test_what_other_tasks_make_of_a_network_is_theirs(tmp_path: Path) -> None:
     def of(name: str, task: str, **recipe: Any) -> Run:
-        return own(tmp_path, name, **recipe).model_copy(update={"task": TaskRef(name=task)})
+        run = own(tmp_path, name)
+        about = {"task": TaskRef(name=task), "recipe": {**run.recipe, "image_size": None, **recipe}}
+        return run.model_copy(update=about)
 
     check(of("nothing", "support.toys:ToySegmentation"))
     check(of("maps", "segmentation"))

@@ -124,7 +124,7 @@ def test_evaluation_needs_no_float64_on_the_device(monkeypatch: pytest.MonkeyPat
             Runtime(micro_batch_size=1),
             r"batch_size 64, .*at most 1 image.*use a micro batch of 2",
         ),
-        ({"global_batch_size": 2000}, Runtime(), r"batch_size 2000: .* only 1010.*of pairs"),
+        ({"global_batch_size": 2000}, Runtime(), r"batch_size 2000: .* only \d+.*of pairs"),
     ],
 )
 def test_images_without_a_partner_are_refused_before_training(
