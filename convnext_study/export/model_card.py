@@ -85,28 +85,23 @@ def plain_card(
 ) -> str:
     """The card of a network that is no row of a road map; ``net``, ``image`` and ``results`` are
     as in `model_card`."""
-    counted = cost.count(net, image)
-    lines = [
-        f"# {type(net).__name__}\n",
-        "## Use\n",
-        "## Network\n",
-        f"- {counted.params / 1e6:.4g} M parameters",
-        f"- {counted.macs / 1e9:.4g} G multiply-accumulates (convolution and linear layers) "
-        f"for an image of {' x '.join(map(str, image))}\n",
-    ]
-    return "\n".join([*lines, *_results(results)])
+    head = f"# {type(net).__name__}\n\n## Use\n"
+    return "\n".join([head, *_counts(net, image), "", *_results(results)])
 
 
-def _network(net: RoadmapNet, image: tuple[int, int, int], changes: Mapping[str, Any]) -> list[str]:
+def _counts(net: nn.Module, image: tuple[int, int, int]) -> list[str]:
     counted = cost.count(net, image)
-    lines = [
+    return [
         "## Network",
         "",
         f"- {counted.params / 1e6:.4g} M parameters",
         f"- {counted.macs / 1e9:.4g} G multiply-accumulates (convolution and linear layers) "
         f"for an image of {' x '.join(map(str, image))}",
-        f"- {net.num_classes} classes",
     ]
+
+
+def _network(net: RoadmapNet, image: tuple[int, int, int], changes: Mapping[str, Any]) -> list[str]:
+    lines = [*_counts(net, image), f"- {net.num_classes} classes"]
     if changes:
         differs = ", ".join(f"`{name}` = {value}" for name, value in changes.items())
         lines.append(f"- differs from the row in {differs}")

@@ -49,21 +49,14 @@ def fail_at(
 def test_a_link_to_a_folder_above_adds_no_image(tmp_path: Path, kind: str, target: str) -> None:
     root = make_folder(tmp_path / "set", count=3)
     before = names_of(open_data(kind.format(root)))
-    (root / "train" / "cat" / "back").symlink_to(target)
+    for name in ("back", "again"):  # each way through them is another path
+        (root / "train" / "cat" / name).symlink_to(target)
     names = names_of(open_data(kind.format(root)))
-    other = [name for name in names if "/back/" in name]
+    other = [name for name in names if "/back/" in name or "/again/" in name]
     if target == "../../val":  # not above: a link to folders elsewhere is followed
-        assert len(other) == 6
+        assert len(other) == 12
     else:
         assert names == before
-
-
-def test_many_links_back_end(tmp_path: Path) -> None:
-    root = make_folder(tmp_path)
-    for name in ("a", "b", "c"):  # each way through them is another path
-        (root / "train" / "cat" / name).symlink_to(".")
-    for kind in KINDS:
-        assert len(open_data(kind.format(root)).train) == 8
 
 
 def test_links_elsewhere_are_followed_each_time(tmp_path: Path) -> None:
@@ -94,7 +87,7 @@ def test_a_class_that_holds_itself_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ENOTCONN])
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOTCONN])
 def test_an_unreadable_folder_is_named_and_not_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, code: int
 ) -> None:
@@ -135,19 +128,11 @@ def test_a_root_on_a_lost_mount_is_one_line(
         open_data(f"folder:{root}")
 
 
-@pytest.mark.parametrize("name", ["3.jpg", "more"])
+@pytest.mark.parametrize("name", ["dog/3.jpg", "dog/more", "wolf"])
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, name: str) -> None:
     root = make_folder(tmp_path, count=3)
-    (root / "train" / "dog" / name).symlink_to(tmp_path / "not mounted")
-    with pytest.raises(DataError, match=f"train/dog/{name}: cannot be read .No such file"):
-        open_data(f"folder:{root}")
-
-
-def test_a_class_that_leads_nowhere_is_named(tmp_path: Path) -> None:
-    root = make_folder(tmp_path)
-    for part in ("train", "val"):
-        (root / part / "wolf").symlink_to(tmp_path / "not mounted")
-    with pytest.raises(DataError, match="train/wolf: cannot be read"):
+    (root / "train" / name).symlink_to(tmp_path / "not mounted")
+    with pytest.raises(DataError, match=f"train/{name}: cannot be read .No such file"):
         open_data(f"folder:{root}")
 
 

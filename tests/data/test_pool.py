@@ -125,7 +125,7 @@ def test_they_stay_from_epoch_to_epoch_and_resume_exactly(
         list(unfinished)
 
 
-@pytest.mark.parametrize("number", sorted(pool.STOP_SIGNALS))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_signals_to_readers_are_ignored(
     readers: Readers, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -208,7 +208,7 @@ SCRIPT = """
     sys.path.append(sys.argv[2])
     from pathlib import Path
     from convnext_study.data import open_data
-    from support.images import readers_of, readers_of
+    from support.images import readers_of
     from convnext_study.data.workers import Request
     from convnext_study.recipes import MODERN
     import multiprocessing
@@ -225,9 +225,7 @@ SCRIPT = """
     ("end", "code"),
     [
         ("sys.exit(3)", 3),
-        ("1 / 0", 1),
         ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
-        ("os._exit(4)", 4),
     ],
 )
 def test_they_end_with_the_training_process(data: DatasetPair, end: str, code: int) -> None:
@@ -264,10 +262,7 @@ TRAIN = """
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_to_the_group_saves_within_a_step(
-    data: DatasetPair, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_to_the_group_saves_within_a_step(data: DatasetPair, tmp_path: Path) -> None:
     run = make_tiny_run(
         epochs=40, global_batch_size=2, image_size=32, crop="random_resized", mixup=0.8
     ).model_copy(update={"data": data.uri})
@@ -285,7 +280,7 @@ def test_a_signal_to_the_group_saves_within_a_step(
     )
     while not (count.exists() and int(count.read_text() or 0) >= 3) and process.poll() is None:
         time.sleep(0.01)
-    os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
     (asked,) = json.loads(output)
@@ -308,7 +303,7 @@ def test_a_run_with_readers_is_exact_and_leaves_none_behind(
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
-@pytest.mark.parametrize("when", [1, 3, 4], ids=["first step", "a step", "evaluation"])
+@pytest.mark.parametrize("when", [1, 4], ids=["first step", "evaluation"])
 def test_a_run_whose_readers_are_killed_saves_what_there_is(
     data: DatasetPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
 ) -> None:

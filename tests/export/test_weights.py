@@ -85,7 +85,7 @@ def test_a_folder_comes_back_with_its_changed_fields(tmp_path: Path) -> None:
     assert again(x).shape == (2, 7)
     assert again.output_stride == 8
     config = timm.data.resolve_model_data_config(again)
-    assert (tuple(config["input_size"]), tuple(config["mean"])) == ((1, 32, 32), (0.1,))
+    assert (tuple(config["input_size"]), tuple(config["mean"])) == ((1, 64, 64), (0.1,))
     assert net.pretrained_cfg == cfg
 
 
@@ -109,12 +109,12 @@ def test_a_network_that_timm_did_not_make(tmp_path: Path) -> None:
         (road.without("patchify_stem"), "roadmap_nano_separate_downsampling"),
     ):
         net = RoadmapNet(spec, num_classes=4).eval()
-        data = {"input_size": (3, 64, 64)}
+        data = {"input_size": (3, 96, 96)}
         assert save_for_hf(net, tmp_path / row, data=data) == row
         again = reload(tmp_path / row)
         assert again.spec == spec
         assert same_weights(again, net)
-        assert tuple(again.pretrained_cfg["input_size"]) == (3, 64, 64)
+        assert tuple(again.pretrained_cfg["input_size"]) == (3, 96, 96)
         assert again.pretrained_cfg["pool_size"] is None
         assert not hasattr(net, "pretrained_cfg")
 
