@@ -18,7 +18,7 @@ from convnext_study.data.sources.folder import class_order_note
 from convnext_study.data.transforms.evaluation import crop_steps
 from convnext_study.data.transforms.image import Steps
 from convnext_study.data.workers import Transform
-from convnext_study.errors import RunFailed, first_line
+from convnext_study.errors import RunFailed
 from convnext_study.evaluation.load_run import EvaluationError, LoadedModel
 from convnext_study.models.fast_conv import use_gemm_convs
 from convnext_study.recipes import get_recipe, make_recipe
@@ -31,7 +31,7 @@ from convnext_study.training.runtime import Runtime
 from convnext_study.training.state import autocast_of
 from convnext_study.training.task import Evaluation
 from convnext_study.training.tasks import make_task
-from convnext_study.training.tasks.base import Evidence, ImageTask
+from convnext_study.training.tasks.base import Evidence, ImageTask, answer_of
 from convnext_study.training.tasks.classification import Classification
 
 TOP = 5
@@ -235,16 +235,7 @@ class _Ranked(Classification):
         return Steps(crop_steps(*how)), Steps(crop_steps(*how))
 
     def scores(self, model: nn.Module, images: Tensor) -> Sequence[Tensor]:
-        try:
-            logits = model(images)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, AssertionError) as error:
-            size = "x".join(map(str, images.shape[-2:]))
-            raise EvaluationError(
-                f"{self.run.name}: its network takes no images of {size} "
-                f"({first_line(error):.200}); give others with --image-size"
-            ) from error
+        logits = answer_of(model, images, self.run.name)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise EvaluationError(f"{self.run.name}: answers with no matrix of class scores")
         return [logits.float()]

@@ -122,23 +122,18 @@ def _check_exits(run: Run, net: nn.Module, about: tuple[int, int, int]) -> None:
 def _check_forward(run: Run, net: nn.Module, about: tuple[int, int, int]) -> None:
     import torch
 
+    from convnext_study.training.tasks.base import answer_of
     from convnext_study.training.tasks.classification import check_logits
 
     classes, side, count = about
     images = torch.zeros(min(count, 2), 3, side, side)
     words = describe_builder(run.model.builder, run.model.args)
     try:
-        logits = net.train(count == 1)(images)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if _ONE in reason:
+        logits = answer_of(net.train(count == 1), images, f"{run.name}: {words}")
+    except TaskError as error:
+        if _ONE in str(error):
             raise UserError(f"{run.name}: {ONE_VALUE}") from error
-        raise TaskError(
-            f"{run.name}: {words}: its network takes no images of {side}x{side} ({reason:.200}); "
-            "give others with --image-size, or mend the network"
-        ) from error
+        raise
     check_logits(logits, (len(images), classes), run.model)
     try:
         cost.count(net, (3, side, side))  # a run's last act: not after all its epochs

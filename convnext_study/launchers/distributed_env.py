@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from convnext_study.errors import RunFailed
+from convnext_study.errors import RunFailed, first_line
 
 LOOPBACK = "127.0.0.1"
 # How long a process waits for the others. They may write a checkpoint to a slow disk, compile, list
@@ -97,6 +97,6 @@ def init_process_group(env: DistributedEnv, device: str) -> str:
             device_id=torch.device(device) if on_gpu else None,
         )
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise RunFailed(f"rank {env.rank}: did not meet the other processes ({reason})") from error
     return device

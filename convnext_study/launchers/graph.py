@@ -9,7 +9,7 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from convnext_study.errors import UserError
+from convnext_study.errors import UserError, first_line
 from convnext_study.runs.files import KEPT_RECORD, read_json, write_json
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
@@ -70,8 +70,7 @@ def read_jobs(path: Path) -> list[Job]:
             for one in read_json(path)
         ]
     except (OSError, KeyError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not a readable list of jobs ({reason})") from None
+        raise UserError(f"{path}: not a readable list of jobs ({first_line(error)})") from None
 
 
 class Schedule:

@@ -29,6 +29,7 @@ from convnext_study.errors import (
     Busy,
     RunFailed,
     UserError,
+    first_line,
 )
 from convnext_study.launchers.distributed_env import DistributedEnv, init_process_group, read_env
 from convnext_study.runs.records import is_locked
@@ -138,7 +139,7 @@ def train_job(job: Job, stop: Callable[[], bool]) -> tuple[str, str, Exception |
     except Busy as error:
         return "busy", str(error), error
     except Exception as error:
-        return "failed", str(error).partition("\n")[0] or type(error).__name__, error
+        return "failed", first_line(error), error
     return "done", "; ".join(notes), None
 
 

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from convnext_study.errors import Busy, RunFailed, UserError
@@ -26,10 +25,7 @@ from convnext_study.runs.log import read_lines
 from convnext_study.runs.provenance import commit, hardware, versions
 from convnext_study.runs.records import (
     FORMAT,
-    Result,
     Run,
-    is_done,
-    read_result,
     read_run_file,
     remove_temporaries,
 )
@@ -92,12 +88,7 @@ class RunFolder:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._log is not None:
             with contextlib.suppress(OSError):  # of a full disk, which was told of already
                 self._log.close()
@@ -110,15 +101,6 @@ class RunFolder:
         if not self.writes:
             with contextlib.suppress(OSError):  # a network's file that is not seen here yet
                 self._lock = locks.watch(self.path / LOCK)
-
-    @property
-    def done(self) -> bool:
-        """Whether the run has a result."""
-        return is_done(self.path)
-
-    def result(self) -> Result:
-        """The finished run's result. Raises RecordError where there is none."""
-        return read_result(self.path)
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line and flush it, so that ``tail -f`` follows the run."""
@@ -167,8 +149,8 @@ class RunFolder:
 
     def failed(self, error: Exception, rank: int) -> None:
         """Log why a start failed. Any process may: the first one may not know."""
-        line = {"event": "failed", "time": round(time.time(), 3), "rank": rank}
-        line["reason"] = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
+        line = {"event": "failed", "time": round(time.time(), 3), "rank": rank, "reason": reason}
         with contextlib.suppress(OSError, RunFailed):  # the reason may be that nothing is written
             if self.writes:
                 self.log(line)
@@ -229,12 +211,6 @@ class RunFolder:
             if about["run"]["data"] != self.run.data:  # the same data in another place
                 self.write(RUN, {**about, "run": {**about["run"], "data": self.run.data}})
             return
-        about = {
-            "format": FORMAT,
-            "key": self.run.key,
-            "run": self.run.model_dump(mode="json"),
-            "versions": versions(),
-            "commit": commit(),
-            "hardware": hardware(),
-        }
-        self.write(RUN, about)
+        about = {"format": FORMAT, "key": self.run.key, "run": self.run.model_dump(mode="json")}
+        made = {"versions": versions(), "commit": commit(), "hardware": hardware()}
+        self.write(RUN, {**about, **made})

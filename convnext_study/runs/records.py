@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from convnext_study.errors import UserError, one_line
+from convnext_study.errors import UserError, first_line, one_line
 from convnext_study.runs import locks
 from convnext_study.runs.files import CHECKPOINT, LOCK, LOG, RESULT, RUN, TEMPORARY, read_json
 from convnext_study.runs.keys import digest_of
@@ -372,7 +372,7 @@ def tell_unreadable(unreadable: Sequence[RecordError]) -> str | None:
 
 
 def _one_line(error: Exception) -> str:
-    text = str(error).partition("\n")[0] or type(error).__name__
+    text = first_line(error)
     if isinstance(error, OSError):
         text = error.strerror or text
     if isinstance(error, ValidationError):

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import torch
 
-from convnext_study.errors import RunFailed
+from convnext_study.errors import RunFailed, first_line
 from convnext_study.runs.files import (
     CHECKPOINT,
     PREVIOUS,
@@ -82,10 +82,8 @@ def read(path: Path) -> dict[str, Any]:
         except MemoryError as error:
             raise CheckpointError(f"{path}: cannot be read (out of memory)") from error
         except Exception as error:  # torch raises a different type for each kind of trouble
-            what = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(
-                f"{path}: intact, but torch {torch.__version__} cannot read it ({what})"
-            ) from error
+            why = f"torch {torch.__version__} cannot read it ({first_line(error)})"
+            raise CheckpointError(f"{path}: intact, but {why}") from error
     return state
 
 

@@ -27,7 +27,7 @@ from convnext_study.errors import RunFailed
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.parents import forget_parent
 from convnext_study.runs.provenance import commit, hardware, versions
-from convnext_study.runs.records import Epoch, Result, Run
+from convnext_study.runs.records import Epoch, Result, Run, is_done, read_result
 from convnext_study.training import distributed
 from convnext_study.training.build import build_train_state
 from convnext_study.training.guard import Buffers, gradients_of, norm_of
@@ -72,7 +72,7 @@ def train(
         opened = RunFolder(path, run, writes=runtime.rank == 0, stop=stop)
         folder = distributed.together(lambda: stack.enter_context(opened))
         folder.join()
-        done = distributed.broadcast_object(folder.result() if folder.done else None)
+        done = distributed.broadcast_object(read_result(path) if is_done(path) else None)
         if done is not None:
             return cast(Result, done)
         runtime.apply()

@@ -100,10 +100,10 @@ def test_a_result_that_cannot_be_read_is_no_result(tmp_path: Path, content: str)
     assert again.metrics == first.metrics and whole.is_done(run)
 
 
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
 def test_a_folder_that_is_only_to_be_read_shows_its_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    number = errno.EROFS
     given = ("--data", "digits", "--regime", "nano", "--out", str(tmp_path), "--epochs", "1")
     command = ("train", "layer_norm", *given, "--batch-size", "512")
     assert CliRunner().invoke(app, command).exit_code == 0

@@ -25,7 +25,7 @@ from convnext_study.data.pool import Readers
 from convnext_study.data.rng import fold_in, seed_everything
 from convnext_study.data.sharding import BatchSharding, accum_steps, most_batches
 from convnext_study.data.workers import Transform
-from convnext_study.errors import did_you_mean
+from convnext_study.errors import UserError, did_you_mean, first_line
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import Recipe, make_recipe
@@ -243,6 +243,20 @@ class ImageTask(Task):
                 pin=self._prepare.device.type == "cuda",
             )
         return self._readers
+
+
+def answer_of(net: nn.Module, images: Tensor, name: str) -> Any:
+    """What a network answers. Raises TaskError, one line, for images that it cannot take."""
+    try:
+        return net(images)
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a network may be anybody's
+        size = "x".join(map(str, images.shape[-2:]))
+        raise TaskError(
+            f"{name}: its network takes no images of {size} ({first_line(error):.200}); give "
+            "others with --image-size, or mend the network"
+        ) from error
 
 
 def _concatenated(parts: Sequence[Evidence]) -> Evidence:
