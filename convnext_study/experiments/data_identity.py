@@ -8,9 +8,10 @@ goes with the runs to the processes that train them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,29 +178,19 @@ def _id_of(uri: str) -> str | None:
     return None
 
 
-def _renewed(runs: list[Run], ids: dict[str, str | None]) -> list[Run]:
+def _renewed(runs: list[Run], ids: Mapping[str, str | None]) -> list[Run]:
     """The runs with these identities of their data; a parent's new key for its old one."""
-    keys = [run.key for run in runs]
-    by_key = dict(zip(keys, runs, strict=True))
-    new: dict[str, Run] = {}
-    for key in keys:
-        lineage, one = [], by_key.get(key)
-        while one is not None and key not in new:
-            lineage.append((key, one))
-            key = one.init_from or ""
-            one = by_key.get(key)
-        for key, one in reversed(lineage):
-            parent = new.get(one.init_from or "")
-            new[key] = one.model_copy(
-                update={
-                    "data_id": ids[one.data],
-                    "init_from": parent.key if parent else one.init_from,
-                }
-            )
-    return [
-        run.model_copy(update={"data_id": made.data_id, "init_from": made.init_from})
-        for run, made in ((run, new[key]) for run, key in zip(runs, keys, strict=True))
-    ]
+    by_key = {run.key: run for run in runs}
+
+    @functools.cache
+    def parent_of(key: str | None) -> str | None:
+        return renewed(by_key[key]).key if key in by_key else key
+
+    def renewed(run: Run) -> Run:
+        about = {"data_id": ids[run.data], "init_from": parent_of(run.init_from)}
+        return run.model_copy(update=about)
+
+    return [renewed(run) for run in runs]
 
 
 def _recorded_at(uri: str, recorded: Iterable[Run]) -> str | None:

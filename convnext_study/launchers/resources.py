@@ -97,17 +97,13 @@ def _gpu_in_sight() -> bool:
     return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
 
 
-def count_devices(device: str) -> int:
-    """GPUs of that kind on this machine; the CPU is one device."""
-    import torch
-
-    return torch.cuda.device_count() if device == "cuda" else 1
-
-
 def this_node(device: str | None = None) -> Node:
     """This machine with the device that was requested, or with all of the best kind there is."""
-    chosen = pick_device(device)
-    count = count_devices(chosen)
+    chosen, count = pick_device(device), 1
+    if chosen == "cuda":
+        import torch
+
+        count = torch.cuda.device_count()
     return Node(cores(), (chosen,) if count == 1 else tuple(f"cuda:{n}" for n in range(count)))
 
 

@@ -40,11 +40,13 @@ class NoResultError(UserError):
     """There is nothing to measure."""
 
 
-class _Plain(BaseModel):
+class FrozenModel(BaseModel):
+    """Values that are checked, complete and not changed."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Samples(_Plain):
+class Samples(FrozenModel):
     """A metric's evidence, sample by sample, in the order of the validation part.
 
     Args:
@@ -136,7 +138,7 @@ class Samples(_Plain):
         return None if self.groups is None else _unpack(self.groups, "<i4", self.count)
 
 
-class Metric(_Plain):
+class Metric(FrozenModel):
     """One number of an evaluation, and how it is read.
 
     Args:

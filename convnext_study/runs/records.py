@@ -21,7 +21,7 @@ from convnext_study.runs import locks
 from convnext_study.runs.files import CHECKPOINT, LOCK, LOG, RESULT, RUN, TEMPORARY, read_json
 from convnext_study.runs.keys import digest_of
 from convnext_study.runs.log import EPOCH, About, events_of, read_lines
-from convnext_study.runs.metrics import Count, Finite, Measured, Number, Plain, Text
+from convnext_study.runs.metrics import Count, Finite, FrozenModel, Measured, Number, Plain, Text
 
 FORMAT = 2
 # In a run's metadata: the run that it starts from decides its network, and `model` is the largest
@@ -40,10 +40,6 @@ class RecordError(UserError):
         super().__init__(one_line(f"{folder}: {reason}"))
         self.folder = folder
         self.reason = reason
-
-
-class _Plain(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class _Known(BaseModel):
@@ -111,7 +107,7 @@ def _as_folder(name: str) -> str:
     return name
 
 
-class ModelRef(_Plain):
+class ModelRef(FrozenModel):
     """What to build, and its arguments: a builder of this package by its short name (``roadmap``,
     ``timm``, ``file``, a study's own), or ``module:function`` of the user's."""
 
@@ -119,7 +115,7 @@ class ModelRef(_Plain):
     args: dict[str, Any]
 
 
-class TaskRef(_Plain):
+class TaskRef(FrozenModel):
     """What is learned, and its arguments: ``classification``, another task of this package or of
     a study by its short name, or ``module:Class`` of the user's."""
 
@@ -127,7 +123,7 @@ class TaskRef(_Plain):
     args: dict[str, Any] = Field(default_factory=dict)
 
 
-class Run(_Plain):
+class Run(FrozenModel):
     """What is asked of the engine, in plain values. Two runs with one key are the same run.
 
     ``init_from`` is the key of the run that has to be done before: what is taken of it (weights,

@@ -45,11 +45,6 @@ def norm_of(tensors: Iterable[Tensor]) -> Tensor:
     return get_total_norm(list(tensors))
 
 
-def gradients_of(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """The gradients of the parameters that have one."""
-    return [parameter.grad for parameter in parameters if parameter.grad is not None]
-
-
 @torch.no_grad()
 def is_finite(module: nn.Module) -> bool:
     """Whether every weight and buffer is a number."""

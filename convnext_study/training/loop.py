@@ -30,7 +30,7 @@ from convnext_study.runs.provenance import commit, hardware, versions
 from convnext_study.runs.records import Epoch, Result, Run, is_done, read_result
 from convnext_study.training import distributed
 from convnext_study.training.build import build_train_state
-from convnext_study.training.guard import Buffers, gradients_of, norm_of
+from convnext_study.training.guard import Buffers, norm_of
 from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.outcome import evaluate_all, forget_peak, values, write_result
 from convnext_study.training.runtime import Runtime
@@ -350,7 +350,7 @@ class Stepper:
         if training.scaler.is_enabled():
             training.scaler.unscale_(training.optimizer)
         training.task.before_step(training.model, training.progress.step)
-        norm = norm_of(gradients_of(self._parameters))
+        norm = norm_of(one.grad for one in self._parameters if one.grad is not None)
         if training.recipe.clip_grad:
             clip_grads_with_norm_(self._parameters, training.recipe.clip_grad, norm)
         kind = torch.float32 if loss.device.type == "mps" else torch.float64

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -139,7 +140,7 @@ class TrainState:
             CheckpointError: there is one, and none can be read.
             UserError: it is another run's, or a process sees another file.
         """
-        saved = distributed.together(self._first_state)
+        saved = distributed.together(lambda: None if self.runtime.rank else self._found())
         which = distributed.broadcast_object(
             saved and (saved[0].name, checkpoint_file.digest(saved[0]))
         )
@@ -148,13 +149,11 @@ class TrainState:
         distributed.together(lambda: self._load(saved[1] if saved else self._same_state(*which)))
         return True
 
-    def _first_state(self) -> Any:
-        """In the first process, the checkpoint to go on from; in the others None."""
-        if self.runtime.rank:
-            return None
-        return checkpoint_file.find(
-            self.folder.path, lambda text: self.folder.event("warning", text=text)
-        )
+    def _found(self) -> tuple[Path, dict[str, Any]] | None:
+        def warn(text: str) -> None:
+            self.folder.event("warning", text=text)
+
+        return checkpoint_file.find(self.folder.path, warn)
 
     def _same_state(self, name: str, digest: str) -> dict[str, Any]:
         path = self.folder.path / name
