@@ -64,10 +64,8 @@ def by_group(recipe: Recipe, count: int, step: int = 5) -> tuple[torch.Tensor, t
 @pytest.mark.parametrize(
     ("count", "world_size", "micro", "size"),
     [
-        (4096, 1, None, 4096),
         (4096, 32, None, 128),
         (4096, 16, 32, 32),
-        (4096, 2, 100, 64),
         (384, 1, 24, 24),  # across the groups' borders
         (384, 2, 97, 96),
         (192, 1, None, 192),  # the last group is smaller
@@ -88,7 +86,7 @@ def test_draws_and_pairs_do_not_depend_on_the_split(
     assert not torch.equal(images, step_of(count)[0])
 
 
-@pytest.mark.parametrize("group", [2, 6, 16, 64])
+@pytest.mark.parametrize("group", [2, 16])
 def test_groups_of_any_even_size(group: int) -> None:
     recipe = MODERN.replace(mix_group_size=group)
     images, targets, _ = mixed(recipe, 60, [BatchSharding(rank, 3, 10) for rank in range(3)])

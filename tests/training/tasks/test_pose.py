@@ -7,12 +7,10 @@ import pytest
 import torch
 from support.exits import TwoExits, exit_run
 from support.mpii import make_split
-from support.training import numbers, stop_after, weights
 from torch import Tensor
 
 from convnext_study.errors import UserError
 from convnext_study.runs.metrics import NoResultError
-from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks import make_task
 from convnext_study.training.tasks.pose import Pose, gaussians, peaks
@@ -141,19 +139,6 @@ def test_people_in_bad_images_are_left_out_with_their_groups(tmp_path: Path) -> 
     assert (found.images, samples.count, found.corrupt_images) == (3, 3, 1)
     assert groups is not None
     assert groups.tolist() == [2, 0, 1]  # images 8, 10, 11 by their names
-
-
-def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
-    data = f"mpii:{make_split(tmp_path / 'mpii')}"
-    run = exit_run(data, task="pose", recipe={"global_batch_size": 4}, size=64)
-    result = train(run, tmp_path / "whole")
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path / "parts", stop=stop_after(3))
-    again = train(run, tmp_path / "parts")
-    assert again.metrics == result.metrics
-    assert numbers(tmp_path / "whole") == numbers(tmp_path / "parts")
-    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_arguments_that_do_not_fit_are_one_line(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from sklearn.metrics import confusion_matrix, jaccard_score
 from support.dense import make_pairs
 from support.exits import Constant, TwoExits, exit_run
-from support.training import numbers, stop_after, weights
+from support.mpii import make_split
+from support.training import assert_same, stop_after
 from torch import Tensor
 
 from convnext_study.data.dataset import IGNORE
@@ -164,21 +165,20 @@ def test_processes_evaluate_what_one_does(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.metrics["val_loss"].value == pytest.approx(whole.metrics["val_loss"].value)
 
 
-@pytest.mark.parametrize("exits", [1, 2])
-def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path, exits: int) -> None:
-    run = exit_run(model={"exits": exits}, class_weights=CLASS_WEIGHTS)
-    runtime = Runtime()
+@pytest.mark.parametrize("what", ["one exit", "two exits", "joints"])
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path, what: str) -> None:
+    run = exit_run(model={"exits": 1 if what == "one exit" else 2}, class_weights=CLASS_WEIGHTS)
+    if what == "joints":
+        data = f"mpii:{make_split(tmp_path / 'mpii')}"
+        run = exit_run(data, task="pose", recipe={"global_batch_size": 4}, size=64)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    result = train(run, whole, runtime)
+    result = train(run, whole)
     with pytest.raises(TrainingInterrupted):
-        train(run, parts, runtime, stop=stop_after(3))
-    again = train(run, parts, runtime)
-    assert numbers(whole) == numbers(parts)
-    assert again.metrics == result.metrics
-    ends = weights(whole), weights(parts)
-    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
-    assert result.primary == "miou"
-    assert 0 < result.value < 100
+        train(run, parts, stop=stop_after(3))
+    assert train(run, parts).metrics == result.metrics
+    assert_same(whole, parts)
+    assert result.primary == ("pckh" if what == "joints" else "miou")
+    assert 0 <= result.value < 100
     assert records.read(whole).result == result
 
 
