@@ -25,7 +25,7 @@ from convnext_study.cli.place import (
     opening,
 )
 from convnext_study.cli.progress import live_table, plain_line, progress
-from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, one_line
+from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, UserError, one_line
 from convnext_study.experiments.collection import RunCollection, train_all, unfinished
 from convnext_study.experiments.data_identity import identify
 from convnext_study.experiments.study_file import recorded
@@ -56,6 +56,8 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
     A dry run only prints what that would be; with SLURM the batch scripts too, alone on standard
     output.
     """
+    if options.as_json and not options.dry_run:
+        raise UserError("--json: is of an estimate; add --dry-run, or leave it out")
     todo = [run for run in study.runs if not study.is_done(run)]
     done = len(study.runs) - len(todo)
     output = output_of(options)

@@ -72,6 +72,7 @@ def test_no_option_takes_what_is_no_such_number(name: str, option: str, command:
         ("train gelu --wandb maybe", "wandb: 'maybe'"),
         ("train gelu --corrupt-images no", "'no' is not one of 'stop', 'skip'"),
         ("train gelu --out /proc/nowhere", "/proc/nowhere"),
+        ("train gelu --data digits --json", "add --dry-run"),
         ("train gelu --processes 2", "leave one of them out"),
         ("train gelu --cluster site.toml", "leave one of them out"),
         ("train gelu --no-wait", "leave one of them out"),
