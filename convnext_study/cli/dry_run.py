@@ -102,8 +102,7 @@ def print_estimate(
     if options.as_json:
         print_json(_to_dict(runs, sizes.values(), hardware, warnings))
     else:
-        notes = _notes(runs, sizes.values(), hardware)
-        notes += _wall_time(study, runs, gpus, resources) if resources else []
+        notes = _notes(study, runs, sizes.values(), hardware, resources)
         notes += [f"warning: {text}" for text in warnings]
         print(file=output)
         print_tables(_table(runs).with_notes(*notes), file=output)
@@ -146,22 +145,45 @@ def _table(runs: Sequence[PlannedRun]) -> Table[PlanRow]:
 
 
 def _notes(
-    runs: Sequence[PlannedRun], sizes: Collection[DatasetSize], hardware: Hardware
+    study: RunCollection,
+    runs: Sequence[PlannedRun],
+    sizes: Collection[DatasetSize],
+    hardware: Hardware,
+    resources: Resources | None,
 ) -> list[str]:
-    from convnext_study.experiments.estimate import BOUND, GPUS, RULE
+    """What the table is of, and how long the rest takes: on GPUs, and at the speed of the study's
+    finished runs."""
+    from convnext_study.experiments.estimate import BOUND, GPUS, HOURS, RULE
+    from convnext_study.report.tables.formatting import duration, plural
 
-    peaks = "/".join(sorted({f"{run.cost.peak_tflops:g}" for run in runs}))
-    return [
-        *(
-            (f"{size.uri}: " if len(sizes) > 1 else "")
-            + f"{size.train:,} training, {size.val:,} validation images, {size.classes} classes"
-            for size in sizes
-        ),
-        RULE,
-        *([BOUND] if any(run.cost.is_bound for run in runs) else []),
-        f"time on GPUs is arithmetic alone, at {hardware.mfu:g} of the {peaks} TFLOP/s that an "
-        f"{GPUS[hardware.gpu].name} has at its peak; set both with --gpu and --mfu",
+    def wall(seconds: Sequence[float], jobs: int) -> str:
+        time = duration(max(sum(seconds) / jobs, *seconds))
+        return f"about {time}, {plural(jobs, 'run')} at a time"
+
+    found = [
+        (f"{size.uri}: " if len(sizes) > 1 else "")
+        + f"{size.train:,} training, {size.val:,} validation images, {size.classes} classes"
+        for size in sizes
     ]
+    peaks = "/".join(sorted({f"{run.cost.peak_tflops:g}" for run in runs}))
+    found += [RULE, *([BOUND] if any(run.cost.is_bound for run in runs) else [])]
+    found.append(
+        f"time on GPUs is arithmetic alone, at {hardware.mfu:g} of the {peaks} TFLOP/s that an "
+        f"{GPUS[hardware.gpu].name} has at its peak; set both with --gpu and --mfu"
+    )
+    if resources is None:
+        return found
+    jobs = 1 if resources.runtime.device == "cpu" else resources.jobs
+    hours = [HOURS * run.left * run.cost.wall_hours for run in runs]
+    per_run = plural(hardware.gpus, "GPU")
+    found.append(f"what is left on {per_run} per run: {wall(hours, jobs)}")
+    seconds = {one.run.id: one.result.seconds for one in study.records() if one.result}
+    if spent := sum(run.cost.flops for run in runs if run.cost.run in seconds):
+        each = sum(seconds.values()) / spent
+        left = [each * run.left * run.cost.flops for run in runs]
+        speed = f"at the speed of the {len(seconds)} finished here"
+        found.append(f"{speed}: {wall(left, resources.jobs)}")
+    return found
 
 
 def _to_dict(
@@ -183,27 +205,3 @@ def _to_dict(
         **{row.step: {name: row.sum(name) for name in SUMS} for row in _totals(runs)},
         "warnings": warnings,
     }
-
-
-def _wall_time(
-    study: RunCollection, runs: Sequence[PlannedRun], gpus: int, resources: Resources
-) -> list[str]:
-    """How long the rest takes, on GPUs and at the speed of the study's finished runs."""
-    from convnext_study.experiments.estimate import HOURS
-    from convnext_study.report.tables.formatting import duration, plural
-
-    def wall(seconds: Sequence[float], jobs: int) -> str:
-        return (
-            f"about {duration(max(sum(seconds) / jobs, *seconds))}, {plural(jobs, 'run')} at a time"
-        )
-
-    jobs = 1 if resources.runtime.device == "cpu" else resources.jobs
-    hours = [HOURS * run.left * run.cost.wall_hours for run in runs]
-    found = [f"what is left on {plural(gpus, 'GPU')} per run: {wall(hours, jobs)}"]
-    seconds = {one.run.id: one.result.seconds for one in study.records() if one.result}
-    if spent := sum(run.cost.flops for run in runs if run.cost.run in seconds):
-        each = sum(seconds.values()) / spent
-        left = [each * run.left * run.cost.flops for run in runs]
-        speed = f"at the speed of the {len(seconds)} finished here"
-        found.append(f"{speed}: {wall(left, resources.jobs)}")
-    return found

@@ -61,12 +61,6 @@ def test_every_help_has_examples_that_the_command_takes(
         assert all(f"─ {part} ─" in shown for part in ("What to train", "Recipe", "Machine"))
 
 
-def test_a_bad_request_ends_the_process_with_code_2() -> None:
-    done = subprocess.run([*COMMAND, "show", "gellu"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "did you mean gelu?" in done.stderr
-
-
 @pytest.mark.parametrize("words", [["steps"], ["roadmap", "--help"]])
 def test_an_output_that_cannot_be_written_is_one_line(
     words: list[str], monkeypatch: pytest.MonkeyPatch, command: Command

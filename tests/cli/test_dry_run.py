@@ -94,6 +94,7 @@ def test_a_plan_of_the_paper_on_other_gpus_without_its_data(tmp_path: Path) -> N
     told = json.loads(invoke(*words, "--json").stdout)
     (run,) = told["runs"]
     assert (run["batch_per_device"], run["state"], run["left"]) == (512, "to do", 1)
+    assert "data: gone: no such folder; counted as if ImageNet-1K were there" in shown.stdout
     assert told["total"]["gpu_hours"] == run["gpu_hours"]
     assert f"{run['gpu_hours']:,.1f} h" in rows_of(shown.stdout)["total"]
     assert f"8 GPUs per run: about {run['gpu_hours'] / 8:,.1f} h" in shown.stdout
@@ -113,17 +114,10 @@ def test_slurm_prints_the_script_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["site.toml"]
 
 
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        ("cifar10:gone", "gone: cifar10 is not there yet; counted with its known size"),
-        ("folder:gone", "gone: no such folder; counted as if ImageNet-1K were there"),
-    ],
-)
-def test_data_that_is_not_there_is_not_needed(tmp_path: Path, data: str, says: str) -> None:
-    shown = invoke("roadmap", "--steps", "gelu", "--data", data, "--download").stdout
-    assert f"data: {says}" in shown
-    assert ("50,000" if "cifar" in data else "1,281,167") + " training" in shown
+def test_data_that_is_not_there_is_not_needed(tmp_path: Path) -> None:
+    shown = invoke("roadmap", "--steps", "gelu", "--data", "cifar10:gone", "--download").stdout
+    assert "data: gone: cifar10 is not there yet; counted with its known size" in shown
+    assert "50,000 training" in shown
     assert list(tmp_path.iterdir()) == []
 
 
@@ -145,46 +139,12 @@ def test_a_study_is_told_too(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_would_fail_fails_in_the_dry_run() -> None:
-    for arguments, says in (
-        (["--device", "tpu"], "device: 'tpu' is not on this machine"),
-        (["--launcher", "slurm"], "name the site with --cluster FILE"),
-        (["--data", "floder:x"], "unknown kind; did you mean folder?"),
-        (["--data", "timm:torch/cifar10", "--download"], "a dry run fetches nothing"),
-        (["--gpu", "a10"], "did you mean a100?"),
-        (["--launcher", "torchrun", "--processes", "3"], "64 does not divide among"),
-    ):
-        done = CliRunner().invoke(app, ["roadmap", *arguments, "--dry-run"])
-        assert isinstance(done.exception, UserError)
-        assert says in str(done.exception)
-
-
-@pytest.mark.parametrize("command", ["roadmap", "study pairs", "study pruning", "study multipath"])
-def test_data_with_other_labels_are_refused_before_anything_runs(command: str) -> None:
-    for data, has in (("digit-canvas", "a class for every pixel"), ("mpii:PATH", "joints")):
-        done = CliRunner().invoke(app, [*command.split(), "--data", data])
-        assert isinstance(done.exception, UserError)
-        assert str(done.exception).startswith(
-            f"data '{data}': has {has}, and a class for every image is needed; use digits, "
-        )
-
-
-@pytest.mark.parametrize(("choice", "code"), [("stop", 2), ("skip", 0)])
+@pytest.mark.parametrize("choice", ["stop", "skip"])
 def test_a_bad_pair_fails_before_anything_runs_unless_it_is_skipped(
-    tmp_path: Path, choice: str, code: int
+    tmp_path: Path, choice: str
 ) -> None:
     (make_pairs(tmp_path) / "train" / "masks" / "1.png").unlink()
-    done = CliRunner().invoke(
-        app,
-        [
-            "study",
-            "anytime",
-            "--data",
-            f"pairs:{tmp_path}",
-            "--dry-run",
-            "--corrupt-images",
-            choice,
-        ],
-    )
-    assert isinstance(done.exception, UserError) == (code == 2)
-    assert ("masks/1.png: is missing" in str(done.exception)) == (code == 2)
+    words = ["study", "anytime", "--data", f"pairs:{tmp_path}", "--corrupt-images", choice]
+    done = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert isinstance(done.exception, UserError) == (choice == "stop")
+    assert ("masks/1.png: is missing" in str(done.exception)) == (choice == "stop")
