@@ -11,6 +11,7 @@ from support.command import Command, Ended
 from support.fakes import write_run
 
 from convnext_study.cli import run_study
+from convnext_study.experiments.roadmap_runs import DEFAULT_DATA
 from convnext_study.experiments.study_file import (
     find_study,
     load_study,
@@ -58,9 +59,11 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> 
     return ended
 
 
-def asked(name: str) -> list[Run]:
-    file = load_study(find_study(name))
-    return list({run.key: run for run in file.runs(make_context(file, None))}.values())
+def asked(path: Path) -> list[Run]:
+    """What the command requests of a study, each run once."""
+    file = load_study(path)
+    context = make_context(file, None, data=file.data or DEFAULT_DATA)
+    return list({run.key: run for run in file.runs(context)}.values())
 
 
 # The others are like these, or have tests of their own.
@@ -89,7 +92,7 @@ def test_nothing_done(name: str, study: Study, tmp_path: Path) -> None:
 
 @each(named_studies().keys() - {"anytime"})
 def test_every_second_run_done(name: str, study: Study, tmp_path: Path) -> None:
-    runs = asked(name)
+    runs = asked(find_study(name))
     parents = {run.init_from for run in runs}  # which would need a checkpoint
     for run in [run for run in runs if run.key not in parents][1::2]:
         path = write_run(tmp_path / "study", run, result={"val_images": 1000}) / RUN
@@ -104,8 +107,7 @@ def test_every_second_run_done(name: str, study: Study, tmp_path: Path) -> None:
 def test_findings_that_lack_a_run_do_not_hide_how_it_ended(study: Study, tmp_path: Path) -> None:
     """A report that counts on runs which are not there yet fails; with all there it is wrong."""
     (tmp_path / "own.py").write_text(OWN)
-    file = load_study(tmp_path / "own.py")
-    first, last = file.runs(make_context(file, None))
+    first, last = asked(tmp_path / "own.py")
     write_run(tmp_path / "study", first)
     for status, code in CODES.items():
         found, _, errors = study("own.py", status)
