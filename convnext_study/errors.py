@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(ValueError):
@@ -42,6 +47,20 @@ def one_line(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """Of an error's message; its type where it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def first_fault(error: ValidationError, known: Iterable[str]) -> str:
+    """What is wrong first with given values, and where: ``epochs: input should be ...``.
+
+    ``known`` are the names that may be given.
+    """
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "settings"
+    what = first["msg"].lower().removeprefix("value error, ")
+    if first["type"] == "string_pattern_mismatch":
+        what = "a character that cannot stand here, or nothing at all"
+    hint = did_you_mean(where, list(known)) if first["type"] == "extra_forbidden" else ""
+    return " ".join(f"{where}: {what}{hint}".split())
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from convnext_study.errors import UserError, did_you_mean
+from convnext_study.errors import UserError, first_fault
 
 # Beyond them nothing is trained, and products of two of them are still numbers.
 LEAST_PIXELS = 2  # of a side: torch fails to shrink an image to a single pixel
@@ -120,11 +120,5 @@ def make_recipe(fields: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "settings"
-        hint = ""
-        if first["type"] == "extra_forbidden":
-            hint = did_you_mean(where, list(Recipe.model_fields))
-        what = first["msg"].lower().removeprefix("value error, ")
-        said = f"recipe {fields.get('name', '?')}: {where}: {what}{hint}"
-        raise RecipeError(" ".join(said.split())) from None
+        name = " ".join(str(fields.get("name", "?")).split())
+        raise RecipeError(f"recipe {name}: {first_fault(error, Recipe.model_fields)}") from None

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from convnext_study.errors import EXIT_STOPPED, UserError, did_you_mean
+from convnext_study.errors import EXIT_STOPPED, UserError, first_fault
 from convnext_study.launchers.torchrun import WORKER
 
 # A line break would end the comment line of the batch script that a value is written in.
@@ -116,7 +116,9 @@ def read_cluster(path: Path) -> ClusterConfig:
     try:
         cluster = ClusterConfig.model_validate(fields)
     except ValidationError as error:
-        raise ClusterConfigError(f"cluster {path}: {_first(error)}") from None
+        raise ClusterConfigError(
+            f"cluster {path}: {first_fault(error, ClusterConfig.model_fields)}"
+        ) from None
     if taken := sorted(TAKEN & set(cluster.sbatch)):
         raise ClusterConfigError(
             f"cluster {path}: sbatch.{taken[0]}: the launcher sets this one; "
@@ -133,18 +135,6 @@ def read_cluster(path: Path) -> ClusterConfig:
             f"{cluster.minutes} minutes; use less"
         )
     return cluster
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        return f"{where}: no such field{did_you_mean(where, list(ClusterConfig.model_fields))}"
-    if first["type"] == "string_pattern_mismatch":
-        return f"{where}: a character that cannot stand here, or nothing at all"
-    if first["type"] == "missing":
-        return f"{where}: missing"
-    return f"{where}: {first['msg'].lower()}"
 
 
 JOBS = "jobs.json"

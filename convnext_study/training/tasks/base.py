@@ -25,7 +25,7 @@ from convnext_study.data.pool import Readers
 from convnext_study.data.rng import fold_in, seed_everything
 from convnext_study.data.sharding import BatchSharding, accum_steps, most_batches
 from convnext_study.data.workers import Transform
-from convnext_study.errors import UserError, did_you_mean, first_line
+from convnext_study.errors import UserError, first_fault, first_line
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import Recipe, make_recipe
@@ -282,8 +282,4 @@ def parse(kind: type[Args], task: TaskRef) -> Args:
     try:
         return kind.model_validate(task.args)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        known = first["type"] != "extra_forbidden"
-        hint = "" if known else did_you_mean(where, list(kind.model_fields))
-        raise TaskError(f"task {task.name}: {where}: {first['msg'].lower()}{hint}") from None
+        raise TaskError(f"task {task.name}: {first_fault(error, kind.model_fields)}") from None
