@@ -139,21 +139,6 @@ def test_skipping_takes_the_next_image_and_counts(tmp_path: Path, workers: int) 
     assert (len(data.corrupt.names), data.corrupt.replaced) == (3, 6)
 
 
-def test_only_what_was_used_is_counted(tmp_path: Path) -> None:
-    root = make_folder(tmp_path, count=8)
-    for part in ("cat", "dog"):
-        for index in range(0, 8, 2):
-            (root / "train" / part / f"{index}.jpg").write_bytes(b"")
-    data = open_data(f"folder:{root}", corrupt_images="skip")
-    small = RECIPE.replace(global_batch_size=4)
-    counted = []
-    for _ in train_batches(data, small, 0, 0, 0, partial(readers_of, data, small, 2)):
-        counted.append(data.corrupt.replaced)
-    assert counted == sorted(counted)
-    assert counted[-1] == 8
-    assert counted[0] <= 4
-
-
 def test_replacement_does_not_depend_on_the_split(tmp_path: Path) -> None:
     root = broken_folder(tmp_path, b"")
     recipe = MODERN.replace(global_batch_size=8, image_size=32)

@@ -81,19 +81,6 @@ def test_a_batch_is_copied_while_the_one_before_is_worked_on() -> None:
     assert list(copying(streams)([])) == []
 
 
-def test_only_one_batch_is_taken_ahead() -> None:
-    taken = 0
-
-    def source() -> Iterator[Batch]:
-        nonlocal taken
-        for number in range(5):
-            taken += 1
-            yield batch_of(number=number)
-
-    for used, _ in enumerate(copying(FakeStreams())(source()), start=1):
-        assert taken == min(used + 1, 5)
-
-
 @pytest.mark.parametrize("device", ["cpu", "mps"])
 def test_without_such_streams_nothing_is_taken_ahead(device: str) -> None:
     batches = [batch_of()]

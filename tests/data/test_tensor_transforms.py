@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.images import make_folder, picture
+from support.images import make_folder
 
 from convnext_study.benchmarks.pipeline import measure_pipeline
 from convnext_study.data import decode, open_data
@@ -19,7 +19,6 @@ from convnext_study.data.device import Prepare
 from convnext_study.data.loader import Batch
 from convnext_study.data.rng import seed_everything
 from convnext_study.data.transforms.image import (
-    RandomResizedCrop,
     Steps,
     repair_posterize,
     train_transform,
@@ -172,27 +171,6 @@ def test_after_the_crop_all_draws_are_timms(data: DatasetPair, auto: str) -> Non
         assert torch.equal(changed, (image - before).abs() > 1e-5)
         erased += bool(changed.any())
     assert 5 <= erased <= 25  # of 60, a quarter
-
-
-def test_crops_are_distributed_as_timms() -> None:
-    """Draw for draw: boxes recorded from both, on images of many shapes."""
-    from timm.data.transforms import RandomResizedCropAndInterpolation
-
-    timms = RandomResizedCropAndInterpolation(48, interpolation="bicubic")
-    for seed in range(200):
-        image = to_tensor(picture(seed, 20 + 7 * (seed % 30), 20 + 11 * (seed % 17)))
-        places = torch.arange(image.shape[1] * image.shape[2]).view(1, *image.shape[1:])
-        seed_everything(seed)
-        top, left, height, width = timms.get_params(to_pil_size(image), timms.scale, timms.ratio)
-        seed_everything(seed)
-        found = timms.get_params(places, timms.scale, timms.ratio)
-        assert found == (top, left, height, width)
-        seed_everything(seed)
-        assert RandomResizedCrop(timms)(image).shape == (3, 48, 48)
-
-
-def to_pil_size(image: torch.Tensor) -> Image.Image:
-    return Image.new("RGB", (image.shape[2], image.shape[1]))
 
 
 @pytest.mark.parametrize("recipe", [MODERN, CLASSIC], ids=["bicubic", "bilinear"])

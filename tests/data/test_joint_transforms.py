@@ -43,11 +43,10 @@ def whole(parts: list[Batch]) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(
     ("shares", "workers"),
     [
-        ([BatchSharding(micro_batch_size=2)], 0),
         ([BatchSharding(rank, 2, 2) for rank in range(2)], 0),
         ([BatchSharding(micro_batch_size=4)], 2),
     ],
-    ids=["micro-batches", "processes", "workers"],
+    ids=["processes", "workers"],
 )
 def test_the_split_changes_no_bit(
     pairs: DatasetPair, shares: list[BatchSharding], workers: int
@@ -77,7 +76,7 @@ def coded() -> tuple[Tensor, Tensor]:
     return torch.stack([labels * 8, 255 - labels * 8, noise.to(torch.uint8)]), labels
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 def test_image_and_labels_stay_together(pairs: DatasetPair, seed: int) -> None:
     torch.manual_seed(seed)
     image, labels, _ = TrainTransform(pairs, CROP)(*coded())
