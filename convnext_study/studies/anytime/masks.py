@@ -166,15 +166,16 @@ class MaskedConv2d(nn.Conv2d):
 
 
 def mask_convolutions(module: nn.Module, segment: SegmentMask) -> nn.Module:
-    """Put masked convolutions in the place of all of a module's; returns it, or what replaces it.
+    """Put masked convolutions in the place of a module's; returns it, or what replaces it.
 
     Convolutions of squeeze-and-excitation layers stay: their maps have one position, which stands
-    for all.
+    for all. So do those of classes of their own, such as timm's with standardised weights or
+    padding that depends on the map, which would be lost: they are computed whole, and counted so.
     """
     from timm import layers
     from timm.models._efficientnet_blocks import SqueezeExcite
 
-    if isinstance(module, nn.Conv2d):
+    if type(module) is nn.Conv2d:
         return MaskedConv2d(module, segment)
     pooled = (SqueezeExcite, layers.SEModule, layers.EffectiveSEModule, layers.GlobalContext)
     if not isinstance(module, pooled):

@@ -60,7 +60,8 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module, str]]
     """Owner and name of a convolution, and of the BatchNorm after it.
 
     In sequences they are neighbours; in timm's blocks ``bn1`` follows ``conv1``; in a flex head
-    they stand in two lists.
+    they stand in two lists. Classes of their own, such as norms with an activation in them, are
+    left as they are.
     """
     if isinstance(module, FlexHead):
         for index in range(len(module.norms)):
@@ -73,7 +74,8 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module, str]]
     children = list(module.named_children())
     for (first, conv), (second, norm) in pairwise(children):
         named = first.startswith("conv") and second == first.replace("conv", "bn")
-        if (sequence or named) and isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+        plain = type(conv) in (nn.Conv2d, MaskedConv2d) and type(norm) is nn.BatchNorm2d
+        if (sequence or named) and plain:
             yield module, first, module, second
 
 
