@@ -16,6 +16,7 @@ from convnext_study.studies.anytime.masks import (
     SegmentMask,
     confidence,
     fill_skipped,
+    mask_convolutions,
     radial_kernel,
     reach_of,
     resized,
@@ -130,6 +131,18 @@ def test_a_masked_convolution_is_what_the_reference_writes(stride: int, kernel: 
     square = radial_kernel(masked.fill_lambda.double()).expand(6, 1, -1, -1)
     fill = F.conv2d(y * m, square, padding=3, groups=6)
     torch.testing.assert_close(masked(x), y * m + fill * (1 - m))
+
+
+def test_convolutions_of_other_classes_are_not_masked() -> None:
+    """What is their own, such as standardised weights, would be lost."""
+
+    class Doubled(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    layers = nn.Sequential(Doubled(3, 3, 1), nn.Conv2d(3, 3, 1))
+    mask_convolutions(layers, SegmentMask())
+    assert [type(one) for one in layers] == [Doubled, MaskedConv2d]
 
 
 def test_a_mask_is_resized_as_the_authors_resize_logits() -> None:
