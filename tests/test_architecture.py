@@ -26,6 +26,7 @@ NOT_AT_IMPORT = {
     ),
     "models": HEAVY - {"torch"},
     "export": HEAVY - {"torch"},
+    "evaluation/evaluate": HEAVY - {"torch"},
 }
 
 
