@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 from convnext_study.runs.records import Run
 from support.training import stop_after
 
+# What is called first in a process is found there by its module's name, ``tests.FOLDER.FILE``.
+if (_ROOT := str(Path(__file__).parents[2])) not in sys.path:
+    sys.path.append(_ROOT)
 # A server that has imported torch once, of which every process is a copy.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(

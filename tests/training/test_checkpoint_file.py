@@ -142,7 +142,7 @@ def test_a_large_state_is_never_held_as_a_file(tmp_path: Path) -> None:
 
     one = torch.zeros(250_000)
     with Counting(tmp_path / "x.ckpt", "w+") as file:
-        checkpoint_file.write({"model": {str(i): one + i for i in range(8)}}, file)  # type: ignore[arg-type]
+        checkpoint_file.write({"model": {str(i): one + i for i in range(8)}}, file)
     assert Counting.largest <= one.nbytes
     assert len(checkpoint_file.read(tmp_path / "x.ckpt")["model"]) == 8
 
