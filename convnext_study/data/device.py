@@ -89,7 +89,7 @@ class CudaStreams:
 class Prefetcher:
     """Copies a batch to the device while the one before it is worked on."""
 
-    def __init__(self, copy: Callable[[Batch], Batch], streams: CudaStreams) -> None:
+    def __init__(self, copy: Callable[[Batch], Batch], streams: Any) -> None:
         self._copy, self._streams = copy, streams
 
     def __call__(self, batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -64,8 +64,8 @@ def test_draws_differ_between_epochs_and_images(pairs: DatasetPair) -> None:
     readers = dense_readers(pairs, CROP, 0)
     once = readers._parts["train"]
     first, again, later = (once.read((5, 5), epoch) for epoch in (0, 0, 1))
-    assert torch.equal(first.pixels, again.pixels)  # type: ignore[union-attr]
-    assert not torch.equal(first.pixels, later.pixels)  # type: ignore[union-attr]
+    assert torch.equal(first.pixels, again.pixels)
+    assert not torch.equal(first.pixels, later.pixels)
 
 
 def coded() -> tuple[Tensor, Tensor]:
