@@ -14,8 +14,8 @@ from convnext_study.experiments.estimate import CostEstimate
 from convnext_study.recipes import RECIPES, Recipe, make_recipe
 from convnext_study.results.subset_results import RECIPE
 from convnext_study.runs.records import Run
+from convnext_study.training.runtime import SMALL_BATCH
 
-SMALL_BATCH = 32  # images; BatchNorm's statistics over fewer are noisy
 PAPER_SEEDS = 3
 # Each is told in a sentence of its own, or changes no result.
 _TOLD = {

@@ -22,13 +22,10 @@ from convnext_study.runs.parents import keep_parent
 from convnext_study.runs.records import Run
 from convnext_study.training import distributed
 from convnext_study.training.optimizer import make_optimizer
-from convnext_study.training.runtime import Runtime
+from convnext_study.training.runtime import SMALL_BATCH, Runtime
 from convnext_study.training.state import TrainProgress, TrainState
 from convnext_study.training.task import Parent, Task, find_parent
 from convnext_study.training.tasks import make_task
-
-# A BatchNorm that sees fewer images than this normalises with noisy statistics.
-SMALL_BATCH = 32
 
 
 def build_train_state(

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
+# A BatchNorm that sees fewer images than this normalises with noisy statistics.
+SMALL_BATCH = 32
+
 
 @dataclass(frozen=True)
 class Runtime:
