@@ -29,9 +29,9 @@ SIZE = 16  # of the images, in pixels
 VGG = VggSpec(widths=(6, 8, "M", 8, 10), head="512", hidden=(12,))
 VGG_LINEAR = VggSpec(widths=(6, "M", 8, "M", 8, 10))
 VGG_BIASED = VggSpec(
-    widths=(6, 8, "M", 8, "M"), head="4096", hidden=(12, 9), conv_bias=True, batchnorm=False, side=4
+    widths=(6, 8, "M", 8, "M"), head="4096", hidden=(12, 9), conv_bias=True, batchnorm=False
 )
-VGG_BN = VggSpec(widths=(6, "M", 8, "M"), head="4096bn", hidden=(12, 9), conv_bias=True, side=4)
+VGG_BN = VggSpec(widths=(6, "M", 8, "M"), head="4096bn", hidden=(12, 9), conv_bias=True)
 RESNET = ResNetSpec(inner=((6, 5), (7, 6), (8, 9)), widths=(6, 8, 10))
 PRERESNET = preresnet(2, (4, 5, 6))
 PRERESNET_SELECTED = PreResNetSpec(

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from convnext_study.models.blocks import Head
 from convnext_study.models.layers import DropPath
-from convnext_study.studies.pruning.spec import POOL, ChannelSelection, VggSpec, count, indices
+from convnext_study.studies.pruning.spec import (
+    POOL,
+    SIDE,
+    ChannelSelection,
+    VggSpec,
+    count,
+    indices,
+)
 
 
 class Select(nn.Module):
@@ -199,7 +206,7 @@ class VggHead(Head):
         self.shrink: nn.Module = nn.MaxPool2d(2) if spec.widths[-1] == POOL else nn.Identity()
         self.resize: nn.Module = nn.Identity()
         if spec.flattens:
-            self.resize = nn.AdaptiveAvgPool2d(spec.side)
+            self.resize = nn.AdaptiveAvgPool2d(SIDE)
         self.hidden = _hidden(spec, channels)
         self._check(num_classes)
 
@@ -231,7 +238,7 @@ class VggHead(Head):
 
 
 def _hidden(spec: VggSpec, channels: int) -> nn.Module:
-    features = channels * spec.side**2 if spec.flattens else channels
+    features = channels * SIDE**2 if spec.flattens else channels
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for place, width in enumerate(spec.hidden, start=1):
         layers[f"fc{place}"] = nn.Linear(features, width)

@@ -152,7 +152,7 @@ def _vgg(spec: specs.VggSpec) -> Iterator[Group]:
     for at, (name, norm, reader, place) in enumerate(
         zip(names, norms, readers, places, strict=True)
     ):
-        repeat = spec.side**2 if at == last and spec.flattens else 1
+        repeat = specs.SIDE**2 if at == last and spec.flattens else 1
         width = getattr(spec, place[0])[place[1]]
         yield _group(name, norm, reader, width, stages[at], place, repeat)
 

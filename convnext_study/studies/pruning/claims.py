@@ -5,33 +5,18 @@ Pairs are tested for a difference and for equivalence, both corrected over all o
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from convnext_study.report.tables import Column, Table
-from convnext_study.report.tables.formatting import (
-    Format,
-    level_interval,
-    p_equals,
-    percent,
-    plural,
-)
+from convnext_study.report.tables.formatting import mean_std, p_equals, percent, plural, signed
+from convnext_study.report.tables.table import Tone
 from convnext_study.results.claims import Pair, PairTest, compare_pairs
 from convnext_study.results.per_sample import resolution_of
-from convnext_study.results.statistics.intervals import (
-    CONFIDENCE,
-    Difference,
-    Interval,
-    PooledStd,
-    pool_std,
-    t_quantile,
-    unequal_difference,
-)
+from convnext_study.results.statistics.intervals import PooledStd, pool_std
 from convnext_study.results.statistics.two_way import two_way
 from convnext_study.studies.pruning import arms as of
-from convnext_study.studies.pruning.rows import Row, by_arm, targets_of
+from convnext_study.studies.pruning.rows import Row
 from convnext_study.studies.pruning.targets import FROM, GUIDED, TRANSFERRED
 
 MARGIN = 1.0  # points: a difference that would matter
@@ -64,21 +49,21 @@ TARGET_CONTRASTS = (
     ("patterns", "sparse", "guided patterns or magnitude's own"),
 )
 TARGET_CONTRAST_ARMS = (of.FINE_TUNED, of.INHERITED, of.SCRATCH_E, of.SCRATCH_B, of.TICKET)
-ARCHITECTURES = (
-    ("half", "uniform: half of each layer"),
-    ("slimming", "network slimming's"),
-    ("random_widths", "random widths"),
-)
+ARCHITECTURES = {
+    "half": "uniform: half of each layer",
+    "slimming": "network slimming's",
+    "random_widths": "random widths",
+}
 
 Deviations: TypeAlias = Mapping[str, PooledStd]  # by the names of arms
+Test: TypeAlias = PairTest[Row]
 
 
-def statements(rows: Mapping[str, Row]) -> list[PairTest[Row]]:
+def statements(rows: Mapping[str, Row]) -> list[Test]:
     """Every pair that the runs allow to test, corrected together by Holm's method."""
     stds = deviations(rows)
     pairs = []
-    for first, second, question in dict.fromkeys(_contrasts(rows)):
-        one, other = rows[first], rows[second]
+    for one, other, question in _contrasts(rows.values()):
         both = {one.arm, other.arm} <= stds.keys()
         pairs.append(Pair(one, other, question, (stds[one.arm], stds[other.arm]) if both else None))
     return compare_pairs(pairs, lambda row: row.records, MARGIN)
@@ -101,19 +86,22 @@ def deviations(rows: Mapping[str, Row]) -> dict[str, PooledStd]:
     return found
 
 
-def _contrasts(rows: Mapping[str, Row]) -> Iterator[tuple[str, str, str]]:
-    """The names of two rows, and the question."""
-    for network, target in targets_of(rows):
-        arms = by_arm(rows, network, target)
+def _contrasts(rows: Iterable[Row]) -> Iterator[tuple[Row, Row, str]]:
+    """Two rows, and the question."""
+    known = {(row.network, row.target, row.arm): row for row in rows}
+    targets = dict.fromkeys((network, target) for network, target, _ in known if target)
+    for network, target in targets:
         for one, other, question in ARM_CONTRASTS:
-            if one in arms and other in arms:
-                yield arms[one].name, arms[other].name, question
-    for network, target in targets_of(rows):
+            first = known.get((network, target, one))
+            second = known.get((network, "" if other == of.DENSE else target, other))
+            if first and second:
+                yield first, second, question
+    for network, target in targets:
         for against, question in _target_contrasts(target):
-            arms, usual = (by_arm(rows, network, one) for one in (target, against))
             for arm in TARGET_CONTRAST_ARMS:
-                if arm in arms and arm in usual:
-                    yield arms[arm].name, usual[arm].name, f"{question}: {of.LABELS[arm]}"
+                first, second = (known.get((network, one, arm)) for one in (target, against))
+                if first and second:
+                    yield first, second, f"{question}: {of.LABELS[arm]}"
 
 
 def _target_contrasts(target: str) -> Iterator[tuple[str, str]]:
@@ -129,79 +117,76 @@ def _target_contrasts(target: str) -> Iterator[tuple[str, str]]:
         yield f"slim_{ratio}", "claim 3: guided widths or slimmed ones"
 
 
-@dataclass(frozen=True)
-class Cells:
-    """An architecture with inherited and with random weights, at equal MACs and one schedule."""
+def contrast_columns(
+    key: str, heading: str, test_of: Callable[[Any], Test | None], min_width: int = 0
+) -> list[Column[Any]]:
+    """The difference of a row's test, strong where it shows something, and its 95 % interval."""
 
-    label: str
-    inherited: Row
-    random: Row
-    stds: Deviations
+    def value(row: Any, name: str) -> Any:
+        test = test_of(row)
+        return getattr(test.comparison.difference, name) if test else None
 
-    @property
-    def difference(self) -> Difference | None:
-        """What the weights give it; None where one seed tells nothing."""
-        if not {of.INHERITED, of.SCRATCH_E} <= self.stds.keys():
-            return None
-        both = (self.stds[of.INHERITED], self.stds[of.SCRATCH_E])
-        return unequal_difference(self.inherited.values, self.random.values, both)
+    def tone(row: Any) -> Tone:
+        test = test_of(row)
+        return "strong" if test and test.verdict != "open" else ""
 
-    def interval(self, row: Row) -> Interval | None:
-        """Of a mean, over seeds, with the arm's standard deviation."""
-        if row.arm not in self.stds:
-            return None
-        std = self.stds[row.arm]
-        half = t_quantile(std.df, CONFIDENCE) * std.std / math.sqrt(len(row.values))
-        return Interval(row.mean - half, row.mean + half)
+    return [
+        Column(key, heading, lambda row: value(row, "diff"), format=signed, tone=tone),
+        Column(
+            f"{key}_ci",
+            "95 % interval",
+            lambda row: value(row, "interval"),
+            "interval",
+            min_width=min_width,
+        ),
+    ]
 
 
-def two_factor_tables(rows: Mapping[str, Row], stds: Deviations) -> list[Table[Cells]]:
+def mean_column(key: str, heading: str, row_of: Callable[[Any], Row]) -> Column[Any]:
+    """A column of means, with standard deviations on screens."""
+
+    def cell(row: Any) -> str:
+        return mean_std(row_of(row).mean, row_of(row).std)
+
+    return Column(key, heading, lambda row: row_of(row).mean, cell=cell)
+
+
+def two_factor_tables(tests: Sequence[Test]) -> list[Table[Test]]:
     """Architecture by initialisation: one for each network that has two architectures at least."""
-    found = []
-    for network in dict.fromkeys(row.network for row in rows.values()):
-        cells = []
-        for target, label in ARCHITECTURES:
-            arms = by_arm(rows, network, target)
-            if of.INHERITED in arms and of.SCRATCH_E in arms:
-                cells.append(Cells(label, arms[of.INHERITED], arms[of.SCRATCH_E], stds))
-        if len(cells) > 1:
-            found.append(_two_factor_table(network, cells))
-    return found
+    crossed: dict[str, list[Test]] = {}
+    for target in ARCHITECTURES:
+        for test in tests:
+            arms = (test.first.target, test.first.arm, test.second.arm)
+            if arms == (target, of.INHERITED, of.SCRATCH_E) and test.second.target == target:
+                crossed.setdefault(test.first.network, []).append(test)
+    return [_two_factor_table(name, own) for name, own in crossed.items() if len(own) > 1]
 
 
-def ci_column(key: str, value: Callable[[Any], Any], format: Format | None = None) -> Column[Any]:
-    """A column of 95 % intervals."""
-    return Column(key, "95 % interval", value, "interval", format)
-
-
-def _two_factor_table(network: str, cells: list[Cells]) -> Table[Cells]:
-    metric = cells[0].inherited.result.metric.heading
-    columns: list[Column[Cells]] = [
-        Column("architecture", "architecture", lambda one: one.label, "text"),
-        Column("macs", "MACs", lambda one: one.random.macs, prefixed=True),
-        Column("inherited", f"inherited, {metric}", lambda one: one.inherited.mean),
-        ci_column("inherited_ci", lambda one: one.interval(one.inherited), level_interval),
-        Column("random", f"random, {metric}", lambda one: one.random.mean),
-        ci_column("random_ci", lambda one: one.interval(one.random), level_interval),
-        Column("diff", "inherited - random", lambda one: one.difference and one.difference.diff),
-        ci_column("diff_ci", lambda one: one.difference and one.difference.interval),
+def _two_factor_table(network: str, tests: list[Test]) -> Table[Test]:
+    metric = tests[0].first.result.metric.heading
+    columns: list[Column[Test]] = [
+        Column("architecture", "architecture", lambda one: ARCHITECTURES[one.first.target], "text"),
+        Column("macs", "MACs", lambda one: one.second.macs, prefixed=True),
+        mean_column("inherited", f"inherited, {metric}", lambda one: one.first),
+        mean_column("random", f"random, {metric}", lambda one: one.second),
+        *contrast_columns("diff", "inherited - random", lambda one: one),
     ]
     title = "Architecture by initial weights, equal MACs, the whole schedule"
     notes = (
-        "Intervals: over seeds, with standard deviations as in the statements. The analysis of "
-        "variance takes one for all cells.",
-        _variance_in_words(cells),
+        "Differences: as in the statements. The analysis of variance takes one standard deviation "
+        "for all cells.",
+        _variance_in_words(tests),
     )
-    title = f"{title}: {cells[0].random.about('network_label')}"
-    return Table(f"pruning_two_way_{network}", title, columns, cells, notes)
+    title = f"{title}: {tests[0].first.about('network_label')}"
+    return Table(f"pruning_two_way_{network}", title, columns, tests, notes)
 
 
-def _variance_in_words(lines: list[Cells]) -> str:
+def _variance_in_words(tests: Sequence[Test]) -> str:
     """The analysis of variance, which takes cells of as many seeds, two at least."""
-    cells = [[line.inherited.values, line.random.values] for line in lines]
+    cells = [[test.first.values, test.second.values] for test in tests]
     if len({len(cell) for row in cells for cell in row}) > 1 or len(cells[0][0]) < 2:
         return "An analysis of variance takes two seeds or more of each."
-    resolution = resolution_of(lines[0].inherited.result.metric)
+    resolution = resolution_of(tests[0].first.result.metric)
     found = two_way(cells, ("architecture", "initial weights"), resolution=resolution)
     parts = ", ".join(
         f"{factor.name} {percent(factor.share)} ({p_equals(factor.p)})"

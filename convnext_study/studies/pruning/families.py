@@ -20,6 +20,7 @@ from convnext_study.studies.pruning.spec import (
     PreActSpec,
     PreResNetSpec,
     ResNetSpec,
+    SmallSpec,
     Spec,
     VggSpec,
     count,
@@ -28,7 +29,6 @@ from convnext_study.studies.pruning.spec import (
 )
 
 BuiltStage: TypeAlias = tuple[Stage, int, int]  # its channels, by how much the image has shrunk
-SmallSpec: TypeAlias = VggSpec | ResNetSpec | PreResNetSpec | DenseNetSpec | PreActSpec
 LINEAR_STD = 0.01  # of a VGG's linear layers
 EXPANSION = 4  # of a bottleneck
 
@@ -131,14 +131,13 @@ def _stem(spec: SmallSpec, in_chans: int) -> nn.Sequential:
     if isinstance(spec, VggSpec):
         return _conv_norm_act(spec, in_chans, int(spec.widths[0]))
     width = 2 * spec.growth if isinstance(spec, DenseNetSpec) else spec.widths[0]
-    if isinstance(spec, PreActSpec) and spec.stem == "imagenet":
-        conv, pool = nn.Conv2d(in_chans, width, 7, 2, padding=3, bias=False), True
-    else:
-        conv, pool = blocks.conv3x3(in_chans, width), False
+    is_large = isinstance(spec, PreActSpec)
+    geometry = (7, 2, 3) if is_large else (3, 1, 1)  # kernel, stride, padding
+    conv = nn.Conv2d(in_chans, width, *geometry, bias=False)
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
-    if pool or isinstance(spec, ResNetSpec):
+    if is_large or isinstance(spec, ResNetSpec):
         layers |= {"norm": nn.BatchNorm2d(width), "act": nn.ReLU(inplace=True)}
-    if pool:
+    if is_large:
         layers["pool"] = nn.MaxPool2d(3, 2, padding=1)
     return nn.Sequential(layers)
 
@@ -179,7 +178,7 @@ def _residual(
     """Every stage but the first halves the map; where norms come first, one ends the last stage."""
     stages: Any = spec.branches() if isinstance(spec, PreActSpec) else spec.inner
     expansion = 1 if isinstance(spec, ResNetSpec) else EXPANSION
-    first = 4 if isinstance(spec, PreActSpec) and spec.stem == "imagenet" else 1
+    first = 4 if isinstance(spec, PreActSpec) else 1  # its stem's
     rates = iter(drop_path_rates(drop_path_rate, sum(map(len, stages))))
     c_in = spec.widths[0]
     for index, (hidden, width) in enumerate(zip(stages, spec.widths, strict=True)):

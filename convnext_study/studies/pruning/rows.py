@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
 from convnext_study.runs.records import ModelRef, Record, Result, Run
-from convnext_study.studies.pruning.arms import DENSE, OF_OTHER_DATA
+from convnext_study.studies.pruning.arms import OF_OTHER_DATA
 
 # The backward pass takes twice the forward's operations, a multiply-accumulate is two.
 TRAINING = 3 * 2
@@ -104,18 +104,3 @@ def rows_of(records: Iterable[Record]) -> dict[str, Row]:
         parent = rows.get(names.get(start or "", ""))
         rows[name] = _row(sorted(several, key=lambda one: one.run.seed), parent)
     return {name: row for name, row in rows.items() if OF_OTHER_DATA not in row.run.metadata}
-
-
-def by_arm(rows: Mapping[str, Row], network: str, target: str) -> dict[str, Row]:
-    """The arms of one target, the network itself among them."""
-    return {
-        row.arm: row
-        for row in rows.values()
-        if row.network == network
-        and (row.target == target or (row.arm == DENSE and not row.target))
-    }
-
-
-def targets_of(rows: Mapping[str, Row]) -> list[tuple[str, str]]:
-    """Networks and targets, in order."""
-    return list(dict.fromkeys((row.network, row.target) for row in rows.values() if row.target))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar, TypeAlias, get_args
 
 from convnext_study.errors import did_you_mean
@@ -18,13 +19,12 @@ from convnext_study.runs import spec as runs_spec
 
 Widths: TypeAlias = tuple[tuple[int, ...], ...]
 Blocks: TypeAlias = tuple[tuple[tuple[Any, ...], ...], ...]  # of stages, blocks, layers
-ChannelSelection: TypeAlias = (
-    int | tuple[int, ...]
-)  # how many channels of a stream are read, or which
+# How many channels of a stream are read, or which.
+ChannelSelection: TypeAlias = int | tuple[int, ...]
 POOL = "M"  # in a VGG's widths: 2x2 max-pooling
+SIDE = 7  # of the square map that a VGG flattens, in positions; other maps are pooled to it
 # Of a VGG, and the widths of their hidden layers.
 HEADS = {"linear": (), "512": (512,), "4096": (4096, 4096), "4096bn": (4096, 4096)}
-STEMS = ("imagenet", "cifar")
 _MAY_BE_ZERO = {"stages", "inner", "last", "transitions"}  # lists of channels begin with channel 0
 
 
@@ -42,8 +42,8 @@ class BaseSpec(runs_spec.Spec):
         """Tuples for JSON's lists, and a check of every number."""
         self._freeze()
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if _smallest(value) < (0 if field.name in _MAY_BE_ZERO else 1):
+            value, least = getattr(self, field.name), int(field.name not in _MAY_BE_ZERO)
+            if _smallest(value) < least or (field.name == "last" and not count(value)):
                 raise _too_few(field.name, value)
         self.check()
 
@@ -67,7 +67,6 @@ class VggSpec(BaseSpec):
             them; ``4096``: the map flattened, two hidden layers with dropout, classifier;
             ``4096bn``: BatchNorm in place of dropout.
         hidden: widths of the hidden layers; the head's own where there are none.
-        side: of the square map that is flattened, in positions; other maps are pooled to it.
     """
 
     family: ClassVar[str] = "vgg"
@@ -76,7 +75,6 @@ class VggSpec(BaseSpec):
     hidden: tuple[int, ...] = ()
     conv_bias: bool = False
     batchnorm: bool = True
-    side: int = 7
 
     def check(self) -> None:
         """A known head with as many hidden layers as it has, and a convolution at the start."""
@@ -181,7 +179,6 @@ class PreResNetSpec(BaseSpec):
         """One width for each stage, three numbers for a block."""
         _same_length(self.inner, self.widths)
         _check_blocks(self.inner, (3,))
-        _check_channels("last", self.last)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,19 +187,16 @@ class PreActSpec(BaseSpec):
 
     ``stages`` have the number of blocks whose branch is left, and whether the first is one of them:
     that block stays in any case, for its norm and its shortcut. ``widths`` are as in
-    `PreResNetSpec`; ``stem`` is ``imagenet``, 7x7 with stride 2 and max-pooling, or ``cifar``, 3x3.
+    `PreResNetSpec`.
     """
 
     family: ClassVar[str] = "preact50"
     stages: tuple[tuple[int, bool], ...]
     widths: tuple[int, ...] = (64, 128, 256, 512)
-    stem: str = "imagenet"
 
     def check(self) -> None:
-        """One width for each stage, and a known stem."""
+        """One width for each stage."""
         _same_length(self.stages, self.widths)
-        if self.stem not in STEMS:
-            raise SpecError(f"stem: {self.stem!r}{did_you_mean(self.stem, list(STEMS))}")
 
     def branches(self) -> tuple[tuple[bool, ...], ...]:
         """Of each block, by stage, whether it has its branch."""
@@ -230,20 +224,12 @@ class DenseNetSpec(BaseSpec):
         """A transition between any two dense blocks, one or two numbers for a layer."""
         _same_length(self.inner[1:], self.transitions)
         _check_blocks(self.inner, (1, 2))
-        _check_channels("last", self.last)
-        for channels in self.transitions:
-            _check_channels("transitions", channels)
+        if not all(map(count, self.transitions)):
+            raise _too_few("transitions", self.transitions)
 
 
-Spec: TypeAlias = (
-    VggSpec
-    | ResNetSpec
-    | ImageNetBasicSpec
-    | BottleneckSpec
-    | PreResNetSpec
-    | DenseNetSpec
-    | PreActSpec
-)
+SmallSpec: TypeAlias = VggSpec | ResNetSpec | PreResNetSpec | DenseNetSpec | PreActSpec
+Spec: TypeAlias = SmallSpec | ImageNetBasicSpec | BottleneckSpec
 FAMILIES: dict[str, Any] = {one.family: one for one in get_args(Spec)}
 
 
@@ -253,11 +239,10 @@ def from_dict(values: Mapping[str, Any]) -> Spec:
     family = fields.pop("family", None)
     if family not in FAMILIES:
         raise SpecError(f"family: {family!r}{did_you_mean(str(family), list(FAMILIES))}")
-    FAMILIES[family].check_names(fields)
     for field in dataclasses.fields(FAMILIES[family]):
         if field.default is dataclasses.MISSING and field.name not in fields:
             raise SpecError(f"{field.name}: a {family} needs it")
-    spec: Spec = FAMILIES[family](**fields)
+    spec: Spec = FAMILIES[family].from_dict(fields)
     return spec
 
 
@@ -307,17 +292,12 @@ def _same_length(stages: Sized, widths: Sized) -> None:
 
 def _check_blocks(stages: Blocks, lengths: tuple[int, ...]) -> None:
     """Raises SpecError unless every block has so many numbers, each of them some channels."""
-    for block in (block for stage in stages for block in stage):
+    for block in chain(*stages):
         if not isinstance(block, tuple) or len(block) not in lengths:
             numbers = " or ".join(map(str, lengths))
             raise SpecError(f"inner: {block!r}; a block has {numbers} numbers")
         if any(count(width) < 1 for width in block):
             raise _too_few("inner", block)
-
-
-def _check_channels(name: str, channels: ChannelSelection) -> None:
-    if count(channels) < 1:
-        raise _too_few(name, channels)
 
 
 def _too_few(name: str, value: Any) -> SpecError:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from convnext_study.benchmarks.timing import Spread
 from convnext_study.report.findings import Finding, StudyFigure
@@ -16,26 +14,26 @@ from convnext_study.report.tables.formatting import (
     mean_std,
     p_value,
     percent,
-    signed,
     significant_digits,
 )
 from convnext_study.report.tables.table import Tone
-from convnext_study.results.claims import PairTest
 from convnext_study.results.rows import IMAGENET_IMAGES, short_data
 from convnext_study.runs.records import Record
 from convnext_study.studies.pruning import arms as of
 from convnext_study.studies.pruning.claims import (
     MARGIN,
     Deviations,
-    ci_column,
+    Test,
+    contrast_columns,
     deviations,
+    mean_column,
     statements,
     two_factor_tables,
 )
 from convnext_study.studies.pruning.costs import LATENCY_NOTE, measure_latency
 from convnext_study.studies.pruning.figures import TITLE, pareto
 from convnext_study.studies.pruning.published import networks, results
-from convnext_study.studies.pruning.rows import Row, by_arm, rows_of
+from convnext_study.studies.pruning.rows import Row, rows_of
 
 _WIDE = 150  # characters of a terminal that has room for every column
 HALF = "half"  # the target that every network has
@@ -61,7 +59,7 @@ def findings(records: Iterable[Record]) -> list[Finding]:
     stds, tests = deviations(rows), statements(rows)
     if tests:
         found += [statements_table(tests, stds), "\n".join(_in_words(tests))]
-    found += [*per_network_table(rows, tests), *two_factor_tables(rows, stds)]
+    found += [*per_network_table(tests), *two_factor_tables(tests)]
     found.append(StudyFigure("pruning_pareto", TITLE, pareto(rows, latencies)))
     return found
 
@@ -88,7 +86,7 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Tabl
         ),
         Column("target", "pruned", lambda row: row.about("target_label"), "text"),
         Column("arm", "arm", lambda row: of.LABELS[row.arm], "text"),
-        _accuracy("mean", arms[0].result.metric.heading),
+        mean_column("mean", arms[0].result.metric.heading, lambda row: row),
         Column("std", "std", lambda row: row.std, screen=False),
         Column("n", "seeds", lambda row: len(row.values), format=str),
         Column("epochs", "epochs", lambda row: row.result.epochs, format=str),
@@ -133,11 +131,6 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Tabl
     return Table("pruning", title, columns, arms, notes)
 
 
-def _accuracy(key: str, heading: str) -> Column[Row]:
-    """A column of means, with standard deviations on screens."""
-    return Column(key, heading, lambda row: row.mean, cell=lambda row: mean_std(row.mean, row.std))
-
-
 def _paper(row: Row) -> str:
     """The paper's accuracy of this arm of a published network, where a source states it."""
     network, dense = row.about("published_network"), row.arm == of.DENSE
@@ -154,32 +147,26 @@ def _paper(row: Row) -> str:
     return ""
 
 
-def statements_table(tests: Sequence[PairTest[Row]], stds: Deviations) -> Table[PairTest[Row]]:
+def statements_table(tests: Sequence[Test], stds: Deviations) -> Table[Test]:
     """A row for each pair of arms; ``stds`` are the standard deviations between seeds."""
-    columns: list[Column[PairTest[Row]]] = [
+    several = len({one.first.network for one in tests}) > 1
+    columns: list[Column[Test]] = [
         Column("question", "question", lambda one: one.question, "text", screen=False),
         Column(
             "network",
             "network",
             lambda one: one.first.about("network_label"),
             "text",
-            screen=len({one.first.about("network_label") for one in tests}) > 1,
+            screen=several,
         ),
         Column("first", "arm", lambda one: one.first.about("label"), "text"),
         Column("second", "minus", _second, "text"),
-        Column("diff", "points", lambda one: one.comparison.difference.diff, format=signed),
-        ci_column("ci", lambda one: one.comparison.difference.interval),
+        *contrast_columns("diff", "points", lambda one: one),
         Column(
             "p_adjusted", "differ, Holm p", lambda one: one.comparison.p_adjusted, format=p_value
         ),
         Column("p_equivalent", "alike, Holm p", lambda one: one.p_equivalent, format=p_value),
-        Column(
-            "verdict",
-            "verdict",
-            lambda one: one.verdict,
-            "text",
-            tone=lambda one: "faint" if one.verdict == "open" else "strong",
-        ),
+        Column("verdict", "verdict", lambda one: one.verdict, "text", tone=_tone),
         Column("p", "p", lambda one: one.comparison.difference.p, format=p_value, screen=False),
     ]
     each = ", ".join(f"{of.LABELS[arm]} {std.std:.2f}" for arm, std in stds.items())
@@ -196,13 +183,17 @@ def statements_table(tests: Sequence[PairTest[Row]], stds: Deviations) -> Table[
     return Table("pruning_statements", title, columns, tests, notes)
 
 
-def _second(test: PairTest[Row]) -> str:
+def _second(test: Test) -> str:
     """The second row; of the same target only its arm."""
     same = test.first.target == test.second.target
     return of.LABELS[test.second.arm] if same else test.second.about("label")
 
 
-def _in_words(tests: Sequence[PairTest[Row]]) -> list[str]:
+def _tone(test: Test) -> Tone:
+    return "faint" if test.verdict == "open" else "strong"
+
+
+def _in_words(tests: Sequence[Test]) -> list[str]:
     """For each question, in their order, every pair's difference and verdict."""
     lines = []
     several = len({one.first.network for one in tests}) > 1
@@ -216,36 +207,36 @@ def _in_words(tests: Sequence[PairTest[Row]]) -> list[str]:
     return lines
 
 
-def per_network_table(rows: Mapping[str, Row], tests: Sequence[PairTest[Row]]) -> list[Table[Row]]:
+def per_network_table(tests: Sequence[Test]) -> list[Table[Test]]:
     """Which network prunes best: what half of their channels costs each, side by side.
 
     One row for each network whose halves were trained; nothing of fewer than two.
     """
-    networks_arms = {row.network: by_arm(rows, row.network, HALF) for row in rows.values()}
-    halved = {
-        network: arms
-        for network, arms in networks_arms.items()
-        if of.DENSE in arms and of.INHERITED in arms
-    }
-    if len(halved) < 2:
-        return []
-    dense = [arms[of.DENSE] for arms in halved.values()]
     own = {
         (one.first.network, one.first.arm, one.second.arm): one
         for one in tests
         if one.first.target == HALF and one.second.target in (HALF, "")
     }
-    columns: list[Column[Row]] = [
-        Column("network", "network", lambda row: row.about("network_label"), "text"),
-        _accuracy("dense", f"dense, {dense[0].result.metric.heading}"),
-        Column("macs", "MACs", lambda row: row.macs, prefixed=True),
-        Column(
-            "macs_left",
-            "left",
-            lambda row: halved[row.network][of.INHERITED].macs / row.macs,
-            format=percent,
+    halved = [one for (_, *arms), one in own.items() if arms == [of.INHERITED, of.DENSE]]
+    if len(halved) < 2:
+        return []
+
+    def test_of(first: str, second: str) -> Callable[[Test], Test | None]:
+        return lambda one: own.get((one.first.network, first, second))
+
+    metric = halved[0].second.result.metric.heading
+    columns: list[Column[Test]] = [
+        Column("network", "network", lambda one: one.second.about("network_label"), "text"),
+        mean_column("dense", f"dense, {metric}", lambda one: one.second),
+        Column("macs", "MACs", lambda one: one.second.macs, prefixed=True),
+        Column("macs_left", "left", lambda one: one.first.macs / one.second.macs, format=percent),
+        *(
+            column
+            for first, second, heading in HALF_CONTRASTS
+            for column in contrast_columns(
+                f"{first}_{second}", heading, test_of(first, second), min_width=_WIDE
+            )
         ),
-        *(column for contrast in HALF_CONTRASTS for column in _half_columns(own, *contrast)),
     ]
     notes = (
         "Half of each layer that can go, by the L1-norm. inherited: the weights that are left, "
@@ -253,23 +244,4 @@ def per_network_table(rows: Mapping[str, Row], tests: Sequence[PairTest[Row]]) -
         "pipeline. Points; intervals and tests are those of the statements, where the family is; "
         "strong: it differs, or is within the margin, after Holm's correction.",
     )
-    return [Table("pruning_networks", "Which network prunes best", columns, dense, notes)]
-
-
-def _half_columns(
-    tests: Mapping[tuple[str, str, str], PairTest[Row]], first: str, second: str, heading: str
-) -> list[Column[Row]]:
-    def value(row: Row, name: str) -> Any:
-        test = tests.get((row.network, first, second))
-        return getattr(test.comparison.difference, name) if test else None
-
-    def tone(row: Row) -> Tone:
-        test = tests.get((row.network, first, second))
-        return "strong" if test and test.verdict != "open" else ""
-
-    name = f"{first}_{second}"
-    ci = ci_column(f"{name}_ci", lambda row: value(row, "interval"))
-    return [
-        Column(name, heading, lambda row: value(row, "diff"), format=signed, tone=tone),
-        replace(ci, min_width=_WIDE),
-    ]
+    return [Table("pruning_networks", "Which network prunes best", columns, halved, notes)]

@@ -69,6 +69,12 @@ def runs() -> list[Run]:
     return plans.runs_of(context(seeds=(0, 1, 2)))
 
 
+@pytest.fixture(scope="module")
+def halves(runs: list[Run]) -> list[Run]:
+    """The large networks, and half of each layer by the L1-norm."""
+    return [run for run in runs if run.metadata["target"] in ("", "half")]
+
+
 @pytest.fixture
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """No clock: every network takes as long as its name is."""
@@ -92,9 +98,9 @@ def said(rows: Mapping[str, Row], first: str, second: str) -> PairTest[Row]:
     ("gain", "verdict"), [(3.0, "better"), (-3.0, "worse"), (0.0, f"within {MARGIN:g}")]
 )
 def test_a_statement_is_what_the_runs_say(
-    tmp_path: Path, runs: list[Run], gain: float, verdict: str
+    tmp_path: Path, halves: list[Run], gain: float, verdict: str
 ) -> None:
-    rows = rows_of(written(tmp_path, runs, {"half-scratch_b": 95.0 + gain}, spread=0.1))
+    rows = rows_of(written(tmp_path, halves, {"half-scratch_b": 95.0 + gain}, spread=0.1))
     found = said(rows, "half-scratch_b", "half-fine_tuned")
     assert verdict in found.verdict
     assert found.comparison.difference.diff == pytest.approx(gain, abs=0.5)
@@ -102,14 +108,14 @@ def test_a_statement_is_what_the_runs_say(
     assert found.is_equivalent is (gain == 0.0)
 
 
-def test_much_noise_shows_nothing(tmp_path: Path, runs: list[Run]) -> None:
-    rows = rows_of(written(tmp_path, runs, {}, spread=3.0))
+def test_much_noise_shows_nothing(tmp_path: Path, halves: list[Run]) -> None:
+    rows = rows_of(written(tmp_path, halves, {}, spread=3.0))
     assert {one.verdict for one in statements(rows)} == {"open"}
 
 
-def test_noisy_arms_do_not_hide_quiet_ones(tmp_path: Path, runs: list[Run]) -> None:
-    written(tmp_path, [run for run in runs if "scratch_e" not in run.name], {}, 0.1)
-    both = written(tmp_path, [run for run in runs if "scratch_e" in run.name], {}, 4.0)
+def test_noisy_arms_do_not_hide_quiet_ones(tmp_path: Path, halves: list[Run]) -> None:
+    written(tmp_path, [run for run in halves if "scratch_e" not in run.name], {}, 0.1)
+    both = written(tmp_path, [run for run in halves if "scratch_e" in run.name], {}, 4.0)
     rows = rows_of(both)
     stds = claims.deviations(rows)
     assert stds["scratch_e"].std > 10 * stds["scratch_b"].std
@@ -117,22 +123,22 @@ def test_noisy_arms_do_not_hide_quiet_ones(tmp_path: Path, runs: list[Run]) -> N
     assert said(rows, "half-scratch_b", "half-scratch_e").verdict == "open"
 
 
-def test_one_seed_is_tested_on_its_images(tmp_path: Path) -> None:
-    one = plans.runs_of(context())
+def test_one_seed_is_tested_on_its_images(tmp_path: Path, halves: list[Run]) -> None:
+    one = [run for run in halves if run.seed == 0]
     rows = rows_of(written(tmp_path, one, {"half-scratch_b": 99.0}))
     found = said(rows, "half-scratch_b", "half-fine_tuned")
     assert claims.deviations(rows) == {}
     assert found.comparison.difference.df is None and found.comparison.significant
 
 
-def test_computation_is_shown(tmp_path: Path, runs: list[Run]) -> None:
-    rows = rows_of(written(tmp_path, runs, {}))
-    dense, arm = (rows[f"vgg16_eighth-{name}"] for name in ("dense", "rule-fine_tuned"))
+def test_computation_is_shown(tmp_path: Path, halves: list[Run]) -> None:
+    rows = rows_of(written(tmp_path, halves, {}))
+    dense, arm = (rows[f"vgg16_eighth-{name}"] for name in ("dense", "half-fine_tuned"))
     macs = dense.result.cost.macs
-    assert dense.flops == 6 * macs * (1010 // 32) * 32 * 12 == dense.flops_in_all
-    assert arm.flops == 6 * arm.result.cost.macs * (1010 // 32) * 32 * 3
+    assert dense.flops == 6 * macs * (1195 // 32) * 32 * 12 == dense.flops_in_all
+    assert arm.flops == 6 * arm.result.cost.macs * (1195 // 32) * 32 * 3
     assert arm.flops_in_all == arm.flops + dense.flops
-    scratch = rows["vgg16_eighth-rule-scratch_b"]
+    scratch = rows["vgg16_eighth-half-scratch_b"]
     assert scratch.flops_in_all == scratch.flops
 
 
@@ -199,13 +205,16 @@ def test_several_networks_are_compared_by_what_pruning_costs_them(
     records = written(tmp_path, asked, {"stem-dense": 97.0, "stem-half-inherited": 92.0})
     rows = rows_of(records)
     said_of = statements(rows)
-    (table,) = per_network_table(rows, said_of)
-    assert [row.network for row in table.rows] == ["nano_stage_ratio", "nano_patchify_stem"]
+    (table,) = per_network_table(said_of)
+    assert [test.first.network for test in table.rows] == [
+        "nano_stage_ratio",
+        "nano_patchify_stem",
+    ]
     values = {key: table.records()[1][key] for key in ("dense", "inherited_dense")}
     assert values["dense"] == pytest.approx(97.0, abs=0.3)
     assert values["inherited_dense"] == pytest.approx(-5.0, abs=0.6)
     alone = {name: row for name, row in rows.items() if "stage" not in name}
-    assert per_network_table(alone, statements(alone)) == []
+    assert per_network_table(statements(alone)) == []
     words = next(one for one in findings(records) if isinstance(one, str))
     assert "stage ratio (nano), half (L1): " in words
     # Which network a statement is about has a column where there are several.
@@ -225,10 +234,10 @@ def test_the_pareto_front() -> None:
 
 
 def test_latency_is_measured_once_for_each_network(
-    tmp_path: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, halves: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(costs, "SECONDS", 0.001)
-    few = [run for run in runs if "half" in run.name and run.seed == 0]
+    few = [run for run in halves if run.metadata["target"] and run.seed == 0]
     found = costs.measure_latency(rows_of(written(tmp_path, few, {})))
     assert len(found) == len(few)
     assert len({*found.values()}) == 1  # one architecture

@@ -20,19 +20,29 @@ from convnext_study.errors import UserError
 from convnext_study.evaluation.load_run import load_run
 from convnext_study.imports import TaskError
 from convnext_study.runs.parents import ParentError
-from convnext_study.runs.records import Run, read
+from convnext_study.runs.records import Result, Run, TaskRef, read
 from convnext_study.studies.pruning.arms import with_epochs
 from convnext_study.studies.pruning.channel_groups import PruningError
 from convnext_study.studies.pruning.costs import Images, cost_of
 from convnext_study.studies.pruning.methods.selection import factored_ref
-from convnext_study.studies.pruning.spec import PreActSpec, Spec
-from convnext_study.studies.pruning.tasks import TrainingArm
+from convnext_study.studies.pruning.spec import Spec
+from convnext_study.studies.pruning.tasks import ARM_TASK, TrainingArm
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import find_parent
 from convnext_study.training.tasks.classification import Classification
 
 STRUCTURED = ["l1-norm", "l1-smallest", "l1-random", "thinet", "regression"]
+DENSE = tiny_run()
+SLIMMED = prepared(tiny_run(epochs=2), slimming=0.05)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study's, with a trained network and one that was prepared for slimming."""
+    path = tmp_path_factory.mktemp("study")
+    train_in(path, DENSE, SLIMMED)
+    return path
 
 
 def started(folder: Path, run: Run) -> tuple[TrainingArm, nn.Module]:
@@ -43,90 +53,88 @@ def started(folder: Path, run: Run) -> tuple[TrainingArm, nn.Module]:
     return task, task.build(find_parent(run, path))
 
 
-@pytest.mark.parametrize("method", STRUCTURED)
-def test_predefined_methods_end_to_end(tmp_path: Path, method: str) -> None:
-    dense = tiny_run()
-    few: dict[str, Any] = {} if "l1" in method else {"images_per_class": 2}
-    arm = arm_of(dense, method, widths=WIDTHS, **few)
-    _, result = train_in(tmp_path, dense, arm)
+def fresh(run: Run) -> nn.Module:
+    """A network as a run without a parent starts it."""
+    seed_everything(fold_in(0, "weights"))
+    return Classification(run, Runtime()).build()
+
+
+def widths_in(result: Result) -> list[int]:
     assert result.model is not None
-    widths = [width for width in result.model.args["widths"] if width != "M"]
+    return [width for width in result.model.args["widths"] if width != "M"]
+
+
+@pytest.mark.parametrize("method", STRUCTURED)
+def test_predefined_methods_end_to_end(folder: Path, method: str) -> None:
+    few: dict[str, Any] = {} if "l1" in method else {"images_per_class": 2}
+    arm = arm_of(DENSE, method, widths=WIDTHS, **few)
+    (result,) = train_in(folder, arm)
+    widths = widths_in(result)
     if method == "regression":  # at most a tenth more
         assert all(a <= b <= 1.1 * a + 1 for a, b in zip((2, 3, 4), widths, strict=True))
     else:
         assert widths == [2, 3, 4]
     # A finished arm is what it is without its parent.
-    loaded = load_run(tmp_path / "runs" / arm.id)
+    loaded = load_run(folder / "runs" / arm.id)
     assert sum(p.numel() for p in loaded.net.parameters()) == result.cost.params
     assert not (loaded.net.training or loaded.notes)
 
 
-def test_inherited_weights_are_the_parents(tmp_path: Path) -> None:
-    dense = tiny_run()
-    train_in(tmp_path, dense)
-    whole = weights(tmp_path / "runs" / dense.id)
-    _, net = started(tmp_path, arm_of(dense, "l1-norm", widths=WIDTHS))
+def test_inherited_weights_are_the_parents(folder: Path) -> None:
+    whole = weights(folder / "runs" / DENSE.id)
+    _, net = started(folder, arm_of(DENSE, "l1-norm", widths=WIDTHS))
     norms = whole["stem.conv.weight"].abs().sum((1, 2, 3))
     kept = sorted(norms.sort(descending=True).indices[:2].tolist())
     state = net.state_dict()
-    assert torch.equal(state["stem.conv.weight"], whole["stem.conv.weight"][kept])
-    assert torch.equal(state["stem.norm.running_mean"], whole["stem.norm.running_mean"][kept])
+    for name in ("stem.conv.weight", "stem.norm.running_mean"):
+        assert torch.equal(state[name], whole[name][kept])
 
 
-def test_random_weights_are_those_of_a_run_without_a_parent(tmp_path: Path) -> None:
-    dense = tiny_run()
-    train_in(tmp_path, dense)
-    _, net = started(tmp_path, arm_of(dense, "l1-norm", "random", widths=WIDTHS))
-    narrow = TINY.replace(widths=(2, "M", 3, "M", 4))
-    seed_everything(fold_in(0, "weights"))
-    alone = Classification(tiny_run(narrow), Runtime()).build()
+def test_random_weights_are_those_of_a_run_without_a_parent(folder: Path) -> None:
+    _, net = started(folder, arm_of(DENSE, "l1-norm", "random", widths=WIDTHS))
+    alone = fresh(tiny_run(TINY.replace(widths=(2, "M", 3, "M", 4))))
     for name, value in alone.state_dict().items():
         assert torch.equal(net.state_dict()[name], value), name
 
 
-def test_automatic_methods_end_to_end(tmp_path: Path) -> None:
-    dense = prepared(tiny_run(epochs=2), slimming=0.05)
-    half = arm_of(dense, "slimming", ratio=0.5)
-    budget = arm_of(dense, "slimming", "random", macs=40_000)
-    _, by_ratio, by_budget = train_in(tmp_path, dense, half, budget)
-    assert by_ratio.model is not None and by_budget.model is not None
-    left = [width for width in by_ratio.model.args["widths"] if width != "M"]
-    left += by_ratio.model.args["hidden"]
+def test_automatic_methods_end_to_end(folder: Path) -> None:
+    half = arm_of(SLIMMED, "slimming", ratio=0.5)
+    budget = arm_of(SLIMMED, "slimming", "random", macs=40_000)
+    by_ratio, by_budget = train_in(folder, half, budget)
+    assert by_ratio.model is not None
+    left = [*widths_in(by_ratio), *by_ratio.model.args["hidden"]]
     assert sum(left) == 26 - int(26 * 0.5) - 1
     assert by_budget.cost.macs == pytest.approx(40_000, rel=0.15)
 
 
-def test_the_penalty_shrinks_the_scales(tmp_path: Path) -> None:
+def test_the_penalty_shrinks_the_scales(folder: Path) -> None:
     plain = tiny_run(epochs=2)
-    sparse = prepared(plain, slimming=0.05)
-    train_in(tmp_path, plain, sparse)
+    train_in(folder, plain)
     sizes = [
-        float(weights(tmp_path / "runs" / run.id)["stem.norm.weight"].abs().mean())
-        for run in (plain, sparse)
+        float(weights(folder / "runs" / run.id)["stem.norm.weight"].abs().mean())
+        for run in (plain, SLIMMED)
     ]
     assert sizes[1] < 0.9 * sizes[0]
 
 
-def test_branches_are_selected(tmp_path: Path) -> None:
-    spec = PreActSpec(stages=PREACT.stages, widths=(2, 2, 2, 2), stem="cifar")
+def test_branches_are_selected(folder: Path) -> None:
+    spec = PREACT.replace(widths=(2, 2, 2, 2))
     dense = tiny_run(spec, epochs=2)
     factored = dense.model_copy(update={"model": factored_ref(dense.model)})
     # So strong a penalty that branches go within a few steps.
     factored = prepared(factored, selection=2.0)
-    arm = arm_of(factored, "structure-selection")
-    _, result = train_in(tmp_path, factored, arm)
+    _, result = train_in(folder, factored, arm_of(factored, "structure-selection"))
     assert result.model is not None and result.model.builder == "pruning"
     branches = sum(count for count, _ in result.model.args["stages"])
     assert branches < sum(count for count, _ in spec.stages)
-    assert load_run(tmp_path / "runs" / factored.id).net is not None
+    assert load_run(folder / "runs" / factored.id).net is not None
 
 
 @pytest.mark.parametrize("start", ["inherited", "rewound", "random", "redrawn"])
-def test_masked_weights_stay_zero(tmp_path: Path, start: str) -> None:
-    dense = tiny_run()
-    arm = arm_of(dense, "magnitude", start, ratio=0.7)
-    _, result = train_in(tmp_path, dense, arm)
-    whole, left = (weights(tmp_path / "runs" / run.id) for run in (dense, arm))
+def test_masked_weights_stay_zero(folder: Path, start: str) -> None:
+    arm = arm_of(DENSE, "magnitude", start, ratio=0.7)
+    (result,) = train_in(folder, arm)
+    whole, left = (weights(folder / "runs" / run.id) for run in (DENSE, arm))
     total = kept = 0
     for value in left.values():
         if value.ndim == 4:
@@ -143,14 +151,10 @@ def test_masked_weights_stay_zero(tmp_path: Path, start: str) -> None:
             assert bool(((whole[name].abs() >= threshold) == (value != 0)).all())
 
 
-def test_a_winning_ticket_starts_where_its_network_did(tmp_path: Path) -> None:
-    dense = tiny_run()
-    train_in(tmp_path, dense)
-    seed_everything(fold_in(0, "weights"))
-    start = Classification(dense, Runtime()).build().state_dict()
-    found = {}
+def test_a_winning_ticket_starts_where_its_network_did(folder: Path) -> None:
+    start, found = fresh(DENSE).state_dict(), {}
     for weights_of in ("rewound", "random"):
-        _, net = started(tmp_path, arm_of(dense, "magnitude", weights_of, ratio=0.5))
+        _, net = started(folder, arm_of(DENSE, "magnitude", weights_of, ratio=0.5))
         found[weights_of] = net.state_dict()
     for name, value in found["rewound"].items():
         mask = value != 0 if value.ndim == 4 else torch.ones_like(value, dtype=torch.bool)
@@ -177,7 +181,12 @@ ARMS: dict[str, tuple[dict[str, float], tuple[Any, ...], dict[str, Any], int]] =
     "removed": ({}, ("l1-norm",), {"widths": WIDTHS}, 3),
     "sampled": ({}, ("thinet",), {"widths": WIDTHS, "images_per_class": 2}, 4),
     "masked": ({}, ("magnitude", "redrawn"), {"ratio": 0.7}, 7),
-    "slimmed": ({"slimming": 0.05}, ("slimming", "random"), {"ratio": 0.4}, 1),
+    "slimmed": (
+        {"slimming": 0.05},
+        ("slimming", "random"),
+        {"ratio": 0.6, "length": "scratch_b"},
+        3,
+    ),
     "soft": ({"soft_filters": 0.3}, ("soft-filters", "redrawn"), {"ratio": 0.3}, 4),
 }
 
@@ -197,54 +206,60 @@ def test_arms_and_their_parents_resume_bit_for_bit(tmp_path: Path, name: str) ->
         assert_same(path, tmp_path / "calm" / "runs" / run.id)
 
 
-def test_a_row_of_the_road_map_is_pruned(tmp_path: Path) -> None:
+def test_a_row_of_the_road_map_is_pruned(folder: Path) -> None:
     dense = make_tiny_run("separate_downsampling", epochs=1, global_batch_size=256)
-    groups = {"stages.0.blocks.0.branch.pw1": 8}
-    arm = arm_of(dense, "l1-norm", widths=groups)
-    _, result = train_in(tmp_path, dense, arm)
+    arm = arm_of(dense, "l1-norm", widths={"stages.0.blocks.0.branch.pw1": 8})
+    _, result = train_in(folder, dense, arm)
     assert result.model is not None and result.model.builder == "pruning-narrowed"
-    loaded = load_run(tmp_path / "runs" / arm.id)
+    loaded = load_run(folder / "runs" / arm.id)
     assert sum(p.numel() for p in loaded.net.parameters()) == result.cost.params
 
 
-def test_errors_are_one_line(tmp_path: Path) -> None:
-    dense = tiny_run()
-    train_in(tmp_path, dense)
-    alone = arm_of(dense, "l1-norm", widths=WIDTHS).model_copy(update={"init_from": None})
+@pytest.mark.parametrize(
+    ("arm", "error", "message"),
+    [
+        (("l1-norm", "random"), PruningError, r"^nowhere: has no channels to prune"),
+        (("l1-nrom",), UserError, r"^method: 'l1-nrom'.*l1-norm"),
+        (("magnitude",), UserError, r"^method magnitude: needs a ratio"),
+    ],
+)
+def test_methods_that_cannot_be_are_one_line(
+    folder: Path, arm: tuple[str, ...], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        started(folder, arm_of(DENSE, *arm, widths={"nowhere": 1}))
+
+
+def test_tasks_that_cannot_be_are_one_line(folder: Path) -> None:
+    alone = arm_of(DENSE, "l1-norm", widths=WIDTHS).model_copy(update={"init_from": None})
     with pytest.raises(TaskError, match=r"^task pruning-arm: .* names no run to start from"):
-        train_in(tmp_path, alone)
-    with pytest.raises(PruningError, match=r"^nowhere: has no channels to prune"):
-        train_in(tmp_path, arm_of(dense, "l1-norm", widths={"nowhere": 1}))
-    with pytest.raises(UserError, match=r"^method: 'l1-nrom'.*l1-norm"):
-        train_in(tmp_path, arm_of(dense, "l1-nrom", widths=WIDTHS))
+        train_in(folder, alone)
     with pytest.raises(TaskError, match=r"removes channels; use inherited or random$"):
-        train_in(tmp_path, arm_of(dense, "l1-norm", "rewound", widths=WIDTHS))
-    with pytest.raises(UserError, match=r"^method magnitude: needs a ratio"):
-        train_in(tmp_path, arm_of(dense, "magnitude"))
+        started(folder, arm_of(DENSE, "l1-norm", "rewound", widths=WIDTHS))
+    with pytest.raises(TaskError, match="no weights come with it; use weights random"):
+        started(folder, arm_of(SLIMMED, "stage-shares", "inherited", ratio=0.5))
     with pytest.raises(TaskError, match=r"^task pruning-arm: ratoi: "):
-        train_in(tmp_path, arm_of(dense, "magnitude", ratoi=0.5))
+        started(folder, arm_of(DENSE, "magnitude", ratoi=0.5))
     with pytest.raises(TaskError, match=r"^task pruning-sparse: slimming: "):
-        train_in(tmp_path, prepared(dense, slimming=-1))
+        train_in(folder, prepared(DENSE, slimming=-1))
 
 
-def test_rounds_prune_what_the_rounds_before_left(tmp_path: Path) -> None:
-    runs = [tiny_run()]
+def test_rounds_prune_what_the_rounds_before_left(folder: Path) -> None:
+    runs = [DENSE]
     for weights_of in ("rewound", "inherited", "rewound", "random"):
         parent = runs[-1] if weights_of != "random" else runs[-2]
         runs.append(arm_of(parent, "magnitude-round", weights_of, ratio=0.4))
-    train_in(tmp_path, *runs)
-    left = [convolutions(tmp_path, run) for run in runs]
-    total = sum(mask.numel() for mask in left[0].values())
-    count = total
+    train_in(folder, *runs[1:])
+    left = [convolutions(folder, run) for run in runs]
+    count = sum(mask.numel() for mask in left[0].values())
     for before, after in itertools.pairwise(left[:4]):
         count -= int(count * 0.4) + 1  # strictly greater than the weight at that index
         assert sum(int(mask.sum()) for mask in after.values()) == count
         assert all((mask <= before[name]).all() for name, mask in after.items())
     assert all(torch.equal(mask, left[4][name]) for name, mask in left[3].items())
     # Rewound: to the start of the first training, through all rounds.
-    begun, net = started(tmp_path, runs[3])
-    seed_everything(fold_in(0, "weights"))
-    first = Classification(runs[0], Runtime()).build().state_dict()
+    begun, net = started(folder, runs[3])
+    first = fresh(DENSE).state_dict()
     for name, mask in left[3].items():
         assert torch.equal(net.state_dict()[name], first[name] * mask)
     assert begun.schedule(begun.recipe) == begun.recipe
@@ -257,56 +272,36 @@ def convolutions(folder: Path, run: Run) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("method", ["slimming", "stage-shares"])
-def test_scratch_b_is_as_long_as_the_parents_architecture_says(tmp_path: Path, method: str) -> None:
-    dense = prepared(tiny_run(epochs=4), slimming=0.05)
-    arm = arm_of(dense, method, "random", ratio=0.5, length="scratch_b")
-    _, result = train_in(tmp_path, dense, arm)
+def test_scratch_b_is_as_long_as_the_parents_architecture_says(folder: Path, method: str) -> None:
+    arm = arm_of(SLIMMED, method, "random", ratio=0.5, length="scratch_b")
+    (result,) = train_in(folder, arm)
     assert result.model is not None
     images = Images(16, 10)
-    large, pruned = (cost_of(model, images).budget for model in (dense.model, result.model))
-    assert result.epochs == int(4 * large / pruned) > 4
-    record = read(tmp_path / "runs" / arm.id)
+    large, pruned = (cost_of(model, images).budget for model in (SLIMMED.model, result.model))
+    assert result.epochs == int(2 * large / pruned) > 2
+    record = read(folder / "runs" / arm.id)
     assert [line.epochs for line in record.epochs] == [result.epochs] * result.epochs
     # At the same fractions, as where the length is known beforehand.
-    task, _ = started(tmp_path, arm)
+    task, _ = started(folder, arm)
     assert task.schedule(task.recipe) == with_epochs(task.recipe, result.epochs)
     note = f"after epoch {result.epochs} of {result.epochs} on"
-    assert note in load_run(tmp_path / "runs" / arm.id).weights
+    assert note in load_run(folder / "runs" / arm.id).weights
 
 
-def test_scratch_b_of_an_automatic_method_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    dense = prepared(tiny_run(epochs=2), slimming=0.05)
-    arm = arm_of(dense, "slimming", "random", ratio=0.6, length="scratch_b")
-    train_in(tmp_path / "whole", dense, arm)
-    train_in(tmp_path / "cut", dense)
-    path = tmp_path / "cut" / "runs" / arm.id
-    with pytest.raises(TrainingInterrupted):
-        train(arm, path, stop=stop_after(3))
-    train(arm, path)
-    assert_same(tmp_path / "whole" / "runs" / arm.id, path)
-
-
-def test_another_network_is_designed_by_the_parents_shares(tmp_path: Path) -> None:
+def test_another_network_is_designed_by_the_parents_shares(folder: Path) -> None:
     dense = prepared(tiny_run(TINY.replace(widths=(4, 4, "M", 6, "M", 8))), slimming=0.05)
     deeper = tiny_run(TINY.replace(widths=(8, 8, "M", 12, 12, "M", 16)))
-    arm = arm_of(dense, "stage-shares", "random", ratio=0.5)
-    free = arm.model_copy(update={"model": deeper.model})
-    args = {**arm.task.args, "design_macs": 60_000}
-    budget = free.model_copy(update={"task": arm.task.model_copy(update={"args": args})})
-    _, as_is, fitted = train_in(tmp_path, dense, free, budget)
-    assert as_is.model is not None and fitted.model is not None
-    _, net = started(tmp_path, free)
-    assert [width for width in as_is.model.args["widths"] if width != "M"] == [
-        net.get_submodule(name).out_channels
-        for name, module in net.named_modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    assert as_is.model.args["widths"][0] == as_is.model.args["widths"][1] < 8  # one share a stage
+    free = arm_of(dense, "stage-shares", "random", ratio=0.5)
+    budget = arm_of(dense, "stage-shares", "random", ratio=0.5, design_macs=60_000)
+    free, budget = (one.model_copy(update={"model": deeper.model}) for one in (free, budget))
+    _, as_is, fitted = train_in(folder, dense, free, budget)
+    assert widths_in(as_is)[0] == widths_in(as_is)[1] < 8  # one share a stage
+    _, net = started(folder, free)
+    convolutions = [one for one in net.modules() if isinstance(one, nn.Conv2d)]
+    assert widths_in(as_is) == [one.out_channels for one in convolutions]
     # Whole channels, and those of a stage at once: steps are coarse in so small a network.
     assert fitted.cost.macs == pytest.approx(60_000, rel=0.15)
     assert as_is.cost.macs != pytest.approx(60_000, rel=0.15)
-    with pytest.raises(TaskError, match="no weights come with it; use weights random"):
-        started(tmp_path, arm_of(dense, "stage-shares", "inherited", ratio=0.5))
 
 
 @pytest.mark.parametrize("spec", [TINY.replace(widths=(4, 4, "M", 6, "M", 8)), PRERESNET, DENSENET])
@@ -328,9 +323,7 @@ def test_shares_of_a_network_that_was_slimmed_on_other_data(tmp_path: Path) -> N
     here = tiny_run(spec).model_copy(update={"init_from": there.key, "name": "transferred"})
     method = {"method": "stage-shares", "weights": "random", "ratio": 0.5}
     args = {**method, "source": {"side": 24, "classes": 7}, "length": "scratch_b"}
-    arm = here.model_copy(
-        update={"task": arm_of(there, "", "").task.model_copy(update={"args": args})}
-    )
+    arm = here.model_copy(update={"task": TaskRef(name=ARM_TASK, args=args)})
     _, result = train_in(tmp_path, there, arm)
     _, net = started(tmp_path, arm)
     logits = net.eval()(torch.zeros(1, 3, 16, 16))
@@ -341,6 +334,6 @@ def test_shares_of_a_network_that_was_slimmed_on_other_data(tmp_path: Path) -> N
     _, slimmed = started(tmp_path, same)
     assert result.cost.macs == pytest.approx(count(slimmed, (3, 16, 16)).macs, rel=0.2)
     wrong = {**args, "source": {"side": 24, "classes": 5}}
-    other = arm.model_copy(update={"task": arm.task.model_copy(update={"args": wrong})})
+    other = arm.model_copy(update={"task": TaskRef(name=ARM_TASK, args=wrong)})
     with pytest.raises(ParentError, match="do not fit"):
         started(tmp_path, other)

@@ -122,7 +122,7 @@ def test_errors_name_the_layer() -> None:
     for prune in (method.prune_by_thinet, method.prune_by_regression):
         with pytest.raises(PruningError, match=r"^stem\.cnv: has no channels"):
             prune(net, groups, {"stem.cnv": 2}, [pictures()], IMAGE)
-    flattening = small(VGG.__class__(widths=(4, "M", 4, "M"), head="4096", hidden=(5, 6), side=4))
+    flattening = small(VGG.__class__(widths=(4, "M", 4, "M"), head="4096", hidden=(5, 6)))
     last = next(g for g in groups_of(flattening, IMAGE) if g.name == "stages.0.blocks.0.conv")
     with pytest.raises(PruningError, match="not read by one convolution alone"):
         method.reader_of(flattening, last)

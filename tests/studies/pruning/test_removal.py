@@ -54,27 +54,17 @@ def close(a: Tensor, b: Tensor) -> bool:
 
 @every_family
 def test_removal_equals_masking(family: str) -> None:
-    net, x = small(SMALL[family]), pictures(4)
-    groups = groups_of(net, IMAGE)
-    kept = some(groups)
-    whole = net(x)
-    narrow = remove(net, kept, IMAGE)
-    assert torch.equal(net(x), whole)  # the parent stays
-    mask(net, kept, IMAGE)
-    assert close(narrow(x), net(x))
-    assert not torch.allclose(net(x), whole, atol=1e-3)
-    widths = {group.name: group.width for group in groups_of(narrow, IMAGE)}
-    assert widths == {name: len(channels) for name, channels in kept.items()}
-
-
-@every_family
-def test_each_group_alone(family: str) -> None:
+    """Of all groups at once, and of each alone."""
     net, x = small(SMALL[family]), pictures(2)
-    for group in groups_of(net, IMAGE):
-        kept = some([group])
-        masked = copy.deepcopy(net)
+    groups, whole = groups_of(net, IMAGE), net(x)
+    for chosen in (groups, *([group] for group in groups)):
+        kept, masked = some(chosen), copy.deepcopy(net)
+        narrow = remove(net, kept, IMAGE)
         mask(masked, kept, IMAGE)
-        assert close(remove(net, kept, IMAGE)(x), masked(x)), group.name
+        assert close(narrow(x), masked(x)), list(kept)
+        widths = {group.name: group.width for group in groups_of(narrow, IMAGE)}
+        assert {name: widths[name] for name in kept} == {name: len(kept[name]) for name in kept}
+    assert torch.equal(net(x), whole)  # the parent stays
 
 
 @every_family

@@ -30,7 +30,7 @@ from convnext_study.studies.pruning.removal import groups_of
 from convnext_study.studies.pruning.spec import PreActSpec, ResNetSpec, VggSpec
 
 IMAGE = (3, 16, 16)
-SMALL_PREACT = PREACT.replace(widths=(4, 5, 6, 7), stem="cifar", stages=((2, True),) * 4)
+SMALL_PREACT = PREACT.replace(widths=(4, 5, 6, 7), stages=((2, True),) * 4)
 
 
 # Soft filter pruning

@@ -9,7 +9,8 @@ LASSO of the unpruned layer's outputs on what each channel adds to them, and fit
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -145,8 +146,6 @@ def choose_by_lasso(parts: Tensor, wanted: Tensor, target: int) -> list[int]:
 
 
 def _lasso(x: Any, y: Any, penalty: float) -> Any:
-    import warnings
-
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import Lasso
 
@@ -180,24 +179,30 @@ def sample(
     images: Iterable[Tensor],
     where: torch.Generator | list[Tensor],
 ) -> Sample:
-    """Run the network on the images and look at one of its layers.
+    """Run the network, which is in evaluation mode, on the images and look at one of its layers.
 
     ``where`` draws `POSITIONS` of every image, or are the places of another sample.
     """
+    calls: list[tuple[Tensor, Tensor]] = []
     places, patches, outputs = [], [], []
-    for batch, (x, y) in enumerate(_calls(net, reader, images)):
-        if isinstance(where, torch.Generator):
-            size = (len(y), POSITIONS)
-            drawn = [torch.randint(side, size, generator=where) for side in y.shape[2:]]
-            places.append(torch.stack(drawn, dim=-1))
-        else:
-            places.append(where[batch])
-        rows, columns = places[-1].unbind(-1)
-        image = torch.arange(len(y))[:, None]
-        bias = 0 if reader.bias is None else reader.bias.view(1, -1, 1, 1)
-        outputs.append((y - bias)[image, :, rows, columns].flatten(0, 1))
-        patches.append(_patches(reader, x, rows, columns))
-    return Sample(places, torch.cat(patches), torch.cat(outputs))
+    hook = reader.register_forward_hook(lambda _, args, y: calls.append((args[0], y)))
+    bias = 0 if reader.bias is None else reader.bias.view(1, -1, 1, 1)
+    try:
+        for batch, image in enumerate(images):
+            net(image)
+            x, y = (_channels_first(reader, one) for one in calls.pop())
+            if isinstance(where, torch.Generator):
+                size = (len(y), POSITIONS)
+                drawn = [torch.randint(side, size, generator=where) for side in y.shape[2:]]
+                places.append(torch.stack(drawn, dim=-1))
+            else:
+                places.append(where[batch])
+            rows, columns = places[-1].unbind(-1)
+            outputs.append((y - bias)[torch.arange(len(y))[:, None], :, rows, columns])
+            patches.append(_patches(reader, x, rows, columns))
+    finally:
+        hook.remove()
+    return Sample(places, torch.cat(patches), torch.cat(outputs).flatten(0, 1))
 
 
 def _patches(reader: Reader, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -208,35 +213,14 @@ def _patches(reader: Reader, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor
             raise PruningError(f"a convolution with padding={reader.padding!r} cannot be sampled")
         size, stride = reader.kernel_size, reader.stride  # type: ignore[assignment]
         dilation, padding = reader.dilation, reader.padding  # type: ignore[assignment]
+        if hasattr(reader, "keep_idx"):  # of a stream, only what it reads
+            x = x.index_select(1, reader.keep_idx)
     at_rows = rows[..., None] * stride[0] + dilation[0] * torch.arange(size[0])
     at_columns = columns[..., None] * stride[1] + dilation[1] * torch.arange(size[1])
     image = torch.arange(len(x))[:, None, None, None]
     padded = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
     read = padded[image, :, at_rows[..., :, None], at_columns[..., None, :]]
     return read.flatten(0, 1).permute(0, 3, 1, 2).contiguous()
-
-
-def _calls(
-    net: nn.Module, reader: Reader, images: Iterable[Tensor]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Input and output of the layer for one batch after the other, in evaluation mode."""
-    calls: list[tuple[Tensor, Tensor]] = []
-
-    def keep(_: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
-        x = args[0]
-        keep_idx = getattr(reader, "keep_idx", None)  # of a stream, only what it reads
-        x = x if keep_idx is None else x.index_select(1, keep_idx)
-        calls.append((_channels_first(reader, x), _channels_first(reader, y)))
-
-    hook, was_training = reader.register_forward_hook(keep), net.training
-    try:
-        net.eval()
-        for batch in images:
-            net(batch)
-            yield calls.pop()
-    finally:
-        hook.remove()
-        net.train(was_training)
 
 
 def _channels_first(reader: Reader, x: Tensor) -> Tensor:
