@@ -132,29 +132,22 @@ def spec_groups(spec: Spec) -> tuple[Group, ...]:
 
 
 def _vgg(spec: specs.VggSpec) -> Iterator[Group]:
-    names, stages, stage = ["stem"], [0], 0
+    layers, stage = [("stem.conv", "stem.norm", 0)], 0
     for widths in spec.groups():
-        names += [f"stages.{stage}.blocks.{block}" for block in range(len(widths))]
-        stages += [stage] * len(widths)
+        paths = [f"stages.{stage}.blocks.{block}" for block in range(len(widths))]
+        layers += [(f"{path}.conv", f"{path}.norm", stage) for path in paths]
         stage += bool(widths)
-    last = len(names) - 1
-    norms = [f"{name}.norm" if spec.batchnorm else "" for name in names]
-    names = [f"{name}.conv" for name in names]
-    places: list[tuple[str, int]] = [
-        ("widths", at) for at, width in enumerate(spec.widths) if isinstance(width, int)
-    ]
+    last_conv = layers[-1][0]
+    places = [("widths", at) for at, width in enumerate(spec.widths) if width != specs.POOL]
     for at in range(len(spec.hidden)):
-        names.append(f"head.hidden.fc{at + 1}")
-        norms.append(f"head.hidden.norm{at + 1}" if spec.head != "4096" else "")
-        stages.append(-1)
+        layers.append((f"head.hidden.fc{at + 1}", f"head.hidden.norm{at + 1}", -1))
         places.append(("hidden", at))
-    readers = [*names[1:], "head.fc"]
-    for at, (name, norm, reader, place) in enumerate(
-        zip(names, norms, readers, places, strict=True)
-    ):
-        repeat = specs.SIDE**2 if at == last and spec.flattens else 1
-        width = getattr(spec, place[0])[place[1]]
-        yield _group(name, norm, reader, width, stages[at], place, repeat)
+    readers = [*(name for name, _, _ in layers[1:]), "head.fc"]
+    for (name, norm, stage), reader, (field, at) in zip(layers, readers, places, strict=True):
+        is_normed = spec.batchnorm if stage >= 0 else spec.head != "4096"
+        repeat = specs.SIDE**2 if name == last_conv and spec.flattens else 1
+        width = getattr(spec, field)[at]
+        yield _group(name, norm if is_normed else "", reader, width, stage, (field, at), repeat)
 
 
 # Of the numbers of a block in ``inner``: the layer, the norm behind it or before a selection, and

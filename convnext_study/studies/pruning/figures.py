@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from convnext_study.benchmarks.timing import Spread
 from convnext_study.report.figures.style import COLOURS, draw_charts, style
 from convnext_study.studies.pruning import arms as of
-from convnext_study.studies.pruning.arms import DENSE, LABELS
 from convnext_study.studies.pruning.rows import Row
 
 if TYPE_CHECKING:
@@ -19,15 +18,13 @@ TITLE = "Accuracy against cost, after removal"
 SIZE = (3.6, 3.4)  # inches, each panel
 # Arms that are shown: a colour's name, a mark, and whether it is filled.
 _LOOKS: dict[str, tuple[str, str, bool]] = {
-    DENSE: ("ink", "*", True),
+    of.DENSE: ("ink", "*", True),
     of.FINE_TUNED: ("mark", "v", True),
     of.INHERITED: ("mark", "o", False),
     of.SCRATCH_E: ("link", "^", True),
     of.SCRATCH_B: ("link", "s", True),
     of.SCRATCH_T: ("link", "D", False),
 }
-
-
 # What a panel's horizontal axis measures.
 AXES: tuple[tuple[str, Callable[[Row, Spread], float]], ...] = (
     ("parameters, thousands", lambda row, latency: row.params / 1e3),
@@ -55,12 +52,11 @@ def pareto(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Figure:
 
     Masked networks are left out: nothing of them was removed.
     """
-    shown = {name: row for name, row in rows.items() if row.arm in _LOOKS and not row.is_masked}
+    shown = [row for row in rows.values() if row.arm in _LOOKS and not row.is_masked]
     figure, charts = draw_charts([title for title, _ in AXES], SIZE, sharey=True)
     for axes, (_, cost) in zip(charts, AXES, strict=True):
-        _panel(axes, [(row, cost(row, latencies[name])) for name, row in shown.items()])
-    metric = next(iter(shown.values())).result.metric.heading
-    charts[0].set_ylabel(metric)
+        _panel(axes, [(row, cost(row, latencies[row.name])) for row in shown])
+    charts[0].set_ylabel(shown[0].result.metric.heading)
     handles, labels = charts[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
@@ -69,38 +65,36 @@ def pareto(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Figure:
 def _panel(axes: Axes, points: Sequence[tuple[Row, float]]) -> None:
     sign = 1 if points[0][0].result.metric.higher_is_better else -1
     best = front([(cost, sign * row.mean) for row, cost in points])
-    widest = max(cost for _, cost in points)
+    costs, values = [cost for cost, _ in best], [sign * value for _, value in best]
+    thin: dict[str, Any] = {"linewidth": 0.8, "zorder": 1}
     axes.step(
-        [*(cost for cost, _ in best), widest],
-        [*(sign * value for _, value in best), sign * best[-1][1]],
+        [*costs, max(cost for _, cost in points)],
+        [*values, values[-1]],
         where="post",
         color=COLOURS["faint"],
-        linewidth=0.8,
-        zorder=1,
         label="Pareto front",
+        **thin,
     )
-    for arm, (colour, mark, filled) in _LOOKS.items():
-        own = [(row, cost) for row, cost in points if row.arm == arm]
-        if not own:
-            continue
-        for curve in _curves(own):
-            axes.plot(
-                *zip(*curve, strict=True), color=COLOURS[colour], linewidth=0.8, alpha=0.5, zorder=1
+    for arm, (name, mark, filled) in _LOOKS.items():
+        own, colour = [(row, cost) for row, cost in points if row.arm == arm], COLOURS[name]
+        curves: dict[tuple[str, Any], list[tuple[float, float]]] = {}
+        for row, cost in own:  # of one network and method, by how much it prunes
+            if method := row.run.metadata["method"]:
+                curves.setdefault((row.network, method), []).append((cost, row.mean))
+        for curve in curves.values():
+            if len(curve) > 1:
+                axes.plot(*zip(*sorted(curve), strict=True), color=colour, alpha=0.5, **thin)
+        if own:
+            axes.errorbar(
+                [cost for _, cost in own],
+                [row.mean for row, _ in own],
+                yerr=[row.std or 0.0 for row, _ in own],
+                elinewidth=0.8,
+                label=of.LABELS[arm],
+                color=colour,
+                marker=mark,
+                markersize=9 if mark == "*" else 5,
+                markerfacecolor=colour if filled else "none",
+                linestyle="none",
             )
-        look: dict[str, Any] = {"color": COLOURS[colour], "marker": mark, "linestyle": "none"}
-        look["markerfacecolor"] = COLOURS[colour] if filled else "none"
-        look["markersize"] = 9 if mark == "*" else 5
-        means, stds = [row.mean for row, _ in own], [row.std or 0.0 for row, _ in own]
-        costs = [cost for _, cost in own]
-        axes.errorbar(costs, means, yerr=stds, elinewidth=0.8, label=LABELS[arm], **look)
     axes.margins(0.08)
-
-
-def _curves(own: Sequence[tuple[Row, float]]) -> list[list[tuple[float, float]]]:
-    """An arm's points of one network and method, by how much it prunes, where there are several."""
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for row, cost in own:
-        method = str(row.run.metadata["method"])
-        if method:
-            found.setdefault((row.network, method), []).append((cost, row.mean))
-    return [sorted(points) for points in found.values() if len(points) > 1]

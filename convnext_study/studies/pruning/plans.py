@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from convnext_study.data.sources import OF_IMAGES, check_labels
@@ -26,12 +26,13 @@ from convnext_study.studies.pruning.arms import (
 from convnext_study.studies.pruning.channel_groups import widths_of
 from convnext_study.studies.pruning.costs import Images, scratch_b_epochs
 from convnext_study.studies.pruning.methods.selection import factored_ref
+from convnext_study.studies.pruning.prune import STAGE_SHARES
 from convnext_study.studies.pruning.published import get_network, networks
 from convnext_study.studies.pruning.removal import OWN
 from convnext_study.studies.pruning.spec import VggSpec
 from convnext_study.studies.pruning.targets import (
+    FROM,
     PruningTarget,
-    from_other_data,
     narrower,
     optional_targets,
     predefined,
@@ -171,13 +172,28 @@ def _with_chosen(name: str, context: Context) -> PrunedModelPlan:
 
 
 def _from_other_data(target: PruningTarget, name: str, context: Context) -> PruningTarget:
-    """The target with the shares of the network ``name`` as it is slimmed on the context's data."""
+    """A guided or transferred target of the network ``name`` with the shares that it has as it is
+    slimmed on the context's data."""
+    if target.method != STAGE_SHARES:
+        raise UserError(
+            f"target: {target.name}@{context.data}: only guided and transferred architectures can "
+            "come from other data; leave the part from @ on"
+        )
     check_labels(context.data, OF_IMAGES)
     there = plan_for(name, context)
     same = next(one for one in there.targets if one.name == target.name)
-    recipe = there.schedules.base
-    images = _images(context, recipe.image_size)
-    return from_other_data(target, same, (context.data, recipe), images)
+    recipe, scheme = there.schedules.base, context.data.partition(":")[0]
+    amount = {**target.amount, "source": asdict(_images(context, recipe.image_size))}
+    if "macs" in same.amount:
+        amount["macs"] = same.amount["macs"]
+    return replace(
+        target,
+        name=f"{target.name}{FROM}{scheme}",
+        label=f"{target.label} (from {scheme})",
+        amount=amount,
+        sparsity=same.sparsity,
+        source=(context.data, recipe),
+    )
 
 
 def _is_full(context: Context) -> bool:

@@ -19,7 +19,6 @@ from convnext_study.studies.pruning import spec as specs
 from convnext_study.studies.pruning.spec import Spec
 
 FILE = Path(__file__).with_name("published.toml")
-MODEL_PREFIX = "pruning_"
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,13 @@ class PublishedNetwork:
     @property
     def model(self) -> str:
         """What timm calls it."""
-        return MODEL_PREFIX + self.name.replace("-", "_")
+        return "pruning_" + self.name.replace("-", "_")
 
     @property
     def base_epochs(self) -> int:
         """Of the whole network's training."""
-        base = self.stated.get("budget_base_epochs")
-        return int(base or scratch_e_epochs("cifar" if self.input == 32 else "imagenet"))
+        usual = tables()["rules"]["scratch_e_epochs"]["cifar" if self.input == 32 else "imagenet"]
+        return int(self.stated.get("budget_base_epochs", usual))
 
     @property
     def is_capped(self) -> bool:
@@ -64,7 +63,13 @@ def tables() -> dict[str, Any]:
 @functools.cache
 def networks() -> dict[str, PublishedNetwork]:
     """Every network by its name, in the file's order."""
-    return {one["name"]: _network(one) for one in tables()["network"]}
+    names = ("name", "label", "classes", "input")
+    return {
+        one["name"]: PublishedNetwork(
+            **{name: one[name] for name in names}, of=one.get("of"), spec=_spec(one), stated=one
+        )
+        for one in tables()["network"]
+    }
 
 
 def get_network(name: str) -> PublishedNetwork:
@@ -75,11 +80,6 @@ def get_network(name: str) -> PublishedNetwork:
     return known[name]
 
 
-def scratch_e_epochs(kind: str) -> int:
-    """Epochs of a whole network's training, on ``cifar`` or ``imagenet``."""
-    return int(tables()["rules"]["scratch_e_epochs"][kind])
-
-
 def results(network: str, *, of_paper: bool = True) -> list[dict[str, Any]]:
     """Published accuracies of a network: the paper's, or those of other sources."""
     return [
@@ -87,11 +87,6 @@ def results(network: str, *, of_paper: bool = True) -> list[dict[str, Any]]:
         for one in tables()["result"]
         if one["network"] == network and one["of_paper"] is of_paper
     ]
-
-
-def _network(entry: Mapping[str, Any]) -> PublishedNetwork:
-    about = {name: entry.get(name) for name in ("name", "label", "classes", "input", "of")}
-    return PublishedNetwork(**about, spec=_spec(entry), stated=entry)  # type: ignore[arg-type]
 
 
 def _spec(entry: Mapping[str, Any]) -> Spec:

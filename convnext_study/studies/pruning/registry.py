@@ -10,27 +10,19 @@ from typing import Any
 
 from convnext_study.models.registry import ModelEntry
 from convnext_study.studies.pruning.published import PublishedNetwork, networks
-from convnext_study.studies.pruning.spec import (
-    BottleneckSpec,
-    ImageNetBasicSpec,
-    PreActSpec,
-    VggSpec,
-)
+from convnext_study.studies.pruning.spec import BottleneckSpec, ImageNetBasicSpec
 
 PAPER = "arXiv:1810.05270"
 _FAMILIES = "convnext_study.studies.pruning.families"
 _IMAGENET = 224  # pixels
 
 
-def _stages(spec: Any) -> dict[str, Any]:
-    if isinstance(spec, VggSpec):  # maps of different size, the first layer's left out
-        stages = sum(len(group) > 0 for group in spec.groups())
-    else:
-        stages = len(spec.stages if isinstance(spec, PreActSpec) else spec.inner)
-    return {"out_indices": tuple(range(stages)), "flatten_sequential": True}
+def _features(spec: Any) -> dict[str, Any]:
+    return {"out_indices": tuple(range(spec.stage_count)), "flatten_sequential": True}
 
 
 def _entry(one: PublishedNetwork) -> ModelEntry:
+    is_timms = isinstance(one.spec, ImageNetBasicSpec | BottleneckSpec)  # its ResNet, narrowed
     cfg = {
         "num_classes": one.classes,
         "input_size": (3, one.input, one.input),
@@ -39,20 +31,12 @@ def _entry(one: PublishedNetwork) -> ModelEntry:
         "interpolation": "bilinear",
         "paper_ids": PAPER,
     }
-    description = f"{one.label}, of the pruning study."
-    if isinstance(one.spec, ImageNetBasicSpec | BottleneckSpec):  # timm's ResNet, narrowed
-        return ModelEntry(
-            network=f"{_FAMILIES}:timm_resnet",
-            spec=one.spec,
-            description=description,
-            cfg={**cfg, "first_conv": "conv1", "classifier": "fc"},
-        )
     return ModelEntry(
-        network=f"{_FAMILIES}:PruningNet",
+        network=f"{_FAMILIES}:{'timm_resnet' if is_timms else 'PruningNet'}",
         spec=one.spec,
-        description=description,
-        cfg=cfg,
-        features=_stages,
+        description=f"{one.label}, of the pruning study.",
+        cfg={**cfg, "first_conv": "conv1", "classifier": "fc"} if is_timms else cfg,
+        features={} if is_timms else _features,
     )
 
 

@@ -8,7 +8,7 @@ or which: a new network is the same for every choice of as many.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar, TypeAlias, get_args
@@ -32,6 +32,7 @@ class BaseSpec(runs_spec.Spec):
     """What the frozen dataclasses of all families share: plain values in, plain values out."""
 
     family: ClassVar[str]
+    numbers: ClassVar[tuple[int, ...]] = ()  # how many a block in ``inner`` may have, if several
 
     @classmethod
     def kind(cls) -> str:
@@ -43,9 +44,29 @@ class BaseSpec(runs_spec.Spec):
         self._freeze()
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value, least = getattr(self, field.name), int(field.name not in _MAY_BE_ZERO)
-            if _smallest(value) < least or (field.name == "last" and not count(value)):
+            if _smallest(value) < least:
                 raise _too_few(field.name, value)
         self.check()
+
+    def check(self) -> None:
+        """As many stages as the network has, and as many numbers for a block."""
+        stages: Any = getattr(self, "inner", None) or getattr(self, "stages", ())
+        if len(stages) != self.stage_count:
+            raise SpecError(f"stages: {len(stages)}; this network has {self.stage_count}")
+        for block in chain(*stages) if self.numbers else ():
+            if not isinstance(block, tuple) or len(block) not in self.numbers:
+                numbers = " or ".join(map(str, self.numbers))
+                raise SpecError(f"inner: {block!r}; a block has {numbers} numbers")
+            if not all(map(count, block)):
+                raise _too_few("inner", block)
+        ends = (*getattr(self, "transitions", ()), getattr(self, "last", 1))
+        if not all(map(count, ends)):
+            raise _too_few("transitions and last", ends)
+
+    @property
+    def stage_count(self) -> int:
+        """How many stages there are: one for each width of the streams, or four."""
+        return len(getattr(self, "widths", range(4)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, the family's name first; fields at their default are left out."""
@@ -109,6 +130,11 @@ class VggSpec(BaseSpec):
         return tuple(found)
 
     @property
+    def stage_count(self) -> int:
+        """How many sizes maps have, behind the first convolution."""
+        return sum(map(bool, self.groups()))
+
+    @property
     def flattens(self) -> bool:
         """Whether the first linear layer reads the map's positions one by one."""
         return self.head in ("4096", "4096bn")
@@ -126,8 +152,8 @@ class ResNetSpec(BaseSpec):
     widths: tuple[int, ...] = (16, 32, 64)
 
     def check(self) -> None:
-        """One width for each stage, none narrower than the one before."""
-        _same_length(self.inner, self.widths)
+        """As for all; no stage is narrower than the one before."""
+        super().check()
         if list(self.widths) != sorted(self.widths):
             raise SpecError(f"widths: {self.widths!r}; shortcuts only add channels, so ascend")
 
@@ -139,10 +165,6 @@ class ImageNetBasicSpec(BaseSpec):
     family: ClassVar[str] = "resnet_imagenet_basic"
     inner: Widths
 
-    def check(self) -> None:
-        """Four stages."""
-        _same_length(self.inner, range(4))
-
 
 @dataclass(frozen=True, kw_only=True)
 class BottleneckSpec(BaseSpec):
@@ -152,13 +174,9 @@ class BottleneckSpec(BaseSpec):
     """
 
     family: ClassVar[str] = "resnet50"
+    numbers: ClassVar[tuple[int, ...]] = (3,)
     inner: Blocks
     shortcut_bias: bool = False
-
-    def check(self) -> None:
-        """Four stages, three numbers for a block."""
-        _same_length(self.inner, range(4))
-        _check_blocks(self.inner, (3,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,14 +189,10 @@ class PreResNetSpec(BaseSpec):
     """
 
     family: ClassVar[str] = "preresnet"
+    numbers: ClassVar[tuple[int, ...]] = (3,)
     inner: Blocks
     last: ChannelSelection
     widths: tuple[int, ...] = (16, 32, 64)
-
-    def check(self) -> None:
-        """One width for each stage, three numbers for a block."""
-        _same_length(self.inner, self.widths)
-        _check_blocks(self.inner, (3,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,10 +207,6 @@ class PreActSpec(BaseSpec):
     family: ClassVar[str] = "preact50"
     stages: tuple[tuple[int, bool], ...]
     widths: tuple[int, ...] = (64, 128, 256, 512)
-
-    def check(self) -> None:
-        """One width for each stage."""
-        _same_length(self.stages, self.widths)
 
     def branches(self) -> tuple[tuple[bool, ...], ...]:
         """Of each block, by stage, whether it has its branch."""
@@ -214,18 +224,17 @@ class DenseNetSpec(BaseSpec):
     """
 
     family: ClassVar[str] = "densenet"
+    numbers: ClassVar[tuple[int, ...]] = (1, 2)
     inner: Blocks
     transitions: tuple[ChannelSelection, ...]
     last: ChannelSelection
     growth: int = 12
     compression: int = 1
 
-    def check(self) -> None:
-        """A transition between any two dense blocks, one or two numbers for a layer."""
-        _same_length(self.inner[1:], self.transitions)
-        _check_blocks(self.inner, (1, 2))
-        if not all(map(count, self.transitions)):
-            raise _too_few("transitions", self.transitions)
+    @property
+    def stage_count(self) -> int:
+        """How many dense blocks there are: one more than transitions between them."""
+        return len(self.transitions) + 1
 
 
 SmallSpec: TypeAlias = VggSpec | ResNetSpec | PreResNetSpec | DenseNetSpec | PreActSpec
@@ -283,21 +292,6 @@ def count(channels: ChannelSelection) -> int:
 def indices(channels: ChannelSelection) -> tuple[int, ...]:
     """Which channels are read."""
     return tuple(range(channels)) if isinstance(channels, int) else channels
-
-
-def _same_length(stages: Sized, widths: Sized) -> None:
-    if len(stages) != len(widths):
-        raise SpecError(f"stages: {len(stages)}; this network has {len(widths)}")
-
-
-def _check_blocks(stages: Blocks, lengths: tuple[int, ...]) -> None:
-    """Raises SpecError unless every block has so many numbers, each of them some channels."""
-    for block in chain(*stages):
-        if not isinstance(block, tuple) or len(block) not in lengths:
-            numbers = " or ".join(map(str, lengths))
-            raise SpecError(f"inner: {block!r}; a block has {numbers} numbers")
-        if any(count(width) < 1 for width in block):
-            raise _too_few("inner", block)
 
 
 def _too_few(name: str, value: Any) -> SpecError:

@@ -8,11 +8,10 @@ network's to say, and only the budget is known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from convnext_study.errors import UserError
 from convnext_study.recipes import Recipe
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning import arms as of
@@ -185,32 +184,6 @@ def transferred_targets(
     macs = cost_of(uniform.model, images).macs
     transferred = _by_shares(slimmed, TRANSFERRED, f"{label} transferred", macs)
     return [replace(transferred, design=model), uniform]
-
-
-def from_other_data(
-    target: PruningTarget, there: PruningTarget, source: tuple[str, Recipe], images: Images
-) -> PruningTarget:
-    """A guided or transferred target whose shares are those of a network slimmed on other data.
-
-    ``there`` is the same target where the other data is the study's, ``source`` that data and the
-    recipe of its training, ``images`` what is seen there. Raises UserError for a target that takes
-    weights, and not an architecture alone.
-    """
-    if target.method != STAGE_SHARES:
-        raise UserError(
-            f"target: {target.name}@{source[0]}: only guided and transferred architectures can "
-            "come from other data; leave the part from @ on"
-        )
-    scheme = source[0].partition(":")[0]
-    macs = {"macs": there.amount["macs"]} if "macs" in there.amount else {}
-    return replace(
-        target,
-        name=f"{target.name}{FROM}{scheme}",
-        label=f"{target.label} (from {scheme})",
-        amount={**target.amount, "source": asdict(images), **macs},
-        sparsity=there.sparsity,
-        source=source,
-    )
 
 
 def published_targets(whole: PublishedNetwork) -> list[PruningTarget]:

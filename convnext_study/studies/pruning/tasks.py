@@ -101,7 +101,13 @@ class TrainingArm(Classification):
         model, source = trained or parent.run.model, self.args.source
         whole = self.fresh(model) if source is None else network_of(model, source.classes)
         load_weights(whole, parent)
-        pruned = prune(self._trained(whole, model), self.args)
+        design, size = None, self.image_shape
+        if self.args.method == STAGE_SHARES:
+            own = network_of(self.run.model, self.data.num_classes)
+            design = (own.to(self.runtime.device).eval(), self.run.model, size)
+        size = size if source is None else source.shape
+        about = Trained(whole.eval(), model, size, self._samples, self.run.seed, design)
+        pruned = prune(about, self.args)
         if pruned.model is not None:
             return self._narrow(pruned, pruned.model)
         return self._mask(whole, model, pruned.masks, parent).train()
@@ -138,14 +144,6 @@ class TrainingArm(Classification):
         whole = found[NETWORK]
         nonzero = whole.params - masked + magnitude.count_kept(self._held)
         return {**found, NETWORK: Cost.model_validate({**whole.model_dump(), "nonzero": nonzero})}
-
-    def _trained(self, whole: nn.Module, model: ModelRef) -> Trained:
-        design, size, source = None, self.image_shape, self.args.source
-        if self.args.method == STAGE_SHARES:
-            own = network_of(self.run.model, self.data.num_classes)
-            design = (own.to(self.runtime.device).eval(), self.run.model, size)
-        size = size if source is None else source.shape
-        return Trained(whole.eval(), model, size, self._samples, self.run.seed, design)
 
     def _narrow(self, pruned: Pruned, model: ModelRef) -> nn.Module:
         """A network of the widths that are left, as a run of its own would start it, or with the

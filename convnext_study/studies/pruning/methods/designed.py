@@ -111,36 +111,24 @@ def count_macs(net: nn.Module, widths: Mapping[str, int], image_size: ImageSize)
     return count(narrow, image_size).macs
 
 
-def kernel_patterns(layers: Mapping[int, Sequence[str]], masks: Masks) -> dict[int, Tensor]:
-    """How often each position of a 3x3 kernel is kept, averaged over the kernels of a stage.
-
-    ``layers`` are names of the convolutions of each stage, ``masks`` those on their weights.
-    Returns shares (3, 3) for each stage that has 3x3 kernels.
-    """
-    found = {}
-    for stage, names in layers.items():
-        kernels = [masks[f"{name}.weight"] for name in names]
-        square = [mask.flatten(0, 1).double() for mask in kernels if mask.shape[2:] == (3, 3)]
-        if square:
-            found[stage] = torch.cat(square).mean(0)
-    return found
-
-
 def guided_sparsification(layers: Mapping[int, Sequence[str]], masks: Masks) -> dict[str, Tensor]:
     """One pattern for all 3x3 kernels of a stage: its most kept positions, as many as on average.
 
-    At least one position stays; other kernels keep their masks. Of equal positions the earlier
-    stays. Arguments as of `kernel_patterns`.
+    ``layers`` are names of the convolutions of each stage, ``masks`` those on their weights. At
+    least one position stays; other kernels keep their masks. Of equal positions the earlier stays.
     """
     found = dict(masks)
-    for stage, pattern in kernel_patterns(layers, masks).items():
-        shares = pattern.flatten()
+    for names in layers.values():
+        weights = [f"{name}.weight" for name in names]
+        square = [name for name in weights if masks[name].shape[2:] == (3, 3)]
+        if not square:
+            continue
+        kernels = torch.cat([masks[name].flatten(0, 1).double() for name in square])
+        shares = kernels.mean(0).flatten()
         chosen = torch.zeros(9, dtype=torch.bool)
         order = shares.sort(descending=True, stable=True).indices
         chosen[order[: max(1, round(float(shares.sum())))]] = True
-        for name in layers[stage]:
-            mask = masks[f"{name}.weight"]
-            if mask.shape[2:] == (3, 3):
-                kernel = chosen.view(1, 1, 3, 3).to(mask.device)
-                found[f"{name}.weight"] = kernel.expand(mask.shape).clone()
+        for name in square:
+            pattern = chosen.view(1, 1, 3, 3).to(masks[name].device)
+            found[name] = pattern.expand(masks[name].shape).clone()
     return found
