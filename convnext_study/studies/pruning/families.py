@@ -12,21 +12,8 @@ from convnext_study.models.blocks import Head, Stage, drop_path_rates, jit_ignor
 from convnext_study.models.layers import init_layers
 from convnext_study.models.timm_model import TimmModel
 from convnext_study.studies.pruning import blocks
-from convnext_study.studies.pruning.spec import (
-    BottleneckSpec,
-    ChannelSelection,
-    DenseNetSpec,
-    ImageNetBasicSpec,
-    PreActSpec,
-    PreResNetSpec,
-    ResNetSpec,
-    SmallSpec,
-    Spec,
-    VggSpec,
-    count,
-    from_dict,
-    indices,
-)
+from convnext_study.studies.pruning import spec as specs
+from convnext_study.studies.pruning.spec import Spec, count, indices
 
 BuiltStage: TypeAlias = tuple[Stage, int, int]  # its channels, by how much the image has shrunk
 LINEAR_STD = 0.01  # of a VGG's linear layers
@@ -35,7 +22,7 @@ EXPANSION = 4  # of a bottleneck
 
 def make_network(spec: Spec, **kwargs: Any) -> nn.Module:
     """The network of a spec; further arguments are those of `PruningNet` or timm's ``ResNet``."""
-    if isinstance(spec, ImageNetBasicSpec | BottleneckSpec):
+    if isinstance(spec, specs.ImageNetBasicSpec | specs.BottleneckSpec):
         return timm_resnet(spec, **kwargs)
     return PruningNet(spec, **kwargs)
 
@@ -45,7 +32,9 @@ def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str
 
     Raises SpecError for a spec that no network can have.
     """
-    net: Any = make_network(from_dict(args), num_classes=num_classes, drop_path_rate=drop_path)
+    net: Any = make_network(
+        specs.from_dict(args), num_classes=num_classes, drop_path_rate=drop_path
+    )
     if isinstance(net, PruningNet):
         net.init_weights(init)
     elif init == "trunc_normal":  # its own start is torchvision's
@@ -73,7 +62,7 @@ class PruningNet(TimmModel):
 
     def __init__(
         self,
-        spec: SmallSpec,
+        spec: specs.SmallSpec,
         *,
         num_classes: int = 10,
         in_chans: int = 3,
@@ -84,13 +73,17 @@ class PruningNet(TimmModel):
     ) -> None:
         if output_stride != 32:
             raise ValueError(f"output_stride: {output_stride}; a {spec.family} has 32 alone")
-        if drop_path_rate and isinstance(spec, VggSpec | DenseNetSpec):
+        if drop_path_rate and isinstance(spec, specs.VggSpec | specs.DenseNetSpec):
             raise ValueError(f"drop_path_rate: a {spec.family} has no residual branches; use 0")
         stem = _stem(spec, in_chans)
-        stages, channels, reductions = zip(*_stages(spec, drop_path_rate), strict=True)
+        if isinstance(spec, specs.VggSpec | specs.DenseNetSpec):
+            built = _vgg(spec) if isinstance(spec, specs.VggSpec) else _densenet(spec)
+        else:
+            built = _residual(spec, drop_path_rate)
+        stages, channels, reductions = zip(*built, strict=True)
         head = (
             blocks.VggHead(spec, channels[-1], num_classes, global_pool, drop_rate)
-            if isinstance(spec, VggSpec)
+            if isinstance(spec, specs.VggSpec)
             else Head(channels[-1], num_classes, global_pool, drop_rate)
         )
         super().__init__(
@@ -104,7 +97,7 @@ class PruningNet(TimmModel):
             output_stride=output_stride,
             drop_rate=drop_rate,
         )
-        if isinstance(spec, VggSpec) and spec.hidden:
+        if isinstance(spec, specs.VggSpec) and spec.hidden:
             self.head_hidden_size = spec.hidden[-1]
 
     @jit_ignore
@@ -115,8 +108,8 @@ class PruningNet(TimmModel):
         and in its VGGs.
         """
         init_layers(self, scheme)
-        spec, is_vgg = self.spec, isinstance(self.spec, VggSpec)
-        at_half = isinstance(spec, VggSpec | PreResNetSpec | DenseNetSpec)
+        spec, is_vgg = self.spec, isinstance(self.spec, specs.VggSpec)
+        at_half = isinstance(spec, specs.VggSpec | specs.PreResNetSpec | specs.DenseNetSpec)
         at_half = at_half and getattr(spec, "head", "") != "4096"
         for module in self.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -127,31 +120,22 @@ class PruningNet(TimmModel):
                 nn.init.zeros_(module.bias)
 
 
-def _stem(spec: SmallSpec, in_chans: int) -> nn.Sequential:
-    if isinstance(spec, VggSpec):
+def _stem(spec: specs.SmallSpec, in_chans: int) -> nn.Sequential:
+    if isinstance(spec, specs.VggSpec):
         return _conv_norm_act(spec, in_chans, int(spec.widths[0]))
-    width = 2 * spec.growth if isinstance(spec, DenseNetSpec) else spec.widths[0]
-    is_large = isinstance(spec, PreActSpec)
+    width = 2 * spec.growth if isinstance(spec, specs.DenseNetSpec) else spec.widths[0]
+    is_large = isinstance(spec, specs.PreActSpec)
     geometry = (7, 2, 3) if is_large else (3, 1, 1)  # kernel, stride, padding
     conv = nn.Conv2d(in_chans, width, *geometry, bias=False)
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
-    if is_large or isinstance(spec, ResNetSpec):
+    if is_large or isinstance(spec, specs.ResNetSpec):
         layers |= {"norm": nn.BatchNorm2d(width), "act": nn.ReLU(inplace=True)}
     if is_large:
         layers["pool"] = nn.MaxPool2d(3, 2, padding=1)
     return nn.Sequential(layers)
 
 
-def _stages(spec: SmallSpec, drop_path_rate: float) -> Iterator[BuiltStage]:
-    match spec:
-        case VggSpec():
-            return _vgg(spec)
-        case DenseNetSpec():
-            return _densenet(spec)
-    return _residual(spec, drop_path_rate)
-
-
-def _vgg(spec: VggSpec) -> Iterator[BuiltStage]:
+def _vgg(spec: specs.VggSpec) -> Iterator[BuiltStage]:
     """A stage for each size of the map; the first convolution is the stem."""
     c_in = int(spec.widths[0])
     for place, widths in enumerate(spec.groups()):
@@ -163,7 +147,7 @@ def _vgg(spec: VggSpec) -> Iterator[BuiltStage]:
             yield Stage(layers, nn.MaxPool2d(2) if place else None), c_in, 2**place
 
 
-def _conv_norm_act(spec: VggSpec, c_in: int, c_out: int) -> nn.Sequential:
+def _conv_norm_act(spec: specs.VggSpec, c_in: int, c_out: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["conv"] = nn.Conv2d(c_in, c_out, 3, padding=1, bias=spec.conv_bias)
     if spec.batchnorm:
@@ -173,12 +157,12 @@ def _conv_norm_act(spec: VggSpec, c_in: int, c_out: int) -> nn.Sequential:
 
 
 def _residual(
-    spec: ResNetSpec | PreResNetSpec | PreActSpec, drop_path_rate: float
+    spec: specs.ResNetSpec | specs.PreResNetSpec | specs.PreActSpec, drop_path_rate: float
 ) -> Iterator[BuiltStage]:
     """Every stage but the first halves the map; where norms come first, one ends the last stage."""
-    stages: Any = spec.branches() if isinstance(spec, PreActSpec) else spec.inner
-    expansion = 1 if isinstance(spec, ResNetSpec) else EXPANSION
-    first = 4 if isinstance(spec, PreActSpec) else 1  # its stem's
+    stages: Any = spec.branches() if isinstance(spec, specs.PreActSpec) else spec.inner
+    expansion = 1 if isinstance(spec, specs.ResNetSpec) else EXPANSION
+    first = 4 if isinstance(spec, specs.PreActSpec) else 1  # its stem's
     rates = iter(drop_path_rates(drop_path_rate, sum(map(len, stages))))
     c_in = spec.widths[0]
     for index, (hidden, width) in enumerate(zip(stages, spec.widths, strict=True)):
@@ -188,8 +172,8 @@ def _residual(
             layers.append(_block(spec, block, (c_in, out), stride, next(rates)))
             c_in = out
         tail, channels = None, c_in
-        if index == len(stages) - 1 and not isinstance(spec, ResNetSpec):
-            last = spec.last if isinstance(spec, PreResNetSpec) else c_in
+        if index == len(stages) - 1 and not isinstance(spec, specs.ResNetSpec):
+            last = spec.last if isinstance(spec, specs.PreResNetSpec) else c_in
             tail, channels = blocks.norm_select_act(last, c_in), count(last)
         yield Stage(layers, tail=tail), channels, first * 2**index
 
@@ -197,17 +181,17 @@ def _residual(
 def _block(spec: Any, block: Any, widths: tuple[int, int], stride: int, rate: float) -> nn.Module:
     c_in, out = widths
     match spec:
-        case ResNetSpec():
+        case specs.ResNetSpec():
             return blocks.BasicBlock(c_in, block, out, stride, rate)
-        case PreResNetSpec():
+        case specs.PreResNetSpec():
             return blocks.PreBottleneck(c_in, block, out, stride, rate)
-        case PreActSpec() if block:
+        case specs.PreActSpec() if block:
             hidden = (c_in, out // EXPANSION, out // EXPANSION)
             return blocks.PreBottleneck(c_in, hidden, out, stride, rate, from_act=True)
     return blocks.BranchlessBlock(c_in, out, stride)
 
 
-def _densenet(spec: DenseNetSpec) -> Iterator[BuiltStage]:
+def _densenet(spec: specs.DenseNetSpec) -> Iterator[BuiltStage]:
     """Dense blocks with a transition before each but the first; a norm ends the last."""
     c_in = 2 * spec.growth
     for index, inner in enumerate(spec.inner):
@@ -227,7 +211,10 @@ def _densenet(spec: DenseNetSpec) -> Iterator[BuiltStage]:
 
 
 def timm_resnet(
-    spec: ImageNetBasicSpec | BottleneckSpec, *, zero_init_last: bool = False, **kwargs: Any
+    spec: specs.ImageNetBasicSpec | specs.BottleneckSpec,
+    *,
+    zero_init_last: bool = False,
+    **kwargs: Any,
 ) -> nn.Module:
     """timm's ResNet with this spec's widths; the other arguments are those of timm's ``ResNet``.
 
@@ -237,7 +224,7 @@ def timm_resnet(
     """
     from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
-    is_basic, stages = isinstance(spec, ImageNetBasicSpec), spec.inner
+    is_basic, stages = isinstance(spec, specs.ImageNetBasicSpec), spec.inner
     kind = BasicBlock if is_basic else Bottleneck
     net: Any = ResNet(kind, tuple(map(len, stages)), zero_init_last=zero_init_last, **kwargs)
     net.spec = spec
@@ -269,7 +256,7 @@ def _narrow_bottleneck(block: Any, widths: Any, spec: Any) -> None:
         block.downsample[0] = _conv(conv, conv.in_channels, conv.out_channels, bias=True)
 
 
-def _first_conv(conv: nn.Conv2d, selection: ChannelSelection, c_out: int) -> nn.Conv2d:
+def _first_conv(conv: nn.Conv2d, selection: specs.ChannelSelection, c_out: int) -> nn.Conv2d:
     if indices(selection) == tuple(range(conv.in_channels)):
         return _conv(conv, count(selection), c_out)
     return blocks.SelectedConv2d(indices(selection), c_out)

@@ -15,14 +15,6 @@ from convnext_study.models.builders import ROADMAP_BUILDER, TIMM_BUILDER
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import NETWORK_IS_BOUND, ModelRef, Run, TaskRef
 from convnext_study.studies.pruning import arms as of
-from convnext_study.studies.pruning.arms import (
-    REDUCED,
-    Schedules,
-    fine_tuning,
-    published,
-    schedules_for,
-    with_epochs,
-)
 from convnext_study.studies.pruning.channel_groups import widths_of
 from convnext_study.studies.pruning.costs import Images, scratch_b_epochs
 from convnext_study.studies.pruning.methods.selection import factored_ref
@@ -48,10 +40,6 @@ STUDY = "pruning"
 EIGHTH, REDUCTION = "vgg16_eighth", 8
 # The scans of digits are 8x8: at 16x16 nothing of them is lost.
 DIGITS_SIZE, SMALL_SIZE = 16, 32
-# Of network slimming. It moves a scale by about penalty * sum of rates / (1 - momentum): the
-# paper's 1e-4 by 6.6 over 160 epochs of CIFAR, and here, where the rates add up to 11, 0.01 by 1.1
-# at most. By pilots 0.03 destroys training.
-REDUCED_PENALTY = 0.01
 USUALLY = "usual"  # all targets that are not optional
 EVERY_ROW = "roadmap"
 USUAL = {
@@ -79,7 +67,7 @@ class PrunedModelPlan:
     name: str
     label: str
     model: ModelRef
-    schedules: Schedules
+    schedules: of.Schedules
     targets: Sequence[PruningTarget]
     published: str | None = None
     chosen: frozenset[str] = frozenset()
@@ -209,18 +197,18 @@ def _images(context: Context, size: int | None) -> Images:
 
 
 def _published(name: str, context: Context) -> PrunedModelPlan:
-    network, usual = get_network(name), REDUCED
+    network, usual = get_network(name), of.REDUCED
     if full := _is_full(context):
-        usual = published("cifar" if network.input == 32 else "imagenet")
+        usual = of.published("cifar" if network.input == 32 else "imagenet")
         # As long as the training by which the published Scratch-B epochs are counted.
         of_it = [one for one in networks().values() if one.of == name]
-        usual = replace(usual, base=with_epochs(usual.base, (*of_it, network)[0].base_epochs))
+        usual = replace(usual, base=of.with_epochs(usual.base, (*of_it, network)[0].base_epochs))
     size = None if full or context.data.startswith("cifar") else network.input
     return PrunedModelPlan(
         name.replace("-", "_"),
         network.label,
         ref_of(network),
-        schedules_for(usual, context.recipe, context.changes, size),
+        of.schedules_for(usual, context.recipe, context.changes, size),
         published_targets(network),
         published=name if full else None,
     )
@@ -230,7 +218,7 @@ def _eighth(context: Context) -> PrunedModelPlan:
     small, whole = context.data.partition(":")[0], _narrowed("vgg16")
     size = DIGITS_SIZE if small == "digits" else SMALL_SIZE if small == "folder" else None
     model = ModelRef(builder=OWN, args=whole.to_dict())
-    schedules = schedules_for(REDUCED, context.recipe, context.changes, size)
+    schedules = of.schedules_for(of.REDUCED, context.recipe, context.changes, size)
     plan = _plan(EIGHTH, "VGG-16, an eighth as wide", model, schedules, context)
     images = _images(context, schedules.base.image_size)
     widths = narrower(widths_of(_narrowed("vgg16-a")), widths_of(whole))
@@ -259,23 +247,25 @@ def _roadmap(step: str, context: Context) -> PrunedModelPlan:
     model = ModelRef(builder=ROADMAP_BUILDER, args=row.model.args)
     label, regime = str(row.metadata["label"]), context.road.regime
     label = label if f"-{regime}" in label.lower() else f"{label} ({regime})"
-    return _plan(f"{regime}_{step}", label, model, Schedules(base, fine_tuning(base)), context)
+    return _plan(
+        f"{regime}_{step}", label, model, of.Schedules(base, of.fine_tuning(base)), context
+    )
 
 
 def _timm(name: str, context: Context) -> PrunedModelPlan:
-    usual = published("imagenet") if context.recipe == "published" else REDUCED
-    size = SMALL_SIZE if context.data.startswith("folder") and usual is REDUCED else None
-    schedules = schedules_for(usual, context.recipe, context.changes, size)
+    usual = of.published("imagenet") if context.recipe == "published" else of.REDUCED
+    size = SMALL_SIZE if context.data.startswith("folder") and usual is of.REDUCED else None
+    schedules = of.schedules_for(usual, context.recipe, context.changes, size)
     model = ModelRef(builder=TIMM_BUILDER, args={"name": name})
     return _plan(f"timm_{name}".replace(".", "_"), name, model, schedules, context)
 
 
 def _plan(
-    name: str, label: str, model: ModelRef, schedules: Schedules, context: Context
+    name: str, label: str, model: ModelRef, schedules: of.Schedules, context: Context
 ) -> PrunedModelPlan:
     """With what is pruned of any network, and what it can be asked for besides."""
     images = _images(context, schedules.base.image_size)
-    usual = small_targets(model, images, penalty=REDUCED_PENALTY)
+    usual = small_targets(model, images)
     optional = optional_targets([one for one in usual if one.name == "slimming"])
     return PrunedModelPlan(name, label, model, schedules, usual + optional)
 

@@ -68,22 +68,11 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Tabl
     """Every arm, in the study's order."""
     arms = list(rows.values())
     dense = {row.network: row.flops for row in arms if row.arm == of.DENSE}
-    labels = [row.about("network_label") for row in arms]
-    several = len({row.network for row in arms}) > 1
-    # A network's name stands where its rows begin.
-    starts = {
-        row.name: label if several and label != before else ""
-        for row, label, before in zip(arms, labels, ["", *labels], strict=False)
-    }
+    labels = {row.network: row.about("network_label") for row in arms}
+    several = len(labels) > 1
     columns: list[Column[Row]] = [
         Column("name", "name", lambda row: row.name, "text", screen=False),
-        Column(
-            "network",
-            "network",
-            lambda row: row.about("network_label"),
-            "text",
-            cell=lambda row: starts[row.name],
-        ),
+        Column("network", "network", lambda row: labels[row.network], "text", screen=several),
         Column("target", "pruned", lambda row: row.about("target_label"), "text"),
         Column("arm", "arm", lambda row: of.LABELS[row.arm], "text"),
         mean_column("mean", arms[0].result.metric.heading, lambda row: row),
@@ -125,7 +114,7 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Tabl
         *([paper] if any(map(_paper, arms)) else []),
     )
     published = any(row.about("published_network") for row in arms)
-    what = "several networks" if several else labels[0]
+    what = "several networks" if several else labels[arms[0].network]
     whose = "" if published else "; networks and schedules reduced, ours"
     title = f"Pruning against training from scratch: {what}, {short_data(arms[0].run.data)}{whose}"
     return Table("pruning", title, columns, arms, notes)
@@ -149,15 +138,15 @@ def _paper(row: Row) -> str:
 
 def statements_table(tests: Sequence[Test], stds: Deviations) -> Table[Test]:
     """A row for each pair of arms; ``stds`` are the standard deviations between seeds."""
-    several = len({one.first.network for one in tests}) > 1
+    labels = {one.first.network: one.first.about("network_label") for one in tests}
     columns: list[Column[Test]] = [
         Column("question", "question", lambda one: one.question, "text", screen=False),
         Column(
             "network",
             "network",
-            lambda one: one.first.about("network_label"),
+            lambda one: labels[one.first.network],
             "text",
-            screen=several,
+            screen=len(labels) > 1,
         ),
         Column("first", "arm", lambda one: one.first.about("label"), "text"),
         Column("second", "minus", _second, "text"),

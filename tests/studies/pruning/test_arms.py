@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.pruning_runs import context
@@ -28,10 +29,20 @@ FILE = Path(__file__).parents[3] / "ablations" / "pruning.py"
 IMAGES = Images(16, 10)
 
 
+def named(**how: Any) -> dict[str, Run]:
+    """The runs of a study by their names, that of our own network left out."""
+    runs = plans.runs_of(context(**how))
+    return {run.name.removeprefix("vgg16_eighth-"): run for run in runs}
+
+
+def chosen(*targets: str) -> dict[str, Run]:
+    return named(targets=targets)
+
+
 @pytest.fixture(scope="module")
 def usual() -> dict[str, Run]:
-    """The default study's, one seed, by name."""
-    return {run.name.removeprefix("vgg16_eighth-"): run for run in plans.runs_of(context())}
+    """The default study's, one seed."""
+    return named()
 
 
 def test_every_arm_is_a_run_with_what_it_starts_from_in_its_key(usual: dict[str, Run]) -> None:
@@ -95,8 +106,7 @@ def test_scratch_b_is_as_long_as_the_large_networks_computation(usual: dict[str,
 
 
 def test_published_networks_train_as_long_as_published() -> None:
-    full = plans.runs_of(context(data="cifar10:x", networks=("vgg16", "resnet56", "resnet110")))
-    found = {run.name: run for run in full}
+    found = named(data="cifar10:x", networks=("vgg16", "resnet56", "resnet110"))
     for name in ("vgg16-a", "resnet56-a", "resnet56-b", "resnet110-a", "resnet110-b"):
         network = get_network(name)
         whole = (network.of or "").replace("-", "_")
@@ -116,10 +126,9 @@ def test_published_networks_train_as_long_as_published() -> None:
 
 
 def test_imagenets_scratch_b_is_capped() -> None:
-    full = plans.runs_of(context(data="folder:x", recipe="published", networks=("vgg16-imagenet",)))
-    epochs = {run.name: run.recipe["epochs"] for run in full}
-    assert epochs["vgg16_imagenet-vgg16-5x-scratch_b"] == 180
-    assert epochs["vgg16_imagenet-thinet-vgg-conv-scratch_b"] == 180
+    found = named(data="folder:x", recipe="published", networks=("vgg16-imagenet",))
+    for name in ("vgg16-5x", "thinet-vgg-conv"):
+        assert found[f"vgg16_imagenet-{name}-scratch_b"].recipe["epochs"] == 180
 
 
 def test_selected_branches_are_published_as_architectures() -> None:
@@ -146,13 +155,11 @@ def test_schedules_keep_their_fractions() -> None:
 
 
 def test_the_command_line_changes_every_arm() -> None:
-    runs = {
-        run.name: run for run in plans.runs_of(context(changes={"epochs": 4, "image_size": 20}))
-    }
+    runs = named(changes={"epochs": 4, "image_size": 20})
     epochs = {name: run.recipe["epochs"] for name, run in runs.items()}
-    assert epochs["vgg16_eighth-dense"] == epochs["vgg16_eighth-half-inherited"] == 4
-    assert epochs["vgg16_eighth-half-fine_tuned"] == 1
-    assert epochs["vgg16_eighth-half-scratch_b"] >= 14
+    assert epochs["dense"] == epochs["half-inherited"] == 4
+    assert epochs["half-fine_tuned"] == 1
+    assert epochs["half-scratch_b"] >= 14
     assert {run.recipe["image_size"] for run in runs.values()} == {20}
 
 
@@ -222,11 +229,6 @@ def test_targets_of_a_published_network() -> None:
     assert guided.amount == {"ratio": 0.7}
     bias = [one for one in published_targets(get_network("vgg19-bias")) if not one.optional]
     assert [one.amount["ratio"] for one in bias] == [0.3, 0.8, 0.95]
-
-
-def chosen(*targets: str) -> dict[str, Run]:
-    found = plans.runs_of(context(targets=targets))
-    return {run.name.removeprefix("vgg16_eighth-"): run for run in found}
 
 
 def test_targets_are_chosen_by_name(usual: dict[str, Run]) -> None:
@@ -304,8 +306,7 @@ def test_architectures_are_transferred_from_other_data() -> None:
 
 def test_published_architectures_are_transferred_as_in_the_paper() -> None:
     targets = ("transferred@cifar10:a", "transferred_uniform")
-    asked = context(data="cifar100:b", networks=("vgg16",), targets=targets)
-    found = {run.name: run for run in plans.runs_of(asked)}
+    found = named(data="cifar100:b", networks=("vgg16",), targets=targets)
     there = found["vgg16-transferred_from_cifar10-dense"]
     assert (there.data, there.recipe["epochs"]) == ("cifar10:a", 160)
     run = found["vgg16-transferred_from_cifar10-scratch_b"]
