@@ -166,7 +166,7 @@ def statements_table(tests: Sequence[Test], stds: Deviations) -> Table[Test]:
         "The standard deviation between seeds, in points, is taken to be the same in all rows of "
         f"an arm: {each}."
         if stds
-        else "One seed: exact tests on the test images; what another seed changes takes several.",
+        else "One seed: intervals are for the choice of test images alone, and nothing is tested.",
     )
     title = "Which arms differ, and which are alike"
     return Table("pruning_statements", title, columns, tests, notes)
