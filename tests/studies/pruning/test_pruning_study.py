@@ -36,6 +36,7 @@ STUDY = """
 from convnext_study.studies.pruning.plans import runs_of
 from convnext_study.studies.pruning.tables import findings
 
+DATA = "digits"
 NETWORKS = "as the pruning study's"
 NAMES = {names!r}
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convnext_study.data.rng import fold_in, generator
+from convnext_study.studies.pruning.blocks import SelectedConv2d
 from convnext_study.studies.pruning.channel_groups import Group, PruningError, check_widths
 from convnext_study.studies.pruning.removal import ImageSize, mask
 
@@ -213,7 +214,7 @@ def _patches(reader: Reader, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor
             raise PruningError(f"a convolution with padding={reader.padding!r} cannot be sampled")
         size, stride = reader.kernel_size, reader.stride  # type: ignore[assignment]
         dilation, padding = reader.dilation, reader.padding  # type: ignore[assignment]
-        if hasattr(reader, "keep_idx"):  # of a stream, only what it reads
+        if isinstance(reader, SelectedConv2d):  # of a stream, only what it reads
             x = x.index_select(1, reader.keep_idx)
     at_rows = rows[..., None] * stride[0] + dilation[0] * torch.arange(size[0])
     at_columns = columns[..., None] * stride[1] + dilation[1] * torch.arange(size[1])
