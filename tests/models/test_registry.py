@@ -215,7 +215,7 @@ def test_public_names() -> None:
 def test_default_cfg(row: str) -> None:
     config = timm.get_pretrained_cfg(row)
     nano = "nano" in row
-    assert config.input_size == ((3, 32, 32) if nano else (3, 224, 224))
+    assert config.input_size == ((3, 64, 64) if nano else (3, 224, 224))
     assert config.pool_size == ((1, 1) if nano else (7, 7))
     assert config.num_classes == (10 if nano else 1000)
     assert (config.crop_pct, config.interpolation) == (0.875, "bicubic")

@@ -63,7 +63,7 @@ def test_attributes(name: str) -> None:
     assert weights[config["first_conv"] + ".weight"].shape[1] == 3
     assert weights[config["classifier"] + ".weight"].shape == (net.num_classes, net.num_features)
     data = timm.data.resolve_model_data_config(net)
-    assert data["input_size"] == ((3, 32, 32) if "nano" in name else (3, 224, 224))
+    assert data["input_size"] == ((3, 64, 64) if "nano" in name else (3, 224, 224))
     assert net.no_weight_decay() == set()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d | nn.LayerNorm | LayerScale):
