@@ -75,7 +75,7 @@ def command(
     try:
         main()
     except SystemExit as ended:
-        code = ended.code
+        code = ended.code or 0
     return code, "".join(capsys.readouterr())
 
 
