@@ -105,7 +105,8 @@ def test_a_statement_is_what_the_runs_say(
     found = said(rows, "half-scratch_b", "half-fine_tuned")
     assert verdict in found.verdict
     assert found.comparison.difference.diff == pytest.approx(gain, abs=0.5)
-    assert found.comparison.p_adjusted >= found.comparison.difference.p
+    p, adjusted = found.comparison.difference.p, found.comparison.p_adjusted
+    assert p is not None and adjusted is not None and adjusted >= p
     assert found.is_equivalent is (gain == 0.0)
 
 
