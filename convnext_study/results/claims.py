@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from convnext_study.errors import UserError
 from convnext_study.results.compare import ALPHA, Comparison, compare, holm_adjust
 from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
-    PooledStd,
     holm,
     t_quantile,
-    unequal_difference,
 )
 from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Record
@@ -73,16 +71,11 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Pair(Generic[Row]):
-    """Two rows, and the question that their difference answers, first minus second.
-
-    ``std`` is the standard deviation between seeds, one for both or one of each; None where one
-    seed tells nothing of it.
-    """
+    """Two rows, and the question that their difference answers, first minus second."""
 
     first: Row
     second: Row
     question: str
-    std: PooledStd | tuple[PooledStd, PooledStd] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +124,7 @@ def compare_pairs(
     records_of: Callable[[Row], Sequence[Record]],
     margin: float | None = None,
 ) -> list[PairTest[Row]]:
-    """Test every pair, with Holm's correction over all of them.
+    """Test every pair by Welch's t test on seeds, with Holm's correction over all of them.
 
     Args:
         pairs: to compare.
@@ -140,8 +133,7 @@ def compare_pairs(
 
     Raises UserError as `compare` does.
     """
-    records = [(records_of(pair.first), records_of(pair.second)) for pair in pairs]
-    tests = [_compare(*both, pair.std) for pair, both in zip(pairs, records, strict=True)]
+    tests = [compare(records_of(pair.first), records_of(pair.second)) for pair in pairs]
     adjusted = holm_adjust(dict(enumerate(tests)))
     alike = [1.0] * len(pairs)
     if margin is not None:
@@ -150,14 +142,3 @@ def compare_pairs(
         PairTest(pair, adjusted[place], p_alike, margin)
         for place, (pair, p_alike) in enumerate(zip(pairs, alike, strict=True))
     ]
-
-
-def _compare(
-    first: Sequence[Record],
-    second: Sequence[Record],
-    std: PooledStd | tuple[PooledStd, PooledStd] | None,
-) -> Comparison:
-    if not isinstance(std, tuple):
-        return compare(first, second, std=std)
-    values, its = ([one.result.value for one in rows if one.result] for rows in (first, second))
-    return replace(compare(first, second), difference=unequal_difference(values, its, std))

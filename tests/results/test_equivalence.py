@@ -12,9 +12,7 @@ from convnext_study.errors import UserError
 from convnext_study.results.claims import tost
 from convnext_study.results.statistics.intervals import (
     Interval,
-    pool_std,
     t_quantile,
-    unequal_difference,
 )
 from convnext_study.results.statistics.two_way import two_way
 
@@ -46,17 +44,6 @@ def test_nothing_is_alike_without_a_measure_of_noise() -> None:
     assert tost(0.0, 0.0, 4, 1.0) == 1.0
     with pytest.raises(UserError, match=r"^margin: 0; use a difference above 0"):
         tost(0.0, 1.0, 4, 0)
-
-
-def test_unequal_deviations_of_their_own_rows_give_welchs_test() -> None:
-    draw = np.random.default_rng(8)
-    child, parent = (3 * draw.standard_normal(5)).tolist(), draw.standard_normal(4).tolist()
-    stds = [pool_std([one], "itself") for one in (child, parent)]
-    assert stds[0] is not None and stds[1] is not None
-    found = unequal_difference(child, parent, (stds[0], stds[1]))
-    theirs = stats.ttest_ind(child, parent, equal_var=False)
-    assert found.p == pytest.approx(theirs.pvalue) and found.df == pytest.approx(theirs.df)
-    assert tuple(found.interval) == pytest.approx(tuple(theirs.confidence_interval()))
 
 
 def test_two_factors_as_regressions_say() -> None:

@@ -127,24 +127,6 @@ def pooled_difference(
     return t_difference(fmean(child) - fmean(parent), error, std.df, method)
 
 
-def unequal_difference(
-    child: Sequence[float],
-    parent: Sequence[float],
-    stds: tuple[PooledStd, PooledStd],
-) -> Difference:
-    """The difference of two means, each with a standard deviation pooled over rows like its own.
-
-    For studies whose rows fall into kinds that are not equally noisy.
-    """
-    parts = [std.std**2 / len(one) for std, one in zip(stds, (child, parent), strict=True)]
-    error, df = added_error(parts, [std.df for std in stds])
-    method = (
-        f"t test on {len(child)} and {len(parent)} seeds, with standard deviations between seeds "
-        f"pooled over {stds[0].source} and over {stds[1].source}"
-    )
-    return t_difference(fmean(child) - fmean(parent), error, df, method)
-
-
 def added_error(variances: Sequence[float], dfs: Sequence[float]) -> tuple[float, float]:
     """The root of a sum of variances, and its degrees of freedom (Satterthwaite 1946)."""
     total = sum(variances)

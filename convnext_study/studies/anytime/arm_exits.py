@@ -13,7 +13,7 @@ from convnext_study.report.tables.comparison import comparison_columns
 from convnext_study.report.tables.formatting import digits, level_interval, mean_std, signed
 from convnext_study.results.claims import Pair, PairTest, compare_pairs, with_metric
 from convnext_study.results.per_sample import image_noise
-from convnext_study.results.statistics.intervals import Interval, PooledStd, pool_std
+from convnext_study.results.statistics.intervals import Interval
 from convnext_study.results.subset_results import results_of
 from convnext_study.runs.records import Record
 
@@ -162,18 +162,16 @@ def claims_table(arms: Arms, end: str = "") -> Table[PairTest[ArmExit]] | None:
         for exit in exits if arms.keys() >= set(names) else ():
             child, parent = (ArmExit(arms[name], exit) for name in names)
             if exit <= min(child.exits, parent.exits):
-                pairs.append(Pair(child, parent, words, seeds_std(arms, exit)))
+                pairs.append(Pair(child, parent, words))
     if not pairs:
         return None
     tests = compare_pairs(pairs, lambda at: at.compared)
-    std = seeds_std(arms, LAST)
     noise = (
         "One seed: nothing is tested, and intervals (bootstrap over images) cover the choice of "
         "test images only; claims about networks take several seeds."
-        if std is None
-        else "t tests with the deviation between seeds pooled over the arms, for each exit alone "
-        f"(last exit: {std.std:.2f} points, {std.df:g} degrees of freedom); 'seeds and images' is "
-        "the interval where other test images are drawn too, from the shared seeds alone."
+        if all(one.comparison.significant is None for one in tests)
+        else "Welch's t test on seeds, of each exit; 'seeds and images' is the interval where test "
+        "images are drawn anew too, from three shared seeds or more."
     )
     about = "1 to 4: the paper's claims; CA should lose nothing over RH, and gain over the others. "
     about += f"p after Holm's correction over {len(tests)} tests; intervals of each test alone."
@@ -202,10 +200,3 @@ def claims_table(arms: Arms, end: str = "") -> Table[PairTest[ArmExit]] | None:
 
 def _name(test: PairTest[ArmExit]) -> str:
     return f"{test.first.arm}-{test.second.arm}-{test.first.where}"
-
-
-def seeds_std(arms: Arms, exit: int) -> PooledStd | None:
-    """The deviation between seeds at one exit, pooled over the arms that have it."""
-    there = [ArmExit(records, exit) for records in arms.values()]
-    values = [one.values for one in there if exit == LAST or 1 < one.exits >= exit]
-    return pool_std(values, f"{len(values)} arms")

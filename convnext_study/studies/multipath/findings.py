@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 from convnext_study.report.findings import Finding, StudyFigure
@@ -12,7 +10,6 @@ from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.comparison import comparison_columns
 from convnext_study.report.tables.formatting import count, digits, mean_std, signed
 from convnext_study.results.claims import Pair, PairTest, compare_pairs, with_metric
-from convnext_study.results.detectable import pooled_std
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.summary import summarize
 from convnext_study.runs.records import Record
@@ -154,25 +151,21 @@ def comparison_table(rows: Rows, data: str, full: bool) -> Table[NetworkResult]:
 
 def claims_table(rows: Rows) -> Table[Test] | None:
     """The claims about accuracy that the runs allow to test, corrected by Holm's method."""
-    std = pooled_std(summarize(_all(rows)), "networks")
     pairs = []
     for words, first, second in CLAIMS:
         if not {*first, *second} <= rows.keys():
             continue
-        if len(first) == 1:
-            pairs.append(Pair(first, second, words, std))
-        elif std and min(len(gains(rows, one)) for one in (first, second)) > 1:
-            twice = replace(std, std=std.std * math.sqrt(2))  # a gain has the noise of two networks
-            pairs.append(Pair(first, second, words, twice))
+        few = min(len(gains(rows, one)) for one in (first, second)) < 2 if first[1:] else False
+        if not few:
+            pairs.append(Pair(first, second, words))
     if not pairs:
         return None
     tests = compare_pairs(pairs, lambda one: rows[one[0]] if len(one) == 1 else gains(rows, one))
     noise = (
         "One seed: nothing is tested, and intervals cover the choice of test images only; claims "
         "about networks take several seeds, and so does how attention depends on different depths."
-        if std is None
-        else f"The deviation between seeds is {std.std:.2f} points, pooled over "
-        f"{std.source} ({std.df:g} degrees of freedom)."
+        if all(one.comparison.significant is None for one in tests)
+        else "Welch's t test on seeds."
     )
     corrected = f"p after Holm's correction over {len(tests)} tests; intervals of each test alone."
 

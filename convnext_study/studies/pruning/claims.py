@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from convnext_study.report.tables import Column, Table
-from convnext_study.report.tables.formatting import mean_std, p_equals, percent, plural, signed
+from convnext_study.report.tables.formatting import mean_std, p_equals, percent, signed
 from convnext_study.report.tables.table import Tone
 from convnext_study.results.claims import Pair, PairTest, compare_pairs
 from convnext_study.results.per_sample import resolution_of
-from convnext_study.results.statistics.intervals import PooledStd, pool_std
 from convnext_study.results.statistics.two_way import two_way
 from convnext_study.studies.pruning import arms as of
 from convnext_study.studies.pruning.rows import Row
@@ -55,35 +54,13 @@ ARCHITECTURES = {
     "random_widths": "random widths",
 }
 
-Deviations: TypeAlias = Mapping[str, PooledStd]  # by the names of arms
 Test: TypeAlias = PairTest[Row]
 
 
 def statements(rows: Mapping[str, Row]) -> list[Test]:
     """Every pair that the runs allow to test, corrected together by Holm's method."""
-    stds = deviations(rows)
-    pairs = []
-    for one, other, question in _contrasts(rows.values()):
-        both = {one.arm, other.arm} <= stds.keys()
-        pairs.append(Pair(one, other, question, (stds[one.arm], stds[other.arm]) if both else None))
+    pairs = [Pair(*contrast) for contrast in _contrasts(rows.values())]
     return compare_pairs(pairs, lambda row: row.records, MARGIN)
-
-
-def deviations(rows: Mapping[str, Row]) -> dict[str, PooledStd]:
-    """The standard deviation between seeds of each arm, pooled over what is pruned.
-
-    Arms are not equally noisy: short training from random weights is the noisiest by far. None of
-    an arm that has one seed alone.
-    """
-    found = {}
-    for arm in dict.fromkeys(row.arm for row in rows.values()):
-        own = [row for row in rows.values() if row.arm == arm]
-        source = plural(sum(len(row.values) > 1 for row in own), f"row of {of.LABELS[arm]}")
-        resolution = resolution_of(own[0].result.metric)
-        std = pool_std([row.values for row in own], source, resolution=resolution)
-        if std is not None:
-            found[arm] = std
-    return found
 
 
 def _contrasts(rows: Iterable[Row]) -> Iterator[tuple[Row, Row, str]]:

@@ -22,10 +22,8 @@ from convnext_study.runs.records import Record
 from convnext_study.studies.pruning import arms as of
 from convnext_study.studies.pruning.claims import (
     MARGIN,
-    Deviations,
     Test,
     contrast_columns,
-    deviations,
     mean_column,
     statements,
     two_factor_tables,
@@ -56,9 +54,9 @@ def findings(records: Iterable[Record]) -> list[Finding]:
         return []
     latencies = measure_latency(rows)
     found: list[Finding] = [arms_table(rows, latencies)]
-    stds, tests = deviations(rows), statements(rows)
+    tests = statements(rows)
     if tests:
-        found += [statements_table(tests, stds), "\n".join(_in_words(tests))]
+        found += [statements_table(tests), "\n".join(_in_words(tests))]
     found += [*per_network_table(tests), *two_factor_tables(tests)]
     found.append(StudyFigure("pruning_pareto", TITLE, pareto(rows, latencies)))
     return found
@@ -136,8 +134,8 @@ def _paper(row: Row) -> str:
     return ""
 
 
-def statements_table(tests: Sequence[Test], stds: Deviations) -> Table[Test]:
-    """A row for each pair of arms; ``stds`` are the standard deviations between seeds."""
+def statements_table(tests: Sequence[Test]) -> Table[Test]:
+    """A row for each pair of arms."""
     labels = {one.first.network: one.first.about("network_label") for one in tests}
     columns: list[Column[Test]] = [
         Column("question", "question", lambda one: one.question, "text", screen=False),
@@ -158,14 +156,13 @@ def statements_table(tests: Sequence[Test], stds: Deviations) -> Table[Test]:
         Column("verdict", "verdict", lambda one: one.verdict, "text", tone=_tone),
         Column("p", "p", lambda one: one.comparison.difference.p, format=p_value, screen=False),
     ]
-    each = ", ".join(f"{of.LABELS[arm]} {std.std:.2f}" for arm, std in stds.items())
+    several = any(one.comparison.significant is not None for one in tests)
     notes = (
         f"alike: two one-sided tests (TOST) that the difference is {MARGIN:g} point or more; the "
         "margin was set before any run. Both p are Holm's over the "
         f"{len(tests)} statements; intervals are of each alone. open: neither is shown.",
-        "The standard deviation between seeds, in points, is taken to be the same in all rows of "
-        f"an arm: {each}."
-        if stds
+        "differ: Welch's t test on seeds."
+        if several
         else "One seed: intervals are for the choice of test images alone, and nothing is tested.",
     )
     title = "Which arms differ, and which are alike"
