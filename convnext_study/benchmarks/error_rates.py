@@ -137,9 +137,10 @@ def _check(values: Array) -> None:
     _, p, _ = _welch(values[:_CHECKED])
     for road, mine, adjusted in zip(values, p, _holm(p), strict=False):
         pairs = zip(*_pairs(), strict=True)
-        its = [welch_difference(list(road[a]), list(road[b])).p for a, b in pairs]
-        np.testing.assert_allclose(mine, its)
-        np.testing.assert_allclose(adjusted, holm(its))
+        found = [welch_difference(list(road[a]), list(road[b])).p for a, b in pairs]
+        its = [one for one in found if one is not None]
+        np.testing.assert_allclose(mine, np.array(its))
+        np.testing.assert_allclose(adjusted, np.array(holm(its)))
 
 
 def table(seeds: Sequence[int], roads: int) -> str:

@@ -70,7 +70,7 @@ def test_pooled_deviation_and_difference_by_hand() -> None:
 
 def test_homogeneity_is_levenes_test_about_medians() -> None:
     rows = [[1.0, 2.0, 3.0], [2.0, 2.5, 3.0], [1.0, 5.0, 9.0]]
-    apart = [[1, 0, 1], [0.5, 0, 0.5], [4, 0, 4]]  # from each row's median
+    apart = [[1.0, 0.0, 1.0], [0.5, 0.0, 0.5], [4.0, 0.0, 4.0]]  # from each row's median
     assert homogeneity(rows) == pytest.approx(f_oneway(*apart).pvalue)
     assert homogeneity([[1.0, 2.0], [3.0, 9.0]]) is None
     assert homogeneity([[1.0] * 3, [2.0] * 3]) is None

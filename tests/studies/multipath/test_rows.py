@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping
 from html import unescape
 from pathlib import Path
@@ -50,9 +51,9 @@ def row_of(run: Run) -> str:
 def finished(
     folder: Path, runs: Iterable[Run], top1: Mapping[str, float], spread: float = 0.4
 ) -> list[Record]:
-    """Records of these runs; seeds lie ``spread`` apart, alike in all rows but for the last."""
+    """Records of these runs, each up to ``spread`` away from its row's accuracy."""
     for run in runs:
-        noise = spread * ((run.seed * 7 + len(row_of(run))) % 3 - 1)
+        noise = spread * random.Random(f"{row_of(run)} {run.seed}").uniform(-1, 1)
         size = {"params": 1_325_002, "macs": 206_200_000}
         write_run(
             folder, run, top1=top1[row_of(run)] + noise, result={**size, "val_images": 10_000}
@@ -143,12 +144,12 @@ def test_a_claim_is_what_the_runs_say(
 
 
 def test_attention_that_needs_different_depths_is_seen(tmp_path: Path, file: StudyFile) -> None:
-    context = context_of(file, seeds=(0, 1, 2))
+    context = context_of(file, seeds=(0, 1, 2, 3, 4))
     tops = {**FLAT, "depths_se": 94.0}
     found = claims(file, finished(tmp_path, file.runs(context), tops), context)
     significant = {name for name, claim in found.items() if claim["significant"]}
     assert significant == {"depths_se-depths", "depths_se-depths-paths_se-paths"}
-    assert found["depths_se-depths-paths_se-paths"]["diff"] == pytest.approx(4)
+    assert found["depths_se-depths-paths_se-paths"]["diff"] == pytest.approx(4, abs=0.9)
 
 
 def test_one_seed_tests_images_and_no_interaction(tmp_path: Path, file: StudyFile) -> None:

@@ -219,7 +219,7 @@ def test_several_networks_are_compared_by_what_pruning_costs_them(
     # Which network a statement is about has a column where there are several.
     shown = {column.key for column in statements_table(said_of).columns if column.screen}
     assert "network" in shown
-    of_one = statements_table([one for one in said_of if "stem" in one.first.network], {})
+    of_one = statements_table([one for one in said_of if "stem" in one.first.network])
     assert "network" not in {column.key for column in of_one.columns if column.screen}
 
 
