@@ -10,7 +10,7 @@ from typing import Any
 from convnext_study.data.sources import OF_IMAGES, SOURCES, check_labels, split_uri
 from convnext_study.errors import UserError
 from convnext_study.models.builders import ROADMAP_BUILDER
-from convnext_study.recipes import recipe_for
+from convnext_study.recipes import Recipe, recipe_for
 from convnext_study.results.subset_results import RECIPE
 from convnext_study.results.summary import MAY_DIFFER
 from convnext_study.roadmap import Roadmap, Variant
@@ -87,24 +87,20 @@ def roadmap_runs(
 ) -> list[Run]:
     """One run for each row and seed, all rows of the first seed before those of the next.
 
-    ``recipe`` is as in `recipe_for`; ``changes`` are recipe fields to set in every row. Raises
-    UserError for data whose images have no class.
+    ``recipe`` is as in `recipe_for`; ``changes`` are recipe fields to set in every row. A road of
+    ours has images of its own size where nothing else is asked for. Raises UserError for data
+    whose images have no class.
     """
     check_labels(data, OF_IMAGES)
     order = {variant.name: place for place, variant in enumerate(road.variants())}
-    changes = dict(changes or {})
-    if not road.published:
-        changes["image_size"] = changes.get("image_size") or road.image_size
-    variants = list(variants)
+    variants, choice = list(variants), default_recipe(road, data) if recipe is None else recipe
     return [
         Run(
             study=f"roadmap-{road.regime}",
             name=variant.name,
             model=ModelRef(builder=ROADMAP_BUILDER, args=variant.spec.to_dict()),
-            recipe=recipe_for(
-                variant.recipe, default_recipe(road, data) if recipe is None else recipe
-            )
-            .replace(**changes)
+            recipe=_sized(recipe_for(variant.recipe, choice), road)
+            .replace(**(changes or {}))
             .model_dump(mode="json"),
             data=data,
             seed=seed,
@@ -113,6 +109,12 @@ def roadmap_runs(
         for seed in seeds
         for variant in variants
     ]
+
+
+def _sized(recipe: Recipe, road: Roadmap) -> Recipe:
+    if road.published or recipe.image_size is not None:
+        return recipe
+    return recipe.model_copy(update={"image_size": road.image_size})
 
 
 def _metadata(road: Roadmap, variant: Variant, order: int) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_runs_of_the_papers_road_map() -> None:
 
 def test_a_folder_of_images_is_seen_at_the_roads_size() -> None:
     variants = [NANO.variant("gelu")]
-    for given, size in (({}, 32), ({"image_size": None}, 32), ({"image_size": 48}, 48)):
+    for given, size in (({}, 64), ({"image_size": None}, 64), ({"image_size": 48}, 48)):
         (run,) = roadmap_runs(NANO, variants, data="folder:x", seeds=[0], changes=given)
         assert run.recipe["image_size"] == size
 
