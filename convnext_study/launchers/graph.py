@@ -87,7 +87,11 @@ class Schedule:
         levels(jobs)
         self.waiting = dict(enumerate(jobs))
         self._keys = [job.run.key for job in jobs]  # a digest each, so found once
-        self._places = {key: place for place, key in enumerate(self._keys)}
+        # Two rows may share a key, as those of one network; each is a job of its own.
+        self._places = {
+            (key, job.run.name): place
+            for place, (key, job) in enumerate(zip(self._keys, jobs, strict=True))
+        }
         self._open = set(self._keys)
         self._children = defaultdict[str | None, list[int]](list)
         for place, job in self.waiting.items():
@@ -104,7 +108,7 @@ class Schedule:
         """Note how a job ended. Returns that, and the ends of the jobs that cannot start for it:
         those that start from it, and from them."""
         key = outcome.run.key
-        self.waiting.pop(self._places[key], None)
+        self.waiting.pop(self._places[key, outcome.run.name], None)
         self._open.discard(key)
         if outcome.status == "done":
             return [outcome]
