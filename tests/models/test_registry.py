@@ -216,7 +216,7 @@ def test_default_cfg(row: str) -> None:
     config = timm.get_pretrained_cfg(row)
     nano = "nano" in row
     assert config.input_size == ((3, 64, 64) if nano else (3, 224, 224))
-    assert config.pool_size == ((1, 1) if nano else (7, 7))
+    assert config.pool_size == ((2, 2) if nano else (7, 7))
     assert config.num_classes == (10 if nano else 1000)
     assert (config.crop_pct, config.interpolation) == (0.875, "bicubic")
     assert config.mean == timm.data.IMAGENET_DEFAULT_MEAN
