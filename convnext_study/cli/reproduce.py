@@ -79,7 +79,7 @@ def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> lis
     if len(variants) < len(road.variants()):
         parts += ["--steps", ",".join(variant.name for variant in variants)]
     line = shlex.join([*parts, *_options(road, runs, seeds), "--out", folder])
-    choice, changes = _recipe(runs)
+    choice, changes = _recipe(road, runs)
     try:
         made = roadmap_runs(
             road,
@@ -126,19 +126,18 @@ def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:
     from convnext_study.experiments.roadmap_runs import default_recipe
 
     parts = ["--data", _data(runs[0].data), "--seeds", seeds]
-    choice, changes = _recipe(runs)
+    choice, changes = _recipe(road, runs)
     if choice != default_recipe(road, runs[0].data):
         parts += ["--recipe", choice]
-    if not road.published and changes.get("image_size") == road.image_size:
-        del changes["image_size"]  # the road's own
     for field, value in changes.items():
         parts += [_OPTIONS[field], str(value)]
     return parts
 
 
-def _recipe(runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
+def _recipe(road: Roadmap, runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
     """The choice of recipe that comes nearest, and what was changed in it."""
-    from convnext_study.recipes import CHOICES, RECIPES, recipe_for
+    from convnext_study.experiments.roadmap_runs import row_recipe
+    from convnext_study.recipes import CHOICES, RECIPES
 
     own = str(runs[0].metadata.get(RECIPE, ""))
     base = str(runs[0].recipe.get("name", "")).partition("[")[0]
@@ -149,7 +148,7 @@ def _recipe(runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
     for run in runs:
         if run.metadata.get(RECIPE) in RECIPES:  # no other, which could be a file's name
             with contextlib.suppress(UserError):
-                plain = recipe_for(run.metadata[RECIPE], choice).model_dump(mode="json")
+                plain = row_recipe(road, run.metadata[RECIPE], choice).model_dump(mode="json")
                 given = {name: run.recipe.get(name) for name in _OPTIONS}
                 changes |= {k: v for k, v in given.items() if v not in (None, plain[k])}
     return choice, changes

@@ -99,7 +99,7 @@ def roadmap_runs(
             study=f"roadmap-{road.regime}",
             name=variant.name,
             model=ModelRef(builder=ROADMAP_BUILDER, args=variant.spec.to_dict()),
-            recipe=_sized(recipe_for(variant.recipe, choice), road)
+            recipe=row_recipe(road, variant.recipe, choice)
             .replace(**(changes or {}))
             .model_dump(mode="json"),
             data=data,
@@ -111,7 +111,9 @@ def roadmap_runs(
     ]
 
 
-def _sized(recipe: Recipe, road: Roadmap) -> Recipe:
+def row_recipe(road: Roadmap, own: str, choice: str) -> Recipe:
+    """The recipe of a row as `recipe_for` has it, a road of ours with images of its own size."""
+    recipe = recipe_for(own, choice)
     if road.published or recipe.image_size is not None:
         return recipe
     return recipe.model_copy(update={"image_size": road.image_size})

@@ -39,7 +39,7 @@ class Comparison:
     the direction of ``metric``; ``p_adjusted`` is Holm's over the ``family`` comparisons made
     together, and it alone decides; it is None where a row has one seed. ``scope`` says what the
     test takes to vary. ``new_images``, for three or more shared seeds, is the same difference where
-    the test images vary as well.
+    the test images vary as well; None of a pooled test, beside which it stands already.
     """
 
     difference: Difference
@@ -91,7 +91,7 @@ def compare(
         p_adjusted=found.p,
         family=1,
         scope=scope,
-        new_images=_new_images(mine, its, resolution),
+        new_images=_new_images(mine, its, resolution) if std is None else None,
         metric=metric,
     )
 

@@ -59,7 +59,7 @@ class StudyResults:
     @property
     def is_road(self) -> bool:
         """Whether the study is a whole road map rather than an ablation of one."""
-        return self.regime is not None and self.name == f"roadmap-{self.regime}"
+        return self.regime is not None and all(row.on_road for row in self.rows)
 
     @property
     def drawn(self) -> bool:

@@ -116,7 +116,7 @@ def study_title(rows: Sequence[ResultRow]) -> StudyTitle:
     regimes = {row.regime for row in rows}
     regime = regimes.pop() if len(regimes) == 1 else None
     studies = sorted({row.study for row in rows})
-    on_road = regime in ROADMAPS and studies == [f"roadmap-{regime}"]
+    on_road = regime is not None and all(row.on_road for row in rows)
     done = [row for row in rows if row.value is not None]
     return StudyTitle(
         title="From ResNet to ConvNeXt, step by step" if on_road else ", ".join(studies),

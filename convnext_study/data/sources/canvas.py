@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from itertools import cycle, islice
 
 import torch
 import torch.nn.functional as F
@@ -69,15 +70,15 @@ class Canvases:
     def __len__(self) -> int:
         return self.count
 
-    @property
-    def _present(self) -> list[int]:
-        """The writers in turn."""
-        return sorted(set(self.writers.tolist()))
+    @cached_property
+    def _scans_of(self) -> dict[int, Tensor]:
+        """The numbers of each writer's scans; canvases take turns in this order."""
+        present = sorted(set(self.writers.tolist()))
+        return {writer: (self.writers == writer).nonzero().flatten() for writer in present}
 
     def groups(self) -> Tensor:
         """(count,) int64: the writer of each canvas's digits."""
-        present = self._present
-        return torch.tensor([present[index % len(present)] for index in range(self.count)])
+        return torch.tensor([*islice(cycle(self._scans_of), self.count)])
 
     def pixels(self, index: int) -> tuple[Tensor, Tensor]:
         """A canvas, (3, side, side) uint8, and its labels, (side, side) uint8."""
@@ -91,8 +92,7 @@ class Canvases:
             return low + (high - low) * next(uniform)
 
         image = self._photograph(draw)
-        writer = self._present[index % len(self._present)]
-        scans = (self.writers == writer).nonzero().flatten()
+        scans = [*self._scans_of.values()][index % len(self._scans_of)]
         for _ in range(_whole(draw, *FRAGMENTS)):
             self._fragment(image, scans, draw)
         labels = torch.zeros(self.side, self.side, dtype=torch.uint8)

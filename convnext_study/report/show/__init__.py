@@ -1,7 +1,6 @@
 """One screen for each row of a road map: what the step changes, and what that costs.
 
-Sixteen of them show how a ResNet becomes a ConvNeXt. rich is imported only when a
-screen is made.
+Sixteen of them show how a ResNet becomes a ConvNeXt. rich is imported only when a screen is made.
 """
 
 from __future__ import annotations
