@@ -7,24 +7,55 @@ it knows every network of the road maps by its name: ``roadmap_t_patchify_stem``
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.models import timm_hook
 
 if TYPE_CHECKING:
+    from convnext_study.api import (
+        Results,
+        Road,
+        compare,
+        figure,
+        load_results,
+        roadmap,
+        run_roadmap,
+        train,
+    )
     from convnext_study.models.roadmap_net import RoadmapNet
-    from convnext_study.roadmap import ROADMAPS, get_roadmap
+    from convnext_study.roadmap import ROADMAPS, Step, get_roadmap
     from convnext_study.roadmap.spec import NetSpec
 
     __version__: str
 
-__all__ = ["ROADMAPS", "NetSpec", "RoadmapNet", "__version__", "get_roadmap"]
+__all__ = [
+    "ROADMAPS",
+    "NetSpec",
+    "Results",
+    "Road",
+    "RoadmapNet",
+    "Step",
+    "__version__",
+    "compare",
+    "figure",
+    "get_roadmap",
+    "load_results",
+    "roadmap",
+    "run_roadmap",
+    "train",
+]
 
 _HOMES = {
     "NetSpec": "convnext_study.roadmap.spec",
     "ROADMAPS": "convnext_study.roadmap",
+    "Step": "convnext_study.roadmap",
     "get_roadmap": "convnext_study.roadmap",
     "RoadmapNet": "convnext_study.models.roadmap_net",
+    **dict.fromkeys(
+        ("Results", "Road", "compare", "figure", "load_results", "run_roadmap", "train"),
+        "convnext_study.api",
+    ),
 }
 
 
@@ -42,4 +73,14 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+class _Roadmap(ModuleType):
+    """The folder `convnext_study.roadmap`, which is also the function of that name."""
+
+    def __call__(self, regime: str = "nano", *steps: Step) -> Road:
+        from convnext_study.api import roadmap
+
+        return roadmap(regime, *steps)
+
+
 timm_hook.install()
+importlib.import_module(f"{__name__}.roadmap").__class__ = _Roadmap

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from convnext_study.cli.options import StudyOptions, output_of, print_json, print_tables
-from convnext_study.cli.progress import Progress, progress
+from convnext_study.experiments.progress import Progress, progress
 
 if TYPE_CHECKING:
     from convnext_study.experiments.collection import RunCollection

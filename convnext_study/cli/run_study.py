@@ -18,36 +18,18 @@ from convnext_study.cli.options import (
     print_written,
     warn_of_unreadable,
 )
-from convnext_study.cli.place import (
-    choose_resources_for,
-    describe,
-    launcher_of,
-    opening,
-)
-from convnext_study.cli.progress import live_table, plain_line, progress
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, UserError, one_line
-from convnext_study.experiments.collection import RunCollection, train_all, unfinished
-from convnext_study.experiments.data_identity import identify
-from convnext_study.experiments.study_file import recorded
+from convnext_study.experiments.collection import RunCollection, unfinished
+from convnext_study.experiments.machine import Plan, describe, plan
+from convnext_study.experiments.progress import live_table, plain_line, progress
 from convnext_study.report.tables.formatting import plural
 from convnext_study.runs.records import Run, unreadable_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from convnext_study.launchers import Launcher
     from convnext_study.launchers.graph import Outcome
-    from convnext_study.launchers.resources import Resources
     from convnext_study.results.rows import ResultRow
-
-
-def identify_in(folder: Path, runs: Sequence[Run], options: StudyOptions) -> list[Run]:
-    """The runs with what their data is; in a dry run, as far as that can be known.
-
-    Raises UserError, before anything is printed or written, for data that cannot be used.
-    """
-    known = recorded(folder).values()
-    return identify(runs, known, required=not options.dry_run, **opening(options))
 
 
 def run_study(study: RunCollection, options: StudyOptions) -> None:
@@ -58,24 +40,23 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
     """
     if options.as_json and not options.dry_run:
         raise UserError("--json: is of an estimate; add --dry-run, or leave it out")
-    todo = [run for run in study.runs if not study.is_done(run)]
-    done = len(study.runs) - len(todo)
+    planned = plan(study, options.machine())
+    launcher, resources = planned.launcher, planned.resources
     output = output_of(options)
+    done = len(study.runs) - len(planned.todo)
     print(f"{study.folder}: {len(study.runs)} runs, {done} done already", file=output)
-    launcher = launcher_of(options)
-    resources = choose_resources_for(todo, options, launcher) if todo else None
     if resources:
-        print(describe(todo, launcher, resources), file=output, flush=True)
+        print(describe(planned.todo, launcher, resources), file=output, flush=True)
     if options.dry_run:
         gpus = launcher.world_size(resources.devices if resources else ())
         print_estimate(study, options, gpus, resources)
-        if launcher.submits and resources and not options.as_json:
-            train_all(study, resources, lambda: None, launcher)
+        if launcher.submits and not options.as_json:
+            planned.train(lambda: None)
         return
     study.note_places()
     outcomes: list[Outcome] = []
     if resources:
-        outcomes = _train(study, resources, launcher)
+        outcomes = _train(planned)
         for outcome in unfinished(outcomes, "submitted"):
             print(f"{outcome.run.id}: {outcome.reason}")
         if not options.wait:
@@ -99,26 +80,27 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
         raise typer.Exit(EXIT_STOPPED)
 
 
-def _train(study: RunCollection, resources: Resources, launcher: Launcher) -> list[Outcome]:
+def _train(planned: Plan) -> list[Outcome]:
     """A live table on a terminal, and a line per epoch for logs and pipes."""
-    shown = console()
+    shown, study = console(), planned.study
     if not shown.is_terminal:
-        return _train_plain(study, resources, launcher)
+        return _train_plain(planned)
     from rich.live import Live
 
     with Live(console=shown, auto_refresh=False) as live:
 
         def on_poll() -> None:
             rows = progress(study.records(), study.runs)
-            live.update(live_table(rows, resources.jobs, shown.height), refresh=True)
+            live.update(live_table(rows, planned.jobs, shown.height), refresh=True)
 
         on_poll()
-        outcomes = train_all(study, resources, on_poll, launcher)
+        outcomes = planned.train(on_poll)
         on_poll()
     return outcomes
 
 
-def _train_plain(study: RunCollection, resources: Resources, launcher: Launcher) -> list[Outcome]:
+def _train_plain(planned: Plan) -> list[Outcome]:
+    study = planned.study
     output = {record.run.id: len(record.epochs) for record in study.records()}
     began = time.monotonic()
 
@@ -129,7 +111,7 @@ def _train_plain(study: RunCollection, resources: Resources, launcher: Launcher)
             output[record.run.id] = len(record.epochs)
         sys.stdout.flush()
 
-    return train_all(study, resources, on_poll, launcher)
+    return planned.train(on_poll)
 
 
 def _warnings(study: RunCollection) -> list[str]:

@@ -73,8 +73,9 @@ def study(
 
     Networks that the folder has already, from a road map or another study, are not trained again.
     """
-    from convnext_study.cli.run_study import identify_in, run_study
+    from convnext_study.cli.run_study import run_study
     from convnext_study.experiments.collection import RunCollection
+    from convnext_study.experiments.machine import identify_in
     from convnext_study.experiments.roadmap_runs import DEFAULT_DATA, default_folder, parse_seeds
     from convnext_study.experiments.study_file import (
         NETWORKS,
@@ -115,7 +116,7 @@ def study(
     folder = (
         options.out or loaded.folder(context.data) or default_folder(context.road, context.data)
     )
-    requested = identify_in(folder, requested, options)
+    requested = identify_in(folder, requested, options.machine())
     runs, done = deduplicate(requested, folder)
     print(
         f"{len(requested)} networks requested, {len(runs)} distinct, {done} trained already",
@@ -155,12 +156,12 @@ def _match_macs(runs: list[Run], target: str, context: Context, options: StudyOp
 
 def _image(context: Context, options: StudyOptions) -> tuple[int, int]:
     """The side of the data's images, and how many classes they have."""
-    from convnext_study.cli.place import opening
     from convnext_study.experiments.data_identity import look_at, size_if_missing
+    from convnext_study.experiments.machine import opening
 
     if options.dry_run and (missing := size_if_missing(context.data)):
         return missing[0].image_size, missing[0].classes
-    size = look_at(context.data, **opening(options)).size
+    size = look_at(context.data, **opening(options.machine())).size
     return size.image_size, size.classes
 
 

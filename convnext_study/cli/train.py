@@ -47,8 +47,9 @@ def roadmap(
 
 def _train(road: Roadmap, variants: Sequence[Variant], options: StudyOptions) -> None:
     """Train rows of a road map, and show them."""
-    from convnext_study.cli.run_study import identify_in, run_study
+    from convnext_study.cli.run_study import run_study
     from convnext_study.experiments.collection import RunCollection
+    from convnext_study.experiments.machine import identify_in
     from convnext_study.experiments.roadmap_runs import (
         DEFAULT_DATA,
         default_folder,
@@ -66,5 +67,5 @@ def _train(road: Roadmap, variants: Sequence[Variant], options: StudyOptions) ->
         changes=options.recipe_changes(),
     )
     folder = options.out or default_folder(road, data)
-    runs = identify_in(folder, runs, options)
+    runs = identify_in(folder, runs, options.machine())
     run_study(RunCollection(tuple(runs), folder, options.wandb), options)

@@ -127,6 +127,6 @@ def test_an_interrupt_before_the_first_training_can_be_resumed(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_study, "choose_resources_for", interrupted)
+    monkeypatch.setattr(run_study, "plan", interrupted)
     assert study("beyond", "stopped")[0] == 75
     assert study("beyond", "stopped", "--dry-run")[0] == 130, "there is nothing to resume"

@@ -15,9 +15,9 @@ from support.training import assert_same
 
 from convnext_study.cli import run_study
 from convnext_study.cli.options import StudyOptions
-from convnext_study.cli.place import choose_resources_for, launcher_of
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, Busy, UserError
 from convnext_study.experiments.collection import RunCollection, train_all
+from convnext_study.experiments.machine import Machine, choose_resources_for, launcher_of
 from convnext_study.experiments.roadmap_runs import choose_variants, parse_seeds, roadmap_runs
 from convnext_study.launchers import resources as machine_module
 from convnext_study.launchers.graph import Job, Outcome
@@ -161,7 +161,7 @@ def test_threads_are_those_of_the_node_that_trains(
     monkeypatch.setattr(machine_module, "cores", lambda: 2)  # of a login node
     site, data = tmp_path / "site.toml", f"folder:{make_folder(tmp_path / 'data')}"
     site.write_text(f"minutes = 9\ngpus = {gpus}\ncpus_per_process = 16\n")
-    options = StudyOptions(launcher="slurm", cluster=site)
+    options = Machine(launcher="slurm", cluster=site)
     (run,) = roadmap_runs(NANO, [NANO.variant("gelu")], data=data, seeds=[0])
     run = run.model_copy(update={"recipe": {**run.recipe, "image_size": 128}})
     plan = choose_resources_for([run], options, launcher_of(options))
@@ -171,12 +171,12 @@ def test_threads_are_those_of_the_node_that_trains(
 
 
 def test_flags_of_a_gpu_reach_the_training() -> None:
-    def flags(options: StudyOptions) -> tuple[bool, bool, bool]:
+    def flags(options: Machine) -> tuple[bool, bool, bool]:
         found = choose_resources_for([make_tiny_run()], options, Local()).runtime
         return found.deterministic, found.tf32, found.cudnn_benchmark
 
-    options = StudyOptions(deterministic=True, tf32=True, cudnn_benchmark=True)
-    assert (flags(options), flags(StudyOptions())) == ((True,) * 3, (False,) * 3)
+    options = Machine(deterministic=True, tf32=True, cudnn_benchmark=True)
+    assert (flags(options), flags(Machine())) == ((True,) * 3, (False,) * 3)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_flags_of_a_gpu_reach_the_training() -> None:
 )
 def test_options_of_another_launcher(name: str, options: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        launcher_of(StudyOptions(launcher=name, **options))
+        launcher_of(Machine(launcher=name, **options))
 
 
 def make_study(folder: Path, count: int = 2) -> RunCollection:

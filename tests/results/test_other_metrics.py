@@ -17,8 +17,8 @@ from support.fakes import fake_run, write_run
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
-from convnext_study.cli.progress import live_table, plain_line, progress
 from convnext_study.errors import UserError
+from convnext_study.experiments.progress import live_table, plain_line, progress
 from convnext_study.report.page import render
 from convnext_study.report.page_figures import write_figures
 from convnext_study.report.tables.render import Screen, to_latex

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from scipy.stats import binomtest
 from support.fakes import fake_epochs, fake_run, fake_runs, locked, write_run, write_study
 
-from convnext_study.cli.progress import (
+from convnext_study.experiments.progress import (
     Progress,
     live_table,
     plain_line,

@@ -9,7 +9,6 @@ import pytest
 from support.runs import make_tiny_run
 
 import convnext_study.recipes
-import convnext_study.roadmap.spec
 from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import Recipe
@@ -73,7 +72,7 @@ def test_a_new_field_of_a_network_changes_no_key(
 ) -> None:
     before = make_tiny_run()
     later_spec = make_dataclass("Later", [("twist", int, 0)], bases=(NetSpec,), frozen=True)
-    monkeypatch.setattr(convnext_study.roadmap.spec, "NetSpec", later_spec)
+    monkeypatch.setattr("convnext_study.roadmap.spec.NetSpec", later_spec)
 
     def with_args(**more: Any) -> Run:
         model = before.model.model_copy(update={"args": {**before.model.args, **more}})

@@ -104,7 +104,7 @@ def live_table(runs: Sequence[Progress], jobs: int = 1, height: int = 24) -> Ren
     from rich.text import Text
 
     shown = _most_telling(runs, height)
-    grid = Table(box=None, padding=(0, 1), caption=_caption(runs, jobs, len(shown)))
+    grid = Table(box=None, padding=(0, 1), caption=caption(runs, jobs, len(shown)))
     grid.caption_justify = "left"
     grid.add_column("step", max_width=36)
     grid.add_column("seed", justify="right")
@@ -150,14 +150,16 @@ def _most_telling(runs: Sequence[Progress], height: int) -> list[Progress]:
     return [runs[n] for n in sorted(sorted(range(len(runs)), key=rank)[:height])]
 
 
-def _caption(runs: Sequence[Progress], jobs: int, shown: int) -> str:
+def caption(runs: Sequence[Progress], jobs: int, shown: int | None = None) -> str:
+    """How many runs are done, run and have failed, and how long the rest takes; ``shown`` of them
+    are listed."""
     count = Counter(run.state for run in runs)
     parts = [f"{count['done']} of {len(runs)} done"]
     parts += [f"{count[state]} {state}" for state in ("running", "failed") if count[state]]
     left = total_left(runs, jobs)
     if left is not None and count["done"] < len(runs):
         parts.append(f"about {duration(left)} left")
-    if shown < len(runs):
+    if shown is not None and shown < len(runs):
         parts.append(f"{len(runs) - shown} not listed")
     return ", ".join(parts)
 

@@ -1,0 +1,323 @@
+"""For notebooks and scripts: build, count, train, load, compare and draw, by a few functions.
+
+The names of this file are the package's own: ``from convnext_study import roadmap, run_roadmap``.
+The command line trains by the same plan, and writes and reads the same folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from convnext_study.errors import RunFailed, UserError, did_you_mean
+from convnext_study.roadmap import DEFAULT_REGIME, Roadmap, Step, Variant, get_roadmap
+from convnext_study.roadmap.extensions import extend
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from convnext_study.cost import Cost
+    from convnext_study.experiments.progress import Progress
+    from convnext_study.models.roadmap_net import RoadmapNet
+    from convnext_study.results.compare import Comparison
+    from convnext_study.results.load import StudyResults
+    from convnext_study.results.rows import ResultRow
+
+OnProgress = Callable[[Sequence["Progress"]], None]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A row of a road map as a network to build and count.
+
+    Args:
+        variant: the row: its ``name``, ``label``, ``spec`` and ``recipe``.
+        image_size: side of the road map's images, in pixels.
+        num_classes: the road map's classes.
+    """
+
+    variant: Variant
+    image_size: int
+    num_classes: int
+
+    def build(self, num_classes: int | None = None, **options: Any) -> RoadmapNet:
+        """The network with random weights: images (N, 3, H, W) to logits (N, num_classes).
+
+        ``options`` are `RoadmapNet`'s, such as ``in_chans``.
+        """
+        from convnext_study.models.roadmap_net import RoadmapNet
+
+        classes = self.num_classes if num_classes is None else num_classes
+        return RoadmapNet(self.variant.spec, num_classes=classes, **options)
+
+    def cost(self, image_size: int | None = None) -> Cost:
+        """MACs, parameters and activations for one image. Raises ImageTooSmall."""
+        from convnext_study.cost import closed_form
+
+        return closed_form(self.variant.spec, image_size or self.image_size, self.num_classes)
+
+
+class Road(Mapping[str, Network]):
+    """A road map: its networks by their names, in the paper's order.
+
+    ``roadmap("nano")["gelu"].build()`` is a torch module. A name that is no row's raises StepError,
+    which names the nearest one.
+    """
+
+    def __init__(self, road: Roadmap) -> None:
+        self.road = road
+        self._rows = {variant.name: variant for variant in road.variants()}
+
+    def __getitem__(self, name: str) -> Network:
+        return Network(self.road.variant(name), self.road.image_size, self.road.num_classes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def __repr__(self) -> str:
+        return f"<road map {self.road.regime}: {self.road.title}; {', '.join(self)}>"
+
+
+def roadmap(regime: str = DEFAULT_REGIME, *steps: Step) -> Road:
+    """The road map of that name, ``t``, ``b`` or ``nano``; further steps build on its end.
+
+    Raises StepError for an unknown road map or a step's name that is there already, SpecError for
+    a field that no network has.
+    """
+    return Road(extend(get_roadmap(regime), *steps))
+
+
+class TrainOptions(TypedDict, total=False):
+    """Further options of `train` and `run_roadmap`, those of the command line.
+
+    ``recipe`` is a name or a .toml file; ``batch_size``, ``image_size`` and ``precision`` stand in
+    the place of the recipe's; ``wandb`` is off, offline or online; the others are `Machine`'s.
+    """
+
+    recipe: str
+    batch_size: int
+    image_size: int
+    precision: str
+    wandb: str
+    download: bool
+    device: str
+    jobs: int
+    threads: int
+    workers: int
+    micro_batch_size: int
+    compile: bool
+    grad_checkpointing: bool
+    deterministic: bool
+
+
+class RoadOptions(TrainOptions, total=False):
+    """All options of `train`: `run_roadmap`'s own, and `TrainOptions`."""
+
+    seeds: int | Sequence[int]
+    data: str
+    epochs: int | None
+    folder: Path | str | None
+    progress: bool | OnProgress
+
+
+def train(step: str, road: str | Road = DEFAULT_REGIME, **options: Unpack[RoadOptions]) -> Results:
+    """Train one row of a road map: `run_roadmap` with that step alone."""
+    return run_roadmap(road, [step], **options)
+
+
+def run_roadmap(
+    road: str | Road = DEFAULT_REGIME,
+    steps: Sequence[str] | str | None = None,
+    *,
+    seeds: int | Sequence[int] = 1,
+    data: str = "clutter",
+    epochs: int | None = None,
+    folder: Path | str | None = None,
+    progress: bool | OnProgress = True,
+    **options: Unpack[TrainOptions],
+) -> Results:
+    """Train rows of a road map, each with every seed. Finished runs are kept, others go on.
+
+    Args:
+        road: a road map or its name.
+        steps: names of rows, or ``adopted``; all without it.
+        seeds: how many, or which.
+        data: as ``--data`` of the command line takes it.
+        epochs: instead of the recipe's.
+        folder: of the study. (default: runs/REGIME-DATA below the working directory)
+        progress: print a line whenever a run ends; or a function that is given the state of every
+            run about twice a second.
+        options: see `TrainOptions`.
+
+    Raises:
+        UserError: what cannot be trained; nothing has begun.
+        RunFailed: runs that failed, the first with its reason; the others are finished.
+        KeyboardInterrupt: stopped, every run's state saved; call it again to resume.
+    """
+    from convnext_study.experiments.collection import RunCollection, unfinished
+    from convnext_study.experiments.machine import Machine, identify_in, plan
+    from convnext_study.experiments.progress import progress as progress_of
+    from convnext_study.experiments.roadmap_runs import (
+        choose_variants,
+        default_folder,
+        parse_seeds,
+        roadmap_runs,
+    )
+
+    ours = road.road if isinstance(road, Road) else get_roadmap(road)
+    names = steps if isinstance(steps, str) or steps is None else ",".join(steps)
+    given: dict[str, Any] = {**options}
+    changes = {
+        "epochs": epochs,
+        "global_batch_size": given.pop("batch_size", None),
+        "image_size": given.pop("image_size", None),
+        "precision": given.pop("precision", None),
+    }
+    recipe, wandb = given.pop("recipe", None), given.pop("wandb", "off")
+    machine = Machine(**given)
+    runs = roadmap_runs(
+        ours,
+        choose_variants(ours, names),
+        data=data,
+        seeds=parse_seeds(str(seeds) if isinstance(seeds, int) else ",".join(map(str, seeds))),
+        recipe=recipe,
+        changes=changes,
+    )
+    where = Path(folder) if folder is not None else default_folder(ours, data)
+    study = RunCollection(tuple(identify_in(where, runs, machine)), where, wandb)
+    planned = plan(study, machine)
+    show = progress if callable(progress) else _Printed(planned.jobs) if progress else None
+    with _without_main():
+        outcomes = planned.train(
+            lambda: show(progress_of(study.records(), study.runs)) if show else None
+        )
+    if failed := unfinished(outcomes, "failed") + unfinished(outcomes, "busy"):
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise RunFailed(f"{failed[0].run.id}: {failed[0].reason}{more}")
+    if unfinished(outcomes, "stopped"):
+        raise KeyboardInterrupt("stopped; call it again to resume")
+    return load_results(where, f"roadmap-{ours.regime}")
+
+
+class _Printed:
+    """A line whenever a run has ended."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs, self.ended = jobs, -1
+
+    def __call__(self, runs: Sequence[Progress]) -> None:
+        from convnext_study.experiments.progress import caption
+
+        ended = sum(run.state in ("done", "failed") for run in runs)
+        if ended != self.ended:
+            print(caption(runs, self.jobs), flush=True)
+            self.ended = ended
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that train do not run the caller's script again, as spawned ones would."""
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    try:
+        main.__dict__.pop("__file__", None)
+        main.__spec__ = None
+        yield
+    finally:
+        main.__dict__.update(hidden)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study's runs of a folder as rows: one for each network, over its seeds.
+
+    Args:
+        folder: where the runs are.
+        study: what was read of them: ``rows``, ``groups`` of runs, ``tests``, ``excluded`` runs.
+    """
+
+    folder: Path
+    study: StudyResults
+
+    @property
+    def rows(self) -> list[ResultRow]:
+        """In the road's order."""
+        return self.study.rows
+
+    def __getitem__(self, name: str) -> ResultRow:
+        """The row of that name. Raises UserError, naming the nearest one."""
+        rows = {row.name: row for row in self.rows}
+        if name not in rows:
+            raise UserError(f"{self.folder}: no row {name!r}{did_you_mean(name, [*rows])}")
+        return rows[name]
+
+    def __repr__(self) -> str:
+        return f"<{len(self.rows)} rows of {self.study.name} in {self.folder}>"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The table of results, with the columns of ``results.csv``. It needs pandas."""
+        import pandas as pd
+
+        from convnext_study.report.tables.results import results_table
+
+        return pd.DataFrame(results_table(self.rows).records(csv=True))
+
+    def _repr_html_(self) -> str:
+        from convnext_study.report.tables.render import to_html
+        from convnext_study.report.tables.results import terminal_table
+
+        return str(to_html(terminal_table(self.rows)))
+
+
+def load_results(folder: Path | str, study: str | None = None) -> Results:
+    """The results of a folder of runs; ``study`` is which, where it has several.
+
+    Raises UserError for a folder without runs, or a study that it does not have.
+    """
+    from convnext_study.results.load import load_results as load
+
+    found = {one.name: one for one in load(Path(folder)).studies}
+    name = next(iter(found), "") if study is None else study
+    if name not in found:
+        raise UserError(f"{folder}: has no study {name!r}{did_you_mean(name, [*found])}")
+    return Results(Path(folder), found[name])
+
+
+def compare(results: Results, step: str, other: str | None = None) -> Comparison:
+    """A row's difference to another, or to its parent: Welch's t test over seeds.
+
+    It is of this pair alone. Which steps of the road are significant, Holm-corrected, each row's
+    ``significant`` says. Raises UserError where a row has no finished run or no parent.
+    """
+    from convnext_study.results.compare import compare as compare_records
+
+    other = other or results[step].parent
+    if other is None:
+        raise UserError(f"{step}: has no row before it; name one to compare with")
+    names = results[step].name, results[other].name
+    return compare_records(*map(results.study.records, names))
+
+
+def figure(results: Results, path: Path | str | None = None) -> Figure:
+    """The road-map figure; also written to ``path`` (.svg, .pdf or .png) where one is named."""
+    from convnext_study.report.figures.roadmap import roadmap as draw
+    from convnext_study.report.figures.style import KINDS, save
+
+    drawn = draw(results.rows, results.study.meta)
+    if path is not None:
+        file = Path(path)
+        if (kind := file.suffix.removeprefix(".")) not in KINDS:
+            raise UserError(f"{file}: no picture's name; end it in .{', .'.join(KINDS)}")
+        save(drawn, file.parent, file.stem, [kind])
+    return drawn
