@@ -16,7 +16,7 @@ from convnext_study.errors import UserError, did_you_mean
 from convnext_study.recipes import Recipe, get_recipe
 from convnext_study.runs.keys import without_defaults
 from convnext_study.runs.records import ModelRef, Run, TaskRef
-from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec, published
+from convnext_study.studies.anytime.spec import BATCHNORM_MOMENTUM, HRNETS, AnytimeSpec, published
 
 STUDY = BUILDER = TASK = "anytime"
 CANVASES, CITYSCAPES = "digit-canvas", "cityscapes"
@@ -205,7 +205,7 @@ def published_recipe() -> Recipe:
 
 
 def _model(arm: AnytimeArm, backbone: str, data: str) -> ModelRef:
-    fields: dict[str, Any] = {"backbone": backbone, **arm.spec}
+    fields: dict[str, Any] = {"backbone": backbone, "head_momentum": BATCHNORM_MOMENTUM, **arm.spec}
     if data.startswith(CITYSCAPES):  # of ours and of the road map there are no weights
         name = fields["backbone"]
         fields["pretrained"] = name not in HRNETS and not name.startswith("roadmap_")

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.roadmap.spec import SpecError
-from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec, HRNetSize
+from convnext_study.studies.anytime.spec import BATCHNORM_MOMENTUM, HRNETS, AnytimeSpec, HRNetSize
 
 if TYPE_CHECKING:
     from timm.models._features import FeatureListNet
     from timm.models.hrnet import HighResolutionNet
 
-BATCHNORM_MOMENTUM = 0.01
 STAGES = 4  # of an HRNet
 STRIDE = 32  # of its lowest branch
 LEAST_STRIDE = 4  # larger maps, as after a ResNet's first convolution, get no exit

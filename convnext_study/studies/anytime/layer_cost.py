@@ -65,13 +65,14 @@ def layer_costs(net: nn.Module, image_size: tuple[int, int, int]) -> list[LayerC
 
 
 def exit_macs(
-    layers: Sequence[Sequence[LayerCost]], masks: Sequence[Tensor | None] = ()
+    layers: Sequence[Sequence[LayerCost]], masks: Sequence[Tensor | None] = (), grid: int = 0
 ) -> list[int]:
     """Multiply-accumulates up to each exit, for one image, with the heads of the earlier ones.
 
     ``layers`` are what each exit adds to the exit before (`AnytimeNet.layer_costs`), ``masks`` what
-    it computed (`ExitOutput.computed`): None, or left out, for everything. The mean is taken over
-    the images, as the authors do; give one image's masks for the cost of that image.
+    it computed (`ExitOutput.computed`): None, or left out, for everything; ``grid`` is the
+    network's. The mean is taken over the images, as the authors do; give one image's masks for the
+    cost of that image.
     """
     shares = list(masks) + [None] * (len(layers) - len(masks))
     total, found = 0, []
@@ -82,7 +83,7 @@ def exit_macs(
                 total += layer.macs
                 continue
             if layer.size not in at_size:
-                at_size[layer.size] = float(resized(mask, layer.size).double().mean())
+                at_size[layer.size] = float(resized(mask, layer.size, grid).double().mean())
             total += layer.macs_at(at_size[layer.size])
         found.append(total)
     return found

@@ -33,23 +33,29 @@ def confidence(logits: Tensor) -> Tensor:
     return logits.softmax(dim=1).amax(dim=1, keepdim=True)
 
 
-def unsure(logits: Tensor, threshold: float) -> Tensor:
-    """Where the next segment computes, (N, 1, h, w): where confidence is not above the threshold.
-
-    At 1 that is everywhere, at 0 nowhere.
+def unsure(logits: Tensor, threshold: float, criterion: str = "confidence") -> Tensor:
+    """Where the next segment computes, (N, 1, h, w): where confidence is not above the threshold
+    (at 1 everywhere, at 0 nowhere), or where the ``entropy`` in nats is not below it.
     """
+    if criterion == "entropy":
+        chances = logits.log_softmax(dim=1)
+        return -(chances.exp() * chances).sum(dim=1, keepdim=True) >= threshold
     return confidence(logits) <= threshold
 
 
-def resized(active: Tensor, size: tuple[int, int]) -> Tensor:
-    """A mask (N, 1, h, w) at another height and width, by nearest neighbour.
+def resized(active: Tensor, size: tuple[int, int], grid: int = 0) -> Tensor:
+    """A mask (N, 1, h, w) at another height and width, by nearest neighbour, and there also one
+    position in ``grid``, down and across.
 
     The authors resize the logits and compare afterwards, which is the same: nearest neighbour only
     selects positions.
     """
-    if tuple(active.shape[-2:]) == size:
-        return active
-    return F.interpolate(active.to(torch.uint8), size, mode="nearest").bool()
+    if tuple(active.shape[-2:]) != size:
+        active = F.interpolate(active.to(torch.uint8), size, mode="nearest").bool()
+    if grid:
+        active, first = active.clone(), (grid - 1) // 2
+        active[..., first::grid, first::grid] = True
+    return active
 
 
 class ResizedMask:
@@ -73,9 +79,13 @@ class ResizedMask:
 
 
 class SegmentMask:
-    """What rules the convolutions between one exit and the next; without a mask, all computed."""
+    """What rules the convolutions between one exit and the next; without a mask, all computed.
 
-    def __init__(self) -> None:
+    ``grid`` is as for `resized`.
+    """
+
+    def __init__(self, grid: int = 0) -> None:
+        self.grid = grid
         self.active: Tensor | None = None
         self._sizes: dict[tuple[int, int], ResizedMask] = {}
 
@@ -89,7 +99,7 @@ class SegmentMask:
         if self.active is None:
             return None
         if size not in self._sizes:
-            self._sizes[size] = ResizedMask(resized(self.active, size))
+            self._sizes[size] = ResizedMask(resized(self.active, size, self.grid))
         return self._sizes[size]
 
 

@@ -26,8 +26,10 @@ from convnext_study.studies.anytime.masks import (
     SegmentMask,
     confidence,
     mask_convolutions,
+    resized,
     unsure,
 )
+from convnext_study.studies.anytime.released_weights import rename_released
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
 # Computes a head's logits where the segment's mask is true, and anything elsewhere.
@@ -39,7 +41,7 @@ class ExitOutput(NamedTuple):
 
     ``logits`` (N, classes, h, w) are at the size of the backbone's largest map (1/4 in HRNet).
     ``computed`` (N, 1, h, w) is true where this exit was computed, false where it keeps the logits
-    of the exit before; None where everything was.
+    of the exit before; None where everything was. A spec's grid is computed besides.
     """
 
     exit: int
@@ -95,13 +97,14 @@ class AnytimeNet(nn.Module):
         self.heads = nn.ModuleDict({str(exit): self._head(exit) for exit in spec.exits})
         self.threshold = spec.threshold
         self.random_shares = spec.random_shares
+        self.register_load_state_dict_pre_hook(rename_released)  # type: ignore[no-untyped-call]
         self.segments: dict[int, SegmentMask] = {}
         self.exit_ms: dict[int, float] = {}  # what each exit took when it was last predicted
         self.head_skippers: dict[int, HeadSkipper] = {}
         if spec.masks == "none":
             return
         for exit, added in list(self._added())[1:]:  # an exit's mask rules all that the next adds
-            segment = self.segments[exit] = SegmentMask()
+            segment = self.segments[exit] = SegmentMask(spec.grid)
             for module in added:
                 mask_convolutions(module, segment)
 
@@ -133,7 +136,10 @@ class AnytimeNet(nn.Module):
                 if logits is None or computed is None or not self.spec.merge:
                     logits = fresh
                 else:
-                    logits = torch.where(computed, fresh, logits)
+                    seen = resized(
+                        computed, (computed.shape[-2], computed.shape[-1]), self.spec.grid
+                    )
+                    logits = torch.where(seen, fresh, logits)
             if order is None and self.spec.masks == "random":
                 # Positions below a share are computed: a smaller share takes a part of a larger
                 # one's positions, as confident positions stay confident.
@@ -263,11 +269,12 @@ class AnytimeNet(nn.Module):
             return None
         if order is not None:
             return order < self.random_shares[self.exits.index(exit) - 1]
-        return unsure(logits, self.threshold)
+        return unsure(logits, self.threshold, self.spec.masks)
 
     def _is_finished(self, computed: Tensor) -> bool:
         """Whether nothing is left. Training continues: every weight needs a gradient."""
-        return self.spec.merge and not self.training and not bool(computed.any())
+        open_ended = not self.spec.merge or self.spec.grid > 0 or self.training
+        return not open_ended and not bool(computed.any())
 
     @contextmanager
     def _masked(self, exit: int, computed: Tensor | None) -> Iterator[None]:
@@ -284,8 +291,14 @@ class AnytimeNet(nn.Module):
         channels = self.backbone.exit_channels[exit - 1]
         poolings = self.backbone.total_stages - exit
         if self.spec.heads == "original" or poolings == 0:
-            return original_head(channels, self.num_classes)
-        return FlexHead(channels, self.spec.width_of_flex_heads(), self.num_classes, poolings)
+            head: nn.Module = original_head(channels, self.num_classes)
+        else:
+            width = self.spec.width_of_flex_heads()
+            head = FlexHead(channels, width, self.num_classes, poolings)
+        for module in head.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = self.spec.head_momentum
+        return head
 
     def _last_of(self, exit: int) -> str:
         head = self.heads[str(exit)]

@@ -15,7 +15,7 @@ from typing import Any
 
 from convnext_study.models.registry import VARIANTS, ModelEntry
 from convnext_study.roadmap import ROADMAPS
-from convnext_study.studies.anytime.spec import HRNETS, AnytimeSpec, published
+from convnext_study.studies.anytime.spec import BATCHNORM_MOMENTUM, HRNETS, AnytimeSpec, published
 
 DIGITS_CLASSES, CITYSCAPES_CLASSES = 11, 19
 LOGITS_STRIDE = 4
@@ -23,7 +23,7 @@ _OTHERS = ("convnext_atto", "convnext_nano", "convnext_tiny", "resnet18", "resne
 
 
 def _entry(backbone: str, classes: int, size: tuple[int, int], first_conv: str) -> ModelEntry:
-    spec = AnytimeSpec(backbone=backbone, masks="confidence")
+    spec = AnytimeSpec(backbone=backbone, masks="confidence", head_momentum=BATCHNORM_MOMENTUM)
     cfg: dict[str, Any] = {
         "num_classes": classes,
         "input_size": (3, *size),

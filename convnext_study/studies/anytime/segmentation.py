@@ -17,6 +17,7 @@ from convnext_study.imports import TaskError
 from convnext_study.runs.metrics import NETWORK, Cost, Metric, Samples
 from convnext_study.runs.records import ModelRef, Run
 from convnext_study.studies.anytime.layer_cost import LayerCost, exit_macs
+from convnext_study.studies.anytime.masks import resized
 from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Parent
@@ -47,7 +48,7 @@ class AnytimeSegmentation(Segmentation):
         outputs = list(net.run(images))
         masks = [output.computed for output in outputs]
         everywhere = torch.ones(len(images), device=images.device)
-        shares = [everywhere if one is None else one.float().mean((1, 2, 3)) for one in masks]
+        shares = [everywhere if one is None else share_of(one, net.spec.grid) for one in masks]
         return [output.logits for output in outputs], {
             "macs": torch.tensor(self._macs(net, images, masks)),
             "computed": torch.stack(shares, 1),
@@ -107,8 +108,9 @@ class AnytimeSegmentation(Segmentation):
         layers = self._layers[size]
         if all(mask is None for mask in masks):
             return [exit_macs(layers)] * len(images)
+        grid = net.spec.grid
         return [
-            exit_macs(layers, [None if one is None else one[i : i + 1] for one in masks])
+            exit_macs(layers, [None if one is None else one[i : i + 1] for one in masks], grid)
             for i in range(len(images))
         ]
 
@@ -158,6 +160,12 @@ class RandomMasks(AnytimeSegmentation):
     def built(self) -> ModelRef | None:
         """The network with its shares; None where they are the run's own."""
         return self._built
+
+
+def share_of(computed: Tensor, grid: int) -> Tensor:
+    """The share of each image's positions that an exit computed, (n,); ``grid`` as in the spec."""
+    size = (computed.shape[-2], computed.shape[-1])
+    return resized(computed, size, grid).float().mean((1, 2, 3))
 
 
 def shares_of(parent: Parent, exits: int) -> tuple[float, ...]:

@@ -17,10 +17,11 @@ from convnext_study.roadmap.spec import SpecError
 from convnext_study.runs.spec import Spec
 
 FLEX_WIDTH = 64  # on a backbone for which the authors state none; ours
+BATCHNORM_MOMENTUM = 0.01  # the authors', as torch counts it
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "heads": ("original", "flex"),
-    "masks": ("none", "confidence", "random"),
+    "masks": ("none", "confidence", "entropy", "random"),
 }
 
 
@@ -64,11 +65,18 @@ class AnytimeSpec(Spec):
             is the plain network and ``(2,)`` a shorter one.
         pretrained: whether the backbone starts from timm's weights, which are downloaded.
         masks: ``none``; ``confidence`` (CA): computed where the exit before is not confident;
-            ``random``: at as many positions drawn by chance, a control.
-        threshold: positions with a largest probability above it are confident.
+            ``entropy``, in the authors' code and not in their paper's setting: computed where the
+            entropy of the classes is not below; ``random``: at as many positions drawn by chance,
+            a control.
+        threshold: positions with a largest probability above it are confident; of ``entropy``, in
+            nats, those below it.
+        grid: every map's position in this many, down and across, is always computed, as in the
+            authors' code; 0: none.
         random_shares: with random masks, the share of positions computed for each exit but the
             first.
         merge: confident positions keep the logits of the exit before.
+        head_momentum: of the heads' BatchNorms, as torch counts it. The authors' is 0.01, as in
+            the backbone.
 
     Raises:
         SpecError: a value that no network can have, in one line that names the field.
@@ -83,8 +91,10 @@ class AnytimeSpec(Spec):
     threshold: float = dataclasses.field(
         default_factory=lambda: float(published()["mask"]["threshold"])
     )
+    grid: int = 0
     random_shares: tuple[float, ...] = ()
     merge: bool = True
+    head_momentum: float = 0.1
 
     @classmethod
     def kind(cls) -> str:
@@ -103,8 +113,12 @@ class AnytimeSpec(Spec):
         width = self.flex_width
         if width is not None and (type(width) is not int or width < 1):
             raise SpecError(f"flex_width: {width!r}; use a whole number of at least 1, or null")
-        if not _is_share(self.threshold):
+        if not _is_share(self.threshold) and not (self.masks == "entropy" and self.threshold > 0):
             raise SpecError(f"threshold: {self.threshold!r}; use a probability from 0 to 1")
+        if type(self.grid) is not int or self.grid < 0:
+            raise SpecError(f"grid: {self.grid!r}; use a whole number of positions, or 0 for none")
+        if not _is_share(self.head_momentum):
+            raise SpecError(f"head_momentum: {self.head_momentum!r}; use a number from 0 to 1")
         for name in ("merge", "pretrained"):
             if type(getattr(self, name)) is not bool:
                 raise SpecError(f"{name}: {getattr(self, name)!r}; use true or false")

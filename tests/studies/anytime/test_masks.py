@@ -242,3 +242,35 @@ def test_the_cost_of_one_image_is_that_of_its_own_masks() -> None:
             own = [None if one is None else one[image : image + 1] for one in together]
             alone = [one.computed for one in net.run(x[image : image + 1])]
             assert exit_macs(layers, own) == exit_macs(layers, alone) != exit_macs(layers)
+
+
+def test_entropy_is_another_criterion() -> None:
+    logits = torch.tensor([[0.0, 9.0], [0.0, -9.0]]).view(1, 2, 1, 2)
+    assert unsure(logits, 0.69, "entropy").flatten().tolist() == [True, False]  # ln 2 and 0
+    net, x = anytime_net(masks="entropy", exits=[1, 2], heads="original"), images()
+    with torch.no_grad():
+        chances = net(x)[0].softmax(1)
+        entropies = -(chances * chances.log()).sum(1)
+        net.threshold = float(entropies.median())
+        _, second = net.run(x)
+    assert second.mask.double().mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_grid_is_computed_at_every_size() -> None:
+    active = torch.zeros(1, 1, 6, 6, dtype=torch.bool)
+    assert resized(active, (6, 6), 3)[0, 0].nonzero().tolist() == [[1, 1], [1, 4], [4, 1], [4, 4]]
+    assert resized(active, (3, 3), 3)[0, 0].nonzero().tolist() == [[1, 1]]
+    net, x = anytime_net(masks="confidence", grid=4, threshold=0.0), images()
+    with torch.no_grad():
+        first, *later = list(net.run(x))
+    for output in later:  # nothing else is
+        changed = (output.logits != first.logits).any(1)
+        assert changed[:, 1::4, 1::4].all()
+        assert int(changed.sum()) == changed[:, 1::4, 1::4].numel()
+    layers = net.layer_costs((3, 64, 64))
+    everywhere = [torch.ones(1, 1, 16, 16, dtype=torch.bool)] * 3
+    nowhere = [~one for one in everywhere]
+    costs = [
+        exit_macs(layers, [None, *masks], net.spec.grid)[-1] for masks in (nowhere, everywhere)
+    ]
+    assert exit_macs(layers, [None, *nowhere])[-1] < costs[0] < costs[1]

@@ -18,6 +18,7 @@ from convnext_study.models.builders import get_builder
 from convnext_study.report.tables import Table
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.anytime import costs
+from convnext_study.studies.anytime.arms import runs_of
 from convnext_study.studies.anytime.backbones import FlexHead, make_backbone
 from convnext_study.studies.anytime.costs import (
     CLASSES,
@@ -217,6 +218,8 @@ def test_a_record_builds_the_network() -> None:
         ({"backbone": "convnext_ato"}, "convnext_atto"),
         ({"backbone": "vit_tiny_patch16_224"}, "all at once"),
         ({"threshold": 1.5}, "threshold"),
+        ({"grid": -1}, "grid"),
+        ({"head_momentum": 2}, "head_momentum"),
         ({"masks": "random"}, "random_shares"),
         ({"masks": "random", "random_shares": [0.2, 0.5, 0.5]}, "cannot grow"),
         ({"pretrained": True}, "no weights"),
@@ -274,3 +277,34 @@ def test_squeeze_and_excitation_is_not_masked() -> None:
         layer.size for added in net.layer_costs((3, 128, 128)) for layer in added if layer.masked
     }
     assert sizes and (1, 1) not in sizes
+
+
+def test_the_authors_checkpoints_load_by_their_names() -> None:
+    net = anytime_net(masks="confidence")
+    released = {"loss.criterion.weight": torch.ones(5)}
+    for name, weight in net.state_dict().items():
+        part, _, rest = name.partition(".")
+        if part == "heads":
+            exit, kind, *more = rest.split(".")
+            if exit == "4":
+                rest = ".".join(["last_layer", kind, *more])
+            else:  # resizing, convolution, BatchNorm and ReLU are numbered in one row
+                number = 4 * int(more[0]) + {"convs": 1, "norms": 2}[kind]
+                rest = ".".join([f"exit{exit}", str(number), *more[1:]])
+        if name.endswith("fill_lambda"):
+            rest, weight = rest.replace("fill_lambda", "Lambda"), weight[0]
+            released[f"model.{rest.replace('Lambda', 'square_dis')}"] = torch.zeros(7, 7)
+        released[f"model.{rest}"] = weight
+    assert {"model.exit1.21.bias", "model.exit3.2.weight", "model.last_layer.3.Lambda"} <= set(
+        released
+    )
+    other = AnytimeNet(net.spec, num_classes=5).eval()
+    other.load_state_dict(released)
+    assert all(torch.equal(*pair) for pair in zip(net(images()), other(images()), strict=True))
+
+
+def test_the_studys_heads_have_the_authors_momentum() -> None:
+    for run in runs_of("digit-canvas", (0,)):
+        net = AnytimeNet(AnytimeSpec.from_dict(run.model.args))
+        norms = [one for one in net.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+        assert {norm.momentum for norm in norms} == {0.01}
