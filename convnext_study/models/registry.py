@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from convnext_study.errors import did_you_mean
 from convnext_study.imports import resolve
 from convnext_study.roadmap import ROADMAPS, Roadmap, Variant
-from convnext_study.roadmap.spec import STAGES
+from convnext_study.roadmap.spec import STAGES, NetSpec
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,7 @@ class ModelEntry:
         args: further keywords of the network that make it this model.
         features: arguments of timm's ``features_only``, or what makes them of the spec; stages are
             flattened in a `TimmModel`.
+        released: of an end of the road, whose weights others have released; None: nobody has.
     """
 
     network: str
@@ -56,6 +57,38 @@ class ModelEntry:
     spec: Any = None
     args: Mapping[str, Any] = field(default_factory=dict)
     features: Mapping[str, Any] | Callable[[Any], Mapping[str, Any]] = field(default_factory=dict)
+    released: Released | None = None
+
+
+@dataclass(frozen=True)
+class Released:
+    """Weights that timm publishes under tags, for a network that is the same as one of ours.
+
+    Args:
+        model: timm's name for it.
+        tag: of the weights that are taken where none is named.
+        sets: fields of the spec that these weights have and the road map's row has not.
+    """
+
+    model: str
+    tag: str
+    sets: Mapping[str, Any] = field(default_factory=dict)
+
+    def cfgs(self) -> dict[str, dict[str, Any]]:
+        """timm's description of each of the weights, by tag; those without a classifier are not
+        here."""
+        from timm.models._registry import get_pretrained_cfg, list_models
+
+        found = {}
+        for name in list_models(f"{self.model}.*", pretrained=True):
+            cfg = get_pretrained_cfg(name)
+            if cfg is not None and cfg.num_classes:
+                found[str(cfg.tag)] = {**dataclasses.asdict(cfg), **_NAMES}
+        return found
+
+
+# Of our layers, in timm's descriptions.
+_NAMES = {"first_conv": "stem.conv", "classifier": "head.fc"}
 
 
 def register_models(models: Mapping[str, ModelEntry]) -> None:
@@ -65,18 +98,31 @@ def register_models(models: Mapping[str, ModelEntry]) -> None:
     # From where it is defined, so that this works while timm.models itself is being imported.
     from timm.models._registry import generate_default_cfgs, register_model
 
-    default_cfgs.update(
-        generate_default_cfgs({name: _default_cfg(entry) for name, entry in models.items()})
-    )
+    cfgs = {name: _default_cfg(entry) for name, entry in models.items()}
     for name, entry in models.items():
+        tagged = entry.released.cfgs() if entry.released else {}
+        cfgs |= {f"{name}.{tag}": cfg for tag, cfg in tagged.items()}
+    default_cfgs.update(generate_default_cfgs(cfgs))
+    for name, entry in models.items():
+        if entry.released:
+            tags = default_cfgs[name].tags
+            tags.remove("")  # first: without weights it is the road map's row
+            tags.appendleft("")
         globals()[name] = _entry_point(name, entry)
         register_model(globals()[name])
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """The weights in a checkpoint of this package, without wrappers' prefixes on their names."""
+    """The weights in a checkpoint of this package, without wrappers' prefixes on their names, or
+    weights that others have released, by our names."""
     weights: dict[str, Any] = state_dict.get("model", state_dict)
-    return {_WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
+    weights = {_WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
+    spec = getattr(model, "spec", None)
+    if f"{_NAMES['first_conv']}.weight" in weights or not isinstance(spec, NetSpec):
+        return weights
+    from convnext_study.models.pretrained.convert import to_roadmap
+
+    return to_roadmap(weights, spec)
 
 
 def _default_cfg(entry: ModelEntry) -> dict[str, Any]:
@@ -87,8 +133,7 @@ def _default_cfg(entry: ModelEntry) -> dict[str, Any]:
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
         "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stem.conv",
-        "classifier": "head.fc",
+        **_NAMES,
         "license": "apache-2.0",
         "description": entry.description,
     }
@@ -101,6 +146,11 @@ def _entry_point(name: str, entry: ModelEntry) -> Callable[..., nn.Module]:
 
         fields = [] if entry.spec is None else [one.name for one in dataclasses.fields(entry.spec)]
         changes = {key: kwargs.pop(key) for key in fields if key in kwargs}
+        if pretrained and entry.released:
+            if not (kwargs.get("pretrained_cfg") or kwargs.get("pretrained_cfg_overlay")):
+                kwargs["pretrained_cfg"] = entry.released.tag
+            if kwargs.get("pretrained_cfg"):
+                changes = {**entry.released.sets, **changes}
         spec = replace(entry.spec, **changes) if changes else entry.spec
         features = entry.features(spec) if callable(entry.features) else entry.features
         model: nn.Module = build_model_with_cfg(
@@ -150,6 +200,15 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+# A ConvNeXt is the last row with layer scale. torchvision's first ResNet-50 is timm's `tv_in1k`.
+_CONVNEXT = {"layer_scale": 1e-6}
+RELEASED = {
+    "roadmap_t_resnet50": Released("resnet50", "tv_in1k"),
+    "roadmap_t_separate_downsampling": Released("convnext_tiny", "fb_in1k", _CONVNEXT),
+    "roadmap_b_separate_downsampling": Released("convnext_base", "fb_in1k", _CONVNEXT),
+}
+
+
 def _entry(road: Roadmap, variant: Variant) -> ModelEntry:
     size = road.image_size
     pool = size // (variant.spec.stem_stride * 2 ** (STAGES - 1))
@@ -164,6 +223,7 @@ def _entry(road: Roadmap, variant: Variant) -> ModelEntry:
             "paper_ids": "arXiv:2201.03545",
         },
         features={"out_indices": tuple(range(STAGES)), "flatten_sequential": True},
+        released=RELEASED.get(variant.model),
     )
 
 

@@ -13,6 +13,7 @@ PAGES = (
     ("Clusters", "clusters.md"),
     ("Ablations", "ablations.md"),
     ("Your own step", "your_own_step.md"),
+    ("timm", "timm.md"),
     ("The report", "report.md"),
     ("Clutter", "clutter.md"),
     ("Preregistration", "preregistration.md"),
