@@ -24,6 +24,8 @@ from convnext_study.report.tables.serialize import SavedTable, to_plain
 from convnext_study.results.effects import Effect, Effects
 from convnext_study.results.load import ReportOptions, load_results
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 class Row(NamedTuple):
     name: str

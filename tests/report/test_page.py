@@ -54,11 +54,15 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     return load_results(path)
 
 
+@pytest.fixture(scope="module")
+def html(imagenet: StudyFolder) -> str:
+    return render(imagenet, ReportOptions(show=lambda *_: "x" * 3000)).html
+
+
 # The page
 
 
-def test_the_page_is_self_contained_and_small(imagenet: StudyFolder) -> None:
-    html = render(imagenet, ReportOptions(show=lambda *_: "x" * 3000)).html
+def test_the_page_is_self_contained_and_small(html: str) -> None:
     assert len(html.encode()) < 2_000_000
     loading = re.findall(
         r'(?:src|srcset|action|data)="|@import|url\(|<(?:iframe|object|base|img)', html
@@ -73,8 +77,7 @@ def test_the_page_is_self_contained_and_small(imagenet: StudyFolder) -> None:
     assert 'http-equiv="refresh"' not in html
 
 
-def test_every_link_and_label_leads_somewhere(imagenet: StudyFolder) -> None:
-    html = render(imagenet, ReportOptions()).html
+def test_every_link_and_label_leads_somewhere(html: str) -> None:
     ids = re.findall(r' id="([^"]*)"', html)
     assert len(ids) == len(set(ids))
     led = re.findall(r'href="#([^"]+)"', html) + re.findall(r'aria-controls="([\w-]+)"', html)
@@ -98,9 +101,9 @@ def test_text_of_records_is_text(tmp_path: Path) -> None:
     assert text_in(html).count("alert(1)") > 5
 
 
-def test_numbers_of_the_page_are_the_rows(imagenet: StudyFolder) -> None:
+def test_numbers_of_the_page_are_the_rows(imagenet: StudyFolder, html: str) -> None:
     rows = {row.name: row for row in summarize(scan(imagenet.path))}
-    numbers = data_in(render(imagenet, ReportOptions()).html)[0]["rows"]
+    numbers = data_in(html)[0]["rows"]
     assert {one["name"]: one["value"] for one in numbers} == {
         name: pytest.approx(row.value) for name, row in rows.items()
     }
@@ -110,11 +113,10 @@ def test_numbers_of_the_page_are_the_rows(imagenet: StudyFolder) -> None:
 
 
 def test_several_seeds_are_tested_by_welch_and_a_pooled_test_is_secondary(
-    imagenet: StudyFolder,
+    imagenet: StudyFolder, html: str
 ) -> None:
     study = imagenet.studies[0]
     assert set(study.tests.primary) == set(study.tests.pooled) == {r.name for r in study.rows[1:]}
-    html = render(imagenet, ReportOptions()).html
     said = text_in(html)
     assert "Welch's t test on 3 and 3 seeds" in said
     assert "pooled over 17 rows of this study" in said and "decides nothing" in said
@@ -128,6 +130,7 @@ def test_several_seeds_are_tested_by_welch_and_a_pooled_test_is_secondary(
     assert "another data set, size of network or recipe need not agree" in said
 
 
+@pytest.mark.usefixtures("plain_page")
 def test_one_seed_is_about_images_only(tmp_path: Path) -> None:
     write_study(tmp_path, fake_runs(), spread=0, top1={"gelu": 50.0})
     study = load_results(tmp_path).studies[0]
@@ -143,6 +146,7 @@ def test_no_zero_is_negative() -> None:
     assert [signed(value) for value in (-0.001, 0.0, -0.006)] == ["+0.00", "+0.00", "−0.01"]
 
 
+@pytest.mark.usefixtures("plain_page")
 def test_memory_and_what_runs_got_over_are_told(tmp_path: Path) -> None:
     two = write_study(tmp_path / "two", fake_runs()[:2], skipped_steps=2, peak_memory=3 * 2**30)
     page = page_of(two)
@@ -155,6 +159,7 @@ def test_memory_and_what_runs_got_over_are_told(tmp_path: Path) -> None:
     assert "skipped, their" not in plain
 
 
+@pytest.mark.usefixtures("plain_page")
 def test_an_empty_study_has_a_page(tmp_path: Path) -> None:
     write_run(tmp_path, fake_run(NANO.variant("gelu")), status="new")
     assert "No run is done yet" in page_of(tmp_path)
@@ -168,6 +173,7 @@ def test_an_empty_study_has_a_page(tmp_path: Path) -> None:
 # What is kept apart
 
 
+@pytest.mark.usefixtures("plain_page")
 def test_runs_that_disagree_or_are_not_done_stand_apart(tmp_path: Path) -> None:
     write_study(tmp_path, fake_runs(seeds=(0, 1)), spread=0)
     variant = NANO.variant("gelu")

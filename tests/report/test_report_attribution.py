@@ -37,6 +37,7 @@ from convnext_study.roadmap.extensions import sections
 from convnext_study.runs.files import RUN
 from convnext_study.runs.records import Run, scan
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 NANO = get_roadmap("nano")
 CONTEXT = Context(road=NANO, seeds=(0, 1, 2))
 SECTION_SETS = [steps_of_sections(NANO, names) for names in all_coalitions(tuple(sections(NANO)))]

@@ -122,6 +122,7 @@ def test_logs_without_circumstances_tell_of_no_change(tmp_path: Path) -> None:
     assert changes([read(write_starts(tmp_path, fake_run(POINT, 3), *odd))]) == []
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_page_says_in_how_many_runs(tmp_path: Path) -> None:
     runs = fake_runs(seeds=(0, 1))
     write_study(tmp_path, runs[4:])
