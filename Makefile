@@ -30,10 +30,10 @@ lint: $(VENV)/installed-test
 	$(BIN)/lint-imports
 
 unit: $(VENV)/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --durations=10
 
 exhaustive: $(VENV)/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m exhaustive --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m exhaustive --durations=10
 
 test-all: test exhaustive
 

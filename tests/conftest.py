@@ -16,3 +16,18 @@ def _one_thread() -> None:
 @pytest.fixture
 def tiny_run() -> Run:
     return make_tiny_run()
+
+
+@pytest.fixture
+def plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report's page without figures, which take seconds to draw."""
+    from convnext_study.report import page
+
+    for name in ("road_figures", "all_curves", "cost_charts"):
+        monkeypatch.setattr(page, name, lambda *_: [])
+
+
+@pytest.fixture
+def no_figures(plain_page: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report without figures, on the page and as files."""
+    monkeypatch.setattr("convnext_study.report.write.write_figures", lambda *_: [])

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.command import Command
@@ -160,30 +159,3 @@ def test_a_small_road_map_and_then_the_same_again(
     assert (code, "4 done already" in out) == (0, True), errors
     assert json.loads((study / "results.json").read_text()) == results
     assert {path: path.read_text() for path in logs} == logs, "nothing is trained twice"
-
-
-def test_killed_and_given_again_it_goes_on_and_an_interrupt_leaves_with_75(tmp_path: Path) -> None:
-    words = [*COMMAND, "train", "layer_norm", *FAST, "--epochs", "500"]
-
-    def start() -> subprocess.Popen[str]:
-        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([*words, "--out", "study"], cwd=tmp_path, **pipes)
-
-    def wait_for(*events: str) -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            logs = (path.read_text() for path in tmp_path.glob("study/runs/*/log.jsonl"))
-            if any(all(event in log for event in events) for log in logs):
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"no {events} in the log")
-
-    with start() as process:
-        wait_for('"epoch"')
-        process.kill()
-    with start() as process:
-        wait_for('"event": "resumed"')
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75
-    assert "rerun the same command to resume" in errors

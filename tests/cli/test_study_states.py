@@ -67,7 +67,7 @@ def asked(path: Path) -> list[Run]:
 
 
 # The others are like these, or have tests of their own.
-OFTEN = {"leave_one_out", "attribution", "agreement", "beyond", "multipath"}
+OFTEN = {"leave_one_out", "agreement", "beyond", "multipath"}
 
 
 def each(names: Iterable[str]) -> pytest.MarkDecorator:

@@ -164,7 +164,7 @@ def random_spec(generator: random.Random) -> NetSpec:
 
 def test_closed_form_agrees_on_any_fields_and_any_size() -> None:
     generator = random.Random(0)
-    for _ in range(100):
+    for _ in range(40):
         spec, size = random_spec(generator), generator.randint(1, 97)
         classes = generator.choice([1, 10])
         try:

@@ -310,8 +310,8 @@ def test_a_report_reads_no_recipe_that_a_record_names(stranger: Stranger, tmp_pa
     assert str(recipe) not in read
 
 
-def test_an_honest_folder_needs_no_trust(stranger: Stranger) -> None:
-    road = ("--steps", "layer_norm", "--epochs", "1", "--batch-size", "512", "--jobs", "1")
+def test_an_honest_folder_needs_no_trust(stranger: Stranger, trains_here: None) -> None:
+    road = ("--data", "digits", "--steps", "layer_norm", "--epochs", "1", "--batch-size", "512")
     done = {
         **commands_on(stranger),
         "roadmap": command("roadmap", "--out", str(stranger.study), *road),

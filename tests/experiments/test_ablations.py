@@ -191,7 +191,7 @@ def curved(steps: frozenset[str]) -> float:
 def test_shapley_values_add_up_and_more_orders_narrow_them(tmp_path: Path) -> None:
     file = ablation("attribution")
     widths = []
-    for permutations in (8, 64):
+    for permutations in (8, 32):
         context = context_of("attribution", permutations=permutations)
         folder = tmp_path / str(permutations)
         records = trained(folder, context, file.runs(context), curved)
@@ -203,7 +203,7 @@ def test_shapley_values_add_up_and_more_orders_narrow_them(tmp_path: Path) -> No
         assert sum(line.macs for line in found.rows) == pytest.approx(found.total.macs)
         intervals = [line.interval for line in found.rows]
         widths.append(sum(one.high - one.low for one in intervals) / len(intervals))
-    assert widths[1] < widths[0] / 2
+    assert widths[1] < widths[0] * 0.7
 
 
 def test_more_orders_keep_the_networks_of_fewer() -> None:

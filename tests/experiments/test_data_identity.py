@@ -119,7 +119,7 @@ def test_data_is_listed_once_in_a_command(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(data_identity, "open_data", counted)
     study = ["study", "pruning", "--networks", "vgg16_eighth,roadmap:gelu", "--data", uri]
-    out = ["--out", str(tmp_path / "out"), "--dry-run"]
+    out = ["--target", "half", "--out", str(tmp_path / "out"), "--dry-run"]
     done = CliRunner().invoke(app, [*study, *out])
     assert done.exit_code == 0, done.output
     assert opened == [uri]

@@ -286,12 +286,11 @@ def test_what_a_file_sets_wrongly_is_one_line(tmp_path: Path, name: str, value: 
 
 
 def test_a_study_of_ones_own_from_file_to_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trains_here: None
 ) -> None:
     write(tmp_path, OWN)
     monkeypatch.chdir(tmp_path)
     fast = ["study", "own.py", "--data", "digits", "--epochs", "1", "--batch-size", "512"]
-    fast += ["--jobs", "1"]
     done = CliRunner().invoke(app, fast)
     assert done.exit_code == 0, done.stderr
     # The road ends with the narrow network, so that the set of all steps is that row.

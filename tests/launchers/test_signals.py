@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -249,32 +250,45 @@ def test_output_to_a_terminal_that_was_closed_is_dropped() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 75
 
 
-def test_a_signal_to_a_command_its_trainings_and_readers(tmp_path: Path) -> None:
-    number = signal.SIGTERM
-    data, out = make_folder(tmp_path / "data", count=40), tmp_path / "out"
+def test_killed_and_given_again_a_command_goes_on_and_a_signal_to_all_of_it_saves(
+    tmp_path: Path,
+) -> None:
+    """A command, its training and the process that reads images for it."""
+    data, out = make_folder(tmp_path / "data", count=8), tmp_path / "out"
     command = ["train", "layer_norm", "--data", f"folder:{data}", "--recipe", "modern-small"]
     changes = ["--batch-size", "8", "--epochs", "500", "--image-size", "32", "--workers", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "convnext_study", *command, *changes, "--out", str(out)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # tests may run under nohup
-    )
-    try:
-        deadline = time.monotonic() + 2 * SECONDS
-        while not (logs := list(out.glob(f"runs/*/{LOG}"))) or '"epoch"' not in logs[0].read_text():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        (folder,) = (path.parent for path in logs)
-        os.killpg(process.pid, number)
+
+    @contextlib.contextmanager
+    def started(event: str) -> Iterator[subprocess.Popen[str]]:
+        """The command, once its log has an event."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "convnext_study", *command, *changes, "--out", str(out)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # Tests may run under nohup.
+            preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+        )
+        try:
+            deadline = time.monotonic() + 2 * SECONDS
+            while not any(event in log.read_text() for log in out.glob(f"runs/*/{LOG}")):
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.05)
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    with started('"epoch"') as process:
+        process.kill()
+    with started('"resumed"') as process:
+        os.killpg(process.pid, signal.SIGTERM)
         _, errors = process.communicate(timeout=SECONDS)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 75, errors
     assert "1 run left; rerun" in errors
-    assert [event["event"] for event in read_events(folder)] == ["started", "stopped"]
+    (folder,) = out.glob("runs/*")
+    assert [event["event"] for event in read_events(folder)] == ["started", "resumed", "stopped"]
     found = checkpoint_file.load(folder, lambda text: pytest.fail(text))
     assert found is not None and found["state"]["step"] > 0

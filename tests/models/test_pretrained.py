@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from support.nets import walk
 from torch import Tensor, nn
 
 from convnext_study.models.pretrained.convert import (
@@ -41,6 +42,7 @@ FACTORIES: dict[str, Factory] = {
     "timm convnext_tiny": _timm("convnext_tiny"),
     "timm convnext_base": _timm("convnext_base"),
 }
+FEW = ("timm resnet50", "timm convnext_tiny")
 RESNETS = [name for name in FACTORIES if "resnet" in name]
 END = {
     "resnet50": get_roadmap("t").variants()[0].spec,
@@ -146,7 +148,7 @@ def test_outputs_agree(name: str, weights: Callable[[str], State]) -> None:
 
 
 @pytest.mark.parametrize("stride", [16, 8])
-@pytest.mark.parametrize("name", ["timm resnet50", "timm convnext_tiny", "timm convnext_base"])
+@walk(("timm resnet50", "timm convnext_tiny", "timm convnext_base"), FEW)
 def test_dilation_is_timms(name: str, stride: int, weights: Callable[[str], State]) -> None:
     theirs, ours = pair(name, weights(name), output_stride=stride)
     sizes = SIZES if stride == 16 and "base" not in name else ((65, 96),)
@@ -155,8 +157,8 @@ def test_dilation_is_timms(name: str, stride: int, weights: Callable[[str], Stat
         assert apart == 0.0 if name in RESNETS else apart <= CLOSE, size
 
 
-@pytest.mark.parametrize("stride", [32, 16, 8])
-@pytest.mark.parametrize("name", ["timm resnet50", "timm convnext_tiny"])
+@pytest.mark.parametrize("stride", [32, pytest.param(16, marks=pytest.mark.exhaustive), 8])
+@pytest.mark.parametrize("name", FEW)
 def test_feature_maps_are_timms(name: str, stride: int, weights: Callable[[str], State]) -> None:
     theirs, ours = pair(name, weights(name), output_stride=stride)
     x = images((65, 96)).double()
@@ -184,7 +186,7 @@ def test_torchvisions_dilation_too(weights: Callable[[str], State]) -> None:
 RELEASED = ("resnet101", "convnext_small", "convnext_large", "convnext_xlarge")
 
 
-@pytest.mark.parametrize("name", RELEASED)
+@walk(RELEASED, RELEASED[:2])
 def test_every_size_fits_by_its_shapes(name: str) -> None:
     with torch.device("meta"):
         theirs = timm.create_model(name)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.nets import walk
 
 from convnext_study.models.pretrained.convert import (
     KEY_MAPS,
@@ -78,16 +79,16 @@ def test_truncated_weights_are_refused(layout: str) -> None:
     assert f"{len(needed)} missing: {', '.join(needed[:8])} and {len(needed) - 8} more" in text
 
 
-@pytest.mark.parametrize("layout", KEY_MAPS)
-def test_every_single_tensor_is_needed_and_every_shape_checked(layout: str) -> None:
-    state, spec = released(layout), ENDS[layout]
+@walk(KEY_MAPS, ("resnet", "timm_convnext"))
+def test_every_single_tensor_is_needed_and_every_shape_checked(name: str) -> None:
+    state, spec = released(name), ENDS[name]
     for key in state:
         if key.endswith("num_batches_tracked"):
             continue
-        rest = {name: tensor for name, tensor in state.items() if name != key}
-        assert key in message(partial(to_roadmap, rest, spec, layout))
+        rest = {one: tensor for one, tensor in state.items() if one != key}
+        assert key in message(partial(to_roadmap, rest, spec, name))
         wrong = {**state, key: state[key][..., None]}
-        assert key in message(partial(to_roadmap, wrong, spec, layout))
+        assert key in message(partial(to_roadmap, wrong, spec, name))
 
 
 def test_foreign_weights_are_refused() -> None:

@@ -188,7 +188,7 @@ def allowed(studies: int) -> float:
 
 def test_no_effect_with_three_seeds_flags_at_most_alpha() -> None:
     """The seed moves each network's accuracy by itself; t tests see the seeds' spread."""
-    own, pooled, studies = 0, 0, 120
+    own, pooled, studies = 0, 0, 60
     for number in range(studies):
         rng = np.random.default_rng(number)
         # Counts of 500 images, with more spread than the images alone give.

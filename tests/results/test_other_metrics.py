@@ -130,6 +130,7 @@ def ask_power(folder: Path) -> dict[str, Any]:
     ("name", "heading", "unit", "step_unit"),
     [("latency", "latency ms ↓", "ms", "ms"), ("iou", "mIoU %", "%", "points")],
 )
+@pytest.mark.usefixtures("plain_page")
 def test_a_metric_that_nobody_knows(
     tmp_path: Path, name: str, heading: str, unit: str, step_unit: str
 ) -> None:

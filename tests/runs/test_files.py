@@ -85,22 +85,22 @@ def test_signs_that_are_not_to_be_read() -> None:
     assert one_line("a\nb\t\tc  d\u2028\x1b") == "a b c  d\ufffd\ufffd"
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"metrics": {}}'])
-def test_a_result_that_cannot_be_read_is_no_result(tmp_path: Path, content: str) -> None:
+def test_a_result_that_cannot_be_read_is_no_result(tmp_path: Path) -> None:
     run = make_tiny_run(epochs=1)
     path = tmp_path / "runs" / run.id
     first = train(run, path)
-    (path / RESULT).write_text(content)
     whole = RunCollection((run,), tmp_path)
-    assert not whole.is_done(run)
-    with pytest.raises(RecordError):
-        read(path)
-    again = train(run, path)  # from its checkpoint, which is of its end
-    assert again.metrics == first.metrics and whole.is_done(run)
+    for content in ("", "{", '{"metrics": {}}'):
+        (path / RESULT).write_text(content)
+        assert not whole.is_done(run)
+        with pytest.raises(RecordError):
+            read(path)
+        again = train(run, path)  # from its checkpoint, which is of its end
+        assert again.metrics == first.metrics and whole.is_done(run)
 
 
 def test_a_folder_that_is_only_to_be_read_shows_its_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trains_here: None
 ) -> None:
     number = errno.EROFS
     given = ("--data", "digits", "--regime", "nano", "--out", str(tmp_path), "--epochs", "1")
@@ -111,11 +111,11 @@ def test_a_folder_that_is_only_to_be_read_shows_its_table(
     def refuse(path: Path, *_: object) -> int:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(files, "write_temporary", refuse)
-    done = CliRunner().invoke(app, command)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_temporary", refuse)
+        done = CliRunner().invoke(app, command)
     assert done.exit_code == 0 and "top-1 %" in done.stdout
     assert f"{tmp_path}: cannot be written ({os.strerror(number)})" in done.stderr
-    monkeypatch.undo()
 
     def full(path: Path, *_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -135,6 +135,7 @@ def test_a_newer_run_is_not_trained_on(tmp_path: Path) -> None:
         pass  # and the other check is still made
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_commands_on_the_folder_go_on(study: tuple[Path, list[Run]]) -> None:
     folder, runs = study
     path = folder / "runs" / runs[0].id
@@ -155,7 +156,7 @@ def test_commands_on_the_folder_go_on(study: tuple[Path, list[Run]]) -> None:
         assert str(done.exception) == f"{path}: {NEWER}"
 
 
-def test_a_study_of_a_folder_goes_on(tmp_path: Path) -> None:
+def test_a_study_of_a_folder_goes_on(tmp_path: Path, trains_here: None) -> None:
     write_run(tmp_path, fake_runs()[0])
     path = set_format(tmp_path, fake_runs()[0], FORMAT + 1)
     given = ("--regime", "nano", "--epochs", "1", "--out", tmp_path, "--recipe", "modern-small")

@@ -107,7 +107,7 @@ def test_a_second_phase_resumes_bit_for_bit(whole: Path, tmp_path: Path, steps: 
     assert_same(cut, calm)
 
 
-def test_a_failed_parent_fails_its_children(tmp_path: Path) -> None:
+def test_a_failed_parent_fails_its_children(tmp_path: Path, trains_here: None) -> None:
     parent = make_tiny_run().model_copy(update={"data": "folder:/nowhere"})
     child = masked_run(parent)
     grandchild = masked_run(child)

@@ -11,7 +11,7 @@ import timm
 import torch
 from support import compilers
 from support.multipath_nets import NARROW, every_kind, every_layer, narrow
-from support.nets import build, compare_a_step, images
+from support.nets import build, compare_a_step, images, walk
 from torch import nn
 
 
@@ -21,7 +21,7 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
     compare_a_step(plain, copy.deepcopy(plain))
 
 
-@every_kind
+@walk([*NARROW, "multipath_se_resnet18"], ("multipath_small_pathatt", "multipath_large_paths_se"))
 def test_traced_scripted_exported_and_compiled(name: str) -> None:
     net = narrow(name, drop_path_rate=0.1)
     compilers.trace_and_script(net)

@@ -141,7 +141,7 @@ def test_computation_is_shown(tmp_path: Path, halves: list[Run]) -> None:
     assert scratch.flops_in_all == scratch.flops
 
 
-@pytest.mark.usefixtures("still")
+@pytest.mark.usefixtures("still", "plain_page")
 def test_findings_stand_in_files_and_on_the_page(tmp_path: Path, runs: list[Run]) -> None:
     records = written(tmp_path, runs, {"half-scratch_b": 98.0})
     found = findings(records)
@@ -244,7 +244,9 @@ def test_latency_is_measured_once_for_each_network(
     assert 0 < one.low <= one.median <= one.high
 
 
-def test_a_study_from_the_command_line_to_an_exported_arm(tmp_path: Path) -> None:
+def test_a_study_from_the_command_line_to_an_exported_arm(
+    tmp_path: Path, trains_here: None
+) -> None:
     names = {"dense", "half-fine_tuned", "half-scratch_e", "sparse-fine_tuned"}
     file = tmp_path / "some.py"
     file.write_text(STUDY.format(names=names))

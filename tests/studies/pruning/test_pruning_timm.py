@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import timm
 import torch
 from support import compilers
 from support.features import check_features
-from support.nets import build, compare_a_step, images, settled
+from support.nets import build, compare_a_step, images, settled, walk
 from support.pruning_nets import NARROW, OURS, POOLED, PRERESNET, RESIDUAL, fields
 from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
@@ -25,15 +24,6 @@ from timm.optim import param_groups_layer_decay
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.pruning import blocks
 from convnext_study.studies.pruning.registry import MODELS
-
-
-def walk(names: Iterable[str], few: Collection[str]) -> pytest.MarkDecorator:
-    """Over all names; those that are not among the few only where there is time."""
-    return pytest.mark.parametrize(
-        "name",
-        [pytest.param(name, marks=() if name in few else pytest.mark.exhaustive) for name in names],
-    )
-
 
 every_model = walk(MODELS, NARROW)
 every_family = pytest.mark.parametrize("name", NARROW)
@@ -148,7 +138,7 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
     compare_a_step(plain, copy.deepcopy(plain))
 
 
-@walk(OURS, ("pruning_vgg16", "pruning_preresnet164", "pruning_densenet_bc_100"))
+@walk(OURS, ("pruning_vgg16", "pruning_preresnet164"))
 def test_compilers(name: str) -> None:
     net = narrow(name)
     compilers.trace_and_script(net)
