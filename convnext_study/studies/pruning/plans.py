@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from convnext_study.data.sources import OF_IMAGES, check_labels
@@ -21,6 +22,13 @@ from convnext_study.studies.pruning.methods.selection import factored_ref
 from convnext_study.studies.pruning.prune import STAGE_SHARES
 from convnext_study.studies.pruning.published import get_network, networks
 from convnext_study.studies.pruning.removal import OWN
+from convnext_study.studies.pruning.schedules import (
+    REDUCED,
+    Schedules,
+    fine_tuning,
+    published,
+    schedules_for,
+)
 from convnext_study.studies.pruning.spec import VggSpec
 from convnext_study.studies.pruning.targets import (
     FROM,
@@ -61,16 +69,22 @@ TARGETS = (
 class PrunedModelPlan:
     """A network, how it is trained, and what can be pruned of it.
 
-    ``chosen`` are the names of the targets that are trained.
+    ``chosen`` are the names of the targets that are trained; ``by_method`` has recipes that a
+    method has of its own.
     """
 
     name: str
     label: str
     model: ModelRef
-    schedules: of.Schedules
+    schedules: Schedules
     targets: Sequence[PruningTarget]
     published: str | None = None
     chosen: frozenset[str] = frozenset()
+    by_method: Mapping[str, Schedules] = field(default_factory=dict)
+
+    def schedules_of(self, target: PruningTarget) -> Schedules:
+        """Those of the target's method, where it has its own."""
+        return self.by_method.get(target.method, self.schedules)
 
 
 def runs_of(context: Context) -> list[Run]:
@@ -197,20 +211,21 @@ def _images(context: Context, size: int | None) -> Images:
 
 
 def _published(name: str, context: Context) -> PrunedModelPlan:
-    network, usual = get_network(name), of.REDUCED
-    if full := _is_full(context):
-        usual = of.published("cifar" if network.input == 32 else "imagenet")
-        # As long as the training by which the published Scratch-B epochs are counted.
-        of_it = [one for one in networks().values() if one.of == name]
-        usual = replace(usual, base=of.with_epochs(usual.base, (*of_it, network)[0].base_epochs))
+    network, full = get_network(name), _is_full(context)
+    targets = published_targets(network)
     size = None if full or context.data.startswith("cifar") else network.input
+    changed = partial(
+        schedules_for, recipe=context.recipe, changes=context.changes, image_size=size
+    )
+    methods = {target.method for target in targets} if full else set()
     return PrunedModelPlan(
         name.replace("-", "_"),
         network.label,
         ref_of(network),
-        of.schedules_for(usual, context.recipe, context.changes, size),
-        published_targets(network),
+        changed(published(network.recipe) if full else REDUCED),
+        targets,
         published=name if full else None,
+        by_method={method: changed(published(network.recipe, method)) for method in methods},
     )
 
 
@@ -218,7 +233,7 @@ def _eighth(context: Context) -> PrunedModelPlan:
     small, whole = context.data.partition(":")[0], _narrowed("vgg16")
     size = DIGITS_SIZE if small == "digits" else SMALL_SIZE if small == "folder" else None
     model = ModelRef(builder=OWN, args=whole.to_dict())
-    schedules = of.schedules_for(of.REDUCED, context.recipe, context.changes, size)
+    schedules = schedules_for(REDUCED, context.recipe, context.changes, size)
     plan = _plan(EIGHTH, "VGG-16, an eighth as wide", model, schedules, context)
     images = _images(context, schedules.base.image_size)
     widths = narrower(widths_of(_narrowed("vgg16-a")), widths_of(whole))
@@ -247,21 +262,19 @@ def _roadmap(step: str, context: Context) -> PrunedModelPlan:
     model = ModelRef(builder=ROADMAP_BUILDER, args=row.model.args)
     label, regime = str(row.metadata["label"]), context.road.regime
     label = label if f"-{regime}" in label.lower() else f"{label} ({regime})"
-    return _plan(
-        f"{regime}_{step}", label, model, of.Schedules(base, of.fine_tuning(base)), context
-    )
+    return _plan(f"{regime}_{step}", label, model, Schedules(base, fine_tuning(base)), context)
 
 
 def _timm(name: str, context: Context) -> PrunedModelPlan:
-    usual = of.published("imagenet") if context.recipe == "published" else of.REDUCED
-    size = SMALL_SIZE if context.data.startswith("folder") and usual is of.REDUCED else None
-    schedules = of.schedules_for(usual, context.recipe, context.changes, size)
+    usual = published("imagenet") if context.recipe == "published" else REDUCED
+    size = SMALL_SIZE if context.data.startswith("folder") and usual is REDUCED else None
+    schedules = schedules_for(usual, context.recipe, context.changes, size)
     model = ModelRef(builder=TIMM_BUILDER, args={"name": name})
     return _plan(f"timm_{name}".replace(".", "_"), name, model, schedules, context)
 
 
 def _plan(
-    name: str, label: str, model: ModelRef, schedules: of.Schedules, context: Context
+    name: str, label: str, model: ModelRef, schedules: Schedules, context: Context
 ) -> PrunedModelPlan:
     """With what is pruned of any network, and what it can be asked for besides."""
     images = _images(context, schedules.base.image_size)
@@ -306,7 +319,9 @@ def _dense(plan: PrunedModelPlan, arm: str, data: str, seed: int) -> Run:
 def _sparse(plan: PrunedModelPlan, target: PruningTarget, dense: Run) -> Run:
     """The large network, trained so that the target's method can prune it."""
     label = f"{target.label}: {of.LABELS[of.SPARSE_DENSE]}"
+    recipe = plan.schedules_of(target).base
     changes: dict[str, Any] = {
+        "recipe": recipe.model_dump(mode="json"),
         "name": f"{plan.name}-{target.name}-dense",
         "model": factored_ref(plan.model) if "selection" in target.sparsity else plan.model,
         "task": TaskRef(name=SPARSE_TASK, args=dict(target.sparsity)),
@@ -322,19 +337,19 @@ def _sparse(plan: PrunedModelPlan, target: PruningTarget, dense: Run) -> Run:
 
 
 def _arm(plan: PrunedModelPlan, target: PruningTarget, arm: str, parent: Run, data: str) -> Run:
-    base = plan.schedules.base
-    as_costly = scratch_b_epochs(*target.budgets, base.epochs, capped=target.capped)
+    own = plan.schedules_of(target)
+    as_costly = scratch_b_epochs(*target.budgets, own.budget, capped=target.capped)
     changes: dict[str, Any] = {
         "name": f"{plan.name}-{target.name}-{arm}",
         "data": data,
-        "recipe": plan.schedules.recipe(arm, as_costly).model_dump(mode="json"),
+        "recipe": own.recipe(arm, as_costly).model_dump(mode="json"),
         "metadata": _about(plan, arm, f"{target.label}: {of.LABELS[arm]}", target),
         "model": target.model or target.design or plan.model,
     }
     weights = target.between if arm in of.ROUNDS else of.WEIGHTS.get(arm, "random")
     if target.model is not None and weights == "random":  # needs no trained network
         return parent.model_copy(update={**changes, "task": TaskRef()})
-    if target.is_masked and arm == of.SCRATCH_E:
+    if target.is_masked and arm in (of.SCRATCH_E, of.SCRATCH_B):
         weights = "redrawn"
     args = {"method": target.method, "weights": weights, **target.amount}
     if target.is_decided_by_parent:

@@ -7,7 +7,7 @@ network's to say, and only the budget is known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from convnext_study.studies.pruning.costs import Images, cost_of, groups_in
 from convnext_study.studies.pruning.methods.designed import fit_widths, random_shares
 from convnext_study.studies.pruning.prune import MASKS, SELECTION, STAGE_SHARES
 from convnext_study.studies.pruning.published import (
+    CIFAR_SIDE,
     PublishedNetwork,
     get_network,
     networks,
@@ -27,7 +28,6 @@ from convnext_study.studies.pruning.published import (
     tables,
 )
 from convnext_study.studies.pruning.removal import OWN, network_of, pruned_ref
-from convnext_study.studies.pruning.spec import PreActSpec
 
 HALF, THREE_QUARTERS = 0.5, 0.75  # of the channels of each layer, that go
 SPARSE = 0.8  # of the weights
@@ -59,7 +59,7 @@ class PruningTarget:
     model: ModelRef | None = None  # what is left, where that is known beforehand
     budgets: tuple[int, int] = (1, 1)  # the large network's and the pruned one's, for Scratch-B
     capped: bool = False  # Scratch-B is never longer than twice
-    sparsity: Mapping[str, float] = field(default_factory=dict)  # of training before pruning
+    sparsity: Mapping[str, Any] = field(default_factory=dict)  # of training before pruning
     control: bool = False  # none of the methods, but what they are compared with
     published: str | None = None  # the published network that it is
     optional: bool = False  # trained only where the command line names it
@@ -195,40 +195,67 @@ def published_targets(whole: PublishedNetwork) -> list[PruningTarget]:
     How long Scratch-B is after an automatic method, the trained network says
     (`tasks.TrainingArm`).
     """
+    stated, on_cifar = whole.stated, whole.input == CIFAR_SIDE
     found = [
         _published(one, whole)
         for one in networks().values()
         if one.of == whole.name and _methods(one)
-        if widths_of(one.spec).keys() == widths_of(whole.spec).keys()
     ]
-    recipe = tables()["recipe"]
-    if isinstance(whole.spec, PreActSpec):
-        sparsity = {"selection": recipe["sparse_structure_selection"]["factor"]["gamma"]}
+    if "selection" in stated:
+        sparsity = {"selection": stated["selection"]}
         name, arms = "structure selection", (*FEW, *SCRATCH)
         found.append(PruningTarget("selection", name, SELECTION, {}, arms, sparsity=sparsity))
-    stem = whole.name.removesuffix("-c100").removesuffix("-slim")
-    ratios, penalties = recipe["slimming"]["ratio"], recipe["slimming"]["penalty"]
+    slimming = stated.get("slimming", {"ratio": ()})
     slimmed = [
         replace(
-            _slimmed({"ratio": ratio}, penalties[stem]),
+            _slimmed({"ratio": ratio}, slimming["penalty"]),
             name=f"slim_{ratio * 100:.0f}",
             label=f"slimmed {ratio:.0%}",
         )
-        for ratio in ratios["cifar100" if whole.classes == 100 else "cifar10"].get(stem, ())
+        for ratio in slimming["ratio"]
     ]
     found += slimmed
-    found += [
-        _magnitude(f"sparse_{ratio * 100:.0f}", ratio, (of.FINE_TUNED,))
-        for stated in tables()["magnitude"]
-        if stated["network"] == whole.name
-        for ratio in stated["ratio"]
-    ]
+    for ratio in _magnitudes(whole.name):
+        target = _magnitude(f"sparse_{ratio * 100:.0f}", ratio, (of.FINE_TUNED,))
+        tickets = replace(target, name=f"tickets_{ratio * 100:.0f}", arms=of.LOTTERY, optional=True)
+        # The lottery's networks are those of CIFAR.
+        few = replace(target, arms=[arm for arm in target.arms if arm not in of.LOTTERY])
+        found += [target] if on_cifar else [few, tickets]
+    found += _soft(whole)
     found += optional_targets(slimmed)
     if whole.name == "vgg16":  # the ratio of its slimming was not found: VGG-19's is taken
         vgg19, images = get_network("vgg19-slim"), Images(whole.input, whole.classes)
-        slimming = _slimmed({"ratio": ratios["cifar10"]["vgg19"][0]}, penalties["vgg19"])
+        its = vgg19.stated["slimming"]
+        slimming = _slimmed({"ratio": its["ratio"][0]}, its["penalty"])
         found += transferred_targets("VGG-19", ref_of(vgg19), images, slimming)
     return found
+
+
+def _magnitudes(network: str) -> list[float]:
+    """The stated shares of its weights that go."""
+    stated = [one["ratio"] for one in tables()["magnitude"] if one["network"] == network]
+    return [ratio for ratios in stated for ratio in ratios]
+
+
+def _soft(whole: PublishedNetwork) -> Iterator[PruningTarget]:
+    """Soft filter pruning with its own recipe, from random weights; the README's ratio by default.
+
+    Budgets are those of the method's authors' networks, by which their epochs are counted.
+    """
+    stated = tables()["soft_filter_pruning"].get(
+        whole.name, {"ratio": (), "pruned_budget_flops": ()}
+    )
+    for ratio, pruned in zip(stated["ratio"], stated["pruned_budget_flops"], strict=True):
+        yield PruningTarget(
+            f"soft_{ratio * 100:.0f}",
+            f"soft filters {ratio:.0%}",
+            "soft-filters",
+            {"ratio": ratio},
+            SCRATCH,
+            budgets=(stated["budget_flops"], pruned),
+            sparsity={"soft_filters": ratio, "at_start": True},
+            optional=ratio != SOFT,
+        )
 
 
 def ref_of(network: PublishedNetwork) -> ModelRef:
@@ -245,7 +272,10 @@ def _published(one: PublishedNetwork, whole: PublishedNetwork) -> PruningTarget:
     """A published network; of methods that take no widths set beforehand its widths alone."""
     known = ("l1-norm", "thinet", "regression")
     method = next((name for name in known if name in _methods(one)), None)
-    widths = narrower(widths_of(one.spec), widths_of(whole.spec))
+    mine, its = widths_of(one.spec), widths_of(whole.spec)
+    if mine.keys() != its.keys():  # another head too, which no method gives
+        method, mine = None, {}
+    widths = narrower(mine, its)
     return PruningTarget(
         one.name,
         one.label,

@@ -18,13 +18,13 @@ from convnext_study.imports import TaskError
 from convnext_study.recipes import Recipe
 from convnext_study.runs.metrics import NETWORK, Cost
 from convnext_study.runs.records import ModelRef, Run
-from convnext_study.studies.pruning.arms import with_epochs
 from convnext_study.studies.pruning.costs import budget_flops, scratch_b_epochs
 from convnext_study.studies.pruning.methods import magnitude
 from convnext_study.studies.pruning.methods.selection import factors_of, proximal_step
 from convnext_study.studies.pruning.methods.slimming import add_penalty_gradient
 from convnext_study.studies.pruning.prune import STAGE_SHARES, MethodArgs, Pruned, Trained, prune
 from convnext_study.studies.pruning.removal import network_of, same_architecture
+from convnext_study.studies.pruning.schedules import with_epochs
 from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Parent, load_weights
@@ -35,10 +35,11 @@ ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
 
 
 class SparsityArgs(BaseModel):
-    """Arguments of the task ``pruning-sparse``, of which one is given.
+    """Arguments of the task ``pruning-sparse``, of which one method's are given.
 
     The penalty of the scales of BatchNorm; that of the factors of residual branches
-    (`selection.factored_ref`); the share of filters that is set to zero after every epoch.
+    (`selection.factored_ref`); the share of filters that is set to zero after every epoch, and
+    whether ``at_start`` too, before the first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +47,7 @@ class SparsityArgs(BaseModel):
     slimming: float = Field(default=0.0, ge=0)
     selection: float = Field(default=0.0, ge=0)
     soft_filters: float = Field(default=0.0, ge=0, le=1)
+    at_start: bool = False
 
 
 class SparseTraining(Classification):
@@ -54,6 +56,11 @@ class SparseTraining(Classification):
     def __init__(self, run: Run, runtime: Runtime) -> None:
         super().__init__(run, runtime)
         self.args = parse(SparsityArgs, run.task)
+
+    def begin(self, model: nn.Module) -> None:
+        """Set the smallest filters to zero before the first epoch, where the method does."""
+        if self.args.at_start:
+            self.after_epoch(model, -1)
 
     def before_step(self, model: nn.Module, step: int) -> None:
         """Add the penalty's gradient; move the factors, which the optimizer leaves alone."""

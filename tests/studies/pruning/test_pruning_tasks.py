@@ -21,12 +21,12 @@ from convnext_study.evaluation.load_run import load_run
 from convnext_study.imports import TaskError
 from convnext_study.runs.parents import ParentError
 from convnext_study.runs.records import Result, Run, TaskRef, read
-from convnext_study.studies.pruning.arms import with_epochs
 from convnext_study.studies.pruning.channel_groups import PruningError
 from convnext_study.studies.pruning.costs import Images, cost_of
 from convnext_study.studies.pruning.methods.selection import factored_ref
+from convnext_study.studies.pruning.schedules import with_epochs
 from convnext_study.studies.pruning.spec import Spec
-from convnext_study.studies.pruning.tasks import ARM_TASK, TrainingArm
+from convnext_study.studies.pruning.tasks import ARM_TASK, SparseTraining, TrainingArm
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import find_parent
@@ -174,6 +174,15 @@ def test_soft_filters_leave_a_pattern_that_scratch_keeps(tmp_path: Path) -> None
             assert int(zero.sum()) == len(value) // 2
             mine = weights(tmp_path / "runs" / arm.id)[name].flatten(1).abs().sum(1) == 0
             assert torch.equal(mine, zero)
+
+
+def test_soft_filters_are_pruned_before_the_first_epoch_where_that_is_so() -> None:
+    for at_start in (False, True):
+        task = SparseTraining(prepared(DENSE, soft_filters=0.5, at_start=at_start), Runtime())
+        net = fresh(DENSE)
+        task.begin(net)
+        zero = [bool((row == 0).all()) for row in net.get_parameter("stem.conv.weight")]
+        assert sum(zero) == 2 * at_start
 
 
 # How the parent is trained, the arm, its amount, and after how many steps both are stopped.
