@@ -14,7 +14,13 @@ from convnext_study.experiments.data_identity import expected_size, same_data
 from convnext_study.experiments.study_file import with_metadata
 from convnext_study.models.builders import ROADMAP_BUILDER, TIMM_BUILDER
 from convnext_study.recipes import make_recipe
-from convnext_study.runs.records import NETWORK_IS_BOUND, ModelRef, Run, TaskRef
+from convnext_study.runs.records import (
+    EXPECTED_EPOCHS,
+    NETWORK_IS_BOUND,
+    ModelRef,
+    Run,
+    TaskRef,
+)
 from convnext_study.studies.pruning import arms as of
 from convnext_study.studies.pruning.channel_groups import widths_of
 from convnext_study.studies.pruning.costs import Images, scratch_b_epochs
@@ -354,8 +360,10 @@ def _arm(plan: PrunedModelPlan, target: PruningTarget, arm: str, parent: Run, da
     args = {"method": target.method, "weights": weights, **target.amount}
     if target.is_decided_by_parent:
         changes["metadata"][NETWORK_IS_BOUND] = True
-        if arm == of.SCRATCH_B:  # the parent's architecture says how long that is
-            args["length"] = "scratch_b"
+    if target.is_timed_by_parent and arm == of.SCRATCH_B:
+        args["length"], changes["recipe"] = "scratch_b", own.base.model_dump(mode="json")
+        if target.is_masked:  # which compute all, so that the plan counts the epochs
+            changes["metadata"][EXPECTED_EPOCHS] = as_costly
     task = TaskRef(name=ARM_TASK, args=args)
     return parent.model_copy(update={**changes, "task": task, "init_from": parent.key})
 

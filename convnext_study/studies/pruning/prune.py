@@ -171,7 +171,7 @@ def _design(trained: Trained, args: MethodArgs) -> ModelRef:
     return pruned_ref(model, kept_of(widths), size)
 
 
-SELECTION, STAGE_SHARES = "structure-selection", "stage-shares"
+SELECTION, STAGE_SHARES, SOFT_FILTERS = "structure-selection", "stage-shares", "soft-filters"
 METHODS: dict[str, Method] = {
     "l1-norm": _l1("largest"),
     "l1-smallest": _l1("smallest"),
@@ -185,5 +185,5 @@ MASKS: dict[str, Callable[[Trained, MethodArgs], Mapping[str, Tensor]]] = {
     "magnitude-round": lambda one, args: magnitude.magnitude_masks(one.net, args.share, again=True),
     "guided-patterns": _patterns,
     # Of soft filter pruning's network, which has these zeros already.
-    "soft-filters": lambda one, args: magnitude.soft_filter_masks(one.net, args.share),
+    SOFT_FILTERS: lambda one, args: magnitude.soft_filter_masks(one.net, args.share),
 }

@@ -16,9 +16,9 @@ from convnext_study.recipes import Recipe
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning import arms as of
 from convnext_study.studies.pruning.channel_groups import kept_of, widths_left, widths_of
-from convnext_study.studies.pruning.costs import Images, cost_of, groups_in
+from convnext_study.studies.pruning.costs import Images, cost_of, groups_in, masked_budget
 from convnext_study.studies.pruning.methods.designed import fit_widths, random_shares
-from convnext_study.studies.pruning.prune import MASKS, SELECTION, STAGE_SHARES
+from convnext_study.studies.pruning.prune import MASKS, SELECTION, SOFT_FILTERS, STAGE_SHARES
 from convnext_study.studies.pruning.published import (
     CIFAR_SIDE,
     PublishedNetwork,
@@ -79,6 +79,12 @@ class PruningTarget:
         """Whether only the trained network says which architecture is left."""
         return self.model is None and not self.is_masked
 
+    @property
+    def is_timed_by_parent(self) -> bool:
+        """Whether only the trained network says how long Scratch-B is; the ``budgets`` of masks
+        are then those of shares spread evenly."""
+        return self.model is None and self.method != SOFT_FILTERS
+
 
 def predefined(
     model: ModelRef,
@@ -128,18 +134,27 @@ def small_targets(model: ModelRef, images: Images) -> list[PruningTarget]:
     random = fit_widths(net, filters, shares, macs, images.shape)
     found += [
         make("random_widths", "random widths", random, (of.INHERITED, of.SCRATCH_E), control=True),
-        _magnitude("sparse", SPARSE, FEW),
+        _magnitude("sparse", SPARSE, FEW, model, images),
         PruningTarget(
             "soft",
             f"soft filters {SOFT:.0%}",
-            "soft-filters",
+            SOFT_FILTERS,
             {"ratio": SOFT},
-            (of.FINE_TUNED, of.SCRATCH_E),
+            (of.FINE_TUNED, *SCRATCH),
+            budgets=_masked_budgets(model, images, SOFT, filters=True),
             sparsity={"soft_filters": SOFT},
             from_trained=True,
         ),
     ]
     return found
+
+
+def _masked_budgets(
+    model: ModelRef, images: Images, ratio: float, *, filters: bool
+) -> tuple[int, int]:
+    return cost_of(model, images).budget, masked_budget(
+        model.model_dump_json(), images, ratio, filters=filters
+    )
 
 
 def optional_targets(slimmed: Sequence[PruningTarget] = ()) -> list[PruningTarget]:
@@ -216,7 +231,8 @@ def published_targets(whole: PublishedNetwork) -> list[PruningTarget]:
     ]
     found += slimmed
     for ratio in _magnitudes(whole.name):
-        target = _magnitude(f"sparse_{ratio * 100:.0f}", ratio, (of.FINE_TUNED,))
+        seen, name = Images(whole.input, whole.classes), f"sparse_{ratio * 100:.0f}"
+        target = _magnitude(name, ratio, (of.FINE_TUNED,), ref_of(whole), seen)
         tickets = replace(target, name=f"tickets_{ratio * 100:.0f}", arms=of.LOTTERY, optional=True)
         # The lottery's networks are those of CIFAR.
         few = replace(target, arms=[arm for arm in target.arms if arm not in of.LOTTERY])
@@ -249,7 +265,7 @@ def _soft(whole: PublishedNetwork) -> Iterator[PruningTarget]:
         yield PruningTarget(
             f"soft_{ratio * 100:.0f}",
             f"soft filters {ratio:.0%}",
-            "soft-filters",
+            SOFT_FILTERS,
             {"ratio": ratio},
             SCRATCH,
             budgets=(stated["budget_flops"], pruned),
@@ -300,9 +316,17 @@ def _slimmed(amount: Mapping[str, Any], penalty: float) -> PruningTarget:
     return PruningTarget("slimming", "slimmed", "slimming", amount, arms, sparsity=sparsity)
 
 
-def _magnitude(name: str, ratio: float, trained: Sequence[str]) -> PruningTarget:
-    arms = (*trained, of.SCRATCH_E, *of.LOTTERY)
-    return PruningTarget(name, f"magnitude {ratio:.0%}", "magnitude", {"ratio": ratio}, arms)
+def _magnitude(
+    name: str, ratio: float, trained: Sequence[str], model: ModelRef, images: Images
+) -> PruningTarget:
+    return PruningTarget(
+        name,
+        f"magnitude {ratio:.0%}",
+        "magnitude",
+        {"ratio": ratio},
+        (*trained, *SCRATCH, *of.LOTTERY),
+        budgets=_masked_budgets(model, images, ratio, filters=False),
+    )
 
 
 def _by_shares(slimmed: PruningTarget, name: str, label: str, macs: int | None) -> PruningTarget:

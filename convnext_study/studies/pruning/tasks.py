@@ -82,7 +82,7 @@ class ArmArgs(MethodArgs):
     ``weights`` are ``inherited`` from the trained network; ``rewound`` to those that its training
     started from, under masks; ``random``; ``redrawn`` for the masks (`magnitude.draw_masked`). With
     the ``length`` ``scratch_b`` it has as many epochs as cost the recipe's of the run's own
-    network, by the authors' rule, whatever network the parent decides.
+    network, by the authors' rule, whatever network or masks the parent decides.
     """
 
     weights: Literal["inherited", "rewound", "random", "redrawn"]
@@ -128,9 +128,10 @@ class TrainingArm(Classification):
         recipe = super().schedule(recipe)
         if self.args.length == "stated":
             return recipe
+        masked = {name: int(mask.sum()) for name, mask in self._held.items()}
         large, pruned = (
-            budget_flops(network_of(model, self.data.num_classes), self.image_shape)
-            for model in (self.run.model, self._model)
+            budget_flops(network_of(model, self.data.num_classes), self.image_shape, left)
+            for model, left in ((self.run.model, None), (self._model, masked))
         )
         return with_epochs(recipe, scratch_b_epochs(large, pruned, recipe.epochs))
 

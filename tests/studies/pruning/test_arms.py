@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.pruning_runs import context
+from torch import nn
 
 from convnext_study.errors import UserError
 from convnext_study.experiments.context import Context
@@ -18,7 +19,7 @@ from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run
 from convnext_study.studies.pruning import plans
 from convnext_study.studies.pruning.arms import OF_OTHER_DATA
-from convnext_study.studies.pruning.costs import Images, cost_of, scratch_b_epochs
+from convnext_study.studies.pruning.costs import Images, budget_flops, cost_of, scratch_b_epochs
 from convnext_study.studies.pruning.published import get_network
 from convnext_study.studies.pruning.removal import OWN
 from convnext_study.studies.pruning.targets import published_targets
@@ -102,6 +103,27 @@ def test_scratch_b_is_as_long_as_the_large_networks_computation(usual: dict[str,
     assert epochs["slimming-scratch_b"] == 12 and epochs["half-scratch_b"] == 45
     rule = make_recipe(usual["rule-scratch_b"].recipe)
     assert (rule.schedule, rule.epochs, rule.warmup_epochs) == ("cosine", 18, 1.0)
+
+
+def test_scratch_b_of_masks(usual: dict[str, Run]) -> None:
+    for name, length in (("sparse-scratch_b", "scratch_b"), ("soft-scratch_b", None)):
+        args = usual[name].task.args
+        assert (args["weights"], args.get("length")) == ("redrawn", length)
+    large = cost_of(usual["dense"].model, IMAGES).budget
+    net = get_builder(OWN)(usual["dense"].model.args, num_classes=10, drop_path=0, init="kaiming")
+    convs = [(name, one) for name, one in net.named_modules() if isinstance(one, nn.Conv2d)]
+    filters = {  # 30 % of them are gone, rounded down in each layer
+        f"{name}.weight": (one.out_channels - int(one.out_channels * 0.3)) * one.weight[0].numel()
+        for name, one in convs
+    }
+    pruned = budget_flops(net, IMAGES.shape, filters)
+    assert usual["soft-scratch_b"].recipe["epochs"] == 12 * large // pruned == 16
+    # Of single weights the trained network says it; a plan takes an even share of all layers.
+    weights = {f"{name}.weight": one.weight.numel() for name, one in convs}
+    even = {name: count - int(count * 0.8) for name, count in weights.items()}
+    expected = usual["sparse-scratch_b"].metadata["expected_epochs"]
+    assert expected == 12 * large // budget_flops(net, IMAGES.shape, even) > 30
+    assert usual["sparse-scratch_b"].recipe == usual["dense"].recipe
 
 
 def test_published_networks_train_as_long_as_published() -> None:
@@ -218,8 +240,22 @@ def test_targets_of_a_published_network() -> None:
     assert [one.amount["ratio"] for one in bias] == [0.3, 0.8, 0.95]
 
 
+def test_lottery_arms_on_imagenet_are_on_request() -> None:
+    found = {one.name: one for one in published_targets(get_network("resnet50"))}
+    assert found["sparse_30"].arms == ["fine_tuned", "scratch_e", "scratch_b"]
+    assert found["tickets_60"].optional and "ticket" in found["tickets_60"].arms
+    assert found["tickets_60"].amount == found["sparse_60"].amount
+    gap = {one.name: one for one in published_targets(get_network("vgg16-imagenet"))}
+    assert gap["thinet-vgg-gap"].arms == gap["thinet-vgg-tiny"].arms == ("scratch_e", "scratch_b")
+    slim = {one.name: one for one in published_targets(get_network("vgg11-slim-imagenet"))}
+    assert (slim["slim_50"].sparsity, slim["slim_50"].amount) == (
+        {"slimming": 1e-5},
+        {"ratio": 0.5},
+    )
+
+
 def test_targets_are_chosen_by_name(usual: dict[str, Run]) -> None:
-    assert len(usual) == 37  # none of the optional ones
+    assert len(usual) == 39  # none of the optional ones
     few = chosen("random_widths")
     assert [*few] == ["dense", "random_widths-inherited", "random_widths-scratch_e"]
     assert all(run == usual[name] for name, run in few.items())

@@ -22,7 +22,7 @@ from convnext_study.imports import TaskError
 from convnext_study.runs.parents import ParentError
 from convnext_study.runs.records import Result, Run, TaskRef, read
 from convnext_study.studies.pruning.channel_groups import PruningError
-from convnext_study.studies.pruning.costs import Images, cost_of
+from convnext_study.studies.pruning.costs import Images, budget_flops, cost_of
 from convnext_study.studies.pruning.methods.selection import factored_ref
 from convnext_study.studies.pruning.schedules import with_epochs
 from convnext_study.studies.pruning.spec import Spec
@@ -278,6 +278,16 @@ def convolutions(folder: Path, run: Run) -> dict[str, torch.Tensor]:
     """Where a trained network's convolutions are not zero."""
     found = weights(folder / "runs" / run.id)
     return {name: value != 0 for name, value in found.items() if value.ndim == 4}
+
+
+def test_scratch_b_of_masks_counts_what_they_leave(folder: Path) -> None:
+    arm = arm_of(DENSE, "magnitude", "redrawn", ratio=0.9, length="scratch_b")
+    (result,) = train_in(folder, arm)
+    left = {name: int(mask.sum()) for name, mask in convolutions(folder, arm).items()}
+    whole, images = cost_of(DENSE.model, Images(16, 10)), (3, 16, 16)
+    net = fresh(DENSE)
+    assert result.epochs == whole.budget // budget_flops(net, images, left) > 1
+    assert result.cost.macs == whole.macs
 
 
 @pytest.mark.parametrize("method", ["slimming", "stage-shares"])
