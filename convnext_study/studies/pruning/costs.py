@@ -25,10 +25,11 @@ from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.channel_groups import Group
+from convnext_study.studies.pruning.dependency_graph import Sound
 from convnext_study.studies.pruning.families import make_network
 from convnext_study.studies.pruning.methods.magnitude import conv_weights
 from convnext_study.studies.pruning.published import PublishedNetwork, get_network, networks
-from convnext_study.studies.pruning.removal import OWN, groups_of, network_of
+from convnext_study.studies.pruning.removal import OWN, find_groups, network_of
 from convnext_study.studies.pruning.rows import Row
 
 CAP = 2  # Scratch-B's ratio on ImageNet, for the predefined methods
@@ -77,7 +78,12 @@ def cost_of(model: ModelRef, images: Images) -> ModelCost:
 
 def groups_in(model: ModelRef, images: Images) -> tuple[Group, ...]:
     """Its channels that can go. Raises UserError as `removal.groups_of` does."""
-    return _groups(model.model_dump_json(), images)
+    return _sound(model.model_dump_json(), images).groups
+
+
+def left_whole(model: ModelRef, images: Images) -> tuple[str, ...]:
+    """The layers whose channels were found not to go without changing more than a mask does."""
+    return _sound(model.model_dump_json(), images).left_whole
 
 
 @functools.cache
@@ -87,8 +93,8 @@ def _cost(model: str, images: Images) -> ModelCost:
 
 
 @functools.cache
-def _groups(model: str, images: Images) -> tuple[Group, ...]:
-    return groups_of(_outline(model, images), images.shape)
+def _sound(model: str, images: Images) -> Sound:
+    return find_groups(_outline(model, images), images.shape)
 
 
 @functools.cache

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
 from convnext_study.data.sources import OF_IMAGES, check_labels
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.data_identity import expected_size, same_data
 from convnext_study.experiments.study_file import with_metadata
-from convnext_study.models.builders import ROADMAP_BUILDER, TIMM_BUILDER
+from convnext_study.models.builders import ROADMAP_BUILDER, TIMM_BUILDER, check_timm_name
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import (
-    EXPECTED_EPOCHS,
-    NETWORK_IS_BOUND,
     ModelRef,
     Run,
-    TaskRef,
 )
 from convnext_study.studies.pruning import arms as of
+from convnext_study.studies.pruning.arm_runs import PrunedModelPlan, arm_runs
 from convnext_study.studies.pruning.channel_groups import widths_of
-from convnext_study.studies.pruning.costs import Images, scratch_b_epochs
-from convnext_study.studies.pruning.methods.selection import factored_ref
+from convnext_study.studies.pruning.costs import Images
 from convnext_study.studies.pruning.prune import STAGE_SHARES
 from convnext_study.studies.pruning.published import get_network, networks
 from convnext_study.studies.pruning.removal import OWN
@@ -39,6 +34,7 @@ from convnext_study.studies.pruning.spec import VggSpec
 from convnext_study.studies.pruning.targets import (
     FROM,
     PruningTarget,
+    describe_half,
     narrower,
     optional_targets,
     predefined,
@@ -47,9 +43,11 @@ from convnext_study.studies.pruning.targets import (
     small_targets,
     transferred_targets,
 )
-from convnext_study.studies.pruning.tasks import ARM_TASK, SPARSE_TASK
+from convnext_study.studies.pruning.trained_weights import (
+    PRETRAINED,
+    find_weights,
+)
 
-STUDY = "pruning"
 # Ours: VGG-16 an eighth as wide.
 EIGHTH, REDUCTION = "vgg16_eighth", 8
 # The scans of digits are 8x8: at 16x16 nothing of them is lost.
@@ -63,34 +61,13 @@ USUAL = {
 }
 NETWORKS = (
     "Which networks are pruned, comma-separated: roadmap:STEP, roadmap for every row, timm:NAME, "
-    f"a published one such as resnet56, or {EIGHTH}. (default: the data's)"
+    f"timm:NAME@{PRETRAINED} or timm:NAME@FILE from trained weights, a published one such as "
+    f"resnet56, or {EIGHTH}. (default: the data's)"
 )
 TARGETS = (
     "What is pruned of them, such as half or guided; guided@DATA by shares of a network slimmed on "
     f"other data. (default: {USUALLY})"
 )
-
-
-@dataclass(frozen=True)
-class PrunedModelPlan:
-    """A network, how it is trained, and what can be pruned of it.
-
-    ``chosen`` are the names of the targets that are trained; ``by_method`` has recipes that a
-    method has of its own.
-    """
-
-    name: str
-    label: str
-    model: ModelRef
-    schedules: Schedules
-    targets: Sequence[PruningTarget]
-    published: str | None = None
-    chosen: frozenset[str] = frozenset()
-    by_method: Mapping[str, Schedules] = field(default_factory=dict)
-
-    def schedules_of(self, target: PruningTarget) -> Schedules:
-        """Those of the target's method, where it has its own."""
-        return self.by_method.get(target.method, self.schedules)
 
 
 def runs_of(context: Context) -> list[Run]:
@@ -105,7 +82,7 @@ def runs_of(context: Context) -> list[Run]:
         order = 0
         for plan in plans:
             runs = []
-            for run in _arms(plan, context.data, seed):
+            for run in arm_runs(plan, context.data, seed):
                 runs.append(with_metadata(run, order=order))
                 order += 1
             # The network itself, the arms of the chosen targets, and all that they start from.
@@ -271,119 +248,45 @@ def _roadmap(step: str, context: Context) -> PrunedModelPlan:
     return _plan(f"{regime}_{step}", label, model, Schedules(base, fine_tuning(base)), context)
 
 
-def _timm(name: str, context: Context) -> PrunedModelPlan:
+def _timm(request: str, context: Context) -> PrunedModelPlan:
+    name, at, weights = request.partition("@")
     usual = published("imagenet") if context.recipe == "published" else REDUCED
     size = SMALL_SIZE if context.data.startswith("folder") and usual is REDUCED else None
     schedules = schedules_for(usual, context.recipe, context.changes, size)
-    model = ModelRef(builder=TIMM_BUILDER, args={"name": name})
-    return _plan(f"timm_{name}".replace(".", "_"), name, model, schedules, context)
+    side = _images(context, schedules.base.image_size).side
+    model = ModelRef(builder=TIMM_BUILDER, args={"name": name, **fixed_size(name, side)})
+    plan = _plan(f"timm_{name}".replace(".", "_"), name, model, schedules, context)
+    if not at:
+        return plan
+    few = [
+        replace(target, arms=[arm for arm in target.arms if arm not in of.LOTTERY])
+        for target in plan.targets
+        if not target.sparsity and target.rounds == 1  # nothing is trained, nothing rewound
+    ]
+    trained = find_weights(model, weights)
+    return replace(plan, name=f"{plan.name}_trained", targets=few, trained=trained)
+
+
+def fixed_size(name: str, side: int) -> dict[str, int]:
+    """The argument of networks that are built for one size of image, where it is another."""
+    import timm
+
+    check_timm_name(name)
+    cfg = timm.get_pretrained_cfg(name)
+    is_fixed = cfg is not None and cfg.fixed_input_size and cfg.input_size[-1] != side
+    return {"img_size": side} if is_fixed else {}
 
 
 def _plan(
     name: str, label: str, model: ModelRef, schedules: Schedules, context: Context
 ) -> PrunedModelPlan:
-    """With what is pruned of any network, and what it can be asked for besides."""
+    """With what is pruned of any network, and what it can be asked for besides.
+
+    Raises UserError as `describe_half` does.
+    """
     images = _images(context, schedules.base.image_size)
+    about = describe_half(label, model, images)
     usual = small_targets(model, images)
     optional = optional_targets([one for one in usual if one.name == "slimming"])
-    return PrunedModelPlan(name, label, model, schedules, usual + optional)
-
-
-def _arms(plan: PrunedModelPlan, data: str, seed: int) -> Iterator[Run]:
-    """The network's own runs, then of each target what prepares it and its arms."""
-    dense = _dense(plan, of.DENSE, data, seed)
-    yield dense
-    slow: Run | None = None
-    for target in plan.targets:
-        parent = dense
-        if target.sparsity:
-            parent = _sparse(plan, target, dense)
-            yield parent
-        if slow is None and {*target.arms} & {*of.SLOW_ARMS}:
-            slow = _dense(plan, of.SLOW_DENSE, data, seed)
-            yield slow
-        for number in range(1, target.rounds):
-            parent = _arm(plan, target, of.ROUNDS[number - 1], parent, data)
-            yield parent
-        for arm in target.arms:
-            start = slow if arm in of.SLOW_ARMS and slow else parent
-            yield _arm(plan, target, arm, start, data)
-
-
-def _dense(plan: PrunedModelPlan, arm: str, data: str, seed: int) -> Run:
-    return Run(
-        study=STUDY,
-        name=f"{plan.name}-{arm}",
-        model=plan.model,
-        recipe=plan.schedules.recipe(arm, 0).model_dump(mode="json"),
-        data=data,
-        seed=seed,
-        metadata=_about(plan, arm, of.LABELS[arm]),
-    )
-
-
-def _sparse(plan: PrunedModelPlan, target: PruningTarget, dense: Run) -> Run:
-    """The large network, trained so that the target's method can prune it."""
-    label = f"{target.label}: {of.LABELS[of.SPARSE_DENSE]}"
-    recipe = plan.schedules_of(target).base
-    changes: dict[str, Any] = {
-        "recipe": recipe.model_dump(mode="json"),
-        "name": f"{plan.name}-{target.name}-dense",
-        "model": factored_ref(plan.model) if "selection" in target.sparsity else plan.model,
-        "task": TaskRef(name=SPARSE_TASK, args=dict(target.sparsity)),
-        "metadata": _about(plan, of.SPARSE_DENSE, label, target),
-    }
-    if target.from_trained:
-        changes["init_from"] = dense.key
-    if target.source is not None:
-        data, recipe = target.source
-        changes |= {"data": data, "recipe": recipe.model_dump(mode="json")}
-        changes["metadata"][of.OF_OTHER_DATA] = True
-    return dense.model_copy(update=changes)
-
-
-def _arm(plan: PrunedModelPlan, target: PruningTarget, arm: str, parent: Run, data: str) -> Run:
-    own = plan.schedules_of(target)
-    as_costly = scratch_b_epochs(*target.budgets, own.budget, capped=target.capped)
-    changes: dict[str, Any] = {
-        "name": f"{plan.name}-{target.name}-{arm}",
-        "data": data,
-        "recipe": own.recipe(arm, as_costly).model_dump(mode="json"),
-        "metadata": _about(plan, arm, f"{target.label}: {of.LABELS[arm]}", target),
-        "model": target.model or target.design or plan.model,
-    }
-    weights = target.between if arm in of.ROUNDS else of.WEIGHTS.get(arm, "random")
-    if target.model is not None and weights == "random":  # needs no trained network
-        return parent.model_copy(update={**changes, "task": TaskRef()})
-    if target.is_masked and arm in (of.SCRATCH_E, of.SCRATCH_B):
-        weights = "redrawn"
-    args = {"method": target.method, "weights": weights, **target.amount}
-    if target.is_decided_by_parent:
-        changes["metadata"][NETWORK_IS_BOUND] = True
-    if target.is_timed_by_parent and arm == of.SCRATCH_B:
-        args["length"], changes["recipe"] = "scratch_b", own.base.model_dump(mode="json")
-        if target.is_masked:  # which compute all, so that the plan counts the epochs
-            changes["metadata"][EXPECTED_EPOCHS] = as_costly
-    task = TaskRef(name=ARM_TASK, args=args)
-    return parent.model_copy(update={**changes, "task": task, "init_from": parent.key})
-
-
-def _about(
-    plan: PrunedModelPlan, arm: str, label: str, target: PruningTarget | None = None
-) -> dict[str, Any]:
-    return {
-        "regime": STUDY,
-        "network": plan.name,
-        "network_label": plan.label,
-        "target": target.name if target else "",
-        "target_label": target.label if target else "",
-        # By which the figure joins points; of another network than this none are.
-        "method": target.method if target and not (target.control or target.design) else "",
-        "arm": arm,
-        "label": label,
-        "adopted": True,
-        "parent": None,  # arms differ in recipe and task: the study's own table compares them
-        "section": plan.label,
-        "published": False,
-        "published_network": (target.published if target else plan.published) or "",
-    }
+    caveat = about if model.builder == TIMM_BUILDER else ""
+    return PrunedModelPlan(name, label, model, schedules, usual + optional, caveat=caveat)

@@ -12,11 +12,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from convnext_study.errors import UserError
 from convnext_study.recipes import Recipe
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning import arms as of
-from convnext_study.studies.pruning.channel_groups import kept_of, widths_left, widths_of
-from convnext_study.studies.pruning.costs import Images, cost_of, groups_in, masked_budget
+from convnext_study.studies.pruning.channel_groups import Group, kept_of, widths_left, widths_of
+from convnext_study.studies.pruning.costs import (
+    Images,
+    cost_of,
+    groups_in,
+    left_whole,
+    masked_budget,
+)
 from convnext_study.studies.pruning.methods.designed import fit_widths, random_shares
 from convnext_study.studies.pruning.prune import MASKS, SELECTION, SOFT_FILTERS, STAGE_SHARES
 from convnext_study.studies.pruning.published import (
@@ -30,6 +37,7 @@ from convnext_study.studies.pruning.published import (
 from convnext_study.studies.pruning.removal import OWN, network_of, pruned_ref
 
 HALF, THREE_QUARTERS = 0.5, 0.75  # of the channels of each layer, that go
+MOST_LEFT = 0.9  # of the MACs, by half of the channels
 SPARSE = 0.8  # of the weights
 SOFT = 0.3  # of the filters, the paper's
 # Of network slimming. It moves a scale by about penalty * sum of rates / (1 - momentum): the
@@ -38,6 +46,8 @@ SOFT = 0.3  # of the filters, the paper's
 REDUCED_PENALTY = 0.01
 COUNT = 3  # of rounds, ours: each prunes 42 % of what is left, together as much as at once
 FEW = (of.FINE_TUNED, of.INHERITED)
+# Further criteria for the same half.
+CRITERIA = {"geometric-median": "median", "group-norm": "group norm", "taylor": "Taylor"}
 SCRATCH = (of.SCRATCH_E, of.SCRATCH_B)
 GUIDED, TRANSFERRED = "guided", "transferred"
 FROM = "_from_"  # in the name of a target whose shares come from other data
@@ -96,7 +106,7 @@ def predefined(
     **more: Any,
 ) -> PruningTarget:
     """Widths that are set beforehand, by the L1-norm unless ``more`` names another method."""
-    left = pruned_ref(model, kept_of(widths), images.shape)
+    left = pruned_ref(model, kept_of(widths, groups_in(model, images)), images.shape)
     more = {"method": "l1-norm", "model": left, "budgets": _budgets(model, left, images), **more}
     return PruningTarget(name, label, amount={"widths": dict(widths)}, arms=arms, **more)
 
@@ -105,21 +115,43 @@ def _budgets(model: ModelRef, pruned: ModelRef, images: Images) -> tuple[int, in
     return cost_of(model, images).budget, cost_of(pruned, images).budget
 
 
+def describe_half(label: str, model: ModelRef, images: Images) -> str:
+    """What half of each layer's channels leaves of a network, and which layers stay whole.
+
+    Raises UserError, one line, where that is nearly all of its MACs: there is nothing to compare.
+    """
+    filters = _filters(model, images)
+    half = pruned_ref(model, kept_of(widths_left(filters, HALF), filters), images.shape)
+    share = cost_of(half, images).macs / cost_of(model, images).macs
+    about = f"half of the channels of {label} leaves {share:.0%} of its MACs"
+    if whole := left_whole(model, images):
+        more = f" and {len(whole) - 3} more" if len(whole) > 3 else ""
+        about += f"; left whole, as removing is not masking there: {', '.join(whole[:3])}{more}"
+    if share <= MOST_LEFT:
+        return about
+    why = "" if whole else "; the others are in streams that several layers add to"
+    raise UserError(f"networks: {about}{why}; use another network")
+
+
+def _filters(model: ModelRef, images: Images) -> list[Group]:
+    """The layers whose own filters can go, those of the classifier left out."""
+    return [one for one in groups_in(model, images) if one.stage >= 0 and one.producers]
+
+
 def small_targets(model: ModelRef, images: Images) -> list[PruningTarget]:
     """Of any network: half of each layer by every method, and masks. Ours.
 
     Automatic methods and controls are brought to the budget of the halves, so that all compare.
     """
-    groups = [group for group in groups_in(model, images) if group.stage >= 0]
-    filters = [group for group in groups if group.producers]
+    filters = _filters(model, images)
     half, quarter = (widths_left(filters, share) for share in (HALF, THREE_QUARTERS))
     make = partial(predefined, model, images)
     found = [
         make("half", "half (L1)", half, of.ALL),
         make("quarter", "quarter (L1)", quarter, of.ALL, optional=True),
     ]
-    macs = cost_of(pruned_ref(model, kept_of(half), images.shape), images).macs
-    if all(len(group.consumers) == 1 and not group.concatenated for group in filters):
+    macs = cost_of(pruned_ref(model, kept_of(half, filters), images.shape), images).macs
+    if all(_is_read_once(group) for group in filters):
         found += [
             make(method, f"half ({label})", half, FEW, method=method)
             for method, label in (("thinet", "ThiNet"), ("regression", "regression"))
@@ -128,13 +160,26 @@ def small_targets(model: ModelRef, images: Images) -> list[PruningTarget]:
         make(f"half_{word}", f"half ({word} filters)", half, FEW, method=f"l1-{word}")
         for word in ("random", "smallest")
     ]
-    if any(group.norms for group in groups):
+    found += [
+        make(f"half_{method}", f"half ({label})", half, FEW, method=method, optional=True)
+        for method, label in CRITERIA.items()
+    ]
+    if any(group.norms for group in groups_in(model, images) if group.stage >= 0):
         found.append(_slimmed({"macs": macs}, REDUCED_PENALTY))
+    sparse = _magnitude("sparse", SPARSE, FEW, model, images)
     net, shares = network_of(model, images.classes), random_shares(filters, seed=0)
     random = fit_widths(net, filters, shares, macs, images.shape)
     found += [
         make("random_widths", "random widths", random, (of.INHERITED, of.SCRATCH_E), control=True),
-        _magnitude("sparse", SPARSE, FEW, model, images),
+        sparse,
+        replace(
+            sparse,
+            name="lamp",
+            label=f"LAMP {SPARSE:.0%}",
+            method="lamp",
+            arms=(*FEW, *SCRATCH),
+            optional=True,
+        ),
         PruningTarget(
             "soft",
             f"soft filters {SOFT:.0%}",
@@ -147,6 +192,11 @@ def small_targets(model: ModelRef, images: Images) -> list[PruningTarget]:
         ),
     ]
     return found
+
+
+def _is_read_once(group: Group) -> bool:
+    """Whether one layer reads the channels, each for itself, as methods with samples need it."""
+    return len(group.consumers) == 1 and not group.concatenated and not group.units
 
 
 def _masked_budgets(
@@ -194,8 +244,7 @@ def transferred_targets(
     ``label``, ``model`` and ``images`` are the other network's, ``slimmed`` the target of network
     slimming whose shares are taken.
     """
-    groups = [one for one in groups_in(model, images) if one.stage >= 0 and one.producers]
-    name, half = "transferred_uniform", widths_left(groups, HALF)
+    name, half = "transferred_uniform", widths_left(_filters(model, images), HALF)
     more: dict[str, Any] = {"optional": True, "control": True}
     uniform = predefined(model, images, name, f"{label} uniform", half, SCRATCH, **more)
     assert uniform.model is not None  # noqa: S101

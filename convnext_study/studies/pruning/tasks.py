@@ -7,8 +7,10 @@ own start, or from new ones.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ from convnext_study.studies.pruning.methods.slimming import add_penalty_gradient
 from convnext_study.studies.pruning.prune import STAGE_SHARES, MethodArgs, Pruned, Trained, prune
 from convnext_study.studies.pruning.removal import network_of, same_architecture
 from convnext_study.studies.pruning.schedules import with_epochs
+from convnext_study.studies.pruning.trained_weights import TrainedWeights, put_weights
 from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Parent, load_weights
@@ -82,9 +85,11 @@ class ArmArgs(MethodArgs):
     ``weights`` are ``inherited`` from the trained network; ``rewound`` to those that its training
     started from, under masks; ``random``; ``redrawn`` for the masks (`magnitude.draw_masked`). With
     the ``length`` ``scratch_b`` it has as many epochs as cost the recipe's of the run's own
-    network, by the authors' rule, whatever network or masks the parent decides.
+    network, by the authors' rule, whatever network or masks the parent decides. ``trained`` are the
+    weights to prune where no run before is to train any.
     """
 
+    trained: TrainedWeights | None = None
     weights: Literal["inherited", "rewound", "random", "redrawn"]
     length: Literal["stated", "scratch_b"] = "stated"
 
@@ -100,24 +105,32 @@ class TrainingArm(Classification):
 
     def build(self, parent: Parent | None = None) -> nn.Module:
         """What is left of the parent's network, with the weights that the arm starts from."""
-        if parent is None:
+        source, start = self.args.source, self.run.seed
+        if self.args.trained is not None:
+            model = self.args.trained.network
+            whole = self.fresh(model)
+            put_weights(whole, self.args.trained, self.data.num_classes)
+        elif parent is not None:
+            decided = parent.record.result and parent.record.result.model
+            model, start = decided or parent.run.model, parent.run.seed
+            whole = self.fresh(model) if source is None else network_of(model, source.classes)
+            load_weights(whole, parent)
+        else:
             raise TaskError(
                 f"task {ARM_TASK}: {self.run.name} names no run to start from (init_from)"
             )
-        trained = parent.record.result and parent.record.result.model
-        model, source = trained or parent.run.model, self.args.source
-        whole = self.fresh(model) if source is None else network_of(model, source.classes)
-        load_weights(whole, parent)
         design, size = None, self.image_shape
         if self.args.method == STAGE_SHARES:
             own = network_of(self.run.model, self.data.num_classes)
             design = (own.to(self.runtime.device).eval(), self.run.model, size)
         size = size if source is None else source.shape
-        about = Trained(whole.eval(), model, size, self._samples, self.run.seed, design)
+        about = Trained(
+            whole.eval(), model, size, self._samples, self.run.seed, design, self._backward
+        )
         pruned = prune(about, self.args)
         if pruned.model is not None:
             return self._narrow(pruned, pruned.model)
-        return self._mask(whole, model, pruned.masks, parent).train()
+        return self._mask(whole, model, pruned.masks, start).train()
 
     def built(self) -> ModelRef | None:
         """The pruned network, where the run does not say it."""
@@ -175,13 +188,13 @@ class TrainingArm(Classification):
         return net
 
     def _mask(
-        self, net: nn.Module, model: ModelRef, masks: magnitude.Masks, parent: Parent
+        self, net: nn.Module, model: ModelRef, masks: magnitude.Masks, start: int
     ) -> nn.Module:
         weights, seed = self.args.weights, self.run.seed
         self._held = {name: mask.to(self.runtime.device) for name, mask in masks.items()}
         if weights != "inherited":
             other = fold_in(seed, "other weights")
-            net = self._seeded(model, parent.run.seed if weights == "rewound" else other)
+            net = self._seeded(model, start if weights == "rewound" else other)
         if weights == "redrawn":
             magnitude.draw_masked(net, masks, generator(fold_in(seed, "redrawn")))
         magnitude.apply_masks(net, masks)
@@ -194,11 +207,19 @@ class TrainingArm(Classification):
 
     def _samples(self, per_class: int) -> list[Tensor]:
         """Training images of the first epoch, the same in every process, on the CPU."""
-        left, found = per_class * self.data.num_classes, []
+        return [images for images, _ in self._labelled(per_class)]
+
+    def _backward(self, net: nn.Module, per_class: int) -> None:
+        """Leave the gradients of the loss on those images."""
+        for images, labels in self._labelled(per_class):
+            loss = F.cross_entropy(net(images), labels, reduction="sum")
+            loss.backward()  # type: ignore[no-untyped-call]
+
+    def _labelled(self, per_class: int) -> Iterator[tuple[Tensor, Tensor]]:
+        left = per_class * self.data.num_classes
         for batch in train_batches(self.data, self.recipe, self.run.seed, 0):
-            images, _ = self._prepare(batch)
-            found.append(images.float().cpu().contiguous())
+            images, labels = self._prepare(batch)
+            yield images.float().cpu().contiguous(), labels.cpu()
             left -= len(images)
             if left <= 0:
                 break
-        return found
