@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from convnext_study.cli import bench, evaluate, export, inspect, power, report, study, train
+from convnext_study.cli import bench, evaluate, export, inspect, pack, power, report, study, train
 from convnext_study.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -45,6 +45,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
         ),
     ),
     "study": (study.study, ("leave_one_out --seeds 3", "pruning --dry-run", "mine.py")),
+    "pack": (
+        pack.pack,
+        ("folder:/data/imagenet /data/imagenet-256", "folder:PATH OUT --side 160"),
+    ),
     "report": (report.report, ("runs/nano-clutter", "runs/nano-clutter --watch")),
     "power": (power.power, ("--effect 0.3", "--effect 1 --study runs/nano-clutter")),
     "eval": (

@@ -29,6 +29,17 @@ class Names:
         self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
         self._ends: Ints = np.cumsum([len(name) for name in encoded], dtype=np.int64)
 
+    @classmethod
+    def of(cls, text: bytes, ends: Ints) -> Names:
+        """Those of which `parts` gave the bytes, one after another, and where each ends."""
+        names = cls(())
+        names._bytes, names._ends = np.frombuffer(text, dtype=np.uint8), ends
+        return names
+
+    def parts(self) -> tuple[bytes, Ints]:
+        """All bytes, and where each string ends in them."""
+        return self._bytes.tobytes(), self._ends
+
     def __len__(self) -> int:
         return len(self._ends)
 
@@ -44,8 +55,10 @@ class Names:
 class EncodedImages(ABC):
     """Encoded images with a class each, decoded on demand.
 
-    ``notes`` says what is there and not read.
+    ``notes`` says what is there and not read; ``names`` has the images' inside the data.
     """
+
+    names: Names
 
     def __init__(self, labels: Sequence[int] | Ints, notes: tuple[str, ...] = ()) -> None:
         self.labels: Ints = np.asarray(labels, dtype=np.int64)
@@ -88,12 +101,12 @@ class Files(EncodedImages):
         self._start = folder if folder.endswith(os.sep) else folder + os.sep
         if not all(path.startswith(self._start) for path, _ in files):
             raise ValueError(f"not all of these files are in {folder}")
-        self._names = Names([path[len(self._start) :] for path, _ in files])
+        self.names = Names([path[len(self._start) :] for path, _ in files])
         self._sizes: Ints = np.array([size for _, size in files], dtype=np.int64)
 
     def name(self, index: int) -> str:
         """The path of the file."""
-        return self._start + self._names[index]
+        return self._start + self.names[index]
 
     def read(self, index: int) -> bytes:
         """The bytes of the file. Raises DataError where it cannot be read."""
@@ -102,7 +115,7 @@ class Files(EncodedImages):
     def digests(self) -> dict[str, str]:
         """Names are those inside the folder, so that it may lie elsewhere."""
         return {
-            "names": self._names.digest(),
+            "names": self.names.digest(),
             "labels": digest(self.labels),
             "sizes": digest(self._sizes),
         }
@@ -128,13 +141,13 @@ class Archives(EncodedImages):
     def __init__(self, archives: Sequence[str], members: Sequence[Member]) -> None:
         super().__init__([member.label for member in members])
         self._archives = tuple(archives)
-        self._names = Names([member.name for member in members])
+        self.names = Names([member.name for member in members])
         places = [(one.archive, one.offset, one.size) for one in members]
         self._places: Ints = np.array(places, dtype=np.int64).reshape(-1, 3)
 
     def name(self, index: int) -> str:
         """The archive's path and the member's name, with a colon between them."""
-        return f"{self._archives[self._places[index, 0]]}:{self._names[index]}"
+        return f"{self._archives[self._places[index, 0]]}:{self.names[index]}"
 
     def read(self, index: int) -> bytes:
         """The bytes of the member. Raises DataError where the archive cannot be read."""
@@ -148,7 +161,7 @@ class Archives(EncodedImages):
     def digests(self) -> dict[str, str]:
         """Names are those of the archives, without their folder, and of the members in them."""
         archives = Names([os.path.basename(path) for path in self._archives])  # noqa: PTH119
-        parts = archives.digest().encode(), self._places[:, 0], self._names.digest().encode()
+        parts = archives.digest().encode(), self._places[:, 0], self.names.digest().encode()
         return {
             "names": digest(*parts),
             "labels": digest(self.labels),

@@ -18,7 +18,8 @@ from convnext_study.data.dataset import CorruptImages, DatasetPair, InMemoryData
 from convnext_study.data.pool import Readers
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sharding import WHOLE, BatchSharding, split_batch, val_indices
-from convnext_study.data.transforms.batch import draw_mirrored, draw_offsets, flip, resize, shift
+from convnext_study.data.transforms.batch import draw_mirrored, draw_offsets, flip, shift
+from convnext_study.data.transforms.crops import resize
 from convnext_study.data.transforms.image import image_size, train_transform, val_transform
 from convnext_study.data.workers import Erased, Request, Samples, Transform
 from convnext_study.recipes import Recipe
@@ -117,6 +118,7 @@ def make_readers(
     workers: int = 0,
     batch: int = 1,
     *,
+    early: tuple[int, Transform] | None = None,
     pin: bool = False,
 ) -> Readers:
     """What reads the data, in so many processes, until it is closed.
@@ -128,11 +130,12 @@ def make_readers(
         seed: of every draw.
         workers: processes; 0: this one.
         batch: images of the largest batch requested.
+        early: what happens to training images in so many first epochs, if not ``train``.
         pin: give batches in memory that a GPU can copy from by itself.
     """
     bad, samples = data.corrupt.on_corrupt, {}
     if train is not None:
-        samples["train"] = Samples(data.train, train, seed, bad)
+        samples["train"] = Samples(data.train, train, seed, bad, early)
     if val is not None:
         samples["val"] = Samples(data.val, val, None, bad)
     return Readers(samples, workers, batch, pin=pin)
@@ -171,8 +174,9 @@ def train_batches(
     if in_memory(data, recipe):
         source = _from_memory(data, recipe, seed, epoch, chosen, places)
     else:
+        now = recipe.at_epoch(epoch)
         readers = (
-            reading() if reading else make_readers(data, train_transform(data, recipe), None, seed)
+            reading() if reading else make_readers(data, train_transform(data, now), None, seed)
         )
         asked = [
             Asked(Request("train", tuple(indices[piece].tolist()), epoch), piece, before + step)
@@ -204,7 +208,7 @@ def val_batches(
         images, side = data.val, image_size(data, recipe)
         source = (
             Batch(
-                resize(images.at(one.places), side, recipe.interpolation),
+                resize(images.at(one.places), (side, side), recipe.interpolation),
                 images.labels[one.places],
                 one.places,
             )
@@ -245,7 +249,7 @@ def _from_memory(
 ) -> Iterator[Batch]:
     """The pieces of each step's chosen images, with draws made for all of them."""
     assert isinstance(data.train, InMemoryDataset)  # noqa: S101  in_memory said so
-    images, side = data.train.of_epoch(seed, epoch), image_size(data, recipe)
+    images, side = data.train.of_epoch(seed, epoch), image_size(data, recipe.at_epoch(epoch))
     before = epoch * steps_per_epoch(len(images), recipe.global_batch_size)
     for step, indices in chosen.items():
         draw = generator(fold_in(seed, "augment", epoch, step))
@@ -253,7 +257,7 @@ def _from_memory(
         flips = recipe.flip and data.flips
         mirrored = draw_mirrored(len(indices), draw) if flips else None
         for piece in places:
-            pixels = resize(images.at(indices[piece]), side, recipe.interpolation)
+            pixels = resize(images.at(indices[piece]), (side, side), recipe.interpolation)
             if offsets is not None:
                 pixels = shift(pixels, offsets[:, piece])
             if mirrored is not None:

@@ -9,29 +9,25 @@ since it needs them to end the step; they go when it closes them, and when it is
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import os
 import signal
-import threading
-import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from multiprocessing import util
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from convnext_study.data import forkserver
 from convnext_study.data.dataset import DataError
+from convnext_study.data.forkserver import STOP_SIGNALS
 from convnext_study.data.rng import generator
 from convnext_study.data.workers import Images, Request, Samples, join
 
 PART = 32  # images
-OWNER_SECONDS = 0.5  # between looks at whether the training process is there
-STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 
 
 class Readers:
@@ -99,6 +95,7 @@ class Readers:
             for images in iterator:
                 given += 1
                 if isinstance(images, DataError):
+                    self.close()  # at once; where all is forgotten, it waits for them
                     raise images
                 yield images
                 if mine != self._round:
@@ -127,12 +124,15 @@ class Readers:
             prefetch_factor=self._ahead,
             persistent_workers=True,
             collate_fn=_as_it_is,
-            worker_init_fn=partial(_begin, os.getpid()),
+            worker_init_fn=_begin,
+            multiprocessing_context=forkserver.context(forkserver.READERS),
             # Its own generator: the loader draws a base seed, which must not move the global one.
             generator=generator(0),
         )
+        # Before multiprocessing closes the queues, and waits in vain for what is deaf to SIGTERM.
+        util.Finalize(None, _close_all, exitpriority=100)
         before = set(multiprocessing.active_children())
-        with _signals_wait(), _own_sigchld():
+        with forkserver.without_main():
             iterator = iter(self._loader)
         self._children = [one for one in multiprocessing.active_children() if one not in before]
         return iterator
@@ -159,47 +159,14 @@ def _as_it_is(images: Any) -> Any:
     return images
 
 
-def _begin(owner: int, _: int) -> None:
-    """In a reader of the process ``owner``, before it reads."""
-    threading.Thread(target=_leave_with, args=(owner,), daemon=True).start()
+def _begin(_: int) -> None:
+    """In a reader, before it reads."""
+    forkserver.leave_with_owner()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-
-
-def _leave_with(owner: int) -> None:
-    """End this process once ``owner`` is no longer its parent.
-
-    The loader's own look for that remembers the parent that is there when it begins: a reader whose
-    owner was killed just before would stay for good, and hold the run's lock.
-    """
-    while os.getppid() == owner:
-        time.sleep(OWNER_SECONDS)
-    os._exit(1)
-
-
-@contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Processes started here are born with these signals held back, until they ignore them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _own_sigchld() -> Iterator[None]:
-    """Without the handler that torch sets: it raises in the middle of a step, weights half moved.
-
-    The loader looks for dead processes itself, every few seconds that it waits.
-    """
-    before = signal.getsignal(signal.SIGCHLD)
-    yield
-    if threading.current_thread() is threading.main_thread() and before is not None:
-        signal.signal(signal.SIGCHLD, before)
 
 
 def failure() -> str:
@@ -216,8 +183,6 @@ def forget_failure() -> None:
 _open: weakref.WeakSet[Readers] = weakref.WeakSet()
 
 
-@atexit.register
 def _close_all() -> None:
-    """Before Python waits for its child processes: it would send them SIGTERM, and wait in vain."""
     for readers in list(_open):
         readers.close()

@@ -85,8 +85,11 @@ class Samples:
         transform: Transform,
         seed: int | None,
         on_bad: OnCorruptImage = "stop",
+        early: tuple[int, Transform] | None = None,
     ) -> None:
+        """``early``: so many epochs have another transform."""
         self.images, self.transform, self.seed, self.on_bad = images, transform, seed, on_bad
+        self.early = early
 
     def read(self, indices: tuple[int, ...], epoch: int = 0) -> Images:
         """These images. Raises DataError at one that cannot be used."""
@@ -107,6 +110,7 @@ class Samples:
         erased: list[Erased] = []
         bad: list[str] = []
         read: list[bool] = []
+        transform = self.early[1] if self.early and epoch < self.early[0] else self.transform
         for index, (original, name) in zip(indices, self._originals(indices, epoch), strict=True):
             bad += [] if name is None else [name]
             read.append(original is not None)
@@ -114,7 +118,7 @@ class Samples:
                 continue
             if self.seed is not None:
                 _seed(fold_in(self.seed, epoch, "augment", index))
-            image, label, box = self.transform(*original)
+            image, label, box = transform(*original)
             place = len(labels)
             if not place:
                 _, height, width = image.shape

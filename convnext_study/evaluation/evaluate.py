@@ -15,7 +15,7 @@ from convnext_study.data import pool
 from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.fingerprint import digest_of_names
 from convnext_study.data.sources.folder import class_order_note
-from convnext_study.data.transforms.evaluation import crop_steps
+from convnext_study.data.transforms.crops import crop_steps
 from convnext_study.data.transforms.image import Steps
 from convnext_study.data.workers import Transform
 from convnext_study.errors import RunFailed

@@ -1,26 +1,24 @@
 """Runs on this machine: several trainings in parallel, each in a process that takes many.
 
-A process imports torch once and trains one run after another. One that dies takes only its run
-with it: a new one is started, and the run can be resumed.
+A process is forked from one that has imported torch, and trains one run after another. One that
+dies takes only its run with it: a new one is started, and the run can be resumed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Sequence
 from ctypes import c_byte
 from dataclasses import dataclass, field, replace
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 
+from convnext_study.data import forkserver
 from convnext_study.launchers import Launcher, make_folders
 from convnext_study.launchers.graph import Job, Outcome, Schedule
 from convnext_study.launchers.resources import Resources
-from convnext_study.launchers.worker import STOP_SIGNALS, noting_signals, serve
+from convnext_study.launchers.worker import noting_signals, serve
 
 TICK = 0.5  # seconds between looks at the records
 
@@ -35,6 +33,7 @@ class Local(Launcher):
     ) -> list[Outcome]:
         """Train jobs in a `Pool`."""
         make_folders(jobs)
+        forkserver.start(forkserver.TRAININGS)
         return Pool(resources.jobs, on_poll, resources.devices).run(jobs)
 
     def describe(self, resources: Resources, each: str) -> str:
@@ -46,7 +45,7 @@ class Local(Launcher):
 
 @dataclass
 class _Worker:
-    process: SpawnProcess
+    process: ForkServerProcess
     pipe: Connection
     device: str | None
     job: Job | None = None
@@ -68,7 +67,7 @@ class Pool:
     devices: tuple[str, ...] = ()
     _workers: list[_Worker] = field(default_factory=list)
     _leaving: list[_Worker] = field(default_factory=list)
-    _context: SpawnContext = field(default_factory=lambda: multiprocessing.get_context("spawn"))
+    _context: ForkServerContext = field(default_factory=forkserver.context)
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Train all jobs and return their outcomes in the order they ended.
@@ -121,14 +120,8 @@ class Pool:
 
     def _start(self, stop: c_byte) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=serve, args=(theirs, stop, os.getpid()))
-        resource_tracker.ensure_running()  # it would let the signals through again
-        # Held back until its handlers are there.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        process = self._context.Process(target=serve, args=(theirs, stop))
+        process.start()
         theirs.close()
         taken = [worker.device for worker in self._workers]
         device = min(self.devices, key=taken.count) if self.devices else None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convnext_study.data import forkserver
 from convnext_study.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -76,7 +78,7 @@ def noting_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def serve(pipe: Connection, stop: c_byte, parent: int) -> None:
+def serve(pipe: Connection, stop: c_byte) -> None:
     """A process's life: take a job, train it, say how it ended; leave where ``stop``, a byte that
     processes share, is 1."""
     asked: list[int] = []
@@ -85,9 +87,12 @@ def serve(pipe: Connection, stop: c_byte, parent: int) -> None:
     note_signals((signal.SIGTERM, signal.SIGHUP), asked)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
+    parent, server = multiprocessing.parent_process(), os.getppid()
+
     def asked_to_stop() -> bool:
-        # An orphan's parent was killed: save and leave.
-        return bool(asked) or bool(stop.value) or os.getppid() != parent
+        # An orphan's parent was killed, or the server that would tell it how this one ends.
+        orphan = os.getppid() != server or not (parent and parent.is_alive())
+        return bool(asked) or bool(stop.value) or orphan
 
     leaves = False
     while not leaves:
@@ -188,6 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     env = read_env(os.environ)
     try:
         jobs = _choose(read_jobs(given.jobs), given.index, os.environ)
+        if any(job.runtime.workers for job in jobs):
+            forkserver.start(forkserver.READERS)  # imports while this process does
         device = init_process_group(env, jobs[0].runtime.device)
     except (UserError, RunFailed) as error:
         print(f"convnext-study: worker: failed: {error}", file=sys.stderr)

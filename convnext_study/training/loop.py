@@ -13,6 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -23,7 +24,8 @@ from torch.nn.utils import clip_grads_with_norm_
 
 from convnext_study.data import pool
 from convnext_study.data.rng import fold_in, seed_everything
-from convnext_study.errors import RunFailed
+from convnext_study.errors import RunFailed, first_line
+from convnext_study.recipes import make_recipe
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.parents import forget_parent
 from convnext_study.runs.provenance import commit, hardware, versions
@@ -31,14 +33,18 @@ from convnext_study.runs.records import Epoch, Result, Run, is_done, read_result
 from convnext_study.training import distributed
 from convnext_study.training.build import build_train_state
 from convnext_study.training.guard import Buffers, norm_of
-from convnext_study.training.optimizer import learning_rate
+from convnext_study.training.optimizer import learning_rate, take_step
 from convnext_study.training.outcome import evaluate_all, forget_peak, values, write_result
-from convnext_study.training.runtime import Runtime
+from convnext_study.training.runtime import Runtime, uses_tf32
 from convnext_study.training.state import NOT_FINITE, TrainingError, TrainState, autocast_of
 from convnext_study.training.task import Evaluation
 
 # After so many steps in a row that are not finite, more of the same will not help.
 MOST_SKIPPED_IN_ROW = 10
+LESS_MEMORY = (
+    "use a smaller --micro-batch-size, --grad-checkpointing, or --precision bf16 (--dry-run says "
+    "what fits)"
+)
 # Seconds of evaluation from which an epoch's state is saved before it, and not only after.
 LONG = 1.0
 
@@ -75,6 +81,8 @@ def train(
         done = distributed.broadcast_object(read_result(path) if is_done(path) else None)
         if done is not None:
             return cast(Result, done)
+        tf32 = uses_tf32(make_recipe(run.recipe), runtime.tf32)
+        runtime = replace(runtime, tf32=tf32)
         runtime.apply()
         forget_peak(runtime.device)
         pool.forget_failure()
@@ -91,8 +99,15 @@ def train(
             folder.event("stopped")
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                error = RunFailed(f"{path}: {first_line(error)}; {LESS_MEMORY}")
             folder.failed(error, runtime.rank)
-            raise
+            raise error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether there was no memory left, of a GPU or, as torch has it, of this process."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _train(training: TrainState) -> Result:
@@ -305,7 +320,7 @@ class Stepper:
         bad = ~torch.isfinite(report[0]) | (report[1] + report[2] > 0)
         # As a gradient scaler tells it: the fused step then changes nothing, on the device.
         optimizer.found_inf = bad.to(dtype=torch.float32, device=training.runtime.device)
-        optimizer.step()
+        take_step(optimizer)
         optimizer.found_inf = None
         if training.scaler.is_enabled():
             training.scaler.update()

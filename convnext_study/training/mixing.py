@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from convnext_study.data.rng import fold_in
+from convnext_study.data.timm_parts import timm_part
 from convnext_study.recipes import Recipe
 
 
@@ -25,10 +25,8 @@ class Mixing:
     """
 
     def __init__(self, recipe: Recipe, classes: int, seed: int) -> None:
-        from timm.data import Mixup
-
         self._group, self._seed = recipe.mix_group_size, seed
-        self._mixup: Any = Mixup(
+        self._mixup = timm_part("mixup").Mixup(
             mixup_alpha=recipe.mixup,
             cutmix_alpha=recipe.cutmix,
             prob=recipe.mixup_prob,

@@ -6,6 +6,7 @@ plan can print the curve without a model.
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -35,6 +36,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW or SGD with momentum, in torch's fused form, the fastest on every device."""
+    _leave_out_the_compiler()
     groups = parameter_groups(model, recipe)
     if recipe.optimizer == "sgd":
         sgd = torch.optim.SGD(
@@ -43,6 +45,29 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         _start_momentum(sgd)
         return sgd
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True)
+
+
+def take_step(optimizer: torch.optim.Optimizer) -> None:
+    """The optimizer's step, without the compiler that torch imports around it."""
+    with torch.no_grad():
+        inspect.unwrap(type(optimizer).step)(optimizer)
+
+
+def _leave_out_the_compiler() -> None:
+    """Have torch's optimizers not import ``torch._dynamo``, two seconds for nothing.
+
+    They do at their first call, to tell it to leave these functions alone; what they would keep of
+    it is the function itself, where nothing is compiled.
+    """
+    optimizer = torch.optim.Optimizer
+    for wrapped in (
+        optimizer.add_param_group,
+        optimizer.zero_grad,
+        optimizer.state_dict,
+        optimizer.load_state_dict,
+    ):
+        plain: Any = inspect.unwrap(wrapped)
+        vars(plain).setdefault("__dynamo_disable", plain)
 
 
 def _start_momentum(sgd: torch.optim.SGD) -> None:
@@ -84,7 +109,7 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     progress = (step - warmup) / max(total - warmup, 1)
     match recipe.schedule:
         case "step":
-            return peak * _factor(recipe, step // steps_per_epoch)
+            return peak * recipe.gamma ** _passed(recipe.milestones, step // steps_per_epoch)
         case "constant":
             return peak
         case "cosine":
@@ -93,12 +118,8 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
             return floor + (peak - floor) * float((1 - progress) ** recipe.power)
 
 
-def _factor(recipe: Recipe, epoch: int) -> float:
-    """What the step schedule has multiplied the rate by in an epoch (from 0)."""
-    milestones, gamma = recipe.milestones, recipe.gamma
-    passed = (
-        epoch // milestones
-        if isinstance(milestones, int)
-        else sum(epoch >= milestone for milestone in milestones)
-    )
-    return math.prod(gamma[:passed]) if isinstance(gamma, tuple) else float(gamma**passed)
+def _passed(milestones: int | tuple[int, ...], epoch: int) -> int:
+    """How many of the step schedule's milestones an epoch (from 0) has reached."""
+    if isinstance(milestones, int):
+        return epoch // milestones
+    return sum(epoch >= milestone for milestone in milestones)

@@ -13,6 +13,7 @@ from convnext_study.data import open_data
 from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.loader import train_batches
 from convnext_study.data.rng import generator
+from convnext_study.data.timm_parts import timm_part
 from convnext_study.data.transforms.batch import draw_mirrored, draw_offsets, flip, shift
 from convnext_study.data.transforms.image import posterize, repair_posterize, train_transform
 from convnext_study.recipes import MODERN, RecipeError
@@ -91,8 +92,7 @@ def test_other_bits_are_timms(bits: int) -> None:
 
 
 def test_only_posterize_is_replaced_and_only_in_ours(synthetic: DatasetPair) -> None:
-    from timm.data import auto_augment as timms
-
+    timms = timm_part("auto_augment")
     ours = auto_augment(synthetic, PUBLISHED)
     assert [op.name for op in ours.ops] == timms._RAND_INCREASING_TRANSFORMS
     changed = [op.name for op in ours.ops if op.aug_fn is not timms.NAME_TO_OP[op.name]]

@@ -9,6 +9,8 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from support.images import make_folder, readers_of
 from support.runs import make_tiny_run
 from support.training import assert_same, stop_after
 
-from convnext_study.data import open_data, pool
+from convnext_study.data import forkserver, open_data, pool
 from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.loader import Batch, train_batches
 from convnext_study.data.pool import PART, Readers
@@ -125,18 +127,17 @@ def test_they_stay_from_epoch_to_epoch_and_resume_exactly(
         list(unfinished)
 
 
+def begin_late(worker: int) -> None:
+    time.sleep(0.5)  # signals come before a reader can say that it ignores them
+    pool._begin(worker)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_signals_to_readers_are_ignored(
     readers: Readers, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", LONG)
-    honest = pool._begin
-
-    def late(owner: int, worker: int) -> None:
-        time.sleep(0.5)  # signals come before a reader can say that it ignores them
-        honest(owner, worker)
-
-    monkeypatch.setattr(pool, "_begin", late)
+    monkeypatch.setattr(pool, "_begin", begin_late)
     before = children()
     stream = readers.read([Request("train", (place,)) for place in range(40)])
     mine: set[int] = set()
@@ -156,7 +157,7 @@ def test_signals_to_readers_are_ignored(
         os.kill(pid, number)
     assert len(list(stream)) == 39
     assert children() - before == mine
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) & pool.STOP_SIGNALS == set()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) & forkserver.STOP_SIGNALS == set()
     began = time.monotonic()
     readers.close()
     assert time.monotonic() - began < LONG / 2, "none had to be waited for"
@@ -183,19 +184,23 @@ def test_in_the_middle_of_a_batch_they_go(
     assert time.monotonic() - began < LONG / 2, "none had to be waited for"
 
 
+@dataclass
+class Hanging:
+    """A transform that takes ten minutes for every image but one of this mean."""
+
+    honest: Any
+    first: int
+
+    def __call__(self, pixels: torch.Tensor, label: int) -> Any:
+        time.sleep(600 if int(pixels.float().mean()) != self.first else 0)
+        return self.honest(pixels, label)
+
+
 def test_one_that_hangs_is_killed(data: DatasetPair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)
     made, before = readers_of(data, RECIPE, 1), children()
     part: Any = made._parts["train"]
-    honest: Any = part.transform
-    images: Any = part.images
-
-    def hang(pixels: torch.Tensor, label: int) -> Any:
-        time.sleep(600 if int(pixels.float().mean()) != first else 0)
-        return honest(pixels, label)
-
-    first = int(images.pixels(0)[0].float().mean())
-    part.transform = hang
+    part.transform = Hanging(part.transform, int(part.images.pixels(0)[0].float().mean()))
     stream = made.read([Request("train", (0,)), Request("train", (1,))])
     next(stream)
     mine = children() - before
@@ -329,25 +334,6 @@ def test_a_run_whose_readers_are_killed_saves_what_there_is(
     assert_same(folder, tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("owner", "ends"), [("2**22 + 1", True), ("os.getppid()", False)])
-def test_a_reader_whose_owner_was_gone_before_it_began_leaves(owner: str, ends: bool) -> None:
-    """The loader's own watch takes whatever parent is there for the owner."""
-    code = f"""
-        import os, time
-        from convnext_study.data import pool
-        print("begun", flush=True)
-        pool._begin({owner}, 0)
-        time.sleep(60)
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
-        if ends:
-            assert process.wait(timeout=30) == 1
-        else:
-            time.sleep(4 * pool.OWNER_SECONDS)
-            assert process.poll() is None
-            process.kill()
+def test_all_that_the_server_imports_is_there() -> None:
+    for name in forkserver.TRAININGS:
+        import_module(name)

@@ -192,8 +192,9 @@ def test_evaluation_pixels_are_timms_but_for_rounding(
 
 def test_the_published_evaluation_resizes_to_256() -> None:
     data = open_data("synthetic:2,32,8")
-    sides = [getattr(step, "size", None) for step in val_transform(data, MODERN).transforms]
-    assert sides[:2] == [[256], (224, 224)]
+    short, crop = val_transform(data, MODERN).transforms
+    assert short(torch.zeros(3, 300, 600, dtype=torch.uint8)).shape == (3, 256, 512)
+    assert crop(torch.zeros(3, 256, 512)).shape == (3, 224, 224)
 
 
 def test_the_pipeline_is_measured_beside_timms(data: DatasetPair) -> None:

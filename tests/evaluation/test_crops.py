@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from convnext_study.data import open_data
 from convnext_study.data.dataset import IMAGENET_MEAN, IMAGENET_STD, to_pil
 from convnext_study.data.decode import to_tensor
-from convnext_study.data.transforms.evaluation import MODES, EvalTransform, crop_steps
+from convnext_study.data.transforms.crops import crop_steps
+from convnext_study.data.transforms.evaluation import MODES, EvalTransform
 from convnext_study.evaluation import load_named as named
 from convnext_study.evaluation.evaluate import evaluate
 from convnext_study.evaluation.load_named import load_named

@@ -137,7 +137,7 @@ def test_a_signal_at_any_moment_of_the_pool(
 
 def test_a_signal_to_the_group_while_a_process_starts(tmp_path: Path) -> None:
     main = """
-        Process = multiprocessing.get_context("spawn").Process
+        Process = multiprocessing.get_context("forkserver").Process
         start = Process.start
         def start_and_stop(self):
             start(self)

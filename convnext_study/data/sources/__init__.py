@@ -124,6 +124,7 @@ SOURCES = {
         class_folders=True,
         assumed=KnownSize(1_281_167, 50_000, 1000, 224),
     ),
+    "packed": DataSource("packed:PATH", "packed:open_packed", files=("pack.json",)),
     # Pickles, of which torchvision knows the digests: it opens no others.
     "cifar10": DataSource(
         "cifar10:PATH",

@@ -176,6 +176,7 @@ class HubImages(EncodedImages):
     def __init__(self, reader: Any, labels: Sequence[int], where: str) -> None:
         super().__init__(labels)
         self._reader, self._where = reader, where
+        self.names = Names([str(index) for index in range(len(labels))])
 
     def name(self, index: int) -> str:
         """The data set and the image's index in it."""

@@ -42,17 +42,3 @@ def shift(images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
 def flip(images: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
     """Mirror the images where ``mirrored`` (N,) is set."""
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
-
-
-def resize(images: torch.Tensor, side: int, interpolation: str) -> torch.Tensor:
-    """Square images (N, 3, H, H) uint8 to (N, 3, side, side), as each alone would be resized."""
-    if images.shape[-1] == side:
-        return images
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms.v2 import functional
-
-    mode = InterpolationMode(interpolation)
-    resized: torch.Tensor = functional.resize(
-        images, [side, side], interpolation=mode, antialias=True
-    )
-    return resized

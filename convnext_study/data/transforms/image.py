@@ -1,4 +1,4 @@
-"""The published transforms for images from files: timm's, and its draws, on faster pixels.
+"""The published training transforms for images from files: timm's draws, on faster pixels.
 
 Steps work on an image as a (3, H, W) uint8 tensor. In memory a pixel's three values stay side by
 side throughout, as decoders and Pillow have them and channels-last networks want them: nothing is
@@ -18,7 +18,8 @@ and it is kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,7 +27,10 @@ from PIL import Image, ImageOps
 
 from convnext_study.data.dataset import DatasetPair, Target, to_pil
 from convnext_study.data.decode import to_tensor
-from convnext_study.data.transforms.batch import reach
+from convnext_study.data.timm_parts import timm_part
+from convnext_study.data.transforms.batch import reach, shift
+from convnext_study.data.transforms.crops import crop_steps, resize
+from convnext_study.data.transforms.evaluation import CENTER
 from convnext_study.data.workers import Box
 from convnext_study.recipes import Recipe, RecipeError
 
@@ -41,80 +45,106 @@ def train_transform(data: DatasetPair, recipe: Recipe) -> Steps:
 
     Raises RecipeError where ``rand_augment`` is not timm's notation.
     """
-    crop, *steps = _timms(data, recipe)
-    crops: list[Any] = [RandomResizedCrop(crop)]
-    side = image_size(data, recipe)
-    if recipe.crop != "random_resized":
-        shifted = recipe.crop == "random_crop"
-        crops = (
-            shifted_crop(side, recipe.interpolation)
-            if shifted
-            else centre_crop(side, side, recipe.interpolation)
-        )
-    names = [type(step).__name__ for step in steps]
-    last = names.index("MaybeToTensor")
-    # A mirror image is the same of a tensor and of Pillow's; other steps are not quite.
-    if set(names[:last]) - {"RandomHorizontalFlip"}:
-        crops.append(ToPillow())
-    for step in steps:
-        repair_posterize(step)
-    # After timm's ToTensor and Normalize comes Random Erasing, if anything.
-    erasing = [Erasing(step) for step in steps[last + 2 :]]
-    return Steps([*crops, *steps[:last]], *erasing)
+    side, interpolation = image_size(data, recipe), recipe.interpolation
+    crops: dict[str, Callable[[], list[Any]]] = {
+        "random_resized": lambda: [RandomResizedCrop(side, interpolation)],
+        "random_crop": lambda: [*crop_steps(CENTER, side, side, interpolation), RandomShift()],
+        "none": lambda: crop_steps(CENTER, side, side, interpolation),
+    }
+    steps = crops[recipe.crop]()
+    if recipe.flip and data.flips:
+        steps.append(RandomFlip())
+    steps += _on_pillow(data, recipe)
+    share = recipe.random_erasing
+    return Steps(steps, Erasing(share) if share else None)
 
 
 def val_transform(data: DatasetPair, recipe: Recipe) -> Steps:
     """An image to (3, H, W) uint8: resize the short side, crop the centre."""
     side = image_size(data, recipe)
     resize_to = math.floor(side / recipe.crop_pct)
-    return Steps(centre_crop(side, resize_to, recipe.interpolation))
+    return Steps(crop_steps(CENTER, side, resize_to, recipe.interpolation))
 
 
-def _timms(data: DatasetPair, recipe: Recipe) -> list[Any]:
-    """The steps of timm's own transform."""
-    from timm.data import create_transform
+def _on_pillow(data: DatasetPair, recipe: Recipe) -> list[Any]:
+    """The steps that take Pillow's images: timm's RandAugment, or torchvision's colour jitter."""
+    if not recipe.rand_augment:
+        if not recipe.color_jitter:
+            return []
+        from torchvision.transforms import ColorJitter
 
+        return [ToPillow(), ColorJitter(*[recipe.color_jitter] * 3)]
+    augment, kind = timm_part("auto_augment"), recipe.rand_augment
+    # As timm's transform has it: lengths by the side, what is left bare in the data's mean colour.
+    params: dict[str, Any] = {
+        "translate_const": int(0.45 * image_size(data, recipe)),
+        "img_mean": tuple(min(255, round(255 * value)) for value in data.mean),
+        "interpolation": Image.Resampling[recipe.interpolation.upper()],
+    }
+    makers = {
+        "rand": augment.rand_augment_transform,
+        "augmix": augment.augment_and_mix_transform,
+    }
+    make = next(
+        (makers[start] for start in makers if kind.startswith(start)),
+        augment.auto_augment_transform,
+    )
+    if make is makers["augmix"]:
+        params["translate_pct"] = 0.3
     try:
-        transform: Any = create_transform(
-            input_size=image_size(data, recipe),
-            is_training=True,
-            hflip=0.5 if recipe.flip and data.flips else 0.0,
-            auto_augment=recipe.rand_augment,
-            color_jitter=recipe.color_jitter or None,
-            interpolation=recipe.interpolation,
-            re_prob=recipe.random_erasing,
-            re_mode="pixel",
-            re_count=1,
-            mean=data.mean,
-            std=data.std,
-        )
+        step = make(kind, params)
     except (AssertionError, ValueError, LookupError) as error:
         raise RecipeError(
-            f"recipe {recipe.name}: rand_augment {recipe.rand_augment!r}: not timm's notation "
+            f"recipe {recipe.name}: rand_augment {kind!r}: not timm's notation "
             f"({error or type(error).__name__}); an example is rand-m9-mstd0.5-inc1"
         ) from error
-    return list(transform.transforms)
+    repair_posterize(step)
+    return [ToPillow(), step]
 
 
 class RandomResizedCrop:
-    """timm's random resized crop, which makes the draws."""
+    """A part of 8 to 100 % of an image, 3:4 to 4:3, resized; the draws are timm's.
 
-    def __init__(self, timms: Any) -> None:
-        self.timms = timms
+    Where ten draws do not fit into the image, it is the middle, as wide or high as fits.
+    """
+
+    SHARES, RATIOS, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
+
+    def __init__(self, side: int, interpolation: str) -> None:
+        self.side, self.interpolation = side, interpolation
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Crop and resize (3, H, W) uint8 to (3, size, size)."""
-        from torchvision.transforms.v2 import functional as F
-
-        top, left, height, width = self.timms.get_params(image, self.timms.scale, self.timms.ratio)
+        """Crop and resize (3, H, W) uint8 to (3, side, side)."""
+        top, left, height, width = self.draw(*image.shape[1:])
         part = image[:, top : top + height, left : left + width]
-        resized: torch.Tensor = F.resize(
-            interleaved(part),
-            list(self.timms.size),
-            interpolation=self.timms.interpolation,
-            antialias=True,
-        )
-        return resized
+        return resize(interleaved(part), (self.side, self.side), self.interpolation)
+
+    def draw(self, height: int, width: int) -> Box:
+        """The part of an image of this height and width: top, left, height and width."""
+        logs = [math.log(ratio) for ratio in self.RATIOS]
+        for _ in range(self.TRIES):
+            area = random.uniform(*self.SHARES) * (height * width)  # noqa: S311
+            ratio = math.exp(random.uniform(*logs))  # noqa: S311
+            wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if wide <= width and high <= height:
+                top = random.randint(0, height - high)  # noqa: S311
+                left = random.randint(0, width - wide)  # noqa: S311
+                return top, left, high, wide
+        low, most = self.RATIOS
+        wide, high = width, height
+        if width / height < low:
+            high = round(width / low)
+        elif width / height > most:
+            wide = round(height * most)
+        return (height - high) // 2, (width - wide) // 2, high, wide
+
+
+class RandomFlip:
+    """Mirrors every second image."""
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Mirror (3, H, W), or leave it as it is."""
+        return image.flip(-1) if torch.rand(1) < 0.5 else image
 
 
 class ToPillow:
@@ -131,9 +161,8 @@ class Erasing:
     Gives what is erased of an image of this size: top, left, height and width, or None.
     """
 
-    def __init__(self, timms: Any) -> None:
-        self.timms = timms
-        timms.per_pixel = timms.rand_color = False
+    def __init__(self, share: float) -> None:
+        self.timms = timm_part("random_erasing").RandomErasing(share, device="cpu")
 
     def __call__(self, height: int, width: int) -> Box | None:
         """Draw the box for one image of this height and width."""
@@ -184,20 +213,13 @@ def interleaved(image: torch.Tensor) -> torch.Tensor:
     return image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
-def centre_crop(side: int, resize_to: int, interpolation: str) -> list[Any]:
-    """Resize the short side, then cut out the middle square."""
-    from torchvision.transforms import InterpolationMode, v2
+class RandomShift:
+    """Moves a square image by up to an eighth of its side; edges fill what is missing."""
 
-    mode = InterpolationMode(interpolation)
-    return [v2.Resize(resize_to, interpolation=mode, antialias=True), v2.CenterCrop(side)]
-
-
-def shifted_crop(side: int, interpolation: str) -> list[Any]:
-    """The middle square, moved by up to an eighth of its side; edges fill what is missing."""
-    from torchvision.transforms import v2
-
-    moved = v2.RandomCrop(side, padding=reach(side), padding_mode="edge")
-    return [*centre_crop(side, side, interpolation), moved]
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Move (3, H, H)."""
+        offsets = torch.randint(0, 2 * reach(image.shape[1]) + 1, (2, 1))
+        return shift(image[None], offsets)[0]
 
 
 def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:

@@ -1,0 +1,62 @@
+"""``pack``: image files decoded once and stored smaller, so that training reads them faster."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convnext_study.cli.options import CORRUPT, MOST_PROCESSES, OnCorruptImage, console
+from convnext_study.errors import EXIT_STOPPED
+from convnext_study.recipes.recipe import LEAST_PIXELS, MOST_PIXELS
+
+SECONDS = 10.0  # between lines where there is no terminal
+
+
+def pack(
+    data: Annotated[str, typer.Argument(help="Image files with a class each, as folder:PATH.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write, for --data packed:OUT.")],
+    side: Annotated[
+        int,
+        typer.Option(
+            min=LEAST_PIXELS, max=MOST_PIXELS, help="Short side to shrink to; smaller ones stay."
+        ),
+    ] = 256,
+    raw: Annotated[bool, typer.Option("--raw", help="Store pixels: larger, faster.")] = False,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEG files.")] = 95,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_PROCESSES, help="Processes. (default: one per core)"),
+    ] = None,
+    corrupt_images: Annotated[OnCorruptImage, typer.Option(help=CORRUPT)] = "stop",
+) -> None:
+    """Decode images once, resize them, and write them into shards that are read faster.
+
+    Stopped, the same command goes on with the shards that are missing.
+    """
+    from convnext_study.data.packing import Packing
+    from convnext_study.data.packing import pack as write_pack
+    from convnext_study.launchers.resources import cores
+
+    how = Packing(side, raw, quality, corrupt_images)
+    began, printed = time.monotonic(), 0.0
+
+    def report(done: int, images: int) -> None:
+        nonlocal printed
+        now = time.monotonic()
+        if done < images and now - printed < SECONDS and not shown.is_terminal:
+            return
+        printed = now
+        line = f"{now - began:7.1f}s  {done:,} of {images:,} images"
+        print(line, end="\r" if shown.is_terminal and done < images else "\n", flush=True)
+
+    shown = console()
+    try:
+        made = write_pack(data, out, how, jobs or cores(), report)
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; rerun the same command to resume", err=True)
+        raise typer.Exit(EXIT_STOPPED) from None
+    size = sum(sum(part.shards) for part in made.parts.values())
+    print(f"{out}: {size / 1e9:.2f} GB; train with --data packed:{out}")

@@ -1,0 +1,182 @@
+"""``packed:PATH``: images that `data.packing` decoded once, resized and wrote into shards.
+
+They are read by memory map, in any order, so that they are sampled and resumed exactly. The index
+carries a digest, each image a checksum.
+"""
+
+from __future__ import annotations
+
+import mmap
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from convnext_study.data.dataset import DataError, DatasetPair, digest, unreadable
+from convnext_study.data.decode import corrupt_image
+from convnext_study.data.encoded import EncodedImages, Ints, Names
+from convnext_study.data.sources import Opening
+from convnext_study.data.sources.folder import Part, of_parts
+from convnext_study.errors import first_fault
+
+PACK = "pack.json"  # written last: its presence means done
+
+
+class Place(NamedTuple):
+    """A line of the index: where an image lies and what it is. ``height`` and ``width`` are those
+    of raw pixels, 0 where the image is a JPEG file."""
+
+    shard: int
+    offset: int
+    size: int
+    label: int
+    crc: int
+    height: int
+    width: int
+
+
+class PartFile(BaseModel):
+    """What ``pack.json`` says of a part: the digest of its index, and the bytes of each shard."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: int
+    digest: str
+    shards: tuple[int, ...]
+
+
+class PackFile(BaseModel):
+    """``pack.json``: how the images were made, of what, and the parts that hold them.
+
+    Args:
+        version: of this format.
+        side: the short side that larger images were resized to, in pixels.
+        raw: whether pixels are stored, and not JPEG files.
+        quality: of JPEG files, of 100.
+        source: the digest of the data that was packed.
+        classes: names, in the order of the labels.
+        parts: ``train`` and ``val``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = 1
+    side: int
+    raw: bool
+    quality: int
+    source: str
+    classes: tuple[str, ...]
+    parts: dict[str, PartFile] = {}
+
+
+def shard_path(root: Path, part: str, number: int) -> Path:
+    """Where a part's shard lies."""
+    return root / f"{part}-{number:05d}.bin"
+
+
+def index_path(root: Path, part: str) -> Path:
+    """Where a part's index lies: a `Place` for each image, then what `Names` holds."""
+    return root / f"{part}.index"
+
+
+class PackedImages(EncodedImages):
+    """Images in shards, by their places. Shards are mapped into memory as they are needed."""
+
+    def __init__(self, shards: Sequence[Path], places: Ints, names: Names) -> None:
+        super().__init__(places[:, Place._fields.index("label")])
+        self._shards, self._places, self.names = tuple(map(str, shards)), places, names
+        self._maps: dict[int, mmap.mmap] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_maps": {}}
+
+    def name(self, index: int) -> str:
+        """The shard's path and the image's name in the data that was packed."""
+        return f"{self._shards[self._places[index, 0]]}:{self.names[index]}"
+
+    def read(self, index: int) -> bytes:
+        """The stored image, checked. Raises DataError, CorruptImage where a bit has changed."""
+        place = Place(*map(int, self._places[index]))
+        if place.shard not in self._maps:
+            self._maps[place.shard] = _map(self._shards[place.shard])
+        content = self._maps[place.shard][place.offset : place.offset + place.size]
+        if zlib.crc32(content) != place.crc:
+            raise corrupt_image(self.name(index), "its checksum does not fit; pack the data anew")
+        return content
+
+    def pixels(self, index: int) -> tuple[torch.Tensor, int]:
+        """The image as a (3, H, W) uint8 tensor, and its label. Raises CorruptImage."""
+        height, width = map(int, self._places[index, -2:])
+        if not height:
+            return super().pixels(index)
+        stored = torch.frombuffer(bytearray(self.read(index)), dtype=torch.uint8)
+        return stored.view(height, width, 3).permute(2, 0, 1), int(self.labels[index])
+
+    def digests(self) -> dict[str, str]:
+        """Names are those of the data that was packed; the content is that of all checksums."""
+        return {
+            "names": self.names.digest(),
+            "labels": digest(self.labels),
+            "content": digest(np.ascontiguousarray(self._places[:, 2:])),
+        }
+
+
+def _map(path: str) -> mmap.mmap:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def open_packed(path: str, how: Opening) -> DatasetPair:
+    """Packed data. Raises DataError where it is not whole, or was changed."""
+    root = Path(path).expanduser()
+    pack = read_pack(root)
+    wanted = [name for name in pack.parts if name == "val" or not how.val_alone]
+    parts: dict[str, Part] = {
+        name: (_part(root, name, pack.parts[name]), pack.classes) for name in wanted
+    }
+    return of_parts(str(root), parts)
+
+
+def read_pack(root: Path) -> PackFile:
+    """What ``pack.json`` says. Raises DataError, one line."""
+    path = root / PACK
+    try:
+        pack = PackFile.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such file; make it with convnext-study pack DATA {root}, again where that "
+            "was stopped"
+        ) from None
+    except OSError as error:
+        raise unreadable(str(path), error) from None
+    except ValidationError as error:
+        raise DataError(f"{path}: {first_fault(error, PackFile.model_fields)}") from None
+    if pack.version != 1 or "val" not in pack.parts:
+        raise DataError(f"{path}: is of another version of this package; pack the data anew")
+    return pack
+
+
+def _part(root: Path, name: str, part: PartFile) -> PackedImages:
+    path = index_path(root, name)
+    shards = [shard_path(root, name, number) for number in range(len(part.shards))]
+    try:
+        content = path.read_bytes()
+        sizes = [shard.stat().st_size for shard in shards]
+    except OSError as error:
+        raise unreadable(str(error.filename), error) from None
+    if digest(content) != part.digest:
+        raise DataError(f"{path}: is not what was written; restore it, or pack the data anew")
+    for shard, size, known in zip(shards, sizes, part.shards, strict=True):
+        if size != known:
+            raise DataError(f"{shard}: has {size:,} bytes of {known:,}; restore it")
+    width, numbers = len(Place._fields), np.frombuffer(content, dtype="<i8", count=part.images * 8)
+    places = numbers[: part.images * width].reshape(-1, width)
+    ends, text = numbers[part.images * width :], content[part.images * 8 * 8 :]
+    return PackedImages(shards, places, Names.of(text, ends))
