@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import select_records
@@ -29,19 +28,10 @@ from convnext_study.runs.records import Record, Run
 
 REGIME = "t"
 FOLDER = "imagenet-96"
-SHORT: dict[str, Any] = {"epochs": 30, "image_size": 96, "global_batch_size": 1024}
-FIRST = {"milestones": (10, 20)}
-OTHERS = {"warmup_epochs": 2}
 
 
 def runs(context: Context) -> list[Run]:
-    first, *others = (row.name for row in context.road.variants())
-    given = {name: value for name, value in context.changes.items() if value is not None}
-    return [
-        run
-        for names, own in (([first], FIRST), (others, OTHERS))
-        for run in replace(context, changes={**SHORT, **own, **given}).runs(names)
-    ]
+    return replace(context, recipe=context.recipe or "96").runs()
 
 
 def report(records: Sequence[Record], context: Context) -> list[Finding]:

@@ -228,6 +228,12 @@ def test_rows_choose_their_recipe() -> None:
     assert recipe_for("classic", "small").name == "classic-small"
     assert recipe_for("modern", "composed").name == "modern-composed"
     assert recipe_for("modern", "published") == MODERN
+    assert recipe_for("modern-b", "published").drop_path == 0.5
+    assert recipe_for("modern-b", "small").name == "modern-small"
+    assert recipe_for("modern-isotropic-l", "a3").name == "modern-a3"
+    assert recipe_for("classic", "progressive-16").early_image_size == 160
+    with pytest.raises(RecipeError, match="go together"):
+        MODERN.replace(early_epochs=3)
     assert recipe_for("modern", "classic") == CLASSIC
 
 

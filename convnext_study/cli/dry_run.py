@@ -13,7 +13,7 @@ from convnext_study.experiments.progress import Progress, progress
 if TYPE_CHECKING:
     from convnext_study.experiments.collection import RunCollection
     from convnext_study.experiments.data_identity import DatasetSize
-    from convnext_study.experiments.estimate import CostEstimate, Hardware
+    from convnext_study.experiments.estimate import Cheaper, CostEstimate, Gpu, Hardware
     from convnext_study.launchers.resources import Resources
     from convnext_study.report.tables import Table
 
@@ -70,6 +70,21 @@ class PlanRow(NamedTuple):
         """Whether a run that counts may cost less."""
         return any(run.cost.is_bound for run in self.runs if run.left or self.kind != "left")
 
+    def largest(self, name: str) -> float | None:
+        """Of a step's runs the largest of a field of their costs; None where it is not known."""
+        values = [getattr(run.cost, name) for run in self.runs if self.kind == "step"]
+        return max((value for value in values if value is not None), default=None)
+
+    @property
+    def fit(self) -> str:
+        """How many images a GPU holds at a time, of a step's largest run."""
+        costs = [run.cost for run in self.runs if run.cost.images_that_fit is not None]
+        if self.kind != "step" or not costs:
+            return ""
+        least = min(costs, key=lambda cost: cost.images_that_fit or 0)
+        count = least.images_that_fit or 0
+        return "all" if count >= least.batch_per_device else str(count)
+
     def of_step(self, name: str) -> str:
         """A field of the costs of a step's runs, each value once."""
         values = {getattr(run.cost, name) for run in self.runs} if self.kind == "step" else ()
@@ -86,7 +101,7 @@ def print_estimate(
     """
     from convnext_study.experiments.caveats import caveats
     from convnext_study.experiments.data_identity import expected_size
-    from convnext_study.experiments.estimate import Hardware, estimate
+    from convnext_study.experiments.estimate import Hardware, cheaper, estimate
 
     output = output_of(options)
     sizes: dict[str, DatasetSize] = {}
@@ -94,18 +109,22 @@ def print_estimate(
         sizes[uri], note = expected_size(uri)
         if note:
             print(f"data: {note}", file=output)
-    hardware = Hardware(options.gpu, gpus, options.mfu, options.micro_batch_size)
+    hardware = Hardware(options.gpu, gpus, options.mfu, options.micro_batch_size, options.tf32)
     costs = estimate(study.runs, sizes, hardware)
     where = progress(study.records(), study.runs)
     runs = [PlannedRun(*pair) for pair in zip(where, costs, strict=True)]
     warnings = caveats(study.runs, costs, sizes)
     if options.as_json:
-        print_json(_to_dict(runs, sizes.values(), hardware, warnings))
+        less = [dataclasses.asdict(one) for one in cheaper(study.runs, sizes, hardware)]
+        print_json({**_to_dict(runs, sizes.values(), hardware, warnings), "recipes": less})
     else:
         notes = _notes(study, runs, sizes.values(), hardware, resources)
         notes += [f"warning: {text}" for text in warnings]
         print(file=output)
         print_tables(_table(runs).with_notes(*notes), file=output)
+        if others := cheaper(study.runs, sizes, hardware):
+            print(file=output)
+            print_tables(_cheaper_table(others), file=output)
     print("dry run: nothing was trained or written", file=output)
 
 
@@ -130,6 +149,8 @@ def _table(runs: Sequence[PlannedRun]) -> Table[PlanRow]:
         Column("state", "state", lambda row: row.state, "text"),
         Column("epochs", "epochs", lambda row: row.of_step("epochs")),
         Column("batch", "batch split", lambda row: row.of_step("batch_split")),
+        Column("image", "image", lambda row: row.largest("image_bytes"), format=size),
+        Column("fit", "fit", lambda row: row.fit),
         Column("images", "images", lambda row: row.sum("images"), format=significant_digits),
         Column(
             "flops",
@@ -142,6 +163,31 @@ def _table(runs: Sequence[PlannedRun]) -> Table[PlanRow]:
     ]
     rows = [PlanRow(*step) for step in steps.items()]
     return Table("dry_run", "", columns, [*rows, *_totals(runs)])
+
+
+def _cheaper_table(rows: Sequence[Cheaper]) -> Table[Cheaper]:
+    """What the same rows and seeds take by recipes for less compute."""
+    from convnext_study.experiments.estimate import HOURS
+    from convnext_study.report.tables import Column, Table
+    from convnext_study.report.tables.formatting import hours
+
+    columns: list[Column[Cheaper]] = [
+        Column("recipe", "--recipe", lambda row: row.recipe, "text"),
+        Column("share", "of the cost", lambda row: row.share, format=lambda share: f"{share:.1%}"),
+    ]
+    for gpu in rows[0].hours:
+        for place, count in enumerate((1, 8)):
+            columns.append(
+                Column(
+                    f"{gpu}_{count}",
+                    f"{count} x {gpu}",
+                    lambda row, gpu=gpu, place=place: HOURS * row.hours[gpu][place],  # type: ignore[misc]
+                    format=hours,
+                )
+            )
+    return Table("recipes", "", columns, rows).with_notes(
+        *(f"{row.recipe}: {row.source}" for row in rows)
+    )
 
 
 def _notes(
@@ -165,12 +211,20 @@ def _notes(
         + f"{size.train:,} training, {size.val:,} validation images, {size.classes} classes"
         for size in sizes
     ]
-    peaks = "/".join(sorted({f"{run.cost.peak_tflops:g}" for run in runs}))
+    gpu = GPUS[hardware.gpu]
+    peaks = "/".join(sorted({f"{run.cost.mfu:g} of {run.cost.peak_tflops:g}" for run in runs}))
     found += [RULE, *([BOUND] if any(run.cost.is_bound for run in runs) else [])]
     found.append(
-        f"time on GPUs is arithmetic alone, at {hardware.mfu:g} of the {peaks} TFLOP/s that an "
-        f"{GPUS[hardware.gpu].name} has at its peak; set both with --gpu and --mfu"
+        f"time on GPUs is arithmetic alone, at {peaks} TFLOP/s that an {gpu.name} has at its peak; "
+        "set both with --gpu and --mfu"
     )
+    if files := [run.cost for run in runs if run.cost.cores is not None]:
+        most = max(files, key=lambda cost: cost.cores or 0)
+        found.append(
+            f"reading {most.images_per_second:.0f} images/s for each GPU ({most.step}) takes "
+            f"{most.cores:.1f} cores: with fewer the GPUs wait"
+        )
+    found += _memory_notes(runs, gpu)
     if resources is None:
         return found
     jobs = 1 if resources.runtime.device == "cpu" else resources.jobs
@@ -183,6 +237,30 @@ def _notes(
         left = [each * run.left * run.cost.flops for run in runs]
         speed = f"at the speed of the {len(seconds)} finished here"
         found.append(f"{speed}: {wall(left, resources.jobs)}")
+    return found
+
+
+def _memory_notes(runs: Sequence[PlannedRun], gpu: Gpu) -> list[str]:
+    """What the columns of memory mean, and which rows do not fit."""
+    from convnext_study.experiments.estimate import USABLE
+    from convnext_study.report.tables.formatting import plural, size
+
+    runs = [run for run in runs if run.cost.memory is not None]
+    if not runs:
+        return []
+    found = [
+        f"image: what a training step keeps of one; fit: images at a time in {USABLE:.0%} of "
+        f"the {gpu.memory} GB of an {gpu.name}, beside weights, gradients and moments"
+    ]
+    over = [run.cost for run in runs if (run.cost.images_that_fit or 0) < run.cost.micro_batch_size]
+    if over:
+        worst = max(over, key=lambda cost: cost.memory or 0)
+        rows = plural(len({cost.step for cost in over}), "row")
+        found.append(
+            f"warning: {rows} do not fit: {worst.step} needs {size(worst.memory or 0)} for "
+            f"{worst.micro_batch_size} images at a time; use --micro-batch-size "
+            f"{worst.images_that_fit}, --grad-checkpointing, or --precision bf16"
+        )
     return found
 
 

@@ -110,7 +110,10 @@ class StudyOptions:
     )
     device: str | None = option(MACHINE, DEVICE)
     micro_batch_size: int | None = count(
-        MACHINE, "Most images a process takes at a time.", most=MOST_IMAGES
+        MACHINE,
+        "Most images a process takes at a time. (default: of published recipes the published "
+        "number, else all)",
+        most=MOST_IMAGES,
     )
     compile: bool = option(MACHINE, "Use torch.compile.", False)
     channels_last: bool = option(
@@ -120,7 +123,12 @@ class StudyOptions:
     deterministic: bool = option(
         MACHINE, "Only algorithms that give the same bits every time; slower on GPUs.", False
     )
-    tf32: bool = option(MACHINE, "GPUs: round factors of float32 products; faster.", False)
+    tf32: bool | None = option(
+        MACHINE,
+        "GPUs: round factors of float32 products; faster. (default: in the published recipes)",
+        None,
+        "--tf32/--no-tf32",
+    )
     cudnn_benchmark: bool = option(
         MACHINE, "GPUs: try cuDNN's algorithms, take the fastest.", False
     )
@@ -133,8 +141,13 @@ class StudyOptions:
     gpu: str = option(
         ESTIMATE, "Kind of GPU whose hours are estimated: a100, h100, v100, rtx4090, ...", "a100"
     )
-    mfu: float = option(
-        ESTIMATE, "Share of the GPU's peak that is reached.", 0.1, min=0.001, max=1, callback=finite
+    mfu: float | None = option(
+        ESTIMATE,
+        "Share of the GPU's peak that is reached. (default: 0.1, of float32 without TF32 0.4)",
+        None,
+        min=0.001,
+        max=1,
+        callback=finite,
     )
     as_json: bool = option(ESTIMATE, "Print the estimate as JSON.", False, "--json")
 

@@ -41,7 +41,7 @@ def report(
     as CSV, Markdown and LaTeX. With --watch it goes on until Ctrl-C.
     """
     from convnext_study.cli.reproduce import commands
-    from convnext_study.recipes import recipe_for
+    from convnext_study.recipes import PUBLISHED
     from convnext_study.report.write import write_page, write_report
     from convnext_study.results.load import ReportOptions
     from convnext_study.runs.records import unreadable_in
@@ -52,10 +52,7 @@ def report(
             raise UserError(f"{out}: is a link; name the folder for the report with --out")
     options = ReportOptions(
         show=_screen,
-        published={
-            name: recipe_for(name, "published").model_dump(mode="json")
-            for name in ("classic", "modern")
-        },
+        published={name: recipe.model_dump(mode="json") for name, recipe in PUBLISHED.items()},
         commands=lambda groups: commands(groups, folder.resolve().name),
     )
     if watch:

@@ -137,11 +137,11 @@ def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:
 def _recipe(road: Roadmap, runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
     """The choice of recipe that comes nearest, and what was changed in it."""
     from convnext_study.experiments.roadmap_runs import row_recipe
-    from convnext_study.recipes import CHOICES, RECIPES
+    from convnext_study.recipes import CHOICES, RECIPES, name_for
 
     own = str(runs[0].metadata.get(RECIPE, ""))
     base = str(runs[0].recipe.get("name", "")).partition("[")[0]
-    choice = {f"{own}{suffix}": name for name, suffix in CHOICES.items()}.get(base, base)
+    choice = {name_for(own, name): name for name in CHOICES}.get(base, base)
     if Path(choice).suffix == ".toml":  # no file is read because a record names it
         choice = "unknown"
     changes: dict[str, Any] = {}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import typer
@@ -24,6 +27,8 @@ from convnext_study.experiments.machine import Plan, describe, plan
 from convnext_study.experiments.progress import live_table, plain_line, progress
 from convnext_study.report.tables.formatting import plural
 from convnext_study.runs.records import Run, unreadable_in
+
+FIGURE = "convnext_study.report.figures.roadmap"  # whose matplotlib takes seconds to import
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +61,8 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
     study.note_places()
     outcomes: list[Outcome] = []
     if resources:
+        # While the trainings run and this process only looks at them.
+        threading.Thread(target=_import_figures, daemon=True).start()
         outcomes = _train(planned)
         for outcome in unfinished(outcomes, "submitted"):
             print(f"{outcome.run.id}: {outcome.reason}")
@@ -78,6 +85,11 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
         line = f"{plural(len(left), 'run')} left; rerun the same command to resume"
         print(line, file=sys.stderr)
         raise typer.Exit(EXIT_STOPPED)
+
+
+def _import_figures() -> None:
+    import_module(FIGURE)
+    import_module("matplotlib.backends.backend_agg")
 
 
 def _train(planned: Plan) -> list[Outcome]:
@@ -141,18 +153,32 @@ def _show(study: RunCollection) -> None:
 
 
 def show_rows(rows: Sequence[ResultRow], folder: Path, within: str = "") -> None:
-    """Print the table of rows; write it and its figure in a study's folder, or one in that."""
-    from convnext_study.report.figures.roadmap import draw
+    """Print the table of rows; write it and its figure in a study's folder, or one in that.
+
+    The figure of rows that are in the folder already is not drawn again, which takes a second.
+    """
     from convnext_study.report.tables.results import terminal_table, write_results
     from convnext_study.results.rows import study_title
     from convnext_study.runs.files import make_within
 
     def write() -> list[Path]:
         into = make_within(folder, within) if within else folder
-        return [*write_results(into, rows, study_title(rows).title), *draw(rows, into)]
+        before = _content(into)
+        tables = write_results(into, rows, study_title(rows).title)
+        figures = [into / f"roadmap.{kind}" for kind in ("svg", "png")]
+        if before is None or before != _content(into) or not all(one.exists() for one in figures):
+            figures = import_module(FIGURE).draw(rows, into)
+        return [*tables, *figures]
 
     print_tables(terminal_table(rows))
     print_written(folder, write)
+
+
+def _content(folder: Path) -> bytes | None:
+    """The table of rows as it is in a folder."""
+    with contextlib.suppress(OSError):
+        return (folder / "results.json").read_bytes()
+    return None
 
 
 def is_row(run: Run) -> bool:

@@ -11,10 +11,19 @@ from convnext_study.experiments.data_identity import (
     DatasetSize,
 )
 from convnext_study.experiments.estimate import CostEstimate
-from convnext_study.recipes import RECIPES, Recipe, make_recipe
+from convnext_study.recipes import (
+    MODERN,
+    MODERN_B,
+    PUBLISHED,
+    Recipe,
+    images_at_a_time,
+    make_recipe,
+)
 from convnext_study.results.subset_results import RECIPE
-from convnext_study.runs.records import CAVEAT, Run
-from convnext_study.training.runtime import SMALL_BATCH
+from convnext_study.roadmap.extensions import SECTION
+from convnext_study.roadmap.paper import SAME_SETTING, published_row
+from convnext_study.runs.records import Run
+from convnext_study.training.runtime import batch_norm_warning
 
 PAPER_SEEDS = 3
 # Each is told in a sentence of its own, or changes no result.
@@ -32,22 +41,22 @@ _TOLD = {
 def caveats(
     runs: Sequence[Run], estimates: Sequence[CostEstimate], sizes: Mapping[str, DatasetSize]
 ) -> list[str]:
-    """Warnings in plain words about rows of the published road maps, and what studies say of their
-    runs, each once; none where the plan is the paper's. ``sizes`` are those of the data, by URI."""
+    """Warnings in plain words about rows of the published road maps, each once; none where the
+    plan is the paper's. ``sizes`` are those of the data, by URI."""
     rows = [
         (run, plan, make_recipe(run.recipe))
         for run, plan in zip(runs, estimates, strict=True)
-        if run.metadata.get("published") and run.metadata.get(RECIPE) in RECIPES
+        if run.metadata.get("published") and run.metadata.get(RECIPE) in PUBLISHED
     ]
     found = [_data(sizes[run.data]) for run, _, _ in rows]
     for run, plan, recipe in rows:
-        found += _recipe(recipe, RECIPES[run.metadata[RECIPE]], plan)
+        found += _recipe(recipe, PUBLISHED[run.metadata[RECIPE]], plan)
+    found += _unpublished([run for run, _, _ in rows])
     found += _batch_norm([(plan, recipe) for _, plan, recipe in rows])
     seeds = {run.seed for run, _, _ in rows if run.metadata["regime"] == "t"}
     if 0 < len(seeds) < PAPER_SEEDS:
         paper = f"the paper's Table 10 has means and standard deviations over {PAPER_SEEDS}"
         found.append(f"{len(seeds)} seed(s): {paper}")
-    found += [str(run.metadata.get(CAVEAT) or "") for run in runs]
     return list(dict.fromkeys(filter(None, found)))
 
 
@@ -83,16 +92,40 @@ def _recipe(recipe: Recipe, paper: Recipe, plan: CostEstimate) -> list[str]:
     return [f"recipe {recipe.name}: {text}" for text in found]
 
 
+def _unpublished(runs: Sequence[Run]) -> list[str]:
+    """What of these rows' trainings the paper does not say, or says otherwise than its numbers."""
+    found = []
+    modern = [run for run in runs if run.metadata[RECIPE] == MODERN.name]
+    between = [run.name for run in modern if run.metadata["regime"] == "b"]
+    if between:
+        found.append(
+            f"stochastic depth is not published for {_rows(between)} of the ResNet-200 road: they "
+            f"have ConvNeXt-T's {MODERN.drop_path}, ConvNeXt-B {MODERN_B.drop_path}"
+        )
+    further = [run.name for run in modern if run.metadata["section"] == SECTION]
+    if further:
+        found.append(f"no recipe is published for {_rows(further)}: they have the road's")
+    if any(run.model.args.get("layer_scale") is None for run in modern):
+        found.append(
+            f"layer scale is in no row of the road, where the paper has it ({SAME_SETTING!r}, "
+            "which has layer scale of 1e-6): `study layer_scale` trains the road with it"
+        )
+    for run in runs:
+        row = published_row(run.metadata["regime"], run.name)
+        found += [f"{run.name}: {row.origin}"] if row and row.origin else []
+    return found
+
+
+def _rows(names: Sequence[str]) -> str:
+    once = list(dict.fromkeys(names))
+    return once[0] if len(once) == 1 else f"{len(once)} rows ({once[0]} to {once[-1]})"
+
+
 def _batch_norm(rows: Sequence[tuple[CostEstimate, Recipe]]) -> list[str]:
-    few: dict[int, list[str]] = {}
+    few: dict[str, list[str]] = {}
     for plan, recipe in rows:
         devices = plan.global_batch_size // plan.batch_per_device if recipe.sync_bn else 1
-        seen = plan.micro_batch_size * devices
-        if plan.norm == "batch" and seen < SMALL_BATCH:
-            few.setdefault(seen, []).append(plan.step)
-    return [
-        f"BatchNorm sees {seen} images at a time, under {SMALL_BATCH}, in "
-        f"{len(dict.fromkeys(steps))} rows ({steps[0]} to {steps[-1]}): they are handicapped "
-        "against the LayerNorm rows; use fewer devices, a larger micro batch or sync_bn"
-        for seen, steps in few.items()
-    ]
+        text = batch_norm_warning(plan.micro_batch_size * devices, images_at_a_time(recipe))
+        if text and plan.norm == "batch":
+            few.setdefault(text, []).append(plan.step)
+    return [f"{_rows(steps)}: {text}" for text, steps in few.items()]

@@ -86,9 +86,11 @@ class Context:
         ``kind`` is that of the study, such as ``leave_one_out``. A set that is a row of the road
         map is made as that row. Raises StepError for a step that the road does not have.
         """
-        rows = {variant.spec: variant for variant in self.road.variants()[1:]}
+        first, *others = self.road.variants()[1:]
+        # All with one recipe: a row with another, as ConvNeXt-B's, is no set of the same kind.
+        rows = {row.spec: row for row in (first, *others) if row.recipe == first.recipe}
         chosen = [frozenset(subset) for subset in coalitions]
-        templates = self._of([self.road.variants()[1]])
+        templates = self._of([first])
         found = []
         for template in templates:
             for subset in chosen:

@@ -145,16 +145,19 @@ def identify(
 
     Raises UserError for data without the labels that a run's task needs.
     """
-    from convnext_study.data.dataset import DataError
-
     given, known = list(runs), list(recorded)
     for run in given:
         if run.task.name in _LABELS:
             check_labels(run.data, _LABELS[run.task.name])
     ids: dict[str, str | None] = {}
     for uri in dict.fromkeys(run.data for run in given):
+        if not has_place(uri):  # torch is not needed, and takes seconds to import
+            ids[uri] = None
+            continue
+        from convnext_study.data.dataset import DataError
+
         try:
-            ids[uri] = look_at(uri, **how).data_id if has_place(uri) else None
+            ids[uri] = look_at(uri, **how).data_id
         except DataError:
             ids[uri] = _recorded_at(uri, known)
             if required and ids[uri] is None:

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convnext_study.cost.closed_form import closed_form
+from convnext_study.cost.memory import saved_bytes, state_bytes
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.data_identity import DatasetSize
 from convnext_study.models.builders import ROADMAP_BUILDER, get_builder
+from convnext_study.results.subset_results import RECIPE
 from convnext_study.roadmap.spec import NetSpec
-from convnext_study.runs.records import EXPECTED_EPOCHS, NETWORK_IS_BOUND, ModelRef, Run
+from convnext_study.runs.records import NETWORK_IS_BOUND, ModelRef, Run
+from convnext_study.training.runtime import uses_tf32
 
 if TYPE_CHECKING:
     from convnext_study.cost import Cost
@@ -29,53 +32,70 @@ BOUND = (
     "the epochs shown, which grow only as the network shrinks"
 )
 HOURS = 3600.0
-# Utilisation of the peak. The paper's own throughput (Table 12: ConvNeXt-T, A100, TF32, channels
-# last, 1943.5 images/s) is 2 x 4.46e9 x 1943.5 = 17.3e12, 11 % of the peak: depthwise and
-# normalising layers wait for memory. What is printed for large Transformers, 40 %, is not for this.
-MFU = 0.1
+# Utilisation of the peak, by the paper's own throughput of ConvNeXt-T. Table 12, A100, TF32,
+# channels last: 1943.5 images/s, 2 x 4.46e9 x 1943.5 = 17.3e12, 11 % of the peak: depthwise and
+# normalising layers wait for memory. Table 1, V100, float32: 774.7 images/s, 44 % of its lower one.
+MFU, FLOAT32_MFU = 0.1, 0.4
+COMPARED = ("a100", "h100", "rtx4090")
 LOG_LINE = 300  # bytes an epoch
+USABLE = 0.9  # of a GPU's memory: the rest is its driver's, and what libraries need for a moment
+# Images/s that one core reads at 224 pixels, of JPEG files of 500x375, and of `pack`ed ones with a
+# short side of 256 (docs/performance.md): with crop and flip alone, and with RandAugment.
+READ = {"files": (440, 238), "packed": (750, 310)}
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Peak dense rates (no structured sparsity) in 1e12 operations a second."""
+    """Peak dense rates (no structured sparsity) in 1e12 operations a second, and GB of memory."""
 
     name: str
-    tf32: float  # what float32 convolutions use
+    float32: float
+    tf32: float | None  # float32 products with factors rounded to 10 bits; None: it has none
     half: float  # bf16 or fp16 with float32 sums
+    memory: int
 
 
 # The makers' data sheets: A100, H100, H200 (SXM), L40S, V100 (SXM2); Ada and Ampere GA102 white
 # papers for the RTX cards; MI300X. Where a sheet prints the rate with sparsity it is halved.
 GPUS = {
-    "v100": Gpu("V100", 15.7, 125.0),  # no TF32: its float32 rate
-    "a100": Gpu("A100", 156.0, 312.0),
-    "h100": Gpu("H100", 494.7, 989.4),
-    "h200": Gpu("H200", 494.7, 989.4),
-    "l40s": Gpu("L40S", 183.0, 362.05),
-    "rtx3090": Gpu("RTX 3090", 35.6, 71.0),
-    "rtx4090": Gpu("RTX 4090", 82.6, 165.2),
-    "mi300x": Gpu("MI300X", 653.7, 1307.4),
+    "v100": Gpu("V100", 15.7, None, 125.0, 32),
+    "a100": Gpu("A100", 19.5, 156.0, 312.0, 80),
+    "a100-40": Gpu("A100 of 40 GB", 19.5, 156.0, 312.0, 40),
+    "h100": Gpu("H100", 66.9, 494.7, 989.4, 80),
+    "h200": Gpu("H200", 66.9, 494.7, 989.4, 141),
+    "l40s": Gpu("L40S", 91.6, 183.0, 362.05, 48),
+    "rtx3090": Gpu("RTX 3090", 35.6, 35.6, 71.0, 24),
+    "rtx4090": Gpu("RTX 4090", 82.6, 82.6, 165.2, 24),
+    "mi300x": Gpu("MI300X", 163.4, 653.7, 1307.4, 192),
 }
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """``gpus`` of one kind share a run. Raises UserError for a kind that is not in `GPUS`."""
+    """``gpus`` of one kind share a run. Raises UserError for a kind that is not in `GPUS`.
+
+    ``mfu`` is the share of the peak that is reached; None: the paper's in that arithmetic.
+    ``tf32`` as the training has it; None: as the paper had it, for its recipes.
+    """
 
     gpu: str
     gpus: int = 1
-    mfu: float = MFU
+    mfu: float | None = None
     micro_batch_size: int | None = None
+    tf32: bool | None = None
 
     def __post_init__(self) -> None:
         if self.gpu not in GPUS:
             raise UserError(f"gpu: {self.gpu!r}{did_you_mean(self.gpu, [*GPUS])}")
 
-    def tflops(self, precision: str) -> float:
-        """One device's peak throughput in 1e12 operations a second."""
+    def peak(self, recipe: Recipe) -> tuple[float, float]:
+        """One device's peak throughput in 1e12 operations a second, and how much of it is used."""
         gpu = GPUS[self.gpu]
-        return gpu.tf32 if precision == "float32" else gpu.half
+        if recipe.precision != "float32":
+            return gpu.half, self.mfu or MFU
+        if gpu.tf32 and uses_tf32(recipe, self.tf32):
+            return gpu.tf32, self.mfu or MFU
+        return gpu.float32, self.mfu or FLOAT32_MFU
 
 
 @dataclass(frozen=True)
@@ -99,6 +119,7 @@ class CostEstimate:
     train_flops: float
     eval_flops: float
     peak_tflops: float
+    mfu: float
     gpu_hours: float
     wall_hours: float
     disk: int
@@ -106,6 +127,11 @@ class CostEstimate:
     batch_per_device: int
     micro_batch_size: int
     accum_steps: int
+    image_bytes: int | None  # kept of each image for the backward pass; None: not known
+    memory: int | None  # bytes of the GPU at the micro-batch
+    images_that_fit: int | None  # at a time
+    images_per_second: float  # of each GPU
+    cores: float | None  # that read as fast; None where images are in memory
     is_bound: bool = False
 
     @property
@@ -136,21 +162,25 @@ def estimate(
 def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
     from convnext_study.data.loader import steps_per_epoch
     from convnext_study.data.sharding import BatchSharding, accum_steps
-    from convnext_study.recipes import make_recipe
+    from convnext_study.recipes import images_at_a_time, make_recipe
 
     recipe = make_recipe(run.recipe).for_images(dataset.train)
-    recipe = recipe.model_copy(update={"epochs": run.metadata.get(EXPECTED_EPOCHS, recipe.epochs)})
     size = recipe.image_size or dataset.image_size
     counted = _count(run.model, size, dataset.classes)
-    sharding = BatchSharding(0, hardware.gpus, hardware.micro_batch_size)
+    most = images_at_a_time(recipe, hardware.micro_batch_size)
+    sharding = BatchSharding(0, hardware.gpus, most)
     pieces = accum_steps(recipe.global_batch_size, sharding, even=recipe.mixes)
     steps = steps_per_epoch(dataset.train, recipe.global_batch_size) * recipe.epochs
     images = steps * recipe.global_batch_size
-    train_flops = 6.0 * counted.macs * images
+    early = min(recipe.early_epochs, recipe.epochs)
+    at_first = _count(run.model, recipe.at_epoch(0).image_size or size, dataset.classes).macs
+    macs = (early * at_first + (recipe.epochs - early) * counted.macs) / recipe.epochs  # the mean
+    train_flops = 6.0 * macs * images
     # Raw and averaged weights are both evaluated.
     eval_flops = 2.0 * counted.macs * dataset.val * recipe.epochs * (2 if recipe.ema else 1)
-    peak = hardware.tflops(recipe.precision)
-    hours = (train_flops + eval_flops) / (peak * 1e12 * hardware.mfu) / HOURS
+    peak, mfu = hardware.peak(recipe)
+    hours = (train_flops + eval_flops) / (peak * 1e12 * mfu) / HOURS
+    rate = peak * 1e12 * mfu / (6.0 * macs)
     mine = recipe.global_batch_size // hardware.gpus
     return CostEstimate(
         run=run.id,
@@ -167,6 +197,7 @@ def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
         train_flops=train_flops,
         eval_flops=eval_flops,
         peak_tflops=peak,
+        mfu=mfu,
         gpu_hours=hours,
         wall_hours=hours / hardware.gpus,
         disk=_disk(counted.params, dataset, recipe),
@@ -174,6 +205,9 @@ def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
         batch_per_device=mine,
         micro_batch_size=mine // pieces,
         accum_steps=pieces,
+        **_memory(run.model, recipe, (size, counted.params, mine // pieces), hardware),
+        images_per_second=rate,
+        cores=_cores(run.data, recipe, rate),
         is_bound=bool(run.metadata.get(NETWORK_IS_BOUND)),
     )
 
@@ -183,6 +217,80 @@ def _count(model: ModelRef, image_size: int, classes: int) -> Cost:
     if model.builder == ROADMAP_BUILDER:  # without the seconds that importing torch takes
         return closed_form(NetSpec.from_dict(model.args), image_size, classes)
     return _count_built(model.builder, json.dumps(model.args), image_size, classes)
+
+
+@dataclass(frozen=True)
+class Cheaper:
+    """All runs of a study by another choice of recipe: a share of the cost, and hours on one GPU
+    and on eight, by the name of the GPU."""
+
+    recipe: str
+    source: str
+    share: float
+    hours: dict[str, tuple[float, float]]
+
+
+def cheaper(
+    runs: Sequence[Run], sizes: Mapping[str, DatasetSize], hardware: Hardware
+) -> list[Cheaper]:
+    """The published recipes and those for less compute, side by side, on three kinds of GPUs; none
+    where runs are no rows of a published road."""
+    from convnext_study.recipes import CHEAP, PUBLISHED, recipe_for
+
+    own = [run.metadata.get(RECIPE) for run in runs]
+    if not all(run.metadata.get("published") for run in runs) or not set(own) <= set(PUBLISHED):
+        return []
+    gpus = list(dict.fromkeys((hardware.gpu, *COMPARED)))[: len(COMPARED)]
+    found: list[Cheaper] = []
+    whole = 0.0
+    for choice, source in [
+        ("published", "the paper's"),
+        *((one.name, one.source) for one in CHEAP),
+    ]:
+        made = [
+            run.model_copy(
+                update={
+                    "recipe": recipe_for(run.metadata[RECIPE], choice)
+                    .replace(precision=run.recipe["precision"])
+                    .model_dump(mode="json")
+                }
+            )
+            for run in runs
+        ]
+        hours = {}
+        for gpu in gpus:
+            costs = estimate(made, sizes, Hardware(gpu, 1, hardware.mfu, None, hardware.tf32))
+            total = sum(cost.gpu_hours for cost in costs)
+            hours[GPUS[gpu].name] = (total, total / 8)
+            flops = sum(cost.flops for cost in costs)
+        whole = whole or flops
+        found.append(Cheaper(choice, source, flops / whole, hours))
+    return found
+
+
+def _memory(
+    model: ModelRef, recipe: Recipe, about: tuple[int, int, int], hardware: Hardware
+) -> dict[str, int | None]:
+    """Of a road map's network what a GPU holds; ``about`` are size, parameters, images."""
+    size, params, images = about
+    if model.builder != ROADMAP_BUILDER:
+        return {"image_bytes": None, "memory": None, "images_that_fit": None}
+    spec = NetSpec.from_dict(model.args)
+    each = saved_bytes(spec, size, half=recipe.precision != "float32")
+    state = state_bytes(params, recipe.optimizer, averaged=bool(recipe.ema))
+    free = USABLE * 1e9 * GPUS[hardware.gpu].memory - state
+    fit = max(int(free // each), 0)
+    return {"image_bytes": each, "memory": state + images * each, "images_that_fit": fit}
+
+
+def _cores(uri: str, recipe: Recipe, rate: float) -> float | None:
+    """That read so many images/s of files: at other sizes as many as at 224, for decoding takes
+    most of the time."""
+    scheme = uri.partition(":")[0]
+    if scheme not in ("folder", "packed", "timm"):
+        return None
+    plain, augmented = READ["packed" if scheme == "packed" else "files"]
+    return rate / (augmented if recipe.rand_augment else plain)
 
 
 def _norm(model: ModelRef) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from convnext_study.data import forkserver
 from convnext_study.errors import UserError
 from convnext_study.experiments.collection import RunCollection, train_all
 from convnext_study.experiments.data_identity import (
@@ -44,12 +45,13 @@ class Machine:
         threads: of each training.
         workers: processes per training that read image files.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        micro_batch_size: most images that a process takes at a time.
+        micro_batch_size: most images that a process takes at a time; None: the paper's, in its
+            recipes.
         compile: use torch.compile.
         channels_last: memory layout of images.
         grad_checkpointing: save memory, take longer.
         deterministic: only algorithms that give the same bits every time.
-        tf32: on GPUs, round factors of float32 products.
+        tf32: on GPUs, round factors of float32 products; None: in the paper's recipes.
         cudnn_benchmark: on GPUs, try cuDNN's algorithms and take the fastest.
         dry_run: nothing is trained or fetched.
     """
@@ -69,7 +71,7 @@ class Machine:
     channels_last: bool = True
     grad_checkpointing: bool = False
     deterministic: bool = False
-    tf32: bool = False
+    tf32: bool | None = None
     cudnn_benchmark: bool = False
     dry_run: bool = False
 
@@ -113,6 +115,8 @@ def identify_in(folder: Path, runs: Sequence[Run], machine: Machine) -> list[Run
     Raises UserError, before anything is written, for data that cannot be used.
     """
     known = recorded(folder).values()
+    if not known and not machine.dry_run and machine.launcher == "local":
+        forkserver.start(forkserver.TRAININGS)  # which imports while this process plans
     return identify(runs, known, required=not machine.dry_run, **opening(machine))
 
 
@@ -165,12 +169,15 @@ def choose_resources_for(todo: Sequence[Run], machine: Machine, launcher: Launch
 
 def _together(machine: Machine, processes: int, recipe: Recipe) -> int:
     """Images that BatchNorm sees at a time. Raises UserError for a batch that cannot be split."""
-    if processes == 1 and machine.micro_batch_size is None:
+    from convnext_study.recipes import images_at_a_time
+
+    most = images_at_a_time(recipe, machine.micro_batch_size)
+    if processes == 1 and most is None:
         return recipe.global_batch_size
     from convnext_study.data.sharding import BatchSharding, accum_steps
 
     batch = recipe.global_batch_size
-    sharding = BatchSharding(0, processes, machine.micro_batch_size)
+    sharding = BatchSharding(0, processes, most)
     pieces = accum_steps(batch, sharding, even=recipe.mixes)
     return batch // pieces // (1 if recipe.sync_bn else processes)
 

@@ -6,29 +6,38 @@ import tomllib
 from pathlib import Path
 
 from convnext_study.errors import did_you_mean
+from convnext_study.recipes.cheap import CHEAP
 from convnext_study.recipes.presets import (
     CHOICES,
     CLASSIC,
     CLASSIC_SMALL,
+    IMAGES_AT_A_TIME,
     MODERN,
+    MODERN_B,
     MODERN_COMPOSED,
     MODERN_SMALL,
+    PUBLISHED,
     RECIPES,
 )
 from convnext_study.recipes.recipe import Recipe, RecipeError, make_recipe
 
 __all__ = [
+    "CHEAP",
     "CHOICES",
     "CLASSIC",
     "CLASSIC_SMALL",
     "MODERN",
+    "MODERN_B",
     "MODERN_COMPOSED",
     "MODERN_SMALL",
+    "PUBLISHED",
     "RECIPES",
     "Recipe",
     "RecipeError",
     "get_recipe",
+    "images_at_a_time",
     "make_recipe",
+    "name_for",
     "recipe_for",
 ]
 
@@ -63,10 +72,22 @@ def _get(name: str, asked: tuple[str, ...]) -> Recipe:
     return make_recipe({**start, "name": path.stem, **fields})
 
 
+def name_for(published: str, choice: str) -> str:
+    """What `recipe_for` takes a recipe by: its name, or a file."""
+    if choice not in CHOICES or choice == "published":
+        return published if choice == "published" else choice
+    return f"{published.partition('-')[0]}{CHOICES[choice]}"
+
+
 def recipe_for(published: str, choice: str) -> Recipe:
     """The recipe of a road-map row.
 
     ``published`` is the name of the row's own, which it has in the paper; ``choice`` one of
     `CHOICES`, which go with it, or one recipe for every row, by name or file.
     """
-    return get_recipe(f"{published}{CHOICES[choice]}" if choice in CHOICES else choice)
+    return get_recipe(name_for(published, choice))
+
+
+def images_at_a_time(recipe: Recipe, requested: int | None = None) -> int | None:
+    """The most images that one process takes at a time: as requested, or as published."""
+    return requested or IMAGES_AT_A_TIME.get(recipe.name.partition("[")[0])

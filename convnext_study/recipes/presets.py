@@ -6,6 +6,7 @@ road map; ``classic`` is torchvision's 90-epoch recipe behind the 76.13 % row. T
 images that are new in every epoch. No numbers of two kinds compare.
 """
 
+from convnext_study.recipes.cheap import CHEAP, cheap_recipes
 from convnext_study.recipes.recipe import Recipe
 
 MODERN = Recipe(
@@ -26,6 +27,16 @@ MODERN = Recipe(
     cutmix=1.0,
     label_smoothing=0.1,
     drop_path=0.1,
+)
+
+# The released commands (facebookresearch/ConvNeXt, TRAINING.md) of the networks that are trained
+# otherwise than ConvNeXt-T: the ResNet-200 road's end, and the isotropic ones, L with layer scale.
+MODERN_B = MODERN.model_copy(update={"name": "modern-b", "drop_path": 0.5})
+ISOTROPIC = tuple(
+    MODERN.model_copy(
+        update={"name": f"modern-isotropic-{size}", "drop_path": rate, "warmup_epochs": 50}
+    )
+    for size, rate in (("s", 0.1), ("b", 0.2), ("l", 0.5))
 )
 
 CLASSIC = Recipe(
@@ -105,16 +116,21 @@ CLASSIC_COMPOSED = CLASSIC_SMALL.model_copy(
     }
 )
 
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        MODERN,
-        CLASSIC,
-        MODERN_SMALL,
-        CLASSIC_SMALL,
-        MODERN_COMPOSED,
-        CLASSIC_COMPOSED,
-    )
+# What rows of the published roads are trained with.
+PUBLISHED = {recipe.name: recipe for recipe in (CLASSIC, MODERN, MODERN_B, *ISOTROPIC)}
+CHEAPER = cheap_recipes(MODERN, CLASSIC)
+_SMALL = (MODERN_SMALL, CLASSIC_SMALL, MODERN_COMPOSED, CLASSIC_COMPOSED)
+RECIPES = {**PUBLISHED, **CHEAPER, **{recipe.name: recipe for recipe in _SMALL}}
+# Choices of a recipe for a road map's rows, by what follows the family of a row's own.
+CHOICES = {
+    "published": "",
+    **{one.name: f"-{one.name}" for one in CHEAP},
+    "small": "-small",
+    "composed": "-composed",
 }
-# Choices of a recipe for a road map's rows, by what follows the name that a row has for its own.
-CHOICES = {"published": "", "small": "-small", "composed": "-composed"}
+# Images that a process takes at a time, and BatchNorm sees: of the released commands, and of
+# torchvision's for ResNet-50 (references/classification, 8 processes of 32); of ours as of theirs.
+IMAGES_AT_A_TIME = {
+    **{name: 32 if name.startswith(CLASSIC.name) else 128 for name in (*PUBLISHED, *CHEAPER)},
+    "modern-isotropic-l": 64,
+}

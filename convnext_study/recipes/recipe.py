@@ -13,7 +13,6 @@ from convnext_study.errors import UserError, first_fault
 LEAST_PIXELS = 2  # of a side: torch fails to shrink an image to a single pixel
 MOST_PIXELS, MOST_IMAGES, MOST_EPOCHS = 8192, 10_000_000, 1_000_000
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Factor = Annotated[float, Field(gt=0, le=100)]
 
 
 class RecipeError(UserError):
@@ -44,14 +43,16 @@ class Recipe(BaseModel):
     schedule: Literal["cosine", "step", "poly", "constant"] = "cosine"
     warmup_epochs: float = Field(default=0, ge=0, le=MOST_EPOCHS)
     min_lr: float = Field(default=0.0, ge=0)
-    # Of the step schedule, which multiplies lr by gamma: every so many epochs, or at these epochs,
-    # by one number, or at each of them by its own.
+    # Of the step schedule, which multiplies lr by gamma: every so many epochs, or at these epochs.
     milestones: int | tuple[int, ...] = 30
-    gamma: Annotated[float, Field(gt=0, lt=1)] | tuple[Factor, ...] = 0.1
+    gamma: float = Field(default=0.1, gt=0, lt=1)
     power: float = Field(default=0.9, gt=0, le=100)  # of the poly schedule
     image_size: int | None = Field(
         default=None, ge=LEAST_PIXELS, le=MOST_PIXELS
     )  # None: the data's own
+    # In so many first epochs training images have another side: progressive resizing.
+    early_image_size: int | None = Field(default=None, ge=LEAST_PIXELS, le=MOST_PIXELS)
+    early_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
     crop: Literal["random_resized", "random_crop", "none"] = "random_resized"
     flip: bool = True  # horizontal; where the data allows it
     rand_augment: str | None = None  # timm's notation
@@ -83,9 +84,8 @@ class Recipe(BaseModel):
             raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}; make it smaller")
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise ValueError("nesterov is of sgd with momentum alone; leave it, or set both")
-        gamma, drops = self.gamma, self.milestones
-        if isinstance(gamma, tuple) and (isinstance(drops, int) or len(drops) != len(gamma)):
-            raise ValueError("gamma has several numbers; give one for each of the milestones")
+        if bool(self.early_epochs) != bool(self.early_image_size):
+            raise ValueError("early_image_size and early_epochs go together; set both, or none")
         return self
 
     @field_validator("milestones")
@@ -103,6 +103,12 @@ class Recipe(BaseModel):
     def mixes(self) -> bool:
         """Whether images are mixed, by Mixup or CutMix."""
         return bool(self.mixup or self.cutmix)
+
+    def at_epoch(self, epoch: int) -> Recipe:
+        """The recipe with the side that training images have in an epoch (from 0)."""
+        if epoch >= self.early_epochs:
+            return self
+        return self.model_copy(update={"image_size": self.early_image_size})
 
     def for_images(self, count: int) -> Recipe:
         """The recipe on so many training images: of fewer than a batch each step sees all, at the

@@ -72,7 +72,7 @@ B = Roadmap(
         DEPTHWISE_CONV,
         INCREASE_WIDTH.replace("increase width", width=128),
         *_SHARED,
-        SEPARATE_DOWNSAMPLING.replace("separate d.s. conv (ConvNeXt-B)"),
+        SEPARATE_DOWNSAMPLING.replace("separate d.s. conv (ConvNeXt-B)", recipe="modern-b"),
     ),
 )
 

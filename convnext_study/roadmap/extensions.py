@@ -38,7 +38,7 @@ GRN = Step(
 )
 
 
-def _isotropic(name: str, **sets: Any) -> Step:
+def _isotropic(name: str, recipe: str | None = None, **sets: Any) -> Step:
     return Step(
         name=f"isotropic_{name}",
         label=f"isotropic layout ({name.upper() if len(name) == 1 else name})",
@@ -48,14 +48,16 @@ def _isotropic(name: str, **sets: Any) -> Step:
             "downsampling after them (section 3.3)."
         ),
         overrides={"layout": "isotropic", **sets},
+        recipe=recipe,
     )
 
 
-# Table 2: 18, 18 and 36 blocks of 384, 768 and 1024 channels on maps of 14x14.
+# Table 2: 18, 18 and 36 blocks of 384, 768 and 1024 channels on maps of 14x14; L with layer scale,
+# as its released command has it.
 ISOTROPIC = (
-    _isotropic("s", depths=(3, 3, 9, 3), width=384),
-    _isotropic("b", depths=(3, 3, 9, 3), width=768),
-    _isotropic("l", depths=(3, 3, 27, 3), width=1024),
+    _isotropic("s", "modern-isotropic-s", depths=(3, 3, 9, 3), width=384),
+    _isotropic("b", "modern-isotropic-b", depths=(3, 3, 9, 3), width=768),
+    _isotropic("l", "modern-isotropic-l", depths=(3, 3, 27, 3), width=1024, layer_scale=1e-6),
 )
 # Ours: as many blocks as the nano road has at its end, and about its MACs, on maps of 4x4.
 ISOTROPIC_NANO = _isotropic("nano", stem_stride=2, width=48)

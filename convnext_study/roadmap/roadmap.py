@@ -29,7 +29,7 @@ class Step:
         section: of the paper.
         rationale: what the step changes and why it was tried, in a sentence or two.
         overrides: fields of `NetSpec`.
-        recipe: which family of recipes trains this row and all after it, if the step sets it.
+        recipe: which recipe trains this row and all that come from it, if the step sets it.
         adopted: False for a side branch.
     """
 
@@ -44,16 +44,22 @@ class Step:
     def __hash__(self) -> int:
         return hash(self.name)
 
-    def replace(self, label: str, *, name: str | None = None, **overrides: Any) -> Step:
+    def replace(
+        self, label: str, *, name: str | None = None, recipe: str | None = None, **overrides: Any
+    ) -> Step:
         """The same step as it stands in another road map."""
         return replace(
-            self, label=label, name=name or self.name, overrides={**self.overrides, **overrides}
+            self,
+            label=label,
+            name=name or self.name,
+            recipe=recipe or self.recipe,
+            overrides={**self.overrides, **overrides},
         )
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of a road map: a network and the family of recipes it is trained with.
+    """A row of a road map: a network, and the recipe that it is published with.
 
     ``parent`` is the name of the row it is compared with, the last adopted one before it.
     """
@@ -170,14 +176,15 @@ class Roadmap:
             )
         ]
         for step in self.steps:
+            parent = _parent(rows, step)
             row = Variant(
                 regime=self.regime,
                 name=step.name,
                 label=step.label,
                 spec=self.upto(step.name),
-                recipe=step.recipe or rows[-1].recipe,
+                recipe=step.recipe or parent.recipe,
                 adopted=step.adopted,
-                parent=_parent(rows, step).name,
+                parent=parent.name,
                 step=step,
             )
             rows.append(row)

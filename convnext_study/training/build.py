@@ -15,14 +15,14 @@ from convnext_study.data.rng import fold_in, seed_everything
 from convnext_study.errors import UserError
 from convnext_study.models.fast_conv import use_gemm_convs
 from convnext_study.models.recompute import count_once
-from convnext_study.recipes import Recipe, make_recipe
+from convnext_study.recipes import Recipe, images_at_a_time, make_recipe
 from convnext_study.runs.fingerprints import PARENT, digest_of_data
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.parents import keep_parent
 from convnext_study.runs.records import Run
 from convnext_study.training import distributed
 from convnext_study.training.optimizer import make_optimizer
-from convnext_study.training.runtime import SMALL_BATCH, Runtime
+from convnext_study.training.runtime import Runtime, batch_norm_warning
 from convnext_study.training.state import TrainProgress, TrainState
 from convnext_study.training.task import Parent, Task, find_parent
 from convnext_study.training.tasks import make_task
@@ -46,12 +46,8 @@ def build_train_state(
     seen = recipe.global_batch_size // runtime.world_size // task.accum_steps
     if recipe.sync_bn:
         seen *= runtime.world_size
-    if seen < SMALL_BATCH and _has_batch_norm(model):
-        folder.event(
-            "warning",
-            text=f"BatchNorm sees {seen} images at a time, under {SMALL_BATCH}: networks with it "
-            "are handicapped against those with LayerNorm; use a larger micro-batch or sync_bn",
-        )
+    if _has_batch_norm(model) and (text := batch_norm_warning(seen, images_at_a_time(recipe))):
+        folder.event("warning", text=text)
     return TrainState(
         task=task,
         recipe=recipe,

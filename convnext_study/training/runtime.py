@@ -7,11 +7,40 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from convnext_study.recipes import images_at_a_time
+
 if TYPE_CHECKING:
     import torch
 
+    from convnext_study.recipes import Recipe
+
 # A BatchNorm that sees fewer images than this normalises with noisy statistics.
 SMALL_BATCH = 32
+
+
+def uses_tf32(recipe: Recipe, requested: bool | None) -> bool:
+    """Whether GPUs round the factors of float32 products: as requested, or in recipes for
+    ImageNet, since the paper's torch did."""
+    return images_at_a_time(recipe) is not None if requested is None else requested
+
+
+def batch_norm_warning(seen: int, published: int | None) -> str:
+    """What is wrong with the images that BatchNorm sees at a time; empty where nothing is.
+
+    ``published`` is how many it saw in the paper's trainings, where that is known.
+    """
+    if published is not None and seen != published:
+        side = "under" if seen < published else "over"
+        return (
+            f"BatchNorm sees {seen} images at a time, {side} the {published} of the published "
+            "training: its rows do not compare with the paper's; use --micro-batch-size"
+        )
+    if seen < SMALL_BATCH:
+        return (
+            f"BatchNorm sees {seen} images at a time, under {SMALL_BATCH}: networks with it are "
+            "handicapped against those with LayerNorm; use a larger micro-batch or sync_bn"
+        )
+    return ""
 
 
 @dataclass(frozen=True)
@@ -28,13 +57,15 @@ class Runtime:
         rank: which process this is, of those that share the run.
         world_size: how many those are.
         micro_batch_size: the most images that one process takes at a time; larger shares of the
-            global batch are accumulated.
+            global batch are accumulated. None: as many as the published training, where the recipe
+            is one; else all.
         compile: use ``torch.compile``.
         grad_checkpointing: run blocks again in the backward pass, to save memory.
         corrupt_images: ``stop`` at an image that cannot be read, or ``skip`` and count it.
         checkpoint_seconds: save within an epoch at least this often.
         deterministic: only algorithms that give the same bits every time, on GPUs too.
-        tf32: let GPUs round the factors of float32 products to 10 bits, which is faster.
+        tf32: let GPUs round the factors of float32 products to 10 bits, which is faster. None: as
+            `uses_tf32` has it.
         cudnn_benchmark: let cuDNN try its algorithms for each shape and take the fastest.
     """
 
@@ -51,7 +82,7 @@ class Runtime:
     corrupt_images: Literal["stop", "skip"] = "stop"
     checkpoint_seconds: float = 600.0
     deterministic: bool = False
-    tf32: bool = False
+    tf32: bool | None = None
     cudnn_benchmark: bool = False
 
     def settings(self) -> dict[str, Any]:
@@ -70,7 +101,7 @@ class Runtime:
         if torch.are_deterministic_algorithms_enabled() != self.deterministic:  # takes 1.6 s
             torch.use_deterministic_algorithms(self.deterministic)
         torch.backends.cudnn.benchmark = self.cudnn_benchmark and not self.deterministic
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(self.tf32)
 
     @property
     def memory_format(self) -> torch.memory_format:

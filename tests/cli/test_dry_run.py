@@ -98,8 +98,10 @@ def test_a_plan_of_the_paper_on_other_gpus_without_its_data(tmp_path: Path) -> N
     assert told["total"]["gpu_hours"] == run["gpu_hours"]
     assert f"{run['gpu_hours']:,.1f} h" in rows_of(shown.stdout)["total"]
     assert f"8 GPUs per run: about {run['gpu_hours'] / 8:,.1f} h" in shown.stdout
-    assert "0.2 of the 494.7 TFLOP/s that an H100 has" in shown.stdout
-    (warning,) = told["warnings"]
+    assert "0.2 of 494.7 TFLOP/s that an H100 has" in shown.stdout
+    assert run["images_that_fit"] > run["micro_batch_size"] == 128
+    assert told["recipes"][0]["recipe"] == "published"
+    *_, warning = told["warnings"]
     assert warning.startswith("1 seed(s)")
     assert f"warning: {warning}" in shown.stdout
 

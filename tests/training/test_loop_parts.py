@@ -5,17 +5,21 @@ from typing import Any
 
 import pytest
 import torch
+from support.images import make_folder
 from support.runs import make_tiny_run
 from support.several import train_in
+from support.training import assert_same, stop_after
 from torch import nn
 
 from convnext_study.data.sharding import BatchSharding, val_indices
-from convnext_study.errors import UserError
+from convnext_study.errors import RunFailed, UserError
 from convnext_study.runs import records
 from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.log import read_events
 from convnext_study.runs.records import Run
+from convnext_study.training import loop
 from convnext_study.training.build import build_train_state
-from convnext_study.training.loop import train
+from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks import base, classification
 from convnext_study.training.tasks.classification import Classification
@@ -166,3 +170,42 @@ def test_synchronised_batch_norm_needs_gpus(tmp_path: Path) -> None:
             monkey.setattr("convnext_study.training.build._wrap", lambda model, _: model)
             build_train_state(other, folder, runtime, lambda: False)
             monkey.undo()
+
+
+def test_out_of_memory_is_one_line_that_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore of it")
+
+    monkeypatch.setattr(loop, "_train", full)
+    with pytest.raises(RunFailed) as failed:
+        train(make_tiny_run(), tmp_path)
+    for option in ("--micro-batch-size", "--grad-checkpointing", "--precision"):
+        assert option in str(failed.value)
+    assert "Tried to allocate 2 GiB" in str(failed.value) and "\n" not in str(failed.value)
+    assert read_events(tmp_path)[-1]["event"] == "failed"
+
+
+def test_a_published_recipe_takes_the_published_images_at_a_time() -> None:
+    run = with_data(make_tiny_run(), "synthetic:4,16,300", global_batch_size=256, name="modern")
+    assert Classification(run, Runtime()).accum_steps == 2
+    assert Classification(run, Runtime(micro_batch_size=64)).accum_steps == 4
+    own = with_data(run, run.data, name="mine")
+    assert Classification(own, Runtime()).accum_steps == 1
+
+
+@pytest.mark.parametrize("data", ["synthetic:4,32,24", "folder"])
+def test_images_have_another_side_in_the_first_epochs(tmp_path: Path, data: str) -> None:
+    uri = data if ":" in data else f"folder:{make_folder(tmp_path / 'data', count=6)}"
+    sides = {"image_size": 32, "early_image_size": 16, "early_epochs": 2}
+    run = with_data(make_tiny_run(epochs=3, global_batch_size=4), uri, **sides)
+    task = Classification(run, Runtime())
+    seen = [{one.images.shape[-1] for one in task.train_batches(epoch, 0)} for epoch in range(3)]
+    assert seen == [{16}, {16}, {32}]
+    assert {one.images.shape[-1] for one in task.val_batches()} == {32}
+    train(run, tmp_path / "whole")
+    with pytest.raises(TrainingInterrupted):
+        train(run, tmp_path / "cut", stop=stop_after(5))
+    train(run, tmp_path / "cut")
+    assert_same(tmp_path / "whole", tmp_path / "cut")

@@ -212,7 +212,7 @@ def _in_words(recipe: Recipe) -> dict[str, str]:
     nesterov = " (Nesterov)" if recipe.nesterov else ""
     optimizer = {"sgd": f"SGD, momentum {recipe.momentum:g}{nesterov}", "adamw": "AdamW"}
     schedule = {
-        "step": f"{_factors(recipe.gamma)} {_when(recipe.milestones)}",
+        "step": f"x{recipe.gamma:g} {_when(recipe.milestones)}",
         "cosine": f"cosine, warm-up in epochs: {recipe.warmup_epochs:g}",
         "poly": f"(1 - progress)^{recipe.power:g}, warm-up in epochs: {recipe.warmup_epochs:g}",
     }
@@ -239,10 +239,6 @@ def _in_words(recipe: Recipe) -> dict[str, str]:
         "stochastic depth": _or_none(recipe.drop_path),
         "weight init": recipe.init.replace("_", " "),
     }
-
-
-def _factors(gamma: float | tuple[float, ...]) -> str:
-    return ", ".join(f"x{one:g}" for one in (gamma if isinstance(gamma, tuple) else (gamma,)))
 
 
 def _when(milestones: int | tuple[int, ...]) -> str:

@@ -1,12 +1,16 @@
-"""What can be trained: one file for each kind of task."""
+"""What can be trained: one file for each kind of task (no torch here)."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import did_you_mean
 from convnext_study.imports import TaskError, resolve, study_addresses
-from convnext_study.runs.records import Run
-from convnext_study.training.runtime import Runtime
-from convnext_study.training.task import Task
+
+if TYPE_CHECKING:
+    from convnext_study.runs.records import Run
+    from convnext_study.training.runtime import Runtime
+    from convnext_study.training.task import Task
 
 # Where the tasks of this package are; a study's own are those of its `Study`.
 TASKS = {

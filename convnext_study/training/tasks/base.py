@@ -28,7 +28,7 @@ from convnext_study.data.workers import Transform
 from convnext_study.errors import UserError, first_fault, first_line
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
-from convnext_study.recipes import Recipe, make_recipe
+from convnext_study.recipes import Recipe, images_at_a_time, make_recipe
 from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import ModelRef, Run, TaskRef
 from convnext_study.training.distributed import all_gather
@@ -59,7 +59,8 @@ class ImageTask(Task):
         self.run, self.runtime = run, runtime
         self.recipe = make_recipe(run.recipe).for_images(len(data.train))
         self._parts, self._outputs, self._eval_batch = data, outputs, eval_batch
-        self._sharding = BatchSharding(runtime.rank, runtime.world_size, runtime.micro_batch_size)
+        most = images_at_a_time(self.recipe, runtime.micro_batch_size)
+        self._sharding = BatchSharding(runtime.rank, runtime.world_size, most)
         self._masks: Masks | None = None
         self._prepare = Prepare(data, runtime.device, runtime.memory_format)
         self._ahead = prefetcher(runtime.device)
@@ -85,6 +86,10 @@ class ImageTask(Task):
     @abstractmethod
     def transforms(self) -> tuple[Transform, Transform]:
         """What happens to training images, with draws, and to validation images, without."""
+
+    def early_transform(self) -> tuple[int, Transform] | None:
+        """For how many first epochs what else happens to training images; None: for none."""
+        return None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -240,6 +245,7 @@ class ImageTask(Task):
                 self.run.seed,
                 self.runtime.workers,
                 max(piece, self._eval_batch),
+                early=self.early_transform(),
                 pin=self._prepare.device.type == "cuda",
             )
         return self._readers

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convnext_study.cost.closed_form import closed_form
 from convnext_study.data import open_data
 from convnext_study.data.loader import Batch, check_split
 from convnext_study.data.sources import OF_IMAGES
 from convnext_study.data.transforms.image import image_size, train_transform, val_transform
 from convnext_study.data.workers import Transform
 from convnext_study.imports import TaskError
-from convnext_study.models.builders import describe_builder
+from convnext_study.models.builders import ROADMAP_BUILDER, describe_builder
 from convnext_study.recipes import make_recipe
-from convnext_study.runs.metrics import Metric, Samples
+from convnext_study.roadmap.spec import NetSpec
+from convnext_study.runs.metrics import NETWORK, Cost, Metric, Samples
 from convnext_study.runs.records import ModelRef, Run
 from convnext_study.training.mixing import Mixing
 from convnext_study.training.runtime import Runtime
@@ -63,6 +66,11 @@ class Classification(ImageTask):
         """The recipe's, of training and of validation images."""
         return train_transform(self.data, self.recipe), val_transform(self.data, self.recipe)
 
+    def early_transform(self) -> tuple[int, Transform] | None:
+        """The recipe's of training images, where they are of another side in the first epochs."""
+        early = self.recipe.early_epochs
+        return (early, train_transform(self.data, self.recipe.at_epoch(0))) if early else None
+
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
         """Mean cross entropy over the batch, after Mixup and CutMix, and its number of images."""
         images, labels = self.prepared(batch)
@@ -97,6 +105,14 @@ class Classification(ImageTask):
         samples = Samples.of_bits(right.numpy(), self.groups_of(evidence))
         value = 100 * float(right.double().mean())
         return {PRIMARY: Metric(value=value, label="top-1", samples=samples)}, PRIMARY
+
+    def costs(self, model: nn.Module) -> dict[str, Cost]:
+        """As of every task; of a road map's network from its spec, which takes no time."""
+        if self.run.model.builder != ROADMAP_BUILDER:
+            return super().costs(model)
+        spec = NetSpec.from_dict(self.run.model.args)
+        counted = closed_form(spec, self.image_shape[-1], self.data.num_classes)
+        return {NETWORK: Cost(**asdict(counted))}
 
     def evaluates_after(self, epoch: int) -> bool:
         """Not where the data are to be looked at once."""
