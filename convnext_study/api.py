@@ -273,12 +273,6 @@ class Results:
 
         return pd.DataFrame(results_table(self.rows).records(csv=True))
 
-    def _repr_html_(self) -> str:
-        from convnext_study.report.tables.render import to_html
-        from convnext_study.report.tables.results import terminal_table
-
-        return str(to_html(terminal_table(self.rows)))
-
 
 def load_results(folder: Path | str, study: str | None = None) -> Results:
     """The results of a folder of runs; ``study`` is which, where it has several.

@@ -1,5 +1,7 @@
 """Write the API reference's pages, one for each room of the package, from its docstrings."""
 
+import base64
+import json
 from pathlib import Path
 
 import mkdocs_gen_files
@@ -13,6 +15,8 @@ PAGES = (
     ("Clusters", "clusters.md"),
     ("Ablations", "ablations.md"),
     ("Your own step", "your_own_step.md"),
+    ("From Python", "python.md"),
+    ("A notebook", "notebook.md"),
     ("timm", "timm.md"),
     ("The report", "report.md"),
     ("Clutter", "clutter.md"),
@@ -49,6 +53,30 @@ def write_reference() -> list[str]:
     return lines
 
 
+def write_notebook(name: str) -> None:
+    """Write an executed notebook as a page, its pictures beside it."""
+    cells = json.loads(Path("docs", f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    parts = []
+    for place, cell in enumerate(cells):
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {"text/plain": output.get("text", "")})
+            if "image/png" in data:
+                picture = f"{name}-{place}.png"
+                with mkdocs_gen_files.open(picture, "wb") as file:
+                    file.write(base64.b64decode(data["image/png"]))
+                parts.append(f"![What the cell above draws]({picture})")
+            elif "text/html" in data:
+                parts.append("".join(data["text/html"]))
+            else:
+                parts.append("```text\n" + "".join(data["text/plain"]).rstrip() + "\n```")
+    parts.append(f"[The notebook]({name}.ipynb) is this page, to run yourself.")
+    with mkdocs_gen_files.open(f"{name}.md", "w") as page:
+        page.write("\n\n".join(parts) + "\n")
+
+
+write_notebook("notebook")
 with mkdocs_gen_files.open("SUMMARY.md", "w") as summary:
     summary.writelines(f"* [{title}]({path})\n" for title, path in PAGES)
     summary.write("* API\n" + "\n".join(write_reference()) + "\n")
