@@ -25,7 +25,7 @@ def pack(
         ),
     ] = 256,
     raw: Annotated[bool, typer.Option("--raw", help="Store pixels: larger, faster.")] = False,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEG files.")] = 95,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEG files.")] = 90,
     jobs: Annotated[
         int | None,
         typer.Option(min=1, max=MOST_PROCESSES, help="Processes. (default: one per core)"),

@@ -52,7 +52,7 @@ class Packing:
 
     side: int = 256
     raw: bool = False
-    quality: int = 95
+    quality: int = 90
     on_corrupt: OnCorruptImage = "stop"
 
 

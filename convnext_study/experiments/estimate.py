@@ -39,9 +39,10 @@ MFU, FLOAT32_MFU = 0.1, 0.4
 COMPARED = ("a100", "h100", "rtx4090")
 LOG_LINE = 300  # bytes an epoch
 USABLE = 0.9  # of a GPU's memory: the rest is its driver's, and what libraries need for a moment
-# Images/s that one core reads at 224 pixels, of JPEG files of 500x375, and of `pack`ed ones with a
-# short side of 256 (docs/performance.md): with crop and flip alone, and with RandAugment.
-READ = {"files": (440, 238), "packed": (750, 310)}
+# Images/s that one core reads at 224 pixels, of JPEG files of 500x375 and 115 kB, about ImageNet's,
+# and of those that `pack` makes of them (docs/performance.md): with crop and flip alone, and with
+# RandAugment.
+READ = {"files": (460, 275), "packed": (1030, 440)}
 
 
 @dataclass(frozen=True)
