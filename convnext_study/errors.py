@@ -49,6 +49,16 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
+def reason_of(error: Exception) -> str:
+    """Why values or a file cannot be read, on one line: the system's words, or the first fault."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return one_line(": ".join([*map(str, first["loc"]), first["msg"]]))[:500]
+    return one_line(getattr(error, "strerror", None) or first_line(error))[:500]
+
+
 def first_fault(error: ValidationError, known: Iterable[str]) -> str:
     """What is wrong first with given values, and where: ``epochs: input should be ...``.
 

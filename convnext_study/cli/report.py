@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import PLAIN_TEXT, warn_of_unreadable
+from convnext_study.cli.options import warn_of_unreadable
 from convnext_study.errors import UserError
-from convnext_study.roadmap import ROADMAPS, get_roadmap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,27 +40,21 @@ def report(
     as CSV, Markdown and LaTeX. With --watch it goes on until Ctrl-C.
     """
     from convnext_study.cli.reproduce import commands
-    from convnext_study.recipes import PUBLISHED
     from convnext_study.report.write import write_page, write_report
-    from convnext_study.results.load import ReportOptions
     from convnext_study.runs.records import unreadable_in
 
     if out is None:
         out = folder / "report"
         if out.is_symlink():  # made by whoever made the folder
             raise UserError(f"{out}: is a link; name the folder for the report with --out")
-    options = ReportOptions(
-        show=_screen,
-        published={name: recipe.model_dump(mode="json") for name, recipe in PUBLISHED.items()},
-        commands=lambda groups: commands(groups, folder.resolve().name),
-    )
+    again = functools.partial(commands, folder=folder.resolve().name)
     if watch:
         _watch(
             folder,
-            lambda: write_page(folder, out, options, refresh=every, any_commit=any_commit),
+            lambda: write_page(folder, out, again, refresh=every, any_commit=any_commit),
             every,
         )
-    paths = write_report(folder, out, options, any_commit=any_commit)
+    paths = write_report(folder, out, again, any_commit=any_commit)
     warn_of_unreadable(unreadable_in(folder))
     size = paths[0].stat().st_size
     typer.echo(
@@ -94,19 +87,3 @@ def _state(folder: Path) -> dict[Path, tuple[int, int]]:
                 about = path.lstat()
                 found[path] = (about.st_size, about.st_mtime_ns)
     return found
-
-
-@functools.cache
-def _screen(regime: str, name: str) -> str | None:
-    """What ``show`` prints of a row, as plain text; None for a row that is not on the road."""
-    from rich.console import Console
-
-    from convnext_study.report.show import show
-
-    road = get_roadmap(regime) if regime in ROADMAPS else None
-    if road is None or name not in {variant.name for variant in road.variants()}:
-        return None
-    console = Console(width=80, color_system=None, force_terminal=False, **PLAIN_TEXT)
-    with console.capture() as capture:
-        console.print(show(road, name))
-    return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())

@@ -19,8 +19,8 @@ from convnext_study.report.tables.formatting import (
     p_equals,
     signed,
 )
-from convnext_study.report.tables.render import write_tables
 from convnext_study.report.tables.results import SIGNIFICANT
+from convnext_study.report.tables.table import Tone
 from convnext_study.results.attribution import Attribution
 from convnext_study.results.effects import Effect, Effects
 from convnext_study.results.metric_spec import MetricSpec
@@ -31,11 +31,15 @@ _WIDE = 130  # characters of a terminal that has room for every column
 def effects_table(effects: Effects) -> Table[Effect]:
     """One row an effect, the total last; whichever way of asking, the same columns."""
     metric = effects.metric
+
+    def tone(row: Effect) -> Tone:
+        return "strong" if row.significant else ""
+
     change = ", ".join(filter(None, (effects.effect_label, metric.step_unit)))
     tested: list[Column[Effect]] = decision_columns(getattr, metric.decimals, min_width=_WIDE)
     columns: list[Column[Effect]] = [
         Column("name", "name", lambda row: row.name, "text", screen=False),
-        Column("label", "step", lambda row: row.label, "text", tone=_tone),
+        Column("label", "step", lambda row: row.label, "text", tone=tone),
         Column(
             "diff",
             change,
@@ -63,22 +67,13 @@ def effects_table(effects: Effects) -> Table[Effect]:
     return Table(effects.kind, effects.title, columns, rows, (*effects.notes, *mark))
 
 
-def _tone(row: Effect) -> Any:
-    return "strong" if row.significant else ""
-
-
-def _diff(row: Effect, metric: MetricSpec) -> str:
-    return marked(row.diff, row.significant, metric.decimals)
-
-
-def write_effects(effects: Effects, folder: Path) -> list[Path]:
-    """Write ``KIND.json``, ``KIND.csv``, ``KIND.svg`` and ``KIND.png``; returns their paths."""
-    paths = write_tables([effects_table(effects)], folder, ("json", "csv"))
+def draw_effects(effects: Effects, folder: Path) -> list[Path]:
+    """Write ``KIND.svg`` and ``KIND.png``; returns their paths."""
     note = "Lines are 95 % intervals."
     if any(row.significant is not None for row in effects.rows):
         note += f" Open bars are not significant; {SIGNIFICANT}."
     figure = bars([panels(effects)], effects.title, note)
-    return paths + save(figure, folder, effects.kind, ("svg", "png"))
+    return save(figure, folder, effects.kind, ("svg", "png"))
 
 
 def attribution_view(attribution: Attribution) -> dict[str, Any]:
@@ -108,7 +103,7 @@ def panels(effects: Effects) -> list[Panel]:
 
 def _bar(row: Effect, metric: MetricSpec) -> Bar:
     adjusted = "" if row.p_adjusted is None else f", Holm {p_equals(row.p_adjusted)}"
-    text = _diff(row, metric)
+    text = marked(row.diff, row.significant, metric.decimals)
     detail = f"{text} ({interval(row.interval, metric.decimals)}{adjusted})"
     certain = row.significant is not False
     return Bar(row.label, row.diff, text, row.interval, certain, detail)

@@ -11,30 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from convnext_study.errors import one_line
-from convnext_study.report.attribution import effects_table, write_effects
+from convnext_study.errors import reason_of
+from convnext_study.report.attribution import draw_effects, effects_table
 from convnext_study.report.figures.style import save
 from convnext_study.report.tables.render import Screen, write_tables
-from convnext_study.report.tables.serialize import SavedTable, to_plain
-from convnext_study.report.tables.table import Table
+from convnext_study.report.tables.table import SavedTable, Table
 from convnext_study.results.effects import Effects
-from convnext_study.runs.files import (
-    RESULT,
-    make_within,
-    read_bytes,
-    read_json,
-    safe_name,
-    write_json,
-)
+from convnext_study.runs.files import RESULT, make_within, read_json, safe_name, write_json
 from convnext_study.runs.metrics import Count, Text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FINDINGS = "findings"  # in a study's folder: a file for each study that has run there
-_LARGEST_IMAGE = 2**25  # bytes
+_IMAGE = "data:image/svg+xml;base64,"
 
 
 @dataclass(frozen=True)
@@ -50,36 +42,38 @@ class StudyFigure:
 Finding = Effects | Table[Any] | Screen | StudyFigure | str
 
 
-@dataclass(frozen=True)
-class Part:
-    """A piece of a study's findings, as the page shows it: one of these is not empty."""
+class Part(BaseModel):
+    """A piece of a study's findings: a text, a table, or an image as a data URI with its title."""
 
+    name: Text = ""  # of the table, or of the image
     text: str = ""
-    table: Table[int] | None = None
-    image: str = ""  # as a data URI
-    title: str = ""  # of the image
+    table: SavedTable | None = None
+    image: Annotated[str, Field(pattern=r"^data:image/svg\+xml;base64,[\w+/=]+$")] | None = None
+    title: Text = ""
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What a study found; ``notes`` say where that may be out of date or cannot be read."""
+class Findings(BaseModel):
+    """What a study found; ``notes`` say where that may be out of date or cannot be read.
 
-    study: str
-    parts: list[Part]
+    ``finished`` counts the runs of the folder that were finished then.
+    """
+
+    study: Text
+    finished: Count = 0
+    parts: list[Part] = []
     notes: tuple[str, ...] = ()
 
     @property
-    def tables(self) -> list[Table[int]]:
+    def tables(self) -> list[SavedTable]:
         """The tables among the parts."""
         return [part.table for part in self.parts if part.table is not None]
 
 
-def table_of(found: Any) -> Table[Any] | None:
+def table_of(found: Any) -> Any:
     """The table that a finding is; None where it is something else."""
     if isinstance(found, Effects):
         return effects_table(found)
-    if isinstance(found, Screen):
-        return found.table
+    found = found.table if isinstance(found, Screen) else found
     return found if isinstance(found, Table) else None
 
 
@@ -97,19 +91,21 @@ def write_findings(study: str, found: Iterable[Any], folder: Path) -> list[Path]
     paths: list[Path] = []
     parts: list[dict[str, Any]] = []
     for one in found:
-        table = table_of(one)
-        if table is not None:
-            parts.append({"table": to_plain(table)})
-        if isinstance(one, Effects):
-            paths += write_effects(one, folder)
-            parts.append({"image": f"{safe_name(one.kind)}.svg", "title": one.title})
-        elif table is not None:
+        drawn: list[Path] = []
+        if (table := table_of(one)) is not None:
+            parts.append({"name": table.name, "table": table.saved()})
             paths += write_tables([table], folder, ("json", "csv"))
+        if isinstance(one, Effects):
+            drawn = draw_effects(one, folder)
         elif isinstance(one, StudyFigure):
-            paths += save(one.figure, folder, one.name, ("svg", "png"))
-            parts.append({"image": f"{safe_name(one.name)}.svg", "title": one.title})
+            drawn = save(one.figure, folder, one.name, ("svg", "png"))
         elif isinstance(one, str):
             parts.append({"text": one})
+        if drawn:
+            name = one.kind if isinstance(one, Effects) else one.name
+            image = _IMAGE + base64.b64encode(drawn[0].read_bytes()).decode()
+            parts.append({"name": name, "image": image, "title": one.title})
+        paths += drawn
     if parts:
         about = {"study": study, "finished": _finished(folder), "parts": parts}
         write_json(make_within(folder, FINDINGS) / f"{safe_name(study)}.json", about)
@@ -119,58 +115,23 @@ def write_findings(study: str, found: Iterable[Any], folder: Path) -> list[Path]
 def read_findings(folder: Path, known: Sequence[str] = ()) -> list[Findings]:
     """What the studies under a folder found, without the tables of these names and their images."""
     paths = sorted(folder.rglob(f"{FINDINGS}/*.json"))
-    found = [_read(path, set(known)) for path in paths if not path.parent.is_symlink()]
+    found = [_read(path, known) for path in paths if not path.parent.is_symlink()]
     return [one for one in found if one.parts or one.notes]
 
 
-def _read(path: Path, known: set[str]) -> Findings:
-    home = path.parent.parent
+def _read(path: Path, known: Sequence[str]) -> Findings:
     try:
-        about = _Saved.model_validate(read_json(path))
-        parts = [one.part(home) for one in about.parts if one.name not in known]
+        found = Findings.model_validate(read_json(path))
     except (OSError, ValueError) as error:  # pydantic's is a ValueError
-        reason = getattr(error, "strerror", None) or one_line(str(error))
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            reason = ": ".join([*map(str, first["loc"]), first["msg"]])[:500]
-        return Findings(path.stem, [], (f"{path.name} cannot be read: {reason}",))
-    then, now = about.finished, _finished(home)
+        return Findings(study=path.stem, notes=(f"{path.name} cannot be read: {reason_of(error)}",))
+    parts = [part for part in found.parts if not part.name or part.name not in known]
+    then, now = found.finished, _finished(path.parent.parent)
     notes = (
         f"Written when {then} runs of the folder were finished; now {now} are. The same study "
         "command brings this up to date."
     )
-    return Findings(about.study, parts, (notes,) if parts and then != now else ())
-
-
-class _SavedPart(BaseModel):
-    """One piece in a file; of its first three fields one is not empty."""
-
-    text: str = ""
-    table: SavedTable | None = None
-    image: Annotated[str, Field(pattern=r"^[^/]+\.svg$")] | None = None  # beside the findings
-    title: Text = ""  # of the image
-
-    @property
-    def name(self) -> str:
-        """The table's, or the image's, which may be the same."""
-        return self.table.name if self.table else (self.image or "").removesuffix(".svg")
-
-    def part(self, home: Path) -> Part:
-        """As the page shows it. Raises OSError where the image is no file of that folder."""
-        if self.table is not None:
-            return Part(table=self.table.table())
-        if self.image is not None:
-            encoded = base64.b64encode(read_bytes(home / self.image, _LARGEST_IMAGE)).decode()
-            return Part(image=f"data:image/svg+xml;base64,{encoded}", title=self.title)
-        return Part(text=self.text)
-
-
-class _Saved(BaseModel):
-    """A file of findings."""
-
-    study: Text
-    finished: Count
-    parts: list[_SavedPart]
+    old = (notes,) if parts and then != now else ()
+    return found.model_copy(update={"parts": parts, "notes": old})
 
 
 def _finished(folder: Path) -> int:

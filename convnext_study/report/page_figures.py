@@ -33,7 +33,7 @@ def write_figures(study: StudyResults, folder: Path) -> list[Path]:
     figures = {}
     if study.drawn and study.done:
         figures["roadmap"] = roadmap(study.rows, study.meta)
-        figures["curves"] = curves(_curves(study, {}), quantities(_records(study)))
+        figures["curves"] = curves(_curves(study, {}), quantities(study.counted))
     if len({row.macs for row in study.done}) > 1:
         points, unit = _points(study, "macs", {})
         figures["cost"] = cost(
@@ -100,12 +100,8 @@ def all_curves(study: StudyResults, ids: Mapping[str, str], key: str) -> list[Ma
     found = _curves(study, ids)
     return [
         _chart(curves(found, [one]), f"{key}-q{place}", f"{one.title} against epoch")
-        for place, one in enumerate(quantities(_records(study)))
+        for place, one in enumerate(quantities(study.counted))
     ]
-
-
-def _records(study: StudyResults) -> list[Record]:
-    return [record for row in study.rows for record in study.records(row.name)]
 
 
 def _curves(study: StudyResults, ids: Mapping[str, str]) -> list[Curve]:

@@ -1,16 +1,17 @@
-"""Where a study's numbers come from: versions, machine, data, and recipes beside the paper's."""
+"""Where a study's numbers come from: versions, machine, data, what changed where runs were resumed,
+and recipes beside the paper's."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from convnext_study.report.resume_changes import changes, machine_of
+from convnext_study.recipes import PUBLISHED
 from convnext_study.report.tables import Column, Table, formatting
 from convnext_study.results.grouping import code_version
-from convnext_study.results.load import ReportOptions, StudyResults
+from convnext_study.results.load import StudyResults
 from convnext_study.results.rows import short_data
 from convnext_study.results.subset_results import RECIPE
 from convnext_study.runs.records import Record
@@ -24,67 +25,57 @@ _TROUBLE = {
     "corrupt_val_images": "test images that cannot be read were left out",
     "skipped_steps": "steps were skipped, their loss not being finite",
 }
+# What a start may change without a trace in the numbers.
+_NO_MATTER = frozenset({"cores", "workers", "download", "checkpoint_seconds"})
+_NAMES = {
+    "world_size": "processes",
+    "channels_last": "memory layout",
+    "micro_batch_size": "micro-batch",
+    "grad_checkpointing": "gradient checkpointing",
+    "corrupt_images": "bad images",
+    "cudnn_benchmark": "cuDNN benchmark",
+    "tf32": "TF32",
+    "gpu": "GPU",
+    "cuda": "CUDA",
+    "cudnn": "cuDNN",
+}
+_COMMIT = 10  # digits
+
+Setting = tuple[str, str, str]  # a field of a recipe, here and in the published one, in words
 
 
-class _Setting(NamedTuple):
-    """A field of a recipe, here and in the published one, in words."""
-
-    field: str
-    here: str
-    published: str
-
-
-_COLUMNS: list[Column[_Setting]] = [
-    Column("field", "setting", lambda one: one.field.replace("_", " "), "text"),
-    Column("here", "here", lambda one: one.here, "text"),
-    Column("published", "published", lambda one: one.published, "text"),
-]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """``metadata`` are names and values; ``recipes`` tables of what differs from the published."""
-
-    metadata: list[tuple[str, str]]
-    recipes: list[Table[_Setting]]
-    commands: list[str]
-
-
-def provenance(study: StudyResults, options: ReportOptions) -> Provenance:
-    """What the counted runs of a study say of themselves."""
-    counted = [record for row in study.rows for record in study.records(row.name)]
+def provenance(study: StudyResults) -> list[tuple[str, str]]:
+    """What the counted runs of a study say of themselves, by name."""
+    counted = study.counted
+    images = sorted({row.val_images or 0 for row in study.done})
+    results = [record.result for record in counted if record.result]
     metadata = [
         ("study", study.name),
         ("data", short_data(study.meta.data)),
-        (
-            "test images",
-            " or ".join(f"{n:,}" for n in sorted({r.val_images or 0 for r in study.done})),
-        ),
-        ("runs", f"{sum(record.status == 'done' for record in counted)} finished and counted"),
-        ("made with", _each(counted, code_version)),
-        ("versions", _each(counted, lambda one: _pairs(one.manifest.get("versions")))),
-        ("hardware", _each(counted, lambda one: _pairs(machine_of(one)))),
-        ("training time", _time(counted)),
+        ("test images", " or ".join(f"{count:,}" for count in images)),
+        ("runs", f"{len(results)} finished and counted"),
+        ("made with", _each(map(code_version, counted))),
+        ("versions", _each(_pairs(one.manifest.get("versions")) for one in counted)),
+        ("hardware", _each(_pairs(machine_of(one)) for one in counted)),
         ("recipes", ", ".join(dict.fromkeys(row.recipe for row in study.rows if row.recipe))),
     ]
+    if results:
+        spent = formatting.duration(sum(one.seconds for one in results))
+        metadata.insert(
+            -1, ("training time", f"{spent} over all runs, those side by side each counted")
+        )
     metadata += [("went on under", text) for text in changes(counted)]
-    metadata += [("trouble", text) for text in _trouble(counted)]
+    for name, words in _TROUBLE.items():
+        if count := sum(getattr(one, name) for one in results):
+            metadata.append(("trouble", f"{count} {words}"))
     if any("+" in code_version(record) for record in counted):
         metadata.append(("note", "+ after a commit: files differed from it when the run began"))
-    return Provenance(
-        metadata=[(name, value) for name, value in metadata if value],
-        recipes=_recipes(counted, options.published),
-        commands=options.commands(list(study.groups.values())),
-    )
+    return [(name, value) for name, value in metadata if value]
 
 
-def _each(records: Iterable[Record], about: Any) -> str:
+def _each(values: Iterable[str]) -> str:
     """Every different value, with its number of runs where there are several."""
-    found: dict[str, int] = {}
-    for record in records:
-        value = about(record)
-        if value:
-            found[value] = found.get(value, 0) + 1
+    found = Counter(filter(None, values))
     if len(found) == 1:
         return next(iter(found))
     return "; ".join(f"{value} ({formatting.plural(runs, 'run')})" for value, runs in found.items())
@@ -96,54 +87,123 @@ def _pairs(values: Any) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
 
 
-def _time(records: Iterable[Record]) -> str:
-    seconds = [record.result.seconds for record in records if record.result]
-    if not seconds:
-        return ""
-    return f"{formatting.duration(sum(seconds))} over all runs, those side by side each counted"
-
-
-def _trouble(records: Iterable[Record]) -> list[str]:
-    """What the runs got over, summed over all of them."""
-    results = [record.result for record in records if record.result]
-    sums = {name: sum(getattr(one, name) for one in results) for name in _TROUBLE}
-    return [f"{count} {_TROUBLE[name]}" for name, count in sums.items() if count]
-
-
-def _recipes(
-    records: Iterable[Record], published: Mapping[str, Mapping[str, Any]]
-) -> list[Table[_Setting]]:
+def recipe_tables(study: StudyResults) -> list[Table[Setting]]:
     """One table for each recipe: what differs from the one that the paper trains its rows with."""
     seen: dict[str, tuple[Mapping[str, Any], str]] = {}
-    for record in records:
+    for record in study.counted:
         recipe, own = record.run.recipe, str(record.run.metadata.get(RECIPE))
-        if own in published:
+        if own in PUBLISHED:
             seen.setdefault(json.dumps([recipe, own], sort_keys=True), (recipe, own))
-    return [
-        _changes(recipe, own, published[own], place)
-        for place, (recipe, own) in enumerate(seen.values(), 1)
+    tables = []
+    for place, (recipe, own) in enumerate(seen.values(), 1):
+        rows = recipe_changes(recipe, PUBLISHED[own].model_dump(mode="json"))
+        count = formatting.plural(len(rows), "difference")
+        title = f"{recipe.get('name', 'recipe')}: {count} from {_PAPERS.get(own, own)}"
+        tables.append(setting_table(f"recipe_{place}", title, rows, ("here", "published")))
+    return tables
+
+
+def recipe_changes(recipe: Mapping[str, Any], other: Mapping[str, Any]) -> list[Setting]:
+    """The fields in which two recipes differ, in words."""
+    values = [
+        (name, *(formatting.setting(one.get(name)) for one in (recipe, other)))
+        for name in dict.fromkeys([*other, *recipe])
     ]
+    return [one for one in values if one[0] != "name" and one[1] != one[2]]
 
 
-def _changes(
-    recipe: Mapping[str, Any], own: str, paper: Mapping[str, Any], place: int
-) -> Table[_Setting]:
-    fields = [*paper, *(name for name in recipe if name not in paper)]
-    rows = [
-        _Setting(name, here, published)
-        for name in fields
-        for here, published in ((_word(recipe.get(name)), _word(paper.get(name))),)
-        if name != "name" and here != published
+def setting_table(
+    name: str, title: str, rows: list[Setting], heads: tuple[str, str]
+) -> Table[Setting]:
+    """Fields of a recipe in two forms, under these headings."""
+    columns: list[Column[Setting]] = [
+        Column("field", "setting", lambda one: one[0].replace("_", " "), "text"),
+        Column(heads[0], heads[0], lambda one: one[1], "text"),
+        Column(heads[1], heads[1], lambda one: one[2], "text"),
     ]
-    source = _PAPERS.get(own, own)
-    count = formatting.plural(len(rows), "difference")
-    title = f"{recipe.get('name', 'recipe')}: {count} from {source}"
-    return Table(f"recipe_{place}", title, _COLUMNS, rows)
+    return Table(name, title, columns, rows)
 
 
-def _word(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, int | float):
-        return f"{value:g}"
-    return value if isinstance(value, str) else ", ".join(map(str, value))
+def changes(records: Iterable[Record]) -> list[str]:
+    """One line for each thing that runs went on under other than before: ``torch 2.14.1, then
+    2.15.0 (2 runs)``.
+
+    A start whose work was lost, since the next one began no further on, is not counted. Logs
+    without circumstances tell of no change.
+    """
+    found: Counter[str] = Counter()
+    for record in records:
+        values: dict[str, list[str]] = {}
+        # What ``run.json`` says may be of an earlier start than all that left something.
+        recorded = {name: value for name, value in record.manifest.items() if value is not None}
+        for start in [_in_words(recorded), *_starts(record)]:
+            for name, value in start.items():
+                before = values.setdefault(name, [])
+                if before[-1:] != [value]:
+                    before.append(value)
+        found.update(f"{name} {', then '.join(all_)}" for name, all_ in values.items() if all_[1:])
+    return [f"{text} ({formatting.plural(runs, 'run')})" for text, runs in found.items()]
+
+
+def machine_of(record: Record) -> dict[str, Any]:
+    """What a run began on, its GPU and number of processes included where its log has them."""
+    about: dict[str, Any] = dict(record.manifest.get("hardware") or {})
+    for event in _kept(record)[:1]:
+        if isinstance(event.get("hardware"), Mapping):
+            about = dict(event["hardware"])
+        if event.get("world_size", 1) != 1:
+            about["processes"] = event["world_size"]
+    return {_NAMES.get(name, name): value for name, value in about.items()}
+
+
+def _kept(record: Record) -> list[dict[str, Any]]:
+    """The events of the starts that left something: the next one began further on."""
+    events = [one for one in record.events if one.get("event") in ("started", "resumed")]
+    steps = [one.get("step") or 0 for one in events]
+    after = [*steps[1:], max(steps, default=0) + 1]
+    return [one for one, step, end in zip(events, steps, after, strict=False) if end > step]
+
+
+def _starts(record: Record) -> list[dict[str, str]]:
+    """Of every start that left something; what another start has and this one not is ``none``."""
+    kept = _kept(record)
+    starts = [_in_words(one) for one in kept]
+    for group in ("versions", "hardware"):
+        holders = [
+            (start, _in_words({group: one[group]}))
+            for start, one in zip(starts, kept, strict=True)
+            if isinstance(one.get(group), Mapping)
+        ]
+        names = dict.fromkeys(name for _, values in holders for name in values)
+        for start, _ in holders:
+            for name in names:
+                start.setdefault(name, "none")
+    return starts
+
+
+def _in_words(about: Mapping[str, Any]) -> dict[str, str]:
+    """What a start was made under, each with its name and value as a reader knows them; nothing
+    where it is unknown, or does not matter."""
+    flat: dict[str, Any] = {}
+    for group in ("versions", "hardware", "settings"):
+        if isinstance(values := about.get(group), Mapping):
+            flat.update(values)
+    flat.update({name: about[name] for name in ("commit", "world_size") if name in about})
+    return {
+        _NAMES.get(name, name.replace("_", " ")): _word(name, value)
+        for name, value in flat.items()
+        if name not in _NO_MATTER
+    }
+
+
+def _word(name: str, value: Any) -> str:
+    if name == "commit" and value:
+        mark = "+" if str(value).endswith("+") else ""
+        return str(value).removesuffix("+")[:_COMMIT] + mark
+    if name == "channels_last":
+        return {True: "channels last", False: "channels first"}.get(value, str(value))
+    if name == "device":  # which of several like ones does not matter
+        return str(value).partition(":")[0]
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "on", False: "off"}[value]
+    return str(value)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from convnext_study.report.tables import formatting
 from convnext_study.report.tables.comparison import difference_in_words, sentence
 from convnext_study.results.detectable import FEW_GROUPS, detectable_note
@@ -29,21 +27,7 @@ POOLED = (
 )
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Sentences about one study: what came out, how it was tested, and about the pooled test."""
-
-    summary: list[str]
-    methods: list[str]
-    pooled: list[str]
-
-
-def summarize_study(study: StudyResults) -> Summary:
-    """The study in words."""
-    return Summary(_summary(study), _methods(study), _pooled(study))
-
-
-def _summary(study: StudyResults) -> list[str]:
+def summary(study: StudyResults) -> list[str]:
     """For a reader with one minute: what was run, what came out, how sure that is."""
     done = study.done
     if not done:
@@ -79,7 +63,8 @@ def _summary(study: StudyResults) -> list[str]:
     return [*lines, detectable_note(study.rows)]
 
 
-def _methods(study: StudyResults) -> list[str]:
+def methods(study: StudyResults) -> list[str]:
+    """How the rows were tested."""
     tests = study.tests
     if not tests.primary:
         return []
@@ -87,12 +72,13 @@ def _methods(study: StudyResults) -> list[str]:
     alone = {name: one for name, one in tests.primary.items() if name not in tests.tested}
     if alone:
         # What stands behind the comma is of one pair of rows: how many images differ.
-        methods = sorted({one.difference.method.partition(",")[0] for one in alone.values()})
-        lines.append(f"{ONE_SEED} ({formatting.listed(methods)}.)")
+        ways = sorted({one.difference.method.partition(",")[0] for one in alone.values()})
+        lines.append(f"{ONE_SEED} ({formatting.listed(ways)}.)")
     return lines
 
 
-def _pooled(study: StudyResults) -> list[str]:
+def pooled(study: StudyResults) -> list[str]:
+    """About the second test, whose standard deviation is pooled; nothing where there is none."""
     tests = study.tests
     if not tests.pooled or tests.std is None:
         return []

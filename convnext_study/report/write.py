@@ -12,12 +12,12 @@ from convnext_study.report.attribution import panels
 from convnext_study.report.figures.attribution import bars
 from convnext_study.report.figures.style import save
 from convnext_study.report.findings import FINDINGS
-from convnext_study.report.page import Report, render
+from convnext_study.report.page import Commands, Report, render
 from convnext_study.report.page_figures import write_figures
 from convnext_study.report.tables.render import write_tables
 from convnext_study.report.tables.results import results_table
 from convnext_study.results.detectable import detectable_note
-from convnext_study.results.load import ReportOptions, StudyFolder, load_results
+from convnext_study.results.load import StudyFolder, load_results
 from convnext_study.results.rows import study_title
 from convnext_study.runs.files import make_within, write_bytes
 from convnext_study.runs.wandb import digest, mirror
@@ -29,14 +29,19 @@ PAGE = "report.html"
 
 
 def write_report(
-    folder: Path, out: Path, options: ReportOptions, *, any_commit: bool = False
+    folder: Path,
+    out: Path,
+    commands: Commands = lambda groups: [],
+    *,
+    any_commit: bool = False,
 ) -> list[Path]:
-    """Write page, figures and tables of all runs under a folder, and return their paths.
+    """Write page, figures and tables of all runs under a folder, and return their paths; as
+    `page.render`.
 
     Raises UserError where there is no run, or ``out`` cannot be written.
     """
     found = load_results(folder, any_commit=any_commit)
-    report = render(found, options)
+    report = render(found, commands)
     paths = [_write_page(out, report)]
     for study in found.studies:
         own = () if len(found.studies) == 1 else (study.name,)
@@ -53,11 +58,11 @@ def write_report(
 
 
 def write_page(
-    folder: Path, out: Path, options: ReportOptions, *, refresh: int, any_commit: bool = False
+    folder: Path, out: Path, commands: Commands, *, refresh: int, any_commit: bool = False
 ) -> tuple[Path, StudyFolder]:
     """Write the page alone, one that reloads itself; returns what it was made from as well."""
     found = load_results(folder, any_commit=any_commit)
-    return _write_page(out, render(found, options, refresh=refresh)), found
+    return _write_page(out, render(found, commands, refresh=refresh)), found
 
 
 def _write_page(out: Path, report: Report) -> Path:

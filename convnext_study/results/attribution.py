@@ -20,7 +20,6 @@ from convnext_study.results.statistics.subsets import (
     Permutation,
     Side,
     coalitions_of,
-    pair_interactions,
     prefixes,
     sampled_permutations,
 )
@@ -43,8 +42,10 @@ def pair_effects(results: SubsetResults, side: Side) -> Effects | None:
         rest = frozenset[str]() if side == "base" else everything - frozenset(pair)
         if not all(rest | own in means for own in inner):
             continue
+        # v(both) - v(one) - v(other) + v(neither): above 0 they need each other.
+        signs = (1, -1, -1, 1)
         diff, more = (
-            pair_interactions(pair, {own: values[rest | own] for own in inner}, side)[pair]
+            sum(sign * values[rest | own] for sign, own in zip(signs, inner, strict=True))
             for values in (means, macs)
         )
         std = results.std_of_mean(rest | own for own in inner)
@@ -237,16 +238,14 @@ def _tested(
         _row(name, results.road.step(name).label, tests[name], pair, about)
         for name, pair in pairs.items()
     ]
-    metric, notes = results.metric, []
+    metric, notes = results.metric, list[str]()
     other = next(iter(pairs.values()))[1 - about]
     if all(pair[1 - about] is other for pair in pairs.values()):
         own = results_of(other)
         value = fmean(result.value for result in own)
         against = f"{value:.{metric.decimals}f} {metric.unit}".rstrip()
         notes = [f"Against {against} and {own[0].cost.macs:,} MACs, {len(own)} seed(s)."]
-    notes += [
-        *noise_notes(results),
-    ]
+    notes += noise_notes(results)
     return replace(table, rows=tuple(rows), notes=tuple(notes), metric=metric)
 
 

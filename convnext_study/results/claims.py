@@ -15,11 +15,7 @@ from typing import Generic, TypeVar
 
 from convnext_study.errors import UserError
 from convnext_study.results.compare import ALPHA, Comparison, compare, holm_adjust
-from convnext_study.results.statistics.intervals import (
-    CONFIDENCE,
-    holm,
-    t_quantile,
-)
+from convnext_study.results.statistics.intervals import holm
 from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Record
 
@@ -45,17 +41,6 @@ def tost(diff: float, error: float, df: float, margin: float) -> float:
     return float(ndtr(nearest) if math.isinf(df) else stdtr(df, nearest))
 
 
-def _equivalence_p(comparison: Comparison, margin: float) -> float:
-    """p of the equivalence test of two rows whose difference was compared; 1 for one seed."""
-    found = comparison.difference
-    if found.df is None:
-        return 1.0
-    low, high = found.interval
-    half = (high - low) / 2
-    error = 0.0 if math.isinf(half) else half / t_quantile(found.df, CONFIDENCE)
-    return tost(found.diff, error, found.df, margin)
-
-
 def with_metric(record: Record, metric: Metric) -> Record:
     """A finished run's record with this metric as its primary one, under one name for all rows.
 
@@ -79,31 +64,15 @@ class Pair(Generic[Row]):
 
 
 @dataclass(frozen=True)
-class PairTest(Generic[Row]):
+class PairTest(Pair[Row]):
     """A pair and its test; p and ``p_equivalent`` of the equivalence test are Holm's over all.
 
     Without a ``margin`` nothing was tested for equivalence.
     """
 
-    pair: Pair[Row]
     comparison: Comparison
     p_equivalent: float = 1.0
     margin: float | None = None
-
-    @property
-    def first(self) -> Row:
-        """The row whose value counts as it is."""
-        return self.pair.first
-
-    @property
-    def second(self) -> Row:
-        """The row that is subtracted."""
-        return self.pair.second
-
-    @property
-    def question(self) -> str:
-        """What the difference answers."""
-        return self.pair.question
 
     @property
     def is_equivalent(self) -> bool:
@@ -137,8 +106,9 @@ def compare_pairs(
     adjusted = holm_adjust(dict(enumerate(tests)))
     alike = [1.0] * len(pairs)
     if margin is not None:
-        alike = holm([_equivalence_p(test, margin) for test in tests])
+        found = [test.difference for test in tests]
+        alike = holm([tost(one.diff, one.error, one.df or math.inf, margin) for one in found])
     return [
-        PairTest(pair, adjusted[place], p_alike, margin)
-        for place, (pair, p_alike) in enumerate(zip(pairs, alike, strict=True))
+        PairTest(pair.first, pair.second, pair.question, adjusted[place], alike[place], margin)
+        for place, pair in enumerate(pairs)
     ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from convnext_study.results.metric_spec import UNNAMED, MetricSpec, spec_of
@@ -24,6 +25,7 @@ class Exclusion:
 
     run: str
     reason: str
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -57,121 +59,85 @@ def group(
     of the study shares.
     """
     records = list(records)
-    wanted: dict[str, list[Run]] = {}
-    for run in [*requested, *(record.run for record in records)]:
-        wanted.setdefault(run.name, [])
-    for run in requested:
-        wanted[run.name].append(run)
-    study = _Study(
-        known={run.key: run for run in [*(record.run for record in records), *requested]},
-        shared=Counter(_conditions(record.run) for record in records),
-        data=Counter(data_of(record) for record in records if fingerprint_of(record)),
-        codes=Counter() if any_commit else Counter(code_version(record) for record in records),
-    )
-    return [
-        _group(name, runs, [one for one in records if one.run.name == name], study)
-        for name, runs in wanted.items()
-    ]
+    known = {run.key: run for run in [*(record.run for record in records), *requested]}
+    shared = Counter(_conditions(record.run) for record in records)
+    codes = Counter(map(code_version, records))
+    data = Counter(data_of(record) for record in records if fingerprint_of(record))
 
-
-@dataclass(frozen=True)
-class _Study:
-    """What the choice among a name's records asks of the whole study."""
-
-    known: Mapping[str, Run]  # by key
-    shared: Counter[str]
-    data: Counter[str]
-    codes: Counter[str]
-
-    def setup(self, run: Run) -> str:
+    def setup(run: Run) -> str:
         """The key of everything that decides a result apart from the seed, the run's own and that
         of the runs it starts from; one that the study does not have is told by its key alone."""
-        return run.model_copy(update={"seed": 0, "init_from": self.origin(run)}).key
+        return run.model_copy(update={"seed": 0, "init_from": origin(run)}).key
 
-    def origin(self, run: Run) -> str | None:
+    def origin(run: Run) -> str | None:
         """The same of the run that a run starts from; None where it starts from none."""
-        parent = self.known.get(run.init_from or "")
-        return self.setup(parent) if parent else run.init_from
+        parent = known.get(run.init_from or "")
+        return setup(parent) if parent else run.init_from
 
+    def one_group(name: str) -> RunGroup:
+        wanted = [run for run in requested if run.name == name]
+        ways: dict[str, list[Record]] = {}
+        for record in records:
+            if record.run.name == name:
+                ways.setdefault(setup(record.run), []).append(record)
 
-def _group(name: str, requested: list[Run], records: list[Record], study: _Study) -> RunGroup:
-    by_setup: dict[str, list[Record]] = {}
-    for record in records:
-        by_setup.setdefault(study.setup(record.run), []).append(record)
+        def rank(way: str) -> tuple[int, int, float]:
+            own = ways[way]
+            done = sum(record.status == "done" for record in own)
+            return shared[_conditions(own[0].run)], done, max(map(_requested_at, own))
 
-    def rank(one: str) -> tuple[int, int, float]:
-        members = by_setup[one]
-        return (
-            study.shared[_conditions(members[0].run)],
-            sum(member.status == "done" for member in members),
-            max(_requested_at(member) for member in members),
+        kept = setup(wanted[0]) if wanted else max(ways, key=rank)
+        members = ways.pop(kept, [])
+        reasons: list[tuple[Record, str]] = []
+        # What has not begun has recorded no data, and stays.
+        on = _most_shared([one for one in members if fingerprint_of(one)], data_of, data)
+        if on:
+            changed = [(one, _changed(one, on)) for one in members]
+            reasons += [(one, f"other data: {what}") for one, what in changed if what]
+            members = [one for one, what in changed if not what]
+        by = None if any_commit else _most_shared(members, code_version, codes)
+        code = code_version(by) if by else ""
+        strangers = [one for one in members if by and code_version(one) != code]
+        alike = [one for one in members if not by or code_version(one) == code]
+        members = sorted(alike, key=_precedence)
+        run = wanted[0] if wanted else members[-1].run
+        seeds = {one.run.seed: one for one in members}
+        reasons += [
+            (one, f"seed {one.run.seed} is counted from another folder")
+            for one in members
+            if seeds[one.run.seed] is not one
+        ]
+        reasons += [(one, f"{code_version(one)}, not {code}") for one in strangers]
+        for other in (one for others in ways.values() for one in others):
+            reasons.append((other, differences(other.run, run, _changed(other, on) if on else "")))
+        return RunGroup(
+            name,
+            run,
+            dict(sorted(seeds.items())),
+            len({*seeds, *(one.seed for one in wanted if setup(one) == kept)}),
+            tuple(Exclusion(one.run.id, reason, one.folder) for one, reason in reasons),
+            code,
+            origin(run),
+            data_of(on) if on else run.data_identity,
         )
 
-    kept = study.setup(requested[0]) if requested else max(by_setup, key=rank)
-    members = by_setup.pop(kept, [])
-    data, members, left_out = _one_data(members, study.data)
-    code, members, strangers = _one_code(members, study.codes)
-    members = sorted(members, key=_precedence)
-    run = requested[0] if requested else members[-1].run
-    seeds = {member.run.seed: member for member in members}
-    left_out += [
-        Exclusion(member.run.id, f"seed {member.run.seed} is counted from another folder")
-        for member in members
-        if seeds[member.run.seed] is not member
-    ]
-    left_out += [Exclusion(one.run.id, f"{code_version(one)}, not {code}") for one in strangers]
-    for other in (one for others in by_setup.values() for one in others):
-        changed = _changed(other, data) if data else ""
-        left_out.append(Exclusion(other.run.id, differences(other.run, run, changed)))
-    all_seeds = {*seeds, *(one.seed for one in requested if study.setup(one) == kept)}
-    return RunGroup(
-        name,
-        run,
-        dict(sorted(seeds.items())),
-        len(all_seeds),
-        tuple(left_out),
-        code,
-        study.origin(run),
-        data_of(data) if data else run.data_identity,
-    )
+    names = dict.fromkeys(run.name for run in [*requested, *(one.run for one in records)])
+    return [one_group(name) for name in names]
 
 
-def _one_data(
-    members: list[Record], shared: Counter[str]
-) -> tuple[Record | None, list[Record], list[Exclusion]]:
-    """A record of the data that is kept, the members on it, and the others.
-
-    What has not begun has recorded no data, and stays.
-    """
-    begun = [member for member in members if fingerprint_of(member)]
-    if not begun:
-        return None, members, []
-    own = Counter(data_of(member) for member in begun)
-    kept = max(begun, key=lambda one: (shared[data_of(one)], own[data_of(one)], _requested_at(one)))
-    changed = [_changed(member, kept) for member in members]
-    pairs = list(zip(members, changed, strict=True))
-    return (
-        kept,
-        [member for member, what in pairs if not what],
-        [Exclusion(member.run.id, f"other data: {what}") for member, what in pairs if what],
+def _most_shared(
+    members: Sequence[Record], of: Callable[[Record], str], shared: Counter[str]
+) -> Record | None:
+    """A record of what most of the study shares, else most of these, else the latest."""
+    own = Counter(map(of, members))
+    return max(
+        members, key=lambda one: (shared[of(one)], own[of(one)], _requested_at(one)), default=None
     )
 
 
 def _changed(record: Record, kept: Record) -> str:
     """What is other in a record's data than in those of the one that is kept, in words."""
     return difference(fingerprint_of(kept), fingerprint_of(record), _THAN)
-
-
-def _one_code(members: list[Record], codes: Counter[str]) -> tuple[str, list[Record], list[Record]]:
-    """The code that is kept, its records, and the others. Without ``codes`` all are kept."""
-    if not codes or not members:
-        return "", members, []
-    own = Counter(code_version(member) for member in members)
-    kept = max(own, key=lambda code: (codes[code], own[code], code))
-    parts: tuple[list[Record], list[Record]] = ([], [])
-    for member in members:
-        parts[code_version(member) != kept].append(member)
-    return kept, *parts
 
 
 def code_version(record: Record) -> str:
@@ -254,27 +220,20 @@ class ExcludedRun:
 
 def excluded_runs(records: Iterable[Record], groups: Iterable[RunGroup]) -> list[ExcludedRun]:
     """What disagrees with its row, then what has failed, runs, has stopped or has not begun."""
-    reasons: dict[str, list[Exclusion]] = {}
-    counted: set[int] = set()
-    for one in groups:
-        for left in one.excluded:
-            reasons.setdefault(left.run, []).append(left)
-        counted |= {id(record) for record in one.seeds.values()}
+    reasons = {left.folder: left.reason for one in groups for left in one.excluded}
     found = []
     for record in records:
-        reason = ""
-        if id(record) not in counted and reasons.get(record.run.id):
-            reason = reasons[record.run.id].pop().reason
+        words = [reasons.get(record.folder, "")]
         if record.status != "done":
-            reason = "; ".join(part for part in (progress_of(record), reason) if part)
-        if not reason:
+            words.insert(0, progress_of(record))
+        if not any(words):
             continue
         run, result = record.run, record.result
         found.append(
             ExcludedRun(
                 run=run.id,
                 state=record.status,
-                reason=reason,
+                reason="; ".join(filter(None, words)),
                 row=str(run.metadata.get("label", run.name)),
                 seed=run.seed,
                 value=result.value if result else None,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from convnext_study.errors import UserError
 from convnext_study.results.attribution import Attribution, attributions
@@ -18,22 +17,6 @@ from convnext_study.roadmap import ROADMAPS
 from convnext_study.runs.records import Record, RecordError, scan
 
 _DRAWN = 40  # rows, above which a study is a table and not a road
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """What a report shows and cannot find in the records; all of it optional.
-
-    Args:
-        show: the screen of a row before and after its step, by regime and the row's name; None
-            where there is none.
-        published: the paper's recipes by name, as plain fields.
-        commands: what to type to get a study again, from its groups.
-    """
-
-    show: Callable[[str, str], str | None] = lambda regime, name: None
-    published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    commands: Callable[[list[RunGroup]], list[str]] = lambda groups: []
 
 
 @dataclass(frozen=True)
@@ -79,6 +62,11 @@ class StudyResults:
     def metric(self) -> MetricSpec:
         """What all rows are judged by; an unnamed one where they are not judged alike."""
         return shared_metric(self.rows)
+
+    @property
+    def counted(self) -> list[Record]:
+        """The counted records of all rows, in their order."""
+        return [record for row in self.rows for record in self.records(row.name)]
 
     def records(self, name: str) -> list[Record]:
         """The counted records of a row, by seed."""

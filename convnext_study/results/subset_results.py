@@ -109,7 +109,7 @@ def group_by_subset(
     """
     rows = {_json(road.apply(steps).to_dict()): steps for steps in prefixes(network_steps(road))}
     found = [
-        (steps, _setting(record, any_commit), record)
+        (steps, _setting(record, record.result, any_commit), record)
         for record in records
         if record.result is not None and record.result.val_images > 0
         for steps in (_subset_of(record.run, road, rows),)
@@ -124,29 +124,35 @@ def group_by_subset(
     if not counts:
         return SubsetResults(road=road, networks={})
     kept = counts.most_common(1)[0][0]
+    first, end = road.variants()[0].recipe, frozenset(network_steps(road))
     by_seed: dict[Coalition, dict[int, Record]] = {}
+    others: dict[str, dict[int, Record]] = {}  # of the end, by a recipe of the first row's
     for steps, setting, record in found:
         if setting == kept:
             by_seed.setdefault(steps, {}).setdefault(record.run.seed, record)
+        elif setting[:4] == kept[:4] and record.run.metadata.get(RECIPE) == first and steps == end:
+            others.setdefault(setting.recipe, {})[record.run.seed] = record
+    ours = json.loads(kept.recipe)
+
+    def unlike(recipe: str) -> tuple[int, float]:
+        its = json.loads(recipe)
+        fields = sum(its.get(name) != value for name, value in ours.items())
+        return fields, abs((its.get("epochs") or 0) - (ours.get("epochs") or 0))
+
+    nearest = others[min(sorted(others), key=unlike)] if others else {}
     networks = {steps: _chosen(own, seeds) for steps, own in by_seed.items()}
     counted = [results_of(own.values()) for own in by_seed.values()]
     several = sum(len(own) > 1 for own in counted)
-    end = frozenset(network_steps(road))
-    alike = [
-        (setting, record)
-        for steps, setting, record in found
-        if steps == end and setting._replace(recipe="") == kept._replace(recipe="")
-    ]
     return SubsetResults(
         road=road,
         networks={steps: own for steps, own in networks.items() if own},
-        without_recipe=_chosen(_first_recipe(road, kept, alike), seeds),
+        without_recipe=_chosen(nearest, seeds),
         std=pool_std(
             [[result.value for result in own] for own in counted],
             f"{several} networks",
             resolution=max(resolution_of(result.metric) for own in counted for result in own),
         ),
-        excluded=_excluded(road, kept, [(setting, record) for _, setting, record in found]),
+        excluded=_excluded(first, kept, [(setting, record) for _, setting, record in found]),
     )
 
 
@@ -171,82 +177,42 @@ def _subset_of(run: Run, road: Roadmap, rows: Mapping[str, Coalition]) -> Coalit
 
 
 def _named(metadata: Mapping[str, Any], road: Roadmap) -> Coalition | None:
-    """The network's steps by ``steps``, ``left_out`` (of the end) or ``added`` (to the base)."""
-    if metadata.get("regime") != road.regime:
+    """The network's steps by the fact ``steps``, without the recipe's."""
+    names = metadata.get("steps")
+    if metadata.get("regime") != road.regime or not isinstance(names, list | tuple):
         return None
-    steps = frozenset(network_steps(road))
-    if "steps" in metadata:
-        return frozenset(_names(metadata["steps"])) - (frozenset(road.adopted()) - steps)
-    if "left_out" in metadata:
-        return steps - frozenset(_names(metadata["left_out"]))
-    return frozenset(_names(metadata["added"])) if "added" in metadata else None
+    return frozenset(map(str, names)) - (frozenset(road.adopted()) - {*network_steps(road)})
 
 
-def _names(given: object) -> tuple[str, ...]:
-    if isinstance(given, str):
-        return (given,)
-    return tuple(map(str, given)) if isinstance(given, list | tuple) else ()
-
-
-def _setting(record: Record, any_commit: bool) -> _Setting:
-    images = record.result.val_images if record.result else 0
+def _setting(record: Record, result: Result, any_commit: bool) -> _Setting:
     code = "" if any_commit else code_version(record)
-    metric = record.result.primary if record.result else ""
-    return _Setting(data_of(record), images, metric, code, _json(record.run.recipe))
+    recipe = _json(record.run.recipe)
+    return _Setting(data_of(record), result.val_images, result.primary, code, recipe)
 
 
 def _chosen(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> tuple[Record, ...]:
     return tuple(own for seed, own in sorted(by_seed.items()) if not seeds or seed in seeds)
 
 
-def _first_recipe(
-    road: Roadmap, kept: _Setting, alike: Sequence[tuple[_Setting, Record]]
-) -> dict[int, Record]:
-    """Runs with a recipe of the first row's, the one that is most like the others' recipe."""
-    ours = json.loads(kept.recipe)
-
-    def unlike(recipe: str) -> tuple[int, float]:
-        its = json.loads(recipe)
-        fields = sum(its.get(name) != value for name, value in ours.items())
-        return fields, abs((its.get("epochs") or 0) - (ours.get("epochs") or 0))
-
-    found = [
-        (setting.recipe, own)
-        for setting, own in alike
-        if setting.recipe != kept.recipe and _is_first(own.run, road)
-    ]
-    nearest = min(sorted({recipe for recipe, _ in found}), key=unlike, default=None)
-    return {own.run.seed: own for recipe, own in found if recipe == nearest}
-
-
-def _is_first(run: Run, road: Roadmap) -> bool:
-    """Whether a run has the recipe that the road map's first row is trained with."""
-    return run.metadata.get(RECIPE) == road.variants()[0].recipe
-
-
 def _excluded(
-    road: Roadmap, kept: _Setting, found: Sequence[tuple[_Setting, Record]]
+    first: str, kept: _Setting, found: Sequence[tuple[_Setting, Record]]
 ) -> tuple[str, ...]:
-    """How many runs of these networks differ in recipe or code, or were made on data that lay in
-    the same place and was other data."""
-    alike = [one for one, _ in found if one[:3] == kept[:3]]
-    # Those with the first row's recipe are asked for by the studies themselves.
-    recipes = sum(
-        one[:3] == kept[:3] and one.recipe != kept.recipe and not _is_first(own.run, road)
-        for one, own in found
-    )
-    codes = sum(one.recipe == kept.recipe and one.code != kept.code for one in alike)
+    """How many runs of these networks were made on data of the same place that was other data, or
+    differ in recipe (but the ``first`` row's, which studies ask for) or code."""
     places = {own.run.data for one, own in found if one == kept}
-    changed = sum(
-        own.run.data in places and one.data != kept.data and one.recipe == kept.recipe
-        for one, own in found
+    words = (
+        "on data that has changed are not counted.",
+        "with another recipe are not counted.",
+        f"not made at {kept.code} are not counted; --any-commit counts them.",
     )
-    notes = {
-        "on data that has changed are not counted.": changed,
-        "with another recipe are not counted.": recipes,
-        f"not made at {kept.code} are not counted; --any-commit counts them.": codes,
-    }
-    return tuple(f"{number} run(s) {words}" for words, number in notes.items() if number)
+
+    def why(one: _Setting, own: Record) -> str | None:
+        if one == kept or own.run.data not in places or own.run.metadata.get(RECIPE) == first:
+            return None
+        return words[0 if one.data != kept.data else 1 if one.recipe != kept.recipe else 2]
+
+    counts = Counter(why(*one) for one in found)
+    return tuple(f"{counts[one]} run(s) {one}" for one in words if counts[one])
 
 
 def _json(values: Mapping[str, Any]) -> str:

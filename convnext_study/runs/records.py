@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from convnext_study.errors import UserError, first_line, one_line
+from convnext_study.errors import UserError, one_line, reason_of
 from convnext_study.runs import locks
 from convnext_study.runs.files import CHECKPOINT, LOCK, LOG, RESULT, RUN, TEMPORARY, read_json
 from convnext_study.runs.keys import digest_of
@@ -312,7 +312,7 @@ def _reading(folder: Path, name: str, advice: str = "") -> Iterator[None]:
     except RecordError:
         raise
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = f"not a readable run record ({name}: {_one_line(error)}){advice}"
+        reason = f"not a readable run record ({name}: {reason_of(error)}){advice}"
         raise RecordError(folder, reason) from error
 
 
@@ -365,13 +365,3 @@ def tell_unreadable(unreadable: Sequence[RecordError]) -> str | None:
     if len(unreadable) == 1:
         return f"one run is left out: {unreadable[0]}"
     return f"{len(unreadable)} runs are left out, since they cannot be read; one is {unreadable[0]}"
-
-
-def _one_line(error: Exception) -> str:
-    text = first_line(error)
-    if isinstance(error, OSError):
-        text = error.strerror or text
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        text = ": ".join([*map(str, first["loc"]), first["msg"]])
-    return text[:500]

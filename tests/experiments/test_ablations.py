@@ -11,7 +11,8 @@ from support.fakes import write_run
 
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
-from convnext_study.report.attribution import effects_table, write_effects
+from convnext_study.report.attribution import effects_table
+from convnext_study.report.findings import write_findings
 from convnext_study.report.tables.render import Screen
 from convnext_study.results.effects import Effect, Effects
 from convnext_study.roadmap import get_roadmap
@@ -273,10 +274,10 @@ def test_effects_are_shown_and_written(tmp_path: Path) -> None:
     text = capture.get()
     assert "<script> [bold]" in text
     assert "−0.20 " in text and "< 0.001" in text and "+2.000" in text
-    paths = write_effects(effects, tmp_path)
+    paths = write_findings("test", [effects], tmp_path)
     assert [path.name for path in paths] == ["test.json", "test.csv", "test.svg", "test.png"]
     assert "<script>" not in paths[2].read_text()
     before = paths[2].read_bytes()
-    write_effects(effects, tmp_path)
+    write_findings("test", [effects], tmp_path)
     assert paths[2].read_bytes() == before
     assert len(paths[1].read_text().splitlines()) == 4

@@ -22,7 +22,7 @@ from convnext_study.report.figures.inline import inline
 from convnext_study.report.figures.roadmap import roadmap
 from convnext_study.report.figures.rows import FILE
 from convnext_study.report.page import render
-from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.results.load import load_results
 from convnext_study.results.rows import study_title
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
@@ -36,7 +36,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A road map with three seeds of an ImageNet schedule, one run failed."""
     folder = tmp_path_factory.mktemp("page")
     write_study(folder, fake_runs("t", (0, 1, 2)), status={"gelu": "failed"}, val_images=50_000)
-    return render(load_results(folder), ReportOptions()).html
+    return render(load_results(folder)).html
 
 
 def svgs(page: str) -> list[str]:
@@ -97,7 +97,7 @@ def test_files_say_nothing_of_the_page(tmp_path: Path) -> None:
 def test_a_hostile_label_is_drawn_everywhere(tmp_path: Path) -> None:
     run = fake_run(get_roadmap("nano").variant("gelu"))
     write_run(tmp_path, run.model_copy(update={"metadata": {**run.metadata, "label": EVIL[:-3]}}))
-    html = render(load_results(tmp_path), ReportOptions()).html
+    html = render(load_results(tmp_path)).html
     assert html.count("</script>") == 2
     rows = summarize(load_results(tmp_path).studies[0].records("gelu"))
     assert style.save(roadmap(rows, study_title(rows)), tmp_path, "roadmap")

@@ -20,9 +20,9 @@ from convnext_study.report.findings import (
 from convnext_study.report.page import render
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.render import Screen, to_csv, to_html, to_json, to_latex
-from convnext_study.report.tables.serialize import SavedTable, to_plain
+from convnext_study.report.tables.table import SavedTable
 from convnext_study.results.effects import Effect, Effects
-from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.results.load import load_results
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -50,11 +50,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def page_of(folder: Path) -> str:
-    return render(load_results(folder), ReportOptions()).html
+    return render(load_results(folder)).html
 
 
 def test_a_table_is_the_same_after_it_was_written(tmp_path: Path) -> None:
-    again = SavedTable.model_validate(json.loads(json.dumps(to_plain(TABLE)))).table()
+    again = SavedTable.model_validate(json.loads(json.dumps(TABLE.saved())))
     for to_text in (to_html, to_csv, to_json, to_latex):
         assert to_text(again) == to_text(TABLE)
     shown = []
@@ -100,7 +100,8 @@ def test_nothing_found_leaves_no_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"parts": [{"table": {}}]}', '{"parts": [{"image": "gone.svg"}]}']
+    "text",
+    ["", "[]", '{"parts": [{"table": {}}]}', '{"study": "x", "parts": [{"image": "gone.svg"}]}'],
 )
 def test_a_file_that_cannot_be_read_is_told_of(folder: Path, text: str) -> None:
     (folder / FINDINGS).mkdir()
@@ -108,8 +109,8 @@ def test_a_file_that_cannot_be_read_is_told_of(folder: Path, text: str) -> None:
     assert "mine.json cannot be read" in page_of(folder)
 
 
-def test_an_image_is_the_folders_own(folder: Path, tmp_path: Path) -> None:
+def test_an_image_is_in_the_file_itself(folder: Path) -> None:
     write_findings("mine", [StudyFigure("drawn", "", new_figure(1, 1))], folder)
     path = folder / FINDINGS / "mine.json"
-    path.write_text(path.read_text().replace("drawn.svg", "/etc/passwd"))
+    path.write_text(path.read_text().replace("data:image/svg+xml;base64,", "file:///etc/"))
     assert "cannot be read" in page_of(folder)

@@ -12,9 +12,9 @@ from support.fakes import fake_run, fake_runs, locked, write_run, write_study
 from convnext_study.errors import UserError
 from convnext_study.report.page import render
 from convnext_study.report.tables.formatting import signed
-from convnext_study.report.text import ONE_SEED, summarize_study
+from convnext_study.report.text import ONE_SEED, methods, summary
 from convnext_study.results.grouping import group
-from convnext_study.results.load import ReportOptions, StudyFolder, load_results
+from convnext_study.results.load import StudyFolder, load_results
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.paper import PAPER
@@ -25,7 +25,7 @@ EVIL = "</script><script>alert(1)</script>"
 
 
 def page_of(folder: Path, **how: Any) -> str:
-    return render(load_results(folder), ReportOptions(), **how).html
+    return render(load_results(folder), **how).html
 
 
 def data_in(html: str) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ def test_text_of_records_is_text(tmp_path: Path) -> None:
     write_run(tmp_path, run)
     failed = run.model_copy(update={"seed": 1, "recipe": {**run.recipe, "name": EVIL}})
     write_run(tmp_path, failed, status="failed")
-    html = render(load_results(tmp_path), ReportOptions(show=lambda *_: EVIL)).html
+    html = render(load_results(tmp_path)).html
     assert re.findall(r"<script[^>]*>", html) == [
         '<script type="application/json" id="numbers">',
         "<script>",
@@ -134,9 +134,8 @@ def test_several_seeds_are_tested_by_welch_and_a_pooled_test_is_secondary(
 def test_one_seed_is_about_images_only(tmp_path: Path) -> None:
     write_study(tmp_path, fake_runs(), spread=0, top1={"gelu": 50.0})
     study = load_results(tmp_path).studies[0]
-    words = summarize_study(study)
-    assert "nothing is tested and nothing is called significant" in words.summary[-1]
-    assert any(line.startswith(ONE_SEED) and "Tango" in line for line in words.methods)
+    assert "nothing is tested and nothing is called significant" in summary(study)[-1]
+    assert any(line.startswith(ONE_SEED) and "Tango" in line for line in methods(study))
     assert study.tests.pooled == study.tests.tested == {}
     assert {row.significant for row in study.rows} == {None}
     assert not re.search(r"[+−]\d+\.\d+\*", page_of(tmp_path))
@@ -201,7 +200,7 @@ def test_runs_that_disagree_or_are_not_done_stand_apart(tmp_path: Path) -> None:
         7: "running, after epoch 2 of 10",
     }
     assert [one.run for one in folder.unreadable] == ["broken"]
-    said = text_in(render(folder, ReportOptions()).html)
+    said = text_in(render(folder).html)
     assert all(one.reason in said for one in study.excluded) and "Unreadable runs" in said
 
 

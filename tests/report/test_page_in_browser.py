@@ -7,7 +7,7 @@ from support.browser import CHROMIUM, Browser
 from support.fakes import fake_run, fake_runs, write_run, write_study
 
 from convnext_study.report.page import render
-from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.results.load import load_results
 from convnext_study.roadmap import get_roadmap
 
 pytestmark = [
@@ -31,11 +31,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
             run.model_copy(update={"metadata": metadata}),
             status="done" if seed else "failed",
         )
-    extras = ReportOptions(
-        show=lambda regime, name: f"screen of {name}\n" + "- conv 3x3 │ + conv 7x7\n" * 40
-    )
     path = folder / "report.html"
-    path.write_text(render(load_results(folder), extras).html)
+    path.write_text(render(load_results(folder)).html)
     assert path.stat().st_size < 2_000_000
     return path.as_uri()
 

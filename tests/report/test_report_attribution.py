@@ -12,7 +12,7 @@ import pytest
 from support.fakes import fake_run, fake_runs, write_run, write_study
 
 from convnext_study.experiments.context import Context
-from convnext_study.report.attribution import write_effects
+from convnext_study.report.findings import write_findings
 from convnext_study.report.page import render
 from convnext_study.report.write import write_report
 from convnext_study.results.attribution import (
@@ -25,7 +25,7 @@ from convnext_study.results.attribution import (
     steps_of_sections,
 )
 from convnext_study.results.effects import Effects
-from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.results.load import load_results
 from convnext_study.results.statistics.subsets import (
     all_coalitions,
     coalitions_of,
@@ -45,7 +45,7 @@ END = coalitions_within(CONTEXT.steps, "end", 1)
 
 
 def page_of(folder: Path, **how: Any) -> str:
-    return render(load_results(folder), ReportOptions(), **how).html
+    return render(load_results(folder), **how).html
 
 
 def text_in(html: str) -> str:
@@ -137,9 +137,9 @@ def test_the_study_and_the_page_tell_one_p_and_one_deviation(tmp_path: Path) -> 
     assert "6 run(s) not made at commit 0123456789 are not counted" in text
 
     # And so it stands in the files and on the page.
-    write_effects(found, study)
+    write_findings("leave_one_out", [found], study)
     written = json.loads((study / "leave_one_out.json").read_text())
-    paths = write_report(study, report, ReportOptions())
+    paths = write_report(study, report)
     table = report / "attribution-nano" / "tables" / "leave_one_out.csv"
     assert table in paths and table.read_text() == (study / "leave_one_out.csv").read_text()
     with table.open() as file:
@@ -224,18 +224,3 @@ def test_rows_of_other_recipes_and_commits_are_not_pooled(tmp_path: Path) -> Non
 def test_a_road_map_alone_is_no_attribution(tmp_path: Path) -> None:
     write_study(tmp_path, fake_runs(seeds=(0, 1)))
     assert load_results(tmp_path).attributions == []
-
-
-def test_facts_may_name_what_is_left_out_instead(tmp_path: Path) -> None:
-    road = [fake_run(NANO.variants()[-1])]
-    for name in ("gelu", "kernel_7", "layer_norm"):
-        run = fake_run(NANO.variant("gelu"))
-        metadata = {"regime": "nano", "study_kind": "leave_one_out", "left_out": name}
-        args = {"model": run.model.model_copy(update={"args": NANO.without(name).to_dict()})}
-        update = {"study": "mine", "name": f"no-{name}", "metadata": metadata, **args}
-        road.append(run.model_copy(update={**update, "seed": 0}))
-    write_study(tmp_path, road, top1={"no-gelu": 90})
-    ((without,),) = [found.tables for found in attributions(scan(tmp_path))]
-    assert [row.label for row in without.rows] == ["kernel size → 7", "ReLU → GELU", "BN → LN"]
-    assert [row.significant for row in without.rows] == [None] * 3
-    assert "One seed: intervals are for another choice" in text_in(page_of(tmp_path))

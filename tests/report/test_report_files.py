@@ -19,7 +19,6 @@ from convnext_study.experiments.roadmap_runs import parse_seeds, roadmap_runs
 from convnext_study.experiments.study_file import with_metadata
 from convnext_study.report.write import write_report
 from convnext_study.results.grouping import group
-from convnext_study.results.load import ReportOptions
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import Run, scan
@@ -37,12 +36,12 @@ def data_in(html: str) -> list[dict[str, Any]]:
 def test_all_files_are_written(tmp_path: Path) -> None:
     study = tmp_path / "study"
     write_study(study, [run for run in fake_runs(seeds=(0, 1)) if run.metadata["order"] < 4])
-    paths = write_report(study, tmp_path / "out", ReportOptions())
+    paths = write_report(study, tmp_path / "out")
     names = {str(path.relative_to(tmp_path / "out")) for path in paths}
     figures = {
         f"figures/{n}.{k}" for n in ("roadmap", "cost", "curves") for k in ("svg", "pdf", "png")
     }
-    names_of_tables = ("results", "differences", "differences_pooled")
+    names_of_tables = ("results", "differences", "differences_pooled", "recipe_1", "recipe_2")
     tables = {f"tables/{n}.{k}" for n in names_of_tables for k in ("csv", "json", "md", "tex")}
     assert names == {"report.html", *figures, *tables}
     heads = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}

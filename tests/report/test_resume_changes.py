@@ -8,9 +8,8 @@ import pytest
 from support.fakes import fake_run, fake_runs, write_run, write_study
 
 from convnext_study.report.page import render
-from convnext_study.report.provenance import provenance
-from convnext_study.report.resume_changes import changes, machine_of
-from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.report.provenance import changes, machine_of, provenance
+from convnext_study.results.load import load_results
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import Run, read
 from convnext_study.training.runtime import Runtime
@@ -130,13 +129,13 @@ def test_the_page_says_in_how_many_runs(tmp_path: Path) -> None:
         write_starts(tmp_path, run, start(0), start(50, torch="2.15.0"))
     write_starts(tmp_path, runs[3], start(0), start(50, torch="<b>9</b>", world=2))
     study = load_results(tmp_path).studies[0]
-    metadata = provenance(study, ReportOptions()).metadata
+    metadata = provenance(study)
     assert [value for name, value in metadata if name == "went on under"] == [
         "torch 2.14.1, then 2.15.0 (3 runs)",
         "torch 2.14.1, then <b>9</b> (1 run)",
         "processes 1, then 2 (1 run)",
     ]
-    html = render(load_results(tmp_path), ReportOptions()).html
+    html = render(load_results(tmp_path)).html
     assert "<dt>went on under</dt><dd>torch 2.14.1, then 2.15.0 (3 runs)</dd>" in html
     assert "<b>9</b>" not in html
 
@@ -145,7 +144,7 @@ def test_the_machine_is_the_one_of_the_first_start(tmp_path: Path) -> None:
     gpu = {**HARDWARE, "gpu": "H100", "cuda": "12.8"}
     path = write_starts(tmp_path, fake_run(POINT), start(0, hardware=gpu, world=8))
     assert machine_of(read(path)) == {**HARDWARE, "GPU": "H100", "CUDA": "12.8", "processes": 8}
-    metadata = dict(provenance(load_results(tmp_path).studies[0], ReportOptions()).metadata)
+    metadata = dict(provenance(load_results(tmp_path).studies[0]))
     assert metadata["hardware"].endswith("GPU H100, CUDA 12.8, processes 8")
     plain = write_run(tmp_path, fake_run(POINT, 1))
     assert machine_of(read(plain)) == HARDWARE

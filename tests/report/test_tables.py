@@ -28,9 +28,9 @@ from convnext_study.report.tables.render import (
     write_tables,
 )
 from convnext_study.report.tables.results import results_table, terminal_table, write_results
-from convnext_study.report.text import summarize_study
+from convnext_study.report.text import summary
 from convnext_study.report.write import write_report
-from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.results.load import load_results
 from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.summary import summarize
@@ -77,7 +77,7 @@ def test_a_new_column_of_results_is_one_line_for_all_who_show_it(
     value = (rows[0].macs or 0) / (rows[0].params or 1)
     text = formatting.number(value)
     files = write_results(study, rows, "a study")
-    files += write_report(study, tmp_path / "report", ReportOptions())
+    files += write_report(study, tmp_path / "report")
     written = {
         path.relative_to(tmp_path).as_posix(): path.read_text()
         for path in files
@@ -104,7 +104,7 @@ def test_screen_page_csv_latex_figure_and_words_give_one_answer(tmp_path: Path) 
     study = tmp_path / "study"
     write_study(study, fake_runs(seeds=(0, 1, 2)), spread=0.1, top1={"gelu": 80.0})
     rows = summarize(scan(study))
-    page = unescape(render(load_results(study), ReportOptions()).html)
+    page = unescape(render(load_results(study)).html)
     screen, latex = on_terminal(terminal_table(rows), 140), to_latex(results_table(rows))  # type: ignore[arg-type]
     numbers = list(csv.DictReader(io.StringIO(to_csv(results_table(rows)))))
     marks: dict[str, str] = {}
@@ -125,7 +125,7 @@ def test_screen_page_csv_latex_figure_and_words_give_one_answer(tmp_path: Path) 
     for label, gain in marks.items():
         assert gain in texts[texts.index(label) + 1 : texts.index(label) + 4]
     count = sum(mark.endswith("*") for mark in marks.values())
-    said = " ".join(summarize_study(found).summary)
+    said = " ".join(summary(found))
     assert f"Of 16 comparisons, {count} {'is' if count == 1 else 'are'} significant" in said
     tested = differences_table(found.rows, found.tests, {})
     assert tested is not None

@@ -26,7 +26,7 @@ from convnext_study.report.tables.results import results_table, terminal_table, 
 from convnext_study.results.attribution import leave_one_out_effects
 from convnext_study.results.compare import compare
 from convnext_study.results.detectable import detectable_note
-from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.results.load import load_results
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.subset_results import group_by_subset
 from convnext_study.results.summary import summarize
@@ -161,7 +161,7 @@ def test_a_metric_that_nobody_knows(
     assert one["costs"]["exit_1"]["macs"] == 10
 
     loaded = load_results(study)
-    page = unescape(render(loaded, ReportOptions()).html)
+    page = unescape(render(loaded).html)
     assert heading in page and f"{step_unit}, " in page
     assert write_figures(loaded.studies[0], tmp_path)
     for text in (screen, latex, table, written, page):
@@ -183,7 +183,7 @@ def test_one_seed_has_intervals_of_its_images_and_no_test(tmp_path: Path, name: 
         assert "bootstrap over 120 test images" in found.method
         assert (found.diff > 0) == (name == "iou") and found.p is None
         assert found.interval.low < found.diff < found.interval.high
-    page = unescape(render(load_results(tmp_path), ReportOptions()).html)
+    page = unescape(render(load_results(tmp_path)).html)
     assert "nothing is tested and nothing is called significant" in page
     assert "McNemar" not in page and "Wilson" not in page
 
@@ -195,7 +195,7 @@ def test_images_of_one_group_are_told_of(tmp_path: Path) -> None:
     assert {row.interval_method for row in study.rows} == {"t, over groups"}
     found = study.tests.primary["layer_norm"].difference
     assert "t interval on jackknife values over 12 groups of test images" in found.method
-    page = " ".join(unescape(render(load_results(tmp_path), ReportOptions()).html).split())
+    page = " ".join(unescape(render(load_results(tmp_path)).html).split())
     assert "another choice of the 12 groups of test images; so few make them rough" in page
 
 
@@ -232,7 +232,7 @@ def test_without_evidence_only_seeds_tell(tmp_path: Path) -> None:
     assert rows[1].gain == pytest.approx(0.05) and rows[1].significant is None
     assert detectable_note(rows).startswith("One seed per row")
     assert "0.3100" in on_terminal(rows)
-    page = unescape(render(load_results(tmp_path / "one"), ReportOptions()).html)
+    page = unescape(render(load_results(tmp_path / "one")).html)
     assert "error ↓" in page
     rows = results(tmp_path / "three", 3)
     assert rows[1].significant
@@ -252,7 +252,7 @@ def test_other_metrics_are_not_compared(tmp_path: Path) -> None:
         compare(records[:1], records[1:])
     screen = on_terminal(rows)
     assert "latency" in screen and "top1" in screen  # a column says whose value it is
-    assert render(load_results(tmp_path), ReportOptions()).html
+    assert render(load_results(tmp_path)).html
 
 
 def test_an_attribution_is_for_the_better_where_lower_is(tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ Sixteen of them show how a ResNet becomes a ConvNeXt. rich is imported only when
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
-from convnext_study.roadmap import Roadmap, Variant
+from convnext_study.roadmap import Roadmap, Variant, get_roadmap
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.constrain import Constrain
-    from rich.text import Text
 
 # Of the first row, which is compared with nothing.
 FIRST_ROW_PARTS = (("stem", "stages"), ("first", "block"))
@@ -37,6 +37,27 @@ def show(road: Roadmap, name: str, image_size: int | None = None) -> Group:
     if before is None or before.recipe != variant.recipe:
         parts.append(_recipes(road, before, variant))
     return Group(*parts, costs, *tried_beside(road, variant, size))
+
+
+@functools.cache
+def screen(regime: str, name: str) -> str | None:
+    """`show` of a row as plain text; None for a row that is not on the road."""
+    from rich.console import Console
+
+    road = get_roadmap(regime)
+    if name not in {variant.name for variant in road.variants()}:
+        return None
+    console = Console(
+        width=80,
+        color_system=None,
+        force_terminal=False,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+    with console.capture() as capture:
+        console.print(show(road, name))
+    return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
 
 
 def _title(road: Roadmap, before: Variant | None, variant: Variant) -> Constrain:
@@ -89,10 +110,17 @@ def _networks(
     return [names(before.name, variant.name), *screen, legend()]
 
 
-def _recipes(road: Roadmap, before: Variant | None, variant: Variant) -> Text:
-    from convnext_study.recipes import recipe_for
-    from convnext_study.report.show.columns import compare_recipes
+def _recipes(road: Roadmap, before: Variant | None, variant: Variant) -> RenderableType:
+    """What a row's recipe changes in the one before, or the first one's in a recipe's defaults."""
+    from convnext_study.recipes import Recipe, recipe_for
+    from convnext_study.report.provenance import recipe_changes, setting_table
+    from convnext_study.report.show.columns import on_screen
 
     choice = "published" if road.published else "composed"
-    old = recipe_for(before.recipe, choice) if before else None
-    return compare_recipes(old, recipe_for(variant.recipe, choice))
+    new = recipe_for(variant.recipe, choice).model_dump()
+    fields = Recipe.model_fields.items()
+    defaults = {name: None if field.is_required() else field.default for name, field in fields}
+    old = recipe_for(before.recipe, choice).model_dump() if before else defaults
+    rows = [(name, was, now) for name, now, was in recipe_changes(new, old)]
+    heads = (f"before: {old['name']}" if before else "unless set", f"after: {new['name']}")
+    return on_screen(setting_table("recipe", "", rows, heads).with_notes(""))

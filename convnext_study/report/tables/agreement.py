@@ -4,7 +4,7 @@ paper."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from convnext_study.report.tables.formatting import p_value, plural, signed
 from convnext_study.report.tables.table import Column, Table
@@ -22,19 +22,13 @@ from convnext_study.results.summary import rows_and_tests
 from convnext_study.runs.records import Record
 
 
-@dataclass(frozen=True)
-class TrainedRoad:
+class TrainedRoad(NamedTuple):
     """A trained road: its rows that are done, in order, their tests, and how they agree."""
 
     label: str
     rows: Sequence[ResultRow]
     tests: RowTests
     found: Agreement
-
-    @property
-    def largest_std(self) -> float | None:
-        """The largest standard deviation between seeds of a row, in points."""
-        return max((row.std for row in self.rows if row.std is not None), default=None)
 
     @property
     def significant(self) -> str | None:
@@ -57,50 +51,45 @@ def roads_table(roads: Sequence[TrainedRoad]) -> Table[TrainedRoad]:
         Column("seeds", "seeds", lambda road: max(len(row.seeds) for row in road.rows), format=str),
         Column("first", "first row, %", lambda road: road.rows[0].value),
         Column("last", "last row, %", lambda road: road.rows[-1].value),
-        Column("largest_std", "largest standard deviation", lambda road: road.largest_std),
+        Column(
+            "largest_std",
+            "largest standard deviation",
+            lambda road: max((row.std for row in road.rows if row.std is not None), default=None),
+        ),
         Column("significant", "significant", lambda road: road.significant, "text"),
     ]
     note = "significant: gains along the road, by Welch's t test on seeds with Holm's correction."
-    return Table("roads", "Significant gains per road", columns, _with_rows(roads), (note,))
+    rows = [road for road in roads if road.rows]
+    return Table("roads", "Significant gains per road", columns, rows, (note,))
 
 
-@dataclass(frozen=True)
-class AgreementLine:
-    """One statistic of a road's agreement with the paper."""
-
-    road: str
-    statistic: AgreementStatistic
+_Line = tuple[str, AgreementStatistic]  # of a road, by its label
 
 
-def agreement_table(roads: Sequence[tuple[str, Agreement]]) -> Table[AgreementLine] | None:
+def agreement_table(roads: Sequence[tuple[str, Agreement]]) -> Table[_Line] | None:
     """How roads, by their labels, agree with the paper; None where no road has rows enough."""
-    lines = [AgreementLine(road, one) for road, found in roads for one in found.statistics]
+    lines = [(road, one) for road, found in roads for one in found.statistics]
     if not lines:
         return None
     table = next(found.table for _, found in roads if found.statistics)
-    columns: list[Column[AgreementLine]] = [
-        *(
-            [Column[AgreementLine]("road", "road", lambda line: line.road, "text")]
-            if len(roads) > 1
-            else []
-        ),
-        Column("what", "correlation of", lambda line: line.statistic.what, "text"),
-        Column("value", "measured", lambda line: line.statistic.value, format=signed),
-        Column("p", "p", lambda line: line.statistic.p, format=p_value),
-        Column("macs_alone", "MACs alone", lambda line: line.statistic.macs_alone, format=signed),
-        Column(
-            "other_table",
-            "the paper's other road",
-            lambda line: line.statistic.other_table,
-            format=signed,
-        ),
-        Column(
-            "replicate", "the paper repeated", lambda line: line.statistic.replicate, format=signed
-        ),
-        Column("count", "of", lambda line: line.statistic.count, format=str, screen=False),
+
+    def column(name: str, heading: str, **how: Any) -> Column[_Line]:
+        return Column(name, heading, lambda line: getattr(line[1], name), **how)
+
+    columns = [
+        column("what", "correlation of", kind="text"),
+        column("value", "measured", format=signed),
+        column("p", "p", format=p_value),
+        column("macs_alone", "MACs alone", format=signed),
+        column("other_table", "the paper's other road", format=signed),
+        column("replicate", "the paper repeated", format=signed),
+        column("count", "of", format=str, screen=False),
     ]
+    several = len(roads) > 1
+    if several:
+        columns.insert(0, Column("road", "road", lambda line: line[0], "text"))
     signs = [
-        (f"{label}: " if len(roads) > 1 else "")
+        (f"{label}: " if several else "")
         + f"{found.signs} of {plural(found.gains, 'gain')} have the paper's sign; if every "
         f"gain were above 0, {found.plus} would."
         for label, found in roads
@@ -108,7 +97,3 @@ def agreement_table(roads: Sequence[tuple[str, Agreement]]) -> Table[AgreementLi
     ]
     title = f"Agreement with the paper's {table}"
     return Table("agreement", title, columns, lines, (*signs, METHOD, CAVEAT))
-
-
-def _with_rows(roads: Sequence[TrainedRoad]) -> list[TrainedRoad]:
-    return [road for road in roads if road.rows]

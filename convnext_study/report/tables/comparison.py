@@ -26,12 +26,9 @@ R = TypeVar("R")
 
 
 def comparison_columns(
-    test_of: Callable[[R], Comparison | None], metric: MetricSpec, prefix: str = ""
+    test_of: Callable[[R], Comparison | None], metric: MetricSpec
 ) -> list[Column[R]]:
-    """Difference of a metric, its interval, p and Holm-adjusted p, and what the last decides.
-
-    ``prefix`` tells a second test of the same table apart, in keys and headings.
-    """
+    """Difference of a metric, its interval, p and Holm-adjusted p, and what the last decides."""
 
     def value(row: R, name: str) -> Any:
         test = test_of(row)
@@ -42,23 +39,20 @@ def comparison_columns(
     def tone(row: R) -> Tone:
         return "faint" if value(row, "significant") is False else ""
 
-    key, head = (f"{prefix}_", f"{prefix} ") if prefix else ("", "")
     return [
         Column(
-            f"{key}diff",
-            ", ".join(filter(None, (f"{head}difference", metric.step_unit))),
+            "diff",
+            ", ".join(filter(None, ("difference", metric.step_unit))),
             lambda row: value(row, "diff"),
             format=partial(signed, digits=metric.decimals),
         ),
-        *decision_columns(value, metric.decimals, prefix, tone=tone),
+        *decision_columns(value, metric.decimals, tone),
     ]
 
 
 def decision_columns(
     value: Callable[[R, str], Any],
     decimals: int,
-    prefix: str = "",
-    *,
     tone: Callable[[R], Tone] = lambda row: "",
     min_width: int = 0,
 ) -> list[Column[R]]:
@@ -66,31 +60,23 @@ def decision_columns(
 
     ``min_width`` is of the columns that a narrow terminal leaves out.
     """
-    key, head = (f"{prefix}_", f"{prefix} ") if prefix else ("", "")
 
     def of(name: str) -> Callable[[R], Any]:
         return lambda row: value(row, name)
 
+    def yes_no(value: bool) -> str:
+        return "yes" if value else "no"
+
     between = partial(interval, digits=decimals)
+    decided = of("significant")
     return [
-        Column(f"{key}ci", f"{head}95 % interval", of("interval"), "interval", between),
-        Column(f"{key}p", f"{head}p", of("p"), format=p_value, min_width=min_width),
-        Column(f"{key}p_adjusted", f"{head}Holm p", of("p_adjusted"), format=p_value),
+        Column("ci", "95 % interval", of("interval"), "interval", between),
+        Column("p", "p", of("p"), format=p_value, min_width=min_width),
+        Column("p_adjusted", "Holm p", of("p_adjusted"), format=p_value),
         Column(
-            f"{key}significant",
-            f"{head}significant",
-            of("significant"),
-            "text",
-            yes_no,
-            tone=tone,
-            min_width=min_width,
+            "significant", "significant", decided, "text", yes_no, tone=tone, min_width=min_width
         ),
     ]
-
-
-def yes_no(value: bool) -> str:
-    """A truth value in words."""
-    return "yes" if value else "no"
 
 
 def difference_in_words(test: Comparison) -> str:
@@ -121,38 +107,24 @@ def sentence(test: Comparison) -> str:
 
 
 def differences_table(
-    rows: Sequence[ResultRow], tests: RowTests, ids: Mapping[str, str]
+    rows: Sequence[ResultRow], tests: RowTests, ids: Mapping[str, str], *, pooled: bool = False
 ) -> Table[ResultRow] | None:
-    """Every row against its parent by the primary test; None where nothing could be compared."""
-    title = "Every row against the one before it; significant: Holm-adjusted p of 0.05 or less"
-    return _differences("differences", title, rows, tests.primary, ids)
-
-
-def pooled_table(
-    rows: Sequence[ResultRow], tests: RowTests, ids: Mapping[str, str]
-) -> Table[ResultRow] | None:
-    """The same by the pooled test, which decides nothing; None where nothing was pooled."""
-    title = "The same differences with a standard deviation pooled over all rows"
-    return _differences("differences_pooled", title, rows, tests.pooled, ids)
-
-
-def _differences(
-    name: str,
-    title: str,
-    rows: Sequence[ResultRow],
-    tests: Mapping[str, Comparison],
-    ids: Mapping[str, str],
-) -> Table[ResultRow] | None:
+    """Every row against its parent by the primary test, or by the pooled one, which decides
+    nothing; None where nothing could be compared."""
     labels, metric = {row.name: row.label for row in rows}, shared_metric(rows)
+    found = tests.pooled if pooled else tests.primary
     columns: list[Column[ResultRow]] = [
         Column("label", "step", lambda row: row.label, "text"),
         Column("parent", "against", lambda row: labels.get(row.parent or "", row.parent), "text"),
-        *comparison_columns(lambda row: tests.get(row.name), metric),
+        *comparison_columns(lambda row: found.get(row.name), metric),
     ]
-    tested = [row for row in rows if row.name in tests]
+    tested = [row for row in rows if row.name in found]
     if not tested:
         return None
-    if name == "differences_pooled":  # `significant` is the primary test's word
-        columns = [column for column in columns if column.key != "significant"]
+    name = "differences"
+    title = "Every row against the one before it; significant: Holm-adjusted p of 0.05 or less"
+    if pooled:  # `significant` is the primary test's word
+        columns, name = columns[:-1], "differences_pooled"
+        title = "The same differences with a standard deviation pooled over all rows"
     notes = [] if metric.higher_is_better else [f"A lower {metric.label} is better."]
     return Table(name, title, columns, tested, tuple(notes), link=lambda row: ids.get(row.name))

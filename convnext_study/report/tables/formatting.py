@@ -138,6 +138,15 @@ def size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def setting(value: Any) -> str:
+    """A setting of a recipe as text: ``yes``, ``none``, ``0.9, 0.999``."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else ", ".join(map(str, value))
+
+
 def listed(names: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     if len(names) < 2:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.report.tables.table import Table
+from convnext_study.report.tables.table import SavedTable, Table
 from convnext_study.runs.files import safe_name, write_bytes
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from rich.console import Console, ConsoleOptions, RenderResult
 
+AnyTable = Table[Any] | SavedTable
 # What LaTeX's default fonts lack or read otherwise, beside what tabulate escapes.
 _LATEX = str.maketrans(
     {
@@ -48,7 +49,7 @@ class Screen:
     Where room is short the first text column gives it, shortened; further ones are wrapped.
     """
 
-    table: Table[Any]
+    table: AnyTable
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich import box
@@ -80,7 +81,7 @@ class Screen:
         yield from map(Text, self.table.notes)
 
 
-def to_html(table: Table[Any]) -> Markup:
+def to_html(table: AnyTable) -> Markup:
     """A ``figure`` whose columns a click sorts; all text of rows is escaped."""
     from markupsafe import Markup
 
@@ -106,14 +107,13 @@ def templates() -> Environment:
     )
 
 
-def to_csv(table: Table[Any]) -> str:
+def to_csv(table: AnyTable) -> str:
     """Values without units or signs, under the columns' keys."""
     text = io.StringIO()
-    names = [key for column in table.columns if column.csv for key in column.keys]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_no_formula, names))
+    writer.writerow(map(_no_formula, table.csv_names))
     for record in table.records(csv=True):
-        writer.writerow(_no_formula(record[name]) for name in names)
+        writer.writerow(map(_no_formula, record.values()))
     return text.getvalue()
 
 
@@ -128,13 +128,13 @@ def _no_formula(value: Any) -> Any:
     return value
 
 
-def to_json(table: Table[Any]) -> str:
+def to_json(table: AnyTable) -> str:
     """Title, notes, and the rows as objects of plain values."""
     values = {"title": table.title, "notes": table.notes, "rows": table.records()}
     return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def to_latex(table: Table[Any]) -> str:
+def to_latex(table: AnyTable) -> str:
     """A ``table`` environment; needs the package booktabs."""
     from tabulate import LATEX_ESCAPE_RULES
 
@@ -149,7 +149,7 @@ def to_latex(table: Table[Any]) -> str:
     ).translate(_LATEX)
 
 
-def to_markdown(table: Table[Any]) -> str:
+def to_markdown(table: AnyTable) -> str:
     """A pipe table with its title above it and its notes below."""
     lines = [table.title, _tabulated(table, "pipe", _MARKDOWN), *table.notes]
     lines = [line if line is lines[1] else _line(line).translate(_MARKDOWN) for line in lines]
@@ -160,7 +160,7 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _tabulated(table: Table[Any], kind: str, escapes: dict[int, str] | None = None) -> str:
+def _tabulated(table: AnyTable, kind: str, escapes: dict[int, str] | None = None) -> str:
     from tabulate import tabulate
 
     headings, rows = table.on_screen()
@@ -180,7 +180,7 @@ _FILES = {"csv": to_csv, "json": to_json, "md": to_markdown, "tex": to_latex}
 
 
 def write_tables(
-    tables: Iterable[Table[Any]], folder: Path, kinds: Iterable[str] = tuple(_FILES)
+    tables: Iterable[AnyTable], folder: Path, kinds: Iterable[str] = tuple(_FILES)
 ) -> list[Path]:
     """Write each table as ``NAME.KIND``, each file whole or not at all; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)

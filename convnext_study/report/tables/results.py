@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from convnext_study.report.tables.formatting import (
@@ -119,7 +119,9 @@ COLUMNS: list[Column[ResultRow]] = [
     json_column("seeds", lambda row: {str(seed): value for seed, value in row.seeds.items()}),
     json_column("statuses", lambda row: row.statuses),
     json_column("remarks", lambda row: row.remarks),
-    json_column("excluded", lambda row: [asdict(one) for one in row.excluded]),
+    json_column(
+        "excluded", lambda row: [{"run": one.run, "reason": one.reason} for one in row.excluded]
+    ),
     json_column("provenance", lambda row: row.provenance),
     json_column("metadata", lambda row: row.metadata),
 ]

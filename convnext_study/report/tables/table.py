@@ -5,13 +5,17 @@ Files hold the values, screens the text that is made from them. `render` has the
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from pydantic import BaseModel, TypeAdapter, model_validator
+
 from convnext_study.report.tables import formatting
 from convnext_study.report.tables.formatting import Format, common_prefix
+from convnext_study.runs.metrics import Plain, Text
 
 R = TypeVar("R")
 Kind = Literal["number", "text", "interval"]
@@ -163,6 +167,11 @@ class Table(Generic[R]):
                 filled.append(cells)
         return headings, [list(row) for row in zip(*filled, strict=True)]
 
+    @property
+    def csv_names(self) -> list[str]:
+        """The names of CSV's columns."""
+        return [key for column in self.columns if column.csv for key in column.keys]
+
     def records(self, *, csv: bool = False) -> list[dict[str, Any]]:
         """A row's plain values by name, as JSON has them; with ``csv`` only single ones."""
         columns = [column for column in self.columns if column.csv or not csv]
@@ -174,3 +183,50 @@ class Table(Generic[R]):
             }
             for row in self.rows
         ]
+
+    def saved(self) -> dict[str, Any]:
+        """All that `SavedTable` needs, ready for JSON. Links to parts of a page are left out."""
+        headings, rows = self.on_screen()
+        return {
+            "name": self.name,
+            "title": self.title,
+            "notes": self.notes,
+            "headings": headings,
+            "rows": [[cell._replace(link=None) for cell in row] for row in rows],
+            "csv_names": self.csv_names,
+            "values": self.records(),
+        }
+
+
+class SavedTable(BaseModel):
+    """A table as `Table.saved` has it, for the same files and page. Raises ValidationError for
+    other values."""
+
+    name: Text
+    title: str
+    notes: tuple[str, ...]
+    headings: list[Heading]
+    rows: list[list[Cell]]
+    csv_names: list[Text]
+    values: list[dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> SavedTable:
+        if {*map(len, self.rows)} - {len(self.headings)} or len(self.values) < len(self.rows):
+            raise ValueError("rows of another length than the headings")
+        json.dumps(self.values, allow_nan=False)
+        plain = TypeAdapter(Plain)
+        for record in self.values:
+            for name in self.csv_names:
+                plain.validate_python(record.get(name))
+        return self
+
+    def on_screen(self, width: int | None = None) -> tuple[list[Heading], list[list[Cell]]]:
+        """Headings and cells, whatever the width."""
+        return self.headings, self.rows
+
+    def records(self, *, csv: bool = False) -> list[dict[str, Any]]:
+        """As `Table.records`."""
+        if not csv:
+            return self.values
+        return [{name: record.get(name) for name in self.csv_names} for record in self.values]

@@ -39,8 +39,8 @@ class PooledStd:
 class Difference:
     """A difference (child minus parent), in the metric's unit, its interval and two-sided p.
 
-    ``df`` is of the t distribution used. An unbounded interval with p = 1 says that nothing
-    measured the noise; ``p`` and ``df`` are None where nothing was tested.
+    ``df`` is of the t distribution used, ``error`` the standard error. An unbounded interval with
+    p = 1 says that nothing measured the noise; ``p`` and ``df`` are None where nothing was tested.
     """
 
     diff: float
@@ -48,6 +48,7 @@ class Difference:
     p: float | None
     df: float | None
     method: str
+    error: float = 0.0
 
 
 def wilson_interval(right: float, images: float, *, df: float = math.inf) -> Interval:
@@ -140,7 +141,7 @@ def t_difference(diff: float, error: float, df: float, method: str) -> Differenc
         return Difference(diff, Interval(-math.inf, math.inf), 1.0, df, method)
     half = t_quantile(df, CONFIDENCE) * error
     interval = Interval(diff - half, diff + half)
-    return Difference(diff, interval, t_p(diff / error, df), df, method)
+    return Difference(diff, interval, t_p(diff / error, df), df, method, error)
 
 
 def t_quantile(df: float, confidence: float) -> float:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
-from convnext_study.errors import UserError
 from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
     Interval,
@@ -21,7 +20,6 @@ from convnext_study.results.statistics.subsets import (
     all_coalitions,
     coalitions_of,
     prefixes,
-    value_of,
 )
 
 FEWEST_PAIRS = 4  # of orders, for an interval
@@ -60,12 +58,11 @@ def shapley_exact(
     the square root of n), independent from set to set; without it there are no intervals.
     """
     sets = all_coalitions(steps)
-    known = {subset: value_of(values, subset) for subset in sets}
     count = len(steps)
     weights = [1 / (count * math.comb(count - 1, size)) for size in range(count)]
     gains = {
         step: math.fsum(
-            weights[len(subset)] * (known[subset | {step}] - known[subset])
+            weights[len(subset)] * (values[subset | {step}] - values[subset])
             for subset in sets
             if step not in subset
         )
@@ -75,7 +72,7 @@ def shapley_exact(
     sure = None if noise is None else 0.0
     return Shapley(
         shares={step: errors.share(gain, sure, math.inf) for step, gain in gains.items()},
-        total=known[frozenset(steps)] - known[frozenset()],
+        total=values[frozenset(steps)] - values[frozenset()],
         method=f"exact, from all {len(sets)} sets of steps" + errors.words,
     )
 
@@ -92,10 +89,8 @@ def shapley_sampled(
     standard error is that of the mean over pairs of orders, which are independent draws, with a t
     interval, for `FEWEST_PAIRS` or more (two cover .87); ``noise`` is as in `shapley_exact`, and
     its error comes on top.
-
-    Raises UserError for orders that are not such pairs, and for a missing value.
     """
-    pairs = _pairs(permutations)
+    pairs = list(zip(permutations[::2], permutations[1::2], strict=True))
     steps = permutations[0]
     gains: dict[str, list[float]] = {step: [] for step in steps}
     for pair in pairs:
@@ -110,7 +105,7 @@ def shapley_sampled(
     networks = len(coalitions_of(permutations))
     return Shapley(
         shares=shares,
-        total=value_of(values, frozenset(steps)) - value_of(values, frozenset()),
+        total=values[frozenset(steps)] - values[frozenset()],
         method=(
             f"{len(permutations)} sampled orders ({len(pairs)} with their reverses), "
             f"from {networks} networks"
@@ -153,16 +148,6 @@ def _noise_factor(steps: int) -> float:
     return 2 * sum(1 / math.comb(steps - 1, size) for size in range(steps)) / steps**2
 
 
-def _pairs(permutations: Sequence[Permutation]) -> list[tuple[Permutation, Permutation]]:
-    if not permutations or len(permutations) % 2:
-        raise UserError(f"{len(permutations)} orders: give pairs, each order with its reverse")
-    pairs = list(zip(permutations[::2], permutations[1::2], strict=True))
-    for order, back in pairs:
-        if sorted(order) != sorted(permutations[0]) or back != order[::-1]:
-            raise UserError(f"{', '.join(order)}: not followed by its reverse, or other steps")
-    return pairs
-
-
 def _gains(order: Permutation, values: Values) -> dict[str, float]:
-    along = [value_of(values, subset) for subset in prefixes(order)]
+    along = [values[subset] for subset in prefixes(order)]
     return {step: along[place + 1] - along[place] for place, step in enumerate(order)}

@@ -24,7 +24,7 @@ from convnext_study.report.findings import Finding, StudyFigure, write_findings
 from convnext_study.report.page import render
 from convnext_study.report.tables import Table
 from convnext_study.report.tables.render import Screen
-from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.results.load import load_results
 from convnext_study.runs.records import Record, scan
 from convnext_study.studies.anytime.arm_exits import CLAIMS
 from convnext_study.studies.anytime.arms import arms_of
@@ -113,7 +113,7 @@ def test_the_page_shows_curve_and_panel(
     folder = study[0]
     written = {path.name for path in write_findings("anytime", reported, folder)}
     assert written >= {"anytime_curve.png", "anytime_panel.svg", "anytime_exits.csv"}
-    html = unescape(render(load_results(folder), ReportOptions()).html)
+    html = unescape(render(load_results(folder)).html)
     titles = [one.title for one in reported if isinstance(one, StudyFigure)]
     assert len(titles) == html.count("data:image/svg+xml;base64,") == 2
     for title in (*titles, *(table.title for table in tables_of(reported).values())):

@@ -21,7 +21,7 @@ from convnext_study.report.figures.roadmap import draw
 from convnext_study.report.findings import write_findings
 from convnext_study.report.page import render
 from convnext_study.report.tables import Table
-from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.results.load import load_results
 from convnext_study.results.summary import summarize
 from convnext_study.runs.records import Record, Run, scan
 from convnext_study.studies.multipath.findings import CLAIMS, PAPER
@@ -190,7 +190,7 @@ def test_the_findings_stand_on_the_page_and_in_files(tmp_path: Path, file: Study
     names = {path.name for path in write_findings("multipath", reported, tmp_path)}
     assert names >= {"multipath.csv", "multipath_claims.json", "multipath_growth.png"}
     assert (tmp_path / "multipath_growth.svg").stat().st_size > 5_000
-    html = unescape(render(load_results(tmp_path), ReportOptions()).html)
+    html = unescape(render(load_results(tmp_path)).html)
     for table in tables(file, records, context).values():
         for text in (table.title, *table.notes):
             assert text.strip() in html

@@ -21,7 +21,7 @@ from convnext_study.report.findings import StudyFigure, write_findings
 from convnext_study.report.page import render
 from convnext_study.report.tables import Table
 from convnext_study.results.claims import PairTest
-from convnext_study.results.load import ReportOptions, load_results
+from convnext_study.results.load import load_results
 from convnext_study.runs.files import RUN, write_json
 from convnext_study.runs.records import Record, Run, scan
 from convnext_study.studies.pruning import costs, plans
@@ -154,7 +154,7 @@ def test_findings_stand_in_files_and_on_the_page(tmp_path: Path, runs: list[Run]
         "pruning_pareto.png",
     }
     assert (tmp_path / "pruning_pareto.svg").stat().st_size > 10_000
-    html = unescape(render(load_results(tmp_path), ReportOptions()).html)
+    html = unescape(render(load_results(tmp_path)).html)
     for one in found:
         if isinstance(one, Table):
             assert one.title in html
