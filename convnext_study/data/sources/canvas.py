@@ -26,7 +26,7 @@ from convnext_study.data.dataset import (
     channel_statistics,
     digest,
 )
-from convnext_study.data.mask_survey import PADDED_TO
+from convnext_study.data.masks import PADDED_TO
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sources import Opening
 from convnext_study.data.sources.digits import (

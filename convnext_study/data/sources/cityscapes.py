@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from convnext_study.data.dataset import IGNORE, DataError, DatasetPair
-from convnext_study.data.image_mask_files import Labels
-from convnext_study.data.mask_survey import Bools, Survey, check_parts, data_of, survey
+from convnext_study.data.masks import Bools, Labels, MaskedImages, masked_data
 from convnext_study.data.sources import Opening
 from convnext_study.data.sources.listing import is_folder
 from convnext_study.data.sources.pairs import paired
@@ -39,13 +38,14 @@ def open_cityscapes(path: str, how: Opening) -> DatasetPair:
                 f"each with train and val"
             )
     names, to_class = train_classes()
-    train, val = (_part(root, part, how).of_classes(to_class) for part in ("train", "val"))
-    check_parts(train, val, names)
-    return data_of(train, val, names, LABEL_IDS, to_class)
+    train, val = (_part(root, part, how) for part in ("train", "val"))
+    for one in (train, val):
+        one.map_labels(to_class)
+    return masked_data(train, val, names)
 
 
-def _part(root: Path, part: str, how: Opening) -> Survey:
-    """What the masks of a part hold, by label ids."""
+def _part(root: Path, part: str, how: Opening) -> MaskedImages:
+    """A part's pairs, whose masks hold label ids."""
     pairs = paired(root, f"{IMAGES}/{part}", f"{MASKS}/{part}", _mask_of, {".png"})
     for other in sorted((root / MASKS / part).rglob(f"*{TRAIN_END}")):
         mask = other.with_name(other.name.removesuffix(TRAIN_END) + MASK_END)
@@ -54,9 +54,10 @@ def _part(root: Path, part: str, how: Opening) -> Survey:
                 f"{mask}: is missing, and {other.name} is not read; unpack "
                 f"gtFine_trainvaltest.zip of Cityscapes again, or give these masks as pairs:PATH"
             )
-    found = survey(pairs, how.corrupt_images)
-    _check_ids(found)
-    return found.within(LABEL_IDS, how.corrupt_images)
+    pairs.survey(how.corrupt_images)
+    _check_ids(pairs)
+    pairs.refuse_from(LABEL_IDS, how.corrupt_images)
+    return pairs
 
 
 def train_classes() -> tuple[tuple[str, ...], Labels]:
@@ -75,7 +76,7 @@ def _mask_of(image: str) -> str | None:
     return image.removesuffix(IMAGE_END) + MASK_END if image.endswith(IMAGE_END) else None
 
 
-def _check_ids(found: Survey) -> None:
+def _check_ids(found: MaskedImages) -> None:
     """Raises DataError for masks that can only hold the ids of the 19 classes.
 
     No street is without what has label ids from 19 on (signs, plants, the sky, people, cars).
@@ -90,7 +91,7 @@ def _check_ids(found: Survey) -> None:
         ids = low
     if ids.any():
         raise DataError(
-            f"{found.files.mask_path(int(ids.argmax()))}: holds train ids (0 to 18 and {IGNORE}) "
+            f"{found.mask_path(int(ids.argmax()))}: holds train ids (0 to 18 and {IGNORE}) "
             f"where label ids (0 to 33) are read; unpack gtFine_trainvaltest.zip of Cityscapes "
             f"again, or give these masks as pairs:PATH"
         )

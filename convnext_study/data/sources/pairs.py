@@ -2,7 +2,7 @@
 
 Both orders are read: ``train/images`` and ``train/masks``, or ``images/train`` and ``masks/train``;
 likewise ``val``. Names of the classes stand in ``PATH/classes.txt``, one per line from class 0 on;
-without that file the training masks are counted: all masks are read once, see `mask_survey`.
+without that file the training masks are counted: all masks are read once, see `data.masks`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from convnext_study.data.dataset import IGNORE, DataError, DatasetPair
-from convnext_study.data.image_mask_files import FilePairs, Pair
-from convnext_study.data.mask_survey import check_numbers, check_parts, data_of, survey
+from convnext_study.data.masks import MaskedImages, Pair, check_numbers, masked_data
 from convnext_study.data.sources import Opening
 from convnext_study.data.sources.listing import SUFFIXES, files_in, is_folder, unread_note
 
@@ -25,15 +24,15 @@ def open_pairs(path: str, how: Opening) -> DatasetPair:
     """Images and masks under ``train`` and ``val``. Raises DataError naming the path at fault."""
     root = Path(path).expanduser()
     folders = [_folders(root, part) for part in ("train", "val")]
-    pairs = [paired(root, images, masks, _mask_of) for images, masks in folders]
+    parts = [paired(root, images, masks, _mask_of) for images, masks in folders]
     names = _class_names(root)
-    train, val = (survey(one, how.corrupt_images) for one in pairs)
-    if names:
-        train, val = (one.within(len(names), how.corrupt_images) for one in (train, val))
+    for part in parts:
+        part.survey(how.corrupt_images)
+    for part in parts if names else ():
+        part.refuse_from(len(names), how.corrupt_images)
+    train, val = parts
     check_numbers(train, val, names)
-    check_parts(train, val, names)
-    classes = names or tuple(f"class{label}" for label in train.labels)
-    return data_of(train, val, classes, len(classes))
+    return masked_data(train, val, names or tuple(f"class{label}" for label in train.labels))
 
 
 def paired(
@@ -42,7 +41,7 @@ def paired(
     masks: str,
     mask_of: Callable[[str], str | None],
     suffixes: Collection[str] = SUFFIXES,
-) -> FilePairs:
+) -> MaskedImages:
     """The images in a folder, each with its mask in another, in the order of their paths.
 
     Args:
@@ -71,7 +70,7 @@ def paired(
                 f"{root / one.mask}: is the mask of {one.image} and of {other.image}; name them "
                 f"apart, or remove one"
             )
-    return FilePairs(str(root), masks, pairs, unread_note(str(root / images), unread, suffixes))
+    return MaskedImages(str(root), masks, pairs, unread_note(str(root / images), unread, suffixes))
 
 
 def _folders(root: Path, part: str) -> tuple[str, str]:
