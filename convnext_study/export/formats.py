@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,16 +51,14 @@ def export_model(
         results: what was measured with these weights, for the card.
 
     Raises:
-        ExportError: not a network of the road map, an unknown kind, a missing extra, or a folder
-            that cannot be written.
+        ExportError: not a network of the road map, a missing extra, or a folder that cannot be
+            written.
         Failed: what was written does not give the network's outputs.
     """
     import torch
 
     from convnext_study.models.fast_conv import restore_convs
 
-    if kind not in FORMATS:
-        raise ExportError(f"--to {kind}: use one of {', '.join(FORMATS)}")
     net = (net if kind in ANY_NETWORK else unwrapped(net)).eval()
     restore_convs(net)
     size = transform.image_size
@@ -88,13 +85,9 @@ Runner = Callable[["Tensor"], "Tensor"]
 
 
 def _hf(net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any]) -> Runner:
-    save_for_hf(net, folder, results=results, data=transform.config())
-    return _from_folder(folder)
-
-
-def _from_folder(folder: Path) -> Runner:
     import timm
 
+    save_for_hf(net, folder, results=results, data=transform.config())
     loaded: Any = timm.create_model(f"local-dir:{folder}", pretrained=True)
     return loaded.eval()  # type: ignore[no-any-return]
 
@@ -184,21 +177,17 @@ def _card(
     net: nn.Module, folder: Path, transform: EvalTransform, results: dict[str, Any], use: str
 ) -> None:
     """The card that a hub folder gets, with another way of loading in it."""
-    from convnext_study.export.model_card import model_card, plain_card
-    from convnext_study.export.weights import _changes, _row, is_row
+    from convnext_study.export.model_card import model_card
+    from convnext_study.export.weights import changes_of, is_row, row_of
 
-    side = transform.image_size
+    row: str | None = None
+    about: dict[str, Any] = {}
     if is_row(net):
-        row = _row(net)
-        image = (net.in_chans, side, side)
-        card = model_card(net, image, row, _changes(net.spec, row), results)
-    else:
-        card = plain_card(net, (3, side, side), results)
-    config = "\n".join(f"- {name}: {value}" for name, value in transform.config().items())
-    section = f"## Use\n\n{use}\n## Images\n\n{config}\n\n"
-    text, found = re.subn(r"## Use\n.*?(?=^## )", lambda _: section, card, flags=re.S | re.M)
-    assert found == 1  # noqa: S101  the card has the section
-    write_bytes(folder / "README.md", text.encode())
+        row = row_of(net)
+        about = changes_of(net.spec, row)
+    image = (getattr(net, "in_chans", 3), transform.image_size, transform.image_size)
+    card = model_card(net, image, results, row, changes=about, use=use, config=transform.config())
+    write_bytes(folder / "README.md", card.encode())
 
 
 _USE_SAFETENSORS = """\

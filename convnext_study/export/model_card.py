@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convnext_study import cost
@@ -12,8 +13,6 @@ from convnext_study.roadmap.paper import published_row
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from convnext_study.models.roadmap_net import RoadmapNet
 
 _HEAD = """\
 ---
@@ -32,8 +31,8 @@ tags:
 A row of the road map "{title}". The step is from section {section} of "A ConvNet for the 2020s"
 (Liu et al., CVPR 2022).
 
-## Use
-
+"""
+USE_TIMM = """\
 timm knows this network only after the package `convnext_study` has been imported, so import that
 first:
 
@@ -49,64 +48,58 @@ transform = timm.data.create_transform(**config, is_training=False)
 
 
 def model_card(
-    net: RoadmapNet,
+    net: nn.Module,
     image: tuple[int, int, int],
-    row: str,
-    changes: Mapping[str, Any],
     results: Mapping[str, Any] | None,
+    row: str | None = None,
+    *,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+    use: str = USE_TIMM,
+    config: Mapping[str, Any] | None = None,
 ) -> str:
-    """Markdown with the front matter that model hubs read.
+    """Markdown, for a row with the front matter that model hubs read.
 
     Args:
         net: the network.
         image: channels, height, width of the images it is meant for.
-        row: its name in timm.
-        changes: fields in which it differs from that row.
         results: what was measured with these weights, if anything.
+        row: its name in timm; None for a network that is no row of a road map.
+        changes: fields in which it differs from that row.
+        use: how it is loaded.
+        config: of the images it wants, where no file beside the card has it.
     """
     from convnext_study.models.registry import VARIANTS
 
-    variant = VARIANTS[row]
-    assert variant.step is not None  # noqa: S101  a model is named after a step
-    head = _HEAD.format(
-        row=row,
-        label=variant.label,
-        why=variant.step.rationale,
-        title=ROADMAPS[variant.regime].title,
-        section=variant.step.section,
-    )
-    return "\n".join(
-        [head, *_network(net, image, changes), *_results(results), *_paper(variant, changes)]
-    )
-
-
-def plain_card(
-    net: nn.Module, image: tuple[int, int, int], results: Mapping[str, Any] | None
-) -> str:
-    """The card of a network that is no row of a road map; ``net``, ``image`` and ``results`` are
-    as in `model_card`."""
-    head = f"# {type(net).__name__}\n\n## Use\n"
-    return "\n".join([head, *_counts(net, image), "", *_results(results)])
-
-
-def _counts(net: nn.Module, image: tuple[int, int, int]) -> list[str]:
+    variant = VARIANTS[row] if row else None
+    head = f"# {type(net).__name__}\n"
+    if variant is not None and variant.step is not None:  # a model is named after a step
+        head = _HEAD.format(
+            row=row,
+            label=variant.label,
+            why=variant.step.rationale,
+            title=ROADMAPS[variant.regime].title,
+            section=variant.step.section,
+        )
+    images = [f"- {name}: {value}" for name, value in (config or {}).items()]
     counted = cost.count(net, image)
-    return [
+    lines = [head, "## Use", "", use, *(["## Images", "", *images, ""] if images else [])]
+    lines += [
         "## Network",
         "",
         f"- {counted.params / 1e6:.4g} M parameters",
         f"- {counted.macs / 1e9:.4g} G multiply-accumulates (convolution and linear layers) "
         f"for an image of {' x '.join(map(str, image))}",
     ]
-
-
-def _network(net: RoadmapNet, image: tuple[int, int, int], changes: Mapping[str, Any]) -> list[str]:
-    lines = [*_counts(net, image), f"- {net.num_classes} classes"]
-    if changes:
-        differs = ", ".join(f"`{name}` = {value}" for name, value in changes.items())
-        lines.append(f"- differs from the row in {differs}")
-    spec = json.dumps(net.spec.to_dict())
-    return [*lines, "", "All of its fields:", "", "```json", spec, "```", ""]
+    if variant is not None:
+        own: Any = net
+        lines.append(f"- {own.num_classes} classes")
+        if changes:
+            differs = ", ".join(f"`{name}` = {value}" for name, value in changes.items())
+            lines.append(f"- differs from the row in {differs}")
+        spec = json.dumps(own.spec.to_dict())
+        lines += ["", "All of its fields:", "", "```json", spec, "```"]
+    lines += ["", *_results(results), *(_paper(variant, changes) if variant else [])]
+    return "\n".join(lines)
 
 
 def _results(results: Mapping[str, Any] | None) -> list[str]:

@@ -81,12 +81,13 @@ def save_for_hf(
     from convnext_study.export.model_card import model_card
 
     net, folder = unwrapped(model), Path(folder)
-    row = _row(net)
+    row = row_of(net)
     # A copy, so that neither memory format nor configuration of the caller's network changes.
     twin: Any = copy.deepcopy(net).to("cpu").to(memory_format=torch.contiguous_format)
     twin.pretrained_cfg = _config(net, row, data or {})
     arguments = _arguments(net, row)
-    card = model_card(net, twin.pretrained_cfg["input_size"], row, _changes(net.spec, row), results)
+    size = twin.pretrained_cfg["input_size"]
+    card = model_card(net, size, results, row, changes=changes_of(net.spec, row))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         timm.models.save_for_hf(twin, str(folder), model_args=arguments, safe_serialization=True)
@@ -136,13 +137,14 @@ def is_row(net: nn.Module) -> TypeGuard[RoadmapNet]:
     return mine == its
 
 
-def _row(net: RoadmapNet) -> str:
+def row_of(net: RoadmapNet) -> str:
+    """The timm name of the row that a network is, or differs least from."""
     from convnext_study.models.registry import VARIANTS
 
     named = (getattr(net, "pretrained_cfg", None) or {}).get("architecture")
     if named in VARIANTS:
         return str(named)
-    return min(VARIANTS, key=lambda name: len(_changes(net.spec, name)))
+    return min(VARIANTS, key=lambda name: len(changes_of(net.spec, name)))
 
 
 def _config(net: RoadmapNet, row: str, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +159,7 @@ def _config(net: RoadmapNet, row: str, data: Mapping[str, Any]) -> dict[str, Any
     return {**config, **data, **image, "architecture": row}
 
 
-def _changes(spec: NetSpec, row: str) -> dict[str, Any]:
+def changes_of(spec: NetSpec, row: str) -> dict[str, Any]:
     """The fields in which a network differs from a row."""
     from convnext_study.models.registry import VARIANTS
 
@@ -168,7 +170,7 @@ def _changes(spec: NetSpec, row: str) -> dict[str, Any]:
 def _arguments(net: RoadmapNet, row: str) -> dict[str, Any]:
     """What `timm.create_model` needs besides the name to build the network again."""
     return {
-        **_changes(net.spec, row),
+        **changes_of(net.spec, row),
         "num_classes": net.num_classes,
         "in_chans": net.in_chans,
         "global_pool": net.head.pool_type,

@@ -7,9 +7,9 @@ The defaults are ResNet-50. Setting fields one after the other walks the road to
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from convnext_study.errors import UserError, did_you_mean
 
@@ -36,8 +36,67 @@ class SpecError(UserError):
     """A network was described that cannot be built; the message names the field."""
 
 
+class Spec:
+    """To and from plain values, for the frozen dataclasses that networks are made of.
+
+    Values are numbers, texts, and tuples of them, which JSON has as lists.
+    """
+
+    @classmethod
+    def kind(cls) -> str:
+        """What is made of it, as errors have it: ``an anytime network``."""
+        return "a network"
+
+    def __post_init__(self) -> None:
+        """Tuples for JSON's lists, then the check."""
+        self._freeze()
+        self.check()
+
+    def check(self) -> None:
+        """Raises SpecError, one line that names the field, for what no network can have."""
+
+    def replace(self, **changes: Any) -> Self:
+        """The same network with some fields changed. Raises SpecError for an unknown field."""
+        own = {name: getattr(self, name) for name in self._names()}
+        return type(self).from_dict({**own, **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values of every field, so that a record can be read without our defaults."""
+        return {name: _lists(getattr(self, name)) for name in self._names()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_dict``; fields left out keep their defaults."""
+        cls.check_names(values)
+        return cls(**values)
+
+    @classmethod
+    def check_names(cls, names: Iterable[str]) -> None:
+        """Raises SpecError for a field that there is not."""
+        for name in names:
+            if name not in (known := cls._names()):
+                raise SpecError(f"{name}: no such field of {cls.kind()}{did_you_mean(name, known)}")
+
+    def _freeze(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            if not isinstance(field.default, str):  # an error shows what was given for a text
+                object.__setattr__(self, field.name, _tuples(getattr(self, field.name)))
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _lists(value: Any) -> Any:
+    return list(map(_lists, value)) if isinstance(value, tuple) else value
+
+
 @dataclass(frozen=True, kw_only=True)
-class NetSpec:
+class NetSpec(Spec):
     """What a road-map network is made of. Hashable, and equal to its JSON form and back.
 
     Args:
@@ -87,9 +146,8 @@ class NetSpec:
     layout: str = "staged"
     grn: bool = False
 
-    def __post_init__(self) -> None:
-        if isinstance(self.depths, list):  # JSON has no tuples
-            object.__setattr__(self, "depths", tuple(self.depths))
+    def check(self) -> None:
+        """Raises SpecError for a value that no network can have."""
         for name, allowed in CHOICES.items():
             _check_choice(name, getattr(self, name), allowed)
         _check_depths(self.depths)
@@ -100,28 +158,6 @@ class NetSpec:
         scale = self.layer_scale
         if scale is not None and (type(scale) not in (int, float) or not 0 < scale <= 1):
             raise SpecError(f"layer_scale: {scale!r}; use None or a number above 0, at most 1")
-
-    def replace(self, **changes: Any) -> NetSpec:
-        """The same network with some fields changed. Raises SpecError for an unknown field."""
-        return NetSpec.from_dict({**self.to_dict(), **changes})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of every field, so that a record can be read without our defaults."""
-        return {
-            field.name: list(value)
-            if isinstance(value := getattr(self, field.name), tuple)
-            else value
-            for field in dataclasses.fields(self)
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> NetSpec:
-        """The inverse of ``to_dict``; fields left out keep ResNet-50's value."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                raise SpecError(f"{name}: no such field of a network{did_you_mean(name, known)}")
-        return cls(**values)
 
     def stage_width(self, stage: int) -> int:
         """What ``width`` is in that stage (from 0)."""

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convnext_study.roadmap.spec import SpecError
-from convnext_study.runs.spec import Spec
+from convnext_study.roadmap.spec import Spec, SpecError
 
 FLEX_WIDTH = 64  # on a backbone for which the authors state none; ours
 BATCHNORM_MOMENTUM = 0.01  # the authors', as torch counts it

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from convnext_study.roadmap.spec import SpecError
-from convnext_study.runs.spec import Spec
+from convnext_study.roadmap.spec import Spec, SpecError
 
 STAGES = 3
 SE_REDUCTION = 16  # channels for each hidden unit of squeeze and excitation

@@ -14,8 +14,8 @@ from itertools import chain
 from typing import Any, ClassVar, TypeAlias, get_args
 
 from convnext_study.errors import did_you_mean
+from convnext_study.roadmap import spec as roadmap_spec
 from convnext_study.roadmap.spec import SpecError
-from convnext_study.runs import spec as runs_spec
 
 Widths: TypeAlias = tuple[tuple[int, ...], ...]
 Blocks: TypeAlias = tuple[tuple[tuple[Any, ...], ...], ...]  # of stages, blocks, layers
@@ -28,7 +28,7 @@ HEADS = {"linear": (), "512": (512,), "4096": (4096, 4096), "4096bn": (4096, 409
 _MAY_BE_ZERO = {"stages", "inner", "last", "transitions"}  # lists of channels begin with channel 0
 
 
-class BaseSpec(runs_spec.Spec):
+class BaseSpec(roadmap_spec.Spec):
     """What the frozen dataclasses of all families share: plain values in, plain values out."""
 
     family: ClassVar[str]
