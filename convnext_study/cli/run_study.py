@@ -146,10 +146,6 @@ def _show(study: RunCollection) -> None:
         print("no row is finished yet: no table")
         return
     show_rows(rows, study.folder)
-    if study.wandb != "off":
-        from convnext_study.report.write import mirror_study
-
-        mirror_study(study.folder, rows, study.wandb)
 
 
 def show_rows(rows: Sequence[ResultRow], folder: Path, within: str = "") -> None:

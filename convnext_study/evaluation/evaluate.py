@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from convnext_study.data import pool
 from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.fingerprint import digest_of_names
+from convnext_study.data.sources import IMAGENET
 from convnext_study.data.sources.folder import class_order_note
 from convnext_study.data.transforms.crops import crop_steps
 from convnext_study.data.transforms.image import Steps
@@ -35,7 +36,6 @@ from convnext_study.training.tasks.base import Evidence, ImageTask, answer_of
 from convnext_study.training.tasks.classification import Classification
 
 TOP = 5
-IMAGENET_CLASSES, IMAGENET_VAL = 1000, 50_000
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def _transform(loaded: LoadedModel, data: DatasetPair) -> str:
 def _measured_on(data: DatasetPair, images: int) -> str:
     """What the numbers are numbers of, and whether the paper's may stand beside them."""
     what = f"the {images} validation images of {data.uri}, {data.num_classes} classes"
-    if data.num_classes == IMAGENET_CLASSES and images == IMAGENET_VAL:
+    if (images, data.num_classes) == IMAGENET[1:3]:
         return (
             f"{what}: as many as ImageNet-1K's validation set has; if they are that, the paper's "
             "figures compare"

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from convnext_study.experiments.data_identity import (
-    IMAGENET_CLASSES,
-    IMAGENET_TRAIN,
-    IMAGENET_VAL,
-    DatasetSize,
-)
+from convnext_study.data.sources import IMAGENET
+from convnext_study.experiments.data_identity import DatasetSize
 from convnext_study.experiments.estimate import CostEstimate
 from convnext_study.recipes import (
     MODERN,
@@ -62,7 +58,7 @@ def caveats(
 
 def _data(dataset: DatasetSize) -> str:
     found = (dataset.train, dataset.val, dataset.classes)
-    if found == (IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES):
+    if found == IMAGENET[:3]:
         return ""
     return (
         f"data: {dataset.train:,} training and {dataset.val:,} validation images of "

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 _LABELS = {"classification": OF_IMAGES, "segmentation": OF_PIXELS, "pose": JOINTS}
 
 
-IMAGENET_TRAIN, IMAGENET_VAL, IMAGENET_CLASSES = 1_281_167, 50_000, 1000
-
-
 @dataclass(frozen=True)
 class DatasetSize:
     """How many images a study reads, of what size and how many kinds. ``uri`` names them."""

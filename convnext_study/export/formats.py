@@ -99,7 +99,7 @@ def _safetensors(
 
     from safetensors import safe_open
 
-    from convnext_study.models.pretrained.state_files import read_state
+    from convnext_study.models.pretrained.state_files import read_weights
     from convnext_study.models.roadmap_net import RoadmapNet
     from convnext_study.roadmap.spec import NetSpec
 
@@ -109,7 +109,7 @@ def _safetensors(
     with safe_open(path, "pt") as file:
         spec = NetSpec.from_dict(json.loads(file.metadata()["spec"]))
     again = RoadmapNet(spec, num_classes=net.num_classes, in_chans=net.in_chans)
-    again.load_state_dict(read_state(path))
+    again.load_state_dict(read_weights(path).state)
     return again.eval()
 
 

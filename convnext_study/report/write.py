@@ -1,11 +1,8 @@
-"""The files of a report: ``report.html``, ``figures``, ``tables``; and a copy of it in wandb."""
+"""The files of a report: ``report.html``, ``figures``, ``tables``."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from convnext_study.errors import UserError
 from convnext_study.report.attribution import panels
@@ -15,15 +12,8 @@ from convnext_study.report.findings import FINDINGS
 from convnext_study.report.page import Commands, Report, render
 from convnext_study.report.page_figures import write_figures
 from convnext_study.report.tables.render import write_tables
-from convnext_study.report.tables.results import results_table
-from convnext_study.results.detectable import detectable_note
 from convnext_study.results.load import StudyFolder, load_results
-from convnext_study.results.rows import study_title
 from convnext_study.runs.files import make_within, write_bytes
-from convnext_study.runs.wandb import digest, mirror
-
-if TYPE_CHECKING:
-    from convnext_study.results.rows import ResultRow
 
 PAGE = "report.html"
 
@@ -75,36 +65,3 @@ def _write_page(out: Path, report: Report) -> Path:
             f"{path}: cannot be written ({error.strerror}); choose another --out"
         ) from None
     return path
-
-
-def mirror_study(
-    folder: Path,
-    rows: Sequence[ResultRow],
-    mode: str,
-    warn: Callable[[str], None] | None = None,
-) -> None:
-    """A run of its own with the result table, and ``roadmap.png`` of ``folder`` if there is one."""
-    if mode == "off" or all(row.state != "done" for row in rows):
-        return
-    title, study, figure = study_title(rows), rows[0].study, folder / "roadmap.png"
-    records = results_table(rows).records(csv=True)
-    # What also stands by itself: each row's metric under its name, and its MACs.
-    summary = {f"{row['metric']}/{row['name']}": row["value"] for row in records}
-    summary |= {f"macs/{row['name']}": row["macs"] for row in records}
-    task = {
-        "init": {
-            "id": digest(folder.resolve().name, study, title.data),
-            "name": f"{study} results",
-            "group": study,
-            "job_type": "results",
-            "dir": str(folder),
-            "config": {"title": title.title, "data": title.data, "note": detectable_note(rows)},
-        },
-        "table": {
-            "results": {"columns": [*records[0]], "data": [[*row.values()] for row in records]}
-        },
-        "image": {"roadmap": str(figure.absolute())} if figure.exists() else {},
-        "summary": {name: value for name, value in summary.items() if value is not None},
-    }
-    with mirror(task, mode, warn or (lambda text: print(text, file=sys.stderr))):
-        pass

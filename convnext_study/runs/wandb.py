@@ -67,7 +67,8 @@ SETTINGS: dict[str, Any] = {
 
 @contextlib.contextmanager
 def mirrored(run: Run, folder: Path, mode: str, warn: Callable[[str], None]) -> Iterator[None]:
-    """Mirror what is logged in a run's folder while the block trains it.
+    """A process that mirrors what is logged in a run's folder while the block trains it, and for a
+    moment longer at its end.
 
     Args:
         run: what is trained.
@@ -78,46 +79,10 @@ def mirrored(run: Run, folder: Path, mode: str, warn: Callable[[str], None]) -> 
     if mode == "off":
         yield
         return
-    whole = folder.absolute()
-    about = {
-        "id": run_id(run),
-        "name": run.id,
-        "group": run.study,
-        "job_type": run.task.name,
-        "dir": str(whole),
-        "config": {**run.model_dump(mode="json"), "key": run.key},
-    }
-    old = list(_epochs(whole / LOG))  # what an earlier start has logged, it has mirrored
-    task = {"init": about, "log": str(whole / LOG), "result": str(whole / RESULT), "old": old}
-    with mirror(task, mode, warn):
-        yield
-
-
-def run_id(run: Run) -> str:
-    """A run's id in wandb: the same at every resume, another in another study."""
-    return digest(run.study, run.name, run.key)
-
-
-def digest(*parts: str) -> str:
-    """16 hex digits that stand for some texts."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def mirror(task: dict[str, Any], mode: str, warn: Callable[[str], None]) -> Iterator[None]:
-    """A process that hands plain values to wandb during the block; for a moment longer at its end.
-
-    Args:
-        task: arguments of ``wandb.init`` as ``init``; the ``log`` to follow, its lines that are
-            ``old``, and where the ``result`` will be; or a ``table`` (name to columns and data), an
-            ``image`` (name to path) and a ``summary`` (name to number), each where there is one.
-        mode: ``offline`` or ``online``.
-        warn: as in `mirrored`.
-    """
     left = threading.Event()
     listener = alive = None
     try:
-        process, alive = _start(task, mode)
+        process, alive = _start(run, folder.absolute(), mode)
         listener = threading.Thread(target=_listen, args=(process, warn, left), daemon=True)
         listener.start()
     except (OSError, TypeError, ValueError) as error:
@@ -137,14 +102,30 @@ def mirror(task: dict[str, Any], mode: str, warn: Callable[[str], None]) -> Iter
                 warn("wandb takes long to end (no network?): it tries on in the background")
 
 
-def _start(task: dict[str, Any], mode: str) -> tuple[subprocess.Popen[bytes], int]:
+def run_id(run: Run) -> str:
+    """A run's id in wandb: the same at every resume, another in another study."""
+    return hashlib.sha256("\n".join((run.study, run.name, run.key)).encode()).hexdigest()[:16]
+
+
+def _start(run: Run, folder: Path, mode: str) -> tuple[subprocess.Popen[bytes], int]:
     """wandb's process, and a pipe that tells it by its end that this one is through, or killed."""
     env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-    project = {} if "WANDB_PROJECT" in env else {"project": PROJECT}
-    init = {**project, "mode": mode, "resume": "allow", **task["init"]}
+    init = {
+        **({} if "WANDB_PROJECT" in env else {"project": PROJECT}),
+        "mode": mode,
+        "resume": "allow",
+        "id": run_id(run),
+        "name": run.id,
+        "group": run.study,
+        "job_type": run.task.name,
+        "dir": str(folder),
+        "config": {**run.model_dump(mode="json"), "key": run.key},
+    }
+    old = list(_epochs(folder / LOG))  # what an earlier start has logged, it has mirrored
+    task = {"init": init, "log": str(folder / LOG), "result": str(folder / RESULT), "old": old}
     # A file may be of any size, and never waits for a reader.
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
-        json.dump({**task, "init": init}, file)
+        json.dump(task, file)
         file.seek(0)
         end, alive = os.pipe()
         try:
@@ -206,14 +187,7 @@ def _carry_out(task: dict[str, Any], over: threading.Event) -> None:
     known = getattr(wandb.Settings, "model_fields", {})  # some came with later versions
     settings = {name: value for name, value in SETTINGS.items() if name in known}
     run = wandb.init(**task["init"], settings=wandb.Settings(**settings))
-    code = _follow(run, task, over) if "log" in task else 0
-    for name, content in task.get("table", {}).items():
-        run.log({name: wandb.Table(**content)})
-    for name, path in task.get("image", {}).items():
-        run.log({name: wandb.Image(path)})
-    if summary := task.get("summary"):
-        run.summary.update(summary)
-    run.finish(exit_code=code)
+    run.finish(exit_code=_follow(run, task, over))
 
 
 def _follow(run: Any, task: dict[str, Any], over: threading.Event) -> int:

@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fakes import fake_epochs, fake_result, fake_run, fake_runs, write_study
+from support.fakes import fake_epochs, fake_result, fake_run
 
-from convnext_study.report.figures.roadmap import draw
-from convnext_study.report.write import mirror_study
-from convnext_study.results.detectable import detectable_note
-from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs import wandb
 from convnext_study.runs.files import LOG, RESULT, write_json
-from convnext_study.runs.records import Epoch, scan
+from convnext_study.runs.records import Epoch
 from convnext_study.runs.wandb import mirrored, run_id
 
 RUN = fake_run(get_roadmap("nano").variant("gelu"), epochs=5)
@@ -148,35 +144,6 @@ def test_a_killed_training_loses_no_epoch(tmp_path: Path) -> None:
     assert [one["exit_code"] for one in of_type(records, "exit")] == [1]
 
 
-def test_a_study_has_its_table_and_figure(tmp_path: Path) -> None:
-    runs = fake_runs()
-    write_study(tmp_path, runs[:-1])
-    rows = summarize(scan(tmp_path), runs)
-    draw(rows, tmp_path)
-    told: list[str] = []
-    mirror_study(tmp_path, rows, "offline", warn=told.append)
-    assert told == []
-    (folder,) = offline_runs(tmp_path)
-    records = read_back(folder)
-    summary = summary_of(records)
-    assert summary["top1/gelu"] == pytest.approx(next(r.value for r in rows if r.name == "gelu"))
-    assert summary["macs/gelu"] == next(row.macs for row in rows if row.name == "gelu")
-    assert "top1/separate_downsampling" not in summary  # not run
-    (about,) = of_type(records, "run")
-    assert about["run_group"] == "roadmap-nano"
-    assert about["config"]["update"]["note"] == detectable_note(rows)
-    (table,) = (folder / "files" / "media" / "table").iterdir()
-    content = json.loads(table.read_text())
-    by_name = {
-        one["name"]: one
-        for one in (dict(zip(content["columns"], line, strict=True)) for line in content["data"])
-    }
-    assert list(by_name) == [row.name for row in rows]
-    assert by_name["layer_norm"]["label"] == "BN → LN"
-    (image,) = (folder / "files" / "media" / "images").iterdir()
-    assert image.read_bytes() == (tmp_path / "roadmap.png").read_bytes()
-
-
 # Broken in every way: a package of that name in front of the real one.
 RUN_CODE = """
 class Summary(dict): pass
@@ -266,9 +233,6 @@ def test_off_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     with mirrored(RUN, tmp_path, "off", refuse):
         log_epochs(tmp_path, CURVE)
-    write_study(tmp_path, [RUN])
-    mirror_study(tmp_path, summarize(scan(tmp_path)), "off", warn=refuse)
-    mirror_study(tmp_path, summarize([], [RUN]), "offline", warn=refuse)  # nothing to show yet
     assert not (tmp_path / "wandb").exists()
 
 

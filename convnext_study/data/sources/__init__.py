@@ -29,6 +29,9 @@ class KnownSize(NamedTuple):
     image_size: int
 
 
+IMAGENET = KnownSize(1_281_167, 50_000, 1000, 224)  # ImageNet-1K
+
+
 class Opening(NamedTuple):
     """How a data set is opened: with what ``?OPTION=VALUE``, and as `open_data` says."""
 
@@ -122,7 +125,7 @@ SOURCES = {
         "folder:PATH",
         "folder:open_folder",
         class_folders=True,
-        assumed=KnownSize(1_281_167, 50_000, 1000, 224),
+        assumed=IMAGENET,
     ),
     "packed": DataSource("packed:PATH", "packed:open_packed", files=("pack.json",)),
     # Pickles, of which torchvision knows the digests: it opens no others.

@@ -105,8 +105,8 @@ def to_roadmap(
     stem, head = known.names["stem.conv"], known.names["head.fc"]
     classes = _classes(state, head, num_classes)
     chans = in_chans or _size(state, f"{stem}.weight", 1) or 3
-    rows = [row.swapped() for row in _rows(known, spec, classes, chans)]
-    return _rename(_without(state, head, classes), rows, known.title)
+    rows = _rows(known, spec, classes, chans)
+    return _rename(_without(state, head, classes), rows, known.title, 1)
 
 
 def from_roadmap(
@@ -121,7 +121,9 @@ def from_roadmap(
     classes = _classes(state, "head.fc", num_classes)
     chans = _size(state, "stem.conv.weight", 1) or 3
     rows = _rows(get_key_map(key_map), spec, classes, chans)
-    return _rename(_without(state, "head.fc", classes), rows, "the road-map network of that spec")
+    return _rename(
+        _without(state, "head.fc", classes), rows, "the road-map network of that spec", 0
+    )
 
 
 def load(net: RoadmapNet, state: Mapping[str, Any], *, classifier: bool = True) -> None:
@@ -149,18 +151,11 @@ def _known(state: State, key_map: str | None) -> KeyMap:
 
 
 class WeightMapping(NamedTuple):
-    """One tensor: its name here and there, its shape here and there, and how its axes move."""
+    """One tensor: its name, its shape and how its axes are called, here and there."""
 
-    source: str
-    target: str
-    shape: tuple[int, ...]
-    target_shape: tuple[int, ...]
+    names: tuple[str, str]
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
     axes: tuple[str, str]
-
-    def swapped(self) -> WeightMapping:
-        return WeightMapping(
-            self.target, self.source, self.target_shape, self.shape, self.axes[::-1]
-        )
 
 
 def _rows(key_map: KeyMap, spec: NetSpec, num_classes: int, in_chans: int) -> list[WeightMapping]:
@@ -175,12 +170,14 @@ def _rows(key_map: KeyMap, spec: NetSpec, num_classes: int, in_chans: int) -> li
         axes = (_OURS.get(theirs, theirs), theirs)
         there = rearrange(tensor, " -> ".join(axes))
         target = f"{names[key.rpartition('.')[0]]}.{name}"
-        rows.append(WeightMapping(key, target, tuple(tensor.shape), tuple(there.shape), axes))
+        shapes = tuple(tensor.shape), tuple(there.shape)
+        rows.append(WeightMapping((key, target), shapes, axes))
     return rows
 
 
-def _rename(state: State, rows: list[WeightMapping], title: str) -> State:
-    shapes = {row.source: row.shape for row in rows}
+def _rename(state: State, rows: list[WeightMapping], title: str, source: int) -> State:
+    """The weights in the other form: ``source`` is 0 for ours, 1 for theirs."""
+    target, shapes = 1 - source, {row.names[source]: row.shapes[source] for row in rows}
     problems = {
         "missing": [k for k in shapes if k not in state and not k.endswith(_OPTIONAL)],
         "unexpected": [k for k in state if k not in shapes],
@@ -195,7 +192,10 @@ def _rename(state: State, rows: list[WeightMapping], title: str) -> State:
         raise PretrainedError(f"the weights are not those of {title}: {'; '.join(told)}")
     zero = torch.zeros((), dtype=torch.long)
     return {
-        row.target: rearrange(state.get(row.source, zero), " -> ".join(row.axes)) for row in rows
+        row.names[target]: rearrange(
+            state.get(row.names[source], zero), f"{row.axes[source]} -> {row.axes[target]}"
+        )
+        for row in rows
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import pickle
 import re
 from collections.abc import Mapping
@@ -44,11 +45,6 @@ class Weights(NamedTuple):
     kind: Kind | None
     key: str | None
     others: str | None
-
-
-def read_state(path: Path | str, kind: Kind | None = None) -> State:
-    """The state dict of `read_weights`, which see for which it is where a file has several."""
-    return read_weights(path, kind).state
 
 
 def read_weights(path: Path | str, kind: Kind | None = None) -> Weights:
@@ -108,23 +104,11 @@ def _content(path: Path) -> Any:
 
 
 def _check_not_text(head: bytes) -> None:
-    """Raises PretrainedError at the first bytes of a text file, in words for what people get."""
-    try:
+    """Raises PretrainedError at the first bytes of a text file: a page, a pointer of Git LFS."""
+    with contextlib.suppress(UnicodeDecodeError):
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
-    except UnicodeDecodeError:
-        text = ""
-    start = (text or head.decode("latin-1")).lstrip().lower()
-    if start.startswith(("<!doctype html", "<html")):
-        raise PretrainedError("a text file, not weights: an HTML page; download them again")
-    if not text or not all(one.isprintable() or one.isspace() for one in text):
-        return
-    if start.startswith("version https://git-lfs"):
-        what = ": Git LFS's pointer to them; fetch them with git lfs pull"
-    elif '"weight_map"' in text:
-        what = ": the index of several files of them; save them as one"
-    else:
-        what = f"; it begins with {text[:40]!r}"
-    raise PretrainedError(f"a text file, not weights{what}")
+        if all(one.isprintable() or one.isspace() for one in text):
+            raise PretrainedError(f"a text file, not weights; it begins with {text[:40]!r}")
 
 
 def _weights(content: Any, kind: Kind | None) -> Weights:
