@@ -186,3 +186,16 @@ def test_bars_are_open_where_not_significant_and_have_their_intervals() -> None:
     assert ends == [(0.5, 2.5), (-2.0, 1.0)]
     low, high = axes.get_xlim()
     assert low <= -2 and high >= 2.5
+
+
+def test_a_sign_that_the_first_font_lacks_is_drawn_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(style, "FALLBACKS", ("No such font", "STIXSizeOneSym"))
+    style.fonts.cache_clear()
+    with style.style():
+        figure = style.new_figure(1, 1)
+        figure.text(0, 0, "αa⎰")
+    (path,) = style.save(figure, tmp_path, "signs", ("svg",))
+    style.fonts.cache_clear()
+    assert "STIXSizeOneSym" in path.read_text() and "DejaVuSans" in path.read_text()

@@ -234,3 +234,26 @@ def test_a_table_without_rows_is_its_title(tmp_path: Path) -> None:
 )
 def test_numbers_as_text(written: str, text: str) -> None:
     assert written == text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Λ α ς Α ο", r"$\Lambda$ $\alpha$ $\varsigma$ A o"),
+        ("λ: ί", r"$\lambda$: $\iota$"),
+        ("日本", "[U+65E5][U+672C]"),
+        ("한", "[U+D55C]"),
+        ("é ﬁ Ａ ≤", r"é fi A $\leq$"),
+    ],
+)
+def test_pdflatex_has_every_sign(text: str, says: str) -> None:
+    table = Table("t", text, [Column("a", text, str, "text")], [text], (text,))
+    made = to_latex(table)
+    assert made.count(says) == 4
+    assert max(made) < "\u0180"
+
+
+def test_the_first_text_of_a_row_stays_while_the_table_scrolls() -> None:
+    columns = [Column("n", "#", lambda row: row), Column("a", "step", str, "text")]
+    html = str(to_html(Table("t", "", columns, [1, 2])))
+    assert html.count(' key"') == html.count('"t key"') == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -37,7 +38,7 @@ KINDS: dict[str, Any] = {
     "png": {"Software": None},
 }
 _STYLE: Any = {
-    **{"font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK},
+    **{"font.size": 9.5, "text.color": INK},
     "text.parse_math": False,  # a label with dollars in it is a label
     **{"axes.axisbelow": True, "axes.labelcolor": FAINT, "grid.color": RULE},
     **{"axes.titlelocation": "left", "axes.titlesize": 9.5, "axes.titleweight": "bold"},
@@ -54,6 +55,25 @@ _ABREAST = 3  # charts in one line of a figure
 ROUND = [1, 2, 5, 10]  # what ticks are multiples of
 
 
+# Of these the ones that are installed draw what DejaVu Sans, which comes with matplotlib, lacks:
+# Chinese, Japanese and Korean.
+FALLBACKS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC"),
+    *("Source Han Sans", "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic"),
+    *("Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
+    *("IPAexGothic", "NanumGothic", "Droid Sans Fallback", "Arial Unicode MS", "Unifont"),
+)
+
+
+@functools.cache
+def fonts() -> list[str]:
+    """The families that text is drawn in, one after the other for what those before lack."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in FALLBACKS if name in installed)]
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """matplotlib's defaults and ours for a while, whatever the user's configuration says."""
@@ -62,7 +82,7 @@ def style() -> Iterator[None]:
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+        matplotlib.rcParams.update({**_STYLE, "font.family": fonts()})
         yield
 
 

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,14 @@ _LATEX = str.maketrans(
         "↓": r"$\downarrow$",
         "|": r"\textbar{}",
         "\u00a0": "~",
+        "≤": r"$\leq$",
+        "≥": r"$\geq$",
     }
 )
+_LATIN = "\u0180"  # signs below are set up for pdflatex, whatever the font's encoding
+_GREEK = re.compile(r"GREEK (SMALL|CAPITAL) LETTER (FINAL )?(\w+)$")
+# Capitals that have no command, since they look like these; and a small one.
+_LOOKS = dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧο", "ABEZHIKMNOPTXo", strict=True))
 _FORMULA = re.compile(r"[\s\"']*[=+\-@＝＋－＠]|[\t\r\n]")
 # Lines and what would begin a comment or a tag of HTML in Markdown.
 _MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|`*_[]<>#~"})
@@ -86,10 +93,11 @@ def to_html(table: AnyTable) -> Markup:
     from markupsafe import Markup
 
     headings, rows = table.on_screen()
+    key = next((place for place, head in enumerate(headings) if head.left), 0)
     return Markup(  # noqa: S704  the template escapes
         templates()
         .get_template("table.html.j2")
-        .render(title=table.title, headings=headings, rows=rows, notes=table.notes)
+        .render(title=table.title, headings=headings, rows=rows, notes=table.notes, key=key)
     )
 
 
@@ -143,10 +151,29 @@ def to_latex(table: AnyTable) -> str:
 
     # An empty line would end the paragraph, and with it the command that it stands in.
     notes = "".join(f"\\par\\footnotesize {escape(_line(note))}\n" for note in table.notes)
-    return (
+    text = (
         f"\\begin{{table}}\n\\centering\n\\caption{{{escape(_line(table.title))}}}\n"
         f"{_tabulated(table, 'latex_booktabs')}\n{notes}\\end{{table}}\n"
-    ).translate(_LATEX)
+    )
+    return "".join(map(_latex_sign, text.translate(_LATEX)))
+
+
+def _latex_sign(sign: str) -> str:
+    """A sign that pdflatex takes: Greek as mathematics, others by their plain forms, or by number
+    where they have none, as Chinese."""
+    if sign < _LATIN:
+        return sign
+    parts = unicodedata.normalize("NFKD", sign)
+    plain = "".join(_LOOKS.get(one, one) for one in parts if not unicodedata.combining(one))
+    if plain and max(plain) < _LATIN:
+        return plain
+    found = _GREEK.match(unicodedata.name(plain, "")) if len(plain) == 1 else None
+    if not found:
+        return f"[U+{ord(sign):04X}]"
+    name = found[3].lower().replace("lamda", "lambda")
+    if found[1] == "CAPITAL":
+        name = name.capitalize()
+    return f"$\\{'var' if found[2] else ''}{name}$"
 
 
 def to_markdown(table: AnyTable) -> str:
