@@ -56,7 +56,7 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
 
 @pytest.fixture(scope="module")
 def html(imagenet: StudyFolder) -> str:
-    return render(imagenet, ReportOptions(show=lambda *_: "x" * 3000)).html
+    return render(imagenet).html
 
 
 # The page
