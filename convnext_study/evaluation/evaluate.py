@@ -15,7 +15,6 @@ from convnext_study.data import pool
 from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.fingerprint import digest_of_names
 from convnext_study.data.sources import IMAGENET
-from convnext_study.data.sources.folder import class_order_note
 from convnext_study.data.transforms.crops import crop_steps
 from convnext_study.data.transforms.image import Steps
 from convnext_study.data.workers import Transform
@@ -281,8 +280,6 @@ def _measured_on(data: DatasetPair, images: int) -> str:
 
 
 def _notes(loaded: LoadedModel, data: DatasetPair) -> list[str]:
-    if loaded.run is None:
-        return list(filter(None, [class_order_note(data)]))
-    if loaded.class_names is not None or loaded.run.data == data.uri:
+    if loaded.run is None or loaded.class_names is not None or loaded.run.data == data.uri:
         return []
     return [f"trained on {loaded.run.data}: that its classes are these, in this order, is assumed"]

@@ -12,11 +12,9 @@ import pytest
 from support.data_timm import add, shards
 from support.dense import make_pairs
 from support.images import make_folder, picture
-from timm.utils.misc import natural_key
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DataError, DatasetPair
-from convnext_study.data.sources.folder import class_order_note
 
 KINDS = ["folder:{}", "timm:{}", "timm:torch/image_folder?root={}"]
 
@@ -276,23 +274,6 @@ def test_the_order_of_a_directory_changes_nothing(
             data = open_data(kind.format(root))
         seen.append((data.classes, names_of(data), data.train.digests()))
     assert seen[0] == seen[1] == seen[2]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("names", [[str(i) for i in range(12)], ["0", "1"], ["b", "Z"], ["b", "a"]])
-def test_the_order_of_classes_is_said_where_it_is_in_doubt(
-    tmp_path: Path, kind: str, names: list[str]
-) -> None:
-    data = open_data(kind.format(make_folder(tmp_path, tuple(names), count=1)))
-    by_timm = kind == "timm:{}"
-    assert list(data.classes) == (sorted(names, key=natural_key) if by_timm else sorted(names))
-    note = class_order_note(data)
-    if names == ["b", "a"]:
-        assert note is None
-    else:
-        assert note is not None
-        assert f"in the order {', '.join(data.classes)} (" in note
-        assert "\n" not in note
 
 
 @pytest.mark.parametrize("kind", KINDS)

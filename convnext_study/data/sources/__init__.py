@@ -58,7 +58,6 @@ class DataSource:
         size: where it is known.
         files: patterns, of which its folder holds one where data of a known size is there.
         assumed: its size where its folder is not there.
-        class_folders: whether classes are folders, in the order of their names.
         unsafe: first parts of paths that may run code or fetch, so that they are not opened for a
             record of unknown origin.
     """
@@ -74,7 +73,6 @@ class DataSource:
     size: KnownSize | None = None
     files: tuple[str, ...] = ()
     assumed: KnownSize | None = None
-    class_folders: bool = False
     unsafe: tuple[str, ...] = ()
 
     @property
@@ -124,7 +122,6 @@ SOURCES = {
     "folder": DataSource(
         "folder:PATH",
         "folder:open_folder",
-        class_folders=True,
         assumed=IMAGENET,
     ),
     "packed": DataSource("packed:PATH", "packed:open_packed", files=("pack.json",)),
@@ -146,7 +143,6 @@ SOURCES = {
         "timm_readers:open_timm",
         options=("root", "train", "val", "image", "label", "size"),
         says="timm_readers:besides_place",
-        class_folders=True,
         unsafe=("hfds", "hfids", "tfds", "torch"),
     ),
     "digit-canvas": DataSource(

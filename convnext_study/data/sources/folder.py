@@ -9,7 +9,7 @@ from typing import Any
 
 from convnext_study.data.dataset import CorruptImage, DataError, DatasetPair, ImageDataset
 from convnext_study.data.encoded import Files
-from convnext_study.data.sources import SOURCES, Opening, split_uri
+from convnext_study.data.sources import Opening
 from convnext_study.data.sources.listing import (
     SUFFIXES,
     files_in,
@@ -19,7 +19,6 @@ from convnext_study.data.sources.listing import (
 )
 
 LARGEST, SMALLEST = 224, 32  # sides of what a network sees unless the recipe says another
-MOST_NAMED = 12  # classes
 LOOK_AT = 9  # images, to know what size they are
 Part = tuple[ImageDataset, tuple[str, ...]]  # with its classes
 
@@ -55,31 +54,6 @@ def of_parts(where: str, parts: dict[str, Part], size: int | None = None) -> Dat
             f"{', '.join(only[:8])}{' ...' if len(only) > 8 else ''}"
         )
     return DatasetPair(classes, size or natural_size(train), train, val)
-
-
-def class_order_note(data: DatasetPair) -> str | None:
-    """In one line, in which order class folders are numbered, where weights from elsewhere may have
-    been trained with another: where all are whole numbers, or text and numbers sort differently.
-
-    ``folder:`` sorts as torchvision's ImageFolder does, ``timm:PATH`` as timm does.
-    """
-    from timm.utils.misc import natural_key
-
-    names = list(data.classes)
-    as_text, as_numbers = sorted(names), sorted(names, key=lambda name: (natural_key(name), name))
-    in_doubt = as_text != as_numbers or all(map(str.isdecimal, names))
-    if not SOURCES[split_uri(data.uri).scheme].class_folders or not in_doubt:
-        return None
-    if names not in (as_text, as_numbers):  # not of folders
-        return None
-    order = "as numbers, as timm does" if names == as_numbers else "as text, as torchvision does"
-    if as_text == as_numbers:
-        order = "the same as numbers and as text"
-    start = f"{', '.join(names[:MOST_NAMED])}{', ...' if len(names) > MOST_NAMED else ''}"
-    return (
-        f"classes are in the order {start} (sorted {order}), and weights from elsewhere may have "
-        "another: folder:PATH sorts as text, timm:PATH as numbers"
-    )
 
 
 def natural_size(images: ImageDataset) -> int:
