@@ -7,9 +7,8 @@ check them. torch is imported where it is used.
 """
 
 from convnext_study.cost.closed_form import Cost, CountersDisagree, ImageTooSmall, closed_form
-from convnext_study.cost.counter import count, count_spec
+from convnext_study.cost.counter import count, count_fvcore, count_spec, count_torch
 from convnext_study.cost.table import table
-from convnext_study.cost.verify import count_fvcore, count_torch
 
 __all__ = [
     "Cost",

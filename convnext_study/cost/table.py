@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from convnext_study.cost.closed_form import closed_form
-from convnext_study.cost.verify import verify_spec
+from convnext_study.cost.counter import verify_spec
 from convnext_study.roadmap import Variant, get_roadmap
 from convnext_study.roadmap.paper import published_row
 

@@ -14,7 +14,6 @@ from statistics import fmean
 from convnext_study.results.compare import Comparison, compare, holm_adjust
 from convnext_study.results.effects import Effect, Effects, noise_notes
 from convnext_study.results.statistics.intervals import CONFIDENCE, Interval, t_quantile
-from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
 from convnext_study.results.statistics.subsets import (
     Coalition,
     Permutation,
@@ -22,6 +21,8 @@ from convnext_study.results.statistics.subsets import (
     coalitions_of,
     prefixes,
     sampled_permutations,
+    shapley_exact,
+    shapley_sampled,
 )
 from convnext_study.results.subset_results import SubsetResults, group_by_subset, results_of
 from convnext_study.roadmap import ROADMAPS, Roadmap, get_roadmap

@@ -13,7 +13,7 @@ from torch.nn.utils import prune
 
 from convnext_study import cost
 from convnext_study.cost import Cost, CountersDisagree, ImageTooSmall
-from convnext_study.cost import verify as crosscheck
+from convnext_study.cost import counter as crosscheck
 from convnext_study.cost.table import prints_as
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.report.tables.cost import cost_tables

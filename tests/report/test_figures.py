@@ -16,8 +16,7 @@ from support.fakes import fake_run, fake_runs, write_run, write_study
 
 from convnext_study.report.figures import style
 from convnext_study.report.figures.attribution import Bar, Panel, bars
-from convnext_study.report.figures.cost import Point, cost
-from convnext_study.report.figures.curves import Curve, Quantity, curves, quantities
+from convnext_study.report.figures.charts import Curve, Point, Quantity, cost, curves, quantities
 from convnext_study.report.figures.inline import inline
 from convnext_study.report.figures.roadmap import roadmap
 from convnext_study.report.figures.rows import FILE

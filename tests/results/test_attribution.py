@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from convnext_study.results.statistics.shapley import shapley_exact, shapley_sampled
 from convnext_study.results.statistics.subsets import (
     Coalition,
     all_coalitions,
     coalitions_of,
     coalitions_within,
     sampled_permutations,
+    shapley_exact,
+    shapley_sampled,
 )
 from convnext_study.roadmap import get_roadmap
 

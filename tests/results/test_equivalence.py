@@ -13,8 +13,8 @@ from convnext_study.results.claims import tost
 from convnext_study.results.statistics.intervals import (
     Interval,
     t_quantile,
+    two_way,
 )
-from convnext_study.results.statistics.two_way import two_way
 
 
 def t_interval(diff: float, error: float, df: float, confidence: float) -> Interval:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from convnext_study.results.statistics.intervals import PooledStd
-from convnext_study.results.statistics.shapley import Shapley, shapley_exact, shapley_sampled
 from convnext_study.results.statistics.subsets import (
     Coalition,
+    Shapley,
     all_coalitions,
     sampled_permutations,
+    shapley_exact,
+    shapley_sampled,
 )
 from convnext_study.roadmap import get_roadmap
 

@@ -1,4 +1,5 @@
-"""Sets of steps and what their values say: which are needed, and what a step changes in each.
+"""Sets of steps and what their values say: which are needed, and each step's Shapley value, its
+gain averaged over all orders, exact or sampled.
 
 A value belongs to the set of steps that a network has, whatever their order: accuracy in percent,
 MACs, or any other number, as a mapping from sets of step names. The functions that return sets say
@@ -7,15 +8,27 @@ which networks are needed, each once in the order first met, so that none is tra
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean, variance
 from typing import Literal
+
+from convnext_study.results.statistics.intervals import (
+    CONFIDENCE,
+    Interval,
+    PooledStd,
+    added_error,
+    t_quantile,
+)
 
 Coalition = frozenset[str]
 Values = Mapping[Coalition, float]
 Permutation = tuple[str, ...]
 Side = Literal["base", "end"]
+FEWEST_PAIRS = 4  # of orders, for an interval
 
 
 def sampled_permutations(
@@ -70,3 +83,131 @@ def _near(steps: Sequence[str], side: Side, chosen: Iterable[str]) -> Coalition:
 
 def _each_once(subsets: Iterable[Coalition]) -> tuple[Coalition, ...]:
     return tuple(dict.fromkeys(subsets))
+
+
+@dataclass(frozen=True)
+class ShapleyValue:
+    """A step's Shapley value, its standard error and interval.
+
+    Error and interval are None where a single pair of orders leaves them unknown.
+    """
+
+    value: float
+    error: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Shapley:
+    """Each step's share of ``total``, the end's value minus the base's: they add up to it."""
+
+    shares: dict[str, ShapleyValue]
+    total: float
+    method: str
+
+
+def shapley_exact(
+    steps: Sequence[str],
+    values: Values,
+    *,
+    noise: PooledStd | None = None,
+) -> Shapley:
+    """Each step's gain averaged over all orders, from the values of all sets (Shapley 1953).
+
+    ``noise`` is the standard deviation of one value (of a mean over n seeds: that between seeds by
+    the square root of n), independent from set to set; without it there are no intervals.
+    """
+    sets = all_coalitions(steps)
+    count = len(steps)
+    weights = [1 / (count * math.comb(count - 1, size)) for size in range(count)]
+    gains = {
+        step: math.fsum(
+            weights[len(subset)] * (values[subset | {step}] - values[subset])
+            for subset in sets
+            if step not in subset
+        )
+        for step in steps
+    }
+    errors = _Errors(noise, count)
+    sure = None if noise is None else 0.0
+    return Shapley(
+        shares={step: errors.share(gain, sure, math.inf) for step, gain in gains.items()},
+        total=values[frozenset(steps)] - values[frozenset()],
+        method=f"exact, from all {len(sets)} sets of steps" + errors.words,
+    )
+
+
+def shapley_sampled(
+    permutations: Sequence[Permutation],
+    values: Values,
+    *,
+    noise: PooledStd | None = None,
+) -> Shapley:
+    """Each step's gain averaged over the orders of `sampled_permutations` (Castro et al. 2009).
+
+    Every order's gains add up to the total, hence so do their means, whatever the noise. The
+    standard error is that of the mean over pairs of orders, which are independent draws, with a t
+    interval, for `FEWEST_PAIRS` or more (two cover .87); ``noise`` is as in `shapley_exact`, and
+    its error comes on top.
+    """
+    pairs = list(zip(permutations[::2], permutations[1::2], strict=True))
+    steps = permutations[0]
+    gains: dict[str, list[float]] = {step: [] for step in steps}
+    for pair in pairs:
+        ways = [_gains(order, values) for order in pair]
+        for step in steps:
+            gains[step].append(fmean(way[step] for way in ways))
+    errors = _Errors(noise, len(steps))
+    shares = {}
+    for step, drawn in gains.items():
+        spread = variance(drawn) / len(drawn) if len(pairs) >= FEWEST_PAIRS else None
+        shares[step] = errors.share(fmean(drawn), spread, len(drawn) - 1)
+    networks = len(coalitions_of(permutations))
+    return Shapley(
+        shares=shares,
+        total=values[frozenset(steps)] - values[frozenset()],
+        method=(
+            f"{len(permutations)} sampled orders ({len(pairs)} with their reverses), "
+            f"from {networks} networks"
+            + (errors.words if len(pairs) >= FEWEST_PAIRS else "; too few for an interval")
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Errors:
+    """Puts two errors of a Shapley value together: of the orders drawn, and of the values."""
+
+    noise: PooledStd | None
+    steps: int
+
+    @property
+    def words(self) -> str:
+        if self.noise is None:
+            return "; the variance between seeds is not in the intervals"
+        return f"; standard deviation of a value {self.noise.std:.3g}, from {self.noise.source}"
+
+    def share(self, value: float, orders: float | None, df: float) -> ShapleyValue:
+        """``orders`` is the variance of the mean over orders; None leaves it unknown."""
+        if orders is None:
+            return ShapleyValue(value, None, None)
+        parts = [(orders, df)]
+        if self.noise is not None:
+            parts.append((self.noise.std**2 * _noise_factor(self.steps), self.noise.df))
+        error, df = added_error(*zip(*parts, strict=True))
+        half = t_quantile(df, CONFIDENCE) * error
+        return ShapleyValue(value, error, Interval(value - half, value + half))
+
+
+def _noise_factor(steps: int) -> float:
+    """Variance of a Shapley value of pure noise of variance 1, the same for each step.
+
+    It holds for sampled orders too: their error is about the exact value of the noisy game, and
+    this is that value's own.
+    """
+    return 2 * sum(1 / math.comb(steps - 1, size) for size in range(steps)) / steps**2
+
+
+def _gains(order: Permutation, values: Values) -> dict[str, float]:
+    along = [values[subset] for subset in prefixes(order)]
+    return {step: along[place + 1] - along[place] for place, step in enumerate(order)}

@@ -1,4 +1,4 @@
-"""Training curves: the loss and every metric in the log, a line a run."""
+"""Charts: a study's metric against what a network costs, and training curves, a line a run."""
 
 from __future__ import annotations
 
@@ -121,3 +121,47 @@ def _thinned(
     there = [(float(x), y) for x, y in points if y is not None and math.isfinite(y)]
     every = max(1, math.ceil(len(there) / _POINTS))
     return [one for place, one in enumerate(there) if (len(there) - 1 - place) % every == 0]
+
+
+class Point(NamedTuple):
+    """A network by its number in the table: cost and value in the units of the axes.
+
+    ``adopted`` ones are filled and joined by the road's line; ``about`` is for `style.mark`.
+    """
+
+    number: int
+    cost: float
+    value: float
+    std: float | None = None
+    adopted: bool = True
+    about: Mapping[str, Any] | None = None
+
+
+@style.style()
+def cost(
+    variants: Sequence[Point], titles: tuple[str, str], size: tuple[float, float] = style.CHART
+) -> Figure:
+    """A numbered mark for each point, with its standard deviation where it is known.
+
+    ``titles`` are of the values and of the cost, each with its unit.
+    """
+    title, unit = titles
+    figure, (axes,) = style.draw_charts([title], size)
+    road = [point for point in variants if point.adopted]
+    thin: dict[str, Any] = {"color": style.COLOURS["deep"], "linewidth": 0.8}
+    axes.plot([one.cost for one in road], [one.value for one in road], alpha=0.6, **thin)
+    for point in variants:
+        at = (point.cost, point.value)
+        if point.std is not None:
+            error = axes.errorbar(*at, yerr=point.std, capsize=2, fmt="none", zorder=2, **thin)
+            for part in (*error[1], *error[2]):
+                style.mark(part, point.about)
+        look = {"facecolor": style.COLOURS["bar"]} if point.adopted else style.OPEN
+        edge: dict[str, Any] = {"edgecolor": style.COLOURS["deep"], "linewidth": 0.8, "zorder": 3}
+        style.mark(axes.scatter(*at, s=120, **{**look, **edge}), point.about, "point")
+        font: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "zorder": 4}
+        colour = style.COLOURS["digit" if point.adopted else "ink"]
+        style.mark(axes.text(*at, str(point.number), color=colour, **font), point.about)
+    axes.margins(0.08)
+    axes.set_xlabel(unit)
+    return figure
