@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.errors import UserError
 from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.statistics.intervals import PooledStd
@@ -98,25 +97,23 @@ def agreement(
     regime: str,
     value: Mapping[str, float],
     macs: Mapping[str, float],
-    table: str | None = None,
 ) -> Agreement:
     """Compare measured accuracies with a table of the paper, over the adopted rows that have one.
+
+    It is the regime's own; Table 10 for a road map that the paper does not have, whose rows are
+    matched by their place on the road.
 
     Args:
         regime: of the road.
         value: accuracies in percent, by the name of the row.
         macs: multiply-accumulates of those rows, in any unit.
-        table: ``t`` (Table 10) or ``b`` (Table 11): the regime's own if not given, ``t`` for a road
-            map that the paper does not have, whose rows are matched by their place on the road.
 
     Returns:
         No statistics for fewer than five rows, or rows that are all alike.
     """
     import numpy as np
 
-    table = table or (regime if regime in PAPER else "t")
-    if table not in PAPER:
-        raise UserError(f"{table}: the paper has no such table; give one of {', '.join(PAPER)}")
+    table = regime if regime in PAPER else "t"
     road = _Road.of(regime, value.keys() & macs.keys())
     names = road.names
     mine, cost = (np.array([given[name] for name in names], float) for given in (value, macs))

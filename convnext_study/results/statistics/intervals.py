@@ -59,8 +59,6 @@ def wilson_interval(right: float, images: float, *, df: float = math.inf) -> Int
     need ``images``, of which groups are worth fewer. It covers the choice of test images alone:
     another seed is another network.
     """
-    if not 0 <= right <= images or not images:
-        raise UserError(f"{right} right of {images} images: no such accuracy")
     z = t_quantile(df, CONFIDENCE)
     share, weight = right / images, z * z / images
     centre = share + weight / 2
@@ -75,11 +73,8 @@ def welch_difference(
     *,
     resolution: float = 0.0,
 ) -> Difference:
-    """The difference of two means over seeds, with Welch's t test (Welch 1947).
-
-    Raises UserError for fewer than two seeds of either.
-    """
-    parts = [max(_variance(one), resolution**2) / len(one) for one in (child, parent)]
+    """The difference of two means over two or more seeds each, with Welch's t test (Welch 1947)."""
+    parts = [max(variance(one), resolution**2) / len(one) for one in (child, parent)]
     error, df = added_error(parts, [len(child) - 1, len(parent) - 1])
     method = f"Welch's t test on {len(child)} and {len(parent)} seeds"
     return t_difference(fmean(child) - fmean(parent), error, df, method)
@@ -96,7 +91,7 @@ def pool_std(
     df = sum(len(row) - 1 for row in several)
     if not df:
         return None
-    squares = sum(_variance(row) * (len(row) - 1) for row in several)
+    squares = sum(variance(row) * (len(row) - 1) for row in several)
     return PooledStd(max(math.sqrt(squares / df), resolution), df, source)
 
 
@@ -159,12 +154,6 @@ def t_p(statistic: float, df: float) -> float:
 
     below = -abs(statistic)
     return float(2 * (ndtr(below) if math.isinf(df) else stdtr(df, below)))
-
-
-def _variance(values: Sequence[float]) -> float:
-    if len(values) < 2:
-        raise UserError(f"a standard deviation takes two or more seeds, not {len(values)}")
-    return variance(values)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

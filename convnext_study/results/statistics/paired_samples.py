@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from convnext_study.errors import UserError
 from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
     Difference,
@@ -36,14 +35,10 @@ def samples_difference(child: SampleSums, parent: SampleSums) -> Difference:
     """Two networks on the same samples: the difference and its interval for other samples.
 
     The interval is a BCa bootstrap over units, of fewer than `FEW_UNITS` a t interval on jackknife
-    values. Nothing is tested. Raises UserError for other samples.
+    values. Nothing is tested.
     """
     import numpy as np
 
-    if child.sums.shape != parent.sums.shape or child.grouped != parent.grouped:
-        raise UserError(
-            f"{child.samples} and {parent.samples} test images cannot be paired: use the same data"
-        )
     scale, runs = child.scale, child.sums.shape[1]
 
     def difference(totals: Array) -> Array:
@@ -89,13 +84,7 @@ def seeds_and_images(
     cases). Where images add nothing it is the paired t test over seeds. As there, seeds are taken
     to deviate by ``resolution`` at least.
     """
-    if child.sums.shape != parent.sums.shape:
-        raise UserError("runs of other samples or seeds: two or more shared seeds are due")
     units, seeds = child.sums.shape[:2]
-    if seeds < 2:
-        raise UserError(f"{seeds} shared seeds: two or more are due")
-    if min(child.measured, parent.measured) < 2:
-        raise UserError("one test image tells nothing of another: use more")
     table = pseudo_values(child) - pseudo_values(parent)
     mean = table.mean()
     by_seed, by_unit = table.mean(axis=1), table.mean(axis=0)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from convnext_study.errors import UserError
 from convnext_study.results.statistics.intervals import (
     CONFIDENCE,
     Interval,
@@ -77,17 +76,11 @@ def sample_sums(kind: Kind, runs: Sequence[Array], groups: Array | None = None) 
 
     Args:
         kind: as in ``runs.metrics.Samples``.
-        runs: of each run bools or floats (samples,), or counts (samples, classes, 2).
+        runs: of each run, alike, bools or floats (samples,), or counts (samples, classes, 2).
         groups: the group of each sample (samples,); None: each sample is one of its own.
-
-    Raises UserError for runs with unlike numbers of samples or classes.
     """
     import numpy as np
 
-    shapes = sorted({run.shape for run in runs})
-    if len(shapes) > 1:
-        counts = " and ".join(str(shape[0]) for shape in shapes)
-        raise UserError(f"{counts} test images cannot be paired: use the same data")
     arrays = np.stack([np.asarray(run, dtype=float) for run in runs], axis=1)
     if kind != "ratio":
         arrays = np.stack([arrays, np.ones_like(arrays)], axis=-1)[:, :, None, :]
