@@ -60,26 +60,32 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
     return Spread.of([one / other for one, other in zip(above, below, strict=True)])
 
 
-def timed(call: Callable[[], T]) -> tuple[T, float]:
-    """What ``call`` returns, and the seconds it took."""
-    began = time.perf_counter()
+def timed(call: Callable[[], T], clock: Callable[[], float] | None = None) -> tuple[T, float]:
+    """What ``call`` returns, and the seconds it took; by ``clock``, or else the wall's."""
+    clock = clock or time.perf_counter
+    began = clock()
     value = call()
-    return value, time.perf_counter() - began
+    return value, clock() - began
 
 
-def rate(step: Callable[[], object], images: int, seconds: float) -> Measure:
+def rate(
+    step: Callable[[], object],
+    images: int,
+    seconds: float,
+    clock: Callable[[], float] | None = None,
+) -> Measure:
     """Images a second of ``step``, repeated for at least ``seconds``.
 
     ``step`` waits for its device. It is called twice beforehand: first calls allocate and plan.
     """
     step()
-    calls = max(1, math.ceil(seconds / max(timed(step)[1], 1e-6)))
+    calls = max(1, math.ceil(seconds / max(timed(step, clock)[1], 1e-6)))
 
     def repeat() -> None:
         for _ in range(calls):
             step()
 
-    return lambda: images * calls / timed(repeat)[1]
+    return lambda: images * calls / timed(repeat, clock)[1]
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def _pairs(values: Any) -> str:
 
 def recipe_tables(study: StudyResults) -> list[Table[Setting]]:
     """One table for each recipe: what differs from the one that the paper trains its rows with."""
-    seen: dict[str, tuple[Mapping[str, Any], str]] = {}
+    seen: dict[str, tuple[dict[str, Any], str]] = {}
     for record in study.counted:
         recipe, own = record.run.recipe, str(record.run.metadata.get(RECIPE))
         if own in PUBLISHED:
@@ -106,7 +106,7 @@ def recipe_tables(study: StudyResults) -> list[Table[Setting]]:
 def recipe_changes(recipe: Mapping[str, Any], other: Mapping[str, Any]) -> list[Setting]:
     """The fields in which two recipes differ, in words."""
     values = [
-        (name, *(formatting.setting(one.get(name)) for one in (recipe, other)))
+        (name, formatting.setting(recipe.get(name)), formatting.setting(other.get(name)))
         for name in dict.fromkeys([*other, *recipe])
     ]
     return [one for one in values if one[0] != "name" and one[1] != one[2]]

@@ -3,7 +3,6 @@
 import itertools
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from convnext_study import cost
-from convnext_study.benchmarks import Settings, networks, pipeline, timing
+from convnext_study.benchmarks import Settings, networks, pipeline
 from convnext_study.benchmarks.networks import forms, make_step, timm_twin
 from convnext_study.benchmarks.timing import (
     Spread,
@@ -52,11 +51,10 @@ def test_ratios_are_of_the_same_turn() -> None:
         ratio([1.0], [1.0, 2.0])
 
 
-def test_a_rate_is_images_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rate_is_images_over_time() -> None:
     looks = itertools.count()  # a second passes between two looks
     calls: list[int] = []
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(looks)))
-    measure = rate(lambda: calls.append(1), images=8, seconds=4.0)
+    measure = rate(lambda: calls.append(1), images=8, seconds=4.0, clock=lambda: next(looks))
     assert len(calls) == 2
     assert measure() == 8 * 4 / 1.0
     assert len(calls) == 6
