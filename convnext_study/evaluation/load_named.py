@@ -110,7 +110,10 @@ def _timm(name: str, given: Given | None, pretrained: bool) -> LoadedModel:
             raise _unreachable(name, error) from None
 
     net = _for_classes(make, given)
-    if pretrained and not _has_weights(net):
+    released = getattr(net, "pretrained_cfg", {})
+    if pretrained and not any(
+        released.get(key) for key in ("url", "file", "hf_hub_id", "state_dict")
+    ):
         raise EvaluationError(f"{name}: nobody has released weights under this name; use --weights")
     config = timm.data.resolve_model_data_config(net)
     _check_transform(name, config)
@@ -220,11 +223,6 @@ def _fields(state: State) -> dict[str, Any]:
         return {"layer_scale": spec.layer_scale, "grn": spec.grn}
     scaled, grn = (any(f".branch.{one}.gamma" in key for key in state) for one in ("scale", "grn"))
     return {"layer_scale": 1e-6 if scaled else None, "grn": grn}
-
-
-def _has_weights(net: Any) -> bool:
-    config = getattr(net, "pretrained_cfg", {})
-    return any(config.get(key) for key in ("url", "file", "hf_hub_id", "state_dict"))
 
 
 def _resolves(host: str) -> bool:

@@ -19,7 +19,7 @@ from convnext_study.evaluation.trust import (
 )
 from convnext_study.imports import TaskError
 from convnext_study.runs import records
-from convnext_study.runs.records import Record, Run
+from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -85,12 +85,18 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
     from convnext_study.training import checkpoint_file
 
     record = records.read(folder)
-    run, recipe, notes = _as_trained(record), make_recipe(record.run.recipe), list[str]()
+    run, recipe, notes = record.run, make_recipe(record.run.recipe), list[str]()
+    if record.result is not None and record.result.model is not None:
+        run = run.model_copy(
+            update={"model": record.result.model}
+        )  # its parent or training decided
     called = what_to_call(run, trust=trust, code=code)
     saved = checkpoint_file.load(folder, notes.append)
     if saved is None:
         raise EvaluationError(f"{folder}: no checkpoint that can be read; train the run first")
-    state, epochs = _weights(saved, recipe), len(saved["state"]["history"])
+    # Those whose accuracy is the run's result: raw, or averaged, as its recipe says.
+    state = dict(saved["model_ema" if recipe.eval_weights == "ema" else "model"])
+    epochs = len(saved["state"]["history"])
     asked = record.epochs[-1].epochs if record.epochs else recipe.epochs
     if epochs < asked:
         notes.append(f"the run is not finished: {epochs} of {asked} epochs")
@@ -112,18 +118,6 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
         notes=tuple(notes),
         class_names=saved.get("data", {}).get("class_names"),
     )
-
-
-def _as_trained(record: Record) -> Run:
-    """The run with the network that was trained, where its parent or training decided that."""
-    if record.result is None or record.result.model is None:
-        return record.run
-    return record.run.model_copy(update={"model": record.result.model})
-
-
-def _weights(saved: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """The weights whose accuracy is the run's result: raw, or averaged, as its recipe says."""
-    return dict(saved["model_ema" if recipe.eval_weights == "ema" else "model"])
 
 
 def _open(run: Run, trust: bool, notes: list[str]) -> DatasetPair | None:

@@ -119,7 +119,7 @@ def agreement(
     mine, cost = (np.array([given[name] for name in names], float) for given in (value, macs))
     if len(names) < _FEWEST or np.ptp(mine.round(_DIGITS)) == 0:
         return Agreement(TABLES[table])
-    printed, deeper = (road.printed(one) for one in (table, _other(table)))
+    printed, deeper = (road.printed(one) for one in (table, "b" if table == "t" else "t"))
     work = road.gains(np.log(cost))
     draw = np.random.default_rng(0)
     shuffled = draw.permuted(np.tile(mine, (PERMUTATIONS, 1)), axis=1)
@@ -209,10 +209,6 @@ class _Road:
         child, parent = zip(*self.pairs, strict=True)
         difference: Array = rows[..., list(child)] - rows[..., list(parent)]
         return difference
-
-
-def _other(table: str) -> str:
-    return next(name for name in PAPER if name != table)
 
 
 def rounded(values: Array) -> Array:

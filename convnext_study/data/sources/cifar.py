@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,20 +13,11 @@ from convnext_study.data.sources import Opening
 from convnext_study.errors import first_line
 
 
-def open_cifar10(path: str, how: Opening) -> DatasetPair:
+def open_cifar(name: str, path: str, how: Opening) -> DatasetPair:
     """50,000 training and 10,000 test images of 32x32, held in memory (180 MB).
 
     Raises DataError where the files are missing, damaged or cannot be fetched.
     """
-    return _open("cifar10", path, how)
-
-
-def open_cifar100(path: str, how: Opening) -> DatasetPair:
-    """As many images of as many classes as the name says; else as `open_cifar10`."""
-    return _open("cifar100", path, how)
-
-
-def _open(name: str, path: str, how: Opening) -> DatasetPair:
     from torchvision import datasets
 
     kind: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
@@ -41,6 +33,9 @@ def _open(name: str, path: str, how: Opening) -> DatasetPair:
     images = _in_memory(train)
     mean, std = channel_statistics(images.images)
     return DatasetPair(tuple(train.classes), 32, images, _in_memory(val), mean, std)
+
+
+open_cifar10, open_cifar100 = partial(open_cifar, "cifar10"), partial(open_cifar, "cifar100")
 
 
 def _in_memory(dataset: Any) -> MemoryImages:

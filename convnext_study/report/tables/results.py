@@ -61,26 +61,26 @@ def gain(row: ResultRow) -> str:
     return marked(row.gain, row.significant, row.metric.decimals)
 
 
-def _label(row: ResultRow) -> str:
-    return f"  └ {row.label}" if is_side(row) else row.label
-
-
-def _value_tone(row: ResultRow) -> Tone:
-    return "faint" if row.value is None else ""
-
-
-def _gain_tone(row: ResultRow) -> Tone:
+def _tone(row: ResultRow) -> Tone:
     return "" if row.significant is None else "strong" if row.significant else "faint"
-
-
-def _heading(rows: Sequence[ResultRow]) -> str:
-    return shared_metric(rows).heading
 
 
 COLUMNS: list[Column[ResultRow]] = [
     Column("order", "#", lambda row: row.number, format=str, min_width=_WIDE),
-    Column("label", "step", lambda row: row.label, "text", cell=_label),
-    Column("value", _heading, lambda row: row.value, cell=mean, tone=_value_tone),
+    Column(
+        "label",
+        "step",
+        lambda row: row.label,
+        "text",
+        cell=lambda row: f"{'  └ ' * is_side(row)}{row.label}",
+    ),
+    Column(
+        "value",
+        lambda rows: shared_metric(rows).heading,
+        lambda row: row.value,
+        cell=mean,
+        tone=lambda row: "faint" if row.value is None else "",
+    ),
     file_column("metric", lambda row: row.metric.name or None, "text"),
     file_column("unit", lambda row: row.metric.unit, "text"),
     file_column("higher_is_better", lambda row: row.metric.higher_is_better),
@@ -88,7 +88,7 @@ COLUMNS: list[Column[ResultRow]] = [
     Column("n", "seeds", lambda row: len(row.seeds), cell=seeds),
     file_column("ci", lambda row: row.interval, "interval"),
     file_column("ci_method", lambda row: row.interval_method or None, "text"),
-    Column("gain", "gain", lambda row: row.gain, cell=gain, tone=_gain_tone),
+    Column("gain", "gain", lambda row: row.gain, cell=gain, tone=_tone),
     file_column("significant", lambda row: row.significant),
     Column("macs", "MACs", lambda row: row.macs, prefixed=True),
     Column("params", "params", lambda row: row.params, format=digits(3), prefixed=True),

@@ -132,12 +132,17 @@ def added_error(variances: Sequence[float], dfs: Sequence[float]) -> tuple[float
 
 
 def t_difference(diff: float, error: float, df: float, method: str) -> Difference:
-    """A difference with its standard error, as a t test of zero sees it."""
+    """A difference with its standard error, as a t test of zero sees it (normal if freedom is
+    inf)."""
+    from scipy.special import ndtr, stdtr
+
     if error == 0:
         return Difference(diff, Interval(-math.inf, math.inf), 1.0, df, method)
     half = t_quantile(df, CONFIDENCE) * error
     interval = Interval(diff - half, diff + half)
-    return Difference(diff, interval, t_p(diff / error, df), df, method, error)
+    below = -abs(diff / error)
+    p = 2 * float(ndtr(below) if math.isinf(df) else stdtr(df, below))
+    return Difference(diff, interval, p, df, method, error)
 
 
 def t_quantile(df: float, confidence: float) -> float:
@@ -146,14 +151,6 @@ def t_quantile(df: float, confidence: float) -> float:
 
     tail = (1 + confidence) / 2
     return float(ndtri(tail) if math.isinf(df) else stdtrit(df, tail))
-
-
-def t_p(statistic: float, df: float) -> float:
-    """Two-sided p of a t statistic (normal if freedom is inf)."""
-    from scipy.special import ndtr, stdtr
-
-    below = -abs(statistic)
-    return float(2 * (ndtr(below) if math.isinf(df) else stdtr(df, below)))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -154,7 +154,10 @@ def shapley_sampled(
     steps = permutations[0]
     gains: dict[str, list[float]] = {step: [] for step in steps}
     for pair in pairs:
-        ways = [_gains(order, values) for order in pair]
+        ways = []
+        for order in pair:
+            along = [values[subset] for subset in prefixes(order)]
+            ways.append({step: along[i + 1] - along[i] for i, step in enumerate(order)})
         for step in steps:
             gains[step].append(fmean(way[step] for way in ways))
     errors = _Errors(noise, len(steps))
@@ -206,8 +209,3 @@ def _noise_factor(steps: int) -> float:
     this is that value's own.
     """
     return 2 * sum(1 / math.comb(steps - 1, size) for size in range(steps)) / steps**2
-
-
-def _gains(order: Permutation, values: Values) -> dict[str, float]:
-    along = [values[subset] for subset in prefixes(order)]
-    return {step: along[place + 1] - along[place] for place, step in enumerate(order)}
