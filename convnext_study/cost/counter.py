@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,16 +26,20 @@ if TYPE_CHECKING:
 
 FVCORE_OPERATORS = ("conv", "linear", "addmm")
 TORCH_OPERATORS = ("aten.convolution", "aten._convolution", "aten.addmm", "aten.mm")
+SMALL = 224**2  # pixels of an image that costs less to compute than the compiler to import
 
 
 def count(model: nn.Module, image_size: tuple[int, int, int]) -> Cost:
     """Cost of one image (channels, height, width) for any module that maps images to anything.
 
     Sees convolution (also transposed and grouped) and linear modules, each time one is called,
-    and no calls of ``torch.nn.functional``. The model itself is never run: a copy without
-    weights is, in eval mode, on the meta device. Count before compiling or wrapping a model.
+    and no calls of ``torch.nn.functional``. The model itself is never run: a copy of zeros is, in
+    eval mode, on the meta device, where nothing is computed; on a small image it is computed, since
+    the meta device imports torch's compiler, in 2 s. Count before compiling or wrapping a model.
     """
-    return run_counted(copy_on(model, "meta"), image_size)
+    _, height, width = image_size
+    computed = height * width <= SMALL and "torch._dynamo" not in sys.modules
+    return run_counted(copy_on(model, "cpu" if computed else "meta"), image_size)
 
 
 @functools.cache

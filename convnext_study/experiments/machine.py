@@ -22,6 +22,7 @@ from convnext_study.experiments.data_identity import (
 from convnext_study.experiments.network_checks import check_networks
 from convnext_study.experiments.study_file import recorded
 from convnext_study.launchers import Launcher, LaunchOptions, make_launcher
+from convnext_study.models.builders import TIMM_BUILDER
 from convnext_study.runs.records import Run
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ def identify_in(folder: Path, runs: Sequence[Run], machine: Machine) -> list[Run
     """
     known = recorded(folder).values()
     if not known and not machine.dry_run and machine.launcher == "local":
-        forkserver.start(forkserver.TRAININGS)  # which imports while this process plans
+        # It imports while this process plans.
+        timms = ("timm",) if any(run.model.builder == TIMM_BUILDER for run in runs) else ()
+        forkserver.start((*forkserver.TRAININGS, *timms))
     return identify(runs, known, required=not machine.dry_run, **opening(machine))
 
 
