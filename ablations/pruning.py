@@ -9,12 +9,12 @@ Does a pruned network need its large parent, or do as well when trained from scr
 computation? Weights are crossed with schedules, architectures with weights, methods with controls;
 each pair of arms is tested for a difference and for equivalence. docs/pruning.md says more.
 
-Runs: on digits and folders a VGG-16 an eighth as wide, 12 epochs, ours and reduced: 37 a seed. With
+Runs: on digits and folders a VGG-16 an eighth as wide, 12 epochs, ours and reduced: 39 a seed. With
 ``--data cifar10:PATH``, or ``--recipe published``, the published networks with their recipes; that
 takes a GPU. ``--networks`` names others: ``roadmap:STEP``, ``roadmap`` for every row,
 ``timm:NAME``, ``resnet56``.
 
-Cost: 3 seeds took 8 min 43 s on two idle cores.
+Cost: 3 seeds took 8 min 43 s on two idle cores, without Scratch-B of masks.
 
 Expect, on digits: Scratch-B at 98 to 99 %, above the large network (98 %) at its computation;
 fine-tuning at 75 to 97; inherited weights ahead of random ones at equal epochs, and level at equal

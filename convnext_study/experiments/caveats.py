@@ -18,7 +18,7 @@ from convnext_study.recipes import (
 from convnext_study.results.subset_results import RECIPE
 from convnext_study.roadmap.extensions import SECTION
 from convnext_study.roadmap.paper import SAME_SETTING, published_row
-from convnext_study.runs.records import Run
+from convnext_study.runs.records import CAVEAT, Run
 from convnext_study.training.runtime import batch_norm_warning
 
 PAPER_SEEDS = 3
@@ -37,8 +37,8 @@ _TOLD = {
 def caveats(
     runs: Sequence[Run], estimates: Sequence[CostEstimate], sizes: Mapping[str, DatasetSize]
 ) -> list[str]:
-    """Warnings in plain words about rows of the published road maps, each once; none where the
-    plan is the paper's. ``sizes`` are those of the data, by URI."""
+    """Warnings in plain words about rows of the published road maps, and what studies say of their
+    runs, each once; none where the plan is the paper's. ``sizes`` are those of the data, by URI."""
     rows = [
         (run, plan, make_recipe(run.recipe))
         for run, plan in zip(runs, estimates, strict=True)
@@ -53,6 +53,7 @@ def caveats(
     if 0 < len(seeds) < PAPER_SEEDS:
         paper = f"the paper's Table 10 has means and standard deviations over {PAPER_SEEDS}"
         found.append(f"{len(seeds)} seed(s): {paper}")
+    found += [str(run.metadata.get(CAVEAT) or "") for run in runs]
     return list(dict.fromkeys(filter(None, found)))
 
 

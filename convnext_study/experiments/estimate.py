@@ -19,7 +19,7 @@ from convnext_study.experiments.data_identity import DatasetSize
 from convnext_study.models.builders import ROADMAP_BUILDER, get_builder
 from convnext_study.results.subset_results import RECIPE
 from convnext_study.roadmap.spec import NetSpec
-from convnext_study.runs.records import NETWORK_IS_BOUND, ModelRef, Run
+from convnext_study.runs.records import EXPECTED_EPOCHS, NETWORK_IS_BOUND, ModelRef, Run
 from convnext_study.training.runtime import uses_tf32
 
 if TYPE_CHECKING:
@@ -166,6 +166,7 @@ def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
     from convnext_study.recipes import images_at_a_time, make_recipe
 
     recipe = make_recipe(run.recipe).for_images(dataset.train)
+    recipe = recipe.model_copy(update={"epochs": run.metadata.get(EXPECTED_EPOCHS, recipe.epochs)})
     size = recipe.image_size or dataset.image_size
     counted = _count(run.model, size, dataset.classes)
     most = images_at_a_time(recipe, hardware.micro_batch_size)

@@ -114,9 +114,15 @@ def timm_net(args: dict[str, Any], *, num_classes: int, drop_path: float, init: 
     """Any timm model: ``args`` hold its ``name`` and further keywords. It keeps its own init."""
     import timm
 
-    keywords = {"drop_path_rate": drop_path, **args}
-    check_timm_name(keywords.get("name"))
-    net: nn.Module = timm.create_model(keywords.pop("name"), num_classes=num_classes, **keywords)
+    keywords = {"num_classes": num_classes, "drop_path_rate": drop_path, **args}
+    check_timm_name(name := keywords.pop("name", None))
+    try:
+        net: nn.Module = timm.create_model(name, **keywords)
+    except TypeError as error:
+        if drop_path or "drop_path_rate" not in str(error):
+            raise
+        del keywords["drop_path_rate"]  # a network without stochastic depth
+        net = timm.create_model(name, **keywords)
     return net
 
 

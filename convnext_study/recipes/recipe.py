@@ -13,6 +13,7 @@ from convnext_study.errors import UserError, first_fault
 LEAST_PIXELS = 2  # of a side: torch fails to shrink an image to a single pixel
 MOST_PIXELS, MOST_IMAGES, MOST_EPOCHS = 8192, 10_000_000, 1_000_000
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Factor = Annotated[float, Field(gt=0, le=100)]
 
 
 class RecipeError(UserError):
@@ -43,9 +44,10 @@ class Recipe(BaseModel):
     schedule: Literal["cosine", "step", "poly", "constant"] = "cosine"
     warmup_epochs: float = Field(default=0, ge=0, le=MOST_EPOCHS)
     min_lr: float = Field(default=0.0, ge=0)
-    # Of the step schedule, which multiplies lr by gamma: every so many epochs, or at these epochs.
+    # Of the step schedule, which multiplies lr by gamma: every so many epochs, or at these epochs,
+    # by one number, or at each of them by its own.
     milestones: int | tuple[int, ...] = 30
-    gamma: float = Field(default=0.1, gt=0, lt=1)
+    gamma: Annotated[float, Field(gt=0, lt=1)] | tuple[Factor, ...] = 0.1
     power: float = Field(default=0.9, gt=0, le=100)  # of the poly schedule
     image_size: int | None = Field(
         default=None, ge=LEAST_PIXELS, le=MOST_PIXELS
@@ -86,6 +88,9 @@ class Recipe(BaseModel):
             raise ValueError("nesterov is of sgd with momentum alone; leave it, or set both")
         if bool(self.early_epochs) != bool(self.early_image_size):
             raise ValueError("early_image_size and early_epochs go together; set both, or none")
+        gamma, drops = self.gamma, self.milestones
+        if isinstance(gamma, tuple) and (isinstance(drops, int) or len(drops) != len(gamma)):
+            raise ValueError("gamma has several numbers; give one for each of the milestones")
         return self
 
     @field_validator("milestones")

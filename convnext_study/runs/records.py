@@ -27,6 +27,9 @@ FORMAT = 2
 # In a run's metadata: the run that it starts from decides its network, and `model` is the largest
 # that it can be.
 NETWORK_IS_BOUND = "network_is_bound"
+# The run that it starts from decides how long it is trained: about so many epochs.
+EXPECTED_EPOCHS = "expected_epochs"
+CAVEAT = "caveat"  # what a plan should say of it, in one line
 _REDO = "; remove it and train again: the run goes on from its end"
 _REPAIR = "; put it back, or remove the folder and train again"
 

@@ -109,7 +109,7 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     progress = (step - warmup) / max(total - warmup, 1)
     match recipe.schedule:
         case "step":
-            return peak * recipe.gamma ** _passed(recipe.milestones, step // steps_per_epoch)
+            return peak * _factor(recipe, step // steps_per_epoch)
         case "constant":
             return peak
         case "cosine":
@@ -118,8 +118,12 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
             return floor + (peak - floor) * float((1 - progress) ** recipe.power)
 
 
-def _passed(milestones: int | tuple[int, ...], epoch: int) -> int:
-    """How many of the step schedule's milestones an epoch (from 0) has reached."""
-    if isinstance(milestones, int):
-        return epoch // milestones
-    return sum(epoch >= milestone for milestone in milestones)
+def _factor(recipe: Recipe, epoch: int) -> float:
+    """What the step schedule has multiplied the rate by in an epoch (from 0)."""
+    milestones, gamma = recipe.milestones, recipe.gamma
+    passed = (
+        epoch // milestones
+        if isinstance(milestones, int)
+        else sum(epoch >= milestone for milestone in milestones)
+    )
+    return math.prod(gamma[:passed]) if isinstance(gamma, tuple) else float(gamma**passed)

@@ -7,7 +7,7 @@ reads of it. Other networks are traced (`removal`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,10 @@ class Group:
             norm keeps its width; only consumers are narrowed.
         stage: as layers' names number it, else 0; -1 for a hidden layer of the classifier.
         place: of its width in the network's spec: a field's name, then indices.
+        gates: further layers with as many filters, whose outputs multiply the channels.
+        units: sets of channels that go together, as of the groups of a convolution; none where
+            each goes alone.
+        heads: the units are heads of an attention.
     """
 
     name: str
@@ -51,6 +55,20 @@ class Group:
     positions: tuple[int, ...] = ()
     stage: int = 0
     place: tuple[Any, ...] = ()
+    gates: tuple[str, ...] = ()
+    units: tuple[tuple[int, ...], ...] = ()
+    heads: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many channels, or sets of them, go one by one."""
+        return len(self.units) or self.width
+
+    def channels_of(self, units: Iterable[int]) -> list[int]:
+        """The channels of these units, ascending."""
+        if not self.units:
+            return sorted(units)
+        return sorted(channel for unit in units for channel in self.units[unit])
 
     def gone(self, kept: Sequence[int]) -> list[int]:
         """The channels that are not these."""
@@ -70,6 +88,8 @@ def check_kept(kept: Kept, groups: Sequence[Group]) -> list[tuple[Group, tuple[i
             raise PruningError(
                 f"{group.name}: name each of its {group.width} channels at most once"
             )
+        if any(0 < len({*unit} & {*channels}) < len(unit) for unit in group.units):
+            raise PruningError(f"{group.name}: its channels go {len(group.units[0])} at a time")
         found.append((group, channels))
     return found
 
@@ -88,12 +108,18 @@ def check_widths(widths: Mapping[str, int], groups: Sequence[Group]) -> list[tup
             raise PruningError(f"{name}: all of its {most} channels would go; keep at least one")
         if width > most:
             raise PruningError(f"{name}: has {most} channels, and {width} cannot stay")
+        if width * known[name].count % most:
+            raise PruningError(f"{name}: its channels go {most // known[name].count} at a time")
     return [(group, widths[group.name]) for group in groups if group.name in widths]
 
 
 def widths_left(groups: Sequence[Group], gone: float) -> dict[str, int]:
-    """Of each layer ``int(width * (1 - gone))``, what a share leaves, and at least one channel."""
-    return {group.name: int(group.width * (1 - gone)) or 1 for group in groups}
+    """Of each layer ``int(width * (1 - gone))``, what a share leaves, and at least one channel;
+    of those that go together as many sets."""
+    return {
+        group.name: (int(group.count * (1 - gone)) or 1) * (group.width // group.count)
+        for group in groups
+    }
 
 
 def widths_of(spec: Spec) -> dict[str, int]:
@@ -101,9 +127,15 @@ def widths_of(spec: Spec) -> dict[str, int]:
     return {group.name: group.width for group in spec_groups(spec)}
 
 
-def kept_of(widths: Mapping[str, int]) -> dict[str, list[int]]:
-    """The first channels of each layer: for an architecture, any others would do."""
-    return {name: list(range(width)) for name, width in widths.items()}
+def kept_of(widths: Mapping[str, int], groups: Sequence[Group] = ()) -> dict[str, list[int]]:
+    """The first channels of each layer: for an architecture, any others would do. Of those that go
+    together in one of the ``groups``, the first sets."""
+    known = {group.name: group for group in groups if group.units}
+    found = {name: list(range(width)) for name, width in widths.items()}
+    for name, group in known.items():
+        if name in widths:
+            found[name] = group.channels_of(range(widths[name] * group.count // group.width))
+    return found
 
 
 def narrowed(spec: Spec, kept: Kept) -> Spec:

@@ -38,6 +38,10 @@ TARGET_CONTRASTS = (
     ("regression", "half", "criterion: regression or L1-norm"),
     ("half_random", "half", "criterion: random filters or L1-norm"),
     ("half_smallest", "half", "criterion: smallest filters or L1-norm"),
+    ("half_geometric-median", "half", "criterion: geometric median or L1-norm"),
+    ("half_group-norm", "half", "criterion: group norm or L1-norm"),
+    ("half_taylor", "half", "criterion: Taylor or L1-norm"),
+    ("lamp", "sparse", "criterion: LAMP or magnitude"),
     ("slimming", "half", "claim 3: slimmed widths or uniform ones"),
     ("random_widths", "half", "claim 3: random widths or uniform ones"),
     (GUIDED, "half", "claim 3: guided widths or uniform ones"),
@@ -71,14 +75,23 @@ def _contrasts(rows: Iterable[Row]) -> Iterator[tuple[Row, Row, str]]:
         for one, other, question in ARM_CONTRASTS:
             first = known.get((network, target, one))
             second = known.get((network, "" if other == of.DENSE else target, other))
+            if first and first.is_masked and other == of.FINE_TUNED and not second:
+                second = _pruned_in_training(first)
             if first and second:
-                yield first, second, question
+                # The paper's negative result is of masks, on single weights.
+                masked = question.replace("claim 1", "claim 2, masks")
+                yield first, second, masked if first.is_masked else question
     for network, target in targets:
         for against, question in _target_contrasts(target):
             for arm in TARGET_CONTRAST_ARMS:
                 first, second = (known.get((network, one, arm)) for one in (target, against))
                 if first and second:
                     yield first, second, f"{question}: {of.LABELS[arm]}"
+
+
+def _pruned_in_training(row: Row) -> Row | None:
+    """The network of soft filters whose zeros are the row's masks."""
+    return row.parent if row.parent and row.parent.arm == of.SPARSE_DENSE else None
 
 
 def _target_contrasts(target: str) -> Iterator[tuple[str, str]]:

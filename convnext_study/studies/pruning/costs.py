@@ -24,10 +24,11 @@ from convnext_study.models.blocks import Head
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits
 from convnext_study.runs.records import ModelRef
-from convnext_study.studies.pruning.channel_groups import Group
+from convnext_study.studies.pruning.dependency_graph import Sound
 from convnext_study.studies.pruning.families import make_network
+from convnext_study.studies.pruning.methods.magnitude import conv_weights
 from convnext_study.studies.pruning.published import PublishedNetwork, get_network, networks
-from convnext_study.studies.pruning.removal import OWN, groups_of, network_of
+from convnext_study.studies.pruning.removal import OWN, find_groups, network_of
 from convnext_study.studies.pruning.rows import Row
 
 CAP = 2  # Scratch-B's ratio on ImageNet, for the predefined methods
@@ -74,9 +75,10 @@ def cost_of(model: ModelRef, images: Images) -> ModelCost:
     return _cost(model.model_dump_json(), images)
 
 
-def groups_in(model: ModelRef, images: Images) -> tuple[Group, ...]:
-    """Its channels that can go. Raises UserError as `removal.groups_of` does."""
-    return _groups(model.model_dump_json(), images)
+def groups_in(model: ModelRef, images: Images) -> Sound:
+    """Its channels that can go, and the layers that stay whole. Raises UserError as
+    `removal.groups_of` does."""
+    return _sound(model.model_dump_json(), images)
 
 
 @functools.cache
@@ -86,8 +88,22 @@ def _cost(model: str, images: Images) -> ModelCost:
 
 
 @functools.cache
-def _groups(model: str, images: Images) -> tuple[Group, ...]:
-    return groups_of(_outline(model, images), images.shape)
+def _sound(model: str, images: Images) -> Sound:
+    return find_groups(_outline(model, images), images.shape)
+
+
+@functools.cache
+def masked_budget(model: str, images: Images, ratio: float, *, filters: bool) -> int:
+    """The budget of a record's network, in JSON, under masks on all convolutions: without so large
+    a share of each one's filters, as soft filter pruning leaves it, or of its weights."""
+    net = _outline(model, images)
+    left = {
+        name: (len(weight) - int(len(weight) * ratio)) * weight[0].numel()
+        if filters
+        else weight.numel() - int(weight.numel() * ratio)
+        for name, weight in conv_weights(net).items()
+    }
+    return budget_flops(net, images.shape, left)
 
 
 def _outline(model: str, images: Images) -> nn.Module:
@@ -139,34 +155,37 @@ def scratch_b_epochs(large: int, pruned: int, base_epochs: int, *, capped: bool 
     return base_epochs * large // pruned
 
 
-def budget_flops(model: nn.Module, image_size: tuple[int, int, int]) -> int:
+def budget_flops(
+    model: nn.Module, image_size: tuple[int, int, int], left: Mapping[str, int] | None = None
+) -> int:
     """The budget of one image (channels, height, width), for any module that maps images.
 
     A multiply-accumulate counts as two; BatchNorm2d, ReLU and max-pooling count where they are
-    modules, global pooling where it is none of a VGG. Zeros among the weights of convolutions are
-    left out, but on the meta device, where there are no values.
+    modules, global pooling where it is none of a VGG. ``left`` has the weights that masks leave of
+    convolutions, by the parameter's name; other weights count whatever their values are.
     """
     found: list[int] = []
 
-    def add(module: nn.Module, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        found.append(_budget(module, args[0], output))
+    def add(weights: int, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        found.append(_budget(module, weights, args[0], output))
 
     blank = copy_on(model, "meta").eval()
-    for module, its_copy in zip(model.modules(), blank.modules(), strict=True):
-        its_copy.register_forward_hook(functools.partial(add, module))
+    for name, module in blank.named_modules():
+        whole = module.weight.numel() if isinstance(module, nn.Conv2d) else 0
+        weights = (left or {}).get(f"{name}.weight", whole)
+        module.register_forward_hook(functools.partial(add, weights))
     with torch.no_grad(), skip_norms():
         blank(blank_image(blank, image_size))
     return sum(found)
 
 
-def _budget(module: Any, x: Tensor, y: Tensor) -> int:
-    """What a layer, with its weights, adds."""
+def _budget(module: Any, weights: int, x: Tensor, y: Tensor) -> int:
+    """What a layer adds, a convolution with so many weights."""
     from timm.layers import SelectAdaptivePool2d
 
     match module:
         case nn.Conv2d():
-            weight, positions = module.weight, y[0, 0].numel()
-            weights = weight.numel() if weight.is_meta else int(weight.count_nonzero())
+            positions = y[0, 0].numel()
             return (2 * weights + module.out_channels * (module.bias is not None)) * positions
         case nn.Linear():
             return int(2 * module.weight.numel() + module.out_features)

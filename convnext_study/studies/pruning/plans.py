@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
+from functools import partial
 
 from convnext_study.data.sources import OF_IMAGES, check_labels
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.data_identity import expected_size, same_data
 from convnext_study.experiments.study_file import with_metadata
-from convnext_study.models.builders import ROADMAP_BUILDER, TIMM_BUILDER
+from convnext_study.models.builders import ROADMAP_BUILDER, TIMM_BUILDER, check_timm_name
 from convnext_study.recipes import make_recipe
-from convnext_study.runs.records import NETWORK_IS_BOUND, ModelRef, Run, TaskRef
+from convnext_study.runs.records import ModelRef, Run
 from convnext_study.studies.pruning import arms as of
+from convnext_study.studies.pruning.arm_runs import PrunedModelPlan, arm_runs
 from convnext_study.studies.pruning.channel_groups import widths_of
-from convnext_study.studies.pruning.costs import Images, scratch_b_epochs
-from convnext_study.studies.pruning.methods.selection import factored_ref
+from convnext_study.studies.pruning.costs import Images
 from convnext_study.studies.pruning.prune import STAGE_SHARES
 from convnext_study.studies.pruning.published import get_network, networks
 from convnext_study.studies.pruning.removal import OWN
+from convnext_study.studies.pruning.schedules import (
+    REDUCED,
+    Schedules,
+    fine_tuning,
+    published,
+    schedules_for,
+)
 from convnext_study.studies.pruning.spec import VggSpec
 from convnext_study.studies.pruning.targets import (
     FROM,
     PruningTarget,
+    describe_half,
     narrower,
     optional_targets,
     predefined,
@@ -33,9 +40,8 @@ from convnext_study.studies.pruning.targets import (
     small_targets,
     transferred_targets,
 )
-from convnext_study.studies.pruning.tasks import ARM_TASK, SPARSE_TASK
+from convnext_study.studies.pruning.trained_weights import PRETRAINED, find_weights
 
-STUDY = "pruning"
 # Ours: VGG-16 an eighth as wide.
 EIGHTH, REDUCTION = "vgg16_eighth", 8
 # The scans of digits are 8x8: at 16x16 nothing of them is lost.
@@ -49,28 +55,13 @@ USUAL = {
 }
 NETWORKS = (
     "Which networks are pruned, comma-separated: roadmap:STEP, roadmap for every row, timm:NAME, "
-    f"a published one such as resnet56, or {EIGHTH}. (default: the data's)"
+    f"timm:NAME@{PRETRAINED} or timm:NAME@FILE from trained weights, a published one such as "
+    f"resnet56, or {EIGHTH}. (default: the data's)"
 )
 TARGETS = (
     "What is pruned of them, such as half or guided; guided@DATA by shares of a network slimmed on "
     f"other data. (default: {USUALLY})"
 )
-
-
-@dataclass(frozen=True)
-class PrunedModelPlan:
-    """A network, how it is trained, and what can be pruned of it.
-
-    ``chosen`` are the names of the targets that are trained.
-    """
-
-    name: str
-    label: str
-    model: ModelRef
-    schedules: of.Schedules
-    targets: Sequence[PruningTarget]
-    published: str | None = None
-    chosen: frozenset[str] = frozenset()
 
 
 def runs_of(context: Context) -> list[Run]:
@@ -85,7 +76,7 @@ def runs_of(context: Context) -> list[Run]:
         order = 0
         for plan in plans:
             runs = []
-            for run in _arms(plan, context.data, seed):
+            for run in arm_runs(plan, context.data, seed):
                 runs.append(with_metadata(run, order=order))
                 order += 1
             # The network itself, the arms of the chosen targets, and all that they start from.
@@ -197,20 +188,21 @@ def _images(context: Context, size: int | None) -> Images:
 
 
 def _published(name: str, context: Context) -> PrunedModelPlan:
-    network, usual = get_network(name), of.REDUCED
-    if full := _is_full(context):
-        usual = of.published("cifar" if network.input == 32 else "imagenet")
-        # As long as the training by which the published Scratch-B epochs are counted.
-        of_it = [one for one in networks().values() if one.of == name]
-        usual = replace(usual, base=of.with_epochs(usual.base, (*of_it, network)[0].base_epochs))
+    network, full = get_network(name), _is_full(context)
+    targets = published_targets(network)
     size = None if full or context.data.startswith("cifar") else network.input
+    changed = partial(
+        schedules_for, recipe=context.recipe, changes=context.changes, image_size=size
+    )
+    methods = {target.method for target in targets} if full else set()
     return PrunedModelPlan(
         name.replace("-", "_"),
         network.label,
         ref_of(network),
-        of.schedules_for(usual, context.recipe, context.changes, size),
-        published_targets(network),
+        changed(published(network.recipe) if full else REDUCED),
+        targets,
         published=name if full else None,
+        by_method={method: changed(published(network.recipe, method)) for method in methods},
     )
 
 
@@ -218,7 +210,7 @@ def _eighth(context: Context) -> PrunedModelPlan:
     small, whole = context.data.partition(":")[0], _narrowed("vgg16")
     size = DIGITS_SIZE if small == "digits" else SMALL_SIZE if small == "folder" else None
     model = ModelRef(builder=OWN, args=whole.to_dict())
-    schedules = of.schedules_for(of.REDUCED, context.recipe, context.changes, size)
+    schedules = schedules_for(REDUCED, context.recipe, context.changes, size)
     plan = _plan(EIGHTH, "VGG-16, an eighth as wide", model, schedules, context)
     images = _images(context, schedules.base.image_size)
     widths = narrower(widths_of(_narrowed("vgg16-a")), widths_of(whole))
@@ -247,120 +239,48 @@ def _roadmap(step: str, context: Context) -> PrunedModelPlan:
     model = ModelRef(builder=ROADMAP_BUILDER, args=row.model.args)
     label, regime = str(row.metadata["label"]), context.road.regime
     label = label if f"-{regime}" in label.lower() else f"{label} ({regime})"
-    return _plan(
-        f"{regime}_{step}", label, model, of.Schedules(base, of.fine_tuning(base)), context
-    )
+    return _plan(f"{regime}_{step}", label, model, Schedules(base, fine_tuning(base)), context)
 
 
-def _timm(name: str, context: Context) -> PrunedModelPlan:
-    usual = of.published("imagenet") if context.recipe == "published" else of.REDUCED
-    size = SMALL_SIZE if context.data.startswith("folder") and usual is of.REDUCED else None
-    schedules = of.schedules_for(usual, context.recipe, context.changes, size)
-    model = ModelRef(builder=TIMM_BUILDER, args={"name": name})
-    return _plan(f"timm_{name}".replace(".", "_"), name, model, schedules, context)
+def _timm(request: str, context: Context) -> PrunedModelPlan:
+    name, at, weights = request.partition("@")
+    usual = published("imagenet") if context.recipe == "published" else REDUCED
+    size = SMALL_SIZE if context.data.startswith("folder") and usual is REDUCED else None
+    schedules = schedules_for(usual, context.recipe, context.changes, size)
+    side = _images(context, schedules.base.image_size).side
+    model = ModelRef(builder=TIMM_BUILDER, args={"name": name, **fixed_size(name, side)})
+    plan = _plan(f"timm_{name}".replace(".", "_"), name, model, schedules, context)
+    if not at:
+        return plan
+    few = [
+        replace(target, arms=[arm for arm in target.arms if arm not in of.LOTTERY])
+        for target in plan.targets
+        if not target.sparsity and target.rounds == 1  # nothing is trained, nothing rewound
+    ]
+    trained = find_weights(model, weights)
+    return replace(plan, name=f"{plan.name}_trained", targets=few, trained=trained)
+
+
+def fixed_size(name: str, side: int) -> dict[str, int]:
+    """The argument of networks that are built for one size of image, where it is another."""
+    import timm
+
+    check_timm_name(name)
+    cfg = timm.get_pretrained_cfg(name)
+    is_fixed = cfg is not None and cfg.fixed_input_size and cfg.input_size[-1] != side
+    return {"img_size": side} if is_fixed else {}
 
 
 def _plan(
-    name: str, label: str, model: ModelRef, schedules: of.Schedules, context: Context
+    name: str, label: str, model: ModelRef, schedules: Schedules, context: Context
 ) -> PrunedModelPlan:
-    """With what is pruned of any network, and what it can be asked for besides."""
+    """With what is pruned of any network, and what it can be asked for besides.
+
+    Raises UserError as `describe_half` does.
+    """
     images = _images(context, schedules.base.image_size)
+    about = describe_half(label, model, images)
     usual = small_targets(model, images)
     optional = optional_targets([one for one in usual if one.name == "slimming"])
-    return PrunedModelPlan(name, label, model, schedules, usual + optional)
-
-
-def _arms(plan: PrunedModelPlan, data: str, seed: int) -> Iterator[Run]:
-    """The network's own runs, then of each target what prepares it and its arms."""
-    dense = _dense(plan, of.DENSE, data, seed)
-    yield dense
-    slow: Run | None = None
-    for target in plan.targets:
-        parent = dense
-        if target.sparsity:
-            parent = _sparse(plan, target, dense)
-            yield parent
-        if slow is None and {*target.arms} & {*of.SLOW_ARMS}:
-            slow = _dense(plan, of.SLOW_DENSE, data, seed)
-            yield slow
-        for number in range(1, target.rounds):
-            parent = _arm(plan, target, of.ROUNDS[number - 1], parent, data)
-            yield parent
-        for arm in target.arms:
-            start = slow if arm in of.SLOW_ARMS and slow else parent
-            yield _arm(plan, target, arm, start, data)
-
-
-def _dense(plan: PrunedModelPlan, arm: str, data: str, seed: int) -> Run:
-    return Run(
-        study=STUDY,
-        name=f"{plan.name}-{arm}",
-        model=plan.model,
-        recipe=plan.schedules.recipe(arm, 0).model_dump(mode="json"),
-        data=data,
-        seed=seed,
-        metadata=_about(plan, arm, of.LABELS[arm]),
-    )
-
-
-def _sparse(plan: PrunedModelPlan, target: PruningTarget, dense: Run) -> Run:
-    """The large network, trained so that the target's method can prune it."""
-    label = f"{target.label}: {of.LABELS[of.SPARSE_DENSE]}"
-    changes: dict[str, Any] = {
-        "name": f"{plan.name}-{target.name}-dense",
-        "model": factored_ref(plan.model) if "selection" in target.sparsity else plan.model,
-        "task": TaskRef(name=SPARSE_TASK, args=dict(target.sparsity)),
-        "metadata": _about(plan, of.SPARSE_DENSE, label, target),
-    }
-    if target.from_trained:
-        changes["init_from"] = dense.key
-    if target.source is not None:
-        data, recipe = target.source
-        changes |= {"data": data, "recipe": recipe.model_dump(mode="json")}
-        changes["metadata"][of.OF_OTHER_DATA] = True
-    return dense.model_copy(update=changes)
-
-
-def _arm(plan: PrunedModelPlan, target: PruningTarget, arm: str, parent: Run, data: str) -> Run:
-    base = plan.schedules.base
-    as_costly = scratch_b_epochs(*target.budgets, base.epochs, capped=target.capped)
-    changes: dict[str, Any] = {
-        "name": f"{plan.name}-{target.name}-{arm}",
-        "data": data,
-        "recipe": plan.schedules.recipe(arm, as_costly).model_dump(mode="json"),
-        "metadata": _about(plan, arm, f"{target.label}: {of.LABELS[arm]}", target),
-        "model": target.model or target.design or plan.model,
-    }
-    weights = target.between if arm in of.ROUNDS else of.WEIGHTS.get(arm, "random")
-    if target.model is not None and weights == "random":  # needs no trained network
-        return parent.model_copy(update={**changes, "task": TaskRef()})
-    if target.is_masked and arm == of.SCRATCH_E:
-        weights = "redrawn"
-    args = {"method": target.method, "weights": weights, **target.amount}
-    if target.is_decided_by_parent:
-        changes["metadata"][NETWORK_IS_BOUND] = True
-        if arm == of.SCRATCH_B:  # the parent's architecture says how long that is
-            args["length"] = "scratch_b"
-    task = TaskRef(name=ARM_TASK, args=args)
-    return parent.model_copy(update={**changes, "task": task, "init_from": parent.key})
-
-
-def _about(
-    plan: PrunedModelPlan, arm: str, label: str, target: PruningTarget | None = None
-) -> dict[str, Any]:
-    return {
-        "regime": STUDY,
-        "network": plan.name,
-        "network_label": plan.label,
-        "target": target.name if target else "",
-        "target_label": target.label if target else "",
-        # By which the figure joins points; of another network than this none are.
-        "method": target.method if target and not (target.control or target.design) else "",
-        "arm": arm,
-        "label": label,
-        "adopted": True,
-        "parent": None,  # arms differ in recipe and task: the study's own table compares them
-        "section": plan.label,
-        "published": False,
-        "published_network": (target.published if target else plan.published) or "",
-    }
+    caveat = about if model.builder == TIMM_BUILDER else ""
+    return PrunedModelPlan(name, label, model, schedules, usual + optional, caveat=caveat)

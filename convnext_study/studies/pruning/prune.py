@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +19,7 @@ from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.channel_groups import Group, Kept, check_widths, kept_of
 from convnext_study.studies.pruning.costs import Images
 from convnext_study.studies.pruning.methods import (
+    criteria,
     designed,
     magnitude,
     reconstruction,
@@ -78,7 +79,8 @@ class Trained:
 
     ``net`` is in evaluation mode, and methods may change its weights; ``samples`` gives about so
     many training images per class, in batches; ``seed`` is that of every draw; ``design`` is the
-    network whose widths are designed, in evaluation mode, with its record and its images' size.
+    network whose widths are designed, in evaluation mode, with its record and its images' size;
+    ``backward`` leaves the gradients of the loss on so many training images per class.
     """
 
     net: nn.Module
@@ -87,8 +89,9 @@ class Trained:
     samples: Callable[[int], Sequence[Tensor]]
     seed: int
     design: tuple[nn.Module, ModelRef, ImageSize] | None = None
+    backward: Callable[[nn.Module, int], None] = lambda net, count: None
 
-    @property
+    @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Its channels that can go."""
         return groups_of(self.net, self.image_size)
@@ -122,10 +125,17 @@ def all_methods() -> list[str]:
 Method: TypeAlias = Callable[[Trained, MethodArgs], Kept]
 
 
-def _l1(choose: magnitude.Choice) -> Method:
+def _by_score(score: criteria.Score, choose: magnitude.Choice = "largest") -> Method:
     return lambda trained, args: magnitude.keep_filters(
-        trained.net, trained.groups, args.widths, choose=choose, seed=trained.seed
+        trained.net, trained.groups, args.widths, choose=choose, seed=trained.seed, score=score
     )
+
+
+def _taylor(trained: Trained, args: MethodArgs) -> Kept:
+    trained.backward(trained.net, args.images_per_class)
+    kept = _by_score(criteria.taylor)(trained, args)
+    trained.net.zero_grad()
+    return kept
 
 
 def _by_samples(method: Any, trained: Trained, args: MethodArgs) -> Kept:
@@ -162,20 +172,23 @@ def _design(trained: Trained, args: MethodArgs) -> ModelRef:
     each, macs = designed.layer_shares(groups, shares), args.design_macs
     if macs is None and model == trained.model:
         left = {name: len(channels) for name, channels in slimmed.items()}
-        macs = designed.count_macs(net, left, size)
+        macs = designed.count_macs(net, left, size, groups)
     widths = (
         designed.widths_at(groups, each)
         if macs is None
         else designed.fit_widths(net, groups, each, macs, size)
     )
-    return pruned_ref(model, kept_of(widths), size)
+    return pruned_ref(model, kept_of(widths, groups), size)
 
 
-SELECTION, STAGE_SHARES = "structure-selection", "stage-shares"
+SELECTION, STAGE_SHARES, SOFT_FILTERS = "structure-selection", "stage-shares", "soft-filters"
 METHODS: dict[str, Method] = {
-    "l1-norm": _l1("largest"),
-    "l1-smallest": _l1("smallest"),
-    "l1-random": _l1("random"),
+    "l1-norm": _by_score(criteria.l1_norm),
+    "l1-smallest": _by_score(criteria.l1_norm, "smallest"),
+    "l1-random": _by_score(criteria.l1_norm, "random"),
+    "geometric-median": _by_score(criteria.geometric_median),
+    "group-norm": _by_score(criteria.group_norm),
+    "taylor": _taylor,
     "thinet": partial(_by_samples, reconstruction.prune_by_thinet),
     "regression": partial(_by_samples, reconstruction.prune_by_regression),
     "slimming": _slim,
@@ -183,7 +196,8 @@ METHODS: dict[str, Method] = {
 MASKS: dict[str, Callable[[Trained, MethodArgs], Mapping[str, Tensor]]] = {
     "magnitude": lambda one, args: magnitude.magnitude_masks(one.net, args.share),
     "magnitude-round": lambda one, args: magnitude.magnitude_masks(one.net, args.share, again=True),
+    "lamp": lambda one, args: magnitude.magnitude_masks(one.net, args.share, size=criteria.lamp),
     "guided-patterns": _patterns,
     # Of soft filter pruning's network, which has these zeros already.
-    "soft-filters": lambda one, args: magnitude.soft_filter_masks(one.net, args.share),
+    SOFT_FILTERS: lambda one, args: magnitude.soft_filter_masks(one.net, args.share),
 }

@@ -19,6 +19,7 @@ from convnext_study.studies.pruning import spec as specs
 from convnext_study.studies.pruning.spec import Spec
 
 FILE = Path(__file__).with_name("published.toml")
+CIFAR_SIDE = 32  # pixels
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,16 @@ class PublishedNetwork:
         return "pruning_" + self.name.replace("-", "_")
 
     @property
+    def recipe(self) -> str:
+        """The recipe in the file that trains it and the network that it was pruned from."""
+        whole = networks()[self.of] if self.of else self
+        usual = "cifar" if self.input == CIFAR_SIDE else "imagenet"
+        return str(whole.stated.get("recipe", usual))
+
+    @property
     def base_epochs(self) -> int:
         """Of the whole network's training."""
-        usual = tables()["rules"]["scratch_e_epochs"]["cifar" if self.input == 32 else "imagenet"]
-        return int(self.stated.get("budget_base_epochs", usual))
+        return int(stated_recipe(self.recipe)["epochs"])
 
     @property
     def is_capped(self) -> bool:
@@ -78,6 +85,13 @@ def get_network(name: str) -> PublishedNetwork:
     if name not in known:
         raise UserError(f"network {name!r}{did_you_mean(name, list(known))}")
     return known[name]
+
+
+def stated_recipe(name: str) -> dict[str, Any]:
+    """The fields of a recipe in the file, those of the recipe that it is based on among them."""
+    own = dict(tables()["recipe"][name])
+    base = own.pop("base", None)
+    return {**stated_recipe(base), **own} if base else own
 
 
 def results(network: str, *, of_paper: bool = True) -> list[dict[str, Any]]:

@@ -7,19 +7,26 @@ network's to say, and only the budget is known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from convnext_study.errors import UserError
 from convnext_study.recipes import Recipe
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning import arms as of
-from convnext_study.studies.pruning.channel_groups import kept_of, widths_left, widths_of
-from convnext_study.studies.pruning.costs import Images, cost_of, groups_in
+from convnext_study.studies.pruning.channel_groups import Group, kept_of, widths_left, widths_of
+from convnext_study.studies.pruning.costs import (
+    Images,
+    cost_of,
+    groups_in,
+    masked_budget,
+)
 from convnext_study.studies.pruning.methods.designed import fit_widths, random_shares
-from convnext_study.studies.pruning.prune import MASKS, SELECTION, STAGE_SHARES
+from convnext_study.studies.pruning.prune import MASKS, SELECTION, SOFT_FILTERS, STAGE_SHARES
 from convnext_study.studies.pruning.published import (
+    CIFAR_SIDE,
     PublishedNetwork,
     get_network,
     networks,
@@ -27,9 +34,9 @@ from convnext_study.studies.pruning.published import (
     tables,
 )
 from convnext_study.studies.pruning.removal import OWN, network_of, pruned_ref
-from convnext_study.studies.pruning.spec import PreActSpec
 
 HALF, THREE_QUARTERS = 0.5, 0.75  # of the channels of each layer, that go
+MOST_LEFT = 0.9  # of the MACs, by half of the channels
 SPARSE = 0.8  # of the weights
 SOFT = 0.3  # of the filters, the paper's
 # Of network slimming. It moves a scale by about penalty * sum of rates / (1 - momentum): the
@@ -38,6 +45,8 @@ SOFT = 0.3  # of the filters, the paper's
 REDUCED_PENALTY = 0.01
 COUNT = 3  # of rounds, ours: each prunes 42 % of what is left, together as much as at once
 FEW = (of.FINE_TUNED, of.INHERITED)
+# Further criteria for the same half.
+CRITERIA = {"geometric-median": "median", "group-norm": "group norm", "taylor": "Taylor"}
 SCRATCH = (of.SCRATCH_E, of.SCRATCH_B)
 GUIDED, TRANSFERRED = "guided", "transferred"
 FROM = "_from_"  # in the name of a target whose shares come from other data
@@ -59,7 +68,7 @@ class PruningTarget:
     model: ModelRef | None = None  # what is left, where that is known beforehand
     budgets: tuple[int, int] = (1, 1)  # the large network's and the pruned one's, for Scratch-B
     capped: bool = False  # Scratch-B is never longer than twice
-    sparsity: Mapping[str, float] = field(default_factory=dict)  # of training before pruning
+    sparsity: Mapping[str, Any] = field(default_factory=dict)  # of training before pruning
     control: bool = False  # none of the methods, but what they are compared with
     published: str | None = None  # the published network that it is
     optional: bool = False  # trained only where the command line names it
@@ -79,6 +88,12 @@ class PruningTarget:
         """Whether only the trained network says which architecture is left."""
         return self.model is None and not self.is_masked
 
+    @property
+    def is_timed_by_parent(self) -> bool:
+        """Whether only the trained network says how long Scratch-B is; the ``budgets`` of masks
+        are then those of shares spread evenly."""
+        return self.model is None and self.method != SOFT_FILTERS
+
 
 def predefined(
     model: ModelRef,
@@ -90,7 +105,7 @@ def predefined(
     **more: Any,
 ) -> PruningTarget:
     """Widths that are set beforehand, by the L1-norm unless ``more`` names another method."""
-    left = pruned_ref(model, kept_of(widths), images.shape)
+    left = pruned_ref(model, kept_of(widths, groups_in(model, images).groups), images.shape)
     more = {"method": "l1-norm", "model": left, "budgets": _budgets(model, left, images), **more}
     return PruningTarget(name, label, amount={"widths": dict(widths)}, arms=arms, **more)
 
@@ -99,21 +114,44 @@ def _budgets(model: ModelRef, pruned: ModelRef, images: Images) -> tuple[int, in
     return cost_of(model, images).budget, cost_of(pruned, images).budget
 
 
+def describe_half(label: str, model: ModelRef, images: Images) -> str:
+    """What half of each layer's channels leaves of a network, and which layers stay whole.
+
+    Raises UserError, one line, where that is nearly all of its MACs: there is nothing to compare.
+    """
+    filters = _filters(model, images)
+    half = pruned_ref(model, kept_of(widths_left(filters, HALF), filters), images.shape)
+    share = cost_of(half, images).macs / cost_of(model, images).macs
+    about = f"half of the channels of {label} leaves {share:.0%} of its MACs"
+    if whole := groups_in(model, images).left_whole:
+        more = f" and {len(whole) - 3} more" if len(whole) > 3 else ""
+        about += f"; left whole, as removing is not masking there: {', '.join(whole[:3])}{more}"
+    if share <= MOST_LEFT:
+        return about
+    why = "" if whole else "; the others are in streams that several layers add to"
+    raise UserError(f"networks: {about}{why}; use another network")
+
+
+def _filters(model: ModelRef, images: Images) -> list[Group]:
+    """The layers whose own filters can go, those of the classifier left out."""
+    groups = groups_in(model, images).groups
+    return [one for one in groups if one.stage >= 0 and one.producers]
+
+
 def small_targets(model: ModelRef, images: Images) -> list[PruningTarget]:
     """Of any network: half of each layer by every method, and masks. Ours.
 
     Automatic methods and controls are brought to the budget of the halves, so that all compare.
     """
-    groups = [group for group in groups_in(model, images) if group.stage >= 0]
-    filters = [group for group in groups if group.producers]
+    filters = _filters(model, images)
     half, quarter = (widths_left(filters, share) for share in (HALF, THREE_QUARTERS))
     make = partial(predefined, model, images)
     found = [
         make("half", "half (L1)", half, of.ALL),
         make("quarter", "quarter (L1)", quarter, of.ALL, optional=True),
     ]
-    macs = cost_of(pruned_ref(model, kept_of(half), images.shape), images).macs
-    if all(len(group.consumers) == 1 and not group.concatenated for group in filters):
+    macs = cost_of(pruned_ref(model, kept_of(half, filters), images.shape), images).macs
+    if all(_is_read_once(group) for group in filters):
         found += [
             make(method, f"half ({label})", half, FEW, method=method)
             for method, label in (("thinet", "ThiNet"), ("regression", "regression"))
@@ -122,24 +160,43 @@ def small_targets(model: ModelRef, images: Images) -> list[PruningTarget]:
         make(f"half_{word}", f"half ({word} filters)", half, FEW, method=f"l1-{word}")
         for word in ("random", "smallest")
     ]
-    if any(group.norms for group in groups):
+    found += [
+        make(f"half_{method}", f"half ({label})", half, FEW, method=method, optional=True)
+        for method, label in CRITERIA.items()
+    ]
+    if any(one.norms for one in groups_in(model, images).groups if one.stage >= 0):
         found.append(_slimmed({"macs": macs}, REDUCED_PENALTY))
     net, shares = network_of(model, images.classes), random_shares(filters, seed=0)
     random = fit_widths(net, filters, shares, macs, images.shape)
     found += [
         make("random_widths", "random widths", random, (of.INHERITED, of.SCRATCH_E), control=True),
-        _magnitude("sparse", SPARSE, FEW),
+        _masked("sparse", SPARSE, (*FEW, *SCRATCH, *of.LOTTERY), model, images),
+        _masked("lamp", SPARSE, (*FEW, *SCRATCH), model, images, method="lamp", optional=True),
         PruningTarget(
             "soft",
             f"soft filters {SOFT:.0%}",
-            "soft-filters",
+            SOFT_FILTERS,
             {"ratio": SOFT},
-            (of.FINE_TUNED, of.SCRATCH_E),
+            (of.FINE_TUNED, *SCRATCH),
+            budgets=_masked_budgets(model, images, SOFT, filters=True),
             sparsity={"soft_filters": SOFT},
             from_trained=True,
         ),
     ]
     return found
+
+
+def _is_read_once(group: Group) -> bool:
+    """Whether one layer reads the channels, each for itself, as methods with samples need it."""
+    return len(group.consumers) == 1 and not group.concatenated and not group.units
+
+
+def _masked_budgets(
+    model: ModelRef, images: Images, ratio: float, *, filters: bool
+) -> tuple[int, int]:
+    return cost_of(model, images).budget, masked_budget(
+        model.model_dump_json(), images, ratio, filters=filters
+    )
 
 
 def optional_targets(slimmed: Sequence[PruningTarget] = ()) -> list[PruningTarget]:
@@ -179,8 +236,7 @@ def transferred_targets(
     ``label``, ``model`` and ``images`` are the other network's, ``slimmed`` the target of network
     slimming whose shares are taken.
     """
-    groups = [one for one in groups_in(model, images) if one.stage >= 0 and one.producers]
-    name, half = "transferred_uniform", widths_left(groups, HALF)
+    name, half = "transferred_uniform", widths_left(_filters(model, images), HALF)
     more: dict[str, Any] = {"optional": True, "control": True}
     uniform = predefined(model, images, name, f"{label} uniform", half, SCRATCH, **more)
     assert uniform.model is not None  # noqa: S101
@@ -195,40 +251,69 @@ def published_targets(whole: PublishedNetwork) -> list[PruningTarget]:
     How long Scratch-B is after an automatic method, the trained network says
     (`tasks.TrainingArm`).
     """
+    stated, on_cifar = whole.stated, whole.input == CIFAR_SIDE
     found = [
         _published(one, whole)
         for one in networks().values()
         if one.of == whole.name and _methods(one)
-        if widths_of(one.spec).keys() == widths_of(whole.spec).keys()
     ]
-    recipe = tables()["recipe"]
-    if isinstance(whole.spec, PreActSpec):
-        sparsity = {"selection": recipe["sparse_structure_selection"]["factor"]["gamma"]}
+    if "selection" in stated:
+        sparsity = {"selection": stated["selection"]}
         name, arms = "structure selection", (*FEW, *SCRATCH)
         found.append(PruningTarget("selection", name, SELECTION, {}, arms, sparsity=sparsity))
-    stem = whole.name.removesuffix("-c100").removesuffix("-slim")
-    ratios, penalties = recipe["slimming"]["ratio"], recipe["slimming"]["penalty"]
+    slimming = stated.get("slimming", {"ratio": ()})
     slimmed = [
         replace(
-            _slimmed({"ratio": ratio}, penalties[stem]),
+            _slimmed({"ratio": ratio}, slimming["penalty"]),
             name=f"slim_{ratio * 100:.0f}",
             label=f"slimmed {ratio:.0%}",
         )
-        for ratio in ratios["cifar100" if whole.classes == 100 else "cifar10"].get(stem, ())
+        for ratio in slimming["ratio"]
     ]
     found += slimmed
-    found += [
-        _magnitude(f"sparse_{ratio * 100:.0f}", ratio, (of.FINE_TUNED,))
-        for stated in tables()["magnitude"]
-        if stated["network"] == whole.name
-        for ratio in stated["ratio"]
-    ]
+    # The lottery's networks are those of CIFAR.
+    arms = (of.FINE_TUNED, *SCRATCH)
+    make = partial(_masked, model=ref_of(whole), images=Images(whole.input, whole.classes))
+    for ratio in _magnitudes(whole.name):
+        percent = f"{ratio * 100:.0f}"
+        found.append(make(f"sparse_{percent}", ratio, (*arms, *(of.LOTTERY if on_cifar else ()))))
+        if not on_cifar:
+            found.append(make(f"tickets_{percent}", ratio, of.LOTTERY, optional=True))
+    found += _soft(whole)
     found += optional_targets(slimmed)
     if whole.name == "vgg16":  # the ratio of its slimming was not found: VGG-19's is taken
         vgg19, images = get_network("vgg19-slim"), Images(whole.input, whole.classes)
-        slimming = _slimmed({"ratio": ratios["cifar10"]["vgg19"][0]}, penalties["vgg19"])
+        its = vgg19.stated["slimming"]
+        slimming = _slimmed({"ratio": its["ratio"][0]}, its["penalty"])
         found += transferred_targets("VGG-19", ref_of(vgg19), images, slimming)
     return found
+
+
+def _magnitudes(network: str) -> list[float]:
+    """The stated shares of its weights that go."""
+    stated = [one["ratio"] for one in tables()["magnitude"] if one["network"] == network]
+    return [ratio for ratios in stated for ratio in ratios]
+
+
+def _soft(whole: PublishedNetwork) -> Iterator[PruningTarget]:
+    """Soft filter pruning with its own recipe, from random weights; the README's ratio by default.
+
+    Budgets are those of the method's authors' networks, by which their epochs are counted.
+    """
+    stated = tables()["soft_filter_pruning"].get(
+        whole.name, {"ratio": (), "pruned_budget_flops": ()}
+    )
+    for ratio, pruned in zip(stated["ratio"], stated["pruned_budget_flops"], strict=True):
+        yield PruningTarget(
+            f"soft_{ratio * 100:.0f}",
+            f"soft filters {ratio:.0%}",
+            SOFT_FILTERS,
+            {"ratio": ratio},
+            SCRATCH,
+            budgets=(stated["budget_flops"], pruned),
+            sparsity={"soft_filters": ratio, "at_start": True},
+            optional=ratio != SOFT,
+        )
 
 
 def ref_of(network: PublishedNetwork) -> ModelRef:
@@ -245,7 +330,10 @@ def _published(one: PublishedNetwork, whole: PublishedNetwork) -> PruningTarget:
     """A published network; of methods that take no widths set beforehand its widths alone."""
     known = ("l1-norm", "thinet", "regression")
     method = next((name for name in known if name in _methods(one)), None)
-    widths = narrower(widths_of(one.spec), widths_of(whole.spec))
+    mine, its = widths_of(one.spec), widths_of(whole.spec)
+    if mine.keys() != its.keys():  # another head too, which no method gives
+        method, mine = None, {}
+    widths = narrower(mine, its)
     return PruningTarget(
         one.name,
         one.label,
@@ -270,9 +358,17 @@ def _slimmed(amount: Mapping[str, Any], penalty: float) -> PruningTarget:
     return PruningTarget("slimming", "slimmed", "slimming", amount, arms, sparsity=sparsity)
 
 
-def _magnitude(name: str, ratio: float, trained: Sequence[str]) -> PruningTarget:
-    arms = (*trained, of.SCRATCH_E, *of.LOTTERY)
-    return PruningTarget(name, f"magnitude {ratio:.0%}", "magnitude", {"ratio": ratio}, arms)
+def _masked(
+    name: str, ratio: float, arms: Sequence[str], model: ModelRef, images: Images, **more: Any
+) -> PruningTarget:
+    """Single weights by their magnitude, unless ``more`` names another method."""
+    more = {"method": "magnitude", **more}
+    label = {"magnitude": "magnitude", "lamp": "LAMP"}[more["method"]]
+    budgets = _masked_budgets(model, images, ratio, filters=False)
+    amount = {"ratio": ratio}
+    return PruningTarget(
+        name, f"{label} {ratio:.0%}", amount=amount, arms=arms, budgets=budgets, **more
+    )
 
 
 def _by_shares(slimmed: PruningTarget, name: str, label: str, macs: int | None) -> PruningTarget:

@@ -7,8 +7,10 @@ own start, or from new ones.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -18,13 +20,14 @@ from convnext_study.imports import TaskError
 from convnext_study.recipes import Recipe
 from convnext_study.runs.metrics import NETWORK, Cost
 from convnext_study.runs.records import ModelRef, Run
-from convnext_study.studies.pruning.arms import with_epochs
 from convnext_study.studies.pruning.costs import budget_flops, scratch_b_epochs
 from convnext_study.studies.pruning.methods import magnitude
 from convnext_study.studies.pruning.methods.selection import factors_of, proximal_step
 from convnext_study.studies.pruning.methods.slimming import add_penalty_gradient
 from convnext_study.studies.pruning.prune import STAGE_SHARES, MethodArgs, Pruned, Trained, prune
 from convnext_study.studies.pruning.removal import network_of, same_architecture
+from convnext_study.studies.pruning.schedules import with_epochs
+from convnext_study.studies.pruning.trained_weights import TrainedWeights, put_weights
 from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Parent, load_weights
@@ -35,10 +38,11 @@ ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
 
 
 class SparsityArgs(BaseModel):
-    """Arguments of the task ``pruning-sparse``, of which one is given.
+    """Arguments of the task ``pruning-sparse``, of which one method's are given.
 
     The penalty of the scales of BatchNorm; that of the factors of residual branches
-    (`selection.factored_ref`); the share of filters that is set to zero after every epoch.
+    (`selection.factored_ref`); the share of filters that is set to zero after every epoch, and
+    whether ``at_start`` too, before the first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +50,7 @@ class SparsityArgs(BaseModel):
     slimming: float = Field(default=0.0, ge=0)
     selection: float = Field(default=0.0, ge=0)
     soft_filters: float = Field(default=0.0, ge=0, le=1)
+    at_start: bool = False
 
 
 class SparseTraining(Classification):
@@ -54,6 +59,11 @@ class SparseTraining(Classification):
     def __init__(self, run: Run, runtime: Runtime) -> None:
         super().__init__(run, runtime)
         self.args = parse(SparsityArgs, run.task)
+
+    def begin(self, model: nn.Module) -> None:
+        """Set the smallest filters to zero before the first epoch, where the method does."""
+        if self.args.at_start:
+            self.after_epoch(model, -1)
 
     def before_step(self, model: nn.Module, step: int) -> None:
         """Add the penalty's gradient; move the factors, which the optimizer leaves alone."""
@@ -75,9 +85,11 @@ class ArmArgs(MethodArgs):
     ``weights`` are ``inherited`` from the trained network; ``rewound`` to those that its training
     started from, under masks; ``random``; ``redrawn`` for the masks (`magnitude.draw_masked`). With
     the ``length`` ``scratch_b`` it has as many epochs as cost the recipe's of the run's own
-    network, by the authors' rule, whatever network the parent decides.
+    network, by the authors' rule, whatever network or masks the parent decides. ``trained`` are the
+    weights to prune where no run before is to train any.
     """
 
+    trained: TrainedWeights | None = None
     weights: Literal["inherited", "rewound", "random", "redrawn"]
     length: Literal["stated", "scratch_b"] = "stated"
 
@@ -93,24 +105,32 @@ class TrainingArm(Classification):
 
     def build(self, parent: Parent | None = None) -> nn.Module:
         """What is left of the parent's network, with the weights that the arm starts from."""
-        if parent is None:
+        source, start = self.args.source, self.run.seed
+        if self.args.trained is not None:
+            model = self.args.trained.network
+            whole = self.fresh(model)
+            put_weights(whole, self.args.trained, self.data.num_classes)
+        elif parent is not None:
+            decided = parent.record.result and parent.record.result.model
+            model, start = decided or parent.run.model, parent.run.seed
+            whole = self.fresh(model) if source is None else network_of(model, source.classes)
+            load_weights(whole, parent)
+        else:
             raise TaskError(
                 f"task {ARM_TASK}: {self.run.name} names no run to start from (init_from)"
             )
-        trained = parent.record.result and parent.record.result.model
-        model, source = trained or parent.run.model, self.args.source
-        whole = self.fresh(model) if source is None else network_of(model, source.classes)
-        load_weights(whole, parent)
         design, size = None, self.image_shape
         if self.args.method == STAGE_SHARES:
             own = network_of(self.run.model, self.data.num_classes)
             design = (own.to(self.runtime.device).eval(), self.run.model, size)
         size = size if source is None else source.shape
-        about = Trained(whole.eval(), model, size, self._samples, self.run.seed, design)
+        about = Trained(
+            whole.eval(), model, size, self._samples, self.run.seed, design, self._backward
+        )
         pruned = prune(about, self.args)
         if pruned.model is not None:
             return self._narrow(pruned, pruned.model)
-        return self._mask(whole, model, pruned.masks, parent).train()
+        return self._mask(whole, model, pruned.masks, start).train()
 
     def built(self) -> ModelRef | None:
         """The pruned network, where the run does not say it."""
@@ -121,9 +141,10 @@ class TrainingArm(Classification):
         recipe = super().schedule(recipe)
         if self.args.length == "stated":
             return recipe
+        masked = {name: int(mask.sum()) for name, mask in self._held.items()}
         large, pruned = (
-            budget_flops(network_of(model, self.data.num_classes), self.image_shape)
-            for model in (self.run.model, self._model)
+            budget_flops(network_of(model, self.data.num_classes), self.image_shape, left)
+            for model, left in ((self.run.model, None), (self._model, masked))
         )
         return with_epochs(recipe, scratch_b_epochs(large, pruned, recipe.epochs))
 
@@ -167,13 +188,13 @@ class TrainingArm(Classification):
         return net
 
     def _mask(
-        self, net: nn.Module, model: ModelRef, masks: magnitude.Masks, parent: Parent
+        self, net: nn.Module, model: ModelRef, masks: magnitude.Masks, start: int
     ) -> nn.Module:
         weights, seed = self.args.weights, self.run.seed
         self._held = {name: mask.to(self.runtime.device) for name, mask in masks.items()}
         if weights != "inherited":
             other = fold_in(seed, "other weights")
-            net = self._seeded(model, parent.run.seed if weights == "rewound" else other)
+            net = self._seeded(model, start if weights == "rewound" else other)
         if weights == "redrawn":
             magnitude.draw_masked(net, masks, generator(fold_in(seed, "redrawn")))
         magnitude.apply_masks(net, masks)
@@ -186,11 +207,19 @@ class TrainingArm(Classification):
 
     def _samples(self, per_class: int) -> list[Tensor]:
         """Training images of the first epoch, the same in every process, on the CPU."""
-        left, found = per_class * self.data.num_classes, []
+        return [images for images, _ in self._labelled(per_class)]
+
+    def _backward(self, net: nn.Module, per_class: int) -> None:
+        """Leave the gradients of the loss on those images."""
+        for images, labels in self._labelled(per_class):
+            loss = F.cross_entropy(net(images), labels, reduction="sum")
+            loss.backward()  # type: ignore[no-untyped-call]
+
+    def _labelled(self, per_class: int) -> Iterator[tuple[Tensor, Tensor]]:
+        left = per_class * self.data.num_classes
         for batch in train_batches(self.data, self.recipe, self.run.seed, 0):
-            images, _ = self._prepare(batch)
-            found.append(images.float().cpu().contiguous())
+            images, labels = self._prepare(batch)
+            yield images.float().cpu().contiguous(), labels.cpu()
             left -= len(images)
             if left <= 0:
                 break
-        return found

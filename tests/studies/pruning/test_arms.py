@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.pruning_runs import context
+from torch import nn
 
 from convnext_study.errors import UserError
 from convnext_study.experiments.context import Context
@@ -17,12 +18,12 @@ from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run
 from convnext_study.studies.pruning import plans
-from convnext_study.studies.pruning.arms import OF_OTHER_DATA, published, with_epochs
-from convnext_study.studies.pruning.costs import Images, cost_of, scratch_b_epochs
-from convnext_study.studies.pruning.published import get_network, tables
+from convnext_study.studies.pruning.arm_runs import PrunedModelPlan
+from convnext_study.studies.pruning.arms import OF_OTHER_DATA
+from convnext_study.studies.pruning.costs import Images, budget_flops, cost_of, scratch_b_epochs
+from convnext_study.studies.pruning.published import get_network
 from convnext_study.studies.pruning.removal import OWN
 from convnext_study.studies.pruning.targets import published_targets
-from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.runtime import Runtime
 
 FILE = Path(__file__).parents[3] / "ablations" / "pruning.py"
@@ -105,30 +106,35 @@ def test_scratch_b_is_as_long_as_the_large_networks_computation(usual: dict[str,
     assert (rule.schedule, rule.epochs, rule.warmup_epochs) == ("cosine", 18, 1.0)
 
 
-def test_published_networks_train_as_long_as_published() -> None:
-    found = named(data="cifar10:x", networks=("vgg16", "resnet56", "resnet110"))
-    for name in ("vgg16-a", "resnet56-a", "resnet56-b", "resnet110-a", "resnet110-b"):
-        network = get_network(name)
-        whole = (network.of or "").replace("-", "_")
-        run = found[f"{whole}-{name}-scratch_b"]
-        assert run.recipe["epochs"] == network.stated["scratch_b_epochs"]
-        assert run.model.builder == OWN and run.model.args == network.spec.to_dict()
-        assert found[f"{whole}-{name}-scratch_e"].recipe["epochs"] == 160
-        tuned = make_recipe(found[f"{whole}-{name}-fine_tuned"].recipe)
-        assert (tuned.epochs, tuned.lr, tuned.schedule) == (40, 0.001, "constant")
-        inherited = found[f"{whole}-{name}-inherited"]
-        assert inherited.init_from == found[f"{whole}-dense"].key
+def test_scratch_b_of_masks(usual: dict[str, Run]) -> None:
+    for name, length in (("sparse-scratch_b", "scratch_b"), ("soft-scratch_b", None)):
+        args = usual[name].task.args
+        assert (args["weights"], args.get("length")) == ("redrawn", length)
+    large = cost_of(usual["dense"].model, IMAGES).budget
+    net = get_builder(OWN)(usual["dense"].model.args, num_classes=10, drop_path=0, init="kaiming")
+    convs = [(name, one) for name, one in net.named_modules() if isinstance(one, nn.Conv2d)]
+    filters = {  # 30 % of them are gone, rounded down in each layer
+        f"{name}.weight": (one.out_channels - int(one.out_channels * 0.3)) * one.weight[0].numel()
+        for name, one in convs
+    }
+    pruned = budget_flops(net, IMAGES.shape, filters)
+    assert usual["soft-scratch_b"].recipe["epochs"] == 12 * large // pruned == 16
+    # Of single weights the trained network says it; a plan takes an even share of all layers.
+    weights = {f"{name}.weight": one.weight.numel() for name, one in convs}
+    even = {name: count - int(count * 0.8) for name, count in weights.items()}
+    expected = usual["sparse-scratch_b"].metadata["expected_epochs"]
+    assert expected == 12 * large // budget_flops(net, IMAGES.shape, even) > 30
+    assert usual["sparse-scratch_b"].recipe == usual["dense"].recipe
+
+
+def test_published_networks_are_pruned_by_their_method() -> None:
+    found = named(data="cifar10:x", networks=("resnet56",))
+    for name in ("resnet56-a", "resnet56-b"):
+        run = found[f"resnet56-{name}-scratch_b"]
+        assert run.model.builder == OWN and run.model.args == get_network(name).spec.to_dict()
+        inherited = found[f"resnet56-{name}-inherited"]
+        assert inherited.init_from == found["resnet56-dense"].key
         assert inherited.task.args["method"] == "l1-norm"
-    base = make_recipe(found["vgg16-dense"].recipe)
-    stated = tables()["recipe"]["cifar"]
-    assert (base.epochs, base.lr, base.milestones) == (stated["epochs"], stated["lr"], (80, 120))
-    assert base.global_batch_size == base.lr_base_size == stated["global_batch"]
-
-
-def test_imagenets_scratch_b_is_capped() -> None:
-    found = named(data="folder:x", recipe="published", networks=("vgg16-imagenet",))
-    for name in ("vgg16-5x", "thinet-vgg-conv"):
-        assert found[f"vgg16_imagenet-{name}-scratch_b"].recipe["epochs"] == 180
 
 
 def test_selected_branches_are_published_as_architectures() -> None:
@@ -136,22 +142,10 @@ def test_selected_branches_are_published_as_architectures() -> None:
         context(data="folder:x", recipe="published", networks=("preact-resnet50",))
     )
     found = {run.name.removeprefix("preact_resnet50-"): run for run in full}
-    for name in ("sss-resnet41", "sss-resnet32", "sss-resnet26"):
-        stated = get_network(name).stated["scratch_b_epochs"]
-        assert found[f"{name}-scratch_b"].recipe["epochs"] == stated
-    assert found["dense"].recipe["epochs"] == 100
     prepared = found["selection-dense"]
     assert prepared.model.builder == "pruning-factored"
     assert prepared.task.args == {"selection": 0.01}
     assert found["selection-fine_tuned"].init_from == prepared.key
-
-
-def test_schedules_keep_their_fractions() -> None:
-    base = published("cifar").base
-    longer = with_epochs(base, 243)
-    assert (longer.epochs, longer.milestones) == (243, (121, 182))
-    rates = [learning_rate(longer, epoch * 10, 10) for epoch in (0, 120, 121, 181, 182, 242)]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
 def test_the_command_line_changes_every_arm() -> None:
@@ -185,7 +179,7 @@ def test_the_road_stands_for_every_row_that_leads_to_its_end(
     names: list[str] = []
     plan = plans.plan_for("vgg16_eighth", context())
 
-    def named(name: str, _: Context) -> plans.PrunedModelPlan:
+    def named(name: str, _: Context) -> PrunedModelPlan:
         names.append(name)
         return plan
 
@@ -231,8 +225,22 @@ def test_targets_of_a_published_network() -> None:
     assert [one.amount["ratio"] for one in bias] == [0.3, 0.8, 0.95]
 
 
+def test_lottery_arms_on_imagenet_are_on_request() -> None:
+    found = {one.name: one for one in published_targets(get_network("resnet50"))}
+    assert found["sparse_30"].arms == ("fine_tuned", "scratch_e", "scratch_b")
+    assert found["tickets_60"].optional and "ticket" in found["tickets_60"].arms
+    assert found["tickets_60"].amount == found["sparse_60"].amount
+    gap = {one.name: one for one in published_targets(get_network("vgg16-imagenet"))}
+    assert gap["thinet-vgg-gap"].arms == gap["thinet-vgg-tiny"].arms == ("scratch_e", "scratch_b")
+    slim = {one.name: one for one in published_targets(get_network("vgg11-slim-imagenet"))}
+    assert (slim["slim_50"].sparsity, slim["slim_50"].amount) == (
+        {"slimming": 1e-5},
+        {"ratio": 0.5},
+    )
+
+
 def test_targets_are_chosen_by_name(usual: dict[str, Run]) -> None:
-    assert len(usual) == 37  # none of the optional ones
+    assert len(usual) == 39  # none of the optional ones
     few = chosen("random_widths")
     assert [*few] == ["dense", "random_widths-inherited", "random_widths-scratch_e"]
     assert all(run == usual[name] for name, run in few.items())

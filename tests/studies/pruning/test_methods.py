@@ -23,7 +23,7 @@ from convnext_study.studies.pruning.channel_groups import (
 )
 from convnext_study.studies.pruning.costs import budget_flops, scratch_b_epochs
 from convnext_study.studies.pruning.families import make_network
-from convnext_study.studies.pruning.methods import designed, slimming
+from convnext_study.studies.pruning.methods import criteria, designed, slimming
 from convnext_study.studies.pruning.methods.magnitude import (
     apply_masks,
     conv_weights,
@@ -230,8 +230,10 @@ def test_scratch_weights_under_a_mask() -> None:
 def test_budgets_count_only_weights_that_are_left() -> None:
     net = small(RESNET)
     whole = budget_flops(net, IMAGE)
-    apply_masks(net, {"stem.conv.weight": torch.zeros(6, 3, 3, 3, dtype=torch.bool)})
-    assert whole - budget_flops(net, IMAGE) == 2 * 6 * 3 * 9 * 16 * 16
+    assert whole - budget_flops(net, IMAGE, {"stem.conv.weight": 6}) == 2 * 6 * 26 * 16 * 16
+    with torch.no_grad():  # a zero under no mask is a weight
+        net.stem.conv.weight.zero_()
+    assert budget_flops(net, IMAGE) == whole
     assert scratch_b_epochs(300, 100, 90) == 270
     assert scratch_b_epochs(300, 100, 90, capped=True) == 180
     assert scratch_b_epochs(199, 100, 90, capped=True) == 179
@@ -266,8 +268,43 @@ def test_masking_in_place_leaves_other_layers() -> None:
     before = copy.deepcopy(net.state_dict())
     mask(net, {"layer1.0.conv1": [0, 2]}, IMAGE)
     changed = {key for key, weight in net.state_dict().items() if not _equal(weight, before[key])}
-    assert changed == {"layer1.0.conv1.weight", "layer1.0.bn1.weight", "layer1.0.bn1.bias"}
+    assert changed == {"layer1.0.conv2.weight"}
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a, b)
+
+
+# Further criteria
+
+
+def test_criteria_rank_filters_by_their_rules() -> None:
+    net: Any = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1))
+    group = Group("0", 3, ("0",), ("1",), (("2", 1),))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([1.0, 2.0, 4.0]).view(3, 1, 1, 1))
+        net[0].bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
+        net[1].weight.copy_(torch.tensor([3.0, 0.0, 0.0]))
+        net[2].weight.copy_(torch.tensor([[0.0, 2.0, 0.0]] * 2).view(2, 3, 1, 1))
+    net[0].weight.grad = torch.tensor([2.0, -3.0, 0.5]).view(3, 1, 1, 1)
+    assert criteria.l1_norm(net, group).tolist() == [1, 2, 4]
+    assert criteria.geometric_median(net, group).tolist() == pytest.approx([4, 3, 5])
+    squares = [1 + 9, 4 + 8, 16 + 1]
+    assert criteria.group_norm(net, group).square().tolist() == pytest.approx(squares)
+    assert criteria.taylor(net, group).tolist() == [4, 36, 4]
+    kept = keep_filters(net, [group], {"0": 2}, score=criteria.geometric_median)
+    assert kept == {"0": [0, 2]}  # the middle one is what the others can make
+
+
+def test_lamp_scores_and_leaves_a_weight_in_every_layer() -> None:
+    weight = torch.tensor([[3.0, -1.0], [2.0, 0.0]]).view(2, 2, 1, 1)
+    scores = criteria.lamp(weight).flatten().tolist()
+    assert scores == pytest.approx([1, 1 / 14, 4 / 13, 0])
+    net: Any = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
+    with torch.no_grad():
+        net[0].weight.copy_(weight)
+        net[1].weight.copy_(weight * 1e-3)
+    by_size = magnitude_masks(net, 0.7)
+    assert not by_size["1.weight"].any()
+    lamp = magnitude_masks(net, 0.7, size=criteria.lamp)
+    assert [int(mask.sum()) for mask in lamp.values()] == [1, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,20 @@ def test_of_one_seed_nothing_is_shown(tmp_path: Path, halves: list[Run]) -> None
     rows = rows_of(written(tmp_path, one, {"half-scratch_b": 99.0}))
     found = said(rows, "half-scratch_b", "half-fine_tuned")
     assert found.comparison.difference.p is None and found.verdict == "open"
+
+
+def test_masks_trained_from_scratch_are_the_papers_negative_result(
+    tmp_path: Path, runs: list[Run]
+) -> None:
+    names = ("dense", "sparse-fine_tuned", "sparse-scratch_b", "soft-dense", "soft-scratch_b")
+    masks = [run for run in runs if run.name.partition("-")[2] in names]
+    rows = rows_of(written(tmp_path, masks, {"sparse-scratch_b": 90.0}, spread=0.1))
+    masked = {name: replace(row, is_masked="-s" in name) for name, row in rows.items()}
+    question = "claim 2, masks: trained from scratch, or pruned and fine-tuned"
+    found = {one.first.name: one for one in statements(masked) if one.question == question}
+    assert found["vgg16_eighth-sparse-scratch_b"].verdict == "worse"
+    # Soft filters are pruned in training: published ones have no fine-tuned arm.
+    assert found["vgg16_eighth-soft-scratch_b"].second.name == "vgg16_eighth-soft-dense"
 
 
 def test_computation_is_shown(tmp_path: Path, halves: list[Run]) -> None:

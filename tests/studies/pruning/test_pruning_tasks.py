@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from support.pruning_nets import DENSENET, PREACT, PRERESNET
-from support.pruning_runs import TINY, WIDTHS, arm_of, prepared, tiny_run, train_in
+from support.pruning_runs import TINY, WIDTHS, arm_of, context, prepared, tiny_run, train_in
 from support.runs import make_tiny_run
 from support.training import assert_same, stop_after, weights
 from torch import nn
@@ -21,12 +22,13 @@ from convnext_study.evaluation.load_run import load_run
 from convnext_study.imports import TaskError
 from convnext_study.runs.parents import ParentError
 from convnext_study.runs.records import Result, Run, TaskRef, read
-from convnext_study.studies.pruning.arms import with_epochs
 from convnext_study.studies.pruning.channel_groups import PruningError
-from convnext_study.studies.pruning.costs import Images, cost_of
+from convnext_study.studies.pruning.costs import Images, budget_flops, cost_of
 from convnext_study.studies.pruning.methods.selection import factored_ref
+from convnext_study.studies.pruning.plans import runs_of
+from convnext_study.studies.pruning.schedules import with_epochs
 from convnext_study.studies.pruning.spec import Spec
-from convnext_study.studies.pruning.tasks import ARM_TASK, TrainingArm
+from convnext_study.studies.pruning.tasks import ARM_TASK, SparseTraining, TrainingArm
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import find_parent
@@ -176,6 +178,15 @@ def test_soft_filters_leave_a_pattern_that_scratch_keeps(tmp_path: Path) -> None
             assert torch.equal(mine, zero)
 
 
+def test_soft_filters_are_pruned_before_the_first_epoch_where_that_is_so() -> None:
+    for at_start in (False, True):
+        task = SparseTraining(prepared(DENSE, soft_filters=0.5, at_start=at_start), Runtime())
+        net = fresh(DENSE)
+        task.begin(net)
+        zero = [bool((row == 0).all()) for row in net.get_parameter("stem.conv.weight")]
+        assert sum(zero) == 2 * at_start
+
+
 # How the parent is trained, the arm, its amount, and after how many steps both are stopped.
 ARMS: dict[str, tuple[dict[str, float], tuple[Any, ...], dict[str, Any], int]] = {
     "removed": ({}, ("l1-norm",), {"widths": WIDTHS}, 3),
@@ -271,6 +282,16 @@ def convolutions(folder: Path, run: Run) -> dict[str, torch.Tensor]:
     return {name: value != 0 for name, value in found.items() if value.ndim == 4}
 
 
+def test_scratch_b_of_masks_counts_what_they_leave(folder: Path) -> None:
+    arm = arm_of(DENSE, "magnitude", "redrawn", ratio=0.9, length="scratch_b")
+    (result,) = train_in(folder, arm)
+    left = {name: int(mask.sum()) for name, mask in convolutions(folder, arm).items()}
+    whole, images = cost_of(DENSE.model, Images(16, 10)), (3, 16, 16)
+    net = fresh(DENSE)
+    assert result.epochs == whole.budget // budget_flops(net, images, left) > 1
+    assert result.cost.macs == whole.macs
+
+
 @pytest.mark.parametrize("method", ["slimming", "stage-shares"])
 def test_scratch_b_is_as_long_as_the_parents_architecture_says(folder: Path, method: str) -> None:
     arm = arm_of(SLIMMED, method, "random", ratio=0.5, length="scratch_b")
@@ -337,3 +358,40 @@ def test_shares_of_a_network_that_was_slimmed_on_other_data(tmp_path: Path) -> N
     other = arm.model_copy(update={"task": TaskRef(name=ARM_TASK, args=wrong)})
     with pytest.raises(ParentError, match="do not fit"):
         started(tmp_path, other)
+
+
+def test_pruning_starts_from_trained_weights(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    other = timm.create_model("test_resnet", num_classes=7)  # of other classes
+    file = tmp_path / "trained.pth"
+    torch.save(other.state_dict(), file)
+    asked = context(networks=(f"timm:test_resnet@{file}",), targets=("half", "sparse"))
+    runs = {run.name.removeprefix("timm_test_resnet_trained-"): run for run in runs_of(asked)}
+    assert not any(
+        run.init_from or "dense" in name or "ticket" in name for name, run in runs.items()
+    )
+    _, net = started(tmp_path, runs["sparse-inherited"])
+    mask = net.get_parameter("conv1.0.weight") != 0
+    assert 0 < mask.sum() < mask.numel()
+    assert torch.equal(
+        net.get_parameter("conv1.0.weight")[mask], other.get_parameter("conv1.0.weight")[mask]
+    )
+    assert net.get_parameter("fc.weight").shape[0] == 10
+    few = {**runs["half-fine_tuned"].recipe, "epochs": 1}
+    short = runs["half-fine_tuned"].model_copy(update={"recipe": few, "data": "synthetic:10,16,64"})
+    _, narrow = started(tmp_path, short)
+    norms = other.get_parameter("layer1.0.conv1.weight").abs().sum((1, 2, 3))
+    kept = sorted(norms.sort(descending=True, stable=True).indices[:16].tolist())
+    inherited = narrow.get_parameter("layer1.0.conv1.weight")
+    assert torch.equal(inherited, other.get_parameter("layer1.0.conv1.weight")[kept])
+    torch.save({}, file)
+    with pytest.raises(UserError, match="changed after the run was created"):
+        started(tmp_path, short)
+    with pytest.raises(UserError, match=r"no such file; give one, or pretrained$"):
+        runs_of(context(networks=("timm:test_resnet@nowhere.pth",)))
+
+
+def test_taylor_scores_have_the_gradients_of_training_images(folder: Path) -> None:
+    _, by_taylor = started(folder, arm_of(DENSE, "taylor", widths=WIDTHS, images_per_class=2))
+    assert by_taylor.get_parameter("stem.conv.weight").shape[0] == WIDTHS["stem.conv"]
+    assert all(weight.grad is None for weight in by_taylor.parameters())

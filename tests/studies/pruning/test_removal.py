@@ -20,10 +20,10 @@ from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.channel_groups import Group, Kept, PruningError
+from convnext_study.studies.pruning.dependency_graph import DependencyGraph
 from convnext_study.studies.pruning.families import make_network
 from convnext_study.studies.pruning.methods.reconstruction import reader_of
 from convnext_study.studies.pruning.removal import (
-    DependencyGraph,
     groups_of,
     mask,
     pruned_ref,
@@ -186,7 +186,7 @@ def test_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         mask(net, {"stages.0.blocks.0.conv2": [0]}, IMAGE)
     with pytest.raises(PruningError, match=rf"^{name}: name each of its 6 channels at most once$"):
         mask(net, {name: [0, 6]}, IMAGE)
-    with pytest.raises(UserError, match=r"^torch-pruning cannot follow MultipathNet: "):
+    with pytest.raises(UserError, match=r"^torch-pruning cannot follow MultipathNet at 16x16: "):
         groups_of(
             timm.create_model("multipath_small", width=4, modules=1, implementation="plain"), IMAGE
         )

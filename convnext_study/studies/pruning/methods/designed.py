@@ -62,9 +62,11 @@ def random_shares(groups: Sequence[Group], seed: int) -> dict[str, float]:
 def widths_at(
     groups: Sequence[Group], shares: Mapping[str, float], factor: float = 1.0
 ) -> dict[str, int]:
-    """The widths of layers that keep these shares times a factor; at least one channel of each."""
+    """The widths of layers that keep these shares times a factor; at least one channel of each, or
+    one set of those that go together."""
     return {
-        group.name: min(max(round(factor * shares[group.name] * group.width), 1), group.width)
+        group.name: min(max(round(factor * shares[group.name] * group.count), 1), group.count)
+        * (group.width // group.count)
         for group in groups
     }
 
@@ -89,7 +91,7 @@ def fit_widths(
 
     @functools.cache
     def macs_of(chosen: tuple[int, ...]) -> int:
-        return count_macs(net, dict(zip(shares, chosen, strict=True)), image_size)
+        return count_macs(net, dict(zip(shares, chosen, strict=True)), image_size, groups)
 
     def cost(step: int) -> int:
         return macs_of(tuple(widths(step).values()))
@@ -100,11 +102,17 @@ def fit_widths(
     return widths(min((above - 1, above), key=lambda step: abs(cost(step) - macs)))
 
 
-def count_macs(net: nn.Module, widths: Mapping[str, int], image_size: ImageSize) -> int:
-    """MACs of the network with these widths; ``net`` stays as it is."""
+def count_macs(
+    net: nn.Module,
+    widths: Mapping[str, int],
+    image_size: ImageSize,
+    groups: Sequence[Group] = (),
+) -> int:
+    """MACs of the network with these widths; ``net`` stays as it is. ``groups`` say which channels
+    go together."""
     spec = spec_of(net)
     if spec is None:
-        return count(remove(net, kept_of(widths), image_size), image_size).macs
+        return count(remove(net, kept_of(widths, groups), image_size), image_size).macs
     with torch.device("meta"):
         classes = int(net.num_classes)  # type: ignore[arg-type]
         narrow = make_network(narrowed(spec, kept_of(widths)), num_classes=classes)

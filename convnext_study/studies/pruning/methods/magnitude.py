@@ -1,4 +1,4 @@
-"""Pruning by size: filters by their L1-norm, weights by magnitude, soft filters; and masks.
+"""Pruning by size: filters by a score, weights by magnitude, soft filters; and masks.
 
 Masks are True where a weight stays, and are held in training; biases and norms have none.
 """
@@ -6,7 +6,7 @@ Masks are True where a weight stays, and are held in training; biases and norms 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.errors import UserError
 from convnext_study.studies.pruning.channel_groups import Group, PruningError, check_widths
+from convnext_study.studies.pruning.methods.criteria import Score, filter_norms, l1_norm
 
 Masks = Mapping[str, Tensor]  # by the parameter's name, of its shape, bool
 Choice = Literal["largest", "smallest", "random"]
@@ -27,54 +28,56 @@ def keep_filters(
     *,
     choose: Choice = "largest",
     seed: int = 0,
+    score: Score = l1_norm,
 ) -> dict[str, list[int]]:
-    """L1-norm filter pruning (Li et al., ICLR 2017): of each layer named in ``widths`` the filters
-    that stay, ascending.
+    """Filter pruning in one shot: of each layer named in ``widths`` the filters that stay.
 
-    Those with the largest sums of absolute weights stay, over all input channels, those of pruned
-    filters before it included; nothing makes up for what is lost. All choices but ``largest`` are
-    controls. ``groups`` are as `removal.groups_of` finds them. Raises PruningError for a layer that
-    has no filters of its own, or would be empty.
+    Those with the largest scores stay, by default the L1-norm (Li et al., ICLR 2017) over all input
+    channels, those of pruned filters before it included; nothing makes up for what is lost. All
+    choices but ``largest`` are controls. ``groups`` are as `removal.groups_of` finds them. Raises
+    PruningError for a layer that has no filters of its own, or would be empty.
     """
     kept = {}
     for group, width in check_widths(widths, groups):
         if not group.producers:
             raise PruningError(f"{group.name}: selects channels, and has no filters of its own")
-        norms = filter_norms(net.get_submodule(group.name), 1)
+        scores = score(net, group)
+        if group.units:
+            scores = scores[torch.tensor(group.units)].sum(1)
         # Those to keep first; of equal ones, the earlier.
-        order = norms.sort(descending=choose == "largest", stable=True).indices
+        order = scores.sort(descending=choose == "largest", stable=True).indices
         if choose == "random":
             draw = generator(fold_in(seed, "filters", group.name))
-            order = torch.randperm(len(norms), generator=draw)
-        kept[group.name] = sorted(order[:width].tolist())
+            order = torch.randperm(len(scores), generator=draw)
+        kept[group.name] = group.channels_of(order[: width * group.count // group.width].tolist())
     return kept
 
 
-def filter_norms(layer: nn.Module, p: int) -> Tensor:
-    """The p-norm of each filter of a convolution or linear layer."""
-    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
-    norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), p, dim=1)
-    return norms
-
-
-def magnitude_masks(net: nn.Module, ratio: float, *, again: bool = False) -> dict[str, Tensor]:
+def magnitude_masks(
+    net: nn.Module,
+    ratio: float,
+    *,
+    again: bool = False,
+    size: Callable[[Tensor], Tensor] = torch.abs,
+) -> dict[str, Tensor]:
     """Unstructured magnitude pruning (Han et al., NeurIPS 2015), as Liu et al. (2019) do it.
 
     Weights of all convolutions are in one pool; those stay whose size is strictly greater than the
-    value at index ``int(total * ratio)`` of all sizes, ascending. ``again`` is a further round: the
+    value at index ``int(total * ratio)`` of all sizes, ascending. ``size`` gives those of a layer's
+    weights: its absolute values, or `criteria.lamp`'s. ``again`` is a further round: the
     share is of the weights that are left, and those that went before are zero in ``net``. Raises
     UserError for a ratio out of range, or a network without convolutions.
     """
     if not 0 <= ratio < 1:
         raise UserError(f"ratio: {ratio}; use a share from 0 to below 1")
-    weights = conv_weights(net)
-    if not weights:
+    sizes = {name: size(weight) for name, weight in conv_weights(net).items()}
+    if not sizes:
         raise UserError("magnitude pruning: the network has no convolutions; use another network")
-    pool = torch.cat([weight.abs().flatten() for weight in weights.values()])
+    pool = torch.cat([one.flatten() for one in sizes.values()])
     left = int(pool.count_nonzero()) if again else len(pool)
     # The kth smallest, counted from 1: the value at that index in ascending order.
     threshold = pool.kthvalue(len(pool) - left + int(left * ratio) + 1).values
-    return {name: weight.abs() > threshold for name, weight in weights.items()}
+    return {name: one > threshold for name, one in sizes.items()}
 
 
 def soft_filter_masks(net: nn.Module, ratio: float) -> dict[str, Tensor]:

@@ -238,7 +238,7 @@ def reader_of(net: nn.Module, group: Group) -> Reader:
     was flattened.
     """
     names = [name for name, repeat in group.consumers if repeat == 1]
-    alone = len(names) == len(group.consumers) == 1 and not group.concatenated
+    alone = len(names) == len(group.consumers) == 1 and not group.concatenated and not group.units
     reader = net.get_submodule(names[0]) if alone else None
     if isinstance(reader, nn.Linear) or (isinstance(reader, nn.Conv2d) and reader.groups == 1):
         return reader

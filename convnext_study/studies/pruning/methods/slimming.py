@@ -37,20 +37,24 @@ def keep_channels(net: nn.Module, groups: Sequence[Group], ratio: float) -> dict
 
     It is the value at index ``int(total * ratio)`` of all of them, ascending; of a layer
     that would lose all, the channel with the largest scale stays. The pool are the groups that have
-    a BatchNorm; of several, the first one's scale counts. Raises UserError for a ratio out of range
+    a BatchNorm; of several, the first one's scale counts, and of channels that go together the
+    largest. Raises UserError for a ratio out of range
     or a network without such norms.
     """
     if not 0 <= ratio < 1:
         raise UserError(f"ratio: {ratio}; use a share from 0 to below 1")
-    scales = {group.name: _scales(net, group) for group in groups if group.norms}
+    normed = [group for group in groups if group.norms]
+    scales = {group.name: _scales(net, group) for group in normed}
     if not scales:
         raise UserError("network slimming: no channels with a BatchNorm can go; use another method")
     pool = torch.cat(list(scales.values()))
     threshold = pool.sort().values[int(len(pool) * ratio)]
-    return {
-        name: (values > threshold).nonzero().flatten().tolist() or [int(values.argmax())]
-        for name, values in scales.items()
-    }
+    found = {}
+    for group in normed:
+        values = scales[group.name]
+        units = (values > threshold).nonzero().flatten().tolist() or [int(values.argmax())]
+        found[group.name] = group.channels_of(units)
+    return found
 
 
 def keep_budget(
@@ -60,7 +64,7 @@ def keep_budget(
 
     Raises UserError where no ratio leaves as little.
     """
-    total = sum(group.width for group in groups if group.norms)
+    total = sum(group.count for group in groups if group.norms)
 
     def keep(gone: int) -> dict[str, list[int]]:
         # Half a channel more, lest the product is rounded down to one less.
@@ -68,7 +72,7 @@ def keep_budget(
 
     def cost(gone: int) -> int:
         widths = {name: len(channels) for name, channels in keep(gone).items()}
-        return count_macs(net, widths, image_size)
+        return count_macs(net, widths, image_size, groups)
 
     least = cost(total - 1)
     if least > macs:
@@ -79,4 +83,6 @@ def keep_budget(
 
 def _scales(net: nn.Module, group: Group) -> Tensor:
     gamma: Tensor = net.get_submodule(group.norms[0]).weight.detach().abs()  # type: ignore[operator]
+    if group.units:
+        return gamma[torch.tensor(group.units)].amax(1)
     return gamma[list(group.positions)] if group.positions else gamma
