@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
-from functools import partial
 
 from convnext_study.data.sources import OF_IMAGES, check_labels
 from convnext_study.errors import UserError, did_you_mean
@@ -187,22 +187,35 @@ def _images(context: Context, size: int | None) -> Images:
     return Images(size or sizes.image_size, sizes.classes)
 
 
+def _schedules(
+    context: Context, size: int | None, recipe: str | None, methods: Iterable[str] = ()
+) -> tuple[Schedules, dict[str, Schedules]]:
+    """A network's with what the command line asks for, and those of the methods: of the published
+    ``recipe``, reduced where it is None."""
+
+    def changed(usual: Schedules) -> Schedules:
+        return schedules_for(usual, context.recipe, context.changes, size)
+
+    if recipe is None:
+        return changed(REDUCED), {}
+    by_method = {method: changed(published(recipe, method)) for method in methods}
+    return changed(published(recipe)), by_method
+
+
 def _published(name: str, context: Context) -> PrunedModelPlan:
     network, full = get_network(name), _is_full(context)
     targets = published_targets(network)
     size = None if full or context.data.startswith("cifar") else network.input
-    changed = partial(
-        schedules_for, recipe=context.recipe, changes=context.changes, image_size=size
-    )
-    methods = {target.method for target in targets} if full else set()
+    methods = {target.method for target in targets}
+    schedules, by_method = _schedules(context, size, network.recipe if full else None, methods)
     return PrunedModelPlan(
         name.replace("-", "_"),
         network.label,
         ref_of(network),
-        changed(published(network.recipe) if full else REDUCED),
+        schedules,
         targets,
         published=name if full else None,
-        by_method={method: changed(published(network.recipe, method)) for method in methods},
+        by_method=by_method,
     )
 
 
@@ -210,7 +223,7 @@ def _eighth(context: Context) -> PrunedModelPlan:
     small, whole = context.data.partition(":")[0], _narrowed("vgg16")
     size = DIGITS_SIZE if small == "digits" else SMALL_SIZE if small == "folder" else None
     model = ModelRef(builder=OWN, args=whole.to_dict())
-    schedules = schedules_for(REDUCED, context.recipe, context.changes, size)
+    schedules, _ = _schedules(context, size, None)
     plan = _plan(EIGHTH, "VGG-16, an eighth as wide", model, schedules, context)
     images = _images(context, schedules.base.image_size)
     widths = narrower(widths_of(_narrowed("vgg16-a")), widths_of(whole))
@@ -244,12 +257,13 @@ def _roadmap(step: str, context: Context) -> PrunedModelPlan:
 
 def _timm(request: str, context: Context) -> PrunedModelPlan:
     name, at, weights = request.partition("@")
-    usual = published("imagenet") if context.recipe == "published" else REDUCED
-    size = SMALL_SIZE if context.data.startswith("folder") and usual is REDUCED else None
-    schedules = schedules_for(usual, context.recipe, context.changes, size)
+    recipe = "imagenet" if context.recipe == "published" else None
+    size = SMALL_SIZE if context.data.startswith("folder") and recipe is None else None
+    schedules, by_method = _schedules(context, size, recipe, ("slimming", "magnitude"))
     side = _images(context, schedules.base.image_size).side
     model = ModelRef(builder=TIMM_BUILDER, args={"name": name, **fixed_size(name, side)})
     plan = _plan(f"timm_{name}".replace(".", "_"), name, model, schedules, context)
+    plan = replace(plan, by_method=by_method)
     if not at:
         return plan
     few = [

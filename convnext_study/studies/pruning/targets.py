@@ -272,11 +272,11 @@ def published_targets(whole: PublishedNetwork) -> list[PruningTarget]:
     ]
     found += slimmed
     # The lottery's networks are those of CIFAR.
-    arms = (of.FINE_TUNED, *SCRATCH)
+    stated_arms = (of.FINE_TUNED, *SCRATCH, *(of.LOTTERY if on_cifar else ()))
     make = partial(_masked, model=ref_of(whole), images=Images(whole.input, whole.classes))
     for ratio in _magnitudes(whole.name):
         percent = f"{ratio * 100:.0f}"
-        found.append(make(f"sparse_{percent}", ratio, (*arms, *(of.LOTTERY if on_cifar else ()))))
+        found.append(make(f"sparse_{percent}", ratio, stated_arms))
         if not on_cifar:
             found.append(make(f"tickets_{percent}", ratio, of.LOTTERY, optional=True))
     found += _soft(whole)

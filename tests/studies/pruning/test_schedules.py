@@ -78,6 +78,14 @@ def test_every_published_run_has_the_recipe_that_is_stated(name: str) -> None:
             check(run, name, lengths)
 
 
+def test_networks_of_timm_are_fine_tuned_as_long_as_the_method_states() -> None:
+    asked = context(recipe="published", networks=("timm:test_resnet",), targets=("usual", "lamp"))
+    runs = {run.name.removeprefix("timm_test_resnet-"): run for run in plans.runs_of(asked)}
+    names = {"half": 20, "slimming": 5, "sparse": 10}
+    found = {name: runs[f"{name}-fine_tuned"].recipe["epochs"] for name in names}
+    assert found == names
+
+
 def leaves(table: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     for key, value in table.items():
         if isinstance(value, dict):
