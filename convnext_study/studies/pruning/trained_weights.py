@@ -57,9 +57,9 @@ def put_weights(net: nn.Module, weights: TrainedWeights, classes: int) -> None:
         path = Path(weights.file)
         if file_digest(path) != weights.sha256:
             raise UserError(f"{path}: changed after the run was created; rerun the study")
-        from convnext_study.models.pretrained.state_files import read_state
+        from convnext_study.models.pretrained.state_files import read_weights
 
-        state = read_state(path)
+        state = read_weights(path).state
     else:
         args = {**weights.network.args, "pretrained": True}
         state = network_of(weights.network.model_copy(update={"args": args}), classes).state_dict()
