@@ -13,7 +13,6 @@ from convnext_study.errors import UserError, first_fault
 LEAST_PIXELS = 2  # of a side: torch fails to shrink an image to a single pixel
 MOST_PIXELS, MOST_IMAGES, MOST_EPOCHS = 8192, 10_000_000, 1_000_000
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Factor = Annotated[float, Field(gt=0, le=100)]
 
 
 class RecipeError(UserError):
@@ -47,7 +46,7 @@ class Recipe(BaseModel):
     # Of the step schedule, which multiplies lr by gamma: every so many epochs, or at these epochs,
     # by one number, or at each of them by its own.
     milestones: int | tuple[int, ...] = 30
-    gamma: Annotated[float, Field(gt=0, lt=1)] | tuple[Factor, ...] = 0.1
+    gamma: float | tuple[float, ...] = 0.1
     power: float = Field(default=0.9, gt=0, le=100)  # of the poly schedule
     image_size: int | None = Field(
         default=None, ge=LEAST_PIXELS, le=MOST_PIXELS
@@ -103,6 +102,15 @@ class Recipe(BaseModel):
                 f"give a number of epochs from 1 to {MOST_EPOCHS}, or several that rise"
             )
         return milestones
+
+    @field_validator("gamma")
+    @classmethod
+    def _check_gamma(cls, gamma: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        if isinstance(gamma, float) and not 0 < gamma < 1:
+            raise ValueError("give a number above 0 and below 1, or one above 0 for each milestone")
+        if isinstance(gamma, tuple) and not all(0 < factor <= 100 for factor in gamma):
+            raise ValueError("give numbers above 0, at most 100")
+        return gamma
 
     @property
     def mixes(self) -> bool:
