@@ -8,6 +8,9 @@ the authors' in it.
 
     convnext-study study anytime --data cityscapes:PATH          HRNet-W18 and W48, 484 epochs
     convnext-study study anytime --data pairs:PATH               any images and masks
+    convnext-study study anytime --data digit-signs              embedded, larger: five arms
+    convnext-study study anytime --data figures                  joints of drawn people
+    convnext-study study anytime --data mpii:PATH                joints, HRNet-W32, 210 epochs
     convnext-study study anytime --networks convnext_atto,roadmap_nano_patchify_stem
 
 Runs: 8 a seed on digit-canvas, of 375 steps each; 7 on backbones without a narrower relation.

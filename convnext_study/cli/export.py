@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from convnext_study.cli.options import OTHER, option, with_options
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
+    from convnext_study.data.transforms.evaluation import EvalTransform
     from convnext_study.evaluation.load_run import LoadedModel
 
 
@@ -37,27 +39,22 @@ def export(
     if to not in FORMATS:
         raise UserError(f"--to {to}: use one of {', '.join(FORMATS)}")
     loaded = load_run(run, trust=options.trust, code=options.code)
-    if not loaded.is_classifier:
-        assert loaded.run is not None  # noqa: S101  load_run gives it
-        raise UserError(
-            f"{run}: the task {loaded.run.task.name} has maps for answers, and as many as the "
-            "network has exits; export writes networks that give each image one row of logits. "
-            "In Python, load_run(Path(...)).net of convnext_study.evaluation.load_run is this one"
-        )
     if to not in ANY_NETWORK and not is_row(loaded.net):
         raise UserError(
             f"{run}: a {type(loaded.net).__name__} that is no row of a road map cannot be built "
             f"from {to}; use --to {' or '.join(ANY_NETWORK)}"
         )
     data_of(loaded, options.trust)
-    transform = loaded.transform
+    transform, shape = loaded.transform, None
+    if not loaded.is_classifier:
+        transform, shape = _of_maps(loaded)
     if transform.mean is None or transform.std is None:
         raise UserError(
             f"{run}: the data it was trained on cannot be opened, and with it go the mean and "
             "standard deviation that its images need; put the data back where it was"
         )
     folder = options.out or run / f"export-{to}"
-    written = export_model(loaded.net, to, folder, transform, _results(loaded, run))
+    written = export_model(loaded.net, to, folder, transform, _results(loaded, run), shape)
     print(f"{written.folder}: {', '.join(written.files)}")
     print(
         f"outputs agree: largest difference {written.difference:.2g}, "
@@ -65,6 +62,21 @@ def export(
     )
     for note in loaded.notes:
         print(f"note: {note}")
+
+
+def _of_maps(loaded: LoadedModel) -> tuple[EvalTransform, tuple[int, int, int]]:
+    """How the images of a task with maps for answers are normalised, and the shape of one, of the
+    validation part."""
+    from convnext_study.training.runtime import Runtime
+    from convnext_study.training.tasks import make_task
+    from convnext_study.training.tasks.pose import Pose
+    from convnext_study.training.tasks.segmentation import Segmentation
+
+    assert loaded.run is not None  # noqa: S101  load_run gives it
+    task = make_task(loaded.run, Runtime())
+    assert isinstance(task, Segmentation | Pose)  # noqa: S101  there are no others
+    mean, std = task.data.mean, task.data.std
+    return dataclasses.replace(loaded.transform, mean=mean, std=std), task.image_shape
 
 
 def _results(loaded: LoadedModel, run: Path) -> dict[str, Any]:

@@ -39,7 +39,12 @@ class ExportResult:
 
 
 def export_model(
-    net: nn.Module, kind: str, folder: Path, transform: EvalTransform, results: dict[str, Any]
+    net: nn.Module,
+    kind: str,
+    folder: Path,
+    transform: EvalTransform,
+    results: dict[str, Any],
+    shape: tuple[int, int, int] | None = None,
 ) -> ExportResult:
     """Write the network with its card into a folder, read it back, and compare outputs.
 
@@ -49,6 +54,7 @@ def export_model(
         folder: made if missing.
         transform: of the images it wants, mean and standard deviation included.
         results: what was measured with these weights, for the card.
+        shape: channels, height and width of an image, where it is no square of the transform's.
 
     Raises:
         ExportError: not a network of the road map, a missing extra, or a folder that cannot be
@@ -61,17 +67,19 @@ def export_model(
 
     net = (net if kind in ANY_NETWORK else unwrapped(net)).eval()
     restore_convs(net)
-    size = transform.image_size
-    images = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+    shape = shape or (3, transform.image_size, transform.image_size)
+    images = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        run = FORMATS[kind](net, folder, transform, results)
+        run = FORMATS[kind](net, folder, transform, results, images)
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror or error})") from error
     with torch.inference_mode():
-        expected, found = net(images), run(images)
-    difference = float((expected - found).abs().max())
-    largest = float(expected.abs().max())
+        expected, found = _outputs(net(images)), _outputs(run(images))
+    difference = max(
+        float((one - other).abs().max()) for one, other in zip(expected, found, strict=True)
+    )
+    largest = max(float(one.abs().max()) for one in expected)
     if not difference <= TOLERANCE * max(largest, 1.0):
         raise RunFailed(
             f"{folder}: the exported network's outputs differ by {difference:.2g} from the "
@@ -81,10 +89,17 @@ def export_model(
     return ExportResult(folder, files, difference, largest)
 
 
-Runner = Callable[["Tensor"], "Tensor"]
+Runner = Callable[["Tensor"], Any]  # one output, or those of several exits
 
 
-def _hf(net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any]) -> Runner:
+def _outputs(found: Any) -> list[Tensor]:
+    """The outputs of a network with one, or with several exits."""
+    return list(found) if isinstance(found, list | tuple) else [found]
+
+
+def _hf(
+    net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any], _: Tensor
+) -> Runner:
     import timm
 
     save_for_hf(net, folder, results=results, data=transform.config())
@@ -93,7 +108,11 @@ def _hf(net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[s
 
 
 def _safetensors(
-    net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any]
+    net: RoadmapNet,
+    folder: Path,
+    transform: EvalTransform,
+    results: dict[str, Any],
+    images: Tensor,
 ) -> Runner:
     import json
 
@@ -105,7 +124,8 @@ def _safetensors(
 
     path = folder / "model.safetensors"
     save_checkpoint(net, path)
-    _card(net, folder, transform, results, _USE_SAFETENSORS.format(classes=net.num_classes))
+    use = _USE_SAFETENSORS.format(classes=net.num_classes)
+    _card(net, folder, transform, results, use, images)
     with safe_open(path, "pt") as file:
         spec = NetSpec.from_dict(json.loads(file.metadata()["spec"]))
     again = RoadmapNet(spec, num_classes=net.num_classes, in_chans=net.in_chans)
@@ -114,7 +134,7 @@ def _safetensors(
 
 
 def _onnx(
-    net: nn.Module, folder: Path, transform: EvalTransform, results: dict[str, Any]
+    net: nn.Module, folder: Path, transform: EvalTransform, results: dict[str, Any], images: Tensor
 ) -> Runner:
     import warnings
 
@@ -128,36 +148,45 @@ def _onnx(
             f"--to onnx: {error.name} is not installed; pip install 'convnext-study[onnx]'"
         ) from None
     path = folder / "model.onnx"
+    with torch.no_grad():
+        count = len(_outputs(net(images[:1])))
+    names = ["logits"] if count == 1 else [f"logits_exit{exit}" for exit in range(1, count + 1)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of deprecations inside the exporter
         torch.onnx.export(
             net,
-            (_example(transform),),
+            (images[:2],),  # not 3, as it is then compared with
             path,
             input_names=["images"],
-            output_names=["logits"],
+            output_names=names,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
             external_data=False,
             verbose=False,
         )
-    _card(net, folder, transform, results, _USE_ONNX)
+    use = _USE_ONNX.format(outputs=", ".join(names), which="[0]" if count == 1 else "")
+    _card(net, folder, transform, results, use, images)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    return lambda images: [
+        torch.from_numpy(one) for one in session.run(None, {"images": images.numpy()})
+    ]
 
 
-def _pt2(net: nn.Module, folder: Path, transform: EvalTransform, results: dict[str, Any]) -> Runner:
+def _pt2(
+    net: nn.Module, folder: Path, transform: EvalTransform, results: dict[str, Any], images: Tensor
+) -> Runner:
     import torch
 
     path = folder / "model.pt2"
     batch = {0: torch.export.Dim("batch")}
-    program = torch.export.export(net, (_example(transform),), dynamic_shapes=(batch,))
+    program = torch.export.export(net, (images[:2],), dynamic_shapes=(batch,))
     torch.export.save(program, path)
-    _card(net, folder, transform, results, _USE_PT2)
+    _card(net, folder, transform, results, _USE_PT2, images)
     return torch.export.load(path).module()
 
 
-FORMATS: dict[str, Callable[[Any, Path, EvalTransform, dict[str, Any]], Runner]] = {
+Writer = Callable[[Any, Path, "EvalTransform", dict[str, Any], "Tensor"], Runner]
+FORMATS: dict[str, Writer] = {
     "hf": _hf,
     "safetensors": _safetensors,
     "onnx": _onnx,
@@ -167,14 +196,13 @@ FORMATS: dict[str, Callable[[Any, Path, EvalTransform, dict[str, Any]], Runner]]
 ANY_NETWORK = ("onnx", "pt2")
 
 
-def _example(transform: EvalTransform) -> Tensor:
-    import torch
-
-    return torch.zeros(2, 3, transform.image_size, transform.image_size)
-
-
 def _card(
-    net: nn.Module, folder: Path, transform: EvalTransform, results: dict[str, Any], use: str
+    net: nn.Module,
+    folder: Path,
+    transform: EvalTransform,
+    results: dict[str, Any],
+    use: str,
+    images: Tensor,
 ) -> None:
     """The card that a hub folder gets, with another way of loading in it."""
     from convnext_study.export.model_card import model_card
@@ -185,8 +213,9 @@ def _card(
     if is_row(net):
         row = row_of(net)
         about = changes_of(net.spec, row)
-    image = (getattr(net, "in_chans", 3), transform.image_size, transform.image_size)
-    card = model_card(net, image, results, row, changes=about, use=use, config=transform.config())
+    image = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    config = {**transform.config(), "input_size": image}
+    card = model_card(net, image, results, row, changes=about, use=use, config=config)
     write_bytes(folder / "README.md", card.encode())
 
 
@@ -207,13 +236,13 @@ model.load_state_dict(load_file("model.safetensors"))
 ```
 """
 _USE_ONNX = """\
-One input, `images` (batch, 3, height, width) float32, and one output, `logits`.
+One input, `images` (batch, 3, height, width) float32. Outputs: {outputs}.
 
 ```python
 import onnxruntime
 
 session = onnxruntime.InferenceSession("model.onnx")
-logits = session.run(None, {"images": images})[0]  # images: a NumPy array
+logits = session.run(None, {{"images": images}}){which}  # images: a NumPy array
 ```
 """
 _USE_PT2 = """\

@@ -49,6 +49,8 @@ class ModelEntry:
         features: arguments of timm's ``features_only``, or what makes them of the spec; stages are
             flattened in a `TimmModel`.
         released: of an end of the road, whose weights others have released; None: nobody has.
+        listed: whether `timm.list_models` has it, whose readers expect one row of logits an image;
+            `timm.create_model` makes it either way.
     """
 
     network: str
@@ -58,6 +60,7 @@ class ModelEntry:
     args: Mapping[str, Any] = field(default_factory=dict)
     features: Mapping[str, Any] | Callable[[Any], Mapping[str, Any]] = field(default_factory=dict)
     released: Released | None = None
+    listed: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def register_models(models: Mapping[str, ModelEntry]) -> None:
     fields of its spec: ``timm.create_model("roadmap_t_gelu", kernel=9)``.
     """
     # From where it is defined, so that this works while timm.models itself is being imported.
-    from timm.models._registry import generate_default_cfgs, register_model
+    from timm.models._registry import _deprecated_models, generate_default_cfgs, register_model
 
     cfgs = {name: _default_cfg(entry) for name, entry in models.items()}
     for name, entry in models.items():
@@ -110,6 +113,8 @@ def register_models(models: Mapping[str, ModelEntry]) -> None:
             tags.appendleft("")
         globals()[name] = _entry_point(name, entry)
         register_model(globals()[name])
+        if not entry.listed:  # which keeps names out of lists, and does nothing else
+            _deprecated_models[name] = name
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:

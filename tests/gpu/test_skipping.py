@@ -7,26 +7,23 @@ import torch
 from gpu.device import DEVICE, on_device
 from support.anytime_nets import anytime_net, images
 
+from convnext_study.studies.anytime.bench import coherent_mask
+from convnext_study.studies.anytime.skipping import skipper
 from convnext_study.studies.anytime.skipping.accelerate import accelerated
-from convnext_study.studies.anytime.skipping.latency import coherent_mask, measure_table
-from convnext_study.studies.anytime.skipping.methods import METHODS, MethodSkipper
 
 pytestmark = on_device
 SHARES = (0.5, 0.2, 0.1)
 
 
-@pytest.mark.parametrize("how", [*METHODS, None, "measured"])
+@pytest.mark.parametrize("few", [0.0, 1.0])
 @pytest.mark.parametrize("heads", ["flex", "original"])
 def test_logits_are_those_of_the_dense_form(
-    how: str | None, heads: str, monkeypatch: pytest.MonkeyPatch
+    few: float, heads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = anytime_net(masks="confidence", heads=heads).double().to(DEVICE)
     x = images((256, 256), dtype=torch.float64).to(DEVICE)
-    if how in METHODS:
-        monkeypatch.setattr(MethodSkipper, "method", lambda *_: how)
+    monkeypatch.setattr(skipper, "FEW", few)
     fast = accelerated(net)
-    if how == "measured":
-        measure_table(fast, x, repeats=1)
     with torch.no_grad():
         masks = [coherent_mask(share, (64, 64), len(x)).to(DEVICE) for share in SHARES]
         for given in (masks, []):

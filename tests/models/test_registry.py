@@ -56,7 +56,7 @@ FAKE_TIMM = {
         from collections import deque
         from types import SimpleNamespace
 
-        MODELS = []
+        MODELS, _deprecated_models = [], {}
         def get_pretrained_cfg(name):
             return None
         def list_models(*_, **__):

@@ -148,9 +148,15 @@ SOURCES = {
     "digit-canvas": DataSource(
         "digit-canvas[:SIZE,TRAIN,VAL]", "canvas:open_canvases", OF_PIXELS, needs_path=False
     ),
+    "digit-signs": DataSource(
+        "digit-signs[:SIZE,TRAIN,VAL]", "canvas:open_signs", OF_PIXELS, needs_path=False
+    ),
     "cityscapes": DataSource("cityscapes:PATH", "cityscapes:open_cityscapes", OF_PIXELS),
     "pairs": DataSource("pairs:PATH", "pairs:open_pairs", OF_PIXELS),
     "mpii": DataSource("mpii:PATH", "mpii:open_mpii", JOINTS),
+    "figures": DataSource(
+        "figures[:SIZE,TRAIN,VAL]", "figures:open_figures", JOINTS, needs_path=False
+    ),
 }
 
 

@@ -1,8 +1,12 @@
-"""``digit-canvas`` or ``digit-canvas:SIZE,TRAIN,VAL``: digits on cluttered photographs, embedded.
+"""``digit-canvas`` and ``digit-signs``, ``:SIZE,TRAIN,VAL``: digits on cluttered photographs,
+embedded.
 
 scikit-learn's real scans and photographs, so that nothing is downloaded. A canvas holds one to
 three whole digits that do not overlap, over fragments of smaller digits, over a dark piece of a
-photograph. The ink of a whole digit has its class, all else is background: 11 classes.
+photograph. The ink of a whole digit has its class, all else is background: 11 classes. On signs a
+whole digit stands on a round plate, and the plate has its class: a region that a map of 1/32 of the
+canvas still holds, and that has to be read inside to be known at its edge. Plates without a digit
+are background.
 
 A canvas is a pure function of its part and index. All its digits are by one writer. Validation has
 writers and halves of photographs of its own.
@@ -39,6 +43,9 @@ from convnext_study.data.sources.digits import (
 from convnext_study.data.sources.synthetic import MOST_IMAGES, whole_numbers
 
 DEFAULTS = (64, 2000, 400)  # side of a canvas in pixels, training and validation canvases
+SIGNS = (128, 1000, 200)
+PLATE = (0.25, 0.6)  # of each channel of a plate's colour
+EMPTY = (0, 2)  # plates without a digit, from and to
 SIDES = (32, 256)  # from a legible digit up to what fits into half of a photograph
 DIGITS, FRAGMENTS = (1, 3), (0, 3)  # how many, from and to
 PLACE = 20  # tries to find room for a digit
@@ -57,7 +64,7 @@ Draw = Callable[[float, float], float]
 @dataclass(frozen=True)
 class Canvases:
     """``count`` canvases of (side, side), from scans (N, 32, 32) with classes and writers, and from
-    photographs. Canvases take turns between the writers."""
+    photographs; of signs with ``plates``. Canvases take turns between the writers."""
 
     part: str
     side: int
@@ -66,6 +73,7 @@ class Canvases:
     digits: Tensor
     writers: Tensor
     photos: tuple[Tensor, ...]
+    plates: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -84,8 +92,8 @@ class Canvases:
         """A canvas, (3, side, side) uint8, and its labels, (side, side) uint8."""
         if not 0 <= index < self.count:
             raise IndexError(index)
-        draws = generator(fold_in(0, "digit-canvas", self.part, self.side, index))
-
+        kind = "digit-signs" if self.plates else "digit-canvas"
+        draws = generator(fold_in(0, kind, self.part, self.side, index))
         uniform: Iterator[float] = iter(torch.rand(MOST_DRAWS, generator=draws).tolist())
 
         def draw(low: float, high: float) -> float:
@@ -99,13 +107,17 @@ class Canvases:
         taken: list[tuple[int, int, int]] = []
         for _ in range(_whole(draw, *DIGITS)):
             self._digit(image, labels, taken, scans, draw)
+        for _ in range(_whole(draw, *EMPTY) if self.plates else 0):
+            if (place := self._place(taken, self._scan(scans, draw)[1], draw)) is not None:
+                _paint(_part(image, place), _disc(place[2]), draw, PLATE)
         image += NOISE * torch.randn(image.shape, generator=draws)
         return (255 * image.clamp(0, 1)).round().to(torch.uint8), labels
 
     def digests(self) -> dict[str, str]:
         """Of what canvases are made from: their last bits may differ between machines."""
         made = (self.part, self.side, self.count, DIGITS, FRAGMENTS, PLACE, SCAN, INK, BRIGHT)
-        constants = repr((*made, PHOTO, NOISE)).encode()
+        signs = (PLATE, EMPTY) if self.plates else ()
+        constants = repr((*made, PHOTO, NOISE, *signs)).encode()
         return {"content": digest(constants, self.scans.numpy(), self.digits.numpy())}
 
     def _photograph(self, draw: Draw) -> Tensor:
@@ -123,17 +135,28 @@ class Canvases:
     ) -> None:
         """One digit beside those whose places (top, left, side) are taken, where there is room."""
         index, side = self._scan(scans, draw)
+        if (place := self._place(taken, side, draw)) is None:
+            return
+        ink = _resized(self.scans[index], side)
+        region = ink > INK
+        if self.plates:
+            disc = _disc(side)
+            region = disc > 1 / 2
+            _paint(_part(image, place), disc, draw, PLATE)
+            ink = ink * disc
+        _paint(_part(image, place), ink, draw)
+        _part(labels, place)[region] = 1 + int(self.digits[index])
+
+    def _place(
+        self, taken: list[tuple[int, int, int]], side: int, draw: Draw
+    ) -> tuple[int, int, int] | None:
+        """Room for a square, which is then taken; None where there is none."""
         for _ in range(PLACE):
             top, left = (_whole(draw, 0, self.side - side) for _ in range(2))
             if not any(_overlap((top, left, side), other) for other in taken):
-                break
-        else:
-            return
-        taken.append((top, left, side))
-        ink = _resized(self.scans[index], side)
-        rows, columns = slice(top, top + side), slice(left, left + side)
-        _paint(image[:, rows, columns], ink, draw)
-        labels[rows, columns][ink > INK] = 1 + int(self.digits[index])
+                taken.append((top, left, side))
+                return (top, left, side)
+        return None
 
     def _fragment(self, image: Tensor, scans: Tensor, draw: Draw) -> None:
         """A quarter of a digit of half the size, anywhere."""
@@ -155,7 +178,17 @@ def open_canvases(text: str, _: Opening) -> DatasetPair:
 
     Raises DataError where they are not whole numbers that can be had.
     """
-    side, train_count, val_count = _numbers(text)
+    return _open("digit-canvas", text, DEFAULTS)
+
+
+def open_signs(text: str, _: Opening) -> DatasetPair:
+    """As `open_canvases`, with plates."""
+    return _open("digit-signs", text, SIGNS)
+
+
+def _open(scheme: str, text: str, defaults: tuple[int, int, int]) -> DatasetPair:
+    side, train_count, val_count = _numbers(scheme, text, defaults)
+    plates = scheme == "digit-signs"
     scans, held_out = open_digits(), torch.from_numpy(part_mask("test"))
     parts = {}
     for part, count, images, chosen in (
@@ -164,7 +197,8 @@ def open_canvases(text: str, _: Opening) -> DatasetPair:
     ):
         assert isinstance(images, MemoryImages)  # noqa: S101  the embedded digits are
         grey, authors = images.images[:, 0], torch.from_numpy(writers())[chosen]
-        parts[part] = Canvases(part, side, count, grey, images.labels, authors, _photographs(part))
+        about = (grey, images.labels, authors, _photographs(part), plates)
+        parts[part] = Canvases(part, side, count, *about)
     some = [parts["train"].pixels(index)[0] for index in range(min(train_count, STATISTICS_FROM))]
     mean, std = channel_statistics(torch.stack(some))
     return DatasetPair(
@@ -194,9 +228,21 @@ def _resized(scan: Tensor, side: int) -> Tensor:
     return F.interpolate(ink, size=(side, side), mode="bilinear", align_corners=False)[0, 0]
 
 
-def _paint(under: Tensor, ink: Tensor, draw: Draw) -> None:
+def _disc(side: int) -> Tensor:
+    """A round plate, (side, side) from 0 to 1."""
+    away = (torch.arange(side) + 0.5 - side / 2) ** 2
+    return (side / 2 - (away[:, None] + away[None, :]).sqrt() + 0.5).clamp(0, 1)
+
+
+def _part(maps: Tensor, place: tuple[int, int, int]) -> Tensor:
+    """The square of (..., h, w) at a place (top, left, side)."""
+    top, left, side = place
+    return maps[..., top : top + side, left : left + side]
+
+
+def _paint(under: Tensor, ink: Tensor, draw: Draw, colours: tuple[float, float] = BRIGHT) -> None:
     """Ink of a colour that is drawn, over (3, h, w), in place."""
-    colour = torch.tensor([draw(*BRIGHT) for _ in range(len(under))])
+    colour = torch.tensor([draw(*colours) for _ in range(len(under))])
     under.lerp_(colour.view(-1, 1, 1).expand_as(under), ink.expand_as(under))
 
 
@@ -211,16 +257,16 @@ def _whole(draw: Draw, low: int, high: int) -> int:
     return min(int(draw(low, high + 1)), high)
 
 
-def _numbers(text: str) -> tuple[int, int, int]:
-    numbers = whole_numbers(text, DEFAULTS)
+def _numbers(scheme: str, text: str, defaults: tuple[int, int, int]) -> tuple[int, int, int]:
+    numbers = whole_numbers(text, defaults)
     side, train, val = numbers or (0, 0, 0)
     if (
         not SIDES[0] <= side <= SIDES[1]
         or not 1 <= min(train, val) <= max(train, val) <= MOST_IMAGES
     ):
         raise DataError(
-            f"data 'digit-canvas:{text:.99}': needs whole numbers, as in "
-            f"digit-canvas:{','.join(map(str, DEFAULTS))} (side from {SIDES[0]} to {SIDES[1]}, "
+            f"data '{scheme}:{text:.99}': needs whole numbers, as in "
+            f"{scheme}:{','.join(map(str, defaults))} (side from {SIDES[0]} to {SIDES[1]}, "
             f"training and validation canvases up to {MOST_IMAGES:,})"
         )
     return side, train, val

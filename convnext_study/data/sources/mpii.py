@@ -72,7 +72,7 @@ def open_mpii(path: str, how: Opening) -> DatasetPair:
         size=Cut.size,
         train=train,
         val=val,
-        mirrored=tuple(JOINTS.index(_mirrored(joint)) for joint in JOINTS),
+        mirrored=tuple(JOINTS.index(mirrored(joint)) for joint in JOINTS),
         measured=measured,
         val_groups=val.groups(),
     )
@@ -217,7 +217,8 @@ def _several(found: Any) -> list[Any]:
     return [found] if isinstance(found, dict) else list(found)
 
 
-def _mirrored(joint: str) -> str:
+def mirrored(joint: str) -> str:
+    """The joint that a joint is in a mirror image."""
     side, _, rest = joint.partition(" ")
     other = {"left": "right", "right": "left"}.get(side)
     return f"{other} {rest}" if other else joint

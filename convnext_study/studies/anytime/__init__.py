@@ -12,6 +12,7 @@ STUDY = Study(
     builders={"anytime": "network:build"},
     tasks={
         "anytime": "segmentation:AnytimeSegmentation",
+        "anytime-pose": "segmentation:AnytimePose",
         "anytime-deep-supervision": "segmentation:DeepSupervision",
         "anytime-random-masks": "segmentation:RandomMasks",
     },

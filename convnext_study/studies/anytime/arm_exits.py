@@ -18,6 +18,7 @@ from convnext_study.results.subset_results import results_of
 from convnext_study.runs.records import Record
 
 Arms: TypeAlias = Mapping[str, Sequence[Record]]  # finished runs by arm
+ACCURACIES = {"miou": "mIoU", "pckh": "PCKh"}
 MEAN, LAST = 0, -1  # in the place of an exit: the mean over all, and the last of each arm
 
 
@@ -53,9 +54,14 @@ class ArmExit:
         metrics = results_of(self.records)[0].metrics
         return sum(name.startswith("macs_exit") for name in metrics)
 
+    @cached_property
+    def accuracy(self) -> str:
+        """The metric that says how right it is: ``miou``, or ``pckh`` where joints are found."""
+        return next(one for one in ACCURACIES if one in results_of(self.records)[0].metrics)
+
     def key(self, metric: str) -> str:
         """The name of a metric at this exit, in records."""
-        if self.exit == MEAN or (metric == "miou" and self.exits == 1):
+        if self.exit == MEAN or (metric in ACCURACIES and self.exits == 1):
             return metric
         return f"{metric}_exit{self.exits if self.exit == LAST else self.exit}"
 
@@ -68,26 +74,27 @@ class ArmExit:
 
     @cached_property
     def compared(self) -> list[Record]:
-        """The records with mIoU at this exit as primary metric, by one name for all arms."""
-        metrics = [result.metrics[self.key("miou")] for result in results_of(self.records)]
+        """The records with the accuracy at this exit as primary metric, by one name for all."""
+        name = self.accuracy
+        metrics = [result.metrics[self.key(name)] for result in results_of(self.records)]
         return [
-            with_metric(record, metric.model_copy(update={"label": "mIoU"}))
+            with_metric(record, metric.model_copy(update={"label": ACCURACIES[name]}))
             for record, metric in zip(self.records, metrics, strict=True)
         ]
 
     @property
     def values(self) -> list[float]:
-        """mIoU of each seed."""
+        """The accuracy of each seed."""
         return [result.value for result in results_of(self.compared)]
 
     @property
     def std(self) -> float | None:
-        """Of mIoU between seeds."""
+        """Of the accuracy between seeds."""
         return stdev(self.values) if len(self.values) > 1 else None
 
     @cached_property
     def interval(self) -> Interval | None:
-        """Of 95 % of mIoU, for the choice of test images."""
+        """Of 95 % of the accuracy, for the choice of test images."""
         return image_noise(results_of(self.compared)).interval
 
     @property
@@ -97,24 +104,28 @@ class ArmExit:
         return result.costs.get(f"exit{self.exit}", result.cost).macs
 
 
-EXIT_COLUMNS: list[Column[ArmExit]] = [
-    Column("arm", "arm", lambda one: one.arm, "text", screen=False),
-    Column("label", "arm", lambda one: one.label, "text"),
-    Column("exit", "exit", lambda one: one.exit, format=str),
-    Column(
-        "miou",
-        "mIoU %",
-        lambda one: one.mean("miou"),
-        cell=lambda one: mean_std(one.mean("miou"), one.std),
-    ),
-    Column("std", "std", lambda one: one.std, screen=False),
-    Column("ci", "95 %, images", lambda one: one.interval, "interval", format=level_interval),
-    Column("dense", "MACs, dense", lambda one: one.dense, prefixed=True),
-    Column("macs", "at masks", lambda one: one.mean("macs"), prefixed=True),
-    Column("computed", "computed %", lambda one: one.mean("computed", 100.0), format=digits(1)),
-    Column("ece", "ECE %", lambda one: one.mean("ece")),
-    Column("milliseconds", "ms", lambda one: one.milliseconds),
-]
+def exit_columns(name: str) -> list[Column[ArmExit]]:
+    """Of the table of exits; ``name`` is the metric that says how right they are."""
+    return [
+        Column("arm", "arm", lambda one: one.arm, "text", screen=False),
+        Column("label", "arm", lambda one: one.label, "text"),
+        Column("exit", "exit", lambda one: one.exit, format=str),
+        Column(
+            name,
+            f"{ACCURACIES[name]} %",
+            lambda one: fmean(one.values),
+            cell=lambda one: mean_std(fmean(one.values), one.std),
+        ),
+        Column("std", "std", lambda one: one.std, screen=False),
+        Column("ci", "95 %, images", lambda one: one.interval, "interval", format=level_interval),
+        Column("dense", "MACs, dense", lambda one: one.dense, prefixed=True),
+        Column("macs", "at masks", lambda one: one.mean("macs"), prefixed=True),
+        Column("computed", "computed %", lambda one: one.mean("computed", 100.0), format=digits(1)),
+        Column("ece", "ECE %", lambda one: one.mean("ece") if one.accuracy == "miou" else None),
+        Column("milliseconds", "ms", lambda one: one.milliseconds),
+    ]
+
+
 EXIT_NOTES = (
     "MACs: of one image up to the exit, with the heads before it; at masks: the authors' rule, a "
     "mean over the validation images. ECE: expected calibration error of 15 bins. Intervals: "

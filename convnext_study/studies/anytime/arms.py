@@ -7,11 +7,11 @@ masks by chance, and exits that are there in training alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from convnext_study.data.sources import OF_PIXELS, check_labels, usages
+from convnext_study.data.sources import JOINTS, OF_PIXELS, check_labels, usages
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.recipes import Recipe, get_recipe
 from convnext_study.runs.keys import without_defaults
@@ -19,14 +19,19 @@ from convnext_study.runs.records import ModelRef, Run, TaskRef
 from convnext_study.studies.anytime.spec import BATCHNORM_MOMENTUM, HRNETS, AnytimeSpec, published
 
 STUDY = BUILDER = TASK = "anytime"
-CANVASES, CITYSCAPES = "digit-canvas", "cityscapes"
+SIGNS, CITYSCAPES, MPII = "digit-signs", "cityscapes", "mpii"
+CANVASES = ("digit-canvas", SIGNS)
+DEMONSTRATED = ("plain", "ee", "rh", "ca", "random")  # on signs: the paper's, and one control
+POSE_TASK, POSE_BACKBONE = "anytime-pose", "hrnet_w32"
 AUXILIARY = 0.4  # weight of exits for training alone, as of PSPNet's (Zhao et al., 2017)
 BACKGROUND = 0.5  # weight of the canvases' background in the loss
 
+SMALL_STEPS, WARMUP = 375, 1 / 6  # of the small recipe; the part of them that warms up
+USUAL_IMAGES = 2000
 # Ours, for minutes on a laptop.
 SMALL = Recipe(
     name="anytime-small",
-    epochs=3,
+    epochs=3,  # of `USUAL_IMAGES`: see `small_recipe`
     optimizer="adamw",
     lr=5e-3,
     lr_base_size=16,
@@ -36,6 +41,20 @@ SMALL = Recipe(
     crop="none",
     clip_grad=1.0,
     init="kaiming",
+)
+
+# Of HRNet's authors for MPII (Sun et al., 2019), who use Adam: without decay AdamW is the same.
+POSE = Recipe(
+    name="anytime-pose",
+    epochs=210,
+    optimizer="adamw",
+    lr=1e-3,
+    lr_base_size=128,
+    global_batch_size=128,
+    weight_decay=0.0,
+    schedule="step",
+    milestones=(170, 200),
+    crop="none",
 )
 
 
@@ -85,6 +104,7 @@ _WITH_EXITS = (
         adopted=False,
     ),
 )
+HEATMAPS = {"masks": "heatmap", "threshold": 0.05}  # what confidence means for joints; ours
 # Networks of one family: a backbone's smaller and larger relations.
 RELATIONS = {
     "hrnet_digits": {"narrow": "hrnet_digits_narrow", "wide": "hrnet_digits_wide"},
@@ -92,8 +112,14 @@ RELATIONS = {
 }
 
 
-def arms_of(backbone: str) -> tuple[AnytimeArm, ...]:
-    """The arms on a backbone: a short network with one exit where it has no smaller relation."""
+def has_joints(data: str) -> bool:
+    """Whether data shows people with joints, for which the arms are ours."""
+    return data.partition(":")[0] in usages(JOINTS)
+
+
+def arms_of(backbone: str, *, joints: bool = False) -> tuple[AnytimeArm, ...]:
+    """The arms on a backbone: a short network with one exit where it has no smaller relation; where
+    joints are found one exit, EE, RH and CA."""
 
     def plain(size: str, words: str, parent: str | None = "plain", **spec: Any) -> AnytimeArm:
         name, label = f"plain{size}", f"one exit{words}"
@@ -106,7 +132,11 @@ def arms_of(backbone: str) -> tuple[AnytimeArm, ...]:
     ]
     if "narrow" not in relations:
         others.append(plain("_short", ", after two stages", exits=[2], heads="original"))
-    return (plain("", "", None, exits=[4]), *others, *_WITH_EXITS)
+    one_exit = plain("", "", None, exits=[4])
+    if not joints:
+        return (one_exit, *others, *_WITH_EXITS)
+    arms = {arm.name: replace(arm, task=POSE_TASK) for arm in (one_exit, *_WITH_EXITS)}
+    return (arms["plain"], arms["ee"], arms["rh"], replace(arms["ca"], spec=HEATMAPS))
 
 
 def runs_of(
@@ -119,30 +149,33 @@ def runs_of(
     """Every arm on every backbone for every seed.
 
     Args:
-        data: URI.
+        data: URI; of pixels with a class, or of people with joints.
         seeds: one run of every arm for each.
         recipe: ``published``, ``small``, or a recipe's name or file. (default: published on
-            Cityscapes, small elsewhere)
+            Cityscapes and MPII, small elsewhere)
         changes: fields of the recipe.
         backbones: as `AnytimeSpec` names them. (default: the small network of ours; on Cityscapes
-            the authors' smaller one)
+            the authors' smaller one, on MPII that of HRNet's authors)
 
-    Raises UserError, one line, for data without a class for every pixel, for a recipe that cannot
-    be used, and for a backbone that cannot be had.
+    Raises UserError, one line, for other data, for a recipe that cannot be used, and for a backbone
+    that cannot be had.
     """
-    scheme = data.partition(":")[0]
-    check_labels(data, OF_PIXELS)
-    if scheme not in usages(OF_PIXELS):
-        near = did_you_mean(scheme, list(usages(OF_PIXELS)))
-        raise UserError(f"data {data!r}: unknown kind{near}")
+    scheme, joints = data.partition(":")[0], has_joints(data)
+    if not joints:
+        check_labels(data, OF_PIXELS)
+        if scheme not in usages(OF_PIXELS):
+            near = did_you_mean(scheme, [*usages(OF_PIXELS), *usages(JOINTS)])
+            raise UserError(f"data {data!r}: unknown kind{near}")
     for backbone in backbones:
         _check_backbone(backbone)
-    street = data.startswith(CITYSCAPES)
-    default = str(published()["backbone"]["w18"]["timm"]) if street else AnytimeSpec().backbone
-    names = tuple(backbones) or (default,)
+    theirs = {CITYSCAPES: str(published()["backbone"]["w18"]["timm"]), MPII: POSE_BACKBONE}
+    names = tuple(backbones) or (theirs.get(scheme, AnytimeSpec().backbone),)
     if recipe is None:
-        recipe = "published" if street else "small"
-    known = {"published": published_recipe(), "small": SMALL}
+        recipe = "published" if scheme in theirs else "small"
+    known = {
+        "published": POSE if joints else published_recipe(),
+        "small": small_recipe(data, changes),
+    }
     chosen = known.get(recipe) or get_recipe(recipe)
     settings = chosen.replace(**(changes or {})).model_dump(mode="json")
     found = []
@@ -150,7 +183,10 @@ def runs_of(
         for place, backbone in enumerate(names):
             keys: dict[str, str] = {}
             end = "" if len(names) == 1 else f"_{backbone}"
-            for order, arm in enumerate(arms_of(backbone), 100 * place):
+            arms = arms_of(backbone, joints=joints)
+            if scheme == SIGNS:
+                arms = tuple(arm for arm in arms if arm.name in DEMONSTRATED)
+            for order, arm in enumerate(arms, 100 * place):
                 run = Run(
                     study=STUDY,
                     name=arm.name + end,
@@ -188,8 +224,32 @@ def _check_backbone(name: str) -> None:
         AnytimeNet(AnytimeSpec(backbone=name), num_classes=2)
 
 
+def small_recipe(data: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """`SMALL` for as many epochs as make its steps, of however few images, unless epochs are among
+    the ``changes``; half a batch of signs, which have four times the pixels."""
+    batch = SMALL.global_batch_size // (2 if data.startswith(SIGNS) else 1)
+    recipe = SMALL.model_copy(update={"global_batch_size": batch})
+    if changes and "epochs" in changes:
+        return recipe
+    epochs = max(1, round(SMALL_STEPS / max(1, _training_images(data) // batch)))
+    return recipe.model_copy(update={"epochs": epochs, "warmup_epochs": epochs * WARMUP})
+
+
+@lru_cache
+def _training_images(data: str) -> int:
+    """How many there are, or would be by default where the data is not here."""
+    from convnext_study.data import open_data
+    from convnext_study.data.dataset import DataError
+
+    labels = JOINTS if has_joints(data) else OF_PIXELS
+    try:
+        return len(open_data(data, labels, corrupt_images="skip").train)
+    except DataError:
+        return USUAL_IMAGES
+
+
 def published_recipe() -> Recipe:
-    """The authors' recipe for Cityscapes."""
+    """The authors' recipe for Cityscapes; none is stated for MPII."""
     stated = published()["recipe"]
     same = ("epochs", "optimizer", "lr", "momentum", "weight_decay")
     return Recipe(
@@ -206,7 +266,7 @@ def published_recipe() -> Recipe:
 
 def _model(arm: AnytimeArm, backbone: str, data: str) -> ModelRef:
     fields: dict[str, Any] = {"backbone": backbone, "head_momentum": BATCHNORM_MOMENTUM, **arm.spec}
-    if data.startswith(CITYSCAPES):  # of ours and of the road map there are no weights
+    if data.startswith((CITYSCAPES, MPII)):  # of ours and of the road map there are no weights
         name = fields["backbone"]
         fields["pretrained"] = name not in HRNETS and not name.startswith("roadmap_")
     spec = AnytimeSpec.from_dict(fields)

@@ -8,32 +8,29 @@ skipped. All have their BatchNorms folded. Masks are random regions, and the sam
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from convnext_study.benchmarks import Settings
-from convnext_study.benchmarks.timing import Spread, interleave, ratio, show
+from convnext_study.benchmarks.timing import Spread, interleave, ratio, show, wait
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits, percent
 from convnext_study.studies.anytime.layer_cost import exit_macs
 from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.skipping.accelerate import accelerated
-from convnext_study.studies.anytime.skipping.latency import (
-    Clock,
-    coherent_mask,
-    laps,
-    measure_table,
-)
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
 TITLE = "skipping: to the last exit of networks with redesigned heads and masks"
 NOTES = (
-    "dense: without masks; masked: everything computed and then masked, as the authors' code does; "
-    "skipped: what the masks skip is not computed. Medians; masks of coherent random regions, the "
+    "dense: without masks, by torch; masked: everything computed and then masked, as the authors' "
+    "code does; skipped: what the masks skip is not computed, on the CPU by compiled kernels where "
+    "there is a C++ compiler. Medians; masks of coherent random regions, the "
     "same for all exits; BatchNorms folded.",
     "time left: skipped over dense. pays from: the share of skipped positions from which that is "
     "under 1, on a line between the shares that were measured.",
@@ -44,10 +41,13 @@ SKIPPED = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95)
 QUICK = (0.5, 0.9)
 # ``process`` counts this process alone, all its threads together, for a machine that others use too
 # (with ``OMP_WAIT_POLICY=passive``).
+Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "process": time.process_time}
 SIZES = {"hrnet_w18_small_v2": (512, 1024), "hrnet_w48": (512, 1024)}
 SMALL_SIZE = (64, 64)
 CLASSES = 19
+
+REGION = 16  # side of what a random mask keeps or skips as one, in positions of the largest map
 
 Row = dict[str, Any]
 
@@ -80,7 +80,7 @@ def compare(
 ) -> Iterator[Row]:
     """Time every exit of a masked network on images at each share of skipped positions.
 
-    Methods are chosen by a table that is measured first. A row's values are for each exit:
+    A row's values are for each exit:
     ``milliseconds`` by form, medians; ``time_left``, skipped over dense, turn by turn;
     ``macs_left``, what the authors' rule counts, over the dense network's. Raises ValueError for a
     network without masks.
@@ -88,15 +88,13 @@ def compare(
     if not net.segments:
         raise ValueError("the network has no masks: nothing can be skipped")
     x = x.to(memory_format=torch.channels_last)
-    skipping = accelerated(net).to(x.device)
-    measure_table(skipping, x, clock=clock)
     plain = AnytimeNet(
         net.spec.replace(masks="none", random_shares=[]), num_classes=net.num_classes
     )
     forms = {
         "dense": accelerated(plain, skip=False).to(x.device),
         "masked": accelerated(net, skip=False).to(x.device),
-        "skipped": skipping,
+        "skipped": accelerated(net).to(x.device),
     }
     layers = net.layer_costs((x.shape[1], x.shape[2], x.shape[3]))
     dense = exit_macs(layers)
@@ -126,6 +124,37 @@ def compare(
             ],
             "macs_left": [one / all for one, all in zip(left, dense, strict=True)],
         }
+
+
+def laps(
+    run: Callable[[], Iterable[object]], clock: Clock, device: torch.device | None = None
+) -> list[float]:
+    """Seconds from the start of ``run``, which is called once, to each of the items that it yields.
+
+    As ``clock``, `time.process_time` counts this process alone, on a machine that others use too;
+    it is read once the ``device`` is done.
+    """
+    kind = "cpu" if device is None else device.type
+    wait(kind)
+    began = clock()
+    found: list[float] = []
+    for _ in run():
+        wait(kind)
+        found.append(clock() - began)
+    return found
+
+
+def coherent_mask(share: float, size: tuple[int, int], count: int = 1, seed: int = 0) -> Tensor:
+    """A random mask (count, 1, h, w) whose computed positions come in regions, as real ones do.
+
+    ``share`` of positions of each image are computed; one at least, unless it is 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    coarse = [max(2, side // REGION) for side in size]
+    noise = F.interpolate(torch.randn(count, 1, *coarse, generator=generator), size, mode="bicubic")
+    order = noise.flatten(1).argsort(dim=1).argsort(dim=1)
+    wanted = max(1, round(share * order.shape[1])) if share > 0 else 0
+    return (order < wanted).view(count, 1, *size)
 
 
 def pays_from(rows: Sequence[Row]) -> float | None:

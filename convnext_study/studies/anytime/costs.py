@@ -6,27 +6,39 @@ from typing import Any, NamedTuple
 
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits
+from convnext_study.studies.anytime.arms import POSE_BACKBONE
 from convnext_study.studies.anytime.spec import AnytimeSpec, published
 
 GIBI = 2**30  # the unit that the authors print as "GFLOPs"
-CLASSES = 19  # of Cityscapes, for which all counts hold
-TITLE = "Anytime: every exit of the published networks, for one image of 1024x2048"
+CLASSES, JOINTS = 19, 16  # of Cityscapes and MPII
+TITLE = "Anytime: every exit of the published networks and of ours for joints"
 NOTES = (
     "MACs and parameters up to the exit, with the heads before it; the authors print MACs in "
     '1024^3 as "GFLOPs". mIoU: the authors\', on Cityscapes.',
-    "= all counts are those worked out by hand from the sources.",
+    "= all counts are those worked out by hand from the sources. Joints: networks of ours on the "
+    "backbone that HRNet's authors use for MPII; none is published.",
 )
+# One exit, EE and RH for joints: of ours, nothing of them is published.
+POSE = [
+    {"name": f"w32-pose-{name}", "label": f"HRNet-W32, joints, {words}", "input": [256, 256]} | more
+    for name, words, more in (
+        ("plain", "one exit", {}),
+        ("ee", "EE", {"heads": "original"}),
+        ("rh", "EE + RH", {"heads": "flex"}),
+    )
+]
 
 
 class CountedExit(NamedTuple):
     """An exit's counts, for one image, beside what the authors print of it, if anything.
 
     ``network`` is the row of ``published.toml``; ``macs`` and ``params`` are up to the exit, with
-    the heads of the exits before; ``as_counted`` is whether all are the file's, to the last digit.
+    the heads of the exits before; ``as_counted`` is whether all are the file's, to the last digit;
+    None where it has none.
     """
 
     network: dict[str, Any]
-    as_counted: bool
+    as_counted: bool | None
     exit: int
     macs: int
     params: int
@@ -49,14 +61,17 @@ class CountedExit(NamedTuple):
 
 
 def counted_networks() -> list[dict[str, Any]]:
-    """Every network that the authors' code builds: with four exits first, then the plain ones."""
-    return [*published()["count"], *published()["baseline"]]
+    """Every network that the authors' code builds, with four exits first, then the plain ones; and
+    those for joints."""
+    return [*published()["count"], *published()["baseline"], *POSE]
 
 
 def spec_of(network: dict[str, Any]) -> AnytimeSpec:
     """The network of a published count."""
     return AnytimeSpec(
-        backbone=published()["backbone"][network["backbone"]]["timm"],
+        backbone=published()["backbone"][network["backbone"]]["timm"]
+        if "backbone" in network
+        else POSE_BACKBONE,
         heads=network.get("heads", "original"),
         flex_width=network.get("inter"),
         exits=(1, 2, 3, 4) if "heads" in network else (4,),
@@ -70,7 +85,7 @@ def counted(network: dict[str, Any]) -> list[CountedExit]:
     from convnext_study.studies.anytime.network import AnytimeNet
 
     with torch.device("meta"):
-        net = AnytimeNet(spec_of(network), num_classes=CLASSES)
+        net = AnytimeNet(spec_of(network), num_classes=CLASSES if "macs" in network else JOINTS)
     image = (3, *network["input"])
     heads = [
         [layer.macs for layer in added if layer.name.startswith("heads.")]
@@ -83,9 +98,11 @@ def counted(network: dict[str, Any]) -> list[CountedExit]:
         "head_macs": [sum(of) for of in heads],
         "head_params": [sum(weight.numel() for weight in of) for of in weights],
     }
-    plain = {"macs": [network["macs"]], "params_to_exit": [network["params"]]}
-    stated = network if "heads" in network else plain
-    same = all(found == stated.get(name, found) for name, found in ours.items())
+    same = None
+    if "macs" in network:
+        plain = {"macs": [network["macs"]], "params_to_exit": [network["params"]]}
+        stated = network if "heads" in network else plain
+        same = all(found == stated.get(name, found) for name, found in ours.items())
     printed = [_printed(network).get(name, [None] * 4) for name in ("gimac_printed", "miou")]
     each = zip(net.exits, *ours.values(), *printed, strict=False)
     return [CountedExit(network, same, *one) for one in each]
@@ -96,6 +113,7 @@ def cost_tables() -> list[Table[Any]]:
     rows = [row for network in counted_networks() for row in counted(network)]
     columns: list[Column[CountedExit]] = [
         Column("network", "network", lambda row: row.network["label"], "text"),
+        Column("image", "image", lambda row: "x".join(map(str, row.network["input"])), "text"),
         Column("exit", "exit", lambda row: row.exit, format=count),
         Column("params", "params", lambda row: row.params, format=digits(3), prefixed=True),
         Column("macs", "MACs", lambda row: row.macs, format=digits(4), prefixed=True),
@@ -121,7 +139,8 @@ def cost_tables() -> list[Table[Any]]:
 
 
 def _mark(row: CountedExit) -> str:
-    return ("=" if row.as_counted else "not as counted") + (" †" if row.erratum else "")
+    words = {True: "=", False: "not as counted", None: "ours"}[row.as_counted]
+    return words + (" †" if row.erratum else "")
 
 
 def _printed(network: dict[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convnext_study.report.figures.style import COLOURS, FAINT, draw_charts, new_figure, style
 from convnext_study.runs.records import Record
-from convnext_study.studies.anytime.arm_exits import ArmExit
+from convnext_study.studies.anytime.arm_exits import ACCURACIES, ArmExit
 from convnext_study.studies.anytime.load_checkpointed import load_checkpointed
 
 if TYPE_CHECKING:
@@ -29,18 +30,19 @@ HIDDEN = (0.85, 0.85, 0.85)  # of pixels without a class
 
 @style()
 def curve(points: Sequence[ArmExit], swept: Sequence[ArmExit]) -> Figure:
-    """mIoU against MACs at the masks, and against milliseconds where they were measured.
+    """Accuracy against MACs at the masks, and against milliseconds where they were measured.
 
     ``swept``: the last exit of one network at other thresholds.
     """
     timed = any(point.milliseconds is not None for point in points)
-    titles = ["mIoU, %", "mIoU, % (one network of each, one core)"][: 1 + timed]
+    name = ACCURACIES[points[0].accuracy]
+    titles = [f"{name}, %", f"{name}, % (one network of each, one core)"][: 1 + timed]
     figure, charts = draw_charts(titles, (5.2, 4.6), sharey=True)
     _draw(charts[0], points, _million_macs, "MACs to the exit, M")
     if swept:
         label = "CA at other thresholds, one network"
         look: dict[str, Any] = {"color": COLOURS["faint"], "linewidth": 1, "markersize": 4}
-        xs, ys = ([value(one) for one in swept] for value in (_million_macs, _miou))
+        xs, ys = ([value(one) for one in swept] for value in (_million_macs, _accuracy))
         charts[0].plot(xs, ys, ":x", label=label, **look)
     if timed:
         _draw(charts[1], points, lambda point: point.milliseconds, "milliseconds to the exit")
@@ -52,8 +54,8 @@ def _million_macs(point: ArmExit) -> float:
     return point.mean("macs") / 1e6
 
 
-def _miou(point: ArmExit) -> float:
-    return point.mean("miou")
+def _accuracy(point: ArmExit) -> float:
+    return fmean(point.values)
 
 
 def _draw(
@@ -67,7 +69,7 @@ def _draw(
         if not there:
             continue
         xs, mine = zip(*there, strict=True)
-        heights = [_miou(one) for one in mine]
+        heights = [_accuracy(one) for one in mine]
         ends = [one.interval or (y, y) for y, one in zip(heights, mine, strict=True)]
         reach = [
             [max(0.0, y - low) for y, (low, _) in zip(heights, ends, strict=True)],
@@ -112,7 +114,7 @@ class ImageView(NamedTuple):
 
 
 def views(record: Record, count: int = 2) -> list[ImageView]:
-    """The first validation images at each exit of a run's network.
+    """The first validation images at each exit of a run's network, where it classifies pixels.
 
     Raises UserError where the network cannot be had.
     """
@@ -120,8 +122,11 @@ def views(record: Record, count: int = 2) -> list[ImageView]:
     import torch
 
     from convnext_study.studies.anytime.backbones import upsample
+    from convnext_study.training.tasks.segmentation import Segmentation
 
     net, task = load_checkpointed(record)
+    if not isinstance(task, Segmentation):
+        return []
     images, truth = task.first_images(count)
     exits: list[list[ExitView]] = [[] for _ in images]
     with torch.inference_mode():

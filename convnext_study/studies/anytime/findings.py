@@ -12,16 +12,16 @@ from convnext_study.report.tables.formatting import level_interval
 from convnext_study.runs.records import Record
 from convnext_study.studies.anytime import figures
 from convnext_study.studies.anytime.arm_exits import (
-    EXIT_COLUMNS,
+    ACCURACIES,
     EXIT_NOTES,
     LAST,
     ArmExit,
     Arms,
     all_exits,
     claims_table,
+    exit_columns,
 )
 from convnext_study.studies.anytime.load_checkpointed import exit_milliseconds, first_seed, sweep
-from convnext_study.studies.anytime.spec import published
 
 ADAPTIVE = "ca"
 AtThreshold: TypeAlias = tuple[float, ArmExit]  # a threshold, and the network's last exit at it
@@ -63,7 +63,9 @@ def _of_one(arms: Arms, backbone: str, end: str) -> list[Finding]:
             notes.append(f"{run.run.id}: {error}")
     exits = all_exits(arms, times)
     title = f"Every exit of every arm: {backbone}"
-    found: list[Finding] = [Table(f"anytime_exits{end}", title, EXIT_COLUMNS, exits, EXIT_NOTES)]
+    found: list[Finding] = [
+        Table(f"anytime_exits{end}", title, exit_columns(exits[0].accuracy), exits, EXIT_NOTES)
+    ]
     if tested := claims_table(arms, end):
         found.append(tested)
     if swept:
@@ -77,8 +79,9 @@ def _of_one(arms: Arms, backbone: str, end: str) -> list[Finding]:
 
 
 def threshold_table(swept: Sequence[AtThreshold], end: str = "") -> Table[AtThreshold]:
-    """mIoU and MACs of each exit of one trained network at each threshold."""
+    """Accuracy and MACs of each exit of one trained network at each threshold."""
     network = swept[0][1]
+    name = ACCURACIES[network.accuracy]
 
     def column(name: str, heading: str, exit: int) -> Column[AtThreshold]:
         def value(one: AtThreshold) -> float:
@@ -89,7 +92,7 @@ def threshold_table(swept: Sequence[AtThreshold], end: str = "") -> Table[AtThre
 
     columns: list[Column[AtThreshold]] = [
         Column("threshold", "threshold", lambda one: one[0], format="{:g}".format),
-        *(column("miou", "mIoU", exit) for exit in range(1, network.exits + 1)),
+        *(column(network.accuracy, name, exit) for exit in range(1, network.exits + 1)),
         *(column("macs", "MACs", exit) for exit in range(1, network.exits + 1)),
         Column(
             "ci",
@@ -100,8 +103,8 @@ def threshold_table(swept: Sequence[AtThreshold], end: str = "") -> Table[AtThre
         ),
     ]
     notes = (
-        f"{network.label}, seed {network.records[0].run.seed}: trained at "
-        f"{published()['mask']['threshold']:g}, evaluated at each. MACs are means over the "
+        f"{network.label}, seed {network.records[0].run.seed}: trained at one of them, "
+        "evaluated at each. MACs are means over the "
         "validation images. The interval is a bootstrap over images.",
     )
     title = "One trained network at each threshold of confidence"

@@ -17,33 +17,31 @@ from convnext_study.runs.records import Record
 from convnext_study.studies.anytime.spec import published
 
 if TYPE_CHECKING:
+    from convnext_study.studies.anytime.exit_costs import ExitCosts
     from convnext_study.studies.anytime.network import AnytimeNet
-    from convnext_study.studies.anytime.segmentation import AnytimeSegmentation
 
 MEASURED = "anytime-measured"  # a folder beside the runs: what was measured of trained networks
 IMAGES = 20  # that are timed
 THRESHOLDS = (1.0, float(published()["mask"]["threshold"]), 0.99, 0.95, 0.9, 0.8)  # none skipped: 1
+HEATMAP_THRESHOLDS = (-1.0, 0.02, 0.05, 0.1, 0.2)  # none skipped: -1
 
 
-def load_checkpointed(record: Record) -> tuple[AnytimeNet, AnytimeSegmentation]:
+def load_checkpointed(record: Record) -> tuple[AnytimeNet, ExitCosts]:
     """The network of a finished run, in evaluation mode and without heads that are for training
     alone, and its task.
 
     Raises EvaluationError where its weights are not there.
     """
     from convnext_study.evaluation.load_run import load_run
+    from convnext_study.studies.anytime.exit_costs import ExitCosts
     from convnext_study.studies.anytime.network import AnytimeNet
-    from convnext_study.studies.anytime.segmentation import (
-        AnytimeSegmentation,
-        DeepSupervision,
-        last_exit_alone,
-    )
+    from convnext_study.studies.anytime.segmentation import DeepSupervision, last_exit_alone
     from convnext_study.training.runtime import Runtime
     from convnext_study.training.tasks import make_task
 
     net = load_run(record.folder).net
     task = make_task(record.run, Runtime(corrupt_images="skip"))
-    if not isinstance(net, AnytimeNet) or not isinstance(task, AnytimeSegmentation):
+    if not isinstance(net, AnytimeNet) or not isinstance(task, ExitCosts):
         raise EvaluationError(f"{record.folder}: not a run of this study's")
     return last_exit_alone(net) if isinstance(task, DeepSupervision) else net, task
 
@@ -63,16 +61,14 @@ def exit_milliseconds(record: Record) -> list[float]:
     import torch
 
     from convnext_study.benchmarks.timing import one_thread
+    from convnext_study.studies.anytime.bench import laps
     from convnext_study.studies.anytime.skipping.accelerate import accelerated
-    from convnext_study.studies.anytime.skipping.latency import laps, measure_table
 
     def measure() -> list[float]:
         net, task = load_checkpointed(record)
         fast = accelerated(net)
         with one_thread(), torch.inference_mode():
             images = [image[None] for image in task.first_images(IMAGES)[0]]
-            if fast.segments:
-                measure_table(fast, images[0], clock=time.process_time)
             for image in (*images[:2], *images):
                 for _ in fast.run(image):
                     pass
@@ -87,7 +83,7 @@ def exit_milliseconds(record: Record) -> list[float]:
 
 
 def sweep(record: Record) -> dict[float, Record]:
-    """A run's record with the metrics of its network at each of `THRESHOLDS`.
+    """A run's record with the metrics of its network at each of its kind's thresholds.
 
     Raises UserError where the network cannot be had.
     """
@@ -96,7 +92,8 @@ def sweep(record: Record) -> dict[float, Record]:
     def measure() -> list[dict[str, Any]]:
         net, task = load_checkpointed(record)
         found = []
-        for net.threshold in THRESHOLDS:
+        heatmaps = net.spec.masks == "heatmap"
+        for net.threshold in HEATMAP_THRESHOLDS if heatmaps else THRESHOLDS:
             metrics = evaluate(task, net).metrics
             plain = {name: one.model_dump() for name, one in metrics.items()}
             found.append({"threshold": net.threshold, "metrics": plain})

@@ -28,6 +28,12 @@ FILL_LAMBDA = float(published()["fill"]["lambda_init"])
 BANDED_SIDES = 128
 
 
+def is_exported() -> bool:
+    """Whether torch records what is computed, as for ONNX: then nothing depends on a mask's values
+    but by computing with them, and everything is computed."""
+    return bool(torch.compiler.is_compiling())
+
+
 def confidence(logits: Tensor) -> Tensor:
     """The largest softmax probability of each position: (N, C, h, w) to (N, 1, h, w)."""
     return logits.softmax(dim=1).amax(dim=1, keepdim=True)
@@ -35,8 +41,11 @@ def confidence(logits: Tensor) -> Tensor:
 
 def unsure(logits: Tensor, threshold: float, criterion: str = "confidence") -> Tensor:
     """Where the next segment computes, (N, 1, h, w): where confidence is not above the threshold
-    (at 1 everywhere, at 0 nowhere), or where the ``entropy`` in nats is not below it.
+    (at 1 everywhere, at 0 nowhere), or where the ``entropy`` in nats, or the largest ``heatmap``,
+    is not below it.
     """
+    if criterion == "heatmap":
+        return logits.amax(dim=1, keepdim=True) >= threshold
     if criterion == "entropy":
         chances = logits.log_softmax(dim=1)
         return -(chances.exp() * chances).sum(dim=1, keepdim=True) >= threshold
@@ -50,7 +59,10 @@ def resized(active: Tensor, size: tuple[int, int], grid: int = 0) -> Tensor:
     The authors resize the logits and compare afterwards, which is the same: nearest neighbour only
     selects positions.
     """
-    if tuple(active.shape[-2:]) != size:
+    (h, w), (rows, cols) = active.shape[-2:], size
+    if h % rows == w % cols == 0:  # slices are what nearest neighbour selects, and much faster
+        active = active[..., :: h // rows, :: w // cols]
+    else:
         active = F.interpolate(active.to(torch.uint8), size, mode="nearest").bool()
     if grid:
         active, first = active.clone(), (grid - 1) // 2
@@ -104,7 +116,7 @@ class SegmentMask:
 
 
 # Computes a convolution at the mask's positions: another way to the same numbers.
-Skipper = Callable[["MaskedConv2d", Tensor, ResizedMask], Tensor]
+Skipper = Callable[["MaskedConv2d", Tensor, ResizedMask | None], Tensor]
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -133,7 +145,7 @@ class MaskedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, h, w)."""
         mask = None if self.segment.active is None else self.segment.at(self.output_size(x))
-        if mask is not None and self.skipper is not None and not torch.is_grad_enabled():
+        if self.skipper is not None and not torch.is_grad_enabled():
             return self.skipper(self, x, mask)
         return self.dense_form(x, mask)
 
@@ -143,11 +155,16 @@ class MaskedConv2d(nn.Conv2d):
             dense: Tensor = self._conv_forward(x, self.weight, self.shifted_bias())
             return dense
         y = super().forward(x)
-        if mask.share < 1:
-            y = torch.where(mask.active, y, fill_skipped(y * mask.active, self.fill_lambda))
-        elif torch.is_grad_enabled():
+        if is_exported() or mask.share < 1:
+            return self.filled(y * mask.active, mask)
+        if torch.is_grad_enabled():
             # Every weight gets a gradient still, as data parallelism requires.
             y = y + 0 * self.fill_lambda
+        return y if self.shift is None else y + self.shift.view(-1, 1, 1)
+
+    def filled(self, computed: Tensor, mask: ResizedMask) -> Tensor:
+        """The output of what is computed, (N, out_channels, h, w), 0 at skipped positions."""
+        y = torch.where(mask.active, computed, fill_skipped(computed, self.fill_lambda))
         return y if self.shift is None else y + self.shift.view(-1, 1, 1)
 
     def shifted_bias(self) -> Tensor | None:
@@ -215,7 +232,7 @@ def fill_skipped(computed: Tensor, scale: Tensor) -> Tensor:
     row = _taps(scale)
     column = row / (row.sum() ** 2 - 1 + EPSILON)
     h, w = computed.shape[-2:]
-    if h + w <= BANDED_SIDES:
+    if h + w <= BANDED_SIDES and not is_exported():
         filled: Tensor = _banded(column, h) @ computed @ _banded(row, w)
         return filled
     c, reach = computed.shape[1], len(row) // 2

@@ -25,6 +25,7 @@ from convnext_study.studies.anytime.masks import (
     MaskedConv2d,
     SegmentMask,
     confidence,
+    is_exported,
     mask_convolutions,
     resized,
     unsure,
@@ -100,7 +101,7 @@ class AnytimeNet(nn.Module):
         self.register_load_state_dict_pre_hook(rename_released)  # type: ignore[no-untyped-call]
         self.segments: dict[int, SegmentMask] = {}
         self.exit_ms: dict[int, float] = {}  # what each exit took when it was last predicted
-        self.head_skippers: dict[int, HeadSkipper] = {}
+        self.head_skipper: HeadSkipper | None = None
         if spec.masks == "none":
             return
         for exit, added in list(self._added())[1:]:  # an exit's mask rules all that the next adds
@@ -273,14 +274,15 @@ class AnytimeNet(nn.Module):
 
     def _is_finished(self, computed: Tensor) -> bool:
         """Whether nothing is left. Training continues: every weight needs a gradient."""
-        open_ended = not self.spec.merge or self.spec.grid > 0 or self.training
+        open_ended = not self.spec.merge or self.spec.grid > 0 or self.training or is_exported()
         return not open_ended and not bool(computed.any())
 
     @contextmanager
     def _masked(self, exit: int, computed: Tensor | None) -> Iterator[None]:
         segment = self.segments.get(exit, SegmentMask())
         # In evaluation a mask that skips nothing is none: the dense network, and as fast.
-        everything = computed is None or (not self.training and bool(computed.all()))
+        fixed = self.training or is_exported()
+        everything = computed is None or (not fixed and bool(computed.all()))
         segment.set(None if everything else computed)
         try:
             yield
@@ -308,10 +310,11 @@ class AnytimeNet(nn.Module):
     def _logits(self, exit: int, maps: list[Tensor]) -> Tensor:
         shown = self.backbone.exit_maps(maps)
         size = (shown[0].shape[-2], shown[0].shape[-1])
-        segment, skipper = self.segments.get(exit), self.head_skippers.get(exit)
-        if segment is not None and segment.active is not None and skipper is not None:
-            return skipper(self.heads[str(exit)], shown, segment)
-        together = torch.cat([upsample(one, size) for one in shown], dim=1)
+        segment = self.segments.get(exit)
+        if self.head_skipper is not None and segment is not None and segment.active is not None:
+            return self.head_skipper(self.heads[str(exit)], shown, segment)
+        maps = [upsample(one, size) for one in shown]
+        together = torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
         logits: Tensor = self.heads[str(exit)](together)
         return logits
 

@@ -3,6 +3,8 @@
 Keywords set fields of the spec: ``create_model("anytime_hrnet_w48", heads="original",
 masks="none")`` is EE, ``exits=(4,)`` the plain network, ``backbone="regnety_002"`` any other.
 
+They are not in `timm.list_models`, as no classifiers are: `MODELS` has their names.
+
 What timm's users expect of a model holds as far as it makes sense for dense predictions at several
 exits: `create_model`, ``num_classes``, ``in_chans``, ``checkpoint_path``, `reset_classifier`,
 `get_classifier`. ``forward`` gives a list, the logits of each exit. There is nothing to pool
@@ -41,6 +43,7 @@ def _entry(backbone: str, classes: int, size: tuple[int, int], first_conv: str) 
         spec=spec,
         description=f"{backbone} with exits, redesigned heads and confidence adaptivity (ADP-C)",
         cfg=cfg,
+        listed=False,
     )
 
 

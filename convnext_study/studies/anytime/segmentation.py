@@ -1,5 +1,5 @@
-"""Segmentation with what an anytime network shows beside its answers: what each exit cost on the
-very images, where it was computed, and how far its confidence can be trusted.
+"""Segmentation and pose with what an anytime network shows beside its answers: what each exit cost,
+where it was computed, and how far its confidence can be trusted.
 
 Also the tasks of two controls: exits for training alone, and masks by chance.
 """
@@ -12,47 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from convnext_study.data.dataset import IGNORE
-from convnext_study.data.loader import val_batches
 from convnext_study.imports import TaskError
-from convnext_study.runs.metrics import NETWORK, Cost, Metric, Samples
-from convnext_study.runs.records import ModelRef, Run
-from convnext_study.studies.anytime.layer_cost import LayerCost, exit_macs
-from convnext_study.studies.anytime.masks import resized
+from convnext_study.runs.metrics import NETWORK, Cost, Metric
+from convnext_study.runs.records import ModelRef
+from convnext_study.studies.anytime.exit_costs import ExitCosts, anytime_net, exit_metrics
 from convnext_study.studies.anytime.network import AnytimeNet
-from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Parent
 from convnext_study.training.tasks.base import Evidence
 from convnext_study.training.tasks.exits import enlarged
+from convnext_study.training.tasks.pose import Pose
 from convnext_study.training.tasks.segmentation import Segmentation
 
 BINS = 15  # of confidence, as in Guo et al., 2017
 
 
-class AnytimeSegmentation(Segmentation):
-    """As `Segmentation`, for an `AnytimeNet`; its ``costs`` are those of the dense network, and
-    what was computed of them is measured on every validation image:
-
-    - ``macs_exit1`` and so on: multiply-accumulates of an image up to each exit, by the authors'
-      rule (`layer_cost`), and ``macs``, their mean over the exits;
-    - ``computed_exit2`` and so on: the share of positions that were computed, where masks rule;
-    - ``ece_exit1`` and so on: the expected calibration error.
-    """
-
-    def __init__(self, run: Run, runtime: Runtime) -> None:
-        super().__init__(run, runtime)
-        self._layers: dict[tuple[int, int, int], list[list[LayerCost]]] = {}  # by size of image
-
-    def observed(self, model: nn.Module, images: Tensor) -> tuple[Sequence[Tensor], Evidence]:
-        """Logits of every exit; ``macs`` and ``computed``, (n, exits), of each image."""
-        net = anytime_net(model)
-        outputs = list(net.run(images))
-        masks = [output.computed for output in outputs]
-        everywhere = torch.ones(len(images), device=images.device)
-        shares = [everywhere if one is None else share_of(one, net.spec.grid) for one in masks]
-        return [output.logits for output in outputs], {
-            "macs": torch.tensor(self._macs(net, images, masks)),
-            "computed": torch.stack(shares, 1),
-        }
+class AnytimeSegmentation(ExitCosts, Segmentation):
+    """As `Segmentation`, with what each exit costs, and ``ece_exit1`` and so on: the expected
+    calibration error."""
 
     def measure(self, exits: Sequence[Tensor], labels: Tensor) -> Evidence:
         """Also ``bins``, (n, exits, bins, 3): see `confidence_bins`."""
@@ -65,54 +41,24 @@ class AnytimeSegmentation(Segmentation):
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
         """Those of `Segmentation`, and the study's."""
         found, primary = super().metrics(evidence)
-        metrics = dict(found)
-        macs, computed = evidence["macs"], evidence["computed"]
-        metrics["macs"] = _macs_metric(macs.double().mean(1), "MACs, mean of exits")
-        for exit in range(macs.shape[1]):
-            number = exit + 1
-            metrics[f"macs_exit{number}"] = _macs_metric(macs[:, exit], f"MACs, exit {number}")
-            metrics[f"ece_exit{number}"] = Metric(
-                value=100 * calibration_error(evidence["bins"][:, exit].sum(0)),
-                label=f"calibration error, exit {number}",
+        errors = {
+            f"ece_exit{exit}": Metric(
+                value=100 * calibration_error(bins),
+                label=f"calibration error, exit {exit}",
                 higher_is_better=False,
             )
-            share = computed[:, exit]
-            if bool((share < 1).any()):
-                metrics[f"computed_exit{number}"] = Metric(
-                    value=100 * float(share.double().mean()),
-                    label=f"computed, exit {number}",
-                    higher_is_better=False,
-                    samples=Samples.of_values(100 * share.numpy()),
-                )
-        return metrics, primary
+            for exit, bins in enumerate(evidence["bins"].sum(0), 1)
+        }
+        return {**found, **exit_metrics(evidence), **errors}, primary
 
-    def first_images(self, count: int) -> tuple[Tensor, Tensor]:
-        """The first validation images, as the network gets them, and their labels; those of one
-        size with the first."""
-        found: list[tuple[Tensor, Tensor]] = []
-        for batch in val_batches(self.data, self.recipe, 1, self._reading):
-            pair = self._prepare(batch)
-            if not found or pair[0].shape == found[0][0].shape:
-                found.append(pair)
-            if len(found) == count:
-                break
-        return torch.cat([one for one, _ in found]), torch.cat([one for _, one in found])
 
-    def _macs(
-        self, net: AnytimeNet, images: Tensor, masks: Sequence[Tensor | None]
-    ) -> list[list[int]]:
-        """Multiply-accumulates of each image up to each exit."""
-        size = (3, images.shape[2], images.shape[3])
-        if size not in self._layers:
-            self._layers[size] = net.layer_costs(size)
-        layers = self._layers[size]
-        if all(mask is None for mask in masks):
-            return [exit_macs(layers)] * len(images)
-        grid = net.spec.grid
-        return [
-            exit_macs(layers, [None if one is None else one[i : i + 1] for one in masks], grid)
-            for i in range(len(images))
-        ]
+class AnytimePose(ExitCosts, Pose):
+    """As `Pose`, with what each exit costs."""
+
+    def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
+        """Those of `Pose`, and the study's."""
+        found, primary = super().metrics(evidence)
+        return {**found, **exit_metrics(evidence)}, primary
 
 
 class DeepSupervision(AnytimeSegmentation):
@@ -162,12 +108,6 @@ class RandomMasks(AnytimeSegmentation):
         return self._built
 
 
-def share_of(computed: Tensor, grid: int) -> Tensor:
-    """The share of each image's positions that an exit computed, (n,); ``grid`` as in the spec."""
-    size = (computed.shape[-2], computed.shape[-1])
-    return resized(computed, size, grid).float().mean((1, 2, 3))
-
-
 def shares_of(parent: Parent, exits: int) -> tuple[float, ...]:
     """What another run computed, by chance or not, at each exit but the first, from 0 to 1."""
     result = parent.record.result
@@ -183,13 +123,6 @@ def last_exit_alone(net: AnytimeNet) -> AnytimeNet:
     alone, weights = _without_early_heads(net), net.state_dict()
     alone.load_state_dict({name: weights[name] for name in alone.state_dict()})
     return alone.eval()
-
-
-def anytime_net(model: nn.Module) -> AnytimeNet:
-    """The network itself, or what a moving average of it wraps."""
-    net = getattr(model, "module", model)
-    assert isinstance(net, AnytimeNet)  # noqa: S101  the study builds no others
-    return net
 
 
 def confidence_bins(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -221,15 +154,3 @@ def calibration_error(bins: Tensor) -> float:
 def _without_early_heads(net: AnytimeNet) -> AnytimeNet:
     spec = net.spec.replace(exits=[net.exits[-1]])
     return AnytimeNet(spec, num_classes=net.num_classes, in_chans=net.in_chans)
-
-
-def _macs_metric(macs: Tensor, label: str) -> Metric:
-    """The mean over images of their multiply-accumulates."""
-    same = bool((macs == macs[0]).all())
-    return Metric(
-        value=float(macs.double().mean()),
-        label=label,
-        unit="",
-        higher_is_better=False,
-        samples=None if same else Samples.of_values(macs.numpy()),
-    )

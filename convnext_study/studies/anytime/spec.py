@@ -20,7 +20,7 @@ BATCHNORM_MOMENTUM = 0.01  # the authors', as torch counts it
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "heads": ("original", "flex"),
-    "masks": ("none", "confidence", "entropy", "random"),
+    "masks": ("none", "confidence", "entropy", "heatmap", "random"),
 }
 
 
@@ -65,10 +65,10 @@ class AnytimeSpec(Spec):
         pretrained: whether the backbone starts from timm's weights, which are downloaded.
         masks: ``none``; ``confidence`` (CA): computed where the exit before is not confident;
             ``entropy``, in the authors' code and not in their paper's setting: computed where the
-            entropy of the classes is not below; ``random``: at as many positions drawn by chance,
-            a control.
+            entropy of the classes is not below; ``heatmap``, of joints: where the largest heatmap
+            is not below, ours; ``random``: at as many positions drawn by chance, a control.
         threshold: positions with a largest probability above it are confident; of ``entropy``, in
-            nats, those below it.
+            nats, and of ``heatmap`` those below it.
         grid: every map's position in this many, down and across, is always computed, as in the
             authors' code; 0: none.
         random_shares: with random masks, the share of positions computed for each exit but the

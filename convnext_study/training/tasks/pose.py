@@ -31,7 +31,7 @@ class PoseArgs(BaseModel):
     """Arguments of the task ``pose``.
 
     Args:
-        size: side of the square that the network sees.
+        size: side of the square that the network sees; None: the data's.
         sigma: of the Gaussians, in cells of the heatmap.
         exit_weights: of each exit's loss in their sum; None: all 1.
         eval_batch: people that are taken at a time.
@@ -39,7 +39,7 @@ class PoseArgs(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    size: int = Field(default=Cut.size, ge=1)
+    size: int | None = Field(default=None, ge=1)
     sigma: float = Field(default=2.0, gt=0)
     exit_weights: Weights | None = None
     eval_batch: int = Field(default=32, ge=1)
@@ -63,19 +63,20 @@ class Pose(ExitsTask):
             exit_weights=self.args.exit_weights,
             eval_batch=self.args.eval_batch,
         )
-        self._cut = Cut(self.args.size, flip=self.recipe.flip)
+        self.size = self.args.size or self.data.size
+        self._cut = Cut(self.size, flip=self.recipe.flip)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one input."""
-        return (3, self.args.size, self.args.size)
+        return (3, self.size, self.size)
 
     def image_losses(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
         """Of each person, (n,): over the exits the weighted sum of half the mean squared error
         over joints and cells, where joints that are not labelled, or not seen, have none."""
         losses = torch.zeros(len(labels), device=labels.device)
         for weight, maps in zip(self.exit_weights(len(exits)), exits, strict=True):
-            wanted, seen = gaussians(labels, maps.shape[2:], self.args.size, self.args.sigma)
+            wanted, seen = gaussians(labels, maps.shape[2:], self.size, self.args.sigma)
             errors = (maps.float() - wanted).square().mean((2, 3)) * seen
             losses = losses + weight * errors.mean(1) / 2
         return losses
@@ -87,7 +88,7 @@ class Pose(ExitsTask):
         due = (labels[:, measured, 2] > 0) & (head > 0)[:, None]  # also False for NaN
         found = []
         for maps in exits:
-            off = (peaks(maps, self.args.size) - labels[:, :-1, :2]).norm(dim=2)[:, measured]
+            off = (peaks(maps, self.size) - labels[:, :-1, :2]).norm(dim=2)[:, measured]
             right = due & (off <= NEAR * head[:, None])
             found.append(torch.stack([right.sum(1), due.sum(1)], 1))
         return {"joints": torch.stack(found, 1)}

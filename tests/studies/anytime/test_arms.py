@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.exits import exit_run
-from support.mpii import make_split
 from support.training import assert_same, stop_after
 
 from convnext_study.errors import UserError
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
+from convnext_study.report.tables import Table
 from convnext_study.runs.metrics import Metric
-from convnext_study.runs.records import ModelRef, Result, Run, read
+from convnext_study.runs.records import Result, Run, read, scan
 from convnext_study.studies.anytime.arms import AUXILIARY, arms_of, runs_of
+from convnext_study.studies.anytime.findings import findings
 from convnext_study.studies.anytime.segmentation import last_exit_alone, shares_of
 from convnext_study.studies.anytime.spec import published
 from convnext_study.training.loop import TrainingInterrupted, train
@@ -47,7 +47,6 @@ def test_every_arm_is_a_run_of_its_own() -> None:
     ("data", "backbones", "message"),
     [
         ("clutter:hard", [], r"has a class for every image.*; use digit-canvas.*, cityscapes:PATH"),
-        ("mpii:PATH", [], r"has joints.*; use digit-canvas.*, cityscapes:PATH, pairs:PATH"),
         ("digitcanvas", [], "did you mean digit-canvas"),
         ("digit-canvas", ["convnext_ato"], r"^backbone convnext_ato: .*did you mean convnext_atto"),
     ],
@@ -166,10 +165,30 @@ def test_shares_that_are_not_there_are_one_line(plain_folder: Path) -> None:
     assert shares_of(parent, 4) == (1, 1, 1)
 
 
-def test_an_anytime_network_finds_joints_at_every_exit(tmp_path: Path) -> None:
-    """Our reconstruction for MPII: heatmaps in the place of classes, no masks."""
-    run = exit_run(f"mpii:{make_split(tmp_path / 'mpii')}", task="pose", size=64)
-    model = ModelRef(builder="anytime", args={"backbone": NARROW})
-    result = train(run.model_copy(update={"model": model}), tmp_path / "run")
-    assert result.primary == "pckh"
-    assert {f"pckh_exit{exit}" for exit in range(1, 5)} < set(result.metrics)
+def test_joints_have_arms_of_their_own() -> None:
+    runs = runs_of("mpii:PATH", (0,))
+    assert [run.name for run in runs] == ["plain", "ee", "rh", "ca"]
+    assert {run.task.name for run in runs} == {"anytime-pose"}
+    assert {run.model.args["backbone"] for run in runs} == {"hrnet_w32"}
+    assert all(run.model.args["pretrained"] for run in runs)
+    assert (runs[0].recipe["epochs"], runs[0].recipe["milestones"]) == (210, [170, 200])
+    assert "hrnet_w32" not in {run.model.args.get("backbone") for run in runs_of("figures", (0,))}
+
+
+def test_joints_are_found_at_every_exit_and_what_is_skipped_is_counted(tmp_path: Path) -> None:
+    runs = runs_of("figures:32,16,6", (0,), None, CHANGES, [NARROW])
+    for run in runs:
+        if run.name in ("plain", "ca"):
+            train(run, tmp_path / "runs" / run.id)
+    records = [record for record in scan(tmp_path / "runs") if record.result]
+    adaptive = next(one.result for one in records if one.run.name == "ca" and one.result)
+    assert adaptive.primary == "pckh"
+    assert {f"pckh_exit{exit}" for exit in range(1, 5)} < set(adaptive.metrics)
+    found = {one.name: one for one in findings(records) if isinstance(one, Table)}
+    rows = [row for row in found["anytime_exits"].records() if row["arm"] == "ca"]
+    assert [row["exit"] for row in rows] == [1, 2, 3, 4]
+    wanted = [adaptive.metrics[f"pckh_exit{exit}"].value for exit in range(1, 5)]
+    assert [row["pckh"] for row in rows] == pytest.approx(wanted, abs=1e-5)
+    swept = found["anytime_thresholds"].records()
+    assert swept[0]["macs_exit4"] == rows[3]["dense"] >= swept[-1]["macs_exit4"]
+    assert [row["claim"] for row in found["anytime_claims"].records()] == ["3: CA over one exit"]

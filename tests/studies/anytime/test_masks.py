@@ -244,6 +244,11 @@ def test_the_cost_of_one_image_is_that_of_its_own_masks() -> None:
             assert exit_macs(layers, own) == exit_macs(layers, alone) != exit_macs(layers)
 
 
+def test_of_joints_what_no_heatmap_reaches_is_known() -> None:
+    heatmaps = torch.tensor([[0.0, 0.9, 0.04], [0.06, -1.0, -0.2]]).view(1, 2, 1, 3)
+    assert unsure(heatmaps, 0.05, "heatmap").flatten().tolist() == [True, True, False]
+
+
 def test_entropy_is_another_criterion() -> None:
     logits = torch.tensor([[0.0, 9.0], [0.0, -9.0]]).view(1, 2, 1, 2)
     assert unsure(logits, 0.69, "entropy").flatten().tolist() == [True, False]  # ln 2 and 0

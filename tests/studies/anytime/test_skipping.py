@@ -17,17 +17,12 @@ from typer.testing import CliRunner
 from convnext_study.cli import app
 from convnext_study.errors import UserError
 from convnext_study.studies.anytime import bench
+from convnext_study.studies.anytime.bench import coherent_mask, laps
 from convnext_study.studies.anytime.masks import MaskedConv2d, ResizedMask, SegmentMask, confidence
 from convnext_study.studies.anytime.network import AnytimeNet
+from convnext_study.studies.anytime.skipping import compiled, skipper
 from convnext_study.studies.anytime.skipping.accelerate import accelerated
-from convnext_study.studies.anytime.skipping.latency import coherent_mask, laps, measure_table
-from convnext_study.studies.anytime.skipping.methods import (
-    METHODS,
-    Fill,
-    LatencyModel,
-    MethodSkipper,
-    has_positions,
-)
+from convnext_study.studies.anytime.skipping.skipper import Skipper, by_gathering, has_kernel
 
 F64 = torch.float64
 
@@ -40,36 +35,79 @@ def in_the_middle(net: AnytimeNet, x: torch.Tensor) -> AnytimeNet:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("kernel", "stride", "groups", "scale"),
     [(3, 1, 1, 3.0), (3, 2, 1, 0.8), (1, 1, 1, 3.0), (7, 1, 8, 3.2)],
 )
 @pytest.mark.parametrize("shifted", [False, True])
-def test_every_method_is_the_masked_dense_form(
-    method: str, kernel: int, stride: int, groups: int, scale: float, share: float, shifted: bool
+def test_both_ways_are_the_masked_dense_form(
+    kernel: int, stride: int, groups: int, scale: float, share: float, shifted: bool
 ) -> None:
     torch.manual_seed(0)
-    conv = nn.Conv2d(8, 8, kernel, stride, kernel // 2, groups=groups)
+    conv = nn.Conv2d(8, 8 if groups > 1 else 20, kernel, stride, kernel // 2, groups=groups)
     masked = MaskedConv2d(conv, SegmentMask()).double()
     masked.fill_lambda.data.fill_(scale)
     if shifted:
-        masked.shift = torch.randn(8, dtype=F64)
+        masked.shift = torch.randn(conv.out_channels, dtype=F64)
     x = torch.randn(2, 8, 40, 72, dtype=F64).to(memory_format=torch.channels_last)
     mask = ResizedMask(coherent_mask(share, masked.output_size(x), 2))
-    assert has_positions(masked)
+    assert has_kernel(masked)
+    assert compiled.usable(x)
     with torch.no_grad():
-        found = METHODS[method](Fill(masked, mask, MethodSkipper(masked)), x)
-        torch.testing.assert_close(found, masked.dense_form(x, mask))
+        expected = masked.dense_form(x, mask)
+        torch.testing.assert_close(Skipper(masked)(masked, x, mask), expected)
+        torch.testing.assert_close(Skipper(masked)(masked, x, None), masked.dense_form(x, None))
+        if groups == 1:
+            torch.testing.assert_close(by_gathering(masked, x, mask), expected)
 
 
-EVERY_WAY = pytest.mark.parametrize("how", ["dense", None, *METHODS])
+def test_a_kernel_is_given_no_maps_that_do_not_fit() -> None:
+    fast = accelerated(anytime_net(masks="confidence").double())
+    with torch.no_grad():
+        for wrong in (images(), images(dtype=F64)[:, :1]):
+            with pytest.raises(ValueError, match="the convolution takes 3 in"):
+                fast(wrong)
+        single = fast.float()(images())
+        for ours, theirs in zip(single, anytime_net(masks="confidence")(images()), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
-def fast_by(how: str | None, net: AnytimeNet, monkeypatch: pytest.MonkeyPatch) -> AnytimeNet:
-    """By one method in every layer, on maps of any size; the usual choice for None."""
-    if how in METHODS:
-        monkeypatch.setattr(MethodSkipper, "method", lambda *_: how)
+def test_threads_share_the_rows() -> None:
+    x, net = images((96, 128)), accelerated(anytime_net(masks="confidence"))
+    before = torch.get_num_threads()
+    with torch.no_grad():
+        masks = [coherent_mask(0.4, (24, 32), 2)] * 3
+        alone = [output.logits for output in net.run(x, masks)]
+        try:
+            torch.set_num_threads(3)
+            together = [output.logits for output in net.run(x, masks)]
+        finally:
+            torch.set_num_threads(before)
+    assert all(torch.equal(*pair) for pair in zip(alone, together, strict=True))
+
+
+def test_without_a_compiler_or_with_a_broken_one_there_is_no_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    build = compiled.library.__wrapped__
+    assert build() is None
+    compiler = tmp_path / "c++"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    assert build() is None
+    assert not list((tmp_path / "cache").rglob("*.so"))
+
+
+EVERY_WAY = pytest.mark.parametrize("how", ["dense", "kernels", "gathering"])
+
+
+def fast_by(how: str, net: AnytimeNet, monkeypatch: pytest.MonkeyPatch) -> AnytimeNet:
+    """By the kernels; or without them, then all positions are gathered."""
+    if how == "gathering":
+        monkeypatch.setattr(compiled, "library", lambda: None)
+        monkeypatch.setattr(skipper, "FEW", 1.0)
     return accelerated(net, skip=how != "dense")
 
 
@@ -86,7 +124,7 @@ def fast_by(how: str | None, net: AnytimeNet, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_a_skipping_network_gives_the_same_logits(
-    how: str | None, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    how: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = images(count=2, dtype=F64)
     net = in_the_middle(anytime_net(masks="confidence", **fields).double(), x)
@@ -110,17 +148,6 @@ def test_norms_with_an_activation_in_them_are_not_folded() -> None:
             torch.testing.assert_close(ours, theirs)
 
 
-def test_few_positions_are_read_by_heads_one_by_one() -> None:
-    x = images((128, 128), 2, dtype=F64)
-    net = anytime_net(masks="confidence").double()
-    fast = accelerated(net)
-    masks = [coherent_mask(share, (32, 32), 2) for share in (0.2, 0.1, 0.05)]
-    with torch.no_grad():
-        for ours, theirs in zip(fast.run(x, masks), net.run(x, masks), strict=True):
-            torch.testing.assert_close(ours.logits, theirs.logits)
-    assert set(fast.head_skippers) == {2, 3, 4}
-
-
 def test_once_nothing_is_left_later_exits_are_this_one_and_cost_nothing() -> None:
     net = accelerated(anytime_net(masks="confidence"))
     net.threshold = 0.0
@@ -135,31 +162,6 @@ def test_once_nothing_is_left_later_exits_are_this_one_and_cost_nothing() -> Non
     assert [bool(one.mask.any()) for one in outputs] == [True, False, False, False]
     assert not [name for name in ran if "stage2" in name or "transition1" in name]
     assert any("layer1" in name for name in ran)
-
-
-def test_the_method_of_least_time_is_taken() -> None:
-    conv = MaskedConv2d(nn.Conv2d(4, 4, 3, padding=1), SegmentMask())
-    x, skipper = torch.zeros(1, 4, 64, 64), MethodSkipper(conv)
-    masks = [ResizedMask(coherent_mask(share, (64, 64))) for share in (0.1, 0.3, 0.9)]
-    assert [skipper.method(conv, x, mask) for mask in masks] == ["positions", "positions", "whole"]
-    measured = {"whole": LatencyModel(1.0, 0.0), "positions": LatencyModel(0.1, 4.0)}
-    skipper.table = {"3x3/1 g1 4-4 on 1x64x64": measured}
-    assert [skipper.method(conv, x, mask) for mask in masks] == ["positions", "whole", "whole"]
-
-
-def test_a_table_is_measured_for_every_kind_of_layer() -> None:
-    net = in_the_middle(anytime_net(masks="confidence"), images())
-    fast = accelerated(net)
-    threshold = fast.threshold
-    table = measure_table(fast, images(), repeats=1)
-    assert fast.threshold == threshold
-    assert {"3x3/1 g1 8-8 on 2x16x16", "1x1/1 g1 80-80 on 2x16x16"} <= set(table)
-    assert all(set(measured) == set(METHODS) for measured in table.values())
-    skippers = [one for one in fast.modules() if isinstance(one, MethodSkipper)]
-    assert all(one.table is table for one in skippers) and skippers
-    with torch.no_grad():
-        for ours, theirs in zip(fast(images()), net(images()), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_regions_have_the_given_share() -> None:
@@ -275,7 +277,7 @@ def test_no_exit_is_begun_that_would_come_after_the_budget() -> None:
     [{}, {"heads": "original"}, {"backbone": "convnext_atto", "flex_width": 8}, {"merge": False}],
 )
 def test_nothing_of_skipping_stays_on_the_cpu(
-    how: str | None, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    how: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network that is moved after it was made fast, as one is for a GPU."""
     fast = fast_by(how, anytime_net(masks="confidence", **fields), monkeypatch)
@@ -289,7 +291,10 @@ def test_nothing_of_skipping_stays_on_the_cpu(
             there = list(moved.run(elsewhere(x), [elsewhere(mask) for mask in masks]))
             list(moved.run(elsewhere(x)))  # by masks of its own
     for expected, found in zip(here, there, strict=True):
-        assert torch.equal(back(found.logits), expected)
+        if how == "kernels":  # there are none elsewhere
+            torch.testing.assert_close(back(found.logits), expected, rtol=1e-3, atol=1e-3)
+        else:
+            assert torch.equal(back(found.logits), expected)
 
 
 def test_a_tensor_of_the_cpu_is_refused_elsewhere() -> None:

@@ -8,6 +8,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -18,6 +19,7 @@ from convnext_study.evaluation.load_run import load_run
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.data_identity import identify
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
+from convnext_study.export import formats
 from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.launchers.local import Local
 from convnext_study.report.findings import Finding, StudyFigure, write_findings
@@ -192,8 +194,7 @@ def test_eval_measures_a_run_again(study: tuple[Path, Context]) -> None:
     ("arguments", "says"),
     [
         (["eval"], "mIoU"),
-        (["export"], "has maps for answers"),
-        (["export", "--to", "onnx"], "load_run(Path(...)).net"),
+        (["export"], "use --to onnx or pt2"),
         (["eval", "--crop-pct", "0.5"], "--crop-pct"),
     ],
 )
@@ -210,6 +211,24 @@ def test_commands_take_its_runs_or_refuse_in_a_line(
     assert "cannot be opened" not in text
     if code:
         assert len(text.splitlines()) == 1
+
+
+def test_a_network_with_exits_is_exported_with_all_of_them(
+    study: tuple[Path, Context], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[torch.Size] = []
+
+    def writer(net: torch.nn.Module, *others: object) -> torch.nn.Module:
+        (folder, _, _, images) = others
+        assert isinstance(folder, Path) and isinstance(images, torch.Tensor)
+        given.append(images.shape)
+        return net
+
+    monkeypatch.setitem(formats.FORMATS, "pt2", writer)
+    run = next((study[0] / "runs").glob("ca-s0-*"))
+    code, text = command(monkeypatch, capsys, "export", "--to", "pt2", str(run))
+    assert (code, given) == (0, [(3, 3, 32, 32)])
+    assert "largest difference 0," in text
 
 
 def test_a_dry_run_plans_it(

@@ -7,24 +7,30 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
+from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from convnext_study.studies.anytime.backbones import FlexHead, StagedBackbone
+from convnext_study.studies.anytime.backbones import FlexHead, HRNet, StagedBackbone
 from convnext_study.studies.anytime.masks import MaskedConv2d
 from convnext_study.studies.anytime.network import AnytimeNet
-from convnext_study.studies.anytime.skipping.heads import can_skip, skipping_head
-from convnext_study.studies.anytime.skipping.indices import Geometry
-from convnext_study.studies.anytime.skipping.methods import MethodSkipper
+from convnext_study.studies.anytime.skipping.skipper import (
+    FusedBlock,
+    KernelConv2d,
+    Packed,
+    Skipper,
+    has_kernel,
+    skipping_head,
+)
 
 
 def accelerated(net: AnytimeNet, *, skip: bool = True) -> AnytimeNet:
     """A copy for inference: BatchNorms folded, channels last, and skipping what its masks skip.
 
     It gives the logits of the network in evaluation mode but for rounding, cannot be trained, and
-    keeps the weights of now. A network without masks is folded only, and one that is not to
-    ``skip``, which computes everything as the authors' code does. Methods are chosen by rules that
-    were not measured here, until `latency.measure_table` gives it a table.
+    keeps the weights of now. On the CPU its convolutions are the compiled kernels, where there is a
+    compiler. One that is not to ``skip`` is torch's own, and computes everything, as the authors'
+    code does.
     """
     fast = copy.deepcopy(net).eval().requires_grad_(False)
     fold_batchnorms(fast)
@@ -35,12 +41,28 @@ def accelerated(net: AnytimeNet, *, skip: bool = True) -> AnytimeNet:
     if not skip:
         return fast
     for module in fast.modules():
-        if isinstance(module, MaskedConv2d) and Geometry.of(module) is not None:
-            module.skipper = MethodSkipper(module)
+        if isinstance(module, MaskedConv2d) and has_kernel(module):
+            module.skipper = Skipper(module)
+        elif type(module) is nn.Conv2d and has_kernel(module):
+            module.__class__ = KernelConv2d
+            module.add_module("pack", Packed(module, module.bias))
+    if isinstance(fast.backbone, HRNet):
+        _fuse(fast.backbone)
     if fast.spec.merge:
-        heads = [exit for exit in fast.segments if can_skip(fast.heads[str(exit)])]
-        fast.head_skippers = dict.fromkeys(heads, skipping_head)
+        fast.head_skipper = skipping_head
     return fast
+
+
+def _fuse(backbone: HRNet) -> None:
+    """Let ReLUs and sums be part of the convolutions before them, in the stem and in all blocks."""
+    for name, act in (("conv1", "act1"), ("conv2", "act2")):
+        conv = backbone.get_submodule(name)
+        assert isinstance(conv, KernelConv2d)  # noqa: S101  as all square convolutions are now
+        conv.relu = True
+        setattr(backbone, act, nn.Identity())
+    for module in backbone.modules():
+        if type(module) in (BasicBlock, Bottleneck):
+            module.__class__ = FusedBlock
 
 
 def fold_batchnorms(net: nn.Module) -> None:
