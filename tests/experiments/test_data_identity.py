@@ -118,8 +118,8 @@ def test_data_is_listed_once_in_a_command(tmp_path: Path, monkeypatch: pytest.Mo
         return open_data(uri, **how)
 
     monkeypatch.setattr(data_identity, "open_data", counted)
-    study = ["study", "pruning", "--networks", "vgg16_eighth,roadmap:gelu", "--data", uri]
-    out = ["--target", "half", "--out", str(tmp_path / "out"), "--dry-run"]
+    study = ["study", "leave_one_out", "--data", uri]
+    out = ["--out", str(tmp_path / "out"), "--dry-run"]
     done = CliRunner().invoke(app, [*study, *out])
     assert done.exit_code == 0, done.output
     assert opened == [uri]

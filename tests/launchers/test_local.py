@@ -257,40 +257,33 @@ def test_the_exit_code_of_a_command_whose_runs_are_busy(
         assert "busy" not in capsys.readouterr().err
 
 
-def test_a_killed_or_failing_process_takes_only_its_run(tmp_path: Path) -> None:
+def test_a_killed_or_failing_process_takes_only_its_run_and_an_interrupt_stops_the_rest(
+    tmp_path: Path,
+) -> None:
     runs = [make_tiny_run(epochs=30), make_tiny_run(lr=1e4, optimizer="sgd"), make_tiny_run()]
+    runs += [make_tiny_run(epochs=200), make_tiny_run(epochs=201)]
     jobs = [Job(run, tmp_path / run.id, Runtime()) for run in runs]
-    log = tmp_path / runs[0].id / LOG
+    logs = [job.folder / LOG for job in jobs]
     killed: list[int] = []
 
-    def kill_the_first() -> None:
-        if not killed and log.exists() and '"epoch"' in log.read_text():
-            process = (log.parent / LOCK).read_text().split()[0]
-            killed.append(int(process))
-            os.kill(int(process), signal.SIGKILL)
-
-    outcomes = Pool(1, kill_the_first).run(jobs)
-    assert killed
-    ends = [(runs[0].id, "failed"), (runs[1].id, "failed"), (runs[2].id, "done")]
-    assert [(one.run.id, one.status) for one in outcomes] == ends
-    assert "SIGKILL" in outcomes[0].reason and "not finite" in outcomes[1].reason
-    assert records.read(jobs[0].folder).status == "unfinished"
-
-
-def test_an_interrupt_saves_and_stops(tmp_path: Path) -> None:
-    runs = [make_tiny_run(epochs=200).model_copy(update={"seed": seed}) for seed in (0, 1)]
-    jobs = [Job(run, tmp_path / run.id, Runtime()) for run in runs]
-    log = tmp_path / runs[0].id / LOG
-
-    def interrupt() -> None:
-        if log.exists() and '"epoch"' in log.read_text():
+    def kill_and_interrupt() -> None:
+        trained = [log.exists() and '"epoch"' in log.read_text() for log in logs]
+        if trained[0] and not killed:
+            killed.append(int((jobs[0].folder / LOCK).read_text().split()[0]))
+            os.kill(killed[0], signal.SIGKILL)
+        if trained[3]:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    outcomes = Pool(1, interrupt).run(jobs)
-    assert [outcome.status for outcome in outcomes] == ["stopped", "stopped"]
-    assert (tmp_path / runs[0].id / CHECKPOINT).exists()
-    assert signal.getsignal(signal.SIGINT) is before
+    outcomes = Pool(1, kill_and_interrupt).run(jobs)
+    assert killed and signal.getsignal(signal.SIGINT) is before
+    ends = ("failed", "failed", "done", "stopped", "stopped")
+    assert [(one.run.id, one.status) for one in outcomes] == [
+        (run.id, status) for run, status in zip(runs, ends, strict=True)
+    ]
+    assert "SIGKILL" in outcomes[0].reason and "not finite" in outcomes[1].reason
+    assert records.read(jobs[0].folder).status == "unfinished"
+    assert (jobs[3].folder / CHECKPOINT).exists() and not jobs[4].folder.exists()
 
 
 def test_wandb_modes(tmp_path: Path) -> None:

@@ -9,27 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from support.fakes import write_run
-from support.runs import make_tiny_run
-from support.training import assert_same
+from support.jobs import append, make_jobs
 
 from convnext_study.errors import RunFailed, UserError
-from convnext_study.launchers import torchrun, worker
-from convnext_study.launchers.distributed_env import (
-    DistributedEnv,
-    first_host,
-    init_process_group,
-    read_env,
-)
-from convnext_study.launchers.graph import Job, read_jobs, write_jobs
-from convnext_study.launchers.resources import cores
+from convnext_study.launchers.graph import read_jobs
 from convnext_study.launchers.slurm import queue
 from convnext_study.launchers.slurm.cluster import (
     ClusterConfig,
@@ -39,24 +27,10 @@ from convnext_study.launchers.slurm.cluster import (
 )
 from convnext_study.launchers.slurm.queue import Task, follow, waiting_tasks
 from convnext_study.launchers.slurm.submit import fit_to_node, run_slurm
-from convnext_study.launchers.torchrun import run_torchrun
-from convnext_study.launchers.worker import STOP_SIGNALS
-from convnext_study.runs.files import CHECKPOINT, LOG
-from convnext_study.runs.folder import RunFolder
-from convnext_study.runs.records import TaskRef, read
-from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 
 CLUSTERS = Path(__file__).parents[2] / "launch" / "clusters"
 PROFILE = ClusterConfig(minutes=60, processes=2)
-
-
-def make_jobs(study: Path, count: int = 2, **changes: Any) -> list[Job]:
-    runs = [
-        make_tiny_run(**changes).model_copy(update={"seed": seed, "name": f"run{seed}"})
-        for seed in range(count)
-    ]
-    return [Job(run, study / "runs" / run.id, Runtime()) for run in runs]
 
 
 class Commands:
@@ -81,14 +55,6 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     return Commands(folder)
-
-
-@pytest.fixture
-def _handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 # Profiles
@@ -141,271 +107,6 @@ def test_a_profile_that_cannot_be_used(tmp_path: Path, text: str, message: str) 
 def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ClusterConfigError, match=r"none\.toml: cannot be read \(No such file"):
         read_cluster(tmp_path / "none.toml")
-
-
-# The worker
-
-
-def test_jobs_survive_json(tmp_path: Path) -> None:
-    jobs = [
-        replace(job, wandb="offline", runtime=Runtime(threads=3, corrupt_images="skip"))
-        for job in make_jobs(tmp_path)
-    ]
-    write_jobs(tmp_path / "jobs.json", jobs)
-    assert read_jobs(tmp_path / "jobs.json") == jobs
-
-
-@pytest.mark.parametrize("text", ["", "{}}", "[{}]", '[{"run": {}, "folder": "x"}]', "[3]"])
-def test_a_damaged_list_of_jobs(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "jobs.json"
-    path.write_text(text)
-    with pytest.raises(UserError, match=r"jobs\.json: not a readable list of jobs"):
-        read_jobs(path)
-
-
-def test_place_by_torchrun() -> None:
-    said = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a"}
-    inside_slurm = {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}
-    place = DistributedEnv(rank=3, world_size=4, local_rank=1, address="a", port=1234)
-    assert read_env({**said, "MASTER_PORT": "1234", **inside_slurm}) == place
-
-
-def test_place_by_srun() -> None:
-    said = {
-        "SLURM_PROCID": "9",
-        "SLURM_LOCALID": "1",
-        "SLURM_STEP_NUM_TASKS": "16",
-        "SLURM_STEP_NUM_NODES": "2",
-        "SLURM_STEP_NODELIST": "gpu[03-04]",
-        "SLURM_JOB_ID": "17",
-    }
-    place = read_env(said)
-    assert (place.rank, place.world_size, place.local_rank) == (9, 16, 1)
-    assert place.address == "gpu03"
-    # Another job, and another start of this one, meet elsewhere.
-    others = [{**said, "SLURM_JOB_ID": "18"}, {**said, "SLURM_RESTART_COUNT": "1"}]
-    ports = {place.port, *(read_env(other).port for other in others)}
-    assert len(ports) == 3
-    assert all(1024 < port < 32768 for port in ports)
-    assert read_env({**said, "SLURM_STEP_NUM_NODES": "1"}).address == "127.0.0.1"
-
-
-def test_a_batch_script_is_not_a_step() -> None:
-    assert (
-        read_env({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1"})
-        == DistributedEnv()
-    )
-    assert read_env({}) == DistributedEnv()
-
-
-@pytest.mark.parametrize(
-    ("nodes", "first"),
-    [
-        ("gpu03", "gpu03"),
-        ("gpu[03-05,9],big1", "gpu03"),
-        ("gpu[7,9]", "gpu7"),
-        ("a[1-2]b[03-04]", "a1b03"),
-        ("x,y", "x"),
-    ],
-)
-def test_first_host(nodes: str, first: str) -> None:
-    assert first_host(nodes) == first
-
-
-@pytest.mark.usefixtures("_handlers")
-def test_a_worker_told_to_stop_goes_on_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = make_jobs(tmp_path, 1)
-    write_jobs(tmp_path / "jobs.json", jobs)
-    log = RunFolder.log
-
-    def log_and_signal(folder: RunFolder, line: dict[str, Any]) -> None:
-        log(folder, line)
-        if line.get("event") == "epoch":
-            os.kill(os.getpid(), signal.SIGUSR1)
-
-    monkeypatch.setattr(RunFolder, "log", log_and_signal)
-    assert worker.main([str(tmp_path / "jobs.json"), "0"]) == 75
-    monkeypatch.setattr(RunFolder, "log", log)
-    assert (jobs[0].folder / CHECKPOINT).exists()
-    assert read(jobs[0].folder).result is None
-    assert worker.main([str(tmp_path / "jobs.json")]) == 0
-    events = [event["event"] for event in read(jobs[0].folder).events]
-    assert events == ["started", "stopped", "resumed", "done"]
-    train(jobs[0].run, tmp_path / "alone")
-    assert_same(jobs[0].folder, tmp_path / "alone")
-
-
-@pytest.mark.usefixtures("_handlers")
-def test_exit_codes_of_a_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    bad, fails = make_jobs(tmp_path)
-    bad = replace(bad, run=bad.run.model_copy(update={"data": "nonsense:"}))
-    fails = replace(fails, run=fails.run.model_copy(update={"task": TaskRef(name="os:listdir")}))
-    path = tmp_path / "jobs.json"
-    write_jobs(path, [bad, fails])
-    assert worker.main([str(path), "2"]) == 2
-    assert "job 2 of 2: there is none" in capfd.readouterr().err
-    assert worker.main([str(path), "0"]) == 2
-    assert f"convnext-study: {bad.run.id}: failed: " in capfd.readouterr().err
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
-    assert worker.main([str(path)]) == 1
-    said = capfd.readouterr().err
-    assert f"convnext-study: {fails.run.id}: failed: " in said
-    assert "Traceback" in said
-    # With a signal on its way it is a failure still: nothing was saved that could go on.
-    assert worker.main([str(path), "--while-locked", str(tmp_path)]) == 1
-    assert worker.main([str(path), "0", "--while-locked", str(tmp_path)]) == 2
-
-
-# torchrun
-
-
-def test_two_processes_share_runs_until_told_to_stop(tmp_path: Path) -> None:
-    one, other = make_jobs(tmp_path, 2)
-    other = replace(other, run=make_tiny_run(epochs=500))
-    log = other.folder / LOG
-    before = signal.getsignal(signal.SIGINT)
-
-    def interrupt() -> None:
-        if log.exists() and '"epoch"' in log.read_text():
-            os.kill(os.getpid(), signal.SIGINT)
-
-    outcomes = run_torchrun([one, other], 2, interrupt)
-    said = (tmp_path / torchrun.LOG_FILE).read_text()
-    assert [outcome.status for outcome in outcomes] == ["done", "stopped"], said
-    result = read(one.folder).result
-    assert result is not None
-    assert result.value > 40
-    assert (other.folder / CHECKPOINT).exists()
-    assert read(other.folder).events[-1]["event"] == "stopped"
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_threads_are_shared_out(tmp_path: Path) -> None:
-    (job,) = make_jobs(tmp_path, 1)
-    wide = replace(job, runtime=Runtime(threads=cores()))
-    assert torchrun._shared(wide, 1).runtime.threads == cores()
-    assert torchrun._shared(wide, cores()).runtime.threads == 1
-    assert torchrun._shared(wide, 2 * cores()).runtime.threads == 1
-    assert torchrun._shared(job, 1) == job
-
-
-def append(job: Job, *lines: dict[str, Any]) -> None:
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with (job.folder / LOG).open("a") as log:
-        log.writelines(json.dumps(line) + "\n" for line in lines)
-
-
-def test_a_failure_takes_only_its_own_run(tmp_path: Path) -> None:
-    jobs = make_jobs(tmp_path, 3)
-    write_run(tmp_path, jobs[0].run)
-    output = f"convnext-study: {jobs[1].run.id}: failed: no such image\nTraceback ...\n"
-    outcomes = torchrun._ends_of(jobs, {0: 0, 1: 0, 2: 0}, (1, output), False)
-    assert [(one.run.id, one.status) for one in outcomes] == [
-        (jobs[0].run.id, "done"),
-        (jobs[1].run.id, "failed"),
-    ]
-    assert outcomes[1].reason == f"no such image; see {tmp_path / 'torchrun.log'}"
-    (silent,) = torchrun._ends_of(jobs, {1: 0}, (137, ""), False)
-    assert silent.reason.startswith("its processes ended with code 137")
-    (early,) = torchrun._ends_of(jobs, {1: 0}, (1, ""), True)
-    assert early.status == "stopped"  # before it had begun
-
-
-def test_what_an_earlier_start_logged_is_no_sign_of_this_one(tmp_path: Path) -> None:
-    (job,) = make_jobs(tmp_path, 1)
-    append(job, {"event": "started"}, {"event": "stopped"})
-
-    def settle(before: int, output: str = "", *, stopped: bool = False) -> tuple[str, str]:
-        (outcome,) = torchrun._ends_of([job], {0: before}, (1, output), stopped)
-        return outcome.status, outcome.reason
-
-    assert settle(0) == ("stopped", "")
-    for stopped in (False, True):
-        status, reason = settle(2, "convnext-study: worker: failed: no GPU", stopped=stopped)
-        assert status == "failed" and reason.startswith("no GPU; see ")
-    assert settle(2)[0] == "failed"
-    # Killed while it saved: whoever asked for the stop has no saved state.
-    append(job, {"event": "resumed"})
-    assert settle(2, stopped=True)[0] == "failed"
-    # Two of four processes say why, and the second only what the first one's end did to it.
-    append(job, {"event": "failed", "rank": 3, "reason": "CorruptImage: a.jpg"})
-    append(job, {"event": "failed", "rank": 0, "reason": "RuntimeError: connection closed"})
-    for stopped in (False, True):
-        status, reason = settle(2, stopped=stopped)
-        assert status == "failed" and reason.startswith("CorruptImage: a.jpg; see ")
-
-
-def test_torchrun_gives_its_workers_time_to_save(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[dict[str, str]] = []
-
-    class Process:
-        def __init__(self, *_: Any, env: dict[str, str], **__: Any) -> None:
-            given.append(env)
-
-        def wait(self, _: float) -> int:
-            return 1
-
-    monkeypatch.setattr(subprocess, "Popen", Process)
-    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
-    run_torchrun(make_jobs(tmp_path, 1), 1)
-    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "7")
-    run_torchrun(make_jobs(tmp_path, 1), 1)
-    assert [env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] for env in given] == ["600", "7"]
-    assert given[0]["PATH"]
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_processes_meet_with_a_device_and_a_time_limit(
-    monkeypatch: pytest.MonkeyPatch, device: str
-) -> None:
-    given: dict[str, Any] = {}
-
-    def meet(backend: str, **options: Any) -> None:
-        given.update(options, backend=backend)
-
-    monkeypatch.setattr(torch.distributed, "init_process_group", meet)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: given.update(current=device))
-    for name in ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME"):
-        monkeypatch.setenv(name, "")
-    place = DistributedEnv(rank=5, world_size=8, local_rank=1, address="127.0.0.1", port=4)
-    own = init_process_group(place, device)
-    assert (given["rank"], given["world_size"]) == (5, 8)
-    assert 600 < given["timeout"].total_seconds() < 3600
-    if device == "cuda":
-        assert (own, given["current"], given["backend"]) == ("cuda:1", "cuda:1", "nccl")
-        assert given["device_id"] == torch.device("cuda:1")
-    else:
-        assert (own, given["backend"], given["device_id"]) == ("cpu", "gloo", None)
-
-
-def test_processes_that_do_not_meet_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise torch.distributed.DistStoreError("timed out\nwith a stack")
-
-    monkeypatch.setattr(torch.distributed, "init_process_group", fail)
-    for name in ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME"):
-        monkeypatch.setenv(name, "")
-    with pytest.raises(
-        RunFailed, match=r"^rank 1: did not meet the other processes \(timed out\)$"
-    ):
-        init_process_group(DistributedEnv(rank=1, world_size=2, address="127.0.0.1", port=4), "cpu")
-
-
-def test_more_processes_than_there_can_be(tmp_path: Path) -> None:
-    jobs = make_jobs(tmp_path)
-    with pytest.raises(UserError, match="processes: 0; use 1 or more"):
-        run_torchrun(jobs, 0)
-    on_gpu = [replace(job, runtime=Runtime(device="cuda")) for job in jobs]
-    with pytest.raises(UserError, match=r"processes: 99 on \d+ GPUs"):
-        run_torchrun(on_gpu, 99)
 
 
 # The batch script

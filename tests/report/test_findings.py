@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 from rich.console import Console
 from support.fakes import fake_runs, write_study
+from support.pages import page_of
 
 from convnext_study.report.figures.style import new_figure
 from convnext_study.report.findings import (
@@ -17,12 +18,10 @@ from convnext_study.report.findings import (
     read_findings,
     write_findings,
 )
-from convnext_study.report.page import render
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.render import Screen, to_csv, to_html, to_json, to_latex
 from convnext_study.report.tables.table import SavedTable
 from convnext_study.results.effects import Effect, Effects
-from convnext_study.results.load import load_results
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -47,10 +46,6 @@ TABLE = Table("sizes", "Sizes & costs", COLUMNS, ROWS, ("A note.",))
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write_study(tmp_path, fake_runs())
-
-
-def page_of(folder: Path) -> str:
-    return render(load_results(folder)).html
 
 
 def test_a_table_is_the_same_after_it_was_written(tmp_path: Path) -> None:

@@ -1,47 +1,25 @@
 """The report from fake records: what it says, what it keeps apart, what it writes. No browser."""
 
-import json
 import re
 from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.fakes import fake_run, fake_runs, locked, write_run, write_study
+from support.pages import data_in, page_of, set_commit, text_in
 
 from convnext_study.errors import UserError
 from convnext_study.report.page import render
-from convnext_study.report.tables.formatting import signed
 from convnext_study.report.text import ONE_SEED, methods, summary
 from convnext_study.results.grouping import group
 from convnext_study.results.load import StudyFolder, load_results
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.paper import PAPER
-from convnext_study.runs.records import Run, scan
+from convnext_study.runs.records import scan
 
 NANO = get_roadmap("nano")
 EVIL = "</script><script>alert(1)</script>"
-
-
-def page_of(folder: Path, **how: Any) -> str:
-    return render(load_results(folder), **how).html
-
-
-def data_in(html: str) -> list[dict[str, Any]]:
-    found = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', html, re.S)
-    assert found
-    return list(json.loads(found[1]))
-
-
-def text_in(html: str) -> str:
-    """What a reader sees, roughly."""
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
-
-
-def set_commit(folder: Path, run: Run, commit: str | None) -> None:
-    path = folder / "runs" / run.id / "run.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "commit": commit}))
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +119,6 @@ def test_one_seed_is_about_images_only(tmp_path: Path) -> None:
     assert not re.search(r"[+−]\d+\.\d+\*", page_of(tmp_path))
 
 
-def test_no_zero_is_negative() -> None:
-    assert [signed(value) for value in (-0.001, 0.0, -0.006)] == ["+0.00", "+0.00", "−0.01"]
-
-
 @pytest.mark.usefixtures("plain_page")
 def test_memory_and_what_runs_got_over_are_told(tmp_path: Path) -> None:
     two = write_study(tmp_path / "two", fake_runs()[:2], skipped_steps=2, peak_memory=3 * 2**30)
@@ -179,7 +153,7 @@ def test_runs_that_disagree_or_are_not_done_stand_apart(tmp_path: Path) -> None:
     write_run(tmp_path, fake_run(variant, 2, epochs=3), top1=50)
     write_run(tmp_path, fake_run(variant, 3, data="cifar10:here"), top1=50)
     write_run(tmp_path, fake_run(variant, 4), top1=50)
-    set_commit(tmp_path, fake_run(variant, 4), "f" * 40)
+    set_commit(tmp_path, [fake_run(variant, 4)], "f" * 40)
     write_run(tmp_path, fake_run(variant, 5), status="failed")
     write_run(tmp_path, fake_run(variant, 6), status="unfinished", epochs=4)
     path = write_run(tmp_path, fake_run(variant, 7), status="running")
@@ -208,7 +182,7 @@ def test_a_row_of_another_commit_is_not_compared(tmp_path: Path) -> None:
     runs = fake_runs(seeds=(0,))
     write_study(tmp_path, runs)
     gelu = next(run for run in runs if run.name == "gelu")
-    set_commit(tmp_path, gelu, "abc")
+    set_commit(tmp_path, [gelu], "abc")
     rows = {row.name: row for row in summarize(scan(tmp_path))}
     assert rows["gelu"].value is not None and rows["gelu"].gain is None
     assert rows["gelu"].remarks == ("not compared with kernel_7: commit 0123456789",)
@@ -221,7 +195,7 @@ def test_without_a_commit_the_version_tells(tmp_path: Path) -> None:
     for seed in range(3):
         run = fake_run(NANO.variant("gelu"), seed)
         write_run(tmp_path, run)
-        set_commit(tmp_path, run, None if seed else "abc")
+        set_commit(tmp_path, [run], None if seed else "abc")
     made = group(scan(tmp_path))[0]
     assert set(made.seeds) == {1, 2}
     assert made.code == "version not recorded"

@@ -2,18 +2,15 @@
 
 import csv
 import json
-import re
-from collections.abc import Sequence
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.fakes import fake_run, fake_runs, write_run, write_study
+from support.pages import page_of, set_commit, text_in
 
 from convnext_study.experiments.context import Context
 from convnext_study.report.findings import write_findings
-from convnext_study.report.page import render
 from convnext_study.report.write import write_report
 from convnext_study.results.attribution import (
     Attribution,
@@ -34,7 +31,6 @@ from convnext_study.results.statistics.subsets import (
 )
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.extensions import sections
-from convnext_study.runs.files import RUN
 from convnext_study.runs.records import Run, scan
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -42,15 +38,6 @@ NANO = get_roadmap("nano")
 CONTEXT = Context(road=NANO, seeds=(0, 1, 2))
 SECTION_SETS = [steps_of_sections(NANO, names) for names in all_coalitions(tuple(sections(NANO)))]
 END = coalitions_within(CONTEXT.steps, "end", 1)
-
-
-def page_of(folder: Path, **how: Any) -> str:
-    return render(load_results(folder), **how).html
-
-
-def text_in(html: str) -> str:
-    """What a reader sees, roughly."""
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
 
 
 def write_sets(folder: Path, subsets: Any, kind: str, context: Context = CONTEXT) -> list[Run]:
@@ -63,12 +50,6 @@ def write_sets(folder: Path, subsets: Any, kind: str, context: Context = CONTEXT
         top1 = 85 + 0.8 * steps + 0.2 * run.seed
         write_run(folder, run, top1=top1, result={"macs": 10_000_000 + 100_000 * steps})
     return runs
-
-
-def set_commit(folder: Path, runs: Sequence[Run], commit: str) -> None:
-    for run in runs:
-        path = folder / "runs" / run.id / RUN
-        path.write_text(json.dumps({**json.loads(path.read_text()), "commit": commit}))
 
 
 def tables_of(found: Attribution) -> dict[str, Effects]:

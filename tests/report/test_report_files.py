@@ -1,8 +1,6 @@
 """The report's figures and tables, the commands it names, and the watch."""
 
 import csv
-import json
-import re
 import shlex
 import time
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.fakes import fake_runs, write_run, write_study
+from support.pages import data_in
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
@@ -25,12 +24,6 @@ from convnext_study.runs.records import Run, scan
 from convnext_study.studies.pruning.plans import runs_of as pruning_runs
 
 NANO = get_roadmap("nano")
-
-
-def data_in(html: str) -> list[dict[str, Any]]:
-    found = re.search(r'<script type="application/json" id="numbers">(.*?)</script>', html, re.S)
-    assert found
-    return list(json.loads(found[1]))
 
 
 def test_all_files_are_written(tmp_path: Path) -> None:

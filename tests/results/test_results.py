@@ -3,26 +3,15 @@
 import csv
 import json
 import math
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console, RenderableType
 from scipy.stats import binomtest
-from support.fakes import fake_epochs, fake_run, fake_runs, locked, write_run, write_study
+from support.fakes import fake_run, fake_runs, write_run, write_study
 
-from convnext_study.experiments.progress import (
-    Progress,
-    live_table,
-    plain_line,
-    progress,
-    total_left,
-)
-from convnext_study.report.tables.formatting import duration, signed
-from convnext_study.report.tables.render import Screen
-from convnext_study.report.tables.results import terminal_table, write_results
+from convnext_study.report.tables.results import write_results
 from convnext_study.results.detectable import detectable_note, pooled_std
 from convnext_study.results.rows import ResultRow, study_title
 from convnext_study.results.statistics.power import detectable_effect
@@ -37,13 +26,6 @@ NANO = get_roadmap("nano")
 
 def rows_of(folder: Path, requested: list[Run] | None = None) -> dict[str, ResultRow]:
     return {row.name: row for row in summarize(scan(folder), requested or [])}
-
-
-def text_of(shown: RenderableType, width: int = 100, terminal: bool = False) -> str:
-    console = Console(width=width, force_terminal=terminal, color_system=None)
-    with console.capture() as capture:
-        console.print(shown)
-    return capture.get()
 
 
 def write_point(folder: Path, name: str, seed: int = 0, **how: Any) -> Run:
@@ -115,11 +97,6 @@ def test_the_papers_numbers_are_the_papers(tmp_path: Path, regime: str) -> None:
     for name, row in rows_of(tmp_path).items():
         assert row.paper_value == PAPER[regime][name].top1
         assert row.paper_gflops == PAPER[regime][name].gflops
-
-
-def test_the_nano_road_has_no_numbers_of_the_paper(tmp_path: Path) -> None:
-    write_study(tmp_path, fake_runs("nano"))
-    assert {row.paper_value for row in summarize(scan(tmp_path))} == {None}
 
 
 def test_a_study_of_published_steps_elsewhere_has_no_numbers_of_the_paper(tmp_path: Path) -> None:
@@ -269,21 +246,21 @@ def test_rows_that_start_from_other_runs_are_compared_where_they_may(tmp_path: P
     assert rows_of(tmp_path)["fewer_activations"].gain is not None
 
 
-def test_rows_of_another_task_are_not_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "other"),
+    [
+        ({"task": TaskRef(name="segmentation")}, "task (classification)"),
+        ({"data": "cifar10:here"}, "data"),
+    ],
+)
+def test_rows_of_another_task_or_on_other_data_are_not_compared(
+    tmp_path: Path, change: dict[str, Any], other: str
+) -> None:
     write_point(tmp_path, "kernel_7")
-    run = fake_run(NANO.variant("gelu"))
-    write_run(tmp_path, run.model_copy(update={"task": TaskRef(name="segmentation")}))
-    assert rows_of(tmp_path)["gelu"].remarks == (
-        "not compared with kernel_7: other task (classification)",
-    )
-
-
-def test_rows_on_other_data_are_not_compared(tmp_path: Path) -> None:
-    write_point(tmp_path, "kernel_7")
-    write_point(tmp_path, "gelu", data="cifar10:here")
+    write_run(tmp_path, fake_run(NANO.variant("gelu")).model_copy(update=change))
     row = rows_of(tmp_path)["gelu"]
     assert row.gain is None
-    assert row.remarks == ("not compared with kernel_7: other data",)
+    assert row.remarks == (f"not compared with kernel_7: other {other}",)
 
 
 # Noise
@@ -329,8 +306,6 @@ def test_picked_rows_are_compared_with_the_nearest_earlier_row_that_is_there(
     assert rows["stage_ratio"].gain is None
     for name in asked[1:]:
         assert rows[name].gain is not None and rows[name].significant is not None
-    table = text_of(Screen(terminal_table(list(rows.values()))))
-    assert "gain" in table
 
 
 def test_a_row_picked_behind_the_change_of_recipe_may_differ_in_it(tmp_path: Path) -> None:
@@ -374,128 +349,3 @@ def test_only_imagenet_is_compared_with_the_paper(
 ) -> None:
     write_study(tmp_path, fake_runs("t"), val_images=images)
     assert study_title(summarize(scan(tmp_path))).compare_paper is comparable
-
-
-def test_a_nano_road_is_never_compared_with_the_paper(tmp_path: Path) -> None:
-    write_study(tmp_path, fake_runs("nano"), val_images=50_000)
-    assert not study_title(summarize(scan(tmp_path))).compare_paper
-
-
-# The table
-
-
-@pytest.mark.parametrize("width", [80, 100])
-def test_the_table_fits_and_is_plain_without_a_terminal(tmp_path: Path, width: int) -> None:
-    runs = fake_runs("t", seeds=(0, 1, 2))
-    write_study(tmp_path, runs[:-1], macs=4_145_600_000, status={"gelu": "failed"})
-    rows = summarize(scan(tmp_path), runs)
-    text = text_of(Screen(terminal_table(rows)), width)
-    assert "\x1b" not in text
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= width
-    by_label = {line.lstrip(" 0123456789").split("  ")[0]: line for line in lines}
-    gelu = by_label["ReLU → GELU"]
-    assert "failed" in gelu and "80.62" in gelu
-    row = next(row for row in rows if row.name == "kernel_7")
-    assert f"{row.value:.2f} ± {row.std:.2f}" in by_label["kernel size → 7"]
-    assert "4.15" in by_label["kernel size → 7"]
-    assert "  └ kernel size → 5" in text
-    assert re.search(r"MACs,.*\n.* G ", text) and "ImageNet-1K" in text
-    assert "the paper's own top-1, not measured here" in " ".join(text.split())
-    assert "2/3" in text
-
-
-def test_the_nano_table_has_no_column_of_the_paper(tmp_path: Path) -> None:
-    write_study(tmp_path, fake_runs())
-    rows = summarize(scan(tmp_path))
-    text = text_of(Screen(terminal_table(rows)))
-    assert "paper" not in text and "ImageNet" not in text
-    assert re.search(r"MACs,.*\n.* M ", text)
-
-
-def test_the_table_tells_noise_from_gains_and_names_what_it_leaves_out(tmp_path: Path) -> None:
-    write_study(tmp_path, fake_runs(seeds=(0, 1, 2)), spread=0.1, top1={"gelu": 80.0})
-    write_point(tmp_path, "layer_norm", recipe={"epochs": 2})
-    rows = summarize(scan(tmp_path))
-    text = text_of(Screen(terminal_table(rows)), terminal=True)
-    gains = {row.name: signed(row.gain) for row in rows}
-    assert f" {gains['gelu']}*" in text
-    assert f"{gains['fewer_norms']} " in text and f"{gains['fewer_norms']}*" not in text
-    marks = {row.name: row.significant for row in rows if row.gain is not None}
-    assert marks["gelu"] and marks["fewer_norms"] is False
-    assert "excluded from the means: layer_norm-s0-" in text
-    assert "(recipe epochs: 2, not 10)" in text
-
-
-def test_labels_are_text_and_not_markup(tmp_path: Path) -> None:
-    run = fake_run(NANO.variant("gelu"))
-    run = run.model_copy(update={"metadata": {"label": "[red]<b>[/nope]"}})
-    write_run(tmp_path, run)
-    records = list(scan(tmp_path))
-    assert "[red]<b>[/nope]" in text_of(
-        Screen(terminal_table(summarize(records)).with_notes("[bold]note"))
-    )
-    assert "[red]<b>[/nope]" in text_of(live_table(progress(records, [run])))
-
-
-# Progress
-
-
-def test_progress_of_every_state(tmp_path: Path) -> None:
-    runs = [fake_run(NANO.variant("gelu"), seed) for seed in range(6)]
-    states = ["done", "running", "failed", "unfinished", "new"]
-    for run, status in zip(runs, states, strict=False):
-        write_run(tmp_path, run, status=status, epochs=4, top1=97)  # type: ignore[arg-type]
-    with locked(tmp_path / "runs" / runs[1].id):
-        found = progress(scan(tmp_path), runs)
-    assert [one.state for one in found] == [
-        *("done", "running", "failed", "waiting", "waiting", "waiting"),
-    ]
-    assert [(one.epoch, one.epochs) for one in found] == [
-        *((10, 10), (4, 10), (4, 10), (4, 10), (0, 10), (0, 10)),
-    ]
-    curve = fake_epochs(runs[1], 97.0, 4)
-    assert (found[1].loss, found[1].value) == (curve[-1].loss, curve[-1].value)
-    assert found[1].seconds_left is not None
-    assert 5 * 0.9 <= found[1].seconds_left <= 6 * 0.9  # the epoch under way may have begun
-    assert [one.seconds_left for one in found[2:]] == [None, pytest.approx(5.4), None, None]
-
-
-def test_time_left_of_a_study() -> None:
-    def one(state: Any, epoch: int, left: float | None) -> Progress:
-        return Progress("id", "gelu", 0, state, epoch, 10, seconds_left=left)
-
-    runs = [one("done", 10, 0), one("running", 5, 50), one("waiting", 0, None)]
-    assert total_left(runs, jobs=1) == pytest.approx(150)  # half a run, and one as long
-    assert total_left(runs, jobs=2) == pytest.approx(100)  # the last one alone
-    assert total_left(runs[:1], jobs=1) is None
-    assert total_left([one("waiting", 0, None)], jobs=1) is None
-
-
-def test_the_live_table_keeps_to_its_height_and_shows_the_busy(tmp_path: Path) -> None:
-    runs = fake_runs(seeds=(0, 1, 2))
-    write_study(tmp_path, runs[:30], status={"gelu": "failed"})
-    shown = progress(scan(tmp_path), runs)
-    text = text_of(live_table(shown, jobs=2, height=12), 80)
-    assert len(text.splitlines()) == 12 + 2  # head and caption
-    assert text.count("failed") == 2 + 1  # the caption too
-    assert "28 of 51 done, 2 failed" in " ".join(text.split())
-    assert "39 not listed" in text
-    assert "waiting" in text and " done" in text
-    assert max(map(len, text.splitlines())) <= 80
-
-
-def test_plain_lines() -> None:
-    run = fake_run(NANO.variant("gelu"), 3)
-    line = fake_epochs(run, 97.0)[1]
-    assert plain_line(run, line) == (
-        f"gelu seed 3  epoch  2/10  loss 0.746  top-1 {line.value:.2f} %  0.9 s"
-    )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, ""), (0.4, "0.4 s"), (89, "89 s"), (600, "10 min"), (12_600, "3.5 h"), (2e5, "2.3 d")],
-)
-def test_durations(seconds: float | None, text: str) -> None:
-    assert duration(seconds) == text
