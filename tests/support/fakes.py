@@ -37,7 +37,8 @@ def _dice(name: str) -> random.Random:
 def fake_run(variant: Variant, seed: int = 0, *, data: str = "digits", **recipe: Any) -> Run:
     """What the road-map command would ask for a row; ``recipe`` changes some fields."""
     road = get_roadmap(variant.regime)
-    name, epochs, batch = _RECIPES[variant.recipe, road.published]
+    kind = variant.recipe.partition("-")[0]
+    name, epochs, batch = _RECIPES[kind, road.published]
     fields = {"name": name, "epochs": epochs, "global_batch_size": batch}
     return Run(
         study=f"roadmap-{variant.regime}",
