@@ -77,7 +77,7 @@ def power(
 def _pooled_std(folder: Path) -> tuple[PooledStd, MetricSpec]:
     """The standard deviation between seeds of a folder's finished runs, pooled over networks, and
     the metric that most of them have."""
-    from convnext_study.results.detectable import pooled_rows, pooled_std
+    from convnext_study.results.effects import pooled_rows, pooled_std
     from convnext_study.results.load import load_results
     from convnext_study.runs.records import unreadable_in
 

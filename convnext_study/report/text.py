@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from convnext_study.report.tables import formatting
 from convnext_study.report.tables.comparison import difference_in_words, sentence
-from convnext_study.results.detectable import FEW_GROUPS, detectable_note
+from convnext_study.results.effects import FEW_GROUPS, detectable_note
 from convnext_study.results.load import StudyResults
 from convnext_study.results.rows import ResultRow, count_seeds, short_data
 

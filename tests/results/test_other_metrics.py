@@ -25,7 +25,7 @@ from convnext_study.report.tables.render import Screen, to_latex
 from convnext_study.report.tables.results import results_table, terminal_table, write_results
 from convnext_study.results.attribution import leave_one_out_effects
 from convnext_study.results.compare import compare
-from convnext_study.results.detectable import detectable_note
+from convnext_study.results.effects import detectable_note
 from convnext_study.results.load import load_results
 from convnext_study.results.rows import ResultRow
 from convnext_study.results.subset_results import group_by_subset

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from support.fakes import fake_run, fake_runs, write_run, write_study
 
 from convnext_study.report.tables.results import write_results
-from convnext_study.results.detectable import detectable_note, pooled_std
+from convnext_study.results.effects import detectable_note, pooled_std
 from convnext_study.results.rows import ResultRow, study_title
 from convnext_study.results.statistics.power import detectable_effect
 from convnext_study.results.summary import summarize

@@ -29,7 +29,7 @@ from convnext_study.report.figures.rows import (
 )
 from convnext_study.report.figures.style import COLOURS, FAINT, mark
 from convnext_study.report.tables.results import SIGNIFICANT, macs_prefix
-from convnext_study.results.detectable import detectable_note
+from convnext_study.results.effects import detectable_note
 from convnext_study.results.rows import (
     ResultRow,
     StudyTitle,

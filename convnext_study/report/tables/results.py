@@ -18,7 +18,7 @@ from convnext_study.report.tables.formatting import (
 )
 from convnext_study.report.tables.render import write_tables
 from convnext_study.report.tables.table import Column, Table, Tone, file_column, json_column
-from convnext_study.results.detectable import detectable_note
+from convnext_study.results.effects import detectable_note
 from convnext_study.results.grouping import ExcludedRun
 from convnext_study.results.metric_spec import UNNAMED
 from convnext_study.results.rows import ResultRow, shared_metric, short_data
