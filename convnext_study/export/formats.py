@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 from convnext_study.errors import RunFailed
 from convnext_study.export.weights import (
     ExportError,
+    changes_of,
+    is_row,
+    model_card,
+    row_of,
     save_checkpoint,
     save_for_hf,
     unwrapped,
@@ -205,9 +209,6 @@ def _card(
     images: Tensor,
 ) -> None:
     """The card that a hub folder gets, with another way of loading in it."""
-    from convnext_study.export.model_card import model_card
-    from convnext_study.export.weights import changes_of, is_row, row_of
-
     row: str | None = None
     about: dict[str, Any] = {}
     if is_row(net):

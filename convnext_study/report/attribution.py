@@ -93,7 +93,7 @@ def panels(effects: Effects) -> list[Panel]:
     macs = []
     for row in effects.rows:
         text = f"{signed(row.macs / prefix.factor)} {prefix.letter}"
-        macs.append(Bar(row.label, row.macs, text, detail=text))
+        macs.append(Bar(row.label, row.macs, text, about=_tip(row, text)))
     title = effects.effect_label[0].upper() + effects.effect_label[1:]
     metric = effects.metric
     unit = f"{metric.step_unit} of {metric.label}" if metric.step_unit else metric.label
@@ -106,4 +106,8 @@ def _bar(row: Effect, metric: MetricSpec) -> Bar:
     text = marked(row.diff, row.significant, metric.decimals)
     detail = f"{text} ({interval(row.interval, metric.decimals)}{adjusted})"
     certain = row.significant is not False
-    return Bar(row.label, row.diff, text, row.interval, certain, detail)
+    return Bar(row.label, row.diff, text, row.interval, certain, _tip(row, detail))
+
+
+def _tip(row: Effect, detail: str) -> dict[str, str]:
+    return {"class": "mark", "data-tip": f"{row.label}\n{detail}"}

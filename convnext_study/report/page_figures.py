@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,10 +190,6 @@ def _points(study: StudyResults, field: str, ids: Mapping[str, str]) -> tuple[li
 
 def bar_chart(panel: Panel) -> Markup:
     """Bars about zero, each with its label and number to read when pointed at."""
-    made = [
-        replace(bar, about={"class": "mark", "data-tip": f"{bar.label}\n{bar.detail}"})
-        for bar in panel.bars
-    ]
-    spoken = "; ".join(f"{bar.label} {bar.detail}" for bar in made)
-    figure = bars([[replace(panel, bars=made)]])
-    return inline(figure, "", class_="bars", role="img", aria_label=f"{panel.title}: {spoken}")
+    tips = [str((bar.about or {})["data-tip"]).replace("\n", " ") for bar in panel.bars]
+    label = f"{panel.title}: {'; '.join(tips)}"
+    return inline(bars([[panel]]), "", class_="bars", role="img", aria_label=label)

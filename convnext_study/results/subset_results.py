@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from convnext_study.results.compare import resolution_of
 from convnext_study.results.grouping import code_version
 from convnext_study.results.metric_spec import UNNAMED, MetricSpec, spec_of
-from convnext_study.results.per_sample import resolution_of
 from convnext_study.results.statistics.intervals import PooledStd, pool_std
 from convnext_study.results.statistics.subsets import Coalition, prefixes
 from convnext_study.roadmap import Roadmap

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from convnext_study.results.compare import image_noise, resolution_of
 from convnext_study.results.effects import RowTests, tests_of
 from convnext_study.results.grouping import RunGroup, group
 from convnext_study.results.metric_spec import spec_of
-from convnext_study.results.per_sample import image_noise, resolution_of
 from convnext_study.results.rows import ResultRow, shared_metric
 from convnext_study.roadmap import ROADMAPS
 from convnext_study.roadmap.paper import METRIC, PublishedRow, published_row

@@ -20,7 +20,7 @@ _WIDTH, _BARS, _ROW, _HEAD = 4.3, 3.1, 0.4, 0.34  # inches, of panels, bars, row
 class Bar:
     """A bar from zero, filled if it is significant, its number as text, and its interval's ends.
 
-    ``detail`` is all that the page says of it; ``about`` is for `style.mark`.
+    ``about`` is for `style.mark`.
     """
 
     label: str
@@ -28,7 +28,6 @@ class Bar:
     text: str
     interval: tuple[float, float] | None = None
     significant: bool = True
-    detail: str = ""
     about: Mapping[str, Any] | None = None
 
 

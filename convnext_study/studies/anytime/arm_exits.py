@@ -12,7 +12,7 @@ from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.comparison import comparison_columns
 from convnext_study.report.tables.formatting import digits, level_interval, mean_std, signed
 from convnext_study.results.claims import Pair, PairTest, compare_pairs, with_metric
-from convnext_study.results.per_sample import image_noise
+from convnext_study.results.compare import image_noise
 from convnext_study.results.statistics.intervals import Interval
 from convnext_study.results.subset_results import results_of
 from convnext_study.runs.records import Record

@@ -12,7 +12,7 @@ from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import mean_std, p_equals, percent, signed
 from convnext_study.report.tables.table import Tone
 from convnext_study.results.claims import Pair, PairTest, compare_pairs
-from convnext_study.results.per_sample import resolution_of
+from convnext_study.results.compare import resolution_of
 from convnext_study.results.statistics.intervals import two_way
 from convnext_study.studies.pruning import arms as of
 from convnext_study.studies.pruning.rows import Row
