@@ -102,7 +102,8 @@ class TrainOptions(TypedDict, total=False):
     """Further options of `train` and `run_roadmap`, those of the command line.
 
     ``recipe`` is a name or a .toml file; ``batch_size``, ``image_size`` and ``precision`` stand in
-    the place of the recipe's; ``wandb`` is off, offline or online; the others are `Machine`'s.
+    the place of the recipe's; ``wandb`` is off, offline, online or tensorboard, as in ``--mirror``;
+    the others are `Machine`'s.
     """
 
     recipe: str

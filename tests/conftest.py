@@ -5,12 +5,19 @@ import torch
 from support.command import command, trains_here  # noqa: F401  fixtures
 from support.runs import make_tiny_run
 
+from convnext_study.experiments import measure
 from convnext_study.runs.records import Run
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run times a network for half a second; here, for two steps."""
+    monkeypatch.setattr(measure, "SECONDS", 0.0)
 
 
 @pytest.fixture

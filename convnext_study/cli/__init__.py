@@ -7,11 +7,24 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from convnext_study.cli import bench, evaluate, export, inspect, pack, power, report, study, train
+from convnext_study.cli import (
+    bench,
+    evaluate,
+    export,
+    inspect,
+    pack,
+    power,
+    report,
+    runs,
+    study,
+    train,
+)
+from convnext_study.cli.defaults import PROJECT_FILE, project_defaults
 from convnext_study.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -30,7 +43,7 @@ _UsageError: type[Any] = typer.BadParameter.__bases__[0]
 COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
     "steps": (inspect.steps, ("", "--regime t")),
     "show": (inspect.show, ("depthwise_conv", "gelu --regime t")),
-    "cost": (inspect.cost, ("", "--verify", "--study pruning")),
+    "cost": (inspect.cost, ("--regime t,b", "--verify", "--study pruning")),
     "train": (
         train.train,
         ("depthwise_conv", "gelu --regime t --data folder:/data/imagenet --launcher torchrun"),
@@ -44,7 +57,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
             "--processes 8 --dry-run --gpu h100",
         ),
     ),
-    "study": (study.study, ("leave_one_out --seeds 3", "pruning --dry-run", "mine.py")),
+    "study": (study.study, ("", "leave_one_out --seeds 3", "pruning --dry-run", "mine.py")),
     "pack": (
         pack.pack,
         ("folder:/data/imagenet /data/imagenet-256", "folder:PATH OUT --side 160"),
@@ -69,12 +82,24 @@ app = typer.Typer(
     name="convnext-study",
     help="The road from ResNet-50 to ConvNeXt: every step a network to count, train and compare.",
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for _name, (_command, _examples) in COMMANDS.items():
     _lines = [f"convnext-study {_name} {example}".rstrip() for example in _examples]
     app.command(_name, epilog="\n\n".join(["Examples:", *_lines]))(_command)
+
+
+app.add_typer(runs.app, name="runs")
+
+
+def _defaults() -> dict[str, dict[str, object]]:
+    """A project's defaults; the commands are only made where there is such a file."""
+    if not Path(PROJECT_FILE).is_file():
+        return {}
+    made: Any = typer.main.get_command(app)
+    return project_defaults(
+        {name: {one.name for one in made.commands[name].params} for name in COMMANDS}
+    )
 
 
 def _version(wanted: bool) -> None:
@@ -102,7 +127,12 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a locale without the signs of the tables
     try:
         _check_words(sys.argv[1:])
-        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(
+            args=sys.argv[1:] or ["--help"],
+            prog_name="convnext-study",
+            standalone_mode=False,
+            default_map=_defaults(),
+        )
         sys.stdout.flush()
     except _UsageError as error:
         where = error.ctx.command_path if error.ctx else "convnext-study"

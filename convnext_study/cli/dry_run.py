@@ -101,7 +101,7 @@ def print_estimate(
     """
     from convnext_study.experiments.caveats import caveats
     from convnext_study.experiments.data_identity import expected_size
-    from convnext_study.experiments.estimate import Hardware, cheaper, estimate
+    from convnext_study.experiments.estimate import USUAL, Hardware, cheaper, estimate
 
     output = output_of(options)
     sizes: dict[str, DatasetSize] = {}
@@ -109,7 +109,8 @@ def print_estimate(
         sizes[uri], note = expected_size(uri)
         if note:
             print(f"data: {note}", file=output)
-    hardware = Hardware(options.gpu, gpus, options.mfu, options.micro_batch_size, options.tf32)
+    gpu = options.gpu or USUAL
+    hardware = Hardware(gpu, gpus, options.mfu, options.micro_batch_size, options.tf32)
     costs = estimate(study.runs, sizes, hardware)
     where = progress(study.records(), study.runs)
     runs = [PlannedRun(*pair) for pair in zip(where, costs, strict=True)]
@@ -118,7 +119,8 @@ def print_estimate(
         less = [dataclasses.asdict(one) for one in cheaper(study.runs, sizes, hardware)]
         print_json({**_to_dict(runs, sizes.values(), hardware, warnings), "recipes": less})
     else:
-        notes = _notes(study, runs, sizes.values(), hardware, resources)
+        measured = resources is not None and resources.runtime.device == "cpu" and not options.gpu
+        notes = _notes(study, runs, sizes.values(), hardware, resources, measured)
         notes += [f"warning: {text}" for text in warnings]
         print(file=output)
         print_tables(_table(runs).with_notes(*notes), file=output)
@@ -196,10 +198,12 @@ def _notes(
     sizes: Collection[DatasetSize],
     hardware: Hardware,
     resources: Resources | None,
+    measured: bool,
 ) -> list[str]:
-    """What the table is of, and how long the rest takes: on GPUs, and at the speed of the study's
-    finished runs."""
+    """What the table is of, and how long the rest takes: on GPUs or as ``measured`` here, and at
+    the speed of the study's finished runs."""
     from convnext_study.experiments.estimate import BOUND, GPUS, HOURS, RULE
+    from convnext_study.experiments.measure import seconds_per_run
     from convnext_study.report.tables.formatting import duration, plural
 
     def wall(seconds: Sequence[float], jobs: int) -> str:
@@ -227,10 +231,20 @@ def _notes(
     found += _memory_notes(runs, gpu)
     if resources is None:
         return found
-    jobs = 1 if resources.runtime.device == "cpu" else resources.jobs
-    hours = [HOURS * run.left * run.cost.wall_hours for run in runs]
-    per_run = plural(hardware.gpus, "GPU")
-    found.append(f"what is left on {per_run} per run: {wall(hours, jobs)}")
+    if measured:
+        here = seconds_per_run(
+            study.runs,
+            [run.cost for run in runs],
+            max(size.classes for size in sizes),
+            resources.runtime.threads,
+        )
+        left = [run.left * each for run, each in zip(runs, here or (), strict=False)]
+        if left:
+            found.append(f"what is left on this CPU, by a few steps: {wall(left, resources.jobs)}")
+    else:
+        hours = [HOURS * run.left * run.cost.wall_hours for run in runs]
+        per_run = plural(hardware.gpus, "GPU")
+        found.append(f"what is left on {per_run} per run: {wall(hours, resources.jobs)}")
     seconds = {one.run.id: one.result.seconds for one in study.records() if one.result}
     if spent := sum(run.cost.flops for run in runs if run.cost.run in seconds):
         each = sum(seconds.values()) / spent

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convnext_study.cli.defaults import complete_regime, complete_step
 from convnext_study.cli.options import ImageSize, Json, Regime, print_json, print_rich, print_tables
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.imports import studies
@@ -34,7 +35,7 @@ def steps(regime: Regime = DEFAULT_REGIME, as_json: Json = False) -> None:
         for variant in road.variants()
     ]
     if as_json:
-        print_json(rows)
+        print_json({"regime": regime, "steps": rows})
         return
 
     def label(row: dict[str, Any]) -> str:
@@ -52,21 +53,52 @@ def steps(regime: Regime = DEFAULT_REGIME, as_json: Json = False) -> None:
     print_tables(Table("steps", f"{regime}: {road.title}", columns, rows))
 
 
+StepName = Annotated[
+    str,
+    typer.Argument(help="A step's name, as `steps` lists them.", autocompletion=complete_step),
+]
+
+
 def show(
-    step: Annotated[str, typer.Argument(help="A step's name, as `steps` lists them.")],
+    step: StepName,
     regime: Regime = DEFAULT_REGIME,
     image_size: ImageSize = None,
+    as_json: Json = False,
 ) -> None:
     """Show what a step changes: its layers before and after, and what that costs."""
     from convnext_study.report.show import show as screen
 
-    print_rich(screen(get_roadmap(regime), step, image_size))
+    road = get_roadmap(regime)
+    if not as_json:
+        print_rich(screen(road, step, image_size))
+        return
+    from convnext_study.cost import closed_form
+
+    size, row = image_size or road.image_size, road.variant(step)
+    before = road.variant(row.parent) if row.parent else None
+    print_json(
+        {
+            "regime": regime,
+            "step": row.name,
+            "label": row.label,
+            "parent": row.parent,
+            "recipe": row.recipe,
+            "overrides": dict(row.step.overrides) if row.step else {},
+            "network": row.spec.to_dict(),
+            "image_size": size,
+            "cost": vars(closed_form(row.spec, size, road.num_classes)),
+            "parent_cost": before and vars(closed_form(before.spec, size, road.num_classes)),
+        }
+    )
 
 
 def cost(
     regime: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(ROADMAPS)}; t and b together without.")
-    ] = None,
+        str,
+        typer.Option(
+            help=f"Of {', '.join(ROADMAPS)}, one or several: t,b.", autocompletion=complete_regime
+        ),
+    ] = DEFAULT_REGIME,
     image_size: ImageSize = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Count in three further ways and compare.")
@@ -83,12 +115,13 @@ def cost(
         rows = [row for table in tables for row in table.records()]
     else:
         from convnext_study import cost as counting
+        from convnext_study.experiments.roadmap_runs import parse_names
         from convnext_study.report.tables.cost import cost_tables
 
-        rows = counting.table([regime] if regime else ["t", "b"], image_size, verify=verify)
+        rows = counting.table(parse_names(regime), image_size, verify=verify)
         tables = cost_tables(rows)
     if as_json:
-        print_json(rows)
+        print_json({"networks": rows})
     else:
         print_tables(*tables)
 

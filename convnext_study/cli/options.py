@@ -9,13 +9,21 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, get_type_hints
 
 import typer
 
+from convnext_study.cli.defaults import (
+    PRESETS,
+    PROJECT_FILE,
+    apply_preset,
+    complete_data,
+    complete_preset,
+    complete_regime,
+)
 from convnext_study.data.sources import LABELS, usages
 from convnext_study.errors import EXIT_STOPPED, RunFailed, one_line
 from convnext_study.recipes.recipe import LEAST_PIXELS, MOST_EPOCHS, MOST_IMAGES, MOST_PIXELS
@@ -34,7 +42,10 @@ PLAIN_TEXT: dict[str, Any] = {"markup": False, "emoji": False, "highlight": Fals
 
 MOST_PROCESSES = 1024  # and threads: of one machine, generously
 
-Regime = Annotated[str, typer.Option(help="Which road map: t, b or nano.")]
+Regime = Annotated[
+    str, typer.Option(help="Which road map: t, b or nano.", autocompletion=complete_regime)
+]
+SCHEMA = 1  # of all that --json prints: raised when a key changes its meaning or goes
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 OnCorruptImage = Literal["stop", "skip"]
 DEVICE = "cpu, cuda or mps. (default: auto-detected)"
@@ -71,9 +82,23 @@ class StudyOptions:
     """The options of every command that trains."""
 
     regime: str | None = option(
-        WHAT, f"Which road map: t, b or nano. (default: {DEFAULT_REGIME}, or the study's own)"
+        WHAT,
+        f"Which road map: t, b or nano. (default: {DEFAULT_REGIME}, or the study's own)",
+        autocompletion=complete_regime,
     )
-    data: str | None = option(WHAT, f"{_DATA}. (default: clutter, or the study's own)")
+    data: str | None = option(
+        WHAT,
+        f"{_DATA}. (default: clutter, or the study's own)",
+        autocompletion=complete_data,
+    )
+    preset: str | None = option(
+        WHAT,
+        f"Other defaults at once: {', '.join(PRESETS)}. {PROJECT_FILE} in the working directory "
+        "has a project's own.",
+        is_eager=True,
+        callback=apply_preset,
+        autocompletion=complete_preset,
+    )
     seeds: str = option(WHAT, "How many (3 is 0,1,2), or which (0,4,7).", "1")
     download: bool = option(WHAT, "Fetch a data set that is missing.", False)
     corrupt_images: OnCorruptImage = option(WHAT, CORRUPT, "stop")
@@ -97,7 +122,14 @@ class StudyOptions:
     processes: int | None = count(WHERE, "Of each run, with torchrun. (default: one per GPU)")
     cluster: Path | None = option(WHERE, "With slurm: the site's file, as in launch/clusters/.")
     wait: bool = option(WHERE, "With slurm: follow the jobs to their end.", True)
-    wandb: str = option(WHERE, "Mirror runs to wandb: off, offline, online.", "off")
+    wandb: str = option(
+        WHERE,
+        "Mirror runs to wandb: off, offline, online; or write event files for TensorBoard beside "
+        "them: tensorboard.",
+        "off",
+        "--wandb",
+        "--mirror",
+    )
     jobs: int | None = count(MACHINE, "Parallel trainings. (default: one per core, or per GPU)")
     threads: int | None = count(
         MACHINE, "Threads per training. (default: 1 for images up to 64 pixels)"
@@ -138,8 +170,10 @@ class StudyOptions:
         "also what would be submitted.",
         False,
     )
-    gpu: str = option(
-        ESTIMATE, "Kind of GPU whose hours are estimated: a100, h100, v100, rtx4090, ...", "a100"
+    gpu: str | None = option(
+        ESTIMATE,
+        "Kind of GPU whose hours are estimated: a100, h100, v100, rtx4090, ... (default: a100; the "
+        "time on a CPU is measured)",
     )
     mfu: float | None = option(
         ESTIMATE,
@@ -228,9 +262,9 @@ def console(file: TextIO | None = None) -> Console:
     )
 
 
-def print_json(value: Any) -> None:
-    """Print plain values, for machines."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print plain values with their schema's version, for machines."""
+    print(json.dumps({"schema": SCHEMA, **value}, indent=1, ensure_ascii=False))
 
 
 def print_tables(*tables: Table[Any], file: TextIO | None = None) -> None:

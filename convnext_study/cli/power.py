@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import Json, finite, warn_of_unreadable
+from convnext_study.cli.options import Json, finite, print_json, warn_of_unreadable
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def power(
             "source": std.source,
             "assumptions": found.assumptions,
         }
-        typer.echo(json.dumps(about, indent=1))
+        print_json(about)
         return
     what = f"{effect:g} {metric.step_unit}".rstrip()
     typer.echo(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import warn_of_unreadable
+from convnext_study.cli.options import Json, print_json, warn_of_unreadable
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def report(
     any_commit: Annotated[
         bool, typer.Option("--any-commit", help="Average runs of different commits.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a study's report: one HTML page that opens from disk, figures, and tables.
 
@@ -40,7 +41,9 @@ def report(
     as CSV, Markdown and LaTeX. With --watch it goes on until Ctrl-C.
     """
     from convnext_study.cli.reproduce import commands
+    from convnext_study.report.tables.results import results_table
     from convnext_study.report.write import write_page, write_report
+    from convnext_study.results.load import load_results
     from convnext_study.runs.records import unreadable_in
 
     if out is None:
@@ -56,6 +59,11 @@ def report(
         )
     paths = write_report(folder, out, again, any_commit=any_commit)
     warn_of_unreadable(unreadable_in(folder))
+    if as_json:
+        studies = load_results(folder, any_commit=any_commit).studies
+        rows = {one.name: results_table(one.rows).records() for one in studies}
+        print_json({"files": [str(path) for path in paths], "studies": rows})
+        return
     size = paths[0].stat().st_size
     typer.echo(
         f"written: {paths[0]} ({size / 1e3:,.0f} kB) and {len(paths) - 1} figures and tables"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from convnext_study.cli.defaults import complete_study
 from convnext_study.cli.options import (
     WHAT,
     StudyOptions,
@@ -61,18 +63,24 @@ class FileOptions(StudyOptions):
 
 @with_options
 def study(
-    file: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|FILE", help="A study of the package, such as pairs, or a Python file."
-        ),
-    ],
     options: FileOptions,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE]",
+            help="A study of the package, such as pairs, or a Python file. (default: list them)",
+            autocompletion=complete_study,
+        ),
+    ] = None,
 ) -> None:
     """Train the networks that a study's file asks for, each once, and show its tables.
 
-    Networks that the folder has already, from a road map or another study, are not trained again.
+    Without a name it lists the studies of the package. Networks that the folder has already, from
+    a road map or another study, are not trained again.
     """
+    if file is None:
+        _list_studies()
+        return
     from convnext_study.cli.run_study import run_study
     from convnext_study.experiments.collection import RunCollection
     from convnext_study.experiments.machine import identify_in
@@ -142,6 +150,25 @@ def study(
         print(f"convnext-study: no findings yet: {error}", file=sys.stderr)
     if ending:
         raise ending
+
+
+def _list_studies() -> None:
+    """The studies of the package, each with the first line of its file."""
+    from convnext_study.experiments.study_file import named_studies
+    from convnext_study.report.tables import Column, Table
+
+    rows = [
+        (
+            name,
+            (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0],
+        )
+        for name, path in named_studies().items()
+    ]
+    columns: list[Column[tuple[str, str]]] = [
+        Column("study", "study", lambda row: row[0], "text"),
+        Column("about", "what it trains", lambda row: row[1], "text"),
+    ]
+    print_tables(Table("studies", "", columns, rows))
 
 
 def _match_macs(runs: list[Run], target: str, context: Context, options: StudyOptions) -> list[Run]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convnext_study.cli.inspect import StepName
 from convnext_study.cli.options import WHAT, StudyOptions, with_options
 from convnext_study.roadmap import DEFAULT_REGIME, get_roadmap
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @with_options
 def train(
-    step: Annotated[str, typer.Argument(help="A step's name, as `steps` lists them.")],
+    step: StepName,
     options: StudyOptions,
 ) -> None:
     """Train one step of a road map."""

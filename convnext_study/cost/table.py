@@ -18,10 +18,10 @@ def table(
 ) -> list[dict[str, Any]]:
     """A row of plain values for every point of the road maps named.
 
-    ``macs`` is in units of 1e9, ``activations`` in 1e6, ``params`` as counted, for one image with
-    sides of ``image_size`` pixels (each road map's own by default). ``matches_paper`` says whether
-    the MACs, to two decimals, are the paper's figure; it is None where there is nothing to
-    compare: on the nano road, and at any size but the paper's 224.
+    ``macs``, ``activations`` and ``params`` are numbers as counted, for one image with sides of
+    ``image_size`` pixels (each road map's own by default). ``matches_paper`` says whether the MACs,
+    to two decimals of 1e9, are the paper's figure; it is None where there is nothing to compare: on
+    the nano road, and at any size but the paper's 224.
 
     Raises:
         StepError: an unknown road map.
@@ -46,9 +46,9 @@ def _row(variant: Variant, size: int, num_classes: int) -> dict[str, Any]:
         "regime": variant.regime,
         "step": variant.name,
         "label": variant.label,
-        "macs": cost.macs / 1e9,
+        "macs": cost.macs,
         "params": cost.params,
-        "activations": cost.activations / 1e6,
+        "activations": cost.activations,
         "paper_gflops": paper.gflops if paper else None,
         "paper_top1": paper.top1 if paper else None,
         "matches_paper": prints_as(cost.macs, paper.gflops) if paper and comparable else None,

@@ -16,7 +16,7 @@ from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.parents import check_parent
 from convnext_study.runs.records import Record, RecordError, Run, is_done, read, scan
 
-WANDB_MODES = ("off", "offline", "online")
+WANDB_MODES = ("off", "offline", "online", "tensorboard")
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,9 @@ GPUS = {
 }
 
 
+USUAL = "a100"  # where no kind is named
+
+
 @dataclass(frozen=True)
 class Hardware:
     """``gpus`` of one kind share a run. Raises UserError for a kind that is not in `GPUS`.

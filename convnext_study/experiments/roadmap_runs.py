@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from convnext_study.data.sources import OF_IMAGES, SOURCES, check_labels, split_uri
@@ -67,13 +67,20 @@ def default_recipe(road: Roadmap, data: str) -> str:
 
 def default_folder(road: Roadmap, data: str) -> Path:
     """Where a study goes when no folder is named."""
+    return Path("runs") / f"{road.regime}-{name_data(data)}"
+
+
+def name_data(data: str) -> str:
+    """Data in a few letters for a folder's name: of a path only the last part, and none where the
+    kind alone says which images they are; what else is asked of the data is in it."""
     scheme, path, options = split_uri(data)
     source = SOURCES.get(scheme)
-    # A path is no part of a folder's name; what else is asked of data without one is.
-    given = (scheme, options) if source and source.has_place else (scheme, path)
-    needs_path = source is None or source.needs_path
-    name = scheme if needs_path else re.sub("[^A-Za-z0-9]+", "-", "-".join(filter(None, given)))
-    return Path("runs") / f"{road.regime}-{name}"
+    given = [scheme]
+    if source is None or source.needs_path:
+        given += [] if source and source.size else [PurePath(path).name]
+    else:
+        given += [options if source.has_place else path]
+    return re.sub("[^A-Za-z0-9]+", "-", "-".join(filter(None, given))).strip("-")
 
 
 def roadmap_runs(

@@ -18,7 +18,7 @@ from typing import Any
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.data_identity import identify
-from convnext_study.experiments.roadmap_runs import parse_names
+from convnext_study.experiments.roadmap_runs import name_data, parse_names
 from convnext_study.imports import fault, load_file
 from convnext_study.roadmap import DEFAULT_REGIME, Step, get_roadmap
 from convnext_study.roadmap.extensions import extension_step
@@ -50,7 +50,7 @@ class StudyFile:
     def folder(self, data: str) -> Path | None:
         """Where its runs go, if not to the road map's: ``FOLDER`` is for other networks."""
         name = getattr(self.module, "FOLDER", None)
-        return Path("runs") / f"{name}-{data.partition(':')[0]}" if name else None
+        return Path("runs") / f"{name}-{name_data(data)}" if name else None
 
     def networks(self, names: str) -> tuple[str, ...]:
         """The names, which are comma-separated. Raises UserError where the file asks for none: it

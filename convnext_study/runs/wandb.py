@@ -1,4 +1,4 @@
-"""Mirrors runs to wandb: a process beside the training that follows its ``log.jsonl``.
+"""Mirrors runs to wandb or TensorBoard: a process beside the training follows its ``log.jsonl``.
 
 wandb is a copy of the record and never the truth. Whatever it does, hang, crash, ask for a key,
 take over signals and exit hooks, it does so in that process (`main`), and the training does not
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PROJECT = "convnext-study"
 # Seconds to wait for wandb at the end of a run: a disk answers, a network may not.
-PATIENCE = {"offline": 20.0, "online": 5.0}
+PATIENCE = {"offline": 20.0, "online": 5.0, "tensorboard": 20.0}
 # Another process's service and settings for another run are none of this run's.
 FOREIGN = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_MODE")
 LAST_SECONDS = 120  # of wandb's process after the training's end, whatever wandb still does
@@ -73,7 +73,8 @@ def mirrored(run: Run, folder: Path, mode: str, warn: Callable[[str], None]) -> 
     Args:
         run: what is trained.
         folder: its own; wandb's files go there too.
-        mode: ``offline``, ``online``, or ``off``, which starts nothing.
+        mode: ``offline``, ``online``, ``tensorboard``, whose files go to the folder too, or
+            ``off``, which starts nothing.
         warn: is told in one line, once, of whatever goes wrong, perhaps from another thread.
     """
     if mode == "off":
@@ -83,10 +84,11 @@ def mirrored(run: Run, folder: Path, mode: str, warn: Callable[[str], None]) -> 
     listener = alive = None
     try:
         process, alive = _start(run, folder.absolute(), mode)
-        listener = threading.Thread(target=_listen, args=(process, warn, left), daemon=True)
+        given = process, warn, left, name_of(mode)
+        listener = threading.Thread(target=_listen, args=given, daemon=True)
         listener.start()
     except (OSError, TypeError, ValueError) as error:
-        warn(f"wandb is off, and training goes on without it: {error}")
+        warn(f"{name_of(mode)} is off, and training goes on without it: {error}")
     try:
         yield
     finally:
@@ -99,7 +101,13 @@ def mirrored(run: Run, folder: Path, mode: str, warn: Callable[[str], None]) -> 
             listener.join(PATIENCE[mode])
             if listener.is_alive():
                 left.set()
-                warn("wandb takes long to end (no network?): it tries on in the background")
+                slow = "takes long to end (no network?): it tries on in the background"
+                warn(f"{name_of(mode)} {slow}")
+
+
+def name_of(mode: str) -> str:
+    """Of what runs are mirrored to."""
+    return "tensorboard" if mode == "tensorboard" else "wandb"
 
 
 def run_id(run: Run) -> str:
@@ -147,13 +155,13 @@ def _start(run: Run, folder: Path, mode: str) -> tuple[subprocess.Popen[bytes], 
 
 
 def _listen(
-    process: subprocess.Popen[bytes], warn: Callable[[str], None], left: threading.Event
+    process: subprocess.Popen[bytes], warn: Callable[[str], None], left: threading.Event, name: str
 ) -> None:
     """Wait for the process, and tell why it ended where it did so badly."""
     said, _ = process.communicate()
     if (said or process.returncode) and not left.is_set():
         reason = said.decode(errors="replace").strip() or "its process has ended"
-        warn(f"wandb is off, and training goes on without it: {reason}")
+        warn(f"{name} is off, and training goes on without it: {reason}")
 
 
 def main() -> None:
@@ -166,9 +174,7 @@ def main() -> None:
         _carry_out(json.load(sys.stdin.buffer), over)
     except BaseException as error:  # wandb may raise KeyboardInterrupt and SystemExit too
         said = (str(error).strip().splitlines() or [""])[0]
-        kind = (
-            "wandb cannot be imported" if isinstance(error, ImportError) else type(error).__name__
-        )
+        kind = "it cannot be imported" if isinstance(error, ImportError) else type(error).__name__
         with contextlib.suppress(OSError):  # the training may have gone
             answers.write(f"{kind}: {said}" if said else kind)
             answers.close()
@@ -181,7 +187,30 @@ def _watch(end: int, over: threading.Event) -> None:
     os._exit(1)
 
 
+class _TensorBoard:
+    """What is used of wandb's runs, as TensorBoard's event files in the run's folder."""
+
+    def __init__(self, folder: str) -> None:
+        from tensorboard.summary import Writer
+
+        self._writer = Writer(str(Path(folder, "tensorboard")))
+        self.summary = self
+
+    def log(self, values: dict[str, float], step: int = 0, commit: bool = True) -> None:
+        """Write the numbers of an epoch."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, float(value), step)
+        self._writer.flush()
+
+    def update(self, values: dict[str, float]) -> None:
+        """Write the numbers of a result."""
+        self.log({f"result/{name}": value for name, value in values.items()})
+
+
 def _carry_out(task: dict[str, Any], over: threading.Event) -> None:
+    if task["init"]["mode"] == "tensorboard":
+        _follow(_TensorBoard(task["init"]["dir"]), task, over)
+        return
     import wandb
 
     known = getattr(wandb.Settings, "model_fields", {})  # some came with later versions

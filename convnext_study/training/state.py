@@ -178,9 +178,10 @@ class TrainState:
         if self.ema is not None:
             self.ema.module.load_state_dict(saved["model_ema"])
             self.ema.n_averaged.fill_(saved["averaged"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        align_state(self.optimizer)
-        self.scaler.load_state_dict(saved["scaler"])
+        if "optimizer" in saved:  # `runs clean` drops both from runs that are done
+            self.optimizer.load_state_dict(saved["optimizer"])
+            align_state(self.optimizer)
+            self.scaler.load_state_dict(saved["scaler"])
         self.task.load_state(saved["task"])
         vars(self.progress).update(saved["state"])
 

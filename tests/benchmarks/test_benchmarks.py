@@ -128,7 +128,7 @@ def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
         "training",
         "with evaluation, saving",
     ]
-    assert json.loads(done.stdout) == written
+    assert json.loads(done.stdout) == {"schema": 1, **written}
     assert "torch" in written["hardware"]["versions"]
 
 

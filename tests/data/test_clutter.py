@@ -298,7 +298,8 @@ def test_runs_take_the_recipes_for_composed_images(uri: str) -> None:
     [
         ("clutter", "nano-clutter"),
         ("clutter:hard,tune", "nano-clutter-hard-tune"),
-        ("folder:/a/b", "nano-folder"),
+        ("folder:/a/b", "nano-folder-b"),
+        ("cifar10:/a/b", "nano-cifar10"),
     ],
 )
 def test_another_difficulty_or_part_goes_to_another_folder(uri: str, folder: str) -> None:

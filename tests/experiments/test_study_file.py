@@ -327,4 +327,4 @@ def test_a_study_of_other_networks_names_its_folder(tmp_path: Path) -> None:
     file.write_text("def runs(context):\n    return []\n")
     assert load_study(file).folder("digits") is None
     file.write_text("FOLDER = 'mine'\ndef runs(context):\n    return []\n")
-    assert load_study(file).folder("folder:/some/where") == Path("runs/mine-folder")
+    assert load_study(file).folder("folder:/some/where") == Path("runs/mine-folder-where")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.fakes import fake_epochs, fake_result, fake_run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs import wandb
@@ -30,7 +31,8 @@ def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setitem(wandb.PATIENCE, "offline", 60.0)  # a busy machine is slow to start
+    for mode in ("offline", "tensorboard"):  # a busy machine is slow to start
+        monkeypatch.setitem(wandb.PATIENCE, mode, 60.0)
 
 
 def log_epochs(folder: Path, epochs: list[Epoch]) -> None:
@@ -38,10 +40,12 @@ def log_epochs(folder: Path, epochs: list[Epoch]) -> None:
         log.writelines(json.dumps(line.model_dump()) + "\n" for line in epochs)
 
 
-def mirror_epochs(folder: Path, first: int, last: int, *, finish: bool) -> list[str]:
+def mirror_epochs(
+    folder: Path, first: int, last: int, *, finish: bool, mode: str = "offline"
+) -> list[str]:
     """Mirror some epochs of RUN as the engine logs them; returns what the user is told."""
     told: list[str] = []
-    with mirrored(RUN, folder, "offline", told.append):
+    with mirrored(RUN, folder, mode, told.append):
         log_epochs(folder, CURVE[first - 1 : last])
         if finish:
             write_json(folder / RESULT, fake_result(RUN).model_dump())
@@ -96,6 +100,17 @@ def test_an_offline_run_holds_the_numbers_and_a_resumed_one_goes_on(tmp_path: Pa
     assert (summary["top1"], summary["macs"]) == (result.value, result.cost.macs)
     assert set(summary) >= {"val_loss", "params", "seconds"} and "metrics" not in summary
     assert {path.name for path in tmp_path.iterdir()} == {"wandb", "home", LOG, RESULT}
+
+
+def test_event_files_for_tensorboard_hold_the_same(tmp_path: Path) -> None:
+    for first, last in ((1, 3), (4, 5)):
+        assert mirror_epochs(tmp_path, first, last, finish=last == 5, mode="tensorboard") == []
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for name in ("loss", "top1"):
+        shown = [(one.step, one.tensor_proto.float_val[0]) for one in events.Tensors(name)]
+        expected = [(line.epoch, {**line.metrics, "loss": line.loss}[name]) for line in CURVE]
+        assert shown == [(step, pytest.approx(value)) for step, value in expected]
+    assert "result/top1" in events.Tags()["tensors"]
 
 
 def test_an_epoch_that_is_trained_again_after_a_kill_is_mirrored_again(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def _table(rows: Sequence[_Row]) -> Table[_Row]:
 
     columns: list[Column[_Row]] = [
         Column("step", "step", lambda row: row["step"], "text"),
-        Column("macs", "MACs", lambda row: row["macs"] * 1e9, format=digits(4), prefixed=True),
+        Column("macs", "MACs", lambda row: row["macs"], format=digits(4), prefixed=True),
         Column("paper_gflops", "paper, GFLOPs", lambda row: row["paper_gflops"]),
         Column("matches_paper", "", mark, "text"),
         Column("paper_top1", f"paper, {PAPER_METRIC.heading}", lambda row: row["paper_top1"]),
@@ -38,7 +38,7 @@ def _table(rows: Sequence[_Row]) -> Table[_Row]:
         Column(
             "activations",
             "activations",
-            lambda row: row["activations"] * 1e6,
+            lambda row: row["activations"],
             format=digits(3),
             prefixed=True,
         ),

@@ -110,7 +110,7 @@ def test_the_command_shows_every_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "counted_networks", lambda: [COUNTED["w18-rh"]])
     done = CliRunner().invoke(app, ["cost", "--study", "anytime", "--json"])
     assert done.exit_code == 0, done.exception
-    rows = json.loads(done.stdout)
+    rows = json.loads(done.stdout)["networks"]
     assert [row["exit"] for row in rows] == [1, 2, 3, 4]
     assert (rows[3]["macs"], rows[3]["params"]) == (78626881536, 3997492)
 

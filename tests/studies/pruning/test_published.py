@@ -104,7 +104,7 @@ def test_the_command_prints_the_counts(capsys: pytest.CaptureFixture[str]) -> No
     from convnext_study.cli.inspect import cost
 
     cost(study="pruning", as_json=True)
-    rows = {row["network"]: row for row in json.loads(capsys.readouterr().out)}
+    rows = {row["network"]: row for row in json.loads(capsys.readouterr().out)["networks"]}
     assert list(rows) == list(networks())
     epochs = {name: rows[name]["scratch_b_epochs"] for name in ("resnet56", "resnet56-a")}
     assert epochs == {"resnet56": None, "resnet56-a": 178}

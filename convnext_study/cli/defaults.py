@@ -1,0 +1,105 @@
+"""Where defaults of options come from: presets by name, and a project's file; words to complete.
+
+What stands on the command line comes first, then ``--preset``, then the project's file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from convnext_study.data.sources import SOURCES
+from convnext_study.errors import UserError, did_you_mean
+from convnext_study.roadmap import DEFAULT_REGIME, ROADMAPS
+
+PROJECT_FILE = "convnext-study.toml"
+MEASURING = ("eval", "bench", "pack")  # whose data is the run's, or their own
+PRESETS: dict[str, dict[str, Any]] = {
+    "laptop": {"regime": "nano", "device": "cpu", "seeds": "3"},
+    "gpu": {"precision": "bf16", "tf32": True, "cudnn_benchmark": True},
+    "cluster": {"regime": "t", "precision": "bf16", "seeds": "3", "launcher": "slurm"},
+}
+
+
+def apply_preset(ctx: typer.Context, name: str | None) -> str | None:
+    """Make a preset's values the command's defaults. Raises UserError for an unknown one."""
+    if name is not None:
+        if name not in PRESETS:
+            raise UserError(f"--preset: {name!r}{did_you_mean(name, [*PRESETS])}")
+        ctx.default_map = {**(ctx.default_map or {}), **PRESETS[name]}
+    return name
+
+
+def project_defaults(
+    commands: Mapping[str, set[str]], path: Path = Path(PROJECT_FILE)
+) -> dict[str, dict[str, Any]]:
+    """The defaults of every command, of those given with their options, by a project's file.
+
+    A value at the file's top is for all commands that have such an option, but those that measure;
+    a table named as a command is for that one. Raises UserError, one line, also for a key that is
+    no option.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a TOML file that can be read ({error})") from None
+    found: dict[str, dict[str, Any]] = {name: {} for name in commands}
+    own = {key: value for key, value in given.items() if isinstance(value, dict)}
+    for key, value in given.items():
+        if key not in own:
+            where = {n for n, has in commands.items() if _name(key) in has and n not in MEASURING}
+            _set(path, found, where, key, value)
+    for command, values in own.items():
+        if command not in commands:
+            raise UserError(f"{path}: [{command}]{did_you_mean(command, [*commands])}")
+        for key, value in values.items():
+            _set(path, found, {command} if _name(key) in commands[command] else set(), key, value)
+    return found
+
+
+def _name(key: str) -> str:
+    return key.removeprefix("--").replace("-", "_")
+
+
+def _set(
+    path: Path, found: dict[str, dict[str, Any]], where: set[str], key: str, value: Any
+) -> None:
+    if not where or not isinstance(value, str | int | float | bool):
+        raise UserError(f"{path}: {key}: no option takes this; name one of a command's --help")
+    for command in where:
+        found[command][_name(key)] = value
+
+
+def complete_step(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Rows of the road map that the command has been given so far."""
+    road = ROADMAPS.get(str(ctx.params.get("regime") or DEFAULT_REGIME), ROADMAPS[DEFAULT_REGIME])
+    return [one.name for one in road.variants() if one.name.startswith(incomplete)]
+
+
+def complete_regime(incomplete: str) -> list[str]:
+    """Road maps."""
+    return [name for name in ROADMAPS if name.startswith(incomplete)]
+
+
+def complete_study(incomplete: str) -> list[str]:
+    """Studies of the package."""
+    from convnext_study.experiments.study_file import named_studies
+
+    return [name for name in named_studies() if name.startswith(incomplete)]
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Data sets: those that need a path end with a colon."""
+    names = [f"{name}:" if one.needs_path else name for name, one in SOURCES.items()]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_preset(incomplete: str) -> list[str]:
+    """Presets."""
+    return [name for name in PRESETS if name.startswith(incomplete)]

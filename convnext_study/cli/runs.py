@@ -1,0 +1,121 @@
+"""``runs list`` and ``runs clean``: what a folder of runs holds, and what of it can go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from convnext_study.cli.options import Json, print_json, print_tables, warn_of_unreadable
+from convnext_study.errors import UserError
+from convnext_study.runs.files import CHECKPOINT, PREVIOUS
+from convnext_study.runs.records import Record, RecordError, scan
+
+Folder = Annotated[Path, typer.Argument(help="Folder of one study or of several.")]
+# What only a training that goes on needs.
+ONLY_TO_RESUME = ("optimizer", "scaler")
+
+app = typer.Typer(help="List runs, and remove what finished ones no longer need.")
+
+
+def _records(folder: Path) -> list[Record]:
+    unreadable: list[RecordError] = []
+    found = list(scan(folder, unreadable)) if folder.is_dir() else []
+    warn_of_unreadable(unreadable)
+    if not found:
+        raise UserError(f"{folder}: holds no run; name the folder that a training wrote")
+    return sorted(found, key=lambda one: one.folder)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def list_runs(folder: Folder = Path("runs"), as_json: Json = False) -> None:
+    """List the runs of a folder: state, epochs, result, bytes on disk."""
+    from convnext_study.report.tables import Column, Table
+    from convnext_study.report.tables.formatting import size
+
+    rows: list[dict[str, Any]] = [
+        {
+            "run": str(one.folder.relative_to(folder)),
+            "study": one.run.study,
+            "state": one.status,
+            "epoch": one.epochs[-1].epoch if one.epochs else 0,
+            "epochs": one.run.recipe.get("epochs"),
+            "metric": one.result.primary if one.result else None,
+            "value": one.result.value if one.result else None,
+            "bytes": _size(one.folder),
+        }
+        for one in _records(folder)
+    ]
+    if as_json:
+        print_json({"runs": rows})
+        return
+    columns: list[Column[dict[str, Any]]] = [
+        Column("run", "run", lambda row: row["run"], "text"),
+        Column("state", "state", lambda row: row["state"], "text"),
+        Column("epoch", "epoch", lambda row: f"{row['epoch']}/{row['epochs'] or '?'}", "text"),
+        Column("metric", "metric", lambda row: row["metric"], "text"),
+        Column("value", "result", lambda row: row["value"]),
+        Column("bytes", "disk", lambda row: row["bytes"], format=size),
+    ]
+    whole = f"{len(rows)} runs, {size(sum(row['bytes'] for row in rows))} on disk"
+    print_tables(Table("runs", "", columns, rows).with_notes(whole))
+
+
+def clean_runs(
+    folder: Folder = Path("runs"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")
+    ] = False,
+) -> None:
+    """Remove what finished runs no longer need: optimizer states and previous checkpoints.
+
+    Weights, logs and results stay: runs can be reported, evaluated, exported and started from.
+    """
+    from convnext_study.report.tables.formatting import plural, size
+
+    done = [one for one in _records(folder) if one.status == "done"]
+    before = sum(_size(one.folder) for one in done)
+    freed = sum(_clean(one, dry_run) for one in done)
+    words = "would be freed" if dry_run else "freed"
+    print(f"{size(freed)} of {size(before)} {words} in {plural(len(done), 'finished run')}")
+
+
+def _clean(record: Record, dry_run: bool) -> int:
+    """Bytes that go."""
+    from convnext_study.runs.folder import RunFolder
+    from convnext_study.training import checkpoint_file
+
+    newest, previous = (record.folder / name for name in (CHECKPOINT, PREVIOUS))
+    freed = previous.lstat().st_size if previous.exists() else 0
+    state = checkpoint_file.read(newest) if newest.exists() else {}
+    kept = {name: value for name, value in state.items() if name not in ONLY_TO_RESUME}
+    if dry_run:
+        parts = (state[name] for name in ONLY_TO_RESUME if name in state)
+        return freed + sum(map(_bytes, parts))
+    with RunFolder(record.folder, record.run) as own, own.writing():
+        if len(kept) < len(state):
+            size = newest.stat().st_size
+            checkpoint_file.save(record.folder, kept, own.check_lock)
+            freed += size - newest.stat().st_size
+        previous.unlink(missing_ok=True)
+    return freed
+
+
+def _bytes(state: Any) -> int:
+    """Of the tensors in a state."""
+    from torch import Tensor
+
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    parts = state.values() if isinstance(state, dict) else state
+    return sum(map(_bytes, parts)) if isinstance(state, dict | list | tuple) else 0
+
+
+for _name, _command in {"list": list_runs, "clean": clean_runs}.items():
+    app.command(_name, epilog=f"Example:\n\nconvnext-study runs {_name} runs/nano-clutter")(
+        _command
+    )
