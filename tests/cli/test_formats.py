@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command import Command
@@ -21,7 +22,7 @@ from convnext_study.training import checkpoint_file
 NANO = get_roadmap("nano")
 GELU = closed_form(NANO.variant("gelu").spec, 64, 10)
 ROW = ("step", "label", "section", "adopted", "recipe", "overrides", "model")
-KEYS = {
+KEYS: dict[str, dict[str, Any]] = {
     "steps": {"regime": "nano", "steps": ROW},
     "show gelu": {
         "regime": "nano",
