@@ -112,7 +112,7 @@ def test_a_step_opens_by_click_and_by_key(browser: Browser, page: str) -> None:
     assert browser.run("document.getElementById('s1-r3').open")
     assert browser.run(state) == "true,true"
     panel = "document.getElementById('s1-r3')"
-    assert "screen of stage_ratio" in browser.run(f"{panel}.querySelector('pre').textContent")
+    assert "stage_ratio, row 3 of 17" in browser.run(f"{panel}.querySelector('pre').textContent")
     assert browser.run(f"{panel}.querySelectorAll('svg.chart').length") == 3
     assert browser.run(f"{panel}.querySelectorAll('.curve.after').length") == 9
     assert browser.run(f"document.activeElement === {panel}.querySelector('summary')")
