@@ -62,7 +62,7 @@ def test_small_images_are_what_they_were(
         if raw or index != 1:  # the PNG file
             assert torch.equal(mine, pixels)
         else:
-            assert (mine.int() - pixels.int()).abs().float().mean() < 3
+            assert (mine.int() - pixels.int()).abs().float().mean() < 6
 
 
 def test_large_images_get_the_short_side(folder: Path, tmp_path: Path, small_shards: None) -> None:
