@@ -108,7 +108,7 @@ class Classification(ImageTask):
 
     def costs(self, model: nn.Module) -> dict[str, Cost]:
         """As of every task; of a road map's network from its spec, which takes no time."""
-        if self.run.model.builder != ROADMAP_BUILDER:
+        if self.run.model.builder != ROADMAP_BUILDER or self.built() is not None:
             return super().costs(model)
         spec = NetSpec.from_dict(self.run.model.args)
         counted = closed_form(spec, self.image_shape[-1], self.data.num_classes)
