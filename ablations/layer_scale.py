@@ -26,12 +26,13 @@ def runs(context: Context) -> list[Run]:
     base = context.road.base.replace(layer_scale=LAYER_SCALE)
     _, *rows = context.road.variants()
     scaled = replace(context, road=replace(context.road, base=base))
-    return [
-        run.model_copy(
-            update={
-                "name": f"{run.name}+layer_scale",
-                "metadata": {**run.metadata, "label": f"{run.metadata['label']} + layer scale"},
-            }
-        )
-        for run in scaled.runs([row.name for row in rows])
-    ]
+    return [with_layer_scale(run) for run in scaled.runs([row.name for row in rows])]
+
+
+def with_layer_scale(run: Run) -> Run:
+    """The run beside the road's row of its name, to which it is compared."""
+    about = run.metadata
+    changes = {"label": f"{about['label']} + layer scale", "parent": run.name, "adopted": False}
+    return run.model_copy(
+        update={"name": f"{run.name}+layer_scale", "metadata": {**about, **changes}}
+    )

@@ -1,5 +1,6 @@
 """Packed data: the same images in the same order, whole or not at all, and checked."""
 
+import json
 import os
 import pickle
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,11 +18,11 @@ from support.images import make_folder, picture
 from support.runs import make_tiny_run
 
 from convnext_study.data import open_data, packing
-from convnext_study.data.dataset import CorruptImage, DataError, DatasetPair
+from convnext_study.data.dataset import CorruptImage, DataError, DatasetPair, digest
 from convnext_study.data.fingerprint import fingerprint
 from convnext_study.data.loader import train_batches
 from convnext_study.data.packing import Packing, pack
-from convnext_study.data.sources.packed import PACK
+from convnext_study.data.sources.packed import PACK, Place
 from convnext_study.recipes import CLASSIC
 from convnext_study.training.loop import train
 
@@ -165,6 +167,31 @@ def test_damage_is_noticed(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not what was written"):
         open_data(f"packed:{out}")
     (out / PACK).write_text("{}")
+    with pytest.raises(DataError, match=r"pack\.json: "):
+        open_data(f"packed:{out}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("shard", 7), ("shard", -1), ("offset", -8), ("size", 1 << 40), ("label", 9), ("height", 5)],
+)
+def test_an_index_that_leads_elsewhere(
+    folder: Path, tmp_path: Path, field: str, value: int
+) -> None:
+    """A digest only says that the index is the one of ``pack.json``."""
+    out = tmp_path / "out"
+    packed(folder, out)
+    numbers = np.frombuffer((out / "val.index").read_bytes(), dtype="<i8", count=7).copy()
+    numbers[Place._fields.index(field)] = value
+    content = numbers.tobytes() + (out / "val.index").read_bytes()[56:]
+    (out / "val.index").write_bytes(content)
+    known = json.loads((out / PACK).read_text())
+    known["parts"]["val"]["digest"] = digest(content)
+    (out / PACK).write_text(json.dumps(known))
+    with pytest.raises(DataError, match="image 0 lies in no shard"):
+        open_data(f"packed:{out}")
+    known["parts"]["../elsewhere"] = known["parts"]["val"]
+    (out / PACK).write_text(json.dumps(known))
     with pytest.raises(DataError, match=r"pack\.json: "):
         open_data(f"packed:{out}")
 

@@ -10,11 +10,11 @@ import mmap
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from convnext_study.data.dataset import DataError, DatasetPair, digest, unreadable
 from convnext_study.data.decode import corrupt_image
@@ -44,9 +44,9 @@ class PartFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    images: int
+    images: NonNegativeInt
     digest: str
-    shards: tuple[int, ...]
+    shards: tuple[NonNegativeInt, ...]
 
 
 class PackFile(BaseModel):
@@ -70,7 +70,7 @@ class PackFile(BaseModel):
     quality: int
     source: str
     classes: tuple[str, ...]
-    parts: dict[str, PartFile] = {}
+    parts: dict[Literal["train", "val"], PartFile] = {}
 
 
 def shard_path(root: Path, part: str, number: int) -> Path:
@@ -101,6 +101,8 @@ class PackedImages(EncodedImages):
     def read(self, index: int) -> bytes:
         """The stored image, checked. Raises DataError, CorruptImage where a bit has changed."""
         place = Place(*map(int, self._places[index]))
+        if not place.size:
+            return b""  # an image that could not be read when it was packed
         if place.shard not in self._maps:
             self._maps[place.shard] = _map(self._shards[place.shard])
         content = self._maps[place.shard][place.offset : place.offset + place.size]
@@ -138,9 +140,7 @@ def open_packed(path: str, how: Opening) -> DatasetPair:
     root = Path(path).expanduser()
     pack = read_pack(root)
     wanted = [name for name in pack.parts if name == "val" or not how.val_alone]
-    parts: dict[str, Part] = {
-        name: (_part(root, name, pack.parts[name]), pack.classes) for name in wanted
-    }
+    parts: dict[str, Part] = {name: (_part(root, name, pack), pack.classes) for name in wanted}
     return of_parts(str(root), parts)
 
 
@@ -163,20 +163,37 @@ def read_pack(root: Path) -> PackFile:
     return pack
 
 
-def _part(root: Path, name: str, part: PartFile) -> PackedImages:
-    path = index_path(root, name)
+def _part(root: Path, name: Literal["train", "val"], pack: PackFile) -> PackedImages:
+    path, part = index_path(root, name), pack.parts[name]
     shards = [shard_path(root, name, number) for number in range(len(part.shards))]
     try:
         content = path.read_bytes()
         sizes = [shard.stat().st_size for shard in shards]
     except OSError as error:
         raise unreadable(str(error.filename), error) from None
-    if digest(content) != part.digest:
+    width, numbers = len(Place._fields), part.images * (len(Place._fields) + 1)
+    if digest(content) != part.digest or len(content) < numbers * 8:
         raise DataError(f"{path}: is not what was written; restore it, or pack the data anew")
     for shard, size, known in zip(shards, sizes, part.shards, strict=True):
         if size != known:
             raise DataError(f"{shard}: has {size:,} bytes of {known:,}; restore it")
-    width, numbers = len(Place._fields), np.frombuffer(content, dtype="<i8", count=part.images * 8)
-    places = numbers[: part.images * width].reshape(-1, width)
-    ends, text = numbers[part.images * width :], content[part.images * 8 * 8 :]
+    index = np.frombuffer(content, dtype="<i8", count=numbers)
+    places = index[: part.images * width].reshape(-1, width)
+    ends, text = index[part.images * width :], content[numbers * 8 :]
+    _check(path, Place(*places.T), np.array(sizes), len(pack.classes))
+    if np.any(np.diff(ends, prepend=0) < 0) or (len(ends) and ends[-1] != len(text)):
+        raise DataError(f"{path}: its names have no end; pack the data anew")
     return PackedImages(shards, places, Names.of(text, ends))
+
+
+def _check(path: Path, places: Any, sizes: Ints, classes: int) -> None:
+    """Raise DataError for an image that lies in no shard, or cannot be what its line says."""
+    bad = (places.shard < 0) | (places.shard >= len(sizes))
+    room = sizes[np.where(bad, 0, places.shard)] if len(sizes) else 0
+    bad |= (places.offset < 0) | (places.size < 0) | (places.size > room - places.offset)
+    bad |= (places.label < 0) | (places.label >= classes)
+    raw = (places.height > 0) & (places.width > 0)
+    bad |= raw & (places.size != places.height * places.width * 3)
+    bad |= ~raw & ((places.height != 0) | (places.width != 0))
+    if bad.any():
+        raise DataError(f"{path}: image {int(bad.argmax())} lies in no shard; pack the data anew")
