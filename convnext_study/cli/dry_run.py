@@ -102,6 +102,7 @@ def print_estimate(
     from convnext_study.experiments.caveats import caveats
     from convnext_study.experiments.data_identity import expected_size
     from convnext_study.experiments.estimate import USUAL, Hardware, cheaper, estimate
+    from convnext_study.runs.records import CAVEAT
 
     output = output_of(options)
     sizes: dict[str, DatasetSize] = {}
@@ -121,7 +122,8 @@ def print_estimate(
     else:
         measured = resources is not None and resources.runtime.device == "cpu" and not options.gpu
         notes = _notes(study, runs, sizes.values(), hardware, resources, measured)
-        notes += [f"warning: {text}" for text in warnings]
+        facts = {run.metadata.get(CAVEAT) for run in study.runs}
+        notes += [text if text in facts else f"warning: {text}" for text in warnings]
         print(file=output)
         print_tables(_table(runs).with_notes(*notes), file=output)
         if others := cheaper(study.runs, sizes, hardware):

@@ -64,7 +64,7 @@ def whole(name: str) -> Any:
 def ours(name: str) -> tuple[int, int, float, float]:
     """Groups that can go, layers left whole, the share of MACs left, the largest difference."""
     net = whole(name)
-    groups, left_whole, difference = find_groups(net, IMAGE)
+    groups, left_whole, difference, _ = find_groups(net, IMAGE)
     own = [group for group in groups if group.producers]
     small = remove(net, kept_of(widths_left(own, 0.5), own), IMAGE)
     share = count(small, IMAGE).macs / count(net, IMAGE).macs

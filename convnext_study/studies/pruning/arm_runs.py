@@ -20,7 +20,7 @@ from convnext_study.studies.pruning.methods.selection import factored_ref
 from convnext_study.studies.pruning.schedules import Schedules
 from convnext_study.studies.pruning.targets import PruningTarget
 from convnext_study.studies.pruning.tasks import ARM_TASK, SPARSE_TASK
-from convnext_study.studies.pruning.trained_weights import TrainedWeights
+from convnext_study.studies.pruning.trained_weights import WEIGHTS_FILE, TrainedWeights
 
 STUDY = "pruning"
 
@@ -30,8 +30,8 @@ class PrunedModelPlan:
     """A network, how it is trained, and what can be pruned of it.
 
     ``chosen`` are the names of the targets that are trained; ``by_method`` has recipes that a
-    method has of its own; ``caveat`` is said where the study is planned. With ``trained`` weights
-    no large network is trained.
+    method has of its own; ``caveat`` is printed with the plan. With ``trained`` weights no large
+    network is trained.
     """
 
     name: str
@@ -131,6 +131,7 @@ def _arm(plan: PrunedModelPlan, target: PruningTarget, arm: str, parent: Run, da
             changes["metadata"][EXPECTED_EPOCHS] = as_costly
     if plan.trained is not None:
         args["trained"] = plan.trained.model_dump(mode="json")
+        changes["metadata"][WEIGHTS_FILE] = plan.trained.file
     task = TaskRef(name=ARM_TASK, args=args)
     start = parent.key if plan.trained is None else None
     return parent.model_copy(update={**changes, "task": task, "init_from": start})

@@ -85,7 +85,10 @@ def _contrasts(rows: Iterable[Row]) -> Iterator[tuple[Row, Row, str]]:
         for against, question in _target_contrasts(target):
             for arm in TARGET_CONTRAST_ARMS:
                 first, second = (known.get((network, one, arm)) for one in (target, against))
-                if first and second:
+                if first is None or second is None:
+                    continue
+                # Published fine-tuning is of another length for each method.
+                if arm != of.FINE_TUNED or first.result.epochs == second.result.epochs:
                     yield first, second, f"{question}: {of.LABELS[arm]}"
 
 

@@ -34,12 +34,14 @@ CLOSE = 1e-7  # of outputs in double precision, where all is right 1e-12
 
 
 class Sound(NamedTuple):
-    """Groups whose removal was compared with the mask: those that can go, names of the others, and
-    the largest difference of all that can, over the largest output."""
+    """Groups whose removal was compared with the mask: those that can go, names of the others, the
+    largest difference of all that can, over the largest output, and the error, one line, where
+    removing them all failed with one."""
 
     groups: tuple[Group, ...]
     left_whole: tuple[str, ...]
     difference: float
+    fault: str = ""
 
 
 class _Member(NamedTuple):
@@ -86,7 +88,7 @@ class DependencyGraph:
                 lost = group.gone(channels)
                 if group.heads:
                     attention = self._attention(group)
-                    columns = [one for one in lost if one < attention.attn_dim]
+                    columns = [one for one in lost if one < _attention_width(attention)]
                     attention.proj.weight[:, columns] = 0.0
                     continue
                 for kind, layer, places in self._members(group.name, lost):
@@ -195,10 +197,11 @@ def sound_groups(net: nn.Module, image_size: tuple[int, int, int]) -> Sound:
     """The channels that can go: a copy without half of them has the outputs of the masked one.
 
     Weights of norms, biases and statistics are drawn for that, so that nothing is hidden by zeros.
-    Where it fails, layers of one kind are tried together, then one by one. Raises UserError as
-    `DependencyGraph` does.
+    Where it fails, layers of one kind (names alike but for numbers) are tried together, then by
+    halves; where both its first and its last layer fail alone, the kind stays whole. Raises
+    UserError as `DependencyGraph` does, and what torch and Python raise where memory is short.
     """
-    candidates, difference = _compare(net, image_size, None)
+    candidates, difference, fault = _compare(net, image_size, None)
     if difference < CLOSE:
         return Sound(candidates, (), difference)
     kinds: dict[str, list[Group]] = {}
@@ -206,12 +209,12 @@ def sound_groups(net: nn.Module, image_size: tuple[int, int, int]) -> Sound:
         kinds.setdefault(re.sub(r"\d+", "#", group.name), []).append(group)
     good = [one for same in kinds.values() for one in _good(net, image_size, same)]
     left = tuple(group for group in candidates if group in good)
-    _, difference = _compare(net, image_size, left) if left else ((), 0.0)
+    difference = _compare(net, image_size, left)[1] if left else 0.0
     if difference >= CLOSE:
         left, difference = (), 0.0
     names = {group.name for group in left}
     whole = tuple(group.name for group in candidates if group.name not in names)
-    return Sound(left, whole, difference)
+    return Sound(left, whole, difference, fault)
 
 
 def _good(net: nn.Module, size: tuple[int, int, int], same: Sequence[Group]) -> Sequence[Group]:
@@ -228,9 +231,9 @@ def _good(net: nn.Module, size: tuple[int, int, int], same: Sequence[Group]) -> 
 
 def _compare(
     net: nn.Module, size: tuple[int, int, int], groups: Sequence[Group] | None
-) -> tuple[tuple[Group, ...], float]:
+) -> tuple[tuple[Group, ...], float, str]:
     """The candidates, and by how much the outputs differ without half of these groups, all where
-    it is None: of the masked copy, and of what is left of it; infinite where that fails.
+    it is None: of the masked copy, and of what is left of it; infinite where that fails, and why.
 
     The first half stays: what a part of a layer reads alone would then go whole."""
     copied = _settled(net)
@@ -244,11 +247,13 @@ def _compare(
             masked = copied(x)
             graph.remove(kept)
             narrow = copied(x)
-    except Exception:
-        return graph.groups, math.inf
-    scale = float(masked.abs().max())
-    found = float((narrow - masked).abs().max()) / scale if scale else math.inf
-    return graph.groups, found if math.isfinite(found) else math.inf
+        scale = float(masked.abs().max())
+        found = float((narrow - masked).abs().max()) / scale if scale else math.inf
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a network's own code raises at other widths
+        return graph.groups, math.inf, _first_line(error)
+    return graph.groups, found if math.isfinite(found) else math.inf, ""
 
 
 def _settled(net: nn.Module) -> nn.Module:
@@ -272,24 +277,33 @@ def _heads(name: str, layer: nn.Module, parent: Any) -> Group | None:
     """The heads of an attention of timm's, named by its ``qkv``: all three rows of each go."""
     from timm.layers.attention import Attention
 
-    if not isinstance(parent, Attention) or layer is not parent.qkv or parent.gate is not None:
+    if not isinstance(parent, Attention) or layer is not parent.qkv:
+        return None
+    if getattr(parent, "gate", None) is not None:  # older ones have none
         return None
     if parent.num_heads < 2 or not isinstance(parent.norm, nn.Identity):
         return None
-    rows = torch.arange(3 * parent.attn_dim).view(3, parent.num_heads, -1).transpose(0, 1)
+    width = 3 * _attention_width(parent)
+    rows = torch.arange(width).view(3, parent.num_heads, -1).transpose(0, 1)
     units = tuple(map(tuple, rows.flatten(1).tolist()))
-    reader, width = (f"{name.removesuffix('qkv')}proj", 1), 3 * parent.attn_dim
+    reader = (f"{name.removesuffix('qkv')}proj", 1)
     return Group(name, width, (name,), (), (reader,), stage=_stage(name), units=units, heads=True)
 
 
 def _remove_heads(attention: Any, lost: Sequence[int]) -> None:
     import torch_pruning
 
-    columns = [one for one in lost if one < attention.attn_dim]
+    width = _attention_width(attention)
+    columns = [one for one in lost if one < width]
     torch_pruning.prune_linear_out_channels(attention.qkv, lost)
     torch_pruning.prune_linear_in_channels(attention.proj, columns)
-    attention.attn_dim -= len(columns)
+    attention.attn_dim = width - len(columns)
     attention.num_heads = attention.attn_dim // attention.head_dim
+
+
+def _attention_width(attention: Any) -> int:
+    """Of all heads together, which older versions of timm do not store."""
+    return int(attention.num_heads * attention.head_dim)
 
 
 def _kind(layer: Any, is_output: bool) -> str:
@@ -329,6 +343,10 @@ def _follow_widths(net: nn.Module) -> None:
             module.filt, module.channels = module.filt[:1], None
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def _trace(net: nn.Module, image_size: tuple[int, int, int]) -> Any:
     import torch_pruning
 
@@ -341,7 +359,7 @@ def _trace(net: nn.Module, image_size: tuple[int, int, int]) -> Any:
             graph = torch_pruning.DependencyGraph()
             graph.build_dependency(net.eval(), example_inputs=image)
     except Exception as error:
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        what = _first_line(error)
         side = "x".join(map(str, image_size[1:]))
         name = type(net).__name__
         raise UserError(f"torch-pruning cannot follow {name} at {side}: {what}") from error

@@ -30,6 +30,7 @@ from convnext_study.studies.pruning.schedules import (
 from convnext_study.studies.pruning.spec import VggSpec
 from convnext_study.studies.pruning.targets import (
     FROM,
+    REDUCED_PENALTY,
     PruningTarget,
     describe_half,
     narrower,
@@ -46,6 +47,7 @@ from convnext_study.studies.pruning.trained_weights import PRETRAINED, find_weig
 EIGHTH, REDUCTION = "vgg16_eighth", 8
 # The scans of digits are 8x8: at 16x16 nothing of them is lost.
 DIGITS_SIZE, SMALL_SIZE = 16, 32
+SLIMMED_ON_IMAGENET = "vgg11-slim-imagenet"  # whose penalty is stated
 USUALLY = "usual"  # all targets that are not optional
 EVERY_ROW = "roadmap"
 USUAL = {
@@ -260,9 +262,13 @@ def _timm(request: str, context: Context) -> PrunedModelPlan:
     recipe = "imagenet" if context.recipe == "published" else None
     size = SMALL_SIZE if context.data.startswith("folder") and recipe is None else None
     schedules, by_method = _schedules(context, size, recipe, ("slimming", "magnitude"))
+    penalty = REDUCED_PENALTY
+    if recipe is not None:
+        by_method["lamp"] = by_method["magnitude"]  # of one length, so that they compare
+        penalty = get_network(SLIMMED_ON_IMAGENET).stated["slimming"]["penalty"]
     side = _images(context, schedules.base.image_size).side
     model = ModelRef(builder=TIMM_BUILDER, args={"name": name, **fixed_size(name, side)})
-    plan = _plan(f"timm_{name}".replace(".", "_"), name, model, schedules, context)
+    plan = _plan(f"timm_{name}".replace(".", "_"), name, model, schedules, context, penalty)
     plan = replace(plan, by_method=by_method)
     if not at:
         return plan
@@ -272,7 +278,8 @@ def _timm(request: str, context: Context) -> PrunedModelPlan:
         if not target.sparsity and target.rounds == 1  # nothing is trained, nothing rewound
     ]
     trained = find_weights(model, weights)
-    return replace(plan, name=f"{plan.name}_trained", targets=few, trained=trained)
+    name, label = f"{plan.name}_{trained.short}", f"{plan.label}@{trained.short}"
+    return replace(plan, name=name, label=label, targets=few, trained=trained)
 
 
 def fixed_size(name: str, side: int) -> dict[str, int]:
@@ -286,15 +293,22 @@ def fixed_size(name: str, side: int) -> dict[str, int]:
 
 
 def _plan(
-    name: str, label: str, model: ModelRef, schedules: Schedules, context: Context
+    name: str,
+    label: str,
+    model: ModelRef,
+    schedules: Schedules,
+    context: Context,
+    penalty: float = REDUCED_PENALTY,
 ) -> PrunedModelPlan:
-    """With what is pruned of any network, and what it can be asked for besides.
+    """With the targets of any network, and those that are trained only where they are named.
+
+    The ``penalty`` is network slimming's.
 
     Raises UserError as `describe_half` does.
     """
     images = _images(context, schedules.base.image_size)
     about = describe_half(label, model, images)
-    usual = small_targets(model, images)
+    usual = small_targets(model, images, penalty)
     optional = optional_targets([one for one in usual if one.name == "slimming"])
     caveat = about if model.builder == TIMM_BUILDER else ""
     return PrunedModelPlan(name, label, model, schedules, usual + optional, caveat=caveat)

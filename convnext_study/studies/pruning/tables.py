@@ -95,7 +95,7 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Tabl
         Column(
             "budget",
             "of dense",
-            lambda row: row.flops / (dense.get(row.network, row.flops) or 1.0),
+            lambda row: row.flops / whole if (whole := dense.get(row.network)) else None,
             format=digits(2),
         ),
         Column("paper", "paper's, %", _paper, "text"),

@@ -123,9 +123,11 @@ def describe_half(label: str, model: ModelRef, images: Images) -> str:
     half = pruned_ref(model, kept_of(widths_left(filters, HALF), filters), images.shape)
     share = cost_of(half, images).macs / cost_of(model, images).macs
     about = f"half of the channels of {label} leaves {share:.0%} of its MACs"
-    if whole := groups_in(model, images).left_whole:
+    found = groups_in(model, images)
+    if whole := found.left_whole:
         more = f" and {len(whole) - 3} more" if len(whole) > 3 else ""
         about += f"; left whole, as removing is not masking there: {', '.join(whole[:3])}{more}"
+        about += f" ({found.fault})" if found.fault else ""
     if share <= MOST_LEFT:
         return about
     why = "" if whole else "; the others are in streams that several layers add to"
@@ -138,10 +140,13 @@ def _filters(model: ModelRef, images: Images) -> list[Group]:
     return [one for one in groups if one.stage >= 0 and one.producers]
 
 
-def small_targets(model: ModelRef, images: Images) -> list[PruningTarget]:
+def small_targets(
+    model: ModelRef, images: Images, penalty: float = REDUCED_PENALTY
+) -> list[PruningTarget]:
     """Of any network: half of each layer by every method, and masks. Ours.
 
-    Automatic methods and controls are brought to the budget of the halves, so that all compare.
+    Automatic methods and controls are brought to the budget of the halves, so that all compare. The
+    ``penalty`` is network slimming's.
     """
     filters = _filters(model, images)
     half, quarter = (widths_left(filters, share) for share in (HALF, THREE_QUARTERS))
@@ -165,7 +170,7 @@ def small_targets(model: ModelRef, images: Images) -> list[PruningTarget]:
         for method, label in CRITERIA.items()
     ]
     if any(one.norms for one in groups_in(model, images).groups if one.stage >= 0):
-        found.append(_slimmed({"macs": macs}, REDUCED_PENALTY))
+        found.append(_slimmed({"macs": macs}, penalty))
     net, shares = network_of(model, images.classes), random_shares(filters, seed=0)
     random = fit_widths(net, filters, shares, macs, images.shape)
     found += [

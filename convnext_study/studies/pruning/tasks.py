@@ -27,7 +27,7 @@ from convnext_study.studies.pruning.methods.slimming import add_penalty_gradient
 from convnext_study.studies.pruning.prune import STAGE_SHARES, MethodArgs, Pruned, Trained, prune
 from convnext_study.studies.pruning.removal import network_of, same_architecture
 from convnext_study.studies.pruning.schedules import with_epochs
-from convnext_study.studies.pruning.trained_weights import TrainedWeights, put_weights
+from convnext_study.studies.pruning.trained_weights import WEIGHTS_FILE, TrainedWeights, put_weights
 from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Parent, load_weights
@@ -109,7 +109,8 @@ class TrainingArm(Classification):
         if self.args.trained is not None:
             model = self.args.trained.network
             whole = self.fresh(model)
-            put_weights(whole, self.args.trained, self.data.num_classes)
+            file = str(self.run.metadata.get(WEIGHTS_FILE, ""))
+            put_weights(whole, self.args.trained, file, self.data.num_classes)
         elif parent is not None:
             decided = parent.record.result and parent.record.result.model
             model, start = decided or parent.run.model, parent.run.seed

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from convnext_study.errors import UserError
-from convnext_study.imports import file_digest
 from convnext_study.models.builders import check_timm_name
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.removal import network_of
 
 PRETRAINED = "pretrained"  # timm's own weights of a name
+WEIGHTS_FILE = "weights_file"  # in a run's metadata: where they lie, which is no part of its key
 
 
 class TrainedWeights(BaseModel):
-    """The ``network`` as it is built at random, and where its weights are: in a ``file`` of that
-    content, or, where there is none, with timm."""
+    """The ``network`` as it is built at random, and which weights it gets: those of a file of that
+    content, or timm's by the name with its tag, and where timm has them. The ``file`` is the place
+    alone, and is not stored with the rest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: ModelRef
-    file: str = ""
+    file: str = Field(default="", exclude=True)
     sha256: str = ""
+    pretrained: str = ""
+    origin: str = ""
+
+    @property
+    def short(self) -> str:
+        """What names them in runs and tables."""
+        return self.sha256[:8] or PRETRAINED
 
 
 def find_weights(network: ModelRef, where: str) -> TrainedWeights:
@@ -40,28 +49,42 @@ def find_weights(network: ModelRef, where: str) -> TrainedWeights:
     if where == PRETRAINED:
         if not timm.is_model_pretrained(name):
             raise UserError(f"networks: timm:{name}@{where}: timm has no weights; give a file")
-        return TrainedWeights(network=network)
-    if not Path(where).is_file():
+        cfg: Any = timm.get_pretrained_cfg(name)
+        tagged = ".".join(filter(None, (cfg.architecture, cfg.tag)))
+        origin = cfg.hf_hub_id or cfg.url or ""
+        return TrainedWeights(network=network, pretrained=tagged, origin=origin)
+    path = Path(where).expanduser().absolute()
+    if not path.is_file():
         raise UserError(f"networks: timm:{name}@{where}: no such file; give one, or {PRETRAINED}")
-    return TrainedWeights(network=network, file=where, sha256=file_digest(Path(where)))
+    return TrainedWeights(network=network, file=str(path), sha256=_digest(path))
 
 
-def put_weights(net: nn.Module, weights: TrainedWeights, classes: int) -> None:
-    """Give a network, with so many classes, these weights; for other classes than theirs the
-    classifier keeps its start.
+def _digest(path: Path) -> str:
+    """The first 16 hex digits of a file's SHA-256. Raises UserError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        why = f"cannot be read ({error.strerror})"
+        raise UserError(f"{path}: {why}; rerun the study with the place of the weights") from None
 
-    Raises UserError for a file that changed or is another network's.
+
+def put_weights(net: nn.Module, weights: TrainedWeights, file: str, classes: int) -> None:
+    """Give a network, with so many classes, these weights, of the ``file`` where they are none of
+    timm's; for other classes than theirs the classifier keeps its start.
+
+    Raises UserError for a file that is not there, changed or is another network's.
     """
     mine = net.state_dict()
-    if weights.file:
-        path = Path(weights.file)
-        if file_digest(path) != weights.sha256:
+    if weights.sha256:
+        path = Path(file)
+        if _digest(path) != weights.sha256:
             raise UserError(f"{path}: changed after the run was created; rerun the study")
         from convnext_study.models.pretrained.state_files import read_weights
 
         state = read_weights(path).state
     else:
-        args = {**weights.network.args, "pretrained": True}
+        args = {**weights.network.args, "name": weights.pretrained, "pretrained": True}
         state = network_of(weights.network.model_copy(update={"args": args}), classes).state_dict()
     fitting = {
         name: value
@@ -74,5 +97,6 @@ def put_weights(net: nn.Module, weights: TrainedWeights, classes: int) -> None:
     for name in mine.keys() - fitting.keys():
         if not name.startswith(heads):
             what = weights.network.args["name"]
-            raise UserError(f"{weights.file}: no {name} of {what}'s shape; give its own weights")
+            where = file or weights.pretrained
+            raise UserError(f"{where}: no {name} of {what}'s shape; give its own weights")
     net.load_state_dict({**mine, **fitting})

@@ -173,6 +173,14 @@ def test_networks_of_the_road_map_and_of_timm() -> None:
     assert "timm_resnet18-slimming-fine_tuned" in found
 
 
+def test_networks_of_timm_are_trained_as_published() -> None:
+    plan = plans.plan_for("timm:test_resnet", context(recipe="published"))
+    targets = {target.name: target for target in plan.targets}
+    assert targets["slimming"].sparsity == {"slimming": 1e-5}
+    lamp, magnitude = (plan.schedules_of(targets[name]) for name in ("lamp", "sparse"))
+    assert lamp == magnitude and lamp.fine_tune.epochs == 10
+
+
 def test_the_road_stands_for_every_row_that_leads_to_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

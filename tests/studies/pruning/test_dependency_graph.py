@@ -67,7 +67,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 def test_removal_equals_masking_in_networks_of_timm(name: str) -> None:
     kwargs, followed = CASES[name]
     net, x = small(name, **kwargs), pictures(2, 32)
-    groups, left_whole, difference = sound_groups(net, IMAGE)
+    groups, left_whole, difference, _ = sound_groups(net, IMAGE)
     assert (left_whole, difference < 1e-12) == ((), True)
     assert followed in {group.name for group in groups}
     own = [group for group in groups if group.producers]
@@ -82,7 +82,7 @@ def test_removal_equals_masking_in_networks_of_timm(name: str) -> None:
 @pytest.mark.parametrize("groups", [1, 3])
 def test_channels_that_go_together(groups: int) -> None:
     net = settle(Gated(groups))
-    (group, *_), whole, difference = sound_groups(net, IMAGE)
+    (group, *_), whole, difference, _ = sound_groups(net, IMAGE)
     assert (group.name, whole, difference < 1e-12) == ("stem", (), True)
     sets = 2 if groups == 1 else 3
     each = 12 // sets
@@ -105,7 +105,7 @@ def test_what_a_mask_does_not_do_stays_whole() -> None:
     shape = {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}
     ref = {"name": "convnextv2_atto", **shape}
     net = timm.create_model("convnextv2_atto", **shape, num_classes=5)
-    groups, whole, _ = sound_groups(net, IMAGE)
+    groups, whole, *_ = sound_groups(net, IMAGE)
     assert groups == () and whole == tuple(f"stages.{stage}.blocks.0.mlp.fc1" for stage in range(4))
     with pytest.raises(UserError) as caught:
         describe_half("tiny", ModelRef(builder="timm", args=ref), Images(32, 5))
@@ -120,14 +120,38 @@ def test_one_layer_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch)
     net, real = timm.create_model("test_resnet", num_classes=5), dependency_graph._compare
 
     def fails(net: nn.Module, size: Any, groups: Any) -> Any:
-        found, difference = real(net, size, groups)
+        found, difference, fault = real(net, size, groups)
         chosen = found if groups is None else groups
         bad = any(group.name == "layer2.0.conv1" for group in chosen)
-        return found, 1.0 if bad else difference
+        return found, 1.0 if bad else difference, fault
 
     monkeypatch.setattr(dependency_graph, "_compare", fails)
-    groups, whole, difference = sound_groups(net, IMAGE)
+    groups, whole, difference, _ = sound_groups(net, IMAGE)
     assert whole == ("layer2.0.conv1",) and len(groups) == 6 and difference < 1e-12
+
+
+def test_why_a_layer_stays_whole_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def removal(error: Exception) -> None:
+        def fails(self: Any, kept: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(dependency_graph.DependencyGraph, "remove", fails)
+
+    removal(IndexError("no such channel\nat all"))
+    assert sound_groups(Gated(2), IMAGE) == ((), ("stem", "read"), 0.0, "no such channel")
+    for error in (MemoryError(), torch.OutOfMemoryError()):
+        removal(error)
+        with pytest.raises(type(error)):
+            sound_groups(Gated(2), IMAGE)
+
+
+def test_heads_of_an_older_attention() -> None:
+    attention: Any = timm.layers.attention.Attention(12, num_heads=3)
+    del attention.gate, attention.attn_dim
+    group = dependency_graph._heads("attn.qkv", attention.qkv, attention)
+    assert group is not None and (group.width, group.count) == (36, 3)
+    dependency_graph._remove_heads(attention, group.gone(group.channels_of([0, 2])))
+    assert (attention.num_heads, attention.proj.in_features) == (2, 8)
 
 
 def test_networks_of_one_size_are_given_the_images() -> None:

@@ -30,7 +30,12 @@ from convnext_study.studies.pruning.arms import OF_OTHER_DATA
 from convnext_study.studies.pruning.claims import MARGIN, statements
 from convnext_study.studies.pruning.figures import front
 from convnext_study.studies.pruning.rows import Row, rows_of
-from convnext_study.studies.pruning.tables import findings, per_network_table, statements_table
+from convnext_study.studies.pruning.tables import (
+    arms_table,
+    findings,
+    per_network_table,
+    statements_table,
+)
 from convnext_study.training.loop import train
 
 STUDY = """
@@ -154,6 +159,20 @@ def test_computation_is_shown(tmp_path: Path, halves: list[Run]) -> None:
     assert arm.flops_in_all == arm.flops + dense.flops
     scratch = rows["vgg16_eighth-half-scratch_b"]
     assert scratch.flops_in_all == scratch.flops
+    (budget,) = [one for one in arms_table(rows, {}).columns if one.key == "budget"]
+    assert budget.value(arm) == arm.flops / dense.flops
+    (budget,) = [one for one in arms_table({"": arm}, {}).columns if one.key == "budget"]
+    assert budget.value(arm) is None
+
+
+def test_fine_tuning_of_other_lengths_is_not_compared(tmp_path: Path, runs: list[Run]) -> None:
+    names = ("half-fine_tuned", "slimming-fine_tuned")
+    tuned = [run for run in runs if run.name.partition("-")[2] in names]
+    rows = rows_of(written(tmp_path, tuned, {}))
+    assert len(statements(rows)) == 1
+    half = rows["vgg16_eighth-half-fine_tuned"]
+    longer = replace(half, result=half.result.model_copy(update={"epochs": 20}))
+    assert statements({**rows, half.name: longer}) == []
 
 
 @pytest.mark.usefixtures("still", "plain_page")

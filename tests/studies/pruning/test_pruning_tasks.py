@@ -21,7 +21,7 @@ from convnext_study.errors import UserError
 from convnext_study.evaluation.load_run import load_run
 from convnext_study.imports import TaskError
 from convnext_study.runs.parents import ParentError
-from convnext_study.runs.records import Result, Run, TaskRef, read
+from convnext_study.runs.records import ModelRef, Result, Run, TaskRef, read
 from convnext_study.studies.pruning.channel_groups import PruningError
 from convnext_study.studies.pruning.costs import Images, budget_flops, cost_of
 from convnext_study.studies.pruning.methods.selection import factored_ref
@@ -29,6 +29,7 @@ from convnext_study.studies.pruning.plans import runs_of
 from convnext_study.studies.pruning.schedules import with_epochs
 from convnext_study.studies.pruning.spec import Spec
 from convnext_study.studies.pruning.tasks import ARM_TASK, SparseTraining, TrainingArm
+from convnext_study.studies.pruning.trained_weights import find_weights
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import find_parent
@@ -366,7 +367,7 @@ def test_pruning_starts_from_trained_weights(tmp_path: Path) -> None:
     file = tmp_path / "trained.pth"
     torch.save(other.state_dict(), file)
     asked = context(networks=(f"timm:test_resnet@{file}",), targets=("half", "sparse"))
-    runs = {run.name.removeprefix("timm_test_resnet_trained-"): run for run in runs_of(asked)}
+    runs = {run.name.partition("-")[2]: run for run in runs_of(asked)}
     assert not any(
         run.init_from or "dense" in name or "ticket" in name for name, run in runs.items()
     )
@@ -384,11 +385,26 @@ def test_pruning_starts_from_trained_weights(tmp_path: Path) -> None:
     kept = sorted(norms.sort(descending=True, stable=True).indices[:16].tolist())
     inherited = narrow.get_parameter("layer1.0.conv1.weight")
     assert torch.equal(inherited, other.get_parameter("layer1.0.conv1.weight")[kept])
+    network, moved = ModelRef(builder="timm", args={"name": "test_resnet"}), tmp_path / "moved.pth"
+    here = find_weights(network, str(file))
+    assert short.metadata["network"] == f"timm_test_resnet_{here.sha256[:8]}"
+    file.rename(moved)
+    there = find_weights(network, str(moved))
+    assert here.file != there.file and here.model_dump() == there.model_dump()
+    with pytest.raises(UserError, match=r"cannot be read .* rerun the study"):
+        started(tmp_path, short)
     torch.save({}, file)
     with pytest.raises(UserError, match="changed after the run was created"):
         started(tmp_path, short)
     with pytest.raises(UserError, match=r"no such file; give one, or pretrained$"):
         runs_of(context(networks=("timm:test_resnet@nowhere.pth",)))
+
+
+def test_weights_of_timms_are_kept_with_their_tag() -> None:
+    network = ModelRef(builder="timm", args={"name": "test_resnet"})
+    found = find_weights(network, "pretrained")
+    tagged = "test_resnet.r160_in1k"
+    assert (found.pretrained, found.origin, found.short) == (tagged, f"timm/{tagged}", "pretrained")
 
 
 def test_taylor_scores_have_the_gradients_of_training_images(folder: Path) -> None:

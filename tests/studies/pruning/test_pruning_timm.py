@@ -58,6 +58,8 @@ def test_attributes(name: str) -> None:
     assert weights[config["classifier"] + ".weight"].shape == expected
     data = timm.data.resolve_model_data_config(net)
     assert data["input_size"] == cfg["input_size"]
+    maps = net.forward_features(torch.zeros(1, *cfg["input_size"], device="meta"))
+    assert maps.shape[2:] == config["pool_size"]
     assert "1810.05270" in config["paper_ids"]
 
 

@@ -32,8 +32,9 @@ def geometric_median(net: nn.Module, group: Group) -> Tensor:
 
 
 def group_norm(net: nn.Module, group: Group) -> Tensor:
-    """The L2-norm of all weights that go with the channel, those that read it among them (Fang et
-    al., CVPR 2023)."""
+    """The L2-norm of the weights that go with the channel, those that read it among them (Fang et
+    al., CVPR 2023). Left out are gates, layers that read them in groups or among other channels,
+    and those that read what a GLU or an attention makes of them."""
     total = torch.zeros(group.width)
     for name in (*group.producers, *group.norms):
         layer = net.get_submodule(name)
