@@ -1,5 +1,5 @@
-"""Counting by hooks on a network without weights: exact, and needs no memory and no data; other
-people's counters, and the comparison of all four."""
+"""Counting by hooks on a network of zeros: exact, without data, and without memory but for a small
+network on a small image; other people's counters, and the comparison of all four."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 FVCORE_OPERATORS = ("conv", "linear", "addmm")
 TORCH_OPERATORS = ("aten.convolution", "aten._convolution", "aten.addmm", "aten.mm")
-SMALL = 224**2  # pixels of an image that costs less to compute than the compiler to import
+# Pixels and parameters of what costs less to compute than the compiler to import.
+SMALL, FEW = 224**2, 100_000_000
 
 
 def count(model: nn.Module, image_size: tuple[int, int, int]) -> Cost:
@@ -34,11 +35,13 @@ def count(model: nn.Module, image_size: tuple[int, int, int]) -> Cost:
 
     Sees convolution (also transposed and grouped) and linear modules, each time one is called,
     and no calls of ``torch.nn.functional``. The model itself is never run: a copy of zeros is, in
-    eval mode, on the meta device, where nothing is computed; on a small image it is computed, since
-    the meta device imports torch's compiler, in 2 s. Count before compiling or wrapping a model.
+    eval mode, on the meta device, where nothing is computed. A small network on a small image is
+    computed, since the meta device imports torch's compiler, in 2 s. Count before compiling or
+    wrapping a model.
     """
     _, height, width = image_size
-    computed = height * width <= SMALL and "torch._dynamo" not in sys.modules
+    few = sum(weight.numel() for weight in model.parameters()) <= FEW
+    computed = few and height * width <= SMALL and "torch._dynamo" not in sys.modules
     return run_counted(copy_on(model, "cpu" if computed else "meta"), image_size)
 
 

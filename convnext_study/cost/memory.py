@@ -64,8 +64,8 @@ class _Kept:
             self.bytes += 3 * x.side**2 * x.channels * x.size  # the norm, two products
         if layer.kind in ("conv", "linear"):
             self.save(x, self.size)
-            side = -(-x.side // layer.stride)
-            return _Map(side, layer.out, self.size)
+            rest = 0 if layer.kernel == layer.stride else layer.stride - 1  # patches drop the rest
+            return _Map((x.side + rest) // layer.stride, layer.out, self.size)
         if layer.kind == "avgpool":
             return _Map(1, x.channels, x.size)
         self.save(x)

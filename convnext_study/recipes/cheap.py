@@ -70,7 +70,8 @@ CHEAP = (
     _progressive(16, 12),
     Cheap(
         "96",
-        "30 epochs at 96 pixels, all else as published: the plan of ablations/imagenet_96.py",
+        "30 epochs at 96 pixels in batches of 1,024, with 2 of warm-up or drops at 10 and 20, else "
+        "as published: the plan of ablations/imagenet_96.py",
         {"epochs": 30, "image_size": 96, "global_batch_size": 1024},
         {"warmup_epochs": 2},
         {"milestones": (10, 20)},

@@ -191,10 +191,11 @@ class RunFolder:
 
     def _refuse_links(self) -> None:
         """A folder from elsewhere must not have this process write, or wait, somewhere else."""
-        if self.path.is_symlink():
-            raise RunError(
-                f"{self.path}: is a link; name the folder itself, or choose another --out"
-            )
+        for folder in (self.path, self.path / "tensorboard", self.path / "wandb"):
+            if folder.is_symlink():
+                raise RunError(
+                    f"{folder}: is a link; name the folder itself, or choose another --out"
+                )
         for name in (RUN, LOG, CHECKPOINT, RESULT):
             path = self.path / name
             if path.is_symlink() or (path.exists() and not path.is_file()):

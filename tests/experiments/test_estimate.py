@@ -83,6 +83,8 @@ def test_what_is_kept_of_an_image_is_what_autograd_saves() -> None:
         assert round(512 * saved_bytes(T.variant(name).spec, 224) / 2**30) == gib
     for row in get_roadmap("nano").variants()[1:]:
         assert saved_bytes(row.spec, 64) == pytest.approx(saved_by_autograd(row.spec, 64), rel=0.02)
+    patches = get_roadmap("nano").variants()[-1].spec  # maps of 15, 7, 3 and 1
+    assert saved_bytes(patches, 61) == pytest.approx(saved_by_autograd(patches, 61), rel=0.02)
 
 
 def saved_by_autograd(spec: NetSpec, side: int, images: int = 2) -> float:

@@ -55,8 +55,11 @@ def test_a_run_is_not_written_through_links(tmp_path: Path, name: str) -> None:
     with pytest.raises(RunError, match="a link"), RunFolder(tmp_path / "run", run):
         pass
     (tmp_path / "linked").symlink_to(tmp_path / "run")
-    with pytest.raises(RunError, match="is a link"), RunFolder(tmp_path / "linked", run):
-        pass
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "tensorboard").symlink_to(tmp_path)
+    for folder in ("linked", "foreign"):
+        with pytest.raises(RunError, match="is a link"), RunFolder(tmp_path / folder, run):
+            pass
     assert victim.read_text() == "mine"
     with pytest.raises(OSError, match="a link or a special file"):
         open_to_append(tmp_path / "run" / name)
