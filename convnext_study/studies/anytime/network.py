@@ -120,14 +120,14 @@ class AnytimeNet(nn.Module):
         equal the one before bit for bit.
 
         ``masks`` take the place of the network's own, for each exit but the first: (N, 1, h, w),
-        true where it is computed, at the size of the logits.
+        or (1, 1, h, w) for all, true where it is computed, at the size of the logits.
         """
         maps: list[Tensor] = []
         done, logits, order = 0, None, None
         for index, exit in enumerate(self.exits):
             computed = self._computed(exit, logits, order)
             if masks and computed is not None:
-                computed = masks[index - 1]
+                computed = masks[index - 1].expand(len(x), -1, -1, -1)
             if logits is None or computed is None or not self._is_finished(computed):
                 with self._masked(exit, computed):
                     for stage in range(done + 1, exit + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,13 @@ from convnext_study.studies.anytime.masks import MaskedConv2d, ResizedMask, Segm
 from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.skipping import compiled, skipper
 from convnext_study.studies.anytime.skipping.accelerate import accelerated
-from convnext_study.studies.anytime.skipping.skipper import Skipper, by_gathering, has_kernel
+from convnext_study.studies.anytime.skipping.skipper import (
+    Packed,
+    Skipper,
+    by_gathering,
+    has_kernel,
+    step,
+)
 
 F64 = torch.float64
 
@@ -72,6 +79,39 @@ def test_a_kernel_is_given_no_maps_that_do_not_fit() -> None:
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
+def test_a_kernel_is_given_no_states_or_sums_that_do_not_fit() -> None:
+    conv, x = nn.Conv2d(4, 4, 3, padding=1), torch.randn(2, 4, 8, 8)
+    pack, state = Packed(conv, conv.bias), torch.full((2, 8, 8), 2, dtype=torch.uint8)
+    for wrong in (state[:1], state.bool(), state[:, ::2], state.mT):
+        with pytest.raises(ValueError, match="states"):
+            pack.convolve(conv, x, wrong)
+    rows = x.to(memory_format=torch.channels_last)
+    for onto in (x, rows[:1], rows.double()):
+        with pytest.raises(ValueError, match="added"):
+            pack.convolve(conv, x, onto=onto)
+    depthwise = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+    with pytest.raises(ValueError, match="depthwise"):
+        Packed(depthwise, depthwise.bias).convolve(depthwise, x, relu=True)
+
+
+def test_a_kernels_relu_is_that_of_torch_at_infinities() -> None:
+    conv = nn.Conv2d(1, 17, 1, bias=False).requires_grad_(False)
+    x = torch.tensor([-torch.inf, torch.inf, torch.nan, -1, 2, 0, 3, 4]).view(1, 1, 1, 8)
+    nn.init.ones_(conv.weight)
+    ours, _ = Packed(conv, None).convolve(conv, x, relu=True)
+    torch.testing.assert_close(ours, torch.relu(conv(x)), rtol=0, atol=0, equal_nan=True)
+    summed = step(nn.Identity(), x.requires_grad_(False).clone())
+    torch.testing.assert_close(summed, torch.relu(x), rtol=0, atol=0, equal_nan=True)
+
+
+def test_one_mask_is_for_all_images() -> None:
+    net, mask = accelerated(anytime_net(masks="confidence")), coherent_mask(0.4, (16, 16))
+    with torch.no_grad():
+        *_, one = net.run(images(), [mask] * 3)
+        *_, each = net.run(images(), [mask.repeat(2, 1, 1, 1)] * 3)
+    assert torch.equal(one.mask, each.mask) and torch.equal(one.logits, each.logits)
+
+
 def test_threads_share_the_rows() -> None:
     x, net = images((96, 128)), accelerated(anytime_net(masks="confidence"))
     before = torch.get_num_threads()
@@ -94,10 +134,52 @@ def test_without_a_compiler_or_with_a_broken_one_there_is_no_library(
     build = compiled.library.__wrapped__
     assert build() is None
     compiler = tmp_path / "c++"
-    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.write_text("#!/bin/sh\nprintf 'one\\ntwo\\n' >&2\nexit 1\n")
     compiler.chmod(0o755)
-    assert build() is None
+    with pytest.warns(UserWarning, match=r"c\+\+: skipping .* slower: two$"):
+        assert build() is None
     assert not list((tmp_path / "cache").rglob("*.so"))
+
+
+def test_only_what_its_user_alone_can_write_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Damaged and foreign files are built again; in a foreign folder nothing is read or left."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    builds: list[Path] = []
+
+    def run(command: list[str]) -> str:
+        if "-o" in command:
+            builds.append(Path(command[command.index("-o") + 1]))
+            shutil.copy(here, builds[-1])
+        return ""
+
+    loaded = compiled.library()
+    assert loaded is not None
+    here = tmp_path / "built.so"
+    shutil.copy(loaded._name, here)
+    monkeypatch.setattr(compiled, "_run", run)
+    build, folder = compiled.library.__wrapped__, tmp_path / "convnext_study"
+    assert build() is not None and build() is not None
+    assert len(builds) == 1
+    (kept,) = folder.glob("*.so")
+    kept.chmod(0o777)
+    assert build() is not None and len(builds) == 2
+    folder.chmod(0o777)
+    assert build() is not None and folder not in builds[-1].parents
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    damaged = tmp_path / "other" / "convnext_study" / kept.name
+    damaged.parent.mkdir(0o700, parents=True)
+    damaged.write_text("no library")
+    damaged.chmod(0o600)
+    assert build() is not None and len(builds) == 4
+
+
+def test_kernels_are_built_before_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(compiled, "library", lambda: asked.append(True))
+    accelerated(anytime_net(masks="confidence"))
+    assert asked
 
 
 EVERY_WAY = pytest.mark.parametrize("how", ["dense", "kernels", "gathering"])

@@ -16,8 +16,11 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
+import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +35,9 @@ FLAGS = {
     "AVX2": ("-mavx2", "-mfma"),
     "AVX512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"),
 }
+# The dialect is that of the vectors; unlike c++11 it lets all compilers fuse products and sums.
+USUAL = ("-std=gnu++11", "-O3", "-shared", "-fPIC")
+SECONDS = 120  # that a compiler may take
 TYPES = {torch.float32: "float32", torch.float64: "float64"}
 LEAST_SHARED = 2**14  # numbers in an output that threads share; ours
 LANES = 16  # outputs are padded to so many: the most numbers in a vector
@@ -51,28 +57,70 @@ class Shape(ctypes.Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The kernels; None where there is no compiler, or what it builds cannot be loaded.
+    """The kernels; None where there is no compiler, or, with a warning, where it fails.
 
-    Built once into ``$XDG_CACHE_HOME/convnext_study``, or ``~/.cache``.
+    Built once into ``$XDG_CACHE_HOME/convnext_study``, or ``~/.cache``, and again where that is not
+    the user's alone to write: for this process then.
     """
     compiler = next((found for one in COMPILERS if (found := shutil.which(one))), None)
     if compiler is None:
         return None
-    flags = ("-O3", "-shared", "-fPIC", *FLAGS.get(torch.backends.cpu.get_cpu_capability(), ()))
-    made_of = repr((SOURCE.read_bytes(), compiler, flags, platform.machine(), platform.system()))
-    name = f"skipping-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
-    with contextlib.suppress(OSError, RuntimeError, subprocess.SubprocessError):
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        path = Path(cache) / "convnext_study" / name
-        if not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                made = Path(folder) / name
-                command = [compiler, *flags, "-o", str(made), str(SOURCE)]
-                subprocess.run(command, check=True, capture_output=True)
+    command = [compiler, *FLAGS.get(torch.backends.cpu.get_cpu_capability(), ()), *USUAL]
+    try:
+        system = (platform.machine(), platform.system(), platform.libc_ver())
+        made_of = repr((SOURCE.read_bytes(), command, _run([compiler, "--version"]), system))
+        name = f"skipping-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
+        with contextlib.ExitStack() as kept:
+            folder = _cache_folder()
+            if folder is None:
+                folder = Path(kept.enter_context(tempfile.TemporaryDirectory()))
+            path = folder / name
+            if _is_private(path):
+                with contextlib.suppress(OSError):  # of another machine, or damaged: built again
+                    return ctypes.CDLL(str(path))
+            with tempfile.TemporaryDirectory(dir=folder) as beside:
+                made = Path(beside) / name
+                _run([*command, "-o", str(made), str(SOURCE)])
+                made.chmod(0o700)
                 made.replace(path)
-        return ctypes.CDLL(str(path))
+            return ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError) as error:
+        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+        why = (said.strip() or str(error)).splitlines()[-1]
+        warnings.warn(f"{compiler}: skipping goes without its kernels, slower: {why}", stacklevel=2)
+        return None
+
+
+def build_name() -> str | None:
+    """Of the kernels: by source, compiler, its version and flags, and system; None without any."""
+    built = library()
+    return None if built is None else Path(built._name).stem
+
+
+def _run(command: list[str]) -> str:
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, errors="replace", timeout=SECONDS
+    ).stdout
+
+
+def _cache_folder() -> Path | None:
+    with contextlib.suppress(OSError, RuntimeError):  # there may be no home
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(cache) / "convnext_study"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder if _is_private(folder) else None
     return None
+
+
+def _is_private(path: Path) -> bool:
+    """Whether it is there, and nobody but this user can have written it."""
+    try:
+        about = path.lstat()
+    except OSError:
+        return False
+    if sys.platform == "win32":  # where a home's files are its user's
+        return True
+    return about.st_uid == os.getuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def usable(x: Tensor) -> bool:

@@ -36,7 +36,7 @@ static void block(const T* x, int64_t step, int64_t row, int64_t taps, int64_t l
             const int64_t mine = std::min<int64_t>(L, left - v * L);
             if (s.add && mine == L) sum[p][v] += *(const Vector*)(out + v * L);
             else if (s.add) for (int i = 0; i < mine; i++) sum[p][v][i] += out[v * L + i];
-            if (s.relu) sum[p][v] = sum[p][v] > 0 ? sum[p][v] : sum[p][v] - sum[p][v];
+            if (s.relu) sum[p][v] = sum[p][v] <= 0 ? Vector{} : sum[p][v];  // NaN stays
             if (mine == L) *(Vector*)(out + v * L) = sum[p][v];
             else for (int i = 0; i < mine; i++) out[v * L + i] = sum[p][v][i];
         }
@@ -133,7 +133,7 @@ static void finish(const T* x, const T*, const T*, const uint8_t*, T* out, const
                    int64_t last) {
     for (int64_t i = first * s.cols * s.c_out; i < last * s.cols * s.c_out; i++) {
         const T sum = s.add ? out[i] + x[i] : x[i];
-        out[i] = sum > 0 ? sum : sum - sum;
+        out[i] = sum <= 0 ? T(0) : sum;
     }
 }
 

@@ -70,7 +70,9 @@ class Packed(nn.Module):
         """The output (N, outputs, h, w), added to ``onto`` in place if it is given, at computed
         positions; anything elsewhere. And its shape.
 
-        Raises ValueError for maps that the convolution cannot take: a kernel would not notice.
+        Raises ValueError for maps that the convolution cannot take, for a ``state`` or ``onto``
+        that does not fit its output, and for a depthwise one with ``onto`` or ``relu``: a kernel
+        would not notice.
         """
         x = in_rows(x)
         n, c_in, h, w = x.shape
@@ -83,7 +85,11 @@ class Packed(nn.Module):
         rows, cols = ((side + 2 * padding - kernel) // stride + 1 for side in (h, w))
         window = (kernel, stride, padding, conv.groups > 1, onto is not None, relu)
         shape = Shape(h, w, c_in, rows, cols, conv.out_channels, self.packed, *window)
-        out = empty_maps(x, (n, conv.out_channels, rows, cols)) if onto is None else onto
+        if conv.groups > 1 and (onto is not None or relu):
+            raise ValueError("a depthwise convolution neither adds nor has a ReLU")
+        check_state(state, (n, rows, cols))
+        size = (n, conv.out_channels, rows, cols)
+        out = empty_maps(x, size) if onto is None else checked_onto(onto, size, x.dtype)
         call("convolve", x, (self.weights, self.bias), state, out, shape)
         return out, shape
 
@@ -132,7 +138,7 @@ def step(conv: nn.Module, x: Tensor, onto: Tensor | None = None) -> Tensor:
     if not ours:
         return F.relu(y if onto is None else y + onto)
     y = in_rows(y)
-    out = y if onto is None else onto
+    out = y if onto is None else checked_onto(onto, tuple(y.shape), y.dtype)
     channels, rows, cols = y.shape[1:]
     shape = Shape(rows=rows, cols=cols, c_out=channels, add=onto is not None)
     call("finish", y, (y, y), None, out, shape)
@@ -237,6 +243,7 @@ def join(maps: Sequence[Tensor], segment: SegmentMask, size: tuple[int, int]) ->
     at the mask's positions; anything elsewhere."""
     state, total = state_at(segment, size), sum(one.shape[1] for one in maps)
     out, done = empty_maps(maps[0], (len(maps[0]), total, *size)), 0
+    check_state(state, (len(out), *size))
     pooled = maps[0].shape[-1] // size[1]
     for one in map(in_rows, maps):
         c_in, h, w = one.shape[1:]
@@ -244,6 +251,28 @@ def join(maps: Sequence[Tensor], segment: SegmentMask, size: tuple[int, int]) ->
         call("join", one, (one, one), state, out[:, done:], shape)
         done += c_in
     return out
+
+
+def check_state(state: Tensor | None, shape: tuple[int, int, int]) -> None:
+    """Raises ValueError for what a kernel would read past its end: no bytes in a row, or not so
+    many."""
+    if state is None or (
+        state.shape == shape and state.dtype == torch.uint8 and state.is_contiguous()
+    ):
+        return
+    found = tuple(state.shape)
+    raise ValueError(f"a mask's states {found} in {state.dtype}; the output takes {shape} in uint8")
+
+
+def checked_onto(onto: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """What an output is added to; raises ValueError unless it is such maps, in rows."""
+    in_place = onto.is_contiguous(memory_format=torch.channels_last)
+    if not in_place or (tuple(onto.shape), onto.dtype) != (shape, dtype):
+        raise ValueError(
+            f"to be added to maps {tuple(onto.shape)} in {onto.dtype}; the output is {shape} in "
+            f"{dtype}, channels last"
+        )
+    return onto
 
 
 def in_rows(x: Tensor) -> Tensor:
