@@ -14,7 +14,6 @@ from convnext_study.cli.options import OTHER, option, with_options
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
-    from convnext_study.data.transforms.evaluation import EvalTransform
     from convnext_study.evaluation.load_run import LoadedModel
 
 
@@ -47,7 +46,8 @@ def export(
     data_of(loaded, options.trust)
     transform, shape = loaded.transform, None
     if not loaded.is_classifier:
-        transform, shape = _of_maps(loaded)
+        loaded, shape = _of_maps(loaded)
+        transform = loaded.transform
     if transform.mean is None or transform.std is None:
         raise UserError(
             f"{run}: the data it was trained on cannot be opened, and with it go the mean and "
@@ -64,9 +64,9 @@ def export(
         print(f"note: {note}")
 
 
-def _of_maps(loaded: LoadedModel) -> tuple[EvalTransform, tuple[int, int, int]]:
-    """How the images of a task with maps for answers are normalised, and the shape of one, of the
-    validation part."""
+def _of_maps(loaded: LoadedModel) -> tuple[LoadedModel, tuple[int, int, int]]:
+    """The network of a task with maps for answers, without parts for training alone, with how its
+    images are normalised; and the shape of one, of the validation part."""
     from convnext_study.training.runtime import Runtime
     from convnext_study.training.tasks import make_task
     from convnext_study.training.tasks.pose import Pose
@@ -76,7 +76,9 @@ def _of_maps(loaded: LoadedModel) -> tuple[EvalTransform, tuple[int, int, int]]:
     task = make_task(loaded.run, Runtime())
     assert isinstance(task, Segmentation | Pose)  # noqa: S101  there are no others
     mean, std = task.data.mean, task.data.std
-    return dataclasses.replace(loaded.transform, mean=mean, std=std), task.image_shape
+    transform = dataclasses.replace(loaded.transform, mean=mean, std=std)
+    net = task.without_training_parts(loaded.net)
+    return dataclasses.replace(loaded, net=net, transform=transform), task.image_shape
 
 
 def _results(loaded: LoadedModel, run: Path) -> dict[str, Any]:

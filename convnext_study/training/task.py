@@ -232,6 +232,10 @@ class Task(Hooks, ABC):
         """Which images those were."""
         return frozenset()
 
+    def without_training_parts(self, model: nn.Module) -> nn.Module:
+        """The trained network, in evaluation mode, without parts that are for training alone."""
+        return model
+
     def evaluates_after(self, epoch: int) -> bool:
         """Whether the network is evaluated after this epoch (from 0). After the last it always is.
 

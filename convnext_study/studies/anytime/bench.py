@@ -24,6 +24,7 @@ from convnext_study.report.tables.formatting import count, digits, percent
 from convnext_study.studies.anytime.layer_cost import exit_macs
 from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.skipping.accelerate import accelerated
+from convnext_study.studies.anytime.skipping.compiled import build_name
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
 TITLE = "skipping: to the last exit of networks with redesigned heads and masks"
@@ -60,6 +61,7 @@ def measure(settings: Settings, report: Callable[[str], None]) -> list[Row]:
     """
     alone = settings.device == "cpu" and settings.threads == 1
     names = settings.networks or NETWORKS[: 1 if settings.quick else None]
+    kernels = build_name() if settings.device == "cpu" else None
     found = []
     for name in names:
         size = settings.image_size or SIZES.get(name, SMALL_SIZE)
@@ -67,6 +69,7 @@ def measure(settings: Settings, report: Callable[[str], None]) -> list[Row]:
         x = torch.randn(settings.batch_size or 1, net.in_chans, *size, device=settings.device)
         clock, shares = "process" if alone else "wall", QUICK if settings.quick else SKIPPED
         about = {"network": name, "image_size": list(size), "batch": len(x), "clock": clock}
+        about["kernels"] = kernels
         rows = []
         for row in compare(net, x, shares, settings.repeats, CLOCKS[clock]):
             report(f"{name}, {row['skipped']:.0%} skipped")
@@ -195,4 +198,5 @@ def table(rows: Sequence[Row]) -> Table[Row]:
             cell=lambda row: "never" if row["pays_from"] is None else percent(row["pays_from"]),
         ),
     ]
-    return Table("anytime", TITLE, columns, rows, NOTES)
+    kernels = {f"kernels: {row['kernels'] or 'none'}." for row in rows}
+    return Table("anytime", TITLE, columns, rows, (*NOTES, *kernels))

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convnext_study.evaluation.trust import EvaluationError
 from convnext_study.runs.files import CHECKPOINT, make_within, read_json, write_json
 from convnext_study.runs.metrics import Metric
+from convnext_study.runs.provenance import hardware
 from convnext_study.runs.records import Record
 from convnext_study.studies.anytime.spec import published
 
@@ -35,15 +36,15 @@ def load_checkpointed(record: Record) -> tuple[AnytimeNet, ExitCosts]:
     from convnext_study.evaluation.load_run import load_run
     from convnext_study.studies.anytime.exit_costs import ExitCosts
     from convnext_study.studies.anytime.network import AnytimeNet
-    from convnext_study.studies.anytime.segmentation import DeepSupervision, last_exit_alone
     from convnext_study.training.runtime import Runtime
     from convnext_study.training.tasks import make_task
 
     net = load_run(record.folder).net
     task = make_task(record.run, Runtime(corrupt_images="skip"))
+    net = task.without_training_parts(net)
     if not isinstance(net, AnytimeNet) or not isinstance(task, ExitCosts):
         raise EvaluationError(f"{record.folder}: not a run of this study's")
-    return last_exit_alone(net) if isinstance(task, DeepSupervision) else net, task
+    return net, task
 
 
 def first_seed(records: Sequence[Record]) -> Record | None:
@@ -63,6 +64,7 @@ def exit_milliseconds(record: Record) -> list[float]:
     from convnext_study.benchmarks.timing import one_thread
     from convnext_study.studies.anytime.bench import laps
     from convnext_study.studies.anytime.skipping.accelerate import accelerated
+    from convnext_study.studies.anytime.skipping.compiled import build_name
 
     def measure() -> list[float]:
         net, task = load_checkpointed(record)
@@ -79,7 +81,8 @@ def exit_milliseconds(record: Record) -> list[float]:
         # An image whose exits were all decided before takes no time for the rest.
         return [1000 * statistics.median(times) for times in zip(*found, strict=True)]
 
-    return [float(one) for one in _remembered(record, "milliseconds", measure)]
+    by = {"kernels": build_name(), **hardware()}
+    return [float(one) for one in _remembered(record, "milliseconds", measure, by)]
 
 
 def sweep(record: Record) -> dict[float, Record]:
@@ -108,10 +111,13 @@ def sweep(record: Record) -> dict[float, Record]:
     return swept
 
 
-def _remembered(record: Record, name: str, measure: Callable[[], Any]) -> Any:
+def _remembered(
+    record: Record, name: str, measure: Callable[[], Any], by: Mapping[str, Any] | None = None
+) -> Any:
     """What was measured of a run's network, in plain values; measured where it was not yet.
 
-    Kept beside the runs, with the checksum of the weights that it belongs to.
+    Kept beside the runs, with the checksum of the weights that it belongs to, and with what it was
+    measured ``by``, where that matters.
     """
     from convnext_study.training import checkpoint_file
 
@@ -119,10 +125,10 @@ def _remembered(record: Record, name: str, measure: Callable[[], Any]) -> Any:
     path = make_within(record.folder.parents[1], MEASURED) / f"{record.run.id}-{name}.json"
     try:
         kept = read_json(path)
-        if kept["weights"] == digest:
+        if kept["weights"] == digest and kept.get("by") == by:
             return kept["measured"]
     except (OSError, ValueError, LookupError, TypeError):
         pass  # not there, or not whole: it is measured again
     measured = measure()
-    write_json(path, {"weights": digest, "measured": measured})
+    write_json(path, {"weights": digest, "by": by, "measured": measured})
     return measured

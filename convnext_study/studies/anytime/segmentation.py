@@ -70,6 +70,10 @@ class DeepSupervision(AnytimeSegmentation):
         last = {name: one if one.ndim == 1 else one[:, -1:] for name, one in evidence.items()}
         return super().metrics(last)
 
+    def without_training_parts(self, model: nn.Module) -> nn.Module:
+        """The network of `last_exit_alone`."""
+        return last_exit_alone(anytime_net(model))
+
     def costs(self, model: nn.Module) -> dict[str, Cost]:
         """Of the network without the heads that are not used."""
         with torch.device("meta"):

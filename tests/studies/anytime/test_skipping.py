@@ -295,6 +295,7 @@ def test_the_command_measures_skipping(tmp_path: Path) -> None:
         (0.5, 2, [32, 64]),
         (0.9, 2, [32, 64]),
     ]
+    assert {row["kernels"] for row in rows} == {compiled.build_name()}
     assert all(len(times) == 4 for row in rows for times in row["milliseconds"].values())
     words = " ".join(done.stdout.split())
     for word in ("hrnet_digits_narrow", "32x64", "50 %", "90 %", "skipped over dense"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from html import unescape
@@ -31,6 +32,7 @@ from convnext_study.runs.records import Record, scan
 from convnext_study.studies.anytime.arm_exits import CLAIMS
 from convnext_study.studies.anytime.arms import arms_of
 from convnext_study.studies.anytime.load_checkpointed import THRESHOLDS
+from convnext_study.studies.anytime.skipping.compiled import build_name
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 
@@ -167,11 +169,15 @@ def test_the_command_reports_what_is_there_and_how_it_ended(
 def test_measured_once(
     file: StudyFile, reported: list[Finding], study: tuple[Path, Context]
 ) -> None:
-    """What was measured of a network stands, until its weights are others."""
+    """What was measured of a network stands, until the weights or the kernels are others."""
     first = tables_of(reported)["anytime_exits"].records()
     kept = next((study[0] / "anytime-measured").glob("ca-*-milliseconds.json"))
     whole = kept.read_text()
-    kept.write_text("{")
+    changed = json.loads(whole)
+    assert changed["by"]["kernels"] == build_name()
+    changed["by"]["kernels"] = "skipping-of-another-machine"
+    kept.write_text(json.dumps(changed))
+    next(kept.parent.glob("ca-*-thresholds.json")).write_text("{")
     again = tables_of(file.report(list(scan(study[0] / "runs")), study[1]))
     found = again["anytime_exits"].records()
     assert [row["miou"] for row in found] == [row["miou"] for row in first]
@@ -213,21 +219,26 @@ def test_commands_take_its_runs_or_refuse_in_a_line(
         assert len(text.splitlines()) == 1
 
 
-def test_a_network_with_exits_is_exported_with_all_of_them(
-    study: tuple[Path, Context], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("arm", "exits"), [("ca", 4), ("deep", 1)])
+def test_a_network_is_exported_with_the_exits_that_answer(
+    study: tuple[Path, Context],
+    arm: str,
+    exits: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given: list[torch.Size] = []
+    given: list[tuple[torch.Size, int]] = []
 
     def writer(net: torch.nn.Module, *others: object) -> torch.nn.Module:
         (folder, _, _, images) = others
         assert isinstance(folder, Path) and isinstance(images, torch.Tensor)
-        given.append(images.shape)
+        given.append((images.shape, len(net(images))))
         return net
 
     monkeypatch.setitem(formats.FORMATS, "pt2", writer)
-    run = next((study[0] / "runs").glob("ca-s0-*"))
+    run = next((study[0] / "runs").glob(f"{arm}-s0-*"))
     code, text = command(monkeypatch, capsys, "export", "--to", "pt2", str(run))
-    assert (code, given) == (0, [(3, 3, 32, 32)])
+    assert (code, given) == (0, [((3, 3, 32, 32), exits)])
     assert "largest difference 0," in text
 
 
