@@ -191,7 +191,9 @@ def run_roadmap(
         ours,
         choose_variants(ours, names),
         data=data,
-        seeds=parse_seeds(str(seeds) if isinstance(seeds, int) else ",".join(map(str, seeds))),
+        seeds=parse_seeds(
+            f"{seeds}" if isinstance(seeds, int) else f"{','.join(map(str, seeds))},"
+        ),
         recipe=recipe,
         changes=changes,
     )
@@ -199,11 +201,14 @@ def run_roadmap(
     study = RunCollection(tuple(identify_in(where, runs, machine)), where, wandb)
     planned = plan(study, machine)
     show = progress if callable(progress) else _Printed(planned.jobs) if progress else None
+    study.note_places()
     with _without_main():
         outcomes = planned.train(
             lambda: show(progress_of(study.records(), study.runs)) if show else None
         )
-    if failed := unfinished(outcomes, "failed") + unfinished(outcomes, "busy"):
+    # What another command has finished meanwhile is none of the busy ones.
+    busy = [one for one in unfinished(outcomes, "busy") if not study.is_done(one.run)]
+    if failed := unfinished(outcomes, "failed") + busy:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise RunFailed(f"{failed[0].run.id}: {failed[0].reason}{more}")
     if unfinished(outcomes, "stopped"):

@@ -66,6 +66,7 @@ def test_a_road_is_trained_loaded_compared_and_drawn(tmp_path: Path, trains_here
     again = train(own.name, roadmap("nano", WIDER), seeds=[1], data="digits", epochs=1,
                   folder=tmp_path, progress=False, **SMALL)  # fmt: skip
     assert again[own.name].value == own.value
+    assert sorted(again[own.name].seeds) == [0, 1]
     with pytest.raises(UserError, match="did you mean expansion_6"):
         again["expansion"]
     with pytest.raises(UserError, match="has no study 'pairs'"):
@@ -101,6 +102,20 @@ def test_a_script_needs_no_guard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     with pytest.raises(UserError, match="holds no run"):
         train("gelu", data="digits", folder=tmp_path, **SMALL)
     assert seen == [set()]
+
+
+def test_one_seed_of_a_list_is_that_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def ends(study: RunCollection, *_: object) -> list[Outcome]:
+        seen.extend(run.seed for run in study.runs)
+        return []
+
+    monkeypatch.setattr(machine, "train_all", ends)
+    for seeds in ([3], [0], 1):
+        with pytest.raises(UserError, match="holds no run"):
+            train("gelu", data="digits", folder=tmp_path, seeds=seeds, **SMALL)
+    assert seen == [3, 0, 0]
 
 
 def test_importing_it_is_light() -> None:

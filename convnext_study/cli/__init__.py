@@ -24,7 +24,7 @@ from convnext_study.cli import (
     study,
     train,
 )
-from convnext_study.cli.defaults import PROJECT_FILE, project_defaults
+from convnext_study.cli.defaults import PROJECT_FILE, options_of, project_defaults
 from convnext_study.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -97,9 +97,7 @@ def _defaults() -> dict[str, dict[str, object]]:
     if not Path(PROJECT_FILE).is_file():
         return {}
     made: Any = typer.main.get_command(app)
-    return project_defaults(
-        {name: {one.name for one in made.commands[name].params} for name in COMMANDS}
-    )
+    return project_defaults({name: options_of(made.commands[name]) for name in COMMANDS})
 
 
 def _version(wanted: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,7 +16,12 @@ from convnext_study.data.sources import SOURCES
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.roadmap import DEFAULT_REGIME, ROADMAPS
 
+if TYPE_CHECKING:
+    from click import Command
+
 PROJECT_FILE = "convnext-study.toml"
+# What runs code: only who types it may ask for it, not a file in a folder from elsewhere.
+RUNS_CODE = ("trust", "code")
 MEASURING = ("eval", "bench", "pack")  # whose data is the run's, or their own
 PRESETS: dict[str, dict[str, Any]] = {
     "laptop": {"regime": "nano", "device": "cpu", "seeds": "3"},
@@ -34,14 +39,24 @@ def apply_preset(ctx: typer.Context, name: str | None) -> str | None:
     return name
 
 
+def options_of(command: Command) -> dict[str, tuple[str, bool]]:
+    """A command's options by their names without dashes: the parameter, and whether it is on."""
+    return {
+        name.removeprefix("--"): (one.name or "", name in one.opts)
+        for one in command.params
+        for name in (*one.opts, *one.secondary_opts)
+        if name.startswith("--") and one.name not in RUNS_CODE
+    }
+
+
 def project_defaults(
-    commands: Mapping[str, set[str]], path: Path = Path(PROJECT_FILE)
+    commands: Mapping[str, Mapping[str, tuple[str, bool]]], path: Path = Path(PROJECT_FILE)
 ) -> dict[str, dict[str, Any]]:
     """The defaults of every command, of those given with their options, by a project's file.
 
     A value at the file's top is for all commands that have such an option, but those that measure;
     a table named as a command is for that one. Raises UserError, one line, also for a key that is
-    no option.
+    no option, or one that runs code.
     """
     if not path.is_file():
         return {}
@@ -53,27 +68,34 @@ def project_defaults(
     own = {key: value for key, value in given.items() if isinstance(value, dict)}
     for key, value in given.items():
         if key not in own:
-            where = {n for n, has in commands.items() if _name(key) in has and n not in MEASURING}
-            _set(path, found, where, key, value)
+            where = [name for name in commands if name not in MEASURING]
+            _set(path, found, {name: commands[name] for name in where}, key, value)
     for command, values in own.items():
         if command not in commands:
             raise UserError(f"{path}: [{command}]{did_you_mean(command, [*commands])}")
         for key, value in values.items():
-            _set(path, found, {command} if _name(key) in commands[command] else set(), key, value)
+            _set(path, found, {command: commands[command]}, key, value)
     return found
 
 
-def _name(key: str) -> str:
-    return key.removeprefix("--").replace("-", "_")
-
-
 def _set(
-    path: Path, found: dict[str, dict[str, Any]], where: set[str], key: str, value: Any
+    path: Path,
+    found: dict[str, dict[str, Any]],
+    commands: Mapping[str, Mapping[str, tuple[str, bool]]],
+    key: str,
+    value: Any,
 ) -> None:
+    name = key.removeprefix("--").replace("_", "-")
+    where = [command for command, options in commands.items() if name in options]
     if not where or not isinstance(value, str | int | float | bool):
         raise UserError(f"{path}: {key}: no option takes this; name one of a command's --help")
+    if isinstance(value, str) and any(one.strip().endswith(".py") for one in value.split(",")):
+        raise UserError(f"{path}: {key}: names a Python file; give it on the command line")
     for command in where:
-        found[command][_name(key)] = value
+        parameter, on = commands[command][name]
+        if not on and not isinstance(value, bool):
+            raise UserError(f"{path}: {key}: is true or false")
+        found[command][parameter] = value if on else not value
 
 
 def complete_step(ctx: typer.Context, incomplete: str) -> list[str]:

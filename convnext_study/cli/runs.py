@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from convnext_study.cli.options import Json, print_json, print_tables, warn_of_unreadable
-from convnext_study.errors import UserError
+from convnext_study.errors import Busy, RunFailed, UserError
 from convnext_study.runs.files import CHECKPOINT, PREVIOUS
 from convnext_study.runs.records import Record, RecordError, scan
 
@@ -79,24 +80,31 @@ def clean_runs(
 
     done = [one for one in _records(folder) if one.status == "done"]
     before = sum(_size(one.folder) for one in done)
-    freed = sum(_clean(one, dry_run) for one in done)
+    freed = 0
+    for one in done:
+        try:
+            freed += _clean(one, dry_run)
+        except (RunFailed, Busy, UserError) as error:
+            print(f"convnext-study: warning: left as it is: {error}", file=sys.stderr)
     words = "would be freed" if dry_run else "freed"
     print(f"{size(freed)} of {size(before)} {words} in {plural(len(done), 'finished run')}")
 
 
 def _clean(record: Record, dry_run: bool) -> int:
-    """Bytes that go."""
+    """Bytes that go. The checkpoint before goes only where the newest can be read."""
     from convnext_study.runs.folder import RunFolder
     from convnext_study.training import checkpoint_file
 
     newest, previous = (record.folder / name for name in (CHECKPOINT, PREVIOUS))
+    if not newest.exists():
+        return 0
     freed = previous.lstat().st_size if previous.exists() else 0
-    state = checkpoint_file.read(newest) if newest.exists() else {}
-    kept = {name: value for name, value in state.items() if name not in ONLY_TO_RESUME}
     if dry_run:
-        parts = (state[name] for name in ONLY_TO_RESUME if name in state)
-        return freed + sum(map(_bytes, parts))
+        state = checkpoint_file.read(newest)
+        return freed + sum(_bytes(state[name]) for name in ONLY_TO_RESUME if name in state)
     with RunFolder(record.folder, record.run) as own, own.writing():
+        state = checkpoint_file.read(newest)
+        kept = {name: value for name, value in state.items() if name not in ONLY_TO_RESUME}
         if len(kept) < len(state):
             size = newest.stat().st_size
             checkpoint_file.save(record.folder, kept, own.check_lock)

@@ -22,18 +22,19 @@ MOST_SEEDS = 1000  # by their number; more of them are named
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """``3`` is the seeds 0, 1, 2; ``0,4,7`` are those. Raises UserError."""
+    """``3`` is the seeds 0, 1, 2; ``0,4,7`` are those, and ``4,`` is 4 alone. Raises UserError."""
+    count = "," not in text
     try:
-        numbers = tuple(int(part) for part in text.split(","))
+        numbers = tuple(int(part) for part in text.removesuffix(",").split(","))
     except ValueError:
         numbers = ()
-    if not numbers or min(numbers) < 0 or (len(numbers) == 1 and numbers[0] < 1):
+    if not numbers or min(numbers) < 0 or (count and numbers[0] < 1):
         raise UserError(f"seeds: {text!r:.60}; use how many (3), or which (0,4,7)")
-    if max(numbers) >= 2**63 or (len(numbers) == 1 and numbers[0] > MOST_SEEDS):
+    if max(numbers) >= 2**63 or (count and numbers[0] > MOST_SEEDS):
         raise UserError(f"seeds: {text:.40}; use at most {MOST_SEEDS:,}, each below 2^63")
     if len(set(numbers)) < len(numbers):
         raise UserError(f"seeds: {text!r:.60} names a seed twice")
-    return tuple(range(numbers[0])) if len(numbers) == 1 else numbers
+    return tuple(range(numbers[0])) if count else numbers
 
 
 def parse_names(text: str) -> tuple[str, ...]:

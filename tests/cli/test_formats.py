@@ -91,6 +91,14 @@ def test_finished_runs_lose_what_only_a_resume_needs(
     assert after["bytes"] < before["bytes"] / 3
     state = checkpoint_file.read(run / CHECKPOINT)
     assert "optimizer" not in state and not (run / PREVIOUS).exists()
+    # Where the newest is not there, or damaged, the one before it is all that is left.
+    (run / CHECKPOINT).rename(run / PREVIOUS)
+    assert command("runs", "clean", str(tmp_path)).code == 0 and (run / PREVIOUS).exists()
+    content = (run / PREVIOUS).read_bytes()
+    (run / CHECKPOINT).write_bytes(content[:-1])
+    assert "damaged" in command("runs", "clean", str(tmp_path)).errors
+    assert (run / PREVIOUS).read_bytes() == content
+    (run / PREVIOUS).rename(run / CHECKPOINT)
     assert all((state["model"][name] == weight).all() for name, weight in weights.items())
     # A result that is lost is written again from what is left.
     result = (run / "result.json").read_text()
@@ -118,8 +126,14 @@ def test_a_projects_file_and_presets(
     assert planned("--epochs", "2", "--preset", "laptop") == (2, 32, "digits", "float32", 3)
     assert planned("--preset", "laptop", "--seeds", "2")[-1] == 2
     assert "did you mean laptop" in command("train", "gelu", "--preset", "laptp").errors
+    file.write_text("[train]\nmirror = 'tensorboard'\nno-tf32 = true\n")
+    assert command("train", "gelu", "--dry-run").code == 0
     for text, says in (
         ("epoch = 3", "epoch"),
+        ("[eval]\ntrust = true", "no option takes this"),
+        ("[export]\ncode = 'net.py'", "no option takes this"),
+        ("[study]\nfile = 'net.py'", "no option takes this"),
+        ("extra-steps = 'grn,net.py'", "names a Python file"),
         ("[tran]\nx = 1", "did you mean train"),
         ("=", "TOML"),
     ):
@@ -128,7 +142,8 @@ def test_a_projects_file_and_presets(
         assert (code, errors.count("\n")) == (2, 1)
         assert says in errors
     with pytest.raises(UserError, match="no option takes this"):
-        project_defaults({"train": {"seeds"}}, _written(tmp_path / "x.toml", "seeds = [1]"))
+        options = {"train": {"seeds": ("seeds", True)}}
+        project_defaults(options, _written(tmp_path / "x.toml", "seeds = [1]"))
 
 
 def _written(path: Path, text: str) -> Path:
