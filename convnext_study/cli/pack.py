@@ -59,4 +59,6 @@ def pack(
         typer.echo("\nstopped; rerun the same command to resume", err=True)
         raise typer.Exit(EXIT_STOPPED) from None
     size = sum(sum(part.shards) for part in made.parts.values())
+    if empty := sum(part.empty for part in made.parts.values()):
+        print(f"{empty:,} images could not be read; their places are empty")
     print(f"{out}: {size / 1e9:.2f} GB; train with --data packed:{out}")

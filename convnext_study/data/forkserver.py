@@ -4,6 +4,11 @@ It is multiprocessing's fork server, one for a command: trainings are forked fro
 readers too. It and all that come of it are born with the signals to stop held back, until they
 handle them: one to a whole process group would end the server, and nobody would know any longer
 how its processes end.
+
+Two things stay as multiprocessing has them. It has one server for a whole process, so that what
+a notebook starts by the method ``forkserver`` (Python 3.14's default) comes of it too, with those
+signals held back: start other processes by ``get_context("spawn")``. And the server's libraries see
+the environment of its start when they are imported; a process has that of its own start after.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker, util
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
@@ -37,10 +42,27 @@ TRAININGS = (
 )
 
 
+class _Process(ForkServerProcess):
+    """One with the environment that its parent has when it is made, and not when the server was."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._environment = dict(os.environ)
+
+    def run(self) -> None:
+        os.environ.clear()
+        os.environ.update(self._environment)
+        super().run()
+
+
+class _Context(ForkServerContext):
+    Process = _Process
+
+
 def context(preload: Sequence[str] = ()) -> ForkServerContext:
     """What starts processes; ``preload`` as in `start`."""
     start(preload)
-    return multiprocessing.get_context("forkserver")
+    return _Context()
 
 
 def start(preload: Sequence[str] = ()) -> None:
@@ -67,12 +89,13 @@ def start(preload: Sequence[str] = ()) -> None:
 def without_main() -> Iterator[None]:
     """Processes started here do not run the main script again: what they are given is not in it."""
     main = sys.modules["__main__"]
-    known = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
-    vars(main).update(dict.fromkeys(known))
+    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
     try:
+        main.__dict__.pop("__file__", None)
+        main.__spec__ = None
         yield
     finally:
-        vars(main).update(known)
+        main.__dict__.update(hidden)
 
 
 def leave_with_owner() -> None:

@@ -7,9 +7,12 @@ shards that are missing. ``pack.json`` is written last.
 from __future__ import annotations
 
 import io
+import multiprocessing
 import signal
 import zlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -23,14 +26,18 @@ from convnext_study.data.encoded import EncodedImages
 from convnext_study.data.fingerprint import fingerprint
 from convnext_study.data.sources.packed import (
     PACK,
+    PackedImages,
     PackFile,
     PartFile,
     Place,
     index_path,
+    parse_pack,
     read_pack,
     shard_path,
 )
 from convnext_study.data.transforms.crops import ShortSide
+from convnext_study.errors import Busy, RunFailed
+from convnext_study.runs import locks
 from convnext_study.runs.files import (
     TEMPORARY,
     make_folder,
@@ -43,6 +50,7 @@ from convnext_study.runs.fingerprints import digest_of_data
 SHARD = 1024  # images
 JPEG = b"\xff\xd8"  # how such a file begins
 SETTINGS = "packing.json"  # while it is made, and what is missing
+LOCK = "packing.lock"
 
 
 @dataclass(frozen=True)
@@ -66,11 +74,14 @@ def pack(
     """Pack a data set of image files into a folder, in so many processes; what is there is kept.
 
     ``report`` is called with how many images are done, and of how many. Raises DataError for data
-    that is not of image files, or not what the folder was begun with.
+    that is not of image files, or not what the folder was begun with, Busy while another process
+    packs into it, RunFailed where one of the processes was killed.
     """
     data = open_data(uri)
     parts: dict[str, EncodedImages] = {}
     for name, images in (("train", data.train), ("val", data.val)):
+        if isinstance(images, PackedImages):
+            raise DataError(f"data {uri!r}: is packed already; pack the image files it was made of")
         if not isinstance(images, EncodedImages):
             raise DataError(f"data {uri!r}: is no image files; only those are packed")
         parts[name] = images
@@ -82,20 +93,33 @@ def pack(
         classes=data.classes,
     )
     make_folder(out)
+    try:
+        with locks.take(out / LOCK):
+            return _pack(_Packer(parts, out, how), wanted, jobs, report)
+    except locks.Held as error:
+        cure = f", or remove {error.marker} if it is dead" if error.marker else ""
+        raise Busy(f"{out}: {error.holder} packs into it; wait for it or stop it{cure}") from None
+
+
+def _pack(
+    packer: _Packer, wanted: PackFile, jobs: int, report: Callable[[int, int], None]
+) -> PackFile:
+    out = packer.out
     if (out / PACK).exists():
         found = read_pack(out)
         _check_same(out / PACK, found.model_copy(update={"parts": {}}), wanted)
+        (out / LOCK).unlink()  # who waits for it finds all done
         return found
     settings = out / SETTINGS
     if settings.exists():
-        _check_same(settings, PackFile.model_validate_json(settings.read_bytes()), wanted)
+        _check_same(settings, parse_pack(settings), wanted)
     else:
         write_bytes(settings, wanted.model_dump_json().encode())
-    packer = _Packer(parts, out, how)
     packer.run(jobs, report)
-    whole = wanted.model_copy(update={"parts": {name: packer.finish(name) for name in parts}})
+    made = {name: packer.finish(name) for name in packer.parts}
+    whole = wanted.model_copy(update={"parts": made})
     write_bytes(out / PACK, whole.model_dump_json().encode())
-    for left in (settings, *out.glob("*.places"), *out.glob(f".*{TEMPORARY}")):
+    for left in (settings, out / LOCK, *out.glob("*.places"), *out.glob(f".*{TEMPORARY}")):
         left.unlink(missing_ok=True)
     return whole
 
@@ -131,12 +155,25 @@ class _Packer:
                 report(done, total)
             return
         context = forkserver.context(forkserver.READERS)
-        with context.Pool(processes, _begin, (self,)) as pool:
-            for result in pool.imap_unordered(_make, missing):
-                if isinstance(result, DataError):
-                    raise result
-                done += result
-                report(done, total)
+        before = set(multiprocessing.active_children())
+        with ProcessPoolExecutor(processes, context, _begin, (self,)) as pool:
+            try:
+                for future in as_completed([pool.submit(_make, one) for one in missing]):
+                    result = future.result()
+                    if isinstance(result, DataError):
+                        raise result
+                    done += result
+                    report(done, total)
+            except BaseException as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in set(multiprocessing.active_children()) - before:
+                    process.kill()
+                if not isinstance(error, BrokenProcessPool):
+                    raise
+                raise RunFailed(
+                    f"{self.out}: a process that packs was killed; rerun the same command to go "
+                    "on, with fewer --jobs where memory is short"
+                ) from None
 
     def make(self, which: tuple[str, int]) -> int:
         """Write a shard, and where its images are. Returns how many those are."""
@@ -164,7 +201,10 @@ class _Packer:
         content = places + ends.astype("<i8").tobytes() + text
         write_bytes(index_path(self.out, part), content)
         sizes = [shard_path(self.out, part, one).stat().st_size for one in self.shards(part)]
-        return PartFile(images=len(images), digest=digest(content), shards=tuple(sizes))
+        stored = np.frombuffer(places, "<i8").reshape(-1, len(Place._fields))
+        empty = int((stored[:, Place._fields.index("size")] == 0).sum())
+        shards = tuple(sizes)
+        return PartFile(images=len(images), digest=digest(content), shards=shards, empty=empty)
 
     def _places(self, part: str, number: int) -> Path:
         return shard_path(self.out, part, number).with_suffix(".places")

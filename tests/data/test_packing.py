@@ -19,11 +19,14 @@ from support.runs import make_tiny_run
 
 from convnext_study.data import open_data, packing
 from convnext_study.data.dataset import CorruptImage, DataError, DatasetPair, digest
+from convnext_study.data.encoded import EncodedImages
 from convnext_study.data.fingerprint import fingerprint
 from convnext_study.data.loader import train_batches
 from convnext_study.data.packing import Packing, pack
-from convnext_study.data.sources.packed import PACK, Place
+from convnext_study.data.sources.packed import PACK, Place, _check
+from convnext_study.errors import Busy, RunFailed
 from convnext_study.recipes import CLASSIC
+from convnext_study.runs import locks
 from convnext_study.training.loop import train
 
 WHOLE = Packing()
@@ -196,6 +199,53 @@ def test_an_index_that_leads_elsewhere(
         open_data(f"packed:{out}")
 
 
+def test_raw_pixels_that_are_too_long() -> None:
+    columns: Any = np.array([[0], [0], [3 * 501], [0], [0], [1], [501]])
+    with pytest.raises(DataError, match="image 0"):
+        _check(Path("val.index"), Place(*columns), np.array([3 * 501]), 1)
+
+
+def test_val_alone_is_no_training_data(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    packed(folder, out)
+    with pytest.raises(DataError, match="is packed already"):
+        pack(f"packed:{out}", tmp_path / "again", Packing(raw=True), 1)
+    known = json.loads((out / PACK).read_text())
+    del known["parts"]["train"]
+    (out / PACK).write_text(json.dumps(known))
+    with pytest.raises(DataError, match="has no part train"):
+        open_data(f"packed:{out}")
+    assert len(open_data(f"packed:{out}", val_alone=True).val) == 10
+
+
+class _Deadly(EncodedImages):
+    """Images whose reader is killed, as where memory is short."""
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def read(self, index: int) -> bytes:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b""
+
+    def digests(self) -> dict[str, str]:
+        return {}
+
+
+def test_a_killed_process_ends_it(tmp_path: Path, small_shards: None) -> None:
+    packer = packing._Packer({"train": _Deadly(np.zeros(6, "<i8"))}, tmp_path, WHOLE)
+    with pytest.raises(RunFailed, match="rerun the same command"):
+        packer.run(2, lambda done, images: None)
+
+
+def test_one_at_a_time_packs_into_a_folder(folder: Path, tmp_path: Path) -> None:
+    with locks.take(tmp_path / packing.LOCK), pytest.raises(Busy):
+        packed(folder, tmp_path)
+    (tmp_path / packing.SETTINGS).write_text("{}")
+    with pytest.raises(DataError, match=r"packing\.json: "):
+        packed(folder, tmp_path)
+
+
 def test_a_bad_image_stops_it_or_keeps_its_place(folder: Path, tmp_path: Path) -> None:
     root = make_folder(tmp_path / "bad")
     (root / "train" / "dog" / "1.jpg").write_bytes(b"no image")
@@ -203,6 +253,8 @@ def test_a_bad_image_stops_it_or_keeps_its_place(folder: Path, tmp_path: Path) -
         packed(root, tmp_path / "out")
     data = packed(root, tmp_path / "out", Packing(on_corrupt="skip"))
     assert len(data.train) == 8
+    again = pack(f"folder:{root}", tmp_path / "out", WHOLE, 1)
+    assert {name: part.empty for name, part in again.parts.items()} == {"train": 1, "val": 0}
     with pytest.raises(CorruptImage, match="the file is empty"):
         data.train.pixels(5)
     with pytest.raises(DataError, match="only those are packed"):

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -337,3 +338,11 @@ def test_a_run_whose_readers_are_killed_saves_what_there_is(
 def test_all_that_the_server_imports_is_there() -> None:
     for name in forkserver.TRAININGS:
         import_module(name)
+
+
+def test_a_process_has_the_environment_of_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server may have been there before, as in a notebook."""
+    context = forkserver.context(forkserver.READERS)
+    monkeypatch.setenv("OF_A_LATER_CELL", "set")
+    with ProcessPoolExecutor(1, context) as processes:
+        assert processes.submit(os.getenv, "OF_A_LATER_CELL").result() == "set"

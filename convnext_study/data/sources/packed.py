@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from convnext_study.data.dataset import DataError, DatasetPair, digest, unreadable
-from convnext_study.data.decode import corrupt_image
+from convnext_study.data.decode import MOST_ELONGATED, corrupt_image
 from convnext_study.data.encoded import EncodedImages, Ints, Names
 from convnext_study.data.sources import Opening
 from convnext_study.data.sources.folder import Part, of_parts
@@ -40,13 +40,15 @@ class Place(NamedTuple):
 
 
 class PartFile(BaseModel):
-    """What ``pack.json`` says of a part: the digest of its index, and the bytes of each shard."""
+    """What ``pack.json`` says of a part: the digest of its index, the bytes of each shard, and how
+    many images could not be read, whose places are empty."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: NonNegativeInt
     digest: str
     shards: tuple[NonNegativeInt, ...]
+    empty: NonNegativeInt = 0
 
 
 class PackFile(BaseModel):
@@ -139,6 +141,8 @@ def open_packed(path: str, how: Opening) -> DatasetPair:
     """Packed data. Raises DataError where it is not whole, or was changed."""
     root = Path(path).expanduser()
     pack = read_pack(root)
+    if "train" not in pack.parts and not how.val_alone:
+        raise DataError(f"{root / PACK}: has no part train; pack the data anew, or only evaluate")
     wanted = [name for name in pack.parts if name == "val" or not how.val_alone]
     parts: dict[str, Part] = {name: (_part(root, name, pack), pack.classes) for name in wanted}
     return of_parts(str(root), parts)
@@ -147,20 +151,25 @@ def open_packed(path: str, how: Opening) -> DatasetPair:
 def read_pack(root: Path) -> PackFile:
     """What ``pack.json`` says. Raises DataError, one line."""
     path = root / PACK
-    try:
-        pack = PackFile.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         raise DataError(
             f"{path}: no such file; make it with convnext-study pack DATA {root}, again where that "
             "was stopped"
-        ) from None
+        )
+    pack = parse_pack(path)
+    if pack.version != 1 or "val" not in pack.parts:
+        raise DataError(f"{path}: is of another version of this package; pack the data anew")
+    return pack
+
+
+def parse_pack(path: Path) -> PackFile:
+    """What such a file says, also while the parts are made. Raises DataError, one line."""
+    try:
+        return PackFile.model_validate_json(path.read_bytes())
     except OSError as error:
         raise unreadable(str(path), error) from None
     except ValidationError as error:
         raise DataError(f"{path}: {first_fault(error, PackFile.model_fields)}") from None
-    if pack.version != 1 or "val" not in pack.parts:
-        raise DataError(f"{path}: is of another version of this package; pack the data anew")
-    return pack
 
 
 def _part(root: Path, name: Literal["train", "val"], pack: PackFile) -> PackedImages:
@@ -194,6 +203,8 @@ def _check(path: Path, places: Any, sizes: Ints, classes: int) -> None:
     bad |= (places.label < 0) | (places.label >= classes)
     raw = (places.height > 0) & (places.width > 0)
     bad |= raw & (places.size != places.height * places.width * 3)
+    sides = places.height, places.width
+    bad |= raw & (np.maximum(*sides) > MOST_ELONGATED * np.minimum(*sides))
     bad |= ~raw & ((places.height != 0) | (places.width != 0))
     if bad.any():
         raise DataError(f"{path}: image {int(bad.argmax())} lies in no shard; pack the data anew")
