@@ -27,11 +27,10 @@ AUXILIARY = 0.4  # weight of exits for training alone, as of PSPNet's (Zhao et a
 BACKGROUND = 0.5  # weight of the canvases' background in the loss
 
 SMALL_STEPS, WARMUP = 375, 1 / 6  # of the small recipe; the part of them that warms up
-USUAL_IMAGES = 2000
 # Ours, for minutes on a laptop.
 SMALL = Recipe(
     name="anytime-small",
-    epochs=3,  # of `USUAL_IMAGES`: see `small_recipe`
+    epochs=3,  # of 2,000 images: see `small_recipe`
     optimizer="adamw",
     lr=5e-3,
     lr_base_size=16,
@@ -157,8 +156,8 @@ def runs_of(
         backbones: as `AnytimeSpec` names them. (default: the small network of ours; on Cityscapes
             the authors' smaller one, on MPII that of HRNet's authors)
 
-    Raises UserError, one line, for other data, for a recipe that cannot be used, and for a backbone
-    that cannot be had.
+    Raises UserError, one line, for other data, for a recipe that cannot be used, for a backbone
+    that cannot be had, and for data that is not there where small is to know its epochs.
     """
     scheme, joints = data.partition(":")[0], has_joints(data)
     if not joints:
@@ -172,11 +171,12 @@ def runs_of(
     names = tuple(backbones) or (theirs.get(scheme, AnytimeSpec().backbone),)
     if recipe is None:
         recipe = "published" if scheme in theirs else "small"
-    known = {
-        "published": POSE if joints else published_recipe(),
-        "small": small_recipe(data, changes),
-    }
-    chosen = known.get(recipe) or get_recipe(recipe)
+    if recipe == "small":
+        chosen = small_recipe(data, changes)
+    elif recipe == "published":
+        chosen = POSE if joints else published_recipe()
+    else:
+        chosen = get_recipe(recipe)
     settings = chosen.replace(**(changes or {})).model_dump(mode="json")
     found = []
     for seed in seeds:
@@ -226,7 +226,8 @@ def _check_backbone(name: str) -> None:
 
 def small_recipe(data: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """`SMALL` for as many epochs as make its steps, of however few images, unless epochs are among
-    the ``changes``; half a batch of signs, which have four times the pixels."""
+    the ``changes``; half a batch of signs, which have four times the pixels. Raises DataError for
+    data that is not there."""
     batch = SMALL.global_batch_size // (2 if data.startswith(SIGNS) else 1)
     recipe = SMALL.model_copy(update={"global_batch_size": batch})
     if changes and "epochs" in changes:
@@ -237,15 +238,10 @@ def small_recipe(data: str, changes: Mapping[str, Any] | None = None) -> Recipe:
 
 @lru_cache
 def _training_images(data: str) -> int:
-    """How many there are, or would be by default where the data is not here."""
     from convnext_study.data import open_data
-    from convnext_study.data.dataset import DataError
 
     labels = JOINTS if has_joints(data) else OF_PIXELS
-    try:
-        return len(open_data(data, labels, corrupt_images="skip").train)
-    except DataError:
-        return USUAL_IMAGES
+    return len(open_data(data, labels, corrupt_images="skip").train)
 
 
 def published_recipe() -> Recipe:

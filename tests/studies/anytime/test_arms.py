@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.training import assert_same, stop_after
 
+from convnext_study.data.dataset import DataError
 from convnext_study.errors import UserError
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
@@ -78,8 +79,10 @@ def test_cityscapes_is_trained_as_published() -> None:
         assert (min(run.task.args["scales"]), max(run.task.args["scales"])) == (0.5, 2.1)
     road = runs_of("cityscapes:/data", (0,), backbones=["roadmap_nano_gelu"])
     assert not any(run.model.args.get("pretrained") for run in road)  # there are no such weights
-    small = runs_of("cityscapes:/data", (0,), "small")
-    assert {run.recipe["name"] for run in small} == {"anytime-small"}
+    small = runs_of("cityscapes:/data", (0,), "small", {"epochs": 1})
+    assert {run.recipe["epochs"] for run in small} == {1}
+    with pytest.raises(DataError, match="/data"):  # its epochs follow from the images
+        runs_of("cityscapes:/data", (0,), "small")
 
 
 def test_any_backbone_has_arms_of_its_own_names() -> None:
