@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +62,8 @@ def export_model(
         shape: channels, height and width of an image, where it is no square of the transform's.
 
     Raises:
-        ExportError: not a network of the road map, a missing extra, or a folder that cannot be
-            written.
+        ExportError: not a network of the road map, one that answers by chance, a missing extra, or
+            a folder that cannot be written.
         Failed: what was written does not give the network's outputs.
     """
     import torch
@@ -73,13 +74,20 @@ def export_model(
     restore_convs(net)
     shape = shape or (3, transform.image_size, transform.image_size)
     images = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, again = _outputs(net(images)), _outputs(net(images))
+    if not all(map(partial(torch.allclose, equal_nan=True), expected, again)):
+        raise ExportError(
+            f"{type(net).__name__}: draws by chance, such as masks, and answers the same images "
+            "differently each time: no file can be checked against it; export another run's"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         run = FORMATS[kind](net, folder, transform, results, images)
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror or error})") from error
     with torch.inference_mode():
-        expected, found = _outputs(net(images)), _outputs(run(images))
+        found = _outputs(run(images))
     pairs = zip(expected, found, strict=True)
     # torch's, since Python's passes over what is no number
     difference = float(torch.stack([(one - other).abs().max() for one, other in pairs]).max())
