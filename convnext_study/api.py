@@ -6,8 +6,6 @@ The command line trains by the same plan, and writes and reads the same folders.
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +164,7 @@ def run_roadmap(
         RunFailed: runs that failed, the first with its reason; the others are finished.
         KeyboardInterrupt: stopped, every run's state saved; call it again to resume.
     """
+    from convnext_study.data.forkserver import without_main
     from convnext_study.experiments.collection import RunCollection, unfinished
     from convnext_study.experiments.machine import Machine, identify_in, plan
     from convnext_study.experiments.progress import progress as progress_of
@@ -202,7 +201,7 @@ def run_roadmap(
     planned = plan(study, machine)
     show = progress if callable(progress) else _Printed(planned.jobs) if progress else None
     study.note_places()
-    with _without_main():
+    with without_main():
         outcomes = planned.train(
             lambda: show(progress_of(study.records(), study.runs)) if show else None
         )
@@ -229,19 +228,6 @@ class _Printed:
         if ended != self.ended:
             print(caption(runs, self.jobs), flush=True)
             self.ended = ended
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Processes that train do not run the caller's script again, as spawned ones would."""
-    main = sys.modules["__main__"]
-    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
-    try:
-        main.__dict__.pop("__file__", None)
-        main.__spec__ = None
-        yield
-    finally:
-        main.__dict__.update(hidden)
 
 
 @dataclass(frozen=True)

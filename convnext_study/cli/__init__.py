@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -24,7 +23,7 @@ from convnext_study.cli import (
     study,
     train,
 )
-from convnext_study.cli.defaults import PROJECT_FILE, options_of, project_defaults
+from convnext_study.cli.defaults import options_of, project_defaults
 from convnext_study.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -92,14 +91,6 @@ for _name, (_command, _examples) in COMMANDS.items():
 app.add_typer(runs.app, name="runs")
 
 
-def _defaults() -> dict[str, dict[str, object]]:
-    """A project's defaults; the commands are only made where there is such a file."""
-    if not Path(PROJECT_FILE).is_file():
-        return {}
-    made: Any = typer.main.get_command(app)
-    return project_defaults({name: options_of(made.commands[name]) for name in COMMANDS})
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"convnext-study {version('convnext-study')}")
@@ -108,12 +99,20 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    pass
+    """Give the command that follows a project's defaults; its help comes without a good file."""
+    made: Any = ctx.command
+    options = {name: options_of(made.commands[name]) for name in COMMANDS}
+    try:
+        ctx.default_map = project_defaults(options)
+    except UserError:
+        if not {"--help", "-h"} & set(sys.argv):
+            raise
 
 
 def main() -> None:
@@ -129,7 +128,6 @@ def main() -> None:
             args=sys.argv[1:] or ["--help"],
             prog_name="convnext-study",
             standalone_mode=False,
-            default_map=_defaults(),
         )
         sys.stdout.flush()
     except _UsageError as error:

@@ -141,6 +141,8 @@ def test_a_projects_file_and_presets(
         code, _, errors = command("train", "gelu", "--dry-run")
         assert (code, errors.count("\n")) == (2, 1)
         assert says in errors
+    for words in (["--help"], ["--version"], ["train", "--help"]):
+        assert command(*words).code == 0
     with pytest.raises(UserError, match="no option takes this"):
         options = {"train": {"seeds": ("seeds", True)}}
         project_defaults(options, _written(tmp_path / "x.toml", "seeds = [1]"))
