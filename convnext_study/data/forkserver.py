@@ -113,6 +113,17 @@ def leave_with_owner() -> None:
     threading.Thread(target=leave, daemon=True).start()
 
 
+def _forget() -> None:
+    """In a process that was forked from one with a server: that is another's child, not its own."""
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 def _end(server: int, owner: int) -> None:
     """It would leave by itself once it has imported all, and hold our output open until then."""
     if os.getpid() == owner:

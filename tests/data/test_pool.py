@@ -346,3 +346,19 @@ def test_a_process_has_the_environment_of_its_start(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OF_A_LATER_CELL", "set")
     with ProcessPoolExecutor(1, context) as processes:
         assert processes.submit(os.getenv, "OF_A_LATER_CELL").result() == "set"
+
+
+def test_a_forked_process_has_a_server_of_its_own() -> None:
+    """It cannot wait for its parent's, and would fail at each start."""
+    forkserver.start()
+    process = multiprocessing.get_context("fork").Process(target=_starts_another)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+
+
+def _starts_another() -> None:
+    process = forkserver.context().Process(target=os.getpid)
+    process.start()
+    process.join()
+    os._exit(process.exitcode or 0)

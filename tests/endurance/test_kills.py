@@ -79,6 +79,7 @@ def kill_until_done(start: Callable[[Path], list[Any]], root: Path, moments: ran
                 process.join()
         if all(process.exitcode == 0 for process in processes):
             break
+        assert killed, [process.exitcode for process in processes]
     assert kills == KILLS
     for path in calm.rglob(RESULT):
         resumed = folder / path.parent.relative_to(calm)
