@@ -17,6 +17,7 @@ from convnext_study.studies.pruning.published import get_network, networks
 from convnext_study.studies.pruning.spec import from_dict
 
 
+@pytest.mark.exhaustive
 def test_every_count_of_every_network_is_the_stated_one() -> None:
     assert len(networks()) == 45
     for name, network in networks().items():
