@@ -205,9 +205,7 @@ def run_roadmap(
         outcomes = planned.train(
             lambda: show(progress_of(study.records(), study.runs)) if show else None
         )
-    # What another command has finished meanwhile is none of the busy ones.
-    busy = [one for one in unfinished(outcomes, "busy") if not study.is_done(one.run)]
-    if failed := unfinished(outcomes, "failed") + busy:
+    if failed := unfinished(outcomes, "failed") + unfinished(outcomes, "busy"):
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise RunFailed(f"{failed[0].run.id}: {failed[0].reason}{more}")
     if unfinished(outcomes, "stopped"):

@@ -70,8 +70,7 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
             return
     _show(study)
     failed, stopped = unfinished(outcomes, "failed"), unfinished(outcomes, "stopped")
-    # What another command has finished meanwhile is none of these.
-    busy = [one for one in unfinished(outcomes, "busy") if not study.is_done(one.run)]
+    busy = unfinished(outcomes, "busy")
     notes = [f"{one.run.id} failed: {one.reason}" for one in failed]
     notes += [f"{one.run.id} is busy: {one.reason}" for one in busy]
     notes += [f"warning: {text}" for text in _warnings(study)]

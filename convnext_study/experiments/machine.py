@@ -92,10 +92,14 @@ class Plan:
         return self.resources.jobs if self.resources else 1
 
     def train(self, on_poll: Callable[[], None]) -> list[Outcome]:
-        """Train what is not done, as `train_all` does."""
+        """Train what is not done, as `train_all` does.
+
+        A run that was busy, and that another command has finished meanwhile, has no outcome.
+        """
         if self.resources is None:
             return []
-        return train_all(self.study, self.resources, on_poll, self.launcher)
+        outcomes = train_all(self.study, self.resources, on_poll, self.launcher)
+        return [one for one in outcomes if one.status != "busy" or not self.study.is_done(one.run)]
 
 
 def plan(study: RunCollection, machine: Machine) -> Plan:

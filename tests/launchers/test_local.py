@@ -16,6 +16,7 @@ from support.training import assert_same
 from convnext_study.cli import run_study
 from convnext_study.cli.options import StudyOptions
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, Busy, UserError
+from convnext_study.experiments import machine
 from convnext_study.experiments.collection import RunCollection, train_all
 from convnext_study.experiments.machine import Machine, choose_resources_for, launcher_of
 from convnext_study.experiments.roadmap_runs import choose_variants, parse_seeds, roadmap_runs
@@ -244,7 +245,7 @@ def test_the_exit_code_of_a_command_whose_runs_are_busy(
 ) -> None:
     study = make_study(tmp_path)
     ends = [Outcome(run, end, "x") for run, end in zip(study.runs, statuses, strict=True)]
-    monkeypatch.setattr(run_study, "_train", lambda *_: ends)
+    monkeypatch.setattr(machine, "train_all", lambda *_: ends)
     with pytest.raises(typer.Exit) as left:
         run_study.run_study(study, StudyOptions(device="cpu"))
     assert left.value.exit_code == code
