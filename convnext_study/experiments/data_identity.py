@@ -37,13 +37,15 @@ _LABELS = {"classification": OF_IMAGES, "segmentation": OF_PIXELS, "pose": JOINT
 
 @dataclass(frozen=True)
 class DatasetSize:
-    """How many images a study reads, of what size and how many kinds. ``uri`` names them."""
+    """How many images a study reads, of what size and how many kinds, and whether its validation
+    part is evaluated on once, after the last epoch. ``uri`` names them."""
 
     uri: str
     train: int
     val: int
     classes: int
     image_size: int
+    val_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,9 @@ def _look_at(uri: str, download: bool, corrupt_images: OnCorruptImage) -> Opened
 
     data = open_data(uri, download=download, corrupt_images=corrupt_images)
     return OpenedData(
-        DatasetSize(uri, len(data.train), len(data.val), len(data.classes), data.size),
+        DatasetSize(
+            uri, len(data.train), len(data.val), len(data.classes), data.size, data.val_once
+        ),
         data_id(uri, fingerprint(data)) if has_place(uri) else None,
         isinstance(data.train, InMemoryDataset),
     )

@@ -182,7 +182,8 @@ def _one(run: Run, dataset: DatasetSize, hardware: Hardware) -> CostEstimate:
     macs = (early * at_first + (recipe.epochs - early) * counted.macs) / recipe.epochs  # the mean
     train_flops = 6.0 * macs * images
     # Raw and averaged weights are both evaluated.
-    eval_flops = 2.0 * counted.macs * dataset.val * recipe.epochs * (2 if recipe.ema else 1)
+    evaluations = (1 if dataset.val_once else recipe.epochs) * (2 if recipe.ema else 1)
+    eval_flops = 2.0 * counted.macs * dataset.val * evaluations
     peak, mfu = hardware.peak(recipe)
     hours = (train_flops + eval_flops) / (peak * 1e12 * mfu) / HOURS
     rate = peak * 1e12 * mfu / (6.0 * macs)

@@ -23,9 +23,10 @@ def seconds_per_run(
 ) -> list[float] | None:
     """Seconds of training and evaluation for each run, on one CPU with so many threads.
 
-    Networks are timed with random images; data is not read and the optimizer makes no step, so it
-    is a little less than the truth. A network that was not timed takes per FLOP what those that
-    were take on average. None where none can be: runs of other tasks, or from other runs.
+    Networks are timed as they are trained, with random images; data is not read and the optimizer
+    makes no step, so it is a little less than the truth. A network that was not timed takes per
+    FLOP what those that were take on average. None where none can be: runs of other tasks, or from
+    other runs.
     """
     kinds: dict[str, tuple[Run, CostEstimate]] = {}
     for run, cost in zip(runs, costs, strict=True):
@@ -49,10 +50,15 @@ def _seconds_per_flop(run: Run, cost: CostEstimate, classes: int, threads: int) 
     """Forward and backward of one network, by the rule of estimates: 6 FLOPs a MAC and image."""
     import torch
 
+    from convnext_study.models.fast_conv import use_gemm_convs
+
     made: dict[str, Any] = {"num_classes": classes, "drop_path": 0.0, "init": run.recipe["init"]}
     net = get_builder(run.model.builder)(run.model.args, **made).train()
+    use_gemm_convs(net)
+    net.to(memory_format=torch.channels_last)
     images = max(1, min(cost.micro_batch_size, PIXELS // cost.image_size**2))
     batch = torch.randn(max(images, 2), 3, cost.image_size, cost.image_size)
+    batch = batch.contiguous(memory_format=torch.channels_last)
     labels, before = torch.zeros(len(batch), dtype=torch.long), torch.get_num_threads()
     times: list[float] = []
     torch.set_num_threads(threads)

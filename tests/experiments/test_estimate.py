@@ -62,6 +62,14 @@ def test_the_arithmetic_of_resnet50() -> None:
     assert plan.wall_hours == pytest.approx(plan.gpu_hours / 8)
 
 
+def test_data_that_are_evaluated_on_once_are_counted_once() -> None:
+    nano = get_roadmap("nano")
+    row = roadmap_runs(nano, [nano.variant("gelu")], data="clutter", seeds=[0])
+    (plan,) = estimate(row, {"clutter": dataset_size("clutter")}, Hardware("a100"))
+    assert plan.epochs > 1
+    assert plan.eval_flops == 2 * plan.macs * 10_231
+
+
 def test_peaks_follow_the_precision() -> None:
     hardware = Hardware("a100")
     (half,) = estimate(runs_of("gelu", seeds=1, precision="bf16"), SIZES, hardware)

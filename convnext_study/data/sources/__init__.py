@@ -21,12 +21,14 @@ LABELS = OF_IMAGES, OF_PIXELS, JOINTS = (
 
 
 class KnownSize(NamedTuple):
-    """What is known of a data set without opening it: images, classes, side in pixels."""
+    """What is known of a data set without opening it: images, classes, side in pixels, and whether
+    it is evaluated on once, as `DatasetPair` has it."""
 
     train: int
     val: int
     classes: int
     image_size: int
+    val_once: bool = False
 
 
 IMAGENET = KnownSize(1_281_167, 50_000, 1000, 224)  # ImageNet-1K
@@ -105,7 +107,7 @@ SOURCES = {
         "clutter:open_clutter",
         needs_path=False,
         recipe="composed",
-        size=KnownSize(9_024, 10_231, 10, 32),
+        size=KnownSize(9_024, 10_231, 10, 32, val_once=True),
     ),
     "fashion": DataSource(
         "fashion[:PATH][?train=COUNT]",
@@ -113,7 +115,7 @@ SOURCES = {
         needs_path=False,
         default_path="/usr/share/datasets/fashion-mnist",
         options=("train",),
-        size=KnownSize(60_000, 10_000, 10, 32),
+        size=KnownSize(60_000, 10_000, 10, 32, val_once=True),
         files=tuple(f"{inside}train-images-idx3-ubyte*" for inside in ("", "FashionMNIST/raw/")),
     ),
     "synthetic": DataSource(

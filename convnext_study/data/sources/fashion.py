@@ -60,6 +60,7 @@ def open_fashion(path: str, how: Opening) -> DatasetPair:
         std=std * 3,
         train=MemoryImages(images, labels),
         val=MemoryImages(_draw_up(val), val_labels),
+        val_once=True,
     )
 
 
