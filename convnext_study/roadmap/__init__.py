@@ -8,25 +8,22 @@ from __future__ import annotations
 
 from convnext_study.errors import did_you_mean
 from convnext_study.roadmap.roadmap import Roadmap, Step, StepError, Variant
-from convnext_study.roadmap.s1_training import ENHANCED_RECIPE
-from convnext_study.roadmap.s2_macro_design import PATCHIFY_STEM, STAGE_RATIO
-from convnext_study.roadmap.s3_resnextify import DEPTHWISE_CONV, INCREASE_WIDTH
-from convnext_study.roadmap.s4_inverted_bottleneck import INVERT_DIMENSIONS
-from convnext_study.roadmap.s5_large_kernels import (
-    KERNEL_5,
-    KERNEL_7,
-    KERNEL_9,
-    KERNEL_11,
-    MOVE_UP_DEPTHWISE,
-)
-from convnext_study.roadmap.s6_micro_design import (
+from convnext_study.roadmap.spec import RESNET50, RESNET200, RESNET_NANO
+from convnext_study.roadmap.steps import (
+    DEPTHWISE_CONV,
+    ENHANCED_RECIPE,
     FEWER_ACTIVATIONS,
     FEWER_NORMS,
     GELU,
+    INCREASE_WIDTH,
+    INVERT_DIMENSIONS,
+    KERNELS,
     LAYER_NORM,
+    MOVE_UP_DEPTHWISE,
+    PATCHIFY_STEM,
     SEPARATE_DOWNSAMPLING,
+    STAGE_RATIO,
 )
-from convnext_study.roadmap.spec import RESNET50, RESNET200, RESNET_NANO
 
 __all__ = ["DEFAULT_REGIME", "ROADMAPS", "Roadmap", "Step", "StepError", "Variant", "get_roadmap"]
 
@@ -34,10 +31,7 @@ __all__ = ["DEFAULT_REGIME", "ROADMAPS", "Roadmap", "Step", "StepError", "Varian
 _SHARED = (
     INVERT_DIMENSIONS,
     MOVE_UP_DEPTHWISE,
-    KERNEL_5,
-    KERNEL_7,
-    KERNEL_9,
-    KERNEL_11,
+    *KERNELS,
     GELU,
     FEWER_ACTIVATIONS,
     FEWER_NORMS,
