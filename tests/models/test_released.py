@@ -78,7 +78,7 @@ def test_timms_scripts_know_our_networks(tmp_path: Path) -> None:
     )
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "convnext_study.timm", *words]
+        command = [sys.executable, "-m", "convnext_study", "timm", *words]
         return subprocess.run(command, capture_output=True, text=True)
 
     assert run(str(script), "roadmap_nano_").stdout == "True True\n"
