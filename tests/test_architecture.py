@@ -90,7 +90,7 @@ def test_every_address_of_a_study_leads_somewhere() -> None:
 # What others call by these names: timm, torch, and pydantic.
 INTERFACES = {
     *("group_matcher", "forward_intermediates", "prune_intermediate_layers", "extra_repr"),
-    *("model_config", "from_roadmap", "to_pandas"),  # the last two are for users
+    *("model_config", "to_pandas"),  # the last is for users
 }
 
 

@@ -15,6 +15,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from support.images import make_folder
+from support.released import as_authors
 from support.runs import make_tiny_run
 from typer.testing import CliRunner
 
@@ -28,7 +29,7 @@ from convnext_study.evaluation.load_named import Unreachable, load_named
 from convnext_study.evaluation.load_run import EvaluationError, load_run
 from convnext_study.experiments.data_identity import identify
 from convnext_study.models.builders import roadmap_net
-from convnext_study.models.pretrained.convert import PretrainedError, from_roadmap
+from convnext_study.models.pretrained.convert import PretrainedError
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.metrics import Samples
@@ -36,8 +37,6 @@ from convnext_study.runs.records import Result
 from convnext_study.training.guard import ScoresError
 from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
-
-AUTHORS = "official_convnext"
 
 
 @pytest.fixture(scope="module")
@@ -302,9 +301,13 @@ def test_no_accuracy_of_scores_that_are_not_finite(tmp_path: Path) -> None:
 
 def test_weights_tell_layer_scale_and_grn(tmp_path: Path) -> None:
     row, path = "roadmap_nano_separate_downsampling", tmp_path / "w.safetensors"
+    spec = get_roadmap("nano").variants()[-1].spec
+    theirs = {"depths": spec.depths, "dims": spec.widths(), "num_classes": 7}
     for fields in ({"layer_scale": None, "grn": True}, {"layer_scale": 1e-6, "grn": False}):
         net = timm.create_model(row, num_classes=7, **fields)
-        for state in (net.state_dict(), from_roadmap(net.state_dict(), net.spec, AUTHORS)):
+        more = {"use_grn": fields["grn"], "ls_init_value": fields["layer_scale"]}
+        authors = as_authors(timm.models.ConvNeXt(**theirs, **more).state_dict())
+        for state in (net.state_dict(), authors):
             save_file(state, path)
             loaded = load_named(row, weights=path)
             assert loaded.classes == 7

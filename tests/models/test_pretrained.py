@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -12,12 +10,13 @@ import timm
 import torch
 import torchvision
 from support.nets import walk
+from support.released import CONVNEXT, SMALL, Factory, as_authors, random_state
+from timm.models.convnext import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from convnext_study.models.pretrained.convert import (
     PretrainedError,
     detect,
-    from_roadmap,
     load,
     spec_of,
     to_roadmap,
@@ -25,11 +24,10 @@ from convnext_study.models.pretrained.convert import (
 from convnext_study.models.pretrained.state_files import State
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
-from convnext_study.roadmap.spec import RESNET50, NetSpec
+from convnext_study.roadmap.spec import RESNET50
 
 SIZES = ((192, 192), (256, 288), (225, 225))
 CLOSE = 1e-5  # of logits of order 1, in float32
-Factory = Callable[..., nn.Module]
 
 
 def _timm(name: str) -> Factory:
@@ -38,37 +36,19 @@ def _timm(name: str) -> Factory:
 
 FACTORIES: dict[str, Factory] = {
     "torchvision resnet50": torchvision.models.resnet50,
-    "timm resnet50": _timm("resnet50"),
-    "timm convnext_tiny": _timm("convnext_tiny"),
-    "timm convnext_base": _timm("convnext_base"),
+    **{
+        f"timm {name}": _timm(name)
+        for name in ("resnet50", "resnet200", "convnext_tiny", "convnext_base")
+    },
 }
 FEW = ("timm resnet50", "timm convnext_tiny")
-RESNETS = [name for name in FACTORIES if "resnet" in name]
+T, B = (get_roadmap(regime).variants() for regime in "tb")
 END = {
-    "resnet50": get_roadmap("t").variants()[0].spec,
-    "convnext_tiny": get_roadmap("t").variants()[-1].spec.replace(layer_scale=1e-6),
-    "convnext_base": get_roadmap("b").variants()[-1].spec.replace(layer_scale=1e-6),
+    "resnet50": T[0].spec,
+    "resnet200": B[0].spec,
+    "convnext_tiny": CONVNEXT,
+    "convnext_base": B[-1].spec.replace(layer_scale=1e-6),
 }
-
-
-def random_state(make: Callable[[], Any]) -> State:
-    """Random values for every tensor of a network: statistics, norms and layer scale too."""
-    with torch.device("meta"):
-        net = make()
-    generator = torch.Generator().manual_seed(0)
-    state: State = {}
-    for key, tensor in net.state_dict().items():
-        value = torch.randn(tensor.shape, generator=generator)
-        if key.endswith("num_batches_tracked"):
-            value = torch.tensor(7)
-        elif key.endswith("running_var") or (key.endswith("weight") and tensor.ndim == 1):
-            value = 0.5 + torch.rand(tensor.shape, generator=generator)
-        elif tensor.ndim > 1:
-            value = value / math.sqrt(tensor[0].numel())
-        elif not key.endswith("gamma"):
-            value = 0.1 * value
-        state[key] = value
-    return state
 
 
 def filled(make: Callable[[], Any], state: State) -> Any:
@@ -109,10 +89,6 @@ def weights() -> Callable[[str], State]:
     return get
 
 
-def layout_of(name: str) -> str:
-    return "resnet" if name in RESNETS else "timm_convnext"
-
-
 def pair(name: str, state: State, **kwargs: Any) -> tuple[Any, Any]:
     """Their network and ours with the same weights."""
     spec = spec_of(state)
@@ -120,41 +96,26 @@ def pair(name: str, state: State, **kwargs: Any) -> tuple[Any, Any]:
     return theirs, filled(lambda: RoadmapNet(spec, **kwargs), to_roadmap(state, spec))
 
 
-@pytest.mark.parametrize("name", FACTORIES)
-def test_weights_tell_their_layout_and_spec(name: str, weights: Callable[[str], State]) -> None:
-    state = weights(name)
-    assert detect(state) == layout_of(name)
-    assert spec_of(state) == END[name.split()[1]]
-
-
-@pytest.mark.parametrize("name", FACTORIES)
-def test_round_trip_is_identical(name: str, weights: Callable[[str], State]) -> None:
-    state = weights(name)
-    spec = spec_of(state)
-    back = from_roadmap(to_roadmap(state, spec), spec, layout_of(name))
-    assert back.keys() == state.keys()
-    for key, tensor in state.items():
-        assert back[key].dtype == tensor.dtype
-        assert torch.equal(back[key], tensor), key
+def check_logits(name: str, theirs: Any, ours: Any, sizes: Any) -> None:
+    for size in sizes:
+        apart = difference(theirs, ours, images(size))
+        assert apart == 0.0 if "resnet" in name else apart <= CLOSE, size
 
 
 @pytest.mark.parametrize("name", FACTORIES)
 def test_outputs_agree(name: str, weights: Callable[[str], State]) -> None:
-    theirs, ours = pair(name, weights(name))
-    sizes = SIZES if "base" not in name else ((97, 128),)
-    for size in sizes:
-        apart = difference(theirs, ours, images(size))
-        assert apart == 0.0 if name in RESNETS else apart <= CLOSE, size
+    state = weights(name)
+    assert detect(state) == ("resnet" if "resnet" in name else "timm_convnext")
+    assert spec_of(state) == END[name.split()[1]]
+    few = {"timm resnet200": (64, 64), "timm convnext_base": (97, 128)}
+    check_logits(name, *pair(name, state), (few[name],) if name in few else SIZES)
 
 
 @pytest.mark.parametrize("stride", [16, 8])
 @walk(("timm resnet50", "timm convnext_tiny", "timm convnext_base"), FEW)
 def test_dilation_is_timms(name: str, stride: int, weights: Callable[[str], State]) -> None:
-    theirs, ours = pair(name, weights(name), output_stride=stride)
     sizes = SIZES if stride == 16 and "base" not in name else ((65, 96),)
-    for size in sizes:
-        apart = difference(theirs, ours, images(size))
-        assert apart == 0.0 if name in RESNETS else apart <= CLOSE, size
+    check_logits(name, *pair(name, weights(name), output_stride=stride), sizes)
 
 
 @pytest.mark.parametrize("stride", [32, pytest.param(16, marks=pytest.mark.exhaustive), 8])
@@ -189,81 +150,39 @@ RELEASED = ("resnet101", "convnext_small", "convnext_large", "convnext_xlarge")
 @walk(RELEASED, RELEASED[:2])
 def test_every_size_fits_by_its_shapes(name: str) -> None:
     with torch.device("meta"):
-        theirs = timm.create_model(name)
-        ours = RoadmapNet(spec := spec_of(theirs.state_dict()))
-    layout = detect(theirs.state_dict())
-    own = to_roadmap(theirs.state_dict(), spec)
-    assert _shapes(own) == _shapes(ours.state_dict())
-    assert _shapes(from_roadmap(own, spec, layout)) == _shapes(theirs.state_dict())
+        theirs = timm.create_model(name).state_dict()
+        ours = RoadmapNet(spec := spec_of(theirs)).state_dict()
+    own = to_roadmap(theirs, spec)
+    assert {key: one.shape for key, one in own.items()} == {k: one.shape for k, one in ours.items()}
 
 
-def _shapes(state: State) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(tensor.shape) for key, tensor in state.items()}
+@pytest.mark.parametrize("name", SMALL)
+def test_other_classes_and_channels(name: str) -> None:
+    spec, make = SMALL[name]
+    kwargs: dict[str, Any] = {"num_classes": 10}
+    if "torchvision" not in name:
+        kwargs["in_chans"] = 1
+    state = random_state(lambda: make(**kwargs))
+    assert detect(state) == name.split()[0]
+    assert spec_of(state) == spec
+    ours = RoadmapNet(spec, **kwargs).eval()
+    load(ours, state)
+    x = images((65, 96), ours.in_chans)
+    assert difference(filled(lambda: make(**kwargs), state), ours, x) <= CLOSE
 
 
-def test_resnet200_agrees() -> None:
-    make = _timm("resnet200")
+@pytest.mark.parametrize("name", ["timm_convnext", "timm_convnext V2"])
+def test_the_authors_weights_are_read_as_timm_reads_them(name: str) -> None:
+    """timm's own function says what their names and shapes mean; a file may wrap them."""
+    spec, make = SMALL[name]
     state = random_state(make)
-    spec = spec_of(state)
-    assert spec == get_roadmap("b").variants()[0].spec
-    ours = filled(lambda: RoadmapNet(spec), to_roadmap(state, spec))
-    assert difference(filled(make, state), ours, images((64, 64))) == 0.0
-
-
-SMALL: dict[str, tuple[NetSpec, Factory]] = {
-    "without layer scale": (
-        END["convnext_tiny"].replace(depths=(1, 1, 2, 1), width=16, layer_scale=None),
-        lambda **kwargs: timm.models.ConvNeXt(
-            depths=(1, 1, 2, 1), dims=(16, 32, 64, 128), ls_init_value=None, **kwargs
-        ),
-    ),
-    "1x1 convolutions": (
-        END["convnext_tiny"].replace(depths=(1, 1, 2, 1), width=16),
-        lambda **kwargs: timm.models.ConvNeXt(
-            depths=(1, 1, 2, 1), dims=(16, 32, 64, 128), conv_mlp=True, **kwargs
-        ),
-    ),
-    "V2": (
-        END["convnext_tiny"].replace(depths=(1, 1, 2, 1), width=16, layer_scale=None, grn=True),
-        lambda **kwargs: timm.models.ConvNeXt(
-            depths=(1, 1, 2, 1),
-            dims=(16, 32, 64, 128),
-            use_grn=True,
-            ls_init_value=None,
-            **kwargs,
-        ),
-    ),
-    "ResNet": (
-        RESNET50.replace(depths=(1, 1, 2, 1)),
-        lambda **kwargs: timm.models.ResNet(
-            block=timm.models.resnet.Bottleneck, layers=(1, 1, 2, 1), **kwargs
-        ),
-    ),
-}
-
-
-def test_torchvisions_convnext_and_the_authors_v2() -> None:
-    settings = [torchvision.models.convnext.CNBlockConfig(*one) for one in (
-        (16, 32, 1), (32, 64, 1), (64, 128, 2), (128, None, 1),
-    )]  # fmt: skip
-    make = partial(torchvision.models.ConvNeXt, settings, num_classes=10)
-    state = random_state(make)
-    spec = spec_of(state)
-    assert detect(state) == "torchvision_convnext"
-    assert spec == SMALL["1x1 convolutions"][0]
-    own = to_roadmap(state, spec)
-    ours = filled(lambda: RoadmapNet(spec, num_classes=10), own)
-    assert difference(filled(make, state), ours, images((65, 96))) <= CLOSE
-    back = from_roadmap(own, spec, "torchvision_convnext")
-    assert _shapes(back) == _shapes(state)
-    # V2 as its authors save it is timm's with other names, and GRN on maps.
-    spec, v2 = SMALL["V2"]
-    own = to_roadmap(random_state(partial(v2, num_classes=10)), spec)
-    theirs = from_roadmap(own, spec, "official_convnext")
-    assert theirs["stages.2.1.grn.gamma"].shape == (1, 1, 1, 256)
-    assert spec_of(theirs) == spec
-    again = to_roadmap(theirs, spec)
-    assert all(torch.equal(own[key], tensor) for key, tensor in again.items())
+    authors = as_authors(state)
+    timms = checkpoint_filter_fn({"model": authors}, make())
+    assert timms.keys() == state.keys()
+    assert all(torch.equal(timms[key].flatten(), state[key].flatten()) for key in state)
+    assert (detect(authors), spec_of({"model": authors})) == ("official_convnext", spec)
+    own, expected = to_roadmap({"model": authors}, spec), to_roadmap(state, spec)
+    assert all(torch.equal(own[key], tensor) for key, tensor in expected.items())
 
 
 @pytest.mark.parametrize(
@@ -279,14 +198,3 @@ def test_a_convnext_that_is_no_end_of_the_road_is_named(name: str, says: str) ->
         state = timm.create_model(name).state_dict()
     with pytest.raises(PretrainedError, match=says):
         spec_of(state)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_other_classes_and_channels(name: str) -> None:
-    spec, make = SMALL[name]
-    kwargs: dict[str, Any] = {"num_classes": 10, "in_chans": 1}
-    state = random_state(lambda: make(**kwargs))
-    assert spec_of(state) == spec
-    ours = RoadmapNet(spec, **kwargs).eval()
-    load(ours, state)
-    assert difference(filled(lambda: make(**kwargs), state), ours, images((48, 64), 1)) <= CLOSE

@@ -1,1 +1,1 @@
-"""Released weights of the road map's two ends, in both directions."""
+"""Released weights of the road map's two ends."""

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from convnext_study.errors import UserError, did_you_mean
+from convnext_study.errors import UserError
 from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.spec import RESNET50, NetSpec
 
@@ -134,15 +134,8 @@ KEY_MAPS: dict[str, KeyMap] = {
 }
 
 
-def get_key_map(name: str) -> KeyMap:
-    """The layout of that name. Raises PretrainedError where there is none."""
-    if name not in KEY_MAPS:
-        raise PretrainedError(f"{name}: no such layout{did_you_mean(name, list(KEY_MAPS))}")
-    return KEY_MAPS[name]
-
-
 def detect(state: Iterable[str]) -> str:
-    """The layout of a state dict, a key of `LAYOUTS`. Raises PretrainedError if it has none."""
+    """The layout of a state dict, a key of `KEY_MAPS`. Raises PretrainedError if it has none."""
     keys = list(state)
     for name, layout in KEY_MAPS.items():
         if find(layout, "{block}.branch.spatial.weight", keys):
