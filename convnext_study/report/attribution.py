@@ -38,29 +38,14 @@ def effects_table(effects: Effects) -> Table[Effect]:
     change = ", ".join(filter(None, (effects.effect_label, metric.step_unit)))
     tested: list[Column[Effect]] = decision_columns(getattr, metric.decimals, min_width=_WIDE)
     columns: list[Column[Effect]] = [
-        Column("name", "name", lambda row: row.name, "text", screen=False),
-        Column("label", "step", lambda row: row.label, "text", tone=tone),
-        Column(
-            "diff",
-            change,
-            lambda row: row.diff,
-            cell=lambda row: marked(row.diff, row.significant, metric.decimals),
-        ),
+        Column("name", "name", kind="text", screen=False),
+        Column("label", "step", kind="text", tone=tone),
+        Column("diff", change, cell=lambda row: marked(row.diff, row.significant, metric.decimals)),
         *tested,
-        Column(
-            "macs", "MACs", lambda row: row.macs, format=partial(signed, digits=3), prefixed=True
-        ),
-        Column(
-            "value", f"its {metric.heading}", lambda row: row.value, format=digits(metric.decimals)
-        ),
-        Column(
-            "network_macs",
-            "its MACs",
-            lambda row: row.network_macs,
-            format=digits(3),
-            prefixed=True,
-        ),
-        Column("seeds", "seeds", lambda row: row.seeds, format=str),
+        Column("macs", "MACs", format=partial(signed, digits=3), prefixed=True),
+        Column("value", f"its {metric.heading}", format=digits(metric.decimals)),
+        Column("network_macs", "its MACs", format=digits(3), prefixed=True),
+        Column("seeds", "seeds", format=str),
     ]
     rows = [*effects.rows, *([effects.total] if effects.total else [])]
     mark = [f"{SIGNIFICANT}."] if any(row.significant for row in rows) else []

@@ -56,7 +56,7 @@ def roads_table(roads: Sequence[TrainedRoad]) -> Table[TrainedRoad]:
             "largest standard deviation",
             lambda road: max((row.std for row in road.rows if row.std is not None), default=None),
         ),
-        Column("significant", "significant", lambda road: road.significant, "text"),
+        Column("significant", "significant", kind="text"),
     ]
     note = "significant: gains along the road, by Welch's t test on seeds with Holm's correction."
     rows = [road for road in roads if road.rows]

@@ -114,7 +114,7 @@ def differences_table(
     labels, metric = {row.name: row.label for row in rows}, shared_metric(rows)
     found = tests.pooled if pooled else tests.primary
     columns: list[Column[ResultRow]] = [
-        Column("label", "step", lambda row: row.label, "text"),
+        Column("label", "step", kind="text"),
         Column("parent", "against", lambda row: labels.get(row.parent or "", row.parent), "text"),
         *comparison_columns(lambda row: found.get(row.name), metric),
     ]

@@ -29,19 +29,13 @@ def _table(rows: Sequence[_Row]) -> Table[_Row]:
         return "=" if row["matches_paper"] else f"[{differing.index(row) + 1}]"
 
     columns: list[Column[_Row]] = [
-        Column("step", "step", lambda row: row["step"], "text"),
-        Column("macs", "MACs", lambda row: row["macs"], format=digits(4), prefixed=True),
-        Column("paper_gflops", "paper, GFLOPs", lambda row: row["paper_gflops"]),
+        Column("step", "step", kind="text"),
+        Column("macs", "MACs", format=digits(4), prefixed=True),
+        Column("paper_gflops", "paper, GFLOPs"),
         Column("matches_paper", "", mark, "text"),
-        Column("paper_top1", f"paper, {PAPER_METRIC.heading}", lambda row: row["paper_top1"]),
-        Column("params", "params", lambda row: row["params"], format=digits(3), prefixed=True),
-        Column(
-            "activations",
-            "activations",
-            lambda row: row["activations"],
-            format=digits(3),
-            prefixed=True,
-        ),
+        Column("paper_top1", f"paper, {PAPER_METRIC.heading}"),
+        Column("params", "params", format=digits(3), prefixed=True),
+        Column("activations", "activations", format=digits(3), prefixed=True),
     ]
     unknown = "differs from the printed figure; no reason is known."
     notes = [_legend(rows)] if road.published else []

@@ -67,13 +67,7 @@ def _tone(row: ResultRow) -> Tone:
 
 COLUMNS: list[Column[ResultRow]] = [
     Column("order", "#", lambda row: row.number, format=str, min_width=_WIDE),
-    Column(
-        "label",
-        "step",
-        lambda row: row.label,
-        "text",
-        cell=lambda row: f"{'  └ ' * is_side(row)}{row.label}",
-    ),
+    Column("label", "step", kind="text", cell=lambda row: f"{'  └ ' * is_side(row)}{row.label}"),
     Column(
         "value",
         lambda rows: shared_metric(rows).heading,
@@ -84,46 +78,42 @@ COLUMNS: list[Column[ResultRow]] = [
     file_column("metric", lambda row: row.metric.name or None, "text"),
     file_column("unit", lambda row: row.metric.unit, "text"),
     file_column("higher_is_better", lambda row: row.metric.higher_is_better),
-    file_column("std", lambda row: row.std),
+    file_column("std"),
     Column("n", "seeds", lambda row: len(row.seeds), cell=seeds),
     file_column("ci", lambda row: row.interval, "interval"),
     file_column("ci_method", lambda row: row.interval_method or None, "text"),
-    Column("gain", "gain", lambda row: row.gain, cell=gain, tone=_tone),
-    file_column("significant", lambda row: row.significant),
-    Column("macs", "MACs", lambda row: row.macs, prefixed=True),
-    Column("params", "params", lambda row: row.params, format=digits(3), prefixed=True),
-    file_column("activations", lambda row: row.activations),
-    Column("peak_memory", "peak memory", lambda row: row.peak_memory, format=size, min_width=_WIDE),
-    Column(
-        "images_per_s", "images/s", lambda row: row.images_per_s, format=digits(0), min_width=_WIDE
-    ),
-    Column(
-        "train_seconds", "time", lambda row: row.train_seconds, format=duration, min_width=_WIDE
-    ),
-    Column("paper_value", PAPER_LABEL, lambda row: row.paper_value),
-    file_column("paper_gflops", lambda row: row.paper_gflops),
-    file_column("name", lambda row: row.name, "text"),
-    file_column("parent", lambda row: row.parent, "text"),
-    file_column("section", lambda row: row.section, "text"),
-    file_column("adopted", lambda row: row.adopted),
-    file_column("state", lambda row: row.state, "text"),
-    file_column("seeds_requested", lambda row: row.seeds_requested),
-    file_column("val_images", lambda row: row.val_images),
+    Column("gain", "gain", cell=gain, tone=_tone),
+    file_column("significant"),
+    Column("macs", "MACs", prefixed=True),
+    Column("params", "params", format=digits(3), prefixed=True),
+    file_column("activations"),
+    Column("peak_memory", "peak memory", format=size, min_width=_WIDE),
+    Column("images_per_s", "images/s", format=digits(0), min_width=_WIDE),
+    Column("train_seconds", "time", format=duration, min_width=_WIDE),
+    Column("paper_value", PAPER_LABEL),
+    file_column("paper_gflops"),
+    file_column("name", kind="text"),
+    file_column("parent", kind="text"),
+    file_column("section", kind="text"),
+    file_column("adopted"),
+    file_column("state", kind="text"),
+    file_column("seeds_requested"),
+    file_column("val_images"),
     file_column("data", lambda row: short_data(row.data), "text"),
-    file_column("recipe", lambda row: row.recipe, "text"),
-    file_column("epochs", lambda row: row.epochs),
-    file_column("study", lambda row: row.study, "text"),
-    file_column("regime", lambda row: row.regime, "text"),
-    json_column("metrics", lambda row: row.metrics),
-    json_column("costs", lambda row: row.costs),
+    file_column("recipe", kind="text"),
+    file_column("epochs"),
+    file_column("study", kind="text"),
+    file_column("regime", kind="text"),
+    json_column("metrics"),
+    json_column("costs"),
     json_column("seeds", lambda row: {str(seed): value for seed, value in row.seeds.items()}),
-    json_column("statuses", lambda row: row.statuses),
-    json_column("remarks", lambda row: row.remarks),
+    json_column("statuses"),
+    json_column("remarks"),
     json_column(
         "excluded", lambda row: [{"run": one.run, "reason": one.reason} for one in row.excluded]
     ),
-    json_column("provenance", lambda row: row.provenance),
-    json_column("metadata", lambda row: row.metadata),
+    json_column("provenance"),
+    json_column("metadata"),
 ]
 
 
@@ -209,17 +199,12 @@ def _excluded_heading(runs: Sequence[ExcludedRun]) -> str:
 
 
 EXCLUDED_COLUMNS: list[Column[ExcludedRun]] = [
-    Column("run", "run", lambda one: one.run, "text"),
+    Column("run", "run", kind="text"),
     Column("label", "row", lambda one: one.row, "text"),
-    Column("seed", "seed", lambda one: one.seed, format=str),
-    Column("state", "state", lambda one: one.state, "text"),
-    Column(
-        "value",
-        _excluded_heading,
-        lambda one: one.value,
-        cell=lambda one: number(one.value, one.metric.decimals),
-    ),
-    Column("reason", "reason", lambda one: one.reason, "text"),
+    Column("seed", "seed", format=str),
+    Column("state", "state", kind="text"),
+    Column("value", _excluded_heading, cell=lambda one: number(one.value, one.metric.decimals)),
+    Column("reason", "reason", kind="text"),
 ]
 
 

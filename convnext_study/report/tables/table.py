@@ -35,7 +35,8 @@ class Column(Generic[R]):
     Args:
         key: its name in JSON and CSV; an interval is two columns there, ``KEY_low``, ``KEY_high``.
         heading: its name on screens, with the unit; or what makes it of the table's rows.
-        value: of a row; None where there is none. A pair of ends for an interval.
+        value: of a row; None where there is none. A pair of ends for an interval. (default: the
+            row's field that is called as the key)
         kind: text stands at the left; numbers and intervals at the right.
         format: of a value that is there and no text. (default: the kind's)
         cell: a row's whole text on screens, where it tells more than the value.
@@ -48,7 +49,7 @@ class Column(Generic[R]):
 
     key: str
     heading: str | Callable[[Sequence[R]], str]
-    value: Callable[[R], Any]
+    value: Callable[[R], Any] | None = None
     kind: Kind = "number"
     format: Format | None = None
     cell: Callable[[R], str] | None = None
@@ -63,6 +64,12 @@ class Column(Generic[R]):
         """Whether its cells stand at the left."""
         return self.kind == "text"
 
+    def of(self, row: R) -> Any:
+        """The value of a row."""
+        if self.value is not None:
+            return self.value(row)
+        return row[self.key] if isinstance(row, dict) else getattr(row, self.key)
+
     def title(self, rows: Sequence[R]) -> str:
         """Its heading above these rows."""
         return self.heading if isinstance(self.heading, str) else self.heading(rows)
@@ -76,13 +83,13 @@ class Column(Generic[R]):
 
     def values(self, row: R) -> list[Any]:
         """What files hold of a row, for each of ``keys``."""
-        value = self.value(row)
+        value = self.of(row)
         ends = (value or (None, None)) if self.kind == "interval" else (value,)
         return [_plain(end) for end in ends]
 
     def text(self, row: R, factor: float) -> str:
         """The cell of a row on a screen."""
-        value = self.value(row)
+        value = self.of(row)
         if self.cell is not None:
             return self.cell(row)
         if value is None or isinstance(value, str):
@@ -90,12 +97,14 @@ class Column(Generic[R]):
         return (self.format or _FORMATS[self.kind])(value / factor if self.prefixed else value)
 
 
-def file_column(key: str, value: Callable[[R], Any], kind: Kind = "number") -> Column[R]:
+def file_column(
+    key: str, value: Callable[[R], Any] | None = None, kind: Kind = "number"
+) -> Column[R]:
     """A column of CSV and JSON, which no screen shows."""
     return Column(key, key, value, kind, screen=False)
 
 
-def json_column(key: str, value: Callable[[R], Any]) -> Column[R]:
+def json_column(key: str, value: Callable[[R], Any] | None = None) -> Column[R]:
     """A column of JSON alone, whose values may be lists and objects."""
     return Column(key, key, value, screen=False, csv=False)
 
@@ -150,7 +159,7 @@ class Table(Generic[R]):
         for column in self.columns:
             if not column.screen or (width is not None and width < column.min_width):
                 continue
-            factor, letter = common_prefix(map(column.value, self.rows) if column.prefixed else ())
+            factor, letter = common_prefix(map(column.of, self.rows) if column.prefixed else ())
             first = column.left and not any(heading.left for heading in headings)
             cells = [
                 Cell(

@@ -89,9 +89,9 @@ def _step(net: MultipathNet, x: torch.Tensor) -> Callable[[], None]:
 def table(rows: Sequence[dict[str, Any]]) -> Table[dict[str, Any]]:
     """What was measured."""
     columns: list[Column[dict[str, Any]]] = [
-        Column("network", "network", lambda row: row["network"], "text"),
-        Column("job", "", lambda row: row["job"], "text"),
-        Column("batch", "batch", lambda row: row["batch"], format=count),
+        Column("network", "network", kind="text"),
+        Column("job", "", kind="text"),
+        Column("batch", "batch", format=count),
         *(
             Column(
                 form,
@@ -101,6 +101,6 @@ def table(rows: Sequence[dict[str, Any]]) -> Table[dict[str, Any]]:
             )
             for form in ("plain", "fused")
         ),
-        Column("ratio", "fused over plain", lambda row: row["ratio"], format=show),
+        Column("ratio", "fused over plain", format=show),
     ]
     return Table("multipath", "paths one by one, and fused, at 32x32", columns, rows, NOTES)

@@ -160,9 +160,9 @@ def test_computation_is_shown(tmp_path: Path, halves: list[Run]) -> None:
     scratch = rows["vgg16_eighth-half-scratch_b"]
     assert scratch.flops_in_all == scratch.flops
     (budget,) = [one for one in arms_table(rows, {}).columns if one.key == "budget"]
-    assert budget.value(arm) == arm.flops / dense.flops
+    assert budget.of(arm) == arm.flops / dense.flops
     (budget,) = [one for one in arms_table({"": arm}, {}).columns if one.key == "budget"]
-    assert budget.value(arm) is None
+    assert budget.of(arm) is None
 
 
 def test_fine_tuning_of_other_lengths_is_not_compared(tmp_path: Path, runs: list[Run]) -> None:
