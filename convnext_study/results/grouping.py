@@ -19,13 +19,19 @@ _THAN = ("in the runs that are counted", "in the runs that are counted")
 _SHOWN = 3  # differences named in a reason
 
 
-@dataclass(frozen=True)
-class Exclusion:
-    """A record that is kept out of a row's mean, and why, in words."""
+@dataclass(frozen=True, kw_only=True)
+class ExcludedRun:
+    """A run that is shown and not averaged, and why, in words. ``value`` is its metric's, where it
+    has one."""
 
     run: str
-    reason: str
     folder: Path
+    state: str
+    reason: str
+    row: str = ""
+    seed: int | None = None
+    value: float | None = None
+    metric: MetricSpec = UNNAMED
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class RunGroup:
     run: Run
     seeds: dict[int, Record]
     requested: int  # seeds, with or without a record
-    excluded: tuple[Exclusion, ...]
+    excluded: tuple[ExcludedRun, ...]
     code: str = ""
     origin: str | None = None
     data_id: str = ""
@@ -115,7 +121,7 @@ def group(
             run,
             dict(sorted(seeds.items())),
             len({*seeds, *(one.seed for one in wanted if setup(one) == kept)}),
-            tuple(Exclusion(one.run.id, reason, one.folder) for one, reason in reasons),
+            tuple(_excluded(one, reason) for one, reason in reasons),
             code,
             origin(run),
             data_of(on) if on else run.data_identity,
@@ -205,47 +211,33 @@ def _precedence(record: Record) -> tuple[bool, int, float]:
     return record.status == "done", len(record.epochs), _requested_at(record)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExcludedRun:
-    """A run that is shown and not averaged. ``value`` is its metric's, where it has one."""
-
-    run: str
-    state: str
-    reason: str
-    row: str = ""
-    seed: int | None = None
-    value: float | None = None
-    metric: MetricSpec = UNNAMED
+def _excluded(record: Record, reason: str) -> ExcludedRun:
+    run, result = record.run, record.result
+    return ExcludedRun(
+        run=run.id,
+        folder=record.folder,
+        state=record.status,
+        reason=reason,
+        row=str(run.metadata.get("label", run.name)),
+        seed=run.seed,
+        value=result.value if result else None,
+        metric=spec_of(result.primary, result.metric) if result else UNNAMED,
+    )
 
 
 def excluded_runs(records: Iterable[Record], groups: Iterable[RunGroup]) -> list[ExcludedRun]:
     """What disagrees with its row, then what has failed, runs, has stopped or has not begun."""
     reasons = {left.folder: left.reason for one in groups for left in one.excluded}
-    found = []
-    for record in records:
-        words = [reasons.get(record.folder, "")]
-        if record.status != "done":
-            words.insert(0, progress_of(record))
-        if not any(words):
-            continue
-        run, result = record.run, record.result
-        found.append(
-            ExcludedRun(
-                run=run.id,
-                state=record.status,
-                reason="; ".join(filter(None, words)),
-                row=str(run.metadata.get("label", run.name)),
-                seed=run.seed,
-                value=result.value if result else None,
-                metric=spec_of(result.primary, result.metric) if result else UNNAMED,
-            )
-        )
+    words = [(one, (progress_of(one), reasons.get(one.folder, ""))) for one in records]
+    found = [_excluded(one, "; ".join(filter(None, own))) for one, own in words if any(own)]
     states = ("done", "failed", "running", "unfinished", "new")
     return sorted(found, key=lambda one: states.index(one.state))
 
 
 def progress_of(record: Record) -> str:
-    """How far a run without a result is: ``stopped after epoch 2 of 10``."""
+    """How far a run without a result is: ``stopped after epoch 2 of 10``; "" where it is done."""
+    if record.status == "done":
+        return ""
     last = record.epochs[-1] if record.epochs else None
     epochs = last.epochs if last else record.run.recipe.get("epochs", "?")
     where = f"after epoch {last.epoch if last else 0} of {epochs}"

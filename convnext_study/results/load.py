@@ -92,7 +92,8 @@ def load_results(path: Path, *, any_commit: bool = False) -> StudyFolder:
     broken: list[RecordError] = []
     records = list(scan(path, broken))
     unreadable = [
-        ExcludedRun(run=one.folder.name, state="unreadable", reason=one.reason) for one in broken
+        ExcludedRun(run=one.folder.name, folder=one.folder, state="unreadable", reason=one.reason)
+        for one in broken
     ]
     if not records and not unreadable:
         raise UserError(f"{path}: holds no run; give the folder that `roadmap` or `study` wrote")

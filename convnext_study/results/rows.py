@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from convnext_study.results.grouping import Exclusion
+from convnext_study.results.grouping import ExcludedRun
 from convnext_study.results.metric_spec import UNNAMED, MetricSpec
 from convnext_study.roadmap import ROADMAPS
 
@@ -66,7 +66,7 @@ class ResultRow:
     train_seconds: float | None = None
     paper_value: float | None = None
     paper_gflops: float | None = None
-    excluded: tuple[Exclusion, ...] = ()
+    excluded: tuple[ExcludedRun, ...] = ()
     remarks: tuple[str, ...] = ()
     provenance: tuple[dict[str, Any], ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
