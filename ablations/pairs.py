@@ -27,4 +27,4 @@ def runs(context: Context) -> list[Run]:
 
 
 def report(records: Sequence[Record], context: Context) -> Effects | None:
-    return pair_effects(context.group_by_subset(records), "end")
+    return pair_effects(context.group_by_subset(records))

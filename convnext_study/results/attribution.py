@@ -17,7 +17,6 @@ from convnext_study.results.statistics.intervals import CONFIDENCE, Interval, t_
 from convnext_study.results.statistics.subsets import (
     Coalition,
     Permutation,
-    Side,
     coalitions_of,
     prefixes,
     sampled_permutations,
@@ -33,14 +32,14 @@ from convnext_study.runs.records import Record
 _MOST_PAIRS = 1000  # of sampled orders
 
 
-def pair_effects(results: SubsetResults, side: Side) -> Effects | None:
-    """How much more two steps are worth together than apart; for the pairs that are trained."""
+def pair_effects(results: SubsetResults) -> Effects | None:
+    """How much more two steps are worth together than apart at the end of the road, where all its
+    other steps are; for the pairs that are trained."""
     means, macs, everything = results.worth(), results.macs(), frozenset(results.steps)
     rows = []
     for pair in combinations(results.steps, 2):
         inner = [frozenset(pick) for pick in ((), pair[:1], pair[1:], pair)]
-        # Seen within the pair, the network's other steps stand still.
-        rest = frozenset[str]() if side == "base" else everything - frozenset(pair)
+        rest = everything - frozenset(pair)
         if not all(rest | own in means for own in inner):
             continue
         # v(both) - v(one) - v(other) + v(neither): above 0 they need each other.
@@ -63,8 +62,8 @@ def pair_effects(results: SubsetResults, side: Side) -> Effects | None:
         f"of {len(rows)} pairs about {max(1, round(len(rows) / 20))} lie outside by chance."
     )
     return Effects(
-        kind=f"pairs_{side}",
-        title=f"Pairs of steps, seen from the {'last' if side == 'end' else 'first'} network",
+        kind="pairs_end",
+        title="Pairs of steps, seen from the last network",
         effect_label="together more",
         metric=results.metric,
         rows=tuple(sorted(rows, key=lambda row: -abs(row.diff))),
