@@ -6,9 +6,9 @@ It keeps the contract that users of timm expect of a model (`models/timm_model.p
 
 from __future__ import annotations
 
-from convnext_study.models.blocks import Head, drop_path_rates, jit_ignore, roadmap_stage
+from convnext_study.models.blocks import Head, drop_path_rates, roadmap_stage
 from convnext_study.models.layer_specs import list_layers
-from convnext_study.models.layers import init_layers, make_layer, sequence
+from convnext_study.models.layers import make_layer, sequence
 from convnext_study.models.timm_model import TimmModel
 from convnext_study.roadmap.spec import NetSpec
 
@@ -60,12 +60,6 @@ class RoadmapNet(TimmModel):
             output_stride=output_stride,
             drop_rate=drop_rate,
         )
-
-    @jit_ignore
-    def init_weights(self, scheme: str = "trunc_normal") -> None:
-        """Truncated normal (Table 5, used for every row of the enhanced recipe) or ``kaiming``,
-        as torchvision starts its ResNets, which the classic recipe uses."""
-        init_layers(self, scheme)
 
 
 def _reductions(spec: NetSpec, output_stride: int) -> list[int]:

@@ -11,12 +11,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from convnext_study.models.blocks import Head, jit_ignore
+from convnext_study.models.layers import init_layers
 
 
 class TimmModel(nn.Module):
     """Images (N, in_chans, H, W) through stem, stages and head to logits (N, num_classes).
 
-    Weights start by the network's own ``init_weights``.
+    Weights start by ``init_weights``, which networks of another usual start have of their own.
 
     Args:
         spec: what the network is made of.
@@ -59,8 +60,9 @@ class TimmModel(nn.Module):
 
     @jit_ignore
     def init_weights(self, scheme: str = "trunc_normal") -> None:
-        """Start all weights anew by a scheme of the recipe's."""
-        raise NotImplementedError
+        """Truncated normal (Table 5, used for every row of the enhanced recipe) or ``kaiming``,
+        as torchvision starts its ResNets, which the classic recipe uses."""
+        init_layers(self, scheme)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (N, in_chans, H, W) to the last stage's map (N, num_features, h, w)."""
