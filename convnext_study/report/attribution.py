@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convnext_study.report.figures.attribution import Bar, Panel, bars
+from convnext_study.report.figures.charts import Bar, Panel, bars
 from convnext_study.report.figures.style import save
 from convnext_study.report.page_figures import bar_chart
 from convnext_study.report.tables import Column, Table

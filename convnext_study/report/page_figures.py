@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from convnext_study.report.figures.attribution import Panel, bars
-from convnext_study.report.figures.charts import Curve, Point, cost, curves, quantities
+from convnext_study.report.figures.charts import (
+    Curve,
+    Panel,
+    Point,
+    bars,
+    cost,
+    curves,
+    quantities,
+)
 from convnext_study.report.figures.inline import inline
 from convnext_study.report.figures.roadmap import roadmap
 from convnext_study.report.figures.rows import NARROW, WIDE

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from convnext_study.errors import UserError
 from convnext_study.report.attribution import panels
-from convnext_study.report.figures.attribution import bars
+from convnext_study.report.figures.charts import bars
 from convnext_study.report.figures.style import save
 from convnext_study.report.findings import FINDINGS
 from convnext_study.report.page import Commands, Report, render

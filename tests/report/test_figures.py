@@ -15,8 +15,17 @@ from matplotlib.patches import Rectangle
 from support.fakes import fake_run, fake_runs, write_run, write_study
 
 from convnext_study.report.figures import style
-from convnext_study.report.figures.attribution import Bar, Panel, bars
-from convnext_study.report.figures.charts import Curve, Point, Quantity, cost, curves, quantities
+from convnext_study.report.figures.charts import (
+    Bar,
+    Curve,
+    Panel,
+    Point,
+    Quantity,
+    bars,
+    cost,
+    curves,
+    quantities,
+)
 from convnext_study.report.figures.inline import inline
 from convnext_study.report.figures.roadmap import roadmap
 from convnext_study.report.figures.rows import FILE
