@@ -146,18 +146,9 @@ def agreement(
     found = [statistic(ROWS, lambda rows: kendall(rows, printed), macs_alone=True)]
     if len(road.pairs) >= _FEWEST - 1:
         for name, kind in (("Spearman", ranks), ("Pearson", rounded)):
-            target, given = kind(its[None])[0], kind(work[None])[0]
-
-            def plain(rows: Array, kind: Kind = kind, target: Array = target) -> Array:
-                return pearson(kind(road.gains(rows)), target)
-
-            def partial(
-                rows: Array, kind: Kind = kind, target: Array = target, given: Array = given
-            ) -> Array:
-                return partial_correlation(kind(road.gains(rows)), target, given)
-
+            plain, beyond = road.correlations(kind, its, work)
             found.append(statistic(f"{GAINS}, {name}", plain, macs_alone=True))
-            found.append(statistic(f"{GAINS} given log MACs, {name}", partial, macs_alone=False))
+            found.append(statistic(f"{GAINS} given log MACs, {name}", beyond, macs_alone=False))
     ups = (road.gains(mine).round(_DIGITS) > 0), (its.round(_DIGITS) > 0)
     return Agreement(
         TABLES[table],
@@ -209,6 +200,14 @@ class _Road:
         child, parent = zip(*self.pairs, strict=True)
         difference: Array = rows[..., list(child)] - rows[..., list(parent)]
         return difference
+
+    def correlations(self, kind: Kind, its: Array, work: Array) -> tuple[Kind, Kind]:
+        """Of (k, rows) accuracies: of their gains with others (gains,), and given MACs' too."""
+        target, given = kind(its[None])[0], kind(work[None])[0]
+        return (
+            lambda rows: pearson(kind(self.gains(rows)), target),
+            lambda rows: partial_correlation(kind(self.gains(rows)), target, given),
+        )
 
 
 def rounded(values: Array) -> Array:

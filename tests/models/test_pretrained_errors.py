@@ -69,7 +69,9 @@ def test_truncated_weights_are_refused(layout: str) -> None:
     half = dict(list(state.items())[: len(state) // 2])
     needed = [key for key in state if key not in half and "num_batches" not in key]
     text = message(lambda: to_roadmap(half, spec))
-    named = text.partition(f"{len(needed)} missing: ")[2].removesuffix(f" and {len(needed) - 8} more")
+    named = text.partition(f"{len(needed)} missing: ")[2].removesuffix(
+        f" and {len(needed) - 8} more"
+    )
     assert len(named.split(", ")) == 8 and set(named.split(", ")) <= set(needed)
 
 
