@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from convnext_study.errors import RunFailed
 from convnext_study.export.weights import (
+    USE_TIMM,
     ExportError,
-    changes_of,
-    is_row,
     model_card,
-    row_of,
     save_checkpoint,
     save_for_hf,
-    unwrapped,
 )
 from convnext_study.runs.files import write_bytes
 
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from convnext_study.data.transforms.evaluation import EvalTransform
-    from convnext_study.models.roadmap_net import RoadmapNet
 
 # Of the largest output. float32 sums in another order, as in another runtime, round in the sixth
 # digit for each of a few dozen layers.
@@ -54,7 +50,7 @@ def export_model(
     """Write the network with its card into a folder, read it back, and compare outputs.
 
     Args:
-        net: in evaluation mode; of the road map, or for `ANY_NETWORK` any.
+        net: a row of the road map as `weights.is_row` has it, or for `ANY_NETWORK` any.
         kind: a key of `FORMATS`.
         folder: made if missing.
         transform: of the images it wants, mean and standard deviation included.
@@ -62,16 +58,15 @@ def export_model(
         shape: channels, height and width of an image, where it is no square of the transform's.
 
     Raises:
-        ExportError: not a network of the road map, one that answers by chance, a missing extra, or
-            a folder that cannot be written.
-        Failed: what was written does not give the network's outputs.
+        ExportError: a network that answers by chance, a missing extra, or a folder that cannot be
+            written.
+        RunFailed: what was written does not give the network's outputs.
     """
     import torch
 
     from convnext_study.models.fast_conv import restore_convs
 
-    net = (net if kind in ANY_NETWORK else unwrapped(net)).eval()
-    restore_convs(net)
+    restore_convs(net.eval())
     shape = shape or (3, transform.image_size, transform.image_size)
     images = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -83,7 +78,7 @@ def export_model(
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        run = FORMATS[kind](net, folder, transform, results, images)
+        run = FORMATS[kind](_Export(net, folder, transform, results, images))
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror or error})") from error
     with torch.inference_mode():
@@ -109,23 +104,34 @@ def _outputs(found: Any) -> list[Tensor]:
     return list(found) if isinstance(found, list | tuple) else [found]
 
 
-def _hf(
-    net: RoadmapNet, folder: Path, transform: EvalTransform, results: dict[str, Any], _: Tensor
-) -> Runner:
+@dataclass(frozen=True)
+class _Export:
+    """What is written where, and the images on which it is compared."""
+
+    net: Any
+    folder: Path
+    transform: EvalTransform
+    results: dict[str, Any]
+    images: Tensor
+
+    def write_card(self, use: str, *, with_config: bool = True) -> None:
+        channels, height, width = map(int, self.images.shape[1:])
+        shape = channels, height, width
+        config = {**self.transform.config(), "input_size": shape} if with_config else None
+        card = model_card(self.net, shape, self.results, use, config)
+        write_bytes(self.folder / "README.md", card.encode())
+
+
+def _hf(export: _Export) -> Runner:
     import timm
 
-    save_for_hf(net, folder, results=results, data=transform.config())
-    loaded: Any = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    save_for_hf(export.net, export.folder, export.transform.config())
+    export.write_card(USE_TIMM, with_config=False)  # timm's config.json has it
+    loaded: Any = timm.create_model(f"local-dir:{export.folder}", pretrained=True)
     return loaded.eval()  # type: ignore[no-any-return]
 
 
-def _safetensors(
-    net: RoadmapNet,
-    folder: Path,
-    transform: EvalTransform,
-    results: dict[str, Any],
-    images: Tensor,
-) -> Runner:
+def _safetensors(export: _Export) -> Runner:
     import json
 
     from safetensors import safe_open
@@ -134,10 +140,9 @@ def _safetensors(
     from convnext_study.models.roadmap_net import RoadmapNet
     from convnext_study.roadmap.spec import NetSpec
 
-    path = folder / "model.safetensors"
+    net, path = export.net, export.folder / "model.safetensors"
     save_checkpoint(net, path)
-    use = _USE_SAFETENSORS.format(classes=net.num_classes)
-    _card(net, folder, transform, results, use, images)
+    export.write_card(_USE_SAFETENSORS.format(classes=net.num_classes))
     with safe_open(path, "pt") as file:
         spec = NetSpec.from_dict(json.loads(file.metadata()["spec"]))
     again = RoadmapNet(spec, num_classes=net.num_classes, in_chans=net.in_chans)
@@ -145,9 +150,7 @@ def _safetensors(
     return again.eval()
 
 
-def _onnx(
-    net: nn.Module, folder: Path, transform: EvalTransform, results: dict[str, Any], images: Tensor
-) -> Runner:
+def _onnx(export: _Export) -> Runner:
     import warnings
 
     import torch
@@ -159,15 +162,15 @@ def _onnx(
         raise ExportError(
             f"--to onnx: {error.name} is not installed; pip install 'convnext-study[onnx]'"
         ) from None
-    path = folder / "model.onnx"
+    path = export.folder / "model.onnx"
     with torch.no_grad():
-        count = len(_outputs(net(images[:1])))
+        count = len(_outputs(export.net(export.images[:1])))
     names = ["logits"] if count == 1 else [f"logits_exit{exit}" for exit in range(1, count + 1)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of deprecations inside the exporter
         torch.onnx.export(
-            net,
-            (images[:2],),  # not 3, as it is then compared with
+            export.net,
+            (export.images[:2],),  # not 3, as it is then compared with
             path,
             input_names=["images"],
             output_names=names,
@@ -176,29 +179,26 @@ def _onnx(
             external_data=False,
             verbose=False,
         )
-    use = _USE_ONNX.format(outputs=", ".join(names), which="[0]" if count == 1 else "")
-    _card(net, folder, transform, results, use, images)
+    which = "[0]" if count == 1 else ""
+    export.write_card(_USE_ONNX.format(outputs=", ".join(names), which=which))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda images: [
         torch.from_numpy(one) for one in session.run(None, {"images": images.numpy()})
     ]
 
 
-def _pt2(
-    net: nn.Module, folder: Path, transform: EvalTransform, results: dict[str, Any], images: Tensor
-) -> Runner:
+def _pt2(export: _Export) -> Runner:
     import torch
 
-    path = folder / "model.pt2"
+    path = export.folder / "model.pt2"
     batch = {0: torch.export.Dim("batch")}
-    program = torch.export.export(net, (images[:2],), dynamic_shapes=(batch,))
+    program = torch.export.export(export.net, (export.images[:2],), dynamic_shapes=(batch,))
     torch.export.save(program, path)
-    _card(net, folder, transform, results, _USE_PT2, images)
+    export.write_card(_USE_PT2)
     return torch.export.load(path).module()
 
 
-Writer = Callable[[Any, Path, "EvalTransform", dict[str, Any], "Tensor"], Runner]
-FORMATS: dict[str, Writer] = {
+FORMATS: dict[str, Callable[[_Export], Runner]] = {
     "hf": _hf,
     "safetensors": _safetensors,
     "onnx": _onnx,
@@ -206,27 +206,6 @@ FORMATS: dict[str, Writer] = {
 }
 # Those that hold the network itself, and not only weights for one that can be built again.
 ANY_NETWORK = ("onnx", "pt2")
-
-
-def _card(
-    net: nn.Module,
-    folder: Path,
-    transform: EvalTransform,
-    results: dict[str, Any],
-    use: str,
-    images: Tensor,
-) -> None:
-    """The card that a hub folder gets, with another way of loading in it."""
-    row: str | None = None
-    about: dict[str, Any] = {}
-    if is_row(net):
-        row = row_of(net)
-        about = changes_of(net.spec, row)
-    image = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-    config = {**transform.config(), "input_size": image}
-    card = model_card(net, image, results, row, changes=about, use=use, config=config)
-    write_bytes(folder / "README.md", card.encode())
-
 
 _USE_SAFETENSORS = """\
 The file's metadata hold the network's fields as JSON.

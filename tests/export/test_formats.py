@@ -102,8 +102,8 @@ def test_onnx(
 def test_outputs_that_differ_are_told(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(net: Any, *_: Any) -> Any:
-        return lambda images: net(images) + 0.01
+    def broken(export: Any) -> Any:
+        return lambda images: export.net(images) + 0.01
 
     monkeypatch.setitem(formats.FORMATS, "pt2", broken)
     done = export(run_folder, "pt2", tmp_path)
