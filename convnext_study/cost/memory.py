@@ -52,8 +52,7 @@ class _Kept:
         return self.run(block.post_act, _Map(out.side, out.channels, max(out.size, x.size)))
 
     def _layer(self, layer: Layer, x: _Map) -> _Map:
-        relu = layer.kind == "act" and layer.variant != "gelu"
-        if relu:
+        if layer.kind == "act" and layer.variant != "gelu":
             self.save(x)  # the output, which is in the input's place
             return x
         if layer.kind == "norm":
@@ -64,16 +63,13 @@ class _Kept:
             self.bytes += 3 * x.side**2 * x.channels * x.size  # the norm, two products
         if layer.kind in ("conv", "linear"):
             self.save(x, self.size)
-            rest = 0 if layer.kernel == layer.stride else layer.stride - 1  # patches drop the rest
-            return _Map((x.side + rest) // layer.stride, layer.out, self.size)
-        if layer.kind == "avgpool":
-            return _Map(1, x.channels, x.size)
-        self.save(x)
+            return _Map(layer.side_after(x.side), layer.out, self.size)
+        side = layer.side_after(x.side)
+        if layer.kind != "avgpool":
+            self.save(x)
         if layer.kind == "maxpool":
-            side = -(-x.side // layer.stride)
             self.bytes += side**2 * x.channels * 8  # the places of the maxima
-            return _Map(side, x.channels, x.size)
-        return _Map(x.side, x.channels, x.size)
+        return _Map(side, x.channels, x.size)
 
 
 def saved_bytes(spec: NetSpec, image_size: int, *, half: bool = False) -> int:

@@ -43,6 +43,15 @@ class Layer:
     same: bool = False
     variant: str = ""  # which norm or activation
 
+    def side_after(self, side: int) -> int:
+        """Of the square map that leaves the layer, by that of the one that enters it."""
+        if self.kind in ("avgpool", "linear"):
+            return 1
+        if self.kind not in ("conv", "maxpool"):
+            return side
+        # Odd kernels are padded and round up; patches drop what does not fill one.
+        return -(-side // self.stride) if self.kernel % 2 else side // self.stride
+
 
 @dataclass(frozen=True)
 class BlockLayers:

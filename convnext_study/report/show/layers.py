@@ -102,7 +102,7 @@ def _walk(layers: Iterable[Layer], side: int, indent: str = "") -> tuple[list[La
     """Lines of layers that follow one another, and the side of the map that leaves the last."""
     lines = []
     for layer in layers:
-        side = _side_after(layer, side)
+        side = layer.side_after(side)
         name = indent + _name(layer)
         if layer.kind in ("conv", "linear"):
             weights = layer.kernel**2 * (layer.c_in // layer.groups) * layer.out
@@ -112,15 +112,6 @@ def _walk(layers: Iterable[Layer], side: int, indent: str = "") -> tuple[list[La
         else:
             lines.append(LayerLine(name, str(layer.out)))
     return lines, side
-
-
-def _side_after(layer: Layer, side: int) -> int:
-    if layer.kind in ("avgpool", "linear"):
-        return 1
-    if layer.kind not in ("conv", "maxpool"):
-        return side
-    # Odd kernels are padded and round up; patches drop what does not fill one.
-    return -(-side // layer.stride) if layer.kernel % 2 else side // layer.stride
 
 
 def _name(layer: Layer) -> str:
