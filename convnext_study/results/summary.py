@@ -26,12 +26,7 @@ def summarize(records: Iterable[Record], requested: Sequence[Run] = ()) -> list[
 
     Runs of one name that differ in more than the seed are not averaged: see `grouping.group`.
     """
-    return rows_of(group(records, requested))
-
-
-def rows_of(grouped: Iterable[RunGroup]) -> list[ResultRow]:
-    """A row for each group, in the road's order."""
-    return rows_and_tests(grouped)[0]
+    return rows_and_tests(group(records, requested))[0]
 
 
 def rows_and_tests(grouped: Iterable[RunGroup]) -> tuple[list[ResultRow], RowTests]:

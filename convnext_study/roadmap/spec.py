@@ -149,10 +149,10 @@ class NetSpec(Spec):
     def check(self) -> None:
         """Raises SpecError for a value that no network can have."""
         for name, allowed in CHOICES.items():
-            _check_choice(name, getattr(self, name), allowed)
+            check_choice(name, getattr(self, name), allowed)
         _check_depths(self.depths)
         for name in ("width", "kernel", "expansion"):
-            _check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name))
         if self.kernel % 2 == 0:
             raise SpecError(f"kernel: {self.kernel} is even; use an odd number, such as 3 or 7")
         scale = self.layer_scale
@@ -173,13 +173,15 @@ class NetSpec(Spec):
         return self.stem_stride * (4 if self.layout == "isotropic" else 1)
 
 
-def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raises SpecError for a value of that field that is none of these."""
     # True == 1 in Python, so the type is compared too.
     if not any(value == one and type(value) is type(one) for one in allowed):
         raise SpecError(f"{name}: {value!r} is unknown; use one of {', '.join(map(repr, allowed))}")
 
 
-def _check_count(name: str, value: Any) -> None:
+def check_count(name: str, value: Any) -> None:
+    """Raises SpecError for a value of that field that counts nothing."""
     if type(value) is not int or value < 1:
         raise SpecError(f"{name}: {value!r}; use a whole number of at least 1")
 

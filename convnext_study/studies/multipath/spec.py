@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from convnext_study.roadmap.spec import Spec, SpecError
+from convnext_study.roadmap.spec import Spec, SpecError, check_choice, check_count
 
 STAGES = 3
 SE_REDUCTION = 16  # channels for each hidden unit of squeeze and excitation
@@ -51,13 +51,9 @@ class MultipathSpec(Spec):
     def check(self) -> None:
         """Raises SpecError."""
         for name, allowed in CHOICES.items():
-            value = getattr(self, name)
-            if not isinstance(value, str) or value not in allowed:
-                raise SpecError(f"{name}: {value!r} is unknown; use one of {', '.join(allowed)}")
+            check_choice(name, getattr(self, name), allowed)
         for name in ("width", "modules"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise SpecError(f"{name}: {value!r}; use a whole number of at least 1")
+            check_count(name, getattr(self, name))
         _check_depths(self.depths)
         if self.block == "basic" and len(self.depths) != 1:
             raise SpecError(f"depths: {self.depths!r}; a basic block has one path, such as (2,)")
