@@ -1,9 +1,9 @@
 """What torch makes of the networks: symbolic traces, TorchScript, exported and compiled ones.
 
 Some rows, and all 48 where there is time, eight channels wide and one block deep but for the first
-stage, which has its two kinds of block: every layer of a row is there. A training step is compiled
-down to the operators that a backend is given; the default backend would make C++ of them, half a
-minute for each network.
+stage, which has its two kinds of block: every layer of a row is there; and narrow multi-path
+networks. A training step is compiled down to the operators that a backend is given; the default
+backend would make C++ of them, half a minute for each network.
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ import importlib
 from typing import Any
 
 import pytest
-import timm
 import torch
 from support import compilers
-from support.nets import build, every_model, every_nano, images, outline, settled, walk
+from support.nets import NARROW, ROADMAP, build, every_small, images, outline, settled, walk
 
-SMALL = {"depths": (2, 1, 1, 1), "width": 8}
+SMALL: dict[str, Any] = {"depths": (2, 1, 1, 1), "width": 8}
 ROWS = ("resnet", "kernel_7", "gelu", "layer_norm", "separate_downsampling")
 FEW = ("roadmap_nano_resnet", "roadmap_nano_separate_downsampling")  # the two ends
-PARTS = ("layers", "blocks", "timm_model", "roadmap_net", "fast_conv")
+PARTS = (
+    *(f"models.{part}" for part in ("layers", "blocks", "timm_model", "roadmap_net", "fast_conv")),
+    *("studies.multipath.paths", "studies.multipath.network"),
+)
+PATHS = [*NARROW, "multipath_se_resnet18"]
 
 
 def small(name: str) -> Any:
-    return settled(name, **SMALL, drop_path_rate=0.1, num_classes=10)
+    shape = SMALL if name in ROADMAP else {}
+    return settled(name, **shape, drop_path_rate=0.1, num_classes=10)
 
 
-@every_model
+@walk(ROADMAP)
 def test_symbolic_trace(name: str) -> None:
     net = outline(name)
     assert net.training  # where stochastic depth is at work
@@ -38,7 +42,7 @@ def test_symbolic_trace(name: str) -> None:
     assert calls[-1] == "head.fc"
 
 
-@walk(timm.list_models("roadmap_*"), FEW)
+@walk([*ROADMAP, *PATHS], (*FEW, "multipath_small_pathatt"))
 def test_traced_scripted_exported_and_compiled(name: str) -> None:
     net = small(name)
     compilers.trace_and_script(net)
@@ -47,19 +51,20 @@ def test_traced_scripted_exported_and_compiled(name: str) -> None:
     compilers.compile_forward(net)
 
 
-@every_nano
+@every_small
 def test_feature_extractors_of_timm_can_be_scripted(name: str) -> None:
-    compilers.script_features(build(name, **SMALL, features_only=True, feature_cls="fx"))
+    shape = SMALL if name in ROADMAP else NARROW[name]
+    compilers.script_features(build(name, **shape, features_only=True, feature_cls="fx"))
 
 
 @pytest.mark.parametrize("module", PARTS)
 def test_annotations_of_forward_are_types(module: str) -> None:
     """A part may be traced as well as the whole, so that text would fail there."""
-    found = importlib.import_module(f"convnext_study.models.{module}")
+    found = importlib.import_module(f"convnext_study.{module}")
     assert compilers.forwards_with_text(found) == []
 
 
-@walk([f"roadmap_nano_{row}" for row in ROWS], FEW)
+@walk([*(f"roadmap_nano_{row}" for row in ROWS), *PATHS], (*FEW, "multipath_small_pathatt"))
 def test_compile_a_step_in_one_graph(name: str) -> None:
     compilers.compile_a_step(small(name))
 

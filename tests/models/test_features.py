@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 from support.features import check_features
-from support.nets import build, every_nano, images, settled, walk
+from support.nets import BASELINES, build, every_small, images, settled, walk
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import Bottleneck, ResNet
 
@@ -18,37 +18,47 @@ from convnext_study.roadmap import get_roadmap
 from convnext_study.roadmap.spec import NetSpec
 
 
-@every_nano
+@every_small
 def test_features_are_the_stages_outputs_and_stay_so(name: str) -> None:
     """No later layer works in place on a map that was handed out."""
     x = images(2, 3, 32, 32)
     clean = check_features(settled, name, x)
-    chosen = settled(name, features_only=True, out_indices=(1, 3))
-    assert all(map(torch.equal, chosen(x), (clean[1], clean[3])))
-    assert chosen.feature_info.channels() == [clean[1].shape[1], clean[3].shape[1]]
+    last = len(clean) - 1
+    chosen = settled(name, features_only=True, out_indices=(0, last))
+    assert all(map(torch.equal, chosen(x), (clean[0], clean[last])))
+    assert chosen.feature_info.channels() == [clean[0].shape[1], clean[last].shape[1]]
 
 
-@every_nano
+@every_small
 def test_intermediates(name: str) -> None:
     x, net = images(2, 3, 32, 32), settled(name)
     final, maps = net.forward_intermediates(x)
-    assert torch.equal(net.forward_head(final), net(x))
+    last, logits = len(maps) - 1, net(x)
+    assert torch.equal(net.forward_head(final), logits)
     only = net.forward_intermediates(x, indices=2, norm=True, intermediates_only=True)
-    assert all(map(torch.equal, only, maps[2:]))
-    early, first = net.forward_intermediates(x, indices=[0, -3], stop_early=True)
+    assert all(map(torch.equal, only, maps[-2:]))
+    early, first = net.forward_intermediates(x, indices=[0, -last], stop_early=True)
     assert torch.equal(early, maps[1])
     assert all(map(torch.equal, first, maps[:2]))
     with pytest.raises(ValueError, match="only NCHW"):
         net.forward_intermediates(x, output_fmt="NLC")
-    logits = net(x)
-    assert net.prune_intermediate_layers(2, prune_head=False) == [2, 3]
+    assert net.prune_intermediate_layers(2, prune_head=False) == [last - 1, last]
     assert torch.equal(net(x), logits)  # a head that fits stays
-    for last in (3, 1):
-        assert net.prune_intermediate_layers([0, last]) == [0, last]
-        assert torch.equal(net(x), maps[last])
-        assert net.num_features == net.head_hidden_size == maps[last].shape[1]
+    for end in (last, 1):
+        assert net.prune_intermediate_layers([0, end]) == [0, end]
+        assert torch.equal(net(x), maps[end])
+        assert net.num_features == net.head_hidden_size == maps[end].shape[1]
     net.reset_classifier(6, "avg")
     assert net(x).shape == (2, 6)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_features_of_baselines(name: str) -> None:
+    net = build(name, features_only=True, device="meta")
+    assert net.feature_info.reduction() == [1, 1, 2, 4, 8]
+    maps = net(images(1, 3, 32, 32, device="meta"))
+    assert [32 // one.shape[-1] for one in maps] == [1, 1, 2, 4, 8]
+    assert [one.shape[1] for one in maps] == net.feature_info.channels()
 
 
 @pytest.mark.filterwarnings("ignore:Using padding=.same.")

@@ -1,36 +1,43 @@
 """Every registered model keeps what timm's users expect of a model.
 
-Shapes and gradients of all 48 are checked on the meta device, which computes no values; values on
-the 16 nano networks, which have the same layers as those of the other road maps.
+Shapes and gradients of all of the road maps and of the multi-path study are checked on the meta
+device, which computes no values; values on the 16 nano networks, which have the same layers as
+those of the other road maps, and on narrow ones.
 """
 
 from __future__ import annotations
 
 import copy
 import io
-from typing import Any
 
 import pytest
 import timm
 import torch
-from support.nets import build, compare_a_step, every_model, every_nano, images, outline, settled
+from support.nets import (
+    BASELINES,
+    NANO,
+    NARROW,
+    ROADMAP,
+    USUAL,
+    build,
+    compare_a_step,
+    every_model,
+    every_own,
+    every_small,
+    images,
+    outline,
+    settled,
+    small,
+    walk,
+)
 from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
+from convnext_study.cost.closed_form import sides
 from convnext_study.models.layers import DropPath, LayerScale
-from convnext_study.roadmap.spec import STAGES
 
-
-def down(net: Any, size: int) -> list[int]:
-    """Sides of the four stages' maps: patches that do not overlap drop the rest, others do not."""
-    spec, sides = net.spec, []
-    side = size // spec.stem_stride if spec.stem == "patchify" else -(-size // spec.stem_stride)
-    for stage in range(STAGES):
-        if stage > 0:
-            side = side // 2 if spec.downsampling == "separate" else -(-side // 2)
-        sides.append(side)
-    return sides
+every_head = walk([*NANO, *NARROW, BASELINES[1]], {*USUAL, *NARROW, BASELINES[1]})
 
 
 def leaves(output: Tensor) -> set[int]:
@@ -53,36 +60,48 @@ def leaves(output: Tensor) -> set[int]:
 @every_model
 def test_attributes(name: str) -> None:
     net = outline(name)
-    config = net.pretrained_cfg
+    config, data = net.pretrained_cfg, timm.data.resolve_model_data_config(net)
+    side = 32 if "multipath" in name else 64 if "nano" in name else 224
     assert net.default_cfg is config
     assert config["architecture"] == name
-    assert net.num_classes == config["num_classes"] == (10 if "nano" in name else 1000)
+    assert net.num_classes == config["num_classes"] == (1000 if side == 224 else 10)
     assert (net.in_chans, net.drop_rate) == (3, 0.0)
     assert net.num_features == net.head_hidden_size == net.feature_info[-1]["num_chs"]
     weights = net.state_dict()
     assert weights[config["first_conv"] + ".weight"].shape[1] == 3
     assert weights[config["classifier"] + ".weight"].shape == (net.num_classes, net.num_features)
-    data = timm.data.resolve_model_data_config(net)
-    assert data["input_size"] == ((3, 64, 64) if "nano" in name else (3, 224, 224))
-    assert net.no_weight_decay() == set()
+    assert data["input_size"] == (3, side, side)
+    maps = net.forward_features(images(1, 3, side, side, device="meta"))
+    assert maps.shape[2:] == config["pool_size"]
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d | nn.LayerNorm | LayerScale):
             assert {weight.ndim for weight in module.parameters()} == {1}
+    if "multipath" in name:
+        assert "Our reconstruction" in config["description"]
+        assert "Our reconstruction" in (timm.model_entrypoint(name).__doc__ or "")
+        assert "10.3778/j.issn.1002-8331.2110-0083" in config["paper_ids"]
+        assert data["crop_pct"] == 1.0
 
 
 @every_model
 def test_maps_logits_and_every_gradient(name: str) -> None:
     net, size = outline(name), (70, 103)  # which no stride divides
     final, maps = net.forward_intermediates(images(2, 3, *size, device="meta"))
-    sides = zip(down(net, size[0]), down(net, size[1]), strict=True)
-    expected = [
-        (2, channels, *side) for channels, side in zip(net.spec.widths(), sides, strict=True)
+    channels, reductions = (
+        [info[key] for info in net.feature_info] for key in ("num_chs", "reduction")
+    )
+    if name in ROADMAP:
+        stem, expected = net.spec.stem_stride, [sides(net.spec, one)[1:] for one in size]
+        assert reductions == [stem, 2 * stem, 4 * stem, 8 * stem]
+    else:
+        expected = [tuple(-(-one // by) for by in reductions) for one in size]
+        assert reductions[-3:] == ([2, 4, 8] if name in BASELINES else [1, 2, 4])
+    assert [tuple(one.shape) for one in maps] == [
+        (2, count, *shape) for count, *shape in zip(channels, *expected, strict=True)
     ]
-    assert [tuple(one.shape) for one in maps] == expected
     assert final is maps[-1]
-    stem = net.spec.stem_stride
-    assert [info["reduction"] for info in net.feature_info] == [stem, 2 * stem, 4 * stem, 8 * stem]
-    assert [info["num_chs"] for info in net.feature_info] == list(net.spec.widths())
+    if name not in BASELINES:
+        assert channels == list(net.spec.widths())
     assert net.forward_head(final, pre_logits=True).shape == (2, net.head_hidden_size)
     logits = net.forward_head(final)
     assert logits.shape == (2, net.num_classes)
@@ -90,11 +109,13 @@ def test_maps_logits_and_every_gradient(name: str) -> None:
     assert [key for key, weight in net.named_parameters() if id(weight) not in weights] == []
 
 
-@every_model
+@every_own
 def test_parameter_groups(name: str) -> None:
     net = outline(name)
+    assert net.no_weight_decay() == set()
     order = {key: place for place, (key, _) in enumerate(net.named_parameters())}
-    for coarse, depth in ((True, STAGES + 2), (False, sum(net.spec.depths) + 2)):
+    stages, blocks = len(net.stages), sum(len(stage.blocks) for stage in net.stages)
+    for coarse, depth in ((True, stages + 2), (False, blocks + 2)):
         groups = group_parameters(net, net.group_matcher(coarse=coarse))
         assert len(groups) == depth  # stem, blocks or stages, head
         assert sorted(key for keys in groups.values() for key in keys) == sorted(order)
@@ -111,7 +132,7 @@ def test_parameter_groups(name: str) -> None:
         assert all((weight.ndim > 1) == (group["weight_decay"] > 0) for weight in group["params"])
 
 
-@every_nano
+@every_head
 def test_head(name: str) -> None:
     net = settled(name, drop_rate=0.5)
     x = images(2, 3, 32, 32)
@@ -120,54 +141,60 @@ def test_head(name: str) -> None:
     features = net.forward_head(maps, pre_logits=True)
     assert torch.equal(net.get_classifier()(features), logits)
     assert torch.allclose(net(x[:1]), logits[:1], atol=1e-5)  # a batch of one
+    assert not torch.equal(net.train().forward_head(maps), net.forward_head(maps))  # dropout
+    net.eval()
     for pool in ("max", "avgmax", "avg"):
         net.reset_classifier(5, pool)
         assert (net.num_classes, net(x).shape) == (5, (2, 5))
     net.reset_classifier(0)
-    assert torch.equal(net(x), features)
+    assert torch.allclose(net(x), features, atol=1e-6)
     net.reset_classifier(0, "")
     assert net(x).shape == maps.shape
-    net.reset_classifier(7)
-    assert net(x).shape == (2, 7, *maps.shape[2:])  # the pooling that was chosen stays
-    assert net.drop_rate == net.head.drop.p == 0.5
+    if name not in BASELINES:
+        net.reset_classifier(7)
+        assert net(x).shape == (2, 7, *maps.shape[2:])  # the pooling that was chosen stays
 
 
-@every_nano
+@every_head
 def test_head_by_keyword(name: str) -> None:
-    x = images(2, 1, 32, 32)
-    net = settled(name, in_chans=3, num_classes=0)
+    net = small(name, num_classes=0).eval()
     assert net(images(2, 3, 32, 32)).shape == (2, net.num_features)
-    net = build(name, in_chans=1, num_classes=4, global_pool="").eval()
-    maps = net.forward_features(x)
-    assert net(x).shape == (2, 4, *maps.shape[2:])
-    assert net.forward_head(maps, pre_logits=True).shape == maps.shape
+    x, net = images(2, 1, 32, 32), small(name, in_chans=1, num_classes=4).eval()
+    assert net(x).shape == (2, 4)
+    net = small(name, in_chans=1, num_classes=0, global_pool="").eval()
+    assert net(x).shape == net.forward_features(x).shape
+    if name not in BASELINES:
+        net.reset_classifier(4)
+        assert net(x).shape == (2, 4, *net.forward_features(x).shape[2:])
 
 
-@every_nano
+@every_small
 def test_gradient_checkpointing_changes_nothing(name: str) -> None:
     """Neither output nor gradients, nor BatchNorm's statistics, which see a batch only once."""
-    plain = build(name, drop_path_rate=0.2)
+    plain = small(name, drop_path_rate=0.2)
     thrifty = copy.deepcopy(plain)
     compare_a_step(plain, thrifty)
-    assert all(weight.grad.abs().sum() > 0 for weight in plain.parameters())
+    if name in ROADMAP:  # a narrow block may be dropped for all images
+        assert all(weight.grad.abs().sum() > 0 for weight in plain.parameters())
     assert all(stage.grad_checkpointing for stage in thrifty.stages)
     thrifty.set_grad_checkpointing(False)
     assert not any(stage.grad_checkpointing for stage in thrifty.stages)
 
 
-@every_nano
+@every_head
 def test_low_precision_and_memory_format(name: str) -> None:
     x, net = images(2, 3, 32, 32), settled(name)
     logits = net(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.allclose(net(x).float(), logits, atol=0.1, rtol=0.1)
     channels_last = copy.deepcopy(net).to(memory_format=torch.channels_last)
-    assert torch.allclose(channels_last(x), logits, atol=1e-5)
+    again = channels_last(x.to(memory_format=torch.channels_last))
+    assert torch.allclose(again, logits, atol=1e-5)
     net.to(torch.bfloat16)
     assert torch.allclose(net(x.bfloat16()).float(), logits, atol=0.1, rtol=0.1)
 
 
-@every_nano
+@every_small
 def test_whole_models_are_saved_and_copied(name: str) -> None:
     x, net = images(2, 3, 32, 32), settled(name)
     file = io.BytesIO()
@@ -178,14 +205,15 @@ def test_whole_models_are_saved_and_copied(name: str) -> None:
         assert again.spec == net.spec
 
 
-def test_stochastic_depth_grows_from_nothing_at_the_first_block() -> None:
-    net = build("roadmap_t_gelu", device="meta", drop_path_rate=0.2)
+@pytest.mark.parametrize("name", ["roadmap_t_gelu", "multipath_small"])
+def test_stochastic_depth_grows_from_nothing_at_the_first_block(name: str) -> None:
+    net = build(name, device="meta", drop_path_rate=0.2)
     rates = [block.drop_path for stage in net.stages for block in stage.blocks]
     assert isinstance(rates[0], nn.Identity)
     found = [module.rate for module in rates if isinstance(module, DropPath)]
     assert len(found) == len(rates) - 1
     assert found == sorted(found)
-    assert found[-1] == 0.2
+    assert found[-1] == pytest.approx(0.2)
 
 
 def test_stochastic_depth_keeps_the_mean_and_drops_whole_samples() -> None:

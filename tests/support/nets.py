@@ -20,6 +20,18 @@ USUAL = {
     *("roadmap_nano_separate_downsampling", "roadmap_t_resnet50", "roadmap_t_patchify_stem"),
     *("roadmap_t_separate_downsampling", "roadmap_b_resnet200"),
 }
+# Of the multi-path networks a narrow one of each kind of block, in both forms; and its baselines.
+NARROW: dict[str, dict[str, Any]] = {
+    "multipath_small_pathatt": {"width": 4, "modules": 1, "depths": (1, 2, 2)},
+    "multipath_large_paths_se": {
+        "width": 4,
+        "modules": 1,
+        "depths": (0, 0, 1, 2),
+        "implementation": "plain",
+    },
+    "multipath_basic": {"width": 8, "modules": 1},
+}
+BASELINES = ("multipath_resnet18", "multipath_se_resnet18")
 
 
 def walk(names: Iterable[str], few: Collection[str] = USUAL) -> pytest.MarkDecorator:
@@ -30,8 +42,13 @@ def walk(names: Iterable[str], few: Collection[str] = USUAL) -> pytest.MarkDecor
     )
 
 
-every_model = walk(timm.list_models("roadmap_*"))
+ROADMAP, MULTIPATH = timm.list_models("roadmap_*"), timm.list_models("multipath_*")
+every_model = walk([*ROADMAP, *MULTIPATH], {*USUAL, *NARROW, *BASELINES})
+every_own = walk(
+    [name for name in (*ROADMAP, *MULTIPATH) if name not in BASELINES], {*USUAL, *NARROW}
+)
 every_nano = walk(NANO)
+every_small = walk([*NANO, *NARROW], {*USUAL, *NARROW})
 
 
 def build(name: str, **kwargs: Any) -> Any:
@@ -39,10 +56,16 @@ def build(name: str, **kwargs: Any) -> Any:
     return timm.create_model(name, **kwargs)
 
 
+def small(name: str, **kwargs: Any) -> Any:
+    """A nano network, or a narrow one."""
+    return build(name, **NARROW.get(name, {}), **kwargs)
+
+
 @functools.cache
 def outline(name: str) -> Any:
     """A network without values, which no test may change."""
-    return build(name, device="meta", layer_scale=1e-6, drop_path_rate=0.1)
+    scale = {"layer_scale": 1e-6} if name in ROADMAP else {}
+    return build(name, device="meta", drop_path_rate=0.1, **scale)
 
 
 def images(*shape: int, device: str = "cpu") -> Tensor:
@@ -51,8 +74,8 @@ def images(*shape: int, device: str = "cpu") -> Tensor:
 
 
 def settled(name: str, **kwargs: Any) -> Any:
-    """A nano network in eval mode whose norms have statistics and weights of their own."""
-    net = build(name, **kwargs)
+    """A small network in eval mode whose norms have statistics and weights of their own."""
+    net = build(name, **{**NARROW.get(name, {}), **kwargs})
     with torch.no_grad():
         for key, weight in net.named_parameters():
             if "norm" in key:
