@@ -61,15 +61,18 @@ def pair_of(*args: int, **kwargs: int | bool) -> tuple[nn.Conv2d, nn.Conv2d]:
 @pytest.mark.parametrize("kernel", [3, 5, 7, 11])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dilation", [1, 2])
-@pytest.mark.parametrize("size", [(1, 1), (2, 2), (5, 8), (8, 8), (9, 9)])
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_depthwise_convolution_is_torchs(
-    kernel: int, stride: int, dilation: int, size: tuple[int, int], bias: bool
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 3), (4, 4), (5, 8), (8, 8), (9, 9)])
+@pytest.mark.parametrize("form", [GemmGradDepthwiseConv2d, Im2colConv2d])
+def test_a_padded_convolution_is_torchs(
+    kernel: int, stride: int, dilation: int, size: tuple[int, int], form: type[nn.Conv2d]
 ) -> None:
-    padding = dilation * (kernel // 2)
-    matrix, stock = pair_of(6, 6, kernel, stride, padding, dilation, groups=6, bias=bias)
-    images = torch.randn(3, 6, *size, dtype=torch.float64)
-    assert_same_in_both_layouts(matrix, stock, images)
+    groups, out = (6, 6) if form is GemmGradDepthwiseConv2d else (1, 8)
+    shape = (6, out, kernel, stride, dilation * (kernel // 2), dilation, groups)
+    for bias in (True, False):
+        matrix, stock = pair_of(*shape, bias=bias)
+        assert type(matrix) is form
+        images = torch.randn(3, 6, *size, dtype=torch.float64)
+        assert_same_in_both_layouts(matrix, stock, images)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (2, 2), (4, 4)])
@@ -81,21 +84,6 @@ def test_a_convolution_without_overlap_is_torchs(
     matrix, stock = pair_of(8, 12, kernel, stride, bias=bias)
     assert type(matrix) is LinearConv2d
     images = torch.randn(3, 8, *size, dtype=torch.float64)
-    assert_same_in_both_layouts(matrix, stock, images)
-
-
-@pytest.mark.parametrize("kernel", [3, 7])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("dilation", [1, 2])
-@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 3), (3, 3), (4, 4), (7, 5)])
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_dense_convolution_is_torchs(
-    kernel: int, stride: int, dilation: int, size: tuple[int, int], bias: bool
-) -> None:
-    padding = dilation * (kernel // 2)
-    matrix, stock = pair_of(6, 8, kernel, stride, padding, dilation, bias=bias)
-    assert type(matrix) is Im2colConv2d
-    images = torch.randn(3, 6, *size, dtype=torch.float64)
     assert_same_in_both_layouts(matrix, stock, images)
 
 

@@ -67,12 +67,6 @@ def test_a_metric_of_nothing_is_no_number() -> None:
     assert 25 <= low < two.value() < high <= 100
 
 
-def test_many_bits_in_a_bootstrap_are_near_wilson() -> None:
-    right = np.random.default_rng(0).random(2000) < 0.8
-    found = bootstrap_interval(sample_sums("bits", [right]))
-    assert found == pytest.approx(wilson_interval(int(right.sum()), 2000), abs=0.25)
-
-
 def test_a_paired_interval_is_scipys_bootstrap_of_differences() -> None:
     other = VALUES + np.random.default_rng(3).normal(0.4, 1.0, len(VALUES))
     found = samples_difference(*(sample_sums("values", [one]) for one in (other, VALUES)))

@@ -1,4 +1,4 @@
-"""Shapley values against games with known values, exact and sampled."""
+"""Sets of steps, and Shapley values against games with known values, exact and sampled."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from convnext_study.results.statistics.subsets import (
     Coalition,
     Shapley,
     all_coalitions,
+    coalitions_of,
+    coalitions_within,
     sampled_permutations,
     shapley_exact,
     shapley_sampled,
@@ -43,6 +45,48 @@ def width(found: Shapley) -> float:
     return sum(one.high - one.low for one in intervals if one) / len(intervals)
 
 
+# Sets
+
+
+def test_orders_come_in_pairs_and_again_the_same() -> None:
+    steps = get_roadmap("nano").adopted()
+    orders = sampled_permutations(steps, 5, seed=1)
+    assert len(orders) == 10
+    assert all(back == order[::-1] for order, back in zip(orders[::2], orders[1::2], strict=True))
+    assert all(sorted(order) == sorted(steps) for order in orders)
+    assert orders == sampled_permutations(steps, 5, seed=1)
+    assert orders[:4] == sampled_permutations(steps, 2, seed=1)
+    assert orders != sampled_permutations(steps, 5, seed=2)
+
+
+def test_no_network_is_planned_twice() -> None:
+    orders = [("a", "b", "c"), ("c", "b", "a"), ("a", "c", "b"), ("b", "c", "a")]
+    plan = coalitions_of(orders)
+    assert plan == tuple(frozenset(names) for names in ("", "a", "ab", "abc", "c", "cb", "ac", "b"))
+
+
+def test_a_plan_holds_all_that_its_answer_takes_and_no_more() -> None:
+    values = {subset: float(len(subset)) for subset in all_coalitions(STEPS)}
+    orders = sampled_permutations(STEPS, 4)
+    plans: dict[tuple[frozenset[str], ...], Callable[[dict[frozenset[str], float]], object]] = {
+        all_coalitions(STEPS): lambda v: shapley_exact(STEPS, v),
+        coalitions_of(orders): lambda v: shapley_sampled(orders, v),
+    }
+    for plan, answer in plans.items():
+        assert len(set(plan)) == len(plan)
+        enough = {subset: values[subset] for subset in plan}
+        answer(enough)
+        for subset in plan:
+            with pytest.raises(KeyError):
+                answer({other: v for other, v in enough.items() if other != subset})
+
+
+def test_near_plans_count() -> None:
+    assert [len(coalitions_within(STEPS, "end", near)) for near in (1, 2)] == [7, 22]
+    assert frozenset("abcdef") in coalitions_within(STEPS, "end", 1)
+    assert frozenset() in coalitions_within(STEPS, "base", 1)
+
+
 # Exact
 
 
@@ -51,17 +95,6 @@ def test_glove_game() -> None:
     values = game("lrs", lambda have: float("l" in have and len(have) > 1))
     found = shapley_exact("lrs", values)
     assert shares(found) == pytest.approx({"l": 2 / 3, "r": 1 / 6, "s": 1 / 6})
-
-
-def test_airport_game() -> None:
-    """A runway costs what its largest aircraft needs (Littlechild and Owen 1973)."""
-    costs = {"small": 1.0, "medium": 2.0, "large": 3.0, "huge": 7.0}
-    values = game(costs, lambda users: max((costs[user] for user in users), default=0.0))
-    found = shapley_exact(list(costs), values)
-    # Each metre of it is shared among those who need it.
-    expected = {"small": 1 / 4, "medium": 1 / 4 + 1 / 3, "large": 1 / 4 + 1 / 3 + 1 / 2}
-    expected["huge"] = expected["large"] + 4
-    assert shares(found) == pytest.approx(expected)
 
 
 def test_steps_that_only_add_up_get_what_they_add() -> None:
@@ -166,15 +199,3 @@ def test_noise_of_two_steps_by_hand() -> None:
     # (v(a) - v() + v(ab) - v(b)) / 2 has the variance of one value.
     found = shapley_exact("ab", random_game(0, "ab"), noise=PooledStd(0.3, 10, "a study"))
     assert found.shares["a"].error == pytest.approx(0.3)
-
-
-def test_macs_of_real_networks_can_be_shared_out() -> None:
-    """Every set of four steps is a network whose cost is counted, not trained."""
-    from convnext_study.cost import closed_form
-
-    road = get_roadmap("nano")
-    steps = ("depthwise_conv", "increase_width", "invert_dimensions", "kernel_7")
-    values = game(steps, lambda subset: closed_form(road.apply(subset), 32, 10).macs)
-    found = shapley_exact(steps, values)
-    assert sum(shares(found).values()) == pytest.approx(found.total)
-    assert found.shares["depthwise_conv"].value < 0 < found.shares["increase_width"].value

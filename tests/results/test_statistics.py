@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import f_oneway, ttest_1samp
+from scipy import stats
 
+from convnext_study.errors import UserError
+from convnext_study.results.claims import tost
 from convnext_study.results.statistics.intervals import (
     Difference,
     Interval,
@@ -17,6 +19,7 @@ from convnext_study.results.statistics.intervals import (
     pool_std,
     pooled_difference,
     t_difference,
+    two_way,
     welch_difference,
     wilson_interval,
 )
@@ -70,7 +73,7 @@ def test_pooled_deviation_and_difference_by_hand() -> None:
 def test_homogeneity_is_levenes_test_about_medians() -> None:
     rows = [[1.0, 2.0, 3.0], [2.0, 2.5, 3.0], [1.0, 5.0, 9.0]]
     apart = [[1.0, 0.0, 1.0], [0.5, 0.0, 0.5], [4.0, 0.0, 4.0]]  # from each row's median
-    assert homogeneity(rows) == pytest.approx(f_oneway(*apart).pvalue)
+    assert homogeneity(rows) == pytest.approx(stats.f_oneway(*apart).pvalue)
     assert homogeneity([[1.0, 2.0], [3.0, 9.0]]) is None
     assert homogeneity([[1.0] * 3, [2.0] * 3]) is None
 
@@ -132,7 +135,7 @@ def test_seeds_and_images_is_a_t_over_seeds_where_images_do_not_matter() -> None
     child = parent.copy()
     child[0, 0:10], child[1, 10:30], child[2, 30:60] = True, True, True
     tops = [100 * float(row.mean()) for row in child]
-    expected = ttest_1samp(tops, 0)
+    expected = stats.ttest_1samp(tops, 0)
     found = crossed(child, parent)
     assert found.diff == pytest.approx(sum(tops) / 3)
     assert found.p == pytest.approx(expected.pvalue)
@@ -154,15 +157,56 @@ def test_seeds_and_images_by_hand() -> None:
     assert found.interval == pytest.approx(by_hand.interval)
 
 
-def test_new_images_make_the_interval_wider_when_seeds_agree() -> None:
-    """Seeds that agree say nothing of other images, which a gain of 3 in 100 may not survive."""
-    rng = np.random.default_rng(0)
-    parent = np.tile(rng.random(400) < 0.9, (5, 1))
-    child = parent.copy()
-    child[:, rng.choice(400, 12, replace=False)] ^= True
-    child[np.arange(5), rng.choice(400, 5, replace=False)] ^= True
-    tops = [[100 * float(row.mean()) for row in rows] for rows in (child, parent)]
-    over_seeds = welch_difference(tops[0], tops[1], resolution=0.25)
-    both = crossed(child, parent)
-    assert both.diff == pytest.approx(over_seeds.diff)
-    assert np.ptp(both.interval) > 2 * np.ptp(over_seeds.interval)
+# Equivalence, and two factors crossed
+
+
+@pytest.mark.parametrize(("shift", "margin"), [(0.0, 1.0), (0.4, 1.0), (-0.6, 0.8), (2.0, 1.0)])
+def test_two_one_sided_t_tests(shift: float, margin: float) -> None:
+    draw = np.random.default_rng(3)
+    diffs = shift + 0.5 * draw.standard_normal(8)
+    error = float(diffs.std(ddof=1)) / math.sqrt(8)
+    above = stats.ttest_1samp(diffs, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(diffs, margin, alternative="less").pvalue
+    p = tost(float(diffs.mean()), error, 7, margin)
+    assert p == pytest.approx(max(above, below))
+
+
+def test_nothing_is_alike_without_a_measure_of_noise() -> None:
+    assert tost(0.0, 0.0, 4, 1.0) == 1.0
+    with pytest.raises(UserError, match=r"^margin: 0; use a difference above 0"):
+        tost(0.0, 1.0, 4, 0)
+
+
+def test_two_factors_as_regressions_say() -> None:
+    draw = np.random.default_rng(5)
+    cells = draw.standard_normal((3, 2, 4)) + np.array([0.0, 1.0, 3.0])[:, None, None]
+    found = two_way(cells.tolist(), ("architecture", "weights"))
+    y = cells.ravel()
+    row, column, _ = (place.ravel() for place in np.indices(cells.shape))
+
+    def residual(*terms: np.ndarray) -> float:
+        x = np.column_stack([np.ones_like(y), *terms])
+        fitted = x @ np.linalg.lstsq(x, y, rcond=None)[0]
+        return float(((y - fitted) ** 2).sum())
+
+    rows = [(row == one).astype(float) for one in (1, 2)]
+    columns = [(column == 1).astype(float)]
+    both = [one * columns[0] for one in rows]
+    full = residual(*rows, *columns, *both)
+    noise = full / (24 - 6)
+    for factor, without, df in (
+        (found.rows, residual(*columns, *both) - full, 2),
+        (found.interaction, residual(*rows, *columns) - full, 2),
+    ):
+        if factor is found.rows:  # sums of squares of a balanced table do not depend on the rest
+            without = residual(*columns) - residual(*rows, *columns)
+        assert factor.f == pytest.approx(without / df / noise)
+        assert factor.p == pytest.approx(float(stats.f.sf(factor.f, df, 18)))
+    assert found.std == pytest.approx(math.sqrt(noise)) and found.df == 18
+    shares = [found.rows.share, found.columns.share, found.interaction.share]
+    assert sum(shares) + full / float(((y - y.mean()) ** 2).sum()) == pytest.approx(1)
+
+
+def test_two_factors_take_equal_cells() -> None:
+    with pytest.raises(UserError, match=r"^a two-way table takes two or more"):
+        two_way([[[1.0, 2.0], [1.0]], [[1.0, 2.0], [1.0, 2.0]]])

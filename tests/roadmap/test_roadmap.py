@@ -172,14 +172,6 @@ def test_every_pair_of_steps_is_a_network(road: Roadmap) -> None:
         forward_on_meta(spec)
 
 
-@walks
-def test_random_subsets_are_networks(road: Roadmap) -> None:
-    generator = random.Random(road.regime)
-    for _ in range(12):
-        steps = generator.sample(road.steps, generator.randint(3, len(road.steps)))
-        forward_on_meta(shallow(road.apply(step.name for step in steps)))
-
-
 def test_rows_and_random_subsets_are_networks_for_real() -> None:
     road, generator = get_roadmap("nano"), random.Random(0)
     specs = [variant.spec for variant in road.variants()]
