@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
+from support.nets import random_spec
+from support.pages import on_screen
 from torch import nn
 from torch.nn.utils import prune
 
@@ -19,7 +20,7 @@ from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.report.tables.cost import cost_tables
 from convnext_study.report.tables.render import Screen
 from convnext_study.roadmap import get_roadmap
-from convnext_study.roadmap.spec import CHOICES, RESNET_NANO, NetSpec
+from convnext_study.roadmap.spec import RESNET_NANO
 
 GOLDEN = tomllib.loads((Path(__file__).parents[1] / "golden" / "roadmap_macs.toml").read_text())
 KEYS = [
@@ -36,10 +37,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def printed(rows: list[dict[str, Any]]) -> str:
-    console = Console(width=80, no_color=True)
-    with console.capture() as capture:
-        console.print(*map(Screen, cost_tables(rows)))
-    return capture.get()
+    return on_screen(*map(Screen, cost_tables(rows)))
 
 
 def test_34_rows_equal_the_reference(rows: list[dict[str, Any]]) -> None:
@@ -148,17 +146,6 @@ def test_a_counter_that_is_off_by_one_is_told(
     assert message.startswith(told)
     assert message.count(f"{right + 1:,}") == 1
     assert "\n" not in message
-
-
-def random_spec(generator: random.Random) -> NetSpec:
-    return NetSpec(
-        depths=tuple(generator.randint(1, 3) for _ in range(4)),
-        width=generator.randint(1, 12),
-        kernel=generator.choice([1, 3, 5, 7, 9, 11]),
-        expansion=generator.randint(1, 5),
-        layer_scale=generator.choice([None, 1e-6]),
-        **{name: generator.choice(values) for name, values in CHOICES.items()},
-    )
 
 
 def test_closed_form_agrees_on_any_fields_and_any_size() -> None:

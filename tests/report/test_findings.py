@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from rich.console import Console
 from support.fakes import fake_runs, write_study
-from support.pages import page_of
+from support.pages import on_screen, page_of
 
 from convnext_study.report.figures.style import new_figure
 from convnext_study.report.findings import (
@@ -52,13 +51,7 @@ def test_a_table_is_the_same_after_it_was_written(tmp_path: Path) -> None:
     again = SavedTable.model_validate(json.loads(json.dumps(TABLE.saved())))
     for to_text in (to_html, to_csv, to_json, to_latex):
         assert to_text(again) == to_text(TABLE)
-    shown = []
-    for table in (again, TABLE):
-        console = Console(width=80)
-        with console.capture() as capture:
-            console.print(Screen(table))
-        shown.append(capture.get())
-    assert shown[0] == shown[1]
+    assert on_screen(Screen(again)) == on_screen(Screen(TABLE))
 
 
 def test_the_page_shows_them_and_says_when_they_are_old(folder: Path) -> None:

@@ -4,7 +4,8 @@ import random
 import re
 
 import pytest
-from rich.console import Console
+from support.nets import random_spec
+from support.pages import on_screen
 
 from convnext_study import cost
 from convnext_study.cost import ImageTooSmall, count_spec
@@ -14,7 +15,7 @@ from convnext_study.report.show.layers import PARTS_OF_FIELD, TITLES, describe
 from convnext_study.report.tables.formatting import signed
 from convnext_study.roadmap import ROADMAPS, StepError, Variant, get_roadmap
 from convnext_study.roadmap.paper import published_row
-from convnext_study.roadmap.spec import CHOICES, NetSpec
+from convnext_study.roadmap.spec import NetSpec
 
 variants = pytest.mark.parametrize(
     "variant",
@@ -31,10 +32,7 @@ variants = pytest.mark.parametrize(
 
 
 def screen(regime: str, name: str, image_size: int | None = None, width: int = 80) -> str:
-    console = Console(width=width, no_color=True, force_terminal=False)
-    with console.capture() as capture:
-        console.print(show(get_roadmap(regime), name, image_size))
-    return capture.get()
+    return on_screen(show(get_roadmap(regime), name, image_size), width=width)
 
 
 def rows_of(text: str) -> list[tuple[str, str]]:
@@ -196,14 +194,7 @@ def test_every_part_that_a_field_asks_for_exists() -> None:
 def test_lines_add_up_to_the_count() -> None:
     generator = random.Random(0)
     for _ in range(100):
-        spec = NetSpec(
-            depths=tuple(generator.randint(1, 3) for _ in range(4)),
-            width=generator.randint(1, 12),
-            kernel=generator.choice([1, 3, 7]),
-            layer_scale=generator.choice([None, 1e-6]),
-            **{name: generator.choice(values) for name, values in CHOICES.items()},
-        )
-        size = generator.randint(32, 97)
+        spec, size = random_spec(generator), generator.randint(32, 97)
         parts = describe(spec, size, 10)
         whole = [line for part in ("stem", "stages", "head") for line in parts[part]]
         assert sum(line.macs for line in whole) == cost.closed_form(spec, size, 10).macs

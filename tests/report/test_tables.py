@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from rich.console import Console
 from support.fakes import fake_runs, write_study
+from support.pages import on_screen
 
 from convnext_study.report.figures.roadmap import roadmap
 from convnext_study.report.page import render
@@ -56,13 +56,6 @@ LINES = [Line("a", -1.5, (-2.0, -1.0), 2_500_000), Line("b", None, (-math.inf, m
 TABLE = Table("t", "What is tried", COLUMNS, LINES)
 
 
-def on_terminal(table: Table[Line], width: int = 100) -> str:
-    console = Console(width=width, color_system=None, file=io.StringIO())
-    console.print(Screen(table))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
 @pytest.mark.usefixtures("no_figures")
 def test_a_new_column_of_results_is_one_line_for_all_who_show_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,7 +83,7 @@ def test_a_new_column_of_results_is_one_line_for_all_who_show_it(
     for name in ("study/results.json", "report/tables/results.json"):
         assert json.loads(written[name])["rows"][0]["macs_per_param"] == pytest.approx(value)
     on_screens = [
-        on_terminal(terminal_table(rows), 140),  # type: ignore[arg-type]
+        on_screen(Screen(terminal_table(rows)), width=140),
         written["report/report.html"],
         written["report/tables/results.tex"],
         written["report/tables/results.md"],
@@ -105,7 +98,8 @@ def test_screen_page_csv_latex_figure_and_words_give_one_answer(tmp_path: Path) 
     write_study(study, fake_runs(seeds=(0, 1, 2)), spread=0.1, top1={"gelu": 80.0})
     rows = summarize(scan(study))
     page = unescape(render(load_results(study)).html)
-    screen, latex = on_terminal(terminal_table(rows), 140), to_latex(results_table(rows))  # type: ignore[arg-type]
+    screen = on_screen(Screen(terminal_table(rows)), width=140)
+    latex = to_latex(results_table(rows))
     numbers = list(csv.DictReader(io.StringIO(to_csv(results_table(rows)))))
     marks: dict[str, str] = {}
     for line in numbers:
@@ -158,7 +152,7 @@ def test_files_hold_numbers_and_screens_text() -> None:
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     assert cells[0] == ["step", "gain", "95 % interval", "MACs, M"]
     assert cells[2:] == [["a", "−1.50", "−2.00 to −1.00", "2.50"], ["b", "", "unbounded", "0.25"]]
-    shown = on_terminal(TABLE)
+    shown = on_screen(Screen(TABLE))
     assert "−2.00 to −1.00" in shown and "unbounded" in shown
 
 
@@ -186,7 +180,7 @@ def test_text_is_escaped_for_each_kind() -> None:
     assert next(csv.DictReader(io.StringIO(to_csv(table))))["name"] == name
     html = to_html(table)
     assert "<b>" not in html and "<i>" not in html and name in unescape(html)
-    assert "[bold]" in on_terminal(table)
+    assert "[bold]" in on_screen(Screen(table))
 
 
 def test_tables_are_written_in_every_kind(tmp_path: Path) -> None:
@@ -197,7 +191,7 @@ def test_tables_are_written_in_every_kind(tmp_path: Path) -> None:
 
 def test_a_table_without_rows_is_its_title(tmp_path: Path) -> None:
     table = Table("t", "Nothing yet", COLUMNS, [])
-    assert "Nothing yet" in on_terminal(table)
+    assert "Nothing yet" in on_screen(Screen(table))
     for path in write_tables([table], tmp_path):
         expected = {".csv": "name,gain", ".json": '"rows": []'}.get(path.suffix, "step")
         assert expected in path.read_text()

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 from support.fakes import fake_run, write_run
+from support.pages import on_screen
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
@@ -113,10 +113,7 @@ def relabel(log: Path, name: str, metric: Metric) -> None:
 
 
 def on_terminal(rows: list[ResultRow]) -> str:
-    console = Console(width=140, color_system=None)
-    with console.capture() as capture:
-        console.print(Screen(terminal_table(rows)))
-    return capture.get()
+    return on_screen(Screen(terminal_table(rows)), width=140)
 
 
 def ask_power(folder: Path) -> dict[str, Any]:
@@ -294,7 +291,5 @@ def test_progress_tells_the_metric(tmp_path: Path) -> None:
     second, third = records[0].epochs[1:3]
     assert f"latency {second.value:.2f} ms  " in plain_line(records[0].run, second)
     assert "latency" not in plain_line(records[0].run, third)  # not evaluated
-    console = Console(width=100, color_system=None)
-    with console.capture() as capture:
-        console.print(live_table(progress(records, [record.run for record in records])))
-    assert "latency ms ↓" in capture.get()
+    table = live_table(progress(records, [record.run for record in records]))
+    assert "latency ms ↓" in on_screen(table, width=100)

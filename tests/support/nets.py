@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import convnext_study  # noqa: F401  registers the models
+from convnext_study.roadmap.spec import CHOICES, NetSpec
 
 NANO = timm.list_models("roadmap_nano_*")
 # Between them they have every kind of layer, and both published ends; the others are exhaustive.
@@ -59,6 +61,18 @@ def build(name: str, **kwargs: Any) -> Any:
 def small(name: str, **kwargs: Any) -> Any:
     """A nano network, or a narrow one."""
     return build(name, **NARROW.get(name, {}), **kwargs)
+
+
+def random_spec(generator: random.Random) -> NetSpec:
+    """A network of any fields, small enough to be counted many times."""
+    return NetSpec(
+        depths=tuple(generator.randint(1, 3) for _ in range(4)),
+        width=generator.randint(1, 12),
+        kernel=generator.choice([1, 3, 5, 7, 9, 11]),
+        expansion=generator.randint(1, 5),
+        layer_scale=generator.choice([None, 1e-6]),
+        **{name: generator.choice(values) for name, values in CHOICES.items()},
+    )
 
 
 @functools.cache

@@ -9,6 +9,8 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from convnext_study.report.page import render
 from convnext_study.results.load import load_results
 from convnext_study.runs.files import RUN
@@ -17,6 +19,14 @@ from convnext_study.runs.records import Run
 
 def page_of(folder: Path, **how: Any) -> str:
     return render(load_results(folder), **how).html
+
+
+def on_screen(*shown: Any, width: int = 80) -> str:
+    """What a terminal of that width shows of tables and other things of rich's, without colour."""
+    console = Console(width=width, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(*shown)
+    return capture.get()
 
 
 def data_in(html: str) -> list[dict[str, Any]]:
