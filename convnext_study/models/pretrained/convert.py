@@ -6,12 +6,11 @@ timm's networks. Pointwise layers may be linear or convolutions of 1x1.
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from einops import rearrange
 
 from convnext_study.models.pretrained.key_maps import (
     KEY_MAPS,
@@ -19,12 +18,9 @@ from convnext_study.models.pretrained.key_maps import (
     PretrainedError,
     check_end,
     check_like,
-    depth,
     detect,
     few,
-    find,
-    leaf,
-    modules,
+    rename,
 )
 from convnext_study.models.pretrained.state_files import State, unwrap
 from convnext_study.models.roadmap_net import RoadmapNet
@@ -32,8 +28,6 @@ from convnext_study.roadmap.spec import STAGES, NetSpec
 
 __all__ = ["KEY_MAPS", "PretrainedError", "classes_of", "detect", "load", "spec_of", "to_roadmap"]
 
-# Axes of our weights where others have other ones.
-_OURS = {"o i": "o i 1 1", "1 1 1 c": "c", "c 1 1": "c"}
 _OPTIONAL = ".num_batches_tracked"  # BatchNorm counts them since PyTorch 0.4.1
 
 
@@ -47,18 +41,16 @@ def spec_of(state: Mapping[str, Any]) -> NetSpec:
         PretrainedError: no known layout, a variant that no end of the road is, or no stem to read
             the width from.
     """
-    state = unwrap(state)
-    known = _known(state)
-    stem = f"{known.names['stem.conv']}.weight"
-    width = _size(state, stem, 0)
+    known, own = _by_our_names(state)
+    width = _size(own, "stem.conv.weight", 0)
     if width is None:
-        raise PretrainedError(f"the weights are not those of {known.title}: 1 missing: {stem}")
-    depths = tuple(depth(known, stage, state) for stage in range(STAGES))
-    spec = known.end.replace(depths=depths, width=width)
-    return spec.replace(
-        grn=find(known, "{block}.branch.grn.gamma", state) is not None,
-        layer_scale=spec.layer_scale if find(known, "{block}.branch.scale.gamma", state) else None,
-    )
+        raise PretrainedError(f"the weights are not those of {known.title}: they have no stem")
+    blocks = [re.match(r"stages\.(\d)\.blocks\.(\d+)\.", name) for name in own]
+    numbers = {(int(one[1]), int(one[2])) for one in blocks if one}
+    depths = (max((b + 1 for s, b in numbers if s == stage), default=1) for stage in range(STAGES))
+    spec = known.end.replace(depths=tuple(depths), width=width)
+    scaled, grn = (any(f".branch.{one}." in name for name in own) for one in ("scale", "grn"))
+    return spec.replace(grn=grn, layer_scale=spec.layer_scale if scaled else None)
 
 
 def classes_of(state: Mapping[str, Any]) -> int:
@@ -66,8 +58,7 @@ def classes_of(state: Mapping[str, Any]) -> int:
 
     Raises PretrainedError for no known layout.
     """
-    state = unwrap(state)
-    return _classes(state, _known(state)) or 1
+    return _classes(_by_our_names(state)[1]) or 1
 
 
 def to_roadmap(state: Mapping[str, Any], spec: NetSpec) -> State:
@@ -80,11 +71,9 @@ def to_roadmap(state: Mapping[str, Any], spec: NetSpec) -> State:
     Raises:
         PretrainedError: the weights are not those of such a network.
     """
-    state = unwrap(state)
-    known = _known(state)
-    chans = _size(state, f"{known.names['stem.conv']}.weight", 1) or 3
+    known, own = _by_our_names(state)
     # A classifier that is not there is reported as missing, whatever its size.
-    return _rename(state, known, _mappings(known, spec, _classes(state, known) or 1, chans))
+    return _fitted(own, known, spec, _classes(own) or 1, _size(own, "stem.conv.weight", 1) or 3)
 
 
 def load(net: RoadmapNet, state: Mapping[str, Any]) -> None:
@@ -95,83 +84,55 @@ def load(net: RoadmapNet, state: Mapping[str, Any]) -> None:
     Raises:
         PretrainedError: the weights are not those of such a network; it is left as it was.
     """
-    state = unwrap(state)
-    known = _known(state)
-    found = _classes(state, known)
+    known, own = _by_our_names(state)
+    found = _classes(own)
     if net.num_classes and found and net.num_classes != found:
         raise PretrainedError(
             f"the weights have a classifier of {found} classes, the network one of "
             f"{net.num_classes}; build it with num_classes={found}, or 0 for none"
         )
     if not net.num_classes:
-        head = f"{known.names['head.fc']}."
-        state = {key: value for key, value in state.items() if not key.startswith(head)}
-    own = _mappings(known, net.spec, net.num_classes, net.in_chans)
-    net.load_state_dict(_rename(state, known, own))
+        own = {name: tensor for name, tensor in own.items() if not name.startswith("head.fc.")}
+    net.load_state_dict(_fitted(own, known, net.spec, net.num_classes, net.in_chans))
 
 
-def _known(state: State) -> KeyMap:
-    """The layout of weights, with pointwise layers as these have them."""
+def _by_our_names(state: Mapping[str, Any]) -> tuple[KeyMap, State]:
+    """The layout of weights, and the weights."""
+    state = unwrap(state)
     known = KEY_MAPS[detect(state)]
     check_like(known, state)
-    first = find(known, "{block}.branch.pw1.weight", state)
-    if first is None or state[first].ndim != len("oihw"):
-        return known
-    kept = {end: theirs for end, theirs in known.leaves.items() if theirs[1] != "o i"}
-    return dataclasses.replace(known, leaves=kept)
+    names = rename(known, state)
+    return known, {names[key]: tensor for key, tensor in state.items()}
 
 
-class WeightMapping(NamedTuple):
-    """One tensor: its name here and there, its shape there, and its axes there and here."""
-
-    ours: str
-    theirs: str
-    shape: tuple[int, ...]
-    axes: str
-
-
-def _mappings(
-    key_map: KeyMap, spec: NetSpec, num_classes: int, in_chans: int
-) -> list[WeightMapping]:
-    """From theirs to ours, for every tensor of the network."""
-    check_end(key_map, spec)
+def _fitted(own: State, known: KeyMap, spec: NetSpec, num_classes: int, in_chans: int) -> State:
+    """All weights of the network, in its shapes: axes of one come and go."""
+    check_end(known, spec)
     with torch.device("meta"):
-        own = RoadmapNet(spec, num_classes=num_classes, in_chans=in_chans).state_dict()
-    names = modules(key_map, spec.depths)
-    found: list[WeightMapping] = []
-    for key, tensor in own.items():
-        name, theirs = leaf(key_map, key)
-        ours = _OURS.get(theirs, theirs)
-        shape = tuple(rearrange(tensor, f"{ours} -> {theirs}").shape)
-        target = f"{names[key.rpartition('.')[0]]}.{name}"
-        found.append(WeightMapping(key, target, shape, f"{theirs} -> {ours}"))
-    return found
-
-
-def _rename(state: State, known: KeyMap, mappings: list[WeightMapping]) -> State:
-    shapes = {one.theirs: one.shape for one in mappings}
+        net = RoadmapNet(spec, num_classes=num_classes, in_chans=in_chans).state_dict()
     problems = {
-        "missing": [k for k in shapes if k not in state and not k.endswith(_OPTIONAL)],
-        "unexpected": [k for k in state if k not in shapes],
+        "missing": [name for name in net if name not in own and not name.endswith(_OPTIONAL)],
+        "unexpected": [name for name in own if name not in net],
         "of another shape": [
-            f"{k} {list(state[k].shape)} instead of {list(shape)}"
-            for k, shape in shapes.items()
-            if k in state and tuple(state[k].shape) != shape
+            f"{name} {list(own[name].shape)} instead of {list(tensor.shape)}"
+            for name, tensor in net.items()
+            if name in own and own[name].squeeze().shape != tensor.squeeze().shape
         ],
     }
-    found = [f"{len(keys)} {what}: {few(keys)}" for what, keys in problems.items() if keys]
+    found = [f"{len(names)} {what}: {few(names)}" for what, names in problems.items() if names]
     if found:
-        raise PretrainedError(f"the weights are not those of {known.title}: {'; '.join(found)}")
+        raise PretrainedError(
+            f"the weights are not those of {known.title}, by our names: {'; '.join(found)}"
+        )
     zero = torch.zeros((), dtype=torch.long)
-    return {one.ours: rearrange(state.get(one.theirs, zero), one.axes) for one in mappings}
+    return {name: own.get(name, zero).reshape(tensor.shape) for name, tensor in net.items()}
 
 
-def _classes(state: State, known: KeyMap) -> int | None:
+def _classes(own: State) -> int | None:
     """As many as the classifier has, if there is one."""
-    head = known.names["head.fc"]
-    return _size(state, f"{head}.weight", 0) or _size(state, f"{head}.bias", 0)
+    return _size(own, "head.fc.weight", 0) or _size(own, "head.fc.bias", 0)
 
 
-def _size(state: State, key: str, axis: int) -> int | None:
-    shape = state[key].shape if key in state else ()
+def _size(own: State, name: str, axis: int) -> int | None:
+    shape = own[name].shape if name in own else ()
     return shape[axis] if len(shape) > axis else None

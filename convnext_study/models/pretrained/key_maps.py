@@ -3,7 +3,7 @@
 The first row is ResNet as torchvision and timm save it (both use the same names). The last row is
 ConvNeXt as timm, its authors and torchvision save it: with layer scale, or as V2 with GRN. A table
 maps our modules to theirs; parameter names (``weight``, ``running_mean``, ...) are the same
-everywhere but for the few in `KeyMap.leaves`.
+everywhere but for the few in `KeyMap.leaves`, and so are shapes, but for axes of one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 
 from convnext_study.errors import UserError
 from convnext_study.roadmap import get_roadmap
-from convnext_study.roadmap.spec import RESNET50, NetSpec
+from convnext_study.roadmap.spec import RESNET50, STAGES, NetSpec
 
 CONVNEXT_T = get_roadmap("t").variants()[-1].spec.replace(layer_scale=1e-6)
-OUR_BLOCK = "stages.{s}.blocks.{b}"
 SHOWN = 8  # names in an error message
 
 
@@ -36,8 +35,7 @@ class KeyMap:
         block: name of a block; {s} is the stage from 0, {n} from 1, {t} is 2s + 1, {b} the block
             from 0.
         names: our modules to theirs; {d} is 2s.
-        leaves: parameters that differ in more than their module's name: the ends of our names to
-            their name and axes.
+        leaves: parameters of other names: the last part of our module's, and their name, to ours.
         unlike: what a network of these names may have that the road map's has not: a pattern at
             which a weight's name begins, and the words for it.
     """
@@ -47,7 +45,7 @@ class KeyMap:
     free: tuple[str, ...]
     block: str
     names: Mapping[str, str]
-    leaves: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    leaves: Mapping[tuple[str, str], str] = field(default_factory=dict)
     unlike: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -91,9 +89,6 @@ def _column(place: int) -> dict[str, str]:
     return {ours: name for ours, theirs in _NAMES.items() if (name := theirs[place]) is not None}
 
 
-# Pointwise layers are linear there, unless the weights' own shapes say otherwise.
-_LINEAR = {f".branch.{name}.weight": ("weight", "o i") for name in ("pw1", "pw2")}
-
 KEY_MAPS: dict[str, KeyMap] = {
     "resnet": KeyMap(
         title="a ResNet of bottlenecks",
@@ -108,7 +103,7 @@ KEY_MAPS: dict[str, KeyMap] = {
         free=("depths", "width", "layer_scale", "grn"),
         block="stages.{s}.blocks.{b}",
         names=_column(1),
-        leaves={**_LINEAR, ".grn.gamma": ("weight", "c"), ".grn.beta": ("bias", "c")},
+        leaves={("grn", "weight"): "gamma", ("grn", "bias"): "beta"},
         unlike={
             r"stem\.[2-9]\.": "a stem of two convolutions",
             r"norm_pre\.": "its last norm before the pooling",
@@ -121,7 +116,6 @@ KEY_MAPS: dict[str, KeyMap] = {
         free=("depths", "width", "layer_scale", "grn"),
         block="stages.{s}.{b}",
         names=_column(2),
-        leaves={**_LINEAR, ".grn.gamma": ("gamma", "1 1 1 c"), ".grn.beta": ("beta", "1 1 1 c")},
     ),
     "torchvision_convnext": KeyMap(
         title="a ConvNeXt of torchvision",
@@ -129,7 +123,7 @@ KEY_MAPS: dict[str, KeyMap] = {
         free=("depths", "width", "layer_scale"),
         block="features.{t}.{b}",
         names=_TORCHVISION,
-        leaves={**_LINEAR, ".scale.gamma": ("layer_scale", "c 1 1")},
+        leaves={("scale", "layer_scale"): "gamma"},
     ),
 }
 
@@ -138,28 +132,32 @@ def detect(state: Iterable[str]) -> str:
     """The layout of a state dict, a key of `KEY_MAPS`. Raises PretrainedError if it has none."""
     keys = list(state)
     for name, layout in KEY_MAPS.items():
-        if find(layout, "{block}.branch.spatial.weight", keys):
+        if any(ours.endswith(".branch.spatial.weight") for ours in rename(layout, keys).values()):
             return name
     raise PretrainedError(
         f"the weights are in no known layout ({', '.join(KEY_MAPS)}): {few(keys)}"
     )
 
 
-def find(key_map: KeyMap, ours: str, state: Iterable[str]) -> str | None:
-    """Their name of the first weight that has this name of ours, whatever stage and block."""
-    module = ours.rpartition(".")[0]
-    if module not in key_map.names:
-        return None
-    name = key_map.names[module].replace("{block}", key_map.block)
-    numbered = re.sub(r"\\{\w\\}", r"\\d+", re.escape(name))
-    pattern = re.compile(rf"{numbered}\.{leaf(key_map, ours)[0]}")
-    return next(filter(pattern.fullmatch, state), None)
+def rename(key_map: KeyMap, state: Iterable[str]) -> dict[str, str]:
+    """Their names of weights to ours; what has none keeps its own."""
+    patterns: dict[str, re.Pattern[str]] = {}
+    for stage in range(STAGES):
+        place = {"s": stage, "n": stage + 1, "d": 2 * stage, "t": 2 * stage + 1, "b": "#"}
+        for ours, theirs in key_map.names.items():
+            name = theirs.replace("{block}", key_map.block).format(**place)
+            own = ours.replace("{block}", "stages.{s}.blocks.{b}").format(**place)
+            patterns.setdefault(own, re.compile(re.escape(name).replace(r"\#", r"(\d+)")))
 
+    def renamed(key: str) -> str:
+        module, _, leaf = key.rpartition(".")
+        for ours, pattern in patterns.items():
+            if found := pattern.fullmatch(module):
+                last = key_map.leaves.get((ours.rpartition(".")[2], leaf), leaf)
+                return f"{ours.replace('#', ''.join(found.groups()))}.{last}"
+        return key
 
-def leaf(key_map: KeyMap, ours: str) -> tuple[str, str]:
-    """Last part of their name of a parameter, and its axes there, by the name that is ours."""
-    same = (ours.rpartition(".")[2], "...")
-    return next((theirs for end, theirs in key_map.leaves.items() if ours.endswith(end)), same)
+    return {key: renamed(key) for key in state}
 
 
 def check_like(key_map: KeyMap, state: Iterable[str]) -> None:
@@ -171,29 +169,6 @@ def check_like(key_map: KeyMap, state: Iterable[str]) -> None:
                 f"the weights are those of {key_map.title} with {words} ({key}), which is no "
                 "network of the road map; use it by its own name"
             )
-
-
-def modules(key_map: KeyMap, depths: Sequence[int]) -> dict[str, str]:
-    """Our modules to theirs, for every stage and block."""
-    places = [(s, b) for s, depth in enumerate(depths) for b in range(depth)]
-    pairs: dict[str, str] = {}
-    for ours, theirs in key_map.names.items():
-        for stage, block in places:
-            place = _place(stage) | {"b": block}
-            our_name = ours.replace("{block}", OUR_BLOCK).format(**place)
-            pairs[our_name] = theirs.replace("{block}", key_map.block).format(**place)
-    return pairs
-
-
-def depth(key_map: KeyMap, stage: int, state: Iterable[str]) -> int:
-    """Blocks of a stage, by the highest number that names one; 1 if there is none."""
-    prefix = re.escape(key_map.block.partition("{b}")[0].format(**_place(stage)))
-    found = [re.match(prefix + r"(\d+)\.", key) for key in state]
-    return max((int(match[1]) + 1 for match in found if match), default=1)
-
-
-def _place(stage: int) -> dict[str, int]:
-    return {"s": stage, "n": stage + 1, "d": 2 * stage, "t": 2 * stage + 1}
 
 
 def check_end(key_map: KeyMap, spec: NetSpec) -> None:
