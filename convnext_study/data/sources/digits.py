@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from einops import repeat
 from PIL import Image
 
 from convnext_study.data.dataset import (
@@ -47,7 +46,7 @@ def open_digits(_: str = "", __: Opening | None = None) -> DatasetPair:
     labels = torch.from_numpy(targets).long()
     grey = torch.from_numpy(pixels).float()[:, None] * (255 / 16)
     grey = F.interpolate(grey, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
-    images = repeat(grey.round().to(torch.uint8), "n 1 h w -> n c h w", c=3).contiguous()
+    images = grey.round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
     held_out = torch.from_numpy(part_mask("test"))
     train = MemoryImages(images[~held_out], labels[~held_out])
     mean, std = channel_statistics(train.images)

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import repeat
 
 from convnext_study.data.dataset import DataError, DatasetPair, MemoryImages, channel_statistics
 from convnext_study.data.sources import SOURCES, Opening
@@ -123,7 +122,7 @@ def _draw_up(grey: torch.Tensor) -> torch.Tensor:
         .to(torch.uint8)
         for some in torch.split(grey, AT_ONCE)
     ]
-    return repeat(torch.cat(drawn), "n 1 h w -> n c h w", c=3).contiguous()
+    return torch.cat(drawn).expand(-1, 3, -1, -1).contiguous()
 
 
 def _balanced(labels: torch.Tensor, text: str) -> torch.Tensor:
