@@ -14,14 +14,11 @@ import typer
 from convnext_study.cli import (
     bench,
     evaluate,
-    export,
     inspect,
     pack,
-    power,
     report,
     runs,
     study,
-    train,
 )
 from convnext_study.cli.defaults import options_of, project_defaults
 from convnext_study.errors import (
@@ -44,11 +41,11 @@ COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
     "show": (inspect.show, ("depthwise_conv", "gelu --regime t")),
     "cost": (inspect.cost, ("--regime t,b", "--verify", "--study pruning")),
     "train": (
-        train.train,
+        study.train,
         ("depthwise_conv", "gelu --regime t --data folder:/data/imagenet --launcher torchrun"),
     ),
     "roadmap": (
-        train.roadmap,
+        study.roadmap,
         (
             "--seeds 3",
             "--data cifar10:data --download --epochs 50",
@@ -62,7 +59,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
         ("folder:/data/imagenet /data/imagenet-256", "folder:PATH OUT --side 160"),
     ),
     "report": (report.report, ("runs/nano-clutter", "runs/nano-clutter --watch")),
-    "power": (power.power, ("--effect 0.3", "--effect 1 --study runs/nano-clutter")),
+    "power": (report.power, ("--effect 0.3", "--effect 1 --study runs/nano-clutter")),
     "eval": (
         evaluate.evaluate,
         (
@@ -71,7 +68,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
         ),
     ),
     "export": (
-        export.export,
+        evaluate.export,
         ("runs/nano-clutter/runs/RUN", "runs/nano-clutter/runs/RUN --to onnx"),
     ),
     "bench": (bench.bench, ("--quick", "--parts anytime")),

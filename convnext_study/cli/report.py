@@ -1,4 +1,4 @@
-"""``report``: a folder of runs as a web page, with its figures and tables for a paper."""
+"""``report``: a folder of runs as a page with figures and tables; ``power``: how many seeds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convnext_study.cli.options import Json, print_json, warn_of_unreadable
+from convnext_study.cli.options import Json, finite, print_json, warn_of_unreadable
 from convnext_study.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from convnext_study.results.load import StudyFolder
+    from convnext_study.results.metric_spec import MetricSpec
+    from convnext_study.results.statistics.intervals import PooledStd
 
 
 def report(
@@ -95,3 +97,80 @@ def _state(folder: Path) -> dict[Path, tuple[int, int]]:
                 about = path.lstat()
                 found[path] = (about.st_size, about.st_mtime_ns)
     return found
+
+
+def power(
+    effect: Annotated[
+        float,
+        typer.Option(
+            callback=finite,
+            help="The difference to see, in the metric's unit; points for percent.",
+        ),
+    ],
+    study: Annotated[
+        Path | None,
+        typer.Option(help="Folder with measured seeds. (default: the paper's Table 10)"),
+    ] = None,
+    power: Annotated[
+        float, typer.Option(callback=finite, help="How often it is to be seen.")
+    ] = 0.8,
+    alpha: Annotated[
+        float, typer.Option(callback=finite, help="The share of false alarms to accept.")
+    ] = 0.05,
+    steps: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="How many steps are tested together (Holm).")
+    ] = 1,
+    as_json: Json = False,
+) -> None:
+    """Say how many seeds each network needs, so that a difference is significant."""
+    from convnext_study.report.tables.formatting import percent
+    from convnext_study.results.paper import PAPER_METRIC, paper_std
+    from convnext_study.results.statistics.power import seeds_needed
+
+    std, metric = (paper_std(), PAPER_METRIC) if study is None else _pooled_std(study)
+    found = seeds_needed(
+        effect,
+        std,
+        power=power,
+        alpha=alpha,
+        tests=steps,
+        unit=metric.step_unit,
+    )
+    if as_json:
+        about = {
+            "seeds": found.seeds,
+            "reached": round(found.reached, 6),
+            "effect": effect,
+            "metric": metric.name,
+            "unit": metric.step_unit,
+            "std": round(std.std, 6),
+            "source": std.source,
+            "assumptions": found.assumptions,
+        }
+        print_json(about)
+        return
+    what = f"{effect:g} {metric.step_unit}".rstrip()
+    typer.echo(
+        f"{found.seeds} seeds for each network: a true difference of {what} of {metric.label} is "
+        f"then seen in {percent(found.reached)} of studies."
+    )
+    typer.echo(found.assumptions)
+
+
+def _pooled_std(folder: Path) -> tuple[PooledStd, MetricSpec]:
+    """The standard deviation between seeds of a folder's finished runs, pooled over networks, and
+    the metric that most of them have."""
+    from convnext_study.results.effects import pooled_rows, pooled_std
+    from convnext_study.results.load import load_results
+    from convnext_study.runs.records import unreadable_in
+
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name the folder of a study")
+    rows = [row for study in load_results(folder).studies for row in study.rows]
+    warn_of_unreadable(unreadable_in(folder))
+    found, comparable = pooled_std(rows, f"networks of {folder}"), pooled_rows(rows)
+    if found is None:
+        raise UserError(
+            f"{folder}: no network has two finished seeds; train with --seeds 2 or more"
+        )
+    return found, comparable[0].metric

@@ -1,4 +1,5 @@
-"""Data by URI: ``digits``, ``folder:PATH``, ``cityscapes:PATH`` and the other `sources.SOURCES`.
+"""Data by URI: ``digits``, ``folder:PATH``, ``cityscapes:PATH`` and the other `sources.SOURCES`;
+and what tells a data set from another one, or from itself after a change, in plain values.
 
 Number of classes, image size and normalisation come from the data; the network is built to fit.
 torch is imported when data is opened.
@@ -6,22 +7,25 @@ torch is imported when data is opened.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convnext_study.data.sources import (
     SOURCES,
     Opening,
+    has_place,
     split_uri,
     usages,
     wrong_labels,
 )
 from convnext_study.errors import did_you_mean
+from convnext_study.runs.fingerprints import difference, digest_of_data
 
 if TYPE_CHECKING:
-    from convnext_study.data.dataset import DatasetPair, OnCorruptImage
+    from convnext_study.data.dataset import DatasetPair, ImageDataset, OnCorruptImage
 
-__all__ = ["open_data"]
+__all__ = ["check_same", "data_id", "digest_of_names", "fingerprint", "open_data"]
 
 
 def open_data(
@@ -66,3 +70,51 @@ def open_data(
     notes = [note for part in (data.train, data.val) for note in getattr(part, "notes", ())]
     once = tuple(dict.fromkeys(notes))  # the validation part alone is both
     return replace(data, uri=uri, notes=once, corrupt=CorruptImages(corrupt_images))
+
+
+def fingerprint(data: DatasetPair) -> dict[str, Any]:
+    """Number and names of the classes; number, names, labels and sizes of each part's images.
+
+    Names are those inside the data's folder: the same data in another place is the same data. A
+    file that keeps its name and size counts as unchanged, since no file is read.
+    """
+    return {
+        "classes": len(data.classes),
+        "class_names": digest_of_names(data.classes),
+        "train": _part(data.train),
+        "val": _part(data.val),
+    }
+
+
+def data_id(uri: str, found: dict[str, Any]) -> str | None:
+    """What data is, wherever it lies: its kind, its options and the digest of its fingerprint.
+
+    None where the URI names no place and says all by itself.
+    """
+    if not has_place(uri):
+        return None
+    given = split_uri(uri)
+    said = SOURCES[given.scheme].besides_place(given.path, given.option_values)
+    return f"{given.scheme}:{said}#{digest_of_data(found)}"
+
+
+def digest_of_names(classes: tuple[str, ...]) -> str:
+    """What tells the names of classes, in their order, from others."""
+    from convnext_study.data.dataset import digest
+
+    return digest(json.dumps(classes).encode())
+
+
+def check_same(recorded: dict[str, Any], current: dict[str, Any], where: str) -> None:
+    """Compare two fingerprints. Raises DataError, one line that says what differs first.
+
+    What only one of them has is not compared.
+    """
+    from convnext_study.data.dataset import DataError
+
+    if differs := difference(recorded, current):
+        raise DataError(f"{where}: {differs}; restore the data, or choose another --out")
+
+
+def _part(images: ImageDataset) -> dict[str, Any]:
+    return {"images": len(images), **images.digests()}

@@ -18,8 +18,7 @@ from convnext_study.data.dataset import CorruptImages, DatasetPair, InMemoryData
 from convnext_study.data.pool import Readers
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sharding import WHOLE, BatchSharding, split_batch, val_indices
-from convnext_study.data.transforms.batch import draw_mirrored, draw_offsets, flip, shift
-from convnext_study.data.transforms.crops import resize
+from convnext_study.data.transforms.crops import draw_mirrored, draw_offsets, flip, resize, shift
 from convnext_study.data.transforms.image import image_size, train_transform, val_transform
 from convnext_study.data.workers import Erased, Request, Samples, Transform
 from convnext_study.recipes import Recipe

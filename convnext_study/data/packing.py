@@ -20,10 +20,9 @@ from typing import IO
 import numpy as np
 import torch
 
-from convnext_study.data import forkserver, open_data
+from convnext_study.data import fingerprint, forkserver, open_data
 from convnext_study.data.dataset import CorruptImage, DataError, OnCorruptImage, digest, to_pil
 from convnext_study.data.encoded import EncodedImages
-from convnext_study.data.fingerprint import fingerprint
 from convnext_study.data.sources.packed import (
     PACK,
     PackedImages,

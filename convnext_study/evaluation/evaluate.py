@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convnext_study.data import pool
+from convnext_study.data import digest_of_names, pool
 from convnext_study.data.dataset import DatasetPair
-from convnext_study.data.fingerprint import digest_of_names
 from convnext_study.data.sources import IMAGENET
 from convnext_study.data.transforms.crops import crop_steps
 from convnext_study.data.transforms.image import Steps

@@ -51,7 +51,7 @@ class DatasetSize:
 @dataclass(frozen=True)
 class OpenedData:
     """What a command has to know of a data set: how large it is, its ``data_id`` as in
-    `data.fingerprint.data_id`, and whether it can be had whole ``in_memory``."""
+    `data.data_id`, and whether it can be had whole ``in_memory``."""
 
     size: DatasetSize
     data_id: str | None
@@ -76,8 +76,8 @@ def look_at(
 
 
 def _look_at(uri: str, download: bool, corrupt_images: OnCorruptImage) -> OpenedData:
+    from convnext_study.data import data_id, fingerprint
     from convnext_study.data.dataset import InMemoryDataset
-    from convnext_study.data.fingerprint import data_id, fingerprint
 
     data = open_data(uri, download=download, corrupt_images=corrupt_images)
     return OpenedData(

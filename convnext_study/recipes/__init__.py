@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 
 from convnext_study.errors import did_you_mean
-from convnext_study.recipes.cheap import CHEAP
 from convnext_study.recipes.presets import (
+    CHEAP,
     CHOICES,
     CLASSIC,
     CLASSIC_SMALL,

@@ -132,7 +132,7 @@ class Run(FrozenModel):
     ``init_from`` is the key of the run that has to be done before: what is taken of it (weights,
     an architecture) is the task's to say. ``metadata`` ride along for tables and figures (label,
     place on the road): they are no part of the key, since they change no result. Nor is the place
-    of data where ``data_id`` says what lies there (`data.fingerprint.data_id`); without it
+    of data where ``data_id`` says what lies there (`data.data_id`); without it
     ``data``, a URI, has to say that by itself.
     """
 

@@ -11,15 +11,25 @@ import torch
 from support.images import readers_of
 from support.runs import make_tiny_run
 
-from convnext_study.data import open_data
+from convnext_study.data import fingerprint, open_data
 from convnext_study.data.dataset import DataError, DatasetPair, digest
-from convnext_study.data.fingerprint import fingerprint
 from convnext_study.data.loader import train_batches, val_batches
 from convnext_study.data.sharding import BatchSharding
 from convnext_study.data.sources import SOURCES, KnownSize, clutter
 from convnext_study.data.sources.clutter import SCENES, parts, scene
-from convnext_study.data.sources.clutter.parts import CELL, SCAN, SIDE, Part, read_part
-from convnext_study.data.sources.clutter.scene import FINE, SIZE, SMALLEST, TURN, Draws, Scene
+from convnext_study.data.sources.clutter.scene import (
+    CELL,
+    FINE,
+    SCAN,
+    SIDE,
+    SIZE,
+    SMALLEST,
+    TURN,
+    Draws,
+    Part,
+    Scene,
+    read_part,
+)
 from convnext_study.data.sources.digits import (
     PARTS,
     PHOTOGRAPHS,

@@ -10,9 +10,8 @@ import pytest
 import torch
 from support.images import make_fashion
 
-from convnext_study.data import open_data
+from convnext_study.data import fingerprint, open_data
 from convnext_study.data.dataset import DataError
-from convnext_study.data.fingerprint import fingerprint
 from convnext_study.data.sources import SOURCES, split_uri
 from convnext_study.experiments.data_identity import forget, identify, size_if_missing
 from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs

@@ -13,9 +13,8 @@ from support.images import make_cifar, make_folder, picture
 from support.runs import make_tiny_run
 from support.several import train_in
 
-from convnext_study.data import open_data
+from convnext_study.data import check_same, fingerprint, open_data
 from convnext_study.data.dataset import DataError
-from convnext_study.data.fingerprint import check_same, fingerprint
 from convnext_study.data.sources.timm_readers import digests_of_rows
 from convnext_study.runs.folder import RunFolder
 from convnext_study.training.build import build_train_state

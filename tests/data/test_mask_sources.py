@@ -11,9 +11,8 @@ from PIL import Image
 from support.dense import CITY, dense_readers, make_cityscapes, make_pairs, mask
 from support.images import picture
 
-from convnext_study.data import open_data
+from convnext_study.data import check_same, fingerprint, open_data
 from convnext_study.data.dataset import IGNORE, CorruptImage, DataError, DatasetPair
-from convnext_study.data.fingerprint import check_same, fingerprint
 from convnext_study.data.loader import epoch_order, train_batches, val_batches
 from convnext_study.data.sources import OF_IMAGES
 from convnext_study.data.transforms.joint import Crop

@@ -15,7 +15,7 @@ from torch import Tensor
 from convnext_study.data import open_data
 from convnext_study.data.dataset import CorruptImage, DataError
 from convnext_study.data.sources.mpii import JOINTS
-from convnext_study.data.transforms.person import Cut, CutPerson
+from convnext_study.data.transforms.joint import Cut, CutPerson
 from convnext_study.errors import UserError
 
 HEAD_SIZE = 0.6 * math.hypot(HEAD[2] - HEAD[0], HEAD[3] - HEAD[1])

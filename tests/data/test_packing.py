@@ -17,10 +17,9 @@ from PIL import Image
 from support.images import make_folder, picture
 from support.runs import make_tiny_run
 
-from convnext_study.data import open_data, packing
+from convnext_study.data import fingerprint, open_data, packing
 from convnext_study.data.dataset import CorruptImage, DataError, DatasetPair, digest
 from convnext_study.data.encoded import EncodedImages
-from convnext_study.data.fingerprint import fingerprint
 from convnext_study.data.loader import train_batches
 from convnext_study.data.packing import Packing, pack
 from convnext_study.data.sources.packed import PACK, Place, _check

@@ -17,16 +17,16 @@ from support.training import assert_same
 
 from convnext_study.errors import RunFailed, UserError
 from convnext_study.launchers import torchrun, worker
-from convnext_study.launchers.distributed_env import (
+from convnext_study.launchers.graph import read_jobs, write_jobs
+from convnext_study.launchers.resources import cores
+from convnext_study.launchers.torchrun import run_torchrun
+from convnext_study.launchers.worker import (
+    STOP_SIGNALS,
     DistributedEnv,
     first_host,
     init_process_group,
     read_env,
 )
-from convnext_study.launchers.graph import read_jobs, write_jobs
-from convnext_study.launchers.resources import cores
-from convnext_study.launchers.torchrun import run_torchrun
-from convnext_study.launchers.worker import STOP_SIGNALS
 from convnext_study.runs.files import CHECKPOINT, LOG
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.records import TaskRef, read

@@ -11,7 +11,7 @@ from timm.data import Mixup
 from convnext_study.data.rng import fold_in
 from convnext_study.data.sharding import BatchSharding, accum_steps, split_batch
 from convnext_study.recipes import MODERN, RECIPES, Recipe, RecipeError, make_recipe
-from convnext_study.training.mixing import Mixing
+from convnext_study.training.regularization import Mixing
 
 CLASSES = 7
 

@@ -15,7 +15,7 @@ from torch._dynamo.testing import CompileCounter
 from convnext_study.models.builders import get_builder
 from convnext_study.models.layers import DropPath
 from convnext_study.roadmap import get_roadmap
-from convnext_study.training.stochastic_depth import Masks, SharedDropPath, share_masks
+from convnext_study.training.regularization import Masks, SharedDropPath, share_masks
 
 CPU = torch.device("cpu")
 

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from convnext_study.data.dataset import DataError, DatasetPair, channel_statistics, digest
-from convnext_study.data.people import Person
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sources import Opening
-from convnext_study.data.sources.mpii import JOINTS, UNMEASURED, mirrored
+from convnext_study.data.sources.mpii import JOINTS, UNMEASURED, Person, mirrored
 from convnext_study.data.sources.synthetic import MOST_IMAGES, whole_numbers
 
 DEFAULTS = (128, 2000, 400)  # side of an image in pixels, training and validation figures

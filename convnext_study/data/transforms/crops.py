@@ -1,6 +1,9 @@
-"""Resizing and cutting of (3, H, W) uint8 images on torch alone, in timm's three crop modes.
+"""Resizing, cutting, moving and mirroring of (3, H, W) uint8 images on torch alone.
 
-As torchvision has it on the CPU, bit for bit, without the 1.6 s that importing it takes.
+Resizing is torchvision's on the CPU, bit for bit, without the 1.6 s that importing it takes; the
+crop modes are timm's three. Draws for a batch in memory are made first, for the whole batch: what
+is drawn for an image then depends on its place in the optimizer's batch alone, and not on how that
+batch is cut into pieces.
 """
 
 from __future__ import annotations
@@ -96,3 +99,38 @@ def crop_steps(
     resizing = {CENTER: ShortSide, SQUASH: BothSides, BORDER: LongSide}[mode]
     fill = tuple(round(255 * value) for value in mean) if mode == BORDER else (0, 0, 0)
     return [resizing(resized, interpolation), CentreCrop(side, fill)]
+
+
+SHIFT = 8  # a shift of up to an eighth of the side: CIFAR's usual 4 pixels of 32
+
+
+def reach(side: int) -> int:
+    """The furthest that an image of this side is shifted, in pixels."""
+    return max(side // SHIFT, 1)
+
+
+def draw_offsets(count: int, side: int, generator: torch.Generator) -> torch.Tensor:
+    """Random offsets for ``shift``: (2, count), each from 0 to twice the reach."""
+    return torch.randint(0, 2 * reach(side) + 1, (2, count), generator=generator)
+
+
+def draw_mirrored(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Which images ``flip`` mirrors: (count,) bool, each with probability one half."""
+    return torch.rand(count, generator=generator) < 0.5
+
+
+def shift(images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Move each image by its own offset (rows, columns), filling with its edge value.
+
+    The usual "pad and crop" of 32x32 images. Maps (N, C, H, W) to the same shape.
+    """
+    height, width = images.shape[2:]
+    padded = F.pad(images, (reach(height),) * 4, mode="replicate")
+    # Every placement of the crop is a view; indexing copies the one of each image.
+    placements = padded.unfold(2, height, 1).unfold(3, width, 1)
+    return placements[torch.arange(len(images)), :, offsets[0], offsets[1]]
+
+
+def flip(images: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Mirror the images where ``mirrored`` (N,) is set."""
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)

@@ -11,9 +11,9 @@ import torch
 from pydantic import AfterValidator, BaseModel, ValidationError
 from torch import Tensor, nn
 
+from convnext_study.data import check_same, fingerprint
 from convnext_study.data.dataset import DatasetPair, check_readable
 from convnext_study.data.device import Prepare, prefetcher
-from convnext_study.data.fingerprint import check_same, fingerprint
 from convnext_study.data.loader import (
     Batch,
     make_readers,
@@ -33,8 +33,8 @@ from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import ModelRef, Run, TaskRef
 from convnext_study.training.distributed import all_gather
 from convnext_study.training.guard import check_scores, finite_rows
+from convnext_study.training.regularization import Masks, share_masks
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.stochastic_depth import Masks, share_masks
 from convnext_study.training.task import Evaluation, Parent, Task, load_weights
 
 Evidence = Mapping[str, Tensor]

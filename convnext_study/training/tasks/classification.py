@@ -21,7 +21,7 @@ from convnext_study.recipes import make_recipe
 from convnext_study.roadmap.spec import NetSpec
 from convnext_study.runs.metrics import NETWORK, Cost, Metric, Samples
 from convnext_study.runs.records import ModelRef, Run
-from convnext_study.training.mixing import Mixing
+from convnext_study.training.regularization import Mixing
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks.base import Evidence, ImageTask
 

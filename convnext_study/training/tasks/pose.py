@@ -15,7 +15,7 @@ from torch import Tensor
 
 from convnext_study.data import open_data
 from convnext_study.data.sources import JOINTS
-from convnext_study.data.transforms.person import Cut, CutPerson
+from convnext_study.data.transforms.joint import Cut, CutPerson
 from convnext_study.data.workers import Transform
 from convnext_study.runs.metrics import Metric, NoResultError, Samples
 from convnext_study.runs.records import Run

@@ -25,8 +25,7 @@ from convnext_study.data.dataset import (
 )
 from convnext_study.data.rng import fold_in
 from convnext_study.data.sources import Opening
-from convnext_study.data.sources.clutter.parts import Part, read_part
-from convnext_study.data.sources.clutter.scene import SIZE, Scene, compose
+from convnext_study.data.sources.clutter.scene import SIZE, Part, Scene, compose, read_part
 from convnext_study.errors import did_you_mean
 
 # Set on the tuning part, with the first, a middle and the last row of the nano road: the first
