@@ -165,8 +165,7 @@ def run_roadmap(
         KeyboardInterrupt: stopped, every run's state saved; call it again to resume.
     """
     from convnext_study.data.forkserver import without_main
-    from convnext_study.experiments.collection import RunCollection, unfinished
-    from convnext_study.experiments.machine import Machine, identify_in, plan
+    from convnext_study.experiments.plan import RunCollection, identify_in, plan, unfinished
     from convnext_study.experiments.progress import progress as progress_of
     from convnext_study.experiments.roadmap_runs import (
         choose_variants,
@@ -174,6 +173,7 @@ def run_roadmap(
         parse_seeds,
         roadmap_runs,
     )
+    from convnext_study.launchers.resources import Machine
 
     ours = road.road if isinstance(road, Road) else get_roadmap(road)
     names = steps if isinstance(steps, str) or steps is None else ",".join(steps)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
 
@@ -11,10 +12,9 @@ from convnext_study import Step, compare, figure, load_results, roadmap, run_roa
 from convnext_study.api import TrainOptions
 from convnext_study.cost import count
 from convnext_study.errors import RunFailed, UserError
-from convnext_study.experiments import machine
-from convnext_study.experiments.collection import RunCollection
 from convnext_study.experiments.progress import Progress
-from convnext_study.launchers.graph import Outcome
+from convnext_study.launchers.graph import Job, Outcome
+from convnext_study.launchers.local import Local
 from convnext_study.roadmap import ROADMAPS, StepError
 
 SMALL: TrainOptions = {"batch_size": 128, "image_size": 32, "device": "cpu"}
@@ -81,10 +81,10 @@ def test_a_road_is_trained_loaded_compared_and_drawn(tmp_path: Path, trains_here
 def test_what_does_not_end_well_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, error: type[BaseException]
 ) -> None:
-    def ends(study: RunCollection, *_: object) -> list[Outcome]:
-        return [Outcome(run, status, "no memory") for run in study.runs]
+    def ends(_: Local, jobs: Sequence[Job], *__: object) -> list[Outcome]:
+        return [Outcome(job.run, status, "no memory") for job in jobs]
 
-    monkeypatch.setattr(machine, "train_all", ends)
+    monkeypatch.setattr(Local, "run", ends)
     with pytest.raises(error):
         train("gelu", data="digits", epochs=1, folder=tmp_path, **SMALL)
 
@@ -98,7 +98,7 @@ def test_a_script_needs_no_guard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         return []
 
     monkeypatch.setattr(sys.modules["__main__"], "__file__", "train.py", raising=False)
-    monkeypatch.setattr(machine, "train_all", ends)
+    monkeypatch.setattr(Local, "run", ends)
     with pytest.raises(UserError, match="holds no run"):
         train("gelu", data="digits", folder=tmp_path, **SMALL)
     assert seen == [set()]
@@ -107,11 +107,11 @@ def test_a_script_needs_no_guard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_one_seed_of_a_list_is_that_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[int] = []
 
-    def ends(study: RunCollection, *_: object) -> list[Outcome]:
-        seen.extend(run.seed for run in study.runs)
+    def ends(_: Local, jobs: Sequence[Job], *__: object) -> list[Outcome]:
+        seen.extend(job.run.seed for job in jobs)
         return []
 
-    monkeypatch.setattr(machine, "train_all", ends)
+    monkeypatch.setattr(Local, "run", ends)
     for seeds in ([3], [0], 1):
         with pytest.raises(UserError, match="holds no run"):
             train("gelu", data="digits", folder=tmp_path, seeds=seeds, **SMALL)

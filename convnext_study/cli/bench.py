@@ -69,10 +69,9 @@ def bench(options: BenchOptions) -> None:
     import torch
 
     from convnext_study.experiments.roadmap_runs import parse_names
-    from convnext_study.launchers.resources import Requested, choose_resources
+    from convnext_study.launchers.resources import Machine, choose_resources
     from convnext_study.runs.files import make_folder, write_json
     from convnext_study.runs.provenance import hardware, versions
-    from convnext_study.training.runtime import Runtime
 
     road, wanted = get_roadmap(options.regime), _parts(parse_names(options.parts))
     names, size = parse_names(options.networks), _image_size(options.image_size)
@@ -85,8 +84,8 @@ def bench(options: BenchOptions) -> None:
 
         open_data(options.data, OF_IMAGES)
     make_folder(options.out)
-    requested = Requested(device=options.device, threads=options.threads)
-    runtime = choose_resources(Runtime(), requested, image_size=road.image_size, runs=1).runtime
+    machine = Machine(device=options.device, threads=options.threads)
+    runtime = choose_resources(machine, image_size=road.image_size, runs=1).runtime
     torch.set_num_threads(runtime.threads)
     settings = Settings(
         regime=road.regime,

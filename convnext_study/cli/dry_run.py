@@ -11,9 +11,9 @@ from convnext_study.cli.options import StudyOptions, output_of, print_json, prin
 from convnext_study.experiments.progress import Progress, progress
 
 if TYPE_CHECKING:
-    from convnext_study.experiments.collection import RunCollection
     from convnext_study.experiments.data_identity import DatasetSize
     from convnext_study.experiments.estimate import Cheaper, CostEstimate, Gpu, Hardware
+    from convnext_study.experiments.plan import RunCollection
     from convnext_study.launchers.resources import Resources
     from convnext_study.report.tables import Table
 

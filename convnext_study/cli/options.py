@@ -32,7 +32,7 @@ from convnext_study.roadmap import DEFAULT_REGIME
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from convnext_study.experiments.machine import Machine
+    from convnext_study.launchers.resources import Machine
     from convnext_study.report.tables import Table
     from convnext_study.runs.records import RecordError
 
@@ -197,7 +197,7 @@ class StudyOptions:
 
     def machine(self) -> Machine:
         """Where to train, and what of the machine each training may use."""
-        from convnext_study.experiments.machine import Machine
+        from convnext_study.launchers.resources import Machine
 
         return Machine(**{one.name: getattr(self, one.name) for one in fields(Machine)})
 

@@ -22,8 +22,7 @@ from convnext_study.cli.options import (
     warn_of_unreadable,
 )
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, UserError, one_line
-from convnext_study.experiments.collection import RunCollection, unfinished
-from convnext_study.experiments.machine import Plan, describe, plan
+from convnext_study.experiments.plan import Plan, RunCollection, plan, unfinished
 from convnext_study.experiments.progress import live_table, plain_line, progress
 from convnext_study.report.tables.formatting import plural
 from convnext_study.runs.records import Run, unreadable_in
@@ -51,7 +50,7 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
     done = len(study.runs) - len(planned.todo)
     print(f"{study.folder}: {len(study.runs)} runs, {done} done already", file=output)
     if resources:
-        print(describe(planned.todo, launcher, resources), file=output, flush=True)
+        print(planned.describe(), file=output, flush=True)
     if options.dry_run:
         gpus = launcher.world_size(resources.devices if resources else ())
         print_estimate(study, options, gpus, resources)

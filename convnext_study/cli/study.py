@@ -26,8 +26,8 @@ from convnext_study.errors import UserError
 from convnext_study.roadmap import DEFAULT_REGIME, get_roadmap
 
 if TYPE_CHECKING:
-    from convnext_study.experiments.collection import RunCollection
     from convnext_study.experiments.context import Context
+    from convnext_study.experiments.plan import RunCollection
     from convnext_study.experiments.study_file import StudyFile
     from convnext_study.roadmap import Roadmap, Variant
     from convnext_study.runs.records import Record, Run
@@ -86,8 +86,7 @@ def study(
         _list_studies()
         return
     from convnext_study.cli.run_study import run_study
-    from convnext_study.experiments.collection import RunCollection
-    from convnext_study.experiments.machine import identify_in
+    from convnext_study.experiments.plan import RunCollection, identify_in
     from convnext_study.experiments.roadmap_runs import DEFAULT_DATA, default_folder, parse_seeds
     from convnext_study.experiments.study_file import (
         NETWORKS,
@@ -188,7 +187,7 @@ def _match_macs(runs: list[Run], target: str, context: Context, options: StudyOp
 def _image(context: Context, options: StudyOptions) -> tuple[int, int]:
     """The side of the data's images, and how many classes they have."""
     from convnext_study.experiments.data_identity import look_at, size_if_missing
-    from convnext_study.experiments.machine import opening
+    from convnext_study.experiments.plan import opening
 
     if options.dry_run and (missing := size_if_missing(context.data)):
         return missing[0].image_size, missing[0].classes
@@ -269,8 +268,7 @@ def roadmap(
 def _train(road: Roadmap, variants: Sequence[Variant], options: StudyOptions) -> None:
     """Train rows of a road map, and show them."""
     from convnext_study.cli.run_study import run_study
-    from convnext_study.experiments.collection import RunCollection
-    from convnext_study.experiments.machine import identify_in
+    from convnext_study.experiments.plan import RunCollection, identify_in
     from convnext_study.experiments.roadmap_runs import (
         DEFAULT_DATA,
         default_folder,

@@ -7,49 +7,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.imports import resolve
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from convnext_study.launchers.graph import Job, Outcome
-    from convnext_study.launchers.resources import Requested, Resources
-    from convnext_study.training.runtime import Runtime
+    from convnext_study.launchers.resources import Machine, Resources
 
 LAUNCHERS = {
     "local": "convnext_study.launchers.local:Local",
     "torchrun": "convnext_study.launchers.torchrun:Torchrun",
     "slurm": "convnext_study.launchers.slurm.submit:Slurm",
 }
-
-
-@dataclass(frozen=True)
-class LaunchOptions:
-    """What is requested of a launcher; all but ``dry_run`` are of one alone.
-
-    Args:
-        processes: that share each run.
-        cluster: the file of the site that jobs are submitted to.
-        wait: follow submitted jobs to their ends.
-        dry_run: batch scripts are printed, and nothing is submitted.
-    """
-
-    processes: int | None = None
-    cluster: Path | None = None
-    wait: bool = True
-    dry_run: bool = False
+OF_ONE = ("processes", "cluster", "wait")  # options of a `Machine` that one launcher alone takes
 
 
 class Launcher(ABC):
-    """What trains jobs.
+    """What trains jobs, as a ``machine`` says.
 
     Attributes:
         name: of ``LAUNCHERS``.
-        own: names of the options that it takes.
+        own: those of ``OF_ONE`` that it takes.
         submits: whether jobs are left to others, by scripts that a dry run prints.
     """
 
@@ -57,8 +38,8 @@ class Launcher(ABC):
     own: ClassVar[tuple[str, ...]] = ()
     submits: ClassVar[bool] = False
 
-    def __init__(self, options: LaunchOptions = LaunchOptions()) -> None:
-        self.options = options
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
 
     @abstractmethod
     def run(
@@ -73,12 +54,12 @@ class Launcher(ABC):
         """Processes that share a run, on these devices."""
         return 1
 
-    def resources(self, runtime: Runtime, requested: Requested, **images: Any) -> Resources:
+    def resources(self, **images: Any) -> Resources:
         """What each training may use where it will run; ``images`` as `choose_resources` takes
         them. Raises UserError where this machine has no such device."""
         from convnext_study.launchers.resources import choose_resources
 
-        return choose_resources(runtime, requested, **images)
+        return choose_resources(self.machine, **images)
 
     def describe(self, resources: Resources, each: str) -> str:
         """In words, where runs will be trained that have ``each`` so many threads."""
@@ -95,15 +76,15 @@ def launcher_class(name: str) -> type[Launcher]:
     return found
 
 
-def make_launcher(name: str, options: LaunchOptions) -> Launcher:
-    """The launcher of that name. Raises UserError, also for an option that it does not take."""
-    kind = launcher_class(name)
-    for field in fields(LaunchOptions):
-        given = getattr(options, field.name) != field.default
-        if given and field.name not in (*kind.own, "dry_run"):
+def make_launcher(machine: Machine) -> Launcher:
+    """What trains the jobs. Raises UserError, also for an option of another launcher."""
+    kind = launcher_class(machine.launcher)
+    for field in fields(machine):
+        given = getattr(machine, field.name) != field.default
+        if given and field.name in OF_ONE and field.name not in kind.own:
             option = "--no-wait" if field.name == "wait" else f"--{field.name}"
-            raise UserError(f"{option}: is not for --launcher {name}; leave one of them out")
-    return kind(options)
+            raise UserError(f"{option}: is not for --launcher {kind.name}; leave one of them out")
+    return kind(machine)
 
 
 def make_folders(jobs: Sequence[Job]) -> None:

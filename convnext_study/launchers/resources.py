@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Literal
 
 from convnext_study.errors import UserError
 from convnext_study.training.runtime import Runtime
@@ -27,22 +28,54 @@ class Resources:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Requested:
-    """What was requested of the machine; None leaves it to be chosen.
+class Machine:
+    """Where runs are trained, and how; None leaves it to be chosen.
 
     Args:
-        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        download: fetch a data set that is missing.
+        corrupt_images: what an image that cannot be read does: stop the run, or be skipped.
+        launcher: ``local``, ``torchrun`` (DDP on this machine) or ``slurm``.
+        processes: that share each run, with torchrun.
+        cluster: the site's file, with slurm.
+        wait: follow the jobs to their end, with slurm.
         jobs: parallel trainings.
-        processes: that share each run.
         threads: of each process.
         workers: processes that read images, for each process.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        micro_batch_size: most images that a process takes at a time; None: the paper's, in its
+            recipes.
+        compile: use torch.compile.
+        channels_last: memory layout of images.
+        grad_checkpointing: save memory, take longer.
+        deterministic: only algorithms that give the same bits every time.
+        tf32: on GPUs, round factors of float32 products; None: in the paper's recipes.
+        cudnn_benchmark: on GPUs, try cuDNN's algorithms and take the fastest.
+        dry_run: nothing is trained or fetched, and batch scripts are printed.
     """
 
-    device: str | None = None
+    download: bool = False
+    corrupt_images: Literal["stop", "skip"] = "stop"
+    launcher: str = "local"
+    processes: int | None = None
+    cluster: Path | None = None
+    wait: bool = True
     jobs: int | None = None
-    processes: int = 1
     threads: int | None = None
     workers: int | None = None
+    device: str | None = None
+    micro_batch_size: int | None = None
+    compile: bool = False
+    channels_last: bool = True
+    grad_checkpointing: bool = False
+    deterministic: bool = False
+    tf32: bool | None = None
+    cudnn_benchmark: bool = False
+    dry_run: bool = False
+
+    def runtime(self, **chosen: Any) -> Runtime:
+        """What it says of each training, with what is ``chosen`` for it."""
+        names = {one.name for one in fields(self)} & {one.name for one in fields(Runtime)}
+        return Runtime(**{**{name: getattr(self, name) for name in names}, **chosen})
 
 
 @dataclass(frozen=True)
@@ -108,15 +141,15 @@ def this_node(device: str | None = None) -> Node:
 
 
 def choose_resources(
-    runtime: Runtime,
-    requested: Requested = Requested(),
+    machine: Machine,
     *,
     image_size: int,
     runs: int,
     from_files: bool = False,
     node: Node | None = None,
+    processes: int = 1,
 ) -> Resources:
-    """Share a machine out among trainings, each with the other settings of ``runtime``.
+    """Share a machine out among trainings.
 
     One training a GPU. On a CPU, where tiny networks gain little from a second thread, as many as
     cores, with one thread each. There threads are chosen from the image size alone, never from
@@ -124,31 +157,27 @@ def choose_resources(
     same result.
 
     Args:
-        runtime: the settings that are not decided here.
-        requested: what it must keep to.
+        machine: what it must keep to.
         image_size: side of the largest images, in pixels.
         runs: how many there are to train.
         from_files: whether images are read, or transformed, one by one.
         node: where the trainings will run, if not here.
+        processes: that share each run.
     """
-    node = node or this_node(requested.device)
-    threads, jobs = requested.threads, requested.jobs
+    node = node or this_node(machine.device)
+    threads, jobs, workers = machine.threads, machine.jobs, machine.workers
     if not node.has_gpu:
         threads = threads or (1 if image_size <= SMALL_IMAGE else node.cores)
         jobs = jobs or max(node.cores // threads, 1)
     jobs = min(jobs or len(node.devices), max(runs, 1))
-    share = node.cores // (jobs * requested.processes)
-    workers = requested.workers
+    share = node.cores // (jobs * processes)
     if workers is None:
         workers = choose_workers(share) if node.has_gpu and from_files else 0
     if threads is None:
         threads = 1 if image_size <= SMALL_IMAGE else max(share - workers, 1)
     device = node.devices[0] if len(node.devices) == 1 else "cuda"
-    return Resources(
-        jobs,
-        replace(runtime, device=device, threads=threads, workers=workers),
-        node.devices if len(node.devices) > 1 else (),
-    )
+    runtime = machine.runtime(device=device, threads=threads, workers=workers)
+    return Resources(jobs, runtime, node.devices if len(node.devices) > 1 else ())
 
 
 def choose_workers(share: int) -> int:

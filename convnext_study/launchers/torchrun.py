@@ -16,19 +16,12 @@ from convnext_study.errors import UserError
 from convnext_study.launchers import Launcher, make_folders
 from convnext_study.launchers.graph import Job, Outcome, Schedule, in_order, write_jobs
 from convnext_study.launchers.local import TICK
-from convnext_study.launchers.resources import (
-    Requested,
-    Resources,
-    choose_resources,
-    cores,
-    this_node,
-)
+from convnext_study.launchers.resources import Resources, choose_resources, cores, this_node
 from convnext_study.launchers.worker import noting_signals
 from convnext_study.runs import locks
 from convnext_study.runs.files import LOCK, open_to_append, read_bytes
 from convnext_study.runs.log import failure, read_events
 from convnext_study.runs.records import is_done
-from convnext_study.training.runtime import Runtime
 
 WORKER = "convnext_study.launchers.worker"
 LOG_FILE = "torchrun.log"  # beside the folder of the runs
@@ -52,13 +45,13 @@ class Torchrun(Launcher):
 
     def world_size(self, devices: Sequence[str]) -> int:
         """As requested, or one per device."""
-        return self.options.processes or max(len(devices), 1)
+        return self.machine.processes or max(len(devices), 1)
 
-    def resources(self, runtime: Runtime, requested: Requested, **images: Any) -> Resources:
+    def resources(self, **images: Any) -> Resources:
         """One training at a time, in several processes."""
-        node = this_node(requested.device)
-        shared = replace(requested, jobs=1, processes=self.world_size(node.devices))
-        return choose_resources(runtime, shared, node=node, **images)
+        node = this_node(self.machine.device)
+        images |= {"node": node, "processes": self.world_size(node.devices)}
+        return choose_resources(replace(self.machine, jobs=1), **images)
 
 
 def run_torchrun(

@@ -16,14 +16,13 @@ from support.training import assert_same
 from convnext_study.cli import run_study
 from convnext_study.cli.options import StudyOptions
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, Busy, UserError
-from convnext_study.experiments import machine
-from convnext_study.experiments.collection import RunCollection, train_all
-from convnext_study.experiments.machine import Machine, choose_resources_for, launcher_of
+from convnext_study.experiments.plan import Plan, RunCollection, plan
 from convnext_study.experiments.roadmap_runs import choose_variants, parse_seeds, roadmap_runs
+from convnext_study.launchers import make_launcher
 from convnext_study.launchers import resources as machine_module
 from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.launchers.local import Local, Pool
-from convnext_study.launchers.resources import Node, Requested, choose_resources, cores, pick_device
+from convnext_study.launchers.resources import Machine, Node, choose_resources, cores, pick_device
 from convnext_study.launchers.slurm.cluster import read_cluster
 from convnext_study.launchers.slurm.submit import fit_to_node
 from convnext_study.launchers.worker import train_job
@@ -88,46 +87,46 @@ def test_what_decides_a_run_is_its_key() -> None:
     assert Run.model_validate_json(one.model_dump_json()).key == one.key
 
 
-ON_CPU = Requested(device="cpu")
-ALONE = choose_resources(Runtime(), ON_CPU, image_size=32, runs=1)
+ON_CPU = Machine(device="cpu")
+ALONE = choose_resources(ON_CPU, image_size=32, runs=1)
 
 
 def test_the_machine_is_shared_out() -> None:
-    small = choose_resources(Runtime(), ON_CPU, image_size=32, runs=17)
+    small = choose_resources(ON_CPU, image_size=32, runs=17)
     assert (small.jobs, small.runtime.threads) == (cores(), 1)
-    large = choose_resources(Runtime(), ON_CPU, image_size=224, runs=17)
+    large = choose_resources(ON_CPU, image_size=224, runs=17)
     assert (large.jobs, large.runtime.threads) == (1, cores())
-    assert choose_resources(Runtime(), ON_CPU, image_size=32, runs=1).jobs == 1
+    assert choose_resources(ON_CPU, image_size=32, runs=1).jobs == 1
     # What decides rounding must not depend on how many run at a time.
-    one = Requested(device="cpu", jobs=1)
-    assert choose_resources(Runtime(), one, image_size=32, runs=17).runtime.threads == 1
+    one = Machine(device="cpu", jobs=1)
+    assert choose_resources(one, image_size=32, runs=17).runtime.threads == 1
 
 
 @pytest.mark.parametrize(
     ("requested", "jobs", "threads", "workers"),
     [
-        (Requested(), 4, 1, 15),  # one training a GPU, a core for it and the rest for its readers
-        (Requested(jobs=8), 8, 1, 7),
-        (Requested(jobs=1), 1, 64 - 16, 16),
-        (Requested(workers=2), 4, 14, 2),
-        (Requested(workers=0, threads=3), 4, 3, 0),
-        (Requested(jobs=1, processes=4), 1, 1, 15),
+        ({}, 4, 1, 15),  # one training a GPU, a core for it and the rest for its readers
+        ({"jobs": 8}, 8, 1, 7),
+        ({"jobs": 1}, 1, 64 - 16, 16),
+        ({"workers": 2}, 4, 14, 2),
+        ({"workers": 0, "threads": 3}, 4, 3, 0),
+        ({"jobs": 1, "processes": 4}, 1, 1, 15),
     ],
 )
 def test_gpus_and_their_readers_are_shared_out(
-    requested: Requested, jobs: int, threads: int, workers: int
+    requested: dict[str, Any], jobs: int, threads: int, workers: int
 ) -> None:
     node = Node(64, ("cuda:0", "cuda:1", "cuda:2", "cuda:3"))
-    plan = choose_resources(
-        Runtime(), requested, image_size=224, runs=17, from_files=True, node=node
-    )
+    processes = requested.pop("processes", 1)
+    about: dict[str, Any] = {"image_size": 224, "runs": 17, "processes": processes}
+    plan = choose_resources(Machine(**requested), node=node, from_files=True, **about)
     assert (plan.jobs, plan.runtime.threads, plan.runtime.workers) == (jobs, threads, workers)
     assert (plan.runtime.device, plan.devices) == ("cuda", node.devices)
 
 
 def test_who_needs_readers() -> None:
     def workers(node: Node, *, from_files: bool) -> int:
-        plan = choose_resources(Runtime(), image_size=224, runs=1, from_files=from_files, node=node)
+        plan = choose_resources(Machine(), image_size=224, runs=1, from_files=from_files, node=node)
         return plan.runtime.workers
 
     assert workers(Node(8, ("cuda",)), from_files=True) == 7
@@ -135,7 +134,7 @@ def test_who_needs_readers() -> None:
     assert workers(Node(64, ("cuda",)), from_files=True) == 16
     assert workers(Node(8, ("cuda",)), from_files=False) == 0
     assert workers(Node(8, ("cpu",)), from_files=True) == 0
-    alone = choose_resources(Runtime(), image_size=224, runs=1, node=Node(8, ("cuda",)))
+    alone = choose_resources(Machine(), image_size=224, runs=1, node=Node(8, ("cuda",)))
     assert (alone.devices, alone.runtime.device) == ((), "cuda")
 
 
@@ -165,15 +164,18 @@ def test_threads_are_those_of_the_node_that_trains(
     options = Machine(launcher="slurm", cluster=site)
     (run,) = roadmap_runs(NANO, [NANO.variant("gelu")], data=data, seeds=[0])
     run = run.model_copy(update={"recipe": {**run.recipe, "image_size": 128}})
-    plan = choose_resources_for([run], options, launcher_of(options))
-    fitted = fit_to_node(Job(run, tmp_path, plan.runtime), read_cluster(site)).runtime
+    found = plan(RunCollection((run,), tmp_path), options).resources
+    assert found
+    fitted = fit_to_node(Job(run, tmp_path, found.runtime), read_cluster(site)).runtime
     assert fitted.device == ("cuda" if gpus else "cpu")
     assert (fitted.threads, fitted.workers) == ((1, 15) if gpus else (16, 0))
 
 
-def test_flags_of_a_gpu_reach_the_training() -> None:
+def test_flags_of_a_gpu_reach_the_training(tmp_path: Path) -> None:
     def flags(options: Machine) -> tuple[bool, bool | None, bool]:
-        found = choose_resources_for([make_tiny_run()], options, Local()).runtime
+        resources = plan(make_study(tmp_path, 1), options).resources
+        assert resources
+        found = resources.runtime
         return found.deterministic, found.tf32, found.cudnn_benchmark
 
     options = Machine(deterministic=True, tf32=True, cudnn_benchmark=True)
@@ -191,7 +193,7 @@ def test_flags_of_a_gpu_reach_the_training() -> None:
 )
 def test_options_of_another_launcher(name: str, options: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        launcher_of(Machine(launcher=name, **options))
+        make_launcher(Machine(launcher=name, **options))
 
 
 def make_study(folder: Path, count: int = 2) -> RunCollection:
@@ -201,12 +203,12 @@ def make_study(folder: Path, count: int = 2) -> RunCollection:
 
 def test_side_by_side_is_the_same_as_alone(tmp_path: Path) -> None:
     study = make_study(tmp_path / "study")
-    plan = choose_resources(Runtime(), Requested(device="cpu", jobs=2), image_size=32, runs=2)
-    outcomes = train_all(study, plan, lambda: None, Local())
+    two = Machine(device="cpu", jobs=2)
+    outcomes = plan(study, two).train(lambda: None)
     assert {outcome.status for outcome in outcomes} == {"done"}
     train(study.runs[1], tmp_path / "alone")
     assert_same(study.path(study.runs[1]), tmp_path / "alone")
-    assert train_all(study, plan, lambda: None, Local()) == []
+    assert plan(study, two).train(lambda: None) == []
 
 
 def test_a_run_that_another_command_trains_is_busy(
@@ -223,7 +225,9 @@ def test_a_run_that_another_command_trains_is_busy(
         # Where the parent is not among the jobs.
         assert train_job(jobs[1], lambda: False)[0] == "busy"
         with pytest.raises(Busy, match="is being trained by another process"):
-            train_all(RunCollection((child,), tmp_path), ALONE, lambda: None, Local())
+            Plan(RunCollection((child,), tmp_path), [child], Local(ON_CPU), ALONE).train(
+                lambda: None
+            )
     assert records.read(jobs[0].folder).events == []
     assert train_job(jobs[1], lambda: False)[0] == "failed"
 
@@ -245,7 +249,7 @@ def test_the_exit_code_of_a_command_whose_runs_are_busy(
 ) -> None:
     study = make_study(tmp_path)
     ends = [Outcome(run, end, "x") for run, end in zip(study.runs, statuses, strict=True)]
-    monkeypatch.setattr(machine, "train_all", lambda *_: ends)
+    monkeypatch.setattr(Local, "run", lambda *_: ends)
     with pytest.raises(typer.Exit) as left:
         run_study.run_study(study, StudyOptions(device="cpu"))
     assert left.value.exit_code == code

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from convnext_study.cli import app
 from convnext_study.cli.options import print_rich
 from convnext_study.errors import UserError, one_line, printable
-from convnext_study.experiments.collection import RunCollection
+from convnext_study.experiments.plan import RunCollection
 from convnext_study.runs import files
 from convnext_study.runs.files import (
     CHECKPOINT,

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from convnext_study.cli import app
 from convnext_study.errors import UserError
-from convnext_study.experiments.collection import RunCollection
+from convnext_study.experiments.plan import RunCollection
 from convnext_study.experiments.study_file import recorded
 from convnext_study.launchers.graph import Job
 from convnext_study.launchers.worker import train_job

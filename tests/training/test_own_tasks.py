@@ -16,11 +16,11 @@ from support.several import train_well_in
 from support.toys import masked_run, segmentation_run
 from support.training import assert_same, stop_after, weights
 
-from convnext_study.experiments.collection import RunCollection, train_all
+from convnext_study.experiments.plan import Plan, RunCollection
 from convnext_study.launchers import torchrun
 from convnext_study.launchers.graph import Job
 from convnext_study.launchers.local import Local, Pool
-from convnext_study.launchers.resources import Resources
+from convnext_study.launchers.resources import Machine, Resources
 from convnext_study.launchers.worker import train_job
 from convnext_study.runs import records
 from convnext_study.runs.files import CHECKPOINT, KEPT_RECORD, KEPT_WEIGHTS, RESULT
@@ -226,9 +226,9 @@ def test_a_done_parent_without_weights_is_said_before_anything_trains(tmp_path: 
     parent = make_tiny_run()
     child = masked_run(parent)
     its = write_run(tmp_path, parent)
-    study = RunCollection((parent, child), tmp_path)
+    study, where = RunCollection((parent, child), tmp_path), Resources(1, Runtime())
     for start in (
-        lambda: train_all(study, Resources(1, Runtime()), lambda: None, Local()),
+        lambda: Plan(study, [child], Local(Machine()), where).train(lambda: None),
         lambda: train(child, study.path(child)),
     ):
         with pytest.raises(ParentError) as caught:

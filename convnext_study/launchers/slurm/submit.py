@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import RunFailed, UserError, one_line
-from convnext_study.launchers import Launcher, LaunchOptions
+from convnext_study.launchers import Launcher
 from convnext_study.launchers.graph import Job, Outcome, levels, parents_of, write_jobs
-from convnext_study.launchers.resources import Node, Requested, Resources, choose_resources
+from convnext_study.launchers.resources import Machine, Node, Resources, choose_resources
 from convnext_study.launchers.slurm.cluster import (
     JOBS,
     ClusterConfig,
@@ -33,7 +33,6 @@ from convnext_study.launchers.slurm.cluster import (
 from convnext_study.launchers.slurm.queue import Task, follow, max_array_size, waiting_tasks
 from convnext_study.runs.files import read_json, write_json
 from convnext_study.runs.log import read_events
-from convnext_study.training.runtime import Runtime
 
 SUBMITTED = "submitted.json"
 
@@ -48,28 +47,28 @@ class Slurm(Launcher):
     own = ("cluster", "wait")
     submits = True
 
-    def __init__(self, options: LaunchOptions) -> None:
-        super().__init__(options)
-        if options.cluster is None:
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine)
+        if machine.cluster is None:
             raise UserError(
                 "launcher slurm: name the site with --cluster FILE, as in launch/clusters/"
             )
-        self.cluster = read_cluster(options.cluster)
+        self.cluster = read_cluster(machine.cluster)
 
     def run(
         self, jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
     ) -> list[Outcome]:
         """See `run_slurm`."""
-        return run_slurm(jobs, self.cluster, self.options.dry_run, self.options.wait, on_poll)
+        return run_slurm(jobs, self.cluster, self.machine.dry_run, self.machine.wait, on_poll)
 
     def world_size(self, devices: Sequence[str]) -> int:
         """As the site's file says."""
         return self.cluster.world_size
 
-    def resources(self, runtime: Runtime, requested: Requested, **images: Any) -> Resources:
+    def resources(self, **images: Any) -> Resources:
         """What a node has for each process of its own."""
         node = Node(self.cluster.cpus_per_process, (self.cluster.device,))
-        plan = choose_resources(runtime, replace(requested, jobs=1), node=node, **images)
+        plan = choose_resources(replace(self.machine, jobs=1), node=node, **images)
         return replace(plan, jobs=min(self.cluster.array_limit, images["runs"]))
 
 

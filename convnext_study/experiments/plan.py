@@ -1,17 +1,17 @@
-"""Where runs are trained, and what each of the trainings may use of the machine there."""
+"""A study's runs, what of them is left to train, and on what of a machine."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from convnext_study.data import forkserver
-from convnext_study.errors import UserError
-from convnext_study.experiments.collection import RunCollection, train_all
+from convnext_study.errors import RunFailed, UserError
 from convnext_study.experiments.data_identity import (
     expected_size,
     has_maps,
@@ -21,60 +21,63 @@ from convnext_study.experiments.data_identity import (
 )
 from convnext_study.experiments.network_checks import check_networks
 from convnext_study.experiments.study_file import recorded
-from convnext_study.launchers import Launcher, LaunchOptions, make_launcher
+from convnext_study.launchers import Launcher, make_launcher
+from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.models.builders import TIMM_BUILDER
-from convnext_study.runs.records import Run
+from convnext_study.runs.files import RUN, RUNS
+from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.parents import check_parent
+from convnext_study.runs.records import Record, RecordError, Run, is_done, read, scan
 
 if TYPE_CHECKING:
-    from convnext_study.launchers.graph import Outcome
-    from convnext_study.launchers.resources import Resources
+    from convnext_study.launchers.resources import Machine, Resources
     from convnext_study.recipes import Recipe
 
+WANDB_MODES = ("off", "offline", "online", "tensorboard")
 
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Where runs are trained, and how; None leaves it to be chosen.
 
-    Args:
-        download: fetch a data set that is missing.
-        corrupt_images: what an image that cannot be read does: stop the run, or be skipped.
-        launcher: ``local``, ``torchrun`` (DDP on this machine) or ``slurm``.
-        processes: that share each run, with torchrun.
-        cluster: the site's file, with slurm.
-        wait: follow the jobs to their end, with slurm.
-        jobs: parallel trainings.
-        threads: of each training.
-        workers: processes per training that read image files.
-        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        micro_batch_size: most images that a process takes at a time; None: the paper's, in its
-            recipes.
-        compile: use torch.compile.
-        channels_last: memory layout of images.
-        grad_checkpointing: save memory, take longer.
-        deterministic: only algorithms that give the same bits every time.
-        tf32: on GPUs, round factors of float32 products; None: in the paper's recipes.
-        cudnn_benchmark: on GPUs, try cuDNN's algorithms and take the fastest.
-        dry_run: nothing is trained or fetched.
-    """
+@dataclass(frozen=True)
+class RunCollection:
+    """Runs that belong together, and the folder they go to."""
 
-    download: bool = False
-    corrupt_images: Literal["stop", "skip"] = "stop"
-    launcher: str = "local"
-    processes: int | None = None
-    cluster: Path | None = None
-    wait: bool = True
-    jobs: int | None = None
-    threads: int | None = None
-    workers: int | None = None
-    device: str | None = None
-    micro_batch_size: int | None = None
-    compile: bool = False
-    channels_last: bool = True
-    grad_checkpointing: bool = False
-    deterministic: bool = False
-    tf32: bool | None = None
-    cudnn_benchmark: bool = False
-    dry_run: bool = False
+    runs: tuple[Run, ...]
+    folder: Path
+    wandb: str = "off"
+
+    def __post_init__(self) -> None:
+        if self.wandb not in WANDB_MODES:
+            raise UserError(f"wandb: {self.wandb!r}; use one of {', '.join(WANDB_MODES)}")
+
+    def path(self, run: Run) -> Path:
+        """The folder of one run."""
+        return self.folder / RUNS / run.id
+
+    def is_done(self, run: Run) -> bool:
+        """Whether the run has a result on disk that can be read."""
+        return is_done(self.path(run))
+
+    def note_places(self) -> None:
+        """Record of finished runs where their data lies now, as far as that can be written: later
+        commands on a run by itself look there."""
+        for run in filter(self.is_done, self.runs):
+            with contextlib.suppress(UserError, RunFailed), RunFolder(self.path(run), run):
+                pass
+
+    def records(self) -> list[Record]:
+        """The records of this study's runs, in the order requested.
+
+        What has not begun is left out, and what cannot be read.
+        """
+        found = []
+        for path in map(self.path, self.runs):
+            if (path / RUN).exists():
+                with contextlib.suppress(RecordError):
+                    found.append(read(path))
+        return found
+
+    def ledger(self) -> list[Record]:
+        """The records of every run that the folder holds and that can be read."""
+        return list(scan(self.folder / RUNS))
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,44 @@ class Plan:
         return self.resources.jobs if self.resources else 1
 
     def train(self, on_poll: Callable[[], None]) -> list[Outcome]:
-        """Train what is not done, as `train_all` does.
+        """Train what is not done; half-finished runs are resumed.
 
         A run that was busy, and that another command has finished meanwhile, has no outcome.
+
+        Raises UserError where the folder cannot be written, Busy where a run starts from one that
+        another command trains, and ParentError where from one that is neither among these nor done.
         """
         if self.resources is None:
             return []
-        outcomes = train_all(self.study, self.resources, on_poll, self.launcher)
+        keys = {run.key for run in self.todo}
+        for run in self.todo:
+            if run.init_from not in keys:
+                check_parent(run, self.study.path(run))
+        about = self.resources.runtime, self.study.wandb
+        jobs = [Job(run, self.study.path(run), *about) for run in self.todo]
+        outcomes = self.launcher.run(jobs, self.resources, on_poll)
         return [one for one in outcomes if one.status != "busy" or not self.study.is_done(one.run)]
+
+    def describe(self) -> str:
+        """One line: what is about to be trained, and how a batch is taken apart; empty for none."""
+        if self.resources is None:
+            return ""
+        recipes = ", ".join(sorted({run.recipe["name"] for run in self.todo}))
+        batches = ", ".join(sorted({str(run.recipe["global_batch_size"]) for run in self.todo}))
+        runtime = self.resources.runtime
+        most = runtime.micro_batch_size
+        at_a_time = f", at most {most} at a time" if most else ""
+        each = f"{runtime.threads} thread(s) each"
+        if runtime.workers:
+            each += f", {runtime.workers} process(es) that read images"
+        data = ", ".join(dict.fromkeys(run.data for run in self.todo))
+        where = self.launcher.describe(self.resources, each)
+        return f"{data}; {recipes}; {batches} images per step{at_a_time}; {where}"
+
+
+def unfinished(outcomes: Sequence[Outcome], status: str) -> list[Outcome]:
+    """The outcomes with that status."""
+    return [outcome for outcome in outcomes if outcome.status == status]
 
 
 def plan(study: RunCollection, machine: Machine) -> Plan:
@@ -108,10 +141,8 @@ def plan(study: RunCollection, machine: Machine) -> Plan:
     Raises UserError for what would fail: data that cannot be opened, an option of another launcher.
     """
     todo = [run for run in study.runs if not study.is_done(run)]
-    launcher = launcher_of(machine)
-    return Plan(
-        study, todo, launcher, choose_resources_for(todo, machine, launcher) if todo else None
-    )
+    launcher = make_launcher(machine)
+    return Plan(study, todo, launcher, _resources(todo, launcher) if todo else None)
 
 
 def identify_in(folder: Path, runs: Sequence[Run], machine: Machine) -> list[Run]:
@@ -127,51 +158,16 @@ def identify_in(folder: Path, runs: Sequence[Run], machine: Machine) -> list[Run
     return identify(runs, known, required=not machine.dry_run, **opening(machine))
 
 
-def describe(todo: Sequence[Run], launcher: Launcher, resources: Resources) -> str:
-    """One line: what is about to be trained, and how a batch is taken apart."""
-    recipes = ", ".join(sorted({run.recipe["name"] for run in todo}))
-    batches = ", ".join(sorted({str(run.recipe["global_batch_size"]) for run in todo}))
-    runtime = resources.runtime
-    at_a_time = (
-        f", at most {runtime.micro_batch_size} at a time" if runtime.micro_batch_size else ""
-    )
-    each = f"{runtime.threads} thread(s) each"
-    if runtime.workers:
-        each += f", {runtime.workers} process(es) that read images"
-    data = ", ".join(dict.fromkeys(run.data for run in todo))
-    return f"{data}; {recipes}; {batches} images per step{at_a_time}; " + launcher.describe(
-        resources, each
-    )
-
-
-def choose_resources_for(todo: Sequence[Run], machine: Machine, launcher: Launcher) -> Resources:
+def _resources(todo: Sequence[Run], launcher: Launcher) -> Resources:
     """What each training may use. Raises UserError, also for data that cannot be opened."""
-    from convnext_study.launchers.resources import Requested
-    from convnext_study.training.runtime import Runtime
-
+    machine = launcher.machine
     size, from_files = _images(todo, machine)
-    runtime = Runtime(
-        download=machine.download,
-        channels_last=machine.channels_last,
-        micro_batch_size=machine.micro_batch_size,
-        compile=machine.compile,
-        grad_checkpointing=machine.grad_checkpointing,
-        corrupt_images=machine.corrupt_images,
-        deterministic=machine.deterministic,
-        tf32=machine.tf32,
-        cudnn_benchmark=machine.cudnn_benchmark,
-    )
-    requested = Requested(
-        device=machine.device, jobs=machine.jobs, threads=machine.threads, workers=machine.workers
-    )
-    plan = launcher.resources(
-        runtime, requested, image_size=size, runs=len(todo), from_files=from_files
-    )
-    processes = launcher.world_size(plan.devices)
+    found = launcher.resources(image_size=size, runs=len(todo), from_files=from_files)
+    processes = launcher.world_size(found.devices)
     check_networks(
         todo, lambda uri: expected_size(uri)[0], functools.partial(_together, machine, processes)
     )
-    return plan
+    return found
 
 
 def _together(machine: Machine, processes: int, recipe: Recipe) -> int:
@@ -233,11 +229,3 @@ def opening(machine: Machine) -> dict[str, Any]:
         "download": machine.download and not machine.dry_run,
         "corrupt_images": machine.corrupt_images,
     }
-
-
-def launcher_of(machine: Machine) -> Launcher:
-    """What trains the jobs. Raises UserError, also for an option of another launcher."""
-    return make_launcher(
-        machine.launcher,
-        LaunchOptions(machine.processes, machine.cluster, machine.wait, machine.dry_run),
-    )
