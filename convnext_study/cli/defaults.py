@@ -6,7 +6,7 @@ What stands on the command line comes first, then ``--preset``, then the project
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,24 +104,24 @@ def complete_step(ctx: typer.Context, incomplete: str) -> list[str]:
     return [one.name for one in road.variants() if one.name.startswith(incomplete)]
 
 
-def complete_regime(incomplete: str) -> list[str]:
-    """Road maps."""
-    return [name for name in ROADMAPS if name.startswith(incomplete)]
+def _completing(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What completes a word to one of these names."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
 
 
-def complete_study(incomplete: str) -> list[str]:
-    """Studies of the package."""
+def _studies() -> Iterable[str]:
     from convnext_study.experiments.study_file import named_studies
 
-    return [name for name in named_studies() if name.startswith(incomplete)]
+    return named_studies()
 
 
-def complete_data(incomplete: str) -> list[str]:
-    """Data sets: those that need a path end with a colon."""
-    names = [f"{name}:" if one.needs_path else name for name, one in SOURCES.items()]
-    return [name for name in names if name.startswith(incomplete)]
-
-
-def complete_preset(incomplete: str) -> list[str]:
-    """Presets."""
-    return [name for name in PRESETS if name.startswith(incomplete)]
+complete_regime, complete_preset = _completing(lambda: ROADMAPS), _completing(lambda: PRESETS)
+complete_study = _completing(_studies)
+# Those that need a path end with a colon.
+complete_data = _completing(
+    lambda: [f"{name}:" if one.needs_path else name for name, one in SOURCES.items()]
+)

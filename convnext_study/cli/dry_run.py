@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from convnext_study.cli.options import StudyOptions, output_of, print_json, print_tables
 from convnext_study.experiments.progress import Progress, progress
 
 if TYPE_CHECKING:
-    from convnext_study.experiments.data_identity import DatasetSize
+    from convnext_study.data.sources import DatasetSize
     from convnext_study.experiments.estimate import Cheaper, CostEstimate, Gpu, Hardware
     from convnext_study.experiments.plan import RunCollection
     from convnext_study.launchers.resources import Resources
@@ -116,17 +116,19 @@ def print_estimate(
     where = progress(study.records(), study.runs)
     runs = [PlannedRun(*pair) for pair in zip(where, costs, strict=True)]
     warnings = caveats(study.runs, costs, sizes)
+    facts = [str(run.metadata[CAVEAT]) for run in study.runs if run.metadata.get(CAVEAT)]
+    facts = list(dict.fromkeys(facts))
+    others = cheaper(study.runs, sizes, hardware)
     if options.as_json:
-        less = [dataclasses.asdict(one) for one in cheaper(study.runs, sizes, hardware)]
-        print_json({**_to_dict(runs, sizes.values(), hardware, warnings), "recipes": less})
+        plan = _to_dict(runs, sizes, hardware, [*warnings, *facts])
+        print_json({**plan, "recipes": [dataclasses.asdict(one) for one in others]})
     else:
         measured = resources is not None and resources.runtime.device == "cpu" and not options.gpu
-        notes = _notes(study, runs, sizes.values(), hardware, resources, measured)
-        facts = {run.metadata.get(CAVEAT) for run in study.runs}
-        notes += [text if text in facts else f"warning: {text}" for text in warnings]
+        notes = _notes(study, runs, sizes, hardware, resources, measured)
+        notes += [*(f"warning: {text}" for text in warnings), *facts]
         print(file=output)
         print_tables(_table(runs).with_notes(*notes), file=output)
-        if others := cheaper(study.runs, sizes, hardware):
+        if others:
             print(file=output)
             print_tables(_cheaper_table(others), file=output)
     print("dry run: nothing was trained or written", file=output)
@@ -197,7 +199,7 @@ def _cheaper_table(rows: Sequence[Cheaper]) -> Table[Cheaper]:
 def _notes(
     study: RunCollection,
     runs: Sequence[PlannedRun],
-    sizes: Collection[DatasetSize],
+    sizes: Mapping[str, DatasetSize],
     hardware: Hardware,
     resources: Resources | None,
     measured: bool,
@@ -213,9 +215,9 @@ def _notes(
         return f"about {time}, {plural(jobs, 'run')} at a time"
 
     found = [
-        (f"{size.uri}: " if len(sizes) > 1 else "")
+        (f"{uri}: " if len(sizes) > 1 else "")
         + f"{size.train:,} training, {size.val:,} validation images, {size.classes} classes"
-        for size in sizes
+        for uri, size in sizes.items()
     ]
     gpu = GPUS[hardware.gpu]
     peaks = "/".join(sorted({f"{run.cost.mfu:g} of {run.cost.peak_tflops:g}" for run in runs}))
@@ -237,7 +239,7 @@ def _notes(
         here = seconds_per_run(
             study.runs,
             [run.cost for run in runs],
-            max(size.classes for size in sizes),
+            max(size.classes for size in sizes.values()),
             resources.runtime.threads,
         )
         left = [run.left * each for run, each in zip(runs, here or (), strict=False)]
@@ -282,7 +284,7 @@ def _memory_notes(runs: Sequence[PlannedRun], gpu: Gpu) -> list[str]:
 
 def _to_dict(
     runs: Sequence[PlannedRun],
-    sizes: Collection[DatasetSize],
+    sizes: Mapping[str, DatasetSize],
     hardware: Hardware,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
@@ -291,7 +293,7 @@ def _to_dict(
 
     return {
         "rule": RULE,
-        "data": [dataclasses.asdict(size) for size in sizes],
+        "data": [{"uri": uri, **size._asdict()} for uri, size in sizes.items()],
         "hardware": dataclasses.asdict(hardware),
         "runs": [
             {**dataclasses.asdict(run.cost), "state": run.state, "left": run.left} for run in runs

@@ -96,8 +96,8 @@ def pack(
         with locks.take(out / LOCK):
             return _pack(_Packer(parts, out, how), wanted, jobs, report)
     except locks.Held as error:
-        cure = f", or remove {error.marker} if it is dead" if error.marker else ""
-        raise Busy(f"{out}: {error.holder} packs into it; wait for it or stop it{cure}") from None
+        todo = f"wait for it or stop it{error.cure}"
+        raise Busy(f"{out}: {error.holder} packs into it; {todo}") from None
 
 
 def _pack(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -32,3 +34,15 @@ def seed_everything(number: int, device: str = "cpu") -> None:
         torch.mps.manual_seed(number)
     np.random.seed(number % 2**32)
     random.seed(number)
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """The global generators of torch's CPU, numpy and Python are after the block as before it."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -20,7 +18,7 @@ from convnext_study.data.dataset import (
     OnCorruptImage,
     Target,
 )
-from convnext_study.data.rng import fold_in
+from convnext_study.data.rng import fold_in, kept_generators, seed_everything
 
 IN_A_ROW = 100  # so many bad neighbours are not bad luck: the data set is broken
 
@@ -96,13 +94,8 @@ class Samples:
         if self.seed is None or get_worker_info() is not None:
             return self._read(indices, epoch)
         # In the training process itself the draws must not disturb the network's generators.
-        before = (torch.get_rng_state(), np.random.get_state(), random.getstate())
-        try:
+        with kept_generators():
             return self._read(indices, epoch)
-        finally:
-            torch.set_rng_state(before[0])
-            np.random.set_state(before[1])
-            random.setstate(before[2])
 
     def _read(self, indices: tuple[int, ...], epoch: int) -> Images:
         pixels = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
@@ -117,7 +110,7 @@ class Samples:
             if original is None:
                 continue
             if self.seed is not None:
-                _seed(fold_in(self.seed, epoch, "augment", index))
+                seed_everything(fold_in(self.seed, epoch, "augment", index))
             image, label, box = transform(*original)
             place = len(labels)
             if not place:
@@ -162,13 +155,6 @@ class Samples:
         if self.seed is None:
             return None, bad
         raise DataError(f"{bad} and the {tries - 1} images after it cannot be read")
-
-
-def _seed(number: int) -> None:
-    """For the draws on one image; of torch's generators the CPU's, from which all are."""
-    torch.default_generator.manual_seed(number)
-    np.random.seed(number % 2**32)
-    random.seed(number)
 
 
 def stacked(labels: Sequence[Target]) -> list[int] | Tensor:

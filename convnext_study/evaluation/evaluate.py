@@ -222,8 +222,8 @@ class _Ranked(Classification):
             data=data.uri,
             seed=0,
         )
-        ImageTask.__init__(self, run, runtime, data, outputs=data.num_classes, eval_batch=batch)
-        self.data, self._crop_mode = data, transform.crop_mode
+        ImageTask.__init__(self, run, runtime, data, eval_batch=batch)
+        self._crop_mode = transform.crop_mode
         self.ranks: Evidence = {}
 
     def transforms(self) -> tuple[Transform, Transform]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from convnext_study.data.sources import IMAGENET
-from convnext_study.experiments.data_identity import DatasetSize
+from convnext_study.data.sources import IMAGENET, DatasetSize
 from convnext_study.experiments.estimate import CostEstimate
 from convnext_study.recipes import (
     MODERN,
@@ -18,7 +17,7 @@ from convnext_study.recipes import (
 from convnext_study.results.subset_results import RECIPE
 from convnext_study.roadmap.extensions import SECTION
 from convnext_study.roadmap.paper import SAME_SETTING, published_row
-from convnext_study.runs.records import CAVEAT, Run
+from convnext_study.runs.records import Run
 from convnext_study.training.runtime import batch_norm_warning
 
 PAPER_SEEDS = 3
@@ -37,8 +36,8 @@ _TOLD = {
 def caveats(
     runs: Sequence[Run], estimates: Sequence[CostEstimate], sizes: Mapping[str, DatasetSize]
 ) -> list[str]:
-    """Warnings in plain words about rows of the published road maps, and what studies say of their
-    runs, each once; none where the plan is the paper's. ``sizes`` are those of the data, by URI."""
+    """Warnings in plain words about rows of the published road maps, each once; none where the plan
+    is the paper's. ``sizes`` are those of the data, by URI."""
     rows = [
         (run, plan, make_recipe(run.recipe))
         for run, plan in zip(runs, estimates, strict=True)
@@ -53,13 +52,11 @@ def caveats(
     if 0 < len(seeds) < PAPER_SEEDS:
         paper = f"the paper's Table 10 has means and standard deviations over {PAPER_SEEDS}"
         found.append(f"{len(seeds)} seed(s): {paper}")
-    found += [str(run.metadata.get(CAVEAT) or "") for run in runs]
     return list(dict.fromkeys(filter(None, found)))
 
 
 def _data(dataset: DatasetSize) -> str:
-    found = (dataset.train, dataset.val, dataset.classes)
-    if found == IMAGENET[:3]:
+    if dataset[:3] == IMAGENET[:3]:
         return ""
     return (
         f"data: {dataset.train:,} training and {dataset.val:,} validation images of "

@@ -22,6 +22,7 @@ from convnext_study.data.sources import (
     OF_IMAGES,
     OF_PIXELS,
     SOURCES,
+    DatasetSize,
     check_labels,
     has_place,
     split_uri,
@@ -33,19 +34,6 @@ if TYPE_CHECKING:
 
 # What the tasks of this package read; those of studies see to it themselves.
 _LABELS = {"classification": OF_IMAGES, "segmentation": OF_PIXELS, "pose": JOINTS}
-
-
-@dataclass(frozen=True)
-class DatasetSize:
-    """How many images a study reads, of what size and how many kinds, and whether its validation
-    part is evaluated on once, after the last epoch. ``uri`` names them."""
-
-    uri: str
-    train: int
-    val: int
-    classes: int
-    image_size: int
-    val_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,9 +69,7 @@ def _look_at(uri: str, download: bool, corrupt_images: OnCorruptImage) -> Opened
 
     data = open_data(uri, download=download, corrupt_images=corrupt_images)
     return OpenedData(
-        DatasetSize(
-            uri, len(data.train), len(data.val), len(data.classes), data.size, data.val_once
-        ),
+        DatasetSize(len(data.train), len(data.val), len(data.classes), data.size, data.val_once),
         data_id(uri, fingerprint(data)) if has_place(uri) else None,
         isinstance(data.train, InMemoryDataset),
     )
@@ -95,7 +81,7 @@ def dataset_size(uri: str) -> DatasetSize:
     source = SOURCES.get(scheme)
     placed = source and (bool(path) == source.needs_path or source.default_path)
     if source and source.size and placed and not options:
-        return DatasetSize(uri, *source.size)
+        return source.size
     return look_at(uri).size
 
 
@@ -112,8 +98,7 @@ def size_if_missing(uri: str) -> tuple[DatasetSize, str] | None:
     if source.files and not any(next(here.glob(one), None) for one in source.files):
         return dataset_size(uri), f"{path}: {scheme} is not there yet; counted with its known size"
     if source.assumed and not here.exists():
-        sizes = DatasetSize(uri, *source.assumed)
-        return sizes, f"{path}: no such folder; counted as if ImageNet-1K were there"
+        return source.assumed, f"{path}: no such folder; counted as if ImageNet-1K were there"
     return None
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from convnext_study.cost.closed_form import closed_form
 from convnext_study.cost.memory import saved_bytes, state_bytes
+from convnext_study.data.sources import DatasetSize
 from convnext_study.errors import UserError, did_you_mean
-from convnext_study.experiments.data_identity import DatasetSize
 from convnext_study.models.builders import ROADMAP_BUILDER, get_builder
 from convnext_study.results.subset_results import RECIPE
 from convnext_study.roadmap.spec import NetSpec

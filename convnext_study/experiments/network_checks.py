@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from convnext_study import cost
 from convnext_study.cost.closed_form import sides
+from convnext_study.data.sources import DatasetSize
 from convnext_study.errors import UserError
-from convnext_study.experiments.data_identity import DatasetSize
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import (
     FILE_BUILDER,

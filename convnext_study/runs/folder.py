@@ -74,10 +74,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = locks.take(self.path / LOCK, PATIENCE, self._stop)
         except locks.Held as error:
-            cure = f", or remove {error.marker} if it is dead" if error.marker else ""
-            raise Busy(
-                f"{self.path}: {error.holder} is working on this run; wait for it or stop it{cure}"
-            ) from None
+            todo = f"wait for it or stop it{error.cure}"
+            raise Busy(f"{self.path}: {error.holder} is working on this run; {todo}") from None
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
         try:

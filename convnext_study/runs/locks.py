@@ -29,11 +29,13 @@ _NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.
 
 
 class Held(Exception):
-    """Another process holds the lock: ``holder`` in words, ``marker`` the file that says so."""
+    """Another process holds the lock: ``holder`` in words; ``cure`` ends what to do about it, where
+    a ``marker``, the file that says so, may be a dead one's."""
 
     def __init__(self, holder: str, marker: Path | None = None) -> None:
         super().__init__(holder)
-        self.holder, self.marker = holder, marker
+        self.holder = holder
+        self.cure = f", or remove {marker} if it is dead" if marker else ""
 
 
 class Lock:

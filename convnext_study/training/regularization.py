@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convnext_study.data.rng import fold_in, generator
+from convnext_study.data.rng import fold_in, generator, kept_generators
 from convnext_study.data.timm_parts import timm_part
 from convnext_study.models.layers import DropPath
 from convnext_study.recipes import Recipe
@@ -50,22 +49,12 @@ class Mixing:
         groups, counts = torch.unique_consecutive(places // self._group, return_counts=True)
         for group, count in zip(groups.tolist(), counts.tolist(), strict=True):
             part = slice(start, start + count)
-            with _drawn_from(fold_in(self._seed, "mix", step, group)):
+            with kept_generators():  # timm's Mixup draws from numpy's
+                np.random.seed(fold_in(self._seed, "mix", step, group) % 2**32)
                 _, soft = self._mixup(images[part], labels[part])  # in place
             targets.append(soft)
             start += count
         return images, torch.cat(targets)
-
-
-@contextmanager
-def _drawn_from(number: int) -> Iterator[None]:
-    """Numpy's global generator, from which timm's Mixup draws, seeded and put back."""
-    before = np.random.get_state()
-    np.random.seed(number % 2**32)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)
 
 
 class Masks:

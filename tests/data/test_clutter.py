@@ -15,8 +15,8 @@ from convnext_study.data import fingerprint, open_data
 from convnext_study.data.dataset import DataError, DatasetPair, digest
 from convnext_study.data.loader import train_batches, val_batches
 from convnext_study.data.sharding import BatchSharding
-from convnext_study.data.sources import SOURCES, KnownSize, clutter
-from convnext_study.data.sources.clutter import SCENES, parts, scene
+from convnext_study.data.sources import SOURCES, DatasetSize, clutter
+from convnext_study.data.sources.clutter import SCENES, scene
 from convnext_study.data.sources.clutter.scene import (
     CELL,
     FINE,
@@ -87,7 +87,7 @@ def test_a_part_holds_what_its_numbers_say() -> None:
     for part in map(read_part, PARTS):
         assert (part.labels == labels[part.scans]).all()
         assert (part.writers == writers()[part.scans]).all()
-        assert (part.ink == parts.draw_up(pixels[part.scans].astype(np.int64))).all()
+        assert (part.ink == scene.draw_up(pixels[part.scans].astype(np.int64))).all()
         for texture, (name, first) in zip(part.texture, part.strips, strict=True):
             width = texture.shape[-1]
             assert (texture == photographs[name][:, :, first : first + width]).all()
@@ -287,7 +287,7 @@ def test_only_what_is_evaluated_on_is_other_to_tune(data: DatasetPair) -> None:
 
 
 def test_sizes_known_beforehand_are_true(data: DatasetPair) -> None:
-    opened = KnownSize(len(data.train), len(data.val), data.num_classes, data.size, data.val_once)
+    opened = DatasetSize(len(data.train), len(data.val), data.num_classes, data.size, data.val_once)
     assert SOURCES["clutter"].size == opened
     counted = dataset_size("clutter:tune")
     assert counted.val == 3_354

@@ -16,7 +16,7 @@ from convnext_study.data.dataset import DataError, DatasetPair
 from convnext_study.data.decode import to_tensor
 from convnext_study.data.device import Prepare
 from convnext_study.data.loader import train_batches, val_batches
-from convnext_study.data.sources import SOURCES, DataSource, KnownSize
+from convnext_study.data.sources import SOURCES, DatasetSize, DataSource
 from convnext_study.recipes import MODERN_SMALL
 
 
@@ -37,7 +37,7 @@ def test_a_further_source_is_opened_by_its_line(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_sizes_known_beforehand_are_true(digits: DatasetPair) -> None:
-    opened = KnownSize(len(digits.train), len(digits.val), digits.num_classes, digits.size)
+    opened = DatasetSize(len(digits.train), len(digits.val), digits.num_classes, digits.size)
     assert SOURCES["digits"].size == opened
 
 

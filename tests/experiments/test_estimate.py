@@ -11,9 +11,10 @@ from support.mpii import make_split
 from support.runs import make_tiny_run
 
 from convnext_study.cost.memory import saved_bytes
+from convnext_study.data.sources import DatasetSize
 from convnext_study.errors import UserError
 from convnext_study.experiments.caveats import caveats
-from convnext_study.experiments.data_identity import DatasetSize, dataset_size
+from convnext_study.experiments.data_identity import dataset_size
 from convnext_study.experiments.estimate import (
     FLOAT32_MFU,
     READ,
@@ -32,20 +33,19 @@ from convnext_study.roadmap.spec import NetSpec
 from convnext_study.training.loop import train
 
 T = get_roadmap("t")
-IMAGENET = DatasetSize("folder:imagenet", 1_281_167, 50_000, 1000, 224)
-SIZES = {IMAGENET.uri: IMAGENET}
+IMAGENET = DatasetSize(1_281_167, 50_000, 1000, 224)
+FOLDER = "folder:imagenet"
+SIZES = {FOLDER: IMAGENET}
 RESNET50_MACS = 4_089_184_256  # multiply-accumulates at 224x224, fvcore's count
 
 
 def runs_of(*names: str, seeds: int = 3, **changes: Any) -> list[Any]:
     variants = [T.variant(name) for name in names] if names else T.variants()
-    return roadmap_runs(
-        T, variants, data="folder:imagenet", seeds=range(seeds), changes=changes or None
-    )
+    return roadmap_runs(T, variants, data=FOLDER, seeds=range(seeds), changes=changes or None)
 
 
 def warned(runs: list[Any], hardware: Hardware, dataset: DatasetSize = IMAGENET) -> list[str]:
-    sizes = {IMAGENET.uri: dataset}
+    sizes = {FOLDER: dataset}
     return caveats(runs, estimate(runs, sizes, hardware), sizes)
 
 
@@ -153,7 +153,7 @@ SCALED = {"isotropic_l": 1e-6, "layer_scale": 1e-6}
 def test_each_road_and_extension_has_its_published_recipe(regime: str, name: str) -> None:
     road = get_roadmap(regime)
     road = extend(road, *extension_steps(road), adopted=False)
-    (run,) = roadmap_runs(road, [road.variant(name)], data="folder:imagenet", seeds=[0])
+    (run,) = roadmap_runs(road, [road.variant(name)], data=FOLDER, seeds=[0])
     wanted = PUBLISHED_SETTINGS[regime, name]
     assert {field: run.recipe[field] for field in wanted} == wanted
     assert images_at_a_time(make_recipe(run.recipe)) == IMAGES.get(name, 128)
@@ -178,7 +178,7 @@ def test_the_papers_own_plan_is_warned_of_layer_scale_alone() -> None:
 
 def test_what_is_not_published_of_the_other_road_is_told() -> None:
     road = get_roadmap("b")
-    runs = roadmap_runs(road, road.variants(), data=IMAGENET.uri, seeds=[0, 1, 2])
+    runs = roadmap_runs(road, road.variants(), data=FOLDER, seeds=[0, 1, 2])
     depth, scale, origin = warned(runs, Hardware("a100", gpus=8))
     assert "15 rows (resnet200 to layer_norm)" in depth and SAME_SETTING in scale
     assert "320 pixels" in origin
@@ -211,7 +211,7 @@ def test_a_small_batch_for_batch_norm_is_told() -> None:
 
 
 def test_other_data_and_few_seeds_are_told() -> None:
-    data, *_ = warned(runs_of("gelu"), Hardware("a100"), DatasetSize("folder:x", 5000, 50, 10, 224))
+    data, *_ = warned(runs_of("gelu"), Hardware("a100"), DatasetSize(5000, 50, 10, 224))
     assert "are not ImageNet-1K's" in data
     *_, seeds = warned(runs_of("gelu", seeds=1), Hardware("a100"))
     assert seeds.startswith("1 seed(s)")
@@ -244,4 +244,4 @@ def test_images_with_maps_and_people_are_counted(tmp_path: Path) -> None:
         (f"pairs:{make_pairs(tmp_path / 'pairs', 3)}", (3, 3, 3, 64)),  # padded
         (f"mpii:{make_split(tmp_path / 'mpii')}", (8, 4, 16, 256)),
     ):
-        assert dataset_size(uri) == DatasetSize(uri, *counted)
+        assert dataset_size(uri) == DatasetSize(*counted)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from convnext_study.data.sources import DatasetSize
 from convnext_study.errors import UserError
 from convnext_study.experiments.context import Context
-from convnext_study.experiments.data_identity import DatasetSize
 from convnext_study.experiments.network_checks import check_networks
 from convnext_study.imports import TaskError
 from convnext_study.models.builders import get_builder
@@ -71,7 +71,7 @@ def own(folder: Path, name: str, **recipe: Any) -> Run:
 
 
 def check(run: Run, count: int = 64) -> None:
-    size = DatasetSize("", 1000, 100, 10, 32)
+    size = DatasetSize(1000, 100, 10, 32)
     check_networks([run], lambda _: size, lambda _: count)
 
 
@@ -107,7 +107,7 @@ def test_one_value_per_channel_is_no_batch(tmp_path: Path) -> None:
     assert "--batch-size" in said(batch_norm, 1)
     assert "--batch-size" in said(own(tmp_path, "normed"), 1)
     check(batch_norm, 2)
-    one = DatasetSize("", 1, 1, 10, 32)
+    one = DatasetSize(1, 1, 10, 32)
     with pytest.raises(UserError, match="--batch-size"):
         check_networks([batch_norm], lambda _: one, lambda recipe: recipe.global_batch_size)
     check(layer_norm, 1)

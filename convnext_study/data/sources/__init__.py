@@ -20,9 +20,9 @@ LABELS = OF_IMAGES, OF_PIXELS, JOINTS = (
 )
 
 
-class KnownSize(NamedTuple):
-    """What is known of a data set without opening it: images, classes, side in pixels, and whether
-    it is evaluated on once, as `DatasetPair` has it."""
+class DatasetSize(NamedTuple):
+    """How many images and classes a data set has, the side of its images in pixels, and whether it
+    is evaluated on once, as `DatasetPair` has it."""
 
     train: int
     val: int
@@ -31,7 +31,7 @@ class KnownSize(NamedTuple):
     val_once: bool = False
 
 
-IMAGENET = KnownSize(1_281_167, 50_000, 1000, 224)  # ImageNet-1K
+IMAGENET = DatasetSize(1_281_167, 50_000, 1000, 224)  # ImageNet-1K
 
 
 class Opening(NamedTuple):
@@ -72,9 +72,9 @@ class DataSource:
     options: tuple[str, ...] = ()
     says: str = ""
     recipe: str = "small"
-    size: KnownSize | None = None
+    size: DatasetSize | None = None
     files: tuple[str, ...] = ()
-    assumed: KnownSize | None = None
+    assumed: DatasetSize | None = None
     unsafe: tuple[str, ...] = ()
 
     @property
@@ -100,14 +100,14 @@ def _function(name: str) -> Callable[..., Any]:
 
 SOURCES = {
     "digits": DataSource(
-        "digits", "digits:open_digits", needs_path=False, size=KnownSize(1_010, 787, 10, 32)
+        "digits", "digits:open_digits", needs_path=False, size=DatasetSize(1_010, 787, 10, 32)
     ),
     "clutter": DataSource(
         "clutter[:easy|hard|tune]",
         "clutter:open_clutter",
         needs_path=False,
         recipe="composed",
-        size=KnownSize(9_024, 10_231, 10, 32, val_once=True),
+        size=DatasetSize(9_024, 10_231, 10, 32, val_once=True),
     ),
     "fashion": DataSource(
         "fashion[:PATH][?train=COUNT]",
@@ -115,7 +115,7 @@ SOURCES = {
         needs_path=False,
         default_path="/usr/share/datasets/fashion-mnist",
         options=("train",),
-        size=KnownSize(60_000, 10_000, 10, 32, val_once=True),
+        size=DatasetSize(60_000, 10_000, 10, 32, val_once=True),
         files=tuple(f"{inside}train-images-idx3-ubyte*" for inside in ("", "FashionMNIST/raw/")),
     ),
     "synthetic": DataSource(
@@ -131,13 +131,13 @@ SOURCES = {
     "cifar10": DataSource(
         "cifar10:PATH",
         "cifar:open_cifar10",
-        size=KnownSize(50_000, 10_000, 10, 32),
+        size=DatasetSize(50_000, 10_000, 10, 32),
         files=("cifar-10-batches-py",),
     ),
     "cifar100": DataSource(
         "cifar100:PATH",
         "cifar:open_cifar100",
-        size=KnownSize(50_000, 10_000, 100, 32),
+        size=DatasetSize(50_000, 10_000, 100, 32),
         files=("cifar-100-python",),
     ),
     "timm": DataSource(

@@ -27,6 +27,7 @@ from convnext_study.data.dataset import (
 from convnext_study.data.sources import Opening
 
 SIZE = 32  # pixels a side
+AT_ONCE = 10_000  # images drawn up together
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 # The first scan of each writer in scikit-learn's table, and the end: each begins with the digits
 # from 0 to 9 in order, over and over (scikit-learn MOOC, "Sample grouping").
@@ -44,9 +45,7 @@ def open_digits(_: str = "", __: Opening | None = None) -> DatasetPair:
     """The scans of eight writers to train on, and of six others to validate with."""
     pixels, targets = read_scans()
     labels = torch.from_numpy(targets).long()
-    grey = torch.from_numpy(pixels).float()[:, None] * (255 / 16)
-    grey = F.interpolate(grey, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
-    images = grey.round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+    images = draw_up(torch.from_numpy(pixels).float() * (255 / 16))
     held_out = torch.from_numpy(part_mask("test"))
     train = MemoryImages(images[~held_out], labels[~held_out])
     mean, std = channel_statistics(train.images)
@@ -60,6 +59,19 @@ def open_digits(_: str = "", __: Opening | None = None) -> DatasetPair:
         flips=False,
         val_groups=torch.from_numpy(writers())[held_out],
     )
+
+
+def draw_up(grey: torch.Tensor) -> torch.Tensor:
+    """(n, h, w) of 0 to 255 as (n, 3, SIZE, SIZE) uint8, a few at a time."""
+    drawn = [
+        F.interpolate(
+            some[:, None].float(), size=(SIZE, SIZE), mode="bilinear", align_corners=False
+        )
+        .round()
+        .to(torch.uint8)
+        for some in torch.split(grey, AT_ONCE)
+    ]
+    return torch.cat(drawn).expand(-1, 3, -1, -1).contiguous()
 
 
 def writers() -> npt.NDArray[np.int64]:

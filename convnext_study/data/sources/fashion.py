@@ -2,7 +2,7 @@
 
 Zalando's product photographs in grey, 28x28, in ten classes. The IDX files are read as they are
 packed, compressed or not; Debian has them as a package. Drawn up to 32x32 and three channels, as
-`digits`.
+`digits`, to the same bits on every machine: all sums are exact in 32 bits.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from convnext_study.data.dataset import DataError, DatasetPair, MemoryImages, channel_statistics
 from convnext_study.data.sources import SOURCES, Opening
+from convnext_study.data.sources.digits import AT_ONCE, SIZE, draw_up
 from convnext_study.errors import first_line
 
 CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat",
     "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
-SCANNED, SIZE = 28, 32  # pixels a side, in the files and as a network sees them
+SCANNED = 28  # pixels a side, in the files
 MOST_IMAGES = 60_000  # of a part
 BYTES = 0x800  # the magic number of an IDX file of bytes, without its number of dimensions
-AT_ONCE = 10_000  # images drawn up together, and looked at for mean and standard deviation
 
 
 def open_fashion(path: str, how: Opening) -> DatasetPair:
@@ -50,7 +49,7 @@ def open_fashion(path: str, how: Opening) -> DatasetPair:
     if (count := how.options.get("train")) is not None:
         chosen = _balanced(labels, count)
         train, labels = train[chosen], labels[chosen]
-    images = _draw_up(train)
+    images = draw_up(train)
     mean, std = channel_statistics(images[:AT_ONCE, :1])
     return DatasetPair(
         classes=CLASSES,
@@ -58,7 +57,7 @@ def open_fashion(path: str, how: Opening) -> DatasetPair:
         mean=mean * 3,
         std=std * 3,
         train=MemoryImages(images, labels),
-        val=MemoryImages(_draw_up(val), val_labels),
+        val=MemoryImages(draw_up(val), val_labels),
         val_once=True,
     )
 
@@ -110,19 +109,6 @@ def _read(path: Path, *shape: int) -> np.ndarray:
     if len(content) != size:
         raise DataError(f"{where}: is not as long as its header says; install or fetch it again")
     return np.frombuffer(bytearray(content), dtype=np.uint8).reshape(count, *shape)
-
-
-def _draw_up(grey: torch.Tensor) -> torch.Tensor:
-    """(n, 3, 32, 32) uint8, the same on every machine: all sums are exact in 32 bits."""
-    drawn = [
-        F.interpolate(
-            some[:, None].float(), size=(SIZE, SIZE), mode="bilinear", align_corners=False
-        )
-        .round()
-        .to(torch.uint8)
-        for some in torch.split(grey, AT_ONCE)
-    ]
-    return torch.cat(drawn).expand(-1, 3, -1, -1).contiguous()
 
 
 def _balanced(labels: torch.Tensor, text: str) -> torch.Tensor:

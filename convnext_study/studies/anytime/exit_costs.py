@@ -42,7 +42,7 @@ class ExitCosts(ExitsTask):
         """The first validation images, as the network gets them, and their labels; those of one
         size with the first."""
         found: list[tuple[Tensor, Tensor]] = []
-        for batch in val_batches(self._parts, self.recipe, 1, self._reading):
+        for batch in val_batches(self.data, self.recipe, 1, self._reading):
             pair = self._prepare(batch)
             if not found or pair[0].shape == found[0][0].shape:
                 found.append(pair)

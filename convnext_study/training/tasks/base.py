@@ -49,16 +49,13 @@ class ImageTask(Task):
         run: what is trained.
         runtime: on what.
         data: what it is trained on.
-        outputs: classes or channels of the network's output.
         eval_batch: validation images that are taken at a time.
     """
 
-    def __init__(
-        self, run: Run, runtime: Runtime, data: DatasetPair, *, outputs: int, eval_batch: int
-    ) -> None:
+    def __init__(self, run: Run, runtime: Runtime, data: DatasetPair, *, eval_batch: int) -> None:
         self.run, self.runtime = run, runtime
         self.recipe = make_recipe(run.recipe).for_images(len(data.train))
-        self._parts, self._outputs, self._eval_batch = data, outputs, eval_batch
+        self.data, self._eval_batch = data, eval_batch
         most = images_at_a_time(self.recipe, runtime.micro_batch_size)
         self._sharding = BatchSharding(runtime.rank, runtime.world_size, most)
         self._masks: Masks | None = None
@@ -94,7 +91,7 @@ class ImageTask(Task):
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps per epoch, the same in every process."""
-        return steps_per_epoch(len(self._parts.train), self.recipe.global_batch_size)
+        return steps_per_epoch(len(self.data.train), self.recipe.global_batch_size)
 
     @property
     def accum_steps(self) -> int:
@@ -104,22 +101,22 @@ class ImageTask(Task):
     @property
     def num_classes(self) -> int:
         """Classes or channels of the network's output."""
-        return self._outputs
+        return self.data.num_classes
 
     @property
     def corrupt_images(self) -> int:
         """How often an image that cannot be used was met, in this process."""
-        return self._parts.corrupt.replaced
+        return self.data.corrupt.replaced
 
     @property
     def corrupt_names(self) -> frozenset[str]:
         """Which images those were."""
-        return frozenset(self._parts.corrupt.names)
+        return frozenset(self.data.corrupt.names)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """Plain JSON values that identify the data: names, sizes, digests."""
-        return fingerprint(self._parts)
+        return fingerprint(self.data)
 
     def check_data(self, recorded: dict[str, Any], where: str) -> None:
         """Raise UserError, one line that begins with ``where``, for other data than recorded."""
@@ -127,11 +124,11 @@ class ImageTask(Task):
 
     def schedule(self, recipe: Recipe) -> Recipe:
         """The recipe with a batch that the data can fill."""
-        return recipe.for_images(len(self._parts.train))
+        return recipe.for_images(len(self.data.train))
 
     def warnings(self) -> Sequence[str]:
         """What is left unread, and a batch that the data cannot fill."""
-        data, batch = self._parts, self.run.recipe["global_batch_size"]
+        data, batch = self.data, self.run.recipe["global_batch_size"]
         if (count := len(data.train)) >= batch:
             return data.notes
         return [
@@ -151,7 +148,7 @@ class ImageTask(Task):
         """A network as the recipe starts it, for this data; the last one is trained."""
         net: nn.Module = get_builder(model.builder)(
             model.args,
-            num_classes=self._outputs,
+            num_classes=self.num_classes,
             drop_path=self.recipe.drop_path,
             init=self.recipe.init,
         )
@@ -160,12 +157,12 @@ class ImageTask(Task):
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """This process's batches of an epoch (from 0), from optimizer step ``start`` on."""
-        about = (self._parts, self.recipe, self.run.seed, epoch, start)
+        about = (self.data, self.recipe, self.run.seed, epoch, start)
         return train_batches(*about, self._reading, self._sharding, self._ahead)
 
     def val_batches(self) -> Iterator[Batch]:
         """This process's validation images, each once and in order."""
-        about = (self._parts, self.recipe, self._eval_batch)
+        about = (self.data, self.recipe, self._eval_batch)
         return val_batches(*about, self._reading, self._sharding, self._ahead)
 
     def prepared(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -204,7 +201,7 @@ class ImageTask(Task):
             found.append({name: one.cpu() for name, one in measured.items()})
             check()
         # Parts differ by an image, which can be a batch; a part can even be empty.
-        count = len(self._parts.val)
+        count = len(self.data.val)
         for _ in range(len(found), most_batches(count, self._eval_batch, self._sharding)):
             check()
         check_scores(finite, model)
@@ -212,14 +209,14 @@ class ImageTask(Task):
 
     def groups_of(self, evidence: Evidence) -> Tensor | None:
         """Which of the measured images belong together; None where they are independent."""
-        groups = self._parts.val_groups
+        groups = self.data.val_groups
         return None if groups is None else groups[evidence[PLACES]]
 
     def _joined(self, found: list[Evidence], bad: int) -> Evaluation:
         """The evaluation of all parts from this process's, batch by batch."""
         parts = all_gather((_concatenated(found), bad))
         held = [part for part, _ in parts if part]
-        check_readable(self._parts, len(held))
+        check_readable(self.data, len(held))
         evidence = _concatenated(held)  # by rank, which is in the order of the data set
         metrics, primary = self.metrics(evidence)
         loss = Metric(
@@ -240,7 +237,7 @@ class ImageTask(Task):
         if self._readers is None:
             piece = self.recipe.global_batch_size // self.runtime.world_size // self.accum_steps
             self._readers = make_readers(
-                self._parts,
+                self.data,
                 *self.transforms(),
                 self.run.seed,
                 self.runtime.workers,

@@ -44,17 +44,16 @@ class Classification(ImageTask):
     """Cross entropy with label smoothing, Mixup and CutMix as the recipe says; top-1 accuracy."""
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
-        self.data = open_data(
+        data = open_data(
             run.data,
             OF_IMAGES,
             download=runtime.download,
             corrupt_images=runtime.corrupt_images,
         )
-        classes = self.data.num_classes
-        super().__init__(run, runtime, self.data, outputs=classes, eval_batch=EVAL_BATCH)
+        super().__init__(run, runtime, data, eval_batch=EVAL_BATCH)
         check_split(self.data, make_recipe(run.recipe), self._sharding)
         mixes = self.recipe.mixes
-        self._mixing = Mixing(self.recipe, classes, run.seed) if mixes else None
+        self._mixing = Mixing(self.recipe, self.num_classes, run.seed) if mixes else None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -17,11 +17,11 @@ from convnext_study.data import open_data
 from convnext_study.data.sources import JOINTS
 from convnext_study.data.transforms.joint import Cut, CutPerson
 from convnext_study.data.workers import Transform
-from convnext_study.runs.metrics import Metric, NoResultError, Samples
+from convnext_study.runs.metrics import Metric, NoResultError
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks.base import PLACES, Evidence, Weights, parse
-from convnext_study.training.tasks.exits import ExitsTask
+from convnext_study.training.tasks.base import Evidence, Weights, parse
+from convnext_study.training.tasks.exits import ExitsTask, exit_metrics
 
 PRIMARY = "pckh"
 NEAR = 0.5  # of the head's size: a joint this near is right
@@ -54,12 +54,10 @@ class Pose(ExitsTask):
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
         self.args = parse(PoseArgs, run.task)
-        self.data = open_data(run.data, JOINTS, corrupt_images=runtime.corrupt_images)
         super().__init__(
             run,
             runtime,
-            self.data,
-            outputs=len(self.data.classes),
+            open_data(run.data, JOINTS, corrupt_images=runtime.corrupt_images),
             exit_weights=self.args.exit_weights,
             eval_batch=self.args.eval_batch,
         )
@@ -94,7 +92,7 @@ class Pose(ExitsTask):
         return {"joints": torch.stack(found, 1)}
 
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
-        """PCKh of each exit, and their mean, which is primary.
+        """PCKh of each exit, and their mean, which is primary; people of an image count together.
 
         Raises NoResultError where no joint counts.
         """
@@ -104,13 +102,7 @@ class Pose(ExitsTask):
                 f"{self.data.uri}: nobody of the validation part has a labelled joint that counts "
                 f"and a head of a known size, so PCKh has nothing to measure; label some"
             )
-        places = evidence.get(PLACES, torch.arange(len(counts)))
-        if counts.shape[1] == 1:
-            return {PRIMARY: self._metric(counts, places, "PCKh")}, PRIMARY
-        found = {PRIMARY: self._metric(counts, places, "PCKh, mean of exits")}
-        for number, one in enumerate(counts.tensor_split(counts.shape[1], 1), 1):
-            found[f"{PRIMARY}_exit{number}"] = self._metric(one, places, f"PCKh, exit {number}")
-        return found, PRIMARY
+        return exit_metrics(counts[:, :, None], PRIMARY, "PCKh", self.groups_of(evidence))
 
     def transforms(self) -> tuple[Transform, Transform]:
         """People cut out, with draws and without."""
@@ -119,14 +111,6 @@ class Pose(ExitsTask):
             CutPerson(cut, mirrored, draws=True),
             CutPerson(cut, mirrored, draws=False),
         )
-
-    def _metric(self, counts: Tensor, places: Tensor, label: str) -> Metric:
-        """From (people, exits, 2); people of one image are drawn together."""
-        right, due = counts.sum(0).double().unbind(-1)
-        groups = torch.as_tensor(self.data.val_groups)[places]
-        samples = Samples.of_ratio(counts.numpy(), groups)
-        value = 100 * float((right / due).mean())
-        return Metric(value=value, label=label, samples=samples)
 
 
 def gaussians(rows: Tensor, cells: Sequence[int], size: int, sigma: float) -> tuple[Tensor, Tensor]:

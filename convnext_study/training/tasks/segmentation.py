@@ -15,11 +15,11 @@ from convnext_study.data.sources import OF_PIXELS
 from convnext_study.data.transforms.joint import Crop, TrainTransform, WholeImage
 from convnext_study.data.workers import Transform
 from convnext_study.imports import TaskError
-from convnext_study.runs.metrics import Metric, NoResultError, Samples
+from convnext_study.runs.metrics import Metric, NoResultError
 from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks.base import Evidence, Weights, parse
-from convnext_study.training.tasks.exits import ExitsTask, enlarged
+from convnext_study.training.tasks.exits import ExitsTask, enlarged, exit_metrics
 
 PRIMARY = "miou"
 
@@ -62,21 +62,7 @@ def miou_metrics(counts: Tensor, groups: Tensor | None = None) -> tuple[Mapping[
             "label some"
         )
     pairs = counts[..., :2] * labelled.view(1, 1, -1, 1)
-    exits = pairs.shape[1]
-    if exits == 1:
-        return {PRIMARY: _miou(pairs[:, 0], "mIoU", groups)}, PRIMARY
-    found = {PRIMARY: _miou(pairs.flatten(1, 2), "mIoU, mean of exits", groups)}
-    for number, one in enumerate(pairs.unbind(1), 1):
-        found[f"{PRIMARY}_exit{number}"] = _miou(one, f"mIoU, exit {number}", groups)
-    return found, PRIMARY
-
-
-def _miou(pairs: Tensor, label: str, groups: Tensor | None) -> Metric:
-    """From (images, classes, 2) intersections and unions."""
-    inside, union = pairs.sum(0).double().unbind(-1)
-    shares = (inside / union)[union > 0]
-    value = 100 * float(shares.mean())
-    return Metric(value=value, label=label, samples=Samples.of_ratio(pairs.numpy(), groups))
+    return exit_metrics(pairs, PRIMARY, "mIoU", groups)
 
 
 class SegmentationArgs(BaseModel):
@@ -110,14 +96,13 @@ class Segmentation(ExitsTask):
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
         self.args = parse(SegmentationArgs, run.task)
-        self.data = open_data(run.data, OF_PIXELS, corrupt_images=runtime.corrupt_images)
+        data = open_data(run.data, OF_PIXELS, corrupt_images=runtime.corrupt_images)
         super().__init__(
             run,
             runtime,
-            self.data,
-            outputs=self.data.num_classes,
+            data,
             exit_weights=self.args.exit_weights,
-            eval_batch=self.args.eval_batch if self.data.one_size else 1,
+            eval_batch=self.args.eval_batch if data.one_size else 1,
         )
         height, width = self.args.crop or self.data.shape
         self._crop = Crop(height, width, self.args.scales, self.recipe.flip)

@@ -13,6 +13,7 @@ from convnext_study.errors import UserError
 from convnext_study.runs.metrics import NoResultError
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks import make_task
+from convnext_study.training.tasks.base import PLACES
 from convnext_study.training.tasks.pose import Pose, gaussians, peaks
 
 
@@ -94,7 +95,7 @@ def test_metrics_of_exits_and_their_evidence(task: Pose) -> None:
     counts = torch.tensor(
         [[[13, 13], [12, 13]], [[14, 14], [7, 14]], [[2, 8], [0, 8]], [[0, 0]] * 2]
     )
-    metrics, primary = task.metrics({"joints": counts})
+    metrics, primary = task.metrics({"joints": counts, PLACES: torch.arange(4)})
     values = {name: metric.value for name, metric in metrics.items()}
     assert primary == "pckh"
     assert values == pytest.approx(
