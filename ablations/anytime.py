@@ -2,18 +2,17 @@
 
     convnext-study study anytime --seeds 3
 
-One exit at several sizes, early exits, redesigned heads, confidence adaptivity; as controls random
-masks at the same share, and exits that are there in training alone. docs/anytime.md says what is
-the authors' in it.
+One exit, early exits, redesigned heads, confidence adaptivity, and as a control random masks at the
+same share; on other data than signs one exit at several sizes too, and exits that are there in
+training alone. docs/anytime.md says what is the authors' in it.
 
     convnext-study study anytime --data cityscapes:PATH          HRNet-W18 and W48, 484 epochs
     convnext-study study anytime --data pairs:PATH               any images and masks
-    convnext-study study anytime --data digit-signs              embedded, larger: five arms
     convnext-study study anytime --data figures                  joints of drawn people
     convnext-study study anytime --data mpii:PATH                joints, HRNet-W32, 210 epochs
     convnext-study study anytime --networks convnext_atto,roadmap_nano_patchify_stem
 
-Runs: 8 a seed on digit-canvas, of 375 steps each; 7 on backbones without a narrower relation.
+Runs: 5 a seed on digit-signs, of 375 steps each; 8 on other data, 4 of joints.
 Cost: 46 s of one core a run, and half a minute for the trained networks at the end: 3 seeds fit
 into 10 minutes on two cores of their own.
 
@@ -35,7 +34,7 @@ from convnext_study.studies.anytime.arms import runs_of
 from convnext_study.studies.anytime.findings import findings
 
 FOLDER = "anytime"  # in runs/, apart from the road map's rows
-DATA = "digit-canvas"
+DATA = "digit-signs"
 NETWORKS = "backbones: names of timm, such as convnext_atto or roadmap_nano_gelu"
 
 

@@ -52,20 +52,43 @@ def test_the_label_of_a_canvas_is_where_the_digits_ink_is() -> None:
     assert min(ink) > 255 * 0.4 * 0.7 > np.mean(ground)
 
 
-def test_scans_of_validation_are_never_trained_on() -> None:
-    data = open_data("digit-canvas:32,4,4")
-    scans = [
-        {scan.numpy().tobytes() for scan in part.scans}  # type: ignore[attr-defined]
-        for part in (data.train, data.val)
-    ]
-    assert len(scans[0]) > 1000 and len(scans[1]) > 500
-    assert not scans[0] & scans[1]
-    photos = [part.photos for part in (data.train, data.val)]  # type: ignore[attr-defined]
-    assert all(not torch.equal(one, other) for one, other in zip(*photos, strict=True))
+def parts_of(uri: str) -> list[tuple[set[bytes], set[bytes]]]:
+    """Of both parts of canvases: their scans, and the blocks of photographs that JPEG packs."""
+    data, found = open_data(uri), []
+    for part in (data.train, data.val):
+        scans = {scan.numpy().tobytes() for scan in part.scans}  # type: ignore[attr-defined]
+        blocks = [one.unfold(1, 16, 16).unfold(2, 16, 16) for one in part.photos]  # type: ignore[attr-defined]
+        places = torch.cat([one.permute(1, 2, 0, 3, 4).flatten(0, 1) for one in blocks])
+        found.append((scans, {block.numpy().tobytes() for block in places}))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["digit-canvas", "digit-signs"])
+def test_what_is_evaluated_on_is_in_no_other_part(kind: str) -> None:
+    (train, test), (other, tune) = parts_of(f"{kind}:32,4,4"), parts_of(f"{kind}:32,4,4,tune")
+    assert [len(scans) for scans, _ in (train, test, other, tune)] == [1010, 787, 752, 258]
+    for one, held_out in ((train, test), (other, tune), (tune, test), (other, test)):
+        assert not any(mine & its for mine, its in zip(one, held_out, strict=True))
+    assert other[0] | tune[0] == train[0]
+
+
+def test_a_plate_has_the_class_of_its_digit() -> None:
+    data, seen = open_data("digit-signs:64,8,1"), 0
+    for index in range(8):
+        image, labels = labelled(data, index)
+        for digit in set(labels.unique().tolist()) - {0}:
+            rows, cols = (labels == digit).nonzero().unbind(1)
+            (top, left), (high, wide) = (rows.min(), cols.min()), (rows.max(), cols.max())
+            seen += 1
+            assert 24 <= high - top + 1 and 24 <= wide - left + 1  # a region, not strokes
+            plate = image[:, rows, cols].float().mean(0)
+            assert plate.max() - plate.median() > 255 / 8  # with a digit in it
+    assert seen > 8 and data.val_once and not open_data("digit-signs:64,8,1,tune").val_once
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "16", "300", "64,0", "64,1,2,3", "64,-1", "64,9999999999", "9" * 5000]
+    "text",
+    ["x", "16", "300", "64,0", "64,1,2,3", "64,-1", "64,9999999999", "9" * 5000, "256,tune"],
 )
 def test_canvases_that_cannot_be_made(text: str) -> None:
     with pytest.raises(DataError, match="needs whole numbers, as in digit-canvas:64") as caught:

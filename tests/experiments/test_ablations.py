@@ -35,7 +35,7 @@ COUNTS = {
     "attribution": (8 * 13, 82),
     "example_own_step": (3, 3),
     "multipath": (10, 10),
-    "anytime": (8, 8),
+    "anytime": (5, 5),
     "pruning": (39, 39),
 }
 ROAD = get_roadmap("nano")

@@ -9,7 +9,8 @@ canvas still holds, and that has to be read inside to be known at its edge. Plat
 are background.
 
 A canvas is a pure function of its part and index. All its digits are by one writer. Validation has
-writers and halves of photographs of its own.
+writers and halves of photographs of its own. With ``,tune`` at the end, or ``:tune`` alone, it has
+two of the training writers instead, and the lower part of the training half: to choose by.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ SIGNS = (128, 1000, 200)
 PLATE = (0.25, 0.6)  # of each channel of a plate's colour
 EMPTY = (0, 2)  # plates without a digit, from and to
 SIDES = (32, 256)  # from a legible digit up to what fits into half of a photograph
+TUNE, UPPER = "tune", 208  # rows of a photograph to train on where its lower rows are to tune on
 DIGITS, FRAGMENTS = (1, 3), (0, 3)  # how many, from and to
 PLACE = 20  # tries to find room for a digit
 SCAN = (3 / 8, 1 / 2)  # side of a scan, of the canvas's
@@ -187,19 +189,22 @@ def open_signs(text: str, _: Opening) -> DatasetPair:
 
 
 def _open(scheme: str, text: str, defaults: tuple[int, int, int]) -> DatasetPair:
+    tuned = text.split(",")[-1] == TUNE
     side, train_count, val_count = _numbers(scheme, text, defaults)
     plates = scheme == "digit-signs"
-    scans, held_out = open_digits(), torch.from_numpy(part_mask("test"))
-    parts = {}
-    for part, count, images, chosen in (
-        ("train", train_count, scans.train, ~held_out),
-        ("val", val_count, scans.val, held_out),
-    ):
+    scans, authors = open_digits(), torch.from_numpy(writers())
+    held_out, tuning = (torch.from_numpy(part_mask(part)) for part in ("test", TUNE))
+
+    def canvases(part: str, count: int, chosen: Tensor) -> Canvases:
+        images = scans.val if part == "val" else scans.train
         assert isinstance(images, MemoryImages)  # noqa: S101  the embedded digits are
-        grey, authors = images.images[:, 0], torch.from_numpy(writers())[chosen]
-        about = (grey, images.labels, authors, _photographs(part), plates)
-        parts[part] = Canvases(part, side, count, *about)
-    some = [parts["train"].pixels(index)[0] for index in range(min(train_count, STATISTICS_FROM))]
+        among = chosen[held_out if part == "val" else ~held_out]
+        digits = (images.images[among, 0], images.labels[among], authors[chosen])
+        return Canvases(part, side, count, *digits, _photographs(part, tuned), plates)
+
+    train = canvases("train", train_count, ~(held_out | tuning) if tuned else ~held_out)
+    val = canvases(*((TUNE, val_count, tuning) if tuned else ("val", val_count, held_out)))
+    some = [train.pixels(index)[0] for index in range(min(train_count, STATISTICS_FROM))]
     mean, std = channel_statistics(torch.stack(some))
     return DatasetPair(
         classes=(BACKGROUND, *scans.classes),
@@ -207,19 +212,23 @@ def _open(scheme: str, text: str, defaults: tuple[int, int, int]) -> DatasetPair
         shape=(side, side),
         mean=mean,
         std=std,
-        train=parts["train"],
-        val=parts["val"],
+        train=train,
+        val=val,
         flips=False,
-        val_groups=parts["val"].groups(),
+        val_groups=val.groups(),
+        val_once=plates and not tuned,
     )
 
 
 @cache
-def _photographs(part: str) -> tuple[Tensor, ...]:
-    """One half of each of scikit-learn's photographs, (3, 427, 320), from 0 to 1."""
+def _photographs(part: str, tuned: bool = False) -> tuple[Tensor, ...]:
+    """One half of each of scikit-learn's photographs, (3, 427, 320), from 0 to 1; where networks
+    are tuned, the upper or the lower rows of the training half."""
     photos = [torch.from_numpy(read_photograph(name)) / 255 for name in PHOTOGRAPHS]
     half = photos[0].shape[2] // 2
-    return tuple(one[:, :, :half] if part == "train" else one[:, :, half:] for one in photos)
+    if not tuned:
+        return tuple(one[:, :, half:] if part == "val" else one[:, :, :half] for one in photos)
+    return tuple(one[:, UPPER:, :half] if part == TUNE else one[:, :UPPER, :half] for one in photos)
 
 
 def _resized(scan: Tensor, side: int) -> Tensor:
@@ -258,15 +267,13 @@ def _whole(draw: Draw, low: int, high: int) -> int:
 
 
 def _numbers(scheme: str, text: str, defaults: tuple[int, int, int]) -> tuple[int, int, int]:
-    numbers = whole_numbers(text, defaults)
-    side, train, val = numbers or (0, 0, 0)
-    if (
-        not SIDES[0] <= side <= SIDES[1]
-        or not 1 <= min(train, val) <= max(train, val) <= MOST_IMAGES
-    ):
+    bare = text.removesuffix(TUNE).removesuffix(",")
+    most = SIDES[1] if bare == text else UPPER
+    side, train, val = whole_numbers(bare, defaults) or (0, 0, 0)
+    if not SIDES[0] <= side <= most or not 1 <= min(train, val) <= max(train, val) <= MOST_IMAGES:
         raise DataError(
             f"data '{scheme}:{text:.99}': needs whole numbers, as in "
-            f"{scheme}:{','.join(map(str, defaults))} (side from {SIDES[0]} to {SIDES[1]}, "
+            f"{scheme}:{','.join(map(str, defaults))} (side from {SIDES[0]} to {most}, "
             f"training and validation canvases up to {MOST_IMAGES:,})"
         )
     return side, train, val

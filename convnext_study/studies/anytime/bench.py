@@ -40,10 +40,7 @@ FORMS = ("dense", "masked", "skipped")
 NETWORKS = ("hrnet_digits", "hrnet_w18_small_v2")
 SKIPPED = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95)
 QUICK = (0.5, 0.9)
-# ``process`` counts this process alone, all its threads together, for a machine that others use too
-# (with ``OMP_WAIT_POLICY=passive``).
 Clock = Callable[[], float]
-CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "process": time.process_time}
 SIZES = {"hrnet_w18_small_v2": (512, 1024), "hrnet_w48": (512, 1024)}
 SMALL_SIZE = (64, 64)
 CLASSES = 19
@@ -67,11 +64,12 @@ def measure(settings: Settings, report: Callable[[str], None]) -> list[Row]:
         size = settings.image_size or SIZES.get(name, SMALL_SIZE)
         net = AnytimeNet(AnytimeSpec(backbone=name, masks="confidence"), num_classes=CLASSES)
         x = torch.randn(settings.batch_size or 1, net.in_chans, *size, device=settings.device)
-        clock, shares = "process" if alone else "wall", QUICK if settings.quick else SKIPPED
-        about = {"network": name, "image_size": list(size), "batch": len(x), "clock": clock}
-        about["kernels"] = kernels
+        clock = time.process_time if alone else time.perf_counter
+        shares = QUICK if settings.quick else SKIPPED
+        about = {"network": name, "image_size": list(size), "batch": len(x), "kernels": kernels}
+        about["clock"] = "process" if alone else "wall"
         rows = []
-        for row in compare(net, x, shares, settings.repeats, CLOCKS[clock]):
+        for row in compare(net, x, shares, settings.repeats, clock):
             report(f"{name}, {row['skipped']:.0%} skipped")
             rows.append(about | row)
         found += [row | {"pays_from": pays_from(rows)} for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -39,16 +40,12 @@ class ExitCosts(ExitsTask):
         }
 
     def first_images(self, count: int) -> tuple[Tensor, Tensor]:
-        """The first validation images, as the network gets them, and their labels; those of one
-        size with the first."""
-        found: list[tuple[Tensor, Tensor]] = []
-        for batch in val_batches(self.data, self.recipe, 1, self._reading):
-            pair = self._prepare(batch)
-            if not found or pair[0].shape == found[0][0].shape:
-                found.append(pair)
-            if len(found) == count:
-                break
-        return torch.cat([one for one, _ in found]), torch.cat([one for _, one in found])
+        """The first validation images, as the network gets them, and their labels: of ``count``
+        those of one size with the first."""
+        batches = islice(val_batches(self.data, self.recipe, 1, self._reading), count)
+        first, *others = (self._prepare(batch) for batch in batches)
+        same = [first, *(pair for pair in others if pair[0].shape == first[0].shape)]
+        return torch.cat([one for one, _ in same]), torch.cat([one for _, one in same])
 
     def _macs(
         self, net: AnytimeNet, images: Tensor, masks: Sequence[Tensor | None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from convnext_study.errors import UserError
@@ -81,31 +82,22 @@ def _of_one(arms: Arms, backbone: str, end: str) -> list[Finding]:
 def threshold_table(swept: Sequence[AtThreshold], end: str = "") -> Table[AtThreshold]:
     """Accuracy and MACs of each exit of one trained network at each threshold."""
     network = swept[0][1]
-    name = ACCURACIES[network.accuracy]
 
-    def column(name: str, heading: str, exit: int) -> Column[AtThreshold]:
-        def value(one: AtThreshold) -> float:
-            return ArmExit(one[1].records, exit).mean(name)
-
-        words = f"{heading}, exit {exit}"
-        return Column(f"{name}_exit{exit}", words, value, prefixed=name == "macs")
+    def at_exit(one: AtThreshold, name: str, exit: int) -> float:
+        return ArmExit(one[1].records, exit).mean(name)
 
     columns: list[Column[AtThreshold]] = [
-        Column("threshold", "threshold", lambda one: one[0], format="{:g}".format),
-        *(column(network.accuracy, name, exit) for exit in range(1, network.exits + 1)),
-        *(column("macs", "MACs", exit) for exit in range(1, network.exits + 1)),
-        Column(
-            "ci",
-            f"95 %, exit {network.exits}",
-            lambda one: one[1].interval,
-            "interval",
-            format=level_interval,
-        ),
+        Column("threshold", "threshold", lambda one: one[0], format="{:g}".format)
     ]
-    notes = (
-        f"{network.label}, seed {network.records[0].run.seed}: trained at one of them, "
-        "evaluated at each. MACs are means over the "
-        "validation images. The interval is a bootstrap over images.",
+    for name, words in ((network.accuracy, ACCURACIES[network.accuracy]), ("macs", "MACs")):
+        for exit in range(1, network.exits + 1):
+            value = partial(at_exit, name=name, exit=exit)
+            about = (f"{name}_exit{exit}", f"{words}, exit {exit}", value)
+            columns.append(Column(*about, prefixed=name == "macs"))
+    last, title = f"95 %, exit {network.exits}", "One trained network at each threshold"
+    columns.append(
+        Column("ci", last, lambda one: one[1].interval, "interval", format=level_interval)
     )
-    title = "One trained network at each threshold of confidence"
-    return Table(f"anytime_thresholds{end}", title, columns, swept, notes=notes)
+    note = f"{network.label}, seed {network.records[0].run.seed}: trained at one of them, evaluated"
+    note += " at each. MACs: means over the validation images. The interval: bootstrap over images."
+    return Table(f"anytime_thresholds{end}", title, columns, swept, notes=(note,))

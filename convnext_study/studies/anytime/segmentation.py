@@ -6,7 +6,7 @@ Also the tasks of two controls: exits for training alone, and masks by chance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from convnext_study.runs.metrics import NETWORK, Cost, Metric
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.anytime.exit_costs import ExitCosts, anytime_net, exit_metrics
 from convnext_study.studies.anytime.network import AnytimeNet
-from convnext_study.training.task import Parent
+from convnext_study.training.task import Evaluation, Parent
 from convnext_study.training.tasks.base import Evidence
 from convnext_study.training.tasks.exits import enlarged
 from convnext_study.training.tasks.pose import Pose
@@ -64,11 +64,13 @@ class AnytimePose(ExitCosts, Pose):
 class DeepSupervision(AnytimeSegmentation):
     """Only the last exit answers: the heads before it help in training and are then left out."""
 
-    def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
-        """Those of the last exit."""
-        # What has one number an image is no exit's own.
-        last = {name: one if one.ndim == 1 else one[:, -1:] for name, one in evidence.items()}
-        return super().metrics(last)
+    def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
+        """Of the network of `last_exit_alone`."""
+        return super().evaluate(self.without_training_parts(model), check)
+
+    def exit_weights(self, exits: int) -> Sequence[float]:
+        """In evaluation the last exit's alone."""
+        return super().exit_weights(exits)[-exits:]
 
     def without_training_parts(self, model: nn.Module) -> nn.Module:
         """The network of `last_exit_alone`."""
@@ -79,14 +81,6 @@ class DeepSupervision(AnytimeSegmentation):
         with torch.device("meta"):
             alone = _without_early_heads(anytime_net(model))
         return {NETWORK: super().costs(alone)[NETWORK]}
-
-    def _macs(
-        self, net: AnytimeNet, images: Tensor, masks: Sequence[Tensor | None]
-    ) -> list[list[int]]:
-        found = super()._macs(net, images, masks)
-        early = self._layers[3, images.shape[2], images.shape[3]][:-1]
-        unused = [one.macs for added in early for one in added if one.name.startswith("heads.")]
-        return [[*exits[:-1], exits[-1] - sum(unused)] for exits in found]
 
 
 class RandomMasks(AnytimeSegmentation):
@@ -126,7 +120,7 @@ def last_exit_alone(net: AnytimeNet) -> AnytimeNet:
     """The same network, in evaluation mode, without the heads before its last exit."""
     alone, weights = _without_early_heads(net), net.state_dict()
     alone.load_state_dict({name: weights[name] for name in alone.state_dict()})
-    return alone.eval()
+    return alone.to(next(net.parameters()).device).eval()
 
 
 def confidence_bins(probabilities: Tensor, labels: Tensor) -> Tensor:

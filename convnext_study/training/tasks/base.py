@@ -207,6 +207,10 @@ class ImageTask(Task):
         check_scores(finite, model)
         return self._joined(found, self.corrupt_images - bad)
 
+    def evaluates_after(self, epoch: int) -> bool:
+        """Not where the data are to be looked at once."""
+        return not self._parts.val_once
+
     def groups_of(self, evidence: Evidence) -> Tensor | None:
         """Which of the measured images belong together; None where they are independent."""
         groups = self.data.val_groups

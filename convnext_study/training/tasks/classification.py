@@ -112,7 +112,3 @@ class Classification(ImageTask):
         spec = NetSpec.from_dict(self.run.model.args)
         counted = closed_form(spec, self.image_shape[-1], self.data.num_classes)
         return {NETWORK: Cost(**asdict(counted))}
-
-    def evaluates_after(self, epoch: int) -> bool:
-        """Not where the data are to be looked at once."""
-        return not self.data.val_once

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.dense import make_pairs
 from support.training import assert_same, stop_after
 
 from convnext_study.data.dataset import DataError
@@ -14,7 +15,13 @@ from convnext_study.models.builders import get_builder
 from convnext_study.report.tables import Table
 from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Result, Run, read, scan
-from convnext_study.studies.anytime.arms import AUXILIARY, arms_of, runs_of
+from convnext_study.studies.anytime.arms import (
+    AUXILIARY,
+    DEMONSTRATED,
+    SMALL_STEPS,
+    arms_of,
+    runs_of,
+)
 from convnext_study.studies.anytime.findings import findings
 from convnext_study.studies.anytime.segmentation import last_exit_alone, shares_of
 from convnext_study.studies.anytime.spec import published
@@ -42,6 +49,20 @@ def test_every_arm_is_a_run_of_its_own() -> None:
     for run in runs:
         get_builder(run.model.builder)  # known
         assert run.task.args["class_weights"][0] < run.task.args["class_weights"][1]
+
+
+def test_signs_have_five_arms_and_steps_do_not_depend_on_the_images(tmp_path: Path) -> None:
+    signs, tuned = runs_of("digit-signs", (0,)), runs_of("digit-signs:tune", (0,))
+    assert [run.name for run in signs] == [run.name for run in tuned] == [*DEMONSTRATED]
+    assert all(run.recipe["lr"] > runs_of(TINY, (0,))[0].recipe["lr"] for run in signs)
+    for data, images, batch in (
+        ("digit-signs", 1000, 8),
+        ("digit-canvas", 2000, 16),
+        (f"pairs:{make_pairs(tmp_path, 24)}", 24, 16),
+    ):
+        recipe = runs_of(data, (0,))[0].recipe
+        assert recipe["global_batch_size"] == batch
+        assert recipe["epochs"] * (images // batch) == SMALL_STEPS
 
 
 @pytest.mark.parametrize(

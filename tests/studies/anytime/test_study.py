@@ -30,7 +30,7 @@ from convnext_study.report.tables.render import Screen
 from convnext_study.results.load import load_results
 from convnext_study.runs.records import Record, scan
 from convnext_study.studies.anytime.arm_exits import CLAIMS
-from convnext_study.studies.anytime.arms import arms_of
+from convnext_study.studies.anytime.arms import DEMONSTRATED, arms_of
 from convnext_study.studies.anytime.load_checkpointed import THRESHOLDS
 from convnext_study.studies.anytime.skipping.compiled import build_name
 from convnext_study.training.loop import train
@@ -84,8 +84,8 @@ def command(
 
 
 def test_every_exit_of_every_arm_is_reported(file: StudyFile, reported: list[Finding]) -> None:
-    assert file.data == "digit-canvas"
-    assert file.folder("digit-canvas") == Path("runs/anytime-digit-canvas")
+    assert file.data == "digit-signs"
+    assert file.folder("digit-signs") == Path("runs/anytime-digit-signs")
     tables = tables_of(reported)
     rows = tables["anytime_exits"].records()
     exits = [(row["arm"], row["exit"]) for row in rows]
@@ -248,7 +248,7 @@ def test_a_dry_run_plans_it(
     monkeypatch.chdir(tmp_path)
     code, text = command(monkeypatch, capsys, "study", "anytime", "--dry-run", "--networks", NARROW)
     assert code == 0
-    assert f"{len(arms_of(NARROW))} runs, 0 done already" in text
+    assert f"{len(DEMONSTRATED)} runs, 0 done already" in text
     assert "11 classes" in text
 
 
