@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import fmean, stdev
 from typing import NamedTuple, TypeAlias
 
@@ -104,9 +104,32 @@ class ArmExit:
         return result.costs.get(f"exit{self.exit}", result.cost).macs
 
 
-def exit_columns(name: str) -> list[Column[ArmExit]]:
-    """Of the table of exits; ``name`` is the metric that says how right they are."""
-    return [
+EXIT_NOTES = (
+    "MACs: of one image up to the exit, with the heads before it; at masks: the authors' rule, a "
+    "mean over the validation images. ECE: expected calibration error of 15 bins. Intervals: "
+    "bootstrap over images of the mean over seeds.",
+    "ms: up to the exit, of one core, one image at a time, median of the first images; the first "
+    "seed's network in the fastest form that its masks allow.",
+)
+
+
+AtThreshold: TypeAlias = tuple[float, ArmExit]  # a threshold, and the network's last exit at it
+
+
+def all_exits(arms: Arms, times: Mapping[str, Sequence[float]]) -> list[ArmExit]:
+    """Every exit of every arm; ``times`` are milliseconds to each exit, by arm."""
+    found = []
+    for arm, records in arms.items():
+        exits = range(1, ArmExit(records, LAST).exits + 1)
+        measured: Sequence[float | None] = times.get(arm) or [None] * len(exits)
+        found += [ArmExit(records, exit, ms) for exit, ms in zip(exits, measured, strict=True)]
+    return found
+
+
+def exits_table(exits: Sequence[ArmExit], backbone: str, end: str = "") -> Table[ArmExit]:
+    """Every exit of every arm on a backbone."""
+    name = exits[0].accuracy
+    columns: list[Column[ArmExit]] = [
         Column("arm", "arm", lambda one: one.arm, "text", screen=False),
         Column("label", "arm", lambda one: one.label, "text"),
         Column("exit", "exit", lambda one: one.exit, format=str),
@@ -124,25 +147,32 @@ def exit_columns(name: str) -> list[Column[ArmExit]]:
         Column("ece", "ECE %", lambda one: one.mean("ece") if one.accuracy == "miou" else None),
         Column("milliseconds", "ms", lambda one: one.milliseconds),
     ]
+    title = f"Every exit of every arm: {backbone}"
+    return Table(f"anytime_exits{end}", title, columns, exits, EXIT_NOTES)
 
 
-EXIT_NOTES = (
-    "MACs: of one image up to the exit, with the heads before it; at masks: the authors' rule, a "
-    "mean over the validation images. ECE: expected calibration error of 15 bins. Intervals: "
-    "bootstrap over images of the mean over seeds.",
-    "ms: up to the exit, of one core, one image at a time, median of the first images; the first "
-    "seed's network in the fastest form that its masks allow.",
-)
+def thresholds_table(swept: Sequence[AtThreshold], end: str = "") -> Table[AtThreshold]:
+    """Accuracy and MACs of each exit of one trained network at each threshold."""
+    network = swept[0][1]
 
+    def at_exit(one: AtThreshold, name: str, exit: int) -> float:
+        return ArmExit(one[1].records, exit).mean(name)
 
-def all_exits(arms: Arms, times: Mapping[str, Sequence[float]]) -> list[ArmExit]:
-    """Every exit of every arm; ``times`` are milliseconds to each exit, by arm."""
-    found = []
-    for arm, records in arms.items():
-        exits = range(1, ArmExit(records, LAST).exits + 1)
-        measured: Sequence[float | None] = times.get(arm) or [None] * len(exits)
-        found += [ArmExit(records, exit, ms) for exit, ms in zip(exits, measured, strict=True)]
-    return found
+    columns: list[Column[AtThreshold]] = [
+        Column("threshold", "threshold", lambda one: one[0], format="{:g}".format)
+    ]
+    for name, words in ((network.accuracy, ACCURACIES[network.accuracy]), ("macs", "MACs")):
+        for exit in range(1, network.exits + 1):
+            value = partial(at_exit, name=name, exit=exit)
+            about = (f"{name}_exit{exit}", f"{words}, exit {exit}", value)
+            columns.append(Column(*about, prefixed=name == "macs"))
+    last, title = f"95 %, exit {network.exits}", "One trained network at each threshold"
+    columns.append(
+        Column("ci", last, lambda one: one[1].interval, "interval", format=level_interval)
+    )
+    note = f"{network.label}, seed {network.records[0].run.seed}: trained at one of them, evaluated"
+    note += " at each. MACs: means over the validation images. The interval: bootstrap over images."
+    return Table(f"anytime_thresholds{end}", title, columns, swept, notes=(note,))
 
 
 class Claim(NamedTuple):

@@ -8,6 +8,7 @@ fusion upsamples by nearest neighbour. Here it is bilinear, and BatchNorm's mome
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convnext_study.errors import UserError, did_you_mean
+from convnext_study.errors import UserError, did_you_mean, first_line
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.anytime.spec import BATCHNORM_MOMENTUM, HRNETS, AnytimeSpec, HRNetSize
 
@@ -27,6 +28,10 @@ STAGES = 4  # of an HRNet
 STRIDE = 32  # of its lowest branch
 LEAST_STRIDE = 4  # larger maps, as after a ResNet's first convolution, get no exit
 _STAGE_1 = ("conv1", "bn1", "act1", "conv2", "bn2", "act2", "layer1")
+# In the authors' released checkpoints.
+_HEAD = re.compile(r"(?:exit(?P<exit>\d)|last_layer)\.(?P<layer>\d+)(?P<rest>\..+)")
+LAST = "4"  # the exit that they call the last layer
+LAYERS_A_STEP = 4  # in their flex heads: resizing, convolution, BatchNorm, ReLU
 
 
 class HRNet(nn.Module):
@@ -215,7 +220,7 @@ def _features(name: str, keywords: dict[str, Any]) -> FeatureListNet:
     try:
         net = timm.create_model(name, **keywords)
     except (RuntimeError, TypeError, AssertionError) as error:
-        reason = (str(error).splitlines() or ["no message"])[0]
+        reason = first_line(error)
         raise SpecError(f"backbone {name}: timm cannot make features of it ({reason})") from error
     if not isinstance(net, FeatureListNet):
         raise SpecError(
@@ -285,3 +290,33 @@ def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
     if x.is_meta:  # only the size is wanted, and torch takes 45 ms to find it
         return x.new_empty((*x.shape[:2], *size))
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def rename_released(net: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Give the weights of a checkpoint of the authors' the names of an `AnytimeNet`, in place.
+
+    A hook before `load_state_dict`: other checkpoints are left as they are. The authors keep a
+    network under ``model.``, beside its loss; each of their masked convolutions also keeps the
+    fill's distances, which are constants.
+    """
+    if not any("last_layer." in name for name in state):
+        return
+    weights = dict(state)
+    state.clear()
+    for name, weight in weights.items():
+        if not name.startswith("loss.") and not name.endswith("square_dis"):
+            name = name.removeprefix("model.")
+            if name.endswith(".Lambda"):
+                name, weight = name.removesuffix("Lambda") + "fill_lambda", weight.reshape(1)
+            state[prefix + _ours(net, name)] = weight
+
+
+def _ours(net: nn.Module, name: str) -> str:
+    if not (found := _HEAD.fullmatch(name)):
+        return f"backbone.{name}"
+    head = f"heads.{found['exit'] or LAST}"
+    layer, rest = int(found["layer"]), found["rest"]
+    if isinstance(net.get_submodule(head), FlexHead):
+        step, place = divmod(layer, LAYERS_A_STEP)
+        return f"{head}.{('', 'convs', 'norms')[place]}.{step}{rest}"
+    return f"{head}.{layer}{rest}"

@@ -87,16 +87,17 @@ def counted(network: dict[str, Any]) -> list[CountedExit]:
     with torch.device("meta"):
         net = AnytimeNet(spec_of(network), num_classes=CLASSES if "macs" in network else JOINTS)
     image = (3, *network["input"])
-    heads = [
-        [layer.macs for layer in added if layer.name.startswith("heads.")]
-        for added in net.layer_costs(image)
-    ]
-    weights = [head.parameters() for head in net.heads.values()]
+    exits = net.exit_costs(image)
     ours = {
-        "macs": [one.macs for one in net.exit_costs(image)],
-        "params_to_exit": [one.params for one in net.exit_costs(image)],
-        "head_macs": [sum(of) for of in heads],
-        "head_params": [sum(weight.numel() for weight in of) for of in weights],
+        "macs": [one.macs for one in exits],
+        "params_to_exit": [one.params for one in exits],
+        "head_macs": [
+            sum(layer.macs for layer in added if layer.name.startswith("heads."))
+            for added in net.layer_costs(image)
+        ],
+        "head_params": [
+            sum(weight.numel() for weight in head.parameters()) for head in net.heads.values()
+        ],
     }
     same = None
     if "macs" in network:

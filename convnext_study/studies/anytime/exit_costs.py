@@ -33,7 +33,10 @@ class ExitCosts(ExitsTask):
         outputs = list(net.run(images))
         masks = [output.computed for output in outputs]
         everywhere = torch.ones(len(images), device=images.device)
-        shares = [everywhere if one is None else share_of(one, net.spec.grid) for one in masks]
+        shares = [
+            everywhere if one is None else resized(one, grid=net.spec.grid).float().mean((1, 2, 3))
+            for one in masks
+        ]
         return [output.logits for output in outputs], {
             "macs": torch.tensor(self._macs(net, images, masks)),
             "computed": torch.stack(shares, 1),
@@ -73,9 +76,8 @@ def exit_metrics(evidence: Evidence) -> Mapping[str, Metric]:
     """
     macs, computed = evidence["macs"], evidence["computed"]
     metrics = {"macs": _macs_metric(macs.double().mean(1), "MACs, mean of exits")}
-    for exit in range(macs.shape[1]):
-        number, share = exit + 1, computed[:, exit]
-        metrics[f"macs_exit{number}"] = _macs_metric(macs[:, exit], f"MACs, exit {number}")
+    for number, (cost, share) in enumerate(zip(macs.T, computed.T, strict=True), 1):
+        metrics[f"macs_exit{number}"] = _macs_metric(cost, f"MACs, exit {number}")
         if bool((share < 1).any()):
             metrics[f"computed_exit{number}"] = Metric(
                 value=100 * float(share.double().mean()),
@@ -84,12 +86,6 @@ def exit_metrics(evidence: Evidence) -> Mapping[str, Metric]:
                 samples=Samples.of_values(100 * share.numpy()),
             )
     return metrics
-
-
-def share_of(computed: Tensor, grid: int) -> Tensor:
-    """The share of each image's positions that an exit computed, (n,); ``grid`` as in the spec."""
-    size = (computed.shape[-2], computed.shape[-1])
-    return resized(computed, size, grid).float().mean((1, 2, 3))
 
 
 def anytime_net(model: nn.Module) -> AnytimeNet:

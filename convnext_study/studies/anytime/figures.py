@@ -62,6 +62,7 @@ def _draw(
     axes: Axes, points: Sequence[ArmExit], cost: Callable[[ArmExit], float | None], unit: str
 ) -> None:
     """A colour and a marker for each arm; those with one exit are marks without a line."""
+    import numpy as np
     from matplotlib.ticker import LogLocator
 
     for place, arm in enumerate(dict.fromkeys(point.arm for point in points)):
@@ -71,14 +72,10 @@ def _draw(
         xs, mine = zip(*there, strict=True)
         heights = [_accuracy(one) for one in mine]
         ends = [one.interval or (y, y) for y, one in zip(heights, mine, strict=True)]
-        reach = [
-            [max(0.0, y - low) for y, (low, _) in zip(heights, ends, strict=True)],
-            [max(0.0, high - y) for y, (_, high) in zip(heights, ends, strict=True)],
-        ]
         axes.errorbar(
             xs,
             heights,
-            yerr=reach,
+            yerr=np.abs(np.transpose(ends) - heights),
             label=mine[0].label,
             color=f"C{place % 10}",
             marker=MARKERS[place % len(MARKERS)],

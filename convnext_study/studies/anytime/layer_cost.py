@@ -46,10 +46,9 @@ def layer_costs(net: nn.Module, image_size: tuple[int, int, int]) -> list[LayerC
 
     def add(name: str, layer: nn.Conv2d | nn.Linear, output: Tensor) -> None:
         conv = isinstance(layer, nn.Conv2d)
-        channels = layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
-        macs = output.numel() * (layer.weight.numel() // channels)
+        macs = output.numel() * layer.weight[0].numel()
         size = (output.shape[-2], output.shape[-1]) if conv else (1, 1)
-        outputs = channels * size[0] * size[1]
+        outputs = len(layer.weight) * size[0] * size[1]
         found.append(LayerCost(name, macs, isinstance(layer, MaskedConv2d), outputs, size))
 
     for name, module in blank.named_modules():

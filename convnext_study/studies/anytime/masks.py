@@ -52,18 +52,19 @@ def unsure(logits: Tensor, threshold: float, criterion: str = "confidence") -> T
     return confidence(logits) <= threshold
 
 
-def resized(active: Tensor, size: tuple[int, int], grid: int = 0) -> Tensor:
+def resized(active: Tensor, size: tuple[int, int] | None = None, grid: int = 0) -> Tensor:
     """A mask (N, 1, h, w) at another height and width, by nearest neighbour, and there also one
-    position in ``grid``, down and across.
+    position in ``grid``, down and across. None: at its own.
 
     The authors resize the logits and compare afterwards, which is the same: nearest neighbour only
     selects positions.
     """
-    (h, w), (rows, cols) = active.shape[-2:], size
+    h, w = active.shape[-2:]
+    rows, cols = size or (h, w)
     if h % rows == w % cols == 0:  # slices are what nearest neighbour selects, and much faster
         active = active[..., :: h // rows, :: w // cols]
     else:
-        active = F.interpolate(active.to(torch.uint8), size, mode="nearest").bool()
+        active = F.interpolate(active.to(torch.uint8), (rows, cols), mode="nearest").bool()
     if grid:
         active, first = active.clone(), (grid - 1) // 2
         active[..., first::grid, first::grid] = True

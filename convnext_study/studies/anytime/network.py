@@ -18,11 +18,11 @@ from convnext_study.studies.anytime.backbones import (
     FlexHead,
     make_backbone,
     original_head,
+    rename_released,
     upsample,
 )
 from convnext_study.studies.anytime.layer_cost import LayerCost, exit_macs, layer_costs
 from convnext_study.studies.anytime.masks import (
-    MaskedConv2d,
     SegmentMask,
     confidence,
     is_exported,
@@ -30,7 +30,6 @@ from convnext_study.studies.anytime.masks import (
     resized,
     unsure,
 )
-from convnext_study.studies.anytime.released_weights import rename_released
 from convnext_study.studies.anytime.spec import AnytimeSpec
 
 # Computes a head's logits where the segment's mask is true, and anything elsewhere.
@@ -59,8 +58,8 @@ class ExitOutput(NamedTuple):
 class Prediction(NamedTuple):
     """What is known after one exit, from 1.
 
-    ``logits`` (N, classes, h, w) are at the size of the backbone's largest map; `heads.upsample`
-    brings them to the image's. Of each position, (N, h, w): ``labels``, the likeliest class;
+    ``logits`` (N, classes, h, w) are at the size of the backbone's largest map; `upsample` brings
+    them to the image's. Of each position, (N, h, w): ``labels``, the likeliest class;
     ``confidence``, its probability; ``computed``, whether this exit computed it or kept it.
     ``milliseconds`` are from the image to this answer.
     """
@@ -137,10 +136,7 @@ class AnytimeNet(nn.Module):
                 if logits is None or computed is None or not self.spec.merge:
                     logits = fresh
                 else:
-                    seen = resized(
-                        computed, (computed.shape[-2], computed.shape[-1]), self.spec.grid
-                    )
-                    logits = torch.where(seen, fresh, logits)
+                    logits = torch.where(resized(computed, grid=self.spec.grid), fresh, logits)
             if order is None and self.spec.masks == "random":
                 # Positions below a share are computed: a smaller share takes a part of a larger
                 # one's positions, as confident positions stay confident.
@@ -221,18 +217,16 @@ class AnytimeNet(nn.Module):
             found.append(Cost(macs, params, activations))
         return found
 
-    def get_classifier(self) -> list[nn.Module]:
+    def get_classifier(self) -> list[nn.Conv2d]:
         """The last convolution of every exit's head."""
-        return [self.heads[str(exit)].get_submodule(self._last_of(exit)) for exit in self.exits]
+        heads = (self.heads[str(exit)] for exit in self.exits)
+        return [[one for one in head.modules() if isinstance(one, nn.Conv2d)][-1] for head in heads]
 
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh last convolution in every head, for another number of classes."""
-        for exit, last in zip(self.exits, self.get_classifier(), strict=True):
-            assert isinstance(last, nn.Conv2d)  # noqa: S101
+        for last in self.get_classifier():
             fresh = nn.Conv2d(last.in_channels, num_classes, 1).to(last.weight)
-            if exit in self.segments:
-                fresh = MaskedConv2d(fresh, self.segments[exit])
-            self.heads[str(exit)].set_submodule(self._last_of(exit), fresh.train(self.training))
+            last.weight, last.bias, last.out_channels = fresh.weight, fresh.bias, num_classes
         self.num_classes = num_classes
 
     def init_weights(self, scheme: str = "kaiming") -> None:
@@ -301,11 +295,6 @@ class AnytimeNet(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = self.spec.head_momentum
         return head
-
-    def _last_of(self, exit: int) -> str:
-        head = self.heads[str(exit)]
-        *_, last = (name for name, one in head.named_modules() if isinstance(one, nn.Conv2d))
-        return str(last)
 
     def _logits(self, exit: int, maps: list[Tensor]) -> Tensor:
         shown = self.backbone.exit_maps(maps)

@@ -42,7 +42,7 @@ class HRNetSize(NamedTuple):
     flex_width: int  # channels inside of flex heads
 
 
-# Ours, for images of 64x64 in minutes on a laptop; the narrow and wide ones for one-exit baselines.
+# Ours, for minutes on a laptop; the narrow and wide ones for one-exit baselines.
 HRNETS = {
     "hrnet_digits": HRNetSize(16, 8, 1, (8, 16, 24, 32), 1, (1, 1, 1), 16),
     "hrnet_digits_narrow": HRNetSize(8, 4, 1, (4, 8, 12, 16), 1, (1, 1, 1), 8),
@@ -128,12 +128,9 @@ class AnytimeSpec(Spec):
 
     def width_of_flex_heads(self) -> int:
         """Channels inside of flex heads."""
-        if self.flex_width is not None:
-            return self.flex_width
-        if self.backbone in HRNETS:
-            return HRNETS[self.backbone].flex_width
-        widths = {one["timm"]: one["flex_width"] for one in published()["backbone"].values()}
-        return int(widths.get(self.backbone, FLEX_WIDTH))
+        widths = {name: size.flex_width for name, size in HRNETS.items()}
+        widths |= {one["timm"]: one["flex_width"] for one in published()["backbone"].values()}
+        return self.flex_width or widths.get(self.backbone, FLEX_WIDTH)
 
 
 def _is_share(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ F64 = torch.float64
 
 
 def in_the_middle(net: AnytimeNet, x: torch.Tensor) -> AnytimeNet:
-    """Half of the positions are confident after the first exit."""
+    """Half of the positions are confident after the first exit; none is right at the threshold."""
     with torch.no_grad():
-        net.threshold = float(confidence(net(x)[0]).median())
+        net.threshold = float(confidence(net(x)[0]).quantile(0.5))
     return net
 
 
@@ -257,7 +258,7 @@ def test_regions_have_the_given_share() -> None:
 
 def test_the_bench_times_every_exit_in_every_form() -> None:
     net = anytime_net(masks="confidence")
-    clock = bench.CLOCKS["process"]
+    clock = time.process_time
     rows = list(bench.compare(net, images(count=1), (0.0, 0.9), 1, clock))
     assert [row["skipped"] for row in rows] == [0.0, 0.9]
     assert set(rows[0]["milliseconds"]) == {"dense", "masked", "skipped"}

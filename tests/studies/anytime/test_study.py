@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from html import unescape
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from support.command import Command
 
-from convnext_study.cli import main
 from convnext_study.data.sources.canvas import _photographs
 from convnext_study.evaluation.evaluate import evaluate_by_task
 from convnext_study.evaluation.load_run import load_run
@@ -68,19 +67,6 @@ def reported(file: StudyFile, study: tuple[Path, Context]) -> list[Finding]:
 
 def tables_of(reported: Sequence[object]) -> dict[str, Table[object]]:
     return {one.name: one for one in reported if isinstance(one, Table)}
-
-
-def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
-) -> tuple[object, str]:
-    """How a command ends, and all that it prints."""
-    monkeypatch.setattr(sys, "argv", ["convnext-study", *words])
-    code: object = 0
-    try:
-        main()
-    except SystemExit as ended:
-        code = ended.code or 0
-    return code, "".join(capsys.readouterr())
 
 
 def test_every_exit_of_every_arm_is_reported(file: StudyFile, reported: list[Finding]) -> None:
@@ -153,7 +139,7 @@ def test_an_arm_alone_is_reported(file: StudyFile, study: tuple[Path, Context], 
 
 
 def test_the_command_reports_what_is_there_and_how_it_ended(
-    study: tuple[Path, Context], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    study: tuple[Path, Context], monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     def run(_: Local, jobs: Sequence[Job], *__: object) -> list[Outcome]:
         return [Outcome(job.run, "stopped", "for a reason") for job in jobs]
@@ -161,9 +147,9 @@ def test_the_command_reports_what_is_there_and_how_it_ended(
     words = ["study", "anytime", "--data", TINY, "--networks", NARROW, "--epochs", "1"]
     words += ["--batch-size", "8", "--seeds", "3", "--out", str(study[0])]
     monkeypatch.setattr(Local, "run", run)
-    code, text = command(monkeypatch, capsys, *words)
-    assert code == 75
-    assert "anytime_exits.csv" in text
+    ended = command(*words)
+    assert ended.code == 75
+    assert "anytime_exits.csv" in ended.out
 
 
 def test_measured_once(
@@ -205,18 +191,14 @@ def test_eval_measures_a_run_again(study: tuple[Path, Context]) -> None:
     ],
 )
 def test_commands_take_its_runs_or_refuse_in_a_line(
-    study: tuple[Path, Context],
-    arguments: list[str],
-    says: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    study: tuple[Path, Context], arguments: list[str], says: str, command: Command
 ) -> None:
     run = next((study[0] / "runs").glob("ca-s0-*"))
-    code, text = command(monkeypatch, capsys, *arguments, str(run))
-    assert says in text, text
-    assert "cannot be opened" not in text
+    code, out, errors = command(*arguments, str(run))
+    assert says in out + errors
+    assert "cannot be opened" not in out + errors
     if code:
-        assert len(text.splitlines()) == 1
+        assert len((out + errors).splitlines()) == 1
 
 
 @pytest.mark.parametrize(("arm", "exits"), [("ca", 4), ("deep", 1)])
@@ -225,7 +207,7 @@ def test_a_network_is_exported_with_the_exits_that_answer(
     arm: str,
     exits: int,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    command: Command,
 ) -> None:
     given: list[tuple[torch.Size, int]] = []
 
@@ -237,19 +219,19 @@ def test_a_network_is_exported_with_the_exits_that_answer(
 
     monkeypatch.setitem(formats.FORMATS, "pt2", writer)
     run = next((study[0] / "runs").glob(f"{arm}-s0-*"))
-    code, text = command(monkeypatch, capsys, "export", "--to", "pt2", str(run))
-    assert (code, given) == (0, [((3, 3, 32, 32), exits)])
-    assert "largest difference 0," in text
+    ended = command("export", "--to", "pt2", str(run))
+    assert (ended.code, given) == (0, [((3, 3, 32, 32), exits)])
+    assert "largest difference 0," in ended.out
 
 
 def test_a_dry_run_plans_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, text = command(monkeypatch, capsys, "study", "anytime", "--dry-run", "--networks", NARROW)
-    assert code == 0
-    assert f"{len(DEMONSTRATED)} runs, 0 done already" in text
-    assert "11 classes" in text
+    ended = command("study", "anytime", "--dry-run", "--networks", NARROW)
+    assert ended.code == 0
+    assert f"{len(DEMONSTRATED)} runs, 0 done already" in ended.out
+    assert "11 classes" in ended.out
 
 
 def pairs_of_photographs(root: Path) -> None:

@@ -1,10 +1,8 @@
 """The compiled extra: ``kernels.cpp``, built by this machine's C++ compiler where it is first used.
 
-A shared library without a header of torch's, called through ctypes. `torch.utils.cpp_extension`
-would build the same file in a minute instead of two seconds, needs ninja and torch's headers, and
-its product holds for one version of torch; what it adds, tensors as arguments and threads, is 20
-lines here. A JIT such as numba's would be a dependency for one file, and leaves the choice of
-vectors and registers, which makes these kernels as fast as oneDNN's, to its compiler.
+A shared library without a header of torch's, called through ctypes: docs/anytime.md says why it
+is no extension of torch's. A JIT such as numba's would be a dependency for one file, and leaves
+vectors and registers, which make these kernels as fast as oneDNN's, to its compiler.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ and many are computed densely.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +86,8 @@ class Packed(nn.Module):
         shape = Shape(h, w, c_in, rows, cols, conv.out_channels, self.packed, *window)
         if conv.groups > 1 and (onto is not None or relu):
             raise ValueError("a depthwise convolution neither adds nor has a ReLU")
-        check_state(state, (n, rows, cols))
+        if state is not None:
+            checked(state, "a mask's states", (n, rows, cols), torch.uint8)
         size = (n, conv.out_channels, rows, cols)
         out = empty_maps(x, size) if onto is None else checked_onto(onto, size, x.dtype)
         call("convolve", x, (self.weights, self.bias), state, out, shape)
@@ -219,16 +219,12 @@ def skipping_head(head: nn.Module, maps: Sequence[Tensor], segment: SegmentMask)
     if isinstance(head, FlexHead):  # its first pooling and convolution from single positions
         first = head.convs[0](join(maps, segment, (h // 2, w // 2)))
         return head.after_convolution(first, (h, w))
-    x, convs = join(maps, segment, (h, w)), [one for one in head.modules() if is_masked(one)]
+    x = join(maps, segment, (h, w))
+    convs = [one for one in head.modules() if isinstance(one, MaskedConv2d)]
     for conv in convs:  # pointwise: what is filled in would not be read
         assert isinstance(conv.skipper, Skipper)  # noqa: S101  no head has others
         x, _ = conv.skipper.convolve(conv, x, state_at(segment, (h, w)), relu=conv is not convs[-1])
     return x
-
-
-def is_masked(module: nn.Module) -> TypeGuard[MaskedConv2d]:
-    """Whether it is a masked convolution."""
-    return isinstance(module, MaskedConv2d)
 
 
 def state_at(segment: SegmentMask, size: tuple[int, int]) -> Tensor:
@@ -243,7 +239,7 @@ def join(maps: Sequence[Tensor], segment: SegmentMask, size: tuple[int, int]) ->
     at the mask's positions; anything elsewhere."""
     state, total = state_at(segment, size), sum(one.shape[1] for one in maps)
     out, done = empty_maps(maps[0], (len(maps[0]), total, *size)), 0
-    check_state(state, (len(out), *size))
+    checked(state, "a mask's states", (len(out), *size), torch.uint8)
     pooled = maps[0].shape[-1] // size[1]
     for one in map(in_rows, maps):
         c_in, h, w = one.shape[1:]
@@ -253,26 +249,24 @@ def join(maps: Sequence[Tensor], segment: SegmentMask, size: tuple[int, int]) ->
     return out
 
 
-def check_state(state: Tensor | None, shape: tuple[int, int, int]) -> None:
-    """Raises ValueError for what a kernel would read past its end: no bytes in a row, or not so
-    many."""
-    if state is None or (
-        state.shape == shape and state.dtype == torch.uint8 and state.is_contiguous()
-    ):
-        return
-    found = tuple(state.shape)
-    raise ValueError(f"a mask's states {found} in {state.dtype}; the output takes {shape} in uint8")
-
-
 def checked_onto(onto: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """What an output is added to; raises ValueError unless it is such maps, in rows."""
-    in_place = onto.is_contiguous(memory_format=torch.channels_last)
-    if not in_place or (tuple(onto.shape), onto.dtype) != (shape, dtype):
-        raise ValueError(
-            f"to be added to maps {tuple(onto.shape)} in {onto.dtype}; the output is {shape} in "
-            f"{dtype}, channels last"
-        )
-    return onto
+    return checked(onto, "added to maps", shape, dtype, torch.channels_last)
+
+
+def checked(
+    given: Tensor,
+    what: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """``given``; raises ValueError for what a kernel would read past its end."""
+    if (given.shape, given.dtype) == (shape, dtype) and given.is_contiguous(memory_format=layout):
+        return given
+    raise ValueError(
+        f"{what} {tuple(given.shape)} in {given.dtype}; the output takes {shape} in {dtype}"
+    )
 
 
 def in_rows(x: Tensor) -> Tensor:
