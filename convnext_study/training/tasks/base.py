@@ -209,7 +209,7 @@ class ImageTask(Task):
 
     def evaluates_after(self, epoch: int) -> bool:
         """Not where the data are to be looked at once."""
-        return not self._parts.val_once
+        return not self.data.val_once
 
     def groups_of(self, evidence: Evidence) -> Tensor | None:
         """Which of the measured images belong together; None where they are independent."""
