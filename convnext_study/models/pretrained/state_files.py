@@ -79,13 +79,13 @@ def read_weights(path: Path | str, kind: Kind | None = None) -> Weights:
         raise PretrainedError(f"{path}: not readable as weights ({reason})") from None
 
 
-def unwrap(content: Any, kind: Kind | None = None) -> State:
+def unwrap(content: Any) -> State:
     """The state dict inside what savers wrap around it, or ``content`` itself; see `read_weights`.
 
     Raises:
         PretrainedError: there is none, or it holds something else than tensors.
     """
-    return _weights(content, kind).state
+    return _weights(content, None).state
 
 
 def _content(path: Path) -> Any:

@@ -69,22 +69,18 @@ def seeds_needed(
     )
 
 
-def detectable_effect(
-    seeds: int, std: float, *, power: float = POWER, alpha: float = 0.05, tests: int = 1
-) -> float:
-    """The true difference that is found with this power, in the unit of ``std``.
+def detectable_effect(seeds: int, std: float, *, tests: int) -> float:
+    """The true difference that `POWER` of studies find at 5 % false alarms, in the unit of ``std``.
 
     Args:
         seeds: of each of the two networks.
         std: between the seeds of one network, the same for both.
-        power: the share of studies that find it.
-        alpha: the share of false alarms, over all ``tests`` together.
-        tests: how many steps are tested together (Holm's first hurdle, ``alpha / tests``).
+        tests: how many steps are tested together (Holm's first hurdle, a share of the 5 %).
     """
     from scipy.optimize import brentq
 
     def short(effect: float) -> float:
-        return power_of(seeds, effect, 1.0, alpha=alpha / tests) - power
+        return power_of(seeds, effect, 1.0, alpha=0.05 / tests) - POWER
 
     return std * float(brentq(short, 0.0, 1e4, xtol=1e-6))
 

@@ -41,22 +41,15 @@ def measure(settings: Settings, report: Callable[[str], None]) -> list[dict[str,
         for job in ("train", "infer"):
             for batch in (settings.batch_size,) if settings.batch_size else (1, 16):
                 report(f"{name}, {job}, batch {batch}")
-                speeds = compare_implementations(
-                    NETWORKS[name], job, batch, settings.repeats, settings.device
-                )
+                speeds = _speeds(NETWORKS[name], job, batch, settings)
                 rows.append({"network": name, "job": job, "batch": batch, **speeds})
     return rows
 
 
-def compare_implementations(
-    spec: MultipathSpec, job: str, batch: int, repeats: int, device: str
-) -> dict[str, Any]:
-    """Images/s of each form on random 32x32 images, and the ratio of fused to plain, over
-    interleaved repeats.
-
-    The ``job`` is ``infer``, or ``train``: forward, loss and backward. Channels last, in which the
-    engine trains.
-    """
+def _speeds(spec: MultipathSpec, job: str, batch: int, settings: Settings) -> dict[str, Any]:
+    """Images/s of each form on random images, channels last as the engine trains, and the ratio of
+    fused to plain, over interleaved repeats."""
+    device = settings.device
     x = torch.randn(batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
     clock = time.process_time if device == "cpu" else None
     with one_thread():
@@ -65,7 +58,7 @@ def compare_implementations(
             net = MultipathNet(spec, implementation=implementation).train(job == "train")
             net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             measures[implementation] = rate(_step(net, x), batch, 0.0, clock)
-        found = interleave(measures, repeats)
+        found = interleave(measures, settings.repeats)
     rates = {form: Spread.of(values).to_dict() for form, values in found.items()}
     return {"images_per_s": rates, "ratio": ratio(found["fused"], found["plain"]).to_dict()}
 
