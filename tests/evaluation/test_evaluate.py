@@ -53,26 +53,12 @@ def _one_thread_again() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
-def test_data_that_was_moved_is_named_and_is_the_runs_own(tmp_path: Path) -> None:
-    here, there = tmp_path / "cls", tmp_path / "moved"
-    run = make_tiny_run(epochs=1, global_batch_size=4)
-    run = run.model_copy(update={"data": f"folder:{make_folder(here)}"})
-    (run,) = identify([run], required=True)
-    train(run, tmp_path / "run")
-    here.rename(there)
-    gone = CliRunner().invoke(app, ["eval", str(tmp_path / "run")])
-    assert isinstance(gone.exception, DataError)
-    assert str(gone.exception).endswith("if it was moved, name it: --data folder:PATH")
-    loaded = load_run(tmp_path / "run")
-    notes = evaluate(loaded, open_data(f"folder:{there}"), 8, Runtime()).notes
-    assert not any("is assumed" in note for note in notes)
-
-
 def test_a_run_is_evaluated_on_its_classes_in_their_order_only(tmp_path: Path) -> None:
     kind, other = "folder", "timm"
     own = make_folder(tmp_path / "own", ("1", "2", "10"), 2)
     run = make_tiny_run(epochs=1, global_batch_size=4)
-    train(run.model_copy(update={"data": f"{kind}:{own}"}), tmp_path / "run")
+    (run,) = identify([run.model_copy(update={"data": f"{kind}:{own}"})], required=True)
+    train(run, tmp_path / "run")
     where = str(tmp_path / "run")
     right = command(where, "--device", "cpu", "--json")
     assert right.exit_code == 0, right.exception
@@ -83,6 +69,14 @@ def test_a_run_is_evaluated_on_its_classes_in_their_order_only(tmp_path: Path) -
         done = command(where, "--device", "cpu", "--data", data)
         assert isinstance(done.exception, EvaluationError)
         assert f"in another order, than {data} has" in str(done.exception)
+    # Data that was moved is the run's own, where it is named.
+    moved = own.rename(tmp_path / "moved")
+    gone = command(where)
+    assert isinstance(gone.exception, DataError)
+    assert str(gone.exception).endswith("if it was moved, name it: --data folder:PATH")
+    notes = evaluate(load_run(Path(where)), open_data(f"{kind}:{moved}"), 8, Runtime()).notes
+    assert not any("is assumed" in note for note in notes)
+    moved.rename(own)
     # The training part is not needed, neither in the data that are named nor in its own.
     shutil.rmtree(own / "train")
     alone = command(where, "--device", "cpu", "--json")

@@ -35,14 +35,9 @@ def report_on(folder: Path) -> str:
     return (folder / "report" / "report.html").read_text()
 
 
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes")
-    train_all(folder, [segmentation_run(seed, width) for seed in SEEDS for width in (4, 12)])
-    return folder
-
-
-def test_dense_prediction_in_rows_tests_and_on_the_page(scenes: Path) -> None:
+def test_dense_prediction_in_rows_tests_files_and_on_the_page(tmp_path: Path) -> None:
+    scenes = tmp_path
+    train_all(scenes, [segmentation_run(seed, width) for seed in SEEDS for width in (4, 12)])
     found = {row.name: row for row in summarize(scan(scenes))}
     narrow, wide = found["width4"], found["width12"]
     assert (narrow.metric.label, narrow.metric.unit) == ("mIoU, exit 2", "%")
@@ -62,19 +57,15 @@ def test_dense_prediction_in_rows_tests_and_on_the_page(scenes: Path) -> None:
     page = report_on(scenes)
     assert "mIoU, exit 2" in page and "top-1" not in page
     assert f"{wide.value:.2f}" in page
-
-
-def test_dense_prediction_is_the_same_in_every_file(scenes: Path) -> None:
-    report_on(scenes)
-    rows = {row.name: row for row in summarize(scan(scenes))}
+    # And the same in every file.
     (table,) = (scenes / "report" / "tables").glob("*results*.csv")
     for line in csv.DictReader(table.open()):
-        assert float(line["value"]) == pytest.approx(rows[line["name"]].value)
+        assert float(line["value"]) == pytest.approx(found[line["name"]].value)
         assert line["metric"] == "miou_2"
-        assert int(line["macs"]) == rows[line["name"]].macs
+        assert int(line["macs"]) == found[line["name"]].macs
         assert float(line["metric_miou_1"]) > 0 and float(line["cost_exit 1_macs"]) > 0
     (tex,) = (scenes / "report" / "tables").glob("*results*.tex")
-    assert all(f"{row.value:.2f}" in tex.read_text() for row in rows.values())
+    assert all(f"{row.value:.2f}" in tex.read_text() for row in found.values())
 
 
 def test_a_run_after_a_run_is_compared_where_the_study_says_so(tmp_path: Path) -> None:

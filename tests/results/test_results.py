@@ -53,18 +53,12 @@ def test_mean_deviation_and_gain_over_seeds(tmp_path: Path) -> None:
     assert (row.seeds_requested, row.statuses, row.state) == (3, {"done": 3}, "done")
 
 
-def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
-    write_point(tmp_path, "gelu")
-    row = rows_of(tmp_path)["gelu"]
-    assert row.std is None
-    assert row.gain is None  # its parent was not run
-
-
 @pytest.mark.parametrize(("right", "images"), [(0, 10), (590, 599), (599, 599), (40_000, 50_000)])
 def test_interval_is_wilsons(tmp_path: Path, right: int, images: int) -> None:
     write_point(tmp_path, "gelu", top1=100 * right / images, result={"val_images": images})
     expected = binomtest(right, images).proportion_ci(0.95, method="wilson")
     row = rows_of(tmp_path)["gelu"]
+    assert (row.std, row.gain) == (None, None)  # of one seed, whose parent was not run
     assert row.interval == pytest.approx((100 * expected.low, 100 * expected.high))
     assert row.interval_method == "Wilson"
 
@@ -151,16 +145,12 @@ def test_runs_on_data_that_has_changed_are_left_out_with_the_reason(
     }
     if is_identified:  # what is asked for now is kept, however few there are
         assert list(rows_of(tmp_path, asked[:1])["gelu"].seeds) == [0]
-
-
-def test_rows_on_data_that_has_changed_are_not_compared(tmp_path: Path) -> None:
-    for name, images in (("gelu", 160), ("fewer_activations", 159)):
-        run = fake_run(get_roadmap("nano").variant(name), data="folder:cls")
-        write_run(tmp_path, run)
-        note_data(tmp_path, run, images)
-    rows = rows_of(tmp_path)
-    assert rows["fewer_activations"].gain is None
-    assert rows["fewer_activations"].remarks == ("not compared with gelu: other data",)
+    # And rows on the one and on the other are not compared.
+    run = fake_run(NANO.variant("fewer_activations"), data="folder:cls")
+    write_run(tmp_path, run)
+    note_data(tmp_path, run, 160)
+    row = rows_of(tmp_path)["fewer_activations"]
+    assert (row.gain, row.remarks) == (None, ("not compared with gelu: other data",))
 
 
 def test_data_that_was_moved_is_one_data_set(tmp_path: Path) -> None:
@@ -266,12 +256,6 @@ def test_rows_of_another_task_or_on_other_data_are_not_compared(
 # Noise
 
 
-def test_one_seed_detects_nothing(tmp_path: Path) -> None:
-    for name in ("kernel_7", "gelu"):
-        write_point(tmp_path, name, top1=97, result={"val_images": 600})
-    assert detectable_note(summarize(scan(tmp_path))).startswith("One seed per row, so nothing is")
-
-
 def test_what_several_seeds_detect(tmp_path: Path) -> None:
     for seed, right in enumerate((96, 98)):  # deviation sqrt(2), twice
         for name in ("kernel_7", "gelu"):
@@ -286,10 +270,12 @@ def test_what_several_seeds_detect(tmp_path: Path) -> None:
     assert "Two seeds find next to nothing" in note
 
 
-def test_nothing_done_detects_nothing(tmp_path: Path) -> None:
+def test_nothing_done_or_one_seed_detects_nothing(tmp_path: Path) -> None:
     run = write_point(tmp_path, "gelu", top1=100)
     assert detectable_note(summarize([], [run])).startswith("No run is done yet")
     assert "nothing is tested" in detectable_note(summarize(scan(tmp_path)))
+    write_point(tmp_path, "kernel_7")
+    assert detectable_note(summarize(scan(tmp_path))).startswith("One seed per row, so nothing is")
 
 
 # Rows picked from a road

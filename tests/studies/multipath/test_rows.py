@@ -17,12 +17,10 @@ from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
-from convnext_study.report.figures.roadmap import draw
 from convnext_study.report.findings import write_findings
 from convnext_study.report.page import render
 from convnext_study.report.tables import Table
 from convnext_study.results.load import load_results
-from convnext_study.results.summary import summarize
 from convnext_study.runs.records import Record, Run, scan
 from convnext_study.studies.multipath.findings import CLAIMS, PAPER
 from convnext_study.studies.multipath.growth import sentences
@@ -173,13 +171,6 @@ def test_the_table_has_the_papers_numbers_beside_ours(tmp_path: Path, file: Stud
         assert row["paper_mb"] == (paper and paper.mb)
         assert row["mean"] == (None if "resnet18" in name else 90.0)
         assert row["mb"] == (None if "resnet18" in name else pytest.approx(5.3, abs=1e-3))
-
-
-def test_the_studys_own_figure_has_room_for_its_headings(tmp_path: Path, file: StudyFile) -> None:
-    for data in ("digits", "cifar10:x"):
-        requested = file.runs(context_of(file, data=data))
-        rows = summarize(finished(tmp_path / data[:5], requested, FLAT), requested)
-        assert draw(rows, tmp_path, kinds=("svg",))
 
 
 def test_the_findings_stand_on_the_page_and_in_files(tmp_path: Path, file: StudyFile) -> None:
