@@ -31,13 +31,14 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
 THEIRS = ("test_resnet", "test_efficientnet", "test_byobnet", "multipath_se_resnet18")
 
 
-@pytest.mark.parametrize("synchronised", [False, True])
 @pytest.mark.parametrize("kind", OURS)
-def test_networks_of_this_package(kind: str, synchronised: bool) -> None:
+def test_synchronised_norms_of_this_package(kind: str) -> None:
+    """With one process they count as with several; of others `test_timm_contract.py` speaks."""
     name, fields = OURS[kind]
-    nets = [build(name, drop_path_rate=0.2, **fields) for _ in range(2)]
-    if synchronised:  # with one process it counts as it does with several
-        nets = [nn.SyncBatchNorm.convert_sync_batchnorm(net) for net in nets]
+    nets = [
+        nn.SyncBatchNorm.convert_sync_batchnorm(build(name, drop_path_rate=0.2, **fields))
+        for _ in range(2)
+    ]
     compare_a_step(*nets)
     for norm in nets[1].modules():  # left as it was found
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
