@@ -9,6 +9,7 @@ from support.fakes import fake_run, fake_runs, locked, write_run, write_study
 from support.pages import data_in, page_of, set_commit, text_in
 
 from convnext_study.errors import UserError
+from convnext_study.report.figures import style
 from convnext_study.report.page import render
 from convnext_study.report.text import ONE_SEED, methods, summary
 from convnext_study.results.grouping import group
@@ -41,7 +42,7 @@ def html(imagenet: StudyFolder) -> str:
 
 
 def test_the_page_is_self_contained_and_small(html: str) -> None:
-    assert len(html.encode()) < 2_000_000
+    assert len(html.encode()) < 500_000
     loading = re.findall(
         r'(?:src|srcset|action|data)="|@import|url\(|<(?:iframe|object|base|img)', html
     )
@@ -58,9 +59,30 @@ def test_the_page_is_self_contained_and_small(html: str) -> None:
 def test_every_link_and_label_leads_somewhere(html: str) -> None:
     ids = re.findall(r' id="([^"]*)"', html)
     assert len(ids) == len(set(ids))
-    led = re.findall(r'href="#([^"]+)"', html) + re.findall(r'aria-controls="([\w-]+)"', html)
+    led = re.findall(r'href="#([^"]+)"', html)  # of links, and of curves that are drawn again
+    led += re.findall(r'aria-controls="([\w-]+)"', html)
     assert len(led) > 17 * 2
     assert set(led) <= set(ids)
+
+
+def test_figures_take_their_colours_from_the_page(html: str) -> None:
+    """And have nothing that the page's policy would refuse."""
+    found = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(found) == 2 + 3 + 17 * 3 + 1  # roads, curves, curves of steps, cost
+    for svg in found:
+        assert re.findall(r"#[0-9a-fA-F]{6}\b", svg) == []
+        assert not re.search(r"\sstyle=|clip-path|font-family|<style", svg)
+    used = set(re.findall(r"var\(--(\w+)\)", " ".join(found)))
+    assert used <= set(style.COLOURS) and {"bar", "deep", "mark", "c0", "c7"} <= used
+    dark = style._CSS.split("prefers-color-scheme: dark")[1].split("}")[0]
+    assert set(re.findall(r"--(\w+):", dark)) >= used
+
+
+def test_a_curve_stands_once_and_is_drawn_again_where_it_is_shown(html: str) -> None:
+    paths = re.findall(r'<path id="s1-q2-(s1-r\d+-\d)"', html)
+    assert len(paths) == len(set(paths)) == 17 * 3
+    used = re.findall(r'<use href="#([^"]*)"', html)
+    assert used.count("s1-q2-s1-r4-1") == 2  # its own panel, and that of the row after it
 
 
 def test_text_of_records_is_text(tmp_path: Path) -> None:

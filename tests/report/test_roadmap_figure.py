@@ -6,6 +6,7 @@ import itertools
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib
@@ -30,62 +31,50 @@ from convnext_study.runs.records import ModelRef, Run, scan
 LONG = "a long label of a step that somebody wrote without a thought of the figure's width"
 
 
-Rows = Callable[[Path], list[ResultRow]]
+Rows = Callable[[], list[ResultRow]]
 
 
-def once(make: Rows) -> Rows:
-    """Rows that are made of records in the folder of the first test that asks, and kept."""
-    kept: list[list[ResultRow]] = []
-
-    @functools.wraps(make)
-    def rows(folder: Path) -> list[ResultRow]:
-        if not kept:
-            kept.append(make(folder))
-        return kept[0]
-
-    return rows
+def made(runs: Sequence[Run], written: Sequence[Run] | None = None, **how: Any) -> list[ResultRow]:
+    """Rows of fake records of these runs, or of those that are ``written``."""
+    with TemporaryDirectory() as folder:
+        write_study(Path(folder), runs if written is None else written, **how)
+        return summarize(scan(Path(folder)), runs)
 
 
-@once
-def one_seed(folder: Path) -> list[ResultRow]:
-    runs = fake_runs()
-    return summarize(scan(write_study(folder, runs)), runs)
+@functools.cache
+def one_seed() -> list[ResultRow]:
+    return made(fake_runs())
 
 
-@once
-def with_gaps(folder: Path) -> list[ResultRow]:
-    runs = fake_runs(seeds=(0, 1, 2))
+@functools.cache
+def with_gaps() -> list[ResultRow]:
     status: Any = {"gelu": "failed", "layer_norm": "unfinished", "kernel_9": "new"}
-    return summarize(scan(write_study(folder, runs, status=status)), runs)
+    return made(fake_runs(seeds=(0, 1, 2)), status=status)
 
 
-@once
-def like_the_paper(folder: Path) -> list[ResultRow]:
+@functools.cache
+def like_the_paper() -> list[ResultRow]:
     runs = fake_runs("t", seeds=(0, 1, 2), data="folder:/mnt/somewhere/imagenet")
     top1 = {name: row.top1 - 0.2 for name, row in PAPER["t"].items()}
-    write_study(folder, runs, top1=top1, spread=0.08, val_images=50_000, macs=4_145_600_000)
-    return summarize(scan(folder), runs)
+    return made(runs, top1=top1, spread=0.08, val_images=50_000, macs=4_145_600_000)
 
 
-def one_row(folder: Path) -> list[ResultRow]:
-    return summarize(scan(write_study(folder, fake_runs()[:1])))
+def one_row() -> list[ResultRow]:
+    return made(fake_runs()[:1])
 
 
-@once
-def extremes(folder: Path) -> list[ResultRow]:
-    runs = fake_runs()
-    top1 = {"resnet-90ep": 10.0, "separate_downsampling": 100.0}
-    return summarize(scan(write_study(folder, runs, top1=top1)), runs)
+@functools.cache
+def extremes() -> list[ResultRow]:
+    return made(fake_runs(), top1={"resnet-90ep": 10.0, "separate_downsampling": 100.0})
 
 
-def all_right(folder: Path) -> list[ResultRow]:
+def all_right() -> list[ResultRow]:
     runs = fake_runs(seeds=(0, 1))
-    top1 = dict.fromkeys((run.name for run in runs), 100.0)
-    return summarize(scan(write_study(folder, runs, top1=top1, spread=0)), runs)
+    return made(runs, top1=dict.fromkeys((run.name for run in runs), 100.0), spread=0)
 
 
-@once
-def no_sections(folder: Path) -> list[ResultRow]:
+@functools.cache
+def no_sections() -> list[ResultRow]:
     labels = [LONG, "M" * 90, "$x_2$ costs $5", "short"]
     runs = [
         Run(
@@ -99,11 +88,10 @@ def no_sections(folder: Path) -> list[ResultRow]:
         )
         for place, label in enumerate(labels)
     ]
-    write_study(folder, runs[:3], macs=123_456_789_000)
-    return summarize(scan(folder), runs)
+    return made(runs, runs[:3], macs=123_456_789_000)
 
 
-def nothing_done(folder: Path) -> list[ResultRow]:
+def nothing_done() -> list[ResultRow]:
     return summarize([], fake_runs())
 
 
@@ -129,9 +117,9 @@ def texts(figure: Figure) -> list[Text]:
 @pytest.mark.parametrize("layout", [FILE, WIDE, NARROW], ids=["file", "wide", "narrow"])
 @pytest.mark.parametrize("case", CASES)
 def test_no_text_stands_on_another_or_on_a_bar_or_leaves_the_figure(
-    tmp_path: Path, case: Rows, layout: Layout
+    case: Rows, layout: Layout
 ) -> None:
-    figure = figure_of(case(tmp_path), layout)
+    figure = figure_of(case(), layout)
     figure.canvas.draw()
     boxes = [(one.get_text(), one.get_window_extent()) for one in texts(figure)]
     assert len(boxes) > 5
@@ -152,8 +140,8 @@ def bars_of(figure: Figure) -> dict[float, Rectangle]:
     return {bar.get_y() + thick / 2: bar for bar in bars if bar.get_height() > 0.9 * thick}
 
 
-def test_bars_end_at_the_accuracies_and_branches_are_open(tmp_path: Path) -> None:
-    rows = one_seed(tmp_path)
+def test_bars_end_at_the_accuracies_and_branches_are_open() -> None:
+    rows = one_seed()
     bars = list(bars_of(figure_of(rows)).values())
     assert len(bars) == len(rows) == 17
     for row, bar in zip(rows, bars, strict=True):
@@ -164,25 +152,23 @@ def test_bars_end_at_the_accuracies_and_branches_are_open(tmp_path: Path) -> Non
     assert places == sorted(places)
 
 
-def test_noise_band_with_one_seed_and_error_bars_with_several(tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "three").mkdir()
-    rows = one_seed(tmp_path / "one")
+def test_noise_band_with_one_seed_and_error_bars_with_several() -> None:
+    rows = one_seed()
     panel = figure_of(rows).axes[1]
     bands = [one for one in panel.patches if one.get_alpha()]
     ends = [(one.get_x(), one.get_x() + one.get_width()) for one in bands]  # type: ignore[attr-defined]
     assert np.allclose(ends, [row.interval or (0.0, 0.0) for row in rows])
     assert not panel.containers or all(not hasattr(one, "has_xerr") for one in panel.containers)
 
-    rows = with_gaps(tmp_path / "three")
+    rows = with_gaps()
     panel = figure_of(rows).axes[1]
     assert not [one for one in panel.patches if one.get_alpha()]
     errors = [one for one in panel.containers if getattr(one, "has_xerr", False)]
     assert len(errors) == sum(row.std is not None for row in rows) == 14
 
 
-def test_rows_without_a_result_say_why(tmp_path: Path) -> None:
-    figure = figure_of(with_gaps(tmp_path))
+def test_rows_without_a_result_say_why() -> None:
+    figure = figure_of(with_gaps())
     said = [one.get_text() for one in texts(figure)]
     assert [said.count(word) for word in ("failed", "unfinished", "not run")] == [1, 1, 1]
     assert len(bars_of(figure)) == 14
@@ -196,25 +182,19 @@ def paper_marks(figure: Figure) -> list[float]:
     ]
 
 
-def test_the_papers_numbers_stand_only_beside_imagenets(tmp_path: Path) -> None:
-    for name in ("t", "nano", "digits"):
-        (tmp_path / name).mkdir()
-    figure = figure_of(like_the_paper(tmp_path / "t"))
+def test_the_papers_numbers_stand_only_beside_imagenets() -> None:
+    figure = figure_of(like_the_paper())
     assert paper_marks(figure) == [row.top1 for row in PAPER["t"].values()]
     assert "paper, ImageNet-1K" in [one.get_text() for one in texts(figure)]
 
-    runs = fake_runs("t")
-    elsewhere = summarize(scan(write_study(tmp_path / "digits", runs)), runs)
-    for rows in (one_seed(tmp_path / "nano"), elsewhere):
+    for rows in (one_seed(), made(fake_runs("t"))):
         figure = figure_of(rows)
         assert paper_marks(figure) == []
         assert "ImageNet" not in " ".join(one.get_text() for one in texts(figure))
 
 
-def test_the_caption_says_what_the_numbers_are(tmp_path: Path) -> None:
-    for name in ("t", "wide"):
-        (tmp_path / name).mkdir()
-    figure = figure_of(like_the_paper(tmp_path / "t"))
+def test_the_caption_says_what_the_numbers_are() -> None:
+    figure = figure_of(like_the_paper())
     said = " ".join(one.get_text() for one in texts(figure))
     assert "regime t · data folder:imagenet · 50,000 test images · 3 seeds" in said
     assert "somewhere" not in said
@@ -223,18 +203,16 @@ def test_the_caption_says_what_the_numbers_are(tmp_path: Path) -> None:
     begins = figure.axes[1].get_xlim()[0]
     assert begins > 70
     assert f"The axis is cut: it begins at {begins:g} %, not at 0." in said
-    said = " ".join(one.get_text() for one in texts(figure_of(extremes(tmp_path / "wide"))))
+    said = " ".join(one.get_text() for one in texts(figure_of(extremes())))
     assert "is cut" not in said
 
 
-def test_the_road_stops_where_rows_are_missing_or_not_each_others_parent(tmp_path: Path) -> None:
-    for name in ("gaps", "bars"):
-        (tmp_path / name).mkdir()
-    rows = [row for row in with_gaps(tmp_path / "gaps") if row.adopted]
+def test_the_road_stops_where_rows_are_missing_or_not_each_others_parent() -> None:
+    rows = [row for row in with_gaps() if row.adopted]
     road = road_of(figure_of(rows))
     assert [bool(np.isnan(x)) for x in road] == [row.value is None for row in rows]
     # Rows of another study have no parent among them: dots, and no line.
-    road = road_of(figure_of(no_sections(tmp_path / "bars")))
+    road = road_of(figure_of(no_sections()))
     pairs = itertools.pairwise(road)
     assert all(np.isnan(one) or np.isnan(other) for one, other in pairs)
 
@@ -246,7 +224,7 @@ def road_of(figure: Figure) -> Any:
 
 
 def test_files_are_the_same_every_time_whatever_the_user_has_configured(tmp_path: Path) -> None:
-    rows = with_gaps(tmp_path)
+    rows = with_gaps()
     first = [path.read_bytes() for path in draw(rows, tmp_path)]
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "none"}):
         paths = draw(rows, tmp_path)
@@ -258,8 +236,7 @@ def test_files_are_the_same_every_time_whatever_the_user_has_configured(tmp_path
     assert b"<dc:date>" not in svg
     assert str(tmp_path).encode() not in svg + png
     assert png.startswith(b"\x89PNG")
-    made = {path.name for path in tmp_path.iterdir()} - {"runs"}
-    assert made == {"roadmap.png", "roadmap.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == {"roadmap.png", "roadmap.svg"}
 
 
 @pytest.mark.parametrize(
@@ -299,7 +276,7 @@ def test_data_is_named_without_its_folders() -> None:
     assert short_data("folder:/home/someone/sets/birds, digits") == "folder:birds, digits"
 
 
-def test_a_long_heading_leaves_room_for_the_bars(tmp_path: Path) -> None:
-    rows = [dataclasses.replace(row, section=3 * LONG) for row in one_seed(tmp_path)]
+def test_a_long_heading_leaves_room_for_the_bars() -> None:
+    rows = [dataclasses.replace(row, section=3 * LONG) for row in one_seed()]
     figure = figure_of(rows)
     assert all(axes.get_position().width > 0 for axes in figure.axes)
