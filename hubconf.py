@@ -8,6 +8,6 @@ import timm
 
 from convnext_study.models.registry import MODELS
 
-dependencies = ["torch", "torchvision", "timm", "pydantic"]
+dependencies = ["torch", "torchvision", "timm", "einops", "pydantic"]
 
 globals().update({name: timm.model_entrypoint(name) for name in MODELS})

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from PIL import Image
 
 from convnext_study.data.dataset import (
@@ -71,7 +72,7 @@ def draw_up(grey: torch.Tensor) -> torch.Tensor:
         .to(torch.uint8)
         for some in torch.split(grey, AT_ONCE)
     ]
-    return torch.cat(drawn).expand(-1, 3, -1, -1).contiguous()
+    return repeat(torch.cat(drawn), "n 1 h w -> n c h w", c=3).contiguous()
 
 
 def writers() -> npt.NDArray[np.int64]:
