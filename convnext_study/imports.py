@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Path, hint: str = "name a Python file") -> str:
     """The first 16 hex digits of a file's SHA-256. Raises UserError where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); name a Python file") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
 
 
 def load_file(path: Path) -> ModuleType:

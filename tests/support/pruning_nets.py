@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
-from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
+from convnext_study.runs.records import ModelRef
+from convnext_study.studies.pruning.channel_groups import Kept, check_kept, spec_groups
+from convnext_study.studies.pruning.dependency_graph import DependencyGraph
 from convnext_study.studies.pruning.families import make_network
+from convnext_study.studies.pruning.removal import network_of, spec_of
 from convnext_study.studies.pruning.spec import (
     BottleneckSpec,
     DenseNetSpec,
@@ -102,32 +104,29 @@ def pictures(count: int = 2, size: int = SIZE) -> Tensor:
     )
 
 
+def _road(step: str, depths: tuple[int, ...]) -> ModelRef:
+    spec = get_roadmap("nano").upto(step).replace(depths=depths, width=8)
+    return ModelRef(builder="roadmap", args=spec.to_dict())
+
+
+def _timm(name: str, **shape: list[int] | int) -> ModelRef:
+    return ModelRef(builder="timm", args={"name": name, **shape})
+
+
 # Networks of other rooms, small.
-FOREIGN: dict[str, Any] = {
-    "roadmap_end": lambda: RoadmapNet(
-        get_roadmap("nano").upto("separate_downsampling").replace(depths=(1, 1, 2, 1), width=8),
-        num_classes=5,
-    ),
-    "roadmap_start": lambda: RoadmapNet(
-        get_roadmap("nano").upto("resnet").replace(depths=(1, 2, 1, 1), width=8), num_classes=5
-    ),
-    "roadmap_depthwise": lambda: RoadmapNet(
-        get_roadmap("nano").upto("invert_dimensions").replace(depths=(1, 2, 1, 1), width=8),
-        num_classes=5,
-    ),
-    "convnext_atto": lambda: timm.create_model(
-        "convnext_atto", depths=(1, 1, 1, 1), dims=(8, 12, 16, 20), num_classes=5
-    ),
-    "resnet18": lambda: timm.create_model("resnet18", num_classes=5),
-    "densenet": lambda: timm.create_model(
-        "densenet121", growth_rate=4, block_config=(2, 2), num_classes=5
-    ),
+FOREIGN: dict[str, ModelRef] = {
+    "roadmap_end": _road("separate_downsampling", (1, 1, 2, 1)),
+    "roadmap_start": _road("resnet", (1, 2, 1, 1)),
+    "roadmap_depthwise": _road("invert_dimensions", (1, 2, 1, 1)),
+    "convnext_atto": _timm("convnext_atto", depths=[1, 1, 1, 1], dims=[8, 12, 16, 20]),
+    "resnet18": _timm("resnet18"),
+    "densenet": _timm("densenet121", growth_rate=4, block_config=[2, 2]),
 }
 
 
 def foreign(name: str) -> Any:
     torch.manual_seed(0)
-    return settle(FOREIGN[name]())
+    return settle(network_of(FOREIGN[name], 5))
 
 
 def fields(spec: Spec) -> dict[str, Any]:
@@ -153,3 +152,15 @@ NARROW: dict[str, dict[str, Any]] = {
 POOLED = [name for name in NARROW if name != "pruning_vgg11_slim_imagenet"]
 OURS = [name for name in NARROW if not name.startswith(("pruning_resnet34", "pruning_resnet50"))]
 RESIDUAL = [name for name in OURS if "res" in name]
+
+
+def mask(net: nn.Module, kept: Kept, image_size: tuple[int, int, int]) -> None:
+    """Set all weights that read the other channels to zero, in place."""
+    spec = spec_of(net)
+    if spec is None:
+        DependencyGraph(net, image_size).mask(kept)
+        return
+    for group, channels in check_kept(kept, spec_groups(spec)):
+        for reader, repeat in group.consumers:
+            columns = [at * repeat + i for at in group.gone(channels) for i in range(repeat)]
+            net.get_parameter(f"{reader}.weight").detach()[:, columns] = 0.0

@@ -8,8 +8,8 @@ from typing import Any
 from convnext_study.experiments.context import Context
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import ModelRef, Result, Run, TaskRef
+from convnext_study.studies.pruning.arms import REDUCED, schedules_for
 from convnext_study.studies.pruning.removal import OWN
-from convnext_study.studies.pruning.schedules import REDUCED, schedules_for
 from convnext_study.studies.pruning.spec import Spec, VggSpec
 from convnext_study.training.loop import train
 

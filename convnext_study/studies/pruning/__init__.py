@@ -16,6 +16,6 @@ STUDY = Study(
         "pruning-factored": "methods.selection:build_factored",
     },
     tasks={"pruning-arm": "tasks:TrainingArm", "pruning-sparse": "tasks:SparseTraining"},
-    models="registry:MODELS",
+    models="published:MODELS",
     costs="costs:cost_tables",
 )

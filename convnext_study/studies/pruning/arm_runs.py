@@ -17,7 +17,7 @@ from convnext_study.runs.records import (
 from convnext_study.studies.pruning import arms as of
 from convnext_study.studies.pruning.costs import scratch_b_epochs
 from convnext_study.studies.pruning.methods.selection import factored_ref
-from convnext_study.studies.pruning.schedules import Schedules
+from convnext_study.studies.pruning.prune import SOFT_FILTERS
 from convnext_study.studies.pruning.targets import PruningTarget
 from convnext_study.studies.pruning.tasks import ARM_TASK, SPARSE_TASK
 from convnext_study.studies.pruning.trained_weights import WEIGHTS_FILE, TrainedWeights
@@ -37,15 +37,15 @@ class PrunedModelPlan:
     name: str
     label: str
     model: ModelRef
-    schedules: Schedules
+    schedules: of.Schedules
     targets: Sequence[PruningTarget]
     published: str | None = None
     chosen: frozenset[str] = frozenset()
-    by_method: Mapping[str, Schedules] = field(default_factory=dict)
+    by_method: Mapping[str, of.Schedules] = field(default_factory=dict)
     caveat: str = ""
     trained: TrainedWeights | None = None
 
-    def schedules_of(self, target: PruningTarget) -> Schedules:
+    def schedules_of(self, target: PruningTarget) -> of.Schedules:
         """Those of the target's method, where it has its own."""
         return self.by_method.get(target.method, self.schedules)
 
@@ -123,9 +123,10 @@ def _arm(plan: PrunedModelPlan, target: PruningTarget, arm: str, parent: Run, da
     if target.is_masked and arm in (of.SCRATCH_E, of.SCRATCH_B):
         weights = "redrawn"
     args = {"method": target.method, "weights": weights, **target.amount}
-    if target.is_decided_by_parent:
+    if target.model is None and not target.is_masked:  # the trained network decides it
         changes["metadata"][NETWORK_IS_BOUND] = True
-    if target.is_timed_by_parent and arm == of.SCRATCH_B:
+    # Only the trained network says how long it is, but for the filters that masks leave.
+    if arm == of.SCRATCH_B and target.model is None and target.method != SOFT_FILTERS:
         args["length"], changes["recipe"] = "scratch_b", own.base.model_dump(mode="json")
         if target.is_masked:  # which compute all, so that the plan counts the epochs
             changes["metadata"][EXPECTED_EPOCHS] = as_costly

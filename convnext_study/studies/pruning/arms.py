@@ -1,4 +1,4 @@
-"""The arms: what they are called, which weights they start from, and how long they are trained.
+"""The arms: what they are called, which weights they start from, and the recipes they have.
 
 | arm | weights | epochs |
 |---|---|---|
@@ -12,9 +12,19 @@
 | round_1, round_2, ... | rewound or inherited | E, under the mask of the round before and more |
 | slow_ticket, slow_control | the same | all of it at a tenth of the rate, the dense training too |
 
-Scratch-T and the second factor, inherited weights with the whole schedule, are ours. `schedules`
-has their recipes. No torch here.
+Scratch-T and the second factor, inherited weights with the whole schedule, are ours. The published
+recipes are those of the authors' scripts, as ``published.toml`` states them; what they augment and
+where they draw from is this package's engine's. No torch here.
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from convnext_study.errors import UserError
+from convnext_study.recipes import Recipe, get_recipe, make_recipe
+from convnext_study.studies.pruning.published import stated_recipe, tables
 
 # Of what is pruned.
 FINE_TUNED, INHERITED = "fine_tuned", "inherited"
@@ -50,3 +60,128 @@ WEIGHTS = {
     TICKET: "rewound",
     SLOW_TICKET: "rewound",
 }
+SLOWER = 10  # the second pair of tickets, by which the rate is divided
+# Where nothing is stated: as much shorter as on CIFAR, and a tenth of the rate. A hundredth, as
+# there, is too small for the few steps of a short training: by a pilot the second row of the nano
+# road, half of it left, comes back to 36 % with it and to 80 % with a tenth.
+FINE_TUNE_SHORTER, FINE_TUNE_SLOWER = 4, 10
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Recipes of one network's arms: ``base`` trains the whole network and whatever has its
+    schedule; ``fine_tune`` is short and its rate small and constant. The large network's training
+    counts as ``budget`` epochs, of which Scratch-B's are a multiple."""
+
+    base: Recipe
+    fine_tune: Recipe
+    budget: int
+
+    def recipe(self, arm: str, as_costly: int) -> Recipe:
+        """An arm's; ``as_costly`` are the epochs that cost what the dense training cost."""
+        if arm == FINE_TUNED:
+            return self.fine_tune
+        if arm == SCRATCH_B:
+            return with_epochs(self.base, as_costly, self.budget)
+        if arm == SCRATCH_T:
+            return with_epochs(self.base, as_costly + self.base.epochs)
+        return self.base.replace(lr=self.base.lr / SLOWER) if arm in SLOW_ARMS else self.base
+
+
+def with_epochs(recipe: Recipe, epochs: int, whole: int | None = None) -> Recipe:
+    """The recipe over so many epochs; the rate drops after the same fractions of them.
+
+    Where ``whole`` is given, milestones are as many times later as the epochs are over it.
+    """
+    whole = whole or recipe.epochs
+    if epochs == whole == recipe.epochs:
+        return recipe
+    milestones, gamma = recipe.milestones, recipe.gamma
+    if isinstance(milestones, tuple):
+        # In few epochs some coincide: none is before the first epoch, and no two are at once.
+        moved = [max(1, epochs * one // whole) for one in milestones]
+        if isinstance(gamma, tuple):
+            drops: dict[int, float] = {}
+            for one, factor in zip(moved, gamma, strict=True):
+                drops[one] = drops.get(one, 1.0) * factor
+            gamma = tuple(drops.values())
+        milestones = tuple(sorted({*moved}))
+    elif recipe.schedule == "step":
+        milestones = max(1, epochs * milestones // whole)
+    changes = {"epochs": epochs, "milestones": milestones, "gamma": gamma}
+    changed = {**recipe.model_dump(), **changes, "name": f"{recipe.name}[epochs={epochs}]"}
+    return Recipe.model_validate(changed)
+
+
+def fine_tuning(base: Recipe, epochs: int | None = None, lr: float | None = None) -> Recipe:
+    """A short schedule at one small rate, of the same optimizer and data."""
+    changes = {
+        "name": f"{base.name}-fine-tune",
+        "epochs": epochs or max(1, base.epochs // FINE_TUNE_SHORTER),
+        "lr": lr or base.lr / FINE_TUNE_SLOWER,
+        "schedule": "constant",
+        "warmup_epochs": 0.0,
+    }
+    return Recipe.model_validate({**base.model_dump(), **changes})
+
+
+def published(recipe: str = "imagenet", method: str = "") -> Schedules:
+    """Those that the file states for networks of that recipe, pruned by that method."""
+    name = method if method in tables()["recipe"] else recipe
+    fields = stated_recipe(name)
+    tuned, budget = fields.pop("fine_tune"), fields.pop("scratch_b_of", None)
+    batch = fields["global_batch_size"]
+    base = make_recipe({"name": f"pruning-{name}", "lr_base_size": batch, **fields})
+    epochs = tuned["epochs"]
+    if not isinstance(epochs, int):
+        epochs = epochs.get(method, max(epochs.values()))
+    return Schedules(base, fine_tuning(base, epochs, tuned["lr"]), budget or base.epochs)
+
+
+# Ours, for minutes on a laptop; small batches, so that few images make enough steps. By pilots on a
+# part of the digits' training images: with the published drops, and no warmup, the large network
+# stayed 4 points lower; filters that were set to zero have large gradients behind a BatchNorm, and
+# not clipped they leave soft filter pruning at chance; clipped to a norm of 1 instead of 5, a tenth
+# of the rate or fine-tuning learns little in so few steps.
+_REDUCED = published("cifar").base.model_copy(
+    update={
+        "name": "pruning-reduced",
+        "epochs": 12,
+        "lr": 0.05,
+        "lr_base_size": 32,
+        "global_batch_size": 32,
+        "nesterov": True,
+        "schedule": "cosine",
+        "milestones": Recipe.model_fields["milestones"].default,  # of no use to it
+        "warmup_epochs": 1.0,
+        "clip_grad": 5.0,
+    }
+)
+REDUCED = Schedules(_REDUCED, fine_tuning(_REDUCED, 3, 0.001), _REDUCED.epochs)
+
+
+def schedules_for(
+    usual: Schedules, recipe: str | None, changes: dict[str, Any], image_size: int | None
+) -> Schedules:
+    """The schedules with what the command line asks for.
+
+    A ``recipe`` takes the base one's place; ``published`` and ``small`` leave the choice to the
+    network. ``changes`` are fields to set in every arm, of which ``epochs`` are the base's, and the
+    others' follow. Raises RecipeError for a recipe that cannot be used.
+    """
+    base, tuned, budget = usual.base, usual.fine_tune, usual.budget
+    if recipe not in (None, "published", "small", "composed"):
+        base = get_recipe(str(recipe))
+        tuned, budget = fine_tuning(base), base.epochs
+    fields = {name: value for name, value in changes.items() if value is not None}
+    epochs = fields.pop("epochs", None)
+    if image_size is not None:
+        fields.setdefault("image_size", image_size)
+    if epochs is not None:
+        shorter = max(1, epochs * tuned.epochs // base.epochs)
+        budget = epochs * budget // base.epochs
+        base, tuned = with_epochs(base, epochs), with_epochs(tuned, shorter)
+    if "milestones" in fields:
+        raise UserError("milestones: are fractions of the epochs in this study; set epochs")
+    base, tuned = (one.replace(**fields) if fields else one for one in (base, tuned))
+    return Schedules(base, tuned, budget)

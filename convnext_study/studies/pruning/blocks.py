@@ -53,10 +53,18 @@ def select(selection: ChannelSelection, stream: int) -> nn.Module:
     return nn.Identity() if keep_idx == tuple(range(stream)) else Select(keep_idx)
 
 
-def norm_select_act(selection: ChannelSelection, stream: int) -> nn.Sequential:
-    """BatchNorm over a stream, an activation, and the channels of it that are read."""
+def named(**layers: nn.Module | None) -> nn.Sequential:
+    """Layers in a row, by their names; those that are None are left out."""
+    there = {name: layer for name, layer in layers.items() if layer is not None}
+    return nn.Sequential(OrderedDict(there))
+
+
+def norm_select_act(
+    selection: ChannelSelection, stream: int, **more: nn.Module | None
+) -> nn.Sequential:
+    """BatchNorm over a stream, an activation, the channels of it that are read, and ``more``."""
     norm, act = nn.BatchNorm2d(stream), nn.ReLU(inplace=True)
-    return nn.Sequential(OrderedDict(norm=norm, act=act, select=select(selection, stream)))
+    return named(norm=norm, act=act, select=select(selection, stream), **more)
 
 
 def conv3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
@@ -239,7 +247,7 @@ class VggHead(Head):
 
 def _hidden(spec: VggSpec, channels: int) -> nn.Module:
     features = channels * SIDE**2 if spec.flattens else channels
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers: dict[str, nn.Module] = {}
     for place, width in enumerate(spec.hidden, start=1):
         layers[f"fc{place}"] = nn.Linear(features, width)
         if spec.head != "4096":
@@ -248,4 +256,4 @@ def _hidden(spec: VggSpec, channels: int) -> nn.Module:
         if spec.head == "4096":
             layers[f"drop{place}"] = nn.Dropout(0.5)
         features = width
-    return nn.Sequential(layers) if layers else nn.Identity()
+    return named(**layers) if layers else nn.Identity()

@@ -64,6 +64,16 @@ class Group:
         """How many channels, or sets of them, go one by one."""
         return len(self.units) or self.width
 
+    @property
+    def size(self) -> int:
+        """How many channels go at a time."""
+        return self.width // self.count
+
+    @property
+    def is_read_once(self) -> bool:
+        """Whether one layer reads the channels, each for itself, as methods with samples need."""
+        return len(self.consumers) == 1 and not self.concatenated and not self.units
+
     def channels_of(self, units: Iterable[int]) -> list[int]:
         """The channels of these units, ascending."""
         if not self.units:
@@ -89,7 +99,7 @@ def check_kept(kept: Kept, groups: Sequence[Group]) -> list[tuple[Group, tuple[i
                 f"{group.name}: name each of its {group.width} channels at most once"
             )
         if any(0 < len({*unit} & {*channels}) < len(unit) for unit in group.units):
-            raise PruningError(f"{group.name}: its channels go {len(group.units[0])} at a time")
+            raise PruningError(f"{group.name}: its channels go {group.size} at a time")
         found.append((group, channels))
     return found
 
@@ -103,23 +113,20 @@ def check_widths(widths: Mapping[str, int], groups: Sequence[Group]) -> list[tup
     for name, width in widths.items():
         if name not in known:
             raise PruningError(f"{name}: has no channels to prune{did_you_mean(name, [*known])}")
-        most = known[name].width
+        most, size = known[name].width, known[name].size
         if width < 1:
             raise PruningError(f"{name}: all of its {most} channels would go; keep at least one")
         if width > most:
             raise PruningError(f"{name}: has {most} channels, and {width} cannot stay")
-        if width * known[name].count % most:
-            raise PruningError(f"{name}: its channels go {most // known[name].count} at a time")
+        if width % size:
+            raise PruningError(f"{name}: its channels go {size} at a time")
     return [(group, widths[group.name]) for group in groups if group.name in widths]
 
 
 def widths_left(groups: Sequence[Group], gone: float) -> dict[str, int]:
     """Of each layer ``int(width * (1 - gone))``, what a share leaves, and at least one channel;
     of those that go together as many sets."""
-    return {
-        group.name: (int(group.count * (1 - gone)) or 1) * (group.width // group.count)
-        for group in groups
-    }
+    return {group.name: (int(group.count * (1 - gone)) or 1) * group.size for group in groups}
 
 
 def widths_of(spec: Spec) -> dict[str, int]:
@@ -130,12 +137,13 @@ def widths_of(spec: Spec) -> dict[str, int]:
 def kept_of(widths: Mapping[str, int], groups: Sequence[Group] = ()) -> dict[str, list[int]]:
     """The first channels of each layer: for an architecture, any others would do. Of those that go
     together in one of the ``groups``, the first sets."""
-    known = {group.name: group for group in groups if group.units}
-    found = {name: list(range(width)) for name, width in widths.items()}
-    for name, group in known.items():
-        if name in widths:
-            found[name] = group.channels_of(range(widths[name] * group.count // group.width))
-    return found
+    known = {group.name: group for group in groups}
+    return {
+        name: known[name].channels_of(range(width // known[name].size))
+        if name in known
+        else list(range(width))
+        for name, width in widths.items()
+    }
 
 
 def narrowed(spec: Spec, kept: Kept) -> Spec:
@@ -198,7 +206,6 @@ _LAYERS: dict[str, tuple[tuple[str, str, str], ...]] = {
 
 def _blocks(spec: Any) -> Iterator[Group]:
     place: tuple[Any, ...]
-    is_timms = isinstance(spec, specs.ImageNetBasicSpec | specs.BottleneckSpec)
     for stage, blocks in enumerate(spec.inner):
         if stage and isinstance(spec, specs.DenseNetSpec):
             at = stage - 1
@@ -206,7 +213,9 @@ def _blocks(spec: Any) -> Iterator[Group]:
             names = (f"{path}.select", f"{path}.norm", f"{path}.conv")
             yield _group(*names, spec.transitions[at], at, place)
         for block, numbers in enumerate(blocks):
-            path = f"layer{stage + 1}.{block}" if is_timms else f"stages.{stage}.blocks.{block}"
+            path = (
+                f"layer{stage + 1}.{block}" if spec.is_timms else f"stages.{stage}.blocks.{block}"
+            )
             many = isinstance(numbers, tuple)
             for at, width in enumerate(numbers if many else (numbers,)):
                 layer, norm, reader = _LAYERS[spec.family][at]

@@ -16,7 +16,7 @@ from convnext_study.results.compare import resolution_of
 from convnext_study.results.statistics.intervals import two_way
 from convnext_study.studies.pruning import arms as of
 from convnext_study.studies.pruning.rows import Row
-from convnext_study.studies.pruning.targets import FROM, GUIDED, TRANSFERRED
+from convnext_study.studies.pruning.targets import FROM, GUIDED, HALVES, TRANSFERRED
 
 MARGIN = 1.0  # points: a difference that would matter
 # Of one target: the arms, and what their difference answers.
@@ -34,13 +34,7 @@ ARM_CONTRASTS = (
 )
 # Of one arm: two targets of the same MACs, or as many weights, and what their difference answers.
 TARGET_CONTRASTS = (
-    ("thinet", "half", "criterion: ThiNet or L1-norm"),
-    ("regression", "half", "criterion: regression or L1-norm"),
-    ("half_random", "half", "criterion: random filters or L1-norm"),
-    ("half_smallest", "half", "criterion: smallest filters or L1-norm"),
-    ("half_geometric-median", "half", "criterion: geometric median or L1-norm"),
-    ("half_group-norm", "half", "criterion: group norm or L1-norm"),
-    ("half_taylor", "half", "criterion: Taylor or L1-norm"),
+    *((name, "half", f"criterion: {label} or L1-norm") for name, label in HALVES.values()),
     ("lamp", "sparse", "criterion: LAMP or magnitude"),
     ("slimming", "half", "claim 3: slimmed widths or uniform ones"),
     ("random_widths", "half", "claim 3: random widths or uniform ones"),
@@ -76,7 +70,9 @@ def _contrasts(rows: Iterable[Row]) -> Iterator[tuple[Row, Row, str]]:
             first = known.get((network, target, one))
             second = known.get((network, "" if other == of.DENSE else target, other))
             if first and first.is_masked and other == of.FINE_TUNED and not second:
-                second = _pruned_in_training(first)
+                # The network of soft filters whose zeros are the row's masks.
+                prepared = first.parent and first.parent.arm == of.SPARSE_DENSE
+                second = first.parent if prepared else None
             if first and second:
                 # The paper's negative result is of masks, on single weights.
                 masked = question.replace("claim 1", "claim 2, masks")
@@ -90,11 +86,6 @@ def _contrasts(rows: Iterable[Row]) -> Iterator[tuple[Row, Row, str]]:
                 # Published fine-tuning is of another length for each method.
                 if arm != of.FINE_TUNED or first.result.epochs == second.result.epochs:
                     yield first, second, f"{question}: {of.LABELS[arm]}"
-
-
-def _pruned_in_training(row: Row) -> Row | None:
-    """The network of soft filters whose zeros are the row's masks."""
-    return row.parent if row.parent and row.parent.arm == of.SPARSE_DENSE else None
 
 
 def _target_contrasts(target: str) -> Iterator[tuple[str, str]]:

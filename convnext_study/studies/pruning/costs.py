@@ -24,11 +24,16 @@ from convnext_study.models.blocks import Head
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.formatting import count, digits
 from convnext_study.runs.records import ModelRef
+from convnext_study.studies.pruning.channel_groups import Group, kept_of
 from convnext_study.studies.pruning.dependency_graph import Sound
-from convnext_study.studies.pruning.families import make_network
-from convnext_study.studies.pruning.methods.magnitude import conv_weights
 from convnext_study.studies.pruning.published import PublishedNetwork, get_network, networks
-from convnext_study.studies.pruning.removal import OWN, find_groups, network_of
+from convnext_study.studies.pruning.removal import (
+    OWN,
+    find_groups,
+    network_of,
+    own_ref,
+    pruned_ref,
+)
 from convnext_study.studies.pruning.rows import Row
 
 CAP = 2  # Scratch-B's ratio on ImageNet, for the predefined methods
@@ -70,59 +75,80 @@ class ModelCost(NamedTuple):
     budget: int
 
 
-def cost_of(model: ModelRef, images: Images) -> ModelCost:
-    """The counts of a record's network, before anything is trained."""
-    return _cost(model.model_dump_json(), images)
+@dataclass(frozen=True, eq=False)
+class UntrainedNetwork:
+    """A record's network before anything is trained: what it costs, and which channels can go."""
 
+    model: ModelRef
+    images: Images
 
-def groups_in(model: ModelRef, images: Images) -> Sound:
-    """Its channels that can go, and the layers that stay whole. Raises UserError as
-    `removal.groups_of` does."""
-    return _sound(model.model_dump_json(), images)
+    @functools.cached_property
+    def cost(self) -> ModelCost:
+        """Its counts."""
+        net, shape = self.outline(), self.images.shape
+        return ModelCost(cost.count(net, shape).macs, budget_flops(net, shape))
+
+    @functools.cached_property
+    def sound(self) -> Sound:
+        """Its channels that can go, and the layers that stay whole. Raises UserError as
+        `find_groups` does."""
+        return find_groups(self.outline(), self.images.shape)
+
+    @property
+    def filters(self) -> list[Group]:
+        """The layers whose own filters can go, those of the classifier left out."""
+        return [one for one in self.sound.groups if one.stage >= 0 and one.producers]
+
+    def narrowed(self, widths: Mapping[str, int]) -> UntrainedNetwork:
+        """The network of these widths."""
+        kept = kept_of(widths, self.sound.groups)
+        return untrained(pruned_ref(self.model, kept, self.images.shape), self.images)
+
+    def outline(self) -> nn.Module:
+        """Of this study's networks shapes alone, which is all that is counted; others are traced,
+        with weights."""
+        with torch.device("meta" if self.model.builder == OWN else "cpu"):
+            return network_of(self.model, self.images.classes)
 
 
 @functools.cache
-def _cost(model: str, images: Images) -> ModelCost:
-    net = _outline(model, images)
-    return ModelCost(cost.count(net, images.shape).macs, budget_flops(net, images.shape))
+def masked_budget(whole: UntrainedNetwork, ratio: float, *, filters: bool) -> int:
+    """The budget under masks on all convolutions: without so large a share of each one's filters,
+    as soft filter pruning leaves it, or of its weights."""
+    net, left = whole.outline(), {}
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+            # What goes as one: a filter, or a weight.
+            each = module.weight[0].numel() if filters else 1
+            units = module.weight.numel() // each
+            left[f"{name}.weight"] = (units - int(units * ratio)) * each
+    return budget_flops(net, whole.images.shape, left)
+
+
+def untrained(model: ModelRef, images: Images) -> UntrainedNetwork:
+    """The network of a record; each is counted and traced once."""
+    return _untrained(model.model_dump_json(), images)
 
 
 @functools.cache
-def _sound(model: str, images: Images) -> Sound:
-    return find_groups(_outline(model, images), images.shape)
+def _untrained(model: str, images: Images) -> UntrainedNetwork:
+    return UntrainedNetwork(ModelRef.model_validate_json(model), images)
 
 
-@functools.cache
-def masked_budget(model: str, images: Images, ratio: float, *, filters: bool) -> int:
-    """The budget of a record's network, in JSON, under masks on all convolutions: without so large
-    a share of each one's filters, as soft filter pruning leaves it, or of its weights."""
-    net = _outline(model, images)
-    left = {
-        name: (len(weight) - int(len(weight) * ratio)) * weight[0].numel()
-        if filters
-        else weight.numel() - int(weight.numel() * ratio)
-        for name, weight in conv_weights(net).items()
-    }
-    return budget_flops(net, images.shape, left)
-
-
-def _outline(model: str, images: Images) -> nn.Module:
-    """Of this study's networks shapes are all that is counted; others are traced with weights."""
-    ref = ModelRef.model_validate_json(model)
-    with torch.device("meta" if ref.builder == OWN else "cpu"):
-        return network_of(ref, images.classes)
+def untrained_published(network: PublishedNetwork) -> UntrainedNetwork:
+    """A published network, on the images that it is for."""
+    return untrained(own_ref(network.spec), Images(network.input, network.classes))
 
 
 def measure_latency(rows: Mapping[str, Row]) -> dict[str, Spread]:
     """Milliseconds of an image of each row's network; equal ones are measured once, all in turn."""
-    networks = {name: (row.model.model_dump_json(), _images(row)) for name, row in rows.items()}
+    networks = {name: untrained(row.model, _images(row)) for name, row in rows.items()}
     with one_thread():
         measures = {
-            key: rate(_step(*key), BATCH, SECONDS, CLOCK)
-            for key in dict.fromkeys(networks.values())
+            one: rate(_step(one), BATCH, SECONDS, CLOCK) for one in dict.fromkeys(networks.values())
         }
         rates = interleave(measures, REPEATS)
-    return {name: Spread.of([1000 / one for one in rates[key]]) for name, key in networks.items()}
+    return {name: Spread.of([1000 / one for one in rates[net]]) for name, net in networks.items()}
 
 
 def _images(row: Row) -> Images:
@@ -133,10 +159,10 @@ def _images(row: Row) -> Images:
     return Images(int(size), int(about.get("classes", 10)))
 
 
-def _step(model: str, images: Images) -> Callable[[], None]:
-    net = network_of(ModelRef.model_validate_json(model), images.classes).eval()
+def _step(network: UntrainedNetwork) -> Callable[[], None]:
+    net = network_of(network.model, network.images.classes).eval()
     net.to(memory_format=torch.channels_last)
-    batch = torch.zeros(BATCH, *images.shape).contiguous(memory_format=torch.channels_last)
+    batch = torch.zeros(BATCH, *network.images.shape).contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
         with torch.inference_mode():
@@ -210,10 +236,9 @@ def counted(name: str) -> dict[str, float]:
     pruned networks alone.
     """
     network = get_network(name)
-    with torch.device("meta"):
-        net = make_network(network.spec, num_classes=network.classes)
-    shape = (3, network.input, network.input)
-    counts, budget = cost.count(net, shape), budget_flops(net, shape)
+    one = untrained_published(network)
+    net, budget = one.outline(), one.cost.budget
+    counts = cost.count(net, one.images.shape)
     layers = [one for one in net.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
     norms = [one for one in net.modules() if isinstance(one, nn.BatchNorm2d)]
     found: dict[str, float] = {

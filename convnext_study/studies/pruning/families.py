@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -22,9 +21,8 @@ EXPANSION = 4  # of a bottleneck
 
 def make_network(spec: Spec, **kwargs: Any) -> nn.Module:
     """The network of a spec; further arguments are those of `PruningNet` or timm's ``ResNet``."""
-    if isinstance(spec, specs.ImageNetBasicSpec | specs.BottleneckSpec):
-        return timm_resnet(spec, **kwargs)
-    return PruningNet(spec, **kwargs)
+    build: Any = timm_resnet if spec.is_timms else PruningNet
+    return build(spec, **kwargs)  # type: ignore[no-any-return]
 
 
 def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> nn.Module:
@@ -126,13 +124,13 @@ def _stem(spec: specs.SmallSpec, in_chans: int) -> nn.Sequential:
     width = 2 * spec.growth if isinstance(spec, specs.DenseNetSpec) else spec.widths[0]
     is_large = isinstance(spec, specs.PreActSpec)
     geometry = (7, 2, 3) if is_large else (3, 1, 1)  # kernel, stride, padding
-    conv = nn.Conv2d(in_chans, width, *geometry, bias=False)
-    layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
-    if is_large or isinstance(spec, specs.ResNetSpec):
-        layers |= {"norm": nn.BatchNorm2d(width), "act": nn.ReLU(inplace=True)}
-    if is_large:
-        layers["pool"] = nn.MaxPool2d(3, 2, padding=1)
-    return nn.Sequential(layers)
+    is_normed = is_large or isinstance(spec, specs.ResNetSpec)
+    return blocks.named(
+        conv=nn.Conv2d(in_chans, width, *geometry, bias=False),
+        norm=nn.BatchNorm2d(width) if is_normed else None,
+        act=nn.ReLU(inplace=True) if is_normed else None,
+        pool=nn.MaxPool2d(3, 2, padding=1) if is_large else None,
+    )
 
 
 def _vgg(spec: specs.VggSpec) -> Iterator[BuiltStage]:
@@ -148,12 +146,9 @@ def _vgg(spec: specs.VggSpec) -> Iterator[BuiltStage]:
 
 
 def _conv_norm_act(spec: specs.VggSpec, c_in: int, c_out: int) -> nn.Sequential:
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv"] = nn.Conv2d(c_in, c_out, 3, padding=1, bias=spec.conv_bias)
-    if spec.batchnorm:
-        layers["norm"] = nn.BatchNorm2d(c_out)
-    layers["act"] = nn.ReLU(inplace=True)
-    return nn.Sequential(layers)
+    conv = nn.Conv2d(c_in, c_out, 3, padding=1, bias=spec.conv_bias)
+    norm = nn.BatchNorm2d(c_out) if spec.batchnorm else None
+    return blocks.named(conv=conv, norm=norm, act=nn.ReLU(inplace=True))
 
 
 def _residual(
@@ -162,7 +157,6 @@ def _residual(
     """Every stage but the first halves the map; where norms come first, one ends the last stage."""
     stages: Any = spec.branches() if isinstance(spec, specs.PreActSpec) else spec.inner
     expansion = 1 if isinstance(spec, specs.ResNetSpec) else EXPANSION
-    first = 4 if isinstance(spec, specs.PreActSpec) else 1  # its stem's
     rates = iter(drop_path_rates(drop_path_rate, sum(map(len, stages))))
     c_in = spec.widths[0]
     for index, (hidden, width) in enumerate(zip(stages, spec.widths, strict=True)):
@@ -175,7 +169,7 @@ def _residual(
         if index == len(stages) - 1 and not isinstance(spec, specs.ResNetSpec):
             last = spec.last if isinstance(spec, specs.PreResNetSpec) else c_in
             tail, channels = blocks.norm_select_act(last, c_in), count(last)
-        yield Stage(layers, tail=tail), channels, first * 2**index
+        yield Stage(layers, tail=tail), channels, spec.stem_reduction * 2**index
 
 
 def _block(spec: Any, block: Any, widths: tuple[int, int], stride: int, rate: float) -> nn.Module:
@@ -199,9 +193,8 @@ def _densenet(spec: specs.DenseNetSpec) -> Iterator[BuiltStage]:
         if index:
             selection, before = spec.transitions[index - 1], c_in
             c_in = before // spec.compression
-            downsample = blocks.norm_select_act(selection, before)
-            downsample.add_module("conv", blocks.conv1x1(count(selection), c_in))
-            downsample.add_module("pool", nn.AvgPool2d(2, ceil_mode=True))
+            conv, pool = blocks.conv1x1(count(selection), c_in), nn.AvgPool2d(2, ceil_mode=True)
+            downsample = blocks.norm_select_act(selection, before, conv=conv, pool=pool)
         for hidden in inner:
             layers.append(blocks.DenseLayer(c_in, hidden, spec.growth))
             c_in += spec.growth
@@ -224,42 +217,39 @@ def timm_resnet(
     """
     from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
-    is_basic, stages = isinstance(spec, specs.ImageNetBasicSpec), spec.inner
+    is_basic = isinstance(spec, specs.ImageNetBasicSpec)
     kind = BasicBlock if is_basic else Bottleneck
-    net: Any = ResNet(kind, tuple(map(len, stages)), zero_init_last=zero_init_last, **kwargs)
+    depths = tuple(map(len, spec.inner))
+    net: Any = ResNet(kind, depths, zero_init_last=zero_init_last, **kwargs)
     net.spec = spec
-    for index, inner in enumerate(stages, start=1):
-        for block, widths in zip(getattr(net, f"layer{index}"), inner, strict=True):
-            if is_basic:
-                _narrow_basic(block, widths)
-            else:
-                _narrow_bottleneck(block, widths, spec)
+    for index, stage in enumerate(spec.inner, start=1):
+        for block, inner in zip(getattr(net, f"layer{index}"), stage, strict=True):
+            _narrow(block, (block.conv1.in_channels, inner) if is_basic else inner)
+            if getattr(spec, "shortcut_bias", False) and block.downsample is not None:
+                conv = block.downsample[0]
+                block.downsample[0] = _conv(conv, conv.in_channels, conv.out_channels, bias=True)
     net.init_weights(zero_init_last=zero_init_last)
     return net  # type: ignore[no-any-return]
 
 
-def _narrow_basic(block: Any, width: Any) -> None:
-    block.conv1 = _conv(block.conv1, block.conv1.in_channels, width)
-    block.bn1 = nn.BatchNorm2d(width)
-    block.conv2 = _conv(block.conv2, width, block.conv2.out_channels)
-
-
-def _narrow_bottleneck(block: Any, widths: Any, spec: Any) -> None:
-    in_idx, first, second = widths
-    block.conv1 = _first_conv(block.conv1, in_idx, first)
-    block.bn1 = nn.BatchNorm2d(first)
-    block.conv2 = _conv(block.conv2, first, second)
-    block.bn2 = nn.BatchNorm2d(second)
-    block.conv3 = _conv(block.conv3, second, block.conv3.out_channels)
-    if spec.shortcut_bias and block.downsample is not None:
-        conv = block.downsample[0]
-        block.downsample[0] = _conv(conv, conv.in_channels, conv.out_channels, bias=True)
-
-
-def _first_conv(conv: nn.Conv2d, selection: specs.ChannelSelection, c_out: int) -> nn.Conv2d:
-    if indices(selection) == tuple(range(conv.in_channels)):
-        return _conv(conv, count(selection), c_out)
-    return blocks.SelectedConv2d(indices(selection), c_out)
+def _narrow(block: Any, inner: Any) -> None:
+    """Let a block of timm's read these channels, and give its convolutions but the last, and the
+    norms behind them, these widths."""
+    selection, *widths = inner
+    c_in = count(selection)
+    for at, width in enumerate((*widths, None), start=1):
+        conv = getattr(block, f"conv{at}")
+        c_out = width or conv.out_channels
+        is_whole = at > 1 or indices(selection) == tuple(range(conv.in_channels))
+        narrow = (
+            _conv(conv, c_in, c_out)
+            if is_whole
+            else blocks.SelectedConv2d(indices(selection), c_out)
+        )
+        setattr(block, f"conv{at}", narrow)
+        if width is not None:
+            setattr(block, f"bn{at}", nn.BatchNorm2d(width))
+        c_in = c_out
 
 
 def _conv(like: Any, c_in: int, c_out: int, bias: bool = False) -> nn.Conv2d:

@@ -16,17 +16,10 @@ from convnext_study.runs.records import ModelRef, Run
 from convnext_study.studies.pruning import arms as of
 from convnext_study.studies.pruning.arm_runs import PrunedModelPlan, arm_runs
 from convnext_study.studies.pruning.channel_groups import widths_of
-from convnext_study.studies.pruning.costs import Images
+from convnext_study.studies.pruning.costs import Images, untrained
 from convnext_study.studies.pruning.prune import STAGE_SHARES
 from convnext_study.studies.pruning.published import get_network, networks
-from convnext_study.studies.pruning.removal import OWN
-from convnext_study.studies.pruning.schedules import (
-    REDUCED,
-    Schedules,
-    fine_tuning,
-    published,
-    schedules_for,
-)
+from convnext_study.studies.pruning.removal import own_ref
 from convnext_study.studies.pruning.spec import VggSpec
 from convnext_study.studies.pruning.targets import (
     FROM,
@@ -37,7 +30,6 @@ from convnext_study.studies.pruning.targets import (
     optional_targets,
     predefined,
     published_targets,
-    ref_of,
     small_targets,
     transferred_targets,
 )
@@ -73,24 +65,20 @@ def runs_of(context: Context) -> list[Run]:
     """
     check_labels(context.data, OF_IMAGES)
     plans = requested_plans(context)
-    firsts: dict[str, Run] = {}  # several targets may start from one prepared network
+    found: dict[str, Run] = {}  # several targets may start from one prepared network
     for seed in context.seeds:
-        order = 0
-        for plan in plans:
-            runs = []
-            for run in arm_runs(plan, context.data, seed):
-                runs.append(with_metadata(run, order=order))
-                order += 1
-            # The network itself, the arms of the chosen targets, and all that they start from.
-            wanted: set[str] = set()
-            for run in reversed(runs):
-                target, arm = run.metadata["target"], run.metadata["arm"]
-                if run.key in wanted or arm == of.DENSE or target in plan.chosen:
-                    wanted |= {run.key, run.init_from or run.key}
-            for run in runs:
-                if run.key in wanted:
-                    firsts.setdefault(run.key, run)
-    return [*firsts.values()]
+        everything = [(plan, run) for plan in plans for run in arm_runs(plan, context.data, seed)]
+        wanted = {
+            key
+            for plan, run in everything
+            if run.metadata["arm"] == of.DENSE or run.metadata["target"] in plan.chosen
+            for key in (run.key, run.init_from)
+        }
+        # Whatever is chosen, a run has one place in the order.
+        for order, (_, run) in enumerate(everything):
+            if run.key in wanted:
+                found.setdefault(run.key, with_metadata(run, order=order))
+    return [*found.values()]
 
 
 def requested_plans(context: Context) -> list[PrunedModelPlan]:
@@ -191,17 +179,17 @@ def _images(context: Context, size: int | None) -> Images:
 
 def _schedules(
     context: Context, size: int | None, recipe: str | None, methods: Iterable[str] = ()
-) -> tuple[Schedules, dict[str, Schedules]]:
+) -> tuple[of.Schedules, dict[str, of.Schedules]]:
     """A network's with what the command line asks for, and those of the methods: of the published
     ``recipe``, reduced where it is None."""
 
-    def changed(usual: Schedules) -> Schedules:
-        return schedules_for(usual, context.recipe, context.changes, size)
+    def changed(usual: of.Schedules) -> of.Schedules:
+        return of.schedules_for(usual, context.recipe, context.changes, size)
 
     if recipe is None:
-        return changed(REDUCED), {}
-    by_method = {method: changed(published(recipe, method)) for method in methods}
-    return changed(published(recipe)), by_method
+        return changed(of.REDUCED), {}
+    by_method = {method: changed(of.published(recipe, method)) for method in methods}
+    return changed(of.published(recipe)), by_method
 
 
 def _published(name: str, context: Context) -> PrunedModelPlan:
@@ -213,7 +201,7 @@ def _published(name: str, context: Context) -> PrunedModelPlan:
     return PrunedModelPlan(
         name.replace("-", "_"),
         network.label,
-        ref_of(network),
+        own_ref(network.spec),
         schedules,
         targets,
         published=name if full else None,
@@ -224,17 +212,17 @@ def _published(name: str, context: Context) -> PrunedModelPlan:
 def _eighth(context: Context) -> PrunedModelPlan:
     small, whole = context.data.partition(":")[0], _narrowed("vgg16")
     size = DIGITS_SIZE if small == "digits" else SMALL_SIZE if small == "folder" else None
-    model = ModelRef(builder=OWN, args=whole.to_dict())
+    model = own_ref(whole)
     schedules, _ = _schedules(context, size, None)
     plan = _plan(EIGHTH, "VGG-16, an eighth as wide", model, schedules, context)
     images = _images(context, schedules.base.image_size)
     widths = narrower(widths_of(_narrowed("vgg16-a")), widths_of(whole))
-    deeper = ModelRef(builder=OWN, args=_narrowed("vgg19-slim").to_dict())
+    deeper = untrained(own_ref(_narrowed("vgg19-slim")), images)
     slimming = next(target for target in plan.targets if target.name == "slimming")
     targets = [
-        predefined(model, images, "rule", "rule (L1)", widths, of.ALL),
+        predefined(untrained(model, images), "rule", "rule (L1)", widths),
         *plan.targets,
-        *transferred_targets("VGG-19", deeper, images, slimming),
+        *transferred_targets("VGG-19", deeper, slimming),
     ]
     return replace(plan, targets=targets)
 
@@ -254,7 +242,8 @@ def _roadmap(step: str, context: Context) -> PrunedModelPlan:
     model = ModelRef(builder=ROADMAP_BUILDER, args=row.model.args)
     label, regime = str(row.metadata["label"]), context.road.regime
     label = label if f"-{regime}" in label.lower() else f"{label} ({regime})"
-    return _plan(f"{regime}_{step}", label, model, Schedules(base, fine_tuning(base)), context)
+    schedules = of.Schedules(base, of.fine_tuning(base), base.epochs)
+    return _plan(f"{regime}_{step}", label, model, schedules, context)
 
 
 def _timm(request: str, context: Context) -> PrunedModelPlan:
@@ -296,7 +285,7 @@ def _plan(
     name: str,
     label: str,
     model: ModelRef,
-    schedules: Schedules,
+    schedules: of.Schedules,
     context: Context,
     penalty: float = REDUCED_PENALTY,
 ) -> PrunedModelPlan:
@@ -306,9 +295,9 @@ def _plan(
 
     Raises UserError as `describe_half` does.
     """
-    images = _images(context, schedules.base.image_size)
-    about = describe_half(label, model, images)
-    usual = small_targets(model, images, penalty)
+    whole = untrained(model, _images(context, schedules.base.image_size))
+    about = describe_half(label, whole)
+    usual = small_targets(whole, penalty)
     optional = optional_targets([one for one in usual if one.name == "slimming"])
     caveat = about if model.builder == TIMM_BUILDER else ""
     return PrunedModelPlan(name, label, model, schedules, usual + optional, caveat=caveat)

@@ -11,22 +11,21 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, TypeAlias
 
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from convnext_study.errors import UserError, did_you_mean
 from convnext_study.runs.records import ModelRef
-from convnext_study.studies.pruning.channel_groups import Group, Kept, check_widths, kept_of
-from convnext_study.studies.pruning.costs import Images
+from convnext_study.studies.pruning.channel_groups import Group, Kept, check_widths
+from convnext_study.studies.pruning.costs import Images, UntrainedNetwork, untrained
 from convnext_study.studies.pruning.methods import (
-    criteria,
-    designed,
+    architectures,
     magnitude,
     reconstruction,
     selection,
-    slimming,
 )
-from convnext_study.studies.pruning.removal import OWN, ImageSize, groups_of, pruned_ref, remove
+from convnext_study.studies.pruning.removal import find_groups, own_ref, pruned_ref, remove
 
 
 class MethodArgs(BaseModel):
@@ -47,7 +46,7 @@ class MethodArgs(BaseModel):
 
     method: str
     widths: dict[str, int] = Field(default_factory=dict)
-    ratio: float | None = Field(default=None, ge=0, le=1)
+    ratio: float | None = Field(default=None, ge=0, lt=1)
     macs: int | None = Field(default=None, ge=1)
     design_macs: int | None = Field(default=None, ge=1)
     source: Images | None = None
@@ -77,24 +76,22 @@ class Pruned:
 class Trained:
     """A trained network that is to be pruned.
 
-    ``net`` is in evaluation mode, and methods may change its weights; ``samples`` gives about so
-    many training images per class, in batches; ``seed`` is that of every draw; ``design`` is the
-    network whose widths are designed, in evaluation mode, with its record and its images' size;
-    ``backward`` leaves the gradients of the loss on so many training images per class.
+    ``net`` is in evaluation mode, and methods may change its weights; ``images`` are what it sees;
+    ``samples`` gives about so many training images per class and their labels, in batches; ``seed``
+    is that of every draw; ``design`` is the network whose widths are designed, on its own images.
     """
 
     net: nn.Module
     model: ModelRef
-    image_size: ImageSize
-    samples: Callable[[int], Sequence[Tensor]]
+    images: Images
+    samples: Callable[[int], Sequence[tuple[Tensor, Tensor]]]
     seed: int
-    design: tuple[nn.Module, ModelRef, ImageSize] | None = None
-    backward: Callable[[nn.Module, int], None] = lambda net, count: None
+    design: UntrainedNetwork
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Its channels that can go."""
-        return groups_of(self.net, self.image_size)
+        return find_groups(self.net, self.images.shape).groups
 
 
 def prune(trained: Trained, args: MethodArgs) -> Pruned:
@@ -104,14 +101,13 @@ def prune(trained: Trained, args: MethodArgs) -> Pruned:
     """
     if args.method in METHODS:
         kept = METHODS[args.method](trained, args)
-        small = remove(trained.net, kept, trained.image_size)
-        return Pruned(small, pruned_ref(trained.model, kept, trained.image_size))
+        size = trained.images.shape
+        return Pruned(remove(trained.net, kept, size), pruned_ref(trained.model, kept, size))
     if args.method in MASKS:
         return Pruned(masks=MASKS[args.method](trained, args))
     if args.method == SELECTION:
-        branches = selection.kept_branches(selection.factors_of(trained.net))
-        left: Any = selection.remove_branches(trained.net, branches)
-        return Pruned(left, ModelRef(builder=OWN, args=left.spec.to_dict()))
+        left: Any = selection.remove_branches(trained.net)
+        return Pruned(left, own_ref(left.spec))
     if args.method == STAGE_SHARES:
         return Pruned(model=_design(trained, args))
     raise UserError(f"method: {args.method!r}{did_you_mean(args.method, all_methods())}")
@@ -125,32 +121,34 @@ def all_methods() -> list[str]:
 Method: TypeAlias = Callable[[Trained, MethodArgs], Kept]
 
 
-def _by_score(score: criteria.Score, choose: magnitude.Choice = "largest") -> Method:
+def _by_score(score: magnitude.Score, choose: magnitude.Choice = "largest") -> Method:
     return lambda trained, args: magnitude.keep_filters(
         trained.net, trained.groups, args.widths, choose=choose, seed=trained.seed, score=score
     )
 
 
 def _taylor(trained: Trained, args: MethodArgs) -> Kept:
-    trained.backward(trained.net, args.images_per_class)
-    kept = _by_score(criteria.taylor)(trained, args)
+    for images, labels in trained.samples(args.images_per_class):
+        loss = F.cross_entropy(trained.net(images), labels, reduction="sum")
+        loss.backward()  # type: ignore[no-untyped-call]
+    kept = _by_score(magnitude.taylor)(trained, args)
     trained.net.zero_grad()
     return kept
 
 
 def _by_samples(method: Any, trained: Trained, args: MethodArgs) -> Kept:
     # A layer that stays whole would be sampled for nothing.
-    named = check_widths(args.widths, groups := trained.groups)
-    widths = {group.name: width for group, width in named if width < group.width}
-    images, size = trained.samples(args.images_per_class), trained.image_size
-    kept: Kept = method(trained.net, groups, widths, images, size, seed=trained.seed)
+    layers = [one for one in check_widths(args.widths, trained.groups) if one[1] < one[0].width]
+    images = [one for one, _ in trained.samples(args.images_per_class)]
+    kept: Kept = method(trained.net, layers, images, seed=trained.seed)
     return kept
 
 
 def _slim(trained: Trained, args: MethodArgs) -> Kept:
-    if args.macs is not None:
-        return slimming.keep_budget(trained.net, trained.groups, args.macs, trained.image_size)
-    return slimming.keep_channels(trained.net, trained.groups, args.share)
+    if args.macs is None:
+        return architectures.keep_channels(trained.net, trained.groups, args.share)
+    whole = untrained(trained.model, trained.images)
+    return architectures.keep_budget(trained.net, trained.groups, args.macs, whole)
 
 
 def _patterns(trained: Trained, args: MethodArgs) -> magnitude.Masks:
@@ -160,34 +158,31 @@ def _patterns(trained: Trained, args: MethodArgs) -> magnitude.Masks:
     for group in trained.groups:
         own = [name for name in group.producers if f"{name}.weight" in usual]
         layers.setdefault(group.stage, []).extend(own)
-    return designed.guided_sparsification(layers, usual)
+    return magnitude.guided_sparsification(layers, usual)
 
 
 def _design(trained: Trained, args: MethodArgs) -> ModelRef:
     """Guided, or transferred where it is another network: stages keep the slimmed one's shares."""
-    slimmed = _slim(trained, args)
-    shares = designed.stage_shares(trained.groups, slimmed)
-    net, model, size = trained.design or (trained.net, trained.model, trained.image_size)
-    groups = groups_of(net, size)
-    each, macs = designed.layer_shares(groups, shares), args.design_macs
-    if macs is None and model == trained.model:
-        left = {name: len(channels) for name, channels in slimmed.items()}
-        macs = designed.count_macs(net, left, size, groups)
-    widths = (
-        designed.widths_at(groups, each)
+    slimmed, whole = _slim(trained, args), trained.design
+    groups, macs = whole.sound.groups, args.design_macs
+    each = architectures.shares_by_stage(groups, trained.groups, slimmed)
+    if macs is None and whole.model == trained.model:
+        macs = whole.narrowed({name: len(left) for name, left in slimmed.items()}).cost.macs
+    fitted = (
+        architectures.widths_at(groups, each)
         if macs is None
-        else designed.fit_widths(net, groups, each, macs, size)
+        else architectures.fit_widths(whole, groups, each, macs)
     )
-    return pruned_ref(model, kept_of(widths, groups), size)
+    return whole.narrowed(fitted).model
 
 
 SELECTION, STAGE_SHARES, SOFT_FILTERS = "structure-selection", "stage-shares", "soft-filters"
 METHODS: dict[str, Method] = {
-    "l1-norm": _by_score(criteria.l1_norm),
-    "l1-smallest": _by_score(criteria.l1_norm, "smallest"),
-    "l1-random": _by_score(criteria.l1_norm, "random"),
-    "geometric-median": _by_score(criteria.geometric_median),
-    "group-norm": _by_score(criteria.group_norm),
+    "l1-norm": _by_score(magnitude.l1_norm),
+    "l1-smallest": _by_score(magnitude.l1_norm, "smallest"),
+    "l1-random": _by_score(magnitude.l1_norm, "random"),
+    "geometric-median": _by_score(magnitude.geometric_median),
+    "group-norm": _by_score(magnitude.group_norm),
     "taylor": _taylor,
     "thinet": partial(_by_samples, reconstruction.prune_by_thinet),
     "regression": partial(_by_samples, reconstruction.prune_by_regression),
@@ -196,7 +191,7 @@ METHODS: dict[str, Method] = {
 MASKS: dict[str, Callable[[Trained, MethodArgs], Mapping[str, Tensor]]] = {
     "magnitude": lambda one, args: magnitude.magnitude_masks(one.net, args.share),
     "magnitude-round": lambda one, args: magnitude.magnitude_masks(one.net, args.share, again=True),
-    "lamp": lambda one, args: magnitude.magnitude_masks(one.net, args.share, size=criteria.lamp),
+    "lamp": lambda one, args: magnitude.magnitude_masks(one.net, args.share, size=magnitude.lamp),
     "guided-patterns": _patterns,
     # Of soft filter pruning's network, which has these zeros already.
     SOFT_FILTERS: lambda one, args: magnitude.soft_filter_masks(one.net, args.share),

@@ -1,7 +1,10 @@
-"""The published networks, and what sources say of them (no torch here).
+"""The published networks, what sources say of them, and their names in timm (no torch here).
 
 All of it stands once, in ``published.toml``, each number with its source. Accuracies there are the
 paper's or the named source's; none is a result of this package.
+
+``timm.create_model("pruning_resnet56_a")`` builds one, and keywords may set fields of its spec:
+``create_model("pruning_vgg16", widths=(8, "M", 16))``.
 """
 
 from __future__ import annotations
@@ -15,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import UserError, did_you_mean
+from convnext_study.models.registry import ModelEntry
 from convnext_study.studies.pruning import spec as specs
 from convnext_study.studies.pruning.spec import Spec
 
 FILE = Path(__file__).with_name("published.toml")
-CIFAR_SIDE = 32  # pixels
+PAPER = "arXiv:1810.05270"
+CIFAR_SIDE, IMAGENET_SIDE = 32, 224  # pixels
 
 
 @dataclass(frozen=True)
@@ -94,13 +99,9 @@ def stated_recipe(name: str) -> dict[str, Any]:
     return {**stated_recipe(base), **own} if base else own
 
 
-def results(network: str, *, of_paper: bool = True) -> list[dict[str, Any]]:
-    """Published accuracies of a network: the paper's, or those of other sources."""
-    return [
-        one
-        for one in tables()["result"]
-        if one["network"] == network and one["of_paper"] is of_paper
-    ]
+def results(network: str) -> list[dict[str, Any]]:
+    """Published accuracies of a network: the paper's (``of_paper``), and those of other sources."""
+    return [one for one in tables()["result"] if one["network"] == network]
 
 
 def _spec(entry: Mapping[str, Any]) -> Spec:
@@ -112,3 +113,31 @@ def _spec(entry: Mapping[str, Any]) -> Spec:
         return specs.densenet(**{name: entry[name] for name in names})
     fields = [field.name for field in dataclasses.fields(specs.FAMILIES[family])]
     return specs.from_dict({name: entry[name] for name in ("family", *fields) if name in entry})
+
+
+def _entry(one: PublishedNetwork) -> ModelEntry:
+    is_timms = one.spec.is_timms
+    side = one.input // one.spec.reduction
+    cfg = {
+        "num_classes": one.classes,
+        "input_size": (3, one.input, one.input),
+        "pool_size": (side, side),
+        "crop_pct": 0.875 if one.input == IMAGENET_SIDE else 1.0,
+        "interpolation": "bilinear",
+        "paper_ids": PAPER,
+    }
+    build = "timm_resnet" if is_timms else "PruningNet"
+    return ModelEntry(
+        network=f"convnext_study.studies.pruning.families:{build}",
+        spec=one.spec,
+        description=f"{one.label}, of the pruning study.",
+        cfg={**cfg, "first_conv": "conv1", "classifier": "fc"} if is_timms else cfg,
+        features={} if is_timms else _features,
+    )
+
+
+def _features(spec: Any) -> dict[str, Any]:
+    return {"out_indices": tuple(range(spec.stage_count)), "flatten_sequential": True}
+
+
+MODELS = {one.model: _entry(one) for one in networks().values()}

@@ -1,9 +1,8 @@
-"""From the channels that stay to a network, by masks in place or by removal, and to its record.
+"""From the channels that stay to a narrower network, and to its record.
 
-    groups = groups_of(net, image_size)
+    groups = find_groups(net, image_size).groups
     kept = keep_filters(net, groups, {"stages.0.blocks.0.conv1": 8})
-    mask(net, kept, image_size)               # as large as before, the others are zero
-    small = remove(net, kept, image_size)     # a narrower network with the same outputs
+    small = remove(net, kept, image_size)
 
 Networks of this study know their channels from their spec; all others, those of the road maps and
 timm's, are traced (`dependency_graph`).
@@ -15,7 +14,6 @@ import copy
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import torch
 from torch import nn
 
 from convnext_study.models.builders import ROADMAP_BUILDER, get_builder
@@ -24,17 +22,12 @@ from convnext_study.roadmap.spec import NetSpec
 from convnext_study.runs.keys import without_defaults
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.channel_groups import (
-    Group,
     Kept,
     check_kept,
     narrowed,
     spec_groups,
 )
-from convnext_study.studies.pruning.dependency_graph import (
-    DependencyGraph,
-    Sound,
-    sound_groups,
-)
+from convnext_study.studies.pruning.dependency_graph import DependencyGraph, Sound, sound_groups
 from convnext_study.studies.pruning.families import refilled
 from convnext_study.studies.pruning.spec import BaseSpec, Spec, from_dict
 
@@ -48,40 +41,21 @@ def spec_of(net: nn.Module) -> Spec | None:
     return spec if isinstance(spec, BaseSpec) else None  # type: ignore[return-value]
 
 
-def groups_of(net: nn.Module, image_size: ImageSize) -> tuple[Group, ...]:
-    """The channels that can go, in the network's order.
+def find_groups(net: nn.Module, image_size: ImageSize) -> Sound:
+    """The channels that can go, in the network's order, and the layers that were tried and stay
+    whole.
 
     Raises UserError for a network that cannot be traced, or where torch-pruning is missing.
     """
-    return find_groups(net, image_size).groups
-
-
-def find_groups(net: nn.Module, image_size: ImageSize) -> Sound:
-    """The same, with the layers that were tried and stay whole. Raises UserError as it does."""
     spec = spec_of(net)
     return sound_groups(net, image_size) if spec is None else Sound(spec_groups(spec), (), 0.0)
 
 
-def mask(net: nn.Module, kept: Kept, image_size: ImageSize) -> None:
-    """Set all weights that read the other channels to zero, in place.
-
-    Outputs are then those of the network without them, to rounding, where no norm averages over
-    channels. Raises PruningError for a layer that is unknown or would be empty.
-    """
-    spec = spec_of(net)
-    if spec is None:
-        DependencyGraph(net, image_size).mask(kept)
-        return
-    with torch.no_grad():
-        for group, channels in check_kept(kept, spec_groups(spec)):
-            lost = group.gone(channels)
-            for reader, repeat in group.consumers:
-                columns = [at * repeat + i for at in lost for i in range(repeat)]
-                net.get_parameter(f"{reader}.weight")[:, columns] = 0.0
-
-
 def remove(net: nn.Module, kept: Kept, image_size: ImageSize) -> nn.Module:
     """A network without the other channels, with the weights that are left; ``net`` stays whole.
+
+    Its outputs are those of ``net`` where all weights that read the other channels are zero, to
+    rounding, where no norm averages over channels.
 
     Raises PruningError for a layer that is unknown or would be empty.
     """
@@ -114,10 +88,15 @@ def network_of(model: ModelRef, classes: int, **changes: Any) -> nn.Module:
     return net
 
 
+def own_ref(spec: Spec) -> ModelRef:
+    """The record of a network of this study."""
+    return ModelRef(builder=OWN, args=spec.to_dict())
+
+
 def pruned_ref(ref: ModelRef, kept: Kept, image_size: ImageSize) -> ModelRef:
     """The record of a narrower network: its spec, or the parent's record and what stays of it."""
     if ref.builder == OWN:
-        return ModelRef(builder=OWN, args=narrowed(from_dict(ref.args), kept).to_dict())
+        return own_ref(narrowed(from_dict(ref.args), kept))
     plain = {name: [int(channel) for channel in channels] for name, channels in kept.items()}
     parent = ref.model_dump(mode="json")
     if ref.builder == ROADMAP_BUILDER:  # so that a new field, at its default, changes no key

@@ -8,65 +8,64 @@ or which: a new network is the same for every choice of as many.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, ClassVar, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from convnext_study.errors import did_you_mean
 from convnext_study.roadmap import spec as roadmap_spec
 from convnext_study.roadmap.spec import SpecError
 
-Widths: TypeAlias = tuple[tuple[int, ...], ...]
-Blocks: TypeAlias = tuple[tuple[tuple[Any, ...], ...], ...]  # of stages, blocks, layers
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+Widths: TypeAlias = tuple[tuple[Count, ...], ...]
 # How many channels of a stream are read, or which.
-ChannelSelection: TypeAlias = int | tuple[int, ...]
+ChannelSelection: TypeAlias = (
+    Count | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+)
+# Of stages and blocks, channels of the stream that are read, and widths of two layers.
+Blocks: TypeAlias = tuple[tuple[tuple[ChannelSelection, Count, Count], ...], ...]
 POOL = "M"  # in a VGG's widths: 2x2 max-pooling
 SIDE = 7  # of the square map that a VGG flattens, in positions; other maps are pooled to it
 # Of a VGG, and the widths of their hidden layers.
 HEADS = {"linear": (), "512": (512,), "4096": (4096, 4096), "4096bn": (4096, 4096)}
-_MAY_BE_ZERO = {"stages", "inner", "last", "transitions"}  # lists of channels begin with channel 0
 
 
 class BaseSpec(roadmap_spec.Spec):
     """What the frozen dataclasses of all families share: plain values in, plain values out."""
 
     family: ClassVar[str]
-    numbers: ClassVar[tuple[int, ...]] = ()  # how many a block in ``inner`` may have, if several
+    is_timms: ClassVar[bool] = False  # timm's ResNet, narrowed
+    stem_reduction: ClassVar[int] = 1  # by how much the stem shrinks the image's side
 
     @classmethod
     def kind(cls) -> str:
         """As errors have it."""
         return f"a {cls.family}"
 
-    def __post_init__(self) -> None:
-        """Tuples for JSON's lists, and a check of every number."""
-        self._freeze()
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value, least = getattr(self, field.name), int(field.name not in _MAY_BE_ZERO)
-            if _smallest(value) < least:
-                raise _too_few(field.name, value)
-        self.check()
-
     def check(self) -> None:
-        """As many stages as the network has, and as many numbers for a block."""
-        stages: Any = getattr(self, "inner", None) or getattr(self, "stages", ())
-        if len(stages) != self.stage_count:
+        """Values of the fields' types, and as many stages as the network has."""
+        for name, kind in _kinds(self.family).items():
+            try:
+                kind.validate_python(getattr(self, name), strict=True)
+            except ValidationError as error:
+                what = error.errors()[0]["input"]
+                raise SpecError(f"{name}: {what!r}; use whole numbers of at least 1") from None
+        stages: Any = getattr(self, "inner", getattr(self, "stages", None))
+        if stages is not None and len(stages) != self.stage_count:
             raise SpecError(f"stages: {len(stages)}; this network has {self.stage_count}")
-        for block in chain(*stages) if self.numbers else ():
-            if not isinstance(block, tuple) or len(block) not in self.numbers:
-                numbers = " or ".join(map(str, self.numbers))
-                raise SpecError(f"inner: {block!r}; a block has {numbers} numbers")
-            if not all(map(count, block)):
-                raise _too_few("inner", block)
-        ends = (*getattr(self, "transitions", ()), getattr(self, "last", 1))
-        if not all(map(count, ends)):
-            raise _too_few("transitions and last", ends)
 
     @property
     def stage_count(self) -> int:
         """How many stages there are: one for each width of the streams, or four."""
         return len(getattr(self, "widths", range(4)))
+
+    @property
+    def reduction(self) -> int:
+        """By how much the image's side has shrunk where the head reads it."""
+        return int(self.stem_reduction * 2 ** (self.stage_count - 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, the family's name first; fields at their default are left out."""
@@ -91,9 +90,9 @@ class VggSpec(BaseSpec):
     """
 
     family: ClassVar[str] = "vgg"
-    widths: tuple[int | str, ...]
+    widths: tuple[Count | Literal["M"], ...]
     head: str = "linear"
-    hidden: tuple[int, ...] = ()
+    hidden: tuple[Count, ...] = ()
     conv_bias: bool = False
     batchnorm: bool = True
 
@@ -106,11 +105,9 @@ class VggSpec(BaseSpec):
             object.__setattr__(self, "hidden", own)
         if len(self.hidden) != len(own):
             raise SpecError(f"hidden: {self.hidden!r}; head {self.head} has {len(own)} layers")
+        super().check()
         if not self.widths or self.widths[0] == POOL:
             raise SpecError(f"widths: {self.widths!r}; begin with a convolution")
-        for width in self.widths:
-            if width != POOL and type(width) is not int:
-                raise SpecError(f"widths: {width!r}; use whole numbers and {POOL!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """As for all families; hidden widths that are the head's own are left out."""
@@ -135,6 +132,11 @@ class VggSpec(BaseSpec):
         return sum(map(bool, self.groups()))
 
     @property
+    def reduction(self) -> int:
+        """As for all, by pooling; the last one is the head's."""
+        return int(2 ** self.widths[:-1].count(POOL))
+
+    @property
     def flattens(self) -> bool:
         """Whether the first linear layer reads the map's positions one by one."""
         return self.head in ("4096", "4096bn")
@@ -149,7 +151,7 @@ class ResNetSpec(BaseSpec):
 
     family: ClassVar[str] = "resnet_cifar"
     inner: Widths
-    widths: tuple[int, ...] = (16, 32, 64)
+    widths: tuple[Count, ...] = (16, 32, 64)
 
     def check(self) -> None:
         """As for all; no stage is narrower than the one before."""
@@ -163,6 +165,8 @@ class ImageNetBasicSpec(BaseSpec):
     """ResNet-18 and -34, as torchvision and timm have them, with ``inner`` as in `ResNetSpec`."""
 
     family: ClassVar[str] = "resnet_imagenet_basic"
+    is_timms: ClassVar[bool] = True
+    stem_reduction: ClassVar[int] = 4
     inner: Widths
 
 
@@ -174,7 +178,8 @@ class BottleneckSpec(BaseSpec):
     """
 
     family: ClassVar[str] = "resnet50"
-    numbers: ClassVar[tuple[int, ...]] = (3,)
+    is_timms: ClassVar[bool] = True
+    stem_reduction: ClassVar[int] = 4
     inner: Blocks
     shortcut_bias: bool = False
 
@@ -189,10 +194,9 @@ class PreResNetSpec(BaseSpec):
     """
 
     family: ClassVar[str] = "preresnet"
-    numbers: ClassVar[tuple[int, ...]] = (3,)
     inner: Blocks
     last: ChannelSelection
-    widths: tuple[int, ...] = (16, 32, 64)
+    widths: tuple[Count, ...] = (16, 32, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +209,9 @@ class PreActSpec(BaseSpec):
     """
 
     family: ClassVar[str] = "preact50"
-    stages: tuple[tuple[int, bool], ...]
-    widths: tuple[int, ...] = (64, 128, 256, 512)
+    stem_reduction: ClassVar[int] = 4
+    stages: tuple[tuple[Annotated[int, Field(ge=0)], bool], ...]
+    widths: tuple[Count, ...] = (64, 128, 256, 512)
 
     def branches(self) -> tuple[tuple[bool, ...], ...]:
         """Of each block, by stage, whether it has its branch."""
@@ -224,12 +229,11 @@ class DenseNetSpec(BaseSpec):
     """
 
     family: ClassVar[str] = "densenet"
-    numbers: ClassVar[tuple[int, ...]] = (1, 2)
-    inner: Blocks
+    inner: tuple[tuple[tuple[ChannelSelection] | tuple[ChannelSelection, Count], ...], ...]
     transitions: tuple[ChannelSelection, ...]
     last: ChannelSelection
-    growth: int = 12
-    compression: int = 1
+    growth: Count = 12
+    compression: Count = 1
 
     @property
     def stage_count(self) -> int:
@@ -294,11 +298,8 @@ def indices(channels: ChannelSelection) -> tuple[int, ...]:
     return tuple(range(channels)) if isinstance(channels, int) else channels
 
 
-def _too_few(name: str, value: Any) -> SpecError:
-    return SpecError(f"{name}: {value!r}; use whole numbers of at least 1")
-
-
-def _smallest(value: Any) -> int:
-    if isinstance(value, tuple):
-        return min(map(_smallest, value), default=1)
-    return value if type(value) is int else 1
+@functools.cache
+def _kinds(family: str) -> dict[str, TypeAdapter[Any]]:
+    """What each field of a family holds."""
+    hints = get_type_hints(FAMILIES[family], include_extras=True)
+    return {name: TypeAdapter(hints[name]) for name in FAMILIES[family]._names()}

@@ -16,7 +16,6 @@ from convnext_study.report.tables.formatting import (
     percent,
     significant_digits,
 )
-from convnext_study.report.tables.table import Tone
 from convnext_study.results.rows import IMAGENET_IMAGES, short_data
 from convnext_study.runs.records import Record
 from convnext_study.studies.pruning import arms as of
@@ -128,7 +127,7 @@ def _paper(row: Row) -> str:
         same = row.run.data.partition(":")[0] == data
         if data == "imagenet":
             same = row.result.val_images == IMAGENET_IMAGES
-        if isinstance(stated, dict) and same:
+        if isinstance(stated, dict) and same and result["of_paper"]:
             mean = stated["mean"] if "mean" in stated else stated["top1"]
             return mean_std(mean, stated.get("std"))
     return ""
@@ -153,7 +152,13 @@ def statements_table(tests: Sequence[Test]) -> Table[Test]:
             "p_adjusted", "differ, Holm p", lambda one: one.comparison.p_adjusted, format=p_value
         ),
         Column("p_equivalent", "alike, Holm p", lambda one: one.p_equivalent, format=p_value),
-        Column("verdict", "verdict", lambda one: one.verdict, "text", tone=_tone),
+        Column(
+            "verdict",
+            "verdict",
+            lambda one: one.verdict,
+            "text",
+            tone=lambda one: "faint" if one.verdict == "open" else "strong",
+        ),
         Column("p", "p", lambda one: one.comparison.difference.p, format=p_value, screen=False),
     ]
     several = any(one.comparison.significant is not None for one in tests)
@@ -173,10 +178,6 @@ def _second(test: Test) -> str:
     """The second row; of the same target only its arm."""
     same = test.first.target == test.second.target
     return of.LABELS[test.second.arm] if same else test.second.about("label")
-
-
-def _tone(test: Test) -> Tone:
-    return "faint" if test.verdict == "open" else "strong"
 
 
 def _in_words(tests: Sequence[Test]) -> list[str]:

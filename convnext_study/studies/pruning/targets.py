@@ -7,23 +7,21 @@ network's to say, and only the budget is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from convnext_study.errors import UserError
 from convnext_study.recipes import Recipe
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning import arms as of
-from convnext_study.studies.pruning.channel_groups import Group, kept_of, widths_left, widths_of
+from convnext_study.studies.pruning.channel_groups import widths_left, widths_of
 from convnext_study.studies.pruning.costs import (
-    Images,
-    cost_of,
-    groups_in,
+    UntrainedNetwork,
     masked_budget,
+    untrained_published,
 )
-from convnext_study.studies.pruning.methods.designed import fit_widths, random_shares
+from convnext_study.studies.pruning.methods.architectures import fit_widths, random_shares
 from convnext_study.studies.pruning.prune import MASKS, SELECTION, SOFT_FILTERS, STAGE_SHARES
 from convnext_study.studies.pruning.published import (
     CIFAR_SIDE,
@@ -33,7 +31,6 @@ from convnext_study.studies.pruning.published import (
     results,
     tables,
 )
-from convnext_study.studies.pruning.removal import OWN, network_of, pruned_ref
 
 HALF, THREE_QUARTERS = 0.5, 0.75  # of the channels of each layer, that go
 MOST_LEFT = 0.9  # of the MACs, by half of the channels
@@ -45,8 +42,17 @@ SOFT = 0.3  # of the filters, the paper's
 REDUCED_PENALTY = 0.01
 COUNT = 3  # of rounds, ours: each prunes 42 % of what is left, together as much as at once
 FEW = (of.FINE_TUNED, of.INHERITED)
-# Further criteria for the same half.
-CRITERIA = {"geometric-median": "median", "group-norm": "group norm", "taylor": "Taylor"}
+# By which methods the same half is chosen too; some look at samples, and some are on request.
+HALVES = {
+    "thinet": ("thinet", "ThiNet"),
+    "regression": ("regression", "regression"),
+    "l1-random": ("half_random", "random filters"),
+    "l1-smallest": ("half_smallest", "smallest filters"),
+    "geometric-median": ("half_geometric-median", "median"),
+    "group-norm": ("half_group-norm", "group norm"),
+    "taylor": ("half_taylor", "Taylor"),
+}
+SAMPLED, ON_REQUEST = ("thinet", "regression"), ("geometric-median", "group-norm", "taylor")
 SCRATCH = (of.SCRATCH_E, of.SCRATCH_B)
 GUIDED, TRANSFERRED = "guided", "transferred"
 FROM = "_from_"  # in the name of a target whose shares come from other data
@@ -66,7 +72,8 @@ class PruningTarget:
     amount: Mapping[str, Any]
     arms: Sequence[str]
     model: ModelRef | None = None  # what is left, where that is known beforehand
-    budgets: tuple[int, int] = (1, 1)  # the large network's and the pruned one's, for Scratch-B
+    # The large network's and the pruned one's, for Scratch-B; of masks as if spread evenly.
+    budgets: tuple[int, int] = (1, 1)
     capped: bool = False  # Scratch-B is never longer than twice
     sparsity: Mapping[str, Any] = field(default_factory=dict)  # of training before pruning
     control: bool = False  # none of the methods, but what they are compared with
@@ -83,125 +90,69 @@ class PruningTarget:
         """Whether weights are masked, and nothing removed."""
         return self.method in MASKS
 
-    @property
-    def is_decided_by_parent(self) -> bool:
-        """Whether only the trained network says which architecture is left."""
-        return self.model is None and not self.is_masked
-
-    @property
-    def is_timed_by_parent(self) -> bool:
-        """Whether only the trained network says how long Scratch-B is; the ``budgets`` of masks
-        are then those of shares spread evenly."""
-        return self.model is None and self.method != SOFT_FILTERS
-
 
 def predefined(
-    model: ModelRef,
-    images: Images,
+    whole: UntrainedNetwork,
     name: str,
     label: str,
     widths: Mapping[str, int],
-    arms: Sequence[str],
+    arms: Sequence[str] = of.ALL,
     **more: Any,
 ) -> PruningTarget:
     """Widths that are set beforehand, by the L1-norm unless ``more`` names another method."""
-    left = pruned_ref(model, kept_of(widths, groups_in(model, images).groups), images.shape)
-    more = {"method": "l1-norm", "model": left, "budgets": _budgets(model, left, images), **more}
+    left = whole.narrowed(widths)
+    budgets = (whole.cost.budget, left.cost.budget)
+    more = {"method": "l1-norm", "model": left.model, "budgets": budgets, **more}
     return PruningTarget(name, label, amount={"widths": dict(widths)}, arms=arms, **more)
 
 
-def _budgets(model: ModelRef, pruned: ModelRef, images: Images) -> tuple[int, int]:
-    return cost_of(model, images).budget, cost_of(pruned, images).budget
-
-
-def describe_half(label: str, model: ModelRef, images: Images) -> str:
+def describe_half(label: str, whole: UntrainedNetwork) -> str:
     """What half of each layer's channels leaves of a network, and which layers stay whole.
 
     Raises UserError, one line, where that is nearly all of its MACs: there is nothing to compare.
     """
-    filters = _filters(model, images)
-    half = pruned_ref(model, kept_of(widths_left(filters, HALF), filters), images.shape)
-    share = cost_of(half, images).macs / cost_of(model, images).macs
+    half = whole.narrowed(widths_left(whole.filters, HALF))
+    share = half.cost.macs / whole.cost.macs
     about = f"half of the channels of {label} leaves {share:.0%} of its MACs"
-    found = groups_in(model, images)
-    if whole := found.left_whole:
-        more = f" and {len(whole) - 3} more" if len(whole) > 3 else ""
-        about += f"; left whole, as removing is not masking there: {', '.join(whole[:3])}{more}"
-        about += f" ({found.fault})" if found.fault else ""
+    if names := whole.sound.left_whole:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        about += f"; left whole, as removing is not masking there: {', '.join(names[:3])}{more}"
+        about += f" ({whole.sound.fault})" if whole.sound.fault else ""
     if share <= MOST_LEFT:
         return about
-    why = "" if whole else "; the others are in streams that several layers add to"
+    why = "" if names else "; the others are in streams that several layers add to"
     raise UserError(f"networks: {about}{why}; use another network")
 
 
-def _filters(model: ModelRef, images: Images) -> list[Group]:
-    """The layers whose own filters can go, those of the classifier left out."""
-    groups = groups_in(model, images).groups
-    return [one for one in groups if one.stage >= 0 and one.producers]
-
-
-def small_targets(
-    model: ModelRef, images: Images, penalty: float = REDUCED_PENALTY
-) -> list[PruningTarget]:
+def small_targets(whole: UntrainedNetwork, penalty: float = REDUCED_PENALTY) -> list[PruningTarget]:
     """Of any network: half of each layer by every method, and masks. Ours.
 
     Automatic methods and controls are brought to the budget of the halves, so that all compare. The
     ``penalty`` is network slimming's.
     """
-    filters = _filters(model, images)
+    filters = whole.filters
     half, quarter = (widths_left(filters, share) for share in (HALF, THREE_QUARTERS))
-    make = partial(predefined, model, images)
+    macs = whole.narrowed(half).cost.macs
     found = [
-        make("half", "half (L1)", half, of.ALL),
-        make("quarter", "quarter (L1)", quarter, of.ALL, optional=True),
+        predefined(whole, "half", "half (L1)", half),
+        predefined(whole, "quarter", "quarter (L1)", quarter, optional=True),
     ]
-    macs = cost_of(pruned_ref(model, kept_of(half, filters), images.shape), images).macs
-    if all(_is_read_once(group) for group in filters):
-        found += [
-            make(method, f"half ({label})", half, FEW, method=method)
-            for method, label in (("thinet", "ThiNet"), ("regression", "regression"))
-        ]
-    found += [
-        make(f"half_{word}", f"half ({word} filters)", half, FEW, method=f"l1-{word}")
-        for word in ("random", "smallest")
-    ]
-    found += [
-        make(f"half_{method}", f"half ({label})", half, FEW, method=method, optional=True)
-        for method, label in CRITERIA.items()
-    ]
-    if any(one.norms for one in groups_in(model, images).groups if one.stage >= 0):
+    for method, (name, label) in HALVES.items():
+        if method not in SAMPLED or all(group.is_read_once for group in filters):
+            how = {"method": method, "optional": method in ON_REQUEST}
+            found.append(predefined(whole, name, f"half ({label})", half, FEW, **how))
+    if any(one.norms for one in whole.sound.groups if one.stage >= 0):
         found.append(_slimmed({"macs": macs}, penalty))
-    net, shares = network_of(model, images.classes), random_shares(filters, seed=0)
-    random = fit_widths(net, filters, shares, macs, images.shape)
-    found += [
-        make("random_widths", "random widths", random, (of.INHERITED, of.SCRATCH_E), control=True),
-        _masked("sparse", SPARSE, (*FEW, *SCRATCH, *of.LOTTERY), model, images),
-        _masked("lamp", SPARSE, (*FEW, *SCRATCH), model, images, method="lamp", optional=True),
-        PruningTarget(
-            "soft",
-            f"soft filters {SOFT:.0%}",
-            SOFT_FILTERS,
-            {"ratio": SOFT},
-            (of.FINE_TUNED, *SCRATCH),
-            budgets=_masked_budgets(model, images, SOFT, filters=True),
-            sparsity={"soft_filters": SOFT},
-            from_trained=True,
-        ),
+    random = fit_widths(whole, filters, random_shares(filters, seed=0), macs)
+    arms = (of.INHERITED, of.SCRATCH_E)
+    budgets = (whole.cost.budget, masked_budget(whole, SOFT, filters=True))
+    return [
+        *found,
+        predefined(whole, "random_widths", "random widths", random, arms, control=True),
+        _masked("sparse", SPARSE, (*FEW, *SCRATCH, *of.LOTTERY), whole),
+        _masked("lamp", SPARSE, (*FEW, *SCRATCH), whole, method="lamp", optional=True),
+        _soft("soft", SOFT, (of.FINE_TUNED, *SCRATCH), budgets, from_trained=True),
     ]
-    return found
-
-
-def _is_read_once(group: Group) -> bool:
-    """Whether one layer reads the channels, each for itself, as methods with samples need it."""
-    return len(group.consumers) == 1 and not group.concatenated and not group.units
-
-
-def _masked_budgets(
-    model: ModelRef, images: Images, ratio: float, *, filters: bool
-) -> tuple[int, int]:
-    return cost_of(model, images).budget, masked_budget(
-        model.model_dump_json(), images, ratio, filters=filters
-    )
 
 
 def optional_targets(slimmed: Sequence[PruningTarget] = ()) -> list[PruningTarget]:
@@ -234,33 +185,32 @@ def optional_targets(slimmed: Sequence[PruningTarget] = ()) -> list[PruningTarge
 
 
 def transferred_targets(
-    label: str, model: ModelRef, images: Images, slimmed: PruningTarget
+    label: str, other: UntrainedNetwork, slimmed: PruningTarget
 ) -> list[PruningTarget]:
     """Another network of the slimmed one's shares, and the same with half of each layer.
 
-    ``label``, ``model`` and ``images`` are the other network's, ``slimmed`` the target of network
-    slimming whose shares are taken.
+    ``slimmed`` is the target of network slimming whose shares are taken.
     """
-    name, half = "transferred_uniform", widths_left(_filters(model, images), HALF)
+    name, half = "transferred_uniform", widths_left(other.filters, HALF)
     more: dict[str, Any] = {"optional": True, "control": True}
-    uniform = predefined(model, images, name, f"{label} uniform", half, SCRATCH, **more)
-    assert uniform.model is not None  # noqa: S101
-    macs = cost_of(uniform.model, images).macs
+    uniform = predefined(other, name, f"{label} uniform", half, SCRATCH, **more)
+    macs = other.narrowed(half).cost.macs
     transferred = _by_shares(slimmed, TRANSFERRED, f"{label} transferred", macs)
-    return [replace(transferred, design=model), uniform]
+    return [replace(transferred, design=other.model), uniform]
 
 
-def published_targets(whole: PublishedNetwork) -> list[PruningTarget]:
+def published_targets(network: PublishedNetwork) -> list[PruningTarget]:
     """The published networks that were pruned from this one, and the stated automatic ratios.
 
     How long Scratch-B is after an automatic method, the trained network says
     (`tasks.TrainingArm`).
     """
-    stated, on_cifar = whole.stated, whole.input == CIFAR_SIDE
+    stated, on_cifar = network.stated, network.input == CIFAR_SIDE
+    whole = untrained_published(network)
     found = [
-        _published(one, whole)
+        _published(one, network)
         for one in networks().values()
-        if one.of == whole.name and _methods(one)
+        if one.of == network.name and _methods(one)
     ]
     if "selection" in stated:
         sparsity = {"selection": stated["selection"]}
@@ -268,62 +218,33 @@ def published_targets(whole: PublishedNetwork) -> list[PruningTarget]:
         found.append(PruningTarget("selection", name, SELECTION, {}, arms, sparsity=sparsity))
     slimming = stated.get("slimming", {"ratio": ()})
     slimmed = [
-        replace(
-            _slimmed({"ratio": ratio}, slimming["penalty"]),
-            name=f"slim_{ratio * 100:.0f}",
-            label=f"slimmed {ratio:.0%}",
+        _slimmed(
+            {"ratio": ratio}, slimming["penalty"], f"slim_{ratio * 100:.0f}", f"slimmed {ratio:.0%}"
         )
         for ratio in slimming["ratio"]
     ]
     found += slimmed
     # The lottery's networks are those of CIFAR.
-    stated_arms = (of.FINE_TUNED, *SCRATCH, *(of.LOTTERY if on_cifar else ()))
-    make = partial(_masked, model=ref_of(whole), images=Images(whole.input, whole.classes))
-    for ratio in _magnitudes(whole.name):
-        percent = f"{ratio * 100:.0f}"
-        found.append(make(f"sparse_{percent}", ratio, stated_arms))
-        if not on_cifar:
-            found.append(make(f"tickets_{percent}", ratio, of.LOTTERY, optional=True))
-    found += _soft(whole)
+    arms = (of.FINE_TUNED, *SCRATCH, *(of.LOTTERY if on_cifar else ()))
+    for entry in tables()["magnitude"]:
+        for ratio in entry["ratio"] if entry["network"] == network.name else ():
+            percent = f"{ratio * 100:.0f}"
+            found.append(_masked(f"sparse_{percent}", ratio, arms, whole))
+            if not on_cifar:
+                found.append(_masked(f"tickets_{percent}", ratio, of.LOTTERY, whole, optional=True))
+    # Budgets of soft filters are of their authors' networks, by which their epochs are counted.
+    soft = tables()["soft_filter_pruning"].get(network.name, {"ratio": ()})
+    for number, ratio in enumerate(soft["ratio"]):
+        budgets = (soft["budget_flops"], soft["pruned_budget_flops"][number])
+        name, optional = f"soft_{ratio * 100:.0f}", ratio != SOFT  # the README's by default
+        found.append(_soft(name, ratio, SCRATCH, budgets, at_start=True, optional=optional))
     found += optional_targets(slimmed)
-    if whole.name == "vgg16":  # the ratio of its slimming was not found: VGG-19's is taken
-        vgg19, images = get_network("vgg19-slim"), Images(whole.input, whole.classes)
+    if network.name == "vgg16":  # the ratio of its slimming was not found: VGG-19's is taken
+        vgg19 = get_network("vgg19-slim")
         its = vgg19.stated["slimming"]
         slimming = _slimmed({"ratio": its["ratio"][0]}, its["penalty"])
-        found += transferred_targets("VGG-19", ref_of(vgg19), images, slimming)
+        found += transferred_targets("VGG-19", untrained_published(vgg19), slimming)
     return found
-
-
-def _magnitudes(network: str) -> list[float]:
-    """The stated shares of its weights that go."""
-    stated = [one["ratio"] for one in tables()["magnitude"] if one["network"] == network]
-    return [ratio for ratios in stated for ratio in ratios]
-
-
-def _soft(whole: PublishedNetwork) -> Iterator[PruningTarget]:
-    """Soft filter pruning with its own recipe, from random weights; the README's ratio by default.
-
-    Budgets are those of the method's authors' networks, by which their epochs are counted.
-    """
-    stated = tables()["soft_filter_pruning"].get(
-        whole.name, {"ratio": (), "pruned_budget_flops": ()}
-    )
-    for ratio, pruned in zip(stated["ratio"], stated["pruned_budget_flops"], strict=True):
-        yield PruningTarget(
-            f"soft_{ratio * 100:.0f}",
-            f"soft filters {ratio:.0%}",
-            SOFT_FILTERS,
-            {"ratio": ratio},
-            SCRATCH,
-            budgets=(stated["budget_flops"], pruned),
-            sparsity={"soft_filters": ratio, "at_start": True},
-            optional=ratio != SOFT,
-        )
-
-
-def ref_of(network: PublishedNetwork) -> ModelRef:
-    """The record of a published network."""
-    return ModelRef(builder=OWN, args=network.spec.to_dict())
 
 
 def narrower(widths: Mapping[str, int], whole: Mapping[str, int]) -> dict[str, int]:
@@ -338,15 +259,15 @@ def _published(one: PublishedNetwork, whole: PublishedNetwork) -> PruningTarget:
     mine, its = widths_of(one.spec), widths_of(whole.spec)
     if mine.keys() != its.keys():  # another head too, which no method gives
         method, mine = None, {}
-    widths = narrower(mine, its)
+    left = untrained_published(one)
     return PruningTarget(
         one.name,
         one.label,
         method or "published widths",
-        {"widths": widths} if method else {},
+        {"widths": narrower(mine, its)} if method else {},
         (*FEW, *SCRATCH) if method else SCRATCH,
-        model=ref_of(one),
-        budgets=_budgets(ref_of(whole), ref_of(one), Images(whole.input, whole.classes)),
+        model=left.model,
+        budgets=(untrained_published(whole).cost.budget, left.cost.budget),
         capped=one.is_capped,
         published=one.name,
     )
@@ -354,26 +275,44 @@ def _published(one: PublishedNetwork, whole: PublishedNetwork) -> PruningTarget:
 
 def _methods(network: PublishedNetwork) -> set[str]:
     """By which a published network was pruned, as far as accuracies of it are known."""
-    sources = (*results(network.name), *results(network.name, of_paper=False))
-    return {result["method"] for result in sources}
+    return {result["method"] for result in results(network.name)}
 
 
-def _slimmed(amount: Mapping[str, Any], penalty: float) -> PruningTarget:
+def _slimmed(
+    amount: Mapping[str, Any], penalty: float, name: str = "slimming", label: str = "slimmed"
+) -> PruningTarget:
     arms, sparsity = (*FEW, *SCRATCH), {"slimming": penalty}
-    return PruningTarget("slimming", "slimmed", "slimming", amount, arms, sparsity=sparsity)
+    return PruningTarget(name, label, "slimming", amount, arms, sparsity=sparsity)
 
 
 def _masked(
-    name: str, ratio: float, arms: Sequence[str], model: ModelRef, images: Images, **more: Any
+    name: str,
+    ratio: float,
+    arms: Sequence[str],
+    whole: UntrainedNetwork,
+    method: str = "magnitude",
+    optional: bool = False,
 ) -> PruningTarget:
-    """Single weights by their magnitude, unless ``more`` names another method."""
-    more = {"method": "magnitude", **more}
-    label = {"magnitude": "magnitude", "lamp": "LAMP"}[more["method"]]
-    budgets = _masked_budgets(model, images, ratio, filters=False)
-    amount = {"ratio": ratio}
-    return PruningTarget(
-        name, f"{label} {ratio:.0%}", amount=amount, arms=arms, budgets=budgets, **more
-    )
+    """Single weights."""
+    label = {"magnitude": "magnitude", "lamp": "LAMP"}[method]
+    budgets = (whole.cost.budget, masked_budget(whole, ratio, filters=False))
+    label, amount = f"{label} {ratio:.0%}", {"ratio": ratio}
+    return PruningTarget(name, label, method, amount, arms, budgets=budgets, optional=optional)
+
+
+def _soft(
+    name: str,
+    ratio: float,
+    arms: Sequence[str],
+    budgets: tuple[int, int],
+    at_start: bool = False,
+    **more: Any,
+) -> PruningTarget:
+    """Soft filter pruning, ``at_start`` before the first epoch too, as its authors do."""
+    sparsity = {"soft_filters": ratio, **({"at_start": True} if at_start else {})}
+    label, amount = f"soft filters {ratio:.0%}", {"ratio": ratio}
+    more = {"budgets": budgets, "sparsity": sparsity, **more}
+    return PruningTarget(name, label, SOFT_FILTERS, amount, arms, **more)
 
 
 def _by_shares(slimmed: PruningTarget, name: str, label: str, macs: int | None) -> PruningTarget:

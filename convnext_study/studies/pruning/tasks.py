@@ -7,10 +7,8 @@ own start, or from new ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -20,13 +18,18 @@ from convnext_study.imports import TaskError
 from convnext_study.recipes import Recipe
 from convnext_study.runs.metrics import NETWORK, Cost
 from convnext_study.runs.records import ModelRef, Run
-from convnext_study.studies.pruning.costs import budget_flops, scratch_b_epochs
+from convnext_study.studies.pruning.arms import with_epochs
+from convnext_study.studies.pruning.costs import (
+    Images,
+    budget_flops,
+    scratch_b_epochs,
+    untrained,
+)
 from convnext_study.studies.pruning.methods import magnitude
+from convnext_study.studies.pruning.methods.architectures import add_penalty_gradient
 from convnext_study.studies.pruning.methods.selection import factors_of, proximal_step
-from convnext_study.studies.pruning.methods.slimming import add_penalty_gradient
-from convnext_study.studies.pruning.prune import STAGE_SHARES, MethodArgs, Pruned, Trained, prune
+from convnext_study.studies.pruning.prune import MethodArgs, Pruned, Trained, prune
 from convnext_study.studies.pruning.removal import network_of, same_architecture
-from convnext_study.studies.pruning.schedules import with_epochs
 from convnext_study.studies.pruning.trained_weights import WEIGHTS_FILE, TrainedWeights, put_weights
 from convnext_study.training.optimizer import learning_rate
 from convnext_study.training.runtime import Runtime
@@ -49,7 +52,7 @@ class SparsityArgs(BaseModel):
 
     slimming: float = Field(default=0.0, ge=0)
     selection: float = Field(default=0.0, ge=0)
-    soft_filters: float = Field(default=0.0, ge=0, le=1)
+    soft_filters: float = Field(default=0.0, ge=0, lt=1)
     at_start: bool = False
 
 
@@ -120,15 +123,10 @@ class TrainingArm(Classification):
             raise TaskError(
                 f"task {ARM_TASK}: {self.run.name} names no run to start from (init_from)"
             )
-        design, size = None, self.image_shape
-        if self.args.method == STAGE_SHARES:
-            own = network_of(self.run.model, self.data.num_classes)
-            design = (own.to(self.runtime.device).eval(), self.run.model, size)
-        size = size if source is None else source.shape
-        about = Trained(
-            whole.eval(), model, size, self._samples, self.run.seed, design, self._backward
-        )
-        pruned = prune(about, self.args)
+        design, seed = untrained(self.run.model, self._images), self.run.seed
+        images = source or self._images
+        trained = Trained(whole.eval(), model, images, self._samples, seed, design)
+        pruned = prune(trained, self.args)
         if pruned.model is not None:
             return self._narrow(pruned, pruned.model)
         return self._mask(whole, model, pruned.masks, start).train()
@@ -142,11 +140,10 @@ class TrainingArm(Classification):
         recipe = super().schedule(recipe)
         if self.args.length == "stated":
             return recipe
-        masked = {name: int(mask.sum()) for name, mask in self._held.items()}
-        large, pruned = (
-            budget_flops(network_of(model, self.data.num_classes), self.image_shape, left)
-            for model, left in ((self.run.model, None), (self._model, masked))
-        )
+        left = {name: int(mask.sum()) for name, mask in self._held.items()}
+        large = untrained(self.run.model, self._images).cost.budget
+        small = untrained(self._model, self._images)
+        pruned = budget_flops(small.outline(), small.images.shape, left)
         return with_epochs(recipe, scratch_b_epochs(large, pruned, recipe.epochs))
 
     def before_step(self, model: nn.Module, step: int) -> None:
@@ -162,24 +159,20 @@ class TrainingArm(Classification):
         found = super().costs(model)
         if not self._held:
             return found
-        masked = sum(mask.numel() for mask in self._held.values())
         whole = found[NETWORK]
-        nonzero = whole.params - masked + magnitude.count_kept(self._held)
+        nonzero = whole.params - sum(int((~mask).sum()) for mask in self._held.values())
         return {**found, NETWORK: Cost.model_validate({**whole.model_dump(), "nonzero": nonzero})}
 
     def _narrow(self, pruned: Pruned, model: ModelRef) -> nn.Module:
         """A network of the widths that are left, as a run of its own would start it, or with the
         weights that are left."""
         weights, method = self.args.weights, self.args.method
-        if weights not in ("inherited", "random"):
+        fitting = ("random",) if pruned.network is None else ("inherited", "random")
+        if weights not in fitting:
+            what = "designs an architecture" if pruned.network is None else "removes channels"
             raise TaskError(
-                f"task {ARM_TASK}: weights {weights!r} are for masks, and "
-                f"{method} removes channels; use inherited or random"
-            )
-        if pruned.network is None and weights == "inherited":
-            raise TaskError(
-                f"task {ARM_TASK}: {method} designs an architecture, and no weights come "
-                "with it; use weights random"
+                f"task {ARM_TASK}: {method} {what}, and no {weights} weights come with it; "
+                f"use {' or '.join(fitting)}"
             )
         if not same_architecture(self.run.model, model):
             self._model = model
@@ -206,21 +199,17 @@ class TrainingArm(Classification):
         seed_everything(fold_in(seed, "weights"))
         return self.fresh(model)
 
-    def _samples(self, per_class: int) -> list[Tensor]:
-        """Training images of the first epoch, the same in every process, on the CPU."""
-        return [images for images, _ in self._labelled(per_class)]
+    @property
+    def _images(self) -> Images:
+        return Images(self.image_shape[1], self.data.num_classes)
 
-    def _backward(self, net: nn.Module, per_class: int) -> None:
-        """Leave the gradients of the loss on those images."""
-        for images, labels in self._labelled(per_class):
-            loss = F.cross_entropy(net(images), labels, reduction="sum")
-            loss.backward()  # type: ignore[no-untyped-call]
-
-    def _labelled(self, per_class: int) -> Iterator[tuple[Tensor, Tensor]]:
-        left = per_class * self.data.num_classes
+    def _samples(self, per_class: int) -> list[tuple[Tensor, Tensor]]:
+        """Training images of the first epoch and labels, the same in every process, on the CPU."""
+        left, found = per_class * self.data.num_classes, []
         for batch in train_batches(self.data, self.recipe, self.run.seed, 0):
             images, labels = self._prepare(batch)
-            yield images.float().cpu().contiguous(), labels.cpu()
+            found.append((images.float().cpu().contiguous(), labels.cpu()))
             left -= len(images)
             if left <= 0:
                 break
+        return found

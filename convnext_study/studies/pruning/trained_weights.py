@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from convnext_study.errors import UserError
+from convnext_study.imports import file_digest
 from convnext_study.models.builders import check_timm_name
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning.removal import network_of
 
 PRETRAINED = "pretrained"  # timm's own weights of a name
+_HINT = "rerun the study with the place of the weights"
 WEIGHTS_FILE = "weights_file"  # in a run's metadata: where they lie, which is no part of its key
 
 
@@ -56,17 +57,7 @@ def find_weights(network: ModelRef, where: str) -> TrainedWeights:
     path = Path(where).expanduser().absolute()
     if not path.is_file():
         raise UserError(f"networks: timm:{name}@{where}: no such file; give one, or {PRETRAINED}")
-    return TrainedWeights(network=network, file=str(path), sha256=_digest(path))
-
-
-def _digest(path: Path) -> str:
-    """The first 16 hex digits of a file's SHA-256. Raises UserError where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError as error:
-        why = f"cannot be read ({error.strerror})"
-        raise UserError(f"{path}: {why}; rerun the study with the place of the weights") from None
+    return TrainedWeights(network=network, file=str(path), sha256=file_digest(path, _HINT))
 
 
 def put_weights(net: nn.Module, weights: TrainedWeights, file: str, classes: int) -> None:
@@ -78,7 +69,7 @@ def put_weights(net: nn.Module, weights: TrainedWeights, file: str, classes: int
     mine = net.state_dict()
     if weights.sha256:
         path = Path(file)
-        if _digest(path) != weights.sha256:
+        if file_digest(path, _HINT) != weights.sha256:
             raise UserError(f"{path}: changed after the run was created; rerun the study")
         from convnext_study.models.pretrained.state_files import read_weights
 

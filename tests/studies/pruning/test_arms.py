@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 from support.pruning_runs import context
 from torch import nn
 
 from convnext_study.errors import UserError
-from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import load_study, make_context
 from convnext_study.launchers.graph import Job, in_order
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run
 from convnext_study.studies.pruning import plans
-from convnext_study.studies.pruning.arm_runs import PrunedModelPlan
 from convnext_study.studies.pruning.arms import OF_OTHER_DATA
-from convnext_study.studies.pruning.costs import Images, budget_flops, cost_of, scratch_b_epochs
+from convnext_study.studies.pruning.costs import Images, budget_flops, scratch_b_epochs, untrained
 from convnext_study.studies.pruning.published import get_network
-from convnext_study.studies.pruning.removal import OWN
+from convnext_study.studies.pruning.removal import own_ref
 from convnext_study.studies.pruning.targets import published_targets
 from convnext_study.training.runtime import Runtime
 
@@ -79,7 +78,7 @@ def test_parents_come_before_their_children() -> None:
 
 
 def test_the_reduced_networks_are_those_of_the_pilots(usual: dict[str, Run]) -> None:
-    macs = {name: cost_of(usual[name].model, IMAGES).macs for name in usual}
+    macs = {name: untrained(usual[name].model, IMAGES).cost.macs for name in usual}
     assert macs["dense"] == pytest.approx(1.28e6, rel=0.01)
     assert macs["rule-scratch_e"] == pytest.approx(0.83e6, rel=0.01)
     assert macs["half-scratch_e"] == pytest.approx(0.33e6, rel=0.02)
@@ -91,10 +90,10 @@ def test_the_reduced_networks_are_those_of_the_pilots(usual: dict[str, Run]) -> 
 
 
 def test_scratch_b_is_as_long_as_the_large_networks_computation(usual: dict[str, Run]) -> None:
-    large = cost_of(usual["dense"].model, IMAGES).budget
+    large = untrained(usual["dense"].model, IMAGES).cost.budget
     epochs = {name: int(run.recipe["epochs"]) for name, run in usual.items()}
     for target in ("rule", "half"):
-        pruned = cost_of(usual[f"{target}-scratch_b"].model, IMAGES).budget
+        pruned = untrained(usual[f"{target}-scratch_b"].model, IMAGES).cost.budget
         assert epochs[f"{target}-scratch_b"] == int(12 * large / pruned)
         assert epochs[f"{target}-scratch_t"] == epochs[f"{target}-scratch_b"] + 12
         assert epochs[f"{target}-scratch_e"] == epochs[f"{target}-inherited"] == 12
@@ -110,42 +109,38 @@ def test_scratch_b_of_masks(usual: dict[str, Run]) -> None:
     for name, length in (("sparse-scratch_b", "scratch_b"), ("soft-scratch_b", None)):
         args = usual[name].task.args
         assert (args["weights"], args.get("length")) == ("redrawn", length)
-    large = cost_of(usual["dense"].model, IMAGES).budget
-    net = get_builder(OWN)(usual["dense"].model.args, num_classes=10, drop_path=0, init="kaiming")
-    convs = [(name, one) for name, one in net.named_modules() if isinstance(one, nn.Conv2d)]
-    filters = {  # 30 % of them are gone, rounded down in each layer
-        f"{name}.weight": (one.out_channels - int(one.out_channels * 0.3)) * one.weight[0].numel()
-        for name, one in convs
+    whole = untrained(usual["dense"].model, IMAGES)
+    net = whole.outline()
+    weights = {f"{name}.weight": one.weight for name, one in net.named_modules() if is_conv(one)}
+    # 30 % of the filters are gone, rounded down in each layer.
+    filters = {
+        name: (len(one) - int(len(one) * 0.3)) * one[0].numel() for name, one in weights.items()
     }
     pruned = budget_flops(net, IMAGES.shape, filters)
-    assert usual["soft-scratch_b"].recipe["epochs"] == 12 * large // pruned == 16
+    assert usual["soft-scratch_b"].recipe["epochs"] == 12 * whole.cost.budget // pruned == 16
     # Of single weights the trained network says it; a plan takes an even share of all layers.
-    weights = {f"{name}.weight": one.weight.numel() for name, one in convs}
-    even = {name: count - int(count * 0.8) for name, count in weights.items()}
+    even = {name: one.numel() - int(one.numel() * 0.8) for name, one in weights.items()}
     expected = usual["sparse-scratch_b"].metadata["expected_epochs"]
-    assert expected == 12 * large // budget_flops(net, IMAGES.shape, even) > 30
+    assert expected == 12 * whole.cost.budget // budget_flops(net, IMAGES.shape, even) > 30
     assert usual["sparse-scratch_b"].recipe == usual["dense"].recipe
+
+
+def is_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    return isinstance(module, nn.Conv2d)
 
 
 def test_published_networks_are_pruned_by_their_method() -> None:
     found = named(data="cifar10:x", networks=("resnet56",))
     for name in ("resnet56-a", "resnet56-b"):
-        run = found[f"resnet56-{name}-scratch_b"]
-        assert run.model.builder == OWN and run.model.args == get_network(name).spec.to_dict()
+        assert found[f"resnet56-{name}-scratch_b"].model == own_ref(get_network(name).spec)
         inherited = found[f"resnet56-{name}-inherited"]
         assert inherited.init_from == found["resnet56-dense"].key
         assert inherited.task.args["method"] == "l1-norm"
-
-
-def test_selected_branches_are_published_as_architectures() -> None:
-    full = plans.runs_of(
-        context(data="folder:x", recipe="published", networks=("preact-resnet50",))
-    )
-    found = {run.name.removeprefix("preact_resnet50-"): run for run in full}
-    prepared = found["selection-dense"]
+    selected = named(data="folder:x", recipe="published", networks=("preact-resnet50",))
+    prepared = selected["preact_resnet50-selection-dense"]
     assert prepared.model.builder == "pruning-factored"
     assert prepared.task.args == {"selection": 0.01}
-    assert found["selection-fine_tuned"].init_from == prepared.key
+    assert selected["preact_resnet50-selection-fine_tuned"].init_from == prepared.key
 
 
 def test_the_command_line_changes_every_arm() -> None:
@@ -173,29 +168,16 @@ def test_networks_of_the_road_map_and_of_timm() -> None:
     assert "timm_resnet18-slimming-fine_tuned" in found
 
 
-def test_networks_of_timm_are_trained_as_published() -> None:
-    plan = plans.plan_for("timm:test_resnet", context(recipe="published"))
-    targets = {target.name: target for target in plan.targets}
-    assert targets["slimming"].sparsity == {"slimming": 1e-5}
-    lamp, magnitude = (plan.schedules_of(targets[name]) for name in ("lamp", "sparse"))
-    assert lamp == magnitude and lamp.fine_tune.epochs == 10
-
-
 def test_the_road_stands_for_every_row_that_leads_to_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    names: list[str] = []
     plan = plans.plan_for("vgg16_eighth", context())
-
-    def named(name: str, _: Context) -> PrunedModelPlan:
-        names.append(name)
-        return plan
-
-    monkeypatch.setattr(plans, "plan_for", named)
+    monkeypatch.setattr(plans, "plan_for", lambda name, _: replace(plan, name=name))
     asked = context(networks=("roadmap", "vgg16_eighth"), targets=("half",))
     found = plans.requested_plans(asked)
-    assert names == [*(f"roadmap:{row}" for row in context().road.adopted()), "vgg16_eighth"]
-    assert [plan.chosen for plan in found] == [{"half"}] * len(names)
+    rows = [f"roadmap:{row}" for row in context().road.adopted()]
+    assert [one.name for one in found] == [*rows, "vgg16_eighth"]
+    assert all(one.chosen == {"half"} for one in found)
 
 
 @pytest.mark.exhaustive
@@ -206,9 +188,7 @@ def test_every_row_of_the_road_is_pruned() -> None:
     assert {run.metadata["target"] for run in found} == {"", "random_widths"}
 
 
-def test_bad_requests_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^networks: 'resnet65'.*resnet56"):
-        plans.runs_of(context(networks=("resnet65",)))
+def test_studies_that_take_no_networks_or_targets_say_so(tmp_path: Path) -> None:
     other = tmp_path / "mine.py"
     other.write_text("def runs(context):\n    return context.runs()\n")
     with pytest.raises(UserError, match=r"takes no networks; leave --networks out$"):
@@ -255,13 +235,11 @@ def test_targets_are_chosen_by_name(usual: dict[str, Run]) -> None:
     more = chosen("usual", "patterns")
     assert more.keys() - usual.keys() == {"patterns-scratch_e"}
     quarter = chosen("quarter")
-    sizes = [cost_of(usual[name].model, IMAGES).macs for name in ("dense", "half-scratch_e")]
-    sizes.append(cost_of(quarter["quarter-scratch_e"].model, IMAGES).macs)
+    sizes = [untrained(usual[name].model, IMAGES).cost.macs for name in ("dense", "half-scratch_e")]
+    sizes.append(untrained(quarter["quarter-scratch_e"].model, IMAGES).cost.macs)
     assert sizes == [1_276_544, 334_464, 91_520]  # 0.33 and 0.09 M by the pilots
     again = chosen("usual", "half")
     assert again == usual
-    with pytest.raises(UserError, match=r"^target: 'round' of vgg16_eighth; did you mean rounds"):
-        chosen("round")
 
 
 @pytest.mark.parametrize(("target", "weights"), [("rounds", "rewound"), ("rounds_on", "inherited")])
@@ -296,7 +274,7 @@ def test_designed_architectures_start_from_the_slimmed_network(usual: dict[str, 
     assert uniform.init_from is None
     designed = runs["transferred-scratch_e"]
     assert len(designed.model.args["widths"]) == len(uniform.model.args["widths"]) == 21 - 1
-    assert designed.task.args["design_macs"] == cost_of(uniform.model, IMAGES).macs
+    assert designed.task.args["design_macs"] == untrained(uniform.model, IMAGES).cost.macs
 
 
 def test_architectures_are_transferred_from_other_data() -> None:
@@ -333,8 +311,11 @@ def test_published_architectures_are_transferred_as_in_the_paper() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "message"),
+    ("how", "message"),
     [
+        ({"networks": ("resnet65",)}, "^networks: 'resnet65'.*resnet56"),
+        ({"networks": ("timm:test_resnet@nowhere.pth",)}, "no such file; give one, or pretrained$"),
+        ("round", "^target: 'round' of vgg16_eighth; did you mean rounds"),
         ("half@clutter", "half@clutter: only guided and transferred architectures .* from @ on"),
         ("transferred@clutted", "clutted.*clutter"),
         ("transferred@scenes", "scenes"),
@@ -343,7 +324,8 @@ def test_published_architectures_are_transferred_as_in_the_paper() -> None:
         ("guided@cifar100:y", "one data set of a kind; start another study"),
     ],
 )
-def test_what_other_data_cannot_give_is_one_line(target: str, message: str) -> None:
+def test_what_cannot_be_is_one_line(how: Any, message: str) -> None:
+    asked = {"targets": ("guided@cifar100:x", how)} if isinstance(how, str) else how
     with pytest.raises(UserError, match=message) as caught:
-        chosen("guided@cifar100:x", target)
+        named(**asked)
     assert "\n" not in str(caught.value)

@@ -11,19 +11,19 @@ import pytest
 import timm
 import torch
 from support import pruning_timm
-from support.pruning_nets import pictures, settle
+from support.pruning_nets import mask, pictures, settle
 from torch import nn
 
 from convnext_study.errors import UserError
 from convnext_study.runs.records import ModelRef
 from convnext_study.studies.pruning import dependency_graph
 from convnext_study.studies.pruning.channel_groups import PruningError, kept_of, widths_left
-from convnext_study.studies.pruning.costs import Images
+from convnext_study.studies.pruning.costs import Images, untrained
 from convnext_study.studies.pruning.dependency_graph import sound_groups
+from convnext_study.studies.pruning.methods.architectures import keep_channels
 from convnext_study.studies.pruning.methods.magnitude import keep_filters
-from convnext_study.studies.pruning.methods.slimming import keep_channels
 from convnext_study.studies.pruning.plans import fixed_size
-from convnext_study.studies.pruning.removal import mask, network_of, remove
+from convnext_study.studies.pruning.removal import network_of, remove
 from convnext_study.studies.pruning.targets import describe_half
 
 IMAGE = (3, 32, 32)
@@ -108,7 +108,7 @@ def test_what_a_mask_does_not_do_stays_whole() -> None:
     groups, whole, *_ = sound_groups(net, IMAGE)
     assert groups == () and whole == tuple(f"stages.{stage}.blocks.0.mlp.fc1" for stage in range(4))
     with pytest.raises(UserError) as caught:
-        describe_half("tiny", ModelRef(builder="timm", args=ref), Images(32, 5))
+        describe_half("tiny", untrained(ModelRef(builder="timm", args=ref), Images(32, 5)))
     about = "half of the channels of tiny leaves 100% of its MACs; left whole"
     assert about in str(caught.value) and "stages.2.blocks.0.mlp.fc1 and 1 more" in str(
         caught.value

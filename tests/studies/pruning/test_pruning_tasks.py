@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from support.pruning_nets import DENSENET, PREACT, PRERESNET
 from support.pruning_runs import TINY, WIDTHS, arm_of, context, prepared, tiny_run, train_in
 from support.runs import make_tiny_run
 from support.training import assert_same, stop_after, weights
-from torch import nn
+from torch import Tensor, nn
 
 from convnext_study.cost import count
 from convnext_study.data.rng import fold_in, seed_everything
@@ -22,11 +23,11 @@ from convnext_study.evaluation.load_run import load_run
 from convnext_study.imports import TaskError
 from convnext_study.runs.parents import ParentError
 from convnext_study.runs.records import ModelRef, Result, Run, TaskRef, read
+from convnext_study.studies.pruning.arms import with_epochs
 from convnext_study.studies.pruning.channel_groups import PruningError
-from convnext_study.studies.pruning.costs import Images, budget_flops, cost_of
+from convnext_study.studies.pruning.costs import Images, budget_flops, untrained
 from convnext_study.studies.pruning.methods.selection import factored_ref
 from convnext_study.studies.pruning.plans import runs_of
-from convnext_study.studies.pruning.schedules import with_epochs
 from convnext_study.studies.pruning.spec import Spec
 from convnext_study.studies.pruning.tasks import ARM_TASK, SparseTraining, TrainingArm
 from convnext_study.studies.pruning.trained_weights import find_weights
@@ -35,7 +36,7 @@ from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import find_parent
 from convnext_study.training.tasks.classification import Classification
 
-STRUCTURED = ["l1-norm", "l1-smallest", "l1-random", "thinet", "regression"]
+STRUCTURED = ["l1-norm", "l1-smallest", "l1-random", "taylor", "thinet", "regression"]
 DENSE = tiny_run()
 SLIMMED = prepared(tiny_run(epochs=2), slimming=0.05)
 
@@ -83,21 +84,19 @@ def test_predefined_methods_end_to_end(folder: Path, method: str) -> None:
     assert not (loaded.net.training or loaded.notes)
 
 
-def test_inherited_weights_are_the_parents(folder: Path) -> None:
+def test_weights_are_the_parents_or_those_of_a_run_without_one(folder: Path) -> None:
     whole = weights(folder / "runs" / DENSE.id)
-    _, net = started(folder, arm_of(DENSE, "l1-norm", widths=WIDTHS))
+    (_, mine), (_, drawn) = (
+        started(folder, arm_of(DENSE, "l1-norm", start, widths=WIDTHS))
+        for start in ("inherited", "random")
+    )
     norms = whole["stem.conv.weight"].abs().sum((1, 2, 3))
     kept = sorted(norms.sort(descending=True).indices[:2].tolist())
-    state = net.state_dict()
     for name in ("stem.conv.weight", "stem.norm.running_mean"):
-        assert torch.equal(state[name], whole[name][kept])
-
-
-def test_random_weights_are_those_of_a_run_without_a_parent(folder: Path) -> None:
-    _, net = started(folder, arm_of(DENSE, "l1-norm", "random", widths=WIDTHS))
+        assert torch.equal(mine.state_dict()[name], whole[name][kept])
     alone = fresh(tiny_run(TINY.replace(widths=(2, "M", 3, "M", 4))))
     for name, value in alone.state_dict().items():
-        assert torch.equal(net.state_dict()[name], value), name
+        assert torch.equal(drawn.state_dict()[name], value), name
 
 
 def test_automatic_methods_end_to_end(folder: Path) -> None:
@@ -171,21 +170,22 @@ def test_soft_filters_leave_a_pattern_that_scratch_keeps(tmp_path: Path) -> None
     dense = prepared(tiny_run(), soft_filters=0.5)
     arm = arm_of(dense, "soft-filters", "redrawn", ratio=0.5)
     train_in(tmp_path, dense, arm)
-    for name, value in weights(tmp_path / "runs" / dense.id).items():
-        if value.ndim == 4:
-            zero = value.flatten(1).abs().sum(1) == 0
-            assert int(zero.sum()) == len(value) // 2
-            mine = weights(tmp_path / "runs" / arm.id)[name].flatten(1).abs().sum(1) == 0
-            assert torch.equal(mine, zero)
-
-
-def test_soft_filters_are_pruned_before_the_first_epoch_where_that_is_so() -> None:
+    mine, its = (zero_filters(weights(tmp_path / "runs" / run.id)) for run in (arm, dense))
+    for name, zero in its.items():
+        assert int(zero.sum()) == len(zero) // 2 and torch.equal(mine[name], zero)
+    # Before the first epoch too, where the method's authors do.
     for at_start in (False, True):
         task = SparseTraining(prepared(DENSE, soft_filters=0.5, at_start=at_start), Runtime())
         net = fresh(DENSE)
         task.begin(net)
-        zero = [bool((row == 0).all()) for row in net.get_parameter("stem.conv.weight")]
-        assert sum(zero) == 2 * at_start
+        assert int(zero_filters(net.state_dict())["stem.conv.weight"].sum()) == 2 * at_start
+
+
+def zero_filters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of each convolution, which of its filters are zero."""
+    return {
+        name: value.flatten(1).abs().sum(1) == 0 for name, value in state.items() if value.ndim == 4
+    }
 
 
 # How the parent is trained, the arm, its amount, and after how many steps both are stopped.
@@ -227,33 +227,28 @@ def test_a_row_of_the_road_map_is_pruned(folder: Path) -> None:
     assert sum(p.numel() for p in loaded.net.parameters()) == result.cost.params
 
 
-@pytest.mark.parametrize(
-    ("arm", "error", "message"),
-    [
-        (("l1-norm", "random"), PruningError, r"^nowhere: has no channels to prune"),
-        (("l1-nrom",), UserError, r"^method: 'l1-nrom'.*l1-norm"),
-        (("magnitude",), UserError, r"^method magnitude: needs a ratio"),
-    ],
-)
-def test_methods_that_cannot_be_are_one_line(
-    folder: Path, arm: tuple[str, ...], error: type[Exception], message: str
-) -> None:
+ALONE = arm_of(DENSE, "l1-norm", widths=WIDTHS).model_copy(update={"init_from": None})
+ARM, SPARSE = "^task pruning-arm: ", "^task pruning-sparse: "
+REFUSED: dict[str, tuple[Run, type[Exception]]] = {
+    "^x: has no channels to prune": (arm_of(DENSE, "l1-norm", widths={"x": 1}), PruningError),
+    "^method: 'l1-nrom'.*l1-norm": (arm_of(DENSE, "l1-nrom"), UserError),
+    "^method magnitude: needs a ratio": (arm_of(DENSE, "magnitude"), UserError),
+    f"{ARM}.* names no run to start from": (ALONE, TaskError),
+    f"{ARM}.*use inherited or random$": (arm_of(DENSE, "l1-norm", "rewound"), TaskError),
+    f"{ARM}.*; use random$": (arm_of(SLIMMED, "stage-shares", ratio=0.5), TaskError),
+    f"{ARM}ratio: .* than 1$": (arm_of(SLIMMED, "slimming", ratio=1.0), TaskError),
+    f"{ARM}ratio: .* equal to 0$": (arm_of(DENSE, "magnitude", ratio=-0.1), TaskError),
+    f"{ARM}ratoi: ": (arm_of(DENSE, "magnitude", ratoi=0.5), TaskError),
+    f"{SPARSE}slimming: ": (prepared(DENSE, slimming=-1), TaskError),
+    f"{SPARSE}soft_filters: ": (prepared(DENSE, soft_filters=1.0), TaskError),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_is_one_line(folder: Path, message: str) -> None:
+    run, error = REFUSED[message]
     with pytest.raises(error, match=message):
-        started(folder, arm_of(DENSE, *arm, widths={"nowhere": 1}))
-
-
-def test_tasks_that_cannot_be_are_one_line(folder: Path) -> None:
-    alone = arm_of(DENSE, "l1-norm", widths=WIDTHS).model_copy(update={"init_from": None})
-    with pytest.raises(TaskError, match=r"^task pruning-arm: .* names no run to start from"):
-        train_in(folder, alone)
-    with pytest.raises(TaskError, match=r"removes channels; use inherited or random$"):
-        started(folder, arm_of(DENSE, "l1-norm", "rewound", widths=WIDTHS))
-    with pytest.raises(TaskError, match="no weights come with it; use weights random"):
-        started(folder, arm_of(SLIMMED, "stage-shares", "inherited", ratio=0.5))
-    with pytest.raises(TaskError, match=r"^task pruning-arm: ratoi: "):
-        started(folder, arm_of(DENSE, "magnitude", ratoi=0.5))
-    with pytest.raises(TaskError, match=r"^task pruning-sparse: slimming: "):
-        train_in(folder, prepared(DENSE, slimming=-1))
+        train_in(folder, run)
 
 
 def test_rounds_prune_what_the_rounds_before_left(folder: Path) -> None:
@@ -287,9 +282,8 @@ def test_scratch_b_of_masks_counts_what_they_leave(folder: Path) -> None:
     arm = arm_of(DENSE, "magnitude", "redrawn", ratio=0.9, length="scratch_b")
     (result,) = train_in(folder, arm)
     left = {name: int(mask.sum()) for name, mask in convolutions(folder, arm).items()}
-    whole, images = cost_of(DENSE.model, Images(16, 10)), (3, 16, 16)
-    net = fresh(DENSE)
-    assert result.epochs == whole.budget // budget_flops(net, images, left) > 1
+    whole = untrained(DENSE.model, Images(16, 10)).cost
+    assert result.epochs == whole.budget // budget_flops(fresh(DENSE), (3, 16, 16), left) > 1
     assert result.cost.macs == whole.macs
 
 
@@ -299,7 +293,9 @@ def test_scratch_b_is_as_long_as_the_parents_architecture_says(folder: Path, met
     (result,) = train_in(folder, arm)
     assert result.model is not None
     images = Images(16, 10)
-    large, pruned = (cost_of(model, images).budget for model in (SLIMMED.model, result.model))
+    large, pruned = (
+        untrained(model, images).cost.budget for model in (SLIMMED.model, result.model)
+    )
     assert result.epochs == int(2 * large / pruned) > 2
     record = read(folder / "runs" / arm.id)
     assert [line.epochs for line in record.epochs] == [result.epochs] * result.epochs
@@ -350,7 +346,7 @@ def test_shares_of_a_network_that_was_slimmed_on_other_data(tmp_path: Path) -> N
     _, net = started(tmp_path, arm)
     logits = net.eval()(torch.zeros(1, 3, 16, 16))
     assert logits.shape == (1, 10)  # of the digits, not of the parent's 7 classes
-    assert result.cost.macs < cost_of(arm.model, Images(16, 10)).macs and result.epochs > 1
+    assert result.cost.macs < untrained(arm.model, Images(16, 10)).cost.macs and result.epochs > 1
     # As large as the slimmed network, on the images that this one sees; steps are coarse.
     same = arm_of(there, "slimming", "random", ratio=0.5).model_copy(update={"data": there.data})
     _, slimmed = started(tmp_path, same)
@@ -396,18 +392,5 @@ def test_pruning_starts_from_trained_weights(tmp_path: Path) -> None:
     torch.save({}, file)
     with pytest.raises(UserError, match="changed after the run was created"):
         started(tmp_path, short)
-    with pytest.raises(UserError, match=r"no such file; give one, or pretrained$"):
-        runs_of(context(networks=("timm:test_resnet@nowhere.pth",)))
-
-
-def test_weights_of_timms_are_kept_with_their_tag() -> None:
-    network = ModelRef(builder="timm", args={"name": "test_resnet"})
-    found = find_weights(network, "pretrained")
-    tagged = "test_resnet.r160_in1k"
-    assert (found.pretrained, found.origin, found.short) == (tagged, f"timm/{tagged}", "pretrained")
-
-
-def test_taylor_scores_have_the_gradients_of_training_images(folder: Path) -> None:
-    _, by_taylor = started(folder, arm_of(DENSE, "taylor", widths=WIDTHS, images_per_class=2))
-    assert by_taylor.get_parameter("stem.conv.weight").shape[0] == WIDTHS["stem.conv"]
-    assert all(weight.grad is None for weight in by_taylor.parameters())
+    tagged, tag = find_weights(network, "pretrained"), "test_resnet.r160_in1k"
+    assert (tagged.pretrained, tagged.origin, tagged.short) == (tag, f"timm/{tag}", "pretrained")

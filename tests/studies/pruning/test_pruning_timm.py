@@ -23,7 +23,7 @@ from timm.optim import param_groups_layer_decay
 
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.pruning import blocks
-from convnext_study.studies.pruning.registry import MODELS
+from convnext_study.studies.pruning.published import MODELS
 
 every_model = walk(MODELS, NARROW)
 every_family = pytest.mark.parametrize("name", NARROW)

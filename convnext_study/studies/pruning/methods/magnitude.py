@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,67 @@ from torch import Tensor, nn
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.errors import UserError
 from convnext_study.studies.pruning.channel_groups import Group, PruningError, check_widths
-from convnext_study.studies.pruning.methods.criteria import Score, filter_norms, l1_norm
 
 Masks = Mapping[str, Tensor]  # by the parameter's name, of its shape, bool
 Choice = Literal["largest", "smallest", "random"]
+# By what filters are ranked, (width,): larger scores stay.
+Score: TypeAlias = Callable[[nn.Module, Group], Tensor]
+
+
+def l1_norm(net: nn.Module, group: Group) -> Tensor:
+    """The sum of absolute weights (Li et al., ICLR 2017)."""
+    return filter_norms(net.get_submodule(group.name), 1)
+
+
+def filter_norms(layer: nn.Module, p: int) -> Tensor:
+    """The p-norm of each filter of a convolution or linear layer."""
+    norms: Tensor = torch.linalg.vector_norm(_filters(layer), p, dim=1)
+    return norms
+
+
+def geometric_median(net: nn.Module, group: Group) -> Tensor:
+    """The sum of distances to the layer's other filters: what is near the median can be made of the
+    others (He et al., CVPR 2019)."""
+    filters = _filters(net.get_submodule(group.name))
+    return torch.cdist(filters, filters).sum(1)
+
+
+def group_norm(net: nn.Module, group: Group) -> Tensor:
+    """The L2-norm of the weights that go with the channel, those that read it among them (Fang et
+    al., CVPR 2023). Left out are gates, layers that read them in groups or among other channels,
+    and those that read what a GLU or an attention makes of them."""
+    total = torch.zeros(group.width)
+    for name in (*group.producers, *group.norms):
+        layer = net.get_submodule(name)
+        total += _filters(layer).square().sum(1)
+        if isinstance(layer.bias, Tensor):
+            total += layer.bias.detach().square()
+    for name, repeat in group.consumers:
+        weight = net.get_parameter(f"{name}.weight").detach()
+        if weight.shape[1] == group.width * repeat:
+            total += weight.transpose(0, 1).reshape(group.width, -1).square().sum(1)
+    return total.sqrt()
+
+
+def taylor(net: nn.Module, group: Group) -> Tensor:
+    """How much the loss changes without the filter, to first order: the square of the sum of weight
+    times gradient, which the network has to have (Molchanov et al., CVPR 2019)."""
+    weight = net.get_parameter(f"{group.name}.weight")
+    gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    return (weight.detach() * gradient).flatten(1).sum(1).square()
+
+
+def lamp(weight: Tensor) -> Tensor:
+    """Of single weights: the square over the sum of squares of the layer's weights that are not
+    smaller, of the weight's shape (Lee et al., ICLR 2021)."""
+    squares, order = weight.flatten().square().sort()
+    scores = squares / squares.flip(0).cumsum(0).flip(0).clamp(min=torch.finfo(weight.dtype).tiny)
+    return torch.empty_like(scores).scatter_(0, order, scores).view_as(weight)
+
+
+def _filters(layer: nn.Module) -> Tensor:
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
+    return weight.reshape(len(weight), -1)
 
 
 def keep_filters(
@@ -34,7 +91,7 @@ def keep_filters(
 
     Those with the largest scores stay, by default the L1-norm (Li et al., ICLR 2017) over all input
     channels, those of pruned filters before it included; nothing makes up for what is lost. All
-    choices but ``largest`` are controls. ``groups`` are as `removal.groups_of` finds them. Raises
+    choices but ``largest`` are controls. ``groups`` are as `removal.find_groups` finds them. Raises
     PruningError for a layer that has no filters of its own, or would be empty.
     """
     kept = {}
@@ -49,7 +106,7 @@ def keep_filters(
         if choose == "random":
             draw = generator(fold_in(seed, "filters", group.name))
             order = torch.randperm(len(scores), generator=draw)
-        kept[group.name] = group.channels_of(order[: width * group.count // group.width].tolist())
+        kept[group.name] = group.channels_of(order[: width // group.size].tolist())
     return kept
 
 
@@ -66,10 +123,8 @@ def magnitude_masks(
     value at index ``int(total * ratio)`` of all sizes, ascending. ``size`` gives those of a layer's
     weights: its absolute values, or `criteria.lamp`'s. ``again`` is a further round: the
     share is of the weights that are left, and those that went before are zero in ``net``. Raises
-    UserError for a ratio out of range, or a network without convolutions.
+    UserError for a network without convolutions.
     """
-    if not 0 <= ratio < 1:
-        raise UserError(f"ratio: {ratio}; use a share from 0 to below 1")
     sizes = {name: size(weight) for name, weight in conv_weights(net).items()}
     if not sizes:
         raise UserError("magnitude pruning: the network has no convolutions; use another network")
@@ -84,11 +139,8 @@ def soft_filter_masks(net: nn.Module, ratio: float) -> dict[str, Tensor]:
     """Soft filter pruning (He et al., IJCAI 2018): masks without the smallest filters.
 
     Of every convolution the ``int(width * ratio)`` filters of smallest L2 norm go, of equal ones
-    the earlier. In training they are set to zero after every epoch, and trained on. Raises
-    UserError for a ratio out of range.
+    the earlier. In training they are set to zero after every epoch, and trained on.
     """
-    if not 0 <= ratio <= 1:
-        raise UserError(f"ratio: {ratio}; use a share between 0 and 1")
     masks = {}
     for name, weight in conv_weights(net).items():
         order = filter_norms(net.get_submodule(name.removesuffix(".weight")), 2).sort(stable=True)
@@ -140,6 +192,24 @@ def draw_masked(net: nn.Module, masks: Masks, generator: torch.Generator) -> Non
             weight.copy_(drawn.to(weight)).mul_(mask)
 
 
-def count_kept(masks: Masks) -> int:
-    """Weights that stay, of those that have a mask."""
-    return sum(int(mask.sum()) for mask in masks.values())
+def guided_sparsification(layers: Mapping[int, Sequence[str]], masks: Masks) -> dict[str, Tensor]:
+    """One pattern for all 3x3 kernels of a stage: its most kept positions, as many as on average.
+
+    ``layers`` are names of the convolutions of each stage, ``masks`` those on their weights. At
+    least one position stays; other kernels keep their masks. Of equal positions the earlier stays.
+    """
+    found = dict(masks)
+    for names in layers.values():
+        weights = [f"{name}.weight" for name in names]
+        square = [name for name in weights if masks[name].shape[2:] == (3, 3)]
+        if not square:
+            continue
+        kernels = torch.cat([masks[name].flatten(0, 1).double() for name in square])
+        shares = kernels.mean(0).flatten()
+        chosen = torch.zeros(9, dtype=torch.bool)
+        order = shares.sort(descending=True, stable=True).indices
+        chosen[order[: max(1, round(float(shares.sum())))]] = True
+        for name in square:
+            pattern = chosen.view(1, 1, 3, 3).to(masks[name].device)
+            found[name] = pattern.expand(masks[name].shape).clone()
+    return found

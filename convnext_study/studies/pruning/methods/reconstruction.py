@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from convnext_study.data.rng import fold_in, generator
 from convnext_study.studies.pruning.blocks import SelectedConv2d
-from convnext_study.studies.pruning.channel_groups import Group, PruningError, check_widths
-from convnext_study.studies.pruning.removal import ImageSize, mask
+from convnext_study.studies.pruning.channel_groups import Group, PruningError
 
 POSITIONS = 10  # of each image
 CHUNK = 1024  # patches at a time, for the sake of memory
@@ -29,68 +28,58 @@ MOST = 20_000  # outputs that the LASSO sees
 SLACK = 1.1  # how many times the target may stay
 STEPS = 40  # of the bisection
 
+Layer: TypeAlias = tuple[Group, int]  # and how many of its channels are to stay
 Reader: TypeAlias = nn.Conv2d | nn.Linear  # a linear layer is a 1x1 convolution, channels last
 
 
 def prune_by_thinet(
-    net: nn.Module,
-    groups: Sequence[Group],
-    widths: Mapping[str, int],
-    images: Sequence[Tensor],
-    image_size: ImageSize,
-    *,
-    seed: int = 0,
+    net: nn.Module, layers: Sequence[Layer], images: Sequence[Tensor], *, seed: int = 0
 ) -> dict[str, list[int]]:
-    """Mask the layers named in ``widths``, in place, and say which channels stay.
+    """Choose channels of the layers, in the network's order, and refit in place what reads them.
 
     ``images`` are batches (N, C, H, W); the paper keeps half of the channels and takes 10 images
-    per class. ``seed`` is that of positions and filters. Raises PruningError for a layer that is
-    unknown or would be empty, or whose channels no single layer reads.
+    per class. ``seed`` is that of positions and filters. Raises PruningError for a layer whose
+    channels no single layer reads.
     """
     keep_idx = {}
-    for group, count in check_widths(widths, groups):
+    for group, count in layers:
         x = contributions(net, group, images, fold_in(seed, "thinet", group.name))
         chosen = keep_idx[group.name] = choose_greedily(x, count)
-        mask(net, {group.name: chosen}, image_size)
         factors = _least_squares(x[:, chosen], x.sum(1, keepdim=True))
-        with torch.no_grad():
-            weight = kernels(reader_of(net, group))
-            weight[:, chosen] *= factors.to(weight).view(1, -1, 1, 1)
+        weight = kernels(reader_of(net, group))
+        _refit(weight, chosen, weight[:, chosen] * factors.to(weight).view(1, -1, 1, 1))
     return keep_idx
 
 
 def prune_by_regression(
-    net: nn.Module,
-    groups: Sequence[Group],
-    widths: Mapping[str, int],
-    images: Sequence[Tensor],
-    image_size: ImageSize,
-    *,
-    seed: int = 0,
+    net: nn.Module, layers: Sequence[Layer], images: Sequence[Tensor], *, seed: int = 0
 ) -> dict[str, list[int]]:
     """As `prune_by_thinet`, but that layers that read kept channels get new weights.
 
     Up to 1.1 times as many channels stay; the paper takes 500 images.
     """
     whole, keep_idx = copy.deepcopy(net), {}
-    for group, target in check_widths(widths, groups):
+    for group, target in layers:
         draw = generator(fold_in(seed, "regression", group.name))
         reader = reader_of(net, group)
         mine = sample(net, reader, images, draw)
-        patches = mine.patches.double()
+        patches, weight = mine.patches.double(), kernels(reader)
         wanted = sample(whole, reader_of(whole, group), images, mine.places).outputs.double()
         # Patches and filters at random where there are more than the LASSO needs.
         pairs = torch.randperm(wanted.numel(), generator=draw)[:MOST]
         rows, filters = pairs // wanted.shape[1], pairs % wanted.shape[1]
-        parts = added(patches[rows], kernels(reader), filters)
+        parts = added(patches[rows], weight, filters)
         chosen = keep_idx[group.name] = choose_by_lasso(parts, wanted.flatten()[pairs], target)
-        mask(net, {group.name: chosen}, image_size)
         fitted = _least_squares(patches[:, chosen].flatten(1), wanted)
-        with torch.no_grad():
-            weight = kernels(reader)
-            shape = (weight.shape[0], len(chosen), *weight.shape[2:])
-            weight[:, chosen] = fitted.T.reshape(shape).to(weight)
+        _refit(weight, chosen, fitted.T.reshape(len(weight), len(chosen), *weight.shape[2:]))
     return keep_idx
+
+
+def _refit(weight: Tensor, chosen: Sequence[int], columns: Tensor) -> None:
+    """Let a layer read these channels alone, by these weights, in place."""
+    columns = columns.to(weight)
+    weight.zero_()
+    weight[:, chosen] = columns
 
 
 def contributions(net: nn.Module, group: Group, images: Sequence[Tensor], seed: int) -> Tensor:
@@ -208,18 +197,16 @@ def sample(
 
 def _patches(reader: Reader, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """What the layer reads at these output positions (N, positions) of its input."""
-    size, stride, dilation, padding = ((1, 1), (1, 1), (1, 1), (0, 0))
+    size, stride, dilation, padding = kernels(reader).shape[2:], (1, 1), (1, 1), [0] * 4
     if isinstance(reader, nn.Conv2d):
-        if isinstance(reader.padding, str):
-            raise PruningError(f"a convolution with padding={reader.padding!r} cannot be sampled")
-        size, stride = reader.kernel_size, reader.stride  # type: ignore[assignment]
-        dilation, padding = reader.dilation, reader.padding  # type: ignore[assignment]
+        stride, dilation = reader.stride, reader.dilation  # type: ignore[assignment]
+        padding = reader._reversed_padding_repeated_twice  # as F.pad takes it
         if isinstance(reader, SelectedConv2d):  # of a stream, only what it reads
             x = x.index_select(1, reader.keep_idx)
     at_rows = rows[..., None] * stride[0] + dilation[0] * torch.arange(size[0])
     at_columns = columns[..., None] * stride[1] + dilation[1] * torch.arange(size[1])
     image = torch.arange(len(x))[:, None, None, None]
-    padded = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    padded = F.pad(x, padding)
     read = padded[image, :, at_rows[..., :, None], at_columns[..., None, :]]
     return read.flatten(0, 1).permute(0, 3, 1, 2).contiguous()
 
@@ -237,9 +224,9 @@ def reader_of(net: nn.Module, group: Group) -> Reader:
     Raises PruningError where that is no single convolution or linear layer, or reads a map that
     was flattened.
     """
-    names = [name for name, repeat in group.consumers if repeat == 1]
-    alone = len(names) == len(group.consumers) == 1 and not group.concatenated and not group.units
-    reader = net.get_submodule(names[0]) if alone else None
+    reader = None
+    if group.is_read_once and group.consumers[0][1] == 1:
+        reader = net.get_submodule(group.consumers[0][0])
     if isinstance(reader, nn.Linear) or (isinstance(reader, nn.Conv2d) and reader.groups == 1):
         return reader
     raise PruningError(f"{group.name}: its channels are not read by one convolution alone")

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from convnext_study.errors import UserError
 from convnext_study.runs.records import ModelRef
-from convnext_study.studies.pruning.channel_groups import PruningError
 from convnext_study.studies.pruning.families import refilled
 from convnext_study.studies.pruning.removal import network_of
 from convnext_study.studies.pruning.spec import PreActSpec
@@ -102,46 +101,30 @@ def factors_of(net: nn.Module) -> dict[str, Factor]:
     }
 
 
-def kept_branches(factors: Mapping[str, Factor]) -> dict[str, bool]:
-    """Of each block, whether its branch stays: its factor is above zero."""
-    return {name: bool(factor.weight > 0) for name, factor in factors.items()}
-
-
-def branch_spec(spec: PreActSpec, kept: Mapping[str, bool]) -> PreActSpec:
-    """The network that is left. Raises PruningError for a block it does not have."""
-    left = _left(spec, kept)
-    stages = tuple((sum(branches.values()), branches.get(0, False)) for branches in left)
-    return spec.replace(stages=stages)
-
-
-def remove_branches(net: Any, kept: Mapping[str, bool]) -> nn.Module:
-    """The network without the other branches, with the weights that are left, factors included.
+def remove_branches(net: Any) -> nn.Module:
+    """The network without the branches whose factor is zero, with the weights that are left, the
+    other factors included.
 
     ``net`` stays whole. Raises UserError for a network that is no pre-activation ResNet of whole
-    branches (`PreActSpec`), PruningError for a block that it does not have.
+    branches (`PreActSpec`).
     """
     if not isinstance(getattr(net, "spec", None), PreActSpec):
         raise UserError(f"structure selection: {type(net).__name__} has no spec of branches to go")
-    spec, state = net.spec, {name: weight.clone() for name, weight in net.state_dict().items()}
-    for block, factor in factors_of(net).items():
+    spec, factors = net.spec, factors_of(net)
+    state = {name: weight.clone() for name, weight in net.state_dict().items()}
+    for block, factor in factors.items():
         state[f"{block}.conv3.weight"] *= factor.weight.detach()
-    for stage, (before, left) in enumerate(zip(spec.branches(), _left(spec, kept), strict=True)):
+    stages = []
+    for stage, branches in enumerate(spec.branches()):
+        blocks = [f"stages.{stage}.blocks.{block}." for block in range(len(branches))]
+        left = [
+            has and bool(factors[block.removesuffix(".")].weight > 0)
+            for block, has in zip(blocks, branches, strict=True)
+        ]
         # The first block always stays, for its shortcut; the others move up.
-        stays = [block for block in range(len(before)) if block == 0 or left.get(block, True)]
-        for new, old in enumerate(stays):
-            prefix = f"stages.{stage}.blocks.{old}."
-            for name in [name for name in state if name.startswith(prefix)]:
-                state[f"stages.{stage}.blocks.{new}." + name.removeprefix(prefix)] = state[name]
-    return refilled(net, branch_spec(spec, kept), state)
-
-
-def _left(spec: PreActSpec, kept: Mapping[str, bool]) -> list[dict[int, bool]]:
-    """Of each stage, the blocks whose branch there is, and whether it stays."""
-    names = [
-        {block: f"stages.{stage}.blocks.{block}" for block, has in enumerate(branches) if has}
-        for stage, branches in enumerate(spec.branches())
-    ]
-    for name in kept:
-        if not any(name in blocks.values() for blocks in names):
-            raise PruningError(f"{name}: no such block with a branch")
-    return [{block: kept.get(name, True) for block, name in blocks.items()} for blocks in names]
+        stay = [block for block, has in zip(blocks, left, strict=True) if has or block is blocks[0]]
+        for new, old in zip(blocks, stay, strict=False):
+            for name in [name for name in state if name.startswith(old)]:
+                state[new + name.removeprefix(old)] = state[name]
+        stages.append((sum(left), left[0]))
+    return refilled(net, spec.replace(stages=tuple(stages)), state)
