@@ -51,8 +51,9 @@ class BaseSpec(roadmap_spec.Spec):
             try:
                 kind.validate_python(getattr(self, name), strict=True)
             except ValidationError as error:
-                what = error.errors()[0]["input"]
-                raise SpecError(f"{name}: {what!r}; use whole numbers of at least 1") from None
+                first = error.errors()[0]
+                what = first["msg"][0].lower() + first["msg"][1:]
+                raise SpecError(f"{name}: {first['input']!r}; {what}") from None
         stages: Any = getattr(self, "inner", getattr(self, "stages", None))
         if stages is not None and len(stages) != self.stage_count:
             raise SpecError(f"stages: {len(stages)}; this network has {self.stage_count}")

@@ -83,8 +83,8 @@ def test_specs_go_through_json_and_build_as_records_do() -> None:
         ({"width": [1]}, r"^width: no such field of a vgg; did you mean widths\?$"),
         ({"head": "513"}, r"^head: '513'; did you mean 512\?$"),
         ({"widths": ["M", 8]}, "^widths: .*begin with a convolution$"),
-        ({"widths": [8, 0]}, "^widths: .*at least 1$"),
-        ({"widths": [8, 1.5]}, "^widths: 1.5; "),
+        ({"widths": [8, 0]}, "^widths: 0; input should be greater than or equal to 1$"),
+        ({"widths": [8, 1.5]}, "^widths: 1.5; input should be a valid integer"),
         ({"head": "512", "hidden": [8, 8]}, "^hidden: .*head 512 has 1 layers$"),
     ],
 )
@@ -93,6 +93,8 @@ def test_bad_specs_are_one_line(change: dict[str, object], message: str) -> None
         from_dict({"family": "vgg", "widths": [8, "M", 8], **change})
     with pytest.raises(SpecError, match=r"^widths: a vgg needs it$"):
         from_dict({"family": "vgg"})
+    with pytest.raises(SpecError, match=r"^inner: \(4, 3\); field required$"):
+        from_dict({"family": "preresnet", "inner": [[[4, 3]]] * 3, "last": 4})
 
 
 def test_unknown_network() -> None:
