@@ -71,7 +71,7 @@ def bench(options: BenchOptions) -> None:
     from convnext_study.experiments.roadmap_runs import parse_names
     from convnext_study.launchers.resources import Machine, choose_resources
     from convnext_study.runs.files import make_folder, write_json
-    from convnext_study.runs.provenance import hardware, versions
+    from convnext_study.runs.folder import hardware, versions
 
     road, wanted = get_roadmap(options.regime), _parts(parse_names(options.parts))
     names, size = parse_names(options.networks), _image_size(options.image_size)

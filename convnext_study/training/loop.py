@@ -26,9 +26,8 @@ from convnext_study.data import pool
 from convnext_study.data.rng import fold_in, seed_everything
 from convnext_study.errors import RunFailed, first_line
 from convnext_study.recipes import make_recipe
-from convnext_study.runs.folder import RunFolder
+from convnext_study.runs.folder import RunFolder, commit, hardware, versions
 from convnext_study.runs.parents import forget_parent
-from convnext_study.runs.provenance import commit, hardware, versions
 from convnext_study.runs.records import Epoch, Result, Run, is_done, read_result
 from convnext_study.training import distributed
 from convnext_study.training.build import build_train_state

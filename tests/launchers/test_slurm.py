@@ -25,8 +25,13 @@ from convnext_study.launchers.slurm.cluster import (
     read_cluster,
     script_text,
 )
-from convnext_study.launchers.slurm.queue import Task, follow, waiting_tasks
-from convnext_study.launchers.slurm.submit import fit_to_node, run_slurm
+from convnext_study.launchers.slurm.submit import (
+    Task,
+    fit_to_node,
+    follow,
+    run_slurm,
+    waiting_tasks,
+)
 from convnext_study.training.runtime import Runtime
 
 CLUSTERS = Path(__file__).parents[2] / "launch" / "clusters"

@@ -24,8 +24,7 @@ from typing import Any
 from convnext_study.experiments.roadmap_runs import choose_variants, roadmap_runs
 from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.launchers.slurm.cluster import read_cluster
-from convnext_study.launchers.slurm.queue import Task, follow
-from convnext_study.launchers.slurm.submit import run_slurm
+from convnext_study.launchers.slurm.submit import Task, follow, run_slurm
 from convnext_study.launchers.torchrun import run_torchrun
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.files import LOG

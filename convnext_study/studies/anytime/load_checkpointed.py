@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from convnext_study.evaluation.trust import EvaluationError
 from convnext_study.runs.files import CHECKPOINT, make_within, read_json, write_json
+from convnext_study.runs.folder import hardware
 from convnext_study.runs.metrics import Metric
-from convnext_study.runs.provenance import hardware
 from convnext_study.runs.records import Record
 from convnext_study.studies.anytime.spec import published
 
