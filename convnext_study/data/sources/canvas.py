@@ -15,7 +15,6 @@ two of the training writers instead, and the lower part of the training half: to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import cycle, islice
@@ -24,15 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convnext_study.data.dataset import (
-    DataError,
-    DatasetPair,
-    MemoryImages,
-    channel_statistics,
-    digest,
-)
+from convnext_study.data.dataset import DatasetPair, MemoryImages, digest
 from convnext_study.data.masks import PADDED_TO
-from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sources import Opening
 from convnext_study.data.sources.digits import (
     PHOTOGRAPHS,
@@ -41,7 +33,7 @@ from convnext_study.data.sources.digits import (
     read_photograph,
     writers,
 )
-from convnext_study.data.sources.synthetic import MOST_IMAGES, whole_numbers
+from convnext_study.data.sources.synthetic import Draw, Scenes, paint, scene_sizes, whole
 
 DEFAULTS = (64, 2000, 400)  # side of a canvas in pixels, training and validation canvases
 SIGNS = (128, 1000, 200)
@@ -55,30 +47,25 @@ SCAN = (3 / 8, 1 / 2)  # side of a scan, of the canvas's
 INK = 0.4  # of a scan's darkest: from here on a pixel is the digit's
 BRIGHT = (0.75, 1.0)  # of each channel of a digit's colour
 PHOTO = 0.3  # of a photograph's brightness
-NOISE = 0.05  # standard deviation, of the range from black to white
-MOST_DRAWS = 256  # more than a canvas needs: one each is slower
-STATISTICS_FROM = 256  # canvases
 BACKGROUND = "background"
-
-Draw = Callable[[float, float], float]
 
 
 @dataclass(frozen=True)
-class Canvases:
-    """``count`` canvases of (side, side), from scans (N, 32, 32) with classes and writers, and from
-    photographs; of signs with ``plates``. Canvases take turns between the writers."""
+class Canvases(Scenes):
+    """Canvases from scans (N, 32, 32) with classes and writers, and from photographs; writers take
+    turns."""
 
-    part: str
-    side: int
-    count: int
+    noise = 0.05
+
     scans: Tensor
     digits: Tensor
     writers: Tensor
     photos: tuple[Tensor, ...]
-    plates: bool = False
 
-    def __len__(self) -> int:
-        return self.count
+    @property
+    def plates(self) -> bool:
+        """Whether digits stand on plates."""
+        return self.kind == "digit-signs"
 
     @cached_property
     def _scans_of(self) -> dict[int, Tensor]:
@@ -90,41 +77,31 @@ class Canvases:
         """(count,) int64: the writer of each canvas's digits."""
         return torch.tensor([*islice(cycle(self._scans_of), self.count)])
 
-    def pixels(self, index: int) -> tuple[Tensor, Tensor]:
-        """A canvas, (3, side, side) uint8, and its labels, (side, side) uint8."""
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        kind = "digit-signs" if self.plates else "digit-canvas"
-        draws = generator(fold_in(0, kind, self.part, self.side, index))
-        uniform: Iterator[float] = iter(torch.rand(MOST_DRAWS, generator=draws).tolist())
-
-        def draw(low: float, high: float) -> float:
-            return low + (high - low) * next(uniform)
-
+    def drawn(self, index: int, draw: Draw) -> tuple[Tensor, Tensor]:
+        """A canvas, (3, side, side), and its labels, (side, side) uint8."""
         image = self._photograph(draw)
         scans = [*self._scans_of.values()][index % len(self._scans_of)]
-        for _ in range(_whole(draw, *FRAGMENTS)):
+        for _ in range(whole(draw, *FRAGMENTS)):
             self._fragment(image, scans, draw)
         labels = torch.zeros(self.side, self.side, dtype=torch.uint8)
         taken: list[tuple[int, int, int]] = []
-        for _ in range(_whole(draw, *DIGITS)):
+        for _ in range(whole(draw, *DIGITS)):
             self._digit(image, labels, taken, scans, draw)
-        for _ in range(_whole(draw, *EMPTY) if self.plates else 0):
+        for _ in range(whole(draw, *EMPTY) if self.plates else 0):
             if (place := self._place(taken, self._scan(scans, draw)[1], draw)) is not None:
                 _paint(_part(image, place), _disc(place[2]), draw, PLATE)
-        image += NOISE * torch.randn(image.shape, generator=draws)
-        return (255 * image.clamp(0, 1)).round().to(torch.uint8), labels
+        return image, labels
 
     def digests(self) -> dict[str, str]:
         """Of what canvases are made from: their last bits may differ between machines."""
         made = (self.part, self.side, self.count, DIGITS, FRAGMENTS, PLACE, SCAN, INK, BRIGHT)
         signs = (PLATE, EMPTY) if self.plates else ()
-        constants = repr((*made, PHOTO, NOISE, *signs)).encode()
+        constants = repr((*made, PHOTO, self.noise, *signs)).encode()
         return {"content": digest(constants, self.scans.numpy(), self.digits.numpy())}
 
     def _photograph(self, draw: Draw) -> Tensor:
-        photo = self.photos[_whole(draw, 0, len(self.photos) - 1)]
-        top, left = (_whole(draw, 0, extent - self.side) for extent in photo.shape[1:])
+        photo = self.photos[whole(draw, 0, len(self.photos) - 1)]
+        top, left = (whole(draw, 0, extent - self.side) for extent in photo.shape[1:])
         return photo[:, top : top + self.side, left : left + self.side] * PHOTO
 
     def _digit(
@@ -154,7 +131,7 @@ class Canvases:
     ) -> tuple[int, int, int] | None:
         """Room for a square, which is then taken; None where there is none."""
         for _ in range(PLACE):
-            top, left = (_whole(draw, 0, self.side - side) for _ in range(2))
+            top, left = (whole(draw, 0, self.side - side) for _ in range(2))
             if not any(_overlap((top, left, side), other) for other in taken):
                 taken.append((top, left, side))
                 return (top, left, side)
@@ -164,15 +141,15 @@ class Canvases:
         """A quarter of a digit of half the size, anywhere."""
         index, side = self._scan(scans, draw)
         side, half = side // 2, side // 4
-        top, left = (_whole(draw, 0, side - half) for _ in range(2))
+        top, left = (whole(draw, 0, side - half) for _ in range(2))
         ink = _resized(self.scans[index], side)[top : top + half, left : left + half]
-        top, left = (_whole(draw, 0, self.side - half) for _ in range(2))
+        top, left = (whole(draw, 0, self.side - half) for _ in range(2))
         _paint(image[:, top : top + half, left : left + half], ink, draw)
 
     def _scan(self, scans: Tensor, draw: Draw) -> tuple[int, int]:
         """Which of the writer's scans, and its side on the canvas."""
-        side = _whole(draw, round(SCAN[0] * self.side), round(SCAN[1] * self.side))
-        return int(scans[_whole(draw, 0, len(scans) - 1)]), side
+        side = whole(draw, round(SCAN[0] * self.side), round(SCAN[1] * self.side))
+        return int(scans[whole(draw, 0, len(scans) - 1)]), side
 
 
 def open_canvases(text: str, _: Opening) -> DatasetPair:
@@ -190,8 +167,8 @@ def open_signs(text: str, _: Opening) -> DatasetPair:
 
 def _open(scheme: str, text: str, defaults: tuple[int, int, int]) -> DatasetPair:
     tuned = text.split(",")[-1] == TUNE
-    side, train_count, val_count = _numbers(scheme, text, defaults)
-    plates = scheme == "digit-signs"
+    bare, most = (text.removesuffix(TUNE).removesuffix(","), UPPER) if tuned else (text, SIDES[1])
+    side, train_count, val_count = scene_sizes(scheme, bare, defaults, (SIDES[0], most))
     scans, authors = open_digits(), torch.from_numpy(writers())
     held_out, tuning = (torch.from_numpy(part_mask(part)) for part in ("test", TUNE))
 
@@ -200,12 +177,11 @@ def _open(scheme: str, text: str, defaults: tuple[int, int, int]) -> DatasetPair
         assert isinstance(images, MemoryImages)  # noqa: S101  the embedded digits are
         among = chosen[held_out if part == "val" else ~held_out]
         digits = (images.images[among, 0], images.labels[among], authors[chosen])
-        return Canvases(part, side, count, *digits, _photographs(part, tuned), plates)
+        return Canvases(scheme, part, side, count, *digits, _photographs(part, tuned))
 
     train = canvases("train", train_count, ~(held_out | tuning) if tuned else ~held_out)
     val = canvases(*((TUNE, val_count, tuning) if tuned else ("val", val_count, held_out)))
-    some = [train.pixels(index)[0] for index in range(min(train_count, STATISTICS_FROM))]
-    mean, std = channel_statistics(torch.stack(some))
+    mean, std = train.statistics()
     return DatasetPair(
         classes=(BACKGROUND, *scans.classes),
         size=-(-side // PADDED_TO) * PADDED_TO,
@@ -216,7 +192,7 @@ def _open(scheme: str, text: str, defaults: tuple[int, int, int]) -> DatasetPair
         val=val,
         flips=False,
         val_groups=val.groups(),
-        val_once=plates and not tuned,
+        val_once=val.plates and not tuned,
     )
 
 
@@ -251,29 +227,10 @@ def _part(maps: Tensor, place: tuple[int, int, int]) -> Tensor:
 
 def _paint(under: Tensor, ink: Tensor, draw: Draw, colours: tuple[float, float] = BRIGHT) -> None:
     """Ink of a colour that is drawn, over (3, h, w), in place."""
-    colour = torch.tensor([draw(*colours) for _ in range(len(under))])
-    under.lerp_(colour.view(-1, 1, 1).expand_as(under), ink.expand_as(under))
+    paint(under, ink, torch.tensor([draw(*colours) for _ in range(len(under))]))
 
 
 def _overlap(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
     (top, left, side), (other_top, other_left, other_side) = one, other
     rows = top < other_top + other_side and other_top < top + side
     return rows and left < other_left + other_side and other_left < left + side
-
-
-def _whole(draw: Draw, low: int, high: int) -> int:
-    """A whole number from ``low`` to ``high``, both included."""
-    return min(int(draw(low, high + 1)), high)
-
-
-def _numbers(scheme: str, text: str, defaults: tuple[int, int, int]) -> tuple[int, int, int]:
-    bare = text.removesuffix(TUNE).removesuffix(",")
-    most = SIDES[1] if bare == text else UPPER
-    side, train, val = whole_numbers(bare, defaults) or (0, 0, 0)
-    if not SIDES[0] <= side <= most or not 1 <= min(train, val) <= max(train, val) <= MOST_IMAGES:
-        raise DataError(
-            f"data '{scheme}:{text:.99}': needs whole numbers, as in "
-            f"{scheme}:{','.join(map(str, defaults))} (side from {SIDES[0]} to {most}, "
-            f"training and validation canvases up to {MOST_IMAGES:,})"
-        )
-    return side, train, val

@@ -125,7 +125,12 @@ JOINTS = (
     "thorax", "neck", "head", "right wrist", "right elbow", "right shoulder", "left shoulder",
     "left elbow", "left wrist",
 )  # fmt: skip
-UNMEASURED = ("pelvis", "thorax")  # joints that PCKh leaves out
+# The places of the joints that PCKh counts, and of each the one that it is in a mirror image.
+MEASURED = tuple(i for i, joint in enumerate(JOINTS) if joint not in ("pelvis", "thorax"))
+_OTHER = {"left": "right", "right": "left"}
+MIRRORED = tuple(
+    JOINTS.index(" ".join(_OTHER.get(word, word) for word in joint.split())) for joint in JOINTS
+)
 SIDE, DOWN = 250.0, 15.0  # pixels of the square, and how far it is moved down, at scale 1
 HEAD = 0.6  # the size of a head, of the diagonal of its box
 CORNER = 0.5  # pixels are counted from 1, and the middle of the first one is at 0.5
@@ -146,8 +151,7 @@ def open_mpii(path: str, how: Opening) -> DatasetPair:
         for file, size in files_in(str(images), SUFFIXES)
     }
     people = _read(root)
-    measured = tuple(i for i, joint in enumerate(JOINTS) if joint not in UNMEASURED)
-    for part, counted in (("train", range(len(JOINTS))), ("val", measured)):
+    for part, counted in (("train", range(len(JOINTS))), ("val", MEASURED)):
         if not people[part]:
             raise DataError(f"{root}: its annotation holds nobody for {part}")
         if not any(one.joints[counted, 2].any() for one in people[part]):
@@ -163,8 +167,8 @@ def open_mpii(path: str, how: Opening) -> DatasetPair:
         size=Cut.size,
         train=train,
         val=val,
-        mirrored=tuple(JOINTS.index(mirrored(joint)) for joint in JOINTS),
-        measured=measured,
+        mirrored=MIRRORED,
+        measured=MEASURED,
         val_groups=val.groups(),
     )
 
@@ -306,10 +310,3 @@ def _with_head(one: Person, where: str) -> Person:
 def _several(found: Any) -> list[Any]:
     """scipy gives one structure as it is, several in an array, and none as an empty one."""
     return [found] if isinstance(found, dict) else list(found)
-
-
-def mirrored(joint: str) -> str:
-    """The joint that a joint is in a mirror image."""
-    side, _, rest = joint.partition(" ")
-    other = {"left": "right", "right": "left"}.get(side)
-    return f"{other} {rest}" if other else joint

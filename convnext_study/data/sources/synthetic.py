@@ -1,4 +1,5 @@
-"""``synthetic`` or ``synthetic:CLASSES,SIZE,COUNT``: images made on the fly, for benchmarks.
+"""``synthetic`` or ``synthetic:CLASSES,SIZE,COUNT``: images made on the fly, for benchmarks; and
+what drawn scenes have in common.
 
 Each class is a coarse random pattern; an image is its pattern, moved, perhaps mirrored, under
 noise. A small network learns it in a few epochs, and no file is ever read. An image is a pure
@@ -7,10 +8,14 @@ function of its index, the same on every machine.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from convnext_study.data.dataset import (
     DataError,
@@ -28,6 +33,7 @@ CELLS = 6  # a pattern is so many random cells a side, blurred into each other
 BANK = 32  # noise images to choose from
 PATTERN, NOISE = 45.0, 60.0  # standard deviations, of 255
 STATISTICS_FROM = 256  # images of 224 pixels and less
+MOST_DRAWS = 256  # more than a scene needs: one each is slower
 MOST_IMAGES, MOST_DIGITS = 20_000_000, 10
 MOST_NUMBERS = 2**28  # in all patterns and noise images, of which each takes some bytes
 
@@ -72,6 +78,69 @@ class SyntheticImages(InMemoryDataset):
         if mirrored:
             pattern = pattern.flip(2)
         return (pattern + self.noise[noise].roll((down, right), (1, 2))).clamp(0, 255).byte()
+
+
+Draw = Callable[[float, float], float]  # from a low number to a high one
+
+
+@dataclass(frozen=True)
+class Scenes(ABC):
+    """``count`` scenes of (side, side), each a function of kind, part and index alone."""
+
+    noise: ClassVar[float]  # standard deviation, of the range from black to white
+
+    kind: str
+    part: str
+    side: int
+    count: int
+
+    @abstractmethod
+    def drawn(self, index: int, draw: Draw) -> tuple[Tensor, Tensor]:
+        """A scene, (3, side, side) from 0 to 1, without its noise, and its labels."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    def pixels(self, index: int) -> tuple[Tensor, Tensor]:
+        """A scene, (3, side, side) uint8, and its labels."""
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        draws = generator(fold_in(0, self.kind, self.part, self.side, index))
+        uniform = iter(torch.rand(MOST_DRAWS, generator=draws).tolist())
+        image, labels = self.drawn(index, lambda low, high: low + (high - low) * next(uniform))
+        image += self.noise * torch.randn(image.shape, generator=draws)
+        return (255 * image.clamp(0, 1)).round().to(torch.uint8), labels
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, of the first scenes."""
+        first = range(min(self.count, STATISTICS_FROM))
+        return channel_statistics(torch.stack([self.pixels(index)[0] for index in first]))
+
+
+def paint(under: Tensor, ink: Tensor, colour: Tensor) -> None:
+    """Ink (h, w) from 0 to 1, of a colour (3,), over (3, h, w), in place."""
+    under.lerp_(colour.view(-1, 1, 1).expand_as(under), ink.expand_as(under))
+
+
+def whole(draw: Draw, low: int, high: int) -> int:
+    """A whole number from ``low`` to ``high``, both included."""
+    return min(int(draw(low, high + 1)), high)
+
+
+def scene_sizes(
+    scheme: str, text: str, defaults: tuple[int, int, int], sides: tuple[int, int]
+) -> tuple[int, int, int]:
+    """The side and how many training and validation scenes ``SIZE,TRAIN,VAL`` means; what is left
+    out has its default. Raises DataError where they are not whole numbers that can be had."""
+    side, train, val = whole_numbers(text, defaults) or (0, 0, 0)
+    fits = sides[0] <= side <= sides[1] and 1 <= min(train, val) <= max(train, val) <= MOST_IMAGES
+    if not fits:
+        raise DataError(
+            f"data '{scheme}:{text:.99}': needs whole numbers, as in "
+            f"{scheme}:{','.join(map(str, defaults))} (side from {sides[0]} to {sides[1]}, "
+            f"training and validation images up to {MOST_IMAGES:,})"
+        )
+    return side, train, val
 
 
 def open_synthetic(text: str, _: Opening) -> DatasetPair:
