@@ -197,6 +197,11 @@ def _little_endian(numbers: npt.NDArray[Any]) -> memoryview:
     return ordered.reshape(-1).view(np.uint8).data
 
 
+def padded_side(side: int) -> int:
+    """That of a whole image of this side as a network sees it: a multiple of 32."""
+    return -(-side // 32) * 32
+
+
 def to_pil(pixels: Tensor) -> Image.Image:
     """A (3, H, W) uint8 tensor as an RGB image."""
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())

@@ -25,6 +25,7 @@ from convnext_study.data.dataset import (
     DatasetPair,
     OnCorruptImage,
     digest,
+    padded_side,
 )
 from convnext_study.data.decode import decode_pixels, decoding
 from convnext_study.data.encoded import Ints, Names, read_bytes
@@ -32,7 +33,6 @@ from convnext_study.data.encoded import Ints, Names, read_bytes
 Labels = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 
-PADDED_TO = 32  # sides of whole images
 SHOWN = 5  # labels in a line
 # Of a PNG, in its first bytes.
 BIT_DEPTH, COLOUR_TYPE, GREY = 24, 25, 0
@@ -280,8 +280,7 @@ def masked_data(train: MaskedImages, val: MaskedImages, classes: tuple[str, ...]
             f"ignored ({IGNORE})"
         )
     shape = val.shape()
-    side = -(-max(shape) // PADDED_TO) * PADDED_TO
-    return DatasetPair(classes, side, train, val, shape=shape, one_size=False)
+    return DatasetPair(classes, padded_side(max(shape)), train, val, shape=shape, one_size=False)
 
 
 def check_numbers(train: MaskedImages, val: MaskedImages, names: Sequence[str]) -> None:

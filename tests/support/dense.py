@@ -54,6 +54,6 @@ def make_cityscapes(root: Path, count: int = 2) -> Path:
 
 
 def dense_readers(data: DatasetPair, crop: Crop, workers: int = 0) -> Readers:
-    """Readers under seed 3 that cut such crops, and pad whole images to multiples of 32."""
-    train, val = TrainTransform(data, crop), WholeImage(data, 32)
+    """Readers under seed 3 that cut such crops, and pad whole images."""
+    train, val = TrainTransform(data, crop), WholeImage(data)
     return make_readers(data, train, val, 3, workers)

@@ -23,8 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convnext_study.data.dataset import DatasetPair, MemoryImages, digest
-from convnext_study.data.masks import PADDED_TO
+from convnext_study.data.dataset import DatasetPair, MemoryImages, digest, padded_side
 from convnext_study.data.sources import Opening
 from convnext_study.data.sources.digits import (
     PHOTOGRAPHS,
@@ -184,7 +183,7 @@ def _open(scheme: str, text: str, defaults: tuple[int, int, int]) -> DatasetPair
     mean, std = train.statistics()
     return DatasetPair(
         classes=(BACKGROUND, *scans.classes),
-        size=-(-side // PADDED_TO) * PADDED_TO,
+        size=padded_side(side),
         shape=(side, side),
         mean=mean,
         std=std,

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from convnext_study.data.dataset import IGNORE, DatasetPair, Target, to_pil
+from convnext_study.data.dataset import IGNORE, DatasetPair, Target, padded_side, to_pil
 from convnext_study.data.decode import to_tensor
 from convnext_study.data.transforms.image import interleaved
 from convnext_study.errors import UserError
@@ -74,14 +74,14 @@ class TrainTransform:
 
 
 class WholeImage:
-    """A pair as it is, but padded to sides that ``divisor`` divides."""
+    """A pair as it is, but padded to sides that a network takes."""
 
-    def __init__(self, data: DatasetPair, divisor: int = 1) -> None:
-        self._divisor, self._colour = divisor, mean_colour(data)
+    def __init__(self, data: DatasetPair) -> None:
+        self._colour = mean_colour(data)
 
     def __call__(self, image: Tensor, labels: Target) -> tuple[Tensor, Tensor, None]:
         """Of (3, H, W) and (H, W) uint8, both with a margin at the right and below."""
-        height, width = (-(-side // self._divisor) * self._divisor for side in image.shape[1:])
+        height, width = map(padded_side, image.shape[1:])
         return padded(_as_pair(image, labels), height, width, self._colour)
 
 

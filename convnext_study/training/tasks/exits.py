@@ -16,6 +16,8 @@ from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks.base import ImageTask
 
+EVAL_BATCH = 32  # validation images that are taken at a time, where all are of one size
+
 
 class ExitsTask(ImageTask):
     """A loss summed over a network's exits, and metrics of each.
@@ -29,7 +31,6 @@ class ExitsTask(ImageTask):
         runtime: on what.
         data: images with arrays.
         exit_weights: of each exit in the sum; None: all 1.
-        eval_batch: validation images that are taken at a time.
     """
 
     def __init__(
@@ -37,11 +38,9 @@ class ExitsTask(ImageTask):
         run: Run,
         runtime: Runtime,
         data: DatasetPair,
-        *,
-        exit_weights: Sequence[float] | None,
-        eval_batch: int,
+        exit_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(run, runtime, data, eval_batch=eval_batch)
+        super().__init__(run, runtime, data, eval_batch=EVAL_BATCH if data.one_size else 1)
         check_recipe(self.recipe, run.task.name)
         self._given = exit_weights
 

@@ -24,6 +24,7 @@ from convnext_study.training.tasks.base import Evidence, Weights, parse
 from convnext_study.training.tasks.exits import ExitsTask, exit_metrics
 
 PRIMARY = "pckh"
+SIGMA = 2.0  # of the Gaussians, in cells of the heatmap
 NEAR = 0.5  # of the head's size: a joint this near is right
 
 
@@ -32,17 +33,13 @@ class PoseArgs(BaseModel):
 
     Args:
         size: side of the square that the network sees; None: the data's.
-        sigma: of the Gaussians, in cells of the heatmap.
         exit_weights: of each exit's loss in their sum; None: all 1.
-        eval_batch: people that are taken at a time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: int | None = Field(default=None, ge=1)
-    sigma: float = Field(default=2.0, gt=0)
     exit_weights: Weights | None = None
-    eval_batch: int = Field(default=32, ge=1)
 
 
 class Pose(ExitsTask):
@@ -54,13 +51,8 @@ class Pose(ExitsTask):
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
         self.args = parse(PoseArgs, run.task)
-        super().__init__(
-            run,
-            runtime,
-            open_data(run.data, JOINTS, corrupt_images=runtime.corrupt_images),
-            exit_weights=self.args.exit_weights,
-            eval_batch=self.args.eval_batch,
-        )
+        data = open_data(run.data, JOINTS, corrupt_images=runtime.corrupt_images)
+        super().__init__(run, runtime, data, self.args.exit_weights)
         self.size = self.args.size or self.data.size
         self._cut = Cut(self.size, flip=self.recipe.flip)
 
@@ -74,7 +66,7 @@ class Pose(ExitsTask):
         over joints and cells, where joints that are not labelled, or not seen, have none."""
         losses = torch.zeros(len(labels), device=labels.device)
         for weight, maps in zip(self.exit_weights(len(exits)), exits, strict=True):
-            wanted, seen = gaussians(labels, maps.shape[2:], self.size, self.args.sigma)
+            wanted, seen = gaussians(labels, maps.shape[2:], self.size, SIGMA)
             errors = (maps.float() - wanted).square().mean((2, 3)) * seen
             losses = losses + weight * errors.mean(1) / 2
         return losses

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from convnext_study.data import open_data
-from convnext_study.data.dataset import IGNORE
+from convnext_study.data.dataset import IGNORE, padded_side
 from convnext_study.data.sources import OF_PIXELS
 from convnext_study.data.transforms.joint import Crop, TrainTransform, WholeImage
 from convnext_study.data.workers import Transform
@@ -73,8 +73,6 @@ class SegmentationArgs(BaseModel):
         scales: training images are first scaled by one of these.
         class_weights: of each class in the loss; None: all 1.
         exit_weights: of each exit's loss in their sum; None: all 1.
-        eval_batch: validation images that are taken at a time, where all have one size.
-        divisor: of the sides of validation images, which are padded to it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -83,8 +81,6 @@ class SegmentationArgs(BaseModel):
     scales: tuple[float, ...] = (1.0,)
     class_weights: Weights | None = None
     exit_weights: Weights | None = None
-    eval_batch: int = Field(default=32, ge=1)
-    divisor: int = Field(default=32, ge=1)
 
 
 class Segmentation(ExitsTask):
@@ -97,13 +93,7 @@ class Segmentation(ExitsTask):
     def __init__(self, run: Run, runtime: Runtime) -> None:
         self.args = parse(SegmentationArgs, run.task)
         data = open_data(run.data, OF_PIXELS, corrupt_images=runtime.corrupt_images)
-        super().__init__(
-            run,
-            runtime,
-            data,
-            exit_weights=self.args.exit_weights,
-            eval_batch=self.args.eval_batch if data.one_size else 1,
-        )
+        super().__init__(run, runtime, data, self.args.exit_weights)
         height, width = self.args.crop or self.data.shape
         self._crop = Crop(height, width, self.args.scales, self.recipe.flip)
         self._weights = self._class_weights()
@@ -111,8 +101,7 @@ class Segmentation(ExitsTask):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one validation image, with its margin."""
-        divisor = self.args.divisor
-        height, width = (-(-side // divisor) * divisor for side in self.data.shape)
+        height, width = map(padded_side, self.data.shape)
         return (3, height, width)
 
     def image_losses(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
@@ -149,10 +138,7 @@ class Segmentation(ExitsTask):
 
     def transforms(self) -> tuple[Transform, Transform]:
         """Crops of training images; whole validation images."""
-        return (
-            TrainTransform(self.data, self._crop),
-            WholeImage(self.data, self.args.divisor),
-        )
+        return TrainTransform(self.data, self._crop), WholeImage(self.data)
 
     def _class_weights(self) -> Tensor:
         """(256,): of each class, and 0 of what is none."""

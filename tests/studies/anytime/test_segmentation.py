@@ -20,12 +20,17 @@ from convnext_study.studies.anytime.segmentation import (
 )
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.tasks import make_task
+from convnext_study.training.tasks import exits, make_task
+
+
+@pytest.fixture(autouse=True)
+def _several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exits, "EVAL_BATCH", 4)
 
 
 def anytime_run(**spec: Any) -> Run:
     fields = {"backbone": "hrnet_digits_narrow", **spec}
-    run = exit_run("digit-canvas:32,16,6", task="anytime", eval_batch=4)
+    run = exit_run("digit-canvas:32,16,6", task="anytime")
     return run.model_copy(update={"model": ModelRef(builder="anytime", args=fields)})
 
 

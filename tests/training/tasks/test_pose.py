@@ -143,5 +143,5 @@ def test_people_in_bad_images_are_left_out_with_their_groups(tmp_path: Path) -> 
 
 
 def test_arguments_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"task pose: sigma: .*greater than 0"):
-        make_task(exit_run(f"mpii:{tmp_path}", task="pose", sigma=0), Runtime())
+    with pytest.raises(UserError, match=r"task pose: size: .*greater than or equal to 1"):
+        make_task(exit_run(f"mpii:{tmp_path}", task="pose", size=0), Runtime())
