@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.images import make_fashion
+from support.images import make_fashion, refused
 
 from convnext_study.data import fingerprint, open_data
-from convnext_study.data.dataset import DataError
 from convnext_study.data.sources import SOURCES, split_uri
 from convnext_study.experiments.data_identity import forget, identify, size_if_missing
 from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs
@@ -86,18 +85,14 @@ def test_a_uri_is_taken_apart_where_its_kind_has_options() -> None:
 
 @pytest.mark.parametrize("given", ["train=9", "train=41", "train=x", "train=-20", "test=5"])
 def test_options_that_cannot_be(debian: Path, given: str) -> None:
-    with pytest.raises(DataError, match="train") as caught:
-        open_data(f"fashion?{given}")
-    assert "\n" not in str(caught.value)
+    refused(f"fashion?{given}", "train")
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="apt install dataset-fashion-mnist"):
-        open_data(f"fashion:{tmp_path}")
+    refused(f"fashion:{tmp_path}", "apt install dataset-fashion-mnist")
     make_fashion(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz: cannot be read"):
-        open_data(f"fashion:{tmp_path}")
+    refused(f"fashion:{tmp_path}", r"t10k-labels-idx1-ubyte\.gz: cannot be read")
 
 
 def _write(root: Path, magic: int, *counts: int, content: bytes = b"") -> None:
@@ -124,9 +119,7 @@ def _write(root: Path, magic: int, *counts: int, content: bytes = b"") -> None:
 )
 def test_damaged_files_are_named(tmp_path: Path, damage: Any) -> None:
     damage(make_fashion(tmp_path))
-    with pytest.raises(DataError, match=r"t10k") as caught:
-        open_data(f"fashion:{tmp_path}")
-    assert "\n" not in str(caught.value)
+    refused(f"fashion:{tmp_path}", r"t10k")
 
 
 def test_what_is_fetched_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

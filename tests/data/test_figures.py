@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from convnext_study.data import open_data
-from convnext_study.data.dataset import DataError
 from convnext_study.data.sources import JOINTS
 
 
@@ -38,10 +37,3 @@ def test_joints_are_where_the_figure_is() -> None:
         assert head < rows[names.index("pelvis"), 1] < rows[names.index("left ankle"), 1] + 64
     assert [names[other] for other in data.mirrored[:2]] == ["left ankle", "left knee"]
     assert len(data.measured) == 14
-
-
-@pytest.mark.parametrize("text", ["0", "64,0", "64,1,1,1", "a", "9999"])
-def test_what_cannot_be_drawn_is_one_line(text: str) -> None:
-    with pytest.raises(DataError, match="needs whole numbers, as in figures:128") as caught:
-        open_data(f"figures:{text}", JOINTS)
-    assert "\n" not in str(caught.value)

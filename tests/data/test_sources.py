@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from support.images import make_cifar, make_folder, picture
+from support.images import make_cifar, make_folder, picture, refused
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
 from convnext_study.data import open_data
-from convnext_study.data.dataset import DataError, DatasetPair
+from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.decode import to_tensor
 from convnext_study.data.device import Prepare
 from convnext_study.data.loader import train_batches, val_batches
-from convnext_study.data.sources import SOURCES, DatasetSize, DataSource
+from convnext_study.data.sources import OF_IMAGES, SOURCES, DatasetSize, DataSource
 from convnext_study.recipes import MODERN_SMALL
 
 
@@ -32,8 +32,7 @@ def test_every_source_is_named_in_help_and_on_the_page() -> None:
 def test_a_further_source_is_opened_by_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SOURCES, "scans", DataSource("scans:PATH", "digits:open_digits"))
     assert open_data("scans:here").uri == "scans:here"
-    with pytest.raises(DataError, match="needs a path"):
-        open_data("scans")
+    refused("scans", "needs a path")
 
 
 def test_sizes_known_beforehand_are_true(digits: DatasetPair) -> None:
@@ -105,16 +104,13 @@ def _empty_class(root: Path) -> None:
 def test_bad_folders_are_named(tmp_path: Path, damage: Any, says: str) -> None:
     root = make_folder(tmp_path)
     damage(root)
-    with pytest.raises(DataError, match=says) as caught:
-        open_data(f"folder:{root}")
-    assert "\n" not in str(caught.value)
+    refused(f"folder:{root}", says)
 
 
 def test_a_folder_without_classes(tmp_path: Path) -> None:
     for part in ("train", "val"):
         (tmp_path / part).mkdir()
-    with pytest.raises(DataError, match="train: holds no class folders"):
-        open_data(f"folder:{tmp_path}")
+    refused(f"folder:{tmp_path}", "train: holds no class folders")
 
 
 @pytest.mark.parametrize(
@@ -135,12 +131,38 @@ def test_a_folder_without_classes(tmp_path: Path) -> None:
         ("timm:wds/nowhere?train=a-{0..9999999999}.tar", "more than 100,000 shards"),
         ("timm:wds/nowhere?train={0..999}{0..999}.tar", "more than 100,000 shards"),
         (f"timm:wds/nowhere?train={{0..{'9' * 5000}}}.tar", "no shards called"),
+        ("timm:", "needs a path"),
+        ("timm:/nowhere/at/all", "holds no train, folder or tar"),
+        ("timm:tfds/imagenet2012", "only streams images"),
+        ("timm:hfids/cifar10", "only streams images"),
+        ("timm:torch/nonsense", "train: cannot be opened"),
+        ("timm:wds/nowhere", r"no shards called \*train\*\.tar"),
+        ("timm:x?rot=y", "unknown option 'rot'; did you mean root"),
+        ("cluter", "did you mean clutter"),
+        ("clutter:hart", "'hart' is unknown; did you mean hard"),
+        ("clutter:test", "use one of easy, medium, hard, tune"),
+        ("clutter:easy,hard", "takes one difficulty, and tune, as in clutter:hard,tune"),
+        ("clutter:tune,tune", "takes one difficulty, and tune"),
+        ("clutter:hard,", "'' is unknown"),
+        *((f"figures:{text}", "as in figures:128") for text in ("0", "64,0", "a", "9999")),
+        *(
+            (f"digit-canvas:{text}", "as in digit-canvas:64")
+            for text in ("16", "64,-1", "9" * 5000, "256,tune")
+        ),
+        ("digit-signs:64,1,2,3", "needs whole numbers, as in digit-signs:128"),
+        ("coco:/x", "unknown kind"),
+        ("cityscape:/x", "did you mean cityscapes"),
+        ("pairs", "pairs:PATH"),
     ],
 )
 def test_bad_uris(uri: str, says: str) -> None:
-    with pytest.raises(DataError, match=says) as caught:
-        open_data(uri)
-    assert "\n" not in str(caught.value)
+    refused(uri, says)
+
+
+def test_data_with_other_labels() -> None:
+    refused(
+        "cityscapes:/x", "a class for every pixel, and a class for every image", labels=OF_IMAGES
+    )
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -165,9 +187,7 @@ def test_cifar_as_torchvision_stores_it(
 def test_damaged_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     make_cifar(tmp_path, monkeypatch, "cifar100")
     (tmp_path / "cifar-100-python" / "train").write_bytes(content)
-    with pytest.raises(DataError, match="cifar100 is not there or damaged") as caught:
-        open_data(f"cifar100:{tmp_path}")
-    assert "\n" not in str(caught.value)
+    refused(f"cifar100:{tmp_path}", "cifar100 is not there or damaged")
 
 
 def test_synthetic_has_what_was_asked() -> None:

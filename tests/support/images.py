@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext_study.data.dataset import DatasetPair
+from convnext_study.data import open_data
+from convnext_study.data.dataset import DataError, DatasetPair
 from convnext_study.data.loader import make_readers
 from convnext_study.data.pool import Readers
 from convnext_study.data.transforms.image import train_transform, val_transform
@@ -21,6 +22,14 @@ def picture(seed: int, width: int = 50, height: int = 40) -> Image.Image:
     """Coarse random colours, smooth enough that interpolation means something."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def refused(uri: str, says: str, **how: Any) -> str:
+    """Data that cannot be opened is refused in one line that says so, which is returned."""
+    with pytest.raises(DataError, match=says) as caught:
+        open_data(uri, **how)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def readers_of(
