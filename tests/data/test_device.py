@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.images import make_folder
 from support.runs import make_tiny_run
-from support.training import assert_same, stop_after
+from support.training import assert_resumes
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DatasetPair
@@ -18,7 +18,7 @@ from convnext_study.data.loader import Batch, train_batches
 from convnext_study.data.workers import Erased
 from convnext_study.recipes import MODERN
 from convnext_study.runs import records
-from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks import base
 from convnext_study.training.tasks.classification import Classification
@@ -110,10 +110,7 @@ def test_a_run_is_the_same_with_copies_ahead(
     train(run, tmp_path / "plain")
     streams = FakeStreams()
     monkeypatch.setattr(base, "prefetcher", lambda _: copying(streams))
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path / "ahead", stop=stop_after(4))
-    train(run, tmp_path / "ahead")
-    assert_same(tmp_path / "plain", tmp_path / "ahead")
+    assert_resumes(tmp_path / "plain", run, tmp_path / "ahead", 4)
     # Both epochs' nine steps, one that was stopped after the fourth, three times evaluation.
     assert streams.log.count("wait") > 18
     done, again = (records.read(tmp_path / name).result for name in ("plain", "ahead"))

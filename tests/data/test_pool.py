@@ -19,7 +19,7 @@ import pytest
 import torch
 from support.images import make_folder, readers_of
 from support.runs import make_tiny_run
-from support.training import assert_same, stop_after
+from support.training import assert_same, cut_off
 
 from convnext_study.data import forkserver, open_data, pool
 from convnext_study.data.dataset import DatasetPair
@@ -32,7 +32,7 @@ from convnext_study.recipes import MODERN
 from convnext_study.runs.files import CHECKPOINT
 from convnext_study.runs.log import read_events
 from convnext_study.training import checkpoint_file
-from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 
 RECIPE = MODERN.replace(global_batch_size=40, image_size=24)
@@ -302,8 +302,7 @@ def test_a_run_with_readers_is_exact_and_leaves_none_behind(
     ).model_copy(update={"data": data.uri})
     before = children()
     train(run, tmp_path / "whole", Runtime(workers=2))
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path / "cut", Runtime(workers=1), stop=stop_after(5))
+    cut_off(run, tmp_path / "cut", 5, Runtime(workers=1))
     train(run, tmp_path / "cut")
     assert gone(children() - before, 6)
     assert_same(tmp_path / "whole", tmp_path / "cut")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from support.fakes import fake_runs, write_run
 from support.runs import make_tiny_run
-from support.training import stop_after
+from support.training import cut_off, stop_after
 
 from convnext_study.errors import Busy
 from convnext_study.launchers.graph import Job
@@ -29,7 +29,7 @@ from convnext_study.runs.folder import LockLost, RunError, RunFolder
 from convnext_study.runs.locks import marker_of
 from convnext_study.runs.records import is_locked, read
 from convnext_study.training import checkpoint_file
-from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 
 HERE = socket.gethostname()
@@ -291,8 +291,7 @@ def test_a_run_that_is_let_go_meanwhile_is_trained(tmp_path: Path) -> None:
     folder.__enter__()
     leave = threading.Timer(0.05, lambda: folder.__exit__(None, None, None))
     leave.start()
-    with pytest.raises(TrainingInterrupted):
-        train(make_tiny_run(), tmp_path, stop=stop_after(5))
+    cut_off(make_tiny_run(), tmp_path, 5)
     leave.join()
 
 

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from convnext_study.runs import records
+from convnext_study.runs.records import Run
 from convnext_study.training import checkpoint_file
+from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.runtime import Runtime
 
 TIMES = ("seconds", "images_per_s")
 
@@ -34,10 +37,22 @@ def assert_same(one: Path, other: Path) -> None:
     assert a.keys() == b.keys()
     for name in a:
         assert torch.equal(a[name], b[name]), name
-    results = [records.read(folder).result for folder in (one, other)]
-    assert results[0] is not None
-    assert results[1] is not None
+    results = [records.read_result(folder) for folder in (one, other)]
     assert results[0].metric.samples == results[1].metric.samples
+
+
+def cut_off(run: Run, folder: Path, steps: int, runtime: Runtime | None = None) -> None:
+    """Train a run in its folder, and stop it after so many steps, its state saved."""
+    with pytest.raises(TrainingInterrupted):
+        train(run, folder, runtime, stop=stop_after(steps))
+
+
+def assert_resumes(whole: Path, run: Run, folder: Path, *steps: int) -> None:
+    """Stopped after so many steps, and again after so many, a run ends as the whole one did."""
+    for count in steps:
+        cut_off(run, folder, count)
+    train(run, folder)
+    assert_same(whole, folder)
 
 
 def stop_after(steps: int) -> Callable[[], bool]:

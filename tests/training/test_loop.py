@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from support.runs import make_tiny_run
-from support.training import assert_same, numbers, stop_after
+from support.training import assert_resumes, assert_same, cut_off, numbers
 
 from convnext_study.errors import Busy
 from convnext_study.runs import records
 from convnext_study.runs.files import LOG
 from convnext_study.runs.folder import RunError, RunFolder
 from convnext_study.runs.records import Run
-from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.loop import train
 
 STEPS = 7  # of an epoch
 
@@ -47,8 +47,7 @@ def test_other_seed_other_bits(whole: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("steps", [3, STEPS, STEPS + 1, 2 * STEPS])
 def test_stopped_anywhere_ends_the_same(whole: Path, tmp_path: Path, steps: int) -> None:
-    with pytest.raises(TrainingInterrupted):
-        train(make_tiny_run(), tmp_path, stop=stop_after(steps))
+    cut_off(make_tiny_run(), tmp_path, steps)
     assert records.read(tmp_path).status == "unfinished"
     train(make_tiny_run(), tmp_path)
     assert_same(whole, tmp_path)
@@ -58,16 +57,11 @@ def test_stopped_at_every_step_of_a_mixed_and_clipped_run_with_batch_norm(tmp_pa
     run = make_tiny_run("depthwise_conv", epochs=1, mixup=0.8, cutmix=1.0, clip_grad=1.0)
     one, other = tmp_path / "one", tmp_path / "other"
     train(run, one)
-    for _ in range(STEPS):
-        with pytest.raises(TrainingInterrupted):
-            train(run, other, stop=stop_after(1))
-    train(run, other)
-    assert_same(one, other)
+    assert_resumes(one, run, other, *[1] * STEPS)
 
 
 def test_the_log_follows_the_checkpoint(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingInterrupted):
-        train(make_tiny_run(), tmp_path, stop=stop_after(11))
+    cut_off(make_tiny_run(), tmp_path, 11)
     # As if killed after the checkpoint and before the line, and with a line cut short.
     log = tmp_path / LOG
     lines = [line for line in log.read_text().splitlines() if '"epoch"' not in line]

@@ -10,7 +10,7 @@ import torch
 from support.exits import exit_run
 from support.mpii import make_split
 from support.runs import make_tiny_run
-from support.training import assert_same, stop_after, weights
+from support.training import assert_same, cut_off, weights
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -21,7 +21,7 @@ from convnext_study.runs.metrics import Metric
 from convnext_study.training import checkpoint_file, loop
 from convnext_study.training.build import build_train_state
 from convnext_study.training.guard import ScoresError
-from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.loop import train
 from convnext_study.training.outcome import evaluate
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.state import TrainingError
@@ -136,8 +136,7 @@ def test_numbers_read_late_change_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(loop, "delay_of", lambda device: 1)
     assert trained(tmp_path / "late") == skipped == [(2, "gradient"), (4, "gradient")]
     assert_same(tmp_path / "at once", tmp_path / "late")
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path / "cut", stop=stop_after(4))
+    cut_off(run, tmp_path / "cut", 4)
     train(run, tmp_path / "cut")
     train(run, tmp_path / "whole")
     assert_same(tmp_path / "cut", tmp_path / "whole")
@@ -145,8 +144,7 @@ def test_numbers_read_late_change_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     run = make_tiny_run()
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path, stop=stop_after(3))
+    cut_off(run, tmp_path, 3)
     good = checkpoint_file.digest(tmp_path / CHECKPOINT)
     with RunFolder(tmp_path, run) as folder:
         training = build_train_state(run, folder, Runtime(), lambda: False)

@@ -29,8 +29,7 @@ def test_what_is_recorded_is_the_checkpoints(tmp_path: Path, which: str) -> None
         "depthwise_conv", epochs=1, ema=ema, eval_weights=which, global_batch_size=96
     )
     train_well_in(2, run, (tmp_path / "run", None))
-    recorded = records.read(tmp_path / "run").result
-    assert recorded is not None
+    recorded = records.read_result(tmp_path / "run")
     (tmp_path / "alone").mkdir()
     shutil.copy(tmp_path / "run" / CHECKPOINT, tmp_path / "alone")
     with RunFolder(tmp_path / "alone", run) as folder:

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 from support.runs import make_tiny_run
-from support.training import assert_same, numbers, stop_after
+from support.training import assert_same, cut_off, numbers, stop_after
 
 from convnext_study.runs import records
 from convnext_study.runs.files import CHECKPOINT, LOG
 from convnext_study.runs.folder import RunFolder
 from convnext_study.training import checkpoint_file, loop
 from convnext_study.training.build import build_train_state
-from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks.classification import Classification
 
@@ -26,8 +26,7 @@ def test_moments_survive_another_memory_layout(
 ) -> None:
     # Dense 3x3 kernels: the fused optimizer walks memory, and must find each moment in its place.
     run = make_tiny_run("stage_ratio", optimizer=optimizer, epochs=1)
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path, Runtime(channels_last=saved_last), stop=stop_after(4))
+    cut_off(run, tmp_path, 4, Runtime(channels_last=saved_last))
     with RunFolder(tmp_path, run) as folder:
         runtime = Runtime(channels_last=not saved_last)
         training = build_train_state(run, folder, runtime, lambda: False)
@@ -52,11 +51,9 @@ def test_moments_survive_another_memory_layout(
 
 def test_what_is_logged_before_the_log_is_rewound(tmp_path: Path) -> None:
     run = make_tiny_run("depthwise_conv", epochs=1)
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path, Runtime(micro_batch_size=16), stop=stop_after(2))
+    cut_off(run, tmp_path, 2, Runtime(micro_batch_size=16))
     # The warning about BatchNorm comes before; so does the one about a damaged checkpoint.
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path, Runtime(micro_batch_size=16), stop=stop_after(2))
+    cut_off(run, tmp_path, 2, Runtime(micro_batch_size=16))
     data = bytearray((tmp_path / CHECKPOINT).read_bytes())
     data[100] ^= 1
     (tmp_path / CHECKPOINT).write_bytes(bytes(data))
@@ -73,8 +70,7 @@ def test_checkpoints_that_cannot_be_read_are_kept(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_tiny_run()
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path, stop=stop_after(9))
+    cut_off(run, tmp_path, 9)
     epochs, good = numbers(tmp_path), (tmp_path / CHECKPOINT).read_bytes()
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -92,8 +88,7 @@ def test_checkpoints_that_cannot_be_read_are_kept(
 
 def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
     run = make_tiny_run(epochs=1)
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path, stop=stop_after(1))
+    cut_off(run, tmp_path, 1)
     left: list[Path] = []
 
     def die(*_: Any) -> None:
@@ -129,8 +124,7 @@ def test_stopped_in_an_evaluation(
     run = make_tiny_run()
     # Seven steps, and between the second and third of the evaluation's batches.
     monkeypatch.setattr("convnext_study.training.tasks.classification.EVAL_BATCH", 100)
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path / "cut", stop=stop_after(7 + 2))
+    cut_off(run, tmp_path / "cut", 7 + 2)
     record = records.read(tmp_path / "cut")
     assert not record.epochs
     saved = checkpoint_file.read(tmp_path / "cut" / CHECKPOINT)
@@ -160,8 +154,7 @@ def test_an_epoch_is_saved_before_a_long_evaluation(
 
 def test_every_start_leaves_a_trace(tmp_path: Path) -> None:
     run = make_tiny_run(epochs=1)
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path, stop=stop_after(2))
+    cut_off(run, tmp_path, 2)
     train(run, tmp_path, Runtime(channels_last=False))
     started, resumed = (
         event for event in records.read(tmp_path).events if event["event"] in ("started", "resumed")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.runs import make_tiny_run
 from support.several import train_well_in
-from support.training import assert_same, numbers, stop_after, weights
+from support.training import assert_resumes, assert_same, cut_off, numbers, stop_after, weights
 
 from convnext_study.recipes import RecipeError
 from convnext_study.runs import records
@@ -45,8 +45,7 @@ def test_accumulation_changes_nothing(tmp_path: Path, mix: float, group: int) ->
     train(run, tmp_path / "whole")
     train(run, tmp_path / "split", Runtime(micro_batch_size=16))
     assert_close(tmp_path / "split", tmp_path / "whole")
-    result = records.read(tmp_path / "split").result
-    assert result is not None
+    result = records.read_result(tmp_path / "split")
     assert result.model_dump()["batch"] == {
         "global": 64,
         "world_size": 1,
@@ -60,8 +59,7 @@ def test_two_processes_change_nothing(undivided: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     train_well_in(2, run, (tmp_path / "two", None), (again, 7))
     assert_close(tmp_path / "two", undivided)
-    result = records.read(tmp_path / "two").result
-    assert result is not None
+    result = records.read_result(tmp_path / "two")
     assert result.val_images == 787  # each once, over both
     # TrainingInterrupted half-way in both and resumed, two processes end bit for bit the same.
     assert records.read(again).status == "unfinished"
@@ -92,10 +90,7 @@ def test_low_precision_learns_and_resumes(tmp_path: Path, precision: str) -> Non
     train(run, tmp_path / "one")
     first, last = losses(tmp_path / "one")
     assert last < first - 0.1
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path / "two", stop=stop_after(9))
-    train(run, tmp_path / "two")
-    assert_same(tmp_path / "one", tmp_path / "two")
+    assert_resumes(tmp_path / "one", run, tmp_path / "two", 9)
 
 
 def test_clipping_bounds_the_gradient(tmp_path: Path) -> None:
@@ -104,11 +99,9 @@ def test_clipping_bounds_the_gradient(tmp_path: Path) -> None:
         epochs=1, optimizer="sgd", momentum=0.0, weight_decay=0.0, clip_grad=1e-3, lr=0.1
     )
     start = tmp_path / "start"
-    with pytest.raises(TrainingInterrupted):
-        train(run, start, stop=stop_after(1))
+    cut_off(run, start, 1)
     one = weights(start)
-    with pytest.raises(TrainingInterrupted):
-        train(run, start, stop=stop_after(1))
+    cut_off(run, start, 1)
     two = weights(start)
     moved = math.sqrt(sum(float((two[name] - one[name]).square().sum()) for name in one))
     assert 0 < moved <= 0.1 * 2 * 1e-3 * 1.01  # the rate is 0.1 at 64 images, and this batch is 128
@@ -123,10 +116,7 @@ def test_the_average_is_judged_and_can_be_the_result(tmp_path: Path) -> None:
     assert raw_result.value == raw_result.metrics["top1_raw"].value
     assert ema_result.value == ema_result.metrics["top1_ema"].value
     assert ema_result.metrics["top1_raw"].value == raw_result.value
-    with pytest.raises(TrainingInterrupted):
-        train(ema, tmp_path / "resumed", stop=stop_after(9))
-    train(ema, tmp_path / "resumed")
-    assert_same(tmp_path / "ema", tmp_path / "resumed")
+    assert_resumes(tmp_path / "ema", ema, tmp_path / "resumed", 9)
     with pytest.raises(RecipeError, match="ema is off"):
         make_tiny_run(eval_weights="ema")
 
@@ -143,8 +133,7 @@ def test_batch_norms_statistics_are_copied_into_the_average(tmp_path: Path) -> N
 
 def test_a_small_batch_for_batch_norm_is_told(tmp_path: Path) -> None:
     run = make_tiny_run("depthwise_conv", epochs=1, global_batch_size=64)
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path / "a", Runtime(micro_batch_size=16), stop=stop_after(1))
+    cut_off(run, tmp_path / "a", 1, Runtime(micro_batch_size=16))
     texts = [event.get("text", "") for event in records.read(tmp_path / "a").events]
     assert any("BatchNorm sees 16 images at a time, under 32" in text for text in texts)
     with pytest.raises(TrainingInterrupted):

@@ -14,7 +14,7 @@ from support.fakes import write_run
 from support.runs import make_tiny_run
 from support.several import train_well_in
 from support.toys import masked_run, segmentation_run
-from support.training import assert_same, stop_after, weights
+from support.training import assert_resumes, assert_same, cut_off, weights
 
 from convnext_study.experiments.plan import Plan, RunCollection
 from convnext_study.launchers import torchrun
@@ -27,7 +27,7 @@ from convnext_study.runs.files import CHECKPOINT, KEPT_RECORD, KEPT_WEIGHTS, RES
 from convnext_study.runs.parents import ParentError, check_parent, forget_parent
 from convnext_study.runs.records import Result, Run
 from convnext_study.training import checkpoint_file
-from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 
 
@@ -36,8 +36,7 @@ def jobs_in(folder: Path, *runs: Run) -> list[Job]:
 
 
 def finished(folder: Path, run: Run) -> Result:
-    result = records.read(folder / "runs" / run.id).result
-    assert result is not None
+    result = records.read_result(folder / "runs" / run.id)
     return result
 
 
@@ -60,10 +59,7 @@ def test_dense_prediction_learns_and_says_its_own_metric(tmp_path: Path) -> None
 def test_dense_prediction_resumes_bit_for_bit(tmp_path: Path, steps: int) -> None:
     run = segmentation_run(ema=0.9)
     train(run, tmp_path / "calm")
-    with pytest.raises(TrainingInterrupted):
-        train(run, tmp_path / "cut", stop=stop_after(steps))
-    train(run, tmp_path / "cut")
-    assert_same(tmp_path / "cut", tmp_path / "calm")
+    assert_resumes(tmp_path / "calm", run, tmp_path / "cut", steps)
 
 
 def test_dense_prediction_in_two_processes(tmp_path: Path) -> None:
@@ -101,10 +97,7 @@ def test_a_second_phase_resumes_bit_for_bit(whole: Path, tmp_path: Path, steps: 
     for folder in (calm, cut):
         shutil.copytree(whole, folder.with_name(parent.id))
     train(child, calm)
-    with pytest.raises(TrainingInterrupted):
-        train(child, cut, stop=stop_after(steps))
-    train(child, cut)
-    assert_same(cut, calm)
+    assert_resumes(calm, child, cut, steps)
 
 
 def test_a_failed_parent_fails_its_children(tmp_path: Path, trains_here: None) -> None:
@@ -152,8 +145,7 @@ def test_a_parent_that_is_missing_or_changed(tmp_path: Path) -> None:
     # Found in the folder of another study.
     its = tmp_path / "other" / "runs" / parent.id
     train(parent, its)
-    with pytest.raises(TrainingInterrupted):
-        train(child, own, stop=stop_after(2))
+    cut_off(child, own, 2)
     (its / "last.ckpt").write_bytes((own / "last.ckpt").read_bytes())
     with pytest.raises(Exception, match="has other weights than when this run began"):
         train(child, own)
@@ -165,8 +157,7 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parent = make_tiny_run(epochs=1)
     child = masked_run(parent)
     train(parent, root / "other" / "runs" / parent.id)
-    with pytest.raises(TrainingInterrupted):
-        train(child, root / "study" / "runs" / child.id, stop=stop_after(2))
+    cut_off(child, root / "study" / "runs" / child.id, 2)
     return root
 
 
@@ -207,8 +198,7 @@ def test_a_child_that_has_begun_needs_no_parent(
 
         forget_parent(own)
         monkeypatch.setattr("os.link", refused)
-        with pytest.raises(TrainingInterrupted):
-            train(child, own, stop=stop_after(2))
+        cut_off(child, own, 2)
     if lost == "folder":
         shutil.rmtree(its)
     else:

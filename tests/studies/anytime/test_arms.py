@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.dense import make_pairs
-from support.training import assert_same, stop_after
+from support.training import assert_same, cut_off
 
 from convnext_study.data.dataset import DataError
 from convnext_study.errors import UserError
@@ -25,7 +25,7 @@ from convnext_study.studies.anytime.arms import (
 from convnext_study.studies.anytime.findings import findings
 from convnext_study.studies.anytime.segmentation import last_exit_alone, shares_of
 from convnext_study.studies.anytime.spec import published
-from convnext_study.training.loop import TrainingInterrupted, train
+from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import Parent
 from convnext_study.training.tasks import make_task
@@ -171,8 +171,7 @@ def test_random_masks_take_the_shares_and_resume_bit_for_bit(tmp_path: Path) -> 
     found = [share(result, exit) for exit in (2, 3, 4)]
     assert found == pytest.approx(wanted, abs=0.1)  # 6 images of 8x8 positions each
 
-    with pytest.raises(TrainingInterrupted):
-        train(chance, parts, stop=stop_after(3))
+    cut_off(chance, parts, 3)
     assert train(chance, parts).metrics == result.metrics
     assert_same(whole, parts)
 

@@ -13,7 +13,7 @@ import torch
 from support.pruning_nets import DENSENET, PREACT, PRERESNET
 from support.pruning_runs import TINY, WIDTHS, arm_of, context, prepared, tiny_run, train_in
 from support.runs import make_tiny_run
-from support.training import assert_same, stop_after, weights
+from support.training import assert_resumes, weights
 from torch import Tensor, nn
 
 from convnext_study.cost import count
@@ -31,7 +31,6 @@ from convnext_study.studies.pruning.plans import runs_of
 from convnext_study.studies.pruning.spec import Spec
 from convnext_study.studies.pruning.tasks import ARM_TASK, SparseTraining, TrainingArm
 from convnext_study.studies.pruning.trained_weights import find_weights
-from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.task import find_parent
 from convnext_study.training.tasks.classification import Classification
@@ -212,10 +211,7 @@ def test_arms_and_their_parents_resume_bit_for_bit(tmp_path: Path, name: str) ->
     train_in(tmp_path / "calm", dense, arm)
     for run in (dense, arm):
         path = tmp_path / "cut" / "runs" / run.id
-        with pytest.raises(TrainingInterrupted):
-            train(run, path, stop=stop_after(steps))
-        train(run, path)
-        assert_same(path, tmp_path / "calm" / "runs" / run.id)
+        assert_resumes(tmp_path / "calm" / "runs" / run.id, run, path, steps)
 
 
 def test_a_row_of_the_road_map_is_pruned(folder: Path) -> None:
