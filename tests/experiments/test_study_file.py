@@ -1,6 +1,5 @@
 """Studies from files: what they may ask, networks trained once, equal MACs, and the command."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -303,23 +302,6 @@ def test_a_study_of_ones_own_from_file_to_table(
     again = CliRunner().invoke(app, fast)
     assert again.exit_code == 0
     assert again.stdout.startswith("3 networks requested, 2 distinct, 2 trained already")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["none.py"], r"none\.py: cannot be read"),
-        (["own.py", "--permutations", "3"], "permutations: 3; use an even number"),
-    ],
-)
-def test_a_bad_request_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
-) -> None:
-    write(tmp_path, OWN)
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["study", *arguments])
-    assert isinstance(done.exception, UserError)
-    assert re.match(f"[^\n]*{says}[^\n]*$", str(done.exception))
 
 
 def test_a_study_of_other_networks_names_its_folder(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from support.jobs import append, make_jobs
 
 from convnext_study.errors import RunFailed, UserError
 from convnext_study.launchers.graph import read_jobs
-from convnext_study.launchers.slurm import queue
+from convnext_study.launchers.slurm import submit
 from convnext_study.launchers.slurm.cluster import (
     ClusterConfig,
     ClusterConfigError,
@@ -335,8 +335,8 @@ def test_the_queue(commands: Commands) -> None:
 def test_outcomes_come_from_the_records(
     tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "TICK", 0.01)
-    monkeypatch.setattr(queue, "POLL", 0.01)
+    monkeypatch.setattr(submit, "TICK", 0.01)
+    monkeypatch.setattr(submit, "POLL", 0.01)
     jobs = make_jobs(tmp_path, 4)
     write_run(tmp_path, jobs[0].run)
     write_run(tmp_path, jobs[1].run, status="failed")
@@ -358,8 +358,8 @@ def test_outcomes_come_from_the_records(
 def test_a_job_that_failed_at_once_is_not_told_by_the_job_before(
     tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "TICK", 0.01)
-    monkeypatch.setattr(queue, "POLL", 0.01)
+    monkeypatch.setattr(submit, "TICK", 0.01)
+    monkeypatch.setattr(submit, "POLL", 0.01)
     jobs = make_jobs(tmp_path)
     for job in jobs:
         append(job, {"event": "started"}, {"event": "stopped"})
@@ -384,7 +384,7 @@ def test_ctrl_c_ends_the_waiting_not_the_jobs(
     tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (job,) = make_jobs(tmp_path, 1)
-    monkeypatch.setattr(queue, "TICK", 0.01)
+    monkeypatch.setattr(submit, "TICK", 0.01)
     commands.add("squeue", "echo 17")
     commands.add("scancel", "")
     before = signal.getsignal(signal.SIGINT)
