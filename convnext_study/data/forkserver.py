@@ -29,14 +29,14 @@ STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 READERS = (
     "convnext_study.data.pool",
     "convnext_study.data.transforms.image",
-    "convnext_study.data.timm_parts.auto_augment",
-    "convnext_study.data.timm_parts.random_erasing",
+    "convnext_study.data.transforms.auto_augment",
+    "convnext_study.data.transforms.random_erasing",
 )
 TRAININGS = (
     *READERS,
     "convnext_study.training.loop",
     "convnext_study.training.tasks.classification",
-    "convnext_study.data.timm_parts.mixup",
+    "convnext_study.data.transforms.mixup",
     "convnext_study.models.roadmap_net",
     "convnext_study.cli",
 )

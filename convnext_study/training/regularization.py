@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext_study.data.rng import fold_in, generator, kept_generators
-from convnext_study.data.timm_parts import timm_part
+from convnext_study.data.transforms import timm_part
 from convnext_study.models.layers import DropPath
 from convnext_study.recipes import Recipe
 

@@ -13,7 +13,7 @@ from convnext_study.data import open_data
 from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.loader import train_batches
 from convnext_study.data.rng import generator
-from convnext_study.data.timm_parts import timm_part
+from convnext_study.data.transforms import timm_part
 from convnext_study.data.transforms.crops import draw_mirrored, draw_offsets, flip, shift
 from convnext_study.data.transforms.image import posterize, repair_posterize, train_transform
 from convnext_study.recipes import MODERN, RecipeError

@@ -27,7 +27,7 @@ from PIL import Image, ImageOps
 
 from convnext_study.data.dataset import DatasetPair, Target, to_pil
 from convnext_study.data.decode import to_tensor
-from convnext_study.data.timm_parts import timm_part
+from convnext_study.data.transforms import timm_part
 from convnext_study.data.transforms.crops import crop_steps, reach, resize, shift
 from convnext_study.data.transforms.evaluation import CENTER
 from convnext_study.data.workers import Box
