@@ -29,27 +29,16 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where runs are trained, and how; None leaves it to be chosen.
+    """Where runs are trained, and how; None leaves it to be chosen. What `Runtime` has too is as
+    there.
 
     Args:
-        download: fetch a data set that is missing.
-        corrupt_images: what an image that cannot be read does: stop the run, or be skipped.
         launcher: ``local``, ``torchrun`` (DDP on this machine) or ``slurm``.
         processes: that share each run, with torchrun.
         cluster: the site's file, with slurm.
         wait: follow the jobs to their end, with slurm.
         jobs: parallel trainings.
-        threads: of each process.
-        workers: processes that read images, for each process.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        micro_batch_size: most images that a process takes at a time; None: the paper's, in its
-            recipes.
-        compile: use torch.compile.
-        channels_last: memory layout of images.
-        grad_checkpointing: save memory, take longer.
-        deterministic: only algorithms that give the same bits every time.
-        tf32: on GPUs, round factors of float32 products; None: in the paper's recipes.
-        cudnn_benchmark: on GPUs, try cuDNN's algorithms and take the fastest.
         dry_run: nothing is trained or fetched, and batch scripts are printed.
     """
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.images import readers_of
 from support.runs import make_tiny_run
+from support.training import evidence
 
 from convnext_study.data import fingerprint, open_data
 from convnext_study.data.dataset import DatasetPair, digest
@@ -322,8 +323,7 @@ def test_the_test_part_is_looked_at_once_and_its_groups_are_kept(tmp_path: Path)
         result = train(run.model_copy(update={"data": data}), tmp_path / data[-4:])
         lines = records.read(tmp_path / data[-4:]).epochs
         assert [line.value is not None for line in lines] == looks
-        samples = result.metric.samples
-        assert samples is not None
+        samples = evidence(result.metric)
         groups = samples.group_array()
         assert groups is not None
         opened = open_data(data).val_groups

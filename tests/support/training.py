@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from convnext_study.runs import records
+from convnext_study.runs.metrics import Metric, Samples
 from convnext_study.runs.records import Run
 from convnext_study.training import checkpoint_file
 from convnext_study.training.loop import TrainingInterrupted, train
@@ -39,6 +40,12 @@ def assert_same(one: Path, other: Path) -> None:
         assert torch.equal(a[name], b[name]), name
     results = [records.read_result(folder) for folder in (one, other)]
     assert results[0].metric.samples == results[1].metric.samples
+
+
+def evidence(metric: Metric) -> Samples:
+    """What a metric is computed from."""
+    assert metric.samples is not None
+    return metric.samples
 
 
 def cut_off(run: Run, folder: Path, steps: int, runtime: Runtime | None = None) -> None:

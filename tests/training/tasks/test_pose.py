@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.exits import TwoExits, exit_run
 from support.mpii import make_split
+from support.training import evidence
 from torch import Tensor
 
 from convnext_study.errors import UserError
@@ -105,8 +106,7 @@ def test_metrics_of_exits_and_their_evidence(task: Pose) -> None:
             "pckh_exit2": 100 * 19 / 35,
         }
     )
-    samples = metrics["pckh"].samples
-    assert samples is not None
+    samples = evidence(metrics["pckh"])
     assert np.array_equal(samples.array(), counts.numpy())
     groups = samples.group_array()
     assert groups is not None
@@ -122,8 +122,7 @@ def test_nobody_to_measure_is_no_result(task: Pose) -> None:
 
 def test_people_are_evaluated_once_each(task: Pose) -> None:
     found = task.evaluate(TwoExits(16).eval())
-    samples = found.metrics["pckh_exit2"].samples
-    assert samples is not None
+    samples = evidence(found.metrics["pckh_exit2"])
     assert found.images == samples.count == 4
     # Joint 3 is not labelled, and pelvis and thorax do not count.
     assert samples.array()[:, 0, 1].tolist() == [13] * 4
@@ -134,8 +133,7 @@ def test_people_in_bad_images_are_left_out_with_their_groups(tmp_path: Path) -> 
     (root / "images" / "9.png").write_bytes(b"")
     run = exit_run(f"mpii:{root}", task="pose", size=64)
     found = make_task(run, Runtime(corrupt_images="skip")).evaluate(TwoExits(16).eval())
-    samples = found.metrics["pckh"].samples
-    assert samples is not None
+    samples = evidence(found.metrics["pckh"])
     groups = samples.group_array()
     assert (found.images, samples.count, found.corrupt_images) == (3, 3, 1)
     assert groups is not None
