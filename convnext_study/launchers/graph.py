@@ -153,11 +153,6 @@ def levels(jobs: Sequence[Job]) -> list[list[Job]]:
     return found
 
 
-def in_order(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs, parents before children."""
-    return [job for level in levels(jobs) for job in level]
-
-
 def parents_of(jobs: Iterable[Job]) -> set[str]:
     """The keys of the runs that these start from."""
     return {job.waits_for for job in jobs if job.waits_for is not None}

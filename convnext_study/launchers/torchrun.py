@@ -7,14 +7,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from convnext_study.errors import UserError
 from convnext_study.launchers import Launcher, make_folders
-from convnext_study.launchers.graph import Job, Outcome, Schedule, in_order, write_jobs
+from convnext_study.launchers.graph import Job, Outcome, Schedule, write_jobs
 from convnext_study.launchers.local import TICK
 from convnext_study.launchers.resources import Resources, choose_resources, cores, this_node
 from convnext_study.launchers.worker import noting_signals
@@ -59,28 +59,17 @@ def run_torchrun(
 ) -> list[Outcome]:
     """Train all jobs, one after another, each with ``processes`` processes on this machine.
 
-    Runs that start from others come after them, and fail with them.
-
-    The processes import torch once and take every job. A job that fails takes them with it, and
-    new ones take the rest. SIGINT, SIGTERM and SIGHUP stop the run within a step, its state saved;
-    so does the end of this process, however it comes.
+    Runs that start from others come after them, and fail with them. SIGINT, SIGTERM and SIGHUP stop
+    the run within a step, its state saved; so does the end of this process, however it comes.
 
     Raises UserError where the devices cannot be shared out so.
     """
     _check(jobs, processes)
-    jobs = [_shared(job, processes) for job in in_order(jobs)]
     outcomes: list[Outcome] = []
-    schedule = Schedule(jobs)
-    with (
-        noting_signals() as stop,
-        tempfile.TemporaryDirectory(prefix="convnext-study-") as folder,
-    ):
-        write_jobs(Path(folder) / "jobs.json", jobs)
-        while schedule.waiting and not stop:
-            group = {place: len(read_events(job.folder)) for place, job in schedule.waiting.items()}
-            ending = _run_group(jobs, list(group), processes, Path(folder), (stop, on_poll))
-            for end in _ends_of(jobs, group, ending, bool(stop)):
-                outcomes += schedule.settle(end)
+    schedule = Schedule([_shared(job, processes) for job in jobs])
+    with noting_signals() as stop:
+        while not stop and (job := schedule.take()):
+            outcomes += schedule.settle(_train(job, processes, stop, on_poll))
             on_poll()
     return outcomes + schedule.not_started()
 
@@ -101,30 +90,30 @@ def _shared(job: Job, processes: int) -> Job:
     return replace(job, runtime=replace(job.runtime, threads=threads))
 
 
-def command(processes: int, jobs: Path, indices: Sequence[int]) -> list[str]:
+def command(processes: int, jobs: Path) -> list[str]:
     """What is started: torchrun, and its workers. They stop when nobody locks ``jobs``'s folder."""
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    worker = ["--module", WORKER, str(jobs), *map(str, indices)]
-    return [sys.executable, "-m", *launcher, *worker, "--while-locked", str(jobs.parent)]
+    worker = ["--module", WORKER, str(jobs), "0", "--while-locked", str(jobs.parent)]
+    return [sys.executable, "-m", *launcher, *worker]
 
 
-def _run_group(
-    jobs: Sequence[Job],
-    waiting: Sequence[int],
-    processes: int,
-    folder: Path,
-    control: tuple[list[int], Callable[[], None]],
-) -> tuple[int, str]:
-    """One torchrun, for as long as it lives. Returns its exit code and all it said."""
-    stop, on_poll = control
-    path = jobs[0].folder.parent.with_name(LOG_FILE)
+def _train(job: Job, processes: int, stop: list[int], on_poll: Callable[[], None]) -> Outcome:
+    """One torchrun, for as long as it lives; its workers are ended where ``stop`` fills."""
+    path = job.folder.parent.with_name(LOG_FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A process that is killed holds no lock any longer, so no worker outlives this one.
-    with locks.take(folder / LOCK) as lock, open_to_append(path) as log:
+    logged = len(read_events(job.folder))
+    with (
+        tempfile.TemporaryDirectory(prefix="convnext-study-") as name,
+        # A process that is killed holds no lock any longer, so no worker outlives this one.
+        locks.take(Path(name) / LOCK) as lock,
+        open_to_append(path) as log,
+    ):
+        jobs = Path(name) / "jobs.json"
+        write_jobs(jobs, [job])
         began = os.fstat(log.fileno()).st_size
         # A session of its own: Ctrl-C in the terminal is for this process, which passes it on.
         process = subprocess.Popen(
-            command(processes, folder / "jobs.json", waiting),
+            command(processes, jobs),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -139,27 +128,24 @@ def _run_group(
                 on_poll()
                 if stop:
                     lock.release()
-        return code, read_bytes(path)[began:].decode(errors="replace")
+        output = read_bytes(path)[began:].decode(errors="replace")
+    return _end_of(job, logged, code, output, bool(stop))
 
 
-def _ends_of(
-    jobs: Sequence[Job], logged: Mapping[int, int], ending: tuple[int, str], stopped: bool
-) -> list[Outcome]:
-    """What became of the jobs of a group that has ended, but of those that it did not come to.
+def _end_of(job: Job, logged: int, code: int, output: str, stopped: bool) -> Outcome:
+    """What became of a job whose processes have ended.
 
     Args:
-        jobs: all of the request.
-        logged: for each index in the group, how many events the run's log held when the group
-            started: what an earlier start left there says nothing of this one.
-        ending: the group's exit code and all it said.
+        job: the job.
+        logged: how many events the run's log held at the start: what an earlier start left there
+            says nothing of this one.
+        code: the exit code of torchrun.
+        output: all that it and its workers printed.
         stopped: whether this process was signalled to stop.
     """
-    left = [index for index in logged if not is_done(jobs[index].folder)]
-    ended = [Outcome(jobs[index].run, "done") for index in logged if index not in left]
-    if not left:
-        return ended
-    (code, output), job = ending, jobs[left[0]]  # the one that was worked on
-    events = read_events(job.folder)[logged[left[0]] :]
+    if is_done(job.folder):
+        return Outcome(job.run, "done")
+    events = read_events(job.folder)[logged:]
     said = dict(
         re.findall(
             rf"^convnext-study: (?:{re.escape(job.run.id)}|worker): (failed|busy): (.+)$",
@@ -167,12 +153,11 @@ def _ends_of(
             re.MULTILINE,
         )
     )
-    if "busy" in said:  # the others failed with it, and the log is another's
-        return [*ended, Outcome(job.run, "busy", said["busy"])]
+    if "busy" in said:  # the log is another's
+        return Outcome(job.run, "busy", said["busy"])
     why = failure(events) or said.get("failed", "")
     # Without an event it has not begun, and is as it was.
     if not why and (events[-1]["event"] == "stopped" if events else stopped):
-        return [*ended, Outcome(job.run, "stopped")]
-    log = job.folder.parent.with_name(LOG_FILE)
+        return Outcome(job.run, "stopped")
     why = why or f"its processes ended with code {code}"
-    return [*ended, Outcome(job.run, "failed", f"{why}; see {log}")]
+    return Outcome(job.run, "failed", f"{why}; see {job.folder.parent.with_name(LOG_FILE)}")

@@ -1,6 +1,6 @@
 """The processes that train: one per rank of torchrun or srun, and those of the local pool.
 
-``python -m convnext_study.launchers.worker JOBS.json [INDEX ...] [--while-locked FOLDER]``
+``python -m convnext_study.launchers.worker JOBS.json [INDEX] [--while-locked FOLDER]``
 
 It writes nothing but the records of its runs. Exit codes: 0 done, 1 failed, 2 bad request, 75
 stopped with the state saved, or another process works on the run: start the same command again to
@@ -177,13 +177,14 @@ def _say(job: Job, text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train the chosen jobs one after another, up to the first that does not end well."""
+    """Train one job of a file."""
     asked: list[int] = []
     # Before the slow imports: a start may be cut short, too.
     note_signals((*STOP_SIGNALS, signal.SIGUSR1), asked)
     parser = argparse.ArgumentParser(prog="worker", description=__doc__.splitlines()[0])
     parser.add_argument("jobs", type=Path, help="a file of jobs")
-    parser.add_argument("index", type=int, nargs="*", help="which; else the array's, else all")
+    array = os.environ.get("SLURM_ARRAY_TASK_ID", 0)
+    parser.add_argument("index", type=int, nargs="?", default=array, help="else the array's, or 0")
     parser.add_argument("--while-locked", type=Path, help="stop when no process locks this folder")
     given = parser.parse_args(arguments)
     from convnext_study.launchers.graph import read_jobs
@@ -193,29 +194,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     env = read_env(os.environ)
     try:
-        jobs = _choose(read_jobs(given.jobs), given.index, os.environ)
-        if any(job.runtime.workers for job in jobs):
+        job = dict(enumerate(read_jobs(given.jobs))).get(given.index)
+        if job is None:
+            raise UserError(f"job {given.index} of {given.jobs}: there is none")
+        if job.runtime.workers:
             forkserver.start(forkserver.READERS)  # imports while this process does
-        device = init_process_group(env, jobs[0].runtime.device)
+        device = init_process_group(env, job.runtime.device)
     except (UserError, RunFailed) as error:
         print(f"convnext-study: worker: failed: {error}", file=sys.stderr)
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILED
-    code = EXIT_DONE
-    for job in jobs:
-        code = work(job, env, device, stop)
-        if code != EXIT_DONE:
-            break
-    return code
-
-
-def _choose(jobs: list[Job], indices: Sequence[int], environment: Mapping[str, Any]) -> list[Job]:
-    chosen = list(indices)
-    if not chosen and "SLURM_ARRAY_TASK_ID" in environment:
-        chosen = [int(environment["SLURM_ARRAY_TASK_ID"])]
-    chosen = chosen or list(range(len(jobs)))
-    if not chosen or max(chosen) >= len(jobs) or min(chosen) < 0:
-        raise UserError(f"job {max(chosen, default=0)} of {len(jobs)}: there is none")
-    return [jobs[index] for index in chosen]
+    return work(job, env, device, stop)
 
 
 LOOPBACK = "127.0.0.1"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.runs import make_tiny_run
 
 from convnext_study.errors import UserError
-from convnext_study.launchers.graph import Job, Outcome, Schedule, in_order, levels
+from convnext_study.launchers.graph import Job, Outcome, Schedule, levels
 from convnext_study.launchers.slurm.cluster import ClusterConfig
 from convnext_study.launchers.slurm.submit import run_slurm
 from convnext_study.runs.records import Run
@@ -39,7 +39,7 @@ def test_every_job_starts_once_and_after_its_parent(choices: list[int], dice: ob
         done.append(taken.run.key)
         schedule.settle(Outcome(taken.run, "done"))
     assert sorted(done) == sorted(one.run.key for one in made)
-    order = [one.run.key for one in in_order(made)]
+    order = [one.run.key for level in levels(made) for one in level]
     for one in made:
         if one.run.init_from is not None:
             assert order.index(one.run.init_from) < order.index(one.run.key)
@@ -93,7 +93,7 @@ def test_a_long_chain_costs_a_digest_or_two_a_run(
         ends += schedule.settle(Outcome(taken.run, end))
     assert [one.run.name for one in ends] == [str(number) for number in range(1200)]
     assert {one.status for one in ends} == {end}
-    assert [one.run.name for one in in_order(chain[::-1])] == [one.run.name for one in ends]
+    assert [one.run.name for (one,) in levels(chain[::-1])] == [one.run.name for one in ends]
     assert len(digests) <= 5 * len(chain)
 
 
@@ -124,4 +124,4 @@ def test_a_circle_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         for pair in ((one, two), (two, one))
     ]
     with pytest.raises(UserError, match="starts from a run that starts from it"):
-        in_order(circle)
+        Schedule(circle)

@@ -17,7 +17,7 @@ from support.training import assert_same
 
 from convnext_study.errors import RunFailed, UserError
 from convnext_study.launchers import torchrun, worker
-from convnext_study.launchers.graph import read_jobs, write_jobs
+from convnext_study.launchers.graph import Job, read_jobs, write_jobs
 from convnext_study.launchers.resources import cores
 from convnext_study.launchers.torchrun import run_torchrun
 from convnext_study.launchers.worker import (
@@ -146,7 +146,7 @@ def test_exit_codes_of_a_worker(
     path = tmp_path / "jobs.json"
     write_jobs(path, [bad, fails])
     assert worker.main([str(path), "2"]) == 2
-    assert "job 2 of 2: there is none" in capfd.readouterr().err
+    assert f"job 2 of {path}: there is none" in capfd.readouterr().err
     assert worker.main([str(path), "0"]) == 2
     assert f"convnext-study: {bad.run.id}: failed: " in capfd.readouterr().err
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
@@ -162,7 +162,10 @@ def test_exit_codes_of_a_worker(
 # torchrun
 
 
-def test_two_processes_share_runs_until_told_to_stop(tmp_path: Path) -> None:
+def test_two_processes_share_runs_until_told_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")  # of a job that this command runs in
     one, other = make_jobs(tmp_path, 2)
     other = replace(other, run=make_tiny_run(epochs=500))
     log = other.folder / LOG
@@ -192,43 +195,42 @@ def test_threads_are_shared_out(tmp_path: Path) -> None:
     assert torchrun._shared(job, 1) == job
 
 
-def test_a_failure_takes_only_its_own_run(tmp_path: Path) -> None:
-    jobs = make_jobs(tmp_path, 3)
-    write_run(tmp_path, jobs[0].run)
-    output = f"convnext-study: {jobs[1].run.id}: failed: no such image\nTraceback ...\n"
-    outcomes = torchrun._ends_of(jobs, {0: 0, 1: 0, 2: 0}, (1, output), False)
-    assert [(one.run.id, one.status) for one in outcomes] == [
-        (jobs[0].run.id, "done"),
-        (jobs[1].run.id, "failed"),
-    ]
-    assert outcomes[1].reason == f"no such image; see {tmp_path / 'torchrun.log'}"
-    (silent,) = torchrun._ends_of(jobs, {1: 0}, (137, ""), False)
-    assert silent.reason.startswith("its processes ended with code 137")
-    (early,) = torchrun._ends_of(jobs, {1: 0}, (1, ""), True)
-    assert early.status == "stopped"  # before it had begun
+def settle(
+    job: Job, logged: int, output: str = "", *, code: int = 1, stopped: bool = False
+) -> tuple[str, str]:
+    outcome = torchrun._end_of(job, logged, code, output, stopped)
+    return outcome.status, outcome.reason
+
+
+def test_how_a_run_ended(tmp_path: Path) -> None:
+    (job,) = make_jobs(tmp_path, 1)
+    log = tmp_path / "torchrun.log"
+    output = f"convnext-study: {job.run.id}: failed: no such image\nTraceback ...\n"
+    assert settle(job, 0, output) == ("failed", f"no such image; see {log}")
+    silent = settle(job, 0, code=137)
+    assert silent == ("failed", f"its processes ended with code 137; see {log}")
+    assert settle(job, 0, stopped=True) == ("stopped", "")  # before it had begun
+    write_run(tmp_path, job.run)
+    assert settle(job, 0, output) == ("done", "")
 
 
 def test_what_an_earlier_start_logged_is_no_sign_of_this_one(tmp_path: Path) -> None:
     (job,) = make_jobs(tmp_path, 1)
     append(job, {"event": "started"}, {"event": "stopped"})
-
-    def settle(before: int, output: str = "", *, stopped: bool = False) -> tuple[str, str]:
-        (outcome,) = torchrun._ends_of([job], {0: before}, (1, output), stopped)
-        return outcome.status, outcome.reason
-
-    assert settle(0) == ("stopped", "")
+    assert settle(job, 0) == ("stopped", "")
     for stopped in (False, True):
-        status, reason = settle(2, "convnext-study: worker: failed: no GPU", stopped=stopped)
+        output = "convnext-study: worker: failed: no GPU"
+        status, reason = settle(job, 2, output, stopped=stopped)
         assert status == "failed" and reason.startswith("no GPU; see ")
-    assert settle(2)[0] == "failed"
+    assert settle(job, 2)[0] == "failed"
     # Killed while it saved: whoever asked for the stop has no saved state.
     append(job, {"event": "resumed"})
-    assert settle(2, stopped=True)[0] == "failed"
+    assert settle(job, 2, stopped=True)[0] == "failed"
     # Two of four processes say why, and the second only what the first one's end did to it.
     append(job, {"event": "failed", "rank": 3, "reason": "CorruptImage: a.jpg"})
     append(job, {"event": "failed", "rank": 0, "reason": "RuntimeError: connection closed"})
     for stopped in (False, True):
-        status, reason = settle(2, stopped=stopped)
+        status, reason = settle(job, 2, stopped=stopped)
         assert status == "failed" and reason.startswith("CorruptImage: a.jpg; see ")
 
 

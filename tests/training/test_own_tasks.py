@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from support.training import assert_resumes, assert_same, cut_off, weights
 
 from convnext_study.experiments.plan import Plan, RunCollection
 from convnext_study.launchers import torchrun
-from convnext_study.launchers.graph import Job
+from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.launchers.local import Local, Pool
 from convnext_study.launchers.resources import Machine, Resources
 from convnext_study.launchers.worker import train_job
@@ -115,24 +114,21 @@ def test_a_graph_through_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     parent = make_tiny_run(epochs=1)
     bad = parent.model_copy(update={"data": "folder:/nowhere"})
     good, lost = masked_run(parent), masked_run(bad)
-    groups: list[int] = []
+    trained: list[str] = []
 
-    def group(jobs: Sequence[Job], places: Sequence[int], *_: object) -> tuple[int, str]:
-        """What processes of torchrun do, in this one: up to the first that fails."""
-        groups.append(len(places))
-        for place in places:
-            status, reason, _error = train_job(jobs[place], lambda: False)
-            if status == "failed":
-                return 1, f"convnext-study: {jobs[place].run.id}: failed: {reason}"
-        return 0, ""
+    def alone(job: Job, *_: object) -> Outcome:
+        """What processes of torchrun do, in this one."""
+        trained.append(job.run.key)
+        status, reason, _error = train_job(job, lambda: False)
+        return Outcome(job.run, status, reason)
 
-    monkeypatch.setattr(torchrun, "_run_group", group)
+    monkeypatch.setattr(torchrun, "_train", alone)
     outcomes = torchrun.run_torchrun(jobs_in(tmp_path, good, lost, parent, bad), 2)
     found = {outcome.run.key: outcome for outcome in outcomes}
     assert found[parent.key].status == found[good.key].status == "done"
     assert found[bad.key].status == "failed"
     assert found[lost.key].reason == f"the run it starts from failed: {bad.id}"
-    assert groups == [4, 1]
+    assert trained == [parent.key, good.key, bad.key]
 
 
 def test_a_parent_that_is_missing_or_changed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from convnext_study.errors import UserError
 from convnext_study.experiments.study_file import load_study, make_context
-from convnext_study.launchers.graph import Job, in_order
+from convnext_study.launchers.graph import Job, levels
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run
@@ -69,7 +69,7 @@ def test_parents_come_before_their_children() -> None:
     runs = plans.runs_of(context(seeds=(0, 3)))
     jobs = [Job(run, Path("x"), Runtime()) for run in runs]
     done: set[str] = set()
-    for job in in_order(jobs):
+    for job in itertools.chain(*levels(jobs)):
         assert job.run.init_from is None or job.run.init_from in done
         done.add(job.run.key)
     assert {run.seed for run in runs} == {0, 3}
