@@ -2,11 +2,16 @@
 
 import pytest
 import torch
+from hypothesis import settings
 from support.command import command, trains_here  # noqa: F401  fixtures
 from support.runs import make_tiny_run
 
 from convnext_study.experiments import measure
 from convnext_study.runs.records import Run
+
+# However busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")

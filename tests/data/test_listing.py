@@ -5,6 +5,7 @@ import os
 import random
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -210,26 +211,18 @@ def test_pairs_with_system_files(tmp_path: Path) -> None:
 # The order
 
 
-class Entries:
+class Entries(ExitStack):
     """What os.scandir gives, in another order."""
 
     def __init__(self, entries: list[os.DirEntry[str]]) -> None:
+        super().__init__()
         self.entries = iter(entries)
-
-    def __enter__(self) -> "Entries":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[os.DirEntry[str]]:
         return self.entries
 
     def __next__(self) -> os.DirEntry[str]:
         return next(self.entries)
-
-    def close(self) -> None:
-        pass
 
 
 def shuffled_scandir(seed: int) -> Callable[..., Entries]:

@@ -31,7 +31,7 @@ specs = st.builds(
 
 
 @given(specs)
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 def test_json_round_trip_gives_the_same_key(spec: NetSpec) -> None:
     back = NetSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
     assert back == spec
