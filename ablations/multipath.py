@@ -1,6 +1,7 @@
 """The multi-path lightweight CNN (Zhao, Bai, An, 2023) as a road of its own: our reconstruction.
 
     convnext-study study multipath --seeds 3
+    convnext-study study multipath --networks paths,depths --seeds 5
 
 Plain basic blocks, widened in channels, widened in paths of equal depths, different depths, and
 attention on either; then the large networks. docs/multipath.md says what is the paper's in it.
@@ -28,10 +29,11 @@ from convnext_study.studies.multipath.rows import is_full, runs_of
 
 DATA = "digits"
 FOLDER = "multipath"  # in runs/, apart from the road map's rows
+NETWORKS = "rows by name, such as paths,depths"
 
 
 def runs(context: Context) -> list[Run]:
-    return runs_of(context.data, context.seeds, context.recipe, context.changes)
+    return runs_of(context.data, context.seeds, context.recipe, context.changes, context.networks)
 
 
 def report(records: Sequence[Record], context: Context) -> list[Finding]:

@@ -6,11 +6,12 @@ what it states, the recipes are ours, and only `PAPER` holds numbers that it pri
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from convnext_study.data.sources import OF_IMAGES, check_labels
+from convnext_study.errors import UserError, did_you_mean
 from convnext_study.recipes import Recipe, get_recipe
 from convnext_study.runs.keys import without_defaults
 from convnext_study.runs.records import ModelRef, Run
@@ -113,15 +114,25 @@ def is_full(data: str, recipe: str | None = None) -> bool:
 
 
 def runs_of(
-    data: str, seeds: Iterable[int], recipe: str | None, changes: dict[str, Any]
+    data: str,
+    seeds: Iterable[int],
+    recipe: str | None,
+    changes: dict[str, Any],
+    names: Collection[str] = (),
 ) -> list[Run]:
-    """Every row for every seed. ``recipe`` is as in `is_full`, or a recipe's name or file.
+    """Every row for every seed, or those of some ``names``. ``recipe`` is as in `is_full`, or a
+    recipe's name or file.
 
     Raises RecipeError for a recipe that cannot be used, UserError for data whose images have no
-    class.
+    class, and for a name that no row has there.
     """
     check_labels(data, OF_IMAGES)
     full = is_full(data, recipe)
+    # A baseline is what it is, at one size.
+    rows = {row.name: row for row in ROWS if full or row.spec is not None}
+    for name in names:
+        if name not in rows:
+            raise UserError(f"network {name!r}{did_you_mean(name, [*rows])}")
     fields = {name: value for name, value in changes.items() if value is not None}
     if not full and data == "digits":
         fields.setdefault("image_size", REDUCED_DIGITS)
@@ -151,8 +162,8 @@ def runs_of(
             },
         )
         for seed in seeds
-        for order, row in enumerate(ROWS)
-        if full or row.spec is not None  # a baseline is what it is, at one size
+        for order, row in enumerate(rows.values())
+        if row.name in (names or rows)
     ]
 
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from support.fakes import write_run
 
+from convnext_study.errors import UserError
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
 from convnext_study.models.builders import get_builder
@@ -95,6 +96,16 @@ def test_the_road_at_both_sizes() -> None:
         for run in runs.values():
             assert run.metadata["parent"] in {None, *names}
             assert "reconstruction" in run.metadata["section"] or "resnet18" in run.name
+
+
+def test_some_rows_are_the_runs_that_all_have_of_them() -> None:
+    whole = {row_of(run): run for run in runs_of("digits", (0,), None, {})}
+    some = runs_of("digits", (0,), None, {}, ("depths", "paths"))
+    assert some == [whole["paths"], whole["depths"]]
+    with pytest.raises(UserError, match=r"^network 'path'; did you mean paths\?$"):
+        runs_of("digits", (0,), None, {}, ("path",))
+    with pytest.raises(UserError, match="use one of plain, channels"):
+        runs_of("digits", (0,), None, {}, ("resnet18",))
 
 
 @pytest.mark.parametrize(
