@@ -45,8 +45,6 @@ def report(
     from convnext_study.cli.reproduce import commands
     from convnext_study.report.tables.results import results_table
     from convnext_study.report.write import write_page, write_report
-    from convnext_study.results.load import load_results
-    from convnext_study.runs.records import unreadable_in
 
     if out is None:
         out = folder / "report"
@@ -59,11 +57,10 @@ def report(
             lambda: write_page(folder, out, again, refresh=every, any_commit=any_commit),
             every,
         )
-    paths = write_report(folder, out, again, any_commit=any_commit)
-    warn_of_unreadable(unreadable_in(folder))
+    paths, found = write_report(folder, out, again, any_commit=any_commit)
+    warn_of_unreadable(found.broken)
     if as_json:
-        studies = load_results(folder, any_commit=any_commit).studies
-        rows = {one.name: results_table(one.rows).records() for one in studies}
+        rows = {one.name: results_table(one.rows).records() for one in found.studies}
         print_json({"files": [str(path) for path in paths], "studies": rows})
         return
     size = paths[0].stat().st_size

@@ -95,7 +95,7 @@ def _timm(name: str, given: Given | None, pretrained: bool) -> LoadedModel:
     if pretrained and not _resolves(_HUB):
         # Five retries with pauses come first otherwise; what is in the cache is still found.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import timm
+    from convnext_study.models.lean_timm import timm
 
     if not timm.is_model(name):
         raise EvaluationError(f"{name}: no run folder and no timm model{nearest_of_timm(name)}")

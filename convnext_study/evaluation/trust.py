@@ -136,7 +136,7 @@ def _check_words(run: Run, value: Any) -> None:
 
 def check_timm_arguments(where: str, args: dict[str, Any]) -> None:
     """Raises TrustError unless these only name a network of timm's and describe it."""
-    import timm
+    from convnext_study.models.lean_timm import timm
 
     name = args.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or not timm.is_model(name):

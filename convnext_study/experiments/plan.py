@@ -23,7 +23,7 @@ from convnext_study.experiments.network_checks import check_networks
 from convnext_study.experiments.study_file import recorded
 from convnext_study.launchers import Launcher, make_launcher
 from convnext_study.launchers.graph import Job, Outcome
-from convnext_study.models.builders import TIMM_BUILDER
+from convnext_study.models.builders import LEAN_TIMM, TIMM_BUILDER
 from convnext_study.runs.files import RUN, RUNS
 from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.parents import check_parent
@@ -153,7 +153,7 @@ def identify_in(folder: Path, runs: Sequence[Run], machine: Machine) -> list[Run
     known = recorded(folder).values()
     if not known and not machine.dry_run and machine.launcher == "local":
         # It imports while this process plans.
-        timms = ("timm",) if any(run.model.builder == TIMM_BUILDER for run in runs) else ()
+        timms = (LEAN_TIMM,) if any(run.model.builder == TIMM_BUILDER for run in runs) else ()
         forkserver.start((*forkserver.TRAININGS, *timms))
     return identify(runs, known, required=not machine.dry_run, **opening(machine))
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ROADMAP_BUILDER, TIMM_BUILDER, FILE_BUILDER = "roadmap", "timm", "file"
+LEAN_TIMM = "convnext_study.models.lean_timm"  # what a process that trains timm's networks imports
 
 Builder = Callable[..., "nn.Module"]
 
@@ -83,7 +84,7 @@ def describe_builder(name: str, args: dict[str, Any]) -> str:
 
 def check_timm_name(name: object) -> None:
     """Raises TaskError for a name that no network of timm has, with the nearest."""
-    import timm
+    from convnext_study.models.lean_timm import timm
 
     if isinstance(name, str) and (":" in name or timm.is_model(name)):  # hf-hub:..., local-dir:...
         return
@@ -92,7 +93,7 @@ def check_timm_name(name: object) -> None:
 
 def nearest_of_timm(name: str) -> str:
     """The end of an error message: of more than a thousand names only the closest."""
-    import timm
+    from convnext_study.models.lean_timm import timm
 
     close = difflib.get_close_matches(name, timm.list_models(), n=1)
     return f"; did you mean {close[0]}?" if close else "; timm.list_models() has their names"
@@ -112,7 +113,7 @@ def roadmap_net(
 
 def timm_net(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> nn.Module:
     """Any timm model: ``args`` hold its ``name`` and further keywords. It keeps its own init."""
-    import timm
+    from convnext_study.models.lean_timm import timm
 
     keywords = {"num_classes": num_classes, "drop_path_rate": drop_path, **args}
     check_timm_name(name := keywords.pop("name", None))

@@ -24,9 +24,9 @@ def write_report(
     commands: Commands = lambda groups: [],
     *,
     any_commit: bool = False,
-) -> list[Path]:
-    """Write page, figures and tables of all runs under a folder, and return their paths; as
-    `page.render`.
+) -> tuple[list[Path], StudyFolder]:
+    """Write page, figures and tables of all runs under a folder, as `page.render`; returns their
+    paths and what they were made from.
 
     Raises UserError where there is no run, or ``out`` cannot be written.
     """
@@ -44,7 +44,7 @@ def write_report(
         paths += save(figure, place.parent, "attribution")
     for name, tables in report.findings.items():
         paths += write_tables(tables, make_within(out, FINDINGS, name))
-    return paths
+    return paths, found
 
 
 def write_page(

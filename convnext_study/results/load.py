@@ -75,14 +75,24 @@ class StudyResults:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """All studies of a folder, the road maps first, unreadable records, and attributions where the
-    folder has the networks for them.
+    """All studies of a folder, the road maps first, why records are ``broken``, and attributions
+    where the folder has the networks for them.
     """
 
     path: Path
     studies: list[StudyResults]
-    unreadable: list[ExcludedRun]
+    broken: list[RecordError]
     attributions: list[Attribution]
+
+    @property
+    def unreadable(self) -> list[ExcludedRun]:
+        """The runs whose records are broken."""
+        return [
+            ExcludedRun(
+                run=one.folder.name, folder=one.folder, state="unreadable", reason=one.reason
+            )
+            for one in self.broken
+        ]
 
 
 def load_results(path: Path, *, any_commit: bool = False) -> StudyFolder:
@@ -91,11 +101,7 @@ def load_results(path: Path, *, any_commit: bool = False) -> StudyFolder:
         raise UserError(f"{path}: no such folder; give the folder of a study")
     broken: list[RecordError] = []
     records = list(scan(path, broken))
-    unreadable = [
-        ExcludedRun(run=one.folder.name, folder=one.folder, state="unreadable", reason=one.reason)
-        for one in broken
-    ]
-    if not records and not unreadable:
+    if not records and not broken:
         raise UserError(f"{path}: holds no run; give the folder that `roadmap` or `study` wrote")
     by_study: dict[str, list[Record]] = {}
     for record in records:
@@ -104,7 +110,7 @@ def load_results(path: Path, *, any_commit: bool = False) -> StudyFolder:
     return StudyFolder(
         path,
         sorted(studies, key=lambda one: not one.is_road),
-        unreadable,
+        broken,
         attributions(records, any_commit=any_commit),
     )
 

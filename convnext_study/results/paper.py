@@ -217,10 +217,11 @@ def rounded(values: Array) -> Array:
 
 def ranks(values: Array) -> Array:
     """(n, k) to the ranks in each line, ties sharing their mean rank."""
-    from scipy.stats import rankdata
+    import numpy as np
 
-    found: Array = rankdata(rounded(values), axis=1)
-    return found
+    one, other = (np.expand_dims(rounded(values), axis) for axis in (2, 1))
+    found: Array = ((one > other).sum(2) + (one >= other).sum(2) + 1) / 2
+    return found  # scipy's rankdata, whose import takes 0.7 s
 
 
 def pearson(many: Array, one: Array) -> Array:

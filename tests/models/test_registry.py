@@ -276,3 +276,28 @@ def test_checkpoint_filter(prefix: str) -> None:
         )
         for name, tensor in again.state_dict().items():
             assert torch.equal(tensor, net.state_dict()[name])
+
+
+def test_the_lean_import_leaves_the_compiler_and_wandb_until_they_are_used() -> None:
+    found = printed(
+        """
+        import json, sys, torch
+        disable = torch.compiler.disable
+        from convnext_study.models.lean_timm import timm
+        late = ("torch._dynamo", "torch._dynamo.utils", "wandb")
+        early = [name for name in late if name in sys.modules]
+        net = timm.create_model("naflexvit_base_patch16_gap", depth=1, embed_dim=64, num_heads=2)
+        shape = net(torch.zeros(1, 3, 224, 224)).shape[0], torch.compiler.disable is disable
+        from torchvision.ops import roi_align
+        pooled = roi_align(torch.ones(1, 1, 4, 4), torch.tensor([[0, 0, 0, 2, 2.0]]), 1)
+        from torch._dynamo.utils import counters
+        compiled = torch.compile(timm.layers.LayerNorm2d(4), backend="eager")
+        ones = compiled(torch.ones(1, 4, 2, 2)).abs().max().item() < 1e-3
+        tracker = getattr(timm.utils.summary, "wandb", None)
+        kind = tracker and tracker.sdk.__name__
+        print(json.dumps([early, shape, pooled.item(), ones, kind]))
+        """
+    )
+    import wandb
+
+    assert found == [[], [1, True], 1.0, True, wandb.sdk.__name__]

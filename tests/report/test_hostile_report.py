@@ -47,7 +47,7 @@ def first_run(folder: Path) -> Path:
 
 
 def report(folder: Path, out: Path) -> list[Path]:
-    return write_report(folder, out)
+    return write_report(folder, out)[0]
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -120,7 +120,7 @@ def test_the_study_and_the_page_tell_one_p_and_one_deviation(tmp_path: Path) -> 
     # And so it stands in the files and on the page.
     write_findings("leave_one_out", [found], study)
     written = json.loads((study / "leave_one_out.json").read_text())
-    paths = write_report(study, report)
+    paths, _ = write_report(study, report)
     table = report / "attribution-nano" / "tables" / "leave_one_out.csv"
     assert table in paths and table.read_text() == (study / "leave_one_out.csv").read_text()
     with table.open() as file:

@@ -29,7 +29,7 @@ NANO = get_roadmap("nano")
 def test_all_files_are_written(tmp_path: Path) -> None:
     study = tmp_path / "study"
     write_study(study, [run for run in fake_runs(seeds=(0, 1)) if run.metadata["order"] < 4])
-    paths = write_report(study, tmp_path / "out")
+    paths, _ = write_report(study, tmp_path / "out")
     names = {str(path.relative_to(tmp_path / "out")) for path in paths}
     figures = {
         f"figures/{n}.{k}" for n in ("roadmap", "cost", "curves") for k in ("svg", "pdf", "png")

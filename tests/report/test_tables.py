@@ -70,7 +70,7 @@ def test_a_new_column_of_results_is_one_line_for_all_who_show_it(
     value = (rows[0].macs or 0) / (rows[0].params or 1)
     text = formatting.number(value)
     files = write_results(study, rows, "a study")
-    files += write_report(study, tmp_path / "report")
+    files += write_report(study, tmp_path / "report")[0]
     written = {
         path.relative_to(tmp_path).as_posix(): path.read_text()
         for path in files
