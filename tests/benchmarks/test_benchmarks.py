@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from convnext_study import cost
-from convnext_study.benchmarks import Settings, networks, pipeline
+from convnext_study.benchmarks import Settings, growth, networks, pipeline
 from convnext_study.benchmarks.networks import forms, make_step, timm_twin
 from convnext_study.benchmarks.timing import (
     Spread,
@@ -116,6 +116,13 @@ def test_readers_are_compared_with_both_recipes(monkeypatch: pytest.MonkeyPatch)
     _, rows = pipeline.measure(TINY, lambda _: None)
     assert [row["name"] for row in rows] == ["crop and flip", "modern"]
     assert all(row["ratio"]["timm"]["median"] > 0 for row in rows)
+
+
+def test_growth_is_timed_at_every_size() -> None:
+    found = growth.measure((2, 3), (100, 200))
+    sizes = [[2, 3], [2, 3], [100, 200], [100, 200]]
+    assert [list(seconds) for seconds in found.values()] == sizes
+    assert all(took > 0 for seconds in found.values() for took in seconds.values())
 
 
 def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
