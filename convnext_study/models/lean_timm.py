@@ -37,12 +37,13 @@ def _postponed() -> Iterator[None]:
     """In this block the compiler and wandb can be imported, and are not."""
     compiler: Any = _Later(_COMPILER)
     compiler.is_compile_supported = _is_compile_supported  # which torchvision imports by its name
-    waiting = [compiler] if "torch._dynamo" not in sys.modules else []
+    waiting: list[ModuleType] = [compiler] if "torch._dynamo" not in sys.modules else []
     if "wandb" not in sys.modules and find_spec("wandb") is not None:
         waiting.append(_Later("wandb"))
     disable = torch.compiler.disable
     torch.compiler.disable = functools.partial(_disable, disable)
-    sys.modules |= {module.__name__: module for module in waiting}
+    for module in waiting:
+        sys.modules[module.__name__] = module
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from convnext_study.results.metric_spec import MetricSpec, spec_of
 from convnext_study.runs.records import Epoch, Record
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -160,10 +161,10 @@ def cost(
             ends = (point.value - point.std, point.value + point.std)
             caps: dict[str, Any] = {"marker": "_", "markersize": 4, "zorder": 2}
             style.mark(axes.plot([point.cost] * 2, ends, **caps, **thin)[0], point.about)
+        dot: Artist
         if point.adopted:  # a line of one point: scatter and errorbar take ten times as long
             face = {"markerfacecolor": style.COLOURS["bar"], "markeredgewidth": 0.8}
-            size = math.sqrt(_DOT)
-            (dot,) = axes.plot(*at, "o", markersize=size, zorder=3, **face, **thin)
+            (dot,) = axes.plot(*at, "o", markersize=math.sqrt(_DOT), zorder=3, **face, **thin)
         else:
             edge = {"edgecolor": style.COLOURS["deep"], "zorder": 3}
             dot = axes.scatter(*at, s=_DOT, **{**style.OPEN, **edge, "linewidth": 0.8})
