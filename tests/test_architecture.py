@@ -25,6 +25,7 @@ NOT_AT_IMPORT = {
         HEAVY,
     ),
     "models": HEAVY - {"torch"},
+    "models/lean_timm": HEAVY - {"torch", "timm"},  # which is imported where timm is used
     "export": HEAVY - {"torch"},
     "evaluation/evaluate": HEAVY - {"torch"},
 }
