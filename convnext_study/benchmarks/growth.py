@@ -63,17 +63,17 @@ def write_runs(folders: dict[int, Path]) -> None:
     (run,) = roadmap_runs(road, road.variants()[-1:], data="synthetic:4,64,64", seeds=[0], **asked)
     with tempfile.TemporaryDirectory() as place:
         train(run, done := Path(place) / "run")
-        about, texts = (
+        about, others = (
             read_json(done / RUN),
-            {one: (done / one).read_text() for one in (LOG, RESULT)},
+            {one: (done / one).read_bytes() for one in (LOG, RESULT)},
         )
     for count, folder in folders.items():
         for seed in range(count):
             one = run.model_copy(update={"seed": seed})
             (into := folder / RUNS / one.id).mkdir(parents=True)
             write_json(into / RUN, {**about, "key": one.key, "run": one.model_dump(mode="json")})
-            for name, text in texts.items():
-                (into / name).write_text(text)
+            for name, content in others.items():
+                (into / name).write_bytes(content)
 
 
 def _touch(folder: Path, count: int) -> None:
