@@ -183,8 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     note_signals((*STOP_SIGNALS, signal.SIGUSR1), asked)
     parser = argparse.ArgumentParser(prog="worker", description=__doc__.splitlines()[0])
     parser.add_argument("jobs", type=Path, help="a file of jobs")
-    array = os.environ.get("SLURM_ARRAY_TASK_ID", 0)
-    parser.add_argument("index", type=int, nargs="?", default=array, help="else the array's, or 0")
+    parser.add_argument("index", type=int, nargs="?", help="else the array's, or 0")
     parser.add_argument("--while-locked", type=Path, help="stop when no process locks this folder")
     given = parser.parse_args(arguments)
     from convnext_study.launchers.graph import read_jobs
@@ -194,9 +193,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     env = read_env(os.environ)
     try:
-        job = dict(enumerate(read_jobs(given.jobs))).get(given.index)
-        if job is None:
-            raise UserError(f"job {given.index} of {given.jobs}: there is none")
+        jobs = read_jobs(given.jobs)
+        # One job alone is no array, though it may have been submitted from within one.
+        array = os.environ.get("SLURM_ARRAY_TASK_ID", 0) if len(jobs) > 1 else 0
+        index = int(array) if given.index is None else given.index
+        if not 0 <= index < len(jobs):
+            raise UserError(f"job {index} of {given.jobs}: there is none")
+        job = jobs[index]
         if job.runtime.workers:
             forkserver.start(forkserver.READERS)  # imports while this process does
         device = init_process_group(env, job.runtime.device)

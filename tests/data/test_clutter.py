@@ -26,6 +26,7 @@ from convnext_study.data.sources.clutter.scene import (
     SIZE,
     SMALLEST,
     TURN,
+    Draws,
     Part,
     Scene,
     read_part,
@@ -315,6 +316,29 @@ def test_runs_take_the_recipes_for_composed_images(uri: str) -> None:
 )
 def test_another_difficulty_or_part_goes_to_another_folder(uri: str, folder: str) -> None:
     assert default_folder(NANO, uri) == Path("runs") / folder
+
+
+# Draws
+
+
+def test_draws_are_even_and_each_images_own() -> None:
+    images = np.arange(5000)
+    taken = Draws(9, images, 3).integers(-2, 3, 3)
+    for draw in taken.T:
+        counts = np.unique(draw, return_counts=True)
+        assert counts[0].tolist() == [-2, -1, 0, 1, 2]
+        assert abs(counts[1] - 1000).max() < 120  # four standard deviations
+    between = np.corrcoef(np.concatenate([taken.T, taken.T[:, ::-1]]))
+    assert np.abs(between - np.diag(np.diag(between))).max() < 0.06
+    assert (Draws(9, images[70:80], 3).integers(-2, 3, 3) == taken[70:80]).all()
+    assert (Draws(10, images, 3).integers(-2, 3, 3) != taken).any(1).mean() > 0.9
+
+
+def test_more_draws_than_were_made_are_refused() -> None:
+    draws = Draws(9, np.arange(2), 3)
+    draws.integers(0, 5, 3)
+    with pytest.raises(IndexError, match="4 draws of each image; 3 were made"):
+        draws.integers(0, 5)
 
 
 def test_the_test_part_is_looked_at_once_and_its_groups_are_kept(tmp_path: Path) -> None:

@@ -147,8 +147,9 @@ def test_a_folder_without_classes(tmp_path: Path) -> None:
         *((f"figures:{text}", "as in figures:128") for text in ("0", "64,0", "a", "9999")),
         *(
             (f"digit-canvas:{text}", "as in digit-canvas:64")
-            for text in ("16", "64,-1", "9" * 5000, "256,tune")
+            for text in ("16", "64,-1", "9" * 5000)
         ),
+        ("digit-canvas:256,tune", "'digit-canvas:256,tune': needs whole numbers, as in .*to 208"),
         ("digit-signs:64,1,2,3", "needs whole numbers, as in digit-signs:128"),
         ("coco:/x", "unknown kind"),
         ("cityscape:/x", "did you mean cityscapes"),

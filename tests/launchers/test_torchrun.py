@@ -154,6 +154,9 @@ def test_exit_codes_of_a_worker(
     said = capfd.readouterr().err
     assert f"convnext-study: {fails.run.id}: failed: " in said
     assert "Traceback" in said
+    write_jobs(alone := tmp_path / "alone.json", [bad])
+    assert worker.main([str(alone)]) == 2
+    assert f"convnext-study: {bad.run.id}: failed: " in capfd.readouterr().err
     # With a signal on its way it is a failure still: nothing was saved that could go on.
     assert worker.main([str(path), "--while-locked", str(tmp_path)]) == 1
     assert worker.main([str(path), "0", "--while-locked", str(tmp_path)]) == 2

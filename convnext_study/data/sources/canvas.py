@@ -167,7 +167,7 @@ def open_signs(text: str, _: Opening) -> DatasetPair:
 def _open(scheme: str, text: str, defaults: tuple[int, int, int]) -> DatasetPair:
     tuned = text.split(",")[-1] == TUNE
     bare, most = (text.removesuffix(TUNE).removesuffix(","), UPPER) if tuned else (text, SIDES[1])
-    side, train_count, val_count = scene_sizes(scheme, bare, defaults, (SIDES[0], most))
+    side, train_count, val_count = scene_sizes(f"{scheme}:{text}", bare, defaults, (SIDES[0], most))
     scans, authors = open_digits(), torch.from_numpy(writers())
     held_out, tuning = (torch.from_numpy(part_mask(part)) for part in ("test", TUNE))
 

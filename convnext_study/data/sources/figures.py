@@ -94,7 +94,7 @@ def open_figures(text: str, _: Opening) -> DatasetPair:
 
     Raises DataError where they are not whole numbers that can be had.
     """
-    side, *counts = scene_sizes("figures", text, DEFAULTS, SIDES)
+    side, *counts = scene_sizes(f"figures:{text}", text, DEFAULTS, SIDES)
     train, val = (
         Figures("figures", part, side, count)
         for part, count in zip(("train", "val"), counts, strict=True)

@@ -128,17 +128,18 @@ def whole(draw: Draw, low: int, high: int) -> int:
 
 
 def scene_sizes(
-    scheme: str, text: str, defaults: tuple[int, int, int], sides: tuple[int, int]
+    uri: str, text: str, defaults: tuple[int, int, int], sides: tuple[int, int]
 ) -> tuple[int, int, int]:
-    """The side and how many training and validation scenes ``SIZE,TRAIN,VAL`` means; what is left
-    out has its default. Raises DataError where they are not whole numbers that can be had."""
+    """The side and how many training and validation scenes ``SIZE,TRAIN,VAL`` means, the ``text``
+    of a ``uri``; what is left out has its default. Raises DataError where they are not whole
+    numbers that can be had."""
     side, train, val = whole_numbers(text, defaults) or (0, 0, 0)
     fits = sides[0] <= side <= sides[1] and 1 <= min(train, val) <= max(train, val) <= MOST_IMAGES
     if not fits:
         raise DataError(
-            f"data '{scheme}:{text:.99}': needs whole numbers, as in "
-            f"{scheme}:{','.join(map(str, defaults))} (side from {sides[0]} to {sides[1]}, "
-            f"training and validation images up to {MOST_IMAGES:,})"
+            f"data '{uri:.120}': needs whole numbers, as in {uri.partition(':')[0]}:"
+            f"{','.join(map(str, defaults))} (side from {sides[0]} to {sides[1]}, training and "
+            f"validation images up to {MOST_IMAGES:,})"
         )
     return side, train, val
 

@@ -155,7 +155,7 @@ class CutPerson:
         self._mirrored = torch.tensor(mirrored)
 
     def __call__(self, image: Tensor, rows: Target) -> tuple[Tensor, Tensor, None]:
-        """Of (3, H, W) uint8 and a person's rows (see `people`), the square and its rows.
+        """Of (3, H, W) uint8 and a person's rows (see `mpii.Person`), the square and its rows.
 
         What lies outside the image is black.
         """

@@ -121,7 +121,7 @@ def magnitude_masks(
 
     Weights of all convolutions are in one pool; those stay whose size is strictly greater than the
     value at index ``int(total * ratio)`` of all sizes, ascending. ``size`` gives those of a layer's
-    weights: its absolute values, or `criteria.lamp`'s. ``again`` is a further round: the
+    weights: its absolute values, or `lamp`'s. ``again`` is a further round: the
     share is of the weights that are left, and those that went before are zero in ``net``. Raises
     UserError for a network without convolutions.
     """
