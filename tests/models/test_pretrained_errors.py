@@ -91,6 +91,9 @@ def test_foreign_weights_are_refused() -> None:
     text = message(lambda: detect({"cls_token": torch.zeros(1), "pos_embed": torch.zeros(1)}))
     assert "cls_token, pos_embed" in text
     assert all(layout in text for layout in KEY_MAPS)
+    # Ours are in none of them: those of a step between the ends would pass for a ResNet's.
+    ours = RoadmapNet(ENDS["timm_convnext"]).state_dict()
+    assert "in no known layout" in message(lambda: spec_of(ours))
     no_stem = released("resnet")
     del no_stem["conv1.weight"]
     assert "they have no stem" in message(lambda: spec_of(no_stem))

@@ -132,7 +132,9 @@ def detect(state: Iterable[str]) -> str:
     """The layout of a state dict, a key of `KEY_MAPS`. Raises PretrainedError if it has none."""
     keys = list(state)
     for name, layout in KEY_MAPS.items():
-        if any(ours.endswith(".branch.spatial.weight") for ours in rename(layout, keys).values()):
+        # What keeps its name is ours, or none of the layout's.
+        others = (ours for key, ours in rename(layout, keys).items() if ours != key)
+        if any(ours.endswith(".branch.spatial.weight") for ours in others):
             return name
     raise PretrainedError(
         f"the weights are in no known layout ({', '.join(KEY_MAPS)}): {few(keys)}"
