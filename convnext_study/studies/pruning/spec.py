@@ -51,9 +51,10 @@ class BaseSpec(roadmap_spec.Spec):
             try:
                 kind.validate_python(getattr(self, name), strict=True)
             except ValidationError as error:
-                first = error.errors()[0]
-                what = first["msg"][0].lower() + first["msg"][1:]
-                raise SpecError(f"{name}: {first['input']!r}; {what}") from None
+                first, *others = error.errors()
+                same = [first, *(one for one in others if one["input"] is first["input"])]
+                words = dict.fromkeys(one["msg"][0].lower() + one["msg"][1:] for one in same)
+                raise SpecError(f"{name}: {first['input']!r}; {' or '.join(words)}") from None
         stages: Any = getattr(self, "inner", getattr(self, "stages", None))
         if stages is not None and len(stages) != self.stage_count:
             raise SpecError(f"stages: {len(stages)}; this network has {self.stage_count}")
