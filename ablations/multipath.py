@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import select_records
 from convnext_study.report.findings import Finding
+from convnext_study.results.grouping import comparable
 from convnext_study.runs.records import Record, Run
 from convnext_study.studies.multipath.findings import findings
 from convnext_study.studies.multipath.rows import is_full, runs_of
@@ -37,5 +38,5 @@ def runs(context: Context) -> list[Run]:
 
 
 def report(records: Sequence[Record], context: Context) -> list[Finding]:
-    own = select_records(records, runs(context))
+    own = comparable(select_records(records, runs(context)))
     return findings(own, context.data, is_full(context.data, context.recipe))

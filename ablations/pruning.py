@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import select_records
 from convnext_study.report.findings import Finding
+from convnext_study.results.grouping import comparable
 from convnext_study.runs.records import Record, Run
 from convnext_study.studies.pruning.plans import NETWORKS, TARGETS, runs_of
 from convnext_study.studies.pruning.tables import findings
@@ -43,4 +44,4 @@ def runs(context: Context) -> list[Run]:
 
 
 def report(records: Sequence[Record], context: Context) -> list[Finding]:
-    return findings(select_records(records, runs(context)))
+    return findings(comparable(select_records(records, runs(context))))

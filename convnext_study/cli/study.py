@@ -62,7 +62,7 @@ class FileOptions(StudyOptions):
     players: Literal["step", "section"] = option(
         WHAT, "What an attribution shares the gain among.", "step"
     )
-    any_commit: bool = option(WHAT, "Count runs made at other commits as well.", False)
+    any_commit: bool = option(WHAT, "Attribute with runs made at other commits as well.", False)
 
 
 @with_options

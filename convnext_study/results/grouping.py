@@ -146,6 +146,13 @@ def _changed(record: Record, kept: Record) -> str:
     return difference(fingerprint_of(kept), fingerprint_of(record), _THAN)
 
 
+def comparable(records: Iterable[Record]) -> list[Record]:
+    """The records that the table of rows averages, for other tables of the same runs."""
+    given = list(records)
+    kept = {id(record) for one in group(given) for record in one.seeds.values()}
+    return [record for record in given if id(record) in kept]
+
+
 def code_version(record: Record) -> str:
     """What a run was made with: ``commit 0123456789``, or the version where there is no commit.
 

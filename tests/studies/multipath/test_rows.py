@@ -152,6 +152,18 @@ def test_a_claim_is_what_the_runs_say(
     assert claim["ci_low"] < claim["diff"] < claim["ci_high"]
 
 
+def test_claims_are_of_the_runs_that_rows_average(tmp_path: Path, file: StudyFile) -> None:
+    context = context_of(file, seeds=(0, 1, 2))
+    records = [
+        record.model_copy(
+            update={"manifest": record.manifest | {"commit": "ab"[record.run.seed == 2] * 40}}
+        )
+        for record in finished(tmp_path, file.runs(context), {**FLAT, "depths": 92.0})
+    ]
+    of_one_commit = [record for record in records if record.run.seed < 2]
+    assert claims(file, records, context) == claims(file, of_one_commit, context)
+
+
 def test_attention_that_needs_different_depths_is_seen(tmp_path: Path, file: StudyFile) -> None:
     context = context_of(file, seeds=(0, 1, 2, 3, 4))
     tops = {**FLAT, "depths_se": 94.0}
