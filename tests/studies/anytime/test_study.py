@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -211,11 +212,9 @@ def test_a_network_is_exported_with_the_exits_that_answer(
 ) -> None:
     given: list[tuple[torch.Size, int]] = []
 
-    def writer(net: torch.nn.Module, *others: object) -> torch.nn.Module:
-        (folder, _, _, images) = others
-        assert isinstance(folder, Path) and isinstance(images, torch.Tensor)
-        given.append((images.shape, len(net(images))))
-        return net
+    def writer(export: Any) -> Any:
+        given.append((export.images.shape, len(export.net(export.images))))
+        return export.net
 
     monkeypatch.setitem(formats.FORMATS, "pt2", writer)
     run = next((study[0] / "runs").glob(f"{arm}-s0-*"))
