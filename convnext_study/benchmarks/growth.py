@@ -63,10 +63,8 @@ def write_runs(folders: dict[int, Path]) -> None:
     (run,) = roadmap_runs(road, road.variants()[-1:], data="synthetic:4,64,64", seeds=[0], **asked)
     with tempfile.TemporaryDirectory() as place:
         train(run, done := Path(place) / "run")
-        about, others = (
-            read_json(done / RUN),
-            {one: (done / one).read_bytes() for one in (LOG, RESULT)},
-        )
+        about = read_json(done / RUN)
+        others = {one: (done / one).read_bytes() for one in (LOG, RESULT)}
     for count, folder in folders.items():
         for seed in range(count):
             one = run.model_copy(update={"seed": seed})

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LOOPBACK = "127.0.0.1"
+# How long a process waits for the others. They may write a checkpoint to a slow disk, compile, list
+# a large folder, or wait five minutes for a dead machine's lease; more than that is a hang.
+PATIENCE = timedelta(minutes=20)
 
 
 def note_signals(numbers: Iterable[int], asked: list[int]) -> dict[int, Any]:
@@ -207,12 +211,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"convnext-study: worker: failed: {error}", file=sys.stderr)
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILED
     return work(job, env, device, stop)
-
-
-LOOPBACK = "127.0.0.1"
-# How long a process waits for the others. They may write a checkpoint to a slow disk, compile, list
-# a large folder, or wait five minutes for a dead machine's lease; more than that is a hang.
-PATIENCE = timedelta(minutes=20)
 
 
 @dataclass(frozen=True)

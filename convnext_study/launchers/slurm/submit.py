@@ -40,7 +40,8 @@ from convnext_study.runs.log import failure, read_events
 from convnext_study.runs.records import is_done, is_locked
 
 SUBMITTED = "submitted.json"
-
+TICK = 2.0  # seconds between looks at the records, which may lie on a slow shared disk
+POLL = 10.0  # seconds between questions to SLURM, which answers all of a site's users
 
 Queued = dict[str, tuple[str, int]]  # by run: its task in SLURM, and the events of its log then
 
@@ -231,10 +232,6 @@ def _queued(home: Path, jobs: Sequence[Job]) -> Queued:
     if alive is None:
         raise RunFailed("slurm: squeue gives no answer; try again when SLURM is back")
     return {run: task for run, task in tasks.items() if task[0] in alive}
-
-
-TICK = 2.0  # seconds between looks at the records, which may lie on a slow shared disk
-POLL = 10.0  # seconds between questions to SLURM, which answers all of a site's users
 
 
 def waiting_tasks(tasks: Iterable[str]) -> set[str] | None:
