@@ -16,7 +16,7 @@ from convnext_study.cost import count
 from convnext_study.models.timm_hook import all_models
 
 NAVIGATION = {
-    "": (("Home", "index.md"), ("Install", "install.md"), ("Questions", "faq.md")),
+    "": (("Home", "index.md"), ("Install", "install.md"), ("FAQ", "faq.md")),
     "Tutorials": (
         ("With the paper, on a laptop", "tutorial_laptop.md"),
         ("With your own images", "tutorial_images.md"),
@@ -27,7 +27,7 @@ NAVIGATION = {
     "How to": (
         ("Data", "data.md"),
         ("Recipes", "recipes.md"),
-        ("Defaults of a project", "defaults.md"),
+        ("Project defaults", "defaults.md"),
         ("Stop and resume", "resume.md"),
         ("Clusters", "clusters.md"),
         ("Ablations", "ablations.md"),
@@ -37,7 +37,7 @@ NAVIGATION = {
     "Studies": (
         ("Clutter", "clutter.md"),
         ("Preregistration", "preregistration.md"),
-        ("An example", "example/README.md"),
+        ("Example report", "example/README.md"),
         ("Multi-path networks", "multipath.md"),
         ("Anytime prediction", "anytime.md"),
         ("Pruning", "pruning.md"),
@@ -112,8 +112,8 @@ def models_page() -> str:
     """Every network that timm knows of this package, counted."""
     lines = [
         "# Models",
-        "Every name that `import convnext_study` registers with timm, as `timm.create_model(name)`",
-        "makes it: parameters, and MACs of convolution and linear layers for one image.\n",
+        "The names that `import convnext_study` registers with timm. Parameters, and MACs of convolution",
+        "and linear layers for one image, are those of `timm.create_model(name)`.\n",
         "| model | network | image | parameters, M | MACs, G |",
         "|---|---|---|---:|---:|",
     ]
@@ -140,12 +140,12 @@ def notebook_page(name: str) -> str:
                 picture = f"{name}-{place}.png"
                 with mkdocs_gen_files.open(picture, "wb") as file:
                     file.write(base64.b64decode(data["image/png"]))
-                parts.append(f"![What the cell above draws]({picture})")
+                parts.append(f"![Figure from the cell above]({picture})")
             elif "text/html" in data:
                 parts.append("".join(data["text/html"]))
             else:
                 parts.append("```text\n" + "".join(data["text/plain"]).rstrip() + "\n```")
-    return "\n\n".join([*parts, f"[The notebook]({name}.ipynb) is this page, to run yourself."])
+    return "\n\n".join([*parts, f"Run it yourself: [the notebook]({name}.ipynb) of this page."])
 
 
 write_page("commands.md", commands_page())
