@@ -112,8 +112,8 @@ def models_page() -> str:
     """Every network that timm knows of this package, counted."""
     lines = [
         "# Models",
-        "The names that `import convnext_study` registers with timm. Parameters, and MACs of convolution",
-        "and linear layers for one image, are those of `timm.create_model(name)`.\n",
+        "The names that `import convnext_study` registers with timm. Parameters, and MACs of",
+        "convolution and linear layers for one image, are those of `timm.create_model(name)`.\n",
         "| model | network | image | parameters, M | MACs, G |",
         "|---|---|---|---:|---:|",
     ]
