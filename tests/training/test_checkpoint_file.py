@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from convnext_study.runs.files import CHECKPOINT, PREVIOUS
+from convnext_study.runs.files import CHECKPOINT
 from convnext_study.training import checkpoint_file
 
 
@@ -18,6 +18,7 @@ def make_state(step: int = 1) -> dict[str, Any]:
 
 
 def test_round_trip(tmp_path: Path) -> None:
+    assert checkpoint_file.load(tmp_path, pytest.fail) is None
     checkpoint_file.save(tmp_path, make_state())
     # The checksum is a zip comment, so plain torch.load reads the file as it is.
     plain = torch.load(tmp_path / CHECKPOINT, weights_only=True)
@@ -33,46 +34,30 @@ def packed(state: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def test_any_flipped_byte_is_noticed(tmp_path: Path) -> None:
-    data = packed(make_state())
-    path = tmp_path / "x.ckpt"
+def test_a_flipped_byte_and_a_cut_are_noticed(tmp_path: Path) -> None:
+    data, path = packed(make_state()), tmp_path / "x.ckpt"
+    damaged = [data[:keep] for keep in (0, 1, 40, 500)]
     for place in {*range(0, len(data), 11), *range(len(data) - 60, len(data))}:
-        damaged = bytearray(data)
-        damaged[place] ^= 0xFF
-        path.write_bytes(bytes(damaged))
+        damaged.append(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
         with pytest.raises(checkpoint_file.DamagedError, match=r"x\.ckpt: damaged"):
             checkpoint_file.read(path)
 
 
-@pytest.mark.parametrize("keep", [0, 1, 40, 500])
-def test_a_truncated_file_is_noticed(tmp_path: Path, keep: int) -> None:
-    path = tmp_path / "x.ckpt"
-    path.write_bytes(packed(make_state())[:keep])
-    with pytest.raises(checkpoint_file.DamagedError, match="damaged"):
-        checkpoint_file.read(path)
-
-
-def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path) -> None:
-    checkpoint_file.save(tmp_path, make_state(1))
-    checkpoint_file.save(tmp_path, make_state(2))
-    path = tmp_path / CHECKPOINT
-    data = bytearray(path.read_bytes())
-    data[100] ^= 1
-    path.write_bytes(bytes(data))
-    told: list[str] = []
-    loaded = checkpoint_file.load(tmp_path, told.append)
+@pytest.mark.parametrize("how", ["damaged", "killed between the renames"])
+def test_the_one_before_takes_its_place(tmp_path: Path, how: str) -> None:
+    for step in (1, 2):
+        checkpoint_file.save(tmp_path, make_state(step))
+    if how == "damaged":
+        (tmp_path / CHECKPOINT).write_bytes(b"rubbish")
+    else:
+        (tmp_path / CHECKPOINT).unlink()
+    warned: list[str] = []
+    loaded = checkpoint_file.load(tmp_path, warned.append)
     assert loaded is not None
     assert loaded["state"]["step"] == 1
-    assert len(told) == 1
-    assert "damaged" in told[0]
-
-
-def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
-    checkpoint_file.save(tmp_path, make_state(1))
-    (tmp_path / CHECKPOINT).rename(tmp_path / PREVIOUS)
-    loaded = checkpoint_file.load(tmp_path, pytest.fail)
-    assert loaded is not None
-    assert loaded["state"]["step"] == 1
+    assert len(warned) == (how == "damaged")
 
 
 class _Evil:
@@ -91,16 +76,6 @@ def test_pickled_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "evil-was-here").exists()
 
 
-def test_none_that_can_be_read_is_no_fresh_start(tmp_path: Path) -> None:
-    assert checkpoint_file.load(tmp_path, pytest.fail) is None
-    for name in (CHECKPOINT, PREVIOUS):
-        (tmp_path / name).write_bytes(b"rubbish")
-    with pytest.raises(checkpoint_file.CheckpointError, match="no checkpoint is left") as caught:
-        checkpoint_file.load(tmp_path, pytest.fail)
-    assert str(tmp_path / CHECKPOINT) in str(caught.value)
-    assert str(tmp_path / PREVIOUS) in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [
@@ -112,8 +87,8 @@ def test_none_that_can_be_read_is_no_fresh_start(tmp_path: Path) -> None:
 def test_an_intact_one_that_cannot_be_read_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception, words: str
 ) -> None:
-    checkpoint_file.save(tmp_path, make_state(1))
-    checkpoint_file.save(tmp_path, make_state(2))
+    for step in (1, 2):
+        checkpoint_file.save(tmp_path, make_state(step))
 
     def refuse(*_: Any, **__: Any) -> None:
         raise trouble
@@ -123,6 +98,19 @@ def test_an_intact_one_that_cannot_be_read_stops_the_run(
         checkpoint_file.load(tmp_path, pytest.fail)
     assert str(tmp_path / CHECKPOINT) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_renames_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    honest = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        honest(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    checkpoint_file.save(tmp_path, {"model": {}})
+    assert synced[-1] == str(tmp_path)  # the folder, after the file in it
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:

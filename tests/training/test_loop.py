@@ -7,10 +7,9 @@ import torch
 from support.runs import make_tiny_run
 from support.training import assert_resumes, assert_same, cut_off, numbers
 
-from convnext_study.errors import Busy
 from convnext_study.runs import records
 from convnext_study.runs.files import LOG
-from convnext_study.runs.folder import RunError, RunFolder
+from convnext_study.runs.folder import RunError
 from convnext_study.runs.records import Run
 from convnext_study.training.loop import train
 
@@ -23,6 +22,7 @@ def test_it_learns_and_records(whole: Path) -> None:
     assert record.result is not None
     assert record.result.value > 40  # of ten classes, after two short epochs
     assert record.result.val_images == 787
+    assert (record.result.corrupt_images, record.result.corrupt_val_images) == (0, 0)
     assert record.result.metric.samples is not None
     right = record.result.metric.samples.array()
     assert right.shape == (787,)
@@ -34,15 +34,12 @@ def test_it_learns_and_records(whole: Path) -> None:
     assert [event["event"] for event in record.events] == ["started", "done"]
 
 
-def test_same_seed_same_bits(whole: Path, tmp_path: Path) -> None:
+def test_the_seed_decides_the_bits(whole: Path, tmp_path: Path) -> None:
     torch.manual_seed(99)  # whatever happened before in this process
-    train(make_tiny_run(), tmp_path)
-    assert_same(whole, tmp_path)
-
-
-def test_other_seed_other_bits(whole: Path, tmp_path: Path) -> None:
-    train(make_tiny_run().model_copy(update={"seed": 1}), tmp_path)
-    assert numbers(tmp_path) != numbers(whole)
+    train(make_tiny_run(), tmp_path / "same")
+    assert_same(whole, tmp_path / "same")
+    train(make_tiny_run().model_copy(update={"seed": 1}), tmp_path / "other")
+    assert numbers(tmp_path / "other") != numbers(whole)
 
 
 @pytest.mark.parametrize("steps", [3, STEPS, STEPS + 1, 2 * STEPS])
@@ -77,19 +74,6 @@ def test_a_finished_run_is_left_alone(whole: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in whole.iterdir() if p.name != "lock"} == {
         path: time for path, time in before.items() if path.name != "lock"
     }
-
-
-def test_two_processes_on_one_run(tmp_path: Path, tiny_run: Run) -> None:
-    with (
-        RunFolder(tmp_path, tiny_run),
-        pytest.raises(Busy, match=r"process \d+ on .* is working on this run"),
-    ):
-        train(tiny_run, tmp_path, stop=lambda: True)
-
-
-def test_another_run_in_the_folder(whole: Path) -> None:
-    with pytest.raises(RunError, match="holds another run"):
-        train(make_tiny_run(lr=0.5), whole)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, tiny_run: Run) -> None:

@@ -1,7 +1,6 @@
 """What a result says of the images that were skipped and of the memory that was taken."""
 
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -11,14 +10,12 @@ from typing import Any
 import pytest
 from support.images import make_folder
 from support.runs import make_tiny_run
-from support.toys import segmentation_run
 
 from convnext_study.errors import RunFailed
 from convnext_study.runs import folder as run_folder
 from convnext_study.runs import records
 from convnext_study.runs.files import LOG, RESULT, RUN
 from convnext_study.runs.folder import RunFolder
-from convnext_study.runs.records import RecordError
 from convnext_study.training import loop, outcome
 from convnext_study.training.loop import TrainingInterrupted, train
 from convnext_study.training.runtime import Runtime
@@ -61,12 +58,6 @@ def test_a_batch_that_the_data_cannot_fill_has_the_rate_of_one_that_it_can(tmp_p
     logs = [records.read(tmp_path / str(batch)).epochs for batch in (64, 8)]
     assert [line.lr for line in logs[0]] == [line.lr for line in logs[1]] != []
     assert found[0].model_dump()["batch"]["global"] == 8
-
-
-def test_a_run_without_trouble_names_nothing(whole: Path) -> None:
-    result = records.read_result(whole)
-    assert (result.corrupt_images, result.corrupt_val_images) == (0, 0)
-    assert all("names" not in json.loads(line) for line in (whole / LOG).open())
 
 
 @linux
@@ -135,12 +126,3 @@ def test_on_a_full_disk_nothing_is_lost(
         train(run, tmp_path)
     monkeypatch.undo()
     assert train(run, tmp_path).epochs == 1
-
-
-def test_a_result_that_is_no_number_is_not_read(tmp_path: Path) -> None:
-    train(segmentation_run(epochs=1), tmp_path)
-    result = json.loads((tmp_path / RESULT).read_text())
-    result["metrics"]["miou_2"]["value"] = float("nan")
-    (tmp_path / RESULT).write_text(json.dumps(result))
-    with pytest.raises(RecordError, match="exit 2 is nan, which is no result"):
-        records.read(tmp_path)
