@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from support.runs import make_tiny_run
 from support.several import train_in, train_well_in
-from support.training import assert_same, weights
+from support.training import assert_same
 
 from convnext_study.runs import records
 from convnext_study.runs.files import CHECKPOINT, PREVIOUS
@@ -17,7 +16,6 @@ from convnext_study.training import checkpoint_file
 from convnext_study.training.build import build_train_state
 from convnext_study.training.outcome import evaluate
 from convnext_study.training.runtime import Runtime
-from convnext_study.training.state import TrainState
 from convnext_study.training.tasks import classification
 
 
@@ -104,24 +102,3 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         checkpoint_file.save(tmp_path, {**saved, "key": "0" * 64})
         with pytest.raises(ValueError, match="its checkpoint is of another run"):
             training.restore()
-
-
-def dump_weights(rank: int) -> None:
-    honest = TrainState._save
-
-    def save(self: TrainState) -> None:
-        torch.save(self.model.state_dict(), self.folder.path.with_name(f"rank{rank}.pt"))
-        honest(self)
-
-    TrainState._save = save  # type: ignore[method-assign]
-
-
-def test_weights_agree_to_the_bit_over_processes(tmp_path: Path) -> None:
-    run = make_tiny_run("depthwise_conv", epochs=1, global_batch_size=96)
-    for code, errors in train_in(2, run, (tmp_path / "run", None), before=dump_weights):
-        assert code == 0, errors
-    one, two = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
-    saved = weights(tmp_path / "run")
-    for name in saved:
-        assert torch.equal(one[name], two[name]), name
-        assert torch.equal(one[name], saved[name]), name
