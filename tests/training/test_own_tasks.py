@@ -18,7 +18,7 @@ from support.training import assert_resumes, assert_same, cut_off, weights
 from convnext_study.experiments.plan import Plan, RunCollection
 from convnext_study.launchers import torchrun
 from convnext_study.launchers.graph import Job, Outcome
-from convnext_study.launchers.local import Local, Pool
+from convnext_study.launchers.local import Local
 from convnext_study.launchers.resources import Machine, Resources
 from convnext_study.launchers.worker import train_job
 from convnext_study.runs import records
@@ -35,8 +35,7 @@ def jobs_in(folder: Path, *runs: Run) -> list[Job]:
 
 
 def finished(folder: Path, run: Run) -> Result:
-    result = records.read_result(folder / "runs" / run.id)
-    return result
+    return records.read_result(folder / "runs" / run.id)
 
 
 def test_dense_prediction_learns_and_says_its_own_metric(tmp_path: Path) -> None:
@@ -99,17 +98,6 @@ def test_a_second_phase_resumes_bit_for_bit(whole: Path, tmp_path: Path, steps: 
     assert_resumes(calm, child, cut, steps)
 
 
-def test_a_failed_parent_fails_its_children(tmp_path: Path, trains_here: None) -> None:
-    parent = make_tiny_run().model_copy(update={"data": "folder:/nowhere"})
-    child = masked_run(parent)
-    grandchild = masked_run(child)
-    ends = Pool(1).run(jobs_in(tmp_path, grandchild, child, parent))
-    outcomes = {one.run.id: one for one in ends}
-    assert outcomes[parent.id].status == "failed"
-    assert outcomes[child.id].reason == f"the run it starts from failed: {parent.id}"
-    assert outcomes[grandchild.id].reason == f"the run it starts from failed: {child.id}"
-
-
 def test_a_graph_through_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parent = make_tiny_run(epochs=1)
     bad = parent.model_copy(update={"data": "folder:/nowhere"})
@@ -131,22 +119,6 @@ def test_a_graph_through_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert trained == [parent.key, good.key, bad.key]
 
 
-def test_a_parent_that_is_missing_or_changed(tmp_path: Path) -> None:
-    parent = make_tiny_run(epochs=1)
-    child = masked_run(parent)
-    own = tmp_path / "study" / "runs" / child.id
-    with pytest.raises(ParentError, match="train that one first") as caught:
-        train(child, own)
-    assert "\n" not in str(caught.value)
-    # Found in the folder of another study.
-    its = tmp_path / "other" / "runs" / parent.id
-    train(parent, its)
-    cut_off(child, own, 2)
-    (its / "last.ckpt").write_bytes((own / "last.ckpt").read_bytes())
-    with pytest.raises(Exception, match="has other weights than when this run began"):
-        train(child, own)
-
-
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("begun")
@@ -166,6 +138,18 @@ def begun(trained_once: Path, tmp_path: Path) -> tuple[Run, Path, Run, Path]:
     child = masked_run(parent)
     its, own = tmp_path / "other" / "runs" / parent.id, tmp_path / "study" / "runs" / child.id
     return parent, its, child, own
+
+
+def test_a_parent_that_is_changed_or_missing(begun: tuple[Run, Path, Run, Path]) -> None:
+    _, its, child, own = begun
+    (its / CHECKPOINT).write_bytes((own / CHECKPOINT).read_bytes())
+    with pytest.raises(Exception, match="has other weights than when this run began"):
+        train(child, own)
+    shutil.rmtree(its)
+    forget_parent(own)
+    with pytest.raises(ParentError, match="train that one first") as caught:
+        train(child, own)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_parent_trained_again_to_the_same_bits_is_the_same(
