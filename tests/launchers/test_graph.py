@@ -55,22 +55,18 @@ def test_a_child_waits_and_others_go_first() -> None:
     assert not schedule.waiting
 
 
-def test_a_stopped_parent_leaves_its_children_to_the_next_start() -> None:
-    parent = job("parent")
-    child = job("child", parent.run)
-    schedule = Schedule([parent, child])
-    schedule.take()
-    ends = schedule.settle(Outcome(parent.run, "stopped"))
-    assert [one.status for one in ends] == ["stopped", "stopped"]
-
-
-def test_children_of_a_run_that_another_command_trains_are_busy() -> None:
+@pytest.mark.parametrize("end", ["stopped", "busy", "failed"])
+def test_children_end_as_the_run_that_they_start_from(end: str) -> None:
     parent = job("parent")
     child = job("child", parent.run)
     schedule = Schedule([parent, child, job("grandchild", child.run)])
     schedule.take()
-    ends = schedule.settle(Outcome(parent.run, "busy"))
-    assert [one.status for one in ends] == ["busy"] * 3
+    ends = schedule.settle(Outcome(parent.run, end))
+    assert [one.status for one in ends] == [end] * 3
+    why = (
+        "the run it starts from failed: {}" if end == "failed" else "not started: it starts from {}"
+    )
+    assert [one.reason for one in ends[1:]] == [why.format(one.run.id) for one in (parent, child)]
 
 
 @pytest.mark.parametrize("end", ["done", "failed"])
@@ -113,15 +109,10 @@ def test_slurm_gets_one_array_a_level_that_waits_for_the_one_before(
 
 def test_a_circle_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     # Keys are digests, so that a real circle cannot be made.
-    one, two = job("one"), job("two")
     monkeypatch.setattr(Run, "key", property(lambda run: run.name))
     circle = [
-        Job(
-            pair[0].run.model_copy(update={"init_from": pair[1].run.name}),
-            pair[0].folder,
-            Runtime(),
-        )
-        for pair in ((one, two), (two, one))
+        replace(one, run=one.run.model_copy(update={"init_from": other}))
+        for one, other in ((job("one"), "two"), (job("two"), "one"))
     ]
     with pytest.raises(UserError, match="starts from a run that starts from it"):
         Schedule(circle)

