@@ -1,20 +1,20 @@
-"""The arms: what they are called, which weights they start from, and the recipes they have.
+"""The arms: their names, initial weights and recipes.
 
 | arm | weights | epochs |
 |---|---|---|
 | dense | random | the base recipe's, E |
 | fine_tuned | inherited | few, at a small constant rate |
-| inherited | inherited | E, the whole schedule |
+| inherited | inherited | E, the full schedule |
 | scratch_e | random | E |
-| scratch_b | random | as many as cost what the dense training cost |
-| scratch_t | random | as many as cost the dense training and E epochs of the pruned network |
-| ticket, control | rewound, other random ones | E, under the trained network's mask |
-| round_1, round_2, ... | rewound or inherited | E, under the mask of the round before and more |
-| slow_ticket, slow_control | the same | all of it at a tenth of the rate, the dense training too |
+| scratch_b | random | the computation of the dense training |
+| scratch_t | random | the computation of the dense training and E epochs of the pruned network |
+| ticket, control | rewound, new random ones | E, under the trained network's mask |
+| round_1, round_2, ... | rewound or inherited | E, under the previous round's mask and more |
+| slow_ticket, slow_control | the same | the same at a tenth of the rate, the dense training too |
 
-Scratch-T and the second factor, inherited weights with the whole schedule, are ours. The published
-recipes are those of the authors' scripts, as ``published.toml`` states them; what they augment and
-where they draw from is this package's engine's. No torch here.
+Scratch-T and the second factor, inherited weights with the full schedule, are ours. The published
+recipes are those of the authors' scripts, as ``published.toml`` states them; augmentation and
+random draws are this package's. Imports no torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from convnext_study.errors import UserError
 from convnext_study.recipes import Recipe, get_recipe, make_recipe
 from convnext_study.studies.pruning.published import stated_recipe, tables
 
-# Of what is pruned.
+# Of the pruned network.
 FINE_TUNED, INHERITED = "fine_tuned", "inherited"
 SCRATCH_E, SCRATCH_B, SCRATCH_T = "scratch_e", "scratch_b", "scratch_t"
 TICKET, CONTROL, SLOW_TICKET, SLOW_CONTROL = "ticket", "control", "slow_ticket", "slow_control"
@@ -36,7 +36,7 @@ LOTTERY = (TICKET, CONTROL, SLOW_TICKET, SLOW_CONTROL)
 # Of the large network.
 DENSE, SLOW_DENSE, SPARSE_DENSE = "dense", "slow_dense", "sparse_dense"
 SLOW_ARMS = (SLOW_DENSE, SLOW_TICKET, SLOW_CONTROL)
-# In a run's metadata: it is trained on other data than the study's, for its architecture alone.
+# In a run's metadata: it is trained on other data than the study's, only for its architecture.
 OF_OTHER_DATA = "of_other_data"
 LABELS = {
     DENSE: "dense",
@@ -53,24 +53,24 @@ LABELS = {
     SLOW_CONTROL: "control, slow",
     **{name: name.replace("_", " ") for name in ROUNDS},
 }
-# Which weights an arm starts from, where they are not random.
+# An arm's initial weights, where they are not random.
 WEIGHTS = {
     FINE_TUNED: "inherited",
     INHERITED: "inherited",
     TICKET: "rewound",
     SLOW_TICKET: "rewound",
 }
-SLOWER = 10  # the second pair of tickets, by which the rate is divided
-# Where nothing is stated: as much shorter as on CIFAR, and a tenth of the rate. A hundredth, as
-# there, is too small for the few steps of a short training: by a pilot the second row of the nano
-# road, half of it left, comes back to 36 % with it and to 80 % with a tenth.
+SLOWER = 10  # divides the rate of the second pair of tickets
+# Where nothing is stated: shorter by the same factor as on CIFAR, at a tenth of the rate. The
+# hundredth used there is too small for the few steps of a short training: in a pilot, the second
+# row of the nano road with half of its channels recovered to 36 % with it and to 80 % with a tenth.
 FINE_TUNE_SHORTER, FINE_TUNE_SLOWER = 4, 10
 
 
 @dataclass(frozen=True)
 class Schedules:
-    """Recipes of one network's arms: ``base`` trains the whole network and whatever has its
-    schedule; ``fine_tune`` is short and its rate small and constant. The large network's training
+    """Recipes of one network's arms: ``base`` trains the unpruned network and all arms with the
+    full schedule; ``fine_tune`` is short, at a small constant rate. The unpruned network's training
     counts as ``budget`` epochs, of which Scratch-B's are a multiple."""
 
     base: Recipe
@@ -78,7 +78,7 @@ class Schedules:
     budget: int
 
     def recipe(self, arm: str, as_costly: int) -> Recipe:
-        """An arm's; ``as_costly`` are the epochs that cost what the dense training cost."""
+        """An arm's recipe; ``as_costly`` epochs cost as much as the dense training."""
         if arm == FINE_TUNED:
             return self.fine_tune
         if arm == SCRATCH_B:
@@ -88,33 +88,33 @@ class Schedules:
         return self.base.replace(lr=self.base.lr / SLOWER) if arm in SLOW_ARMS else self.base
 
 
-def with_epochs(recipe: Recipe, epochs: int, whole: int | None = None) -> Recipe:
-    """The recipe over so many epochs; the rate drops after the same fractions of them.
+def with_epochs(recipe: Recipe, epochs: int, budget: int | None = None) -> Recipe:
+    """The recipe with a number of epochs; the rate drops after the same fractions of them.
 
-    Where ``whole`` is given, milestones are as many times later as the epochs are over it.
+    With ``budget``, milestones are scaled by the epochs over it. (default: the recipe's epochs)
     """
-    whole = whole or recipe.epochs
-    if epochs == whole == recipe.epochs:
+    budget = budget or recipe.epochs
+    if epochs == budget == recipe.epochs:
         return recipe
     milestones, gamma = recipe.milestones, recipe.gamma
     if isinstance(milestones, tuple):
-        # In few epochs some coincide: none is before the first epoch, and no two are at once.
-        moved = [max(1, epochs * one // whole) for one in milestones]
+        # With few epochs some coincide: none is before the first epoch, and their drops multiply.
+        moved = [max(1, epochs * milestone // budget) for milestone in milestones]
         if isinstance(gamma, tuple):
             drops: dict[int, float] = {}
-            for one, factor in zip(moved, gamma, strict=True):
-                drops[one] = drops.get(one, 1.0) * factor
+            for milestone, factor in zip(moved, gamma, strict=True):
+                drops[milestone] = drops.get(milestone, 1.0) * factor
             gamma = tuple(drops.values())
         milestones = tuple(sorted({*moved}))
     elif recipe.schedule == "step":
-        milestones = max(1, epochs * milestones // whole)
+        milestones = max(1, epochs * milestones // budget)
     changes = {"epochs": epochs, "milestones": milestones, "gamma": gamma}
     changed = {**recipe.model_dump(), **changes, "name": f"{recipe.name}[epochs={epochs}]"}
     return Recipe.model_validate(changed)
 
 
 def fine_tuning(base: Recipe, epochs: int | None = None, lr: float | None = None) -> Recipe:
-    """A short schedule at one small rate, of the same optimizer and data."""
+    """A short schedule at one small rate, with the same optimizer and data."""
     changes = {
         "name": f"{base.name}-fine-tune",
         "epochs": epochs or max(1, base.epochs // FINE_TUNE_SHORTER),
@@ -126,7 +126,7 @@ def fine_tuning(base: Recipe, epochs: int | None = None, lr: float | None = None
 
 
 def published(recipe: str = "imagenet", method: str = "") -> Schedules:
-    """Those that the file states for networks of that recipe, pruned by that method."""
+    """The published schedules of networks with that recipe, pruned by that method."""
     name = method if method in tables()["recipe"] else recipe
     fields = stated_recipe(name)
     tuned, budget = fields.pop("fine_tune"), fields.pop("scratch_b_of", None)
@@ -138,11 +138,11 @@ def published(recipe: str = "imagenet", method: str = "") -> Schedules:
     return Schedules(base, fine_tuning(base, epochs, tuned["lr"]), budget or base.epochs)
 
 
-# Ours, for minutes on a laptop; small batches, so that few images make enough steps. By pilots on a
-# part of the digits' training images: with the published drops, and no warmup, the large network
-# stayed 4 points lower; filters that were set to zero have large gradients behind a BatchNorm, and
-# not clipped they leave soft filter pruning at chance; clipped to a norm of 1 instead of 5, a tenth
-# of the rate or fine-tuning learns little in so few steps.
+# Ours, for minutes on a laptop; small batches, so that few images make enough steps. In pilots on a
+# part of the digits' training images, the published drops without warmup cost the unpruned network
+# 4 points. Filters set to zero have large gradients behind a BatchNorm and, unclipped, leave soft
+# filter pruning at chance; with a norm of 1 instead of 5, a tenth of the rate or fine-tuning learns
+# little in so few steps.
 _REDUCED = published("cifar").base.model_copy(
     update={
         "name": "pruning-reduced",
@@ -152,7 +152,7 @@ _REDUCED = published("cifar").base.model_copy(
         "global_batch_size": 32,
         "nesterov": True,
         "schedule": "cosine",
-        "milestones": Recipe.model_fields["milestones"].default,  # of no use to it
+        "milestones": Recipe.model_fields["milestones"].default,  # unused
         "warmup_epochs": 1.0,
         "clip_grad": 5.0,
     }
@@ -161,15 +161,15 @@ REDUCED = Schedules(_REDUCED, fine_tuning(_REDUCED, 3, 0.001), _REDUCED.epochs)
 
 
 def schedules_for(
-    usual: Schedules, recipe: str | None, changes: dict[str, Any], image_size: int | None
+    defaults: Schedules, recipe: str | None, changes: dict[str, Any], image_size: int | None
 ) -> Schedules:
-    """The schedules with what the command line asks for.
+    """The schedules with the command line's changes.
 
-    A ``recipe`` takes the base one's place; ``published`` and ``small`` leave the choice to the
-    network. ``changes`` are fields to set in every arm, of which ``epochs`` are the base's, and the
-    others' follow. Raises RecipeError for a recipe that cannot be used.
+    ``recipe`` replaces the base recipe; ``published`` and ``small`` leave the choice to the
+    network. ``changes`` are fields to set in every arm; ``epochs`` among them are the base's, and
+    the other arms' follow. Raises RecipeError for a recipe that cannot be used.
     """
-    base, tuned, budget = usual.base, usual.fine_tune, usual.budget
+    base, tuned, budget = defaults.base, defaults.fine_tune, defaults.budget
     if recipe not in (None, "published", "small", "composed"):
         base = get_recipe(str(recipe))
         tuned, budget = fine_tuning(base), base.epochs
@@ -183,5 +183,6 @@ def schedules_for(
         base, tuned = with_epochs(base, epochs), with_epochs(tuned, shorter)
     if "milestones" in fields:
         raise UserError("milestones: are fractions of the epochs in this study; set epochs")
-    base, tuned = (one.replace(**fields) if fields else one for one in (base, tuned))
+    if fields:
+        base, tuned = base.replace(**fields), tuned.replace(**fields)
     return Schedules(base, tuned, budget)

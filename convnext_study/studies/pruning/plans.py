@@ -1,4 +1,4 @@
-"""Which networks are pruned, what is pruned of each, and the runs of its arms."""
+"""Which networks are pruned, by which targets, and the runs of their arms."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from convnext_study.studies.pruning.targets import (
 )
 from convnext_study.studies.pruning.trained_weights import PRETRAINED, find_weights
 
-# Ours: VGG-16 an eighth as wide.
+# Ours: VGG-16 at an eighth of its width.
 EIGHTH, REDUCTION = "vgg16_eighth", 8
-# The scans of digits are 8x8: at 16x16 nothing of them is lost.
+# The scanned digits are 8x8: 16x16 loses nothing.
 DIGITS_SIZE, SMALL_SIZE = 16, 32
-SLIMMED_ON_IMAGENET = "vgg11-slim-imagenet"  # whose penalty is stated
-USUALLY = "usual"  # all targets that are not optional
+SLIMMED_ON_IMAGENET = "vgg11-slim-imagenet"  # the authors state its penalty
+USUAL_TARGETS = "usual"  # all targets that are not optional
 EVERY_ROW = "roadmap"
 USUAL = {
     "cifar10": ("vgg16", "resnet56", "vgg19-slim"),
@@ -54,37 +54,37 @@ NETWORKS = (
 )
 TARGETS = (
     "What is pruned of them, such as half or guided; guided@DATA by shares of a network slimmed on "
-    f"other data. (default: {USUALLY})"
+    f"other data. (default: {USUAL_TARGETS})"
 )
 
 
 def runs_of(context: Context) -> list[Run]:
-    """Every arm of every network for every seed, parents before what starts from them.
+    """Every arm of every network for every seed, parents before the runs that start from them.
 
     Raises UserError for data whose images have no class.
     """
     check_labels(context.data, OF_IMAGES)
     plans = requested_plans(context)
-    found: dict[str, Run] = {}  # several targets may start from one prepared network
+    runs: dict[str, Run] = {}  # by key: several targets may start from one prepared network
     for seed in context.seeds:
-        everything = [(plan, run) for plan in plans for run in arm_runs(plan, context.data, seed)]
-        wanted = {
+        candidates = [(plan, run) for plan in plans for run in arm_runs(plan, context.data, seed)]
+        chosen = {
             key
-            for plan, run in everything
+            for plan, run in candidates
             if run.metadata["arm"] == of.DENSE or run.metadata["target"] in plan.chosen
             for key in (run.key, run.init_from)
         }
-        # Whatever is chosen, a run has one place in the order.
-        for order, (_, run) in enumerate(everything):
-            if run.key in wanted:
-                found.setdefault(run.key, with_metadata(run, order=order))
-    return [*found.values()]
+        # A run's place in the order does not depend on the choice.
+        for order, (_, run) in enumerate(candidates):
+            if run.key in chosen:
+                runs.setdefault(run.key, with_metadata(run, order=order))
+    return [*runs.values()]
 
 
 def requested_plans(context: Context) -> list[PrunedModelPlan]:
-    """The networks and targets that the command line names, or the data's usual ones.
+    """The networks and targets named on the command line, or the usual ones for the data.
 
-    Raises UserError for a name that is unknown, and what tracing and recipes raise.
+    Raises UserError for an unknown name, and what tracing and recipes raise.
     """
     full = _is_full(context)
     usual = USUAL.get(context.data.partition(":")[0], ("vgg16",)) if full else (EIGHTH,)
@@ -97,9 +97,9 @@ def requested_plans(context: Context) -> list[PrunedModelPlan]:
 
 
 def plan_for(name: str, context: Context) -> PrunedModelPlan:
-    """The network of that name, with everything that can be pruned of it.
+    """The network of that name with every target, optional ones too.
 
-    Raises UserError for a name that is unknown, and what tracing and recipes raise.
+    Raises UserError for an unknown name, and what tracing and recipes raise.
     """
     kind, _, rest = name.partition(":")
     if name == EIGHTH:
@@ -115,81 +115,82 @@ def plan_for(name: str, context: Context) -> PrunedModelPlan:
 
 
 def _with_chosen(name: str, context: Context) -> PrunedModelPlan:
-    """A network with the targets that the command line names, or its usual ones."""
+    """A network with the targets named on the command line, or its usual ones."""
     plan = plan_for(name, context)
-    known = {target.name: target for target in plan.targets}
+    targets = {target.name: target for target in plan.targets}
     chosen: set[str] = set()
-    further: dict[str, PruningTarget] = {}
-    for request in context.targets or (USUALLY,):
-        if request == USUALLY:
+    from_other_data: dict[str, PruningTarget] = {}
+    for request in context.targets or (USUAL_TARGETS,):
+        if request == USUAL_TARGETS:
             chosen |= {target.name for target in plan.targets if not target.optional}
             continue
-        plain, at, data = request.partition("@")
-        if plain not in known:
-            near = did_you_mean(plain, [USUALLY, *known])
+        target_name, at, data = request.partition("@")
+        if target_name not in targets:
+            near = did_you_mean(target_name, [USUAL_TARGETS, *targets])
             raise UserError(f"target: {request!r} of {name}{near}")
         if at and not data:
-            raise UserError(f"target: {request}: no data after @, such as {plain}@clutter")
+            raise UserError(f"target: {request}: no data after @, such as {target_name}@clutter")
         if not data or same_data(data, context.data):
-            chosen.add(plain)
+            chosen.add(target_name)
             continue
-        target = _from_other_data(known[plain], name, replace(context, data=data))
-        if further.setdefault(target.name, target) != target:
+        target = _from_other_data(targets[target_name], name, replace(context, data=data))
+        if from_other_data.setdefault(target.name, target) != target:
             raise UserError(f"target: {request}: one data set of a kind; start another study")
         chosen.add(target.name)
-    return replace(plan, targets=[*plan.targets, *further.values()], chosen=frozenset(chosen))
+    every = [*plan.targets, *from_other_data.values()]
+    return replace(plan, targets=every, chosen=frozenset(chosen))
 
 
 def _from_other_data(target: PruningTarget, name: str, context: Context) -> PruningTarget:
-    """A guided or transferred target of the network ``name`` with the shares that it has as it is
-    slimmed on the context's data."""
+    """A guided or transferred target whose shares are those of the network ``name`` slimmed on the
+    context's data."""
     if target.method != STAGE_SHARES:
         raise UserError(
             f"target: {target.name}@{context.data}: only guided and transferred architectures can "
             "come from other data; leave the part from @ on"
         )
     check_labels(context.data, OF_IMAGES)
-    there = plan_for(name, context)
-    same = next(one for one in there.targets if one.name == target.name)
-    recipe, scheme = there.schedules.base, context.data.partition(":")[0]
+    source_plan = plan_for(name, context)
+    source = next(other for other in source_plan.targets if other.name == target.name)
+    recipe, scheme = source_plan.schedules.base, context.data.partition(":")[0]
     amount = {**target.amount, "source": asdict(_images(context, recipe.image_size))}
-    if "macs" in same.amount:
-        amount["macs"] = same.amount["macs"]
+    if "macs" in source.amount:
+        amount["macs"] = source.amount["macs"]
     return replace(
         target,
         name=f"{target.name}{FROM}{scheme}",
         label=f"{target.label} (from {scheme})",
         amount=amount,
-        sparsity=same.sparsity,
+        sparsity=source.sparsity,
         source=(context.data, recipe),
     )
 
 
 def _is_full(context: Context) -> bool:
-    """Whether published networks are meant: on CIFAR, or as the recipe asks."""
+    """Whether to use published networks: on CIFAR, or with the published recipe."""
     recipe = context.recipe
     return recipe == "published" or (recipe != "small" and context.data.startswith("cifar"))
 
 
 def _images(context: Context, size: int | None) -> Images:
-    """What the networks see: the recipe's size or the data's, and the data's classes."""
-    sizes, _ = expected_size(context.data)
-    return Images(size or sizes.image_size, sizes.classes)
+    """The networks' input: the recipe's size or the data's, and the data's classes."""
+    dataset, _ = expected_size(context.data)
+    return Images(size or dataset.image_size, dataset.classes)
 
 
 def _schedules(
     context: Context, size: int | None, recipe: str | None, methods: Iterable[str] = ()
 ) -> tuple[of.Schedules, dict[str, of.Schedules]]:
-    """A network's with what the command line asks for, and those of the methods: of the published
-    ``recipe``, reduced where it is None."""
+    """A network's schedules and those of the methods, with the command line's changes: of the
+    published ``recipe``, or reduced where it is None."""
 
-    def changed(usual: of.Schedules) -> of.Schedules:
-        return of.schedules_for(usual, context.recipe, context.changes, size)
+    def adapted(schedules: of.Schedules) -> of.Schedules:
+        return of.schedules_for(schedules, context.recipe, context.changes, size)
 
     if recipe is None:
-        return changed(of.REDUCED), {}
-    by_method = {method: changed(of.published(recipe, method)) for method in methods}
-    return changed(of.published(recipe)), by_method
+        return adapted(of.REDUCED), {}
+    by_method = {method: adapted(of.published(recipe, method)) for method in methods}
+    return adapted(of.published(recipe)), by_method
 
 
 def _published(name: str, context: Context) -> PrunedModelPlan:
@@ -210,13 +211,13 @@ def _published(name: str, context: Context) -> PrunedModelPlan:
 
 
 def _eighth(context: Context) -> PrunedModelPlan:
-    small, whole = context.data.partition(":")[0], _narrowed("vgg16")
-    size = DIGITS_SIZE if small == "digits" else SMALL_SIZE if small == "folder" else None
-    model = own_ref(whole)
+    scheme, unpruned = context.data.partition(":")[0], _narrowed("vgg16")
+    size = DIGITS_SIZE if scheme == "digits" else SMALL_SIZE if scheme == "folder" else None
+    model = own_ref(unpruned)
     schedules, _ = _schedules(context, size, None)
     plan = _plan(EIGHTH, "VGG-16, an eighth as wide", model, schedules, context)
     images = _images(context, schedules.base.image_size)
-    widths = narrower(widths_of(_narrowed("vgg16-a")), widths_of(whole))
+    widths = narrower(widths_of(_narrowed("vgg16-a")), widths_of(unpruned))
     deeper = untrained(own_ref(_narrowed("vgg19-slim")), images)
     slimming = next(target for target in plan.targets if target.name == "slimming")
     targets = [
@@ -236,7 +237,7 @@ def _narrowed(name: str) -> VggSpec:
 
 
 def _roadmap(step: str, context: Context) -> PrunedModelPlan:
-    """A row of the road map, trained as the road map trains it."""
+    """A row of the road map, with the road map's recipe."""
     row = context.runs([step])[0]
     base = make_recipe(row.recipe)
     model = ModelRef(builder=ROADMAP_BUILDER, args=row.model.args)
@@ -253,7 +254,7 @@ def _timm(request: str, context: Context) -> PrunedModelPlan:
     schedules, by_method = _schedules(context, size, recipe, ("slimming", "magnitude"))
     penalty = REDUCED_PENALTY
     if recipe is not None:
-        by_method["lamp"] = by_method["magnitude"]  # of one length, so that they compare
+        by_method["lamp"] = by_method["magnitude"]  # of equal length, to be comparable
         penalty = get_network(SLIMMED_ON_IMAGENET).stated["slimming"]["penalty"]
     side = _images(context, schedules.base.image_size).side
     model = ModelRef(builder=TIMM_BUILDER, args={"name": name, **fixed_size(name, side)})
@@ -261,18 +262,19 @@ def _timm(request: str, context: Context) -> PrunedModelPlan:
     plan = replace(plan, by_method=by_method)
     if not at:
         return plan
-    few = [
+    # Trained weights are not trained again before pruning, and there is nothing to rewind to.
+    targets = [
         replace(target, arms=[arm for arm in target.arms if arm not in of.LOTTERY])
         for target in plan.targets
-        if not target.sparsity and target.rounds == 1  # nothing is trained, nothing rewound
+        if not target.sparsity and target.rounds == 1
     ]
     trained = find_weights(model, weights)
     name, label = f"{plan.name}_{trained.short}", f"{plan.label}@{trained.short}"
-    return replace(plan, name=name, label=label, targets=few, trained=trained)
+    return replace(plan, name=name, label=label, targets=targets, trained=trained)
 
 
 def fixed_size(name: str, side: int) -> dict[str, int]:
-    """The argument of networks that are built for one size of image, where it is another."""
+    """The ``img_size`` argument of a network built for another fixed size, else nothing."""
     import timm
 
     check_timm_name(name)
@@ -289,15 +291,13 @@ def _plan(
     context: Context,
     penalty: float = REDUCED_PENALTY,
 ) -> PrunedModelPlan:
-    """With the targets of any network, and those that are trained only where they are named.
+    """A plan with the targets of any network, optional ones too.
 
-    The ``penalty`` is network slimming's.
-
-    Raises UserError as `describe_half` does.
+    ``penalty`` is network slimming's. Raises UserError as `describe_half` does.
     """
-    whole = untrained(model, _images(context, schedules.base.image_size))
-    about = describe_half(label, whole)
-    usual = small_targets(whole, penalty)
-    optional = optional_targets([one for one in usual if one.name == "slimming"])
-    caveat = about if model.builder == TIMM_BUILDER else ""
+    unpruned = untrained(model, _images(context, schedules.base.image_size))
+    half = describe_half(label, unpruned)
+    usual = small_targets(unpruned, penalty)
+    optional = optional_targets([target for target in usual if target.name == "slimming"])
+    caveat = half if model.builder == TIMM_BUILDER else ""
     return PrunedModelPlan(name, label, model, schedules, usual + optional, caveat=caveat)

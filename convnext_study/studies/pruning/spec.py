@@ -1,8 +1,8 @@
-"""The networks as data (no torch here): a frozen value for each family, equal to its JSON form.
+"""The networks as data: a frozen value for each family, equal to its JSON form. Imports no torch.
 
-Widths hold what is left after pruning, so a pruned network is a spec like any other. Where a block
-reads only some channels of a stream that keeps its width, its spec holds how many (the first ones)
-or which: a new network is the same for every choice of as many.
+Widths are those left after pruning, so a pruned network is a spec like any other. Where a block
+reads only some channels of a stream that keeps its width, its spec says how many (the first ones)
+or which; a network trained from scratch is the same for every choice of as many.
 """
 
 from __future__ import annotations
@@ -25,48 +25,50 @@ Widths: TypeAlias = tuple[tuple[Count, ...], ...]
 ChannelSelection: TypeAlias = (
     Count | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 )
-# Of stages and blocks, channels of the stream that are read, and widths of two layers.
+# By stage and block: channels of the stream that are read, and the widths of two layers.
 Blocks: TypeAlias = tuple[tuple[tuple[ChannelSelection, Count, Count], ...], ...]
 POOL = "M"  # in a VGG's widths: 2x2 max-pooling
-SIDE = 7  # of the square map that a VGG flattens, in positions; other maps are pooled to it
-# Of a VGG, and the widths of their hidden layers.
+SIDE = 7  # positions, of the square map that a VGG flattens; other maps are pooled to it
+# Of a VGG, with the widths of its hidden layers.
 HEADS = {"linear": (), "512": (512,), "4096": (4096, 4096), "4096bn": (4096, 4096)}
 
 
 class BaseSpec(roadmap_spec.Spec):
-    """What the frozen dataclasses of all families share: plain values in, plain values out."""
+    """Base of the frozen dataclasses of all families: plain values in, plain values out."""
 
     family: ClassVar[str]
     is_timms: ClassVar[bool] = False  # timm's ResNet, narrowed
-    stem_reduction: ClassVar[int] = 1  # by how much the stem shrinks the image's side
+    stem_reduction: ClassVar[int] = 1  # the stem's stride in all
 
     @classmethod
     def kind(cls) -> str:
-        """As errors have it."""
+        """What errors call it."""
         return f"a {cls.family}"
 
     def check(self) -> None:
-        """Values of the fields' types, and as many stages as the network has."""
-        for name, kind in _kinds(self.family).items():
+        """Check the fields' types and the number of stages. Raises SpecError."""
+        for name, adapter in _adapters(self.family).items():
             try:
-                kind.validate_python(getattr(self, name), strict=True)
+                adapter.validate_python(getattr(self, name), strict=True)
             except ValidationError as error:
                 first, *others = error.errors()
-                same = [first, *(one for one in others if one["input"] is first["input"])]
-                words = dict.fromkeys(one["msg"][0].lower() + one["msg"][1:] for one in same)
-                raise SpecError(f"{name}: {first['input']!r}; {' or '.join(words)}") from None
+                of_input = [first, *(other for other in others if other["input"] is first["input"])]
+                reasons = dict.fromkeys(
+                    fault["msg"][0].lower() + fault["msg"][1:] for fault in of_input
+                )
+                raise SpecError(f"{name}: {first['input']!r}; {' or '.join(reasons)}") from None
         stages: Any = getattr(self, "inner", getattr(self, "stages", None))
         if stages is not None and len(stages) != self.stage_count:
             raise SpecError(f"stages: {len(stages)}; this network has {self.stage_count}")
 
     @property
     def stage_count(self) -> int:
-        """How many stages there are: one for each width of the streams, or four."""
+        """Number of stages: one per stream width, or four."""
         return len(getattr(self, "widths", range(4)))
 
     @property
     def reduction(self) -> int:
-        """By how much the image's side has shrunk where the head reads it."""
+        """The image's side over that of the map that the head reads."""
         return int(self.stem_reduction * 2 ** (self.stage_count - 1))
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,7 +76,7 @@ class BaseSpec(roadmap_spec.Spec):
         defaults = {field.name: field.default for field in dataclasses.fields(self)}  # type: ignore[arg-type]
         values = super().to_dict()
         changed = {
-            name: one for name, one in values.items() if getattr(self, name) != defaults[name]
+            name: value for name, value in values.items() if getattr(self, name) != defaults[name]
         }
         return {"family": self.family, **changed}
 
@@ -88,7 +90,7 @@ class VggSpec(BaseSpec):
         head: ``linear``: global mean, classifier; ``512``: a hidden layer with BatchNorm between
             them; ``4096``: the map flattened, two hidden layers with dropout, classifier;
             ``4096bn``: BatchNorm in place of dropout.
-        hidden: widths of the hidden layers; the head's own where there are none.
+        hidden: widths of the hidden layers. (default: the head's own)
     """
 
     family: ClassVar[str] = "vgg"
@@ -99,56 +101,56 @@ class VggSpec(BaseSpec):
     batchnorm: bool = True
 
     def check(self) -> None:
-        """A known head with as many hidden layers as it has, and a convolution at the start."""
+        """Check the head and its hidden layers, and that a convolution comes first."""
         if self.head not in HEADS:
             raise SpecError(f"head: {self.head!r}{did_you_mean(self.head, list(HEADS))}")
-        own = HEADS[self.head]
+        default = HEADS[self.head]
         if not self.hidden:
-            object.__setattr__(self, "hidden", own)
-        if len(self.hidden) != len(own):
-            raise SpecError(f"hidden: {self.hidden!r}; head {self.head} has {len(own)} layers")
+            object.__setattr__(self, "hidden", default)
         super().check()
+        if len(self.hidden) != len(default):
+            raise SpecError(f"hidden: {self.hidden!r}; head {self.head} has {len(default)} layers")
         if not self.widths or self.widths[0] == POOL:
             raise SpecError(f"widths: {self.widths!r}; begin with a convolution")
 
     def to_dict(self) -> dict[str, Any]:
-        """As for all families; hidden widths that are the head's own are left out."""
+        """As for all families; default hidden widths are left out."""
         values = super().to_dict()
         if self.hidden == HEADS[self.head]:
             values.pop("hidden", None)
         return values
 
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Widths between the pooling, the first convolution's left out."""
-        found: list[tuple[int, ...]] = [()]
+        """Widths between the pooling layers, without the first convolution's."""
+        groups: list[tuple[int, ...]] = [()]
         for width in self.widths[1:]:
             if isinstance(width, int):
-                found[-1] += (width,)
+                groups[-1] += (width,)
             else:
-                found.append(())
-        return tuple(found)
+                groups.append(())
+        return tuple(groups)
 
     @property
     def stage_count(self) -> int:
-        """How many sizes maps have, behind the first convolution."""
+        """Number of map sizes after the first convolution."""
         return sum(map(bool, self.groups()))
 
     @property
     def reduction(self) -> int:
-        """As for all, by pooling; the last one is the head's."""
+        """As for all families, from pooling; the last one belongs to the head."""
         return int(2 ** self.widths[:-1].count(POOL))
 
     @property
     def flattens(self) -> bool:
-        """Whether the first linear layer reads the map's positions one by one."""
+        """Whether the head flattens the map."""
         return self.head in ("4096", "4096bn")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetSpec(BaseSpec):
-    """A ResNet of basic blocks for small images, whose shortcuts have no parameters.
+    """A ResNet of basic blocks for small images, with parameter-free shortcuts.
 
-    ``inner`` are widths of each block's first convolution, by stage, ``widths`` the streams'.
+    ``inner`` are the widths of each block's first convolution, by stage; ``widths`` the streams'.
     """
 
     family: ClassVar[str] = "resnet_cifar"
@@ -156,7 +158,7 @@ class ResNetSpec(BaseSpec):
     widths: tuple[Count, ...] = (16, 32, 64)
 
     def check(self) -> None:
-        """As for all; no stage is narrower than the one before."""
+        """As for all families, and check that no stage is narrower than the one before."""
         super().check()
         if list(self.widths) != sorted(self.widths):
             raise SpecError(f"widths: {self.widths!r}; shortcuts only add channels, so ascend")
@@ -176,7 +178,7 @@ class ImageNetBasicSpec(BaseSpec):
 class BottleneckSpec(BaseSpec):
     """ResNet-50 and deeper, as torchvision and timm have them, the stride on the 3x3.
 
-    ``inner`` is as in `PreResNetSpec`; with ``shortcut_bias`` the shortcuts' 1x1 have one.
+    ``inner`` is as in `PreResNetSpec`; with ``shortcut_bias`` the shortcuts' 1x1 have a bias.
     """
 
     family: ClassVar[str] = "resnet50"
@@ -190,9 +192,9 @@ class BottleneckSpec(BaseSpec):
 class PreResNetSpec(BaseSpec):
     """A pre-activation ResNet of bottlenecks for small images (He et al., 2016b).
 
-    ``inner`` has for each block, by stage, channels of the stream it reads, widths of its first 1x1
-    and its 3x3; ``last`` channels that the classifier reads; ``widths`` the stages' 3x3, of which
-    the stream is four times as wide. `preresnet` makes the unpruned ones.
+    ``inner`` has for each block, by stage, the channels of the stream that it reads and the widths
+    of its first 1x1 and its 3x3; ``last`` the channels that the classifier reads; ``widths`` those
+    of the stages' 3x3, a quarter of the stream's. `preresnet` makes the unpruned ones.
     """
 
     family: ClassVar[str] = "preresnet"
@@ -203,10 +205,10 @@ class PreResNetSpec(BaseSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class PreActSpec(BaseSpec):
-    """A pre-activation ResNet-50 of which whole residual branches are left out.
+    """A pre-activation ResNet-50 without some of its residual branches.
 
-    ``stages`` have the number of blocks whose branch is left, and whether the first is one of them:
-    that block stays in any case, for its norm and its shortcut. ``widths`` are as in
+    ``stages`` have the number of blocks that keep their branch, and whether the first is one of
+    them: that block stays in any case, for its norm and shortcut. ``widths`` are as in
     `PreResNetSpec`.
     """
 
@@ -216,7 +218,7 @@ class PreActSpec(BaseSpec):
     widths: tuple[Count, ...] = (64, 128, 256, 512)
 
     def branches(self) -> tuple[tuple[bool, ...], ...]:
-        """Of each block, by stage, whether it has its branch."""
+        """For each block, by stage, whether it has its branch."""
         return tuple((bool(first), *[True] * (count - bool(first))) for count, first in self.stages)
 
 
@@ -224,10 +226,10 @@ class PreActSpec(BaseSpec):
 class DenseNetSpec(BaseSpec):
     """A DenseNet for small images (Huang et al., 2017).
 
-    ``inner`` has for each layer, by dense block, channels of the stream it reads and, in a
-    bottleneck, the width of its 1x1; ``transitions`` and ``last`` channels that each 1x1 between
-    dense blocks and the classifier read. A layer adds ``growth`` channels, the stem twice as many;
-    a transition divides the stream by ``compression``. `densenet` makes the unpruned ones.
+    ``inner`` has for each layer, by dense block, the channels of the stream that it reads and, in a
+    bottleneck, the width of its 1x1; ``transitions`` and ``last`` the channels that each 1x1
+    between dense blocks and the classifier read. A layer adds ``growth`` channels, the stem twice
+    as many; a transition divides the stream by ``compression``. `densenet` makes the unpruned ones.
     """
 
     family: ClassVar[str] = "densenet"
@@ -239,13 +241,13 @@ class DenseNetSpec(BaseSpec):
 
     @property
     def stage_count(self) -> int:
-        """How many dense blocks there are: one more than transitions between them."""
+        """Number of dense blocks: one more than the transitions between them."""
         return len(self.transitions) + 1
 
 
 SmallSpec: TypeAlias = VggSpec | ResNetSpec | PreResNetSpec | DenseNetSpec | PreActSpec
 Spec: TypeAlias = SmallSpec | ImageNetBasicSpec | BottleneckSpec
-FAMILIES: dict[str, Any] = {one.family: one for one in get_args(Spec)}
+FAMILIES: dict[str, Any] = {spec.family: spec for spec in get_args(Spec)}
 
 
 def from_dict(values: Mapping[str, Any]) -> Spec:
@@ -262,7 +264,7 @@ def from_dict(values: Mapping[str, Any]) -> Spec:
 
 
 def preresnet(blocks: int, widths: tuple[int, ...] = (16, 32, 64)) -> PreResNetSpec:
-    """An unpruned PreResNet with ``blocks`` in each stage: 18 are PreResNet-164."""
+    """An unpruned PreResNet with ``blocks`` in each stage; 18 make PreResNet-164."""
     inner, stream = [], widths[0]
     for width in widths:
         inner.append(((stream, width, width), *[(4 * width, width, width)] * (blocks - 1)))
@@ -273,7 +275,7 @@ def preresnet(blocks: int, widths: tuple[int, ...] = (16, 32, 64)) -> PreResNetS
 def densenet(
     blocks: int, growth: int = 12, compression: int = 1, bottleneck: bool = False, stages: int = 3
 ) -> DenseNetSpec:
-    """An unpruned DenseNet with ``blocks`` layers in each dense block: 12 are DenseNet-40."""
+    """An unpruned DenseNet with ``blocks`` layers in each dense block; 12 make DenseNet-40."""
     hidden = (4 * growth,) if bottleneck else ()
     inner, ends, stream = [], [], 2 * growth
     for _ in range(stages):
@@ -301,7 +303,7 @@ def indices(channels: ChannelSelection) -> tuple[int, ...]:
 
 
 @functools.cache
-def _kinds(family: str) -> dict[str, TypeAdapter[Any]]:
-    """What each field of a family holds."""
+def _adapters(family: str) -> dict[str, TypeAdapter[Any]]:
+    """A validator for each field of a family."""
     hints = get_type_hints(FAMILIES[family], include_extras=True)
     return {name: TypeAdapter(hints[name]) for name in FAMILIES[family]._names()}
