@@ -1,6 +1,6 @@
-"""Attribution: what each step contributes in the study's metric and in MACs, by several methods.
+"""Attribution: what each step contributes to the study's metric and to MACs, by several methods.
 
-Each function makes one table of `Effects` from the runs that `group_by_subset` counts; terminal,
+Each function returns one table of `Effects` from the runs that `group_by_subset` counts; terminal,
 files and page show the same objects.
 """
 
@@ -33,27 +33,27 @@ _MOST_PAIRS = 1000  # of sampled orders
 
 
 def pair_effects(results: SubsetResults) -> Effects | None:
-    """How much more two steps are worth together than apart at the end of the road, where all its
-    other steps are; for the pairs that are trained."""
+    """Interactions of two steps at the end of the road, where all other steps are present; for the
+    pairs that are trained."""
     means, macs, everything = results.worth(), results.macs(), frozenset(results.steps)
     rows = []
     for pair in combinations(results.steps, 2):
-        inner = [frozenset(pick) for pick in ((), pair[:1], pair[1:], pair)]
+        subsets = [frozenset(members) for members in ((), pair[:1], pair[1:], pair)]
         rest = everything - frozenset(pair)
-        if not all(rest | own in means for own in inner):
+        if not all(rest | subset in means for subset in subsets):
             continue
-        # v(both) - v(one) - v(other) + v(neither): above 0 they need each other.
+        # v(both) - v(second) - v(first) + v(neither): above 0 they need each other.
         signs = (1, -1, -1, 1)
-        diff, more = (
-            sum(sign * values[rest | own] for sign, own in zip(signs, inner, strict=True))
+        diff, macs_diff = (
+            sum(sign * values[rest | subset] for sign, subset in zip(signs, subsets, strict=True))
             for values in (means, macs)
         )
-        std = results.std_of_mean(rest | own for own in inner)
+        std = results.std_of_mean(rest | subset for subset in subsets)
         half = 2 * std.std * t_quantile(std.df, CONFIDENCE) if std else None
         interval = None if half is None else Interval(diff - half, diff + half)
         label = " and ".join(results.road.step(name).label for name in pair)
         rows.append(
-            Effect(name="+".join(pair), label=label, diff=diff, macs=more, interval=interval)
+            Effect(name="+".join(pair), label=label, diff=diff, macs=macs_diff, interval=interval)
         )
     if not rows:
         return None
@@ -73,7 +73,7 @@ def pair_effects(results: SubsetResults) -> Effects | None:
 
 def shapley_effects(results: SubsetResults) -> Effects | None:
     """Each step's Shapley value, exact where every set is trained, else over the sampled orders
-    whose networks are all there: draws begin alike, however many follow. None without any.
+    whose networks are all trained (a longer sample starts with the same orders). None without any.
     """
     players = {step: frozenset([step]) for step in results.steps}
     labels = {step: results.road.step(step).label for step in results.steps}
@@ -81,7 +81,7 @@ def shapley_effects(results: SubsetResults) -> Effects | None:
 
 
 def section_effects(results: SubsetResults) -> Effects | None:
-    """Each section's exact Shapley value, all its steps together; None while a set is missing."""
+    """Each section's exact Shapley value, its steps taken together; None while a set is missing."""
     players = {name: steps_of_sections(results.road, [name]) for name in sections(results.road)}
     labels = {name: f"{name} {SECTIONS.get(name, '')}".rstrip() for name in players}
     return _shapley(results, players, labels, "section")
@@ -96,39 +96,39 @@ def _shapley(
     results: SubsetResults, players: Mapping[str, Coalition], labels: Mapping[str, str], what: str
 ) -> Effects | None:
     names = tuple(players)
-    known: dict[Coalition, Coalition] = {}  # a set of players, and the steps that these have
+    steps_of: dict[Coalition, Coalition] = {}  # of each set of players
     for steps in results.networks:
-        inside = frozenset(name for name in names if players[name] <= steps)
-        if steps == frozenset[str]().union(*(players[name] for name in inside)):
-            known[inside] = steps
+        members = frozenset(name for name in names if players[name] <= steps)
+        if steps == frozenset[str]().union(*(players[name] for name in members)):
+            steps_of[members] = steps
     means, macs = (
-        {inside: values[steps] for inside, steps in known.items()}
+        {members: values[steps] for members, steps in steps_of.items()}
         for values in (results.worth(), results.macs())
     )
-    if len(known) == 2 ** len(names):
-        std = results.std_of_mean(known.values())
-        found, cost = shapley_exact(names, means, noise=std), shapley_exact(names, macs)
+    if len(steps_of) == 2 ** len(names):
+        std = results.std_of_mean(steps_of.values())
+        gains, costs = shapley_exact(names, means, noise=std), shapley_exact(names, macs)
     else:
-        drawn = sampled_permutations(names, _MOST_PAIRS) if what == "step" else ()
+        sampled = sampled_permutations(names, _MOST_PAIRS) if what == "step" else ()
         pairs = takewhile(
-            lambda pair: all(inside in known for inside in coalitions_of(pair)),
-            zip(drawn[::2], drawn[1::2], strict=True),
+            lambda pair: all(members in steps_of for members in coalitions_of(pair)),
+            zip(sampled[::2], sampled[1::2], strict=True),
         )
         orders = [order for pair in pairs for order in pair]
         if not orders:
             return None
-        std = results.std_of_mean(known[inside] for inside in coalitions_of(orders))
-        found, cost = shapley_sampled(orders, means, noise=std), shapley_sampled(orders, macs)
+        std = results.std_of_mean(steps_of[members] for members in coalitions_of(orders))
+        gains, costs = shapley_sampled(orders, means, noise=std), shapley_sampled(orders, macs)
     rows = [
         Effect(
             name=name,
             label=label,
             diff=share.value,
-            macs=cost.shares[name].value,
+            macs=costs.shares[name].value,
             interval=share.interval,
         )
         for name, label in labels.items()
-        for share in (found.shares[name],)
+        for share in (gains.shares[name],)
     ]
     return Effects(
         kind=f"shapley_{what}s",
@@ -137,11 +137,11 @@ def _shapley(
         metric=results.metric,
         rows=tuple(rows),
         total=Effect(
-            name="total", label="last network over first", diff=found.total, macs=cost.total
+            name="total", label="last network over first", diff=gains.total, macs=costs.total
         ),
         notes=(
-            f"{results.metric.title}: {found.method}. They add up to "
-            f"{found.total:+.{results.metric.decimals}f} {results.metric.step_unit}, what the last "
+            f"{results.metric.title}: {gains.method}. They add up to "
+            f"{gains.total:+.{results.metric.decimals}f} {results.metric.step_unit}, what the last "
             "network has over the first. Intervals are of one value alone, not adjusted for their "
             "number, and no value is called significant by them.",
             *results.excluded,
@@ -149,14 +149,14 @@ def _shapley(
     )
 
 
-_FEWEST = 3  # steps, below which a road map's own rows would pass for a study of single steps
+_FEWEST = 3  # steps; below it a road map's own rows would look like a study of single steps
 
 Pair = tuple[Sequence[Record], Sequence[Record]]
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """All that a folder's networks of one road say of its steps, on one data set."""
+    """The attribution tables of one road's steps on one data set, from a folder's networks."""
 
     name: str
     regime: str
@@ -165,31 +165,30 @@ class Attribution:
 
 
 def attributions(records: Iterable[Record], *, any_commit: bool = False) -> list[Attribution]:
-    """One for each road map and data set whose steps a folder left out, added or mixed."""
+    """One per road map and data set whose steps were left out, added or combined in these runs."""
     records = list(records)
-    found: list[Attribution] = []
-    requested = {
-        (one.run.metadata.get("regime"), one.run.data_identity): one.run.data for one in records
-    }
-    for (regime, which), data in requested.items():
+    output: list[Attribution] = []
+    runs = [record.run for record in records]
+    roads = {(run.metadata.get("regime"), run.data_identity): run.data for run in runs}
+    for (regime, data_id), data in roads.items():
         if regime not in ROADMAPS:
             continue
-        results = group_by_subset(records, get_roadmap(regime), data=which, any_commit=any_commit)
-        near = (leave_one_out_effects(results), add_one_in_effects(results))
+        results = group_by_subset(records, get_roadmap(regime), data=data_id, any_commit=any_commit)
+        single = (leave_one_out_effects(results), add_one_in_effects(results))
         mixed = (shapley_effects(results), section_effects(results))
-        tables = [one for one in near if one and len(one.rows) >= _FEWEST]
-        tables += [one for one in mixed if one]
+        tables = [table for table in single if table and len(table.rows) >= _FEWEST]
+        tables += [table for table in mixed if table]
         if tables:
-            again = sum(regime == one.regime for one in found)
-            name = f"attribution-{regime}" + (f"-{again + 1}" if again else "")
-            found.append(Attribution(name, regime, data, tuple(tables)))
-    return found
+            earlier = sum(regime == attribution.regime for attribution in output)
+            name = f"attribution-{regime}" + (f"-{earlier + 1}" if earlier else "")
+            output.append(Attribution(name, regime, data, tuple(tables)))
+    return output
 
 
 def leave_one_out_effects(results: SubsetResults) -> Effects | None:
     """What the last network loses without each step; None while the last one is not trained."""
     steps = frozenset(results.steps)
-    others = {
+    without = {
         name: results.networks.get(steps - {name}, ()) if name in steps else results.without_recipe
         for name in results.road.adopted()
     }
@@ -199,7 +198,7 @@ def leave_one_out_effects(results: SubsetResults) -> Effects | None:
         effect_label="lost without it",
     )
     end = results.networks.get(steps, ())
-    return _tested(results, {name: (end, own) for name, own in others.items()}, table, about=1)
+    return _tested(results, {name: (end, runs) for name, runs in without.items()}, table, index=1)
 
 
 def add_one_in_effects(results: SubsetResults) -> Effects | None:
@@ -211,46 +210,46 @@ def add_one_in_effects(results: SubsetResults) -> Effects | None:
         title="The first network (enhanced recipe) with each single step",
         effect_label="added alone",
     )
-    return _tested(results, {step: (own, base) for step, own in alone.items()}, table)
+    return _tested(results, {step: (runs, base) for step, runs in alone.items()}, table)
 
 
 def permutation_effects(
     results: SubsetResults, order: Permutation, kind: str, title: str
 ) -> Effects | None:
-    """What each step adds when the steps come in this order; None while none can be said."""
-    along = [results.networks.get(subset, ()) for subset in prefixes(order)]
-    pairs = {step: (along[place + 1], along[place]) for place, step in enumerate(order)}
+    """What each step adds when the steps come in this order; None while no pair is trained."""
+    path = [results.networks.get(subset, ()) for subset in prefixes(order)]
+    pairs = {step: (path[i + 1], path[i]) for i, step in enumerate(order)}
     return _tested(results, pairs, Effects(kind=kind, title=title, effect_label="added here"))
 
 
 def _tested(
-    results: SubsetResults, pairs: Mapping[str, Pair], table: Effects, about: int = 0
+    results: SubsetResults, pairs: Mapping[str, Pair], table: Effects, index: int = 0
 ) -> Effects | None:
-    """The table with the first of each pair of runs tested against the second, where both are.
+    """The table with the first of each pair tested against the second, where both are trained.
 
-    ``about`` is which of the two a row is about. What the others have in common is said below.
+    ``index`` is which of the two a row describes. A shared counterpart is described in the notes.
     """
     pairs = {name: pair for name, pair in pairs.items() if all(pair)}
     if not pairs:
         return None
     tests = holm_adjust({name: compare(*pair) for name, pair in pairs.items()})
     rows = [
-        _row(name, results.road.step(name).label, tests[name], pair, about)
+        _row(name, results.road.step(name).label, tests[name], pair, index)
         for name, pair in pairs.items()
     ]
     metric, notes = results.metric, list[str]()
-    other = next(iter(pairs.values()))[1 - about]
-    if all(pair[1 - about] is other for pair in pairs.values()):
-        own = results_of(other)
-        value = fmean(result.value for result in own)
+    counterpart = next(iter(pairs.values()))[1 - index]
+    if all(pair[1 - index] is counterpart for pair in pairs.values()):
+        network = results_of(counterpart)
+        value = fmean(result.value for result in network)
         against = f"{value:.{metric.decimals}f} {metric.unit}".rstrip()
-        notes = [f"Against {against} and {own[0].cost.macs:,} MACs, {len(own)} seed(s)."]
+        notes = [f"Against {against} and {network[0].cost.macs:,} MACs, {len(network)} seed(s)."]
     notes += noise_notes(results)
     return replace(table, rows=tuple(rows), notes=tuple(notes), metric=metric)
 
 
-def _row(name: str, label: str, test: Comparison, pair: Pair, about: int) -> Effect:
-    trained, macs = results_of(pair[about]), [results_of(runs)[0].cost.macs for runs in pair]
+def _row(name: str, label: str, test: Comparison, pair: Pair, index: int) -> Effect:
+    trained, macs = results_of(pair[index]), [results_of(runs)[0].cost.macs for runs in pair]
     sign, (low, high) = test.metric.sign, test.difference.interval
     return Effect(
         name=name,
@@ -262,6 +261,6 @@ def _row(name: str, label: str, test: Comparison, pair: Pair, about: int) -> Eff
         p_adjusted=test.p_adjusted,
         significant=test.significant,
         value=fmean(result.value for result in trained),
-        network_macs=macs[about],
+        network_macs=macs[index],
         seeds=len(trained),
     )

@@ -1,9 +1,9 @@
-"""Claims about pairs of rows: what the runs allow to say of each, all of them corrected together.
+"""Claims about pairs of rows, tested for difference and equivalence, all corrected together.
 
-"As good as" is not a failed test of difference: it is an equivalence test's to say, within a
-margin that is stated beforehand. Its null hypothesis is a difference of the margin or more, and its
-p the larger one of two one-sided tests (TOST, Schuirmann 1987): at most alpha just where the
-``1 - 2 alpha`` interval lies within the margin.
+"As good as" is not a failed test of difference: it takes an equivalence test with a margin that is
+stated beforehand. Its null hypothesis is a difference of the margin or more, and its p the larger
+one of two one-sided tests (TOST, Schuirmann 1987): at most alpha exactly where the ``1 - 2 alpha``
+interval lies within the margin.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from convnext_study.results.statistics.intervals import holm
 from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Record
 
-_COMPARED = "compared"  # the metric that a comparison is about
+_COMPARED = "compared"  # the key of the metric that is compared
 
 
 def tost(diff: float, error: float, df: float, margin: float) -> float:
@@ -29,14 +29,14 @@ def tost(diff: float, error: float, df: float, margin: float) -> float:
         diff: of two means.
         error: its standard error.
         df: degrees of freedom of the error (normal if inf).
-        margin: above 0; a difference as large as it would matter.
+        margin: above 0; the smallest difference that would matter.
     """
     from scipy.special import ndtr, stdtr
 
     if margin <= 0:
         raise UserError(f"margin: {margin}; use a difference above 0 that would matter")
     if error == 0:
-        return 1.0  # nothing has measured the noise
+        return 1.0  # the noise was not measured
     nearest = -(margin - abs(diff)) / error
     return float(ndtr(nearest) if math.isinf(df) else stdtr(df, nearest))
 
@@ -44,7 +44,7 @@ def tost(diff: float, error: float, df: float, margin: float) -> float:
 def with_metric(record: Record, metric: Metric) -> Record:
     """A finished run's record with this metric as its primary one, under one name for all rows.
 
-    For what is no run's own primary metric: an exit's, or a difference between two runs.
+    For metrics that are no run's primary one: an exit's, or a difference between two runs.
     """
     assert record.result is not None  # noqa: S101  a finished run's
     update = {"metrics": {**record.result.metrics, _COMPARED: metric}, "primary": _COMPARED}
@@ -65,10 +65,8 @@ class Pair(Generic[Row]):
 
 @dataclass(frozen=True)
 class PairTest(Pair[Row]):
-    """A pair and its test; p and ``p_equivalent`` of the equivalence test are Holm's over all.
-
-    Without a ``margin`` nothing was tested for equivalence.
-    """
+    """A pair and its test; p and ``p_equivalent`` (of the equivalence test) are Holm-adjusted over
+    all pairs. Without a ``margin`` equivalence was not tested."""
 
     comparison: Comparison
     p_equivalent: float = 1.0
@@ -81,11 +79,11 @@ class PairTest(Pair[Row]):
 
     @property
     def verdict(self) -> str:
-        """In words: ``better``, ``worse``, ``within 1``, two of them, or ``open``."""
+        """``better``, ``worse``, ``within 1``, two of these, or ``open``."""
         better = self.comparison.difference.diff * self.comparison.metric.sign > 0
         differs = ("better" if better else "worse") if self.comparison.significant else ""
-        alike = f"within {self.margin:g}" if self.is_equivalent else ""
-        return ", ".join(filter(None, (differs, alike))) or "open"
+        equivalent = f"within {self.margin:g}" if self.is_equivalent else ""
+        return ", ".join(filter(None, (differs, equivalent))) or "open"
 
 
 def compare_pairs(
@@ -97,18 +95,20 @@ def compare_pairs(
 
     Args:
         pairs: to compare.
-        records_of: the records of a row.
-        margin: of the equivalence tests, in the metric's unit; None for none.
+        records_of: returns the records of a row.
+        margin: of the equivalence tests, in the metric's unit; None skips them.
 
     Raises UserError as `compare` does.
     """
     tests = [compare(records_of(pair.first), records_of(pair.second)) for pair in pairs]
     adjusted = holm_adjust(dict(enumerate(tests)))
-    alike = [1.0] * len(pairs)
+    p_equivalent = [1.0] * len(pairs)
     if margin is not None:
-        found = [test.difference for test in tests]
-        alike = holm([tost(one.diff, one.error, one.df or math.inf, margin) for one in found])
+        differences = [test.difference for test in tests]
+        p_equivalent = holm(
+            [tost(diff.diff, diff.error, diff.df or math.inf, margin) for diff in differences]
+        )
     return [
-        PairTest(pair.first, pair.second, pair.question, adjusted[place], alike[place], margin)
-        for place, pair in enumerate(pairs)
+        PairTest(pair.first, pair.second, pair.question, adjusted[i], p_equivalent[i], margin)
+        for i, pair in enumerate(pairs)
     ]

@@ -1,7 +1,7 @@
 """A step against its parent: Welch's t test on seeds, and Holm's correction over steps.
 
-It is the one test that decides what is significant. Where a row has a single seed nothing is: there
-is the interval of another choice of test images, and nothing that tells what another seed would do.
+This test alone decides what is significant. Nothing is where a row has a single seed: its interval
+covers another choice of test images and cannot show what another seed would change.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A step's difference to its parent, and whether it is significant.
+    """A step's difference from its parent, and whether it is significant.
 
-    ``difference`` has unit, interval and p of this comparison alone, child minus parent whatever
-    the direction of ``metric``; ``p_adjusted`` is Holm's over the ``family`` comparisons made
-    together, and it alone decides; it is None where a row has one seed. ``scope`` says what the
-    test takes to vary. ``new_images``, for three or more shared seeds, is the same difference where
-    the test images vary as well; None of a pooled test, beside which it stands already.
+    ``difference`` is child minus parent whatever the direction of ``metric``, with the interval and
+    p of this comparison alone; ``p_adjusted`` is Holm's over the ``family`` comparisons made
+    together and decides significance; it is None where a row has one seed. ``scope`` names what the
+    test takes to vary. ``new_images``, for three or more shared seeds, is the same difference with
+    test images random as well; None for a pooled test, whose unpooled twin already has it.
     """
 
     difference: Difference
@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool | None:
-        """Whether the adjusted p value is at most alpha; None where it was not tested."""
+        """Whether the adjusted p value is at most alpha; None where nothing was tested."""
         return None if self.p_adjusted is None else self.p_adjusted <= ALPHA
 
 
@@ -78,48 +78,48 @@ def compare(
 ) -> Comparison:
     """Compare the finished runs of two rows.
 
-    Two or more seeds each: Welch's t test. Else one run of each on the same test images, of which
-    nothing is tested, see `compare_runs`. With ``std``, pooled over the study's rows, a
-    t test uses it instead, whatever the seeds. Not corrected: see `holm_adjust`.
+    Two or more seeds each: Welch's t test. Otherwise one run of each on the same test images,
+    without a test, see `compare_runs`. With ``std``, pooled over the study's rows, a t test uses
+    that instead, for any number of seeds. p is not corrected: see `holm_adjust`.
 
-    Raises UserError where a row has no finished run, two runs of one seed, another metric or other
-    data.
+    Raises UserError where a row has no finished run, two runs of one seed, or another metric or
+    data set than the other.
     """
     child, parent = list(child), list(parent)
-    mine, its = _finished(child), _finished(parent)
+    child_results, parent_results = _finished(child), _finished(parent)
     images = _shared_images([*child, *parent])
-    metric = _shared_metric([*mine.values(), *its.values()])
-    resolution = resolution_of(next(iter(mine.values())).metric)
-    shared = sorted(mine.keys() & its.keys())
-    tops = [[run.value for run in runs.values()] for runs in (mine, its)]
+    metric = _shared_metric([*child_results.values(), *parent_results.values()])
+    resolution = resolution_of(next(iter(child_results.values())).metric)
+    shared = sorted(child_results.keys() & parent_results.keys())
+    values = [[run.value for run in runs.values()] for runs in (child_results, parent_results)]
     scope = f"seeds, on these {images} test images"
     if std is not None:
-        found = pooled_difference(tops[0], tops[1], std)
-    elif min(len(mine), len(its)) > 1:
-        found = welch_difference(*tops, resolution=resolution)
+        result = pooled_difference(values[0], values[1], std)
+    elif min(len(child_results), len(parent_results)) > 1:
+        result = welch_difference(*values, resolution=resolution)
     else:
-        seeds = (shared[0], shared[0]) if shared else (min(mine), min(its))
-        found = compare_runs(mine[seeds[0]], its[seeds[1]])
+        seeds = (shared[0], shared[0]) if shared else (min(child_results), min(parent_results))
+        result = compare_runs(child_results[seeds[0]], parent_results[seeds[1]])
         scope = IMAGES_ONLY
     return Comparison(
-        difference=found,
-        p_adjusted=found.p,
+        difference=result,
+        p_adjusted=result.p,
         family=1,
         scope=scope,
-        new_images=_new_images(mine, its, resolution) if std is None else None,
+        new_images=_new_images(child_results, parent_results, resolution) if std is None else None,
         metric=metric,
     )
 
 
 def _new_images(
-    mine: Mapping[int, Result], its: Mapping[int, Result], resolution: float
+    child: Mapping[int, Result], parent: Mapping[int, Result], resolution: float
 ) -> Difference | None:
-    """The difference with both seeds and test images as drawn by chance; of two seeds alone its
-    interval would cover too little."""
-    shared = sorted(mine.keys() & its.keys())
+    """The difference with both seeds and test images random; with only two seeds its interval
+    would cover too little."""
+    shared = sorted(child.keys() & parent.keys())
     if len(shared) < FEWEST_CROSSED:
         return None
-    sums = evidence([runs[seed] for runs in (mine, its) for seed in shared])
+    sums = evidence([runs[seed] for runs in (child, parent) for seed in shared])
     if sums is None or sums.measured < 2:  # the images or their groups differ
         return None
     parts = slice(len(shared)), slice(len(shared), None)
@@ -127,45 +127,43 @@ def _new_images(
 
 
 def holm_adjust(comparisons: Mapping[_Key, Comparison]) -> dict[_Key, Comparison]:
-    """The same comparisons, corrected by Holm's method for the number of those with seeds."""
-    found = {name: one.difference.p for name, one in comparisons.items()}
-    tested = {name: p for name, p in found.items() if p is not None}
+    """The same comparisons, corrected by Holm's method over those that have a p."""
+    ps = {name: comparison.difference.p for name, comparison in comparisons.items()}
+    tested = {name: p for name, p in ps.items() if p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-    return {
-        name: replace(one, p_adjusted=adjusted[name], family=len(tested)) if name in tested else one
-        for name, one in comparisons.items()
+    return {**comparisons} | {
+        name: replace(comparisons[name], p_adjusted=p, family=len(tested))
+        for name, p in adjusted.items()
     }
 
 
 def _finished(records: Sequence[Record]) -> dict[int, Result]:
     """Results by seed."""
-    found: dict[int, Result] = {}
+    results: dict[int, Result] = {}
     for record in records:
         if record.result is None:
             continue
-        if record.run.seed in found:
+        if record.run.seed in results:
             raise UserError(f"{record.run.name}: seed {record.run.seed} is there twice; give one")
-        found[record.run.seed] = record.result
-    if not found:
+        results[record.run.seed] = record.result
+    if not results:
         name = records[0].run.name if records else "a row without records"
         raise UserError(f"{name}: no finished run to compare; train it first")
-    return found
+    return results
 
 
 def _shared_images(records: Iterable[Record]) -> int:
     """How many test images all finished runs share."""
-    done = [one for one in records if one.result]
-    kinds = {
-        (one.run.data_identity, one.result.val_images): one.run.data for one in done if one.result
-    }
+    done = [(record, record.result) for record in records if record.result]
+    kinds = {(rec.run.data_identity, result.val_images): rec.run.data for rec, result in done}
     if len(kinds) > 1:
-        named = sorted((data, images) for (_, images), data in kinds.items())
-        shown = " and ".join(f"{data} ({images} test images)" for data, images in named)
-        raise UserError(f"{shown} cannot be compared: give runs on the same data")
-    first = fingerprint_of(done[0])
-    for one in done:
-        if changed := difference(first, fingerprint_of(one), ("in the others", "in the others")):
-            raise UserError(f"{one.run.id}: {changed}; give runs on the same data")
+        sizes = sorted((data, images) for (_, images), data in kinds.items())
+        listing = " and ".join(f"{data} ({images} test images)" for data, images in sizes)
+        raise UserError(f"{listing} cannot be compared: give runs on the same data")
+    first = fingerprint_of(done[0][0])
+    for record, _ in done:
+        if changed := difference(first, fingerprint_of(record), ("in the others", "in the others")):
+            raise UserError(f"{record.run.id}: {changed}; give runs on the same data")
     images = next(images for _, images in kinds)
     if images < 1:
         raise UserError("a run without test images cannot be compared: give data to test on")
@@ -175,21 +173,21 @@ def _shared_images(records: Iterable[Record]) -> int:
 def _shared_metric(results: Sequence[Result]) -> MetricSpec:
     """The primary metric of all runs."""
     kinds = {
-        (one.primary, one.metric.label, one.metric.unit, one.metric.higher_is_better)
-        for one in results
+        (result.primary, result.metric.label, result.metric.unit, result.metric.higher_is_better)
+        for result in results
     }
     if len(kinds) > 1:
-        shown = " and ".join(sorted(label for _, label, _, _ in kinds))
-        raise UserError(f"{shown} cannot be compared: give runs with the same primary metric")
-    return spec_of(results[0].primary, results[0].metric, [one.value for one in results])
+        labels = " and ".join(sorted(label for _, label, _, _ in kinds))
+        raise UserError(f"{labels} cannot be compared: give runs with the same primary metric")
+    return spec_of(results[0].primary, results[0].metric, [result.value for result in results])
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNoise:
     """What the choice of test images may change in a mean over seeds, in the metric's unit.
 
-    ``interval`` is of 95 %, found by ``method``; None where the metric has no evidence. ``groups``:
-    of images that are not independent, None without.
+    ``interval`` is the 95 % one, by ``method``; None where the metric has no evidence. ``groups``
+    counts groups of dependent images; None without groups.
     """
 
     interval: Interval | None = None
@@ -199,7 +197,7 @@ class ImageNoise:
 
 def image_noise(results: Sequence[Result]) -> ImageNoise:
     """Of one network's results: Wilson's interval for right and wrong answers, else a bootstrap;
-    images of one group are drawn together, by a t interval where groups are few."""
+    images of one group are drawn together, with a t interval where groups are few."""
     import numpy as np
 
     sums = evidence(results)
@@ -207,7 +205,7 @@ def image_noise(results: Sequence[Result]) -> ImageNoise:
     if sums is None or samples is None or samples.count < 1:
         return ImageNoise()
     groups = samples.group_array()
-    count = sums.units if sums.grouped else None
+    n_groups = sums.units if sums.grouped else None
     if groups is not None and sums.units < FEW_UNITS:
         interval, method = jackknife_interval(sums), "t, over groups"
     elif samples.kind != "bits":
@@ -217,27 +215,28 @@ def image_noise(results: Sequence[Result]) -> ImageNoise:
         share = sums.value() / 100
         interval, method = wilson_interval(share * samples.count, samples.count), "Wilson"
     else:
-        right = np.mean([one.metric.samples.array() for one in results if one.metric.samples], 0)
+        all_samples = [result.metric.samples for result in results]
+        right = np.mean([each.array() for each in all_samples if each], 0)
         interval, method = grouped_wilson(right, groups), "Wilson, by groups"
     if math.isinf(interval.low):
-        return ImageNoise(groups=count)
-    return ImageNoise(interval=interval, method=method, groups=count)
+        return ImageNoise(groups=n_groups)
+    return ImageNoise(interval=interval, method=method, groups=n_groups)
 
 
 def evidence(results: Sequence[Result]) -> SampleSums | None:
-    """The sums of the primary metric's samples; None unless all results have them, alike."""
-    samples = [one.metric.samples for one in results]
-    kept = [one for one in samples if one is not None]
-    first = kept[0] if kept else None
-    if first is None or len(kept) < len(samples):
+    """The sums of the primary metric's samples; None unless all results have them in one shape."""
+    samples = [result.metric.samples for result in results]
+    present = [each for each in samples if each is not None]
+    first = present[0] if present else None
+    if first is None or len(present) < len(samples):
         return None
-    if any(_shape(one) != _shape(first) for one in kept):
+    if any(_shape(each) != _shape(first) for each in present):
         return None
-    return sample_sums(first.kind, [one.array() for one in kept], first.group_array())
+    return sample_sums(first.kind, [each.array() for each in present], first.group_array())
 
 
 def resolution_of(metric: Metric) -> float:
-    """By how much one test image changes a metric that counts; 0 for others."""
+    """How much one test image changes a metric that counts images; 0 for other metrics."""
     samples = metric.samples
     return 100 / samples.count if samples is not None and samples.kind == "bits" else 0.0
 
@@ -245,8 +244,8 @@ def resolution_of(metric: Metric) -> float:
 def compare_runs(child: Result, parent: Result) -> Difference:
     """One run of each of two networks: the difference and its interval for other test images.
 
-    Nothing is tested, since one run tells nothing of another seed. Raises UserError where there is
-    no evidence, or of other images.
+    Nothing is tested, since one run shows nothing about another seed. Raises UserError where
+    evidence is missing or comes from other images.
     """
     mine, its = child.metric.samples, parent.metric.samples
     if mine is None or its is None:
@@ -259,10 +258,13 @@ def compare_runs(child: Result, parent: Result) -> Difference:
         )
     if mine.kind == "bits" and mine.groups is None:
         return answers_difference(mine.array(), its.array())
-    sums = [sample_sums(one.kind, [one.array()], one.group_array()) for one in (mine, its)]
+    sums = [
+        sample_sums(samples.kind, [samples.array()], samples.group_array())
+        for samples in (mine, its)
+    ]
     return samples_difference(*sums)
 
 
 def _shape(samples: Samples) -> tuple[str, int, int, str | None]:
-    """What two networks' evidence must have in common."""
+    """The properties that two networks' evidence must share."""
     return samples.kind, samples.count, samples.classes, samples.groups

@@ -1,5 +1,5 @@
-"""What each step is worth: differences tested, as a table that terminal, files and page share; and
-the effect that such a test finds in most studies of a size."""
+"""The effect of each step: tested differences, as a table that terminal, files and page share; and
+the effect size that such a test detects in most studies of the same size."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FEW_GROUPS = 20  # of test images, below which even a t interval over them is ro
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """What a step (a pair, a section) changes: the metric in its unit, MACs of one image.
+    """The effect of a step (a pair, a section) on the metric, in its unit, and on MACs per image.
 
     ``diff`` is above 0 for the better, whatever the metric's direction. ``interval`` is its 95 %
-    interval, None where nothing measured its noise. ``p`` is of this comparison alone,
-    ``p_adjusted`` Holm's over the table; ``significant``: it is 0.05 or less; None where nothing
-    was tested. ``value``, ``network_macs`` and ``seeds`` are of the network that was trained for
-    it, where there is one.
+    interval, None where its noise was not measured. ``p`` is of this comparison alone,
+    ``p_adjusted`` is Holm's over the table, and ``significant`` whether that is 0.05 or less; None
+    where nothing was tested. ``value``, ``network_macs`` and ``seeds`` describe the network that
+    was trained for it, where there is one.
     """
 
     name: str
@@ -51,8 +51,8 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True)
 class Effects:
-    """A table: ``effect_label`` says what the differences of ``metric`` are, ``total`` what they
-    add up to."""
+    """A table of effects: ``effect_label`` names the differences of ``metric``, ``total`` is their
+    sum."""
 
     kind: str
     title: str
@@ -64,8 +64,8 @@ class Effects:
 
 
 def noise_notes(results: SubsetResults, *, pooled: bool = False) -> tuple[str, ...]:
-    """What the intervals of a table cover. ``pooled``: they take the standard deviation between
-    seeds from all networks."""
+    """What the intervals of a table cover. ``pooled``: they use the standard deviation between
+    seeds of all networks."""
     std, metric = results.std, results.metric
     if std is None:
         noise = (
@@ -80,19 +80,19 @@ def noise_notes(results: SubsetResults, *, pooled: bool = False) -> tuple[str, .
         )
     else:
         noise = "Welch's t test on seeds, with Holm's correction over this table."
-    better = f"Above 0 is for the better: a lower {metric.label}."
-    return (*([] if metric.higher_is_better else [better]), noise, *results.excluded)
+    direction = f"Above 0 is for the better: a lower {metric.label}."
+    return (*([] if metric.higher_is_better else [direction]), noise, *results.excluded)
 
 
 @dataclass(frozen=True)
 class RowTests:
     """Tests of each row against its parent, by the row's name.
 
-    ``primary`` is Welch's t test on seeds with Holm's correction over these rows, and the one that
-    decides what is significant, everywhere. ``pooled`` is secondary: the same differences with the
-    standard deviation between seeds ``std`` of the whole study, Holm-adjusted among themselves;
-    ``homogeneity`` is p of Levene's test (about medians) that all rows deviate alike. ``whole`` is
-    the last adopted row against the first, tested alone.
+    ``primary`` is Welch's t test on seeds with Holm's correction over these rows; it alone decides
+    what is significant. ``pooled`` is secondary: the same differences with the standard deviation
+    between seeds ``std`` of the whole study, Holm-adjusted among themselves; ``homogeneity`` is p
+    of Levene's test (about medians) that all rows have one standard deviation. ``whole`` compares
+    the last adopted row with the first, tested alone.
     """
 
     primary: dict[str, Comparison]
@@ -103,8 +103,8 @@ class RowTests:
 
     @property
     def tested(self) -> dict[str, Comparison]:
-        """The rows that have seeds enough for a test."""
-        return {name: one for name, one in self.primary.items() if one.significant is not None}
+        """The rows with enough seeds for a test."""
+        return {name: test for name, test in self.primary.items() if test.significant is not None}
 
     def significant(self, name: str) -> bool | None:
         """Whether a row's change is significant; None where it was not tested."""
@@ -113,20 +113,20 @@ class RowTests:
 
 def tests_of(rows: Sequence[ResultRow], groups: Mapping[str, RunGroup]) -> RowTests:
     """Test every row that has a gain over its parent."""
-    alike = pooled_rows(_alike(rows, groups))
-    std = pooled_std(alike, "rows of this study")
+    poolable = pooled_rows(_poolable(rows, groups))
+    std = pooled_std(poolable, "rows of this study")
     pairs = {row.name: row.parent for row in rows if row.gain is not None and row.parent}
     primary, pooled = {}, {}
     for name, parent in pairs.items():
-        if found := compare_groups(groups[name], groups[parent]):
-            primary[name] = found
-        if std and (found := compare_groups(groups[name], groups[parent], std)):
-            pooled[name] = found
+        if comparison := compare_groups(groups[name], groups[parent]):
+            primary[name] = comparison
+        if std and (comparison := compare_groups(groups[name], groups[parent], std)):
+            pooled[name] = comparison
     return RowTests(
         holm_adjust(primary),
         holm_adjust(pooled),
         std,
-        homogeneity([list(row.seeds.values()) for row in alike]),
+        homogeneity([list(row.seeds.values()) for row in poolable]),
         _whole(rows, groups),
     )
 
@@ -141,16 +141,16 @@ def compare_groups(
         return None
 
 
-def _alike(rows: Sequence[ResultRow], groups: Mapping[str, RunGroup]) -> list[ResultRow]:
+def _poolable(rows: Sequence[ResultRow], groups: Mapping[str, RunGroup]) -> list[ResultRow]:
     """Rows that may be pooled: of one code and recipe, and those that may be compared with them.
 
-    Of several such sets it is the one that most rows belong to.
+    Of several such sets, the one with most rows.
     """
     kinds = {row.name: _conditions(groups[row.name]) for row in rows}
-    for row in rows:  # what is compared with its parent belongs to it
+    for row in rows:  # a row that is compared with its parent joins its set
         if row.gain is not None and row.parent in kinds:
-            mine, its = kinds[row.name], kinds[row.parent]
-            kinds = {name: its if kind == mine else kind for name, kind in kinds.items()}
+            own, parent = kinds[row.name], kinds[row.parent]
+            kinds = {name: parent if kind == own else kind for name, kind in kinds.items()}
     several = [row for row in rows if len(row.seeds) > 1]
     most = Counter(kinds[row.name] for row in several).most_common(1)
     return [row for row in several if kinds[row.name] == most[0][0]]
@@ -162,7 +162,7 @@ def _conditions(group: RunGroup) -> str:
 
 
 def _whole(rows: Sequence[ResultRow], groups: Mapping[str, RunGroup]) -> Comparison | None:
-    """The two ends, where every adopted row between them was compared with the one before."""
+    """The last row against the first, where each adopted row was compared with the one before."""
     road = [row for row in rows if row.adopted]
     linked = all(row.gain is not None for row in road[1:])
     if len(road) < 3 or not linked or any(row.parent is None for row in road[1:]):
@@ -170,24 +170,24 @@ def _whole(rows: Sequence[ResultRow], groups: Mapping[str, RunGroup]) -> Compari
     return compare_groups(groups[road[-1].name], groups[road[0].name])
 
 
-def pooled_std(rows: Iterable[ResultRow], of: str) -> PooledStd | None:
+def pooled_std(rows: Iterable[ResultRow], what: str) -> PooledStd | None:
     """The standard deviation between seeds, pooled over rows of one metric on the same data.
 
-    Of several metrics or data sets it is what most of the rows with two seeds share. None where
-    there is no such row. ``of`` says what they are, for the source.
+    Of several metrics or data sets, those that most rows with two seeds share. None without such
+    a row. ``what`` names the rows in `PooledStd.source`.
     """
-    alike = pooled_rows(rows)
-    if not alike:
+    poolable = pooled_rows(rows)
+    if not poolable:
         return None
     return pool_std(
-        [list(row.seeds.values()) for row in alike],
-        f"{len(alike)} {of}",
-        resolution=alike[0].resolution,
+        [list(row.seeds.values()) for row in poolable],
+        f"{len(poolable)} {what}",
+        resolution=poolable[0].resolution,
     )
 
 
 def pooled_rows(rows: Iterable[ResultRow]) -> list[ResultRow]:
-    """The rows with two seeds or more that most share metric, data and test images with."""
+    """The rows with two seeds or more, of the most common metric, data and test images."""
     several = [row for row in rows if len(row.seeds) > 1]
     kinds = [(row.metric.name, row.data_id or row.data, row.val_images) for row in several]
     kept = max(kinds, key=kinds.count, default=None)
@@ -195,26 +195,26 @@ def pooled_rows(rows: Iterable[ResultRow]) -> list[ResultRow]:
 
 
 def detectable_note(rows: Sequence[ResultRow]) -> str:
-    """What the primary test could find among these rows, in a sentence or two."""
-    done = [row for row in rows if row.value is not None and row.val_images]
-    if not done:
+    """What the primary test could detect among these rows, in a sentence or two."""
+    finished = [row for row in rows if row.value is not None and row.val_images]
+    if not finished:
         return "No run is done yet, so there is nothing to compare."
-    names = Counter(row.metric.name for row in done).most_common(1)
-    done = [row for row in done if row.metric.name == names[0][0]]
-    compared = [row for row in done if row.gain is not None]
+    names = Counter(row.metric.name for row in finished).most_common(1)
+    finished = [row for row in finished if row.metric.name == names[0][0]]
+    compared = [row for row in finished if row.gain is not None]
     tested = [row for row in compared if row.significant is not None]
-    std = pooled_std(done, "rows of this study")
+    std = pooled_std(finished, "rows of this study")
     if not tested or std is None:
         if not compared:
             return "No two of these rows are compared, so nothing is tested."
-        groups = min((row.image_groups for row in done if row.image_groups), default=None)
+        groups = min((row.image_groups for row in finished if row.image_groups), default=None)
         drawn = "test images" if groups is None else f"the {groups} groups of test images"
         few = "; so few make them rough" if groups and groups < FEW_GROUPS else ""
         return (
             "One seed per row, so nothing is tested and nothing is called significant: intervals "
             f"are for another choice of {drawn}{few}. Train three seeds or more to test the steps."
         )
-    metric, seeds = done[0].metric, min(len(row.seeds) for row in tested)
+    metric, seeds = finished[0].metric, min(len(row.seeds) for row in tested)
     effect = detectable_effect(seeds, std.std, tests=len(tested))
     note = (
         f"With {count_seeds(tested)} and a standard deviation between seeds of "

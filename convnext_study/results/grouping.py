@@ -1,4 +1,4 @@
-"""Which records of a study may be averaged, those that differ in the seed alone, and which not."""
+"""Which records of a study may be averaged: those that differ only in the seed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ _SHOWN = 3  # differences named in a reason
 
 @dataclass(frozen=True, kw_only=True)
 class ExcludedRun:
-    """A run that is shown and not averaged, and why, in words. ``value`` is its metric's, where it
+    """A run that is shown but not averaged, and the reason. ``value`` is its metric's, where it
     has one."""
 
     run: str
@@ -36,12 +37,12 @@ class ExcludedRun:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """The records of one name that belong together, by seed, and those left out.
+    """The records of one name that belong together, by seed, and those excluded.
 
-    ``run`` stands for all of them: they share everything that decides a result but the seed.
-    ``code`` is what they were made with, as `code_version` words it; ``origin`` tells the runs
-    they start from, whatever the seed; ``data_id`` is what they were trained on, as `data_of` has
-    it, in whatever place.
+    ``run`` represents all of them: they share everything that decides a result but the seed.
+    ``code`` is what they were made with, from `code_version`; ``origin`` identifies the runs they
+    start from, for any seed; ``data_id`` is what they were trained on, from `data_of`, wherever it
+    is stored.
     """
 
     name: str
@@ -57,71 +58,72 @@ class RunGroup:
 def group(
     records: Iterable[Record], requested: Sequence[Run] = (), *, any_commit: bool = False
 ) -> list[RunGroup]:
-    """One group for each name, in the order of ``requested`` and then of the records.
+    """One group per name, in the order of ``requested`` and then of the records.
 
-    Where one name was run in several ways, the requested way is kept, else the one that
-    most of the study shares, else the latest. Of the runs of that way those on unchanged data are
-    kept, and of these those of one commit, unless ``any_commit``: the data and the commit that most
-    of the study shares.
+    Where one name was run with several setups, the requested one is kept, else the one that most of
+    the study shares, else the latest. Of its runs those on unchanged data are kept, and of these
+    those of one commit, unless ``any_commit``: the data and the commit that most of the study
+    shares.
     """
     records = list(records)
-    known = {run.key: run for run in [*(record.run for record in records), *requested]}
-    shared = Counter(_conditions(record.run) for record in records)
+    runs_by_key = {run.key: run for run in [*(record.run for record in records), *requested]}
+    conditions = Counter(_conditions(record.run) for record in records)
     codes = Counter(map(code_version, records))
     data = Counter(data_of(record) for record in records if fingerprint_of(record))
 
     def setup(run: Run) -> str:
-        """The key of everything that decides a result apart from the seed, the run's own and that
-        of the runs it starts from; one that the study does not have is told by its key alone."""
+        """The key of everything but the seed that decides a result, in the run and in the runs it
+        starts from; a run outside the study is identified by its own key."""
         return run.model_copy(update={"seed": 0, "init_from": origin(run)}).key
 
     def origin(run: Run) -> str | None:
-        """The same of the run that a run starts from; None where it starts from none."""
-        parent = known.get(run.init_from or "")
+        """The setup of the run that a run starts from; None where it starts from none."""
+        parent = runs_by_key.get(run.init_from or "")
         return setup(parent) if parent else run.init_from
 
     def one_group(name: str) -> RunGroup:
         wanted = [run for run in requested if run.name == name]
-        ways: dict[str, list[Record]] = {}
+        by_setup: dict[str, list[Record]] = {}
         for record in records:
             if record.run.name == name:
-                ways.setdefault(setup(record.run), []).append(record)
+                by_setup.setdefault(setup(record.run), []).append(record)
 
-        def rank(way: str) -> tuple[int, int, float]:
-            own = ways[way]
+        def rank(key: str) -> tuple[int, int, float]:
+            own = by_setup[key]
             done = sum(record.status == "done" for record in own)
-            return shared[_conditions(own[0].run)], done, max(map(_requested_at, own))
+            return conditions[_conditions(own[0].run)], done, max(map(_requested_at, own))
 
-        kept = setup(wanted[0]) if wanted else max(ways, key=rank)
-        members = ways.pop(kept, [])
+        kept = setup(wanted[0]) if wanted else max(by_setup, key=rank)
+        members = by_setup.pop(kept, [])
         reasons: list[tuple[Record, str]] = []
-        # What has not begun has recorded no data, and stays.
-        on = _most_shared([one for one in members if fingerprint_of(one)], data_of, data)
+        # A run that has not started has recorded no data, and stays.
+        on = _most_shared([record for record in members if fingerprint_of(record)], data_of, data)
         if on:
-            changed = [(one, _changed(one, on)) for one in members]
-            reasons += [(one, f"other data: {what}") for one, what in changed if what]
-            members = [one for one, what in changed if not what]
-        by = None if any_commit else _most_shared(members, code_version, codes)
-        code = code_version(by) if by else ""
-        strangers = [one for one in members if by and code_version(one) != code]
-        alike = [one for one in members if not by or code_version(one) == code]
-        members = sorted(alike, key=_precedence)
+            changed = [(record, _changed(record, on)) for record in members]
+            reasons += [(record, f"other data: {change}") for record, change in changed if change]
+            members = [record for record, change in changed if not change]
+        made_by = None if any_commit else _most_shared(members, code_version, codes)
+        code = code_version(made_by) if made_by else ""
+        other_code = [record for record in members if code not in ("", code_version(record))]
+        same_code = [record for record in members if code in ("", code_version(record))]
+        members = sorted(same_code, key=_precedence)
         run = wanted[0] if wanted else members[-1].run
-        seeds = {one.run.seed: one for one in members}
+        seeds = {record.run.seed: record for record in members}
         reasons += [
-            (one, f"seed {one.run.seed} is counted from another folder")
-            for one in members
-            if seeds[one.run.seed] is not one
+            (record, f"seed {record.run.seed} is counted from another folder")
+            for record in members
+            if seeds[record.run.seed] is not record
         ]
-        reasons += [(one, f"{code_version(one)}, not {code}") for one in strangers]
-        for other in (one for others in ways.values() for one in others):
-            reasons.append((other, differences(other.run, run, _changed(other, on) if on else "")))
+        reasons += [(record, f"{code_version(record)}, not {code}") for record in other_code]
+        for record in chain.from_iterable(by_setup.values()):
+            change = _changed(record, on) if on else ""
+            reasons.append((record, differences(record.run, run, change)))
         return RunGroup(
             name,
             run,
             dict(sorted(seeds.items())),
-            len({*seeds, *(one.seed for one in wanted if setup(one) == kept)}),
-            tuple(_excluded(one, reason) for one, reason in reasons),
+            len({*seeds, *(record.seed for record in wanted if setup(record) == kept)}),
+            tuple(_excluded(record, reason) for record, reason in reasons),
             code,
             origin(run),
             data_of(on) if on else run.data_identity,
@@ -132,32 +134,34 @@ def group(
 
 
 def _most_shared(
-    members: Sequence[Record], of: Callable[[Record], str], shared: Counter[str]
+    members: Sequence[Record], key: Callable[[Record], str], shared: Counter[str]
 ) -> Record | None:
-    """A record of what most of the study shares, else most of these, else the latest."""
-    own = Counter(map(of, members))
-    return max(
-        members, key=lambda one: (shared[of(one)], own[of(one)], _requested_at(one)), default=None
-    )
+    """A record whose key most of the study shares, else most of these, else the latest."""
+    counts = Counter(map(key, members))
+
+    def rank(record: Record) -> tuple[int, int, float]:
+        return shared[key(record)], counts[key(record)], _requested_at(record)
+
+    return max(members, key=rank, default=None)
 
 
 def _changed(record: Record, kept: Record) -> str:
-    """What is other in a record's data than in those of the one that is kept, in words."""
+    """How a record's data differs from the kept one's, in words."""
     return difference(fingerprint_of(kept), fingerprint_of(record), _THAN)
 
 
 def comparable(records: Iterable[Record]) -> list[Record]:
     """The records that the table of rows averages, for other tables of the same runs."""
-    given = list(records)
-    kept = {id(record) for one in group(given) for record in one.seeds.values()}
-    return [record for record in given if id(record) in kept]
+    records = list(records)
+    kept = {id(record) for group_ in group(records) for record in group_.seeds.values()}
+    return [record for record in records if id(record) in kept]
 
 
 def code_version(record: Record) -> str:
-    """What a run was made with: ``commit 0123456789``, or the version where there is no commit.
+    """The code that made a run: ``commit 0123456789``, or the version where there is no commit.
 
-    A ``+`` says that files differed from the commit. Two such runs are taken as alike, since what
-    differed was not recorded.
+    A ``+`` marks files that differed from the commit. Two such runs count as equal, since the
+    difference was not recorded.
     """
     commit = record.manifest.get("commit")
     if commit:
@@ -170,21 +174,21 @@ def code_version(record: Record) -> str:
 def differences(run: Run, kept: Run, changed: str = "") -> str:
     """How a run differs from the one that was kept: ``recipe epochs: 2, not 10``.
 
-    ``changed`` says in words what is other in data of the same name.
+    ``changed`` describes a change in data of the same name.
     """
-    found = []
+    texts = []
     for part in ("task", "data", "model", "recipe", "init_from"):
         if part == "data" and run.data_identity == kept.data_identity:
-            continue  # wherever it lies
+            continue  # wherever it is stored
         if part == "data" and (changed or run.data == kept.data):
-            found.append(f"other data: {changed or 'what lies there has changed'}")
+            texts.append(f"other data: {changed or 'what lies there has changed'}")
             continue
-        mine, its = (_flat(part, getattr(one, part)) for one in (run, kept))
-        for name in [*mine, *(name for name in its if name not in mine)]:
-            if mine.get(name) != its.get(name) and name != "recipe name":
-                found.append(f"{name}: {_word(mine.get(name))}, not {_word(its.get(name))}")
-    more = len(found) - _SHOWN
-    return "; ".join(found[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        own, other = (_flat(part, getattr(each, part)) for each in (run, kept))
+        for name in [*own, *(name for name in other if name not in own)]:
+            if own.get(name) != other.get(name) and name != "recipe name":
+                texts.append(f"{name}: {_word(own.get(name))}, not {_word(other.get(name))}")
+    hidden = len(texts) - _SHOWN
+    return "; ".join(texts[:_SHOWN]) + (f"; and {hidden} more" if hidden > 0 else "")
 
 
 def _flat(part: str, value: Any) -> dict[str, Any]:
@@ -204,7 +208,7 @@ def _word(value: Any) -> str:
 
 
 def _conditions(run: Run) -> str:
-    """What rows of one study have in common: recipe, data, task."""
+    """What rows of one study share: recipe, data, task."""
     return json.dumps([run.recipe, run.data_identity, run.task.model_dump()], sort_keys=True)
 
 
@@ -214,7 +218,7 @@ def _requested_at(record: Record) -> float:
 
 
 def _precedence(record: Record) -> tuple[bool, int, float]:
-    """Sorts the record to count last: done before unfinished, further before less far."""
+    """Sorts the record to count last: done after unfinished, more epochs after fewer."""
     return record.status == "done", len(record.epochs), _requested_at(record)
 
 
@@ -233,16 +237,19 @@ def _excluded(record: Record, reason: str) -> ExcludedRun:
 
 
 def excluded_runs(records: Iterable[Record], groups: Iterable[RunGroup]) -> list[ExcludedRun]:
-    """What disagrees with its row, then what has failed, runs, has stopped or has not begun."""
-    reasons = {left.folder: left.reason for one in groups for left in one.excluded}
-    words = [(one, (progress_of(one), reasons.get(one.folder, ""))) for one in records]
-    found = [_excluded(one, "; ".join(filter(None, own))) for one, own in words if any(own)]
+    """Runs that disagree with their row, then failed, running, stopped and new ones."""
+    reasons = {run.folder: run.reason for group_ in groups for run in group_.excluded}
+    excluded = [
+        _excluded(record, "; ".join(texts))
+        for record in records
+        if (texts := [*filter(None, (progress_of(record), reasons.get(record.folder)))])
+    ]
     states = ("done", "failed", "running", "unfinished", "new")
-    return sorted(found, key=lambda one: states.index(one.state))
+    return sorted(excluded, key=lambda run: states.index(run.state))
 
 
 def progress_of(record: Record) -> str:
-    """How far a run without a result is: ``stopped after epoch 2 of 10``; "" where it is done."""
+    """How far an unfinished run is: ``stopped, after epoch 2 of 10``; "" where it is done."""
     if record.status == "done":
         return ""
     last = record.epochs[-1] if record.epochs else None

@@ -16,7 +16,7 @@ from convnext_study.results.summary import rows_and_tests
 from convnext_study.roadmap import ROADMAPS
 from convnext_study.runs.records import Record, RecordError, scan
 
-_DRAWN = 40  # rows, above which a study is a table and not a road
+_MOST_IN_FIGURE = 40  # rows; a larger study is shown as a table only
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class StudyResults:
 
     @property
     def drawn(self) -> bool:
-        """Whether its rows stand in a figure and have curves of their own.
+        """Whether its rows are drawn in a figure and have their own curves.
 
-        Sets of steps, which have no order, are a table.
+        Sets of steps, which have no order, are a table only.
         """
         ordered = not self.kind or any(row.order is not None for row in self.rows)
-        return ordered and len(self.rows) <= _DRAWN
+        return ordered and len(self.rows) <= _MOST_IN_FIGURE
 
     @property
     def done(self) -> list[ResultRow]:
@@ -60,12 +60,12 @@ class StudyResults:
 
     @property
     def metric(self) -> MetricSpec:
-        """What all rows are judged by; an unnamed one where they are not judged alike."""
+        """The metric of all rows; an unnamed one where they have several."""
         return shared_metric(self.rows)
 
     @property
     def counted(self) -> list[Record]:
-        """The counted records of all rows, in their order."""
+        """The counted records of all rows, in order."""
         return [record for row in self.rows for record in self.records(row.name)]
 
     def records(self, name: str) -> list[Record]:
@@ -75,7 +75,7 @@ class StudyResults:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """All studies of a folder, the road maps first, why records are ``broken``, and attributions
+    """All studies of a folder, road maps first, the errors of ``broken`` records, and attributions
     where the folder has the networks for them.
     """
 
@@ -89,9 +89,9 @@ class StudyFolder:
         """The runs whose records are broken."""
         return [
             ExcludedRun(
-                run=one.folder.name, folder=one.folder, state="unreadable", reason=one.reason
+                run=error.folder.name, folder=error.folder, state="unreadable", reason=error.reason
             )
-            for one in self.broken
+            for error in self.broken
         ]
 
 
@@ -106,19 +106,22 @@ def load_results(path: Path, *, any_commit: bool = False) -> StudyFolder:
     by_study: dict[str, list[Record]] = {}
     for record in records:
         by_study.setdefault(record.run.study, []).append(record)
-    studies = [make_study(name, own, any_commit=any_commit) for name, own in by_study.items()]
+    studies = [
+        make_study(name, study_records, any_commit=any_commit)
+        for name, study_records in by_study.items()
+    ]
     return StudyFolder(
         path,
-        sorted(studies, key=lambda one: not one.is_road),
+        sorted(studies, key=lambda study: not study.is_road),
         broken,
         attributions(records, any_commit=any_commit),
     )
 
 
 def make_study(name: str, records: Iterable[Record], *, any_commit: bool = False) -> StudyResults:
-    """One study's rows, and what may be said of them."""
+    """One study's rows, with their tests and excluded runs."""
     records = list(records)
-    groups = {one.name: one for one in group(records, any_commit=any_commit)}
+    groups = {run_group.name: run_group for run_group in group(records, any_commit=any_commit)}
     rows, tests = rows_and_tests(groups.values())
     kinds = [str(row.metadata.get("study_kind", "")) for row in rows]
     return StudyResults(

@@ -1,4 +1,4 @@
-"""How a study's metric is called and written: label, unit, direction, decimals."""
+"""How a study's metric is named and formatted: label, unit, direction, decimals."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from convnext_study.runs.metrics import Metric
 
 _PERCENT = "%"
-_DIGITS = 4  # shown of a value that is no percentage
+_DIGITS = 4  # significant digits of a value that is no percentage
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec:
-    """A metric without its value; by default one of which nothing is known.
+    """A metric without its value; by default an unknown one.
 
-    ``name`` is its key in records; ``decimals`` are those in which its values are written.
+    ``name`` is its key in records; ``decimals`` is the number of decimals of printed values.
     """
 
     name: str = ""
@@ -27,22 +27,22 @@ class MetricSpec:
 
     @property
     def sign(self) -> int:
-        """What turns a difference into a gain, which is above 0 for the better."""
+        """Turns a difference into a gain, which is above 0 for the better."""
         return 1 if self.higher_is_better else -1
 
     @property
     def heading(self) -> str:
-        """Of a column: ``top-1 %``; an arrow says that lower is better."""
+        """A column's heading: ``top-1 %``; an arrow marks that lower is better."""
         return f"{self.label} {self.unit}".strip() + self._arrow
 
     @property
     def axis(self) -> str:
-        """Of an axis: ``top-1, %``."""
+        """An axis label: ``top-1, %``."""
         return ", ".join(filter(None, (self.label, self.unit))) + self._arrow
 
     @property
     def title(self) -> str:
-        """The label as the first word of a line; names such as mIoU stay as they are."""
+        """The label, capitalised; names such as mIoU stay as they are."""
         first = self.label.partition(" ")[0].rstrip(",")
         return self.label if first != first.lower() else self.label[:1].upper() + self.label[1:]
 
@@ -53,7 +53,7 @@ class MetricSpec:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Between which values it can lie."""
+        """The lowest and highest possible value."""
         return (0.0, 100.0) if self.unit == _PERCENT else (-math.inf, math.inf)
 
     @property
@@ -61,7 +61,7 @@ class MetricSpec:
         return "" if self.higher_is_better else " ↓"
 
     def scaled_to(self, values: Iterable[float | None]) -> MetricSpec:
-        """The same, with as many decimals as tell such values apart."""
+        """The same, with enough decimals to distinguish such values."""
         largest = max((abs(value) for value in values if value is not None), default=0.0)
         if self.unit == _PERCENT or not largest or not math.isfinite(largest):
             return replace(self, decimals=2)
@@ -73,7 +73,7 @@ UNNAMED = MetricSpec()
 
 
 def spec_of(name: str, metric: Metric, values: Iterable[float | None] = ()) -> MetricSpec:
-    """What a metric says of itself, written as ``values``, or its own, ask for."""
+    """The spec of a metric, with decimals that suit ``values`` and its own value."""
     return MetricSpec(
         name=name,
         label=metric.label,

@@ -1,8 +1,8 @@
-"""What the paper's tables say of a study: the deviation between seeds, and how far the order of its
-rows, and of its steps by gain, is the paper's (Tables 10 and 11).
+"""A study against the paper's Tables 10 and 11: the standard deviation between seeds, and how far
+the order of its rows, and of its steps by gain, agrees with the paper's.
 
-Gains of neighbouring steps share a row, so that tables of p for correlations do not hold. Here
-every p is that of permuting the accuracies over the rows, from which gains are computed anew.
+Gains of neighbouring steps share a row, so standard tables of p for correlations do not apply. Here
+every p comes from permuting the accuracies over the rows, from which gains are recomputed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CAVEAT = (
 )
 _SEEDS = 3  # of each row of Table 10
 _DIGITS = 6  # differences of printed numbers carry rounding errors far below this
-_FEWEST = 5  # rows, of which there are 120 orders
+_FEWEST = 5  # rows, which have 120 orders
 PERMUTATIONS, REPLICATES = 20_000, 2_000
 ROWS, GAINS = "rows by accuracy, Kendall", "steps by gain"
 Kind = Callable[["Array"], "Array"]
@@ -48,26 +48,26 @@ def paper_std() -> PooledStd:
 
     The table does not say whether its standard deviations divide by n or n - 1; n - 1 is assumed.
     """
-    printed = [row.std for row in PAPER["t"].values() if row.std is not None]
-    pooled = math.sqrt(fmean(std**2 for std in printed))
-    source = f"{len(printed)} rows of the paper's Table 10 ({_SEEDS} seeds each, ImageNet-1K)"
-    return PooledStd(pooled, len(printed) * (_SEEDS - 1), source)
+    stds = [row.std for row in PAPER["t"].values() if row.std is not None]
+    pooled = math.sqrt(fmean(std**2 for std in stds))
+    source = f"{len(stds)} rows of the paper's Table 10 ({_SEEDS} seeds each, ImageNet-1K)"
+    return PooledStd(pooled, len(stds) * (_SEEDS - 1), source)
 
 
 @dataclass(frozen=True)
 class AgreementStatistic:
-    """One way in which a road agrees with a table of the paper, and what it compares with.
+    """A correlation between a road and a table of the paper, with values to compare it with.
 
     Args:
         what: is correlated, in words.
         value: the correlation, from -1 to 1.
         p: one-sided, by permuting rows.
         count: pairs of numbers.
-        macs_alone: what the logarithm of MACs reaches in place of accuracies; None for partial
-            correlations, which take it out.
-        other_table: what the paper's other table reaches, whose networks are deeper.
-        replicate: the median of what a repetition of the paper's own trainings would reach, by
-            its own deviation between seeds.
+        macs_alone: the correlation of the logarithm of MACs in place of accuracies; None for
+            partial correlations, which control for it.
+        other_table: the correlation of the paper's other table, whose networks are deeper.
+        replicate: the median correlation of repetitions of the paper's own trainings, simulated
+            with its standard deviation between seeds.
     """
 
     what: str
@@ -83,7 +83,7 @@ class AgreementStatistic:
 class Agreement:
     """A road's agreement with a table of the paper.
 
-    ``signs`` of ``gains`` gains have the paper's sign, ``plus`` of them would if all were above 0.
+    ``signs`` of ``gains`` gains have the paper's sign; ``plus`` of the paper's are above 0.
     """
 
     table: str
@@ -100,62 +100,62 @@ def agreement(
 ) -> Agreement:
     """Compare measured accuracies with a table of the paper, over the adopted rows that have one.
 
-    It is the regime's own; Table 10 for a road map that the paper does not have, whose rows are
-    matched by their place on the road.
+    The table is the regime's own; Table 10 for a road map that the paper does not have, whose rows
+    are matched by their position on the road.
 
     Args:
         regime: of the road.
-        value: accuracies in percent, by the name of the row.
+        value: accuracies in percent, by row name.
         macs: multiply-accumulates of those rows, in any unit.
 
     Returns:
-        No statistics for fewer than five rows, or rows that are all alike.
+        No statistics for fewer than five rows, or where all accuracies are equal.
     """
     import numpy as np
 
     table = regime if regime in PAPER else "t"
     road = _Road.of(regime, value.keys() & macs.keys())
     names = road.names
-    mine, cost = (np.array([given[name] for name in names], float) for given in (value, macs))
-    if len(names) < _FEWEST or np.ptp(mine.round(_DIGITS)) == 0:
+    measured, costs = (np.array([by[name] for name in names], float) for by in (value, macs))
+    if len(names) < _FEWEST or np.ptp(measured.round(_DIGITS)) == 0:
         return Agreement(TABLES[table])
-    printed, deeper = (road.printed(one) for one in (table, "b" if table == "t" else "t"))
-    work = road.gains(np.log(cost))
-    draw = np.random.default_rng(0)
-    shuffled = draw.permuted(np.tile(mine, (PERMUTATIONS, 1)), axis=1)
-    # Printed means over three seeds and those of a repetition both have the deviation of a mean.
+    published, deeper = road.published(table), road.published("b" if table == "t" else "t")
+    mac_gains = road.gains(np.log(costs))
+    rng = np.random.default_rng(0)
+    shuffled = rng.permuted(np.tile(measured, (PERMUTATIONS, 1)), axis=1)
+    # Published means over three seeds and those of a repetition both deviate as means do.
     spread = paper_std().std * math.sqrt(2 / _SEEDS)
-    again = printed + spread * draw.standard_normal((REPLICATES, len(names)))
+    repeated = published + spread * rng.standard_normal((REPLICATES, len(names)))
 
     def statistic(
-        what: str, of: Callable[[Array], Array], *, macs_alone: bool
+        what: str, correlation: Callable[[Array], Array], *, macs_alone: bool
     ) -> AgreementStatistic:
-        seen = float(of(mine[None])[0])
-        hits = int((of(shuffled) >= seen - 1e-12).sum())
+        observed = float(correlation(measured[None])[0])
+        as_high = int((correlation(shuffled) >= observed - 1e-12).sum())
         return AgreementStatistic(
             what=what,
-            value=seen,
-            p=(1 + hits) / (1 + PERMUTATIONS),
+            value=observed,
+            p=(1 + as_high) / (1 + PERMUTATIONS),
             count=len(names) if what == ROWS else len(road.pairs),
-            macs_alone=float(of(np.log(cost)[None])[0]) if macs_alone else None,
-            other_table=float(of(deeper[None])[0]),
-            replicate=float(np.median(of(again))),
+            macs_alone=float(correlation(np.log(costs)[None])[0]) if macs_alone else None,
+            other_table=float(correlation(deeper[None])[0]),
+            replicate=float(np.median(correlation(repeated))),
         )
 
-    its = road.gains(printed)
-    found = [statistic(ROWS, lambda rows: kendall(rows, printed), macs_alone=True)]
+    gains = road.gains(published)
+    results = [statistic(ROWS, lambda rows: kendall(rows, published), macs_alone=True)]
     if len(road.pairs) >= _FEWEST - 1:
         for name, kind in (("Spearman", ranks), ("Pearson", rounded)):
-            plain, beyond = road.correlations(kind, its, work)
-            found.append(statistic(f"{GAINS}, {name}", plain, macs_alone=True))
-            found.append(statistic(f"{GAINS} given log MACs, {name}", beyond, macs_alone=False))
-    ups = (road.gains(mine).round(_DIGITS) > 0), (its.round(_DIGITS) > 0)
+            plain, partial = road.correlations(kind, gains, mac_gains)
+            results.append(statistic(f"{GAINS}, {name}", plain, macs_alone=True))
+            results.append(statistic(f"{GAINS} given log MACs, {name}", partial, macs_alone=False))
+    signs = (road.gains(measured).round(_DIGITS) > 0), (gains.round(_DIGITS) > 0)
     return Agreement(
         TABLES[table],
-        tuple(found),
-        signs=int((ups[0] == ups[1]).sum()),
-        plus=int(ups[1].sum()),
-        gains=len(its),
+        tuple(results),
+        signs=int((signs[0] == signs[1]).sum()),
+        plus=int(signs[1].sum()),
+        gains=len(gains),
     )
 
 
@@ -168,8 +168,8 @@ def agreement_of_rows(regime: str, rows: Iterable[ResultRow]) -> Agreement:
 
 @dataclass(frozen=True)
 class _Road:
-    """The adopted rows that were measured: their places on the road, and the pairs (child, parent)
-    whose difference is a gain, by their places among these rows."""
+    """The adopted rows that were measured: their positions on the road, and the pairs (child,
+    parent) whose difference is a gain, as indices of these rows."""
 
     names: tuple[str, ...]
     places: tuple[int, ...]
@@ -179,21 +179,21 @@ class _Road:
     def of(cls, regime: str, measured: Iterable[str]) -> _Road:
         variants = get_roadmap(regime).variants()
         measured = set(measured)
-        kept = [place for place, row in enumerate(variants) if row.adopted and row.name in measured]
-        names = tuple(variants[place].name for place in kept)
+        kept = [i for i, row in enumerate(variants) if row.adopted and row.name in measured]
+        names = tuple(variants[i].name for i in kept)
         pairs = [
             (child, names.index(parent))
-            for child, place in enumerate(kept)
-            if (parent := variants[place].parent) is not None and parent in names
+            for child, i in enumerate(kept)
+            if (parent := variants[i].parent) is not None and parent in names
         ]
         return cls(names, tuple(kept), tuple(pairs))
 
-    def printed(self, table: str) -> Array:
-        """The accuracies that a table of the paper prints for these rows: (rows,)."""
+    def published(self, table: str) -> Array:
+        """The accuracies of these rows in a table of the paper: (rows,)."""
         import numpy as np
 
         rows = list(PAPER[table].values())
-        return np.array([rows[place].top1 for place in self.places])
+        return np.array([rows[i].top1 for i in self.places])
 
     def gains(self, rows: Array) -> Array:
         """(..., rows) to (..., gains)."""
@@ -201,55 +201,57 @@ class _Road:
         difference: Array = rows[..., list(child)] - rows[..., list(parent)]
         return difference
 
-    def correlations(self, kind: Kind, its: Array, work: Array) -> tuple[Kind, Kind]:
-        """Of (k, rows) accuracies: of their gains with others (gains,), and given MACs' too."""
-        target, given = kind(its[None])[0], kind(work[None])[0]
+    def correlations(self, kind: Kind, gains: Array, macs: Array) -> tuple[Kind, Kind]:
+        """Functions of (k, rows) accuracies: the correlation of their gains with published ones
+        (gains,), and the same given the gains of MACs."""
+        target, control = kind(gains[None])[0], kind(macs[None])[0]
         return (
             lambda rows: pearson(kind(self.gains(rows)), target),
-            lambda rows: partial_correlation(kind(self.gains(rows)), target, given),
+            lambda rows: partial_correlation(kind(self.gains(rows)), target, control),
         )
 
 
 def rounded(values: Array) -> Array:
-    """Without the errors that differences of printed numbers carry."""
+    """Rounds off the floating-point errors of differences of printed numbers."""
     return values.round(_DIGITS)
 
 
 def ranks(values: Array) -> Array:
-    """(n, k) to the ranks in each line, ties sharing their mean rank."""
+    """(n, k) to the ranks in each row, ties sharing their mean rank."""
     import numpy as np
 
-    one, other = (np.expand_dims(rounded(values), axis) for axis in (2, 1))
-    found: Array = ((one > other).sum(2) + (one >= other).sum(2) + 1) / 2
-    return found  # scipy's rankdata, whose import takes 0.7 s
+    left, right = (np.expand_dims(rounded(values), axis) for axis in (2, 1))
+    result: Array = ((left > right).sum(2) + (left >= right).sum(2) + 1) / 2
+    return result  # scipy's rankdata, whose import takes 0.7 s
 
 
-def pearson(many: Array, one: Array) -> Array:
-    """Pearson's correlation of each line of (n, k) with (k,); 0 for a constant line."""
+def pearson(rows: Array, target: Array) -> Array:
+    """Pearson's correlation of each row of (n, k) with (k,); 0 for a constant row."""
     import numpy as np
 
-    many, one = many - many.mean(axis=1, keepdims=True), one - one.mean()
-    below = np.sqrt((many**2).sum(axis=1) * (one**2).sum())
-    return np.asarray((many @ one) / np.where(below > 0, below, np.inf))
+    rows, target = rows - rows.mean(axis=1, keepdims=True), target - target.mean()
+    denominator = np.sqrt((rows**2).sum(axis=1) * (target**2).sum())
+    return np.asarray((rows @ target) / np.where(denominator > 0, denominator, np.inf))
 
 
-def partial_correlation(many: Array, one: Array, given: Array) -> Array:
-    """The correlation of each line of (n, k) with (k,) that remains given a third variable (k,)."""
+def partial_correlation(rows: Array, target: Array, control: Array) -> Array:
+    """The partial correlation of each row of (n, k) with (k,), given a third variable (k,)."""
     import numpy as np
 
-    with_one, with_given = pearson(many, one), pearson(many, given)
-    between = float(pearson(one[None], given)[0])
-    below = np.sqrt(np.maximum((1 - with_given**2) * (1 - between**2), 0))
-    return np.asarray((with_one - with_given * between) / np.where(below > 1e-9, below, np.inf))
+    with_target, with_control = pearson(rows, target), pearson(rows, control)
+    target_control = float(pearson(target[None], control)[0])
+    denominator = np.sqrt(np.maximum((1 - with_control**2) * (1 - target_control**2), 0))
+    numerator = with_target - with_control * target_control
+    return np.asarray(numerator / np.where(denominator > 1e-9, denominator, np.inf))
 
 
-def kendall(many: Array, one: Array) -> Array:
-    """Kendall's tau-b of each line of (n, k) with (k,); 0 for a constant line."""
+def kendall(rows: Array, target: Array) -> Array:
+    """Kendall's tau-b of each row of (n, k) with (k,); 0 for a constant row."""
     import numpy as np
 
-    first, second = np.triu_indices(len(one), 1)
-    many, one = rounded(many), rounded(one)
-    signs = np.sign(many[:, first] - many[:, second])
-    its = np.sign(one[first] - one[second])
-    below = np.sqrt((signs**2).sum(axis=1) * (its**2).sum())
-    return np.asarray((signs @ its) / np.where(below > 0, below, np.inf))
+    first, second = np.triu_indices(len(target), 1)
+    rows, target = rounded(rows), rounded(target)
+    signs = np.sign(rows[:, first] - rows[:, second])
+    target_signs = np.sign(target[first] - target[second])
+    denominator = np.sqrt((signs**2).sum(axis=1) * (target_signs**2).sum())
+    return np.asarray((signs @ target_signs) / np.where(denominator > 0, denominator, np.inf))

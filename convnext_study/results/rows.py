@@ -16,19 +16,18 @@ IMAGENET_IMAGES = 50_000  # of ImageNet-1K's validation set
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRow:
-    """One network of a study, over its seeds. What is not known yet is None.
+    """One network of a study, over its seeds. Unknown values are None.
 
-    ``value`` is the mean of ``metric``, which the runs are judged by, in its unit as ``std`` is;
-    ``interval`` is of 95 % for the choice of test images, by ``interval_method``; ``image_groups``
-    counts the groups of images that are not
-    independent; ``resolution`` is what one image changes. ``gain`` is the difference of means to
-    ``parent``, above 0 for the better, ``significant`` where its Holm-adjusted p is 0.05 or less
-    (None: not tested). ``metrics`` are the means of all other metrics and ``costs`` all costs, by
-    name; ``macs`` are of
-    one image; ``peak_memory`` is in bytes, the most of all seeds; ``images_per_s`` is training
-    throughput, the median over seeds. ``paper_value`` and ``paper_gflops`` are the paper's, on
-    ImageNet-1K, for published rows only. ``data`` is where the data is, ``data_id`` what it is,
-    wherever that is. ``number`` counts the study's rows from 1.
+    ``value`` is the mean of ``metric``, the runs' primary metric, in its unit, as is ``std``;
+    ``interval`` is the 95 % one for the choice of test images, by ``interval_method``;
+    ``image_groups`` counts groups of dependent images; ``resolution`` is what one image changes.
+    ``gain`` is the difference of means to ``parent``, above 0 for the better, ``significant``
+    whether its Holm-adjusted p is 0.05 or less (None: not tested). ``metrics`` are the means of all
+    other metrics and ``costs`` all costs, by name; ``macs`` are per image; ``peak_memory`` is in
+    bytes, the maximum over seeds; ``images_per_s`` is training throughput, the median over seeds.
+    ``paper_value`` and ``paper_gflops`` are the paper's, on ImageNet-1K, for published rows only.
+    ``data`` is the data's URI, ``data_id`` identifies it wherever it is stored. ``number`` counts
+    the study's rows from 1.
     """
 
     name: str
@@ -74,12 +73,12 @@ class ResultRow:
 
     @property
     def on_road(self) -> bool:
-        """Whether it is a row of a whole road map, and no ablation's."""
+        """Whether it is a row of a whole road map rather than of an ablation."""
         return self.regime in ROADMAPS and self.study == f"roadmap-{self.regime}"
 
     @property
     def state(self) -> str:
-        """``done``, or what keeps the row empty: ``failed``, ``running``, ``not run``."""
+        """``done``, or why it is empty: ``failed``, ``running``, ``unfinished``, ``not run``."""
         if self.value is not None:
             return "done"
         for status, word in (("running", "running"), ("failed", "failed")):
@@ -90,15 +89,15 @@ class ResultRow:
 
 def shared_metric(rows: Iterable[ResultRow]) -> MetricSpec:
     """The metric of all rows with a value; an unnamed one where they have several, or none."""
-    found = {row.metric.name: row.metric for row in rows if row.value is not None}
-    return next(iter(found.values())) if len(found) == 1 else UNNAMED
+    metrics = {row.metric.name: row.metric for row in rows if row.value is not None}
+    return next(iter(metrics.values())) if len(metrics) == 1 else UNNAMED
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyTitle:
-    """The whole of a study in a few words.
+    """What a study is, in a few words.
 
-    ``compare_paper``: whether the paper's numbers may stand in the same picture.
+    ``compare_paper``: whether the paper's numbers may be shown in the same figure.
     """
 
     title: str
@@ -108,7 +107,7 @@ class StudyTitle:
 
 
 def study_title(rows: Sequence[ResultRow]) -> StudyTitle:
-    """What the rows have in common.
+    """The title of these rows.
 
     The paper's numbers are comparable with rows of its own road maps that were evaluated on as many
     images as ImageNet-1K's validation set has.
@@ -120,7 +119,7 @@ def study_title(rows: Sequence[ResultRow]) -> StudyTitle:
     done = [row for row in rows if row.value is not None]
     return StudyTitle(
         title="From ResNet to ConvNeXt, step by step" if on_road else ", ".join(studies),
-        # Data that was moved goes by one name.
+        # Data that was moved is listed once.
         data=", ".join(sorted({row.data_id or row.data: row.data for row in rows}.values())),
         regime=regime,
         compare_paper=bool(done)
@@ -129,20 +128,20 @@ def study_title(rows: Sequence[ResultRow]) -> StudyTitle:
 
 
 def describe_runs(rows: Sequence[ResultRow], meta: StudyTitle) -> list[str]:
-    """Regime, data, test images, seeds and runs, each in a few words."""
-    done = [row for row in rows if row.value is not None and row.seeds]
+    """Regime, data, test images, seeds and runs, a few words each."""
+    finished = [row for row in rows if row.value is not None and row.seeds]
     parts = [f"regime {meta.regime}"] if meta.regime else []
     parts.append(f"data {short_data(meta.data)}")
-    if done:
-        runs = sum(len(row.seeds) for row in done)
-        parts.append(f"{_range([row.val_images or 0 for row in done])} test images")
-        parts.append(count_seeds(done))
+    if finished:
+        runs = sum(len(row.seeds) for row in finished)
+        parts.append(f"{_range([row.val_images or 0 for row in finished])} test images")
+        parts.append(count_seeds(finished))
         parts.append(f"{runs:,} finished run{'' if runs == 1 else 's'}")
     return parts
 
 
 def count_seeds(rows: Iterable[ResultRow]) -> str:
-    """``1 seed``, or ``1 to 3 seeds``: of rows with a value."""
+    """``1 seed``, or ``1 to 3 seeds``, of rows with a value."""
     counts = [len(row.seeds) for row in rows]
     return f"{_range(counts)} seed{'' if max(counts) == 1 else 's'}"
 
@@ -154,9 +153,9 @@ def _range(numbers: Sequence[int]) -> str:
 
 
 def short_data(uri: str) -> str:
-    """A data URI without the folders that lead to it: they are no one else's business."""
+    """A data URI without its parent folders, which a report need not disclose."""
     parts = []
-    for one in uri.split(", "):
-        kind, found, path = one.partition(":")
-        parts.append(f"{kind}:{PurePath(path).name}" if found and "/" in path else one)
+    for part in uri.split(", "):
+        kind, separator, path = part.partition(":")
+        parts.append(f"{kind}:{PurePath(path).name}" if separator and "/" in path else part)
     return ", ".join(parts)

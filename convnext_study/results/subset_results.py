@@ -1,8 +1,8 @@
 """The finished runs of a road's networks by their steps, and the pooled standard deviation.
 
 Only runs that agree in recipe, data, test images and code are counted and pooled: those that the
-caller asks for, else those that most runs share. Everything that says what a step is worth
-(terminal, files, page) is computed from what `group_by_subset` returns.
+caller requests, else those that most runs share. All values of steps (terminal, files, page) are
+computed from what `group_by_subset` returns.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from convnext_study.roadmap.extensions import network_steps
 from convnext_study.runs.fingerprints import data_of
 from convnext_study.runs.records import Record, Result, Run
 
-RECIPE = "recipe"  # a fact of runs: which of the road map's recipes their row is trained with
+RECIPE = "recipe"  # in a run's metadata: which of the road map's recipes its row is trained with
 
 
 class _Setting(NamedTuple):
-    """What two runs must have in common to be compared and pooled."""
+    """What two runs must share to be compared and pooled."""
 
     data: str
     val_images: int
@@ -40,12 +40,12 @@ class _Setting(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetResults:
-    """Finished runs of a road's networks by their sets of steps, alike in all else but the seed.
+    """Finished runs of a road's networks by their sets of steps, equal in all else but the seed.
 
     ``without_recipe`` are runs of the last network with the first row's recipe: the one step that
-    no network shows. ``std`` is the standard deviation between seeds, pooled over ``networks``;
-    None where none has two seeds. ``excluded`` says in words which runs of these networks are not
-    counted.
+    does not change the network. ``std`` is the standard deviation between seeds, pooled over
+    ``networks``; None where none has two seeds. ``excluded`` describes the runs of these networks
+    that are not counted.
     """
 
     road: Roadmap
@@ -61,15 +61,15 @@ class SubsetResults:
 
     @property
     def metric(self) -> MetricSpec:
-        """What the networks are judged by."""
-        results = [one for records in self.networks.values() for one in results_of(records)]
+        """The primary metric of the networks."""
+        results = [result for records in self.networks.values() for result in results_of(records)]
         if not results:
             return UNNAMED
-        return spec_of(results[0].primary, results[0].metric, [one.value for one in results])
+        return spec_of(results[0].primary, results[0].metric, [result.value for result in results])
 
     def worth(self) -> dict[Coalition, float]:
-        """The mean of each set's metric, in its unit; with the sign turned where lower is better,
-        so that a difference above 0 is for the better."""
+        """The mean of each set's metric, in its unit; negated where lower is better, so that a
+        difference above 0 is for the better."""
         sign = self.metric.sign
         return {
             subset: sign * fmean(result.value for result in results_of(records))
@@ -77,14 +77,14 @@ class SubsetResults:
         }
 
     def macs(self) -> dict[Coalition, float]:
-        """Multiply-accumulates of each set's network, for one image."""
+        """Multiply-accumulates of each set's network, per image."""
         return {
             subset: float(results_of(records)[0].cost.macs)
             for subset, records in self.networks.items()
         }
 
     def std_of_mean(self, subsets: Iterable[Coalition]) -> PooledStd | None:
-        """The standard deviation of a mean over as many seeds as the set with the fewest has."""
+        """The standard deviation of a mean over the seeds of the set with the fewest."""
         if self.std is None:
             return None
         fewest = min(len(self.networks[subset]) for subset in subsets)
@@ -100,15 +100,14 @@ def group_by_subset(
     seeds: Sequence[int] = (),
     any_commit: bool = False,
 ) -> SubsetResults:
-    """Sort finished runs by the steps that their networks have; those of other networks are passed.
+    """Group finished runs by the steps of their networks; runs of other networks are ignored.
 
-    ``recipe`` and ``data`` (as `Run.data_identity` has it), where given, are the only ones that
-    count. ``seeds``, where given,
-    restricts the networks and not the pooled standard deviation. With ``any_commit`` runs made with
-    other versions of the code count as well.
+    Only runs with the given ``recipe`` and ``data`` (a `Run.data_identity`) count. ``seeds``, where
+    given, restricts the networks but not the pooled standard deviation. With ``any_commit``, runs
+    of other versions of the code count as well.
     """
     rows = {_json(road.apply(steps).to_dict()): steps for steps in prefixes(network_steps(road))}
-    found = [
+    finished = [
         (steps, _setting(record, record.result, any_commit), record)
         for record in records
         if record.result is not None and record.result.val_images > 0
@@ -117,7 +116,7 @@ def group_by_subset(
     ]
     counts = Counter(
         setting
-        for _, setting, record in found
+        for _, setting, record in finished
         if (recipe is None or setting.recipe == _json(recipe))
         and data in (None, record.run.data_identity)
     )
@@ -126,33 +125,33 @@ def group_by_subset(
     kept = counts.most_common(1)[0][0]
     first, end = road.variants()[0].recipe, frozenset(network_steps(road))
     by_seed: dict[Coalition, dict[int, Record]] = {}
-    others: dict[str, dict[int, Record]] = {}  # of the end, by a recipe of the first row's
-    for steps, setting, record in found:
+    by_recipe: dict[str, dict[int, Record]] = {}  # of the end, trained as the first row was
+    for steps, setting, record in finished:
         if setting == kept:
             by_seed.setdefault(steps, {}).setdefault(record.run.seed, record)
         elif setting[:4] == kept[:4] and record.run.metadata.get(RECIPE) == first and steps == end:
-            others.setdefault(setting.recipe, {})[record.run.seed] = record
-    ours = json.loads(kept.recipe)
+            by_recipe.setdefault(setting.recipe, {})[record.run.seed] = record
+    fields_kept = json.loads(kept.recipe)
 
-    def unlike(recipe: str) -> tuple[int, float]:
-        its = json.loads(recipe)
-        fields = sum(its.get(name) != value for name, value in ours.items())
-        return fields, abs((its.get("epochs") or 0) - (ours.get("epochs") or 0))
+    def distance(recipe: str) -> tuple[int, float]:
+        other = json.loads(recipe)
+        fields = sum(other.get(name) != value for name, value in fields_kept.items())
+        return fields, abs((other.get("epochs") or 0) - (fields_kept.get("epochs") or 0))
 
-    nearest = others[min(sorted(others), key=unlike)] if others else {}
-    networks = {steps: _chosen(own, seeds) for steps, own in by_seed.items()}
-    counted = [results_of(own.values()) for own in by_seed.values()]
-    several = sum(len(own) > 1 for own in counted)
+    without_recipe = by_recipe[min(sorted(by_recipe), key=distance)] if by_recipe else {}
+    networks = {steps: _chosen(runs, seeds) for steps, runs in by_seed.items()}
+    counted = [results_of(runs.values()) for runs in by_seed.values()]
+    several = sum(len(results) > 1 for results in counted)
     return SubsetResults(
         road=road,
-        networks={steps: own for steps, own in networks.items() if own},
-        without_recipe=_chosen(nearest, seeds),
+        networks={steps: runs for steps, runs in networks.items() if runs},
+        without_recipe=_chosen(without_recipe, seeds),
         std=pool_std(
-            [[result.value for result in own] for own in counted],
+            [[result.value for result in results] for results in counted],
             f"{several} networks",
-            resolution=max(resolution_of(result.metric) for own in counted for result in own),
+            resolution=max(resolution_of(run.metric) for results in counted for run in results),
         ),
-        excluded=_excluded(first, kept, [(setting, record) for _, setting, record in found]),
+        excluded=_excluded(first, kept, [(setting, record) for _, setting, record in finished]),
     )
 
 
@@ -162,10 +161,10 @@ def results_of(records: Iterable[Record]) -> list[Result]:
 
 
 def _subset_of(run: Run, road: Roadmap, rows: Mapping[str, Coalition]) -> Coalition | None:
-    """The network's steps: as its specification has them, whatever its facts say.
+    """The network's steps, from its specification, whatever its metadata says.
 
-    Sets of steps are known by their facts, which must fit the specification. A network of another
-    builder has none: there the facts are believed.
+    A set of steps that is no prefix of the road is read from the metadata, which must fit the
+    specification. A network of another builder has none: its metadata is trusted.
     """
     if (steps := rows.get(_json(run.model.args))) is not None:
         return steps
@@ -177,7 +176,7 @@ def _subset_of(run: Run, road: Roadmap, rows: Mapping[str, Coalition]) -> Coalit
 
 
 def _named(metadata: Mapping[str, Any], road: Roadmap) -> Coalition | None:
-    """The network's steps by the fact ``steps``, without the recipe's."""
+    """The network's steps in the metadata's ``steps``, without the recipe's."""
     names = metadata.get("steps")
     if metadata.get("regime") != road.regime or not isinstance(names, list | tuple):
         return None
@@ -191,28 +190,29 @@ def _setting(record: Record, result: Result, any_commit: bool) -> _Setting:
 
 
 def _chosen(by_seed: Mapping[int, Record], seeds: Sequence[int]) -> tuple[Record, ...]:
-    return tuple(own for seed, own in sorted(by_seed.items()) if not seeds or seed in seeds)
+    return tuple(record for seed, record in sorted(by_seed.items()) if not seeds or seed in seeds)
 
 
 def _excluded(
-    first: str, kept: _Setting, found: Sequence[tuple[_Setting, Record]]
+    first: str, kept: _Setting, finished: Sequence[tuple[_Setting, Record]]
 ) -> tuple[str, ...]:
-    """How many runs of these networks were made on data of the same place that was other data, or
-    differ in recipe (but the ``first`` row's, which studies ask for) or code."""
-    places = {own.run.data for one, own in found if one == kept}
-    words = (
+    """Counts, in words, of runs of these networks on the same data URI that differ in the data
+    itself, in recipe (except the ``first`` row's, which studies request) or in code."""
+    uris = {record.run.data for setting, record in finished if setting == kept}
+    reasons = (
         "on data that has changed are not counted.",
         "with another recipe are not counted.",
         f"not made at {kept.code} are not counted; --any-commit counts them.",
     )
 
-    def why(one: _Setting, own: Record) -> str | None:
-        if one == kept or own.run.data not in places or own.run.metadata.get(RECIPE) == first:
+    def why(own: _Setting, record: Record) -> str | None:
+        run = record.run
+        if own == kept or run.data not in uris or run.metadata.get(RECIPE) == first:
             return None
-        return words[0 if one.data != kept.data else 1 if one.recipe != kept.recipe else 2]
+        return reasons[0 if own.data != kept.data else 1 if own.recipe != kept.recipe else 2]
 
-    counts = Counter(why(*one) for one in found)
-    return tuple(f"{counts[one]} run(s) {one}" for one in words if counts[one])
+    counts = Counter(why(setting, record) for setting, record in finished)
+    return tuple(f"{counts[reason]} run(s) {reason}" for reason in reasons if counts[reason])
 
 
 def _json(values: Mapping[str, Any]) -> str:

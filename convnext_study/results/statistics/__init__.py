@@ -1,1 +1,1 @@
-"""Statistics of a study's numbers: intervals, tests, power. Nothing here knows a record."""
+"""Statistics of a study's numbers: intervals, tests, power. Independent of records."""

@@ -1,8 +1,8 @@
 """Means over seeds and differences between them, with intervals, t tests and Holm's correction;
 and two factors crossed.
 
-Accuracies are counted in images: of 599 images each is 0.17 points. Where a few seeds happen to
-give equal counts their standard deviation is zero, which no network's is, and a t test would call
+Accuracies are counts of images: with 599 images, one image is 0.17 points. Where a few seeds happen
+to give equal counts their standard deviation is zero, which is never true, and a t test would call
 any difference certain. ``resolution`` (points per image; 0 for a metric that is no count) is the
 least standard deviation assumed.
 """
@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
-    """Both ends, in the unit of what it is an interval of."""
+    """Both ends, in the unit of the value that it covers."""
 
     low: float
     high: float
@@ -42,7 +42,7 @@ class Difference:
     """A difference (child minus parent), in the metric's unit, its interval and two-sided p.
 
     ``df`` is of the t distribution used, ``error`` the standard error. An unbounded interval with
-    p = 1 says that nothing measured the noise; ``p`` and ``df`` are None where nothing was tested.
+    p = 1 means that the noise was not measured; ``p`` and ``df`` are None where nothing was tested.
     """
 
     diff: float
@@ -56,8 +56,8 @@ class Difference:
 def wilson_interval(right: float, images: float, *, df: float = math.inf) -> Interval:
     """Wilson's score interval, in percent, of the accuracy of one run (Wilson 1927).
 
-    ``right`` is the number of images, which a mean over runs need not have as a whole number; nor
-    need ``images``, of which groups are worth fewer. It covers the choice of test images alone:
+    ``right`` is the number of correct images, which may be fractional for a mean over runs, as may
+    ``images``, since grouped images count as fewer. It covers the choice of test images alone:
     another seed is another network.
     """
     z = t_quantile(df, CONFIDENCE)
@@ -75,8 +75,8 @@ def welch_difference(
     resolution: float = 0.0,
 ) -> Difference:
     """The difference of two means over two or more seeds each, with Welch's t test (Welch 1947)."""
-    parts = [max(variance(one), resolution**2) / len(one) for one in (child, parent)]
-    error, df = added_error(parts, [len(child) - 1, len(parent) - 1])
+    variances = [max(variance(values), resolution**2) / len(values) for values in (child, parent)]
+    error, df = added_error(variances, [len(child) - 1, len(parent) - 1])
     method = f"Welch's t test on {len(child)} and {len(parent)} seeds"
     return t_difference(fmean(child) - fmean(parent), error, df, method)
 
@@ -86,7 +86,7 @@ def pool_std(
 ) -> PooledStd | None:
     """The standard deviation between seeds, pooled over rows; None while no row has two seeds.
 
-    It takes the standard deviation to be the same in every row, as an analysis of variance does.
+    It assumes the same standard deviation in every row, as an analysis of variance does.
     """
     several = [row for row in rows if len(row) > 1]
     df = sum(len(row) - 1 for row in several)
@@ -105,8 +105,8 @@ def homogeneity(rows: Iterable[Sequence[float]]) -> float | None:
     from scipy.special import fdtrc  # scipy.stats, which has the test, takes 0.7 s to import
 
     away = [[abs(value - median(row)) for value in row] for row in several]
-    whole, means = fmean(chain.from_iterable(away)), [(row, fmean(row)) for row in away]
-    between = sum(len(row) * (mean - whole) ** 2 for row, mean in means)
+    grand_mean, means = fmean(chain.from_iterable(away)), [(row, fmean(row)) for row in away]
+    between = sum(len(row) * (mean - grand_mean) ** 2 for row, mean in means)
     within = sum((value - mean) ** 2 for row, mean in means for value in row)
     dfs = len(away) - 1, sum(map(len, away)) - len(away)
     ratio = between / within if within else math.inf if between else 0.0
@@ -134,43 +134,42 @@ def pooled_difference(
 def added_error(variances: Sequence[float], dfs: Sequence[float]) -> tuple[float, float]:
     """The root of a sum of variances, and its degrees of freedom (Satterthwaite 1946)."""
     total = sum(variances)
-    below = sum(part**2 / df for part, df in zip(variances, dfs, strict=True))
-    return math.sqrt(total), total**2 / below if below else math.inf
+    denominator = sum(part**2 / df for part, df in zip(variances, dfs, strict=True))
+    return math.sqrt(total), total**2 / denominator if denominator else math.inf
 
 
 def t_difference(diff: float, error: float, df: float, method: str) -> Difference:
-    """A difference with its standard error, as a t test of zero sees it (normal if freedom is
-    inf)."""
+    """The t test of a difference against zero, from its standard error (normal if df is inf)."""
     from scipy.special import ndtr, stdtr
 
     if error == 0:
         return Difference(diff, Interval(-math.inf, math.inf), 1.0, df, method)
-    half = t_quantile(df, CONFIDENCE) * error
-    interval = Interval(diff - half, diff + half)
-    below = -abs(diff / error)
-    p = 2 * float(ndtr(below) if math.isinf(df) else stdtr(df, below))
+    half_width = t_quantile(df, CONFIDENCE) * error
+    interval = Interval(diff - half_width, diff + half_width)
+    tail = -abs(diff / error)
+    p = 2 * float(ndtr(tail) if math.isinf(df) else stdtr(df, tail))
     return Difference(diff, interval, p, df, method, error)
 
 
 def t_quantile(df: float, confidence: float) -> float:
-    """How many standard errors an interval reaches to each side (normal if freedom is inf)."""
+    """How many standard errors an interval reaches to each side (normal if df is inf)."""
     from scipy.special import ndtri, stdtrit
 
-    tail = (1 + confidence) / 2
-    return float(ndtri(tail) if math.isinf(df) else stdtrit(df, tail))
+    upper = (1 + confidence) / 2
+    return float(ndtri(upper) if math.isinf(df) else stdtrit(df, upper))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm's step-down corrected p values, in the order given (Holm 1979).
 
-    Calling those at or below alpha different flags one or more true zeros with a probability of at
-    most alpha, however the tests depend on each other.
+    The probability that any true zero is at or below alpha is at most alpha, however the tests
+    depend on each other.
     """
     corrected = [1.0] * len(ps)
     largest = 0.0
-    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
-        corrected[place] = largest
+    for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
+        corrected[i] = largest
     return corrected
 
 
@@ -209,7 +208,7 @@ def two_way(
         names: of the two factors.
         resolution: the least standard deviation within cells that is assumed, as elsewhere.
 
-    Raises UserError for cells of unlike numbers of seeds, or with fewer than two.
+    Raises UserError for cells with different numbers of seeds, or fewer than two.
     """
     import numpy as np
     from scipy.special import fdtrc
@@ -236,10 +235,10 @@ def two_way(
     total = within + sum(square for square, _ in squares.values())
 
     def factor(name: str) -> Factor:
-        square, own = squares[name]
-        f = square / own / noise if noise else 0.0
-        p = float(fdtrc(own, df, f)) if noise else 1.0
-        return Factor(name, square / total if total else 0.0, f, p, own)
+        square, factor_df = squares[name]
+        f = square / factor_df / noise if noise else 0.0
+        p = float(fdtrc(factor_df, df, f)) if noise else 1.0
+        return Factor(name, square / total if total else 0.0, f, p, factor_df)
 
     rows, columns = (factor(name) for name in names)
     return TwoWay(rows, columns, factor("interaction"), float(np.sqrt(noise)), df)

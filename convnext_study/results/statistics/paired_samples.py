@@ -42,16 +42,16 @@ def samples_difference(child: SampleSums, parent: SampleSums) -> Difference:
     scale, runs = child.scale, child.sums.shape[1]
 
     def difference(totals: Array) -> Array:
-        mine, its = totals[..., :runs, :, :], totals[..., runs:, :, :]
-        return metric_of(mine, scale) - metric_of(its, scale)
+        child_totals, parent_totals = totals[..., :runs, :, :], totals[..., runs:, :, :]
+        return metric_of(child_totals, scale) - metric_of(parent_totals, scale)
 
     if child.units < FEW_UNITS:
-        interval, kind = jackknife_interval(child, parent), "t interval on jackknife values"
+        interval, how = jackknife_interval(child, parent), "t interval on jackknife values"
     else:
         both = np.concatenate([child.sums, parent.sums], axis=1)
-        interval, kind = bca(both, difference, CONFIDENCE), "bootstrap"
+        interval, how = bca(both, difference, CONFIDENCE), "bootstrap"
     differ = int((child.sums != parent.sums).any(axis=(1, 2, 3)).sum())
-    method = f"{kind} over {child.drawn}, {differ} of which differ"
+    method = f"{how} over {child.drawn}, {differ} of which differ"
     return Difference(child.value() - parent.value(), interval, None, None, method)
 
 
@@ -60,8 +60,8 @@ def answers_difference(child: Bits, parent: Bits) -> Difference:
     Tango's score interval for other images. Nothing is tested.
 
     Args:
-        child: which images (of the same number in both) the one run has right.
-        parent: which the other has.
+        child: whether the run has each image right: (images,).
+        parent: the same of the other run.
     """
     wins, losses, images = int((child & ~parent).sum()), int((parent & ~child).sum()), child.size
     method = f"Tango's interval over {images} test images, {wins + losses} of which differ"
@@ -75,42 +75,42 @@ def seeds_and_images(
     *,
     resolution: float = 0.0,
 ) -> Difference:
-    """The difference over shared seeds, with both seeds and test images as drawn by chance.
+    """The difference over shared seeds, with both seeds and test images random.
 
     Each seed's child and parent see each unit, so the jackknife pseudo-values of their difference
     (for right and wrong answers: 100, 0 or -100) fill a table of seeds by units. The variance of
     its mean comes from the mean squares of a crossed two-way analysis without replication, and the
     degrees of freedom are Hillis's (Dorfman, Berbaum and Metz 1992; Hillis 2007, for readers and
-    cases). Where images add nothing it is the paired t test over seeds. As there, seeds are taken
-    to deviate by ``resolution`` at least.
+    cases). Where images add nothing it equals the paired t test over seeds, also in that the
+    standard deviation between seeds is assumed to be ``resolution`` at least.
     """
     units, seeds = child.sums.shape[:2]
     table = pseudo_values(child) - pseudo_values(parent)
     mean = table.mean()
     by_seed, by_unit = table.mean(axis=1), table.mean(axis=0)
-    of_seeds = units * max(by_seed.var(ddof=1), resolution**2)
-    of_units = seeds * by_unit.var(ddof=1)
-    rest = table - by_seed[:, None] - by_unit[None, :] + mean
-    of_rest = (rest**2).sum() / ((seeds - 1) * (units - 1))
-    spread = of_seeds + max(of_units - of_rest, 0.0)
-    df = spread**2 / (of_seeds**2 / (seeds - 1)) if of_seeds else math.inf
-    error = math.sqrt(spread / (seeds * units))
-    what = "groups of test images" if child.grouped else "test images"
+    ms_seeds = units * max(by_seed.var(ddof=1), resolution**2)
+    ms_units = seeds * by_unit.var(ddof=1)
+    residuals = table - by_seed[:, None] - by_unit[None, :] + mean
+    ms_residual = (residuals**2).sum() / ((seeds - 1) * (units - 1))
+    expected = ms_seeds + max(ms_units - ms_residual, 0.0)
+    df = expected**2 / (ms_seeds**2 / (seeds - 1)) if ms_seeds else math.inf
+    error = math.sqrt(expected / (seeds * units))
+    units_name = "groups of test images" if child.grouped else "test images"
     method = (
-        f"seeds crossed with {what} ({seeds} by {units}), both random "
+        f"seeds crossed with {units_name} ({seeds} by {units}), both random "
         "(Dorfman-Berbaum-Metz with Hillis's degrees of freedom)"
     )
     diff = child.value() - parent.value()
     return t_difference(diff, error, float(df), method)
 
 
-_LARGE = 1e6  # a score beyond any quantile: no root is found with infinity
+_LARGE = 1e6  # a score beyond any quantile: the root finder fails on infinity
 
 
 def tango_interval(wins: int, losses: int, images: int) -> Interval:
     """Tango's score interval, in points, of a difference of paired proportions (Tango 1998):
-    ``wins`` are the images that only the one has right, ``losses`` those that only the other has.
-    """
+    ``wins`` are the images that only the child has right, ``losses`` those that only the parent
+    has."""
     from scipy.optimize import brentq
 
     z = t_quantile(math.inf, CONFIDENCE)
@@ -123,7 +123,7 @@ def tango_interval(wins: int, losses: int, images: int) -> Interval:
         nuisance = (root - linear) / (4 * images)
         spread = images * (2 * nuisance + delta * (1 - delta))
         gap = images * (centre - delta)
-        # At the very ends the constrained variance is zero.
+        # At both ends the constrained variance is zero.
         return gap / math.sqrt(spread) if spread > 0 else math.copysign(_LARGE, gap) * (gap != 0)
 
     low = -1.0 if centre == -1 else brentq(lambda d: score(d) - z, -1.0, centre, xtol=1e-10)

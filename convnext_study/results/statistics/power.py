@@ -1,4 +1,4 @@
-"""How many seeds it takes to see a difference of a given size."""
+"""How many seeds it takes to detect a difference of a given size."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from convnext_study.errors import UserError
 from convnext_study.results.statistics.intervals import PooledStd, t_quantile
 
 MOST_SEEDS = 100_000
-POWER = 0.8  # how often a study is to find an effect, unless another share is given
+POWER = 0.8  # the default probability that a study detects an effect
 POINTS = "points"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """The number of ``seeds`` for each of two networks, the power that it ``reached``, and the
-    assumptions, in sentences for the reader."""
+    """The number of ``seeds`` per network, of two, the power that it ``reached``, and the
+    assumptions, in sentences."""
 
     seeds: int
     reached: float
@@ -33,18 +33,18 @@ def seeds_needed(
     tests: int = 1,
     unit: str = POINTS,
 ) -> Power:
-    """The fewest seeds for each network that show a true difference of ``effect``.
+    """The fewest seeds per network that detect a true difference of ``effect``.
 
     Args:
-        effect: the difference to see, in ``unit``, either way.
+        effect: the difference to detect, in ``unit``, in either direction.
         std: between the seeds of one network, the same for both.
-        power: how often a study of that size is to see it.
-        alpha: the share of false alarms, over all ``tests`` together.
+        power: the probability that a study of that size detects it.
+        alpha: the rate of false alarms, over all ``tests`` together.
         tests: how many steps are tested together; each is tested at ``alpha / tests``, which is
-            what Holm's method asks of its smallest p.
+            what Holm's method requires of its smallest p.
         unit: of the effect and the standard deviation: points of a percentage, or another.
 
-    Raises UserError for numbers out of range, or where `MOST_SEEDS` would not do.
+    Raises UserError for numbers out of range, or where `MOST_SEEDS` is not enough.
     """
     if not (0 < alpha < power < 1 and tests >= 1):
         raise UserError(f"power {power:g} and alpha {alpha:g}: give 0 < alpha < power < 1")
@@ -57,20 +57,20 @@ def seeds_needed(
     def reached(seeds: int) -> float:
         return power_of(seeds, effect, std.std, alpha=alpha / tests)
 
-    enough = 2 + bisect_left(range(2, MOST_SEEDS + 1), power, key=reached)
-    if enough > MOST_SEEDS:
+    seeds = 2 + bisect_left(range(2, MOST_SEEDS + 1), power, key=reached)
+    if seeds > MOST_SEEDS:
         raise UserError(
             f"{f'{effect:g} {unit}'.rstrip()} would take over {MOST_SEEDS} seeds: ask for more"
         )
     return Power(
-        seeds=enough,
-        reached=reached(enough),
+        seeds=seeds,
+        reached=reached(seeds),
         assumptions=_assumptions(std, alpha, tests, unit),
     )
 
 
 def detectable_effect(seeds: int, std: float, *, tests: int) -> float:
-    """The true difference that `POWER` of studies find at 5 % false alarms, in the unit of ``std``.
+    """The true difference that `POWER` of studies detect at 5 % false alarms, in ``std``'s unit.
 
     Args:
         seeds: of each of the two networks.
@@ -87,8 +87,8 @@ def detectable_effect(seeds: int, std: float, *, tests: int) -> float:
 
 
 def power_of(seeds: int, effect: float, std: float, *, alpha: float = 0.05) -> float:
-    """How often a two-sided t test on so many seeds of each network finds ``effect`` at ``alpha``,
-    by the noncentral t distribution."""
+    """The probability that a two-sided t test on ``seeds`` seeds per network detects ``effect`` at
+    ``alpha``, by the noncentral t distribution."""
     from scipy.stats import nct
 
     df = 2 * (seeds - 1)

@@ -1,9 +1,9 @@
 """A metric over its test samples, and its intervals for another draw of samples or of groups.
 
-A metric with evidence is a mean over classes of the ratio of two sums over the samples: of right
-answers by answers, of values by ones, of intersections by unions. So it is computed from sums
-alone, and drawing samples anew is weighting them. Samples of one group (frames of one scene,
-patches of one image) are not independent: they are drawn together, as one unit.
+A metric with evidence is a mean over classes of the ratio of two sums over the samples: right
+answers over answers, values over ones, intersections over unions. So it is computed from sums
+alone, and resampling amounts to weighting them. Samples of one group (frames of one scene, patches
+of one image) are not independent: they are drawn together, as one unit.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ class SampleSums:
     """Runs of one network on the same samples.
 
     Args:
-        sums: float64 (units, runs, classes, 2): what is divided, and what it is divided by, summed
-            over each unit.
+        sums: float64 (units, runs, classes, 2): numerator and denominator, summed over each unit.
         scale: 100 for a metric in percent, 1 for one in its own unit.
-        samples: how many there are.
+        samples: their number.
         grouped: whether a unit is a group of samples and not one sample.
     """
 
@@ -47,12 +46,12 @@ class SampleSums:
 
     @property
     def units(self) -> int:
-        """How many independent draws there are."""
+        """The number of independent draws."""
         return len(self.sums)
 
     @property
     def measured(self) -> int:
-        """How many of them something is measured on, in the run with the fewest."""
+        """How many units have a measurement, in the run with the fewest."""
         return int((self.sums[..., 1] > 0).any(axis=2).sum(axis=0).min())
 
     @property
@@ -76,8 +75,8 @@ def sample_sums(kind: Kind, runs: Sequence[Array], groups: Array | None = None) 
 
     Args:
         kind: as in ``runs.metrics.Samples``.
-        runs: of each run, alike, bools or floats (samples,), or counts (samples, classes, 2).
-        groups: the group of each sample (samples,); None: each sample is one of its own.
+        runs: per run, in one shape, bools or floats (samples,), or counts (samples, classes, 2).
+        groups: the group of each sample (samples,); None: each sample is its own group.
     """
     import numpy as np
 
@@ -85,9 +84,9 @@ def sample_sums(kind: Kind, runs: Sequence[Array], groups: Array | None = None) 
     if kind != "ratio":
         arrays = np.stack([arrays, np.ones_like(arrays)], axis=-1)[:, :, None, :]
     if groups is not None:
-        _, place = np.unique(groups, return_inverse=True)
-        order = np.argsort(place, kind="stable")
-        starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+        _, group_index = np.unique(groups, return_inverse=True)
+        order = np.argsort(group_index, kind="stable")
+        starts = np.flatnonzero(np.diff(group_index[order], prepend=-1))
         summed = np.add.reduceat(arrays[order], starts, axis=0)
     else:
         summed = arrays
@@ -96,73 +95,74 @@ def sample_sums(kind: Kind, runs: Sequence[Array], groups: Array | None = None) 
 
 
 def jackknife_interval(*parts: SampleSums) -> Interval:
-    """A t interval on jackknife values, of a metric's mean over its runs, or of the difference of
-    the first part to the second. For few units it covers what a bootstrap does not.
+    """A t interval on jackknife values, of a metric's mean over its runs, or of the first part
+    minus the second. With few units its coverage is better than a bootstrap's.
 
-    Unbounded for fewer than two units, or units that are all alike.
+    Unbounded for fewer than two units, or units that are all equal.
     """
     units = parts[0].units
-    if min(one.measured for one in parts) < 2:
+    if min(part.measured for part in parts) < 2:
         return Interval(-math.inf, math.inf)
-    values = [pseudo_values(one).mean(axis=0) for one in parts]
-    middle = parts[0].value() - sum(one.value() for one in parts[1:])
+    values = [pseudo_values(part).mean(axis=0) for part in parts]
+    centre = parts[0].value() - sum(part.value() for part in parts[1:])
     error = float((values[0] - sum(values[1:])).std(ddof=1)) / math.sqrt(units)
     if error == 0:
         return Interval(-math.inf, math.inf)
-    half = t_quantile(units - 1, CONFIDENCE) * error
-    return Interval(middle - half, middle + half)
+    half_width = t_quantile(units - 1, CONFIDENCE) * error
+    return Interval(centre - half_width, centre + half_width)
 
 
-def pseudo_values(own: SampleSums) -> Array:
-    """What each unit says of each run's metric: (runs, units); their mean is the metric, or near
-    it where it is no mean."""
+def pseudo_values(network: SampleSums) -> Array:
+    """Jackknife pseudo-values of each run's metric: (runs, units); their mean is the metric, or
+    close to it where it is no mean."""
     import numpy as np
 
-    runs = [own.sums[:, [run]] for run in range(own.sums.shape[1])]
-    made = []
-    for one in runs:
-        total = one.sum(axis=0)
-        whole, left_out = metric_of(total, own.scale), metric_of(total - one, own.scale)
-        made.append(own.units * whole - (own.units - 1) * left_out)
-    return np.stack(made)
+    runs = [network.sums[:, [run]] for run in range(network.sums.shape[1])]
+    values = []
+    for run_sums in runs:
+        total = run_sums.sum(axis=0)
+        full = metric_of(total, network.scale)
+        without = metric_of(total - run_sums, network.scale)
+        values.append(network.units * full - (network.units - 1) * without)
+    return np.stack(values)
 
 
 def metric_of(totals: Array, scale: float) -> Array:
-    """The mean over runs and classes of what sums (..., runs, classes, 2) stand for: (...).
+    """The metric of sums (..., runs, classes, 2), as a mean over runs and classes: (...).
 
-    NaN where nothing was measured: a run without a class whose second sum is above 0.
+    NaN where nothing was measured: a run in which no class has a denominator above 0.
     """
     import numpy as np
 
-    above, below = totals[..., 0], totals[..., 1]
-    there = below > 0
-    shares = np.where(there, above / np.where(there, below, 1), 0.0)
-    classes = there.sum(axis=-1)
+    numerators, denominators = totals[..., 0], totals[..., 1]
+    present = denominators > 0
+    shares = np.where(present, numerators / np.where(present, denominators, 1), 0.0)
+    classes = present.sum(axis=-1)
     by_run = np.where(classes, shares.sum(axis=-1) / np.maximum(classes, 1), np.nan)
     return np.asarray(scale * by_run.mean(axis=-1))
 
 
-FEW_UNITS = 40  # below which a t interval on jackknife values takes a bootstrap's place
+FEW_UNITS = 40  # below it a t interval on jackknife values replaces the bootstrap
 RESAMPLES = 2000
 SEED = 0  # the same records give the same numbers
-_BLOCKS = 4000  # units that are drawn; of more, blocks: the spread is then known within 2 %
-_AT_ONCE = 4_000_000  # weights held in memory
+_BLOCKS = 4000  # more units are drawn in this many blocks: the spread is then known within 2 %
+_AT_ONCE = 4_000_000  # weights in memory
 
 
-def bootstrap_interval(own: SampleSums) -> Interval:
+def bootstrap_interval(network: SampleSums) -> Interval:
     """The bootstrap interval (BCa, Efron 1987) of a metric's mean over its runs.
 
-    It covers the choice of test samples alone. Unbounded where all units are alike.
+    It covers the choice of test samples alone. Unbounded where all units are equal.
     """
-    return bca(own.sums, lambda totals: metric_of(totals, own.scale), CONFIDENCE)
+    return bca(network.sums, lambda totals: metric_of(totals, network.scale), CONFIDENCE)
 
 
 def grouped_wilson(right: Array, groups: Array) -> Interval:
     """Wilson's interval, in percent, of samples that come in groups.
 
-    ``right`` is each sample's share of runs that have it right. The samples count as so many
-    independent ones as would give the variance between groups (Kish 1965), with a t quantile for
-    the number of groups (Korn and Graubard 1998). Where all samples are alike, only the groups
+    ``right`` is the share of runs that have each sample right. The samples count as the number of
+    independent ones that would give the variance between groups (Kish 1965), with a t quantile for
+    the number of groups (Korn and Graubard 1998). Where all samples are equal, only the groups
     count.
     """
     count = len(right) / design_effect(right, groups)
@@ -172,72 +172,72 @@ def grouped_wilson(right: Array, groups: Array) -> Interval:
 
 
 def design_effect(values: Array, groups: Array) -> float:
-    """How many times larger the variance of a mean is than if no sample had a group; 1 or more."""
+    """How many times larger grouping makes the variance of a mean; 1 or more."""
     import numpy as np
 
-    names, place = np.unique(groups, return_inverse=True)
+    names, group_index = np.unique(groups, return_inverse=True)
     count, number = len(values), len(names)
-    apart = values - values.mean()
-    alone = float((apart**2).sum()) / (count - 1) * count if count > 1 else 0.0
-    if alone == 0 or number < 2:
+    deviations = values - values.mean()
+    independent = float((deviations**2).sum()) / (count - 1) * count if count > 1 else 0.0
+    if independent == 0 or number < 2:
         return count / number
-    between = float((np.bincount(place, apart) ** 2).sum()) * number / (number - 1)
-    return min(max(between / alone, 1.0), float(count))
+    between = float((np.bincount(group_index, deviations) ** 2).sum()) * number / (number - 1)
+    return min(max(between / independent, 1.0), float(count))
 
 
 def bca(units: Array, statistic: Callable[[Array], Array], confidence: float) -> Interval:
     """The bias-corrected and accelerated bootstrap interval of a function of sums over units.
 
-    A draw on which nothing is measured (NaN) does not count.
+    Draws without a measurement (NaN) do not count.
     """
     import numpy as np
     from scipy.special import ndtr, ndtri
 
-    units, whole = _in_blocks(units), float(statistic(units.sum(axis=0)))
+    units, observed = _in_blocks(units), float(statistic(units.sum(axis=0)))
     flat, total = units.reshape(len(units), -1), units.sum(axis=0)
-    drawn = np.concatenate(
+    draws = np.concatenate(
         [
             statistic((weights @ flat).reshape(-1, *units.shape[1:]))
             for weights in _weights(len(units))
         ]
     )
-    drawn = drawn[~np.isnan(drawn)]
-    if not len(drawn) or np.ptp(drawn) == 0:
+    draws = draws[~np.isnan(draws)]
+    if not len(draws) or np.ptp(draws) == 0:
         return Interval(-math.inf, math.inf)
-    share = float((drawn < whole).mean() + (drawn <= whole).mean()) / 2
-    bias = float(ndtri(min(max(share, 1 / (2 * len(drawn))), 1 - 1 / (2 * len(drawn)))))
+    share = float((draws < observed).mean() + (draws <= observed).mean()) / 2
+    bias = float(ndtri(min(max(share, 1 / (2 * len(draws))), 1 - 1 / (2 * len(draws)))))
     left_out = statistic(total - units)
     left_out = left_out[~np.isnan(left_out)]
-    apart = left_out.mean() - left_out
-    squares = float((apart**2).sum())
-    acceleration = float((apart**3).sum()) / (6 * squares**1.5) if squares else 0.0
+    deviations = left_out.mean() - left_out
+    squares = float((deviations**2).sum())
+    acceleration = float((deviations**3).sum()) / (6 * squares**1.5) if squares else 0.0
     ends = []
     for tail in ((1 - confidence) / 2, (1 + confidence) / 2):
         z = bias + float(ndtri(tail))
         ends.append(float(ndtr(bias + z / (1 - acceleration * z))))
-    low, high = np.quantile(drawn, ends)
+    low, high = np.quantile(draws, ends)
     return Interval(float(low), float(high))
 
 
 def _weights(units: int) -> Iterator[Array]:
-    """How often each unit is drawn, in each of `RESAMPLES` draws of as many: (draws, units)."""
+    """How often each unit is drawn, in each of `RESAMPLES` resamples: (draws, units)."""
     import numpy as np
 
-    draw = np.random.default_rng(SEED)
+    rng = np.random.default_rng(SEED)
     at_once = max(1, _AT_ONCE // units)
     for start in range(0, RESAMPLES, at_once):
         size = min(at_once, RESAMPLES - start)
-        places = draw.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
-        counts = np.bincount(places.ravel(), minlength=size * units)
+        indices = rng.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
+        counts = np.bincount(indices.ravel(), minlength=size * units)
         yield counts.reshape(size, units).astype(float)
 
 
 def _in_blocks(units: Array) -> Array:
-    """The sums (units, ...) of at most `_BLOCKS` random blocks of units, of equal size but one."""
+    """The sums (units, ...) of at most `_BLOCKS` random blocks, of equal size except one."""
     import numpy as np
 
     if len(units) <= _BLOCKS:
         return units
-    mixed = units[np.random.default_rng(SEED).permutation(len(units))]
-    each = -(-len(units) // _BLOCKS)
-    return np.asarray(np.add.reduceat(mixed, np.arange(0, len(units), each), axis=0))
+    shuffled = units[np.random.default_rng(SEED).permutation(len(units))]
+    block_size = -(-len(units) // _BLOCKS)
+    return np.asarray(np.add.reduceat(shuffled, np.arange(0, len(units), block_size), axis=0))

@@ -1,9 +1,9 @@
-"""Sets of steps and what their values say: which are needed, and each step's Shapley value, its
-gain averaged over all orders, exact or sampled.
+"""Sets of steps: which networks an analysis needs, and each step's Shapley value, its gain averaged
+over all orders, exact or sampled.
 
 A value belongs to the set of steps that a network has, whatever their order: accuracy in percent,
-MACs, or any other number, as a mapping from sets of step names. The functions that return sets say
-which networks are needed, each once in the order first met, so that none is trained twice.
+MACs, or any other number, as a mapping from sets of step names. The functions that return sets list
+the networks needed without repetition, in order of first use, so that none is trained twice.
 """
 
 from __future__ import annotations
@@ -36,24 +36,25 @@ def sampled_permutations(
 ) -> tuple[Permutation, ...]:
     """Random orders of the steps, each followed by its reverse: ``2 * pairs`` of them.
 
-    An order and its reverse err in opposite ways, so their mean is steadier than two fresh orders'
-    (antithetic sampling, Mitchell et al. 2022). More pairs of one seed begin with the same orders.
+    An order and its reverse err in opposite directions, so their mean varies less than that of two
+    independent orders (antithetic sampling, Mitchell et al. 2022). With one seed, more pairs start
+    with the same orders.
     """
-    draw = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)  # noqa: S311
     permutations: list[Permutation] = []
     for _ in range(pairs):
-        order = tuple(draw.sample(list(steps), len(steps)))
+        order = tuple(rng.sample(list(steps), len(steps)))
         permutations += [order, order[::-1]]
     return tuple(permutations)
 
 
 def coalitions_of(permutations: Iterable[Permutation]) -> tuple[Coalition, ...]:
-    """What the orders pass through, base and end included: orders share their common prefixes."""
+    """The sets on the paths of these orders, base and end included; common prefixes are shared."""
     return _each_once(subset for order in permutations for subset in prefixes(order))
 
 
 def all_coalitions(steps: Sequence[str]) -> tuple[Coalition, ...]:
-    """Every set of steps, in the order of their sizes."""
+    """Every set of steps, smallest first."""
     return _each_once(
         frozenset(chosen) for size in range(len(steps) + 1) for chosen in combinations(steps, size)
     )
@@ -62,7 +63,7 @@ def all_coalitions(steps: Sequence[str]) -> tuple[Coalition, ...]:
 def coalitions_within(steps: Sequence[str], side: Side, distance: int) -> tuple[Coalition, ...]:
     """The networks at most ``distance`` steps from one end of the road.
 
-    Distance 1 is what leave-one-out (``end``) and add-one-in (``base``) take, 2 is for pairs.
+    Distance 1 is for leave-one-out (``end``) and add-one-in (``base``), 2 for pairs.
     """
     return _each_once(
         _near(steps, side, chosen)
@@ -89,7 +90,7 @@ def _each_once(subsets: Iterable[Coalition]) -> tuple[Coalition, ...]:
 class ShapleyValue:
     """A step's Shapley value, its standard error and interval.
 
-    Error and interval are None where a single pair of orders leaves them unknown.
+    Error and interval are None where there are too few pairs of orders to estimate them.
     """
 
     value: float
@@ -99,7 +100,7 @@ class ShapleyValue:
 
 @dataclass(frozen=True)
 class Shapley:
-    """Each step's share of ``total``, the end's value minus the base's: they add up to it."""
+    """Each step's share of ``total``, the end's value minus the base's, which is their sum."""
 
     shares: dict[str, ShapleyValue]
     total: float
@@ -114,8 +115,8 @@ def shapley_exact(
 ) -> Shapley:
     """Each step's gain averaged over all orders, from the values of all sets (Shapley 1953).
 
-    ``noise`` is the standard deviation of one value (of a mean over n seeds: that between seeds by
-    the square root of n), independent from set to set; without it there are no intervals.
+    ``noise`` is the standard deviation of one value (of a mean over n seeds: that between seeds
+    over the square root of n), independent across sets; without it there are no intervals.
     """
     sets = all_coalitions(steps)
     count = len(steps)
@@ -129,9 +130,9 @@ def shapley_exact(
         for step in steps
     }
     errors = _Errors(noise, count)
-    sure = None if noise is None else 0.0
+    exact = None if noise is None else 0.0
     return Shapley(
-        shares={step: errors.share(gain, sure, math.inf) for step, gain in gains.items()},
+        shares={step: errors.share(gain, exact, math.inf) for step, gain in gains.items()},
         total=values[frozenset(steps)] - values[frozenset()],
         method=f"exact, from all {len(sets)} sets of steps" + errors.words,
     )
@@ -147,24 +148,24 @@ def shapley_sampled(
 
     Every order's gains add up to the total, hence so do their means, whatever the noise. The
     standard error is that of the mean over pairs of orders, which are independent draws, with a t
-    interval, for `FEWEST_PAIRS` or more (two cover .87); ``noise`` is as in `shapley_exact`, and
-    its error comes on top.
+    interval, for `FEWEST_PAIRS` or more (two cover .87); the error from ``noise``, as in
+    `shapley_exact`, is added.
     """
     pairs = list(zip(permutations[::2], permutations[1::2], strict=True))
     steps = permutations[0]
     gains: dict[str, list[float]] = {step: [] for step in steps}
     for pair in pairs:
-        ways = []
+        pair_gains = []
         for order in pair:
-            along = [values[subset] for subset in prefixes(order)]
-            ways.append({step: along[i + 1] - along[i] for i, step in enumerate(order)})
+            path = [values[subset] for subset in prefixes(order)]
+            pair_gains.append({step: path[i + 1] - path[i] for i, step in enumerate(order)})
         for step in steps:
-            gains[step].append(fmean(way[step] for way in ways))
+            gains[step].append(fmean(own[step] for own in pair_gains))
     errors = _Errors(noise, len(steps))
     shares = {}
-    for step, drawn in gains.items():
-        spread = variance(drawn) / len(drawn) if len(pairs) >= FEWEST_PAIRS else None
-        shares[step] = errors.share(fmean(drawn), spread, len(drawn) - 1)
+    for step, samples in gains.items():
+        spread = variance(samples) / len(samples) if len(pairs) >= FEWEST_PAIRS else None
+        shares[step] = errors.share(fmean(samples), spread, len(samples) - 1)
     networks = len(coalitions_of(permutations))
     return Shapley(
         shares=shares,
@@ -179,7 +180,7 @@ def shapley_sampled(
 
 @dataclass(frozen=True)
 class _Errors:
-    """Puts two errors of a Shapley value together: of the orders drawn, and of the values."""
+    """Combines the two errors of a Shapley value: of the orders drawn, and of the values."""
 
     noise: PooledStd | None
     steps: int
@@ -191,21 +192,21 @@ class _Errors:
         return f"; standard deviation of a value {self.noise.std:.3g}, from {self.noise.source}"
 
     def share(self, value: float, orders: float | None, df: float) -> ShapleyValue:
-        """``orders`` is the variance of the mean over orders; None leaves it unknown."""
+        """``orders`` is the variance of the mean over orders; None if unknown."""
         if orders is None:
             return ShapleyValue(value, None, None)
         parts = [(orders, df)]
         if self.noise is not None:
             parts.append((self.noise.std**2 * _noise_factor(self.steps), self.noise.df))
         error, df = added_error(*zip(*parts, strict=True))
-        half = t_quantile(df, CONFIDENCE) * error
-        return ShapleyValue(value, error, Interval(value - half, value + half))
+        half_width = t_quantile(df, CONFIDENCE) * error
+        return ShapleyValue(value, error, Interval(value - half_width, value + half_width))
 
 
 def _noise_factor(steps: int) -> float:
     """Variance of a Shapley value of pure noise of variance 1, the same for each step.
 
-    It holds for sampled orders too: their error is about the exact value of the noisy game, and
-    this is that value's own.
+    It applies to sampled orders too: their error is around the exact value of the noisy game, and
+    this is the error of that value itself.
     """
     return 2 * sum(1 / math.comb(steps - 1, size) for size in range(steps)) / steps**2
