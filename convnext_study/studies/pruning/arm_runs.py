@@ -1,4 +1,4 @@
-"""The runs of one network's arms, parents before what starts from them."""
+"""The runs of one network's arms, parents before the runs that start from them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ STUDY = "pruning"
 
 @dataclass(frozen=True)
 class PrunedModelPlan:
-    """A network, how it is trained, and what can be pruned of it.
+    """A network, its recipes and its pruning targets.
 
-    ``chosen`` are the names of the targets that are trained; ``by_method`` has recipes that a
-    method has of its own; ``caveat`` is printed with the plan. With ``trained`` weights no large
-    network is trained.
+    ``chosen`` are the names of the targets to train; ``by_method`` has the schedules of methods
+    with their own; ``caveat`` is printed with the plan. With ``trained`` weights no large network
+    is trained.
     """
 
     name: str
@@ -46,12 +46,12 @@ class PrunedModelPlan:
     trained: TrainedWeights | None = None
 
     def schedules_of(self, target: PruningTarget) -> of.Schedules:
-        """Those of the target's method, where it has its own."""
+        """The schedules of the target's method, or else the plan's."""
         return self.by_method.get(target.method, self.schedules)
 
 
 def arm_runs(plan: PrunedModelPlan, data: str, seed: int) -> Iterator[Run]:
-    """The network's own runs, then of each target what prepares it and its arms."""
+    """The dense runs of the network, then for each target its preparation and its arms."""
     dense = _dense(plan, of.DENSE, data, seed)
     if plan.trained is None:
         yield dense
@@ -85,7 +85,7 @@ def _dense(plan: PrunedModelPlan, arm: str, data: str, seed: int) -> Run:
 
 
 def _sparse(plan: PrunedModelPlan, target: PruningTarget, dense: Run) -> Run:
-    """The large network, trained so that the target's method can prune it."""
+    """The run of the large network in preparation for the target's method."""
     label = f"{target.label}: {of.LABELS[of.SPARSE_DENSE]}"
     recipe = plan.schedules_of(target).base
     changes: dict[str, Any] = {
@@ -105,12 +105,12 @@ def _sparse(plan: PrunedModelPlan, target: PruningTarget, dense: Run) -> Run:
 
 
 def _arm(plan: PrunedModelPlan, target: PruningTarget, arm: str, parent: Run, data: str) -> Run:
-    own = plan.schedules_of(target)
-    as_costly = scratch_b_epochs(*target.budgets, own.budget, capped=target.capped)
+    schedules = plan.schedules_of(target)
+    as_costly = scratch_b_epochs(*target.budgets, schedules.budget, capped=target.capped)
     changes: dict[str, Any] = {
         "name": f"{plan.name}-{target.name}-{arm}",
         "data": data,
-        "recipe": own.recipe(arm, as_costly).model_dump(mode="json"),
+        "recipe": schedules.recipe(arm, as_costly).model_dump(mode="json"),
         "metadata": {
             **_about(plan, arm, f"{target.label}: {of.LABELS[arm]}", target),
             CAVEAT: plan.caveat,
@@ -125,10 +125,10 @@ def _arm(plan: PrunedModelPlan, target: PruningTarget, arm: str, parent: Run, da
     args = {"method": target.method, "weights": weights, **target.amount}
     if target.model is None and not target.is_masked:  # the trained network decides it
         changes["metadata"][NETWORK_IS_BOUND] = True
-    # Only the trained network says how long it is, but for the filters that masks leave.
+    # Its length depends on the trained network, except for soft filters.
     if arm == of.SCRATCH_B and target.model is None and target.method != SOFT_FILTERS:
-        args["length"], changes["recipe"] = "scratch_b", own.base.model_dump(mode="json")
-        if target.is_masked:  # which compute all, so that the plan counts the epochs
+        args["length"], changes["recipe"] = "scratch_b", schedules.base.model_dump(mode="json")
+        if target.is_masked:  # masks save no computation, so the plan counts the epochs
             changes["metadata"][EXPECTED_EPOCHS] = as_costly
     if plan.trained is not None:
         args["trained"] = plan.trained.model_dump(mode="json")
@@ -147,7 +147,7 @@ def _about(
         "network_label": plan.label,
         "target": target.name if target else "",
         "target_label": target.label if target else "",
-        # By which the figure joins points; of another network than this none are.
+        # The figure joins points of one method; none of another network's.
         "method": target.method if target and not (target.control or target.design) else "",
         "arm": arm,
         "label": label,

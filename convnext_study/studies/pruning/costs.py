@@ -1,7 +1,7 @@
-"""What networks cost: for ``convnext-study cost --study pruning``, for targets, and for Scratch-B.
+"""Costs of networks: for ``convnext-study cost --study pruning``, for targets, and for Scratch-B.
 
-Scratch-B's epochs follow from what the paper's scripts call FLOPs, the budget here, which is no
-cost to show: that is `cost.count`.
+Scratch-B's epochs follow from what the paper's scripts call FLOPs, here ``budget``. It is not a
+cost to report; `cost.count` is.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from convnext_study.studies.pruning.removal import (
 from convnext_study.studies.pruning.rows import Row
 
 CAP = 2  # Scratch-B's ratio on ImageNet, for the predefined methods
-# Of measured time; the clock is that of this process alone: others may use the machine too.
+# Of measured latency; by this process's clock, because others may use the machine too.
 BATCH, REPEATS, SECONDS = 32, 5, 0.1
 CLOCK = time.process_time
 LATENCY_NOTE = (
@@ -56,7 +56,7 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Images:
-    """What a network sees: side in pixels, and how many classes there are."""
+    """A network's input and output: side in pixels, number of classes."""
 
     side: Annotated[int, Field(ge=1)]
     classes: Annotated[int, Field(ge=1)]
@@ -77,52 +77,51 @@ class ModelCost(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class UntrainedNetwork:
-    """A record's network before anything is trained: what it costs, and which channels can go."""
+    """A record's network before training: its cost, and the channels that can be removed."""
 
     model: ModelRef
     images: Images
 
     @functools.cached_property
     def cost(self) -> ModelCost:
-        """Its counts."""
+        """Its cost per image."""
         net, shape = self.outline(), self.images.shape
         return ModelCost(cost.count(net, shape).macs, budget_flops(net, shape))
 
     @functools.cached_property
     def sound(self) -> Sound:
-        """Its channels that can go, and the layers that stay whole. Raises UserError as
+        """Its channels that can be removed, and the layers that stay whole. Raises UserError as
         `find_groups` does."""
         return find_groups(self.outline(), self.images.shape)
 
     @property
     def filters(self) -> list[Group]:
-        """The layers whose own filters can go, those of the classifier left out."""
-        return [one for one in self.sound.groups if one.stage >= 0 and one.producers]
+        """The groups of filters that can be removed, without those of the classifier."""
+        return [group for group in self.sound.groups if group.stage >= 0 and group.producers]
 
     def narrowed(self, widths: Mapping[str, int]) -> UntrainedNetwork:
-        """The network of these widths."""
+        """The network with these widths."""
         kept = kept_of(widths, self.sound.groups)
         return untrained(pruned_ref(self.model, kept, self.images.shape), self.images)
 
     def outline(self) -> nn.Module:
-        """Of this study's networks shapes alone, which is all that is counted; others are traced,
-        with weights."""
+        """The network to count: of this study's only shapes; others are traced, with weights."""
         with torch.device("meta" if self.model.builder == OWN else "cpu"):
             return network_of(self.model, self.images.classes)
 
 
 @functools.cache
 def masked_budget(whole: UntrainedNetwork, ratio: float, *, filters: bool) -> int:
-    """The budget under masks on all convolutions: without so large a share of each one's filters,
-    as soft filter pruning leaves it, or of its weights."""
-    net, left = whole.outline(), {}
+    """The budget with masks on all convolutions: without a share of each one's filters, as after
+    soft filter pruning, or of its weights."""
+    net, unmasked = whole.outline(), {}
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
-            # What goes as one: a filter, or a weight.
-            each = module.weight[0].numel() if filters else 1
-            units = module.weight.numel() // each
-            left[f"{name}.weight"] = (units - int(units * ratio)) * each
-    return budget_flops(net, whole.images.shape, left)
+            # Weights of a unit, which is a filter or a single weight.
+            size = module.weight[0].numel() if filters else 1
+            units = module.weight.numel() // size
+            unmasked[f"{name}.weight"] = (units - int(units * ratio)) * size
+    return budget_flops(net, whole.images.shape, unmasked)
 
 
 def untrained(model: ModelRef, images: Images) -> UntrainedNetwork:
@@ -136,27 +135,27 @@ def _untrained(model: str, images: Images) -> UntrainedNetwork:
 
 
 def untrained_published(network: PublishedNetwork) -> UntrainedNetwork:
-    """A published network, on the images that it is for."""
+    """A published network with its own image size and classes."""
     return untrained(own_ref(network.spec), Images(network.input, network.classes))
 
 
 def measure_latency(rows: Mapping[str, Row]) -> dict[str, Spread]:
-    """Milliseconds of an image of each row's network; equal ones are measured once, all in turn."""
+    """Milliseconds per image of each row's network, interleaved; equal networks measured once."""
     networks = {name: untrained(row.model, _images(row)) for name, row in rows.items()}
     with one_thread():
         measures = {
-            one: rate(_step(one), BATCH, SECONDS, CLOCK) for one in dict.fromkeys(networks.values())
+            net: rate(_step(net), BATCH, SECONDS, CLOCK) for net in dict.fromkeys(networks.values())
         }
         rates = interleave(measures, REPEATS)
-    return {name: Spread.of([1000 / one for one in rates[net]]) for name, net in networks.items()}
+    return {name: Spread.of([1000 / r for r in rates[net]]) for name, net in networks.items()}
 
 
 def _images(row: Row) -> Images:
-    about = row.records[0].manifest.get("data", {})
+    classes = row.records[0].manifest.get("data", {}).get("classes", 10)
     size = row.run.recipe["image_size"]
     if size is None:
         size = dataset_size(row.run.data).image_size
-    return Images(int(size), int(about.get("classes", 10)))
+    return Images(int(size), int(classes))
 
 
 def _step(network: UntrainedNetwork) -> Callable[[], None]:
@@ -172,9 +171,9 @@ def _step(network: UntrainedNetwork) -> Callable[[], None]:
 
 
 def scratch_b_epochs(large: int, pruned: int, base_epochs: int, *, capped: bool = False) -> int:
-    """Epochs in which a network of the budget ``pruned`` costs what the large one's training cost.
+    """Epochs for which training at the budget ``pruned`` costs as much as the large network's.
 
-    ``capped``: never longer than twice as long, as on ImageNet for predefined methods.
+    ``capped``: at most twice the epochs, as on ImageNet for predefined methods.
     """
     if capped and large >= CAP * pruned:
         return CAP * base_epochs
@@ -182,31 +181,31 @@ def scratch_b_epochs(large: int, pruned: int, base_epochs: int, *, capped: bool 
 
 
 def budget_flops(
-    model: nn.Module, image_size: tuple[int, int, int], left: Mapping[str, int] | None = None
+    model: nn.Module, image_size: tuple[int, int, int], unmasked: Mapping[str, int] | None = None
 ) -> int:
-    """The budget of one image (channels, height, width), for any module that maps images.
+    """The budget for one image (channels, height, width), of any module that maps images.
 
-    A multiply-accumulate counts as two; BatchNorm2d, ReLU and max-pooling count where they are
-    modules, global pooling where it is none of a VGG. ``left`` has the weights that masks leave of
-    convolutions, by the parameter's name; other weights count whatever their values are.
+    A multiply-accumulate counts as two; BatchNorm2d, ReLU and max-pooling count if they are
+    modules, global pooling if it is not a VGG's. ``unmasked`` has the number of unmasked weights of
+    convolutions by parameter name; all other weights count, zero or not.
     """
-    found: list[int] = []
+    budgets: list[int] = []
 
     def add(weights: int, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        found.append(_budget(module, weights, args[0], output))
+        budgets.append(_layer_budget(module, weights, args[0], output))
 
     blank = copy_on(model, "meta").eval()
     for name, module in blank.named_modules():
-        whole = module.weight.numel() if isinstance(module, nn.Conv2d) else 0
-        weights = (left or {}).get(f"{name}.weight", whole)
+        every = module.weight.numel() if isinstance(module, nn.Conv2d) else 0
+        weights = (unmasked or {}).get(f"{name}.weight", every)
         module.register_forward_hook(functools.partial(add, weights))
     with torch.no_grad(), skip_norms():
         blank(blank_image(blank, image_size))
-    return sum(found)
+    return sum(budgets)
 
 
-def _budget(module: Any, weights: int, x: Tensor, y: Tensor) -> int:
-    """What a layer adds, a convolution with so many weights."""
+def _layer_budget(module: Any, weights: int, x: Tensor, y: Tensor) -> int:
+    """A layer's budget; ``weights`` is the number that count in a convolution."""
     from timm.layers import SelectAdaptivePool2d
 
     match module:
@@ -231,39 +230,39 @@ def _budget(module: Any, weights: int, x: Tensor, y: Tensor) -> int:
 def counted(name: str) -> dict[str, float]:
     """The counts of a published network, for one image. Raises UserError.
 
-    ``weights`` are those of convolution and linear layers; ``bn_channels`` is the pool in which
-    network slimming takes its threshold. The shares, in percent, and the epochs of Scratch-B are of
-    pruned networks alone.
+    ``weights`` are those of convolution and linear layers; ``bn_channels`` the number of scales
+    among which network slimming sets its threshold. Shares, in percent, and the epochs of Scratch-B
+    are there for pruned networks only.
     """
     network = get_network(name)
-    one = untrained_published(network)
-    net, budget = one.outline(), one.cost.budget
-    counts = cost.count(net, one.images.shape)
-    layers = [one for one in net.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
-    norms = [one for one in net.modules() if isinstance(one, nn.BatchNorm2d)]
-    found: dict[str, float] = {
-        "params": counts.params,
+    untrained_net = untrained_published(network)
+    net, budget = untrained_net.outline(), untrained_net.cost.budget
+    total = cost.count(net, untrained_net.images.shape)
+    layers = [module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    counts: dict[str, float] = {
+        "params": total.params,
         "weights": sum(layer.weight.numel() for layer in layers),
-        "macs": counts.macs,
+        "macs": total.macs,
         "bn_channels": sum(norm.num_features for norm in norms),
         "budget_flops": budget,
     }
     if network.of is not None:
         whole, epochs = counted(network.of), network.base_epochs
         for count_of in ("params", "macs"):
-            left = found[count_of] / whole[count_of]
-            found[f"{count_of}_pruned_percent"] = 100 * (1 - left)
-        found["scratch_b_epochs"] = scratch_b_epochs(
+            share = counts[count_of] / whole[count_of]
+            counts[f"{count_of}_pruned_percent"] = 100 * (1 - share)
+        counts["scratch_b_epochs"] = scratch_b_epochs(
             int(whole["budget_flops"]), budget, epochs, capped=network.is_capped
         )
-    return found
+    return counts
 
 
-def differences(found: Mapping[str, float], stated: Mapping[str, Any]) -> list[str]:
-    """The names of the counts that are not those of the file."""
+def differences(counts: Mapping[str, float], stated: Mapping[str, Any]) -> list[str]:
+    """The names of the counts that differ from the stated ones."""
     return [
         name
-        for name, value in found.items()
+        for name, value in counts.items()
         if name in stated and stated[name] != (round(value, 2) if "percent" in name else value)
     ]
 
@@ -271,12 +270,12 @@ def differences(found: Mapping[str, float], stated: Mapping[str, Any]) -> list[s
 def cost_tables() -> list[Table[Any]]:
     """One table of the published networks."""
 
-    def column(key: str, heading: str, **how: Any) -> Column[PublishedNetwork]:
-        return Column(key, heading, lambda one: counted(one.name).get(key), **how)
+    def column(key: str, heading: str, **options: Any) -> Column[PublishedNetwork]:
+        return Column(key, heading, lambda network: counted(network.name).get(key), **options)
 
     columns: list[Column[PublishedNetwork]] = [
-        Column("network", "network", lambda one: one.name, "text"),
-        Column("label", "", lambda one: one.label, "text", min_width=160),
+        Column("network", "network", lambda network: network.name, "text"),
+        Column("label", "", lambda network: network.label, "text", min_width=160),
         column("params", "params", format=digits(3), prefixed=True),
         column("macs", "MACs", format=digits(4), prefixed=True),
         column("budget_flops", "authors' FLOPs", format=digits(4), prefixed=True),
@@ -286,7 +285,7 @@ def cost_tables() -> list[Table[Any]]:
         Column("as_stated", "", _mark, "text"),
         column("weights", "weights", screen=False),
         column("bn_channels", "BatchNorm channels", screen=False),
-        Column("model", "model", lambda one: one.model, "text", screen=False),
+        Column("model", "model", lambda network: network.model, "text", screen=False),
     ]
     return [Table("pruning_cost", TITLE, columns, list(networks().values()), NOTES)]
 

@@ -1,11 +1,11 @@
-"""From the channels that stay to a narrower network, and to its record.
+"""From the channels to keep to a narrower network and its record.
 
     groups = find_groups(net, image_size).groups
     kept = keep_filters(net, groups, {"stages.0.blocks.0.conv1": 8})
     small = remove(net, kept, image_size)
 
-Networks of this study know their channels from their spec; all others, those of the road maps and
-timm's, are traced (`dependency_graph`).
+The groups of this study's networks follow from their spec; all others, those of the road maps and
+of timm, are traced (`dependency_graph`).
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ def spec_of(net: nn.Module) -> Spec | None:
 
 
 def find_groups(net: nn.Module, image_size: ImageSize) -> Sound:
-    """The channels that can go, in the network's order, and the layers that were tried and stay
+    """The channels that can be removed, in the network's order, and the layers that have to stay
     whole.
 
-    Raises UserError for a network that cannot be traced, or where torch-pruning is missing.
+    Raises UserError for a network that cannot be traced, or if torch-pruning is missing.
     """
     spec = spec_of(net)
     return sound_groups(net, image_size) if spec is None else Sound(spec_groups(spec), (), 0.0)
 
 
 def remove(net: nn.Module, kept: Kept, image_size: ImageSize) -> nn.Module:
-    """A network without the other channels, with the weights that are left; ``net`` stays whole.
+    """A copy of the network without the other channels, with the remaining weights.
 
-    Its outputs are those of ``net`` where all weights that read the other channels are zero, to
-    rounding, where no norm averages over channels.
+    Its outputs equal, to rounding, those of ``net`` with all weights that read the other channels
+    set to zero, if no norm averages over channels.
 
     Raises PruningError for a layer that is unknown or would be empty.
     """
@@ -70,7 +70,7 @@ def remove(net: nn.Module, kept: Kept, image_size: ImageSize) -> nn.Module:
         if not group.positions:
             outputs |= dict.fromkeys((*group.producers, *group.norms), channels)
         for reader, repeat in group.consumers:
-            inputs[reader] = [at * repeat + i for at in channels for i in range(repeat)]
+            inputs[reader] = [channel * repeat + i for channel in channels for i in range(repeat)]
     state = net.state_dict()
     for key, tensor in state.items():
         layer, _, name = key.rpartition(".")
@@ -82,9 +82,9 @@ def remove(net: nn.Module, kept: Kept, image_size: ImageSize) -> nn.Module:
 
 
 def network_of(model: ModelRef, classes: int, **changes: Any) -> nn.Module:
-    """A record's network, with any weights; ``changes`` are ``drop_path`` and ``init``."""
-    how = {"drop_path": 0.0, "init": "kaiming", **changes}
-    net: nn.Module = get_builder(model.builder)(model.args, num_classes=classes, **how)
+    """A record's network, initialised; ``changes`` are ``drop_path`` and ``init``."""
+    options = {"drop_path": 0.0, "init": "kaiming", **changes}
+    net: nn.Module = get_builder(model.builder)(model.args, num_classes=classes, **options)
     return net
 
 
@@ -94,38 +94,38 @@ def own_ref(spec: Spec) -> ModelRef:
 
 
 def pruned_ref(ref: ModelRef, kept: Kept, image_size: ImageSize) -> ModelRef:
-    """The record of a narrower network: its spec, or the parent's record and what stays of it."""
+    """The record of a narrower network: its spec, or the parent's record and the kept channels."""
     if ref.builder == OWN:
         return own_ref(narrowed(from_dict(ref.args), kept))
     plain = {name: [int(channel) for channel in channels] for name, channels in kept.items()}
     parent = ref.model_dump(mode="json")
-    if ref.builder == ROADMAP_BUILDER:  # so that a new field, at its default, changes no key
+    if ref.builder == ROADMAP_BUILDER:  # so that adding a field with a default changes no key
         parent["args"] = without_defaults(ref.args, NetSpec().to_dict())
     args = {"parent": parent, "kept": plain, "image_size": list(image_size)}
     return ModelRef(builder=NARROWED, args=args)
 
 
-def build_narrowed(args: dict[str, Any], *, num_classes: int, **how: Any) -> nn.Module:
-    """The network of a record that `pruned_ref` made of another room's.
+def build_narrowed(args: dict[str, Any], *, num_classes: int, **options: Any) -> nn.Module:
+    """The network of a record that `pruned_ref` made of a traced one's.
 
-    The parent is built and the same channels are removed. A network of this package then starts as
-    networks of its widths do; others keep what is left of their parent's start.
+    The parent is built and its channels are removed. A network of this package is then initialised
+    for its new widths; others keep the remaining part of their parent's initial weights.
     """
-    net = network_of(ModelRef(**args["parent"]), num_classes, **how)
+    net = network_of(ModelRef(**args["parent"]), num_classes, **options)
     channels, height, width = args["image_size"]
     DependencyGraph(net, (channels, height, width)).remove(args["kept"])
     if isinstance(net, TimmModel):
-        net.init_weights(how["init"])
+        net.init_weights(options["init"])
     return net
 
 
-def same_architecture(one: ModelRef, other: ModelRef) -> bool:
-    """Whether weights of the one fit the other: of a traced network only the number of channels
-    counts, not which ones they were."""
-    if not one.builder == other.builder == NARROWED:
-        return one == other
-    mine, its = (
+def same_architecture(first: ModelRef, second: ModelRef) -> bool:
+    """Whether one's weights fit the other: for traced networks the number of kept channels counts,
+    not which ones they are."""
+    if not first.builder == second.builder == NARROWED:
+        return first == second
+    widths, other_widths = (
         {**ref.args, "kept": {name: len(kept) for name, kept in ref.args["kept"].items()}}
-        for ref in (one, other)
+        for ref in (first, second)
     )
-    return mine == its
+    return widths == other_widths

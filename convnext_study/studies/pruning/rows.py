@@ -10,7 +10,7 @@ from typing import Any
 from convnext_study.runs.records import ModelRef, Record, Result, Run
 from convnext_study.studies.pruning.arms import OF_OTHER_DATA
 
-# The backward pass takes twice the forward's operations, a multiply-accumulate is two.
+# The backward pass takes twice the operations of the forward pass; a multiply-accumulate is two.
 TRAINING = 3 * 2
 
 
@@ -19,11 +19,11 @@ class Row:
     """An arm of a target of a network: its finished runs over the seeds.
 
     ``target`` is empty for the network itself; ``parent`` is the row that it starts from; ``run``
-    and ``result`` are the first seed's, from which the others differ in the seed alone, and in
-    sizes where training decides them. ``values`` of the primary metric are one per seed, ``std``
-    is None of one seed. ``macs`` of one image and ``params``, of a masked network those that are
-    not zero, are means over the seeds. ``flops`` are of this arm's own training, one seed's: 3 x
-    forward MACs x 2 x images x epochs.
+    and ``result`` are the first seed's: other runs differ only in the seed, and in sizes if these
+    depend on training. ``values`` are the primary metric, one per seed; ``std`` is None for one
+    seed. ``macs`` per image and ``params`` (of a masked network the nonzero ones) are means over
+    the seeds. ``flops`` are those of this arm's own training, for one seed: 3 x forward MACs x 2 x
+    images x epochs.
     """
 
     name: str
@@ -43,17 +43,17 @@ class Row:
     flops: float
 
     def about(self, name: str) -> str:
-        """What the run's metadata say: its label, for one."""
+        """A value of the run's metadata, such as its label."""
         return str(self.run.metadata[name])
 
     @property
     def flops_in_all(self) -> float:
-        """With the training of what it starts from."""
+        """FLOPs including the training of the rows that it starts from."""
         return self.flops + (self.parent.flops_in_all if self.parent else 0.0)
 
     @property
     def model(self) -> ModelRef:
-        """The network that was trained, the first seed's."""
+        """The first seed's trained network."""
         return self.result.model or self.run.model
 
 
@@ -88,19 +88,18 @@ def _row(records: Sequence[Record], parent: Row | None) -> Row:
 
 
 def rows_of(records: Iterable[Record]) -> dict[str, Row]:
-    """Rows by name, in the order of the records' metadata; runs that are not finished left out.
+    """Rows of finished runs by name, in the order of the records' metadata.
 
-    So are networks that were trained on other data, which others have as their parents: their
-    accuracies do not compare.
+    Networks trained on other data, which only serve as parents, are left out: their accuracies are
+    not comparable.
     """
     grouped: dict[str, list[Record]] = {}
     finished = [record for record in records if record.result is not None]
-    for record in sorted(finished, key=lambda one: one.run.metadata["order"]):
+    for record in sorted(finished, key=lambda record: record.run.metadata["order"]):
         grouped.setdefault(record.run.name, []).append(record)
     names = {record.run.key: record.run.name for record in finished}
     rows: dict[str, Row] = {}
-    for name, several in grouped.items():
-        start = several[0].run.init_from
-        parent = rows.get(names.get(start or "", ""))
-        rows[name] = _row(sorted(several, key=lambda one: one.run.seed), parent)
+    for name, seeds in grouped.items():
+        parent = rows.get(names.get(seeds[0].run.init_from or "", ""))
+        rows[name] = _row(sorted(seeds, key=lambda record: record.run.seed), parent)
     return {name: row for name, row in rows.items() if OF_OTHER_DATA not in row.run.metadata}

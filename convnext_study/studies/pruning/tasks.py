@@ -1,8 +1,7 @@
 """The tasks of this study, both of them image classification.
 
-``pruning-sparse`` trains a large network so that it can be pruned. ``pruning-arm`` starts from a
-finished run, prunes its network, and trains what is left from the weights that are left, from its
-own start, or from new ones.
+``pruning-sparse`` trains a large network for pruning. ``pruning-arm`` starts from a finished run,
+prunes its network, and trains the pruned one from inherited, rewound or new weights.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ ARM_TASK, SPARSE_TASK = "pruning-arm", "pruning-sparse"
 
 
 class SparsityArgs(BaseModel):
-    """Arguments of the task ``pruning-sparse``, of which one method's are given.
+    """Arguments of the task ``pruning-sparse``; one method's are set.
 
-    The penalty of the scales of BatchNorm; that of the factors of residual branches
-    (`selection.factored_ref`); the share of filters that is set to zero after every epoch, and
-    whether ``at_start`` too, before the first.
+    ``slimming`` is the penalty on BatchNorm's scales, ``selection`` that on the factors of residual
+    branches (`selection.factored_ref`), ``soft_filters`` the share of filters that is set to zero
+    after every epoch, with ``at_start`` also before the first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,19 +56,19 @@ class SparsityArgs(BaseModel):
 
 
 class SparseTraining(Classification):
-    """Training of a large network that prepares for pruning."""
+    """Training of a large network in preparation for pruning."""
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
         super().__init__(run, runtime)
         self.args = parse(SparsityArgs, run.task)
 
     def begin(self, model: nn.Module) -> None:
-        """Set the smallest filters to zero before the first epoch, where the method does."""
+        """Set the smallest filters to zero before the first epoch, if the method does."""
         if self.args.at_start:
             self.after_epoch(model, -1)
 
     def before_step(self, model: nn.Module, step: int) -> None:
-        """Add the penalty's gradient; move the factors, which the optimizer leaves alone."""
+        """Add the penalty's gradient; update the factors, which the optimizer does not."""
         if self.args.slimming:
             add_penalty_gradient(model, self.args.slimming)
         if self.args.selection:
@@ -77,7 +76,7 @@ class SparseTraining(Classification):
             proximal_step(factors_of(model), lr, self.args.selection)
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
-        """Set the smallest filters to zero; after the last epoch they stay so."""
+        """Set the smallest filters to zero; after the last epoch they stay zero."""
         if self.args.soft_filters:
             magnitude.apply_masks(model, magnitude.soft_filter_masks(model, self.args.soft_filters))
 
@@ -85,11 +84,11 @@ class SparseTraining(Classification):
 class ArmArgs(MethodArgs):
     """Arguments of the task ``pruning-arm``.
 
-    ``weights`` are ``inherited`` from the trained network; ``rewound`` to those that its training
-    started from, under masks; ``random``; ``redrawn`` for the masks (`magnitude.draw_masked`). With
-    the ``length`` ``scratch_b`` it has as many epochs as cost the recipe's of the run's own
-    network, by the authors' rule, whatever network or masks the parent decides. ``trained`` are the
-    weights to prune where no run before is to train any.
+    ``weights`` are ``inherited`` from the trained network; ``rewound`` to the start of its
+    training, under masks; ``random``; ``redrawn`` for the masks (`magnitude.draw_masked`). With the
+    ``length`` ``scratch_b`` the number of epochs makes the pruned network's training cost as much
+    as the recipe's of the run's own network, by the authors' rule. ``trained`` are the weights to
+    prune if no parent run trains any.
     """
 
     trained: TrainedWeights | None = None
@@ -98,25 +97,25 @@ class ArmArgs(MethodArgs):
 
 
 class TrainingArm(Classification):
-    """A pruned network in training. Raises TaskError where the run starts from no other."""
+    """Training of a pruned network. Raises TaskError if the run has neither parent nor weights."""
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
         super().__init__(run, runtime)
         self.args = parse(ArmArgs, run.task)
-        self._held: magnitude.Masks = {}
+        self._weight_masks: magnitude.Masks = {}
         self._model = run.model
 
     def build(self, parent: Parent | None = None) -> nn.Module:
-        """What is left of the parent's network, with the weights that the arm starts from."""
-        source, start = self.args.source, self.run.seed
+        """The pruned network with the arm's initial weights."""
+        source, parent_seed = self.args.source, self.run.seed
         if self.args.trained is not None:
             model = self.args.trained.network
             whole = self.fresh(model)
             file = str(self.run.metadata.get(WEIGHTS_FILE, ""))
             put_weights(whole, self.args.trained, file, self.data.num_classes)
         elif parent is not None:
-            decided = parent.record.result and parent.record.result.model
-            model, start = decided or parent.run.model, parent.run.seed
+            built = parent.record.result and parent.record.result.model
+            model, parent_seed = built or parent.run.model, parent.run.seed
             whole = self.fresh(model) if source is None else network_of(model, source.classes)
             load_weights(whole, parent)
         else:
@@ -129,43 +128,42 @@ class TrainingArm(Classification):
         pruned = prune(trained, self.args)
         if pruned.model is not None:
             return self._narrow(pruned, pruned.model)
-        return self._mask(whole, model, pruned.masks, start).train()
+        return self._mask(whole, model, pruned.masks, parent_seed).train()
 
     def built(self) -> ModelRef | None:
-        """The pruned network, where the run does not say it."""
+        """The pruned network, if it is not the run's own."""
         return None if self._model == self.run.model else self._model
 
     def schedule(self, recipe: Recipe) -> Recipe:
-        """Scratch-B's, by the budget of the network that is left."""
+        """The recipe, for Scratch-B with the epochs that the pruned network's budget gives."""
         recipe = super().schedule(recipe)
         if self.args.length == "stated":
             return recipe
-        left = {name: int(mask.sum()) for name, mask in self._held.items()}
-        large = untrained(self.run.model, self._images).cost.budget
-        small = untrained(self._model, self._images)
-        pruned = budget_flops(small.outline(), small.images.shape, left)
-        return with_epochs(recipe, scratch_b_epochs(large, pruned, recipe.epochs))
+        unmasked = {name: int(mask.sum()) for name, mask in self._weight_masks.items()}
+        large_budget = untrained(self.run.model, self._images).cost.budget
+        pruned = untrained(self._model, self._images)
+        budget = budget_flops(pruned.outline(), pruned.images.shape, unmasked)
+        return with_epochs(recipe, scratch_b_epochs(large_budget, budget, recipe.epochs))
 
     def before_step(self, model: nn.Module, step: int) -> None:
-        """What is masked gets no gradient."""
-        magnitude.mask_gradients(model, self._held)
+        """Zero the gradients of masked weights."""
+        magnitude.mask_gradients(model, self._weight_masks)
 
     def after_step(self, model: nn.Module, step: int, skipped: Tensor) -> None:
-        """What is masked is zero, whatever the optimizer does."""
-        magnitude.apply_masks(model, self._held)
+        """Zero the masked weights, whatever the optimizer did."""
+        magnitude.apply_masks(model, self._weight_masks)
 
     def costs(self, model: nn.Module) -> dict[str, Cost]:
-        """As for all; a masked network also has ``nonzero`` parameters, and computes all."""
-        found = super().costs(model)
-        if not self._held:
-            return found
-        whole = found[NETWORK]
-        nonzero = whole.params - sum(int((~mask).sum()) for mask in self._held.values())
-        return {**found, NETWORK: Cost.model_validate({**whole.model_dump(), "nonzero": nonzero})}
+        """The costs; a masked network's also have its ``nonzero`` parameters, but all MACs."""
+        costs = super().costs(model)
+        if not self._weight_masks:
+            return costs
+        cost = costs[NETWORK]
+        nonzero = cost.params - sum(int((~mask).sum()) for mask in self._weight_masks.values())
+        return {**costs, NETWORK: Cost.model_validate({**cost.model_dump(), "nonzero": nonzero})}
 
     def _narrow(self, pruned: Pruned, model: ModelRef) -> nn.Module:
-        """A network of the widths that are left, as a run of its own would start it, or with the
-        weights that are left."""
+        """The narrowed network, initialised as a run of its own or with the inherited weights."""
         weights, method = self.args.weights, self.args.method
         fitting = ("random",) if pruned.network is None else ("inherited", "random")
         if weights not in fitting:
@@ -182,20 +180,20 @@ class TrainingArm(Classification):
         return net
 
     def _mask(
-        self, net: nn.Module, model: ModelRef, masks: magnitude.Masks, start: int
+        self, net: nn.Module, model: ModelRef, masks: magnitude.Masks, parent_seed: int
     ) -> nn.Module:
         weights, seed = self.args.weights, self.run.seed
-        self._held = {name: mask.to(self.runtime.device) for name, mask in masks.items()}
+        self._weight_masks = {name: mask.to(self.runtime.device) for name, mask in masks.items()}
         if weights != "inherited":
             other = fold_in(seed, "other weights")
-            net = self._seeded(model, start if weights == "rewound" else other)
+            net = self._seeded(model, parent_seed if weights == "rewound" else other)
         if weights == "redrawn":
             magnitude.draw_masked(net, masks, generator(fold_in(seed, "redrawn")))
         magnitude.apply_masks(net, masks)
         return net
 
     def _seeded(self, model: ModelRef, seed: int) -> nn.Module:
-        """A network as a run of that seed starts it."""
+        """A network as a run with that seed initialises it."""
         seed_everything(fold_in(seed, "weights"))
         return self.fresh(model)
 
@@ -205,11 +203,11 @@ class TrainingArm(Classification):
 
     def _samples(self, per_class: int) -> list[tuple[Tensor, Tensor]]:
         """Training images of the first epoch and labels, the same in every process, on the CPU."""
-        left, found = per_class * self.data.num_classes, []
+        missing, batches = per_class * self.data.num_classes, []
         for batch in train_batches(self.data, self.recipe, self.run.seed, 0):
             images, labels = self._prepare(batch)
-            found.append((images.float().cpu().contiguous(), labels.cpu()))
-            left -= len(images)
-            if left <= 0:
+            batches.append((images.float().cpu().contiguous(), labels.cpu()))
+            missing -= len(images)
+            if missing <= 0:
                 break
-        return found
+        return batches
