@@ -1,4 +1,4 @@
-"""From what is asked to a network at its first step: the same in every process."""
+"""Builds a run's training state at its first step, the same in every process."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from convnext_study.training.tasks import make_task
 def build_train_state(
     run: Run, folder: RunFolder, runtime: Runtime, stop: Callable[[], bool]
 ) -> TrainState:
-    """Everything a run needs, at its first step. Every process builds the same weights."""
+    """The state of a run at its first step, with the same weights in every process."""
     recipe = make_recipe(run.recipe)
-    parent = distributed.together(lambda: find_parent(run, folder.path))
-    task = distributed.together(lambda: make_task(run, runtime))
+    parent = distributed.all_or_raise(lambda: find_parent(run, folder.path))
+    task = distributed.all_or_raise(lambda: make_task(run, runtime))
     fingerprint = _agree_on_data(run, task, parent, folder)
     if parent is not None and folder.writes:
         with folder.writing():
             keep_parent(parent.record, folder.path)
-    model = distributed.together(lambda: _build(run, task, recipe, runtime, parent))
+    model = distributed.all_or_raise(lambda: _build(run, task, recipe, runtime, parent))
     recipe = task.schedule(recipe)
     for text in task.warnings():
         folder.event("warning", text=text)
-    seen = recipe.global_batch_size // runtime.world_size // task.accum_steps
+    bn_images = recipe.global_batch_size // runtime.world_size // task.accum_steps
     if recipe.sync_bn:
-        seen *= runtime.world_size
-    if _has_batch_norm(model) and (text := batch_norm_warning(seen, images_at_a_time(recipe))):
+        bn_images *= runtime.world_size
+    if _has_batch_norm(model) and (text := batch_norm_warning(bn_images, images_at_a_time(recipe))):
         folder.event("warning", text=text)
     return TrainState(
         task=task,
@@ -56,7 +56,7 @@ def build_train_state(
         forward=_wrap(model, runtime),
         optimizer=make_optimizer(model, recipe),
         scaler=GradScaler(torch.device(runtime.device).type, enabled=recipe.precision == "fp16"),
-        ema=_average(model, recipe),
+        ema=_make_ema(model, recipe),
         progress=TrainProgress(),
         folder=folder,
         stop=stop,
@@ -68,8 +68,8 @@ def build_train_state(
 def _agree_on_data(
     run: Run, task: Task, parent: Parent | None, folder: RunFolder
 ) -> dict[str, Any]:
-    """The data's fingerprint, and the parent's: the same in every process and at every start."""
-    fingerprint = distributed.together(lambda: task.fingerprint)
+    """The fingerprint of data and parent; checks that every process and every start has it."""
+    fingerprint = distributed.all_or_raise(lambda: task.fingerprint)
     if parent is not None:
         fingerprint = {**fingerprint, PARENT: parent.digest}
 
@@ -89,11 +89,11 @@ def _agree_on_data(
                 "run the command again"
             )
 
-    firsts = distributed.broadcast_object(fingerprint)
-    other = f"{folder.path}: this process sees other data than the first one"
-    distributed.together(lambda: check(firsts, other))
-    distributed.together(check_planned)
-    distributed.together(lambda: folder.keep_fingerprint(fingerprint, check))
+    expected = distributed.broadcast_object(fingerprint)
+    where_differs = f"{folder.path}: this process sees other data than the first one"
+    distributed.all_or_raise(lambda: check(expected, where_differs))
+    distributed.all_or_raise(check_planned)
+    distributed.all_or_raise(lambda: folder.keep_fingerprint(fingerprint, check))
     return fingerprint
 
 
@@ -108,12 +108,12 @@ def _build(
 
 def _place(model: nn.Module, recipe: Recipe, runtime: Runtime) -> nn.Module:
     if runtime.grad_checkpointing:
-        switch: Any = getattr(model, "set_grad_checkpointing", None)
-        if switch is None:
+        set_checkpointing: Any = getattr(model, "set_grad_checkpointing", None)
+        if set_checkpointing is None:
             raise UserError(
                 f"grad_checkpointing: {type(model).__name__} cannot; leave it out for this network"
             )
-        switch(True)
+        set_checkpointing(True)
     if recipe.sync_bn and runtime.world_size > 1:
         if torch.device(runtime.device).type != "cuda" and _has_batch_norm(model):
             raise UserError(
@@ -122,7 +122,7 @@ def _place(model: nn.Module, recipe: Recipe, runtime: Runtime) -> nn.Module:
             )
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     if runtime.grad_checkpointing and not runtime.compile:
-        count_once(model)  # timm's networks; this package's do so by themselves
+        count_once(model)  # for timm's networks; this package's do it themselves
     if torch.device(runtime.device).type == "cpu" and not runtime.compile:
         use_gemm_convs(model)
     return model.to(runtime.device, memory_format=runtime.memory_format)  # type: ignore[call-overload,no-any-return]
@@ -137,19 +137,19 @@ def _wrap(model: nn.Module, runtime: Runtime) -> nn.Module:
         forward = DistributedDataParallel(
             forward, device_ids=[device] if device.type == "cuda" else None
         )
-    if runtime.compile:  # the wrapped one: gradients are then sent while others are computed
+    if runtime.compile:  # after wrapping, so that gradients are sent while others are computed
         forward = torch.compile(forward)  # type: ignore[assignment]
     return forward
 
 
-def _average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """The moving average of the weights. BatchNorm's statistics are copied, not averaged."""
+def _make_ema(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
+    """The moving average of the weights, if any. BatchNorm's statistics are not averaged."""
     if not recipe.ema:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
-        return AveragedModel(model, multi_avg_fn=average)
+        average_fn = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+        return AveragedModel(model, multi_avg_fn=average_fn)
 
 
 def _has_batch_norm(model: nn.Module) -> bool:

@@ -1,9 +1,9 @@
-"""The state of a run on disk: written to the side, synced, renamed, checked when read.
+"""Checkpoint files: written to a temporary file, synced, renamed, verified when read.
 
-A checkpoint is torch's own zip file whose archive comment carries a SHA-256 of all that is before
-it, so any flipped byte is noticed. The last two are kept; a damaged one is reported and the one
-before it used. Reading never unpickles code (``weights_only``). Neither writing nor reading holds
-the file in memory.
+A checkpoint is torch's own zip file whose archive comment has a SHA-256 of everything before it,
+so any flipped byte is noticed. The last two are kept; a damaged one is reported and the one
+before it used. Reading never unpickles code (``weights_only``). Neither writing nor reading loads
+the whole file into memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from convnext_study.runs.files import (
     write_temporary,
 )
 
-# The zip format's end record: its signature, and 22 bytes of which the last two count the comment.
+# The zip format's end record: its signature, and its 22 bytes; the last two are the comment's size.
 _END, _END_SIZE = b"PK\x05\x06", 22
 _MARK = b"sha256:"
 _DIGEST_SIZE = hashlib.sha256().digest_size
@@ -39,15 +39,15 @@ class CheckpointError(RunFailed):
 
 
 class DamagedError(CheckpointError):
-    """A checkpoint is not what was written; the one before it may serve."""
+    """A checkpoint is not what was written; the one before it may be intact."""
 
 
 def write(state: dict[str, Any], file: IO[bytes]) -> None:
-    """Write a checkpoint to an open file, which can be read too. Raises OSError."""
+    """Write a checkpoint to a file that is open for reading and writing. Raises OSError."""
     try:
         torch.save(state, file)
     except RuntimeError as error:
-        # What torch says when a write fails is how far it had come, and not why.
+        # torch's message about a failed write gives the position and not the reason.
         raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     file.seek(-_END_SIZE, os.SEEK_END)
     if file.read(_END_SIZE)[: len(_END)] != _END:
@@ -64,8 +64,8 @@ def read(path: Path) -> dict[str, Any]:
     """The state in a file.
 
     Raises:
-        DamagedError: the checksum does not fit.
-        CheckpointError: it is what was written, and cannot be read here, or holds code.
+        DamagedError: the checksum does not match.
+        CheckpointError: it is intact, but cannot be read here or contains code.
         FileNotFoundError: there is none.
     """
     with os.fdopen(open_regular(path), "rb") as file:
@@ -81,38 +81,38 @@ def read(path: Path) -> dict[str, Any]:
             ) from error
         except MemoryError as error:
             raise CheckpointError(f"{path}: cannot be read (out of memory)") from error
-        except Exception as error:  # torch raises a different type for each kind of trouble
-            why = f"torch {torch.__version__} cannot read it ({first_line(error)})"
-            raise CheckpointError(f"{path}: intact, but {why}") from error
+        except Exception as error:  # torch raises many types
+            reason = f"torch {torch.__version__} cannot read it ({first_line(error)})"
+            raise CheckpointError(f"{path}: intact, but {reason}") from error
     return state
 
 
 def _check(file: IO[bytes], path: Path) -> None:
-    """Raises DamagedError where the digest at the end does not fit what is before it."""
-    left = os.fstat(file.fileno()).st_size - _DIGEST_SIZE
-    sha256, end = hashlib.sha256(), b""
-    while left > 0 and (chunk := file.read(min(_CHUNK, left))):
+    """Raises DamagedError if the digest at the end does not match what is before it."""
+    remaining = os.fstat(file.fileno()).st_size - _DIGEST_SIZE
+    sha256, tail = hashlib.sha256(), b""
+    while remaining > 0 and (chunk := file.read(min(_CHUNK, remaining))):
         sha256.update(chunk)
-        end = (end + chunk)[-len(_MARK) :]
-        left -= len(chunk)
-    if end != _MARK or file.read() != sha256.digest():
+        tail = (tail + chunk)[-len(_MARK) :]
+        remaining -= len(chunk)
+    if tail != _MARK or file.read() != sha256.digest():
         raise DamagedError(f"{path}: damaged (its checksum does not fit)")
 
 
 def digest(path: Path) -> str:
-    """The checksum that a checkpoint carries, unchecked: which of several files it is."""
+    """The checksum stored in a checkpoint, not verified: it identifies the file."""
     with os.fdopen(open_regular(path), "rb") as file:
         file.seek(-_DIGEST_SIZE, os.SEEK_END)
         return file.read().hex()
 
 
 def save(folder: Path, state: dict[str, Any], check: Callable[[], None] = lambda: None) -> None:
-    """Write the newest checkpoint; the one before it stays under another name.
+    """Write the newest checkpoint; the one before it is kept under another name.
 
-    Raises what ``check`` raises, called right before either is touched, and OSError.
+    Raises what ``check`` raises, called right before either is replaced, and OSError.
     """
     newest = folder / CHECKPOINT
-    # A disk that is full must fail here, before the last good checkpoint is touched.
+    # A full disk must fail here, before the last good checkpoint is replaced.
     temporary = write_temporary(newest, lambda file: write(state, file), check)
     if newest.exists():
         newest.replace(folder / PREVIOUS)
@@ -120,11 +120,11 @@ def save(folder: Path, state: dict[str, Any], check: Callable[[], None] = lambda
 
 
 def find(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that is not damaged, and its state; None where there is none at all.
+    """The newest intact checkpoint and its state; None if there is no checkpoint at all.
 
     A damaged one is reported to ``warn``, and the one before it is read.
 
-    Raises CheckpointError where one exists and none can be read: starting afresh would lose it.
+    Raises CheckpointError if there are some and none can be read: starting afresh would lose them.
     """
     damaged: list[str] = []
     for name in (CHECKPOINT, PREVIOUS):
@@ -150,6 +150,6 @@ def find(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any
 
 
 def load(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The state that `find` finds. Raises as it does."""
-    found = find(folder, warn)
-    return found[1] if found else None
+    """The state that `find` returns. Raises as it does."""
+    newest = find(folder, warn)
+    return newest[1] if newest else None

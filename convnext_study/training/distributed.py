@@ -1,4 +1,4 @@
-"""What the processes of one run say to each other. With one process, nothing."""
+"""Communication between the processes of a run; with one process, there is none."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from convnext_study.errors import Busy, RunFailed, UserError
 T = TypeVar("T")
 
 
-def several() -> bool:
-    """Whether this process shares its run with others."""
+def is_distributed() -> bool:
+    """Whether the run has several processes."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def all_reduce_any(flag: bool) -> bool:
-    """Whether the flag is set in any process, so that all act alike."""
-    if not several():
+    """Whether the flag is set in any process; the same in all of them."""
+    if not is_distributed():
         return flag
     votes = torch.tensor(float(flag), device=_device())
     dist.all_reduce(votes, dist.ReduceOp.MAX)
@@ -29,15 +29,15 @@ def all_reduce_any(flag: bool) -> bool:
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum of a tensor over the processes, in place."""
-    if several():
+    """Sum a tensor over the processes, in place."""
+    if is_distributed():
         dist.all_reduce(values, dist.ReduceOp.SUM)
     return values
 
 
 def all_gather(value: Any) -> list[Any]:
-    """Every process's value, in the order of their ranks."""
-    if not several():
+    """The values of all processes, in order of rank."""
+    if not is_distributed():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
@@ -46,7 +46,7 @@ def all_gather(value: Any) -> list[Any]:
 
 def broadcast_object(value: Any) -> Any:
     """The first process's value, in every process."""
-    if not several():
+    if not is_distributed():
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0)
@@ -54,8 +54,8 @@ def broadcast_object(value: Any) -> Any:
 
 
 def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
-    """Give every process the first one's values, in place."""
-    if several():
+    """Copy the first process's values to all others, in place."""
+    if is_distributed():
         for tensor in tensors:
             values = tensor.contiguous()
             dist.broadcast(values, src=0)
@@ -63,11 +63,11 @@ def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
                 tensor.copy_(values)
 
 
-def together(act: Callable[[], T]) -> T:
-    """Do what every process does, and raise in all of them what goes wrong in any.
+def all_or_raise(act: Callable[[], T]) -> T:
+    """Call ``act``, as every process does, and raise in all processes if it raises in any.
 
-    So none waits for one that has left. A process's own error is raised as it is; of another's
-    its kind and its words.
+    So none waits for one that has left. A process raises its own error unchanged; for another's,
+    one of the same kind with its message.
     """
     try:
         value = act()
@@ -75,21 +75,21 @@ def together(act: Callable[[], T]) -> T:
         kind = next((kind for kind in (UserError, Busy) if isinstance(error, kind)), RunFailed)
         all_gather((kind, str(error) or type(error).__name__))
         raise
-    for rank, trouble in enumerate(all_gather(None)):
-        if trouble is not None:
-            kind, text = trouble
+    for rank, failed in enumerate(all_gather(None)):
+        if failed is not None:
+            kind, text = failed
             raise kind(f"process {rank}: {text}")
     return value
 
 
 def barrier() -> None:
-    """Go on when every process has come here."""
-    if several():
+    """Wait until every process has come here."""
+    if is_distributed():
         dist.barrier()
 
 
 def _device() -> torch.device:
-    # NCCL moves nothing that lies in the CPU's memory.
+    # NCCL cannot send tensors in the CPU's memory.
     if dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -1,7 +1,7 @@
-"""What is not finite: steps, which are found, undone and counted, and scores, which are no result.
+"""Checks for values that are not finite: such steps are undone and counted, such scores raise.
 
-All of a step stays on the device: the optimizer is told on the device to leave the weights
-alone (as a gradient scaler tells it), and the numbers of a step are read back once.
+A step is checked on the device: a flag there has the optimizer skip it (as a gradient scaler
+does), and the numbers of a step are read back once.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ class Buffers:
         self._before = [torch.empty_like(buffer) for buffer in self._now]
 
     def remember(self) -> None:
-        """Copy the buffers, to which `restore` goes back."""
+        """Save a copy of the buffers for `restore`."""
         for before, now in zip(self._before, self._now, strict=True):
             before.copy_(now)
 
     def restore(self, where: Tensor | None = None) -> None:
-        """Go back, if the boolean scalar ``where`` is set or there is none."""
+        """Restore the copy, if the boolean scalar ``where`` is true or None."""
         for before, now in zip(self._before, self._now, strict=True):
             now.copy_(before if where is None else torch.where(where, before, now))
 
     @torch.no_grad()
     def are_finite(self) -> Tensor:
-        """A boolean scalar."""
+        """Whether all buffers are finite, a boolean scalar."""
         return torch.isfinite(norm_of(buffer for buffer in self._now if buffer.is_floating_point()))
 
 
 @torch.no_grad()
 def norm_of(tensors: Iterable[Tensor]) -> Tensor:
-    """The norm of all values together, a scalar; not finite where one of them is not."""
+    """The norm of all values together, a scalar; not finite if any of them is not."""
     return get_total_norm(list(tensors))
 
 
 @torch.no_grad()
 def is_finite(module: nn.Module) -> bool:
-    """Whether every weight and buffer is a number."""
+    """Whether all weights and buffers are finite."""
     values = [*module.parameters(), *module.buffers()]
     return bool(torch.stack([torch.isfinite(value).all() for value in values]).all())
 
 
 class ScoresError(RunFailed):
-    """What a network says of validation images is not finite, so that it has no result."""
+    """A network's outputs for validation images are not finite, so that it has no result."""
 
 
 @torch.no_grad()
@@ -63,16 +63,17 @@ def finite_rows(scores: Tensor) -> Tensor:
 
 
 def check_scores(finite: Sequence[Tensor], model: nn.Module) -> None:
-    """Raises ScoresError in every process where the scores of an image are not finite.
+    """Raises ScoresError in every process if the scores of any image are not finite.
 
     ``finite`` are this process's `finite_rows`, batch by batch.
     """
-    mine = (int(sum(one.sum() for one in finite)), sum(len(one) for one in finite))
-    right, images = (sum(part) for part in zip(*all_gather(mine), strict=True))
-    if right == images:
+    counts = (int(sum(rows.sum() for rows in finite)), sum(len(rows) for rows in finite))
+    finite_images, images = (sum(part) for part in zip(*all_gather(counts), strict=True))
+    if finite_images == images:
         return
-    bad = next((name for name, one in model.state_dict().items() if not one.isfinite().all()), None)
+    state = model.state_dict().items()
+    bad = next((name for name, value in state if not value.isfinite().all()), None)
     raise ScoresError(
-        f"the scores of {images - right} of {images} validation images are not finite"
+        f"the scores of {images - finite_images} of {images} validation images are not finite"
         + (f", nor are the weights ({bad})" if bad else "")
     )

@@ -1,8 +1,8 @@
-"""The loop. It trains every study, and loses no work when it is stopped.
+"""The training loop of every study; it loses no work when it is stopped.
 
 Every random draw is a function of the seed and the step, so that a run that was killed and
-resumed ends bit for bit like one that was not. A step moves its numbers between the processes
-once, in one packed sum, and back to the host once: on a GPU a step late, so that the host need not
+resumed ends with the same bits as one that was not. The processes exchange a step's numbers once,
+in one packed sum, and the host reads them once: on a GPU one step late, so that the host does not
 wait for the device.
 """
 
@@ -33,18 +33,18 @@ from convnext_study.training import distributed
 from convnext_study.training.build import build_train_state
 from convnext_study.training.guard import Buffers, norm_of
 from convnext_study.training.optimizer import learning_rate, take_step
-from convnext_study.training.outcome import evaluate_all, forget_peak, values, write_result
+from convnext_study.training.outcome import epoch_values, evaluate_all, forget_peak, write_result
 from convnext_study.training.runtime import Runtime, uses_tf32
 from convnext_study.training.state import NOT_FINITE, TrainingError, TrainState, autocast_of
 from convnext_study.training.task import Evaluation
 
-# After so many steps in a row that are not finite, more of the same will not help.
-MOST_SKIPPED_IN_ROW = 10
+# After so many non-finite steps in a row, more will not help.
+MAX_SKIPPED_IN_ROW = 10
 LESS_MEMORY = (
     "use a smaller --micro-batch-size, --grad-checkpointing, or --precision bf16 (--dry-run says "
     "what fits)"
 )
-# Seconds of evaluation from which an epoch's state is saved before it, and not only after.
+# If evaluation takes more seconds than this, an epoch's state is also saved before it.
 LONG = 1.0
 
 
@@ -58,28 +58,27 @@ def train(
     runtime: Runtime | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Result:
-    """Train a run in its folder, from wherever it is, and return its result.
+    """Train or resume a run in its folder, and return its result.
 
     A finished run returns at once. ``stop`` is called after every step and evaluation batch.
 
     Raises:
         Busy: another process works on this folder.
-        RunError: it holds another run, or cannot be written.
+        RunError: it contains another run, or cannot be written.
         ParentError: the run that it starts from is not done, or cannot be read.
-        RunFailed: the state cannot be saved, the lock was lost, or a process that reads images
-            was killed.
-        TrainingError: step after step is not finite.
-        CheckpointError: the state is there and cannot be read.
-        TrainingInterrupted: ``stop`` said so; the state is saved.
+        RunFailed: the state cannot be saved, the lock was lost, or a reader process was killed.
+        TrainingError: too many steps in a row were not finite.
+        CheckpointError: there are checkpoints, but none can be read.
+        TrainingInterrupted: ``stop`` returned True; the state is saved.
     """
     runtime = runtime or Runtime()
     with contextlib.ExitStack() as stack:
-        opened = RunFolder(path, run, writes=runtime.rank == 0, stop=stop)
-        folder = distributed.together(lambda: stack.enter_context(opened))
+        run_folder = RunFolder(path, run, writes=runtime.rank == 0, stop=stop)
+        folder = distributed.all_or_raise(lambda: stack.enter_context(run_folder))
         folder.join()
-        done = distributed.broadcast_object(read_result(path) if is_done(path) else None)
-        if done is not None:
-            return cast(Result, done)
+        result = distributed.broadcast_object(read_result(path) if is_done(path) else None)
+        if result is not None:
+            return cast(Result, result)
         tf32 = uses_tf32(make_recipe(run.recipe), runtime.tf32)
         runtime = replace(runtime, tf32=tf32)
         runtime.apply()
@@ -91,8 +90,8 @@ def train(
             )
             return _train(training)
         except TrainingInterrupted:
-            if why := next(filter(None, distributed.all_gather(pool.failure())), ""):
-                failed = RunFailed(f"{path}: {why}; the state is saved")
+            if reason := next(filter(None, distributed.all_gather(pool.failure())), ""):
+                failed = RunFailed(f"{path}: {reason}; the state is saved")
                 folder.failed(failed, runtime.rank)
                 raise failed from None
             folder.event("stopped")
@@ -105,7 +104,7 @@ def train(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether there was no memory left, of a GPU or, as torch has it, of this process."""
+    """Whether an allocation failed, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -116,7 +115,7 @@ def _train(training: TrainState) -> Result:
     folder.event(
         "resumed" if resumed else "started",
         step=state.step,
-        # Under what it went on, since it may be another machine or version.
+        # At each start, since it may be another machine or version.
         world_size=training.runtime.world_size,
         settings=training.runtime.settings(),
         versions=versions(),
@@ -124,13 +123,13 @@ def _train(training: TrainState) -> Result:
         hardware=hardware(training.runtime.device),
     )
     stepper = Stepper(training)
-    evaluated = None
+    evaluations = None
     while state.epoch < training.recipe.epochs:
         _take_steps(training, stepper)
-        evaluated = _end_epoch(training)
-    # A run that was killed after its last epoch is evaluated again: same network, same answer.
-    evaluated = evaluated or evaluate_all(training, lambda: _check(training))
-    result = write_result(training, evaluated)
+        evaluations = _end_epoch(training)
+    # A run that was killed after its last epoch is evaluated again, with the same outcome.
+    evaluations = evaluations or evaluate_all(training, lambda: _check(training))
+    result = write_result(training, evaluations)
     if folder.writes:
         forget_parent(folder.path)
     distributed.barrier()
@@ -138,38 +137,39 @@ def _train(training: TrainState) -> Result:
 
 
 def _take_steps(training: TrainState, stepper: Stepper) -> None:
-    """The steps that are left of the current epoch.
+    """Take the remaining steps of the current epoch.
 
-    Raises TrainingInterrupted, the state saved, where that is requested.
+    Raises TrainingInterrupted, with the state saved, if a stop was requested.
     """
     task, state = training.task, training.progress
     training.forward.train()
     stepper.begin_epoch()
-    saved = clock = time.perf_counter()
+    last_save = clock = time.perf_counter()
     batches = task.train_batches(state.epoch, state.step - state.epoch * task.steps_per_epoch)
     while group := list(islice(batches, task.accum_steps)):
-        stepper.take(group, due=time.perf_counter() - saved > training.runtime.checkpoint_seconds)
+        due = time.perf_counter() - last_save > training.runtime.checkpoint_seconds
+        stepper.take(group, due=due)
         reports = list(stepper.reports())
-        leave_off = any(report.stop or report.due for report in reports)
-        if leave_off:
+        must_save = any(report.stop or report.due for report in reports)
+        if must_save:
             reports += stepper.reports(all_of_them=True)
         now = time.perf_counter()
         state.train_seconds += now - clock
         state.seconds += now - clock
         clock = now
         _account(training, reports)
-        if leave_off:
+        if must_save:
             training.save()
             if any(report.stop for report in reports):
                 raise TrainingInterrupted
-            saved = clock = time.perf_counter()
+            last_save = clock = time.perf_counter()
     _account(training, stepper.reports(all_of_them=True))
 
 
 def _account(training: TrainState, reports: Iterable[Report]) -> None:
-    """Add steps up, once their numbers are known.
+    """Add the numbers of steps to the epoch's.
 
-    Raises TrainingError after too many in a row that were not finite; the state is saved.
+    Raises TrainingError after too many non-finite steps in a row; the state is saved.
     """
     state = training.progress
     for report in reports:
@@ -179,18 +179,18 @@ def _account(training: TrainState, reports: Iterable[Report]) -> None:
             state.images += round(report.images)
             state.skipped_in_row = 0
             continue
-        # fp16 looks for the largest scale that does not overflow: that is no fault of the run.
+        # fp16 overflows while it searches for the largest scale: that is not the run's fault.
         overflow = math.isfinite(report.loss) and training.scaler.get_scale() > 1
         state.skipped += 1
         state.skipped_in_row += not overflow
         training.folder.event(
             "skipped", step=report.step, loss=str(report.loss), reason=report.trouble
         )
-        if state.skipped_in_row >= MOST_SKIPPED_IN_ROW:
+        if state.skipped_in_row >= MAX_SKIPPED_IN_ROW:
             training.save()
             raise TrainingError(
                 f"{training.folder.path}: the {report.trouble} is not finite at step "
-                f"{report.step} (loss is {report.loss}), the {MOST_SKIPPED_IN_ROW}th time in a "
+                f"{report.step} (loss is {report.loss}), the {MAX_SKIPPED_IN_ROW}th time in a "
                 f"row; {NOT_FINITE}"
             )
 
@@ -204,42 +204,45 @@ def _end_epoch(training: TrainState) -> dict[str, Evaluation] | None:
         state.hooked += 1
     training.share_buffers()
     last = epoch + 1 == recipe.epochs
-    evaluated = _evaluate(training) if last or task.evaluates_after(epoch) else None
+    evaluations = _evaluate(training) if last or task.evaluates_after(epoch) else None
+    fields: dict[str, Any] = {"metrics": {}, "primary": ""}
+    if evaluations:
+        fields = epoch_values(evaluations, recipe.eval_weights)
     line = Epoch(
         epoch=epoch + 1,
         epochs=recipe.epochs,
         loss=state.loss_sum / max(state.images, 1),
         lr=learning_rate(recipe, state.step - 1, task.steps_per_epoch),
-        seconds=round(state.seconds - sum(before["seconds"] for before in state.history), 4),
+        seconds=round(state.seconds - sum(past["seconds"] for past in state.history), 4),
         images_per_s=round(state.images / max(state.train_seconds, 1e-9), 2),
-        **(values(evaluated, recipe.eval_weights) if evaluated else {"metrics": {}, "primary": ""}),
+        **fields,
     )
     state.history.append(line.model_dump())
     state.loss_sum, state.images, state.train_seconds = 0.0, 0, 0.0
     training.save()
     training.folder.log(line.model_dump())
-    return evaluated
+    return evaluations
 
 
 def _evaluate(training: TrainState) -> dict[str, Evaluation]:
-    """Evaluate what the epoch made, its state on disk before where that takes long.
+    """Evaluate the epoch's network; saves the state first if the evaluation is long.
 
-    Raises TrainingInterrupted where that is requested; the state is saved.
+    Raises TrainingInterrupted if a stop was requested; the state is saved.
     """
     state = training.progress
-    # Saving before and after would cost as much as a short evaluation itself.
+    # Before a short evaluation, saving would cost as much as the evaluation itself.
     if saved_before := state.evaluation_seconds > LONG:
         training.save()
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
-        evaluated = evaluate_all(training, lambda: _check(training))
+        evaluations = evaluate_all(training, lambda: _check(training))
     except TrainingInterrupted:
         if not saved_before:
             training.save()
         raise
-    state.evaluation_seconds = distributed.broadcast_object(time.perf_counter() - began)
+    state.evaluation_seconds = distributed.broadcast_object(time.perf_counter() - start)
     state.seconds += state.evaluation_seconds
-    return evaluated
+    return evaluations
 
 
 def _check(training: TrainState) -> None:
@@ -248,17 +251,17 @@ def _check(training: TrainState) -> None:
 
 
 class Report(NamedTuple):
-    """What the processes tell each other of a step, summed over them.
+    """The numbers of a step, summed over the processes.
 
     Args:
-        step: which one, from 0.
+        step: its index, from 0.
         loss: the mean over the global batch.
-        gradient: how many processes found theirs not finite.
-        buffers: how many processes found theirs not finite.
-        images: of the global batch.
-        corrupt_images: that were replaced by others.
-        stop: whether a process was requested to stop.
-        due: whether it is time to save.
+        gradient: in how many processes the gradient is not finite.
+        buffers: in how many processes the buffers are not finite.
+        images: in the global batch.
+        corrupt_images: those that were replaced by others.
+        stop: how many processes were requested to stop.
+        due: in how many processes it is time to save.
     """
 
     step: int
@@ -272,15 +275,15 @@ class Report(NamedTuple):
 
     @property
     def trouble(self) -> str:
-        """What was not finite; empty where all was."""
+        """What was not finite; empty if everything was."""
         if not math.isfinite(self.loss):
             return "loss"
         return "gradient" if self.gradient else "buffers" if self.buffers else ""
 
 
 class Stepper:
-    """Takes a run's optimizer steps: shared out over processes and micro-batches, guarded,
-    repeatable; and tells how they went."""
+    """Takes and reports a run's optimizer steps: split over processes and micro-batches,
+    reproducible, and skipped if they are not finite."""
 
     def __init__(self, training: TrainState) -> None:
         self._training = training
@@ -288,28 +291,28 @@ class Stepper:
         self._delay = delay_of(training.runtime.device)
         self._parameters = [p for p in training.model.parameters() if p.requires_grad]
         self._waiting: deque[tuple[int, Tensor]] = deque()
-        self._warm = not distributed.several()
+        self._warm = not distributed.is_distributed()
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
-        """Count the bad images of training from here on: evaluation met some of its own."""
+        """Count corrupt training images from here on, without those that evaluation met."""
         self._bad_images = self._training.task.corrupt_images
 
     def take(self, batches: Sequence[Any], *, due: bool) -> None:
-        """Move the weights by one global batch, of which ``batches`` is this process's share.
+        """Train on one global batch, of which ``batches`` is this process's share.
 
-        A step whose loss, gradient or buffers are not finite leaves weights and buffers alone.
+        A step whose loss, gradient or buffers are not finite changes no weights and no buffers.
         """
         training, state = self._training, self._training.progress
         optimizer: Any = training.optimizer
-        rate = learning_rate(training.recipe, state.step, training.task.steps_per_epoch)
+        lr = learning_rate(training.recipe, state.step, training.task.steps_per_epoch)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
         self._buffers.remember()
         if not self._warm:
-            # DistributedDataParallel lays its buckets out anew after the first backward pass, and
-            # sums over three processes and more round by place: this one changes nothing, so that
-            # a resumed run does not differ in the last bit.
+            # DistributedDataParallel rebuilds its buckets after the first backward pass, and over
+            # three or more processes the rounding of a sum depends on its bucket: this extra pass
+            # changes nothing else, and a resumed run does not differ in the last bit.
             self._gradients(batches)
             optimizer.zero_grad(set_to_none=True)
             self._buffers.restore()
@@ -317,7 +320,7 @@ class Stepper:
         loss, images = self._gradients(batches)
         report = self._report(loss, images, due=due)
         bad = ~torch.isfinite(report[0]) | (report[1] + report[2] > 0)
-        # As a gradient scaler tells it: the fused step then changes nothing, on the device.
+        # As a gradient scaler does: the fused step then changes nothing, on the device.
         optimizer.found_inf = bad.to(dtype=torch.float32, device=training.runtime.device)
         take_step(optimizer)
         optimizer.found_inf = None
@@ -332,24 +335,24 @@ class Stepper:
         state.step += 1
 
     def reports(self, *, all_of_them: bool = False) -> Iterator[Report]:
-        """The steps whose numbers can be read without waiting, or all, each once."""
+        """The steps whose numbers can be read without waiting, or all of them, each once."""
         while len(self._waiting) > (0 if all_of_them else self._delay):
             step, report = self._waiting.popleft()
             yield Report(step, *report.tolist())
 
     def _gradients(self, batches: Sequence[Any]) -> tuple[Tensor, int]:
-        """Gradients of the mean loss over the global batch; the mean over this process's share of
-        it, and the images there."""
+        """Computes gradients of the mean loss over the global batch. Returns the mean loss over
+        this process's share, and the number of its images."""
         training = self._training
         device = training.runtime.device
         total, images = torch.zeros((), device=device), 0
-        for place, batch in enumerate(batches):
-            # A draw depends on which part of the global batch it is for, and on nothing else.
-            part = training.runtime.rank * len(batches) + place
+        for index, batch in enumerate(batches):
+            # Draws depend only on the seed, the step and the part of the global batch.
+            part = training.runtime.rank * len(batches) + index
             seed_everything(fold_in(training.seed, "step", training.progress.step, part), device)
-            # Gradients are shared with the other processes once a step, at its last micro-batch.
+            # Gradients are reduced over the processes once per step, at its last micro-batch.
             no_sync: Any = getattr(training.forward, "no_sync", contextlib.nullcontext)
-            with contextlib.nullcontext() if place == len(batches) - 1 else no_sync():
+            with contextlib.nullcontext() if index == len(batches) - 1 else no_sync():
                 with autocast_of(training.recipe.precision, device):
                     loss, count = training.task.loss(training.forward, batch)
                 loss = loss.float() / len(batches)
@@ -364,24 +367,24 @@ class Stepper:
         if training.scaler.is_enabled():
             training.scaler.unscale_(training.optimizer)
         training.task.before_step(training.model, training.progress.step)
-        norm = norm_of(one.grad for one in self._parameters if one.grad is not None)
+        norm = norm_of(p.grad for p in self._parameters if p.grad is not None)
         if training.recipe.clip_grad:
             clip_grads_with_norm_(self._parameters, training.recipe.clip_grad, norm)
-        kind = torch.float32 if loss.device.type == "mps" else torch.float64
+        dtype = torch.float32 if loss.device.type == "mps" else torch.float64
         finite = (torch.isfinite(norm), self._buffers.are_finite())
-        corrupt_images, before = training.task.corrupt_images, self._bad_images
-        self._bad_images = corrupt_images
-        known = [images, corrupt_images - before, training.stop(), due]
+        corrupt, before = training.task.corrupt_images, self._bad_images
+        self._bad_images = corrupt
+        counts = [images, corrupt - before, training.stop(), due]
         report = torch.cat(
             [
-                (loss.to(kind) / training.runtime.world_size).view(1),
-                *[(~value).to(loss.device, kind).view(1) for value in finite],
-                torch.tensor(known, dtype=kind).to(loss.device, non_blocking=True),
+                (loss.to(dtype) / training.runtime.world_size).view(1),
+                *[(~value).to(loss.device, dtype).view(1) for value in finite],
+                torch.tensor(counts, dtype=dtype).to(loss.device, non_blocking=True),
             ]
         )
         return distributed.all_reduce_sum(report)
 
 
 def delay_of(device: str) -> int:
-    """Steps to wait before reading: a GPU works behind the host's back, a CPU does not."""
+    """Steps to wait before reading numbers: a GPU runs asynchronously, a CPU does not."""
     return 1 if torch.device(device).type == "cuda" else 0

@@ -1,4 +1,4 @@
-"""Learning rate, parameter groups and optimizer, straight from a recipe.
+"""Learning rate, parameter groups and optimizer of a recipe.
 
 The learning rate is a pure function of the step, so that resuming needs no scheduler state and a
 plan can print the curve without a model.
@@ -18,25 +18,25 @@ from convnext_study.recipes import Recipe
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Two groups, decayed and not. 1-D parameters (norms, biases, layer scale) are not decayed,
-    unless the recipe says so, nor are those a model names in ``no_weight_decay()``."""
-    spared = set(getattr(model, "no_weight_decay", set)())
+    unless the recipe decays them, nor are those that ``no_weight_decay()`` of a model names."""
+    undecayed_names = set(getattr(model, "no_weight_decay", set)())
     decay: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        spare = not recipe.weight_decay_1d and (parameter.ndim <= 1 or name in spared)
-        (rest if spare else decay).append(parameter)
+        undecayed = not recipe.weight_decay_1d and (parameter.ndim <= 1 or name in undecayed_names)
+        (no_decay if undecayed else decay).append(parameter)
     groups = [
         {"params": decay, "weight_decay": recipe.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
+        {"params": no_decay, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW or SGD with momentum, in torch's fused form, the fastest on every device."""
-    _leave_out_the_compiler()
+    """AdamW or SGD with momentum, in torch's fused version, the fastest on every device."""
+    _skip_dynamo_import()
     groups = parameter_groups(model, recipe)
     if recipe.optimizer == "sgd":
         sgd = torch.optim.SGD(
@@ -48,16 +48,16 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def take_step(optimizer: torch.optim.Optimizer) -> None:
-    """The optimizer's step, without the compiler that torch imports around it."""
+    """Take the optimizer's step without torch's wrapper, which imports the compiler."""
     with torch.no_grad():
         inspect.unwrap(type(optimizer).step)(optimizer)
 
 
-def _leave_out_the_compiler() -> None:
-    """Have torch's optimizers not import ``torch._dynamo``, two seconds for nothing.
+def _skip_dynamo_import() -> None:
+    """Keep torch's optimizers from importing ``torch._dynamo``, which takes two seconds.
 
-    They do at their first call, to tell it to leave these functions alone; what they would keep of
-    it is the function itself, where nothing is compiled.
+    They import it at their first call, to exclude these functions from compilation, and cache the
+    excluded function: where nothing is compiled, it is the function itself.
     """
     optimizer = torch.optim.Optimizer
     for wrapped in (
@@ -66,14 +66,14 @@ def _leave_out_the_compiler() -> None:
         optimizer.state_dict,
         optimizer.load_state_dict,
     ):
-        plain: Any = inspect.unwrap(wrapped)
-        vars(plain).setdefault("__dynamo_disable", plain)
+        function: Any = inspect.unwrap(wrapped)
+        vars(function).setdefault("__dynamo_disable", function)
 
 
 def _start_momentum(sgd: torch.optim.SGD) -> None:
-    """Momentum from zero, which is what the first step makes of none.
+    """Start momentum at zero, which gives the same first step as none.
 
-    Where that step is skipped, torch would leave the momentum it had just made room for unset.
+    If that step is skipped, torch would leave the momentum that it had just allocated unset.
     """
     for group in sgd.param_groups:
         for parameter in group["params"] if group["momentum"] else ():
@@ -81,15 +81,15 @@ def _start_momentum(sgd: torch.optim.SGD) -> None:
 
 
 def align_state(optimizer: torch.optim.Optimizer) -> None:
-    """Lay loaded state out in memory as the parameters it belongs to.
+    """Give loaded state the memory layout of its parameters.
 
-    torch's fused kernels walk memory without a look at strides: moments that were saved in another
-    memory format would be scrambled, and nobody told.
+    torch's fused kernels ignore strides: moments that were saved in another memory format would be
+    scrambled without an error.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
-            is_like = isinstance(value, torch.Tensor) and value.shape == parameter.shape
-            if is_like and value.stride() != parameter.stride():
+            same_shape = isinstance(value, torch.Tensor) and value.shape == parameter.shape
+            if same_shape and value.stride() != parameter.stride():
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
@@ -119,7 +119,7 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
 
 
 def _factor(recipe: Recipe, epoch: int) -> float:
-    """What the step schedule has multiplied the rate by in an epoch (from 0)."""
+    """The factor of the step schedule in an epoch (from 0)."""
     milestones, gamma = recipe.milestones, recipe.gamma
     passed = (
         epoch // milestones

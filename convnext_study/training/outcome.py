@@ -1,4 +1,4 @@
-"""A network measured: its weights, their moving average, the result, and the memory it took."""
+"""Evaluation of a network's weights and their moving average; the result; peak memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROCESS = Path("/proc/self")
 
 
 def forget_peak(device: str) -> None:
-    """Let ``peak_memory`` count from here on: a process trains one run after another."""
+    """Reset ``peak_memory``, since a process trains one run after another."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(torch.device(device))
         return
@@ -39,68 +39,67 @@ def forget_peak(device: str) -> None:
 
 
 def peak_memory(device: str) -> int | None:
-    """Bytes at the peak: allocated by torch on a GPU; on the CPU the process, libraries included.
+    """This process's peak memory in bytes: torch's allocations on a GPU; all memory on the CPU.
 
-    That of this process alone. None where nobody counts: on other devices, and where the system
-    is not Linux.
+    None if it is not measured: on other devices and other systems than Linux.
     """
-    kind = torch.device(device).type
-    if kind == "cuda":
+    device_type = torch.device(device).type
+    if device_type == "cuda":
         return torch.cuda.max_memory_allocated(torch.device(device))
-    if kind != "cpu":
+    if device_type != "cpu":
         return None
     try:
         status = (PROCESS / "status").read_text(encoding="utf-8")
     except OSError:
         return None
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
 def evaluate(task: Task, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
-    """Evaluate a network on the whole validation set, and leave it in the mode it was in.
+    """Evaluate a network on the whole validation set; its training mode is restored.
 
-    Raises ScoresError where a score or a metric is not finite, and what ``check`` raises.
+    Raises ScoresError if a score or a metric is not finite, and what ``check`` raises.
     """
     training = model.training
     model.eval()
     try:
-        found = task.evaluate(model, check)
+        evaluation = task.evaluate(model, check)
     finally:
         model.train(training)
-    for metric in found.metrics.values():
+    for metric in evaluation.metrics.values():
         if not math.isfinite(metric.value):
             raise ScoresError(f"{metric.label} is {metric.value}")
-    return found
+    return evaluation
 
 
 def evaluate_all(training: TrainState, check: Callable[[], None]) -> dict[str, Evaluation]:
-    """The weights, ``raw``, and, where there is one, their moving average, ``ema``.
+    """Evaluates the weights, ``raw``, and their moving average, ``ema``, if there is one.
 
-    Raises what ``check`` raises, and TrainingError where a score of either is not finite.
+    Raises what ``check`` raises, and TrainingError if a score of either is not finite.
     """
     models = {"raw": training.model, "ema": training.ema}
-    evaluated: dict[str, Evaluation] = {}
-    for kind, model in models.items():
+    evaluations: dict[str, Evaluation] = {}
+    for weights, model in models.items():
         if model is None:
             continue
         try:
             with autocast_of(training.recipe.precision, training.runtime.device):
-                evaluated[kind] = evaluate(training.task, model, check)
+                evaluations[weights] = evaluate(training.task, model, check)
         except ScoresError as error:
             raise TrainingError(
-                f"{training.folder.path}: after step {training.progress.step}, {kind} weights: "
+                f"{training.folder.path}: after step {training.progress.step}, {weights} weights: "
                 f"{error}; {NOT_FINITE}"
             ) from error
-    return evaluated
+    return evaluations
 
 
-def values(evaluated: dict[str, Evaluation], weights: str) -> dict[str, Any]:
-    """What a line of the log says of an evaluation: the ``weights``' metrics, by whose primary
-    the run is judged; of each other kind of weights the primary metric, ``top1_ema``."""
-    chosen = evaluated[weights]
+def epoch_values(evaluations: dict[str, Evaluation], weights: str) -> dict[str, Any]:
+    """The fields of an evaluation in a log line: the metrics of ``weights``, and the primary
+    metric of each kind of weights if there are several, such as ``top1_ema``."""
+    chosen = evaluations[weights]
     primary = chosen.metrics[chosen.primary]
-    metrics = {**chosen.metrics, **_primary_of_each(evaluated)}
+    metrics = {**chosen.metrics, **_primary_of_each(evaluations)}
     return {
         "metrics": {name: metric.value for name, metric in metrics.items()},
         "primary": chosen.primary,
@@ -109,13 +108,13 @@ def values(evaluated: dict[str, Evaluation], weights: str) -> dict[str, Any]:
     }
 
 
-def write_result(training: TrainState, evaluated: dict[str, Evaluation]) -> Result:
+def write_result(training: TrainState, evaluations: dict[str, Evaluation]) -> Result:
     """The record of a finished run, written last."""
     state, recipe, runtime = training.progress, training.recipe, training.runtime
-    chosen, accum_steps = evaluated[recipe.eval_weights], training.task.accum_steps
-    peak = peak_memory(runtime.device)  # before counting, which takes memory of its own
-    restore_convs(training.model)  # what is counted is the network itself
-    about: dict[str, Any] = {
+    chosen, accum_steps = evaluations[recipe.eval_weights], training.task.accum_steps
+    peak = peak_memory(runtime.device)  # before counting, which also takes memory
+    restore_convs(training.model)  # count the original network
+    extra: dict[str, Any] = {
         "batch": {
             "global": recipe.global_batch_size,
             "world_size": runtime.world_size,
@@ -124,7 +123,7 @@ def write_result(training: TrainState, evaluated: dict[str, Evaluation]) -> Resu
         }
     }
     record = Result(
-        metrics={**chosen.metrics, **_primary_of_each(evaluated)},
+        metrics={**chosen.metrics, **_primary_of_each(evaluations)},
         primary=chosen.primary,
         costs=training.task.costs(training.model),
         val_images=chosen.images,
@@ -136,7 +135,7 @@ def write_result(training: TrainState, evaluated: dict[str, Evaluation]) -> Resu
         corrupt_images=state.corrupt_images,
         corrupt_val_images=chosen.corrupt_images,
         peak_memory=peak,
-        **about,
+        **extra,
     )
     if runtime.rank == 0:
         training.folder.write(RESULT, record.model_dump())
@@ -144,13 +143,13 @@ def write_result(training: TrainState, evaluated: dict[str, Evaluation]) -> Resu
     return record
 
 
-def _primary_of_each(evaluated: dict[str, Evaluation]) -> dict[str, Metric]:
-    """The primary metric of each kind of weights, where there are several."""
-    if len(evaluated) == 1:
+def _primary_of_each(evaluations: dict[str, Evaluation]) -> dict[str, Metric]:
+    """The primary metric of each kind of weights, if there are several."""
+    if len(evaluations) == 1:
         return {}
     return {
-        f"{one.primary}_{kind}": one.metrics[one.primary].model_copy(
-            update={"label": f"{one.metrics[one.primary].label}, {kind}", "samples": None}
+        f"{result.primary}_{weights}": result.metrics[result.primary].model_copy(
+            update={"label": f"{result.metrics[result.primary].label}, {weights}", "samples": None}
         )
-        for kind, one in evaluated.items()
+        for weights, result in evaluations.items()
     }

@@ -1,7 +1,7 @@
-"""Mixup, CutMix and stochastic depth, drawn for the optimizer's whole batch.
+"""Mixup, CutMix and stochastic depth, drawn for the whole global batch.
 
-What is drawn depends on the seed, the step and an image's place in the batch, and not on how the
-batch is split over processes and pieces.
+The draws depend on the seed, the step and an image's position in the batch, and not on how the
+batch is split over processes and micro-batches.
 """
 
 from __future__ import annotations
@@ -20,11 +20,7 @@ from convnext_study.recipes import Recipe
 
 
 class Mixing:
-    """Mixes images and labels as a recipe says.
-
-    What is drawn is a function of the seed, the step and the group, so that it is the same however
-    the step's images are split.
-    """
+    """The recipe's Mixup and CutMix, drawn from the seed, the step and the group of images."""
 
     def __init__(self, recipe: Recipe, classes: int, seed: int) -> None:
         self._group, self._seed = recipe.mix_group_size, seed
@@ -40,16 +36,16 @@ class Mixing:
     def __call__(
         self, images: Tensor, labels: Tensor, places: Tensor, step: int
     ) -> tuple[Tensor, Tensor]:
-        """Mixed in place: (n, 3, H, W); and soft labels (n, classes), which hold the smoothing.
+        """Images (n, 3, H, W), mixed in place, and soft labels (n, classes) with label smoothing.
 
-        ``places`` (n,) are where the images stand in the step's batch: of each group whole pairs,
-        one after the other as `split_batch` has them.
+        ``places`` (n,) are the images' positions in the step's batch: of each group whole pairs,
+        one after the other, as `split_batch` orders them.
         """
         targets, start = [], 0
         groups, counts = torch.unique_consecutive(places // self._group, return_counts=True)
         for group, count in zip(groups.tolist(), counts.tolist(), strict=True):
             part = slice(start, start + count)
-            with kept_generators():  # timm's Mixup draws from numpy's
+            with kept_generators():  # timm's Mixup uses numpy's global generator
                 np.random.seed(fold_in(self._seed, "mix", step, group) % 2**32)
                 _, soft = self._mixup(images[part], labels[part])  # in place
             targets.append(soft)
@@ -58,20 +54,20 @@ class Mixing:
 
 
 class Masks:
-    """Which images keep which branches: filled for a piece before its forward pass.
+    """Which images keep which branches: filled for a micro-batch before its forward pass.
 
-    They stay until the next piece, so that a backward pass that runs a block again finds the same.
+    They stay until the next one, so that a backward pass that reruns a block uses the same masks.
     """
 
     def __init__(self, seed: int, count: int) -> None:
-        """``count`` images make the optimizer's batch."""
+        """``count`` is the number of images in the global batch."""
         self.rates: list[float] = []  # of each layer
-        self.kept: Tensor | None = None  # (layers, images of the piece) float32, 0 or 1
+        self.kept: Tensor | None = None  # (layers, images of the micro-batch) float32, 0 or 1
         self._seed, self._count = seed, count
         self._drawn: tuple[int, Tensor] | None = None
 
     def fill(self, step: int, places: Tensor, device: torch.device) -> None:
-        """For the images at ``places`` (n,) of a step's batch."""
+        """Set the masks for the images at positions ``places`` (n,) of a step's batch."""
         if not self.rates:
             return
         if self._drawn is None or self._drawn[0] != step:
@@ -82,12 +78,12 @@ class Masks:
 
 
 class SharedDropPath(nn.Module):
-    """Drops a sample's branch where the masks say so, and scales what is kept.
+    """Drops the branch of samples whose mask is 0, and scales the others.
 
     Args:
-        rate: of the samples that are dropped.
+        rate: the probability that a sample is dropped.
         scale: divide what is kept by its probability, so that the mean stays.
-        layer: this one's row in the masks.
+        layer: this layer's row in the masks.
         masks: shared by all layers of a network.
     """
 
@@ -101,7 +97,7 @@ class SharedDropPath(nn.Module):
         if self.rate == 0.0 or not self.training:
             return x
         kept = self._masks.kept
-        if kept is None or kept.shape[1] != x.shape[0]:  # called on its own, or on parts of images
+        if kept is None or kept.shape[1] != x.shape[0]:  # called directly, or on parts of images
             mask = x.new_empty(x.shape[0]).bernoulli_(1.0 - self.rate)
         else:
             mask = kept[self.layer].to(x.dtype)
@@ -115,16 +111,16 @@ class SharedDropPath(nn.Module):
 
 
 def share_masks(model: nn.Module, seed: int, count: int) -> Masks:
-    """Put `SharedDropPath` in place of a network's own, timm's and torchvision's stochastic depth.
+    """Replace this package's, timm's and torchvision's stochastic depth by `SharedDropPath`.
 
-    Names of parameters stay. Dropout, and stochastic depth of another make, stay what they are:
-    drawn for each piece.
+    Parameter names stay. Dropout, and stochastic depth of other libraries, are left as they are:
+    drawn per micro-batch.
     """
     masks = Masks(seed, count)
     for parent, name, child in list(_children(model)):
-        found = _rate_and_scale(child)
-        if found is not None:
-            rate, scale = found
+        settings = _rate_and_scale(child)
+        if settings is not None:
+            rate, scale = settings
             layer = SharedDropPath(rate, len(masks.rates), masks, scale=scale)
             masks.rates.append(rate)
             setattr(parent, name, layer.train(child.training))
@@ -138,18 +134,16 @@ def _children(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
 
 
 def _rate_and_scale(module: nn.Module) -> tuple[float, bool] | None:
-    """Of a module that is stochastic depth by samples; None for any other.
+    """The rate and scaling of a module that is per-sample stochastic depth; None for any other.
 
-    Libraries that nobody imported have no modules here: they are looked up, not imported.
+    A library that is not imported cannot have made it, so that it is not imported here.
     """
     if isinstance(module, DropPath):
         return module.rate, True
-    timms = getattr(sys.modules.get("timm.layers.drop"), "DropPath", None)
-    if timms is not None and isinstance(module, timms):
+    timm_drop = getattr(sys.modules.get("timm.layers.drop"), "DropPath", None)
+    if timm_drop is not None and isinstance(module, timm_drop):
         return float(module.drop_prob), bool(module.scale_by_keep)
-    torchvisions = getattr(
-        sys.modules.get("torchvision.ops.stochastic_depth"), "StochasticDepth", None
-    )
-    if torchvisions is not None and isinstance(module, torchvisions) and module.mode == "row":
+    tv_drop = getattr(sys.modules.get("torchvision.ops.stochastic_depth"), "StochasticDepth", None)
+    if tv_drop is not None and isinstance(module, tv_drop) and module.mode == "row":
         return float(module.p), True
     return None

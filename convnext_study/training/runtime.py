@@ -1,4 +1,4 @@
-"""What a run may use of the machine that it runs on."""
+"""The resources and settings of the machine that a run may use."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
 
     from convnext_study.recipes import Recipe
 
-# A BatchNorm that sees fewer images than this normalises with noisy statistics.
+# With fewer images at a time than this, BatchNorm's statistics are noisy.
 SMALL_BATCH = 32
 
 
 def uses_tf32(recipe: Recipe, requested: bool | None) -> bool:
-    """Whether GPUs round the factors of float32 products: as requested, or in recipes for
-    ImageNet, since the paper's torch did."""
+    """Whether GPUs round the factors of float32 products: as requested, else for recipes for
+    ImageNet, since the paper's version of torch did."""
     return images_at_a_time(recipe) is not None if requested is None else requested
 
 
-def batch_norm_warning(seen: int, published: int | None) -> str:
-    """What is wrong with the images that BatchNorm sees at a time; empty where nothing is.
+def batch_norm_warning(images: int, published: int | None) -> str:
+    """A warning about the number of images that BatchNorm sees at a time; empty if it is fine.
 
-    ``published`` is how many it saw in the paper's trainings, where that is known.
+    ``published`` is the number in the paper's training, if known.
     """
-    if published is not None and seen != published:
-        side = "under" if seen < published else "over"
+    if published is not None and images != published:
+        side = "under" if images < published else "over"
         return (
-            f"BatchNorm sees {seen} images at a time, {side} the {published} of the published "
+            f"BatchNorm sees {images} images at a time, {side} the {published} of the published "
             "training: its rows do not compare with the paper's; use --micro-batch-size"
         )
-    if seen < SMALL_BATCH:
+    if images < SMALL_BATCH:
         return (
-            f"BatchNorm sees {seen} images at a time, under {SMALL_BATCH}: networks with it are "
+            f"BatchNorm sees {images} images at a time, under {SMALL_BATCH}: networks with it are "
             "handicapped against those with LayerNorm; use a larger micro-batch or sync_bn"
         )
     return ""
@@ -48,25 +48,25 @@ class Runtime:
     """What a run may use of the machine. None of it changes a result beyond rounding.
 
     Args:
-        device: where the network is.
+        device: where the network is trained.
         threads: of this process.
         workers: processes that read images for this process.
-        download: fetch a data set that is missing.
-        channels_last: keep the channels of a pixel together in memory, which convolutions and
-            LayerNorm like better: 1.3 to 2 times the training speed on the nano road.
-        rank: which process this is, of those that share the run.
-        world_size: how many those are.
-        micro_batch_size: the most images that one process takes at a time; larger shares of the
-            global batch are accumulated. None: as many as the published training, where the recipe
+        download: whether to download a missing data set.
+        channels_last: use the channels-last memory format, which is faster for convolutions and
+            LayerNorm: 1.3 to 2 times the training speed on the nano road.
+        rank: this process's index among those that share the run.
+        world_size: the number of those processes.
+        micro_batch_size: the most images per forward pass of a process; larger shares of the
+            global batch are accumulated. None: as many as in the published training, if the recipe
             is one; else all.
         compile: use ``torch.compile``.
         grad_checkpointing: run blocks again in the backward pass, to save memory.
-        corrupt_images: ``stop`` at an image that cannot be read, or ``skip`` and count it.
+        corrupt_images: ``stop`` at an unreadable image, or ``skip`` and count it.
         checkpoint_seconds: save within an epoch at least this often.
-        deterministic: only algorithms that give the same bits every time, on GPUs too.
-        tf32: let GPUs round the factors of float32 products to 10 bits, which is faster. None: as
-            `uses_tf32` has it.
-        cudnn_benchmark: let cuDNN try its algorithms for each shape and take the fastest.
+        deterministic: use only algorithms that give the same bits every time, on GPUs too.
+        tf32: let GPUs round the factors of float32 products to 10 bits, which is faster. None:
+            see `uses_tf32`.
+        cudnn_benchmark: let cuDNN try its algorithms for each shape and use the fastest.
     """
 
     device: str = "cpu"
@@ -86,13 +86,13 @@ class Runtime:
     cudnn_benchmark: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """What a start's event tells of it: all but the process it is."""
-        told = dataclasses.asdict(self)
-        del told["rank"], told["world_size"]
-        return told
+        """What a start's event records of it: everything but rank and world size."""
+        fields = dataclasses.asdict(self)
+        del fields["rank"], fields["world_size"]
+        return fields
 
     def apply(self) -> None:
-        """Set torch's switches for this whole process; they outlast a run."""
+        """Set torch's global switches; they stay set after the run."""
         import torch
 
         torch.set_num_threads(self.threads)
@@ -105,7 +105,7 @@ class Runtime:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The memory format of images and weights, channels last or torch's own."""
+        """The memory format of images and weights: channels last, or torch's default."""
         import torch
 
         return torch.channels_last if self.channels_last else torch.contiguous_format

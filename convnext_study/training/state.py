@@ -1,4 +1,4 @@
-"""A network on its way, and all that must be saved to go on from anywhere."""
+"""A network in training, and everything that must be saved to resume anywhere."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class TrainingError(RunFailed):
     """Training cannot go on; the message says why and what to try. The last state is on disk."""
 
 
-# What to try where numbers are not finite.
+# What to try if numbers are not finite.
 NOT_FINITE = "try a lower learning rate (lr), gradient clipping (clip_grad), or precision float32"
 
 
 @dataclass
 class TrainProgress:
-    """Where a run is: plain numbers, all of which go into a checkpoint."""
+    """How far a run has come: plain values, all of which are saved in a checkpoint."""
 
     step: int = 0  # optimizer steps done, skipped ones included
     skipped: int = 0  # steps whose loss, gradient or buffers were not finite
     skipped_in_row: int = 0
     loss_sum: float = 0.0  # over the images of this epoch so far
     images: int = 0
-    corrupt_images: int = 0  # how often one that could not be read was replaced
-    corrupt_names: list[str] = field(default_factory=list)  # which ones
+    corrupt_images: int = 0  # how often an unreadable one was replaced
+    corrupt_names: list[str] = field(default_factory=list)
     train_seconds: float = 0.0  # of this epoch so far
     seconds: float = 0.0  # of the whole run so far, over all resumes
     evaluation_seconds: float = math.inf  # of the last epoch
@@ -52,16 +52,16 @@ class TrainProgress:
 
     @property
     def epoch(self) -> int:
-        """The epoch it is in, from 0. One ends when it is logged: after its evaluation."""
+        """The current epoch, from 0. An epoch ends when it is logged, after its evaluation."""
         return len(self.history)
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """A network and what moves it.
+    """A network and everything that trains it.
 
-    ``model`` holds the weights; ``forward`` is what is called in training: the model itself, or
-    wrapped to be compiled or to share gradients with other processes.
+    ``model`` has the weights; ``forward`` is what training calls: the model itself, or a wrapper
+    that compiles it or shares gradients with other processes.
     """
 
     task: Task
@@ -81,16 +81,16 @@ class TrainState:
     def save(self) -> None:
         """Write a checkpoint; every process calls it, the first one writes.
 
-        Raises RunFailed for a full disk and a lost lock, TrainingError for weights that are not
-        finite: the last good ones stay.
+        Raises RunFailed for a full disk or a lost lock, TrainingError for weights that are not
+        finite: the last checkpoint stays.
         """
         self._log_corrupt_images()
-        distributed.together(self._save)
+        distributed.all_or_raise(self._save)
 
     def _log_corrupt_images(self) -> None:
-        """Log which images could not be read, each once per run."""
-        met = frozenset[str]().union(*distributed.all_gather(self.task.corrupt_names))
-        new = sorted(met.difference(self.progress.corrupt_names))
+        """Log the names of unreadable images, each once per run."""
+        names = frozenset[str]().union(*distributed.all_gather(self.task.corrupt_names))
+        new = sorted(names.difference(self.progress.corrupt_names))
         if new:
             self.folder.event("corrupt_images", names=new)
             self.progress.corrupt_names += new
@@ -107,7 +107,7 @@ class TrainState:
             "key": self.folder.run.key,
             "data": self.fingerprint,
             "model": self.model.state_dict(),
-            # Under the name that timm looks for first.
+            # The name that timm looks for first.
             **({} if self.ema is None else {"model_ema": self.ema.module.state_dict()}),
             **({} if self.ema is None else {"averaged": int(self.ema.n_averaged)}),
             "optimizer": self.optimizer.state_dict(),
@@ -122,7 +122,7 @@ class TrainState:
     def share_buffers(self) -> None:
         """Give every process the first one's buffers, such as BatchNorm's running statistics.
 
-        Those are what is saved: what is evaluated must be the same network in every process.
+        Those are saved, so what is evaluated must be the same network in every process.
         """
         distributed.broadcast_tensors(
             buffer for module in self._modules() for buffer in module.buffers()
@@ -132,39 +132,39 @@ class TrainState:
         return [self.model] if self.ema is None else [self.model, self.ema.module]
 
     def restore(self) -> bool:
-        """Go back to the newest checkpoint that is not damaged. Returns whether there was one.
+        """Load the newest intact checkpoint. Returns whether there was one.
 
         The first process decides which one; the others read the same file.
 
         Raises:
-            CheckpointError: there is one, and none can be read.
+            CheckpointError: there are checkpoints, but none can be read.
             UserError: it is another run's, or a process sees another file.
         """
-        saved = distributed.together(lambda: None if self.runtime.rank else self._found())
-        which = distributed.broadcast_object(
+        saved = distributed.all_or_raise(lambda: None if self.runtime.rank else self._find())
+        identity = distributed.broadcast_object(
             saved and (saved[0].name, checkpoint_file.digest(saved[0]))
         )
-        if which is None:
+        if identity is None:
             return False
-        distributed.together(lambda: self._load(saved[1] if saved else self._same_state(*which)))
+        distributed.all_or_raise(lambda: self._load(saved[1] if saved else self._read(*identity)))
         return True
 
-    def _found(self) -> tuple[Path, dict[str, Any]] | None:
+    def _find(self) -> tuple[Path, dict[str, Any]] | None:
         def warn(text: str) -> None:
             self.folder.event("warning", text=text)
 
         return checkpoint_file.find(self.folder.path, warn)
 
-    def _same_state(self, name: str, digest: str) -> dict[str, Any]:
+    def _read(self, name: str, digest: str) -> dict[str, Any]:
         path = self.folder.path / name
         try:
             if checkpoint_file.digest(path) == digest:
                 return checkpoint_file.read(path)
-            seen = "another file"
+            reason = "another file"
         except OSError as error:
-            seen = error.strerror or str(error)
+            reason = error.strerror or str(error)
         raise UserError(
-            f"{path}: the first process goes on from this checkpoint, and this one sees {seen}; "
+            f"{path}: the first process goes on from this checkpoint, and this one sees {reason}; "
             "all processes need the same folder: give the command again when its disk is in step"
         )
 
@@ -178,7 +178,7 @@ class TrainState:
         if self.ema is not None:
             self.ema.module.load_state_dict(saved["model_ema"])
             self.ema.n_averaged.fill_(saved["averaged"])
-        if "optimizer" in saved:  # `runs clean` drops both from runs that are done
+        if "optimizer" in saved:  # `runs clean` drops both from finished runs
             self.optimizer.load_state_dict(saved["optimizer"])
             align_state(self.optimizer)
             self.scaler.load_state_dict(saved["scaler"])

@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parent:
-    """A finished run that another one starts from: its record, and where its weights are."""
+    """A finished run that another one starts from: its record and the path of its weights."""
 
     record: Record
     checkpoint: Path
 
     @property
     def run(self) -> Run:
-        """What was asked of it."""
+        """The parent's run."""
         return self.record.run
 
     @cached_property
     def weights(self) -> dict[str, Any]:
-        """Its last state dict, on the CPU: the moving average where it is judged by that.
+        """Its last state dict, on the CPU: the moving average if the run is evaluated by that.
 
-        Raises CheckpointError where the checkpoint cannot be read.
+        Raises CheckpointError if the checkpoint cannot be read.
         """
         saved = checkpoint_file.read(self.checkpoint)
         averaged = self.run.recipe.get("eval_weights") == "ema"
@@ -53,19 +53,19 @@ class Parent:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the weights: the same for a run that was trained again to the same bits,
-        whatever time that took. Raises as ``weights`` does."""
-        found = hashlib.sha256()
+        """SHA-256 of the weights, and not of the file: a retrained run with the same weights has
+        the same. Raises as ``weights`` does."""
+        sha256 = hashlib.sha256()
         for name, value in sorted(self.weights.items()):
-            found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return found.hexdigest()
+            sha256.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            sha256.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return sha256.hexdigest()
 
 
 def find_parent(run: Run, folder: Path) -> Parent | None:
-    """The run that ``run``, in ``folder``, starts from; None where it starts from none.
+    """The run that ``run``, in ``folder``, starts from; None if it starts from none.
 
-    Where it is gone, what ``run`` has kept of it since it began. Raises ParentError, one line.
+    If it is gone, the copy that ``run`` kept when it began. Raises ParentError, one line.
     """
     try:
         if (record := finished_parent(run, folder)) is None:
@@ -81,13 +81,13 @@ def _readable(parent: Parent, folder: Path) -> Parent:
     try:
         parent.digest  # noqa: B018  reads the weights
     except (OSError, checkpoint_file.CheckpointError) as error:
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        raise lost_weights(parent.record, folder, f"cannot be read ({said or error})") from error
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise lost_weights(parent.record, folder, f"cannot be read ({reason or error})") from error
     return parent
 
 
 def load_weights(model: nn.Module, parent: Parent) -> None:
-    """Give a network its parent's weights. Raises ParentError where they are of another one."""
+    """Load the parent's weights into a network. Raises ParentError if they do not fit."""
     try:
         model.load_state_dict(parent.weights)
     except RuntimeError as error:
@@ -98,63 +98,63 @@ def load_weights(model: nn.Module, parent: Parent) -> None:
 
 
 class Hooks:
-    """Called by the loop in every process; each does nothing unless a task says otherwise.
+    """Called by the loop in every process; each does nothing unless a task overrides it.
 
     What they change must be a function of the weights, the step and `state`, so that a resumed run
-    ends bit for bit like one that was not stopped.
+    ends with the same bits as one that was not stopped.
     """
 
     def begin(self, model: nn.Module) -> None:
         """Called once at each start, on the placed network, before its state is restored."""
 
     def built(self) -> ModelRef | None:
-        """The network that `build` made in plain values, where the run's own do not say it: it
-        was decided by the parent, or in training. Kept in the result."""
+        """The network that `build` made, in plain values, if the run does not define it: the
+        parent or the training decided it. Stored in the result."""
         return None
 
     def schedule(self, recipe: Recipe) -> Recipe:
-        """What to train by, asked at each start after `build`: the run's own recipe, unless its
-        length follows from a network that the parent decided, or its batch from the data."""
+        """The recipe to train by, called at each start after `build`: the run's own, unless its
+        length depends on a network that the parent decided, or its batch on the data."""
         return recipe
 
     def warnings(self) -> Sequence[str]:
-        """What should be known of the run's data before it is trained on."""
+        """What a user should know of the run's data before training."""
         return ()
 
     @property
     def num_classes(self) -> int | None:
-        """What the network's builder was given, saved so that it can be built without the data."""
+        """The builder's ``num_classes``, saved so that it can be built without the data."""
         return None
 
     def before_step(self, model: nn.Module, step: int) -> None:
-        """May change the gradients of optimizer step ``step``, whole and shared by now."""
+        """May change the gradients of optimizer step ``step``, accumulated and reduced by now."""
 
     def after_step(self, model: nn.Module, step: int, skipped: Tensor) -> None:
         """May change the weights after an optimizer step, such as to keep masked ones at zero.
 
-        ``skipped`` is a bool on the device: the step's numbers were not finite, nothing moved.
+        ``skipped`` is a bool on the device: the step was not finite and changed no weights.
         """
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         """May change the weights after an epoch (from 0), before it is evaluated."""
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What the hooks need to go on, saved with each checkpoint."""
+        """What the hooks need to resume, saved with each checkpoint."""
         return {}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from what `state` returned."""
+        """Resume from what `state` returned."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network measured on the validation part.
+    """A network's measurements on the validation part.
 
     Args:
         metrics: by name.
-        primary: the name of the one that the run is judged by.
-        images: of the validation part that were measured.
-        corrupt_images: that could not be read and were left out.
+        primary: the name of the primary one.
+        images: the number of validation images measured.
+        corrupt_images: the number left out, because they could not be read.
     """
 
     metrics: Mapping[str, Metric]
@@ -164,14 +164,14 @@ class Evaluation:
 
     @property
     def value(self) -> float:
-        """The primary metric's, in its unit."""
+        """The primary metric's value, in its unit."""
         return self.metrics[self.primary].value
 
 
 class Task(Hooks, ABC):
     """One kind of study. The engine seeds the generators before each call that draws.
 
-    A batch is whatever the task yields and takes back; the engine only moves and counts it.
+    A batch is whatever the task yields and takes back; the engine only passes it on.
     """
 
     @property
@@ -192,18 +192,18 @@ class Task(Hooks, ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Plain JSON values that tell this data from other or changed data, names and sizes."""
+        """JSON values that distinguish this data from other or changed data: names and sizes."""
 
     @abstractmethod
     def check_data(self, recorded: dict[str, Any], where: str) -> None:
-        """Raises UserError, one line that begins with ``where``, for other data than recorded."""
+        """Raises UserError, one line that begins with ``where``, for data other than recorded."""
 
     @abstractmethod
     def build(self, parent: Parent | None = None) -> nn.Module:
         """A fresh network, with random weights from torch's global generator.
 
-        Where the run starts from another, ``parent`` is that one: what is taken of it is the
-        task's to say.
+        ``parent`` is the run that this one starts from, if any; the task decides what to use of
+        it.
         """
 
     @abstractmethod
@@ -212,40 +212,40 @@ class Task(Hooks, ABC):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, int]:
-        """The mean loss over the batch, to be differentiated, and the images it holds."""
+        """The mean loss over the batch, to be differentiated, and the number of its images."""
 
     @abstractmethod
     def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
         """Evaluate the network, which is in evaluation mode, on every validation image once,
-        but for bad ones that are skipped.
+        except corrupt ones that are skipped.
 
-        ``check`` is called after each batch, equally often in every process; where a stop was
-        requested it raises in all of them. Every process returns the whole."""
+        ``check`` is called after each batch, equally often in every process; if a stop was
+        requested it raises in all of them. Every process returns the same."""
 
     @property
     def corrupt_images(self) -> int:
-        """How often an image that cannot be read was met, in this process."""
+        """How often this process met an unreadable image."""
         return 0
 
     @property
     def corrupt_names(self) -> frozenset[str]:
-        """Which images those were."""
+        """The names of those images."""
         return frozenset()
 
     def without_training_parts(self, model: nn.Module) -> nn.Module:
-        """The trained network, in evaluation mode, without parts that are for training alone."""
+        """The trained network, in evaluation mode, without parts that only training uses."""
         return model
 
     def evaluates_after(self, epoch: int) -> bool:
         """Whether the network is evaluated after this epoch (from 0). After the last it always is.
 
-        A task may spare a test part that should be looked at once.
+        A task may return False for a test part that should be used only once.
         """
         return True
 
     def costs(self, model: nn.Module) -> dict[str, Cost]:
-        """What one image costs, ``network`` for the whole; others by name, such as exits."""
-        counted = cost.count(model, self.image_shape)
+        """The cost per image: ``network`` for all of it; others by name, such as exits."""
+        network = cost.count(model, self.image_shape)
         return {
-            NETWORK: Cost(macs=counted.macs, params=counted.params, activations=counted.activations)
+            NETWORK: Cost(macs=network.macs, params=network.params, activations=network.activations)
         }

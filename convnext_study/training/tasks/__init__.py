@@ -1,4 +1,4 @@
-"""What can be trained: one file for each kind of task (no torch here)."""
+"""The kinds of tasks, one file each (this module imports no torch)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from convnext_study.training.runtime import Runtime
     from convnext_study.training.task import Task
 
-# Where the tasks of this package are; a study's own are those of its `Study`.
+# The package's own tasks; those of a study are listed in its `Study`.
 TASKS = {
     "classification": "convnext_study.training.tasks.classification:Classification",
     "segmentation": "convnext_study.training.tasks.segmentation:Segmentation",
@@ -21,17 +21,17 @@ TASKS = {
 
 
 def make_task(run: Run, runtime: Runtime) -> Task:
-    """The task that a run names, with its arguments: it is called with the run and the runtime.
+    """The task that a run names, constructed with the run and the runtime.
 
-    Raises TaskError where there is none.
+    Raises TaskError for an unknown name.
     """
     task: Task = task_class(run.task.name)(run, runtime)
     return task
 
 
 def task_class(name: str) -> Any:
-    """What makes the tasks of that name. Raises TaskError where there is none."""
-    known = {**TASKS, **study_addresses("tasks")}
-    if ":" not in name and name not in known:
-        raise TaskError(f"task {name!r}{did_you_mean(name, list(known))}")
-    return resolve(known.get(name, name))
+    """The class (or factory) of the tasks of that name. Raises TaskError for an unknown name."""
+    addresses = {**TASKS, **study_addresses("tasks")}
+    if ":" not in name and name not in addresses:
+        raise TaskError(f"task {name!r}{did_you_mean(name, list(addresses))}")
+    return resolve(addresses.get(name, name))

@@ -1,4 +1,4 @@
-"""What every task on a data set does alike: it reads, trains on images, and evaluates once each."""
+"""What all tasks on image data share: reading, training steps, and one pass of evaluation."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ from convnext_study.training.task import Evaluation, Parent, Task, load_weights
 
 Evidence = Mapping[str, Tensor]
 LOSS = "val_loss"
-PLACES = "places"  # evidence: where each image stands in the validation part, (n,) int64
+PLACES = "places"  # evidence: each image's index in the validation part, (n,) int64
 
 
 class ImageTask(Task):
-    """A task on a data set with two parts, which takes images one optimizer's batch at a time.
+    """A task on a data set with a training and a validation part.
 
     Args:
         run: what is trained.
-        runtime: on what.
-        data: what it is trained on.
-        eval_batch: validation images that are taken at a time.
+        runtime: the machine's resources.
+        data: the two parts.
+        eval_batch: validation images per batch.
     """
 
     def __init__(self, run: Run, runtime: Runtime, data: DatasetPair, *, eval_batch: int) -> None:
         self.run, self.runtime = run, runtime
         self.recipe = make_recipe(run.recipe).for_images(len(data.train))
         self.data, self._eval_batch = data, eval_batch
-        most = images_at_a_time(self.recipe, runtime.micro_batch_size)
-        self._sharding = BatchSharding(runtime.rank, runtime.world_size, most)
+        micro_batch = images_at_a_time(self.recipe, runtime.micro_batch_size)
+        self._sharding = BatchSharding(runtime.rank, runtime.world_size, micro_batch)
         self._masks: Masks | None = None
         self._prepare = Prepare(data, runtime.device, runtime.memory_format)
         self._ahead = prefetcher(runtime.device)
@@ -65,27 +65,27 @@ class ImageTask(Task):
 
     @abstractmethod
     def scores(self, model: nn.Module, images: Tensor) -> Sequence[Tensor]:
-        """What each exit of the network answers, (n, outputs, ...). Raises TaskError for other
-        outputs."""
+        """The output of each exit, (n, outputs, ...). Raises TaskError for outputs that do not fit
+        the task."""
 
     @abstractmethod
     def image_losses(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """The loss of each image, (n,), summed over the exits."""
+        """Each image's loss, (n,), summed over the exits."""
 
     @abstractmethod
     def measure(self, exits: Sequence[Tensor], labels: Tensor) -> Evidence:
-        """What the metrics are computed from: of each name (n, ...) numbers for each image."""
+        """What the metrics are computed from: arrays by name, (n, ...), one entry per image."""
 
     @abstractmethod
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
-        """Metrics by name, and which is primary, from the evidence of all validation images."""
+        """Metrics by name, and the primary one's name, from all validation images' evidence."""
 
     @abstractmethod
     def transforms(self) -> tuple[Transform, Transform]:
-        """What happens to training images, with draws, and to validation images, without."""
+        """The transforms of training images, which are random, and of validation images."""
 
     def early_transform(self) -> tuple[int, Transform] | None:
-        """For how many first epochs what else happens to training images; None: for none."""
+        """A number of first epochs, and the transform of training images in them, if it differs."""
         return None
 
     @property
@@ -105,29 +105,29 @@ class ImageTask(Task):
 
     @property
     def corrupt_images(self) -> int:
-        """How often an image that cannot be used was met, in this process."""
+        """How often this process met an unusable image."""
         return self.data.corrupt.replaced
 
     @property
     def corrupt_names(self) -> frozenset[str]:
-        """Which images those were."""
+        """The names of those images."""
         return frozenset(self.data.corrupt.names)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Plain JSON values that identify the data: names, sizes, digests."""
+        """JSON values that identify the data: names, sizes, digests."""
         return fingerprint(self.data)
 
     def check_data(self, recorded: dict[str, Any], where: str) -> None:
-        """Raise UserError, one line that begins with ``where``, for other data than recorded."""
+        """Raises UserError, one line that begins with ``where``, for data other than recorded."""
         check_same(recorded, self.fingerprint, where)
 
     def schedule(self, recipe: Recipe) -> Recipe:
-        """The recipe with a batch that the data can fill."""
+        """The recipe, with a batch no larger than the data."""
         return recipe.for_images(len(self.data.train))
 
     def warnings(self) -> Sequence[str]:
-        """What is left unread, and a batch that the data cannot fill."""
+        """The data set's notes, and a batch larger than the data."""
         data, batch = self.data, self.run.recipe["global_batch_size"]
         if (count := len(data.train)) >= batch:
             return data.notes
@@ -138,14 +138,15 @@ class ImageTask(Task):
         ]
 
     def build(self, parent: Parent | None = None) -> nn.Module:
-        """The run's network, with random weights from torch's global generator, or the parent's."""
+        """The run's network, with random weights from torch's global generator, or the parent's
+        weights."""
         net = self.fresh(self.run.model)
         if parent is not None:
             load_weights(net, parent)
         return net
 
     def fresh(self, model: ModelRef) -> nn.Module:
-        """A network as the recipe starts it, for this data; the last one is trained."""
+        """A network with the recipe's initial weights, for this data; the last one is trained."""
         net: nn.Module = get_builder(model.builder)(
             model.args,
             num_classes=self.num_classes,
@@ -157,16 +158,16 @@ class ImageTask(Task):
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """This process's batches of an epoch (from 0), from optimizer step ``start`` on."""
-        about = (self.data, self.recipe, self.run.seed, epoch, start)
-        return train_batches(*about, self._reading, self._sharding, self._ahead)
+        args = (self.data, self.recipe, self.run.seed, epoch, start)
+        return train_batches(*args, self._reading, self._sharding, self._ahead)
 
     def val_batches(self) -> Iterator[Batch]:
-        """This process's validation images, each once and in order."""
-        about = (self.data, self.recipe, self._eval_batch)
-        return val_batches(*about, self._reading, self._sharding, self._ahead)
+        """This process's share of the validation images, each once and in order."""
+        args = (self.data, self.recipe, self._eval_batch)
+        return val_batches(*args, self._reading, self._sharding, self._ahead)
 
     def prepared(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Images and labels of a training batch on the device, stochastic depth drawn for them."""
+        """A training batch's images and labels on the device; draws their stochastic depth."""
         images, labels = self._prepare(batch)
         if self._masks is not None:
             self._masks.fill(batch.step, batch.places, images.device)
@@ -178,50 +179,50 @@ class ImageTask(Task):
         return self.image_losses(self.scores(model, images), labels).mean(), len(labels)
 
     def observed(self, model: nn.Module, images: Tensor) -> tuple[Sequence[Tensor], Evidence]:
-        """In evaluation: what every exit answers, and what else a study's metrics are of."""
+        """In evaluation: the output of each exit, and further evidence for a study's metrics."""
         return self.scores(model, images), {}
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, check: Callable[[], None] = lambda: None) -> Evaluation:
-        """The metrics and the loss over the whole validation part, in every process."""
-        bad = self.corrupt_images
-        found: list[Evidence] = []
+        """Metrics and loss over the whole validation part, the same in every process."""
+        corrupt_before = self.corrupt_images
+        parts: list[Evidence] = []
         finite: list[Tensor] = []
         for batch in self.val_batches():
             images, labels = self._prepare(batch)
-            # For masks that are drawn by chance: the same after a resume.
-            place = int(batch.places[0])
-            seed_everything(fold_in(self.run.seed, "evaluate", place), self.runtime.device)
-            exits, seen = self.observed(model, images)
-            finite.append(torch.stack([finite_rows(one) for one in exits]).all(0))
-            if not finite[-1].all():  # there will be no result, and counting goes by numbers
-                exits = [one.nan_to_num() for one in exits]
-            every = {LOSS: self.image_losses(exits, labels), PLACES: batch.places}
-            measured = {**every, **seen, **self.measure(exits, labels)}
-            found.append({name: one.cpu() for name, one in measured.items()})
+            # Networks with random masks draw the same ones after a resume.
+            position = int(batch.places[0])
+            seed_everything(fold_in(self.run.seed, "evaluate", position), self.runtime.device)
+            exits, observed = self.observed(model, images)
+            finite.append(torch.stack([finite_rows(scores) for scores in exits]).all(0))
+            if not finite[-1].all():  # there will be no result, but metrics need numbers
+                exits = [scores.nan_to_num() for scores in exits]
+            common = {LOSS: self.image_losses(exits, labels), PLACES: batch.places}
+            measured = {**common, **observed, **self.measure(exits, labels)}
+            parts.append({name: values.cpu() for name, values in measured.items()})
             check()
-        # Parts differ by an image, which can be a batch; a part can even be empty.
+        # Every process must check equally often, and shares may differ by a batch.
         count = len(self.data.val)
-        for _ in range(len(found), most_batches(count, self._eval_batch, self._sharding)):
+        for _ in range(len(parts), most_batches(count, self._eval_batch, self._sharding)):
             check()
         check_scores(finite, model)
-        return self._joined(found, self.corrupt_images - bad)
+        return self._joined(parts, self.corrupt_images - corrupt_before)
 
     def evaluates_after(self, epoch: int) -> bool:
-        """Not where the data are to be looked at once."""
+        """False if the validation part may be looked at only once."""
         return not self.data.val_once
 
     def groups_of(self, evidence: Evidence) -> Tensor | None:
-        """Which of the measured images belong together; None where they are independent."""
+        """Which of the measured images belong together; None if they are independent."""
         groups = self.data.val_groups
         return None if groups is None else groups[evidence[PLACES]]
 
-    def _joined(self, found: list[Evidence], bad: int) -> Evaluation:
-        """The evaluation of all parts from this process's, batch by batch."""
-        parts = all_gather((_concatenated(found), bad))
-        held = [part for part, _ in parts if part]
-        check_readable(self.data, len(held))
-        evidence = _concatenated(held)  # by rank, which is in the order of the data set
+    def _joined(self, parts: list[Evidence], corrupt: int) -> Evaluation:
+        """Gathers the evidence of all processes' batches and computes the evaluation."""
+        by_rank = all_gather((_concatenated(parts), corrupt))
+        nonempty = [part for part, _ in by_rank if part]
+        check_readable(self.data, len(nonempty))
+        evidence = _concatenated(nonempty)  # by rank, which is the data set's order
         metrics, primary = self.metrics(evidence)
         loss = Metric(
             value=float(evidence[LOSS].numpy().mean(dtype="float64")),
@@ -233,11 +234,11 @@ class ImageTask(Task):
             metrics={**metrics, LOSS: loss},
             primary=primary,
             images=len(evidence[LOSS]),
-            corrupt_images=sum(one for _, one in parts),
+            corrupt_images=sum(count for _, count in by_rank),
         )
 
     def _reading(self) -> Readers:
-        """The processes that read, kept from one epoch to the next."""
+        """The reader processes, kept across epochs."""
         if self._readers is None:
             piece = self.recipe.global_batch_size // self.runtime.world_size // self.accum_steps
             self._readers = make_readers(
@@ -253,12 +254,12 @@ class ImageTask(Task):
 
 
 def answer_of(net: nn.Module, images: Tensor, name: str) -> Any:
-    """What a network answers. Raises TaskError, one line, for images that it cannot take."""
+    """The network's output. Raises TaskError, one line, for images that it cannot process."""
     try:
         return net(images)
     except (UserError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a network may be anybody's
+    except Exception as error:  # user networks may raise anything
         size = "x".join(map(str, images.shape[-2:]))
         raise TaskError(
             f"{name}: its network takes no images of {size} ({first_line(error):.200}); give "
@@ -274,18 +275,18 @@ def _concatenated(parts: Sequence[Evidence]) -> Evidence:
 Args = TypeVar("Args", bound=BaseModel)
 
 
-def _weights(given: tuple[float, ...]) -> tuple[float, ...]:
-    if not given or min(given) < 0 or max(given) == 0:
+def _weights(weights: tuple[float, ...]) -> tuple[float, ...]:
+    if not weights or min(weights) < 0 or max(weights) == 0:
         raise ValueError("no number may be below 0, and one has to be above it")
-    return given
+    return weights
 
 
-# Of terms in a sum that is minimised: a loss of nothing trains nothing.
+# Weights of terms in a loss: if all were 0, nothing would be trained.
 Weights = Annotated[tuple[float, ...], AfterValidator(_weights)]
 
 
 def parse(kind: type[Args], task: TaskRef) -> Args:
-    """A task's arguments, checked. Raises TaskError, one line that names the one at fault."""
+    """A task's arguments, validated. Raises TaskError, one line that names the wrong one."""
     try:
         return kind.model_validate(task.args)
     except ValidationError as error:

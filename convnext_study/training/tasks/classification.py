@@ -30,18 +30,18 @@ PRIMARY = "top1"
 
 
 def check_logits(logits: object, wanted: tuple[int, int], model: ModelRef) -> None:
-    """Raises TaskError, one line with the builder's name, for what are no (n, classes) logits."""
+    """Raises TaskError, one line with the builder's name, unless logits are (n, classes) floats."""
     if isinstance(logits, Tensor) and logits.shape == wanted and logits.is_floating_point():
         return
-    gives = f"an object of type {type(logits).__name__}"
+    output = f"an object of type {type(logits).__name__}"
     if isinstance(logits, Tensor):
-        gives = f"{tuple(logits.shape)} of {logits.dtype}"
-    words = describe_builder(model.builder, model.args)
-    raise TaskError(f"{words}: its network gives {gives} for logits; give {wanted}, floating point")
+        output = f"{tuple(logits.shape)} of {logits.dtype}"
+    name = describe_builder(model.builder, model.args)
+    raise TaskError(f"{name}: its network gives {output} for logits; give {wanted}, floating point")
 
 
 class Classification(ImageTask):
-    """Cross entropy with label smoothing, Mixup and CutMix as the recipe says; top-1 accuracy."""
+    """Cross entropy with the recipe's label smoothing, Mixup and CutMix; top-1 accuracy."""
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
         data = open_data(
@@ -62,19 +62,19 @@ class Classification(ImageTask):
         return (3, size, size)
 
     def transforms(self) -> tuple[Transform, Transform]:
-        """The recipe's, of training and of validation images."""
+        """The recipe's transforms of training and of validation images."""
         return train_transform(self.data, self.recipe), val_transform(self.data, self.recipe)
 
     def early_transform(self) -> tuple[int, Transform] | None:
-        """The recipe's of training images, where they are of another side in the first epochs."""
+        """The first epochs' transform of training images, if the recipe has another size there."""
         early = self.recipe.early_epochs
         return (early, train_transform(self.data, self.recipe.at_epoch(0))) if early else None
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
-        """Mean cross entropy over the batch, after Mixup and CutMix, and its number of images."""
+        """Mean cross entropy over the batch, after Mixup and CutMix, and the number of images."""
         images, labels = self.prepared(batch)
         if self._mixing is not None:
-            # The mixed targets hold the label smoothing already.
+            # The mixed targets include label smoothing already.
             images, soft = self._mixing(images, labels, batch.places, batch.step)
             return F.cross_entropy(self._logits(model, images), soft), len(labels)
         smoothing = self.recipe.label_smoothing
@@ -82,7 +82,7 @@ class Classification(ImageTask):
         return F.cross_entropy(logits, labels, label_smoothing=smoothing), len(labels)
 
     def scores(self, model: nn.Module, images: Tensor) -> Sequence[Tensor]:
-        """The logits, (n, classes), of the only exit. Raises TaskError for other outputs."""
+        """The only exit's logits, (n, classes). Raises TaskError for other outputs."""
         return [self._logits(model, images).float()]
 
     def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
@@ -91,22 +91,22 @@ class Classification(ImageTask):
         return cast(Tensor, logits)
 
     def image_losses(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """Cross entropy of each validation image, (n,), without smoothing."""
+        """Each validation image's cross entropy, (n,), without label smoothing."""
         return F.cross_entropy(exits[0], labels, reduction="none")
 
     def measure(self, exits: Sequence[Tensor], labels: Tensor) -> Evidence:
-        """``right``, (n,): whether the class of the largest logit is the image's."""
+        """``right``, (n,): whether the largest logit is that of the image's class."""
         return {"right": exits[0].argmax(1) == labels}
 
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
-        """Top-1 accuracy; images that show the same thing are drawn together."""
+        """Top-1 accuracy; images of the same object are resampled together."""
         right = evidence["right"]
         samples = Samples.of_bits(right.numpy(), self.groups_of(evidence))
         value = 100 * float(right.double().mean())
         return {PRIMARY: Metric(value=value, label="top-1", samples=samples)}, PRIMARY
 
     def costs(self, model: nn.Module) -> dict[str, Cost]:
-        """As of every task; of a road map's network from its spec, which takes no time."""
+        """As in every task, but for road-map networks computed from the spec, which is instant."""
         if self.run.model.builder != ROADMAP_BUILDER or self.built() is not None:
             return super().costs(model)
         spec = NetSpec.from_dict(self.run.model.args)

@@ -1,4 +1,4 @@
-"""Tasks on maps, by a network with one output or with several exits: what they share."""
+"""What tasks on maps share: the network has one output or several exits."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from convnext_study.runs.records import Run
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks.base import ImageTask
 
-EVAL_BATCH = 32  # validation images that are taken at a time, where all are of one size
+EVAL_BATCH = 32  # validation images per batch, if all have the same size
 
 
 class ExitsTask(ImageTask):
     """A loss summed over a network's exits, and metrics of each.
 
-    A network gives maps (n, num_classes, h, w) of any size, or a sequence of them, from the first
-    exit to the last. What an exit costs it may tell by ``exit_costs(image_shape)``: a `cost.Cost`
-    for each, with all that is computed before it.
+    The network returns maps (n, num_classes, h, w) of any size, or a sequence of them, from the
+    first exit to the last. It may define ``exit_costs(image_shape)``, which returns a `cost.Cost`
+    per exit, including everything computed before it.
 
     Args:
         run: what is trained.
-        runtime: on what.
+        runtime: the machine's resources.
         data: images with arrays.
-        exit_weights: of each exit in the sum; None: all 1.
+        exit_weights: the weight of each exit's loss in the sum; None: all 1.
     """
 
     def __init__(
@@ -42,40 +42,41 @@ class ExitsTask(ImageTask):
     ) -> None:
         super().__init__(run, runtime, data, eval_batch=EVAL_BATCH if data.one_size else 1)
         check_recipe(self.recipe, run.task.name)
-        self._given = exit_weights
+        self._exit_weights = exit_weights
 
     def scores(self, model: nn.Module, images: Tensor) -> Sequence[Tensor]:
-        """The maps of every exit, (n, classes, h, w) each. Raises TaskError for other outputs."""
+        """Each exit's maps, (n, classes, h, w). Raises TaskError for other outputs."""
         output = model(images)
         exits = [output] if isinstance(output, Tensor) else list(output)
-        if self._given is not None and len(self._given) != len(exits):
-            raise TaskError(f"exit_weights: {len(self._given)} numbers, and {len(exits)} exits")
-        for one in exits:
-            if one.ndim != 4 or one.shape[1] != self.num_classes:
+        count = len(exits) if self._exit_weights is None else len(self._exit_weights)
+        if count != len(exits):
+            raise TaskError(f"exit_weights: {count} numbers, and {len(exits)} exits")
+        for maps in exits:
+            if maps.ndim != 4 or maps.shape[1] != self.num_classes:
                 raise TaskError(
-                    f"builder {self.run.model.builder!r}: gives {tuple(one.shape)}, and the task "
+                    f"builder {self.run.model.builder!r}: gives {tuple(maps.shape)}, and the task "
                     f"{self.run.task.name} needs (n, {self.num_classes}, h, w)"
                 )
         return exits
 
     def costs(self, model: nn.Module) -> dict[str, Cost]:
-        """Of the network, and up to each exit, ``exit1`` and so on, where the network tells."""
-        found = super().costs(model)
-        tell: Callable[[tuple[int, int, int]], Sequence[Counted]] | None
-        tell = getattr(model, "exit_costs", None)
-        for number, one in enumerate(tell(self.image_shape) if tell else (), 1):
-            found[f"exit{number}"] = Cost(
-                macs=one.macs, params=one.params, activations=one.activations
+        """The network's cost, and that of each exit (``exit1``, ...) if the network defines it."""
+        by_name = super().costs(model)
+        exit_costs: Callable[[tuple[int, int, int]], Sequence[Counted]] | None
+        exit_costs = getattr(model, "exit_costs", None)
+        for number, exit_cost in enumerate(exit_costs(self.image_shape) if exit_costs else (), 1):
+            by_name[f"exit{number}"] = Cost(
+                macs=exit_cost.macs, params=exit_cost.params, activations=exit_cost.activations
             )
-        return found
+        return by_name
 
     def exit_weights(self, exits: int) -> Sequence[float]:
-        """Of each exit's loss in their sum."""
-        return [1.0] * exits if self._given is None else self._given
+        """The weight of each exit's loss in their sum."""
+        return [1.0] * exits if self._exit_weights is None else self._exit_weights
 
 
 def check_recipe(recipe: Recipe, task: str) -> None:
-    """Raises RecipeError, one line, for settings that a task on maps would leave unused."""
+    """Raises RecipeError, one line, for settings that a task on maps does not use."""
     for name in ("mixup", "cutmix", "rand_augment", "color_jitter", "random_erasing", "image_size"):
         if value := getattr(recipe, name):
             raise RecipeError(
@@ -85,7 +86,7 @@ def check_recipe(recipe: Recipe, task: str) -> None:
 
 
 def enlarged(maps: Tensor, height: int, width: int) -> Tensor:
-    """(n, channels, h, w) in float32, interpolated to another size."""
+    """(n, channels, h, w) in float32, interpolated to the given size."""
     maps = maps.float()
     if maps.shape[2:] == (height, width):
         return maps
@@ -95,22 +96,22 @@ def enlarged(maps: Tensor, height: int, width: int) -> Tensor:
 def exit_metrics(
     counts: Tensor, name: str, label: str, groups: Tensor | None
 ) -> tuple[Mapping[str, Metric], str]:
-    """Metrics by name, ``name`` and ``name_exit1`` and so on, and the primary one's.
+    """Metrics by name (``name``, ``name_exit1``, ...), and the primary one's name.
 
     Args:
-        counts: (images, exits, classes, 2): a metric is the mean over classes of the sum of the
-            first counts by that of the second, in percent; a class without any is left out.
-        name: of the primary one, the plain mean over the exits.
-        label: of the metric.
-        groups: (images,), which of them belong together; None: they are independent.
+        counts: (images, exits, classes, 2): a metric is the mean over classes of the summed first
+            counts over the summed second ones, in percent; classes that sum to 0 are left out.
+        name: the primary metric's, which is the mean over the exits.
+        label: the metric's.
+        groups: (images,), which images belong together; None: they are independent.
     """
     exits = counts.shape[1]
     if exits == 1:
         return {name: _ratio(counts[:, 0], label, groups)}, name
-    found = {name: _ratio(counts.flatten(1, 2), f"{label}, mean of exits", groups)}
-    for number, one in enumerate(counts.unbind(1), 1):
-        found[f"{name}_exit{number}"] = _ratio(one, f"{label}, exit {number}", groups)
-    return found, name
+    metrics = {name: _ratio(counts.flatten(1, 2), f"{label}, mean of exits", groups)}
+    for number, exit_counts in enumerate(counts.unbind(1), 1):
+        metrics[f"{name}_exit{number}"] = _ratio(exit_counts, f"{label}, exit {number}", groups)
+    return metrics, name
 
 
 def _ratio(counts: Tensor, label: str, groups: Tensor | None) -> Metric:

@@ -1,8 +1,8 @@
-"""Joints of people by heatmaps, from a network with one output or with several exits.
+"""Human pose estimation by heatmaps, with a network that has one output or several exits.
 
-A **reconstruction**: that anytime networks were trained on MPII is stated, and nothing of how.
-Heatmaps, their loss and the metric are those of HRNet's authors (Sun et al., 2019), but for
-Gaussians that are centred within a cell and not cut off; the sum over exits is ours.
+A **reconstruction**: that anytime networks were trained on MPII is published, but not how.
+Heatmaps, their loss and the metric are those of HRNet (Sun et al., 2019), except that Gaussians
+are centred at subpixel positions and not truncated; the sum over exits is ours.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class PoseArgs(BaseModel):
     """Arguments of the task ``pose``.
 
     Args:
-        size: side of the square that the network sees; None: the data's.
-        exit_weights: of each exit's loss in their sum; None: all 1.
+        size: side of the square input; None: the data's.
+        exit_weights: the weight of each exit's loss in their sum; None: all 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -45,8 +45,8 @@ class PoseArgs(BaseModel):
 class Pose(ExitsTask):
     """Mean squared error of heatmaps; PCKh@0.5 of each exit.
 
-    PCKh (Andriluka et al., 2014): the share of labelled joints that are found within half of the
-    head's size, over all joints but pelvis and thorax.
+    PCKh (Andriluka et al., 2014): the share of labelled joints predicted within half the head
+    size, over all joints but pelvis and thorax.
     """
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
@@ -62,31 +62,31 @@ class Pose(ExitsTask):
         return (3, self.size, self.size)
 
     def image_losses(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """Of each person, (n,): over the exits the weighted sum of half the mean squared error
-        over joints and cells, where joints that are not labelled, or not seen, have none."""
+        """Each person's loss, (n,): the weighted sum over exits of half the mean squared error
+        over joints and cells; unlabelled joints and those outside the square count as no error."""
         losses = torch.zeros(len(labels), device=labels.device)
         for weight, maps in zip(self.exit_weights(len(exits)), exits, strict=True):
-            wanted, seen = gaussians(labels, maps.shape[2:], self.size, SIGMA)
-            errors = (maps.float() - wanted).square().mean((2, 3)) * seen
+            targets, seen = gaussians(labels, maps.shape[2:], self.size, SIGMA)
+            errors = (maps.float() - targets).square().mean((2, 3)) * seen
             losses = losses + weight * errors.mean(1) / 2
         return losses
 
     def measure(self, exits: Sequence[Tensor], labels: Tensor) -> Evidence:
-        """``joints``, (n, exits, 2): those that are right, and those that count."""
+        """``joints``, (n, exits, 2): how many are right, and how many count."""
         measured = list(self.data.measured)
         head = labels[:, -1, 3]
-        due = (labels[:, measured, 2] > 0) & (head > 0)[:, None]  # also False for NaN
-        found = []
+        counted = (labels[:, measured, 2] > 0) & (head > 0)[:, None]  # also False for NaN
+        counts = []
         for maps in exits:
-            off = (peaks(maps, self.size) - labels[:, :-1, :2]).norm(dim=2)[:, measured]
-            right = due & (off <= NEAR * head[:, None])
-            found.append(torch.stack([right.sum(1), due.sum(1)], 1))
-        return {"joints": torch.stack(found, 1)}
+            distances = (peaks(maps, self.size) - labels[:, :-1, :2]).norm(dim=2)[:, measured]
+            right = counted & (distances <= NEAR * head[:, None])
+            counts.append(torch.stack([right.sum(1), counted.sum(1)], 1))
+        return {"joints": torch.stack(counts, 1)}
 
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
-        """PCKh of each exit, and their mean, which is primary; people of an image count together.
+        """PCKh of each exit, and their mean, the primary metric; people of an image are grouped.
 
-        Raises NoResultError where no joint counts.
+        Raises NoResultError if no joint counts.
         """
         counts = evidence["joints"]
         if not counts[..., 1].any():
@@ -97,7 +97,7 @@ class Pose(ExitsTask):
         return exit_metrics(counts[:, :, None], PRIMARY, "PCKh", self.groups_of(evidence))
 
     def transforms(self) -> tuple[Transform, Transform]:
-        """People cut out, with draws and without."""
+        """Crops around people: augmented in training, plain in validation."""
         cut, mirrored = self._cut, self.data.mirrored
         return (
             CutPerson(cut, mirrored, draws=True),
@@ -106,11 +106,11 @@ class Pose(ExitsTask):
 
 
 def gaussians(rows: Tensor, cells: Sequence[int], size: int, sigma: float) -> tuple[Tensor, Tensor]:
-    """Heatmaps (n, joints, h, w) of people's rows, with a peak of 1 at each joint, and which are
-    seen, (n, joints): those that are labelled and within three sigma of the square.
+    """Heatmaps (n, joints, h, w) with a peak of 1 at each joint, and which joints are seen,
+    (n, joints): those that are labelled and within three sigma of the square.
 
     Args:
-        rows: (n, joints + 1, 4), places in pixels of a square of side ``size``.
+        rows: (n, joints + 1, 4), positions in pixels of a square of side ``size``.
         cells: height and width of the heatmaps.
         size: side of the square.
         sigma: in cells.
@@ -124,13 +124,13 @@ def gaussians(rows: Tensor, cells: Sequence[int], size: int, sigma: float) -> tu
     )
     maps = torch.exp(-(down[..., :, None] ** 2 + across[..., None, :] ** 2) / (2 * sigma**2))
     extent = torch.tensor([width, height], device=rows.device)
-    near = ((places > -3 * sigma) & (places < extent + 3 * sigma)).all(2)
-    return maps, near & (rows[:, :-1, 2] > 0)
+    inside = ((places > -3 * sigma) & (places < extent + 3 * sigma)).all(2)
+    return maps, inside & (rows[:, :-1, 2] > 0)
 
 
 def peaks(maps: Tensor, size: int) -> Tensor:
     """Where heatmaps (n, joints, h, w) are largest: (n, joints, 2), x and y, in pixels of a square
-    of side ``size``; a quarter of a cell towards the larger neighbour, as in HRNet."""
+    of side ``size``; shifted a quarter cell towards the larger neighbour, as in HRNet."""
     height, width = maps.shape[2:]
     flat = maps.float().flatten(2)
     best = flat.argmax(2)

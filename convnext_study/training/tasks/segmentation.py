@@ -1,4 +1,4 @@
-"""A class for every pixel, by a network with one output or with several exits."""
+"""Semantic segmentation, with a network that has one output or several exits."""
 
 from __future__ import annotations
 
@@ -25,33 +25,32 @@ PRIMARY = "miou"
 
 
 def confusion(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """The confusion matrix of each image, (n, classes, classes): pixels by label, by prediction.
+    """Each image's confusion matrix, (n, classes, classes): pixel counts by label and prediction.
 
-    Pixels that are labelled as ignored are left out.
+    Ignored pixels are left out.
     """
     count = len(labels)
     image = torch.arange(count, device=labels.device).view(-1, 1, 1)
-    cell = (image * classes + labels) * classes + predictions
-    known = labels != IGNORE
-    found = torch.bincount(cell[known], minlength=count * classes**2)
-    return found.view(count, classes, classes)
+    cells = (image * classes + labels) * classes + predictions
+    labelled = labels != IGNORE
+    counts = torch.bincount(cells[labelled], minlength=count * classes**2)
+    return counts.view(count, classes, classes)
 
 
 def overlap_of(confused: Tensor) -> Tensor:
-    """(n, classes, 3) of (n, classes, classes): intersections, unions and labelled pixels."""
+    """Intersections, unions and labelled pixels, (n, classes, 3), from confusion matrices."""
     right = confused.diagonal(dim1=1, dim2=2)
     labelled = confused.sum(2)
     return torch.stack([right, labelled + confused.sum(1) - right, labelled], -1)
 
 
 def miou_metrics(counts: Tensor, groups: Tensor | None = None) -> tuple[Mapping[str, Metric], str]:
-    """Metrics by name and the primary one's, from the (images, exits, classes, 3) of `overlap_of`.
+    """Metrics by name, and the primary one's name, from `overlap_of`: (images, exits, classes, 3).
 
     ``groups`` (images,) says which images belong together; None: independent.
 
-    mIoU is the mean over classes of what the intersections of all images are of their unions; a
-    class that no image of the set is labelled with is left out. The primary one is the plain mean
-    over the exits.
+    mIoU is the mean over classes of summed intersections over summed unions, over all images; a
+    class that labels no pixel of the set is left out. The primary metric is the mean over exits.
 
     Raises NoResultError where no pixel is labelled.
     """
@@ -70,9 +69,9 @@ class SegmentationArgs(BaseModel):
 
     Args:
         crop: height and width of training images; None: those of the validation images.
-        scales: training images are first scaled by one of these.
-        class_weights: of each class in the loss; None: all 1.
-        exit_weights: of each exit's loss in their sum; None: all 1.
+        scales: each training image is first scaled by one of these.
+        class_weights: the weight of each class in the loss; None: all 1.
+        exit_weights: the weight of each exit's loss in their sum; None: all 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -84,10 +83,10 @@ class SegmentationArgs(BaseModel):
 
 
 class Segmentation(ExitsTask):
-    """Cross entropy of the exits' logits, which are interpolated to the labels' size; mean
-    intersection over union (mIoU) of each exit on whole images.
+    """Cross entropy of the exits' logits, interpolated to the labels' size; mean intersection over
+    union (mIoU) of each exit on whole images.
 
-    Raises TaskError where the run's arguments do not fit.
+    Raises TaskError if the run's arguments do not fit.
     """
 
     def __init__(self, run: Run, runtime: Runtime) -> None:
@@ -100,23 +99,23 @@ class Segmentation(ExitsTask):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one validation image, with its margin."""
+        """Channels, height and width of one validation image, padding included."""
         height, width = map(padded_side, self.data.shape)
         return (3, height, width)
 
     def image_losses(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """The loss of each image, (n,): over its exits the weighted sum of cross entropies, which
-        are means over the pixels that have a class, by the weights of their classes.
+        """Each image's loss, (n,): the weighted sum over exits of the cross entropy, which is
+        averaged over labelled pixels by class weight.
 
-        A mean over a whole batch's pixels, as is common, would depend on how the batch is split.
+        The usual mean over the pixels of a whole batch would depend on how the batch is split.
         """
-        wanted, weights = labels.long(), self._weights.to(labels.device)
-        total = weights[wanted].sum((1, 2)).clamp_min(1e-6)
+        targets, weights = labels.long(), self._weights.to(labels.device)
+        total = weights[targets].sum((1, 2)).clamp_min(1e-6)
         losses = torch.zeros(len(labels), device=labels.device)
         for weight, logits in zip(self.exit_weights(len(exits)), exits, strict=True):
             each = F.cross_entropy(
                 enlarged(logits, *labels.shape[1:]),
-                wanted,
+                targets,
                 weights[: self.data.num_classes],
                 ignore_index=IGNORE,
                 label_smoothing=self.recipe.label_smoothing,
@@ -127,13 +126,13 @@ class Segmentation(ExitsTask):
 
     def measure(self, exits: Sequence[Tensor], labels: Tensor) -> Evidence:
         """``overlap``, (n, exits, classes, 3): intersections, unions and labelled pixels."""
-        said = [enlarged(logits, *labels.shape[1:]).argmax(1) for logits in exits]
+        predictions = [enlarged(logits, *labels.shape[1:]).argmax(1) for logits in exits]
         classes = self.data.num_classes
-        overlap = [overlap_of(confusion(one, labels, classes)) for one in said]
+        overlap = [overlap_of(confusion(predicted, labels, classes)) for predicted in predictions]
         return {"overlap": torch.stack(overlap, 1)}
 
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
-        """mIoU of each exit, and their mean, which is primary."""
+        """mIoU of each exit, and their mean, the primary metric."""
         return miou_metrics(evidence["overlap"], self.groups_of(evidence))
 
     def transforms(self) -> tuple[Transform, Transform]:
@@ -141,12 +140,12 @@ class Segmentation(ExitsTask):
         return TrainTransform(self.data, self._crop), WholeImage(self.data)
 
     def _class_weights(self) -> Tensor:
-        """(256,): of each class, and 0 of what is none."""
-        given, classes = self.args.class_weights, self.data.num_classes
-        if given is not None and len(given) != classes:
+        """(256,): the weight of each class; 0 for indices that are no class."""
+        values, classes = self.args.class_weights, self.data.num_classes
+        if values is not None and len(values) != classes:
             raise TaskError(
-                f"class_weights: {len(given)} numbers, and {self.data.uri} has {classes} classes"
+                f"class_weights: {len(values)} numbers, and {self.data.uri} has {classes} classes"
             )
         weights = torch.zeros(IGNORE + 1)
-        weights[:classes] = 1.0 if given is None else torch.tensor(given)
+        weights[:classes] = 1.0 if values is None else torch.tensor(values)
         return weights
