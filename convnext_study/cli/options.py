@@ -303,7 +303,7 @@ def print_written(folder: Path, write: Callable[[], Sequence[Path]]) -> None:
 
 def warn_of_unreadable(unreadable: Sequence[RecordError]) -> None:
     """Say on standard error which runs were left out, since their records cannot be read."""
-    from convnext_study.runs.records import tell_unreadable
+    from convnext_study.runs.records import describe_unreadable
 
-    if text := tell_unreadable(unreadable):
+    if text := describe_unreadable(unreadable):
         print(f"convnext-study: warning: {one_line(text)}", file=sys.stderr)

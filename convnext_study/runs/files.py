@@ -1,7 +1,7 @@
-"""Files of runs and studies: written whole or not at all, and read as a stranger's may be.
+"""Files of runs and studies: written atomically, and read without trusting them.
 
-A reader, or a machine that lost its power, never sees a part of a file. A folder may come from
-anywhere, so only regular files are opened in it, and none through a link in their place.
+Neither a reader nor a power cut leaves a partial file. A folder may come from anywhere, so only
+regular files in it are opened, and no links.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from typing import IO, Any
 
 from convnext_study.errors import UserError, printable
 
-# Of a run: what was requested, a line per epoch and event, the state to resume from and the one
-# before it, what came out, whose it is; and, while it is trained, what it started from.
+# A run's files: what was requested, a line per epoch and event, the state to resume from and the
+# one before it, the result, the lock; and, while it is trained, what it started from.
 RUN, LOG, CHECKPOINT, PREVIOUS = "run.json", "log.jsonl", "last.ckpt", "previous-last.ckpt"
 RESULT, LOCK = "result.json", "lock"
 KEPT_RECORD, KEPT_WEIGHTS = "parent.json", "parent.ckpt"
-RUNS = "runs"  # of a study: the folder of its runs
-TEMPORARY = ".tmp"  # how names of files end that are still being written
-LARGEST = 2**28  # bytes of a file of a record; a sparse one of many more takes no room on a disk
-_DEEPEST = 64  # lists and objects within each other
-_LONGEST = 100  # bytes of a name that is made of a text; file systems take 255
-_UNTAKEN = re.compile(r"[^\w-]+")
-# Whoever opens a link or a pipe in the place of a file would reach another one, or wait for ever.
+RUNS = "runs"  # a study's folder of runs
+TEMPORARY = ".tmp"  # suffix of files that are still being written
+LARGEST = 2**28  # bytes of a record's file; a larger sparse one would take no room on a disk
+_DEEPEST = 64  # nesting of lists and objects
+_LONGEST = 100  # bytes of a name made from a text; file systems allow 255
+_UNSAFE = re.compile(r"[^\w-]+")
+# Opening a link instead of a file would reach another file; opening a pipe could wait forever.
 _CAREFUL = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     """A descriptor of a regular file, with flags of ``os.open``.
 
-    Raises OSError, also where a link, a folder, a pipe or a device stands in its place.
+    Raises OSError, also for a link, a folder, a pipe or a device.
     """
     try:
         handle = os.open(path, flags | _CAREFUL, 0o666)
@@ -58,7 +58,7 @@ def _no_file(path: Path) -> OSError:
 
 
 def read_bytes(path: Path, most: int = LARGEST) -> bytes:
-    """The content of a regular file. Raises OSError, also for one of more than ``most`` bytes."""
+    """The content of a regular file. Raises OSError, also if it has more than ``most`` bytes."""
     with os.fdopen(open_regular(path), "rb") as file:
         if os.fstat(file.fileno()).st_size > most:
             raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB", str(path))
@@ -66,16 +66,16 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """The plain values in a regular file; signs that steer a terminal are replaced in its texts.
+    """The values in a JSON file; terminal control characters in its texts are replaced.
 
-    Raises OSError, and ValueError for what is no JSON, is nested too deeply, or has whole numbers
-    of more than 64 bits.
+    Raises OSError, and ValueError for what is not JSON, is nested too deeply, or has integers of
+    more than 64 bits.
     """
     return parse_json(read_bytes(path))
 
 
 def parse_json(text: bytes) -> Any:
-    """As `read_json`, of bytes."""
+    """Like `read_json`, for bytes."""
     from pydantic_core import from_json
 
     return _clean(from_json(text))
@@ -89,29 +89,29 @@ def _clean(value: Any, depth: int = 0) -> Any:
     if depth > _DEEPEST:
         raise ValueError(f"nested more than {_DEEPEST} deep")
     if isinstance(value, list):
-        return [_clean(one, depth + 1) for one in value]
+        return [_clean(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {printable(name): _clean(one, depth + 1) for name, one in value.items()}
+        return {printable(name): _clean(item, depth + 1) for name, item in value.items()}
     return value
 
 
 def open_to_append(path: Path) -> IO[str]:
-    """A text file to write at its end, which is made where it is not; regular ones only."""
+    """A regular text file opened for appending, created if it does not exist."""
     handle = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     return os.fdopen(handle, "a", encoding="utf-8", errors="replace")
 
 
 def safe_name(text: str) -> str:
-    """A text as the name of one file or folder; different texts have different names."""
-    name = _UNTAKEN.sub("_", text).encode()[:_LONGEST].decode(errors="ignore")
+    """A text as a valid name of a file or folder; different texts have different names."""
+    name = _UNSAFE.sub("_", text).encode()[:_LONGEST].decode(errors="ignore")
     if name == text and name:
         return name
     return f"{name}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def make_within(folder: Path, *names: str) -> Path:
-    """Make a folder in a folder, and in that one the next. Raises UserError where one is a link,
-    which would lead elsewhere, and OSError."""
+    """Make nested folders. Raises UserError if one is a link, which would lead elsewhere, and
+    OSError."""
     for name in names:
         folder = folder / safe_name(name)
         if folder.is_symlink():
@@ -121,7 +121,7 @@ def make_within(folder: Path, *names: str) -> Path:
 
 
 def write_json(path: Path, value: Any, check: Callable[[], None] = lambda: None) -> None:
-    """Write to the side, sync, rename: a reader sees the old file or the new one, never a part.
+    """Write a temporary file, sync, rename: a reader sees the old file or the new one, complete.
 
     Raises what ``check`` raises, which is called right before the renaming, and OSError.
     """
@@ -130,12 +130,12 @@ def write_json(path: Path, value: Any, check: Callable[[], None] = lambda: None)
 
 
 def write_bytes(path: Path, data: bytes, check: Callable[[], None] = lambda: None) -> None:
-    """As ``write_json``, for bytes."""
+    """Like `write_json`, for bytes."""
     put_in_place(write_temporary(path, lambda file: file.write(data), check), path)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, unless it is there, and see that it takes files. Raises UserError."""
+    """Make a folder, unless it exists. Raises UserError if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -148,11 +148,11 @@ def make_folder(folder: Path) -> None:
 def write_temporary(
     path: Path, write: Callable[[IO[bytes]], Any], check: Callable[[], None] = lambda: None
 ) -> Path:
-    """A synced file beside ``path`` with what ``write`` writes; gone again where that fails, or
-    ``check`` after it. An OSError names ``path``."""
+    """A synced file beside ``path`` with what ``write`` writes; removed if ``write`` or ``check``,
+    called after it, raises. An OSError names ``path``."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     try:
-        # Who may read it is the umask's to say, which tempfile's functions do not ask.
+        # The umask decides who may read it, which tempfile's functions ignore.
         handle = open_regular(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         with os.fdopen(handle, "wb+") as file:
             write(file)
@@ -163,19 +163,19 @@ def write_temporary(
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = str(path)  # writing to an open file names none
+            error.filename = str(path)  # an error on an open file has no name
         raise
     return temporary
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Rename a complete file to its name, for good: the folder is synced too."""
+    """Rename a complete file to its final name, and sync the folder."""
     temporary.replace(path)
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder survive a power cut, where the file system can."""
+    """Make the names in a folder survive a power cut, if the file system can."""
     with contextlib.suppress(OSError):  # some network file systems cannot
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,7 +1,6 @@
-"""What a run recorded of its data: which data it was, wherever it lies, and what differs (no torch
-here).
+"""The recorded fingerprints of data: which data a run used, and what differs (no torch here).
 
-A fingerprint is what `data.fingerprint` makes: plain values that tell data from other data.
+A fingerprint is made by `data.fingerprint`: plain values that identify data, whatever its path.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from typing import Any
 
 from convnext_study.runs.records import Record
 
-PARENT = "starts_from"  # in a run's fingerprint: the digest of the weights that it starts from
+PARENT = "starts_from"  # in a run's fingerprint: the digest of its parent's weights
 RECORDED = ("were recorded", "recorded")
-# Kinds of digests, the most telling first, and what it means that one is another.
+# Kinds of digests, the most informative first, and what a difference means.
 _KINDS = {
     "names": "under other names",
     "labels": "with other labels",
@@ -25,18 +24,18 @@ _KINDS = {
 
 
 def digest_of_data(fingerprint: Mapping[str, Any]) -> str:
-    """Hex SHA-256 of a fingerprint, without what it says of a parent."""
+    """Hex SHA-256 of a fingerprint, without its parent's digest."""
     data = {name: value for name, value in fingerprint.items() if name != PARENT}
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprint_of(record: Record) -> dict[str, Any]:
-    """What a run recorded of its data; nothing before it has begun."""
+    """The fingerprint of a run's data; empty before the run has begun."""
     return dict(record.manifest.get("data") or {})
 
 
 def data_of(record: Record) -> str:
-    """Which data a run was trained on: two runs with the same are on the same data, unchanged."""
+    """An identity of a run's data: equal for two runs on the same, unchanged data."""
     run, recorded = record.run, fingerprint_of(record)
     if run.data_id is not None or not recorded:
         return run.data_identity
@@ -46,21 +45,21 @@ def data_of(record: Record) -> str:
 def difference(
     before: Mapping[str, Any], now: Mapping[str, Any], than: tuple[str, str] = RECORDED
 ) -> str:
-    """What differs first between two fingerprints, in words; nothing where they are of the same
-    data. What only one of them has is not compared. ``than`` says what ``before`` is."""
+    """The first difference between two fingerprints, in words; empty if they are of the same data.
+    Fields that only one has are not compared. ``than`` is the wording for ``before``."""
     were, recorded = than
     parts = [(name, before.get(name, {}), now.get(name, {})) for name in ("train", "val")]
-    for name, its, mine in parts:
-        if _differ(its, mine, "images"):
-            return f"{name} holds {mine['images']:,} images, {its['images']:,} {were}"
+    for name, old, new in parts:
+        if _differ(old, new, "images"):
+            return f"{name} holds {new['images']:,} images, {old['images']:,} {were}"
     if _differ(before, now, "classes"):
         return f"the data has {now['classes']} classes, {before['classes']} {were}"
     if _differ(before, now, "class_names"):
         return f"the classes have other names than {recorded}"
     for kind, words in _KINDS.items():
-        for name, its, mine in parts:
-            if _differ(its, mine, kind):
-                return f"{name} holds {mine['images']:,} images as {recorded}, but {words}"
+        for name, old, new in parts:
+            if _differ(old, new, kind):
+                return f"{name} holds {new['images']:,} images as {recorded}, but {words}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""A run's folder as the engine holds it: locked, described with what made it, and logged to."""
+"""A run's folder as the engine uses it: locked, with its manifest and its log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from convnext_study.runs.records import (
     remove_temporaries,
 )
 
-# Seconds to wait for a run that another process works on: one that was just stopped leaves soon.
+# Seconds to wait for a run that another process works on: that one may be about to end.
 PATIENCE = 15.0
 
 
@@ -44,16 +44,16 @@ class RunError(UserError):
 
 
 class LockLost(Busy):
-    """A run is no longer this process's to write: what another has made of it must stay."""
+    """Another process may have taken the run over, so this one must no longer write to it."""
 
 
 class RunFolder:
-    """A run's folder, locked for as long as the ``with`` block lasts.
+    """A run's folder, locked during the ``with`` block.
 
     Of several processes that share a run only the first one ``writes``; the others read.
 
-    Raises Busy where another process holds it for some seconds, or until ``stop`` says to leave
-    off, and RunError where it holds another run.
+    Raises Busy if another process has it locked for some seconds, or until ``stop`` returns True,
+    and RunError if it contains another run.
     """
 
     def __init__(
@@ -93,16 +93,16 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         if self._log is not None:
-            with contextlib.suppress(OSError):  # of a full disk, which was told of already
+            with contextlib.suppress(OSError):  # of a full disk, which was reported already
                 self._log.close()
         if self._lock is not None:
             self._lock.release()
         self._log = self._lock = None
 
     def join(self) -> None:
-        """Once the first process has locked the folder: see that this lock stays, too."""
+        """After the first process has locked the folder: watch its lock in the others, too."""
         if not self.writes:
-            with contextlib.suppress(OSError):  # a network's file that is not seen here yet
+            with contextlib.suppress(OSError):  # a file on a network may not be visible here yet
                 self._lock = locks.watch(self.path / LOCK)
 
     def log(self, line: dict[str, Any]) -> None:
@@ -117,12 +117,12 @@ class RunFolder:
             self._log.flush()
 
     def check_lock(self) -> None:
-        """Raises LockLost where the lock's file was removed, or is another's, and OSError.
+        """Raises LockLost if the lock file was removed or is another process's, and OSError.
 
-        A successor replaces the log and removes temporary files before it begins: so what was
-        opened before this check and is used after it reaches nothing of the successor's.
+        A successor replaces the log and removes temporary files before it begins, so that a file
+        which was opened before this check and is written after it is none of the successor's.
         """
-        if self._lock is not None and not self._lock.is_as_taken:
+        if self._lock is not None and not self._lock.is_unchanged:
             raise LockLost(
                 f"{self.path}: its lock was removed or taken over while this process was at work, "
                 "which leaves the run as it is; give the same command again to go on"
@@ -135,7 +135,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Raises RunFailed, one line, where the record cannot be written: the disk is full."""
+        """Raises RunFailed, one line, if the record cannot be written, as on a full disk."""
         try:
             yield
         except OSError as error:
@@ -147,14 +147,14 @@ class RunFolder:
             ) from error
 
     def event(self, name: str, **fields: Any) -> None:
-        """Log something that happened, with the time."""
+        """Log an event with the time."""
         self.log({"event": name, "time": round(time.time(), 3), **fields})
 
     def failed(self, error: Exception, rank: int) -> None:
-        """Log why a start failed. Any process may: the first one may not know."""
+        """Log why a start failed. Any process may do so, since the first one may not know."""
         reason = f"{type(error).__name__}: {error}"
         line = {"event": "failed", "time": round(time.time(), 3), "rank": rank, "reason": reason}
-        with contextlib.suppress(OSError, RunFailed):  # the reason may be that nothing is written
+        with contextlib.suppress(OSError, RunFailed):  # the reason may be that writing fails
             if self.writes:
                 self.log(line)
                 return
@@ -165,11 +165,11 @@ class RunFolder:
     def rewind(self, epochs: list[dict[str, Any]]) -> None:
         """Make the log agree with a checkpoint: its epochs, and no later ones.
 
-        A kill can fall between a line of the log and the checkpoint, on either side.
+        A process can be killed between writing the log and the checkpoint, in either order.
         """
         if not self.writes:
             return
-        if self._log is not None:  # the file under this handle is about to be replaced
+        if self._log is not None:  # its file is about to be replaced
             self._log.close()
             self._log = None
         lines = [line for line in read_lines(self.path / LOG) if line.get("event") != "epoch"]
@@ -180,20 +180,20 @@ class RunFolder:
     def keep_fingerprint(
         self, fingerprint: dict[str, Any], check: Callable[[dict[str, Any], str], None]
     ) -> None:
-        """Record what data the run is trained on, or see that it is the same as at its start.
+        """Record the fingerprint of the run's data, or ``check`` it against the recorded one.
 
         Raises what ``check(recorded, where)`` raises.
         """
         if not self.writes:
             return
-        about = read_run_file(self.path)
-        if (recorded := about.get("data")) is not None:
+        manifest = read_run_file(self.path)
+        if (recorded := manifest.get("data")) is not None:
             check(recorded, str(self.path))
         else:
-            self.write(RUN, {**about, "data": fingerprint})
+            self.write(RUN, {**manifest, "data": fingerprint})
 
     def _refuse_links(self) -> None:
-        """A folder from elsewhere must not have this process write, or wait, somewhere else."""
+        """Links in a folder from elsewhere must not make this process write or wait elsewhere."""
         for folder in (self.path, self.path / "tensorboard", self.path / "wandb"):
             if folder.is_symlink():
                 raise RunError(
@@ -206,40 +206,40 @@ class RunFolder:
 
     def _describe(self) -> None:
         if (self.path / RUN).exists():
-            about = read_run_file(self.path)
-            if about.get("key") != self.run.key:
+            manifest = read_run_file(self.path)
+            if manifest.get("key") != self.run.key:
                 raise RunError(
                     f"{self.path}: holds another run (other network, recipe, data or seed); "
                     "choose another --out"
                 )
-            if about["run"]["data"] != self.run.data:  # the same data in another place
-                self.write(RUN, {**about, "run": {**about["run"], "data": self.run.data}})
+            if manifest["run"]["data"] != self.run.data:  # the same data in another place
+                self.write(RUN, {**manifest, "run": {**manifest["run"], "data": self.run.data}})
             return
-        about = {"format": FORMAT, "key": self.run.key, "run": self.run.model_dump(mode="json")}
-        made = {"versions": versions(), "commit": commit(), "hardware": hardware()}
-        self.write(RUN, {**about, **made})
+        manifest = {"format": FORMAT, "key": self.run.key, "run": self.run.model_dump(mode="json")}
+        origin = {"versions": versions(), "commit": commit(), "hardware": hardware()}
+        self.write(RUN, {**manifest, **origin})
 
 
 VERSIONS_OF = ("convnext-study", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of packages that can change a result."""
+    by_package = {"python": platform.python_version()}
     for name in VERSIONS_OF:
         try:
-            found[name] = metadata.version(name)
+            by_package[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the checkout this package runs from, with ``+`` where files differ from it."""
+    """The commit of the checkout that this package runs from, with ``+`` if files differ."""
     here = Path(__file__).resolve().parent.parent  # the whole package
     try:
-        found = [
+        outputs = [
             subprocess.run(
                 ["git", "-C", str(here), *command],  # noqa: S607
                 capture_output=True,
@@ -251,13 +251,13 @@ def commit() -> str | None:
         ]
     except (OSError, subprocess.SubprocessError):
         return None
-    return found[0] + ("+" if found[1] else "")
+    return outputs[0] + ("+" if outputs[1] else "")
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
-    """What the run is measured on: processor kind and count, the GPU where it is on one. No host
-    name, no path."""
-    about: dict[str, Any] = {
+    """The machine: processor type and core count, and the GPU if the run uses one. No host name,
+    no path."""
+    info: dict[str, Any] = {
         "system": platform.system(),
         "processor": platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
@@ -265,7 +265,7 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
     if device.startswith("cuda"):
         import torch
 
-        about["gpu"] = torch.cuda.get_device_name(torch.device(device))
-        about["cuda"] = torch.version.cuda
-        about["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    return about
+        info["gpu"] = torch.cuda.get_device_name(torch.device(device))
+        info["cuda"] = torch.version.cuda
+        info["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return info

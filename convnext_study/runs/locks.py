@@ -1,10 +1,10 @@
-"""Who works in a folder: one process at a time.
+"""Locks of folders, in which one process works at a time.
 
-The kernel's lock (``flock``) ends with its holder. Where the file system has none, as on some
-Lustre and FUSE mounts, a marker takes its place: a file that names process and host. It never
-expires, since a holder that sleeps may wake. A dead process's marker is taken over on its own
-host; elsewhere nobody can tell, and a person removes it. All machines that share a folder must
-mount it alike.
+The kernel's lock (``flock``) ends with its holder. On file systems without it, such as some
+Lustre and FUSE mounts, a marker replaces it: a file that names process and host. It never
+expires, since a suspended holder may continue. A dead process's marker is taken over on its own
+host; on other hosts that cannot be detected, and the user has to remove it. All machines that
+share a folder must mount it alike.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from filelock import BaseFileLock, SoftFileLock, Timeout, UnixFileLock
 
 from convnext_study.runs.files import open_regular
 
-MARKER = ".held"  # how a marker's name ends, after the lock's
-_MOMENT = 1.0  # seconds; whoever looks whether a lock is held holds it for less
+MARKER = ".held"  # suffix of a marker, after the lock's name
+_MOMENT = 1.0  # seconds; checking whether a lock is held takes it for less
 # "Function not implemented", "operation not supported", "no locks available", "invalid argument".
 _NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
 
 class Held(Exception):
-    """Another process holds the lock: ``holder`` in words; ``cure`` ends what to do about it, where
-    a ``marker``, the file that says so, may be a dead one's."""
+    """Another process holds the lock: ``holder`` in words. ``cure`` is a further remedy if a
+    ``marker`` stands for the lock, since its process may be dead."""
 
     def __init__(self, holder: str, marker: Path | None = None) -> None:
         super().__init__(holder)
@@ -39,20 +39,20 @@ class Held(Exception):
 
 
 class Lock:
-    """A lock that this process holds until `release` or its own end, or sees another hold.
+    """A lock that this process holds until `release` or its own end, or watches another hold.
 
     Args:
-        file: that stands for it.
-        held: by this process.
+        file: the lock's file or marker.
+        lock: the acquired lock; None if another process holds it.
     """
 
-    def __init__(self, file: Path, held: BaseFileLock | None = None) -> None:
-        self._file, self._held = file, held
+    def __init__(self, file: Path, lock: BaseFileLock | None = None) -> None:
+        self._file, self._held = file, lock
         self._taken = _look(file)
 
     @property
-    def is_as_taken(self) -> bool:
-        """Whether the file is still there and nobody else's. Raises OSError."""
+    def is_unchanged(self) -> bool:
+        """Whether the file still exists with the same holder. Raises OSError."""
         try:
             return _look(self._file) == self._taken
         except FileNotFoundError:
@@ -65,7 +65,7 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        """Let go. A second call does nothing."""
+        """Release the lock. A second call does nothing."""
         if self._held is not None:
             self._held.release()
 
@@ -73,11 +73,11 @@ class Lock:
 def take(
     path: Path, patience: float = _MOMENT, give_up: Callable[[], bool] = lambda: False
 ) -> Lock:
-    """Lock the file ``path``, which is made where it is not and keeps the holder's name.
+    """Lock the file ``path``, which is created if missing and names the holder.
 
     Raises:
-        Held: another process holds it, ``patience`` seconds long or until ``give_up`` says so.
-        OSError: the file cannot be opened, or not be locked for another reason; it is a link.
+        Held: another process holds it for ``patience`` seconds, or until ``give_up`` returns True.
+        OSError: the file is a link, or cannot be opened or locked for another reason.
     """
     lock: BaseFileLock = UnixFileLock(
         path, patience, thread_local=False, fallback_to_soft=False, on_acquired=_sign
@@ -99,20 +99,19 @@ def take(
 
 
 def watch(path: Path) -> Lock:
-    """The lock that another process has just taken. Raises OSError where there is none."""
+    """The lock that another process has just taken. Raises OSError if there is none."""
     marker = marker_of(path)
     return Lock(marker if marker.exists() else path)
 
 
 def marker_of(path: Path) -> Path:
-    """The file that stands for a lock where the file system has none."""
+    """The file that replaces a lock on file systems without locks."""
     return path.with_name(path.name + MARKER)
 
 
 def is_held(path: Path) -> bool:
-    """Whether another process holds the lock. Nothing raised.
-
-    Nothing is written either, but that a marker which a dead process left on this host is removed.
+    """Whether another process holds the lock. Raises nothing, and writes nothing, but removes a
+    marker that a dead process left on this host.
     """
     try:
         handle = open_regular(path)
@@ -134,27 +133,27 @@ def is_held(path: Path) -> bool:
 
 
 def _sign(handle: int) -> None:
-    """Write who holds a lock into its file, unless that has other names, or is a pipe."""
-    about = os.fstat(handle)
-    if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
+    """Write the holder's process and host into the lock's file, unless it is linked or a pipe."""
+    status = os.fstat(handle)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n{socket.gethostname()}\n".encode(), 0)
 
 
 def _look(path: Path) -> tuple[int, int, bytes]:
-    """Which file that is, and who holds it: opened, since a network's file may be another now."""
+    """The file's identity and its holder; opened, so that network file systems look again."""
     handle = open_regular(path)
     try:
-        about = os.fstat(handle)
-        return about.st_dev, about.st_ino, os.read(handle, 1024)
+        status = os.fstat(handle)
+        return status.st_dev, status.st_ino, os.read(handle, 1024)
     finally:
         os.close(handle)
 
 
 def _holder(path: Path) -> str:
-    """Whoever a lock's file or a marker names: both begin with a process and its host."""
+    """The holder that a lock's file or a marker names: both begin with a process and its host."""
     try:
-        found = re.match(r"(\d+)\n([\w.-]+)", _look(path)[2].decode(errors="replace"))
+        match = re.match(r"(\d+)\n([\w.-]+)", _look(path)[2].decode(errors="replace"))
     except OSError:
-        found = None
-    return f"process {found[1]} on {found[2]}" if found else "another process"
+        match = None
+    return f"process {match[1]} on {match[2]}" if match else "another process"

@@ -1,4 +1,4 @@
-"""A run's log as it stands in its folder: a line an epoch, and events between them."""
+"""Reads a run's log: one line per epoch, and events between them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from convnext_study.errors import one_line
 from convnext_study.runs.files import LOG, parse_json, read_bytes
 from convnext_study.runs.metrics import Count, Plain, Text
 
-EPOCH = "epoch"  # the event of a line an epoch
+EPOCH = "epoch"  # the event of an epoch's line
 
 About = dict[Text, Plain]  # versions, hardware, settings
 
 
 class Event(BaseModel):
-    """A line of the log that is no epoch, as far as anything reads it."""
+    """A line of the log other than an epoch, with the fields that are read."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -36,16 +36,16 @@ class Event(BaseModel):
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log. A last line that was cut short by a kill is left out.
+    """The lines of a log; none if it does not exist. A truncated last line is left out.
 
-    Raises OSError where it is there and cannot be read.
+    Raises OSError if it exists and cannot be read.
     """
     try:
         content = read_bytes(path)
     except FileNotFoundError:
         return []
     lines: list[dict[str, Any]] = []
-    # By this sign alone: others that end lines, such as U+2028, stand within JSON's texts.
+    # Not splitlines: JSON texts may contain other line ends, such as U+2028.
     for text in content.split(b"\n"):
         try:
             line = parse_json(text)
@@ -57,17 +57,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """What a run's log holds besides epochs, in the order it was written; what is no event is left
-    out. Raises OSError."""
-    found = []
+    """The events in a run's log, in the order they were written; invalid lines are left out.
+    Raises OSError."""
+    events = []
     for line in read_lines(folder / LOG):
         with contextlib.suppress(ValidationError):
-            found += events_of([line])
-    return found
+            events += events_of([line])
+    return events
 
 
 def events_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines that are no epochs. Raises ValidationError for one that is no `Event`."""
+    """The lines that are not epochs. Raises ValidationError for one that is not an `Event`."""
     events = [line for line in lines if line.get("event") != EPOCH]
     for line in events:
         Event.model_validate(line)
@@ -75,14 +75,14 @@ def events_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def failure(events: Sequence[dict[str, Any]]) -> str | None:
-    """Why a run whose log ends like this failed; None where it did not.
+    """Why a run failed, by the events at the end of its log; None if it did not.
 
-    Each process of a start may say why. The first one's is the cause: the others lost a partner.
+    Each process of a start may log a reason. The first one is the cause: others lost a partner.
     """
     reason, ranks = None, set[int]()
     for event in reversed(events):
         rank = event.get("rank", 0)
-        if event.get("event") != "failed" or rank in ranks:  # what an earlier start had to say
+        if event.get("event") != "failed" or rank in ranks:  # of an earlier start
             break
         ranks.add(rank)
         reason = one_line(event.get("reason") or "no reason recorded")

@@ -1,7 +1,7 @@
-"""What a result says of a network: metrics, the evidence they are computed from, and costs.
+"""The content of a result: metrics, the evidence they are computed from, and costs.
 
-Tables, figures and tests know no metric by name: a metric brings its label, its unit, its
-direction and how an interval over the samples is found.
+Tables, figures and tests know no metric by name: a metric has its own label, unit, direction and
+the evidence for an interval over the samples.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 NETWORK = "network"  # the cost of the whole network, which every result has
-_MOST_NUMBERS = 2**22  # in a metric's evidence; a thousand times fewer bytes may unpack to them
+_MOST_NUMBERS = 2**22  # in a metric's evidence, which a thousandth of the bytes may unpack to
 
-# Bounds of what a record from anywhere holds: far above all that is honest, and such that what is
-# computed from it stays a number.
+# Bounds on values in a record from anywhere: far above all real ones, and small enough that what
+# is computed from them stays finite.
 LARGEST = 1e30
 Text = Annotated[str, Field(max_length=1000)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
-Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]  # and no NaN
-# A loss may overflow: what is no number is NaN, which averages and tables take.
+Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]  # and not NaN
+# A loss may overflow: such values become NaN, which averages and tables can handle.
 Number = Annotated[
     float, AfterValidator(lambda value: value if abs(value) <= LARGEST else math.nan)
 ]
@@ -41,7 +41,7 @@ class NoResultError(UserError):
 
 
 class FrozenModel(BaseModel):
-    """Values that are checked, complete and not changed."""
+    """A validated, immutable model without further fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,15 +51,15 @@ class Samples(FrozenModel):
 
     Args:
         kind: ``bits`` (right or wrong: the metric is the share of ones in percent), ``ratio``
-            (two counts for each class: the metric is the mean over classes of 100 times the sum
-            of the first by the sum of the second, over the samples; classes whose second sum is 0
-            are left out), or ``values`` (one number a sample: the metric is their mean).
-        count: how many samples.
+            (two counts per class: the metric is the mean over classes of 100 times the sum of
+            the first over the sum of the second, over the samples; classes whose second sum is 0
+            are left out), or ``values`` (one number per sample: the metric is their mean).
+        count: the number of samples.
         data: hex of the packed bits, the first sample in the highest bit; else base64 of zlib of
             little-endian float32 (``values``) or int32 of shape (count, classes, 2) (``ratio``).
         classes: of a ratio.
-        groups: int32 in base64 of zlib, one a sample: those that share a number are not
-            independent, and are drawn together. None: all are.
+        groups: int32 in base64 of zlib, one per sample: samples with the same number are not
+            independent, and are resampled together. None: all are independent.
     """
 
     kind: Literal["bits", "ratio", "values"]
@@ -72,13 +72,13 @@ class Samples(FrozenModel):
     def _check_size(self) -> Samples:
         if self.kind == "bits" and len(self.data) != 2 * -(-self.count // 8):
             raise ValueError(f"data are not the bits of {self.count} samples")
-        each = {"bits": 0, "values": 1, "ratio": 2 * self.classes}[self.kind]
-        if self.count * max(each, self.groups is not None) > _MOST_NUMBERS:
+        numbers = {"bits": 0, "values": 1, "ratio": 2 * self.classes}[self.kind]
+        if self.count * max(numbers, self.groups is not None) > _MOST_NUMBERS:
             raise ValueError(f"more than {_MOST_NUMBERS:,} numbers")
         return self
 
     def check(self) -> None:
-        """Unpack it once. Raises ValueError for what cannot be, or is no evidence of a metric."""
+        """Unpack it. Raises ValueError if that fails or no metric can be computed from it."""
         import numpy as np
 
         array = self.array()
@@ -88,7 +88,7 @@ class Samples(FrozenModel):
 
     @classmethod
     def of_bits(cls, right: ArrayLike, groups: ArrayLike | None = None) -> Samples:
-        """From one bool a sample."""
+        """From one bool per sample."""
         import numpy as np
 
         bits = np.asarray(right, dtype=bool)
@@ -97,7 +97,7 @@ class Samples(FrozenModel):
 
     @classmethod
     def of_values(cls, values: ArrayLike, groups: ArrayLike | None = None) -> Samples:
-        """From one number a sample."""
+        """From one number per sample."""
         import numpy as np
 
         array = np.asarray(values, dtype="<f4")
@@ -122,7 +122,7 @@ class Samples(FrozenModel):
         )
 
     def array(self) -> ndarray[Any, Any]:
-        """Bools (count,), floats (count,) or integers (count, classes, 2), by kind."""
+        """Bools (count,), floats (count,) or integers (count, classes, 2), depending on kind."""
         import numpy as np
 
         if self.kind == "bits":
@@ -134,19 +134,19 @@ class Samples(FrozenModel):
         return numbers.reshape(self.count, self.classes, 2)
 
     def group_array(self) -> ndarray[Any, Any] | None:
-        """The group of each sample; None where all samples are independent."""
+        """The group of each sample; None if all samples are independent."""
         return None if self.groups is None else _unpack(self.groups, "<i4", self.count)
 
 
 class Metric(FrozenModel):
-    """One number of an evaluation, and how it is read.
+    """One number of an evaluation, and what it means.
 
     Args:
         value: in ``unit``.
         label: in tables and figures, such as ``top-1``.
         unit: ``%``, or empty for a bare number.
         higher_is_better: its direction.
-        samples: what it is computed from; without, tests have only the seeds.
+        samples: what it is computed from; if None, tests use only the seeds.
     """
 
     value: Number
@@ -162,8 +162,8 @@ class Metric(FrozenModel):
 
 
 class Cost(BaseModel):
-    """What one sample costs: multiply-accumulates of convolution and linear layers, learnable
-    numbers, and the outputs of convolutions (as fvcore counts activations). A study may add."""
+    """The cost per sample: multiply-accumulates of convolution and linear layers, parameters, and
+    outputs of convolutions (as fvcore counts activations). A study may add fields."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -173,7 +173,7 @@ class Cost(BaseModel):
 
 
 class Measured(BaseModel):
-    """Metrics, one of them primary, and costs, one of them of the whole network."""
+    """Metrics, one of them primary, and costs, one of them the whole network's."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -218,10 +218,10 @@ def _pack(array: ndarray[Any, Any]) -> str:
 
 
 def _unpack(text: str, kind: str, count: int) -> ndarray[Any, Any]:
-    """So many numbers of four bytes. Raises ValueError for what is another number of them."""
+    """``count`` numbers of four bytes each. Raises ValueError if there are more or fewer."""
     import numpy as np
 
-    try:  # no more than that is unpacked, whatever it would unpack to
+    try:  # with a limit, since a few bytes could unpack to many
         data = zlib.decompressobj().decompress(base64.b64decode(text), 4 * count + 1)
     except (binascii.Error, zlib.error) as error:
         raise ValueError(f"samples cannot be unpacked ({error})") from None

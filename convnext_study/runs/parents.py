@@ -1,6 +1,7 @@
-"""The record of the run that another one starts from, found by its key (no torch here).
+"""Finds the record of the run that another one starts from, by its key (no torch here).
 
-A run that has begun keeps what it started from, until it is done: its parent may go.
+A run that has begun keeps a copy of what it started from until it is done, since its parent may
+be removed.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from convnext_study.runs.records import Record, RecordError, Run, read
 
 
 class ParentError(RunFailed):
-    """A run cannot start, for the one it starts from is missing, not done, or was lost."""
+    """A run cannot start, because its parent is missing, not done, or lost."""
 
 
 def finished_parent(run: Run, folder: Path) -> Record | None:
-    """The finished run that ``run``, in ``folder``, starts from; None where it starts from none.
+    """The finished run that ``run``, in ``folder``, starts from; None if it starts from none.
 
-    Looked for beside it, then in the folders of other studies beside its study's.
+    It is searched for beside the run, then in the other studies beside its study.
 
-    Raises ParentError, one line, and Busy where another process trains that one.
+    Raises ParentError, one line, and Busy if another process is training the parent.
     """
     if run.init_from is None:
         return None
@@ -57,8 +58,8 @@ def finished_parent(run: Run, folder: Path) -> Record | None:
 
 
 def check_parent(run: Run, folder: Path) -> None:
-    """Raises as `finished_parent` does, and ParentError where the parent's weights are lost, unless
-    ``run`` has begun in ``folder`` and keeps what it started from."""
+    """Raises as `finished_parent` does, and ParentError if the parent's weights are lost, unless
+    ``run`` has begun in ``folder`` and keeps a copy of them."""
     if (folder / KEPT_RECORD).exists():
         return
     record = finished_parent(run, folder)
@@ -67,8 +68,8 @@ def check_parent(run: Run, folder: Path) -> None:
 
 
 def lost_weights(record: Record, folder: Path, reason: str) -> ParentError:
-    """What to raise where a finished parent's weights are lost: to train it again is no use while
-    it counts as done."""
+    """The error for a finished parent whose weights are lost; it has to be removed, because a run
+    with a result is not trained again."""
     return ParentError(
         f"{record.folder / CHECKPOINT}: {reason}, and {folder.name} starts from it; restore it, or "
         f"remove {record.folder} and train that run again"
@@ -76,8 +77,8 @@ def lost_weights(record: Record, folder: Path, reason: str) -> ParentError:
 
 
 def keep_parent(record: Record, folder: Path) -> None:
-    """Keep a parent's record and last checkpoint in its child's folder: a further name of the same
-    file, which is never written to, or a copy on file systems without links."""
+    """Keep a parent's record and last checkpoint in its child's folder: the checkpoint as a hard
+    link, since the file is never written to, or a copy on file systems without links."""
     if (folder / KEPT_RECORD).exists():
         return
     temporary = folder / f".{KEPT_WEIGHTS}{TEMPORARY}"
@@ -91,7 +92,7 @@ def keep_parent(record: Record, folder: Path) -> None:
 
 
 def kept_parent(run: Run, folder: Path) -> Record | None:
-    """The record that `keep_parent` kept; None where there is none of this run's parent."""
+    """The record that `keep_parent` kept; None if there is none of this run's parent."""
     try:
         record = Record.model_validate_json((folder / KEPT_RECORD).read_bytes())
     except (OSError, ValueError):
@@ -100,7 +101,7 @@ def kept_parent(run: Run, folder: Path) -> Record | None:
 
 
 def forget_parent(folder: Path) -> None:
-    """Remove what `keep_parent` kept: the run is done."""
+    """Remove what `keep_parent` kept, when the run is done."""
     for name in (KEPT_RECORD, KEPT_WEIGHTS):
         (folder / name).unlink(missing_ok=True)
 

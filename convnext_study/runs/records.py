@@ -1,8 +1,8 @@
 """The files of a run, which the engine writes and everything else reads (no torch here).
 
-A run owns one folder: ``run.json`` what was asked, ``log.jsonl`` one line per epoch and an event,
-``last.ckpt`` the state to resume from, ``result.json`` written last, so that its presence means
-done. A study is a folder of runs, and the ledger is what a scan of it finds.
+A run has one folder: ``run.json`` with what was requested, ``log.jsonl`` with one line per epoch
+and event, ``last.ckpt`` with the state to resume from, and ``result.json``, written last, so that
+its presence means done. A study is a folder of runs.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from convnext_study.runs.log import EPOCH, About, events_of, read_lines
 from convnext_study.runs.metrics import Count, Finite, FrozenModel, Measured, Number, Plain, Text
 
 FORMAT = 2
-# In a run's metadata: the run that it starts from decides its network, and `model` is the largest
-# that it can be.
+# In a run's metadata: its parent decides its network, and `model` is the largest that it can be.
 NETWORK_IS_BOUND = "network_is_bound"
-# The run that it starts from decides how long it is trained: about so many epochs.
+# Its parent decides how long it is trained: about this many epochs.
 EXPECTED_EPOCHS = "expected_epochs"
-CAVEAT = "caveat"  # what a plan should say of it, in one line
+CAVEAT = "caveat"  # one line for the plan
 _REDO = "; remove it and train again: the run goes on from its end"
 _REPAIR = "; put it back, or remove the folder and train again"
 
@@ -37,7 +36,7 @@ Status = Literal["new", "unfinished", "running", "failed", "done"]
 
 
 class RecordError(UserError):
-    """The record in ``folder`` cannot be read, for that ``reason``."""
+    """The record in ``folder`` cannot be read, for the given ``reason``."""
 
     def __init__(self, folder: Path, reason: str) -> None:
         super().__init__(one_line(f"{folder}: {reason}"))
@@ -46,13 +45,13 @@ class RecordError(UserError):
 
 
 class _Known(BaseModel):
-    """Of values that may be more: those that something reads, and of the right kind."""
+    """Checks the fields that are read; others may be present."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
 
 class _Facts(_Known):
-    """What tables and figures read of a run's metadata; a study may add to it."""
+    """The metadata of a run that tables and figures read; a study may add to it."""
 
     label: Plain = None
     regime: Text | None = None
@@ -69,7 +68,7 @@ class _Facts(_Known):
 
 
 class _Settings(_Known):
-    """What tables and figures read of a run's recipe."""
+    """The fields of a run's recipe that tables and figures read."""
 
     name: Text | None = None
     epochs: Count | None = None
@@ -86,7 +85,7 @@ class _Fingerprint(_Known):
 
 
 class _Manifest(_Known):
-    """What is read of ``run.json`` beside the run."""
+    """The fields of ``run.json`` that are read, other than the run."""
 
     versions: About | None = None
     hardware: About | None = None
@@ -95,7 +94,7 @@ class _Manifest(_Known):
 
 
 def _checked_by(kind: type[BaseModel]) -> Any:
-    """Plain values that a model takes, and that stay as they were written."""
+    """Validates a dict by a model, and keeps it as it was written."""
 
     def check(values: dict[str, Any]) -> dict[str, Any]:
         kind.model_validate(values)
@@ -111,29 +110,29 @@ def _as_folder(name: str) -> str:
 
 
 class ModelRef(FrozenModel):
-    """What to build, and its arguments: a builder of this package by its short name (``roadmap``,
-    ``timm``, ``file``, a study's own), or ``module:function`` of the user's."""
+    """The builder of a network and its arguments: by its short name (``roadmap``, ``timm``,
+    ``file``, a study's own), or a user's ``module:function``."""
 
     builder: Text
     args: dict[str, Any]
 
 
 class TaskRef(FrozenModel):
-    """What is learned, and its arguments: ``classification``, another task of this package or of
-    a study by its short name, or ``module:Class`` of the user's."""
+    """A task and its arguments: ``classification``, another task of this package or of a study by
+    its short name, or a user's ``module:Class``."""
 
     name: Text = "classification"
     args: dict[str, Any] = Field(default_factory=dict)
 
 
 class Run(FrozenModel):
-    """What is asked of the engine, in plain values. Two runs with one key are the same run.
+    """What the engine is to train, in plain values. Runs with equal keys are the same run.
 
-    ``init_from`` is the key of the run that has to be done before: what is taken of it (weights,
-    an architecture) is the task's to say. ``metadata`` ride along for tables and figures (label,
-    place on the road): they are no part of the key, since they change no result. Nor is the place
-    of data where ``data_id`` says what lies there (`data.data_id`); without it
-    ``data``, a URI, has to say that by itself.
+    ``init_from`` is the key of the run that has to be done before: the task decides what is used
+    of it (weights, an architecture). ``metadata`` are for tables and figures (label, position on
+    the road): they are not part of the key, since they change no result. Nor is the path of the
+    data if ``data_id`` identifies its content (`data.data_id`); without it, ``data``, a URI, is
+    the identity.
     """
 
     study: Text
@@ -149,7 +148,7 @@ class Run(FrozenModel):
 
     @property
     def data_identity(self) -> str:
-        """What the data is: the same for the same data in another place."""
+        """Identifies the data, independently of its path."""
         return self.data if self.data_id is None else self.data_id
 
     @property
@@ -168,15 +167,15 @@ class Run(FrozenModel):
 
     @property
     def id(self) -> str:
-        """The folder's name, and the run's name in wandb: stable over resumes."""
+        """The folder's name, and the run's name in wandb; the same after a resume."""
         return f"{self.name}-s{self.seed}-{self.key[:8]}"
 
 
 class Epoch(BaseModel):
     """One line of the log: the state after ``epoch`` (from 1) of ``epochs``.
 
-    ``metrics`` are values on the validation part, the ``primary`` one among them; empty after an
-    epoch that was not evaluated. ``label`` and ``unit`` are the primary one's.
+    ``metrics`` are values on the validation part, including the ``primary`` one; empty for an
+    epoch that was not evaluated. ``label`` and ``unit`` are the primary metric's.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -195,18 +194,18 @@ class Epoch(BaseModel):
 
     @property
     def value(self) -> float | None:
-        """The primary metric's value; None where the epoch was not evaluated."""
+        """The primary metric's value; None if the epoch was not evaluated."""
         return self.metrics.get(self.primary)
 
 
 class Result(Measured):
-    """The outcome of a finished run: after the last epoch, never the best of all epochs."""
+    """The outcome of a finished run: of the last epoch, never the best of all epochs."""
 
     val_images: Count
     images_per_s: Finite  # training throughput, the median epoch's
     seconds: Finite  # all training and evaluation, over all resumes
     epochs: Count
-    model: ModelRef | None = None  # what was trained, where the run alone does not say it
+    model: ModelRef | None = None  # the trained network, if the run does not define it
     skipped_steps: Count = 0
     corrupt_images: Count = 0
     corrupt_val_images: Count = 0
@@ -214,13 +213,13 @@ class Result(Measured):
 
 
 class Record(BaseModel):
-    """A run as its folder shows it."""
+    """A run as read from its folder."""
 
     model_config = ConfigDict(frozen=True)
 
     folder: Path
     run: Run
-    manifest: dict[str, Any]  # run.json whole: versions, commit, machine
+    manifest: dict[str, Any]  # all of run.json: versions, commit, machine
     epochs: list[Epoch]
     events: list[dict[str, Any]]
     result: Result | None
@@ -228,52 +227,52 @@ class Record(BaseModel):
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what writers that were killed left of a run's files; nobody else may be writing."""
+    """Remove temporary files that killed writers left; no other process may be writing."""
     for name in (RUN, LOG, CHECKPOINT, RESULT):
         for path in folder.glob(f".{name}.*{TEMPORARY}"):
             path.unlink(missing_ok=True)
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a living process works on this run."""
+    """Whether a process is working on this run."""
     return locks.is_held(folder / LOCK)
 
 
 def read_run_file(folder: Path) -> dict[str, Any]:
-    """``run.json`` as it stands. Raises RecordError, also for a format of a later version."""
+    """The content of ``run.json``. Raises RecordError, also for the format of another version."""
     with _reading(folder, RUN, _REPAIR):
         try:
-            about = read_json(folder / RUN)
+            manifest = read_json(folder / RUN)
         except FileNotFoundError:
             reason = "holds no run; name the folder of one run"
             if (folder / RESULT).exists():
                 reason = f"has a result, but no {RUN} that says of what{_REPAIR}"
             raise RecordError(folder, reason) from None
-        written = about.get("format", FORMAT)
-        if written == FORMAT:
-            _Manifest.model_validate(about)
-    if written != FORMAT:
-        said = f"format {written!r:.100} is not what this version reads ({FORMAT}); "
-        is_newer = isinstance(written, int) and written > FORMAT
-        said += "update convnext-study" if is_newer else "train it again in another folder"
-        raise RecordError(folder, said)
-    return dict(about)
+        version = manifest.get("format", FORMAT)
+        if version == FORMAT:
+            _Manifest.model_validate(manifest)
+    if version != FORMAT:
+        message = f"format {version!r:.100} is not what this version reads ({FORMAT}); "
+        is_newer = isinstance(version, int) and version > FORMAT
+        message += "update convnext-study" if is_newer else "train it again in another folder"
+        raise RecordError(folder, message)
+    return dict(manifest)
 
 
 def read(folder: Path) -> Record:
-    """The record of one run. Raises RecordError where there is none that can be read."""
-    about = read_run_file(folder)
+    """The record of one run. Raises RecordError if there is no readable one."""
+    manifest = read_run_file(folder)
     with _reading(folder, RUN, _REPAIR):
-        run = Run.model_validate(about["run"])
+        run = Run.model_validate(manifest["run"])
     with _reading(folder, LOG):
         lines = read_lines(folder / LOG)
-        logged = [Epoch.model_validate(one) for one in lines if one.get("event") == EPOCH]
-        epochs = {one.epoch: one for one in logged}
+        logged = [Epoch.model_validate(line) for line in lines if line.get("event") == EPOCH]
+        epochs = {line.epoch: line for line in logged}
         events = events_of(lines)
     result = None
     if (folder / RESULT).is_symlink() or (folder / RESULT).exists():
         result = read_result(folder)
-    if about.get("key") != run.key:
+    if manifest.get("key") != run.key:
         raise RecordError(
             folder,
             "its key is not that of the run it describes: it was changed by hand, or made by a "
@@ -282,7 +281,7 @@ def read(folder: Path) -> Record:
     return Record(
         folder=folder,
         run=run,
-        manifest=about,
+        manifest=manifest,
         epochs=[epochs[number] for number in sorted(epochs)],
         events=events,
         result=result,
@@ -291,7 +290,7 @@ def read(folder: Path) -> Record:
 
 
 def read_result(folder: Path) -> Result:
-    """A finished run's result. Raises RecordError where there is none that can be read."""
+    """A finished run's result. Raises RecordError if there is no readable one."""
     with _reading(folder, RESULT, _REDO):
         result = Result.model_validate(read_json(folder / RESULT))
         if math.isnan(result.value):
@@ -300,7 +299,7 @@ def read_result(folder: Path) -> Result:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a run has a result that can be read. Without one it is trained, from where it is."""
+    """Whether a run has a readable result. Without one it is trained or resumed."""
     try:
         read_result(folder)
     except RecordError:
@@ -330,9 +329,9 @@ def _status(folder: Path, events: list[dict[str, Any]], begun: bool, result: Any
 
 
 def scan(study: Path, unreadable: list[RecordError] | None = None) -> Iterator[Record]:
-    """The records of every run under a folder, in the order of their names.
+    """The records of all runs under a folder, in the order of their names.
 
-    Those that cannot be read are passed over and added to ``unreadable``, to be told of.
+    Unreadable ones are skipped and added to ``unreadable``.
     """
     files = study.rglob("r*.json")
     for folder in sorted({path.parent for path in files if path.name in (RUN, RESULT)}):
@@ -347,7 +346,7 @@ def scan(study: Path, unreadable: list[RecordError] | None = None) -> Iterator[R
 
 
 def _check_samples(record: Record) -> None:
-    """Raises RecordError for evidence that cannot be computed with: it is read much later."""
+    """Raises RecordError for unusable evidence, which is otherwise read much later."""
     with _reading(record.folder, RESULT, _REDO):
         for metric in record.result.metrics.values() if record.result else ():
             if metric.samples is not None:
@@ -355,14 +354,14 @@ def _check_samples(record: Record) -> None:
 
 
 def unreadable_in(study: Path) -> list[RecordError]:
-    """Why those runs under a folder cannot be read that `scan` passes over."""
-    found: list[RecordError] = []
-    collections.deque(scan(study, found), maxlen=0)
-    return found
+    """The errors of the runs under a folder that `scan` skips."""
+    unreadable: list[RecordError] = []
+    collections.deque(scan(study, unreadable), maxlen=0)
+    return unreadable
 
 
-def tell_unreadable(unreadable: Sequence[RecordError]) -> str | None:
-    """One line about the runs that were passed over; None where there are none."""
+def describe_unreadable(unreadable: Sequence[RecordError]) -> str | None:
+    """One line about the runs that were skipped; None if there are none."""
     if not unreadable:
         return None
     if len(unreadable) == 1:

@@ -1,15 +1,15 @@
 """Mirrors runs to wandb or TensorBoard: a process beside the training follows its ``log.jsonl``.
 
-wandb is a copy of the record and never the truth. Whatever it does, hang, crash, ask for a key,
-take over signals and exit hooks, it does so in that process (`main`), and the training does not
-notice.
+wandb is a copy of the record, never its source. If wandb hangs, crashes, prompts for a key or
+takes over signals and exit hooks, it does so in that process (`main`), and the training is not
+affected.
 
-A run's id there comes from its key, so a run that is resumed goes on as the same run. Online, wandb
-sees to that (``resume="allow"``). Offline, every start writes one more folder
+A run's id in wandb comes from its key, so that a resumed run stays the same run. Online, wandb
+ensures that (``resume="allow"``). Offline, every start writes another folder
 ``wandb/offline-run-TIME-ID`` in the run's own, all with the same id, and ``wandb sync
-RUN/wandb/offline-run-*`` uploads them in the order of their times, each going on after the last
-line of the one before. Both were checked with wandb 0.31 against a stand-in for its server: 3
-epochs and then 2 arrive as 5 lines of one run.
+RUN/wandb/offline-run-*`` uploads them in order of time, each continuing after the last line of
+the one before. Both were checked with wandb 0.31 against a stand-in for its server: 3 epochs and
+then 2 arrive as 5 lines of one run.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from convnext_study.runs.records import Run
 
 PROJECT = "convnext-study"
-# Seconds to wait for wandb at the end of a run: a disk answers, a network may not.
+# Seconds to wait for wandb at the end of a run; longer for a disk, since a network may not answer.
 PATIENCE = {"offline": 20.0, "online": 5.0, "tensorboard": 20.0}
-# Another process's service and settings for another run are none of this run's.
+# Variables of another process or another run, which must not apply to this one.
 FOREIGN = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_MODE")
 LAST_SECONDS = 120  # of wandb's process after the training's end, whatever wandb still does
 POLL = 1.0  # seconds between looks at the log
 INTERRUPTED = 1  # exit code, in wandb, of a training that was cut short
 
 SETTINGS: dict[str, Any] = {
-    # Nothing on the screen, and no code, console, packages or machine details in the files.
+    # No output, and no code, console, packages or machine details in the files.
     "silent": True,
     "quiet": True,
     "console": "off",
@@ -56,7 +56,7 @@ SETTINGS: dict[str, Any] = {
     "x_save_requirements": False,
     "host": "",
     "symlink": False,
-    # A limit to all waiting, and lines that reach the disk before the next epoch ends.
+    # Limits on waiting, and lines that are on disk before the next epoch ends.
     "init_timeout": 60,
     "finish_timeout": 60,
     "x_service_wait": 30,
@@ -67,25 +67,25 @@ SETTINGS: dict[str, Any] = {
 
 @contextlib.contextmanager
 def mirrored(run: Run, folder: Path, mode: str, warn: Callable[[str], None]) -> Iterator[None]:
-    """A process that mirrors what is logged in a run's folder while the block trains it, and for a
-    moment longer at its end.
+    """Starts a process that mirrors a run's log while the block trains it, and waits a moment for
+    it at the end.
 
     Args:
         run: what is trained.
-        folder: its own; wandb's files go there too.
-        mode: ``offline``, ``online``, ``tensorboard``, whose files go to the folder too, or
-            ``off``, which starts nothing.
-        warn: is told in one line, once, of whatever goes wrong, perhaps from another thread.
+        folder: the run's folder; wandb's files are written there too.
+        mode: ``offline``, ``online``, ``tensorboard`` (files in the folder too) or ``off``, which
+            starts nothing.
+        warn: called once, with one line, if anything goes wrong, perhaps from another thread.
     """
     if mode == "off":
         yield
         return
-    left = threading.Event()
+    late = threading.Event()
     listener = alive = None
     try:
         process, alive = _start(run, folder.absolute(), mode)
-        given = process, warn, left, name_of(mode)
-        listener = threading.Thread(target=_listen, args=given, daemon=True)
+        args = process, warn, late, name_of(mode)
+        listener = threading.Thread(target=_listen, args=args, daemon=True)
         listener.start()
     except (OSError, TypeError, ValueError) as error:
         warn(f"{name_of(mode)} is off, and training goes on without it: {error}")
@@ -93,30 +93,30 @@ def mirrored(run: Run, folder: Path, mode: str, warn: Callable[[str], None]) -> 
         yield
     finally:
         if alive is not None:
-            # A forked process that reads images may hold this end too, so closing is not enough.
+            # A forked reader process may have this end open too, so closing is not enough.
             with contextlib.suppress(OSError):
                 os.write(alive, b".")
             os.close(alive)
         if listener is not None:
             listener.join(PATIENCE[mode])
             if listener.is_alive():
-                left.set()
-                slow = "takes long to end (no network?): it tries on in the background"
-                warn(f"{name_of(mode)} {slow}")
+                late.set()
+                note = "takes long to end (no network?): it tries on in the background"
+                warn(f"{name_of(mode)} {note}")
 
 
 def name_of(mode: str) -> str:
-    """Of what runs are mirrored to."""
+    """The name of the service that runs are mirrored to."""
     return "tensorboard" if mode == "tensorboard" else "wandb"
 
 
 def run_id(run: Run) -> str:
-    """A run's id in wandb: the same at every resume, another in another study."""
+    """A run's id in wandb: the same after a resume, different in another study."""
     return hashlib.sha256("\n".join((run.study, run.name, run.key)).encode()).hexdigest()[:16]
 
 
 def _start(run: Run, folder: Path, mode: str) -> tuple[subprocess.Popen[bytes], int]:
-    """wandb's process, and a pipe that tells it by its end that this one is through, or killed."""
+    """wandb's process, and the end of a pipe that closes when this process is done or killed."""
     env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     init = {
         **({} if "WANDB_PROJECT" in env else {"project": PROJECT}),
@@ -129,9 +129,9 @@ def _start(run: Run, folder: Path, mode: str) -> tuple[subprocess.Popen[bytes], 
         "dir": str(folder),
         "config": {**run.model_dump(mode="json"), "key": run.key},
     }
-    old = list(_epochs(folder / LOG))  # what an earlier start has logged, it has mirrored
+    old = list(_epochs(folder / LOG))  # an earlier start has mirrored these
     task = {"init": init, "log": str(folder / LOG), "result": str(folder / RESULT), "old": old}
-    # A file may be of any size, and never waits for a reader.
+    # A file, since writing a long text to a pipe would wait for its reader.
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         json.dump(task, file)
         file.seek(0)
@@ -144,7 +144,7 @@ def _start(run: Run, folder: Path, mode: str) -> tuple[subprocess.Popen[bytes], 
                 stderr=subprocess.DEVNULL,
                 pass_fds=(end,),
                 env=env,
-                start_new_session=True,  # Ctrl-C is for the training, which ends this in its time
+                start_new_session=True,  # Ctrl-C is for the training, which ends this process
             )
         except OSError:
             os.close(alive)
@@ -155,40 +155,40 @@ def _start(run: Run, folder: Path, mode: str) -> tuple[subprocess.Popen[bytes], 
 
 
 def _listen(
-    process: subprocess.Popen[bytes], warn: Callable[[str], None], left: threading.Event, name: str
+    process: subprocess.Popen[bytes], warn: Callable[[str], None], late: threading.Event, name: str
 ) -> None:
-    """Wait for the process, and tell why it ended where it did so badly."""
-    said, _ = process.communicate()
-    if (said or process.returncode) and not left.is_set():
-        reason = said.decode(errors="replace").strip() or "its process has ended"
+    """Wait for the process, and warn if it failed."""
+    output, _ = process.communicate()
+    if (output or process.returncode) and not late.is_set():
+        reason = output.decode(errors="replace").strip() or "its process has ended"
         warn(f"{name} is off, and training goes on without it: {reason}")
 
 
 def main() -> None:
-    """wandb's process: carry out the task on standard input, and say there what goes wrong."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+    """wandb's process: carry out the task on standard input; errors go to standard output."""
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # wandb may print what it likes
-    over = threading.Event()
-    threading.Thread(target=_watch, args=(int(sys.argv[1]), over), daemon=True).start()
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(int(sys.argv[1]), ended), daemon=True).start()
     try:
-        _carry_out(json.load(sys.stdin.buffer), over)
+        _carry_out(json.load(sys.stdin.buffer), ended)
     except BaseException as error:  # wandb may raise KeyboardInterrupt and SystemExit too
-        said = (str(error).strip().splitlines() or [""])[0]
+        message = (str(error).strip().splitlines() or [""])[0]
         kind = "it cannot be imported" if isinstance(error, ImportError) else type(error).__name__
-        with contextlib.suppress(OSError):  # the training may have gone
-            answers.write(f"{kind}: {said}" if said else kind)
-            answers.close()
+        with contextlib.suppress(OSError):  # the training may have ended
+            output.write(f"{kind}: {message}" if message else kind)
+            output.close()
 
 
-def _watch(end: int, over: threading.Event) -> None:
+def _watch(end: int, ended: threading.Event) -> None:
     os.read(end, 1)
-    over.set()
+    ended.set()
     time.sleep(LAST_SECONDS)
     os._exit(1)
 
 
 class _TensorBoard:
-    """What is used of wandb's runs, as TensorBoard's event files in the run's folder."""
+    """The used part of wandb's `Run`, for TensorBoard's event files in the run's folder."""
 
     def __init__(self, folder: str) -> None:
         from tensorboard.summary import Writer
@@ -197,37 +197,37 @@ class _TensorBoard:
         self.summary = self
 
     def log(self, values: dict[str, float], step: int = 0, commit: bool = True) -> None:
-        """Write the numbers of an epoch."""
+        """Write an epoch's numbers."""
         for name, value in values.items():
             self._writer.add_scalar(name, float(value), step)
         self._writer.flush()
 
     def update(self, values: dict[str, float]) -> None:
-        """Write the numbers of a result."""
+        """Write a result's numbers."""
         self.log({f"result/{name}": value for name, value in values.items()})
 
 
-def _carry_out(task: dict[str, Any], over: threading.Event) -> None:
+def _carry_out(task: dict[str, Any], ended: threading.Event) -> None:
     if task["init"]["mode"] == "tensorboard":
-        _follow(_TensorBoard(task["init"]["dir"]), task, over)
+        _follow(_TensorBoard(task["init"]["dir"]), task, ended)
         return
     import wandb
 
-    known = getattr(wandb.Settings, "model_fields", {})  # some came with later versions
-    settings = {name: value for name, value in SETTINGS.items() if name in known}
+    supported = getattr(wandb.Settings, "model_fields", {})  # older versions lack some
+    settings = {name: value for name, value in SETTINGS.items() if name in supported}
     run = wandb.init(**task["init"], settings=wandb.Settings(**settings))
-    run.finish(exit_code=_follow(run, task, over))
+    run.finish(exit_code=_follow(run, task, ended))
 
 
-def _follow(run: Any, task: dict[str, Any], over: threading.Event) -> int:
+def _follow(run: Any, task: dict[str, Any], ended: threading.Event) -> int:
     """Mirror epochs as they are logged, then the result. Returns the training's exit code."""
-    ended, old = False, set(task["old"])
-    while not ended:
-        ended = over.wait(POLL)  # before the look: what was logged by then will be seen
+    finished, seen = False, set(task["old"])
+    while not finished:
+        finished = ended.wait(POLL)  # before reading, so that the last lines are not missed
         for text, line in _epochs(Path(task["log"])).items():
-            if text not in old:
-                old.add(text)
-                # Without commit, wandb keeps a step back until the next one comes.
+            if text not in seen:
+                seen.add(text)
+                # Without commit, wandb delays a step until the next one.
                 run.log(_numbers(line), step=line["epoch"], commit=True)
     try:
         result = json.loads(Path(task["result"]).read_text(encoding="utf-8"))
@@ -238,7 +238,7 @@ def _follow(run: Any, task: dict[str, Any], over: threading.Event) -> int:
 
 
 def _epochs(log: Path) -> dict[str, dict[str, Any]]:
-    """A log's lines about epochs, by their texts; without one that is still being written."""
+    """The epochs in a log, by their lines' texts; without one that is still being written."""
     lines = {}
     with contextlib.suppress(OSError):
         for text in log.read_text(encoding="utf-8", errors="replace").split("\n"):
@@ -250,7 +250,7 @@ def _epochs(log: Path) -> dict[str, dict[str, Any]]:
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of an epoch or a result; costs of the whole network by their own names."""
+    """The numbers of an epoch or a result; the whole network's costs without a prefix."""
     flat = {**record, **record.get("metrics", {})}
     for part, cost in record.get("costs", {}).items():
         prefix = "" if part == "network" else f"{part}/"

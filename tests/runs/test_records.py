@@ -23,8 +23,8 @@ from convnext_study.runs.records import (
     FORMAT,
     RecordError,
     Run,
+    describe_unreadable,
     scan,
-    tell_unreadable,
     unreadable_in,
 )
 from convnext_study.training.runtime import Runtime
@@ -60,9 +60,9 @@ def test_the_rest_is_read_and_those_are_named(study: tuple[Path, list[Run]]) -> 
     assert [str(one) for one in unreadable_in(folder)] == [str(one) for one in unreadable]
     newer = next(one for one in unreadable if one.folder.name == runs[0].id)
     assert str(newer) == f"{newer.folder}: {NEWER}"
-    assert tell_unreadable([]) is None
-    assert tell_unreadable([newer]) == f"one run is left out: {newer}"
-    told = tell_unreadable(unreadable)
+    assert describe_unreadable([]) is None
+    assert describe_unreadable([newer]) == f"one run is left out: {newer}"
+    told = describe_unreadable(unreadable)
     assert told is not None and told.startswith("2 runs are left out") and "\n" not in told
     whole = RunCollection(tuple(runs), folder)
     assert {one.run.id for one in whole.records()} == {run.id for run in runs[2:]}
