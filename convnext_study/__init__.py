@@ -1,7 +1,7 @@
 """The road from ResNet-50 to ConvNeXt, every step a network to build, count, train and compare.
 
-Importing this package imports neither torch nor timm. Where timm is imported too, before or after,
-it knows every network of the road maps by its name: ``roadmap_t_patchify_stem``.
+Importing this package imports neither torch nor timm. If timm is imported too, before or after,
+every network of the road maps is registered there: ``roadmap_t_patchify_stem``.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def __dir__() -> list[str]:
 
 
 class _Roadmap(ModuleType):
-    """The folder `convnext_study.roadmap`, which is also the function of that name."""
+    """The package `convnext_study.roadmap`, callable as the function of that name."""
 
     def __call__(self, regime: str = "nano", *steps: Step) -> Road:
         from convnext_study.api import roadmap

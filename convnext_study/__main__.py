@@ -9,7 +9,7 @@ from convnext_study.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C is one line, also while it is imported."""
+    """Run the command line; Ctrl-C prints one line, even during imports."""
     if os.name == "nt":
         print("convnext-study: runs on Linux and macOS; on Windows use WSL", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
@@ -24,19 +24,19 @@ def main() -> None:
     run()
 
 
-def _run_timms_script(words: list[str]) -> None:
-    """A script of timm's repository, with its arguments, where timm knows this package's networks.
+def _run_timms_script(args: list[str]) -> None:
+    """Run a script of timm's repository with this package's networks registered in timm.
 
-    Under torchrun: ``torchrun ... -m convnext_study timm train.py ...``.
+    With torchrun: ``torchrun ... -m convnext_study timm train.py ...``.
     """
-    if not words or not Path(words[0]).is_file():
-        what = f"{words[0]}: no such file" if words else "no script"
-        print(f"convnext-study timm: {what}; name a script of timm's repository", file=sys.stderr)
+    if not args or not Path(args[0]).is_file():
+        reason = f"{args[0]}: no such file" if args else "no script"
+        print(f"convnext-study timm: {reason}; name a script of timm's repository", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
-    # As Python itself does: the script's folder comes first, and its name is the first argument.
-    sys.argv = words
-    sys.path.insert(0, str(Path(words[0]).resolve().parent))
-    runpy.run_path(words[0], run_name="__main__")
+    # As Python does: the script's folder comes first in sys.path, its name first in sys.argv.
+    sys.argv = args
+    sys.path.insert(0, str(Path(args[0]).resolve().parent))
+    runpy.run_path(args[0], run_name="__main__")
 
 
 if __name__ == "__main__":

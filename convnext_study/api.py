@@ -1,7 +1,7 @@
-"""For notebooks and scripts: build, count, train, load, compare and draw, by a few functions.
+"""The Python API for notebooks and scripts: build, count, train, load, compare and plot.
 
-The names of this file are the package's own: ``from convnext_study import roadmap, run_roadmap``.
-The command line trains by the same plan, and writes and reads the same folders.
+The package exports these names: ``from convnext_study import roadmap, run_roadmap``. The command
+line uses the same plan, and writes and reads the same folders.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ OnProgress = Callable[[Sequence["Progress"]], None]
 
 @dataclass(frozen=True)
 class Network:
-    """A row of a road map as a network to build and count.
+    """One row of a road map: a network to build and count.
 
     Args:
         variant: the row: its ``name``, ``label``, ``spec`` and ``recipe``.
         image_size: side of the road map's images, in pixels.
-        num_classes: the road map's classes.
+        num_classes: number of classes of the road map.
     """
 
     variant: Variant
@@ -61,10 +61,10 @@ class Network:
 
 
 class Road(Mapping[str, Network]):
-    """A road map: its networks by their names, in the paper's order.
+    """A road map: its networks by name, in the paper's order.
 
-    ``roadmap("nano")["gelu"].build()`` is a torch module. A name that is no row's raises StepError,
-    which names the nearest one.
+    ``roadmap("nano")["gelu"].build()`` is a torch module. An unknown name raises StepError, which
+    suggests the closest one.
     """
 
     def __init__(self, road: Roadmap) -> None:
@@ -88,20 +88,20 @@ class Road(Mapping[str, Network]):
 
 
 def roadmap(regime: str = DEFAULT_REGIME, *steps: Step) -> Road:
-    """The road map of that name, ``t``, ``b`` or ``nano``; further steps build on its end.
+    """The road map ``t``, ``b`` or ``nano``; further steps are appended to it.
 
-    Raises StepError for an unknown road map or a step's name that is there already, SpecError for
-    a field that no network has.
+    Raises StepError for an unknown road map or a step name that already exists, SpecError for a
+    field that networks do not have.
     """
     return Road(extend(get_roadmap(regime), *steps))
 
 
 class TrainOptions(TypedDict, total=False):
-    """Further options of `train` and `run_roadmap`, those of the command line.
+    """Further options of `train` and `run_roadmap`, the same as on the command line.
 
-    ``recipe`` is a name or a .toml file; ``batch_size``, ``image_size`` and ``precision`` stand in
-    the place of the recipe's; ``wandb`` is off, offline, online or tensorboard, as in ``--mirror``;
-    the others are `Machine`'s.
+    ``recipe`` is a name or a .toml file; ``batch_size``, ``image_size`` and ``precision`` override
+    the recipe's; ``wandb`` is off, offline, online or tensorboard, as in ``--mirror``; the others
+    are those of `Machine`.
     """
 
     recipe: str
@@ -121,7 +121,7 @@ class TrainOptions(TypedDict, total=False):
 
 
 class RoadOptions(TrainOptions, total=False):
-    """All options of `train`: `run_roadmap`'s own, and `TrainOptions`."""
+    """All options of `train`: those of `run_roadmap` and `TrainOptions`."""
 
     seeds: int | Sequence[int]
     data: str
@@ -146,22 +146,22 @@ def run_roadmap(
     progress: bool | OnProgress = True,
     **options: Unpack[TrainOptions],
 ) -> Results:
-    """Train rows of a road map, each with every seed. Finished runs are kept, others go on.
+    """Train rows of a road map, each with every seed. Finished runs are kept, others resume.
 
     Args:
         road: a road map or its name.
-        steps: names of rows, or ``adopted``; all without it.
-        seeds: how many, or which.
-        data: as ``--data`` of the command line takes it.
-        epochs: instead of the recipe's.
-        folder: of the study. (default: runs/REGIME-DATA below the working directory)
-        progress: print a line whenever a run ends; or a function that is given the state of every
-            run about twice a second.
+        steps: names of rows, or ``adopted``; by default all.
+        seeds: their number, or the seeds themselves.
+        data: as for ``--data`` on the command line.
+        epochs: overrides the recipe's.
+        folder: of the study. (default: runs/REGIME-DATA in the working directory)
+        progress: print a line whenever a run ends; or a function that is called with the state of
+            every run about twice a second.
         options: see `TrainOptions`.
 
     Raises:
-        UserError: what cannot be trained; nothing has begun.
-        RunFailed: runs that failed, the first with its reason; the others are finished.
+        UserError: the request is invalid; nothing was started.
+        RunFailed: runs failed, with the reason of the first; the others are finished.
         KeyboardInterrupt: stopped, every run's state saved; call it again to resume.
     """
     from convnext_study.data.forkserver import without_main
@@ -175,20 +175,20 @@ def run_roadmap(
     )
     from convnext_study.launchers.resources import Machine
 
-    ours = road.road if isinstance(road, Road) else get_roadmap(road)
-    names = steps if isinstance(steps, str) or steps is None else ",".join(steps)
-    given: dict[str, Any] = {**options}
+    selected = road.road if isinstance(road, Road) else get_roadmap(road)
+    step_names = steps if isinstance(steps, str) or steps is None else ",".join(steps)
+    machine_options: dict[str, Any] = {**options}
     changes = {
         "epochs": epochs,
-        "global_batch_size": given.pop("batch_size", None),
-        "image_size": given.pop("image_size", None),
-        "precision": given.pop("precision", None),
+        "global_batch_size": machine_options.pop("batch_size", None),
+        "image_size": machine_options.pop("image_size", None),
+        "precision": machine_options.pop("precision", None),
     }
-    recipe, wandb = given.pop("recipe", None), given.pop("wandb", "off")
-    machine = Machine(**given)
+    recipe, wandb = machine_options.pop("recipe", None), machine_options.pop("wandb", "off")
+    machine = Machine(**machine_options)
     runs = roadmap_runs(
-        ours,
-        choose_variants(ours, names),
+        selected,
+        choose_variants(selected, step_names),
         data=data,
         seeds=parse_seeds(
             f"{seeds}" if isinstance(seeds, int) else f"{','.join(map(str, seeds))},"
@@ -196,25 +196,25 @@ def run_roadmap(
         recipe=recipe,
         changes=changes,
     )
-    where = Path(folder) if folder is not None else default_folder(ours, data)
+    where = Path(folder) if folder is not None else default_folder(selected, data)
     study = RunCollection(tuple(identify_in(where, runs, machine)), where, wandb)
     planned = plan(study, machine)
-    show = progress if callable(progress) else _Printed(planned.jobs) if progress else None
+    show = progress if callable(progress) else _PrintProgress(planned.jobs) if progress else None
     study.note_places()
     with without_main():
         outcomes = planned.train(
             lambda: show(progress_of(study.records(), study.runs)) if show else None
         )
     if failed := unfinished(outcomes, "failed") + unfinished(outcomes, "busy"):
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise RunFailed(f"{failed[0].run.id}: {failed[0].reason}{more}")
+        others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise RunFailed(f"{failed[0].run.id}: {failed[0].reason}{others}")
     if unfinished(outcomes, "stopped"):
         raise KeyboardInterrupt("stopped; call it again to resume")
-    return load_results(where, f"roadmap-{ours.regime}")
+    return load_results(where, f"roadmap-{selected.regime}")
 
 
-class _Printed:
-    """A line whenever a run has ended."""
+class _PrintProgress:
+    """Prints a line whenever a run has ended."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs, self.ended = jobs, -1
@@ -230,11 +230,11 @@ class _Printed:
 
 @dataclass(frozen=True)
 class Results:
-    """A study's runs of a folder as rows: one for each network, over its seeds.
+    """Results of one study as rows: one per network, over its seeds.
 
     Args:
-        folder: where the runs are.
-        study: what was read of them: ``rows``, ``groups`` of runs, ``tests``, ``excluded`` runs.
+        folder: contains the runs.
+        study: what was read from it: ``rows``, ``groups`` of runs, ``tests``, ``excluded`` runs.
     """
 
     folder: Path
@@ -242,11 +242,11 @@ class Results:
 
     @property
     def rows(self) -> list[ResultRow]:
-        """In the road's order."""
+        """All rows, in the order of the road map."""
         return self.study.rows
 
     def __getitem__(self, name: str) -> ResultRow:
-        """The row of that name. Raises UserError, naming the nearest one."""
+        """The row of that name. Raises UserError, suggesting the closest one."""
         rows = {row.name: row for row in self.rows}
         if name not in rows:
             raise UserError(f"{self.folder}: no row {name!r}{did_you_mean(name, [*rows])}")
@@ -256,7 +256,7 @@ class Results:
         return f"<{len(self.rows)} rows of {self.study.name} in {self.folder}>"
 
     def to_pandas(self) -> pd.DataFrame:
-        """The table of results, with the columns of ``results.csv``. It needs pandas."""
+        """The table of results, with the columns of ``results.csv``. Requires pandas."""
         import pandas as pd
 
         from convnext_study.report.tables.results import results_table
@@ -265,24 +265,24 @@ class Results:
 
 
 def load_results(folder: Path | str, study: str | None = None) -> Results:
-    """The results of a folder of runs; ``study`` is which, where it has several.
+    """The results in a folder of runs; ``study`` selects one if there are several.
 
-    Raises UserError for a folder without runs, or a study that it does not have.
+    Raises UserError for a folder without runs or without that study.
     """
     from convnext_study.results.load import load_results as load
 
-    found = {one.name: one for one in load(Path(folder)).studies}
-    name = next(iter(found), "") if study is None else study
-    if name not in found:
-        raise UserError(f"{folder}: has no study {name!r}{did_you_mean(name, [*found])}")
-    return Results(Path(folder), found[name])
+    studies = {loaded.name: loaded for loaded in load(Path(folder)).studies}
+    name = next(iter(studies), "") if study is None else study
+    if name not in studies:
+        raise UserError(f"{folder}: has no study {name!r}{did_you_mean(name, [*studies])}")
+    return Results(Path(folder), studies[name])
 
 
 def compare(results: Results, step: str, other: str | None = None) -> Comparison:
-    """A row's difference to another, or to its parent: Welch's t test over seeds.
+    """The difference between a row and another, or its parent: Welch's t test over seeds.
 
-    It is of this pair alone. Which steps of the road are significant, Holm-corrected, each row's
-    ``significant`` says. Raises UserError where a row has no finished run or no parent.
+    The p-value is for this pair alone; each row's ``significant`` is Holm-corrected over the road
+    map. Raises UserError if a row has no finished run or no parent.
     """
     from convnext_study.results.compare import compare as compare_records
 
@@ -294,14 +294,14 @@ def compare(results: Results, step: str, other: str | None = None) -> Comparison
 
 
 def figure(results: Results, path: Path | str | None = None) -> Figure:
-    """The road-map figure; also written to ``path`` (.svg, .pdf or .png) where one is named."""
+    """The road-map figure; also written to ``path`` (.svg, .pdf or .png) if given."""
     from convnext_study.report.figures.roadmap import roadmap as draw
     from convnext_study.report.figures.style import KINDS, save
 
-    drawn = draw(results.rows, results.study.meta)
+    plot = draw(results.rows, results.study.meta)
     if path is not None:
         file = Path(path)
         if (kind := file.suffix.removeprefix(".")) not in KINDS:
             raise UserError(f"{file}: no picture's name; end it in .{', .'.join(KINDS)}")
-        save(drawn, file.parent, file.stem, [kind])
-    return drawn
+        save(plot, file.parent, file.stem, [kind])
+    return plot

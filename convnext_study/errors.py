@@ -1,4 +1,4 @@
-"""The kinds of error that a user can cause, with a message of one line and an exit code."""
+"""The errors that a user can cause, each with a one-line message and an exit code."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ class UserError(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """What was begun could not be finished: exit code 1."""
+    """Work that was started could not be finished: exit code 1."""
 
 
 class Busy(RunFailed):
-    """Another process is working on what was requested, or may: exit code 75, nothing is lost."""
+    """Another process is, or may be, working on this: exit code 75, nothing is lost."""
 
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_STOPPED = 0, 1, 2, 75
 EXIT_INTERRUPTED = 130  # by Ctrl-C, where there is nothing to resume
 
 
-# What steers a terminal, overrides the direction of writing, ends a line where none is to end, or
-# cannot stand in XML: controls but tab and newline, overrides, halves of pairs.
+# Characters that control a terminal, override the writing direction, break a line or are invalid
+# in XML: controls except tab and newline, overrides, surrogates.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
 
 
 def printable(text: str) -> str:
-    """The text with the replacement character for each sign that is no sign to be read."""
+    """The text with each unprintable character replaced by U+FFFD."""
     return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def one_line(text: str) -> str:
-    """The text as one line of signs to be read, whoever wrote it."""
+    """Untrusted text as one line of printable characters."""
     return re.sub(r"[\t\n]+", " ", printable(text)).strip()
 
 
 def first_line(error: BaseException) -> str:
-    """Of an error's message; its type where it has none."""
+    """The first line of an error's message, or its type if it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def reason_of(error: Exception) -> str:
-    """Why values or a file cannot be read, on one line: the system's words, or the first fault."""
+    """Why values or a file cannot be read, in one line: the system's message or the first fault."""
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):
@@ -60,17 +60,17 @@ def reason_of(error: Exception) -> str:
 
 
 def first_fault(error: ValidationError, known: Iterable[str]) -> str:
-    """What is wrong first with given values, and where: ``epochs: input should be ...``.
+    """The first invalid value and what is wrong with it: ``epochs: input should be ...``.
 
-    ``known`` are the names that may be given.
+    ``known`` are the valid names.
     """
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "settings"
-    what = first["msg"].lower().removeprefix("value error, ")
+    problem = first["msg"].lower().removeprefix("value error, ")
     if first["type"] == "string_pattern_mismatch":
-        what = "a character that cannot stand here, or nothing at all"
+        problem = "a character that cannot stand here, or nothing at all"
     hint = did_you_mean(where, list(known)) if first["type"] == "extra_forbidden" else ""
-    return " ".join(f"{where}: {what}{hint}".split())
+    return " ".join(f"{where}: {problem}{hint}".split())
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What is imported by its name or from a user's file, each failure one line (no torch here)."""
+"""Import objects by address and from users' files, with one-line errors (no torch here)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def file_digest(path: Path, hint: str = "name a Python file") -> str:
-    """The first 16 hex digits of a file's SHA-256. Raises UserError where it cannot be read."""
+    """The first 16 hex digits of a file's SHA-256. Raises UserError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -28,7 +28,7 @@ def file_digest(path: Path, hint: str = "name a Python file") -> str:
 
 
 def load_file(path: Path) -> ModuleType:
-    """The module that a Python file makes. Raises UserError, naming the file and the line."""
+    """A Python file as a module. Raises UserError with the file and the line."""
     file_digest(path)
     name = f"convnext_study_file_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path.absolute())
@@ -46,7 +46,7 @@ def load_file(path: Path) -> ModuleType:
 
 
 def load_function(path: Path, name: str) -> Callable[..., Any]:
-    """A function of a Python file, which is run. Raises UserError, also where it has no such."""
+    """A function of a Python file, which is executed. Raises UserError, also if it is missing."""
     function = getattr(load_file(path), name, None)
     if not callable(function):
         raise UserError(f"{path}: has no function {name!r}; define it there")
@@ -54,27 +54,27 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
 
 
 def fault(error: BaseException, path: Path) -> str:
-    """What went wrong in a user's file, and in which line of it."""
+    """An error in a user's file, with its line number there."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
     line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
-    what = (str(error).splitlines() or ["no message"])[0]
-    return f"{f'line {line}: ' if line else ''}{type(error).__name__}: {what}"
+    message = (str(error).splitlines() or ["no message"])[0]
+    return f"{f'line {line}: ' if line else ''}{type(error).__name__}: {message}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What a study with networks of its own gives to the rest of the package.
+    """What a study with its own networks provides to the rest of the package.
 
     Each value is an address in the study's package, ``module:name``, imported when it is used.
 
     Args:
         package: its full name.
-        builders: of networks, by the names that runs have for them.
-        tasks: by the names that runs have for them.
-        models: the networks for timm, a name and a `ModelEntry` each.
-        costs: a function that makes tables of what its published networks cost.
-        bench: a function that measures, for ``bench --parts``, and its table's.
+        builders: of networks, by the names that runs use.
+        tasks: by the names that runs use.
+        models: the networks for timm: names and their `ModelEntry`.
+        costs: a function that returns tables of the costs of its published networks.
+        bench: a function that measures, for ``bench --parts``, and one that makes its table.
     """
 
     package: str
@@ -85,18 +85,18 @@ class Study:
     bench: tuple[str, str] | None = None
 
     def load(self, address: str) -> Any:
-        """The object at an address. Raises TaskError where there is none."""
+        """The object at an address. Raises TaskError if there is none."""
         return resolve(f"{self.package}.{address}")
 
 
 def studies() -> dict[str, Study]:
-    """Every study of the package by its name."""
-    found: dict[str, Study] = resolve("convnext_study.studies:STUDIES")
-    return found
+    """All studies of the package by name."""
+    by_name: dict[str, Study] = resolve("convnext_study.studies:STUDIES")
+    return by_name
 
 
 def study_addresses(kind: Literal["builders", "tasks"]) -> dict[str, str]:
-    """The full addresses of all studies' builders or tasks, by their names."""
+    """The full addresses of all studies' builders or tasks, by name."""
     return {
         name: f"{study.package}.{address}"
         for study in studies().values()
@@ -109,7 +109,7 @@ class TaskError(UserError):
 
 
 def resolve(reference: str) -> Any:
-    """The object that ``module:name`` names. Raises TaskError where there is none."""
+    """The object at ``module:name``. Raises TaskError if there is none."""
     module, _, name = reference.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
