@@ -50,10 +50,10 @@ def measure_pipeline(
     """
     import torch
 
-    from convnext_study.data.device import Prepare
+    from convnext_study.data.device import ToDevice
 
     theirs = _timms_loader(data, recipe, batch)
-    prepare = Prepare(data, memory_format=torch.channels_last)
+    prepare = ToDevice(data, memory_format=torch.channels_last)
     # Reading alone: images are mixed later, and would have to come in pairs.
     small = recipe.replace(global_batch_size=batch, mixup=0.0, cutmix=0.0)
     seeds = itertools.count()

@@ -1,5 +1,5 @@
 """Data by URI: ``digits``, ``folder:PATH``, ``cityscapes:PATH`` and the other `sources.SOURCES`;
-and what tells a data set from another one, or from itself after a change, in plain values.
+and fingerprints, plain values that differ between data sets and after a change.
 
 Number of classes, image size and normalisation come from the data; the network is built to fit.
 torch is imported when data is opened.
@@ -39,24 +39,24 @@ def open_data(
     """Open a data set. Raises DataError, one line that names the path and what to do.
 
     Args:
-        uri: a scheme of `SOURCES` and what it needs; docs/data.md has them all.
-        labels: that its images have to have; None: whatever they have.
-        download: fetch a CIFAR or torchvision data set that is not there.
+        uri: a scheme of `SOURCES` and what it needs; docs/data.md lists them all.
+        labels: that its images must have; None: any.
+        download: fetch a CIFAR or torchvision data set if it is missing.
         corrupt_images: stop at an image that cannot be used (it, its mask or file is missing or
-            cannot be decoded, a mask is of another size, a label out of range), or take the next
-            one of the data set in its place and record its name in ``data.corrupt``.
-        val_alone: leave a training part of folders, archives and shards alone, which need not be
-            there; ``data.train`` is then ``data.val``.
+            cannot be decoded, a mask has another size, a label is out of range), or use the next
+            image of the data set in its place and record its name in ``data.corrupt``.
+        val_alone: ignore the training part of folders, archives and shards, which need not exist;
+            ``data.train`` is then ``data.val``.
     """
     from convnext_study.data.dataset import CorruptImages, DataError
 
-    given = split_uri(uri)
-    scheme, path, options = given.scheme, given.path, given.option_values
-    if labels is not None and (said := wrong_labels(uri, labels)):
-        raise DataError(said)
+    parsed = split_uri(uri)
+    scheme, path, options = parsed.scheme, parsed.path, parsed.option_values
+    if labels is not None and (problem := wrong_labels(uri, labels)):
+        raise DataError(problem)
     if scheme not in SOURCES:
-        known = list(SOURCES if labels is None else usages(labels))
-        raise DataError(f"data {uri!r}: unknown kind{did_you_mean(scheme, known)}")
+        schemes = list(SOURCES if labels is None else usages(labels))
+        raise DataError(f"data {uri!r}: unknown kind{did_you_mean(scheme, schemes)}")
     source = SOURCES[scheme]
     if source.needs_path and not path:
         raise DataError(f"data {uri!r}: needs a path, as in {scheme}:PATH")
@@ -68,15 +68,15 @@ def open_data(
             raise DataError(f"data {uri!r}: unknown option {name!r}{hint}")
     data = source.open(path, Opening(options, download, corrupt_images, val_alone))
     notes = [note for part in (data.train, data.val) for note in getattr(part, "notes", ())]
-    once = tuple(dict.fromkeys(notes))  # the validation part alone is both
-    return replace(data, uri=uri, notes=once, corrupt=CorruptImages(corrupt_images))
+    unique_notes = tuple(dict.fromkeys(notes))  # with ``val_alone`` both parts are the same
+    return replace(data, uri=uri, notes=unique_notes, corrupt=CorruptImages(corrupt_images))
 
 
 def fingerprint(data: DatasetPair) -> dict[str, Any]:
     """Number and names of the classes; number, names, labels and sizes of each part's images.
 
-    Names are those inside the data's folder: the same data in another place is the same data. A
-    file that keeps its name and size counts as unchanged, since no file is read.
+    Names are relative to the data's folder, so moved data is the same data. A file that keeps its
+    name and size counts as unchanged, since no file is read.
     """
     return {
         "classes": len(data.classes),
@@ -86,34 +86,34 @@ def fingerprint(data: DatasetPair) -> dict[str, Any]:
     }
 
 
-def data_id(uri: str, found: dict[str, Any]) -> str | None:
-    """What data is, wherever it lies: its kind, its options and the digest of its fingerprint.
+def data_id(uri: str, identity: dict[str, Any]) -> str | None:
+    """Data's identity, wherever it is stored: scheme, options and the digest of its fingerprint.
 
-    None where the URI names no place and says all by itself.
+    None if the URI names no location and is the identity itself.
     """
     if not has_place(uri):
         return None
-    given = split_uri(uri)
-    said = SOURCES[given.scheme].besides_place(given.path, given.option_values)
-    return f"{given.scheme}:{said}#{digest_of_data(found)}"
+    parsed = split_uri(uri)
+    options = SOURCES[parsed.scheme].besides_place(parsed.path, parsed.option_values)
+    return f"{parsed.scheme}:{options}#{digest_of_data(identity)}"
 
 
 def digest_of_names(classes: tuple[str, ...]) -> str:
-    """What tells the names of classes, in their order, from others."""
+    """A digest of the names of the classes, in order."""
     from convnext_study.data.dataset import digest
 
     return digest(json.dumps(classes).encode())
 
 
 def check_same(recorded: dict[str, Any], current: dict[str, Any], where: str) -> None:
-    """Compare two fingerprints. Raises DataError, one line that says what differs first.
+    """Compare two fingerprints. Raises DataError, one line with the first difference.
 
-    What only one of them has is not compared.
+    Entries that only one of them has are not compared.
     """
     from convnext_study.data.dataset import DataError
 
-    if differs := difference(recorded, current):
-        raise DataError(f"{where}: {differs}; restore the data, or choose another --out")
+    if change := difference(recorded, current):
+        raise DataError(f"{where}: {change}; restore the data, or choose another --out")
 
 
 def _part(images: ImageDataset) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a data set is to the engine: images in memory, or images that are read on demand."""
+"""A data set as the engine sees it: images in memory, or images that are read on demand."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from convnext_study.errors import UserError
 OnCorruptImage = Literal["stop", "skip"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-IGNORE = 255  # the class of pixels that have none
-# What an image is labelled with: its class, or an array, such as a class for every pixel.
+IGNORE = 255  # the class of pixels without one
+# The label of an image: its class, or an array, such as a class per pixel.
 Target = int | Tensor
 
 
@@ -28,8 +28,8 @@ class DataError(UserError):
 
 
 class CorruptImage(DataError):
-    """The image ``name`` cannot be decoded; where bad ones are skipped another takes its place in
-    training, and none in evaluation."""
+    """The image ``name`` cannot be decoded; if bad images are skipped, another one replaces it in
+    training and none in evaluation."""
 
     def __init__(self, message: str, name: str = "") -> None:
         super().__init__(message)
@@ -37,32 +37,32 @@ class CorruptImage(DataError):
 
 
 def unreadable(path: str, error: OSError) -> DataError:
-    """What to raise where the disk or the rights are in the way: it is no image's own trouble."""
+    """The error for a problem of the disk or its permissions rather than of one image."""
     return DataError(f"{path}: cannot be read ({error.strerror or error})")
 
 
 class ImageDataset(Protocol):
-    """Images with labels, had one at a time."""
+    """Images with labels, read one at a time."""
 
     def __len__(self) -> int: ...
 
     def pixels(self, index: int) -> tuple[Tensor, Target]:
-        """An image, (3, H, W) uint8, and its label. Raises CorruptImage at a bad one."""
+        """An image, (3, H, W) uint8, and its label. Raises CorruptImage for a bad one."""
         ...
 
     def digests(self) -> dict[str, str]:
-        """What tells these images from others, each kind in a digest of all images in order.
+        """Digests that identify the images, each over all of them in order.
 
-        Kinds are ``names``, ``labels``, ``sizes`` (in bytes) and ``content``, as far as they can
-        be had without reading every file.
+        They are of ``names``, ``labels``, ``sizes`` (in bytes) and ``content``, as far as these
+        are known without reading every file.
         """
         ...
 
 
 class InMemoryDataset:
-    """Images of one size with a class each, that can be had many at a time."""
+    """Images of one size with a class each, available in batches."""
 
-    if TYPE_CHECKING:  # a field of some, computed by others
+    if TYPE_CHECKING:  # a field in some subclasses, computed in others
 
         @property
         def labels(self) -> Tensor:
@@ -76,7 +76,7 @@ class InMemoryDataset:
         raise NotImplementedError
 
     def digests(self) -> dict[str, str]:
-        """As an `ImageDataset`'s."""
+        """As for an `ImageDataset`."""
         raise NotImplementedError
 
     def pixels(self, index: int) -> tuple[Tensor, int]:
@@ -84,15 +84,15 @@ class InMemoryDataset:
         return self.at(torch.tensor([index]))[0], int(self.labels[index])
 
     def of_epoch(self, seed: int, epoch: int) -> InMemoryDataset:
-        """The images of an epoch (from 0) of a run with this seed: a function of these alone. They
-        are the same in every epoch unless a kind makes new ones, as many and of the same classes.
+        """The images of an epoch (from 0) of a run with this seed, which depend on nothing else.
+        A data set may make new ones for each epoch, as many and of the same classes.
         """
         return self
 
 
 @dataclass(frozen=True)
 class MemoryImages(InMemoryDataset):
-    """Images held in memory: ``images`` (N, 3, H, W) uint8, ``labels`` (N,) int64."""
+    """Images in memory: ``images`` (N, 3, H, W) uint8, ``labels`` (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -111,18 +111,18 @@ class MemoryImages(InMemoryDataset):
 
 @dataclass
 class CorruptImages:
-    """What is done about images that cannot be decoded, and which ones this process met.
+    """What to do about images that cannot be decoded, and those found in this process.
 
-    Workers send the names along with their batches, so the record is the training process's own:
-    it holds what was used so far and nothing that was only read ahead.
+    Workers send the names with their batches, and the training process records them: what was
+    used so far, and nothing that was only read ahead.
     """
 
     on_corrupt: OnCorruptImage = "stop"
     names: set[str] = field(default_factory=set)
-    replaced: int = 0  # how often one was, or was left out of an evaluation
+    replaced: int = 0  # how often an image was replaced, or left out of an evaluation
 
     def add(self, names: Iterable[str]) -> None:
-        """Record images that were replaced or left out, each time that one was."""
+        """Record images that were replaced or left out, once for each time."""
         for name in names:
             self.names.add(name)
             self.replaced += 1
@@ -133,24 +133,24 @@ class DatasetPair:
     """A data set with a training and a validation part.
 
     Args:
-        classes: names, in the order of the labels; of joints.
-        size: side of the square images that a network sees; of whole images the longer one, padded.
-        train: what is trained on.
-        val: what is never trained on.
-        mean: of each channel, of 1.
-        std: of each channel, of 1.
+        classes: names, in the order of the labels; for poses, the names of the joints.
+        size: side of the network's square input; of uncropped images the longer side, padded.
+        train: images to train on.
+        val: images that are never trained on.
+        mean: per channel, from 0 to 1.
+        std: per channel, on the same scale.
         flips: whether a mirrored image still shows its classes (a mirrored digit does not).
-        shape: height and width of validation images that are seen whole; of the first of them.
-        one_size: whether all images are of that shape, so that many can be had at a time.
-        mirrored: of each joint, the one that it is in a mirror image.
+        shape: height and width of the first validation image, if images are not cropped.
+        one_size: whether all images have that shape, so that they can be batched.
+        mirrored: for each joint, its counterpart in a mirrored image.
         measured: the joints that the metric counts.
-        val_groups: (N,) int64, which validation images belong together, since they show the same
-            thing; None where they are independent.
-        val_once: whether the validation part is to be looked at once, after the last epoch: it is
-            there to report by, and another part to choose by.
-        uri: that it was opened by.
-        notes: what is in the data's folders and not read.
-        corrupt: what is done about bad images, and which ones were met.
+        val_groups: (N,) int64, which validation images belong together since they show the same
+            thing; None if they are independent.
+        val_once: whether the validation part is evaluated once, after the last epoch: it is for
+            the report, and another part for model selection.
+        uri: that it was opened with.
+        notes: what the data's folders contain but is not read.
+        corrupt: what to do about bad images, and those found so far.
     """
 
     classes: tuple[str, ...]
@@ -172,24 +172,24 @@ class DatasetPair:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.classes)
 
 
 def check_readable(data: DatasetPair, read: int) -> None:
-    """Raises DataError where no image of the validation part was ``read``: there is no result."""
+    """Raises DataError if no validation image was ``read``: there is no result."""
     if not read:
         raise DataError(f"{data.uri}: none of its {len(data.val)} validation images can be read")
 
 
 def digest(*parts: bytes | npt.NDArray[Any]) -> str:
     """SHA-256 of bytes and of arrays of numbers, with their lengths; the same on every machine."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for part in parts:
         content = part if isinstance(part, bytes) else _little_endian(part)
-        found.update(len(content).to_bytes(8, "little"))
-        found.update(content)
-    return found.hexdigest()
+        sha256.update(len(content).to_bytes(8, "little"))
+        sha256.update(content)
+    return sha256.hexdigest()
 
 
 def _little_endian(numbers: npt.NDArray[Any]) -> memoryview:
@@ -198,7 +198,7 @@ def _little_endian(numbers: npt.NDArray[Any]) -> memoryview:
 
 
 def padded_side(side: int) -> int:
-    """That of a whole image of this side as a network sees it: a multiple of 32."""
+    """The side of an uncropped image after padding: the next multiple of 32."""
     return -(-side // 32) * 32
 
 
@@ -208,7 +208,7 @@ def to_pil(pixels: Tensor) -> Image.Image:
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of (N, C, H, W) uint8 images, of 255."""
+    """Mean and standard deviation per channel of (N, C, H, W) uint8 images, scaled to 0 to 1."""
     pixels = images.double() / 255
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     return tuple(_rounded(mean)), tuple(_rounded(std.clamp_min(1e-3)))

@@ -1,11 +1,11 @@
-"""From the bytes of a file to pixels: which errors are an image's own, and their messages.
+"""Decode a file's bytes to pixels; errors that are the image's fault become CorruptImage.
 
 Orientation tags (EXIF) are not applied, as in timm's and torchvision's ImageNet pipelines. CMYK,
-palette and grey images become RGB as Pillow's ``convert("RGB")`` has it, transparency is dropped.
-Grey of more than 8 bits is scaled to 8, where ``convert`` would clip it to white or black.
+palette and grey images become RGB by Pillow's ``convert("RGB")``; transparency is dropped. Grey
+images of more than 8 bits are scaled to 8, where ``convert`` would clip them to white or black.
 
-Plain JPEGs are decoded by torchvision where it can, which writes into a tensor at once; both use
-libjpeg-turbo and agree bit for bit. All else, and all that it refuses, is Pillow's.
+Plain JPEGs are decoded by torchvision, directly into a tensor; it and Pillow use libjpeg-turbo and
+agree bit for bit. Pillow decodes everything else, and what torchvision refuses.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from PIL import Image, UnidentifiedImageError
 from convnext_study.data.dataset import CorruptImage
 from convnext_study.errors import first_line
 
-# Markers that start a JPEG's frame: all of 0xC0 to 0xCF but tables (C4, CC) and an extension (C8).
+# Markers that start a JPEG frame: 0xC0 to 0xCF except tables (C4, CC) and an extension (C8).
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 RGB = 3  # torchvision's ImageReadMode
-# Long over short side. With its short side resized to 256 pixels, one of 60000x1 takes gigabytes.
+# Long over short side: with its short side resized to 256, an image of 60000x1 takes gigabytes.
 MOST_ELONGATED = 500
-# The largest grey value of 8, 12 and 16 bits, and by how many bits it is more than 8.
+# The largest grey value of 8, 12 and 16 bits, and the bits beyond 8.
 GREY_DEPTHS = ((0xFF, 0), (0xFFF, 4), (0xFFFF, 8))
 
 
 def decode_pixels(content: bytes, name: str) -> torch.Tensor:
-    """What ``decode_image`` gives, as a (3, H, W) uint8 tensor, and often faster.
+    """As `decode_image`, often faster, but a (3, H, W) uint8 tensor.
 
     Raises CorruptImage, one line that names the file.
     """
     decode_jpeg = _jpeg_decoder()
     if decode_jpeg is not None and _is_plain_jpeg(content):
         try:
-            # A copy: torch will not read from bytes that cannot be written to.
+            # A copy: torch does not read from immutable bytes.
             return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), RGB, False)
         except RuntimeError:
-            pass  # Pillow says what is wrong with it
+            pass  # Pillow reports what is wrong with it
     return to_tensor(decode_image(content, name))
 
 
@@ -57,11 +57,11 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
 
 @cache
 def _jpeg_decoder() -> Callable[[torch.Tensor, int, bool], torch.Tensor] | None:
-    """torchvision's operation, of whose package only the library is loaded: all takes 1.6 s."""
+    """torchvision's JPEG operation, from its library alone: the package takes 1.6 s to import."""
     package = find_spec("torchvision")
     for folder in (package.submodule_search_locations or ()) if package else ():
         for library in Path(folder).glob("image*.so"):
-            with contextlib.suppress(OSError, AttributeError, RuntimeError):  # of other versions
+            with contextlib.suppress(OSError, AttributeError, RuntimeError):  # other versions
                 torch.ops.load_library(library)  # type: ignore[no-untyped-call]
                 decoder: Callable[[torch.Tensor, int, bool], torch.Tensor]
                 decoder = torch.ops.image.decode_jpeg
@@ -70,19 +70,19 @@ def _jpeg_decoder() -> Callable[[torch.Tensor, int, bool], torch.Tensor] | None:
 
 
 def _is_plain_jpeg(content: bytes) -> bool:
-    """Whether these are the bytes of a JPEG of 8 bits in grey or colour, of a decent size."""
+    """Whether these are the bytes of an 8-bit JPEG, grey or colour, of an acceptable size."""
     if content[:2] != b"\xff\xd8":
         return False
-    at = 2
-    while at + 9 < len(content) and content[at] == 0xFF:
-        if content[at + 1] in FRAMES:
-            bits, components = content[at + 4], content[at + 9]
-            height = int.from_bytes(content[at + 5 : at + 7], "big")
-            width = int.from_bytes(content[at + 7 : at + 9], "big")
-            decent = height * width <= (Image.MAX_IMAGE_PIXELS or 0)
-            decent = decent and not _is_elongated(width, height)
-            return bits == 8 and components in (1, 3) and decent
-        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    position = 2
+    while position + 9 < len(content) and content[position] == 0xFF:
+        if content[position + 1] in FRAMES:
+            bits, components = content[position + 4], content[position + 9]
+            height = int.from_bytes(content[position + 5 : position + 7], "big")
+            width = int.from_bytes(content[position + 7 : position + 9], "big")
+            acceptable = height * width <= (Image.MAX_IMAGE_PIXELS or 0)
+            acceptable = acceptable and not _is_elongated(width, height)
+            return bits == 8 and components in (1, 3) and acceptable
+        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
     return False
 
 
@@ -101,12 +101,12 @@ def decode_image(content: bytes, name: str) -> Image.Image:
 
 @contextlib.contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Raises CorruptImage, one line that names the file, for whatever a decoder meets in it."""
+    """Raises CorruptImage, one line that names the file, for any error of a decoder."""
     try:
         yield
     except UnidentifiedImageError:
         raise corrupt_image(name, "no known image format") from None
-    except Exception as error:  # decoders meet broken files with any exception there is
+    except Exception as error:  # decoders raise any kind of exception for broken files
         reason = first_line(error)
         if isinstance(error, Image.DecompressionBombError):
             limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
@@ -115,26 +115,26 @@ def decoding(name: str) -> Iterator[None]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow image as 8-bit RGB. Raises ValueError for grey values of no known range."""
+    """Any Pillow image as 8-bit RGB. Raises ValueError for grey values of an unknown range."""
     if image.mode == "RGB":
         image.load()
         return image
     if image.mode.startswith(("I", "F")):  # 16-bit grey is "I;16", "I;16B" or "I"
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
-        # The same colours as in one step, without Pillow's warning in every worker.
+        # The same colours as a direct conversion, without Pillow's warning in every worker.
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def _eight_bits(grey: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Whole or floating-point grey values scaled to 8 bits.
+    """Integer or floating-point grey values scaled to 8 bits.
 
-    Files do not say how many of their bits are used, of 16 often 12: it is the fewest of 8, 12 and
-    16 that hold the largest value. Values up to 1 are black and white, or shares of white.
+    Files do not say how many bits they use, often 12 of 16: it is the fewest of 8, 12 and 16 that
+    fit the largest value. Values up to 1 are black and white, or fractions of white.
     """
     low, high = grey.min(), grey.max()
-    if not (low >= 0 and high <= GREY_DEPTHS[-1][0]):  # also where they are not numbers
+    if not (low >= 0 and high <= GREY_DEPTHS[-1][0]):  # also true for NaN
         raise ValueError(
             f"grey values from {low:g} to {high:g}, of which none is known to be black or white; "
             "scale them to 8 or 16 bits"
@@ -142,8 +142,8 @@ def _eight_bits(grey: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if high <= 1:
         return (grey * np.float32(255)).round().astype(np.uint8)
     shift = next(bits for largest, bits in GREY_DEPTHS if high <= largest)
-    whole = grey if grey.dtype == np.uint16 else grey.astype(np.int32)
-    return (whole >> shift).astype(np.uint8)
+    integers = grey if grey.dtype == np.uint16 else grey.astype(np.int32)
+    return (integers >> shift).astype(np.uint8)
 
 
 def _is_elongated(width: int, height: int) -> bool:
@@ -151,7 +151,7 @@ def _is_elongated(width: int, height: int) -> bool:
 
 
 def corrupt_image(name: str, reason: str) -> CorruptImage:
-    """The error for an image that cannot be decoded, in one line that says what to do."""
+    """The one-line error for an image that cannot be decoded, with what to do."""
     return CorruptImage(
         f"{name}: not a readable image ({reason}); repair or remove it, or use --corrupt-images "
         f"skip",

@@ -20,7 +20,7 @@ from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sharding import WHOLE, BatchSharding, split_batch, val_indices
 from convnext_study.data.transforms.crops import draw_mirrored, draw_offsets, flip, resize, shift
 from convnext_study.data.transforms.image import image_size, train_transform, val_transform
-from convnext_study.data.workers import Erased, Request, Samples, Transform
+from convnext_study.data.workers import EraseBox, Request, Samples, Transform
 from convnext_study.recipes import Recipe
 
 
@@ -42,7 +42,7 @@ class Batch:
     labels: Tensor
     places: Tensor
     step: int = 0
-    erased: tuple[Erased, ...] = ()
+    erased: tuple[EraseBox, ...] = ()
     bad: tuple[str, ...] = ()
 
     def __len__(self) -> int:

@@ -28,7 +28,7 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target, Box | None]]
 
 
-class Erased(NamedTuple):
+class EraseBox(NamedTuple):
     """A box of the batch's image ``image`` in pixels, and the seed of the noise that fills it."""
 
     image: int
@@ -63,7 +63,7 @@ class Images:
 
     pixels: Tensor
     labels: list[int] | Tensor
-    erased: list[Erased]
+    erased: list[EraseBox]
     bad: list[str]
     read: list[bool]
 
@@ -100,7 +100,7 @@ class Samples:
     def _read(self, indices: tuple[int, ...], epoch: int) -> Images:
         pixels = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
         labels: list[Target] = []
-        erased: list[Erased] = []
+        erased: list[EraseBox] = []
         bad: list[str] = []
         read: list[bool] = []
         transform = self.early[1] if self.early and epoch < self.early[0] else self.transform
@@ -120,7 +120,7 @@ class Samples:
             pixels[place] = image
             labels.append(label)
             if box is not None:
-                erased.append(Erased(place, *box, fold_in(self.seed or 0, epoch, "erase", index)))
+                erased.append(EraseBox(place, *box, fold_in(self.seed or 0, epoch, "erase", index)))
         return Images(pixels[: len(labels)], stacked(labels), erased, bad, read)
 
     def _originals(
@@ -166,7 +166,7 @@ def stacked(labels: Sequence[Target]) -> list[int] | Tensor:
 def join(parts: list[Images], *, pin: bool = False) -> Images:
     """Images one after another; ``pin``: in memory that a GPU can copy from by itself."""
     filled = [part for part in parts if len(part.labels)] or parts[:1]
-    erased: list[Erased] = []
+    erased: list[EraseBox] = []
     count = 0
     for part in filled:
         erased += [box._replace(image=box.image + count) for box in part.erased]

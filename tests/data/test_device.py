@@ -13,9 +13,9 @@ from support.training import assert_resumes
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DatasetPair
-from convnext_study.data.device import Prefetcher, Prepare, erase, prefetcher
+from convnext_study.data.device import Prefetcher, ToDevice, erase, prefetcher
 from convnext_study.data.loader import Batch, train_batches
-from convnext_study.data.workers import Erased
+from convnext_study.data.workers import EraseBox
 from convnext_study.recipes import MODERN
 from convnext_study.runs import records
 from convnext_study.training.loop import train
@@ -125,7 +125,7 @@ def test_a_run_is_the_same_with_copies_ahead(
 def test_both_layouts_have_the_same_bits(data: DatasetPair, layout: torch.memory_format) -> None:
     batch = batch_of()
     kept = batch.images.clone()
-    images, labels = Prepare(data, "cpu", layout)(batch)
+    images, labels = ToDevice(data, "cpu", layout)(batch)
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     expected = (kept.float() - (mean * 255).view(-1, 1, 1)) / (std * 255).view(-1, 1, 1)
     assert torch.equal(images, expected)
@@ -144,8 +144,8 @@ def test_a_batch_may_be_used_twice() -> None:
     assert torch.equal(first, second)
 
 
-def boxes() -> Iterable[Erased]:
-    return (Erased(1, 2, 3, 8, 9, seed=5), Erased(4, 0, 0, 15, 15, seed=6))
+def boxes() -> Iterable[EraseBox]:
+    return (EraseBox(1, 2, 3, 8, 9, seed=5), EraseBox(4, 0, 0, 15, 15, seed=6))
 
 
 def test_boxes_are_filled_with_normal_noise_of_their_own() -> None:
@@ -171,7 +171,7 @@ def test_erasing_is_timms_in_share_and_area() -> None:
     recipe = MODERN.replace(
         global_batch_size=400, image_size=32, rand_augment="", color_jitter=0.0, random_erasing=0.25
     )
-    drawn: list[Erased] = []
+    drawn: list[EraseBox] = []
     for epoch in range(5):
         for batch in train_batches(data, recipe, 0, epoch):
             drawn += batch.erased

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import IGNORE, DatasetPair
-from convnext_study.data.device import Prepare
+from convnext_study.data.device import ToDevice
 from convnext_study.data.loader import Batch, train_batches, val_batches
 from convnext_study.data.sharding import BatchSharding
 from convnext_study.data.transforms.joint import Crop, TrainTransform, WholeImage
@@ -110,7 +110,7 @@ def test_what_lies_beyond_the_image_is_mean_and_ignored(pairs: DatasetPair) -> N
     assert isinstance(map_, Tensor)
     assert (map_ == IGNORE).sum() == 64 * 64 - 20 * 24
     assert (map_[:20, :24] != IGNORE).all()
-    normalised, _ = Prepare(pairs)(Batch(cut[None], map_[None], torch.tensor([0])))
+    normalised, _ = ToDevice(pairs)(Batch(cut[None], map_[None], torch.tensor([0])))
     assert normalised[0, :, 20:].abs().max() < 0.02  # half a level of 255
 
 

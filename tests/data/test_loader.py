@@ -10,7 +10,7 @@ from support.images import make_folder, readers_of
 
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DatasetPair
-from convnext_study.data.device import Prepare
+from convnext_study.data.device import ToDevice
 from convnext_study.data.loader import epoch_order, train_batches, val_batches
 from convnext_study.data.sharding import BatchSharding, accum_steps, val_indices
 from convnext_study.errors import UserError
@@ -56,7 +56,7 @@ def joined(
         assert len({len(piece) for piece in mine}) == 1
         places = torch.cat([piece.places for piece in mine])
         assert places.sort().values.tolist() == list(range(len(places)))  # each once, and all
-        prepare, order = Prepare(data), places.argsort()
+        prepare, order = ToDevice(data), places.argsort()
         parts = [prepare(piece) for piece in mine]
         (number,) = {piece.step for piece in mine}
         batches.append(

@@ -14,7 +14,7 @@ from convnext_study.cli import app
 from convnext_study.data import open_data
 from convnext_study.data.dataset import DatasetPair
 from convnext_study.data.decode import to_tensor
-from convnext_study.data.device import Prepare
+from convnext_study.data.device import ToDevice
 from convnext_study.data.loader import train_batches, val_batches
 from convnext_study.data.sources import OF_IMAGES, SOURCES, DatasetSize, DataSource
 from convnext_study.recipes import MODERN_SMALL
@@ -64,7 +64,7 @@ def test_digits_are_real_and_split_for_good(digits: DatasetPair) -> None:
 def test_batches_are_normalised(digits: DatasetPair) -> None:
     recipe = MODERN_SMALL.replace(crop="none", global_batch_size=1010)
     (batch,) = train_batches(digits, recipe, seed=0, epoch=0)
-    images, labels = Prepare(digits)(batch)
+    images, labels = ToDevice(digits)(batch)
     assert images.shape == (1010, 3, 32, 32)
     assert labels.dtype == torch.int64
     assert images.mean().abs() < 1e-4
@@ -178,7 +178,7 @@ def test_cifar_as_torchvision_stores_it(
     image, label = data.train.pixels(0)
     assert (image[:, 5, 3].tolist(), label) == ([255, 0, 0], 0)
     (batch,) = val_batches(data, MODERN_SMALL, 100)
-    pixels, labels = Prepare(data)(batch)
+    pixels, labels = ToDevice(data)(batch)
     assert labels[:3].tolist() == [0, 1, 2]
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     assert torch.allclose(pixels[0, 1], (0 - mean[1]) / std[1], atol=1e-5)

@@ -15,7 +15,7 @@ from convnext_study.benchmarks.pipeline import measure_pipeline
 from convnext_study.data import decode, open_data
 from convnext_study.data.dataset import DataError, DatasetPair
 from convnext_study.data.decode import decode_image, decode_pixels, to_tensor
-from convnext_study.data.device import Prepare
+from convnext_study.data.device import ToDevice
 from convnext_study.data.loader import Batch
 from convnext_study.data.rng import seed_everything
 from convnext_study.data.transforms.image import (
@@ -24,7 +24,7 @@ from convnext_study.data.transforms.image import (
     train_transform,
     val_transform,
 )
-from convnext_study.data.workers import Box, Erased
+from convnext_study.data.workers import Box, EraseBox
 from convnext_study.recipes import CLASSIC, MODERN, Recipe
 
 LEVEL = 1 / 255 / 0.2255  # one of 256 levels after normalisation with ImageNet's deviations
@@ -102,9 +102,9 @@ def normalised(
     data: DatasetPair, pixels: torch.Tensor, box: Box | None = None, seed: int = 0
 ) -> torch.Tensor:
     """What a network is given of one image (3, H, W)."""
-    erased = (Erased(0, *box, seed),) if box else ()
+    erased = (EraseBox(0, *box, seed),) if box else ()
     none = torch.zeros(1, dtype=torch.int64)
-    images, _ = Prepare(data)(Batch(pixels[None], none, none, erased=erased))
+    images, _ = ToDevice(data)(Batch(pixels[None], none, none, erased=erased))
     return images[0]
 
 

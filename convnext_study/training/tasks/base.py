@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convnext_study.data import check_same, fingerprint
 from convnext_study.data.dataset import DatasetPair, check_readable
-from convnext_study.data.device import Prepare, prefetcher
+from convnext_study.data.device import ToDevice, prefetcher
 from convnext_study.data.loader import (
     Batch,
     make_readers,
@@ -59,7 +59,7 @@ class ImageTask(Task):
         micro_batch = images_at_a_time(self.recipe, runtime.micro_batch_size)
         self._sharding = BatchSharding(runtime.rank, runtime.world_size, micro_batch)
         self._masks: Masks | None = None
-        self._prepare = Prepare(data, runtime.device, runtime.memory_format)
+        self._prepare = ToDevice(data, runtime.device, runtime.memory_format)
         self._ahead = prefetcher(runtime.device)
         self._readers: Readers | None = None
 
