@@ -1,7 +1,7 @@
 """Encoded images in files and in tar archives, a million of them without a million objects.
 
-Names, labels and places are arrays: worker processes share them, where a list of a million
-Python strings is copied page by page into each of them as reference counts are touched.
+Names, labels and positions are arrays, which worker processes share. A list of a million Python
+strings would be copied page by page into each of them as reference counts are touched.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Names:
 
     @classmethod
     def of(cls, text: bytes, ends: Ints) -> Names:
-        """Those of which `parts` gave the bytes, one after another, and where each ends."""
+        """The names from the concatenated bytes and ends that `parts` returned."""
         names = cls(())
         names._bytes, names._ends = np.frombuffer(text, dtype=np.uint8), ends
         return names
 
     def parts(self) -> tuple[bytes, Ints]:
-        """All bytes, and where each string ends in them."""
+        """The concatenated bytes, and where each string ends in them."""
         return self._bytes.tobytes(), self._ends
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Names:
 class EncodedImages(ABC):
     """Encoded images with a class each, decoded on demand.
 
-    ``notes`` says what is there and not read; ``names`` has the images' inside the data.
+    ``notes`` says which files are not read; ``names`` are relative to the data's folder.
     """
 
     names: Names
@@ -69,15 +69,15 @@ class EncodedImages(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What to call the image in an error: its path."""
+        """The image's path, for error messages."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """The encoded image. Raises DataError where the file cannot be read."""
+        """The encoded image. Raises DataError if the file cannot be read."""
 
     @abstractmethod
     def digests(self) -> dict[str, str]:
-        """As an `ImageDataset`'s, without reading the images."""
+        """As for an `ImageDataset`, without reading the images."""
 
     def pixels(self, index: int) -> tuple[torch.Tensor, int]:
         """The image as a (3, H, W) uint8 tensor, and its label. Raises CorruptImage."""
@@ -85,9 +85,9 @@ class EncodedImages(ABC):
 
 
 class Files(EncodedImages):
-    """One image a file, in ``folder``, given by path and size in bytes.
+    """One image per file, in ``folder``, given by path and size in bytes.
 
-    Raises ValueError where a path is not in the folder.
+    Raises ValueError if a path is not in the folder.
     """
 
     def __init__(
@@ -109,11 +109,11 @@ class Files(EncodedImages):
         return self._start + self.names[index]
 
     def read(self, index: int) -> bytes:
-        """The bytes of the file. Raises DataError where it cannot be read."""
+        """The bytes of the file. Raises DataError if it cannot be read."""
         return read_bytes(self.name(index))
 
     def digests(self) -> dict[str, str]:
-        """Names are those inside the folder, so that it may lie elsewhere."""
+        """Names are relative to the folder, so that it may be moved."""
         return {
             "names": self.names.digest(),
             "labels": digest(self.labels),
@@ -123,7 +123,7 @@ class Files(EncodedImages):
 
 @dataclass(frozen=True)
 class Member:
-    """One image in an archive: which archive, its name there, where its bytes are, its label."""
+    """An image in an archive: the archive's number, its name, position, size and label."""
 
     archive: int
     name: str
@@ -133,7 +133,7 @@ class Member:
 
 
 class Archives(EncodedImages):
-    """Images inside uncompressed tar archives, each read by its place in the file.
+    """Images inside uncompressed tar archives, each read by its position in the file.
 
     No archive is kept open: a file position shared by forked workers would mix up their images.
     """
@@ -142,7 +142,7 @@ class Archives(EncodedImages):
         super().__init__([member.label for member in members])
         self._archives = tuple(archives)
         self.names = Names([member.name for member in members])
-        places = [(one.archive, one.offset, one.size) for one in members]
+        places = [(member.archive, member.offset, member.size) for member in members]
         self._places: Ints = np.array(places, dtype=np.int64).reshape(-1, 3)
 
     def name(self, index: int) -> str:
@@ -150,7 +150,7 @@ class Archives(EncodedImages):
         return f"{self._archives[self._places[index, 0]]}:{self.names[index]}"
 
     def read(self, index: int) -> bytes:
-        """The bytes of the member. Raises DataError where the archive cannot be read."""
+        """The bytes of the member. Raises DataError if the archive cannot be read."""
         archive, offset, size = map(int, self._places[index])
         path = self._archives[archive]
         content = read_bytes(path, offset, size)
@@ -159,7 +159,7 @@ class Archives(EncodedImages):
         return content
 
     def digests(self) -> dict[str, str]:
-        """Names are those of the archives, without their folder, and of the members in them."""
+        """Names are those of the archives, without their folder, and of their members."""
         archives = Names([os.path.basename(path) for path in self._archives])  # noqa: PTH119
         parts = archives.digest().encode(), self._places[:, 0], self.names.digest().encode()
         return {
@@ -172,11 +172,11 @@ class Archives(EncodedImages):
 def read_bytes(path: str, offset: int = 0, size: int = -1) -> bytes:
     """A file's bytes, or ``size`` of them from ``offset`` on. Raises DataError, one line.
 
-    A file that cannot be read is trouble with the disk or the rights, not a bad image: it stops
-    the run even where bad images are skipped, so that a lost mount is not taken for bad data.
+    A file that cannot be read is a problem of the disk or its permissions, not a bad image: it
+    stops the run even if bad images are skipped, so a lost mount is not mistaken for bad data.
     """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  a Path for each read costs a tenth of it
+        with open(path, "rb") as file:  # noqa: PTH123  a Path would add a tenth to each read
             file.seek(offset)
             return file.read(size)
     except OSError as error:

@@ -1,14 +1,14 @@
-"""Processes forked from one that has imported what they need, so that none imports it again.
+"""Processes forked from a server that has already imported what they need.
 
-It is multiprocessing's fork server, one for a command: trainings are forked from it, and their
-readers too. It and all that come of it are born with the signals to stop held back, until they
-handle them: one to a whole process group would end the server, and nobody would know any longer
-how its processes end.
+It is multiprocessing's fork server, one per command: training processes and their readers are
+forked from it. The server and its children start with the stop signals blocked until they handle
+them: a signal to the whole process group would otherwise end the server, and the exit status of
+its children would be lost.
 
-Two things stay as multiprocessing has them. It has one server for a whole process, so that what
-a notebook starts by the method ``forkserver`` (Python 3.14's default) comes of it too, with those
-signals held back: start other processes by ``get_context("spawn")``. And the server's libraries see
-the environment of its start when they are imported; a process has that of its own start after.
+Two things follow from multiprocessing. It has one server per process, so what a notebook starts by
+the method ``forkserver`` (Python 3.14's default) is also forked from it, with those signals
+blocked: start other processes by ``get_context("spawn")``. And libraries are imported in the
+server's environment, that of its start; each child then gets the environment of its own start.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
-# What is imported by those that read, and by those that train, whose main module is the command's.
+# Modules to import for readers, and for training processes, whose main module is the command's.
 READERS = (
     "convnext_study.data.pool",
     "convnext_study.data.transforms.image",
@@ -43,7 +43,7 @@ TRAININGS = (
 
 
 class _Process(ForkServerProcess):
-    """One with the environment that its parent has when it is made, and not when the server was."""
+    """A process with its parent's environment at the time it is made, not the server's."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,26 +60,26 @@ class _Context(ForkServerContext):
 
 
 def context(preload: Sequence[str] = ()) -> ForkServerContext:
-    """What starts processes; ``preload`` as in `start`."""
+    """A context that starts processes; ``preload`` as in `start`."""
     start(preload)
     return _Context()
 
 
 def start(preload: Sequence[str] = ()) -> None:
-    """See to it that the server runs. One that starts now imports modules, while this goes on."""
+    """Start the server unless it runs. A new one imports ``preload`` in the background."""
     server: Any = forkserver._forkserver
     known_to_children = getattr(server, "_forkserver_authkey", b"") is not None  # Python 3.14
     if forkserver.get_inherited_fds() is not None and known_to_children:
-        # This process is its child, and asks it too: else it would start one of its own.
+        # This process is its child and uses it too: otherwise it would start another server.
         server.ensure_running = resource_tracker.ensure_running
         return
-    resource_tracker.ensure_running()  # later it would let the signals through again
+    resource_tracker.ensure_running()  # started later, it would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        known = server._forkserver_pid
+        server_pid = server._forkserver_pid
         forkserver.set_forkserver_preload(list(preload))
         forkserver.ensure_running()
-        if server._forkserver_pid != known:
+        if server._forkserver_pid != server_pid:
             util.Finalize(None, _end, (server._forkserver_pid, os.getpid()), exitpriority=-100)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -87,7 +87,7 @@ def start(preload: Sequence[str] = ()) -> None:
 
 @contextlib.contextmanager
 def without_main() -> Iterator[None]:
-    """Processes started here do not run the main script again: what they are given is not in it."""
+    """Processes started inside do not run the main script again: they need nothing from it."""
     main = sys.modules["__main__"]
     hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
     try:
@@ -99,10 +99,10 @@ def without_main() -> Iterator[None]:
 
 
 def leave_with_owner() -> None:
-    """Have this process end once the one that started it has, however that came.
+    """End this process as soon as the one that started it has ended, for whatever reason.
 
-    What looks at its parent sees the server: a reader would stay, and hold the lock of a run whose
-    process was killed.
+    The parent in the system's sense is the server: a reader would stay and hold the lock of a run
+    whose process was killed.
     """
 
     def leave() -> None:
@@ -114,7 +114,7 @@ def leave_with_owner() -> None:
 
 
 def _forget() -> None:
-    """In a process that was forked from one with a server: that is another's child, not its own."""
+    """Forget the server after a fork: it is the child of the parent, not of this process."""
     server: Any = forkserver._forkserver
     if server._forkserver_pid is not None:
         os.close(server._forkserver_alive_fd)
@@ -125,7 +125,7 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def _end(server: int, owner: int) -> None:
-    """It would leave by itself once it has imported all, and hold our output open until then."""
+    """Kill the server, which would otherwise keep our output open until its imports are done."""
     if os.getpid() == owner:
         with contextlib.suppress(ProcessLookupError):
             os.kill(server, signal.SIGKILL)
