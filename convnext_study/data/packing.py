@@ -1,7 +1,7 @@
-"""Images decoded once, resized to a short side, and written into shards: ``convnext-study pack``.
+"""Decode images once, resize them and write them into shards: ``convnext-study pack``.
 
-A shard is written by one process, to the side, and renamed: what was stopped goes on with the
-shards that are missing. ``pack.json`` is written last.
+A shard is written by one process, to a temporary file, and renamed: after an interruption only the
+missing shards are made. ``pack.json`` is written last.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ from convnext_study.runs.files import (
 from convnext_study.runs.fingerprints import digest_of_data
 
 SHARD = 1024  # images
-JPEG = b"\xff\xd8"  # how such a file begins
-SETTINGS = "packing.json"  # while it is made, and what is missing
+JPEG = b"\xff\xd8"  # the first bytes of such a file
+SETTINGS = "packing.json"  # exists while shards are missing
 LOCK = "packing.lock"
 
 
 @dataclass(frozen=True)
 class Packing:
-    """How images are stored: ``side`` pixels is the short one at most, as raw pixels or JPEG files
-    of a quality. ``on_corrupt``: stop at an image that cannot be read, or leave its place empty."""
+    """How images are stored: with a short side of at most ``side`` pixels, as raw pixels or as JPEG
+    files. ``on_corrupt``: stop at an image that cannot be read, or leave its entry empty."""
 
     side: int = 256
     raw: bool = False
@@ -70,11 +70,11 @@ def pack(
     jobs: int,
     report: Callable[[int, int], None] = lambda done, images: None,
 ) -> PackFile:
-    """Pack a data set of image files into a folder, in so many processes; what is there is kept.
+    """Pack a data set of image files into a folder, in ``jobs`` processes; finished shards stay.
 
-    ``report`` is called with how many images are done, and of how many. Raises DataError for data
-    that is not of image files, or not what the folder was begun with, Busy while another process
-    packs into it, RunFailed where one of the processes was killed.
+    ``report`` is called with the number of finished images and of all. Raises DataError for data
+    that does not consist of image files or differs from what the folder was started with, Busy
+    while another process packs into it, RunFailed if one of the processes was killed.
     """
     data = open_data(uri)
     parts: dict[str, EncodedImages] = {}
@@ -96,8 +96,8 @@ def pack(
         with locks.take(out / LOCK):
             return _pack(_Packer(parts, out, how), wanted, jobs, report)
     except locks.Held as error:
-        todo = f"wait for it or stop it{error.cure}"
-        raise Busy(f"{out}: {error.holder} packs into it; {todo}") from None
+        remedy = f"wait for it or stop it{error.cure}"
+        raise Busy(f"{out}: {error.holder} packs into it; {remedy}") from None
 
 
 def _pack(
@@ -105,33 +105,33 @@ def _pack(
 ) -> PackFile:
     out = packer.out
     if (out / PACK).exists():
-        found = read_pack(out)
-        _check_same(out / PACK, found.model_copy(update={"parts": {}}), wanted)
-        (out / LOCK).unlink()  # who waits for it finds all done
-        return found
+        finished = read_pack(out)
+        _check_same(out / PACK, finished.model_copy(update={"parts": {}}), wanted)
+        (out / LOCK).unlink()  # a process that waits for it finds all done
+        return finished
     settings = out / SETTINGS
     if settings.exists():
         _check_same(settings, parse_pack(settings), wanted)
     else:
         write_bytes(settings, wanted.model_dump_json().encode())
     packer.run(jobs, report)
-    made = {name: packer.finish(name) for name in packer.parts}
-    whole = wanted.model_copy(update={"parts": made})
-    write_bytes(out / PACK, whole.model_dump_json().encode())
-    for left in (settings, out / LOCK, *out.glob("*.places"), *out.glob(f".*{TEMPORARY}")):
-        left.unlink(missing_ok=True)
-    return whole
+    parts = {name: packer.finish(name) for name in packer.parts}
+    packed = wanted.model_copy(update={"parts": parts})
+    write_bytes(out / PACK, packed.model_dump_json().encode())
+    for temporary in (settings, out / LOCK, *out.glob("*.places"), *out.glob(f".*{TEMPORARY}")):
+        temporary.unlink(missing_ok=True)
+    return packed
 
 
-def _check_same(path: Path, found: PackFile, wanted: PackFile) -> None:
+def _check_same(path: Path, existing: PackFile, wanted: PackFile) -> None:
     for name, value in wanted:
-        if getattr(found, name) != value:
+        if getattr(existing, name) != value:
             what = "other data" if name in ("source", "classes") else f"another {name}"
             raise DataError(f"{path}: was made with {what}; use another folder, or remove this one")
 
 
 class _Packer:
-    """Shards of a data set's parts, each by its part and number."""
+    """Makes the shards of a data set's parts, each identified by its part and number."""
 
     def __init__(self, parts: Mapping[str, EncodedImages], out: Path, how: Packing) -> None:
         self.parts, self.out, self.how = parts, out, how
@@ -141,11 +141,11 @@ class _Packer:
         return range(-(-len(self.parts[part]) // SHARD))
 
     def run(self, jobs: int, report: Callable[[int, int], None]) -> None:
-        """Make those that are missing; ``report`` as in `pack`."""
-        every = [(part, number) for part in self.parts for number in self.shards(part)]
-        missing = [one for one in every if not self._places(*one).exists()]
+        """Make the missing shards; ``report`` as in `pack`."""
+        shards = [(part, number) for part in self.parts for number in self.shards(part)]
+        missing = [shard for shard in shards if not self._places(*shard).exists()]
         total = sum(map(len, self.parts.values()))
-        done = total - sum(len(self._images(*one)) for one in missing)
+        done = total - sum(len(self._images(*shard)) for shard in missing)
         report(done, total)
         processes = min(jobs, len(missing))
         if processes <= 1:
@@ -157,7 +157,7 @@ class _Packer:
         before = set(multiprocessing.active_children())
         with ProcessPoolExecutor(processes, context, _begin, (self,)) as pool:
             try:
-                for future in as_completed([pool.submit(_make, one) for one in missing]):
+                for future in as_completed([pool.submit(_make, shard) for shard in missing]):
                     result = future.result()
                     if isinstance(result, DataError):
                         raise result
@@ -174,9 +174,9 @@ class _Packer:
                     "on, with fewer --jobs where memory is short"
                 ) from None
 
-    def make(self, which: tuple[str, int]) -> int:
-        """Write a shard, and where its images are. Returns how many those are."""
-        part, number = which
+    def make(self, shard: tuple[str, int]) -> int:
+        """Write a shard and the positions of its images. Returns their number."""
+        part, number = shard
         images, places, offset = self.parts[part], [], 0
 
         def write(file: IO[bytes]) -> None:
@@ -199,7 +199,7 @@ class _Packer:
         text, ends = images.names.parts()
         content = places + ends.astype("<i8").tobytes() + text
         write_bytes(index_path(self.out, part), content)
-        sizes = [shard_path(self.out, part, one).stat().st_size for one in self.shards(part)]
+        sizes = [shard_path(self.out, part, n).stat().st_size for n in self.shards(part)]
         stored = np.frombuffer(places, "<i8").reshape(-1, len(Place._fields))
         empty = int((stored[:, Place._fields.index("size")] == 0).sum())
         shards = tuple(sizes)
@@ -212,7 +212,7 @@ class _Packer:
         return range(number * SHARD, min((number + 1) * SHARD, len(self.parts[part])))
 
     def _stored(self, images: EncodedImages, index: int) -> tuple[bytes, int, int]:
-        """What is stored of an image, and height and width where that is raw pixels."""
+        """An image's bytes as stored, and its height and width if they are raw pixels."""
         try:
             pixels, _ = images.pixels(index)
         except CorruptImage:
@@ -220,10 +220,10 @@ class _Packer:
                 raise
             return b"", 0, 0
         height, width = pixels.shape[1:]
-        small = min(height, width) <= self.how.side
-        if small and not self.how.raw and (content := images.read(index))[:2] == JPEG:
+        fits = min(height, width) <= self.how.side
+        if fits and not self.how.raw and (content := images.read(index))[:2] == JPEG:
             return content, 0, 0
-        image = to_pil(pixels if small else self._resize(pixels))
+        image = to_pil(pixels if fits else self._resize(pixels))
         if self.how.raw:
             return image.tobytes(), image.height, image.width
         file = io.BytesIO()
@@ -231,7 +231,7 @@ class _Packer:
         return file.getvalue(), 0, 0
 
 
-_packer: _Packer  # of a process that packs
+_packer: _Packer  # in a process that packs
 
 
 def _begin(packer: _Packer) -> None:
@@ -239,13 +239,13 @@ def _begin(packer: _Packer) -> None:
     _packer = packer
     forkserver.leave_with_owner()
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     signal.pthread_sigmask(signal.SIG_UNBLOCK, forkserver.STOP_SIGNALS)
 
 
-def _make(which: tuple[str, int]) -> int | DataError:
-    """As a reader does it: what is wrong with an image travels as a value."""
+def _make(shard: tuple[str, int]) -> int | DataError:
+    """Errors of images are returned as values, as in the readers."""
     try:
-        return _packer.make(which)
+        return _packer.make(shard)
     except DataError as error:
         return error

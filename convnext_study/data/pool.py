@@ -1,10 +1,10 @@
 """The processes that read images: started once per run, fed epoch by epoch.
 
-They make small parts of a batch each, which are put together here: so the first batch of an epoch
-waits for no single one of them to make it all.
+Each reads small parts of a batch, which are joined here, so the first batch of an epoch does not
+wait for one process to make all of it.
 
-A signal to the whole process group asks the training process to save. Its readers take no notice,
-since it needs them to end the step; they go when it closes them, and when it is gone.
+A signal to the whole process group requests the training process to save. Its readers ignore it,
+since they are needed to finish the step; they end when they are closed or their owner has ended.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ PART = 32  # images
 
 
 class Readers:
-    """Reads images in so many processes, or in this one where there are none.
+    """Reads images in ``workers`` processes, or in this one if there are none.
 
     Args:
-        parts: where to read, by name.
+        parts: images to read, by name.
         workers: processes, started when first needed.
-        batch: images of the largest batch, that many are read ahead.
-        pin: give batches in memory that a GPU can copy from by itself.
+        batch: images of the largest batch; that many are read ahead.
+        pin: return batches in pinned memory.
     """
 
     def __init__(
@@ -45,20 +45,19 @@ class Readers:
     ) -> None:
         self._parts, self._workers, self._pin = parts, workers, pin
         self._ahead = -(-batch // (PART * max(workers, 1))) + 1
-        self._requests: list[Request] = []  # what the loader is to read next
+        self._requests: list[Request] = []  # what the loader reads next
         self._loader: DataLoader[Any] | None = None
         self._children: list[BaseProcess] = []
         self._owner = os.getpid()
         self._round = 0
-        self.failure = ""  # why the processes are gone, where one was killed
+        self.failure = ""  # why the processes ended, if one was killed
         _open.add(self)
 
     def read(self, batches: Sequence[Request]) -> Iterator[Images]:
-        """The requested batches, in order. One call at a time: the next one ends the one before.
+        """The requested batches, in order. A new call ends the previous one.
 
-        Where a process was killed, the rest is read in this one, so that what was begun can be
-        ended and saved; `failure` says so from then on. Raises DataError at an image that cannot
-        be used.
+        If a process was killed, the rest is read in this one, so that the step can be finished and
+        saved; `failure` then gives the reason. Raises DataError for an image that cannot be used.
         """
         parts = [
             [
@@ -67,9 +66,9 @@ class Readers:
             ]
             for batch in batches
         ]
-        stream = self._stream([part for one in parts for part in one])
-        for one in parts:
-            yield join([next(stream) for _ in one], pin=self._pin)
+        stream = self._stream([part for batch_parts in parts for part in batch_parts])
+        for batch_parts in parts:
+            yield join([next(stream) for _ in batch_parts], pin=self._pin)
 
     def close(self) -> None:
         """End the processes. They start again when needed."""
@@ -79,26 +78,26 @@ class Readers:
             return
         iterator: Any = loader._iterator
         if iterator is not None:
-            iterator._shutdown_workers()  # what it does when forgotten; here others may know it
+            iterator._shutdown_workers()  # as on deletion, but it may still be referenced
         for child in self._children:
-            child.kill()  # as SIGTERM means nothing to it; one that hangs would keep us from ending
+            child.kill()  # it ignores SIGTERM, and one that hangs would keep us from ending
         self._children = []
 
     def __del__(self) -> None:
         self.close()
 
     def _stream(self, requests: list[Request]) -> Iterator[Any]:
-        given = 0
+        yielded = 0
         try:
             iterator = self._started(requests) if self._workers and not self.failure else iter(())
-            mine = self._round
+            current_round = self._round
             for images in iterator:
-                given += 1
+                yielded += 1
                 if isinstance(images, DataError):
-                    self.close()  # at once; where all is forgotten, it waits for them
+                    self.close()  # kills them; the loader's own deletion would wait for them
                     raise images
                 yield images
-                if mine != self._round:
+                if current_round != self._round:
                     raise RuntimeError("these images were given up when others were requested")
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):
@@ -108,41 +107,41 @@ class Readers:
                 f"a process that reads images ended ({str(error).splitlines()[0]}); where memory, "
                 "or shared memory in a container, is short, use fewer --workers"
             )
-        for request in requests[given:]:
+        for request in requests[yielded:]:
             yield self._parts[request.part].read(request.indices, request.epoch)
 
     def _started(self, requests: list[Request]) -> Iterator[Any]:
-        """The loader's results for these requests, from processes that may be there already."""
+        """The loader's results for these requests; starts its processes if necessary."""
         self._round += 1
         self._requests[:] = requests
         if self._loader is not None:
             return iter(self._loader)
         self._loader = DataLoader(
             _Parts(self._parts),
-            batch_sampler=self._requests,  # type: ignore[arg-type]  # what is read is what it holds
+            batch_sampler=self._requests,  # type: ignore[arg-type]  # a list changed in place
             num_workers=self._workers,
             prefetch_factor=self._ahead,
             persistent_workers=True,
             collate_fn=_as_it_is,
             worker_init_fn=_begin,
             multiprocessing_context=forkserver.context(forkserver.READERS),
-            # Its own generator: the loader draws a base seed, which must not move the global one.
+            # Its own generator: the loader draws a base seed, which must not change the global one.
             generator=generator(0),
         )
-        # Before multiprocessing closes the queues, and waits in vain for what is deaf to SIGTERM.
+        # Before multiprocessing closes the queues and waits for processes that ignore SIGTERM.
         util.Finalize(None, _close_all, exitpriority=100)
         before = set(multiprocessing.active_children())
         with forkserver.without_main():
             iterator = iter(self._loader)
-        self._children = [one for one in multiprocessing.active_children() if one not in before]
+        self._children = [p for p in multiprocessing.active_children() if p not in before]
         return iterator
 
 
 class _Parts(Dataset[Images | DataError]):
-    """As the loader asks for it: a request for many images at a time.
+    """The parts as the loader's data set, each request for many images at a time.
 
-    A process that reads does not raise: what is wrong with an image travels as a value, so that the
-    user reads one line instead of a traceback of another process.
+    Readers do not raise: an image's error is returned as a value, so that the user reads one line
+    instead of the traceback of another process.
     """
 
     def __init__(self, parts: dict[str, Samples]) -> None:
@@ -160,7 +159,7 @@ def _as_it_is(images: Any) -> Any:
 
 
 def _begin(_: int) -> None:
-    """In a reader, before it reads."""
+    """Set up a reader process."""
     forkserver.leave_with_owner()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -170,12 +169,12 @@ def _begin(_: int) -> None:
 
 
 def failure() -> str:
-    """Why readers of this process are gone; empty where none was killed."""
+    """Why readers of this process ended; empty if none was killed."""
     return next((readers.failure for readers in _open if readers.failure), "")
 
 
 def forget_failure() -> None:
-    """Begin anew: what a run that failed has left may be there for a while."""
+    """Reset all failures: readers of a failed run may not have been deleted yet."""
     for readers in _open:
         readers.failure = ""
 

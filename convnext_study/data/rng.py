@@ -1,4 +1,4 @@
-"""Randomness as a pure function of (seed, what for, where): nothing to save, exact to resume."""
+"""Randomness as a pure function of (seed, purpose, position): nothing to save, exact to resume."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def fold_in(seed: int, *parts: object) -> int:
 
 
 def generator(number: int) -> torch.Generator:
-    """A generator of its own, for draws that must not depend on anyone else's."""
+    """A separate generator, for draws that must not depend on others."""
     return torch.Generator().manual_seed(number)
 
 
 def seed_everything(number: int, device: str = "cpu") -> None:
-    """Set the global generators of torch, numpy and Python, and the one of the device."""
-    # torch.manual_seed() notes, at each call, where devices were seeded that are not there.
+    """Seed the global generators of torch, numpy and Python, and the device's."""
+    # Not torch.manual_seed(), which records a traceback per call for devices that are missing.
     torch.default_generator.manual_seed(number)
-    kind = torch.device(device)
-    if kind.type == "cuda":  # the one that is used: each costs a call to its driver
-        index = torch.cuda.current_device() if kind.index is None else kind.index
+    target = torch.device(device)
+    if target.type == "cuda":  # only the one in use: each costs a call to its driver
+        index = torch.cuda.current_device() if target.index is None else target.index
         torch.cuda.default_generators[index].manual_seed(number)
-    elif kind.type == "mps":
+    elif target.type == "mps":
         torch.mps.manual_seed(number)
     np.random.seed(number % 2**32)
     random.seed(number)
@@ -38,7 +38,7 @@ def seed_everything(number: int, device: str = "cpu") -> None:
 
 @contextmanager
 def kept_generators() -> Iterator[None]:
-    """The global generators of torch's CPU, numpy and Python are after the block as before it."""
+    """Restore the global generators of torch's CPU, numpy and Python after the block."""
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         yield

@@ -1,6 +1,6 @@
 """Which part of the optimizer's batch this process takes, and in how many pieces.
 
-The pieces of all processes together are the undivided batch, whatever the split.
+The pieces of all processes together are always the whole batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from convnext_study.errors import UserError
 
 @dataclass(frozen=True)
 class BatchSharding:
-    """Process ``rank`` of ``world_size``, which takes at most ``micro`` images at a time."""
+    """Process ``rank`` of ``world_size``, with at most ``micro_batch_size`` images at a time."""
 
     rank: int = 0
     world_size: int = 1
@@ -28,28 +28,28 @@ class BatchSharding:
             raise UserError(f"micro batch {self.micro_batch_size}: must be at least 1 image")
 
     def __str__(self) -> str:
-        """In words, for errors: among how many processes, and in what pieces at most."""
+        """For error messages: the number of processes and the largest micro batch."""
         processes = "one process" if self.world_size == 1 else f"{self.world_size} processes"
-        most = self.micro_batch_size
-        return processes if most is None else f"{processes}, at most {most} image(s) at a time"
+        limit = self.micro_batch_size
+        return processes if limit is None else f"{processes}, at most {limit} image(s) at a time"
 
 
 WHOLE = BatchSharding()
 
 
 def accum_steps(batch: int, sharding: BatchSharding, *, even: bool = False) -> int:
-    """Pieces in which one process takes its part of a global batch: the fewest equal ones.
+    """The number of pieces of a process's part of a global batch: the fewest equal ones that fit.
 
     Args:
         batch: images of one optimizer step.
         sharding: this process.
-        even: of an even number of images, for Mixup and CutMix mix them in pairs.
+        even: each piece has an even number of images, since Mixup and CutMix mix them in pairs.
 
-    Raises UserError where the batch does not divide so.
+    Raises UserError if the batch does not divide so.
     """
-    mine, rest = divmod(batch, sharding.world_size)
+    mine, remainder = divmod(batch, sharding.world_size)
     what = f"global_batch_size {batch}, {sharding}"
-    if rest:
+    if remainder:
         raise UserError(
             f"global_batch_size {batch} does not divide among {sharding.world_size} processes; "
             f"nearest that do: {_multiples_near(batch, sharding.world_size)}"
@@ -60,30 +60,30 @@ def accum_steps(batch: int, sharding: BatchSharding, *, even: bool = False) -> i
             f"nearest global_batch_size with pairs for all: "
             f"{_multiples_near(batch, 2 * sharding.world_size)}"
         )
-    most = sharding.micro_batch_size or mine
-    if even and most < 2:
+    limit = sharding.micro_batch_size or mine
+    if even and limit < 2:
         raise UserError(f"{what}: Mixup and CutMix mix images in pairs; use a micro batch of 2")
     return next(
         pieces
         for pieces in range(1, mine + 1)
-        if mine % pieces == 0 and mine <= pieces * most and not (even and mine // pieces % 2)
+        if mine % pieces == 0 and mine <= pieces * limit and not (even and mine // pieces % 2)
     )
 
 
 def split_batch(
     indices: Tensor, batch: int, sharding: BatchSharding, group: int | None = None
 ) -> list[Tensor]:
-    """This process's pieces of one global batch, given as the (n,) places of its images.
+    """This process's pieces of one global batch of the images ``indices``, (n,).
 
-    timm's Mixup and CutMix mix an image with the one mirrored in the batch. A piece holds as many
-    images from the front of the batch as from its back, mirrored; where they are mixed in groups
-    of ``group`` neighbours, it holds whole pairs of each group in the same way, one group after
-    the other. So the pairs are the same whatever the split.
+    timm's Mixup and CutMix mix an image with the one at the mirrored position in the batch. A
+    piece has as many images from the front of the batch as from its back, mirrored; if images are
+    mixed in groups of ``group`` neighbours, it has whole pairs of each group, one group after the
+    other. So the pairs do not depend on the split.
     """
     mine = accum_steps(batch, sharding, even=group is not None)
     pieces, count = mine * sharding.world_size, len(indices)
-    size, rest = divmod(count, pieces)
-    if rest or (group is not None and size % 2):  # a data set smaller than the batch
+    size, remainder = divmod(count, pieces)
+    if remainder or (group is not None and size % 2):  # a data set smaller than the batch
         pairs = "" if group is None else " of pairs, which Mixup and CutMix mix,"
         raise UserError(
             f"global_batch_size {batch}: the data has only {count} training images, which do not "
@@ -105,24 +105,24 @@ def split_batch(
 
 
 def _pairs(count: int, group: int, first: int, pairs: int) -> Tensor:
-    """Places of some pairs of ``count`` images: of each group its front, then its back mirrored.
+    """Positions of ``pairs`` pairs of ``count`` images: per group its front, then its back.
 
-    Pairs are counted through the groups, each from its outermost one inwards.
+    Pairs are numbered over all groups, in each group from the outermost one inwards.
     """
-    places: list[Tensor] = []
+    positions: list[Tensor] = []
     before = 0
     for members in split(arange(count), group):
         half = len(members) // 2
-        begin, end = max(first - before, 0), min(first + pairs - before, half)
-        if begin < end:
+        start, end = max(first - before, 0), min(first + pairs - before, half)
+        if start < end:
             back = len(members)
-            places += [members[begin:end], members[back - end : back - begin]]
+            positions += [members[start:end], members[back - end : back - start]]
         before += half
-    return cat(places)
+    return cat(positions)
 
 
 def val_indices(count: int, sharding: BatchSharding) -> range:
-    """The validation images of this process: parts of ``count`` in the order of the ranks."""
+    """The validation images of this process: contiguous parts of ``count``, ordered by rank."""
     return range(
         count * sharding.rank // sharding.world_size,
         count * (sharding.rank + 1) // sharding.world_size,
@@ -130,7 +130,7 @@ def val_indices(count: int, sharding: BatchSharding) -> range:
 
 
 def most_batches(count: int, batch: int, sharding: BatchSharding) -> int:
-    """Batches of the largest process's part of ``count`` validation images."""
+    """The largest number of batches that one process has of ``count`` validation images."""
     return max(
         ceil(len(val_indices(count, BatchSharding(rank, sharding.world_size))) / batch)
         for rank in range(sharding.world_size)

@@ -1,4 +1,4 @@
-"""Images read and transformed one by one, in this process or in others."""
+"""Read and transform images one by one, in this process or in workers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from convnext_study.data.dataset import (
 )
 from convnext_study.data.rng import fold_in, kept_generators, seed_everything
 
-IN_A_ROW = 100  # so many bad neighbours are not bad luck: the data set is broken
+IN_A_ROW = 100  # more consecutive bad images mean that the data set is broken
 
 Box = tuple[int, int, int, int]  # top, left, height, width
-# (3, H, W) uint8 and its label to the pixels that a network sees, also uint8, and their label, and
-# what is to be erased of them.
+# (3, H, W) uint8 and its label to the network's pixels, also uint8, their label, and the box to
+# erase.
 Transform = Callable[[Tensor, Target], tuple[Tensor, Target, Box | None]]
 
 
 class EraseBox(NamedTuple):
-    """A box of the batch's image ``image`` in pixels, and the seed of the noise that fills it."""
+    """A box in pixels of image ``image`` of the batch, and the seed of the noise that fills it."""
 
     image: int
     top: int
@@ -41,7 +41,7 @@ class EraseBox(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """Images to read: of ``part``, by their places there, as ``epoch`` (from 0) draws on them."""
+    """Images to read: of ``part``, by index, with the random draws of ``epoch`` (from 0)."""
 
     part: str
     indices: tuple[int, ...]
@@ -50,15 +50,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Images:
-    """What was read.
+    """Images as they were read.
 
     Args:
-        pixels: (n, 3, H, W) uint8, a pixel's values side by side.
-        labels: of each. Classes are plain numbers, since each tensor that one process sends
-            another takes a file descriptor of both; arrays are stacked, (n, ...).
-        erased: what is to be erased.
-        bad: names of images that could not be read: others stand in for them, or they are left out.
-        read: of each image that was requested, whether it, or another for it, is among these.
+        pixels: (n, 3, H, W) uint8, channels last in memory.
+        labels: one per image. Classes are plain numbers, since each tensor sent to another process
+            takes a file descriptor in both; arrays are stacked, (n, ...).
+        erased: boxes to erase.
+        bad: names of images that could not be read, and were replaced or left out.
+        read: for each requested image, whether it or its replacement is among these.
     """
 
     pixels: Tensor
@@ -69,12 +69,12 @@ class Images:
 
 
 class Samples:
-    """Images with their transform, each under a seed of its own where there is one.
+    """Images with their transform, each with its own seed if there is one.
 
     In training, where there is a seed, a bad image is replaced by the next readable one of the data
-    set, whatever the order of the epoch, and drawn upon with the bad one's seed: which image stands
-    in never depends on how the work is split. In evaluation it is left out: another in its place
-    would be counted twice.
+    set, whatever the order of the epoch, and transformed with the bad one's seed: the replacement
+    never depends on how the work is split. In evaluation a bad image is left out: a replacement
+    would count twice.
     """
 
     def __init__(
@@ -85,15 +85,15 @@ class Samples:
         on_bad: OnCorruptImage = "stop",
         early: tuple[int, Transform] | None = None,
     ) -> None:
-        """``early``: so many epochs have another transform."""
+        """``early``: the number of first epochs with another transform, and that transform."""
         self.images, self.transform, self.seed, self.on_bad = images, transform, seed, on_bad
         self.early = early
 
     def read(self, indices: tuple[int, ...], epoch: int = 0) -> Images:
-        """These images. Raises DataError at one that cannot be used."""
+        """These images, transformed. Raises DataError for one that cannot be used."""
         if self.seed is None or get_worker_info() is not None:
             return self._read(indices, epoch)
-        # In the training process itself the draws must not disturb the network's generators.
+        # In the training process the draws must not advance the network's generators.
         with kept_generators():
             return self._read(indices, epoch)
 
@@ -112,23 +112,23 @@ class Samples:
             if self.seed is not None:
                 seed_everything(fold_in(self.seed, epoch, "augment", index))
             image, label, box = transform(*original)
-            place = len(labels)
-            if not place:
+            slot = len(labels)
+            if not slot:
                 _, height, width = image.shape
                 shape = (len(indices), height, width, 3)
                 pixels = torch.empty(shape, dtype=torch.uint8).permute(0, 3, 1, 2)
-            pixels[place] = image
+            pixels[slot] = image
             labels.append(label)
             if box is not None:
-                erased.append(EraseBox(place, *box, fold_in(self.seed or 0, epoch, "erase", index)))
+                erased.append(EraseBox(slot, *box, fold_in(self.seed or 0, epoch, "erase", index)))
         return Images(pixels[: len(labels)], stacked(labels), erased, bad, read)
 
     def _originals(
         self, indices: tuple[int, ...], epoch: int
     ) -> Iterator[tuple[tuple[Tensor, Target] | None, str | None]]:
-        """Images as they are stored, with their labels; and the name of each that is bad.
+        """Untransformed images with their labels; and the name of each bad one.
 
-        In memory there are no bad ones, and many at a time are faster.
+        Images in memory are never bad, and are faster to read many at a time.
         """
         images = self.images
         if not isinstance(images, InMemoryDataset):
@@ -141,8 +141,8 @@ class Samples:
             yield (pixels, label), None
 
     def _original(self, index: int) -> tuple[tuple[Tensor, Target] | None, str | None]:
-        """An image as it is stored, its label, and its name where it is bad: then it is another,
-        or none."""
+        """An untransformed image with its label, or the replacement of a bad one or None; and the
+        bad one's name."""
         bad: str | None = None
         tries = min(IN_A_ROW, len(self.images)) if self.seed is not None else 1
         for candidate in range(index, index + tries):
@@ -158,13 +158,13 @@ class Samples:
 
 
 def stacked(labels: Sequence[Target]) -> list[int] | Tensor:
-    """Classes as they are, arrays one above the other."""
+    """Classes as a list; arrays stacked into one tensor."""
     arrays = [label for label in labels if isinstance(label, Tensor)]
     return torch.stack(arrays) if arrays else [int(label) for label in labels]
 
 
 def join(parts: list[Images], *, pin: bool = False) -> Images:
-    """Images one after another; ``pin``: in memory that a GPU can copy from by itself."""
+    """Concatenate images; ``pin``: into pinned memory."""
     filled = [part for part in parts if len(part.labels)] or parts[:1]
     erased: list[EraseBox] = []
     count = 0
@@ -179,4 +179,4 @@ def join(parts: list[Images], *, pin: bool = False) -> Images:
         pixels = rows.permute(0, 3, 1, 2)
     labels = stacked([label for part in filled for label in part.labels])
     bad = [name for part in parts for name in part.bad]
-    return Images(pixels, labels, erased, bad, [one for part in parts for one in part.read])
+    return Images(pixels, labels, erased, bad, [read for part in parts for read in part.read])
