@@ -1,8 +1,8 @@
-"""What happens to images between their files and the network; and three files of ``timm.data``.
+"""Transforms between an image's file and the network; and three files of ``timm.data``.
 
-``import timm`` takes three seconds, for all its networks. What reads and mixes images needs Mixup,
-RandAugment and Random Erasing alone: ``timm_part("mixup")``. They are timm's own files, under the
-name of this package, so that what holds them can be pickled.
+``import timm`` takes three seconds, for all its networks. Reading and mixing images needs only
+Mixup, RandAugment and Random Erasing: ``timm_part("mixup")``. These are timm's own files, imported
+under this package's name so that objects containing them can be pickled.
 """
 
 from __future__ import annotations
@@ -18,5 +18,5 @@ for _folder in (_timm.submodule_search_locations or ()) if _timm else ():
 
 
 def timm_part(file: str) -> Any:
-    """A file of ``timm.data`` that needs none of the others but ``constants``, by its name."""
+    """A file of ``timm.data`` by name, one that imports none of the others but ``constants``."""
     return import_module(f"{__name__}.{file}")

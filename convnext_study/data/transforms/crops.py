@@ -1,9 +1,9 @@
-"""Resizing, cutting, moving and mirroring of (3, H, W) uint8 images on torch alone.
+"""Resize, crop, shift and mirror (3, H, W) uint8 images with torch alone.
 
 Resizing is torchvision's on the CPU, bit for bit, without the 1.6 s that importing it takes; the
-crop modes are timm's three. Draws for a batch in memory are made first, for the whole batch: what
-is drawn for an image then depends on its place in the optimizer's batch alone, and not on how that
-batch is cut into pieces.
+crop modes are timm's three. Draws for a batch in memory are made first, for the whole batch: the
+draws for an image then depend only on its position in the optimizer's batch, and not on how that
+batch is split into pieces.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from convnext_study.data.transforms.evaluation import BORDER, CENTER, SQUASH
 
 
 def resize(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
-    """Images (..., 3, H, W) uint8 to another height and width, with antialiasing, as each alone.
+    """Images (..., 3, H, W) uint8 resized to height and width, with antialiasing, each by itself.
 
-    Values of a pixel that lie side by side stay so. ``interpolation`` is bicubic or bilinear.
+    Channels-last memory stays channels last. ``interpolation`` is bicubic or bilinear.
     """
     if images.shape[-2:] == size:
         return images
     batch = images.reshape(-1, *images.shape[-3:])
     if len(batch) == 1 and batch.is_contiguous(memory_format=torch.channels_last):
-        # Of a single image torch would take the layout for the other one, and transpose twice.
+        # For a single image torch would assume the other memory layout, and transpose twice.
         batch = batch.as_strided(batch.shape, (batch.numel(), *batch.stride()[1:]))
-    made = F.interpolate(batch, size, mode=interpolation, align_corners=False, antialias=True)
-    return made.reshape(*images.shape[:-2], *size)
+    resized = F.interpolate(batch, size, mode=interpolation, align_corners=False, antialias=True)
+    return resized.reshape(*images.shape[:-2], *size)
 
 
 class ShortSide:
@@ -50,14 +50,14 @@ class LongSide(ShortSide):
 
     def __call__(self, image: Tensor) -> Tensor:
         """Resize (3, H, W) to (3, H', W')."""
-        # timm's own arithmetic: another order of it can round to another size.
+        # timm's order of operations: another one can round to another size.
         ratio = max(side / self.size for side in image.shape[1:])
         high, wide = (max(round(side / ratio), 1) for side in image.shape[1:])
         return resize(image, (high, wide), self.interpolation)
 
 
 class BothSides(ShortSide):
-    """Resizes both sides to ``size`` pixels, whatever the shape."""
+    """Resizes both sides to ``size`` pixels, ignoring the aspect ratio."""
 
     def __call__(self, image: Tensor) -> Tensor:
         """Resize (3, H, W) to (3, size, size)."""
@@ -65,7 +65,7 @@ class BothSides(ShortSide):
 
 
 class CentreCrop:
-    """The middle square; borders of one colour are added where an image is smaller."""
+    """The central square; smaller images get borders of one colour."""
 
     def __init__(self, side: int, fill: tuple[int, ...] = (0, 0, 0)) -> None:
         self.side, self.fill = side, fill
@@ -92,9 +92,9 @@ def crop_steps(
     Args:
         mode: one of `evaluation.MODES`.
         side: of the result, in pixels.
-        resized: what is resized becomes so long.
+        resized: length in pixels of the side or sides that are resized.
         interpolation: ``bicubic`` or ``bilinear``, with antialiasing.
-        mean: of each channel, as fractions of 255: the colour of borders.
+        mean: per channel, as fractions of 255: the colour of borders.
     """
     resizing = {CENTER: ShortSide, SQUASH: BothSides, BORDER: LongSide}[mode]
     fill = tuple(round(255 * value) for value in mean) if mode == BORDER else (0, 0, 0)
@@ -105,7 +105,7 @@ SHIFT = 8  # a shift of up to an eighth of the side: CIFAR's usual 4 pixels of 3
 
 
 def reach(side: int) -> int:
-    """The furthest that an image of this side is shifted, in pixels."""
+    """The largest shift of an image with this side, in pixels."""
     return max(side // SHIFT, 1)
 
 
@@ -120,13 +120,13 @@ def draw_mirrored(count: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def shift(images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """Move each image by its own offset (rows, columns), filling with its edge value.
+    """Shift each image by its own offset (rows, columns), filling with edge values.
 
     The usual "pad and crop" of 32x32 images. Maps (N, C, H, W) to the same shape.
     """
     height, width = images.shape[2:]
     padded = F.pad(images, (reach(height),) * 4, mode="replicate")
-    # Every placement of the crop is a view; indexing copies the one of each image.
+    # All placements of the crop are a view; indexing copies one for each image.
     placements = padded.unfold(2, height, 1).unfold(3, width, 1)
     return placements[torch.arange(len(images)), :, offsets[0], offsets[1]]
 

@@ -1,7 +1,7 @@
 """The published evaluation transforms, on (3, H, W) uint8 tensors, in timm's three crop modes.
 
-``center`` resizes the short side and cuts out the middle; ``squash`` resizes both sides, whatever
-the shape; ``border`` resizes the long side and fills what is missing with the data's mean colour.
+``center`` resizes the short side and crops the centre; ``squash`` resizes both sides, ignoring the
+aspect ratio; ``border`` resizes the long side and pads with the data's mean colour.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class EvalTransform:
     """The published evaluation transform: resize, crop the centre, normalise.
 
     ``crop_pct`` is the crop's side over the resized one; ``mean`` and ``std`` are fractions of
-    255, None where the data's own are used; ``crop_mode`` is timm's, one of `MODES`.
+    255, None for the data's own; ``crop_mode`` is timm's, one of `MODES`.
     """
 
     image_size: int
@@ -29,7 +29,7 @@ class EvalTransform:
     crop_mode: str = CENTER
 
     def replace(self, image_size: int | None, crop_pct: float | None) -> EvalTransform:
-        """The same transform with another size (pixels) or crop, where given."""
+        """The same transform with another size (pixels) or crop, if given."""
         return replace(
             self,
             image_size=image_size or self.image_size,
@@ -42,7 +42,7 @@ class EvalTransform:
         return int(self.image_size / self.crop_pct)
 
     def config(self) -> dict[str, Any]:
-        """timm's data config, as `timm.data.resolve_data_config` gives it."""
+        """timm's data config, as `timm.data.resolve_data_config` returns it."""
         return {
             "input_size": (3, self.image_size, self.image_size),
             "crop_pct": self.crop_pct,

@@ -1,18 +1,18 @@
-"""The published training transforms for images from files: timm's draws, on faster pixels.
+"""The published training transforms for images from files: timm's random draws, on faster pixels.
 
-Steps work on an image as a (3, H, W) uint8 tensor. In memory a pixel's three values stay side by
-side throughout, as decoders and Pillow have them and channels-last networks want them: nothing is
-transposed, and torch resizes such images faster, to the same values.
+Steps work on an image as a (3, H, W) uint8 tensor. Its memory stays channels last throughout, as
+decoders and Pillow provide it and channels-last networks expect it: nothing is transposed, and
+torch resizes such images faster, to the same values.
 
-A tensor is resized in 8 bits by torch, with antialiasing, in a third of Pillow's time. On
-photographs 96 % of the values are Pillow's, 4 % are one level of 255 off, without bias, and one
-in 5,000 is off by more: beside saturated edges, where it matters which side is resized first.
+torch resizes tensors in 8 bits, with antialiasing, in a third of Pillow's time. On photographs
+96 % of the values equal Pillow's, 4 % are one level of 255 off, without bias, and one in 5,000 is
+off by more: next to saturated edges, where it matters which side is resized first.
 
-timm's posterize with 0 bits, which Pillow 13 refuses, is repaired. timm keeps int(0.4 m) bits at
-magnitude m, and 4 less that many with ``inc1``: 0 below 2.5, or at 10, where 2 % of the draws of
+timm's posterize with 0 bits, which Pillow 13 rejects, is repaired. timm keeps int(0.4 m) bits at
+magnitude m, and 4 minus that with ``inc1``: 0 below 2.5, or at 10, where 2 % of the draws of
 rand-m9-mstd0.5-inc1 end; with ``mmax`` over 10 even fewer. Up to Pillow 12 the mask of the bits to
-keep was then 0 and the image came out black: that is what the published networks were trained with,
-and it is kept.
+keep was then 0 and the image became black. The published networks were trained with that, so it is
+kept.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from convnext_study.recipes import Recipe, RecipeError
 
 
 def image_size(data: DatasetPair, recipe: Recipe) -> int:
-    """Side of the images that the network sees."""
+    """Side of the network's input images."""
     return recipe.image_size or data.size
 
 
 def train_transform(data: DatasetPair, recipe: Recipe) -> Steps:
-    """An image to (3, H, W) uint8: crop, flip, RandAugment; and what Random Erasing erases.
+    """An image to (3, H, W) uint8: crop, flip, RandAugment; and the box of Random Erasing.
 
-    Raises RecipeError where ``rand_augment`` is not timm's notation.
+    Raises RecipeError if ``rand_augment`` is not in timm's notation.
     """
     side, interpolation = image_size(data, recipe), recipe.interpolation
     crops: dict[str, Callable[[], list[Any]]] = {
@@ -66,7 +66,7 @@ def val_transform(data: DatasetPair, recipe: Recipe) -> Steps:
 
 
 def _on_pillow(data: DatasetPair, recipe: Recipe) -> list[Any]:
-    """The steps that take Pillow's images: timm's RandAugment, or torchvision's colour jitter."""
+    """The steps on Pillow images: timm's RandAugment, or torchvision's colour jitter."""
     if not recipe.rand_augment:
         if not recipe.color_jitter:
             return []
@@ -74,7 +74,7 @@ def _on_pillow(data: DatasetPair, recipe: Recipe) -> list[Any]:
 
         return [ToPillow(), ColorJitter(*[recipe.color_jitter] * 3)]
     augment, kind = timm_part("auto_augment"), recipe.rand_augment
-    # As timm's transform has it: lengths by the side, what is left bare in the data's mean colour.
+    # As in timm's transform: lengths relative to the side, uncovered areas in the mean colour.
     params: dict[str, Any] = {
         "translate_const": int(0.45 * image_size(data, recipe)),
         "img_mean": tuple(min(255, round(255 * value)) for value in data.mean),
@@ -102,9 +102,9 @@ def _on_pillow(data: DatasetPair, recipe: Recipe) -> list[Any]:
 
 
 class RandomResizedCrop:
-    """A part of 8 to 100 % of an image, 3:4 to 4:3, resized; the draws are timm's.
+    """A crop of 8 to 100 % of an image's area, 3:4 to 4:3, resized; the draws are timm's.
 
-    Where ten draws do not fit into the image, it is the middle, as wide or high as fits.
+    If ten draws do not fit into the image, the crop is central, as wide or high as fits.
     """
 
     SHARES, RATIOS, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
@@ -119,7 +119,7 @@ class RandomResizedCrop:
         return resize(interleaved(part), (self.side, self.side), self.interpolation)
 
     def draw(self, height: int, width: int) -> Box:
-        """The part of an image of this height and width: top, left, height and width."""
+        """The crop of an image with this height and width: top, left, height and width."""
         logs = [math.log(ratio) for ratio in self.RATIOS]
         for _ in range(self.TRIES):
             area = random.uniform(*self.SHARES) * (height * width)  # noqa: S311
@@ -139,7 +139,7 @@ class RandomResizedCrop:
 
 
 class RandomFlip:
-    """Mirrors every second image."""
+    """Mirrors an image with probability one half."""
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Mirror (3, H, W), or leave it as it is."""
@@ -147,7 +147,7 @@ class RandomFlip:
 
 
 class ToPillow:
-    """For the steps after it that only take Pillow's images: RandAugment and colour jitter."""
+    """Converts for the steps that only take Pillow images: RandAugment and colour jitter."""
 
     def __call__(self, image: torch.Tensor) -> Image.Image:
         """Convert (3, H, W) uint8."""
@@ -155,9 +155,9 @@ class ToPillow:
 
 
 class Erasing:
-    """timm's Random Erasing, which makes the draws, but for the noise: that is made on the device.
+    """The draws of timm's Random Erasing, except for the noise, which is made on the device.
 
-    Gives what is erased of an image of this size: top, left, height and width, or None.
+    Returns the box to erase from an image of this size: top, left, height and width, or None.
     """
 
     def __init__(self, share: float) -> None:
@@ -171,7 +171,7 @@ class Erasing:
 
 
 class _Drawn:
-    """Passes for an image, and remembers which part of it was set."""
+    """Stands in for an image, and records which part of it was set."""
 
     dtype = torch.float32
 
@@ -182,16 +182,16 @@ class _Drawn:
     def size(self) -> tuple[int, int, int]:
         return 3, self.height, self.width
 
-    def __setitem__(self, where: tuple[slice, slice, slice], _: Any) -> None:
-        _, rows, columns = where
+    def __setitem__(self, index: tuple[slice, slice, slice], _: Any) -> None:
+        _, rows, columns = index
         height, width = rows.stop - rows.start, columns.stop - columns.start
         self.box = rows.start, columns.start, height, width
 
 
 class Steps:
-    """A transform: steps on an image's pixels, and what is then to be erased of them, if anything.
+    """A transform: steps on an image's pixels, and a box to erase from the result, if any.
 
-    It is normalised on the device, in batches.
+    Images are normalised on the device, in batches.
     """
 
     def __init__(self, transforms: list[Any], erasing: Erasing | None = None) -> None:
@@ -208,21 +208,21 @@ class Steps:
 
 
 def interleaved(image: torch.Tensor) -> torch.Tensor:
-    """The same (3, H, W) image with a pixel's values side by side; itself where they are."""
+    """The same (3, H, W) image, channels last in memory; unchanged if it is already."""
     return image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
 class RandomShift:
-    """Moves a square image by up to an eighth of its side; edges fill what is missing."""
+    """Shifts a square image by up to an eighth of its side, padding with its edges."""
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Move (3, H, H)."""
+        """Shift (3, H, H)."""
         offsets = torch.randint(0, 2 * reach(image.shape[1]) + 1, (2, 1))
         return shift(image[None], offsets)[0]
 
 
 def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
-    """Keep the highest bits of each channel; none of them: a black image."""
+    """Keep the highest bits of each channel; with none the image is black."""
     if bits_to_keep >= 8:
         return image
     if bits_to_keep <= 0:
@@ -231,9 +231,9 @@ def posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
 
 
 def repair_posterize(transform: Any) -> None:
-    """Give a timm auto-augment's own ops the posterize above; timm itself is left as it is.
+    """Replace posterize in the ops of a timm auto-augment; timm's module is not modified.
 
-    Anything else than RandAugment, AutoAugment or AugMix passes unchanged.
+    Transforms other than RandAugment, AutoAugment and AugMix are unchanged.
     """
     for op in _ops(transform):
         if op.name.startswith("Posterize"):
@@ -243,8 +243,8 @@ def repair_posterize(transform: Any) -> None:
 def _ops(transform: Any) -> Iterator[Any]:
     waiting = [getattr(transform, "ops", None), getattr(transform, "policy", None)]
     while waiting:
-        one = waiting.pop()
-        if isinstance(one, list | tuple):
-            waiting += one
-        elif hasattr(one, "aug_fn") and hasattr(one, "name"):
-            yield one
+        item = waiting.pop()
+        if isinstance(item, list | tuple):
+            waiting += item
+        elif hasattr(item, "aug_fn") and hasattr(item, "name"):
+            yield item

@@ -1,6 +1,6 @@
-"""Image and label moved together: maps scaled, cropped and mirrored, people cut out in squares.
+"""Transform image and label together: scale, crop and mirror maps, crop people in squares.
 
-Images are interpolated, labels never: torchvision keeps the two apart by their tensors' kinds.
+Images are interpolated, labels never: torchvision distinguishes them by their tensor types.
 Draws are from torch's global generator, which is seeded for each image (see `data.workers`).
 """
 
@@ -22,13 +22,13 @@ from convnext_study.errors import UserError
 
 @dataclass(frozen=True)
 class Crop:
-    """What is cut out of a training image, and how it is drawn.
+    """The random crop of a training image.
 
     Args:
         height: of the crop, in pixels.
         width: of the crop, in pixels.
         scales: the image is first scaled by one of these.
-        flip: mirror one image in two, where the data allows it.
+        flip: mirror half of the images, if the data allows it.
     """
 
     height: int
@@ -42,10 +42,10 @@ class Crop:
 
 
 class TrainTransform:
-    """Random scale, random crop, random mirror image.
+    """Random scale, crop and mirroring.
 
-    Of the image only what is in the crop is scaled. What the crop has beyond the image's right and
-    lower edge is the mean colour, and ignored.
+    Only the part of the image inside the crop is scaled. Beyond the image's right and lower edge
+    the crop has the mean colour, and its labels are ignored.
     """
 
     def __init__(self, data: DatasetPair, crop: Crop) -> None:
@@ -53,7 +53,7 @@ class TrainTransform:
         self._colour = mean_colour(data)
 
     def __call__(self, image: Tensor, labels: Target) -> tuple[Tensor, Tensor, None]:
-        """Of (3, H, W) and (H, W) uint8, a crop of both."""
+        """Crop (3, H, W) and (H, W) uint8 alike."""
         from torchvision.transforms.v2 import functional as F
 
         labels = torch.as_tensor(labels)
@@ -63,24 +63,24 @@ class TrainTransform:
             for side, crop in zip(image.shape[1:], (self.crop.height, self.crop.width), strict=True)
         )
         mirrored = self._flips and bool(_draw(2))
-        # Cut before all else, so that nothing is done to what is not used.
-        used = slice(top, top + rows), slice(left, left + columns)
-        pair = _as_pair(image[:, *used], labels[*used])
+        # Cropped first, so that no work is done on unused pixels.
+        crop_slices = slice(top, top + rows), slice(left, left + columns)
+        pair = _as_pair(image[:, *crop_slices], labels[*crop_slices])
         if (rows, columns) != (height, width):
-            pair = [F.resize(one, [height, width], antialias=True) for one in pair]
+            pair = [F.resize(tensor, [height, width], antialias=True) for tensor in pair]
         if mirrored:
-            pair = [F.horizontal_flip(one) for one in pair]
+            pair = [F.horizontal_flip(tensor) for tensor in pair]
         return padded(pair, self.crop.height, self.crop.width, self._colour)
 
 
 class WholeImage:
-    """A pair as it is, but padded to sides that a network takes."""
+    """A pair unchanged, except for padding to sides that a network accepts."""
 
     def __init__(self, data: DatasetPair) -> None:
         self._colour = mean_colour(data)
 
     def __call__(self, image: Tensor, labels: Target) -> tuple[Tensor, Tensor, None]:
-        """Of (3, H, W) and (H, W) uint8, both with a margin at the right and below."""
+        """Pad (3, H, W) and (H, W) uint8 at the right and below."""
         height, width = map(padded_side, image.shape[1:])
         return padded(_as_pair(image, labels), height, width, self._colour)
 
@@ -88,7 +88,7 @@ class WholeImage:
 def padded(
     pair: list[Any], height: int, width: int, colour: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, None]:
-    """Image and labels with a margin at the right and below, of a colour and ignored."""
+    """Image and labels padded at the right and below, with a colour and ignored labels."""
     from torchvision.transforms.v2 import functional as F
 
     image, labels = pair
@@ -100,7 +100,7 @@ def padded(
 
 
 def mean_colour(data: DatasetPair) -> tuple[int, ...]:
-    """What is 0 after normalisation, nearly, of 255."""
+    """The colour, from 0 to 255, that is close to 0 after normalisation."""
     return tuple(round(255 * value) for value in data.mean)
 
 
@@ -111,29 +111,29 @@ def _as_pair(image: Tensor, labels: Target) -> list[Any]:
 
 
 def _span(side: int, crop: int, scale: float) -> tuple[int, int, int]:
-    """Along one side: the first pixel that is used, how many are, and how many they become."""
+    """Along one side: the first pixel used, the number of pixels used, and their scaled number."""
     scaled = max(round(side * scale), 1)
     if scaled <= crop:
         return 0, side, scaled
-    used = min(max(round(crop / scale), 1), side)
-    return _draw(side - used + 1), used, crop
+    length = min(max(round(crop / scale), 1), side)
+    return _draw(side - length + 1), length, crop
 
 
 def _draw(count: int) -> int:
-    """A whole number from 0, below ``count``."""
+    """A random integer from 0 to ``count`` - 1."""
     return int(torch.randint(count, ()))
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How people are drawn for training; the defaults are HRNet's for MPII.
+    """How people are augmented for training; the defaults are HRNet's for MPII.
 
     Args:
-        size: of the square that the network sees, in pixels a side.
-        scale: standard deviation of the factor, which stays within one of it from 1.
-        turn: standard deviation of the angle in degrees, which stays within two of it.
-        turned: how often a person is turned.
-        flip: mirror one person in two.
+        size: side of the network's square input, in pixels.
+        scale: standard deviation of the scale factor, which is clipped to one of it around 1.
+        turn: standard deviation of the rotation in degrees, which is clipped to two of it.
+        turned: probability of a rotation.
+        flip: mirror half of the people.
     """
 
     size: int = 256
@@ -148,16 +148,16 @@ class Cut:
 
 
 class CutPerson:
-    """Cuts out a person, with draws from torch's global generator, or none."""
+    """Crops a person, with draws from torch's global generator, or none."""
 
     def __init__(self, drawn: Cut, mirrored: tuple[int, ...], *, draws: bool) -> None:
         self._drawn, self._draws = drawn, draws
         self._mirrored = torch.tensor(mirrored)
 
     def __call__(self, image: Tensor, rows: Target) -> tuple[Tensor, Tensor, None]:
-        """Of (3, H, W) uint8 and a person's rows (see `mpii.Person`), the square and its rows.
+        """From (3, H, W) uint8 and a person's rows (see `mpii.Person`), the square and its rows.
 
-        What lies outside the image is black.
+        It is black outside the image.
         """
         rows = torch.as_tensor(rows)
         factor, angle, mirror = self._draw() if self._draws else (1.0, 0.0, False)
@@ -165,31 +165,31 @@ class CutPerson:
         zoom = size / side
         cos, sin = math.cos(angle), math.sin(angle)
         turn = torch.tensor([[cos, -sin], [sin, cos]])
-        found = self._moved(rows, turn, zoom, mirror=mirror)
-        # Back from the square to the image, as Pillow has it.
+        moved = self._moved(rows, turn, zoom, mirror=mirror)
+        # From the square back to the image, as Pillow expects it.
         back = turn / zoom * torch.tensor([-1.0 if mirror else 1.0, 1.0])
         offset = rows[-1, :2] - back @ torch.full((2,), size / 2)
         matrix = torch.cat([back, offset[:, None]], 1).flatten().tolist()
         cut = to_pil(image).transform(
             (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
         )
-        return to_tensor(cut), found, None
+        return to_tensor(cut), moved, None
 
     def _moved(self, rows: Tensor, turn: Tensor, zoom: float, *, mirror: bool) -> Tensor:
-        found = rows.clone()
+        moved = rows.clone()
         half = self._drawn.size / 2
-        found[:, :2] = (rows[:, :2] - rows[-1, :2]) @ turn * zoom + half
-        found[-1, 2:] = rows[-1, 2:] * zoom
+        moved[:, :2] = (rows[:, :2] - rows[-1, :2]) @ turn * zoom + half
+        moved[-1, 2:] = rows[-1, 2:] * zoom
         if mirror:
-            found[:, 0] = 2 * half - found[:, 0]
-            found[:-1] = found[:-1][self._mirrored]
-        return found
+            moved[:, 0] = 2 * half - moved[:, 0]
+            moved[:-1] = moved[:-1][self._mirrored]
+        return moved
 
     def _draw(self) -> tuple[float, float, bool]:
-        """A factor of the square's side, an angle in radians, and whether to mirror."""
+        """A factor for the square's side, an angle in radians, and whether to mirror."""
         drawn = self._drawn
-        normal, other = torch.randn(2).tolist()
-        chance, side = torch.rand(2).tolist()
-        factor = 1 + drawn.scale * min(max(normal, -1.0), 1.0)
-        angle = drawn.turn * min(max(other, -2.0), 2.0) if chance < drawn.turned else 0.0
-        return factor, math.radians(angle), drawn.flip and side < 0.5
+        scale_draw, angle_draw = torch.randn(2).tolist()
+        turn_draw, flip_draw = torch.rand(2).tolist()
+        factor = 1 + drawn.scale * min(max(scale_draw, -1.0), 1.0)
+        angle = drawn.turn * min(max(angle_draw, -2.0), 2.0) if turn_draw < drawn.turned else 0.0
+        return factor, math.radians(angle), drawn.flip and flip_draw < 0.5
