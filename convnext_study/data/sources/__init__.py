@@ -1,4 +1,4 @@
-"""Data sets by kind: a file opens each, and a line of `SOURCES` names it (no torch here)."""
+"""The kinds of data sets: an entry of `SOURCES` each, and a file that opens it (no torch here)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convnext_study.errors import UserError
 if TYPE_CHECKING:
     from convnext_study.data.dataset import DatasetPair, OnCorruptImage
 
-# What the images of a kind are labelled with.
+# The kinds of labels.
 LABELS = OF_IMAGES, OF_PIXELS, JOINTS = (
     "a class for every image",
     "a class for every pixel",
@@ -21,8 +21,8 @@ LABELS = OF_IMAGES, OF_PIXELS, JOINTS = (
 
 
 class DatasetSize(NamedTuple):
-    """How many images and classes a data set has, the side of its images in pixels, and whether it
-    is evaluated on once, as `DatasetPair` has it."""
+    """The number of images and classes of a data set, the side of its images in pixels, and whether
+    its validation part is evaluated once, as in `DatasetPair`."""
 
     train: int
     val: int
@@ -35,7 +35,7 @@ IMAGENET = DatasetSize(1_281_167, 50_000, 1000, 224)  # ImageNet-1K
 
 
 class Opening(NamedTuple):
-    """How a data set is opened: with what ``?OPTION=VALUE``, and as `open_data` says."""
+    """How to open a data set: its ``?OPTION=VALUE``, and the arguments of `open_data`."""
 
     options: Mapping[str, str] = {}
     download: bool = False
@@ -48,20 +48,20 @@ class DataSource:
     """A kind of data set.
 
     Attributes:
-        usage: its URI, as help and errors have it.
+        usage: its URI, as shown in help and errors.
         opener: ``file:function`` in this folder, imported when the data is opened. The function
-            takes the path, what else follows the scheme, and an `Opening`.
-        labels: of its images.
+            takes the path, or whatever follows the scheme, and an `Opening`.
+        labels: of its images, one of `LABELS`.
         needs_path: whether something must follow the scheme.
-        default_path: where it is unless a path follows the scheme.
+        default_path: its folder unless a path follows the scheme.
         options: that may follow the path.
-        says: ``file:function`` for what path and options say besides where files are.
+        says: ``file:function`` for the identity in path and options, without locations of files.
         recipe: the short recipes that fit it, as in `recipes.CHOICES`.
-        size: where it is known.
-        files: patterns, of which its folder holds one where data of a known size is there.
-        assumed: its size where its folder is not there.
-        unsafe: first parts of paths that may run code or fetch, so that they are not opened for a
-            record of unknown origin.
+        size: if it is known.
+        files: patterns, one of which matches in its folder if data of a known size is present.
+        assumed: its size if its folder does not exist.
+        unsafe: first parts of paths that may execute code or download, so that they are not opened
+            for a record of unknown origin.
     """
 
     usage: str
@@ -79,7 +79,7 @@ class DataSource:
 
     @property
     def has_place(self) -> bool:
-        """Whether it lies somewhere, and is not known by its URI alone."""
+        """Whether it is stored in a location, and not identified by its URI alone."""
         return self.needs_path or bool(self.default_path)
 
     def open(self, path: str, how: Opening) -> DatasetPair:
@@ -88,14 +88,14 @@ class DataSource:
         return opener(path, how)
 
     def besides_place(self, path: str, options: Mapping[str, str]) -> str:
-        """What its URI says besides where files are; empty where the data itself tells it."""
+        """The identity in its URI, without locations; empty if the data itself identifies it."""
         return _function(self.says)(path, options) if self.says else ""
 
 
 def _function(name: str) -> Callable[..., Any]:
     file, _, function = name.partition(":")
-    found: Callable[..., Any] = getattr(import_module(f"{__name__}.{file}"), function)
-    return found
+    loaded: Callable[..., Any] = getattr(import_module(f"{__name__}.{file}"), function)
+    return loaded
 
 
 SOURCES = {
@@ -127,7 +127,7 @@ SOURCES = {
         assumed=IMAGENET,
     ),
     "packed": DataSource("packed:PATH", "packed:open_packed", files=("pack.json",)),
-    # Pickles, of which torchvision knows the digests: it opens no others.
+    # Pickles, whose digests torchvision checks before it opens them.
     "cifar10": DataSource(
         "cifar10:PATH",
         "cifar:open_cifar10",
@@ -163,7 +163,7 @@ SOURCES = {
 
 
 class DataUri(NamedTuple):
-    """A data set's URI taken apart: ``SCHEME:PATH?OPTIONS``, options where the kind takes them."""
+    """A data set's parsed URI: ``SCHEME:PATH?OPTIONS``, with options if the kind has any."""
 
     scheme: str
     path: str
@@ -189,18 +189,18 @@ def split_uri(uri: str) -> DataUri:
 
 
 def usages(labels: str) -> dict[str, str]:
-    """What the URIs of data with these labels look like, by scheme."""
-    return {scheme: one.usage for scheme, one in SOURCES.items() if one.labels == labels}
+    """The URIs of data with these labels, by scheme."""
+    return {scheme: source.usage for scheme, source in SOURCES.items() if source.labels == labels}
 
 
 def has_place(uri: str) -> bool:
-    """Whether data of this package lies somewhere, and is not known by its URI alone."""
+    """Whether known data is stored in a location, and not identified by its URI alone."""
     source = SOURCES.get(split_uri(uri).scheme)
     return source is not None and source.has_place
 
 
 def wrong_labels(uri: str, wanted: str) -> str | None:
-    """One line for data with other labels than ``wanted``; None where they fit, or are unknown."""
+    """An error for data with other labels than ``wanted``; None if they match or are unknown."""
     source = SOURCES.get(split_uri(uri).scheme)
     if source is None or source.labels == wanted:
         return None
@@ -209,6 +209,6 @@ def wrong_labels(uri: str, wanted: str) -> str | None:
 
 
 def check_labels(uri: str, wanted: str) -> None:
-    """Raises UserError, one line that names the right data, where `wrong_labels` has one."""
-    if said := wrong_labels(uri, wanted):
-        raise UserError(said)
+    """Raises UserError, one line that names suitable data, if the labels do not match."""
+    if problem := wrong_labels(uri, wanted):
+        raise UserError(problem)

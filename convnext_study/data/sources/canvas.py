@@ -1,16 +1,16 @@
 """``digit-canvas`` and ``digit-signs``, ``:SIZE,TRAIN,VAL``: digits on cluttered photographs,
 embedded.
 
-scikit-learn's real scans and photographs, so that nothing is downloaded. A canvas holds one to
-three whole digits that do not overlap, over fragments of smaller digits, over a dark piece of a
-photograph. The ink of a whole digit has its class, all else is background: 11 classes. On signs a
-whole digit stands on a round plate, and the plate has its class: a region that a map of 1/32 of the
-canvas still holds, and that has to be read inside to be known at its edge. Plates without a digit
-are background.
+They are made from scikit-learn's scans and photographs, so nothing is downloaded. A canvas shows
+one to three whole digits that do not overlap, over fragments of smaller digits, over a dark piece
+of a photograph. The ink of a whole digit has its class, all else is background: 11 classes. On
+signs each whole digit is on a round plate, and the plate has its class: a region that is large
+enough for a map of 1/32 of the canvas, and whose edge can only be classified by reading the digit.
+Plates without a digit are background.
 
-A canvas is a pure function of its part and index. All its digits are by one writer. Validation has
-writers and halves of photographs of its own. With ``,tune`` at the end, or ``:tune`` alone, it has
-two of the training writers instead, and the lower part of the training half: to choose by.
+A canvas is a pure function of its part and index. All its digits are by one writer. Validation uses
+separate writers and halves of photographs. With ``,tune`` at the end, or ``:tune`` alone, it uses
+two of the training writers and the lower part of the training half instead: for model selection.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from convnext_study.data.sources.synthetic import Draw, Scenes, paint, scene_siz
 
 DEFAULTS = (64, 2000, 400)  # side of a canvas in pixels, training and validation canvases
 SIGNS = (128, 1000, 200)
-PLATE = (0.25, 0.6)  # of each channel of a plate's colour
-EMPTY = (0, 2)  # plates without a digit, from and to
-SIDES = (32, 256)  # from a legible digit up to what fits into half of a photograph
-TUNE, UPPER = "tune", 208  # rows of a photograph to train on where its lower rows are to tune on
-DIGITS, FRAGMENTS = (1, 3), (0, 3)  # how many, from and to
-PLACE = 20  # tries to find room for a digit
-SCAN = (3 / 8, 1 / 2)  # side of a scan, of the canvas's
-INK = 0.4  # of a scan's darkest: from here on a pixel is the digit's
-BRIGHT = (0.75, 1.0)  # of each channel of a digit's colour
-PHOTO = 0.3  # of a photograph's brightness
+PLATE = (0.25, 0.6)  # range of each channel of a plate's colour
+EMPTY = (0, 2)  # range of the number of plates without a digit
+SIDES = (32, 256)  # from legible digits up to what fits into half of a photograph
+TUNE, UPPER = "tune", 208  # upper rows of a photograph to train on if the others are for tuning
+DIGITS, FRAGMENTS = (1, 3), (0, 3)  # ranges of their numbers
+PLACE = 20  # attempts to place a digit
+SCAN = (3 / 8, 1 / 2)  # side of a scan, as a fraction of the canvas's
+INK = 0.4  # fraction of the darkest ink from which a pixel belongs to the digit
+BRIGHT = (0.75, 1.0)  # range of each channel of a digit's colour
+PHOTO = 0.3  # factor of a photograph's brightness
 BACKGROUND = "background"
 
 
@@ -63,12 +63,12 @@ class Canvases(Scenes):
 
     @property
     def plates(self) -> bool:
-        """Whether digits stand on plates."""
+        """Whether digits are on plates."""
         return self.kind == "digit-signs"
 
     @cached_property
     def _scans_of(self) -> dict[int, Tensor]:
-        """The numbers of each writer's scans; canvases take turns in this order."""
+        """The indices of each writer's scans; canvases use the writers in this order."""
         present = sorted(set(self.writers.tolist()))
         return {writer: (self.writers == writer).nonzero().flatten() for writer in present}
 
@@ -92,10 +92,10 @@ class Canvases(Scenes):
         return image, labels
 
     def digests(self) -> dict[str, str]:
-        """Of what canvases are made from: their last bits may differ between machines."""
-        made = (self.part, self.side, self.count, DIGITS, FRAGMENTS, PLACE, SCAN, INK, BRIGHT)
+        """Of the inputs of canvases, whose own last bits may differ between machines."""
+        parameters = (self.part, self.side, self.count, DIGITS, FRAGMENTS, PLACE, SCAN, INK, BRIGHT)
         signs = (PLATE, EMPTY) if self.plates else ()
-        constants = repr((*made, PHOTO, self.noise, *signs)).encode()
+        constants = repr((*parameters, PHOTO, self.noise, *signs)).encode()
         return {"content": digest(constants, self.scans.numpy(), self.digits.numpy())}
 
     def _photograph(self, draw: Draw) -> Tensor:
@@ -111,7 +111,7 @@ class Canvases(Scenes):
         scans: Tensor,
         draw: Draw,
     ) -> None:
-        """One digit beside those whose places (top, left, side) are taken, where there is room."""
+        """Add a digit that overlaps none of the places (top, left, side) taken, if possible."""
         index, side = self._scan(scans, draw)
         if (place := self._place(taken, side, draw)) is None:
             return
@@ -128,7 +128,7 @@ class Canvases(Scenes):
     def _place(
         self, taken: list[tuple[int, int, int]], side: int, draw: Draw
     ) -> tuple[int, int, int] | None:
-        """Room for a square, which is then taken; None where there is none."""
+        """A free place for a square, which is added to ``taken``; None if none is found."""
         for _ in range(PLACE):
             top, left = (whole(draw, 0, self.side - side) for _ in range(2))
             if not any(_overlap((top, left, side), other) for other in taken):
@@ -137,7 +137,7 @@ class Canvases(Scenes):
         return None
 
     def _fragment(self, image: Tensor, scans: Tensor, draw: Draw) -> None:
-        """A quarter of a digit of half the size, anywhere."""
+        """Add a quarter of a digit of half the size, anywhere."""
         index, side = self._scan(scans, draw)
         side, half = side // 2, side // 4
         top, left = (whole(draw, 0, side - half) for _ in range(2))
@@ -146,15 +146,15 @@ class Canvases(Scenes):
         _paint(image[:, top : top + half, left : left + half], ink, draw)
 
     def _scan(self, scans: Tensor, draw: Draw) -> tuple[int, int]:
-        """Which of the writer's scans, and its side on the canvas."""
+        """A random scan of the writer, and its side on the canvas."""
         side = whole(draw, round(SCAN[0] * self.side), round(SCAN[1] * self.side))
         return int(scans[whole(draw, 0, len(scans) - 1)]), side
 
 
 def open_canvases(text: str, _: Opening) -> DatasetPair:
-    """The canvases that ``SIZE,TRAIN,VAL`` describes; what is left out has its default.
+    """The canvases that ``SIZE,TRAIN,VAL`` describes; omitted values have their defaults.
 
-    Raises DataError where they are not whole numbers that can be had.
+    Raises DataError if they are not integers in the valid range.
     """
     return _open("digit-canvas", text, DEFAULTS)
 
@@ -166,16 +166,16 @@ def open_signs(text: str, _: Opening) -> DatasetPair:
 
 def _open(scheme: str, text: str, defaults: tuple[int, int, int]) -> DatasetPair:
     tuned = text.split(",")[-1] == TUNE
-    bare, most = (text.removesuffix(TUNE).removesuffix(","), UPPER) if tuned else (text, SIDES[1])
-    side, train_count, val_count = scene_sizes(f"{scheme}:{text}", bare, defaults, (SIDES[0], most))
-    scans, authors = open_digits(), torch.from_numpy(writers())
+    bare, cap = (text.removesuffix(TUNE).removesuffix(","), UPPER) if tuned else (text, SIDES[1])
+    side, train_count, val_count = scene_sizes(f"{scheme}:{text}", bare, defaults, (SIDES[0], cap))
+    scans, writer_ids = open_digits(), torch.from_numpy(writers())
     held_out, tuning = (torch.from_numpy(part_mask(part)) for part in ("test", TUNE))
 
     def canvases(part: str, count: int, chosen: Tensor) -> Canvases:
         images = scans.val if part == "val" else scans.train
         assert isinstance(images, MemoryImages)  # noqa: S101  the embedded digits are
-        among = chosen[held_out if part == "val" else ~held_out]
-        digits = (images.images[among, 0], images.labels[among], authors[chosen])
+        indices = chosen[held_out if part == "val" else ~held_out]
+        digits = (images.images[indices, 0], images.labels[indices], writer_ids[chosen])
         return Canvases(scheme, part, side, count, *digits, _photographs(part, tuned))
 
     train = canvases("train", train_count, ~(held_out | tuning) if tuned else ~held_out)
@@ -197,25 +197,25 @@ def _open(scheme: str, text: str, defaults: tuple[int, int, int]) -> DatasetPair
 
 @cache
 def _photographs(part: str, tuned: bool = False) -> tuple[Tensor, ...]:
-    """One half of each of scikit-learn's photographs, (3, 427, 320), from 0 to 1; where networks
-    are tuned, the upper or the lower rows of the training half."""
+    """One half of each of scikit-learn's photographs, (3, 427, 320), from 0 to 1; for tuning, the
+    upper or the lower rows of the training half."""
     photos = [torch.from_numpy(read_photograph(name)) / 255 for name in PHOTOGRAPHS]
     half = photos[0].shape[2] // 2
     if not tuned:
-        return tuple(one[:, :, half:] if part == "val" else one[:, :, :half] for one in photos)
-    return tuple(one[:, UPPER:, :half] if part == TUNE else one[:, :UPPER, :half] for one in photos)
+        return tuple(p[:, :, half:] if part == "val" else p[:, :, :half] for p in photos)
+    return tuple(p[:, UPPER:, :half] if part == TUNE else p[:, :UPPER, :half] for p in photos)
 
 
 def _resized(scan: Tensor, side: int) -> Tensor:
-    """A scan's ink, (side, side) from 0 to 1."""
+    """A resized scan's ink, (side, side) from 0 to 1."""
     ink = scan[None, None].float() / 255
     return F.interpolate(ink, size=(side, side), mode="bilinear", align_corners=False)[0, 0]
 
 
 def _disc(side: int) -> Tensor:
     """A round plate, (side, side) from 0 to 1."""
-    away = (torch.arange(side) + 0.5 - side / 2) ** 2
-    return (side / 2 - (away[:, None] + away[None, :]).sqrt() + 0.5).clamp(0, 1)
+    squared = (torch.arange(side) + 0.5 - side / 2) ** 2
+    return (side / 2 - (squared[:, None] + squared[None, :]).sqrt() + 0.5).clamp(0, 1)
 
 
 def _part(maps: Tensor, place: tuple[int, int, int]) -> Tensor:
@@ -225,7 +225,7 @@ def _part(maps: Tensor, place: tuple[int, int, int]) -> Tensor:
 
 
 def _paint(under: Tensor, ink: Tensor, draw: Draw, colours: tuple[float, float] = BRIGHT) -> None:
-    """Ink of a colour that is drawn, over (3, h, w), in place."""
+    """Paint ink of a random colour over (3, h, w), in place."""
     paint(under, ink, torch.tensor([draw(*colours) for _ in range(len(under))]))
 
 

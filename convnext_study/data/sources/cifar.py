@@ -14,15 +14,15 @@ from convnext_study.errors import first_line
 
 
 def open_cifar(name: str, path: str, how: Opening) -> DatasetPair:
-    """50,000 training and 10,000 test images of 32x32, held in memory (180 MB).
+    """50,000 training and 10,000 test images of 32x32, in memory (180 MB).
 
-    Raises DataError where the files are missing, damaged or cannot be fetched.
+    Raises DataError if the files are missing, damaged or cannot be fetched.
     """
     from torchvision import datasets
 
-    kind: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    dataset: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     try:
-        train, val = (kind(path, train=one, download=how.download) for one in (True, False))
+        train, val = (dataset(path, train=flag, download=how.download) for flag in (True, False))
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         if how.download:
             raise DataError(f"{path}: {name} cannot be fetched ({first_line(error)})") from error

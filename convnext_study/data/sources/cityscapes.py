@@ -1,8 +1,8 @@
 """``cityscapes:PATH``: the folders of Cityscapes as its authors pack them (Cordts et al., 2016).
 
-``leftImg8bit`` and ``gtFine`` hold ``train`` and ``val``, with a folder for each city. The 34 kinds
-of labels of the ``_labelIds.png`` become the 19 classes that are trained and evaluated, all else is
-ignored; torchvision has the table.
+``leftImg8bit`` and ``gtFine`` contain ``train`` and ``val``, with a folder per city. The 34 label
+ids of the ``_labelIds.png`` are mapped to the 19 classes that are trained and evaluated, all others
+are ignored, by torchvision's table.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from convnext_study.data.sources.pairs import paired
 IMAGES, MASKS = "leftImg8bit", "gtFine"
 IMAGE_END, MASK_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
 TRAIN_END = "_gtFine_labelTrainIds.png"
-LABEL_IDS, TRAINED = 34, 19  # how many there are; label ids from 19 on are no train ids
-SELDOM = [5, 6, 9, 10, 14, 15, 16, 18]  # label ids that are not trained, and rare
+LABEL_IDS, TRAINED = 34, 19  # their numbers; label ids from 19 on are not train ids
+RARE = [5, 6, 9, 10, 14, 15, 16, 18]  # rare label ids that are not trained
 
 
 def open_cityscapes(path: str, how: Opening) -> DatasetPair:
-    """2,975 training and 500 validation images, with whatever of them is there.
+    """2,975 training and 500 validation images, or those that are present.
 
     Raises DataError naming the folder or the file at fault.
     """
@@ -39,19 +39,19 @@ def open_cityscapes(path: str, how: Opening) -> DatasetPair:
             )
     names, to_class = train_classes()
     train, val = (_part(root, part, how) for part in ("train", "val"))
-    for one in (train, val):
-        one.map_labels(to_class)
+    for pairs in (train, val):
+        pairs.map_labels(to_class)
     return masked_data(train, val, names)
 
 
 def _part(root: Path, part: str, how: Opening) -> MaskedImages:
-    """A part's pairs, whose masks hold label ids."""
+    """A part's pairs, whose masks contain label ids."""
     pairs = paired(root, f"{IMAGES}/{part}", f"{MASKS}/{part}", _mask_of, {".png"})
-    for other in sorted((root / MASKS / part).rglob(f"*{TRAIN_END}")):
-        mask = other.with_name(other.name.removesuffix(TRAIN_END) + MASK_END)
+    for train_id_mask in sorted((root / MASKS / part).rglob(f"*{TRAIN_END}")):
+        mask = train_id_mask.with_name(train_id_mask.name.removesuffix(TRAIN_END) + MASK_END)
         if not mask.exists():
             raise DataError(
-                f"{mask}: is missing, and {other.name} is not read; unpack "
+                f"{mask}: is missing, and {train_id_mask.name} is not read; unpack "
                 f"gtFine_trainvaltest.zip of Cityscapes again, or give these masks as pairs:PATH"
             )
     pairs.survey(how.corrupt_images)
@@ -72,26 +72,26 @@ def train_classes() -> tuple[tuple[str, ...], Labels]:
 
 
 def _mask_of(image: str) -> str | None:
-    """The mask's name of an image's; None of what is no image of the set."""
+    """The name of an image's mask; None if it is not an image of the data set."""
     return image.removesuffix(IMAGE_END) + MASK_END if image.endswith(IMAGE_END) else None
 
 
-def _check_ids(found: MaskedImages) -> None:
-    """Raises DataError for masks that can only hold the ids of the 19 classes.
+def _check_ids(pairs: MaskedImages) -> None:
+    """Raises DataError for masks that can only contain train ids.
 
-    No street is without what has label ids from 19 on (signs, plants, the sky, people, cars).
-    Without them, pixels without a class (255), or of what is seldom there (a tunnel, a bridge),
-    are train ids.
+    Every street shows something with a label id from 19 on (signs, plants, sky, people, cars). If
+    none occurs, the values are train ids when there are also pixels without a class (255) or with
+    ids of rare things (a tunnel, a bridge).
     """
-    low: Bools = np.asarray(
-        found.holds[:, : TRAINED + 1].any(1) & ~found.holds[:, TRAINED:IGNORE].any(1)
+    below_19: Bools = np.asarray(
+        pairs.holds[:, : TRAINED + 1].any(1) & ~pairs.holds[:, TRAINED:IGNORE].any(1)
     )
-    ids = low & found.holds[:, IGNORE]
-    if low.all() and found.holds[:, SELDOM].any():
-        ids = low
-    if ids.any():
+    suspect = below_19 & pairs.holds[:, IGNORE]
+    if below_19.all() and pairs.holds[:, RARE].any():
+        suspect = below_19
+    if suspect.any():
         raise DataError(
-            f"{found.mask_path(int(ids.argmax()))}: holds train ids (0 to 18 and {IGNORE}) "
+            f"{pairs.mask_path(int(suspect.argmax()))}: holds train ids (0 to 18 and {IGNORE}) "
             f"where label ids (0 to 33) are read; unpack gtFine_trainvaltest.zip of Cityscapes "
             f"again, or give these masks as pairs:PATH"
         )

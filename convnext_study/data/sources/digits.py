@@ -1,7 +1,7 @@
 """The embedded data: scikit-learn's optical digits, 1,797 real 8x8 scans (Alpaydin & Kaynak, 1998).
 
-They come with scikit-learn, so nothing is downloaded. Drawn up to 32x32 and three channels. The
-scans stand writer after writer, 14 of them, and no writer is in two parts of the data.
+They are part of scikit-learn, so nothing is downloaded. They are resized to 32x32 and repeated to
+three channels. The scans are ordered by writer, 14 in all, and no writer is in two parts.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from convnext_study.data.dataset import (
 )
 from convnext_study.data.sources import Opening
 
-SIZE = 32  # pixels a side
-AT_ONCE = 10_000  # images drawn up together
+SIZE = 32  # side in pixels
+AT_ONCE = 10_000  # images resized together
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
-# The first scan of each writer in scikit-learn's table, and the end: each begins with the digits
-# from 0 to 9 in order, over and over (scikit-learn MOOC, "Sample grouping").
+# The first scan of each writer in scikit-learn's table, and the end: each writer repeats the digits
+# from 0 to 9 in order (scikit-learn MOOC, "Sample grouping").
 _FIRST_SCANS = (0, 130, 256, 386, 516, 646, 776, 915, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
-# Which part of the data each writer's scans belong to for good: no random generator and no version
-# of a library can change it.
+# The part of the data that each writer's scans belong to, written down so that no random generator
+# and no library version can change it.
 PARTS = ("train", "tune", "test")
 _PART_OF_WRITER = (
     *("test", "train", "tune", "train", "test", "train", "test"),
@@ -43,7 +43,7 @@ _PART_OF_WRITER = (
 
 
 def open_digits(_: str = "", __: Opening | None = None) -> DatasetPair:
-    """The scans of eight writers to train on, and of six others to validate with."""
+    """The scans of eight writers for training, and of six others for validation."""
     pixels, targets = read_scans()
     labels = torch.from_numpy(targets).long()
     images = draw_up(torch.from_numpy(pixels).float() * (255 / 16))
@@ -63,16 +63,16 @@ def open_digits(_: str = "", __: Opening | None = None) -> DatasetPair:
 
 
 def draw_up(grey: torch.Tensor) -> torch.Tensor:
-    """(n, h, w) of 0 to 255 as (n, 3, SIZE, SIZE) uint8, a few at a time."""
-    drawn = [
+    """Resize (n, h, w) of 0 to 255 to (n, 3, SIZE, SIZE) uint8, in chunks."""
+    resized = [
         F.interpolate(
-            some[:, None].float(), size=(SIZE, SIZE), mode="bilinear", align_corners=False
+            chunk[:, None].float(), size=(SIZE, SIZE), mode="bilinear", align_corners=False
         )
         .round()
         .to(torch.uint8)
-        for some in torch.split(grey, AT_ONCE)
+        for chunk in torch.split(grey, AT_ONCE)
     ]
-    return repeat(torch.cat(drawn), "n 1 h w -> n c h w", c=3).contiguous()
+    return repeat(torch.cat(resized), "n 1 h w -> n c h w", c=3).contiguous()
 
 
 def writers() -> npt.NDArray[np.int64]:
@@ -82,9 +82,9 @@ def writers() -> npt.NDArray[np.int64]:
 
 
 def part_mask(part: str) -> npt.NDArray[np.bool_]:
-    """(1797,) which scans of scikit-learn's table are by the writers of that part of `PARTS`."""
-    found: npt.NDArray[np.bool_] = np.array([one == part for one in _PART_OF_WRITER])[writers()]
-    return found
+    """(1797,) which scans of scikit-learn's table are by writers of this part of `PARTS`."""
+    by_writer: npt.NDArray[np.bool_] = np.array([p == part for p in _PART_OF_WRITER])
+    return by_writer[writers()]
 
 
 def read_scans() -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
@@ -95,7 +95,7 @@ def read_scans() -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
 
 @cache
 def read_photograph(name: str) -> npt.NDArray[np.uint8]:
-    """One of `PHOTOGRAPHS`, (3, H, W). Raises DataError where it cannot be read."""
+    """One of `PHOTOGRAPHS`, (3, H, W). Raises DataError if it cannot be read."""
     path = shipped(f"images/{name}")
     try:
         with Image.open(path) as image:
@@ -106,9 +106,9 @@ def read_photograph(name: str) -> npt.NDArray[np.uint8]:
 
 
 def shipped(name: str) -> Path:
-    """A file of scikit-learn's, without importing it: that takes seconds.
+    """A data file of scikit-learn, without importing it, which takes seconds.
 
-    Raises DataError where it is not installed.
+    Raises DataError if it is not installed.
     """
     package = find_spec("sklearn")
     if package is None or not package.submodule_search_locations:
