@@ -1,8 +1,8 @@
 """``fashion`` or ``fashion:PATH``: photographs of clothes, Fashion-MNIST (Xiao et al., 2017).
 
-Zalando's product photographs in grey, 28x28, in ten classes. The IDX files are read as they are
-packed, compressed or not; Debian has them as a package. Drawn up to 32x32 and three channels, as
-`digits`, to the same bits on every machine: all sums are exact in 32 bits.
+Zalando's product photographs in grey, 28x28, in ten classes. The IDX files may be compressed or
+not; Debian has them as a package. Images are resized to 32x32 and three channels, like `digits`,
+bit for bit the same on every machine: all sums are exact in 32 bits.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat",
     "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
-SCANNED = 28  # pixels a side, in the files
-MOST_IMAGES = 60_000  # of a part
+STORED = 28  # side in pixels, in the files
+MOST_IMAGES = 60_000  # in a part
 BYTES = 0x800  # the magic number of an IDX file of bytes, without its number of dimensions
 
 
 def open_fashion(path: str, how: Opening) -> DatasetPair:
-    """60,000 training and 10,000 test images, held in memory (215 MB).
+    """60,000 training and 10,000 test images, in memory (215 MB).
 
-    The option ``train`` takes so many of the training images, always the same and as many of each
-    class. Raises DataError where the files are missing, damaged or cannot be fetched.
+    The option ``train`` limits the number of training images, always the same ones and equally many
+    per class. Raises DataError if the files are missing, damaged or cannot be fetched.
     """
     root = Path(path or SOURCES["fashion"].default_path).expanduser()
     folder = _folder(root)
@@ -63,9 +63,9 @@ def open_fashion(path: str, how: Opening) -> DatasetPair:
 
 
 def _folder(root: Path) -> Path | None:
-    """The folder with the files; None where there is none."""
-    found = (next(root.glob(pattern), None) for pattern in SOURCES["fashion"].files)
-    return next((one.parent for one in found if one), None)
+    """The folder with the files; None if there is none."""
+    matches = (next(root.glob(pattern), None) for pattern in SOURCES["fashion"].files)
+    return next((file.parent for file in matches if file), None)
 
 
 def _fetch(root: Path) -> None:
@@ -79,7 +79,7 @@ def _fetch(root: Path) -> None:
 
 def _read_part(folder: Path, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Images (n, 28, 28) uint8 and their classes (n,) int64."""
-    pixels = _read(folder / f"{name}-images-idx3-ubyte", SCANNED, SCANNED)
+    pixels = _read(folder / f"{name}-images-idx3-ubyte", STORED, STORED)
     labels = _read(folder / f"{name}-labels-idx1-ubyte")
     if len(pixels) != len(labels) or not len(labels) or labels.max() >= len(CLASSES):
         raise DataError(
@@ -90,7 +90,7 @@ def _read_part(folder: Path, name: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _read(path: Path, *shape: int) -> np.ndarray:
-    """The (n, *shape) bytes of an IDX file or of it compressed, of which no more is read."""
+    """The (n, *shape) bytes of an IDX file, compressed or not; reads no more than these."""
     packed = path.with_name(f"{path.name}.gz")
     where = path if path.exists() else packed
     try:
@@ -112,12 +112,12 @@ def _read(path: Path, *shape: int) -> np.ndarray:
 
 
 def _balanced(labels: torch.Tensor, text: str) -> torch.Tensor:
-    """(n,) bool: the first images of each class, as many as makes ``text`` of them in all."""
+    """(n,) bool: the first images of each class, so that there are ``text`` in total."""
     count = int(text) if text.isdecimal() and len(text) < 10 else 0
-    each, rest = divmod(count, len(CLASSES))
+    per_class, remainder = divmod(count, len(CLASSES))
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(len(CLASSES)):
-        chosen[(labels == label).nonzero().flatten()[: each + (label < rest)]] = True
+        chosen[(labels == label).nonzero().flatten()[: per_class + (label < remainder)]] = True
     if count < len(CLASSES) or int(chosen.sum()) != count:
         raise DataError(
             f"fashion: train={text:.20} is not a number of training images from {len(CLASSES)} to "

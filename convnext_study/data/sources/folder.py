@@ -1,4 +1,4 @@
-"""``folder:PATH``: a folder with ``train/`` and ``val/``, and in each a folder for every class."""
+"""``folder:PATH``: a folder with ``train/`` and ``val/``, and in each a folder per class."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from convnext_study.data.sources.listing import (
     unread_note,
 )
 
-LARGEST, SMALLEST = 224, 32  # sides of what a network sees unless the recipe says another
-LOOK_AT = 9  # images, to know what size they are
+LARGEST, SMALLEST = 224, 32  # bounds of the input's side unless the recipe sets one
+PROBED = 9  # images from which the size is determined
 Part = tuple[ImageDataset, tuple[str, ...]]  # with its classes
 
 
 def open_folder(path: str, how: Opening) -> DatasetPair:
     """Class folders under ``train/`` and ``val/``. Raises DataError naming the path at fault.
 
-    The validation part alone may also lie in the folder itself, where it has neither.
+    With ``val_alone``, a folder that has neither is itself the validation part.
     """
     root = Path(path).expanduser()
     places = {name: root / name for name in ("train", "val")}
     if how.val_alone:
-        lone = not any(map(is_folder, places.values()))
-        places = {"val": root if lone else places["val"]}
+        bare = not any(map(is_folder, places.values()))
+        places = {"val": root if bare else places["val"]}
     for place in (root, *places.values()):
         if not is_folder(place):
             needed = " and ".join(f"PATH/{name}" for name in places)
@@ -41,9 +41,9 @@ def open_folder(path: str, how: Opening) -> DatasetPair:
 
 
 def of_parts(where: str, parts: dict[str, Part], size: int | None = None) -> DatasetPair:
-    """Data of images with a class each, ``train`` and ``val`` or that alone, of classes by name.
+    """Classification data from the parts ``train`` and ``val``, or ``val`` alone.
 
-    Raises DataError where the two parts do not hold the same classes.
+    Raises DataError if the two parts do not have the same classes.
     """
     val, val_classes = parts["val"]
     train, classes = parts.get("train", parts["val"])
@@ -57,12 +57,12 @@ def of_parts(where: str, parts: dict[str, Part], size: int | None = None) -> Dat
 
 
 def natural_size(images: ImageDataset) -> int:
-    """Side to which images are scaled: 224, or that of smaller ones, from 32 on.
+    """Side to which images are scaled: their own, but at least 32 and at most 224.
 
     It is the median of a few images spread over the set; unreadable ones do not count.
     """
     sides = []
-    for index in range(0, len(images), max(len(images) // LOOK_AT, 1)):
+    for index in range(0, len(images), max(len(images) // PROBED, 1)):
         try:
             sides.append(min(images.pixels(index)[0].shape[1:]))
         except CorruptImage:
@@ -72,8 +72,8 @@ def natural_size(images: ImageDataset) -> int:
 
 
 def list_images(part: Path, by: Callable[[str], Any] | None = None) -> Part:
-    """The images in each folder of a part in turn, in the order of their paths or of what ``by``
-    makes of them, and the folders' names. Raises DataError where there are none, or one is empty.
+    """The images in each folder of a part, sorted by path or by the key ``by``, and the folders'
+    names. Raises DataError if there are no folders, or one is empty.
     """
     classes = tuple(subfolders(str(part)))
     if not classes:
@@ -82,9 +82,9 @@ def list_images(part: Path, by: Callable[[str], Any] | None = None) -> Part:
     files: list[tuple[str, int]] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = dict(files_in(str(part / name), SUFFIXES, unread))
-        if not found:
+        sizes = dict(files_in(str(part / name), SUFFIXES, unread))
+        if not sizes:
             raise DataError(f"{part / name}: holds no images ({', '.join(sorted(SUFFIXES))})")
-        files += [(path, found[path]) for path in sorted(found, key=by)]
-        labels += [label] * len(found)
+        files += [(path, sizes[path]) for path in sorted(sizes, key=by)]
+        labels += [label] * len(sizes)
     return Files(str(part), files, labels, unread_note(str(part), unread, SUFFIXES)), classes

@@ -1,8 +1,8 @@
-"""What a folder of images holds, looked at once: every file with its size.
+"""List a folder of images once: every file with its size.
 
-Links are followed, and no folder is entered from inside itself. What cannot be looked at ends the
-listing: a data set without the folders of a lost mount would be a smaller one that trains as well.
-What systems and tools leave beside images is no data, and is not looked at.
+Links are followed, but no folder is entered from inside itself. Anything unreadable stops the
+listing: a data set without the folders of a lost mount would be a smaller one that still trains.
+Files that operating systems and tools leave beside images are not data and are ignored.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 from convnext_study.data.dataset import DataError, unreadable
 
-Place = tuple[int, int]  # device and inode: a folder, whatever links lead to it
+FolderId = tuple[int, int]  # device and inode: the same for all links to a folder
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MOST_NAMED = 8  # suffixes
-MOST_CLASSES = 100_000  # a classifier of more would not fit anywhere, and a label of more is a slip
+MOST_CLASSES = 100_000  # a larger classifier would not fit in memory; a larger label is a mistake
 
 # What macOS, Synology, QNAP, ext4 and Windows leave in folders, beside names that begin with a dot.
 SYSTEM_NAMES = frozenset(
@@ -30,9 +30,9 @@ SYSTEM_NAMES = frozenset(
 
 
 def numbered_classes(where: str, labels: Collection[int]) -> tuple[str, ...]:
-    """Names of classes that only have numbers, from 0 to the largest.
+    """Names of classes that have only numbers, from 0 to the largest.
 
-    Raises DataError for a label below 0, as of images that have none, and for more than
+    Raises DataError for a label below 0, such as that of unlabelled images, and for more than
     `MOST_CLASSES`.
     """
     if min(labels) < 0:
@@ -43,7 +43,7 @@ def numbered_classes(where: str, labels: Collection[int]) -> tuple[str, ...]:
 
 
 def is_data(path: str) -> bool:
-    """Whether no part of a path inside a data set is hidden, or named as systems name their own."""
+    """Whether no part of a path inside a data set is hidden or has a name that systems use."""
     return all(_is_own_name(part) for part in path.split("/") if part not in ("", ".", ".."))
 
 
@@ -53,7 +53,7 @@ def _is_own_name(name: str) -> bool:
 
 @contextmanager
 def _looking() -> Iterator[None]:
-    """Raises DataError that names what cannot be looked at."""
+    """Raises DataError that names the unreadable path."""
     try:
         yield
     except OSError as error:
@@ -62,13 +62,13 @@ def _looking() -> Iterator[None]:
 
 @_looking()
 def size_of(path: str) -> int:
-    """A file's size in bytes. Raises DataError where it cannot be had."""
+    """A file's size in bytes. Raises DataError if it cannot be read."""
     return os.stat(path).st_size  # noqa: PTH116
 
 
 @_looking()
 def is_folder(path: Path) -> bool:
-    """Whether there is such a folder. Raises DataError where that cannot be known."""
+    """Whether there is such a folder. Raises DataError if that cannot be determined."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -77,7 +77,7 @@ def is_folder(path: Path) -> bool:
 
 @_looking()
 def subfolders(folder: str) -> list[str]:
-    """Names of the folders in a folder, in their order. Raises DataError at what is unreadable."""
+    """Sorted names of the folders in a folder. Raises DataError if one is unreadable."""
     return sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
 
 
@@ -85,41 +85,41 @@ def subfolders(folder: str) -> list[str]:
 def files_in(
     folder: str, suffixes: Collection[str] | None = None, unread: Counter[str] | None = None
 ) -> list[tuple[str, int]]:
-    """Path and size in bytes of every file under a folder, in no order.
+    """Path and size in bytes of every file under a folder, unordered.
 
     Args:
-        folder: where to look.
-        suffixes: of the files to list, as ``.jpg``; all files where not given.
-        unread: counts the other files by their suffixes.
+        folder: to list, with all folders in it.
+        suffixes: of the files to list, like ``.jpg``; by default all files.
+        unread: counts the other files by suffix.
 
-    Raises DataError naming what cannot be read, and a folder that is a link to one above it.
+    Raises DataError naming what cannot be read, or a folder that is a link to one above it.
     """
-    above, place = _above(folder), _place(folder)
-    if place in above:
+    above, folder_id = _above(folder), _folder_id(folder)
+    if folder_id in above:
         raise DataError(f"{folder}: a link to a folder above it, which holds itself; remove it")
-    found: list[tuple[str, int]] = []
-    waiting = [(folder, above | {place})]
+    files: list[tuple[str, int]] = []
+    waiting = [(folder, above | {folder_id})]
     while waiting:
         inside, above = waiting.pop()
         for entry in _entries(inside):
             if _is_folder(entry):
-                if (place := _place(entry.path)) not in above:
-                    waiting.append((entry.path, above | {place}))
+                if (folder_id := _folder_id(entry.path)) not in above:
+                    waiting.append((entry.path, above | {folder_id}))
             elif suffixes is None or _suffix(entry.name) in suffixes:
-                found.append((entry.path, entry.stat().st_size))
+                files.append((entry.path, entry.stat().st_size))
             elif unread is not None:
                 unread[_suffix(entry.name)] += 1
-    return found
+    return files
 
 
 def unread_note(folder: str, unread: Counter[str], suffixes: Collection[str]) -> tuple[str, ...]:
-    """One line that says which files in a folder are not read, and none where all are."""
+    """One line that says which files in a folder are not read, or none if all are."""
     if not unread:
         return ()
     kinds = [f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(unread.items())]
-    more = " ..." if len(kinds) > MOST_NAMED else ""
+    etc = " ..." if len(kinds) > MOST_NAMED else ""
     return (
-        f"{folder}: {unread.total()} files are not read ({', '.join(kinds[:MOST_NAMED])}{more}); "
+        f"{folder}: {unread.total()} files are not read ({', '.join(kinds[:MOST_NAMED])}{etc}); "
         f"images are {', '.join(sorted(suffixes))}",
     )
 
@@ -130,23 +130,23 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Raises OSError at a link that leads nowhere: what it led to may be a lost mount."""
-    found = entry.is_dir()
-    if not found and entry.is_symlink():
+    """Raises OSError for a broken link: its target may be a lost mount."""
+    is_dir = entry.is_dir()
+    if not is_dir and entry.is_symlink():
         entry.stat()
-    return found
+    return is_dir
 
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  a million of them
 
 
-def _place(folder: str) -> Place:
-    found = os.stat(folder)  # noqa: PTH116
-    return found.st_dev, found.st_ino
+def _folder_id(folder: str) -> FolderId:
+    status = os.stat(folder)  # noqa: PTH116
+    return status.st_dev, status.st_ino
 
 
-def _above(folder: str) -> frozenset[Place]:
-    """All folders that a folder is in, by its path and by where links on that path lead."""
+def _above(folder: str) -> frozenset[FolderId]:
+    """All folders that contain a folder, by its path and by the targets of links on it."""
     paths = Path(os.path.abspath(folder)), Path(os.path.realpath(folder))  # noqa: PTH100
-    return frozenset(_place(str(parent)) for path in paths for parent in path.parents)
+    return frozenset(_folder_id(str(parent)) for path in paths for parent in path.parents)

@@ -1,11 +1,11 @@
 """``mpii:PATH``: MPII Human Pose (Andriluka et al., 2014), ``PATH/images`` and its annotation.
 
-Either the authors' own file, ``mpii_human_pose_v1_u12_1.mat``, in ``PATH`` or ``PATH/annot``; its
-test part has no joints, so every eighth image of the training part is held out (ours). Or what
-HRNet's authors made of it: ``annot/train.json``, ``annot/valid.json`` (Tompson et al.'s split) and
-``annot/gt_valid.mat``, which has the sizes of the heads; then results are comparable with theirs.
+The annotation is the authors' own file, ``mpii_human_pose_v1_u12_1.mat``, in ``PATH`` or
+``PATH/annot``; its test part has no joints, so every eighth image of the training part is held out
+(our choice). Or it is the version of HRNet's authors: ``annot/train.json``, ``annot/valid.json``
+(Tompson et al.'s split) and ``annot/gt_valid.mat`` with the head sizes, for comparable results.
 
-A person is looked at in a square around its centre, moved down by 15 and of 250 pixels at scale 1,
+Each person is cropped to a square of 250 pixels at scale 1, centred 15 below the annotated centre,
 as in HRNet (Sun et al., 2019).
 """
 
@@ -33,7 +33,7 @@ from convnext_study.data.transforms.joint import Cut
 from convnext_study.errors import first_line
 
 Floats = npt.NDArray[np.float32]
-# The columns of a joint's row, and of the last row, which tells of the whole person.
+# The columns of a joint's row, and of the last row, which describes the whole person.
 JOINT_COLUMNS, PERSON_COLUMNS = ("x", "y", "labelled", "unused"), ("x", "y", "side", "head")
 
 
@@ -43,10 +43,10 @@ class Person:
 
     Args:
         image: the name of its file.
-        joints: (joints, 3): place, and 1 where it is labelled, else 0.
-        centre: of the square that is looked at.
-        side: of that square.
-        head: size of the head, by which errors are measured; NaN where it is not known.
+        joints: (joints, 3): x, y, and 1 if the joint is labelled, else 0.
+        centre: of the square crop.
+        side: of that square, in pixels.
+        head: size of the head, by which errors are normalised; NaN if it is unknown.
     """
 
     image: str
@@ -56,8 +56,8 @@ class Person:
     head: float = math.nan
 
     def rows(self) -> Floats:
-        """(joints + 1, 4): each joint's place and whether it is labelled; last the square's centre
-        and side and the head's size."""
+        """(joints + 1, 4): each joint's position and whether it is labelled; in the last row the
+        square's centre and side and the head's size."""
         rows = np.zeros((len(self.joints) + 1, len(JOINT_COLUMNS)), dtype=np.float32)
         rows[:-1, :3] = self.joints
         rows[-1] = (*self.centre, self.side, self.head)
@@ -65,12 +65,12 @@ class Person:
 
 
 class People:
-    """People in images under ``folder``; ``sizes`` of the files in bytes, by their names."""
+    """People in images under ``folder``; ``sizes`` of the files in bytes, by name."""
 
     def __init__(self, folder: str, people: Sequence[Person], sizes: Mapping[str, int]) -> None:
         self._folder = folder
         self._names = Names([person.image for person in people])
-        self._sizes = np.array([sizes.get(one.image, -1) for one in people], dtype=np.int64)
+        self._sizes = np.array([sizes.get(person.image, -1) for person in people], dtype=np.int64)
         self._rows = np.stack([person.rows() for person in people])
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class People:
         return image, torch.from_numpy(rows)
 
     def groups(self) -> torch.Tensor:
-        """(N,) int64, a number for each person: those in one image share theirs."""
+        """(N,) int64, a group for each person: the image that they are in."""
         names = [self._names[index] for index in range(len(self))]
         return torch.from_numpy(np.unique(names, return_inverse=True)[1])
 
@@ -113,29 +113,29 @@ class People:
         }
 
     def check_images(self, on_corrupt: OnCorruptImage) -> None:
-        """Raises CorruptImage at the first image that is missing, or where all are."""
+        """Raises CorruptImage for the first missing image; if those are skipped, if all are."""
         missing = np.flatnonzero(self._sizes < 0)
         if len(missing) and (on_corrupt == "stop" or len(missing) == len(self)):
             self.pixels(int(missing[0]))
 
 
-# In the order of their ids.
+# In the order of MPII's ids.
 JOINTS = (
     "right ankle", "right knee", "right hip", "left hip", "left knee", "left ankle", "pelvis",
     "thorax", "neck", "head", "right wrist", "right elbow", "right shoulder", "left shoulder",
     "left elbow", "left wrist",
 )  # fmt: skip
-# The places of the joints that PCKh counts, and of each the one that it is in a mirror image.
+# Indices of the joints that PCKh counts, and each joint's counterpart in a mirrored image.
 MEASURED = tuple(i for i, joint in enumerate(JOINTS) if joint not in ("pelvis", "thorax"))
-_OTHER = {"left": "right", "right": "left"}
+_OPPOSITE = {"left": "right", "right": "left"}
 MIRRORED = tuple(
-    JOINTS.index(" ".join(_OTHER.get(word, word) for word in joint.split())) for joint in JOINTS
+    JOINTS.index(" ".join(_OPPOSITE.get(word, word) for word in joint.split())) for joint in JOINTS
 )
-SIDE, DOWN = 250.0, 15.0  # pixels of the square, and how far it is moved down, at scale 1
-HEAD = 0.6  # the size of a head, of the diagonal of its box
-CORNER = 0.5  # pixels are counted from 1, and the middle of the first one is at 0.5
-FARTHEST = 100_000.0  # pixels: beyond is no place in an image
-NOWHERE = (-1 - CORNER, -1 - CORNER)  # how converters mark a centre that is not known
+SIDE, DOWN = 250.0, 15.0  # the square's side and its offset downwards, in pixels at scale 1
+HEAD = 0.6  # the size of a head, as a fraction of the diagonal of its box
+CORNER = 0.5  # annotations count pixels from 1; here the centre of the first is at 0.5
+FARTHEST = 100_000.0  # pixels: larger coordinates are invalid
+NOWHERE = (-1 - CORNER, -1 - CORNER)  # how converters mark an unknown centre
 HELD_OUT_EVERY = 8
 MAT = "mpii_human_pose_v1_u12_*.mat"
 
@@ -154,14 +154,14 @@ def open_mpii(path: str, how: Opening) -> DatasetPair:
     for part, counted in (("train", range(len(JOINTS))), ("val", MEASURED)):
         if not people[part]:
             raise DataError(f"{root}: its annotation holds nobody for {part}")
-        if not any(one.joints[counted, 2].any() for one in people[part]):
+        if not any(person.joints[counted, 2].any() for person in people[part]):
             raise DataError(
                 f"{root}: nobody of its annotation for {part} has a labelled joint that counts; "
                 f"there is nothing to {'learn from' if part == 'train' else 'measure'}"
             )
     train, val = (People(str(images), people[part], sizes) for part in ("train", "val"))
-    for one in (train, val):
-        one.check_images(how.corrupt_images)
+    for images_of_part in (train, val):
+        images_of_part.check_images(how.corrupt_images)
     return DatasetPair(
         classes=JOINTS,
         size=Cut.size,
@@ -176,15 +176,15 @@ def open_mpii(path: str, how: Opening) -> DatasetPair:
 def _read(root: Path) -> dict[str, list[Person]]:
     """People of both parts. Raises DataError naming the file and the person at fault."""
     split = [root / "annot" / name for name in ("train.json", "valid.json", "gt_valid.mat")]
-    whole = [*sorted(root.glob(MAT)), *sorted((root / "annot").glob(MAT))]
+    release = [*sorted(root.glob(MAT)), *sorted((root / "annot").glob(MAT))]
     if all(path.exists() for path in split):
         return _read_split(*split)
-    if not whole:
+    if not release:
         raise DataError(
             f"{root}: needs {MAT.replace('*', '1')}, or annot/train.json, valid.json and "
             f"gt_valid.mat"
         )
-    return _read_whole(whole[0])
+    return _read_release(release[0])
 
 
 @contextlib.contextmanager
@@ -194,7 +194,7 @@ def _reading(where: Path | str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except Exception as error:  # scipy meets broken files with any exception there is
+    except Exception as error:  # scipy raises any kind of exception for broken files
         raise DataError(f"{where}: not an annotation of MPII ({first_line(error)})") from error
 
 
@@ -204,66 +204,66 @@ def _read_split(train: Path, valid: Path, heads: Path) -> dict[str, list[Person]
     people = {"train": _read_json(train), "val": _read_json(valid)}
     with _reading(heads):
         boxes = np.asarray(loadmat(heads)["headboxes_src"], dtype=float)  # (2 corners, 2, people)
-        known = HEAD * np.linalg.norm(boxes[1] - boxes[0], axis=0)
-    if known.shape != (len(people["val"]),):
+        sizes = HEAD * np.linalg.norm(boxes[1] - boxes[0], axis=0)
+    if sizes.shape != (len(people["val"]),):
         raise DataError(
-            f"{heads}: holds {known.size} heads, and {valid} {len(people['val'])} people; put the "
+            f"{heads}: holds {sizes.size} heads, and {valid} {len(people['val'])} people; put the "
             f"two of one release there"
         )
     people["val"] = [
-        _with_head(replace(one, head=float(head)), f"{heads}: person {number} ({one.image})")
-        for number, (one, head) in enumerate(zip(people["val"], known, strict=True))
+        _with_head(replace(person, head=float(size)), f"{heads}: person {i} ({person.image})")
+        for i, (person, size) in enumerate(zip(people["val"], sizes, strict=True))
     ]
     return people
 
 
 def _read_json(path: Path) -> list[Person]:
     with _reading(path):
-        listed = list(json.loads(path.read_text(encoding="utf-8")))
-    return [_from_json(one, f"{path}: person {number}") for number, one in enumerate(listed)]
+        entries = list(json.loads(path.read_text(encoding="utf-8")))
+    return [_from_json(entry, f"{path}: person {number}") for number, entry in enumerate(entries)]
 
 
-def _from_json(one: Mapping[str, Any], where: str) -> Person:
+def _from_json(entry: Mapping[str, Any], where: str) -> Person:
     with _reading(where):
-        where = f"{where} ({one['image']})"
-        places = np.asarray(one["joints"], dtype=np.float32)
-        labelled = np.asarray(one["joints_vis"], dtype=np.float32) > 0
-        if places.shape != (len(JOINTS), 2) or labelled.shape != (len(JOINTS),):
+        where = f"{where} ({entry['image']})"
+        positions = np.asarray(entry["joints"], dtype=np.float32)
+        labelled = np.asarray(entry["joints_vis"], dtype=np.float32) > 0
+        if positions.shape != (len(JOINTS), 2) or labelled.shape != (len(JOINTS),):
             raise DataError(
-                f"{where}: has {len(places)} joints and {labelled.size} marks of which are "
+                f"{where}: has {len(positions)} joints and {labelled.size} marks of which are "
                 f"labelled, and MPII {len(JOINTS)}; convert them to MPII's"
             )
-        joints = np.column_stack([places - CORNER, labelled])
-        return _person(one["image"], joints, one["center"], float(one["scale"]), where)
+        joints = np.column_stack([positions - CORNER, labelled])
+        return _person(entry["image"], joints, entry["center"], float(entry["scale"]), where)
 
 
-def _read_whole(path: Path) -> dict[str, list[Person]]:
+def _read_release(path: Path) -> dict[str, list[Person]]:
     from scipy.io import loadmat
 
     with _reading(path):
         release = loadmat(path, simplify_cells=True)["RELEASE"]
         flags = np.atleast_1d(release["img_train"])
-        listed = zip(_several(release["annolist"]), flags, strict=True)
-        shown = [image for image, trained in listed if trained]
+        images = zip(_several(release["annolist"]), flags, strict=True)
+        labelled = [image for image, trained in images if trained]
     people: dict[str, list[Person]] = {"train": [], "val": []}
     count = 0
-    for number, image in enumerate(shown):
+    for number, image in enumerate(labelled):
         with _reading(f"{path}: training image {number}"):
-            found = list(_from_mat(image, f"{path}: {image['image']['name']}"))
-        if found and count % HELD_OUT_EVERY == 0:
-            people["val"] += [_with_head(one, f"{path}: {one.image}") for one in found]
-        elif found:
-            people["train"] += found
-        count += bool(found)
+            in_image = list(_from_mat(image, f"{path}: {image['image']['name']}"))
+        if in_image and count % HELD_OUT_EVERY == 0:
+            people["val"] += [_with_head(person, f"{path}: {person.image}") for person in in_image]
+        elif in_image:
+            people["train"] += in_image
+        count += bool(in_image)
     return people
 
 
 def _from_mat(image: Mapping[str, Any], where: str) -> Iterator[Person]:
-    """The people in an image who have joints, a place and a scale."""
-    for one in _several(image["annorect"]):
-        points = one.get("annopoints")
-        place, scale = one.get("objpos"), one.get("scale")
-        if not isinstance(points, dict) or not isinstance(place, dict) or not np.size(scale):
+    """The people in an image who have joints, a position and a scale."""
+    for rect in _several(image["annorect"]):
+        points = rect.get("annopoints")
+        position, scale = rect.get("objpos"), rect.get("scale")
+        if not isinstance(points, dict) or not isinstance(position, dict) or not np.size(scale):
             continue
         joints: Floats = np.zeros((len(JOINTS), 3), dtype=np.float32)
         for point in _several(points["point"]):
@@ -273,8 +273,8 @@ def _from_mat(image: Mapping[str, Any], where: str) -> Iterator[Person]:
                     f"{len(JOINTS) - 1}; correct the annotation"
                 )
             joints[int(point["id"])] = (point["x"] - CORNER, point["y"] - CORNER, 1)
-        head = HEAD * math.hypot(one["x2"] - one["x1"], one["y2"] - one["y1"])
-        centre = (place["x"], place["y"])
+        head = HEAD * math.hypot(rect["x2"] - rect["x1"], rect["y2"] - rect["y1"])
+        centre = (position["x"], position["y"])
         name = image["image"]["name"]
         yield replace(_person(name, joints, centre, float(np.max(scale)), where), head=head)
 
@@ -282,31 +282,31 @@ def _from_mat(image: Mapping[str, Any], where: str) -> Iterator[Person]:
 def _person(
     image: str, joints: Floats, centre: Sequence[float], scale: float, where: str
 ) -> Person:
-    """Raises DataError, one line that begins with ``where``, for what is no place."""
-    x, y = (float(one) - CORNER for one in centre)
-    side, trouble = SIDE * scale, ""
+    """Raises DataError, one line that begins with ``where``, for an invalid position."""
+    x, y = (float(value) - CORNER for value in centre)
+    side, problem = SIDE * scale, ""
     if not np.all(np.abs(joints) < FARTHEST):  # also True for NaN
         at = int(np.argmin(np.all(np.abs(joints) < FARTHEST, axis=1)))
-        trouble = f"joint {at} ({JOINTS[at]}) is at {joints[at, 0]:g}, {joints[at, 1]:g}"
+        problem = f"joint {at} ({JOINTS[at]}) is at {joints[at, 0]:g}, {joints[at, 1]:g}"
     elif not max(abs(x), abs(y)) < FARTHEST or (x, y) == NOWHERE:
-        trouble = f"the centre is at {centre[0]:g}, {centre[1]:g}"
+        problem = f"the centre is at {centre[0]:g}, {centre[1]:g}"
     elif not 1 <= side < FARTHEST:
-        trouble = f"the scale is {scale:g}, which makes a square of {side:g} pixels"
-    if trouble:
-        raise DataError(f"{where}: {trouble}, which is no place; correct or remove that person")
+        problem = f"the scale is {scale:g}, which makes a square of {side:g} pixels"
+    if problem:
+        raise DataError(f"{where}: {problem}, which is no place; correct or remove that person")
     return Person(image, joints, (x, y + DOWN * scale), side)
 
 
-def _with_head(one: Person, where: str) -> Person:
-    """Raises DataError, one line that begins with ``where``, for a head that measures nothing."""
-    if not 0 < one.head < FARTHEST:
+def _with_head(person: Person, where: str) -> Person:
+    """Raises DataError, one line that begins with ``where``, for an invalid head size."""
+    if not 0 < person.head < FARTHEST:
         raise DataError(
-            f"{where}: has a head of {one.head:g} pixels, and PCKh is measured by heads; correct "
-            f"its box or remove that person"
+            f"{where}: has a head of {person.head:g} pixels, and PCKh is measured by heads; "
+            f"correct its box or remove that person"
         )
-    return one
+    return person
 
 
-def _several(found: Any) -> list[Any]:
-    """scipy gives one structure as it is, several in an array, and none as an empty one."""
-    return [found] if isinstance(found, dict) else list(found)
+def _several(value: Any) -> list[Any]:
+    """Structures as a list: scipy returns one bare, several in an array, none in an empty one."""
+    return [value] if isinstance(value, dict) else list(value)
