@@ -1,7 +1,7 @@
 """``packed:PATH``: images that `data.packing` decoded once, resized and wrote into shards.
 
-They are read by memory map, in any order, so that they are sampled and resumed exactly. The index
-carries a digest, each image a checksum.
+Shards are memory-mapped and read in any order, so sampling and resuming are exact. The index has a
+digest, each image a checksum.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PACK = "pack.json"  # written last: its presence means done
 
 
 class Place(NamedTuple):
-    """A line of the index: where an image lies and what it is. ``height`` and ``width`` are those
-    of raw pixels, 0 where the image is a JPEG file."""
+    """An entry of the index: where an image is stored and what it is. ``height`` and ``width`` are
+    those of raw pixels, 0 if the image is a JPEG file."""
 
     shard: int
     offset: int
@@ -40,8 +40,8 @@ class Place(NamedTuple):
 
 
 class PartFile(BaseModel):
-    """What ``pack.json`` says of a part: the digest of its index, the bytes of each shard, and how
-    many images could not be read, whose places are empty."""
+    """A part's entry in ``pack.json``: the digest of its index, the bytes of each shard, and the
+    number of images that could not be read and are empty."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,13 +52,13 @@ class PartFile(BaseModel):
 
 
 class PackFile(BaseModel):
-    """``pack.json``: how the images were made, of what, and the parts that hold them.
+    """``pack.json``: how the images were made, from what, and the parts that contain them.
 
     Args:
         version: of this format.
-        side: the short side that larger images were resized to, in pixels.
-        raw: whether pixels are stored, and not JPEG files.
-        quality: of JPEG files, of 100.
+        side: length that the short side of larger images was resized to, in pixels.
+        raw: whether raw pixels are stored instead of JPEG files.
+        quality: of JPEG files, up to 100.
         source: the digest of the data that was packed.
         classes: names, in the order of the labels.
         parts: ``train`` and ``val``.
@@ -76,17 +76,17 @@ class PackFile(BaseModel):
 
 
 def shard_path(root: Path, part: str, number: int) -> Path:
-    """Where a part's shard lies."""
+    """The path of a part's shard."""
     return root / f"{part}-{number:05d}.bin"
 
 
 def index_path(root: Path, part: str) -> Path:
-    """Where a part's index lies: a `Place` for each image, then what `Names` holds."""
+    """The path of a part's index: a `Place` per image, then the images' `Names`."""
     return root / f"{part}.index"
 
 
 class PackedImages(EncodedImages):
-    """Images in shards, by their places. Shards are mapped into memory as they are needed."""
+    """Images in shards, by their positions. Shards are memory-mapped when first needed."""
 
     def __init__(self, shards: Sequence[Path], places: Ints, names: Names) -> None:
         super().__init__(places[:, Place._fields.index("label")])
@@ -101,7 +101,7 @@ class PackedImages(EncodedImages):
         return f"{self._shards[self._places[index, 0]]}:{self.names[index]}"
 
     def read(self, index: int) -> bytes:
-        """The stored image, checked. Raises DataError, CorruptImage where a bit has changed."""
+        """The stored image, verified. Raises DataError, and CorruptImage if a bit has changed."""
         place = Place(*map(int, self._places[index]))
         if not place.size:
             return b""  # an image that could not be read when it was packed
@@ -121,7 +121,7 @@ class PackedImages(EncodedImages):
         return stored.view(height, width, 3).permute(2, 0, 1), int(self.labels[index])
 
     def digests(self) -> dict[str, str]:
-        """Names are those of the data that was packed; the content is that of all checksums."""
+        """Names are those of the data that was packed; the content is a digest of all checksums."""
         return {
             "names": self.names.digest(),
             "labels": digest(self.labels),
@@ -138,7 +138,7 @@ def _map(path: str) -> mmap.mmap:
 
 
 def open_packed(path: str, how: Opening) -> DatasetPair:
-    """Packed data. Raises DataError where it is not whole, or was changed."""
+    """Packed data. Raises DataError if it is incomplete or was changed."""
     root = Path(path).expanduser()
     pack = read_pack(root)
     if "train" not in pack.parts and not how.val_alone:
@@ -149,7 +149,7 @@ def open_packed(path: str, how: Opening) -> DatasetPair:
 
 
 def read_pack(root: Path) -> PackFile:
-    """What ``pack.json`` says. Raises DataError, one line."""
+    """The content of ``pack.json``. Raises DataError, one line."""
     path = root / PACK
     if not path.exists():
         raise DataError(
@@ -163,7 +163,7 @@ def read_pack(root: Path) -> PackFile:
 
 
 def parse_pack(path: Path) -> PackFile:
-    """What such a file says, also while the parts are made. Raises DataError, one line."""
+    """The content of such a file, also of unfinished packs. Raises DataError, one line."""
     try:
         return PackFile.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -183,9 +183,9 @@ def _part(root: Path, name: Literal["train", "val"], pack: PackFile) -> PackedIm
     width, numbers = len(Place._fields), part.images * (len(Place._fields) + 1)
     if digest(content) != part.digest or len(content) < numbers * 8:
         raise DataError(f"{path}: is not what was written; restore it, or pack the data anew")
-    for shard, size, known in zip(shards, sizes, part.shards, strict=True):
-        if size != known:
-            raise DataError(f"{shard}: has {size:,} bytes of {known:,}; restore it")
+    for shard, size, expected in zip(shards, sizes, part.shards, strict=True):
+        if size != expected:
+            raise DataError(f"{shard}: has {size:,} bytes of {expected:,}; restore it")
     index = np.frombuffer(content, dtype="<i8", count=numbers)
     places = index[: part.images * width].reshape(-1, width)
     ends, text = index[part.images * width :], content[numbers * 8 :]
@@ -196,7 +196,7 @@ def _part(root: Path, name: Literal["train", "val"], pack: PackFile) -> PackedIm
 
 
 def _check(path: Path, places: Any, sizes: Ints, classes: int) -> None:
-    """Raise DataError for an image that lies in no shard, or cannot be what its line says."""
+    """Raises DataError for an image outside its shard or inconsistent with its index entry."""
     bad = (places.shard < 0) | (places.shard >= len(sizes))
     room = sizes[np.where(bad, 0, places.shard)] if len(sizes) else 0
     bad |= (places.offset < 0) | (places.size < 0) | (places.size > room - places.offset)

@@ -1,8 +1,8 @@
 """``pairs:PATH``: any folder of images, and PNG masks of the same names with a class per pixel.
 
-Both orders are read: ``train/images`` and ``train/masks``, or ``images/train`` and ``masks/train``;
-likewise ``val``. Names of the classes stand in ``PATH/classes.txt``, one per line from class 0 on;
-without that file the training masks are counted: all masks are read once, see `data.masks`.
+Both layouts are read: ``train/images`` and ``train/masks``, or ``images/train`` and
+``masks/train``; likewise ``val``. ``PATH/classes.txt`` has the classes' names, one per line from
+class 0 on; without it the training masks determine the classes (all are read once: `data.masks`).
 """
 
 from __future__ import annotations
@@ -42,48 +42,48 @@ def paired(
     mask_of: Callable[[str], str | None],
     suffixes: Collection[str] = SUFFIXES,
 ) -> MaskedImages:
-    """The images in a folder, each with its mask in another, in the order of their paths.
+    """The images in a folder, each with its mask in another, sorted by path.
 
     Args:
         root: the data's folder.
-        images: in it, that of the images.
-        masks: in it, that of the masks.
-        mask_of: a mask's path in its folder from the image's; None of a file that is no image.
+        images: the folder of the images in it.
+        masks: the folder of the masks in it.
+        mask_of: a mask's path in its folder from the image's; None for a file that is no image.
         suffixes: of images.
 
-    Raises DataError where there are no images, and where two have one mask.
+    Raises DataError if there are no images, or two have the same mask.
     """
     unread: Counter[str] = Counter()
-    found = dict(files_in(str(root / images), suffixes, unread))
-    held = dict(files_in(str(root / masks), {".png"}))
+    image_bytes = dict(files_in(str(root / images), suffixes, unread))
+    mask_bytes = dict(files_in(str(root / masks), {".png"}))
     pairs = []
-    for path in sorted(found):
+    for path in sorted(image_bytes):
         inside = Path(path).relative_to(root / images).as_posix()
         if (name := mask_of(inside)) is not None:
-            size = held.get(str(root / masks / name), -1)
-            pairs.append(Pair(f"{images}/{inside}", f"{masks}/{name}", found[path], size))
+            size = mask_bytes.get(str(root / masks / name), -1)
+            pairs.append(Pair(f"{images}/{inside}", f"{masks}/{name}", image_bytes[path], size))
     if not pairs:
         raise DataError(f"{root / images}: holds no images ({', '.join(sorted(suffixes))})")
-    for one, other in pairwise(sorted(pairs, key=lambda pair: pair.mask)):
-        if one.mask == other.mask:
+    for a, b in pairwise(sorted(pairs, key=lambda pair: pair.mask)):
+        if a.mask == b.mask:
             raise DataError(
-                f"{root / one.mask}: is the mask of {one.image} and of {other.image}; name them "
+                f"{root / a.mask}: is the mask of {a.image} and of {b.image}; name them "
                 f"apart, or remove one"
             )
     return MaskedImages(str(root), masks, pairs, unread_note(str(root / images), unread, suffixes))
 
 
 def _folders(root: Path, part: str) -> tuple[str, str]:
-    """Where a part's images and masks are, inside the data's folder."""
+    """The folders of a part's images and masks, inside the data's folder."""
     if not is_folder(root):
         raise DataError(f"{root}: no such folder")
-    orders = [(f"{part}/{IMAGES}", f"{part}/{MASKS}"), (f"{IMAGES}/{part}", f"{MASKS}/{part}")]
-    for images, masks in orders:
+    layouts = [(f"{part}/{IMAGES}", f"{part}/{MASKS}"), (f"{IMAGES}/{part}", f"{MASKS}/{part}")]
+    for images, masks in layouts:
         if is_folder(root / images) and is_folder(root / masks):
             return images, masks
     raise DataError(
-        f"{root}: pairs:PATH needs {orders[0][0]} and {orders[0][1]} in it, or {orders[1][0]} and "
-        f"{orders[1][1]}"
+        f"{root}: pairs:PATH needs {layouts[0][0]} and {layouts[0][1]} in it, or "
+        f"{layouts[1][0]} and {layouts[1][1]}"
     )
 
 
@@ -92,7 +92,7 @@ def _mask_of(image: str) -> str:
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
-    """Those of the file; none where there is no file."""
+    """The names in the file; empty if there is no file."""
     path = root / CLASSES
     if not path.exists():
         return ()

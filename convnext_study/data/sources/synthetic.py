@@ -1,8 +1,8 @@
 """``synthetic`` or ``synthetic:CLASSES,SIZE,COUNT``: images made on the fly, for benchmarks; and
-what drawn scenes have in common.
+the common base of rendered scenes.
 
-Each class is a coarse random pattern; an image is its pattern, moved, perhaps mirrored, under
-noise. A small network learns it in a few epochs, and no file is ever read. An image is a pure
+Each class is a coarse random pattern; an image is its class's pattern, shifted, perhaps mirrored,
+with noise. A small network learns it in a few epochs, and no file is ever read. An image is a pure
 function of its index, the same on every machine.
 """
 
@@ -28,14 +28,14 @@ from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sources import Opening
 
 DEFAULTS = (10, 32, 2048)  # classes, side in pixels, training images
-HELD_OUT = 4  # a validation image for so many training images, and at least one a class
-CELLS = 6  # a pattern is so many random cells a side, blurred into each other
+HELD_OUT = 4  # training images per validation image, of which each class has at least one
+CELLS = 6  # random cells along each side of a pattern, blurred into each other
 BANK = 32  # noise images to choose from
-PATTERN, NOISE = 45.0, 60.0  # standard deviations, of 255
-STATISTICS_FROM = 256  # images of 224 pixels and less
-MOST_DRAWS = 256  # more than a scene needs: one each is slower
+PATTERN, NOISE = 45.0, 60.0  # standard deviations, in levels of 255
+STATISTICS_FROM = 256  # images, if they are of 224 pixels or less
+MOST_DRAWS = 256  # more than a scene needs: drawing them one by one is slower
 MOST_IMAGES, MOST_DIGITS = 20_000_000, 10
-MOST_NUMBERS = 2**28  # in all patterns and noise images, of which each takes some bytes
+MOST_NUMBERS = 2**28  # in all patterns and noise images, with several bytes each
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class SyntheticImages(InMemoryDataset):
 
     @property
     def labels(self) -> torch.Tensor:
-        """Classes (count,), int64: each in turn."""
+        """Classes (count,), int64, in rotation."""
         return (self.first + torch.arange(self.count)) % len(self.patterns)
 
     def __len__(self) -> int:
@@ -60,14 +60,14 @@ class SyntheticImages(InMemoryDataset):
         return torch.stack([self._image(self.first + int(index)) for index in indices])
 
     def digests(self) -> dict[str, str]:
-        """Of what the images are made from: their last bits may differ between machines."""
+        """Of the constants of images, whose own last bits may differ between machines."""
         made_from = (*self.patterns.shape, self.first, self.count, CELLS, BANK, PATTERN, NOISE)
         return {"content": digest(repr(made_from).encode())}
 
     def _image(self, number: int) -> torch.Tensor:
         draw = fold_in(0, "synthetic", number)
         side = self.patterns.shape[-1]
-        # Digits of the number, each in another base, are the draws: a generator would cost more.
+        # The draws are the number's digits in a mixed base: a generator would be slower.
         draw, mirrored = divmod(draw, 2)
         draw, noise = divmod(draw, len(self.noise))
         draw, down = divmod(draw, side)
@@ -80,14 +80,14 @@ class SyntheticImages(InMemoryDataset):
         return (pattern + self.noise[noise].roll((down, right), (1, 2))).clamp(0, 255).byte()
 
 
-Draw = Callable[[float, float], float]  # from a low number to a high one
+Draw = Callable[[float, float], float]  # a uniform draw from a low to a high number
 
 
 @dataclass(frozen=True)
 class Scenes(ABC):
-    """``count`` scenes of (side, side), each a function of kind, part and index alone."""
+    """``count`` scenes of (side, side), each a function of kind, part, side and index."""
 
-    noise: ClassVar[float]  # standard deviation, of the range from black to white
+    noise: ClassVar[float]  # standard deviation; 1 is the range from black to white
 
     kind: str
     part: str
@@ -96,7 +96,7 @@ class Scenes(ABC):
 
     @abstractmethod
     def drawn(self, index: int, draw: Draw) -> tuple[Tensor, Tensor]:
-        """A scene, (3, side, side) from 0 to 1, without its noise, and its labels."""
+        """A scene without noise, (3, side, side) from 0 to 1, and its labels."""
 
     def __len__(self) -> int:
         return self.count
@@ -112,27 +112,27 @@ class Scenes(ABC):
         return (255 * image.clamp(0, 1)).round().to(torch.uint8), labels
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, of the first scenes."""
+        """Mean and standard deviation per channel over the first scenes."""
         first = range(min(self.count, STATISTICS_FROM))
         return channel_statistics(torch.stack([self.pixels(index)[0] for index in first]))
 
 
 def paint(under: Tensor, ink: Tensor, colour: Tensor) -> None:
-    """Ink (h, w) from 0 to 1, of a colour (3,), over (3, h, w), in place."""
+    """Blend ink (h, w) from 0 to 1, of a colour (3,), over (3, h, w), in place."""
     under.lerp_(colour.view(-1, 1, 1).expand_as(under), ink.expand_as(under))
 
 
 def whole(draw: Draw, low: int, high: int) -> int:
-    """A whole number from ``low`` to ``high``, both included."""
+    """A random integer from ``low`` to ``high``, both included."""
     return min(int(draw(low, high + 1)), high)
 
 
 def scene_sizes(
     uri: str, text: str, defaults: tuple[int, int, int], sides: tuple[int, int]
 ) -> tuple[int, int, int]:
-    """The side and how many training and validation scenes ``SIZE,TRAIN,VAL`` means, the ``text``
-    of a ``uri``; what is left out has its default. Raises DataError where they are not whole
-    numbers that can be had."""
+    """The side and the numbers of training and validation scenes in ``SIZE,TRAIN,VAL``, the
+    ``text`` of a ``uri``; omitted values have their defaults. Raises DataError if they are not
+    integers in the valid range."""
     side, train, val = whole_numbers(text, defaults) or (0, 0, 0)
     fits = sides[0] <= side <= sides[1] and 1 <= min(train, val) <= max(train, val) <= MOST_IMAGES
     if not fits:
@@ -145,20 +145,20 @@ def scene_sizes(
 
 
 def open_synthetic(text: str, _: Opening) -> DatasetPair:
-    """The data set that ``CLASSES,SIZE,COUNT`` describes; what is left out has its default.
+    """The data set that ``CLASSES,SIZE,COUNT`` describes; omitted values have their defaults.
 
-    Raises DataError where they are not positive whole numbers, or more than memory holds.
+    Raises DataError if they are not positive integers, or need too much memory.
     """
     classes, size, count = _numbers(text)
     draw = generator(fold_in(0, "synthetic", classes, size))
     cells = torch.randn(classes, 3, CELLS, CELLS, generator=draw) * PATTERN
     cells = F.interpolate(cells, size=(size, size), mode="bicubic", align_corners=False)
     noise = torch.randn(BANK, 3, size, size, generator=draw) * NOISE
-    # int16 holds every sum and halves the memory that an image costs to make.
+    # int16 fits every sum and halves the memory needed to make an image.
     patterns, noise = (127.5 + cells).round().short(), noise.round().short()
     train = SyntheticImages(patterns, noise, 0, count)
-    some = min(count, STATISTICS_FROM, max(STATISTICS_FROM * 224**2 // size**2, 1))
-    mean, std = channel_statistics(train.at(torch.arange(some)))
+    probed = min(count, STATISTICS_FROM, max(STATISTICS_FROM * 224**2 // size**2, 1))
+    mean, std = channel_statistics(train.at(torch.arange(probed)))
     return DatasetPair(
         classes=tuple(f"pattern{number}" for number in range(classes)),
         size=size,
@@ -170,15 +170,15 @@ def open_synthetic(text: str, _: Opening) -> DatasetPair:
 
 
 def whole_numbers(text: str, defaults: tuple[int, int, int]) -> tuple[int, int, int] | None:
-    """Up to three positive whole numbers with commas between them, or None where they are others;
-    what is left out has its default."""
-    given = text.split(",") if text else []
-    whole = all(one.isascii() and one.isdecimal() and one.strip("0") for one in given)
-    if len(given) > len(defaults) or not whole:
+    """Up to three positive integers separated by commas, or None if the text is anything else;
+    omitted values have their defaults."""
+    words = text.split(",") if text else []
+    valid = all(word.isascii() and word.isdecimal() and word.strip("0") for word in words)
+    if len(words) > len(defaults) or not valid:
         return None
-    # What has more digits is too much, whatever it is.
-    numbers = [int(one) if len(one) < MOST_DIGITS else 10**MOST_DIGITS for one in given]
-    numbers += defaults[len(given) :]
+    # Numbers with more digits are too large in any case.
+    numbers = [int(word) if len(word) < MOST_DIGITS else 10**MOST_DIGITS for word in words]
+    numbers += defaults[len(words) :]
     return numbers[0], numbers[1], numbers[2]
 
 

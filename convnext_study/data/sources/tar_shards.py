@@ -1,8 +1,8 @@
-"""Where the images are in tar archives: found once, then read by place and in any order.
+"""Index the images in tar archives once, to read them by position and in any order.
 
 Archives laid out for timm's tar reader take their classes from the names of folders or of the
-archives; WebDataset shards hold ``KEY.jpg`` beside ``KEY.cls`` (or ``KEY.json`` with a label).
-timm streams the latter in an order of its own; read by place they can be sampled exactly.
+archives; WebDataset shards contain ``KEY.jpg`` beside ``KEY.cls`` (or ``KEY.json`` with a label).
+timm streams the latter in its own order; read by position they can be sampled exactly.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from convnext_study.data.sources.listing import is_data, numbered_classes
 IMAGE = frozenset({"jpg", "jpeg", "png", "webp"})
 BRACES = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 MOST_SHARDS = 100_000
-LABEL_BYTES = 2**20  # of a .cls or .json
+LABEL_BYTES = 2**20  # read of a .cls or .json
 
 
 def open_timm_tars(root: str) -> Part:
     """A tar, or a folder of tars, as timm's tar reader lists and labels it; and its classes.
 
-    Raises DataError where it is no archive or holds no images.
+    Raises DataError if it is not an archive or contains no images.
     """
     from timm.data.readers.reader_image_in_tar import ReaderImageInTar
     from timm.utils.misc import natural_key
@@ -47,37 +47,37 @@ def open_timm_tars(root: str) -> Part:
         if info.issparse():
             raise DataError(f"{path}:{info.name}: is stored in parts; pack it as a plain file")
         if is_data(info.name) and is_data(inside):
-            # A tar inside a tar: its own places count from where its bytes begin.
+            # A tar inside a tar: its offsets are relative to where its bytes begin.
             offset = info.offset_data + (child.offset_data if child is not None else 0)
             listed.append((path, inside + info.name, offset, info.size, name_of[int(label)]))
-    # timm's own numbers of classes that differ only in case change from process to process.
+    # timm numbers classes that differ only in case differently in each process.
     classes = sorted({name for *_, name in listed}, key=lambda name: (natural_key(name), name))
     label_of = {name: label for label, name in enumerate(classes)}
-    found = [(*place, label_of[name]) for *place, name in listed]
-    found.sort()  # timm leaves members of the same name in the order of the file system
-    paths = sorted({path for path, *_ in found})
+    samples = [(*place, label_of[name]) for *place, name in listed]
+    samples.sort()  # timm leaves members of the same name in the order of the file system
+    paths = sorted({path for path, *_ in samples})
     for path in paths:
         check_end(path)
     numbers = {path: number for number, path in enumerate(paths)}
-    members = [Member(numbers[path], *place) for path, *place in found]
+    members = [Member(numbers[path], *place) for path, *place in samples]
     return Archives(paths, members), tuple(classes)
 
 
 def open_wds_shards(root: str, pattern: str, label: str) -> Part:
-    """WebDataset shards under ``root``, and their classes, named by their numbers.
+    """WebDataset shards under ``root``, and their classes, named by number.
 
     Args:
-        pattern: file names with ``*`` and ``{000..127}``; what follows a ``|`` is left out.
-        label: the field of ``KEY.json`` to use where there is no ``KEY.cls``.
+        pattern: file names with ``*`` and ``{000..127}``; anything after a ``|`` is ignored.
+        label: the field of ``KEY.json`` to use if there is no ``KEY.cls``.
 
-    Raises DataError where shards are missing, damaged, or a sample has no label.
+    Raises DataError if shards are missing or damaged, or a sample has no label.
     """
     shards: list[Path] = []
     for name in expand(pattern):
-        found = sorted(path for path in Path(root).glob(name) if is_data(path.name))
-        if not found:
+        matches = sorted(path for path in Path(root).glob(name) if is_data(path.name))
+        if not matches:
             raise DataError(f"{root}: no shards called {name}")
-        shards += found
+        shards += matches
     members: list[Member] = []
     for number, shard in enumerate(shards):
         check_end(str(shard))
@@ -93,7 +93,7 @@ def open_wds_shards(root: str, pattern: str, label: str) -> Part:
 
 
 def check_end(path: str) -> None:
-    """Raises DataError where a tar was cut off, which tarfile takes for its end.
+    """Raises DataError if a tar is truncated, which tarfile takes for its end.
 
     A tar ends in blocks of zeros. Without this check a half-copied archive is a smaller data set.
     """
@@ -103,9 +103,9 @@ def check_end(path: str) -> None:
 
 
 def expand(pattern: str) -> list[str]:
-    """``a-{08..10}.tar`` as the three names that it means; numbers keep their zeros.
+    """Expand ``a-{08..10}.tar`` to its three names; numbers keep their leading zeros.
 
-    Raises DataError where they are too many.
+    Raises DataError if there are too many.
     """
     pattern = pattern.partition("|")[0]
     spans = [(int(first), int(last)) for first, last in BRACES.findall(pattern)]
@@ -115,19 +115,19 @@ def expand(pattern: str) -> list[str]:
 
 
 def _expanded(pattern: str) -> list[str]:
-    found = BRACES.search(pattern)
-    if found is None:
+    braces = BRACES.search(pattern)
+    if braces is None:
         return [pattern]
-    first, last = found.groups()
+    first, last = braces.groups()
     names = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-    head, tail = pattern[: found.start()], pattern[found.end() :]
-    return [one for name in names for one in _expanded(f"{head}{name}{tail}")]
+    head, tail = pattern[: braces.start()], pattern[braces.end() :]
+    return [expansion for name in names for expansion in _expanded(f"{head}{name}{tail}")]
 
 
 def _samples(archive: tarfile.TarFile, number: int, field: str) -> Iterator[Member]:
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, int] = {}
-    for info in (one for one in archive if is_data(one.name)):
+    for info in (member for member in archive if is_data(member.name)):
         folder, _, file = info.name.rpartition("/")
         key, _, kind = file.partition(".")
         key, kind = f"{folder}/{key}", kind.lower()
