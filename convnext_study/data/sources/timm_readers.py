@@ -1,9 +1,9 @@
-"""``timm:NAME?OPTION=VALUE&...``: the data sets that timm reads, sampled our way.
+"""``timm:NAME?OPTION=VALUE&...``: the data sets that timm reads, with this package's sampling.
 
-A folder or tar, ``hfds/NAME`` of Hugging Face, WebDataset shards in ``wds/FOLDER``, or a set of
-torchvision's, ``torch/NAME``. timm's readers find the images and their labels. Reading goes by
-index, so that the order is ours and exact to resume; readers that only stream in an order of their
-own are refused.
+A folder or tar, ``hfds/NAME`` of Hugging Face, WebDataset shards in ``wds/FOLDER``, or a data set
+of torchvision, ``torch/NAME``. timm's readers list the images and their labels. Images are read by
+index, so that the order is ours and resumes exactly; readers that only stream in their own order
+are rejected.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ CLASS_FOLDERS = ("image_folder", "folder")
 
 
 def open_timm(name: str, how: Opening) -> DatasetPair:
-    """A data set by timm's name for it. Raises DataError, one line.
+    """A data set by its name in timm. Raises DataError, one line.
 
-    The validation part alone may also be the folder itself, where it has neither.
+    With ``val_alone``, a folder that has neither part is itself the validation part.
     """
     kind, _ = kind_of(name)
     if kind in STREAMS:
@@ -65,7 +65,7 @@ def open_timm(name: str, how: Opening) -> DatasetPair:
             parts[part] = openers[kind](name, part, how)
         except DataError:
             raise
-        # timm and what it calls fail in every way there is: assertions, missing packages.
+        # timm and its dependencies raise all kinds of errors: assertions, missing packages.
         except Exception as error:
             raise DataError(
                 f"timm:{name}: {part}: cannot be opened ({first_line(error)})"
@@ -76,25 +76,25 @@ def open_timm(name: str, how: Opening) -> DatasetPair:
 
 
 def kind_of(name: str) -> tuple[str, str]:
-    """``hfds``, ``torch``, ``wds``, ..., or nothing for a path; and the name without it."""
+    """``hfds``, ``torch``, ``wds``, ..., or an empty kind for a path; and the remaining name."""
     kind, slash, rest = name.partition("/")
     return (kind.lower(), rest) if slash and kind.lower() in KINDS else ("", name)
 
 
 def besides_place(name: str, options: Mapping[str, str]) -> str:
-    """What a name and its options say besides where files are.
+    """The identity in a name and its options, without locations of files.
 
-    The images of folders and tars tell by themselves which options chose them, all but ``size``;
-    of other kinds not everything can be had without reading, and the name and the options stay.
+    Folders and tars are identified by their images, whatever options selected them, except for
+    ``size``; others cannot be identified without reading, so the name and the options are kept.
     """
     kind, rest = kind_of(name)
-    keep = {key: value for key, value in options.items() if key != "root"}
-    said = kind
+    kept = {key: value for key, value in options.items() if key != "root"}
+    identity = kind
     if kind in ("", "wds"):
-        keep = {key: value for key, value in keep.items() if key == "size"}
-    elif not Path(rest).expanduser().exists():  # else a local folder of Hugging Face's
-        said = f"{kind}/{rest}"
-    return said + "".join(f"?{key}={keep[key]}" for key in sorted(keep))
+        kept = {key: value for key, value in kept.items() if key == "size"}
+    elif not Path(rest).expanduser().exists():  # otherwise a local Hugging Face folder
+        identity = f"{kind}/{rest}"
+    return identity + "".join(f"?{key}={kept[key]}" for key in sorted(kept))
 
 
 def _size(name: str, size: str | None) -> int | None:
@@ -106,29 +106,29 @@ def _size(name: str, size: str | None) -> int | None:
 
 
 def _open_path(name: str, part: str, how: Opening) -> Part:
-    """A folder of class folders, of tars or of one tar, for each part, as timm lists them."""
+    """A folder of class folders or of tars, or one tar, for each part, as timm lists them."""
     from convnext_study.data.sources.tar_shards import open_timm_tars
 
     root = Path(name).expanduser()
-    usual = VAL_FOLDERS if part == "val" else (part,)
-    names = (how.options[part],) if part in how.options else usual
-    places = [root / f"{one}{ending}" for one in names for ending in ("", ".tar")]
+    default_names = VAL_FOLDERS if part == "val" else (part,)
+    names = (how.options[part],) if part in how.options else default_names
+    places = [root / f"{name}{ending}" for name in names for ending in ("", ".tar")]
     if part == "val" and how.val_alone and not (root / "train").exists():
         places.append(root)
     place = next(filter(Path.exists, places), None)
     if place is None:
         raise DataError(f"{root}: holds no {' or '.join(names)}, folder or tar")
-    if place.suffix == ".tar" or any(is_data(one.name) for one in place.glob("*.tar")):
+    if place.suffix == ".tar" or any(is_data(tar.name) for tar in place.glob("*.tar")):
         return open_timm_tars(str(place))
     return _open_folder(str(place))
 
 
 def _open_folder(folder: str) -> Part:
-    """Images by the name of the innermost folder, in timm's order.
+    """Images with the name of the innermost folder as class, in timm's order.
 
-    timm leaves names that differ only in case, or as ``1`` and ``01`` do, in the order of the file
-    system, and classes of such names in one that changes from process to process. Here they are
-    in the order of their letters.
+    timm leaves names that differ only in case, or like ``1`` and ``01``, in the order of the file
+    system, and classes with such names in an order that changes from process to process. Here
+    they are sorted as strings.
     """
     from timm.data.readers.img_extensions import get_img_extensions
     from timm.utils.misc import natural_key
@@ -136,8 +136,8 @@ def _open_folder(folder: str) -> Part:
     suffixes, unread = get_img_extensions(as_set=True), Counter[str]()
     files = files_in(folder, suffixes, unread)
     files.sort(key=lambda file: (natural_key(file[0]), file[0]))
-    inside = [os.path.dirname(path) for path, _ in files]  # noqa: PTH120
-    names = ["" if one == folder else os.path.basename(one) for one in inside]  # noqa: PTH119
+    parents = [os.path.dirname(path) for path, _ in files]  # noqa: PTH120
+    names = ["" if parent == folder else os.path.basename(parent) for parent in parents]  # noqa: PTH119
     classes = sorted(set(names), key=lambda name: (natural_key(name), name))
     numbers = {name: number for number, name in enumerate(classes)}
     notes = unread_note(folder, unread, suffixes)
@@ -183,7 +183,7 @@ class HubImages(EncodedImages):
         return f"{self._where}[{index}]"
 
     def read(self, index: int) -> bytes:
-        """The encoded image. Raises DataError where the disk is in the way, else CorruptImage."""
+        """The encoded image. Raises DataError for a problem of the disk, else CorruptImage."""
         try:
             with self._reader[index][0] as file:
                 content: bytes = file.read()
@@ -194,26 +194,26 @@ class HubImages(EncodedImages):
         return content
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of the labels, and of names and sizes in the table that holds a split."""
-        found = {"labels": digest(self.labels)}
+        """SHA-256 of the labels, and of names and sizes in the split's table if there is one."""
+        digests = {"labels": digest(self.labels)}
         table = getattr(self._reader.dataset, "data", None)
         if table is None or len(column := table.column(self._reader.image_key)) != len(self):
-            return found  # rows were chosen from the table, in an order that it does not tell
+            return digests  # rows were selected from the table, in an unknown order
         import pyarrow.compute as arrow
 
         paths = arrow.struct_field(column, "path").to_pylist()
         sizes = arrow.binary_length(arrow.struct_field(column, "bytes")).to_pylist()
-        return {**found, **digests_of_rows(paths, sizes)}
+        return {**digests, **digests_of_rows(paths, sizes)}
 
 
 def digests_of_rows(paths: Sequence[str | None], sizes: Sequence[int | None]) -> dict[str, str]:
-    """Digests of names and sizes of images, which rows hold or name the files of.
+    """Digests of the names and sizes of images that rows contain or whose files they name.
 
     Args:
-        paths: whole where the image is a file elsewhere, else a name, if any.
-        sizes: in bytes of what the rows themselves hold.
+        paths: full paths of images in files of their own, otherwise names, if any.
+        sizes: bytes of the images that the rows themselves contain.
     """
-    found = [
+    image_sizes = [
         size_of(path) if path and not size else size or 0
         for path, size in zip(paths, sizes, strict=True)
     ]
@@ -221,16 +221,16 @@ def digests_of_rows(paths: Sequence[str | None], sizes: Sequence[int | None]) ->
     if all(map(os.path.isabs, names)):
         folder = os.path.commonpath([os.path.dirname(name) for name in names])  # noqa: PTH120
         names = [name[len(folder) :] for name in names]
-    return {"names": Names(names).digest(), "sizes": digest(np.array(found, dtype=np.int64))}
+    return {"names": Names(names).digest(), "sizes": digest(np.array(image_sizes, dtype=np.int64))}
 
 
 def _open_torch(name: str, part: str, how: Opening) -> Part:
-    """One split and its classes; sets of files are read as folders are."""
+    """One split and its classes; data sets of files are read like folders."""
     root, split = how.options.get("root", "."), how.options.get(part, SPLITS[part])
     if kind_of(name)[1].lower() in CLASS_FOLDERS:
         from timm.data.dataset_factory import _search_split
 
-        # What torchvision's ImageFolder lists, in its order, and safe from links that lead back.
+        # As torchvision's ImageFolder lists it, in its order, and safe from circular links.
         folder = _search_split(os.path.expanduser(root), split)  # noqa: PTH111
         return list_images(Path(folder), by=os.path.split)
     from timm.data import create_dataset
@@ -240,14 +240,14 @@ def _open_torch(name: str, part: str, how: Opening) -> Part:
     # ImageNet and Places365 list their files.
     if listed := getattr(dataset, "imgs", None):
         folder = os.path.commonpath([os.path.dirname(path) for path, _ in listed])  # noqa: PTH120
-        listed = [one for one in listed if is_data(os.path.relpath(one[0], folder))]
+        listed = [item for item in listed if is_data(os.path.relpath(item[0], folder))]
         files = [(path, size_of(path)) for path, _ in listed]
         return Files(folder, files, [label for _, label in listed]), classes
     return TorchvisionImages(dataset, name), classes
 
 
 class TorchvisionImages:
-    """A torchvision data set of (image, label), as an image set."""
+    """A torchvision data set of (image, label) as an `ImageDataset`."""
 
     def __init__(self, dataset: Any, where: str) -> None:
         self._dataset, self._where = dataset, where
@@ -258,24 +258,24 @@ class TorchvisionImages:
     def pixels(self, index: int) -> tuple[Tensor, int]:
         """An image, (3, H, W) uint8, and its label.
 
-        Raises DataError where the disk is in the way, CorruptImage at any other trouble.
+        Raises DataError for a problem of the disk, CorruptImage for any other error.
         """
         name = f"{self._where}[{index}]"
         try:
             image, label = self._dataset[index]
             return to_tensor(to_rgb(image)), int(label)
-        except Exception as error:  # as in decode_image: whatever a broken file leads to
-            # Decoders raise errors without a number. A damaged header can ask for a place before
-            # the file's start, which the system finds invalid.
+        except Exception as error:  # as in decode_image: any error of a broken file
+            # Decoders raise errors without a number. A damaged header can lead to a seek before
+            # the file's start, which the system reports as invalid.
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise unreadable(str(error.filename or name), error) from None
             raise corrupt_image(name, first_line(error)) from error
 
     def digests(self) -> dict[str, str]:
-        """Of the pixels and labels that torchvision holds in memory; else of nothing."""
-        held = {"content": "data", "labels": "targets"}
+        """Of the pixels and labels that torchvision has in memory; otherwise empty."""
+        attributes = {"content": "data", "labels": "targets"}
         return {
             kind: digest(np.asarray(getattr(self._dataset, name)))
-            for kind, name in held.items()
+            for kind, name in attributes.items()
             if hasattr(self._dataset, name)
         }

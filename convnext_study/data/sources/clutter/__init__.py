@@ -1,10 +1,10 @@
 """``clutter``: scanned digits among pieces of others over photographs, composed on the fly.
 
-The data set is ours, and says nothing about any other: 32x32 images in colour, made of
+The data set is ours, and its results do not transfer to others: 32x32 images in colour, made from
 scikit-learn's 1,797 scans and two photographs. Training images are new in every epoch; the test
 images are fixed. Scans and texture are in three parts that share no writer and no piece of a
-photograph: one to train on, one to test on, and one, ``clutter:tune``, to choose by (difficulty,
-recipe, epochs).
+photograph: one for training, one for testing, and one, ``clutter:tune``, for choosing difficulty,
+recipe and epochs.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from convnext_study.data.sources import Opening
 from convnext_study.data.sources.clutter.scene import SIZE, Part, Scene, compose, read_part
 from convnext_study.errors import did_you_mean
 
-# Set on the tuning part, with the first, a middle and the last row of the nano road: the first
-# reaches 82 % at medium. Scans are large, since networks learn small ones late and unevenly, and
-# hard to see instead.
+# Chosen on the tuning part, with the first, a middle and the last row of the nano road: the first
+# reaches 82 % at medium. Scans are large, since networks learn small ones late and unevenly, but
+# of low contrast.
 MEDIUM = "medium"
 SCENES = {
     "easy": Scene(2, (24, 30), 10, (70, 110), (20, 60), (0.2, 0.5)),
@@ -38,18 +38,18 @@ SCENES = {
     "hard": Scene(4, (22, 30), 20, (45, 95), (25, 70), (0.4, 0.8)),
 }
 TUNE = "tune"
-TRAIN_EACH, HELD_OUT_EACH = 12, 13  # images that show a scan: the test part has 10,231 in all
-CHUNK = 256  # images composed at once where all of a part are; more do not fit the cache
+TRAIN_EACH, HELD_OUT_EACH = 12, 13  # images per scan: the test part has 10,231 in all
+CHUNK = 256  # images composed at once when a whole part is; more do not fit the cache
 
 
 @dataclass(frozen=True)
 class ComposedImages(InMemoryDataset):
-    """Images of one part, each made when it is asked for, by its number.
+    """Images of one part, each composed on demand, from its number.
 
     Args:
-        scene: how hard they are.
-        part: what they are composed from.
-        each: how many show each of the part's scans.
+        scene: their difficulty.
+        part: scans and texture to compose from.
+        each: number of images per scan of the part.
         key: of the draws.
     """
 
@@ -83,18 +83,18 @@ class ComposedImages(InMemoryDataset):
         return replace(self, key=fold_in(seed, "clutter", epoch))
 
     def digests(self) -> dict[str, str]:
-        """Of what the images are made from, and of some of them, which tell how."""
-        some = self.at(torch.arange(min(len(self), CHUNK)))
+        """Of the parts of images, and of some images, which depend on how they are composed."""
+        sample = self.at(torch.arange(min(len(self), CHUNK)))
         return {
-            "content": digest(self.part.ink, self.part.texture, some.numpy()),
+            "content": digest(self.part.ink, self.part.texture, sample.numpy()),
             "labels": digest(self.labels.numpy()),
         }
 
 
 def open_clutter(text: str, _: Opening) -> DatasetPair:
-    """9,024 new training images an epoch, and 10,231 fixed ones to test on (3,354 to tune on).
+    """9,024 new training images per epoch, and 10,231 fixed test images (3,354 for tuning).
 
-    ``text`` is ``easy``, ``medium`` or ``hard`` and ``tune``, or one of them, or nothing. Raises
+    ``text`` is ``easy``, ``medium`` or ``hard`` and ``tune``, either of them, or empty. Raises
     DataError for other words.
     """
     difficulty, held_out = _choices(text)
@@ -116,19 +116,19 @@ def open_clutter(text: str, _: Opening) -> DatasetPair:
 
 @lru_cache(maxsize=2)  # of 31 MB
 def _fixed(difficulty: str, part: str) -> tuple[MemoryImages, torch.Tensor]:
-    """All images of a part, once a process, and the writers of the scans that they show."""
-    made = ComposedImages(SCENES[difficulty], read_part(part), HELD_OUT_EACH, 0)
-    made = replace(made, key=fold_in(0, "clutter", part))
-    chunks = torch.split(torch.arange(len(made)), CHUNK)
-    pixels = torch.cat([made.at(chunk) for chunk in chunks])
-    return MemoryImages(pixels, made.labels), made.writers
+    """All images of a part, cached per process, and the writers of their scans."""
+    composed = ComposedImages(SCENES[difficulty], read_part(part), HELD_OUT_EACH, 0)
+    composed = replace(composed, key=fold_in(0, "clutter", part))
+    chunks = torch.split(torch.arange(len(composed)), CHUNK)
+    pixels = torch.cat([composed.at(chunk) for chunk in chunks])
+    return MemoryImages(pixels, composed.labels), composed.writers
 
 
 def _choices(text: str) -> tuple[str, str]:
-    """The difficulty, and the part that is evaluated on."""
+    """The difficulty, and the part to evaluate on."""
     difficulty, part = MEDIUM, "test"
-    given = text.split(",") if text else []
-    for word in given:
+    words = text.split(",") if text else []
+    for word in words:
         if word == TUNE:
             part = TUNE
         elif word in SCENES:
@@ -136,7 +136,7 @@ def _choices(text: str) -> tuple[str, str]:
         else:
             hint = did_you_mean(word, [*SCENES, TUNE])
             raise DataError(f"data 'clutter:{text}': {word!r} is unknown{hint}")
-    if len(given) > (difficulty in given) + (part in given):
+    if len(words) > (difficulty in words) + (part in words):
         raise DataError(
             f"data 'clutter:{text}': takes one difficulty, and {TUNE}, as in clutter:hard,{TUNE}"
         )
