@@ -1,1 +1,1 @@
-"""Networks: the road map's, and how others are built, loaded and registered with timm."""
+"""The road map's networks, and building, loading and registering networks with timm."""

@@ -1,4 +1,4 @@
-"""Residual blocks, the stages they make up, and the head: pooling, norm and classifier."""
+"""Residual blocks, stages of blocks, and the head: pooling, norm and classifier."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -12,14 +12,14 @@ from convnext_study.models.recompute import checkpointed
 from convnext_study.roadmap.spec import NetSpec
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-# For what a scripted network does in Python. torch leaves this decorator without types.
+# For methods that a scripted network runs in Python. torch's decorator is untyped.
 jit_ignore: Callable[[Method], Method] = torch.jit.ignore
 
 
 def drop_path_rates(last: float, count: int) -> list[float]:
     """Stochastic depth of each of ``count`` blocks: linear, from 0 at the first to ``last``.
 
-    Not timm's function of that purpose: its tensors round otherwise.
+    Not timm's function for this, whose tensors round differently.
     """
     return [last * index / max(count - 1, 1) for index in range(count)]
 
@@ -40,7 +40,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """tail(blocks(downsample(x))), the blocks run again in the backward pass where asked for."""
+    """tail(blocks(downsample(x))), optionally with gradient checkpointing of the blocks."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class Stage(nn.Module):
 
 
 def roadmap_stage(stage: StageLayers, spec: NetSpec, rates: Iterator[float]) -> Stage:
-    """Blocks of one width, after a downsampling layer where the spec has one.
+    """Blocks of one width, after a downsampling layer if the spec has one.
 
-    ``rates`` give each block its stochastic depth.
+    Each block takes its stochastic depth from ``rates``.
     """
     downsample = sequence(stage.downsample, spec)
     return Stage([Block(block, spec, next(rates)) for block in stage.blocks], downsample)
@@ -77,15 +77,15 @@ POOLS = ("avg", "max", "avgmax", "")
 class Head(nn.Module):
     """Global pooling, the norm that separate downsampling adds, dropout, classifier.
 
-    Maps (N, C, H, W) to logits (N, num_classes). Where there is no classifier, and before it, the
-    features are (N, C). Without pooling all of them are maps, as in timm's ConvNeXt: the same
-    classifier then stands at every position.
+    Maps (N, C, H, W) to logits (N, num_classes), or to features (N, C) without a classifier.
+    Without pooling, logits and features are maps, as in timm's ConvNeXt: the same classifier is
+    applied at every position.
 
     Args:
-        features: channels of the map, or of what the classifier takes.
+        features: channels of the map, which are the classifier's inputs.
         num_classes: 0 for no classifier.
-        pool_type: avg, max, avgmax, or '' for none. The name is timm's, which reads it.
-        drop_rate: of the features before the classifier.
+        pool_type: avg, max, avgmax, or '' for none. timm reads this attribute.
+        drop_rate: dropout of the features before the classifier.
         norm: after the pooling, if any.
     """
 
@@ -98,24 +98,24 @@ class Head(nn.Module):
         norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.pool_type = _known(pool_type)
+        self.pool_type = _checked(pool_type)
         self.norm = norm or nn.Identity()
         self.drop = nn.Dropout(drop_rate)
         self.fc = _classifier(features, num_classes)
 
     def reset(self, features: int, num_classes: int, pool_type: str | None) -> None:
-        """A fresh classifier with torch's initial weights, or none for 0 classes."""
+        """Replace the classifier by a new one with torch's default init, or none for 0 classes."""
         if pool_type is not None:
-            self.pool_type = _known(pool_type)
+            self.pool_type = _checked(pool_type)
         self.fc = _classifier(features, num_classes)
 
     @torch.jit.ignore  # type: ignore[untyped-decorator]
     def shorten(self) -> None:
-        """Leave out the layers that fit the last stage's map alone; the classifier is reset."""
+        """Remove the layers that only fit the last stage's map (not the classifier)."""
         self.norm = nn.Identity()
 
     def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Map (N, C, H, W) to logits, or with ``pre_logits`` to what the classifier takes."""
+        """Map (N, C, H, W) to logits, or with ``pre_logits`` to the classifier's inputs."""
         x = self.drop(self.norm(self._pool(x)))
         if self.pool_type != "":
             x = x.flatten(1)
@@ -132,7 +132,7 @@ class Head(nn.Module):
         return x
 
 
-def _known(pool_type: str) -> str:
+def _checked(pool_type: str) -> str:
     if pool_type not in POOLS:
         raise ValueError(f"global_pool: {pool_type!r} is unknown; use avg, max, avgmax or ''")
     return pool_type

@@ -1,6 +1,6 @@
-"""From the plain values of a record to a module: what `ModelRef.builder` may name.
+"""Builders of networks from the plain values of a record, by the names in `ModelRef.builder`.
 
-A builder takes the arguments of the record and, by keyword, what the data and the recipe decide.
+A builder takes the record's arguments and, by keyword, the values set by data and recipe.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 ROADMAP_BUILDER, TIMM_BUILDER, FILE_BUILDER = "roadmap", "timm", "file"
-LEAN_TIMM = "convnext_study.models.lean_timm"  # what a process that trains timm's networks imports
+LEAN_TIMM = "convnext_study.models.lean_timm"  # preloaded where timm's networks are trained
 
 Builder = Callable[..., "nn.Module"]
 
 
 def get_builder(name: str) -> Builder:
-    """The builder of a short name, or of a user's ``module:function``.
+    """The builder of a short name, one of this file or of a `Study`, or of ``module:function``.
 
-    A study's are those of its `Study`. Raises TaskError where there is none. What it returns raises
-    TaskError too, one line with the builder's name, where the builder raises or gives no network.
+    Raises TaskError if there is none. The builder itself raises TaskError too, one line with its
+    name, if it fails or does not return a network.
     """
     return checked(name, _find(name))
 
@@ -43,47 +43,47 @@ def _find(name: str) -> Builder:
     core = {ROADMAP_BUILDER: roadmap_net, TIMM_BUILDER: timm_net, FILE_BUILDER: file_net}
     if name in core:
         return core[name]
-    own = study_addresses("builders")
-    if ":" not in name and name not in own:
-        raise TaskError(f"builder {name!r}{did_you_mean(name, [*core, *own])}")
-    builder: Builder = resolve(own.get(name, name))
+    by_study = study_addresses("builders")
+    if ":" not in name and name not in by_study:
+        raise TaskError(f"builder {name!r}{did_you_mean(name, [*core, *by_study])}")
+    builder: Builder = resolve(by_study.get(name, name))
     return builder
 
 
 def checked(name: str, builder: Builder) -> Builder:
-    """The builder; TaskError, one line that names it, where it raises or returns no network."""
+    """The builder, with TaskError, one line that names it, if it fails or returns no network."""
 
     @functools.wraps(builder)
-    def build(args: dict[str, Any], **given: Any) -> nn.Module:
+    def build(args: dict[str, Any], **options: Any) -> nn.Module:
         from torch import nn
         from torch.nn.parameter import is_lazy
 
-        words = describe_builder(name, args)
+        label = describe_builder(name, args)
         try:
-            net = builder(args, **given)
+            net = builder(args, **options)
         except UserError:
             raise
         except (Exception, SystemExit) as error:
-            raise TaskError(f"{words}: {fault(error, Path(args.get('file', '')))}") from error
+            raise TaskError(f"{label}: {fault(error, Path(args.get('file', '')))}") from error
         if not isinstance(net, nn.Module):
             what = "nothing" if net is None else f"an object of type {type(net).__name__}"
-            raise TaskError(f"{words}: returns {what}; return a torch.nn.Module")
+            raise TaskError(f"{label}: returns {what}; return a torch.nn.Module")
         if any(is_lazy(weight) for weight in net.parameters()):
-            raise TaskError(f"{words}: has lazy layers; run it on an image before it is returned")
+            raise TaskError(f"{label}: has lazy layers; run it on an image before it is returned")
         return net
 
     return build
 
 
 def describe_builder(name: str, args: dict[str, Any]) -> str:
-    """What builds a network, in words, for errors."""
+    """A builder in words, for error messages."""
     if name == FILE_BUILDER:
         return f"builder {args.get('file')}:{args.get('function')}"
     return f"builder {name!r}" + (f" of {args.get('name')!r}" if name == TIMM_BUILDER else "")
 
 
 def check_timm_name(name: object) -> None:
-    """Raises TaskError for a name that no network of timm has, with the nearest."""
+    """Raises TaskError, with the closest name, if timm has no network of this name."""
     from convnext_study.models.lean_timm import timm
 
     if isinstance(name, str) and (":" in name or timm.is_model(name)):  # hf-hub:..., local-dir:...
@@ -92,7 +92,7 @@ def check_timm_name(name: object) -> None:
 
 
 def nearest_of_timm(name: str) -> str:
-    """The end of an error message: of more than a thousand names only the closest."""
+    """The end of an error message: only the closest of more than a thousand names."""
     from convnext_study.models.lean_timm import timm
 
     close = difflib.get_close_matches(name, timm.list_models(), n=1)
@@ -112,7 +112,7 @@ def roadmap_net(
 
 
 def timm_net(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> nn.Module:
-    """Any timm model: ``args`` hold its ``name`` and further keywords. It keeps its own init."""
+    """Any timm model: ``args`` are its ``name`` and further keywords. It keeps its own init."""
     from convnext_study.models.lean_timm import timm
 
     keywords = {"num_classes": num_classes, "drop_path_rate": drop_path, **args}
@@ -128,16 +128,16 @@ def timm_net(args: dict[str, Any], *, num_classes: int, drop_path: float, init: 
 
 
 def file_net(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str) -> nn.Module:
-    """A network from a function in a file of the user's.
+    """A network from a function in a user's file.
 
-    ``args`` hold the ``file``, the name of the ``function``, the `file_digest` as ``sha256``, and
-    the function's own ``args``, which it gets as its first argument; the rest is as for any
-    builder. Raises UserError where the file has changed: its content decides the run.
+    ``args`` are the ``file``, the name of the ``function``, the `file_digest` as ``sha256``, and
+    the function's own ``args``, which are its first argument; the rest is as for any builder.
+    Raises UserError if the file has changed, since its content identifies the run.
     """
     path = Path(args["file"])
     if file_digest(path) != args["sha256"]:
         raise UserError(f"{path}: changed after the run was created; rerun the study")
     function = load_function(path, args["function"])
-    own = dict(args["args"])
-    net: nn.Module = function(own, num_classes=num_classes, drop_path=drop_path, init=init)
+    file_args = dict(args["args"])
+    net: nn.Module = function(file_args, num_classes=num_classes, drop_path=drop_path, init=init)
     return net

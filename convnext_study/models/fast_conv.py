@@ -1,21 +1,21 @@
-"""Convolutions of a network as matrix products, while the engine trains on a CPU.
+"""Convolutions of a network as matrix products, for training on a CPU.
 
-Dense ones with very few output positions. Where two or four positions are left torch's convolution
+Dense convolutions with very few output positions: with two or four positions torch's convolution
 is far from the machine's peak. A kernel larger than the map also multiplies taps that only meet
-padding: of 7x7 on a 2x2 map 9 taps of 49 do not, on a 1x1 map one. Steps of the road taken out of
-order make such networks.
+padding: for 7x7 on a 2x2 map all but 9 of 49, on a 1x1 map all but one. Steps of the road applied
+out of order make such networks.
 
-Depthwise ones, whose weight gradient is a matrix product on small maps. A training step of a small
-network spends most of a large depthwise kernel's time in the gradient of its weights, which torch
-computes at a few percent of the machine's peak. On a map of few positions all products of an input
-with an output position are one small matrix per channel, of which the kernel's taps are sums of
-diagonals. Output and input gradient stay torch's own.
+Depthwise convolutions on small maps, whose weight gradient becomes a matrix product. In a small
+network, most of a large depthwise kernel's training time is the gradient of its weights, which
+torch computes at a few percent of the machine's peak. On a map of few positions, all products of
+input and output positions are one small matrix per channel, and the kernel's taps are sums of its
+diagonals. Output and input gradient are still torch's.
 
-Those that no two outputs share an input of. Pointwise convolutions, strided or not, and those of
-patches are linear layers on positions. Where the channels of a position lie side by side torch's
-matrix product takes less time than its convolution, which prepares its weights anew at each call.
+Convolutions whose outputs share no input: pointwise ones, strided or not, and those of patches are
+linear layers on positions. With channels last, torch's matrix product takes less time than its
+convolution, which repacks its weights at each call.
 
-Measured with one thread, channels last, against torch's, batch 64 unless said otherwise. Dense,
+Speed-ups with one thread, channels last, against torch's, batch 64 unless stated otherwise. Dense,
 forward and backward: 3x3 from 4x4 to 2x2 maps with 384 channels 3x, on 2x2 maps 3x, from 2x2 to 1x1
 with 768 4x; 7x7 on 2x2 maps 4x, on 1x1 ones 7x; with 16 positions torch is faster, and is used.
 Depthwise, the weight gradient alone: kernel 7 on 8x8 maps 1.7x, on 4x4 9x, on 2x2 11x; kernel 5 on
@@ -33,13 +33,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 MOST_POSITIONS = 4  # of a dense convolution's output
-LARGEST_MAP = 64  # positions, of a depthwise convolution
+LARGEST_MAP = 64  # positions of a depthwise convolution's input
 LARGEST_MAP_OF_KERNEL_3 = 9
-FEWEST_CHANNELS = 8  # patches of three colours are faster as a convolution
+FEWEST_CHANNELS = 8  # patches of RGB images are faster as a convolution
 
 
 class Geometry(NamedTuple):
-    """Of a square convolution without its ``cut`` outer taps: what is left has ``kernel`` taps."""
+    """A square convolution of ``kernel`` taps, after ``cut`` taps were removed on each side."""
 
     cut: int
     kernel: int
@@ -48,29 +48,29 @@ class Geometry(NamedTuple):
     dilation: int
 
     def outputs(self, side: int) -> int:
-        """Positions of the output along a side of so many."""
+        """Output positions along a side of ``side`` input positions."""
         reach = self.dilation * (self.kernel - 1)
         return (side + 2 * self.padding - reach - 1) // self.stride + 1
 
     def reached(self, tap: int, side: int) -> slice:
-        """The padded positions that a tap meets along a side."""
+        """The padded positions that a tap multiplies along a side."""
         first = tap * self.dilation
         return slice(first, first + self.stride * (self.outputs(side) - 1) + 1, self.stride)
 
 
 class Im2colConv2d(nn.Conv2d):
-    """A convolution that is a matrix product where its output has few positions.
+    """A convolution that becomes a matrix product if its output has few positions.
 
-    The same parameters and state dict as the `Conv2d` it takes the place of, and the same outputs
-    up to rounding. Maps (N, C, H, W) to (N, C', H', W').
+    The same parameters and state dict as the `Conv2d` it replaces, and the same outputs up to
+    rounding. Maps (N, C, H, W) to (N, C', H', W').
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C', H', W'), by whichever form is faster there."""
+        """Map (N, C, H, W) to (N, C', H', W'), by whichever form is faster."""
         geometry = _geometry(self, max(input.shape[2:]))
         positions = geometry.outputs(input.shape[2]) * geometry.outputs(input.shape[3])
-        elsewhere = input.device.type != "cpu" or torch.is_autocast_enabled("cpu")
-        if elsewhere or positions > MOST_POSITIONS:
+        unsupported = input.device.type != "cpu" or torch.is_autocast_enabled("cpu")
+        if unsupported or positions > MOST_POSITIONS:
             return super().forward(input)
         return _Dense.apply(input, self.weight, self.bias, geometry)  # type: ignore[no-any-return]
 
@@ -107,7 +107,7 @@ class _Dense(torch.autograd.Function):
 
 
 def _geometry(conv: nn.Conv2d, side: int) -> Geometry:
-    """That of a padded convolution on maps of at most this side."""
+    """The geometry of a padded convolution on maps of at most this side."""
     assert isinstance(conv.padding, tuple)  # noqa: S101  gemm_class() asked
     kernel, dilation = conv.kernel_size[0], conv.dilation[0]
     cut = max(kernel // 2 - (side - 1) // dilation, 0)
@@ -122,7 +122,7 @@ def _middle(weight: Tensor, cut: int) -> Tensor:
 
 
 def _patches(input: Tensor, geometry: Geometry) -> Tensor:
-    """What each output position sees: (N * H' * W', kernel * kernel * C)."""
+    """The inputs of each output position: (N * H' * W', kernel * kernel * C)."""
     count, channels, height, width = input.shape
     _, kernel, stride, padding, dilation = geometry
     padded = F.pad(input.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
@@ -136,7 +136,7 @@ def _patches(input: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _folded(patches: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
-    """The sum of patches where they came from, (N, C, H, W)."""
+    """Patches summed at their input positions, (N, C, H, W)."""
     count, channels, height, width = shape
     side, padding = geometry.kernel, geometry.padding
     high, wide = geometry.outputs(height), geometry.outputs(width)
@@ -144,17 +144,17 @@ def _folded(patches: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
     padded = patches.new_zeros(count, height + 2 * padding, width + 2 * padding, channels)
     for down in range(side):
         for across in range(side):
-            met = (slice(None), geometry.reached(down, height), geometry.reached(across, width))
-            padded[met] += taps[:, :, :, down, across]
+            reached = (slice(None), geometry.reached(down, height), geometry.reached(across, width))
+            padded[reached] += taps[:, :, :, down, across]
     inner = padded[:, padding : padding + height, padding : padding + width]
     return inner.permute(0, 3, 1, 2)
 
 
 class GemmGradDepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution whose weight gradient is a matrix product where the map is small.
+    """A depthwise convolution whose weight gradient is a matrix product if the map is small.
 
-    The same parameters, state dict and outputs as the `Conv2d` it takes the place of, and the
-    same gradients up to rounding. Maps (N, C, H, W) to (N, C, H', W').
+    The same parameters, state dict and outputs as the `Conv2d` it replaces, and the same gradients
+    up to rounding. Maps (N, C, H, W) to (N, C, H', W').
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ class _Depthwise(torch.autograd.Function):
             )[0]  # fmt: skip
         if ctx.needs_input_grad[1]:
             to_weight = weight_gradient(input, grad, weight.shape[2], stride, padding, dilation)
-            # One input channel: the same places in memory, by the strides that buckets expect.
+            # One input channel: the same memory, with the strides that gradient buckets expect.
             to_weight = to_weight.as_strided(weight.shape, weight.stride())
         if ctx.needs_input_grad[2]:
             to_bias = grad.sum((0, 2, 3))
@@ -216,7 +216,7 @@ def weight_gradient(
     Args:
         input: (N, C, H, W).
         grad: the gradient of the output, (N, C, H', W').
-        kernel: side of the kernel K; as all below, the same in both directions.
+        kernel: side of the kernel K; like all below, the same in both directions.
         stride: of the convolution.
         padding: zeros on each side.
         dilation: of the convolution.
@@ -228,7 +228,7 @@ def weight_gradient(
 
 
 def _by_channel(maps: Tensor) -> Tensor:
-    """(N, C, H, W) to (C, N, H * W), in one transposition where the channels come last."""
+    """(N, C, H, W) to (C, N, H * W), in one transposition if channels are last in memory."""
     count, channels, height, width = maps.shape
     rows = maps.permute(0, 2, 3, 1).reshape(-1, channels)
     return rows.t().contiguous().view(channels, count, height * width)
@@ -238,28 +238,28 @@ def _by_channel(maps: Tensor) -> Tensor:
 def position_taps(
     height: int, width: int, kernel: int, stride: int, padding: int, dilation: int
 ) -> Tensor:
-    """Which tap leads from which input position to which output position.
+    """Which tap connects which input position to which output position.
 
     Returns a 0/1 matrix (kernel * kernel, H * W * H' * W').
     """
     image = torch.eye(height * width).view(height * width, 1, height, width)
     taps = torch.eye(kernel * kernel).view(kernel * kernel, 1, kernel, kernel)
     with torch.no_grad():
-        moved = F.conv2d(image, taps, stride=stride, padding=padding, dilation=dilation)
-    return moved.transpose(0, 1).reshape(kernel * kernel, -1)
+        connected = F.conv2d(image, taps, stride=stride, padding=padding, dilation=dilation)
+    return connected.transpose(0, 1).reshape(kernel * kernel, -1)
 
 
 class LinearConv2d(nn.Conv2d):
-    """A convolution without overlap, as a matrix product where channels come last in memory.
+    """A convolution without overlap, as a matrix product if channels are last in memory.
 
-    The same parameters and state dict as the `Conv2d` it takes the place of, and the same outputs
-    up to rounding. Maps (N, C, H, W) to (N, C', H', W').
+    The same parameters and state dict as the `Conv2d` it replaces, and the same outputs up to
+    rounding. Maps (N, C, H, W) to (N, C', H', W').
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C', H', W')."""
-        by_position = input.is_contiguous(memory_format=torch.channels_last)
-        if input.device.type != "cpu" or not by_position:
+        channels_last = input.is_contiguous(memory_format=torch.channels_last)
+        if input.device.type != "cpu" or not channels_last:
             return super().forward(input)
         side, stride = self.kernel_size[0], self.stride[0]
         maps = input.permute(0, 2, 3, 1)
@@ -272,7 +272,7 @@ class LinearConv2d(nn.Conv2d):
 
 
 def _tiles(maps: Tensor, side: int) -> Tensor:
-    """(N, H, W, C) to (N, H / side, W / side, side * side * C); what is over is cut off."""
+    """(N, H, W, C) to (N, H / side, W / side, side * side * C); the remainder is cut off."""
     count, height, width, channels = maps.shape
     down, across = height // side, width // side
     maps = maps[:, : down * side, : across * side]
@@ -284,17 +284,17 @@ FORMS = (Im2colConv2d, GemmGradDepthwiseConv2d, LinearConv2d)
 
 
 def use_gemm_convs(model: nn.Module) -> int:
-    """Let a model's convolutions use these forms where that is faster; returns how many can.
+    """Replace a model's convolutions by these forms if that is faster; returns their number.
 
-    Parameters, buffers and names stay what they are. `restore_convs` takes it back.
+    Parameters, buffers and names do not change. `restore_convs` undoes it.
     """
-    found = 0
+    count = 0
     for module in model.modules():
         form = gemm_class(module)
         if form is not None:
             module.__class__ = form
-            found += 1
-    return found
+            count += 1
+    return count
 
 
 def restore_convs(model: nn.Module) -> None:
@@ -305,7 +305,7 @@ def restore_convs(model: nn.Module) -> None:
 
 
 def gemm_class(module: nn.Module) -> type[nn.Conv2d] | None:
-    """The class that does a plain, square convolution faster, if one can."""
+    """The class that computes a plain, square convolution faster, if any."""
     if type(module) is not nn.Conv2d or module.padding_mode != "zeros":
         return None
     sides = (module.kernel_size, module.stride, module.padding, module.dilation)
@@ -314,11 +314,11 @@ def gemm_class(module: nn.Module) -> type[nn.Conv2d] | None:
     kernel, stride = module.kernel_size[0], module.stride[0]
     if module.groups == module.in_channels == module.out_channels > 1:
         return GemmGradDepthwiseConv2d if kernel % 2 == 1 else None
-    same = module.padding[0] == module.dilation[0] * (kernel // 2)
-    if module.groups == 1 and kernel > 1 and kernel % 2 == 1 and same:
+    same_size = module.padding[0] == module.dilation[0] * (kernel // 2)
+    if module.groups == 1 and kernel > 1 and kernel % 2 == 1 and same_size:
         return Im2colConv2d
-    apart = kernel == 1 or (kernel == stride and module.dilation[0] == 1)
-    wide = kernel == 1 or module.in_channels >= FEWEST_CHANNELS
-    if module.groups == 1 and module.padding[0] == 0 and apart and wide:
+    without_overlap = kernel == 1 or (kernel == stride and module.dilation[0] == 1)
+    enough_channels = kernel == 1 or module.in_channels >= FEWEST_CHANNELS
+    if module.groups == 1 and module.padding[0] == 0 and without_overlap and enough_channels:
         return LinearConv2d
     return None

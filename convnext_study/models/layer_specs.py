@@ -3,17 +3,17 @@
 
 What the paper leaves open is decided here, once:
 
-- *One activation* stands directly before the block's last pointwise convolution, and *one norm*
+- *One activation* is directly before the block's last pointwise convolution, and *one norm*
   directly after its spatial convolution. With the spatial convolution first, that is ConvNeXt's
-  block; with it in the middle, it is the same rule.
-- *Fewer norms* and *fewer activations* speak of a block's branch; a strided shortcut keeps its
+  block; with it in the middle, the same rule applies.
+- *Fewer norms* and *fewer activations* apply to a block's branch; a strided shortcut keeps its
   norm.
 - *Separate downsampling* adds a norm after a patchify stem. The convolutional stem has its own.
 - A convolution has a bias unless a BatchNorm follows it directly.
-- Layer scale, where it is switched on, multiplies the branch's output just before the addition.
-- GRN, where it is switched on, stands directly before the block's last pointwise convolution.
-- An isotropic network has no norm after a patchify stem, as in the released code: that norm came
-  with the ones before downsampling, of which it has none.
+- Layer scale, if enabled, multiplies the branch's output just before the addition.
+- GRN, if enabled, is directly before the block's last pointwise convolution.
+- An isotropic network has no norm after a patchify stem, as in the released code: that norm comes
+  with those before downsampling, of which it has none.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from convnext_study.roadmap.spec import NetSpec
 class Layer:
     """One layer. ``kind`` is conv, linear, norm, act, grn, maxpool, avgpool or scale.
 
-    ``out`` is its output channels; ``c_in`` those of its input; ``same`` asks for an output as
-    large as the input, which an even kernel without stride needs.
+    ``c_in`` and ``out`` are its input and output channels; ``same`` keeps the output as large as
+    the input, for an even kernel without stride.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Layer:
     variant: str = ""  # which norm or activation
 
     def side_after(self, side: int) -> int:
-        """Of the square map that leaves the layer, by that of the one that enters it."""
+        """Side of the layer's square output map, given that of its input."""
         if self.kind in ("avgpool", "linear"):
             return 1
         if self.kind not in ("conv", "maxpool"):
             return side
-        # Odd kernels are padded and round up; patches drop what does not fill one.
+        # Odd kernels are padded and round up; patches drop the remainder.
         return -(-side // self.stride) if self.kernel % 2 else side // self.stride
 
 
@@ -59,12 +59,12 @@ class BlockLayers:
 
     branch: tuple[Layer, ...]
     shortcut: tuple[Layer, ...]  # empty: identity
-    post_act: tuple[Layer, ...]  # the activation after the addition, or nothing
+    post_act: tuple[Layer, ...]  # the activation after the addition, if any
 
 
 @dataclass(frozen=True)
 class StageLayers:
-    """The layers of a stage: downsampling, empty where there is none, and blocks."""
+    """The layers of a stage: downsampling, possibly empty, and blocks."""
 
     downsample: tuple[Layer, ...]
     blocks: tuple[BlockLayers, ...]
@@ -87,13 +87,13 @@ def list_layers(
     A smaller ``output_stride`` turns the last strides into dilation, as timm's networks do.
     """
     stages: list[StageLayers] = []
-    channels, reached, dilation = spec.width, spec.stem_reduction(), 1
+    channels, reduction, dilation = spec.width, spec.stem_reduction(), 1
     for index, depth in enumerate(spec.depths):
-        halves = index > 0 and spec.layout == "staged"
-        stride, first_dilation = 2 if halves else 1, dilation
-        if stride == 2 and reached >= output_stride:
+        downsamples = index > 0 and spec.layout == "staged"
+        stride, first_dilation = 2 if downsamples else 1, dilation
+        if stride == 2 and reduction >= output_stride:
             stride, dilation = 1, dilation * 2
-        reached *= stride
+        reduction *= stride
         stages.append(_stage(spec, channels, depth, index, stride, (first_dilation, dilation)))
         channels = spec.widths()[index]
     return NetworkLayers(_stem(spec, in_chans), tuple(stages), _head(spec, channels, num_classes))
@@ -115,7 +115,7 @@ def _stem(spec: NetSpec, in_chans: int) -> tuple[Layer, ...]:
         bias = not (normed and spec.norm == "batch")
         conv = Layer("conv", "conv", in_chans, width, kernel=stride, stride=stride, bias=bias)
         return (conv, norm) if normed else (conv,)
-    # ResNet's: the convolution takes the first stride of 2, the pooling the rest.
+    # ResNet's: the convolution has the first stride of 2, the pooling the rest.
     conv = Layer(
         "conv", "conv", in_chans, width, 7, stride=min(stride, 2), bias=spec.norm != "batch"
     )
@@ -137,7 +137,7 @@ def _stage(
     width, out = spec.stage_width(index), spec.widths()[index]
     downsample: tuple[Layer, ...] = ()
     if spec.downsampling == "separate" and spec.layout == "staged" and index > 0:
-        # Where the stride became dilation the kernel stays 2x2, so that weights still fit.
+        # If the stride became dilation the kernel stays 2x2, so that weights still fit.
         conv = Layer(
             "conv", "conv", c_in, out, 2, stride, dilation=first, bias=True, same=stride == 1
         )
@@ -176,10 +176,10 @@ def _block(
 
 def _branch(spec: NetSpec, convs: list[Layer], out: int) -> tuple[Layer, ...]:
     layers: list[Layer] = []
-    for place, conv in enumerate(convs):
+    for position, conv in enumerate(convs):
         normed = spec.norms == 3 or conv.name == "spatial"
-        # The third of three activations comes after the addition; the only one before pw2.
-        active = place < 2 if spec.activations == 3 else place == 1
+        # The third of three activations is after the addition; a single one is before pw2.
+        active = position < 2 if spec.activations == 3 else position == 1
         bias = not (normed and spec.norm == "batch")
         if spec.grn and conv.name == "pw2":
             layers.append(Layer("grn", "grn", conv.c_in, conv.c_in))

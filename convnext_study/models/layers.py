@@ -1,6 +1,6 @@
-"""The modules of planned layers, the few that torch lacks, and how weights start.
+"""The modules of listed layers, including those that torch lacks, and the weight init.
 
-Kept free of timm, whose import costs seconds.
+It does not import timm, which takes seconds.
 """
 
 import math
@@ -42,7 +42,7 @@ class LayerScale(nn.Module):
 
 
 class GlobalResponseNorm(nn.Module):
-    """GRN of ConvNeXt V2 (Woo et al., 2023): channels that answer more than the mean are raised.
+    """GRN of ConvNeXt V2 (Woo et al., 2023): amplifies channels by their relative response.
 
     ``x + gamma * x * |x| / mean|x| + beta``, where ``|x|`` is a channel's L2 norm over the map and
     the mean is over channels. Starts as the identity. Stored 1-D so that it is not decayed; the
@@ -57,13 +57,13 @@ class GlobalResponseNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (N, C, H, W) to the same shape."""
-        answer = x.norm(p=2, dim=(2, 3), keepdim=True)
-        share: torch.Tensor = answer / (answer.mean(dim=1, keepdim=True) + self.eps)
-        return x + self.gamma.view(1, -1, 1, 1) * (x * share) + self.beta.view(1, -1, 1, 1)
+        response = x.norm(p=2, dim=(2, 3), keepdim=True)
+        ratio: torch.Tensor = response / (response.mean(dim=1, keepdim=True) + self.eps)
+        return x + self.gamma.view(1, -1, 1, 1) * (x * ratio) + self.beta.view(1, -1, 1, 1)
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., 2016): drops a sample's branch, scales what is kept."""
+    """Stochastic depth (Huang et al., 2016): drops a sample's branch, rescales those kept."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class DropPath(nn.Module):
 
 
 def make_layer(layer: Layer, spec: NetSpec) -> nn.Module:
-    """The module of one planned layer."""
+    """The module of one listed layer."""
     if layer.kind == "conv":
         reach = layer.dilation * (layer.kernel - 1)
         return nn.Conv2d(
@@ -91,7 +91,7 @@ def make_layer(layer: Layer, spec: NetSpec) -> nn.Module:
             layer.out,
             layer.kernel,
             layer.stride,
-            # Patches do not overlap, so an even kernel has no padding but where size must stay.
+            # Patches do not overlap, so an even kernel is padded only if the size must stay.
             padding="same" if layer.same else (reach // 2 if layer.kernel % 2 else 0),
             dilation=layer.dilation,
             groups=layer.groups,
@@ -111,7 +111,7 @@ def make_layer(layer: Layer, spec: NetSpec) -> nn.Module:
 
 
 def sequence(layers: Iterable[Layer], spec: NetSpec) -> nn.Module:
-    """Planned layers one after the other, under their names; of none, the identity."""
+    """Listed layers in sequence, under their names; the identity if there are none."""
     modules = OrderedDict((layer.name, make_layer(layer, spec)) for layer in layers)
     return nn.Sequential(modules) if modules else nn.Identity()
 
@@ -120,13 +120,13 @@ INIT_STD = 0.02  # Table 5 prints 0.2; the released code uses 0.02
 
 
 def init_layers(net: nn.Module, scheme: str) -> None:
-    """Start every convolution and linear layer of a network anew; biases start at 0.
+    """Initialise every convolution and linear layer of a network; biases start at 0.
 
     Args:
         net: any module.
-        scheme: ``trunc_normal``, or ``kaiming``, by the outputs that an input of a convolution
-            reaches (He et al., 2015), which are those of one path in a convolution with a ``width``
-            of its paths; it leaves torch's own start to linear layers, as torchvision does.
+        scheme: ``trunc_normal``, or ``kaiming`` by a convolution's fan-out (He et al., 2015), which
+            is that of one path in a convolution of several paths with a ``width``; linear layers
+            then keep torch's default init, as in torchvision.
     """
     for module in net.modules():
         if isinstance(module, nn.Linear) and scheme == "kaiming":

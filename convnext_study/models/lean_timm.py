@@ -1,8 +1,8 @@
-"""timm without what its import takes two thirds of: ``from ...models.lean_timm import timm``.
+"""timm without two thirds of its import time: ``from ...models.lean_timm import timm``.
 
 ``import timm`` alone takes 2.1 s of a core after torch's 1.5: 1.1 are torch's compiler, which one
-function of torchvision's and one decorator in timm wait to use, and 0.4 are wandb, if it is there.
-All of it is imported once it is used, and nothing of timm behaves otherwise.
+function of torchvision and one decorator in timm need, and 0.4 are wandb, if it is installed. Both
+are imported when they are first used, and timm behaves the same.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _COMPILER = "torch._dynamo.utils"
 
 
 class _Later(ModuleType):
-    """Stands for a module until something of it is used, then it is imported."""
+    """Stands in for a module, and imports it when one of its attributes is used."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what looks through all modules asks for files and paths
+        if name.startswith("__"):  # code that inspects all modules reads __file__ and __path__
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
@@ -34,21 +34,21 @@ class _Later(ModuleType):
 
 @contextlib.contextmanager
 def _postponed() -> Iterator[None]:
-    """In this block the compiler and wandb can be imported, and are not."""
+    """In this block, importing the compiler or wandb gives a placeholder."""
     compiler: Any = _Later(_COMPILER)
-    compiler.is_compile_supported = _is_compile_supported  # which torchvision imports by its name
-    waiting: list[ModuleType] = [compiler] if "torch._dynamo" not in sys.modules else []
+    compiler.is_compile_supported = _is_compile_supported  # torchvision imports it by name
+    placeholders: list[ModuleType] = [compiler] if "torch._dynamo" not in sys.modules else []
     if "wandb" not in sys.modules and find_spec("wandb") is not None:
-        waiting.append(_Later("wandb"))
+        placeholders.append(_Later("wandb"))
     disable = torch.compiler.disable
     torch.compiler.disable = functools.partial(_disable, disable)
-    for module in waiting:
+    for module in placeholders:
         sys.modules[module.__name__] = module
     try:
         yield
     finally:
         torch.compiler.disable = disable
-        for module in waiting:
+        for module in placeholders:
             if sys.modules.get(module.__name__) is module:
                 del sys.modules[module.__name__]
 
@@ -58,13 +58,13 @@ def _is_compile_supported(device: Any) -> Any:
 
 
 def _disable(disable: Callable[..., Any], function: Any = None, *args: Any, **kwargs: Any) -> Any:
-    """torch's decorator, which is put on a function once that is called."""
+    """torch's decorator, applied to a function when it is called."""
     if not callable(function) or isinstance(function, type):
         return disable(function, *args, **kwargs)
 
     @functools.wraps(function)
-    def call(*given: Any, **named: Any) -> Any:
-        return disable(function, *args, **kwargs)(*given, **named)
+    def call(*call_args: Any, **call_kwargs: Any) -> Any:
+        return disable(function, *args, **kwargs)(*call_args, **call_kwargs)
 
     return call
 

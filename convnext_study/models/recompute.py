@@ -1,6 +1,6 @@
-"""Gradient checkpointing: blocks are run again in the backward pass, and BatchNorm counts once.
+"""Gradient checkpointing: blocks are recomputed in the backward pass, and BatchNorm counts once.
 
-A BatchNorm that is run again would move its running statistics a second time by the same batch.
+A recomputed BatchNorm would otherwise update its running statistics twice with the same batch.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-# What moves running statistics: BatchNorm's factor, and how many batches it has counted.
+# The state that updates running statistics: BatchNorm's momentum and its number of batches.
 Moves = tuple[float | None, torch.Tensor | None]
 _KEPT = "_kept_while_recomputed"
 
 
 @torch.jit.ignore  # type: ignore[untyped-decorator]
 def checkpointed(blocks: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
-    """The blocks' output; the backward pass runs each again instead of keeping its activations."""
+    """The blocks' output; the backward pass recomputes activations instead of storing them."""
     for block in blocks:
-        if torch.compiler.is_compiling():  # compiled code writes statistics once by itself
+        if torch.compiler.is_compiling():  # compiled code updates statistics once anyway
             x = checkpoint(block, x, use_reentrant=False)
         else:
             contexts = partial(_contexts, block)
@@ -30,36 +30,36 @@ def checkpointed(blocks: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
 
 
 def count_once(model: nn.Module) -> int:
-    """Let a network that checkpoints in its own way, as timm's do, count each batch once.
+    """Make a network with its own checkpointing, such as timm's, count each batch once.
 
-    Hooks on its norms notice that they are run within a backward pass. Returns how many norms
-    there are. Not for networks that are compiled, whose compiled code counts once by itself.
+    Hooks on its norms detect that they run within a backward pass. Returns the number of norms.
+    Not for compiled networks, whose code updates statistics once anyway.
     """
     norms = _counting(model)
     for norm in norms:
         norm.register_forward_pre_hook(_before)
-        # Recomputation ends by an exception in the last module whose activations are needed.
+        # Recomputation ends with an exception in the last module whose activations are needed.
         norm.register_forward_hook(_after, always_call=True)
     return len(norms)
 
 
 def _contexts(block: nn.Module) -> tuple[Any, Any]:
-    """Of the forward pass, and of running it again."""
+    """The contexts of the forward pass and of its recomputation."""
     return nullcontext(), _still_statistics(block)
 
 
 @contextmanager
 def _still_statistics(block: nn.Module) -> Iterator[None]:
-    kept = [(norm, _stop(norm)) for norm in _counting(block)]
+    stopped = [(norm, _stop(norm)) for norm in _counting(block)]
     try:
         yield
     finally:
-        for norm, moves in kept:
+        for norm, moves in stopped:
             _go_on(norm, moves)
 
 
 def _counting(model: nn.Module) -> list[Any]:
-    """The norms with running statistics: BatchNorm in all its forms, SyncBatchNorm, EvoNorm."""
+    """The norms with running statistics: all forms of BatchNorm, SyncBatchNorm, EvoNorm."""
     return [
         module
         for module in model.modules()
@@ -69,12 +69,12 @@ def _counting(model: nn.Module) -> list[Any]:
 
 
 def _stop(norm: Any) -> Moves:
-    """Make a norm's next batches leave no trace. Returns what `_go_on` needs."""
+    """Stop a norm's updates of statistics. Returns the state for `_go_on`."""
     batches = getattr(norm, "num_batches_tracked", None)
     moves = (norm.momentum, batches)
     norm.momentum = 0.0
     if batches is not None:
-        norm.num_batches_tracked = batches.clone()  # SyncBatchNorm insists on having one
+        norm.num_batches_tracked = batches.clone()  # SyncBatchNorm requires one
     return moves
 
 
@@ -85,7 +85,7 @@ def _go_on(norm: Any, moves: Moves) -> None:
 
 
 def _before(norm: Any, _: Any) -> None:
-    # Outside of a backward pass there is no task of autograd's.
+    # Outside of a backward pass autograd has no task.
     if torch._C._current_graph_task_id() != -1 and _KEPT not in norm.__dict__:
         norm.__dict__[_KEPT] = _stop(norm)
 
