@@ -1,9 +1,9 @@
-"""Networks under names of timm's: the one place where a list of them becomes models there.
+"""Networks as models of timm: the one place where they are registered.
 
-A list is a module with ``MODELS``: a name and its `ModelEntry` for every model, which imports
-neither torch nor timm. This one's are every row of every road map, as in
+A list of them is a module with ``MODELS``, each model's name and `ModelEntry`, which imports
+neither torch nor timm. The list here is every row of every road map, as in
 ``timm.create_model("roadmap_t_gelu")``; studies have their own. `timm_hook` registers all of them
-once timm is there.
+once timm is imported.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 __all__: list[str] = ["ModelEntry", "register_models"]  # timm adds every model to it
 
-# Of DistributedDataParallel and torch.compile, in either order.
+# Prefixes of DistributedDataParallel and torch.compile, in either order.
 _WRAPPERS = re.compile(r"^((module|_orig_mod)\.)+")
 
-default_cfgs: dict[str, Any] = {}  # timm reads it when a model is registered
+default_cfgs: dict[str, Any] = {}  # read by timm when a model is registered
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """What one model of timm is.
+    """One model of timm.
 
     Args:
         network: ``module:name`` of a network's class or of a function that returns one, imported
@@ -45,11 +45,11 @@ class ModelEntry:
         cfg: timm's description of the network and its images, where it differs from the road map's:
             ``num_classes``, ``input_size`` and ``pool_size`` at least.
         spec: a frozen dataclass; keywords of `timm.create_model` may set its fields.
-        args: further keywords of the network that make it this model.
-        features: arguments of timm's ``features_only``, or what makes them of the spec; stages are
-            flattened in a `TimmModel`.
-        released: of an end of the road, whose weights others have released; None: nobody has.
-        listed: whether `timm.list_models` has it, whose readers expect one row of logits an image;
+        args: further keywords that the network is built with.
+        features: arguments of timm's ``features_only``, or a function of the spec that returns
+            them; stages are flattened in a `TimmModel`.
+        released: for an end of the road, the weights that others have released.
+        listed: whether `timm.list_models` shows it, whose users expect one row of logits per image;
             `timm.create_model` makes it either way.
     """
 
@@ -68,9 +68,9 @@ class Released:
     """Weights that timm publishes under tags, for a network that is the same as one of ours.
 
     Args:
-        model: timm's name for it.
-        tag: of the weights that are taken where none is named.
-        sets: fields of the spec that these weights have and the road map's row has not.
+        model: its name in timm.
+        tag: of the default weights.
+        sets: fields of the spec in which these weights differ from the road map's row.
     """
 
     model: str
@@ -78,27 +78,27 @@ class Released:
     sets: Mapping[str, Any] = field(default_factory=dict)
 
     def cfgs(self) -> dict[str, dict[str, Any]]:
-        """timm's description of each of the weights, by tag; those without a classifier are not
-        here."""
+        """timm's description of each of the weights, by tag, except for those without a
+        classifier."""
         from timm.models._registry import get_pretrained_cfg, list_models
 
-        found = {}
+        by_tag = {}
         for name in list_models(f"{self.model}.*", pretrained=True):
             cfg = get_pretrained_cfg(name)
             if cfg is not None and cfg.num_classes:
-                found[str(cfg.tag)] = {**dataclasses.asdict(cfg), **_NAMES}
-        return found
+                by_tag[str(cfg.tag)] = {**dataclasses.asdict(cfg), **_NAMES}
+        return by_tag
 
 
-# Of our layers, in timm's descriptions.
+# Names of our layers in timm's descriptions.
 _NAMES = {"first_conv": "stem.conv", "classifier": "head.fc"}
 
 
 def register_models(models: Mapping[str, ModelEntry]) -> None:
-    """Make models known to timm, which has to be there. Keywords set arguments of the network and
+    """Register models with timm, which must be imported. Keywords set arguments of the network and
     fields of its spec: ``timm.create_model("roadmap_t_gelu", kernel=9)``.
     """
-    # From where it is defined, so that this works while timm.models itself is being imported.
+    # From its defining module, so that this works while timm.models itself is being imported.
     from timm.models._registry import _deprecated_models, generate_default_cfgs, register_model
 
     cfgs = {name: _default_cfg(entry) for name, entry in models.items()}
@@ -109,17 +109,17 @@ def register_models(models: Mapping[str, ModelEntry]) -> None:
     for name, entry in models.items():
         if entry.released:
             tags = default_cfgs[name].tags
-            tags.remove("")  # first: without weights it is the road map's row
+            tags.remove("")  # comes first: without weights it is the road map's row
             tags.appendleft("")
         globals()[name] = _entry_point(name, entry)
         register_model(globals()[name])
-        if not entry.listed:  # which keeps names out of lists, and does nothing else
+        if not entry.listed:  # this keeps names out of lists, and does nothing else
             _deprecated_models[name] = name
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """The weights in a checkpoint of this package, without wrappers' prefixes on their names, or
-    weights that others have released, by our names."""
+    """The weights in a checkpoint of this package, without prefixes of wrappers, or released
+    weights, renamed to our names."""
     weights: dict[str, Any] = state_dict.get("model", state_dict)
     weights = {_WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
     spec = getattr(model, "spec", None)
@@ -149,7 +149,7 @@ def _entry_point(name: str, entry: ModelEntry) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         from timm.models._builder import build_model_with_cfg
 
-        fields = [] if entry.spec is None else [one.name for one in dataclasses.fields(entry.spec)]
+        fields = [] if entry.spec is None else [f.name for f in dataclasses.fields(entry.spec)]
         changes = {key: kwargs.pop(key) for key in fields if key in kwargs}
         if pretrained and entry.released:
             if not (kwargs.get("pretrained_cfg") or kwargs.get("pretrained_cfg_overlay")):
@@ -181,31 +181,31 @@ def _network(
     dtype: torch.dtype | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """The network of an entry. Raises TypeError for a keyword that nothing knows."""
+    """The network of an entry. Raises TypeError for an unknown keyword."""
     import torch
 
     network = resolve(entry.network)
     spec = [] if entry.spec is None else [entry.spec]
     parameters = inspect.signature(network).parameters
-    if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
-        known = list(parameters)[len(spec) :]
-        fields = [one.name for part in spec for one in dataclasses.fields(part)]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        arguments = list(parameters)[len(spec) :]
+        fields = [f.name for part in spec for f in dataclasses.fields(part)]
         for key in kwargs:
-            if key not in known:
-                near = did_you_mean(key, [*known, *fields])
-                raise TypeError(f"{name}: no argument {key}{near}")
+            if key not in arguments:
+                hint = did_you_mean(key, [*arguments, *fields])
+                raise TypeError(f"{name}: no argument {key}{hint}")
     with torch.device(device) if device is not None else nullcontext():
         net: nn.Module = network(*spec, **{**entry.args, **kwargs})
     return net.to(dtype=dtype)
 
 
-# The row that a model is. The first row of a road map is the second's network, trained otherwise.
+# Each model's row. The first row of a road map is the second's network with another recipe.
 VARIANTS: dict[str, Variant] = {
     variant.model: variant for road in ROADMAPS.values() for variant in road.variants()
 }
 
 
-# A ConvNeXt is the last row with layer scale. torchvision's first ResNet-50 is timm's `tv_in1k`.
+# ConvNeXt is the last row with layer scale; timm's `tv_in1k` is torchvision's first ResNet-50.
 _CONVNEXT = {"layer_scale": 1e-6}
 RELEASED = {
     "roadmap_t_resnet50": Released("resnet50", "tv_in1k"),

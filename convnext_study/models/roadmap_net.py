@@ -1,7 +1,6 @@
-"""The network a spec describes, built from its plan: the one place where road-map layers are made.
+"""The network of a spec, built from its list of layers: the only place that makes road-map layers.
 
-It keeps the contract that users of timm expect of a model (`models/timm_model.py`;
-`models/registry.py` lists its models).
+It has timm's interface of a model (`models/timm_model.py`); `models/registry.py` lists its models.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ class RoadmapNet(TimmModel):
 
     Args:
         spec: what to build.
-        num_classes: 0 leaves the classifier out; the network then returns pooled features.
+        num_classes: 0 for no classifier; the network then returns pooled features.
         in_chans: channels of the image.
-        global_pool: avg, max, avgmax, or '' for a map of logits, one of them at each position.
+        global_pool: avg, max, avgmax, or '' for a map of logits at each position.
         output_stride: 32, 16 or 8; a smaller one turns the last strides into dilation.
         drop_rate: dropout before the classifier.
-        drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first.
+        drop_path_rate: stochastic depth of the last block, increasing linearly from 0 at the first.
 
     Raises:
-        ValueError: an argument that no network can have, in one line that names it.
+        ValueError: an invalid argument, in one line that names it.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class RoadmapNet(TimmModel):
 
 
 def _reductions(spec: NetSpec, output_stride: int) -> list[int]:
-    """How much smaller than the image each stage's map is."""
-    stem, halves = spec.stem_reduction(), spec.layout == "staged"
+    """The reduction of each stage's map: the image's side over its side."""
+    stem, staged = spec.stem_reduction(), spec.layout == "staged"
     largest = max(output_stride, stem)
-    return [min(stem << stage, largest) if halves else stem for stage in range(len(spec.depths))]
+    return [min(stem << stage, largest) if staged else stem for stage in range(len(spec.depths))]

@@ -1,4 +1,4 @@
-"""Registers our networks with timm when timm is imported, and not before (no torch here)."""
+"""Register our networks with timm when timm is imported, and not before (no torch here)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from convnext_study.models.registry import ModelEntry
 
-# timm fills its registry in timm.models. Whoever imports any part of timm imports that too, and
-# waiting for it, not for timm itself, also works while timm is half imported.
+# timm fills its registry in timm.models, which any import of timm also imports. Waiting for it
+# rather than for timm itself also works while timm is half imported.
 _AWAITED = "timm.models"
 
 
 class _Finder:
-    """Finds timm.models as the other finders do, with a loader that registers our networks."""
+    """Finds timm.models by the other finders, with a loader that registers our networks."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -41,7 +41,7 @@ class _Finder:
 
 
 class _Loader:
-    """Another loader, and what is to be done after it."""
+    """Wraps another loader, and registers our networks after it."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -54,17 +54,17 @@ class _Loader:
             module.__spec__.loader = self.loader
         module.__loader__ = self.loader
         self.loader.exec_module(module)
-        sys.meta_path[:] = [one for one in sys.meta_path if not isinstance(one, _Finder)]
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
         _register()
 
 
 def all_models() -> dict[str, ModelEntry]:
-    """The road maps' networks and those of every study, by their names in timm."""
-    found: dict[str, ModelEntry] = dict(resolve("convnext_study.models.registry:MODELS"))
+    """The networks of the road maps and of all studies, by their names in timm."""
+    models: dict[str, ModelEntry] = dict(resolve("convnext_study.models.registry:MODELS"))
     for study in studies().values():
         if study.models is not None:
-            found |= study.load(study.models)
-    return found
+            models |= study.load(study.models)
+    return models
 
 
 def _register() -> None:
@@ -72,15 +72,15 @@ def _register() -> None:
         from convnext_study.models.registry import register_models
 
         register_models(all_models())
-    except Exception as error:  # whoever imports timm must get timm
+    except Exception as error:  # an import of timm must not fail because of us
         warnings.warn(f"timm will not know the networks of convnext_study: {error}", stacklevel=2)
 
 
 def install() -> None:
-    """Once timm is there, register `all_models`."""
+    """Register `all_models` as soon as timm is imported."""
     finder = _Finder()
     sys.meta_path.insert(0, finder)
-    # Another thread may have found timm.models just before, and be about to import it.
+    # Another thread may have found timm.models just before this, and be about to import it.
     _wait_for_its_import()
     if _AWAITED in sys.modules and finder in sys.meta_path:
         sys.meta_path.remove(finder)
@@ -88,7 +88,7 @@ def install() -> None:
 
 
 def _wait_for_its_import() -> None:
-    """Wait for a thread that imports timm.models, and for nothing if none does."""
+    """Wait for a thread that is importing timm.models, if there is one."""
     bootstrap: Any = getattr(importlib, "_bootstrap", None)
     if wait := getattr(bootstrap, "_lock_unlock_module", None):
         wait(_AWAITED)

@@ -1,8 +1,8 @@
-"""What timm's users expect of a model, for any network of a stem, stages and a head.
+"""timm's interface of a model, for any network of a stem, stages and a head.
 
 timm itself is imported only inside the methods that need it. Files with a ``forward`` do not
-postpone the evaluation of annotations: torch.fx writes those of a traced one into code, where
-TorchScript needs types.
+postpone the evaluation of annotations: torch.fx writes them into the code of traced networks,
+where TorchScript needs types.
 """
 
 from collections.abc import Iterable
@@ -17,17 +17,17 @@ from convnext_study.models.layers import init_layers
 class TimmModel(nn.Module):
     """Images (N, in_chans, H, W) through stem, stages and head to logits (N, num_classes).
 
-    Weights start by ``init_weights``, which networks of another usual start have of their own.
+    ``init_weights`` initialises the weights; networks with another usual init override it.
 
     Args:
-        spec: what the network is made of.
+        spec: description of the network.
         stem: a module.
         stages: modules with ``blocks`` and a flag ``grad_checkpointing``.
         head: takes the last stage's map.
-        sizes: of each stage, the channels of its map and how much smaller than the image it is.
-        num_classes: outputs; 0 where there is no classifier.
+        sizes: for each stage, its channels and reduction (the image's side over the map's).
+        num_classes: outputs; 0 if there is no classifier.
         in_chans: channels of the image.
-        output_stride: how much smaller than the image the last map may be.
+        output_stride: largest reduction of the last map.
         drop_rate: dropout before the classifier.
     """
 
@@ -60,8 +60,8 @@ class TimmModel(nn.Module):
 
     @jit_ignore
     def init_weights(self, scheme: str = "trunc_normal") -> None:
-        """Truncated normal (Table 5, used for every row of the enhanced recipe) or ``kaiming``,
-        as torchvision starts its ResNets, which the classic recipe uses."""
+        """Truncated normal (Table 5, used for every row with the enhanced recipe) or ``kaiming``,
+        torchvision's init of ResNets, which the classic recipe uses."""
         init_layers(self, scheme)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class TimmModel(nn.Module):
         return self.stages(self.stem(x))  # type: ignore[no-any-return]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """A map to logits, or to pooled and normed features where ``pre_logits``."""
+        """A map to logits, or with ``pre_logits`` to pooled and normed features."""
         return self.head(x, pre_logits)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,12 +78,12 @@ class TimmModel(nn.Module):
 
     @jit_ignore
     def get_classifier(self) -> nn.Module:
-        """The classifier, `Identity` where there is none."""
+        """The classifier; `Identity` if there is none."""
         return self.head.fc
 
     @jit_ignore
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier (none for 0), and another pooling where one is named."""
+        """Replace the classifier (none for 0), and the pooling if one is given."""
         weight = next(self.parameters())
         self.num_classes = num_classes
         self.head.reset(self.head_hidden_size, num_classes, global_pool)
@@ -91,20 +91,20 @@ class TimmModel(nn.Module):
 
     @jit_ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory: blocks are run again in the backward pass."""
+        """Trade time for memory: blocks are recomputed in the backward pass."""
         for stage in self.stages:
             stage.grad_checkpointing = enable  # type: ignore[assignment]
 
     @jit_ignore
     def no_weight_decay(self) -> set[str]:
-        """Nothing by name: norms, biases and layer scale are 1-D, which timm never decays."""
+        """Empty: norms, biases and layer scale are 1-D, which timm never decays."""
         return set()
 
     @jit_ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Patterns that group parameters by depth, for layer-wise learning rates.
 
-        What matches none, the head, comes last.
+        Parameters that match none, those of the head, come last.
         """
         if coarse:
             return {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
@@ -123,7 +123,7 @@ class TimmModel(nn.Module):
     ) -> Any:
         """The maps after the chosen stages: ``(final, maps)``, or only ``maps``.
 
-        ``norm`` is accepted for timm's sake: there is no norm after the last map.
+        ``norm`` is accepted for compatibility with timm: there is no norm after the last map.
         """
         from timm.models._features import feature_take_indices
 
@@ -148,8 +148,8 @@ class TimmModel(nn.Module):
     ) -> list[int]:
         """Drop the stages after the last chosen one; returns the chosen indices.
 
-        The head goes too, if requested or where it no longer fits. ``prune_norm`` is accepted for
-        timm's sake.
+        The head is removed too, if requested or if it no longer fits. ``prune_norm`` is accepted
+        for compatibility with timm.
         """
         from timm.models._features import feature_take_indices
 

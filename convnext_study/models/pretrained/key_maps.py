@@ -1,9 +1,9 @@
-"""How others name the weights of the two ends of the road: tables and names (no torch here).
+"""Other projects' weight names for the two ends of the road, as tables (no torch here).
 
 The first row is ResNet as torchvision and timm save it (both use the same names). The last row is
 ConvNeXt as timm, its authors and torchvision save it: with layer scale, or as V2 with GRN. A table
 maps our modules to theirs; parameter names (``weight``, ``running_mean``, ...) are the same
-everywhere but for the few in `KeyMap.leaves`, and so are shapes, but for axes of one.
+everywhere except for the few in `KeyMap.leaves`, and so are shapes, except for axes of one.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ SHOWN = 8  # names in an error message
 
 
 class PretrainedError(UserError):
-    """Weights that do not fit, in one line that says what is missing, unexpected or misshapen."""
+    """Weights that do not fit; the message says what is missing, unexpected or misshapen."""
 
 
 @dataclass(frozen=True)
 class KeyMap:
-    """How others name and shape the weights of one end.
+    """Another project's names and shapes of the weights of one end.
 
     Args:
         title: the network, in words.
         end: its spec.
-        free: fields in which a network of this layout may differ from ``end``.
+        free: fields of a network in this layout that may differ from ``end``.
         block: name of a block; {s} is the stage from 0, {n} from 1, {t} is 2s + 1, {b} the block
             from 0.
-        names: our modules to theirs; {d} is 2s.
-        leaves: parameters of other names: the last part of our module's, and their name, to ours.
-        unlike: what a network of these names may have that the road map's has not: a pattern at
-            which a weight's name begins, and the words for it.
+        names: maps our modules to theirs; {d} is 2s.
+        leaves: renamed parameters: maps the last part of our module and their name to our name.
+        unlike: extra parts of networks with these names that the road map's lacks: maps a pattern
+            for the start of a weight's name to its description.
     """
 
     title: str
@@ -49,7 +49,7 @@ class KeyMap:
     unlike: Mapping[str, str] = field(default_factory=dict)
 
 
-# Ours, and the same in a ResNet, timm's ConvNeXt and the authors' ConvNeXt; None: it has none.
+# Our modules, and those of a ResNet, timm's ConvNeXt and the authors' ConvNeXt; None: missing.
 _NAMES: dict[str, tuple[str | None, str | None, str | None]] = {
     "stem.conv": ("conv1", "stem.0", "downsample_layers.0.0"),
     "stem.norm": ("bn1", "stem.1", "downsample_layers.0.1"),
@@ -69,7 +69,7 @@ _NAMES: dict[str, tuple[str | None, str | None, str | None]] = {
     "head.fc": ("fc", "head.fc", "head"),
 }
 
-# ... and in torchvision's ConvNeXt, whose modules are numbered.
+# Torchvision's ConvNeXt, whose modules are numbered.
 _TORCHVISION = {
     "stem.conv": "features.0.0",
     "stem.norm": "features.0.1",
@@ -85,8 +85,8 @@ _TORCHVISION = {
 }
 
 
-def _column(place: int) -> dict[str, str]:
-    return {ours: name for ours, theirs in _NAMES.items() if (name := theirs[place]) is not None}
+def _column(index: int) -> dict[str, str]:
+    return {ours: name for ours, theirs in _NAMES.items() if (name := theirs[index]) is not None}
 
 
 KEY_MAPS: dict[str, KeyMap] = {
@@ -129,12 +129,12 @@ KEY_MAPS: dict[str, KeyMap] = {
 
 
 def detect(state: Iterable[str]) -> str:
-    """The layout of a state dict, a key of `KEY_MAPS`. Raises PretrainedError if it has none."""
+    """The layout of a state dict, a key of `KEY_MAPS`. Raises PretrainedError if unknown."""
     keys = list(state)
     for name, layout in KEY_MAPS.items():
-        # What keeps its name is ours, or none of the layout's.
-        others = (ours for key, ours in rename(layout, keys).items() if ours != key)
-        if any(ours.endswith(".branch.spatial.weight") for ours in others):
+        # Names that stay the same are ours, or not in this layout.
+        renamed = (ours for key, ours in rename(layout, keys).items() if ours != key)
+        if any(ours.endswith(".branch.spatial.weight") for ours in renamed):
             return name
     raise PretrainedError(
         f"the weights are in no known layout ({', '.join(KEY_MAPS)}): {few(keys)}"
@@ -142,39 +142,39 @@ def detect(state: Iterable[str]) -> str:
 
 
 def rename(key_map: KeyMap, state: Iterable[str]) -> dict[str, str]:
-    """Their names of weights to ours; what has none keeps its own."""
+    """Map their weight names to ours; unknown names stay the same."""
     patterns: dict[str, re.Pattern[str]] = {}
     for stage in range(STAGES):
-        place = {"s": stage, "n": stage + 1, "d": 2 * stage, "t": 2 * stage + 1, "b": "#"}
+        numbers = {"s": stage, "n": stage + 1, "d": 2 * stage, "t": 2 * stage + 1, "b": "#"}
         for ours, theirs in key_map.names.items():
-            name = theirs.replace("{block}", key_map.block).format(**place)
-            own = ours.replace("{block}", "stages.{s}.blocks.{b}").format(**place)
+            name = theirs.replace("{block}", key_map.block).format(**numbers)
+            own = ours.replace("{block}", "stages.{s}.blocks.{b}").format(**numbers)
             patterns.setdefault(own, re.compile(re.escape(name).replace(r"\#", r"(\d+)")))
 
     def renamed(key: str) -> str:
         module, _, leaf = key.rpartition(".")
         for ours, pattern in patterns.items():
-            if found := pattern.fullmatch(module):
+            if match := pattern.fullmatch(module):
                 last = key_map.leaves.get((ours.rpartition(".")[2], leaf), leaf)
-                return f"{ours.replace('#', ''.join(found.groups()))}.{last}"
+                return f"{ours.replace('#', ''.join(match.groups()))}.{last}"
         return key
 
     return {key: renamed(key) for key in state}
 
 
 def check_like(key_map: KeyMap, state: Iterable[str]) -> None:
-    """Raises PretrainedError, in words, for a network that has these names and is no end."""
+    """Raises PretrainedError for a network that has these names but is no end of the road."""
     keys = list(state)
-    for pattern, words in key_map.unlike.items():
+    for pattern, description in key_map.unlike.items():
         if key := next(filter(re.compile(pattern).match, keys), None):
             raise PretrainedError(
-                f"the weights are those of {key_map.title} with {words} ({key}), which is no "
+                f"the weights are those of {key_map.title} with {description} ({key}), which is no "
                 "network of the road map; use it by its own name"
             )
 
 
 def check_end(key_map: KeyMap, spec: NetSpec) -> None:
-    """Raises PretrainedError for a network that others cannot hold in this layout."""
+    """Raises PretrainedError for a network that does not exist in this layout."""
     end = key_map.end.to_dict()
     wrong = [
         f"{name} is {value!r}, not {end[name]!r}"
@@ -186,6 +186,6 @@ def check_end(key_map: KeyMap, spec: NetSpec) -> None:
 
 
 def few(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    """The first few names, and the number of the others."""
+    others = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + others

@@ -1,4 +1,4 @@
-"""State dicts from files, without what savers wrap around them."""
+"""Read state dicts from files, without the wrappers that savers add."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from convnext_study.models.pretrained.key_maps import PretrainedError, few
 State = dict[str, Tensor]
 Kind = Literal["raw", "ema"]
 
-# Under what savers keep a state dict, in the order in which timm looks; the averaged first.
+# Keys of state dicts in checkpoints, in timm's order of precedence; averaged weights first.
 _PLACES: dict[Kind, tuple[str, ...]] = {
     "ema": ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema"),
     "raw": ("state_dict", "model", "model_state_dict", "module", "net"),
 }
-_AVERAGED_MODEL = "n_averaged"  # torch's AveragedModel counts in a buffer of this name
-# What wraps modules, whole networks or parts, leaves its mark in the names of weights.
+_AVERAGED_MODEL = "n_averaged"  # a buffer of torch's AveragedModel
+# Parts of weight names added by wrappers of whole networks or of modules.
 _WRAPPER = re.compile(r"(^|\.)(?:(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+")
 _PARALLEL = "module."
-_HEAD = 1024  # bytes that tell a text file from others
+_HEAD = 1024  # bytes read to recognise text files
 
 
 class Weights(NamedTuple):
-    """A state dict, and what its file says of it.
+    """A state dict, and what its file says about it.
 
     Args:
-        state: without wrappers' prefixes.
-        kind: ``raw`` or averaged (``ema``); None where the file does not say.
-        key: under which it was in the file; None: it was the file.
-        others: the key of the other kind, where there is one.
+        state: without prefixes of wrappers.
+        kind: ``raw`` or averaged (``ema``); None if the file does not say.
+        key: its key in the file; None if it was the whole file.
+        others: the key of weights of the other kind, if there are any.
     """
 
     state: State
@@ -48,17 +48,18 @@ class Weights(NamedTuple):
 
 
 def read_weights(path: Path | str, kind: Kind | None = None) -> Weights:
-    """The weights in a safetensors or torch file, without what savers wrap around them.
+    """The weights in a safetensors or torch file, without the wrappers that savers add.
 
-    No code of the file runs: beside tensors and plain values it may hold an `argparse.Namespace`,
-    as the checkpoints of timm and of ConvNeXt's authors do, which is read as timm reads it.
+    No code in the file is executed: besides tensors and plain values it may contain an
+    `argparse.Namespace`, as in checkpoints of timm and of ConvNeXt's authors.
 
     Args:
         path: of the file.
-        kind: ``raw`` or averaged (``ema``) weights; as timm does, averaged where there are both.
+        kind: ``raw`` or averaged (``ema``) weights; by default averaged if there are both, as in
+            timm.
 
     Raises:
-        PretrainedError: no such file, not readable, in need of pickle, or without such weights.
+        PretrainedError: a file that is missing, unreadable, needs pickle or has no such weights.
     """
     path = Path(path)
     if path.is_dir():
@@ -74,16 +75,16 @@ def read_weights(path: Path | str, kind: Kind | None = None) -> Weights:
             f"{path}: not weights alone, but another kind of file or Python objects, which could "
             "run code when read; save the state dict alone"
         ) from None
-    except Exception as error:  # the readers raise whatever a broken file makes them trip over
+    except Exception as error:  # the readers raise any kind of exception for broken files
         reason = (str(error) or type(error).__name__).partition("\n")[0]
         raise PretrainedError(f"{path}: not readable as weights ({reason})") from None
 
 
 def unwrap(content: Any) -> State:
-    """The state dict inside what savers wrap around it, or ``content`` itself; see `read_weights`.
+    """The state dict inside savers' wrappers, or ``content`` itself; see `read_weights`.
 
     Raises:
-        PretrainedError: there is none, or it holds something else than tensors.
+        PretrainedError: there is none, or it contains anything but tensors.
     """
     return _weights(content, None).state
 
@@ -98,45 +99,45 @@ def _content(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    # As a stream: a path that ends in .safetensors torch reads as such, whatever it holds.
+    # As a stream: torch reads a path that ends in .safetensors as such, whatever it contains.
     with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _check_not_text(head: bytes) -> None:
-    """Raises PretrainedError at the first bytes of a text file: a page, a pointer of Git LFS."""
+    """Raises PretrainedError for the first bytes of a text file: a web page, a Git LFS pointer."""
     with contextlib.suppress(UnicodeDecodeError):
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
-        if all(one.isprintable() or one.isspace() for one in text):
+        if all(character.isprintable() or character.isspace() for character in text):
             raise PretrainedError(f"a text file, not weights; it begins with {text[:40]!r}")
 
 
 def _weights(content: Any, kind: Kind | None) -> Weights:
-    averaged, raw = (_place(content, one) for one in ("ema", "raw"))
+    averaged, raw = (_place(content, which) for which in ("ema", "raw"))
     if averaged and kind != "raw":
         return _weights(content[averaged], None)._replace(kind="ema", key=averaged, others=raw)
     if raw:
         inside = _weights(content[raw], kind)
-        found = inside.kind or ("raw" if averaged else None)
-        return Weights(inside.state, found, inside.key or raw, inside.others or averaged)
+        found_kind = inside.kind or ("raw" if averaged else None)
+        return Weights(inside.state, found_kind, inside.key or raw, inside.others or averaged)
     if averaged:
         raise PretrainedError(f"holds averaged weights ({averaged}) and no raw ones")
-    state, found = _bare(_tensors(content))
-    if kind == "raw" and found == "ema":
+    state, found_kind = _bare(_tensors(content))
+    if kind == "raw" and found_kind == "ema":
         raise PretrainedError(f"holds averaged weights ({_AVERAGED_MODEL}) and no raw ones")
-    if kind == "ema" and found is None:
+    if kind == "ema" and found_kind is None:
         raise PretrainedError("holds no weights that it says are averaged")
-    return Weights(state, found, None, None)
+    return Weights(state, found_kind, None, None)
 
 
 def _place(content: Any, kind: Kind) -> str | None:
-    """The key under which there are weights of a kind, or what may hold them."""
+    """The key of weights of a kind, or of a mapping that may contain them."""
     if not isinstance(content, Mapping):
         return None
     for key in _PLACES[kind]:
         inside = content.get(key)
         if isinstance(inside, Mapping) and any(
-            isinstance(one, Tensor | Mapping) for one in inside.values()
+            isinstance(value, Tensor | Mapping) for value in inside.values()
         ):
             return key
     return None
@@ -147,16 +148,16 @@ def _tensors(content: Any) -> State:
         raise PretrainedError("no state dict, which maps names to tensors")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            what = few([str(key)[:60] for key in content])
+            keys = few([str(key)[:60] for key in content])
             raise PretrainedError(
                 f"no state dict of a network: {str(key)[:60]} is of type {type(value).__name__} "
-                f"(it holds {what})"
+                f"(it holds {keys})"
             )
     return dict(content)
 
 
 def _bare(state: State) -> tuple[State, Kind | None]:
-    """A state dict without what wraps networks, in any nesting; ``ema`` where that averages."""
+    """A state dict without wrappers, however nested; ``ema`` if one of them averages."""
     kind: Kind | None = None
     bare = {_WRAPPER.sub(r"\1", key): value for key, value in state.items()}
     while rest := [key for key in bare if key != _AVERAGED_MODEL]:
