@@ -1,7 +1,7 @@
-"""The cost of a spec by pencil and paper: no torch, and none of the code that builds the network.
+"""The cost of a spec by arithmetic, without torch and without the code that builds the network.
 
-It restates the paper's section 2 from the spec alone, so that agreement with the other counters
-means something.
+It restates the paper's section 2 from the spec alone, so that agreement with the other counters is
+meaningful.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from convnext_study.roadmap.spec import STAGES, NetSpec
 
 
 class ImageTooSmall(UserError):
-    """The network would shrink the image to nothing."""
+    """The network would reduce the image to nothing."""
 
 
 class CountersDisagree(RunFailed):
-    """Two counters give one network different costs; the message has all of them."""
+    """Counters disagree on a network's cost; the message has all their counts."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one image, in raw units.
+    """Cost for one image, in raw units.
 
     Args:
         macs: multiply-accumulates of convolution and linear layers.
@@ -48,7 +48,7 @@ class Cost:
 def closed_form(spec: NetSpec, image_size: int, num_classes: int = 1000) -> Cost:
     """Cost of a spec's network for one square RGB image with sides of ``image_size`` pixels.
 
-    Raises ImageTooSmall for an image that the network would shrink to nothing.
+    Raises ImageTooSmall for an image that the network would reduce to nothing.
     """
     maps = sides(spec, image_size)
     total = _stem(spec, image_size, maps[0])
@@ -60,24 +60,24 @@ def closed_form(spec: NetSpec, image_size: int, num_classes: int = 1000) -> Cost
 def sides(spec: NetSpec, image_size: int) -> tuple[int, ...]:
     """Sides of the square maps after the stem and after each stage, in positions.
 
-    Padded convolutions and pooling round up where a size is odd; patches that do not overlap
-    (patchify stem, 2x2 downsampling) drop the rest. Raises ImageTooSmall as `closed_form` does.
+    Padded convolutions and pooling round odd sizes up; patches that do not overlap (patchify stem,
+    2x2 downsampling) drop the remainder. Raises ImageTooSmall as `closed_form` does.
     """
     side = image_size
     isotropic = spec.layout == "isotropic"
     patch = spec.stem_stride * (4 if isotropic else 1)
     side = side // patch if spec.stem == "patchify" else -(-side // patch)
-    found = [side, side]
+    lengths = [side, side]
     for _ in range(1, STAGES):
         if not isotropic:
             side = side // 2 if spec.downsampling == "separate" else -(-side // 2)
-        found.append(side)
-    if found[-1] < 1:
+        lengths.append(side)
+    if lengths[-1] < 1:
         raise ImageTooSmall(
             f"image size: {image_size} is too small, the network shrinks it to nothing; "
             f"{patch * (1 if isotropic else 2 ** (STAGES - 1))} is enough"
         )
-    return tuple(found)
+    return tuple(lengths)
 
 
 def _conv(side: int, c_in: int, c_out: int, *, kernel: int = 1, bias: bool = False) -> Cost:
@@ -92,9 +92,9 @@ def _norm(channels: int) -> Cost:
 
 def _stem(spec: NetSpec, image_size: int, side: int) -> Cost:
     if spec.stem == "conv":
-        # Half the image, or all of it for a stem without stride; pooling, if any, is free.
-        whole = spec.stem_stride == 1 and spec.layout == "staged"
-        conv_side = image_size if whole else -(-image_size // 2)
+        # Half the image's side, or all of it without stride; pooling, if any, is free.
+        without_stride = spec.stem_stride == 1 and spec.layout == "staged"
+        conv_side = image_size if without_stride else -(-image_size // 2)
         bias = spec.norm != "batch"
         return _conv(conv_side, 3, spec.width, kernel=7, bias=bias) + _norm(spec.width)
     isotropic = spec.layout == "isotropic"  # patches of 16 in the paper, and no norm
@@ -126,8 +126,8 @@ def _block(spec: NetSpec, stage: int, c_in: int, before: int, after: int) -> Cos
     narrow_side = after if spec.spatial_first else before
 
     total = _conv(narrow_side, c_in, hidden, bias=pointwise_bias)
-    seen = 1 if spec.depthwise else spatial
-    total += _conv(after, seen, spatial, kernel=spec.kernel, bias=spatial_bias)
+    c_in_per_group = 1 if spec.depthwise else spatial
+    total += _conv(after, c_in_per_group, spatial, kernel=spec.kernel, bias=spatial_bias)
     total += _conv(after, hidden, out, bias=pointwise_bias)
     total += _norm(spatial)
     if spec.norms == 3:

@@ -1,4 +1,4 @@
-"""The cost of every row of a road map, beside the paper's figures (no torch at import)."""
+"""The cost of every row of a road map, with the paper's figures (no torch at import)."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ PAPER_IMAGE_SIZE = 224
 def table(
     regimes: Iterable[str], image_size: int | None = None, verify: bool = False
 ) -> list[dict[str, Any]]:
-    """A row of plain values for every point of the road maps named.
+    """A row of plain values for every row of the given road maps.
 
-    ``macs``, ``activations`` and ``params`` are numbers as counted, for one image with sides of
+    ``macs``, ``activations`` and ``params`` are exact counts, for one image with sides of
     ``image_size`` pixels (each road map's own by default). ``matches_paper`` says whether the MACs,
-    to two decimals of 1e9, are the paper's figure; it is None where there is nothing to compare: on
-    the nano road, and at any size but the paper's 224.
+    to two decimals of 1e9, equal the paper's figure; it is None if there is nothing to compare: on
+    the nano road, and at any size other than the paper's 224.
 
     Raises:
         StepError: an unknown road map.
-        ImageTooSmall: an image that a network would shrink to nothing.
-        CountersDisagree: with ``verify``, a row on which they do.
+        ImageTooSmall: an image that a network would reduce to nothing.
+        CountersDisagree: with ``verify``, counters that disagree on a row.
     """
     rows: list[dict[str, Any]] = []
     for road in [get_roadmap(regime) for regime in regimes]:
         size = image_size or road.image_size
         variants = road.variants()
-        for one in variants[1:] if verify else ():  # the first two rows are one network
-            verify_spec(f"{road.regime} {one.name}", one.spec, size, road.num_classes)
-        rows += [_row(one, size, road.num_classes) for one in variants]
+        for row in variants[1:] if verify else ():  # the first two rows are the same network
+            verify_spec(f"{road.regime} {row.name}", row.spec, size, road.num_classes)
+        rows += [_row(row, size, road.num_classes) for row in variants]
     return rows
 
 
@@ -58,6 +58,6 @@ def _row(variant: Variant, size: int, num_classes: int) -> dict[str, Any]:
 
 
 def prints_as(macs: int, gflops: float) -> bool:
-    """Whether MACs, rounded half up to two decimals of 1e9, give the printed figure."""
-    # In whole hundredths of 1e9: 2.675 as a float would be rounded down.
+    """Whether MACs, rounded half up to two decimals of 1e9, equal the printed figure."""
+    # In integer hundredths of 1e9: 2.675 as a float would be rounded down.
     return (macs + 5_000_000) // 10_000_000 == round(gflops * 100)

@@ -1,4 +1,4 @@
-"""How a network is trained, as data: a recipe by name, by file, or of a road-map row."""
+"""Training recipes as data: by name, from a file, or for a road-map row."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def get_recipe(name: str) -> Recipe:
     return _get(name, ())
 
 
-def _get(name: str, asked: tuple[str, ...]) -> Recipe:
-    """``asked`` are the files that start from this one."""
+def _get(name: str, derived: tuple[str, ...]) -> Recipe:
+    """``derived`` are the files whose base, directly or not, this recipe is."""
     if name in RECIPES:
         return RECIPES[name]
     path = Path(name)
@@ -63,17 +63,17 @@ def _get(name: str, asked: tuple[str, ...]) -> Recipe:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"recipe {name}: cannot be read ({error.strerror})") from None
-    except ValueError as error:  # not TOML, or no text
+    except ValueError as error:  # not TOML, or not text
         raise RecipeError(f"recipe {name}: not TOML ({error})") from None
     base = fields.pop("base", None)
-    if base is not None and (not isinstance(base, str) or base in (*asked, name)):
+    if base is not None and (not isinstance(base, str) or base in (*derived, name)):
         raise RecipeError(f"recipe {name}: base {base!r}: name a recipe, or another file")
-    start = dict(_get(base, (*asked, name))) if base else {}
+    start = dict(_get(base, (*derived, name))) if base else {}
     return make_recipe({**start, "name": path.stem, **fields})
 
 
 def name_for(published: str, choice: str) -> str:
-    """What `recipe_for` takes a recipe by: its name, or a file."""
+    """The name or file of the recipe that `recipe_for` returns."""
     if choice not in CHOICES or choice == "published":
         return published if choice == "published" else choice
     return f"{published.partition('-')[0]}{CHOICES[choice]}"
@@ -82,12 +82,12 @@ def name_for(published: str, choice: str) -> str:
 def recipe_for(published: str, choice: str) -> Recipe:
     """The recipe of a road-map row.
 
-    ``published`` is the name of the row's own, which it has in the paper; ``choice`` one of
-    `CHOICES`, which go with it, or one recipe for every row, by name or file.
+    ``published`` is the name of the row's recipe in the paper; ``choice`` is one of `CHOICES`,
+    which are variants of it, or one recipe for all rows, by name or file.
     """
     return get_recipe(name_for(published, choice))
 
 
 def images_at_a_time(recipe: Recipe, requested: int | None = None) -> int | None:
-    """The most images that one process takes at a time: as requested, or as published."""
+    """The largest number of images that a process takes at a time: as requested or published."""
     return requested or IMAGES_AT_A_TIME.get(recipe.name.partition("[")[0])

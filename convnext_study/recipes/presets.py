@@ -2,8 +2,8 @@
 
 ``modern`` is Table 5 of "A ConvNet for the 2020s" (ImageNet-1K column) with EMA off, as on the
 road map; ``classic`` is torchvision's 90-epoch recipe behind the 76.13 % row. The ``-small`` and
-``-composed`` ones are ours: the same two ideas in a minute on a laptop, for few images and for
-images that are new in every epoch. No numbers of two kinds compare.
+``-composed`` recipes are ours: the same two ideas in a minute on a laptop, for small data sets and
+for images that are new in every epoch. Results of different kinds cannot be compared.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MODERN = Recipe(
     drop_path=0.1,
 )
 
-# The released commands (facebookresearch/ConvNeXt, TRAINING.md) of the networks that are trained
-# otherwise than ConvNeXt-T: the ResNet-200 road's end, and the isotropic ones, L with layer scale.
+# The released commands (facebookresearch/ConvNeXt, TRAINING.md) of networks that are not trained
+# like ConvNeXt-T: the ResNet-200 road's end, and the isotropic ones, L with layer scale.
 MODERN_B = MODERN.model_copy(update={"name": "modern-b", "drop_path": 0.5})
 ISOTROPIC = tuple(
     MODERN.model_copy(
@@ -71,8 +71,8 @@ MODERN_SMALL = Recipe(
     crop="random_crop",
     label_smoothing=0.1,
     crop_pct=1.0,
-    # Ours: weights of standard deviation 0.02 suit networks ten times as wide. On the nano road
-    # they leave the last row at 95.4 % on digits where these reach 98.2 % (one seed, 10 epochs).
+    # Ours: a standard deviation of 0.02 suits networks ten times as wide. On the nano road the last
+    # row reaches 95.4 % with it on digits, and 98.2 % with this one (one seed, 10 epochs).
     init="kaiming",
 )
 
@@ -92,9 +92,9 @@ CLASSIC_SMALL = Recipe(
     init="kaiming",
 )
 
-# Where no image is seen twice there is nothing to shift. The rates were chosen on a part of the
-# data that nothing is reported on, by both ends of the road (docs/preregistration.md). A second
-# moment of 100 steps instead of 1,000, of which a run has 564: in pilots it learned faster, and
+# No shift, since no image is seen twice. The learning rates were chosen for both ends of the road,
+# on a part of the data that is not used for results (docs/preregistration.md). The second moment
+# averages over 100 steps instead of 1,000, since a run has 564: in pilots it learned faster, and
 # seeds differed less.
 MODERN_COMPOSED = MODERN_SMALL.model_copy(
     update={
@@ -121,11 +121,11 @@ CLASSIC_COMPOSED = CLASSIC_SMALL.model_copy(
 
 
 class Cheap(NamedTuple):
-    """A recipe for ImageNet with less than the paper's compute: what it sets in both families of a
-    road's rows, and in each.
+    """A recipe for ImageNet with less compute than the paper's: the fields that it sets in both
+    families of recipes, and in each.
 
-    ``source`` says where that is from. None is the paper's, and accuracies of two of them do not
-    compare. A forward pass of MACs that grow with an image's area costs (side / 224)^2 as much.
+    ``source`` says where they are from. None is the paper's, and accuracies of two recipes cannot
+    be compared. The MACs of a forward pass scale with the image's area, as (side / 224)^2.
     """
 
     name: str
@@ -194,24 +194,24 @@ CHEAP = (
 )
 
 
-# What rows of the published roads are trained with.
+# The recipes of the published roads' rows.
 PUBLISHED = {recipe.name: recipe for recipe in (CLASSIC, MODERN, MODERN_B, *ISOTROPIC)}
 CHEAPER = {
-    (name := f"{base.name}-{one.name}"): base.model_copy(update={"name": name, **one.both, **own})
-    for one in CHEAP
-    for base, own in ((MODERN, one.modern), (CLASSIC, one.classic))
+    (name := f"{base.name}-{c.name}"): base.model_copy(update={"name": name, **c.both, **own})
+    for c in CHEAP
+    for base, own in ((MODERN, c.modern), (CLASSIC, c.classic))
 }
 _SMALL = (MODERN_SMALL, CLASSIC_SMALL, MODERN_COMPOSED, CLASSIC_COMPOSED)
 RECIPES = {**PUBLISHED, **CHEAPER, **{recipe.name: recipe for recipe in _SMALL}}
-# Choices of a recipe for a road map's rows, by what follows the family of a row's own.
+# Choices of recipes for a road map's rows: the suffix after the family of a row's own recipe.
 CHOICES = {
     "published": "",
-    **{one.name: f"-{one.name}" for one in CHEAP},
+    **{cheap.name: f"-{cheap.name}" for cheap in CHEAP},
     "small": "-small",
     "composed": "-composed",
 }
-# Images that a process takes at a time, and BatchNorm sees: of the released commands, and of
-# torchvision's for ResNet-50 (references/classification, 8 processes of 32); of ours as of theirs.
+# Images that a process takes at a time, over which BatchNorm normalises: from the released commands
+# and torchvision's for ResNet-50 (references/classification, 8 processes of 32); ours likewise.
 IMAGES_AT_A_TIME = {
     **{name: 32 if name.startswith(CLASSIC.name) else 128 for name in (*PUBLISHED, *CHEAPER)},
     "modern-isotropic-l": 64,

@@ -1,4 +1,4 @@
-"""What a recipe is: every setting of a training, checked, with its default and its unit."""
+"""The definition of a recipe: all training settings, validated, with defaults and units."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from convnext_study.errors import UserError, first_fault
 
-# Beyond them nothing is trained, and products of two of them are still numbers.
-LEAST_PIXELS = 2  # of a side: torch fails to shrink an image to a single pixel
+# Limits beyond which nothing is trained, small enough that products do not overflow.
+LEAST_PIXELS = 2  # of a side: torch cannot resize an image to a single pixel
 MOST_PIXELS, MOST_IMAGES, MOST_EPOCHS = 8192, 10_000_000, 1_000_000
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -22,8 +22,8 @@ class RecipeError(UserError):
 class Recipe(BaseModel):
     """Training settings. Lengths are in epochs, rates and probabilities are fractions.
 
-    ``lr`` and ``min_lr`` hold at ``lr_base_size`` images per step and are scaled linearly to
-    ``global_batch_size`` (the images that one optimizer step sees, over all processes).
+    ``lr`` and ``min_lr`` apply at ``lr_base_size`` images per step and are scaled linearly to
+    ``global_batch_size`` (the images of one optimizer step, over all processes).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -39,23 +39,23 @@ class Recipe(BaseModel):
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = False  # of sgd
+    nesterov: bool = False  # for sgd
     schedule: Literal["cosine", "step", "poly", "constant"] = "cosine"
     warmup_epochs: float = Field(default=0, ge=0, le=MOST_EPOCHS)
     min_lr: float = Field(default=0.0, ge=0)
-    # Of the step schedule, which multiplies lr by gamma: every so many epochs, or at these epochs,
-    # by one number, or at each of them by its own.
+    # For the step schedule, which multiplies lr by gamma: every N epochs or at these epochs, by the
+    # same factor or by one per milestone.
     milestones: int | tuple[int, ...] = 30
     gamma: float | tuple[float, ...] = 0.1
-    power: float = Field(default=0.9, gt=0, le=100)  # of the poly schedule
+    power: float = Field(default=0.9, gt=0, le=100)  # for the poly schedule
     image_size: int | None = Field(
         default=None, ge=LEAST_PIXELS, le=MOST_PIXELS
     )  # None: the data's own
-    # In so many first epochs training images have another side: progressive resizing.
+    # Progressive resizing: the side of training images in the first ``early_epochs`` epochs.
     early_image_size: int | None = Field(default=None, ge=LEAST_PIXELS, le=MOST_PIXELS)
     early_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
     crop: Literal["random_resized", "random_crop", "none"] = "random_resized"
-    flip: bool = True  # horizontal; where the data allows it
+    flip: bool = True  # horizontal; if the data allows it
     rand_augment: str | None = None  # timm's notation
     color_jitter: float = Field(default=0.0, ge=0, le=10)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
@@ -64,15 +64,15 @@ class Recipe(BaseModel):
     cutmix: float = Field(default=0.0, ge=0, le=1e3)
     mixup_prob: float = Field(default=1.0, ge=0, le=1)
     mixup_switch_prob: float = Field(default=0.5, ge=0, le=1)
-    # Images that share one draw of Mixup or CutMix. The released code draws once for each batch of
-    # a process, of 128 in its commands for ConvNeXt-T (facebookresearch/ConvNeXt, TRAINING.md).
+    # Images that share one draw of Mixup or CutMix. The released code draws once per batch of a
+    # process, 128 images in its commands for ConvNeXt-T (facebookresearch/ConvNeXt, TRAINING.md).
     mix_group_size: int = Field(default=128, ge=2, le=MOST_IMAGES, multiple_of=2)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     clip_grad: float = Field(default=0.0, ge=0, le=1e6)  # largest norm; 0: none
     ema: float = Field(default=0.0, ge=0, lt=1)  # 0: off
-    eval_weights: Literal["raw", "ema"] = "raw"  # whose accuracy is the run's, fixed beforehand
-    precision: Literal["float32", "bf16", "fp16"] = "float32"  # of autocast
+    eval_weights: Literal["raw", "ema"] = "raw"  # the weights whose accuracy is the run's result
+    precision: Literal["float32", "bf16", "fp16"] = "float32"  # autocast
     sync_bn: bool = False  # BatchNorm over all processes
     crop_pct: float = Field(default=0.875, ge=0.05, le=1)
     init: Literal["trunc_normal", "kaiming"] = "trunc_normal"
@@ -96,8 +96,8 @@ class Recipe(BaseModel):
     @classmethod
     def _check_milestones(cls, milestones: int | tuple[int, ...]) -> int | tuple[int, ...]:
         epochs = (milestones,) if isinstance(milestones, int) else milestones
-        rise = all(a < b for a, b in pairwise(epochs))
-        if not epochs or epochs[0] < 1 or epochs[-1] > MOST_EPOCHS or not rise:
+        increasing = all(a < b for a, b in pairwise(epochs))
+        if not epochs or epochs[0] < 1 or epochs[-1] > MOST_EPOCHS or not increasing:
             raise ValueError(
                 f"give a number of epochs from 1 to {MOST_EPOCHS}, or several that rise"
             )
@@ -118,20 +118,20 @@ class Recipe(BaseModel):
         return bool(self.mixup or self.cutmix)
 
     def at_epoch(self, epoch: int) -> Recipe:
-        """The recipe with the side that training images have in an epoch (from 0)."""
+        """The recipe with the image size of an epoch (from 0)."""
         if epoch >= self.early_epochs:
             return self
         return self.model_copy(update={"image_size": self.early_image_size})
 
     def for_images(self, count: int) -> Recipe:
-        """The recipe on so many training images: of fewer than a batch each step sees all, at the
-        rate for as many."""
+        """The recipe for ``count`` training images: if they are fewer than a batch, each step uses
+        all of them, with the learning rate scaled accordingly."""
         if count >= self.global_batch_size:
             return self
         return self.model_copy(update={"global_batch_size": count})
 
     def replace(self, **fields: Any) -> Recipe:
-        """The recipe with some fields changed; its name says so. Raises RecipeError."""
+        """The recipe with some fields changed, as noted in its name. Raises RecipeError."""
         fields = {name: value for name, value in fields.items() if value is not None}
         if not fields:
             return self
