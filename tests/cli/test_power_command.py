@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from convnext_study.cli import app
 from convnext_study.errors import UserError
 from convnext_study.results.paper import paper_std
+from convnext_study.results.statistics.intervals import PooledStd
 from convnext_study.results.statistics.power import seeds_needed
 
 
@@ -50,9 +51,13 @@ def test_bad_requests(tmp_path: Path) -> None:
     write_study(tmp_path / "one", fake_runs()[:3])
     for arguments, says in (
         (["--effect", "0"], "an effect of 0 points"),
+        (["--effect", "1e-6"], "over 100000 seeds"),
         (["--effect", "1", "--study", str(tmp_path / "none")], "no such folder"),
         (["--effect", "1", "--study", str(tmp_path / "one")], "no network has two finished seeds"),
         (["--effect", "1", "--alpha", "2"], "alpha 2"),
+        (["--effect", "1", "--power", "1"], "power 1 and"),
     ):
         with pytest.raises(UserError, match=says):
             ask(*arguments)
+    with pytest.raises(UserError, match="standard deviation of 0: give both"):
+        seeds_needed(0.3, PooledStd(0, 3, "a study"))

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
-from support.fakes import fake_run, fake_runs, write_run, write_study
+from support.fakes import fake_record, fake_run, fake_runs, write_run, write_study
 
 from convnext_study.report.figures import style
 from convnext_study.report.figures.charts import (
@@ -33,7 +33,7 @@ from convnext_study.results.load import load_results
 from convnext_study.results.rows import study_title
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
-from convnext_study.runs.records import Epoch, Record
+from convnext_study.runs.records import Epoch
 
 EVIL = '</text><script>alert("1")</script>\x00\x1b\ud800\n&'
 
@@ -119,15 +119,7 @@ def test_curves_are_of_every_metric_and_leave_out_epochs_without_it() -> None:
         return Epoch(epoch=number, epochs=300, loss=1.0, primary="iou" if metrics else "", **rest)
 
     run = fake_run(get_roadmap("nano").variant("gelu"))
-    record = Record(
-        folder=Path("none"),
-        run=run,
-        manifest={},
-        epochs=[epoch(number) for number in range(1, 301)],
-        events=[],
-        result=None,
-        status="unfinished",
-    )
+    record = fake_record(run, epochs=[epoch(number) for number in range(1, 301)])
     shown = quantities([record])
     assert [one.title for one in shown] == ["training loss", "iou", "exit 1"]
     axes = curves([Curve(record.epochs, 0.5)], shown).axes

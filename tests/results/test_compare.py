@@ -1,67 +1,41 @@
-"""Which test a comparison takes, and studies where no step does anything."""
+"""Which test a comparison takes, and how often it finds what is not there."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.fakes import fake_record, fake_result, fake_run
 
 from convnext_study.errors import UserError
 from convnext_study.report.tables.comparison import sentence
-from convnext_study.results.compare import Comparison, compare, holm_adjust
+from convnext_study.results.compare import compare, holm_adjust
 from convnext_study.results.statistics.intervals import (
     PooledStd,
     holm,
-    pool_std,
     pooled_difference,
     welch_difference,
 )
 from convnext_study.results.statistics.paired_samples import seeds_and_images
 from convnext_study.results.statistics.samples import sample_sums
-from convnext_study.runs.metrics import NETWORK, Cost, Metric, Samples
-from convnext_study.runs.records import ModelRef, Record, Result, Run
+from convnext_study.roadmap import get_roadmap
+from convnext_study.runs.records import Record
+
+GELU = get_roadmap("nano").variant("gelu")
 
 
 def made(correct: Any, seed: int = 0, name: str = "child", data: str = "digits") -> Record:
     """A finished run with that correctness; None for a run that is not finished."""
-    run = Run(
-        study="test",
-        name=name,
-        model=ModelRef(builder="none:none", args={}),
-        recipe={},
-        data=data,
-        seed=seed,
-    )
+    run = fake_run(GELU, seed, data=data).model_copy(update={"name": name})
     result = None
     if correct is not None:
         bits = np.asarray(correct, dtype=bool)
-        result = Result(
-            metrics={
-                "top1": Metric(
-                    value=100 * float(bits.mean()), label="top-1", samples=Samples.of_bits(bits)
-                )
-            },
-            primary="top1",
-            costs={NETWORK: Cost(macs=1, params=1, activations=1)},
-            val_images=bits.size,
-            images_per_s=1.0,
-            seconds=1.0,
-            epochs=1,
-        )
-    return Record(
-        folder=Path("none"),
-        run=run,
-        manifest={},
-        epochs=[],
-        events=[],
-        result=result,
-        status="done" if result else "unfinished",
-    )
+        result = fake_result(run, 100 * float(bits.mean()), val_images=bits.size, bits=bits)
+    return fake_record(run, result)
 
 
 def counted(right: int, seed: int = 0, images: int = 1000) -> Record:
@@ -101,11 +75,7 @@ def test_seeds_are_tested_by_welch_whether_they_are_shared_or_not(first: int) ->
     assert (found.new_images is not None) == (first == 0)
     if found.new_images is not None:  # of three shared seeds
         assert found.new_images.diff == pytest.approx(95.1 - 91.0333, abs=1e-3)
-
-
-def test_two_seeds_are_not_crossed_with_images() -> None:
-    child, parent = ([counted(n + seed, seed) for seed in (0, 1)] for n in (950, 930))
-    assert compare(child, parent).new_images is None
+    assert compare(child[:2], parent[:2]).new_images is None, "two are not crossed with images"
 
 
 def test_one_run_against_several_takes_the_shared_seed() -> None:
@@ -132,13 +102,6 @@ def test_equal_networks_are_not_told_apart(seeds: int, right: int) -> None:
     assert not found.significant
     assert found.difference.interval.low < 0 < found.difference.interval.high
     assert ("not tested" if seeds == 1 else "not significant") in sentence(found)
-
-
-def test_one_image_more_on_every_seed_is_not_told_apart() -> None:
-    """Without spread a plain t test would call it certain."""
-    found = compare([counted(951, s) for s in (0, 1, 2)], [counted(950, s) for s in (0, 1, 2)])
-    assert found.difference.diff == pytest.approx(0.1)
-    assert not found.significant
 
 
 def test_holm_counts_the_tests_of_seeds_alone() -> None:
@@ -171,35 +134,12 @@ def test_what_cannot_be_compared(
     assert "\n" not in str(caught.value)
 
 
-# Studies where no step does anything
-
-STEPS, ALPHA = 15, 0.05
-
-
-def flags(comparisons: dict[int, Comparison]) -> bool:
-    """Whether a study in which nothing has an effect says that something has."""
-    return any(one.significant for one in holm_adjust(comparisons).values())
+ALPHA = 0.05
 
 
 def allowed(studies: int) -> float:
     """Alpha, and three standard errors of the simulation."""
     return ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / studies)
-
-
-def test_no_effect_with_three_seeds_flags_at_most_alpha() -> None:
-    """The seed moves each network's accuracy by itself; t tests see the seeds' spread."""
-    own, pooled, studies = 0, 0, 60
-    for number in range(studies):
-        rng = np.random.default_rng(number)
-        # Counts of 500 images, with more spread than the images alone give.
-        counts = rng.binomial(500, rng.normal(0.95, 0.01, (STEPS + 1, 3)).clip(0, 1))
-        rows = [[counted(int(n), s, 500) for s, n in enumerate(row)] for row in counts]
-        std = pool_std((counts / 5).tolist(), "all rows")
-        steps = [(rows[n + 1], rows[n]) for n in range(STEPS)]
-        own += flags({n: compare(*pair) for n, pair in enumerate(steps)})
-        pooled += flags({n: compare(*pair, std=std) for n, pair in enumerate(steps)})
-    assert 0 < own / studies <= allowed(studies)
-    assert 0 < pooled / studies <= allowed(studies)
 
 
 def test_new_images_test_keeps_its_level_where_welchs_does_not() -> None:

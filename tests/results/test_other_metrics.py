@@ -116,13 +116,6 @@ def on_terminal(rows: list[ResultRow]) -> str:
     return on_screen(Screen(terminal_table(rows)), width=140)
 
 
-def ask_power(folder: Path) -> dict[str, Any]:
-    command = ["power", "--effect", "1.5", "--study", str(folder), "--json"]
-    done = CliRunner().invoke(app, command, catch_exceptions=False)
-    assert done.exit_code == 0
-    return dict(json.loads(done.stdout))
-
-
 @pytest.mark.parametrize(
     ("name", "heading", "unit", "step_unit"),
     [("latency", "latency ms ↓", "ms", "ms"), ("iou", "mIoU %", "%", "points")],
@@ -160,15 +153,25 @@ def test_a_metric_that_nobody_knows(
     loaded = load_results(study)
     page = unescape(render(loaded).html)
     assert heading in page and f"{step_unit}, " in page
-    if name == "latency":
-        assert write_figures(loaded.studies[0], tmp_path)
     for text in (screen, latex, table, written, page):
         assert "accuracy" not in text.lower().replace("imagenet-1k accuracies", "")
         assert "top-1" not in text and "top1" not in text
     if name == "latency":
         assert "lower latency is better" in screen and "lower latency is better" in page
         assert "points" not in screen.lower()
-    assert ask_power(study)["unit"] == step_unit
+        assert write_figures(loaded.studies[0], tmp_path)
+    words = ["power", "--effect", "1.5", "--study", str(study), "--json"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert json.loads(done.stdout)["unit"] == step_unit
+    # While it is trained.
+    records = list(scan(study))
+    second, third = records[0].epochs[1:3]
+    assert f"{rows[0].metric.label} {second.value:.2f} {unit}  " in plain_line(
+        records[0].run, second
+    )
+    assert rows[0].metric.label not in plain_line(records[0].run, third)  # not evaluated
+    table = live_table(progress(records, [record.run for record in records]))
+    assert heading in on_screen(table, width=100)
 
 
 @pytest.mark.parametrize("name", [*METRICS])
@@ -283,13 +286,3 @@ def test_an_attribution_is_for_the_better_where_lower_is(tmp_path: Path) -> None
         assert row.diff == pytest.approx(15, abs=2)  # ms that are lost without it
         assert row.interval and row.interval.low < row.diff < row.interval.high
     assert "Above 0 is for the better: a lower latency." in found.notes
-
-
-def test_progress_tells_the_metric(tmp_path: Path) -> None:
-    write_study(tmp_path, "latency")
-    records = list(scan(tmp_path))
-    second, third = records[0].epochs[1:3]
-    assert f"latency {second.value:.2f} ms  " in plain_line(records[0].run, second)
-    assert "latency" not in plain_line(records[0].run, third)  # not evaluated
-    table = live_table(progress(records, [record.run for record in records]))
-    assert "latency ms ↓" in on_screen(table, width=100)

@@ -78,14 +78,6 @@ def test_p_is_that_of_permuted_rows() -> None:
     assert rows.p == pytest.approx(1 / 120, rel=0.25)
 
 
-def test_pure_noise_agrees_as_often_as_p_says() -> None:
-    draw, hits, roads = np.random.default_rng(3), 0, 20
-    for _ in range(roads):
-        noise = dict(zip(TOP1, draw.normal(size=len(TOP1)), strict=True))
-        hits += sum(one.p <= 0.1 for one in agreement("t", noise, FLOPS).statistics[1:2])
-    assert hits <= 6  # 2 expected, standard deviation 1.3
-
-
 def test_agreement_of_few_or_equal_rows_is_unknown() -> None:
     two = {"stage_ratio": 97.0, "patchify_stem": 96.0, "elsewhere": 1.0}
     assert agreement("nano", two, dict.fromkeys(two, 1.0)) == Agreement("Table 10")

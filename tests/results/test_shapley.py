@@ -14,8 +14,6 @@ from convnext_study.results.statistics.subsets import (
     Coalition,
     Shapley,
     all_coalitions,
-    coalitions_of,
-    coalitions_within,
     sampled_permutations,
     shapley_exact,
     shapley_sampled,
@@ -59,34 +57,6 @@ def test_orders_come_in_pairs_and_again_the_same() -> None:
     assert orders != sampled_permutations(steps, 5, seed=2)
 
 
-def test_no_network_is_planned_twice() -> None:
-    orders = [("a", "b", "c"), ("c", "b", "a"), ("a", "c", "b"), ("b", "c", "a")]
-    plan = coalitions_of(orders)
-    assert plan == tuple(frozenset(names) for names in ("", "a", "ab", "abc", "c", "cb", "ac", "b"))
-
-
-def test_a_plan_holds_all_that_its_answer_takes_and_no_more() -> None:
-    values = {subset: float(len(subset)) for subset in all_coalitions(STEPS)}
-    orders = sampled_permutations(STEPS, 4)
-    plans: dict[tuple[frozenset[str], ...], Callable[[dict[frozenset[str], float]], object]] = {
-        all_coalitions(STEPS): lambda v: shapley_exact(STEPS, v),
-        coalitions_of(orders): lambda v: shapley_sampled(orders, v),
-    }
-    for plan, answer in plans.items():
-        assert len(set(plan)) == len(plan)
-        enough = {subset: values[subset] for subset in plan}
-        answer(enough)
-        for subset in plan:
-            with pytest.raises(KeyError):
-                answer({other: v for other, v in enough.items() if other != subset})
-
-
-def test_near_plans_count() -> None:
-    assert [len(coalitions_within(STEPS, "end", near)) for near in (1, 2)] == [7, 22]
-    assert frozenset("abcdef") in coalitions_within(STEPS, "end", 1)
-    assert frozenset() in coalitions_within(STEPS, "base", 1)
-
-
 # Exact
 
 
@@ -119,12 +89,6 @@ def test_shares_add_up_to_the_difference_between_the_ends(seed: int) -> None:
         assert math.fsum(shares(found).values()) == pytest.approx(total, abs=1e-10)
 
 
-def test_one_step_gets_all() -> None:
-    values = game("a", lambda subset: 3.0 * len(subset))
-    assert shares(shapley_exact("a", values)) == {"a": 3.0}
-    assert shares(shapley_sampled(sampled_permutations("a", 2), values)) == {"a": 3.0}
-
-
 # Sampled
 
 
@@ -141,22 +105,6 @@ def test_an_order_and_its_reverse_are_exact_for_interactions_of_pairs() -> None:
     found = shapley_sampled(sampled_permutations(STEPS, 1, seed=9), values)
     assert shares(found) == pytest.approx(shares(shapley_exact(STEPS, values)))
     assert all(share.interval is None for share in found.shares.values())
-
-
-def test_intervals_shrink_with_more_orders_and_hold_the_exact_value() -> None:
-    values = random_game(1)
-    exact = shares(shapley_exact(STEPS, values))
-    orders = sampled_permutations(STEPS, 512, seed=4)
-    widths = {}
-    for pairs in (8, 32, 128, 512):
-        found = shapley_sampled(orders[: 2 * pairs], values)
-        widths[pairs] = width(found)
-        for step, share in found.shares.items():
-            assert share.error is not None
-            assert abs(share.value - exact[step]) < (6 if pairs == 8 else 4) * share.error
-    assert widths[8] > widths[32] > widths[128] > widths[512]
-    # As one over the root of the number, once t is near normal.
-    assert widths[512] == pytest.approx(widths[128] / 2, rel=0.15)
 
 
 def test_intervals_hold_the_exact_value_as_often_as_they_say() -> None:
@@ -193,9 +141,3 @@ def test_noise_of_the_values_is_in_the_error(exact: bool) -> None:
             held.append(share.interval.low <= 0 <= share.interval.high)
     assert sum(errors) == pytest.approx(sum(squares), rel=0.15)
     assert 0.92 < sum(held) / len(held) < 0.99
-
-
-def test_noise_of_two_steps_by_hand() -> None:
-    # (v(a) - v() + v(ab) - v(b)) / 2 has the variance of one value.
-    found = shapley_exact("ab", random_game(0, "ab"), noise=PooledStd(0.3, 10, "a study"))
-    assert found.shares["a"].error == pytest.approx(0.3)

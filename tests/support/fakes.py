@@ -19,7 +19,7 @@ import numpy as np
 from convnext_study.roadmap import Variant, get_roadmap
 from convnext_study.runs.files import LOCK, LOG, RESULT, RUN, write_json
 from convnext_study.runs.metrics import Metric, Samples
-from convnext_study.runs.records import FORMAT, Epoch, ModelRef, Result, Run, Status
+from convnext_study.runs.records import FORMAT, Epoch, ModelRef, Record, Result, Run, Status
 
 # Name, epochs and global batch of a row's recipe, for each kind of regime.
 _RECIPES = {
@@ -95,6 +95,19 @@ def fake_result(
         "epochs": epochs or run.recipe["epochs"],
     }
     return Result(**{**fields, **more})
+
+
+def fake_record(run: Run, result: Result | None = None, epochs: Iterable[Epoch] = ()) -> Record:
+    """A record without a folder, unfinished without a result."""
+    return Record(
+        folder=Path("none"),
+        run=run,
+        manifest={},
+        epochs=list(epochs),
+        events=[],
+        result=result,
+        status="done" if result else "unfinished",
+    )
 
 
 def fake_epochs(run: Run, top1: float, count: int | None = None) -> list[Epoch]:
