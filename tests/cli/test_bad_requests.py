@@ -61,6 +61,7 @@ def test_no_option_takes_what_is_no_such_number(name: str, option: str, command:
     ("words", "says"),
     [
         ("show gellu", "did you mean gelu?"),
+        ("show separate_downsampling --image-size 20", "image size: 20 is too small"),
         ("steps --regime x", "no such road map"),
         ("steps --regime", "'--regime' requires an argument"),
         ("stps", "No such command 'stps'. Did you mean 'steps'?; see"),

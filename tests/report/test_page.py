@@ -78,13 +78,6 @@ def test_figures_take_their_colours_from_the_page(html: str) -> None:
     assert set(re.findall(r"--(\w+):", dark)) >= used
 
 
-def test_a_curve_stands_once_and_is_drawn_again_where_it_is_shown(html: str) -> None:
-    paths = re.findall(r'<path id="s1-q2-(s1-r\d+-\d)"', html)
-    assert len(paths) == len(set(paths)) == 17 * 3
-    used = re.findall(r'<use href="#([^"]*)"', html)
-    assert used.count("s1-q2-s1-r4-1") == 2  # its own panel, and that of the row after it
-
-
 def test_text_of_records_is_text(tmp_path: Path) -> None:
     run = fake_run(NANO.variant("gelu"), data=EVIL)
     run = run.model_copy(update={"study": EVIL, "metadata": {**run.metadata, "label": EVIL}})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.fakes import fake_run, fake_runs, write_run, write_study
-from support.pages import page_of, set_commit, text_in
+from support.pages import set_commit, text_in
 
 from convnext_study.experiments.context import Context
 from convnext_study.report.findings import write_findings
@@ -54,22 +54,6 @@ def write_sets(folder: Path, subsets: Any, kind: str, context: Context = CONTEXT
 
 def tables_of(found: Attribution) -> dict[str, Effects]:
     return {table.kind: table for table in found.tables}
-
-
-def test_leave_one_out_is_tested_against_the_end(tmp_path: Path) -> None:
-    write_sets(tmp_path, END, "leave_one_out")
-    (found,) = attributions(scan(tmp_path))
-    (without,) = found.tables
-    # The end without its last step is a row of the road, and is found there.
-    assert [row.label for row in without.rows] == [NANO.step(name).label for name in CONTEXT.steps]
-    assert without.kind == "leave_one_out"
-    kernel = next(row for row in without.rows if row.label == "kernel size → 7")
-    assert kernel.diff == pytest.approx(0.8, abs=0.2)
-    assert kernel.macs == 100_000
-    assert any("Holm's correction over this table" in note for note in without.notes)
-    html = page_of(tmp_path)
-    assert "Welch's t test on seeds, with Holm's correction over this table" in text_in(html)
-    assert "Lost without it" in html and "The same in MACs" in html
 
 
 def disturb(folder: Path) -> None:
@@ -155,19 +139,6 @@ def test_the_step_of_the_recipe_is_tested_by_the_recipe_most_like(tmp_path: Path
         found = leave_one_out_effects(context.group_by_subset(scan(tmp_path)))
         assert found is not None and found.rows[0].name == "resnet"
         assert found.rows[0].value == pytest.approx(top1, abs=0.1)
-
-
-def test_shapley_values_of_sampled_orders_add_up(tmp_path: Path) -> None:
-    orders = sampled_permutations(CONTEXT.steps, 2)
-    write_sets(tmp_path, coalitions_of(orders), "attribution")
-    (found,) = attributions(scan(tmp_path))
-    shapley = tables_of(found)["shapley_steps"]
-    assert [row.name for row in shapley.rows] == list(CONTEXT.steps)
-    assert shapley.total is not None
-    assert sum(row.diff for row in shapley.rows) == pytest.approx(shapley.total.diff)
-    assert sum(row.macs for row in shapley.rows) == pytest.approx(shapley.total.macs)
-    assert "4 sampled orders" in shapley.notes[0]
-    assert "They add up to" in text_in(page_of(tmp_path))
 
 
 def test_shapley_values_of_sections_are_exact(tmp_path: Path) -> None:

@@ -23,14 +23,12 @@ from convnext_study.report.figures.rows import FILE, NARROW, WIDE, Layout, value
 from convnext_study.report.figures.style import COLOURS
 from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.paper import PAPER_METRIC
-from convnext_study.results.rows import ResultRow, short_data, study_title
+from convnext_study.results.rows import ResultRow, study_title
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap.paper import PAPER
 from convnext_study.runs.records import ModelRef, Run, scan
 
 LONG = "a long label of a step that somebody wrote without a thought of the figure's width"
-
-
 Rows = Callable[[], list[ResultRow]]
 
 
@@ -266,14 +264,6 @@ def test_axes_of_other_units(values: tuple[float, float]) -> None:
     axis = value_axis(values, metric)
     assert axis.low <= min(values) and max(values) < axis.high
     assert axis.ticks[0] == axis.low and 3 <= len(axis.ticks) <= 9
-
-
-def test_an_axis_for_nothing() -> None:
-    assert not value_axis([], PAPER_METRIC).cut
-
-
-def test_data_is_named_without_its_folders() -> None:
-    assert short_data("folder:/home/someone/sets/birds, digits") == "folder:birds, digits"
 
 
 def test_a_long_heading_leaves_room_for_the_bars() -> None:
