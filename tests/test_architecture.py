@@ -72,6 +72,7 @@ def test_data_modules_import_without_torch() -> None:
         "from convnext_study.models import layer_specs\n"
         "from convnext_study.report import show\n"
         "from convnext_study.runs import records\n"
+        "from convnext_study.studies.multipath import growth, registry, spec\n"
     )
     code = f"import sys\n{light}print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

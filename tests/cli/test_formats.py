@@ -57,13 +57,6 @@ def test_keys_are_frozen(words: str, command: Command) -> None:
             assert found[key] == json.loads(json.dumps(value))
 
 
-def test_one_unit_for_a_key(command: Command) -> None:
-    rows = json.loads(command("cost", "--json").out)["networks"]
-    (gelu,) = [row for row in rows if row["step"] == "gelu"]
-    shown = json.loads(command("show", "gelu", "--json").out)
-    assert {name: gelu[name] for name in shown["cost"]} == shown["cost"] == vars(GELU)
-
-
 def test_the_report_in_plain_values(tmp_path: Path, command: Command) -> None:
     for seed in (0, 1):
         write_run(tmp_path, fake_run(NANO.variant("gelu"), seed))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.fakes import write_run
+from support.pages import on_screen
 
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
@@ -79,9 +80,10 @@ def by_name(effects: Effects) -> dict[str, Effect]:
     return {line.name: line for line in effects.rows}
 
 
-def only(said: object) -> Effects:
-    assert isinstance(said, Effects)
-    return said
+def reported(folder: Path, name: str, top1: Value, **fields: Any) -> tuple[Any, Context]:
+    """What a study says of all its runs."""
+    context, file = context_of(name, **fields), ablation(name)
+    return file.report(trained(folder, context, file.runs(context), top1), context), context
 
 
 def test_every_file_is_listed_here() -> None:
@@ -128,11 +130,8 @@ def test_a_network_has_one_name_in_all_studies() -> None:
     assert all(len(found) == 1 for found in names.values())
 
 
-def test_leave_one_out_finds_what_each_step_is_worth(tmp_path: Path) -> None:
-    context = context_of("leave_one_out", seeds=(0, 1, 2))
-    file = ablation("leave_one_out")
-    records = trained(tmp_path, context, file.runs(context), additive)
-    found = only(file.report(records, context))
+def test_what_each_step_is_worth_alone(tmp_path: Path) -> None:
+    found, context = reported(tmp_path / "out", "leave_one_out", additive, seeds=(0, 1, 2))
     lines = by_name(found)
     assert list(lines) == list(ROAD.adopted())
     for step in context.steps:
@@ -142,34 +141,17 @@ def test_leave_one_out_finds_what_each_step_is_worth(tmp_path: Path) -> None:
         assert lines[step].interval is not None
     assert lines["resnet"].diff == pytest.approx(3, abs=0.002)
     assert any("Welch's t test" in note for note in found.notes)
-
-
-def test_one_seed_speaks_of_test_images_only(tmp_path: Path) -> None:
-    context = context_of("leave_one_out")
-    file = ablation("leave_one_out")
-    found = only(file.report(trained(tmp_path, context, file.runs(context), additive), context))
-    assert any("test images only" in note for note in found.notes)
-
-
-def test_add_one_in_finds_the_same_where_nothing_interacts(tmp_path: Path) -> None:
-    context = context_of("add_one_in")
-    file = ablation("add_one_in")
-    lines = by_name(
-        only(file.report(trained(tmp_path, context, file.runs(context), additive), context))
-    )
-    assert list(lines) == list(context.steps)
-    for step in context.steps:
-        assert lines[step].diff == pytest.approx(2 * WORTH[step], abs=0.002)
+    # Where nothing interacts a step adds what is lost without it.
+    added, _ = reported(tmp_path / "in", "add_one_in", additive)
+    gains = {name: pytest.approx(2 * WORTH[name], abs=0.002) for name in context.steps}
+    assert {line.name: line.diff for line in added.rows} == gains
 
 
 def test_pairs_that_need_each_other_are_seen(tmp_path: Path) -> None:
     def together(steps: frozenset[str]) -> float:
         return additive(steps) + (4 if {"gelu", "layer_norm"} <= steps else 0)
 
-    context = context_of("pairs")
-    file = ablation("pairs")
-    records = trained(tmp_path, context, file.runs(context), together)
-    found = only(file.report(records, context))
+    found, _ = reported(tmp_path, "pairs", together)
     assert len(found.rows) == 66
     assert found.rows[0].name == "gelu+layer_norm"
     assert found.rows[0].diff == pytest.approx(4, abs=0.005)
@@ -177,10 +159,8 @@ def test_pairs_that_need_each_other_are_seen(tmp_path: Path) -> None:
 
 
 def test_the_gains_of_every_order_add_up_to_the_same(tmp_path: Path) -> None:
-    context = context_of("reorder")
-    file = ablation("reorder")
-    said = file.report(trained(tmp_path, context, file.runs(context), additive), context)
-    totals = [sum(line.diff for line in only(one).rows) for one in said]
+    said, context = reported(tmp_path, "reorder", additive)
+    totals = [sum(line.diff for line in one.rows) for one in said]
     assert totals == pytest.approx([2 * sum(WORTH[step] for step in context.steps)] * 4, abs=0.01)
     assert [line.name for line in said[1].rows] == list(context.steps[::-1])
 
@@ -191,13 +171,11 @@ def curved(steps: frozenset[str]) -> float:
 
 
 def test_shapley_values_add_up_and_more_orders_narrow_them(tmp_path: Path) -> None:
-    file = ablation("attribution")
     widths = []
     for permutations in (8, 32):
-        context = context_of("attribution", permutations=permutations)
-        folder = tmp_path / str(permutations)
-        records = trained(folder, context, file.runs(context), curved)
-        sections, found = file.report(records, context)
+        (sections, found), context = reported(
+            tmp_path / str(permutations), "attribution", curved, permutations=permutations
+        )
         assert sections is None  # not all of their sets are there
         assert list(by_name(found)) == list(context.steps)
         assert found.total.diff == pytest.approx(curved(frozenset(context.steps)) - 60, abs=0.01)
@@ -208,38 +186,15 @@ def test_shapley_values_add_up_and_more_orders_narrow_them(tmp_path: Path) -> No
     assert widths[1] < widths[0] * 0.7
 
 
-def test_more_orders_keep_the_networks_of_fewer() -> None:
-    file = ablation("attribution")
-    few, many = (
-        {run.key for run in file.runs(context_of("attribution", permutations=permutations))}
-        for permutations in (8, 16)
-    )
-    assert few < many
-
-
 def test_sections_are_exact_and_have_32_networks(tmp_path: Path) -> None:
-    file = ablation("attribution")
-    context = context_of("attribution", players="section")
-    runs = file.runs(context)
-    assert len({run.key for run in runs}) == len(runs) == 32
-    found, steps = file.report(trained(tmp_path, context, runs, additive), context)
-    assert steps is None
+    (found, steps), context = reported(tmp_path, "attribution", additive, players="section")
+    assert steps is None and len([*scan(tmp_path)]) == 32
     lines = by_name(found)
     for section in ("2.2", "2.3", "2.4", "2.5", "2.6"):
         own = [step for step in context.steps if context.road.step(step).section == section]
         worth = 2 * sum(WORTH[step] for step in own)
         assert lines[section].diff == pytest.approx(worth, abs=0.002)
     assert sum(line.diff for line in found.rows) == pytest.approx(found.total.diff)
-
-
-def test_other_recipes_and_seeds_do_not_count(tmp_path: Path) -> None:
-    context = context_of("leave_one_out", seeds=(0, 1))
-    file = ablation("leave_one_out")
-    records = trained(tmp_path, context, file.runs(context), additive)
-    other = make_context(file, None, seeds=(0,), changes={"epochs": 3})
-    assert file.report(records, other) is None
-    one = context_of("leave_one_out", seeds=(1,))
-    assert {line.seeds for line in only(file.report(records, one)).rows} == {1}
 
 
 def test_a_lying_record_is_passed(tmp_path: Path) -> None:
@@ -253,25 +208,13 @@ def test_a_lying_record_is_passed(tmp_path: Path) -> None:
 
 
 def test_effects_are_shown_and_written(tmp_path: Path) -> None:
-    from rich.console import Console
-
     lines = (
-        Effect(
-            name="a",
-            label="<script> [bold]",
-            diff=1.5,
-            macs=2e6,
-            p_adjusted=0.0001,
-            significant=True,
-        ),
-        Effect(name="b", label="b", diff=-0.2, macs=-1e6, p_adjusted=0.4, significant=False),
+        Effect(name="a", label="<script> [bold]", diff=1.5, macs=2e6, p_adjusted=0.0001),
+        Effect(name="b", label="b", diff=-0.2, macs=-1e6, p_adjusted=0.4),
     )
     total = Effect(name="total", label="total", diff=1.3, macs=1e6)
     effects = Effects(kind="test", title="Test", effect_label="share", rows=lines, total=total)
-    console = Console(width=100, color_system=None)
-    with console.capture() as capture:
-        console.print(Screen(effects_table(effects)))
-    text = capture.get()
+    text = on_screen(Screen(effects_table(effects)), width=100)
     assert "<script> [bold]" in text
     assert "−0.20 " in text and "< 0.001" in text and "+2.000" in text
     paths = write_findings("test", [effects], tmp_path)

@@ -158,11 +158,6 @@ def test_data_that_is_not_here_is_what_runs_of_that_place_recorded(tmp_path: Pat
         identify([asked], required=True)
 
 
-def test_a_task_gets_data_of_its_kind(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a class for every pixel is needed"):
-        on("digits", "segmentation")
-
-
 # In a study's folder
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console, RenderableType
 from support.fakes import fake_epochs, fake_run, fake_runs, locked, write_run, write_study
+from support.pages import on_screen
 
 from convnext_study.experiments.progress import (
     Progress,
@@ -18,19 +18,11 @@ from convnext_study.experiments.progress import (
 from convnext_study.report.tables.formatting import signed
 from convnext_study.report.tables.render import Screen
 from convnext_study.report.tables.results import terminal_table
-from convnext_study.results.rows import study_title
 from convnext_study.results.summary import summarize
 from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.records import scan
 
 NANO = get_roadmap("nano")
-
-
-def text_of(shown: RenderableType, width: int = 100, terminal: bool = False) -> str:
-    console = Console(width=width, force_terminal=terminal, color_system=None)
-    with console.capture() as capture:
-        console.print(shown)
-    return capture.get()
 
 
 # The table
@@ -41,7 +33,7 @@ def test_the_table_fits_and_is_plain_without_a_terminal(tmp_path: Path, width: i
     runs = fake_runs("t", seeds=(0, 1, 2))
     write_study(tmp_path, runs[:-1], macs=4_145_600_000, status={"gelu": "failed"})
     rows = summarize(scan(tmp_path), runs)
-    text = text_of(Screen(terminal_table(rows)), width)
+    text = on_screen(Screen(terminal_table(rows)), width=width)
     assert "\x1b" not in text
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
@@ -57,21 +49,11 @@ def test_the_table_fits_and_is_plain_without_a_terminal(tmp_path: Path, width: i
     assert "2/3" in text
 
 
-def test_the_nano_table_has_no_column_of_the_paper(tmp_path: Path) -> None:
-    write_study(tmp_path, fake_runs(), val_images=50_000)  # as many as ImageNet's
-    rows = summarize(scan(tmp_path))
-    assert {row.paper_value for row in rows} == {None}
-    assert not study_title(rows).compare_paper
-    text = text_of(Screen(terminal_table(rows)))
-    assert "paper" not in text and "ImageNet" not in text
-    assert re.search(r"MACs,.*\n.* M ", text)
-
-
 def test_the_table_tells_noise_from_gains_and_names_what_it_leaves_out(tmp_path: Path) -> None:
     write_study(tmp_path, fake_runs(seeds=(0, 1, 2)), spread=0.1, top1={"gelu": 80.0})
     write_run(tmp_path, fake_run(NANO.variant("layer_norm"), epochs=2))
     rows = summarize(scan(tmp_path))
-    text = text_of(Screen(terminal_table(rows)), terminal=True)
+    text = on_screen(Screen(terminal_table(rows)), width=100)
     gains = {row.name: signed(row.gain) for row in rows}
     assert f" {gains['gelu']}*" in text
     assert f"{gains['fewer_norms']} " in text and f"{gains['fewer_norms']}*" not in text
@@ -86,10 +68,9 @@ def test_labels_are_text_and_not_markup(tmp_path: Path) -> None:
     run = run.model_copy(update={"metadata": {"label": "[red]<b>[/nope]"}})
     write_run(tmp_path, run)
     records = list(scan(tmp_path))
-    assert "[red]<b>[/nope]" in text_of(
-        Screen(terminal_table(summarize(records)).with_notes("[bold]note"))
-    )
-    assert "[red]<b>[/nope]" in text_of(live_table(progress(records, [run])))
+    table = terminal_table(summarize(records)).with_notes("[bold]note")
+    for shown in (Screen(table), live_table(progress(records, [run]))):
+        assert "[red]<b>[/nope]" in on_screen(shown)
 
 
 # Progress
@@ -130,7 +111,7 @@ def test_the_live_table_keeps_to_its_height_and_shows_the_busy(tmp_path: Path) -
     runs = fake_runs(seeds=(0, 1, 2))
     write_study(tmp_path, runs[:30], status={"gelu": "failed"})
     shown = progress(scan(tmp_path), runs)
-    text = text_of(live_table(shown, jobs=2, height=12), 80)
+    text = on_screen(live_table(shown, jobs=2, height=12))
     assert len(text.splitlines()) == 12 + 2  # head and caption
     assert text.count("failed") == 2 + 1  # the caption too
     assert "28 of 51 done, 2 failed" in " ".join(text.split())

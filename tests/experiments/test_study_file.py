@@ -12,12 +12,7 @@ from convnext_study.cli import app
 from convnext_study.errors import UserError
 from convnext_study.evaluation.trust import what_to_call
 from convnext_study.experiments.context import Context
-from convnext_study.experiments.equal_macs import (
-    counter,
-    match_macs,
-    nearest_width,
-    parse_target,
-)
+from convnext_study.experiments.equal_macs import counter, match_macs, nearest_width, parse_target
 from convnext_study.experiments.study_file import (
     deduplicate,
     load_study,
@@ -63,6 +58,9 @@ def write(folder: Path, text: str, name: str = "own.py") -> Path:
     return path
 
 
+RUNS = "def runs(context):\n    return "
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -71,50 +69,35 @@ def write(folder: Path, text: str, name: str = "own.py") -> Path:
         ("import nothing_of_that_name\n", r"own\.py: line 1: ModuleNotFoundError"),
         ("\n\nx = 1 / 0\n", r"own\.py: line 3: ZeroDivisionError"),
         ("import sys\nsys.exit(3)\n", r"own\.py: line 2: SystemExit: 3"),
+        (f"{RUNS}[]", "returned no run"),
+        (f"{RUNS}None", r"runs\(\) must return a list of runs"),
+        (f"{RUNS}['gelu']", r"runs\(\) must return a list of runs"),
+        (f"{RUNS}context.runs(['gellu'])", "did you mean gelu"),
+        (f"{RUNS}context.nothing", r"runs\(\): line 2: AttributeError"),
+        (f"{RUNS}context.network('x', 'x', 'build')", "use FILE.py:function, module:function or"),
+        (f"{RUNS}context.network('x', 'x', 'no.py:build')", r"no\.py: cannot be read"),
     ],
 )
-def test_a_file_that_cannot_be_loaded_is_told_in_one_line(
+def test_a_file_that_gives_no_runs_is_told_in_one_line(
     tmp_path: Path, text: str, says: str
 ) -> None:
     with pytest.raises(UserError, match=says) as caught:
-        load_study(write(tmp_path, text))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        ("return []", "returned no run"),
-        ("return None", r"runs\(\) must return a list of runs"),
-        ("return ['gelu']", r"runs\(\) must return a list of runs"),
-        ("return context.runs(['gellu'])", "did you mean gelu"),
-        ("return context.nothing", r"runs\(\): line 2: AttributeError"),
-        (
-            "return context.network('x', 'x', 'build')",
-            "use FILE.py:function, module:function or timm",
-        ),
-        ("return context.network('x', 'x', 'no.py:build')", r"no\.py: cannot be read"),
-    ],
-)
-def test_what_runs_may_not_return(tmp_path: Path, body: str, says: str) -> None:
-    file = load_study(write(tmp_path, f"def runs(context):\n    {body}\n"))
-    with pytest.raises(UserError, match=says):
+        file = load_study(write(tmp_path, text))
         file.runs(make_context(file, None))
-
-
-def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.py: cannot be read"):
-        load_study(tmp_path / "none.py")
+    assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="must end in"):
-        load_study(write(tmp_path, "x = 1", "notes.txt"))
+        load_study(write(tmp_path, text, "notes.txt"))
 
 
-def test_the_regime_is_the_files_unless_another_is_asked_for(tmp_path: Path) -> None:
+def test_regime_and_folder_are_the_files_unless_others_are_asked_for(tmp_path: Path) -> None:
     file = load_study(write(tmp_path, "REGIME = 'b'\ndef runs(context): return context.runs()\n"))
     assert make_context(file, None).road.regime == "b"
     assert make_context(file, "t").road.regime == "t"
     with pytest.raises(StepError, match="no such road map"):
         make_context(file, "x")
+    assert file.folder("digits") is None
+    file = load_study(write(tmp_path, f"FOLDER = 'mine'\n{RUNS}[]\n"))
+    assert file.folder("folder:/some/where") == Path("runs/mine-folder-where")
 
 
 def test_further_steps_end_the_road(tmp_path: Path) -> None:
@@ -130,7 +113,7 @@ def test_further_steps_end_the_road(tmp_path: Path) -> None:
         make_context(file, None, str(file.path))
 
 
-def test_sets_are_named_by_what_they_hold() -> None:
+def test_sets_are_named_and_described_by_what_they_hold() -> None:
     context = Context(road=NANO)
     steps = context.steps
 
@@ -150,9 +133,6 @@ def test_sets_are_named_by_what_they_hold() -> None:
     assert name(wide.steps, wide) == "grn"
     with pytest.raises(StepError, match="no such step"):
         context.subsets([["nothing"]], "test")
-
-
-def test_a_sets_facts_say_what_it_is() -> None:
     (run,) = Context(road=NANO, seeds=(4,)).subsets([["gelu", "stage_ratio"]], "my_kind")
     assert run.seed == 4
     assert run.metadata["steps"] == ["resnet", "stage_ratio", "gelu"]
@@ -302,11 +282,3 @@ def test_a_study_of_ones_own_from_file_to_table(
     again = CliRunner().invoke(app, fast)
     assert again.exit_code == 0
     assert again.stdout.startswith("3 networks requested, 2 distinct, 2 trained already")
-
-
-def test_a_study_of_other_networks_names_its_folder(tmp_path: Path) -> None:
-    file = tmp_path / "other.py"
-    file.write_text("def runs(context):\n    return []\n")
-    assert load_study(file).folder("digits") is None
-    file.write_text("FOLDER = 'mine'\ndef runs(context):\n    return []\n")
-    assert load_study(file).folder("folder:/some/where") == Path("runs/mine-folder-where")

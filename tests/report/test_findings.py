@@ -11,12 +11,7 @@ from support.fakes import fake_runs, write_study
 from support.pages import on_screen, page_of
 
 from convnext_study.report.figures.style import new_figure
-from convnext_study.report.findings import (
-    FINDINGS,
-    StudyFigure,
-    read_findings,
-    write_findings,
-)
+from convnext_study.report.findings import FINDINGS, StudyFigure, read_findings, write_findings
 from convnext_study.report.tables import Column, Table
 from convnext_study.report.tables.render import Screen, to_csv, to_html, to_json, to_latex
 from convnext_study.report.tables.table import SavedTable
@@ -79,12 +74,6 @@ def test_what_the_page_makes_anew_is_not_taken_from_a_file(folder: Path) -> None
     assert [table.name for table in whole.tables] == ["kinds", "sizes"]
     assert [part.table and part.table.name for part in rest.parts] == ["sizes"]
     assert read_findings(folder, ["kinds", "sizes"]) == []
-
-
-def test_nothing_found_leaves_no_file(folder: Path) -> None:
-    assert write_findings("study", [], folder) == []
-    assert not (folder / FINDINGS).exists()
-    assert "Findings" not in page_of(folder)
 
 
 @pytest.mark.parametrize(

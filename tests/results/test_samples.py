@@ -9,10 +9,7 @@ import pytest
 from scipy import stats
 
 from convnext_study.results.statistics.intervals import wilson_interval
-from convnext_study.results.statistics.paired_samples import (
-    samples_difference,
-    seeds_and_images,
-)
+from convnext_study.results.statistics.paired_samples import samples_difference, seeds_and_images
 from convnext_study.results.statistics.samples import (
     bootstrap_interval,
     design_effect,

@@ -18,7 +18,6 @@ from convnext_study.studies.anytime.masks import (
     fill_skipped,
     mask_convolutions,
     radial_kernel,
-    reach_of,
     resized,
     unsure,
 )
@@ -108,12 +107,6 @@ def test_a_row_and_a_column_fill_like_the_square(size: tuple[int, int], scale: f
     slopes = [torch.autograd.grad(one.square().sum(), learned)[0] for one in (found, expected)]
     torch.testing.assert_close(*slopes)
     assert slopes[0] != 0
-
-
-def test_the_fill_reaches_as_far_as_its_weights_matter() -> None:
-    assert [reach_of(scale, torch.finfo(torch.float32).eps) for scale in (0.5, 3.0)] == [3, 1]
-    kernel = radial_kernel(torch.tensor([3.0]))
-    torch.testing.assert_close(kernel[2:5, 2:5].sum(), kernel.sum())
 
 
 @pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (1, 1)])
@@ -229,19 +222,6 @@ def test_a_copy_has_masks_of_its_own() -> None:
     assert all(torch.equal(*pair) for pair in zip(net(x), twin(x), strict=True))
     masked = [module for module in twin.modules() if isinstance(module, MaskedConv2d)]
     assert {id(module.segment) for module in masked} == {id(one) for one in twin.segments.values()}
-
-
-def test_the_cost_of_one_image_is_that_of_its_own_masks() -> None:
-    net = anytime_net(masks="confidence")
-    layers = net.layer_costs((3, 64, 64))
-    x = images()
-    with torch.no_grad():
-        net.threshold = float(confidence(net(x)[0]).median())
-        together = [one.computed for one in net.run(x)]
-        for image in range(len(x)):
-            own = [None if one is None else one[image : image + 1] for one in together]
-            alone = [one.computed for one in net.run(x[image : image + 1])]
-            assert exit_macs(layers, own) == exit_macs(layers, alone) != exit_macs(layers)
 
 
 def test_of_joints_what_no_heatmap_reaches_is_known() -> None:

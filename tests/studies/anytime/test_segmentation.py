@@ -1,13 +1,11 @@
 """What an anytime network's evaluation tells beside accuracy."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.exits import exit_run
-from support.training import cut_off, numbers, weights
 
 from convnext_study.data.rng import fold_in
 from convnext_study.runs.records import ModelRef, Run
@@ -18,7 +16,6 @@ from convnext_study.studies.anytime.segmentation import (
     calibration_error,
     confidence_bins,
 )
-from convnext_study.training.loop import train
 from convnext_study.training.runtime import Runtime
 from convnext_study.training.tasks import exits, make_task
 
@@ -94,14 +91,3 @@ def test_the_calibration_error_of_known_pixels() -> None:
     expected = (4 * abs(0.9 - 0.75) + 2 * 0.6) / 6
     assert calibration_error(bins[0]) == pytest.approx(expected)
     assert math.isnan(calibration_error(torch.zeros(BINS, 3)))
-
-
-def test_a_run_that_was_stopped_ends_like_one_that_was_not(tmp_path: Path) -> None:
-    run = anytime_run(masks="confidence")
-    run = run.model_copy(update={"recipe": {**run.recipe, "global_batch_size": 8}})
-    result = train(run, tmp_path / "whole")
-    cut_off(run, tmp_path / "parts", 3)
-    assert train(run, tmp_path / "parts").metrics == result.metrics
-    assert numbers(tmp_path / "whole") == numbers(tmp_path / "parts")
-    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -17,9 +17,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
-from convnext_study.errors import UserError
 from convnext_study.studies.anytime import bench
-from convnext_study.studies.anytime.bench import coherent_mask, laps
+from convnext_study.studies.anytime.bench import coherent_mask
 from convnext_study.studies.anytime.masks import MaskedConv2d, ResizedMask, SegmentMask, confidence
 from convnext_study.studies.anytime.network import AnytimeNet
 from convnext_study.studies.anytime.skipping import compiled, skipper
@@ -69,7 +68,7 @@ def test_both_ways_are_the_masked_dense_form(
             torch.testing.assert_close(by_gathering(masked, x, mask), expected)
 
 
-def test_a_kernel_is_given_no_maps_that_do_not_fit() -> None:
+def test_a_kernel_is_given_nothing_that_does_not_fit() -> None:
     fast = accelerated(anytime_net(masks="confidence").double())
     with torch.no_grad():
         for wrong in (images(), images(dtype=F64)[:, :1]):
@@ -78,9 +77,6 @@ def test_a_kernel_is_given_no_maps_that_do_not_fit() -> None:
         single = fast.float()(images())
         for ours, theirs in zip(single, anytime_net(masks="confidence")(images()), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
-
-
-def test_a_kernel_is_given_no_states_or_sums_that_do_not_fit() -> None:
     conv, x = nn.Conv2d(4, 4, 3, padding=1), torch.randn(2, 4, 8, 8)
     pack, state = Packed(conv, conv.bias), torch.full((2, 8, 8), 2, dtype=torch.uint8)
     for wrong in (state[:1], state.bool(), state[:, ::2], state.mT):
@@ -103,14 +99,6 @@ def test_a_kernels_relu_is_that_of_torch_at_infinities() -> None:
     torch.testing.assert_close(ours, torch.relu(conv(x)), rtol=0, atol=0, equal_nan=True)
     summed = step(nn.Identity(), x.requires_grad_(False).clone())
     torch.testing.assert_close(summed, torch.relu(x), rtol=0, atol=0, equal_nan=True)
-
-
-def test_one_mask_is_for_all_images() -> None:
-    net, mask = accelerated(anytime_net(masks="confidence")), coherent_mask(0.4, (16, 16))
-    with torch.no_grad():
-        *_, one = net.run(images(), [mask] * 3)
-        *_, each = net.run(images(), [mask.repeat(2, 1, 1, 1)] * 3)
-    assert torch.equal(one.mask, each.mask) and torch.equal(one.logits, each.logits)
 
 
 def test_threads_share_the_rows() -> None:
@@ -305,29 +293,6 @@ def test_the_command_measures_skipping(tmp_path: Path) -> None:
     assert ("never" if where is None else f"{100 * where:.0f} %") in words
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("--parts", "anytime", "--image-size", "64"), "HEIGHTxWIDTH"),
-        (("--parts", "pipeline", "--networks", "hrnet_w48"), "--parts anytime"),
-        (("--parts", "anytime", "--networks", "hrnet_digit"), "did you mean"),
-        (("--parts", "multipath", "--networks", "smal"), "did you mean"),
-        (("--parts", "multipath", "--image-size", "64x64"), "32x32"),
-    ],
-)
-def test_what_cannot_be_measured_is_a_line(
-    arguments: tuple[str, ...], says: str, tmp_path: Path
-) -> None:
-    done = CliRunner().invoke(app, ["bench", *arguments, "--quick", "--out", str(tmp_path)])
-    assert isinstance(done.exception, UserError)
-    assert says in str(done.exception) and "\n" not in str(done.exception)
-
-
-def test_laps_read_the_clock_after_every_item() -> None:
-    now = iter(range(100))
-    assert laps(lambda: "abc", lambda: float(next(now))) == [1, 2, 3]
-
-
 def test_predictions_come_one_by_one_and_stop_on_request() -> None:
     net = in_the_middle(anytime_net(masks="confidence"), images())
     whole = net(images())
@@ -379,12 +344,3 @@ def test_nothing_of_skipping_stays_on_the_cpu(
             torch.testing.assert_close(back(found.logits), expected, rtol=1e-3, atol=1e-3)
         else:
             assert torch.equal(back(found.logits), expected)
-
-
-def test_a_tensor_of_the_cpu_is_refused_elsewhere() -> None:
-    with other_device() as device:
-        there = torch.arange(4, device=device)
-        assert torch.equal(back(there * 2 + torch.tensor(1)), torch.tensor([1, 3, 5, 7]))
-        assert back(there.nonzero()).shape == (3, 1)
-        with pytest.raises(RuntimeError, match="on the CPU"):
-            there * torch.arange(4)

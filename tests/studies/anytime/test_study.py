@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from support.command import Command
+from support.dense import make_pairs
+from support.pages import on_screen
 
-from convnext_study.data.sources.canvas import _photographs
 from convnext_study.evaluation.evaluate import evaluate_by_task
 from convnext_study.evaluation.load_run import load_run
 from convnext_study.experiments.context import Context
@@ -30,7 +30,7 @@ from convnext_study.report.tables.render import Screen
 from convnext_study.results.load import load_results
 from convnext_study.runs.records import Record, scan
 from convnext_study.studies.anytime.arm_exits import CLAIMS
-from convnext_study.studies.anytime.arms import DEMONSTRATED, arms_of
+from convnext_study.studies.anytime.arms import arms_of
 from convnext_study.studies.anytime.load_checkpointed import THRESHOLDS
 from convnext_study.studies.anytime.skipping.compiled import build_name
 from convnext_study.training.loop import train
@@ -223,41 +223,14 @@ def test_a_network_is_exported_with_the_exits_that_answer(
     assert "largest difference 0," in ended.out
 
 
-def test_a_dry_run_plans_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    ended = command("study", "anytime", "--dry-run", "--networks", NARROW)
-    assert ended.code == 0
-    assert f"{len(DEMONSTRATED)} runs, 0 done already" in ended.out
-    assert "11 classes" in ended.out
-
-
-def pairs_of_photographs(root: Path) -> None:
-    """scikit-learn's photographs, each cut in two, with masks of where they are bright."""
-    for part in ("train", "val"):
-        for kind in ("images", "masks"):
-            (root / part / kind).mkdir(parents=True)
-        for number, photo in enumerate(_photographs(part)):
-            pixels = (255 * photo[:, :96, :128]).byte().permute(1, 2, 0).numpy()
-            for piece in range(4):
-                cut = pixels[:, 32 * piece : 32 * piece + 64]
-                Image.fromarray(cut).save(root / part / "images" / f"{number}{piece}.jpg")
-                mask = (cut.mean(2) > 128).astype("uint8")
-                Image.fromarray(mask).save(root / part / "masks" / f"{number}{piece}.png")
-
-
-def test_a_folder_of_photographs_and_masks(file: StudyFile, tmp_path: Path) -> None:
-    """Real photographs, not square, of any size: the same study."""
-    pairs_of_photographs(tmp_path / "data")
-    context = context_of(file, f"pairs:{tmp_path / 'data'}")
+def test_a_folder_of_images_and_masks(file: StudyFile, tmp_path: Path) -> None:
+    """JPEGs, not square: the same study."""
+    context = context_of(file, f"pairs:{make_pairs(tmp_path / 'data', 8)}")
     for run in identify(file.runs(context)):
         if run.metadata["row"] in ("plain", "rh", "ca"):
             train(run, tmp_path / "runs" / run.id)
     reported = file.report(list(scan(tmp_path / "runs")), context)
     assert {"anytime_exits", "anytime_claims", "anytime_thresholds"} <= set(tables_of(reported))
     assert sum(isinstance(one, StudyFigure) for one in reported) == 2
-    console = Console(width=140, color_system=None)
-    with console.capture() as capture:
-        console.print(Screen(tables_of(reported)["anytime_exits"]))
-    assert "RH, confidence adaptivity (CA)" in capture.get()
+    screen = on_screen(Screen(tables_of(reported)["anytime_exits"]), width=140)
+    assert "RH, confidence adaptivity (CA)" in screen

@@ -15,12 +15,7 @@ from convnext_study.benchmarks import Settings
 from convnext_study.studies.multipath import bench
 from convnext_study.studies.multipath.network import MultipathNet
 from convnext_study.studies.multipath.paths import Paths, PathsSpec
-from convnext_study.studies.multipath.spec import (
-    LARGE,
-    LARGE_PATHS,
-    SMALL,
-    MultipathSpec,
-)
+from convnext_study.studies.multipath.spec import LARGE, LARGE_PATHS, SMALL, MultipathSpec
 
 
 def one_by_one(paths: Paths, paths_spec: PathsSpec) -> list[nn.Sequential]:

@@ -23,7 +23,7 @@ from convnext_study.studies.pruning.dependency_graph import sound_groups
 from convnext_study.studies.pruning.methods.architectures import keep_channels
 from convnext_study.studies.pruning.methods.magnitude import keep_filters
 from convnext_study.studies.pruning.plans import fixed_size
-from convnext_study.studies.pruning.removal import network_of, remove
+from convnext_study.studies.pruning.removal import remove
 from convnext_study.studies.pruning.targets import describe_half
 
 IMAGE = (3, 32, 32)
@@ -157,11 +157,6 @@ def test_heads_of_an_older_attention() -> None:
 def test_networks_of_one_size_are_given_the_images() -> None:
     assert fixed_size("vit_tiny_patch16_224", 32) == {"img_size": 32}
     assert fixed_size("vit_tiny_patch16_224", 224) == fixed_size("resnet18", 32) == {}
-
-
-def test_networks_without_stochastic_depth_are_built() -> None:
-    net = network_of(ModelRef(builder="timm", args={"name": "densenet121"}), 5)
-    assert sum(weight.shape[0] == 5 for weight in net.parameters()) == 2
 
 
 @pytest.mark.exhaustive

@@ -20,12 +20,7 @@ from convnext_study.studies.pruning.channel_groups import (
     widths_left,
     widths_of,
 )
-from convnext_study.studies.pruning.costs import (
-    Images,
-    budget_flops,
-    scratch_b_epochs,
-    untrained,
-)
+from convnext_study.studies.pruning.costs import Images, budget_flops, scratch_b_epochs, untrained
 from convnext_study.studies.pruning.families import make_network
 from convnext_study.studies.pruning.methods import architectures, magnitude
 from convnext_study.studies.pruning.methods.magnitude import (

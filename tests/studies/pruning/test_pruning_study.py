@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from support.fakes import write_run
+from support.images import make_folder
 from support.pruning_runs import context
 from typer.testing import CliRunner
 
@@ -259,10 +259,6 @@ def test_several_networks_are_compared_by_what_pruning_costs_them(
     assert "network" not in {column.key for column in of_one.columns if column.screen}
 
 
-def test_nothing_is_said_of_nothing() -> None:
-    assert findings([]) == []
-
-
 def test_the_pareto_front() -> None:
     points = [(1.0, 90.0), (2.0, 89.0), (2.0, 95.0), (3.0, 95.0), (4.0, 96.0)]
     assert front(points) == [(1.0, 90.0), (2.0, 95.0), (4.0, 96.0)]
@@ -318,12 +314,8 @@ def test_a_dry_run_tells_bounds_from_counts(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_images_works_unchanged(tmp_path: Path) -> None:
-    for split, name in ((s, n) for s in ("train", "val") for n in ("cat", "dog")):
-        place = tmp_path / "images" / split / name
-        place.mkdir(parents=True)
-        for index in range(2):
-            Image.new("RGB", (40, 36), (60 * index, 9, 9)).save(place / f"{index}.png")
-    asked = plans.runs_of(context(data=f"folder:{tmp_path / 'images'}", changes={"epochs": 1}))
+    images = make_folder(tmp_path / "images", count=2)
+    asked = plans.runs_of(context(data=f"folder:{images}", changes={"epochs": 1}))
     found = {run.name.removeprefix("vgg16_eighth-"): run for run in asked}
     for name in ("dense", "half-fine_tuned", "thinet-fine_tuned"):
         run = found[name]

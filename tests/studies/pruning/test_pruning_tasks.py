@@ -152,19 +152,6 @@ def test_masked_weights_stay_zero(folder: Path, start: str) -> None:
             assert bool(((whole[name].abs() >= threshold) == (value != 0)).all())
 
 
-def test_a_winning_ticket_starts_where_its_network_did(folder: Path) -> None:
-    start, found = fresh(DENSE).state_dict(), {}
-    for weights_of in ("rewound", "random"):
-        _, net = started(folder, arm_of(DENSE, "magnitude", weights_of, ratio=0.5))
-        found[weights_of] = net.state_dict()
-    for name, value in found["rewound"].items():
-        mask = value != 0 if value.ndim == 4 else torch.ones_like(value, dtype=torch.bool)
-        assert torch.equal(value[mask], start[name][mask])
-        if value.ndim == 4:
-            other = found["random"][name]
-            assert torch.equal(other != 0, value != 0) and not torch.equal(other, value)
-
-
 def test_soft_filters_leave_a_pattern_that_scratch_keeps(tmp_path: Path) -> None:
     dense = prepared(tiny_run(), soft_filters=0.5)
     arm = arm_of(dense, "soft-filters", "redrawn", ratio=0.5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,7 +26,6 @@ from convnext_study.studies.pruning.published import (
     tables,
 )
 from convnext_study.studies.pruning.spec import from_dict
-from convnext_study.studies.pruning.targets import published_targets
 from convnext_study.training.optimizer import learning_rate
 
 
@@ -212,65 +210,6 @@ def test_networks_of_timm_are_trained_as_published() -> None:
     assert found == names
     assert runs["slimming-dense"].task.args == {"slimming": 1e-5}
     assert runs["lamp-inherited"].recipe == runs["sparse-inherited"].recipe
-
-
-def leaves(table: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from leaves(value)
-        else:
-            yield table, key
-
-
-def other(value: Any) -> Any:
-    """A value of the same kind."""
-    match value:
-        case bool():
-            return not value
-        case int():
-            return value + 1
-        case float():
-            return value / 2
-        case list():
-            return [other(one) for one in value]
-    return "other"
-
-
-def recipes() -> str:
-    """All that follow from the file."""
-    names = {get_network(name).recipe for name in WHOLE}
-    methods = ("", "soft-filters", *FINE_TUNE, *MORE)
-    found = [of.published(name, method) for name in sorted(names) for method in methods]
-    return repr([(one, one.recipe("scratch_b", 500)) for one in found])
-
-
-def targets() -> str:
-    networks = [get_network(name) for name in WHOLE]
-    found = [(network.recipe, published_targets(network)) for network in networks]
-    return repr([(name, one.amount, one.sparsity) for name, some in found for one in some])
-
-
-def test_no_stated_field_is_read_by_nothing() -> None:
-    fields = [(*one, recipes) for one in leaves(tables()["recipe"])]
-    for network in tables()["network"]:
-        fields += [(network, key, targets) for key in ("recipe", "selection") if key in network]
-        fields += [(*one, targets) for one in leaves(network.get("slimming", {}))]
-    fields += [(one, "ratio", targets) for one in tables()["magnitude"]]
-    stated = tables()["soft_filter_pruning"]
-    fields += [(one, "ratio", targets) for name, one in stated.items() if name in WHOLE]
-    usual = {made: made() for made in (recipes, targets)}
-    unread = []
-    for table, key, made in fields:
-        value, table[key] = table[key], other(table[key])
-        try:
-            same = made() == usual[made]
-        except (KeyError, UserError):
-            same = False
-        table[key] = value
-        if same:
-            unread.append(key)
-    assert len(fields) > 40
-    assert unread == []
 
 
 def test_rates_drop_where_the_authors_scripts_drop_them() -> None:

@@ -6,7 +6,6 @@ import copy
 import itertools
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ from convnext_study.studies.pruning.dependency_graph import DependencyGraph
 from convnext_study.studies.pruning.families import make_network
 from convnext_study.studies.pruning.methods import architectures, magnitude
 from convnext_study.studies.pruning.methods.reconstruction import reader_of
-from convnext_study.studies.pruning.prune import MASKS, METHODS, MethodArgs, Trained, all_methods
+from convnext_study.studies.pruning.prune import MASKS, METHODS, MethodArgs, Trained
 from convnext_study.studies.pruning.removal import (
     find_groups,
     network_of,
@@ -181,11 +180,8 @@ def test_mode_and_type_stay_and_errors_are_one_line(monkeypatch: pytest.MonkeyPa
 OURS = ("vgg", "vgg_bn", "resnet", "preresnet", "densenet_bc", "densenet_selected", "bottleneck")
 OTHERS = ("roadmap_end", "roadmap_depthwise", "convnext_atto", "densenet")
 FITTED = ("random-widths", "stage-shares")  # widths that no method of the network's own chose
-# Whole branches go, and patterns within kernels leave every filter: tests of their own.
-APART = {
-    "structure-selection": "test_removed_branches_equal_factors_of_zero",
-    "guided-patterns": "test_a_pattern_of_kernels_is_the_most_kept_positions",
-}
+# Whole branches go, and patterns within kernels leave every filter: test_structures.py.
+APART = ("structure-selection", "guided-patterns")
 # What a method does not have to work on, and what it says then.
 REFUSALS = {
     ("slimming", "roadmap_end"): "no channels with a BatchNorm can go",
@@ -269,9 +265,3 @@ def test_removal_by_a_method_equals_masking(method: str, family: str) -> None:
 
 def is_read_by_layers(group: Group) -> bool:
     return not group.concatenated and all(repeat == 1 for _, repeat in group.consumers)
-
-
-def test_every_method_of_the_study_is_tested() -> None:
-    assert {*all_methods()} == {*METHODS, *MASKS, *APART, "stage-shares"}
-    others = (Path(__file__).parent / "test_structures.py").read_text(encoding="utf-8")
-    assert all(f"def {test}(" in others for test in APART.values())

@@ -15,12 +15,7 @@ from torch import Tensor, nn
 from convnext_study.data.rng import generator
 from convnext_study.errors import UserError
 from convnext_study.studies.pruning import published
-from convnext_study.studies.pruning.channel_groups import (
-    PruningError,
-    kept_of,
-    narrowed,
-    spec_groups,
-)
+from convnext_study.studies.pruning.channel_groups import kept_of, narrowed, spec_groups
 from convnext_study.studies.pruning.families import make_network
 from convnext_study.studies.pruning.methods import architectures, magnitude, selection
 from convnext_study.studies.pruning.methods import reconstruction as method
@@ -280,13 +275,6 @@ def test_regression_fits_the_unpruned_outputs_anew() -> None:
         wanted = method.sample(whole, reference, images, found.places)
         errors.append((found.outputs - wanted.outputs).norm().item())
     assert errors[0] < 0.95 * errors[1]
-
-
-def test_errors_name_the_layer() -> None:
-    flattening = small(VGG.__class__(widths=(4, "M", 4, "M"), head="4096", hidden=(5, 6)))
-    last = group_of(flattening, "stages.0.blocks.0.conv")
-    with pytest.raises(PruningError, match="not read by one convolution alone"):
-        method.reader_of(flattening, last)
 
 
 def test_sampling_does_not_depend_on_the_global_state() -> None:
