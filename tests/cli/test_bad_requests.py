@@ -99,6 +99,7 @@ def test_no_option_takes_what_is_no_such_number(name: str, option: str, command:
         ("study pairs --match-macs 1e300", "match-macs"),
         ("study pairs --permutations 3", "permutations: 3; use an even number"),
         ("study none.py", "none.py: cannot be read"),
+        ("study leave_one_uot", "no file and no study's name; did you mean leave_one_out?"),
         ("bench --out /proc/nowhere", "/proc/nowhere: cannot be written"),
         ("bench --parts anytime --image-size 99999999999x3", "HEIGHTxWIDTH"),
         ("bench --parts anytime --image-size 64", "HEIGHTxWIDTH"),

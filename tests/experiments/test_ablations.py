@@ -195,6 +195,7 @@ def test_sections_are_exact_and_have_32_networks(tmp_path: Path) -> None:
         worth = 2 * sum(WORTH[step] for step in own)
         assert lines[section].diff == pytest.approx(worth, abs=0.002)
     assert sum(line.diff for line in found.rows) == pytest.approx(found.total.diff)
+    assert {(line.interval, line.significant) for line in found.rows} == {(None, None)}, "one seed"
 
 
 def test_a_lying_record_is_passed(tmp_path: Path) -> None:

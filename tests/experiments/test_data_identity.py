@@ -23,7 +23,6 @@ from convnext_study.experiments.data_identity import forget, identify
 from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.experiments.study_file import deduplicate, select_records
 from convnext_study.roadmap import get_roadmap
-from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.records import Run, TaskRef, read, scan
 
 
@@ -183,17 +182,6 @@ def test_a_finished_run_is_found_after_a_move_and_notes_the_place(tmp_path: Path
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert read(path).run.data == moved
     assert [record.folder for record in scan(tmp_path / "out")] == [path]
-
-
-def test_a_run_that_goes_on_reads_its_data_where_it_is_now(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "cls")
-    run = on(f"folder:{root}")
-    (tmp_path / "link").symlink_to(root)
-    for place in (root, tmp_path / "link"):
-        with RunFolder(tmp_path / "run", run.model_copy(update={"data": f"folder:{place}"})):
-            pass
-        assert read(tmp_path / "run").run.data == f"folder:{place}"
-        assert read(tmp_path / "run").run.key == run.key
 
 
 @pytest.mark.parametrize("data", ["folder:nowhere", "foldr:x", "digits:some", "synthetic:-1"])

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from convnext_study.errors import UserError
 from convnext_study.experiments.study_file import find_study, named_studies
 
 ROOT = Path(__file__).parents[2]
@@ -22,14 +21,6 @@ def test_a_name_is_the_file_of_the_checkout() -> None:
 @pytest.mark.parametrize("path", ["ablations/pairs.py", "mine.py", "../a/b.py"])
 def test_a_path_stays_as_it_was(path: str) -> None:
     assert find_study(path) == Path(path)
-
-
-def test_an_unknown_name_is_one_line_with_the_nearest() -> None:
-    with pytest.raises(UserError) as caught:
-        find_study("leave_one_uot")
-    assert str(caught.value) == (
-        "study: 'leave_one_uot' is no file and no study's name; did you mean leave_one_out?"
-    )
 
 
 def test_an_installed_wheel_has_them(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from support.pages import on_screen
 from convnext_study.experiments.progress import (
     Progress,
     live_table,
-    plain_line,
     progress,
     total_left,
 )
@@ -70,7 +69,7 @@ def test_labels_are_text_and_not_markup(tmp_path: Path) -> None:
     records = list(scan(tmp_path))
     table = terminal_table(summarize(records)).with_notes("[bold]note")
     for shown in (Screen(table), live_table(progress(records, [run]))):
-        assert "[red]<b>[/nope]" in on_screen(shown)
+        assert "[red]<b>[/nope]" in on_screen(shown, width=100)
 
 
 # Progress
@@ -118,11 +117,3 @@ def test_the_live_table_keeps_to_its_height_and_shows_the_busy(tmp_path: Path) -
     assert "39 not listed" in text
     assert "waiting" in text and " done" in text
     assert max(map(len, text.splitlines())) <= 80
-
-
-def test_plain_lines() -> None:
-    run = fake_run(NANO.variant("gelu"), 3)
-    line = fake_epochs(run, 97.0)[1]
-    assert plain_line(run, line) == (
-        f"gelu seed 3  epoch  2/10  loss 0.746  top-1 {line.value:.2f} %  0.9 s"
-    )

@@ -54,15 +54,6 @@ def test_parts_are_grouped_and_text_is_text() -> None:
     assert {one.attrib["id"][:2] for one in root.iter() if "id" in one.attrib} == {"k", "k-"}
 
 
-def test_files_say_nothing_of_the_page(tmp_path: Path) -> None:
-    mark = {"class": "mark", "data-tip": "secret words"}
-    figure = cost(
-        [Point(1, 1.0, 80.0, about=mark), Point(2, 2.0, 81.0, about=mark)], ("top-1, %", "MACs")
-    )
-    written = [path.read_bytes() for path in style.save(figure, tmp_path, "cost")]
-    assert len(written) == 3 and b"secret" not in written[0]
-
-
 def test_a_hostile_label_is_drawn_everywhere(tmp_path: Path) -> None:
     run = fake_run(get_roadmap("nano").variant("gelu"))
     write_run(tmp_path, run.model_copy(update={"metadata": {**run.metadata, "label": EVIL[:-3]}}))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
-from support.runs import make_tiny_run
-from support.toys import masked_run, segmentation_run
+from support.toys import segmentation_run
 from typer.testing import CliRunner
 
 from convnext_study.cli import app
@@ -66,29 +64,3 @@ def test_dense_prediction_in_rows_tests_files_and_on_the_page(tmp_path: Path) ->
         assert float(line["metric_miou_1"]) > 0 and float(line["cost_exit 1_macs"]) > 0
     (tex,) = (scenes / "report" / "tables").glob("*results*.tex")
     assert all(f"{row.value:.2f}" in tex.read_text() for row in found.values())
-
-
-def test_a_run_after_a_run_is_compared_where_the_study_says_so(tmp_path: Path) -> None:
-    runs = []
-    for seed in SEEDS:
-        parent = make_tiny_run(epochs=1).model_copy(update={"seed": seed, "name": "whole"})
-        about = {"label": "masked", "parent": "whole", "may_differ": ["task", "init_from"]}
-        child = masked_run(parent).model_copy(update={"name": "masked", "metadata": about})
-        runs += [parent, child]
-    train_all(tmp_path, runs)
-    whole, masked = sorted(summarize(scan(tmp_path)), key=lambda row: row.name, reverse=True)
-    assert len(masked.seeds) == len(whole.seeds) == 3
-    assert masked.gain is not None and not masked.remarks
-    assert "masked" in report_on(tmp_path)
-    # Without the study's word they differ in more than a network, and are not compared.
-    other = tmp_path / "other"
-    silent = [run.model_copy(update={"metadata": {"parent": "whole"}}) for run in runs]
-    for run in silent:
-        path = other / "runs" / run.id
-        path.parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "runs" / run.id).rename(path)
-        about = json.loads((path / "run.json").read_text())
-        about["run"]["metadata"] = run.metadata
-        (path / "run.json").write_text(json.dumps(about))
-    (remark,) = (row.remarks for row in summarize(scan(other)) if row.name == "masked")
-    assert remark and "not compared" in remark[0]

@@ -11,7 +11,7 @@ from support.pages import data_in, page_of, set_commit, text_in
 from convnext_study.errors import UserError
 from convnext_study.report.figures import style
 from convnext_study.report.page import render
-from convnext_study.report.text import ONE_SEED, methods, summary
+from convnext_study.report.text import ONE_SEED
 from convnext_study.results.grouping import group
 from convnext_study.results.load import StudyFolder, load_results
 from convnext_study.results.summary import summarize
@@ -114,17 +114,6 @@ def test_several_seeds_are_tested_by_welch_and_a_pooled_test_is_secondary(
     assert gelu.significant == (gelu.p_adjusted <= 0.05) == (study.rows[12].significant)
     assert "Agreement with the paper's Table 10" in said
     assert "another data set, size of network or recipe need not agree" in said
-
-
-@pytest.mark.usefixtures("plain_page")
-def test_one_seed_is_about_images_only(tmp_path: Path) -> None:
-    write_study(tmp_path, fake_runs(), spread=0, top1={"gelu": 50.0})
-    study = load_results(tmp_path).studies[0]
-    assert "nothing is tested and nothing is called significant" in summary(study)[-1]
-    assert any(line.startswith(ONE_SEED) and "Tango" in line for line in methods(study))
-    assert study.tests.pooled == study.tests.tested == {}
-    assert {row.significant for row in study.rows} == {None}
-    assert not re.search(r"[+−]\d+\.\d+\*", page_of(tmp_path))
 
 
 @pytest.mark.usefixtures("plain_page")

@@ -150,14 +150,6 @@ def test_shapley_values_of_sections_are_exact(tmp_path: Path) -> None:
     assert shapley == section_effects(CONTEXT.group_by_subset(scan(tmp_path)))
 
 
-def test_one_seed_calls_no_shapley_value_significant(tmp_path: Path) -> None:
-    context = Context(road=NANO)
-    write_sets(tmp_path, SECTION_SETS, "sections", context)
-    found = section_effects(context.group_by_subset(scan(tmp_path)))
-    assert found is not None
-    assert {(row.interval, row.significant) for row in found.rows} == {(None, None)}
-
-
 def test_rows_of_other_recipes_and_commits_are_not_pooled(tmp_path: Path) -> None:
     write_study(tmp_path, fake_runs(seeds=(0, 1, 2)), spread=0.3)
     alone = load_results(tmp_path).studies[0].tests.std

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from convnext_study.cli import app
 from convnext_study.errors import UserError
+from convnext_study.experiments.context import Context
 from convnext_study.experiments.progress import live_table, plain_line, progress
 from convnext_study.report.page import render
 from convnext_study.report.page_figures import write_figures
@@ -257,29 +258,12 @@ def test_other_metrics_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_an_attribution_is_for_the_better_where_lower_is(tmp_path: Path) -> None:
-    end = frozenset(NANO.adopted())
-    for seed in range(2):
-        last = fake_run(NANO.variant("separate_downsampling"), seed)
-        draw = np.random.default_rng(seed)
-        runs = [(last, 3.0)]
-        for step in ("gelu", "layer_norm"):
-            spec = NANO.without(step)
-            about = {"steps": sorted(end - {step}), "regime": "nano"}
-            runs.append(
-                (
-                    last.model_copy(
-                        update={
-                            "name": f"without_{step}",
-                            "model": last.model.model_copy(update={"args": spec.to_dict()}),
-                            "metadata": about,
-                        }
-                    ),
-                    0.0,
-                )
-            )
-        for run, gain in runs:
-            metric = latency(draw, gain, None)
-            write_run(tmp_path, run, result={"metrics": {"latency": metric}, "primary": "latency"})
+    context = Context(road=NANO, seeds=(0, 1))
+    sets = [set(context.steps) - {left_out} for left_out in ("", "gelu", "layer_norm")]
+    for run in context.subsets(sets, "leave_one_out"):
+        draw = np.random.default_rng(run.seed)
+        metric = latency(draw, 3.0 if run.name == context.last_step else 0.0, None)
+        write_run(tmp_path, run, result={"metrics": {"latency": metric}, "primary": "latency"})
     found = leave_one_out_effects(group_by_subset(scan(tmp_path), NANO))
     assert found is not None and len(found.rows) == 2
     for row in found.rows:

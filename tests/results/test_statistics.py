@@ -116,20 +116,6 @@ def crossed(child: Any, parent: Any) -> Difference:
     return seeds_and_images(*sums, resolution=100 / child.shape[1])
 
 
-def test_seeds_and_images_is_a_t_over_seeds_where_images_do_not_matter() -> None:
-    # Each seed's gain falls on other images, so that no image is gained more often than another.
-    parent = np.zeros((3, 60), bool)
-    child = parent.copy()
-    child[0, 0:10], child[1, 10:30], child[2, 30:60] = True, True, True
-    tops = [100 * float(row.mean()) for row in child]
-    expected = stats.ttest_1samp(tops, 0)
-    found = crossed(child, parent)
-    assert found.diff == pytest.approx(sum(tops) / 3)
-    assert found.p == pytest.approx(expected.pvalue)
-    assert found.df == pytest.approx(2)
-    assert found.interval == pytest.approx(tuple(expected.confidence_interval()))
-
-
 def test_seeds_and_images_by_hand() -> None:
     # Differences 1 1 0 0 / 1 0 0 0: means 1/2, 1/4 by seed, 1, 1/2, 0, 0 by image, 3/8 in all.
     # Mean squares: seeds 4 (1/32) = 1/8, images 2 (11/16) / 3 = 11/24, rest (3/8) / 3 = 1/8.
@@ -164,34 +150,15 @@ def test_nothing_is_alike_without_a_measure_of_noise() -> None:
         tost(0.0, 1.0, 4, 0)
 
 
-def test_two_factors_as_regressions_say() -> None:
-    draw = np.random.default_rng(5)
-    cells = draw.standard_normal((3, 2, 4)) + np.array([0.0, 1.0, 3.0])[:, None, None]
-    found = two_way(cells.tolist(), ("architecture", "weights"))
-    y = cells.ravel()
-    row, column, _ = (place.ravel() for place in np.indices(cells.shape))
-
-    def residual(*terms: np.ndarray) -> float:
-        x = np.column_stack([np.ones_like(y), *terms])
-        fitted = x @ np.linalg.lstsq(x, y, rcond=None)[0]
-        return float(((y - fitted) ** 2).sum())
-
-    rows = [(row == one).astype(float) for one in (1, 2)]
-    columns = [(column == 1).astype(float)]
-    both = [one * columns[0] for one in rows]
-    full = residual(*rows, *columns, *both)
-    noise = full / (24 - 6)
-    for factor, without, df in (
-        (found.rows, residual(*columns, *both) - full, 2),
-        (found.interaction, residual(*rows, *columns) - full, 2),
-    ):
-        if factor is found.rows:  # sums of squares of a balanced table do not depend on the rest
-            without = residual(*columns) - residual(*rows, *columns)
-        assert factor.f == pytest.approx(without / df / noise)
-        assert factor.p == pytest.approx(float(stats.f.sf(factor.f, df, 18)))
-    assert found.std == pytest.approx(math.sqrt(noise)) and found.df == 18
-    shares = [found.rows.share, found.columns.share, found.interaction.share]
-    assert sum(shares) + full / float(((y - y.mean()) ** 2).sum()) == pytest.approx(1)
+def test_two_factors_by_hand() -> None:
+    # Means 2 6 / 3 11, of rows 4 and 7, of columns 2.5 and 8.5, of all 5.5; a cell's two values
+    # lie 1 from its mean. Sums of squares: 18 and 72, interaction 8, the rest 8 over 4.
+    cells = [[[1.0, 3.0], [5.0, 7.0]], [[2.0, 4.0], [10.0, 12.0]]]
+    found = two_way(cells, ("architecture", "weights"))
+    for factor, squares in ((found.rows, 18), (found.columns, 72), (found.interaction, 8)):
+        assert (factor.f, factor.share) == pytest.approx((squares / 2, squares / 106))
+        assert factor.p == pytest.approx(float(stats.f.sf(squares / 2, 1, 4)))
+    assert (found.std, found.df) == (pytest.approx(math.sqrt(2)), 4)
 
 
 def test_two_factors_take_equal_cells() -> None:

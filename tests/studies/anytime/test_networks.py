@@ -18,7 +18,6 @@ from convnext_study.models.builders import get_builder
 from convnext_study.report.tables import Table
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.anytime import costs
-from convnext_study.studies.anytime.arms import runs_of
 from convnext_study.studies.anytime.backbones import FlexHead, make_backbone
 from convnext_study.studies.anytime.costs import (
     CLASSES,
@@ -307,10 +306,3 @@ def test_the_authors_checkpoints_load_by_their_names() -> None:
     other = AnytimeNet(net.spec, num_classes=5).eval()
     other.load_state_dict(released)
     assert all(torch.equal(*pair) for pair in zip(net(images()), other(images()), strict=True))
-
-
-def test_the_studys_heads_have_the_authors_momentum() -> None:
-    for run in runs_of("digit-canvas", (0,)):
-        net = AnytimeNet(AnytimeSpec.from_dict(run.model.args))
-        norms = [one for one in net.modules() if isinstance(one, torch.nn.BatchNorm2d)]
-        assert {norm.momentum for norm in norms} == {0.01}

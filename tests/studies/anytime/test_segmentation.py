@@ -38,19 +38,6 @@ def make(**spec: Any) -> tuple[AnytimeSegmentation, Any]:
     return task, task.build().eval()
 
 
-def test_a_dense_network_costs_every_image_the_same() -> None:
-    task, net = make()
-    metrics, costs = task.evaluate(net).metrics, task.costs(net)
-    exits = [costs[f"exit{number}"] for number in range(1, 5)]
-    assert [metrics[f"macs_exit{number}"].value for number in range(1, 5)] == [
-        one.macs for one in exits
-    ]
-    assert list(costs) == ["network", "exit1", "exit2", "exit3", "exit4"]
-    assert exits[-1] == costs["network"]
-    assert metrics["macs"].value == sum(one.macs for one in exits) / 4
-    assert not any(name.startswith("computed") for name in metrics)
-
-
 def test_masks_cost_what_they_compute_on_each_image() -> None:
     task, net = make(masks="random", random_shares=[0.75, 0.5, 0.25])
     metrics = task.evaluate(net).metrics

@@ -116,20 +116,6 @@ def test_what_a_mask_does_not_do_stays_whole() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_one_layer_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, real = timm.create_model("test_resnet", num_classes=5), dependency_graph._compare
-
-    def fails(net: nn.Module, size: Any, groups: Any) -> Any:
-        found, difference, fault = real(net, size, groups)
-        chosen = found if groups is None else groups
-        bad = any(group.name == "layer2.0.conv1" for group in chosen)
-        return found, 1.0 if bad else difference, fault
-
-    monkeypatch.setattr(dependency_graph, "_compare", fails)
-    groups, whole, difference, _ = sound_groups(net, IMAGE)
-    assert whole == ("layer2.0.conv1",) and len(groups) == 6 and difference < 1e-12
-
-
 def test_why_a_layer_stays_whole_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def removal(error: Exception) -> None:
         def fails(self: Any, kept: Any) -> None:
