@@ -43,6 +43,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield made
 
 
+@pytest.fixture
+def opened(browser: Browser, page: str) -> Browser:
+    """The browser with the page, anew."""
+    browser.open(page)
+    return browser
+
+
 def column(browser: Browser, number: int) -> list[str]:
     script = (
         "[...document.querySelector('#s1-results tbody').rows]"
@@ -58,22 +65,21 @@ def test_it_loads_without_a_word_on_the_console(browser: Browser, page: str, dar
     assert browser.requests == [page]
 
 
-def test_text_of_records_runs_nothing(browser: Browser, page: str) -> None:
-    browser.open(page)
-    assert browser.run("document.scripts.length") == 2
-    assert browser.run("document.images.length") == 0
-    assert not [one for one in browser.events if "ialog" in one.get("method", "")]
-    assert EVIL in browser.run("document.querySelector('#s1-results tbody').textContent")
+def test_text_of_records_runs_nothing(opened: Browser) -> None:
+    assert opened.run("document.scripts.length") == 2
+    assert opened.run("document.images.length") == 0
+    assert not [one for one in opened.events if "ialog" in one.get("method", "")]
+    assert EVIL in opened.run("document.querySelector('#s1-results tbody').textContent")
     # What a hostile text would need, the page's policy refuses as well.
-    browser.run(
+    opened.run(
         "document.body.insertAdjacentHTML('beforeend', '<img src=https://example.invalid/x>')"
     )
-    browser.run(
+    opened.run(
         "document.body.append(Object.assign(document.createElement('script'),"
         "{textContent: 'window.taken = 1'}))"
     )
-    assert browser.run("window.taken === undefined")
-    assert any("Content Security Policy" in problem for problem in browser.problems)
+    assert opened.run("window.taken === undefined")
+    assert any("Content Security Policy" in problem for problem in opened.problems)
 
 
 def means(browser: Browser) -> list[float]:
@@ -81,114 +87,98 @@ def means(browser: Browser) -> list[float]:
     return [float(text.split()[0]) for text in column(browser, 2)]
 
 
-def test_tables_sort_by_click_and_by_key(browser: Browser, page: str) -> None:
-    browser.open(page)
+def test_tables_sort_by_click_and_by_key(opened: Browser) -> None:
     head = "#s1-results th:nth-child(3)"
-    before = means(browser)
-    browser.click(f"{head} button")
-    assert browser.run(f"document.querySelector('{head}').ariaSort") == "ascending"
-    assert means(browser) == sorted(before) != before
-    browser.run(f"document.querySelector('{head} button').focus()")
-    browser.press("Enter")
-    assert browser.run(f"document.querySelector('{head}').ariaSort") == "descending"
-    assert means(browser) == sorted(before, reverse=True)
-    browser.press("Tab")  # on to the next column's head
-    browser.press(" ")
-    assert browser.run(f"document.querySelector('{head}').ariaSort") == "none"
-    assert browser.run("document.querySelectorAll('#s1-results [aria-sort=ascending]').length") == 1
-    browser.click("#s1-results th:nth-child(5) button")  # the gain, which the first row lacks
-    assert column(browser, 4)[-1] == ""
-    browser.click("#s1-results th:nth-child(5) button")
-    assert column(browser, 4)[-1] == ""
+    before = means(opened)
+    opened.click(f"{head} button")
+    assert opened.run(f"document.querySelector('{head}').ariaSort") == "ascending"
+    assert means(opened) == sorted(before) != before
+    opened.run(f"document.querySelector('{head} button').focus()")
+    opened.press("Enter")
+    assert opened.run(f"document.querySelector('{head}').ariaSort") == "descending"
+    assert means(opened) == sorted(before, reverse=True)
+    opened.press("Tab")  # on to the next column's head
+    opened.press(" ")
+    assert opened.run(f"document.querySelector('{head}').ariaSort") == "none"
+    assert opened.run("document.querySelectorAll('#s1-results [aria-sort=ascending]').length") == 1
+    opened.click("#s1-results th:nth-child(5) button")  # the gain, which the first row lacks
+    assert column(opened, 4)[-1] == ""
+    opened.click("#s1-results th:nth-child(5) button")
+    assert column(opened, 4)[-1] == ""
 
 
-def test_a_step_opens_by_click_and_by_key(browser: Browser, page: str) -> None:
-    browser.open(page)
+def test_a_step_opens_by_click_and_by_key(opened: Browser) -> None:
     step = '[aria-controls="s1-r3"]'
     state = f"[...document.querySelectorAll('{step}')].map((one) => one.ariaExpanded).join()"
-    assert browser.run(state) == "false,false"
-    browser.click(step)
-    browser.run("new Promise(requestAnimationFrame)")
-    assert browser.run("document.getElementById('s1-r3').open")
-    assert browser.run(state) == "true,true"
+    assert opened.run(state) == "false,false"
+    opened.click(step)
+    opened.run("new Promise(requestAnimationFrame)")
+    assert opened.run("document.getElementById('s1-r3').open")
+    assert opened.run(state) == "true,true"
     panel = "document.getElementById('s1-r3')"
-    assert "stage_ratio, row 3 of 17" in browser.run(f"{panel}.querySelector('pre').textContent")
-    assert browser.run(f"{panel}.querySelectorAll('svg.chart').length") == 3
-    assert browser.run(f"{panel}.querySelectorAll('.curve.after').length") == 9
-    assert browser.run(f"document.activeElement === {panel}.querySelector('summary')")
-    browser.press("Enter")  # on the summary: closes it again
-    browser.run("new Promise(requestAnimationFrame)")
-    assert browser.run(state) == "false,false"
-    browser.run("document.querySelector('svg.wide [aria-controls=\"s1-r5\"]').focus()")
-    browser.press("Enter")
-    assert browser.run("document.getElementById('s1-r5').open")
-    browser.click('#s1-results a[href="#s1-r7"]')
-    browser.run("new Promise((done) => setTimeout(done, 50))")
-    assert browser.run("document.getElementById('s1-r7').open")
+    assert "stage_ratio, row 3 of 17" in opened.run(f"{panel}.querySelector('pre').textContent")
+    assert opened.run(f"{panel}.querySelectorAll('svg.chart').length") == 3
+    assert opened.run(f"{panel}.querySelectorAll('.curve.after').length") == 9
+    assert opened.run(f"document.activeElement === {panel}.querySelector('summary')")
+    opened.press("Enter")  # on the summary: closes it again
+    opened.run("new Promise(requestAnimationFrame)")
+    assert opened.run(state) == "false,false"
+    opened.run("document.querySelector('svg.wide [aria-controls=\"s1-r5\"]').focus()")
+    opened.press("Enter")
+    assert opened.run("document.getElementById('s1-r5').open")
+    opened.click('#s1-results a[href="#s1-r7"]')
+    opened.run("new Promise((done) => setTimeout(done, 50))")
+    assert opened.run("document.getElementById('s1-r7').open")
+    opened.run(
+        "(() => { const pick = document.querySelector('[data-pick]'); pick.value = 's1-r3';"
+        "pick.dispatchEvent(new Event('change')); })()"
+    )
+    assert opened.run("document.querySelectorAll('.picked').length") == 9  # 3 seeds, 3 charts
 
 
-def test_pointing_tells_numbers(browser: Browser, page: str) -> None:
-    browser.open(page)
+def test_pointing_tells_numbers(opened: Browser) -> None:
     tip = "document.getElementById('tip')"
-    assert browser.run(f"{tip}.hidden")
-    browser.hover('[aria-controls="s1-r3"] .hit')
-    browser.run("new Promise(requestAnimationFrame)")
-    said = browser.run(f"{tip}.textContent")
+    assert opened.run(f"{tip}.hidden")
+    opened.hover('[aria-controls="s1-r3"] .hit')
+    opened.run("new Promise(requestAnimationFrame)")
+    said = opened.run(f"{tip}.textContent")
     assert said.startswith("stage ratio") and "top-1" in said and "Holm" in said
-    browser.press("Escape")
-    assert browser.run(f"{tip}.hidden")
-
-
-def test_curves_in_a_panel_and_points_of_cost_can_be_pointed_at(
-    browser: Browser, page: str
-) -> None:
-    browser.open(page)
-    tip = "document.getElementById('tip')"
-    browser.click('svg.wide [aria-controls="s1-r3"]')
-    browser.run("new Promise(requestAnimationFrame)")
+    opened.press("Escape")
+    assert opened.run(f"{tip}.hidden")
+    # Curves in a panel, and points of cost.
+    opened.click('svg.wide [aria-controls="s1-r3"]')
+    opened.run("new Promise(requestAnimationFrame)")
     line = "document.querySelector('#s1-r3 .curve.after use')"
-    box = browser.run(
+    box = opened.run(
         f"(() => {{ const box = {line}.getBoundingClientRect();"
         "return [box.width, box.height]; })()"
     )
     assert min(box) > 3  # drawn, though the path stands in another figure
     colour = f"getComputedStyle({line}).stroke"
-    assert browser.run(colour) == browser.run(
+    assert opened.run(colour) == opened.run(
         "getComputedStyle(document.querySelector('#s1-r3 .curve.after')).stroke"
     )
     script = f"{line}.dispatchEvent(new PointerEvent('pointermove', {{bubbles: true}}))"
-    browser.run(script)
-    assert browser.run(f"{tip}.textContent").startswith("stage ratio, seed 0\nepoch 300: ")
-    browser.press("Escape")
-    browser.hover("#s1-cost a.mark")
-    browser.run("new Promise(requestAnimationFrame)")
-    assert browser.run(f"{tip}.textContent").startswith("1. ")
-    browser.click('#s1-cost a[href="#s1-r6"]')
-    browser.run("new Promise((done) => setTimeout(done, 50))")
-    assert browser.run("document.getElementById('s1-r6').open")
+    opened.run(script)
+    assert opened.run(f"{tip}.textContent").startswith("stage ratio, seed 0\nepoch 300: ")
+    opened.press("Escape")
+    opened.hover("#s1-cost a.mark")
+    opened.run("new Promise(requestAnimationFrame)")
+    assert opened.run(f"{tip}.textContent").startswith("1. ")
+    opened.click('#s1-cost a[href="#s1-r6"]')
+    opened.run("new Promise((done) => setTimeout(done, 50))")
+    assert opened.run("document.getElementById('s1-r6').open")
 
 
-def test_curves_of_one_row_can_be_picked(browser: Browser, page: str) -> None:
-    browser.open(page)
-    browser.run(
-        "(() => { const pick = document.querySelector('[data-pick]'); pick.value = 's1-r3';"
-        "pick.dispatchEvent(new Event('change')); })()"
-    )
-    assert browser.run("document.querySelectorAll('.picked').length") == 9  # 3 seeds, 3 charts
-
-
-def test_what_can_be_clicked_has_a_name_and_a_place_in_the_order(
-    browser: Browser, page: str
-) -> None:
-    browser.open(page)
+def test_what_can_be_clicked_has_a_name_and_a_place_in_the_order(opened: Browser) -> None:
     nameless = (
         "[...document.querySelectorAll('a, button, summary, select, [role=button], [tabindex]')]"
         ".filter((one) => !(one.getAttribute('aria-label') || one.textContent.trim()"
         " || one.labels?.length)).length"
     )
-    assert browser.run(nameless) == 0
-    assert browser.run("[...document.querySelectorAll('.step')].every((one) => one.tabIndex === 0)")
-    roles = {node["role"]["value"] for node in browser.send("Accessibility.getFullAXTree")["nodes"]}
+    assert opened.run(nameless) == 0
+    assert opened.run("[...document.querySelectorAll('.step')].every((one) => one.tabIndex === 0)")
+    roles = {node["role"]["value"] for node in opened.send("Accessibility.getFullAXTree")["nodes"]}
     assert {"button", "table", "columnheader", "heading", "main", "navigation"} <= roles
 
 

@@ -100,19 +100,6 @@ def test_the_papers_numbers_are_the_papers(tmp_path: Path, regime: str) -> None:
 # What may be averaged
 
 
-def test_other_recipes_and_data_are_left_out_with_the_reason(tmp_path: Path) -> None:
-    write_study(tmp_path, fake_runs(), spread=0)
-    short = write_point(tmp_path, "gelu", recipe={"epochs": 2}, top1=50)
-    other = write_point(tmp_path, "gelu", seed=1, data="cifar10:here", top1=60)
-    row = rows_of(tmp_path)["gelu"]
-    assert row.value is not None and row.value > 90
-    assert {one.run: one.reason for one in row.excluded} == {
-        short.id: "recipe epochs: 2, not 10",
-        other.id: "data: cifar10:here, not digits",
-    }
-    assert row.seeds_requested == 1
-
-
 def note_data(folder: Path, run: Run, images: int, digest: str = "a") -> None:
     """As a training does that finds so many images."""
     path = folder / "runs" / run.id / RUN

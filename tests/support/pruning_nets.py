@@ -149,9 +149,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "pruning_resnet34": fields(BASIC34),
     "pruning_resnet50_2x": fields(BOTTLENECK_SELECTED),
 }
-POOLED = [name for name in NARROW if name != "pruning_vgg11_slim_imagenet"]
 OURS = [name for name in NARROW if not name.startswith(("pruning_resnet34", "pruning_resnet50"))]
-RESIDUAL = [name for name in OURS if "res" in name]
 
 
 def mask(net: nn.Module, kept: Kept, image_size: tuple[int, int, int]) -> None:
