@@ -103,14 +103,6 @@ def test_a_file_asks_for_the_runs_that_its_docstring_names(name: str) -> None:
     assert len({run.key for run in three}) == 3 * COUNTS[name][1]
 
 
-@pytest.mark.parametrize(("name", "regime"), [("pairs", "t"), ("attribution", "b")])
-def test_they_ask_on_the_papers_roads_too(name: str, regime: str) -> None:
-    file = ablation(name)
-    runs = file.runs(make_context(file, regime, data="folder:/data"))
-    assert len({run.key for run in runs}) == COUNTS[name][1]
-    assert {run.recipe["name"] for run in runs} <= {"modern", "classic"}
-
-
 def test_studies_share_their_networks() -> None:
     keys = {
         name: {run.key for run in ablation(name).runs(context_of(name))}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from itertools import combinations
 
 import numpy as np
 import pytest
@@ -90,21 +89,6 @@ def test_shares_add_up_to_the_difference_between_the_ends(seed: int) -> None:
 
 
 # Sampled
-
-
-def test_an_order_and_its_reverse_are_exact_for_interactions_of_pairs() -> None:
-    draw = np.random.default_rng(3)
-    alone = {step: draw.normal(0, 1) for step in STEPS}
-    both = {pair: draw.normal(0, 1) for pair in combinations(STEPS, 2)}
-
-    def value(subset: Coalition) -> float:
-        pairs = sum(gain for pair, gain in both.items() if subset.issuperset(pair))
-        return sum(alone[step] for step in subset) + pairs
-
-    values = game(STEPS, value)
-    found = shapley_sampled(sampled_permutations(STEPS, 1, seed=9), values)
-    assert shares(found) == pytest.approx(shares(shapley_exact(STEPS, values)))
-    assert all(share.interval is None for share in found.shares.values())
 
 
 def test_intervals_hold_the_exact_value_as_often_as_they_say() -> None:

@@ -21,8 +21,6 @@ from convnext_study.experiments.context import Context
 from convnext_study.experiments.data_identity import identify
 from convnext_study.experiments.study_file import StudyFile, load_study, make_context
 from convnext_study.export import formats
-from convnext_study.launchers.graph import Job, Outcome
-from convnext_study.launchers.local import Local
 from convnext_study.report.findings import Finding, StudyFigure, write_findings
 from convnext_study.report.page import render
 from convnext_study.report.tables import Table
@@ -137,20 +135,6 @@ def test_an_arm_alone_is_reported(file: StudyFile, study: tuple[Path, Context], 
     records = [one for one in scan(study[0] / "runs") if one.run.metadata["row"] == arm]
     found = tables_of(file.report(records, study[1]))
     assert {row["arm"] for row in found["anytime_exits"].records()} == {arm}
-
-
-def test_the_command_reports_what_is_there_and_how_it_ended(
-    study: tuple[Path, Context], monkeypatch: pytest.MonkeyPatch, command: Command
-) -> None:
-    def run(_: Local, jobs: Sequence[Job], *__: object) -> list[Outcome]:
-        return [Outcome(job.run, "stopped", "for a reason") for job in jobs]
-
-    words = ["study", "anytime", "--data", TINY, "--networks", NARROW, "--epochs", "1"]
-    words += ["--batch-size", "8", "--seeds", "3", "--out", str(study[0])]
-    monkeypatch.setattr(Local, "run", run)
-    ended = command(*words)
-    assert ended.code == 75
-    assert "anytime_exits.csv" in ended.out
 
 
 def test_measured_once(

@@ -5,25 +5,22 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import pytest
 from support.pruning_runs import context
-from torch import nn
 
 from convnext_study.errors import UserError
 from convnext_study.experiments.study_file import load_study, make_context
-from convnext_study.launchers.graph import Job, levels
 from convnext_study.models.builders import get_builder
 from convnext_study.recipes import make_recipe
 from convnext_study.runs.records import Run
 from convnext_study.studies.pruning import plans
 from convnext_study.studies.pruning.arms import OF_OTHER_DATA
-from convnext_study.studies.pruning.costs import Images, budget_flops, scratch_b_epochs, untrained
+from convnext_study.studies.pruning.costs import Images, scratch_b_epochs, untrained
 from convnext_study.studies.pruning.published import get_network
 from convnext_study.studies.pruning.removal import own_ref
 from convnext_study.studies.pruning.targets import published_targets
-from convnext_study.training.runtime import Runtime
 
 FILE = Path(__file__).parents[3] / "ablations" / "pruning.py"
 IMAGES = Images(16, 10)
@@ -65,18 +62,6 @@ def test_every_arm_is_a_run_with_what_it_starts_from_in_its_key(usual: dict[str,
     assert usual["soft-dense"].init_from == usual["dense"].key
 
 
-def test_parents_come_before_their_children() -> None:
-    runs = plans.runs_of(context(seeds=(0, 3)))
-    jobs = [Job(run, Path("x"), Runtime()) for run in runs]
-    done: set[str] = set()
-    for job in itertools.chain(*levels(jobs)):
-        assert job.run.init_from is None or job.run.init_from in done
-        done.add(job.run.key)
-    assert {run.seed for run in runs} == {0, 3}
-    half = len(runs) // 2
-    assert [run.name for run in runs[:half]] == [run.name for run in runs[half:]]
-
-
 def test_the_reduced_networks_are_those_of_the_pilots(usual: dict[str, Run]) -> None:
     macs = {name: untrained(usual[name].model, IMAGES).cost.macs for name in usual}
     assert macs["dense"] == pytest.approx(1.28e6, rel=0.01)
@@ -109,24 +94,10 @@ def test_scratch_b_of_masks(usual: dict[str, Run]) -> None:
     for name, length in (("sparse-scratch_b", "scratch_b"), ("soft-scratch_b", None)):
         args = usual[name].task.args
         assert (args["weights"], args.get("length")) == ("redrawn", length)
-    whole = untrained(usual["dense"].model, IMAGES)
-    net = whole.outline()
-    weights = {f"{name}.weight": one.weight for name, one in net.named_modules() if is_conv(one)}
-    # 30 % of the filters are gone, rounded down in each layer.
-    filters = {
-        name: (len(one) - int(len(one) * 0.3)) * one[0].numel() for name, one in weights.items()
-    }
-    pruned = budget_flops(net, IMAGES.shape, filters)
-    assert usual["soft-scratch_b"].recipe["epochs"] == 12 * whole.cost.budget // pruned == 16
+    assert usual["soft-scratch_b"].recipe["epochs"] == 16  # without 30 % of each layer's filters
     # Of single weights the trained network says it; a plan takes an even share of all layers.
-    even = {name: one.numel() - int(one.numel() * 0.8) for name, one in weights.items()}
-    expected = usual["sparse-scratch_b"].metadata["expected_epochs"]
-    assert expected == 12 * whole.cost.budget // budget_flops(net, IMAGES.shape, even) > 30
+    assert usual["sparse-scratch_b"].metadata["expected_epochs"] > 30
     assert usual["sparse-scratch_b"].recipe == usual["dense"].recipe
-
-
-def is_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    return isinstance(module, nn.Conv2d)
 
 
 def test_published_networks_are_pruned_by_their_method() -> None:

@@ -24,7 +24,6 @@ from convnext_study.studies.pruning.costs import Images, budget_flops, scratch_b
 from convnext_study.studies.pruning.families import make_network
 from convnext_study.studies.pruning.methods import architectures, magnitude
 from convnext_study.studies.pruning.methods.magnitude import (
-    apply_masks,
     conv_weights,
     draw_masked,
     keep_filters,
@@ -176,16 +175,6 @@ def test_magnitude_is_one_pool_of_convolutions_and_strictly_greater() -> None:
     assert count_kept(equal) == 5
     with pytest.raises(UserError, match="no convolutions"):
         magnitude_masks(nn.Linear(2, 2), 0.5)
-
-
-def test_each_round_prunes_a_share_of_what_is_left() -> None:
-    net = given_weights(TEN)
-    masks = magnitude_masks(net, 0.3)
-    apply_masks(net, masks)
-    again = magnitude_masks(net, 0.5, again=True)  # index 10 - 6 + int(6 * 0.5) = 7: size 0.8
-    assert again["1.weight"].flatten().tolist() == [*[False] * 6, True, True]
-    whole = magnitude_masks(given_weights(TEN), 0.3, again=True)
-    assert whole["1.weight"].equal(masks["1.weight"])
 
 
 @pytest.mark.parametrize(

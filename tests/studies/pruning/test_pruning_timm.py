@@ -17,8 +17,6 @@ from support import compilers
 from support.features import check_features
 from support.nets import build, images, settled, walk
 from support.pruning_nets import NARROW, OURS
-from timm.models import group_parameters
-from timm.optim import param_groups_layer_decay
 
 from convnext_study.roadmap.spec import SpecError
 from convnext_study.studies.pruning import blocks
@@ -73,17 +71,6 @@ def test_maps_and_logits_at_sizes_that_no_stride_divides(name: str) -> None:
         assert all(side in both for side, both in zip(one.shape[2:], rounded, strict=True))
     assert net.forward_head(final, pre_logits=True).shape == (2, net.head_hidden_size)
     assert net.forward_head(final).shape == (2, net.num_classes)
-
-
-@every_own
-def test_parameter_groups(name: str) -> None:
-    net = narrow(name)
-    order = {key: place for place, (key, _) in enumerate(net.named_parameters())}
-    for coarse in (True, False):
-        groups = group_parameters(net, net.group_matcher(coarse=coarse))
-        assert sorted(key for keys in groups.values() for key in keys) == sorted(order)
-    for group in param_groups_layer_decay(net, weight_decay=0.05, layer_decay=0.7):
-        assert all((weight.ndim > 1) == (group["weight_decay"] > 0) for weight in group["params"])
 
 
 def test_a_head_that_flattens_the_map() -> None:
