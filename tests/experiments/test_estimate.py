@@ -170,12 +170,6 @@ def test_the_batch_is_split(devices: int, micro: int | None, split: tuple[int, i
     assert (plan.batch_per_device, plan.micro_batch_size, plan.accum_steps) == split
 
 
-def test_the_papers_own_plan_is_warned_of_layer_scale_alone() -> None:
-    (warning,) = warned(runs_of(), Hardware("a100", gpus=8))
-    assert SAME_SETTING in warning and "study layer_scale" in warning
-    assert warned(runs_of("resnet50-90ep"), Hardware("a100", gpus=8)) == []
-
-
 def test_what_is_not_published_of_the_other_road_is_told() -> None:
     road = get_roadmap("b")
     runs = roadmap_runs(road, road.variants(), data=FOLDER, seeds=[0, 1, 2])
@@ -184,37 +178,44 @@ def test_what_is_not_published_of_the_other_road_is_told() -> None:
     assert "320 pixels" in origin
 
 
+SMALL = Hardware("a100", gpus=8, micro_batch_size=16)
+LARGE = Hardware("a100", micro_batch_size=512)
+
+
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("names", "changes", "hardware", "says"),
     [
-        ({"epochs": 100}, "recipe modern[epochs=100]: 100 epochs, published 300"),
-        ({"global_batch_size": 1024}, "global batch 1024, published 4096"),
-        ({"image_size": 160}, "images of 160, published 224"),
-        ({"ema": 0.9999, "eval_weights": "ema"}, "EMA is on, off on the paper's road (its result"),
-        ({"ema": 0.9999}, "EMA is on, off on the paper's road (not its result"),
-        ({"mixup": 0.2, "lr": 0.001}, "differs from modern also in lr, mixup"),
+        ("gelu", {"epochs": 100}, LARGE, "recipe modern[epochs=100]: 100 epochs, published 300"),
+        ("gelu", {"global_batch_size": 1024}, LARGE, "global batch 1024, published 4096"),
+        ("gelu", {"image_size": 160}, LARGE, "images of 160, published 224"),
+        (
+            "gelu",
+            {"ema": 0.9, "eval_weights": "ema"},
+            LARGE,
+            "EMA is on, off on the paper's road (its",
+        ),
+        ("gelu", {"ema": 0.9}, LARGE, "EMA is on, off on the paper's road (not its result"),
+        ("gelu", {"mixup": 0.2, "lr": 0.001}, LARGE, "differs from modern also in lr, mixup"),
+        ("gelu layer_norm", {}, SMALL, "gelu: BatchNorm sees 16 images at a time, under the 128"),
+        ("gelu", {}, LARGE, "sees 512 images at a time, over the 128"),
+        ("gelu", {"seeds": 1}, LARGE, "1 seed(s)"),
     ],
 )
-def test_another_recipe_is_told(changes: dict[str, Any], says: str) -> None:
-    warning, _ = warned(runs_of("gelu", **changes), Hardware("a100"))
-    assert says in warning
-
-
-def test_a_small_batch_for_batch_norm_is_told() -> None:
-    small = Hardware("a100", gpus=8, micro_batch_size=16)
-    _, warning = warned(runs_of("gelu", "layer_norm"), small)
-    assert warning.startswith("gelu: BatchNorm sees 16 images at a time, under the 128")
-    large = Hardware("a100", micro_batch_size=512)
-    assert "sees 512 images at a time, over the 128" in warned(runs_of("gelu"), large)[-1]
-    assert len(warned(runs_of("layer_norm"), small)) == 1
-    assert len(warned(runs_of("gelu", sync_bn=True), small)) == 1
-
-
-def test_other_data_and_few_seeds_are_told() -> None:
-    data, *_ = warned(runs_of("gelu"), Hardware("a100"), DatasetSize(5000, 50, 10, 224))
+def test_what_is_not_the_papers_is_told(
+    names: str, changes: dict[str, Any], hardware: Hardware, says: str
+) -> None:
+    runs = runs_of(*names.split(), **changes)
+    assert any(says in warning for warning in warned(runs, hardware))
+    data, *_ = warned(runs, hardware, DatasetSize(5000, 50, 10, 224))
     assert "are not ImageNet-1K's" in data
-    *_, seeds = warned(runs_of("gelu", seeds=1), Hardware("a100"))
-    assert seeds.startswith("1 seed(s)")
+
+
+def test_what_is_the_papers_is_not_warned_of() -> None:
+    (warning,) = warned(runs_of(), Hardware("a100", gpus=8))
+    assert SAME_SETTING in warning and "study layer_scale" in warning
+    assert warned(runs_of("resnet50-90ep"), Hardware("a100", gpus=8)) == []
+    for without_batch_norm in (runs_of("layer_norm"), runs_of("gelu", sync_bn=True)):
+        assert len(warned(without_batch_norm, SMALL)) == 1
 
 
 def test_disk_is_what_a_run_leaves(tmp_path: Path) -> None:

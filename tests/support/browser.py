@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 CHROMIUM = next(
@@ -39,20 +36,9 @@ class Browser:
         self._read, to_write = os.pipe()
         # Chromium reads commands from its descriptor 3 and answers on its descriptor 4.
         script = f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}'
-        self._process = subprocess.Popen(
-            [
-                "/bin/bash",
-                "-c",
-                script,
-                CHROMIUM,
-                *FLAGS,
-                f"--user-data-dir={profile}",
-                "about:blank",
-            ],
-            pass_fds=(to_read, to_write),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        command = ["/bin/bash", "-c", script, CHROMIUM, *FLAGS, f"--user-data-dir={profile}"]
+        quiet: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+        self._process = subprocess.Popen(command, pass_fds=(to_read, to_write), **quiet)
         os.close(to_read)
         os.close(to_write)
         os.set_blocking(self._read, False)
@@ -67,12 +53,7 @@ class Browser:
     def __enter__(self) -> Browser:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait(20)
         os.close(self._write)
@@ -159,38 +140,22 @@ class Browser:
         )
         return dict(self.run(script))
 
-    def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        answer = self.send(
-            "Page.captureScreenshot",
-            format="png",
-            captureBeyondViewport=whole,
-            **({"clip": self._page()} if whole else {}),
-        )
-        path.write_bytes(base64.b64decode(answer["data"]))
-
-    def _page(self) -> dict[str, float]:
-        box = self.send("Page.getLayoutMetrics")["cssContentSize"]
-        return {"x": 0, "y": 0, "width": box["width"], "height": box["height"], "scale": 1}
-
     @property
     def problems(self) -> list[str]:
         """Errors and warnings of the console, uncaught exceptions, and failed requests."""
         self.run("new Promise((done) => setTimeout(done, 50))")
-        found = []
-        for event in self.events:
-            params = event.get("params", {})
-            if event.get("method") == "Log.entryAdded":
-                found.append(str(params["entry"]["text"]))
-            elif event.get("method") == "Runtime.exceptionThrown":
-                found.append(str(params["exceptionDetails"]))
-            elif event.get("method") == "Runtime.consoleAPICalled" and params["type"] in (
-                "error",
-                "warning",
-            ):
-                found.append(str(params["args"]))
-            elif event.get("method") == "Network.loadingFailed":
-                found.append(str(params.get("errorText")))
-        return found
+        what = {
+            "Log.entryAdded": "entry",
+            "Runtime.exceptionThrown": "exceptionDetails",
+            "Runtime.consoleAPICalled": "args",
+            "Network.loadingFailed": "errorText",
+        }
+        return [
+            str(event["params"].get(what[event["method"]]))
+            for event in self.events
+            if event.get("method") in what
+            and event["params"].get("type") not in ("log", "info", "debug")
+        ]
 
     @property
     def requests(self) -> list[str]:
@@ -201,9 +166,3 @@ class Browser:
             if event.get("method") == "Network.requestWillBeSent"
         ]
         return [url for url in urls if not url.startswith("data:")]
-
-
-@contextmanager
-def browser(profile: Path) -> Iterator[Browser]:
-    with Browser(profile) as made:
-        yield made

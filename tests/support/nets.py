@@ -49,7 +49,6 @@ every_model = walk([*ROADMAP, *MULTIPATH], {*USUAL, *NARROW, *BASELINES})
 every_own = walk(
     [name for name in (*ROADMAP, *MULTIPATH) if name not in BASELINES], {*USUAL, *NARROW}
 )
-every_nano = walk(NANO)
 every_small = walk([*NANO, *NARROW], {*USUAL, *NARROW})
 
 

@@ -107,47 +107,27 @@ def test_some_rows_are_the_runs_that_all_have_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "recipe", "full"),
+    ("data", "recipe", "given", "full", "size"),
     [
-        ("digits", None, False),
-        ("folder:x", None, False),
-        ("cifar100:x", None, True),
-        ("folder:x", "published", True),
-        ("cifar10:x", "small", False),
-        ("cifar10:x", "modern-small", True),
+        ("digits", None, None, False, 16),
+        ("digits", None, 24, False, 24),
+        ("folder:x", None, None, False, 32),
+        ("folder:x", "published", None, True, 32),
+        ("cifar100:x", None, None, True, None),
+        ("cifar10:x", "small", None, False, None),
+        ("cifar10:x", "modern-small", None, True, None),
     ],
 )
-def test_the_size_follows_data_and_recipe(data: str, recipe: str | None, full: bool) -> None:
+def test_sizes_follow_data_and_recipe(
+    data: str, recipe: str | None, given: int | None, full: bool, size: int | None
+) -> None:
+    """Of the network, and of its images."""
     assert is_full(data, recipe) is full
-    made = make_recipe(runs_of(data, (0,), recipe, {"epochs": None})[0].recipe)
+    changes = {"image_size": given, "epochs": None}  # the command line's: None where unset
+    made = make_recipe(runs_of(data, (0,), recipe, changes)[0].recipe)
+    assert made.image_size == size
     if recipe != "modern-small":
         assert made.epochs == (FULL if full else REDUCED).epochs
-
-
-@pytest.mark.parametrize(
-    ("data", "given", "size"),
-    [
-        ("folder:x", None, 32),
-        ("digits", None, 16),
-        ("digits", 24, 24),
-        ("cifar10:x", None, None),
-    ],
-)
-def test_images_are_brought_to_size(data: str, given: int | None, size: int | None) -> None:
-    changes = {"image_size": given, "epochs": None}  # the command line's: None where unset
-    assert runs_of(data, (0,), None, changes)[0].recipe["image_size"] == size
-
-
-@pytest.mark.parametrize(("gain", "significant"), [(3.0, True), (-3.0, True), (0.0, False)])
-def test_a_claim_is_what_the_runs_say(
-    tmp_path: Path, file: StudyFile, gain: float, significant: bool
-) -> None:
-    context = context_of(file, seeds=(0, 1, 2))
-    records = finished(tmp_path, file.runs(context), {**FLAT, "depths": 90 + gain})
-    claim = claims(file, records, context)["depths-paths"]
-    assert claim["significant"] is significant
-    assert claim["diff"] == pytest.approx(gain, abs=0.9)
-    assert claim["ci_low"] < claim["diff"] < claim["ci_high"]
 
 
 def test_claims_are_of_the_runs_that_rows_average(tmp_path: Path, file: StudyFile) -> None:
