@@ -158,12 +158,13 @@ def test_noise_band_with_one_seed_and_error_bars_with_several() -> None:
     assert not panel.containers or all(not hasattr(one, "has_xerr") for one in panel.containers)
 
     rows = with_gaps()
-    panel = figure_of(rows).axes[1]
+    figure = figure_of(rows)
+    panel = figure.axes[1]
     assert not [one for one in panel.patches if one.get_alpha()]
     errors = [one for one in panel.containers if getattr(one, "has_xerr", False)]
     assert len(errors) == sum(row.std is not None for row in rows) == 14
-    assert len(bars_of(panel.figure)) == 14
-    said = [one.get_text() for one in texts(panel.figure)]
+    assert len(bars_of(figure)) == 14
+    said = [one.get_text() for one in texts(figure)]
     assert [said.count(word) for word in ("failed", "unfinished", "not run")] == [1, 1, 1]
 
 

@@ -171,8 +171,8 @@ def test_a_metric_that_nobody_knows(
         records[0].run, second
     )
     assert rows[0].metric.label not in plain_line(records[0].run, third)  # not evaluated
-    table = live_table(progress(records, [record.run for record in records]))
-    assert heading in on_screen(table, width=100)
+    live = live_table(progress(records, [record.run for record in records]))
+    assert heading in on_screen(live, width=100)
 
 
 @pytest.mark.parametrize("name", [*METRICS])

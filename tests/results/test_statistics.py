@@ -158,7 +158,7 @@ def test_two_factors_by_hand() -> None:
     for factor, squares in ((found.rows, 18), (found.columns, 72), (found.interaction, 8)):
         assert (factor.f, factor.share) == pytest.approx((squares / 2, squares / 106))
         assert factor.p == pytest.approx(float(stats.f.sf(squares / 2, 1, 4)))
-    assert (found.std, found.df) == (pytest.approx(math.sqrt(2)), 4)
+    assert (found.std, found.df) == pytest.approx((math.sqrt(2), 4))
 
 
 def test_two_factors_take_equal_cells() -> None:
