@@ -21,7 +21,9 @@ def mask(seed: int, classes: int = 3, width: int = 50, height: int = 40) -> Imag
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST)
 
 
-def make_pairs(root: Path, count: int = 6, *, kind_first: bool = False) -> Path:
+def make_pairs(
+    root: Path, count: int = 6, *, kind_first: bool = False, size: tuple[int, int] = (50, 40)
+) -> Path:
     """``train`` and ``val`` with ``count`` pairs each, no two alike, of 3 classes."""
     for place, part in enumerate(("train", "val")):
         folders = [
@@ -31,8 +33,8 @@ def make_pairs(root: Path, count: int = 6, *, kind_first: bool = False) -> Path:
             folder.mkdir(parents=True)
         for index in range(count):
             seed = place * count + index
-            picture(seed).save(folders[0] / f"{index}.jpg")
-            mask(seed).save(folders[1] / f"{index}.png")
+            picture(seed, *size).save(folders[0] / f"{index}.jpg")
+            mask(seed, 3, *size).save(folders[1] / f"{index}.png")
     return root
 
 

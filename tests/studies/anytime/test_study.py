@@ -209,7 +209,8 @@ def test_a_network_is_exported_with_the_exits_that_answer(
 
 def test_a_folder_of_images_and_masks(file: StudyFile, tmp_path: Path) -> None:
     """JPEGs, not square: the same study."""
-    context = context_of(file, f"pairs:{make_pairs(tmp_path / 'data', 8)}")
+    data = make_pairs(tmp_path / "data", 8, size=(64, 96))
+    context = context_of(file, f"pairs:{data}")
     for run in identify(file.runs(context)):
         if run.metadata["row"] in ("plain", "rh", "ca"):
             train(run, tmp_path / "runs" / run.id)
