@@ -19,13 +19,13 @@ from convnext_study.studies.pruning.spec import (
 
 
 class Select(nn.Module):
-    """Some channels of a stream that keeps its width. Maps (N, C, H, W) to (N, kept, H, W)."""
+    """Selects channels of a stream that keeps its width. Maps (N, C, H, W) to (N, kept, H, W)."""
 
     keep_idx: Tensor
 
     def __init__(self, keep_idx: tuple[int, ...]) -> None:
         super().__init__()
-        # Which they are stands in the spec, and is no state.
+        # Not part of the state: the spec has it.
         self.register_buffer("keep_idx", torch.tensor(keep_idx), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,27 +48,26 @@ class SelectedConv2d(nn.Conv2d):
 
 
 def select(selection: ChannelSelection, stream: int) -> nn.Module:
-    """The channels that are read of a stream; the identity where that is all of them."""
+    """Selects channels of a stream; the identity if these are all of them."""
     keep_idx = indices(selection)
     return nn.Identity() if keep_idx == tuple(range(stream)) else Select(keep_idx)
 
 
 def named(**layers: nn.Module | None) -> nn.Sequential:
-    """Layers in a row, by their names; those that are None are left out."""
-    there = {name: layer for name, layer in layers.items() if layer is not None}
-    return nn.Sequential(OrderedDict(there))
+    """A sequence of named layers, without those that are None."""
+    return nn.Sequential(OrderedDict({k: v for k, v in layers.items() if v is not None}))
 
 
 def norm_select_act(
-    selection: ChannelSelection, stream: int, **more: nn.Module | None
+    selection: ChannelSelection, stream: int, **layers: nn.Module | None
 ) -> nn.Sequential:
-    """BatchNorm over a stream, an activation, the channels of it that are read, and ``more``."""
+    """BatchNorm over a stream, an activation, a selection of its channels, then ``layers``."""
     norm, act = nn.BatchNorm2d(stream), nn.ReLU(inplace=True)
-    return named(norm=norm, act=act, select=select(selection, stream), **more)
+    return named(norm=norm, act=act, select=select(selection, stream), **layers)
 
 
 def conv3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution without bias that keeps the size of the map, but for its stride."""
+    """A padded 3x3 convolution without bias."""
     return nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
 
 
@@ -78,26 +77,26 @@ def conv1x1(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
 
 
 def projection(c_in: int, out: int, stride: int) -> nn.Module:
-    """The 1x1 of a changing shortcut; the identity of one that changes nothing."""
+    """The 1x1 of a shortcut that changes width or size, else the identity."""
     return nn.Identity() if c_in == out and stride == 1 else conv1x1(c_in, out, stride)
 
 
 class PaddedShortcut(nn.Module):
-    """A shortcut without parameters: 2x2 means where the map shrinks, channels of zeros.
+    """A shortcut without parameters: average pooling where the map shrinks, and zero channels.
 
-    The authors' code cuts the gradient here; this does not.
+    The authors' code stops the gradient here; this does not.
     """
 
-    def __init__(self, stride: int, more: int) -> None:
+    def __init__(self, stride: int, added: int) -> None:
         super().__init__()
         self.stride = stride
-        self.more = more
+        self.added = added
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C + more, H', W')."""
+        """Map (N, C, H, W) to (N, C + added, H', W')."""
         if self.stride > 1:
             x = F.avg_pool2d(x, self.stride, ceil_mode=True)
-        return F.pad(x, (0, 0, 0, 0, 0, self.more))
+        return F.pad(x, (0, 0, 0, 0, 0, self.added))
 
 
 class BasicBlock(nn.Module):
@@ -124,8 +123,8 @@ class BasicBlock(nn.Module):
 class PreBottleneck(nn.Module):
     """drop_path(conv3(f3(conv2(f2(conv1(select1(f1(x))))))) + shortcut(x), f = act(norm(.))
 
-    ``hidden`` are the channels it reads and the widths of the first 1x1 and the 3x3, which has the
-    stride. A 1x1 in the shortcut reads ``x``, or with ``from_act`` the first activation.
+    ``hidden`` are the channels it reads and the widths of the first 1x1 and of the strided 3x3. A
+    1x1 in the shortcut reads ``x``, or with ``from_act`` the first activation.
     """
 
     def __init__(
@@ -163,7 +162,7 @@ class PreBottleneck(nn.Module):
 
 
 class BranchlessBlock(nn.Module):
-    """shortcut(act1(norm1(x))): what is left of a changing block without its branch."""
+    """shortcut(act1(norm1(x))): a block with a projection, without its branch."""
 
     def __init__(self, c_in: int, out: int, stride: int) -> None:
         super().__init__()
@@ -200,9 +199,9 @@ class DenseLayer(nn.Module):
 class VggHead(Head):
     """classifier(hidden(pool(x))); hidden layers read the mean of the map, or all of it.
 
-    Maps (N, channels, H, W) to logits (N, num_classes). Hidden layers cannot stand at every
-    position: with them a head without pooling has no classifier either. ``pool_type`` and
-    ``drop_rate`` are as in `Head`.
+    Maps (N, channels, H, W) to logits (N, num_classes). Hidden layers cannot be applied at every
+    position, so with them a head without pooling has no classifier. ``pool_type`` and ``drop_rate``
+    are as in `Head`.
     """
 
     def __init__(
@@ -219,19 +218,20 @@ class VggHead(Head):
         self._check(num_classes)
 
     def reset(self, features: int, num_classes: int, pool_type: str | None) -> None:
-        """As for any head. Raises ValueError for a classifier that could not stand anywhere."""
+        """As for any head. Raises ValueError for a classifier without pooling that has hidden
+        layers."""
         super().reset(features, num_classes, pool_type)
         self._check(num_classes)
 
     @torch.jit.ignore  # type: ignore[untyped-decorator]
     def shorten(self) -> None:
-        """Leave out the layers that fit the last stage's map alone."""
+        """Remove the layers that only fit the last stage's map."""
         super().shorten()
         self.flattens = False
         self.shrink = self.resize = self.hidden = nn.Identity()
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Map (N, C, H, W) to logits, or with ``pre_logits`` to what the classifier takes."""
+        """Map (N, C, H, W) to logits, or with ``pre_logits`` to the classifier's input."""
         if self.pool_type == "":
             x = self.drop(x)
             return x if pre_logits else self.fc(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -248,12 +248,12 @@ class VggHead(Head):
 def _hidden(spec: VggSpec, channels: int) -> nn.Module:
     features = channels * SIDE**2 if spec.flattens else channels
     layers: dict[str, nn.Module] = {}
-    for place, width in enumerate(spec.hidden, start=1):
-        layers[f"fc{place}"] = nn.Linear(features, width)
+    for number, width in enumerate(spec.hidden, start=1):
+        layers[f"fc{number}"] = nn.Linear(features, width)
         if spec.head != "4096":
-            layers[f"norm{place}"] = nn.BatchNorm1d(width)
-        layers[f"act{place}"] = nn.ReLU(inplace=True)
+            layers[f"norm{number}"] = nn.BatchNorm1d(width)
+        layers[f"act{number}"] = nn.ReLU(inplace=True)
         if spec.head == "4096":
-            layers[f"drop{place}"] = nn.Dropout(0.5)
+            layers[f"drop{number}"] = nn.Dropout(0.5)
         features = width
     return named(**layers) if layers else nn.Identity()

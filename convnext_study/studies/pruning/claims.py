@@ -1,6 +1,6 @@
-"""What the runs say of each pair of arms, and of architecture by initialisation.
+"""Claims: tests of pairs of arms, and of architecture by initialisation.
 
-Pairs are tested for a difference and for equivalence, both corrected over all of them.
+Pairs are tested for a difference and for equivalence, both corrected over all pairs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from convnext_study.studies.pruning.rows import Row
 from convnext_study.studies.pruning.targets import FROM, GUIDED, HALVES, TRANSFERRED
 
 MARGIN = 1.0  # points: a difference that would matter
-# Of one target: the arms, and what their difference answers.
+# Two arms of one target, and the question that their difference answers.
 ARM_CONTRASTS = (
     (of.SCRATCH_B, of.FINE_TUNED, "claim 1: trained from scratch, or pruned and fine-tuned"),
     (of.SCRATCH_E, of.FINE_TUNED, "claim 1, equal epochs"),
@@ -32,7 +32,7 @@ ARM_CONTRASTS = (
     (of.TICKET, of.CONTROL, "claim 4: the ticket's own start, usual rate"),
     (of.SLOW_TICKET, of.SLOW_CONTROL, "claim 4, a tenth of the rate"),
 )
-# Of one arm: two targets of the same MACs, or as many weights, and what their difference answers.
+# Two targets of equal MACs or weights, for each arm, and the question that they answer.
 TARGET_CONTRASTS = (
     *((name, "half", f"criterion: {label} or L1-norm") for name, label in HALVES.values()),
     ("lamp", "sparse", "criterion: LAMP or magnitude"),
@@ -56,44 +56,48 @@ Test: TypeAlias = PairTest[Row]
 
 
 def statements(rows: Mapping[str, Row]) -> list[Test]:
-    """Every pair that the runs allow to test, corrected together by Holm's method."""
+    """Every pair that the runs have, corrected together by Holm's method."""
     pairs = [Pair(*contrast) for contrast in _contrasts(rows.values())]
     return compare_pairs(pairs, lambda row: row.records, MARGIN)
 
 
 def _contrasts(rows: Iterable[Row]) -> Iterator[tuple[Row, Row, str]]:
-    """Two rows, and the question."""
-    known = {(row.network, row.target, row.arm): row for row in rows}
-    targets = dict.fromkeys((network, target) for network, target, _ in known if target)
+    """Pairs of rows, with the question of each."""
+    by_arm = {(row.network, row.target, row.arm): row for row in rows}
+    targets = dict.fromkeys((network, target) for network, target, _ in by_arm if target)
     for network, target in targets:
-        for one, other, question in ARM_CONTRASTS:
-            first = known.get((network, target, one))
-            second = known.get((network, "" if other == of.DENSE else target, other))
-            if first and first.is_masked and other == of.FINE_TUNED and not second:
-                # The network of soft filters whose zeros are the row's masks.
+        for arm, other_arm, question in ARM_CONTRASTS:
+            first = by_arm.get((network, target, arm))
+            second = by_arm.get((network, "" if other_arm == of.DENSE else target, other_arm))
+            if first and first.is_masked and other_arm == of.FINE_TUNED and not second:
+                # For soft filters: the prepared network, whose zeros are the row's masks.
                 prepared = first.parent and first.parent.arm == of.SPARSE_DENSE
                 second = first.parent if prepared else None
             if first and second:
-                # The paper's negative result is of masks, on single weights.
+                # The paper's negative result is about masks on single weights.
                 masked = question.replace("claim 1", "claim 2, masks")
                 yield first, second, masked if first.is_masked else question
     for network, target in targets:
-        for against, question in _target_contrasts(target):
+        for other, question in _target_contrasts(target):
             for arm in TARGET_CONTRAST_ARMS:
-                first, second = (known.get((network, one, arm)) for one in (target, against))
+                first, second = (
+                    by_arm.get((network, target, arm)),
+                    by_arm.get((network, other, arm)),
+                )
                 if first is None or second is None:
                     continue
-                # Published fine-tuning is of another length for each method.
+                # The length of published fine-tuning depends on the method.
                 if arm != of.FINE_TUNED or first.result.epochs == second.result.epochs:
                     yield first, second, f"{question}: {of.LABELS[arm]}"
 
 
 def _target_contrasts(target: str) -> Iterator[tuple[str, str]]:
-    """What a target is compared with, and the question; also where its shares are of other data."""
+    """The targets that a target is compared with, also if its shares come from other data, each
+    with the question."""
     plain, of_other_data, _ = target.partition(FROM)
-    for name, against, question in TARGET_CONTRASTS:
+    for name, other, question in TARGET_CONTRASTS:
         if name == plain:
-            yield against, question
+            yield other, question
     if of_other_data:
         yield plain, "transfer: shares of other data or of the same"
     kind, _, ratio = plain.partition("_")
@@ -104,7 +108,7 @@ def _target_contrasts(target: str) -> Iterator[tuple[str, str]]:
 def contrast_columns(
     key: str, heading: str, test_of: Callable[[Any], Test | None], min_width: int = 0
 ) -> list[Column[Any]]:
-    """The difference of a row's test, strong where it shows something, and its 95 % interval."""
+    """The difference of a row's test, bold where its verdict is not open, and its 95 % interval."""
 
     def value(row: Any, name: str) -> Any:
         test = test_of(row)
@@ -127,7 +131,7 @@ def contrast_columns(
 
 
 def mean_column(key: str, heading: str, row_of: Callable[[Any], Row]) -> Column[Any]:
-    """A column of means, with standard deviations on screens."""
+    """A column of means, on screens with standard deviations."""
 
     def cell(row: Any) -> str:
         return mean_std(row_of(row).mean, row_of(row).std)
@@ -136,7 +140,7 @@ def mean_column(key: str, heading: str, row_of: Callable[[Any], Row]) -> Column[
 
 
 def two_factor_tables(tests: Sequence[Test]) -> list[Table[Test]]:
-    """Architecture by initialisation: one for each network that has two architectures at least."""
+    """Architecture by initialisation: a table per network with two architectures or more."""
     crossed: dict[str, list[Test]] = {}
     for target in ARCHITECTURES:
         for test in tests:
@@ -149,11 +153,13 @@ def two_factor_tables(tests: Sequence[Test]) -> list[Table[Test]]:
 def _two_factor_table(network: str, tests: list[Test]) -> Table[Test]:
     metric = tests[0].first.result.metric.heading
     columns: list[Column[Test]] = [
-        Column("architecture", "architecture", lambda one: ARCHITECTURES[one.first.target], "text"),
-        Column("macs", "MACs", lambda one: one.second.macs, prefixed=True),
-        mean_column("inherited", f"inherited, {metric}", lambda one: one.first),
-        mean_column("random", f"random, {metric}", lambda one: one.second),
-        *contrast_columns("diff", "inherited - random", lambda one: one),
+        Column(
+            "architecture", "architecture", lambda test: ARCHITECTURES[test.first.target], "text"
+        ),
+        Column("macs", "MACs", lambda test: test.second.macs, prefixed=True),
+        mean_column("inherited", f"inherited, {metric}", lambda test: test.first),
+        mean_column("random", f"random, {metric}", lambda test: test.second),
+        *contrast_columns("diff", "inherited - random", lambda test: test),
     ]
     title = "Architecture by initial weights, equal MACs, the whole schedule"
     notes = (
@@ -166,14 +172,14 @@ def _two_factor_table(network: str, tests: list[Test]) -> Table[Test]:
 
 
 def _variance_in_words(tests: Sequence[Test]) -> str:
-    """The analysis of variance, which takes cells of as many seeds, two at least."""
+    """The analysis of variance, for cells of equally many seeds, two or more."""
     cells = [[test.first.values, test.second.values] for test in tests]
     if len({len(cell) for row in cells for cell in row}) > 1 or len(cells[0][0]) < 2:
         return "An analysis of variance takes two seeds or more of each."
     resolution = resolution_of(tests[0].first.result.metric)
-    found = two_way(cells, ("architecture", "initial weights"), resolution=resolution)
+    variance = two_way(cells, ("architecture", "initial weights"), resolution=resolution)
     parts = ", ".join(
         f"{factor.name} {percent(factor.share)} ({p_equals(factor.p)})"
-        for factor in (found.rows, found.columns, found.interaction)
+        for factor in (variance.rows, variance.columns, variance.interaction)
     )
     return f"Shares of the variation between all runs: {parts}."

@@ -1,4 +1,4 @@
-"""The networks that the specs describe, with what users of timm expect of a model."""
+"""The networks that the specs describe, with the interface of timm's models."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from convnext_study.studies.pruning import blocks
 from convnext_study.studies.pruning import spec as specs
 from convnext_study.studies.pruning.spec import Spec, count, indices
 
-BuiltStage: TypeAlias = tuple[Stage, int, int]  # its channels, by how much the image has shrunk
+BuiltStage: TypeAlias = tuple[Stage, int, int]  # with its channels and reduction
 LINEAR_STD = 0.01  # of a VGG's linear layers
 EXPANSION = 4  # of a bottleneck
 
 
 def make_network(spec: Spec, **kwargs: Any) -> nn.Module:
-    """The network of a spec; further arguments are those of `PruningNet` or timm's ``ResNet``."""
+    """The network of a spec; ``kwargs`` are those of `PruningNet` or timm's ``ResNet``."""
     build: Any = timm_resnet if spec.is_timms else PruningNet
     return build(spec, **kwargs)  # type: ignore[no-any-return]
 
@@ -35,14 +35,14 @@ def build(args: dict[str, Any], *, num_classes: int, drop_path: float, init: str
     )
     if isinstance(net, PruningNet):
         net.init_weights(init)
-    elif init == "trunc_normal":  # its own start is torchvision's
+    elif init == "trunc_normal":  # else it keeps torchvision's initialisation
         init_layers(net, init)
     return net  # type: ignore[no-any-return]
 
 
 def refilled(net: Any, spec: Spec, state: Mapping[str, Tensor]) -> nn.Module:
-    """The network of ``spec`` with the weights of ``state``, otherwise as ``net`` is: its classes,
-    its device, type and mode."""
+    """The network of ``spec`` with the weights of ``state`` and the classes, device, type and mode
+    of ``net``."""
     shape = {"num_classes": net.num_classes, "in_chans": getattr(net, "in_chans", 3)}
     weight, small = next(net.parameters()), make_network(spec, **shape)
     small.to(weight.device, weight.dtype).train(net.training)
@@ -51,11 +51,11 @@ def refilled(net: Any, spec: Spec, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 class PruningNet(TimmModel):
-    """A network of this study whose layers neither timm nor torchvision have.
+    """A network of this study that neither timm nor torchvision has.
 
-    Arguments are those of `RoadmapNet`, but that these networks have no dilated form, so that
-    ``output_stride`` is 32, and stochastic depth is for residual blocks alone. Raises ValueError,
-    one line, for an argument that no such network can have.
+    Arguments are those of `RoadmapNet`, but ``output_stride`` is always 32, as there is no dilated
+    form, and only residual blocks have stochastic depth. Raises ValueError, one line, for an
+    argument that the network cannot have.
     """
 
     def __init__(
@@ -100,10 +100,9 @@ class PruningNet(TimmModel):
 
     @jit_ignore
     def init_weights(self, scheme: str = "kaiming") -> None:
-        """``kaiming``, as the authors start all networks, or ``trunc_normal``.
+        """Initialise by ``kaiming``, as the authors do all networks, or by ``trunc_normal``.
 
-        Scales of BatchNorm start at 1, and at 0.5 in the networks that slimming prunes on CIFAR
-        and in its VGGs.
+        Scales of BatchNorm start at 1, but at 0.5 in slimming's networks for CIFAR and its VGGs.
         """
         init_layers(self, scheme)
         spec, is_vgg = self.spec, isinstance(self.spec, specs.VggSpec)
@@ -134,15 +133,15 @@ def _stem(spec: specs.SmallSpec, in_chans: int) -> nn.Sequential:
 
 
 def _vgg(spec: specs.VggSpec) -> Iterator[BuiltStage]:
-    """A stage for each size of the map; the first convolution is the stem."""
+    """One stage per map size; the first convolution is the stem."""
     c_in = int(spec.widths[0])
-    for place, widths in enumerate(spec.groups()):
+    for index, widths in enumerate(spec.groups()):
         layers = []
         for width in widths:
             layers.append(_conv_norm_act(spec, c_in, width))
             c_in = width
         if layers:
-            yield Stage(layers, nn.MaxPool2d(2) if place else None), c_in, 2**place
+            yield Stage(layers, nn.MaxPool2d(2) if index else None), c_in, 2**index
 
 
 def _conv_norm_act(spec: specs.VggSpec, c_in: int, c_out: int) -> nn.Sequential:
@@ -154,15 +153,15 @@ def _conv_norm_act(spec: specs.VggSpec, c_in: int, c_out: int) -> nn.Sequential:
 def _residual(
     spec: specs.ResNetSpec | specs.PreResNetSpec | specs.PreActSpec, drop_path_rate: float
 ) -> Iterator[BuiltStage]:
-    """Every stage but the first halves the map; where norms come first, one ends the last stage."""
+    """Every stage but the first halves the map; in pre-activation networks a norm ends the last."""
     stages: Any = spec.branches() if isinstance(spec, specs.PreActSpec) else spec.inner
     expansion = 1 if isinstance(spec, specs.ResNetSpec) else EXPANSION
     rates = iter(drop_path_rates(drop_path_rate, sum(map(len, stages))))
     c_in = spec.widths[0]
     for index, (hidden, width) in enumerate(zip(stages, spec.widths, strict=True)):
         layers, out = [], expansion * width
-        for place, block in enumerate(hidden):
-            stride = 2 if index and place == 0 else 1
+        for number, block in enumerate(hidden):
+            stride = 2 if index and number == 0 else 1
             layers.append(_block(spec, block, (c_in, out), stride, next(rates)))
             c_in = out
         tail, channels = None, c_in
@@ -186,7 +185,7 @@ def _block(spec: Any, block: Any, widths: tuple[int, int], stride: int, rate: fl
 
 
 def _densenet(spec: specs.DenseNetSpec) -> Iterator[BuiltStage]:
-    """Dense blocks with a transition before each but the first; a norm ends the last."""
+    """Dense blocks with a transition before each but the first, and a norm after the last."""
     c_in = 2 * spec.growth
     for index, inner in enumerate(spec.inner):
         downsample, layers = None, []
@@ -198,9 +197,9 @@ def _densenet(spec: specs.DenseNetSpec) -> Iterator[BuiltStage]:
         for hidden in inner:
             layers.append(blocks.DenseLayer(c_in, hidden, spec.growth))
             c_in += spec.growth
-        ends = index == len(spec.inner) - 1
-        tail = blocks.norm_select_act(spec.last, c_in) if ends else None
-        yield Stage(layers, downsample, tail), count(spec.last) if ends else c_in, 2**index
+        is_last = index == len(spec.inner) - 1
+        tail = blocks.norm_select_act(spec.last, c_in) if is_last else None
+        yield Stage(layers, downsample, tail), count(spec.last) if is_last else c_in, 2**index
 
 
 def timm_resnet(
@@ -209,11 +208,10 @@ def timm_resnet(
     zero_init_last: bool = False,
     **kwargs: Any,
 ) -> nn.Module:
-    """timm's ResNet with this spec's widths; the other arguments are those of timm's ``ResNet``.
+    """timm's ResNet with this spec's widths; ``kwargs`` are those of timm's ``ResNet``.
 
     The last norm of a branch starts at 1 unless ``zero_init_last``, as in torchvision. Weights of
-    torchvision's and timm's ResNets fit the networks that are not narrowed, but for biased
-    shortcuts.
+    torchvision and timm fit the networks that are not narrowed, except for biased shortcuts.
     """
     from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -233,26 +231,26 @@ def timm_resnet(
 
 
 def _narrow(block: Any, inner: Any) -> None:
-    """Let a block of timm's read these channels, and give its convolutions but the last, and the
-    norms behind them, these widths."""
+    """Let a block of timm's read the selected channels, and give all its convolutions but the last,
+    with their norms, these widths."""
     selection, *widths = inner
     c_in = count(selection)
-    for at, width in enumerate((*widths, None), start=1):
-        conv = getattr(block, f"conv{at}")
+    for number, width in enumerate((*widths, None), start=1):
+        conv = getattr(block, f"conv{number}")
         c_out = width or conv.out_channels
-        is_whole = at > 1 or indices(selection) == tuple(range(conv.in_channels))
+        reads_all = number > 1 or indices(selection) == tuple(range(conv.in_channels))
         narrow = (
             _conv(conv, c_in, c_out)
-            if is_whole
+            if reads_all
             else blocks.SelectedConv2d(indices(selection), c_out)
         )
-        setattr(block, f"conv{at}", narrow)
+        setattr(block, f"conv{number}", narrow)
         if width is not None:
-            setattr(block, f"bn{at}", nn.BatchNorm2d(width))
+            setattr(block, f"bn{number}", nn.BatchNorm2d(width))
         c_in = c_out
 
 
 def _conv(like: Any, c_in: int, c_out: int, bias: bool = False) -> nn.Conv2d:
-    """A convolution of the same kind, of other widths."""
+    """A convolution with the same geometry and other widths."""
     geometry = (like.kernel_size, like.stride, like.padding, like.dilation)
     return nn.Conv2d(c_in, c_out, *geometry, bias=bias)

@@ -1,4 +1,4 @@
-"""Accuracy against what a network costs: parameters, MACs, and measured time."""
+"""Accuracy against a network's cost: parameters, MACs and measured latency."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TITLE = "Accuracy against cost, after removal"
 SIZE = (3.6, 3.4)  # inches, each panel
-# Arms that are shown: a colour's name, a mark, and whether it is filled.
+# The arms in the figure: the colour's name, the marker, and whether it is filled.
 _LOOKS: dict[str, tuple[str, str, bool]] = {
     of.DENSE: ("ink", "*", True),
     of.FINE_TUNED: ("mark", "v", True),
@@ -34,23 +34,20 @@ AXES: tuple[tuple[str, Callable[[Row, Spread], float]], ...] = (
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The Pareto front of (cost, accuracy): no other point is as cheap and as accurate.
-
-    In ascending order of cost; accuracy is for the better above.
-    """
-    found: list[tuple[float, float]] = []
+    """The Pareto front of (cost, value) in ascending order of cost; higher values are better."""
+    best: list[tuple[float, float]] = []
     for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not found or value > found[-1][1]:
-            found.append((cost, value))
-    return found
+        if not best or value > best[-1][1]:
+            best.append((cost, value))
+    return best
 
 
 @style()
 def pareto(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Figure:
-    """A panel for each kind of cost; the front of all networks is the line in steps, others join
+    """A panel per kind of cost; the stepped line is the front of all networks, other lines join the
     amounts of one method.
 
-    Masked networks are left out: nothing of them was removed.
+    Masked networks are left out: nothing was removed from them.
     """
     shown = [row for row in rows.values() if row.arm in _LOOKS and not row.is_masked]
     figure, charts = draw_charts([title for title, _ in AXES], SIZE, sharey=True)
@@ -78,7 +75,7 @@ def _panel(axes: Axes, points: Sequence[tuple[Row, float]]) -> None:
     for arm, (name, mark, filled) in _LOOKS.items():
         own, colour = [(row, cost) for row, cost in points if row.arm == arm], COLOURS[name]
         curves: dict[tuple[str, Any], list[tuple[float, float]]] = {}
-        for row, cost in own:  # of one network and method, by how much it prunes
+        for row, cost in own:  # one curve per network and method
             if method := row.run.metadata["method"]:
                 curves.setdefault((row.network, method), []).append((cost, row.mean))
         for curve in curves.values():

@@ -1,7 +1,7 @@
-"""The published networks, what sources say of them, and their names in timm (no torch here).
+"""The published networks, their published numbers, and their names in timm. Imports no torch.
 
-All of it stands once, in ``published.toml``, each number with its source. Accuracies there are the
-paper's or the named source's; none is a result of this package.
+All of it is in ``published.toml``, each number with its source. Accuracies there are the paper's or
+the named source's; none is a result of this package.
 
 ``timm.create_model("pruning_resnet56_a")`` builds one, and keywords may set fields of its spec:
 ``create_model("pruning_vgg16", widths=(8, "M", 16))``.
@@ -29,10 +29,10 @@ CIFAR_SIDE, IMAGENET_SIDE = 32, 224  # pixels
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """A network as published, for so many ``classes`` and images of ``input`` pixels a side.
+    """A published network, with its number of ``classes`` and its image side ``input`` in pixels.
 
-    ``of`` names the network that it was pruned from, None for a whole one; ``stated`` is everything
-    that the file says: counts, ratios, the rule behind its widths.
+    ``of`` names the network that it was pruned from, None if it is unpruned; ``stated`` is its
+    whole entry in the file: counts, ratios, the rule behind its widths.
     """
 
     name: str
@@ -45,24 +45,24 @@ class PublishedNetwork:
 
     @property
     def model(self) -> str:
-        """What timm calls it."""
+        """Its name in timm."""
         return "pruning_" + self.name.replace("-", "_")
 
     @property
     def recipe(self) -> str:
-        """The recipe in the file that trains it and the network that it was pruned from."""
-        whole = networks()[self.of] if self.of else self
-        usual = "cifar" if self.input == CIFAR_SIDE else "imagenet"
-        return str(whole.stated.get("recipe", usual))
+        """The recipe in the file for it and for the network that it was pruned from."""
+        unpruned = networks()[self.of] if self.of else self
+        default = "cifar" if self.input == CIFAR_SIDE else "imagenet"
+        return str(unpruned.stated.get("recipe", default))
 
     @property
     def base_epochs(self) -> int:
-        """Of the whole network's training."""
+        """Epochs of the unpruned network's training."""
         return int(stated_recipe(self.recipe)["epochs"])
 
     @property
     def is_capped(self) -> bool:
-        """Whether Scratch-B trains no longer than twice as long."""
+        """Whether Scratch-B takes at most twice the epochs."""
         return bool(self.stated.get("cap_180", False))
 
 
@@ -77,23 +77,25 @@ def networks() -> dict[str, PublishedNetwork]:
     """Every network by its name, in the file's order."""
     names = ("name", "label", "classes", "input")
     return {
-        one["name"]: PublishedNetwork(
-            **{name: one[name] for name in names}, of=one.get("of"), spec=_spec(one), stated=one
+        entry["name"]: PublishedNetwork(
+            **{name: entry[name] for name in names},
+            of=entry.get("of"),
+            spec=_spec(entry),
+            stated=entry,
         )
-        for one in tables()["network"]
+        for entry in tables()["network"]
     }
 
 
 def get_network(name: str) -> PublishedNetwork:
     """The network of that name. Raises UserError."""
-    known = networks()
-    if name not in known:
-        raise UserError(f"network {name!r}{did_you_mean(name, list(known))}")
-    return known[name]
+    if name not in networks():
+        raise UserError(f"network {name!r}{did_you_mean(name, list(networks()))}")
+    return networks()[name]
 
 
 def stated_recipe(name: str) -> dict[str, Any]:
-    """The fields of a recipe in the file, those of the recipe that it is based on among them."""
+    """The fields of a recipe in the file, including those of its base recipe."""
     own = dict(tables()["recipe"][name])
     base = own.pop("base", None)
     return {**stated_recipe(base), **own} if base else own
@@ -101,7 +103,7 @@ def stated_recipe(name: str) -> dict[str, Any]:
 
 def results(network: str) -> list[dict[str, Any]]:
     """Published accuracies of a network: the paper's (``of_paper``), and those of other sources."""
-    return [one for one in tables()["result"] if one["network"] == network]
+    return [result for result in tables()["result"] if result["network"] == network]
 
 
 def _spec(entry: Mapping[str, Any]) -> Spec:
@@ -115,22 +117,22 @@ def _spec(entry: Mapping[str, Any]) -> Spec:
     return specs.from_dict({name: entry[name] for name in ("family", *fields) if name in entry})
 
 
-def _entry(one: PublishedNetwork) -> ModelEntry:
-    is_timms = one.spec.is_timms
-    side = one.input // one.spec.reduction
+def _entry(network: PublishedNetwork) -> ModelEntry:
+    is_timms = network.spec.is_timms
+    side = network.input // network.spec.reduction
     cfg = {
-        "num_classes": one.classes,
-        "input_size": (3, one.input, one.input),
+        "num_classes": network.classes,
+        "input_size": (3, network.input, network.input),
         "pool_size": (side, side),
-        "crop_pct": 0.875 if one.input == IMAGENET_SIDE else 1.0,
+        "crop_pct": 0.875 if network.input == IMAGENET_SIDE else 1.0,
         "interpolation": "bilinear",
         "paper_ids": PAPER,
     }
     build = "timm_resnet" if is_timms else "PruningNet"
     return ModelEntry(
         network=f"convnext_study.studies.pruning.families:{build}",
-        spec=one.spec,
-        description=f"{one.label}, of the pruning study.",
+        spec=network.spec,
+        description=f"{network.label}, of the pruning study.",
         cfg={**cfg, "first_conv": "conv1", "classifier": "fc"} if is_timms else cfg,
         features={} if is_timms else _features,
     )
@@ -140,4 +142,4 @@ def _features(spec: Any) -> dict[str, Any]:
     return {"out_indices": tuple(range(spec.stage_count)), "flatten_sequential": True}
 
 
-MODELS = {one.model: _entry(one) for one in networks().values()}
+MODELS = {network.model: _entry(network) for network in networks().values()}

@@ -1,4 +1,4 @@
-"""What the study has to say of its finished runs: tables, the figure, and the claims in words."""
+"""The study's findings: tables, the figure, and the claims in words."""
 
 from __future__ import annotations
 
@@ -118,11 +118,11 @@ def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Tabl
 
 
 def _paper(row: Row) -> str:
-    """The paper's accuracy of this arm of a published network, where a source states it."""
+    """The paper's accuracy of this arm of a published network, if a source states it."""
     network, dense = row.about("published_network"), row.arm == of.DENSE
-    # Of a whole network the paper prints it beside those that are pruned from it.
-    names = [one.name for one in networks().values() if one.of == network] if dense else [network]
-    for result in (one for name in names if network for one in results(name)):
+    # The paper prints that of an unpruned network with those pruned from it.
+    names = [net.name for net in networks().values() if net.of == network] if dense else [network]
+    for result in (result for name in names if network for result in results(name)):
         stated, data = result.get("unpruned" if dense else row.arm), result["data"]
         same = row.run.data.partition(":")[0] == data
         if data == "imagenet":
@@ -135,33 +135,33 @@ def _paper(row: Row) -> str:
 
 def statements_table(tests: Sequence[Test]) -> Table[Test]:
     """A row for each pair of arms."""
-    labels = {one.first.network: one.first.about("network_label") for one in tests}
+    labels = {test.first.network: test.first.about("network_label") for test in tests}
     columns: list[Column[Test]] = [
-        Column("question", "question", lambda one: one.question, "text", screen=False),
+        Column("question", "question", lambda test: test.question, "text", screen=False),
         Column(
             "network",
             "network",
-            lambda one: labels[one.first.network],
+            lambda test: labels[test.first.network],
             "text",
             screen=len(labels) > 1,
         ),
-        Column("first", "arm", lambda one: one.first.about("label"), "text"),
+        Column("first", "arm", lambda test: test.first.about("label"), "text"),
         Column("second", "minus", _second, "text"),
-        *contrast_columns("diff", "points", lambda one: one),
+        *contrast_columns("diff", "points", lambda test: test),
         Column(
-            "p_adjusted", "differ, Holm p", lambda one: one.comparison.p_adjusted, format=p_value
+            "p_adjusted", "differ, Holm p", lambda test: test.comparison.p_adjusted, format=p_value
         ),
-        Column("p_equivalent", "alike, Holm p", lambda one: one.p_equivalent, format=p_value),
+        Column("p_equivalent", "alike, Holm p", lambda test: test.p_equivalent, format=p_value),
         Column(
             "verdict",
             "verdict",
-            lambda one: one.verdict,
+            lambda test: test.verdict,
             "text",
-            tone=lambda one: "faint" if one.verdict == "open" else "strong",
+            tone=lambda test: "faint" if test.verdict == "open" else "strong",
         ),
-        Column("p", "p", lambda one: one.comparison.difference.p, format=p_value, screen=False),
+        Column("p", "p", lambda test: test.comparison.difference.p, format=p_value, screen=False),
     ]
-    several = any(one.comparison.significant is not None for one in tests)
+    several = any(test.comparison.significant is not None for test in tests)
     notes = (
         f"alike: two one-sided tests (TOST) that the difference is {MARGIN:g} point or more; the "
         "margin was set before any run. Both p are Holm's over the "
@@ -175,48 +175,50 @@ def statements_table(tests: Sequence[Test]) -> Table[Test]:
 
 
 def _second(test: Test) -> str:
-    """The second row; of the same target only its arm."""
+    """The second row's label; within one target only the arm's."""
     same = test.first.target == test.second.target
     return of.LABELS[test.second.arm] if same else test.second.about("label")
 
 
 def _in_words(tests: Sequence[Test]) -> list[str]:
-    """For each question, in their order, every pair's difference and verdict."""
+    """A line per question, with every pair's difference and verdict."""
     lines = []
-    several = len({one.first.network for one in tests}) > 1
-    for question in dict.fromkeys(one.question for one in tests):
+    several = len({test.first.network for test in tests}) > 1
+    for question in dict.fromkeys(test.question for test in tests):
         parts = []
-        for one in (one for one in tests if one.question == question):
-            network = f"{one.first.about('network_label')}, " if several else ""
-            diff = f"{one.comparison.difference.diff:+.2f} ({one.verdict})"
-            parts.append(f"{network}{one.first.about('target_label')}: {diff}")
+        for test in (test for test in tests if test.question == question):
+            network = f"{test.first.about('network_label')}, " if several else ""
+            diff = f"{test.comparison.difference.diff:+.2f} ({test.verdict})"
+            parts.append(f"{network}{test.first.about('target_label')}: {diff}")
         lines.append(f"{question}: {'; '.join(parts)}.")
     return lines
 
 
 def per_network_table(tests: Sequence[Test]) -> list[Table[Test]]:
-    """Which network prunes best: what half of their channels costs each, side by side.
+    """Which network prunes best: what half of its channels costs each network.
 
-    One row for each network whose halves were trained; nothing of fewer than two.
+    One row per network whose half was trained; no table for fewer than two.
     """
     own = {
-        (one.first.network, one.first.arm, one.second.arm): one
-        for one in tests
-        if one.first.target == HALF and one.second.target in (HALF, "")
+        (test.first.network, test.first.arm, test.second.arm): test
+        for test in tests
+        if test.first.target == HALF and test.second.target in (HALF, "")
     }
-    halved = [one for (_, *arms), one in own.items() if arms == [of.INHERITED, of.DENSE]]
+    halved = [test for (_, *arms), test in own.items() if arms == [of.INHERITED, of.DENSE]]
     if len(halved) < 2:
         return []
 
     def test_of(first: str, second: str) -> Callable[[Test], Test | None]:
-        return lambda one: own.get((one.first.network, first, second))
+        return lambda test: own.get((test.first.network, first, second))
 
     metric = halved[0].second.result.metric.heading
     columns: list[Column[Test]] = [
-        Column("network", "network", lambda one: one.second.about("network_label"), "text"),
-        mean_column("dense", f"dense, {metric}", lambda one: one.second),
-        Column("macs", "MACs", lambda one: one.second.macs, prefixed=True),
-        Column("macs_left", "left", lambda one: one.first.macs / one.second.macs, format=percent),
+        Column("network", "network", lambda test: test.second.about("network_label"), "text"),
+        mean_column("dense", f"dense, {metric}", lambda test: test.second),
+        Column("macs", "MACs", lambda test: test.second.macs, prefixed=True),
+        Column(
+            "macs_left", "left", lambda test: test.first.macs / test.second.macs, format=percent
+        ),
         *(
             column
             for first, second, heading in HALF_CONTRASTS

@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere: timm's, or a file's. Pruning then starts from them."""
+"""Weights that were trained elsewhere, timm's or a file's, to start pruning from."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from convnext_study.studies.pruning.removal import network_of
 
 PRETRAINED = "pretrained"  # timm's own weights of a name
 _HINT = "rerun the study with the place of the weights"
-WEIGHTS_FILE = "weights_file"  # in a run's metadata: where they lie, which is no part of its key
+WEIGHTS_FILE = "weights_file"  # in a run's metadata: the path, which is not part of its key
 
 
 class TrainedWeights(BaseModel):
-    """The ``network`` as it is built at random, and which weights it gets: those of a file of that
-    content, or timm's by the name with its tag, and where timm has them. The ``file`` is the place
-    alone, and is not stored with the rest."""
+    """A ``network`` and its weights: a file's, by its ``sha256``, or timm's, by ``pretrained``, the
+    name with its tag, and ``origin``, from where timm gets them. ``file`` is only the path, and is
+    not stored with the rest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,14 +34,14 @@ class TrainedWeights(BaseModel):
 
     @property
     def short(self) -> str:
-        """What names them in runs and tables."""
+        """Their name in runs and tables."""
         return self.sha256[:8] or PRETRAINED
 
 
 def find_weights(network: ModelRef, where: str) -> TrainedWeights:
-    """Those of a network of timm's at ``where``, a file or `PRETRAINED`.
+    """The weights of a network of timm's at ``where``, a file or `PRETRAINED`.
 
-    Raises UserError for a file that is not there, or a name without weights.
+    Raises UserError for a missing file, or a name without weights.
     """
     import timm
 
@@ -61,12 +61,12 @@ def find_weights(network: ModelRef, where: str) -> TrainedWeights:
 
 
 def put_weights(net: nn.Module, weights: TrainedWeights, file: str, classes: int) -> None:
-    """Give a network, with so many classes, these weights, of the ``file`` where they are none of
-    timm's; for other classes than theirs the classifier keeps its start.
+    """Load the weights into a network with ``classes``, from ``file`` if they are not timm's; for
+    other classes than theirs the classifier keeps its initial weights.
 
-    Raises UserError for a file that is not there, changed or is another network's.
+    Raises UserError for a file that is missing, changed or another network's.
     """
-    mine = net.state_dict()
+    own = net.state_dict()
     if weights.sha256:
         path = Path(file)
         if file_digest(path, _HINT) != weights.sha256:
@@ -80,14 +80,14 @@ def put_weights(net: nn.Module, weights: TrainedWeights, file: str, classes: int
     fitting = {
         name: value
         for name, value in state.items()
-        if name in mine and value.shape == mine[name].shape
+        if name in own and value.shape == own[name].shape
     }
     cfg: Any = net.pretrained_cfg
     heads: Any = cfg["classifier"]
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    for name in mine.keys() - fitting.keys():
+    for name in own.keys() - fitting.keys():
         if not name.startswith(heads):
             what = weights.network.args["name"]
             where = file or weights.pretrained
             raise UserError(f"{where}: no {name} of {what}'s shape; give its own weights")
-    net.load_state_dict({**mine, **fitting})
+    net.load_state_dict({**own, **fitting})
