@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from convnext_study.results.statistics.intervals import wilson_interval
-from convnext_study.results.statistics.paired_samples import samples_difference, seeds_and_images
+from convnext_study.results.statistics.paired_samples import samples_difference
 from convnext_study.results.statistics.samples import (
     bootstrap_interval,
     design_effect,
@@ -107,16 +107,3 @@ def test_groups_that_say_nothing_have_no_effect() -> None:
     all_right, names = np.ones(30), np.repeat(np.arange(3), 10)
     assert design_effect(all_right, names) == 10  # nothing varies: only the groups are sure
     assert grouped_wilson(all_right, names).high == 100
-
-
-def test_seeds_and_groups_are_crossed() -> None:
-    draw = np.random.default_rng(4)
-    seeds = [draw.random(200) < 0.8 for _ in range(3)]
-    others = [draw.random(200) < 0.7 for _ in range(3)]
-    groups = np.repeat(np.arange(20), 10)
-    found = seeds_and_images(sample_sums("bits", seeds), sample_sums("bits", others))
-    grouped = seeds_and_images(
-        sample_sums("bits", seeds, groups), sample_sums("bits", others, groups)
-    )
-    assert grouped.diff == pytest.approx(found.diff)
-    assert "(3 by 20)" in grouped.method and "groups" in grouped.method

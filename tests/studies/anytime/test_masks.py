@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -212,16 +210,6 @@ def test_without_merging_logits_are_the_networks_own() -> None:
     net.threshold = 0.0
     logits = net(images())
     assert not torch.equal(logits[0], logits[1])
-
-
-def test_a_copy_has_masks_of_its_own() -> None:
-    net = anytime_net(masks="confidence")
-    twin = copy.deepcopy(net)
-    twin.threshold = net.threshold = 0.6
-    x = images()
-    assert all(torch.equal(*pair) for pair in zip(net(x), twin(x), strict=True))
-    masked = [module for module in twin.modules() if isinstance(module, MaskedConv2d)]
-    assert {id(module.segment) for module in masked} == {id(one) for one in twin.segments.values()}
 
 
 def test_of_joints_what_no_heatmap_reaches_is_known() -> None:

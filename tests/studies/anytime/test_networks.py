@@ -146,15 +146,6 @@ def test_the_backbone_is_timms_but_for_bilinear_fusion() -> None:
     assert {norm.momentum for norm in norms} == {0.01}
 
 
-def test_the_network_for_digits() -> None:
-    net = anytime_net(classes=11)
-    assert size(net) == DIGITS_PARAMS
-    x = images()
-    logits = net(x)
-    assert [tuple(one.shape) for one in logits] == [(2, 11, 16, 16)] * 4
-    assert not torch.equal(logits[0], logits[1])
-
-
 @pytest.mark.parametrize("heads", ["original", "flex"])
 @pytest.mark.parametrize("masks", ["none", "confidence"])
 def test_every_parameter_gets_a_gradient(heads: str, masks: str) -> None:
@@ -163,16 +154,6 @@ def test_every_parameter_gets_a_gradient(heads: str, masks: str) -> None:
     sum(one.square().mean() for one in net(images())).backward()
     without = [name for name, weight in net.named_parameters() if weight.grad is None]
     assert not without
-
-
-def test_early_losses_reach_the_backbone_and_later_exits_see_no_later_stage() -> None:
-    net = anytime_net().train()
-    net(images())[0].sum().backward()
-    reached = {
-        name.split(".")[1] for name, weight in net.named_parameters() if weight.grad is not None
-    }
-    assert {"conv1", "layer1", "1"} <= reached
-    assert not {"stage2", "stage3", "stage4", "2", "3", "4"} & reached
 
 
 def test_one_exit_baselines_leave_later_stages_out() -> None:
@@ -184,6 +165,7 @@ def test_one_exit_baselines_leave_later_stages_out() -> None:
     assert sizes[1,] < sizes[2,] < sizes[4,] < sizes[1, 2, 3, 4]
     relations = [size(anytime_net(backbone=name, exits=(4,))) for name in sorted(HRNETS)]
     assert relations[1] < relations[0] < relations[2]  # narrow, the usual one, wide
+    assert size(anytime_net(classes=11)) == DIGITS_PARAMS
     plain = anytime_net(exits=(4,))
     whole = anytime_net(heads="flex")
     weights = {name: whole.state_dict()[name] for name in plain.state_dict()}

@@ -224,15 +224,6 @@ def test_once_nothing_is_left_later_exits_are_this_one_and_cost_nothing() -> Non
     assert any("layer1" in name for name in ran)
 
 
-def test_regions_have_the_given_share() -> None:
-    for share in (0.0, 0.1, 0.5, 1.0):
-        mask = coherent_mask(share, (32, 64), 2)
-        assert float(mask[1].double().mean()) == pytest.approx(share, abs=1e-3)
-    half = coherent_mask(0.5, (64, 64))
-    same = (half[..., 1:] == half[..., :-1]).double().mean()
-    assert same > 0.9
-
-
 def test_the_bench_times_every_exit_in_every_form() -> None:
     net = anytime_net(masks="confidence")
     clock = time.process_time

@@ -12,7 +12,6 @@ from support.nets import MULTIPATH, NARROW, images, settled
 from torch import nn
 
 from convnext_study.roadmap.spec import SpecError
-from convnext_study.studies.multipath.registry import MODELS
 
 
 def test_names() -> None:
@@ -52,9 +51,3 @@ def test_bad_requests_are_one_line() -> None:
         timm.create_model("multipath_small", widht=9)
     with pytest.raises(SpecError, match=r"^width: 0; .*$"):
         timm.create_model("multipath_small", width=0)
-
-
-def test_fields_of_the_network_by_keyword() -> None:
-    net = timm.create_model("multipath_small", attention="path", depths=(2, 2, 3, 3), device="meta")
-    assert net.spec == MODELS["multipath_small_equal_pathatt"].spec
-    assert {weight.device.type for weight in net.parameters()} == {"meta"}

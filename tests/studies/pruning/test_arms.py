@@ -252,18 +252,6 @@ def test_architectures_are_transferred_from_other_data() -> None:
     assert published.recipe["epochs"] == runs["dense"].recipe["epochs"]  # as reduced as the network
 
 
-def test_published_architectures_are_transferred_as_in_the_paper() -> None:
-    targets = ("transferred@cifar10:a", "transferred_uniform")
-    found = named(data="cifar100:b", networks=("vgg16",), targets=targets)
-    there = found["vgg16-transferred_from_cifar10-dense"]
-    assert (there.data, there.recipe["epochs"]) == ("cifar10:a", 160)
-    run = found["vgg16-transferred_from_cifar10-scratch_b"]
-    assert (run.data, run.init_from) == ("cifar100:b", there.key)
-    assert run.task.args["ratio"] == 0.7
-    assert run.task.args["length"] == "scratch_b"
-    assert run.model.args == get_network("vgg19-slim").spec.to_dict()
-
-
 @pytest.mark.parametrize(
     ("how", "message"),
     [
