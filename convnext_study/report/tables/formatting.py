@@ -29,10 +29,10 @@ def common_prefix(values: Iterable[float | None]) -> Prefix:
     return GIGA if largest >= GIGA.factor else MEGA
 
 
-def with_prefix(value: float, prefix: Prefix | None = None, digits: int = 2) -> str:
+def with_prefix(value: float, prefix: Prefix | None = None) -> str:
     """``1.83 M``, in the prefix of its own size if none is given."""
     factor, letter = prefix or common_prefix([value])
-    return f"{number(value / factor, digits)} {letter}"
+    return f"{number(value / factor)} {letter}"
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -67,9 +67,9 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
-def percent(share: float, digits: int = 0) -> str:
+def percent(share: float) -> str:
     """A share of 1 as ``80 %``."""
-    return f"{number(100 * share, digits)} %"
+    return f"{number(100 * share, 0)} %"
 
 
 def mean_std(mean: float, std: float | None, digits: int = 2) -> str:
@@ -86,9 +86,9 @@ def interval(ends: Sequence[float] | None, digits: int = 2) -> str:
     return f"{signed(ends[0], digits)} to {signed(ends[1], digits)}"
 
 
-def level_interval(ends: Sequence[float], digits: int = 2) -> str:
+def level_interval(ends: Sequence[float]) -> str:
     """Both ends of an interval of a value that is no difference: ``62.94 to 67.21``."""
-    return f"{number(ends[0], digits)} to {number(ends[1], digits)}"
+    return f"{number(ends[0])} to {number(ends[1])}"
 
 
 def with_unit(value: float, metric: MetricSpec) -> str:

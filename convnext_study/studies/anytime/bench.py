@@ -143,12 +143,12 @@ def laps(
     return found
 
 
-def coherent_mask(share: float, size: tuple[int, int], count: int = 1, seed: int = 0) -> Tensor:
+def coherent_mask(share: float, size: tuple[int, int], count: int = 1) -> Tensor:
     """A random mask (count, 1, h, w) whose computed positions come in regions, as real ones do.
 
     ``share`` of positions of each image are computed; one at least, unless it is 0.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     coarse = [max(2, side // REGION) for side in size]
     noise = F.interpolate(torch.randn(count, 1, *coarse, generator=generator), size, mode="bicubic")
     order = noise.flatten(1).argsort(dim=1).argsort(dim=1)

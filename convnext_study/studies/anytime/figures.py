@@ -110,8 +110,8 @@ class ImageView(NamedTuple):
     classes: tuple[str, ...]
 
 
-def views(record: Record, count: int = 2) -> list[ImageView]:
-    """The first validation images at each exit of a run's network, where it classifies pixels.
+def views(record: Record) -> list[ImageView]:
+    """The first two validation images at each exit of a run's network, where it classifies pixels.
 
     Raises UserError where the network cannot be had.
     """
@@ -124,7 +124,7 @@ def views(record: Record, count: int = 2) -> list[ImageView]:
     net, task = load_checkpointed(record)
     if not isinstance(task, Segmentation):
         return []
-    images, truth = task.first_images(count)
+    images, truth = task.first_images(2)
     exits: list[list[ExitView]] = [[] for _ in images]
     with torch.inference_mode():
         for output in net.run(images):
