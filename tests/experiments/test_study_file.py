@@ -1,10 +1,14 @@
 """Studies from files: what they may ask, networks trained once, equal MACs, and the command."""
 
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hatchling.builders.wheel import WheelBuilder
 from support.fakes import write_run
 from typer.testing import CliRunner
 
@@ -15,8 +19,10 @@ from convnext_study.experiments.context import Context
 from convnext_study.experiments.equal_macs import counter, match_macs, nearest_width, parse_target
 from convnext_study.experiments.study_file import (
     deduplicate,
+    find_study,
     load_study,
     make_context,
+    named_studies,
     recorded,
     select_records,
 )
@@ -26,6 +32,7 @@ from convnext_study.runs.folder import RunFolder
 from convnext_study.runs.records import ModelRef, Run, Status, scan
 
 NANO = get_roadmap("nano")
+ROOT = Path(__file__).parents[2]
 MACS = counter(32, 10)
 OWN = """
 from convnext_study.roadmap import Step
@@ -128,7 +135,7 @@ def test_sets_are_named_and_described_by_what_they_hold() -> None:
     assert name(tuple(step for step in steps if step != "gelu")) == "without_gelu"
     assert name(steps[:3] + steps[4:7]) == name((steps[:3] + steps[4:7])[::-1])
     assert name(steps[:3] + steps[4:7]).startswith("set-")
-    wide = make_context(load_study(Path(__file__).parents[2] / "ablations/pairs.py"), None, "grn")
+    wide = make_context(load_study(ROOT / "ablations/pairs.py"), None, "grn")
     assert name(tuple(step for step in wide.steps if step != "gelu"), wide) == "without_gelu+grn"
     assert name(wide.steps, wide) == "grn"
     with pytest.raises(StepError, match="no such step"):
@@ -282,3 +289,42 @@ def test_a_study_of_ones_own_from_file_to_table(
     again = CliRunner().invoke(app, fast)
     assert again.exit_code == 0
     assert again.stdout.startswith("3 networks requested, 2 distinct, 2 trained already")
+
+
+# Studies of the package
+
+
+def test_a_name_is_the_file_of_the_checkout() -> None:
+    assert find_study("leave_one_out") == ROOT / "ablations" / "leave_one_out.py"
+    assert set(named_studies()) == {path.stem for path in (ROOT / "ablations").glob("*.py")}
+
+
+@pytest.mark.parametrize("path", ["ablations/pairs.py", "mine.py", "../a/b.py"])
+def test_a_path_stays_as_it_was(path: str) -> None:
+    assert find_study(path) == Path(path)
+
+
+def test_an_installed_wheel_has_them(tmp_path: Path) -> None:
+    """Unpacked elsewhere, as an installation does, and away from the checkout."""
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(site)!r})\n"
+        "import convnext_study\n"
+        "from convnext_study.experiments.study_file import find_study, load_study\n"
+        "print(convnext_study.__file__)\n"
+        "print(load_study(find_study('leave_one_out')).path)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    package = site / "convnext_study"
+    assert done.stdout.split() == [
+        str(package / "__init__.py"),
+        str(package / "ablations" / "leave_one_out.py"),
+    ]
+    for path in (ROOT / "ablations").glob("*.py"):
+        assert (package / "ablations" / path.name).read_bytes() == path.read_bytes()

@@ -86,9 +86,9 @@ def interval(ends: Sequence[float] | None, digits: int = 2) -> str:
     return f"{signed(ends[0], digits)} to {signed(ends[1], digits)}"
 
 
-def level_interval(ends: Sequence[float]) -> str:
+def level_interval(ends: Sequence[float], digits: int = 2) -> str:
     """Both ends of an interval of a value that is no difference: ``62.94 to 67.21``."""
-    return f"{number(ends[0])} to {number(ends[1])}"
+    return f"{number(ends[0], digits)} to {number(ends[1], digits)}"
 
 
 def with_unit(value: float, metric: MetricSpec) -> str:
