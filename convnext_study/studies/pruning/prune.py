@@ -1,7 +1,7 @@
-"""What a method leaves of a trained network: a narrower one, or masks on its weights.
+"""Pruning a trained network by a method: the result is a narrower network, or masks on its weights.
 
-A run's task holds the method's name and arguments in plain values (`MethodArgs`); everything else
-is the trained network's, the data's and the seed's.
+A run's task has the method's name and arguments in plain values (`MethodArgs`); everything else
+follows from the trained network, the data and the seed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class MethodArgs(BaseModel):
 
     Args:
         method: one of `all_methods`.
-        widths: of predefined methods: how many channels of each layer stay.
-        ratio: of automatic ones: the share that goes, of channels, weights or filters.
-        macs: of network slimming, in place of the ratio: the budget to come nearest to.
-        design_macs: of `STAGE_SHARES`: the budget of the design. (default: the slimmed network's;
-            of another network, what the shares leave)
-        source: what the trained network sees, where it is trained on other data.
-        images_per_class: that methods with samples look at.
+        widths: for predefined methods: channels to keep, by layer.
+        ratio: for automatic ones: the share of channels, weights or filters to prune.
+        macs: for network slimming, in place of the ratio: the budget to come nearest to.
+        design_macs: for `STAGE_SHARES`: the budget of the design. (default: the slimmed network's;
+            for another network, what the shares give)
+        source: input and classes of a network trained on other data.
+        images_per_class: for methods with samples.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,7 +54,7 @@ class MethodArgs(BaseModel):
 
     @property
     def share(self) -> float:
-        """The ratio of a method that needs one. Raises UserError where there is none."""
+        """The ratio of a method that needs one. Raises UserError if there is none."""
         if self.ratio is None:
             raise UserError(f"method {self.method}: needs a ratio; use a share from 0 to below 1")
         return self.ratio
@@ -62,9 +62,9 @@ class MethodArgs(BaseModel):
 
 @dataclass(frozen=True)
 class Pruned:
-    """What is left: the ``network``, narrower, with its weights and its record; or ``masks``.
+    """A narrower ``network`` with its weights and its record ``model``; or ``masks``.
 
-    A designed architecture has a record alone: no weights come with it.
+    A designed architecture only has a record, no weights.
     """
 
     network: nn.Module | None = None
@@ -74,11 +74,11 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network that is to be pruned.
+    """A trained network to prune.
 
-    ``net`` is in evaluation mode, and methods may change its weights; ``images`` are what it sees;
-    ``samples`` gives about so many training images per class and their labels, in batches; ``seed``
-    is that of every draw; ``design`` is the network whose widths are designed, on its own images.
+    ``net`` is in evaluation mode, and methods may change its weights; ``images`` are its input and
+    classes; ``samples`` returns batches of about so many training images per class, with labels;
+    ``seed`` is used for every draw; ``design`` is the network whose widths are designed.
     """
 
     net: nn.Module
@@ -90,14 +90,14 @@ class Trained:
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        """Its channels that can go."""
+        """Its channels that can be removed."""
         return find_groups(self.net, self.images.shape).groups
 
 
 def prune(trained: Trained, args: MethodArgs) -> Pruned:
-    """Prune a network as a run asks.
+    """Prune a network by a run's method.
 
-    Raises UserError for an unknown method or what it cannot do, PruningError naming the layer.
+    Raises UserError for a method that is unknown or does not apply, PruningError naming the layer.
     """
     if args.method in METHODS:
         kept = METHODS[args.method](trained, args)
@@ -137,9 +137,13 @@ def _taylor(trained: Trained, args: MethodArgs) -> Kept:
 
 
 def _by_samples(method: Any, trained: Trained, args: MethodArgs) -> Kept:
-    # A layer that stays whole would be sampled for nothing.
-    layers = [one for one in check_widths(args.widths, trained.groups) if one[1] < one[0].width]
-    images = [one for one, _ in trained.samples(args.images_per_class)]
+    # Layers that stay whole need no samples.
+    layers = [
+        (group, width)
+        for group, width in check_widths(args.widths, trained.groups)
+        if width < group.width
+    ]
+    images = [images for images, _ in trained.samples(args.images_per_class)]
     kept: Kept = method(trained.net, layers, images, seed=trained.seed)
     return kept
 
@@ -152,28 +156,29 @@ def _slim(trained: Trained, args: MethodArgs) -> Kept:
 
 
 def _patterns(trained: Trained, args: MethodArgs) -> magnitude.Masks:
-    """Guided sparsification: the usual masks, averaged over the 3x3 kernels of each stage."""
-    usual = magnitude.magnitude_masks(trained.net, args.share)
+    """Guided sparsification: magnitude's masks, averaged over the 3x3 kernels of each stage."""
+    masks = magnitude.magnitude_masks(trained.net, args.share)
     layers: dict[int, list[str]] = {}
     for group in trained.groups:
-        own = [name for name in group.producers if f"{name}.weight" in usual]
-        layers.setdefault(group.stage, []).extend(own)
-    return magnitude.guided_sparsification(layers, usual)
+        convs = [name for name in group.producers if f"{name}.weight" in masks]
+        layers.setdefault(group.stage, []).extend(convs)
+    return magnitude.guided_sparsification(layers, masks)
 
 
 def _design(trained: Trained, args: MethodArgs) -> ModelRef:
-    """Guided, or transferred where it is another network: stages keep the slimmed one's shares."""
+    """A guided architecture, or transferred to another network: stages keep the slimmed network's
+    shares."""
     slimmed, whole = _slim(trained, args), trained.design
     groups, macs = whole.sound.groups, args.design_macs
-    each = architectures.shares_by_stage(groups, trained.groups, slimmed)
+    shares = architectures.shares_by_stage(groups, trained.groups, slimmed)
     if macs is None and whole.model == trained.model:
-        macs = whole.narrowed({name: len(left) for name, left in slimmed.items()}).cost.macs
-    fitted = (
-        architectures.widths_at(groups, each)
+        macs = whole.narrowed({name: len(kept) for name, kept in slimmed.items()}).cost.macs
+    widths = (
+        architectures.widths_at(groups, shares)
         if macs is None
-        else architectures.fit_widths(whole, groups, each, macs)
+        else architectures.fit_widths(whole, groups, shares, macs)
     )
-    return whole.narrowed(fitted).model
+    return whole.narrowed(widths).model
 
 
 SELECTION, STAGE_SHARES, SOFT_FILTERS = "structure-selection", "stage-shares", "soft-filters"
@@ -189,10 +194,10 @@ METHODS: dict[str, Method] = {
     "slimming": _slim,
 }
 MASKS: dict[str, Callable[[Trained, MethodArgs], Mapping[str, Tensor]]] = {
-    "magnitude": lambda one, args: magnitude.magnitude_masks(one.net, args.share),
-    "magnitude-round": lambda one, args: magnitude.magnitude_masks(one.net, args.share, again=True),
-    "lamp": lambda one, args: magnitude.magnitude_masks(one.net, args.share, size=magnitude.lamp),
+    "magnitude": lambda it, args: magnitude.magnitude_masks(it.net, args.share),
+    "magnitude-round": lambda it, args: magnitude.magnitude_masks(it.net, args.share, again=True),
+    "lamp": lambda it, args: magnitude.magnitude_masks(it.net, args.share, size=magnitude.lamp),
     "guided-patterns": _patterns,
-    # Of soft filter pruning's network, which has these zeros already.
-    SOFT_FILTERS: lambda one, args: magnitude.soft_filter_masks(one.net, args.share),
+    # Soft filter pruning's network already has these zeros.
+    SOFT_FILTERS: lambda it, args: magnitude.soft_filter_masks(it.net, args.share),
 }

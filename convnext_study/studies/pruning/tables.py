@@ -44,21 +44,18 @@ HALF_CONTRASTS = (
 
 
 def findings(records: Iterable[Record]) -> list[Finding]:
-    """Of the runs that the study asks for; nothing of none.
-
-    Latency is measured here and now, of all networks in turn.
-    """
+    """The study's findings from its finished runs; empty without any. Measures latency."""
     rows = rows_of(records)
     if not rows:
         return []
     latencies = measure_latency(rows)
-    found: list[Finding] = [arms_table(rows, latencies)]
+    parts: list[Finding] = [arms_table(rows, latencies)]
     tests = statements(rows)
     if tests:
-        found += [statements_table(tests), "\n".join(_in_words(tests))]
-    found += [*per_network_table(tests), *two_factor_tables(tests)]
-    found.append(StudyFigure("pruning_pareto", TITLE, pareto(rows, latencies)))
-    return found
+        parts += [statements_table(tests), "\n".join(_in_words(tests))]
+    parts += [*per_network_table(tests), *two_factor_tables(tests)]
+    parts.append(StudyFigure("pruning_pareto", TITLE, pareto(rows, latencies)))
+    return parts
 
 
 def arms_table(rows: Mapping[str, Row], latencies: Mapping[str, Spread]) -> Table[Row]:

@@ -1,12 +1,12 @@
-"""Architectures by a ratio or a budget: network slimming's, and those that are designed.
+"""Architectures by a ratio or a budget: network slimming's, and designed ones.
 
 Network slimming (Liu et al., ICCV 2017): the scales of BatchNorm decide which channels stay. In
-training, `add_penalty_gradient` follows each backward pass; then one threshold is found for the
-whole network, by the ratio that the paper sets (`keep_channels`), or by a budget (`keep_budget`).
+training, `add_penalty_gradient` follows each backward pass; then one threshold for the whole
+network follows from a ratio, as in the paper (`keep_channels`), or from a budget (`keep_budget`).
 
-Guided and transferred ones (Liu et al., ICLR 2019, section 5) have a pruned network's averages; the
-paper shows figures only, so the rules are a reading of their descriptions, and rounding is ours.
-Controls have widths that no method chose, at the same budget.
+Guided and transferred architectures (Liu et al., ICLR 2019, section 5) have a pruned network's
+averages; the paper only shows figures, so the rules are our reading of its descriptions, and
+rounding is ours. Controls have widths that no method chose, at the same budget.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from convnext_study.errors import UserError
 from convnext_study.studies.pruning.channel_groups import Group, Kept
 from convnext_study.studies.pruning.costs import UntrainedNetwork
 
-CLOSE = 1e-4  # factors that differ by less give widths that do not
-LEAST = 0.25  # of the widest layer's share, for a random one
+CLOSE = 1e-4  # resolution of the factor; closer ones give equal widths
+LEAST = 0.25  # smallest random share
 
 
 def add_penalty_gradient(net: nn.Module, penalty: float) -> None:
     """Add the subgradient of ``penalty * sum |gamma|``, over all BatchNorms, to the gradients.
 
-    It is ``penalty * sign(gamma)``, nothing at 0, on top of weight decay. Call it between the
+    It is ``penalty * sign(gamma)``, 0 at 0, in addition to weight decay. Call it between the
     backward pass and the step.
     """
     with torch.no_grad():
@@ -44,9 +44,9 @@ def add_penalty_gradient(net: nn.Module, penalty: float) -> None:
 def keep_channels(net: nn.Module, groups: Sequence[Group], ratio: float) -> dict[str, list[int]]:
     """The channels whose ``|gamma|`` is strictly greater than one threshold.
 
-    It is the value at index ``int(total * ratio)`` of all of them, ascending; of a layer
-    that would lose all, the channel with the largest scale stays. The pool are the groups that have
-    a BatchNorm; of several, the first one's scale counts, and of channels that go together the
+    The threshold is the value at index ``int(total * ratio)`` of all of them, ascending; a layer
+    that would lose all channels keeps the one with the largest scale. The pool are the groups that
+    have a BatchNorm; of several norms the first one's scale counts, and of a unit's channels the
     largest. Raises UserError for a network without such norms.
     """
     normed = [group for group in groups if group.norms]
@@ -55,25 +55,25 @@ def keep_channels(net: nn.Module, groups: Sequence[Group], ratio: float) -> dict
         raise UserError("network slimming: no channels with a BatchNorm can go; use another method")
     pool = torch.cat(list(scales.values()))
     threshold = pool.sort().values[int(len(pool) * ratio)]
-    found = {}
+    kept = {}
     for group in normed:
         values = scales[group.name]
         units = (values > threshold).nonzero().flatten().tolist() or [int(values.argmax())]
-        found[group.name] = group.channels_of(units)
-    return found
+        kept[group.name] = group.channels_of(units)
+    return kept
 
 
 def keep_budget(
     net: nn.Module, groups: Sequence[Group], macs: int, whole: UntrainedNetwork
 ) -> dict[str, list[int]]:
-    """The channels that stay where the MACs come nearest to ``macs``; at least one of a layer.
+    """The channels to keep so that the MACs are nearest to ``macs``; at least one in each layer.
 
-    ``whole`` is the network's record. Raises UserError where no ratio leaves as little.
+    ``whole`` is the unpruned network. Raises UserError if no ratio leaves as few.
     """
     total = sum(group.count for group in groups if group.norms)
 
     def keep(gone: int) -> dict[str, list[int]]:
-        # Half a channel more, lest the product is rounded down to one less.
+        # Half a channel more, so that rounding the product down does not lose one.
         return keep_channels(net, groups, (gone + 0.5) / total)
 
     def cost(gone: int) -> int:
@@ -96,17 +96,17 @@ def _scales(net: nn.Module, group: Group) -> Tensor:
 def shares_by_stage(
     groups: Sequence[Group], pruned: Sequence[Group], kept: Kept
 ) -> dict[str, float]:
-    """The share of each layer where stages keep the mean share of a pruned network's layers.
+    """The share of each layer: the mean share of the pruned network's layers in its stage.
 
-    Of the pruned network's own ``groups`` it is the guided architecture, of another's, such as
-    VGG-19's, the transferred one. A stage is what has maps of one size; -1 are the hidden layers of
+    For the pruned network's own ``groups`` this is the guided architecture, for another network's,
+    such as VGG-19's, the transferred one. A stage has maps of one size; -1 are the hidden layers of
     the classifier. Layers that ``kept`` does not name are whole. Raises UserError for a stage that
     the pruned network does not have.
     """
     shares: dict[int, list[float]] = {}
     for group in pruned:
-        left = len(kept[group.name]) if group.name in kept else group.width
-        shares.setdefault(group.stage, []).append(left / group.width)
+        width = len(kept[group.name]) if group.name in kept else group.width
+        shares.setdefault(group.stage, []).append(width / group.width)
     for group in groups:
         if group.stage not in shares:
             raise UserError(f"stage {group.stage} of {group.name}: no share is known for it")
@@ -114,7 +114,7 @@ def shares_by_stage(
 
 
 def random_shares(groups: Sequence[Group], seed: int) -> dict[str, float]:
-    """A share of its own for every layer, drawn evenly from a quarter to one."""
+    """A random share for each layer, uniform from a quarter to one."""
     draw = generator(fold_in(seed, "random widths"))
     drawn = LEAST + (1 - LEAST) * torch.rand(len(groups), generator=draw, dtype=torch.float64)
     return {group.name: share for group, share in zip(groups, drawn.tolist(), strict=True)}
@@ -123,8 +123,7 @@ def random_shares(groups: Sequence[Group], seed: int) -> dict[str, float]:
 def widths_at(
     groups: Sequence[Group], shares: Mapping[str, float], factor: float = 1.0
 ) -> dict[str, int]:
-    """The widths of layers that keep these shares times a factor; at least one channel of each, or
-    one set of those that go together."""
+    """The widths of layers that keep these shares times a factor, at least one unit each."""
     return {
         group.name: min(max(round(factor * shares[group.name] * group.count), 1), group.count)
         * group.size
@@ -135,10 +134,10 @@ def widths_at(
 def fit_widths(
     whole: UntrainedNetwork, groups: Sequence[Group], shares: Mapping[str, float], macs: int
 ) -> dict[str, int]:
-    """Shares of layers, scaled by one factor to MACs nearest to ``macs``.
+    """The widths at these shares, scaled by one factor so that the MACs are nearest to ``macs``.
 
-    Raises UserError for a budget that is more than the whole network's or less than one channel
-    in each layer needs.
+    Raises UserError for a budget above the unpruned network's or below that of one channel in each
+    layer.
     """
     highest = 1 / min(shares.values(), default=1.0)
     steps = 2 ** max(math.ceil(math.log2(highest / CLOSE)), 0)

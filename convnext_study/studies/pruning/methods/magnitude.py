@@ -1,6 +1,6 @@
 """Pruning by size: filters by a score, weights by magnitude, soft filters; and masks.
 
-Masks are True where a weight stays, and are held in training; biases and norms have none.
+Masks are True where a weight stays, and are kept in training; biases and norms have none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from convnext_study.studies.pruning.channel_groups import Group, PruningError, c
 
 Masks = Mapping[str, Tensor]  # by the parameter's name, of its shape, bool
 Choice = Literal["largest", "smallest", "random"]
-# By what filters are ranked, (width,): larger scores stay.
+# Scores of filters, (width,); filters with larger ones stay.
 Score: TypeAlias = Callable[[nn.Module, Group], Tensor]
 
 
@@ -34,16 +34,16 @@ def filter_norms(layer: nn.Module, p: int) -> Tensor:
 
 
 def geometric_median(net: nn.Module, group: Group) -> Tensor:
-    """The sum of distances to the layer's other filters: what is near the median can be made of the
-    others (He et al., CVPR 2019)."""
+    """The sum of distances to the layer's other filters: those near the median are redundant (He et
+    al., CVPR 2019)."""
     filters = _filters(net.get_submodule(group.name))
     return torch.cdist(filters, filters).sum(1)
 
 
 def group_norm(net: nn.Module, group: Group) -> Tensor:
-    """The L2-norm of the weights that go with the channel, those that read it among them (Fang et
-    al., CVPR 2023). Left out are gates, layers that read them in groups or among other channels,
-    and those that read what a GLU or an attention makes of them."""
+    """The L2-norm of the weights that are removed with the channel, those that read it included
+    (Fang et al., CVPR 2023). Left out are gates, and readers that have groups, that also read other
+    channels, or that follow a GLU or an attention."""
     total = torch.zeros(group.width)
     for name in (*group.producers, *group.norms):
         layer = net.get_submodule(name)
@@ -58,16 +58,16 @@ def group_norm(net: nn.Module, group: Group) -> Tensor:
 
 
 def taylor(net: nn.Module, group: Group) -> Tensor:
-    """How much the loss changes without the filter, to first order: the square of the sum of weight
-    times gradient, which the network has to have (Molchanov et al., CVPR 2019)."""
+    """The change of the loss without the filter, to first order: the squared sum of weight times
+    gradient. The network needs its gradients (Molchanov et al., CVPR 2019)."""
     weight = net.get_parameter(f"{group.name}.weight")
     gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
     return (weight.detach() * gradient).flatten(1).sum(1).square()
 
 
 def lamp(weight: Tensor) -> Tensor:
-    """Of single weights: the square over the sum of squares of the layer's weights that are not
-    smaller, of the weight's shape (Lee et al., ICLR 2021)."""
+    """Scores of single weights, of the weight's shape: the square over the sum of squares of the
+    layer's weights that are not smaller (Lee et al., ICLR 2021)."""
     squares, order = weight.flatten().square().sort()
     scores = squares / squares.flip(0).cumsum(0).flip(0).clamp(min=torch.finfo(weight.dtype).tiny)
     return torch.empty_like(scores).scatter_(0, order, scores).view_as(weight)
@@ -87,12 +87,12 @@ def keep_filters(
     seed: int = 0,
     score: Score = l1_norm,
 ) -> dict[str, list[int]]:
-    """Filter pruning in one shot: of each layer named in ``widths`` the filters that stay.
+    """One-shot filter pruning: the filters to keep of each layer named in ``widths``.
 
-    Those with the largest scores stay, by default the L1-norm (Li et al., ICLR 2017) over all input
-    channels, those of pruned filters before it included; nothing makes up for what is lost. All
-    choices but ``largest`` are controls. ``groups`` are as `removal.find_groups` finds them. Raises
-    PruningError for a layer that has no filters of its own, or would be empty.
+    Filters with the largest scores stay, by default the L1-norm (Li et al., ICLR 2017) over all
+    input channels, pruned ones included; nothing compensates for the loss. Choices other than
+    ``largest`` are controls. ``groups`` are those of `removal.find_groups`. Raises PruningError for
+    a layer that has no filters of its own, or would be empty.
     """
     kept = {}
     for group, width in check_widths(widths, groups):
@@ -101,7 +101,7 @@ def keep_filters(
         scores = score(net, group)
         if group.units:
             scores = scores[torch.tensor(group.units)].sum(1)
-        # Those to keep first; of equal ones, the earlier.
+        # Those to keep first; of equal ones the earlier.
         order = scores.sort(descending=choose == "largest", stable=True).indices
         if choose == "random":
             draw = generator(fold_in(seed, "filters", group.name))
@@ -120,26 +120,26 @@ def magnitude_masks(
     """Unstructured magnitude pruning (Han et al., NeurIPS 2015), as Liu et al. (2019) do it.
 
     Weights of all convolutions are in one pool; those stay whose size is strictly greater than the
-    value at index ``int(total * ratio)`` of all sizes, ascending. ``size`` gives those of a layer's
-    weights: its absolute values, or `lamp`'s. ``again`` is a further round: the
-    share is of the weights that are left, and those that went before are zero in ``net``. Raises
-    UserError for a network without convolutions.
+    value at index ``int(total * ratio)`` of all sizes, ascending. ``size`` returns the sizes of a
+    layer's weights: absolute values, or `lamp`'s. With ``again``, a further round, the ratio is of
+    the weights that are left; those pruned before are zero in ``net``. Raises UserError for a
+    network without convolutions.
     """
     sizes = {name: size(weight) for name, weight in conv_weights(net).items()}
     if not sizes:
         raise UserError("magnitude pruning: the network has no convolutions; use another network")
-    pool = torch.cat([one.flatten() for one in sizes.values()])
+    pool = torch.cat([values.flatten() for values in sizes.values()])
     left = int(pool.count_nonzero()) if again else len(pool)
     # The kth smallest, counted from 1: the value at that index in ascending order.
     threshold = pool.kthvalue(len(pool) - left + int(left * ratio) + 1).values
-    return {name: one > threshold for name, one in sizes.items()}
+    return {name: values > threshold for name, values in sizes.items()}
 
 
 def soft_filter_masks(net: nn.Module, ratio: float) -> dict[str, Tensor]:
     """Soft filter pruning (He et al., IJCAI 2018): masks without the smallest filters.
 
-    Of every convolution the ``int(width * ratio)`` filters of smallest L2 norm go, of equal ones
-    the earlier. In training they are set to zero after every epoch, and trained on.
+    Each convolution loses the ``int(width * ratio)`` filters of smallest L2 norm, of equal ones the
+    earlier. In training these are set to zero after every epoch, and trained on.
     """
     masks = {}
     for name, weight in conv_weights(net).items():
@@ -159,16 +159,16 @@ def conv_weights(net: nn.Module) -> dict[str, Tensor]:
 
 
 def apply_masks(net: nn.Module, masks: Masks) -> None:
-    """Set the weights that go to zero, in place."""
+    """Zero the masked weights, in place."""
     with torch.no_grad():
         for name, mask in masks.items():
             net.get_parameter(name).mul_(mask)
 
 
 def mask_gradients(net: nn.Module, masks: Masks) -> None:
-    """Set their gradients to zero too: call it between the backward pass and the step.
+    """Zero the gradients of masked weights; call it between the backward pass and the step.
 
-    Weight decay and momentum then leave them at zero.
+    Weight decay and momentum then leave the weights at zero.
     """
     with torch.no_grad():
         for name, mask in masks.items():
@@ -178,10 +178,10 @@ def mask_gradients(net: nn.Module, masks: Masks) -> None:
 
 
 def draw_masked(net: nn.Module, masks: Masks, generator: torch.Generator) -> None:
-    """New random weights under the masks, in place: the start of the authors' scratch arms.
+    """Draw new weights under the masks, in place, as in the authors' scratch arms.
 
-    Normal, of standard deviation ``sqrt(2 / n)``, n the layer's kept weights over its input
-    channels.
+    They are normal with standard deviation ``sqrt(2 / n)``, where n is the layer's number of kept
+    weights over its input channels.
     """
     with torch.no_grad():
         for name, mask in masks.items():
@@ -195,10 +195,10 @@ def draw_masked(net: nn.Module, masks: Masks, generator: torch.Generator) -> Non
 def guided_sparsification(layers: Mapping[int, Sequence[str]], masks: Masks) -> dict[str, Tensor]:
     """One pattern for all 3x3 kernels of a stage: its most kept positions, as many as on average.
 
-    ``layers`` are names of the convolutions of each stage, ``masks`` those on their weights. At
-    least one position stays; other kernels keep their masks. Of equal positions the earlier stays.
+    ``layers`` are the names of each stage's convolutions, ``masks`` those on their weights. At
+    least one position stays, of equal ones the earlier. Other kernels keep their masks.
     """
-    found = dict(masks)
+    guided = dict(masks)
     for names in layers.values():
         weights = [f"{name}.weight" for name in names]
         square = [name for name in weights if masks[name].shape[2:] == (3, 3)]
@@ -211,5 +211,5 @@ def guided_sparsification(layers: Mapping[int, Sequence[str]], masks: Masks) -> 
         chosen[order[: max(1, round(float(shares.sum())))]] = True
         for name in square:
             pattern = chosen.view(1, 1, 3, 3).to(masks[name].device)
-            found[name] = pattern.expand(masks[name].shape).clone()
-    return found
+            guided[name] = pattern.expand(masks[name].shape).clone()
+    return guided

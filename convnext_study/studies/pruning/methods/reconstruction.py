@@ -1,9 +1,10 @@
-"""Channels chosen by what the next layer reads, and that layer's weights fitted to what is left.
+"""Channels chosen by their contributions to the next layer, whose weights are then refitted.
 
 Both methods go layer by layer, front to back, and sample a layer at random positions. ThiNet (Luo
-et al., ICCV 2017) removes greedily the channels whose loss the next layer notices least and scales
-the others by least squares. Regression (He et al., ICCV 2017) keeps those with a coefficient in a
-LASSO of the unpruned layer's outputs on what each channel adds to them, and fits the weights anew.
+et al., ICCV 2017) greedily removes the channels that change the next layer's outputs least, and
+scales the others by least squares. Regression (He et al., ICCV 2017) keeps those with a nonzero
+coefficient in a LASSO of the unpruned layer's outputs on the channels' contributions, and refits
+the weights.
 """
 
 from __future__ import annotations
@@ -22,24 +23,24 @@ from convnext_study.data.rng import fold_in, generator
 from convnext_study.studies.pruning.blocks import SelectedConv2d
 from convnext_study.studies.pruning.channel_groups import Group, PruningError
 
-POSITIONS = 10  # of each image
-CHUNK = 1024  # patches at a time, for the sake of memory
-MOST = 20_000  # outputs that the LASSO sees
-SLACK = 1.1  # how many times the target may stay
+POSITIONS = 10  # per image
+CHUNK = 1024  # patches at a time, to limit memory
+MOST = 20_000  # outputs for the LASSO
+SLACK = 1.1  # channels kept, at most, over the target
 STEPS = 40  # of the bisection
 
-Layer: TypeAlias = tuple[Group, int]  # and how many of its channels are to stay
+Layer: TypeAlias = tuple[Group, int]  # with the number of channels to keep
 Reader: TypeAlias = nn.Conv2d | nn.Linear  # a linear layer is a 1x1 convolution, channels last
 
 
 def prune_by_thinet(
     net: nn.Module, layers: Sequence[Layer], images: Sequence[Tensor], *, seed: int = 0
 ) -> dict[str, list[int]]:
-    """Choose channels of the layers, in the network's order, and refit in place what reads them.
+    """Choose channels of the layers, in the network's order, and refit their readers in place.
 
     ``images`` are batches (N, C, H, W); the paper keeps half of the channels and takes 10 images
-    per class. ``seed`` is that of positions and filters. Raises PruningError for a layer whose
-    channels no single layer reads.
+    per class. ``seed`` draws positions and filters. Raises PruningError for a layer whose channels
+    are not read by exactly one layer.
     """
     keep_idx = {}
     for group, count in layers:
@@ -54,81 +55,82 @@ def prune_by_thinet(
 def prune_by_regression(
     net: nn.Module, layers: Sequence[Layer], images: Sequence[Tensor], *, seed: int = 0
 ) -> dict[str, list[int]]:
-    """As `prune_by_thinet`, but that layers that read kept channels get new weights.
+    """As `prune_by_thinet`, but the readers of kept channels get new weights.
 
-    Up to 1.1 times as many channels stay; the paper takes 500 images.
+    Up to 1.1 times the target stays; the paper takes 500 images.
     """
     whole, keep_idx = copy.deepcopy(net), {}
     for group, target in layers:
         draw = generator(fold_in(seed, "regression", group.name))
         reader = reader_of(net, group)
-        mine = sample(net, reader, images, draw)
-        patches, weight = mine.patches.double(), kernels(reader)
-        wanted = sample(whole, reader_of(whole, group), images, mine.places).outputs.double()
-        # Patches and filters at random where there are more than the LASSO needs.
-        pairs = torch.randperm(wanted.numel(), generator=draw)[:MOST]
-        rows, filters = pairs // wanted.shape[1], pairs % wanted.shape[1]
-        parts = added(patches[rows], weight, filters)
-        chosen = keep_idx[group.name] = choose_by_lasso(parts, wanted.flatten()[pairs], target)
-        fitted = _least_squares(patches[:, chosen].flatten(1), wanted)
+        pruned = sample(net, reader, images, draw)
+        patches, weight = pruned.patches.double(), kernels(reader)
+        outputs = sample(whole, reader_of(whole, group), images, pruned.places).outputs.double()
+        # A random subset of patches and filters, if there are more than the LASSO needs.
+        pairs = torch.randperm(outputs.numel(), generator=draw)[:MOST]
+        rows, filters = pairs // outputs.shape[1], pairs % outputs.shape[1]
+        parts = channel_parts(patches[rows], weight, filters)
+        chosen = keep_idx[group.name] = choose_by_lasso(parts, outputs.flatten()[pairs], target)
+        fitted = _least_squares(patches[:, chosen].flatten(1), outputs)
         _refit(weight, chosen, fitted.T.reshape(len(weight), len(chosen), *weight.shape[2:]))
     return keep_idx
 
 
 def _refit(weight: Tensor, chosen: Sequence[int], columns: Tensor) -> None:
-    """Let a layer read these channels alone, by these weights, in place."""
+    """Let a layer read only these channels, with these weights, in place."""
     columns = columns.to(weight)
     weight.zero_()
     weight[:, chosen] = columns
 
 
 def contributions(net: nn.Module, group: Group, images: Sequence[Tensor], seed: int) -> Tensor:
-    """What each channel adds to random outputs of the next layer: (samples, channels), double.
+    """Contributions of channels to random outputs of the next layer: (samples, channels), double.
 
-    A sample is one random filter of it at one random position.
+    A sample is one random filter of that layer at one random position.
     """
     reader, draw = reader_of(net, group), generator(seed)
     patches = sample(net, reader, images, draw).patches
     weight = kernels(reader)
-    return added(patches, weight, torch.randint(len(weight), (len(patches),), generator=draw))
+    filters = torch.randint(len(weight), (len(patches),), generator=draw)
+    return channel_parts(patches, weight, filters)
 
 
 def choose_greedily(x: Tensor, count: int) -> list[int]:
-    """The columns that stay, ascending, when others are removed greedily.
+    """The ``count`` columns to keep, ascending, when the others are removed greedily.
 
-    Each time the one goes, of equal ones the earlier, with which the sum of all removed columns has
-    the smallest norm.
+    Each step removes the column, of equal ones the earlier, for which the sum of all removed
+    columns has the smallest norm.
     """
-    left, removed = list(range(x.shape[1])), x.new_zeros(x.shape[0])
+    kept, removed = list(range(x.shape[1])), x.new_zeros(x.shape[0])
     sizes = x.square().sum(0)
-    while len(left) > count:
-        # |removed + column|^2, but for |removed|^2, which is the same for all.
-        costs = sizes[left] + 2 * (removed @ x[:, left])
-        gone = left.pop(int(costs.argmin()))
-        removed = removed + x[:, gone]
-    return left
+    while len(kept) > count:
+        # |removed + column|^2 without |removed|^2, which is the same for all.
+        costs = sizes[kept] + 2 * (removed @ x[:, kept])
+        column = kept.pop(int(costs.argmin()))
+        removed = removed + x[:, column]
+    return kept
 
 
-def choose_by_lasso(parts: Tensor, wanted: Tensor, target: int) -> list[int]:
-    """The columns with a coefficient in the LASSO of ``wanted`` on ``parts``, ascending.
+def choose_by_lasso(parts: Tensor, outputs: Tensor, target: int) -> list[int]:
+    """The columns with a nonzero coefficient in the LASSO of ``outputs`` on ``parts``, ascending.
 
-    The penalty is found by bisection, so that there are ``target`` of them to 1.1 times as many;
-    where no penalty gives that, the ``target`` largest at the last one.
+    Bisection finds a penalty that keeps ``target`` to 1.1 times as many; if none does, the
+    ``target`` largest coefficients at the last penalty stay.
     """
     if target >= parts.shape[1]:
         return list(range(parts.shape[1]))
-    x, y = parts.numpy(), wanted.numpy()
-    # Above this penalty nothing is left.
+    x, y = parts.numpy(), outputs.numpy()
+    # Above this penalty all coefficients are zero.
     low, high = 0.0, float(np.abs(x.T @ y).max()) / len(y)
     coefficients = np.zeros(x.shape[1])
     for _ in range(STEPS):
         middle = (low + high) / 2
-        found = _lasso(x, y, middle)
-        count = int(np.count_nonzero(found))
+        solution = _lasso(x, y, middle)
+        count = int(np.count_nonzero(solution))
         if count >= target:
-            low, coefficients = middle, found
+            low, coefficients = middle, solution
             if count <= SLACK * target:
-                return np.flatnonzero(found).tolist()
+                return np.flatnonzero(solution).tolist()
         else:
             high = middle
     order = np.argsort(-np.abs(coefficients), kind="stable")
@@ -140,7 +142,7 @@ def _lasso(x: Any, y: Any, penalty: float) -> Any:
     from sklearn.linear_model import Lasso
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # which are zero is known before that
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the zeros are known earlier
         return Lasso(alpha=penalty, fit_intercept=False, max_iter=1000).fit(x, y).coef_
 
 
@@ -150,11 +152,10 @@ def _least_squares(x: Tensor, y: Tensor) -> Tensor:
 
 
 class Sample(NamedTuple):
-    """What a layer reads and gives at random positions of all images.
+    """Inputs and outputs of a layer at random positions of all images.
 
-    ``places`` are rows and columns of output positions, (N, positions, 2) of each batch;
-    ``patches`` (all positions, channels, k, k); ``outputs`` (all positions, filters), without the
-    bias.
+    ``places`` are rows and columns of output positions, (N, positions, 2) per batch; ``patches``
+    (all positions, channels, k, k); ``outputs`` (all positions, filters), without the bias.
     """
 
     places: list[Tensor]
@@ -169,9 +170,9 @@ def sample(
     images: Iterable[Tensor],
     where: torch.Generator | list[Tensor],
 ) -> Sample:
-    """Run the network, which is in evaluation mode, on the images and look at one of its layers.
+    """Run the network, which is in evaluation mode, on the images and sample one of its layers.
 
-    ``where`` draws `POSITIONS` of every image, or are the places of another sample.
+    ``where`` draws `POSITIONS` per image, or is the places of another sample.
     """
     calls: list[tuple[Tensor, Tensor]] = []
     places, patches, outputs = [], [], []
@@ -180,7 +181,7 @@ def sample(
     try:
         for batch, image in enumerate(images):
             net(image)
-            x, y = (_channels_first(reader, one) for one in calls.pop())
+            x, y = (_channels_first(reader, maps) for maps in calls.pop())
             if isinstance(where, torch.Generator):
                 size = (len(y), POSITIONS)
                 drawn = [torch.randint(side, size, generator=where) for side in y.shape[2:]]
@@ -196,12 +197,12 @@ def sample(
 
 
 def _patches(reader: Reader, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """What the layer reads at these output positions (N, positions) of its input."""
+    """The layer's inputs for these output positions, (N, positions) each."""
     size, stride, dilation, padding = kernels(reader).shape[2:], (1, 1), (1, 1), [0] * 4
     if isinstance(reader, nn.Conv2d):
         stride, dilation = reader.stride, reader.dilation  # type: ignore[assignment]
-        padding = reader._reversed_padding_repeated_twice  # as F.pad takes it
-        if isinstance(reader, SelectedConv2d):  # of a stream, only what it reads
+        padding = reader._reversed_padding_repeated_twice  # in the form of F.pad
+        if isinstance(reader, SelectedConv2d):  # it reads only some channels of a stream
             x = x.index_select(1, reader.keep_idx)
     at_rows = rows[..., None] * stride[0] + dilation[0] * torch.arange(size[0])
     at_columns = columns[..., None] * stride[1] + dilation[1] * torch.arange(size[1])
@@ -212,7 +213,7 @@ def _patches(reader: Reader, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor
 
 
 def _channels_first(reader: Reader, x: Tensor) -> Tensor:
-    """As (N, C, H, W), of a linear layer's (N, ..., C)."""
+    """A map (N, C, H, W); a linear layer's (N, ..., C) is reshaped to that."""
     if isinstance(reader, nn.Conv2d):
         return x
     return x.flatten(1, -2).transpose(1, 2).unsqueeze(-1) if x.ndim > 2 else x[:, :, None, None]
@@ -221,8 +222,8 @@ def _channels_first(reader: Reader, x: Tensor) -> Tensor:
 def reader_of(net: nn.Module, group: Group) -> Reader:
     """The layer that reads the group's channels.
 
-    Raises PruningError where that is no single convolution or linear layer, or reads a map that
-    was flattened.
+    Raises PruningError if that is not exactly one convolution or linear layer, or if it reads a
+    flattened map.
     """
     reader = None
     if group.is_read_once and group.consumers[0][1] == 1:
@@ -233,15 +234,15 @@ def reader_of(net: nn.Module, group: Group) -> Reader:
 
 
 def kernels(reader: Reader) -> Tensor:
-    """Its weights (filters, channels, k, k), a view: what is written there is the layer's."""
+    """A view of its weights, (filters, channels, k, k)."""
     weight = reader.weight.detach()
     return weight[:, :, None, None] if isinstance(reader, nn.Linear) else weight
 
 
-def added(patches: Tensor, weight: Tensor, filters: Tensor) -> Tensor:
-    """What each channel adds to one output of each patch: (patches, channels), double.
+def channel_parts(patches: Tensor, weight: Tensor, filters: Tensor) -> Tensor:
+    """Each channel's contribution to one output per patch: (patches, channels), double.
 
-    ``weight`` is the layer's, ``filters`` (patches,) say which output of each patch.
+    ``weight`` is the layer's; ``filters`` (patches,) are the indices of the outputs.
     """
-    parts = zip(torch.split(patches, CHUNK), torch.split(filters, CHUNK), strict=True)
-    return torch.cat([(weight[one].double() * read.double()).sum((2, 3)) for read, one in parts])
+    chunks = zip(torch.split(patches, CHUNK), torch.split(filters, CHUNK), strict=True)
+    return torch.cat([(weight[index].double() * x.double()).sum((2, 3)) for x, index in chunks])

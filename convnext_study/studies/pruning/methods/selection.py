@@ -1,8 +1,8 @@
-"""Sparse structure selection (Huang and Wang, ECCV 2018): whole residual branches go.
+"""Sparse structure selection (Huang and Wang, ECCV 2018), which removes whole residual branches.
 
-A factor multiplies each branch; its penalised loss is minimised by an accelerated proximal step,
-which sets factors to exactly zero. Those branches then leave the network; a block that changes the
-stream keeps its shortcut.
+A factor multiplies each branch; the penalised loss is minimised by an accelerated proximal step,
+which sets factors to exactly zero. Those branches are then removed; a block that changes the stream
+keeps its shortcut.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOMENTUM = 0.9
 class Factor(nn.Module):
     """A learned factor of a residual branch, initially 1. Maps any shape to the same.
 
-    It is not for the optimizer: `proximal_step` moves it.
+    `proximal_step` updates it, not the optimizer.
     """
 
     velocity: Tensor
@@ -37,15 +37,15 @@ class Factor(nn.Module):
         self.register_buffer("velocity", torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The branch, multiplied."""
+        """The branch times the factor."""
         return x * self.weight
 
 
 def add_factors(net: nn.Module) -> dict[str, Factor]:
-    """A factor for each residual branch, in place, by the name of its block.
+    """Add a factor to each residual branch, in place; returns them by the names of the blocks.
 
-    A block is any module with a ``drop_path``, which stands where the branch ends: those of this
-    package's networks and of timm's. Raises UserError for a network without one.
+    A block is any module with a ``drop_path``, which ends the branch, as in this package's networks
+    and in timm's. Raises UserError for a network without one.
     """
     blocks: dict[str, Any] = {
         name: module for name, module in net.named_modules() if hasattr(module, "drop_path")
@@ -64,9 +64,9 @@ def factored_ref(model: ModelRef) -> ModelRef:
     return ModelRef(builder=FACTORED, args={"network": model.model_dump(mode="json")})
 
 
-def build_factored(args: dict[str, Any], *, num_classes: int, **how: Any) -> nn.Module:
+def build_factored(args: dict[str, Any], *, num_classes: int, **options: Any) -> nn.Module:
     """The network of a record that `factored_ref` made."""
-    net = network_of(ModelRef(**args["network"]), num_classes, **how)
+    net = network_of(ModelRef(**args["network"]), num_classes, **options)
     add_factors(net)
     return net
 
@@ -78,8 +78,8 @@ def proximal_step(factors: Mapping[str, Factor], lr: float, penalty: float) -> N
         v = z - factor + momentum * v
         factor = max(0, z + momentum * v)
 
-    Call it after the backward pass, before the optimizer's step: gradients are taken away, so that
-    the optimizer leaves the factors alone.
+    Call it between the backward pass and the optimizer's step: it removes the gradients, so that
+    the optimizer does not change the factors.
     """
     with torch.no_grad():
         for factor in factors.values():
@@ -93,7 +93,7 @@ def proximal_step(factors: Mapping[str, Factor], lr: float, penalty: float) -> N
 
 
 def factors_of(net: nn.Module) -> dict[str, Factor]:
-    """The factors of a network that has them, by the names of their blocks."""
+    """The factors of a network by the names of their blocks."""
     return {
         name.partition(".drop_path")[0]: module
         for name, module in net.named_modules()
@@ -102,11 +102,9 @@ def factors_of(net: nn.Module) -> dict[str, Factor]:
 
 
 def remove_branches(net: Any) -> nn.Module:
-    """The network without the branches whose factor is zero, with the weights that are left, the
-    other factors included.
+    """A network without the branches whose factor is zero; the other factors are in its weights.
 
-    ``net`` stays whole. Raises UserError for a network that is no pre-activation ResNet of whole
-    branches (`PreActSpec`).
+    ``net`` is not changed. Raises UserError for a network that is not a `PreActSpec`'s.
     """
     if not isinstance(getattr(net, "spec", None), PreActSpec):
         raise UserError(f"structure selection: {type(net).__name__} has no spec of branches to go")
@@ -117,14 +115,14 @@ def remove_branches(net: Any) -> nn.Module:
     stages = []
     for stage, branches in enumerate(spec.branches()):
         blocks = [f"stages.{stage}.blocks.{block}." for block in range(len(branches))]
-        left = [
+        keeps = [
             has and bool(factors[block.removesuffix(".")].weight > 0)
             for block, has in zip(blocks, branches, strict=True)
         ]
-        # The first block always stays, for its shortcut; the others move up.
-        stay = [block for block, has in zip(blocks, left, strict=True) if has or block is blocks[0]]
-        for new, old in zip(blocks, stay, strict=False):
+        # The first block always stays, for its shortcut; later blocks move forward.
+        kept = [b for b, keep in zip(blocks, keeps, strict=True) if keep or b is blocks[0]]
+        for new, old in zip(blocks, kept, strict=False):
             for name in [name for name in state if name.startswith(old)]:
                 state[new + name.removeprefix(old)] = state[name]
-        stages.append((sum(left), left[0]))
+        stages.append((sum(keeps), keeps[0]))
     return refilled(net, spec.replace(stages=tuple(stages)), state)
