@@ -1,4 +1,4 @@
-"""Every validation image once, and what may be said of the accuracy that comes out."""
+"""Evaluate a network on every validation image once, and state what the accuracy refers to."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TOP = 5
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What was measured, and on what; ``primary`` names the metric that the run is judged by."""
+    """The measured metrics and their data; ``primary`` names the run's primary metric."""
 
     model: str
     weights: str
@@ -52,13 +52,13 @@ class TaskResult:
         """The fields, ready for JSON."""
         return {
             **vars(self),
-            "metrics": {name: one.model_dump() for name, one in self.metrics.items()},
+            "metrics": {name: metric.model_dump() for name, metric in self.metrics.items()},
         }
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Images right, and the share in percent with Wilson's 95 % interval."""
+    """The number of correct images, and the accuracy in percent with Wilson's 95 % interval."""
 
     right: int
     percent: float
@@ -67,18 +67,18 @@ class Accuracy:
 
     @classmethod
     def of(cls, right: int, images: int) -> Accuracy:
-        """From the number of images and how many of them are right."""
+        """From the numbers of correct images and of all."""
         interval = wilson_interval(right, images)
         return cls(right, 100 * right / images, interval.low, interval.high)
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What was measured, and on what.
+    """The measured accuracy and its data.
 
     ``images`` were read; ``corrupt_images`` could not be, and are left out. ``top5`` is None for
-    five classes and less. ``correct_bits`` is hex, one bit an image in order, as in a run's result,
-    for paired tests. ``precision`` is that of the run's recipe, as in training.
+    five classes or fewer. ``correct_bits`` is hex, one bit per image in order, as in a run's
+    result, for paired tests. ``precision`` is that of the run's recipe, as in training.
     """
 
     model: str
@@ -105,13 +105,13 @@ def evaluate_by_task(loaded: LoadedModel, uri: str, runtime: Runtime) -> TaskRes
     """Evaluate a run's network by the run's task.
 
     Args:
-        loaded: of a run of a task of this package.
-        uri: data of that task, the run's own or other.
-        runtime: on what.
+        loaded: the network of a run.
+        uri: data of the run's task, its own or other data.
+        runtime: the device and its settings.
 
     Raises:
-        EvaluationError: the data do not suit the network.
-        ScoresError: what it says of an image is not finite.
+        EvaluationError: the data does not fit the network.
+        ScoresError: its output for an image is not finite.
     """
     if loaded.run is None:
         raise EvaluationError(f"{loaded.name}: was not trained here, so no task is known")
@@ -122,23 +122,23 @@ def evaluate_by_task(loaded: LoadedModel, uri: str, runtime: Runtime) -> TaskRes
             f"{loaded.name} was trained for {loaded.classes} classes, {uri} has {task.num_classes}"
         )
     loaded.check_names(uri, task.fingerprint.get("class_names"))
-    found = _measure(task, loaded, uri, runtime)
+    evaluation = _measure(task, loaded, uri, runtime)
     return TaskResult(
         model=loaded.name,
         weights=loaded.weights,
         data=uri,
-        images=found.images,
-        metrics=dict(found.metrics),
-        primary=found.primary,
-        notes=(*loaded.notes, *left_out(found.corrupt_images, found.images)),
+        images=evaluation.images,
+        metrics=dict(evaluation.metrics),
+        primary=evaluation.primary,
+        notes=(*loaded.notes, *left_out(evaluation.corrupt_images, evaluation.images)),
     )
 
 
 def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtime) -> EvalResult:
-    """Run every validation image through a classifier once, but for bad ones that are skipped.
+    """Run every validation image through a classifier once, except for skipped bad ones.
 
-    Raises EvaluationError where the network has another number of classes than the data, DataError
-    at a bad image, and where none can be read.
+    Raises EvaluationError if the network has another number of classes than the data, DataError
+    for a bad image, or if none can be read.
     """
     if loaded.classes != data.num_classes:
         raise EvaluationError(
@@ -147,14 +147,14 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
         )
     loaded.check_names(data.uri, digest_of_names(data.classes))
     task = _Ranked(loaded, data, batch, runtime)
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
-        found = _measure(task, loaded, data.uri, runtime)
+        evaluation = _measure(task, loaded, data.uri, runtime)
     finally:
         task.close()
-    images, seconds = found.images, time.perf_counter() - began
-    first, among = task.ranks["first"], task.ranks["among"]
-    left = left_out(found.corrupt_images, images)
+    images, seconds = evaluation.images, time.perf_counter() - start
+    top1, top5 = task.ranks["first"], task.ranks["among"]
+    skipped_note = left_out(evaluation.corrupt_images, images)
     return EvalResult(
         model=loaded.name,
         weights=loaded.weights,
@@ -163,13 +163,13 @@ def evaluate(loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtim
         classes=data.num_classes,
         transform=f"{_transform(loaded, data)}",
         precision=loaded.precision,
-        top1=Accuracy.of(int(first.sum()), images),
-        top5=Accuracy.of(int(among.sum()), images) if data.num_classes > TOP else None,
+        top1=Accuracy.of(int(top1.sum()), images),
+        top5=Accuracy.of(int(top5.sum()), images) if data.num_classes > TOP else None,
         images_per_s=images / seconds,
         measured_on=_measured_on(data, images),
-        notes=(*loaded.notes, *_notes(loaded, data), *data.notes, *left),
-        correct_bits=Samples.of_bits(first.numpy()).data,
-        corrupt_images=found.corrupt_images,
+        notes=(*loaded.notes, *_notes(loaded, data), *data.notes, *skipped_note),
+        correct_bits=Samples.of_bits(top1.numpy()).data,
+        corrupt_images=evaluation.corrupt_images,
     )
 
 
@@ -188,13 +188,13 @@ def _measure(task: Any, loaded: LoadedModel, uri: str, runtime: Runtime) -> Eval
 
 
 def _check_readers() -> None:
-    if why := pool.failure():
-        raise RunFailed(why)
+    if reason := pool.failure():
+        raise RunFailed(reason)
 
 
 class _Ranked(Classification):
-    """Validation images under a network's own transform: whether the right class is first, and
-    whether it is among the first five."""
+    """Validation images with a network's own transform: whether the correct class is the first
+    prediction, and whether it is among the first five."""
 
     def __init__(
         self, loaded: LoadedModel, data: DatasetPair, batch: int, runtime: Runtime
@@ -229,8 +229,8 @@ class _Ranked(Classification):
     def transforms(self) -> tuple[Transform, Transform]:
         side = self.recipe.image_size or self.data.size
         resized = int(side / self.recipe.crop_pct)
-        how = self._crop_mode, side, resized, self.recipe.interpolation, self.data.mean
-        return Steps(crop_steps(*how)), Steps(crop_steps(*how))
+        crop = self._crop_mode, side, resized, self.recipe.interpolation, self.data.mean
+        return Steps(crop_steps(*crop)), Steps(crop_steps(*crop))
 
     def scores(self, model: nn.Module, images: Tensor) -> Sequence[Tensor]:
         logits = answer_of(model, images, self.run.name)
@@ -239,8 +239,8 @@ class _Ranked(Classification):
         return [logits.float()]
 
     def measure(self, exits: Sequence[Tensor], labels: Tensor) -> Evidence:
-        right = exits[0].topk(min(TOP, exits[0].shape[1])).indices == labels[:, None]
-        return {"first": right[:, 0], "among": right.any(1)}
+        correct = exits[0].topk(min(TOP, exits[0].shape[1])).indices == labels[:, None]
+        return {"first": correct[:, 0], "among": correct.any(1)}
 
     def metrics(self, evidence: Evidence) -> tuple[Mapping[str, Metric], str]:
         self.ranks = evidence
@@ -253,7 +253,7 @@ class _Ranked(Classification):
 
 
 def left_out(corrupt: int, images: int) -> list[str]:
-    """What to note where images could not be read."""
+    """Notes on images that could not be read."""
     if not corrupt:
         return []
     return [f"{corrupt} of {corrupt + images} validation images cannot be read and are left out"]
@@ -268,14 +268,14 @@ def _transform(loaded: LoadedModel, data: DatasetPair) -> str:
 
 
 def _measured_on(data: DatasetPair, images: int) -> str:
-    """What the numbers are numbers of, and whether the paper's may stand beside them."""
-    what = f"the {images} validation images of {data.uri}, {data.num_classes} classes"
+    """What the numbers were measured on, and whether they compare with the paper's."""
+    scope = f"the {images} validation images of {data.uri}, {data.num_classes} classes"
     if (images, data.num_classes) == IMAGENET[1:3]:
         return (
-            f"{what}: as many as ImageNet-1K's validation set has; if they are that, the paper's "
+            f"{scope}: as many as ImageNet-1K's validation set has; if they are that, the paper's "
             "figures compare"
         )
-    return f"{what}. This is not ImageNet-1K: no figure of the paper compares"
+    return f"{scope}. This is not ImageNet-1K: no figure of the paper compares"
 
 
 def _notes(loaded: LoadedModel, data: DatasetPair) -> list[str]:

@@ -1,4 +1,4 @@
-"""Networks by name: timm's, this package's among them, and torchvision's."""
+"""Networks by name: timm's, including this package's, and torchvision's."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 TORCHVISION = "torchvision:"
 RANDOM = "random, nothing was loaded: the accuracy is that of guessing"
-# The stem's in this package's own layout, which no released file has.
+# The stem's weight in this package's own layout, which no released file has.
 OWN_NAMES = frozenset({"stem.conv.weight"})
 INTERPOLATIONS = ("bicubic", "bilinear")
 _HUB = "huggingface.co"
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
-Given = tuple[Path, "State"]  # weights of a file
+FileWeights = tuple[Path, "State"]
 
 
 class Unreachable(RunFailed):
-    """Weights that have to be fetched cannot be."""
+    """Weights that are needed cannot be fetched."""
 
 
 def load_named(
@@ -49,11 +49,11 @@ def load_named(
     """A network by its timm name, or ``torchvision:NAME`` or ``torchvision:NAME.WEIGHTS``.
 
     Args:
-        name: as above. torchvision's WEIGHTS default to the first it published, ``IMAGENET1K_V1``.
+        name: as above. torchvision's WEIGHTS default to the first published, ``IMAGENET1K_V1``.
         weights: a state dict as ``.safetensors`` or a torch file, in the network's own layout; a
-            road map's network also takes those of timm, torchvision and the authors.
+            road map's network also accepts those of timm, torchvision and the authors.
         pretrained: fetch the released weights, or take them from the cache.
-        kind: ``raw`` or averaged (``ema``), of a file with both; see `read_weights`.
+        kind: ``raw`` or averaged (``ema``), for a file with both; see `read_weights`.
 
     Raises:
         EvaluationError: no such network, no such weights, or weights that do not fit.
@@ -69,47 +69,47 @@ def load_named(
     from convnext_study.models.pretrained.key_maps import PretrainedError
     from convnext_study.models.pretrained.state_files import read_weights
 
-    read = read_weights(weights, kind)
+    weights_read = read_weights(weights, kind)
     try:
-        loaded = load(name, (weights, read.state), False)
+        loaded = load(name, (weights, weights_read.state), False)
     except PretrainedError as error:
         raise PretrainedError(f"{weights}: {error}") from None
-    return replace(loaded, **_told(weights, read))
+    return replace(loaded, **_description(weights, weights_read))
 
 
-def _told(path: Path, read: Weights) -> dict[str, Any]:
-    """What a `LoadedModel` says of a file's weights."""
-    words = {"raw": "raw", "ema": "averaged", None: ""}[read.kind]
+def _description(path: Path, read: Weights) -> dict[str, Any]:
+    """The fields of a `LoadedModel` that describe a file's weights."""
+    label = {"raw": "raw", "ema": "averaged", None: ""}[read.kind]
     where = f" ({read.key})" if read.key else ""
-    told: dict[str, Any] = {"weights": f"from {path.name}" + (words and f": {words}{where}")}
+    fields: dict[str, Any] = {"weights": f"from {path.name}" + (label and f": {label}{where}")}
     if read.others:
         other, kind = ("averaged", "ema") if read.kind == "raw" else ("raw", "raw")
-        told["notes"] = (
+        fields["notes"] = (
             f"{path.name} also holds {other} weights ({read.others}), which --eval-weights {kind} "
             "takes",
         )
-    return told
+    return fields
 
 
-def _timm(name: str, given: Given | None, pretrained: bool) -> LoadedModel:
+def _timm(name: str, file_weights: FileWeights | None, pretrained: bool) -> LoadedModel:
     if pretrained and not _resolves(_HUB):
-        # Five retries with pauses come first otherwise; what is in the cache is still found.
+        # Otherwise it retries five times with pauses; weights in the cache still load.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from convnext_study.models.lean_timm import timm
 
     if not timm.is_model(name):
         raise EvaluationError(f"{name}: no run folder and no timm model{nearest_of_timm(name)}")
-    keywords = _fields(given[1]) if given and name.startswith("roadmap_") else {}
+    keywords = _fields(file_weights[1]) if file_weights and name.startswith("roadmap_") else {}
 
-    def make(**more: Any) -> Any:
+    def make(**kwargs: Any) -> Any:
         try:
-            return timm.create_model(name, pretrained=pretrained, **keywords, **more)
+            return timm.create_model(name, pretrained=pretrained, **keywords, **kwargs)
         except RuntimeError as error:  # an unknown tag, or no weights for this name
             raise EvaluationError(f"{name}: {first_line(error)}") from None
         except (OSError, ValueError) as error:
             raise _unreachable(name, error) from None
 
-    net = _for_classes(make, given)
+    net = _for_classes(make, file_weights)
     released = getattr(net, "pretrained_cfg", {})
     if pretrained and not any(
         released.get(key) for key in ("url", "file", "hf_hub_id", "state_dict")
@@ -134,12 +134,12 @@ def _timm(name: str, given: Given | None, pretrained: bool) -> LoadedModel:
 
 
 def _check_transform(name: str, config: dict[str, Any]) -> None:
-    """Raises EvaluationError for a published transform that there is no equal of here."""
+    """Raises EvaluationError for a published transform that has no equivalent here."""
     channels, height, width = config["input_size"]
     unknown = [
         f"{field} {config[field]!r}"
-        for field, known in (("crop_mode", MODES), ("interpolation", INTERPOLATIONS))
-        if config[field] not in known
+        for field, supported in (("crop_mode", MODES), ("interpolation", INTERPOLATIONS))
+        if config[field] not in supported
     ]
     if (channels, height) != (3, width):
         unknown.append(f"images of {channels} channels, {height} by {width}")
@@ -150,13 +150,13 @@ def _check_transform(name: str, config: dict[str, Any]) -> None:
         )
 
 
-def _torchvision(name: str, given: Given | None, pretrained: bool) -> LoadedModel:
+def _torchvision(name: str, file_weights: FileWeights | None, pretrained: bool) -> LoadedModel:
     from torchvision import models
 
     short, _, tag = name.removeprefix(TORCHVISION).partition(".")
-    known = models.list_models(module=models)
-    if short not in known:
-        close = did_you_mean(short, known) if difflib.get_close_matches(short, known) else ""
+    names = models.list_models(module=models)
+    if short not in names:
+        close = did_you_mean(short, names) if difflib.get_close_matches(short, names) else ""
         raise EvaluationError(f"{name}: torchvision has no such model{close}")
     entries = {entry.name: entry for entry in models.get_model_weights(short)}
     tag = tag or next(iter(entries))
@@ -164,13 +164,13 @@ def _torchvision(name: str, given: Given | None, pretrained: bool) -> LoadedMode
         raise EvaluationError(f"{name}: no such weights; there are {', '.join(entries)}")
     entry = entries[tag]
 
-    def make(**more: Any) -> Any:
+    def make(**kwargs: Any) -> Any:
         try:
-            return models.get_model(short, weights=entry if pretrained else None, **more)
+            return models.get_model(short, weights=entry if pretrained else None, **kwargs)
         except OSError as error:
             raise _unreachable(name, error) from None
 
-    net = _for_classes(make, given)
+    net = _for_classes(make, file_weights)
     transform = entry.transforms()
     return LoadedModel(
         name=f"{TORCHVISION}{short}",
@@ -187,26 +187,26 @@ def _torchvision(name: str, given: Given | None, pretrained: bool) -> LoadedMode
     )
 
 
-def _for_classes(make: Callable[..., Any], given: Given | None) -> Any:
-    """A network with the weights of a file, and as many classes as these have."""
+def _for_classes(make: Callable[..., Any], file_weights: FileWeights | None) -> Any:
+    """A network with the weights of a file, and their number of classes."""
     from convnext_study.models.pretrained import convert
     from convnext_study.models.roadmap_net import RoadmapNet
 
     net = make()
-    if given is None:
+    if file_weights is None:
         return net
-    if not getattr(net, "num_classes", True):  # some of timm's have no classifier unless asked
+    if not getattr(net, "num_classes", True):  # some of timm's have no classifier by default
         net = make(num_classes=1)
-    path, state = given
-    foreign = isinstance(net, RoadmapNet) and not OWN_NAMES & set(state)
-    if foreign:
-        found = convert.classes_of(state)
+    path, state = file_weights
+    released = isinstance(net, RoadmapNet) and not OWN_NAMES & set(state)
+    if released:
+        classes = convert.classes_of(state)
     else:
         name, classifier = classifier_of(net)
-        found = len(state[name]) if name in state and state[name].ndim else len(classifier)
-    if found != len(classifier_of(net)[1]):
-        net = make(num_classes=found)
-    if foreign:
+        classes = len(state[name]) if name in state and state[name].ndim else len(classifier)
+    if classes != len(classifier_of(net)[1]):
+        net = make(num_classes=classes)
+    if released:
         convert.load(net, state)
     else:
         put_weights(net, state, str(path))
@@ -214,19 +214,19 @@ def _for_classes(make: Callable[..., Any], given: Given | None) -> Any:
 
 
 def _fields(state: State) -> dict[str, Any]:
-    """A road map's last row has neither layer scale nor GRN, released ConvNeXts have: what the
-    weights say holds."""
+    """Layer scale and GRN of the weights: a road map's last row has neither, but released ConvNeXts
+    do."""
     from convnext_study.models.pretrained import convert
 
     if not OWN_NAMES & set(state):
         spec = convert.spec_of(state)
         return {"layer_scale": spec.layer_scale, "grn": spec.grn}
-    scaled, grn = (any(f".branch.{one}.gamma" in key for key in state) for one in ("scale", "grn"))
+    scaled, grn = (any(f".branch.{x}.gamma" in key for key in state) for x in ("scale", "grn"))
     return {"layer_scale": 1e-6 if scaled else None, "grn": grn}
 
 
 def _resolves(host: str) -> bool:
-    """Whether a host's name has an address; behind a proxy only the proxy knows."""
+    """Whether a host's name resolves; True behind a proxy, which resolves it itself."""
     if any(os.environ.get(variable) for variable in _PROXIES):
         return True
     try:

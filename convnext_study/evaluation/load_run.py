@@ -1,4 +1,4 @@
-"""From a name or a run's folder to a network in evaluation mode, and the images it wants."""
+"""Load a run's network in evaluation mode, with its evaluation transform."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from convnext_study.data.transforms.evaluation import EvalTransform
 from convnext_study.errors import UserError, first_line
 from convnext_study.evaluation.trust import (
-    Called,
+    Allowed,
     EvaluationError,
     TrustError,
+    allowed_calls,
     check_data,
-    what_to_call,
 )
 from convnext_study.imports import TaskError
 from convnext_study.runs import records
@@ -32,9 +32,9 @@ __all__ = ["EvaluationError", "LoadedModel", "TrustError", "load_run"]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network to evaluate. ``classes`` are its outputs; ``weights`` says where they come from.
+    """A network to evaluate. ``classes`` is its number of outputs; ``weights`` their origin.
 
-    ``class_names`` is a digest (`digest_of_names`), where a run's record has it.
+    ``class_names`` is a digest (`digest_of_names`), if the run's checkpoint has one.
     """
 
     name: str
@@ -47,7 +47,7 @@ class LoadedModel:
     class_names: str | None = None
 
     def check_names(self, uri: str, names: str | None) -> None:
-        """Raises EvaluationError where the classes of data have another digest of names."""
+        """Raises EvaluationError if the data's class names have another digest."""
         if None not in (self.class_names, names) and self.class_names != names:
             raise EvaluationError(
                 f"{self.name}: was trained on classes of other names, or in another order, than "
@@ -56,7 +56,7 @@ class LoadedModel:
 
     @property
     def is_classifier(self) -> bool:
-        """Whether it tells classes of images apart, as all do that were not trained here."""
+        """Whether it classifies images, which networks not trained here always do."""
         from convnext_study.training.tasks import task_class
         from convnext_study.training.tasks.classification import Classification
 
@@ -66,15 +66,15 @@ class LoadedModel:
 
     @property
     def precision(self) -> str:
-        """In which it was trained and is to be evaluated: ``float32``, ``bf16`` or ``fp16``."""
+        """The precision of training, also for evaluation: ``float32``, ``bf16`` or ``fp16``."""
         return str(self.run.recipe.get("precision", "float32")) if self.run else "float32"
 
 
 def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> LoadedModel:
     """The network of a run's folder with its newest readable weights.
 
-    A record may come from anywhere and names what to call and to open: see `evaluation.trust` for
-    what it may without ``trust``, and with the file ``code``.
+    A record may come from anywhere and names code to call and data to open: see `evaluation.trust`
+    for what is allowed without ``trust``, and with the file ``code``.
 
     Raises:
         RecordError: no run in this folder.
@@ -89,19 +89,19 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
     if record.result is not None and record.result.model is not None:
         run = run.model_copy(
             update={"model": record.result.model}
-        )  # its parent or training decided
-    called = what_to_call(run, trust=trust, code=code)
+        )  # determined by its parent or by training
+    calls = allowed_calls(run, trust=trust, code=code)
     saved = checkpoint_file.load(folder, notes.append)
     if saved is None:
         raise EvaluationError(f"{folder}: no checkpoint that can be read; train the run first")
-    # Those whose accuracy is the run's result: raw, or averaged, as its recipe says.
+    # The weights whose accuracy is the run's result: raw or averaged, as in its recipe.
     state = dict(saved["model_ema" if recipe.eval_weights == "ema" else "model"])
     epochs = len(saved["state"]["history"])
-    asked = record.epochs[-1].epochs if record.epochs else recipe.epochs
-    if epochs < asked:
-        notes.append(f"the run is not finished: {epochs} of {asked} epochs")
+    total_epochs = record.epochs[-1].epochs if record.epochs else recipe.epochs
+    if epochs < total_epochs:
+        notes.append(f"the run is not finished: {epochs} of {total_epochs} epochs")
     data = _open(run, trust, notes)
-    net = _build(run, called, saved.get("num_classes"), recipe, state, str(folder))
+    net = _build(run, calls, saved.get("num_classes"), recipe, state, str(folder))
     return LoadedModel(
         name=run.id,
         net=net,
@@ -113,7 +113,7 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
             mean=data.mean if data else None,
             std=data.std if data else None,
         ),
-        weights=f"{recipe.eval_weights}, after epoch {epochs} of {asked} on {run.data}",
+        weights=f"{recipe.eval_weights}, after epoch {epochs} of {total_epochs} on {run.data}",
         run=run,
         notes=tuple(notes),
         class_names=saved.get("data", {}).get("class_names"),
@@ -121,9 +121,9 @@ def load_run(folder: Path, *, trust: bool = False, code: Path | None = None) -> 
 
 
 def _open(run: Run, trust: bool, notes: list[str]) -> DatasetPair | None:
-    """The data of a run; None, and a note, where it is not there or not to be opened.
+    """The data of a run; None, with a note, if it is missing or must not be opened.
 
-    Also None where its images have no class: such images are prepared by the run's task.
+    Also None if its labels are not classes: such data is prepared by the run's task.
     """
     from convnext_study.data import open_data
     from convnext_study.data.dataset import DataError
@@ -147,23 +147,23 @@ def _open(run: Run, trust: bool, notes: list[str]) -> DatasetPair | None:
 
 
 def _build(
-    run: Run, called: Called, classes: int | None, recipe: Recipe, state: dict[str, Any], where: str
+    run: Run, calls: Allowed, classes: int | None, recipe: Recipe, state: dict[str, Any], where: str
 ) -> nn.Module:
     from convnext_study.training.runtime import Runtime
 
     try:
-        if called.task is None:
-            # Whatever the weights were that it started from: its own follow.
-            args = {name: value for name, value in called.args.items() if name != "pretrained"}
-            net = called.builder(args, num_classes=classes, drop_path=0.0, init=recipe.init)
+        if calls.task is None:
+            # Not the weights that it started from: its own are loaded below.
+            args = {name: value for name, value in calls.args.items() if name != "pretrained"}
+            net = calls.builder(args, num_classes=classes, drop_path=0.0, init=recipe.init)
         else:
-            model = run.model.model_copy(update={"args": called.args})
-            net = called.task(run.model_copy(update={"model": model}), Runtime()).build()
+            model = run.model.model_copy(update={"args": calls.args})
+            net = calls.task(run.model_copy(update={"model": model}), Runtime()).build()
     except TaskError as error:
         raise EvaluationError(f"{where}: its network cannot be built ({error})") from error
     except UserError:
         raise
-    except Exception as error:  # whatever arguments lead to that do not fit each other
+    except Exception as error:  # any error of arguments that do not fit together
         raise EvaluationError(
             f"{where}: its network cannot be built ({first_line(error):.200})"
         ) from error
@@ -174,13 +174,13 @@ def _build(
 def classifier_of(net: Any) -> tuple[str, Tensor]:
     """Name and weight of the layer whose outputs, its first axis, are a network's classes.
 
-    The network itself is asked, as files have their weights in any order. Of several classifiers
-    it is the first; where it cannot be asked, its last layer, as torchvision defines them.
+    It is the result of ``get_classifier``, the first if there are several; for networks without
+    that method, the last layer, as in torchvision.
 
-    Raises EvaluationError where there is none.
+    Raises EvaluationError if there is none.
     """
-    asked = net.get_classifier() if hasattr(net, "get_classifier") else net
-    head = asked[0] if isinstance(asked, tuple | list) else asked
+    classifiers = net.get_classifier() if hasattr(net, "get_classifier") else net
+    head = classifiers[0] if isinstance(classifiers, tuple | list) else classifiers
     names = {id(weight): name for name, weight in net.named_parameters()}
     matrices = [weight for weight in head.parameters() if weight.ndim > 1 and id(weight) in names]
     if not matrices:
@@ -189,7 +189,7 @@ def classifier_of(net: Any) -> tuple[str, Tensor]:
 
 
 def put_weights(net: nn.Module, state: Mapping[str, Any], where: str) -> None:
-    """Load all weights or none. Raises EvaluationError, one line, where they do not fit."""
+    """Load all weights. Raises EvaluationError, one line, if they do not fit."""
     try:
         net.load_state_dict(state)
     except RuntimeError as error:

@@ -1,8 +1,8 @@
-"""What a run's record may have called and opened before its reader trusts it.
+"""What a run's record may call and open if the user does not trust it.
 
-A record is a file from anywhere. By itself it may name the builders of this package, with
-arguments that describe a network and nothing else, and data that is read without running code or
-using the network. A Python file is run only where the reader names that very file.
+A record is a file of unknown origin. It may only name builders of this package, with arguments
+that describe a network and nothing else, and data that is read without executing code or using the
+network. A Python file is executed only if the user names that very file.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class EvaluationError(UserError):
 
 
 class TrustError(EvaluationError):
-    """A record asks for more than it may; the message says for what, and how to allow it."""
+    """A record requests what is not allowed; the message names it and how to allow it."""
 
 
 _HELP = "add --trust if you know where the run comes from"
 
-# timm's own keywords reach files and the network (pretrained, pretrained_cfg, checkpoint_path,
-# cache_dir, a source before the name), and its networks take classes and functions. These are
-# numbers, switches and names of layers.
+# timm's own keywords give access to files and the network (pretrained, pretrained_cfg,
+# checkpoint_path, cache_dir, a source before the name), and its networks take classes and
+# functions. The keywords here are numbers, switches and names of layers.
 NUMBERS = frozenset((
     "attn_drop", "attn_drop_rate", "avg_down", "base_width", "block_reduce_first", "cardinality",
     "channels", "conv_bias", "conv_mlp", "deep_stem", "depth", "depths", "dims", "drop_block_rate",
@@ -46,7 +46,7 @@ NUMBERS = frozenset((
     "ls_init_value", "mlp_ratio", "mlp_ratios", "norm_eps", "num_heads", "output_stride",
     "patch_size", "proj_drop_rate", "qkv_bias", "replace_stem_pool", "stem_width", "use_grn",
     "window_size", "zero_init_last",
-    # of this package's own networks, which timm knows too
+    # of this package's own networks, which are registered with timm
     "activations", "depthwise", "expansion", "grn", "inverted", "kernel", "layer_scale", "modules",
     "norms", "spatial_first", "stem_stride", "width",
 ))  # fmt: skip
@@ -60,37 +60,37 @@ _NAME = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Called:
-    """What a run's record has called: its builder, with its arguments, and its task if not ours."""
+class Allowed:
+    """The calls of a run's record: its builder and arguments, and its task if it is not ours."""
 
     builder: Callable[..., nn.Module]
     args: dict[str, Any]
     task: Callable[..., Any] | None
 
 
-def what_to_call(run: Run, *, trust: bool = False, code: Path | None = None) -> Called:
+def allowed_calls(run: Run, *, trust: bool = False, code: Path | None = None) -> Allowed:
     """The builder and the task that a record names, if they may be called.
 
     Args:
         run: of the record.
-        trust: import whatever it names, with whatever arguments.
-        code: a file of the reader's that has the builder or the task.
+        trust: import anything it names, with any arguments.
+        code: a file of the user that defines the builder or the task.
 
-    Raises TrustError for what may not be called. Nothing of it has been imported then.
+    Raises TrustError for anything else, before importing it.
     """
     reference, args = run.model.builder, _checked(run, run.model, trust, code)
     task_name = run.task.name if ":" in run.task.name else None  # others are this package's own
     if task_name is not None:
         _check_import(run, task_name, trust, code)
-    # Only now: a file is not run for a record that is refused.
+    # Only now: a file is not executed for a record that is rejected.
     task = None if task_name is None else _find(task_name, code) or resolve(task_name)
     own = _find(reference, code)
-    return Called(checked(reference, own) if own else get_builder(reference), args, task)
+    return Allowed(checked(reference, own) if own else get_builder(reference), args, task)
 
 
 def _checked(run: Run, model: ModelRef, trust: bool, code: Path | None) -> dict[str, Any]:
-    """A builder's arguments, if it may be called with them. Those of this package check theirs
-    themselves, take plain values, and may name a further network, which is checked as this one."""
+    """A builder's arguments, if it may be called with them. This package's builders check theirs
+    themselves, take plain values, and may name another network, which is checked likewise."""
     reference, args = model.builder, model.args
     if reference == FILE_BUILDER:
         return _file_arguments(run, model, trust, code)
@@ -115,7 +115,7 @@ def _checked(run: Run, model: ModelRef, trust: bool, code: Path | None) -> dict[
 
 
 def _is_own(builder: str) -> bool:
-    """Whether a builder is this package's, a study's among them."""
+    """Whether a builder belongs to this package or one of its studies."""
     if ":" in builder:
         return False
     try:
@@ -126,16 +126,16 @@ def _is_own(builder: str) -> bool:
 
 
 def _check_words(run: Run, value: Any) -> None:
-    """Raises TrustError for a word that could be an address, of a file or of a place to fetch."""
+    """Raises TrustError for a text that could be a path or an address."""
     if isinstance(value, str) and not _PLAIN.fullmatch(value):
         raise TrustError(f"{run.id}: its record names {value!r:.100} of a network; {_HELP}")
     if isinstance(value, list | tuple | dict):
-        for one in value.values() if isinstance(value, dict) else value:
-            _check_words(run, one)
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_words(run, item)
 
 
 def check_timm_arguments(where: str, args: dict[str, Any]) -> None:
-    """Raises TrustError unless these only name a network of timm's and describe it."""
+    """Raises TrustError unless the arguments only name and describe a network of timm."""
     from convnext_study.models.lean_timm import timm
 
     name = args.get("name")
@@ -149,7 +149,7 @@ def check_timm_arguments(where: str, args: dict[str, Any]) -> None:
 
 
 def check_data(where: str, uri: str) -> None:
-    """Raises TrustError for data that a record by itself may not have opened."""
+    """Raises TrustError for data that an untrusted record may not open."""
     scheme, path, _ = split_uri(uri)
     source = SOURCES.get(scheme)
     if source is not None and path.partition("/")[0].lower() not in source.unsafe:
@@ -165,13 +165,13 @@ def _is_plain(key: str, value: Any) -> bool:
         return key in WORDS and _WORD.fullmatch(value) is not None
     if isinstance(value, list):
         return key in NUMBERS and all(
-            not isinstance(one, str) and _is_plain(key, one) for one in value
+            not isinstance(item, str) and _is_plain(key, item) for item in value
         )
     return key in NUMBERS | WORDS and isinstance(value, int | float | None)
 
 
 def _file_arguments(run: Run, model: ModelRef, trust: bool, code: Path | None) -> dict[str, Any]:
-    """Those of `file_net`, with the reader's file in place of the record's where there is one."""
+    """The arguments of `file_net`, with the user's file, if any, in place of the record's."""
     args = model.args
     if code is not None:
         if file_digest(code) != args.get("sha256"):
@@ -197,13 +197,13 @@ def _check_import(run: Run, reference: str, trust: bool, code: Path | None) -> N
 
 
 def _is_in(reference: str, code: Path | None) -> bool:
-    """Whether a module is the reader's file, by its name; a module of this package never is."""
+    """Whether a module's name is that of the user's file; never for modules of this package."""
     module = reference.partition(":")[0].split(".")
     return code is not None and module[-1] == code.stem and module[0] != "convnext_study"
 
 
 def _find(reference: str, code: Path | None) -> Any:
-    """What the reader's file has under that name; None where the name is not of that file."""
+    """The object of that name in the user's file; None if the name is not of that file."""
     if code is None or not _is_in(reference, code):
         return None
     return load_function(code, reference.partition(":")[2])

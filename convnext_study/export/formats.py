@@ -1,4 +1,4 @@
-"""A run's network as files that others can use, each checked against the network itself."""
+"""Export a run's network to files, each checked against the network itself."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
     from convnext_study.data.transforms.evaluation import EvalTransform
 
-# Of the largest output. float32 sums in another order, as in another runtime, round in the sixth
-# digit for each of a few dozen layers.
+# Relative to the largest output. In another runtime float32 sums have another order and differ in
+# the sixth digit in each of a few dozen layers.
 TOLERANCE = 1e-4
 BATCH = 3  # not 1, which an exporter may take for a constant
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written, and how far its outputs are from the network's at most."""
+    """The written files, and the largest difference of their outputs from the network's."""
 
     folder: Path
     files: tuple[str, ...]
     difference: float
-    largest: float  # output, for scale
+    largest: float  # the largest output, for scale
 
 
 def export_model(
@@ -50,17 +50,17 @@ def export_model(
     """Write the network with its card into a folder, read it back, and compare outputs.
 
     Args:
-        net: a row of the road map as `weights.is_row` has it, or for `ANY_NETWORK` any.
+        net: a row of the road map (`weights.is_row`); for the formats in `ANY_NETWORK`, any.
         kind: a key of `FORMATS`.
-        folder: made if missing.
-        transform: of the images it wants, mean and standard deviation included.
-        results: what was measured with these weights, for the card.
-        shape: channels, height and width of an image, where it is no square of the transform's.
+        folder: created if missing.
+        transform: of its input images, including mean and standard deviation.
+        results: metrics of these weights, for the card.
+        shape: channels, height and width of an image, if not the transform's square.
 
     Raises:
-        ExportError: a network that answers by chance, a missing extra, or a folder that cannot be
+        ExportError: a network with random outputs, a missing extra, or a folder that cannot be
             written.
-        RunFailed: what was written does not give the network's outputs.
+        RunFailed: the written network's outputs differ.
     """
     import torch
 
@@ -70,8 +70,8 @@ def export_model(
     shape = shape or (3, transform.image_size, transform.image_size)
     images = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected, again = _outputs(net(images)), _outputs(net(images))
-    if not all(map(partial(torch.allclose, equal_nan=True), expected, again)):
+        expected, repeated = _outputs(net(images)), _outputs(net(images))
+    if not all(map(partial(torch.allclose, equal_nan=True), expected, repeated)):
         raise ExportError(
             f"{type(net).__name__}: draws by chance, such as masks, and answers the same images "
             "differently each time: no file can be checked against it; export another run's"
@@ -82,11 +82,11 @@ def export_model(
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror or error})") from error
     with torch.inference_mode():
-        found = _outputs(run(images))
-    pairs = zip(expected, found, strict=True)
-    # torch's, since Python's passes over what is no number
-    difference = float(torch.stack([(one - other).abs().max() for one, other in pairs]).max())
-    largest = max(float(one.abs().max()) for one in expected)
+        exported = _outputs(run(images))
+    pairs = zip(expected, exported, strict=True)
+    # torch's max, since Python's ignores NaN.
+    difference = float(torch.stack([(a - b).abs().max() for a, b in pairs]).max())
+    largest = max(float(output.abs().max()) for output in expected)
     if not difference <= TOLERANCE * max(largest, 1.0):
         raise RunFailed(
             f"{folder}: the exported network's outputs differ by {difference:.2g} from the "
@@ -96,17 +96,17 @@ def export_model(
     return ExportResult(folder, files, difference, largest)
 
 
-Runner = Callable[["Tensor"], Any]  # one output, or those of several exits
+Runner = Callable[["Tensor"], Any]  # returns one output, or those of several exits
 
 
-def _outputs(found: Any) -> list[Tensor]:
-    """The outputs of a network with one, or with several exits."""
-    return list(found) if isinstance(found, list | tuple) else [found]
+def _outputs(result: Any) -> list[Tensor]:
+    """The outputs of a network with one or several exits."""
+    return list(result) if isinstance(result, list | tuple) else [result]
 
 
 @dataclass(frozen=True)
 class _Export:
-    """What is written where, and the images on which it is compared."""
+    """What to write and where, and the images to compare outputs on."""
 
     net: Any
     folder: Path
@@ -126,7 +126,7 @@ def _hf(export: _Export) -> Runner:
     import timm
 
     save_for_hf(export.net, export.folder, export.transform.config())
-    export.write_card(USE_TIMM, with_config=False)  # timm's config.json has it
+    export.write_card(USE_TIMM, with_config=False)  # it is in timm's config.json
     loaded: Any = timm.create_model(f"local-dir:{export.folder}", pretrained=True)
     return loaded.eval()  # type: ignore[no-any-return]
 
@@ -145,9 +145,9 @@ def _safetensors(export: _Export) -> Runner:
     export.write_card(_USE_SAFETENSORS.format(classes=net.num_classes))
     with safe_open(path, "pt") as file:
         spec = NetSpec.from_dict(json.loads(file.metadata()["spec"]))
-    again = RoadmapNet(spec, num_classes=net.num_classes, in_chans=net.in_chans)
-    again.load_state_dict(read_weights(path).state)
-    return again.eval()
+    loaded = RoadmapNet(spec, num_classes=net.num_classes, in_chans=net.in_chans)
+    loaded.load_state_dict(read_weights(path).state)
+    return loaded.eval()
 
 
 def _onnx(export: _Export) -> Runner:
@@ -157,7 +157,7 @@ def _onnx(export: _Export) -> Runner:
 
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401  torch's exporter needs it, and says so less plainly
+        import onnxscript  # noqa: F401  needed by torch's exporter, whose error is less clear
     except ImportError as error:
         raise ExportError(
             f"--to onnx: {error.name} is not installed; pip install 'convnext-study[onnx]'"
@@ -167,10 +167,10 @@ def _onnx(export: _Export) -> Runner:
         count = len(_outputs(export.net(export.images[:1])))
     names = ["logits"] if count == 1 else [f"logits_exit{exit}" for exit in range(1, count + 1)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of deprecations inside the exporter
+        warnings.simplefilter("ignore")  # deprecations inside the exporter
         torch.onnx.export(
             export.net,
-            (export.images[:2],),  # not 3, as it is then compared with
+            (export.images[:2],),  # not BATCH, the number that it is compared with
             path,
             input_names=["images"],
             output_names=names,
@@ -179,11 +179,11 @@ def _onnx(export: _Export) -> Runner:
             external_data=False,
             verbose=False,
         )
-    which = "[0]" if count == 1 else ""
-    export.write_card(_USE_ONNX.format(outputs=", ".join(names), which=which))
+    index = "[0]" if count == 1 else ""
+    export.write_card(_USE_ONNX.format(outputs=", ".join(names), which=index))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda images: [
-        torch.from_numpy(one) for one in session.run(None, {"images": images.numpy()})
+        torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()})
     ]
 
 
@@ -204,7 +204,7 @@ FORMATS: dict[str, Callable[[_Export], Runner]] = {
     "onnx": _onnx,
     "pt2": _pt2,
 }
-# Those that hold the network itself, and not only weights for one that can be built again.
+# Formats that contain the network itself, and not only weights for one that is built from code.
 ANY_NETWORK = ("onnx", "pt2")
 
 _USE_SAFETENSORS = """\

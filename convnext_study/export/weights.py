@@ -1,5 +1,5 @@
-"""Weights as files for other people: what timm loads by file and by folder, and the card that says
-what they are, how to load them and what was measured with them."""
+"""Export weights as files and folders that timm loads, with a card that says what they are, how to
+load them and what was measured with them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ExportError(UserError):
 def save_checkpoint(net: RoadmapNet, path: Path) -> None:
     """Write a network's weights as safetensors, for ``timm.create_model(NAME, checkpoint_path=)``.
 
-    The file's metadata hold the spec, as JSON. It appears whole or not at all.
+    The file's metadata contains the spec as JSON. The file is written atomically.
     """
     from safetensors.torch import save
 
@@ -40,18 +40,18 @@ def save_for_hf(net: RoadmapNet, folder: Path, data: Mapping[str, Any]) -> None:
     """Write weights and timm's ``config.json`` for ``timm.create_model("local-dir:FOLDER",
     pretrained=True)``.
 
-    Fields in which the network differs from its row travel as ``model_args``. ``data`` are entries
-    of timm's data config that hold for these weights and are not the row's.
+    Fields in which the network differs from its row become ``model_args``. ``data`` are entries of
+    timm's data config that these weights set differently from the row.
     """
     import timm.models
     from timm.models import get_pretrained_cfg
 
     row = row_of(net)
-    own: Any = net
+    model: Any = net
     config = getattr(net, "pretrained_cfg", None) or get_pretrained_cfg(row).to_dict()
     if tuple(data["input_size"][1:]) != tuple(config["input_size"][1:]):
         config = config | {"pool_size": None}
-    own.pretrained_cfg = {**config, **data, "architecture": row}
+    model.pretrained_cfg = {**config, **data, "architecture": row}
     arguments = {
         **changes_of(net.spec, row),
         "num_classes": net.num_classes,
@@ -59,11 +59,11 @@ def save_for_hf(net: RoadmapNet, folder: Path, data: Mapping[str, Any]) -> None:
         "global_pool": net.head.pool_type,
         "output_stride": net.output_stride,
     }
-    timm.models.save_for_hf(own, str(folder), model_args=arguments, safe_serialization=True)
+    timm.models.save_for_hf(model, str(folder), model_args=arguments, safe_serialization=True)
 
 
 def is_row(net: nn.Module) -> TypeGuard[RoadmapNet]:
-    """Whether a network's fields say all of it: one that was pruned has fewer channels."""
+    """Whether a network's spec describes it completely: a pruned one has fewer channels."""
     import torch
 
     from convnext_study.models.roadmap_net import RoadmapNet
@@ -71,20 +71,20 @@ def is_row(net: nn.Module) -> TypeGuard[RoadmapNet]:
     if not isinstance(net, RoadmapNet):
         return False
     with torch.device("meta"):
-        whole = RoadmapNet(net.spec, num_classes=net.num_classes, in_chans=net.in_chans)
-    mine, its = (
-        {name: value.shape for name, value in one.state_dict().items()} for one in (net, whole)
+        unpruned = RoadmapNet(net.spec, num_classes=net.num_classes, in_chans=net.in_chans)
+    shapes, expected = (
+        {name: value.shape for name, value in n.state_dict().items()} for n in (net, unpruned)
     )
-    return mine == its
+    return shapes == expected
 
 
 def row_of(net: RoadmapNet) -> str:
-    """The timm name of the row that a network is, or differs least from."""
+    """The timm name of a network's row, or of the row that it differs least from."""
     from convnext_study.models.registry import VARIANTS
 
-    named = (getattr(net, "pretrained_cfg", None) or {}).get("architecture")
-    if named in VARIANTS:
-        return str(named)
+    architecture = (getattr(net, "pretrained_cfg", None) or {}).get("architecture")
+    if architecture in VARIANTS:
+        return str(architecture)
     return min(VARIANTS, key=lambda name: len(changes_of(net.spec, name)))
 
 
@@ -92,8 +92,8 @@ def changes_of(spec: NetSpec, row: str) -> dict[str, Any]:
     """The fields in which a network differs from a row."""
     from convnext_study.models.registry import VARIANTS
 
-    usual = VARIANTS[row].spec.to_dict()
-    return {name: value for name, value in spec.to_dict().items() if value != usual[name]}
+    defaults = VARIANTS[row].spec.to_dict()
+    return {name: value for name, value in spec.to_dict().items() if value != defaults[name]}
 
 
 _HEAD = """\
@@ -136,14 +136,14 @@ def model_card(
     use: str,
     config: Mapping[str, Any] | None = None,
 ) -> str:
-    """Markdown, for a row with the front matter that model hubs read.
+    """The model card in Markdown; for a row, with the front matter that model hubs read.
 
     Args:
         net: the network.
-        image: channels, height, width of the images it is meant for.
-        results: what was measured with these weights, if anything.
-        use: how it is loaded.
-        config: of the images it wants, where no file beside the card has it.
+        image: channels, height and width of its input images.
+        results: metrics of these weights, if any.
+        use: instructions for loading it.
+        config: of its input images, unless a file beside the card contains it.
     """
     from convnext_study.models.registry import VARIANTS
 
@@ -169,12 +169,12 @@ def model_card(
         f"for an image of {' x '.join(map(str, image))}",
     ]
     if variant is not None:
-        own: Any = net
-        lines.append(f"- {own.num_classes} classes")
+        model: Any = net
+        lines.append(f"- {model.num_classes} classes")
         if changes:
-            differs = ", ".join(f"`{name}` = {value}" for name, value in changes.items())
-            lines.append(f"- differs from the row in {differs}")
-        spec = json.dumps(own.spec.to_dict())
+            differences = ", ".join(f"`{name}` = {value}" for name, value in changes.items())
+            lines.append(f"- differs from the row in {differences}")
+        spec = json.dumps(model.spec.to_dict())
         lines += ["", "All of its fields:", "", "```json", spec, "```"]
     lines += ["", *_results(results), *(_paper(variant, changes) if variant else [])]
     return "\n".join(lines)
@@ -189,7 +189,7 @@ def _results(results: Mapping[str, Any]) -> list[str]:
 
 
 def _paper(variant: Variant, changes: Mapping[str, Any]) -> list[str]:
-    """The paper's row, unless this network is another one (layer scale is part of its recipe)."""
+    """The paper's row, unless this network differs (layer scale is part of the paper's recipe)."""
     paper = published_row(variant.regime, variant.name)
     if paper is None or set(changes) - {"layer_scale"}:
         return []

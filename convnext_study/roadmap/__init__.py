@@ -1,7 +1,7 @@
 """The ordered road maps: section 2 of "A ConvNet for the 2020s", from its first step to its last.
 
 ``t`` is ResNet-50 to ConvNeXt-T (Table 10), ``b`` ResNet-200 to ConvNeXt-B (Table 11), ``nano``
-the same steps from a narrow, shallow base for 64x64 images, which is ours.
+has the same steps from a narrow, shallow base for 64x64 images, and is ours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from convnext_study.roadmap.steps import (
 
 __all__ = ["DEFAULT_REGIME", "ROADMAPS", "Roadmap", "Step", "StepError", "Variant", "get_roadmap"]
 
-# What every road map has in common, in the paper's order.
+# The steps that all road maps share, in the paper's order.
 _SHARED = (
     INVERT_DIMENSIONS,
     MOVE_UP_DEPTHWISE,
@@ -88,12 +88,12 @@ NANO = Roadmap(
     num_classes=10,
 )
 
-DEFAULT_REGIME = "nano"  # of every command: minutes on a laptop
+DEFAULT_REGIME = "nano"  # for all commands: minutes on a laptop
 ROADMAPS: dict[str, Roadmap] = {road.regime: road for road in (T, B, NANO)}
 
 
 def get_roadmap(regime: str) -> Roadmap:
-    """The road map of that name. Raises StepError where there is none."""
+    """The road map of that name. Raises StepError if there is none."""
     if regime not in ROADMAPS:
         raise StepError(f"{regime}: no such road map{did_you_mean(regime, list(ROADMAPS))}")
     return ROADMAPS[regime]

@@ -1,4 +1,4 @@
-"""Extensions of the road: further steps that a user can switch on, and steps of their own.
+"""Extensions of the road: further steps that a user can enable, and users' own steps.
 
 None is a row of the paper's Tables 10 and 11, and none is registered with timm.
 """
@@ -53,20 +53,20 @@ def _isotropic(name: str, recipe: str | None = None, **sets: Any) -> Step:
 
 
 # Table 2: 18, 18 and 36 blocks of 384, 768 and 1024 channels on maps of 14x14; L with layer scale,
-# as its released command has it.
+# as in its released command.
 ISOTROPIC = (
     _isotropic("s", "modern-isotropic-s", depths=(3, 3, 9, 3), width=384),
     _isotropic("b", "modern-isotropic-b", depths=(3, 3, 9, 3), width=768),
     _isotropic("l", "modern-isotropic-l", depths=(3, 3, 27, 3), width=1024, layer_scale=1e-6),
 )
-# Ours: as many blocks as the nano road has at its end, and about its MACs, on maps of 4x4.
+# Ours: as many blocks as the end of the nano road, and about as many MACs, on maps of 4x4.
 ISOTROPIC_NANO = _isotropic("nano", stem_stride=2, width=48)
 
 
 def kernel(size: int) -> Step:
     """The step that gives the road's last network another depthwise kernel, up to 31x31.
 
-    It stands beside the road's own kernel steps, which were tried before the micro design.
+    The road's own kernel steps come before the micro design; this one comes after.
     """
     return Step(
         name=f"end_kernel_{size}",
@@ -87,20 +87,19 @@ def extension_steps(road: Roadmap) -> tuple[Step, ...]:
 
 
 def extension_step(road: Roadmap, name: str) -> Step:
-    """The further step of that name. Raises StepError, naming the nearest one."""
-    found = {step.name: step for step in extension_steps(road)}
-    if name not in found:
-        raise StepError(f"{name}: no such step beyond the road{did_you_mean(name, list(found))}")
-    return found[name]
+    """The further step of that name. Raises StepError, suggesting the closest one."""
+    steps = {step.name: step for step in extension_steps(road)}
+    if name not in steps:
+        raise StepError(f"{name}: no such step beyond the road{did_you_mean(name, list(steps))}")
+    return steps[name]
 
 
 def extend(road: Roadmap, *steps: Step, adopted: bool = True) -> Roadmap:
     """The road map with further steps after its end.
 
-    Adopted ones build on each other and move the end; others stand beside it, each on its own.
-    Where a step sets what an earlier one has set, the later has the last word. Raises StepError
-    for a name that cannot name a folder or that the road has already, SpecError for a field that
-    no network has.
+    Adopted steps build on each other and move the end; others are side branches, each alone. If
+    several steps set the same field, the last one wins. Raises StepError for a name that cannot
+    name a folder or that the road already has, SpecError for a field that networks do not have.
     """
     names = [step.name for step in road.steps]
     for step in steps:
@@ -116,14 +115,14 @@ def extend(road: Roadmap, *steps: Step, adopted: bool = True) -> Roadmap:
 
 
 def network_steps(road: Roadmap) -> tuple[str, ...]:
-    """Names of the adopted steps that change the network: all but the recipe's."""
+    """Names of the adopted steps that change the network, not the recipe."""
     return tuple(name for name in road.adopted() if road.step(name).overrides)
 
 
 def sections(road: Roadmap) -> dict[str, tuple[str, ...]]:
     """The network's adopted steps by section of the paper, in the road's order."""
-    found: dict[str, tuple[str, ...]] = {}
+    by_section: dict[str, tuple[str, ...]] = {}
     for name in network_steps(road):
         section = road.step(name).section
-        found[section] = (*found.get(section, ()), name)
-    return found
+        by_section[section] = (*by_section.get(section, ()), name)
+    return by_section

@@ -1,4 +1,4 @@
-"""The numbers of "A ConvNet for the 2020s", Tables 2, 10 and 11: the only place they stand.
+"""The numbers of "A ConvNet for the 2020s", Tables 2, 10 and 11, written only here.
 
 All are the paper's, measured by its authors on ImageNet-1K. None is a result of this package.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# What the accuracies are: a run's metric of that name compares with them.
+# The metric of the paper's accuracies: only a run's metric of that name is compared with them.
 METRIC, LABEL, UNIT = "top1", "top-1", "%"
-# The sections that the steps stand in, by their numbers.
+# The sections of the steps, by number.
 SECTIONS = {
     "2.1": "Training techniques",
     "2.2": "Macro design",
@@ -26,8 +26,8 @@ class PublishedRow:
 
     ``top1`` and ``std`` (over 3 seeds, Table 10 only) are ImageNet-1K validation accuracy in
     percent; ``gflops`` is as printed, in 1e9 multiply-accumulates at 224x224; ``erratum`` says why
-    the printed figure cannot be that of the architecture, ``origin`` where an accuracy is most
-    likely from that is no training of the paper's.
+    the printed figure cannot be that of the architecture; ``origin`` is the likely source of an
+    accuracy that the paper's authors did not train for.
     """
 
     top1: float
@@ -111,7 +111,7 @@ _B_ROWS = {
     "separate_downsampling": PublishedRow(83.60, 15.35),
 }
 
-# Appendix A.1, on the roads of Tables 10 and 11; Table 5 has layer scale, of 1e-6, for all.
+# Appendix A.1, on the roads of Tables 10 and 11; in Table 5 all have layer scale, of 1e-6.
 SAME_SETTING = (
     "For experiments in “modernizing a ConvNet” (Section 2), we also use Table 5’s "
     "setting for ImageNet-1K, except EMA is disabled"
@@ -127,5 +127,5 @@ PAPER: dict[str, dict[str, PublishedRow]] = {"t": _T_ROWS, "b": _B_ROWS}
 
 
 def published_row(regime: str, step: str) -> PublishedRow | None:
-    """The paper's row for a step, or None where the paper has none (the nano road is ours)."""
+    """The paper's row for a step, or None if it has none (the nano road is ours)."""
     return PAPER.get(regime, {}).get(step)

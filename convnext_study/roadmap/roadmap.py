@@ -19,9 +19,9 @@ class StepError(UserError):
 class Step:
     """A name and the fields it sets, in the network or in the recipe.
 
-    No two steps of a road map set the same field, but for the two exceptions that the paper makes:
-    the ResNet-200 road's first step sets the width that "increase width" sets again, and the side
-    branches (``adopted=False``) are kernel sizes that were tried and not kept.
+    No two steps of a road map set the same field, with the paper's two exceptions: the ResNet-200
+    road's stage ratio sets the width that "increase width" sets again, and the side branches
+    (``adopted=False``) are kernel sizes that were tried and not kept.
 
     Args:
         name: as used on the command line and in timm names.
@@ -29,7 +29,7 @@ class Step:
         section: of the paper.
         rationale: what the step changes and why it was tried, in a sentence or two.
         overrides: fields of `NetSpec`.
-        recipe: which recipe trains this row and all that come from it, if the step sets it.
+        recipe: the recipe of this row and all later ones, if the step sets it.
         adopted: False for a side branch.
     """
 
@@ -47,7 +47,7 @@ class Step:
     def replace(
         self, label: str, *, name: str | None = None, recipe: str | None = None, **overrides: Any
     ) -> Step:
-        """The same step as it stands in another road map."""
+        """The same step adapted to another road map."""
         return replace(
             self,
             label=label,
@@ -59,7 +59,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of a road map: a network, and the recipe that it is published with.
+    """A row of a road map: a network, and the recipe that it was published with.
 
     ``parent`` is the name of the row it is compared with, the last adopted one before it.
     """
@@ -75,7 +75,7 @@ class Variant:
 
     @property
     def model(self) -> str:
-        """The name in timm. The first row is the second's network, trained otherwise."""
+        """The name in timm. The first row is the second's network with another recipe."""
         name = self.name.removesuffix(BASELINE_SUFFIX)
         return f"roadmap_{self.regime}_{name}"
 
@@ -87,7 +87,7 @@ BASELINE_RECIPE = "classic"
 
 @dataclass(frozen=True)
 class Roadmap:
-    """A base network and the steps that lead away from it, in the paper's order."""
+    """A base network and the steps from it, in the paper's order."""
 
     regime: str
     title: str
@@ -99,13 +99,13 @@ class Roadmap:
 
     @property
     def published(self) -> bool:
-        """Whether the paper gives numbers for this road map."""
+        """Whether the paper has numbers for this road map."""
         from convnext_study.roadmap.paper import PAPER
 
         return self.regime in PAPER
 
     def step(self, name: str) -> Step:
-        """The step of that name. Raises StepError, naming the nearest one."""
+        """The step of that name. Raises StepError, suggesting the closest one."""
         for step in self.steps:
             if step.name == name:
                 return step
@@ -117,8 +117,8 @@ class Roadmap:
     def apply(self, names: Iterable[str]) -> NetSpec:
         """The base network with a subset of the steps.
 
-        The order of ``names`` does not matter: steps commute. Where two set one field (the
-        exceptions above), the one that is later on the road has the last word.
+        The order of ``names`` does not matter: steps commute. If two set the same field (the
+        exceptions above), the one that is later on the road wins.
         """
         wanted = {self.step(name).name for name in names}
         changes: dict[str, Any] = {}
@@ -128,13 +128,13 @@ class Roadmap:
         return self.base.replace(**changes)
 
     def adopted(self) -> tuple[str, ...]:
-        """Names of the steps that lead to the end of the road, side branches left out."""
+        """Names of the steps that lead to the end of the road, without side branches."""
         return tuple(step.name for step in self.steps if step.adopted)
 
     def scaled(self, factor: float) -> Roadmap:
-        """The same road with every width multiplied and rounded: ours, in no table of the paper.
+        """The same road with every width multiplied and rounded: ours, not in the paper.
 
-        Raises StepError where no channel is left.
+        Raises StepError if no channel is left.
         """
         narrowest = min(self.base.width, *(s.overrides.get("width", math.inf) for s in self.steps))
         if round(factor * narrowest) < 1:
@@ -161,7 +161,7 @@ class Roadmap:
         return self.apply(step for step in self.adopted() if step != left_out)
 
     def variants(self) -> tuple[Variant, ...]:
-        """Every row, in the paper's order: the baseline, then one for each step."""
+        """All rows, in the paper's order: the baseline, then one per step."""
         baseline = self.steps[0].name + BASELINE_SUFFIX
         rows = [
             Variant(
@@ -191,7 +191,7 @@ class Roadmap:
         return tuple(rows)
 
     def variant(self, name: str) -> Variant:
-        """The row of that name. Raises StepError, naming the nearest one."""
+        """The row of that name. Raises StepError, suggesting the closest one."""
         rows = {variant.name: variant for variant in self.variants()}
         if name not in rows:
             raise StepError(
@@ -202,9 +202,9 @@ class Roadmap:
 
 
 def _parent(rows: list[Variant], step: Step) -> Variant:
-    """The last adopted row; a side branch leaves the road before the field it sets is set."""
-    taken = set() if step.adopted else set(step.overrides)
+    """The last adopted row; for a side branch, the last one that does not set its fields."""
+    fields = set() if step.adopted else set(step.overrides)
     on_road = [
-        row for row in rows if row.adopted and not (row.step and taken & set(row.step.overrides))
+        row for row in rows if row.adopted and not (row.step and fields & set(row.step.overrides))
     ]
     return on_road[-1]

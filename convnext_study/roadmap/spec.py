@@ -1,7 +1,7 @@
 """A network as data: one frozen value with a field per design axis of the paper (no torch here).
 
-The defaults are ResNet-50. Setting fields one after the other walks the road to ConvNeXt
-("A ConvNet for the 2020s", Liu et al., CVPR 2022, section 2).
+The defaults are ResNet-50. Setting fields one after the other leads to ConvNeXt ("A ConvNet for
+the 2020s", Liu et al., CVPR 2022, section 2).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from convnext_study.errors import UserError, did_you_mean
 
 STAGES = 4
 
-# What a field with few values may hold. The order is that of the paper: ResNet's value first.
+# The values of fields with a few choices, in the paper's order: ResNet's value first.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "stem": ("conv", "patchify"),
     "stem_stride": (1, 2, 4),
@@ -33,53 +33,53 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 class SpecError(UserError):
-    """A network was described that cannot be built; the message names the field."""
+    """The description of a network that cannot be built; the message names the field."""
 
 
 class Spec:
-    """To and from plain values, for the frozen dataclasses that networks are made of.
+    """Conversion to and from plain values, for frozen dataclasses that describe networks.
 
-    Values are numbers, texts, and tuples of them, which JSON has as lists.
+    Values are numbers, strings, and tuples of them, which are lists in JSON.
     """
 
     @classmethod
     def kind(cls) -> str:
-        """What is made of it, as errors have it: ``an anytime network``."""
+        """What it describes, for error messages: ``an anytime network``."""
         return "a network"
 
     def __post_init__(self) -> None:
-        """Tuples for JSON's lists, then the check."""
+        """Convert JSON's lists to tuples, then check the values."""
         self._freeze()
         self.check()
 
     def check(self) -> None:
-        """Raises SpecError, one line that names the field, for what no network can have."""
+        """Raises SpecError, one line that names the field, for an invalid value."""
 
     def replace(self, **changes: Any) -> Self:
         """The same network with some fields changed. Raises SpecError for an unknown field."""
-        own = {name: getattr(self, name) for name in self._names()}
-        return type(self).from_dict({**own, **changes})
+        values = {name: getattr(self, name) for name in self._names()}
+        return type(self).from_dict({**values, **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of every field, so that a record can be read without our defaults."""
+        """Plain JSON values of all fields, so that a record does not depend on our defaults."""
         return {name: _lists(getattr(self, name)) for name in self._names()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of ``to_dict``; fields left out keep their defaults."""
+        """The inverse of ``to_dict``; missing fields keep their defaults."""
         cls.check_names(values)
         return cls(**values)
 
     @classmethod
     def check_names(cls, names: Iterable[str]) -> None:
-        """Raises SpecError for a field that there is not."""
+        """Raises SpecError for an unknown field."""
         for name in names:
             if name not in (known := cls._names()):
                 raise SpecError(f"{name}: no such field of {cls.kind()}{did_you_mean(name, known)}")
 
     def _freeze(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            if not isinstance(field.default, str):  # an error shows what was given for a text
+            if not isinstance(field.default, str):  # errors show invalid values of these as given
                 object.__setattr__(self, field.name, _tuples(getattr(self, field.name)))
 
     @classmethod
@@ -97,7 +97,7 @@ def _lists(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class NetSpec(Spec):
-    """What a road-map network is made of. Hashable, and equal to its JSON form and back.
+    """The description of a road-map network. Hashable, and unchanged by a round trip to JSON.
 
     Args:
         depths: blocks in each of the four stages (section 2.2).
@@ -105,7 +105,7 @@ class NetSpec(Spec):
             bottleneck, and the outer width of an inverted one.
         stem: ``conv`` is ResNet's 7x7 convolution and pooling, ``patchify`` one convolution
             over patches that do not overlap (section 2.2).
-        stem_stride: how much the stem shrinks the image: 4 in the paper, less for small images.
+        stem_stride: the stem's reduction of the image: 4 in the paper, less for small images.
         depthwise: the spatial convolution has one group per channel (section 2.3).
         inverted: the block is narrow outside and ``expansion`` times as wide inside (section 2.4).
         spatial_first: the spatial convolution comes first in the block (section 2.5).
@@ -119,13 +119,13 @@ class NetSpec(Spec):
         expansion: ratio of a block's wide side to its narrow side.
         layer_scale: initial value of a learned factor per channel on each branch; ``None``: none.
         layout: ``staged`` halves the map and doubles the width at each stage; ``isotropic`` keeps
-            one width throughout and the map of stage 3, to which the stem shrinks the image at
-            once (section 3.3, Table 2). The stages then only say how many blocks there are.
+            one width and the map of stage 3 throughout, to which the stem reduces the image
+            (section 3.3, Table 2). The stages then only determine the number of blocks.
         grn: global response normalisation before the block's last pointwise convolution
             (ConvNeXt V2, Woo et al., 2023).
 
     Raises:
-        SpecError: a value that no network can have, in one line that names the field.
+        SpecError: an invalid value, in one line that names the field.
     """
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
@@ -147,7 +147,7 @@ class NetSpec(Spec):
     grn: bool = False
 
     def check(self) -> None:
-        """Raises SpecError for a value that no network can have."""
+        """Raises SpecError for an invalid value."""
         for name, allowed in CHOICES.items():
             check_choice(name, getattr(self, name), allowed)
         _check_depths(self.depths)
@@ -160,28 +160,28 @@ class NetSpec(Spec):
             raise SpecError(f"layer_scale: {scale!r}; use None or a number above 0, at most 1")
 
     def stage_width(self, stage: int) -> int:
-        """What ``width`` is in that stage (from 0)."""
+        """The value of ``width`` in that stage (from 0)."""
         return self.width if self.layout == "isotropic" else self.width * 2**stage
 
     def widths(self) -> tuple[int, ...]:
-        """Outer channels of each stage, which are the features one gets from it."""
+        """Outer channels of each stage, which are those of its feature map."""
         outer = 1 if self.inverted else self.expansion
         return tuple(self.stage_width(stage) * outer for stage in range(STAGES))
 
     def stem_reduction(self) -> int:
-        """How many times smaller the stem makes the image: at once by stage 3 if isotropic."""
+        """The stem's reduction of the image; if isotropic, as much as up to stage 3."""
         return self.stem_stride * (4 if self.layout == "isotropic" else 1)
 
 
 def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    """Raises SpecError for a value of that field that is none of these."""
+    """Raises SpecError unless the value of that field is one of these."""
     # True == 1 in Python, so the type is compared too.
-    if not any(value == one and type(value) is type(one) for one in allowed):
+    if not any(value == choice and type(value) is type(choice) for choice in allowed):
         raise SpecError(f"{name}: {value!r} is unknown; use one of {', '.join(map(repr, allowed))}")
 
 
 def check_count(name: str, value: Any) -> None:
-    """Raises SpecError for a value of that field that counts nothing."""
+    """Raises SpecError unless the value of that field is a positive integer."""
     if type(value) is not int or value < 1:
         raise SpecError(f"{name}: {value!r}; use a whole number of at least 1")
 
@@ -196,6 +196,6 @@ def _check_depths(depths: Any) -> None:
 
 RESNET50 = NetSpec()
 RESNET200 = NetSpec(depths=(3, 24, 36, 3))
-# Ours, for 64x64 images on a laptop: the shape of ResNet-50, an eighth as wide, a third as deep.
-# Its stages see maps of 16, 8, 4 and 2 pixels a side, so that a 7x7 kernel has room in two of them.
+# Ours, for 64x64 images on a laptop: shaped like ResNet-50, an eighth as wide, a third as deep. Its
+# stages have maps with sides of 16, 8, 4 and 2, so that a 7x7 kernel fits into two of them.
 RESNET_NANO = NetSpec(depths=(1, 1, 2, 1), width=8)

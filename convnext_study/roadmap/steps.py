@@ -2,7 +2,7 @@
 
 from convnext_study.roadmap.roadmap import Step
 
-# 2.1, training techniques: the same network, trained as Transformers are.
+# 2.1, training techniques: the same network, trained like Transformers.
 
 ENHANCED_RECIPE = Step(
     name="resnet50",
@@ -17,7 +17,7 @@ ENHANCED_RECIPE = Step(
     recipe="modern",
 )
 
-# 2.2, macro design: how deep each stage is, and how the image is first cut up.
+# 2.2, macro design: the depth of each stage, and the stem.
 
 STAGE_RATIO = Step(
     name="stage_ratio",
@@ -94,12 +94,12 @@ MOVE_UP_DEPTHWISE = Step(
 
 
 def _kernel(size: int, *, adopted: bool) -> Step:
-    kept = "Adopted: larger ones gained nothing." if adopted else "Tried and not adopted."
+    verdict = "Adopted: larger ones gained nothing." if adopted else "Tried and not adopted."
     return Step(
         name=f"kernel_{size}",
         label=f"kernel size → {size}",
         section="2.5",
-        rationale=f"The depthwise kernel grows from 3x3 to {size}x{size}. {kept}",
+        rationale=f"The depthwise kernel grows from 3x3 to {size}x{size}. {verdict}",
         overrides={"kernel": size},
         adopted=adopted,
     )

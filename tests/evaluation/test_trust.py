@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from convnext_study.cli import app
 from convnext_study.evaluation import load_run as subjects
 from convnext_study.evaluation.load_run import TrustError, load_run
-from convnext_study.evaluation.trust import check_data, check_timm_arguments, what_to_call
+from convnext_study.evaluation.trust import allowed_calls, check_data, check_timm_arguments
 from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.imports import file_digest
 from convnext_study.models.builders import FILE_BUILDER, ROADMAP_BUILDER, TIMM_BUILDER
@@ -157,9 +157,9 @@ def test_no_module_is_imported(
     else:
         run = stranger.change(model={"builder": reference, "args": {"path": str(stranger.file)}})
     with pytest.raises(TrustError, match="asks to import"):
-        what_to_call(run)
+        allowed_calls(run)
     with pytest.raises(TrustError, match="asks to import"):  # a file called like a module of ours
-        what_to_call(run, code=stranger.folder / "build.py")
+        allowed_calls(run, code=stranger.folder / "build.py")
     with pytest.raises(TrustError, match="asks to import"):
         load_run(stranger.folder)
     assert not stranger.marker.exists()
@@ -251,8 +251,8 @@ def test_arguments_that_do_not_fit_are_one_line(stranger: Stranger) -> None:
 
 def test_the_builders_of_every_study_need_no_trust() -> None:
     for run in runs_of("cifar10:anywhere", [0], None, {}):
-        assert what_to_call(run).args == run.model.args
-    assert what_to_call(make_tiny_run()).task is None
+        assert allowed_calls(run).args == run.model.args
+    assert allowed_calls(make_tiny_run()).task is None
 
 
 def test_data_that_may_run_code_is_not_opened(
@@ -342,7 +342,7 @@ def test_what_a_studys_network_names_is_checked_too(args: dict[str, Any]) -> Non
     for builder in ("pruning-narrowed", "anytime"):
         run = make_tiny_run().model_copy(update={"model": ModelRef(builder=builder, args=args)})
         with pytest.raises(TrustError) as caught:
-            what_to_call(run)
+            allowed_calls(run)
         assert "\n" not in str(caught.value)
 
 
@@ -350,4 +350,4 @@ def test_a_network_within_a_network_of_this_package_needs_no_trust() -> None:
     parent = make_tiny_run().model.model_dump()
     args = {"parent": parent, "kept": {"stages.0.blocks.0.conv1": [0, 2]}, "image_size": [3, 8, 8]}
     model = ModelRef(builder="pruning-narrowed", args=args)
-    assert what_to_call(make_tiny_run().model_copy(update={"model": model})).args == args
+    assert allowed_calls(make_tiny_run().model_copy(update={"model": model})).args == args

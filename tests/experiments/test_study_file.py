@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from convnext_study.cli import app
 from convnext_study.errors import UserError
-from convnext_study.evaluation.trust import what_to_call
+from convnext_study.evaluation.trust import allowed_calls
 from convnext_study.experiments.context import Context
 from convnext_study.experiments.equal_macs import counter, match_macs, nearest_width, parse_target
 from convnext_study.experiments.study_file import (
@@ -232,7 +232,7 @@ def test_a_network_of_timms_needs_no_code_and_no_trust() -> None:
     args = {"name": "resnet18", "stem_width": 8}
     (run,) = Context(road=NANO).network("small", "a small ResNet", "timm", args)
     assert run.model == ModelRef(builder="timm", args=args)
-    called = what_to_call(run)  # as a stranger's record, without --trust
+    called = allowed_calls(run)  # as a stranger's record, without --trust
     net = called.builder(called.args, num_classes=3, drop_path=0.0, init="kaiming")
     assert net.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 
