@@ -59,21 +59,21 @@ def reason_of(error: Exception) -> str:
     return one_line(getattr(error, "strerror", None) or first_line(error))[:500]
 
 
-def first_fault(error: ValidationError, known: Iterable[str]) -> str:
+def first_fault(error: ValidationError, valid: Iterable[str]) -> str:
     """The first invalid value and what is wrong with it: ``epochs: input should be ...``.
 
-    ``known`` are the valid names.
+    ``valid`` are the valid names.
     """
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "settings"
     problem = first["msg"].lower().removeprefix("value error, ")
     if first["type"] == "string_pattern_mismatch":
         problem = "a character that cannot stand here, or nothing at all"
-    hint = did_you_mean(where, list(known)) if first["type"] == "extra_forbidden" else ""
+    hint = did_you_mean(where, list(valid)) if first["type"] == "extra_forbidden" else ""
     return " ".join(f"{where}: {problem}{hint}".split())
 
 
-def did_you_mean(name: str, known: list[str]) -> str:
-    """The end of an error message: the closest known name, else all of them."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; use one of {', '.join(known)}"
+def did_you_mean(name: str, choices: list[str]) -> str:
+    """The end of an error message: the closest of the choices, else all of them."""
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; use one of {', '.join(choices)}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from convnext_study.data.sources import (
     SOURCES,
     Opening,
-    has_place,
+    has_location,
     split_uri,
     usages,
     wrong_labels,
@@ -91,10 +91,10 @@ def data_id(uri: str, identity: dict[str, Any]) -> str | None:
 
     None if the URI names no location and is the identity itself.
     """
-    if not has_place(uri):
+    if not has_location(uri):
         return None
     parsed = split_uri(uri)
-    options = SOURCES[parsed.scheme].besides_place(parsed.path, parsed.option_values)
+    options = SOURCES[parsed.scheme].identity(parsed.path, parsed.option_values)
     return f"{parsed.scheme}:{options}#{digest_of_data(identity)}"
 
 

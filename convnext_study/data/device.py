@@ -72,7 +72,7 @@ class CudaStreams:
         self._device = device
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def beside(self) -> AbstractContextManager[object]:
+    def parallel(self) -> AbstractContextManager[object]:
         """Work started inside runs in parallel with the main work."""
         context: AbstractContextManager[object] = torch.cuda.stream(self._stream)
         return context
@@ -96,7 +96,7 @@ class Prefetcher:
         """The batches in order, each on the device when it is yielded."""
         ready: Batch | None = None
         for batch in batches:
-            with self._streams.beside():
+            with self._streams.parallel():
                 copied = self._copy(batch)
             if ready is not None:
                 yield ready

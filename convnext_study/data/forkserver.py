@@ -98,19 +98,19 @@ def without_main() -> Iterator[None]:
         main.__dict__.update(hidden)
 
 
-def leave_with_owner() -> None:
+def exit_with_owner() -> None:
     """End this process as soon as the one that started it has ended, for whatever reason.
 
     The parent in the system's sense is the server: a reader would stay and hold the lock of a run
     whose process was killed.
     """
 
-    def leave() -> None:
+    def wait() -> None:
         if (owner := multiprocessing.parent_process()) is not None:
             owner.join()
             os._exit(1)
 
-    threading.Thread(target=leave, daemon=True).start()
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _forget() -> None:

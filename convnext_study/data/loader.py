@@ -20,7 +20,7 @@ from convnext_study.data.rng import fold_in, generator
 from convnext_study.data.sharding import WHOLE, BatchSharding, split_batch, val_indices
 from convnext_study.data.transforms.crops import draw_mirrored, draw_offsets, flip, resize, shift
 from convnext_study.data.transforms.image import image_size, train_transform, val_transform
-from convnext_study.data.workers import EraseBox, Request, Samples, Transform
+from convnext_study.data.workers import EraseBox, Request, SampleReader, Transform
 from convnext_study.recipes import Recipe
 
 
@@ -134,9 +134,9 @@ def make_readers(
     """
     bad, samples = data.corrupt.on_corrupt, {}
     if train is not None:
-        samples["train"] = Samples(data.train, train, seed, bad, early)
+        samples["train"] = SampleReader(data.train, train, seed, bad, early)
     if val is not None:
-        samples["val"] = Samples(data.val, val, None, bad)
+        samples["val"] = SampleReader(data.val, val, None, bad)
     return Readers(samples, workers, batch, pin=pin)
 
 
@@ -247,7 +247,7 @@ def _from_memory(
     places: list[Tensor],
 ) -> Iterator[Batch]:
     """The pieces of each step's chosen images, with draws made for all of them."""
-    assert isinstance(data.train, InMemoryDataset)  # noqa: S101  in_memory said so
+    assert isinstance(data.train, InMemoryDataset)  # noqa: S101  checked by in_memory()
     images, side = data.train.of_epoch(seed, epoch), image_size(data, recipe.at_epoch(epoch))
     before = epoch * steps_per_epoch(len(images), recipe.global_batch_size)
     for step, indices in chosen.items():

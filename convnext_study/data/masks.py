@@ -71,7 +71,7 @@ class MaskedImages:
         self._sizes: Ints = np.array([pair[2:] for pair in pairs], dtype=np.int64)
         self._to_class: Labels | None = None
         # (masks, 256), whether a mask has a pixel with a label; why a pair cannot be used.
-        self.holds: Bools = np.zeros((len(pairs), IGNORE + 1), dtype=bool)
+        self.has_label: Bools = np.zeros((len(pairs), IGNORE + 1), dtype=bool)
         self.bad: dict[int, CorruptImage] = {}
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class MaskedImages:
     @property
     def labels(self) -> list[int]:
         """Labels that occur in masks, without the ignored one."""
-        return [int(label) for label in np.flatnonzero(self.holds[:, :IGNORE].any(0))]
+        return [int(label) for label in np.flatnonzero(self.has_label[:, :IGNORE].any(0))]
 
     def pixels(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """An image, (3, H, W) uint8, and its labels, (H, W) uint8.
@@ -141,24 +141,24 @@ class MaskedImages:
                             if on_corrupt == "stop" or len(self.bad) == len(self):
                                 raise self.bad[min(self.bad)]
                         else:
-                            self.holds[index] = result
+                            self.has_label[index] = result
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
-            _surveys[key] = self.holds, self.bad
-        labels_present, bad = _surveys[key]
-        self.holds, self.bad = labels_present.copy(), dict(bad)
+            _surveys[key] = self.has_label, self.bad
+        has_label, bad = _surveys[key]
+        self.has_label, self.bad = has_label.copy(), dict(bad)
 
-    def refuse_from(self, classes: int, on_corrupt: OnCorruptImage) -> None:
+    def reject_labels_from(self, classes: int, on_corrupt: OnCorruptImage) -> None:
         """Mark pairs as bad whose masks contain other labels than 0 to ``classes`` - 1 and 255.
 
         Raises CorruptImage for the first of them; if those are skipped, only if no mask is left or
         several contain the label ``classes``, which means another numbering and not a bad pair.
         """
-        labels_present = self.holds
-        shifted = classes < IGNORE and int(labels_present[:, classes].sum()) > 1
-        for index in np.flatnonzero(labels_present[:, classes:IGNORE].any(1)).tolist():
-            label = classes + int(labels_present[index, classes:IGNORE].argmax())
+        has_label = self.has_label
+        shifted = classes < IGNORE and int(has_label[:, classes].sum()) > 1
+        for index in np.flatnonzero(has_label[:, classes:IGNORE].any(1)).tolist():
+            label = classes + int(has_label[index, classes:IGNORE].argmax())
             reason = (
                 f"holds label {label}; there are {classes} classes, from 0, and {IGNORE} is ignored"
             )
@@ -172,14 +172,14 @@ class MaskedImages:
                 )
             if on_corrupt == "stop" or len(self.bad) == len(self) or (shifted and label == classes):
                 raise self.bad[index]
-            labels_present[index] = False
+            has_label[index] = False
 
     def map_labels(self, to_class: Labels) -> None:
         """Map labels to classes from now on, by a table of 256 entries."""
-        labels, self.holds = self.holds, np.zeros_like(self.holds)
+        labels, self.has_label = self.has_label, np.zeros_like(self.has_label)
         self._to_class = to_class
         for label, number in enumerate(to_class):
-            self.holds[:, number] |= labels[:, label]
+            self.has_label[:, number] |= labels[:, label]
 
     def _examined(self, index: int) -> Bools | CorruptImage:
         """Which labels a mask contains, after checking it against its image's header.
@@ -272,7 +272,7 @@ def masked_data(train: MaskedImages, val: MaskedImages, classes: tuple[str, ...]
                 f"to {use}; masks hold for each pixel the number of its class"
             )
     for label in sorted({*val.labels} - {*train.labels}):
-        mask = val.mask_path(int(val.holds[:, label].argmax()))
+        mask = val.mask_path(int(val.has_label[:, label].argmax()))
         raise DataError(
             f"{mask}: holds class {_named([label], classes)}, and no mask in {train.mask_folder} "
             "does, so it cannot be learned; train on images that show it, or mark its pixels as "
@@ -291,7 +291,7 @@ def check_numbers(train: MaskedImages, val: MaskedImages, names: Sequence[str]) 
         names: of the classes; empty if the largest label determines their number.
     """
     for part in (train, val):
-        if part.labels == [0] and part.holds[:, IGNORE].any():
+        if part.labels == [0] and part.has_label[:, IGNORE].any():
             raise DataError(
                 f"{part.mask_folder}: masks hold 0 and {IGNORE} alone, and {IGNORE} is ignored; "
                 f"write 1 in place of {IGNORE}"

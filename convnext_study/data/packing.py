@@ -25,10 +25,10 @@ from convnext_study.data.dataset import CorruptImage, DataError, OnCorruptImage,
 from convnext_study.data.encoded import EncodedImages
 from convnext_study.data.sources.packed import (
     PACK,
+    IndexEntry,
     PackedImages,
     PackFile,
     PartFile,
-    Place,
     index_path,
     parse_pack,
     read_pack,
@@ -184,7 +184,7 @@ class _Packer:
             for index in self._images(part, number):
                 content, height, width = self._stored(images, index)
                 label, crc = int(images.labels[index]), zlib.crc32(content)
-                places.append(Place(number, offset, len(content), label, crc, height, width))
+                places.append(IndexEntry(number, offset, len(content), label, crc, height, width))
                 offset += file.write(content)
 
         path = shard_path(self.out, part, number)
@@ -200,8 +200,8 @@ class _Packer:
         content = places + ends.astype("<i8").tobytes() + text
         write_bytes(index_path(self.out, part), content)
         sizes = [shard_path(self.out, part, n).stat().st_size for n in self.shards(part)]
-        stored = np.frombuffer(places, "<i8").reshape(-1, len(Place._fields))
-        empty = int((stored[:, Place._fields.index("size")] == 0).sum())
+        stored = np.frombuffer(places, "<i8").reshape(-1, len(IndexEntry._fields))
+        empty = int((stored[:, IndexEntry._fields.index("size")] == 0).sum())
         shards = tuple(sizes)
         return PartFile(images=len(images), digest=digest(content), shards=shards, empty=empty)
 
@@ -237,7 +237,7 @@ _packer: _Packer  # in a process that packs
 def _begin(packer: _Packer) -> None:
     global _packer
     _packer = packer
-    forkserver.leave_with_owner()
+    forkserver.exit_with_owner()
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     signal.pthread_sigmask(signal.SIG_UNBLOCK, forkserver.STOP_SIGNALS)

@@ -25,7 +25,7 @@ from convnext_study.data import forkserver
 from convnext_study.data.dataset import DataError
 from convnext_study.data.forkserver import STOP_SIGNALS
 from convnext_study.data.rng import generator
-from convnext_study.data.workers import Images, Request, Samples, join
+from convnext_study.data.workers import Images, Request, SampleReader, join
 
 PART = 32  # images
 
@@ -41,7 +41,7 @@ class Readers:
     """
 
     def __init__(
-        self, parts: dict[str, Samples], workers: int, batch: int = PART, *, pin: bool = False
+        self, parts: dict[str, SampleReader], workers: int, batch: int = PART, *, pin: bool = False
     ) -> None:
         self._parts, self._workers, self._pin = parts, workers, pin
         self._ahead = -(-batch // (PART * max(workers, 1))) + 1
@@ -122,7 +122,7 @@ class Readers:
             num_workers=self._workers,
             prefetch_factor=self._ahead,
             persistent_workers=True,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             worker_init_fn=_begin,
             multiprocessing_context=forkserver.context(forkserver.READERS),
             # Its own generator: the loader draws a base seed, which must not change the global one.
@@ -144,7 +144,7 @@ class _Parts(Dataset[Images | DataError]):
     instead of the traceback of another process.
     """
 
-    def __init__(self, parts: dict[str, Samples]) -> None:
+    def __init__(self, parts: dict[str, SampleReader]) -> None:
         self._parts = parts
 
     def __getitems__(self, request: Request) -> Images | DataError:
@@ -154,13 +154,13 @@ class _Parts(Dataset[Images | DataError]):
             return error
 
 
-def _as_it_is(images: Any) -> Any:
+def _identity(images: Any) -> Any:
     return images
 
 
 def _begin(_: int) -> None:
     """Set up a reader process."""
-    forkserver.leave_with_owner()
+    forkserver.exit_with_owner()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -20,7 +20,7 @@ from convnext_study.data.dataset import (
 )
 from convnext_study.data.rng import fold_in, kept_generators, seed_everything
 
-IN_A_ROW = 100  # more consecutive bad images mean that the data set is broken
+MOST_CONSECUTIVE = 100  # more consecutive bad images mean that the data set is broken
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 # (3, H, W) uint8 and its label to the network's pixels, also uint8, their label, and the box to
@@ -68,8 +68,8 @@ class Images:
     read: list[bool]
 
 
-class Samples:
-    """Images with their transform, each with its own seed if there is one.
+class SampleReader:
+    """Reads and transforms images, each with its own seed if there is one.
 
     In training, where there is a seed, a bad image is replaced by the next readable one of the data
     set, whatever the order of the epoch, and transformed with the bad one's seed: the replacement
@@ -144,7 +144,7 @@ class Samples:
         """An untransformed image with its label, or the replacement of a bad one or None; and the
         bad one's name."""
         bad: str | None = None
-        tries = min(IN_A_ROW, len(self.images)) if self.seed is not None else 1
+        tries = min(MOST_CONSECUTIVE, len(self.images)) if self.seed is not None else 1
         for candidate in range(index, index + tries):
             try:
                 return self.images.pixels(candidate % len(self.images)), bad

@@ -16,7 +16,7 @@ from convnext_study.evaluation.load_run import (
     EvaluationError,
     LoadedModel,
     classifier_of,
-    put_weights,
+    load_weights,
 )
 from convnext_study.models.builders import nearest_of_timm
 
@@ -209,7 +209,7 @@ def _for_classes(make: Callable[..., Any], file_weights: FileWeights | None) -> 
     if released:
         convert.load(net, state)
     else:
-        put_weights(net, state, str(path))
+        load_weights(net, state, str(path))
     return net
 
 

@@ -167,7 +167,7 @@ def _build(
         raise EvaluationError(
             f"{where}: its network cannot be built ({first_line(error):.200})"
         ) from error
-    put_weights(net, state, where)
+    load_weights(net, state, where)
     return net.eval()
 
 
@@ -188,7 +188,7 @@ def classifier_of(net: Any) -> tuple[str, Tensor]:
     return names[id(matrices[-1])], matrices[-1]
 
 
-def put_weights(net: nn.Module, state: Mapping[str, Any], where: str) -> None:
+def load_weights(net: nn.Module, state: Mapping[str, Any], where: str) -> None:
     """Load all weights. Raises EvaluationError, one line, if they do not fit."""
     try:
         net.load_state_dict(state)

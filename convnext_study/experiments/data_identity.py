@@ -24,7 +24,7 @@ from convnext_study.data.sources import (
     SOURCES,
     DatasetSize,
     check_labels,
-    has_place,
+    has_location,
     split_uri,
 )
 from convnext_study.runs.records import Run
@@ -70,7 +70,7 @@ def _look_at(uri: str, download: bool, corrupt_images: OnCorruptImage) -> Opened
     data = open_data(uri, download=download, corrupt_images=corrupt_images)
     return OpenedData(
         DatasetSize(len(data.train), len(data.val), len(data.classes), data.size, data.val_once),
-        data_id(uri, fingerprint(data)) if has_place(uri) else None,
+        data_id(uri, fingerprint(data)) if has_location(uri) else None,
         isinstance(data.train, InMemoryDataset),
     )
 
@@ -137,7 +137,7 @@ def identify(
             check_labels(run.data, _LABELS[run.task.name])
     ids: dict[str, str | None] = {}
     for uri in dict.fromkeys(run.data for run in given):
-        if not has_place(uri):  # torch is not needed, and takes seconds to import
+        if not has_location(uri):  # torch is not needed, and takes seconds to import
             ids[uri] = None
             continue
         from convnext_study.data.dataset import DataError
@@ -163,7 +163,7 @@ def _id_of(uri: str) -> str | None:
     from convnext_study.data.dataset import DataError
 
     with contextlib.suppress(DataError):
-        return look_at(uri).data_id if has_place(uri) else None
+        return look_at(uri).data_id if has_location(uri) else None
     return None
 
 

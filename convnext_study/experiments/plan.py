@@ -201,7 +201,7 @@ def _images_of(uri: str, todo: Sequence[Run], machine: Machine) -> tuple[int, bo
     size = max(run.recipe["image_size"] or 0 for run in todo)
     embedded = SOURCES.get(uri)
     if (
-        embedded and embedded.size and not embedded.has_place
+        embedded and embedded.size and not embedded.has_location
     ):  # torch is not needed here, and takes seconds to import
         return size or embedded.size.image_size, False
     if machine.dry_run and (missing := size_if_missing(uri)):

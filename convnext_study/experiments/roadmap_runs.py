@@ -80,7 +80,7 @@ def name_data(data: str) -> str:
     if source is None or source.needs_path:
         given += [] if source and source.size else [PurePath(path).name]
     else:
-        given += [options if source.has_place else path]
+        given += [options if source.has_location else path]
     return re.sub("[^A-Za-z0-9]+", "-", "-".join(filter(None, given))).strip("-")
 
 

@@ -52,7 +52,7 @@ class Geometry(NamedTuple):
         reach = self.dilation * (self.kernel - 1)
         return (side + 2 * self.padding - reach - 1) // self.stride + 1
 
-    def reached(self, tap: int, side: int) -> slice:
+    def tap_positions(self, tap: int, side: int) -> slice:
         """The padded positions that a tap multiplies along a side."""
         first = tap * self.dilation
         return slice(first, first + self.stride * (self.outputs(side) - 1) + 1, self.stride)
@@ -108,7 +108,7 @@ class _Dense(torch.autograd.Function):
 
 def _geometry(conv: nn.Conv2d, side: int) -> Geometry:
     """The geometry of a padded convolution on maps of at most this side."""
-    assert isinstance(conv.padding, tuple)  # noqa: S101  gemm_class() asked
+    assert isinstance(conv.padding, tuple)  # noqa: S101  checked by gemm_class()
     kernel, dilation = conv.kernel_size[0], conv.dilation[0]
     cut = max(kernel // 2 - (side - 1) // dilation, 0)
     padding = int(conv.padding[0]) - cut * dilation
@@ -143,9 +143,10 @@ def _folded(patches: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
     taps = patches.view(count, high, wide, side, side, channels)
     padded = patches.new_zeros(count, height + 2 * padding, width + 2 * padding, channels)
     for down in range(side):
+        rows = geometry.tap_positions(down, height)
         for across in range(side):
-            reached = (slice(None), geometry.reached(down, height), geometry.reached(across, width))
-            padded[reached] += taps[:, :, :, down, across]
+            columns = geometry.tap_positions(across, width)
+            padded[:, rows, columns] += taps[:, :, :, down, across]
     inner = padded[:, padding : padding + height, padding : padding + width]
     return inner.permute(0, 3, 1, 2)
 
@@ -168,7 +169,7 @@ class GemmGradDepthwiseConv2d(nn.Conv2d):
             or input.shape[2] * input.shape[3] > largest
         ):
             return super().forward(input)
-        assert isinstance(self.padding, tuple)  # noqa: S101  gemm_class() asked
+        assert isinstance(self.padding, tuple)  # noqa: S101  checked by gemm_class()
         geometry = (self.stride[0], int(self.padding[0]), self.dilation[0])
         return _Depthwise.apply(input, self.weight, self.bias, *geometry)  # type: ignore[no-any-return]
 

@@ -21,7 +21,7 @@ import torch
 _COMPILER = "torch._dynamo.utils"
 
 
-class _Later(ModuleType):
+class _LazyModule(ModuleType):
     """Stands in for a module, and imports it when one of its attributes is used."""
 
     def __getattr__(self, name: str) -> Any:
@@ -33,13 +33,13 @@ class _Later(ModuleType):
 
 
 @contextlib.contextmanager
-def _postponed() -> Iterator[None]:
+def _lazy_imports() -> Iterator[None]:
     """In this block, importing the compiler or wandb gives a placeholder."""
-    compiler: Any = _Later(_COMPILER)
+    compiler: Any = _LazyModule(_COMPILER)
     compiler.is_compile_supported = _is_compile_supported  # torchvision imports it by name
     placeholders: list[ModuleType] = [compiler] if "torch._dynamo" not in sys.modules else []
     if "wandb" not in sys.modules and find_spec("wandb") is not None:
-        placeholders.append(_Later("wandb"))
+        placeholders.append(_LazyModule("wandb"))
     disable = torch.compiler.disable
     torch.compiler.disable = functools.partial(_disable, disable)
     for module in placeholders:
@@ -69,7 +69,7 @@ def _disable(disable: Callable[..., Any], function: Any = None, *args: Any, **kw
     return call
 
 
-with _postponed():
+with _lazy_imports():
     import timm
 
 __all__ = ["timm"]

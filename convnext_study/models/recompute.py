@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 # The state that updates running statistics: BatchNorm's momentum and its number of batches.
-Moves = tuple[float | None, torch.Tensor | None]
-_KEPT = "_kept_while_recomputed"
+NormState = tuple[float | None, torch.Tensor | None]
+_FROZEN = "_kept_while_recomputed"
 
 
 @torch.jit.ignore  # type: ignore[untyped-decorator]
@@ -35,30 +35,30 @@ def count_once(model: nn.Module) -> int:
     Hooks on its norms detect that they run within a backward pass. Returns the number of norms.
     Not for compiled networks, whose code updates statistics once anyway.
     """
-    norms = _counting(model)
+    norms = _norms_with_statistics(model)
     for norm in norms:
-        norm.register_forward_pre_hook(_before)
+        norm.register_forward_pre_hook(_freeze_in_backward)
         # Recomputation ends with an exception in the last module whose activations are needed.
-        norm.register_forward_hook(_after, always_call=True)
+        norm.register_forward_hook(_unfreeze_after, always_call=True)
     return len(norms)
 
 
 def _contexts(block: nn.Module) -> tuple[Any, Any]:
     """The contexts of the forward pass and of its recomputation."""
-    return nullcontext(), _still_statistics(block)
+    return nullcontext(), _frozen_statistics(block)
 
 
 @contextmanager
-def _still_statistics(block: nn.Module) -> Iterator[None]:
-    stopped = [(norm, _stop(norm)) for norm in _counting(block)]
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    frozen = [(norm, _freeze(norm)) for norm in _norms_with_statistics(block)]
     try:
         yield
     finally:
-        for norm, moves in stopped:
-            _go_on(norm, moves)
+        for norm, state in frozen:
+            _unfreeze(norm, state)
 
 
-def _counting(model: nn.Module) -> list[Any]:
+def _norms_with_statistics(model: nn.Module) -> list[Any]:
     """The norms with running statistics: all forms of BatchNorm, SyncBatchNorm, EvoNorm."""
     return [
         module
@@ -68,28 +68,28 @@ def _counting(model: nn.Module) -> list[Any]:
     ]
 
 
-def _stop(norm: Any) -> Moves:
-    """Stop a norm's updates of statistics. Returns the state for `_go_on`."""
+def _freeze(norm: Any) -> NormState:
+    """Stop a norm's updates of statistics. Returns the state for `_unfreeze`."""
     batches = getattr(norm, "num_batches_tracked", None)
-    moves = (norm.momentum, batches)
+    state = (norm.momentum, batches)
     norm.momentum = 0.0
     if batches is not None:
         norm.num_batches_tracked = batches.clone()  # SyncBatchNorm requires one
-    return moves
+    return state
 
 
-def _go_on(norm: Any, moves: Moves) -> None:
-    norm.momentum, batches = moves
+def _unfreeze(norm: Any, state: NormState) -> None:
+    norm.momentum, batches = state
     if batches is not None:
         norm.num_batches_tracked = batches
 
 
-def _before(norm: Any, _: Any) -> None:
+def _freeze_in_backward(norm: Any, _: Any) -> None:
     # Outside of a backward pass autograd has no task.
-    if torch._C._current_graph_task_id() != -1 and _KEPT not in norm.__dict__:
-        norm.__dict__[_KEPT] = _stop(norm)
+    if torch._C._current_graph_task_id() != -1 and _FROZEN not in norm.__dict__:
+        norm.__dict__[_FROZEN] = _freeze(norm)
 
 
-def _after(norm: Any, *_: Any) -> None:
-    if _KEPT in norm.__dict__:
-        _go_on(norm, norm.__dict__.pop(_KEPT))
+def _unfreeze_after(norm: Any, *_: Any) -> None:
+    if _FROZEN in norm.__dict__:
+        _unfreeze(norm, norm.__dict__.pop(_FROZEN))

@@ -255,7 +255,7 @@ def test_places_stay_within_sixteen_bits() -> None:
     size = np.full(200, SMALLEST * FINE)
     angle = draw.integers(0, TURN, 200)
     down, right = draw.choice([-room, room], 200), draw.choice([-room, room], 200)
-    found = scene._place(size, angle, down, right, SIZE).reshape(200, SIZE, SIZE)
+    found = scene._scan_pixels(size, angle, down, right, SIZE).reshape(200, SIZE, SIZE)
     at = np.arange(SIZE) - (SIZE - 1) / 2
     rows = at[:, None] - down[:, None, None] / FINE
     columns = at - right[:, None, None] / FINE

@@ -25,7 +25,7 @@ from convnext_study.data.decode import decode_image
 from convnext_study.data.loader import Batch, train_batches, val_batches
 from convnext_study.data.pool import Readers
 from convnext_study.data.sharding import BatchSharding
-from convnext_study.data.workers import Request, Samples
+from convnext_study.data.workers import Request, SampleReader
 from convnext_study.recipes import MODERN
 
 RECIPE = MODERN.replace(
@@ -207,7 +207,7 @@ def test_what_a_killed_reader_leaves_is_read_and_its_end_is_told_in_one_line(
     tmp_path: Path,
 ) -> None:
     data = open_data(f"folder:{make_folder(tmp_path)}")
-    readers = Readers({"train": Samples(data.train, _killed, 0)}, workers=1)
+    readers = Readers({"train": SampleReader(data.train, _killed, 0)}, workers=1)
     found = list(readers.read([Request("train", (0, 1)), Request("train", (6, 7))]))
     assert [images.labels for images in found] == [[0, 0], [1, 1]]
     assert "fewer --workers" in readers.failure

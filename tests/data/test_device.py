@@ -42,7 +42,7 @@ class FakeStreams:
         self.log: list[str] = []
 
     @contextmanager
-    def beside(self) -> Iterator[None]:
+    def parallel(self) -> Iterator[None]:
         self.log.append("{")
         yield
         self.log.append("}")

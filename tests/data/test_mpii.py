@@ -16,7 +16,7 @@ from torch import Tensor
 from convnext_study.data import open_data
 from convnext_study.data.dataset import CorruptImage, DataError
 from convnext_study.data.sources.mpii import JOINTS
-from convnext_study.data.transforms.joint import Cut, CutPerson
+from convnext_study.data.transforms.joint import CropPerson, PersonCrop
 from convnext_study.errors import UserError
 
 HEAD_SIZE = 0.6 * math.hypot(HEAD[2] - HEAD[0], HEAD[3] - HEAD[1])
@@ -71,7 +71,7 @@ def test_joints_stay_on_their_dots(tmp_path: Path, seed: int) -> None:
     data = open_data(f"mpii:{make_split(tmp_path)}")
     image, rows = person(data.train, seed % 8)
     torch.manual_seed(seed)
-    cut, found, _ = CutPerson(Cut(128), data.mirrored, draws=True)(image, rows)
+    cut, found, _ = CropPerson(PersonCrop(128), data.mirrored, draws=True)(image, rows)
     assert cut.shape == (3, 128, 128) and cut.dtype == torch.uint8
     # In a mirror image a joint's dot is the one of its other side.
     plain = [90 + 10 * joint for joint in range(16)]
@@ -90,7 +90,7 @@ def test_what_is_drawn(tmp_path: Path) -> None:
     factors, angles, mirrored = set(), [], 0
     for seed in range(200):
         torch.manual_seed(seed)
-        _, found, _ = CutPerson(Cut(64), data.mirrored, draws=True)(*pair)
+        _, found, _ = CropPerson(PersonCrop(64), data.mirrored, draws=True)(*pair)
         factors.add(64 / float(found[-1, 2]))
         if _is_mirrored(found):
             mirrored += 1
@@ -116,7 +116,7 @@ def _is_mirrored(rows: Tensor) -> bool:
 def test_without_draws_a_person_is_cut_as_it_is(tmp_path: Path) -> None:
     data = open_data(f"mpii:{make_split(tmp_path)}")
     image, rows = person(data.val, 0)
-    cut, found, _ = CutPerson(Cut(100), data.mirrored, draws=False)(image, rows)
+    cut, found, _ = CropPerson(PersonCrop(100), data.mirrored, draws=False)(image, rows)
     # The square of 100 pixels around (60, 50) begins at (10, 0).
     assert torch.equal(cut, image[:, :, 10:110])
     assert torch.allclose(found[:-1, 0], rows[:-1, 0] - 10)
@@ -243,4 +243,4 @@ def test_a_person_outside_of_the_image(tmp_path: Path) -> None:
 
 def test_a_square_of_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="size 0"):
-        Cut(0)
+        PersonCrop(0)

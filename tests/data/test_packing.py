@@ -22,7 +22,7 @@ from convnext_study.data.dataset import CorruptImage, DataError, DatasetPair, di
 from convnext_study.data.encoded import EncodedImages
 from convnext_study.data.loader import train_batches
 from convnext_study.data.packing import Packing, pack
-from convnext_study.data.sources.packed import PACK, Place, _check
+from convnext_study.data.sources.packed import PACK, IndexEntry, _check
 from convnext_study.errors import Busy, RunFailed
 from convnext_study.recipes import CLASSIC
 from convnext_study.runs import locks
@@ -180,7 +180,7 @@ def test_an_index_that_leads_elsewhere(
     out = tmp_path / "out"
     packed(folder, out)
     numbers = np.frombuffer((out / "val.index").read_bytes(), dtype="<i8", count=7).copy()
-    numbers[Place._fields.index(field)] = value
+    numbers[IndexEntry._fields.index(field)] = value
     content = numbers.tobytes() + (out / "val.index").read_bytes()[56:]
     (out / "val.index").write_bytes(content)
     known = json.loads((out / PACK).read_text())
@@ -195,7 +195,7 @@ def test_an_index_that_leads_elsewhere(
 def test_raw_pixels_that_are_too_long() -> None:
     columns: Any = np.array([[0], [0], [3 * 501], [0], [0], [1], [501]])
     with pytest.raises(DataError, match="image 0"):
-        _check(Path("val.index"), Place(*columns), np.array([3 * 501]), 1)
+        _check(Path("val.index"), IndexEntry(*columns), np.array([3 * 501]), 1)
 
 
 def test_val_alone_is_no_training_data(folder: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class DataSource:
         needs_path: whether something must follow the scheme.
         default_path: its folder unless a path follows the scheme.
         options: that may follow the path.
-        says: ``file:function`` for the identity in path and options, without locations of files.
+        identifier: ``file:function`` for the identity in path and options, without locations.
         recipe: the short recipes that fit it, as in `recipes.CHOICES`.
         size: if it is known.
         files: patterns, one of which matches in its folder if data of a known size is present.
@@ -70,7 +70,7 @@ class DataSource:
     needs_path: bool = True
     default_path: str = ""
     options: tuple[str, ...] = ()
-    says: str = ""
+    identifier: str = ""
     recipe: str = "small"
     size: DatasetSize | None = None
     files: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class DataSource:
     unsafe: tuple[str, ...] = ()
 
     @property
-    def has_place(self) -> bool:
+    def has_location(self) -> bool:
         """Whether it is stored in a location, and not identified by its URI alone."""
         return self.needs_path or bool(self.default_path)
 
@@ -87,9 +87,9 @@ class DataSource:
         opener: Callable[[str, Opening], DatasetPair] = _function(self.opener)
         return opener(path, how)
 
-    def besides_place(self, path: str, options: Mapping[str, str]) -> str:
+    def identity(self, path: str, options: Mapping[str, str]) -> str:
         """The identity in its URI, without locations; empty if the data itself identifies it."""
-        return _function(self.says)(path, options) if self.says else ""
+        return _function(self.identifier)(path, options) if self.identifier else ""
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -144,7 +144,7 @@ SOURCES = {
         "timm:NAME",
         "timm_readers:open_timm",
         options=("root", "train", "val", "image", "label", "size"),
-        says="timm_readers:besides_place",
+        identifier="timm_readers:identity_of",
         unsafe=("hfds", "hfids", "tfds", "torch"),
     ),
     "digit-canvas": DataSource(
@@ -193,10 +193,10 @@ def usages(labels: str) -> dict[str, str]:
     return {scheme: source.usage for scheme, source in SOURCES.items() if source.labels == labels}
 
 
-def has_place(uri: str) -> bool:
+def has_location(uri: str) -> bool:
     """Whether known data is stored in a location, and not identified by its URI alone."""
     source = SOURCES.get(split_uri(uri).scheme)
-    return source is not None and source.has_place
+    return source is not None and source.has_location
 
 
 def wrong_labels(uri: str, wanted: str) -> str | None:

@@ -32,7 +32,7 @@ from convnext_study.data.sources.digits import (
     read_photograph,
     writers,
 )
-from convnext_study.data.sources.synthetic import Draw, Scenes, paint, scene_sizes, whole
+from convnext_study.data.sources.synthetic import Draw, Scenes, draw_int, paint, scene_sizes
 
 DEFAULTS = (64, 2000, 400)  # side of a canvas in pixels, training and validation canvases
 SIGNS = (128, 1000, 200)
@@ -76,19 +76,19 @@ class Canvases(Scenes):
         """(count,) int64: the writer of each canvas's digits."""
         return torch.tensor([*islice(cycle(self._scans_of), self.count)])
 
-    def drawn(self, index: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    def render(self, index: int, draw: Draw) -> tuple[Tensor, Tensor]:
         """A canvas, (3, side, side), and its labels, (side, side) uint8."""
         image = self._photograph(draw)
         scans = [*self._scans_of.values()][index % len(self._scans_of)]
-        for _ in range(whole(draw, *FRAGMENTS)):
+        for _ in range(draw_int(draw, *FRAGMENTS)):
             self._fragment(image, scans, draw)
         labels = torch.zeros(self.side, self.side, dtype=torch.uint8)
         taken: list[tuple[int, int, int]] = []
-        for _ in range(whole(draw, *DIGITS)):
+        for _ in range(draw_int(draw, *DIGITS)):
             self._digit(image, labels, taken, scans, draw)
-        for _ in range(whole(draw, *EMPTY) if self.plates else 0):
+        for _ in range(draw_int(draw, *EMPTY) if self.plates else 0):
             if (place := self._place(taken, self._scan(scans, draw)[1], draw)) is not None:
-                _paint(_part(image, place), _disc(place[2]), draw, PLATE)
+                _paint(_square(image, place), _disc(place[2]), draw, PLATE)
         return image, labels
 
     def digests(self) -> dict[str, str]:
@@ -99,8 +99,8 @@ class Canvases(Scenes):
         return {"content": digest(constants, self.scans.numpy(), self.digits.numpy())}
 
     def _photograph(self, draw: Draw) -> Tensor:
-        photo = self.photos[whole(draw, 0, len(self.photos) - 1)]
-        top, left = (whole(draw, 0, extent - self.side) for extent in photo.shape[1:])
+        photo = self.photos[draw_int(draw, 0, len(self.photos) - 1)]
+        top, left = (draw_int(draw, 0, extent - self.side) for extent in photo.shape[1:])
         return photo[:, top : top + self.side, left : left + self.side] * PHOTO
 
     def _digit(
@@ -120,17 +120,17 @@ class Canvases(Scenes):
         if self.plates:
             disc = _disc(side)
             region = disc > 1 / 2
-            _paint(_part(image, place), disc, draw, PLATE)
+            _paint(_square(image, place), disc, draw, PLATE)
             ink = ink * disc
-        _paint(_part(image, place), ink, draw)
-        _part(labels, place)[region] = 1 + int(self.digits[index])
+        _paint(_square(image, place), ink, draw)
+        _square(labels, place)[region] = 1 + int(self.digits[index])
 
     def _place(
         self, taken: list[tuple[int, int, int]], side: int, draw: Draw
     ) -> tuple[int, int, int] | None:
         """A free place for a square, which is added to ``taken``; None if none is found."""
         for _ in range(PLACE):
-            top, left = (whole(draw, 0, self.side - side) for _ in range(2))
+            top, left = (draw_int(draw, 0, self.side - side) for _ in range(2))
             if not any(_overlap((top, left, side), other) for other in taken):
                 taken.append((top, left, side))
                 return (top, left, side)
@@ -140,15 +140,15 @@ class Canvases(Scenes):
         """Add a quarter of a digit of half the size, anywhere."""
         index, side = self._scan(scans, draw)
         side, half = side // 2, side // 4
-        top, left = (whole(draw, 0, side - half) for _ in range(2))
+        top, left = (draw_int(draw, 0, side - half) for _ in range(2))
         ink = _resized(self.scans[index], side)[top : top + half, left : left + half]
-        top, left = (whole(draw, 0, self.side - half) for _ in range(2))
+        top, left = (draw_int(draw, 0, self.side - half) for _ in range(2))
         _paint(image[:, top : top + half, left : left + half], ink, draw)
 
     def _scan(self, scans: Tensor, draw: Draw) -> tuple[int, int]:
         """A random scan of the writer, and its side on the canvas."""
-        side = whole(draw, round(SCAN[0] * self.side), round(SCAN[1] * self.side))
-        return int(scans[whole(draw, 0, len(scans) - 1)]), side
+        side = draw_int(draw, round(SCAN[0] * self.side), round(SCAN[1] * self.side))
+        return int(scans[draw_int(draw, 0, len(scans) - 1)]), side
 
 
 def open_canvases(text: str, _: Opening) -> DatasetPair:
@@ -218,7 +218,7 @@ def _disc(side: int) -> Tensor:
     return (side / 2 - (squared[:, None] + squared[None, :]).sqrt() + 0.5).clamp(0, 1)
 
 
-def _part(maps: Tensor, place: tuple[int, int, int]) -> Tensor:
+def _square(maps: Tensor, place: tuple[int, int, int]) -> Tensor:
     """The square of (..., h, w) at a place (top, left, side)."""
     top, left, side = place
     return maps[..., top : top + side, left : left + side]
@@ -229,7 +229,7 @@ def _paint(under: Tensor, ink: Tensor, draw: Draw, colours: tuple[float, float] 
     paint(under, ink, torch.tensor([draw(*colours) for _ in range(len(under))]))
 
 
-def _overlap(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
-    (top, left, side), (other_top, other_left, other_side) = one, other
+def _overlap(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
+    (top, left, side), (other_top, other_left, other_side) = a, b
     rows = top < other_top + other_side and other_top < top + side
     return rows and left < other_left + other_side and other_left < left + side

@@ -56,7 +56,7 @@ def _part(root: Path, part: str, how: Opening) -> MaskedImages:
             )
     pairs.survey(how.corrupt_images)
     _check_ids(pairs)
-    pairs.refuse_from(LABEL_IDS, how.corrupt_images)
+    pairs.reject_labels_from(LABEL_IDS, how.corrupt_images)
     return pairs
 
 
@@ -84,10 +84,10 @@ def _check_ids(pairs: MaskedImages) -> None:
     ids of rare things (a tunnel, a bridge).
     """
     below_19: Bools = np.asarray(
-        pairs.holds[:, : TRAINED + 1].any(1) & ~pairs.holds[:, TRAINED:IGNORE].any(1)
+        pairs.has_label[:, : TRAINED + 1].any(1) & ~pairs.has_label[:, TRAINED:IGNORE].any(1)
     )
-    suspect = below_19 & pairs.holds[:, IGNORE]
-    if below_19.all() and pairs.holds[:, RARE].any():
+    suspect = below_19 & pairs.has_label[:, IGNORE]
+    if below_19.all() and pairs.has_label[:, RARE].any():
         suspect = below_19
     if suspect.any():
         raise DataError(

@@ -16,7 +16,7 @@ from torch import Tensor
 from convnext_study.data.dataset import DatasetPair, digest
 from convnext_study.data.sources import Opening
 from convnext_study.data.sources.mpii import JOINTS, MEASURED, MIRRORED, Person
-from convnext_study.data.sources.synthetic import Draw, Scenes, paint, scene_sizes, whole
+from convnext_study.data.sources.synthetic import Draw, Scenes, draw_int, paint, scene_sizes
 
 DEFAULTS = (128, 2000, 400)  # side of an image in pixels, training and validation figures
 SIDES = (32, 512)
@@ -30,7 +30,7 @@ ARM_ANGLES, LEG_ANGLES = ((-10.0, 150.0), (-20.0, 100.0)), ((-5.0, 45.0), (-60.0
 LEAN = 20.0
 LIMBS = (
     ("thorax", "pelvis"), ("thorax", "neck"), ("neck", "head"),
-    *((f"{side} {one}", f"{side} {other}") for side in ("left", "right") for one, other in (
+    *((f"{side} {start}", f"{side} {end}") for side in ("left", "right") for start, end in (
         ("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))),
     ("left shoulder", "right shoulder"), ("left hip", "right hip"),
 )  # fmt: skip
@@ -42,18 +42,18 @@ class Figures(Scenes):
 
     noise = 0.06
 
-    def drawn(self, index: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    def render(self, index: int, draw: Draw) -> tuple[Tensor, Tensor]:
         """An image, (3, side, side), and its figure's rows (see `mpii.Person`)."""
         image = torch.full((3, self.side, self.side), 0.0)
         for channel in image:
             channel += draw(0, 0.4)
         colour = torch.tensor([draw(0.4, 1.0) for _ in range(3)])
         height = self.side * draw(*HEIGHT)
-        for _ in range(whole(draw, *FRAGMENTS)):
+        for _ in range(draw_int(draw, *FRAGMENTS)):
             self._fragment(image, colour, height, draw)
         places = _pose(self.side, height, draw)
-        for one, other in LIMBS:
-            self._limb(image, colour, places[one], places[other], height * THICK)
+        for start, end in LIMBS:
+            self._limb(image, colour, places[start], places[end], height * THICK)
         head_centre = [(a + b) / 2 for a, b in zip(places["neck"], places["head"], strict=True)]
         self._limb(image, colour, head_centre, head_centre, height * HEAD / 2)
         joints = torch.tensor([[*places[name], 1.0] for name in JOINTS]).numpy()

@@ -52,7 +52,7 @@ def _is_own_name(name: str) -> bool:
 
 
 @contextmanager
-def _looking() -> Iterator[None]:
+def _reading() -> Iterator[None]:
     """Raises DataError that names the unreadable path."""
     try:
         yield
@@ -60,13 +60,13 @@ def _looking() -> Iterator[None]:
         raise unreadable(str(error.filename), error) from None
 
 
-@_looking()
+@_reading()
 def size_of(path: str) -> int:
     """A file's size in bytes. Raises DataError if it cannot be read."""
     return os.stat(path).st_size  # noqa: PTH116
 
 
-@_looking()
+@_reading()
 def is_folder(path: Path) -> bool:
     """Whether there is such a folder. Raises DataError if that cannot be determined."""
     try:
@@ -75,13 +75,13 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-@_looking()
+@_reading()
 def subfolders(folder: str) -> list[str]:
     """Sorted names of the folders in a folder. Raises DataError if one is unreadable."""
     return sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
 
 
-@_looking()
+@_reading()
 def files_in(
     folder: str, suffixes: Collection[str] | None = None, unread: Counter[str] | None = None
 ) -> list[tuple[str, int]]:
@@ -94,7 +94,7 @@ def files_in(
 
     Raises DataError naming what cannot be read, or a folder that is a link to one above it.
     """
-    above, folder_id = _above(folder), _folder_id(folder)
+    above, folder_id = _ancestors(folder), _folder_id(folder)
     if folder_id in above:
         raise DataError(f"{folder}: a link to a folder above it, which holds itself; remove it")
     files: list[tuple[str, int]] = []
@@ -146,7 +146,7 @@ def _folder_id(folder: str) -> FolderId:
     return status.st_dev, status.st_ino
 
 
-def _above(folder: str) -> frozenset[FolderId]:
+def _ancestors(folder: str) -> frozenset[FolderId]:
     """All folders that contain a folder, by its path and by the targets of links on it."""
     paths = Path(os.path.abspath(folder)), Path(os.path.realpath(folder))  # noqa: PTH100
     return frozenset(_folder_id(str(parent)) for path in paths for parent in path.parents)

@@ -29,7 +29,7 @@ from convnext_study.data.decode import decode_pixels
 from convnext_study.data.encoded import Names, read_bytes
 from convnext_study.data.sources import Opening
 from convnext_study.data.sources.listing import SUFFIXES, files_in, is_folder
-from convnext_study.data.transforms.joint import Cut
+from convnext_study.data.transforms.joint import PersonCrop
 from convnext_study.errors import first_line
 
 Floats = npt.NDArray[np.float32]
@@ -164,7 +164,7 @@ def open_mpii(path: str, how: Opening) -> DatasetPair:
         images_of_part.check_images(how.corrupt_images)
     return DatasetPair(
         classes=JOINTS,
-        size=Cut.size,
+        size=PersonCrop.size,
         train=train,
         val=val,
         mirrored=MIRRORED,
@@ -211,7 +211,7 @@ def _read_split(train: Path, valid: Path, heads: Path) -> dict[str, list[Person]
             f"two of one release there"
         )
     people["val"] = [
-        _with_head(replace(person, head=float(size)), f"{heads}: person {i} ({person.image})")
+        _check_head(replace(person, head=float(size)), f"{heads}: person {i} ({person.image})")
         for i, (person, size) in enumerate(zip(people["val"], sizes, strict=True))
     ]
     return people
@@ -243,7 +243,7 @@ def _read_release(path: Path) -> dict[str, list[Person]]:
     with _reading(path):
         release = loadmat(path, simplify_cells=True)["RELEASE"]
         flags = np.atleast_1d(release["img_train"])
-        images = zip(_several(release["annolist"]), flags, strict=True)
+        images = zip(_as_list(release["annolist"]), flags, strict=True)
         labelled = [image for image, trained in images if trained]
     people: dict[str, list[Person]] = {"train": [], "val": []}
     count = 0
@@ -251,7 +251,7 @@ def _read_release(path: Path) -> dict[str, list[Person]]:
         with _reading(f"{path}: training image {number}"):
             in_image = list(_from_mat(image, f"{path}: {image['image']['name']}"))
         if in_image and count % HELD_OUT_EVERY == 0:
-            people["val"] += [_with_head(person, f"{path}: {person.image}") for person in in_image]
+            people["val"] += [_check_head(person, f"{path}: {person.image}") for person in in_image]
         elif in_image:
             people["train"] += in_image
         count += bool(in_image)
@@ -260,13 +260,13 @@ def _read_release(path: Path) -> dict[str, list[Person]]:
 
 def _from_mat(image: Mapping[str, Any], where: str) -> Iterator[Person]:
     """The people in an image who have joints, a position and a scale."""
-    for rect in _several(image["annorect"]):
+    for rect in _as_list(image["annorect"]):
         points = rect.get("annopoints")
         position, scale = rect.get("objpos"), rect.get("scale")
         if not isinstance(points, dict) or not isinstance(position, dict) or not np.size(scale):
             continue
         joints: Floats = np.zeros((len(JOINTS), 3), dtype=np.float32)
-        for point in _several(points["point"]):
+        for point in _as_list(points["point"]):
             if int(point["id"]) not in range(len(JOINTS)):
                 raise DataError(
                     f"{where}: a joint has the id {point['id']}, and MPII's are 0 to "
@@ -297,7 +297,7 @@ def _person(
     return Person(image, joints, (x, y + DOWN * scale), side)
 
 
-def _with_head(person: Person, where: str) -> Person:
+def _check_head(person: Person, where: str) -> Person:
     """Raises DataError, one line that begins with ``where``, for an invalid head size."""
     if not 0 < person.head < FARTHEST:
         raise DataError(
@@ -307,6 +307,6 @@ def _with_head(person: Person, where: str) -> Person:
     return person
 
 
-def _several(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     """Structures as a list: scipy returns one bare, several in an array, none in an empty one."""
     return [value] if isinstance(value, dict) else list(value)

@@ -26,7 +26,7 @@ from convnext_study.errors import first_fault
 PACK = "pack.json"  # written last: its presence means done
 
 
-class Place(NamedTuple):
+class IndexEntry(NamedTuple):
     """An entry of the index: where an image is stored and what it is. ``height`` and ``width`` are
     those of raw pixels, 0 if the image is a JPEG file."""
 
@@ -81,7 +81,7 @@ def shard_path(root: Path, part: str, number: int) -> Path:
 
 
 def index_path(root: Path, part: str) -> Path:
-    """The path of a part's index: a `Place` per image, then the images' `Names`."""
+    """The path of a part's index: an `IndexEntry` per image, then the images' `Names`."""
     return root / f"{part}.index"
 
 
@@ -89,7 +89,7 @@ class PackedImages(EncodedImages):
     """Images in shards, by their positions. Shards are memory-mapped when first needed."""
 
     def __init__(self, shards: Sequence[Path], places: Ints, names: Names) -> None:
-        super().__init__(places[:, Place._fields.index("label")])
+        super().__init__(places[:, IndexEntry._fields.index("label")])
         self._shards, self._places, self.names = tuple(map(str, shards)), places, names
         self._maps: dict[int, mmap.mmap] = {}
 
@@ -102,7 +102,7 @@ class PackedImages(EncodedImages):
 
     def read(self, index: int) -> bytes:
         """The stored image, verified. Raises DataError, and CorruptImage if a bit has changed."""
-        place = Place(*map(int, self._places[index]))
+        place = IndexEntry(*map(int, self._places[index]))
         if not place.size:
             return b""  # an image that could not be read when it was packed
         if place.shard not in self._maps:
@@ -180,7 +180,7 @@ def _part(root: Path, name: Literal["train", "val"], pack: PackFile) -> PackedIm
         sizes = [shard.stat().st_size for shard in shards]
     except OSError as error:
         raise unreadable(str(error.filename), error) from None
-    width, numbers = len(Place._fields), part.images * (len(Place._fields) + 1)
+    width, numbers = len(IndexEntry._fields), part.images * (len(IndexEntry._fields) + 1)
     if digest(content) != part.digest or len(content) < numbers * 8:
         raise DataError(f"{path}: is not what was written; restore it, or pack the data anew")
     for shard, size, expected in zip(shards, sizes, part.shards, strict=True):
@@ -189,7 +189,7 @@ def _part(root: Path, name: Literal["train", "val"], pack: PackFile) -> PackedIm
     index = np.frombuffer(content, dtype="<i8", count=numbers)
     places = index[: part.images * width].reshape(-1, width)
     ends, text = index[part.images * width :], content[numbers * 8 :]
-    _check(path, Place(*places.T), np.array(sizes), len(pack.classes))
+    _check(path, IndexEntry(*places.T), np.array(sizes), len(pack.classes))
     if np.any(np.diff(ends, prepend=0) < 0) or (len(ends) and ends[-1] != len(text)):
         raise DataError(f"{path}: its names have no end; pack the data anew")
     return PackedImages(shards, places, Names.of(text, ends))

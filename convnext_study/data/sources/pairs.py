@@ -29,7 +29,7 @@ def open_pairs(path: str, how: Opening) -> DatasetPair:
     for part in parts:
         part.survey(how.corrupt_images)
     for part in parts if names else ():
-        part.refuse_from(len(names), how.corrupt_images)
+        part.reject_labels_from(len(names), how.corrupt_images)
     train, val = parts
     check_numbers(train, val, names)
     return masked_data(train, val, names or tuple(f"class{label}" for label in train.labels))

@@ -95,7 +95,7 @@ class Scenes(ABC):
     count: int
 
     @abstractmethod
-    def drawn(self, index: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    def render(self, index: int, draw: Draw) -> tuple[Tensor, Tensor]:
         """A scene without noise, (3, side, side) from 0 to 1, and its labels."""
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ class Scenes(ABC):
             raise IndexError(index)
         draws = generator(fold_in(0, self.kind, self.part, self.side, index))
         uniform = iter(torch.rand(MOST_DRAWS, generator=draws).tolist())
-        image, labels = self.drawn(index, lambda low, high: low + (high - low) * next(uniform))
+        image, labels = self.render(index, lambda low, high: low + (high - low) * next(uniform))
         image += self.noise * torch.randn(image.shape, generator=draws)
         return (255 * image.clamp(0, 1)).round().to(torch.uint8), labels
 
@@ -122,7 +122,7 @@ def paint(under: Tensor, ink: Tensor, colour: Tensor) -> None:
     under.lerp_(colour.view(-1, 1, 1).expand_as(under), ink.expand_as(under))
 
 
-def whole(draw: Draw, low: int, high: int) -> int:
+def draw_int(draw: Draw, low: int, high: int) -> int:
     """A random integer from ``low`` to ``high``, both included."""
     return min(int(draw(low, high + 1)), high)
 

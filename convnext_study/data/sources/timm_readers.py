@@ -81,7 +81,7 @@ def kind_of(name: str) -> tuple[str, str]:
     return (kind.lower(), rest) if slash and kind.lower() in KINDS else ("", name)
 
 
-def besides_place(name: str, options: Mapping[str, str]) -> str:
+def identity_of(name: str, options: Mapping[str, str]) -> str:
     """The identity in a name and its options, without locations of files.
 
     Folders and tars are identified by their images, whatever options selected them, except for

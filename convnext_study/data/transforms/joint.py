@@ -125,7 +125,7 @@ def _draw(count: int) -> int:
 
 
 @dataclass(frozen=True)
-class Cut:
+class PersonCrop:
     """How people are augmented for training; the defaults are HRNet's for MPII.
 
     Args:
@@ -147,10 +147,10 @@ class Cut:
             raise UserError(f"size {self.size}, scale {self.scale}: no square can be cut")
 
 
-class CutPerson:
+class CropPerson:
     """Crops a person, with draws from torch's global generator, or none."""
 
-    def __init__(self, drawn: Cut, mirrored: tuple[int, ...], *, draws: bool) -> None:
+    def __init__(self, drawn: PersonCrop, mirrored: tuple[int, ...], *, draws: bool) -> None:
         self._drawn, self._draws = drawn, draws
         self._mirrored = torch.tensor(mirrored)
 

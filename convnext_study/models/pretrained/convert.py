@@ -17,7 +17,7 @@ from convnext_study.models.pretrained.key_maps import (
     KeyMap,
     PretrainedError,
     check_end,
-    check_like,
+    check_variant,
     detect,
     few,
     rename,
@@ -100,7 +100,7 @@ def _by_our_names(state: Mapping[str, Any]) -> tuple[KeyMap, State]:
     """The layout of weights, and the weights by our names."""
     state = unwrap(state)
     key_map = KEY_MAPS[detect(state)]
-    check_like(key_map, state)
+    check_variant(key_map, state)
     names = rename(key_map, state)
     return key_map, {names[key]: tensor for key, tensor in state.items()}
 

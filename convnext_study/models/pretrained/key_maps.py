@@ -36,7 +36,7 @@ class KeyMap:
             from 0.
         names: maps our modules to theirs; {d} is 2s.
         leaves: renamed parameters: maps the last part of our module and their name to our name.
-        unlike: extra parts of networks with these names that the road map's lacks: maps a pattern
+        extras: extra parts of networks with these names that the road map's lacks: maps a pattern
             for the start of a weight's name to its description.
     """
 
@@ -46,7 +46,7 @@ class KeyMap:
     block: str
     names: Mapping[str, str]
     leaves: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    unlike: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, str] = field(default_factory=dict)
 
 
 # Our modules, and those of a ResNet, timm's ConvNeXt and the authors' ConvNeXt; None: missing.
@@ -104,7 +104,7 @@ KEY_MAPS: dict[str, KeyMap] = {
         block="stages.{s}.blocks.{b}",
         names=_column(1),
         leaves={("grn", "weight"): "gamma", ("grn", "bias"): "beta"},
-        unlike={
+        extras={
             r"stem\.[2-9]\.": "a stem of two convolutions",
             r"norm_pre\.": "its last norm before the pooling",
             r"head\.pre_logits\.": "a hidden layer before its classifier",
@@ -162,10 +162,10 @@ def rename(key_map: KeyMap, state: Iterable[str]) -> dict[str, str]:
     return {key: renamed(key) for key in state}
 
 
-def check_like(key_map: KeyMap, state: Iterable[str]) -> None:
+def check_variant(key_map: KeyMap, state: Iterable[str]) -> None:
     """Raises PretrainedError for a network that has these names but is no end of the road."""
     keys = list(state)
-    for pattern, description in key_map.unlike.items():
+    for pattern, description in key_map.extras.items():
         if key := next(filter(re.compile(pattern).match, keys), None):
             raise PretrainedError(
                 f"the weights are those of {key_map.title} with {description} ({key}), which is no "

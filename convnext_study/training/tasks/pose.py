@@ -15,7 +15,7 @@ from torch import Tensor
 
 from convnext_study.data import open_data
 from convnext_study.data.sources import JOINTS
-from convnext_study.data.transforms.joint import Cut, CutPerson
+from convnext_study.data.transforms.joint import CropPerson, PersonCrop
 from convnext_study.data.workers import Transform
 from convnext_study.runs.metrics import Metric, NoResultError
 from convnext_study.runs.records import Run
@@ -54,7 +54,7 @@ class Pose(ExitsTask):
         data = open_data(run.data, JOINTS, corrupt_images=runtime.corrupt_images)
         super().__init__(run, runtime, data, self.args.exit_weights)
         self.size = self.args.size or self.data.size
-        self._cut = Cut(self.size, flip=self.recipe.flip)
+        self._cut = PersonCrop(self.size, flip=self.recipe.flip)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -100,8 +100,8 @@ class Pose(ExitsTask):
         """Crops around people: augmented in training, plain in validation."""
         cut, mirrored = self._cut, self.data.mirrored
         return (
-            CutPerson(cut, mirrored, draws=True),
-            CutPerson(cut, mirrored, draws=False),
+            CropPerson(cut, mirrored, draws=True),
+            CropPerson(cut, mirrored, draws=False),
         )
 
 

@@ -209,7 +209,7 @@ def _add_clutter(canvas: Pixels, grey: Integers, scene: Scene, part: Part, draws
     down, right = (draws.integers(-PIECE * FINE // 2, PIECE * FINE // 2, count) for _ in range(2))
     top, left = (draws.integers(0, SIZE - PIECE + 1, count) for _ in range(2))
     colours = _colours(grey, scene.clutter, draws, count)
-    place = _place(size.ravel(), angle.ravel(), down.ravel(), right.ravel(), PIECE)
+    place = _scan_pixels(size.ravel(), angle.ravel(), down.ravel(), right.ravel(), PIECE)
     ink = _ink(part, scan.ravel(), place).reshape(len(canvas), count, PIECE, PIECE)
     ink *= _FADING
     ink >>= OPAQUE_BITS
@@ -217,7 +217,7 @@ def _add_clutter(canvas: Pixels, grey: Integers, scene: Scene, part: Part, draws
     images = np.arange(len(canvas))
     for piece in range(count):
         where = images, slice(None), top[:, piece], left[:, piece]
-        windows[where] = _under(ink[:, piece], colours[:, piece], windows[where])
+        windows[where] = _blend(ink[:, piece], colours[:, piece], windows[where])
 
 
 def _add_scan(
@@ -230,8 +230,8 @@ def _add_scan(
     room = (SIZE * FINE - size) // 2
     down, right = (draws.integers(-room, room + 1)[:, 0] for _ in range(2))
     colour = _colours(grey, scene.contrast, draws, 1)[:, 0]
-    ink = _ink(part, shown, _place(size[:, 0], angle, down, right, SIZE))
-    canvas[:] = _under(ink.reshape(len(canvas), SIZE, SIZE), colour, canvas)
+    ink = _ink(part, shown, _scan_pixels(size[:, 0], angle, down, right, SIZE))
+    canvas[:] = _blend(ink.reshape(len(canvas), SIZE, SIZE), colour, canvas)
 
 
 def _sizes(scene: Scene, draws: Draws, count: int) -> Integers:
@@ -247,7 +247,7 @@ def _colours(grey: Integers, contrast: tuple[int, int], draws: Draws, count: int
     return np.clip((grey + sign * step)[:, :, None] + tint, 0, 255).astype(np.int16)
 
 
-def _place(
+def _scan_pixels(
     size: Integers, angle: Integers, down: Integers, right: Integers, side: int
 ) -> npt.NDArray[np.int16]:
     """The pixel of a drawn scan that each pixel of a window shows: (n, side * side), of SIDE**2.
@@ -285,7 +285,7 @@ def _ink(part: Part, scan: Integers, place: npt.NDArray[np.int16]) -> Pixels:
     return ink.take(place + (scan * SIDE**2)[:, None]).astype(np.int16)
 
 
-def _under(ink: Pixels, colour: Pixels, below: Pixels) -> Pixels:
+def _blend(ink: Pixels, colour: Pixels, below: Pixels) -> Pixels:
     """Pixels (n, 3, h, w) as seen under ink (n, h, w) of a colour (n, 3)."""
     seen = colour[:, :, None, None] - below
     seen *= ink[:, None]
