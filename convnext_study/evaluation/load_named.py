@@ -214,8 +214,7 @@ def _for_classes(make: Callable[..., Any], file_weights: FileWeights | None) -> 
 
 
 def _fields(state: State) -> dict[str, Any]:
-    """Layer scale and GRN of the weights: a road map's last row has neither, but released ConvNeXts
-    do."""
+    """Layer scale and GRN of the weights, neither of which a road map's last row has."""
     from convnext_study.models.pretrained import convert
 
     if not OWN_NAMES & set(state):

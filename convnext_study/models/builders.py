@@ -31,7 +31,7 @@ Builder = Callable[..., "nn.Module"]
 
 
 def get_builder(name: str) -> Builder:
-    """The builder of a short name, one of this file or of a `Study`, or of ``module:function``.
+    """A builder by its short name, here or in a `Study`, or by its address ``module:function``.
 
     Raises TaskError if there is none. The builder itself raises TaskError too, one line with its
     name, if it fails or does not return a network.

@@ -85,25 +85,25 @@ class _Dense(torch.autograd.Function):
         ctx.save_for_backward(weight, part, patches)
         ctx.geometry, ctx.shape = geometry, input.shape
         output = F.linear(patches, part, bias)
-        high, wide = map(geometry.outputs, input.shape[2:])
-        return output.view(len(input), high, wide, -1).permute(0, 3, 1, 2)
+        out_height, out_width = map(geometry.outputs, input.shape[2:])
+        return output.view(len(input), out_height, out_width, -1).permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, part, patches = ctx.saved_tensors
         rows = grad.permute(0, 2, 3, 1).reshape(-1, len(weight))
-        to_input = to_weight = to_bias = None
+        grad_input = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            to_input = _folded(rows @ part, ctx.shape, ctx.geometry)
+            grad_input = _folded(rows @ part, ctx.shape, ctx.geometry)
         if ctx.needs_input_grad[1]:
-            to_weight = torch.zeros_like(weight)
-            middle = _middle(to_weight, ctx.geometry.cut)
+            grad_weight = torch.zeros_like(weight)
+            middle = _middle(grad_weight, ctx.geometry.cut)
             count, channels, side, _ = middle.shape
             middle.copy_((rows.t() @ patches).view(count, side, side, channels).permute(0, 3, 1, 2))
         if ctx.needs_input_grad[2]:
-            to_bias = rows.sum(0)
-        return to_input, to_weight, to_bias, None
+            grad_bias = rows.sum(0)
+        return grad_input, grad_weight, grad_bias, None
 
 
 def _geometry(conv: nn.Conv2d, side: int) -> Geometry:
@@ -127,20 +127,20 @@ def _patches(input: Tensor, geometry: Geometry) -> Tensor:
     _, kernel, stride, padding, dilation = geometry
     padded = F.pad(input.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
     image, row, column, channel = padded.stride()
-    high, wide = geometry.outputs(height), geometry.outputs(width)
+    out_height, out_width = geometry.outputs(height), geometry.outputs(width)
     views = padded.as_strided(
-        (count, high, wide, kernel, kernel, channels),
+        (count, out_height, out_width, kernel, kernel, channels),
         (image, row * stride, column * stride, row * dilation, column * dilation, channel),
     )
-    return views.reshape(count * high * wide, -1)
+    return views.reshape(count * out_height * out_width, -1)
 
 
 def _folded(patches: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
     """Patches summed at their input positions, (N, C, H, W)."""
     count, channels, height, width = shape
     side, padding = geometry.kernel, geometry.padding
-    high, wide = geometry.outputs(height), geometry.outputs(width)
-    taps = patches.view(count, high, wide, side, side, channels)
+    out_height, out_width = geometry.outputs(height), geometry.outputs(width)
+    taps = patches.view(count, out_height, out_width, side, side, channels)
     padded = patches.new_zeros(count, height + 2 * padding, width + 2 * padding, channels)
     for down in range(side):
         rows = geometry.tap_positions(down, height)
@@ -194,19 +194,19 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
         stride, padding, dilation = ctx.geometry
-        to_input = to_weight = to_bias = None
+        grad_input = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            to_input = torch.ops.aten.convolution_backward(
+            grad_input = torch.ops.aten.convolution_backward(
                 grad, input, weight, None, [stride] * 2, [padding] * 2, [dilation] * 2,
                 False, [0, 0], len(weight), (True, False, False),
             )[0]  # fmt: skip
         if ctx.needs_input_grad[1]:
-            to_weight = weight_gradient(input, grad, weight.shape[2], stride, padding, dilation)
+            grad_weight = weight_gradient(input, grad, weight.shape[2], stride, padding, dilation)
             # One input channel: the same memory, with the strides that gradient buckets expect.
-            to_weight = to_weight.as_strided(weight.shape, weight.stride())
+            grad_weight = grad_weight.as_strided(weight.shape, weight.stride())
         if ctx.needs_input_grad[2]:
-            to_bias = grad.sum((0, 2, 3))
-        return to_input, to_weight, to_bias, None, None, None
+            grad_bias = grad.sum((0, 2, 3))
+        return grad_input, grad_weight, grad_bias, None, None, None
 
 
 def weight_gradient(

@@ -169,9 +169,8 @@ def _block(
     ]
     if spec.spatial_first:
         convs[0], convs[1] = convs[1], convs[0]
-    return BlockLayers(
-        _branch(spec, convs, out), _shortcut(spec, c_in, out, stride), _post_act(spec, out)
-    )
+    post_act = (_act(spec, "act", out),) if spec.activations == 3 else ()
+    return BlockLayers(_branch(spec, convs, out), _shortcut(spec, c_in, out, stride), post_act)
 
 
 def _branch(spec: NetSpec, convs: list[Layer], out: int) -> tuple[Layer, ...]:
@@ -198,10 +197,6 @@ def _shortcut(spec: NetSpec, c_in: int, out: int, stride: int) -> tuple[Layer, .
         return ()
     conv = Layer("conv", "conv", c_in, out, stride=stride, bias=spec.norm != "batch")
     return (conv, _norm(spec, "norm", out))
-
-
-def _post_act(spec: NetSpec, out: int) -> tuple[Layer, ...]:
-    return (_act(spec, "act", out),) if spec.activations == 3 else ()
 
 
 def _head(spec: NetSpec, channels: int, num_classes: int) -> tuple[Layer, ...]:

@@ -1,4 +1,4 @@
-"""The modules of listed layers, including those that torch lacks, and the weight init.
+"""The modules of `layer_specs.Layer`, including those that torch lacks, and the weight init.
 
 It does not import timm, which takes seconds.
 """
@@ -83,7 +83,7 @@ class DropPath(nn.Module):
 
 
 def make_layer(layer: Layer, spec: NetSpec) -> nn.Module:
-    """The module of one listed layer."""
+    """The module of a `Layer`."""
     if layer.kind == "conv":
         reach = layer.dilation * (layer.kernel - 1)
         return nn.Conv2d(
@@ -111,7 +111,7 @@ def make_layer(layer: Layer, spec: NetSpec) -> nn.Module:
 
 
 def sequence(layers: Iterable[Layer], spec: NetSpec) -> nn.Module:
-    """Listed layers in sequence, under their names; the identity if there are none."""
+    """Layers in sequence, under their names; the identity if there are none."""
     modules = OrderedDict((layer.name, make_layer(layer, spec)) for layer in layers)
     return nn.Sequential(modules) if modules else nn.Identity()
 

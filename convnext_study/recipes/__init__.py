@@ -74,9 +74,9 @@ def _get(name: str, derived: tuple[str, ...]) -> Recipe:
 
 def name_for(published: str, choice: str) -> str:
     """The name or file of the recipe that `recipe_for` returns."""
-    if choice not in CHOICES or choice == "published":
-        return published if choice == "published" else choice
-    return f"{published.partition('-')[0]}{CHOICES[choice]}"
+    if choice == "published":
+        return published
+    return f"{published.partition('-')[0]}{CHOICES[choice]}" if choice in CHOICES else choice
 
 
 def recipe_for(published: str, choice: str) -> Recipe:

@@ -88,7 +88,7 @@ def test_a_part_holds_what_its_numbers_say() -> None:
     for part in map(read_part, PARTS):
         assert (part.labels == labels[part.scans]).all()
         assert (part.writers == writers()[part.scans]).all()
-        assert (part.ink == scene.draw_up(pixels[part.scans].astype(np.int64))).all()
+        assert (part.ink == scene.upscale(pixels[part.scans].astype(np.int64))).all()
         for texture, (name, first) in zip(part.texture, part.strips, strict=True):
             width = texture.shape[-1]
             assert (texture == photographs[name][:, :, first : first + width]).all()

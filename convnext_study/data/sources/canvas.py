@@ -92,7 +92,7 @@ class Canvases(Scenes):
         return image, labels
 
     def digests(self) -> dict[str, str]:
-        """Of the inputs of canvases, whose own last bits may differ between machines."""
+        """Of the canvases' inputs, not of pixels, whose last bits may differ between machines."""
         parameters = (self.part, self.side, self.count, DIGITS, FRAGMENTS, PLACE, SCAN, INK, BRIGHT)
         signs = (PLATE, EMPTY) if self.plates else ()
         constants = repr((*parameters, PHOTO, self.noise, *signs)).encode()

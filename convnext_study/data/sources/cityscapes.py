@@ -1,8 +1,8 @@
 """``cityscapes:PATH``: the folders of Cityscapes as its authors pack them (Cordts et al., 2016).
 
-``leftImg8bit`` and ``gtFine`` contain ``train`` and ``val``, with a folder per city. The 34 label
-ids of the ``_labelIds.png`` are mapped to the 19 classes that are trained and evaluated, all others
-are ignored, by torchvision's table.
+``leftImg8bit`` and ``gtFine`` contain ``train`` and ``val``, with a folder per city. torchvision's
+table maps the 34 label ids of the ``_labelIds.png`` to the 19 classes that are trained and
+evaluated; all others are ignored.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def open_digits(_: str = "", __: Opening | None = None) -> DatasetPair:
     """The scans of eight writers for training, and of six others for validation."""
     pixels, targets = read_scans()
     labels = torch.from_numpy(targets).long()
-    images = draw_up(torch.from_numpy(pixels).float() * (255 / 16))
+    images = upscale(torch.from_numpy(pixels).float() * (255 / 16))
     held_out = torch.from_numpy(part_mask("test"))
     train = MemoryImages(images[~held_out], labels[~held_out])
     mean, std = channel_statistics(train.images)
@@ -62,7 +62,7 @@ def open_digits(_: str = "", __: Opening | None = None) -> DatasetPair:
     )
 
 
-def draw_up(grey: torch.Tensor) -> torch.Tensor:
+def upscale(grey: torch.Tensor) -> torch.Tensor:
     """Resize (n, h, w) of 0 to 255 to (n, 3, SIZE, SIZE) uint8, in chunks."""
     resized = [
         F.interpolate(

@@ -17,7 +17,7 @@ import torch
 
 from convnext_study.data.dataset import DataError, DatasetPair, MemoryImages, channel_statistics
 from convnext_study.data.sources import SOURCES, Opening
-from convnext_study.data.sources.digits import AT_ONCE, SIZE, draw_up
+from convnext_study.data.sources.digits import AT_ONCE, SIZE, upscale
 from convnext_study.errors import first_line
 
 CLASSES = (
@@ -49,7 +49,7 @@ def open_fashion(path: str, how: Opening) -> DatasetPair:
     if (count := how.options.get("train")) is not None:
         chosen = _balanced(labels, count)
         train, labels = train[chosen], labels[chosen]
-    images = draw_up(train)
+    images = upscale(train)
     mean, std = channel_statistics(images[:AT_ONCE, :1])
     return DatasetPair(
         classes=CLASSES,
@@ -57,7 +57,7 @@ def open_fashion(path: str, how: Opening) -> DatasetPair:
         mean=mean * 3,
         std=std * 3,
         train=MemoryImages(images, labels),
-        val=MemoryImages(draw_up(val), val_labels),
+        val=MemoryImages(upscale(val), val_labels),
         val_once=True,
     )
 

@@ -62,7 +62,7 @@ class Figures(Scenes):
         return image, torch.from_numpy(figure.rows())
 
     def digests(self) -> dict[str, str]:
-        """Of the constants of figures, whose own last bits may differ between machines."""
+        """Of the parameters of figures, not of pixels, whose last bits vary between machines."""
         scene = (self.part, self.side, self.count, FRAGMENTS, HEIGHT, self.noise)
         body = (TORSO, NECK, HEAD, HIPS, SHOULDERS, ARM, LEG, THICK, ARM_ANGLES, LEG_ANGLES, LEAN)
         return {"content": digest(repr((*scene, *body)).encode())}

@@ -98,13 +98,13 @@ def files_in(
     if folder_id in above:
         raise DataError(f"{folder}: a link to a folder above it, which holds itself; remove it")
     files: list[tuple[str, int]] = []
-    waiting = [(folder, above | {folder_id})]
-    while waiting:
-        inside, above = waiting.pop()
-        for entry in _entries(inside):
+    pending = [(folder, above | {folder_id})]
+    while pending:
+        current, above = pending.pop()
+        for entry in _entries(current):
             if _is_folder(entry):
                 if (folder_id := _folder_id(entry.path)) not in above:
-                    waiting.append((entry.path, above | {folder_id}))
+                    pending.append((entry.path, above | {folder_id}))
             elif suffixes is None or _suffix(entry.name) in suffixes:
                 files.append((entry.path, entry.stat().st_size))
             elif unread is not None:

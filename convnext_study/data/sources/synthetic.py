@@ -60,7 +60,7 @@ class SyntheticImages(InMemoryDataset):
         return torch.stack([self._image(self.first + int(index)) for index in indices])
 
     def digests(self) -> dict[str, str]:
-        """Of the constants of images, whose own last bits may differ between machines."""
+        """Of the images' parameters, not of pixels, whose last bits may differ between machines."""
         made_from = (*self.patterns.shape, self.first, self.count, CELLS, BANK, PATTERN, NOISE)
         return {"content": digest(repr(made_from).encode())}
 

@@ -241,10 +241,10 @@ def repair_posterize(transform: Any) -> None:
 
 
 def _ops(transform: Any) -> Iterator[Any]:
-    waiting = [getattr(transform, "ops", None), getattr(transform, "policy", None)]
-    while waiting:
-        item = waiting.pop()
+    pending = [getattr(transform, "ops", None), getattr(transform, "policy", None)]
+    while pending:
+        item = pending.pop()
         if isinstance(item, list | tuple):
-            waiting += item
+            pending += item
         elif hasattr(item, "aug_fn") and hasattr(item, "name"):
             yield item

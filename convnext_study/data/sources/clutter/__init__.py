@@ -83,7 +83,7 @@ class ComposedImages(InMemoryDataset):
         return replace(self, key=fold_in(seed, "clutter", epoch))
 
     def digests(self) -> dict[str, str]:
-        """Of the parts of images, and of some images, which depend on how they are composed."""
+        """Of the inputs of images, and of some images, which also depend on the composition."""
         sample = self.at(torch.arange(min(len(self), CHUNK)))
         return {
             "content": digest(self.part.ink, self.part.texture, sample.numpy()),

@@ -70,11 +70,11 @@ def read_part(name: str) -> Part:
         if part == name
     )
     texture = [read_photograph(name)[:, :, first : first + STRIP_WIDTH] for name, first in strips]
-    ink = draw_up(scans[chosen].astype(np.int64))
+    ink = upscale(scans[chosen].astype(np.int64))
     return Part(chosen, writers()[chosen], labels[chosen], ink, np.stack(texture), strips)
 
 
-def draw_up(scans: Integers) -> npt.NDArray[np.uint8]:
+def upscale(scans: Integers) -> npt.NDArray[np.uint8]:
     """Upscale scans (n, 8, 8) of 0 to 16, interpolating between the centres of their pixels."""
     padded = np.pad(scans, ((0, 0), (1, 1), (1, 1)))
     # Twice the distance between the centres of drawn and scanned pixels, in drawn pixels.
