@@ -18,8 +18,8 @@ from convnext_study.roadmap.spec import NetSpec
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of each position. Maps (N, C, H, W) to the same shape."""
 
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__(channels, eps=eps)
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise each position of (N, C, H, W) over its channels."""
@@ -49,9 +49,9 @@ class GlobalResponseNorm(nn.Module):
     authors' (1, 1, 1, C) weights are.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps = 1e-6
         self.gamma = nn.Parameter(torch.zeros(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
 
