@@ -174,6 +174,7 @@ def run_roadmap(
         roadmap_runs,
     )
     from convnext_study.launchers.resources import Machine
+    from convnext_study.results.load import make_study
 
     selected = road.road if isinstance(road, Road) else get_roadmap(road)
     step_names = steps if isinstance(steps, str) or steps is None else ",".join(steps)
@@ -210,7 +211,9 @@ def run_roadmap(
         raise RunFailed(f"{failed[0].run.id}: {failed[0].reason}{others}")
     if unfinished(outcomes, "stopped"):
         raise KeyboardInterrupt("stopped; call it again to resume")
-    return load_results(where, f"roadmap-{selected.regime}")
+    name = f"roadmap-{selected.regime}"
+    records = [one for one in study.ledger() if one.run.study == name]
+    return Results(where, make_study(name, records, study.runs))
 
 
 class _PrintProgress:

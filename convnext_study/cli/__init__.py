@@ -152,8 +152,13 @@ def main() -> None:
 
 
 def _check_words(words: list[str]) -> None:
-    """Raises UserError for a word that the locale cannot read, and no file of ours can hold."""
-    for word in words:
+    """Raises UserError for an empty value, as of a shell's variable that is not set, which would
+    pass for none at all; and for a word that the locale cannot read, and no file of ours can hold.
+    """
+    for before, word in zip(["", *words], words, strict=False):
+        option, assigned, value = word.partition("=")
+        if not word or (option.startswith("--") and assigned and not value):
+            raise UserError(f"{option or before}: the value is empty; give one, or leave it out")
         if not word.isascii() and word.encode("utf-8", "replace").decode() != word:
             raise UserError(
                 f"{word}: cannot be read in this locale; set one of UTF-8, as in LC_ALL=C.UTF-8"

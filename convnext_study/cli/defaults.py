@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 PROJECT_FILE = "convnext-study.toml"
 # What runs code: only who types it may ask for it, not a file in a folder from elsewhere.
-RUNS_CODE = ("trust", "code")
+# (A cluster's file says what each job runs first, and with which interpreter.)
+RUNS_CODE = ("trust", "code", "cluster")
 MEASURING = ("eval", "bench", "pack")  # whose data is the run's, or their own
 PRESETS: dict[str, dict[str, Any]] = {
     "laptop": {"regime": "nano", "device": "cpu", "seeds": "3"},
@@ -89,6 +90,8 @@ def _set(
     where = [command for command, options in commands.items() if name in options]
     if not where or not isinstance(value, str | int | float | bool):
         raise UserError(f"{path}: {key}: no option takes this; name one of a command's --help")
+    if value == "":
+        raise UserError(f"{path}: {key}: the value is empty; give one, or leave it out")
     if isinstance(value, str) and any(one.strip().endswith(".py") for one in value.split(",")):
         raise UserError(f"{path}: {key}: names a Python file; give it on the command line")
     for command in where:

@@ -139,7 +139,10 @@ def _show(study: RunCollection) -> None:
     requested = [run for run in study.runs if is_row(run)]
     if not requested:
         return
-    rows = summarize([one for one in study.ledger() if is_row(one.run)], requested)
+    # Of another road in the same folder other networks have the same names.
+    studies = {run.study for run in requested}
+    ledger = [one for one in study.ledger() if is_row(one.run) and one.run.study in studies]
+    rows = summarize(ledger, requested)
     if not any(row.value is not None for row in rows):
         print("no row is finished yet: no table")
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from convnext_study.results.metric_spec import MetricSpec
 from convnext_study.results.rows import ResultRow, StudyTitle, shared_metric, study_title
 from convnext_study.results.summary import rows_and_tests
 from convnext_study.roadmap import ROADMAPS
-from convnext_study.runs.records import Record, RecordError, scan
+from convnext_study.runs.records import Record, RecordError, Run, scan
 
 _MOST_IN_FIGURE = 40  # rows; a larger study is shown as a table only
 
@@ -118,10 +118,18 @@ def load_results(path: Path, *, any_commit: bool = False) -> StudyFolder:
     )
 
 
-def make_study(name: str, records: Iterable[Record], *, any_commit: bool = False) -> StudyResults:
-    """One study's rows, with their tests and excluded runs."""
+def make_study(
+    name: str,
+    records: Iterable[Record],
+    requested: Sequence[Run] = (),
+    *,
+    any_commit: bool = False,
+) -> StudyResults:
+    """One study's rows, tests and excluded runs; ``requested`` as in `grouping.group`."""
     records = list(records)
-    groups = {run_group.name: run_group for run_group in group(records, any_commit=any_commit)}
+    groups = {
+        run_group.name: run_group for run_group in group(records, requested, any_commit=any_commit)
+    }
     rows, tests = rows_and_tests(groups.values())
     kinds = [str(row.metadata.get("study_kind", "")) for row in rows]
     return StudyResults(

@@ -118,3 +118,17 @@ def test_a_bad_request_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert says in refused(command, *words.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("roadmap", "--dry-run", "--data", ""),
+        ("train", "gelu", "--dry-run", "--out="),
+        ("cost", "--regime", ""),
+        ("runs", "list", ""),
+    ],
+)
+def test_an_empty_value_is_not_the_default(words: tuple[str, ...], command: Command) -> None:
+    option = words[-1].removesuffix("=") or words[-2]
+    assert f"{option}: the value is empty" in refused(command, *words)

@@ -126,6 +126,8 @@ def test_a_projects_file_and_presets(
         ("[eval]\ntrust = true", "no option takes this"),
         ("[export]\ncode = 'net.py'", "no option takes this"),
         ("[study]\nfile = 'net.py'", "no option takes this"),
+        ("launcher = 'slurm'\ncluster = 'site.toml'", "no option takes this"),
+        ("data = ''", "the value is empty"),
         ("extra-steps = 'grn,net.py'", "names a Python file"),
         ("[tran]\nx = 1", "did you mean train"),
         ("=", "TOML"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command import Command, Ended
-from support.fakes import write_run
+from support.fakes import fake_run, write_run
 
 from convnext_study.cli import run_study
+from convnext_study.experiments.plan import RunCollection
 from convnext_study.experiments.roadmap_runs import DEFAULT_DATA
 from convnext_study.experiments.study_file import (
     find_study,
@@ -22,6 +24,7 @@ from convnext_study.launchers import Launcher
 from convnext_study.launchers.graph import Job, Outcome
 from convnext_study.launchers.local import Local
 from convnext_study.launchers.slurm.submit import Slurm
+from convnext_study.roadmap import get_roadmap
 from convnext_study.runs.files import RUN, write_json
 from convnext_study.runs.records import Run
 
@@ -130,3 +133,14 @@ def test_an_interrupt_before_the_first_training_can_be_resumed(
     monkeypatch.setattr(run_study, "plan", interrupted)
     assert study("beyond", "stopped")[0] == 75
     assert study("beyond", "stopped", "--dry-run")[0] == 130, "there is nothing to resume"
+
+
+def test_networks_of_another_road_in_the_folder_are_no_rows(tmp_path: Path) -> None:
+    same: dict[str, Any] = {"name": "x", "epochs": 9, "global_batch_size": 64}
+    rows = [("nano", "kernel_7"), ("nano", "gelu"), ("t", "gelu")]
+    runs = [fake_run(get_roadmap(road).variant(name), **same) for road, name in rows]
+    for run in runs:
+        write_run(tmp_path / "study", run)
+    run_study._show(RunCollection(tuple(runs[2:]), tmp_path / "study"))
+    (row,) = json.loads((tmp_path / "study" / "results.json").read_text())["rows"]
+    assert (row["regime"], row["gain"]) == ("t", None)
