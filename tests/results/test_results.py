@@ -162,23 +162,19 @@ def test_what_was_asked_for_is_kept_even_if_it_is_rare(tmp_path: Path) -> None:
     assert row.remarks == ("not compared with kernel_7: other recipe (modern-small)",)
 
 
-def test_another_network_of_the_same_name_is_left_out(tmp_path: Path) -> None:
+def test_another_network_and_the_same_run_again_are_left_out(tmp_path: Path) -> None:
     runs = [fake_run(NANO.variant("gelu"), seed) for seed in (0, 1)]
     write_study(tmp_path, runs)
     model = runs[0].model
     wider = model.model_copy(update={"args": {**model.args, "width": 999}})
     write_run(tmp_path, runs[0].model_copy(update={"model": wider}))
+    shutil.copytree(tmp_path / "runs" / runs[1].id, tmp_path / "copy")
     row = rows_of(tmp_path)["gelu"]
-    assert len(row.seeds) == 2
-    assert [one.reason for one in row.excluded] == ["model width: 999, not 12"]
-
-
-def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
-    run = write_point(tmp_path, "gelu")
-    shutil.copytree(tmp_path / "runs" / run.id, tmp_path / "copy")
-    row = rows_of(tmp_path)["gelu"]
-    assert (len(row.seeds), row.seeds_requested) == (1, 1)
-    assert [one.reason for one in row.excluded] == ["seed 0 is counted from another folder"]
+    assert (len(row.seeds), row.seeds_requested) == (2, 2)
+    assert {one.reason for one in row.excluded} == {
+        "model width: 999, not 12",
+        "seed 1 is counted from another folder",
+    }
 
 
 @pytest.mark.parametrize(

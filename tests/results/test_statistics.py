@@ -161,9 +161,6 @@ def test_two_factors_by_hand() -> None:
         assert (factor.f, factor.share) == pytest.approx((squares / 2, squares / 106))
         assert factor.p == pytest.approx(float(stats.f.sf(squares / 2, 1, 4)))
     assert (found.std, found.df) == pytest.approx((math.sqrt(2), 4))
-
-
-def test_two_factors_take_equal_cells() -> None:
     with pytest.raises(UserError, match=r"^a two-way table takes two or more"):
         two_way([[[1.0, 2.0], [1.0]], [[1.0, 2.0], [1.0, 2.0]]])
 

@@ -50,22 +50,18 @@ def run_at(
     return [one.logits for one in outputs], macs
 
 
-def test_nothing_confident_is_the_dense_network(w18: AnytimeNet, picture: torch.Tensor) -> None:
+def test_all_half_or_nothing_of_the_maps_costs_what_the_reference_counts(
+    w18: AnytimeNet, picture: torch.Tensor
+) -> None:
     plain = anytime_net(classes=19, backbone=W18)
     w18.load_state_dict(plain.state_dict())
-    logits, macs = run_at(w18, picture, 1.0)
+    logits, macs = run_at(w18, picture, 1.0)  # nothing is confident: the dense network
     assert macs == CHECK["nothing_confident"] == CHECK["macs"]
     with torch.no_grad():
         assert all(torch.equal(*pair) for pair in zip(logits, plain(picture), strict=True))
-
-
-def test_everything_confident_is_exit_1(w18: AnytimeNet, picture: torch.Tensor) -> None:
-    logits, macs = run_at(w18, picture, 0.0)
+    logits, macs = run_at(w18, picture, 0.0)  # everything is: exit 1
     assert macs == CHECK["everything_confident"]
     assert all(torch.equal(one, logits[0]) for one in logits)
-
-
-def test_half_of_every_map_costs_what_the_reference_counts(w18: AnytimeNet) -> None:
     half = torch.zeros(1, 1, *(side // 4 for side in CHECK["input"]), dtype=torch.bool)
     half[..., : half.shape[-1] // 2] = True
     assert exit_macs(w18.layer_costs(IMAGE), [None, half, half, half]) == CHECK["half"]

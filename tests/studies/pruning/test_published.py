@@ -96,11 +96,6 @@ def test_bad_specs_are_one_line(change: dict[str, object], message: str) -> None
         from_dict({"family": "preresnet", "inner": [[[4, 3]]] * 3, "last": 4})
 
 
-def test_unknown_network() -> None:
-    with pytest.raises(UserError, match=r"^network 'vgg17'; did you mean vgg1\d\?$"):
-        get_network("vgg17")
-
-
 def test_initial_weights_are_the_authors() -> None:
     torch.manual_seed(0)
     build = get_builder("pruning")
