@@ -57,6 +57,7 @@ def test_keys_are_frozen(words: str, command: Command) -> None:
             assert found[key] == json.loads(json.dumps(value))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_report_in_plain_values(tmp_path: Path, command: Command) -> None:
     for seed in (0, 1):
         write_run(tmp_path, fake_run(NANO.variant("gelu"), seed))
