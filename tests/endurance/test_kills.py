@@ -11,7 +11,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,101 +87,69 @@ def kill_until_done(start: Callable[[Path], list[Any]], root: Path, moments: ran
         assert_same(resumed, path.parent)
 
 
-def start_one(run: Run, folder: Path, runtime: Runtime) -> list[Any]:
-    process = FORK.Process(target=train, args=(run, folder, runtime))
-    process.start()
-    return [process]
-
-
-@pytest.mark.parametrize(
-    "runtime", [Runtime(), Runtime(micro_batch_size=32)], ids=["plain", "split"]
-)
-def test_one_process(tmp_path: Path, runtime: Runtime) -> None:
-    run = make_tiny_run(epochs=90)
-    train(run, tmp_path / "calm", runtime)
-    often = replace(runtime, checkpoint_seconds=0.05)
-    kill_until_done(lambda folder: start_one(run, folder, often), tmp_path, random.Random(1))
-    assert records.read(tmp_path / "killed").events[-1]["event"] == "done"
-
-
-def test_with_workers_that_read_files(tmp_path: Path) -> None:
-    data = make_folder(tmp_path / "images", count=24)
-    run = make_tiny_run(
-        epochs=60, global_batch_size=16, image_size=32, crop="random_resized", mixup=0.8
-    ).model_copy(update={"data": f"folder:{data}"})
-    train(run, tmp_path / "calm", Runtime(workers=1))
-    often = Runtime(workers=2, checkpoint_seconds=0.05)
-    kill_until_done(lambda folder: start_one(run, folder, often), tmp_path, random.Random(2))
-
-
-def join_and_train(
-    run: Run, folder: Path, rank: int, port: int, world_size: int, runtime: Runtime
+def train_all(
+    runs: Sequence[Run], folder: Path, runtime: Runtime, rank: int, world_size: int, port: int
 ) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=world_size)
-    train(run, folder, replace(runtime, rank=rank, world_size=world_size))
-    dist.destroy_process_group()
+    """One process's part of runs, one after the other."""
+    if world_size > 1:
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    for run in runs:
+        train(run, folder / "runs" / run.id, replace(runtime, rank=rank, world_size=world_size))
+    if world_size > 1:
+        dist.destroy_process_group()
 
 
-def start_several(run: Run, folder: Path, world_size: int, runtime: Runtime) -> list[Any]:
+def start_all(runs: Sequence[Run], folder: Path, runtime: Runtime, world_size: int) -> list[Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [
-        FORK.Process(target=join_and_train, args=(run, folder, rank, port, world_size, runtime))
-        for rank in range(world_size)
-    ]
-    for process in processes:
-        process.start()
+    processes = []
+    for rank in range(world_size):
+        arguments = (runs, folder, runtime, rank, world_size, port)
+        processes.append(FORK.Process(target=train_all, args=arguments))
+        processes[-1].start()
     return processes
 
 
-def kill_several(run: Run, root: Path, world_size: int, runtime: Runtime) -> None:
-    for process in start_several(run, root / "calm", world_size, runtime):
+def endures(root: Path, seed: int, *runs: Run, world_size: int = 1, **runtime: Any) -> None:
+    """Runs are trained in ``root / "calm"``, and in ``root / "killed"``, to the same bits."""
+    settings = Runtime(**runtime)
+    for process in start_all(runs, root / "calm", settings, world_size):
         process.join()
         assert process.exitcode == 0
-    often = replace(runtime, checkpoint_seconds=0.05)
+    often = replace(settings, checkpoint_seconds=0.05)
     kill_until_done(
-        lambda folder: start_several(run, folder, world_size, often),
-        root,
-        random.Random(world_size),
+        lambda folder: start_all(runs, folder, often, world_size), root, random.Random(seed)
     )
 
 
+@pytest.mark.parametrize("micro", [None, 32], ids=["plain", "split"])
+def test_one_process(tmp_path: Path, micro: int | None) -> None:
+    endures(tmp_path, 1, make_tiny_run(epochs=90), micro_batch_size=micro)
+
+
+def of_files(root: Path, step: str, batch: int) -> Run:
+    """A run on a folder of images, mixed."""
+    data = make_folder(root / "images", count=24)
+    changes = {"image_size": 32, "crop": "random_resized", "mixup": 0.8}
+    run = make_tiny_run(step, epochs=60, global_batch_size=batch, **changes)
+    return run.model_copy(update={"data": f"folder:{data}"})
+
+
+def test_with_workers_that_read_files(tmp_path: Path) -> None:
+    endures(tmp_path, 2, of_files(tmp_path, "layer_norm", 16), workers=2)
+
+
 def test_two_processes(tmp_path: Path) -> None:
-    kill_several(make_tiny_run(epochs=60), tmp_path, 2, Runtime())
+    endures(tmp_path, 3, make_tiny_run(epochs=60), world_size=2)
 
 
 def test_three_processes_with_readers_and_batch_norm(tmp_path: Path) -> None:
     # Sums over three depend on their order, and BatchNorm's statistics on whose they are.
-    data = make_folder(tmp_path / "images", count=24)
-    run = make_tiny_run(
-        "depthwise_conv",
-        epochs=60,
-        global_batch_size=12,
-        image_size=32,
-        crop="random_resized",
-        mixup=0.8,
-    ).model_copy(update={"data": f"folder:{data}"})
-    kill_several(run, tmp_path, 3, Runtime(workers=1))
-
-
-def train_both(parent: Run, child: Run, folder: Path, runtime: Runtime) -> None:
-    for run in (parent, child):
-        train(run, folder / "runs" / run.id, runtime)
-
-
-def start_both(parent: Run, child: Run, folder: Path, runtime: Runtime) -> list[Any]:
-    process = FORK.Process(target=train_both, args=(parent, child, folder, runtime))
-    process.start()
-    return [process]
+    endures(tmp_path, 4, of_files(tmp_path, "depthwise_conv", 12), world_size=3, workers=1)
 
 
 def test_a_run_and_the_one_that_starts_from_it(tmp_path: Path) -> None:
     parent = make_tiny_run(epochs=45)
-    child = masked_run(parent)
-    train_both(parent, child, tmp_path / "calm", Runtime())
-    often = Runtime(checkpoint_seconds=0.05)
-    kill_until_done(
-        lambda folder: start_both(parent, child, folder, often), tmp_path, random.Random(5)
-    )
+    endures(tmp_path, 5, parent, masked_run(parent))

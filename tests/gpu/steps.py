@@ -1,4 +1,4 @@
-"""A table of training steps on a resident batch: images/s and peak memory, and where time goes.
+"""A table of training steps on a resident batch: images/s and peak memory.
 
     PYTHONPATH=tests python -m gpu.steps [cuda|cpu] [SECONDS]
 
@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from gpu.device import device_of
 
+from convnext_study.benchmarks.timing import rate, wait
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
+from convnext_study.training.outcome import forget_peak, peak_memory
 from convnext_study.training.state import autocast_of
 
 ROWS = ("separate_downsampling", "resnet", "kernel_7", "layer_norm")
@@ -43,8 +45,8 @@ class Setup:
             "tf32": self.tf32,
             "cudnn.benchmark": self.benchmark,
         }
-        told = " ".join(name for name, on in switches.items() if on)
-        return f"{self.row:22s} {self.precision:8s} {told:32s}"
+        shown = " ".join(name for name, on in switches.items() if on)
+        return f"{self.row:22s} {self.precision:8s} {shown:32s}"
 
 
 def setups(rows: tuple[str, ...]) -> list[Setup]:
@@ -65,25 +67,22 @@ class Bench:
 
     def __init__(self, device: str) -> None:
         self.device, self.on_gpu = device, device.startswith("cuda")
-        self.batch, self.side, self.steps = (256, 224, 10) if self.on_gpu else (4, 64, 1)
+        self.batch, self.side, self.seconds = (256, 224, 2.0) if self.on_gpu else (4, 64, 0.0)
 
-    def network(self, setup: Setup) -> tuple[Any, torch.Tensor]:
+    def measure(self, setup: Setup) -> tuple[float, int | None]:
+        """Images/s, and bytes at the peak."""
+        torch.compiler.reset()
         torch.backends.cudnn.benchmark = setup.benchmark
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = setup.tf32
-        layout = torch.channels_last if setup.channels_last else torch.contiguous_format
+        layout: Any = torch.channels_last if setup.channels_last else torch.contiguous_format
         net: Any = RoadmapNet(get_roadmap("t").variant(setup.row).spec, drop_path_rate=0.1)
         net = net.to(self.device, memory_format=layout).train()
         images = torch.randn(self.batch, 3, self.side, self.side, device=self.device)
-        return net, images.to(memory_format=layout)
-
-    def measure(self, setup: Setup) -> str:
-        torch.compiler.reset()
-        net, images = self.network(setup)
+        images = images.to(memory_format=layout)
         labels = torch.arange(self.batch, device=self.device) % 1000
         optimizer = torch.optim.AdamW(net.parameters(), fused=True)
         forward = torch.compile(net) if setup.compiled else net
-        if self.on_gpu:
-            torch.cuda.reset_peak_memory_stats()
+        forget_peak(self.device)
 
         def step() -> None:
             with autocast_of(setup.precision, self.device):
@@ -91,36 +90,9 @@ class Bench:
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            wait(self.device)
 
-        for _ in range(4 if self.on_gpu else 1):
-            step()
-        self.wait()
-        began = time.perf_counter()
-        for _ in range(self.steps):
-            step()
-        self.wait()
-        seconds = (time.perf_counter() - began) / self.steps
-        peak = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if self.on_gpu else "-"
-        return f"{self.batch / seconds:9.0f} {1e3 * seconds:9.1f} {peak:>8s}"
-
-    def wait(self) -> None:
-        if self.on_gpu:
-            torch.cuda.synchronize()
-
-    def kernels(self) -> str:
-        """The kernels that a step of the last row spends most time in."""
-        from torch.profiler import ProfilerActivity, profile
-
-        net, images = self.network(Setup(LAST, "bf16"))
-        kind = ProfilerActivity.CUDA if self.on_gpu else ProfilerActivity.CPU
-        for warm in (True, False):
-            with profile(activities=[kind]) as found, autocast_of("bf16", self.device):
-                net(images).float().sum().backward()
-            if warm:
-                self.wait()
-        order = "cuda_time_total" if self.on_gpu else "cpu_time_total"
-        averages = found.key_averages()
-        return str(averages.table(sort_by=order, row_limit=14, max_name_column_width=60))
+        return rate(step, self.batch, self.seconds)(), peak_memory(self.device)
 
 
 def main(arguments: list[str]) -> int:
@@ -130,20 +102,19 @@ def main(arguments: list[str]) -> int:
     grid, began, failed = setups(ROWS if bench.on_gpu else (LAST,)), time.monotonic(), 0
     name = torch.cuda.get_device_name() if bench.on_gpu else "CPU"
     print(f"{name}, torch {torch.__version__}, batch {bench.batch} of {bench.side}x{bench.side}")
-    head = f"{'row':22s} {'precision':8s} {'layout and switches':32s}"
-    print(f"{head} {'images/s':>9s} {'ms':>9s} {'peak GB':>8s}")
+    print(f"{'row':22s} {'precision':8s} {'layout and switches':32s}  images/s  peak GB")
     for place, setup in enumerate(grid):
         if time.monotonic() - began > budget:
             print(f"out of time: {len(grid) - place} lines left out, from {setup.words()} on")
             break
         try:
-            print(f"{setup.words()} {bench.measure(setup)}", flush=True)
+            speed, peak = bench.measure(setup)
+            print(f"{setup.words()} {speed:9.0f} {(peak or 0) / 1e9:8.1f}", flush=True)
         except Exception as error:
             failed = 1
             print(f"{setup.words()} {type(error).__name__}: {str(error).splitlines()[0][:90]}")
         if bench.on_gpu:
             torch.cuda.empty_cache()
-    print(bench.kernels())
     return failed
 
 

@@ -55,10 +55,8 @@ def trained(folder: Path) -> Record:
 @pytest.mark.parametrize("name", SWITCHES)
 def test_a_switch(name: str, tmp_path: Path) -> None:
     step, *switches = SWITCHES[name]
-    study(
-        *("train", step, *switches),
-        *("--device", DEVICE, "--epochs", "2", "--out", str(tmp_path)),
-    )
+    short = ("--device", DEVICE, "--epochs", "2", "--out", str(tmp_path))
+    study("train", step, *switches, *short)
     record = trained(tmp_path)
     assert record.result is not None
     assert math.isfinite(record.result.metrics["val_loss"].value)
@@ -93,7 +91,5 @@ def test_what_comes_after_training(tmp_path: Path) -> None:
 
 
 def test_the_benchmark(tmp_path: Path) -> None:
-    study(
-        *("bench", "--parts", "networks", "--quick", "--device", DEVICE, "--out", str(tmp_path)),
-    )
+    study("bench", "--parts", "networks", "--quick", "--device", DEVICE, "--out", str(tmp_path))
     assert any(tmp_path.iterdir())
