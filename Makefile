@@ -45,7 +45,7 @@ docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
 test-slurm: $(VENV)/installed-test
-	$(BIN)/python tests/slurm/preemption.py
+	PYTHONPATH=tests $(BIN)/python -m slurm.preemption
 
 test-gpu: $(VENV)/installed-test
 	PYTHONPATH=tests $(BIN)/python -m gpu.run $(DEVICE)

@@ -62,12 +62,12 @@ def measure_pipeline(
         "timm": lambda: itertools.chain.from_iterable(itertools.repeat(theirs)),
     }
 
-    def measure(name: str) -> float:
-        read = partial(_read, loaders[name](), batch, batches)
-        return batch * batches / timed(read)[1]
+    def measure(load: Callable[[], Iterator[Any]]) -> float:
+        return batch * batches / timed(partial(_read, load(), batch, batches))[1]
 
     with one_thread():
-        found = interleave({name: partial(measure, name) for name in loaders}, repeats + 1)
+        measures = {name: partial(measure, load) for name, load in loaders.items()}
+        found = interleave(measures, repeats + 1)
     return {name: rates[1:] for name, rates in found.items()}  # the first warms up
 
 

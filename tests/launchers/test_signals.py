@@ -14,6 +14,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.images import make_folder
@@ -90,18 +91,11 @@ def run_pool(folder: Path, train: str, main: str, before: str = "") -> list[list
         make_tiny_run().model_copy(update={"name": name}).model_dump(mode="json")
         for name in ("one", "other")
     ]
-    process = subprocess.Popen(
-        [sys.executable, str(path), json.dumps(runs)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        start_new_session=True,
-    )
+    command = [sys.executable, str(path), json.dumps(runs)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes)
     try:
         said, errors = process.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        pytest.fail("the pool hangs")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -115,43 +109,43 @@ def _indented(code: str, levels: int = 0) -> str:
 
 
 BOTH = [["stopped", ""], ["stopped", "not started"]]
-
-
-def test_a_signal_while_a_training_asks_whether_to_stop(tmp_path: Path) -> None:
-    # A handler that takes the lock which the asking holds waits forever.
-    found = run_pool(tmp_path, "each_line(stop); wait(stop)", "outcomes = Pool(1).run(jobs)")
-    assert found == BOTH
+# A process that has just started gets it with all of its group.
+WHILE_STARTING = """
+    Process = multiprocessing.get_context("forkserver").Process
+    start = Process.start
+    def start_and_stop(self):
+        start(self)
+        os.killpg(0, signal.SIGTERM)
+    Process.start = start_and_stop
+    outcomes = Pool(1).run(jobs)
+"""
+TO_ONE = 'run.name == "one" and os.kill(os.getpid(), signal.SIGTERM); wait(stop)'
 
 
 @pytest.mark.parametrize(
-    ("when", "expected"),
-    [("True", [["stopped", "not started"]] * 2), ("jobs[0].folder.exists()", BOTH)],
-    ids=["from the start", "while training"],
+    ("train", "main", "expected"),
+    [
+        # A handler that takes the lock which the asking holds waits forever.
+        ("each_line(stop); wait(stop)", "outcomes = Pool(1).run(jobs)", BOTH),
+        (
+            "wait(stop)",
+            "outcomes = each_line(lambda: Pool(1).run(jobs))",
+            [["stopped", "not started"]] * 2,
+        ),
+        (
+            "wait(stop)",
+            "outcomes = each_line(lambda: Pool(1).run(jobs), lambda: jobs[0].folder.exists())",
+            BOTH,
+        ),
+        ("wait(stop)", WHILE_STARTING, BOTH),
+        (TO_ONE, "outcomes = Pool(2).run(jobs)", [["stopped", ""]] * 2),
+    ],
+    ids=["while asking", "from the start", "while training", "while starting", "to one process"],
 )
-def test_a_signal_at_any_moment_of_the_pool(
-    tmp_path: Path, when: str, expected: list[list[str]]
+def test_a_signal_at_any_moment_stops_all(
+    tmp_path: Path, train: str, main: str, expected: list[list[str]]
 ) -> None:
-    main = f"outcomes = each_line(lambda: Pool(1).run(jobs), lambda: {when})"
-    assert run_pool(tmp_path, "wait(stop)", main) == expected
-
-
-def test_a_signal_to_the_group_while_a_process_starts(tmp_path: Path) -> None:
-    main = """
-        Process = multiprocessing.get_context("forkserver").Process
-        start = Process.start
-        def start_and_stop(self):
-            start(self)
-            os.killpg(0, signal.SIGTERM)
-        Process.start = start_and_stop
-        outcomes = Pool(1).run(jobs)
-    """
-    assert run_pool(tmp_path, "wait(stop)", main) == BOTH
-
-
-def test_a_signal_to_one_process_stops_all(tmp_path: Path) -> None:
-    train = 'run.name == "one" and os.kill(os.getpid(), signal.SIGTERM); wait(stop)'
-    found = run_pool(tmp_path, train, "outcomes = Pool(2).run(jobs)")
-    assert found == [["stopped", ""]] * 2
+    assert run_pool(tmp_path, train, main) == expected
 
 
 def test_each_process_keeps_its_gpu(tmp_path: Path) -> None:
@@ -227,15 +221,15 @@ def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
 
 
 HANGUP = """
-    import sys, time
-    from convnext_study.launchers.worker import noting_signals
-    with noting_signals() as asked:
-        print("ready", flush=True)
-        while not asked:
-            time.sleep(0.01)
-        print("what nobody sees", flush=True)
-        print("nor this", file=sys.stderr, flush=True)
-    sys.exit(75)
+import sys, time
+from convnext_study.launchers.worker import noting_signals
+with noting_signals() as asked:
+    print("ready", flush=True)
+    while not asked:
+        time.sleep(0.01)
+    print("what nobody sees", flush=True)
+    print("nor this", file=sys.stderr, flush=True)
+sys.exit(75)
 """
 
 
@@ -243,7 +237,7 @@ def test_output_to_a_terminal_that_was_closed_is_dropped() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it may be ignored here
     process, terminal = pty.fork()
     if process == 0:
-        os.execv(sys.executable, [sys.executable, "-c", textwrap.dedent(HANGUP)])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-c", HANGUP])  # noqa: S606
     signal.signal(signal.SIGHUP, before)
     assert b"ready" in os.read(terminal, 100)
     os.close(terminal)
@@ -290,5 +284,5 @@ def test_killed_and_given_again_a_command_goes_on_and_a_signal_to_all_of_it_save
     assert "1 run left; rerun" in errors
     (folder,) = out.glob("runs/*")
     assert [event["event"] for event in read_events(folder)] == ["started", "resumed", "stopped"]
-    found = checkpoint_file.load(folder, lambda text: pytest.fail(text))
+    found = checkpoint_file.load(folder, pytest.fail)
     assert found is not None and found["state"]["step"] > 0

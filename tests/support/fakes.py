@@ -16,18 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.roadmap import Variant, get_roadmap
 from convnext_study.runs.files import LOCK, LOG, RESULT, RUN, write_json
 from convnext_study.runs.metrics import Metric, Samples
-from convnext_study.runs.records import FORMAT, Epoch, ModelRef, Record, Result, Run, Status
-
-# Name, epochs and global batch of a row's recipe, for each kind of regime.
-_RECIPES = {
-    ("classic", False): ("classic-small", 9, 64),
-    ("modern", False): ("modern-small", 10, 64),
-    ("classic", True): ("classic", 90, 256),
-    ("modern", True): ("modern", 300, 4096),
-}
+from convnext_study.runs.records import FORMAT, Epoch, Record, Result, Run, Status
 
 
 def _dice(name: str) -> random.Random:
@@ -35,31 +28,12 @@ def _dice(name: str) -> random.Random:
 
 
 def fake_run(variant: Variant, seed: int = 0, *, data: str = "digits", **recipe: Any) -> Run:
-    """What the road-map command would ask for a row; ``recipe`` changes some fields."""
+    """What the road-map command would ask for a row; ``recipe`` changes some of its fields."""
     road = get_roadmap(variant.regime)
-    kind = variant.recipe.partition("-")[0]
-    name, epochs, batch = _RECIPES[kind, road.published]
-    fields = {"name": name, "epochs": epochs, "global_batch_size": batch}
-    return Run(
-        study=f"roadmap-{variant.regime}",
-        name=variant.name,
-        model=ModelRef(builder="roadmap", args=variant.spec.to_dict()),
-        recipe={**fields, **recipe},
-        data=data,
-        seed=seed,
-        metadata={
-            "regime": variant.regime,
-            "step": variant.name,
-            "label": variant.label,
-            "order": [one.name for one in road.variants()].index(variant.name),
-            "adopted": variant.adopted,
-            "parent": variant.parent,
-            "section": variant.step.section if variant.step else "2.1",
-            "published": road.published,
-            "recipe": variant.recipe,
-            **({"may_differ": ["recipe"]} if variant.step and variant.step.recipe else {}),
-        },
-    )
+    kind = "published" if road.published else "small"
+    (run,) = roadmap_runs(road, [variant], data="digits", seeds=[seed], recipe=kind)
+    fields = {name: run.recipe[name] for name in ("name", "epochs", "global_batch_size")}
+    return run.model_copy(update={"data": data, "recipe": {**fields, **recipe}})
 
 
 def fake_runs(
