@@ -4,10 +4,8 @@ import pytest
 import torch
 from hypothesis import settings
 from support.command import command, trains_here  # noqa: F401  fixtures
-from support.runs import make_tiny_run
 
 from convnext_study.experiments import measure
-from convnext_study.runs.records import Run
 
 # However busy the machine is.
 settings.register_profile("untimed", deadline=None)
@@ -23,11 +21,6 @@ def _one_thread() -> None:
 def _two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dry run times a network for half a second; here, for two steps."""
     monkeypatch.setattr(measure, "SECONDS", 0.0)
-
-
-@pytest.fixture
-def tiny_run() -> Run:
-    return make_tiny_run()
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import convnext_study
 from convnext_study.imports import studies
 
 PACKAGE = Path(convnext_study.__file__).parent
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+ABLATIONS = [ast.parse(path.read_text()) for path in (PACKAGE.parent / "ablations").glob("*.py")]
 HEAVY = {"fvcore", "matplotlib", "scipy", "sklearn", "timm", "torch", "torchvision", "wandb"}
 
 # Not while the module itself is imported, so that `--help` and `steps` answer at once.
@@ -42,7 +44,7 @@ def not_at_import(path: Path) -> set[str]:
 
 def modules_in(path: Path, *, at_import: bool = False) -> Iterator[str]:
     """Full names of all that a file imports; with ``at_import``, only what importing it imports."""
-    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    waiting: list[ast.AST] = [TREES[path]]
     while waiting:
         node = waiting.pop()
         if at_import and (isinstance(node, ast.FunctionDef | ast.Lambda) or _for_types_only(node)):
@@ -60,7 +62,7 @@ def _for_types_only(node: ast.AST) -> bool:
 
 
 def test_heavy_libraries_are_imported_where_they_are_used() -> None:
-    for path in PACKAGE.rglob("*.py"):
+    for path in TREES:
         at_import = {name.split(".")[0] for name in modules_in(path, at_import=True)}
         early = at_import & not_at_import(path)
         assert not early, f"{name_of(path)} imports {sorted(early)} at once"
@@ -108,8 +110,7 @@ def definitions(body: list[ast.stmt]) -> Iterator[str]:
 
 def test_the_product_uses_every_public_name() -> None:
     """What only tests use goes. Names in texts count where they are addresses, such as a task's."""
-    trees = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
-    trees += [ast.parse(path.read_text()) for path in (PACKAGE.parent / "ablations").glob("*.py")]
+    trees = [*TREES.values(), *ABLATIONS]
     used = set(INTERFACES)
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
@@ -132,8 +133,7 @@ PRIVATE = re.compile(r"\b(told|asked|said|judged|strangers?)\b")
 def test_users_read_the_fields_words() -> None:
     root = PACKAGE.parent
     texts = [path.read_text() for path in [*root.glob("*.md"), *(root / "docs").glob("*.md")]]
-    for path in [*PACKAGE.rglob("*.py"), *(root / "ablations").glob("*.py")]:
-        tree = ast.parse(path.read_text())
+    for tree in (*TREES.values(), *ABLATIONS):
         documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
         docs = {
             ast.get_docstring(n, clean=False) for n in ast.walk(tree) if isinstance(n, documented)
@@ -159,8 +159,8 @@ OTHER_OPENS = {("open", of) for of in ("os", "Image", "tarfile", "source")}
 def test_every_text_file_is_opened_with_its_encoding() -> None:
     """The locale's is another one on another machine. Ruff's PLW1514 sees half of the calls."""
     missing = []
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
             if not isinstance(node, ast.Call):
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))

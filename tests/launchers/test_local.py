@@ -163,31 +163,27 @@ def test_a_run_that_another_command_trains_is_busy(
 
 
 @pytest.mark.parametrize(
-    ("statuses", "code"),
-    [
-        (["done", "busy"], EXIT_STOPPED),
-        (["busy", "stopped"], EXIT_STOPPED),
-        (["busy", "failed"], EXIT_FAILED),
-    ],
+    ("other", "code"),
+    [("done", EXIT_STOPPED), ("stopped", EXIT_STOPPED), ("failed", EXIT_FAILED)],
 )
 def test_the_exit_code_of_a_command_whose_runs_are_busy(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    statuses: list[str],
+    other: str,
     code: int,
 ) -> None:
     study = make_study(tmp_path)
-    ends = [Outcome(run, end, "x") for run, end in zip(study.runs, statuses, strict=True)]
+    busy, run = study.runs
+    ends = [Outcome(busy, "busy", "x"), Outcome(run, other, "x")]
     monkeypatch.setattr(Local, "run", lambda *_: ends)
     with pytest.raises(typer.Exit) as left:
         run_study.run_study(study, StudyOptions(device="cpu"))
     assert left.value.exit_code == code
-    (busy,) = (one.run.id for one in ends if one.status == "busy")
-    assert f"{busy} is busy: x" in capsys.readouterr().err
+    assert f"{busy.id} is busy: x" in capsys.readouterr().err
     # What the other command has finished in the meantime is not busy any longer.
-    write_run(study.folder, study.runs[statuses.index("busy")])
-    if statuses == ["done", "busy"]:
+    write_run(study.folder, busy)
+    if other == "done":
         run_study.run_study(study, StudyOptions(device="cpu"))
         assert "busy" not in capsys.readouterr().err
 
@@ -213,9 +209,8 @@ def test_a_killed_or_failing_process_takes_only_its_run_and_an_interrupt_stops_t
     outcomes = Pool(1, kill_and_interrupt).run(jobs)
     assert killed and signal.getsignal(signal.SIGINT) is before
     ends = ("failed", "failed", "done", "stopped", "stopped")
-    assert [(one.run.id, one.status) for one in outcomes] == [
-        (run.id, status) for run, status in zip(runs, ends, strict=True)
-    ]
+    assert [one.run for one in outcomes] == runs
+    assert tuple(one.status for one in outcomes) == ends
     assert "SIGKILL" in outcomes[0].reason and "not finite" in outcomes[1].reason
     assert records.read(jobs[0].folder).status == "unfinished"
     assert (jobs[3].folder / CHECKPOINT).exists() and not jobs[4].folder.exists()

@@ -10,7 +10,6 @@ from support.training import assert_resumes, assert_same, cut_off, numbers
 from convnext_study.runs import records
 from convnext_study.runs.files import LOG
 from convnext_study.runs.folder import RunError
-from convnext_study.runs.records import Run
 from convnext_study.training.loop import train
 
 STEPS = 7  # of an epoch
@@ -76,7 +75,7 @@ def test_a_finished_run_is_left_alone(whole: Path) -> None:
     }
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path, tiny_run: Run) -> None:
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
-        train(tiny_run, tmp_path / "file" / "run")
+        train(make_tiny_run(), tmp_path / "file" / "run")
