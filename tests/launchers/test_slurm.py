@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.fakes import write_run
-from support.jobs import append, make_jobs
+from support.runs import append, make_jobs
 
 from convnext_study.errors import RunFailed, UserError
 from convnext_study.launchers.graph import read_jobs

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 from support.fakes import write_run
-from support.jobs import append, make_jobs
-from support.runs import make_tiny_run
+from support.runs import append, make_jobs, make_tiny_run
 
 from convnext_study.errors import RunFailed, UserError
 from convnext_study.launchers import torchrun, worker

@@ -1,13 +1,18 @@
-"""Runs that take seconds."""
+"""Runs that take seconds, their jobs, and what their logs say."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+from convnext_study.launchers.graph import Job
 from convnext_study.models.builders import ROADMAP_BUILDER
 from convnext_study.recipes import MODERN_SMALL
 from convnext_study.roadmap import get_roadmap
+from convnext_study.runs.files import LOG
 from convnext_study.runs.records import ModelRef, Run
+from convnext_study.training.runtime import Runtime
 
 
 def make_tiny_run(step: str = "layer_norm", **changes: Any) -> Run:
@@ -28,3 +33,17 @@ def make_tiny_run(step: str = "layer_norm", **changes: Any) -> Run:
         data="digits",
         seed=0,
     )
+
+
+def make_jobs(study: Path, count: int = 2, **changes: Any) -> list[Job]:
+    runs = [
+        make_tiny_run(**changes).model_copy(update={"seed": seed, "name": f"run{seed}"})
+        for seed in range(count)
+    ]
+    return [Job(run, study / "runs" / run.id, Runtime()) for run in runs]
+
+
+def append(job: Job, *lines: dict[str, Any]) -> None:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with (job.folder / LOG).open("a") as log:
+        log.writelines(json.dumps(line) + "\n" for line in lines)
