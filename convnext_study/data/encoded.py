@@ -142,16 +142,16 @@ class Archives(EncodedImages):
         super().__init__([member.label for member in members])
         self._archives = tuple(archives)
         self.names = Names([member.name for member in members])
-        places = [(member.archive, member.offset, member.size) for member in members]
-        self._places: Ints = np.array(places, dtype=np.int64).reshape(-1, 3)
+        locations = [(member.archive, member.offset, member.size) for member in members]
+        self._locations: Ints = np.array(locations, dtype=np.int64).reshape(-1, 3)
 
     def name(self, index: int) -> str:
         """The archive's path and the member's name, with a colon between them."""
-        return f"{self._archives[self._places[index, 0]]}:{self.names[index]}"
+        return f"{self._archives[self._locations[index, 0]]}:{self.names[index]}"
 
     def read(self, index: int) -> bytes:
         """The bytes of the member. Raises DataError if the archive cannot be read."""
-        archive, offset, size = map(int, self._places[index])
+        archive, offset, size = map(int, self._locations[index])
         path = self._archives[archive]
         content = read_bytes(path, offset, size)
         if len(content) < size:
@@ -161,11 +161,11 @@ class Archives(EncodedImages):
     def digests(self) -> dict[str, str]:
         """Names are those of the archives, without their folder, and of their members."""
         archives = Names([os.path.basename(path) for path in self._archives])  # noqa: PTH119
-        parts = archives.digest().encode(), self._places[:, 0], self.names.digest().encode()
+        parts = archives.digest().encode(), self._locations[:, 0], self.names.digest().encode()
         return {
             "names": digest(*parts),
             "labels": digest(self.labels),
-            "sizes": digest(self._places[:, 2]),
+            "sizes": digest(self._locations[:, 2]),
         }
 
 

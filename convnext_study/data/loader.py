@@ -31,7 +31,7 @@ class Batch:
     Args:
         images: (n, 3, H, W) uint8.
         labels: (n,) int64; or an array per image, (n, H, W) uint8 with a class per pixel.
-        places: (n,) int64, each image's position in the optimizer's batch over all processes; for
+        positions: (n,) int64, of the images in the optimizer's batch over all processes; for
             validation images, in the data set.
         step: the optimizer's step, from 0 over the whole run.
         erased: boxes to fill with noise.
@@ -40,7 +40,7 @@ class Batch:
 
     images: Tensor
     labels: Tensor
-    places: Tensor
+    positions: Tensor
     step: int = 0
     erased: tuple[EraseBox, ...] = ()
     bad: tuple[str, ...] = ()
@@ -62,10 +62,10 @@ class Batch:
 
 
 class BatchRequest(NamedTuple):
-    """A batch to read, the ``places`` of its images in the optimizer's batch, and its step."""
+    """A batch to read, the ``positions`` of its images in the optimizer's batch, and its step."""
 
     request: Request
-    places: Tensor
+    positions: Tensor
     step: int = 0
 
 
@@ -166,12 +166,12 @@ def train_batches(
         ahead: prefetches batches; bad images count when they are used.
     """
     batch, count = recipe.global_batch_size, len(data.train)
-    places = split_batch(torch.arange(min(batch, count)), batch, sharding, mix_group(recipe))
+    pieces = split_batch(torch.arange(min(batch, count)), batch, sharding, mix_group(recipe))
     order, steps = epoch_order(count, seed, epoch), steps_per_epoch(count, batch)
     first = epoch * steps
     chosen = {step: order[step * batch : (step + 1) * batch] for step in range(start, steps)}
     if in_memory(data, recipe):
-        source = _from_memory(data, recipe, seed, epoch, chosen, places)
+        source = _from_memory(data, recipe, seed, epoch, chosen, pieces)
     else:
         current = recipe.at_epoch(epoch)
         readers = (
@@ -180,7 +180,7 @@ def train_batches(
         requests = [
             BatchRequest(Request("train", tuple(indices[part].tolist()), epoch), part, first + step)
             for step, indices in chosen.items()
-            for part in places
+            for part in pieces
         ]
         source = _read(readers, requests)
     yield from _counted(ahead(source), data.corrupt)
@@ -195,7 +195,7 @@ def val_batches(
     ahead: Ahead = iter,
 ) -> Iterator[Batch]:
     """The validation images ``val_indices(len(data.val), sharding)``, each once and in order,
-    without bad ones if those are skipped: ``places`` of the batches are the images' indices.
+    without bad ones if those are skipped: ``positions`` of the batches are the images' indices.
 
     Results of the processes, concatenated by rank, are in the order of the data set.
     """
@@ -207,9 +207,9 @@ def val_batches(
         images, side = data.val, image_size(data, recipe)
         source = (
             Batch(
-                resize(images.at(request.places), (side, side), recipe.interpolation),
-                images.labels[request.places],
-                request.places,
+                resize(images.at(request.positions), (side, side), recipe.interpolation),
+                images.labels[request.positions],
+                request.positions,
             )
             for request in requests
         )
@@ -224,9 +224,9 @@ def _read(readers: Readers, requests: Sequence[BatchRequest]) -> Iterator[Batch]
     Raises DataError for an image that cannot be used."""
     batches = readers.read([batch.request for batch in requests])
     for images, batch in zip(batches, requests, strict=True):
-        labels, places = torch.as_tensor(images.labels), batch.places[torch.tensor(images.read)]
+        labels, read = torch.as_tensor(images.labels), torch.tensor(images.read)
         erased, bad = tuple(images.erased), tuple(images.bad)
-        yield Batch(images.pixels, labels, places, batch.step, erased, bad)
+        yield Batch(images.pixels, labels, batch.positions[read], batch.step, erased, bad)
 
 
 def _counted(batches: Iterable[Batch], corrupt: CorruptImages) -> Iterator[Batch]:
@@ -244,7 +244,7 @@ def _from_memory(
     seed: int,
     epoch: int,
     chosen: dict[int, Tensor],
-    places: list[Tensor],
+    pieces: list[Tensor],
 ) -> Iterator[Batch]:
     """The pieces of each step's chosen images, with draws made for all of them."""
     assert isinstance(data.train, InMemoryDataset)  # noqa: S101  checked by in_memory()
@@ -255,7 +255,7 @@ def _from_memory(
         offsets = draw_offsets(len(indices), side, draws) if recipe.crop == "random_crop" else None
         flips = recipe.flip and data.flips
         mirrored = draw_mirrored(len(indices), draws) if flips else None
-        for piece in places:
+        for piece in pieces:
             pixels = resize(images.at(indices[piece]), (side, side), recipe.interpolation)
             if offsets is not None:
                 pixels = shift(pixels, offsets[:, piece])

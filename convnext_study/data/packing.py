@@ -143,7 +143,7 @@ class _Packer:
     def run(self, jobs: int, report: Callable[[int, int], None]) -> None:
         """Make the missing shards; ``report`` as in `pack`."""
         shards = [(part, number) for part in self.parts for number in self.shards(part)]
-        missing = [shard for shard in shards if not self._places(*shard).exists()]
+        missing = [shard for shard in shards if not self._entries_path(*shard).exists()]
         total = sum(map(len, self.parts.values()))
         done = total - sum(len(self._images(*shard)) for shard in missing)
         report(done, total)
@@ -177,35 +177,35 @@ class _Packer:
     def make(self, shard: tuple[str, int]) -> int:
         """Write a shard and the positions of its images. Returns their number."""
         part, number = shard
-        images, places, offset = self.parts[part], [], 0
+        images, entries, offset = self.parts[part], [], 0
 
         def write(file: IO[bytes]) -> None:
             nonlocal offset
             for index in self._images(part, number):
                 content, height, width = self._stored(images, index)
                 label, crc = int(images.labels[index]), zlib.crc32(content)
-                places.append(IndexEntry(number, offset, len(content), label, crc, height, width))
+                entries.append(IndexEntry(number, offset, len(content), label, crc, height, width))
                 offset += file.write(content)
 
         path = shard_path(self.out, part, number)
         put_in_place(write_temporary(path, write), path)
-        write_bytes(self._places(part, number), np.array(places, dtype="<i8").tobytes())
-        return len(places)
+        write_bytes(self._entries_path(part, number), np.array(entries, dtype="<i8").tobytes())
+        return len(entries)
 
     def finish(self, part: str) -> PartFile:
         """Write a part's index."""
         images = self.parts[part]
-        places = b"".join(self._places(part, number).read_bytes() for number in self.shards(part))
+        entries = b"".join(self._entries_path(part, n).read_bytes() for n in self.shards(part))
         text, ends = images.names.parts()
-        content = places + ends.astype("<i8").tobytes() + text
+        content = entries + ends.astype("<i8").tobytes() + text
         write_bytes(index_path(self.out, part), content)
         sizes = [shard_path(self.out, part, n).stat().st_size for n in self.shards(part)]
-        stored = np.frombuffer(places, "<i8").reshape(-1, len(IndexEntry._fields))
+        stored = np.frombuffer(entries, "<i8").reshape(-1, len(IndexEntry._fields))
         empty = int((stored[:, IndexEntry._fields.index("size")] == 0).sum())
         shards = tuple(sizes)
         return PartFile(images=len(images), digest=digest(content), shards=shards, empty=empty)
 
-    def _places(self, part: str, number: int) -> Path:
+    def _entries_path(self, part: str, number: int) -> Path:
         return shard_path(self.out, part, number).with_suffix(".places")
 
     def _images(self, part: str, number: int) -> range:

@@ -136,8 +136,8 @@ class SampleReader:
             return
         if self.seed is not None:
             images = images.of_epoch(self.seed, epoch)
-        places, labels = torch.tensor(indices), images.labels
-        for pixels, label in zip(images.at(places), labels[places].tolist(), strict=True):
+        positions, labels = torch.tensor(indices), images.labels
+        for pixels, label in zip(images.at(positions), labels[positions].tolist(), strict=True):
             yield (pixels, label), None
 
     def _original(self, index: int) -> tuple[tuple[Tensor, Target] | None, str | None]:

@@ -200,7 +200,7 @@ def test_a_split_batch_and_a_resumed_epoch_are_the_same(data: DatasetPair, split
     ]
     for batch in whole:
         mine = [piece for piece in pieces if piece.step == batch.step]
-        order = torch.cat([piece.places for piece in mine]).argsort()
+        order = torch.cat([piece.positions for piece in mine]).argsort()
         assert torch.equal(torch.cat([piece.images for piece in mine])[order], batch.images)
         assert torch.equal(torch.cat([piece.labels for piece in mine])[order], batch.labels)
 

@@ -180,8 +180,8 @@ def test_a_bad_validation_image_is_left_out_and_counted_once(
         for one in val_batches(data, RECIPE, batch, reading, BatchSharding(rank, world)):
             assert len(one.images) == len(one) > 0
             labels += one.labels.tolist()
-            places += one.places.tolist()
-            for place, pixels in zip(one.places.tolist(), one.images, strict=True):
+            places += one.positions.tolist()
+            for place, pixels in zip(one.positions.tolist(), one.images, strict=True):
                 assert pixels.shape == (3, 32, 32), place
     assert places == whole
     assert labels == [int(place >= 35) for place in whole]

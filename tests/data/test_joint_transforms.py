@@ -34,7 +34,7 @@ def batches(
 
 
 def whole(parts: list[Batch]) -> tuple[Tensor, Tensor]:
-    order = torch.cat([part.places for part in parts]).argsort()
+    order = torch.cat([part.positions for part in parts]).argsort()
     return tuple(  # type: ignore[return-value]
         torch.cat([getattr(part, name) for part in parts])[order] for name in ("images", "labels")
     )

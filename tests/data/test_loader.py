@@ -54,7 +54,7 @@ def joined(
     for step in range(len(pieces[0]) // each):
         mine = [piece for rank in pieces for piece in rank[step * each : (step + 1) * each]]
         assert len({len(piece) for piece in mine}) == 1
-        places = torch.cat([piece.places for piece in mine])
+        places = torch.cat([piece.positions for piece in mine])
         assert places.sort().values.tolist() == list(range(len(places)))  # each once, and all
         prepare, order = ToDevice(data), places.argsort()
         parts = [prepare(piece) for piece in mine]
@@ -204,7 +204,7 @@ def test_every_validation_image_once(
         for batch in val_batches(synthetic, recipe, 5, None, BatchSharding(rank, world_size))
     ]
     assert max(map(len, parts)) == 5
-    for field in ("images", "labels", "places"):
+    for field in ("images", "labels", "positions"):
         joint = [torch.cat([getattr(one, field) for one in batches]) for batches in (whole, parts)]
         assert torch.equal(*joint)
     assert torch.cat([batch.labels for batch in parts]).tolist() == [

@@ -182,7 +182,7 @@ def test_a_bad_pair_of_validation_is_left_out(tmp_path: Path) -> None:
     reading = partial(dense_readers, data, Crop(8, 8))
     batches = list(val_batches(data, MODERN_SMALL, 1, reading))
     assert [batch.images.shape for batch in batches] == [(1, 3, 64, 64)] * 5
-    assert [int(batch.places[0]) for batch in batches] == [1, 2, 3, 4, 5]
+    assert [int(batch.positions[0]) for batch in batches] == [1, 2, 3, 4, 5]
     assert data.corrupt.replaced == 1
 
 

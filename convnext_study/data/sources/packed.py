@@ -88,9 +88,9 @@ def index_path(root: Path, part: str) -> Path:
 class PackedImages(EncodedImages):
     """Images in shards, by their positions. Shards are memory-mapped when first needed."""
 
-    def __init__(self, shards: Sequence[Path], places: Ints, names: Names) -> None:
-        super().__init__(places[:, IndexEntry._fields.index("label")])
-        self._shards, self._places, self.names = tuple(map(str, shards)), places, names
+    def __init__(self, shards: Sequence[Path], entries: Ints, names: Names) -> None:
+        super().__init__(entries[:, IndexEntry._fields.index("label")])
+        self._shards, self._entries, self.names = tuple(map(str, shards)), entries, names
         self._maps: dict[int, mmap.mmap] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -98,23 +98,23 @@ class PackedImages(EncodedImages):
 
     def name(self, index: int) -> str:
         """The shard's path and the image's name in the data that was packed."""
-        return f"{self._shards[self._places[index, 0]]}:{self.names[index]}"
+        return f"{self._shards[self._entries[index, 0]]}:{self.names[index]}"
 
     def read(self, index: int) -> bytes:
         """The stored image, verified. Raises DataError, and CorruptImage if a bit has changed."""
-        place = IndexEntry(*map(int, self._places[index]))
-        if not place.size:
+        entry = IndexEntry(*map(int, self._entries[index]))
+        if not entry.size:
             return b""  # an image that could not be read when it was packed
-        if place.shard not in self._maps:
-            self._maps[place.shard] = _map(self._shards[place.shard])
-        content = self._maps[place.shard][place.offset : place.offset + place.size]
-        if zlib.crc32(content) != place.crc:
+        if entry.shard not in self._maps:
+            self._maps[entry.shard] = _map(self._shards[entry.shard])
+        content = self._maps[entry.shard][entry.offset : entry.offset + entry.size]
+        if zlib.crc32(content) != entry.crc:
             raise corrupt_image(self.name(index), "its checksum does not fit; pack the data anew")
         return content
 
     def pixels(self, index: int) -> tuple[torch.Tensor, int]:
         """The image as a (3, H, W) uint8 tensor, and its label. Raises CorruptImage."""
-        height, width = map(int, self._places[index, -2:])
+        height, width = map(int, self._entries[index, -2:])
         if not height:
             return super().pixels(index)
         stored = torch.frombuffer(bytearray(self.read(index)), dtype=torch.uint8)
@@ -125,7 +125,7 @@ class PackedImages(EncodedImages):
         return {
             "names": self.names.digest(),
             "labels": digest(self.labels),
-            "content": digest(np.ascontiguousarray(self._places[:, 2:])),
+            "content": digest(np.ascontiguousarray(self._entries[:, 2:])),
         }
 
 
@@ -187,24 +187,24 @@ def _part(root: Path, name: Literal["train", "val"], pack: PackFile) -> PackedIm
         if size != expected:
             raise DataError(f"{shard}: has {size:,} bytes of {expected:,}; restore it")
     index = np.frombuffer(content, dtype="<i8", count=numbers)
-    places = index[: part.images * width].reshape(-1, width)
+    entries = index[: part.images * width].reshape(-1, width)
     ends, text = index[part.images * width :], content[numbers * 8 :]
-    _check(path, IndexEntry(*places.T), np.array(sizes), len(pack.classes))
+    _check(path, IndexEntry(*entries.T), np.array(sizes), len(pack.classes))
     if np.any(np.diff(ends, prepend=0) < 0) or (len(ends) and ends[-1] != len(text)):
         raise DataError(f"{path}: its names have no end; pack the data anew")
-    return PackedImages(shards, places, Names.of(text, ends))
+    return PackedImages(shards, entries, Names.of(text, ends))
 
 
-def _check(path: Path, places: Any, sizes: Ints, classes: int) -> None:
+def _check(path: Path, entries: Any, sizes: Ints, classes: int) -> None:
     """Raises DataError for an image outside its shard or inconsistent with its index entry."""
-    bad = (places.shard < 0) | (places.shard >= len(sizes))
-    room = sizes[np.where(bad, 0, places.shard)] if len(sizes) else 0
-    bad |= (places.offset < 0) | (places.size < 0) | (places.size > room - places.offset)
-    bad |= (places.label < 0) | (places.label >= classes)
-    raw = (places.height > 0) & (places.width > 0)
-    bad |= raw & (places.size != places.height * places.width * 3)
-    sides = places.height, places.width
+    bad = (entries.shard < 0) | (entries.shard >= len(sizes))
+    room = sizes[np.where(bad, 0, entries.shard)] if len(sizes) else 0
+    bad |= (entries.offset < 0) | (entries.size < 0) | (entries.size > room - entries.offset)
+    bad |= (entries.label < 0) | (entries.label >= classes)
+    raw = (entries.height > 0) & (entries.width > 0)
+    bad |= raw & (entries.size != entries.height * entries.width * 3)
+    sides = entries.height, entries.width
     bad |= raw & (np.maximum(*sides) > MOST_ELONGATED * np.minimum(*sides))
-    bad |= ~raw & ((places.height != 0) | (places.width != 0))
+    bad |= ~raw & ((entries.height != 0) | (entries.width != 0))
     if bad.any():
         raise DataError(f"{path}: image {int(bad.argmax())} lies in no shard; pack the data anew")

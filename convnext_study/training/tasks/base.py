@@ -170,7 +170,7 @@ class ImageTask(Task):
         """A training batch's images and labels on the device; draws their stochastic depth."""
         images, labels = self._prepare(batch)
         if self._masks is not None:
-            self._masks.fill(batch.step, batch.places, images.device)
+            self._masks.fill(batch.step, batch.positions, images.device)
         return images, labels
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
@@ -191,13 +191,13 @@ class ImageTask(Task):
         for batch in self.val_batches():
             images, labels = self._prepare(batch)
             # Networks with random masks draw the same ones after a resume.
-            position = int(batch.places[0])
+            position = int(batch.positions[0])
             seed_everything(fold_in(self.run.seed, "evaluate", position), self.runtime.device)
             exits, observed = self.observed(model, images)
             finite.append(torch.stack([finite_rows(scores) for scores in exits]).all(0))
             if not finite[-1].all():  # there will be no result, but metrics need numbers
                 exits = [scores.nan_to_num() for scores in exits]
-            common = {LOSS: self.image_losses(exits, labels), PLACES: batch.places}
+            common = {LOSS: self.image_losses(exits, labels), PLACES: batch.positions}
             measured = {**common, **observed, **self.measure(exits, labels)}
             parts.append({name: values.cpu() for name, values in measured.items()})
             check()

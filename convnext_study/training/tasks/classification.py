@@ -75,7 +75,7 @@ class Classification(ImageTask):
         images, labels = self.prepared(batch)
         if self._mixing is not None:
             # The mixed targets include label smoothing already.
-            images, soft = self._mixing(images, labels, batch.places, batch.step)
+            images, soft = self._mixing(images, labels, batch.positions, batch.step)
             return F.cross_entropy(self._logits(model, images), soft), len(labels)
         smoothing = self.recipe.label_smoothing
         logits = self._logits(model, images)
