@@ -165,7 +165,7 @@ def run_roadmap(
         KeyboardInterrupt: stopped, every run's state saved; call it again to resume.
     """
     from convnext_study.data.forkserver import without_main
-    from convnext_study.experiments.plan import RunCollection, identify_in, plan, unfinished
+    from convnext_study.experiments.plan import RunCollection, identify_in, plan, with_status
     from convnext_study.experiments.progress import progress as progress_of
     from convnext_study.experiments.roadmap_runs import (
         choose_variants,
@@ -201,15 +201,15 @@ def run_roadmap(
     study = RunCollection(tuple(identify_in(where, runs, machine)), where, wandb)
     planned = plan(study, machine)
     show = progress if callable(progress) else _PrintProgress(planned.jobs) if progress else None
-    study.note_places()
+    study.record_data_paths()
     with without_main():
         outcomes = planned.train(
             lambda: show(progress_of(study.records(), study.runs)) if show else None
         )
-    if failed := unfinished(outcomes, "failed") + unfinished(outcomes, "busy"):
+    if failed := with_status(outcomes, "failed") + with_status(outcomes, "busy"):
         others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise RunFailed(f"{failed[0].run.id}: {failed[0].reason}{others}")
-    if unfinished(outcomes, "stopped"):
+    if with_status(outcomes, "stopped"):
         raise KeyboardInterrupt("stopped; call it again to resume")
     name = f"roadmap-{selected.regime}"
     records = [one for one in study.ledger() if one.run.study == name]

@@ -1,10 +1,10 @@
 """Speed on this machine: ratios with their spread, from interleaved repeats.
 
-Absolute rates belong to one machine at one moment. What is compared is therefore interleaved,
-A B, B A, A B, and each repeat gives one ratio; their median and extremes are reported.
+Absolute rates vary by machine and moment. What is compared is therefore interleaved, A B, B A,
+A B, and each repeat gives one ratio; their median and extremes are reported.
 
-Each module of `PARTS` has ``measure(settings, report)``, which returns a title and rows as
-`timing.compare` makes them, and calls ``report`` with what it is about to measure.
+Each module of `PARTS` has ``measure(settings, report)``, which returns a title and rows made by
+`timing.compare`, and calls ``report`` with what it is about to measure.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ BATCH = 8  # images of 224x224
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is measured, and how much of it; None and no names leave it to the part.
+    """What is measured, and for how long; each part has its defaults for None and no names.
 
     Args:
         regime: of the road map.
         repeats: of each comparison.
-        seconds: per measure, at least.
-        threads: of each measure.
+        seconds: the least per measurement.
+        threads: of each measurement.
         device: where it runs.
         batch_size: images per step.
-        quick: only both ends of the road, less of everything.
-        data: ``folder:PATH``, of the pipeline.
-        networks: names, of a study.
-        image_size: height and width, of a study.
+        quick: measure less, and only both ends of the road.
+        data: ``folder:PATH``, for the pipeline.
+        networks: names, for a study.
+        image_size: height and width, for a study.
     """
 
     regime: str

@@ -1,4 +1,4 @@
-"""What the loop costs: a whole training beside the bare step that it repeats."""
+"""The loop's overhead: a whole training compared with the bare step that it repeats."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ EPOCHS = 3
 
 
 def measure(settings: Settings, report: Callable[[str], None]) -> tuple[str, list[Row]]:
-    """Rows of the engine's images/s beside the bare step's, on the last network of a road.
+    """Rows with the engine's and the bare step's images/s, on the last network of a road.
 
-    ``training`` is that part of the epochs alone (reading, augmenting, schedule, generators,
-    checks and log included); the other row has also evaluation, checkpoints and the first steps'
-    warm-up.
+    ``training`` is only that part of the epochs (including reading, augmentation, schedule,
+    generators, checks and log); the other row also includes evaluation, checkpoints and the
+    warm-up of the first steps.
     """
     from convnext_study.training.loop import train
     from convnext_study.training.runtime import Runtime
@@ -31,21 +31,21 @@ def measure(settings: Settings, report: Callable[[str], None]) -> tuple[str, lis
     run = _run(settings)
     runtime = Runtime(device=settings.device, threads=settings.threads)
     task, batch = make_task(run, runtime), run.recipe["global_batch_size"]
-    whole: list[float] = []
+    with_overhead: list[float] = []
 
     def engine() -> float:
         with tempfile.TemporaryDirectory() as folder:
             result = train(run, Path(folder) / "run", runtime)
-        whole.append(task.steps_per_epoch * batch * EPOCHS / result.seconds)
+        with_overhead.append(task.steps_per_epoch * batch * EPOCHS / result.seconds)
         return result.images_per_s
 
     shape = (batch, *task.image_shape)
     step = make_step("ours", task.build(), shape, settings.device, train=True)
     bare = rate(step, batch, settings.seconds)
-    found = interleave({"engine": engine, "bare step": bare}, settings.repeats)
+    rates = interleave({"engine": engine, "bare step": bare}, settings.repeats)
     rows = [
-        compare("training", found),
-        compare("with evaluation, saving", {**found, "engine": whole}),
+        compare("training", rates),
+        compare("with evaluation, saving", {**rates, "engine": with_overhead}),
     ]
     return f"loop: {run.name} on {run.data}, batch {batch}", rows
 

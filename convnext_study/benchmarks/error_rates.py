@@ -1,8 +1,8 @@
-"""How often the tests of a road are wrong: ``python -m convnext_study.benchmarks.error_rates``.
+"""Error rates of a road's tests: ``python -m convnext_study.benchmarks.error_rates``.
 
-Roads of 17 rows whose values are drawn, with the road's own tree of comparisons, go through the
-primary test (Welch's t with Holm's correction over 16 steps) and through the secondary one, whose
-standard deviation is pooled over all rows. Its table stands in docs/report.md.
+Roads of 17 rows with random values, compared like the road map's rows, are tested with the primary
+test (Welch's t with Holm's correction over 16 steps) and with the secondary one, whose standard
+deviation is pooled over all rows. The table is in docs/report.md.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from convnext_study.results.statistics.intervals import (
 from convnext_study.roadmap import T
 from convnext_study.roadmap.paper import PAPER
 
-# How rows deviate between seeds, in words: the relative standard deviation of the rows' standard
-# deviations, and the factor of one row's.
+# How rows deviate between seeds: the relative standard deviation of the rows' standard deviations,
+# and a factor for one row's.
 SCENARIOS = {
     "equal": (0.0, 1.0),
     "vary by 30 %": (0.3, 1.0),
@@ -32,43 +32,43 @@ SCENARIOS = {
     "one row 4 times noisier": (0.0, 4.0),
 }
 Road = list[list[float]]  # values of each row, by seed
-_PLACES = {row.name: place for place, row in enumerate(T.variants())}
-PAIRS = [(_PLACES[row.name], _PLACES[row.parent]) for row in T.variants() if row.parent]
+_INDEX = {row.name: index for index, row in enumerate(T.variants())}
+PAIRS = [(_INDEX[row.name], _INDEX[row.parent]) for row in T.variants() if row.parent]
 
 
 def simulate(scenario: str, seeds: int, roads: int) -> dict[str, tuple[float, float, float]]:
-    """Rates of both tests, ``welch`` and ``pooled``, over so many roads.
+    """Rates of both tests, ``welch`` and ``pooled``, over that many roads.
 
-    They are the share of roads with one or more false steps where nothing has an effect; the share
-    of steps whose 95 % interval holds the truth, in the worst pair; and the mean number of
-    significant steps where the effects are the paper's.
+    They are the share of roads with one or more false positives if nothing has an effect; the
+    share of 95 % intervals that cover the truth, for the worst pair; and the mean number of
+    significant steps if the effects are the paper's.
     """
     import numpy as np
 
-    draw, (spread, loud) = np.random.default_rng(seeds), SCENARIOS[scenario]
+    rng, (variation, noisy_factor) = np.random.default_rng(seeds), SCENARIOS[scenario]
     count = len(T.variants())
-    scales = np.abs(1 + spread * draw.standard_normal((roads, count, 1)))
-    scales[:, count // 2] *= loud
-    noise = scales * draw.standard_normal((roads, count, seeds))
+    scales = np.abs(1 + variation * rng.standard_normal((roads, count, 1)))
+    scales[:, count // 2] *= noisy_factor
+    noise = scales * rng.standard_normal((roads, count, seeds))
     truth = np.array([row.top1 for row in PAPER["t"].values()]) / paper_std().std
-    found = {}
+    rates = {}
     for name, pooled in (("welch", False), ("pooled", True)):
-        idle = [_tested(road.tolist(), pooled) for road in noise]
-        real = [_tested(road.tolist(), pooled) for road in noise + truth[:, None]]
-        covers = [
+        null_tests = [_tested(road.tolist(), pooled) for road in noise]
+        effect_tests = [_tested(road.tolist(), pooled) for road in noise + truth[:, None]]
+        coverage = [
             fmean(one.interval.low <= 0 <= one.interval.high for one in step)
-            for step in zip(*idle, strict=True)
+            for step in zip(*null_tests, strict=True)
         ]
-        found[name] = (
-            fmean(_significant(road) > 0 for road in idle),
-            min(covers),
-            fmean(map(_significant, real)),
+        rates[name] = (
+            fmean(_significant(road) > 0 for road in null_tests),
+            min(coverage),
+            fmean(map(_significant, effect_tests)),
         )
-    return found
+    return rates
 
 
 def _tested(road: Road, pooled: bool) -> list[Difference]:
-    """Every row of a road against its parent."""
+    """The difference of every row of a road from its parent."""
     pairs = [(road[child], road[parent]) for child, parent in PAIRS]
     if not pooled:
         return [welch_difference(*pair) for pair in pairs]
@@ -77,7 +77,7 @@ def _tested(road: Road, pooled: bool) -> list[Difference]:
 
 
 def _significant(road: Sequence[Difference]) -> int:
-    return sum(p <= ALPHA for p in holm([one.p for one in road if one.p is not None]))
+    return sum(p <= ALPHA for p in holm([step.p for step in road if step.p is not None]))
 
 
 def table(seeds: Sequence[int], roads: int) -> str:
@@ -89,10 +89,10 @@ def table(seeds: Sequence[int], roads: int) -> str:
     ]
     for count in seeds:
         for scenario in SCENARIOS:
-            both = simulate(scenario, count, roads).values()
-            alarms, covers, steps = zip(*both, strict=True)
-            cells = [f"{count}, {scenario}", *(f"{100 * one:.1f} %" for one in alarms)]
-            cells += [*(f"{100 * one:.0f} %" for one in covers), *(f"{one:.1f}" for one in steps)]
+            rates = simulate(scenario, count, roads).values()
+            alarms, covers, steps = zip(*rates, strict=True)
+            cells = [f"{count}, {scenario}", *(f"{100 * rate:.1f} %" for rate in alarms)]
+            cells += [*(f"{100 * rate:.0f} %" for rate in covers), *(f"{n:.1f}" for n in steps)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 """How time grows with runs and images: ``python -m convnext_study.benchmarks.growth``.
 
-Its table stands in docs/performance.md. What takes the same time for each run or image is linear.
+The table is in docs/performance.md. A constant time per run or image means linear growth.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from typing import Any
 from convnext_study.benchmarks.timing import interleave, timed
 
 RUNS, IMAGES, CLASSES = (100, 1000, 3000), (1000, 10_000, 100_000), 100
-Seconds = dict[str, dict[int, float]]  # of a job, by how many runs or images
+Seconds = dict[str, dict[int, float]]  # of a job, by the number of runs or images
 
 
 def measure(runs: Sequence[int] = RUNS, images: Sequence[int] = IMAGES) -> Seconds:
-    """Seconds of a processor for the page of a report, for finding all runs done, as a command
-    that is given again does, for opening a ``folder:`` of empty files, and for listing names and
-    sizes there; of each the least of three."""
+    """CPU seconds to write a report's page, to find all runs done (as a repeated command does), to
+    open a ``folder:`` of empty files, and to list its names and sizes; the minimum of three."""
     from convnext_study.data import open_data
     from convnext_study.experiments.study_file import recorded
     from convnext_study.report.write import write_page
 
-    with tempfile.TemporaryDirectory() as place:
-        studies = {size: Path(place) / f"runs{size}" for size in runs}
-        folders = {size: Path(place) / f"images{size}" for size in images}
+    with tempfile.TemporaryDirectory() as root:
+        studies = {size: Path(root) / f"runs{size}" for size in runs}
+        folders = {size: Path(root) / f"images{size}" for size in images}
         write_runs(studies)
         for size, folder in folders.items():
             _touch(folder, size)
@@ -43,35 +42,35 @@ def measure(runs: Sequence[int] = RUNS, images: Sequence[int] = IMAGES) -> Secon
         }
 
 
-def _seconds(at: dict[int, Path], work: Callable[[Path], object]) -> dict[int, float]:
+def _seconds(folders: dict[int, Path], work: Callable[[Path], object]) -> dict[int, float]:
     def once(folder: Path) -> float:
         return timed(partial(work, folder), time.process_time)[1]
 
-    found = interleave({size: partial(once, folder) for size, folder in at.items()}, 3)
-    return {size: min(times) for size, times in found.items()}
+    times_by_size = interleave({size: partial(once, folder) for size, folder in folders.items()}, 3)
+    return {size: min(times) for size, times in times_by_size.items()}
 
 
 def write_runs(folders: dict[int, Path]) -> None:
-    """Finished runs of one network that differ in their seeds: a training, written many times."""
+    """Write finished runs of one network with different seeds: copies of one training."""
     from convnext_study.experiments.roadmap_runs import roadmap_runs
     from convnext_study.roadmap import get_roadmap
     from convnext_study.runs.files import LOG, RESULT, RUN, RUNS, read_json, write_json
     from convnext_study.training.loop import train
 
     road = get_roadmap("nano")
-    asked: dict[str, Any] = {"recipe": "small", "changes": {"epochs": 1, "warmup_epochs": 0}}
-    (run,) = roadmap_runs(road, road.variants()[-1:], data="synthetic:4,64,64", seeds=[0], **asked)
-    with tempfile.TemporaryDirectory() as place:
-        train(run, done := Path(place) / "run")
-        about = read_json(done / RUN)
-        others = {one: (done / one).read_bytes() for one in (LOG, RESULT)}
+    recipe: dict[str, Any] = {"recipe": "small", "changes": {"epochs": 1, "warmup_epochs": 0}}
+    (run,) = roadmap_runs(road, road.variants()[-1:], data="synthetic:4,64,64", seeds=[0], **recipe)
+    with tempfile.TemporaryDirectory() as folder_name:
+        train(run, trained := Path(folder_name) / "run")
+        manifest = read_json(trained / RUN)
+        contents = {name: (trained / name).read_bytes() for name in (LOG, RESULT)}
     for count, folder in folders.items():
         for seed in range(count):
-            one = run.model_copy(update={"seed": seed})
-            (into := folder / RUNS / one.id).mkdir(parents=True)
-            write_json(into / RUN, {**about, "key": one.key, "run": one.model_dump(mode="json")})
-            for name, content in others.items():
-                (into / name).write_bytes(content)
+            new = run.model_copy(update={"seed": seed})
+            (path := folder / RUNS / new.id).mkdir(parents=True)
+            write_json(path / RUN, {**manifest, "key": new.key, "run": new.model_dump(mode="json")})
+            for name, content in contents.items():
+                (path / name).write_bytes(content)
 
 
 def _touch(folder: Path, count: int) -> None:

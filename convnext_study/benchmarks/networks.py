@@ -1,4 +1,4 @@
-"""A road map's networks as the engine runs them, beside their plainest form and timm's own."""
+"""A road map's networks as the engine runs them, compared with plain PyTorch and with timm's."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SMALL_BATCH = 64  # of images up to 64x64
 
 def measure(settings: Settings, report: Callable[[str], None]) -> tuple[str, list[Row]]:
     """Rows of training, inference, and inference of one image, for each network; the first two
-    rows of a road are one."""
+    rows of a road have the same one."""
     road = get_roadmap(settings.regime)
-    first, _, *others, last = road.variants()
+    first, _, *middle, last = road.variants()
     batch = settings.batch_size or (BATCH if road.published else SMALL_BATCH)
     rows = []
-    for variant in (first, *([] if settings.quick else others), last):
+    for variant in (first, *([] if settings.quick else middle), last):
         report(f"network {variant.name}")
         nets = forms(variant.spec, road.num_classes)
         for job, images in (("training", batch), ("inference", batch), ("one image", 1)):
@@ -37,8 +37,8 @@ def measure(settings: Settings, report: Callable[[str], None]) -> tuple[str, lis
 
 
 def forms(spec: NetSpec, classes: int) -> dict[str, Callable[[], nn.Module]]:
-    """What builds a network as the engine trains it (ours), as PyTorch runs it by default
-    (plain), and as timm builds it, where it does."""
+    """Functions that build a network as the engine trains it (ours), as PyTorch runs it by default
+    (plain), and timm's, if timm has it."""
 
     def build() -> nn.Module:
         import torch

@@ -1,4 +1,4 @@
-"""Reading and augmenting JPEG files, ours beside timm's default loader, on one core."""
+"""Reading and augmenting JPEG files, compared with timm's default loader, on one core."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from convnext_study.data.dataset import DataError, DatasetPair
 from convnext_study.recipes import MODERN, Recipe
 
 BATCH = 16
-SIDES = (500, 375)  # the commonest size in ImageNet
-IMAGES, QUICK_IMAGES = 192, 48  # how many files are written, and at most read each time
+SIDES = (500, 375)  # the most common size in ImageNet
+IMAGES, QUICK_IMAGES = 192, 48  # files that are written, and at most read per repeat
 PLAIN = MODERN.model_copy(update={"rand_augment": None, "color_jitter": 0.0, "random_erasing": 0.0})
 
 
 def measure(settings: Settings, report: Callable[[str], None]) -> tuple[str, list[Row]]:
-    """Rows of both loaders' images/s, with crop and flip alone and with all of `modern`, on
-    ``settings.data`` or on JPEG files of random shapes."""
+    """Rows of both loaders' images/s, with crop and flip only and with all of `modern`, on
+    ``settings.data`` or on JPEG files with random shapes."""
     from convnext_study.data import open_data
 
     count = QUICK_IMAGES if settings.quick else IMAGES
@@ -45,21 +45,21 @@ def measure_pipeline(
 ) -> dict[str, list[float]]:
     """Images/s of both loaders, ``ours`` and ``timm``, for each of the interleaved repeats.
 
-    They read the training images of a ``folder:``; a repeat is so many batches of so many images.
-    Raises DataError where the images are not files, or too few.
+    They read the training images of a ``folder:``; a repeat is ``batches`` of ``batch`` images.
+    Raises DataError if the images are not files, or too few.
     """
     import torch
 
     from convnext_study.data.device import ToDevice
 
-    theirs = _timms_loader(data, recipe, batch)
+    timm_loader = _timms_loader(data, recipe, batch)
     prepare = ToDevice(data, memory_format=torch.channels_last)
-    # Reading alone: images are mixed later, and would have to come in pairs.
+    # Without Mixup and CutMix, which come later and would need an even number of images.
     small = recipe.replace(global_batch_size=batch, mixup=0.0, cutmix=0.0)
     seeds = itertools.count()
     loaders: dict[str, Callable[[], Iterator[Any]]] = {
         "ours": lambda: map(prepare, _batches(data, small, next(seeds))),
-        "timm": lambda: itertools.chain.from_iterable(itertools.repeat(theirs)),
+        "timm": lambda: itertools.chain.from_iterable(itertools.repeat(timm_loader)),
     }
 
     def measure(load: Callable[[], Iterator[Any]]) -> float:
@@ -67,22 +67,22 @@ def measure_pipeline(
 
     with one_thread():
         measures = {name: partial(measure, load) for name, load in loaders.items()}
-        found = interleave(measures, repeats + 1)
-    return {name: rates[1:] for name, rates in found.items()}  # the first warms up
+        measured = interleave(measures, repeats + 1)
+    return {name: rates[1:] for name, rates in measured.items()}  # the first warms up
 
 
 def write_jpegs(root: Path, count: int) -> None:
-    """``train/`` and ``val/`` with two classes of photograph-like JPEG files of 500x375."""
+    """Write ``train/`` and ``val/`` with two classes of photograph-like JPEG files of 500x375."""
     import numpy as np
     from PIL import Image
 
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for part, images in (("train", count), ("val", 2)):
         for number in range(images):
-            # Coarse shapes with some grain: about 50 kB a file, half of an ImageNet file.
-            coarse = Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+            # Coarse shapes with some grain: about 50 kB per file, half of an ImageNet file.
+            coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
             pixels = np.asarray(coarse.resize(SIDES, Image.Resampling.BICUBIC), dtype=np.int16)
-            grain = draw.normal(0, 8, pixels.shape)
+            grain = rng.normal(0, 8, pixels.shape)
             image = Image.fromarray(np.clip(pixels + grain, 0, 255).astype(np.uint8))
             folder = root / part / f"class{number % 2}"
             folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def _read(batches: Iterator[Any], batch: int, count: int) -> None:
 
 
 def _batches(data: DatasetPair, recipe: Recipe, seed: int) -> Iterator[Any]:
-    """Batches as readers hand them over, epoch after epoch, without end."""
+    """Batches from the readers, epoch after epoch, without end."""
     from convnext_study.data.loader import train_batches
 
     for epoch in itertools.count():
@@ -104,7 +104,7 @@ def _batches(data: DatasetPair, recipe: Recipe, seed: int) -> Iterator[Any]:
 
 
 def _timms_loader(data: DatasetPair, recipe: Recipe, batch: int) -> Any:
-    """What timm's ``train.py`` makes of the recipe, prefetcher included, without workers."""
+    """The loader of timm's ``train.py`` for the recipe, with prefetcher, without workers."""
     import torch
     from timm.data import ImageDataset, create_loader
 

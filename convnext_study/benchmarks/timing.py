@@ -1,6 +1,6 @@
-"""The one timer: rates of interleaved repeats, their ratios, and the table of them.
+"""Timing: rates of interleaved repeats, their ratios, and their table.
 
-Not torch's own `Timer`: it warms up anew for every measurement, and here every repeat is one.
+Not torch's `Timer`, which would warm up again for every repeat.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from convnext_study.report.tables.formatting import digits, number
 K = TypeVar("K")
 T = TypeVar("T")
 Measure = Callable[[], float]  # runs once and returns a rate, higher is faster
-Row = dict[str, Any]  # of plain values, as JSON has them
+Row = dict[str, Any]  # of JSON values
 
 
 @dataclass(frozen=True)
@@ -44,28 +44,27 @@ class Spread:
 def interleave(measures: Mapping[K, Callable[[], T]], repeats: int) -> dict[K, list[T]]:
     """Call each measure once per repeat, in an order that is reversed each time.
 
-    What slows the machine for a while then hits all that are compared, and the one that comes
-    first is not always the same.
+    So a temporary slowdown of the machine affects all measures, and the first one varies.
     """
-    found: dict[K, list[T]] = {name: [] for name in measures}
-    for turn in range(repeats):
-        names = list(measures) if turn % 2 == 0 else list(measures)[::-1]
+    results: dict[K, list[T]] = {name: [] for name in measures}
+    for repeat in range(repeats):
+        names = list(measures) if repeat % 2 == 0 else list(measures)[::-1]
         for name in names:
-            found[name].append(measures[name]())
-    return found
+            results[name].append(measures[name]())
+    return results
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
     """The ratio of two measures, repeat by repeat."""
-    return Spread.of([one / other for one, other in zip(above, below, strict=True)])
+    return Spread.of([x / y for x, y in zip(above, below, strict=True)])
 
 
 def timed(call: Callable[[], T], clock: Callable[[], float] | None = None) -> tuple[T, float]:
-    """What ``call`` returns, and the seconds it took; by ``clock``, or else the wall's."""
+    """What ``call`` returns, and the seconds it took, by ``clock`` or the wall clock."""
     clock = clock or time.perf_counter
-    began = clock()
+    start = clock()
     value = call()
-    return value, clock() - began
+    return value, clock() - start
 
 
 def rate(
@@ -74,9 +73,9 @@ def rate(
     seconds: float,
     clock: Callable[[], float] | None = None,
 ) -> Measure:
-    """Images a second of ``step``, repeated for at least ``seconds``.
+    """Images per second of ``step``, repeated for at least ``seconds``.
 
-    ``step`` waits for its device. It is called twice beforehand: first calls allocate and plan.
+    ``step`` waits for its device. It is called twice before, since first calls allocate and plan.
     """
     step()
     calls = max(1, math.ceil(seconds / max(timed(step, clock)[1], 1e-6)))
@@ -90,7 +89,7 @@ def rate(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread in the block, and as many as before after it."""
+    """Let torch use one thread during the block."""
     import torch
 
     before = torch.get_num_threads()
@@ -102,7 +101,7 @@ def one_thread() -> Iterator[None]:
 
 
 def wait(device: str) -> None:
-    """Let a GPU finish what it was given: it works on while Python goes on."""
+    """Wait for a GPU, which runs asynchronously."""
     if device != "cpu":
         import torch
 
@@ -110,7 +109,7 @@ def wait(device: str) -> None:
 
 
 def compare(name: str, rates: Mapping[str, Sequence[float]], **facts: Any) -> Row:
-    """A row of the first form's images/s and of the others', with its ratios to them."""
+    """A row with the images/s of all forms, and the first form's ratios to the others."""
     ours, *others = rates
     return {
         "name": name,

@@ -32,10 +32,10 @@ from convnext_study.errors import (
     one_line,
 )
 
-# typer has click within it, or beside it in older versions: this is the class in both.
+# typer includes click, or depends on it in older versions: this is the class in both.
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
 
-# Every command by its name, with examples of what follows that name.
+# Every command by its name, with examples of its arguments.
 COMMANDS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
     "steps": (inspect.steps, ("", "--regime t")),
     "show": (inspect.show, ("depthwise_conv", "gelu --regime t")),
@@ -88,8 +88,8 @@ for _name, (_command, _examples) in COMMANDS.items():
 app.add_typer(runs.app, name="runs")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"convnext-study {version('convnext-study')}")
         raise typer.Exit
 
@@ -103,8 +103,8 @@ def _options(
     ] = False,
 ) -> None:
     """Give the command that follows a project's defaults; its help comes without a good file."""
-    made: Any = ctx.command
-    options = {name: options_of(made.commands[name]) for name in COMMANDS}
+    group: Any = ctx.command
+    options = {name: options_of(group.commands[name]) for name in COMMANDS}
     try:
         ctx.default_map = project_defaults(options)
     except UserError:
@@ -118,7 +118,7 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  for as long as we live
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a locale without the signs of the tables
+            stream.reconfigure(errors="replace")  # the locale may lack the tables' characters
     try:
         _check_words(sys.argv[1:])
         code = app(
@@ -129,8 +129,8 @@ def main() -> None:
         sys.stdout.flush()
     except _UsageError as error:
         where = error.ctx.command_path if error.ctx else "convnext-study"
-        what = " ".join(error.format_message().split()).replace(" Value error,", "").rstrip(".")
-        _leave(f"{what}; see {where} --help", EXIT_USER_ERROR)
+        message = " ".join(error.format_message().split()).replace(" Value error,", "").rstrip(".")
+        _leave(f"{message}; see {where} --help", EXIT_USER_ERROR)
     except UserError as error:
         _leave(str(error), EXIT_USER_ERROR)
     except Busy as error:
@@ -140,33 +140,33 @@ def main() -> None:
     except OSError as error:
         _drop_output()
         if isinstance(error, BrokenPipeError):
-            sys.exit(EXIT_FAILED)  # the reader has gone (`| head`); what it wanted it has
-        # What a command writes to a file says which; no system names the standard output.
+            sys.exit(EXIT_FAILED)  # the reader has ended (`| head`), with all that it wanted
+        # Errors on files name them; those on standard output do not.
         where = error.filename or "standard output, or a file or device"
         _leave(f"{where}: {error.strerror or error}", EXIT_FAILED)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
-    if code == EXIT_INTERRUPTED:  # also typer's answer to Ctrl-C
+    if code == EXIT_INTERRUPTED:  # also typer's code for Ctrl-C
         _leave("stopped", code)
     sys.exit(code)
 
 
-def _check_words(words: list[str]) -> None:
-    """Raises UserError for an empty value, as of a shell's variable that is not set, which would
-    pass for none at all; and for a word that the locale cannot read, and no file of ours can hold.
+def _check_words(arguments: list[str]) -> None:
+    """Raises UserError for an empty value, as of an unset shell variable, which would be ignored;
+    and for a word that the locale cannot decode and our files cannot encode.
     """
-    for before, word in zip(["", *words], words, strict=False):
-        option, assigned, value = word.partition("=")
-        if not word or (option.startswith("--") and assigned and not value):
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, assigned, value = argument.partition("=")
+        if not argument or (option.startswith("--") and assigned and not value):
             raise UserError(f"{option or before}: the value is empty; give one, or leave it out")
-        if not word.isascii() and word.encode("utf-8", "replace").decode() != word:
+        if not argument.isascii() and argument.encode("utf-8", "replace").decode() != argument:
             raise UserError(
-                f"{word}: cannot be read in this locale; set one of UTF-8, as in LC_ALL=C.UTF-8"
+                f"{argument}: cannot be read in this locale; set one of UTF-8, as in LC_ALL=C.UTF-8"
             )
 
 
 def _drop_output() -> None:
-    """Write what output is left, or drop it: it would be tried once more at the very end."""
+    """Flush the output, or discard it, since Python would try again at exit."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -73,9 +73,9 @@ def bench(options: BenchOptions) -> None:
     from convnext_study.runs.files import make_folder, write_json
     from convnext_study.runs.folder import hardware, versions
 
-    road, wanted = get_roadmap(options.regime), _parts(parse_names(options.parts))
+    road, parts = get_roadmap(options.regime), _parts(parse_names(options.parts))
     names, size = parse_names(options.networks), _image_size(options.image_size)
-    if (names or size) and not set(wanted) - set(PARTS):
+    if (names or size) and not set(parts) - set(PARTS):
         name = "--networks" if names else "--image-size"
         raise UserError(f"{name}: is for parts of a study, such as --parts anytime")
     if options.data is not None:  # bad data fails before minutes of other parts
@@ -99,15 +99,15 @@ def bench(options: BenchOptions) -> None:
         networks=names,
         image_size=size,
     )
-    measured = {part: _measure(part, settings) for part in wanted}
-    found: dict[str, Any] = {
+    measured = {part: _measure(part, settings) for part in parts}
+    results: dict[str, Any] = {
         "hardware": {**hardware(), "versions": versions()},
         "settings": dataclasses.asdict(settings),
         **{part: rows for part, (rows, _) in measured.items()},
     }
-    write_json(options.out / "bench.json", found)
+    write_json(options.out / "bench.json", results)
     if options.as_json:
-        print_json(found)
+        print_json(results)
         return
     print_tables(*(table for _, table in measured.values()))
     print(
@@ -118,7 +118,7 @@ def bench(options: BenchOptions) -> None:
 
 
 def _measure(part: str, settings: Settings) -> tuple[list[dict[str, Any]], Table[Any]]:
-    """Rows of plain values, and their table."""
+    """Rows of JSON values, and their table."""
     from convnext_study.benchmarks.timing import comparison_table
 
     if part in PARTS:
@@ -135,12 +135,12 @@ def _report(text: str) -> None:
     print(f"measuring: {text}", file=sys.stderr, flush=True)
 
 
-def _parts(wanted: tuple[str, ...]) -> tuple[str, ...]:
-    known = [*PARTS, *(name for name, study in studies().items() if study.bench)]
-    for name in wanted or ("",):
-        if name not in known:
-            raise UserError(f"--parts: {name!r}{did_you_mean(name, known)}")
-    return wanted
+def _parts(parts: tuple[str, ...]) -> tuple[str, ...]:
+    available = [*PARTS, *(name for name, study in studies().items() if study.bench)]
+    for name in parts or ("",):
+        if name not in available:
+            raise UserError(f"--parts: {name!r}{did_you_mean(name, available)}")
+    return parts
 
 
 def _image_size(text: str | None) -> tuple[int, int] | None:

@@ -1,6 +1,6 @@
-"""Where defaults of options come from: presets by name, and a project's file; words to complete.
+"""Defaults of options, from presets and a project's file; and shell completion.
 
-What stands on the command line comes first, then ``--preset``, then the project's file.
+The command line has precedence, then ``--preset``, then the project's file.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from click import Command
 
 PROJECT_FILE = "convnext-study.toml"
-# What runs code: only who types it may ask for it, not a file in a folder from elsewhere.
-# (A cluster's file says what each job runs first, and with which interpreter.)
+# These options run code: they are for the command line only, not for a file from elsewhere.
+# (A cluster's file names what each job runs first, and its interpreter.)
 RUNS_CODE = ("trust", "code", "cluster")
-MEASURING = ("eval", "bench", "pack")  # whose data is the run's, or their own
+MEASURING = ("eval", "bench", "pack")  # their data is the run's, or their own
 PRESETS: dict[str, dict[str, Any]] = {
     "laptop": {"regime": "nano", "device": "cpu", "seeds": "3"},
     "gpu": {"precision": "bf16", "tf32": True, "cudnn_benchmark": True},
@@ -41,74 +41,74 @@ def apply_preset(ctx: typer.Context, name: str | None) -> str | None:
 
 
 def options_of(command: Command) -> dict[str, tuple[str, bool]]:
-    """A command's options by their names without dashes: the parameter, and whether it is on."""
+    """A command's options by name, without dashes: the parameter, and whether it is turned on."""
     return {
-        name.removeprefix("--"): (one.name or "", name in one.opts)
-        for one in command.params
-        for name in (*one.opts, *one.secondary_opts)
-        if name.startswith("--") and one.name not in RUNS_CODE
+        name.removeprefix("--"): (parameter.name or "", name in parameter.opts)
+        for parameter in command.params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("--") and parameter.name not in RUNS_CODE
     }
 
 
 def project_defaults(
     commands: Mapping[str, Mapping[str, tuple[str, bool]]], path: Path = Path(PROJECT_FILE)
 ) -> dict[str, dict[str, Any]]:
-    """The defaults of every command, of those given with their options, by a project's file.
+    """The defaults in a project's file, for each of the ``commands``, given with their options.
 
-    A value at the file's top is for all commands that have such an option, but those that measure;
-    a table named as a command is for that one. Raises UserError, one line, also for a key that is
-    no option, or one that runs code.
+    A top-level value is for all commands that have such an option, except those that measure; a
+    table with a command's name is for that one. Raises UserError, one line, also for a key that
+    is not an option, or one that runs code.
     """
     if not path.is_file():
         return {}
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a TOML file that can be read ({error})") from None
-    found: dict[str, dict[str, Any]] = {name: {} for name in commands}
-    own = {key: value for key, value in given.items() if isinstance(value, dict)}
-    for key, value in given.items():
-        if key not in own:
-            where = [name for name in commands if name not in MEASURING]
-            _set(path, found, {name: commands[name] for name in where}, key, value)
-    for command, values in own.items():
+    defaults: dict[str, dict[str, Any]] = {name: {} for name in commands}
+    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+    for key, value in values.items():
+        if key not in tables:
+            targets = [name for name in commands if name not in MEASURING]
+            _set(path, defaults, {name: commands[name] for name in targets}, key, value)
+    for command, table in tables.items():
         if command not in commands:
             raise UserError(f"{path}: [{command}]{did_you_mean(command, [*commands])}")
-        for key, value in values.items():
-            _set(path, found, {command: commands[command]}, key, value)
-    return found
+        for key, value in table.items():
+            _set(path, defaults, {command: commands[command]}, key, value)
+    return defaults
 
 
 def _set(
     path: Path,
-    found: dict[str, dict[str, Any]],
+    defaults: dict[str, dict[str, Any]],
     commands: Mapping[str, Mapping[str, tuple[str, bool]]],
     key: str,
     value: Any,
 ) -> None:
     name = key.removeprefix("--").replace("_", "-")
-    where = [command for command, options in commands.items() if name in options]
-    if not where or not isinstance(value, str | int | float | bool):
+    accepting = [command for command, options in commands.items() if name in options]
+    if not accepting or not isinstance(value, str | int | float | bool):
         raise UserError(f"{path}: {key}: no option takes this; name one of a command's --help")
     if value == "":
         raise UserError(f"{path}: {key}: the value is empty; give one, or leave it out")
-    if isinstance(value, str) and any(one.strip().endswith(".py") for one in value.split(",")):
+    if isinstance(value, str) and any(word.strip().endswith(".py") for word in value.split(",")):
         raise UserError(f"{path}: {key}: names a Python file; give it on the command line")
-    for command in where:
-        parameter, on = commands[command][name]
-        if not on and not isinstance(value, bool):
+    for command in accepting:
+        parameter, turns_on = commands[command][name]
+        if not turns_on and not isinstance(value, bool):
             raise UserError(f"{path}: {key}: is true or false")
-        found[command][parameter] = value if on else not value
+        defaults[command][parameter] = value if turns_on else not value
 
 
 def complete_step(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Rows of the road map that the command has been given so far."""
+    """Rows of the road map that was named on the command line so far."""
     road = ROADMAPS.get(str(ctx.params.get("regime") or DEFAULT_REGIME), ROADMAPS[DEFAULT_REGIME])
-    return [one.name for one in road.variants() if one.name.startswith(incomplete)]
+    return [row.name for row in road.variants() if row.name.startswith(incomplete)]
 
 
 def _completing(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """What completes a word to one of these names."""
+    """A function that completes a word to one of these names."""
 
     def complete(incomplete: str) -> list[str]:
         return [name for name in names() if name.startswith(incomplete)]
@@ -124,7 +124,7 @@ def _studies() -> Iterable[str]:
 
 complete_regime, complete_preset = _completing(lambda: ROADMAPS), _completing(lambda: PRESETS)
 complete_study = _completing(_studies)
-# Those that need a path end with a colon.
+# Sources that need a path end with a colon.
 complete_data = _completing(
-    lambda: [f"{name}:" if one.needs_path else name for name, one in SOURCES.items()]
+    lambda: [f"{name}:" if source.needs_path else name for name, source in SOURCES.items()]
 )

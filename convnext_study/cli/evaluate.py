@@ -1,4 +1,4 @@
-"""``eval``: measure a run, or any network by name; ``export``: a run's network as files."""
+"""``eval`` measures a run, or any network by name; ``export`` writes a run's network to files."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from convnext_study.runs.metrics import Metric
 
 
-LARGE = 1e5  # from here on a number without a unit is written with a prefix
+LARGE = 1e5  # numbers without a unit are written with a prefix from here on
 
 MODEL, IMAGES = "Model", "Images"
 
 
 @dataclass(frozen=True)
 class CodeOptions:
-    """What of a run's record may be run."""
+    """Which code of a run's record may be run."""
 
     code: Path | None = option(MODEL, "Python file with the builder that the run's record names.")
     trust: bool = option(MODEL, "Run the code and open the data that the record names.", False)
@@ -94,11 +94,11 @@ def evaluate(
     uri = options.data or data_of(loaded, options.trust)
     if uri is None:
         raise UserError(f"{model}: on what? Name a data set, as in --data folder:PATH")
-    kind, workers = pick_device(options.device), options.workers
-    if workers is None:  # data that lies in memory takes none, whatever is said here
-        workers = 0 if kind == "cpu" else choose_workers(cores())
+    device, workers = pick_device(options.device), options.workers
+    if workers is None:  # in-memory data ignores it
+        workers = 0 if device == "cpu" else choose_workers(cores())
     runtime = Runtime(
-        device=kind,
+        device=device,
         threads=cores(),
         workers=workers,
         compile=options.compile,
@@ -134,7 +134,7 @@ def evaluate(
 
 
 def _load_model(model: str, options: EvalOptions) -> LoadedModel:
-    """The network that ``model`` names. A folder of that name comes before a model."""
+    """The network that ``model`` names. A folder of that name has precedence over a model."""
     from convnext_study.evaluation.load_named import load_named
     from convnext_study.evaluation.load_run import load_run
 
@@ -152,7 +152,7 @@ def _load_model(model: str, options: EvalOptions) -> LoadedModel:
 
 
 def data_of(loaded: LoadedModel, trust: bool) -> str | None:
-    """What the subject's run was trained on. Raises TrustError where its record may not say so."""
+    """The URI of a run's training data. Raises TrustError if the record is not trusted for it."""
     from convnext_study.evaluation.trust import check_data
 
     if loaded.run is None:
@@ -188,12 +188,12 @@ def _facts_by_task(result: TaskResult) -> dict[str, str]:
         "model": result.model,
         "weights": result.weights,
         "measured on": f"the {result.images} validation images of {result.data}",
-        **{one.label: _value(one) for one in result.metrics.values()},
+        **{metric.label: _value(metric) for metric in result.metrics.values()},
     }
 
 
 def _value(metric: Metric) -> str:
-    """As text: large counts, such as MACs, in millions."""
+    """As text; large counts, such as MACs, with a prefix."""
     from convnext_study.report.tables.formatting import with_prefix
 
     if not metric.unit and metric.value >= LARGE:
@@ -260,8 +260,8 @@ def export(
 
 
 def _of_maps(loaded: LoadedModel) -> tuple[LoadedModel, tuple[int, int, int]]:
-    """The network of a task with maps for answers, without parts for training alone, with how its
-    images are normalised; and the shape of one, of the validation part."""
+    """The network of a task on maps, without parts that only training uses, with the normalisation
+    of its images; and the shape of a validation image."""
     from convnext_study.training.runtime import Runtime
     from convnext_study.training.tasks import make_task
     from convnext_study.training.tasks.pose import Pose
@@ -277,23 +277,23 @@ def _of_maps(loaded: LoadedModel) -> tuple[LoadedModel, tuple[int, int, int]]:
 
 
 def _results(loaded: LoadedModel, run: Path) -> dict[str, Any]:
-    """What the run's record says of these weights."""
+    """What the run's record says about these weights."""
     from convnext_study.report.tables.formatting import with_unit
     from convnext_study.results.metric_spec import spec_of
     from convnext_study.runs import records
 
-    record, asked = records.read(run), loaded.run
-    assert asked is not None  # noqa: S101  load_run gives it
-    told: dict[str, Any] = {
-        "data": asked.data,
-        "recipe": f"{asked.recipe['name']}, {asked.recipe['epochs']} epochs",
-        "seed": asked.seed,
+    record, run_spec = records.read(run), loaded.run
+    assert run_spec is not None  # noqa: S101  load_run gives it
+    facts: dict[str, Any] = {
+        "data": run_spec.data,
+        "recipe": f"{run_spec.recipe['name']}, {run_spec.recipe['epochs']} epochs",
+        "seed": run_spec.seed,
         "weights": loaded.weights,
     }
     if (result := record.result) is not None:
         metric = spec_of(result.primary, result.metric)
         value = with_unit(result.value, metric)
-        told[metric.label] = f"{value} on {result.val_images} test images"
+        facts[metric.label] = f"{value} on {result.val_images} test images"
     versions = record.manifest.get("versions", {})
-    told["trained with"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return told
+    facts["trained with"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return facts

@@ -1,4 +1,4 @@
-"""Commands that look at the road map: ``steps``, ``show``, ``cost``."""
+"""Commands that inspect the road map: ``steps``, ``show``, ``cost``."""
 
 from __future__ import annotations
 
@@ -127,9 +127,9 @@ def cost(
 
 
 def _tables_of(study: str) -> list[Table[Any]]:
-    known = {name: one for name, one in studies().items() if one.costs}
-    if study not in known:
-        near = did_you_mean(study, list(known))
+    available = {name: item for name, item in studies().items() if item.costs}
+    if study not in available:
+        near = did_you_mean(study, list(available))
         raise UserError(f"study {study!r}: has no networks to count{near}")
-    tables: list[Table[Any]] = known[study].load(str(known[study].costs))()
+    tables: list[Table[Any]] = available[study].load(str(available[study].costs))()
     return tables

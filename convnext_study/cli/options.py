@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     from convnext_study.report.tables import Table
     from convnext_study.runs.records import RecordError
 
-PLAIN_WIDTH = 120  # of what is written to a file or a pipe
-# A text, such as a label with brackets or a name with colons, is what it is, whoever wrote it.
+PLAIN_WIDTH = 120  # of output to a file or a pipe
+# Texts, such as a label with brackets or a name with colons, are printed as they are.
 PLAIN_TEXT: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
 
-MOST_PROCESSES = 1024  # and threads: of one machine, generously
+MAX_PROCESSES = 1024  # and threads, a generous limit per machine
 
 Regime = Annotated[
     str, typer.Option(help="Which road map: t, b or nano.", autocompletion=complete_regime)
 ]
-SCHEMA = 1  # of all that --json prints: raised when a key changes its meaning or goes
+SCHEMA = 1  # of all --json output: increased when a key is removed or changes its meaning
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 OnCorruptImage = Literal["stop", "skip"]
 DEVICE = "cpu, cuda or mps. (default: auto-detected)"
@@ -55,7 +55,7 @@ ImageSize = Annotated[int | None, typer.Option(min=LEAST_PIXELS, max=MOST_PIXELS
 
 
 def finite(number: float | None) -> float | None:
-    """A number as given. Raises typer.BadParameter for NaN and infinity, which ranges let pass."""
+    """Returns a number. Raises typer.BadParameter for NaN and infinity, which ranges accept."""
     if number is not None and not math.isfinite(number):
         raise typer.BadParameter(f"{number} is no finite number")
     return number
@@ -67,13 +67,13 @@ _DATA = "; ".join(f"{labels}: {', '.join(usages(labels).values())}" for labels i
 
 
 def option(panel: str, text: str, default: Any = None, *names: str, **limits: Any) -> Any:
-    """A field that is an option: in which part of the help it stands, and what it says there."""
-    about = {"names": names, "rich_help_panel": panel, "help": text, **limits}
-    return field(default=default, metadata=about)
+    """A dataclass field that is an option, with its panel and its text in the help."""
+    metadata = {"names": names, "rich_help_panel": panel, "help": text, **limits}
+    return field(default=default, metadata=metadata)
 
 
-def count(panel: str, text: str, least: int = 1, most: int = MOST_PROCESSES) -> Any:
-    """An `option` that takes a whole number."""
+def count(panel: str, text: str, least: int = 1, most: int = MAX_PROCESSES) -> Any:
+    """An `option` with an integer value."""
     return option(panel, text, min=least, max=most)
 
 
@@ -186,7 +186,7 @@ class StudyOptions:
     as_json: bool = option(ESTIMATE, "Print the estimate as JSON.", False, "--json")
 
     def recipe_changes(self) -> dict[str, Any]:
-        """The recipe's fields that were set on the command line; None leaves the recipe's own."""
+        """The recipe fields set on the command line; None keeps the recipe's own."""
         return {
             "epochs": self.epochs,
             "global_batch_size": self.batch_size,
@@ -196,51 +196,51 @@ class StudyOptions:
         }
 
     def machine(self) -> Machine:
-        """Where to train, and what of the machine each training may use."""
+        """Where to train, and what resources each training may use."""
         from convnext_study.launchers.resources import Machine
 
-        return Machine(**{one.name: getattr(self, one.name) for one in fields(Machine)})
+        return Machine(**{f.name: getattr(self, f.name) for f in fields(Machine)})
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each field of the dataclass that its ``options`` are."""
+    """Give a command an option for each field of the dataclass of its argument ``options``."""
     parameters = dict(inspect.signature(command, eval_str=True).parameters)
-    kind = parameters.pop("options").annotation
-    hints = get_type_hints(kind)
-    for one in fields(kind):
-        about = dict(one.metadata)
-        names = about.pop("names")
-        if one.default is False and not names:  # no --no-NAME beside it
-            names = (f"--{one.name.replace('_', '-')}",)
-        parameters[one.name] = inspect.Parameter(
-            one.name,
+    options_type = parameters.pop("options").annotation
+    hints = get_type_hints(options_type)
+    for f in fields(options_type):
+        settings = dict(f.metadata)
+        names = settings.pop("names")
+        if f.default is False and not names:  # no --no-NAME beside it
+            names = (f"--{f.name.replace('_', '-')}",)
+        parameters[f.name] = inspect.Parameter(
+            f.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=one.default,
-            annotation=Annotated[hints[one.name], typer.Option(*names, **about)],
+            default=f.default,
+            annotation=Annotated[hints[f.name], typer.Option(*names, **settings)],
         )
 
     @functools.wraps(command)
-    def wrapped(**given: Any) -> None:
-        from convnext_study.experiments.data_identity import forget
+    def wrapped(**values: Any) -> None:
+        from convnext_study.experiments.data_identity import clear_cache
 
-        forget()
-        options = kind(**{one.name: given.pop(one.name) for one in fields(kind)})
+        clear_cache()
+        options = options_type(**{f.name: values.pop(f.name) for f in fields(options_type)})
         try:
-            command(**given, options=options)
-        except KeyboardInterrupt:  # before the first training, or while the findings are made
+            command(**values, options=options)
+        except KeyboardInterrupt:  # before the first training, or while computing findings
             if not isinstance(options, StudyOptions) or options.dry_run:
                 raise
             print("stopped; rerun the same command to resume", file=sys.stderr)
             raise typer.Exit(EXIT_STOPPED) from None
 
     wrapped.__signature__ = inspect.Signature([*parameters.values()])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {name: one.annotation for name, one in parameters.items()}
+    wrapped.__annotations__ = {name: each.annotation for name, each in parameters.items()}
     return wrapped
 
 
 def output_of(options: StudyOptions) -> TextIO:
-    """Where a command says what it does: a batch script, or JSON, must be all of the standard
-    output."""
+    """The stream for a command's messages: standard output, unless a batch script or JSON must be
+    alone there."""
     from convnext_study.launchers import launcher_class
 
     for_machines = options.as_json or launcher_class(options.launcher).submits
@@ -248,9 +248,8 @@ def output_of(options: StudyOptions) -> TextIO:
 
 
 def console(file: TextIO | None = None) -> Console:
-    """Colours and the terminal's width on a terminal; plain text of a fixed width elsewhere.
-
-    ``file`` is what it prints to. (default: standard output)
+    """A console with colours and the terminal's width, or with plain text of a fixed width
+    elsewhere. It prints to ``file``, by default the standard output.
     """
     from rich.console import Console
 
@@ -263,12 +262,12 @@ def console(file: TextIO | None = None) -> Console:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Print plain values with their schema's version, for machines."""
+    """Print JSON with the schema's version, for machines."""
     print(json.dumps({"schema": SCHEMA, **value}, indent=1, ensure_ascii=False))
 
 
 def print_tables(*tables: Table[Any], file: TextIO | None = None) -> None:
-    """Print tables, an empty line after each but the last; ``file`` is as in `console`."""
+    """Print tables with an empty line between them; ``file`` is as in `console`."""
     from convnext_study.report.tables.render import Screen
 
     parts = [part for table in tables for part in (Screen(table), "")]
@@ -277,18 +276,18 @@ def print_tables(*tables: Table[Any], file: TextIO | None = None) -> None:
 
 def print_rich(*parts: RenderableType, file: TextIO | None = None) -> None:
     """Print rich renderables, without trailing blanks in plain text; as in `console`."""
-    shown = console(file)
-    if shown.is_terminal:
-        shown.print(*parts)
+    target = console(file)
+    if target.is_terminal:
+        target.print(*parts)
         return
-    with shown.capture() as capture:
-        shown.print(*parts)
+    with target.capture() as capture:
+        target.print(*parts)
     print("\n".join(line.rstrip() for line in capture.get().splitlines()), file=file)
 
 
 def print_written(folder: Path, write: Callable[[], Sequence[Path]]) -> None:
-    """Write files in a folder, and print their paths. A folder that is only to be read is one to
-    look at: it takes none, which is said. Raises RunFailed where they fail for another reason."""
+    """Write files in a folder, and print their paths. A read-only folder may still be looked at:
+    it causes only a warning. Raises RunFailed if writing fails for another reason."""
     try:
         files = write()
     except OSError as error:
@@ -302,7 +301,7 @@ def print_written(folder: Path, write: Callable[[], Sequence[Path]]) -> None:
 
 
 def warn_of_unreadable(unreadable: Sequence[RecordError]) -> None:
-    """Say on standard error which runs were left out, since their records cannot be read."""
+    """Warn on standard error about runs that were left out because they cannot be read."""
     from convnext_study.runs.records import describe_unreadable
 
     if text := describe_unreadable(unreadable):

@@ -1,4 +1,4 @@
-"""``pack``: image files decoded once and stored smaller, so that training reads them faster."""
+"""``pack`` decodes image files once and stores them smaller, so that training reads faster."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from convnext_study.cli.options import CORRUPT, MOST_PROCESSES, OnCorruptImage, console
+from convnext_study.cli.options import CORRUPT, MAX_PROCESSES, OnCorruptImage, console
 from convnext_study.errors import EXIT_STOPPED
 from convnext_study.recipes.recipe import LEAST_PIXELS, MOST_PIXELS
 
-SECONDS = 10.0  # between lines where there is no terminal
+SECONDS = 10.0  # between lines if there is no terminal
 
 
 def pack(
@@ -28,7 +28,7 @@ def pack(
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of the JPEG files.")] = 90,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, max=MOST_PROCESSES, help="Processes. (default: one per core)"),
+        typer.Option(min=1, max=MAX_PROCESSES, help="Processes. (default: one per core)"),
     ] = None,
     corrupt_images: Annotated[OnCorruptImage, typer.Option(help=CORRUPT)] = "stop",
 ) -> None:
@@ -40,25 +40,25 @@ def pack(
     from convnext_study.data.packing import pack as write_pack
     from convnext_study.launchers.resources import cores
 
-    how = Packing(side, raw, quality, corrupt_images)
-    began, printed = time.monotonic(), 0.0
+    packing = Packing(side, raw, quality, corrupt_images)
+    start, printed = time.monotonic(), 0.0
 
     def report(done: int, images: int) -> None:
         nonlocal printed
         now = time.monotonic()
-        if done < images and now - printed < SECONDS and not shown.is_terminal:
+        if done < images and now - printed < SECONDS and not terminal.is_terminal:
             return
         printed = now
-        line = f"{now - began:7.1f}s  {done:,} of {images:,} images"
-        print(line, end="\r" if shown.is_terminal and done < images else "\n", flush=True)
+        line = f"{now - start:7.1f}s  {done:,} of {images:,} images"
+        print(line, end="\r" if terminal.is_terminal and done < images else "\n", flush=True)
 
-    shown = console()
+    terminal = console()
     try:
-        made = write_pack(data, out, how, jobs or cores(), report)
+        packed = write_pack(data, out, packing, jobs or cores(), report)
     except KeyboardInterrupt:
         typer.echo("\nstopped; rerun the same command to resume", err=True)
         raise typer.Exit(EXIT_STOPPED) from None
-    size = sum(sum(part.shards) for part in made.parts.values())
-    if empty := sum(part.empty for part in made.parts.values()):
+    size = sum(sum(part.shards) for part in packed.parts.values())
+    if empty := sum(part.empty for part in packed.parts.values()):
         print(f"{empty:,} images could not be read; their places are empty")
     print(f"{out}: {size / 1e9:.2f} GB; train with --data packed:{out}")

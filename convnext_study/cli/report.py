@@ -1,4 +1,4 @@
-"""``report``: a folder of runs as a page with figures and tables; ``power``: how many seeds."""
+"""``report`` writes a page with figures and tables; ``power`` computes how many seeds to train."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def report(
 
     if out is None:
         out = folder / "report"
-        if out.is_symlink():  # made by whoever made the folder
+        if out.is_symlink():  # the folder may come from elsewhere
             raise UserError(f"{out}: is a link; name the folder for the report with --out")
-    again = functools.partial(commands, folder=folder.resolve().name)
+    reproduce = functools.partial(commands, folder=folder.resolve().name)
     if watch:
         _watch(
             folder,
-            lambda: write_page(folder, out, again, refresh=every, any_commit=any_commit),
+            lambda: write_page(folder, out, reproduce, refresh=every, any_commit=any_commit),
             every,
         )
-    paths, found = write_report(folder, out, again, any_commit=any_commit)
-    warn_of_unreadable(found.broken)
+    paths, loaded = write_report(folder, out, reproduce, any_commit=any_commit)
+    warn_of_unreadable(loaded.broken)
     if as_json:
-        rows = {one.name: results_table(one.rows).records() for one in found.studies}
+        rows = {study.name: results_table(study.rows).records() for study in loaded.studies}
         print_json({"files": [str(path) for path in paths], "studies": rows})
         return
     size = paths[0].stat().st_size
@@ -70,30 +70,30 @@ def report(
 
 
 def _watch(folder: Path, write: Callable[[], tuple[Path, StudyFolder]], every: int) -> None:
-    """Write the page again whenever a record has changed, until Ctrl-C."""
-    seen = None
+    """Write the page again whenever a record changes, until Ctrl-C."""
+    previous = None
     try:
         while True:
-            if (now := _state(folder)) != seen:
-                path, found = write()
-                done = sum(len(row.seeds) for study in found.studies for row in study.rows)
+            if (current := _state(folder)) != previous:
+                path, loaded = write()
+                done = sum(len(row.seeds) for study in loaded.studies for row in study.rows)
                 stamp = time.strftime("%H:%M:%S")
                 typer.echo(f"{stamp}  {path}: {done} finished runs; Ctrl-C ends the watch")
-                seen = now
+                previous = current
             time.sleep(every)
     except KeyboardInterrupt:
         typer.echo("watch ended: the page as it stands, and figures and tables")
 
 
 def _state(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Size and time of every record's files."""
-    found = {}
+    """Size and modification time of every record's files."""
+    by_path = {}
     for pattern in ("run.json", "log.jsonl", "result.json", "lock"):
         for path in folder.rglob(pattern):
-            with contextlib.suppress(OSError):  # gone meanwhile
-                about = path.lstat()
-                found[path] = (about.st_size, about.st_mtime_ns)
-    return found
+            with contextlib.suppress(OSError):  # removed meanwhile
+                status = path.lstat()
+                by_path[path] = (status.st_size, status.st_mtime_ns)
+    return by_path
 
 
 def power(
@@ -125,7 +125,7 @@ def power(
     from convnext_study.results.statistics.power import seeds_needed
 
     std, metric = (paper_std(), PAPER_METRIC) if study is None else _pooled_std(study)
-    found = seeds_needed(
+    needed = seeds_needed(
         effect,
         std,
         power=power,
@@ -134,29 +134,29 @@ def power(
         unit=metric.step_unit,
     )
     if as_json:
-        about = {
-            "seeds": found.seeds,
-            "reached": round(found.reached, 6),
+        values = {
+            "seeds": needed.seeds,
+            "reached": round(needed.reached, 6),
             "effect": effect,
             "metric": metric.name,
             "unit": metric.step_unit,
             "std": round(std.std, 6),
             "source": std.source,
-            "assumptions": found.assumptions,
+            "assumptions": needed.assumptions,
         }
-        print_json(about)
+        print_json(values)
         return
-    what = f"{effect:g} {metric.step_unit}".rstrip()
+    size = f"{effect:g} {metric.step_unit}".rstrip()
     typer.echo(
-        f"{found.seeds} seeds for each network: a true difference of {what} of {metric.label} is "
-        f"then seen in {percent(found.reached)} of studies."
+        f"{needed.seeds} seeds for each network: a true difference of {size} of {metric.label} is "
+        f"then seen in {percent(needed.reached)} of studies."
     )
-    typer.echo(found.assumptions)
+    typer.echo(needed.assumptions)
 
 
 def _pooled_std(folder: Path) -> tuple[PooledStd, MetricSpec]:
     """The standard deviation between seeds of a folder's finished runs, pooled over networks, and
-    the metric that most of them have."""
+    the metric of most of them."""
     from convnext_study.results.effects import pooled_rows, pooled_std
     from convnext_study.results.load import load_results
     from convnext_study.runs.records import unreadable_in
@@ -165,9 +165,9 @@ def _pooled_std(folder: Path) -> tuple[PooledStd, MetricSpec]:
         raise UserError(f"{folder}: no such folder; name the folder of a study")
     rows = [row for study in load_results(folder).studies for row in study.rows]
     warn_of_unreadable(unreadable_in(folder))
-    found, comparable = pooled_std(rows, f"networks of {folder}"), pooled_rows(rows)
-    if found is None:
+    std, comparable = pooled_std(rows, f"networks of {folder}"), pooled_rows(rows)
+    if std is None:
         raise UserError(
             f"{folder}: no network has two finished seeds; train with --seeds 2 or more"
         )
-    return found, comparable[0].metric
+    return std, comparable[0].metric

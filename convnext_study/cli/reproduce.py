@@ -1,4 +1,4 @@
-"""The commands that ask for a study's runs again, checked against the runs' own keys."""
+"""The commands that reproduce a study's runs, checked against the runs' keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from convnext_study.runs.records import Record, Run
 # Recipe fields that the command line can change, and the option for each.
 _OPTIONS = {"epochs": "--epochs", "global_batch_size": "--batch-size", "image_size": "--image-size"}
 _COMMIT = re.compile(r"[0-9a-f]{7,64}\+?", re.ASCII)
-# The study of the package for each kind, and what it is told.
+# The package's study for each kind, with its options.
 _STUDIES = {
     "leave_one_out": "leave_one_out",
     "add_one_in": "add_one_in",
@@ -33,7 +33,7 @@ _STUDIES = {
 
 
 def commands(groups: Sequence[RunGroup], folder: str) -> list[str]:
-    """Lines for a shell; those that begin with ``#`` say how sure the others are."""
+    """Lines for a shell; comments say what the other lines were checked against."""
     records = [record for group in groups for record in group.seeds.values()]
     if not records:
         return []
@@ -54,20 +54,21 @@ def commands(groups: Sequence[RunGroup], folder: str) -> list[str]:
         lines += _study(runs, seeds, folder)
     else:
         lines.append("# The records do not say which command requested these runs.")
-    # A comment must not end before its line does, or a record's text would be a command.
+    # A line break in a comment would turn a record's text into a command.
     lines = [" ".join(line.split()) if line.startswith("#") else line for line in lines]
     return [*lines, f"convnext-study report {shlex.quote(folder)}"]
 
 
 def _checkout(records: Sequence[Record]) -> list[str]:
-    found = sorted({str(one.manifest["commit"]) for one in records if one.manifest.get("commit")})
-    # What is to be typed into a shell is a digest, and no option or branch of git's.
-    if unknown := [one for one in found if not _COMMIT.fullmatch(one)]:
+    manifests = [record.manifest for record in records]
+    commits = sorted({str(manifest["commit"]) for manifest in manifests if manifest.get("commit")})
+    # What is typed into a shell must be a digest, not one of git's options or a branch.
+    if unknown := [record for record in commits if not _COMMIT.fullmatch(record)]:
         return [f"# made at what is no commit: {', '.join(unknown)}"[:200]]
-    if len(found) != 1:
-        return [f"# made at {len(found)} commits: {', '.join(found)}"] if found else []
-    note = "  # files of the package differed from it" if found[0].endswith("+") else ""
-    return [f"git checkout {shlex.quote(found[0].removesuffix('+'))}{note}"]
+    if len(commits) != 1:
+        return [f"# made at {len(commits)} commits: {', '.join(commits)}"] if commits else []
+    note = "  # files of the package differed from it" if commits[0].endswith("+") else ""
+    return [f"git checkout {shlex.quote(commits[0].removesuffix('+'))}{note}"]
 
 
 def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> list[str]:
@@ -81,7 +82,7 @@ def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> lis
     line = shlex.join([*parts, *_options(road, runs, seeds), "--out", folder])
     choice, changes = _recipe(road, runs)
     try:
-        made = roadmap_runs(
+        requested = roadmap_runs(
             road,
             variants,
             data=runs[0].data,
@@ -91,28 +92,28 @@ def _roadmap(road: Roadmap, runs: Sequence[Run], seeds: str, folder: str) -> lis
         )
     except UserError as error:
         return [line, f"# This asks for other runs than these: {error}"]
-    made = [run.model_copy(update={"data_id": runs[0].data_id}) for run in made]
-    keys = {run.key for run in made}
+    requested = [run.model_copy(update={"data_id": runs[0].data_id}) for run in requested]
+    keys = {run.key for run in requested}
     other = [run for run in runs if run.key not in keys]
     if other:
-        alike = {(run.name, run.seed): run for run in made}
-        nearest = alike.get((other[0].name, other[0].seed))
+        by_row = {(run.name, run.seed): run for run in requested}
+        nearest = by_row.get((other[0].name, other[0].seed))
         why = f": {differences(other[0], nearest)}" if nearest else ""
         return [f"# {len(other)} of the {len(runs)} runs differ from what this asks for{why}", line]
-    more = len(keys - {run.key for run in runs})
-    further = f" and {more} more" if more else ""
-    return [f"# asks for the {len(runs)} runs counted above, by their keys{further}", line]
+    extra = len(keys - {run.key for run in runs})
+    note = f" and {extra} more" if extra else ""
+    return [f"# asks for the {len(runs)} runs counted above, by their keys{note}", line]
 
 
 def _study(runs: Sequence[Run], seeds: str, folder: str) -> list[str]:
-    """Of a study whose networks are not the road map's: what its records tell of the command."""
+    """The command of a study whose networks are not the road map's, as far as it is recorded."""
     # The data of most runs; a few may be trained on other data for their architecture alone.
     data = Counter(run.data for run in runs).most_common(1)[0][0]
     parts = ["convnext-study", "study", runs[0].study, "--data", _data(data), "--seeds", seeds]
     networks = {str(run.metadata[NETWORKS]) for run in runs if run.metadata.get(NETWORKS)}
     parts += ["--networks", ",".join(sorted(networks))] if networks else []
-    given = [run.metadata.get(TARGETS) for run in runs]
-    for target in sorted({str(one) for names in given if isinstance(names, list) for one in names}):
+    all_targets = [run.metadata.get(TARGETS) for run in runs]
+    for target in sorted({str(t) for ts in all_targets if isinstance(ts, list) for t in ts}):
         name, at, uri = target.partition("@")
         parts += ["--target", f"{name}{at}{_data(uri)}"]
     return [
@@ -122,7 +123,7 @@ def _study(runs: Sequence[Run], seeds: str, folder: str) -> list[str]:
 
 
 def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:
-    """Data, seeds, and the recipe as far as it is not the road map's own."""
+    """Data, seeds, and the recipe if it is not the road map's own."""
     from convnext_study.experiments.roadmap_runs import default_recipe
 
     parts = ["--data", _data(runs[0].data), "--seeds", seeds]
@@ -135,34 +136,34 @@ def _options(road: Roadmap, runs: Sequence[Run], seeds: str) -> list[str]:
 
 
 def _recipe(road: Roadmap, runs: Sequence[Run]) -> tuple[str, dict[str, Any]]:
-    """The choice of recipe that comes nearest, and what was changed in it."""
+    """The nearest choice of recipe, and what was changed in it."""
     from convnext_study.experiments.roadmap_runs import row_recipe
     from convnext_study.recipes import CHOICES, RECIPES, name_for
 
-    own = str(runs[0].metadata.get(RECIPE, ""))
+    row_name = str(runs[0].metadata.get(RECIPE, ""))
     base = str(runs[0].recipe.get("name", "")).partition("[")[0]
-    choice = {name_for(own, name): name for name in CHOICES}.get(base, base)
-    if Path(choice).suffix == ".toml":  # no file is read because a record names it
+    choice = {name_for(row_name, name): name for name in CHOICES}.get(base, base)
+    if Path(choice).suffix == ".toml":  # do not read a file that a record names
         choice = "unknown"
     changes: dict[str, Any] = {}
     for run in runs:
-        if run.metadata.get(RECIPE) in RECIPES:  # no other, which could be a file's name
+        if run.metadata.get(RECIPE) in RECIPES:  # another could be the name of a file
             with contextlib.suppress(UserError):
                 plain = row_recipe(road, run.metadata[RECIPE], choice).model_dump(mode="json")
-                given = {name: run.recipe.get(name) for name in _OPTIONS}
-                changes |= {k: v for k, v in given.items() if v not in (None, plain[k])}
+                values = {name: run.recipe.get(name) for name in _OPTIONS}
+                changes |= {k: v for k, v in values.items() if v not in (None, plain[k])}
     return choice, changes
 
 
 def _data(uri: str) -> str:
-    """Data as someone else would name it: the folders that lead to it are theirs."""
+    """Data with PATH in place of its parent folders, which differ between users."""
     short = short_data(uri)
     kind, _, name = short.partition(":")
     return f"{kind}:PATH/{name}" if name and short != uri else short
 
 
 def _seeds(seeds: list[int]) -> str:
-    """As the command line takes them: 3 for 0, 1, 2. One alone comes with those below it."""
+    """Seeds as on the command line: 3 for 0, 1, 2. A single one includes those below it."""
     if seeds == list(range(len(seeds))) or len(seeds) == 1:
         return str(seeds[-1] + 1)
     return ",".join(map(str, seeds))

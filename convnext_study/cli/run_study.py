@@ -1,4 +1,4 @@
-"""What every command that trains does: plan, train with a live view, then table and figure."""
+"""Shared by the commands that train: plan, train with a live view, then table and figure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from convnext_study.cli.options import (
     warn_of_unreadable,
 )
 from convnext_study.errors import EXIT_FAILED, EXIT_STOPPED, UserError, one_line
-from convnext_study.experiments.plan import Plan, RunCollection, plan, unfinished
+from convnext_study.experiments.plan import Plan, RunCollection, plan, with_status
 from convnext_study.experiments.progress import live_table, plain_line, progress
 from convnext_study.report.tables.formatting import plural
 from convnext_study.runs.records import Run, unreadable_in
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 
 def run_study(study: RunCollection, options: StudyOptions) -> None:
-    """Train what is not done, print the table, write the results; exit as it went.
+    """Train what is not done, print the table, write the results; the exit code says how it ended.
 
-    A dry run only prints what that would be; with SLURM the batch scripts too, alone on standard
-    output.
+    A dry run only prints the plan; with SLURM also the batch scripts, which are then alone on
+    standard output.
     """
     if options.as_json and not options.dry_run:
         raise UserError("--json: is of an estimate; add --dry-run, or leave it out")
@@ -57,30 +57,30 @@ def run_study(study: RunCollection, options: StudyOptions) -> None:
         if launcher.submits and not options.as_json:
             planned.train(lambda: None)
         return
-    study.note_places()
+    study.record_data_paths()
     outcomes: list[Outcome] = []
     if resources:
-        # While the trainings run and this process only looks at them.
+        # In parallel with the trainings, which this process only watches.
         threading.Thread(target=_import_figures, daemon=True).start()
         outcomes = _train(planned)
-        for outcome in unfinished(outcomes, "submitted"):
+        for outcome in with_status(outcomes, "submitted"):
             print(f"{outcome.run.id}: {outcome.reason}")
         if not options.wait:
             return
     _show(study)
-    failed, stopped = unfinished(outcomes, "failed"), unfinished(outcomes, "stopped")
-    busy = unfinished(outcomes, "busy")
-    notes = [f"{one.run.id} failed: {one.reason}" for one in failed]
-    notes += [f"{one.run.id} is busy: {one.reason}" for one in busy]
+    failed, stopped = with_status(outcomes, "failed"), with_status(outcomes, "stopped")
+    busy = with_status(outcomes, "busy")
+    notes = [f"{end.run.id} failed: {end.reason}" for end in failed]
+    notes += [f"{end.run.id} is busy: {end.reason}" for end in busy]
     notes += [f"warning: {text}" for text in _warnings(study)]
-    notes += sorted({one.reason for one in outcomes if one.status == "done" and one.reason})
+    notes += sorted({end.reason for end in outcomes if end.status == "done" and end.reason})
     for note in notes:
         print(f"convnext-study: {one_line(note)}", file=sys.stderr)
     warn_of_unreadable(unreadable_in(study.folder / "runs"))
     if failed:
         raise typer.Exit(EXIT_FAILED)
-    if left := stopped + busy:
-        line = f"{plural(len(left), 'run')} left; rerun the same command to resume"
+    if remaining := stopped + busy:
+        line = f"{plural(len(remaining), 'run')} left; rerun the same command to resume"
         print(line, file=sys.stderr)
         raise typer.Exit(EXIT_STOPPED)
 
@@ -91,17 +91,17 @@ def _import_figures() -> None:
 
 
 def _train(planned: Plan) -> list[Outcome]:
-    """A live table on a terminal, and a line per epoch for logs and pipes."""
-    shown, study = console(), planned.study
-    if not shown.is_terminal:
+    """Train with a live table on a terminal, or a line per epoch for logs and pipes."""
+    terminal, study = console(), planned.study
+    if not terminal.is_terminal:
         return _train_plain(planned)
     from rich.live import Live
 
-    with Live(console=shown, auto_refresh=False) as live:
+    with Live(console=terminal, auto_refresh=False) as live:
 
         def on_poll() -> None:
             rows = progress(study.records(), study.runs)
-            live.update(live_table(rows, planned.jobs, shown.height), refresh=True)
+            live.update(live_table(rows, planned.jobs, terminal.height), refresh=True)
 
         on_poll()
         outcomes = planned.train(on_poll)
@@ -111,38 +111,36 @@ def _train(planned: Plan) -> list[Outcome]:
 
 def _train_plain(planned: Plan) -> list[Outcome]:
     study = planned.study
-    output = {record.run.id: len(record.epochs) for record in study.records()}
-    began = time.monotonic()
+    printed = {record.run.id: len(record.epochs) for record in study.records()}
+    start = time.monotonic()
 
     def on_poll() -> None:
         for record in study.records():
-            for line in record.epochs[output.get(record.run.id, 0) :]:
-                print(f"{time.monotonic() - began:7.1f}s  {plain_line(record.run, line)}")
-            output[record.run.id] = len(record.epochs)
+            for line in record.epochs[printed.get(record.run.id, 0) :]:
+                print(f"{time.monotonic() - start:7.1f}s  {plain_line(record.run, line)}")
+            printed[record.run.id] = len(record.epochs)
         sys.stdout.flush()
 
     return planned.train(on_poll)
 
 
 def _warnings(study: RunCollection) -> list[str]:
-    """What the runs warned of, each once."""
+    """The runs' distinct warnings."""
     events = [event for record in study.records() for event in record.events]
-    return sorted(
-        {str(one["text"]) for one in events if one.get("event") == "warning" and "text" in one}
-    )
+    return sorted({str(e["text"]) for e in events if e.get("event") == "warning" and "text" in e})
 
 
 def _show(study: RunCollection) -> None:
-    """The table on the screen; table and figure in the folder."""
+    """Print the table; write table and figure in the folder."""
     from convnext_study.results.summary import summarize
 
     requested = [run for run in study.runs if is_row(run)]
     if not requested:
         return
-    # Of another road in the same folder other networks have the same names.
+    # Another road in the same folder has other networks with the same names.
     studies = {run.study for run in requested}
-    ledger = [one for one in study.ledger() if is_row(one.run) and one.run.study in studies]
-    rows = summarize(ledger, requested)
+    ledger = [record for record in study.ledger() if is_row(record.run)]
+    rows = summarize([record for record in ledger if record.run.study in studies], requested)
     if not any(row.value is not None for row in rows):
         print("no row is finished yet: no table")
         return
@@ -150,21 +148,22 @@ def _show(study: RunCollection) -> None:
 
 
 def show_rows(rows: Sequence[ResultRow], folder: Path, within: str = "") -> None:
-    """Print the table of rows; write it and its figure in a study's folder, or one in that.
+    """Print the table of rows; write it and its figure in a study's folder or a subfolder.
 
-    The figure of rows that are in the folder already is not drawn again, which takes a second.
+    The figure is not drawn again if the rows are unchanged, since that takes a second.
     """
     from convnext_study.report.tables.results import terminal_table, write_results
     from convnext_study.results.rows import study_title
     from convnext_study.runs.files import make_within
 
     def write() -> list[Path]:
-        into = make_within(folder, within) if within else folder
-        before = _content(into)
-        tables = write_results(into, rows, study_title(rows).title)
-        figures = [into / f"roadmap.{kind}" for kind in ("svg", "png")]
-        if before is None or before != _content(into) or not all(one.exists() for one in figures):
-            figures = import_module(FIGURE).draw(rows, into)
+        out = make_within(folder, within) if within else folder
+        previous = _content(out)
+        tables = write_results(out, rows, study_title(rows).title)
+        figures = [out / f"roadmap.{kind}" for kind in ("svg", "png")]
+        drawn = all(path.exists() for path in figures)
+        if previous is None or previous != _content(out) or not drawn:
+            figures = import_module(FIGURE).draw(rows, out)
         return [*tables, *figures]
 
     print_tables(terminal_table(rows))
@@ -172,12 +171,12 @@ def show_rows(rows: Sequence[ResultRow], folder: Path, within: str = "") -> None
 
 
 def _content(folder: Path) -> bytes | None:
-    """The table of rows as it is in a folder."""
+    """The table of rows in a folder."""
     with contextlib.suppress(OSError):
         return (folder / "results.json").read_bytes()
     return None
 
 
 def is_row(run: Run) -> bool:
-    """Sets of steps, by the hundred, are no rows: their studies have tables of their own."""
+    """Whether a run is a row of a table. Sets of steps are not: their studies have own tables."""
     return not run.metadata.get("study_kind")

@@ -1,4 +1,4 @@
-"""``runs list`` and ``runs clean``: what a folder of runs holds, and what of it can go."""
+"""``runs list`` and ``runs clean``: list a folder's runs, and remove what is no longer needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from convnext_study.runs.files import CHECKPOINT, PREVIOUS
 from convnext_study.runs.records import Record, RecordError, scan
 
 Folder = Annotated[Path, typer.Argument(help="Folder of one study or of several.")]
-# What only a training that goes on needs.
+# Needed only to resume training.
 ONLY_TO_RESUME = ("optimizer", "scaler")
 
 app = typer.Typer(help="List runs, and remove what finished ones no longer need.")
@@ -22,11 +22,11 @@ app = typer.Typer(help="List runs, and remove what finished ones no longer need.
 
 def _records(folder: Path) -> list[Record]:
     unreadable: list[RecordError] = []
-    found = list(scan(folder, unreadable)) if folder.is_dir() else []
+    records = list(scan(folder, unreadable)) if folder.is_dir() else []
     warn_of_unreadable(unreadable)
-    if not found:
+    if not records:
         raise UserError(f"{folder}: holds no run; name the folder that a training wrote")
-    return sorted(found, key=lambda one: one.folder)
+    return sorted(records, key=lambda record: record.folder)
 
 
 def _size(folder: Path) -> int:
@@ -40,16 +40,16 @@ def list_runs(folder: Folder = Path("runs"), as_json: Json = False) -> None:
 
     rows: list[dict[str, Any]] = [
         {
-            "run": str(one.folder.relative_to(folder)),
-            "study": one.run.study,
-            "state": one.status,
-            "epoch": one.epochs[-1].epoch if one.epochs else 0,
-            "epochs": one.run.recipe.get("epochs"),
-            "metric": one.result.primary if one.result else None,
-            "value": one.result.value if one.result else None,
-            "bytes": _size(one.folder),
+            "run": str(record.folder.relative_to(folder)),
+            "study": record.run.study,
+            "state": record.status,
+            "epoch": record.epochs[-1].epoch if record.epochs else 0,
+            "epochs": record.run.recipe.get("epochs"),
+            "metric": record.result.primary if record.result else None,
+            "value": record.result.value if record.result else None,
+            "bytes": _size(record.folder),
         }
-        for one in _records(folder)
+        for record in _records(folder)
     ]
     if as_json:
         print_json({"runs": rows})
@@ -62,8 +62,8 @@ def list_runs(folder: Folder = Path("runs"), as_json: Json = False) -> None:
         Column("value", "result", lambda row: row["value"]),
         Column("bytes", "disk", lambda row: row["bytes"], format=size),
     ]
-    whole = f"{len(rows)} runs, {size(sum(row['bytes'] for row in rows))} on disk"
-    print_tables(Table("runs", "", columns, rows).with_notes(whole))
+    summary = f"{len(rows)} runs, {size(sum(row['bytes'] for row in rows))} on disk"
+    print_tables(Table("runs", "", columns, rows).with_notes(summary))
 
 
 def clean_runs(
@@ -78,20 +78,20 @@ def clean_runs(
     """
     from convnext_study.report.tables.formatting import plural, size
 
-    done = [one for one in _records(folder) if one.status == "done"]
-    before = sum(_size(one.folder) for one in done)
+    done = [record for record in _records(folder) if record.status == "done"]
+    total = sum(_size(record.folder) for record in done)
     freed = 0
-    for one in done:
+    for record in done:
         try:
-            freed += _clean(one, dry_run)
+            freed += _clean(record, dry_run)
         except (RunFailed, Busy, UserError) as error:
             print(f"convnext-study: warning: left as it is: {error}", file=sys.stderr)
-    words = "would be freed" if dry_run else "freed"
-    print(f"{size(freed)} of {size(before)} {words} in {plural(len(done), 'finished run')}")
+    verb = "would be freed" if dry_run else "freed"
+    print(f"{size(freed)} of {size(total)} {verb} in {plural(len(done), 'finished run')}")
 
 
 def _clean(record: Record, dry_run: bool) -> int:
-    """Bytes that go. The checkpoint before goes only where the newest can be read."""
+    """The bytes freed. The previous checkpoint is removed only if the newest is readable."""
     from convnext_study.runs.folder import RunFolder
     from convnext_study.training import checkpoint_file
 
@@ -102,19 +102,19 @@ def _clean(record: Record, dry_run: bool) -> int:
     if dry_run:
         state = checkpoint_file.read(newest)
         return freed + sum(_bytes(state[name]) for name in ONLY_TO_RESUME if name in state)
-    with RunFolder(record.folder, record.run) as own, own.writing():
+    with RunFolder(record.folder, record.run) as run_folder, run_folder.writing():
         state = checkpoint_file.read(newest)
-        kept = {name: value for name, value in state.items() if name not in ONLY_TO_RESUME}
-        if len(kept) < len(state):
+        remaining = {name: value for name, value in state.items() if name not in ONLY_TO_RESUME}
+        if len(remaining) < len(state):
             size = newest.stat().st_size
-            checkpoint_file.save(record.folder, kept, own.check_lock)
+            checkpoint_file.save(record.folder, remaining, run_folder.check_lock)
             freed += size - newest.stat().st_size
         previous.unlink(missing_ok=True)
     return freed
 
 
 def _bytes(state: Any) -> int:
-    """Of the tensors in a state."""
+    """The size of all tensors in a state."""
     from torch import Tensor
 
     if isinstance(state, Tensor):

@@ -1,4 +1,4 @@
-"""``train``, ``roadmap``, ``study``: train rows of a road map, or what a Python file asks for."""
+"""``train``, ``roadmap``, ``study``: train rows of a road map, or the runs of a Python file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileOptions(StudyOptions):
-    """Those of a study from a file, too."""
+    """Options that include those of studies from files."""
 
     networks: str = option(
         WHAT,
@@ -118,7 +118,7 @@ def study(
         networks=loaded.networks(options.networks),
         targets=loaded.targets(options.targets or ()),
     )
-    # For the report, which says how to ask for these runs again.
+    # For the report, which says how to reproduce these runs.
     choice = {NETWORKS: options.networks, TARGETS: options.targets}
     choice = {name: value for name, value in choice.items() if value}
     requested = [with_metadata(run, **choice) for run in loaded.runs(context)]
@@ -133,30 +133,30 @@ def study(
         f"{len(requested)} networks requested, {len(runs)} distinct, {done} trained already",
         file=output_of(options),
     )
-    whole = RunCollection(tuple(runs), folder, options.wandb)
-    ending: typer.Exit | None = None
+    collection = RunCollection(tuple(runs), folder, options.wandb)
+    exit_error: typer.Exit | None = None
     try:
-        run_study(whole, options)
-    except typer.Exit as stopped:
-        ending = stopped
+        run_study(collection, options)
+    except typer.Exit as error:
+        exit_error = error
     if options.dry_run:
         return
     try:
         if options.match_macs is None:
-            _show(loaded, whole, context)
+            _show(loaded, collection, context)
         else:
-            _show_matched(whole, requested)
+            _show_matched(collection, requested)
     except UserError as error:
-        if all(map(whole.is_done, whole.runs)):
+        if all(map(collection.is_done, collection.runs)):
             raise
-        # Of what is not there yet nothing can be found: how the training ended is what counts.
+        # The findings may need runs that are not done yet, so how the training ended counts.
         print(f"convnext-study: no findings yet: {error}", file=sys.stderr)
-    if ending:
-        raise ending
+    if exit_error:
+        raise exit_error
 
 
 def _list_studies() -> None:
-    """The studies of the package, each with the first line of its file."""
+    """Print the package's studies, each with the first line of its file."""
     from convnext_study.experiments.study_file import named_studies
     from convnext_study.report.tables import Column, Table
 
@@ -175,63 +175,64 @@ def _list_studies() -> None:
 
 
 def _match_macs(runs: list[Run], target: str, context: Context, options: StudyOptions) -> list[Run]:
-    """The runs at equal MACs, counted at the size that the network will see."""
+    """The runs at equal MACs, counted at the network's input size."""
     from convnext_study.experiments.equal_macs import counter, match_macs, parse_target
 
     size, classes = _image(context, options)
     macs = counter(runs[0].recipe["image_size"] or size, classes)
-    wanted = parse_target(target, context.road, macs)
-    return [match_macs(run, wanted, macs) for run in runs]
+    target_macs = parse_target(target, context.road, macs)
+    return [match_macs(run, target_macs, macs) for run in runs]
 
 
 def _image(context: Context, options: StudyOptions) -> tuple[int, int]:
     """The side of the data's images, and how many classes they have."""
-    from convnext_study.experiments.data_identity import look_at, size_if_missing
-    from convnext_study.experiments.plan import opening
+    from convnext_study.experiments.data_identity import inspect_data, size_if_missing
+    from convnext_study.experiments.plan import open_options
 
     if options.dry_run and (missing := size_if_missing(context.data)):
         return missing[0].image_size, missing[0].classes
-    size = look_at(context.data, **opening(options.machine())).size
+    size = inspect_data(context.data, **open_options(options.machine())).size
     return size.image_size, size.classes
 
 
-def _show(file: StudyFile, whole: RunCollection, context: Context) -> None:
-    """What the file says of the folder's finished runs: on the screen, and in files beside them."""
+def _show(file: StudyFile, study: RunCollection, context: Context) -> None:
+    """Print and write what the file reports about the folder's finished runs."""
     from convnext_study.cli.run_study import is_row
     from convnext_study.report.findings import StudyFigure, table_of, write_findings
 
-    records = _finished(whole)
-    said = file.report(records, context) if records else None
-    shown = [one for one in (said if isinstance(said, list | tuple) else [said]) if one is not None]
-    for one in shown:
+    records = _finished(study)
+    findings = file.report(records, context) if records else None
+    several = findings if isinstance(findings, list | tuple) else [findings]
+    parts = [part for part in several if part is not None]
+    for part in parts:
         print()
-        if (table := table_of(one)) is not None:
+        if (table := table_of(part)) is not None:
             print_tables(table)
-        elif not isinstance(one, StudyFigure):
-            print_rich(one)
-    print_written(whole.folder, lambda: write_findings(file.path.stem, shown, whole.folder))
-    sets = [run for run in whole.runs if not is_row(run)]
-    if sets and records and not shown:  # what it lacks may be there, made otherwise
+        elif not isinstance(part, StudyFigure):
+            print_rich(part)
+    print_written(study.folder, lambda: write_findings(file.path.stem, parts, study.folder))
+    sets = [run for run in study.runs if not is_row(run)]
+    if sets and records and not parts:  # missing runs may be there with other settings
         for note in context.group_by_subset(records).excluded:
             print(note)
 
 
-def _show_matched(whole: RunCollection, requested: list[Run]) -> None:
-    """The rows at equal MACs, with the widths that make them so, in a folder of their own."""
+def _show_matched(study: RunCollection, requested: list[Run]) -> None:
+    """Print the rows at equal MACs, with their widths, and write them in their own folder."""
     from convnext_study.cli.run_study import show_rows
     from convnext_study.experiments.equal_macs import KIND
     from convnext_study.experiments.study_file import select_records
     from convnext_study.results.summary import summarize
 
-    rows = summarize(select_records(_finished(whole), requested), requested)
+    rows = summarize(select_records(_finished(study), requested), requested)
     if any(row.value is not None for row in rows):
         target = requested[0].metadata[KIND]["target"]
         print_rich(f"At equal cost, {target:,} MACs: widths as the labels say.")
-        show_rows(rows, whole.folder, within=KIND)
+        show_rows(rows, study.folder, within=KIND)
 
 
-def _finished(whole: RunCollection) -> list[Record]:
-    return [record for record in whole.ledger() if record.result is not None]
+def _finished(study: RunCollection) -> list[Record]:
+    return [record for record in study.ledger() if record.result is not None]
 
 
 @with_options
@@ -266,7 +267,7 @@ def roadmap(
 
 
 def _train(road: Roadmap, variants: Sequence[Variant], options: StudyOptions) -> None:
-    """Train rows of a road map, and show them."""
+    """Train rows of a road map, and show the results."""
     from convnext_study.cli.run_study import run_study
     from convnext_study.experiments.plan import RunCollection, identify_in
     from convnext_study.experiments.roadmap_runs import (

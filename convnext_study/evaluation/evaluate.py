@@ -30,7 +30,7 @@ from convnext_study.training.runtime import Runtime
 from convnext_study.training.state import autocast_of
 from convnext_study.training.task import Evaluation
 from convnext_study.training.tasks import make_task
-from convnext_study.training.tasks.base import Evidence, ImageTask, answer_of
+from convnext_study.training.tasks.base import Evidence, ImageTask, network_output
 from convnext_study.training.tasks.classification import Classification
 
 TOP = 5
@@ -233,7 +233,7 @@ class _Ranked(Classification):
         return Steps(crop_steps(*crop)), Steps(crop_steps(*crop))
 
     def scores(self, model: nn.Module, images: Tensor) -> Sequence[Tensor]:
-        logits = answer_of(model, images, self.run.name)
+        logits = network_output(model, images, self.run.name)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise EvaluationError(f"{self.run.name}: answers with no matrix of class scores")
         return [logits.float()]

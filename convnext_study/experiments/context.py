@@ -1,4 +1,4 @@
-"""What a study file is given, and what it makes runs with."""
+"""The context of a study file, which makes its runs."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ DEFAULT_PERMUTATIONS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a study file is given, and what it makes runs with.
+    """What a study file gets from the command line, and makes runs with.
 
     Args:
-        road: the road map, with the further steps that were switched on.
+        road: the road map, with the extra steps that were requested.
         data: as on the command line.
         seeds: one run of every network for each.
         recipe: as in `recipe_for`; None is the road map's own.
         changes: recipe fields to set in every run.
         permutations: how many orders of the steps to sample, half of them reverses of the others.
-        players: ``step`` or ``section``: what an attribution shares the gain among.
-        base_road: the road map without further steps, by which networks are named.
-        networks: names of networks, for studies that can be made on any; none: the study's own.
+        players: ``step`` or ``section``: what an attribution divides the gain among.
+        base_road: the road map without extra steps, by which networks are named.
+        networks: names of networks, for studies that accept a choice; none: the study's own.
         targets: what a study does to them, for studies that accept a choice; none: its own.
         any_commit: whether runs made with other versions of the code count too.
     """
@@ -54,11 +54,11 @@ class Context:
     any_commit: bool = False
 
     def with_branches(self, *steps: Step) -> Context:
-        """A context whose road has these steps beside its end, each on its own."""
+        """A context whose road has each of these steps as a branch at its end."""
         return self._extended(steps, adopted=False)
 
     def with_steps(self, *steps: Step) -> Context:
-        """A context whose road goes on with these steps, each after the one before."""
+        """A context whose road continues with these steps, one after another."""
         return self._extended(steps, adopted=True)
 
     def _extended(self, steps: Iterable[Step], *, adopted: bool) -> Context:
@@ -67,7 +67,7 @@ class Context:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The steps that lead from the base to the end and change the network, in order."""
+        """The steps between base and end that change the network, in order."""
         return network_steps(self.road)
 
     @property
@@ -76,39 +76,39 @@ class Context:
         return self.road.adopted()[-1]
 
     def runs(self, names: Iterable[str] | None = None) -> list[Run]:
-        """Runs of rows of the road map, all of them or those named, for every seed."""
+        """Runs of the road map's rows, all of them or those named, for every seed."""
         variants = [self.road.variant(name) for name in names] if names else self.road.variants()
-        return self._of(variants)
+        return self._runs_of(variants)
 
     def subsets(self, coalitions: Iterable[Iterable[str]], kind: str) -> list[Run]:
         """Runs of the base with sets of steps, for every seed; repeats are trained once.
 
-        ``kind`` is that of the study, such as ``leave_one_out``. A set that is a row of the road
-        map is made as that row. Raises StepError for a step that the road does not have.
+        ``kind`` is the study's, such as ``leave_one_out``. A set that is a row of the road map
+        becomes that row. Raises StepError for a step that the road does not have.
         """
         first, *others = self.road.variants()[1:]
-        # All with one recipe: a row with another, as ConvNeXt-B's, is no set of the same kind.
+        # Only rows with the same recipe: one with another, such as ConvNeXt-B, is not comparable.
         rows = {row.spec: row for row in (first, *others) if row.recipe == first.recipe}
-        chosen = [frozenset(subset) for subset in coalitions]
-        templates = self._of([first])
-        found = []
+        step_sets = [frozenset(subset) for subset in coalitions]
+        templates = self._runs_of([first])
+        runs = []
         for template in templates:
-            for subset in chosen:
+            for subset in step_sets:
                 spec = self.road.apply(subset)
                 if variant := rows.get(spec):
-                    found += replace(self, seeds=(template.seed,))._of([variant])
+                    runs += replace(self, seeds=(template.seed,))._runs_of([variant])
                 else:
-                    found.append(self._set(template, subset, spec, kind))
-        return found
+                    runs.append(self._subset_run(template, subset, spec, kind))
+        return runs
 
     def without_recipe(self) -> list[Run]:
-        """Runs of the last network with the first row's recipe: the end without its training."""
+        """Runs of the last network with the first row's recipe, without the training step."""
         technique = next(name for name in self.road.adopted() if not self.road.step(name).overrides)
         base = self.road.variants()[0]
         end = self.road.variant(self.last_step).spec
         return [
-            self._set(run, frozenset(self.steps), end, "leave_one_out", without=technique)
-            for run in self._of([base])
+            self._subset_run(run, frozenset(self.steps), end, "leave_one_out", without=technique)
+            for run in self._runs_of([base])
         ]
 
     def network(
@@ -116,41 +116,41 @@ class Context:
     ) -> list[Run]:
         """Runs of a network of your own, which is compared with the last row in every table.
 
-        ``builder`` is ``path/to/file.py:function``, ``module:function`` of something that is
-        installed, or ``timm``. It is called with ``args`` (timm's with a ``name`` among them), and
-        by keyword with ``num_classes``, ``drop_path`` and ``init``, and returns a module from
-        images to logits.
+        ``builder`` is ``path/to/file.py:function``, an installed ``module:function``, or ``timm``.
+        It is called with ``args`` (for timm including a ``name``) and the keywords
+        ``num_classes``, ``drop_path`` and ``init``, and returns a module that maps images to
+        logits.
         """
         file, _, function = builder.rpartition(":")
         if not (file and function) and builder != TIMM_BUILDER:
             raise UserError(f"builder: {builder!r}; use FILE.py:function, module:function or timm")
         model = ModelRef(builder=builder, args=args or {})
         if file.endswith(".py"):
-            path = _from_here(Path(file))
-            about = {"file": str(path), "function": function, "sha256": file_digest(path)}
-            model = ModelRef(builder=FILE_BUILDER, args={**about, "args": args or {}})
+            path = _relative_to_cwd(Path(file))
+            source = {"file": str(path), "function": function, "sha256": file_digest(path)}
+            model = ModelRef(builder=FILE_BUILDER, args={**source, "args": args or {}})
         step = Step(name=name, label=label, section=SECTION, rationale="")
         runs = self.with_branches(step).runs([name])
         return [run.model_copy(update={"model": model}) for run in runs]
 
     def group_by_subset(self, records: Iterable[Record]) -> SubsetResults:
-        """The finished runs of this road's networks, as the functions of `attribution` take them.
+        """The finished runs of this road's networks, for the functions of `attribution`.
 
-        Those with the second row's recipe and this data count, whichever study requested them.
+        Runs with the second row's recipe and this data count, whichever study requested them.
         """
         records = list(records)
-        asked = self._of([self.road.variants()[1]])
-        like = identify(asked, [record.run for record in records])[0]
+        requested = self._runs_of([self.road.variants()[1]])
+        example = identify(requested, [record.run for record in records])[0]
         return group_by_subset(
             records,
             self.road,
-            recipe=like.recipe,
-            data=like.data_identity,
+            recipe=example.recipe,
+            data=example.data_identity,
             seeds=self.seeds,
             any_commit=self.any_commit,
         )
 
-    def _of(self, variants: Iterable[Variant]) -> list[Run]:
+    def _runs_of(self, variants: Iterable[Variant]) -> list[Run]:
         return roadmap_runs(
             self.road,
             variants,
@@ -160,18 +160,18 @@ class Context:
             changes=self.changes,
         )
 
-    def _set(
+    def _subset_run(
         self, run: Run, subset: frozenset[str], spec: NetSpec, kind: str, without: str = ""
     ) -> Run:
-        """``run`` with the network of a set of steps; ``without`` the recipe's step, if named."""
+        """``run`` with a set of steps' network, and ``without`` the recipe's step if named."""
         technique = [name for name in self.road.adopted() if not self.road.step(name).overrides]
-        has = [name for name in self.road.adopted() if name in {*technique, *subset} - {without}]
+        steps = [name for name in self.road.adopted() if name in {*technique, *subset} - {without}]
         name, label = self._name_set(subset, without)
         metadata = {
             "regime": self.road.regime,
             "study_kind": kind,
             "label": label,
-            "steps": has,
+            "steps": steps,
             "adopted": False,
             "published": False,
             RECIPE: run.metadata[RECIPE],
@@ -184,31 +184,32 @@ class Context:
         )
 
     def _name_set(self, subset: frozenset[str], recipe: str) -> tuple[str, str]:
-        """A name that depends on the set alone, whichever study asks for it, and words for it."""
-        own = network_steps(self.base_road or self.road)
-        further = [name for name in self.road.adopted() if name in subset and name not in own]
-        inside = [name for name in own if name in subset]
-        outside = [name for name in own if name not in subset]
+        """A name that depends only on the set, not on the study, and a label."""
+        road_steps = network_steps(self.base_road or self.road)
+        adopted = [name for name in self.road.adopted() if name in subset]
+        extensions = [name for name in adopted if name not in road_steps]
+        present = [name for name in road_steps if name in subset]
+        missing = [name for name in road_steps if name not in subset]
         if recipe:
             name, label = f"without_{recipe}", f"without {self.road.step(recipe).label}"
-        elif not outside:
+        elif not missing:
             name, label = "end", "the end"
-        elif not inside:
+        elif not present:
             name, label = "base", "the base"
-        elif len(outside) <= 2:
-            name, label = "without_" + "-".join(outside), "without " + self._labels(outside)
-        elif len(inside) <= 2:
-            name, label = "only_" + "-".join(inside), "only " + self._labels(inside)
+        elif len(missing) <= 2:
+            name, label = "without_" + "-".join(missing), "without " + self._labels(missing)
+        elif len(present) <= 2:
+            name, label = "only_" + "-".join(present), "only " + self._labels(present)
         else:
-            digest = hashlib.sha256(",".join(sorted(inside)).encode()).hexdigest()[:8]
-            name, label = f"set-{digest}", self._labels(inside)
-        return "+".join([name, *further]), " + ".join([label, *further])
+            digest = hashlib.sha256(",".join(sorted(present)).encode()).hexdigest()[:8]
+            name, label = f"set-{digest}", self._labels(present)
+        return "+".join([name, *extensions]), " + ".join([label, *extensions])
 
     def _labels(self, names: Iterable[str]) -> str:
         return ", ".join(self.road.step(name).label for name in names)
 
 
-def _from_here(path: Path) -> Path:
-    """Relative to the working directory where it lies below it, so that a record names no home."""
-    whole, here = path.absolute(), Path.cwd()
-    return whole.relative_to(here) if whole.is_relative_to(here) else whole
+def _relative_to_cwd(path: Path) -> Path:
+    """Relative to the working directory if it is below it, so that a record names no home."""
+    absolute, cwd = path.absolute(), Path.cwd()
+    return absolute.relative_to(cwd) if absolute.is_relative_to(cwd) else absolute

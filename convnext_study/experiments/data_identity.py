@@ -1,8 +1,7 @@
-"""Which data runs are trained on, wherever it lies, and how much: looked at once, before anything
-is trained.
+"""The identity and size of the data that runs are trained on, determined once before training.
 
-To list a large data set takes long, so that a command does it once (`look_at`), and what it found
-goes with the runs to the processes that train them.
+Listing a large data set takes long, so a command does it once (`inspect_data`), and the outcome is
+passed with the runs to the processes that train them.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from convnext_study.runs.records import Run
 if TYPE_CHECKING:
     from convnext_study.data.dataset import OnCorruptImage
 
-# What the tasks of this package read; those of studies see to it themselves.
+# The labels that this package's tasks need; those of studies check theirs themselves.
 _LABELS = {"classification": OF_IMAGES, "segmentation": OF_PIXELS, "pose": JOINTS}
 
 
 @dataclass(frozen=True)
 class OpenedData:
-    """What a command has to know of a data set: how large it is, its ``data_id`` as in
-    `data.data_id`, and whether it can be had whole ``in_memory``."""
+    """What a command needs of a data set: its size, its ``data_id`` as in `data.data_id`, and
+    whether it is ``in_memory``."""
 
     size: DatasetSize
     data_id: str | None
@@ -49,21 +48,21 @@ class OpenedData:
 _opened: dict[str, OpenedData] = {}
 
 
-def forget() -> None:
-    """Look at all data anew: a command begins."""
+def clear_cache() -> None:
+    """Clear the cache at the beginning of a command."""
     _opened.clear()
 
 
-def look_at(
+def inspect_data(
     uri: str, *, download: bool = False, corrupt_images: OnCorruptImage = "stop"
 ) -> OpenedData:
-    """Open a data set, once in a command. Raises DataError; the options are as in `open_data`."""
+    """Open a data set, once per command. Raises DataError; the options are as in `open_data`."""
     if uri not in _opened:
-        _opened[uri] = _look_at(uri, download, corrupt_images)
+        _opened[uri] = _inspect_data(uri, download, corrupt_images)
     return _opened[uri]
 
 
-def _look_at(uri: str, download: bool, corrupt_images: OnCorruptImage) -> OpenedData:
+def _inspect_data(uri: str, download: bool, corrupt_images: OnCorruptImage) -> OpenedData:
     from convnext_study.data import data_id, fingerprint
     from convnext_study.data.dataset import InMemoryDataset
 
@@ -76,42 +75,42 @@ def _look_at(uri: str, download: bool, corrupt_images: OnCorruptImage) -> Opened
 
 
 def dataset_size(uri: str) -> DatasetSize:
-    """A data set's size: known, or counted. Raises DataError where neither can be."""
+    """A data set's size, known or counted. Raises DataError if neither is possible."""
     scheme, path, options = split_uri(uri)
     source = SOURCES.get(scheme)
-    placed = source and (bool(path) == source.needs_path or source.default_path)
-    if source and source.size and placed and not options:
+    known_place = source and (bool(path) == source.needs_path or source.default_path)
+    if source and source.size and known_place and not options:
         return source.size
-    return look_at(uri).size
+    return inspect_data(uri).size
 
 
 def size_if_missing(uri: str) -> tuple[DatasetSize, str] | None:
-    """The sizes to count with for data that is not here, and a line that says so.
+    """The assumed size of missing data, and a line that says so.
 
-    None where the data is here, and where no size is known without it.
+    None if the data is here, or if its size is not known without it.
     """
     scheme, path, _ = split_uri(uri)
     source = SOURCES.get(scheme)
     if source is None or not (path := path or source.default_path):
         return None
-    here = Path(path).expanduser()
-    if source.files and not any(next(here.glob(one), None) for one in source.files):
+    folder = Path(path).expanduser()
+    if source.files and not any(next(folder.glob(pattern), None) for pattern in source.files):
         return dataset_size(uri), f"{path}: {scheme} is not there yet; counted with its known size"
-    if source.assumed and not here.exists():
+    if source.assumed and not folder.exists():
         return source.assumed, f"{path}: no such folder; counted as if ImageNet-1K were there"
     return None
 
 
 def expected_size(uri: str) -> tuple[DatasetSize, str]:
-    """The sizes to count with, and a line about data that is not here, empty where it is.
+    """The size of data, and a line about it if it is missing, else an empty one.
 
-    Raises DataError for data that is not here and of which nothing is known.
+    Raises DataError for missing data of unknown size.
     """
     return size_if_missing(uri) or (dataset_size(uri), "")
 
 
 def has_maps(uri: str) -> bool:
-    """Whether the images are labelled with maps or joints, and read one by one."""
+    """Whether the labels are maps or joints, so that images are read one by one."""
     source = SOURCES.get(split_uri(uri).scheme)
     return source is not None and source.labels != OF_IMAGES
 
@@ -121,54 +120,54 @@ def identify(
     recorded: Iterable[Run] = (),
     *,
     required: bool = False,
-    **how: Any,
+    **open_options: Any,
 ) -> list[Run]:
-    """The runs with what their data is (`Run.data_id`), and the keys of their parents accordingly.
+    """The runs with the identity of their data (`Run.data_id`) and their parents' new keys.
 
-    Data that is not here is what runs ``recorded`` of the same place were trained on; if none
-    were, DataError is raised where data is ``required``, and else its URI stands for it. ``how``
-    it is opened is as in `look_at`.
+    Missing data is assumed to be what runs ``recorded`` with the same path were trained on; if
+    there are none, DataError is raised if data is ``required``, and else its URI identifies it.
+    ``open_options`` are those of `inspect_data`.
 
     Raises UserError for data without the labels that a run's task needs.
     """
-    given, known = list(runs), list(recorded)
-    for run in given:
+    requested, previous = list(runs), list(recorded)
+    for run in requested:
         if run.task.name in _LABELS:
             check_labels(run.data, _LABELS[run.task.name])
     ids: dict[str, str | None] = {}
-    for uri in dict.fromkeys(run.data for run in given):
-        if not has_location(uri):  # torch is not needed, and takes seconds to import
+    for uri in dict.fromkeys(run.data for run in requested):
+        if not has_location(uri):  # without importing torch, which takes seconds
             ids[uri] = None
             continue
         from convnext_study.data.dataset import DataError
 
         try:
-            ids[uri] = look_at(uri, **how).data_id
+            ids[uri] = inspect_data(uri, **open_options).data_id
         except DataError:
-            ids[uri] = _recorded_at(uri, known)
+            ids[uri] = _recorded_at(uri, previous)
             if required and ids[uri] is None:
                 raise
-    return _renewed(given, ids)
+    return _with_ids(requested, ids)
 
 
-def same_data(one: str, other: str) -> bool:
-    """Whether two URIs name the same data: the same place, or the same files in two."""
-    if _place(one) == _place(other):
+def same_data(first: str, second: str) -> bool:
+    """Whether two URIs name the same data: the same path, or the same files in two."""
+    if _canonical(first) == _canonical(second):
         return True
-    mine, its = (_id_of(uri) for uri in (one, other))
-    return mine is not None and mine == its
+    first_id, second_id = (_id_of(uri) for uri in (first, second))
+    return first_id is not None and first_id == second_id
 
 
 def _id_of(uri: str) -> str | None:
     from convnext_study.data.dataset import DataError
 
     with contextlib.suppress(DataError):
-        return look_at(uri).data_id if has_location(uri) else None
+        return inspect_data(uri).data_id if has_location(uri) else None
     return None
 
 
-def _renewed(runs: list[Run], ids: Mapping[str, str | None]) -> list[Run]:
-    """The runs with these identities of their data; a parent's new key for its old one."""
+def _with_ids(runs: list[Run], ids: Mapping[str, str | None]) -> list[Run]:
+    """The runs with these identities of their data, and the new keys of their parents."""
     by_key = {run.key: run for run in runs}
 
     @functools.cache
@@ -176,21 +175,22 @@ def _renewed(runs: list[Run], ids: Mapping[str, str | None]) -> list[Run]:
         return renewed(by_key[key]).key if key in by_key else key
 
     def renewed(run: Run) -> Run:
-        about = {"data_id": ids[run.data], "init_from": parent_of(run.init_from)}
-        return run.model_copy(update=about)
+        update = {"data_id": ids[run.data], "init_from": parent_of(run.init_from)}
+        return run.model_copy(update=update)
 
     return [renewed(run) for run in runs]
 
 
 def _recorded_at(uri: str, recorded: Iterable[Run]) -> str | None:
-    """What most of these runs found at a place."""
-    place = _place(uri)
-    found = Counter(run.data_id for run in recorded if run.data_id and _place(run.data) == place)
-    return found.most_common(1)[0][0] if found else None
+    """The identity that most of these runs recorded for a path."""
+    canonical = _canonical(uri)
+    same = [run for run in recorded if run.data_id and _canonical(run.data) == canonical]
+    counts = Counter(run.data_id for run in same)
+    return counts.most_common(1)[0][0] if counts else None
 
 
-def _place(uri: str) -> tuple[str, str, str]:
-    """The kind, the folder by whatever name it is reached, and options."""
+def _canonical(uri: str) -> tuple[str, str, str]:
+    """The scheme, the folder's real path, and options."""
     scheme, path, options = split_uri(uri)
     source = SOURCES.get(scheme)
     path = path or (source.default_path if source else "")

@@ -1,4 +1,4 @@
-"""The same networks at equal cost: each one's width is set so that its MACs come nearest."""
+"""The same networks at equal cost: each width is set so that the MACs come nearest to a target."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from convnext_study.runs.records import ModelRef, Run
 
 KIND = "equal_macs"
 END = "end"
-WIDEST = 100_000  # channels, above any network
-MOST_MACS = 1e18  # above any network's
+MAX_WIDTH = 100_000  # channels, above any network
+MAX_MACS = 1e18  # above any network's
 
 Macs = Callable[[NetSpec], int]
 
 
 def counter(image_size: int, num_classes: int) -> Macs:
-    """MACs of a spec's network for one image of that side."""
+    """Counts a spec's MACs per image of that side."""
     return lambda spec: closed_form(spec, image_size, num_classes).macs
 
 
 def parse_target(text: str, road: Roadmap, macs: Macs) -> int:
-    """``end`` is the MACs of the road's last network; else a number such as 4.5e9.
+    """MACs from ``end`` (those of the road's last network) or a number such as 4.5e9.
 
     Raises UserError.
     """
@@ -38,26 +38,26 @@ def parse_target(text: str, road: Roadmap, macs: Macs) -> int:
         target = float(text)
     except ValueError:
         target = 0.0
-    if not 1 <= target <= MOST_MACS:
+    if not 1 <= target <= MAX_MACS:
         raise UserError(f"match-macs: {text!r:.40}; use {END}, or MACs of one image such as 4.5e9")
     return round(target)
 
 
 def nearest_width(spec: NetSpec, target: int, macs: Macs) -> NetSpec:
-    """The spec with the width that brings its MACs nearest to ``target``; MACs grow with width.
+    """The spec with the width whose MACs are nearest to ``target``; MACs grow with width.
 
-    Raises UserError where no width would.
+    Raises UserError if the target is too large for any width.
     """
-    widths = range(1, WIDEST)
-    above = bisect_left(widths, target, key=lambda width: macs(spec.replace(width=width)))
-    if above == len(widths):
+    widths = range(1, MAX_WIDTH)
+    index = bisect_left(widths, target, key=lambda width: macs(spec.replace(width=width)))
+    if index == len(widths):
         raise UserError(f"match-macs: {target:,} MACs are more than any width gives")
-    near = [spec.replace(width=width) for width in widths[max(above - 1, 0) : above + 1]]
-    return min(near, key=lambda one: abs(macs(one) - target))
+    candidates = [spec.replace(width=width) for width in widths[max(index - 1, 0) : index + 1]]
+    return min(candidates, key=lambda candidate: abs(macs(candidate) - target))
 
 
 def match_macs(run: Run, target: int, macs: Macs) -> Run:
-    """The run with the width that matches; its facts and label say what was adjusted.
+    """The run with the matching width; its metadata and label say what was adjusted.
 
     Raises UserError for a network that is not the road map's: its width cannot be set.
     """
@@ -67,13 +67,13 @@ def match_macs(run: Run, target: int, macs: Macs) -> Run:
     new = nearest_width(spec, target, macs)
     change = f"{spec.width} → {new.width}" if new != spec else f"{spec.width}, as it was"
     factor, letter = common_prefix([target])
-    mark = f"-at-{target / factor:.4g}{letter}"  # enough digits to tell targets apart: ``2.245M``
+    suffix = f"-at-{target / factor:.4g}{letter}"  # enough digits to tell targets apart: ``2.245M``
     parent = run.metadata.get("parent")
     metadata: dict[str, Any] = {
         **run.metadata,
         "study_kind": KIND,
         "label": f"{run.metadata.get('label', run.name)} (width {change})",
-        "parent": parent + mark if parent else None,
+        "parent": parent + suffix if parent else None,
         "published": False,
         "equal_macs": {
             "target": target,
@@ -85,8 +85,8 @@ def match_macs(run: Run, target: int, macs: Macs) -> Run:
     }
     return run.model_copy(
         update={
-            "study": f"{run.study}{mark}",
-            "name": run.name + mark,
+            "study": f"{run.study}{suffix}",
+            "name": run.name + suffix,
             "model": ModelRef(builder=ROADMAP_BUILDER, args=new.to_dict()),
             "metadata": metadata,
         }

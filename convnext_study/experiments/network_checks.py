@@ -1,6 +1,6 @@
-"""Networks that cannot be trained as requested, found before anything runs.
+"""Detects networks that cannot be trained as requested, before anything runs.
 
-The road map's are checked on paper; others are built once, thrown away, and shown a blank image.
+The road map's are checked by their specs; others are built once and called with a blank image.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CLASSIFICATION = "classification"
-_ONE = "more than 1 value per channel"  # of torch's message
+_TORCH_MESSAGE = "more than 1 value per channel"  # part of it
 ONE_VALUE = (
     "BatchNorm would see one value per channel, a single image on a map of 1x1, which has no "
     "statistics; use a larger --batch-size or --micro-batch-size, or a larger --image-size"
@@ -38,34 +38,34 @@ ONE_VALUE = (
 
 
 def check_networks(
-    runs: Sequence[Run], size_of: Callable[[str], DatasetSize], together: Callable[[Recipe], int]
+    runs: Sequence[Run], size_of: Callable[[str], DatasetSize], bn_images: Callable[[Recipe], int]
 ) -> None:
-    """Raises UserError, one line, for a network that no step can be taken of.
+    """Raises UserError, one line, for a network that cannot be trained for a single step.
 
     Args:
-        runs: to be trained. Of other tasks than classification only those networks are built that
+        runs: to be trained. For tasks other than classification only those networks are built that
             are not this package's.
-        size_of: a data set's, by its URI.
-        together: how many images BatchNorm sees at a time, by the recipe.
+        size_of: a data set's size, by its URI.
+        bn_images: how many images BatchNorm sees at a time, by the recipe.
     """
     seen: set[str] = set()
     for run in runs:
-        asked, data = make_recipe(run.recipe), size_of(run.data)
-        recipe = asked.for_images(data.train)
+        recorded, data = make_recipe(run.recipe), size_of(run.data)
+        recipe = recorded.for_images(data.train)
         classes, side = data.classes, recipe.image_size or data.image_size
-        count = min(map(together, (asked, recipe)))  # either may be one that cannot be split
-        about = [run.model.model_dump(), run.task.name, classes, side, count > 1]
-        if (key := json.dumps(about, sort_keys=True)) in seen:
+        count = min(map(bn_images, (recorded, recipe)))  # also raises if either cannot be split
+        case = [run.model.model_dump(), run.task.name, classes, side, count > 1]
+        if (key := json.dumps(case, sort_keys=True)) in seen:
             continue
         seen.add(key)
         if run.task.name == CLASSIFICATION and run.model.builder == ROADMAP_BUILDER:
-            _check_row(run, side, count)  # without the seconds that importing torch takes
+            _check_row(run, side, count)  # without importing torch, which takes seconds
         else:
             _check_built(run, recipe, (classes, side, count))
 
 
-def _check_built(run: Run, recipe: Recipe, about: tuple[int, int, int]) -> None:
-    """``about``: classes, side, and how many images BatchNorm sees."""
+def _check_built(run: Run, recipe: Recipe, sizes: tuple[int, int, int]) -> None:
+    """``sizes``: classes, side, and how many images BatchNorm sees."""
     from convnext_study.training.tasks.classification import Classification
     from convnext_study.training.tasks.exits import ExitsTask, check_recipe
 
@@ -74,13 +74,13 @@ def _check_built(run: Run, recipe: Recipe, about: tuple[int, int, int]) -> None:
         return
     if issubclass(task, Classification):
         if run.model.builder == ROADMAP_BUILDER:
-            _check_row(run, *about[1:])
+            _check_row(run, *sizes[1:])
         else:
-            _check_forward(run, _build(run.model, about[0], recipe), about)
+            _check_forward(run, _build(run.model, sizes[0], recipe), sizes)
     elif issubclass(task, ExitsTask):
         check_recipe(recipe, run.task.name)
-        if _is_foreign(run.model) or about[-1] == 1:
-            _check_exits(run, _build(run.model, about[0], recipe), about)
+        if _is_foreign(run.model) or sizes[-1] == 1:
+            _check_exits(run, _build(run.model, sizes[0], recipe), sizes)
 
 
 def _is_foreign(model: ModelRef) -> bool:
@@ -106,38 +106,38 @@ def _build(model: ModelRef, classes: int, recipe: Recipe) -> nn.Module:
     return net
 
 
-def _check_exits(run: Run, net: nn.Module, about: tuple[int, int, int]) -> None:
-    """Of the maps that it gives the task says what is wrong; here it is only whether it can."""
+def _check_exits(run: Run, net: nn.Module, sizes: tuple[int, int, int]) -> None:
+    """Checks BatchNorm with a single image; the task itself checks the maps' shapes."""
     import torch
 
-    _, side, count = about
+    _, side, count = sizes
     if count == 1:
         try:
             net.train()(torch.zeros(1, 3, side, side))
         except ValueError as error:
-            if _ONE in str(error):
+            if _TORCH_MESSAGE in str(error):
                 raise UserError(f"{run.name}: {ONE_VALUE}") from error
 
 
-def _check_forward(run: Run, net: nn.Module, about: tuple[int, int, int]) -> None:
+def _check_forward(run: Run, net: nn.Module, sizes: tuple[int, int, int]) -> None:
     import torch
 
-    from convnext_study.training.tasks.base import answer_of
+    from convnext_study.training.tasks.base import network_output
     from convnext_study.training.tasks.classification import check_logits
 
-    classes, side, count = about
+    classes, side, count = sizes
     images = torch.zeros(min(count, 2), 3, side, side)
-    words = describe_builder(run.model.builder, run.model.args)
+    name = describe_builder(run.model.builder, run.model.args)
     try:
-        logits = answer_of(net.train(count == 1), images, f"{run.name}: {words}")
+        logits = network_output(net.train(count == 1), images, f"{run.name}: {name}")
     except TaskError as error:
-        if _ONE in str(error):
+        if _TORCH_MESSAGE in str(error):
             raise UserError(f"{run.name}: {ONE_VALUE}") from error
         raise
     check_logits(logits, (len(images), classes), run.model)
     try:
-        cost.count(net, (3, side, side))  # a run's last act: not after all its epochs
+        cost.count(net, (3, side, side))  # fail here, and not at the end of a run
     except Exception as error:
-        raise TaskError(f"{run.name}: {words}: {error}") from error
+        raise TaskError(f"{run.name}: {name}: {error}") from error
     if not logits.requires_grad:
-        raise TaskError(f"{words}: its logits depend on no weight that is trained")
+        raise TaskError(f"{name}: its logits depend on no weight that is trained")

@@ -1,4 +1,4 @@
-"""A study's runs, what of them is left to train, and on what of a machine."""
+"""A study's runs, which of them are left to train, and with what resources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from convnext_study.experiments.data_identity import (
     expected_size,
     has_maps,
     identify,
-    look_at,
+    inspect_data,
     size_if_missing,
 )
 from convnext_study.experiments.network_checks import check_networks
@@ -38,7 +38,7 @@ WANDB_MODES = ("off", "offline", "online", "tensorboard")
 
 @dataclass(frozen=True)
 class RunCollection:
-    """Runs that belong together, and the folder they go to."""
+    """Runs of a study, and the study's folder."""
 
     runs: tuple[Run, ...]
     folder: Path
@@ -53,12 +53,12 @@ class RunCollection:
         return self.folder / RUNS / run.id
 
     def is_done(self, run: Run) -> bool:
-        """Whether the run has a result on disk that can be read."""
+        """Whether the run has a readable result on disk."""
         return is_done(self.path(run))
 
-    def note_places(self) -> None:
-        """Record of finished runs where their data lies now, as far as that can be written: later
-        commands on a run by itself look there."""
+    def record_data_paths(self) -> None:
+        """Record the current path of the data of finished runs, if that can be written: later
+        commands on a single run use it."""
         for run in filter(self.is_done, self.runs):
             with contextlib.suppress(UserError, RunFailed), RunFolder(self.path(run), run):
                 pass
@@ -66,23 +66,23 @@ class RunCollection:
     def records(self) -> list[Record]:
         """The records of this study's runs, in the order requested.
 
-        What has not begun is left out, and what cannot be read.
+        Runs that have not begun or cannot be read are left out.
         """
-        found = []
+        readable = []
         for path in map(self.path, self.runs):
             if (path / RUN).exists():
                 with contextlib.suppress(RecordError):
-                    found.append(read(path))
-        return found
+                    readable.append(read(path))
+        return readable
 
     def ledger(self) -> list[Record]:
-        """The records of every run that the folder holds and that can be read."""
+        """The records of all readable runs in the folder."""
         return list(scan(self.folder / RUNS))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study, what of it is still to be trained, and where: ``resources`` are None for nothing."""
+    """A study, its runs that are left to train, and where; ``resources`` are None for no runs."""
 
     study: RunCollection
     todo: list[Run]
@@ -99,8 +99,8 @@ class Plan:
 
         A run that was busy, and that another command has finished meanwhile, has no outcome.
 
-        Raises UserError where the folder cannot be written, Busy where a run starts from one that
-        another command trains, and ParentError where from one that is neither among these nor done.
+        Raises UserError if the folder cannot be written, Busy if another command is training a
+        run's parent, and ParentError if a run's parent is neither among these runs nor done.
         """
         if self.resources is None:
             return []
@@ -108,35 +108,35 @@ class Plan:
         for run in self.todo:
             if run.init_from not in keys:
                 check_parent(run, self.study.path(run))
-        about = self.resources.runtime, self.study.wandb
-        jobs = [Job(run, self.study.path(run), *about) for run in self.todo]
+        settings = self.resources.runtime, self.study.wandb
+        jobs = [Job(run, self.study.path(run), *settings) for run in self.todo]
         outcomes = self.launcher.run(jobs, self.resources, on_poll)
-        return [one for one in outcomes if one.status != "busy" or not self.study.is_done(one.run)]
+        return [end for end in outcomes if end.status != "busy" or not self.study.is_done(end.run)]
 
     def describe(self) -> str:
-        """One line: what is about to be trained, and how a batch is taken apart; empty for none."""
+        """One line: what is about to be trained, and how a batch is split; empty for nothing."""
         if self.resources is None:
             return ""
         recipes = ", ".join(sorted({run.recipe["name"] for run in self.todo}))
         batches = ", ".join(sorted({str(run.recipe["global_batch_size"]) for run in self.todo}))
         runtime = self.resources.runtime
-        most = runtime.micro_batch_size
-        at_a_time = f", at most {most} at a time" if most else ""
-        each = f"{runtime.threads} thread(s) each"
+        micro_batch = runtime.micro_batch_size
+        limit = f", at most {micro_batch} at a time" if micro_batch else ""
+        per_run = f"{runtime.threads} thread(s) each"
         if runtime.workers:
-            each += f", {runtime.workers} process(es) that read images"
+            per_run += f", {runtime.workers} process(es) that read images"
         data = ", ".join(dict.fromkeys(run.data for run in self.todo))
-        where = self.launcher.describe(self.resources, each)
-        return f"{data}; {recipes}; {batches} images per step{at_a_time}; {where}"
+        where = self.launcher.describe(self.resources, per_run)
+        return f"{data}; {recipes}; {batches} images per step{limit}; {where}"
 
 
-def unfinished(outcomes: Sequence[Outcome], status: str) -> list[Outcome]:
+def with_status(outcomes: Sequence[Outcome], status: str) -> list[Outcome]:
     """The outcomes with that status."""
     return [outcome for outcome in outcomes if outcome.status == status]
 
 
 def plan(study: RunCollection, machine: Machine) -> Plan:
-    """What is left of a study, and what of the machine each training may use.
+    """The runs of a study that are left, and the resources of each training.
 
     Raises UserError for what would fail: data that cannot be opened, an option of another launcher.
     """
@@ -146,56 +146,55 @@ def plan(study: RunCollection, machine: Machine) -> Plan:
 
 
 def identify_in(folder: Path, runs: Sequence[Run], machine: Machine) -> list[Run]:
-    """The runs with what their data is; in a dry run, as far as that can be known.
+    """The runs with the identity of their data; in a dry run, as far as it is known.
 
     Raises UserError, before anything is written, for data that cannot be used.
     """
-    known = recorded(folder).values()
-    if not known and not machine.dry_run and machine.launcher == "local":
+    previous = recorded(folder).values()
+    if not previous and not machine.dry_run and machine.launcher == "local":
         # It imports while this process plans.
-        timms = (LEAN_TIMM,) if any(run.model.builder == TIMM_BUILDER for run in runs) else ()
-        forkserver.start((*forkserver.TRAININGS, *timms))
-    return identify(runs, known, required=not machine.dry_run, **opening(machine))
+        modules = (LEAN_TIMM,) if any(run.model.builder == TIMM_BUILDER for run in runs) else ()
+        forkserver.start((*forkserver.TRAININGS, *modules))
+    return identify(runs, previous, required=not machine.dry_run, **open_options(machine))
 
 
 def _resources(todo: Sequence[Run], launcher: Launcher) -> Resources:
     """What each training may use. Raises UserError, also for data that cannot be opened."""
     machine = launcher.machine
     size, from_files = _images(todo, machine)
-    found = launcher.resources(image_size=size, runs=len(todo), from_files=from_files)
-    processes = launcher.world_size(found.devices)
-    check_networks(
-        todo, lambda uri: expected_size(uri)[0], functools.partial(_together, machine, processes)
-    )
-    return found
+    resources = launcher.resources(image_size=size, runs=len(todo), from_files=from_files)
+    processes = launcher.world_size(resources.devices)
+    batch_norm_images = functools.partial(_batch_norm_images, machine, processes)
+    check_networks(todo, lambda uri: expected_size(uri)[0], batch_norm_images)
+    return resources
 
 
-def _together(machine: Machine, processes: int, recipe: Recipe) -> int:
-    """Images that BatchNorm sees at a time. Raises UserError for a batch that cannot be split."""
+def _batch_norm_images(machine: Machine, processes: int, recipe: Recipe) -> int:
+    """How many images BatchNorm sees at a time. Raises UserError for an indivisible batch."""
     from convnext_study.recipes import images_at_a_time
 
-    most = images_at_a_time(recipe, machine.micro_batch_size)
-    if processes == 1 and most is None:
+    micro_batch = images_at_a_time(recipe, machine.micro_batch_size)
+    if processes == 1 and micro_batch is None:
         return recipe.global_batch_size
     from convnext_study.data.sharding import BatchSharding, accum_steps
 
     batch = recipe.global_batch_size
-    sharding = BatchSharding(0, processes, most)
-    pieces = accum_steps(batch, sharding, even=recipe.mixes)
-    return batch // pieces // (1 if recipe.sync_bn else processes)
+    sharding = BatchSharding(0, processes, micro_batch)
+    accum = accum_steps(batch, sharding, even=recipe.mixes)
+    return batch // accum // (1 if recipe.sync_bn else processes)
 
 
 def _images(todo: Sequence[Run], machine: Machine) -> tuple[int, bool]:
     """The side of the largest images, and whether any are read one by one."""
-    found = [
+    by_data = [
         _images_of(uri, [run for run in todo if run.data == uri], machine)
         for uri in dict.fromkeys(run.data for run in todo)
     ]
-    return max(size for size, _ in found), any(from_files for _, from_files in found)
+    return max(size for size, _ in by_data), any(from_files for _, from_files in by_data)
 
 
 def _images_of(uri: str, todo: Sequence[Run], machine: Machine) -> tuple[int, bool]:
-    """The same of one data set, on which these runs are trained."""
+    """The same for one data set, on which these runs are trained."""
     from convnext_study.data.sources import SOURCES
 
     size = max(run.recipe["image_size"] or 0 for run in todo)
@@ -207,7 +206,7 @@ def _images_of(uri: str, todo: Sequence[Run], machine: Machine) -> tuple[int, bo
     if machine.dry_run and (missing := size_if_missing(uri)):
         return size or missing[0].image_size, uri.startswith("folder:")
     try:  # bad data fails here, before any training
-        opened = look_at(uri, **opening(machine))
+        opened = inspect_data(uri, **open_options(machine))
     except UserError as error:
         if not (machine.dry_run and machine.download):
             raise
@@ -219,12 +218,12 @@ def _images_of(uri: str, todo: Sequence[Run], machine: Machine) -> tuple[int, bo
     from convnext_study.recipes import make_recipe
 
     recipes = {json.dumps(run.recipe, sort_keys=True): make_recipe(run.recipe) for run in todo}
-    whole = all(takes_whole_images(recipe) for recipe in recipes.values())
-    return size or side, not (opened.in_memory and whole)
+    whole_images = all(takes_whole_images(recipe) for recipe in recipes.values())
+    return size or side, not (opened.in_memory and whole_images)
 
 
-def opening(machine: Machine) -> dict[str, Any]:
-    """How data is opened, as `look_at` takes it: a dry run fetches nothing."""
+def open_options(machine: Machine) -> dict[str, Any]:
+    """The options of `inspect_data`; a dry run downloads nothing."""
     return {
         "download": machine.download and not machine.dry_run,
         "corrupt_images": machine.corrupt_images,

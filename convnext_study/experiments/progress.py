@@ -1,4 +1,4 @@
-"""How far a study is, read from its records: for the live table, and line by line elsewhere."""
+"""A study's progress, read from its records: a live table on terminals, and lines elsewhere."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _STYLES: dict[State, str] = {
 
 @dataclass(frozen=True)
 class Progress:
-    """Where one run is. ``loss`` is the last epoch's, ``value`` of ``metric`` the last evaluated
-    one's.
+    """How far a run is. ``loss`` is the last epoch's, ``value`` of ``metric`` the last evaluated
+    epoch's.
 
-    ``seconds_left`` is known once an epoch has ended: the epochs to come, each as long as the
-    median one. An interrupted run is ``waiting`` with some epochs done.
+    ``seconds_left`` is known once an epoch has ended: the remaining epochs times the median
+    duration. An interrupted run is ``waiting`` with some epochs done.
     """
 
     id: str
@@ -55,24 +55,24 @@ def progress(records: Iterable[Record], requested: Sequence[Run]) -> list[Progre
 
 
 def _progress(run: Run, record: Record | None) -> Progress:
-    about: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "id": run.id,
         "label": str(run.metadata.get("label", run.name)),
         "seed": run.seed,
         "epochs": run.recipe.get("epochs"),
     }
     if record is None:
-        return Progress(**about)
+        return Progress(**fields)
     states: dict[str, State] = {"done": "done", "running": "running", "failed": "failed"}
-    about["state"] = states.get(record.status, "waiting")
+    fields["state"] = states.get(record.status, "waiting")
     if record.epochs:
         last = record.epochs[-1]
-        about |= {"epoch": last.epoch, "epochs": last.epochs, "loss": last.loss}
+        fields |= {"epoch": last.epoch, "epochs": last.epochs, "loss": last.loss}
     if result := record.result:
-        about |= {"value": result.value, "metric": spec_of(result.primary, result.metric)}
+        fields |= {"value": result.value, "metric": spec_of(result.primary, result.metric)}
     elif evaluated := [line for line in record.epochs if line.value is not None]:
-        about |= {"value": evaluated[-1].value, "metric": _metric(evaluated[-1])}
-    return Progress(**about, seconds_left=_seconds_left(record))
+        fields |= {"value": evaluated[-1].value, "metric": _metric(evaluated[-1])}
+    return Progress(**fields, seconds_left=_seconds_left(record))
 
 
 def _metric(line: Epoch) -> MetricSpec:
@@ -86,24 +86,24 @@ def _seconds_left(record: Record) -> float | None:
     if not record.epochs or record.status == "failed":
         return None
     last = record.epochs[-1]
-    each = statistics.median(epoch.seconds for epoch in record.epochs)
-    left = each * (last.epochs - last.epoch)
+    per_epoch = statistics.median(epoch.seconds for epoch in record.epochs)
+    left = per_epoch * (last.epochs - last.epoch)
     log = record.folder / LOG
     if record.status == "running" and log.exists():  # part of the next epoch has gone by
-        left -= min(max(time.time() - log.stat().st_mtime, 0), each)
+        left -= min(max(time.time() - log.stat().st_mtime, 0), per_epoch)
     return max(left, 0.0)
 
 
 def live_table(runs: Sequence[Progress], jobs: int = 1, height: int = 24) -> RenderableType:
-    """The table to look at while training, with ``jobs`` runs in parallel.
+    """The table shown while training, with ``jobs`` runs in parallel.
 
-    At most ``height`` runs are listed, busy ones first.
+    At most ``height`` runs are listed, running and failed ones first.
     """
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    shown = _most_telling(runs, height)
+    shown = _most_relevant(runs, height)
     grid = Table(box=None, padding=(0, 1), caption=caption(runs, jobs, len(shown)))
     grid.caption_justify = "left"
     grid.add_column("step", max_width=36)
@@ -130,7 +130,7 @@ def live_table(runs: Sequence[Progress], jobs: int = 1, height: int = 24) -> Ren
 
 
 def plain_line(run: Run, line: Epoch) -> str:
-    """The end of an epoch in one line, for output that is not a terminal."""
+    """An epoch in one line, for output that is not a terminal."""
     width, metric = len(str(line.epochs)), _metric(line)
     value = "" if line.value is None else f"{metric.label} {with_unit(line.value, metric)}  "
     return (
@@ -139,19 +139,19 @@ def plain_line(run: Run, line: Epoch) -> str:
     )
 
 
-def _most_telling(runs: Sequence[Progress], height: int) -> list[Progress]:
-    """In the order requested; where there is no room for all, running and failed ones go before
-    those that were done last and that come next."""
-    front = next((n for n, run in enumerate(runs) if run.state == "waiting"), len(runs))
+def _most_relevant(runs: Sequence[Progress], height: int) -> list[Progress]:
+    """In the order requested; if there is no room for all, running and failed ones come before
+    those that were done last or start next."""
+    next_up = next((n for n, run in enumerate(runs) if run.state == "waiting"), len(runs))
 
     def rank(n: int) -> tuple[bool, int]:
-        return runs[n].state in ("done", "waiting"), abs(n - front)
+        return runs[n].state in ("done", "waiting"), abs(n - next_up)
 
     return [runs[n] for n in sorted(sorted(range(len(runs)), key=rank)[:height])]
 
 
 def caption(runs: Sequence[Progress], jobs: int, shown: int | None = None) -> str:
-    """How many runs are done, run and have failed, and how long the rest takes; ``shown`` of them
+    """How many runs are done, running and failed, and how long the rest takes; ``shown`` of them
     are listed."""
     count = Counter(run.state for run in runs)
     parts = [f"{count['done']} of {len(runs)} done"]
@@ -165,18 +165,18 @@ def caption(runs: Sequence[Progress], jobs: int, shown: int | None = None) -> st
 
 
 def total_left(runs: Sequence[Progress], jobs: int) -> float | None:
-    """Seconds until all runs are done, ``jobs`` in parallel; None while nothing is known.
+    """Seconds until all runs are done, with ``jobs`` in parallel; None while nothing is known.
 
-    A run that has not begun is taken to be as long as those that are under way.
+    A run that has not begun is assumed to take as long as the mean of those that have.
     """
-    whole = [
+    durations = [
         run.seconds_left / (run.epochs - run.epoch) * run.epochs
         for run in runs
         if run.seconds_left and run.epochs and run.epoch < run.epochs
     ]
-    if not whole:
+    if not durations:
         return None
-    typical = statistics.fmean(whole)
+    typical = statistics.fmean(durations)
     left = [
         typical if run.seconds_left is None else run.seconds_left
         for run in runs

@@ -1,4 +1,4 @@
-"""Which runs a request for a road map means."""
+"""The runs of a road map, from the options of a command."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from convnext_study.runs.records import ModelRef, Run
 
 DEFAULT_DATA = "clutter"
 ADOPTED = "adopted"
-MOST_SEEDS = 1000  # by their number; more of them are named
+MAX_SEEDS = 1000  # if given as a number; more have to be listed
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """``3`` is the seeds 0, 1, 2; ``0,4,7`` are those, and ``4,`` is 4 alone. Raises UserError."""
+    """``3`` is the seeds 0, 1, 2; ``0,4,7`` are those, and ``4,`` is only 4. Raises UserError."""
     count = "," not in text
     try:
         numbers = tuple(int(part) for part in text.removesuffix(",").split(","))
@@ -30,36 +30,36 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         numbers = ()
     if not numbers or min(numbers) < 0 or (count and numbers[0] < 1):
         raise UserError(f"seeds: {text!r:.60}; use how many (3), or which (0,4,7)")
-    if max(numbers) >= 2**63 or (count and numbers[0] > MOST_SEEDS):
-        raise UserError(f"seeds: {text:.40}; use at most {MOST_SEEDS:,}, each below 2^63")
+    if max(numbers) >= 2**63 or (count and numbers[0] > MAX_SEEDS):
+        raise UserError(f"seeds: {text:.40}; use at most {MAX_SEEDS:,}, each below 2^63")
     if len(set(numbers)) < len(numbers):
         raise UserError(f"seeds: {text!r:.60} names a seed twice")
     return tuple(range(numbers[0])) if count else numbers
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """The names in a comma-separated list, without the spaces about them and without empty ones."""
+    """The names in a comma-separated list, without surrounding spaces and empty names."""
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
 def choose_variants(road: Roadmap, steps: str | None) -> tuple[Variant, ...]:
-    """The rows named in ``steps`` (comma-separated), in the road's order; all without it.
+    """The rows named in ``steps`` (comma-separated), in the road's order; all if it is None.
 
-    ``adopted`` stands for all rows that were adopted.
+    ``adopted`` means all adopted rows.
     """
     if steps is None:
         return road.variants()
     adopted = {variant.name for variant in road.variants() if variant.adopted}
-    named = parse_names(steps)
-    wanted = {road.variant(name).name for name in named if name != ADOPTED}
-    wanted |= adopted if ADOPTED in named else set()
-    if not wanted:
+    names = parse_names(steps)
+    chosen = {road.variant(name).name for name in names if name != ADOPTED}
+    chosen |= adopted if ADOPTED in names else set()
+    if not chosen:
         raise UserError(f"steps: {steps!r} names no step; use names such as gelu,layer_norm")
-    return tuple(variant for variant in road.variants() if variant.name in wanted)
+    return tuple(variant for variant in road.variants() if variant.name in chosen)
 
 
 def default_recipe(road: Roadmap, data: str) -> str:
-    """Small images get the short recipes that fit the data, ImageNet's size the published ones."""
+    """The data's short recipes for roads of small images, the published ones for ImageNet's."""
     if road.published:
         return "published"
     source = SOURCES.get(split_uri(data).scheme)
@@ -67,21 +67,21 @@ def default_recipe(road: Roadmap, data: str) -> str:
 
 
 def default_folder(road: Roadmap, data: str) -> Path:
-    """Where a study goes when no folder is named."""
+    """The default folder of a study."""
     return Path("runs") / f"{road.regime}-{name_data(data)}"
 
 
 def name_data(data: str) -> str:
-    """Data in a few letters for a folder's name: of a path only the last part, and none where the
-    kind alone says which images they are; what else is asked of the data is in it."""
+    """A short name of data for a folder's name: the scheme, the last part of a path unless the
+    scheme alone identifies the images, and options."""
     scheme, path, options = split_uri(data)
     source = SOURCES.get(scheme)
-    given = [scheme]
+    parts = [scheme]
     if source is None or source.needs_path:
-        given += [] if source and source.size else [PurePath(path).name]
+        parts += [] if source and source.size else [PurePath(path).name]
     else:
-        given += [options if source.has_location else path]
-    return re.sub("[^A-Za-z0-9]+", "-", "-".join(filter(None, given))).strip("-")
+        parts += [options if source.has_location else path]
+    return re.sub("[^A-Za-z0-9]+", "-", "-".join(filter(None, parts))).strip("-")
 
 
 def roadmap_runs(
@@ -95,12 +95,12 @@ def roadmap_runs(
 ) -> list[Run]:
     """One run for each row and seed, all rows of the first seed before those of the next.
 
-    ``recipe`` is as in `recipe_for`; ``changes`` are recipe fields to set in every row. A road of
-    ours has images of its own size where nothing else is asked for. Raises UserError for data
-    whose images have no class.
+    ``recipe`` is as in `recipe_for`; ``changes`` are recipe fields to set in every row. A road
+    that is not published has its own image size by default. Raises UserError for data without
+    class labels.
     """
     check_labels(data, OF_IMAGES)
-    order = {variant.name: place for place, variant in enumerate(road.variants())}
+    order = {variant.name: index for index, variant in enumerate(road.variants())}
     variants, choice = list(variants), default_recipe(road, data) if recipe is None else recipe
     return [
         Run(
@@ -120,7 +120,7 @@ def roadmap_runs(
 
 
 def row_recipe(road: Roadmap, own: str, choice: str) -> Recipe:
-    """The recipe of a row as `recipe_for` has it, a road of ours with images of its own size."""
+    """The recipe of a row by `recipe_for`, with the road's image size if it is not published."""
     recipe = recipe_for(own, choice)
     if road.published or recipe.image_size is not None:
         return recipe

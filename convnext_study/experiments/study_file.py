@@ -1,10 +1,10 @@
-"""Studies from Python files: the runs that a file asks for, each network trained once.
+"""Studies from Python files: the runs that a file requests, each network trained once.
 
 A file defines ``runs(context)``, which returns runs, and may define ``report(records, context)``,
-which returns what to print of the finished ones; ``STEPS``, its own steps, put at the end of the
-road; ``REGIME``, the road map it is meant for; and ``NETWORKS`` and ``TARGETS``, in words which
-networks can be asked of it, and what of them, which are the context's. See docs/your_own_step.md.
-Those that come with the package go by their names.
+which returns what to print about the finished ones; ``STEPS``, its own steps, appended to the
+road; ``REGIME``, the road map it is for; and ``NETWORKS`` and ``TARGETS``, which describe the
+choices of networks, and of what is done to them, that it accepts. See docs/your_own_step.md.
+The package's own studies are known by name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NETWORKS, TARGETS = "networks", "targets"
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study's file, loaded."""
+    """A loaded study file."""
 
     path: Path
     module: ModuleType
@@ -44,41 +44,41 @@ class StudyFile:
 
     @property
     def data(self) -> str | None:
-        """The data that the file is for, where none is asked for: its ``DATA``."""
+        """The file's default data: its ``DATA``."""
         return getattr(self.module, "DATA", None)
 
     def folder(self, data: str) -> Path | None:
-        """Where its runs go, if not to the road map's: ``FOLDER`` is for other networks."""
+        """The folder of its runs, if its ``FOLDER`` names one: for networks of no road map."""
         name = getattr(self.module, "FOLDER", None)
         return Path("runs") / f"{name}-{name_data(data)}" if name else None
 
     def networks(self, names: str) -> tuple[str, ...]:
-        """The names, which are comma-separated. Raises UserError where the file asks for none: it
-        says what they are in its ``NETWORKS``."""
-        asked = parse_names(names)
-        if asked and not hasattr(self.module, "NETWORKS"):
+        """The comma-separated names. Raises UserError if the file accepts none, that is, has no
+        ``NETWORKS``."""
+        parsed = parse_names(names)
+        if parsed and not hasattr(self.module, "NETWORKS"):
             raise UserError(f"{self.path}: takes no networks; leave --networks out")
-        if names and not asked:
+        if names and not parsed:
             raise UserError(f"networks: {names!r} names none; leave --networks out, or name some")
-        return asked
+        return parsed
 
     def targets(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The names. Raises UserError where the file has no ``TARGETS``."""
+        """The names. Raises UserError if the file has no ``TARGETS``."""
         if names and not hasattr(self.module, "TARGETS"):
             raise UserError(f"{self.path}: takes no targets; leave --target out")
         return tuple(names)
 
     def runs(self, context: Context) -> list[Run]:
-        """What it asks for. Raises UserError where that is nothing, or no runs."""
-        made = self._call("runs", context)
-        if not isinstance(made, Sequence) or not all(isinstance(run, Run) for run in made):
+        """The runs that it requests. Raises UserError if it returns none, or something else."""
+        returned = self._call("runs", context)
+        if not isinstance(returned, Sequence) or not all(isinstance(run, Run) for run in returned):
             raise UserError(f"{self.path}: runs() must return a list of runs, as context.runs does")
-        if not made:
+        if not returned:
             raise UserError(f"{self.path}: runs() returned no run; return one at least")
-        return list(made)
+        return list(returned)
 
     def report(self, records: Sequence[Record], context: Context) -> Any:
-        """What it has to say of the records; None where it has no ``report``."""
+        """What its ``report`` returns for the records; None if it has none."""
         return self._call("report", records, context) if hasattr(self.module, "report") else None
 
     def _call(self, name: str, *arguments: Any) -> Any:
@@ -92,20 +92,20 @@ class StudyFile:
 
 
 def named_studies() -> dict[str, Path]:
-    """The studies that come with the package, by name.
+    """The package's own studies, by name.
 
     A wheel has their files inside the package, a checkout beside it.
     """
     package = Path(__file__).resolve().parent.parent
-    inside = package / ABLATIONS
-    folder = inside if inside.is_dir() else package.parent / ABLATIONS
+    installed = package / ABLATIONS
+    folder = installed if installed.is_dir() else package.parent / ABLATIONS
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
 def find_study(name: str) -> Path:
-    """The file of a study that comes with the package, or the path that was given.
+    """The file of one of the package's studies, or the given path.
 
-    Raises UserError for a name that is no path and that no study has.
+    Raises UserError for a name that is neither a path nor a study's.
     """
     if Path(name).suffix or len(Path(name).parts) > 1:
         return Path(name)
@@ -130,9 +130,9 @@ def load_study(path: Path) -> StudyFile:
 
 
 def _steps_of(path: Path, module: ModuleType) -> list[Step]:
-    """Its ``STEPS``. Raises UserError where they are none."""
+    """Its ``STEPS``. Raises UserError if they are not a list of steps."""
     steps = getattr(module, "STEPS", ())
-    if not isinstance(steps, list | tuple) or not all(isinstance(one, Step) for one in steps):
+    if not isinstance(steps, list | tuple) or not all(isinstance(step, Step) for step in steps):
         raise UserError(f"{path}: STEPS is {steps!r:.60}; give a list of Step")
     return list(steps)
 
@@ -140,7 +140,7 @@ def _steps_of(path: Path, module: ModuleType) -> list[Step]:
 def make_context(
     file: StudyFile, regime: str | None, extra_steps: str = "", **fields: Any
 ) -> Context:
-    """The context of a study: its own steps and those of ``extra_steps`` end the road map.
+    """The context of a study, with its own steps and ``extra_steps`` at the end of the road map.
 
     ``extra_steps`` names steps beyond the road, or Python files with ``STEPS``, comma-separated.
     """
@@ -153,59 +153,59 @@ def make_context(
         if not name.endswith(".py"):
             steps.append(extension_step(road, name))
             continue
-        own = _steps_of(Path(name), load_file(Path(name)))
-        if not own:
+        file_steps = _steps_of(Path(name), load_file(Path(name)))
+        if not file_steps:
             raise UserError(f"{name}: defines no STEPS; see docs/your_own_step.md")
-        steps += own
+        steps += file_steps
     return context.with_steps(*steps) if steps else context
 
 
 def with_metadata(run: Run, **facts: Any) -> Run:
-    """The run with further metadata, which are no part of its key."""
+    """The run with further metadata, which are not part of its key."""
     return run.model_copy(update={"metadata": {**run.metadata, **facts}})
 
 
 def deduplicate(runs: Iterable[Run], folder: Path) -> tuple[list[Run], int]:
-    """Each run once, as the folder already has it where it does; and how many are done there.
+    """Each run once, as the folder has it already if it does; and how many are done there.
 
-    Runs are told apart by their keys, so that a network trained under another name, as a row or
-    in another study, is found. What builds it and where its data lies are what is asked for now:
+    Runs are identified by their keys, so that a network trained under another name, as a row or
+    in another study, is found. Its builder and the path of its data are those requested now, since
     files may have moved.
     """
-    known = recorded(folder)
-    asked = {run.key: run for run in runs}
+    existing = recorded(folder)
+    by_key = {run.key: run for run in runs}
     distinct = [
-        known.get(key, run).model_copy(update={"model": run.model, "data": run.data})
-        for key, run in asked.items()
+        existing.get(key, run).model_copy(update={"model": run.model, "data": run.data})
+        for key, run in by_key.items()
     ]
     done = sum(is_done(folder / RUNS / run.id) for run in distinct)
     return distinct, done
 
 
 def recorded(folder: Path) -> dict[str, Run]:
-    """The runs that a study's folder holds, by their keys; finished ones before others."""
+    """The runs in a study's folder, by their keys; a finished one replaces others of its key."""
     begun: dict[str, Run] = {}
     finished: dict[str, Run] = {}
     for path in sorted((folder / RUNS).glob(f"*/{RUN}")):
         try:
             run = Run.model_validate(read_run_file(path.parent)["run"])
         except (RecordError, ValueError, KeyError):
-            continue  # the command tells of it at its end
-        if run.id == path.parent.name:  # one that was renamed is not where the study looks for it
+            continue  # the command warns of it at its end
+        if run.id == path.parent.name:  # a study does not find a renamed folder
             (finished if is_done(path.parent) else begun)[run.key] = run
     return {**begun, **finished}
 
 
 def select_records(records: Iterable[Record], runs: Iterable[Run]) -> list[Record]:
-    """The records of these runs, in their order, under the names and facts of these runs.
+    """The records of these runs, in their order, with the names and metadata of these runs.
 
-    A record without what its data is, of a training outside a study, is found by the data's URI.
+    A record without the identity of its data, from a training outside a study, is found by URI.
     """
     by_key = {record.run.key: record for record in records}
-    given = list(runs)
-    identified = identify(given, [record.run for record in by_key.values()])
+    requested = list(runs)
+    identified = identify(requested, [record.run for record in by_key.values()])
     return [
-        record.model_copy(update={"run": known})
-        for run, known in zip(given, identified, strict=True)
-        if (record := by_key.get(known.key) or by_key.get(run.key))
+        record.model_copy(update={"run": with_id})
+        for run, with_id in zip(requested, identified, strict=True)
+        if (record := by_key.get(with_id.key) or by_key.get(run.key))
     ]

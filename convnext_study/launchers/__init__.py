@@ -1,6 +1,6 @@
-"""Where runs are trained: processes of this machine, torchrun, SLURM.
+"""Launchers, which train runs: local processes, torchrun, SLURM.
 
-A further launcher is a file of this room with a `Launcher`, and its line in ``LAUNCHERS``.
+To add a launcher, add a file with a `Launcher` here and an entry in ``LAUNCHERS``.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ LAUNCHERS = {
     "torchrun": "convnext_study.launchers.torchrun:Torchrun",
     "slurm": "convnext_study.launchers.slurm.submit:Slurm",
 }
-OF_ONE = ("processes", "cluster", "wait")  # options of a `Machine` that one launcher alone takes
+SPECIAL_OPTIONS = ("processes", "cluster", "wait")  # options of a `Machine` for a single launcher
 
 
 class Launcher(ABC):
-    """What trains jobs, as a ``machine`` says.
+    """Trains jobs with the options of a ``machine``.
 
     Attributes:
-        name: of ``LAUNCHERS``.
-        own: those of ``OF_ONE`` that it takes.
-        submits: whether jobs are left to others, by scripts that a dry run prints.
+        name: its key in ``LAUNCHERS``.
+        own: the options of ``SPECIAL_OPTIONS`` that it accepts.
+        submits: whether it submits jobs by batch scripts, which a dry run prints.
     """
 
     name: ClassVar[str]
@@ -45,25 +45,25 @@ class Launcher(ABC):
     def run(
         self, jobs: Sequence[Job], resources: Resources, on_poll: Callable[[], None]
     ) -> list[Outcome]:
-        """Train jobs; ``on_poll`` is called from time to time. Returns how they ended.
+        """Train jobs; ``on_poll`` is called regularly. Returns how they ended.
 
-        Raises UserError where the folder cannot be written.
+        Raises UserError if the folder cannot be written.
         """
 
     def world_size(self, devices: Sequence[str]) -> int:
-        """Processes that share a run, on these devices."""
+        """The number of processes that share a run on these devices."""
         return 1
 
     def resources(self, **images: Any) -> Resources:
-        """What each training may use where it will run; ``images`` as `choose_resources` takes
-        them. Raises UserError where this machine has no such device."""
+        """What each training may use; for ``images`` see `choose_resources`. Raises UserError if
+        this machine has no such device."""
         from convnext_study.launchers.resources import choose_resources
 
         return choose_resources(self.machine, **images)
 
-    def describe(self, resources: Resources, each: str) -> str:
-        """In words, where runs will be trained that have ``each`` so many threads."""
-        return f"on {self.name}, {each}"
+    def describe(self, resources: Resources, per_run: str) -> str:
+        """Where runs will be trained, in words; ``per_run`` describes the threads of a run."""
+        return f"on {self.name}, {per_run}"
 
 
 def launcher_class(name: str) -> type[Launcher]:
@@ -72,23 +72,23 @@ def launcher_class(name: str) -> type[Launcher]:
         near = did_you_mean(name, list(LAUNCHERS))
         *names, last = LAUNCHERS
         raise UserError(f"launcher: {name!r}; use {', '.join(names)} or {last}{near}")
-    found: type[Launcher] = resolve(LAUNCHERS[name])
-    return found
+    launcher: type[Launcher] = resolve(LAUNCHERS[name])
+    return launcher
 
 
 def make_launcher(machine: Machine) -> Launcher:
-    """What trains the jobs. Raises UserError, also for an option of another launcher."""
+    """The machine's launcher. Raises UserError, also for an option of another launcher."""
     kind = launcher_class(machine.launcher)
     for field in fields(machine):
-        given = getattr(machine, field.name) != field.default
-        if given and field.name in OF_ONE and field.name not in kind.own:
+        is_set = getattr(machine, field.name) != field.default
+        if is_set and field.name in SPECIAL_OPTIONS and field.name not in kind.own:
             option = "--no-wait" if field.name == "wait" else f"--{field.name}"
             raise UserError(f"{option}: is not for --launcher {kind.name}; leave one of them out")
     return kind(machine)
 
 
 def make_folders(jobs: Sequence[Job]) -> None:
-    """Raises UserError where they cannot be written, before this machine begins any run."""
+    """Raises UserError if a folder cannot be written, before any run begins."""
     from convnext_study.runs.files import make_folder
 
     for folder in {job.folder.parent for job in jobs}:

@@ -1,4 +1,4 @@
-"""Jobs and their order: a run that starts from another waits for it, and fails with it."""
+"""Jobs and their order: a run waits for the run that it starts from, and fails if that fails."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from convnext_study.training.runtime import Runtime
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``done``, ``failed``, ``stopped``, or ``busy`` where another command's
-    process works on it, and why in one line. One that is ``submitted`` has not ended."""
+    """How a run ended: ``done``, ``failed``, ``stopped``, or ``busy`` if another command's process
+    works on it; and why, in one line. A ``submitted`` run has not ended."""
 
     run: Run
     status: str
@@ -27,7 +27,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """What a process is sent: plain values only."""
+    """What is sent to a worker process: plain values only."""
 
     run: Run
     folder: Path
@@ -36,13 +36,13 @@ class Job:
 
     @cached_property
     def waits_for(self) -> str | None:
-        """The key of the run that has to be done before; None where it starts from none, or has
-        begun and keeps what it started from."""
+        """The key of the run that has to be done before; None if it starts from none, or has begun
+        and keeps a copy of what it started from."""
         return None if (self.folder / KEPT_RECORD).exists() else self.run.init_from
 
 
 def write_jobs(path: Path, jobs: Sequence[Job]) -> None:
-    """Jobs as JSON, their folders absolute: a process elsewhere may start in another folder."""
+    """Write jobs as JSON, with absolute folders, since workers may start in another folder."""
     write_json(
         path,
         [
@@ -62,66 +62,66 @@ def read_jobs(path: Path) -> list[Job]:
     try:
         return [
             Job(
-                Run.model_validate(one["run"]),
-                Path(one["folder"]),
-                Runtime(**one["runtime"]),
-                one["wandb"],
+                Run.model_validate(job["run"]),
+                Path(job["folder"]),
+                Runtime(**job["runtime"]),
+                job["wandb"],
             )
-            for one in read_json(path)
+            for job in read_json(path)
         ]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a readable list of jobs ({first_line(error)})") from None
 
 
 class Schedule:
-    """Jobs in the order in which they may start; among those that may, the order given.
+    """Jobs in the order in which they may start; among those that may, the given order.
 
-    A parent that is not among the jobs is taken to be done: the child says so where it is not.
-    Raises UserError where runs start from each other in a circle.
+    A parent that is not among the jobs is assumed to be done; if it is not, the child reports it.
+    Raises UserError if runs start from each other in a circle.
 
     Attributes:
-        waiting: the jobs that have not been taken, by their places in the request.
+        waiting: the jobs that have not been taken, by their indices in the request.
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         levels(jobs)
         self.waiting = dict(enumerate(jobs))
-        self._keys = [job.run.key for job in jobs]  # a digest each, so found once
-        # Two rows may share a key, as those of one network; each is a job of its own.
+        self._keys = [job.run.key for job in jobs]  # computed once, since each is a digest
+        # Two rows of the same network may share a key, but are separate jobs.
         self._places = {
-            (key, job.run.name): place
-            for place, (key, job) in enumerate(zip(self._keys, jobs, strict=True))
+            (key, job.run.name): index
+            for index, (key, job) in enumerate(zip(self._keys, jobs, strict=True))
         }
         self._open = set(self._keys)
         self._children = defaultdict[str | None, list[int]](list)
-        for place, job in self.waiting.items():
-            self._children[job.waits_for].append(place)
+        for index, job in self.waiting.items():
+            self._children[job.waits_for].append(index)
 
     def take(self) -> Job | None:
-        """The next job that may start; None while all that are left wait for others."""
-        for place, job in self.waiting.items():
+        """The next job that may start; None if all remaining ones wait for others."""
+        for index, job in self.waiting.items():
             if job.waits_for not in self._open:
-                return self.waiting.pop(place)
+                return self.waiting.pop(index)
         return None
 
     def settle(self, outcome: Outcome) -> list[Outcome]:
-        """Note how a job ended. Returns that, and the ends of the jobs that cannot start for it:
-        those that start from it, and from them."""
+        """Record how a job ended. Returns that outcome, and those of the jobs that cannot start
+        because of it: its children, and theirs."""
         key = outcome.run.key
         self.waiting.pop(self._places[key, outcome.run.name], None)
         self._open.discard(key)
         if outcome.status == "done":
             return [outcome]
-        ends = [(key, outcome)]
-        for parent, end in ends:  # which grows as it goes
-            for place in self._children[parent]:
-                if child := self.waiting.pop(place, None):
-                    ends.append((self._keys[place], _end_of(child, end)))
-                    self._open.discard(self._keys[place])
-        return [end for _, end in ends]
+        outcomes = [(key, outcome)]
+        for parent_key, parent_outcome in outcomes:  # which grows as it goes
+            for index in self._children[parent_key]:
+                if child := self.waiting.pop(index, None):
+                    outcomes.append((self._keys[index], _end_of(child, parent_outcome)))
+                    self._open.discard(self._keys[index])
+        return [parent_outcome for _, parent_outcome in outcomes]
 
     def not_started(self) -> list[Outcome]:
-        """The ends of the jobs that are left where all stops."""
+        """The outcomes of the remaining jobs if training is stopped."""
         return [Outcome(job.run, "stopped", "not started") for job in self.waiting.values()]
 
 
@@ -133,24 +133,24 @@ def _end_of(child: Job, parent: Outcome) -> Outcome:
 
 
 def levels(jobs: Sequence[Job]) -> list[list[Job]]:
-    """The jobs in groups, each of which needs only those before it.
+    """The jobs in groups, each of which depends only on earlier ones.
 
-    Raises UserError where runs start from each other in a circle.
+    Raises UserError if runs start from each other in a circle.
     """
-    places = {job.run.key: place for place, job in enumerate(jobs)}
+    indices = {job.run.key: index for index, job in enumerate(jobs)}
     graph = TopologicalSorter[int]()
-    for place, job in enumerate(jobs):
-        graph.add(place, *[places[one] for one in (job.waits_for,) if one in places])
+    for index, job in enumerate(jobs):
+        graph.add(index, *[indices[key] for key in (job.waits_for,) if key in indices])
     try:
         graph.prepare()
     except CycleError as error:
         first = jobs[error.args[1][0]].run.id
         raise UserError(f"{first}: starts from a run that starts from it") from None
-    found: list[list[Job]] = []
+    groups: list[list[Job]] = []
     while ready := sorted(graph.get_ready()):
-        found.append([jobs[place] for place in ready])
+        groups.append([jobs[index] for index in ready])
         graph.done(*ready)
-    return found
+    return groups
 
 
 def parents_of(jobs: Iterable[Job]) -> set[str]:

@@ -1,7 +1,7 @@
-"""Runs on this machine: several trainings in parallel, each in a process that takes many.
+"""Runs on this machine: a pool of worker processes, each of which trains one run after another.
 
-A process is forked from one that has imported torch, and trains one run after another. One that
-dies takes only its run with it: a new one is started, and the run can be resumed.
+Workers are forked from a process that has imported torch. If one dies, only its run fails: a new
+one is started, and the run can be resumed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from convnext_study.data import forkserver
 from convnext_study.launchers import Launcher, make_folders
 from convnext_study.launchers.graph import Job, Outcome, Schedule
 from convnext_study.launchers.resources import Resources
-from convnext_study.launchers.worker import noting_signals, serve
+from convnext_study.launchers.worker import recorded_signals, serve
 
-TICK = 0.5  # seconds between looks at the records
+TICK = 0.5  # seconds between reads of the records
 
 
 class Local(Launcher):
-    """Processes of this machine, each of which trains one run at a time."""
+    """Processes on this machine, each of which trains one run at a time."""
 
     name = "local"
 
@@ -36,11 +36,11 @@ class Local(Launcher):
         forkserver.start(forkserver.TRAININGS)
         return Pool(resources.jobs, on_poll, resources.devices).run(jobs)
 
-    def describe(self, resources: Resources, each: str) -> str:
-        """How many at a time, and on what."""
+    def describe(self, resources: Resources, per_run: str) -> str:
+        """How many trainings in parallel, and on which devices."""
         devices = resources.devices or (resources.runtime.device,)
         where = devices[0] if len(devices) == 1 else f"{devices[0]} to {devices[-1]}"
-        return f"{resources.jobs} side by side, {each}, on {where}"
+        return f"{resources.jobs} side by side, {per_run}, on {where}"
 
 
 @dataclass
@@ -58,8 +58,8 @@ class Pool:
     Args:
         size: how many trainings run in parallel.
         on_poll: called about twice a second and after each run.
-        devices: shared out among the processes, each of which keeps its own; a job's own
-            device where there are none.
+        devices: divided among the processes, each of which keeps its own; if empty, each job
+            uses its own device.
     """
 
     size: int
@@ -72,20 +72,20 @@ class Pool:
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Train all jobs and return their outcomes in the order they ended.
 
-        A run that starts from another of them starts when that one is done, and fails with it.
+        A run that starts from another of them starts when that is done, and fails if that fails.
 
         SIGINT, SIGTERM and SIGHUP, to this process or to all of its group, stop every run within a
-        step, its state saved. So does an error in ``on_poll``.
+        step, with its state saved. So does an error in ``on_poll``.
         """
         schedule = Schedule(jobs)
         outcomes: list[Outcome] = []
-        # An Event has a lock: a signal's handler that sets one waits forever where the signal came
-        # while the process was looking, and so do all where one is killed while it looks.
+        # Not an Event, which has a lock: a signal handler that sets it would deadlock if the signal
+        # came while the process read it, and so would all others if a reader were killed.
         stop = self._context.RawValue("b", 0)
-        with noting_signals() as asked:
+        with recorded_signals() as signals:
             try:
                 while True:
-                    if asked:
+                    if signals:
                         stop.value = 1
                     self._feed(schedule, stop)
                     busy = [worker for worker in self._workers if worker.job]
@@ -94,7 +94,7 @@ class Pool:
                     wait([w.pipe for w in busy] + [w.process.sentinel for w in busy], timeout=TICK)
                     for outcome in self._collect(busy):
                         if outcome.status == "stopped":
-                            stop.value = 1  # whoever stops one process means all of them
+                            stop.value = 1  # a signal to one process is meant for all of them
                         outcomes += schedule.settle(outcome)
                     self.on_poll()
                 outcomes += schedule.not_started()
@@ -114,18 +114,18 @@ class Pool:
             if worker.device is not None:
                 job = replace(job, runtime=replace(job.runtime, device=worker.device))
             worker.job = job
-            # A process that has died meanwhile is noticed where its answer is read.
+            # A process that has died meanwhile is noticed when its answer is read.
             with contextlib.suppress(OSError):
                 worker.pipe.send(job)
 
     def _start(self, stop: c_byte) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=serve, args=(theirs, stop))
+        own_end, worker_end = self._context.Pipe()
+        process = self._context.Process(target=serve, args=(worker_end, stop))
         process.start()
-        theirs.close()
-        taken = [worker.device for worker in self._workers]
-        device = min(self.devices, key=taken.count) if self.devices else None
-        worker = _Worker(process, ours, device)
+        worker_end.close()
+        devices = [worker.device for worker in self._workers]
+        device = min(self.devices, key=devices.count) if self.devices else None
+        worker = _Worker(process, own_end, device)
         self._workers.append(worker)
         return worker
 
@@ -139,7 +139,7 @@ class Pool:
                 status, reason, leaves = worker.pipe.recv()
             except (EOFError, ConnectionError):
                 worker.process.join()
-                status, reason, leaves = "failed", _death(worker.process.exitcode), True
+                status, reason, leaves = "failed", _death_reason(worker.process.exitcode), True
             if leaves:
                 self._workers.remove(worker)
                 self._leaving.append(worker)
@@ -157,9 +157,9 @@ class Pool:
         self._leaving.clear()
 
 
-def _death(code: int | None) -> str:
+def _death_reason(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        why = ", perhaps for want of memory" if name == "SIGKILL" else ""
-        return f"its process was ended by {name}{why}; ask again to resume it"
+        hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}; ask again to resume it"
     return f"its process ended with code {code}; ask again to resume it"

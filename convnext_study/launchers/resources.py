@@ -11,15 +11,15 @@ from typing import Any, Literal
 from convnext_study.errors import UserError
 from convnext_study.training.runtime import Runtime
 
-SMALL_IMAGE = 64  # up to this side a second thread gains less than a second training
-MOST_READERS = 16  # more processes than that read no faster for one GPU, and each takes memory
+SMALL_IMAGE = 64  # up to this side, a second training gains more than a second thread
+MAX_READERS = 16  # more processes do not read faster for one GPU, and each takes memory
 
 
 @dataclass(frozen=True)
 class Resources:
     """``jobs`` parallel trainings, each with the settings of ``runtime``.
 
-    ``devices`` are shared out among them, where there are several.
+    ``devices`` are divided among them, if there are several.
     """
 
     jobs: int
@@ -29,17 +29,17 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where runs are trained, and how; None leaves it to be chosen. What `Runtime` has too is as
-    there.
+    """Where and how runs are trained; None means chosen automatically. For fields that are not
+    listed see `Runtime`.
 
     Args:
         launcher: ``local``, ``torchrun`` (DDP on this machine) or ``slurm``.
         processes: that share each run, with torchrun.
         cluster: the site's file, with slurm.
-        wait: follow the jobs to their end, with slurm.
+        wait: wait until the jobs have ended, with slurm.
         jobs: parallel trainings.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        dry_run: nothing is trained or fetched, and batch scripts are printed.
+        dry_run: train and download nothing; print batch scripts.
     """
 
     download: bool = False
@@ -61,15 +61,15 @@ class Machine:
     cudnn_benchmark: bool = False
     dry_run: bool = False
 
-    def runtime(self, **chosen: Any) -> Runtime:
-        """What it says of each training, with what is ``chosen`` for it."""
-        names = {one.name for one in fields(self)} & {one.name for one in fields(Runtime)}
-        return Runtime(**{**{name: getattr(self, name) for name in names}, **chosen})
+    def runtime(self, **overrides: Any) -> Runtime:
+        """The settings of each training, with ``overrides``."""
+        names = {f.name for f in fields(self)} & {f.name for f in fields(Runtime)}
+        return Runtime(**{**{name: getattr(self, name) for name in names}, **overrides})
 
 
 @dataclass(frozen=True)
 class Node:
-    """Where trainings will run: its cores, and its devices, all of one kind."""
+    """A machine that trains: its cores, and its devices, all of one kind."""
 
     cores: int
     devices: tuple[str, ...]
@@ -88,22 +88,22 @@ def cores() -> int:
 
 
 def pick_device(device: str | None) -> str:
-    """The requested device, or the best there is. Raises UserError where it is missing."""
-    if device in (None, "cpu") and not _gpu_in_sight():
+    """The requested device, or the best available one. Raises UserError if it is missing."""
+    if device in (None, "cpu") and not _may_have_gpu():
         return "cpu"
     import torch
 
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if device is None:
-        return next(name for name, found in there.items() if found)
+        return next(name for name, names in available.items() if names)
     kind = device.partition(":")[0]
-    if not there.get(kind, False):
-        found = ", ".join(name for name, here in there.items() if here)
-        raise UserError(f"device: {device!r} is not on this machine; there is {found}")
+    if not available.get(kind, False):
+        names = ", ".join(name for name, exists in available.items() if exists)
+        raise UserError(f"device: {device!r} is not on this machine; there is {names}")
     if kind != "cuda" and device != kind:
         raise UserError(f"device: {device!r}; use {kind}, of which there is one")
     if kind == "cuda" and device != kind:
@@ -113,20 +113,20 @@ def pick_device(device: str | None) -> str:
     return device
 
 
-def _gpu_in_sight() -> bool:
-    """Whether it is worth the seconds that asking torch for a GPU takes."""
+def _may_have_gpu() -> bool:
+    """Whether there may be a GPU, so that it is worth importing torch, which takes seconds."""
     drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either under WSL
     return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
 
 
 def this_node(device: str | None = None) -> Node:
-    """This machine with the device that was requested, or with all of the best kind there is."""
-    chosen, count = pick_device(device), 1
-    if chosen == "cuda":
+    """This machine with the requested device, or with all devices of the best available kind."""
+    kind, count = pick_device(device), 1
+    if kind == "cuda":
         import torch
 
         count = torch.cuda.device_count()
-    return Node(cores(), (chosen,) if count == 1 else tuple(f"cuda:{n}" for n in range(count)))
+    return Node(cores(), (kind,) if count == 1 else tuple(f"cuda:{n}" for n in range(count)))
 
 
 def choose_resources(
@@ -138,17 +138,17 @@ def choose_resources(
     node: Node | None = None,
     processes: int = 1,
 ) -> Resources:
-    """Share a machine out among trainings.
+    """Divide a machine among trainings.
 
-    One training a GPU. On a CPU, where tiny networks gain little from a second thread, as many as
-    cores, with one thread each. There threads are chosen from the image size alone, never from
-    how many run at a time: sums in another order round otherwise, and the same seed must give the
-    same result.
+    One training per GPU. On a CPU, where tiny networks gain little from a second thread, one per
+    core, with one thread each. The threads there depend only on the image size, never on how many
+    trainings run at a time: they change the order of sums and so their rounding, and the same seed
+    must give the same result.
 
     Args:
-        machine: what it must keep to.
+        machine: the user's choices.
         image_size: side of the largest images, in pixels.
-        runs: how many there are to train.
+        runs: the number of runs to train.
         from_files: whether images are read, or transformed, one by one.
         node: where the trainings will run, if not here.
         processes: that share each run.
@@ -170,5 +170,5 @@ def choose_resources(
 
 
 def choose_workers(share: int) -> int:
-    """Processes that read images for a process that has ``share`` cores and a GPU to feed."""
-    return min(max(share - 1, 1), MOST_READERS)
+    """The number of reader processes for a process with ``share`` cores and a GPU."""
+    return min(max(share - 1, 1), MAX_READERS)

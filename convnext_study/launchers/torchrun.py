@@ -1,4 +1,4 @@
-"""Runs on this machine's devices with torchrun: every run shared by several processes."""
+"""Runs on this machine's devices with torchrun: several processes share each run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convnext_study.launchers import Launcher, make_folders
 from convnext_study.launchers.graph import Job, Outcome, Schedule, write_jobs
 from convnext_study.launchers.local import TICK
 from convnext_study.launchers.resources import Resources, choose_resources, cores, this_node
-from convnext_study.launchers.worker import noting_signals
+from convnext_study.launchers.worker import recorded_signals
 from convnext_study.runs import locks
 from convnext_study.runs.files import LOCK, open_to_append, read_bytes
 from convnext_study.runs.log import failure, read_events
@@ -25,13 +25,13 @@ from convnext_study.runs.records import is_done
 
 WORKER = "convnext_study.launchers.worker"
 LOG_FILE = "torchrun.log"  # beside the folder of the runs
-# Seconds that torchrun, when terminated, gives its workers to save; its own 30 are few for a slow
-# disk. Older versions of torch do not look at it.
+# Seconds that torchrun, when terminated, gives its workers to save; the default of 30 is too short
+# for a slow disk. Older versions of torch ignore it.
 GRACE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}
 
 
 class Torchrun(Launcher):
-    """The devices of this machine, which share every run."""
+    """All devices of this machine train each run together."""
 
     name = "torchrun"
     own = ("processes",)
@@ -59,15 +59,15 @@ def run_torchrun(
 ) -> list[Outcome]:
     """Train all jobs, one after another, each with ``processes`` processes on this machine.
 
-    Runs that start from others come after them, and fail with them. SIGINT, SIGTERM and SIGHUP stop
-    the run within a step, its state saved; so does the end of this process, however it comes.
+    Runs that start from others come after them, and fail if they fail. SIGINT, SIGTERM and SIGHUP
+    stop the run within a step, with its state saved; so does the end of this process, in any way.
 
-    Raises UserError where the devices cannot be shared out so.
+    Raises UserError if there are too few devices.
     """
     _check(jobs, processes)
     outcomes: list[Outcome] = []
     schedule = Schedule([_shared(job, processes) for job in jobs])
-    with noting_signals() as stop:
+    with recorded_signals() as stop:
         while not stop and (job := schedule.take()):
             outcomes += schedule.settle(_train(job, processes, stop, on_poll))
             on_poll()
@@ -80,38 +80,38 @@ def _check(jobs: Sequence[Job], processes: int) -> None:
     if any(job.runtime.device.startswith("cuda") for job in jobs):
         import torch
 
-        if processes > (there := torch.cuda.device_count()):
-            raise UserError(f"processes: {processes} on {there} GPUs; use at most one a GPU")
+        if processes > (gpus := torch.cuda.device_count()):
+            raise UserError(f"processes: {processes} on {gpus} GPUs; use at most one a GPU")
 
 
 def _shared(job: Job, processes: int) -> Job:
-    """The job with no more threads a process than there are cores for."""
+    """The job with no more threads per process than its share of the cores."""
     threads = min(job.runtime.threads, max(cores() // processes, 1))
     return replace(job, runtime=replace(job.runtime, threads=threads))
 
 
 def command(processes: int, jobs: Path) -> list[str]:
-    """What is started: torchrun, and its workers. They stop when nobody locks ``jobs``'s folder."""
+    """The command of torchrun and its workers, which stop when ``jobs``'s folder is not locked."""
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     worker = ["--module", WORKER, str(jobs), "0", "--while-locked", str(jobs.parent)]
     return [sys.executable, "-m", *launcher, *worker]
 
 
 def _train(job: Job, processes: int, stop: list[int], on_poll: Callable[[], None]) -> Outcome:
-    """One torchrun, for as long as it lives; its workers are ended where ``stop`` fills."""
+    """Run torchrun for one job until it ends; its workers are stopped if ``stop`` fills."""
     path = job.folder.parent.with_name(LOG_FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
     logged = len(read_events(job.folder))
     with (
         tempfile.TemporaryDirectory(prefix="convnext-study-") as name,
-        # A process that is killed holds no lock any longer, so no worker outlives this one.
+        # If this process is killed, its lock is released, so that no worker outlives it.
         locks.take(Path(name) / LOCK) as lock,
         open_to_append(path) as log,
     ):
         jobs = Path(name) / "jobs.json"
         write_jobs(jobs, [job])
-        began = os.fstat(log.fileno()).st_size
-        # A session of its own: Ctrl-C in the terminal is for this process, which passes it on.
+        start = os.fstat(log.fileno()).st_size
+        # In its own session: Ctrl-C in the terminal is for this process, which passes it on.
         process = subprocess.Popen(
             command(processes, jobs),
             stdin=subprocess.DEVNULL,
@@ -128,36 +128,36 @@ def _train(job: Job, processes: int, stop: list[int], on_poll: Callable[[], None
                 on_poll()
                 if stop:
                     lock.release()
-        output = read_bytes(path)[began:].decode(errors="replace")
+        output = read_bytes(path)[start:].decode(errors="replace")
     return _end_of(job, logged, code, output, bool(stop))
 
 
 def _end_of(job: Job, logged: int, code: int, output: str, stopped: bool) -> Outcome:
-    """What became of a job whose processes have ended.
+    """The outcome of a job whose processes have ended.
 
     Args:
         job: the job.
-        logged: how many events the run's log held at the start: what an earlier start left there
-            says nothing of this one.
+        logged: the number of events in the run's log at the start: those of an earlier start do
+            not concern this one.
         code: the exit code of torchrun.
-        output: all that it and its workers printed.
+        output: everything that it and its workers printed.
         stopped: whether this process was signalled to stop.
     """
     if is_done(job.folder):
         return Outcome(job.run, "done")
     events = read_events(job.folder)[logged:]
-    said = dict(
+    printed = dict(
         re.findall(
             rf"^convnext-study: (?:{re.escape(job.run.id)}|worker): (failed|busy): (.+)$",
             output,
             re.MULTILINE,
         )
     )
-    if "busy" in said:  # the log is another's
-        return Outcome(job.run, "busy", said["busy"])
-    why = failure(events) or said.get("failed", "")
-    # Without an event it has not begun, and is as it was.
-    if not why and (events[-1]["event"] == "stopped" if events else stopped):
+    if "busy" in printed:  # the log is another's
+        return Outcome(job.run, "busy", printed["busy"])
+    reason = failure(events) or printed.get("failed", "")
+    # Without an event it has not begun, and is unchanged.
+    if not reason and (events[-1]["event"] == "stopped" if events else stopped):
         return Outcome(job.run, "stopped")
-    why = why or f"its processes ended with code {code}"
-    return Outcome(job.run, "failed", f"{why}; see {job.folder.parent.with_name(LOG_FILE)}")
+    reason = reason or f"its processes ended with code {code}"
+    return Outcome(job.run, "failed", f"{reason}; see {job.folder.parent.with_name(LOG_FILE)}")

@@ -44,22 +44,22 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOPBACK = "127.0.0.1"
-# How long a process waits for the others. They may write a checkpoint to a slow disk, compile, list
-# a large folder, or wait five minutes for a dead machine's lease; more than that is a hang.
+# How long a process waits for the others. They may write a checkpoint to a slow disk, compile or
+# list a large folder; more than that is a hang.
 PATIENCE = timedelta(minutes=20)
 
 
-def note_signals(numbers: Iterable[int], asked: list[int]) -> dict[int, Any]:
-    """Have signals add their numbers to ``asked``. Returns the handlers before.
+def record_signals(numbers: Iterable[int], received: list[int]) -> dict[int, Any]:
+    """Install handlers that add signals' numbers to ``received``. Returns the previous handlers.
 
-    A handler may come in the middle of anything, and only notes; output to a terminal that has
-    been closed is dropped, so that what follows does not fail of it. Under ``nohup`` a closed
-    terminal is no reason to stop, and stays ignored.
+    A handler may interrupt anything, so it only records the signal; output to a terminal that has
+    been closed is discarded, so that later prints do not fail. Under ``nohup`` a closed terminal
+    is no reason to stop, and SIGHUP stays ignored.
     """
     terminals = [output for output in (1, 2) if os.isatty(output)]
 
     def note(number: int, _: object) -> None:
-        asked.append(number)
+        received.append(number)
         for output in terminals:
             if not os.isatty(output):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), output)
@@ -72,32 +72,32 @@ def note_signals(numbers: Iterable[int], asked: list[int]) -> dict[int, Any]:
 
 
 @contextlib.contextmanager
-def noting_signals() -> Iterator[list[int]]:
-    """The stop signals that this process gets during the block, which end nothing by themselves."""
-    asked: list[int] = []
-    before = note_signals(STOP_SIGNALS, asked)
+def recorded_signals() -> Iterator[list[int]]:
+    """The stop signals received during the block, which by themselves end nothing."""
+    received: list[int] = []
+    handlers = record_signals(STOP_SIGNALS, received)
     try:
-        yield asked
+        yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def serve(pipe: Connection, stop: c_byte) -> None:
-    """A process's life: take a job, train it, say how it ended; leave where ``stop``, a byte that
-    processes share, is 1."""
-    asked: list[int] = []
+    """Train jobs from ``pipe`` and send back how they ended. Every run stops when ``stop``, a byte
+    that all processes share, is 1."""
+    received: list[int] = []
     # Ctrl-C reaches every process of a terminal; the parent passes it on as `stop`.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    note_signals((signal.SIGTERM, signal.SIGHUP), asked)
+    record_signals((signal.SIGTERM, signal.SIGHUP), received)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     parent, server = multiprocessing.parent_process(), os.getppid()
 
-    def asked_to_stop() -> bool:
-        # An orphan's parent was killed, or the server that would tell it how this one ends.
+    def should_stop() -> bool:
+        # The parent was killed, or the fork server that reports this process's end to it.
         orphan = os.getppid() != server or not (parent and parent.is_alive())
-        return bool(asked) or bool(stop.value) or orphan
+        return bool(received) or bool(stop.value) or orphan
 
     leaves = False
     while not leaves:
@@ -105,7 +105,7 @@ def serve(pipe: Connection, stop: c_byte) -> None:
             job: Job = pipe.recv()
         except (EOFError, OSError):
             return
-        status, reason, _ = train_job(job, asked_to_stop)
+        status, reason, _ = train_job(job, should_stop)
         leaves = status == "failed" and is_broken(job.runtime.device)
         try:
             pipe.send((status, reason, leaves))
@@ -114,20 +114,20 @@ def serve(pipe: Connection, stop: c_byte) -> None:
 
 
 def is_broken(device: str) -> bool:
-    """Whether this process can no longer use its GPU: after some errors CUDA refuses all else."""
+    """Whether this process can no longer use its GPU, as after some CUDA errors."""
     if not device.startswith("cuda"):
         return False
     import torch
 
     try:
         torch.cuda.synchronize(device)
-    except (RuntimeError, AssertionError):  # the latter where torch was built without CUDA
+    except (RuntimeError, AssertionError):  # the latter if torch was built without CUDA
         return True
     return False
 
 
 def use_device(device: str) -> None:
-    """Make one GPU of several this process's own, also for what names none."""
+    """Make a GPU the default of this process, for code that names none."""
     if device.startswith("cuda:"):
         import torch
 
@@ -135,7 +135,7 @@ def use_device(device: str) -> None:
 
 
 def train_job(job: Job, stop: Callable[[], bool]) -> tuple[str, str, Exception | None]:
-    """Train one job in this process. Returns its status and, where it failed or is busy, why."""
+    """Train one job in this process. Returns its status, a reason or warnings, and any error."""
     from convnext_study.runs.wandb import mirrored
     from convnext_study.training.loop import TrainingInterrupted, train
 
@@ -158,8 +158,8 @@ def work(job: Job, env: DistributedEnv, device: str, stop: Callable[[], bool]) -
     from convnext_study.training.distributed import barrier
 
     runtime = replace(job.runtime, device=device, rank=env.rank, world_size=env.world_size)
-    mine = replace(job, runtime=runtime, wandb="off" if env.rank else job.wandb)
-    status, reason, error = train_job(mine, stop)
+    own_job = replace(job, runtime=runtime, wandb="off" if env.rank else job.wandb)
+    status, reason, error = train_job(own_job, stop)
     if status == "failed":
         if not isinstance(error, UserError | RunFailed):
             traceback.print_exception(error)
@@ -171,7 +171,7 @@ def work(job: Job, env: DistributedEnv, device: str, stop: Callable[[], bool]) -
         return EXIT_STOPPED
     if reason:
         _say(job, reason)
-    # The first process to leave makes its launcher end the others, whatever they are writing.
+    # When the first process leaves, its launcher ends the others, even while they write.
     barrier()
     return EXIT_STOPPED if status == "stopped" else EXIT_DONE
 
@@ -182,27 +182,27 @@ def _say(job: Job, text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train one job of a file."""
-    asked: list[int] = []
-    # Before the slow imports: a start may be cut short, too.
-    note_signals((*STOP_SIGNALS, signal.SIGUSR1), asked)
+    received: list[int] = []
+    # Before the slow imports, during which a signal may come, too.
+    record_signals((*STOP_SIGNALS, signal.SIGUSR1), received)
     parser = argparse.ArgumentParser(prog="worker", description=__doc__.splitlines()[0])
     parser.add_argument("jobs", type=Path, help="a file of jobs")
     parser.add_argument("index", type=int, nargs="?", help="else the array's, or 0")
     parser.add_argument("--while-locked", type=Path, help="stop when no process locks this folder")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     from convnext_study.launchers.graph import read_jobs
 
     def stop() -> bool:
-        return bool(asked) or bool(given.while_locked and not is_locked(given.while_locked))
+        return bool(received) or bool(args.while_locked and not is_locked(args.while_locked))
 
     env = read_env(os.environ)
     try:
-        jobs = read_jobs(given.jobs)
-        # One job alone is no array, though it may have been submitted from within one.
+        jobs = read_jobs(args.jobs)
+        # A single job is no array, though it may have been submitted from within one.
         array = os.environ.get("SLURM_ARRAY_TASK_ID", 0) if len(jobs) > 1 else 0
-        index = int(array) if given.index is None else given.index
+        index = int(array) if args.index is None else args.index
         if not 0 <= index < len(jobs):
-            raise UserError(f"job {index} of {given.jobs}: there is none")
+            raise UserError(f"job {index} of {args.jobs}: there is none")
         job = jobs[index]
         if job.runtime.workers:
             forkserver.start(forkserver.READERS)  # imports while this process does
@@ -215,10 +215,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class DistributedEnv:
-    """Which process this is: ``rank`` of ``world_size``, ``local_rank`` on its node, and where to
-    meet.
+    """This process's ``rank`` of ``world_size``, its ``local_rank`` on its node, and where the
+    processes meet.
 
-    ``address`` and ``port`` are those of rank 0; empty and 0 where there is one process.
+    ``address`` and ``port`` are those of rank 0; empty and 0 if there is one process.
     """
 
     rank: int = 0
@@ -229,10 +229,10 @@ class DistributedEnv:
 
 
 def read_env(environment: Mapping[str, str]) -> DistributedEnv:
-    """This process among those of its run, from what torchrun or srun says.
+    """This process's place in its run, from the variables of torchrun or srun.
 
-    torchrun comes first: it may itself have been started inside a SLURM job. A batch script has
-    SLURM's variables too; only those of a step say that srun started this process.
+    torchrun has precedence: it may have been started inside a SLURM job. A batch script has
+    SLURM's variables too; only those of a step show that srun started this process.
     """
     get = environment.get
     if "RANK" in environment and "WORLD_SIZE" in environment:
@@ -246,26 +246,26 @@ def read_env(environment: Mapping[str, str]) -> DistributedEnv:
     if "SLURM_STEP_NUM_TASKS" not in environment:
         return DistributedEnv()
     restarts = int(get("SLURM_RESTART_COUNT", "0"))
-    alone = get("SLURM_STEP_NUM_NODES", "1") == "1"
+    one_node = get("SLURM_STEP_NUM_NODES", "1") == "1"
     return DistributedEnv(
         rank=int(environment["SLURM_PROCID"]),
         world_size=int(environment["SLURM_STEP_NUM_TASKS"]),
         local_rank=int(environment["SLURM_LOCALID"]),
-        address=LOOPBACK if alone else first_host(environment["SLURM_STEP_NODELIST"]),
-        # Two jobs on one node must not meet, nor a job its own earlier start.
+        address=LOOPBACK if one_node else first_host(environment["SLURM_STEP_NODELIST"]),
+        # Two jobs on one node must have different ports, as must two starts of a job.
         port=10000 + (7 * int(environment["SLURM_JOB_ID"]) + restarts) % 20000,
     )
 
 
 def first_host(nodes: str) -> str:
-    """The first name of SLURM's short form of a list: ``gpu[03-05,9],big1`` is ``gpu03``."""
+    """The first host in SLURM's compressed list: ``gpu[03-05,9],big1`` is ``gpu03``."""
     return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", nodes).split(",")[0]
 
 
 def init_process_group(env: DistributedEnv, device: str) -> str:
-    """Meet the other processes of the run. Returns this process's device.
+    """Connect to the other processes of the run. Returns this process's device.
 
-    Raises RunFailed where there is no GPU for it, or the others do not come.
+    Raises RunFailed if there is no GPU for it, or the others do not connect.
     """
     import torch
 
@@ -279,7 +279,7 @@ def init_process_group(env: DistributedEnv, device: str) -> str:
         device = f"cuda:{env.local_rank % torch.cuda.device_count()}"
         torch.cuda.set_device(device)
     elif env.address == LOOPBACK and sys.platform == "linux":
-        # A node's own name may lead nowhere, or to a network that a firewall closes.
+        # A node's own name may not resolve, or resolve to a network behind a firewall.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = env.address, str(env.port)
     on_gpu = device.startswith("cuda")
@@ -289,7 +289,7 @@ def init_process_group(env: DistributedEnv, device: str) -> str:
             rank=env.rank,
             world_size=env.world_size,
             timeout=PATIENCE,
-            # Without it NCCL learns a process's GPU from a tensor, and guesses in a barrier.
+            # Otherwise NCCL takes the GPU of a process from a tensor, and guesses it in a barrier.
             device_id=torch.device(device) if on_gpu else None,
         )
     except (RuntimeError, ValueError) as error:
@@ -303,6 +303,6 @@ if __name__ == "__main__":
     sys.stderr.flush()
     sys.stdout.flush()
     if read_env(os.environ).world_size > 1:
-        # Taking a process group down can wait forever for a rank that has died.
+        # Destroying a process group can wait forever for a rank that has died.
         os._exit(code)
     sys.exit(code)

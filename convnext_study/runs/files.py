@@ -28,9 +28,9 @@ RESULT, LOCK = "result.json", "lock"
 KEPT_RECORD, KEPT_WEIGHTS = "parent.json", "parent.ckpt"
 RUNS = "runs"  # a study's folder of runs
 TEMPORARY = ".tmp"  # suffix of files that are still being written
-LARGEST = 2**28  # bytes of a record's file; a larger sparse one would take no room on a disk
-_DEEPEST = 64  # nesting of lists and objects
-_LONGEST = 100  # bytes of a name made from a text; file systems allow 255
+MAX_BYTES = 2**28  # bytes of a record's file; a larger sparse one would take no room on a disk
+_MAX_DEPTH = 64  # nesting of lists and objects
+_MAX_NAME_BYTES = 100  # bytes of a name made from a text; file systems allow 255
 _UNSAFE = re.compile(r"[^\w-]+")
 # Opening a link instead of a file would reach another file; opening a pipe could wait forever.
 _CAREFUL = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -57,7 +57,7 @@ def _no_file(path: Path) -> OSError:
     return OSError(errno.EINVAL, "a link or a special file, and no regular one", str(path))
 
 
-def read_bytes(path: Path, most: int = LARGEST) -> bytes:
+def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
     """The content of a regular file. Raises OSError, also if it has more than ``most`` bytes."""
     with os.fdopen(open_regular(path), "rb") as file:
         if os.fstat(file.fileno()).st_size > most:
@@ -86,8 +86,8 @@ def _clean(value: Any, depth: int = 0) -> Any:
         return printable(value)
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise ValueError("a whole number of more than 64 bits")
-    if depth > _DEEPEST:
-        raise ValueError(f"nested more than {_DEEPEST} deep")
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested more than {_MAX_DEPTH} deep")
     if isinstance(value, list):
         return [_clean(item, depth + 1) for item in value]
     if isinstance(value, dict):
@@ -103,7 +103,7 @@ def open_to_append(path: Path) -> IO[str]:
 
 def safe_name(text: str) -> str:
     """A text as a valid name of a file or folder; different texts have different names."""
-    name = _UNSAFE.sub("_", text).encode()[:_LONGEST].decode(errors="ignore")
+    name = _UNSAFE.sub("_", text).encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
     if name == text and name:
         return name
     return f"{name}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"

@@ -56,10 +56,10 @@ def difference(
         return f"the data has {now['classes']} classes, {before['classes']} {were}"
     if _differ(before, now, "class_names"):
         return f"the classes have other names than {recorded}"
-    for kind, words in _KINDS.items():
+    for kind, meaning in _KINDS.items():
         for name, old, new in parts:
             if _differ(old, new, kind):
-                return f"{name} holds {new['images']:,} images as {recorded}, but {words}"
+                return f"{name} holds {new['images']:,} images as {recorded}, but {meaning}"
     return ""
 
 

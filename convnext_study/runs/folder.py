@@ -85,7 +85,7 @@ class RunFolder:
             raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
         try:
             remove_temporaries(self.path)
-            self._describe()
+            self._write_manifest()
         except BaseException:
             self._lock.release()
             raise
@@ -99,7 +99,7 @@ class RunFolder:
             self._lock.release()
         self._log = self._lock = None
 
-    def join(self) -> None:
+    def watch_lock(self) -> None:
         """After the first process has locked the folder: watch its lock in the others, too."""
         if not self.writes:
             with contextlib.suppress(OSError):  # a file on a network may not be visible here yet
@@ -177,7 +177,7 @@ class RunFolder:
         with self.writing():
             write_bytes(self.path / LOG, text.encode("utf-8", "replace"), self.check_lock)
 
-    def keep_fingerprint(
+    def record_fingerprint(
         self, fingerprint: dict[str, Any], check: Callable[[dict[str, Any], str], None]
     ) -> None:
         """Record the fingerprint of the run's data, or ``check`` it against the recorded one.
@@ -204,7 +204,7 @@ class RunFolder:
             if path.is_symlink() or (path.exists() and not path.is_file()):
                 raise RunError(f"{path}: a link or a special file, and no regular one; remove it")
 
-    def _describe(self) -> None:
+    def _write_manifest(self) -> None:
         if (self.path / RUN).exists():
             manifest = read_run_file(self.path)
             if manifest.get("key") != self.run.key:
@@ -237,17 +237,17 @@ def versions() -> dict[str, str]:
 @functools.cache
 def commit() -> str | None:
     """The commit of the checkout that this package runs from, with ``+`` if files differ."""
-    here = Path(__file__).resolve().parent.parent  # the whole package
+    package = Path(__file__).resolve().parent.parent  # the whole package
     try:
         outputs = [
             subprocess.run(
-                ["git", "-C", str(here), *command],  # noqa: S607
+                ["git", "-C", str(package), *command],  # noqa: S607
                 capture_output=True,
                 text=True,
                 timeout=10,
                 check=True,
             ).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", str(here)])
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", str(package)])
         ]
     except (OSError, subprocess.SubprocessError):
         return None

@@ -44,8 +44,8 @@ def without_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
 
 def _without_paths(model: Mapping[str, Any]) -> dict[str, Any]:
     """A network, and those that it is made from, without the paths of their files."""
-    places = _PATH_ARGS.get(model["builder"], ())
-    args = {name: value for name, value in model["args"].items() if name not in places}
+    path_args = _PATH_ARGS.get(model["builder"], ())
+    args = {name: value for name, value in model["args"].items() if name not in path_args}
     networks = {
         name: _without_paths(value)
         for name, value in args.items()

@@ -48,13 +48,13 @@ class Lock:
 
     def __init__(self, file: Path, lock: BaseFileLock | None = None) -> None:
         self._file, self._held = file, lock
-        self._taken = _look(file)
+        self._taken = _identity(file)
 
     @property
     def is_unchanged(self) -> bool:
         """Whether the file still exists with the same holder. Raises OSError."""
         try:
-            return _look(self._file) == self._taken
+            return _identity(self._file) == self._taken
         except FileNotFoundError:
             return False
 
@@ -80,7 +80,7 @@ def take(
         OSError: the file is a link, or cannot be opened or locked for another reason.
     """
     lock: BaseFileLock = UnixFileLock(
-        path, patience, thread_local=False, fallback_to_soft=False, on_acquired=_sign
+        path, patience, thread_local=False, fallback_to_soft=False, on_acquired=_write_holder
     )
     try:
         lock.acquire(cancel_check=give_up)
@@ -132,7 +132,7 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def _sign(handle: int) -> None:
+def _write_holder(handle: int) -> None:
     """Write the holder's process and host into the lock's file, unless it is linked or a pipe."""
     status = os.fstat(handle)
     if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
@@ -140,7 +140,7 @@ def _sign(handle: int) -> None:
         os.pwrite(handle, f"{os.getpid()}\n{socket.gethostname()}\n".encode(), 0)
 
 
-def _look(path: Path) -> tuple[int, int, bytes]:
+def _identity(path: Path) -> tuple[int, int, bytes]:
     """The file's identity and its holder; opened, so that network file systems look again."""
     handle = open_regular(path)
     try:
@@ -153,7 +153,7 @@ def _look(path: Path) -> tuple[int, int, bytes]:
 def _holder(path: Path) -> str:
     """The holder that a lock's file or a marker names: both begin with a process and its host."""
     try:
-        match = re.match(r"(\d+)\n([\w.-]+)", _look(path)[2].decode(errors="replace"))
+        match = re.match(r"(\d+)\n([\w.-]+)", _identity(path)[2].decode(errors="replace"))
     except OSError:
         match = None
     return f"process {match[1]} on {match[2]}" if match else "another process"

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 NETWORK = "network"  # the cost of the whole network, which every result has
-_MOST_NUMBERS = 2**22  # in a metric's evidence, which a thousandth of the bytes may unpack to
+_MAX_NUMBERS = 2**22  # in a metric's evidence, which a thousandth of the bytes may unpack to
 
 # Bounds on values in a record from anywhere: far above all real ones, and small enough that what
 # is computed from them stays finite.
-LARGEST = 1e30
+MAX_VALUE = 1e30
 Text = Annotated[str, Field(max_length=1000)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
-Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]  # and not NaN
+Finite = Annotated[float, Field(ge=-MAX_VALUE, le=MAX_VALUE)]  # and not NaN
 # A loss may overflow: such values become NaN, which averages and tables can handle.
 Number = Annotated[
-    float, AfterValidator(lambda value: value if abs(value) <= LARGEST else math.nan)
+    float, AfterValidator(lambda value: value if abs(value) <= MAX_VALUE else math.nan)
 ]
 Plain = Text | bool | Count | Finite | None
 
@@ -73,8 +73,8 @@ class Samples(FrozenModel):
         if self.kind == "bits" and len(self.data) != 2 * -(-self.count // 8):
             raise ValueError(f"data are not the bits of {self.count} samples")
         numbers = {"bits": 0, "values": 1, "ratio": 2 * self.classes}[self.kind]
-        if self.count * max(numbers, self.groups is not None) > _MOST_NUMBERS:
-            raise ValueError(f"more than {_MOST_NUMBERS:,} numbers")
+        if self.count * max(numbers, self.groups is not None) > _MAX_NUMBERS:
+            raise ValueError(f"more than {_MAX_NUMBERS:,} numbers")
         return self
 
     def check(self) -> None:

@@ -36,7 +36,7 @@ PROJECT = "convnext-study"
 # Seconds to wait for wandb at the end of a run; longer for a disk, since a network may not answer.
 PATIENCE = {"offline": 20.0, "online": 5.0, "tensorboard": 20.0}
 # Variables of another process or another run, which must not apply to this one.
-FOREIGN = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_MODE")
+FOREIGN_VARIABLES = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_MODE")
 LAST_SECONDS = 120  # of wandb's process after the training's end, whatever wandb still does
 POLL = 1.0  # seconds between looks at the log
 INTERRUPTED = 1  # exit code, in wandb, of a training that was cut short
@@ -117,7 +117,7 @@ def run_id(run: Run) -> str:
 
 def _start(run: Run, folder: Path, mode: str) -> tuple[subprocess.Popen[bytes], int]:
     """wandb's process, and the end of a pipe that closes when this process is done or killed."""
-    env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    env = {name: value for name, value in os.environ.items() if name not in FOREIGN_VARIABLES}
     init = {
         **({} if "WANDB_PROJECT" in env else {"project": PROJECT}),
         "mode": mode,

@@ -93,7 +93,7 @@ def _agree_on_data(
     where_differs = f"{folder.path}: this process sees other data than the first one"
     distributed.all_or_raise(lambda: check(expected, where_differs))
     distributed.all_or_raise(check_planned)
-    distributed.all_or_raise(lambda: folder.keep_fingerprint(fingerprint, check))
+    distributed.all_or_raise(lambda: folder.record_fingerprint(fingerprint, check))
     return fingerprint
 
 

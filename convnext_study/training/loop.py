@@ -33,19 +33,19 @@ from convnext_study.training import distributed
 from convnext_study.training.build import build_train_state
 from convnext_study.training.guard import Buffers, norm_of
 from convnext_study.training.optimizer import learning_rate, take_step
-from convnext_study.training.outcome import epoch_values, evaluate_all, forget_peak, write_result
+from convnext_study.training.outcome import epoch_values, evaluate_all, reset_peak, write_result
 from convnext_study.training.runtime import Runtime, uses_tf32
-from convnext_study.training.state import NOT_FINITE, TrainingError, TrainState, autocast_of
+from convnext_study.training.state import LR_ADVICE, TrainingError, TrainState, autocast_of
 from convnext_study.training.task import Evaluation
 
 # After so many non-finite steps in a row, more will not help.
 MAX_SKIPPED_IN_ROW = 10
-LESS_MEMORY = (
+MEMORY_ADVICE = (
     "use a smaller --micro-batch-size, --grad-checkpointing, or --precision bf16 (--dry-run says "
     "what fits)"
 )
 # If evaluation takes more seconds than this, an epoch's state is also saved before it.
-LONG = 1.0
+LONG_EVALUATION = 1.0
 
 
 class TrainingInterrupted(Exception):
@@ -75,14 +75,14 @@ def train(
     with contextlib.ExitStack() as stack:
         run_folder = RunFolder(path, run, writes=runtime.rank == 0, stop=stop)
         folder = distributed.all_or_raise(lambda: stack.enter_context(run_folder))
-        folder.join()
+        folder.watch_lock()
         result = distributed.broadcast_object(read_result(path) if is_done(path) else None)
         if result is not None:
             return cast(Result, result)
         tf32 = uses_tf32(make_recipe(run.recipe), runtime.tf32)
         runtime = replace(runtime, tf32=tf32)
         runtime.apply()
-        forget_peak(runtime.device)
+        reset_peak(runtime.device)
         pool.forget_failure()
         try:
             training = build_train_state(
@@ -98,7 +98,7 @@ def train(
             raise
         except Exception as error:
             if is_out_of_memory(error):
-                error = RunFailed(f"{path}: {first_line(error)}; {LESS_MEMORY}")
+                error = RunFailed(f"{path}: {first_line(error)}; {MEMORY_ADVICE}")
             folder.failed(error, runtime.rank)
             raise error
 
@@ -152,7 +152,7 @@ def _take_steps(training: TrainState, stepper: Stepper) -> None:
         reports = list(stepper.reports())
         must_save = any(report.stop or report.due for report in reports)
         if must_save:
-            reports += stepper.reports(all_of_them=True)
+            reports += stepper.reports(flush=True)
         now = time.perf_counter()
         state.train_seconds += now - clock
         state.seconds += now - clock
@@ -163,7 +163,7 @@ def _take_steps(training: TrainState, stepper: Stepper) -> None:
             if any(report.stop for report in reports):
                 raise TrainingInterrupted
             last_save = clock = time.perf_counter()
-    _account(training, stepper.reports(all_of_them=True))
+    _account(training, stepper.reports(flush=True))
 
 
 def _account(training: TrainState, reports: Iterable[Report]) -> None:
@@ -174,7 +174,7 @@ def _account(training: TrainState, reports: Iterable[Report]) -> None:
     state = training.progress
     for report in reports:
         state.corrupt_images += round(report.corrupt_images)
-        if not report.trouble:
+        if not report.not_finite:
             state.loss_sum += report.loss * report.images
             state.images += round(report.images)
             state.skipped_in_row = 0
@@ -184,14 +184,14 @@ def _account(training: TrainState, reports: Iterable[Report]) -> None:
         state.skipped += 1
         state.skipped_in_row += not overflow
         training.folder.event(
-            "skipped", step=report.step, loss=str(report.loss), reason=report.trouble
+            "skipped", step=report.step, loss=str(report.loss), reason=report.not_finite
         )
         if state.skipped_in_row >= MAX_SKIPPED_IN_ROW:
             training.save()
             raise TrainingError(
-                f"{training.folder.path}: the {report.trouble} is not finite at step "
+                f"{training.folder.path}: the {report.not_finite} is not finite at step "
                 f"{report.step} (loss is {report.loss}), the {MAX_SKIPPED_IN_ROW}th time in a "
-                f"row; {NOT_FINITE}"
+                f"row; {LR_ADVICE}"
             )
 
 
@@ -231,7 +231,7 @@ def _evaluate(training: TrainState) -> dict[str, Evaluation]:
     """
     state = training.progress
     # Before a short evaluation, saving would cost as much as the evaluation itself.
-    if saved_before := state.evaluation_seconds > LONG:
+    if saved_before := state.evaluation_seconds > LONG_EVALUATION:
         training.save()
     start = time.perf_counter()
     try:
@@ -274,7 +274,7 @@ class Report(NamedTuple):
     due: float
 
     @property
-    def trouble(self) -> str:
+    def not_finite(self) -> str:
         """What was not finite; empty if everything was."""
         if not math.isfinite(self.loss):
             return "loss"
@@ -288,7 +288,7 @@ class Stepper:
     def __init__(self, training: TrainState) -> None:
         self._training = training
         self._buffers = Buffers(training.model)
-        self._delay = delay_of(training.runtime.device)
+        self._delay = report_delay(training.runtime.device)
         self._parameters = [p for p in training.model.parameters() if p.requires_grad]
         self._waiting: deque[tuple[int, Tensor]] = deque()
         self._warm = not distributed.is_distributed()
@@ -334,9 +334,9 @@ class Stepper:
         self._waiting.append((state.step, report))
         state.step += 1
 
-    def reports(self, *, all_of_them: bool = False) -> Iterator[Report]:
+    def reports(self, *, flush: bool = False) -> Iterator[Report]:
         """The steps whose numbers can be read without waiting, or all of them, each once."""
-        while len(self._waiting) > (0 if all_of_them else self._delay):
+        while len(self._waiting) > (0 if flush else self._delay):
             step, report = self._waiting.popleft()
             yield Report(step, *report.tolist())
 
@@ -385,6 +385,6 @@ class Stepper:
         return distributed.all_reduce_sum(report)
 
 
-def delay_of(device: str) -> int:
+def report_delay(device: str) -> int:
     """Steps to wait before reading numbers: a GPU runs asynchronously, a CPU does not."""
     return 1 if torch.device(device).type == "cuda" else 0

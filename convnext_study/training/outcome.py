@@ -16,7 +16,7 @@ from convnext_study.runs.files import RESULT
 from convnext_study.runs.metrics import Metric
 from convnext_study.runs.records import Result
 from convnext_study.training.guard import ScoresError
-from convnext_study.training.state import NOT_FINITE, TrainingError, autocast_of
+from convnext_study.training.state import LR_ADVICE, TrainingError, autocast_of
 from convnext_study.training.task import Evaluation, Task
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PROCESS = Path("/proc/self")
 
 
-def forget_peak(device: str) -> None:
+def reset_peak(device: str) -> None:
     """Reset ``peak_memory``, since a process trains one run after another."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(torch.device(device))
@@ -89,7 +89,7 @@ def evaluate_all(training: TrainState, check: Callable[[], None]) -> dict[str, E
         except ScoresError as error:
             raise TrainingError(
                 f"{training.folder.path}: after step {training.progress.step}, {weights} weights: "
-                f"{error}; {NOT_FINITE}"
+                f"{error}; {LR_ADVICE}"
             ) from error
     return evaluations
 

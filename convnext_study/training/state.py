@@ -30,7 +30,7 @@ class TrainingError(RunFailed):
 
 
 # What to try if numbers are not finite.
-NOT_FINITE = "try a lower learning rate (lr), gradient clipping (clip_grad), or precision float32"
+LR_ADVICE = "try a lower learning rate (lr), gradient clipping (clip_grad), or precision float32"
 
 
 @dataclass
@@ -99,7 +99,7 @@ class TrainState:
         if not all(is_finite(module) for module in self._modules()):
             raise TrainingError(
                 f"{self.folder.path}: the weights are not finite after step {self.progress.step}; "
-                f"the last finite ones are kept; {NOT_FINITE}"
+                f"the last finite ones are kept; {LR_ADVICE}"
             )
         if self.runtime.rank:
             return

@@ -12,7 +12,7 @@ from support.images import make_fashion, refused
 
 from convnext_study.data import fingerprint, open_data
 from convnext_study.data.sources import SOURCES, split_uri
-from convnext_study.experiments.data_identity import forget, identify, size_if_missing
+from convnext_study.experiments.data_identity import clear_cache, identify, size_if_missing
 from convnext_study.experiments.roadmap_runs import default_folder, default_recipe, roadmap_runs
 from convnext_study.roadmap import NANO
 
@@ -22,7 +22,7 @@ def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where Debian's package would have the files."""
     found = replace(SOURCES["fashion"], default_path=str(tmp_path / "debian"))
     monkeypatch.setitem(SOURCES, "fashion", found)
-    forget()
+    clear_cache()
     return make_fashion(tmp_path / "debian")
 
 

@@ -19,7 +19,7 @@ from convnext_study.data import open_data
 from convnext_study.data.dataset import DataError
 from convnext_study.errors import UserError
 from convnext_study.experiments import data_identity
-from convnext_study.experiments.data_identity import forget, identify
+from convnext_study.experiments.data_identity import clear_cache, identify
 from convnext_study.experiments.roadmap_runs import roadmap_runs
 from convnext_study.experiments.study_file import deduplicate, select_records
 from convnext_study.roadmap import get_roadmap
@@ -28,7 +28,7 @@ from convnext_study.runs.records import Run, TaskRef, read, scan
 
 @pytest.fixture(autouse=True)
 def _look_anew() -> None:
-    forget()
+    clear_cache()
 
 
 def on(data: str, task: str = "classification") -> Run:
@@ -88,7 +88,7 @@ def test_what_is_other_data_is_another_run(tmp_path: Path) -> None:
     keys += [on(f"folder:{root}").key, on(f"timm:{root}").key]
     assert on(f"timm:{root}?train=train").key == on(f"timm:{root}?root=ignored").key == keys[-1]
     (root / "train" / "cat" / "0.jpg").unlink()
-    forget()
+    clear_cache()
     keys += [on(f"folder:{root}").key]
     assert len(set(keys)) == 5
 
@@ -103,7 +103,7 @@ def test_the_key_of_files_is_frozen(tmp_path: Path) -> None:
 
 
 def test_data_of_the_package_needs_no_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_identity, "look_at", None)
+    monkeypatch.setattr(data_identity, "inspect_data", None)
     for uri in ("digits", "clutter:hard", "synthetic:4,16,64"):
         run = make_tiny_run().model_copy(update={"data": uri})
         assert identify([run], required=True) == [run]
@@ -149,7 +149,7 @@ def test_data_that_is_not_here_is_what_runs_of_that_place_recorded(tmp_path: Pat
     root = make_folder(tmp_path / "cls")
     run = on(f"folder:{root}")
     root.rename(tmp_path / "gone")
-    forget()
+    clear_cache()
     asked = run.model_copy(update={"data_id": None, "data": f"folder:{tmp_path}/./cls/"})
     assert identify([asked], [run], required=True)[0].key == run.key
     assert identify([asked]) == [asked]

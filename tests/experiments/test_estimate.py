@@ -17,7 +17,7 @@ from convnext_study.experiments.caveats import caveats
 from convnext_study.experiments.data_identity import dataset_size
 from convnext_study.experiments.estimate import (
     FLOAT32_MFU,
-    READ,
+    READ_RATES,
     USABLE,
     Hardware,
     cheaper,
@@ -119,7 +119,7 @@ def test_what_fits_and_how_fast_it_is_read() -> None:
     )
     assert plan.images_that_fit and less.memory and less.memory < USABLE * 24e9
     assert 64 < plan.images_that_fit < 128
-    assert plan.cores == pytest.approx(plan.images_per_second / READ["files"][1])
+    assert plan.cores == pytest.approx(plan.images_per_second / READ_RATES["files"][1])
 
 
 def test_recipes_for_less_stand_side_by_side() -> None:

@@ -20,7 +20,7 @@ from gpu.device import device_of
 from convnext_study.benchmarks.timing import rate, wait
 from convnext_study.models.roadmap_net import RoadmapNet
 from convnext_study.roadmap import get_roadmap
-from convnext_study.training.outcome import forget_peak, peak_memory
+from convnext_study.training.outcome import peak_memory, reset_peak
 from convnext_study.training.state import autocast_of
 
 ROWS = ("separate_downsampling", "resnet", "kernel_7", "layer_norm")
@@ -82,7 +82,7 @@ class Bench:
         labels = torch.arange(self.batch, device=self.device) % 1000
         optimizer = torch.optim.AdamW(net.parameters(), fused=True)
         forward = torch.compile(net) if setup.compiled else net
-        forget_peak(self.device)
+        reset_peak(self.device)
 
         def step() -> None:
             with autocast_of(setup.precision, self.device):

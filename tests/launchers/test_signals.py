@@ -20,7 +20,7 @@ import pytest
 from support.images import make_folder
 from support.runs import make_tiny_run
 
-from convnext_study.launchers.worker import noting_signals
+from convnext_study.launchers.worker import recorded_signals
 from convnext_study.runs.files import LOG
 from convnext_study.runs.log import read_events
 from convnext_study.training import checkpoint_file
@@ -206,14 +206,14 @@ def test_a_process_that_lost_its_gpu_takes_no_other_run(tmp_path: Path) -> None:
 def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with noting_signals() as asked:
+        with recorded_signals() as asked:
             signal.raise_signal(signal.SIGHUP)
             assert asked == []
             signal.raise_signal(signal.SIGTERM)
             assert asked == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        with noting_signals() as asked:
+        with recorded_signals() as asked:
             signal.raise_signal(signal.SIGHUP)
             assert asked == [signal.SIGHUP]
     finally:
@@ -222,8 +222,8 @@ def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
 
 HANGUP = """
 import sys, time
-from convnext_study.launchers.worker import noting_signals
-with noting_signals() as asked:
+from convnext_study.launchers.worker import recorded_signals
+with recorded_signals() as asked:
     print("ready", flush=True)
     while not asked:
         time.sleep(0.01)

@@ -142,7 +142,7 @@ def test_a_holder_that_wakes_after_its_successor_overwrites_nothing(lock_file: P
     run, path = make_tiny_run(epochs=1), lock_file.parent
     with RunFolder(path, run) as folder:
         reader = RunFolder(path, run, writes=False)  # another process of the same training
-        reader.join()
+        reader.watch_lock()
         folder.event("started")
         lock_file.unlink()
         train(run, path)

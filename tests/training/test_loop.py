@@ -178,7 +178,7 @@ def test_an_epoch_is_saved_before_a_long_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_tiny_run()
-    monkeypatch.setattr(loop, "LONG", 0.0)
+    monkeypatch.setattr(loop, "LONG_EVALUATION", 0.0)
     honest, evaluations = Classification.evaluate, iter(range(10))
 
     def evaluate(self: Any, *given: Any) -> Any:

@@ -121,7 +121,7 @@ def test_numbers_read_late_change_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         return [(event["step"], event["reason"]) for event in events if "loss" in event]
 
     skipped = trained(tmp_path / "at once")
-    monkeypatch.setattr(loop, "delay_of", lambda device: 1)
+    monkeypatch.setattr(loop, "report_delay", lambda device: 1)
     assert trained(tmp_path / "late") == skipped == [(2, "gradient"), (4, "gradient")]
     assert_same(tmp_path / "at once", tmp_path / "late")
     cut_off(run, tmp_path / "cut", 4)

@@ -63,7 +63,7 @@ def test_a_batch_that_the_data_cannot_fill_has_the_rate_of_one_that_it_can(tmp_p
 @linux
 def test_the_peak_of_memory_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(loop, "forget_peak", told.append)
+    monkeypatch.setattr(loop, "reset_peak", told.append)
     small = train(make_tiny_run(epochs=1), tmp_path / "small").model_dump()["peak_memory"]
     assert told == ["cpu"]
     assert 100e6 < small < 20e9  # torch alone is more than the one, the machine less than the other
@@ -75,7 +75,7 @@ from convnext_study.training import outcome
 big = torch.ones(100_000_000)  # 400 MB, and touched
 high = outcome.peak_memory("cpu")
 del big
-outcome.forget_peak("cpu")
+outcome.reset_peak("cpu")
 print(high - outcome.peak_memory("cpu"))
 """
 
@@ -91,7 +91,7 @@ def test_a_peak_can_be_forgotten() -> None:
 
 def test_where_nobody_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(outcome, "PROCESS", tmp_path / "none")
-    outcome.forget_peak("cpu")
+    outcome.reset_peak("cpu")
     assert outcome.peak_memory("cpu") is None
     assert outcome.peak_memory("mps") is None
 

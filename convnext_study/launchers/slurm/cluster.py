@@ -1,4 +1,4 @@
-"""What a SLURM site gives a run, as a TOML file that the user names, and the batch script of it."""
+"""A SLURM site's profile, a TOML file that the user names, and the batch script made from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from convnext_study.errors import EXIT_STOPPED, UserError, first_fault
 from convnext_study.launchers.torchrun import WORKER
 
-# A line break would end the comment line of the batch script that a value is written in.
+# Values are written in comment lines of the batch script, which a line break would end.
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$")]
 OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -36,27 +36,27 @@ class ClusterConfig(BaseModel):
     """One job's share of a cluster.
 
     Attributes:
-        partition: as in ``sbatch``; left to the site where not given.
+        partition: as in ``sbatch``; if not given, the site's default.
         account: likewise.
         qos: likewise.
         constraint: likewise.
         nodes: machines per run.
         gpus: GPUs on each of them; 0 trains on the CPU.
-        processes: on each node; as many as GPUs if not given, else one.
+        processes: on each node; if not given, one per GPU, or one without GPUs.
         cpus_per_process: cores for each process and the readers it starts.
         memory_gb: of each node.
-        minutes: time limit of one start; longer runs are requeued and go on.
+        minutes: time limit of one start; longer runs are requeued and resume.
         signal_seconds: how long before the limit a run is signalled to save.
         requeue: start again after preemption, a node's failure or the time limit.
-        max_requeues: an end to that, for a run that never gets anywhere.
+        max_requeues: a limit on that, for a run that makes no progress.
         array_limit: runs of one request at a time.
         max_array_size: runs in one array; a request of more is submitted as several arrays. The
-            site's own limit (MaxArraySize) counts too, where SLURM tells it.
-        modules: what ``module load`` is given before the run.
+            site's own limit (MaxArraySize) applies too, if SLURM reports it.
+        modules: arguments of ``module load`` before the run.
         environment: variables to set.
         sbatch: further options, by their long names.
         srun: further arguments of ``srun``.
-        python: the interpreter on the nodes, where it is not the one that submits.
+        python: the interpreter on the nodes, if it is not the one that submits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,7 +98,7 @@ class ClusterConfig(BaseModel):
         return "cuda" if self.gpus else "cpu"
 
     def setup(self) -> list[str]:
-        """Lines of the batch script before the run, every value quoted."""
+        """Lines of the batch script before the run, with every value quoted."""
         loads = [f"module load {shlex.quote(name)}" for name in self.modules]
         return loads + [
             f"export {name}={shlex.quote(value)}" for name, value in self.environment.items()
@@ -139,26 +139,26 @@ def read_cluster(path: Path) -> ClusterConfig:
 
 JOBS = "jobs.json"
 
-# srun's own: SLURM 22.05 and later no longer hand --cpus-per-task on; the first process to leave
-# must not take the others along while they still write, and must take them along if they hang.
+# Arguments of srun: the first process to leave must not end the others while they still write, but
+# must if they hang. (SLURM 22.05 and later no longer pass --cpus-per-task on to srun.)
 SRUN = ("--kill-on-bad-exit=0", "--wait=60")
 
 
 def script_text(studies: Sequence[str], folder: Path, cluster: ClusterConfig) -> str:
-    """The batch script for as many runs as there are names in ``studies``."""
+    """The batch script of an array with one run per name in ``studies``."""
     executor = make_executor(studies, folder, cluster)
     text: str = executor._make_submission_file_text(command(folder, cluster), "")
     return text
 
 
 def command(folder: Path, cluster: ClusterConfig) -> str:
-    """What each task of the script starts: our worker, with the jobs of ``folder``."""
+    """The command of each task of the script: our worker, with the jobs of ``folder``."""
     python = cluster.python or sys.executable
     return shlex.join([python, "-u", "-m", WORKER, str(folder / JOBS)])
 
 
 def import_submitit() -> Any:
-    """submitit, which is an extra. Raises UserError where it is missing."""
+    """submitit, which is an extra. Raises UserError if it is missing."""
     try:
         import submitit
     except ImportError:
@@ -172,7 +172,7 @@ def make_executor(studies: Sequence[str], folder: Path, cluster: ClusterConfig) 
     class Executor(import_submitit().SlurmExecutor):  # type: ignore[misc]
         @classmethod
         def affinity(cls) -> int:
-            return 2  # a script can be shown where there is no SLURM
+            return 2  # so that a script can be shown without SLURM
 
     executor = Executor(folder)
     executor.update_parameters(**_parameters(studies[0], cluster))
@@ -182,7 +182,7 @@ def make_executor(studies: Sequence[str], folder: Path, cluster: ClusterConfig) 
 
 
 def _parameters(study: str, cluster: ClusterConfig) -> dict[str, Any]:
-    """The batch script's settings, in submitit's words."""
+    """The batch script's settings, by submitit's names."""
     memory = None if cluster.memory_gb is None else f"{round(cluster.memory_gb * 1024)}M"
     return {
         "job_name": re.sub(r"[^\w.-]", "_", study),
@@ -211,9 +211,9 @@ def _parameters(study: str, cluster: ClusterConfig) -> dict[str, Any]:
 
 
 def _teardown(cluster: ClusterConfig) -> list[str]:
-    """What follows the run: the same job again where it was stopped in good order."""
-    again = (
+    """What follows the run: requeue the job if it was stopped with its state saved."""
+    requeue = (
         f'if [ "$code" = {EXIT_STOPPED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt '
         f'{cluster.max_requeues} ]; then scontrol requeue "$SLURM_JOB_ID"; fi'
     )
-    return ["code=$?", *([again] if cluster.requeue else []), 'exit "$code"']
+    return ["code=$?", *([requeue] if cluster.requeue else []), 'exit "$code"']

@@ -1,11 +1,11 @@
-"""Runs on a SLURM cluster: one job a run, a request in one array, or several where it is large.
+"""Runs on a SLURM cluster: one job per run, in one array per request, or several for a large one.
 
-submitit writes the batch script and submits it; what the script starts is our own worker, which
-reads plain JSON. A run resumes from its folder by itself, so to requeue is to run the same command
-again: SLURM does it after preemption and a node's failure, and the script itself where the worker
-says (exit code 75) that it was signalled to stop, as it is before the time limit.
-What a run has done is read from its record, never from SLURM: clusters without accounting forget a
-job's end, and a run may have been finished by another job.
+submitit writes the batch script and submits it; the script starts our own worker, which reads
+plain JSON. A run resumes from its folder by itself, so to requeue is to run the same command
+again: SLURM does so after preemption and a node's failure, and the script itself if the worker's
+exit code (75) says that it was signalled to stop, as it is before the time limit.
+A run's outcome is read from its record, never from SLURM: clusters without accounting forget a
+job's end, and another job may have finished the run.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from convnext_study.launchers.slurm.cluster import (
     read_cluster,
     script_text,
 )
-from convnext_study.launchers.worker import noting_signals
+from convnext_study.launchers.worker import recorded_signals
 from convnext_study.runs.files import read_json, write_json
 from convnext_study.runs.log import failure, read_events
 from convnext_study.runs.records import is_done, is_locked
 
 SUBMITTED = "submitted.json"
-TICK = 2.0  # seconds between looks at the records, which may lie on a slow shared disk
-POLL = 10.0  # seconds between questions to SLURM, which answers all of a site's users
+TICK = 2.0  # seconds between reads of the records, which may be on a slow shared disk
+POLL = 10.0  # seconds between queries to SLURM, which serves all users of a site
 
-Queued = dict[str, tuple[str, int]]  # by run: its task in SLURM, and the events of its log then
+Queued = dict[str, tuple[str, int]]  # by run: its task in SLURM, and events logged before it
 
 
 class Slurm(Launcher):
-    """A cluster that SLURM shares out. Raises UserError for a file that cannot be used."""
+    """A SLURM cluster. Raises UserError for an unusable cluster file."""
 
     name = "slurm"
     own = ("cluster", "wait")
@@ -68,11 +68,11 @@ class Slurm(Launcher):
         return run_slurm(jobs, self.cluster, self.machine.dry_run, self.machine.wait, on_poll)
 
     def world_size(self, devices: Sequence[str]) -> int:
-        """As the site's file says."""
+        """The cluster file's number."""
         return self.cluster.world_size
 
     def resources(self, **images: Any) -> Resources:
-        """What a node has for each process of its own."""
+        """What a node has for each process."""
         node = Node(self.cluster.cpus_per_process, (self.cluster.device,))
         plan = choose_resources(replace(self.machine, jobs=1), node=node, **images)
         return replace(plan, jobs=min(self.cluster.array_limit, images["runs"]))
@@ -85,14 +85,14 @@ def run_slurm(
     wait: bool = True,
     on_poll: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
-    """Submit jobs that are not in the queue already, and follow all of them to their ends.
+    """Submit jobs that are not in the queue already, and wait until all have ended.
 
     Scripts, job lists and output go to ``slurm/`` beside the folder of the runs. With ``dry_run``
     the script is printed and nothing is written; without ``wait`` the outcomes are ``submitted``.
     Ctrl-C ends the waiting, never the jobs.
 
     Raises:
-        UserError: there is no SLURM here, or the folder's name cannot stand in a script.
+        UserError: there is no SLURM here, or the folder's name cannot be used in a script.
         RunFailed: SLURM refuses.
     """
     if not jobs:
@@ -100,56 +100,57 @@ def run_slurm(
     fitted = [fit_to_node(job, cluster) for job in jobs]
     home = _home(jobs[0])
     if dry_run:
-        for number, (part, own) in enumerate(_arrays(fitted, cluster), _next_number(home)):
-            after = (
+        for number, (part, part_cluster) in enumerate(_arrays(fitted, cluster), _next_number(home)):
+            parent_jobs = (
                 ["NUMBER-OF-THE-PARENTS-JOB"]
                 if parents_of(part) & {job.run.key for job in fitted}
                 else []
             )
             studies = [job.run.study for job in part]
-            print(script_text(studies, home / f"{number:04d}", _after(own, after)))
+            print(script_text(studies, home / f"{number:04d}", _after(part_cluster, parent_jobs)))
         return []
     if shutil.which("sbatch") is None or shutil.which("squeue") is None:
         raise UserError(
             "slurm: there is no sbatch here; go to a login node, or use --launcher torchrun"
         )
     tasks = _queued(home, fitted)
-    fresh = [job for job in fitted if job.run.id not in tasks]
-    for part, own in _arrays(fresh, cluster):
-        # After any end: a child whose parent failed says so itself, in its own record.
+    unsubmitted = [job for job in fitted if job.run.id not in tasks]
+    for part, part_cluster in _arrays(unsubmitted, cluster):
+        # afterany: a child whose parent failed records that itself.
         parents = [job.run.id for job in fitted if job.run.key in parents_of(part)]
         numbers = {tasks[run][0].partition("_")[0] for run in parents if run in tasks}
         try:
-            tasks |= submit(part, home, _after(own, sorted(numbers, key=int)))
+            tasks |= submit(part, home, _after(part_cluster, sorted(numbers, key=int)))
         except RunFailed as error:
             note = f"; {len(tasks)} runs are in the queue, the same command submits the rest"
             raise RunFailed(f"{error}{note if tasks else ''}") from None
     if not wait:
         return [Outcome(job.run, "submitted", f"job {tasks[job.run.id][0]}") for job in jobs]
-    return follow({(at := tasks[job.run.id])[0]: Task(job, at[1]) for job in jobs}, home, on_poll)
+    queued = [(job, *tasks[job.run.id]) for job in jobs]
+    return follow({name: Task(job, logged) for job, name, logged in queued}, home, on_poll)
 
 
 def _arrays(
     jobs: Sequence[Job], cluster: ClusterConfig
 ) -> list[tuple[Sequence[Job], ClusterConfig]]:
-    """Jobs in parts that SLURM takes as one array each, with what each part may have of the limit
-    on runs at a time. Parents are in earlier parts than their children.
+    """Jobs in parts, one array each, with each part's share of the limit on runs at a time.
+    Parents are in earlier parts than their children.
     """
     if not jobs:
         return []
     size = cluster.max_array_size
-    if len(jobs) > 1 and (site := max_array_size()):
-        size = min(size, site)
-    found: list[tuple[Sequence[Job], ClusterConfig]] = []
+    if len(jobs) > 1 and (site_limit := max_array_size()):
+        size = min(size, site_limit)
+    arrays: list[tuple[Sequence[Job], ClusterConfig]] = []
     for level in levels(jobs):
         parts = [level[start : start + size] for start in range(0, len(level), size)]
-        own = cluster.model_copy(update={"array_limit": max(cluster.array_limit // len(parts), 1)})
-        found += [(part, own) for part in parts]
-    return found
+        limit = max(cluster.array_limit // len(parts), 1)
+        arrays += [(part, cluster.model_copy(update={"array_limit": limit})) for part in parts]
+    return arrays
 
 
 def _after(cluster: ClusterConfig, numbers: Sequence[str]) -> ClusterConfig:
-    """The profile for an array that waits for the end of others."""
+    """The profile of an array that waits for the jobs with these ``numbers``."""
     if not numbers:
         return cluster
     own = cluster.sbatch.get("dependency")
@@ -158,7 +159,7 @@ def _after(cluster: ClusterConfig, numbers: Sequence[str]) -> ClusterConfig:
 
 
 def fit_to_node(job: Job, cluster: ClusterConfig) -> Job:
-    """The job as one node of the profile can run it; the node that submits is another machine."""
+    """The job for a node of the profile, which is not the machine that submits."""
     threads = min(job.runtime.threads, cluster.cpus_per_process)
     return replace(
         job,
@@ -168,14 +169,14 @@ def fit_to_node(job: Job, cluster: ClusterConfig) -> Job:
 
 
 def submit(jobs: Sequence[Job], home: Path, cluster: ClusterConfig) -> Queued:
-    """Write the jobs and hand them to SLURM. Raises RunFailed with SLURM's own words."""
+    """Write the jobs and submit them to SLURM. Raises RunFailed with SLURM's message."""
     utils = import_submitit().core.utils
     folder = _new_folder(home)
     write_jobs(folder / JOBS, jobs)
     executor = make_executor([job.run.study for job in jobs], folder, cluster)
     logged = [len(read_events(job.folder)) for job in jobs]
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # said once, by the error
+        with contextlib.redirect_stderr(io.StringIO()):  # the error has the same message
             number = executor._submit_command(command(folder, cluster)).job_id
     except (utils.FailedJobError, utils.FailedSubmissionError) as error:
         shutil.rmtree(folder)
@@ -191,7 +192,7 @@ def submit(jobs: Sequence[Job], home: Path, cluster: ClusterConfig) -> Queued:
 
 def _home(job: Job) -> Path:
     home = job.folder.absolute().parent.with_name("slurm")
-    # SLURM fills in % in the names of output files; a line break would end a script's line.
+    # SLURM expands % in the names of output files; a line break would end a script's line.
     if re.search(r"[%\x00-\x1f\x7f]", str(home)):
         raise UserError(
             f"{str(home)!r}: SLURM cannot use a folder of that name; choose another --out"
@@ -218,13 +219,13 @@ def _new_folder(home: Path) -> Path:
 
 
 def _queued(home: Path, jobs: Sequence[Job]) -> Queued:
-    """The tasks, by run, that earlier requests have in SLURM's queue."""
-    wanted = {job.run.id for job in jobs}
+    """The tasks of earlier requests in SLURM's queue, by run."""
+    run_ids = {job.run.id for job in jobs}
     tasks: Queued = {}
     for path in sorted(home.glob(f"*/{SUBMITTED}")):
         try:
             for run, (name, logged) in read_json(path).items():
-                if run in wanted and re.fullmatch(r"\d+(_\d+)?", name):
+                if run in run_ids and re.fullmatch(r"\d+(_\d+)?", name):
                     tasks[run] = (name, int(logged))
         except (AttributeError, OSError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not readable ({one_line(str(error))}); remove it") from None
@@ -235,27 +236,27 @@ def _queued(home: Path, jobs: Sequence[Job]) -> Queued:
 
 
 def waiting_tasks(tasks: Iterable[str]) -> set[str] | None:
-    """Those of the tasks that wait or run, or None where SLURM does not say."""
+    """Those of the tasks that wait or run, or None if SLURM does not answer."""
     numbers = sorted({task.partition("_")[0] for task in tasks}, key=int)
     if not numbers:
         return set()
-    done = _ask("squeue", "--noheader", "--array", "--format=%i", f"--jobs={','.join(numbers)}")
-    # Of one number that SLURM has forgotten it says so; of several it leaves out those.
-    if done is None or (done.returncode and "Invalid job id" not in done.stderr):
+    answer = _ask("squeue", "--noheader", "--array", "--format=%i", f"--jobs={','.join(numbers)}")
+    # A single forgotten number is an error; of several, forgotten ones are left out.
+    if answer is None or (answer.returncode and "Invalid job id" not in answer.stderr):
         return None
-    return set(done.stdout.split())
+    return set(answer.stdout.split())
 
 
 def max_array_size() -> int | None:
-    """How many runs an array may have at this site, or None where SLURM does not say."""
-    done = _ask("scontrol", "show", "config")
-    found = done and re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
-    # Indices, which begin with 0, must be below it; 0 means that there are no arrays.
-    return max(int(found[1]), 1) if found else None
+    """The most runs that an array may have at this site, or None if SLURM does not answer."""
+    answer = _ask("scontrol", "show", "config")
+    match = answer and re.search(r"^MaxArraySize\s*=\s*(\d+)", answer.stdout, re.MULTILINE)
+    # Indices, which begin with 0, must be below it; 0 disables arrays.
+    return max(int(match[1]), 1) if match else None
 
 
 def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
-    """What a command of SLURM's says; None where there is none, or it hangs."""
+    """The output of a SLURM command; None if it does not exist or hangs."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -266,8 +267,8 @@ def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
 class Task:
     """A run in the queue.
 
-    ``logged`` is how many events the run's log held when it was submitted: what an earlier job
-    left there says nothing of this one.
+    ``logged`` is the number of events in the run's log when it was submitted: those of an earlier
+    job do not concern this one.
     """
 
     job: Job
@@ -277,35 +278,36 @@ class Task:
 def follow(tasks: Mapping[str, Task], logs: Path, on_poll: Callable[[], None]) -> list[Outcome]:
     """Wait until every task's run is done or has left the queue. Returns the outcomes.
 
-    ``tasks`` is by SLURM's names, ``logs`` the folder with their output. SIGINT, SIGTERM and
-    SIGHUP end the waiting; the jobs go on.
+    ``tasks`` has SLURM's names as keys, ``logs`` is the folder with their output. SIGINT, SIGTERM
+    and SIGHUP end the waiting; the jobs go on.
     """
-    left, outcomes = dict(tasks), list[Outcome]()
-    missed: set[str] = set()  # a shared disk may show a result after SLURM shows the job's end
-    asked_at = -POLL
-    with noting_signals() as stop:
-        while left and not stop:
+    waiting, outcomes = dict(tasks), list[Outcome]()
+    missed: set[str] = set()  # gone at the last query: a result may appear later on a shared disk
+    queried_at = -POLL
+    with recorded_signals() as stop:
+        while waiting and not stop:
             on_poll()
-            for name in [name for name, one in left.items() if is_done(one.job.folder)]:
-                outcomes.append(Outcome(left.pop(name).job.run, "done"))
-            if left and time.monotonic() - asked_at >= POLL:
-                asked_at = time.monotonic()
-                alive = waiting_tasks(left)
-                gone = set() if alive is None else set(left) - alive
-                outcomes += [ending(left.pop(name), name, logs) for name in sorted(gone & missed)]
+            for name in [name for name, task in waiting.items() if is_done(task.job.folder)]:
+                outcomes.append(Outcome(waiting.pop(name).job.run, "done"))
+            if waiting and time.monotonic() - queried_at >= POLL:
+                queried_at = time.monotonic()
+                alive = waiting_tasks(waiting)
+                gone = set() if alive is None else set(waiting) - alive
+                ended = sorted(gone & missed)
+                outcomes += [outcome_of(waiting.pop(name), name, logs) for name in ended]
                 missed = gone
-            if left:
+            if waiting:
                 time.sleep(TICK)
         on_poll()
-    numbers = " ".join(sorted({name.partition("_")[0] for name in left}, key=int))
+    numbers = " ".join(sorted({name.partition("_")[0] for name in waiting}, key=int))
     note = f"goes on in the queue; to end it: scancel {numbers}"
     return outcomes + [
-        Outcome(one.job.run, "submitted", f"job {name} {note}") for name, one in left.items()
+        Outcome(task.job.run, "submitted", f"job {name} {note}") for name, task in waiting.items()
     ]
 
 
-def ending(task: Task, name: str, logs: Path) -> Outcome:
-    """The outcome of a run whose task, of that name in SLURM, has left the queue."""
+def outcome_of(task: Task, name: str, logs: Path) -> Outcome:
+    """The outcome of a run whose task, with that name in SLURM, has left the queue."""
     job = task.job
     if is_done(job.folder):
         return Outcome(job.run, "done")
@@ -314,5 +316,5 @@ def ending(task: Task, name: str, logs: Path) -> Outcome:
     events = read_events(job.folder)[task.logged :]
     if events and events[-1]["event"] == "stopped":
         return Outcome(job.run, "stopped", f"job {name} left the queue with its state saved")
-    why = failure(events) or "left the queue with no result"
-    return Outcome(job.run, "failed", f"job {name}: {why}; see {logs}")
+    reason = failure(events) or "left the queue with no result"
+    return Outcome(job.run, "failed", f"job {name}: {reason}; see {logs}")

@@ -253,7 +253,7 @@ class ImageTask(Task):
         return self._readers
 
 
-def answer_of(net: nn.Module, images: Tensor, name: str) -> Any:
+def network_output(net: nn.Module, images: Tensor, name: str) -> Any:
     """The network's output. Raises TaskError, one line, for images that it cannot process."""
     try:
         return net(images)

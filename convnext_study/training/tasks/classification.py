@@ -29,15 +29,15 @@ EVAL_BATCH = 256
 PRIMARY = "top1"
 
 
-def check_logits(logits: object, wanted: tuple[int, int], model: ModelRef) -> None:
+def check_logits(logits: object, shape: tuple[int, int], model: ModelRef) -> None:
     """Raises TaskError, one line with the builder's name, unless logits are (n, classes) floats."""
-    if isinstance(logits, Tensor) and logits.shape == wanted and logits.is_floating_point():
+    if isinstance(logits, Tensor) and logits.shape == shape and logits.is_floating_point():
         return
     output = f"an object of type {type(logits).__name__}"
     if isinstance(logits, Tensor):
         output = f"{tuple(logits.shape)} of {logits.dtype}"
     name = describe_builder(model.builder, model.args)
-    raise TaskError(f"{name}: its network gives {output} for logits; give {wanted}, floating point")
+    raise TaskError(f"{name}: its network gives {output} for logits; give {shape}, floating point")
 
 
 class Classification(ImageTask):
@@ -86,8 +86,8 @@ class Classification(ImageTask):
         return [self._logits(model, images).float()]
 
     def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
-        logits, wanted = model(images), (len(images), self.data.num_classes)
-        check_logits(logits, wanted, self.run.model)
+        logits, shape = model(images), (len(images), self.data.num_classes)
+        check_logits(logits, shape, self.run.model)
         return cast(Tensor, logits)
 
     def image_losses(self, exits: Sequence[Tensor], labels: Tensor) -> Tensor:

@@ -117,14 +117,14 @@ def gaussians(rows: Tensor, cells: Sequence[int], size: int, sigma: float) -> tu
     """
     height, width = cells
     scale = torch.tensor([width / size, height / size], device=rows.device)
-    places = rows[:, :-1, :2] * scale
+    positions = rows[:, :-1, :2] * scale
     across, down = (
-        torch.arange(count, device=rows.device) + 0.5 - places[..., axis, None]
+        torch.arange(count, device=rows.device) + 0.5 - positions[..., axis, None]
         for axis, count in ((0, width), (1, height))
     )
     maps = torch.exp(-(down[..., :, None] ** 2 + across[..., None, :] ** 2) / (2 * sigma**2))
     extent = torch.tensor([width, height], device=rows.device)
-    inside = ((places > -3 * sigma) & (places < extent + 3 * sigma)).all(2)
+    inside = ((positions > -3 * sigma) & (positions < extent + 3 * sigma)).all(2)
     return maps, inside & (rows[:, :-1, 2] > 0)
 
 
@@ -136,13 +136,13 @@ def peaks(maps: Tensor, size: int) -> Tensor:
     best = flat.argmax(2)
     column, row = best % width, best // width
 
-    def lean(place: Tensor, extent: int, step: int) -> Tensor:
-        inside = (place > 0) & (place < extent - 1)
+    def lean(index: Tensor, extent: int, step: int) -> Tensor:
+        interior = (index > 0) & (index < extent - 1)
         after, before = (
             flat.gather(2, (best + sign * step).clamp(0, height * width - 1)[..., None])[..., 0]
             for sign in (1, -1)
         )
-        return torch.where(inside, (after - before).sign() / 4, 0.0)
+        return torch.where(interior, (after - before).sign() / 4, 0.0)
 
     x = (column + 0.5 + lean(column, width, 1)) * (size / width)
     y = (row + 0.5 + lean(row, height, width)) * (size / height)

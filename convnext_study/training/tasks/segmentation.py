@@ -113,7 +113,7 @@ class Segmentation(ExitsTask):
         total = weights[targets].sum((1, 2)).clamp_min(1e-6)
         losses = torch.zeros(len(labels), device=labels.device)
         for weight, logits in zip(self.exit_weights(len(exits)), exits, strict=True):
-            each = F.cross_entropy(
+            pixel_losses = F.cross_entropy(
                 enlarged(logits, *labels.shape[1:]),
                 targets,
                 weights[: self.data.num_classes],
@@ -121,7 +121,7 @@ class Segmentation(ExitsTask):
                 label_smoothing=self.recipe.label_smoothing,
                 reduction="none",
             )
-            losses = losses + weight * each.sum((1, 2)) / total
+            losses = losses + weight * pixel_losses.sum((1, 2)) / total
         return losses
 
     def measure(self, exits: Sequence[Tensor], labels: Tensor) -> Evidence:
