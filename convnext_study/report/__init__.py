@@ -1,1 +1,1 @@
-"""The report of a folder of runs: a page, figures and tables, from the records alone."""
+"""The report of a folder of runs: a page, figures and tables, from its records alone."""

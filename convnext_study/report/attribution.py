@@ -25,11 +25,11 @@ from convnext_study.results.attribution import Attribution
 from convnext_study.results.effects import Effect, Effects
 from convnext_study.results.metric_spec import MetricSpec
 
-_WIDE = 130  # characters of a terminal that has room for every column
+_WIDE = 130  # characters; the terminal width from which every column is shown
 
 
 def effects_table(effects: Effects) -> Table[Effect]:
-    """One row an effect, the total last; whichever way of asking, the same columns."""
+    """One row per effect, the total last; all methods have the same columns."""
     metric = effects.metric
 
     def tone(row: Effect) -> Tone:
@@ -62,23 +62,23 @@ def draw_effects(effects: Effects, folder: Path) -> list[Path]:
 
 
 def attribution_view(attribution: Attribution) -> dict[str, Any]:
-    """All that the page shows of one road's steps: bars of each table, and the tables."""
-    tables = [effects_table(one) for one in attribution.tables]
+    """What the page shows of one road's steps: bars of each table, and the tables."""
+    tables = [effects_table(effects) for effects in attribution.tables]
     return {
         "name": attribution.name,
         "words": [f"{table.title}. {' '.join(table.notes)}" for table in tables],
-        "rows": [[bar_chart(panel) for panel in panels(one)] for one in attribution.tables],
+        "rows": [[bar_chart(panel) for panel in panels(effects)] for effects in attribution.tables],
         "tables": tables,
     }
 
 
 def panels(effects: Effects) -> list[Panel]:
-    """The metric and MACs beside each other."""
+    """The metric and MACs side by side."""
     prefix = common_prefix(row.macs for row in effects.rows)
     macs = []
     for row in effects.rows:
         text = f"{signed(row.macs / prefix.factor)} {prefix.letter}"
-        macs.append(Bar(row.label, row.macs, text, about=_tip(row, text)))
+        macs.append(Bar(row.label, row.macs, text, attrs=_tip(row, text)))
     title = effects.effect_label[0].upper() + effects.effect_label[1:]
     metric = effects.metric
     unit = f"{metric.step_unit} of {metric.label}" if metric.step_unit else metric.label

@@ -1,6 +1,6 @@
-"""What a study has to say of its runs beside their results: its own tables, figures and sentences.
+"""What a study reports beside the results of its runs: its own tables, figures and sentences.
 
-They are written into the study's folder when the study has run, and stand on the folder's page.
+They are written into the study's folder after its runs and are shown on the folder's page.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from convnext_study.runs.metrics import Count, Text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FINDINGS = "findings"  # in a study's folder: a file for each study that has run there
+FINDINGS = "findings"  # in a study's folder: a file per study that has run there
 _IMAGE = "data:image/svg+xml;base64,"
 
 
 @dataclass(frozen=True)
 class StudyFigure:
-    """A figure of a study's own; ``name`` is its files', ``title`` says what it shows."""
+    """A study's own figure; ``name`` is that of its files, ``title`` says what it shows."""
 
     name: str
     title: str
@@ -53,9 +53,9 @@ class Part(BaseModel):
 
 
 class Findings(BaseModel):
-    """What a study found; ``notes`` say where that may be out of date or cannot be read.
+    """A study's findings; ``notes`` say where they may be out of date or cannot be read.
 
-    ``finished`` counts the runs of the folder that were finished then.
+    ``finished`` counts the runs of the folder that were finished when they were written.
     """
 
     study: Text
@@ -69,20 +69,20 @@ class Findings(BaseModel):
         return [part.table for part in self.parts if part.table is not None]
 
 
-def table_of(found: Any) -> Any:
-    """The table that a finding is; None where it is something else."""
-    if isinstance(found, Effects):
-        return effects_table(found)
-    found = found.table if isinstance(found, Screen) else found
-    return found if isinstance(found, Table) else None
+def table_of(finding: Any) -> Any:
+    """The table of a finding; None where it is something else."""
+    if isinstance(finding, Effects):
+        return effects_table(finding)
+    finding = finding.table if isinstance(finding, Screen) else finding
+    return finding if isinstance(finding, Table) else None
 
 
-def write_findings(study: str, found: Iterable[Any], folder: Path) -> list[Path]:
+def write_findings(study: str, results: Iterable[Any], folder: Path) -> list[Path]:
     """Write tables as JSON and CSV, figures as SVG and PNG, and what the page needs of them.
 
     Args:
         study: its name.
-        found: what its ``report`` returned; what is no `Finding` is left out.
+        results: of its ``report``; anything that is no `Finding` is left out.
         folder: of its runs.
 
     Returns:
@@ -90,48 +90,49 @@ def write_findings(study: str, found: Iterable[Any], folder: Path) -> list[Path]
     """
     paths: list[Path] = []
     parts: list[dict[str, Any]] = []
-    for one in found:
-        drawn: list[Path] = []
-        if (table := table_of(one)) is not None:
+    for result in results:
+        image_paths: list[Path] = []
+        if (table := table_of(result)) is not None:
             parts.append({"name": table.name, "table": table.saved()})
             paths += write_tables([table], folder, ("json", "csv"))
-        if isinstance(one, Effects):
-            drawn = draw_effects(one, folder)
-        elif isinstance(one, StudyFigure):
-            drawn = save(one.figure, folder, one.name, ("svg", "png"))
-        elif isinstance(one, str):
-            parts.append({"text": one})
-        if drawn:
-            name = one.kind if isinstance(one, Effects) else one.name
-            image = _IMAGE + base64.b64encode(drawn[0].read_bytes()).decode()
-            parts.append({"name": name, "image": image, "title": one.title})
-        paths += drawn
+        if isinstance(result, Effects):
+            image_paths = draw_effects(result, folder)
+        elif isinstance(result, StudyFigure):
+            image_paths = save(result.figure, folder, result.name, ("svg", "png"))
+        elif isinstance(result, str):
+            parts.append({"text": result})
+        if image_paths:
+            name = result.kind if isinstance(result, Effects) else result.name
+            image = _IMAGE + base64.b64encode(image_paths[0].read_bytes()).decode()
+            parts.append({"name": name, "image": image, "title": result.title})
+        paths += image_paths
     if parts:
-        about = {"study": study, "finished": _finished(folder), "parts": parts}
-        write_json(make_within(folder, FINDINGS) / f"{safe_name(study)}.json", about)
+        values = {"study": study, "finished": _finished(folder), "parts": parts}
+        write_json(make_within(folder, FINDINGS) / f"{safe_name(study)}.json", values)
     return paths
 
 
-def read_findings(folder: Path, known: Sequence[str] = ()) -> list[Findings]:
-    """What the studies under a folder found, without the tables of these names and their images."""
+def read_findings(folder: Path, excluded: Sequence[str] = ()) -> list[Findings]:
+    """The findings of the studies under a folder, without the tables and images named in
+    ``excluded``."""
     paths = sorted(folder.rglob(f"{FINDINGS}/*.json"))
-    found = [_read(path, known) for path in paths if not path.parent.is_symlink()]
-    return [one for one in found if one.parts or one.notes]
+    findings = [_read(path, excluded) for path in paths if not path.parent.is_symlink()]
+    return [each for each in findings if each.parts or each.notes]
 
 
-def _read(path: Path, known: Sequence[str]) -> Findings:
+def _read(path: Path, excluded: Sequence[str]) -> Findings:
     try:
-        found = Findings.model_validate(read_json(path))
+        findings = Findings.model_validate(read_json(path))
     except (OSError, ValueError) as error:  # pydantic's is a ValueError
         return Findings(study=path.stem, notes=(f"{path.name} cannot be read: {reason_of(error)}",))
-    parts = [part for part in found.parts if not part.name or part.name not in known]
-    then, now = found.finished, _finished(path.parent.parent)
+    parts = [part for part in findings.parts if not part.name or part.name not in excluded]
+    then, now = findings.finished, _finished(path.parent.parent)
     notes = (
         f"Written when {then} runs of the folder were finished; now {now} are. The same study "
         "command brings this up to date."
     )
-    old = (notes,) if parts and then != now else ()
-    return found.model_copy(update={"parts": parts, "notes": old})
+    outdated = (notes,) if parts and then != now else ()
+    return findings.model_copy(update={"parts": parts, "notes": outdated})
 
 
 def _finished(folder: Path) -> int:

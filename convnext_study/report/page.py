@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a folder of runs: it loads nothing and opens from a disk."""
+"""One self-contained HTML page of a folder of runs: it loads nothing and opens from disk."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from convnext_study.results.load import StudyFolder, StudyResults
 from convnext_study.results.paper import agreement_of_rows
 from convnext_study.results.rows import ResultRow, describe_runs
 
-Commands = Callable[[list[RunGroup]], list[str]]  # to get a study again, from its groups
+Commands = Callable[[list[RunGroup]], list[str]]  # that reproduce a study, from its groups
 
 
 @dataclass(frozen=True)
 class Report:
-    """A page, and the tables that stand on it by study: of results, and of what the study found."""
+    """A page, and its tables by study: of results, and of the study's own findings."""
 
     html: str
     tables: dict[str, list[Table[Any]]]
@@ -52,14 +52,14 @@ def render(
 ) -> Report:
     """The page of a folder, with the ``commands`` that reproduce its studies. With ``refresh`` it
     reloads itself after that many seconds."""
-    views = [_view(study, commands, f"s{place}") for place, study in enumerate(folder.studies, 1)]
-    attributions = [attribution_view(one) for one in folder.attributions]
-    # What is made anew from the records is not taken from what was written earlier.
-    anew = [table.name for one in attributions for table in one["tables"]]
-    findings = read_findings(folder.path, anew)
+    views = [_view(study, commands, f"s{i}") for i, study in enumerate(folder.studies, 1)]
+    attributions = [attribution_view(item) for item in folder.attributions]
+    # Tables recomputed from the records replace those written earlier.
+    current = [table.name for item in attributions for table in item["tables"]]
+    findings = read_findings(folder.path, current)
     environment = templates()
     assert environment.loader  # noqa: S101  for the type checker
-    style, script = (  # as they are, since they take no values
+    style, script = (  # unrendered, since they contain no variables
         environment.loader.get_source(environment, name)[0].strip()
         for name in ("report.css", "report.js")
     )
@@ -80,7 +80,7 @@ def render(
         numbers=[{"study": view["name"], "rows": view["numbers"]} for view in views],
     )
     tables = {view["name"]: view["tables"] for view in [*views, *attributions]}
-    return Report(html, tables, {one.study: one.tables for one in findings})
+    return Report(html, tables, {item.study: item.tables for item in findings})
 
 
 def _policy(style: str, script: str) -> str:
@@ -96,17 +96,18 @@ def _policy(style: str, script: str) -> str:
 
 
 def _view(study: StudyResults, commands: Commands, key: str) -> dict[str, Any]:
-    """All that the page shows of a study, ready to be written."""
-    ids = {row.name: f"{key}-r{place}" for place, row in enumerate(study.rows, 1)}
+    """What the page shows of a study, for its template."""
+    ids = {row.name: f"{key}-r{i}" for i, row in enumerate(study.rows, 1)}
     drawn = study.drawn
     panels = ids if drawn else {}
     results = results_table(study.rows, panels)
     tests = differences_table(study.rows, study.tests, panels)
     pooled = differences_table(study.rows, study.tests, panels, pooled=True)
-    agrees = None
+    agreement = None
     if study.is_road and study.regime:
-        agrees = agreement_table([(study.meta.title, agreement_of_rows(study.regime, study.done))])
-    apart, recipes = excluded_table(study.excluded), recipe_tables(study)
+        agreed = agreement_of_rows(study.regime, study.done)
+        agreement = agreement_table([(study.meta.title, agreed)])
+    excluded, recipes = excluded_table(study.excluded), recipe_tables(study)
     return {
         "key": key,
         "name": study.name,
@@ -120,8 +121,8 @@ def _view(study: StudyResults, commands: Commands, key: str) -> dict[str, Any]:
         "results": results,
         "tests": tests,
         "pooled": pooled,
-        "agreement": agrees,
-        "excluded": apart,
+        "agreement": agreement,
+        "excluded": excluded,
         "steps": [_step(study, row, ids) for row in study.rows] if drawn else [],
         "curves": all_curves(study, ids, key) if drawn else [],
         "curve_box": view_box(*CHART),
@@ -130,7 +131,7 @@ def _view(study: StudyResults, commands: Commands, key: str) -> dict[str, Any]:
         "provenance": provenance(study),
         "recipes": recipes,
         "commands": commands(list(study.groups.values())),
-        "tables": list(filter(None, (results, tests, pooled, agrees, apart, *recipes))),
+        "tables": list(filter(None, (results, tests, pooled, agreement, excluded, *recipes))),
         "numbers": results.records(csv=True),
     }
 
@@ -152,5 +153,5 @@ def _step(study: StudyResults, row: ResultRow, ids: dict[str, str]) -> dict[str,
             f"{seed}: {formatting.with_unit(value, row.metric)}"
             for seed, value in row.seeds.items()
         ),
-        "parent": next((one.label for one in study.rows if one.name == row.parent), None),
+        "parent": next((other.label for other in study.rows if other.name == row.parent), None),
     }

@@ -1,4 +1,4 @@
-"""The figures of a study: on the page with what each part says when pointed at, and as files."""
+"""The figures of a study: on the page, with a tip for each part, and as files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COSTS = ("macs", "params", "images_per_s")
 
 
 def write_figures(study: StudyResults, folder: Path) -> list[Path]:
-    """Write ``roadmap``, ``cost`` and ``curves`` in every kind, where there is what they show."""
+    """Write ``roadmap``, ``cost`` and ``curves`` in every kind, where the study has their data."""
     figures = {}
     if study.drawn and study.done:
         figures["roadmap"] = roadmap(study.rows, study.meta)
@@ -48,7 +48,7 @@ def write_figures(study: StudyResults, folder: Path) -> list[Path]:
 
 
 def road_figures(study: StudyResults, ids: Mapping[str, str], key: str) -> list[Markup]:
-    """The road map for desks and for phones. ``ids`` are of the panels that its rows open."""
+    """The road map for desktops and phones. ``ids`` are those of the panels that its rows open."""
     buttons = {}
     for row in study.rows:
         words = describe_row(study, row)
@@ -61,12 +61,12 @@ def road_figures(study: StudyResults, ids: Mapping[str, str], key: str) -> list[
             "aria-label": f"{words.replace(chr(10), '; ')}. Show the step",
             "data-tip": words,
         }
-    what = f"{study.metric.title} and MACs of every row of {study.meta.title}"
-    label = f"{what}; select one for details"
+    summary = f"{study.metric.title} and MACs of every row of {study.meta.title}"
+    label = f"{summary}; select one for details"
     layouts = {"wide": WIDE, "narrow": NARROW}
     return [
         inline(
-            roadmap(study.rows, study.meta, layout, about=buttons),
+            roadmap(study.rows, study.meta, layout, attrs=buttons),
             f"{key}-{name}",
             class_=f"road {name}",
             role="group",
@@ -77,15 +77,15 @@ def road_figures(study: StudyResults, ids: Mapping[str, str], key: str) -> list[
 
 
 def describe_row(study: StudyResults, row: ResultRow) -> str:
-    """The row's numbers, a line each: for whoever points at it or hears it."""
+    """The row's numbers, one per line: for tips and screen readers."""
     if row.value is None:
         return f"{row.label}\n{row.state}"
     seeds = formatting.plural(len(row.seeds), "seed")
     lines = [row.label, f"{row.metric.label} {mean_in_words(row)}, {seeds}"]
     if test := study.tests.primary.get(row.name):
         verdict = {None: "not tested", True: "significant", False: "not significant"}
-        step = formatting.difference(test.difference.diff, row.metric)
-        lines.append(f"{step}, {verdict[test.significant]}")
+        change = formatting.difference(test.difference.diff, row.metric)
+        lines.append(f"{change}, {verdict[test.significant]}")
         between = formatting.interval(test.difference.interval, row.metric.decimals)
         corrected = "for other test images"
         if test.p_adjusted is not None:
@@ -101,11 +101,11 @@ def describe_row(study: StudyResults, row: ResultRow) -> str:
 
 
 def all_curves(study: StudyResults, ids: Mapping[str, str], key: str) -> list[Markup]:
-    """A chart for each of the `quantities` of every run, from the first row to the last."""
-    found = _curves(study, ids)
+    """A chart of all runs per quantity of `quantities`, from the first row to the last."""
+    runs = _curves(study, ids)
     return [
-        _chart(curves(found, [one]), f"{key}-q{place}", f"{one.title} against epoch")
-        for place, one in enumerate(quantities(study.counted))
+        _chart(curves(runs, [quantity]), f"{key}-q{i}", f"{quantity.title} against epoch")
+        for i, quantity in enumerate(quantities(study.counted))
     ]
 
 
@@ -116,12 +116,12 @@ def _curves(study: StudyResults, ids: Mapping[str, str]) -> list[Curve]:
         Curve(
             record.epochs,
             place / last,
-            "" if number else row.label,
+            "" if i else row.label,
             record.status == "done",
             _describe_run(row, record, ids),
         )
         for place, row in enumerate(study.rows)
-        for number, record in enumerate(study.records(row.name))
+        for i, record in enumerate(study.records(row.name))
         if record.epochs
     ]
 
@@ -141,9 +141,9 @@ def step_curves(
 ) -> list[dict[str, str]]:
     """The curves of `all_curves` to draw again: a row's, over those of the row it is compared with.
 
-    Each has the end of its ids (they begin with a chart's), its words and its class.
+    Each has the end of its ids (they start with a chart's), its tip and its class.
     """
-    rows = {one.name: one for one in study.rows}
+    rows = {each.name: each for each in study.rows}
     return [
         {
             **_describe_run(rows[name], record, ids),
@@ -162,15 +162,15 @@ def _chart(figure: Figure, key: str, words: str) -> Markup:
 
 
 def cost_charts(study: StudyResults, ids: Mapping[str, str], key: str) -> list[Markup]:
-    """The metric against each cost; points are numbered as the rows and lead to their panels."""
-    found = {field: _points(study, field, ids) for field in COSTS}
+    """The metric against each cost; points are numbered as the rows and link to their panels."""
+    charts = {field: _points(study, field, ids) for field in COSTS}
     return [
         _chart(
             cost(points, (study.metric.axis, unit)),
             f"{key}-{field}",
             f"{study.metric.label} against {unit}",
         )
-        for field, (points, unit) in found.items()
+        for field, (points, unit) in charts.items()
         if len({point.cost for point in points}) > 1
     ]
 
@@ -184,19 +184,19 @@ def _points(study: StudyResults, field: str, ids: Mapping[str, str]) -> tuple[li
         "images_per_s": (1.0, "training images/s", 0),
     }[field]
     points = []
-    for place, row in enumerate(study.rows, 1):
+    for number, row in enumerate(study.rows, 1):
         if row.value is None or getattr(row, field) is None:
             continue
         value = getattr(row, field) / divisor
-        tip = f"{place}. {row.label}\n{row.metric.label} {mean_in_words(row)}\n{unit}: "
-        about = {"class": "mark", "data-tip": tip + formatting.number(value, digits)}
-        about |= {"href": f"#{ids[row.name]}"} if row.name in ids else {}
-        points.append(Point(place, value, row.value, row.std, not is_side(row), about))
+        tip = f"{number}. {row.label}\n{row.metric.label} {mean_in_words(row)}\n{unit}: "
+        attributes = {"class": "mark", "data-tip": tip + formatting.number(value, digits)}
+        attributes |= {"href": f"#{ids[row.name]}"} if row.name in ids else {}
+        points.append(Point(number, value, row.value, row.std, not is_side(row), attributes))
     return points, unit
 
 
 def bar_chart(panel: Panel) -> Markup:
-    """Bars about zero, each with its label and number to read when pointed at."""
-    tips = [str((bar.about or {})["data-tip"]).replace("\n", " ") for bar in panel.bars]
+    """Bars from zero, with their labels and numbers as tips."""
+    tips = [str((bar.attrs or {})["data-tip"]).replace("\n", " ") for bar in panel.bars]
     label = f"{panel.title}: {'; '.join(tips)}"
     return inline(bars([[panel]]), "", class_="bars", role="img", aria_label=label)

@@ -1,5 +1,5 @@
-"""Where a study's numbers come from: versions, machine, data, what changed where runs were resumed,
-and recipes beside the paper's."""
+"""Where a study's numbers come from: versions, machine, data, changes where runs were resumed, and
+recipes beside the paper's."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _TROUBLE = {
     "corrupt_val_images": "test images that cannot be read were left out",
     "skipped_steps": "steps were skipped, their loss not being finite",
 }
-# What a start may change without a trace in the numbers.
-_NO_MATTER = frozenset({"cores", "workers", "download", "checkpoint_seconds"})
+# Settings that do not affect the numbers.
+_IRRELEVANT = frozenset({"cores", "workers", "download", "checkpoint_seconds"})
 _NAMES = {
     "world_size": "processes",
     "channels_last": "memory layout",
@@ -41,11 +41,11 @@ _NAMES = {
 }
 _COMMIT = 10  # digits
 
-Setting = tuple[str, str, str]  # a field of a recipe, here and in the published one, in words
+Setting = tuple[str, str, str]  # a field of a recipe, and both values in words
 
 
 def provenance(study: StudyResults) -> list[tuple[str, str]]:
-    """What the counted runs of a study say of themselves, by name."""
+    """The provenance of a study's counted runs, as names and texts."""
     counted = study.counted
     images = sorted({row.val_images or 0 for row in study.done})
     results = [record.result for record in counted if record.result]
@@ -55,18 +55,18 @@ def provenance(study: StudyResults) -> list[tuple[str, str]]:
         ("test images", " or ".join(f"{count:,}" for count in images)),
         ("runs", f"{len(results)} finished and counted"),
         ("made with", _each(map(code_version, counted))),
-        ("versions", _each(_pairs(one.manifest.get("versions")) for one in counted)),
-        ("hardware", _each(_pairs(machine_of(one)) for one in counted)),
+        ("versions", _each(_pairs(record.manifest.get("versions")) for record in counted)),
+        ("hardware", _each(_pairs(machine_of(record)) for record in counted)),
         ("recipes", ", ".join(dict.fromkeys(row.recipe for row in study.rows if row.recipe))),
     ]
     if results:
-        spent = formatting.duration(sum(one.seconds for one in results))
+        total = formatting.duration(sum(record.seconds for record in results))
         metadata.insert(
-            -1, ("training time", f"{spent} over all runs, those side by side each counted")
+            -1, ("training time", f"{total} over all runs, those side by side each counted")
         )
     metadata += [("went on under", text) for text in changes(counted)]
     for name, words in _TROUBLE.items():
-        if count := sum(getattr(one, name) for one in results):
+        if count := sum(getattr(record, name) for record in results):
             metadata.append(("trouble", f"{count} {words}"))
     if any("+" in code_version(record) for record in counted):
         metadata.append(("note", "+ after a commit: files differed from it when the run began"))
@@ -74,11 +74,11 @@ def provenance(study: StudyResults) -> list[tuple[str, str]]:
 
 
 def _each(values: Iterable[str]) -> str:
-    """Every different value, with its number of runs where there are several."""
-    found = Counter(filter(None, values))
-    if len(found) == 1:
-        return next(iter(found))
-    return "; ".join(f"{value} ({formatting.plural(runs, 'run')})" for value, runs in found.items())
+    """The distinct values, with their numbers of runs where there are several."""
+    counts = Counter(filter(None, values))
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{value} ({formatting.plural(n, 'run')})" for value, n in counts.items())
 
 
 def _pairs(values: Any) -> str:
@@ -88,18 +88,18 @@ def _pairs(values: Any) -> str:
 
 
 def recipe_tables(study: StudyResults) -> list[Table[Setting]]:
-    """One table for each recipe: what differs from the one that the paper trains its rows with."""
+    """One table per recipe: its differences from the one that the paper uses for the same rows."""
     seen: dict[str, tuple[dict[str, Any], str]] = {}
     for record in study.counted:
-        recipe, own = record.run.recipe, str(record.run.metadata.get(RECIPE))
-        if own in PUBLISHED:
-            seen.setdefault(json.dumps([recipe, own], sort_keys=True), (recipe, own))
+        recipe, name = record.run.recipe, str(record.run.metadata.get(RECIPE))
+        if name in PUBLISHED:
+            seen.setdefault(json.dumps([recipe, name], sort_keys=True), (recipe, name))
     tables = []
-    for place, (recipe, own) in enumerate(seen.values(), 1):
-        rows = recipe_changes(recipe, PUBLISHED[own].model_dump(mode="json"))
+    for i, (recipe, name) in enumerate(seen.values(), 1):
+        rows = recipe_changes(recipe, PUBLISHED[name].model_dump(mode="json"))
         count = formatting.plural(len(rows), "difference")
-        title = f"{recipe.get('name', 'recipe')}: {count} from {_PAPERS.get(own, own)}"
-        tables.append(setting_table(f"recipe_{place}", title, rows, ("here", "published")))
+        title = f"{recipe.get('name', 'recipe')}: {count} from {_PAPERS.get(name, name)}"
+        tables.append(setting_table(f"recipe_{i}", title, rows, ("here", "published")))
     return tables
 
 
@@ -109,7 +109,7 @@ def recipe_changes(recipe: Mapping[str, Any], other: Mapping[str, Any]) -> list[
         (name, formatting.setting(recipe.get(name)), formatting.setting(other.get(name)))
         for name in dict.fromkeys([*other, *recipe])
     ]
-    return [one for one in values if one[0] != "name" and one[1] != one[2]]
+    return [field for field in values if field[0] != "name" and field[1] != field[2]]
 
 
 def setting_table(
@@ -117,62 +117,61 @@ def setting_table(
 ) -> Table[Setting]:
     """Fields of a recipe in two forms, under these headings."""
     columns: list[Column[Setting]] = [
-        Column("field", "setting", lambda one: one[0].replace("_", " "), "text"),
-        Column(heads[0], heads[0], lambda one: one[1], "text"),
-        Column(heads[1], heads[1], lambda one: one[2], "text"),
+        Column("field", "setting", lambda row: row[0].replace("_", " "), "text"),
+        Column(heads[0], heads[0], lambda row: row[1], "text"),
+        Column(heads[1], heads[1], lambda row: row[2], "text"),
     ]
     return Table(name, title, columns, rows)
 
 
 def changes(records: Iterable[Record]) -> list[str]:
-    """One line for each thing that runs went on under other than before: ``torch 2.14.1, then
-    2.15.0 (2 runs)``.
+    """One line per change between the starts of a run: ``torch 2.14.1, then 2.15.0 (2 runs)``.
 
     A start whose work was lost, since the next one began no further on, is not counted. Logs
-    without circumstances tell of no change.
+    without this information show no change.
     """
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for record in records:
         values: dict[str, list[str]] = {}
-        # What ``run.json`` says may be of an earlier start than all that left something.
+        # ``run.json`` may be from a start whose work was lost.
         recorded = {name: value for name, value in record.manifest.items() if value is not None}
         for start in [_in_words(recorded), *_starts(record)]:
             for name, value in start.items():
-                before = values.setdefault(name, [])
-                if before[-1:] != [value]:
-                    before.append(value)
-        found.update(f"{name} {', then '.join(all_)}" for name, all_ in values.items() if all_[1:])
-    return [f"{text} ({formatting.plural(runs, 'run')})" for text, runs in found.items()]
+                seen = values.setdefault(name, [])
+                if seen[-1:] != [value]:
+                    seen.append(value)
+        counts.update(f"{name} {', then '.join(seen)}" for name, seen in values.items() if seen[1:])
+    return [f"{text} ({formatting.plural(runs, 'run')})" for text, runs in counts.items()]
 
 
 def machine_of(record: Record) -> dict[str, Any]:
-    """What a run began on, its GPU and number of processes included where its log has them."""
-    about: dict[str, Any] = dict(record.manifest.get("hardware") or {})
+    """The machine on which a run began, with GPU and number of processes where its log has them."""
+    machine: dict[str, Any] = dict(record.manifest.get("hardware") or {})
     for event in _kept(record)[:1]:
         if isinstance(event.get("hardware"), Mapping):
-            about = dict(event["hardware"])
+            machine = dict(event["hardware"])
         if event.get("world_size", 1) != 1:
-            about["processes"] = event["world_size"]
-    return {_NAMES.get(name, name): value for name, value in about.items()}
+            machine["processes"] = event["world_size"]
+    return {_NAMES.get(name, name): value for name, value in machine.items()}
 
 
 def _kept(record: Record) -> list[dict[str, Any]]:
-    """The events of the starts that left something: the next one began further on."""
-    events = [one for one in record.events if one.get("event") in ("started", "resumed")]
-    steps = [one.get("step") or 0 for one in events]
-    after = [*steps[1:], max(steps, default=0) + 1]
-    return [one for one, step, end in zip(events, steps, after, strict=False) if end > step]
+    """The events of the starts whose work was kept, since the next one began further on."""
+    events = [event for event in record.events if event.get("event") in ("started", "resumed")]
+    steps = [event.get("step") or 0 for event in events]
+    ends = [*steps[1:], max(steps, default=0) + 1]
+    return [event for event, step, end in zip(events, steps, ends, strict=False) if end > step]
 
 
 def _starts(record: Record) -> list[dict[str, str]]:
-    """Of every start that left something; what another start has and this one not is ``none``."""
-    kept = _kept(record)
-    starts = [_in_words(one) for one in kept]
+    """The settings of every kept start, ``none`` for those that only another start has."""
+    events = _kept(record)
+    starts = [_in_words(event) for event in events]
     for group in ("versions", "hardware"):
         holders = [
-            (start, _in_words({group: one[group]}))
-            for start, one in zip(starts, kept, strict=True)
-            if isinstance(one.get(group), Mapping)
+            (start, _in_words({group: event[group]}))
+            for start, event in zip(starts, events, strict=True)
+            if isinstance(event.get(group), Mapping)
         ]
         names = dict.fromkeys(name for _, values in holders for name in values)
         for start, _ in holders:
@@ -181,18 +180,18 @@ def _starts(record: Record) -> list[dict[str, str]]:
     return starts
 
 
-def _in_words(about: Mapping[str, Any]) -> dict[str, str]:
-    """What a start was made under, each with its name and value as a reader knows them; nothing
-    where it is unknown, or does not matter."""
+def _in_words(event: Mapping[str, Any]) -> dict[str, str]:
+    """A start's versions, hardware and settings, with readable names and values, without those
+    that are unknown or irrelevant."""
     flat: dict[str, Any] = {}
     for group in ("versions", "hardware", "settings"):
-        if isinstance(values := about.get(group), Mapping):
+        if isinstance(values := event.get(group), Mapping):
             flat.update(values)
-    flat.update({name: about[name] for name in ("commit", "world_size") if name in about})
+    flat.update({name: event[name] for name in ("commit", "world_size") if name in event})
     return {
         _NAMES.get(name, name.replace("_", " ")): _word(name, value)
         for name, value in flat.items()
-        if name not in _NO_MATTER
+        if name not in _IRRELEVANT
     }
 
 
@@ -202,7 +201,7 @@ def _word(name: str, value: Any) -> str:
         return str(value).removesuffix("+")[:_COMMIT] + mark
     if name == "channels_last":
         return {True: "channels last", False: "channels first"}.get(value, str(value))
-    if name == "device":  # which of several like ones does not matter
+    if name == "device":  # which of several equal ones is irrelevant
         return str(value).partition(":")[0]
     if value is None or isinstance(value, bool):
         return {None: "none", True: "on", False: "off"}[value]

@@ -1,4 +1,4 @@
-"""What a study's numbers say, in sentences that a reader can quote."""
+"""A study's results in sentences that a reader can quote."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POOLED = (
 
 
 def summary(study: StudyResults) -> list[str]:
-    """For a reader with one minute: what was run, what came out, how sure that is."""
+    """A one-minute summary: what was run, what came out, how certain it is."""
     done = study.done
     if not done:
         return ["No run is done yet, so there is nothing to compare."]
@@ -47,16 +47,16 @@ def summary(study: StudyResults) -> list[str]:
             change = last.metric.sign * ((last.value or 0.0) - (first.value or 0.0))
             lines.append(f"{ends}: {formatting.difference(change, last.metric)}.")
     if tested := study.tests.tested:
-        found = [row for row in study.rows if row.significant]
+        winners = [row for row in study.rows if row.significant]
         total = formatting.plural(len(tested), "comparison")
-        if found:
-            named = [
+        if winners:
+            gains = [
                 f"{row.label} ({formatting.difference(row.gain or 0.0, row.metric)})"
-                for row in sorted(found, key=lambda row: -abs(row.gain or 0.0))
+                for row in sorted(winners, key=lambda row: -abs(row.gain or 0.0))
             ]
             lines.append(
-                f"Of {total}, {len(found)} {'is' if len(found) == 1 else 'are'} significant: "
-                f"{formatting.listed(named)}."
+                f"Of {total}, {len(winners)} {'is' if len(winners) == 1 else 'are'} significant: "
+                f"{formatting.listed(gains)}."
             )
         else:
             lines.append(f"Of {total}, none is significant.")
@@ -69,16 +69,16 @@ def methods(study: StudyResults) -> list[str]:
     if not tests.primary:
         return []
     lines = [METHODS] if tests.tested else []
-    alone = {name: one for name, one in tests.primary.items() if name not in tests.tested}
-    if alone:
-        # What stands behind the comma is of one pair of rows: how many images differ.
-        ways = sorted({one.difference.method.partition(",")[0] for one in alone.values()})
+    untested = {name: test for name, test in tests.primary.items() if name not in tests.tested}
+    if untested:
+        # The text after the comma is specific to a pair of rows: how many images differ.
+        ways = sorted({test.difference.method.partition(",")[0] for test in untested.values()})
         lines.append(f"{ONE_SEED} ({formatting.listed(ways)}.)")
     return lines
 
 
 def pooled(study: StudyResults) -> list[str]:
-    """About the second test, whose standard deviation is pooled; nothing where there is none."""
+    """The second test, whose standard deviation is pooled; empty where there is none."""
     tests = study.tests
     if not tests.pooled or tests.std is None:
         return []
@@ -87,30 +87,30 @@ def pooled(study: StudyResults) -> list[str]:
         f"{formatting.number(tests.std.std, study.metric.decimals)} {study.metric.step_unit} "
         f"({tests.std.df:g} degrees of freedom)."
     )
-    alike = "With two seeds per row nothing tells whether rows deviate alike."
+    homogeneity = "With two seeds per row nothing tells whether rows deviate alike."
     if tests.homogeneity is not None:
-        shown = "is not shown to differ" if tests.homogeneity > 0.05 else "differs"
-        alike = (
-            f"It {shown} between rows (Levene's test about medians, "
+        verdict = "is not shown to differ" if tests.homogeneity > 0.05 else "differs"
+        homogeneity = (
+            f"It {verdict} between rows (Levene's test about medians, "
             f"{formatting.p_equals(tests.homogeneity)}), which few seeds can hardly tell."
         )
-    return [POOLED, f"{std} {alike}"]
+    return [POOLED, f"{std} {homogeneity}"]
 
 
 def step_words(study: StudyResults, row: ResultRow) -> list[str]:
-    """One row's change, in the words of its test; empty where it was not compared."""
+    """The test of one row's change, in words; empty where it was not compared."""
     lines = [f"{remark[0].upper()}{remark[1:]}." for remark in row.remarks]
     test = study.tests.primary.get(row.name)
     if test is None:
         return lines
     lines.append(f"{sentence(test)}.")
-    if wide := test.new_images:
-        between = formatting.interval(wide.interval, row.metric.decimals)
+    if new := test.new_images:
+        ends = formatting.interval(new.interval, row.metric.decimals)
         rough = (
             "; so few groups make it rough" if (row.image_groups or FEW_GROUPS) < FEW_GROUPS else ""
         )
         lines.append(
-            f"If the test images vary as well: {formatting.difference(wide.diff, row.metric)}, "
-            f"{between} ({wide.method}{rough})."
+            f"If the test images vary as well: {formatting.difference(new.diff, row.metric)}, "
+            f"{ends} ({new.method}{rough})."
         )
     return lines

@@ -25,34 +25,34 @@ def write_report(
     *,
     any_commit: bool = False,
 ) -> tuple[list[Path], StudyFolder]:
-    """Write page, figures and tables of all runs under a folder, as `page.render`; returns their
-    paths and what they were made from.
+    """Write page (see `page.render`), figures and tables of all runs under a folder; returns their
+    paths and the folder's contents.
 
     Raises UserError where there is no run, or ``out`` cannot be written.
     """
-    found = load_results(folder, any_commit=any_commit)
-    report = render(found, commands)
+    contents = load_results(folder, any_commit=any_commit)
+    report = render(contents, commands)
     paths = [_write_page(out, report)]
-    for study in found.studies:
-        own = () if len(found.studies) == 1 else (study.name,)
-        paths += write_tables(report.tables[study.name], make_within(out, *own, "tables"))
-        paths += write_figures(study, make_within(out, *own, "figures"))
-    for attribution in found.attributions:
-        place = make_within(out, attribution.name, "tables")
-        paths += write_tables(report.tables[attribution.name], place)
+    for study in contents.studies:
+        subfolder = () if len(contents.studies) == 1 else (study.name,)
+        paths += write_tables(report.tables[study.name], make_within(out, *subfolder, "tables"))
+        paths += write_figures(study, make_within(out, *subfolder, "figures"))
+    for attribution in contents.attributions:
+        tables_folder = make_within(out, attribution.name, "tables")
+        paths += write_tables(report.tables[attribution.name], tables_folder)
         figure = bars([panels(table) for table in attribution.tables])
-        paths += save(figure, place.parent, "attribution")
+        paths += save(figure, tables_folder.parent, "attribution")
     for name, tables in report.findings.items():
         paths += write_tables(tables, make_within(out, FINDINGS, name))
-    return paths, found
+    return paths, contents
 
 
 def write_page(
     folder: Path, out: Path, commands: Commands, *, refresh: int, any_commit: bool = False
 ) -> tuple[Path, StudyFolder]:
-    """Write the page alone, one that reloads itself; returns what it was made from as well."""
-    found = load_results(folder, any_commit=any_commit)
-    return _write_page(out, render(found, commands, refresh=refresh)), found
+    """Write only the page, one that reloads itself; returns its path and the folder's contents."""
+    contents = load_results(folder, any_commit=any_commit)
+    return _write_page(out, render(contents, commands, refresh=refresh)), contents
 
 
 def _write_page(out: Path, report: Report) -> Path:

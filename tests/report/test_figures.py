@@ -38,7 +38,7 @@ EVIL = '</text><script>alert("1")</script>\x00\x1b\ud800\n&'
 
 def test_parts_are_grouped_and_text_is_text() -> None:
     points = [
-        Point(1, 1.0, 80.0, 0.2, about={"class": "mark", "data-tip": EVIL, "href": "#here"}),
+        Point(1, 1.0, 80.0, 0.2, attrs={"class": "mark", "data-tip": EVIL, "href": "#here"}),
         Point(2, 2.0, 81.0, adopted=False),
     ]
     svg = str(

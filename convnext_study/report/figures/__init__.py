@@ -1,1 +1,1 @@
-"""Every figure, drawn once with matplotlib: as files for a paper and, inlined, on the page."""
+"""Figures, drawn once with matplotlib: as files for a paper and, inlined, on the page."""

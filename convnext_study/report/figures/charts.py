@@ -1,5 +1,5 @@
-"""Charts: a study's metric against what a network costs, training curves, a line for each run,
-and bars about zero with intervals: attributions, by one method or several."""
+"""Charts: a study's metric against a network's cost, training curves with a line per run, and bars
+from zero with intervals: attributions, by one method or several."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRAINING_LOSS = "training loss"
-_DOT = 120  # square points, of a mark with a number
-_POINTS = 90  # of a curve that are drawn; the last one always is
+_DOT = 120  # square points, of a numbered mark
+_POINTS = 90  # drawn per curve, including the last one
 _WIDTH, _BARS, _ROW, _HEAD = 4.3, 3.1, 0.4, 0.34  # inches, of panels, bars, rows and titles
 
 
 class Quantity(NamedTuple):
     """What is drawn against epochs: its ``value`` is None after an epoch that did not measure it.
 
-    ``from_zero``: the axis begins at 0 and leaves out what shoots up early, as for a loss.
+    ``from_zero``: the axis starts at 0 and cuts off early spikes, as for a loss.
     """
 
     title: str
@@ -37,21 +37,21 @@ class Quantity(NamedTuple):
 class Curve(NamedTuple):
     """The epochs of one run, at least one.
 
-    ``place`` is from 0 (pale) to 1 (strong), ``label`` its name in a file's legend, and ``about``
+    ``shade`` is from 0 (pale) to 1 (strong), ``label`` its name in a file's legend, and ``attrs``
     is for `style.mark`.
     """
 
     epochs: Sequence[Epoch]
-    place: float
+    shade: float
     label: str = ""
     finished: bool = True
-    about: Mapping[str, Any] | None = None
+    attrs: Mapping[str, Any] | None = None
 
 
 def quantities(records: Iterable[Record]) -> list[Quantity]:
     """The training loss, and every metric in the logs, the primary one first.
 
-    A finished run says how a metric is called and written; without one it goes by its name.
+    A metric's label and format come from a finished run; without one it is shown by its key.
     """
     records = list(records)
     lines = [line for record in records for line in record.epochs]
@@ -63,11 +63,11 @@ def quantities(records: Iterable[Record]) -> list[Quantity]:
     }
     primary = {line.primary for line in lines}
     names = dict.fromkeys(name for line in lines for name in line.metrics)
-    found = [Quantity(TRAINING_LOSS, lambda line: line.loss, from_zero=True)]
-    for name in sorted(names, key=lambda one: one not in primary):
+    shown = [Quantity(TRAINING_LOSS, lambda line: line.loss, from_zero=True)]
+    for name in sorted(names, key=lambda name: name not in primary):
         spec = specs.get(name) or MetricSpec(name=name, label=name.replace("_", " "))
-        found.append(_of_metric(spec))
-    return found if lines else []
+        shown.append(_of_metric(spec))
+    return shown if lines else []
 
 
 def _of_metric(spec: MetricSpec) -> Quantity:
@@ -76,62 +76,62 @@ def _of_metric(spec: MetricSpec) -> Quantity:
 
 
 @style.style()
-def curves(found: Sequence[Curve], shown: Sequence[Quantity]) -> Figure:
-    """Charts of these quantities; several of them have a legend and more shades."""
+def curves(runs: Sequence[Curve], shown: Sequence[Quantity]) -> Figure:
+    """A chart per quantity; several of them have a legend and more shades."""
     from matplotlib import colormaps
 
     several = len(shown) > 1
     figure, charts = style.draw_charts([quantity.title for quantity in shown])
     for axes, quantity in zip(charts, shown, strict=True):
-        top = _limit(axes, found, quantity)
-        for curve in found:
+        top = _limit(axes, runs, quantity)
+        for curve in runs:
             line = _thinned(curve.epochs, quantity.value)
             if not line:
                 continue
             if len(line) == 1:
                 line.append((line[0][0] + 0.01 * axes.get_xlim()[1], line[0][1]))
-            shade: Any = style.COLOURS[f"c{round(7 * curve.place)}"]
-            (drawn,) = axes.plot(
+            colour: Any = style.COLOURS[f"c{round(7 * curve.shade)}"]
+            (plotted,) = axes.plot(
                 [x for x, _ in line],
                 [min(y, top) for _, y in line],
-                color=colormaps["cividis"](curve.place) if several else shade,
+                color=colormaps["cividis"](curve.shade) if several else colour,
                 linewidth=1.2,
                 linestyle="-" if curve.finished else (0, (4, 2)),
                 label=style.clean(curve.label) or "_",
             )
-            style.mark(drawn, curve.about)
+            style.mark(plotted, curve.attrs)
     handles, labels = charts[0].get_legend_handles_labels()
     if several and handles:
         figure.legend(handles, labels, loc="outside right upper", fontsize=7.5)
     return figure
 
 
-def _limit(axes: Axes, found: Sequence[Curve], quantity: Quantity) -> float:
-    """Set the axes' limits. A loss that shoots up early may leave them, at the returned top."""
-    values = sorted(y for curve in found for _, y in _thinned(curve.epochs, quantity.value))
+def _limit(axes: Axes, runs: Sequence[Curve], quantity: Quantity) -> float:
+    """Set the axes' limits. Early spikes of a loss may exceed the upper one, which is returned."""
+    values = sorted(y for curve in runs for _, y in _thinned(curve.epochs, quantity.value))
     low, high = (values[0], values[-1]) if values else (0.0, 1.0)
     if quantity.from_zero and values and low >= 0:
         low, high = 0.0, values[int(0.985 * (len(values) - 1))] * 1.05
-    room = 0.02 * (high - low) or 1.0
-    epochs = max((curve.epochs[-1].epochs for curve in found), default=1)
-    axes.set(xlim=(0, epochs), ylim=(low - room, high + room), xlabel="epoch")
-    return high + room
+    margin = 0.02 * (high - low) or 1.0
+    epochs = max((curve.epochs[-1].epochs for curve in runs), default=1)
+    axes.set(xlim=(0, epochs), ylim=(low - margin, high + margin), xlabel="epoch")
+    return high + margin
 
 
 def _thinned(
     lines: Sequence[Epoch], value: Callable[[Epoch], float | None]
 ) -> list[tuple[float, float]]:
-    """At most about `_POINTS` of the epochs; those without a number are left out."""
+    """About `_POINTS` of the epochs at most; those without a number are left out."""
     points = [(line.epoch, value(line)) for line in lines]
-    there = [(float(x), y) for x, y in points if y is not None and math.isfinite(y)]
-    every = max(1, math.ceil(len(there) / _POINTS))
-    return [one for place, one in enumerate(there) if (len(there) - 1 - place) % every == 0]
+    measured = [(float(x), y) for x, y in points if y is not None and math.isfinite(y)]
+    every = max(1, math.ceil(len(measured) / _POINTS))
+    return [point for i, point in enumerate(measured) if (len(measured) - 1 - i) % every == 0]
 
 
 class Point(NamedTuple):
     """A network by its number in the table: cost and value in the units of the axes.
 
-    ``adopted`` ones are filled and joined by the road's line; ``about`` is for `style.mark`.
+    ``adopted`` ones are filled and connected by the road's line; ``attrs`` is for `style.mark`.
     """
 
     number: int
@@ -139,39 +139,39 @@ class Point(NamedTuple):
     value: float
     std: float | None = None
     adopted: bool = True
-    about: Mapping[str, Any] | None = None
+    attrs: Mapping[str, Any] | None = None
 
 
 @style.style()
 def cost(
-    variants: Sequence[Point], titles: tuple[str, str], size: tuple[float, float] = style.CHART
+    points: Sequence[Point], titles: tuple[str, str], size: tuple[float, float] = style.CHART
 ) -> Figure:
-    """A numbered mark for each point, with its standard deviation where it is known.
+    """A numbered mark per point, with its standard deviation where it is known.
 
-    ``titles`` are of the values and of the cost, each with its unit.
+    ``titles`` are those of the values and of the cost, with units.
     """
     title, unit = titles
     figure, (axes,) = style.draw_charts([title], size)
-    road = [point for point in variants if point.adopted]
-    thin: dict[str, Any] = {"color": style.COLOURS["deep"], "linewidth": 0.8}
-    axes.plot([one.cost for one in road], [one.value for one in road], alpha=0.6, **thin)
-    for point in variants:
-        at = (point.cost, point.value)
+    road = [point for point in points if point.adopted]
+    line: dict[str, Any] = {"color": style.COLOURS["deep"], "linewidth": 0.8}
+    axes.plot([p.cost for p in road], [p.value for p in road], alpha=0.6, **line)
+    for point in points:
+        xy = (point.cost, point.value)
         if point.std is not None:
             ends = (point.value - point.std, point.value + point.std)
             caps: dict[str, Any] = {"marker": "_", "markersize": 4, "zorder": 2}
-            style.mark(axes.plot([point.cost] * 2, ends, **caps, **thin)[0], point.about)
+            style.mark(axes.plot([point.cost] * 2, ends, **caps, **line)[0], point.attrs)
         dot: Artist
         if point.adopted:  # a line of one point: scatter and errorbar take ten times as long
             face = {"markerfacecolor": style.COLOURS["bar"], "markeredgewidth": 0.8}
-            (dot,) = axes.plot(*at, "o", markersize=math.sqrt(_DOT), zorder=3, **face, **thin)
+            (dot,) = axes.plot(*xy, "o", markersize=math.sqrt(_DOT), zorder=3, **face, **line)
         else:
             edge = {"edgecolor": style.COLOURS["deep"], "zorder": 3}
-            dot = axes.scatter(*at, s=_DOT, **{**style.OPEN, **edge, "linewidth": 0.8})
-        style.mark(dot, point.about, "point")
+            dot = axes.scatter(*xy, s=_DOT, **{**style.OPEN, **edge, "linewidth": 0.8})
+        style.mark(dot, point.attrs, "point")
         font: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "zorder": 4}
         colour = style.COLOURS["digit" if point.adopted else "ink"]
-        style.mark(axes.text(*at, str(point.number), color=colour, **font), point.about)
+        style.mark(axes.text(*xy, str(point.number), color=colour, **font), point.attrs)
     axes.margins(0.08)
     axes.set_xlabel(unit)
     return figure
@@ -179,9 +179,9 @@ def cost(
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar from zero, filled if it is significant, its number as text, and its interval's ends.
+    """A bar from zero, filled if it is significant, its number as text, and its interval.
 
-    ``about`` is for `style.mark`.
+    ``attrs`` is for `style.mark`.
     """
 
     label: str
@@ -189,7 +189,7 @@ class Bar:
     text: str
     interval: tuple[float, float] | None = None
     significant: bool = True
-    about: Mapping[str, Any] | None = None
+    attrs: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -205,15 +205,15 @@ class Panel:
 def bars(grid: Sequence[Sequence[Panel]], title: str = "", note: str = "") -> Figure:
     """Panels in rows and columns, with a title above and a note below all of them.
 
-    Labels stand above their bars: as readable on a phone as in a paper.
+    Labels are above their bars: as readable on a phone as in a paper.
     """
     heights = [_HEAD + _ROW * max(len(panel.bars) for panel in line) + 0.08 for line in grid]
     y, width = sum(heights) + (0.3 if note else 0), _WIDTH * max(len(line) for line in grid)
-    whole = y + (0.42 if title else 0)
-    figure = style.new_figure(width, whole)
+    full_height = y + (0.42 if title else 0)
+    figure = style.new_figure(width, full_height)
     heading: dict[str, Any] = {"fontsize": 12, "fontweight": "bold", "va": "center"}
-    figure.text(0.1 / width, (y + 0.2) / whole, style.clean(title), **heading)
-    figure.text(0.1 / width, 0.1 / whole, note, fontsize=8.5, color=style.FAINT)
+    figure.text(0.1 / width, (y + 0.2) / full_height, style.clean(title), **heading)
+    figure.text(0.1 / width, 0.1 / full_height, note, fontsize=8.5, color=style.FAINT)
     for line, height in zip(grid, heights, strict=True):
         for column, panel in enumerate(line):
             _draw(figure, panel, _WIDTH * column + 0.1, y - _HEAD)
@@ -222,7 +222,7 @@ def bars(grid: Sequence[Sequence[Panel]], title: str = "", note: str = "") -> Fi
 
 
 def _draw(figure: Figure, panel: Panel, left: float, top: float) -> None:
-    """A panel whose bars begin at these inches; rows are 1 high, from the top."""
+    """A panel whose bars start at these inches; rows are 1 high, from the top."""
     axes = style.add_panel(figure, left, top - _ROW * len(panel.bars), left + _BARS, top)
     ends = [0.0, *(end for bar in panel.bars for end in (bar.value, *(bar.interval or ())))]
     finite = [end for end in ends if math.isfinite(end)]
@@ -230,14 +230,14 @@ def _draw(figure: Figure, panel: Panel, left: float, top: float) -> None:
     axes.set(xlim=(low, high if high > low else low + 1), ylim=(len(panel.bars), 0))
     axes.set_title(panel.title)
     font: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
-    for place, bar in enumerate(panel.bars):
-        y, colour = place + 0.72, style.COLOURS[panel.colour]
-        axes.text(0, place + 0.27, style.fit(figure, bar.label, _WIDTH - 0.2)[0], **font)
+    for i, bar in enumerate(panel.bars):
+        y, colour = i + 0.72, style.COLOURS[panel.colour]
+        axes.text(0, i + 0.27, style.fit(figure, bar.label, _WIDTH - 0.2)[0], **font)
         axes.text((_WIDTH - 0.2) / _BARS, y, bar.text, ha="right", **font)
         axes.vlines(0, y - 0.22, y + 0.22, color=style.FAINT, linewidth=0.8, zorder=0)
-        look = {"color": colour} if bar.significant else {**style.OPEN, "edgecolor": colour}
-        parts: list[Any] = [*axes.barh(y, bar.value, 0.36, clip_on=False, **look)]
+        fill = {"color": colour} if bar.significant else {**style.OPEN, "edgecolor": colour}
+        parts: list[Any] = [*axes.barh(y, bar.value, 0.36, clip_on=False, **fill)]
         if bar.interval and all(map(math.isfinite, bar.interval)):
             parts.append(axes.hlines(y, *bar.interval, color=style.COLOURS["deep"], linewidth=1.2))
         for part in parts:
-            style.mark(part, bar.about)
+            style.mark(part, bar.attrs)

@@ -1,6 +1,6 @@
-"""A figure as SVG inside the page: colours of the page, and parts that can be pointed at.
+"""A figure as inline SVG: with the page's colours, and parts that react to the pointer.
 
-The page's policy refuses inline styles, so what matplotlib writes as ``style`` becomes attributes.
+The page's policy forbids inline styles, so matplotlib's ``style`` is split into attributes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _DROPPED = {"", "font-family", "stroke-dashoffset", "stroke-linejoin"}
 
 @style()
 def inline(figure: Figure, key: str, **attributes: Any) -> Markup:
-    """An ``svg`` element with these attributes; ``key`` begins the ids in it.
+    """An ``svg`` element with these attributes; the ids in it start with ``key``.
 
-    What `style.mark` gave the same attributes becomes one ``g`` with them, or ``a`` if they have
-    ``href``, over all that was not marked, which is in a group with the id ``key``. An ``id`` among
-    them goes, after the key, to the path, which leaves its look to the group: so ``use`` can draw
-    it again in another one. Text is escaped and takes the page's font.
+    Artists that `style.mark` gave the same attributes become one ``g`` with them, or ``a`` if they
+    include ``href``, above the unmarked ones, which form a group with the id ``key``. An ``id``
+    among them is moved, after the key, to the path and the path's look to the group: so ``use`` can
+    draw the path again with another look. Text is escaped and takes the page's font.
     """
     names = {name.rstrip("_").replace("_", "-"): str(text) for name, text in attributes.items()}
     svg = ET.Element("svg", {"viewBox": view_box(*figure.get_size_inches()), **names})
@@ -41,12 +41,12 @@ def inline(figure: Figure, key: str, **attributes: Any) -> Markup:
     groups: dict[str, ET.Element] = {}
     for gid, element in _shapes(_draw(figure)):
         _restyle(element, key)
-        about, class_ = json.loads(gid) if gid.startswith("[") else ({}, "")
+        attrs, class_ = json.loads(gid) if gid.startswith("[") else ({}, "")
         parent = symbols if "id" in element.attrib else frame
-        if about and parent is frame:
-            name = about.pop("id", "")
-            texts = {name: str(text) for name, text in about.items()}
-            tag = "a" if "href" in about else "g"
+        if attrs and parent is frame:
+            name = attrs.pop("id", "")
+            texts = {name: str(text) for name, text in attrs.items()}
+            tag = "a" if "href" in attrs else "g"
             parent = groups.setdefault(gid.rpartition(",")[0], ET.Element(tag, texts))
             if name:
                 path = {"id": f"{key}-{name}", "d": element.attrib.pop("d")}
@@ -59,7 +59,7 @@ def inline(figure: Figure, key: str, **attributes: Any) -> Markup:
 
 
 def view_box(width: float, height: float) -> str:
-    """Of a figure of so many inches, in points."""
+    """The ``viewBox``, in points, of a figure of this size in inches."""
     return f"0 0 {72 * width:g} {72 * height:g}"
 
 
@@ -70,11 +70,11 @@ def _draw(figure: Figure) -> ET.Element:
     text = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata=KINDS["svg"])
-    return ET.fromstring(text.getvalue())  # noqa: S314  what matplotlib has just written
+    return ET.fromstring(text.getvalue())  # noqa: S314  written by matplotlib
 
 
 def _shapes(node: ET.Element, gid: str = "") -> Iterator[tuple[str, ET.Element]]:
-    """What is drawn, in order, with the nearest id around it; matplotlib moves no group."""
+    """The drawn elements, in order, with the id of the nearest group; no group has a transform."""
     for child in node:
         child.tag, child.tail = child.tag.rpartition("}")[2], None
         if child.tag in ("g", "defs"):
@@ -84,12 +84,12 @@ def _shapes(node: ET.Element, gid: str = "") -> Iterator[tuple[str, ET.Element]]
 
 
 def _restyle(element: ET.Element, key: str) -> None:
-    """Attributes for styles, the page's colours, ids that are the page's only ones, few digits."""
+    """Turn styles into attributes, colours into the page's, ids into unique ones; round numbers."""
     for part in element.attrib.pop("style", "").split("; "):
         name, _, value = part.partition(": ")
         if name not in _DROPPED:
             element.set(name, _VARIABLES.get(value, value))
-    element.attrib.pop("clip-path", None)  # what would leave its axes is cut before
+    element.attrib.pop("clip-path", None)  # values beyond the axes are cut before
     if element.get("transform", "").startswith("rotate(-0 "):
         del element.attrib["transform"]
     if "id" in element.attrib:
@@ -101,7 +101,7 @@ def _restyle(element: ET.Element, key: str) -> None:
 
 
 def _short(path: str) -> str:
-    """Coordinates to a tenth of a point; lines after a move need no letter."""
-    path = re.sub(r"-?\d+\.\d+", lambda found: f"{float(found[0]) + 0.0:.1f}", path)
+    """Round coordinates to a tenth of a point; lines after a move need no letter."""
+    path = re.sub(r"-?\d+\.\d+", lambda match: f"{float(match[0]) + 0.0:.1f}", path)
     path = re.sub(r"\s+", " ", path).replace(".0 ", " ").strip()
     return path if "C" in path else path.replace(" L ", " ")

@@ -1,4 +1,4 @@
-"""A row of the road-map figure: its label and numbers, its bar, and what the bar may be off by."""
+"""A row of the road-map figure: its label and numbers, its bar, and the bar's uncertainty."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class Layout(NamedTuple):
-    """Inches: a row's height, the middles of its text and bar in it, and columns from the right.
+    """Inches: a row's height, the centres of its text and bar, and columns from the right.
 
-    ``file``: with title and caption. ``phone``: bars stand under their labels.
+    ``file``: with title and caption. ``phone``: bars are below their labels.
     """
 
     width: float
@@ -59,7 +59,7 @@ _PAPER |= {
 
 
 class Axis(NamedTuple):
-    """Limits and ticks, in the metric's unit. ``cut`` says that the axis does not begin at 0."""
+    """Limits and ticks, in the metric's unit."""
 
     low: float
     high: float
@@ -67,7 +67,7 @@ class Axis(NamedTuple):
 
     @property
     def cut(self) -> bool:
-        """Whether the axis begins elsewhere than at 0."""
+        """Whether the axis does not start at 0."""
         return self.low != 0
 
 
@@ -76,24 +76,24 @@ def value_axis(values: Iterable[float], metric: MetricSpec) -> Axis:
     from matplotlib.ticker import MaxNLocator
 
     ceiling = metric.bounds[1]
-    # Values that lie nearer to each other are taken as alike.
-    least = 1.0 if math.isfinite(ceiling) else 10.0**-metric.decimals
+    # Closer values are treated as equal.
+    min_span = 1.0 if math.isfinite(ceiling) else 10.0**-metric.decimals
     values = list(values) or [0.0, ceiling if math.isfinite(ceiling) else 1.0]
-    most = min(max(values), ceiling)
-    span = max(most - min(values), least)
-    rounds = MaxNLocator(7, steps=ROUND)
-    ticks = rounds.tick_values(most - 1.3 * span, most)
-    if min(values) >= 0 and (ticks[0] < 0.3 * most or ticks[0] <= 0):  # cutting gains little
-        most = max(most, least)
-        ticks = rounds.tick_values(0, most)
+    top = min(max(values), ceiling)
+    span = max(top - min(values), min_span)
+    locator = MaxNLocator(7, steps=ROUND)
+    ticks = locator.tick_values(top - 1.3 * span, top)
+    if min(values) >= 0 and (ticks[0] < 0.3 * top or ticks[0] <= 0):  # cutting gains little
+        top = max(top, min_span)
+        ticks = locator.tick_values(0, top)
     low = round(float(ticks[0]), 9)
-    high = most + 0.04 * (most - low)
+    high = top + 0.04 * (top - low)
     last = min(high, ceiling) + 1e-9 * abs(high)
     return Axis(low, high, tuple(round(float(x), 9) for x in ticks if x <= last))
 
 
 def reach(row: ResultRow) -> tuple[float, float]:
-    """Ends of the line around a mean: standard deviation over seeds, else test-image noise."""
+    """Ends of the error bar of a mean: standard deviation over seeds, else test-image noise."""
     value = row.value or 0.0
     if row.std is not None:
         return value - row.std, value + row.std
@@ -111,31 +111,31 @@ def write_row(
     """Label to the left of the bars, numbers to their right."""
     end, y = layout.width - layout.margin, top + layout.text
     font: dict[str, Any] = {"va": "center", "fontsize": 10.5}
-    right: dict[str, Any] = {**font, "ha": "right"}
+    right_font: dict[str, Any] = {**font, "ha": "right"}
     indent = 0 if row.adopted else INDENT
     parts = [back.text(layout.margin + indent, y, label, **font)]
     if row.value is not None:
         written = mean_std(row.value, None if layout.phone else row.std, row.metric.decimals)
-        parts.append(back.text(end - layout.score, y, written, **right))
+        parts.append(back.text(end - layout.score, y, written, **right_font))
     if row.gain is not None:
         gain = marked(row.gain, row.significant, row.metric.decimals)
-        look = {"color": INK, "fontweight": "bold"} if row.significant else {"color": FAINT}
-        parts.append(back.text(end - layout.gain, y, gain, **{**right, **look}))
+        gain_font = {"color": INK, "fontweight": "bold"} if row.significant else {"color": FAINT}
+        parts.append(back.text(end - layout.gain, y, gain, **{**right_font, **gain_font}))
     if row.macs is not None:
         macs = f"{row.macs / unit[0]:.2f}" + (f" {unit[1]}" if layout.phone else "")
-        parts.append(back.text(end, top + layout.bar, macs, **right))
+        parts.append(back.text(end, top + layout.bar, macs, **right_font))
     return [*parts]
 
 
 def draw_bar(
     panel: Axes, row: ResultRow, y: float, axis: Axis, compare_paper: bool
 ) -> list[Artist]:
-    """The value and what it may be off by, and the paper's; or why there is none."""
+    """The value with its uncertainty, and the paper's; or why there is none."""
     if row.value is None:
         x = axis.low + 0.01 * (axis.high - axis.low)
         return [panel.text(x, y, row.state, va="center", color=FAINT, style="italic")]
-    look = _ADOPTED if row.adopted else _SIDE
-    parts: list[Artist] = [*panel.barh(y, row.value - axis.low, BAR, axis.low, **look)]
+    fill = _ADOPTED if row.adopted else _SIDE
+    parts: list[Artist] = [*panel.barh(y, row.value - axis.low, BAR, axis.low, **fill)]
     if row.std is not None:
         error = panel.errorbar(row.value, y, xerr=row.std, **_DEVIATION, capsize=3, fmt="none")
         parts += [*error[1], *error[2]]
@@ -152,22 +152,22 @@ def road_line(
 ) -> tuple[list[float], list[float]]:
     """The ends of adopted bars, with a gap wherever one is not compared with the one before it.
 
-    matplotlib breaks a line at what is not a number, as a row without a result is.
+    matplotlib breaks a line at NaN, which also stands for a row without a result.
     """
-    x, y, before = [], [], None
+    x, y, previous = [], [], None
     for row, height in zip(rows, heights, strict=True):
         if row.adopted:
-            if before is not None and row.parent != before:
+            if previous is not None and row.parent != previous:
                 x.append(math.nan)
                 y.append(height)
             x.append(math.nan if row.value is None else row.value)
             y.append(height)
-            before = row.name
+            previous = row.name
     return x, y
 
 
 def legend_handles(rows: Sequence[ResultRow], meta: StudyTitle) -> list[Artist]:
-    """A handle for each kind of mark that the figure has."""
+    """A handle per kind of mark in the figure."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

@@ -1,4 +1,4 @@
-"""One style for all figures, and figures as files: the same figure gives the same bytes."""
+"""One style for all figures, and saving them reproducibly: equal figures give equal bytes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _CSS = (
 )
 COLOURS = dict(re.findall(r"--(\w+): (#\w{6});", _CSS.partition("@media")[0]))
 INK, FAINT, RULE = (COLOURS[name] for name in ("ink", "faint", "rule"))
-# What is not certain, or not adopted, is open: told apart without colours.
+# Bars that are not significant, or not adopted, are open: distinguishable without colours.
 OPEN: dict[str, Any] = {"facecolor": COLOURS["paper"], "linestyle": (0, (3, 2)), "linewidth": 1.1}
 
-# Left to itself matplotlib writes the date into an SVG or a PDF and its version into all.
+# By default matplotlib writes the date into SVG and PDF files and its version into all.
 KINDS: dict[str, Any] = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -39,7 +39,7 @@ KINDS: dict[str, Any] = {
 }
 _STYLE: Any = {
     **{"font.size": 9.5, "text.color": INK},
-    "text.parse_math": False,  # a label with dollars in it is a label
+    "text.parse_math": False,  # labels may contain dollar signs
     **{"axes.axisbelow": True, "axes.labelcolor": FAINT, "grid.color": RULE},
     **{"axes.titlelocation": "left", "axes.titlesize": 9.5, "axes.titleweight": "bold"},
     **{"legend.frameon": False, "legend.fontsize": 9, "lines.solid_capstyle": "butt"},
@@ -51,12 +51,10 @@ _STYLE: Any = {
     "pdf.fonttype": 42,  # text stays text, as journals ask
 }
 CHART = (4.0, 2.7)  # inches, on the page
-_ABREAST = 3  # charts in one line of a figure
-ROUND = [1, 2, 5, 10]  # what ticks are multiples of
+_PER_ROW = 3  # charts in one row of a figure
+ROUND = [1, 2, 5, 10]  # ticks are multiples of these
 
-
-# Of these the ones that are installed draw what DejaVu Sans, which comes with matplotlib, lacks:
-# Chinese, Japanese and Korean.
+# Chinese, Japanese and Korean, which matplotlib's DejaVu Sans lacks, in the fonts installed.
 FALLBACKS = (
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC"),
     *("Source Han Sans", "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic"),
@@ -67,7 +65,7 @@ FALLBACKS = (
 
 @functools.cache
 def fonts() -> list[str]:
-    """The families that text is drawn in, one after the other for what those before lack."""
+    """The font families, in order of preference for each character."""
     from matplotlib.font_manager import fontManager
 
     installed = {font.name for font in fontManager.ttflist}
@@ -76,7 +74,7 @@ def fonts() -> list[str]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """matplotlib's defaults and ours for a while, whatever the user's configuration says."""
+    """A context with matplotlib's defaults and ours, whatever the user's configuration."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -87,7 +85,7 @@ def style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float, **options: Any) -> Figure:
-    """An empty figure of so many inches, to be filled within `style`; pyplot is not involved."""
+    """An empty figure of this size in inches, to be filled within `style`; without pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -106,13 +104,13 @@ def add_panel(figure: Figure, left: float, bottom: float, right: float, top: flo
 def draw_charts(
     titles: Sequence[str], size: tuple[float, float] = CHART, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Charts of ``size`` inches, three a line; ``options`` are those of ``subplots``."""
+    """Charts of ``size`` inches, three per row; ``options`` are those of ``subplots``."""
     from matplotlib.ticker import MaxNLocator
 
-    columns = min(len(titles), _ABREAST)
-    lines = -(-len(titles) // columns)
-    figure = new_figure(size[0] * columns, size[1] * lines, layout="constrained")
-    charts = list(figure.subplots(lines, columns, squeeze=False, **options).flat)
+    columns = min(len(titles), _PER_ROW)
+    rows = -(-len(titles) // columns)
+    figure = new_figure(size[0] * columns, size[1] * rows, layout="constrained")
+    charts = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
     for axes in charts[len(titles) :]:
         axes.remove()
     charts = charts[: len(titles)]
@@ -124,27 +122,27 @@ def draw_charts(
     return figure, charts
 
 
-def mark(artist: Artist, about: Mapping[str, Any] | None, class_: str = "") -> None:
-    """Say what an artist is a part of, by the attributes of an element; see `inline`."""
-    if about:
-        artist.set_gid(json.dumps([about, class_]))
+def mark(artist: Artist, attributes: Mapping[str, Any] | None, class_: str = "") -> None:
+    """Attach an element's attributes to an artist, for `inline`."""
+    if attributes:
+        artist.set_gid(json.dumps([attributes, class_]))
 
 
 def clean(text: str) -> str:
-    """Without line breaks and signs that no font and no XML can hold."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
+    """The text without line breaks and unprintable characters, which XML forbids."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
-def fit(figure: Figure, text: str, room: float, **font: Any) -> tuple[str, float]:
-    """The text, cut where it is wider than ``room``, and its width, both in inches."""
+def fit(figure: Figure, text: str, max_width: float, **font: Any) -> tuple[str, float]:
+    """The text, truncated to ``max_width`` inches, and its width in inches."""
     from matplotlib.text import Text
 
     text = short = clean(text)
     while True:
         box = Text(0, 0, short, figure=figure, **font).get_window_extent()
-        if box.width <= room * figure.dpi or not text:
+        if box.width <= max_width * figure.dpi or not text:
             return short, box.width / figure.dpi
-        text = text[: min(len(text) - 1, int(len(text) * room * figure.dpi / box.width) + 1)]
+        text = text[: min(len(text) - 1, int(len(text) * max_width * figure.dpi / box.width) + 1)]
         short = text.rstrip() + "…"
 
 
@@ -152,7 +150,7 @@ def fit(figure: Figure, text: str, room: float, **font: Any) -> tuple[str, float
 def save(
     figure: Figure, folder: Path, name: str, kinds: Sequence[str] = tuple(KINDS)
 ) -> list[Path]:
-    """Write ``name`` in several of `KINDS`, each whole or not at all; returns the paths."""
+    """Write ``name`` in several of `KINDS`, each file atomically; returns the paths."""
     for artist in figure.findobj():
         artist.set_gid(None)
     paths = []

@@ -1,4 +1,4 @@
-"""One screen for each row of a road map: what the step changes, and what that costs.
+"""One screen per row of a road map: what the step changes, and what that costs.
 
 Sixteen of them show how a ResNet becomes a ConvNeXt. rich is imported only when a screen is made.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.constrain import Constrain
 
-# Of the first row, which is compared with nothing.
+# The first row is compared with nothing.
 FIRST_ROW_PARTS = (("stem", "stages"), ("first", "block"))
 
 
@@ -22,7 +22,7 @@ def show(road: Roadmap, name: str, image_size: int | None = None) -> Group:
     """The screen of one row, for rich to print: at most 80 columns, readable without colour.
 
     Maps and MACs are for one square image with sides of ``image_size`` pixels, the road map's own
-    by default. Raises StepError for an unknown step, ImageTooSmall for too small an image.
+    by default. Raises StepError for an unknown step, ImageTooSmall for too small an image size.
     """
     from rich.console import Group
 
@@ -70,8 +70,8 @@ def _title(road: Roadmap, before: Variant | None, variant: Variant) -> Constrain
     text = Text()
     text.append(f"{variant.label}\n", "bold")
     section = f", section {variant.step.section} of the paper" if variant.step else ""
-    place = f"row {rows.index(variant.name) + 1} of {len(rows)} of road map {road.regime}"
-    text.append(f"{variant.name}, {place}{section}\n\n", "dim")
+    position = f"row {rows.index(variant.name) + 1} of {len(rows)} of road map {road.regime}"
+    text.append(f"{variant.name}, {position}{section}\n\n", "dim")
     text.append(
         variant.step.rationale if variant.step else "Where the road starts, before its first step."
     )
@@ -80,7 +80,7 @@ def _title(road: Roadmap, before: Variant | None, variant: Variant) -> Constrain
 
 
 def _sets(before: Variant, variant: Variant) -> str:
-    """The fields that the step sets, old and new, in one line."""
+    """The fields that the step sets, with old and new values, in one line."""
     sets = [
         f"{name} {getattr(before.spec, name)} → {getattr(variant.spec, name)}"
         for name in (variant.step.overrides if variant.step else ())
@@ -111,7 +111,7 @@ def _networks(
 
 
 def _recipes(road: Roadmap, before: Variant | None, variant: Variant) -> RenderableType:
-    """What a row's recipe changes in the one before, or the first one's in a recipe's defaults."""
+    """What a row's recipe changes from the one before; for the first row, from the defaults."""
     from convnext_study.recipes import Recipe, recipe_for
     from convnext_study.report.provenance import recipe_changes, setting_table
     from convnext_study.report.show.columns import on_screen

@@ -29,7 +29,7 @@ from convnext_study.roadmap import Roadmap, Variant
 from convnext_study.roadmap.paper import PublishedRow, published_row
 
 WIDTH = 79
-SIDE = 38  # two of them and the bar between fill the width
+SIDE = 38  # two sides and the bar between them fill the width
 BAR = " │ "
 REMOVED, ADDED = "-", "+"
 Pair = tuple[LayerLine | None, LayerLine | None]
@@ -37,7 +37,7 @@ _COLUMNS = f"{'channels':>9} {'map':>3} {'MMACs':>5}"
 
 
 def names(before: str, after: str) -> Text:
-    """Which network stands on which side; the signs are those of the lines that change."""
+    """Which network is on which side, with the signs of changed lines."""
     left = f"{REMOVED} before: {before}"
     return Text(f"{left:<{SIDE}}{BAR}{ADDED} after: {after}\n", "bold")
 
@@ -79,12 +79,12 @@ def _rows(text: Text, pairs: Sequence[Pair], marks: tuple[str, str]) -> None:
 
 
 def _aligned(before: Sequence[LayerLine], after: Sequence[LayerLine]) -> list[Pair]:
-    """Pairs that stand on one row, None for a gap: layer by layer where only sizes change,
-    else so that equal lines meet."""
+    """The pairs of each row, None for a gap: layer by layer where only sizes change, else with
+    equal lines aligned."""
     if [line.name for line in before] == [line.name for line in after]:
         return list(zip(before, after, strict=True))
     pairs: list[Pair] = []
-    # Parts are short and their lines repeat, which difflib would take for noise.
+    # Parts are short and their lines repeat, which difflib would treat as junk.
     matcher = SequenceMatcher(None, before, after, autojunk=False)
     for _, i, i_end, j, j_end in matcher.get_opcodes():
         pairs += zip_longest(before[i:i_end], after[j:j_end])
@@ -92,7 +92,7 @@ def _aligned(before: Sequence[LayerLine], after: Sequence[LayerLine]) -> list[Pa
 
 
 def _cell(line: LayerLine | None, mark: str, colour: str) -> tuple[str, str]:
-    """The text of one side, as wide as a side, and its style."""
+    """The text of one side, padded to its width, and its style."""
     if line is None:
         return " " * SIDE, ""
     side = "" if line.side is None else str(line.side)
@@ -109,11 +109,11 @@ def _millions(macs: int) -> str:
 
 
 _NUMBERS = ("before", "after", "change")
-_CostRow = tuple[str, str, str, str, str]  # name, before, after, change, and what it is of
+_CostRow = tuple[str, str, str, str, str]  # name, before, after, change, and percent or source
 
 
 def compare_costs(road: Roadmap, before: Variant | None, variant: Variant, size: int) -> Constrain:
-    """Before, after, difference and percent; the paper's accuracy where the road is the paper's."""
+    """Before, after, difference and percent; the paper's accuracy where the paper has the row."""
     new = closed_form(variant.spec, size, road.num_classes)
     old = closed_form(before.spec, size, road.num_classes) if before else None
     prefix = common_prefix([new.macs, old.macs if old else None])
@@ -130,14 +130,14 @@ def compare_costs(road: Roadmap, before: Variant | None, variant: Variant, size:
         notes += ["", f"Erratum. {paper.erratum}"] if paper.erratum else []
         notes += ["±: standard deviation over 3 seeds"] if paper.std is not None else []
     columns: list[Column[_CostRow]] = [
-        Column(heading, heading, itemgetter(place), "number" if heading in _NUMBERS else "text")
-        for place, heading in enumerate((f"Cost at {size}x{size}", *_NUMBERS, ""))
+        Column(heading, heading, itemgetter(i), "number" if heading in _NUMBERS else "text")
+        for i, heading in enumerate((f"Cost at {size}x{size}", *_NUMBERS, ""))
     ]
     return on_screen(Table("cost", "", columns, lines, (*notes, "")))
 
 
-def _cost(what: str, old: int | None, new: int, prefix: Prefix, decimals: int) -> _CostRow:
-    name, after = f"{what}, {prefix.letter}", number(new / prefix.factor, decimals)
+def _cost(label: str, old: int | None, new: int, prefix: Prefix, decimals: int) -> _CostRow:
+    name, after = f"{label}, {prefix.letter}", number(new / prefix.factor, decimals)
     if old is None:
         return (name, "", after, "", "")
     change, share = "none", ""
@@ -156,8 +156,8 @@ def _accuracy(old: PublishedRow | None, new: PublishedRow) -> _CostRow:
 
 
 def tried_beside(road: Roadmap, variant: Variant, size: int) -> list[Constrain]:
-    """The rows that set the same fields from the same place on the road, where there are more."""
-    variants = [row for row in road.variants() if _alike(row, variant)]
+    """The rows with the same parent that set the same fields, where there are several."""
+    variants = [row for row in road.variants() if _same_fields(row, variant)]
     if len(variants) < 2:
         return []
     costs = {row.name: closed_form(row.spec, size, road.num_classes) for row in variants}
@@ -183,9 +183,10 @@ def on_screen(table: Table[Any]) -> Constrain:
     return Constrain(Screen(table), WIDTH)
 
 
-def _alike(row: Variant, variant: Variant) -> bool:
-    if row.step is None or variant.step is None or not variant.step.overrides:
+def _same_fields(other: Variant, variant: Variant) -> bool:
+    if other.step is None or variant.step is None or not variant.step.overrides:
         return False
     return (
-        row.parent == variant.parent and row.step.overrides.keys() == variant.step.overrides.keys()
+        other.parent == variant.parent
+        and other.step.overrides.keys() == variant.step.overrides.keys()
     )

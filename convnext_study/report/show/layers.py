@@ -1,4 +1,4 @@
-"""What stands on a `show` screen: layers, blocks and stages as lines to print (no torch here)."""
+"""The contents of a `show` screen: layers, blocks and stages as lines to print (without torch)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TITLES = {
     "block": "Stage 3, each later block",
     "head": "Head",
 }
-# Those that show best what a field does; all other fields are shown by a block.
+# The parts that best show what a field does; all other fields are shown by a block.
 PARTS_OF_FIELD = {
     "depths": ("stages",),
     "width": ("stem", "stages", "block"),
@@ -99,7 +99,7 @@ def _block(block: BlockLayers, side: int) -> tuple[list[LayerLine], int]:
 
 
 def _walk(layers: Iterable[Layer], side: int, indent: str = "") -> tuple[list[LayerLine], int]:
-    """Lines of layers that follow one another, and the side of the map that leaves the last."""
+    """Lines of consecutive layers, and the side of the last one's output map."""
     lines = []
     for layer in layers:
         side = layer.side_after(side)

@@ -1,4 +1,4 @@
-"""Tables, once: `table` says what one is, `render` shows it, `formatting` writes its numbers."""
+"""Tables: `table` defines them, `render` shows them, `formatting` writes their numbers."""
 
 from convnext_study.report.tables.table import Column, Table
 

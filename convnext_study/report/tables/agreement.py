@@ -1,5 +1,4 @@
-"""Roads that were trained side by side: what can be told on each, and how it agrees with the
-paper."""
+"""Roads that were trained side by side: significant gains on each, and agreement with the paper."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from convnext_study.runs.records import Record
 
 
 class TrainedRoad(NamedTuple):
-    """A trained road: its rows that are done, in order, their tests, and how they agree."""
+    """A trained road: its finished rows, in order, their tests, and agreement with the paper."""
 
     label: str
     rows: Sequence[ResultRow]
@@ -32,13 +31,13 @@ class TrainedRoad(NamedTuple):
 
     @property
     def significant(self) -> str | None:
-        """How many gains are, of how many tested."""
+        """The number of significant gains, of those tested."""
         tests = self.tests.tested.values()
-        return f"{sum(bool(one.significant) for one in tests)} of {len(tests)}" if tests else None
+        return f"{sum(bool(test.significant) for test in tests)} of {len(tests)}" if tests else None
 
 
 def trained_road(label: str, regime: str, records: Sequence[Record]) -> TrainedRoad:
-    """A road by its records, under its own names. Rows without a result are left out."""
+    """A road from its records. Rows without a result are left out."""
     rows, tests = rows_and_tests(group(records))
     done = [row for row in rows if row.value is not None]
     return TrainedRoad(label, done, tests, agreement_of_rows(regime, done))
@@ -63,18 +62,18 @@ def roads_table(roads: Sequence[TrainedRoad]) -> Table[TrainedRoad]:
     return Table("roads", "Significant gains per road", columns, rows, (note,))
 
 
-_Line = tuple[str, AgreementStatistic]  # of a road, by its label
+_Line = tuple[str, AgreementStatistic]  # a road's label, and one of its statistics
 
 
 def agreement_table(roads: Sequence[tuple[str, Agreement]]) -> Table[_Line] | None:
-    """How roads, by their labels, agree with the paper; None where no road has rows enough."""
-    lines = [(road, one) for road, found in roads for one in found.statistics]
+    """The agreement of labelled roads with the paper; None where no road has enough rows."""
+    lines = [(road, statistic) for road, agreement in roads for statistic in agreement.statistics]
     if not lines:
         return None
-    table = next(found.table for _, found in roads if found.statistics)
+    table = next(agreement.table for _, agreement in roads if agreement.statistics)
 
-    def column(name: str, heading: str, **how: Any) -> Column[_Line]:
-        return Column(name, heading, lambda line: getattr(line[1], name), **how)
+    def column(name: str, heading: str, **options: Any) -> Column[_Line]:
+        return Column(name, heading, lambda line: getattr(line[1], name), **options)
 
     columns = [
         column("what", "correlation of", kind="text"),
@@ -90,10 +89,10 @@ def agreement_table(roads: Sequence[tuple[str, Agreement]]) -> Table[_Line] | No
         columns.insert(0, Column("road", "road", lambda line: line[0], "text"))
     signs = [
         (f"{label}: " if several else "")
-        + f"{found.signs} of {plural(found.gains, 'gain')} have the paper's sign; if every "
-        f"gain were above 0, {found.plus} would."
-        for label, found in roads
-        if found.statistics
+        + f"{agreement.signs} of {plural(agreement.gains, 'gain')} have the paper's sign; if every "
+        f"gain were above 0, {agreement.plus} would."
+        for label, agreement in roads
+        if agreement.statistics
     ]
     title = f"Agreement with the paper's {table}"
     return Table("agreement", title, columns, lines, (*signs, METHOD, CAVEAT))

@@ -1,4 +1,4 @@
-"""Columns of a test, and the table of every row against the one before it."""
+"""Columns of a test, and the table of every row against its parent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ R = TypeVar("R")
 def comparison_columns(
     test_of: Callable[[R], Comparison | None], metric: MetricSpec
 ) -> list[Column[R]]:
-    """Difference of a metric, its interval, p and Holm-adjusted p, and what the last decides."""
+    """A metric's difference, its interval, p, Holm-adjusted p, and whether it is significant."""
 
     def value(row: R, name: str) -> Any:
         test = test_of(row)
@@ -56,74 +56,74 @@ def decision_columns(
     tone: Callable[[R], Tone] = lambda row: "",
     min_width: int = 0,
 ) -> list[Column[R]]:
-    """``interval``, ``p``, ``p_adjusted`` and ``significant`` of a row, each found by its name.
+    """``interval``, ``p``, ``p_adjusted`` and ``significant`` of a row, from ``value`` by name.
 
-    ``min_width`` is of the columns that a narrow terminal leaves out.
+    ``min_width`` is for the columns that a narrow terminal leaves out.
     """
 
-    def of(name: str) -> Callable[[R], Any]:
+    def getter(name: str) -> Callable[[R], Any]:
         return lambda row: value(row, name)
 
     def yes_no(value: bool) -> str:
         return "yes" if value else "no"
 
-    between = partial(interval, digits=decimals)
-    decided = of("significant")
+    format_interval = partial(interval, digits=decimals)
+    verdict = getter("significant")
     return [
-        Column("ci", "95 % interval", of("interval"), "interval", between),
-        Column("p", "p", of("p"), format=p_value, min_width=min_width),
-        Column("p_adjusted", "Holm p", of("p_adjusted"), format=p_value),
+        Column("ci", "95 % interval", getter("interval"), "interval", format_interval),
+        Column("p", "p", getter("p"), format=p_value, min_width=min_width),
+        Column("p_adjusted", "Holm p", getter("p_adjusted"), format=p_value),
         Column(
-            "significant", "significant", decided, "text", yes_no, tone=tone, min_width=min_width
+            "significant", "significant", verdict, "text", yes_no, tone=tone, min_width=min_width
         ),
     ]
 
 
 def difference_in_words(test: Comparison) -> str:
-    """``+0.33 points, 95 % interval −0.80 to +1.46, p = 0.688``, all of this comparison alone."""
-    found, metric = test.difference, test.metric
+    """``+0.33 points, 95 % interval −0.80 to +1.46, p = 0.688``, for this comparison alone."""
+    diff, metric = test.difference, test.metric
     return (
-        f"{difference(found.diff, metric)}, 95 % interval "
-        f"{interval(found.interval, metric.decimals)}, {p_equals(found.p)}"
+        f"{difference(diff.diff, metric)}, 95 % interval "
+        f"{interval(diff.interval, metric.decimals)}, {p_equals(diff.p)}"
     )
 
 
 def sentence(test: Comparison) -> str:
-    """The same with Holm's p, what it decides, and how that was found."""
-    found, metric = test.difference, test.metric
+    """The same with Holm's p, the verdict, and the method."""
+    diff, metric = test.difference, test.metric
     if test.significant is None or test.p_adjusted is None:
         return (
-            f"{difference(found.diff, metric)}, 95 % interval "
-            f"{interval(found.interval, metric.decimals)} for another choice of test images: not "
-            f"tested, since one seed tells nothing of another ({found.method})"
+            f"{difference(diff.diff, metric)}, 95 % interval "
+            f"{interval(diff.interval, metric.decimals)} for another choice of test images: not "
+            f"tested, since one seed tells nothing of another ({diff.method})"
         )
     adjusted = ""
     if test.family > 1:
         adjusted = (
             f"; Holm-adjusted {p_equals(test.p_adjusted)} over {plural(test.family, 'comparison')}"
         )
-    decided = "significant" if test.significant else "not significant"
-    return f"{difference_in_words(test)}{adjusted}: {decided} ({found.method}; {test.scope})"
+    verdict = "significant" if test.significant else "not significant"
+    return f"{difference_in_words(test)}{adjusted}: {verdict} ({diff.method}; {test.scope})"
 
 
 def differences_table(
     rows: Sequence[ResultRow], tests: RowTests, ids: Mapping[str, str], *, pooled: bool = False
 ) -> Table[ResultRow] | None:
-    """Every row against its parent by the primary test, or by the pooled one, which decides
-    nothing; None where nothing could be compared."""
+    """Every row against its parent, by the primary test or the pooled one, without its verdict;
+    None where nothing could be compared."""
     labels, metric = {row.name: row.label for row in rows}, shared_metric(rows)
-    found = tests.pooled if pooled else tests.primary
+    by_row = tests.pooled if pooled else tests.primary
     columns: list[Column[ResultRow]] = [
         Column("label", "step", kind="text"),
         Column("parent", "against", lambda row: labels.get(row.parent or "", row.parent), "text"),
-        *comparison_columns(lambda row: found.get(row.name), metric),
+        *comparison_columns(lambda row: by_row.get(row.name), metric),
     ]
-    tested = [row for row in rows if row.name in found]
+    tested = [row for row in rows if row.name in by_row]
     if not tested:
         return None
     name = "differences"
     title = "Every row against the one before it; significant: Holm-adjusted p of 0.05 or less"
-    if pooled:  # `significant` is the primary test's word
+    if pooled:  # only the primary test decides what is significant
         columns, name = columns[:-1], "differences_pooled"
         title = "The same differences with a standard deviation pooled over all rows"
     notes = [] if metric.higher_is_better else [f"A lower {metric.label} is better."]

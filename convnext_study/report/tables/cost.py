@@ -10,11 +10,11 @@ from convnext_study.report.tables.table import Column, Table
 from convnext_study.results.paper import PAPER_METRIC
 from convnext_study.roadmap import get_roadmap
 
-_Row = dict[str, Any]  # as `cost.table` makes it
+_Row = dict[str, Any]  # from `cost.table`
 
 
 def cost_tables(rows: Sequence[_Row]) -> list[Table[_Row]]:
-    """A table for each road map in ``rows``, errata marked and explained below it."""
+    """A table per road map in ``rows``, with errata marked and explained below it."""
     regimes = dict.fromkeys(row["regime"] for row in rows)
     return [_table([row for row in rows if row["regime"] == regime]) for regime in regimes]
 

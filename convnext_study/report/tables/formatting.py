@@ -1,4 +1,4 @@
-"""Numbers as a reader sees them: one way to write each kind, in tables, figures and sentences."""
+"""Numbers as text: one format for each kind, in tables, figures and sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Format = Callable[[Any], str]
 
 
 class Prefix(NamedTuple):
-    """An SI prefix: what a value is divided by, and its letter."""
+    """An SI prefix: the divisor of values, and its letter."""
 
     factor: float
     letter: str
@@ -24,19 +24,19 @@ MEGA, GIGA = Prefix(1e6, "M"), Prefix(1e9, "G")
 
 
 def common_prefix(values: Iterable[float | None]) -> Prefix:
-    """The prefix in which counts such as MACs are written, one for all that stand together."""
+    """One prefix for counts, such as MACs, that are shown together."""
     largest = max((abs(value) for value in values if value is not None), default=0)
     return GIGA if largest >= GIGA.factor else MEGA
 
 
 def with_prefix(value: float, prefix: Prefix | None = None) -> str:
-    """``1.83 M``, in the prefix of its own size if none is given."""
+    """``1.83 M``, with a prefix that suits its size if none is given."""
     factor, letter = prefix or common_prefix([value])
     return f"{number(value / factor)} {letter}"
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """Thousands set apart, a minus sign and not a hyphen, no negative zero; "" for None."""
+    """With thousands separators, a minus sign (no hyphen) and no negative zero; "" for None."""
     if value is None or math.isinf(value):
         return ""
     return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")
@@ -48,22 +48,22 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 def marked(value: float | None, significant: bool | None, digits: int = 2) -> str:
-    """`signed`, before an asterisk where it is significant."""
+    """`signed`, with an asterisk where it is significant."""
     return signed(value, digits) + ("*" if significant else "")
 
 
 def digits(count: int) -> Format:
-    """`number` with so many digits behind the point."""
+    """`number` with this many decimals."""
     return partial(number, digits=count)
 
 
 def significant_digits(value: float) -> str:
-    """Three digits: ``3.84e+11``."""
+    """Three significant digits: ``3.84e+11``."""
     return f"{value:.3g}"
 
 
 def count(value: int) -> str:
-    """A whole number with commas between thousands."""
+    """An integer with thousands separators."""
     return f"{value:,}"
 
 
@@ -87,7 +87,7 @@ def interval(ends: Sequence[float] | None, digits: int = 2) -> str:
 
 
 def level_interval(ends: Sequence[float], digits: int = 2) -> str:
-    """Both ends of an interval of a value that is no difference: ``62.94 to 67.21``."""
+    """Both ends of the interval of a value (not of a difference): ``62.94 to 67.21``."""
     return f"{number(ends[0], digits)} to {number(ends[1], digits)}"
 
 
@@ -102,7 +102,7 @@ def difference(value: float, metric: MetricSpec) -> str:
 
 
 def p_value(value: float) -> str:
-    """``0.030``, for a column that says what it is."""
+    """``0.030``, for a column with the heading p."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -114,7 +114,7 @@ def p_equals(value: float | None) -> str:
 
 
 def hours(seconds: float | None) -> str:
-    """``0.12 s``, ``43 s``, ``12 min``, ``3.4 h``; hours of GPU are added up and stay hours."""
+    """``0.12 s``, ``43 s``, ``12 min``, ``3.4 h``; never days, since GPU hours are summed."""
     if seconds is None:
         return ""
     for size, unit, digits in ((3600, "h", 1), (60, "min", 0)):
@@ -159,6 +159,6 @@ def plural(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def shorten(text: str, most: int) -> str:
-    """The text in at most ``most`` characters, an ellipsis in place of the rest."""
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+def shorten(text: str, length: int) -> str:
+    """The text in at most ``length`` characters, truncated with an ellipsis."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 AnyTable = Table[Any] | SavedTable
-# What LaTeX's default fonts lack or read otherwise, beside what tabulate escapes.
+# Characters that LaTeX's default fonts lack or misread, beside those that tabulate escapes.
 _LATEX = str.maketrans(
     {
         "→": r"$\rightarrow$",
@@ -40,12 +40,12 @@ _LATEX = str.maketrans(
         "≥": r"$\geq$",
     }
 )
-_LATIN = "\u0180"  # signs below are set up for pdflatex, whatever the font's encoding
+_LATIN = "\u0180"  # pdflatex supports characters below it, whatever the font's encoding
 _GREEK = re.compile(r"GREEK (SMALL|CAPITAL) LETTER (FINAL )?(\w+)$")
-# Capitals that have no command, since they look like these; and a small one.
+# Greek letters without a LaTeX command, since they look like these.
 _LOOKS = dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧο", "ABEZHIKMNOPTXo", strict=True))
 _FORMULA = re.compile(r"[\s\"']*[=+\-@＝＋－＠]|[\t\r\n]")
-# Lines and what would begin a comment or a tag of HTML in Markdown.
+# Characters that have a meaning in Markdown, or start a comment or an HTML tag.
 _MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|`*_[]<>#~"})
 
 
@@ -53,7 +53,7 @@ _MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\|`*_[]<>#~"})
 class Screen:
     """A table for rich: as wide as the console allows, its notes below it.
 
-    Where room is short the first text column gives it, shortened; further ones are wrapped.
+    On a narrow console the first text column is truncated and other ones are wrapped.
     """
 
     table: AnyTable
@@ -72,7 +72,7 @@ class Screen:
             show_edge=False,
             pad_edge=False,
         )
-        gives = next((place for place, head in enumerate(headings) if head.left), 0)
+        shrinkable = next((i for i, heading in enumerate(headings) if heading.left), 0)
         for heading in headings:
             grid.add_column(
                 Text(heading.text.replace(", ", ",\n")),
@@ -82,18 +82,18 @@ class Screen:
         styles = {"": "", "faint": "dim", "strong": "bold"}
         for row in rows:
             cells = [Text(cell.text, styles[cell.tone], overflow="fold") for cell in row]
-            cells[gives].no_wrap, cells[gives].overflow = True, "ellipsis"
+            cells[shrinkable].no_wrap, cells[shrinkable].overflow = True, "ellipsis"
             grid.add_row(*cells)
         yield grid
         yield from map(Text, self.table.notes)
 
 
 def to_html(table: AnyTable) -> Markup:
-    """A ``figure`` whose columns a click sorts; all text of rows is escaped."""
+    """A ``figure`` with columns that sort on click; all text of rows is escaped."""
     from markupsafe import Markup
 
     headings, rows = table.on_screen()
-    key = next((place for place, head in enumerate(headings) if head.left), 0)
+    key = next((i for i, heading in enumerate(headings) if heading.left), 0)
     return Markup(  # noqa: S704  the template escapes
         templates()
         .get_template("table.html.j2")
@@ -103,7 +103,7 @@ def to_html(table: AnyTable) -> Markup:
 
 @functools.cache
 def templates() -> Environment:
-    """The package's templates, which escape what they are given and miss no name."""
+    """The package's templates; they escape their values and fail on undefined names."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
@@ -126,7 +126,7 @@ def to_csv(table: AnyTable) -> str:
 
 
 def _no_formula(value: Any) -> Any:
-    """A text that a spreadsheet would compute, behind the apostrophe that it takes for text."""
+    """Text that a spreadsheet would evaluate as a formula, prefixed with an apostrophe."""
     if not isinstance(value, str) or not _FORMULA.match(value):
         return value
     try:
@@ -147,9 +147,9 @@ def to_latex(table: AnyTable) -> str:
     from tabulate import LATEX_ESCAPE_RULES
 
     def escape(text: str) -> str:
-        return "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in text)
+        return "".join(LATEX_ESCAPE_RULES.get(char, char) for char in text)
 
-    # An empty line would end the paragraph, and with it the command that it stands in.
+    # An empty line would end the paragraph, and with it the enclosing command.
     notes = "".join(f"\\par\\footnotesize {escape(_line(note))}\n" for note in table.notes)
     text = (
         f"\\begin{{table}}\n\\centering\n\\caption{{{escape(_line(table.title))}}}\n"
@@ -158,22 +158,22 @@ def to_latex(table: AnyTable) -> str:
     return "".join(map(_latex_sign, text.translate(_LATEX)))
 
 
-def _latex_sign(sign: str) -> str:
-    """A sign that pdflatex takes: Greek as mathematics, others by their plain forms, or by number
-    where they have none, as Chinese."""
-    if sign < _LATIN:
-        return sign
-    parts = unicodedata.normalize("NFKD", sign)
-    plain = "".join(_LOOKS.get(one, one) for one in parts if not unicodedata.combining(one))
+def _latex_sign(char: str) -> str:
+    """A character as pdflatex accepts it: Greek as mathematics, others in their plain form, or by
+    code point where they have none, as Chinese."""
+    if char < _LATIN:
+        return char
+    parts = unicodedata.normalize("NFKD", char)
+    plain = "".join(_LOOKS.get(part, part) for part in parts if not unicodedata.combining(part))
     if plain and max(plain) < _LATIN:
         return plain
-    found = _GREEK.match(unicodedata.name(plain, "")) if len(plain) == 1 else None
-    if not found:
-        return f"[U+{ord(sign):04X}]"
-    name = found[3].lower().replace("lamda", "lambda")
-    if found[1] == "CAPITAL":
+    greek = _GREEK.match(unicodedata.name(plain, "")) if len(plain) == 1 else None
+    if not greek:
+        return f"[U+{ord(char):04X}]"
+    name = greek[3].lower().replace("lamda", "lambda")
+    if greek[1] == "CAPITAL":
         name = name.capitalize()
-    return f"$\\{'var' if found[2] else ''}{name}$"
+    return f"$\\{'var' if greek[2] else ''}{name}$"
 
 
 def to_markdown(table: AnyTable) -> str:
@@ -191,7 +191,7 @@ def _tabulated(table: AnyTable, kind: str, escapes: dict[int, str] | None = None
     from tabulate import tabulate
 
     headings, rows = table.on_screen()
-    lines = [[heading.text for heading in headings], *([c.text for c in row] for row in rows)]
+    lines = [[heading.text for heading in headings], *([cell.text for cell in row] for row in rows)]
     head, *body = [[_line(text).translate(escapes or {}) for text in line] for line in lines]
     text: str = tabulate(
         body,
@@ -209,7 +209,7 @@ _FILES = {"csv": to_csv, "json": to_json, "md": to_markdown, "tex": to_latex}
 def write_tables(
     tables: Iterable[AnyTable], folder: Path, kinds: Iterable[str] = tuple(_FILES)
 ) -> list[Path]:
-    """Write each table as ``NAME.KIND``, each file whole or not at all; returns their paths."""
+    """Write each table as ``NAME.KIND``, each file atomically; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for table in tables:

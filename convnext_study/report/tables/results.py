@@ -1,4 +1,4 @@
-"""The table of a study's results. A new column is one line of `COLUMNS`, whoever shows it."""
+"""The table of a study's results. A new column is one line of `COLUMNS`, for all outputs."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from convnext_study.runs.metrics import NETWORK
 
 PAPER_LABEL = "paper, ImageNet-1K"
 SIGNIFICANT = "* significant (Welch's t test on seeds, Holm's correction)"
-_EXCLUDED = 6  # lines about excluded runs on a terminal; all of them stand in results.json
-_WIDE = 92  # characters of a terminal that has room for every column
+_EXCLUDED = 6  # lines about excluded runs on a terminal; results.json has all of them
+_WIDE = 92  # characters; the terminal width from which every column is shown
 
 
 def is_side(row: ResultRow) -> bool:
-    """Whether a row was tried beside a road; sets of steps are on none."""
+    """Whether a row was tried beside the road and not adopted; sets of steps are on no road."""
     return not row.adopted and row.order is not None
 
 
 def macs_prefix(rows: Sequence[ResultRow]) -> Prefix:
-    """In which a study's MACs are written, in figures as in the table."""
+    """The prefix of a study's MACs, in figures and tables."""
     return common_prefix(row.macs for row in rows)
 
 
@@ -51,7 +51,7 @@ def mean_in_words(row: ResultRow) -> str:
 
 
 def seeds(row: ResultRow) -> str:
-    """How many seeds are done, and of how many, where some are missing."""
+    """The number of finished seeds; ``1/3`` where some are missing."""
     done = len(row.seeds)
     return str(done) if done == row.seeds_requested else f"{done}/{row.seeds_requested}"
 
@@ -120,14 +120,14 @@ COLUMNS: list[Column[ResultRow]] = [
 def results_table(
     rows: Sequence[ResultRow], ids: Mapping[str, str] | None = None, *, title: str | None = None
 ) -> Table[ResultRow]:
-    """Metric and cost of every row. ``ids`` are the parts of the page that rows lead to.
+    """Metric and cost of every row. ``ids`` are the elements of the page that rows link to.
 
-    Rows of several metrics say which is theirs; further metrics and costs are columns of files.
+    Where metrics differ, a column names them; further metrics and costs are columns of files.
     """
     link, metric = (ids or {}).get, shared_metric(rows)
-    several = metric.name == "" and any(row.value is not None for row in rows)
+    mixed = metric.name == "" and any(row.value is not None for row in rows)
     columns = [
-        replace(column, screen=True) if several and column.key == "metric" else column
+        replace(column, screen=True) if mixed and column.key == "metric" else column
         for column in COLUMNS
     ]
     heading = f"{metric.title} and cost of every row" if title is None else title
@@ -136,7 +136,7 @@ def results_table(
 
 
 def _further(rows: Sequence[ResultRow]) -> list[Column[ResultRow]]:
-    """A column of files for each other metric, and for each cost of a part of the network."""
+    """A file column per other metric, and per cost of a part of the network."""
     metrics = dict.fromkeys(name for row in rows for name in row.metrics)
     costs = dict.fromkeys(
         (part, name)
@@ -152,11 +152,11 @@ def _further(rows: Sequence[ResultRow]) -> list[Column[ResultRow]]:
     def cost(part: str, name: str) -> Column[ResultRow]:
         return file_column(f"cost_{part}_{name}", lambda row: row.costs.get(part, {}).get(name))
 
-    return [*map(metric, metrics), *(cost(*one) for one in costs)]
+    return [*map(metric, metrics), *(cost(*key) for key in costs)]
 
 
 def terminal_table(rows: Sequence[ResultRow]) -> Table[ResultRow]:
-    """The same with its legend and with what is not in it, below."""
+    """The same with its legend and the excluded runs in notes."""
     notes = [*_legend(rows), detectable_note(rows), *_excluded(rows)]
     return results_table(rows, title="").with_notes(*notes)
 
@@ -171,12 +171,12 @@ def _legend(rows: Sequence[ResultRow]) -> list[str]:
     lines, metric = [], shared_metric(rows)
     if any(row.gain is not None for row in rows):
         unit = metric.step_unit or metric.label
-        better = (
+        direction = (
             f"{unit} over the step before"
             if metric.higher_is_better
             else f"{unit} below the step before, where a lower {metric.label} is better"
         )
-        lines.append(f"gain: {better}; {SIGNIFICANT}.")
+        lines.append(f"gain: {direction}; {SIGNIFICANT}.")
     if any(map(is_side, rows)):
         lines.append("└: tried beside the road and not adopted.")
     if any(row.paper_value is not None for row in rows):
@@ -187,23 +187,23 @@ def _legend(rows: Sequence[ResultRow]) -> list[str]:
 def _excluded(rows: Sequence[ResultRow]) -> list[str]:
     lines = [f"{row.label}: {remark}" for row in rows for remark in row.remarks]
     lines += [
-        f"excluded from the means: {one.run} ({one.reason})" for r in rows for one in r.excluded
+        f"excluded from the means: {run.run} ({run.reason})" for row in rows for run in row.excluded
     ]
-    more = len(lines) - _EXCLUDED
-    return lines[:_EXCLUDED] + ([f"and {more} more, see results.json"] if more > 0 else [])
+    hidden = len(lines) - _EXCLUDED
+    return lines[:_EXCLUDED] + ([f"and {hidden} more, see results.json"] if hidden > 0 else [])
 
 
 def _excluded_heading(runs: Sequence[ExcludedRun]) -> str:
-    found = {one.metric.heading for one in runs if one.value is not None}
-    return found.pop() if len(found) == 1 else UNNAMED.heading
+    headings = {run.metric.heading for run in runs if run.value is not None}
+    return headings.pop() if len(headings) == 1 else UNNAMED.heading
 
 
 EXCLUDED_COLUMNS: list[Column[ExcludedRun]] = [
     Column("run", "run", kind="text"),
-    Column("label", "row", lambda one: one.row, "text"),
+    Column("label", "row", lambda run: run.row, "text"),
     Column("seed", "seed", format=str),
     Column("state", "state", kind="text"),
-    Column("value", _excluded_heading, cell=lambda one: number(one.value, one.metric.decimals)),
+    Column("value", _excluded_heading, cell=lambda run: number(run.value, run.metric.decimals)),
     Column("reason", "reason", kind="text"),
 ]
 

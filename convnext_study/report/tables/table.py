@@ -1,6 +1,6 @@
-"""A table, once: its rows, and columns that say how a row's value is found and written.
+"""A table: its rows, and columns that define how a row's value is read and formatted.
 
-Files hold the values, screens the text that is made from them. `render` has the renderers.
+Files contain the values, screens the text made from them. `render` has the renderers.
 """
 
 from __future__ import annotations
@@ -34,16 +34,15 @@ class Column(Generic[R]):
 
     Args:
         key: its name in JSON and CSV; an interval is two columns there, ``KEY_low``, ``KEY_high``.
-        heading: its name on screens, with the unit; or what makes it of the table's rows.
-        value: of a row; None where there is none. A pair of ends for an interval. (default: the
-            row's field that is called as the key)
-        kind: text stands at the left; numbers and intervals at the right.
-        format: of a value that is there and no text. (default: the kind's)
-        cell: a row's whole text on screens, where it tells more than the value.
-        prefixed: written in millions or thousands of millions, which the heading says.
+        heading: its name on screens, with the unit; or a function of the table's rows.
+        value: of a row, or None; a pair for an interval. (default: the row's field named ``key``)
+        kind: text is aligned left; numbers and intervals right.
+        format: of a value that is neither None nor text. (default: the kind's)
+        cell: a row's text on screens, where it shows more than the value.
+        prefixed: written in millions or billions, as the heading says.
         tone: of a row's cell on screens.
-        screen: False for a column that only files have.
-        csv: False for values that are no single number or text, which only JSON has.
+        screen: False for a column of files only.
+        csv: False for lists and objects, which only JSON has.
         min_width: of the terminal, in characters, below which the column is left out.
     """
 
@@ -61,7 +60,7 @@ class Column(Generic[R]):
 
     @property
     def left(self) -> bool:
-        """Whether its cells stand at the left."""
+        """Whether its cells are aligned left."""
         return self.kind == "text"
 
     def of(self, row: R) -> Any:
@@ -82,7 +81,7 @@ class Column(Generic[R]):
         ]
 
     def values(self, row: R) -> list[Any]:
-        """What files hold of a row, for each of ``keys``."""
+        """The values of a row in files, one per key of ``keys``."""
         value = self.of(row)
         ends = (value or (None, None)) if self.kind == "interval" else (value,)
         return [_plain(end) for end in ends]
@@ -100,26 +99,26 @@ class Column(Generic[R]):
 def file_column(
     key: str, value: Callable[[R], Any] | None = None, kind: Kind = "number"
 ) -> Column[R]:
-    """A column of CSV and JSON, which no screen shows."""
+    """A column of CSV and JSON only."""
     return Column(key, key, value, kind, screen=False)
 
 
 def json_column(key: str, value: Callable[[R], Any] | None = None) -> Column[R]:
-    """A column of JSON alone, whose values may be lists and objects."""
+    """A column of JSON only, whose values may be lists and objects."""
     return Column(key, key, value, screen=False, csv=False)
 
 
 def _plain(value: Any) -> Any:
-    """Plain values without the digits that only binary fractions add; no infinity."""
+    """Plain values, rounded to drop floating-point digits; None for infinity."""
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, tuple | list) else value
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 class Cell(NamedTuple):
-    """``text`` for people, ``value`` to sort by (None is last), ``link`` to a part of the page."""
+    """``text`` to show, ``value`` to sort by (None is last), ``link`` to an element of the page."""
 
     text: str
     value: Any
@@ -128,7 +127,7 @@ class Cell(NamedTuple):
 
 
 class Heading(NamedTuple):
-    """A column's heading on screen, and whether it stands at the left."""
+    """A column's heading on screen, and whether it is aligned left."""
 
     text: str
     left: bool
@@ -136,9 +135,9 @@ class Heading(NamedTuple):
 
 @dataclass(frozen=True)
 class Table(Generic[R]):
-    """``name`` is its file's; ``title`` says what it is; ``notes`` are lines below it.
+    """``name`` is that of its files; ``notes`` are lines below it.
 
-    ``link`` gives a row's part of the page, to which the row's first text leads.
+    ``link`` returns the id of a row's element on the page, to which its first text links.
     """
 
     name: str
@@ -153,7 +152,7 @@ class Table(Generic[R]):
         return replace(self, notes=notes)
 
     def on_screen(self, width: int | None = None) -> tuple[list[Heading], list[list[Cell]]]:
-        """Headings, and a cell a column for each row: of columns that say something there."""
+        """Headings, and each row's cells, of the columns that are not empty."""
         headings: list[Heading] = []
         filled: list[list[Cell]] = []
         for column in self.columns:
@@ -182,7 +181,7 @@ class Table(Generic[R]):
         return [key for column in self.columns if column.csv for key in column.keys]
 
     def records(self, *, csv: bool = False) -> list[dict[str, Any]]:
-        """A row's plain values by name, as JSON has them; with ``csv`` only single ones."""
+        """Each row's plain values by key, as in JSON; with ``csv``, those of CSV only."""
         columns = [column for column in self.columns if column.csv or not csv]
         return [
             {
@@ -194,7 +193,7 @@ class Table(Generic[R]):
         ]
 
     def saved(self) -> dict[str, Any]:
-        """All that `SavedTable` needs, ready for JSON. Links to parts of a page are left out."""
+        """The fields of `SavedTable`, ready for JSON. Links to elements of a page are left out."""
         headings, rows = self.on_screen()
         return {
             "name": self.name,
@@ -208,7 +207,7 @@ class Table(Generic[R]):
 
 
 class SavedTable(BaseModel):
-    """A table as `Table.saved` has it, for the same files and page. Raises ValidationError for
+    """A table read from `Table.saved`, for the same files and page. Raises ValidationError for
     other values."""
 
     name: Text
@@ -231,7 +230,7 @@ class SavedTable(BaseModel):
         return self
 
     def on_screen(self, width: int | None = None) -> tuple[list[Heading], list[list[Cell]]]:
-        """Headings and cells, whatever the width."""
+        """Headings and cells, for any width."""
         return self.headings, self.rows
 
     def records(self, *, csv: bool = False) -> list[dict[str, Any]]:
